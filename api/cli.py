@@ -1,0 +1,262 @@
+"""`dreamery`: the command line. Each command is a few lines over the modules that do the work."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from api.client import Client, ClientError, Json, follow, mean_progress, save_results, started_jobs
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+jobs_app = typer.Typer(no_args_is_help=True, help="Look at jobs.")
+app.add_typer(jobs_app, name="jobs")
+
+SANDBOX_KEY = "demo:sandbox"
+_UrlOption = Annotated[
+    str, typer.Option("--url", envvar="DREAMERY_URL", help="Address of the platform; default: the one running here.")
+]
+_KeyOption = Annotated[
+    str,
+    typer.Option("--key", envvar="DREAMERY_ADMIN_KEY", help="API key or session token; default: this machine's admin."),
+]
+_DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
+_JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+@app.command(epilog="Example: dreamery up --port 9000 --data-dir /srv/dreamery")
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API; default 8000.")] = None,
+    data_dir: _DataDirOption = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    *,
+    no_flower: Annotated[bool, typer.Option("--no-flower", help="Do not start Flower.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the processes log.")] = False,
+    die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
+) -> None:
+    """Run the whole platform on this machine until Ctrl-C: servers, API, workers, scheduler, sandbox, Flower."""
+    from worker.local.supervisor import Platform, PlatformOptions
+
+    console = Console(stderr=True)
+    options = PlatformOptions(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        workers=workers,
+        flower=not no_flower,
+        verbose=verbose,
+        on_notice=lambda line: console.print(line, style="yellow", highlight=False, soft_wrap=True),
+    )
+    platform = Platform(options)
+    _stop_on_signals(platform.ask_to_stop, die_with_parent=die_with_parent)
+    with console.status("Starting ..."):
+        platform.start()
+    _print_addresses(platform)
+    platform.wait()
+    with console.status("Stopping ..."):
+        platform.stop()
+    print("Stopped.")
+
+
+def _stop_on_signals(stop: Any, *, die_with_parent: bool) -> None:
+    from worker.local.processes import end_with_parent
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, on_signal)
+    if die_with_parent:
+        end_with_parent(stop)
+
+
+def _print_addresses(platform: Any) -> None:
+    flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: the admin key)"
+    print(
+        f"""
+Dreamery is up.
+
+  API        {platform.url}  (docs: {platform.url}/docs){flower}
+  Admin key  {platform.admin_key}
+  Sandbox    the key {SANDBOX_KEY} makes test pictures, no account needed
+  Data       {platform.data_dir}  (logs: {platform.logs_dir})
+
+Try it in another terminal:
+
+  curl {platform.url}/v1/images/generations \\
+    -H "Authorization: Bearer {SANDBOX_KEY}" -H "Content-Type: application/json" \\
+    -d '{{"prompt": "a lighthouse at dawn", "size": "1024x1024", "n": 1}}'
+
+Ctrl-C stops everything.""",
+        flush=True,
+    )
+
+
+@app.command(epilog="Example: dreamery demo --out pictures")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
+    *,
+    die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
+) -> None:
+    """Start everything in a temporary folder, make pictures with the sandbox, save them, stop everything."""
+    from api.demo import run_demo
+
+    run_demo(out, die_with_parent=die_with_parent)
+
+
+@app.command(epilog="Example: DREAMERY_DATABASE_URL=postgresql://user:pw@db/dreamery dreamery migrate")
+def migrate() -> None:
+    """Bring the schema of the database to the newest version."""
+    from api.doctor import adopt_running_platform, upgrade_schema
+
+    adopt_running_platform()
+    print(f"The schema is at {upgrade_schema()}.")
+
+
+@app.command(epilog="Example: dreamery doctor --settings")
+def doctor(
+    *,
+    settings: Annotated[bool, typer.Option("--settings", help="List every setting instead.")] = False,
+    as_json: _JsonOption = False,
+) -> None:
+    """Check settings, database, Redis, workers, clock, disk and accounts; says what to do about each failure."""
+    from api.doctor import adopt_running_platform, examine, list_settings, print_report, print_settings
+
+    adopt_running_platform()
+    if settings:
+        listed = list_settings()
+        print(json.dumps({"data": listed}, indent=2)) if as_json else print_settings(listed)
+        return
+    findings = examine()
+    print(json.dumps({"data": [vars(f) for f in findings]}, indent=2)) if as_json else print_report(findings)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@app.command(epilog='Example: dreamery generate "a lighthouse at dawn" --size 2048x2048 -n 2')
+def generate(  # noqa: PLR0917 - each is an option of the command
+    prompt: Annotated[str, typer.Argument(help="What to make.")],
+    model: Annotated[str | None, typer.Option(help="Model; the server's default when absent.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT.")] = None,
+    count: Annotated[int | None, typer.Option("-n", min=1, max=32, help="How many.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("out"),
+    url: _UrlOption = "",
+    key: _KeyOption = "",
+    *,
+    video: Annotated[bool, typer.Option("--video", help="Make a video.")] = False,
+) -> None:
+    """Make pictures (or a video), show the progress, save the files."""
+    wanted = {"prompt": prompt, "model": model, "size": size, "n": None if video else count}
+    body = {name: value for name, value in wanted.items() if value is not None} | {"async": True}
+    client = _client(url, key)
+    try:
+        saved = _make(client, body, out, video=video)
+    except ClientError as error:
+        if key or error.code != "no_account_available" or client.key == SANDBOX_KEY:
+            raise
+        Console(stderr=True).print(f"No account can take this yet ({error}) Using the sandbox.", style="yellow")
+        saved = _make(Client(client.url, SANDBOX_KEY), body, out, video=video)
+    for file, _item in saved:
+        print(file)
+
+
+def _make(client: Client, body: Json, out: Path, *, video: bool) -> list[tuple[Path, Json]]:
+    try:
+        answer = client.post("/v1/videos" if video else "/v1/images/generations", body)
+    except ClientError as error:
+        if video and error.status == 404:
+            raise ClientError("This server makes no videos yet.", status=404) from error
+        raise
+    with job_progress() as bar:
+        task = bar.add_task("waiting", total=100)
+
+        def show(jobs: list[Json]) -> None:
+            bar.update(task, completed=mean_progress(jobs), description=_stage(jobs))
+
+        return save_results(client, follow(client, started_jobs(answer), show), out)
+
+
+def job_progress() -> Progress:
+    """The progress bar of the commands that wait for jobs."""
+    columns = (TextColumn("{task.description:>12}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _stage(jobs: list[Json]) -> str:
+    open_jobs = [job for job in jobs if job["status"] != "completed"]
+    if not open_jobs:
+        return "done"
+    queue = open_jobs[0].get("queue") or {}
+    if open_jobs[0]["status"] == "queued":
+        return f"queued {queue['position']}" if queue.get("position") else "queued"
+    return "generating"
+
+
+@jobs_app.command("list", epilog="Example: dreamery jobs list --status failed --json")
+def jobs_list(
+    status: Annotated[str | None, typer.Option(help="queued, in_progress, completed, failed or cancelled.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
+    url: _UrlOption = "",
+    key: _KeyOption = "",
+    *,
+    as_json: _JsonOption = False,
+) -> None:
+    """List the newest jobs that the key may see."""
+    found = _client(url, key).get("/v1/jobs", status=status, limit=limit).get("data", [])
+    if as_json:
+        print(json.dumps({"data": found}, indent=2))
+        return
+    table = Table("id", "status", "model", "progress", "prompt", box=None)
+    for job in found:
+        prompt = str((job.get("input") or {}).get("prompt") or "")
+        fault = (job.get("error") or {}).get("code")
+        table.add_row(job["id"], fault or job["status"], job["model"], f"{job.get('progress') or 0:.0f} %", prompt[:60])
+    Console().print(table if found else "No jobs.")
+
+
+def _client(url: str, key: str) -> Client:
+    """The platform and key that were named, else those of the platform on this machine, else the sandbox's key."""
+    from worker.core.settings import get_settings
+    from worker.local.supervisor import running_platform
+
+    settings = get_settings()
+    running = running_platform(settings.data_dir)
+    key_file = settings.data_dir / "keys" / "admin.key"
+    if not key:
+        key = settings.admin_key.get_secret_value()
+    if not key and not url and running and key_file.exists():
+        key = key_file.read_text().strip()
+    local = f"http://{settings.api_host}:{settings.api_port}"
+    return Client(url=url or (running.url if running else local), key=key or SANDBOX_KEY)
+
+
+def main() -> None:
+    """Run the command line; failures that a person can act on are one message, not a traceback."""
+    from pydantic import ValidationError
+
+    from worker.local.processes import StartError
+
+    try:
+        app(prog_name="dreamery")
+    except (StartError, ClientError) as error:
+        sys.exit(_fail(str(error)))
+    except ValidationError as error:
+        wrong = "; ".join(f"DREAMERY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        sys.exit(_fail(f"A setting has a wrong value. {wrong}. `dreamery doctor --settings` lists all."))
+
+
+def _fail(message: str) -> int:
+    print(f"Error: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""What `dreamery doctor` and `dreamery migrate` do: questions to this installation, each failure with what to do."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import SecretStr
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from worker.core.settings import Settings, get_settings
+from worker.local.processes import StartError
+from worker.local.supervisor import ROOT, running_platform
+
+LEAST_FREE_BYTES = 1_000_000_000
+MOST_CLOCK_DIFFERENCE = 5.0
+_NO_DATABASE = "Set DREAMERY_DATABASE_URL, or start a platform on this machine with `dreamery up`."
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One answer. `hint` says what to do when `ok` is false."""
+
+    check: str
+    ok: bool
+    detail: str
+    hint: str = ""
+
+
+def adopt_running_platform() -> None:
+    """Ask the servers of the `dreamery up` that runs on this data folder, where none are set.
+
+    Through the environment, and before anything reads the settings, so that every room sees the same.
+    """
+    settings = get_settings()
+    running = running_platform(settings.data_dir)
+    if running is None:
+        return
+    if not settings.database_url:
+        os.environ["DREAMERY_DATABASE_URL"] = running.database_url  # noqa: TID251
+    if not settings.redis_url:
+        os.environ["DREAMERY_REDIS_URL"] = running.redis_url  # noqa: TID251
+    get_settings.cache_clear()
+
+
+def upgrade_schema() -> str:
+    """Upgrade the database of the settings; returns the revision it is at."""
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy.exc import SQLAlchemyError
+
+    if not get_settings().database_url:
+        raise StartError(f"There is no database to upgrade. {_NO_DATABASE}")
+    try:
+        command.upgrade(Config(ROOT / "alembic.ini"), "head")
+    except SQLAlchemyError as error:
+        raise StartError(f"The schema could not be upgraded: {_first_line(error)}") from error
+    return _newest_revision()
+
+
+def _newest_revision() -> str:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    return ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_current_head() or ""
+
+
+def examine() -> list[Finding]:
+    """Run every check; one that breaks is a finding too."""
+    findings: list[Finding] = []
+    for name, check in _CHECKS:
+        try:
+            findings += check()
+        except Exception as error:  # noqa: BLE001 - a doctor that stops at the first surprise helps nobody
+            findings.append(Finding(name, ok=False, detail=_first_line(error), hint="See the message."))
+    return findings
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _check_settings() -> list[Finding]:
+    settings = get_settings()
+    master = settings.master_key.get_secret_value() or (settings.data_dir / "keys" / "master.key").exists()
+    found = [Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, the others at their defaults")]
+    if not master:
+        hint = "Set DREAMERY_MASTER_KEY to a long random text and keep it safe; `dreamery up` makes one by itself."
+        found.append(Finding("master key", ok=False, detail="none", hint=hint))
+    return found
+
+
+def _check_database() -> list[Finding]:
+    from sqlalchemy.exc import OperationalError, ProgrammingError
+
+    from worker.db.engine import transaction
+    from worker.db.reports import database_check
+
+    if not get_settings().database_url:
+        return [Finding("database", ok=False, detail="none set, none running here", hint=_NO_DATABASE)]
+    before = time.time()
+    try:
+        with transaction() as tx:
+            told = database_check(tx)
+    except OperationalError as error:
+        hint = "Check DREAMERY_DATABASE_URL, and that the server runs and lets this machine in."
+        return [Finding("database", ok=False, detail=_first_line(error), hint=hint)]
+    except ProgrammingError:
+        return [Finding("schema", ok=False, detail="empty database", hint="Run `dreamery migrate`.")]
+    return [
+        Finding("database", ok=True, detail=f"Postgres {told['version']}"),
+        _schema_finding(str(told["revision"]), _newest_revision()),
+        _clock_finding(told["clock"], (before + time.time()) / 2),
+        _accounts_finding(told["accounts"]),
+    ]
+
+
+def _schema_finding(present: str, newest: str) -> Finding:
+    if present == newest:
+        return Finding("schema", ok=True, detail=present)
+    return Finding("schema", ok=False, detail=f"at {present}, newest is {newest}", hint="Run `dreamery migrate`.")
+
+
+def _clock_finding(database_clock: float, our_clock: float) -> Finding:
+    difference = abs(database_clock - our_clock)
+    hint = "Set the clocks of this machine and the database by NTP; upstream refuses signatures of wrong clocks too."
+    return Finding("clock", difference <= MOST_CLOCK_DIFFERENCE, f"{difference:.1f} s from the database's", hint)
+
+
+def _accounts_finding(by_state: dict[str, int]) -> Finding:
+    detail = ", ".join(f"{count} {state}" for state, count in sorted(by_state.items())) or "none yet"
+    usable = not by_state or by_state.get("ok", 0) > 0
+    hint = "Every upstream account is out of order: log in again upstream and use the new session ids."
+    return Finding("accounts", usable, detail, "" if usable else hint)
+
+
+def _check_redis() -> list[Finding]:
+    from worker.bus.events import redis_answers
+    from worker.bus.queue import ping_workers
+
+    if not get_settings().redis_url:
+        hint = "Set DREAMERY_REDIS_URL, or start a platform on this machine with `dreamery up`."
+        return [Finding("redis", ok=False, detail="none set, none running here", hint=hint)]
+    if not redis_answers():
+        hint = "Check DREAMERY_REDIS_URL, and that the server runs and lets this machine in."
+        return [Finding("redis", ok=False, detail="does not answer", hint=hint)]
+    workers = ping_workers()
+    hint = "Start workers: `dreamery up`, or the worker service of docker-compose.yml."
+    return [
+        Finding("redis", ok=True, detail="answers"),
+        Finding("workers", ok=bool(workers), detail=", ".join(workers) or "none answers", hint=hint),
+    ]
+
+
+def _check_disk() -> list[Finding]:
+    folder = get_settings().data_dir.resolve()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    hint = "Free some space, or set DREAMERY_RETENTION_DAYS to remove old results."
+    return [Finding("disk", free >= LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB free for {folder}", hint)]
+
+
+_CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
+    ("settings", _check_settings),
+    ("database", _check_database),
+    ("redis", _check_redis),
+    ("disk", _check_disk),
+)
+
+
+def list_settings() -> list[dict[str, Any]]:
+    """Every setting with its default, present value (secrets only as set or not) and meaning."""
+    settings = get_settings()
+    return [
+        {
+            "name": f"DREAMERY_{name.upper()}",
+            "default": _shown(field.default),
+            "value": _shown_value(settings, name),
+            "meaning": field.description or "",
+        }
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def _shown_value(settings: Settings, name: str) -> str:
+    value = _shown(getattr(settings, name))
+    # Passwords stand in the addresses of servers.
+    return "(set)" if name in {"database_url", "redis_url"} and value else value
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return "(set)" if value.get_secret_value() else ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def print_settings(listed: list[dict[str, Any]]) -> None:
+    """The settings as a table; a present value is shown where it differs from the default."""
+    table = Table("name", "default", "now", "meaning", box=None, pad_edge=False)
+    for row in listed:
+        now = "" if row["value"] == row["default"] else row["value"]
+        table.add_row(row["name"], escape(row["default"]), escape(now), escape(row["meaning"]))
+    Console(highlight=False).print(table)
+
+
+def print_report(findings: list[Finding]) -> None:
+    """The findings, one a line, failures with what to do."""
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"
+        console.print(f"{mark} {finding.check:<11}", end=" ")
+        console.print(finding.detail, markup=False)
+        if not finding.ok and finding.hint:
+            console.print(f"     -> {finding.hint}", markup=False)

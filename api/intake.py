@@ -1,0 +1,200 @@
+"""From a validated request to accepted jobs: catalog checks, the rows, the nudge. And the wait for their end.
+
+Everything a job needs is decided here, so a worker never has to guess what the caller meant.
+"""
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
+
+from api.deps import Caller
+from api.schemas import ImageGenerationRequest
+from worker.bus import queue
+from worker.core.catalog import Catalog, ImageModel, Size, get_catalog
+from worker.core.errors import DreameryError
+from worker.core.settings import get_settings
+from worker.db import accounts, jobs, reports, requests
+from worker.db.engine import transaction
+from worker.db.jobs import NewJob
+
+# Beyond this shape no model draws (openai-compat: 1:3 to 3:1).
+_MOST_STRETCHED = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a request stands for: its jobs, how many pictures its answer holds, and whether it was known before."""
+
+    job_ids: list[UUID]
+    n: int
+    replayed: bool = False
+
+
+def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[NewJob], int]:
+    """The jobs of a picture request, and how many pictures its answer holds. Raises what is wrong with the request."""
+    _check_prompt(body.prompt, "prompt")
+    _check_prompt(body.negative_prompt or "", "negative_prompt")
+    for field in ("image", "images"):
+        if getattr(body, field) is not None:
+            raise DreameryError(
+                "unsupported_parameter", f"`{field}` is not supported: this server draws from text only.", param=field
+            )
+    if body.stream:
+        raise DreameryError("unsupported_parameter", "`stream` is not supported for pictures.", param="stream")
+    catalog = get_catalog()
+    model = catalog.image_model(body.model)
+    _check_regions(model, caller)
+    size = _wanted_size(catalog, model, body)
+    n = body.n or model.default_count
+    # The first seed is the caller's; further jobs of one request must differ or they draw the same pictures again.
+    seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
+    planned = [
+        NewJob(
+            owner=caller.owner,
+            kind="image",
+            model=model.id,
+            params={
+                "order": {
+                    "prompt": body.prompt,
+                    "width": size.width,
+                    "height": size.height,
+                    "ratio": size.ratio,
+                    "resolution": size.resolution,
+                    "count": count if model.counts else None,
+                    "seed": (seed + number) % 2**32,
+                    "negative_prompt": body.negative_prompt or "",
+                    "sample_strength": 0.5 if body.sample_strength is None else body.sample_strength,
+                },
+                "n": n,
+                "asked_model": body.model or model.id,
+            },
+            account_ids=[],
+            user_id=caller.user_id,
+            api_key_id=caller.api_key_id,
+            webhook_url=body.webhook or None,
+            metadata={**(body.metadata or {}), **({"user": body.user} if body.user else {})},
+        )
+        for number, count in enumerate(model.jobs_for(n))
+    ]
+    return planned, n
+
+
+def _check_prompt(text: str, field: str) -> None:
+    most = get_settings().prompt_max_chars
+    if len(text) > most:
+        message = f"`{field}` has {len(text)} characters; the most is {most}. Shorten it."
+        raise DreameryError("prompt_too_long", message, param=field)
+
+
+def _check_regions(model: ImageModel, caller: Caller) -> None:
+    regions = {token.region for _, token in caller.tokens}
+    if regions and not any(model.offered_in(region) for region in regions):
+        where = ", ".join(sorted(model.where))
+        message = f"Model {model.id!r} is not offered in region {', '.join(sorted(regions))}; it is in: {where}."
+        raise DreameryError("model_not_found", message, param="model")
+
+
+def _wanted_size(catalog: Catalog, model: ImageModel, body: ImageGenerationRequest) -> Size:
+    pixels = _wanted_pixels(body)
+    ratio = _wanted_ratio(catalog, body)
+    resolution = _wanted_resolution(model, body)
+    if pixels is None:
+        return catalog.size(ratio or "1:1", resolution or model.default_resolution)
+    size = catalog.nearest_size(model, *pixels)
+    if ratio is not None and ratio != size.ratio:
+        message = (
+            f"`size` {pixels[0]}x{pixels[1]} is {size.ratio}, but the ratio asked for is {ratio}. Send one of them."
+        )
+        raise DreameryError("invalid_value", message, param="ratio")
+    return catalog.size(size.ratio, resolution) if resolution else size
+
+
+def _wanted_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
+    if (body.width is None) != (body.height is None):
+        missing = "height" if body.height is None else "width"
+        raise DreameryError(
+            "missing_required_parameter", f"`width` and `height` go together; `{missing}` is missing.", param=missing
+        )
+    pixels, param = None, "size"
+    if body.size and body.size.strip().lower() != "auto":
+        width, _, height = body.size.strip().lower().replace("×", "x").replace("*", "x").partition("x")
+        if not (width.isdecimal() and height.isdecimal() and len(width) < 6 and len(height) < 6):
+            message = f"`size` must be `WIDTHxHEIGHT`, for example `2048x2048`, or `auto`; got {body.size[:40]!r}."
+            raise DreameryError("invalid_value", message, param="size")
+        pixels = int(width), int(height)
+    if body.width is not None and body.height is not None:
+        if pixels is not None and pixels != (body.width, body.height):
+            raise DreameryError("invalid_value", "`size` and `width`/`height` differ. Send one of them.", param="size")
+        pixels, param = (body.width, body.height), "width"
+    if pixels is not None and (min(pixels) < 1 or max(pixels[0] / pixels[1], pixels[1] / pixels[0]) > _MOST_STRETCHED):
+        message = f"{pixels[0]}x{pixels[1]} is more stretched than 3:1, which no model draws."
+        raise DreameryError("invalid_value", message, param=param)
+    return pixels
+
+
+def _wanted_ratio(catalog: Catalog, body: ImageGenerationRequest) -> str | None:
+    ratio, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
+    if not ratio or ratio.strip().lower() == "auto":
+        return None
+    wanted = ratio.strip().replace("：", ":")
+    if wanted not in catalog.ratios:
+        message = f"`{param}` must be one of {', '.join(catalog.ratios)}; got {ratio[:20]!r}."
+        raise DreameryError("invalid_value", message, param=param)
+    return wanted
+
+
+def _wanted_resolution(model: ImageModel, body: ImageGenerationRequest) -> str | None:
+    if not body.resolution:
+        return None
+    wanted = body.resolution.strip().lower()
+    if wanted not in model.resolutions:
+        message = f"Model {model.id!r} draws in {', '.join(model.resolutions)}; got {body.resolution[:20]!r}."
+        raise DreameryError("invalid_value", message, param="resolution")
+    return wanted
+
+
+def fingerprint(path: str, body: ImageGenerationRequest) -> str:
+    """What tells two requests apart: the path and the parsed body."""
+    text = json.dumps([path, body.model_dump(mode="json")], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def accept(planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str) -> Accepted:
+    """Write the jobs and nudge the workers; with a known Idempotency-Key, the jobs of the first request."""
+    return await run_in_threadpool(partial(_accept, planned, n, caller=caller, key=key, print_=print_))
+
+
+def _accept(planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str) -> Accepted:
+    group_id = planned[0].id
+    with transaction() as tx:
+        if key and not requests.remember_request(
+            tx, owner=caller.owner, key=key, group_id=group_id, fingerprint=print_
+        ):
+            earlier = requests.remembered_request(tx, owner=caller.owner, key=key)
+            if earlier is None or earlier.fingerprint != print_:
+                message = "This Idempotency-Key was used with another request. Use a new key."
+                raise DreameryError("idempotency_key_reuse", message)
+            return Accepted(job_ids=reports.group_members(tx, earlier.group_id), n=n, replayed=True)
+        if reports.open_job_count(tx, caller.owner) + len(planned) > get_settings().open_jobs_per_caller:
+            raise DreameryError("queue_full", retry_after=30)
+        account_ids = caller.account_ids(tx)
+        if not account_ids and accounts.pool_is_empty(tx):
+            raise DreameryError("no_account_available", retry_after=60)
+        # Replaced here, not planned before: session ids get their rows only with an accepted job.
+        jobs.accept(tx, [replace(job, account_ids=account_ids) for job in planned])
+        for job in planned:
+            tx.on_commit(partial(_nudge, job.id, account_ids))
+    return Accepted(job_ids=[job.id for job in planned], n=n)
+
+
+def _nudge(job_id: UUID, account_ids: list[UUID]) -> None:
+    # With one account there is nothing to choose, so the worker need not look for the best.
+    if len(account_ids) == 1:
+        queue.nudge_submit(account_id=account_ids[0])
+    else:
+        queue.nudge_submit(job_id=job_id)

@@ -1,0 +1,79 @@
+"""Stored results. The link is the right to read it: its id cannot be guessed, and browsers send no key for pictures."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from worker import storage
+from worker.core.errors import DreameryError
+from worker.core.ids import parse_public_id
+from worker.db import reports
+from worker.db.engine import Row, transaction
+
+router = APIRouter(prefix="/v1/files", tags=["files"])
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+def _find(file_id: str) -> "Row[tuple[object, ...]]":
+    wanted = parse_public_id("file", file_id)
+    row = None
+    if wanted is not None:
+        with transaction() as tx:
+            row = reports.file_row(tx, wanted)
+    if row is None:
+        raise DreameryError("file_not_found")
+    if row.removed_at is not None:
+        raise DreameryError("file_expired")
+    return row
+
+
+def _span(header: str | None, size: int) -> tuple[int, int] | None:
+    """First byte and the one after the last of a single range (RFC 9110 14.2); None = the whole file."""
+    match = _RANGE.fullmatch(header.strip()) if header else None
+    if match is None or match.group(0) == "bytes=-":
+        return None
+    first, last = match.groups()
+    if not first:
+        return max(size - int(last), 0), size
+    return int(first), min(int(last) + 1 if last else size, size)
+
+
+@router.api_route("/{file_id}/content", methods=["GET", "HEAD"], summary="Get a stored file")
+async def get_file(
+    request: Request,
+    file_id: str,
+    range_header: Annotated[str | None, Header(alias="range")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The bytes, with range requests. Files never change, so they may be cached for ever."""
+    row = await run_in_threadpool(_find, file_id)
+    name = f"{file_id}.{row.mime.partition('/')[2]}"
+    headers = {
+        "ETag": f'"{row.sha256}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "public, max-age=31536000, immutable",
+        "Content-Disposition": f'inline; filename="{name}"',
+        "X-Content-Type-Options": "nosniff",
+        "Access-Control-Allow-Origin": "*",
+    }
+    if if_none_match and headers["ETag"] in if_none_match:
+        return Response(status_code=304, headers=headers)
+    span = _span(range_header, row.bytes)
+    if span is not None and span[0] >= span[1]:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{row.bytes}"})
+    start, end = span or (0, row.bytes)
+    headers["Content-Length"] = str(end - start)
+    if span is not None:
+        headers["Content-Range"] = f"bytes {start}-{end - 1}/{row.bytes}"
+    status = 206 if span is not None else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=row.mime)
+    try:
+        chunks = await storage.stream_file(row.key, start=start, end=end)
+    except storage.MissingFileError:
+        raise DreameryError("file_not_found") from None
+    return StreamingResponse(chunks, status_code=status, headers=headers, media_type=row.mime)

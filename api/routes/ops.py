@@ -1,0 +1,40 @@
+"""For whoever runs this: is the process alive, and can it work?"""
+
+from fastapi import APIRouter, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.render import json_response
+from worker.bus.events import redis_answers
+from worker.db import reports
+from worker.db.engine import DATABASE_ERRORS, transaction
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/healthz", summary="Is the process alive?")
+async def healthz() -> Response:
+    """200 as long as the process answers."""
+    return json_response({"status": "ok"})
+
+
+@router.get("/ping", summary="Seed's ping")
+async def ping() -> Response:
+    """`pong`."""
+    return Response("pong", media_type="text/plain")
+
+
+def _ready() -> dict[str, bool]:
+    try:
+        with transaction() as tx:
+            database = reports.database_check(tx)["revision"] is not None
+    except DATABASE_ERRORS:
+        database = False
+    return {"database": database, "redis": redis_answers()}
+
+
+@router.get("/readyz", summary="Can it work?")
+async def readyz() -> Response:
+    """200 when database and Redis answer, else 503; the body says which."""
+    checks = await run_in_threadpool(_ready)
+    ready = all(checks.values())
+    return json_response({"status": "ready" if ready else "not ready", "checks": checks}, status=200 if ready else 503)

@@ -1,0 +1,74 @@
+"""Server-sent events of a job: a snapshot, then what happens, then its end.
+
+Here, and only here, events carry an `id` (openai-compat rule 1): the number of the job's newest event, which a client
+sends back as `Last-Event-ID` to get what it missed.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+from uuid import UUID
+
+import orjson
+from starlette.concurrency import run_in_threadpool
+
+from api.hub import Hub
+from api.render import job_object
+from worker.db import reports
+from worker.db.engine import transaction
+from worker.db.reports import JobView, Viewer
+
+HEARTBEAT_SECONDS = 12.0
+SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+_HEARTBEAT = b": ka\n"
+_FINAL_EVENT = {"succeeded": "completed", "failed": "failed", "cancelled": "cancelled"}
+
+
+def sse(event: str, data: Any, event_id: int | None = None) -> bytes:
+    """One event frame."""
+    head = f"id: {event_id}\n" if event_id is not None else ""
+    return f"{head}event: {event}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
+
+
+def _read(job_id: UUID, viewer: Viewer, after: int | None) -> tuple[JobView | None, list[Any]]:
+    with transaction() as tx:
+        view = reports.job_view(tx, job_id, viewer)
+        return view, (reports.events_after(tx, job_id, after) if after is not None and view is not None else [])
+
+
+def _missed(rows: list[Any], job: Any) -> list[bytes]:
+    """Events as they were written; the newest state goes into the snapshot or final event that follows."""
+    frames = []
+    for row in rows:
+        if row.to_state in _FINAL_EVENT:
+            continue
+        data = {"state": row.to_state, "at": row.at.timestamp(), **row.note}
+        data.pop("detail", None)  # upstream's own words and log ids are for the operator
+        frames.append(sse("progress", {"id": f"job_{job.id.hex}", **data}, row.seq))
+    return frames
+
+
+async def job_events(
+    hub: Hub, job_id: UUID, viewer: Viewer, *, base: str, after: int | None, gone: Callable[[], Any]
+) -> AsyncIterator[bytes]:
+    """The frames of one job until it ends or the client is gone."""
+    with hub.watching([job_id]) as (watch,):
+        view, missed = await run_in_threadpool(_read, job_id, viewer, after)
+        if view is None:
+            return
+        for frame in _missed(missed, view.job):
+            yield frame
+        event = "snapshot" if after is None else "progress"
+        while view is not None:
+            seq = view.job.event_seq
+            watch.tell(view.job.state, seq)
+            final = _FINAL_EVENT.get(view.job.state)
+            yield sse(final or event, job_object(view, base), seq)
+            if final:
+                return
+            while view.job.event_seq >= watch.seq:
+                if not await watch.changed(HEARTBEAT_SECONDS):
+                    if await gone():
+                        return
+                    yield _HEARTBEAT
+            event = "progress"
+            view, _ = await run_in_threadpool(_read, job_id, viewer, None)

@@ -1,0 +1,36 @@
+"""Alembic's environment: our settings, a lock so that two migrators do not meet, and short waits for locks."""
+
+from alembic import context
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
+
+from worker.core.settings import get_settings
+from worker.db.tables import metadata
+
+# Any constant does, as long as all versions use the same.
+MIGRATION_LOCK = 7_140_922_001
+
+
+def run_migrations() -> None:
+    """Apply what the command asked for, on one connection, under an advisory lock."""
+    url = context.config.attributes.get("url") or get_settings().sqlalchemy_url
+    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+    with engine.connect() as connection:
+        connection.execute(text("SET lock_timeout = '10s'; SET statement_timeout = '10min'"))
+        connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.commit()
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            compare_type=True,
+            compare_server_default=False,
+            transaction_per_migration=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+if context.is_offline_mode():
+    raise SystemExit("offline migrations are not supported: run against the database")
+run_migrations()

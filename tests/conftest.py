@@ -1,0 +1,85 @@
+"""Fixtures for every tier: one throwaway Postgres and Redis per run, and fresh databases of the newest schema."""
+
+import itertools
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.platform import migrate, running_postgres, running_redis
+from worker.local.embedded import EmbeddedPostgres
+
+_TEMPLATE = "migrated_template"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _no_outside_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests may talk to this machine only; a forgotten fake must not reach a real upstream."""
+    connect = socket.socket.connect
+
+    def local_only(self: socket.socket, address: Any) -> None:
+        host = address[0] if isinstance(address, tuple) else "unix"
+        if host not in {"127.0.0.1", "::1", "localhost", "unix"}:
+            pytest.fail(f"a test tried to connect to {host}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", local_only)
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostgres]:
+    """The test run's database server."""
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as (server, _child):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres: EmbeddedPostgres) -> str:
+    """The server's maintenance database, for tests that make databases themselves."""
+    return postgres.url("postgres")
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The test run's Redis; shared, so tests name their keys apart or flush it."""
+    with running_redis(tmp_path_factory.mktemp("redis")) as (server, _child):
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def _migrated_template(postgres: EmbeddedPostgres) -> str:
+    postgres.ensure_database(_TEMPLATE)
+    migrate(postgres.url(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture(scope="session")
+def make_database(postgres: EmbeddedPostgres, _migrated_template: str) -> Iterator[Callable[[], str]]:
+    """A function that makes one more database of the newest schema and returns its URL, for wider-scoped fixtures."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"test_{next(_numbers)}")
+        postgres.ensure_database(made[-1], template=_migrated_template)
+        return postgres.url(made[-1])
+
+    yield make
+    _drop(postgres, made)
+
+
+def _drop(postgres: EmbeddedPostgres, names: list[str]) -> None:
+    with psycopg.connect(postgres.url("postgres"), autocommit=True) as connection:
+        for name in names:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@pytest.fixture
+def database_url(postgres: EmbeddedPostgres, _migrated_template: str) -> Iterator[str]:
+    """A database of the newest schema for one test, dropped afterwards whatever is still connected."""
+    name = f"test_{next(_numbers)}"
+    postgres.ensure_database(name, template=_migrated_template)
+    yield postgres.url(name)
+    _drop(postgres, [name])

@@ -1,0 +1,110 @@
+"""Running servers and platforms for tests; the fixtures over these are in `tests/conftest.py`."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
+from worker.local.processes import Child, Keeper, free_port
+from worker.local.supervisor import Platform, PlatformOptions
+
+__all__ = [
+    "ROOT", "clean_env", "eventually", "free_port", "migrate", "processes_of", "running_postgres", "running_redis",
+    "start_platform",
+]  # fmt: skip
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def start_platform(tmp_path: Path, **options: Any) -> Platform:
+    """A started platform on free ports with a fresh data folder, no Flower, no fsync. The caller stops it.
+
+    Usable as `with start_platform(tmp_path) as platform:` too. `options` are those of `PlatformOptions`.
+    """
+    settings: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "flower": False,
+        "throwaway": True,
+        "sandbox_seconds": 0.5,
+    }
+    platform = Platform(PlatformOptions(**{**settings, **options}))
+    platform.start()
+    return platform
+
+
+def eventually(check: Callable[[], object], *, within: float = 20, what: str = "the expected state") -> None:
+    """Wait until `check` returns something true; fail with `what` otherwise."""
+    deadline = time.monotonic() + within
+    pause = threading.Event()
+    while not check():
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        pause.wait(0.05)
+
+
+def clean_env(**values: str) -> dict[str, str]:
+    """Our environment without its `DREAMERY_*`, plus `values`: tests never meet a developer's real servers."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DREAMERY_")}
+    return {**kept, "PYTHONPATH": str(ROOT), **values}
+
+
+def migrate(database_url: str) -> None:
+    """Bring a database to the newest schema, the way operators do."""
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"],
+        cwd=ROOT,
+        env=clean_env(DREAMERY_DATABASE_URL=database_url),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every living process that works in or was started with this folder, whoever its parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            places = [process.cwd(), *process.cmdline(), process.environ().get("DREAMERY_DATA_DIR", "")]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(folder) in place for place in places):
+                found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def running_postgres(folder: Path, *, throwaway: bool = True) -> Iterator[tuple[EmbeddedPostgres, Child]]:
+    """An embedded Postgres with its data in `folder`, kept running until the block ends."""
+    server = embedded_postgres(folder / "postgres", port=free_port(), password="test", throwaway=throwaway)
+    keeper = Keeper()
+    try:
+        server.create(keeper, folder / "postgres.log")
+        child = keeper.start(server.server(folder / "postgres.log"))
+        eventually(server.is_ready, what=f"Postgres ready, see {folder / 'postgres.log'}")
+        keeper.keep(child)
+        yield server, child
+        keeper.stop([child], patience=15)
+    finally:
+        keeper.close()
+
+
+@contextlib.contextmanager
+def running_redis(folder: Path) -> Iterator[tuple[EmbeddedRedis, Child]]:
+    """An embedded Valkey with its data in `folder`, kept running until the block ends."""
+    server = embedded_redis(folder / "redis", port=free_port(), throwaway=True)
+    keeper = Keeper()
+    try:
+        child = keeper.start(server.server(folder / "redis.log"))
+        eventually(server.is_ready, what=f"Valkey ready, see {folder / 'redis.log'}")
+        keeper.keep(child)
+        yield server, child
+        keeper.stop([child], patience=15)
+    finally:
+        keeper.close()

@@ -1,0 +1,92 @@
+"""Notations of session tokens (protocol section 1.3)."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.errors import DreameryError
+from worker.core.tokens import REGIONS, parse_tokens
+
+
+def pairs(text: str, default: str = "auto") -> list[tuple[str, str]]:
+    return [(token.session, token.region) for token in parse_tokens(text, default)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("abc", [("abc", "auto")]),
+        ("Bearer abc", [("abc", "auto")]),
+        ("bearer  a , ,b,", [("a", "auto"), ("b", "auto")]),
+        ("us-abc,HK-abc,Jp-abc,sg-abc", [("abc", "us"), ("abc", "hk"), ("abc", "jp"), ("abc", "sg")]),
+        (
+            "abc:cn,abc:CN,abc:sandbox,abc:us,abc:auto",
+            [("abc", "cn"), ("abc", "sandbox"), ("abc", "us"), ("abc", "auto")],
+        ),
+        ("us-abc:US", [("abc", "us")]),
+        ("cn-abc", [("cn-abc", "auto")]),
+        ("a:b:cn", [("a:b", "cn")]),
+        ("abc:12", [("abc:12", "auto")]),
+        ("a%3Ab", [("a%3Ab", "auto")]),
+        ("a,a,us-a,a", [("a", "auto"), ("a", "us")]),
+        ("x" * 512, [("x" * 512, "auto")]),
+    ],
+)
+def test_notations(text, expected):
+    assert pairs(text) == expected
+
+
+def test_the_default_region_is_the_settings():
+    assert pairs("abc,us-abc", "cn") == [("abc", "cn"), ("abc", "us")]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("http://user:pw@host:1@S3CR3T", "proxy form is not supported yet"),
+        ("good,SOCKS5://h:1@us-S3CR3T", "Token 2 is not usable: proxy form is not supported yet"),
+        ("S3CR3T:fr", "unknown region"),
+        ("us-S3CR3T:cn", "different regions"),
+        ("us-", "session id"),
+        (":cn", "session id"),
+        ("S3CR3T;x=1", "session id"),
+        ('S3CR3T"', "session id"),
+        ("S3CR3T tail", "session id"),
+        ("S3CR3T\x00", "session id"),
+        ("S3CR3Té", "session id"),
+        ("S3CR3T" + "x" * 512, "session id"),
+        (",".join(f"S3CR3T{i}" for i in range(101)), "At most 100"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_without_an_echo(text, words):
+    with pytest.raises(DreameryError) as caught:
+        parse_tokens(text, "auto")
+    assert caught.value.code == "invalid_api_key"
+    assert words in caught.value.message
+    assert "S3CR3T" not in f"{caught.value!r}{caught.value.message}{caught.value.detail}"
+
+
+@pytest.mark.parametrize("text", ["", "  ", "Bearer", "Bearer ", "Bearer , ,"])
+def test_no_token_at_all(text):
+    with pytest.raises(DreameryError) as caught:
+        parse_tokens(text, "auto")
+    assert caught.value.code == "missing_api_key"
+
+
+def test_a_repr_hides_the_session():
+    assert "S3CR3T" not in repr(parse_tokens("S3CR3T:cn", "auto"))
+
+
+@given(st.text(max_size=80), st.sampled_from(sorted(REGIONS)))
+def test_any_text_gives_usable_tokens_or_a_clean_refusal(text, default):
+    try:
+        tokens = parse_tokens(text, default)
+    except DreameryError as refusal:
+        code, tokens = refusal.code, []
+    else:
+        code = ""
+    assert code in {"", "invalid_api_key", "missing_api_key"}
+    for token in tokens:
+        assert token.region in REGIONS
+        assert 1 <= len(token.session) <= 512
+        assert all("!" <= char <= "~" and char not in '",;\\' for char in token.session)

@@ -1,0 +1,115 @@
+"""The Celery app and the `nudge_*` functions: messages that only say "go and look", and carry ids only.
+
+Any message may be lost, doubled or late. A nudge that cannot be sent is counted and forgotten: the tick finds the row.
+Settings and why: docs/architecture.md, "Celery".
+"""
+
+from uuid import UUID
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from worker.core.log import get_logger
+from worker.core.settings import get_settings
+
+log = get_logger("queue")
+
+# A worker that was away must not wake to a pile of old nudges; the tick sends what is still true.
+NUDGE_EXPIRES_SECONDS = 30
+
+QUEUE_OF = {
+    "dreamery.tick": "fast",
+    "dreamery.sweep": "fast",
+    "dreamery.submit": "fast",
+    "dreamery.poll": "fast",
+    "dreamery.save": "bulk",
+    "dreamery.notify": "outbox",
+    "dreamery.upkeep": "bulk",
+}
+
+
+def _make_app() -> Celery:
+    celery = Celery("dreamery")
+    celery.conf.update(
+        broker_url=get_settings().redis_url,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        task_acks_late=False,
+        worker_enable_remote_control=True,
+        worker_send_task_events=True,
+        task_send_sent_event=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        # Cancelling on connection loss would end steps between two effects for nothing: they finish without the broker.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        task_publish_retry_policy={
+            "max_retries": 2,
+            "interval_start": 0.1,
+            "interval_step": 0.2,
+            "interval_max": 0.5,
+        },
+        broker_transport_options={
+            "visibility_timeout": 3600,
+            "socket_keepalive": True,
+            "socket_timeout": 10,
+            "socket_connect_timeout": 3,
+            "retry_on_timeout": True,
+            "health_check_interval": 10,
+        },
+        task_create_missing_queues=True,
+        task_default_queue="fast",
+        task_routes={name: {"queue": queue} for name, queue in QUEUE_OF.items()},
+        beat_schedule={
+            "tick": {
+                "task": "dreamery.tick",
+                "schedule": get_settings().tick_seconds,
+                "options": {"expires": 2, "queue": "fast"},
+            },
+            "sweep": {"task": "dreamery.sweep", "schedule": 2.0, "options": {"expires": 4, "queue": "fast"}},
+            "upkeep": {"task": "dreamery.upkeep", "schedule": 600.0, "options": {"expires": 300, "queue": "bulk"}},
+        },
+        beat_max_loop_interval=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+    )
+    return celery
+
+
+app = _make_app()
+
+
+def _send(name: str, **ids: str) -> bool:
+    try:
+        app.send_task(name, kwargs=ids, expires=NUDGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
+    except (OperationalError, OSError) as error:
+        log.warning("nudge_lost", task=name, reason=type(error).__name__)
+        return False
+    return True
+
+
+def nudge_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
+    """A job is waiting, or an account has a free slot."""
+    return _send("dreamery.submit", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
+
+
+def nudge_poll(account_id: UUID) -> bool:
+    """An account's poll is due."""
+    return _send("dreamery.poll", account_id=account_id.hex)
+
+
+def nudge_save(job_id: UUID) -> bool:
+    """A job's results wait to be copied."""
+    return _send("dreamery.save", job_id=job_id.hex)
+
+
+def nudge_notify(delivery_id: UUID) -> bool:
+    """A webhook delivery is due."""
+    return _send("dreamery.notify", delivery_id=delivery_id.hex)
+
+
+def ping_workers(timeout_seconds: float = 2.0) -> list[str]:
+    """Names of the workers that answer."""
+    replies = app.control.ping(timeout=timeout_seconds) or []
+    return sorted(name for reply in replies for name in reply)

@@ -1,0 +1,131 @@
+"""The model catalog: which models exist, where, in which sizes, how many pictures one job makes.
+
+The data is `catalog.toml`; nothing in the code names a model.
+"""
+
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from worker.core.errors import DreameryError
+
+DEFAULT_COUNT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """A size upstream can draw: pixels, ratio as `W:H`, resolution bucket such as `2k`."""
+
+    width: int
+    height: int
+    ratio: str
+    resolution: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageModel:
+    """One picture model. `counts` empty = it cannot be told how many and makes `default_count`."""
+
+    id: str
+    name: str
+    key: str
+    key_cn: str
+    where: frozenset[str]
+    resolutions: tuple[str, ...]
+    counts: tuple[int, ...]
+    aliases: tuple[str, ...] = ()
+    only_us: Size | None = None
+    default_count: int = DEFAULT_COUNT
+
+    @property
+    def default_resolution(self) -> str:
+        """2k where the model has it, else its least (protocol section 6.4)."""
+        return "2k" if "2k" in self.resolutions else self.resolutions[0]
+
+    @property
+    def most_per_job(self) -> int:
+        """The most pictures one upstream job can give."""
+        return max(self.counts, default=self.default_count)
+
+    def upstream_key(self, region: str) -> str:
+        """`model_req_key` for a region."""
+        return self.key_cn if region == "cn" else self.key
+
+    def offered_in(self, region: str) -> bool:
+        """Whether accounts of this region have the model; a region not looked up yet may."""
+        if region in {"sandbox", "auto"}:
+            return True
+        return ("asia" if region in {"sg", "hk", "jp"} else region) in self.where
+
+    def jobs_for(self, n: int) -> list[int]:
+        """Split `n` wanted pictures into upstream jobs; each number is what that job is asked to give."""
+        full, rest = divmod(n, self.most_per_job)
+        return [self.most_per_job] * full + ([rest] if rest else [])
+
+
+class Catalog:
+    """Models by public id or alias, and the table of sizes."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.ratios: dict[str, int] = data["ratios"]
+        self.sizes: dict[str, dict[str, list[int]]] = data["sizes"]
+        self.image_models = [_image_model(row) for row in data["image"]]
+        self.default_image_model: str = data["default_image_model"]
+        self._by_name = {name: m for m in self.image_models for name in (m.id, *m.aliases)}
+
+    def image_model(self, name: str | None) -> ImageModel:
+        """The model of that public id or alias; the default for None. Raises `model_not_found`."""
+        model = self._by_name.get(name or self.default_image_model)
+        if model is None:
+            raise DreameryError(
+                "model_not_found",
+                f"Unknown model {(name or '')[:80]!r}. `GET /v1/models` lists the known ones, for example "
+                f"{self.default_image_model!r}.",
+                param="model",
+            )
+        return model
+
+    def size(self, ratio: str, resolution: str) -> Size:
+        """The pixels of a ratio in a resolution."""
+        width, height = self.sizes[resolution][ratio]
+        return Size(width=width, height=height, ratio=ratio, resolution=resolution)
+
+    def nearest_size(self, model: ImageModel, width: int, height: int) -> Size:
+        """The size of the model that fits asked pixels best: nearest ratio, then nearest longest side."""
+        wanted = width / height
+
+        def ratio_distance(ratio: str) -> float:
+            w, h = (int(part) for part in ratio.split(":"))
+            return max(wanted / (w / h), (w / h) / wanted)
+
+        ratio = min(self.ratios, key=ratio_distance)
+        options = [self.size(ratio, resolution) for resolution in model.resolutions]
+        return min(options, key=lambda s: abs(max(s.width, s.height) - max(width, height)))
+
+
+def _fixed_size(row: dict[str, Any]) -> Size:
+    width, height = row["size"]
+    return Size(width=width, height=height, ratio=row["ratio"], resolution=row["resolution"])
+
+
+def _image_model(row: dict[str, Any]) -> ImageModel:
+    only_us = row.get("only_us")
+    return ImageModel(
+        id=row["id"],
+        name=row["name"],
+        key=row["key"],
+        key_cn=row.get("key_cn", row["key"]),
+        where=frozenset(row["where"]),
+        resolutions=tuple(row["resolutions"]),
+        counts=tuple(row["counts"]),
+        aliases=tuple(row["aliases"]),
+        only_us=_fixed_size(only_us) if only_us else None,
+    )
+
+
+@lru_cache(maxsize=1)
+def get_catalog() -> Catalog:
+    """The catalog that ships with this version."""
+    return Catalog(tomllib.loads((Path(__file__).parent / "catalog.toml").read_text(encoding="utf-8")))

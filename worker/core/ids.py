@@ -1,0 +1,30 @@
+"""Identifiers: time-ordered UUIDs inside, prefixed hex strings outside (`job_...`, `file_...`)."""
+
+import os
+import time
+import uuid
+
+
+def new_id() -> uuid.UUID:
+    """A version-7 UUID (RFC 9562): sorts by creation time, so an index on it stays compact and pages in order."""
+    millis = time.time_ns() // 1_000_000
+    raw = bytearray(millis.to_bytes(6, "big") + os.urandom(10))
+    raw[6] = 0x70 | (raw[6] & 0x0F)
+    raw[8] = 0x80 | (raw[8] & 0x3F)
+    return uuid.UUID(bytes=bytes(raw))
+
+
+def public_id(prefix: str, value: uuid.UUID) -> str:
+    """The form users see: URL-safe, no colon or slash, below 64 characters."""
+    return f"{prefix}_{value.hex}"
+
+
+def parse_public_id(prefix: str, text: str) -> uuid.UUID | None:
+    """The UUID behind a public id; None when it is not one."""
+    head, _, tail = text.partition("_")
+    if head != prefix or len(tail) != 32:
+        return None
+    try:
+        return uuid.UUID(hex=tail)
+    except ValueError:
+        return None

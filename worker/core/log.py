@@ -1,0 +1,64 @@
+"""Logging: structlog with static event names and fields; JSON when not on a terminal.
+
+A processor blanks values of fields that are known to hold secrets, as a net below the rule that nobody logs them.
+"""
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from worker.core.settings import Settings
+
+_SECRET_FIELDS = frozenset({"authorization", "token", "tokens", "session", "session_id", "secret", "cookie", "key"})
+
+
+def _blank_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for field in _SECRET_FIELDS & event.keys():
+        event[field] = "[hidden]"
+    return event
+
+
+def configure_logging(settings: Settings) -> None:
+    """Set up structlog and route the standard library's loggers through it. Once per process."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _blank_secrets,
+    ]
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
+    )
+    level = getattr(logging, settings.log_level.upper())
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                *([] if console else [structlog.processors.format_exc_info]),
+                renderer,
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+    # These log a line per call, with whole addresses in it.
+    for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace", "celery.beat", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger named after the room that speaks."""
+    return structlog.stdlib.get_logger(name)

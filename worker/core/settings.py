@@ -1,0 +1,101 @@
+"""Every setting of Dreamery: one class, read once, prefix `DREAMERY_` (environment, then `.env`).
+
+`dreamery doctor --settings` and the README list them from the descriptions here. Nothing else reads the environment.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
+
+
+class Settings(BaseSettings):
+    """Values are validated at start, so a wrong one stops the process with its name instead of failing a job later."""
+
+    model_config = SettingsConfigDict(env_prefix="DREAMERY_", env_file=".env", extra="ignore", frozen=True)
+
+    env: Literal["development", "production"] = Field("development", description="`production` refuses weak keys")
+    database_url: str = Field("", description="`postgresql://...`; empty = `dreamery up` starts an embedded server")
+    redis_url: str = Field("", description="`redis://...`; empty = `dreamery up` starts an embedded server")
+    data_dir: Path = Field(Path("data"), description="embedded servers, files, generated keys (mode 0700)")
+    public_url: str = Field("", description="prefix of links in answers; empty = taken from the request")
+    master_key: SecretStr = Field(
+        SecretStr(""), description="comma list of keys that encrypt account secrets, newest first"
+    )
+    admin_key: SecretStr = Field(SecretStr(""), description="bootstrap API key of the first admin")
+    session_tokens: bool = Field(False, description="accept upstream session ids as Bearer tokens (`on` under `up`)")
+    default_region: Region = Field("auto", description="region of a token that names none")
+    sandbox_url: str = Field("", description="where region `sandbox` lives; set by `dreamery up`")
+    upstream_origin: str = Field("", description="reach every upstream host at this origin (real host: `X-Orig-Host`)")
+    fetch_allow: str = Field("", description="comma list of host or host:port the fetcher may reach although private")
+    sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
+    account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
+    account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")
+    account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
+    open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
+    poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
+    poll_max_seconds: float = Field(20, gt=0, description="longest polling interval per account")
+    poll_batch: int = Field(100, ge=1, le=1000, description="ids asked in one poll call")
+    tick_seconds: float = Field(0.25, gt=0, le=5, description="how often the scheduler looks for what is due")
+    storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty = `DATA_DIR/files`")
+    retention_days: int = Field(0, ge=0, description="results older than this are removed; 0 = kept for ever")
+    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto = console on a terminal")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+
+    image_deadline_seconds: float = Field(1800, gt=0, description="a picture job fails this long after its submit")
+    queue_deadline_seconds: float = Field(86400, gt=0, description="a job that waited this long for an account fails")
+    save_deadline_seconds: float = Field(3600, gt=0, description="a finished job whose results cannot be copied fails")
+    max_attempts: int = Field(3, ge=1, description="submits per job that surely or probably had no effect")
+    call_timeout_seconds: float = Field(20, gt=0, description="total deadline of one upstream call")
+    watchdog_seconds: float = Field(40, gt=0, description="a worker whose step overstays this exits")
+    lease_seconds: float = Field(60, gt=0, description="a claim is free again after this")
+    unclear_grace_seconds: float = Field(30, gt=0, description="an unknown submit key is believed lost after this")
+    upstream_sign_ver: str = Field("8.4.0", description="`Appvr` of upstream calls")
+    upstream_da_version: str = Field("3.3.9", description="`da_version` and draft version")
+    upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
+    daily_receive: bool = Field(True, description="fetch an account's daily free credits when it has none")
+    region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
+
+    api_port: int = Field(8000, ge=1, le=65535, description="port of the API")
+    api_host: str = Field("127.0.0.1", description="address the API binds")
+    db_pool_size: int = Field(16, ge=1, description="database connections per API process, and its thread-pool size")
+    worker_concurrency: int = Field(32, ge=1, description="threads per worker process")
+    request_max_bytes: int = Field(1_000_000, ge=1000, description="largest JSON body")
+    prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
+
+    @field_validator("upstream_origin", "sandbox_url", "public_url")
+    @classmethod
+    def _bare_origin(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("must start with http:// or https://")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _times_in_order(self) -> "Settings":
+        # Each must outlast the one before it, or a late twin of a call may be in flight when the row is re-driven.
+        if not self.call_timeout_seconds < self.watchdog_seconds < self.lease_seconds:
+            raise ValueError("need CALL_TIMEOUT_SECONDS < WATCHDOG_SECONDS < LEASE_SECONDS")
+        if self.poll_min_seconds > self.poll_max_seconds:
+            raise ValueError("POLL_MIN_SECONDS must not exceed POLL_MAX_SECONDS")
+        return self
+
+    @property
+    def files_url(self) -> str:
+        """Where results live, as a URL."""
+        return self.storage_url or f"file://{self.data_dir.resolve()}/files"
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The database URL with the driver named; plain `postgresql://` and `postgres://` mean psycopg 3."""
+        scheme, _, rest = self.database_url.partition("://")
+        return f"postgresql+psycopg://{rest}" if scheme in {"postgresql", "postgres"} else self.database_url
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

@@ -1,0 +1,68 @@
+"""Upstream session ids that callers send as Bearer tokens, with their region notations (protocol section 1.3).
+
+Nothing here ever puts a token into an error message, a log or a repr.
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import get_args
+
+from worker.core.errors import DreameryError
+from worker.core.settings import Region
+
+MAX_TOKENS = 100
+REGIONS: frozenset[str] = frozenset(get_args(Region))
+
+_PREFIX = re.compile(r"(us|hk|jp|sg)-", re.IGNORECASE)
+_SUFFIX = re.compile(r":([A-Za-z]+)$")
+_PROXY = re.compile(r"(https?|socks[45]?h?)://", re.IGNORECASE)
+# What a cookie value may hold (RFC 6265): printable ASCII without space, quote, comma, semicolon and backslash.
+_SESSION = re.compile(r"[!#-+\--:<-\[\]-~]{1,512}")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionToken:
+    """One session id and the region it names, or the default one. `proxy` is reserved."""
+
+    session: str = field(repr=False)
+    region: str
+    proxy: None = None
+
+
+def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
+    """The tokens of an `Authorization` value, in order, without repeats.
+
+    Raises `missing_api_key` when there is none and `invalid_api_key` for one that cannot be used.
+    """
+    scheme, _, rest = bearer.strip().partition(" ")
+    text = rest if scheme.lower() == "bearer" else bearer
+    parts = [part for part in (piece.strip() for piece in text.split(",")) if part]
+    if not parts:
+        raise DreameryError("missing_api_key")
+    if len(parts) > MAX_TOKENS:
+        raise DreameryError("invalid_api_key", f"At most {MAX_TOKENS} tokens are taken at once.")
+    found = (_token(part, place, default_region) for place, part in enumerate(parts, start=1))
+    return list(dict.fromkeys(found))
+
+
+def _token(part: str, place: int, default_region: str) -> SessionToken:
+    if _PROXY.match(part):
+        raise _refused(place, "proxy form is not supported yet")
+    prefix = _PREFIX.match(part)
+    session = part[prefix.end() :] if prefix else part
+    region = prefix.group(1).lower() if prefix else ""
+    suffix = _SUFFIX.search(session)
+    if suffix:
+        named = suffix.group(1).lower()
+        if named not in REGIONS:
+            raise _refused(place, "unknown region after the colon; known are " + ", ".join(sorted(REGIONS)))
+        if region and named != region:
+            raise _refused(place, "prefix and suffix name different regions")
+        session, region = session[: suffix.start()], named
+    if not _SESSION.fullmatch(session):
+        raise _refused(place, "a session id is 1 to 512 printable ASCII characters, no spaces or quotes")
+    return SessionToken(session=session, region=region or default_region)
+
+
+def _refused(place: int, why: str) -> DreameryError:
+    return DreameryError("invalid_api_key", f"Token {place} is not usable: {why}.")

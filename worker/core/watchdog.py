@@ -1,0 +1,65 @@
+"""The watchdog of a worker process. Threads know no time limits, so a step that overstays ends the whole process.
+
+The supervisor (or the container runtime) starts a new one and the rows re-drive what was under way.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from worker.core.log import get_logger
+from worker.core.settings import get_settings
+
+log = get_logger("watchdog")
+
+EXIT_CODE = 70
+_CHECK_EVERY_SECONDS = 1.0
+
+
+class Watchdog:
+    """Knows which steps run in this process and until when each may."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, tuple[str, float]] = {}
+        self._started = False
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def watch(self, step: str) -> Iterator[None]:
+        """Watch the step that runs in this thread."""
+        self._start_once()
+        self._until[threading.get_ident()] = (step, time.monotonic() + get_settings().watchdog_seconds)
+        try:
+            yield
+        finally:
+            self._until.pop(threading.get_ident(), None)
+
+    def renew(self) -> None:
+        """The step of this thread has finished one bounded piece and begins another."""
+        ident = threading.get_ident()
+        if ident in self._until:
+            self._until[ident] = (self._until[ident][0], time.monotonic() + get_settings().watchdog_seconds)
+
+    def overdue(self) -> str | None:
+        """The name of a step that overstays, or None."""
+        now = time.monotonic()
+        return next((step for step, until in list(self._until.values()) if until < now), None)
+
+    def _start_once(self) -> None:
+        with self._lock:
+            if not self._started:
+                self._started = True
+                threading.Thread(target=self._guard, name="watchdog", daemon=True).start()
+
+    def _guard(self) -> None:
+        ticker = threading.Event()
+        while not ticker.wait(_CHECK_EVERY_SECONDS):
+            step = self.overdue()
+            if step is not None:
+                log.error("step_overstayed", step=step, action="exit")
+                os._exit(EXIT_CODE)
+
+
+watchdog = Watchdog()

@@ -1,0 +1,278 @@
+"""Upstream accounts: rows, limits, rest, pace and when to poll. Jobs in flight are counted from `jobs`, never stored."""
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from worker.core.ids import new_id
+from worker.core.settings import get_settings
+from worker.db.engine import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRow:
+    """An account as steps use it. `secret` is sealed; only a step opens it, just before a call."""
+
+    id: UUID
+    label: str
+    region: str
+    secret: str = field(repr=False)
+    pool: bool
+    max_images: int
+    submits_per_minute: float
+    cluster: dict[str, str] | None
+    cluster_age_seconds: float | None
+    lookup_context: str  # what the sealed secret is bound to
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedToken:
+    """A session id somebody presented: how to find its row, and the sealed secret should it need one."""
+
+    lookup_hash: str
+    region: str
+    label: str
+    secret: str = field(repr=False)
+
+
+def secret_context(lookup_hash: str) -> str:
+    """What an account's sealed session is bound to: copied to another row it does not open."""
+    return f"account:{lookup_hash}"
+
+
+_COLUMNS = """id, label, region, secret, pool, lookup_hash, cluster, max_images, submits_per_minute,
+              extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds"""
+
+
+def _row(row: Any) -> AccountRow:
+    settings = get_settings()
+    return AccountRow(
+        id=row.id,
+        label=row.label,
+        region=row.region,
+        secret=row.secret,
+        pool=row.pool,
+        max_images=row.max_images or settings.account_max_images,
+        submits_per_minute=row.submits_per_minute or settings.account_submits_per_minute,
+        cluster=row.cluster,
+        cluster_age_seconds=float(row.cluster_age_seconds) if row.cluster_age_seconds is not None else None,
+        lookup_context=secret_context(row.lookup_hash),
+    )
+
+
+_LOCK_READY = text(
+    f"""/* lock_ready */ SELECT {_COLUMNS} FROM accounts
+        WHERE id = :id AND state = 'ok' AND next_submit_at <= clock_timestamp()
+          AND (rest_until IS NULL OR rest_until <= clock_timestamp())
+        FOR NO KEY UPDATE"""
+)
+_GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
+
+# The accounts a queued job may use that are ready now, the least loaded first.
+_READY_FOR_JOB = text(
+    """/* ready_for_job */
+    SELECT a.id FROM jobs j
+    JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool)
+    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
+      AND a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
+      AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())
+    ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot), a.last_submit_at NULLS FIRST
+    LIMIT 1"""
+)
+
+
+def lock_ready(tx: Transaction, account_id: UUID) -> AccountRow | None:
+    """Lock the account for a claim; None when it rests, is switched off or its pace says not yet.
+
+    Waits for a claim in progress: skipping the row would lose nudges of a busy single account until the next tick.
+    """
+    row = tx.first(_LOCK_READY, {"id": account_id})
+    return _row(row) if row is not None else None
+
+
+def ready_for_job(tx: Transaction, job_id: UUID) -> UUID | None:
+    """The account that should take this queued job now, without locking it."""
+    row = tx.first(_READY_FOR_JOB, {"job_id": job_id})
+    return row.id if row is not None else None
+
+
+def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
+    """One account."""
+    row = tx.first(_GET, {"id": account_id})
+    return _row(row) if row is not None else None
+
+
+def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
+    """Ids of the presented session ids that have a row, by lookup hash."""
+    rows = tx.all(text("SELECT id, lookup_hash FROM accounts WHERE lookup_hash = ANY(:h)"), {"h": hashes})
+    return {row.lookup_hash: row.id for row in rows}
+
+
+def ensure_tokens(tx: Transaction, tokens: list[PresentedToken]) -> list[UUID]:
+    """Account ids for presented session ids, in their order; missing rows are made (with the job that needs them)."""
+    known = find_tokens(tx, [token.lookup_hash for token in tokens])
+    for token in tokens:
+        if token.lookup_hash not in known:
+            known[token.lookup_hash] = add_account(tx, token, pool=False)
+    return [known[token.lookup_hash] for token in tokens]
+
+
+def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
+    """Add an account; one that is known already keeps its row (a pool account stays in the pool)."""
+    row = tx.first(
+        text(
+            """INSERT INTO accounts (id, label, region, lookup_hash, secret, pool)
+               VALUES (:id, :label, :region, :hash, :secret, :pool)
+               ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool RETURNING id"""
+        ),
+        {
+            "id": new_id(),
+            "label": token.label,
+            "region": token.region,
+            "hash": token.lookup_hash,
+            "secret": token.secret,
+            "pool": pool,
+        },
+    )
+    if row is None:
+        raise LookupError("account row neither inserted nor found")
+    if pool and token.region != "sandbox":
+        # Toy pictures must never mix with real ones: the demo account leaves the pool when a real one joins it.
+        tx.run(text("UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox'"))
+    account_id: UUID = row.id
+    return account_id
+
+
+def pool_is_empty(tx: Transaction) -> bool:
+    """Whether no account serves API keys."""
+    return tx.first(text("SELECT 1 FROM accounts WHERE pool AND state = 'ok' LIMIT 1")) is None
+
+
+def rest(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> None:
+    """Let the account rest; a longer rest that is under way stays."""
+    tx.run(
+        text(
+            """UPDATE accounts SET rest_code = :code,
+                   rest_until = greatest(rest_until, clock_timestamp() + make_interval(secs => :seconds))
+               WHERE id = :id"""
+        ),
+        {"id": account_id, "seconds": seconds, "code": code},
+    )
+
+
+def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | None) -> None:
+    """Remember where an international session lives; None forgets it."""
+    tx.run(
+        text(
+            """UPDATE accounts SET cluster = CAST(:cluster AS jsonb),
+                   cluster_at = CASE WHEN CAST(:cluster AS jsonb) IS NULL THEN NULL ELSE clock_timestamp() END
+               WHERE id = :id"""
+        ),
+        {"id": account_id, "cluster": json.dumps(cluster) if cluster is not None else None},
+    )
+
+
+def store_credits(tx: Transaction, account_id: UUID, credits_left: int) -> None:
+    """Remember what upstream said is left."""
+    tx.run(
+        text("UPDATE accounts SET credits = :credits, credits_at = clock_timestamp() WHERE id = :id"),
+        {"id": account_id, "credits": credits_left},
+    )
+
+
+def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> None:
+    """Make the account due for polling within `seconds`, not later than it already is."""
+    tx.run(
+        text(
+            """UPDATE accounts
+               SET poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :seconds))
+               WHERE id = :id"""
+        ),
+        {"id": account_id, "seconds": max(seconds, 0.0)},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class OpenJob:
+    """A job that upstream works on, or may: what the poll needs to judge its record."""
+
+    id: UUID
+    attempt: int
+    state: str
+    submit_key: UUID
+    attempts_left: bool
+    group_id: UUID
+    event_seq: int
+    overdue_unclear: bool  # submitting, and past the time until which an unknown key may still turn up
+    cancel_requested: bool
+    ready_items: int
+    queue_position: int | None
+    progress: int
+    absent: bool
+    submitted_at: datetime | None
+
+
+# One poll per account and interval, whoever asks (I6): moving `poll_due_at` on is the claim. The interval is 5 % of the
+# age of the youngest running job, +-10 %, so that a ten-minute video is not asked for every second.
+_CLAIM_POLL = text(
+    """/* claim_poll */
+    UPDATE accounts SET poll_due_at = clock_timestamp() + make_interval(secs => :jitter * greatest(:least, least(:most,
+        coalesce((SELECT 0.05 * extract(epoch FROM clock_timestamp() - max(submitted_at)) FROM jobs
+                  WHERE account_id = :id AND holds_slot AND state <> 'submitting'), 0))))
+    WHERE id = :id AND poll_due_at <= clock_timestamp()
+    RETURNING id"""
+)
+
+_OPEN_JOBS = text(
+    """/* open_jobs */
+    UPDATE jobs SET polled_at = clock_timestamp() WHERE id IN (
+        SELECT id FROM jobs WHERE account_id = :id AND holds_slot
+          AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
+        ORDER BY polled_at NULLS FIRST, id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id, attempt, state, submit_key, ready_items, queue_position, progress, submitted_at,
+        group_id, event_seq, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent, cancel_requested_at IS NOT NULL AS cancel_requested,
+        state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear"""
+)
+
+
+def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> bool:
+    """Take this interval's poll of the account; False when it is not due or somebody has it."""
+    settings = get_settings()
+    values = {
+        "id": account_id,
+        "jitter": jitter,
+        "least": settings.poll_min_seconds,
+        "most": settings.poll_max_seconds,
+    }
+    return tx.first(_CLAIM_POLL, values) is not None
+
+
+def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:
+    """The jobs to ask upstream for, those not asked longest first, at most one call's worth.
+
+    A submitting job is among them once its call is surely over: asking earlier could take a request still on its way
+    for one that was lost.
+    """
+    settings = get_settings()
+    values = {"id": account_id, "grace": settings.unclear_grace_seconds, "most": settings.poll_batch}
+    return [OpenJob(**row._mapping) for row in tx.all(_OPEN_JOBS, values)]  # noqa: SLF001
+
+
+def stop_polling(tx: Transaction, account_id: UUID) -> None:
+    """Nothing is open on the account: no poll until a submit asks for one.
+
+    Locked first: an UPDATE that waits for a claim in progress would judge NOT EXISTS by its old snapshot and switch off
+    the polling of the job just claimed.
+    """
+    tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR NO KEY UPDATE"), {"id": account_id})
+    tx.run(
+        text(
+            """UPDATE accounts SET poll_due_at = NULL
+               WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE account_id = :id AND holds_slot)"""
+        ),
+        {"id": account_id},
+    )

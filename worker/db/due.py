@@ -1,0 +1,82 @@
+"""What the tick takes note of: queued and saving rows that want a nudge, and repairs after crashes.
+
+Writes only `nudged_at`, `poll_due_at` and forgotten slots; states are `jobs.py`'s business.
+"""
+
+from uuid import UUID
+
+from sqlalchemy import text
+
+from worker.core.settings import get_settings
+from worker.db.engine import Transaction
+
+# For every account that is ready and has a free slot: as many of its oldest waiting jobs as it has slots. Starting from
+# the waiting jobs keeps thousands of idle accounts out of the query.
+_TAKE_SUBMITS = text(
+    """/* take_submits */
+    WITH waiting AS MATERIALIZED (
+        SELECT id, account_ids, avoid_accounts, priority, nudged_at FROM jobs
+        WHERE state = 'queued' AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
+        ORDER BY priority DESC, id LIMIT 5000),
+    wanted AS (
+        SELECT DISTINCT unnest(account_ids) AS id FROM waiting
+        UNION SELECT id FROM accounts WHERE pool AND EXISTS (SELECT 1 FROM waiting WHERE account_ids = '{}')),
+    ready AS (
+        SELECT a.id, a.pool, coalesce(a.max_images, :max_images)
+               - (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot) AS free
+        FROM accounts a JOIN wanted USING (id)
+        WHERE a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
+          AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())),
+    chosen AS (
+        SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
+            SELECT w.id FROM waiting w
+            WHERE (r.id = ANY(w.account_ids) OR (r.pool AND w.account_ids = '{}'))
+              AND NOT (r.id = ANY(w.avoid_accounts))
+              AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
+            ORDER BY w.priority DESC, w.id LIMIT greatest(r.free, 0)) j
+        LIMIT :limit)
+    UPDATE jobs SET nudged_at = clock_timestamp() FROM chosen WHERE jobs.id = chosen.id AND jobs.state = 'queued'
+    RETURNING jobs.id"""
+)
+
+_TAKE_SAVES = text(
+    """/* take_saves */
+    UPDATE jobs SET nudged_at = clock_timestamp() WHERE id IN (
+        SELECT id FROM jobs WHERE state = 'saving' AND due_at <= clock_timestamp()
+          AND (nudged_at IS NULL OR nudged_at < clock_timestamp() - make_interval(secs => :again_after))
+        ORDER BY due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id"""
+)
+
+
+def take_submits(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
+    """Queued jobs that an account has room for and that were not nudged lately; they count as nudged now."""
+    values = {"again_after": again_after, "limit": limit, "max_images": get_settings().account_max_images}
+    return [row.id for row in tx.all(_TAKE_SUBMITS, values)]
+
+
+def take_saves(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
+    """Jobs whose results wait to be copied and that were not nudged lately; they count as nudged now."""
+    return [row.id for row in tx.all(_TAKE_SAVES, {"again_after": again_after, "limit": limit})]
+
+
+def heal_polls(tx: Transaction) -> int:
+    """Accounts with open jobs and no poll planned are due now."""
+    rows = tx.all(
+        text(
+            """UPDATE accounts SET poll_due_at = clock_timestamp()
+               WHERE poll_due_at IS NULL AND id IN (SELECT account_id FROM jobs WHERE holds_slot) RETURNING id"""
+        )
+    )
+    return len(rows)
+
+
+def release_forgotten_slots(tx: Transaction) -> int:
+    """Slots of cancelled jobs that upstream must have finished long ago: their deadline has passed."""
+    rows = tx.all(
+        text(
+            """UPDATE jobs SET holds_slot = false
+               WHERE holds_slot AND state = 'cancelled' AND deadline_at <= clock_timestamp() RETURNING id"""
+        )
+    )
+    return len(rows)

@@ -1,0 +1,67 @@
+"""Rows of stored result files. The bytes are in `worker/storage.py`."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, text
+
+from worker.db.engine import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A stored result: number within the job from 0, storage key, facts read from the bytes."""
+
+    n: int
+    key: str
+    mime: str
+    bytes: int
+    sha256: str
+    width: int | None
+    height: int | None
+
+
+# The id is random, not derived: it is the unguessable part of the link (RFC 4122 version 4, 122 random bits).
+_ADD = text(
+    """INSERT INTO files (id, job_id, n, key, mime, bytes, sha256, width, height)
+       VALUES (:id, :job_id, :n, :key, :mime, :bytes, :sha256, :width, :height)
+       ON CONFLICT (job_id, n) DO NOTHING"""
+)
+
+
+def add_files(tx: Transaction, job_id: UUID, new_files: list[NewFile]) -> None:
+    """Add the rows of a job's files; those that are there already stay as they are."""
+    tx.run(
+        _ADD,
+        [
+            {
+                "id": uuid4(),
+                "job_id": job_id,
+                "n": item.n,
+                "key": item.key,
+                "mime": item.mime,
+                "bytes": item.bytes,
+                "sha256": item.sha256,
+                "width": item.width,
+                "height": item.height,
+            }
+            for item in new_files
+        ],
+    )
+
+
+def expired_files(tx: Transaction, *, days: int, limit: int) -> list[Row[Any]]:
+    """Files of jobs that finished more than `days` ago and still have bytes."""
+    return tx.all(
+        text(
+            """SELECT f.id, f.key FROM files f JOIN jobs j ON j.id = f.job_id
+               WHERE f.removed_at IS NULL AND j.finished_at < now() - make_interval(days => :days) LIMIT :limit"""
+        ),
+        {"days": days, "limit": limit},
+    )
+
+
+def note_removed(tx: Transaction, file_ids: list[UUID]) -> None:
+    """The bytes are gone; the rows stay, so that a link can say so."""
+    tx.run(text("UPDATE files SET removed_at = now() WHERE id = ANY(:ids)"), {"ids": file_ids})

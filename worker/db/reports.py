@@ -1,0 +1,232 @@
+"""Read-only questions: what callers, the hub, the tick and the doctor want to know. Nothing here writes."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.db.engine import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Viewer:
+    """Whose jobs may be seen: those of a user, or those that list one of these accounts (I9)."""
+
+    user_id: UUID | None = None
+    account_ids: list[UUID] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as its owner sees it, with its files."""
+
+    job: Row[Any]
+    files: list[Row[Any]]
+    position: int | None  # place in our own queue, 1 = next
+
+
+_VISIBLE = """(user_id = CAST(:user_id AS uuid)
+               OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
+_JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
+    queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
+    created_at, submitted_at, finished_at, event_seq, user_id,
+    extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
+_POSITION = text(
+    """/* queue_position */
+    SELECT w.id, 1 + count(o.id) AS position FROM jobs w
+    LEFT JOIN jobs o ON o.state = 'queued' AND o.kind = w.kind AND (o.priority, w.id) > (w.priority, o.id)
+        AND (o.account_ids && w.account_ids OR (o.account_ids = '{}' AND w.account_ids = '{}'))
+    WHERE w.id = ANY(:ids) AND w.state = 'queued' GROUP BY w.id"""
+)
+
+
+def _viewer(viewer: Viewer) -> dict[str, Any]:
+    return {"user_id": viewer.user_id, "account_ids": viewer.account_ids}
+
+
+def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
+    done = [row.id for row in rows if row.state == "succeeded"]
+    waiting = [row.id for row in rows if row.state == "queued"]
+    by_job: dict[UUID, list[Row[Any]]] = {}
+    if done:
+        for item in tx.all(text("SELECT * FROM files WHERE job_id = ANY(:ids) ORDER BY job_id, n"), {"ids": done}):
+            by_job.setdefault(item.job_id, []).append(item)
+    positions = {row.id: row.position for row in tx.all(_POSITION, {"ids": waiting})} if waiting else {}
+    return [JobView(job=row, files=by_job.get(row.id, []), position=positions.get(row.id)) for row in rows]
+
+
+def group_views(tx: Transaction, job_ids: list[UUID]) -> list[JobView]:
+    """Jobs by id, oldest first; for the request that made them, so no check of the viewer."""
+    rows = tx.all(text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ANY(:ids) ORDER BY id"), {"ids": job_ids})
+    return _with_files(tx, rows)
+
+
+def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
+    """The jobs of one request, oldest first."""
+    return [r.id for r in tx.all(text("SELECT id FROM jobs WHERE group_id = :g ORDER BY id"), {"g": group_id})]
+
+
+def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
+    """One job; None when there is none or it is a stranger's."""
+    rows = tx.all(
+        text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {_VISIBLE}"),
+        {"id": job_id, **_viewer(viewer)},
+    )
+    return _with_files(tx, rows)[0] if rows else None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """What a list of jobs is narrowed to; None = everything."""
+
+    states: list[str] | None = None
+    kind: str | None = None
+    model: str | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+def list_jobs(
+    tx: Transaction, viewer: Viewer, wanted: JobFilter, *, after: UUID | None, limit: int, newest_first: bool
+) -> tuple[list[JobView], bool]:
+    """One page of a caller's jobs, and whether more follow. `after` is the last id of the page before."""
+    compare, order = ("<", "DESC") if newest_first else (">", "ASC")
+    rows = tx.all(
+        text(
+            f"""SELECT {_JOB_COLUMNS} FROM jobs
+                WHERE {_VISIBLE}
+                  AND (CAST(:states AS text[]) IS NULL OR state = ANY(CAST(:states AS text[])))
+                  AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+                  AND (CAST(:model AS text) IS NULL OR model = :model)
+                  AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
+                  AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)
+                  AND (CAST(:after AS uuid) IS NULL OR id {compare} :after)
+                ORDER BY id {order} LIMIT :limit"""
+        ),
+        {
+            **_viewer(viewer),
+            "states": wanted.states,
+            "kind": wanted.kind,
+            "model": wanted.model,
+            "since": wanted.created_after,
+            "until": wanted.created_before,
+            "after": after,
+            "limit": limit + 1,
+        },
+    )
+    return _with_files(tx, rows[:limit]), len(rows) > limit
+
+
+def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
+    """What happened to a job after event number `seq`."""
+    return tx.all(
+        text("SELECT * FROM job_events WHERE job_id = :id AND seq > :seq ORDER BY seq LIMIT 500"),
+        {"id": job_id, "seq": seq},
+    )
+
+
+def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str, int]]:
+    """State and last event number of many jobs in one query, for everybody who waits in this process."""
+    rows = tx.all(text("SELECT id, state, event_seq FROM jobs WHERE id = ANY(:ids)"), {"ids": job_ids})
+    return {row.id: (row.state, row.event_seq) for row in rows}
+
+
+def file_row(tx: Transaction, file_id: UUID) -> Row[Any] | None:
+    """One stored file."""
+    return tx.first(text("SELECT * FROM files WHERE id = :id"), {"id": file_id})
+
+
+def open_job_count(tx: Transaction, owner: str) -> int:
+    """How many jobs of an owner are not finished."""
+    row = tx.first(
+        text(
+            """SELECT count(*) AS n FROM jobs
+               WHERE owner = :owner AND state IN ('queued', 'submitting', 'running', 'saving')"""
+        ),
+        {"owner": owner},
+    )
+    return int(row.n) if row is not None else 0
+
+
+# --- what is due (tick) ---
+
+
+def accounts_to_poll(tx: Transaction, *, limit: int) -> list[UUID]:
+    """Accounts whose poll time has come."""
+    rows = tx.all(
+        text("SELECT id FROM accounts WHERE poll_due_at <= clock_timestamp() ORDER BY poll_due_at LIMIT :limit"),
+        {"limit": limit},
+    )
+    return [row.id for row in rows]
+
+
+def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
+    """Open jobs past their deadline."""
+    return tx.all(
+        text(
+            """SELECT id, attempt, state, submit_key FROM jobs
+               WHERE state IN ('queued', 'submitting', 'running', 'saving') AND deadline_at <= clock_timestamp()
+               ORDER BY deadline_at LIMIT :limit"""
+        ),
+        {"limit": limit},
+    )
+
+
+_REFUSAL = text(
+    """/* refusal */
+    SELECT bool_or(NOT (a.id = ANY(j.avoid_accounts)) AND a.state = 'ok' AND NOT coalesce(
+               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)) AS hope,
+           (array_agg(a.rest_code ORDER BY a.rest_until DESC NULLS LAST)
+               FILTER (WHERE a.rest_until > clock_timestamp()))[1] AS rest_code,
+           (SELECT e.note ->> 'code' FROM job_events e
+            WHERE e.job_id = j.id AND e.note ? 'code' ORDER BY e.seq DESC LIMIT 1) AS last_code
+    FROM jobs j
+    LEFT JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool)
+    WHERE j.id = :id AND j.state = 'queued' GROUP BY j.id"""
+)
+
+
+def hopeless(tx: Transaction, job_id: UUID, *, patience_seconds: float) -> str | None:
+    """The error code of a queued job that no account will take: each refused it or rests for long. None = there is hope.
+
+    The code is the last refusal of this job, else why the longest-resting account rests.
+    """
+    row = tx.first(_REFUSAL, {"id": job_id, "patience": patience_seconds})
+    if row is None or row.hope:
+        return None
+    return str(row.last_code or row.rest_code or "no_account_available")
+
+
+def stranded_jobs(tx: Transaction, *, patience_seconds: float, limit: int) -> list[UUID]:
+    """Queued jobs without any account that could take them soon."""
+    rows = tx.all(
+        text(
+            """/* stranded_jobs */
+            SELECT j.id FROM jobs j WHERE j.state = 'queued' AND NOT EXISTS (
+                SELECT 1 FROM accounts a
+                WHERE (a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool))
+                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
+                  AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
+            ORDER BY j.id LIMIT :limit"""
+        ),
+        {"patience": patience_seconds, "limit": limit},
+    )
+    return [row.id for row in rows]
+
+
+# --- for `dreamery doctor` and health ---
+
+
+def database_check(tx: Transaction) -> dict[str, Any]:
+    """Version, schema revision, clock and account counts of the database."""
+    version = tx.first(text("SELECT current_setting('server_version') AS v, extract(epoch FROM now()) AS clock"))
+    revision = tx.first(text("SELECT version_num FROM alembic_version"))
+    by_state = tx.all(text("SELECT state, count(*) AS n FROM accounts GROUP BY state"))
+    return {
+        "version": version.v if version else None,
+        "clock": float(version.clock) if version else None,
+        "revision": revision.version_num if revision else None,
+        "accounts": {row.state: row.n for row in by_state},
+    }

@@ -1,0 +1,228 @@
+"""Every table. A change here needs a migration; `alembic check` in the tests holds the two together."""
+
+from datetime import datetime
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _moment(name: str, *, nullable: bool = True, default: bool = False) -> "Column[datetime]":
+    return Column(name, DateTime(timezone=True), nullable=nullable, server_default=func.now() if default else None)
+
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    _moment("created_at", nullable=False, default=True),
+    CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("key_hash", Text, nullable=False, unique=True),
+    _moment("created_at", nullable=False, default=True),
+    _moment("revoked_at"),
+)
+
+# An upstream account. `pool`: usable by every API key; else it belongs to whoever presents its session id.
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("label", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("lookup_hash", Text, nullable=False, unique=True),
+    Column("secret", Text, nullable=False),
+    Column("pool", Boolean, nullable=False, server_default=text("false")),
+    Column("state", Text, nullable=False, server_default=text("'ok'")),
+    _moment("rest_until"),
+    Column("rest_code", Text),
+    Column("max_images", Integer),
+    Column("submits_per_minute", Double),
+    _moment("next_submit_at", nullable=False, default=True),
+    _moment("last_submit_at"),
+    _moment("poll_due_at"),
+    Column("cluster", JSONB),
+    _moment("cluster_at"),
+    Column("credits", Integer),
+    _moment("credits_at"),
+    _moment("created_at", nullable=False, default=True),
+    CheckConstraint("state IN ('ok', 'paused', 'retired')", name="state"),
+    CheckConstraint("region IN ('auto', 'cn', 'us', 'sg', 'hk', 'jp', 'sandbox')", name="region"),
+    Index("ix_accounts_poll_due_at", "poll_due_at", postgresql_where=text("poll_due_at IS NOT NULL")),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("owner", Text, nullable=False),  # `user:<id>` or `tokens:<hash>`: the scope of idempotency keys
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="SET NULL")),
+    Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="SET NULL")),
+    Column("group_id", Uuid, nullable=False),  # jobs of one request share it; the first job's id
+    Column("kind", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("params", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("state", Text, nullable=False),
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("max_attempts", Integer, nullable=False),
+    _moment("due_at", nullable=False),
+    _moment("deadline_at", nullable=False),
+    _moment("nudged_at"),
+    Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = the platform's pool
+    Column("account_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT")),
+    Column("holds_slot", Boolean, nullable=False, server_default=text("false")),
+    Column("submit_key", Uuid, unique=True),
+    Column("upstream_id", Text),
+    Column("avoid_accounts", ARRAY(Uuid), nullable=False, server_default=text("'{}'::uuid[]")),
+    Column("progress", Integer, nullable=False, server_default=text("0")),
+    Column("queue_position", Integer),  # upstream's queue
+    Column("forecast_seconds", Integer),
+    _moment("polled_at"),
+    _moment("absent_since"),
+    Column("ready_items", Integer, nullable=False, server_default=text("0")),
+    Column("stable_polls", Integer, nullable=False, server_default=text("0")),
+    _moment("stable_since"),
+    Column("save_tries", Integer, nullable=False, server_default=text("0")),
+    Column("result_refs", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("webhook_url", Text),
+    _moment("cancel_requested_at"),
+    _moment("created_at", nullable=False, default=True),
+    _moment("submitted_at"),
+    _moment("finished_at"),
+    Column("event_seq", Integer, nullable=False, server_default=text("0")),
+    CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
+    CheckConstraint(
+        "state IN ('queued', 'submitting', 'running', 'saving', 'succeeded', 'failed', 'cancelled')", name="state"
+    ),
+    CheckConstraint(
+        "(state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="terminal_iff_finished"
+    ),
+    CheckConstraint(
+        "state NOT IN ('submitting', 'running', 'saving') OR (account_id IS NOT NULL AND submit_key IS NOT NULL)",
+        name="open_work_has_account",
+    ),
+    CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="failed_iff_error"),
+    CheckConstraint(
+        "holds_slot = (state IN ('submitting', 'running')) OR state = 'cancelled'", name="slot_while_upstream_works"
+    ),
+    CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
+    # Names given, so that a slow query's plan says which rule it used.
+    Index("ix_jobs_queue", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
+    Index("ix_jobs_due", "due_at", postgresql_where=text("state IN ('queued', 'submitting', 'saving')")),
+    Index(
+        "ix_jobs_deadline",
+        "deadline_at",
+        postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
+    ),
+    Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
+    Index("ix_jobs_user_id", "user_id", "id"),
+    Index(
+        "ix_jobs_open_owner",
+        "owner",
+        postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
+    ),
+    Index("ix_jobs_group_id", "group_id"),
+)
+
+# One creating request per owner and key; the row is what two twins race for.
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("owner", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("group_id", Uuid, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    _moment("created_at", nullable=False, default=True),
+)
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    _moment("at", nullable=False, default=True),
+    Column("from_state", Text),
+    Column("to_state", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("n", Integer, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("mime", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", Text, nullable=False),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("seconds", Double),
+    _moment("created_at", nullable=False, default=True),
+    _moment("removed_at"),
+    UniqueConstraint("job_id", "n"),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("event", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    _moment("due_at"),
+    _moment("delivered_at"),
+    _moment("given_up_at"),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    _moment("created_at", nullable=False, default=True),
+    UniqueConstraint("job_id", "event"),
+    Index("ix_webhook_deliveries_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+)

@@ -1,0 +1,101 @@
+"""The data folder of one machine: private, held by one supervisor at a time, home of the generated keys."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from worker.local.processes import StartError
+
+_KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs"})
+
+
+@dataclass(frozen=True, slots=True)
+class DataDir:
+    """An open data folder; `lock` keeps a second supervisor out until `close`."""
+
+    path: Path
+    lock: IO[str]
+
+    def close(self) -> None:
+        """Let another supervisor use the folder."""
+        self.lock.close()
+
+    def key(self, name: str, *, prefix: str = "") -> str:
+        """The secret kept in `keys/NAME.key`, generated the first time."""
+        folder = self.path / "keys"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        file = folder / f"{name}.key"
+        value = file.read_text().strip() if file.exists() else ""
+        if not value:
+            value = prefix + secrets.token_urlsafe(32)
+            write_private(file, value + "\n")
+        return value
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner can read, whole or not at all, safe on disk before this returns."""
+    draft = file.with_name(file.name + ".new")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as target:
+        target.write(text)
+        target.flush()
+        os.fsync(target.fileno())
+    draft.replace(file)
+
+
+def open_data_dir(path: Path) -> DataDir:
+    """Create the folder when missing, make it private, and take its lock."""
+    path = path.expanduser().resolve()
+    try:
+        _make_private(path)
+        lock = (path / "lock").open("a+")
+    except OSError as error:
+        raise StartError(
+            f"Cannot use the data folder {path}: {error.strerror}. Choose another one with --data-dir."
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        lock.close()
+        raise StartError(
+            f"Dreamery already runs on {path} (process {holder}). Stop that one first, or choose another folder with "
+            "--data-dir."
+        ) from error
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return DataDir(path=path, lock=lock)
+
+
+def is_held(path: Path) -> bool:
+    """Whether a supervisor runs on this folder now."""
+    try:
+        with (path / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _make_private(path: Path) -> None:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = path.stat()
+    if os.geteuid() not in {0, status.st_uid}:
+        raise StartError(
+            f"The data folder {path} belongs to another user (uid {status.st_uid}). Run as that user, or choose "
+            "another folder with --data-dir."
+        )
+    names = {entry.name for entry in path.iterdir()}
+    if names and not names & _KNOWN_NAMES:
+        # Making it private would lock others out of a folder that is not ours, such as /tmp or a home.
+        raise StartError(f"The folder {path} holds other files. Choose an empty or new one with --data-dir.")
+    with contextlib.suppress(PermissionError):
+        path.chmod(0o700)

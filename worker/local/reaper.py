@@ -1,0 +1,68 @@
+"""Ends a supervisor's children when the supervisor dies, on systems without a parent-death signal (macOS).
+
+A helper process (`python -m worker.local.reaper`) holds the read end of a pipe whose write end only the supervisor has.
+The pipe closes when the supervisor ends in any way; the helper then signals the processes that it was told of.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Reaper:
+    """The supervisor's side: starts the helper and tells it which processes exist."""
+
+    def __init__(self) -> None:
+        root = str(Path(__file__).resolve().parents[2])
+        self._helper = subprocess.Popen(
+            [sys.executable, "-P", "-m", "worker.local.reaper"],
+            stdin=subprocess.PIPE,
+            env={"PYTHONPATH": root, "PATH": os.defpath},
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The helper's process id."""
+        return self._helper.pid
+
+    def watch(self, name: str, pid: int, death_signal: signal.Signals) -> None:
+        """Remember the present process of a child, in place of an earlier one of the same name."""
+        self._tell(f"{name} {pid} {int(death_signal)}")
+
+    def close(self) -> None:
+        """End the helper without any killing."""
+        self._tell("done 0 0")
+        if self._helper.stdin is not None:
+            self._helper.stdin.close()
+        self._helper.wait()
+
+    def _tell(self, line: str) -> None:
+        if self._helper.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._helper.stdin.write(f"{line}\n".encode())
+                self._helper.stdin.flush()
+
+
+def main() -> None:
+    """Read what to watch until the pipe closes; then end all of it."""
+    watched: dict[str, tuple[int, int]] = {}
+    for line in sys.stdin:
+        name, pid, number = line.split()
+        if name == "done":
+            return
+        watched[name] = (int(pid), int(number))
+    for pid, number in watched.values():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # Each child leads a process group of its own.
+            os.killpg(pid, number)
+
+
+if __name__ == "__main__":
+    # Ctrl-C and SIGTERM of the whole terminal are the supervisor's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    main()

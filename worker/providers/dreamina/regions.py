@@ -1,0 +1,144 @@
+"""Where accounts live: the host table (protocol section 1.1) and the cluster of an international session (1.2)."""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from worker.core.errors import DreameryError
+
+CN_SITE = "https://jimeng.jianying.com"
+WORLD_SITE = "https://dreamina.capcut.com"
+ASIA_MWEB = "https://mweb-api-sg.capcut.com"
+ASIA_COMMERCE = "https://commerce-api-sg.capcut.com"
+US_MWEB = "https://dreamina-api.us.capcut.com"
+US_COMMERCE = "https://commerce.us.capcut.com"
+AID_CN = 513695
+AID_WORLD = 513641
+# Values of the `cc-target-idc` cookie, in the order in which a first success counts (section 1.2).
+PROBES = ("alisg", "hk", "useast5", "sg1")
+
+_EDIT_HOST = re.compile(r"edit-api-([a-z0-9-]+)\.capcut\.com$")
+_AUTHORITY = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?")
+_COUNTRY = re.compile(r"[A-Z]{2}")
+_IDC = re.compile(r"[a-z0-9_-]{1,32}")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One column of the host table. `direct` = reached at its own address even when UPSTREAM_ORIGIN is set."""
+
+    site: str
+    mweb: str
+    commerce: str
+    aid: int
+    region: str
+    web_id_param: str
+    lan: str
+    loc: str
+    idc: str
+    cn: bool = False
+    direct: bool = False
+
+
+def _world(country: str, mweb: str, commerce: str, idc: str) -> Site:
+    return Site(
+        site=WORLD_SITE,
+        mweb=mweb,
+        commerce=commerce,
+        aid=AID_WORLD,
+        region=country,
+        web_id_param="web_id",
+        lan="ja" if country == "JP" else "en",
+        loc=country.lower(),
+        idc=idc,
+    )
+
+
+# The idc of SG, HK and JP is the one that the recorded user_info of the SG hosts names.
+SITES: dict[str, Site] = {
+    "cn": Site(CN_SITE, CN_SITE, CN_SITE, AID_CN, "cn", "webId", "zh-Hans", "cn", idc="", cn=True),
+    "us": _world("US", US_MWEB, US_COMMERCE, "useast5"),
+    "sg": _world("SG", ASIA_MWEB, ASIA_COMMERCE, "alisg"),
+    "hk": _world("HK", ASIA_MWEB, ASIA_COMMERCE, "alisg"),
+    "jp": _world("JP", ASIA_MWEB, ASIA_COMMERCE, "alisg"),
+}
+
+
+def site_for(region: str, cluster: dict[str, str] | None, sandbox_url: str) -> Site:
+    """The site of an account. Region `auto` needs the cluster that `read_cluster` gave."""
+    if region == "sandbox":
+        return _sandbox(sandbox_url)
+    if region != "auto":
+        return SITES[region]
+    if not cluster:
+        raise DreameryError("internal_error", detail="an account of region auto was used before its look-up")
+    try:
+        return _looked_up(cluster["country"], cluster["mweb"], cluster["commerce"], cluster["idc"])
+    except KeyError as missing:
+        raise DreameryError("internal_error", detail=f"stored cluster without {missing}") from missing
+
+
+def probe_site(idc: str) -> Site:
+    """The site that a look-up probe speaks to; only the cookie differs."""
+    return _looked_up("US", WORLD_SITE, WORLD_SITE, idc)
+
+
+def read_cluster(body: dict[str, Any], idc: str) -> dict[str, str] | None:
+    """Hosts from a `user_info` answer to the probe `idc`, as plain strings to store; None = the probe failed.
+
+    `idc` is kept as probed, for the session was seen to live there (section 11, row 20).
+    """
+    if body.get("errmsg") != "success":
+        return None
+    location = _dict(_dict(body.get("data")).get("location"))
+    domain = _dict(location.get("domain"))
+    country = str(location.get("code") or "US").upper()
+    country = country if _COUNTRY.fullmatch(country) else "US"
+    return {
+        "country": country,
+        "idc": idc,
+        "mweb": _mweb_of(_authority(domain.get("web_domain")), country),
+        "commerce": _origin(domain.get("commerce_domain")) or ASIA_COMMERCE,
+    }
+
+
+def _mweb_of(web_domain: str, country: str) -> str:
+    found = _EDIT_HOST.search(web_domain)
+    if not found:
+        return US_MWEB if country == "US" else ASIA_MWEB
+    key = found.group(1)
+    if key.startswith("us"):
+        return f"https://dreamina-api.{key.partition('-')[0]}.capcut.com"
+    return f"https://mweb-api-{key}.capcut.com"
+
+
+def _authority(value: Any) -> str:
+    """Host and port of a domain given with or without a scheme; "" when it is neither."""
+    if not isinstance(value, str):
+        return ""
+    host = value.strip().lower().rpartition("://")[2].partition("/")[0]
+    return host if _AUTHORITY.fullmatch(host) else ""
+
+
+def _origin(value: Any) -> str:
+    host = _authority(value)
+    return f"https://{host}" if host else ""
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+@lru_cache(maxsize=1024)
+def _looked_up(country: str, mweb: str, commerce: str, idc: str) -> Site:
+    if not _IDC.fullmatch(idc):
+        raise DreameryError("internal_error", detail="stored cluster with a bad idc")
+    return _world(country, mweb, commerce, idc)
+
+
+@lru_cache(maxsize=8)
+def _sandbox(url: str) -> Site:
+    if not url:
+        raise DreameryError("invalid_value", "Region `sandbox` is not available: no sandbox is running here.")
+    return Site(url, url, url, AID_WORLD, "US", "web_id", "en", "us", idc="useast5", direct=True)

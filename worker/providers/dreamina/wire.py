@@ -1,0 +1,271 @@
+"""One call to upstream: envelope (protocol section 2), total deadline, reading of the answer (3.1). No endpoint here.
+
+Calls go straight to an httpx transport: `httpx.Client` keeps one cookie jar, which would carry the cookies of one
+account into the calls of another. No redirects, no retries, no proxies from the environment.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import httpcore
+import httpx
+import orjson
+
+from worker.core.errors import DreameryError
+from worker.core.settings import Settings
+from worker.providers.dreamina.faults import clean, fault_for, message_for
+from worker.providers.dreamina.records import fail_fields
+from worker.providers.dreamina.regions import Site
+from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
+from worker.providers.provider import Account, NotSentError
+
+# 200 records of eight pictures are about 10 MB.
+MAX_BODY = 16_000_000
+MAX_CONNECTIONS = 64
+MAX_IDLE = 32
+_WRITE_PIECE = 65_536
+_NUMBER = re.compile(r"-?[0-9]{1,12}")
+_COOKIE_SAFE = re.compile(r"[!#-+\--:<-\[\]-~]+")
+_AGENT = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
+)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+class Wire:
+    """The shared connections and the envelope. Safe between threads."""
+
+    def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
+        self._seconds = settings.call_timeout_seconds
+        self._origin = settings.upstream_origin
+        self._appvr = settings.upstream_sign_ver
+        self._deadline = Deadline()
+        self._transport = transport or DeadlineTransport(self._deadline)
+        self._timeouts = {
+            # A quarter, because a host with several dead addresses is tried at each of them.
+            "connect": self._seconds / 4,
+            "read": self._seconds,
+            "write": self._seconds,
+            "pool": self._seconds,
+        }
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._transport.close()
+
+    def call(self, account: Account, site: Site, base: str, target: str, body: bytes) -> dict[str, Any]:
+        """POST `body` to `target` (path and query) of the host `base`; the JSON of an answer that is no refusal.
+
+        Raises NotSentError, or DreameryError: `upstream_unreachable` without a readable answer, else what upstream
+        said. Whether that is unclear is for the caller's kind of call.
+        """
+        path = target.partition("?")[0]
+        # No chained causes below: the frames of the HTTP library hold the cookie, and a traceback may print locals.
+        request = self._request(account, site, base, target, body)
+        self._deadline.start(self._seconds)
+        try:
+            status, kind, content = self._exchange(request)
+        except _NOT_SENT as failure:
+            raise NotSentError(f"{path}: {_name(failure, account)}") from None
+        except httpx.HTTPError as failure:
+            raise _unreachable(path, _name(failure, account)) from None
+        return _read(path, status, kind, content, account)
+
+    def _request(self, account: Account, site: Site, base: str, target: str, body: bytes) -> httpx.Request:
+        if not _COOKIE_SAFE.fullmatch(account.session):
+            raise DreameryError("upstream_session_expired", detail="the session id cannot be sent as a cookie")
+        path = target.partition("?")[0]
+        now = int(time.time())
+        headers = dict(_site_headers(site, self._appvr))
+        headers["Device-Time"] = str(now)
+        headers["Sign"] = sign(path, self._appvr, now)
+        headers["Cookie"] = _cookies(account.session, site)
+        if self._origin and not site.direct:
+            headers["X-Orig-Host"] = base.partition("://")[2]
+            base = self._origin
+        return httpx.Request(
+            "POST", base + target, headers=headers, content=body, extensions={"timeout": self._timeouts}
+        )
+
+    def _exchange(self, request: httpx.Request) -> tuple[int, str, bytes]:
+        response = self._transport.handle_request(request)
+        try:
+            size = 0
+            pieces: list[bytes] = []
+            for piece in response.iter_bytes():
+                size += len(piece)
+                if size > MAX_BODY:
+                    raise httpx.ReadError(f"the answer is longer than {MAX_BODY} bytes")
+                self._deadline.left(httpx.ReadTimeout)
+                pieces.append(piece)
+            return response.status_code, response.headers.get("content-type", ""), b"".join(pieces)
+        finally:
+            response.close()
+
+
+def _read(path: str, status: int, kind: str, content: bytes, account: Account) -> dict[str, Any]:
+    if status >= 500 or not content:
+        raise _unreachable(path, f"HTTP {status}, {len(content)} bytes")
+    try:
+        answer = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        raise _unreachable(path, f"HTTP {status}, not JSON, {clean(kind)}, {len(content)} bytes") from None
+    if not isinstance(answer, dict):
+        raise _unreachable(path, f"HTTP {status}, JSON that is no object")
+    ret = answer.get("ret")
+    number = str(ret) if isinstance(ret, str | int) and not isinstance(ret, bool) else ""
+    if _NUMBER.fullmatch(number) and int(number) != 0:
+        raise refusal(number, answer, account)
+    if not 200 <= status < 300:
+        raise _unreachable(path, f"HTTP {status} without a refusal in it")
+    return answer
+
+
+def refusal(ret: str, answer: dict[str, Any], account: Account) -> DreameryError:
+    """Upstream's no as our error. `ret` "" when the envelope said yes but its data does not."""
+    data = answer.get("data")
+    data = data if isinstance(data, dict) else {}
+    inner = data.get("aigc_data")
+    fail_code, key, words, machine_words = fail_fields(data, inner if isinstance(inner, dict) else {})
+    errmsg = str(answer.get("errmsg") or "")
+    code = fault_for(ret, fail_code, key, f"{words} {machine_words} {errmsg}")
+    log_id = answer.get("logid") or answer.get("log_id") or ""
+    return DreameryError(
+        code,
+        message_for(code, words, secret=account.session),
+        detail=clean(
+            f"ret={ret} errmsg={errmsg} fail_code={fail_code} key={key} logid={log_id}", secret=account.session
+        ),
+    )
+
+
+def _name(failure: Exception, account: Account) -> str:
+    return clean(f"{type(failure).__name__} {failure}", secret=account.session)
+
+
+def _unreachable(path: str, why: str) -> DreameryError:
+    return DreameryError("upstream_unreachable", detail=f"{path}: {why}")
+
+
+@lru_cache(maxsize=1024)
+def _site_headers(site: Site, appvr: str) -> dict[str, str]:
+    """The headers that are the same for every call to a site (section 2.2)."""
+    return {
+        "Accept": "application/json, text/plain, */*",
+        "Accept-Encoding": "gzip, deflate",
+        "Accept-Language": "zh-CN,zh;q=0.9" if site.cn else "en-US,en;q=0.9",
+        "Content-Type": "application/json",
+        "Appid": str(site.aid),
+        "Appvr": appvr,
+        "App-Sdk-Version": "48.0.0",
+        "Pf": PF,
+        "Sign-Ver": "1",
+        "Tdid": "",
+        "Lan": site.lan,
+        "Loc": site.loc,
+        "Origin": site.site,
+        "Referer": f"{site.site}/ai-tool/generate?type=image",
+        "Sec-Fetch-Dest": "empty",
+        "Sec-Fetch-Mode": "cors",
+        "Sec-Fetch-Site": "same-origin" if site.cn else "same-site",
+        "User-Agent": _AGENT,
+    }
+
+
+def _cookies(session: str, site: Site) -> str:
+    """The cookies of section 2.5, with the cluster that was found rather than a fixed one (section 11, row 20)."""
+    if not site.cn:
+        return f"sessionid={session}; sessionid_ss={session}; cc-target-idc={site.idc}"
+    uid = uid_token(session)
+    return (
+        f"_tea_web_id={web_id(session)}; is_staff_user=false; uid_tt={uid}; uid_tt_ss={uid}; sid_tt={session}; "
+        f"sessionid={session}; sessionid_ss={session}; store-region=cn-gd; store-region-src=uid"
+    )
+
+
+class Deadline(threading.local):
+    """When the call that runs in this thread must be over."""
+
+    until = 0.0
+
+    def start(self, seconds: float) -> None:
+        """A new call begins."""
+        self.until = time.monotonic() + seconds
+
+    def left(self, late: type[Exception]) -> float:
+        """Seconds left; raises `late` when there are none."""
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise late("total deadline of the call")
+        return left
+
+
+class DeadlineTransport(httpx.HTTPTransport):
+    """httpx's own transport over a pool whose sockets know the total deadline.
+
+    httpx timeouts are per read, so a server that drips bytes, in the headers too, could hold a thread for ever.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        context = httpx.create_ssl_context(trust_env=False)
+        super().__init__(verify=context, trust_env=False)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            max_connections=MAX_CONNECTIONS,
+            max_keepalive_connections=MAX_IDLE,
+            keepalive_expiry=5.0,
+            network_backend=DeadlineBackend(httpcore.SyncBackend(), deadline),
+        )
+
+
+class DeadlineBackend(httpcore.NetworkBackend):
+    """Opens connections whose every operation ends with the deadline."""
+
+    def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: "Iterable[Any] | None" = None,
+    ) -> httpcore.NetworkStream:
+        """Connect within what is left, and within the connect timeout."""
+        left = self._deadline.left(httpcore.ConnectTimeout)
+        stream = self._inner.connect_tcp(host, port, min(left, timeout or left), local_address, socket_options)
+        return _DeadlineStream(stream, self._deadline)
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._inner = inner
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left = self._deadline.left(httpcore.ReadTimeout)
+        return self._inner.read(max_bytes, min(left, timeout or left))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _WRITE_PIECE):
+            left = self._deadline.left(httpcore.WriteTimeout)
+            self._inner.write(buffer[start : start + _WRITE_PIECE], min(left, timeout or left))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = self._deadline.left(httpcore.ConnectTimeout)
+        stream = self._inner.start_tls(ssl_context, server_hostname, min(left, timeout or left))
+        return _DeadlineStream(stream, self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)

@@ -1,0 +1,122 @@
+"""The Protocol every upstream speaks towards the engine: submit, ask, check. Nothing here knows a wire format.
+
+Failures are raised as `DreameryError`; its row in the error table says what the engine does. A failure to reach
+upstream *after* a submit may have left us is `upstream_unreachable` (reaction `unclear`).
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from worker.core.errors import DreameryError
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a call needs to know of an account. `session` is opened just before the call and never kept."""
+
+    id: str
+    region: str  # auto, cn, us, sg, hk, jp, sandbox
+    session: str = field(repr=False)
+    cluster: "dict[str, str] | None" = None  # looked-up hosts of an `auto` account, from the accounts table
+
+
+@dataclass(frozen=True, slots=True)
+class ImageOrder:
+    """A text-to-picture job as the engine hands it over; sizes are final."""
+
+    model: str  # public id
+    prompt: str
+    width: int
+    height: int
+    ratio: str
+    resolution: str
+    count: int | None  # exact number, None = the model's default
+    seed: int
+    negative_prompt: str = ""
+    sample_strength: float = 0.5
+
+
+class RecordState(StrEnum):
+    """Where upstream says a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRef:
+    """A finished item still at upstream: where to fetch it."""
+
+    url: str
+    width: int | None
+    height: int | None
+    format: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Upstream's answer about one job, normalised."""
+
+    submit_key: str
+    upstream_id: str
+    state: RecordState
+    wanted: int  # total_image_count, 0 = not told
+    results: tuple[ResultRef, ...] = ()
+    settled: bool = True  # False: items are there but more may come (status 45); the engine waits for stability
+    queue_position: int | None = None
+    forecast_seconds: int | None = None
+    error_code: str | None = None  # row of the error table, when FAILED
+    error_message: str | None = None
+    detail: str | None = None  # upstream's own code, key, log id; for the job's events
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A submit that upstream accepted."""
+
+    upstream_id: str
+    queue_position: int | None = None
+    forecast_seconds: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credits:
+    """Credits left on an account."""
+
+    gift: int
+    purchase: int
+    vip: int
+
+    @property
+    def total(self) -> int:
+        """All kinds together."""
+        return self.gift + self.purchase + self.vip
+
+
+class Provider(Protocol):
+    """An upstream. Implementations are safe to share between threads."""
+
+    def locate(self, account: Account) -> dict[str, str]:
+        """Look up the hosts of an account whose region is `auto` (four probes). Raises upstream_session_expired."""
+
+    def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
+        """Order pictures, once, with no retry of any kind."""
+
+    def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
+        """State of many jobs in one call, keyed by submit key; unknown keys are absent."""
+
+    def credits(self, account: Account) -> Credits:
+        """Credits left."""
+
+    def receive_credits(self, account: Account) -> int:
+        """Take the daily free credits; the number gained, 0 when there was none."""
+
+
+class NotSentError(DreameryError):
+    """Upstream was not reached and the request surely never left: unlike other `upstream_unreachable`, not unclear."""
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__("upstream_unreachable", detail=detail)

@@ -1,0 +1,139 @@
+"""Accounts: made when a session id is first seen, with credits, running jobs and the history of what was charged."""
+
+import hashlib
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from worker.sandbox.hosts import home_of
+from worker.sandbox.scenes import Role, read_role
+
+GIFT = 60
+_HISTORY = 500
+_CHINA_SECONDS = 8 * 3600
+_DAY = 86_400
+
+
+def _china_day(now: float) -> int:
+    return int((now + _CHINA_SECONDS) // _DAY)
+
+
+@dataclass
+class Account:
+    name: str
+    uid: str
+    role: Role
+    home: str | None
+    purchased: int
+    gifted: int = 0
+    submits: int = 0
+    charged: int = 0
+    max_in_flight: int = 0
+    polls: int = 0
+    max_ids: int = 0
+    min_poll_gap: float | None = None
+    min_submit_gap: float | None = None
+    _last_poll: float | None = None
+    _last_submit: float | None = None
+    _gift_day: int = -1
+    _ends: list[float] = field(default_factory=list)
+    spent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
+
+    @property
+    def credits(self) -> int:
+        return self.purchased + self.gifted
+
+    def in_flight(self, now: float) -> int:
+        while self._ends and self._ends[0] <= now:
+            heapq.heappop(self._ends)
+        return len(self._ends)
+
+    def start_job(self, now: float, end: float) -> None:
+        running = self.in_flight(now) + 1
+        heapq.heappush(self._ends, end)
+        self.max_in_flight = max(self.max_in_flight, running)
+
+    def slots(self, common: int) -> int:
+        """How many jobs may run at once; 0 = any number."""
+        return 1 if self.role.busy else common
+
+    def charge(self, amount: int, submit_id: str, now: float) -> None:
+        """Gifts go first, as they expire."""
+        from_gift = min(self.gifted, amount)
+        self.gifted -= from_gift
+        self.purchased -= amount - from_gift
+        self.charged += amount
+        self.spent.appendleft(
+            {
+                "amount": amount,
+                "create_time": int(now),
+                "title": "image generation",
+                "submit_id": submit_id,
+                "status": 1,
+            }
+        )
+
+    def receive_gift(self, now: float) -> dict[str, Any]:
+        today = _china_day(now)
+        gained = GIFT if self.role.gift and self._gift_day != today else 0
+        if gained:
+            self._gift_day = today
+            self.gifted += gained
+        return {
+            "cur_total_credits": self.credits,
+            "receive_quota": gained,
+            "is_first_receive": bool(gained),
+            "has_popup": bool(gained),
+        }
+
+    def credit_view(self, now: float) -> dict[str, Any]:
+        midnight = (_china_day(now) + 1) * _DAY - _CHINA_SECONDS - 1
+        gifts = [self.gifted] if self.gifted else []
+        return {
+            "credit": {"vip_credit": 0, "gift_credit": self.gifted, "purchase_credit": self.purchased},
+            "expiring_credits": [{"credit_amount": amount, "expire_time": midnight} for amount in gifts],
+            "credits_detail": {
+                "gift_credits": [{"residual_credits": amount, "credits_life_end": midnight} for amount in gifts]
+            },
+        }
+
+    def history_view(self, cursor: int, count: int) -> dict[str, Any]:
+        rows = list(self.spent)
+        page = rows[cursor : cursor + count]
+        return {
+            "total_credit": self.credits,
+            "records": page,
+            "new_cursor": str(cursor + len(page)),
+            "has_more": cursor + len(page) < len(rows),
+        }
+
+    def note_submit(self, now: float) -> None:
+        self.submits += 1
+        if self._last_submit is not None:
+            self.min_submit_gap = _least(self.min_submit_gap, now - self._last_submit)
+        self._last_submit = now
+
+    def note_poll(self, now: float, ids: int) -> None:
+        self.polls += 1
+        self.max_ids = max(self.max_ids, ids)
+        if self._last_poll is not None:
+            self.min_poll_gap = _least(self.min_poll_gap, now - self._last_poll)
+        self._last_poll = now
+
+
+def _least(known: float | None, new: float) -> float:
+    return new if known is None else min(known, new)
+
+
+def open_account(session: str, common_credits: int) -> Account:
+    """The account of a session id. Only a hash of the id is kept in what can be read from outside."""
+    digest = hashlib.sha256(session.encode()).hexdigest()
+    role = read_role(session)
+    return Account(
+        name=digest[:12],
+        uid="7" + str(int(digest[12:28], 16) % 10**18).zfill(18),
+        role=role,
+        home=home_of(session),
+        purchased=0 if role.broke or role.gift else common_credits,
+    )

@@ -1,0 +1,16 @@
+"""What an operator may choose when the sandbox starts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+SignMode = Literal["enforce", "warn", "off"]
+
+
+@dataclass(frozen=True)
+class Options:
+    seconds: float = 3.0
+    spread: float = 0.0
+    credits: int = 10_000
+    slots: int = 0
+    seed: int = 1
+    sign: SignMode = "enforce"

@@ -1,0 +1,197 @@
+"""Scripted outcomes: what the words of a prompt or of a session id make upstream do, and random faults."""
+
+import random
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+_SCRIPT = re.compile(r"\[\[\s*([a-z]+)\s*(?::\s*([^\[\]]*?)\s*)?\]\]", re.IGNORECASE)
+_CODE = re.compile(r"-?\d{1,7}")
+_ENDINGS = {"10", "30", "40", "100"}
+# Codes about the account, the pace, the request or the risk: upstream says these in the answer to a submit.
+# Every other code is about the content or the generation and shows up in the record later.
+REFUSED_AT_SUBMIT = frozenset(
+    {
+        "-6", "1", "1000", "1001", "1002", "1006", "1010",
+        "1014", "1015", "1017", "1018", "1019", "1021", "1057", "1157", "1310",
+        "2014", "2020", "2035", "2043", "2049",
+        "3018", "4001", "4003", "4010", "4013", "5000", "10020", "121101",
+    }
+)  # fmt: skip
+_FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
+
+
+@dataclass(frozen=True)
+class Script:
+    """What one prompt asks for. `before` and `after` are faults around the effect, each firing once per prompt."""
+
+    seconds: float | None = None
+    queue: int = 0
+    partial: int | None = None
+    hang: bool = False
+    absent: int = 0
+    ending: str = "50"
+    fail_code: str = ""
+    key_only: bool = False
+    refuse: str = ""
+    latency: float = 0.0
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    picture: str = "jpeg"
+    link_seconds: float | None = None
+
+
+def _number(text: str, low: float = 0.0, high: float = 86_400.0) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        return low
+    return min(max(value, low), high) if value == value else low  # noqa: PLR0124  (NaN)
+
+
+def _failure(value: str) -> dict[str, object]:
+    if not _CODE.fullmatch(value):
+        return {}
+    if value in _ENDINGS:
+        reasons = {"10": "2005", "30": "2002", "40": "2004"}
+        return {"ending": value, "fail_code": reasons.get(value, "")}
+    if value in REFUSED_AT_SUBMIT:
+        return {"refuse": value}
+    return {"ending": "30", "fail_code": value}
+
+
+_SETTINGS: dict[str, Callable[[str], dict[str, object]]] = {
+    "seconds": lambda value: {"seconds": _number(value)},
+    "latency": lambda value: {"latency": _number(value)},
+    "queue": lambda value: {"queue": int(_number(value))},
+    "partial": lambda value: {"partial": int(_number(value))},
+    "absent": lambda value: {"absent": int(_number(value))},
+    "expires": lambda value: {"link_seconds": _number(value)},
+    "hang": lambda _: {"hang": True},
+    "fail": _failure,
+    "refuse": lambda value: {"refuse": value} if _CODE.fullmatch(value) else {},
+    "keyonly": lambda _: {"ending": "30", "fail_code": "", "key_only": True},
+    "format": lambda value: {"picture": _FORMATS.get(value.lower(), "jpeg")},
+}
+
+
+def _fault(word: str, value: str) -> tuple[str, str] | None:
+    moment = "after" if value.lower() == "after" else "before"
+    if word in {"reset", "empty", "html"}:
+        return moment, word
+    if word == "http" and re.fullmatch(r"[45]\d\d", value):
+        return "before", value
+    return None
+
+
+def read_script(prompt: str) -> Script:
+    """Collect every `[[word:value]]` of a prompt; unknown words are left alone."""
+    if "[[" not in prompt:
+        return Script()
+    settings: dict[str, object] = {}
+    faults: dict[str, list[str]] = {"before": [], "after": []}
+    for found in _SCRIPT.finditer(prompt):
+        word, value = found.group(1).lower(), found.group(2) or ""
+        fault = _fault(word, value)
+        if fault:
+            faults[fault[0]].append(fault[1])
+        if word in _SETTINGS:
+            settings |= _SETTINGS[word](value)
+    return Script(**settings, before=tuple(faults["before"]), after=tuple(faults["after"]))  # type: ignore[arg-type]
+
+
+def plain_text(prompt: str) -> str:
+    """The prompt without its scripts: what a picture shows."""
+    return " ".join(_SCRIPT.sub(" ", prompt).split())
+
+
+@dataclass(frozen=True)
+class Role:
+    """How an account behaves, by words inside its session id."""
+
+    dead: bool = False
+    broke: bool = False
+    limited: bool = False
+    busy: bool = False
+    shark: bool = False
+    flaky: bool = False
+    gift: bool = False
+
+
+def read_role(session: str) -> Role:
+    text = session.lower()
+    return Role(
+        dead="dead" in text,
+        broke="broke" in text,
+        limited="limited" in text or "punished" in text,
+        busy="busy" in text,
+        shark="shark" in text,
+        flaky="flaky" in text,
+        gift="gift" in text,
+    )
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault for one call: delay the answer, break before the effect, or break after it."""
+
+    latency: float = 0.0
+    before: str = ""
+    after: str = ""
+
+
+_FLAKY = (Fault(before="500"), Fault(before="html"), Fault(before="empty"), Fault(before="reset"), Fault(after="reset"))
+_CALM = Fault()
+_CHANCES = ("http_500", "html", "empty", "reset_before", "reset_after")
+
+
+@dataclass
+class Faults:
+    """The fault machine behind `/_faults`: chances per call, its own dice so that a seed repeats a run."""
+
+    latency: float = 0.0
+    chances: dict[str, float] = field(default_factory=dict)
+    paths: list[str] | None = None
+    seed: int = 1
+    dice: random.Random = field(default_factory=lambda: random.Random(1))
+
+    @staticmethod
+    def read(body: dict[str, object]) -> "Faults":
+        unknown = set(body) - {"latency", "paths", "seed", *_CHANCES}
+        if unknown:
+            raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
+        paths = body.get("paths")
+        if paths is not None and not isinstance(paths, list):
+            raise ValueError("paths must be a list or null")
+        seed = int(str(body.get("seed", 1)))
+        chances = {name: float(str(body[name])) for name in _CHANCES if body.get(name)}
+        return Faults(
+            latency=float(str(body.get("latency") or 0.0)),
+            chances=chances,
+            paths=None if paths is None else [str(path) for path in paths],
+            seed=seed,
+            dice=random.Random(seed),
+        )
+
+    def show(self) -> dict[str, object]:
+        if not self.latency and not self.chances:
+            return {}
+        return {"latency": self.latency, **self.chances, "paths": self.paths, "seed": self.seed}
+
+    def concerns(self, path: str) -> bool:
+        return path != "/_media" if self.paths is None else path in self.paths
+
+    def draw(self, path: str, role: Role) -> Fault:
+        """The fault of this call, if any; flaky accounts stumble on about three calls in ten."""
+        if role.flaky and self.dice.random() < 0.3:
+            return self.dice.choice(_FLAKY)
+        if not (self.latency or self.chances) or not self.concerns(path):
+            return _CALM
+        for name, kind in self._kinds():
+            if self.dice.random() < self.chances.get(name, 0.0):
+                after = name == "reset_after"
+                return Fault(self.latency, before="" if after else kind, after=kind if after else "")
+        return Fault(self.latency)
+
+    def _kinds(self) -> Iterator[tuple[str, str]]:
+        yield from zip(_CHANCES, ("500", "html", "empty", "reset", "reset"), strict=True)

@@ -1,0 +1,208 @@
+"""Poll one account: one upstream call for all its open jobs, then one small transaction per job.
+
+Decides by protocol section 8.3 when a job is done; finds submits whose answer was lost by their key.
+"""
+
+import random
+from functools import partial
+from uuid import UUID
+
+from worker.bus import events, queue
+from worker.core.crypto import SecretUnreadableError, open_secret
+from worker.core.errors import ERRORS, DreameryError
+from worker.core.log import get_logger
+from worker.core.watchdog import watchdog
+from worker.db import accounts, jobs
+from worker.db.accounts import AccountRow, OpenJob
+from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.providers.provider import Account, Record, RecordState
+from worker.providers.registry import get_provider
+
+log = get_logger("poll")
+
+# Upstream may forget to list a job for a while; one that stays away this long is gone.
+ABSENT_SECONDS = 300.0
+# Items that stay as they are for this many polls and seconds are all there will be (protocol section 8.3).
+STABLE_POLLS = 5
+STABLE_SECONDS = 15.0
+
+
+def poll(*, account_id: UUID) -> str:
+    """Ask upstream for every open job of the account, if its poll is due."""
+    open_jobs, row = _claim(account_id)
+    if row is None:
+        return "not due"
+    if not open_jobs:
+        return "nothing open"
+    try:
+        records = _ask(row, [str(job.submit_key) for job in open_jobs])
+    except DreameryError as error:
+        # The jobs go on upstream whatever happens to a poll; only their deadline ends them.
+        log.warning("poll_failed", account=row.label, code=error.code, detail=error.detail)
+        return f"poll of {row.label} failed: {error.code}"
+    freed = 0
+    for job in open_jobs:
+        watchdog.renew()
+        freed += _settle(row, job, records.get(str(job.submit_key)))
+    for _ in range(freed):
+        queue.nudge_submit(account_id=account_id)
+    return f"asked for {len(open_jobs)} on {row.label}, {freed} left the account"
+
+
+@retry_when_database_away
+def _claim(account_id: UUID) -> tuple[list[OpenJob], AccountRow | None]:
+    with transaction() as tx:
+        # A little unevenness keeps accounts from marching in step.
+        if not accounts.claim_poll(tx, account_id, jitter=random.uniform(0.9, 1.1)):  # noqa: S311
+            return [], None
+        found = accounts.open_jobs(tx, account_id)
+        if not found:
+            accounts.stop_polling(tx, account_id)
+        return found, accounts.get_account(tx, account_id)
+
+
+def _ask(row: AccountRow, keys: list[str]) -> dict[str, Record]:
+    provider = get_provider()
+    try:
+        session = open_secret(row.secret, context=row.lookup_context)
+    except SecretUnreadableError as error:
+        raise DreameryError("upstream_session_expired", detail="secret unreadable") from error
+    account = Account(id=row.id.hex, region=row.region, session=session, cluster=row.cluster)
+    if row.region == "auto" and row.cluster is None:
+        cluster = provider.locate(account)
+        with transaction() as tx:
+            accounts.store_cluster(tx, row.id, cluster)
+        watchdog.renew()
+        account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
+    try:
+        return provider.ask(account, keys)
+    except DreameryError as error:
+        if error.code == "upstream_session_expired" and row.region == "auto":
+            # Perhaps the session moved: the next poll looks its hosts up again.
+            with transaction() as tx:
+                accounts.store_cluster(tx, row.id, None)
+        raise
+
+
+@retry_when_database_away
+def _settle(account: AccountRow, job: OpenJob, record: Record | None) -> int:
+    """Carry one answer into the rows; 1 when the job has left the account's slots, else 0."""
+    with transaction() as tx:
+        if job.state == "cancelled":
+            gone = record is None or record.state in {RecordState.DONE, RecordState.FAILED}
+            return int(gone and jobs.release_slot(tx, job.id))
+        if record is None:
+            return _settle_absent(tx, job)
+        if job.state == "submitting":
+            row = jobs.mark_running(
+                tx, job_id=job.id, attempt=job.attempt, upstream_id=record.upstream_id, actor="poll"
+            )
+            if row is None:
+                return 0
+            log.info("submit_found", job_id=str(job.id), account=account.label)
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        return _settle_record(tx, job, record)
+
+
+def _settle_absent(tx: Transaction, job: OpenJob) -> int:
+    if job.state == "running":
+        if jobs.note_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
+            return 0
+        return _fail(tx, job, code="history_unavailable", message=None, detail="absent from upstream's history")
+    if not job.overdue_unclear:
+        return 0
+    if not job.attempts_left:
+        return _fail(tx, job, code="upstream_unreachable", message=None, detail="no submit arrived upstream")
+    row = jobs.requeue(
+        tx,
+        job_id=job.id,
+        attempt=job.attempt,
+        actor="poll",
+        reason="upstream does not know this submit",
+        delay=0.0,
+        counts=True,
+    )
+    if row is None:
+        return 0
+    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return 1
+
+
+def _settle_record(tx: Transaction, job: OpenJob, record: Record) -> int:
+    if job.cancel_requested:
+        row = jobs.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
+        if row is not None:
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            # Upstream cannot be told to stop: the slot is free when it has finished.
+            if record.state in {RecordState.DONE, RecordState.FAILED}:
+                return int(jobs.release_slot(tx, job.id))
+        return 0
+    if record.state is RecordState.FAILED:
+        return _fail(
+            tx,
+            job,
+            code=record.error_code or "generation_failed",
+            message=record.error_message,
+            detail=record.detail,
+        )
+    if record.state is RecordState.DONE or _is_stable(tx, job, record):
+        return _finish(tx, job, record)
+    _note_progress(tx, job, record)
+    return 0
+
+
+def _finish(tx: Transaction, job: OpenJob, record: Record) -> int:
+    if not record.results:
+        return _fail(tx, job, code="generation_failed", message=None, detail="finished without a usable result")
+    refs = [{"url": ref.url, "width": ref.width, "height": ref.height} for ref in record.results]
+    row = jobs.mark_saving(tx, job_id=job.id, attempt=job.attempt, refs=refs)
+    if row is None:
+        return 0
+    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    tx.on_commit(partial(queue.nudge_save, row.id))
+    return 1
+
+
+def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None, detail: str | None) -> int:
+    row = jobs.mark_failed(
+        tx,
+        job_id=job.id,
+        attempt=job.attempt,
+        code=code,
+        message=message or ERRORS[code].message,
+        actor="poll",
+        detail=detail,
+        from_states=("submitting", "running"),
+    )
+    if row is None:
+        return 0
+    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return 1
+
+
+def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
+    """Some items, but no word that they are all: done once they stay as they are for a while."""
+    if not record.results or len(record.results) != job.ready_items:
+        return False
+    row = jobs.note_stable(tx, job_id=job.id, attempt=job.attempt)
+    return row is not None and row.stable_polls >= STABLE_POLLS and float(row.stable_seconds) >= STABLE_SECONDS
+
+
+def _note_progress(tx: Transaction, job: OpenJob, record: Record) -> None:
+    ready = len(record.results)
+    share = 90 * ready // record.wanted if record.wanted else 0
+    progress = 0 if record.state is RecordState.QUEUED else max(5, min(share, 90))
+    unchanged = record.queue_position == job.queue_position and ready == job.ready_items and progress <= job.progress
+    if unchanged and not job.absent:
+        return
+    row = jobs.note_progress(
+        tx,
+        job_id=job.id,
+        attempt=job.attempt,
+        queue_position=record.queue_position,
+        forecast_seconds=record.forecast_seconds,
+        ready_items=ready,
+        progress=progress,
+    )
+    if row is not None:
+        tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))

@@ -1,0 +1,157 @@
+"""Save one finished job: copy its results from upstream's short-lived links into our storage, then mark it succeeded.
+
+Keys and rows are deterministic, so saving twice leaves the same bytes and the same rows (I10).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import IO, Any
+from uuid import UUID
+
+from PIL import Image, UnidentifiedImageError
+
+from worker import fetch, storage
+from worker.bus import events
+from worker.core.crypto import SecretUnreadableError, open_secret
+from worker.core.errors import ERRORS, DreameryError
+from worker.core.log import get_logger
+from worker.core.watchdog import watchdog
+from worker.db import accounts, files, jobs
+from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.providers.provider import Account
+from worker.providers.registry import get_provider
+
+log = get_logger("save")
+
+MAX_FILE_BYTES = 100 * 1024 * 1024
+FILE_DEADLINE_SECONDS = 30.0
+_BACKOFF_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+# An address that answers so is worn out; upstream's record gives a fresh one.
+_WORN_OUT = frozenset({401, 403, 404, 410})
+_MIME_OF = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    stored: list[files.NewFile]
+    errors: list[fetch.FetchError]
+
+
+def save(*, job_id: UUID) -> str:
+    """Copy the results of the job, if its save is due."""
+    claim = _claim(job_id)
+    if claim is None:
+        return "not due"
+    outcome = _copy_all(claim)
+    if outcome is None:
+        return f"save of {job_id} taken over"
+    if not outcome.errors:
+        return _succeed(claim, outcome.stored)
+    return _try_later(claim, outcome)
+
+
+@retry_when_database_away
+def _claim(job_id: UUID) -> Row[Any] | None:
+    with transaction() as tx:
+        return jobs.claim_save(tx, job_id)
+
+
+def _copy_all(claim: Row[Any]) -> _Outcome | None:
+    outcome = _Outcome(stored=[], errors=[])
+    for n, ref in enumerate(claim.result_refs):
+        if n:
+            watchdog.renew()
+            with transaction() as tx:
+                if not jobs.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
+                    return None
+        try:
+            outcome.stored.append(_copy(claim.id, n, ref))
+        except fetch.FetchError as error:
+            log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
+            outcome.errors.append(error)
+    return outcome
+
+
+def _copy(job_id: UUID, n: int, ref: dict[str, Any]) -> files.NewFile:
+    body = fetch.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
+    with body.content as content:
+        mime, width, height = _picture_facts(content)
+        key = f"jobs/{job_id.hex}/{n}.{mime.partition('/')[2]}"
+        storage.put_file(key, content)
+    return files.NewFile(n=n, key=key, mime=mime, bytes=body.size, sha256=body.sha256, width=width, height=height)
+
+
+def _picture_facts(content: IO[bytes]) -> tuple[str, int, int]:
+    """MIME type and pixels from the bytes themselves; an error page or a cut file is no picture."""
+    try:
+        with Image.open(content) as picture:
+            mime = _MIME_OF.get(picture.format or "")
+            width, height = picture.size
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise fetch.FetchError("the answer is not a picture") from error
+    if mime is None:
+        raise fetch.FetchError(f"picture format {picture.format} is not known", final=True)
+    return mime, width, height
+
+
+@retry_when_database_away
+def _succeed(claim: Row[Any], stored: list[files.NewFile]) -> str:
+    with transaction() as tx:
+        files.add_files(tx, claim.id, stored)
+        row = jobs.mark_succeeded(
+            tx, job_id=claim.id, attempt=claim.attempt, stored=len(stored), wanted=len(claim.result_refs)
+        )
+        if row is not None:
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return f"saved {len(stored)} of {claim.id}"
+
+
+def _try_later(claim: Row[Any], outcome: _Outcome) -> str:
+    final = all(error.final for error in outcome.errors)
+    delay = _BACKOFF_SECONDS[min(claim.save_tries, len(_BACKOFF_SECONDS)) - 1]
+    if final or claim.seconds_left < delay:
+        if outcome.stored:
+            return _succeed(claim, outcome.stored)
+        return _fail(claim, str(outcome.errors[0]))
+    fresh = _fresh_refs(claim) if any(error.status in _WORN_OUT for error in outcome.errors) else None
+    with transaction() as tx:
+        jobs.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=fresh)
+    return f"save of {claim.id} again in {delay:.0f} s"
+
+
+def _fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
+    """The result addresses upstream gives today for the same job; None when it gives none."""
+    with transaction() as tx:
+        account = accounts.get_account(tx, claim.account_id)
+    if account is None:
+        return None
+    key = str(claim.submit_key)
+    watchdog.renew()
+    try:
+        session = open_secret(account.secret, context=account.lookup_context)
+        asked = Account(id=account.id.hex, region=account.region, session=session, cluster=account.cluster)
+        record = get_provider().ask(asked, [key]).get(key)
+    except (DreameryError, SecretUnreadableError) as error:
+        log.warning("fresh_links_not_given", job_id=str(claim.id), reason=type(error).__name__)
+        return None
+    if record is None or len(record.results) < len(claim.result_refs):
+        return None
+    return [{"url": ref.url, "width": ref.width, "height": ref.height} for ref in record.results]
+
+
+@retry_when_database_away
+def _fail(claim: Row[Any], reason: str) -> str:
+    with transaction() as tx:
+        row = jobs.mark_failed(
+            tx,
+            job_id=claim.id,
+            attempt=claim.attempt,
+            code="result_unavailable",
+            message=ERRORS["result_unavailable"].message,
+            actor="save",
+            detail=reason,
+            from_states=("saving",),
+        )
+        if row is not None:
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return f"failed {claim.id}: result_unavailable"

@@ -1,0 +1,259 @@
+"""Submit one job: claim it with an account slot, order it upstream once, note what is known afterwards.
+
+The submit key is committed by the claim, before the call that carries it; one key is sent at most once (I4).
+"""
+
+from functools import partial
+from uuid import UUID
+
+from worker.bus import events, queue
+from worker.core.crypto import SecretUnreadableError, open_secret
+from worker.core.errors import DreameryError, Fault, Reaction
+from worker.core.log import get_logger
+from worker.core.settings import get_settings
+from worker.core.watchdog import watchdog
+from worker.db import accounts, jobs, reports
+from worker.db.engine import retry_when_database_away, transaction
+from worker.providers.provider import Account, ImageOrder, NotSentError, Submitted
+from worker.providers.registry import get_provider
+
+log = get_logger("submit")
+
+# A queued job whose every account rests for longer than this fails at once instead of waiting.
+PATIENCE_SECONDS = 60.0
+_BACKOFF_SECONDS = (2.0, 10.0, 30.0)
+
+# How long an account rests after a refusal that is about the account, not the job. Codes that are not here (no right to
+# a model, consent) say nothing about its other jobs, so they never put it to rest.
+REST_SECONDS = {
+    "rate_limit_exceeded": 15.0,
+    "concurrency_limit": 5.0,
+    "upstream_session_expired": 300.0,
+    "insufficient_quota": 600.0,
+    "daily_limit_reached": 3600.0,
+    "account_limited": 3600.0,
+    "upstream_risk_control": 7200.0,
+}
+
+
+def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
+    """Submit the oldest job that the given account (or the best account of the given job) may run."""
+    claim = _claim(job_id, account_id)
+    if claim is None:
+        return _give_up_if_hopeless(job_id) if job_id else "nothing to submit"
+    try:
+        submitted = _order(claim)
+    except DreameryError as error:
+        return _refused(claim, error)
+    _accepted(claim, submitted)
+    return f"submitted {claim.id} on {claim.account.label}"
+
+
+@retry_when_database_away
+def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
+    with transaction() as tx:
+        target = account_id or (accounts.ready_for_job(tx, job_id) if job_id else None)
+        claim = jobs.claim_next(tx, account_id=target) if target else None
+        if claim is not None:
+            tx.on_commit(partial(events.announce, claim.id, "submitting", claim.event_seq))
+    return claim
+
+
+def _order(claim: jobs.Claim) -> Submitted:
+    """The one call that may cost credits, after the lookups it needs."""
+    provider = get_provider()
+    account = _located(claim)
+    order = ImageOrder(model=claim.model, **claim.params["order"])
+    watchdog.renew()
+    return provider.submit_image(account, order, submit_key=str(claim.submit_key))
+
+
+def _located(claim: jobs.Claim) -> Account:
+    """The account with its session opened and, for region `auto`, its hosts; they are looked up when not known."""
+    row = claim.account
+    try:
+        session = open_secret(row.secret, context=row.lookup_context)
+    except SecretUnreadableError:
+        message = "The session of this account cannot be opened with DREAMERY_MASTER_KEY. Add the account again."
+        raise NotServableError(message) from None
+    cluster = row.cluster
+    stale = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
+    account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
+    if row.region == "auto" and (cluster is None or stale):
+        try:
+            cluster = get_provider().locate(account)
+        except DreameryError as error:
+            # Whatever went wrong, nothing was ordered yet.
+            if error.code == "upstream_unreachable":
+                raise NotSentError(error.detail) from error
+            raise
+        with transaction() as tx:
+            accounts.store_cluster(tx, row.id, cluster)
+        account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
+    return account
+
+
+class NotServableError(DreameryError):
+    """This account cannot be used at all; another may."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("upstream_session_expired", message)
+
+
+@retry_when_database_away
+def _accepted(claim: jobs.Claim, submitted: Submitted) -> None:
+    with transaction() as tx:
+        row = jobs.mark_running(
+            tx,
+            job_id=claim.id,
+            attempt=claim.attempt,
+            upstream_id=submitted.upstream_id,
+            actor="submit",
+            queue_position=submitted.queue_position,
+            forecast_seconds=submitted.forecast_seconds,
+        )
+        if row is None:
+            log.info("submit_overtaken", job_id=str(claim.id))
+            return
+        accounts.poll_soon(tx, claim.account.id, seconds=get_settings().poll_min_seconds)
+        tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+
+
+def _refused(claim: jobs.Claim, error: DreameryError) -> str:
+    reaction = error.kind.reaction
+    log.info(
+        "submit_refused",
+        job_id=str(claim.id),
+        account=claim.account.label,
+        code=error.code,
+        reaction=reaction,
+        detail=error.detail,
+    )
+    if isinstance(error, NotSentError):
+        return _retry(claim, error)
+    if reaction is Reaction.UNCLEAR:
+        with transaction() as tx:
+            jobs.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
+        return f"unclear {claim.id}"
+    if error.code == "upstream_session_expired" and _moved(claim):
+        return _requeue(claim, error, delay=0.0, reason="session moved to another cluster; looked up again")
+    if error.code == "insufficient_quota" and _refilled(claim):
+        return _requeue(claim, error, delay=0.0, reason="took the daily credits")
+    if reaction is Reaction.RETRY_LATER:
+        delay = REST_SECONDS.get(error.code, _BACKOFF_SECONDS[0])
+        return _requeue(claim, error, delay=delay, reason=error.code, rest=delay)
+    if reaction is Reaction.OTHER_ACCOUNT:
+        rest = 0.0 if isinstance(error, NotServableError) else REST_SECONDS.get(error.code, 0.0)
+        line = _requeue(claim, error, delay=0.0, reason=error.code, rest=rest, avoid=claim.account.id)
+        return f"{line}; {_give_up_if_hopeless(claim.id, error=error)}"
+    return _fail(claim, error)
+
+
+def _moved(claim: jobs.Claim) -> bool:
+    """1015 on hosts that were looked up earlier may only mean that the session moved: forget them and ask again, once."""
+    row = claim.account
+    if row.region != "auto" or row.cluster is None:
+        return False
+    with transaction() as tx:
+        accounts.store_cluster(tx, row.id, None)
+    return True
+
+
+def _refilled(claim: jobs.Claim) -> bool:
+    """Whether the account, found without credits, has just been given its daily ones."""
+    if not get_settings().daily_receive:
+        return False
+    provider, account = get_provider(), _located(claim)
+    try:
+        watchdog.renew()
+        left = provider.credits(account).total
+        watchdog.renew()
+        gained = provider.receive_credits(account) if left == 0 else 0
+    except DreameryError as error:
+        log.info("refill_failed", account=claim.account.label, code=error.code)
+        return False
+    with transaction() as tx:
+        accounts.store_credits(tx, claim.account.id, left + gained)
+    return gained > 0
+
+
+def _retry(claim: jobs.Claim, error: DreameryError) -> str:
+    if not claim.attempts_left:
+        return _fail(claim, error)
+    delay = _BACKOFF_SECONDS[min(claim.attempt, len(_BACKOFF_SECONDS)) - 1]
+    return _requeue(claim, error, delay=delay, reason=error.code, counts=True)
+
+
+@retry_when_database_away
+def _requeue(
+    claim: jobs.Claim,
+    error: DreameryError,
+    *,
+    delay: float,
+    reason: str,
+    rest: float = 0.0,
+    avoid: UUID | None = None,
+    counts: bool = False,
+) -> str:
+    with transaction() as tx:
+        if rest:
+            accounts.rest(tx, claim.account.id, seconds=rest, code=error.code)
+        row = jobs.requeue(
+            tx,
+            job_id=claim.id,
+            attempt=claim.attempt,
+            actor="submit",
+            reason=reason,
+            code=error.code,
+            detail=error.detail,
+            account=claim.account.label,
+            delay=delay,
+            avoid=avoid,
+            counts=counts,
+        )
+        if row is not None:
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            if delay == 0.0:
+                tx.on_commit(partial(queue.nudge_submit, job_id=claim.id))
+    return f"requeued {claim.id}: {reason}"
+
+
+@retry_when_database_away
+def _fail(claim: jobs.Claim, error: DreameryError) -> str:
+    with transaction() as tx:
+        row = jobs.mark_failed(
+            tx,
+            job_id=claim.id,
+            attempt=claim.attempt,
+            code=error.code,
+            message=error.message,
+            actor="submit",
+            detail=error.detail,
+        )
+        if row is not None:
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            # A job that was refused for its content or parameters leaves its slot to the next one at once.
+            tx.on_commit(partial(queue.nudge_submit, account_id=claim.account.id))
+    return f"failed {claim.id}: {error.code}"
+
+
+@retry_when_database_away
+def _give_up_if_hopeless(job_id: UUID, *, error: DreameryError | None = None) -> str:
+    """Fail a queued job that none of its accounts will take; it is told the last refusal."""
+    with transaction() as tx:
+        code = reports.hopeless(tx, job_id, patience_seconds=PATIENCE_SECONDS)
+        if code is None:
+            return "waits for a slot" if error is None else "another account may take it"
+        told = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)
+        row = jobs.mark_failed(
+            tx,
+            job_id=job_id,
+            attempt=None,
+            code=told.code,
+            message=told.message,
+            actor="submit",
+            from_states=("queued",),
+        )
+        if row is not None:
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return f"failed {job_id}: {told.code}"

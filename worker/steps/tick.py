@@ -1,0 +1,103 @@
+"""The tick and the sweep: look for what is due and nudge it. They never claim; each step claims for itself.
+
+Everything that a lost message, a dead worker or an emptied Redis leaves behind is found here, in the rows.
+"""
+
+from functools import partial
+
+from worker.bus import events, queue
+from worker.core.errors import ERRORS
+from worker.core.log import get_logger
+from worker.db import due, jobs, reports
+from worker.db.deliveries import due_deliveries
+from worker.db.engine import retry_when_database_away, transaction
+
+log = get_logger("tick")
+
+# A nudge that is older than this without effect was lost, or found no slot: send it again.
+NUDGE_AGAIN_SECONDS = 1.0
+_MOST = 300
+PATIENCE_SECONDS = 60.0
+
+_DEADLINE_CODE = {
+    "queued": "queue_timeout",
+    "submitting": "submit_unclear",
+    "running": "generation_timeout",
+    "saving": "result_unavailable",
+}
+
+
+def tick() -> str:
+    """Nudge due polls, queued jobs with a free slot, and due saves."""
+    with transaction() as tx:
+        polls = reports.accounts_to_poll(tx, limit=_MOST)
+        submits = due.take_submits(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
+        saves = due.take_saves(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
+    sent = [queue.nudge_poll(account_id) for account_id in polls]
+    sent += [queue.nudge_submit(job_id=job_id) for job_id in submits]
+    sent += [queue.nudge_save(job_id) for job_id in saves]
+    return f"{len(polls)} polls, {len(submits)} submits, {len(saves)} saves" if sent else "nothing due"
+
+
+@retry_when_database_away
+def sweep() -> str:
+    """End what is overdue or hopeless, mend what a crash left, nudge due webhooks."""
+    failed = _fail_overdue() + _fail_hopeless()
+    with transaction() as tx:
+        healed = due.heal_polls(tx)
+        released = due.release_forgotten_slots(tx)
+        deliveries = due_deliveries(tx, limit=_MOST)
+    for delivery_id in deliveries:
+        queue.nudge_notify(delivery_id)
+    if healed or released:
+        log.warning("sweep_healed", polls=healed, slots=released)
+    return f"{failed} ended, {healed + released} healed, {len(deliveries)} webhooks"
+
+
+def _fail_overdue() -> int:
+    with transaction() as tx:
+        overdue = reports.overdue_jobs(tx, limit=_MOST)
+    count = 0
+    for job in overdue:
+        code = _DEADLINE_CODE[job.state]
+        with transaction() as tx:
+            row = jobs.mark_failed(
+                tx,
+                job_id=job.id,
+                attempt=job.attempt,
+                code=code,
+                message=ERRORS[code].message,
+                actor="tick",
+                detail=f"deadline passed while {job.state}",
+                from_states=(job.state,),
+                overdue_only=True,
+            )
+            if row is not None:
+                count += 1
+                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return count
+
+
+def _fail_hopeless() -> int:
+    """Queued jobs that none of their accounts will take: switched off, refused, or at rest for long."""
+    with transaction() as tx:
+        stranded = reports.stranded_jobs(tx, patience_seconds=PATIENCE_SECONDS, limit=_MOST)
+    count = 0
+    for job_id in stranded:
+        with transaction() as tx:
+            code = reports.hopeless(tx, job_id, patience_seconds=PATIENCE_SECONDS)
+            if code is None:
+                continue
+            row = jobs.mark_failed(
+                tx,
+                job_id=job_id,
+                attempt=None,
+                code=code,
+                message=ERRORS[code].message,
+                actor="tick",
+                from_states=("queued",),
+            )
+            if row is not None:
+                count += 1
+                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return count

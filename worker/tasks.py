@@ -1,0 +1,82 @@
+"""The switchboard: Celery's names for the steps. Each body is one call; what it returns is what Flower shows."""
+
+from typing import Any
+from uuid import UUID
+
+import structlog
+from celery import signals
+
+from worker.bus.queue import app
+from worker.core.log import configure_logging
+from worker.core.settings import get_settings
+from worker.core.watchdog import watchdog
+from worker.steps import notify as notify_step
+from worker.steps import poll as poll_step
+from worker.steps import save as save_step
+from worker.steps import submit as submit_step
+from worker.steps import tick as tick_step
+from worker.steps import upkeep as upkeep_step
+
+
+@signals.setup_logging.connect
+def _logging(**_: Any) -> None:
+    configure_logging(get_settings())
+
+
+@signals.task_prerun.connect
+def _bind(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> None:
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(step=task.name, **(kwargs or {}))
+
+
+def _id(value: str) -> UUID | None:
+    return UUID(hex=value) if value else None
+
+
+@app.task(name="dreamery.submit")
+def submit(job_id: str = "", account_id: str = "") -> str:
+    """Submit one job."""
+    with watchdog.watch("submit"):
+        return submit_step.submit(job_id=_id(job_id), account_id=_id(account_id))
+
+
+@app.task(name="dreamery.poll")
+def poll(account_id: str) -> str:
+    """Poll one account."""
+    with watchdog.watch("poll"):
+        return poll_step.poll(account_id=UUID(hex=account_id))
+
+
+@app.task(name="dreamery.save")
+def save(job_id: str) -> str:
+    """Save the results of one job."""
+    with watchdog.watch("save"):
+        return save_step.save(job_id=UUID(hex=job_id))
+
+
+@app.task(name="dreamery.notify")
+def notify(delivery_id: str) -> str:
+    """Deliver one webhook."""
+    with watchdog.watch("notify"):
+        return notify_step.notify(delivery_id=UUID(hex=delivery_id))
+
+
+@app.task(name="dreamery.tick")
+def tick() -> str:
+    """Nudge what is due."""
+    with watchdog.watch("tick"):
+        return tick_step.tick()
+
+
+@app.task(name="dreamery.sweep")
+def sweep() -> str:
+    """End what is overdue, mend what a crash left."""
+    with watchdog.watch("sweep"):
+        return tick_step.sweep()
+
+
+@app.task(name="dreamery.upkeep")
+def upkeep() -> str:
+    """Remove what is past its retention."""
+    with watchdog.watch("upkeep"):
+        return upkeep_step.upkeep()
