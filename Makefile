@@ -6,7 +6,7 @@
 PY := .venv/bin/python
 # Runs Python so that the kernel ends it when make is killed, even with -9. Recipes `exec` it: make is then its parent.
 BOUND := exec $(PY) -c 'import ctypes, os, sys; sys.platform == "linux" and ctypes.CDLL(None).prctl(1, 9); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'
-PIP := $(BOUND) -m pip install --quiet --disable-pip-version-check --root-user-action=ignore
+PIP := $(BOUND) -m pip install --quiet --quiet --disable-pip-version-check --root-user-action=ignore
 
 help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' Makefile

@@ -1,17 +1,19 @@
 """Build the API: middleware, routes, error handlers, lifespan."""
 
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import anyio.to_thread
 import structlog
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.deps import token_hash
-from api.errors import error_response, install_error_handlers
+from api.errors import error_response, fault_response, install_error_handlers
 from api.hub import Hub
 from api.routes import files, images, jobs, models, ops, webhooks
 from worker.core.crypto import seal_secret
@@ -27,9 +29,12 @@ log = get_logger("api")
 # Under `dreamery up` this session always works, with the admin key too while the pool has no real account.
 DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 
+# How much of a body that is too large is still read before the connection is closed.
+_DRAIN_BYTES = 8_000_000
+
 
 class RequestFrame:
-    """The outermost layer: request id, size limit, one log line, and the error object for what nobody caught."""
+    """The outermost layer: request id, size limit, marks of the job, one log line, the error object for every crash."""
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
@@ -37,51 +42,97 @@ class RequestFrame:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await _Exchange(scope, receive, send, max_bytes=self._max_bytes).run(self._app)
+        else:
             await self._app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        request_id = _request_id(headers.get(b"x-request-id", b""))
+
+
+class _Exchange:
+    """One request and its answer, as they pass the frame."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, max_bytes: int) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._headers: dict[bytes, bytes] = dict(scope["headers"])
+        self._request_id = _request_id(self._headers.get(b"x-request-id", b""))
+        self._state: dict[str, Any] = scope.setdefault("state", {})
+        self._max_bytes = max_bytes
+        self._received = 0
+        self._status = 0
+
+    async def run(self, app: ASGIApp) -> None:
+        """Let the application answer; what it does not catch becomes a 500 with the error object."""
         structlog.contextvars.clear_contextvars()
-        structlog.contextvars.bind_contextvars(request_id=request_id)
-        status, started, received = 0, time.monotonic(), 0
-
-        async def send_marked(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [*message.get("headers", []), (b"x-request-id", request_id.encode())]
-            await send(message)
-
-        async def receive_capped() -> Message:
-            nonlocal received
-            message = await receive()
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > self._max_bytes:
-                    raise DreameryError("request_too_large", _too_large(self._max_bytes))
-            return message
-
+        structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        # Clients join base URLs and paths with a slash too many.
+        self._scope["path"] = re.sub("/{2,}", "/", self._scope["path"]).rstrip("/") or "/"
+        started = time.monotonic()
         try:
-            length = headers.get(b"content-length", b"0")
-            if length.isdigit() and int(length) > self._max_bytes:
-                raise DreameryError("request_too_large", _too_large(self._max_bytes))
-            await self._app(scope, receive_capped, send_marked)
-        except DreameryError as error:
-            await error_response(error, headers={"Connection": "close"})(scope, receive, send_marked)
+            if self._announced_bytes() > self._max_bytes:
+                await self._refuse_body()
+            else:
+                await app(self._scope, self._receive_capped, self._send_marked)
         except Exception:
-            log.exception("unhandled_exception", path=scope["path"])
-            if status:
+            log.exception("unhandled_exception", path=self._scope["path"])
+            if self._status:
                 raise
-            await error_response(DreameryError("internal_error"))(scope, receive, send_marked)
+            await self._answer(fault_response(self._state, "internal_error"))
         finally:
             log.info(
                 "request",
-                method=scope["method"],
-                path=scope["path"],
-                status=status,
+                method=self._scope["method"],
+                path=self._scope["path"],
+                status=self._status,
                 seconds=round(time.monotonic() - started, 4),
             )
+
+    def _announced_bytes(self) -> int:
+        length = self._headers.get(b"content-length", b"")
+        return int(length) if length.isdigit() and len(length) < 20 else 0
+
+    async def _refuse_body(self) -> None:
+        # Who asked for leave to send (curl does above 1 MB) gets the answer instead; others are heard out a while.
+        if b"expect" not in self._headers:
+            await self._drain()
+        error = DreameryError("request_too_large", _too_large(self._max_bytes))
+        await self._answer(error_response(error, headers={"Connection": "close"}))
+
+    async def _drain(self) -> None:
+        """Read on for a while: a client that is cut off in the middle of sending may never see the answer."""
+        more = True
+        while more and self._received < self._max_bytes + _DRAIN_BYTES:
+            message = await self._receive()
+            self._received += len(message.get("body", b""))
+            more = message.get("more_body", False)
+
+    async def _receive_capped(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > self._max_bytes:
+                if message.get("more_body", False):
+                    await self._drain()
+                # This class alone passes through the framework's reading of the body.
+                raise HTTPException(413, _too_large(self._max_bytes), headers={"Connection": "close"})
+        return message
+
+    async def _send_marked(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            message["headers"] = [*message.get("headers", []), *self._marks()]
+        await self._send(message)
+
+    def _marks(self) -> list[tuple[bytes, bytes]]:
+        marks = [(b"x-request-id", self._request_id.encode())]
+        if "job_id" in self._state:
+            marks.append((b"x-job-id", self._state["job_id"].encode()))
+        if self._status >= 400 and self._state.get("accepted"):
+            # SDKs repeat 408, 409, 429 and 5xx by themselves, and a repeat of an accepted job would be paid again.
+            marks.append((b"x-should-retry", b"false"))
+        return marks
+
+    async def _answer(self, response: Response) -> None:
+        await response(self._scope, self._receive, self._send_marked)
 
 
 def _request_id(given: bytes) -> str:
@@ -134,6 +185,7 @@ def create_app() -> FastAPI:
         version="0.1.0",
         lifespan=_lifespan,
         redirect_slashes=False,
+        strict_content_type=False,  # a body without Content-Type is tried as JSON; no cookie lets a browser in here
     )
     app.add_middleware(RequestFrame, max_bytes=settings.request_max_bytes)
     install_error_handlers(app)

@@ -94,7 +94,7 @@ Try it in another terminal:
 
   curl {platform.url}/v1/images/generations \\
     -H "Authorization: Bearer {SANDBOX_KEY}" -H "Content-Type: application/json" \\
-    -d '{{"prompt": "a lighthouse at dawn", "size": "1024x1024", "n": 1}}'
+    -d '{{"prompt": "a lighthouse at dawn", "size": "2048x2048", "n": 1}}'
 
 Ctrl-C stops everything.""",
         flush=True,

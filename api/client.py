@@ -83,7 +83,8 @@ class Client:
 
 def _told_by_server(error: urllib.error.HTTPError) -> ClientError:
     try:
-        fault = json.loads(error.read())["error"]
+        with error:
+            fault = json.loads(error.read())["error"]
         message, code = str(fault["message"]), str(fault.get("code") or "")
     except (ValueError, KeyError, TypeError):
         message, code = f"The server answered {error.code} {error.reason}.", ""

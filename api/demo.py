@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from api.client import Client, ClientError, Json, follow, mean_progress, save_results, started_jobs
-from worker.local.processes import end_with_parent
+from worker.local.processes import StartError, end_with_parent
 from worker.local.supervisor import Platform, PlatformOptions
 
 PROMPT = "A lighthouse on a cliff at dawn, watercolour"
-SIZE = (2048, 1152)
+SIZE = (2560, 1440)
 COUNT = 2
 SECONDS = 4.0
+PATIENCE_SECONDS = 180.0
 _FOLDER_PREFIX = "dreamery-demo-"
 
 
@@ -43,11 +44,13 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
         with console.status("Starting Postgres, Redis, API, worker, scheduler and sandbox ..."):
             platform.start()
         console.print(f"The platform runs at {platform.url} ({time.monotonic() - began:.1f} s to start).")
-        saved = _make_pictures(Client(platform.url, "demo:sandbox"), out, console)
+        saved = _make_pictures(platform, out, console)
         for file, _item in saved:
             console.print(f"  {_checked(file)}")
     except KeyboardInterrupt:
         raise ClientError("Stopped before the pictures were made.") from None
+    except (ClientError, StartError) as error:
+        raise ClientError(f"{error}\nAll logs: {_keep_logs(platform.logs_dir, out)}") from error
     finally:
         with console.status("Stopping everything ..."):
             platform.stop()
@@ -55,7 +58,15 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
     console.print("Everything is stopped again. Next: `make up` runs it for good, on your own accounts.")
 
 
-def _make_pictures(client: Client, out: Path, console: Console) -> list[tuple[Path, Json]]:
+def _keep_logs(logs: Path, out: Path) -> Path:
+    """Copy the logs to where the pictures would have been; the rest of the data folder goes."""
+    kept = out / "demo-logs"
+    shutil.copytree(logs, kept, dirs_exist_ok=True)
+    return kept
+
+
+def _make_pictures(platform: Platform, out: Path, console: Console) -> list[tuple[Path, Json]]:
+    client = Client(platform.url, "demo:sandbox")
     width, height = SIZE
     body = {"prompt": PROMPT, "size": f"{width}x{height}", "n": COUNT, "async": True}
     console.print(f'POST {client.url}/v1/images/generations  {{"prompt": "{PROMPT}", "size": "{width}x{height}", ...}}')
@@ -66,6 +77,9 @@ def _make_pictures(client: Client, out: Path, console: Console) -> list[tuple[Pa
 
         def show(jobs: list[Json]) -> None:
             bar.update(task, completed=mean_progress(jobs))
+            platform.check()
+            if time.monotonic() - began > PATIENCE_SECONDS:
+                raise ClientError(f"The pictures were not ready after {PATIENCE_SECONDS:.0f} s.")
 
         started = started_jobs(client.post("/v1/images/generations", body))
         saved = save_results(client, follow(client, started, show), out)

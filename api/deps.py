@@ -1,11 +1,16 @@
 """Who calls: an API key or upstream session ids -> `Caller`. And what a request prefers."""
 
+import contextlib
 import hashlib
-from dataclasses import dataclass, field
+import hmac
+import re
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from worker.core.crypto import lookup_hash, seal_secret
@@ -16,6 +21,13 @@ from worker.db import accounts, people
 from worker.db.accounts import PresentedToken
 from worker.db.engine import Transaction, transaction
 from worker.db.reports import Viewer
+
+_WAIT = re.compile(r'[0-9]{1,9}|"[0-9]{1,9}"')
+
+# Only for the OpenAPI document and the Authorize button of /docs.
+_BEARER = HTTPBearer(
+    auto_error=False, description="`sk-dreamery-...`, or upstream session ids where they are switched on"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,8 @@ class Caller:
     def account_ids(self, tx: Transaction) -> list[UUID]:
         """The accounts a new job of this caller may use; empty = the pool. Unknown session ids get a row."""
         found = accounts.find_tokens(tx, [h for h, _ in self.tokens]) if self.tokens else {}
-        missing = [(h, token) for h, token in self.tokens if h not in found]
+        # In one order for everybody, or two callers with the same new session ids could wait for each other's rows.
+        missing = sorted(((h, token) for h, token in self.tokens if h not in found), key=itemgetter(0))
         if missing:
             sealed = [
                 PresentedToken(
@@ -82,17 +95,21 @@ def _from_key(key: str) -> Caller:
     return Caller(owner=f"user:{found.user_id}", user_id=found.user_id, api_key_id=found.api_key_id, role=found.role)
 
 
-async def get_caller(request: Request) -> Caller:
+async def get_caller(request: Request, _scheme: Annotated[object, Depends(_BEARER)] = None) -> Caller:
     """The caller of a request. Raises missing_api_key or invalid_api_key (401)."""
     bearer = _bearer(request)
     if not bearer:
         raise DreameryError("missing_api_key")
     # The bootstrap key is the operator's own text and may not carry our prefix.
-    if bearer.startswith(people.KEY_PREFIX) or bearer == get_settings().admin_key.get_secret_value():
+    if bearer.startswith(people.KEY_PREFIX) or _is_admin_key(bearer):
         return await run_in_threadpool(_from_key, bearer)
     if not get_settings().session_tokens:
         raise DreameryError("invalid_api_key")
     return _from_tokens(bearer)
+
+
+def _is_admin_key(bearer: str) -> bool:
+    return hmac.compare_digest(bearer.encode(), get_settings().admin_key.get_secret_value().encode())
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
@@ -100,37 +117,52 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """How the caller wants to wait: not at all (`wait_seconds` 0), or so long; then 202 or 504."""
+    """How the caller wants to wait: at most `wait_seconds`, and then a 202 with the job, or a 504.
+
+    `asked_wait` is what `Prefer: wait=N` said, capped; None when it said nothing.
+    """
 
     respond_async: bool
-    wait_seconds: float
-    applied: str | None = None
+    longest_wait: float
+    asked_wait: float | None = None
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long to wait for the end."""
+        if self.asked_wait is not None:
+            return self.asked_wait
+        return 0.0 if self.respond_async else self.longest_wait
+
+    def applied(self, *, deferred: bool) -> str | None:
+        """The value of `Preference-Applied`; `deferred` = the answer is a 202."""
+        if deferred:
+            return "respond-async"
+        return None if self.asked_wait is None else f"wait={int(self.asked_wait)}"
+
+    def with_async(self, *, wanted: bool | None) -> "Preference":
+        """The same with the body's `"async": true`, which means what `respond-async` means."""
+        return replace(self, respond_async=True) if wanted else self
+
+
+def _longest_wait(request: Request) -> float:
+    longest = get_settings().sync_wait_seconds
+    with contextlib.suppress(ValueError):
+        # Answer before the SDK gives up, or it repeats a request that is still running.
+        longest = min(longest, max(1.0, float(request.headers.get("x-stainless-read-timeout", "")) - 5))
+    return longest
 
 
 def get_preference(request: Request) -> Preference:
     """Read RFC 7240 `Prefer` and the SDKs' own read timeout; unknown preferences are ignored."""
-    settings = get_settings()
-    longest = settings.sync_wait_seconds
-    read_timeout = request.headers.get("x-stainless-read-timeout", "")
-    try:
-        # Answer before the SDK gives up, or it repeats a request that is still running.
-        longest = min(longest, max(float(read_timeout) - 5, 1.0))
-    except ValueError:
-        pass
+    longest = _longest_wait(request)
     respond_async, wait = False, None
     for part in ",".join(request.headers.getlist("prefer")).split(","):
-        name, _, value = part.partition(";")[0].strip().lower().partition("=")
+        name, _, value = (piece.strip().lower() for piece in part.partition(";")[0].partition("="))
         if name == "respond-async":
             respond_async = True
-        elif name == "wait" and value.strip('"').isdigit():
+        elif name == "wait" and _WAIT.fullmatch(value):
             wait = min(float(value.strip('"')), longest)
-    if respond_async:
-        return Preference(respond_async=True, wait_seconds=wait or 0.0, applied="respond-async")
-    return Preference(
-        respond_async=False,
-        wait_seconds=longest if wait is None else wait,
-        applied=None if wait is None else f"wait={int(wait)}",
-    )
+    return Preference(respond_async=respond_async, longest_wait=longest, asked_wait=wait)
 
 
 PreferenceDep = Annotated[Preference, Depends(get_preference)]
@@ -147,3 +179,13 @@ def clean_idempotency_key(value: str | None) -> str | None:
         message = "`Idempotency-Key` must have 1 to 255 printable characters."
         raise DreameryError("invalid_value", message, param="Idempotency-Key")
     return key
+
+
+def name_job(request: Request, job_id: str, *, accepted: bool = False) -> None:
+    """From here on the answer, also one about a crash, carries `X-Job-Id`.
+
+    `accepted` = this request made or joined the job, so errors tell SDKs not to repeat it.
+    """
+    request.state.job_id = job_id
+    if accepted:
+        request.state.accepted = True

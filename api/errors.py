@@ -1,4 +1,4 @@
-"""Every failure as the OpenAI error object: HTTP status plus `{"error": {message, type, param, code}}`, all four keys."""
+"""Every failure as the OpenAI error object: a status and `{"error": {message, type, param, code}}`, all four keys."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,29 +6,90 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from worker.core.errors import DreameryError, ErrorKind
+from worker.core.log import get_logger
+from worker.db.engine import AWAY_ERRORS
+
+log = get_logger("api")
+
+_AWAY_RETRY_SECONDS = 5
+_DESCRIPTIONS = {
+    400: "The request cannot be carried out as it is, or upstream refused its content.",
+    401: "No valid key, or upstream does not know the session.",
+    403: "Upstream says this account may not do that.",
+    404: "No such model, job, file or URL.",
+    409: "The job was cancelled.",
+    410: "The result is past its retention and was removed.",
+    413: "The body is too large.",
+    415: "The body is not application/json.",
+    416: "No byte of the file is in that range.",
+    422: "The Idempotency-Key was used with another request.",
+    429: "Too many requests, or no credits left. With `x-should-retry: false` a job was accepted: do not repeat.",
+    500: "A fault of this server.",
+    502: "Upstream failed. The job was accepted: do not repeat.",
+    503: "Nothing can be accepted now. Try again after `Retry-After`.",
+    504: "The wait is over; the job named in `X-Job-Id` goes on.",
+}
+
+
+class ErrorObject(BaseModel):
+    """What went wrong."""
+
+    message: str = Field(description="what happened and what to do about it")
+    type: str = Field(description="OpenAI's class of error", examples=["invalid_request_error"])
+    param: str | None = Field(description="the field that is wrong")
+    code: str = Field(description="stable: never changes meaning", examples=["invalid_value"])
+
+
+class ErrorBody(BaseModel):
+    """The body of every error answer."""
+
+    error: ErrorObject
+
+
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route in the OpenAPI document: these statuses, and any other, carry the error object."""
+    documented: dict[int | str, dict[str, Any]] = {
+        status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses
+    }
+    return documented | {"default": {"model": ErrorBody, "description": "Any other failure."}}
 
 
 def error_body(kind: ErrorKind, message: str | None = None, param: str | None = None) -> dict[str, Any]:
     """The body of an error answer."""
-    return {"error": {"message": message or kind.message, "type": kind.type, "param": param, "code": kind.code}}
+    told = {"message": message or kind.message, "type": kind.type, "param": param, "code": kind.code}
+    # Names and values of a bad request may hold lone surrogates, which no body can carry.
+    return {"error": {name: text and text.encode(errors="replace").decode() for name, text in told.items()}}
 
 
 def error_response(
     error: DreameryError, *, headers: Mapping[str, str] | None = None, status: int | None = None
 ) -> JSONResponse:
-    """The answer for a failure of ours. Retry-After stays within 1..60 s: SDKs give up on, or sleep out, larger ones."""
+    """The answer for a failure of ours. Retry-After is 1..60 s: SDKs give up on larger values, or sleep them out."""
     extra = dict(headers or {})
     if error.retry_after is not None:
         extra["Retry-After"] = str(min(max(error.retry_after, 1), 60))
-    return JSONResponse(
-        error_body(error.kind, error.message, error.param), status_code=status or error.kind.status, headers=extra
+    status = status or error.kind.status
+    if status == 401:
+        extra["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(error_body(error.kind, error.message, error.param), status_code=status, headers=extra)
+
+
+def fault_response(scope_state: Mapping[str, Any], code: str, *, retry_after: int | None = None) -> JSONResponse:
+    """The answer for a failure that is not the caller's doing. Once a job was accepted it says where the job is."""
+    job_id = scope_state.get("job_id")
+    if job_id is None or not scope_state.get("accepted"):
+        return error_response(DreameryError(code, retry_after=retry_after))
+    message = (
+        f"Something went wrong here, but job {job_id} was accepted. Ask for it at /v1/jobs/{job_id}; do not repeat."
     )
+    return error_response(DreameryError(code, message))
 
 
-def _from_validation(error: RequestValidationError) -> DreameryError:
+def _from_validation(error: RequestValidationError, content_type: str) -> DreameryError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"] if part not in {"body", "query", "path", "header"}]
     param = ".".join(location) or None
@@ -36,23 +97,30 @@ def _from_validation(error: RequestValidationError) -> DreameryError:
         return DreameryError(
             "invalid_json", f"The body is not valid JSON: {first['ctx'].get('error', 'cannot parse')}."
         )
-    if first["type"] == "missing":
-        if param is None:
-            return DreameryError("invalid_json", "A JSON body is required (Content-Type: application/json).")
-        return DreameryError("missing_required_parameter", f"Missing required parameter: {param!r}.", param=param)
     if param is None:
-        return DreameryError("invalid_json", "The body must be a JSON object (Content-Type: application/json).")
+        return _without_fields(missing=first["type"] == "missing", content_type=content_type)
+    if first["type"] == "missing":
+        return DreameryError("missing_required_parameter", f"Missing required parameter: {param!r}.", param=param)
     message = str(first["msg"]).removeprefix("Value error, ")
     return DreameryError("invalid_value", f"Invalid value for {param!r}: {message}.".replace("..", "."), param=param)
 
 
-def _from_http(error: HTTPException) -> DreameryError:
+def _without_fields(*, missing: bool, content_type: str) -> DreameryError:
+    if missing:
+        return DreameryError("invalid_json", "A JSON body is required (Content-Type: application/json).")
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        return DreameryError("unsupported_media_type", f"The body must be application/json, not {kind[:80]!r}.")
+    return DreameryError("invalid_json", 'The body must be a JSON object, such as {"prompt": "a boat"}.')
+
+
+def _from_http(error: HTTPException, request: Request) -> DreameryError:
     if error.status_code == 405:
-        return DreameryError("method_not_allowed")
+        return DreameryError("method_not_allowed", f"{request.url.path} does not take {request.method}.")
     if error.status_code == 404:
-        return DreameryError("unknown_url")
+        return DreameryError("unknown_url", f"Unknown URL: {request.method} {request.url.path}. See /docs.")
     if error.status_code == 413:
-        return DreameryError("request_too_large")
+        return DreameryError("request_too_large", error.detail)
     return DreameryError("invalid_json" if error.status_code < 500 else "internal_error")
 
 
@@ -64,13 +132,18 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(_from_validation(error))
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(_from_validation(error, request.headers.get("content-type", "")))
 
     @app.exception_handler(HTTPException)
     async def framework(request: Request, error: HTTPException) -> JSONResponse:
-        ours = _from_http(error)
-        if ours.code == "unknown_url":
-            ours = DreameryError("unknown_url", f"Unknown URL: {request.method} {request.url.path}. See /docs.")
-        headers = {"Allow": error.headers["Allow"]} if error.headers and "Allow" in error.headers else {}
-        return error_response(ours, headers=headers)
+        kept = ("Allow", "Connection")
+        headers = {name: value for name, value in (error.headers or {}).items() if name in kept}
+        return error_response(_from_http(error, request), headers=headers)
+
+    async def away(request: Request, error: Exception) -> JSONResponse:
+        log.warning("database_away", path=request.url.path, reason=type(error).__name__)
+        return fault_response(request.scope.get("state", {}), "overloaded", retry_after=_AWAY_RETRY_SECONDS)
+
+    for kind in AWAY_ERRORS:
+        app.add_exception_handler(kind, away)

@@ -1,4 +1,4 @@
-"""The hub: one Redis subscription per process wakes whoever waits for a job. A waiter holds no thread and no connection.
+"""The hub: one Redis subscription per process wakes whoever waits for a job. A waiter holds no thread, no connection.
 
 Events may be lost: one grouped query every two seconds reads the state of everything that is waited for here.
 """

@@ -6,6 +6,7 @@ Everything a job needs is decided here, so a worker never has to guess what the 
 import hashlib
 import json
 import random
+import re
 from dataclasses import dataclass, replace
 from functools import partial
 from uuid import UUID
@@ -17,13 +18,16 @@ from api.schemas import ImageGenerationRequest
 from worker.bus import queue
 from worker.core.catalog import Catalog, ImageModel, Size, get_catalog
 from worker.core.errors import DreameryError
+from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db import accounts, jobs, reports, requests
-from worker.db.engine import transaction
+from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.jobs import NewJob
 
 # Beyond this shape no model draws (openai-compat: 1:3 to 3:1).
 _MOST_STRETCHED = 3.0
+_SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
+_OUTPUT_FORMATS = ("png", "jpeg", "jpg", "webp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +43,20 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
     """The jobs of a picture request, and how many pictures its answer holds. Raises what is wrong with the request."""
     _check_prompt(body.prompt, "prompt")
     _check_prompt(body.negative_prompt or "", "negative_prompt")
-    for field in ("image", "images"):
-        if getattr(body, field) is not None:
-            raise DreameryError(
-                "unsupported_parameter", f"`{field}` is not supported: this server draws from text only.", param=field
-            )
-    if body.stream:
-        raise DreameryError("unsupported_parameter", "`stream` is not supported for pictures.", param="stream")
+    _check_possible(body)
     catalog = get_catalog()
     model = catalog.image_model(body.model)
     _check_regions(model, caller)
     size = _wanted_size(catalog, model, body)
     n = body.n or model.default_count
+    counts = model.jobs_for(n)
+    # Sorted, so that the order of the ids is the order of the pictures also among ids of the same millisecond.
+    ids = sorted(new_id() for _ in counts)
     # The first seed is the caller's; further jobs of one request must differ or they draw the same pictures again.
     seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
     planned = [
         NewJob(
+            id=ids[number],
             owner=caller.owner,
             kind="image",
             model=model.id,
@@ -79,7 +81,7 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
             webhook_url=body.webhook or None,
             metadata={**(body.metadata or {}), **({"user": body.user} if body.user else {})},
         )
-        for number, count in enumerate(model.jobs_for(n))
+        for number, count in enumerate(counts)
     ]
     return planned, n
 
@@ -89,6 +91,22 @@ def _check_prompt(text: str, field: str) -> None:
     if len(text) > most:
         message = f"`{field}` has {len(text)} characters; the most is {most}. Shorten it."
         raise DreameryError("prompt_too_long", message, param=field)
+
+
+def _check_possible(body: ImageGenerationRequest) -> None:
+    """Refuse what is known and cannot be done; doing something else in silence would be worse."""
+    for field in ("image", "images"):
+        if getattr(body, field) is not None:
+            message = f"`{field}` is not supported: this server draws from text only."
+            raise DreameryError("unsupported_parameter", message, param=field)
+    if body.stream:
+        raise DreameryError("unsupported_parameter", "`stream` is not supported for pictures.", param="stream")
+    if body.output_format and body.output_format.lower() not in _OUTPUT_FORMATS:
+        message = f"`output_format` must be one of {', '.join(_OUTPUT_FORMATS)}; got {body.output_format[:20]!r}."
+        raise DreameryError("invalid_value", message, param="output_format")
+    if body.background and body.background.lower() == "transparent":
+        message = "No model draws a transparent background. Leave `background` out or send `auto`."
+        raise DreameryError("unsupported_parameter", message, param="background")
 
 
 def _check_regions(model: ImageModel, caller: Caller) -> None:
@@ -120,21 +138,26 @@ def _wanted_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
         raise DreameryError(
             "missing_required_parameter", f"`width` and `height` go together; `{missing}` is missing.", param=missing
         )
-    pixels, param = None, "size"
-    if body.size and body.size.strip().lower() != "auto":
-        width, _, height = body.size.strip().lower().replace("×", "x").replace("*", "x").partition("x")
-        if not (width.isdecimal() and height.isdecimal() and len(width) < 6 and len(height) < 6):
-            message = f"`size` must be `WIDTHxHEIGHT`, for example `2048x2048`, or `auto`; got {body.size[:40]!r}."
-            raise DreameryError("invalid_value", message, param="size")
-        pixels = int(width), int(height)
+    pixels, param = _size_pixels(body.size), "size"
     if body.width is not None and body.height is not None:
         if pixels is not None and pixels != (body.width, body.height):
             raise DreameryError("invalid_value", "`size` and `width`/`height` differ. Send one of them.", param="size")
         pixels, param = (body.width, body.height), "width"
-    if pixels is not None and (min(pixels) < 1 or max(pixels[0] / pixels[1], pixels[1] / pixels[0]) > _MOST_STRETCHED):
+    if pixels is not None and max(pixels) > _MOST_STRETCHED * min(pixels):
         message = f"{pixels[0]}x{pixels[1]} is more stretched than 3:1, which no model draws."
         raise DreameryError("invalid_value", message, param=param)
     return pixels
+
+
+def _size_pixels(size: str | None) -> tuple[int, int] | None:
+    text = (size or "").strip().lower()
+    if text in {"", "auto"}:
+        return None
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        message = f"`size` must be `WIDTHxHEIGHT`, for example `2048x2048`, or `auto`; got {text[:40]!r}."
+        raise DreameryError("invalid_value", message, param="size")
+    return int(match.group(1)), int(match.group(2))
 
 
 def _wanted_ratio(catalog: Catalog, body: ImageGenerationRequest) -> str | None:
@@ -170,26 +193,50 @@ async def accept(planned: list[NewJob], n: int, *, caller: Caller, key: str | No
 
 
 def _accept(planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str) -> Accepted:
-    group_id = planned[0].id
-    with transaction() as tx:
-        if key and not requests.remember_request(
-            tx, owner=caller.owner, key=key, group_id=group_id, fingerprint=print_
-        ):
-            earlier = requests.remembered_request(tx, owner=caller.owner, key=key)
-            if earlier is None or earlier.fingerprint != print_:
-                message = "This Idempotency-Key was used with another request. Use a new key."
-                raise DreameryError("idempotency_key_reuse", message)
-            return Accepted(job_ids=reports.group_members(tx, earlier.group_id), n=n, replayed=True)
-        if reports.open_job_count(tx, caller.owner) + len(planned) > get_settings().open_jobs_per_caller:
-            raise DreameryError("queue_full", retry_after=30)
-        account_ids = caller.account_ids(tx)
-        if not account_ids and accounts.pool_is_empty(tx):
-            raise DreameryError("no_account_available", retry_after=60)
-        # Replaced here, not planned before: session ids get their rows only with an accepted job.
-        jobs.accept(tx, [replace(job, account_ids=account_ids) for job in planned])
-        for job in planned:
-            tx.on_commit(partial(_nudge, job.id, account_ids))
-    return Accepted(job_ids=[job.id for job in planned], n=n)
+    """One transaction, repeated when Postgres went away: a commit whose answer was lost is found by its ids."""
+    tries = 0
+
+    @retry_when_database_away
+    def attempt() -> Accepted:
+        nonlocal tries
+        tries += 1
+        with transaction() as tx:
+            if tries > 1 and reports.group_members(tx, planned[0].id):
+                _nudge_all(tx, planned, caller.account_ids(tx))
+                return Accepted(job_ids=[job.id for job in planned], n=n)
+            if key and (known := _known_request(tx, planned[0].id, owner=caller.owner, key=key, print_=print_)):
+                return Accepted(job_ids=known, n=n, replayed=True)
+            _insert(tx, planned, caller)
+        return Accepted(job_ids=[job.id for job in planned], n=n)
+
+    return attempt()
+
+
+def _known_request(tx: Transaction, group_id: UUID, *, owner: str, key: str, print_: str) -> list[UUID]:
+    """The jobs this key stands for already; none = it now stands for the new group."""
+    if requests.remember_request(tx, owner=owner, key=key, group_id=group_id, fingerprint=print_):
+        return []
+    earlier = requests.remembered_request(tx, owner=owner, key=key)
+    if earlier is None or earlier.fingerprint != print_:
+        message = "This Idempotency-Key was used with another request. Use a new key."
+        raise DreameryError("idempotency_key_reuse", message)
+    return reports.group_members(tx, earlier.group_id)
+
+
+def _insert(tx: Transaction, planned: list[NewJob], caller: Caller) -> None:
+    if reports.open_job_count(tx, caller.owner) + len(planned) > get_settings().open_jobs_per_caller:
+        raise DreameryError("queue_full", retry_after=30)
+    account_ids = caller.account_ids(tx)
+    if not account_ids and accounts.pool_is_empty(tx):
+        raise DreameryError("no_account_available", retry_after=60)
+    # Replaced here, not planned before: session ids get their rows only with an accepted job.
+    jobs.accept(tx, [replace(job, account_ids=account_ids) for job in planned])
+    _nudge_all(tx, planned, account_ids)
+
+
+def _nudge_all(tx: Transaction, planned: list[NewJob], account_ids: list[UUID]) -> None:
+    for job in planned:
+        tx.on_commit(partial(_nudge, job.id, account_ids))
 
 
 def _nudge(job_id: UUID, account_ids: list[UUID]) -> None:

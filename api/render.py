@@ -26,7 +26,7 @@ STATES_OF: dict[str, list[str]] = {}
 for _state, _status in STATUS_OF.items():
     STATES_OF.setdefault(_status, []).append(_state)
 
-# Without a forecast a picture takes about this long; used for the progress figure only.
+# A picture takes about this long. Upstream's own forecast changes on the way, and progress must never fall.
 _USUAL_SECONDS = 25.0
 
 
@@ -50,22 +50,21 @@ def file_url(base: str, file_id: Any) -> str:
 
 
 def _progress(view: JobView) -> int:
-    """0..100, never falling, 100 only when completed: what upstream told, else how long it has run of the usual time."""
+    """0..100, never falling, 100 only when completed: the larger of what upstream told and what time suggests."""
     job = view.job
     if job.state == "succeeded":
         return 100
-    if job.state != "running" or job.running_seconds is None:
+    if job.submitted_at is None:
         return int(min(job.progress, 99))
-    usual = float(job.forecast_seconds or _USUAL_SECONDS)
-    by_time = 90 * float(job.running_seconds) / (float(job.running_seconds) + usual / 2)
+    # A job that failed or was cancelled stays at what it showed last.
+    ran = (job.finished_at - job.submitted_at).total_seconds() if job.finished_at else float(job.running_seconds)
+    by_time = 90 * ran / (ran + _USUAL_SECONDS / 2)
     return int(min(max(job.progress, by_time), 95))
 
 
 def job_error(view: JobView) -> dict[str, Any] | None:
     """The error object of a failed job, without the `error` wrapper."""
     job = view.job
-    if job.state == "cancelled":
-        return None
     if job.error_code is None:
         return None
     kind = ERRORS[job.error_code]
@@ -140,13 +139,18 @@ def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:
     return error, 503 if pooled_session else error.kind.status
 
 
+def _base64_of(key: str) -> str:
+    try:
+        return base64.b64encode(storage.read_file(key)).decode()
+    except storage.MissingFileError:
+        raise DreameryError("file_expired") from None
+
+
 def image_answer(views: list[JobView], *, n: int, response_format: str | None, base: str) -> dict[str, Any]:
     """OpenAI's ImagesResponse from the jobs of one request, at most n pictures."""
     files = [item for view in views for item in view.files][:n]
     if response_format == "b64_json":
-        data = [
-            {"b64_json": base64.b64encode(storage.read_file(f.key)).decode(), "revised_prompt": None} for f in files
-        ]
+        data = [{"b64_json": _base64_of(f.key), "revised_prompt": None} for f in files]
     else:
         data = [{"url": file_url(base, f.id), "revised_prompt": None} for f in files]
     first = files[0]

@@ -1,11 +1,29 @@
-"""Request bodies. Unknown fields are ignored (clients add many); a known field with a bad value is a 400 with `param`."""
+"""Bodies of requests and answers.
+
+Unknown request fields are ignored (clients add many); a known field with a bad value is a 400 with `param`. The answer
+models are for the OpenAPI document and the tests: `render.py` writes the JSON without them.
+"""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
 MAX_PICTURES = 32
-_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain half of a surrogate pair") from None
+    return value
+
+
+# Text that Postgres can store and JSON can carry.
+Text = Annotated[str, AfterValidator(_storable)]
+_Filled = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
 class ImageGenerationRequest(BaseModel):
@@ -20,23 +38,27 @@ class ImageGenerationRequest(BaseModel):
         },
     )
 
-    prompt: _Text = Field(description="what to draw")
-    model: str | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
+    prompt: _Filled = Field(description="what to draw")
+    model: Text | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
     n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="pictures wanted; absent = what the model makes (4)")
-    size: str | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size the model draws")
+    size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size the model draws")
     width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")
     height: int | None = Field(None, ge=64, le=16384)
-    ratio: str | None = Field(None, description="`1:1`, `4:3`, `3:4`, `16:9`, `9:16`, `3:2`, `2:3` or `21:9`")
-    aspect_ratio: str | None = Field(None, description="another name for `ratio`")
-    resolution: str | None = Field(None, description="`1k`, `1.5k`, `2k` or `4k`, as the model offers")
-    negative_prompt: str | None = Field(None, description="what should not be in the picture")
+    ratio: Text | None = Field(None, description="`1:1`, `4:3`, `3:4`, `16:9`, `9:16`, `3:2`, `2:3` or `21:9`")
+    aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
+    resolution: Text | None = Field(None, description="`1k`, `1.5k`, `2k` or `4k`, as the model offers")
+    negative_prompt: Text | None = Field(None, description="what should not be in the picture")
     sample_strength: float | None = Field(None, ge=0, le=1, description="0..1, default 0.5")
     seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
     response_format: Literal["url", "b64_json"] | None = Field(None, description="default `url`")
+    output_format: Text | None = Field(
+        None, description="`png`, `jpeg` or `webp`: a wish; the answer's `output_format` says what was drawn"
+    )
+    background: Text | None = Field(None, description="`auto` or `opaque`")
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
-    webhook: str | None = Field(None, max_length=2000, description="https address told when the job has ended")
-    metadata: dict[str, str] | None = Field(None, description="up to 16 strings kept with the job")
-    user: str | None = Field(None, max_length=200, description="kept with the job")
+    webhook: Text | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
+    user: Text | None = Field(None, max_length=200, description="kept with the job")
     stream: bool | None = Field(None, description="not offered for pictures yet")
     image: Any = Field(None, description="not offered on this route yet")
     images: Any = Field(None, description="not offered on this route yet")
@@ -55,9 +77,117 @@ class ImageGenerationRequest(BaseModel):
             raise ValueError("must start with https:// or http://")
         return value
 
-    @field_validator("prompt", "negative_prompt")
-    @classmethod
-    def _storable(cls, value: str | None) -> str | None:
-        if value and "\x00" in value:
-            raise ValueError("must not contain a NUL character")
-        return value
+
+class Picture(BaseModel):
+    """One picture of an answer: a link, or its bytes."""
+
+    url: str | None = Field(None, description="a link to this server; readable without a key")
+    b64_json: str | None = Field(None, description="the bytes, with `response_format: b64_json`")
+    revised_prompt: str | None
+
+
+class ImagesAnswer(BaseModel):
+    """OpenAI's ImagesResponse."""
+
+    created: int
+    data: list[Picture]
+    size: str = Field(description="pixels of the first picture, `WxH`")
+    output_format: str = Field(description="`png`, `jpeg`, `webp` or `gif`, as the bytes are")
+
+
+class JobQueue(BaseModel):
+    """Where a job stands in line."""
+
+    position: int | None = Field(description="place in our own queue, 1 = next; null once it has left it")
+    upstream_position: int | None
+    eta_seconds: int | None
+
+
+class JobFile(BaseModel):
+    """One stored result."""
+
+    url: str
+    mime: str
+    width: int | None
+    height: int | None
+    bytes: int
+    seconds: float | None
+
+
+class JobError(BaseModel):
+    """Why a job failed; the same four keys as in an error answer."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class JobUrls(BaseModel):
+    """Where to ask about the job."""
+
+    get: str
+    events: str
+    cancel: str
+
+
+class Job(BaseModel):
+    """A job. Nullable keys are always present; times are unix seconds."""
+
+    id: str
+    object: Literal["job"]
+    kind: Literal["image", "video", "chat"]
+    status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+    model: str
+    created_at: int
+    queued_at: int
+    started_at: int | None
+    completed_at: int | None
+    progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
+    queue: JobQueue
+    input: dict[str, Any]
+    output: list[JobFile] | None
+    error: JobError | None
+    metadata: dict[str, str]
+    cancelling: bool = Field(description="cancelling was asked for and is not carried out yet")
+    urls: JobUrls
+    usage: dict[str, int] | None
+
+
+class JobList(BaseModel):
+    """One page of jobs."""
+
+    object: Literal["list"]
+    data: list[Job]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class AcceptedJob(Job):
+    """The answer to `respond-async`: the job, and all of them when the request made several."""
+
+    jobs: list[Job] | None = None
+
+
+class Model(BaseModel):
+    """A model, OpenAI's four keys and ours."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    kind: str
+    model_name: str
+    model_req_key: str
+    resolutions: list[str]
+    counts: list[int]
+    default_count: int
+    regions: list[str]
+
+
+class ModelList(BaseModel):
+    """Every model and alias."""
+
+    object: Literal["list"]
+    data: list[Model]

@@ -1,12 +1,13 @@
 """Stored results. The link is the right to read it: its id cannot be guessed, and browsers send no key for pictures."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api.errors import error_response, error_responses
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
@@ -15,7 +16,7 @@ from worker.db.engine import Row, transaction
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
 def _find(file_id: str) -> "Row[tuple[object, ...]]":
@@ -34,20 +35,29 @@ def _find(file_id: str) -> "Row[tuple[object, ...]]":
 def _span(header: str | None, size: int) -> tuple[int, int] | None:
     """First byte and the one after the last of a single range (RFC 9110 14.2); None = the whole file."""
     match = _RANGE.fullmatch(header.strip()) if header else None
-    if match is None or match.group(0) == "bytes=-":
-        return None
-    first, last = match.groups()
-    if not first:
-        return max(size - int(last), 0), size
-    return int(first), min(int(last) + 1 if last else size, size)
+    first, last = match.groups() if match else ("", "")
+    if first:
+        backwards = bool(last) and int(last) < int(first)
+        return None if backwards else (int(first), min(int(last) + 1 if last else size, size))
+    return (max(size - int(last), 0), size) if last else None
 
 
-@router.api_route("/{file_id}/content", methods=["GET", "HEAD"], summary="Get a stored file")
+_DOCUMENTED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"image/*": {}}, "description": "The bytes."},
+    206: {"content": {"image/*": {}}, "description": "The range asked for."},
+    304: {"description": "What the caller has is still right."},
+    **error_responses(404, 410, 416),
+}
+
+
+@router.head("/{file_id}/content", summary="Ask about a stored file", responses=_DOCUMENTED)
+@router.get("/{file_id}/content", summary="Get a stored file", responses=_DOCUMENTED)
 async def get_file(
     request: Request,
     file_id: str,
     range_header: Annotated[str | None, Header(alias="range")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
+    if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The bytes, with range requests. Files never change, so they may be cached for ever."""
     row = await run_in_threadpool(_find, file_id)
@@ -60,11 +70,15 @@ async def get_file(
         "X-Content-Type-Options": "nosniff",
         "Access-Control-Allow-Origin": "*",
     }
-    if if_none_match and headers["ETag"] in if_none_match:
+    if if_none_match and (headers["ETag"] in if_none_match or if_none_match.strip() == "*"):
         return Response(status_code=304, headers=headers)
-    span = _span(range_header, row.bytes)
+    # A range is defined for GET only, and void when the caller's part is of other bytes.
+    wants_part = request.method == "GET" and if_range in {None, headers["ETag"]}
+    span = _span(range_header, row.bytes) if wants_part else None
     if span is not None and span[0] >= span[1]:
-        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{row.bytes}"})
+        message = f"The file has {row.bytes} bytes; the range {range_header!r} holds none of them."
+        outside = {"Content-Range": f"bytes */{row.bytes}", "Accept-Ranges": "bytes"}
+        return error_response(DreameryError("range_not_satisfiable", message), headers=outside)
     start, end = span or (0, row.bytes)
     headers["Content-Length"] = str(end - start)
     if span is not None:

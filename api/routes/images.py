@@ -6,25 +6,30 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import CallerDep, Preference, PreferenceDep, clean_idempotency_key
-from api.errors import error_response
+from api.deps import CallerDep, Preference, PreferenceDep, clean_idempotency_key, name_job
+from api.errors import error_response, error_responses
 from api.hub import Hub
 from api.intake import Accepted, accept, fingerprint, plan_image_jobs
 from api.render import base_url, failure_of, image_answer, job_object, json_response
-from api.schemas import ImageGenerationRequest
+from api.schemas import AcceptedJob, ImageGenerationRequest, ImagesAnswer
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.db import reports
-from worker.db.engine import transaction
+from worker.db.engine import retry_when_database_away, transaction
 from worker.db.reports import JobView
 
 router = APIRouter(tags=["images"])
 
-# Sent on every error after a job was accepted: SDKs repeat 5xx and 429 by themselves, and a repeat would be paid again.
-_NO_RETRY = {"x-should-retry": "false"}
 
-
-@router.post("/v1/images/generations", summary="Make pictures from text")
+@router.post(
+    "/v1/images/generations",
+    summary="Make pictures from text",
+    responses={
+        200: {"model": ImagesAnswer, "description": "The pictures."},
+        202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
+        **error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
+    },
+)
 async def create_images(
     request: Request,
     body: ImageGenerationRequest,
@@ -37,26 +42,30 @@ async def create_images(
     `Prefer: respond-async` (or `"async": true`) answers 202 with the job at once; `Prefer: wait=N` waits at most N
     seconds. A wait that runs out answers 504 with `X-Job-Id`; the job goes on.
     """
-    if body.run_async:
-        preference = Preference(respond_async=True, wait_seconds=0.0, applied=preference.applied)
+    preference = preference.with_async(wanted=body.run_async)
+    key = clean_idempotency_key(idempotency_key)
     planned, n = plan_image_jobs(body, caller)
     hub: Hub = request.app.state.hub
-    key = clean_idempotency_key(idempotency_key)
     # Watched before the rows exist, so that no end can fall between the commit and the wait.
     with hub.watching([job.id for job in planned]) as watches:
         accepted = await accept(planned, n, caller=caller, key=key, print_=fingerprint("/v1/images/generations", body))
+        name_job(request, public_id("job", accepted.job_ids[0]), accepted=True)
         if not accepted.replayed:
-            if preference.wait_seconds > 0:
-                await hub.wait_final(watches, preference.wait_seconds)
-            return await _answer(request, accepted, body, preference)
-    with hub.watching(accepted.job_ids) as watches:
-        for view in await run_in_threadpool(_views, accepted.job_ids):
-            next(w for w in watches if w.job_id == view.job.id).tell(view.job.state, view.job.event_seq)
-        if preference.wait_seconds > 0:
             await hub.wait_final(watches, preference.wait_seconds)
+    if accepted.replayed:
+        await _wait_known(hub, accepted.job_ids, preference.wait_seconds)
     return await _answer(request, accepted, body, preference)
 
 
+async def _wait_known(hub: Hub, job_ids: list[UUID], seconds: float) -> None:
+    """Wait for jobs of an earlier request, which may have ended long ago."""
+    with hub.watching(job_ids) as watches:
+        for watch, view in zip(watches, await run_in_threadpool(_views, job_ids), strict=True):
+            watch.tell(view.job.state, view.job.event_seq)
+        await hub.wait_final(watches, seconds)
+
+
+@retry_when_database_away
 def _views(job_ids: list[UUID]) -> list[JobView]:
     with transaction() as tx:
         return reports.group_views(tx, job_ids)
@@ -67,29 +76,38 @@ async def _answer(
 ) -> Response:
     views = await run_in_threadpool(_views, accepted.job_ids)
     base = base_url(request)
-    job_id = public_id("job", accepted.job_ids[0])
-    headers = {"X-Job-Id": job_id, "Vary": "Prefer"}
-    if preference.applied:
-        headers["Preference-Applied"] = preference.applied
-    if accepted.replayed:
-        headers["Idempotency-Replayed"] = "true"
-    unfinished = [view for view in views if view.job.finished_at is None]
-    if unfinished or (preference.respond_async and preference.wait_seconds == 0):
-        if preference.respond_async:
-            return _job_answer(views, base, headers)
-        message = (
-            f"The generation did not finish in time; it goes on. Get the result from {base}/v1/jobs/{job_id} and do "
-            "not repeat the request."
-        )
-        return error_response(DreameryError("generation_timeout", message), headers={**headers, **_NO_RETRY})
+    unfinished = any(view.job.finished_at is None for view in views)
+    deferred = preference.respond_async and (unfinished or preference.wait_seconds == 0)
+    headers = _headers(accepted, preference.applied(deferred=deferred))
+    if deferred:
+        return _job_answer(views, base, headers)
+    if unfinished:
+        return error_response(_out_of_time(views, base), headers=headers)
     stored = sum(len(view.files) for view in views)
     if stored == 0:
         error, status = failure_of(views)
-        return error_response(error, headers={**headers, **_NO_RETRY}, status=status)
+        return error_response(error, headers=headers, status=status)
     if stored < accepted.n:
         headers["X-Partial-Results"] = f"{stored}/{accepted.n}"
     answer = await run_in_threadpool(image_answer, views, n=accepted.n, response_format=body.response_format, base=base)
     return json_response(answer, headers=headers)
+
+
+def _headers(accepted: Accepted, applied: str | None) -> dict[str, str]:
+    headers = {"Vary": "Prefer"}
+    if applied:
+        headers["Preference-Applied"] = applied
+    if accepted.replayed:
+        headers["Idempotency-Replayed"] = "true"
+    return headers
+
+
+def _out_of_time(views: list[JobView], base: str) -> DreameryError:
+    where = " and ".join(f"{base}/v1/jobs/{public_id('job', view.job.id)}" for view in views)
+    message = (
+        f"The generation did not finish in time; it goes on. Get the result from {where} and do not repeat the request."
+    )
+    return DreameryError("generation_timeout", message)
 
 
 def _job_answer(views: list[JobView], base: str, headers: dict[str, str]) -> Response:

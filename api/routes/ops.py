@@ -3,6 +3,7 @@
 from fastapi import APIRouter, Response
 from starlette.concurrency import run_in_threadpool
 
+from api.errors import error_responses
 from api.render import json_response
 from worker.bus.events import redis_answers
 from worker.db import reports
@@ -11,13 +12,13 @@ from worker.db.engine import DATABASE_ERRORS, transaction
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/healthz", summary="Is the process alive?")
+@router.get("/healthz", summary="Is the process alive?", responses=error_responses())
 async def healthz() -> Response:
     """200 as long as the process answers."""
     return json_response({"status": "ok"})
 
 
-@router.get("/ping", summary="Seed's ping")
+@router.get("/ping", summary="Seed's ping", responses=error_responses())
 async def ping() -> Response:
     """`pong`."""
     return Response("pong", media_type="text/plain")
@@ -32,7 +33,7 @@ def _ready() -> dict[str, bool]:
     return {"database": database, "redis": redis_answers()}
 
 
-@router.get("/readyz", summary="Can it work?")
+@router.get("/readyz", summary="Can it work?", responses=error_responses())
 async def readyz() -> Response:
     """200 when database and Redis answer, else 503; the body says which."""
     checks = await run_in_threadpool(_ready)

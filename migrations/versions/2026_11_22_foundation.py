@@ -34,6 +34,7 @@ def upgrade() -> None:
     sa.Column('next_submit_at', sa.DateTime(timezone=True), server_default=sa.text('now()'), nullable=False),
     sa.Column('last_submit_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('poll_due_at', sa.DateTime(timezone=True), nullable=True),
+    sa.Column('polled_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('cluster', postgresql.JSONB(astext_type=sa.Text()), nullable=True),
     sa.Column('cluster_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('credits', sa.Integer(), nullable=True),

@@ -17,6 +17,7 @@ from worker.core.settings import Settings, get_settings
 
 _VERSION = "v1"
 _NONCE_BYTES = 12
+_TAG_BYTES = 16
 
 
 class SecretUnreadableError(Exception):
@@ -44,8 +45,14 @@ def open_secret(sealed: str, *, context: str, settings: Settings | None = None) 
     version, _, body = sealed.partition(":")
     if version != _VERSION:
         raise SecretUnreadableError("unknown ciphertext version")
-    raw = base64.b64decode(body)
-    for key in _keys(settings or get_settings()):
+    keys = _keys(settings or get_settings())
+    try:
+        raw = base64.b64decode(body, validate=True)
+    except ValueError:
+        raise SecretUnreadableError("not a ciphertext of ours") from None
+    if len(raw) < _NONCE_BYTES + _TAG_BYTES:
+        raise SecretUnreadableError("the ciphertext is cut short")
+    for key in keys:
         try:
             return AESGCM(key).decrypt(raw[:_NONCE_BYTES], raw[_NONCE_BYTES:], context.encode()).decode()
         except InvalidTag:

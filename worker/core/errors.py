@@ -72,6 +72,7 @@ ERRORS: dict[str, ErrorKind] = {
         _ask("method_not_allowed", 405, "This URL does not take that method."),
         _ask("request_too_large", 413, "The body is too large."),
         _ask("unsupported_media_type", 415, "The body must be application/json."),
+        _ask("range_not_satisfiable", 416, "The file has no byte in that range."),
         _ask("idempotency_key_reuse", 422, "This Idempotency-Key was used with another body."),
         # before acceptance
         _row("queue_full", 429, _RATE, Fault.PLATFORM, "Too many open jobs. Try again later.", Reaction.GIVE_UP),

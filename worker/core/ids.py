@@ -1,8 +1,11 @@
 """Identifiers: time-ordered UUIDs inside, prefixed hex strings outside (`job_...`, `file_...`)."""
 
 import os
+import re
 import time
 import uuid
+
+_HEX = re.compile(r"[0-9a-f]{32}")
 
 
 def new_id() -> uuid.UUID:
@@ -20,11 +23,6 @@ def public_id(prefix: str, value: uuid.UUID) -> str:
 
 
 def parse_public_id(prefix: str, text: str) -> uuid.UUID | None:
-    """The UUID behind a public id; None when it is not one."""
+    """The UUID behind a public id; None when it is not one, or another spelling of one."""
     head, _, tail = text.partition("_")
-    if head != prefix or len(tail) != 32:
-        return None
-    try:
-        return uuid.UUID(hex=tail)
-    except ValueError:
-        return None
+    return uuid.UUID(hex=tail) if head == prefix and _HEX.fullmatch(tail) else None

@@ -184,16 +184,20 @@ def store_credits(tx: Transaction, account_id: UUID, credits_left: int) -> None:
     )
 
 
-def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> None:
-    """Make the account due for polling within `seconds`, not later than it already is."""
-    tx.run(
+def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
+    """Make the account due for polling within `seconds`, not later than it already is; True when it is due now.
+
+    Never sooner than one interval after its last poll (I6).
+    """
+    row = tx.first(
         text(
-            """UPDATE accounts
-               SET poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :seconds))
-               WHERE id = :id"""
+            """UPDATE accounts SET poll_due_at = least(poll_due_at, greatest(
+                   clock_timestamp() + make_interval(secs => :seconds), polled_at + make_interval(secs => :interval)))
+               WHERE id = :id RETURNING poll_due_at <= clock_timestamp() AS due"""
         ),
-        {"id": account_id, "seconds": max(seconds, 0.0)},
+        {"id": account_id, "seconds": max(seconds, 0.0), "interval": get_settings().poll_min_seconds},
     )
+    return row is not None and bool(row.due)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +224,8 @@ class OpenJob:
 # age of the youngest running job, +-10 %, so that a ten-minute video is not asked for every second.
 _CLAIM_POLL = text(
     """/* claim_poll */
-    UPDATE accounts SET poll_due_at = clock_timestamp() + make_interval(secs => :jitter * greatest(:least, least(:most,
+    UPDATE accounts SET polled_at = clock_timestamp(),
+        poll_due_at = clock_timestamp() + make_interval(secs => :jitter * greatest(:least, least(:most,
         coalesce((SELECT 0.05 * extract(epoch FROM clock_timestamp() - max(submitted_at)) FROM jobs
                   WHERE account_id = :id AND holds_slot AND state <> 'submitting'), 0))))
     WHERE id = :id AND poll_due_at <= clock_timestamp()

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, TextClause, create_engine
 from sqlalchemy import Row as Row  # rows travel to steps and api, which must not import sqlalchemy
 from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from worker.core.log import get_logger
@@ -21,6 +22,8 @@ log = get_logger("db")
 
 # What a reader outside this room may meet when Postgres goes away.
 DATABASE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError,)
+# Of these, the ones that say nothing about the statement: Postgres is away, restarting or too busy.
+AWAY_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
 
 # A restart of Postgres takes seconds; a step or a request rather waits than fails on it.
 GUARDED_RETRY_SECONDS = 15

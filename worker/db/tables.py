@@ -79,6 +79,7 @@ accounts = Table(
     _moment("next_submit_at", nullable=False, default=True),
     _moment("last_submit_at"),
     _moment("poll_due_at"),
+    _moment("polled_at"),
     Column("cluster", JSONB),
     _moment("cluster_at"),
     Column("credits", Integer),

@@ -30,6 +30,7 @@ _FIRST_BACKOFF = 0.2
 _LAST_BACKOFF = 5.0
 _HEALTHY_AFTER = 10.0
 _WATCH_INTERVAL = 0.05
+_HOPELESS_FAILURES = 4
 _PR_SET_PDEATHSIG = 1
 
 # Resolved here and not between fork and exec, where looking up a library could meet a lock held by another thread.
@@ -164,6 +165,11 @@ class Child:
     def exit_code(self) -> int | None:
         """How the present process ended; None while it runs. Negative = the signal that killed it."""
         return None if self._process is None else self._process.poll()
+
+    @property
+    def keeps_failing(self) -> bool:
+        """Whether it died soon after each of its last few starts; more restarts are unlikely to help."""
+        return self._failures >= _HOPELESS_FAILURES
 
     def kill9(self) -> None:
         """Kill the present process as a crash would. The keeper starts another one."""

@@ -163,6 +163,12 @@ class Platform:
             self.stop()
             raise
 
+    def check(self) -> None:
+        """Raise when a child dies again and again, for callers that would otherwise wait for its work for ever."""
+        for child in list(self.children.values()):
+            if child.keeps_failing:
+                raise StartError(f"{child.name} ends again and again.{_quote(child)}")
+
     def ask_to_stop(self) -> None:
         """Make `wait`, or a `start` under way, return soon. Safe in a signal handler; a second call hurries `stop`."""
         if self._stop_asked.is_set():

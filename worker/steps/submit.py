@@ -115,7 +115,9 @@ def _accepted(claim: jobs.Claim, submitted: Submitted) -> None:
         if row is None:
             log.info("submit_overtaken", job_id=str(claim.id))
             return
-        accounts.poll_soon(tx, claim.account.id, seconds=get_settings().poll_min_seconds)
+        # Asked at once when the account was idle: upstream's checks of the text refuse within the first moments.
+        if accounts.poll_soon(tx, claim.account.id):
+            tx.on_commit(partial(queue.nudge_poll, claim.account.id))
         tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
 
 

@@ -1,0 +1,136 @@
+"""What the bench measures: delays from the sandbox's own clock, CPU and memory of our processes from the kernel."""
+
+import asyncio
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import httpx2
+import psutil
+
+from worker.local.supervisor import Platform
+
+# Each client keeps to few connections: async HTTP clients get slow with hundreds on one pool.
+CONNECTIONS_PER_CLIENT = 50
+_LONG = 600.0
+
+
+@dataclass
+class Row:
+    """One scenario's figures. Delays in seconds; CPU and memory of everything but sandbox and load generator."""
+
+    scenario: str
+    jobs: int
+    failed: int
+    wall_seconds: float
+    jobs_per_second: float
+    delay_p50: float | None
+    delay_p99: float | None
+    latency_p50: float
+    upstream_calls_per_job: float
+    downloads_per_job: float
+    cpu_ms_per_job: float
+    rss_mb: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def _family(platform: Platform) -> dict[str, list[psutil.Process]]:
+    found: dict[str, list[psutil.Process]] = {}
+    for name, child in platform.children.items():
+        root = psutil.Process(child.pid)
+        found[name] = [root, *root.children(recursive=True)]
+    return found
+
+
+def usage(platform: Platform) -> tuple[dict[str, float], dict[str, float]]:
+    """CPU seconds so far and RSS in MB, per child of the platform (its own children included)."""
+    cpu: dict[str, float] = {}
+    rss: dict[str, float] = {}
+    for name, processes in _family(platform).items():
+        for process in processes:
+            try:
+                times, memory = process.cpu_times(), process.memory_full_info().uss
+            except psutil.Error:
+                continue
+            cpu[name] = cpu.get(name, 0.0) + times.user + times.system
+            rss[name] = rss.get(name, 0.0) + memory / 1e6
+    return cpu, rss
+
+
+@dataclass
+class Call:
+    """One blocking request as the caller saw it."""
+
+    prompt: str
+    sent: float
+    answered: float
+    status: int
+
+
+async def call_all(platform: Platform, prompts: list[tuple[str, str]], *, concurrency: int) -> list[Call]:
+    """Send every (token, prompt) as a blocking request, `concurrency` at a time; each caller goes on when answered."""
+    todo = iter(prompts)
+    clients = [
+        httpx2.AsyncClient(
+            timeout=_LONG, limits=httpx2.Limits(max_connections=CONNECTIONS_PER_CLIENT), base_url=platform.url
+        )
+        for _ in range(-(-concurrency // CONNECTIONS_PER_CLIENT))
+    ]
+    calls: list[Call] = []
+
+    async def caller(client: httpx2.AsyncClient) -> None:
+        for token, prompt in todo:
+            body = {"prompt": prompt, "n": 1, "resolution": "1k"}
+            sent = time.time()
+            answer = await client.post(
+                "/v1/images/generations", json=body, headers={"Authorization": f"Bearer {token}"}
+            )
+            calls.append(Call(prompt=prompt, sent=sent, answered=time.time(), status=answer.status_code))
+
+    await asyncio.gather(*(caller(clients[i % len(clients)]) for i in range(concurrency)))
+    for client in clients:
+        await client.aclose()
+    return calls
+
+
+def run_scenario(
+    platform: Platform, scenario: str, prompts: list[tuple[str, str]], *, concurrency: int
+) -> Row:
+    """Run one scenario on a running platform and read every figure of it."""
+    httpx2.post(f"{platform.sandbox_url}/_reset")
+    before, _ = usage(platform)
+    started = time.time()
+    calls = asyncio.run(call_all(platform, prompts, concurrency=concurrency))
+    wall = time.time() - started
+    after, rss = usage(platform)
+    ledger = httpx2.get(f"{platform.sandbox_url}/_ledger", timeout=60).json()
+    finished = {submit["prompt"]: submit["finish_at"] for submit in ledger["submits"] if submit["accepted"]}
+    good = [call for call in calls if call.status == 200]
+    delays = [call.answered - finished[call.prompt] for call in good]
+    ours = [name for name in after if name != "sandbox"]
+    upstream = sum(count for path, count in ledger["calls"].items() if path.startswith(("/mweb", "/commerce", "/lv")))
+    return Row(
+        scenario=scenario,
+        jobs=len(calls),
+        failed=len(calls) - len(good),
+        wall_seconds=round(wall, 2),
+        jobs_per_second=round(len(calls) / wall, 1),
+        delay_p50=_quantile(delays, 0.5),
+        delay_p99=_quantile(delays, 0.99),
+        latency_p50=round(statistics.median(call.answered - call.sent for call in calls), 3),
+        upstream_calls_per_job=round(upstream / len(calls), 2),
+        downloads_per_job=round(ledger["calls"].get("/_media", 0) / len(calls), 2),
+        cpu_ms_per_job=round(1000 * sum(after[name] - before.get(name, 0.0) for name in ours) / len(calls), 1),
+        rss_mb=round(sum(rss[name] for name in ours), 0),
+    )
+
+
+def _quantile(values: list[float], share: float) -> float | None:
+    if not values:
+        return None
+    ordered = sorted(values)
+    return round(ordered[min(int(len(ordered) * share), len(ordered) - 1)], 3)

@@ -1,0 +1,76 @@
+"""Rows for tests: plain functions, defaults valid and boring."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import text
+
+from api.deps import token_hash
+from worker.core.crypto import seal_secret
+from worker.core.tokens import SessionToken
+from worker.db import accounts, jobs
+from worker.db.accounts import PresentedToken
+from worker.db.engine import Transaction
+from worker.db.jobs import NewJob
+
+MODEL = "jimeng-4.0"
+SIDE = 64
+
+
+def make_account(
+    tx: Transaction,
+    *,
+    session: str | None = None,
+    region: str = "sandbox",
+    pool: bool = False,
+    max_images: int | None = None,
+    submits_per_minute: float | None = None,
+) -> UUID:
+    """An upstream account; its session id says how the sandbox treats it."""
+    token = SessionToken(session=session or f"plain{uuid4().hex}", region=region)
+    digest = token_hash(token)
+    account_id = accounts.add_account(
+        tx,
+        PresentedToken(
+            lookup_hash=digest,
+            region=region,
+            label=f"session-{digest[:8]}",
+            secret=seal_secret(token.session, context=accounts.secret_context(digest)),
+        ),
+        pool=pool,
+    )
+    tx.run(
+        text("UPDATE accounts SET max_images = :slots, submits_per_minute = :pace WHERE id = :id"),
+        {"id": account_id, "slots": max_images, "pace": submits_per_minute},
+    )
+    return account_id
+
+
+def new_job(account_ids: list[UUID], *, prompt: str = "a boat", count: int = 1, **changes: Any) -> NewJob:
+    """A job that intake would make, but for a tiny picture."""
+    order = {
+        "prompt": prompt,
+        "width": SIDE,
+        "height": SIDE,
+        "ratio": "1:1",
+        "resolution": "1k",
+        "count": count,
+        "seed": 7,
+        "negative_prompt": "",
+        "sample_strength": 0.5,
+    }
+    values: dict[str, Any] = {
+        "owner": "tokens:test",
+        "kind": "image",
+        "model": MODEL,
+        "params": {"order": order, "n": count, "asked_model": MODEL},
+        "account_ids": account_ids,
+    }
+    return NewJob(**{**values, **changes})
+
+
+def make_job(tx: Transaction, account_ids: list[UUID], **changes: Any) -> UUID:
+    """An accepted job, queued."""
+    job = new_job(account_ids, **changes)
+    jobs.accept(tx, [job])
+    return job.id
