@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -10,7 +11,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from api.client import Client, ClientError, Json, follow, mean_progress, save_results, started_jobs
 
@@ -80,6 +82,10 @@ def _stop_on_signals(stop: Any, *, die_with_parent: bool) -> None:
 
 
 def _print_addresses(platform: Any) -> None:
+    from worker.core.settings import get_settings
+
+    elsewhere = platform.data_dir != get_settings().data_dir.resolve()
+    remark = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if elsewhere else ""
     flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: the admin key)"
     print(
         f"""
@@ -88,7 +94,7 @@ Dreamery is up.
   API        {platform.url}  (docs: {platform.url}/docs){flower}
   Admin key  {platform.admin_key}
   Sandbox    the key {SANDBOX_KEY} makes test pictures, no account needed
-  Data       {platform.data_dir}  (logs: {platform.logs_dir})
+  Data       {platform.data_dir}  (logs: {platform.logs_dir}){remark}
 
 Try it in another terminal:
 
@@ -137,7 +143,7 @@ def doctor(
         print(json.dumps({"data": listed}, indent=2)) if as_json else print_settings(listed)
         return
     findings = examine()
-    print(json.dumps({"data": [vars(f) for f in findings]}, indent=2)) if as_json else print_report(findings)
+    print(json.dumps({"data": [asdict(finding) for finding in findings]}, indent=2)) if as_json else print_report(findings)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
@@ -214,11 +220,12 @@ def jobs_list(
     if as_json:
         print(json.dumps({"data": found}, indent=2))
         return
-    table = Table("id", "status", "model", "progress", "prompt", box=None)
+    whole = [Column(name, no_wrap=True, overflow="fold") for name in ("id", "status", "model", "progress")]
+    table = Table(*whole, Column("prompt", no_wrap=True), box=None, pad_edge=False)
     for job in found:
-        prompt = str((job.get("input") or {}).get("prompt") or "")
+        prompt = Text(str((job.get("input") or {}).get("prompt") or "").replace("\n", " "))
         fault = (job.get("error") or {}).get("code")
-        table.add_row(job["id"], fault or job["status"], job["model"], f"{job.get('progress') or 0:.0f} %", prompt[:60])
+        table.add_row(job["id"], fault or job["status"], job["model"], f"{job.get('progress') or 0:.0f} %", prompt)
     Console().print(table if found else "No jobs.")
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
-from worker.local.supervisor import ROOT, running_platform
+from worker.local.supervisor import running_platform
 
 LEAST_FREE_BYTES = 1_000_000_000
 MOST_CLOCK_DIFFERENCE = 5.0
@@ -49,24 +49,11 @@ def adopt_running_platform() -> None:
 
 def upgrade_schema() -> str:
     """Upgrade the database of the settings; returns the revision it is at."""
-    from alembic import command
-    from alembic.config import Config
-    from sqlalchemy.exc import SQLAlchemyError
+    from worker.local.schema import upgrade_schema
 
     if not get_settings().database_url:
         raise StartError(f"There is no database to upgrade. {_NO_DATABASE}")
-    try:
-        command.upgrade(Config(ROOT / "alembic.ini"), "head")
-    except SQLAlchemyError as error:
-        raise StartError(f"The schema could not be upgraded: {_first_line(error)}") from error
-    return _newest_revision()
-
-
-def _newest_revision() -> str:
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
-
-    return ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_current_head() or ""
+    return upgrade_schema()
 
 
 def examine() -> list[Finding]:
@@ -95,10 +82,9 @@ def _check_settings() -> list[Finding]:
 
 
 def _check_database() -> list[Finding]:
-    from sqlalchemy.exc import OperationalError, ProgrammingError
-
     from worker.db.engine import transaction
     from worker.db.reports import database_check
+    from worker.local.schema import newest_revision
 
     if not get_settings().database_url:
         return [Finding("database", ok=False, detail="none set, none running here", hint=_NO_DATABASE)]
@@ -106,14 +92,15 @@ def _check_database() -> list[Finding]:
     try:
         with transaction() as tx:
             told = database_check(tx)
-    except OperationalError as error:
+    except Exception as error:  # noqa: BLE001 - the drivers' exceptions belong to the database room
+        reason = _first_line(error)
+        if "alembic_version" in reason:
+            return [Finding("schema", ok=False, detail="the database is empty", hint="Run `dreamery migrate`.")]
         hint = "Check DREAMERY_DATABASE_URL, and that the server runs and lets this machine in."
-        return [Finding("database", ok=False, detail=_first_line(error), hint=hint)]
-    except ProgrammingError:
-        return [Finding("schema", ok=False, detail="empty database", hint="Run `dreamery migrate`.")]
+        return [Finding("database", ok=False, detail=reason, hint=hint)]
     return [
         Finding("database", ok=True, detail=f"Postgres {told['version']}"),
-        _schema_finding(str(told["revision"]), _newest_revision()),
+        _schema_finding(str(told["revision"]), newest_revision()),
         _clock_finding(told["clock"], (before + time.time()) / 2),
         _accounts_finding(told["accounts"]),
     ]

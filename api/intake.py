@@ -242,6 +242,6 @@ def _nudge_all(tx: Transaction, planned: list[NewJob], account_ids: list[UUID]) 
 def _nudge(job_id: UUID, account_ids: list[UUID]) -> None:
     # With one account there is nothing to choose, so the worker need not look for the best.
     if len(account_ids) == 1:
-        queue.nudge_submit(account_id=account_ids[0])
+        queue.nudge_submit_soon(account_ids[0])
     else:
         queue.nudge_submit(job_id=job_id)

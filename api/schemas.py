@@ -23,7 +23,7 @@ def _storable(value: str) -> str:
 
 # Text that Postgres can store and JSON can carry.
 Text = Annotated[str, AfterValidator(_storable)]
-_Filled = Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)]
+_Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
 
 
 class ImageGenerationRequest(BaseModel):

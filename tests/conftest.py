@@ -8,8 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.platform import migrate, running_postgres, running_redis
+from tests.platform import migrate, running_postgres, running_redis, start_platform
 from worker.local.embedded import EmbeddedPostgres
+from worker.local.supervisor import Platform, PlatformOptions
 
 _TEMPLATE = "migrated_template"
 _numbers = itertools.count(1)
@@ -83,3 +84,25 @@ def database_url(postgres: EmbeddedPostgres, _migrated_template: str) -> Iterato
     postgres.ensure_database(name, template=_migrated_template)
     yield postgres.url(name)
     _drop(postgres, [name])
+
+
+@pytest.fixture(scope="session")
+def api_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform as `dreamery up` starts it, with a quick sandbox: two slots per account, no wait between submits."""
+    env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_POLL_MIN_SECONDS": "0.2"}
+    with start_platform(tmp_path_factory.mktemp("api"), extra_env=env, sandbox_seconds=0.2) as platform:
+        yield platform
+
+
+@pytest.fixture(scope="session")
+def wide_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform whose upstream hosts are all at the sandbox, so real regions work; 200 slots per account."""
+    env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "200"}
+    folder = tmp_path_factory.mktemp("wide")
+    options = PlatformOptions(
+        data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env
+    )
+    platform = Platform(options)
+    env["DREAMERY_UPSTREAM_ORIGIN"] = platform.sandbox_url  # known now, read at start
+    with platform:
+        yield platform

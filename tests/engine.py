@@ -183,7 +183,7 @@ class Engine:
         )
         self.sql(
             """UPDATE accounts SET next_submit_at = now() - interval '1 second',
-                   poll_due_at = least(poll_due_at, now() - interval '1 second')"""
+                   poll_due_at = CASE WHEN poll_due_at IS NOT NULL THEN now() - interval '1 second' END"""
         )
         if "polled_at" in tables.accounts.c:
             self.sql("UPDATE accounts SET polled_at = now() - interval '1 hour'")

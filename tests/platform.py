@@ -40,7 +40,7 @@ def start_platform(tmp_path: Path, **options: Any) -> Platform:
     return platform
 
 
-def eventually(check: Callable[[], object], *, within: float = 20, what: str = "the expected state") -> None:
+def eventually(check: Callable[[], object], *, within: float = 60, what: str = "the expected state") -> None:
     """Wait until `check` returns something true; fail with `what` otherwise."""
     deadline = time.monotonic() + within
     pause = threading.Event()

@@ -10,6 +10,7 @@ import ipaddress
 import socket
 import ssl
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from worker.core.settings import get_settings
 MAX_REDIRECTS = 3
 _SPOOL_BYTES = 8 * 1024 * 1024
 _SOCKET_TIMEOUT_SECONDS = 10.0
+POST_DEADLINE_SECONDS = 20.0
+_WRITE_PIECE = 65_536
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class FetchError(Exception):
@@ -50,6 +54,17 @@ def _allowed_privately(host: str, port: int) -> bool:
     return host.lower() in allowed or f"{host.lower()}:{port}" in allowed
 
 
+def _is_public(address: str) -> bool:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        # IPv6 forms that a gateway on the way may turn into the IPv4 address they carry.
+        carried = ip.ipv4_mapped or ip.sixtofour
+        if ip in _NAT64:
+            carried = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
+        ip = carried or ip
+    return ip.is_global and not ip.is_multicast
+
+
 def checked_addresses(host: str, port: int) -> list[str]:
     """The addresses of a host that may be reached. Raises FetchError when it has none or any is a private one."""
     try:
@@ -58,11 +73,53 @@ def checked_addresses(host: str, port: int) -> list[str]:
         raise FetchError(f"host {host!r} cannot be resolved") from error
     if not _allowed_privately(host, port):
         for address in found:
-            ip = ipaddress.ip_address(address.partition("%")[0])
-            mapped = getattr(ip, "ipv4_mapped", None)
-            if not (mapped or ip).is_global or ip.is_multicast:
+            if not _is_public(address):
                 raise FetchError(f"host {host!r} is at a private address, which is not allowed", final=True)
     return sorted(found)
+
+
+class _Deadline(threading.local):
+    """When the fetch of this thread must be over: a peer that drips bytes meets no timeout of a single read."""
+
+    until = 0.0
+
+    def start(self, seconds: float) -> None:
+        self.until = time.monotonic() + seconds
+
+    def left(self, late: type[httpcore.TimeoutException]) -> float:
+        left = self.until - time.monotonic()
+        if left <= 0:
+            raise late("total deadline")
+        return left
+
+
+_deadline = _Deadline()
+
+
+class _DeadlineStream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self._inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left = _deadline.left(httpcore.ReadTimeout)
+        return self._inner.read(max_bytes, min(left, timeout or left))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _WRITE_PIECE):
+            left = _deadline.left(httpcore.WriteTimeout)
+            self._inner.write(buffer[start : start + _WRITE_PIECE], min(left, timeout or left))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = _deadline.left(httpcore.ConnectTimeout)
+        return _DeadlineStream(self._inner.start_tls(ssl_context, server_hostname, min(left, timeout or left)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
@@ -84,9 +141,13 @@ class _CheckedBackend(httpcore.NetworkBackend):
         except FetchError as error:
             raise _RefusedError(error) from error
         for number, address in enumerate(addresses, start=1):
+            left = _deadline.left(httpcore.ConnectTimeout)
             try:
-                return self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except httpcore.NetworkError:
+                stream = self._inner.connect_tcp(
+                    address, port, min(left, timeout or left), local_address, socket_options
+                )
+                return _DeadlineStream(stream)
+            except (httpcore.NetworkError, httpcore.ConnectTimeout):
                 if number == len(addresses):
                     raise
         raise httpcore.ConnectError(f"no address for {host}")
@@ -158,32 +219,41 @@ def _client() -> httpx.Client:
 
 
 def _check_url(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts, parsed = urlsplit(url), httpx.URL(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise FetchError("the address cannot be read", final=True) from error
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not parsed.host:
         raise FetchError("the address must be http:// or https:// with a host", final=True)
 
 
-def _read_body(response: httpx.Response, *, max_bytes: int, until: float) -> Downloaded:
+def _read_body(response: httpx.Response, *, max_bytes: int) -> Downloaded:
     content = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
+    try:
+        size, digest = _copy_body(response, content, max_bytes)
+    except BaseException:
+        content.close()
+        raise
+    return Downloaded(content=content, size=size, sha256=digest)
+
+
+def _copy_body(response: httpx.Response, content: IO[bytes], max_bytes: int) -> tuple[int, str]:
+    """Size and SHA-256 of what was copied. A body shorter than announced is a protocol error of httpcore's."""
     digest, size = hashlib.sha256(), 0
     for chunk in response.iter_bytes():
         size += len(chunk)
         if size > max_bytes:
             raise FetchError(f"the file is larger than {max_bytes} bytes", final=True)
-        if time.monotonic() > until:
-            raise FetchError("the download took too long")
+        _deadline.left(httpcore.ReadTimeout)
         digest.update(chunk)
         content.write(chunk)
-    expected = response.headers.get("content-length")
-    if expected and "content-encoding" not in response.headers and int(expected) != size:
-        raise FetchError("the download was cut short")
     content.seek(0)
-    return Downloaded(content=content, size=size, sha256=digest.hexdigest())
+    return size, digest.hexdigest()
 
 
 def download(url: str, *, max_bytes: int, deadline_seconds: float) -> Downloaded:
-    """Fetch a body over GET. Raises FetchError."""
-    until = time.monotonic() + deadline_seconds
+    """Fetch a body over GET; the deadline holds for names, redirects, headers and body together. Raises FetchError."""
+    _deadline.start(deadline_seconds)
     for _ in range(MAX_REDIRECTS + 1):
         _check_url(url)
         try:
@@ -193,7 +263,7 @@ def download(url: str, *, max_bytes: int, deadline_seconds: float) -> Downloaded
                     continue
                 if response.status_code != 200:
                     raise FetchError(f"HTTP status {response.status_code}", status=response.status_code)
-                return _read_body(response, max_bytes=max_bytes, until=until)
+                return _read_body(response, max_bytes=max_bytes)
         except _RefusedError as refused:
             raise refused.cause from None
         except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
@@ -203,6 +273,7 @@ def download(url: str, *, max_bytes: int, deadline_seconds: float) -> Downloaded
 
 def post(url: str, *, body: bytes, headers: dict[str, str]) -> int:
     """Send a webhook; the HTTP status of the answer. Redirects are an answer, not followed. Raises FetchError."""
+    _deadline.start(POST_DEADLINE_SECONDS)
     _check_url(url)
     try:
         with _client().stream("POST", url, content=body, headers=headers) as response:

@@ -1,5 +1,6 @@
 """The switchboard: Celery's names for the steps. Each body is one call; what it returns is what Flower shows."""
 
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -7,15 +8,21 @@ import structlog
 from celery import signals
 
 from worker.bus.queue import app
-from worker.core.log import configure_logging
+from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
+from worker.db.engine import AWAY_ERRORS
 from worker.steps import notify as notify_step
 from worker.steps import poll as poll_step
 from worker.steps import save as save_step
 from worker.steps import submit as submit_step
 from worker.steps import tick as tick_step
 from worker.steps import upkeep as upkeep_step
+
+log = get_logger("tasks")
+
+# A step that met a restarting database is put off, not broken: its row is still due. Worth a line, not a traceback.
+_task = partial(app.task, throws=AWAY_ERRORS)
 
 
 @signals.setup_logging.connect
@@ -29,53 +36,59 @@ def _bind(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> N
     structlog.contextvars.bind_contextvars(step=task.name, **(kwargs or {}))
 
 
+@signals.task_failure.connect
+def _put_off(exception: BaseException | None = None, **_: Any) -> None:
+    if isinstance(exception, AWAY_ERRORS):
+        log.warning("step_put_off", reason=type(exception).__name__)
+
+
 def _id(value: str) -> UUID | None:
     return UUID(hex=value) if value else None
 
 
-@app.task(name="dreamery.submit")
+@_task(name="dreamery.submit")
 def submit(job_id: str = "", account_id: str = "") -> str:
     """Submit one job."""
     with watchdog.watch("submit"):
-        return submit_step.submit(job_id=_id(job_id), account_id=_id(account_id))
+        return submit_step.submit_waiting(job_id=_id(job_id), account_id=_id(account_id))
 
 
-@app.task(name="dreamery.poll")
+@_task(name="dreamery.poll")
 def poll(account_id: str) -> str:
     """Poll one account."""
     with watchdog.watch("poll"):
         return poll_step.poll(account_id=UUID(hex=account_id))
 
 
-@app.task(name="dreamery.save")
-def save(job_id: str) -> str:
-    """Save the results of one job."""
+@_task(name="dreamery.save")
+def save(job_ids: str) -> str:
+    """Save the results of a few jobs."""
     with watchdog.watch("save"):
-        return save_step.save(job_id=UUID(hex=job_id))
+        return save_step.save_each(job_ids=[UUID(hex=job_id) for job_id in job_ids.split(",")])
 
 
-@app.task(name="dreamery.notify")
+@_task(name="dreamery.notify")
 def notify(delivery_id: str) -> str:
     """Deliver one webhook."""
     with watchdog.watch("notify"):
         return notify_step.notify(delivery_id=UUID(hex=delivery_id))
 
 
-@app.task(name="dreamery.tick")
+@_task(name="dreamery.tick", send_events=False)
 def tick() -> str:
     """Nudge what is due."""
     with watchdog.watch("tick"):
         return tick_step.tick()
 
 
-@app.task(name="dreamery.sweep")
+@_task(name="dreamery.sweep", send_events=False)
 def sweep() -> str:
     """End what is overdue, mend what a crash left."""
     with watchdog.watch("sweep"):
         return tick_step.sweep()
 
 
-@app.task(name="dreamery.upkeep")
+@_task(name="dreamery.upkeep")
 def upkeep() -> str:
     """Remove what is past its retention."""
     with watchdog.watch("upkeep"):

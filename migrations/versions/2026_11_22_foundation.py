@@ -103,7 +103,6 @@ def upgrade() -> None:
     sa.Column('progress', sa.Integer(), server_default=sa.text('0'), nullable=False),
     sa.Column('queue_position', sa.Integer(), nullable=True),
     sa.Column('forecast_seconds', sa.Integer(), nullable=True),
-    sa.Column('polled_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('absent_since', sa.DateTime(timezone=True), nullable=True),
     sa.Column('ready_items', sa.Integer(), server_default=sa.text('0'), nullable=False),
     sa.Column('stable_polls', sa.Integer(), server_default=sa.text('0'), nullable=False),
@@ -133,7 +132,7 @@ def upgrade() -> None:
     )
     op.create_index('ix_jobs_account_ids', 'jobs', ['account_ids'], unique=False, postgresql_using='gin')
     op.create_index('ix_jobs_deadline', 'jobs', ['deadline_at'], unique=False, postgresql_where=sa.text("state IN ('queued', 'submitting', 'running', 'saving')"))
-    op.create_index('ix_jobs_due', 'jobs', ['due_at'], unique=False, postgresql_where=sa.text("state IN ('queued', 'submitting', 'saving')"))
+    op.create_index('ix_jobs_saving', 'jobs', ['due_at'], unique=False, postgresql_where=sa.text("state = 'saving'"))
     op.create_index('ix_jobs_group_id', 'jobs', ['group_id'], unique=False)
     op.create_index('ix_jobs_open_owner', 'jobs', ['owner'], unique=False, postgresql_where=sa.text("state IN ('queued', 'submitting', 'running', 'saving')"))
     op.create_index('ix_jobs_queue', 'jobs', ['kind', sa.literal_column('priority DESC'), 'id'], unique=False, postgresql_where=sa.text("state = 'queued'"))
@@ -200,7 +199,7 @@ def downgrade() -> None:
     op.drop_index('ix_jobs_queue', table_name='jobs', postgresql_where=sa.text("state = 'queued'"))
     op.drop_index('ix_jobs_open_owner', table_name='jobs', postgresql_where=sa.text("state IN ('queued', 'submitting', 'running', 'saving')"))
     op.drop_index('ix_jobs_group_id', table_name='jobs')
-    op.drop_index('ix_jobs_due', table_name='jobs', postgresql_where=sa.text("state IN ('queued', 'submitting', 'saving')"))
+    op.drop_index('ix_jobs_saving', table_name='jobs', postgresql_where=sa.text("state = 'saving'"))
     op.drop_index('ix_jobs_deadline', table_name='jobs', postgresql_where=sa.text("state IN ('queued', 'submitting', 'running', 'saving')"))
     op.drop_index('ix_jobs_account_ids', table_name='jobs', postgresql_using='gin')
     op.drop_table('jobs')

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from typing import Self
 
 import httpx2
 import redis
@@ -19,7 +20,7 @@ from worker.local.supervisor import Platform
 DECK = {
     "kill a worker": 6,
     "kill all workers": 2,
-    "kill api": 4,
+    "kill api": 3,
     "kill scheduler": 3,
     "kill redis": 3,
     "empty redis": 4,
@@ -50,7 +51,7 @@ class Chaos:
         self._thread = threading.Thread(target=self._run, name="chaos")
         self.failure: Exception | None = None
 
-    def __enter__(self) -> "Chaos":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -73,7 +74,7 @@ class Chaos:
                 self._strike(name)
                 set_faults(self._platform, {**self._dice.choice(FAULTS), "seed": self._dice.randrange(1000)})
             set_faults(self._platform, {})
-        except Exception as failure:  # shown by the test
+        except Exception as failure:  # noqa: BLE001 - shown by the test
             self.failure = failure
 
     def _strike(self, name: str) -> None:
@@ -82,7 +83,7 @@ class Chaos:
         children = self._platform.children
         workers = sorted(child for child in children if child.startswith("worker"))
         blows: dict[str, Callable[[], object]] = {
-            "kill a worker": lambda: children[self._dice.choice(workers)].kill9(),
+            "kill a worker": children[self._dice.choice(workers)].kill9,
             "kill all workers": lambda: [children[worker].kill9() for worker in workers],
             "kill api": children["api"].kill9,
             "kill scheduler": children["scheduler"].kill9,

@@ -6,12 +6,12 @@ A caller repeats a call whose connection broke, or that was refused before a job
 import asyncio
 import random
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import httpx2
 
 Manner = Literal["wait", "async", "twice", "cancel", "once"]
-_PAUSE = 0.25
+_PAUSE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Crowd:
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=2),
         )
 
-    async def __aenter__(self) -> "Crowd":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_error: object) -> None:
@@ -214,7 +214,7 @@ def _storm_order(dice: random.Random, number: int, tokens: list[str], within: fl
     # Each of these strikes once per order, at its first submit.
     script += dice.choices(("", "[[reset:after]]", "[[reset]]", "[[empty:after]]"), weights=(80, 10, 5, 5))[0]
     if dice.random() < 0.01:
-        script += "[[latency:7]]"
+        script += "[[latency:5]]"
     if manner == "cancel":
         # It may have ended before the cancel came.
         ends |= {"cancelled"}

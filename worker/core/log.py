@@ -21,6 +21,17 @@ def _blank_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) ->
     return event
 
 
+class _Terse(logging.Filter):
+    """One line without a traceback for what only says that Redis went away: the tick sends again what was lost."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and str(record.msg).startswith(("Couldn't ack", "Message Error")):
+            record.msg, record.args = record.getMessage().splitlines()[0], None
+            record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.WARNING, "WARNING"
+        return True
+
+
 def configure_logging(settings: Settings) -> None:
     """Set up structlog and route the standard library's loggers through it. Once per process."""
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
@@ -53,10 +64,12 @@ def configure_logging(settings: Settings) -> None:
             ],
         )
     )
+    handler.addFilter(_Terse())
     logging.basicConfig(handlers=[handler], level=level, force=True)
     # These log a line per call, with whole addresses in it.
     for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace", "celery.beat", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:

@@ -1,6 +1,7 @@
 """Upstream accounts: rows, limits, rest, pace and when to poll. Jobs in flight are counted from `jobs`, never stored."""
 
 import json
+import random
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -187,13 +188,16 @@ def store_credits(tx: Transaction, account_id: UUID, credits_left: int) -> None:
 def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
     """Make the account due for polling within `seconds`, not later than it already is; True when it is due now.
 
-    Never sooner than one interval after its last poll (I6).
+    Never sooner than one interval after its last poll (I6). Writes only when that changes something: a busy account's
+    row is locked by every claim.
     """
     row = tx.first(
         text(
-            """UPDATE accounts SET poll_due_at = least(poll_due_at, greatest(
-                   clock_timestamp() + make_interval(secs => :seconds), polled_at + make_interval(secs => :interval)))
-               WHERE id = :id RETURNING poll_due_at <= clock_timestamp() AS due"""
+            """UPDATE accounts SET poll_due_at = greatest(
+                   clock_timestamp() + make_interval(secs => :seconds), polled_at + make_interval(secs => :interval))
+               WHERE id = :id AND coalesce(poll_due_at > greatest(clock_timestamp() + make_interval(secs => :seconds),
+                   polled_at + make_interval(secs => :interval)), true)
+               RETURNING poll_due_at <= clock_timestamp() AS due"""
         ),
         {"id": account_id, "seconds": max(seconds, 0.0), "interval": get_settings().poll_min_seconds},
     )
@@ -234,14 +238,17 @@ _CLAIM_POLL = text(
 
 _OPEN_JOBS = text(
     """/* open_jobs */
-    UPDATE jobs SET polled_at = clock_timestamp() WHERE id IN (
-        SELECT id FROM jobs WHERE account_id = :id AND holds_slot
-          AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
-        ORDER BY polled_at NULLS FIRST, id LIMIT :most FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id, attempt, state, submit_key, ready_items, queue_position, progress, submitted_at,
-        group_id, event_seq, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent, cancel_requested_at IS NOT NULL AS cancel_requested,
-        state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear"""
+    SELECT id, attempt, state, submit_key, ready_items, queue_position, progress, submitted_at,
+        group_id, event_seq, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
+        cancel_requested_at IS NOT NULL AS cancel_requested,
+        state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear
+    FROM jobs WHERE account_id = :id AND holds_slot
+        AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
+    ORDER BY submitted_at NULLS FIRST, id LIMIT 5000"""
 )
+# With more open jobs than one call takes: this share of a call asks for the oldest, which are likeliest to be done; the
+# rest for others by chance, so that jobs that hang at the front starve nobody.
+_OLDEST_SHARE = 0.7
 
 
 def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> bool:
@@ -257,14 +264,18 @@ def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> bool:
 
 
 def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:
-    """The jobs to ask upstream for, those not asked longest first, at most one call's worth.
+    """The jobs to ask upstream for, at most one call's worth.
 
     A submitting job is among them once its call is surely over: asking earlier could take a request still on its way
     for one that was lost.
     """
     settings = get_settings()
-    values = {"id": account_id, "grace": settings.unclear_grace_seconds, "most": settings.poll_batch}
-    return [OpenJob(**row._mapping) for row in tx.all(_OPEN_JOBS, values)]  # noqa: SLF001
+    values = {"id": account_id, "grace": settings.unclear_grace_seconds}
+    found = [OpenJob(**row._mapping) for row in tx.all(_OPEN_JOBS, values)]  # noqa: SLF001
+    if len(found) <= settings.poll_batch:
+        return found
+    oldest = int(settings.poll_batch * _OLDEST_SHARE)
+    return found[:oldest] + random.sample(found[oldest:], settings.poll_batch - oldest)
 
 
 def stop_polling(tx: Transaction, account_id: UUID) -> None:

@@ -10,7 +10,8 @@ from sqlalchemy import text
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 
-# For every account that is ready and has a free slot: as many of its oldest waiting jobs as it has slots. Starting from
+# For every account that is ready: as many of its oldest waiting jobs as it has free slots, but few, for a message that
+# finds more of them takes them along. Starting from
 # the waiting jobs keeps thousands of idle accounts out of the query.
 _TAKE_SUBMITS = text(
     """/* take_submits */
@@ -33,7 +34,7 @@ _TAKE_SUBMITS = text(
             WHERE (r.id = ANY(w.account_ids) OR (r.pool AND w.account_ids = '{}'))
               AND NOT (r.id = ANY(w.avoid_accounts))
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
-            ORDER BY w.priority DESC, w.id LIMIT greatest(r.free, 0)) j
+            ORDER BY w.priority DESC, w.id LIMIT least(greatest(r.free, 0), 4)) j
         LIMIT :limit)
     UPDATE jobs SET nudged_at = clock_timestamp() FROM chosen WHERE jobs.id = chosen.id AND jobs.state = 'queued'
     RETURNING jobs.id"""

@@ -10,6 +10,7 @@ A job holds a slot of its account while `holds_slot`: submitting, running, or ca
 """
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -147,6 +148,7 @@ class Claim:
     attempts_left: bool
     event_seq: int
     group_id: UUID
+    until: float  # `time.monotonic()` at which others may take it for lost
 
 
 # The count stands in a statement of its own, after the one that locked the account: in the locking statement it would
@@ -188,7 +190,7 @@ def claim_next(tx: Transaction, *, account_id: UUID, kind: str = "image") -> Cla
     account = accounts.lock_ready(tx, account_id)
     if account is None:
         return None
-    submit_key = uuid4()
+    submit_key, until = uuid4(), time.monotonic() + settings.lease_seconds
     row = tx.first(
         _CLAIM,
         {
@@ -216,6 +218,7 @@ def claim_next(tx: Transaction, *, account_id: UUID, kind: str = "image") -> Cla
         attempts_left=row.attempts_left,
         event_seq=row.event_seq,
         group_id=row.group_id,
+        until=until,
     )
 
 
@@ -547,11 +550,11 @@ def note_stable(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | No
 
 
 def note_absent(tx: Transaction, *, job_id: UUID, attempt: int) -> float:
-    """(running) upstream answered without it; the seconds since that began."""
+    """(running, or cancelled here) upstream answered without it; the seconds since that began."""
     row = tx.first(
         text(
             """UPDATE jobs SET absent_since = coalesce(absent_since, clock_timestamp())
-               WHERE id = :id AND state = 'running' AND attempt = :attempt
+               WHERE id = :id AND state IN ('running', 'cancelled') AND holds_slot AND attempt = :attempt
                RETURNING extract(epoch FROM clock_timestamp() - absent_since) AS seconds"""
         ),
         {"id": job_id, "attempt": attempt},

@@ -118,7 +118,6 @@ jobs = Table(
     Column("progress", Integer, nullable=False, server_default=text("0")),
     Column("queue_position", Integer),  # upstream's queue
     Column("forecast_seconds", Integer),
-    _moment("polled_at"),
     _moment("absent_since"),
     Column("ready_items", Integer, nullable=False, server_default=text("0")),
     Column("stable_polls", Integer, nullable=False, server_default=text("0")),
@@ -152,7 +151,7 @@ jobs = Table(
     # Names given, so that a slow query's plan says which rule it used.
     Index("ix_jobs_queue", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
-    Index("ix_jobs_due", "due_at", postgresql_where=text("state IN ('queued', 'submitting', 'saving')")),
+    Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
     Index(
         "ix_jobs_deadline",
         "deadline_at",

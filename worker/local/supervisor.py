@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 QUEUES = "fast,bulk,talk,outbox"
 FLOWER_PORT = 5555
 _ANNOUNCEMENT = "running.json"
-_START_PATIENCE = 60.0
+_START_PATIENCE = 120.0
 _STOP_PATIENCE = 10.0
 _SERVERS_STOP_PATIENCE = 15.0
 

@@ -58,9 +58,10 @@ class Reset(Response):
         if transport is None:
             raise ConnectionResetError("this server gives no access to its transport")
         # Lingering for zero seconds turns the close into RST, as a dying middle box would send it.
-        with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
-            twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
+        if not transport.is_closing():  # a client that was killed has hung up first
+            with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
+                twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            transport.abort()
         # Returning before the server knows would make it complain about a missing answer.
         while (await receive())["type"] != "http.disconnect":
             pass

@@ -25,6 +25,8 @@ ABSENT_SECONDS = 300.0
 # Items that stay as they are for this many polls and seconds are all there will be (protocol section 8.3).
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
+# Jobs that finish together share a message, a few each, so that they are still saved side by side.
+SAVES_PER_MESSAGE = 4
 
 
 def poll(*, account_id: UUID) -> str:
@@ -41,10 +43,17 @@ def poll(*, account_id: UUID) -> str:
         log.warning("poll_failed", account=row.label, code=error.code, detail=error.detail)
         return f"poll of {row.label} failed: {error.code}"
     freed = 0
+    finished: list[UUID] = []
     for job in open_jobs:
         watchdog.renew()
-        freed += _settle(row, job, records.get(str(job.submit_key)))
-    for _ in range(freed):
+        freed += _settle(row, job, records.get(str(job.submit_key)), finished)
+        if len(finished) == SAVES_PER_MESSAGE:
+            queue.nudge_save(*finished)
+            finished.clear()
+    if finished:
+        queue.nudge_save(*finished)
+    # Each message takes several jobs, so a few suffice however many slots are free.
+    for _ in range(min(freed, 4)):
         queue.nudge_submit(account_id=account_id)
     return f"asked for {len(open_jobs)} on {row.label}, {freed} left the account"
 
@@ -85,12 +94,11 @@ def _ask(row: AccountRow, keys: list[str]) -> dict[str, Record]:
 
 
 @retry_when_database_away
-def _settle(account: AccountRow, job: OpenJob, record: Record | None) -> int:
+def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: list[UUID]) -> int:
     """Carry one answer into the rows; 1 when the job has left the account's slots, else 0."""
     with transaction() as tx:
         if job.state == "cancelled":
-            gone = record is None or record.state in {RecordState.DONE, RecordState.FAILED}
-            return int(gone and jobs.release_slot(tx, job.id))
+            return int(_is_over(tx, job, record) and jobs.release_slot(tx, job.id))
         if record is None:
             return _settle_absent(tx, job)
         if job.state == "submitting":
@@ -101,7 +109,14 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None) -> int:
                 return 0
             log.info("submit_found", job_id=str(job.id), account=account.label)
             tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
-        return _settle_record(tx, job, record)
+        return _settle_record(tx, job, record, finished)
+
+
+def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
+    """Whether upstream draws no longer; forgotten for a moment is not over, or the account would exceed its slots."""
+    if record is None:
+        return jobs.note_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
+    return record.state in {RecordState.DONE, RecordState.FAILED}
 
 
 def _settle_absent(tx: Transaction, job: OpenJob) -> int:
@@ -128,7 +143,7 @@ def _settle_absent(tx: Transaction, job: OpenJob) -> int:
     return 1
 
 
-def _settle_record(tx: Transaction, job: OpenJob, record: Record) -> int:
+def _settle_record(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID]) -> int:
     if job.cancel_requested:
         row = jobs.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
         if row is not None:
@@ -146,12 +161,12 @@ def _settle_record(tx: Transaction, job: OpenJob, record: Record) -> int:
             detail=record.detail,
         )
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
-        return _finish(tx, job, record)
+        return _finish(tx, job, record, finished)
     _note_progress(tx, job, record)
     return 0
 
 
-def _finish(tx: Transaction, job: OpenJob, record: Record) -> int:
+def _finish(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID]) -> int:
     if not record.results:
         return _fail(tx, job, code="generation_failed", message=None, detail="finished without a usable result")
     refs = [{"url": ref.url, "width": ref.width, "height": ref.height} for ref in record.results]
@@ -159,7 +174,7 @@ def _finish(tx: Transaction, job: OpenJob, record: Record) -> int:
     if row is None:
         return 0
     tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
-    tx.on_commit(partial(queue.nudge_save, row.id))
+    tx.on_commit(partial(finished.append, row.id))
     return 1
 
 

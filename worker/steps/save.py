@@ -37,6 +37,15 @@ class _Outcome:
     errors: list[fetch.FetchError]
 
 
+def save_each(*, job_ids: list[UUID]) -> str:
+    """Copy the results of each of these jobs whose save is due."""
+    lines = []
+    for job_id in job_ids:
+        watchdog.renew()
+        lines.append(save(job_id=job_id))
+    return "; ".join(lines)
+
+
 def save(*, job_id: UUID) -> str:
     """Copy the results of the job, if its save is due."""
     claim = _claim(job_id)

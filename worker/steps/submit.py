@@ -3,6 +3,7 @@
 The submit key is committed by the claim, before the call that carries it; one key is sent at most once (I4).
 """
 
+import time
 from functools import partial
 from uuid import UUID
 
@@ -18,6 +19,8 @@ from worker.providers.provider import Account, ImageOrder, NotSentError, Submitt
 from worker.providers.registry import get_provider
 
 log = get_logger("submit")
+
+MOST_PER_MESSAGE = 8
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
 PATIENCE_SECONDS = 60.0
@@ -36,27 +39,48 @@ REST_SECONDS = {
 }
 
 
+def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
+    """Submit one job after the other on the nudged account while it has slots, pace and waiting jobs.
+
+    One message may stand for many jobs that way; each is still claimed and ordered for itself.
+    """
+    line, account_id = _submit_one(job_id, account_id)
+    count = 1
+    while account_id is not None:
+        if count == MOST_PER_MESSAGE:
+            # Others may wait for this thread; what is left here queues up behind them.
+            queue.nudge_submit(account_id=account_id)
+            break
+        watchdog.renew()
+        more, account_id = _submit_one(None, account_id)
+        if account_id is not None:
+            line, count = more, count + 1
+    return line if count == 1 else f"{line} (and {count - 1} before)"
+
+
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Submit the oldest job that the given account (or the best account of the given job) may run."""
+    return _submit_one(job_id, account_id)[0]
+
+
+def _submit_one(job_id: UUID | None, account_id: UUID | None) -> tuple[str, UUID | None]:
+    """What happened, and the account that was used, if any."""
     claim = _claim(job_id, account_id)
     if claim is None:
-        return _give_up_if_hopeless(job_id) if job_id else "nothing to submit"
+        return _give_up_if_hopeless(job_id) if job_id else "nothing to submit", None
     try:
         submitted = _order(claim)
     except DreameryError as error:
-        return _refused(claim, error)
+        return _refused(claim, error), claim.account.id
     _accepted(claim, submitted)
-    return f"submitted {claim.id} on {claim.account.label}"
+    return f"submitted {claim.id} on {claim.account.label}", claim.account.id
 
 
 @retry_when_database_away
 def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
     with transaction() as tx:
         target = account_id or (accounts.ready_for_job(tx, job_id) if job_id else None)
-        claim = jobs.claim_next(tx, account_id=target) if target else None
-        if claim is not None:
-            tx.on_commit(partial(events.announce, claim.id, "submitting", claim.event_seq))
-    return claim
+        return jobs.claim_next(tx, account_id=target) if target else None
 
 
 def _order(claim: jobs.Claim) -> Submitted:
@@ -65,6 +89,9 @@ def _order(claim: jobs.Claim) -> Submitted:
     account = _located(claim)
     order = ImageOrder(model=claim.model, **claim.params["order"])
     watchdog.renew()
+    if time.monotonic() + get_settings().call_timeout_seconds > claim.until:
+        # This process stood still (a frozen container, a long swap): by now another may have ordered the job.
+        raise NotSentError("the claim is too old to be ordered")
     return provider.submit_image(account, order, submit_key=str(claim.submit_key))
 
 

@@ -16,6 +16,8 @@ log = get_logger("tick")
 
 # A nudge that is older than this without effect was lost, or found no slot: send it again.
 NUDGE_AGAIN_SECONDS = 1.0
+SAVE_AGAIN_SECONDS = 3.0
+_SAVES_PER_MESSAGE = 4
 _MOST = 300
 PATIENCE_SECONDS = 60.0
 
@@ -32,10 +34,13 @@ def tick() -> str:
     with transaction() as tx:
         polls = reports.accounts_to_poll(tx, limit=_MOST)
         submits = due.take_submits(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
-        saves = due.take_saves(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
+        saves = due.take_saves(tx, again_after=SAVE_AGAIN_SECONDS, limit=_MOST)
     sent = [queue.nudge_poll(account_id) for account_id in polls]
     sent += [queue.nudge_submit(job_id=job_id) for job_id in submits]
-    sent += [queue.nudge_save(job_id) for job_id in saves]
+    sent += [
+        queue.nudge_save(*saves[start : start + _SAVES_PER_MESSAGE])
+        for start in range(0, len(saves), _SAVES_PER_MESSAGE)
+    ]
     return f"{len(polls)} polls, {len(submits)} submits, {len(saves)} saves" if sent else "nothing due"
 
 
