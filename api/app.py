@@ -22,7 +22,7 @@ from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
 from worker.core.tokens import parse_tokens
 from worker.db import accounts, people
-from worker.db.engine import get_engine, transaction
+from worker.db.engine import get_engine, retry_when_database_away, transaction
 
 log = get_logger("api")
 
@@ -145,6 +145,7 @@ def _too_large(limit: int) -> str:
     return f"The body is larger than {limit} bytes. Send less."
 
 
+@retry_when_database_away
 def _bootstrap(settings: Settings) -> None:
     """The first admin's key, and with a sandbox and no other account, an account for it to use."""
     with transaction() as tx:

@@ -16,6 +16,11 @@ from worker.db.engine import AWAY_ERRORS
 log = get_logger("api")
 
 _AWAY_RETRY_SECONDS = 5
+# Where clients knock that were set up for something else; most front ends show the message and nothing more.
+_HINTS = {
+    "/v1/responses": "The Responses API is not offered: set your client to images (in the AI SDK: `openai.image(model)`).",
+    "/v1/images/variations": "Variations are not offered: use /v1/images/generations.",
+}
 _DESCRIPTIONS = {
     400: "The request cannot be carried out as it is, or upstream refused its content.",
     401: "No valid key, or upstream does not know the session.",
@@ -118,7 +123,8 @@ def _from_http(error: HTTPException, request: Request) -> DreameryError:
     if error.status_code == 405:
         return DreameryError("method_not_allowed", f"{request.url.path} does not take {request.method}.")
     if error.status_code == 404:
-        return DreameryError("unknown_url", f"Unknown URL: {request.method} {request.url.path}. See /docs.")
+        hint = _HINTS.get(request.url.path, "See /docs.")
+        return DreameryError("unknown_url", f"Unknown URL: {request.method} {request.url.path}. {hint}")
     if error.status_code == 413:
         return DreameryError("request_too_large", error.detail)
     return DreameryError("invalid_json" if error.status_code < 500 else "internal_error")

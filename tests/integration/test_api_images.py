@@ -4,6 +4,7 @@ import base64
 import io
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -191,20 +192,23 @@ def test_links_outlive_upstream(face):
     assert httpx.get(url, trust_env=False).content == before
 
 
+@pytest.fixture(scope="module")
+def url(api_platform) -> str:
+    """The link of a stored picture."""
+    with Face(api_platform) as face:
+        return face.draw(n=1, size="512x512").json()["data"][0]["url"]
+
+
+@pytest.fixture(scope="module")
+def whole(url) -> httpx.Response:
+    """All of it."""
+    return httpx.get(url, trust_env=False)
+
+
 class TestFiles:
-    @pytest.fixture(scope="class")
-    def url(self, api_platform) -> str:
-        with Face(api_platform) as face:
-            return face.draw(n=1, size="512x512").json()["data"][0]["url"]
-
-    @pytest.fixture(scope="class")
-    def whole(self, url) -> httpx.Response:
-        return httpx.get(url, trust_env=False)
-
     def get(self, url: str, **headers: str) -> httpx.Response:
-        return httpx.get(
-            url, headers={name.replace("_", "-"): value for name, value in headers.items()}, trust_env=False
-        )
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return httpx.get(url, headers=named, trust_env=False)
 
     def test_whole(self, whole):
         assert whole.status_code == 200
@@ -305,8 +309,6 @@ class TestIdempotency:
         assert face.draw(n=1, headers=key).status_code == 200
 
     def test_two_twins_at_once_are_one_job(self, face):
-        from concurrent.futures import ThreadPoolExecutor
-
         with ThreadPoolExecutor(8) as pool:
             asked = [pool.submit(face.draw, "twins", n=1, headers={"Idempotency-Key": "twin"}) for _ in range(8)]
             answers = [one.result() for one in asked]

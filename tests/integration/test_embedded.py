@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -46,7 +47,7 @@ def run(server: EmbeddedPostgres, *statements: str) -> None:
 
 
 @contextlib.contextmanager
-def started_elsewhere(folder: Path, python: str = sys.executable, **popen: object) -> Iterator[subprocess.Popen[str]]:
+def started_elsewhere(folder: Path, python: str = sys.executable, **popen: Any) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [python, "-c", HOLD_SERVERS, str(folder)],
         cwd=popen.pop("cwd", ROOT), env=popen.pop("env", clean_env()), text=True,
@@ -198,30 +199,32 @@ def test_root_copies_programs_that_nobody_cannot_reach(tmp_path: Path) -> None:
 
 @needs_root
 def test_ordinary_user_runs_it_as_themselves() -> None:
+    python = _python_for_everybody()
+    if python is None:
+        pytest.skip("no Python of this version that other users can run")
+    packages = str(Path(psycopg.__file__).parents[1])
     with tempfile.TemporaryDirectory(dir="/tmp") as home:
-        folder = Path(home)
-        os.chown(folder, NOBODY, NOBODY)
-        keeper = Keeper()
-        keeper.close()
-        reader = (
-            subprocess.run([sys.executable, "-c", ""], user=NOBODY, group=NOBODY, extra_groups=[], check=False, cwd="/")
-            if _reachable(sys.executable)
-            else None
-        )
-        if reader is None or reader.returncode != 0:
-            pytest.skip("this Python is below a private folder, so no other user can run it")
-        with started_elsewhere(folder, user=NOBODY, group=NOBODY, extra_groups=[]) as owner:
+        os.chown(home, NOBODY, NOBODY)
+        env = clean_env(PYTHONPATH=f"{ROOT}{os.pathsep}{packages}", HOME=home, PYTHONDONTWRITEBYTECODE="1")
+        who: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        with started_elsewhere(Path(home), python, env=env, cwd="/", **who) as owner:
             assert owner.stdout is not None
             words = owner.stdout.readline().split()
             assert len(words) == 3, words + owner.stdout.readlines()
             assert psutil.Process(int(words[0])).uids().effective == NOBODY
+            assert psutil.Process(int(words[1])).uids().effective == NOBODY
 
 
-def _reachable(program: str) -> bool:
-    try:
-        subprocess.run(
-            [program, "-V"], user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True, check=False
-        )
-    except PermissionError:
-        return False
-    return True
+def _python_for_everybody() -> str | None:
+    """A Python like ours that user `nobody` can run together with our packages: ours may be below a private home."""
+    name = f"python3.{sys.version_info.minor}"
+    code = f"import sys; sys.path.insert(0, {str(Path(psycopg.__file__).parents[1])!r}); import psycopg, psutil"
+    for python in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
+        with contextlib.suppress(OSError):
+            command = [python, "-c", code]
+            done = subprocess.run(
+                command, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True, check=False
+            )
+            if done.returncode == 0:
+                return python
+    return None

@@ -71,7 +71,6 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """A logger named after the room that speaks."""
     return structlog.stdlib.get_logger(name)

@@ -140,15 +140,20 @@ KEEP_ONE = """
 import sys, threading
 from pathlib import Path
 from tests.unit.local.test_processes import FOREVER, spec
+from worker.local import processes
 from worker.local.processes import Keeper
+processes.ON_LINUX = sys.argv[2] == "linux"
 print(Keeper().start(spec(Path(sys.argv[1]), FOREVER)).pid, flush=True)
 threading.Event().wait()
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_children_end_with_their_keeper(tmp_path: Path, how: signal.Signals) -> None:
-    command = [sys.executable, "-c", KEEP_ONE, str(tmp_path)]
+@pytest.mark.parametrize("system", ["linux", "other"])
+def test_children_end_with_their_keeper(tmp_path: Path, how: signal.Signals, system: str) -> None:
+    if system == "linux" and not ON_LINUX:
+        pytest.skip("the kernel's part")
+    command = [sys.executable, "-c", KEEP_ONE, str(tmp_path), system]
     with subprocess.Popen(command, cwd=ROOT, env=clean_env(), stdout=subprocess.PIPE, text=True) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
