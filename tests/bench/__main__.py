@@ -48,8 +48,8 @@ def _prompts(count: int, accounts: int, seconds: list[float]) -> list[tuple[str,
     ]
 
 
-def _scenarios(quick: bool) -> list[tuple[str, list[tuple[str, str]], int]]:
-    spread = [random.Random(7).uniform(4, 8) for _ in range(1000)]  # noqa: S311
+def _scenarios(*, quick: bool) -> list[tuple[str, list[tuple[str, str]], int]]:
+    spread = [random.Random(7).uniform(4, 8) for _ in range(1000)]
     found = [
         ("0 s, one caller, 40 accounts", _prompts(40, 40, [0.0]), 1),
         ("6 s, 100 callers, 1 account", _prompts(100, 1, [6.0]), 100),
@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="only scenarios whose name holds this")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     args = parser.parse_args()
-    chosen = [found for found in _scenarios(args.quick) if args.only in found[0]]
+    chosen = [found for found in _scenarios(quick=args.quick) if args.only in found[0]]
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         with start_platform(Path(folder), workers=args.workers, extra_env=_SETTINGS, sandbox_credits=10**7) as platform:

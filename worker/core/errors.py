@@ -29,7 +29,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One row: the stable code, the HTTP status and OpenAI type of the answer, who is at fault, what the engine does."""
+    """One row: stable code, HTTP status and OpenAI type of the answer, who is at fault, what the engine does."""
 
     code: str
     status: int
@@ -44,7 +44,9 @@ _SERVER = "server_error"
 _RATE = "rate_limit_error"
 
 
-def _row(code: str, status: int, kind: str, fault: Fault, message: str, reaction: Reaction) -> ErrorKind:
+def _row(  # noqa: PLR0917 - the table below reads as a table only without argument names
+    code: str, status: int, kind: str, fault: Fault, message: str, reaction: Reaction
+) -> ErrorKind:
     return ErrorKind(code=code, status=status, type=kind, fault=fault, reaction=reaction, message=message)
 
 

@@ -1,4 +1,4 @@
-"""Upstream accounts: rows, limits, rest, pace and when to poll. Jobs in flight are counted from `jobs`, never stored."""
+"""Upstream accounts: rows, limits, rest, pace and when to poll. Jobs in flight are counted, never stored."""
 
 import json
 import random

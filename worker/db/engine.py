@@ -11,8 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, TextClause, create_engine, event
-from sqlalchemy import Row as Row  # rows travel to steps and api, which must not import sqlalchemy
+from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -23,6 +22,17 @@ from worker.core.log import get_logger
 from worker.core.settings import get_settings
 
 log = get_logger("db")
+
+# `Row` is exported: rows travel to steps and api, which must not import sqlalchemy.
+__all__ = [
+    "AWAY_ERRORS",
+    "DATABASE_ERRORS",
+    "Row",
+    "Transaction",
+    "get_engine",
+    "retry_when_database_away",
+    "transaction",
+]
 
 # What a reader outside this room may meet when Postgres goes away.
 DATABASE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError,)
@@ -94,7 +104,7 @@ def _note_use(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) 
 
 
 def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-    """SQLAlchemy's own pre-ping asks before every transaction, a fifth of a short one's cost; a moment ago is enough."""
+    """SQLAlchemy's own pre-ping asks before every transaction, a fifth of a short one's cost."""
     if time.monotonic() - record.info.get("used_at", 0.0) < PING_AFTER_SECONDS:
         return
     try:

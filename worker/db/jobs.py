@@ -103,7 +103,8 @@ _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, webhook_url, event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
-               CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(), now() + make_interval(secs => :deadline),
+               CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
+               now() + make_interval(secs => :deadline),
                CAST(:account_ids AS uuid[]), :webhook_url, 1)"""
 )
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
@@ -323,7 +324,8 @@ def note_unclear(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
 _MARK_SAVING = _change(
     "mark_saving",
     to="saving",
-    sets="""holds_slot = false, result_refs = CAST(:refs AS jsonb), due_at = clock_timestamp(), save_tries = 0, nudged_at = clock_timestamp(),
+    sets="""holds_slot = false, result_refs = CAST(:refs AS jsonb), due_at = clock_timestamp(),
+            save_tries = 0, nudged_at = clock_timestamp(),
             ready_items = :items, progress = greatest(jobs.progress, 95), queue_position = NULL,
             deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
 )

@@ -33,7 +33,8 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
     """The owner of a valid key; None when it is unknown, revoked or its user is disabled."""
     row = tx.first(
         text(
-            """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role FROM api_keys k JOIN users u ON u.id = k.user_id
+            """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role
+               FROM api_keys k JOIN users u ON u.id = k.user_id
                WHERE k.key_hash = :hash AND k.revoked_at IS NULL AND NOT u.disabled"""
         ),
         {"hash": key_hash(key)},

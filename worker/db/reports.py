@@ -189,7 +189,7 @@ _REFUSAL = text(
 
 
 def hopeless(tx: Transaction, job_id: UUID, *, patience_seconds: float) -> str | None:
-    """The error code of a queued job that no account will take: each refused it or rests for long. None = there is hope.
+    """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
 
     The code is the last refusal of this job, else why the longest-resting account rests.
     """

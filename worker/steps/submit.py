@@ -164,10 +164,22 @@ def _refused(claim: jobs.Claim, error: DreameryError) -> str:
         with transaction() as tx:
             jobs.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
         return f"unclear {claim.id}"
+    remedy = _remedied(claim, error)
+    if remedy is not None:
+        return _requeue(claim, error, delay=0.0, reason=remedy)
+    return _react(claim, error, reaction)
+
+
+def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
+    """What was done about a refusal so that the same account can be asked again at once; None = nothing helps."""
     if error.code == "upstream_session_expired" and _moved(claim):
-        return _requeue(claim, error, delay=0.0, reason="session moved to another cluster; looked up again")
+        return "session moved to another cluster; looked up again"
     if error.code == "insufficient_quota" and _refilled(claim):
-        return _requeue(claim, error, delay=0.0, reason="took the daily credits")
+        return "took the daily credits"
+    return None
+
+
+def _react(claim: jobs.Claim, error: DreameryError, reaction: Reaction) -> str:
     if reaction is Reaction.RETRY_LATER:
         delay = REST_SECONDS.get(error.code, _BACKOFF_SECONDS[0])
         return _requeue(claim, error, delay=delay, reason=error.code, rest=delay)
@@ -179,7 +191,7 @@ def _refused(claim: jobs.Claim, error: DreameryError) -> str:
 
 
 def _moved(claim: jobs.Claim) -> bool:
-    """1015 on hosts that were looked up earlier may only mean that the session moved: forget them and ask again, once."""
+    """1015 on hosts looked up earlier may only mean that the session moved: forget them and look again, once."""
     row = claim.account
     if row.region != "auto" or row.cluster is None:
         return False
