@@ -143,7 +143,10 @@ def doctor(
         print(json.dumps({"data": listed}, indent=2)) if as_json else print_settings(listed)
         return
     findings = examine()
-    print(json.dumps({"data": [asdict(finding) for finding in findings]}, indent=2)) if as_json else print_report(findings)
+    if as_json:
+        print(json.dumps({"data": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        print_report(findings)
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 

@@ -18,7 +18,7 @@ log = get_logger("api")
 _AWAY_RETRY_SECONDS = 5
 # Where clients knock that were set up for something else; most front ends show the message and nothing more.
 _HINTS = {
-    "/v1/responses": "The Responses API is not offered: set your client to images (in the AI SDK: `openai.image(model)`).",
+    "/v1/responses": "The Responses API is not offered: set the client to images (AI SDK: `openai.image(model)`).",
     "/v1/images/variations": "Variations are not offered: use /v1/images/generations.",
 }
 _DESCRIPTIONS = {

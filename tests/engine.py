@@ -24,7 +24,7 @@ from worker.bus import events, queue
 from worker.core.settings import get_settings
 from worker.db import tables
 from worker.db.engine import get_engine, transaction
-from worker.providers.registry import get_provider
+from worker.providers.registry import _dreamina
 from worker.sandbox.world import World
 from worker.steps.notify import notify
 from worker.steps.poll import poll
@@ -48,13 +48,13 @@ def forget_settings() -> None:
     """What the process read from its environment is read anew."""
     if get_engine.cache_info().currsize:
         get_engine().dispose()
-    if get_provider.cache_info().currsize:
-        get_provider().close()  # type: ignore[attr-defined]
+    if _dreamina.cache_info().currsize:
+        _dreamina().close()
     if events._client.cache_info().currsize:
         events._client().close()
     if fetch._client.cache_info().currsize:
         fetch._client().close()
-    for cached in (get_settings, get_engine, get_provider, events._client, fetch._client, storage._store):
+    for cached in (get_settings, get_engine, _dreamina, events._client, fetch._client, storage._store):
         cached.cache_clear()
 
 
@@ -115,6 +115,8 @@ class Engine:
             self._monkeypatch.setenv(f"DREAMERY_{name}", value)
         forget_settings()
         use_broker(self.env["DREAMERY_REDIS_URL"])
+        # Made here, not by the first threads of a test at once: the caches would let each of them make one.
+        get_engine(), events._client(), fetch._client()
 
     def close(self) -> None:
         """End what the test left behind."""

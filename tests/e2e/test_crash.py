@@ -203,6 +203,12 @@ def _restarted(platform: Platform, name: str, pid: int) -> bool:
     return child.pid != pid and child.exit_code is None
 
 
+def _waits_for_account(platform: Platform) -> bool:
+    with psycopg.connect(platform.database_url) as connection:
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%lock_ready%'"
+        return connection.execute(waiting).fetchone() is not None
+
+
 def _kill(platform: Platform, *names: str) -> None:
     """Kill and wait until each has a new process."""
     pids = {name: platform.children[name].pid for name in names}
@@ -346,8 +352,7 @@ def test_i4_a_claim_that_wakes_after_its_lease_orders_nothing(platform: Platform
     sleeper, other, redis = children["worker-1"], children["worker-2"], children["redis"]
 
     def crash() -> None:
-        eventually(lambda: _states(platform, orders)["queued"] == 1, what="accepted")
-        time.sleep(1.5)  # a nudge has come, and the step waits for the account's row
+        eventually(lambda: _waits_for_account(platform), what="a step that waits for the account's row")
         # After its commit the claim is announced, and a Redis that does not answer holds the step there.
         redis.send(signal.SIGSTOP)
         lock.rollback()

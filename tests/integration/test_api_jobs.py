@@ -2,8 +2,10 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import psycopg
 import pytest
 
 from api.schemas import Job, JobList
@@ -14,6 +16,28 @@ from tests.face import FINAL, Face, error_of, new_key, new_session, read_events
 def face(api_platform) -> Iterator[Face]:
     with Face(api_platform) as face:
         yield face
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent(api_platform) -> Iterator[tuple[list[bytes], threading.Thread]]:
+    """What a stream sends that has nothing to tell; begun early and read in the background, for it takes a while."""
+    chunks: list[bytes] = []
+    with Face(api_platform) as face:
+        job_id = face.start("[[hang]]")["id"]
+        face.becomes(job_id, "in_progress")
+
+        def read() -> None:
+            with Face(api_platform, face.key) as same, same.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
+                for chunk in response.iter_raw():
+                    chunks.append(chunk)
+                    if chunk.startswith(b":"):
+                        return
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        yield chunks, reader
+        face.cancel(job_id)
+        reader.join(timeout=60)
 
 
 def ids_of(face: Face, **query) -> list[str]:
@@ -199,7 +223,7 @@ class TestEvents:
         job_id = face.start(prompt)["id"]
         if last == "cancelled":
             face.becomes(job_id, "in_progress")
-            threading.Timer(0.2, face.as_caller(face.key).cancel, [job_id]).start()
+            face.cancel(job_id)
         assert self.follow(face, job_id)[-1][0] == last
 
     def test_resuming_gives_what_was_missed(self, face):
@@ -226,27 +250,6 @@ class TestEvents:
         assert face.http.get(f"/v1/jobs/{job_id}/events?after={number}").text.startswith(
             f"id: {number}\nevent: completed\n"
         )
-
-    @pytest.fixture(scope="class")
-    @staticmethod
-    def silent(api_platform) -> Iterator[list[bytes]]:
-        """What a stream sends that has nothing to tell; read in the background, for it takes a while."""
-        face, chunks = Face(api_platform), []
-        job_id = face.start("[[hang]]")["id"]
-        face.becomes(job_id, "in_progress")
-
-        def read() -> None:
-            with face.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
-                for chunk in response.iter_raw():
-                    chunks.append(chunk)
-                    if chunk.startswith(b":"):
-                        return
-
-        reader = threading.Thread(target=read)
-        reader.start()
-        yield chunks, reader
-        face.cancel(job_id)
-        face.http.close()
 
     def test_silence_is_filled_with_one_comment_line(self, silent):
         chunks, reader = silent
@@ -298,8 +301,6 @@ class TestStrangers:
         error_of(face.http.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
     def test_looking_makes_no_account(self, face, api_platform):
-        import psycopg
-
         count = "SELECT count(*) FROM accounts"
         with psycopg.connect(api_platform.database_url, autocommit=True) as connection:
             before = connection.execute(count).fetchone()
@@ -316,18 +317,15 @@ def test_a_list_of_sessions_survives_a_dead_member(api_platform):
 
 def test_two_callers_with_the_same_new_sessions_do_not_block_each_other(api_platform):
     """Rows of new accounts are made in one order, whatever the order of the list; else Postgres sees a deadlock."""
-    for _ in range(3):
-        keys = [new_key() for _ in range(40)]
-        faces = [Face(api_platform, ",".join(order)) for order in (keys, keys[::-1])]
-        jobs: list[dict] = []
-        threads = [threading.Thread(target=lambda face=face: jobs.append(face.start())) for face in faces]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=60)
-        assert len(jobs) == 2
-        for face in faces:
-            face.http.close()
+
+    def start(order: list[str]) -> str:
+        with Face(api_platform, ",".join(order)) as face:
+            return face.start()["id"]
+
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(3):
+            keys = [new_key() for _ in range(40)]
+            assert len(set(pool.map(start, (keys, keys[::-1])))) == 2
 
 
 @pytest.mark.parametrize(
@@ -357,4 +355,5 @@ def test_a_list_may_mix_regions(wide_platform):
     with Face(wide_platform, f"{new_session('a-cn-')}:cn, us-{new_session('a-us-')},{new_key()}") as face:
         jobs = [face.start()["id"] for _ in range(6)]
         assert {face.ended(job_id)["status"] for job_id in jobs} == {"completed"}
-    error_of(Face(wide_platform, "a:cn").draw(model="dreamina-gpt-image-2"), 404, "model_not_found", "model")
+    with Face(wide_platform, "a:cn") as face:
+        error_of(face.draw(model="dreamina-gpt-image-2"), 404, "model_not_found", "model")

@@ -65,13 +65,20 @@ def test_one_call_asks_for_all_jobs_of_the_account(engine: Engine) -> None:
     assert engine.states(open_jobs) == ["running"] * 5
 
 
-def test_more_jobs_than_fit_in_a_call_take_turns(engine: Engine) -> None:
+def test_more_jobs_than_fit_in_a_call_are_all_asked_for_in_time(engine: Engine) -> None:
     engine.configure(POLL_BATCH="2")
-    account = engine.account(max_images=5)
-    open_jobs = [engine.to_running(account) for _ in range(3)]
-    engine.poll(account)
-    engine.poll(account)
-    assert all(engine.row(job).polled_at for job in open_jobs)
+    account = engine.account(max_images=6)
+    hanging = [engine.to_running(account) for _ in range(4)]
+    last = engine.job(account)
+    engine.submit(last)
+    for _ in range(60):
+        if engine.row(last).state != "running":
+            break
+        engine.poll(account)
+    assert engine.row(last).state == "saving", "jobs that hang at the front starve nobody"
+    assert engine.states(hanging) == ["running"] * 4
+    [seen] = engine.ledger()["polls"].values()
+    assert seen["max_ids"] == 2
 
 
 def test_progress_and_upstreams_queue_are_noted_once(engine: Engine) -> None:

@@ -1,8 +1,10 @@
 """The tick and the sweep: what is due is nudged once, what a crash left is mended, and nothing is claimed."""
 
+import json
 from uuid import uuid4
 
 from tests.engine import Engine
+from worker.bus import queue
 from worker.steps.tick import sweep, tick
 
 
@@ -26,7 +28,7 @@ def test_what_is_due_is_nudged_once(engine: Engine) -> None:
     assert tasks(engine) == ["dreamery.poll", "dreamery.save", "dreamery.submit"]
     engine.sql("UPDATE accounts SET poll_due_at = now() + interval '1 minute'")
     assert tick() == "nothing due"
-    engine.sql("UPDATE jobs SET nudged_at = now() - interval '2 seconds'")
+    engine.sql("UPDATE jobs SET nudged_at = now() - interval '1 minute'")
     tick()
     assert tasks(engine) == ["dreamery.save", "dreamery.submit"]
 
@@ -47,8 +49,6 @@ def test_only_as_many_jobs_are_nudged_as_an_account_has_room_for(engine: Engine)
 
 
 def test_messages_carry_ids_only_and_expire(engine: Engine) -> None:
-    import json
-
     account = engine.account(session="not-in-a-message-01")
     engine.job(account, prompt="not in a message either")
     engine.due()
@@ -123,8 +123,6 @@ def test_a_job_for_an_empty_pool_fails(engine: Engine) -> None:
 
 
 def test_messages_about_nothing_do_nothing(engine: Engine) -> None:
-    from worker.bus import queue
-
     queue.nudge_submit(job_id=uuid4())
     queue.nudge_submit(account_id=uuid4())
     queue.nudge_poll(uuid4())

@@ -4,11 +4,13 @@ A nudge says "go and look", and whoever looks takes several jobs along; a burst 
 few dozen messages, not 500. The last one is always sent after the last wish, so nothing waits for the tick.
 """
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Hashable
+from functools import partial
 from typing import Generic, TypeVar
+
+from worker.bus.timer import Timer
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -16,14 +18,13 @@ Key = TypeVar("Key", bound=Hashable)
 class Debounce(Generic[Key]):
     """Calls `send(key)` at most once per window and key, and always after the last `wish(key)`."""
 
-    def __init__(self, send: Callable[[Key], object], *, window_seconds: float) -> None:
+    def __init__(self, send: Callable[[Key], object], *, window_seconds: float, timer: Timer) -> None:
         self._send = send
         self._window = window_seconds
+        self._timer = timer
         self._lock = threading.Lock()
         self._sent_at: dict[Key, float] = {}
         self._waiting: set[Key] = set()
-        self._later: queue.SimpleQueue[tuple[float, Key]] = queue.SimpleQueue()
-        self._started = False
 
     def wish(self, key: Key) -> None:
         """Have `key` sent now, or at the end of the window that its last sending began."""
@@ -31,32 +32,21 @@ class Debounce(Generic[Key]):
         with self._lock:
             if key in self._waiting:
                 return
-            due = self._sent_at.get(key, 0.0) + self._window
-            if due > now:
+            left = self._sent_at.get(key, 0.0) + self._window - now
+            if left > 0:
                 self._waiting.add(key)
-                self._start_once()
-                self._later.put((due, key))
+                self._timer.after(left, partial(self._send_late, key))
                 return
             self._note_sent(key, now)
+        self._send(key)
+
+    def _send_late(self, key: Key) -> None:
+        with self._lock:
+            self._waiting.discard(key)
+            self._note_sent(key, time.monotonic())
         self._send(key)
 
     def _note_sent(self, key: Key, now: float) -> None:
         self._sent_at[key] = now
         if len(self._sent_at) > 10_000:
             self._sent_at = {known: at for known, at in self._sent_at.items() if at + self._window > now}
-
-    def _start_once(self) -> None:
-        if not self._started:
-            self._started = True
-            threading.Thread(target=self._send_later, name="debounce", daemon=True).start()
-
-    def _send_later(self) -> None:
-        # One window for all keys, so the queue is in order of due times.
-        pause = threading.Event()
-        while True:
-            due, key = self._later.get()
-            pause.wait(max(due - time.monotonic(), 0.0))
-            with self._lock:
-                self._waiting.discard(key)
-                self._note_sent(key, time.monotonic())
-            self._send(key)

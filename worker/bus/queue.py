@@ -4,11 +4,13 @@ Any message may be lost, doubled or late. A nudge that cannot be sent is counted
 Settings and why: docs/architecture.md, "Celery".
 """
 
+from functools import partial
 from uuid import UUID
 
 from celery import Celery
 
 from worker.bus.debounce import Debounce
+from worker.bus.timer import Timer
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 
@@ -95,7 +97,10 @@ def nudge_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) 
     return _send("dreamery.submit", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
 
 
-_submit_soon = Debounce[UUID](lambda account_id: nudge_submit(account_id=account_id), window_seconds=0.02)
+_timer = Timer()
+_submit_soon = Debounce[UUID](
+    lambda account_id: nudge_submit(account_id=account_id), window_seconds=0.02, timer=_timer
+)
 
 
 def nudge_submit_soon(account_id: UUID) -> None:
@@ -106,6 +111,11 @@ def nudge_submit_soon(account_id: UUID) -> None:
 def nudge_poll(account_id: UUID) -> bool:
     """An account's poll is due."""
     return _send("dreamery.poll", account_id=account_id.hex)
+
+
+def nudge_poll_later(account_id: UUID, *, seconds: float) -> None:
+    """An account's poll will be due: to the moment, where the tick would come up to half a second late."""
+    _timer.after(seconds, partial(nudge_poll, account_id))
 
 
 def nudge_save(*job_ids: UUID) -> bool:

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
     poll_max_seconds: float = Field(20, gt=0, description="longest polling interval per account")
     poll_batch: int = Field(100, ge=1, le=1000, description="ids asked in one poll call")
-    tick_seconds: float = Field(0.25, gt=0, le=5, description="how often the scheduler looks for what is due")
+    tick_seconds: float = Field(0.5, gt=0, le=5, description="how often the scheduler looks for what is due")
     storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty = `DATA_DIR/files`")
     retention_days: int = Field(0, ge=0, description="results older than this are removed; 0 = kept for ever")
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto = console on a terminal")

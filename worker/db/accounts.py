@@ -225,15 +225,16 @@ class OpenJob:
 
 
 # One poll per account and interval, whoever asks (I6): moving `poll_due_at` on is the claim. The interval is 5 % of the
-# age of the youngest running job, +-10 %, so that a ten-minute video is not asked for every second.
+# age of the youngest running job, +-10 % but never below the least, so that a ten-minute video is not asked for every
+# second.
 _CLAIM_POLL = text(
     """/* claim_poll */
     UPDATE accounts SET polled_at = clock_timestamp(),
-        poll_due_at = clock_timestamp() + make_interval(secs => :jitter * greatest(:least, least(:most,
+        poll_due_at = clock_timestamp() + make_interval(secs => greatest(:least, :jitter * greatest(:least, least(:most,
         coalesce((SELECT 0.05 * extract(epoch FROM clock_timestamp() - max(submitted_at)) FROM jobs
-                  WHERE account_id = :id AND holds_slot AND state <> 'submitting'), 0))))
+                  WHERE account_id = :id AND holds_slot AND state <> 'submitting'), 0)))))
     WHERE id = :id AND poll_due_at <= clock_timestamp()
-    RETURNING id"""
+    RETURNING extract(epoch FROM poll_due_at - clock_timestamp()) AS seconds"""
 )
 
 _OPEN_JOBS = text(
@@ -251,8 +252,8 @@ _OPEN_JOBS = text(
 _OLDEST_SHARE = 0.7
 
 
-def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> bool:
-    """Take this interval's poll of the account; False when it is not due or somebody has it."""
+def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> float | None:
+    """Take this interval's poll of the account; the seconds until the next one, None when it is not due now."""
     settings = get_settings()
     values = {
         "id": account_id,
@@ -260,7 +261,8 @@ def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> bool:
         "least": settings.poll_min_seconds,
         "most": settings.poll_max_seconds,
     }
-    return tx.first(_CLAIM_POLL, values) is not None
+    row = tx.first(_CLAIM_POLL, values)
+    return float(row.seconds) if row is not None else None
 
 
 def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:

@@ -62,10 +62,13 @@ def poll(*, account_id: UUID) -> str:
 def _claim(account_id: UUID) -> tuple[list[OpenJob], AccountRow | None]:
     with transaction() as tx:
         # A little unevenness keeps accounts from marching in step.
-        if not accounts.claim_poll(tx, account_id, jitter=random.uniform(0.9, 1.1)):  # noqa: S311
+        next_in = accounts.claim_poll(tx, account_id, jitter=random.uniform(0.9, 1.1))  # noqa: S311
+        if next_in is None:
             return [], None
         found = accounts.open_jobs(tx, account_id)
-        if not found:
+        if found:
+            tx.on_commit(partial(queue.nudge_poll_later, account_id, seconds=next_in))
+        else:
             accounts.stop_polling(tx, account_id)
         return found, accounts.get_account(tx, account_id)
 

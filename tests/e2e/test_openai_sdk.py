@@ -1,0 +1,129 @@
+"""The official `openai` SDK, with strict response validation, against a running platform."""
+
+import asyncio
+import base64
+import io
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI, OpenAI
+from PIL import Image
+
+from tests.face import Face, account_name, new_key
+
+
+@pytest.fixture
+def client(api_platform) -> Iterator[OpenAI]:
+    with OpenAI(
+        base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=60
+    ) as client:
+        yield client
+
+
+def submits_of(client: OpenAI, platform) -> int:
+    ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
+    name = account_name(client.api_key)
+    return sum(line["account"] == name for line in ledger["submits"])
+
+
+def test_a_link(client):
+    answer = client.images.generate(prompt="a lighthouse", n=2, size="1024x1024", quality="auto", user="u")
+    assert len(answer.data) == 2
+    assert answer.size == "1328x1328"
+    assert answer.created > 1_700_000_000
+    for one in answer.data:
+        assert one.b64_json is None
+        assert httpx.get(one.url, trust_env=False).headers["content-type"] == f"image/{answer.output_format}"
+
+
+def test_bytes(client):
+    answer = client.images.generate(model="jimeng-4.0", prompt="a boat", n=1, response_format="b64_json")
+    (one,) = answer.data
+    assert one.url is None
+    with Image.open(io.BytesIO(base64.b64decode(one.b64_json))) as picture:
+        assert picture.size == (2048, 2048)
+
+
+def test_own_fields_go_in_extra_body(client):
+    extra = {"ratio": "16:9", "resolution": "1k", "seed": 7, "negative_prompt": "rain"}
+    assert client.images.generate(prompt="a boat", n=1, extra_body=extra).size == "1664x936"
+
+
+def test_a_base_url_with_a_slash_too_many(api_platform):
+    with OpenAI(base_url=f"{api_platform.url}//v1//", api_key=new_key(), _strict_response_validation=True) as client:
+        assert client.models.list().data
+
+
+def test_models(client):
+    models = client.models.list().data
+    names = {model.id for model in models}
+    assert {"jimeng-4.0", "nanobanana"} <= names
+    for model in models:
+        assert (model.object, bool(model.owned_by), model.created > 0) == ("model", True, True)
+    assert client.models.retrieve("jimeng-4.0").id == "jimeng-4.0"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("org/gpt-9:free")
+    assert caught.value.code == "model_not_found"
+
+
+def test_async_client(api_platform):
+    async def run() -> None:
+        base_url = f"{api_platform.url}/v1"
+        async with AsyncOpenAI(base_url=base_url, api_key=new_key(), _strict_response_validation=True) as client:
+            asked = [client.images.generate(prompt=f"boat {n}", n=1, response_format=kind)
+                     for n, kind in enumerate(["url", "b64_json"])]  # fmt: skip
+            linked, inline = await asyncio.gather(*asked)
+            assert linked.data[0].url
+            assert inline.data[0].b64_json
+            assert (await client.models.list()).data
+
+    asyncio.run(run())
+
+
+def test_mistakes_are_told_with_their_message(client, api_platform):
+    with pytest.raises(openai.NotFoundError, match="gpt-9") as unknown:
+        client.images.generate(prompt="a", model="gpt-9")
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    assert unknown.value.request_id
+    with pytest.raises(openai.BadRequestError, match="size") as bad:
+        client.images.generate(prompt="a", size="huge")
+    assert (bad.value.code, bad.value.param, bad.value.type) == ("invalid_value", "size", "invalid_request_error")
+    with pytest.raises(openai.AuthenticationError, match="API key"):
+        OpenAI(base_url=f"{api_platform.url}/v1", api_key="sk-dreamery-wrong").models.list()
+    with pytest.raises(openai.NotFoundError, match="Responses API"):
+        client.responses.create(model="jimeng-4.0", input="a")
+    assert submits_of(client, api_platform) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "prompt", "error", "code"),
+    [
+        ("face", "[[fail:2005]]", openai.BadRequestError, "content_policy_violation"),
+        ("broke", "a boat", openai.RateLimitError, "insufficient_quota"),
+        ("limited", "a boat", openai.RateLimitError, "account_limited"),
+        ("face", "[[fail:2002]]", openai.InternalServerError, "generation_failed"),
+        ("shark", "a boat", openai.InternalServerError, "upstream_risk_control"),
+    ],
+)
+def test_a_failed_job_is_not_repeated(api_platform, words, prompt, error, code):
+    key = new_key(words)
+    with OpenAI(base_url=f"{api_platform.url}/v1", api_key=key, max_retries=2) as client:
+        with pytest.raises(error) as caught:
+            client.images.generate(prompt=prompt, n=1)
+        assert caught.value.code == code
+        assert caught.value.message
+        assert submits_of(client, api_platform) == 1
+    with Face(api_platform, key) as face:
+        (job,) = face.http.get("/v1/jobs").json()["data"]
+        assert job["id"] == caught.value.response.headers["x-job-id"]
+
+
+def test_a_wait_that_runs_out_is_not_repeated(api_platform):
+    """The SDK sends its read timeout; the server answers before it and the SDK does not ask again."""
+    with OpenAI(base_url=f"{api_platform.url}/v1", api_key=new_key(), max_retries=2, timeout=6.5) as client:
+        with pytest.raises(openai.InternalServerError, match="do not repeat") as caught:
+            client.images.generate(prompt="[[seconds:4]]", n=1)
+        assert caught.value.code == "generation_timeout"
+        assert submits_of(client, api_platform) == 1

@@ -1,0 +1,49 @@
+"""Timer and debounce: order, no lost last wish, no more messages than windows."""
+
+import threading
+import time
+
+from worker.bus.debounce import Debounce
+from worker.bus.timer import Timer
+
+
+def test_actions_run_in_the_order_of_their_times_and_an_error_ends_nothing() -> None:
+    timer, seen, done = Timer(), [], threading.Event()
+    timer.after(0.06, done.set)
+    timer.after(0.04, lambda: seen.append("second"))
+    timer.after(0.03, lambda: 1 / 0)
+    timer.after(0.01, lambda: seen.append("first"))
+    assert done.wait(10)
+    assert seen == ["first", "second"]
+
+
+def test_a_single_wish_is_sent_at_once() -> None:
+    sent: list[str] = []
+    Debounce[str](sent.append, window_seconds=60, timer=Timer()).wish("a")
+    assert sent == ["a"]
+
+
+def test_a_burst_becomes_one_now_and_one_after_the_last_wish() -> None:
+    sent: list[tuple[str, float]] = []
+    late = threading.Event()
+
+    def send(key: str) -> None:
+        sent.append((key, time.monotonic()))
+        if len(sent) == 2:
+            late.set()
+
+    debounce = Debounce[str](send, window_seconds=0.1, timer=Timer())
+    for _ in range(50):
+        debounce.wish("a")
+    last_wish = time.monotonic()
+    assert late.wait(10)
+    assert [key for key, _ in sent] == ["a", "a"]
+    assert sent[1][1] >= last_wish
+
+
+def test_keys_do_not_wait_for_each_other() -> None:
+    sent: list[str] = []
+    debounce = Debounce[str](sent.append, window_seconds=60, timer=Timer())
+    debounce.wish("a")
+    debounce.wish("b")
+    assert sent == ["a", "b"]

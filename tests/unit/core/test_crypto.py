@@ -1,0 +1,47 @@
+"""Secrets at rest: what opens what, and what no stored form gives away."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.core.crypto import SecretUnreadableError, lookup_hash, open_secret, seal_secret, webhook_secret
+from worker.core.settings import Settings
+
+
+def _settings(*keys: str) -> Settings:
+    return Settings(_env_file=None, master_key=",".join(keys))
+
+
+@given(plain=st.text(max_size=200), context=st.text(min_size=1, max_size=50))
+def test_a_sealed_secret_opens_in_its_own_context_only(plain: str, context: str) -> None:
+    settings = _settings("first-key")
+    sealed = seal_secret(plain, context=context, settings=settings)
+    assert open_secret(sealed, context=context, settings=settings) == plain
+    with pytest.raises(SecretUnreadableError):
+        open_secret(sealed, context=context + "x", settings=settings)
+
+
+def test_an_older_key_of_the_list_still_opens_and_the_newest_seals() -> None:
+    old, both, new = _settings("old"), _settings("new", "old"), _settings("new")
+    sealed_before = seal_secret("session", context="c", settings=old)
+    assert open_secret(sealed_before, context="c", settings=both) == "session"
+    with pytest.raises(SecretUnreadableError):
+        open_secret(sealed_before, context="c", settings=new)
+    assert open_secret(seal_secret("session", context="c", settings=both), context="c", settings=new) == "session"
+
+
+def test_the_same_secret_never_looks_the_same_twice() -> None:
+    settings = _settings("key")
+    assert seal_secret("s", context="c", settings=settings) != seal_secret("s", context="c", settings=settings)
+
+
+def test_hashes_survive_a_newer_key_in_front() -> None:
+    before, after = _settings("old"), _settings("new", "old")
+    assert lookup_hash("session", settings=before) == lookup_hash("session", settings=after)
+    assert webhook_secret("user:1", settings=before) == webhook_secret("user:1", settings=after)
+    assert webhook_secret("user:1", settings=before) != webhook_secret("user:2", settings=before)
+
+
+def test_without_a_master_key_nothing_is_sealed() -> None:
+    with pytest.raises(SecretUnreadableError, match="DREAMERY_MASTER_KEY"):
+        seal_secret("s", context="c", settings=_settings())
