@@ -19,6 +19,7 @@ from sqlalchemy import Row, text
 
 from tests import factories
 from tests.peers import Gate
+from tests.platform import ROOT
 from worker import fetch, storage, tasks
 from worker.bus import events, queue
 from worker.core.settings import get_settings
@@ -273,8 +274,10 @@ class Engine:
 
     def process(self, step: str, *, env: dict[str, str] | None = None, log: Path | None = None, **ids: UUID) -> Any:
         """The step in a process of its own, to be killed."""
+        # The server that the processes are forked from starts with the first of them, and imports everything once.
+        self._monkeypatch.setenv("PYTHONPATH", str(ROOT))
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["worker.tasks", "tests.engine"])
+        context.set_forkserver_preload(["tests.engine"])
         values = {**self.env, **(env or {})}
         process = context.Process(target=run_step, args=(values, step, ids, str(log) if log else None), daemon=True)
         process.start()
@@ -309,7 +312,9 @@ class Engine:
                 found.append(Message(task=envelope["headers"]["task"], ids=kwargs))
         return found
 
-    def work(self, *job_ids: UUID, dice: random.Random, rounds: int = 60, loss: float = 0.0, twice: float = 0.0) -> None:
+    def work(
+        self, *job_ids: UUID, dice: random.Random, rounds: int = 60, loss: float = 0.0, twice: float = 0.0
+    ) -> None:
         """Be beat and worker: tick, then obey the messages, some lost, some doubled, none in order."""
         for _ in range(rounds):
             if set(self.states(job_ids)) <= FINAL:

@@ -31,6 +31,7 @@ def serving(app: ASGIApp) -> Iterator[str]:
         lifespan="off",
         access_log=False,
         log_config=None,
+        log_level="warning",
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)

@@ -200,7 +200,7 @@ def storm_orders(dice: random.Random, *, count: int, tokens: list[str], within: 
 
 def _storm_order(dice: random.Random, number: int, tokens: list[str], within: float) -> Order:
     token = dice.choice(tokens) if dice.random() < 0.7 else ",".join(dice.sample(tokens, 2))
-    manner: Manner = dice.choices(("wait", "async", "twice", "cancel", "once"), weights=(45, 25, 12, 12, 6))[0]
+    manner: Manner = dice.choices(("wait", "async", "twice", "cancel", "once"), weights=(47, 25, 12, 12, 4))[0]
     script = f"[[seconds:{dice.uniform(1, 3):.2f}]]"
     pictures = files = 1
     ends, code = {"completed"}, None

@@ -1,11 +1,13 @@
 """The `engine` fixture: one database, Redis and sandbox per run, emptied before each test."""
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import kombu.pools
 import pytest
 import redis
+import structlog
 
 from tests.engine import Engine, wipe
 from tests.peers import Gate, Receiver, serving
@@ -72,8 +74,13 @@ def engine(
             "DEFAULT_REGION": "sandbox",
         },
     )
+    root, structured = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
     yield made
     made.close()
+    # An app or a test may have set up logging for the whole process.
+    root.handlers[:], root.level = handlers, level
+    structlog.configure(**structured)
 
 
 @pytest.fixture

@@ -316,7 +316,7 @@ def test_a_list_of_sessions_survives_a_dead_member(api_platform):
 
 
 def test_two_callers_with_the_same_new_sessions_do_not_block_each_other(api_platform):
-    """Rows of new accounts are made in one order, whatever the order of the list; else Postgres sees a deadlock."""
+    """Rows of new accounts are made in one order whatever the order of the list, or Postgres may see a deadlock."""
 
     def start(order: list[str]) -> str:
         with Face(api_platform, ",".join(order)) as face:

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections import Counter
+from itertools import pairwise
 
 from tests.engine import Engine
 from worker.db import accounts, jobs
@@ -71,7 +72,11 @@ def test_an_account_takes_only_its_own_jobs(engine: Engine) -> None:
 def test_an_account_that_rests_is_off_or_refused_the_job_takes_nothing(engine: Engine) -> None:
     account = engine.account()
     job = engine.job(account)
-    for change in ("state = 'paused'", "rest_until = now() + interval '1 hour'", "next_submit_at = now() + interval '1 hour'"):
+    for change in (
+        "state = 'paused'",
+        "rest_until = now() + interval '1 hour'",
+        "next_submit_at = now() + interval '1 hour'",
+    ):
         engine.sql(f"UPDATE accounts SET {change}")
         assert claim(account) is None, change
         engine.sql("UPDATE accounts SET state = 'ok', rest_until = NULL, next_submit_at = now()")
@@ -106,7 +111,9 @@ def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
         assert len(held) == 3, "every slot is used, none twice"
         with transaction() as tx:
             for row in dice.sample(held, dice.randint(1, 3)):
-                jobs.mark_failed(tx, job_id=row.id, attempt=row.attempt, code="upstream_error", message="x", actor="test")
+                jobs.mark_failed(
+                    tx, job_id=row.id, attempt=row.attempt, code="upstream_error", message="x", actor="test"
+                )
 
 
 def test_slots_hold_while_others_free_them(engine: Engine) -> None:
@@ -141,7 +148,7 @@ def test_the_pace_holds(engine: Engine) -> None:
     many(8, lambda _i: [claim(account) for _ in range(40)])
     rows = engine.sql("SELECT due_at FROM jobs WHERE state = 'submitting' ORDER BY due_at")
     assert len(rows) >= 3
-    gaps = [(b.due_at - a.due_at).total_seconds() for a, b in zip(rows, rows[1:], strict=False)]
+    gaps = [(b.due_at - a.due_at).total_seconds() for a, b in pairwise(rows)]
     assert min(gaps) >= 60 / 2000 - 0.001
 
 

@@ -157,7 +157,9 @@ def test_a_redirect_inside_is_refused(allow) -> None:
     assert not came[:-1]
 
 
-@pytest.mark.parametrize("place", ["file:///etc/passwd", "gopher://x/", "//", "http://[::1", "http://", "ftp://127.0.0.1/"])
+@pytest.mark.parametrize(
+    "place", ["file:///etc/passwd", "gopher://x/", "//", "http://[::1", "http://", "ftp://127.0.0.1/"]
+)
 def test_a_redirect_to_something_else_is_refused(allow, place: str) -> None:
     with raw_peer(says(f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())) as port:
         allow("127.0.0.1")
@@ -165,7 +167,9 @@ def test_a_redirect_to_something_else_is_refused(allow, place: str) -> None:
             get(port)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "http://", "http:///x", "//host/x", "http://[", "http://a:b/", ""])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "http://", "http:///x", "//host/x", "http://[", "http://a:b/", ""]
+)
 def test_what_is_no_web_address_is_refused(url: str) -> None:
     with pytest.raises(FetchError):
         download(url, max_bytes=10, deadline_seconds=1)
@@ -193,7 +197,7 @@ def test_a_status_is_told(allow) -> None:
     "answer",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2000\r\n\r\n" + b"x" * 2000,
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"3e8\r\n" + b"x" * 1000 + b"\r\n1\r\nx\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n" + b"x" * 1000 + b"\r\n1\r\nx\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 5000,
     ],
     ids=["announced", "chunked", "until the end"],

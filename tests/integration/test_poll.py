@@ -31,7 +31,10 @@ def answer(engine: Engine, **record):
 
 
 def items(number):
-    return [{"image": {"large_images": [{"image_url": f"http://127.0.0.1/{n}", "width": 8, "height": 8}]}} for n in range(number)]
+    return [
+        {"image": {"large_images": [{"image_url": f"http://127.0.0.1/{n}", "width": 8, "height": 8}]}}
+        for n in range(number)
+    ]
 
 
 def test_a_finished_job_is_saved_next(engine: Engine) -> None:

@@ -6,7 +6,14 @@ from uuid import UUID
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from tests import factories
 from tests.engine import FINAL, Engine
@@ -41,7 +48,9 @@ class JobMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.engine.sql("DELETE FROM webhook_deliveries; DELETE FROM files; DELETE FROM job_events; DELETE FROM jobs; DELETE FROM accounts")
+        self.engine.sql(
+            "DELETE FROM webhook_deliveries; DELETE FROM files; DELETE FROM job_events; DELETE FROM jobs; DELETE FROM accounts"
+        )
         self.accounts = [self.engine.account(max_images=limit) for limit in LIMITS]
         self.jobs: dict[UUID, Known] = {}
 
@@ -49,8 +58,8 @@ class JobMachine(RuleBasedStateMachine):
         job_id = list(self.jobs)[number % len(self.jobs)]
         return job_id, self.jobs[job_id]
 
-    def expect(self, row: Any, known: Known, right: bool, **changes: Any) -> None:
-        assert (row is not None and row is not False) == right
+    def expect(self, row: Any, known: Known, right: Any, **changes: Any) -> None:
+        assert (row is not None and row is not False) == bool(right)
         if right:
             for name, value in changes.items():
                 setattr(known, name, value)

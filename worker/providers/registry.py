@@ -7,7 +7,6 @@ from worker.core.settings import get_settings
 from worker.providers.dreamina.client import DreaminaProvider
 from worker.providers.provider import Provider
 
-
 _making = threading.Lock()
 
 
