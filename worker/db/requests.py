@@ -25,3 +25,15 @@ def remembered_request(tx: Transaction, *, owner: str, key: str) -> "Row[tuple[U
         text("SELECT group_id, fingerprint FROM idempotency_keys WHERE owner = :owner AND key = :key"),
         {"owner": owner, "key": key},
     )
+
+
+def forget_requests(tx: Transaction, *, hours: int) -> int:
+    """Forget keys older than this; the number forgotten. Their jobs stay."""
+    rows = tx.all(
+        text(
+            """DELETE FROM idempotency_keys WHERE created_at < now() - make_interval(hours => :hours)
+               RETURNING group_id"""
+        ),
+        {"hours": hours},
+    )
+    return len(rows)

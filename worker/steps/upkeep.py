@@ -1,19 +1,29 @@
-"""Housekeeping: results older than RETENTION_DAYS lose their bytes; their rows stay and say so."""
+"""Housekeeping: old Idempotency-Keys are forgotten, results older than RETENTION_DAYS lose their bytes.
+
+The rows of removed files stay, so that a link can say so.
+"""
 
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import files
+from worker.db import files, requests
 from worker.db.engine import transaction
 
 _BATCH = 200
+# How long a repeat with the same key is a repeat (draft-ietf-httpapi-idempotency-key-header).
+KEY_HOURS = 24
 
 
 def upkeep() -> str:
     """Remove what is past its time; one batch a call."""
-    days = get_settings().retention_days
+    with transaction() as tx:
+        keys = requests.forget_requests(tx, hours=KEY_HOURS)
+    return f"forgot {keys} keys, removed {_remove_files(get_settings().retention_days)} files"
+
+
+def _remove_files(days: int) -> int:
     if days == 0:
-        return "results are kept for ever"
+        return 0
     with transaction() as tx:
         old = files.expired_files(tx, days=days, limit=_BATCH)
     for row in old:
@@ -22,4 +32,4 @@ def upkeep() -> str:
     if old:
         with transaction() as tx:
             files.note_removed(tx, [row.id for row in old])
-    return f"removed {len(old)} files"
+    return len(old)

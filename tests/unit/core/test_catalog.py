@@ -7,9 +7,27 @@ from hypothesis import strategies as st
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 
-_NAMES = """jimeng-4.0 jimeng-image-4.0 jimeng-4.1 jimeng-4.5 jimeng-4.6 jimeng-image-4.7 jimeng-5.0
-    jimeng-image-5.0-lite jimeng-3.1 jimeng-3.0 jimeng-2.1 jimeng-2.0-pro jimeng-2.0 jimeng-1.4 jimeng-xl-pro
-    jimeng-nano-banana nanobanana jimeng-nano-banana-pro nanobananapro""".split()
+_NAMES = [
+    "jimeng-4.0",
+    "jimeng-image-4.0",
+    "jimeng-4.1",
+    "jimeng-4.5",
+    "jimeng-4.6",
+    "jimeng-image-4.7",
+    "jimeng-5.0",
+    "jimeng-image-5.0-lite",
+    "jimeng-3.1",
+    "jimeng-3.0",
+    "jimeng-2.1",
+    "jimeng-2.0-pro",
+    "jimeng-2.0",
+    "jimeng-1.4",
+    "jimeng-xl-pro",
+    "jimeng-nano-banana",
+    "nanobanana",
+    "jimeng-nano-banana-pro",
+    "nanobananapro",
+]
 
 
 @pytest.mark.parametrize("name", _NAMES)
