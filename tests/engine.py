@@ -121,6 +121,8 @@ class Engine:
 
     def close(self) -> None:
         """End what the test left behind."""
+        with queue._timer._changed:
+            queue._timer._due.clear()
         for process in self._processes:
             process.kill()
             process.join()
@@ -302,15 +304,18 @@ class Engine:
         """How often upstream was asked."""
         return self.ledger()["calls"].get("/mweb/v1/get_history_by_ids", 0)
 
-    def messages(self) -> list[Message]:
-        """Take every nudge out of Redis."""
+    def messages(self, *wanted: str) -> list[Message]:
+        """Take every nudge out of Redis; those of the wanted tasks, or all.
+
+        A nudge of a poll may come a moment later than the step that wished for it.
+        """
         found = []
         for name in QUEUES:
             while (raw := self.redis.rpop(name)) is not None:
                 envelope = json.loads(raw)
                 _args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
                 found.append(Message(task=envelope["headers"]["task"], ids=kwargs))
-        return found
+        return [message for message in found if not wanted or message.task in wanted]
 
     def work(
         self, *job_ids: UUID, dice: random.Random, rounds: int = 60, loss: float = 0.0, twice: float = 0.0

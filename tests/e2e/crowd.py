@@ -73,6 +73,7 @@ class Crowd:
 
     async def __aexit__(self, *_error: object) -> None:
         await self._client.aclose()
+        await asyncio.sleep(0.1)  # for transports of callers that were sent away
 
     async def place(self, order: Order) -> Outcome:
         """Place the order at its time and stay until its end is known."""

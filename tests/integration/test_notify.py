@@ -94,12 +94,12 @@ def test_the_sweep_nudges_what_is_due(engine: Engine, receiver: Receiver) -> Non
     engine.due()
     engine.messages()
     assert sweep().endswith("1 webhooks")
-    [message] = engine.messages()
+    [message] = engine.messages("dreamery.notify")
     assert message.task == "dreamery.notify"
     message.obey()
     assert len(receiver.got) == 1
     sweep()
-    assert engine.messages() == []
+    assert engine.messages("dreamery.notify") == []
 
 
 def test_the_body_says_nothing_of_accounts(engine: Engine, receiver: Receiver) -> None:

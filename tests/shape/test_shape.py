@@ -114,7 +114,7 @@ def test_planted_wrong_imports_break_the_contracts_meant_for_them(tmp_path: Path
 def sections(report: str) -> dict[str, str]:
     """What the linter says of each broken contract."""
     details = report.partition("Broken contracts")[2]
-    parts = re.split(r"^(.+)\n-{3,}$", details, flags=re.M)
+    parts = re.split(r"^(.+)\n-{3,}$", details, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 

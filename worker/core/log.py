@@ -21,11 +21,22 @@ def _blank_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) ->
     return event
 
 
+# How kombu and Celery begin. The third ends a worker: while reconnecting, kombu can trip over its own closed channel.
+_BROKER_AWAY = ("Couldn't ack", "Message Error", "Unrecoverable error")
+
+
+def _lost_connection(error: BaseException | None) -> bool:
+    """Whether a failed connection is among the causes. By name: redis-py is not known in this room."""
+    while error is not None and "ConnectionError" not in {kind.__name__ for kind in type(error).__mro__}:
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 class _Terse(logging.Filter):
     """One line without a traceback for what only says that Redis went away: the tick sends again what was lost."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and str(record.msg).startswith(("Couldn't ack", "Message Error")):
+        if record.exc_info and str(record.msg).startswith(_BROKER_AWAY) and _lost_connection(record.exc_info[1]):
             record.msg, record.args = record.getMessage().splitlines()[0], None
             record.exc_info = record.exc_text = None
             record.levelno, record.levelname = logging.WARNING, "WARNING"

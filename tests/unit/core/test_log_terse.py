@@ -1,0 +1,35 @@
+"""A broker that went away is worth one line; every other crash of a worker keeps its traceback."""
+
+import logging
+import sys
+
+import pytest
+
+from worker.core.log import _Terse
+
+
+def _record(message: str, cause: Exception | None) -> logging.LogRecord:
+    try:
+        try:
+            if cause is not None:
+                raise cause
+        finally:
+            raise AttributeError("hostname")
+    except AttributeError:
+        return logging.LogRecord("celery", logging.CRITICAL, "f", 1, f"{message}: %r", ("why",), sys.exc_info())
+
+
+@pytest.mark.parametrize("message", ["Couldn't ack", "Message Error", "Unrecoverable error"])
+def test_a_lost_broker_is_one_warning(message: str) -> None:
+    record = _record(message, ConnectionError("refused"))
+    assert _Terse().filter(record)
+    assert (record.levelname, record.exc_info, record.getMessage()) == ("WARNING", None, f"{message}: 'why'")
+
+
+@pytest.mark.parametrize(
+    ("message", "cause"), [("Unrecoverable error", None), ("Task raised unexpected", ConnectionError("refused"))]
+)
+def test_a_mistake_of_ours_keeps_its_traceback(message: str, cause: Exception | None) -> None:
+    record = _record(message, cause)
+    assert _Terse().filter(record)
+    assert (record.levelname, record.exc_info is None) == ("CRITICAL", False)
