@@ -46,16 +46,14 @@ _STEPS = {"submit": submit, "poll": poll, "save": save, "notify": notify}
 
 
 def forget_settings() -> None:
-    """What the process read from its environment is read anew."""
+    """What the process read from its environment is read anew. The fetcher asks for its settings at each call."""
     if get_engine.cache_info().currsize:
         get_engine().dispose()
     if _dreamina.cache_info().currsize:
         _dreamina().close()
     if events._client.cache_info().currsize:
         events._client().close()
-    if fetch._client.cache_info().currsize:
-        fetch._client().close()
-    for cached in (get_settings, get_engine, _dreamina, events._client, fetch._client, storage._store):
+    for cached in (get_settings, get_engine, _dreamina, events._client, storage._store):
         cached.cache_clear()
 
 

@@ -11,6 +11,7 @@ import structlog
 
 from tests.engine import Engine, wipe
 from tests.peers import Gate, Receiver, serving
+from worker import fetch
 from worker.sandbox.options import Options
 from worker.sandbox.server import create_app
 
@@ -35,6 +36,8 @@ def _sandbox() -> Iterator[tuple[Gate, object, str]]:
 def _broker(redis_url: str) -> Iterator[str]:
     yield redis_url
     kombu.pools.reset()
+    fetch._client().close()
+    fetch._client.cache_clear()
 
 
 @pytest.fixture

@@ -1,6 +1,8 @@
 """Publish and subscribe: "this job changed". Lossy by nature; whoever waits also reads the row now and then."""
 
-from collections.abc import AsyncIterator
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from uuid import UUID
@@ -37,12 +39,40 @@ def _client() -> redis.Redis:
     )
 
 
+class _Gathering(threading.local):
+    """Changes of this thread that wait to be sent in one message; None = each is sent at once."""
+
+    changes: list[tuple[str, str, int]] | None = None
+
+
+_gathering = _Gathering()
+
+
 def announce(job_id: UUID, state: str, seq: int) -> None:
     """Tell every API process that a job changed. After the commit only (I2); a failure is logged and forgotten."""
+    if _gathering.changes is None:
+        _publish([(job_id.hex, state, seq)])
+    else:
+        _gathering.changes.append((job_id.hex, state, seq))
+
+
+@contextlib.contextmanager
+def gathered() -> Iterator[None]:
+    """What this thread announces inside the block goes out as one message at its end: reading one costs as much."""
+    _gathering.changes = []
     try:
-        _client().publish(CHANNEL, orjson.dumps([job_id.hex, state, seq]))
+        yield
+    finally:
+        changes, _gathering.changes = _gathering.changes, None
+        if changes:
+            _publish(changes)
+
+
+def _publish(changes: list[tuple[str, str, int]]) -> None:
+    try:
+        _client().publish(CHANNEL, orjson.dumps(changes))
     except RedisError as error:
-        log.warning("event_lost", job_id=str(job_id), reason=type(error).__name__)
+        log.warning("events_lost", jobs=len(changes), reason=type(error).__name__)
 
 
 def redis_answers() -> bool:
@@ -63,7 +93,7 @@ async def subscribe() -> AsyncIterator[JobChanged]:
                 # A bounded wait keeps the health check running, so a dead connection is noticed.
                 message = await pubsub.get_message(timeout=10)
                 if message is not None:
-                    job, state, seq = orjson.loads(message["data"])
-                    yield JobChanged(job_id=UUID(hex=job), state=state, seq=seq)
+                    for job, state, seq in orjson.loads(message["data"]):
+                        yield JobChanged(job_id=UUID(hex=job), state=state, seq=seq)
     finally:
         await client.aclose()

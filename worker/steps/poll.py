@@ -44,12 +44,13 @@ def poll(*, account_id: UUID) -> str:
         return f"poll of {row.label} failed: {error.code}"
     freed = 0
     finished: list[UUID] = []
-    for job in open_jobs:
-        watchdog.renew()
-        freed += _settle(row, job, records.get(str(job.submit_key)), finished)
-        if len(finished) == SAVES_PER_MESSAGE:
-            queue.nudge_save(*finished)
-            finished.clear()
+    with events.gathered():
+        for job in open_jobs:
+            watchdog.renew()
+            freed += _settle(row, job, records.get(str(job.submit_key)), finished)
+            if len(finished) == SAVES_PER_MESSAGE:
+                queue.nudge_save(*finished)
+                finished.clear()
     if finished:
         queue.nudge_save(*finished)
     # Each message takes several jobs, so a few suffice however many slots are free.
