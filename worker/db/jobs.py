@@ -162,7 +162,7 @@ _CLAIM = text(
     pick AS (
         SELECT id FROM jobs
         WHERE state = 'queued' AND kind = :kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
-          AND (account_ids @> ARRAY[CAST(:account_id AS uuid)] OR (:pool AND account_ids = '{}'))
+          AND (CAST(:account_id AS uuid) = ANY(account_ids) OR (:pool AND account_ids = '{}'))
           AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
           AND (SELECT n FROM used) < :slots
         ORDER BY priority DESC, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
