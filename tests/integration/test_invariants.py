@@ -29,7 +29,7 @@ from worker import storage
 from worker.core.crypto import webhook_secret
 from worker.core.ids import public_id
 from worker.core.tokens import parse_tokens
-from worker.db import accounts, files, jobs
+from worker.db import accounts, files, jobs, notes
 from worker.db.engine import get_engine, transaction
 from worker.providers.provider import Account
 from worker.steps.notify import notify
@@ -104,21 +104,21 @@ def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
     with transaction() as tx:
         assert jobs.mark_running(tx, **same, upstream_id="x", actor="test") is None
         assert jobs.requeue(tx, **same, actor="test", reason="x", delay=0) is None
-        assert not jobs.note_unclear(tx, **same)
+        assert not notes.note_unclear(tx, **same)
         assert jobs.mark_saving(tx, **same, refs=[{"url": "x"}]) is None
-        assert jobs.claim_save(tx, job) is None
-        assert not jobs.renew_save(tx, job_id=job, save_tries=engine.row(job).save_tries)
-        assert not jobs.defer_save(tx, job_id=job, save_tries=engine.row(job).save_tries, delay=0, refs=[{"url": "x"}])
+        assert notes.claim_save(tx, job) is None
+        assert not notes.renew_save(tx, job_id=job, save_tries=engine.row(job).save_tries)
+        assert not notes.defer_save(tx, job_id=job, save_tries=engine.row(job).save_tries, delay=0, refs=[{"url": "x"}])
         assert jobs.mark_succeeded(tx, **same, stored=1, wanted=1) is None
         assert jobs.mark_failed(tx, **same, code="upstream_error", message="x", actor="test") is None
         assert jobs.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test") is None
         assert jobs.cancel(tx, job) is None
         assert jobs.mark_cancelled(tx, **same) is None
-        assert jobs.note_stable(tx, **same) is None
-        jobs.note_absent(tx, **same)
-        jobs.release_slot(tx, job)
+        assert notes.note_stable(tx, **same) is None
+        notes.note_absent(tx, **same)
+        notes.release_slot(tx, job)
         progress: dict[str, Any] = {"queue_position": 3, "forecast_seconds": 3, "ready_items": 2, "progress": 99}
-        assert jobs.note_progress(tx, **same, **progress) is None
+        assert notes.note_progress(tx, **same, **progress) is None
     engine.overdue(job)
     engine.due()
     submit(job_id=job)
@@ -251,7 +251,7 @@ def test_i12_an_emptied_redis_and_dead_claims_lose_no_job(engine: Engine) -> Non
     with transaction() as tx:
         assert jobs.claim_next(tx, account_id=dead)
     with transaction() as tx:
-        assert jobs.claim_save(tx, stand["saving"])
+        assert notes.claim_save(tx, stand["saving"])
     engine.redis.flushall()
     engine.finish_upstream()
     engine.work(*stand.values(), dice=random.Random(3), rounds=20)

@@ -17,7 +17,7 @@ from hypothesis.stateful import (
 
 from tests import factories
 from tests.engine import FINAL, Engine
-from worker.db import files, jobs
+from worker.db import files, jobs, notes
 from worker.db.engine import transaction
 from worker.db.files import NewFile
 
@@ -118,7 +118,7 @@ class JobMachine(RuleBasedStateMachine):
     def note_unclear(self, number: int, late: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.note_unclear(tx, job_id=job_id, attempt=known.attempt - late)
+            row = notes.note_unclear(tx, job_id=job_id, attempt=known.attempt - late)
         self.expect(row, known, known.state == "submitting" and not late)
 
     @precondition(lambda self: self.jobs)
@@ -127,7 +127,7 @@ class JobMachine(RuleBasedStateMachine):
         job_id, known = self.pick(number)
         with transaction() as tx:
             before = self.engine.row(job_id)
-            row = jobs.note_progress(
+            row = notes.note_progress(
                 tx,
                 job_id=job_id,
                 attempt=known.attempt - late,
@@ -138,9 +138,9 @@ class JobMachine(RuleBasedStateMachine):
             )
             news = items != before.ready_items or progress > before.progress or before.queue_position is not None
             assert (row is not None) == (known.state == "running" and not late and news)
-            stable = jobs.note_stable(tx, job_id=job_id, attempt=known.attempt - late)
+            stable = notes.note_stable(tx, job_id=job_id, attempt=known.attempt - late)
             assert (stable is not None) == (known.state == "running" and not late)
-            jobs.note_absent(tx, job_id=job_id, attempt=known.attempt - late)
+            notes.note_absent(tx, job_id=job_id, attempt=known.attempt - late)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1))
@@ -156,7 +156,7 @@ class JobMachine(RuleBasedStateMachine):
     def claim_save(self, number: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.claim_save(tx, job_id)
+            row = notes.claim_save(tx, job_id)
         right = known.state == "saving" and known.save_due
         self.expect(row, known, right, save_tries=known.save_tries + 1, save_due=False)
 
@@ -168,10 +168,10 @@ class JobMachine(RuleBasedStateMachine):
         right = known.state == "saving" and not late
         with transaction() as tx:
             if again:
-                row = jobs.defer_save(tx, job_id=job_id, save_tries=tries, delay=-1, refs=None)
+                row = notes.defer_save(tx, job_id=job_id, save_tries=tries, delay=-1, refs=None)
                 self.expect(row, known, right, save_due=True)
             else:
-                row = jobs.renew_save(tx, job_id=job_id, save_tries=tries)
+                row = notes.renew_save(tx, job_id=job_id, save_tries=tries)
                 self.expect(row, known, right, save_due=False)
 
     @precondition(lambda self: self.jobs)
@@ -227,7 +227,7 @@ class JobMachine(RuleBasedStateMachine):
     def release_slot(self, number: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.release_slot(tx, job_id)
+            row = notes.release_slot(tx, job_id)
         self.expect(row or None, known, known.state == "cancelled" and known.holds, holds=False)
 
     @invariant()

@@ -12,7 +12,7 @@ from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs
+from worker.db import accounts, jobs, notes
 from worker.db.accounts import AccountRow, OpenJob
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import Account, Record, RecordState
@@ -102,7 +102,7 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
     """Carry one answer into the rows; 1 when the job has left the account's slots, else 0."""
     with transaction() as tx:
         if job.state == "cancelled":
-            return int(_is_over(tx, job, record) and jobs.release_slot(tx, job.id))
+            return int(_is_over(tx, job, record) and notes.release_slot(tx, job.id))
         if record is None:
             return _settle_absent(tx, job)
         if job.state == "submitting":
@@ -119,13 +119,13 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
 def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
     """Whether upstream draws no longer; forgotten for a moment is not over, or the account would exceed its slots."""
     if record is None:
-        return jobs.note_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
+        return notes.note_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
     return record.state in {RecordState.DONE, RecordState.FAILED}
 
 
 def _settle_absent(tx: Transaction, job: OpenJob) -> int:
     if job.state == "running":
-        if jobs.note_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
+        if notes.note_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
             return 0
         return _fail(tx, job, code="history_unavailable", message=None, detail="absent from upstream's history")
     if not job.overdue_unclear:
@@ -154,7 +154,7 @@ def _settle_record(tx: Transaction, job: OpenJob, record: Record, finished: list
             tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
             # Upstream cannot be told to stop: the slot is free when it has finished.
             if record.state in {RecordState.DONE, RecordState.FAILED}:
-                return int(jobs.release_slot(tx, job.id))
+                return int(notes.release_slot(tx, job.id))
         return 0
     if record.state is RecordState.FAILED:
         return _fail(
@@ -203,7 +203,7 @@ def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
     """Some items, but no word that they are all: done once they stay as they are for a while."""
     if not record.results or len(record.results) != job.ready_items:
         return False
-    row = jobs.note_stable(tx, job_id=job.id, attempt=job.attempt)
+    row = notes.note_stable(tx, job_id=job.id, attempt=job.attempt)
     return row is not None and row.stable_polls >= STABLE_POLLS and float(row.stable_seconds) >= STABLE_SECONDS
 
 
@@ -214,7 +214,7 @@ def _note_progress(tx: Transaction, job: OpenJob, record: Record) -> None:
     unchanged = record.queue_position == job.queue_position and ready == job.ready_items and progress <= job.progress
     if unchanged and not job.absent:
         return
-    row = jobs.note_progress(
+    row = notes.note_progress(
         tx,
         job_id=job.id,
         attempt=job.attempt,

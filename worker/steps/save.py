@@ -16,7 +16,7 @@ from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import accounts, files, jobs
+from worker.db import accounts, files, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.provider import Account
 from worker.providers.registry import get_provider
@@ -62,7 +62,7 @@ def save(*, job_id: UUID) -> str:
 @retry_when_database_away
 def _claim(job_id: UUID) -> Row[Any] | None:
     with transaction() as tx:
-        return jobs.claim_save(tx, job_id)
+        return notes.claim_save(tx, job_id)
 
 
 def _copy_all(claim: Row[Any]) -> _Outcome | None:
@@ -71,7 +71,7 @@ def _copy_all(claim: Row[Any]) -> _Outcome | None:
         if n:
             watchdog.renew()
             with transaction() as tx:
-                if not jobs.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
+                if not notes.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
                     return None
         try:
             outcome.stored.append(_copy(claim.id, n, ref))
@@ -124,7 +124,7 @@ def _try_later(claim: Row[Any], outcome: _Outcome) -> str:
         return _fail(claim, str(outcome.errors[0]))
     fresh = _fresh_refs(claim) if any(error.status in _WORN_OUT for error in outcome.errors) else None
     with transaction() as tx:
-        jobs.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=fresh)
+        notes.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=fresh)
     return f"save of {claim.id} again in {delay:.0f} s"
 
 

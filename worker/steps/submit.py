@@ -13,7 +13,7 @@ from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs, reports
+from worker.db import accounts, jobs, notes, reports
 from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import Account, ImageOrder, NotSentError, Submitted
 from worker.providers.registry import get_provider
@@ -162,7 +162,7 @@ def _refused(claim: jobs.Claim, error: DreameryError) -> str:
         return _retry(claim, error)
     if reaction is Reaction.UNCLEAR:
         with transaction() as tx:
-            jobs.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
+            notes.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
         return f"unclear {claim.id}"
     remedy = _remedied(claim, error)
     if remedy is not None:
