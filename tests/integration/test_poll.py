@@ -128,6 +128,27 @@ def test_a_job_that_stays_away_is_gone(engine: Engine) -> None:
     assert engine.row(job).error_code == "history_unavailable"
 
 
+def test_a_record_that_was_away_and_says_nothing_new_still_ends_the_absence(engine: Engine) -> None:
+    account = engine.account()
+    job = engine.to_running(account)
+    answer(engine, status=42)
+    engine.poll(account)
+    engine.sql("UPDATE jobs SET absent_since = now() - interval '4 minutes'")
+    engine.poll(account)
+    assert engine.row(job).absent_since is None
+
+
+def test_unchanged_answers_open_no_transaction(engine: Engine) -> None:
+    account = engine.account()
+    job = engine.to_running(account)
+    answer(engine, status=42)
+    engine.poll(account)
+    [before] = engine.sql("SELECT xmin::text AS version FROM jobs WHERE id = :id", id=job)
+    engine.poll(account)
+    [after] = engine.sql("SELECT xmin::text AS version FROM jobs WHERE id = :id", id=job)
+    assert before.version == after.version
+
+
 def test_fewer_pictures_than_wanted_are_a_success(engine: Engine) -> None:
     job = engine.job(engine.account(), prompt="a boat [[partial:2]]", count=4)
     assert engine.drive(job) == ["succeeded"]

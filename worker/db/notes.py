@@ -111,7 +111,8 @@ _NOTE_PROGRESS = text(
             forecast_seconds = coalesce(:forecast, forecast_seconds), absent_since = NULL, event_seq = event_seq + 1,
             stable_polls = 0, stable_since = clock_timestamp()
         WHERE id = :id AND state = 'running' AND attempt = :attempt
-          AND (queue_position IS DISTINCT FROM :position OR ready_items <> :items OR progress < :progress)
+          AND (queue_position IS DISTINCT FROM :position OR ready_items <> :items OR progress < :progress
+               OR absent_since IS NOT NULL)
         RETURNING id, event_seq, state, progress, group_id),
     ev AS (
         INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)

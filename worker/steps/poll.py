@@ -25,8 +25,9 @@ ABSENT_SECONDS = 300.0
 # Items that stay as they are for this many polls and seconds are all there will be (protocol section 8.3).
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
-# Jobs that finish together share a message, a few each, so that they are still saved side by side.
-SAVES_PER_MESSAGE = 4
+# Jobs that finish together share messages once there are many, a few each, so that they are still saved side by side.
+MOST_SAVES_PER_MESSAGE = 4
+_SAVE_MESSAGES = 8
 
 
 def poll(*, account_id: UUID) -> str:
@@ -42,17 +43,7 @@ def poll(*, account_id: UUID) -> str:
         # The jobs go on upstream whatever happens to a poll; only their deadline ends them.
         log.warning("poll_failed", account=row.label, code=error.code, detail=error.detail)
         return f"poll of {row.label} failed: {error.code}"
-    freed = 0
-    finished: list[UUID] = []
-    with events.gathered():
-        for job in open_jobs:
-            watchdog.renew()
-            freed += _settle(row, job, records.get(str(job.submit_key)), finished)
-            if len(finished) == SAVES_PER_MESSAGE:
-                queue.nudge_save(*finished)
-                finished.clear()
-    if finished:
-        queue.nudge_save(*finished)
+    freed = _settle_all(row, open_jobs, records)
     # Each message takes several jobs, so a few suffice however many slots are free.
     for _ in range(min(freed, 4)):
         queue.nudge_submit(account_id=account_id)
@@ -95,6 +86,46 @@ def _ask(row: AccountRow, keys: list[str]) -> dict[str, Record]:
             with transaction() as tx:
                 accounts.store_cluster(tx, row.id, None)
         raise
+
+
+def _settle_all(account: AccountRow, open_jobs: list[OpenJob], records: dict[str, Record]) -> int:
+    """Carry every answer that tells something new into the rows, finished jobs first; how many left the account."""
+    news = [(job, records.get(str(job.submit_key))) for job in open_jobs]
+    news = [(job, record) for job, record in news if _is_news(job, record)]
+    news.sort(key=lambda pair: not _is_done(pair[1]))
+    done = sum(_is_done(record) for _, record in news)
+    per_message = min(max(done // _SAVE_MESSAGES, 1), MOST_SAVES_PER_MESSAGE)
+    freed = 0
+    finished: list[UUID] = []
+    with events.gathered():
+        for job, record in news:
+            watchdog.renew()
+            freed += _settle(account, job, record, finished)
+            if len(finished) >= per_message:
+                queue.nudge_save(*finished)
+                finished.clear()
+    if finished:
+        queue.nudge_save(*finished)
+    return freed
+
+
+def _is_done(record: Record | None) -> bool:
+    return record is not None and record.state is RecordState.DONE
+
+
+def _is_news(job: OpenJob, record: Record | None) -> bool:
+    """Whether an answer may change a row. Most answers of most polls do not, and then no transaction is opened."""
+    if job.state != "running" or job.cancel_requested or job.absent or record is None:
+        return True
+    if record.state in {RecordState.DONE, RecordState.FAILED} or record.results:
+        return True
+    return record.queue_position != job.queue_position or _progress(record) > job.progress
+
+
+def _progress(record: Record) -> int:
+    """Percent by finished items; the time that has passed is added where a job is shown."""
+    share = 90 * len(record.results) // record.wanted if record.wanted else 0
+    return 0 if record.state is RecordState.QUEUED else max(5, min(share, 90))
 
 
 @retry_when_database_away
@@ -208,20 +239,14 @@ def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
 
 
 def _note_progress(tx: Transaction, job: OpenJob, record: Record) -> None:
-    ready = len(record.results)
-    share = 90 * ready // record.wanted if record.wanted else 0
-    progress = 0 if record.state is RecordState.QUEUED else max(5, min(share, 90))
-    unchanged = record.queue_position == job.queue_position and ready == job.ready_items and progress <= job.progress
-    if unchanged and not job.absent:
-        return
     row = notes.note_progress(
         tx,
         job_id=job.id,
         attempt=job.attempt,
         queue_position=record.queue_position,
         forecast_seconds=record.forecast_seconds,
-        ready_items=ready,
-        progress=progress,
+        ready_items=len(record.results),
+        progress=_progress(record),
     )
     if row is not None:
         tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
