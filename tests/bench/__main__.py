@@ -53,12 +53,13 @@ def _scenarios(*, quick: bool) -> list[tuple[str, list[tuple[str, str]], int]]:
     found = [
         ("0 s, one caller, 40 accounts", _prompts(40, 40, [0.0]), 1),
         ("6 s, 100 callers, 1 account", _prompts(100, 1, [6.0]), 100),
+        ("4-8 s, 20 callers, 10 accounts", _prompts(80, 10, spread), 20),
         ("4-8 s, 100 callers, 1 account", _prompts(200, 1, spread), 100),
         ("4-8 s, 100 callers, 10 accounts", _prompts(200, 10, spread), 100),
         ("5 s, 500 callers, 1 account", _prompts(1000, 1, [5.0]), 500),
         ("5 s, 500 callers, 10 accounts", _prompts(1000, 10, [5.0]), 500),
     ]
-    return found[:3] if quick else found
+    return found[:4] if quick else found
 
 
 def _show(rows: list[Row], platform: Platform) -> None:
