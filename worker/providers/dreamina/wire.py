@@ -57,7 +57,9 @@ class Wire:
         """Close all connections."""
         self._transport.close()
 
-    def call(self, account: Account, site: Site, base: str, target: str, body: bytes) -> dict[str, Any]:
+    def call(
+        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None = None
+    ) -> dict[str, Any]:
         """POST `body` to `target` (path and query) of the host `base`; the JSON of an answer that is no refusal.
 
         Raises NotSentError, or DreameryError: `upstream_unreachable` without a readable answer, else what upstream
@@ -66,7 +68,7 @@ class Wire:
         path = target.partition("?")[0]
         # No chained causes below: the frames of the HTTP library hold the cookie, and a traceback may print locals.
         request = self._request(account, site, base, target, body)
-        self._deadline.start(self._seconds)
+        self._deadline.start(min(seconds or self._seconds, self._seconds))
         try:
             status, kind, content = self._exchange(request)
         except _NOT_SENT as failure:
@@ -74,6 +76,41 @@ class Wire:
         except httpx.HTTPError as failure:
             raise _unreachable(path, _name(failure, account)) from None
         return _read(path, status, kind, content, account)
+
+    def send(
+        self,
+        account: Account,
+        site: Site,
+        *,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | Iterable[bytes],
+        seconds: float,
+    ) -> tuple[int, bytes]:
+        """One call without session and envelope, to the hosts of section 5: status and body, whatever they are.
+
+        `seconds` is its total deadline. Raises NotSentError for anything but an answer: these calls cost nothing.
+        """
+        where = httpx.URL(url)
+        headers = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate", **headers}
+        headers |= {"Origin": site.site, "Referer": f"{site.site}/"}
+        if self._origin and not site.direct:
+            headers["X-Orig-Host"] = where.netloc.decode()
+            url = self._origin + where.raw_path.decode()
+        timeouts = {**self._timeouts, "read": seconds, "write": seconds}
+        request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": timeouts})
+        self._deadline.start(seconds)
+        try:
+            status, _, content = self._exchange(request)
+        except httpx.HTTPError as failure:
+            raise NotSentError(f"{where.host}: {_name(failure, account)}") from None
+        return status, content
+
+    @property
+    def seconds(self) -> float:
+        """The total deadline of a call."""
+        return self._seconds
 
     def _request(self, account: Account, site: Site, base: str, target: str, body: bytes) -> httpx.Request:
         if not _COOKIE_SAFE.fullmatch(account.session):
