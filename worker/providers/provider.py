@@ -207,6 +207,11 @@ class Provider(Protocol):
         Nothing is paid by it: unreachable is always NotSentError, and the caller may simply try again.
         """
 
+    def upload_media(
+        self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
+    ) -> Material:
+        """Upload a `video` or `audio` for omni orders of the same account; like `upload_image`."""
+
     def better_video(self, account: Account, result: ResultRef) -> ResultRef:
         """The same video at a better bit rate when upstream has one, else `result`; never fails for upstream."""
 

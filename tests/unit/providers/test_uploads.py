@@ -12,7 +12,7 @@ from tests.unit.providers.upstream import SESSION, Script, account, load
 from worker.core.errors import DreameryError
 from worker.providers.dreamina import uploads
 from worker.providers.dreamina.signing import Keys, aws_headers, canonical_query
-from worker.providers.provider import NotSentError, Reference
+from worker.providers.provider import Material, NotSentError, Reference
 
 DATA = b"hello world"
 URI = "tos-cn-i-tb4s082cfz/0000000000000000000000000000aaaa"
@@ -330,3 +330,64 @@ def test_the_sandbox_is_its_own_upload_host():
     del token["data"]["upload_domain"]
     script.provider.upload_image(account("sandbox", session="B"), DATA, name="x")
     assert {request.url.port for request in script.seen} == {9}
+
+
+# --- videos and sounds (section 5.7) ---
+
+
+def media_steps(**answers: Any) -> Steps:
+    return Steps(
+        **{
+            "token": load("get_upload_token.video.json"),
+            "apply": load("apply_upload_inner.json"),
+            "commit": load("commit_upload_inner.json"),
+            **answers,
+        }
+    )
+
+
+@pytest.mark.parametrize("kind", ["video", "audio"])
+def test_an_upload_of_media(kind):
+    script = Script(media_steps())
+    material = script.provider.upload_media(account(), DATA, kind=kind, name="x.mp4")
+    assert material == Material(kind, vid="v0synthetic0001", width=1280, height=720, milliseconds=4050)
+    token, apply, put, commit = script.seen
+    assert json.loads(token.content) == {"scene": 1}
+    query = dict(apply.url.params)
+    query.pop("s")
+    assert (apply.url.host, query) == (
+        "vod.bytedanceapi.com",
+        {
+            "Action": "ApplyUploadInner",
+            "FileSize": "11",
+            "FileType": kind,
+            "IsInner": "1",
+            "SpaceName": "dreamina",
+            "Version": "2020-11-19",
+        },
+    )
+    assert "/cn-north-1/vod/aws4_request" in apply.headers["authorization"]
+    assert str(put.url) == "https://vod-upload.example.test/upload/v1/tos-cn-v-000000/synthetic0001"
+    assert "content-disposition" not in put.headers
+    assert json.loads(commit.content) == {"SessionKey": "U1lOVEhFVElDX1NFU1NJT05fS0VZ", "Functions": []}
+
+
+def test_media_without_a_length_and_without_an_id():
+    commit = load("commit_upload_inner.json")
+    del commit["Result"]["Results"][0]["VideoMeta"]["Duration"]
+    material = Script(media_steps(commit=commit)).provider.upload_media(account(), DATA, kind="video", name="x")
+    assert material.milliseconds == 0
+    del commit["Result"]["Results"][0]["Vid"]
+    with pytest.raises(DreameryError) as caught:
+        Script(media_steps(commit=commit)).provider.upload_media(account(), DATA, kind="video", name="x")
+    assert caught.value.code == "upstream_error"
+
+
+def test_pictures_and_media_have_credentials_of_their_own():
+    steps = Steps()
+    script = Script(steps)
+    script.provider.upload_image(account(), DATA, name="x")
+    media = media_steps()
+    steps.answers = media.answers
+    script.provider.upload_media(account(), DATA, kind="video", name="x")
+    assert steps.steps.count("token") == 2

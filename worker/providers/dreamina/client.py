@@ -4,7 +4,9 @@ What upstream demands of a browser beyond that (protocol section 12) is not imit
 """
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, BinaryIO
@@ -31,7 +33,7 @@ from worker.providers.dreamina.records import (
 )
 from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for
 from worker.providers.dreamina.signing import web_id
-from worker.providers.dreamina.uploads import Uploads
+from worker.providers.dreamina.uploads import TokenCall, Uploads
 from worker.providers.dreamina.video_drafts import video_body
 from worker.providers.dreamina.wire import Wire, refusal
 from worker.providers.provider import (
@@ -41,6 +43,7 @@ from worker.providers.provider import (
     LiveImageModel,
     LiveModels,
     LiveVideoModel,
+    Material,
     NotSentError,
     Record,
     Reference,
@@ -142,22 +145,27 @@ class DreaminaProvider:
     ) -> Reference:
         """Section 5. `name` is for the details of failures only: upstream is not told how callers call their files."""
         site = self._site(account)
+        with _upload_failures(name):
+            return self._uploads.image(account, site, data, self._token_call(account, site, 2), seconds=seconds)
 
+    def upload_media(
+        self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
+    ) -> Material:
+        """Section 5.7; like `upload_image`."""
+        site = self._site(account)
+        ask_token = self._token_call(account, site, 1)
+        with _upload_failures(name):
+            return self._uploads.media(account, site, data, ask_token, kind=kind, seconds=seconds)
+
+    def _token_call(self, account: Account, site: Site, scene: int) -> TokenCall:
         def ask_token(left: float) -> dict[str, Any]:
             query = _query(site, self._da_version, self._web_version, "")
             target = _target(_MAY_UPLOAD, query, site, account)
-            answer = self._wire.call(account, site, site.mweb, target, b'{"scene":2}', seconds=left)
-            given = answer.get("data")
+            body = orjson.dumps({"scene": scene})
+            given = self._wire.call(account, site, site.mweb, target, body, seconds=left).get("data")
             return given if isinstance(given, dict) else {}
 
-        try:
-            return self._uploads.image(account, site, data, ask_token, seconds=seconds)
-        except DreameryError as failure:
-            failure.detail = f"upload of {clean(name)}: {failure.detail or failure.message}"
-            if failure.code == "upstream_unreachable" and not isinstance(failure, NotSentError):
-                # An upload token that may or may not have been given out costs nothing: not unclear.
-                raise NotSentError(failure.detail) from None
-            raise
+        return ask_token
 
     def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """Section 8. One call for all keys; the caller bounds their number."""
@@ -249,6 +257,18 @@ class DreaminaProvider:
         if cluster is None:
             raise DreameryError("upstream_session_expired", detail=f"{_USER_INFO}: errmsg is not success")
         return cluster
+
+
+@contextmanager
+def _upload_failures(name: str) -> Iterator[None]:
+    """Name the file in the detail of a failure. Uploads cost nothing, so being unreachable is never unclear."""
+    try:
+        yield
+    except DreameryError as failure:
+        failure.detail = f"upload of {clean(name)}: {failure.detail or failure.message}"
+        if failure.code == "upstream_unreachable" and not isinstance(failure, NotSentError):
+            raise NotSentError(failure.detail) from None
+        raise
 
 
 @lru_cache(maxsize=1024)

@@ -1,4 +1,4 @@
-"""Uploading a picture in four steps: token, apply, bytes, commit (protocol sections 5.1 to 5.5).
+"""Uploading in four steps: token, apply, bytes, commit. Pictures by protocol sections 5.1 to 5.5, media by 5.7.
 
 Nothing here costs credits, so every failure to reach a host is NotSentError: the caller may repeat the whole upload.
 """
@@ -12,7 +12,7 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
@@ -21,11 +21,12 @@ from worker.providers.dreamina.faults import clean
 from worker.providers.dreamina.regions import Site, authority
 from worker.providers.dreamina.signing import Keys, aws_headers, canonical_query
 from worker.providers.dreamina.wire import Wire
-from worker.providers.provider import Account, NotSentError, Reference
+from worker.providers.provider import Account, Material, NotSentError, Reference
 
 # The gateway rule of section 5.3.
 MAX_BYTES = 100 * 1024 * 1024
 _VERSION = "2018-08-01"
+_MEDIA_VERSION = "2020-11-19"
 _STORED = 2000
 _PIECE = 262_144
 _CREDENTIALS_KEPT = 1024
@@ -71,9 +72,29 @@ class Uploads:
         self, account: Account, site: Site, data: bytes | BinaryIO, ask_token: TokenCall, *, seconds: float | None
     ) -> Reference:
         """The uploaded picture. `seconds` is the deadline of all four steps together."""
-        size, crc = _measure(data)
         upload = _Upload(self._wire, account, site, time.monotonic() + (seconds or self._wire.seconds))
-        key = _cache_key(account, site)
+        return upload.commit(*self._stored(upload, data, ask_token, _cache_key(account, site, "imagex")))
+
+    def media(
+        self,
+        account: Account,
+        site: Site,
+        data: bytes | BinaryIO,
+        ask_token: TokenCall,
+        *,
+        kind: str,
+        seconds: float | None,
+    ) -> Material:
+        """The uploaded video or sound, within `seconds` for all four steps together."""
+        upload = _MediaUpload(self._wire, account, site, time.monotonic() + (seconds or self._wire.seconds))
+        upload.kind = kind
+        return upload.finish(*self._stored(upload, data, ask_token, _cache_key(account, site, "vod")))
+
+    def _stored(
+        self, upload: "_Upload", data: bytes | BinaryIO, ask_token: TokenCall, key: str
+    ) -> tuple["_Access", "_Slot"]:
+        """The first three steps, with new credentials only when there are none that work."""
+        size, crc = _measure(data)
         access = self._remembered(key)
         if access:
             try:
@@ -84,10 +105,10 @@ class Uploads:
                 # The credentials may have died early: once more with new ones.
                 access = None
         if access is None:
-            access = self._remember(key, _access(ask_token(upload.left()), site))
+            access = self._remember(key, upload.access(ask_token(upload.left())))
             slot = upload.apply(access, size)
         upload.put(slot, data, size, crc)
-        return upload.commit(access, slot)
+        return access, slot
 
     def _remembered(self, key: str) -> _Access | None:
         with self._lock:
@@ -107,7 +128,11 @@ class Uploads:
 
 
 class _Upload:
-    """The calls of one upload."""
+    """The calls of one upload of a picture."""
+
+    service = "imagex"
+    # The name of the caller's file is nobody's business; other clients send this word as well.
+    extra_headers: ClassVar[dict[str, str]] = {"Content-Disposition": 'attachment; filename="undefined"'}
 
     def __init__(self, wire: Wire, account: Account, site: Site, until: float) -> None:
         self._wire = wire
@@ -133,14 +158,15 @@ class _Upload:
         }
         if not self._site.cn:
             query["device_platform"] = "web"
-        address = _dict(self._image_x(access, "GET", query, b"").get("UploadAddress"))
+        address = _dict(self._signed(access, "GET", query, b"").get("UploadAddress"))
         store = _first(address.get("StoreInfos"))
         hosts = address.get("UploadHosts")
-        host = authority((hosts[0] if isinstance(hosts, list) and hosts else None) or address.get("UploadHost"))
-        uri, auth, session_key = store.get("StoreUri"), store.get("Auth"), address.get("SessionKey")
-        if not (host and _matches(_URI, uri) and _matches(_HEADER, auth) and isinstance(session_key, str)):
-            raise _strange("ApplyImageUpload: an answer without a usable upload address")
-        return _Slot(host, str(uri), str(auth), session_key)
+        host = (hosts[0] if isinstance(hosts, list) and hosts else None) or address.get("UploadHost")
+        return _slot(host, store, address.get("SessionKey"))
+
+    def access(self, data: dict[str, Any]) -> _Access:
+        """What `get_upload_token` gave (section 5.1)."""
+        return _access(data, self._site.upload_host, self._site.upload_service)
 
     def put(self, slot: _Slot, data: bytes | BinaryIO, size: int, crc: str) -> None:
         """Section 5.3: the bytes."""
@@ -148,9 +174,8 @@ class _Upload:
             "Authorization": slot.auth,
             "Content-CRC32": crc,
             "Content-Type": "application/octet-stream",
-            # The name of the caller's file is nobody's business; other clients send this word as well.
-            "Content-Disposition": 'attachment; filename="undefined"',
             "Content-Length": str(size),
+            **self.extra_headers,
         }
         url = f"{self._site.upload_origin(slot.host)}/upload/v1/{slot.uri}"
         body = data if isinstance(data, bytes) else _pieces(data)
@@ -161,7 +186,7 @@ class _Upload:
     def commit(self, access: _Access, slot: _Slot) -> Reference:
         """Section 5.4. A failed commit fails: an uncommitted picture may not be readable (section 11, row 12)."""
         query = {"Action": "CommitImageUpload", "ServiceId": access.service, "Version": _VERSION}
-        result = self._image_x(access, "POST", query, orjson.dumps({"SessionKey": slot.session_key}))
+        result = self._signed(access, "POST", query, orjson.dumps({"SessionKey": slot.session_key}))
         stored = _first(result.get("Results"))
         if stored.get("UriStatus") != _STORED:
             raise _strange(f"CommitImageUpload: UriStatus={stored.get('UriStatus')}")
@@ -175,10 +200,10 @@ class _Upload:
             format=kind if _FORMAT.fullmatch(kind) else "",
         )
 
-    def _image_x(self, access: _Access, method: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
+    def _signed(self, access: _Access, method: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         headers = aws_headers(
-            access.keys, method, query, body, moment=moment, region=self._site.aws_region, service="imagex"
+            access.keys, method, query, body, moment=moment, region=self._site.aws_region, service=self.service
         )
         if body:
             headers["Content-Type"] = "application/json"
@@ -212,20 +237,72 @@ class _Upload:
         return value
 
 
-def _access(data: dict[str, Any], site: Site) -> _Access:
-    """What `get_upload_token` gave (section 5.1)."""
+class _MediaUpload(_Upload):
+    """The calls of one upload of a video or sound (section 5.7)."""
+
+    service = "vod"
+    kind = "video"
+    extra_headers: ClassVar[dict[str, str]] = {}
+
+    def access(self, data: dict[str, Any]) -> _Access:
+        """What `get_upload_token` gave for scene 1; the host outside CN is not confirmed."""
+        host = authority(self._site.site) if self._site.direct else "vod.bytedanceapi.com"
+        return _access(data, host, "dreamina")
+
+    def apply(self, access: _Access, size: int) -> _Slot:
+        """A place for a file of this size."""
+        query = {
+            "Action": "ApplyUploadInner",
+            "FileSize": str(size),
+            "FileType": self.kind,
+            "IsInner": "1",
+            "SpaceName": access.service,
+            "Version": _MEDIA_VERSION,
+            "s": secrets.token_hex(5),
+        }
+        nodes = _dict(self._signed(access, "GET", query, b"").get("InnerUploadAddress")).get("UploadNodes")
+        node = _first(nodes)
+        return _slot(node.get("UploadHost"), _first(node.get("StoreInfos")), node.get("SessionKey"))
+
+    def finish(self, access: _Access, slot: _Slot) -> Material:
+        """The commit, which names the file and measures it."""
+        query = {"Action": "CommitUploadInner", "SpaceName": access.service, "Version": _MEDIA_VERSION}
+        body = orjson.dumps({"SessionKey": slot.session_key, "Functions": []})
+        stored = _first(self._signed(access, "POST", query, body).get("Results"))
+        vid, told = stored.get("Vid"), _dict(stored.get("VideoMeta"))
+        if not (isinstance(vid, str) and _matches(_URI, vid)):
+            raise _strange("CommitUploadInner: an answer without Vid")
+        length = told.get("Duration")
+        known = isinstance(length, int | float) and not isinstance(length, bool) and 0 < length < 86_400
+        return Material(
+            kind=self.kind,
+            vid=vid,
+            width=_pixels(told.get("Width")),
+            height=_pixels(told.get("Height")),
+            milliseconds=round(float(length) * 1000) if known and length else 0,
+        )
+
+
+def _slot(host: Any, store: dict[str, Any], session_key: Any) -> _Slot:
+    place, uri, auth = authority(host), store.get("StoreUri"), store.get("Auth")
+    if not (place and _matches(_URI, uri) and _matches(_HEADER, auth) and isinstance(session_key, str)):
+        raise _strange("apply: an answer without a usable upload address")
+    return _Slot(place, str(uri), str(auth), session_key)
+
+
+def _access(data: dict[str, Any], default_host: str, default_service: str) -> _Access:
     values = [data.get(name) for name in ("access_key_id", "secret_access_key", "session_token")]
     if not all(_matches(_HEADER, value) for value in values):
         raise _strange("get_upload_token: an answer without credentials")
     keys = Keys(*(str(value) for value in values))
     service = next(
         (str(v) for v in (data.get("space_name"), data.get("service_id")) if isinstance(v, str) and v.strip()),
-        site.upload_service,
+        default_service,
     )
     lifetime = min(_seconds(data.get("expired_time")) - _seconds(data.get("current_time")), _LIFETIME)
     if lifetime <= 0:
         lifetime = _LIFETIME
-    host = authority(data.get("upload_domain")) or site.upload_host
+    host = authority(data.get("upload_domain")) or default_host
     return _Access(keys, host, service, time.monotonic() + lifetime / 2)
 
 
@@ -243,7 +320,7 @@ def _measure(data: bytes | BinaryIO) -> tuple[int, str]:
                 break
         data.seek(0)
     if not 0 < size <= MAX_BYTES:
-        raise DreameryError("invalid_value", f"A picture must have between 1 byte and {MAX_BYTES // 2**20} MiB.")
+        raise DreameryError("invalid_value", f"A file must have between 1 byte and {MAX_BYTES // 2**20} MiB.")
     return size, f"{crc:08x}"
 
 
@@ -252,9 +329,9 @@ def _pieces(file: BinaryIO) -> Iterator[bytes]:
         yield piece
 
 
-def _cache_key(account: Account, site: Site) -> str:
+def _cache_key(account: Account, site: Site, service: str) -> str:
     """Per account, session and site: credentials of an old session are not used for a new one."""
-    return hashlib.sha256(f"{account.id}\0{account.session}\0{site.mweb}".encode()).hexdigest()
+    return hashlib.sha256(f"{account.id}\0{account.session}\0{site.mweb}\0{service}".encode()).hexdigest()
 
 
 def _strange(detail: str) -> DreameryError:
