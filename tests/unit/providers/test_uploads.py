@@ -207,6 +207,11 @@ def test_unreachable_is_never_unclear(step, answer):
     assert isinstance(refused(**{step: answer}), NotSentError)
 
 
+@pytest.mark.parametrize("step", ["apply", "put", "commit"])
+def test_an_upload_host_that_is_busy_is_waited_for(step):
+    assert refused(**{step: httpx.Response(429, text="slow down")}).code == "rate_limit_exceeded"
+
+
 def test_a_dead_session_is_told_at_the_token():
     assert refused(token=load("error.login_expired.json")).code == "upstream_session_expired"
 

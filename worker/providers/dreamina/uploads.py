@@ -100,7 +100,7 @@ class Uploads:
             try:
                 slot = upload.apply(access, size)
             except DreameryError as failure:
-                if isinstance(failure, NotSentError):
+                if failure.code not in {"upstream_error", "upstream_sign_error"}:
                     raise
                 # The credentials may have died early: once more with new ones.
                 access = None
@@ -230,6 +230,8 @@ class _Upload:
             value = orjson.loads(content) if status < 500 else None
         except orjson.JSONDecodeError:
             value = None
+        if status == 429:
+            raise DreameryError("rate_limit_exceeded", detail=f"{what}: HTTP 429")
         if not isinstance(value, dict):
             raise NotSentError(f"{what}: HTTP {status}, {len(content)} bytes, no JSON object")
         if status >= 400 and not _dict(value.get("ResponseMetadata")).get("Error"):
