@@ -82,6 +82,11 @@ def _from_tokens(bearer: str) -> Caller:
     tokens = parse_tokens(bearer, get_settings().default_region)
     if any(t.region == "sandbox" for t in tokens) and not get_settings().sandbox_url:
         raise DreameryError("invalid_api_key", "Region `sandbox` needs DREAMERY_SANDBOX_URL, which is not set here.")
+    if any(t.proxy for t in tokens):
+        # A proxy that is not stored with the account would be left out silently: the session would show our address.
+        raise DreameryError(
+            "invalid_api_key", "Tokens with a proxy cannot be used here yet; send the session id alone."
+        )
     hashed = tuple((token_hash(token), token) for token in tokens)
     digest = hashlib.sha256(",".join(sorted(h for h, _ in hashed)).encode()).hexdigest()
     return Caller(owner=f"tokens:{digest[:40]}", tokens=hashed)

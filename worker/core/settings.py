@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     default_region: Region = Field("auto", description="region of a token that names none")
     sandbox_url: str = Field("", description="where region `sandbox` lives; set by `dreamery up`")
     upstream_origin: str = Field("", description="reach every upstream host at this origin (real host: `X-Orig-Host`)")
-    fetch_allow: str = Field("", description="comma list of host or host:port the fetcher may reach although private")
+    fetch_allow: str = Field("", description="comma list of private host or host:port that fetcher and proxies may use")
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
     account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")

@@ -15,18 +15,23 @@ REGIONS: frozenset[str] = frozenset(get_args(Region))
 
 _PREFIX = re.compile(r"(us|hk|jp|sg)-", re.IGNORECASE)
 _SUFFIX = re.compile(r":([A-Za-z]+)$")
-_PROXY = re.compile(r"(https?|socks[45]?h?)://", re.IGNORECASE)
+_PROXY = re.compile(r"(https?|socks[45]?[ah]?)://", re.IGNORECASE)
+_PROXY_KINDS = {"http": ("http", 80), "https": ("https", 443)} | dict.fromkeys(
+    ("socks", "socks5", "socks5h"), ("socks5", 1080)
+)
+_PROXY_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+_PROXY_USER = re.compile(r"[!-~]{0,512}")
 # What a cookie value may hold (RFC 6265): printable ASCII without space, quote, comma, semicolon and backslash.
 _SESSION = re.compile(r"[!#-+\--:<-\[\]-~]{1,512}")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionToken:
-    """One session id and the region it names, or the default one. `proxy` is reserved."""
+    """One session id, the region it names or the default one, and the proxy it goes out through."""
 
     session: str = field(repr=False)
     region: str
-    proxy: None = None
+    proxy: str | None = field(default=None, repr=False)  # `http|https|socks5://[user[:password]@]host:port`
 
 
 def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
@@ -46,8 +51,11 @@ def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
 
 
 def _token(part: str, place: int, default_region: str) -> SessionToken:
+    proxy = None
     if _PROXY.match(part):
-        raise _refused(place, "proxy form is not supported yet")
+        # At the last @, for the user part of a proxy has one too.
+        address, _, part = part.rpartition("@")
+        proxy = _proxy(address, place)
     prefix = _PREFIX.match(part)
     session = part[prefix.end() :] if prefix else part
     region = prefix.group(1).lower() if prefix else ""
@@ -61,7 +69,22 @@ def _token(part: str, place: int, default_region: str) -> SessionToken:
         session, region = session[: suffix.start()], named
     if not _SESSION.fullmatch(session):
         raise _refused(place, "a session id is 1 to 512 printable ASCII characters, no spaces or quotes")
-    return SessionToken(session=session, region=region or default_region)
+    return SessionToken(session=session, region=region or default_region, proxy=proxy)
+
+
+def _proxy(address: str, place: int) -> str:
+    """The proxy in its one written form: kind, user part as given, host in lower case, port always there."""
+    scheme, _, rest = address.partition("://")
+    kind, default_port = _PROXY_KINDS.get(scheme.lower(), ("", 0))
+    if not kind and address:
+        raise _refused(place, "the proxy must be http, https, socks or socks5; socks4 is not supported")
+    user, at, authority = rest.removesuffix("/").rpartition("@")
+    host, _, port = authority.partition(":")
+    number = port or str(default_port)
+    good_port = number.isascii() and number.isdigit() and len(number) <= 5 and 0 < int(number) < 65536
+    if not (_PROXY_HOST.fullmatch(host) and good_port and _PROXY_USER.fullmatch(user)) or set(user) & set("/?#"):
+        raise _refused(place, "the form of a proxy token is http://user:password@host:port@SESSION")
+    return f"{kind}://{user}{at}{host.lower()}:{int(number)}"
 
 
 def _refused(place: int, why: str) -> DreameryError:

@@ -6,7 +6,7 @@ upstream *after* a submit may have left us is `upstream_unreachable` (reaction `
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from worker.core.errors import DreameryError
 
@@ -19,11 +19,43 @@ class Account:
     region: str  # auto, cn, us, sg, hk, jp, sandbox
     session: str = field(repr=False)
     cluster: "dict[str, str] | None" = None  # looked-up hosts of an `auto` account, from the accounts table
+    proxy: str | None = field(default=None, repr=False)  # as `worker.core.tokens` writes it
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A picture that was uploaded to upstream with the account that will use it. Sizes 0 = upstream did not say."""
+
+    uri: str
+    width: int = 0
+    height: int = 0
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """One thing an omni video is made from: a picture (`image`), or a video or sound by its upstream id (`vid`)."""
+
+    kind: str  # image, video, audio
+    image: Reference | None = None
+    vid: str = ""
+    width: int = 0
+    height: int = 0
+    milliseconds: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptPart:
+    """A piece of an omni prompt in reading order: text, or a mark that stands for the material of that index."""
+
+    text: str = ""
+    material: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ImageOrder:
-    """A text-to-picture job as the engine hands it over; sizes are final."""
+    """A picture job as the engine hands it over; sizes are final. With `references` it is made from these pictures."""
 
     model: str  # public id
     prompt: str
@@ -35,6 +67,25 @@ class ImageOrder:
     seed: int
     negative_prompt: str = ""
     sample_strength: float = 0.5
+    references: tuple[Reference, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VideoOrder:
+    """A video job as the engine hands it over. `materials` make it an omni job, whose prompt is `parts`."""
+
+    model: str  # public id
+    prompt: str
+    ratio: str
+    resolution: str
+    seconds: int
+    seed: int
+    fps: int = 24
+    first_frame: Reference | None = None
+    end_frame: Reference | None = None
+    materials: tuple[Material, ...] = ()
+    parts: tuple[PromptPart, ...] = ()
+    benefit: str = ""  # from the live model list when known; it wins over the catalog
 
 
 class RecordState(StrEnum):
@@ -48,12 +99,15 @@ class RecordState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResultRef:
-    """A finished item still at upstream: where to fetch it."""
+    """A finished item still at upstream: where to fetch it. A video also has a length, a poster and an item id."""
 
     url: str
     width: int | None
     height: int | None
     format: str | None
+    seconds: float | None = None
+    poster_url: str | None = None
+    item_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +150,43 @@ class Credits:
         return self.gift + self.purchase + self.vip
 
 
+@dataclass(frozen=True, slots=True)
+class LiveImageModel:
+    """A picture model as upstream lists it for an account. Being listed does not mean the account may use it."""
+
+    key: str
+    name: str
+    tip: str = ""
+    resolutions: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    references: int = 0
+    # (resolution, upstream's ratio number, width, height)
+    sizes: tuple[tuple[str, int, int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LiveVideoModel:
+    """A video model as upstream lists it for an account. Empty or None = upstream did not say."""
+
+    key: str
+    name: str
+    tip: str = ""
+    durations: tuple[int, ...] = ()
+    ratios: tuple[str, ...] = ()
+    fps: int | None = None
+    first_frame: bool | None = None
+    end_frame: bool | None = None
+    benefit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveModels:
+    """What upstream offers an account now."""
+
+    images: tuple[LiveImageModel, ...] = ()
+    videos: tuple[LiveVideoModel, ...] = ()
+
+
 class Provider(Protocol):
     """An upstream. Implementations are safe to share between threads."""
 
@@ -104,6 +195,28 @@ class Provider(Protocol):
 
     def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
         """Order pictures, once, with no retry of any kind."""
+
+    def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
+        """Order a video, once, with no retry of any kind."""
+
+    def upload_image(
+        self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
+    ) -> Reference:
+        """Upload a picture for later orders of the same account, within `seconds` (default: one call's deadline).
+
+        Nothing is paid by it: unreachable is always NotSentError, and the caller may simply try again.
+        """
+
+    def upload_media(
+        self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
+    ) -> Material:
+        """Upload a `video` or `audio` for omni orders of the same account; like `upload_image`."""
+
+    def better_video(self, account: Account, result: ResultRef) -> ResultRef:
+        """The same video at a better bit rate when upstream has one, else `result`; never fails for upstream."""
+
+    def list_models(self, account: Account) -> LiveModels:
+        """What upstream offers this account now."""
 
     def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """State of many jobs in one call, keyed by submit key; unknown keys are absent."""

@@ -43,8 +43,16 @@ def test_the_default_region_is_the_settings():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("http://user:pw@host:1@S3CR3T", "proxy form is not supported yet"),
-        ("good,SOCKS5://h:1@us-S3CR3T", "Token 2 is not usable: proxy form is not supported yet"),
+        ("good,SOCKS4://h:1@us-S3CR3T", "Token 2 is not usable: the proxy must be http"),
+        ("socks4a://h:1@S3CR3T", "the proxy must be http"),
+        ("http://S3CR3T", "form of a proxy token"),
+        ("http://h:0@S3CR3T", "form of a proxy token"),
+        ("http://h:66000@S3CR3T", "form of a proxy token"),
+        ("http://@S3CR3T", "form of a proxy token"),
+        ("http://h:1/path@S3CR3T", "form of a proxy token"),
+        ("http://S3CR3T/x:y@h:1@abc", "form of a proxy token"),
+        ("http://S3CR3T:pw@h:1@us-abc:cn", "different regions"),
+        ("http://S3CR3T:pw@h:1@", "session id"),
         ("S3CR3T:fr", "unknown region"),
         ("us-S3CR3T:cn", "different regions"),
         ("us-", "session id"),
@@ -75,6 +83,23 @@ def test_no_token_at_all(text):
 
 def test_a_repr_hides_the_session():
     assert "S3CR3T" not in repr(parse_tokens("S3CR3T:cn", "auto"))
+
+
+@pytest.mark.parametrize(
+    ("text", "proxy", "session", "region"),
+    [
+        ("http://h:1@abc", "http://h:1", "abc", "auto"),
+        ("HTTPS://Proxy.Example@us-abc", "https://proxy.example:443", "abc", "us"),
+        ("http://u:p@w:x@10.0.0.1:8080/@abc:cn", "http://u:p@w:x@10.0.0.1:8080", "abc", "cn"),
+        ("socks://h@abc", "socks5://h:1080", "abc", "auto"),
+        ("socks5h://u%40x:p@h:9@hk-abc", "socks5://u%40x:p@h:9", "abc", "hk"),
+        ("a@b", None, "a@b", "auto"),
+    ],
+)
+def test_a_token_with_a_proxy(text, proxy, session, region):
+    (token,) = parse_tokens(text, "auto")
+    assert (token.proxy, token.session, token.region) == (proxy, session, region)
+    assert "h:1" not in repr(token)
 
 
 @given(st.text(max_size=80), st.sampled_from(sorted(REGIONS)))

@@ -1,4 +1,4 @@
-"""The generated submit against the recorded browser requests (fixtures generate.image.request.*)."""
+"""Generated submits against the recorded requests (fixtures generate.image.*, generate.blend.*, generate.video.*)."""
 
 import json
 import re
@@ -8,18 +8,24 @@ from typing import Any
 import pytest
 
 from tests.unit.providers.upstream import KEY, Script, account, load, order
-from worker.providers.dreamina.drafts import _uuids
+from worker.providers.dreamina.drafts import uuids
+from worker.providers.provider import Material, PromptPart, Reference, VideoOrder
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 def opened(body: dict[str, Any]) -> dict[str, Any]:
     """A body with its JSON strings opened and what differs per run replaced; the key order stays visible."""
-    metrics = json.loads(body["metrics_extra"])
+    given = body["metrics_extra"]
+    metrics = json.loads(given)
     if "sceneOptions" in metrics:
         metrics["sceneOptions"] = json.loads(metrics["sceneOptions"])
     body = {**body, "metrics_extra": metrics, "draft_content": json.loads(body["draft_content"])}
-    body["draft_content"]["component_list"][0]["metadata"]["created_time_in_ms"] = "NOW"
+    component = body["draft_content"]["component_list"][0]
+    component["metadata"]["created_time_in_ms"] = "NOW"
+    if gen_video := component["abilities"].get("gen_video"):
+        # The draft repeats the telemetry; comparing the strings shows that, key order and all.
+        gen_video["video_task_extra"] = gen_video["video_task_extra"] == given
     kept = json.dumps(body).replace(KEY, "THE-KEY")
     return json.loads(UUID.sub("UUID", kept))
 
@@ -89,6 +95,139 @@ def test_the_forced_size_of_a_model_in_the_us_only():
 
 
 def test_the_cheap_ids_are_version_4_uuids():
-    ids = _uuids(50)
+    ids = uuids(50)
     assert len(set(ids)) == 50
     assert all(uuid.UUID(text).version == 4 and uuid.UUID(text).variant == uuid.RFC_4122 for text in ids)
+
+
+# --- pictures from pictures (sections 6.2, 6.5) ---
+
+CN_A = Reference("tos-cn-i-tb4s082cfz/0000000000000000000000000000aaaa", 1024, 1536, "png")
+CN_B = Reference("tos-cn-i-tb4s082cfz/0000000000000000000000000000bbbb", 1024, 1536, "png")
+US_A = Reference("tos-useast5-i-wopfjsm1ax/0000000000000000000000000000aaaa", 1024, 1536, "png")
+US_B = Reference("tos-useast5-i-wopfjsm1ax/0000000000000000000000000000bbbb", 2048, 2048, "png")
+SQUARE = {"width": 2048, "height": 2048, "ratio": "1:1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "prompt", "references"),
+    [
+        ("generate.blend.request.cn.json", "cn", "put a green hat on the cat", (CN_A,)),
+        (
+            "generate.blend.request.us.two_refs.json",
+            "us",
+            "place the first subject in the second scene",
+            (US_A, US_B),
+        ),
+    ],
+)
+def test_a_picture_from_pictures_equals_the_recorded_request(name, region, prompt, references):
+    fixture = load(name)
+    script = Script("generate.image.response.json")
+    body = opened(sent(script, region, prompt=prompt, references=references, **SQUARE))
+    theirs = opened(fixture["body"])
+    if region == "us":
+        # The recording names the CN site in its blob addresses; a page names its own.
+        theirs = json.loads(json.dumps(theirs).replace("blob:https://jimeng.jianying.com", f"blob:{WORLD}"))
+    assert json.dumps(body) == json.dumps(theirs)
+    assert dict(script.last.url.params).keys() == fixture["query"].keys()
+
+
+WORLD = "https://dreamina.capcut.com"
+
+
+def test_a_blend_keeps_an_exact_count_and_a_negative_prompt():
+    body = opened(
+        sent(Script("generate.image.response.json"), "cn", references=(CN_A,), count=3, negative_prompt="fog")
+    )
+    abilities = body["draft_content"]["component_list"][0]["abilities"]
+    assert abilities["gen_option"]["gen_count"] == 3
+    assert abilities["blend"]["core_param"]["negative_prompt"] == "fog"
+    assert body["metrics_extra"]["sceneOptions"][0]["benefitCount"] == 3
+
+
+# --- videos (section 7) ---
+
+
+def film(**changes: Any) -> VideoOrder:
+    values: dict[str, Any] = {
+        "model": "jimeng-video-3.0",
+        "prompt": "the boat drifts slowly",
+        "ratio": "16:9",
+        "resolution": "720p",
+        "seconds": 5,
+        "seed": 1000000001,
+    }
+    return VideoOrder(**{**values, **changes})
+
+
+VIDEO_KEY = "22222222-2222-4222-8222-222222222222"
+OMNI = {
+    "model": "jimeng-video-seedance-2.0",
+    "materials": (
+        Material("image", image=CN_A),
+        Material("video", vid="v0synthetic0001", width=1280, height=720, milliseconds=4050),
+    ),
+    "parts": (
+        PromptPart("use "),
+        PromptPart(material=0),
+        PromptPart(" as the first frame and copy the motion of "),
+        PromptPart(material=1),
+    ),
+}
+
+
+def filmed(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[str, Any], Script]:
+    script = Script("generate.video.response.json", upstream_da_version=version)
+    taken = script.provider.submit_video(account(region), film(**changes), submit_key=VIDEO_KEY)
+    assert (taken.upstream_id, taken.queue_position) == ("9000000000002", 12)
+    return opened(json.loads(script.last.content)), script
+
+
+@pytest.mark.parametrize(
+    ("name", "region", "version", "changes"),
+    [
+        ("text.request", "us", "3.3.9", {}),
+        ("first_frame.request", "us", "3.3.9", {"first_frame": CN_A}),
+        ("first_last.request", "us", "3.3.9", {"first_frame": CN_A, "end_frame": CN_B}),
+        ("omni.request.cn", "cn", "3.3.9", OMNI),
+        ("seedance_mini.request.cn", "cn", "3.3.20", {"model": "jimeng-video-seedance-2.0-mini", "seconds": 4}),
+    ],
+)
+def test_a_video_equals_the_recorded_request(name, region, version, changes):
+    fixture = load(f"generate.video.{name}.json")
+    body, script = filmed(region, version, **changes)
+    assert json.dumps(body) == json.dumps(opened(fixture["body"]))
+    url = script.last.url
+    assert f"{url.scheme}://{url.host}{url.path}" == fixture["url"]
+    assert dict(url.params).keys() == fixture["query"].keys()
+
+
+def test_the_draft_model_says_so():
+    body, _ = filmed("cn", model="jimeng-video-seedance-2.5-draft", resolution="480p")
+    draft = body["draft_content"]
+    assert (draft["min_version"], draft["min_features"]) == ("3.3.28", ["AIGC_Video_Seedance25ResultAction"])
+    one = draft["component_list"][0]["abilities"]["gen_video"]["text_to_video_params"]["video_gen_inputs"][0]
+    assert one["is_draft_mode"] is True
+    assert body["extend"]["m_video_commerce_info"]["amount"] == 5
+
+
+def test_what_is_charged_is_never_guessed_and_the_live_list_wins():
+    unknown, _ = filmed("cn", model="seedance-2.0-lite")
+    assert unknown["extend"] == {"root_model": "seedance_2_0_lite"}
+    told, _ = filmed("cn", benefit="from_the_live_list")
+    assert told["extend"]["m_video_commerce_info"]["benefit_type"] == "from_the_live_list"
+
+
+def test_sounds_and_input_seconds():
+    materials = (*OMNI["materials"], Material("audio", vid="v0a", milliseconds=3000, name="a.mp3"))
+    body, _ = filmed("cn", model="jimeng-video-seedance-2.0-mini", materials=materials, parts=())
+    assert body["extend"]["m_video_commerce_info"]["amount"] == 5 + 5
+    assert body["metrics_extra"]["sceneOptions"][0]["materialTypes"] == [1, 2, 3]
+    one = body["draft_content"]["component_list"][0]["abilities"]["gen_video"]["text_to_video_params"][
+        "video_gen_inputs"
+    ][0]["unified_edit_input"]
+    assert one["meta_list"] == [{"meta_type": "text", "text": "the boat drifts slowly"}]
+    assert one["material_list"][2]["audio_info"] | {"id": ""} == {
+        "type": "audio", "id": "", "source_from": "upload", "vid": "v0a", "duration": 3000, "name": "a.mp3",
+    }  # fmt: skip

@@ -165,7 +165,7 @@ class SlowBackend(httpcore.NetworkBackend):
 
 def test_dripping_headers_end_with_the_total_deadline(clock, monkeypatch):
     stream = SlowStream(clock)
-    monkeypatch.setattr(wire.httpcore, "SyncBackend", lambda: SlowBackend(stream))
+    monkeypatch.setattr(httpcore, "SyncBackend", lambda: SlowBackend(stream))
     lines = wire.Wire(Settings(_env_file=None))
     site = site_for("sandbox", None, "http://127.0.0.1:9")
     with pytest.raises(DreameryError) as caught:

@@ -4,9 +4,12 @@ What upstream demands of a browser beyond that (protocol section 12) is not imit
 """
 
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, BinaryIO
 
 import httpx
 import orjson
@@ -14,15 +17,47 @@ import orjson
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
-from worker.providers.dreamina.drafts import Stamp, image_body
-from worker.providers.dreamina.records import fail_fields, find_records, parse_record, queue_of, record_id
+from worker.providers.dreamina.drafts import Stamp
+from worker.providers.dreamina.faults import clean
+from worker.providers.dreamina.image_drafts import image_body
+from worker.providers.dreamina.listing import image_models, video_models
+from worker.providers.dreamina.records import (
+    fail_fields,
+    find_items,
+    find_records,
+    item_id,
+    parse_record,
+    queue_of,
+    record_id,
+    video_result,
+)
 from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for
 from worker.providers.dreamina.signing import web_id
+from worker.providers.dreamina.uploads import TokenCall, Uploads
+from worker.providers.dreamina.video_drafts import video_body
 from worker.providers.dreamina.wire import Wire, refusal
-from worker.providers.provider import Account, Credits, ImageOrder, Record, Submitted
+from worker.providers.provider import (
+    Account,
+    Credits,
+    ImageOrder,
+    LiveImageModel,
+    LiveModels,
+    LiveVideoModel,
+    Material,
+    NotSentError,
+    Record,
+    Reference,
+    ResultRef,
+    Submitted,
+    VideoOrder,
+)
 
 _GENERATE = "/mweb/v1/aigc_draft/generate"
 _HISTORY = "/mweb/v1/get_history_by_ids"
+_MAY_UPLOAD = "/mweb/v1/get_upload_token"
+_ITEMS = "/mweb/v1/get_local_item_list"
+_IMAGE_CONFIG = "/mweb/v1/get_common_config"
+_VIDEO_CONFIG = "/mweb/v1/video_generate/get_common_config"
 _USER_INFO = "/lv/v1/user/web/user_info"
 _CREDIT = "/commerce/v1/benefits/user_credit"
 _RECEIVE = "/commerce/v1/benefits/credit_receive"
@@ -43,6 +78,7 @@ class DreaminaProvider:
 
     def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
         self._wire = Wire(settings, transport)
+        self._uploads = Uploads(self._wire)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
         self._da_version = settings.upstream_da_version
         self._web_version = settings.upstream_web_version
@@ -78,8 +114,17 @@ class DreaminaProvider:
     def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
         """Section 6. One call, never repeated here. Unclear when the answer names neither a record nor a reason."""
         site = self._site(account)
-        stamp = Stamp(submit_key, int(time.time() * 1000), self._da_version)
-        body = image_body(order, self._catalog, site, stamp)
+        return self._submit(account, site, image_body(order, self._catalog, site, self._stamp(submit_key)))
+
+    def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
+        """Section 7; like `submit_image`."""
+        site = self._site(account)
+        return self._submit(account, site, video_body(order, self._catalog, site, self._stamp(submit_key)))
+
+    def _stamp(self, submit_key: str) -> Stamp:
+        return Stamp(submit_key, int(time.time() * 1000), self._da_version)
+
+    def _submit(self, account: Account, site: Site, body: bytes) -> Submitted:
         query = _query(site, self._da_version, self._web_version, "&web_component_open_flag=1")
         answer = self._wire.call(account, site, site.mweb, _target(_GENERATE, query, site, account), body)
         data = answer.get("data")
@@ -95,18 +140,82 @@ class DreaminaProvider:
             raise refusal("", answer, account)
         raise DreameryError("upstream_unreachable", detail=f"{_GENERATE}: accepted, but without history_record_id")
 
+    def upload_image(
+        self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
+    ) -> Reference:
+        """Section 5. `name` is for the details of failures only: upstream is not told how callers call their files."""
+        site = self._site(account)
+        with _upload_failures(name):
+            return self._uploads.image(account, site, data, self._token_call(account, site, 2), seconds=seconds)
+
+    def upload_media(
+        self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
+    ) -> Material:
+        """Section 5.7; like `upload_image`."""
+        site = self._site(account)
+        ask_token = self._token_call(account, site, 1)
+        with _upload_failures(name):
+            return self._uploads.media(account, site, data, ask_token, kind=kind, seconds=seconds)
+
+    def _token_call(self, account: Account, site: Site, scene: int) -> TokenCall:
+        def ask_token(left: float) -> dict[str, Any]:
+            query = _query(site, self._da_version, self._web_version, "")
+            target = _target(_MAY_UPLOAD, query, site, account)
+            body = orjson.dumps({"scene": scene})
+            given = self._wire.call(account, site, site.mweb, target, body, seconds=left).get("data")
+            return given if isinstance(given, dict) else {}
+
+        return ask_token
+
     def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """Section 8. One call for all keys; the caller bounds their number."""
         if not submit_keys:
             return {}
-        site = self._site(account)
-        query = _query(site, self._da_version, self._web_version, "")
-        body = orjson.dumps({"submit_ids": submit_keys})
-        answer = self._wire.call(account, site, site.mweb, _target(_HISTORY, query, site, account), body)
+        answer = self._mweb(account, _HISTORY, orjson.dumps({"submit_ids": submit_keys}))
         found = find_records(submit_keys, answer)
         if found is None:
             raise DreameryError("upstream_unreachable", detail=f"{_HISTORY}: an answer without a map of records")
         return {key: parse_record(key, raw) for key, raw in found.items()}
+
+    def better_video(self, account: Account, result: ResultRef) -> ResultRef:
+        """Section 8.4. Whatever goes wrong here, `result` is still good."""
+        if not result.item_id:
+            return result
+        body = orjson.dumps(
+            {
+                "item_id_list": [result.item_id],
+                "pack_item_opt": {"scene": 1, "need_data_integrity": True},
+                "is_for_video_download": True,
+            }
+        )
+        try:
+            items = find_items(self._mweb(account, _ITEMS, body))
+        except DreameryError:
+            return result
+        found = next((ref for item in items if item_id(item) == result.item_id and (ref := video_result(item))), None)
+        if found is None or _area(found) < _area(result):
+            return result
+        return replace(found, seconds=found.seconds or result.seconds, poster_url=found.poster_url or result.poster_url)
+
+    def list_models(self, account: Account) -> LiveModels:
+        """Section 10.3. One list that cannot be had leaves its kind empty; an error when neither can."""
+        images: tuple[LiveImageModel, ...] = ()
+        videos: tuple[LiveVideoModel, ...] = ()
+        failure: DreameryError | None = None
+        try:
+            flags = "&needCache=true&needRefresh=false"
+            body = b'{"is_client_filter":false,"need_beta_model":true}'
+            images = image_models(self._mweb(account, _IMAGE_CONFIG, body, flags))
+        except DreameryError as caught:
+            failure = caught
+        try:
+            videos = video_models(
+                self._mweb(account, _VIDEO_CONFIG, b'{"scene":"generate_video","params":{"needCache":true}}')
+            )
+        except DreameryError as caught:
+            if failure:
+                raise failure from caught
+        return LiveModels(images=images, videos=videos)
 
     def credits(self, account: Account) -> Credits:
         """Section 4.3: `data.credit`, else the JSON string `response`."""
@@ -130,6 +239,11 @@ class DreaminaProvider:
     def _site(self, account: Account) -> Site:
         return site_for(account.region, account.cluster, self._sandbox_url)
 
+    def _mweb(self, account: Account, path: str, body: bytes, flags: str = "") -> dict[str, Any]:
+        site = self._site(account)
+        query = _query(site, self._da_version, self._web_version, flags)
+        return self._wire.call(account, site, site.mweb, _target(path, query, site, account), body)
+
     def _commerce(self, account: Account, path: str, body: bytes) -> dict[str, Any]:
         site = self._site(account)
         query = f"aid={site.aid}&device_platform=web&region={site.region}"
@@ -145,6 +259,18 @@ class DreaminaProvider:
         return cluster
 
 
+@contextmanager
+def _upload_failures(name: str) -> Iterator[None]:
+    """Name the file in the detail of a failure. Uploads cost nothing, so being unreachable is never unclear."""
+    try:
+        yield
+    except DreameryError as failure:
+        failure.detail = f"upload of {clean(name)}: {failure.detail or failure.message}"
+        if failure.code == "upstream_unreachable" and not isinstance(failure, NotSentError):
+            raise NotSentError(failure.detail) from None
+        raise
+
+
 @lru_cache(maxsize=1024)
 def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
     """The query of `/mweb/` calls but for the web id (section 2.1)."""
@@ -156,6 +282,10 @@ def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
 
 def _target(path: str, query: str, site: Site, account: Account) -> str:
     return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}"
+
+
+def _area(result: ResultRef) -> int:
+    return (result.width or 0) * (result.height or 0)
 
 
 def _credit(data: Any) -> dict[str, Any] | None:

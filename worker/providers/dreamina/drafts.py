@@ -1,4 +1,4 @@
-"""Request bodies of submits (protocol section 6), shaped as the browser sends them (fixtures generate.image.*)."""
+"""What the request bodies of all submits share (protocol sections 6.1 and 6.2): ids, the frame of a draft, pictures."""
 
 import os
 from dataclasses import dataclass
@@ -6,11 +6,7 @@ from typing import Any
 
 import orjson
 
-from worker.core.catalog import Catalog, ImageModel, Size
-from worker.providers.dreamina.regions import Site
-from worker.providers.provider import ImageOrder
-
-_MIN_VERSION = "3.0.2"
+from worker.providers.provider import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,131 +18,56 @@ class Stamp:
     version: str
 
 
-def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) -> bytes:
-    """The whole JSON body of a text-to-picture submit."""
-    model = catalog.image_model(order.model)
-    key = model.upstream_key("cn" if site.cn else "world")
-    size = _size(order, model, site)
-    count = order.count if model.counts else None
-    core = _core_param(order, key, size, catalog.ratios[size.ratio])
-    return orjson.dumps(
-        {
-            "extend": {"root_model": key},
-            "submit_id": stamp.submit_key,
-            "metrics_extra": _metrics(stamp.submit_key, key, size.resolution, count, model.default_count),
-            "draft_content": _draft(core, count, stamp),
-            "http_common_info": {"aid": site.aid},
-        }
-    )
-
-
-def _size(order: ImageOrder, model: ImageModel, site: Site) -> Size:
-    # Real US accounts only: the sandbox carries the country US but draws what it is told.
-    if model.only_us and site.region == "US" and not site.direct:
-        return model.only_us
-    return Size(order.width, order.height, order.ratio, order.resolution)
-
-
-def _core_param(order: ImageOrder, key: str, size: Size, ratio_number: int) -> dict[str, Any]:
-    own, large = _uuids(2)
-    return {
-        "type": "",
-        "id": own,
-        "model": key,
-        "prompt": order.prompt,
-        "negative_prompt": order.negative_prompt,
-        "seed": order.seed,
-        "sample_strength": order.sample_strength,
-        "image_ratio": ratio_number,
-        "large_image_info": {
-            "type": "",
-            "id": large,
-            "height": size.height,
-            "width": size.width,
-            "resolution_type": size.resolution,
-        },
-        "intelligent_ratio": False,
-        "generate_type": 0,
-    }
-
-
-def _draft(core: dict[str, Any], count: int | None, stamp: Stamp) -> str:
-    own, component, metadata, abilities, generate, option = _uuids(6)
-    gen_option: dict[str, Any] = {"type": "", "id": option, "generate_all": False}
-    if count is not None:
-        gen_option["gen_count"] = count
-    return _json(
+def draft(component: dict[str, Any], stamp: Stamp, *, min_version: str, min_features: tuple[str, ...] = ()) -> str:
+    """`draft_content`: one component in its frame. A JSON string, for an object is refused with 1002."""
+    return to_json(
         {
             "type": "draft",
-            "id": own,
-            "min_version": _MIN_VERSION,
-            "min_features": [],
+            "id": uuids(1)[0],
+            "min_version": min_version,
+            "min_features": list(min_features),
             "is_from_tsn": True,
             "version": stamp.version,
-            "main_component_id": component,
-            "component_list": [
-                {
-                    "type": "image_base_component",
-                    "id": component,
-                    "min_version": _MIN_VERSION,
-                    "aigc_mode": "workbench",
-                    "metadata": {
-                        "type": "",
-                        "id": metadata,
-                        "created_platform": 3,
-                        "created_platform_version": "",
-                        "created_time_in_ms": str(stamp.milliseconds),
-                        "created_did": "",
-                    },
-                    "generate_type": "generate",
-                    "abilities": {
-                        "type": "",
-                        "id": abilities,
-                        "generate": {"type": "", "id": generate, "core_param": core},
-                        "gen_option": gen_option,
-                    },
-                }
-            ],
+            "main_component_id": component["id"],
+            "component_list": [component],
         }
     )
 
 
-def _metrics(submit_key: str, key: str, resolution: str, count: int | None, default_count: int) -> str:
-    """Telemetry, except `benefitCount`: it declares how many pictures will be charged (section 6.3)."""
-    scene = {
-        "type": "image",
-        "scene": "ImageBasicGenerate",
-        "modelReqKey": key,
-        "resolutionType": resolution,
-        "abilityList": [],
-        "reportParams": {
-            "enterSource": "generate",
-            "vipSource": "generate",
-            "extraVipFunctionKey": f"{key}-{resolution}",
-            "useVipFunctionDetailsReporterHoc": True,
-        },
-        "benefitCount": count or default_count,
+def metadata(stamp: Stamp) -> dict[str, Any]:
+    """Where and when the draft was made."""
+    return {
+        "type": "",
+        "id": uuids(1)[0],
+        "created_platform": 3,
+        "created_platform_version": "",
+        "created_time_in_ms": str(stamp.milliseconds),
+        "created_did": "",
     }
-    return _json(
-        {
-            "promptSource": "custom",
-            "generateCount": count or 1,
-            "enterFrom": "click",
-            "position": "page_bottom_box",
-            "sceneOptions": _json([scene]),
-            "isBoxSelect": False,
-            "isCutout": False,
-            "generateId": submit_key,
-            "isRegenerate": False,
-        }
-    )
 
 
-def _json(value: Any) -> str:
+def picture(reference: Reference) -> dict[str, Any]:
+    """The IMAGE object of section 6.2; zero sizes were accepted too."""
+    return {
+        "type": "image",
+        "id": uuids(1)[0],
+        "source_from": "upload",
+        "platform_type": 1,
+        "name": "",
+        "image_uri": reference.uri,
+        "width": reference.width,
+        "height": reference.height,
+        "format": reference.format,
+        "uri": reference.uri,
+    }
+
+
+def to_json(value: Any) -> str:
+    """Compact JSON text, as the page makes it."""
     return orjson.dumps(value).decode()
 
 
-def _uuids(number: int) -> list[str]:
+def uuids(number: int) -> list[str]:
     """Random version 4 UUIDs from one read of the random source; `uuid.uuid4()` costs several times as much."""
     digits = os.urandom(16 * number).hex()
     return [

@@ -3,6 +3,7 @@
 The answers are foreign data: nothing here trusts a type, and `parse_record` never raises.
 """
 
+import re
 from typing import Any
 
 from worker.core.errors import ERRORS, Reaction
@@ -23,6 +24,7 @@ _FAILURES = {
 _ACCEPTED_WITH_ITEMS = frozenset({_SUCCESS, 10, 30})
 _WAITING = frozenset({-1, 0})
 _UNREADABLE = "unreadable record"
+_DEFINITION = re.compile(r"([0-9]{3,5})p")
 
 
 def find_records(submit_keys: list[str], answer: dict[str, Any]) -> dict[str, Any] | None:
@@ -176,7 +178,9 @@ def _results(item_list: Any) -> tuple[tuple[ResultRef, ...], int]:
 
 
 def _result(item: dict[str, Any]) -> ResultRef | None:
-    """Where one picture is: the large image, else the greatest cover, else the small preview (section 8.4)."""
+    """Where one result is: a video, else the large image, else the greatest cover, else the small preview (8.4)."""
+    if ref := video_result(item):
+        return ref
     image = _dict(item.get("image"))
     large = image.get("large_images")
     first = _dict(large[0]) if isinstance(large, list) and large else {}
@@ -188,13 +192,65 @@ def _result(item: dict[str, Any]) -> ResultRef | None:
             height=_pixels(first.get("height")),
             format=kind[:16] if isinstance(kind, str) else None,
         )
-    common = _dict(item.get("common_attr"))
-    covers = {_int(size) or 0: value for size, value in _dict(common.get("cover_url_map")).items()}
-    for size in sorted(covers, reverse=True):
-        if url := _url(covers[size]):
-            return ResultRef(url=url, width=None, height=None, format=None)
-    url = _url(common.get("cover_url"))
+    if _dict(item.get("video")):
+        # The cover of a video is no stand-in for it.
+        return None
+    url = _cover(_dict(item.get("common_attr")))
     return ResultRef(url=url, width=None, height=None, format=None) if url else None
+
+
+def _cover(common: dict[str, Any]) -> str:
+    covers = {_int(size) or 0: value for size, value in _dict(common.get("cover_url_map")).items()}
+    greatest = (url for size in sorted(covers, reverse=True) if (url := _url(covers[size])))
+    return next(greatest, "") or _url(common.get("cover_url"))
+
+
+def video_result(item: dict[str, Any]) -> ResultRef | None:
+    """The video of an item, with its poster; None when the item holds no address of one (section 8.4)."""
+    common, video = _dict(item.get("common_attr")), _dict(item.get("video"))
+    place = next((place for place in _video_places(common, video) if _url(place.get("video_url"))), None)
+    if place is None:
+        return None
+    kind = place.get("format")
+    length = _int(video.get("duration_ms"))
+    return ResultRef(
+        url=_url(place.get("video_url")),
+        width=_pixels(place.get("width")),
+        height=_pixels(place.get("height")),
+        format=kind[:16] if isinstance(kind, str) and kind else "mp4",
+        seconds=length / 1000 if length and 0 < length < 86_400_000 else None,
+        poster_url=_cover(common) or _url(video.get("cover_url")) or None,
+        item_id=item_id(item),
+    )
+
+
+def _video_places(common: dict[str, Any], video: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where a video may be, best first: the origin in both places, then the ladder from its top, then older names."""
+    ladder = _dict(video.get("transcoded_video"))
+    steps = {int(found[1]): step for name, step in ladder.items() if (found := _DEFINITION.fullmatch(str(name)))}
+    return [
+        _dict(_dict(common.get("transcoded_video")).get("origin")),
+        _dict(ladder.get("origin")),
+        *(_dict(steps[size]) for size in sorted(steps, reverse=True)),
+        *({"video_url": video.get(name)} for name in ("play_url", "download_url", "url")),
+        _dict(video.get("origin_video")),
+    ]
+
+
+def item_id(item: dict[str, Any]) -> str | None:
+    """The id by which an item can be asked for again: the first that is present."""
+    common = _dict(item.get("common_attr"))
+    for value in (item.get("item_id"), item.get("id"), item.get("local_item_id"), common.get("id")):
+        if isinstance(value, str | int) and not isinstance(value, bool) and value:
+            return str(value)[:64]
+    return None
+
+
+def find_items(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The items of a `get_local_item_list` answer, under either name."""
+    data = _dict(answer.get("data"))
+    lists = (data.get("item_list"), data.get("local_item_list"))
+    return [item for items in lists if isinstance(items, list) for item in items if isinstance(item, dict)]
 
 
 def _url(value: Any) -> str:

@@ -40,6 +40,31 @@ class Site:
     cn: bool = False
     direct: bool = False
 
+    @property
+    def upload_host(self) -> str:
+        """The ImageX host when the upload token names none."""
+        if self.direct:
+            return authority(self.site)
+        if self.cn:
+            return "imagex.bytedanceapi.com"
+        return "imagex16-normal-us-ttp.capcutapi.us" if self.region == "US" else "imagex-normal-sg.capcutapi.com"
+
+    @property
+    def upload_service(self) -> str:
+        """The ImageX service id when the upload token names none."""
+        return "tb4s082cfz" if self.cn else "wopfjsm1ax"
+
+    @property
+    def aws_region(self) -> str:
+        """The region name inside upload signatures (section 5.5)."""
+        if self.cn:
+            return "cn-north-1"
+        return "us-east-1" if self.region == "US" else "ap-southeast-1"
+
+    def upload_origin(self, host: str) -> str:
+        """The origin of an upload host: https, except for the sandbox, which is its own upload host."""
+        return self.site if self.direct and host == authority(self.site) else f"https://{host}"
+
 
 def _world(country: str, mweb: str, commerce: str, idc: str) -> Site:
     return Site(
@@ -98,7 +123,7 @@ def read_cluster(body: dict[str, Any], idc: str) -> dict[str, str] | None:
     return {
         "country": country,
         "idc": idc,
-        "mweb": _mweb_of(_authority(domain.get("web_domain")), country),
+        "mweb": _mweb_of(authority(domain.get("web_domain")), country),
         "commerce": _origin(domain.get("commerce_domain")) or ASIA_COMMERCE,
     }
 
@@ -113,7 +138,7 @@ def _mweb_of(web_domain: str, country: str) -> str:
     return f"https://mweb-api-{key}.capcut.com"
 
 
-def _authority(value: Any) -> str:
+def authority(value: Any) -> str:
     """Host and port of a domain given with or without a scheme; "" when it is neither."""
     if not isinstance(value, str):
         return ""
@@ -122,7 +147,7 @@ def _authority(value: Any) -> str:
 
 
 def _origin(value: Any) -> str:
-    host = _authority(value)
+    host = authority(value)
     return f"https://{host}" if host else ""
 
 

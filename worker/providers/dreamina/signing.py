@@ -1,6 +1,9 @@
-"""The `Sign` header (protocol section 2.3) and the made-up but stable browser ids of a session."""
+"""The `Sign` header (protocol section 2.3), AWS signatures of uploads (5.5), made-up but stable ids of a session."""
 
 import hashlib
+import hmac
+from dataclasses import dataclass, field
+from urllib.parse import quote
 
 PF = "7"
 
@@ -20,3 +23,43 @@ def web_id(session: str) -> str:
 def uid_token(session: str) -> str:
     """A 32-digit value for the `uid_tt` cookie, stable per session like `web_id`."""
     return hashlib.sha256(b"uid-tt:" + session.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Short-lived credentials of an upload service."""
+
+    access_key: str = field(repr=False)
+    secret_key: str = field(repr=False)
+    session_token: str = field(repr=False)
+
+
+def canonical_query(query: dict[str, str]) -> str:
+    """Parameters sorted by name and percent-encoded: what is signed is exactly what must be sent."""
+    return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(query.items()))
+
+
+def aws_headers(
+    keys: Keys, method: str, query: dict[str, str], body: bytes, *, moment: str, region: str, service: str
+) -> dict[str, str]:
+    """The headers of a request signed by AWS signature version 4, without `host`, as the web clients sign (5.5).
+
+    `moment` is UTC as `YYYYMMDDTHHMMSSZ`; a body is signed on POST only.
+    """
+    digest = hashlib.sha256(body).hexdigest()
+    headers = {"x-amz-date": moment, "x-amz-security-token": keys.session_token}
+    if method == "POST":
+        headers["x-amz-content-sha256"] = digest
+    names = sorted(headers)
+    signed = ";".join(names)
+    block = "".join(f"{name}:{headers[name]}\n" for name in names)
+    request = "\n".join([method, "/", canonical_query(query), block, signed, digest])
+    scope = f"{moment[:8]}/{region}/{service}/aws4_request"
+    to_sign = "\n".join(["AWS4-HMAC-SHA256", moment, scope, hashlib.sha256(request.encode()).hexdigest()])
+    key = b"AWS4" + keys.secret_key.encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    credential = f"Credential={keys.access_key}/{scope}"
+    headers["authorization"] = f"AWS4-HMAC-SHA256 {credential}, SignedHeaders={signed}, Signature={signature}"
+    return headers

@@ -1,17 +1,15 @@
 """One call to upstream: envelope (protocol section 2), total deadline, reading of the answer (3.1). No endpoint here.
 
 Calls go straight to an httpx transport: `httpx.Client` keeps one cookie jar, which would carry the cookies of one
-account into the calls of another. No redirects, no retries, no proxies from the environment.
+account into the calls of another. No redirects, no retries, no proxies but the one an account names.
 """
 
 import re
-import threading
 import time
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-import httpcore
 import httpx
 import orjson
 
@@ -21,19 +19,17 @@ from worker.providers.dreamina.faults import clean, fault_for, message_for
 from worker.providers.dreamina.records import fail_fields
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
+from worker.providers.dreamina.transports import Deadline, DeadlineTransport, ProxyTransports
 from worker.providers.provider import Account, NotSentError
 
 # 200 records of eight pictures are about 10 MB.
 MAX_BODY = 16_000_000
-MAX_CONNECTIONS = 64
-MAX_IDLE = 32
-_WRITE_PIECE = 65_536
 _NUMBER = re.compile(r"-?[0-9]{1,12}")
 _COOKIE_SAFE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 _AGENT = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
 )
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
 class Wire:
@@ -45,6 +41,7 @@ class Wire:
         self._appvr = settings.upstream_sign_ver
         self._deadline = Deadline()
         self._transport = transport or DeadlineTransport(self._deadline)
+        self._proxies = ProxyTransports(self._deadline, frozenset(settings.fetch_allow.replace(" ", "").split(",")))
         self._timeouts = {
             # A quarter, because a host with several dead addresses is tried at each of them.
             "connect": self._seconds / 4,
@@ -56,8 +53,11 @@ class Wire:
     def close(self) -> None:
         """Close all connections."""
         self._transport.close()
+        self._proxies.close()
 
-    def call(self, account: Account, site: Site, base: str, target: str, body: bytes) -> dict[str, Any]:
+    def call(
+        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None = None
+    ) -> dict[str, Any]:
         """POST `body` to `target` (path and query) of the host `base`; the JSON of an answer that is no refusal.
 
         Raises NotSentError, or DreameryError: `upstream_unreachable` without a readable answer, else what upstream
@@ -66,14 +66,49 @@ class Wire:
         path = target.partition("?")[0]
         # No chained causes below: the frames of the HTTP library hold the cookie, and a traceback may print locals.
         request = self._request(account, site, base, target, body)
-        self._deadline.start(self._seconds)
+        self._deadline.start(min(seconds or self._seconds, self._seconds))
         try:
-            status, kind, content = self._exchange(request)
+            status, kind, content = self._exchange(account, request)
         except _NOT_SENT as failure:
             raise NotSentError(f"{path}: {_name(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise _unreachable(path, _name(failure, account)) from None
         return _read(path, status, kind, content, account)
+
+    def send(
+        self,
+        account: Account,
+        site: Site,
+        *,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        body: bytes | Iterable[bytes],
+        seconds: float,
+    ) -> tuple[int, bytes]:
+        """One call without session and envelope, to the hosts of section 5: status and body, whatever they are.
+
+        `seconds` is its total deadline. Raises NotSentError for anything but an answer: these calls cost nothing.
+        """
+        where = httpx.URL(url)
+        headers = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate", **headers}
+        headers |= {"Origin": site.site, "Referer": f"{site.site}/"}
+        if self._origin and not site.direct:
+            headers["X-Orig-Host"] = where.netloc.decode()
+            url = self._origin + where.raw_path.decode()
+        timeouts = {**self._timeouts, "read": seconds, "write": seconds}
+        request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": timeouts})
+        self._deadline.start(seconds)
+        try:
+            status, _, content = self._exchange(account, request)
+        except httpx.HTTPError as failure:
+            raise NotSentError(f"{where.host}: {_name(failure, account)}") from None
+        return status, content
+
+    @property
+    def seconds(self) -> float:
+        """The total deadline of a call."""
+        return self._seconds
 
     def _request(self, account: Account, site: Site, base: str, target: str, body: bytes) -> httpx.Request:
         if not _COOKIE_SAFE.fullmatch(account.session):
@@ -91,8 +126,14 @@ class Wire:
             "POST", base + target, headers=headers, content=body, extensions={"timeout": self._timeouts}
         )
 
-    def _exchange(self, request: httpx.Request) -> tuple[int, str, bytes]:
-        response = self._transport.handle_request(request)
+    def _exchange(self, account: Account, request: httpx.Request) -> tuple[int, str, bytes]:
+        if not account.proxy:
+            return self._answer(self._transport, request)
+        with self._proxies.use(account.proxy) as transport:
+            return self._answer(transport, request)
+
+    def _answer(self, transport: httpx.BaseTransport, request: httpx.Request) -> tuple[int, str, bytes]:
+        response = transport.handle_request(request)
         try:
             size = 0
             pieces: list[bytes] = []
@@ -185,87 +226,3 @@ def _cookies(session: str, site: Site) -> str:
         f"_tea_web_id={web_id(session)}; is_staff_user=false; uid_tt={uid}; uid_tt_ss={uid}; sid_tt={session}; "
         f"sessionid={session}; sessionid_ss={session}; store-region=cn-gd; store-region-src=uid"
     )
-
-
-class Deadline(threading.local):
-    """When the call that runs in this thread must be over."""
-
-    until = 0.0
-
-    def start(self, seconds: float) -> None:
-        """A new call begins."""
-        self.until = time.monotonic() + seconds
-
-    def left(self, late: type[Exception]) -> float:
-        """Seconds left; raises `late` when there are none."""
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise late("total deadline of the call")
-        return left
-
-
-class DeadlineTransport(httpx.HTTPTransport):
-    """httpx's own transport over a pool whose sockets know the total deadline.
-
-    httpx timeouts are per read, so a server that drips bytes, in the headers too, could hold a thread for ever.
-    """
-
-    def __init__(self, deadline: Deadline) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
-        super().__init__(verify=context, trust_env=False)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_IDLE,
-            keepalive_expiry=5.0,
-            network_backend=DeadlineBackend(httpcore.SyncBackend(), deadline),
-        )
-
-
-class DeadlineBackend(httpcore.NetworkBackend):
-    """Opens connections whose every operation ends with the deadline."""
-
-    def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
-        self._inner = inner
-        self._deadline = deadline
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: "Iterable[Any] | None" = None,
-    ) -> httpcore.NetworkStream:
-        """Connect within what is left, and within the connect timeout."""
-        left = self._deadline.left(httpcore.ConnectTimeout)
-        stream = self._inner.connect_tcp(host, port, min(left, timeout or left), local_address, socket_options)
-        return _DeadlineStream(stream, self._deadline)
-
-
-class _DeadlineStream(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
-        self._inner = inner
-        self._deadline = deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        left = self._deadline.left(httpcore.ReadTimeout)
-        return self._inner.read(max_bytes, min(left, timeout or left))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _WRITE_PIECE):
-            left = self._deadline.left(httpcore.WriteTimeout)
-            self._inner.write(buffer[start : start + _WRITE_PIECE], min(left, timeout or left))
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        left = self._deadline.left(httpcore.ConnectTimeout)
-        stream = self._inner.start_tls(ssl_context, server_hostname, min(left, timeout or left))
-        return _DeadlineStream(stream, self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)

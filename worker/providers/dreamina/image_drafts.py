@@ -1,0 +1,180 @@
+"""Request bodies of picture submits (protocol section 6): from text, and from other pictures (`blend`, 6.5).
+
+They are shaped as the browser sends them (fixtures generate.image.* and generate.blend.*).
+"""
+
+from typing import Any
+
+import orjson
+
+from worker.core.catalog import Catalog, ImageModel, Size
+from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
+from worker.providers.dreamina.regions import Site
+from worker.providers.provider import ImageOrder
+
+_MIN_VERSION = "3.0.2"
+_MIN_VERSION_BLEND = "3.2.9"
+_MARK = "##"
+
+
+def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) -> bytes:
+    """The whole JSON body of a picture submit."""
+    model = catalog.image_model(order.model)
+    key = model.upstream_key("cn" if site.cn else "world")
+    size = _size(order, model, site)
+    count = order.count if model.counts else None
+    core = _core_param(order, key, size, catalog.ratios[size.ratio])
+    component = _component(order, core, count, stamp)
+    return orjson.dumps(
+        {
+            "extend": {"root_model": key},
+            "submit_id": stamp.submit_key,
+            "metrics_extra": _metrics(
+                stamp.submit_key,
+                key,
+                resolution=size.resolution,
+                count=count,
+                default_count=model.default_count,
+                abilities=_ability_reports(order, site),
+            ),
+            "draft_content": draft(
+                component, stamp, min_version=_MIN_VERSION_BLEND if order.references else _MIN_VERSION
+            ),
+            "http_common_info": {"aid": site.aid},
+        }
+    )
+
+
+def _size(order: ImageOrder, model: ImageModel, site: Site) -> Size:
+    # Real US accounts only: the sandbox carries the country US but draws what it is told.
+    if model.only_us and site.region == "US" and not site.direct:
+        return model.only_us
+    return Size(order.width, order.height, order.ratio, order.resolution)
+
+
+def _core_param(order: ImageOrder, key: str, size: Size, ratio_number: int) -> dict[str, Any]:
+    own, large = uuids(2)
+    blend = bool(order.references)
+    core: dict[str, Any] = {"type": "", "id": own, "model": key}
+    # Each reference owns one mark, in front of the text and in the order of the abilities (section 6.5).
+    core["prompt"] = _MARK * len(order.references) + order.prompt
+    if not blend or order.negative_prompt:
+        core["negative_prompt"] = order.negative_prompt
+    if not blend:
+        core["seed"] = order.seed
+    core |= {
+        "sample_strength": order.sample_strength,
+        "image_ratio": ratio_number,
+        "large_image_info": {
+            "type": "",
+            "id": large,
+            "height": size.height,
+            "width": size.width,
+            "resolution_type": size.resolution,
+        },
+        "intelligent_ratio": False,
+    }
+    if not blend:
+        core["generate_type"] = 0
+    return core
+
+
+def _component(order: ImageOrder, core: dict[str, Any], count: int | None, stamp: Stamp) -> dict[str, Any]:
+    component, abilities, option = uuids(3)
+    kind = "blend" if order.references else "generate"
+    gen_option: dict[str, Any] = {"type": "", "id": option, "generate_all": False}
+    if count is not None:
+        gen_option["gen_count"] = count
+    return {
+        "type": "image_base_component",
+        "id": component,
+        "min_version": _MIN_VERSION,
+        "aigc_mode": "workbench",
+        "metadata": metadata(stamp),
+        "generate_type": kind,
+        "abilities": {
+            "type": "",
+            "id": abilities,
+            kind: _blend(order, core) if order.references else {"type": "", "id": uuids(1)[0], "core_param": core},
+            "gen_option": gen_option,
+        },
+    }
+
+
+def _blend(order: ImageOrder, core: dict[str, Any]) -> dict[str, Any]:
+    """The ability that makes a picture from pictures, with a placeholder for each (section 6.2)."""
+    own, postedit = uuids(2)
+    return {
+        "type": "",
+        "id": own,
+        "min_version": _MIN_VERSION_BLEND,
+        "min_features": [],
+        "core_param": core,
+        "ability_list": [
+            {
+                "type": "",
+                "id": uuids(1)[0],
+                "name": "byte_edit",
+                "image_uri_list": [reference.uri],
+                "image_list": [picture(reference)],
+                "strength": order.sample_strength,
+            }
+            for reference in order.references
+        ],
+        "prompt_placeholder_info_list": [
+            {"type": "", "id": own_id, "ability_index": index}
+            for index, own_id in enumerate(uuids(len(order.references)))
+        ],
+        "postedit_param": {"type": "", "id": postedit, "generate_type": 0},
+    }
+
+
+def _ability_reports(order: ImageOrder, site: Site) -> list[dict[str, Any]]:
+    """Telemetry of a blend: the page reports each picture under the address it has in the browser (section 6.3)."""
+    return [
+        {
+            "abilityName": "byte_edit",
+            "strength": order.sample_strength,
+            "source": {"imageUrl": f"blob:{site.site}/{own_id}"},
+        }
+        for own_id in uuids(len(order.references))
+    ]
+
+
+def _metrics(
+    submit_key: str,
+    key: str,
+    *,
+    resolution: str,
+    count: int | None,
+    default_count: int,
+    abilities: list[dict[str, Any]],
+) -> str:
+    """Telemetry, except `benefitCount`: it declares how many pictures will be charged (section 6.3)."""
+    scene = {
+        "type": "image",
+        "scene": "ImageBasicGenerate",
+        "modelReqKey": key,
+        "resolutionType": resolution,
+        "abilityList": abilities,
+        "reportParams": {
+            "enterSource": "generate",
+            "vipSource": "generate",
+            "extraVipFunctionKey": f"{key}-{resolution}",
+            "useVipFunctionDetailsReporterHoc": True,
+        },
+        "benefitCount": count or default_count,
+    }
+    return to_json(
+        {
+            "promptSource": "custom",
+            "generateCount": count or 1,
+            "enterFrom": "click",
+            "position": "page_bottom_box",
+            "sceneOptions": to_json([scene]),
+            "isBoxSelect": False,
+            "isCutout": False,
+            "generateId": submit_key,
+            "isRegenerate": False,
+        }
+    )
