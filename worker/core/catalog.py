@@ -1,4 +1,4 @@
-"""The model catalog: which models exist, where, in which sizes, how many pictures one job makes.
+"""The model catalog: which models exist, where, in which sizes and lengths, how many pictures one job makes.
 
 The data is `catalog.toml`; nothing in the code names a model.
 """
@@ -38,6 +38,7 @@ class ImageModel:
     aliases: tuple[str, ...] = ()
     only_us: Size | None = None
     default_count: int = DEFAULT_COUNT
+    references: int = 0  # the most pictures to make one from; 0 = none
 
     @property
     def default_resolution(self) -> str:
@@ -55,14 +56,56 @@ class ImageModel:
 
     def offered_in(self, region: str) -> bool:
         """Whether accounts of this region have the model; a region not looked up yet may."""
-        if region in {"sandbox", "auto"}:
-            return True
-        return ("asia" if region in {"sg", "hk", "jp"} else region) in self.where
+        return _offered(self.where, region)
 
     def jobs_for(self, n: int) -> list[int]:
         """Split `n` wanted pictures into upstream jobs; each number is what that job is asked to give."""
         full, rest = divmod(n, self.most_per_job)
         return [self.most_per_job] * full + ([rest] if rest else [])
+
+
+@dataclass(frozen=True, slots=True)
+class VideoModel:
+    """One video model (protocol sections 7 and 10.2). The first of durations, resolutions and ratios is the default."""
+
+    id: str
+    name: str
+    key: str
+    where: frozenset[str]
+    durations: tuple[int, ...]
+    resolutions: tuple[str, ...]
+    ratios: tuple[str, ...]
+    benefit: str
+    aliases: tuple[str, ...] = ()
+    first_frame: bool = True
+    end_frame: bool = False
+    omni: bool = False
+    sends_resolution: bool = False
+    amount: bool = False
+    draft_mode: bool = False
+    min_version: str = ""
+    features: tuple[str, ...] = ()
+    benefit_omni: str = ""
+    benefit_resolution: tuple[tuple[str, str], ...] = ()
+    benefit_up_to: tuple[tuple[int, str], ...] = ()
+
+    def benefit_for(self, *, seconds: int, resolution: str, omni: bool = False) -> str:
+        """The `benefit_type` of a job (section 7.3); "" = never seen, so none is declared."""
+        if omni and self.benefit_omni:
+            return self.benefit_omni
+        by_resolution = dict(self.benefit_resolution).get(resolution)
+        by_seconds = next((benefit for most, benefit in self.benefit_up_to if seconds <= most), None)
+        return by_resolution or by_seconds or self.benefit
+
+    def offered_in(self, region: str) -> bool:
+        """Whether accounts of this region have the model; a region not looked up yet may."""
+        return _offered(self.where, region)
+
+
+def _offered(where: frozenset[str], region: str) -> bool:
+    if region in {"sandbox", "auto"}:
+        return True
+    return ("asia" if region in {"sg", "hk", "jp"} else region) in where
 
 
 class Catalog:
@@ -74,18 +117,47 @@ class Catalog:
         self.image_models = [_image_model(row) for row in data["image"]]
         self.default_image_model: str = data["default_image_model"]
         self._by_name = {name: m for m in self.image_models for name in (m.id, *m.aliases)}
+        self.video_models = [_video_model(row, data["video_ratios"]) for row in data["video"]]
+        self.default_video_model: str = data["default_video_model"]
+        self._videos = {name: m for m in self.video_models for name in (m.id, *m.aliases)}
 
     def image_model(self, name: str | None) -> ImageModel:
         """The model of that public id or alias; the default for None. Raises `model_not_found`."""
         model = self._by_name.get(name or self.default_image_model)
         if model is None:
-            raise DreameryError(
-                "model_not_found",
-                f"Unknown model {(name or '')[:80]!r}. `GET /v1/models` lists the known ones, for example "
-                f"{self.default_image_model!r}.",
-                param="model",
-            )
+            raise _unknown(name, self.default_image_model)
         return model
+
+    def video_model(self, name: str | None) -> VideoModel:
+        """The model of that public id or alias; the default for None. Raises `model_not_found`."""
+        model = self._videos.get(name or self.default_video_model)
+        if model is None:
+            raise _unknown(name, self.default_video_model)
+        return model
+
+    def knows_video(self, name: str) -> bool:
+        """Whether that public id or alias is a video model."""
+        return name in self._videos
+
+    def videos_that_can(
+        self,
+        *,
+        end_frame: bool = False,
+        omni: bool = False,
+        seconds: int | None = None,
+        resolution: str | None = None,
+        region: str = "auto",
+    ) -> list[str]:
+        """Public ids of the models that can do all of it; what a refusal names instead."""
+        return [
+            model.id
+            for model in self.video_models
+            if (model.end_frame or not end_frame)
+            and (model.omni or not omni)
+            and (seconds is None or seconds in model.durations)
+            and (resolution is None or resolution in model.resolutions)
+            and model.offered_in(region)
+        ]
 
     def size(self, ratio: str, resolution: str) -> Size:
         """The pixels of a ratio in a resolution."""
@@ -105,6 +177,14 @@ class Catalog:
         return min(options, key=lambda s: abs(max(s.width, s.height) - max(width, height)))
 
 
+def _unknown(name: str | None, example: str) -> DreameryError:
+    return DreameryError(
+        "model_not_found",
+        f"Unknown model {(name or '')[:80]!r}. `GET /v1/models` lists the known ones, for example {example!r}.",
+        param="model",
+    )
+
+
 def _fixed_size(row: dict[str, Any]) -> Size:
     width, height = row["size"]
     return Size(width=width, height=height, ratio=row["ratio"], resolution=row["resolution"])
@@ -122,6 +202,33 @@ def _image_model(row: dict[str, Any]) -> ImageModel:
         counts=tuple(row["counts"]),
         aliases=tuple(row["aliases"]),
         only_us=_fixed_size(only_us) if only_us else None,
+        references=row.get("references", 0),
+    )
+
+
+def _video_model(row: dict[str, Any], ratios: list[str]) -> VideoModel:
+    up_to = {int(most): benefit for most, benefit in row.get("benefit_up_to", {}).items()}
+    return VideoModel(
+        id=row["id"],
+        name=row["name"],
+        key=row["key"],
+        where=frozenset(row["where"]),
+        durations=tuple(row["durations"]),
+        resolutions=tuple(row["resolutions"]),
+        ratios=tuple(row.get("ratios", ratios)),
+        benefit=row["benefit"],
+        aliases=tuple(row["aliases"]),
+        first_frame=row.get("first_frame", True),
+        end_frame=row.get("end_frame", False),
+        omni=row.get("omni", False),
+        sends_resolution=row.get("sends_resolution", False),
+        amount=row.get("amount", False),
+        draft_mode=row.get("draft_mode", False),
+        min_version=row.get("min_version", ""),
+        features=tuple(row.get("features", ())),
+        benefit_omni=row.get("benefit_omni", ""),
+        benefit_resolution=tuple(row.get("benefit_resolution", {}).items()),
+        benefit_up_to=tuple(sorted(up_to.items())),
     )
 
 

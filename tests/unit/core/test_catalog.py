@@ -82,3 +82,89 @@ def test_pixels_are_mapped_to_the_nearest_size(width: int, height: int, expected
     catalog = get_catalog()
     size = catalog.nearest_size(catalog.image_model("jimeng-4.0"), width, height)
     assert (size.width, size.height) == expected
+
+
+# --- videos (protocol sections 7.3, 7.4, 10.2) ---
+
+_VIDEOS = [
+    ("jimeng-video-3.0", "dreamina_ic_generate_video_model_vgfm_3.0"),
+    ("jimeng-video-3.0-pro", "dreamina_ic_generate_video_model_vgfm_3.0_pro"),
+    ("jimeng-video-3.0-fast", "dreamina_ic_generate_video_model_vgfm_3.0_fast"),
+    ("jimeng-video-s2.0-pro", "dreamina_ic_generate_video_model_vgfm1.0"),
+    ("jimeng-video-2.0-pro", "dreamina_ic_generate_video_model_vgfm1.0"),
+    ("jimeng-video-2.0", "dreamina_ic_generate_video_model_vgfm_lite"),
+    ("jimeng-video-s2.0", "dreamina_ic_generate_video_model_vgfm_lite"),
+    ("jimeng-video-3.5-pro", "dreamina_ic_generate_video_model_vgfm_3.5_pro"),
+    ("jimeng-video-seedance-1.5-pro", "dreamina_ic_generate_video_model_vgfm_3.5_pro"),
+    ("jimeng-video-sora2", "dreamina_sora2_generate_video"),
+    ("jimeng-video-veo3.1", "dreamina_veo3.1_generate_video"),
+    ("jimeng-video-veo3", "dreamina_veo3_generate_video"),
+    ("jimeng-video-seedance-2.0", "dreamina_seedance_40_pro"),
+    ("seedance-2.0", "dreamina_seedance_40_pro"),
+    ("jimeng-video-seedance-2.0-fast", "dreamina_seedance_40"),
+    ("jimeng-video-seedance-2.0-fast-vip", "dreamina_seedance_40_vision"),
+    ("jimeng-video-seedance-2.0-pro", "dreamina_seedance_40_pro_vision"),
+    ("jimeng-video-seedance-2.0-mini", "dreamina_seedance_40_mini"),
+    ("seedance-2.0-lite", "seedance_2_0_lite"),
+    ("jimeng-video-seedance-2.5", "dreamina_seedance_45_pro"),
+    ("jimeng-video-seedance-2.5-draft", "dreamina_seedance_45_pro_draft"),
+]
+
+
+@pytest.mark.parametrize(("name", "key"), _VIDEOS)
+def test_every_video_model_of_the_protocol_is_known(name: str, key: str) -> None:
+    assert get_catalog().video_model(name).key == key
+
+
+def test_no_name_stands_for_two_models_pictures_and_videos_together() -> None:
+    catalog = get_catalog()
+    models = [*catalog.image_models, *catalog.video_models]
+    names = [n for m in models for n in (m.id, *m.aliases)]
+    assert len(names) == len(set(names))
+    assert all(m.durations and m.resolutions and m.ratios for m in catalog.video_models)
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "resolution", "omni", "benefit"),
+    [
+        ("jimeng-video-3.0", 5, "720p", False, "basic_video_operation_vgfm_v_three"),
+        ("jimeng-video-3.0-fast", 5, "1080p", False, "basic_video_operation_vgfm_v_three_1080"),
+        ("jimeng-video-seedance-2.0", 5, "720p", False, "dreamina_video_seedance_20_pro"),
+        ("jimeng-video-seedance-2.0", 5, "720p", True, "dreamina_video_seedance_20_video_add"),
+        ("jimeng-video-seedance-2.0-pro", 5, "4k", False, "seedance_20_pro_4k_output"),
+        ("jimeng-video-seedance-2.0-mini", 4, "720p", False, "seedance_20_mini_720p_output_5s"),
+        ("jimeng-video-seedance-2.0-mini", 6, "720p", False, "seedance_20_mini_720p_output_8s"),
+        ("jimeng-video-seedance-2.0-mini", 12, "720p", False, "seedance_20_mini_720p_output"),
+    ],
+)
+def test_what_a_video_is_charged_as(name: str, seconds: int, resolution: str, *, omni: bool, benefit: str) -> None:
+    model = get_catalog().video_model(name)
+    assert model.benefit_for(seconds=seconds, resolution=resolution, omni=omni) == benefit
+
+
+def test_the_models_that_can() -> None:
+    catalog = get_catalog()
+    assert "jimeng-video-3.0" in catalog.videos_that_can(end_frame=True)
+    assert "jimeng-video-3.0-pro" not in catalog.videos_that_can(end_frame=True)
+    assert catalog.videos_that_can(seconds=12, region="us", end_frame=True) == [
+        "jimeng-video-3.5-pro",
+        "jimeng-video-seedance-2.0-mini",
+    ]
+    assert catalog.videos_that_can(resolution="4k") == ["jimeng-video-seedance-2.0-pro"]
+    assert all(catalog.video_model(name).omni for name in catalog.videos_that_can(omni=True))
+
+
+def test_an_unknown_video_model_says_where_the_list_is() -> None:
+    with pytest.raises(DreameryError, match=r"jimeng-video-3\.0") as caught:
+        get_catalog().video_model("sora-9")
+    assert caught.value.code == "model_not_found"
+    assert get_catalog().knows_video("seedance-2.0")
+    assert not get_catalog().knows_video("jimeng-4.0")
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("jimeng-4.0", 10), ("jimeng-aesthetic-8.2", 20), ("jimeng-3.1", 0), ("jimeng-2.1", 0), ("jimeng-3.0", 10)],
+)
+def test_how_many_pictures_a_picture_may_be_made_from(name: str, most: int) -> None:
+    assert get_catalog().image_model(name).references == most
