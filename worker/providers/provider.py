@@ -22,8 +22,18 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
+class Reference:
+    """A picture that was uploaded to upstream with the account that will use it. Sizes 0 = upstream did not say."""
+
+    uri: str
+    width: int = 0
+    height: int = 0
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ImageOrder:
-    """A text-to-picture job as the engine hands it over; sizes are final."""
+    """A picture job as the engine hands it over; sizes are final. With `references` it is made from these pictures."""
 
     model: str  # public id
     prompt: str
@@ -35,6 +45,7 @@ class ImageOrder:
     seed: int
     negative_prompt: str = ""
     sample_strength: float = 0.5
+    references: tuple[Reference, ...] = ()
 
 
 class RecordState(StrEnum):
@@ -104,6 +115,12 @@ class Provider(Protocol):
 
     def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
         """Order pictures, once, with no retry of any kind."""
+
+    def upload_image(self, account: Account, data: bytes, *, name: str) -> Reference:
+        """Upload a picture for later orders of the same account.
+
+        Nothing is paid by it: unreachable is always NotSentError, and the caller may simply try again.
+        """
 
     def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """State of many jobs in one call, keyed by submit key; unknown keys are absent."""

@@ -19,7 +19,7 @@ from worker.providers.dreamina.records import fail_fields, find_records, parse_r
 from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for
 from worker.providers.dreamina.signing import web_id
 from worker.providers.dreamina.wire import Wire, refusal
-from worker.providers.provider import Account, Credits, ImageOrder, Record, Submitted
+from worker.providers.provider import Account, Credits, ImageOrder, Record, Reference, Submitted
 
 _GENERATE = "/mweb/v1/aigc_draft/generate"
 _HISTORY = "/mweb/v1/get_history_by_ids"
@@ -94,6 +94,11 @@ class DreaminaProvider:
         if fail_code not in {"", "0"} or key:
             raise refusal("", answer, account)
         raise DreameryError("upstream_unreachable", detail=f"{_GENERATE}: accepted, but without history_record_id")
+
+    def upload_image(self, account: Account, data: bytes, *, name: str) -> Reference:
+        """Not offered by this provider; the job is told so before anything is ordered."""
+        message = "Pictures cannot be uploaded to this upstream."
+        raise DreameryError("unsupported_parameter", message, detail=f"{name} of {len(data)} bytes for {account.id}")
 
     def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """Section 8. One call for all keys; the caller bounds their number."""
