@@ -4,6 +4,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -33,17 +34,28 @@ DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 _DRAIN_BYTES = 8_000_000
 
 
+@dataclass(frozen=True, slots=True)
+class _Limits:
+    """The largest body, and the largest of a path whose bodies may hold pictures."""
+
+    usual: int
+    with_pictures: int
+
+    def of(self, path: str) -> int:
+        return self.with_pictures if path in images.PICTURE_PATHS else self.usual
+
+
 class RequestFrame:
     """The outermost layer: request id, size limit, marks of the job, one log line, the error object for every crash."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int) -> None:
         self._app = app
-        self._max_bytes = max_bytes
+        self._limits = _Limits(max_bytes, max_upload_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
-            await _Exchange(scope, receive, send, max_bytes=self._max_bytes).run(self._app)
+            await _Exchange(scope, receive, send, self._limits).run(self._app)
         else:
             await self._app(scope, receive, send)
 
@@ -51,12 +63,14 @@ class RequestFrame:
 class _Exchange:
     """One request and its answer, as they pass the frame."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, max_bytes: int) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, limits: _Limits) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id = _request_id(self._headers.get(b"x-request-id", b""))
         self._state: dict[str, Any] = scope.setdefault("state", {})
-        self._max_bytes = max_bytes
+        # Clients join base URLs and paths with a slash too many.
+        scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
+        self._max_bytes = limits.of(scope["path"])
         self._received = 0
         self._status = 0
 
@@ -64,8 +78,6 @@ class _Exchange:
         """Let the application answer; what it does not catch becomes a 500 with the error object."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
-        # Clients join base URLs and paths with a slash too many.
-        self._scope["path"] = re.sub("/{2,}", "/", self._scope["path"]).rstrip("/") or "/"
         started = time.monotonic()
         try:
             if self._announced_bytes() > self._max_bytes:
@@ -188,7 +200,9 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         strict_content_type=False,  # a body without Content-Type is tried as JSON; no cookie lets a browser in here
     )
-    app.add_middleware(RequestFrame, max_bytes=settings.request_max_bytes)
+    app.add_middleware(
+        RequestFrame, max_bytes=settings.request_max_bytes, max_upload_bytes=settings.request_max_upload_bytes
+    )
     install_error_handlers(app)
     for module in (images, jobs, models, files, webhooks, ops):
         app.include_router(module.router)

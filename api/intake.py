@@ -14,14 +14,16 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import Caller
+from api.pictures import drop_pictures, read_pictures, store_pictures
 from api.schemas import ImageGenerationRequest
 from worker.bus import queue
 from worker.core.catalog import Catalog, ImageModel, Size, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db import accounts, jobs, reports, requests
+from worker.db import accounts, inputs, jobs, reports, requests
 from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
 
 # Beyond this shape no model draws (openai-compat: 1:3 to 3:1).
@@ -74,6 +76,7 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
                 },
                 "n": n,
                 "asked_model": body.model or model.id,
+                "images": [],
             },
             account_ids=[],
             user_id=caller.user_id,
@@ -95,10 +98,9 @@ def _check_prompt(text: str, field: str) -> None:
 
 def _check_possible(body: ImageGenerationRequest) -> None:
     """Refuse what is known and cannot be done; doing something else in silence would be worse."""
-    for field in ("image", "images"):
-        if getattr(body, field) is not None:
-            message = f"`{field}` is not supported: this server draws from text only."
-            raise DreameryError("unsupported_parameter", message, param=field)
+    if body.mask:
+        message = "No model takes a `mask`: describe in `prompt` what is to be changed, and where."
+        raise DreameryError("unsupported_parameter", message, param="mask")
     if body.stream:
         raise DreameryError("unsupported_parameter", "`stream` is not supported for pictures.", param="stream")
     if body.output_format and body.output_format.lower() not in _OUTPUT_FORMATS:
@@ -181,18 +183,43 @@ def _wanted_resolution(model: ImageModel, body: ImageGenerationRequest) -> str |
     return wanted
 
 
-def fingerprint(path: str, body: ImageGenerationRequest) -> str:
-    """What tells two requests apart: the path and the parsed body."""
-    text = json.dumps([path, body.model_dump(mode="json")], sort_keys=True)
+def fingerprint(path: str, body: ImageGenerationRequest, planned: list[NewJob]) -> str:
+    """What tells two requests apart: the path and the parsed body, with the pictures as the jobs show them."""
+    fields = body.model_dump(mode="json", exclude={"image", "images"})
+    text = json.dumps([path, fields, planned[0].params["images"]], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def accept(planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str) -> Accepted:
+async def with_pictures(
+    planned: list[NewJob], body: ImageGenerationRequest, *, required: bool
+) -> tuple[list[NewJob], list[NewInput]]:
+    """Check and store the references of a request: its jobs, which now show them, and their rows."""
+    return await run_in_threadpool(partial(_with_pictures, planned, body, required=required))
+
+
+def _with_pictures(
+    planned: list[NewJob], body: ImageGenerationRequest, *, required: bool
+) -> tuple[list[NewJob], list[NewInput]]:
+    model = get_catalog().image_model(planned[0].model)
+    given = read_pictures({"image": body.image, "images": body.images}, model)
+    if required and not given:
+        raise DreameryError("missing_required_parameter", "Missing required parameter: 'image'.", param="image")
+    # Before the transaction that accepts: a row never waits for a slow disk or bucket.
+    stored = store_pictures(given, planned[0].id)
+    marks = [item.mark for item in given]
+    return [replace(job, params={**job.params, "images": marks}) for job in planned], stored
+
+
+async def accept(
+    planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str, given: list[NewInput]
+) -> Accepted:
     """Write the jobs and nudge the workers; with a known Idempotency-Key, the jobs of the first request."""
-    return await run_in_threadpool(partial(_accept, planned, n, caller=caller, key=key, print_=print_))
+    return await run_in_threadpool(partial(_accept, planned, n, caller=caller, key=key, print_=print_, given=given))
 
 
-def _accept(planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str) -> Accepted:
+def _accept(
+    planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str, given: list[NewInput]
+) -> Accepted:
     """One transaction, repeated when Postgres went away: a commit whose answer was lost is found by its ids."""
     tries = 0
 
@@ -206,10 +233,18 @@ def _accept(planned: list[NewJob], n: int, *, caller: Caller, key: str | None, p
                 return Accepted(job_ids=[job.id for job in planned], n=n)
             if key and (known := _known_request(tx, planned[0].id, owner=caller.owner, key=key, print_=print_)):
                 return Accepted(job_ids=known, n=n, replayed=True)
-            _insert(tx, planned, caller)
+            _insert(tx, planned, caller, given)
         return Accepted(job_ids=[job.id for job in planned], n=n)
 
-    return attempt()
+    try:
+        accepted = attempt()
+    except DreameryError:
+        # A refusal of ours wrote nothing. After any other failure the rows may be there, so the bytes must stay.
+        drop_pictures(given)
+        raise
+    if accepted.replayed:
+        drop_pictures(given)
+    return accepted
 
 
 def _known_request(tx: Transaction, group_id: UUID, *, owner: str, key: str, print_: str) -> list[UUID]:
@@ -223,7 +258,7 @@ def _known_request(tx: Transaction, group_id: UUID, *, owner: str, key: str, pri
     return reports.group_members(tx, earlier.group_id)
 
 
-def _insert(tx: Transaction, planned: list[NewJob], caller: Caller) -> None:
+def _insert(tx: Transaction, planned: list[NewJob], caller: Caller, given: list[NewInput]) -> None:
     if reports.open_job_count(tx, caller.owner) + len(planned) > get_settings().open_jobs_per_caller:
         raise DreameryError("queue_full", retry_after=30)
     account_ids = caller.account_ids(tx)
@@ -231,6 +266,7 @@ def _insert(tx: Transaction, planned: list[NewJob], caller: Caller) -> None:
         raise DreameryError("no_account_available", retry_after=60)
     # Replaced here, not planned before: session ids get their rows only with an accepted job.
     jobs.accept(tx, [replace(job, account_ids=account_ids) for job in planned])
+    inputs.add_inputs(tx, [job.id for job in planned], given)
     _nudge_all(tx, planned, account_ids)
 
 

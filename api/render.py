@@ -98,6 +98,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "queue": {"position": view.position, "upstream_position": job.queue_position, "eta_seconds": _eta(view)},
         "input": {
             **{name: value for name, value in order.items() if name != "count"},
+            "images": job.params.get("images", []),
             "n": job.params["n"],
             "size": f"{order['width']}x{order['height']}",
             "model": job.params["asked_model"],

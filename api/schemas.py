@@ -27,7 +27,7 @@ _Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1),
 
 
 class ImageGenerationRequest(BaseModel):
-    """`POST /v1/images/generations`: OpenAI's fields, and ours for what the models can do beyond them."""
+    """Bodies of `/v1/images/...`: OpenAI's fields, and ours for what the models can do beyond them."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -60,8 +60,13 @@ class ImageGenerationRequest(BaseModel):
     metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     stream: bool | None = Field(None, description="not offered for pictures yet")
-    image: Any = Field(None, description="not offered on this route yet")
-    images: Any = Field(None, description="not offered on this route yet")
+    image: Any = Field(
+        None,
+        description="a picture to work from, or a list: link, data URL, base64, or "
+        '`{"type": "image_url", "image_url": {"url": "..."}}`',
+    )
+    images: Any = Field(None, description="the same as `image`; both together are joined")
+    mask: Any = Field(None, description="not offered by any model")
 
     @field_validator("metadata")
     @classmethod

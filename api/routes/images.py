@@ -1,15 +1,15 @@
-"""Pictures from text: `POST /v1/images/generations`, OpenAI's shape."""
+"""Pictures from text and pictures: `POST /v1/images/generations`, `compositions` and `edits`, OpenAI's shape."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import CallerDep, Preference, PreferenceDep, clean_idempotency_key, name_job
+from api.deps import Caller, CallerDep, Preference, PreferenceDep, clean_idempotency_key, name_job
 from api.errors import error_response, error_responses
 from api.hub import Hub
-from api.intake import Accepted, accept, fingerprint, plan_image_jobs
+from api.intake import Accepted, accept, fingerprint, plan_image_jobs, with_pictures
 from api.render import base_url, failure_of, image_answer, job_object, json_response
 from api.schemas import AcceptedJob, ImageGenerationRequest, ImagesAnswer
 from worker.core.errors import DreameryError
@@ -19,36 +19,67 @@ from worker.db.engine import retry_when_database_away, transaction
 from worker.db.reports import JobView
 
 router = APIRouter(tags=["images"])
+# Whose bodies may hold pictures.
+PICTURE_PATHS = frozenset({"/v1/images/generations", "/v1/images/compositions", "/v1/images/edits"})
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"model": ImagesAnswer, "description": "The pictures."},
+    202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
+    **error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
+}
+KeyHeader = Annotated[str | None, Header(alias="idempotency-key", description="same key, same body: the same jobs")]
 
 
 @router.post(
-    "/v1/images/generations",
-    summary="Make pictures from text",
-    responses={
-        200: {"model": ImagesAnswer, "description": "The pictures."},
-        202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
-        **error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
-    },
+    "/v1/images/generations", summary="Make pictures from text, or from text and pictures", responses=_RESPONSES
 )
 async def create_images(
     request: Request,
     body: ImageGenerationRequest,
     caller: CallerDep,
     preference: PreferenceDep,
-    idempotency_key: Annotated[str | None, Header(description="same key, same body: the same jobs")] = None,
+    idempotency_key: KeyHeader = None,
 ) -> Response:
     """Draws `n` pictures and answers when they are stored; links in the answer point to this server and keep working.
 
     `Prefer: respond-async` (or `"async": true`) answers 202 with the job at once; `Prefer: wait=N` waits at most N
     seconds. A wait that runs out answers 504 with `X-Job-Id`; the job goes on.
     """
+    return await _create(request, body, caller, preference, idempotency_key, from_pictures=False)
+
+
+@router.post("/v1/images/compositions", summary="Make pictures from pictures", responses=_RESPONSES)
+@router.post("/v1/images/edits", summary="Make pictures from pictures (OpenAI's path)", responses=_RESPONSES)
+async def create_images_from_pictures(
+    request: Request,
+    body: ImageGenerationRequest,
+    caller: CallerDep,
+    preference: PreferenceDep,
+    idempotency_key: KeyHeader = None,
+) -> Response:
+    """The same as `/v1/images/generations`, but `image` or `images` must be there."""
+    return await _create(request, body, caller, preference, idempotency_key, from_pictures=True)
+
+
+async def _create(
+    request: Request,
+    body: ImageGenerationRequest,
+    caller: Caller,
+    preference: Preference,
+    idempotency_key: str | None,
+    *,
+    from_pictures: bool,
+) -> Response:
     preference = preference.with_async(wanted=body.run_async)
     key = clean_idempotency_key(idempotency_key)
     planned, n = plan_image_jobs(body, caller)
+    planned, given = await with_pictures(planned, body, required=from_pictures)
+    print_ = fingerprint(request.url.path, body, planned)
     hub: Hub = request.app.state.hub
     # Watched before the rows exist, so that no end can fall between the commit and the wait.
     with hub.watching([job.id for job in planned]) as watches:
-        accepted = await accept(planned, n, caller=caller, key=key, print_=fingerprint("/v1/images/generations", body))
+        accepted = await accept(planned, n, caller=caller, key=key, print_=print_, given=given)
         name_job(request, public_id("job", accepted.job_ids[0]), accepted=True)
         if not accepted.replayed:
             await hub.wait_final(watches, preference.wait_seconds)

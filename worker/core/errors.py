@@ -63,6 +63,8 @@ ERRORS: dict[str, ErrorKind] = {
         _ask("unsupported_parameter", 400, "This field is not supported by the model."),
         _ask("file_expired", 410, "This result is past its retention and was removed."),
         _ask("invalid_json", 400, "The body is not valid JSON."),
+        _ask("invalid_image", 400, "A reference picture cannot be used."),
+        _ask("input_unavailable", 400, "A reference picture could not be fetched."),
         _ask("prompt_too_long", 400, "The prompt is too long."),
         _ask("invalid_api_key", 401, "Unknown API key. Send `Authorization: Bearer <key>` with a valid key."),
         _ask("missing_api_key", 401, "No API key given. Send `Authorization: Bearer <key>`."),

@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     db_pool_size: int = Field(16, ge=1, description="database connections per API process, and its thread-pool size")
     worker_concurrency: int = Field(32, ge=1, description="threads per worker process")
     request_max_bytes: int = Field(1_000_000, ge=1000, description="largest JSON body")
+    request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may hold pictures")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
     @field_validator("upstream_origin", "sandbox_url", "public_url")

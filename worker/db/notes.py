@@ -30,6 +30,20 @@ def note_unclear(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
     return row is not None
 
 
+def renew_submit(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
+    """(submitting) keep the claim for another lease, after each reference; False when it is lost or not wanted."""
+    settings = get_settings()
+    row = tx.first(
+        text(
+            """UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lost_after)
+               WHERE id = :id AND state = 'submitting' AND attempt = :attempt AND cancel_requested_at IS NULL
+               RETURNING id"""
+        ),
+        {"id": job_id, "attempt": attempt, "lost_after": settings.lease_seconds + settings.unclear_grace_seconds},
+    )
+    return row is not None
+
+
 _CLAIM_SAVE = text(
     """/* claim_save */ UPDATE jobs
        SET due_at = clock_timestamp() + make_interval(secs => :lease), save_tries = save_tries + 1

@@ -11,6 +11,7 @@ from sqlalchemy import (
     DateTime,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     MetaData,
@@ -206,6 +207,41 @@ files = Table(
     _moment("created_at", nullable=False, default=True),
     _moment("removed_at"),
     UniqueConstraint("job_id", "n"),
+)
+
+# What a job is made from. A link has no key until the submit step has fetched it.
+job_inputs = Table(
+    "job_inputs",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("url", Text),
+    Column("key", Text),
+    Column("mime", Text),
+    Column("bytes", BigInteger),
+    Column("width", Integer),
+    Column("height", Integer),
+    Column("sha256", Text),
+    _moment("removed_at"),
+    CheckConstraint("url IS NOT NULL OR key IS NOT NULL", name="link_or_bytes"),
+    Index("ix_job_inputs_key", "key", postgresql_where=text("key IS NOT NULL AND removed_at IS NULL")),
+)
+
+# A reference as one account uploaded it; another account cannot use its uri.
+input_uploads = Table(
+    "input_uploads",
+    metadata,
+    Column("job_id", Uuid, primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("account_id", Uuid, ForeignKey("accounts.id", ondelete="CASCADE"), primary_key=True),
+    Column("uri", Text, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("format", Text, nullable=False),
+    _moment("created_at", nullable=False, default=True),
+    ForeignKeyConstraint(
+        ["job_id", "n"], ["job_inputs.job_id", "job_inputs.n"], ondelete="CASCADE", name="fk_input_uploads_input"
+    ),
 )
 
 webhook_deliveries = Table(

@@ -17,6 +17,7 @@ from worker.db import accounts, jobs, notes, reports
 from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import Account, ImageOrder, NotSentError, Submitted
 from worker.providers.registry import get_provider
+from worker.steps import references
 
 log = get_logger("submit")
 
@@ -70,6 +71,9 @@ def _submit_one(job_id: UUID | None, account_id: UUID | None) -> tuple[str, UUID
         return _give_up_if_hopeless(job_id) if job_id else "nothing to submit", None
     try:
         submitted = _order(claim)
+    except references.ClaimLostError:
+        # A no-op for a job that somebody else has; one whose caller no longer wants it is cancelled here.
+        return _requeue(claim, NotSentError(), delay=0.0, reason="claim lost"), claim.account.id
     except DreameryError as error:
         return _refused(claim, error), claim.account.id
     _accepted(claim, submitted)
@@ -84,10 +88,11 @@ def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
 
 
 def _order(claim: jobs.Claim) -> Submitted:
-    """The one call that may cost credits, after the lookups it needs."""
+    """The one call that may cost credits, after the lookups and uploads it needs."""
     provider = get_provider()
     account = _located(claim)
-    order = ImageOrder(model=claim.model, **claim.params["order"])
+    claim, brought = references.bring(claim, account)
+    order = ImageOrder(model=claim.model, **claim.params["order"], references=brought)
     watchdog.renew()
     if time.monotonic() + get_settings().call_timeout_seconds > claim.until:
         # This process stood still (a frozen container, a long swap): by now another may have ordered the job.
@@ -158,7 +163,7 @@ def _refused(claim: jobs.Claim, error: DreameryError) -> str:
         reaction=reaction,
         detail=error.detail,
     )
-    if isinstance(error, NotSentError):
+    if isinstance(error, NotSentError | references.NotFetchedYetError):
         return _retry(claim, error)
     if reaction is Reaction.UNCLEAR:
         with transaction() as tx:

@@ -1,4 +1,4 @@
-"""Housekeeping: old Idempotency-Keys are forgotten, results older than RETENTION_DAYS lose their bytes.
+"""Housekeeping: old Idempotency-Keys are forgotten, old results and the inputs of ended jobs lose their bytes.
 
 The rows of removed files stay, so that a link can say so.
 """
@@ -6,19 +6,36 @@ The rows of removed files stay, so that a link can say so.
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import files, requests
+from worker.db import files, inputs, requests
 from worker.db.engine import transaction
 
 _BATCH = 200
 # How long a repeat with the same key is a repeat (draft-ietf-httpapi-idempotency-key-header).
 KEY_HOURS = 24
+# How long references are kept after their job has ended; nothing reads them any more.
+INPUT_HOURS = 24
 
 
 def upkeep() -> str:
     """Remove what is past its time; one batch a call."""
     with transaction() as tx:
         keys = requests.forget_requests(tx, hours=KEY_HOURS)
-    return f"forgot {keys} keys, removed {_remove_files(get_settings().retention_days)} files"
+    removed = _remove_files(get_settings().retention_days)
+    return f"forgot {keys} keys, removed {removed} files, {_remove_inputs()} inputs"
+
+
+def _remove_inputs() -> int:
+    with transaction() as tx:
+        old = inputs.expired_inputs(tx, hours=INPUT_HOURS, limit=_BATCH)
+    # Jobs of one request share what their caller sent along.
+    keys = sorted({row.key for row in old})
+    for key in keys:
+        watchdog.renew()
+        storage.delete_file(key)
+    if keys:
+        with transaction() as tx:
+            inputs.note_inputs_removed(tx, keys)
+    return len(keys)
 
 
 def _remove_files(days: int) -> int:

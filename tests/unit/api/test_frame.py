@@ -26,6 +26,7 @@ def app(tmp_path_factory):
         patch.setenv("DREAMERY_SESSION_TOKENS", "on")
         patch.setenv("DREAMERY_SANDBOX_URL", "http://127.0.0.1:1")
         patch.setenv("DREAMERY_REQUEST_MAX_BYTES", "1000")
+        patch.setenv("DREAMERY_REQUEST_MAX_UPLOAD_BYTES", "1500")
         patch.setenv("DREAMERY_LOG_LEVEL", "error")
         get_settings.cache_clear()
         app = create_app()
@@ -126,7 +127,13 @@ def test_model_ids_may_hold_slashes_and_colons(client):
     error_of(client.get("/v1/models/org/name:tag"), 404, "model_not_found", "model")
 
 
-@pytest.mark.parametrize("prompt", ["x" * 1000, "é" * 600])
+def test_only_paths_that_take_pictures_take_the_larger_bodies(client):
+    for path in ("/v1/images/generations", "//v1/images/edits/", "/v1/images/compositions"):
+        error_of(client.post(f"http://testserver{path}", json={"n": "x" * 1100}), 400, "missing_required_parameter", "prompt")
+    error_of(client.post("/v1/jobs", json={"n": "x" * 1100}), 413, "request_too_large")
+
+
+@pytest.mark.parametrize("prompt", ["x" * 1500, "é" * 900])
 def test_a_body_over_the_limit_is_refused_by_its_length(client, prompt):
     error_of(client.post("/v1/images/generations", json={"prompt": prompt}), 413, "request_too_large")
 

@@ -172,7 +172,7 @@ def test_sizes(fields, pixels):
         ({"model": "gpt-9"}, "model_not_found", "model"),
         ({"prompt": "x" * 32_001}, "prompt_too_long", "prompt"),
         ({"negative_prompt": "x" * 32_001}, "prompt_too_long", "negative_prompt"),
-        ({"image": "https://example.org/a.png"}, "unsupported_parameter", "image"),
+        ({"mask": "https://example.org/a.png"}, "unsupported_parameter", "mask"),
         ({"stream": True}, "unsupported_parameter", "stream"),
         ({"output_format": "svg"}, "invalid_value", "output_format"),
         ({"background": "transparent"}, "unsupported_parameter", "background"),
@@ -236,8 +236,9 @@ def test_null_everywhere_and_unknown_fields_are_fine():
 
 def test_the_fingerprint_ignores_what_we_ignore():
     def of(**fields):
-        return fingerprint("/p", ImageGenerationRequest.model_validate({"prompt": "a", **fields}))
+        body = ImageGenerationRequest.model_validate({"prompt": "a", **fields})
+        return fingerprint("/p", body, plan_image_jobs(body, CALLER)[0])
 
     assert of() == of(style="vivid") == of(n=None)
     assert of() != of(n=1)
-    assert of() != fingerprint("/q", ImageGenerationRequest(prompt="a"))
+    assert of() != fingerprint("/q", ImageGenerationRequest(prompt="a"), plan()[0])

@@ -1,0 +1,164 @@
+"""Reference pictures of a request: every form clients write them in, checked and stored before the job is accepted.
+
+A link stays a link (the worker fetches it, guarded); bytes are decoded, looked at and stored here.
+"""
+
+import base64
+import binascii
+import hashlib
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from worker import storage
+from worker.core.catalog import ImageModel, get_catalog
+from worker.core.errors import DreameryError
+from worker.core.pictures import MAX_INPUT_BYTES, NotAPictureError, PictureFacts, picture_facts
+from worker.db.inputs import NewInput, StoredInput
+
+_LONGEST_LINK = 8000
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+_BLANK = re.compile(r"\s+")
+_FORMS = (
+    "Send an http(s) link, a data URL, base64, or an object like "
+    '{"type": "image_url", "image_url": {"url": "https://..."}}.'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenPicture:
+    """A reference as it was given: a link, or its bytes with what they are."""
+
+    url: str | None = None
+    data: bytes = b""
+    sha256: str = ""
+    facts: PictureFacts | None = None
+
+    @property
+    def mark(self) -> str | dict[str, Any]:
+        """How the job shows it: the link, or what the bytes were; never the bytes."""
+        if self.facts is None:
+            return self.url or ""
+        facts = self.facts
+        return {
+            "mime": facts.mime,
+            "width": facts.width,
+            "height": facts.height,
+            "bytes": len(self.data),
+            "sha256": self.sha256,
+        }
+
+
+def read_pictures(fields: dict[str, Any], model: ImageModel) -> list[GivenPicture]:
+    """The references in these fields of a request, in order. Raises what is wrong with the first that is."""
+    given = [entry for name, value in fields.items() for entry in _flat(name, value)]
+    if given:
+        # Before any byte is decoded.
+        _check_number(len(given), model, param=next(name for name, value in fields.items() if _flat(name, value)))
+    return [_read(param, value) for param, value in given]
+
+
+def _flat(param: str, value: Any) -> list[tuple[str, Any]]:
+    """The entries of a field with what to call each of them in an error; absent and empty ones are none."""
+    if isinstance(value, list):
+        return [(f"{param}.{n}", entry) for n, entry in enumerate(value)]
+    return [] if value is None or value == "" else [(param, value)]
+
+
+def _check_number(number: int, model: ImageModel, *, param: str) -> None:
+    if number <= model.references:
+        return
+    able = [other.id for other in get_catalog().image_models if other.references >= number]
+    who = f"Models that do: {', '.join(able)}." if able else "No model takes that many."
+    if model.references == 0:
+        message = f"Model {model.id!r} makes no pictures from pictures. {who}"
+        raise DreameryError("unsupported_parameter", message, param=param)
+    message = f"Model {model.id!r} takes at most {model.references} pictures; got {number}. {who}"
+    raise DreameryError("invalid_value", message, param=param)
+
+
+def _read(param: str, value: Any) -> GivenPicture:
+    text = _text_of(value)
+    if text is None:
+        raise DreameryError("invalid_image", f"`{param}` is not a picture. {_FORMS}", param=param)
+    text = text.strip()
+    if text[:8].lower().startswith(("http://", "https://")):
+        return GivenPicture(url=_checked_link(param, text))
+    data = _decoded(param, text)
+    try:
+        facts = picture_facts(io.BytesIO(data))
+    except NotAPictureError as error:
+        raise DreameryError("invalid_image", f"`{param}` cannot be used: {error}.", param=param) from None
+    return GivenPicture(data=data, sha256=hashlib.sha256(data).hexdigest(), facts=facts)
+
+
+def _text_of(value: Any) -> str | None:
+    """The link or base64 inside `"..."`, `{"image_url": "..."}` or `{"image_url": {"url": "..."}}`."""
+    if isinstance(value, dict):
+        value = value.get("image_url")
+        if isinstance(value, dict):
+            value = value.get("url")
+    return value if isinstance(value, str) else None
+
+
+def _checked_link(param: str, link: str) -> str:
+    try:
+        parts = urlsplit(link)
+        fine = bool(parts.hostname) and parts.port != 0 and len(link) <= _LONGEST_LINK and link.isprintable()
+    except ValueError:
+        fine = False
+    # Blanks would be cut off or escaped by some readers and not by others.
+    if not fine or _BLANK.search(link):
+        raise DreameryError("invalid_image", f"`{param}` is not a link that can be fetched.", param=param)
+    return link
+
+
+def _decoded(param: str, text: str) -> bytes:
+    start = _DATA_URL.match(text)
+    if len(text) > MAX_INPUT_BYTES * 3 // 2:
+        raise _too_large(param)
+    try:
+        plain = _BLANK.sub("", text[start.end() :] if start else text).rstrip("=")
+        data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise DreameryError("invalid_image", f"`{param}` is neither a link nor base64. {_FORMS}", param=param) from None
+    if len(data) > MAX_INPUT_BYTES:
+        raise _too_large(param)
+    return data
+
+
+def _too_large(param: str) -> DreameryError:
+    message = f"`{param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller picture."
+    return DreameryError("invalid_image", message, param=param)
+
+
+def store_pictures(given: list[GivenPicture], group_id: UUID) -> list[NewInput]:
+    """Store what came as bytes; the rows to be. The keys are the request's own, so nothing is overwritten."""
+    return [_store(item, f"inputs/{group_id.hex}/{n}") for n, item in enumerate(given)]
+
+
+def _store(item: GivenPicture, stem: str) -> NewInput:
+    if item.facts is None:
+        return NewInput(url=item.url)
+    key = f"{stem}.{item.facts.extension}"
+    storage.put_file(key, io.BytesIO(item.data))
+    return NewInput(
+        stored=StoredInput(
+            key=key,
+            mime=item.facts.mime,
+            bytes=len(item.data),
+            width=item.facts.width,
+            height=item.facts.height,
+            sha256=item.sha256,
+        )
+    )
+
+
+def drop_pictures(stored: list[NewInput]) -> None:
+    """Take back what was stored for jobs that were not accepted after all."""
+    for item in stored:
+        if item.stored is not None:
+            storage.delete_file(item.stored.key)

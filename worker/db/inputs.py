@@ -1,0 +1,119 @@
+"""Rows of reference pictures: what a job is made from, and under which account each was uploaded.
+
+The bytes are in `worker/storage.py`. Each row is one finished piece, so a submit that died goes on behind it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.db.engine import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInput:
+    """A picture whose bytes are stored: key and facts read from them."""
+
+    key: str
+    mime: str
+    bytes: int
+    width: int
+    height: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewInput:
+    """A reference as the caller gave it: a link still to be fetched, or bytes that are stored already."""
+
+    url: str | None = None
+    stored: StoredInput | None = None
+
+
+_ADD = text(
+    """INSERT INTO job_inputs (job_id, n, url, key, mime, bytes, width, height, sha256)
+       VALUES (:job_id, :n, :url, :key, :mime, :bytes, :width, :height, :sha256)"""
+)
+_NOTHING: dict[str, Any] = dict.fromkeys(("key", "mime", "bytes", "width", "height", "sha256"))
+
+
+def _values(stored: StoredInput | None) -> dict[str, Any]:
+    return {name: getattr(stored, name) for name in _NOTHING} if stored else _NOTHING
+
+
+def add_inputs(tx: Transaction, job_ids: list[UUID], new_inputs: list[NewInput]) -> None:
+    """Give each of the jobs of one request its references, in the caller's order."""
+    rows = [
+        {"job_id": job_id, "n": n, "url": item.url, **_values(item.stored)}
+        for job_id in job_ids
+        for n, item in enumerate(new_inputs)
+    ]
+    if rows:
+        tx.run(_ADD, rows)
+
+
+def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]]:
+    """The references of a job in order, each with what is known of its upload under that account (`uri` or NULL)."""
+    return tx.all(
+        text(
+            """SELECT i.n, i.url, i.key, i.mime, u.uri, u.width, u.height, u.format
+               FROM job_inputs i LEFT JOIN input_uploads u
+                 ON u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id
+               WHERE i.job_id = :job_id ORDER BY i.n"""
+        ),
+        {"job_id": job_id, "account_id": account_id},
+    )
+
+
+def note_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> None:
+    """The link was fetched; what a twin of this step stored first stays."""
+    tx.run(
+        text(
+            """UPDATE job_inputs SET key = :key, mime = :mime, bytes = :bytes, width = :width, height = :height,
+                   sha256 = :sha256
+               WHERE job_id = :job_id AND n = :n AND key IS NULL"""
+        ),
+        {"job_id": job_id, "n": n, **_values(stored)},
+    )
+
+
+def note_uploaded(
+    tx: Transaction, job_id: UUID, n: int, *, account_id: UUID, uri: str, width: int, height: int, picture_format: str
+) -> None:
+    """Upstream has the picture, for this account only."""
+    tx.run(
+        text(
+            """INSERT INTO input_uploads (job_id, n, account_id, uri, width, height, format)
+               VALUES (:job_id, :n, :account_id, :uri, :width, :height, :format) ON CONFLICT DO NOTHING"""
+        ),
+        {
+            "job_id": job_id,
+            "n": n,
+            "account_id": account_id,
+            "uri": uri,
+            "width": width,
+            "height": height,
+            "format": picture_format,
+        },
+    )
+
+
+def expired_inputs(tx: Transaction, *, hours: int, limit: int) -> list[Row[Any]]:
+    """Stored references whose job, and every other job of the same request (they share keys), ended that long ago."""
+    return tx.all(
+        text(
+            """SELECT i.key FROM job_inputs i JOIN jobs j ON j.id = i.job_id
+               WHERE i.key IS NOT NULL AND i.removed_at IS NULL AND NOT EXISTS (
+                   SELECT 1 FROM jobs k WHERE k.group_id = j.group_id
+                     AND (k.finished_at IS NULL OR k.finished_at >= now() - make_interval(hours => :hours)))
+               LIMIT :limit"""
+        ),
+        {"hours": hours, "limit": limit},
+    )
+
+
+def note_inputs_removed(tx: Transaction, keys: list[str]) -> None:
+    """The bytes under these keys are gone; the rows stay."""
+    tx.run(text("UPDATE job_inputs SET removed_at = now() WHERE key = ANY(:keys)"), {"keys": keys})
