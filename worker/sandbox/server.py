@@ -22,6 +22,7 @@ from worker.sandbox.hosts import HOSTS, Host, family_of
 from worker.sandbox.ledger import MEDIA
 from worker.sandbox.options import Options
 from worker.sandbox.scenes import Fault, Faults, Role
+from worker.sandbox.upload_server import upload_routes
 from worker.sandbox.world import Call, World
 
 Handler = Callable[[World, Call], Response]
@@ -35,6 +36,7 @@ API: dict[str, Handler] = {
     "/commerce/v1/benefits/user_credit_history": World.user_credit_history,
     "/mweb/v1/aigc_draft/generate": World.generate,
     "/mweb/v1/get_history_by_ids": World.poll,
+    "/mweb/v1/get_upload_token": World.upload_token,
 }
 _NOBODY = Role()
 
@@ -212,6 +214,7 @@ def create_app(options: Options | None = None) -> Starlette:
     world = World(options or Options())
     routes = [Route(path, _api_endpoint(world, path, handler), methods=["POST"]) for path, handler in API.items()]
     routes.append(Route("/_media/{path:path}", _media_endpoint(world)))
+    routes += upload_routes(world, _faulty)
     routes += _control_routes(world)
     lost = _lost(world)
     app = Sandbox(routes=routes, exception_handlers={404: lost, 405: lost})

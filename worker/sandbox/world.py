@@ -18,6 +18,7 @@ from worker.sandbox.ledger import KEEP, Ledger
 from worker.sandbox.media import Gallery
 from worker.sandbox.options import Options
 from worker.sandbox.scenes import Faults, Script, read_script
+from worker.sandbox.uploads import Vault
 
 
 @dataclass
@@ -49,6 +50,7 @@ class World:
 
     def reset(self) -> None:
         self.ledger = Ledger()
+        self.vault = Vault()
         self.faults = Faults(seed=self.options.seed, dice=random.Random(self.options.seed))
         self.accounts: OrderedDict[str, Account] = OrderedDict()
         self._by_submit: OrderedDict[tuple[str, str], Job] = OrderedDict()
@@ -89,6 +91,17 @@ class World:
         body = _body(call.body)
         cursor, count = _whole(body.get("cursor"), 0), _whole(body.get("count"), 20)
         return wire.commerce(call.account.history_view(cursor, min(count, 100)), call.now)
+
+    def upload_token(self, call: Call) -> Response:
+        """A credential for pictures (scene 2) or for videos and sounds (scene 1)."""
+        scene = _body(call.body).get("scene")
+        if scene not in {1, 2}:
+            self.violation(call, "1000", f"scene {str(scene)[:20]!r} is neither 1 nor 2")
+            return wire.refusal("mweb", "1000", call.now)
+        place = call.host.place if call.host else hosts.place_of(call.account.home, call.aid)
+        own = None if call.host else call.base.partition("://")[2]
+        data = self.vault.grant(call.account.name, video=scene == 1, place=place, own=own, now=call.now)
+        return wire.mweb(data, call.now)
 
     def poll(self, call: Call) -> Response:
         """Batch and mixed; what is unknown, hidden or somebody else's is simply not in the answer."""
