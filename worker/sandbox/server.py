@@ -17,7 +17,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from worker.sandbox import wire
-from worker.sandbox.checks import RefusedError, check_app, check_sign
+from worker.sandbox.checks import check_app, check_sign
+from worker.sandbox.fields import RefusedError
 from worker.sandbox.hosts import HOSTS, Host, family_of
 from worker.sandbox.ledger import MEDIA
 from worker.sandbox.options import Options
@@ -37,6 +38,9 @@ API: dict[str, Handler] = {
     "/mweb/v1/aigc_draft/generate": World.generate,
     "/mweb/v1/get_history_by_ids": World.poll,
     "/mweb/v1/get_upload_token": World.upload_token,
+    "/mweb/v1/get_local_item_list": World.local_items,
+    "/mweb/v1/get_common_config": World.picture_config,
+    "/mweb/v1/video_generate/get_common_config": World.video_config,
 }
 _NOBODY = Role()
 
@@ -155,7 +159,7 @@ def _media_endpoint(world: World) -> Endpoint:
             picture = world.gallery.find(path)
             if picture is None:
                 return wire.edge_page(404)
-            return Response(await world.gallery.draw(picture), media_type=f"image/{picture.format}")
+            return Response(await world.gallery.draw(picture), media_type=picture.media_type)
 
         return await _faulty(world.faults.draw(MEDIA, _NOBODY), act)
 

@@ -130,16 +130,17 @@ async def _store(world: World, request: Request, body: bytes) -> tuple[int, int,
     return 200, 2000, "Success", crc
 
 
-def upload_routes(world: World, play: Play) -> list[Route]:
-    """`play` acts out a fault around the answer."""
+def _note(world: World, path: str, code: str, detail: str) -> None:
+    world.ledger.violation(code, path=path, account="", detail=detail, now=time.time())
 
-    def note(path: str, code: str, detail: str, now: float) -> None:
-        world.ledger.violation(code, path=path, account="", detail=detail, now=now)
 
+def _gateway_endpoint(world: World, play: Play) -> Endpoint:
     async def gateway(request: Request) -> Response:
         action = request.query_params.get("Action", "")
-        known = action if action in _ACTIONS else "unknown"
-        path = f"/?Action={known}"
+        if not action:
+            world.ledger.calls["unknown"] += 1
+            return wire.edge_page(404)
+        path = f"/?Action={action if action in _ACTIONS else 'unknown'}"
         world.ledger.calls[path] += 1
         now = time.time()
         try:
@@ -152,12 +153,16 @@ def upload_routes(world: World, play: Play) -> list[Route]:
             try:
                 return _json({"ResponseMetadata": metadata, "Result": _gateway(world, request, body, now)})
             except UploadError as problem:
-                note(path, problem.code, problem.message, now)
+                _note(world, path, problem.code, problem.message)
                 error = {"CodeN": problem.number, "Code": problem.code, "Message": problem.message}
                 return _json({"ResponseMetadata": {**metadata, "Error": error}}, problem.status)
 
         return await play(world.faults.draw(path, _NOBODY), act)
 
+    return gateway
+
+
+def _store_endpoint(world: World, play: Play) -> Endpoint:
     async def store(request: Request) -> Response:
         world.ledger.calls[STORE] += 1
         try:
@@ -168,10 +173,18 @@ def upload_routes(world: World, play: Play) -> list[Route]:
         async def act() -> Response:
             status, code, message, crc = await _store(world, request, body)
             if code != 2000:
-                note(STORE, f"tos {code}", message, time.time())
+                _note(world, STORE, f"tos {code}", message)
             data = {"crc32": crc} if code == 2000 else {}
             return _json({"code": code, "apiversion": "v1", "message": message, "data": data}, status)
 
         return await play(world.faults.draw(STORE, _NOBODY), act)
 
-    return [Route("/", gateway, methods=["GET", "POST"]), Route(STORE + "/{uri:path}", store, methods=["POST"])]
+    return store
+
+
+def upload_routes(world: World, play: Play) -> list[Route]:
+    """`play` acts out a fault around the answer."""
+    return [
+        Route("/", _gateway_endpoint(world, play), methods=["GET", "POST"]),
+        Route(STORE + "/{uri:path}", _store_endpoint(world, play), methods=["POST"]),
+    ]
