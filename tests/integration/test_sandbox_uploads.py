@@ -110,3 +110,14 @@ def test_a_commit_needs_readable_bytes_and_a_key_of_the_account(http, client):
     answer = stranger.commit(stranger.token(), address["SessionKey"]).json()
     assert answer["ResponseMetadata"]["Error"]["Code"] == "InvalidSessionKey"
     assert client.post("/mweb/v1/get_upload_token", {"scene": 9})["ret"] == "1000"
+
+
+def test_faults_reach_the_upload_gateways(http, client):
+    token, raw = client.token(), picture()
+    http.post("/_faults", json={"http_500": 1, "paths": ["/upload/v1"]})
+    try:
+        address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
+        assert client.send(address, raw).status_code == 500
+    finally:
+        http.post("/_faults", json={})
+    assert client.send(address, raw).json()["code"] == 2000

@@ -7,7 +7,7 @@ import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -175,7 +175,7 @@ class Vault:
         slot.filled = True
         if contents and contents.thumb:
             thumb = self._thumbs.setdefault(contents.thumb.digest, contents.thumb)
-            contents = Contents(**{**vars(contents), "thumb": thumb})
+            contents = replace(contents, thumb=thumb)
             if len(self._thumbs) > _KEEP_THUMBS:
                 self._thumbs.popitem(last=False)
         slot.contents = contents
