@@ -18,6 +18,9 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--spread", type=float, default=default.spread, help="uniform spread around --seconds")
     parser.add_argument("--credits", type=int, default=default.credits, help="credits of a new account")
     parser.add_argument("--slots", type=int, default=default.slots, help="jobs at once per account, 0 = any")
+    parser.add_argument(
+        "--video-slots", type=int, default=default.video_slots, help="videos at once per account, 0 = any; upstream: 1"
+    )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--sign", choices=["enforce", "warn", "off"], default=default.sign)
     return parser.parse_args(argv)
@@ -30,6 +33,7 @@ def main(argv: list[str] | None = None) -> None:
         spread=asked.spread,
         credits=asked.credits,
         slots=asked.slots,
+        video_slots=asked.video_slots,
         seed=asked.seed,
         sign=asked.sign,
     )

@@ -38,6 +38,7 @@ class Account:
     _last_submit: float | None = None
     _gift_day: int = -1
     _ends: list[float] = field(default_factory=list)
+    _video_ends: list[float] = field(default_factory=list)
     spent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
     @property
@@ -45,20 +46,23 @@ class Account:
         return self.purchased + self.gifted
 
     def in_flight(self, now: float) -> int:
-        while self._ends and self._ends[0] <= now:
-            heapq.heappop(self._ends)
-        return len(self._ends)
+        return _still_running(self._ends, now)
 
-    def start_job(self, now: float, end: float) -> None:
+    def videos_in_flight(self, now: float) -> int:
+        return _still_running(self._video_ends, now)
+
+    def start_job(self, now: float, end: float, *, video: bool) -> None:
         running = self.in_flight(now) + 1
         heapq.heappush(self._ends, end)
+        if video:
+            heapq.heappush(self._video_ends, end)
         self.max_in_flight = max(self.max_in_flight, running)
 
     def slots(self, common: int) -> int:
         """How many jobs may run at once; 0 = any number."""
         return 1 if self.role.busy else common
 
-    def charge(self, amount: int, submit_id: str, now: float) -> None:
+    def charge(self, amount: int, submit_id: str, now: float, *, title: str) -> None:
         """Gifts go first, as they expire."""
         from_gift = min(self.gifted, amount)
         self.gifted -= from_gift
@@ -68,7 +72,7 @@ class Account:
             {
                 "amount": amount,
                 "create_time": int(now),
-                "title": "image generation",
+                "title": title,
                 "submit_id": submit_id,
                 "status": 1,
             }
@@ -120,6 +124,12 @@ class Account:
         if self._last_poll is not None:
             self.min_poll_gap = _least(self.min_poll_gap, now - self._last_poll)
         self._last_poll = now
+
+
+def _still_running(ends: list[float], now: float) -> int:
+    while ends and ends[0] <= now:
+        heapq.heappop(ends)
+    return len(ends)
 
 
 def _least(known: float | None, new: float) -> float:

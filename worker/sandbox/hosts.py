@@ -36,6 +36,22 @@ HOSTS = {
     "dreamina.capcut.com": _abroad("any", {"us", *_ASIA}, "lv"),
 }
 
+# Uploads: the gateway of each place, the one for videos and sounds, and the store that takes the bytes.
+UPLOAD_HOSTS = {
+    "cn": "imagex.bytedanceapi.com",
+    "us": "imagex16-normal-us-ttp.capcutapi.us",
+    "asia": "imagex-normal-sg.capcutapi.com",
+}
+VOD_HOST = "vod.bytedanceapi.com"
+STORE_HOST = "tos-upload.example.test"
+
+
+def place_of(home: str | None, aid: str) -> str:
+    """The place of an account that was met without the name of a host."""
+    if aid == AID_CHINA:
+        return "cn"
+    return "us" if home == "us" else "asia"
+
 
 def family_of(path: str) -> str:
     return path.split("/", 2)[1]

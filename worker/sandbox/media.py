@@ -1,49 +1,29 @@
-"""Result pictures: signed links that expire, and drawings made on first sight and kept for the next one."""
+"""Results: signed links that expire, and drawings and videos made on first sight and kept for the next one."""
 
 import asyncio
 import hashlib
 import hmac
-import io
 import re
 import secrets
-import textwrap
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
-from PIL import Image, ImageDraw, ImageFont
+from worker.sandbox.clips import Clip, film
+from worker.sandbox.painting import Picture, paint
 
-_PATH = re.compile(r"tos-sandbox/([0-9a-f]{32})~resize:(\d{1,5}):(\d{1,5})\.(jpeg|png|webp)")
+_PATH = re.compile(r"tos-sandbox/([0-9a-f]{32})~(?:resize:(\d{1,5}):(\d{1,5})\.(jpeg|png|webp)|video:(\d{3,4})\.mp4)")
 _KNOWN = 40_000
 _CACHE_BYTES = 128 * 1024 * 1024
-# Edges of bands on multiples of 16 fall between JPEG blocks: a smooth look at the price of flat colour.
-_BAND = 16
-_SHOWN_CHARACTERS = 240
-_COLOURS = (
-    ((24, 36, 84), (214, 108, 122), (250, 214, 137)),
-    ((12, 62, 70), (64, 160, 130), (232, 226, 160)),
-    ((52, 24, 78), (150, 86, 190), (244, 180, 206)),
-    ((30, 44, 60), (86, 140, 190), (222, 238, 246)),
-)
-_SAVE: dict[str, dict[str, int]] = {
-    "jpeg": {"quality": 82},
-    "png": {"compress_level": 1},
-    "webp": {"quality": 70, "method": 0},
-}
 
 Link = Callable[[int, str], str]
+Work = Picture | Clip
 
 
-@dataclass(frozen=True)
-class Picture:
-    text: str
-    colour: int
-    label: str
-    width: int
-    height: int
-    format: str
+def make(work: Work) -> bytes:
+    return film(work) if isinstance(work, Clip) else paint(work)
 
 
 class Gallery:
@@ -51,14 +31,14 @@ class Gallery:
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(16)
-        self._pictures: OrderedDict[str, Picture] = OrderedDict()
-        self._cache: OrderedDict[Picture, bytes] = OrderedDict()
+        self._pictures: OrderedDict[str, Work] = OrderedDict()
+        self._cache: OrderedDict[Work, bytes] = OrderedDict()
         self._cached_bytes = 0
-        self._drawing: dict[Picture, asyncio.Future[bytes]] = {}
+        self._drawing: dict[Work, asyncio.Future[bytes]] = {}
         # One thread: drawing more than one picture at a time would starve the event loop of its core.
         self._pencil = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox-media")
 
-    def keep(self, picture: Picture) -> str:
+    def keep(self, picture: Work) -> str:
         key = _key(picture)
         self._pictures[key] = picture
         self._pictures.move_to_end(key)
@@ -73,6 +53,12 @@ class Gallery:
         start = f"{base}/_media/tos-sandbox/{key}~resize:"
         return lambda side, extension: f"{start}{side}:{side}.{extension}{end}"
 
+    def video_link(self, base: str, key: str, expires: float) -> Callable[[int], str]:
+        """A maker of links to one video by the length of its short side."""
+        second = int(expires)
+        end = f"?x-expires={second}&x-signature={self._sign(key, second)}"
+        return lambda lines: f"{base}/_media/tos-sandbox/{key}~video:{lines}.mp4{end}"
+
     def _sign(self, key: str, second: int) -> str:
         return hmac.digest(self._secret, f"{key}|{second}".encode(), "sha256").hex()[:40]
 
@@ -82,15 +68,19 @@ class Gallery:
             return False
         return hmac.compare_digest(self._sign(found[1], int(expires)).encode(), signature.encode())
 
-    def find(self, path: str) -> Picture | None:
+    def find(self, path: str) -> Work | None:
         found = _PATH.fullmatch(path)
         picture = self._pictures.get(found[1]) if found else None
         if found is None or picture is None:
             return None
+        if isinstance(picture, Clip):
+            return picture.scaled(int(found[5])) if found[5] else None
+        if found[5]:
+            return None
         width, height = _fit(picture, int(found[2]), int(found[3]))
         return replace(picture, width=width, height=height, format=found[4])
 
-    async def draw(self, picture: Picture) -> bytes:
+    async def draw(self, picture: Work) -> bytes:
         """The bytes of a picture: from the cache, from a drawing under way, or newly drawn in a thread."""
         known = self._cache.get(picture)
         if known is not None:
@@ -98,13 +88,13 @@ class Gallery:
             return known
         running = self._drawing.get(picture)
         if running is None:
-            running = asyncio.get_running_loop().run_in_executor(self._pencil, paint, picture)
+            running = asyncio.get_running_loop().run_in_executor(self._pencil, make, picture)
             self._drawing[picture] = running
             running.add_done_callback(lambda done: self._store(picture, done))
         # A visitor who hangs up must not cancel the drawing that others wait for.
         return await asyncio.shield(running)
 
-    def _store(self, picture: Picture, done: "asyncio.Future[bytes]") -> None:
+    def _store(self, picture: Work, done: "asyncio.Future[bytes]") -> None:
         self._drawing.pop(picture, None)
         if done.cancelled() or done.exception():
             return
@@ -121,7 +111,7 @@ class Gallery:
 
 # Benches ask for the same few pictures thousands of times.
 @lru_cache(maxsize=4096)
-def _key(picture: Picture) -> str:
+def _key(picture: Work) -> str:
     return hashlib.sha256(repr(picture).encode()).hexdigest()[:32]
 
 
@@ -130,49 +120,3 @@ def _fit(picture: Picture, width: int, height: int) -> tuple[int, int]:
         return picture.width, picture.height
     scale = min(width / picture.width, height / picture.height, 1.0)
     return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-
-
-@lru_cache(maxsize=64)
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size)
-
-
-def _mix(colours: tuple[tuple[int, int, int], ...], share: float) -> tuple[int, int, int]:
-    scaled = share * (len(colours) - 1)
-    index = min(int(scaled), len(colours) - 2)
-    part = scaled - index
-    low, high = colours[index], colours[index + 1]
-    return (
-        round(low[0] + (high[0] - low[0]) * part),
-        round(low[1] + (high[1] - low[1]) * part),
-        round(low[2] + (high[2] - low[2]) * part),
-    )
-
-
-def _printable(text: str) -> str:
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return shown[:_SHOWN_CHARACTERS] + ("..." if len(shown) > _SHOWN_CHARACTERS else "")
-
-
-def paint(picture: Picture) -> bytes:
-    """Sky bands, a sun whose place tells the variant, the prompt, and the number of the picture."""
-    width, height = picture.width, picture.height
-    colours = _COLOURS[picture.colour % len(_COLOURS)]
-    image = Image.new("RGB", (width, height), colours[0])
-    draw = ImageDraw.Draw(image)
-    for top in range(0, height, _BAND):
-        draw.rectangle((0, top, width, top + _BAND - 1), fill=_mix(colours, top / height))
-    radius = min(width, height) // 7
-    x, y = width * (2 + 2 * (picture.colour % 4)) // 10, int(height * 0.68)
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=_mix(colours[1:], 0.9))
-    unit = max(10, min(width, height) // 22)
-    wrapped = textwrap.fill(_printable(picture.text), max(8, int(width / (unit * 0.68)))) or " "
-    white, shade = (255, 255, 255), (20, 24, 40)
-    margin = unit
-    draw.multiline_text((margin, margin), wrapped, font=_font(unit), fill=white, spacing=unit // 3)
-    foot = height - margin
-    draw.text((margin, foot), f"sandbox   {width} x {height}", font=_font(unit), fill=shade, anchor="ls")
-    draw.text((width - margin, foot), picture.label, font=_font(unit * 2), fill=shade, anchor="rs")
-    out = io.BytesIO()
-    image.save(out, picture.format.upper(), **_SAVE[picture.format])
-    return out.getvalue()

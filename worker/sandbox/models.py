@@ -14,14 +14,19 @@ class Model:
     most: int = 8
     # 3.x and older ignore gen_count: they always make four.
     always_four: bool = False
+    # Pictures it takes as references; 0 = it makes pictures from text only.
+    references: int = 10
+    # The sizes it lists. More are accepted, as upstream does.
+    resolutions: tuple[str, ...] = ("2k", "4k")
 
 
-def _old(key: str, name: str, places: frozenset[str] = EVERYWHERE) -> Model:
-    return Model(key, name, places, always_four=True)
+def _old(key: str, name: str, places: frozenset[str] = EVERYWHERE, *, references: int = 0) -> Model:
+    return Model(key, name, places, always_four=True, references=references, resolutions=("1k",))
 
 
 _CHINA = frozenset({"cn"})
 _US = frozenset({"us"})
+_NANO = ("1k", "2k", "4k")
 _ALL = (
     Model("high_aes_general_v40", "Image 4.0"),
     Model("high_aes_general_v41", "Image 4.1"),
@@ -29,22 +34,24 @@ _ALL = (
     Model("high_aes_general_v42", "Image 4.6"),
     Model("high_aes_general_v43", "Image 4.7", frozenset({"cn", "asia"})),
     Model("high_aes_general_v50", "Image 5.0 Lite"),
-    Model("high_aes_general_v50p_large", "Image 5.0 Pro", most=4),
-    Model("high_aes_general_v50_flash", "Image 5.0 Flash", _CHINA, most=4),
-    _old("jm_image_model_yc_mj82", "Aesthetic V8.2", _CHINA),
+    Model("high_aes_general_v50p_large", "Image 5.0 Pro", most=4, resolutions=("1.5k", "2k", "4k")),
+    Model("high_aes_general_v50_flash", "Image 5.0 Flash", _CHINA, most=4, resolutions=("1.5k", "2k")),
+    Model(
+        "jm_image_model_yc_mj82", "Aesthetic V8.2", _CHINA, always_four=True, references=20, resolutions=("1k", "2k")
+    ),
     _old("high_aes_general_v30l_art:general_v3.0_18b", "Image 3.1", ABROAD),
     _old("high_aes_general_v30l_art_fangzhou:general_v3.0_18b", "Image 3.1", _CHINA),
-    _old("high_aes_general_v30l:general_v3.0_18b", "Image 3.0"),
+    _old("high_aes_general_v30l:general_v3.0_18b", "Image 3.0", references=10),
     _old("high_aes_general_v21_L:general_v2.1_L", "Image 2.1"),
     _old("high_aes_general_v20_L:general_v2.0_L", "Image 2.0 Pro"),
     _old("high_aes_general_v20:general_v2.0", "Image 2.0"),
     _old("high_aes_v14_dreamina:general_v1.4", "Image 1.4", ABROAD),
     _old("high_aes_general_v14:general_v1.4", "Image 1.4", _CHINA),
     _old("text2img_xl_sft", "Image XL Pro"),
-    Model("external_model_gemini_flash_image_v25", "Nano Banana", ABROAD),
-    Model("dreamina_image_lib_1", "Nano Banana Pro", ABROAD),
-    Model("gemini_3_image_pro", "Nano Banana Pro", _US),
-    Model("dreamina_lib_img_20260423", "Nano Banana Pro", frozenset({"asia"})),
+    Model("external_model_gemini_flash_image_v25", "Nano Banana", ABROAD, resolutions=("1k",)),
+    Model("dreamina_image_lib_1", "Nano Banana Pro", ABROAD, resolutions=_NANO),
+    Model("gemini_3_image_pro", "Nano Banana Pro", _US, resolutions=_NANO),
+    Model("dreamina_lib_img_20260423", "Nano Banana Pro", frozenset({"asia"}), resolutions=_NANO),
     Model("gpt_image_2", "GPT Image 2", _US),
     Model("dreamina_gpt_image_2_5_flare", "GPT Image 2.5 Flare", _US),
     Model("dreamina_gpt_image_2_5_sunburst", "GPT Image 2.5 Sunburst", _US),
@@ -61,7 +68,7 @@ _AREAS = {
     "2k": (3_000_000, 6_000_000),
     "4k": (12_000_000, 18_000_000),
 }
-_SIZES = {
+SIZES = {
     "1k": ((1328, 1328), (1104, 1472), (1664, 936), (1472, 1104), (936, 1664), (1056, 1584), (1584, 1056), (2016, 864)),
     "1.5k": (
         (1536, 1536),
@@ -101,4 +108,4 @@ def picture_size(resolution: str, width: int, height: int, ratio: int | None) ->
     low, high = _AREAS[resolution]
     if low <= width * height <= high and max(width, height) <= 8 * min(width, height):
         return width, height
-    return _SIZES[resolution][(ratio or 1) - 1]
+    return SIZES[resolution][(ratio or 1) - 1]

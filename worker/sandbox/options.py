@@ -12,5 +12,6 @@ class Options:
     spread: float = 0.0
     credits: int = 10_000
     slots: int = 0
+    video_slots: int = 0
     seed: int = 1
     sign: SignMode = "enforce"

@@ -17,11 +17,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from worker.sandbox import wire
-from worker.sandbox.checks import RefusedError, check_app, check_sign
+from worker.sandbox.checks import check_app, check_sign
+from worker.sandbox.fields import RefusedError
 from worker.sandbox.hosts import HOSTS, Host, family_of
 from worker.sandbox.ledger import MEDIA
 from worker.sandbox.options import Options
 from worker.sandbox.scenes import Fault, Faults, Role
+from worker.sandbox.upload_server import upload_routes
 from worker.sandbox.world import Call, World
 
 Handler = Callable[[World, Call], Response]
@@ -35,6 +37,10 @@ API: dict[str, Handler] = {
     "/commerce/v1/benefits/user_credit_history": World.user_credit_history,
     "/mweb/v1/aigc_draft/generate": World.generate,
     "/mweb/v1/get_history_by_ids": World.poll,
+    "/mweb/v1/get_upload_token": World.upload_token,
+    "/mweb/v1/get_local_item_list": World.local_items,
+    "/mweb/v1/get_common_config": World.picture_config,
+    "/mweb/v1/video_generate/get_common_config": World.video_config,
 }
 _NOBODY = Role()
 
@@ -153,7 +159,7 @@ def _media_endpoint(world: World) -> Endpoint:
             picture = world.gallery.find(path)
             if picture is None:
                 return wire.edge_page(404)
-            return Response(await world.gallery.draw(picture), media_type=f"image/{picture.format}")
+            return Response(await world.gallery.draw(picture), media_type=picture.media_type)
 
         return await _faulty(world.faults.draw(MEDIA, _NOBODY), act)
 
@@ -212,6 +218,7 @@ def create_app(options: Options | None = None) -> Starlette:
     world = World(options or Options())
     routes = [Route(path, _api_endpoint(world, path, handler), methods=["POST"]) for path, handler in API.items()]
     routes.append(Route("/_media/{path:path}", _media_endpoint(world)))
+    routes += upload_routes(world, _faulty)
     routes += _control_routes(world)
     lost = _lost(world)
     app = Sandbox(routes=routes, exception_handlers={404: lost, 405: lost})

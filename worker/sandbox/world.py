@@ -10,14 +10,19 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from worker.sandbox import hosts, wire
+from worker.sandbox import configs, hosts, wire
 from worker.sandbox.accounts import Account, open_account
-from worker.sandbox.checks import Order, RefusedError, glimpse, read_order
-from worker.sandbox.jobs import QUEUE_STEP, Job, record
+from worker.sandbox.fields import Belongings, RefusedError
+from worker.sandbox.items import show_items
+from worker.sandbox.jobs import QUEUE_STEP, Job, history_of_item
 from worker.sandbox.ledger import KEEP, Ledger
 from worker.sandbox.media import Gallery
 from worker.sandbox.options import Options
+from worker.sandbox.orders import Order
+from worker.sandbox.records import record
 from worker.sandbox.scenes import Faults, Script, read_script
+from worker.sandbox.submits import glimpse, read_order
+from worker.sandbox.uploads import Vault
 
 
 @dataclass
@@ -49,6 +54,7 @@ class World:
 
     def reset(self) -> None:
         self.ledger = Ledger()
+        self.vault = Vault()
         self.faults = Faults(seed=self.options.seed, dice=random.Random(self.options.seed))
         self.accounts: OrderedDict[str, Account] = OrderedDict()
         self._by_submit: OrderedDict[tuple[str, str], Job] = OrderedDict()
@@ -56,6 +62,7 @@ class World:
         self._fired: OrderedDict[tuple[str, str, str], None] = OrderedDict()
         self._dice = random.Random(self.options.seed)
         self._count = 0
+        self._lists = 0
         self.gallery.forget()
 
     def account(self, session: str) -> Account:
@@ -90,6 +97,17 @@ class World:
         cursor, count = _whole(body.get("cursor"), 0), _whole(body.get("count"), 20)
         return wire.commerce(call.account.history_view(cursor, min(count, 100)), call.now)
 
+    def upload_token(self, call: Call) -> Response:
+        """A credential for pictures (scene 2) or for videos and sounds (scene 1)."""
+        scene = _body(call.body).get("scene")
+        if scene not in {1, 2}:
+            self.violation(call, "1000", f"scene {str(scene)[:20]!r} is neither 1 nor 2")
+            return wire.refusal("mweb", "1000", call.now)
+        place = call.host.place if call.host else hosts.place_of(call.account.home, call.aid)
+        own = None if call.host else call.base.partition("://")[2]
+        data = self.vault.grant(call.account.name, video=scene == 1, place=place, own=own, now=call.now)
+        return wire.mweb(data, call.now)
+
     def poll(self, call: Call) -> Response:
         """Batch and mixed; what is unknown, hidden or somebody else's is simply not in the answer."""
         body = _body(call.body)
@@ -108,12 +126,36 @@ class World:
         }
         return wire.mweb(data, call.now)
 
+    def local_items(self, call: Call) -> Response:
+        """Finished results by item id; unknown, unfinished or somebody else's are left out."""
+        asked = _ids(_body(call.body).get("item_id_list"))
+        if not asked:
+            self.violation(call, "1000", "item_id_list is missing or empty")
+            return wire.refusal("mweb", "1000", call.now)
+        found = []
+        for item_id in asked:
+            job = self._by_history.get(history_of_item(item_id))
+            if job is None or job.account is not call.account or job.status(call.now) != 50:
+                continue
+            items = show_items(job, call.now, self.gallery, call.base, download=True)
+            found += [item for item in items if item["common_attr"]["id"] == item_id]
+        # Clients look under both names; nobody knows when upstream uses which.
+        self._lists += 1
+        return wire.mweb({"local_item_list" if self._lists % 3 == 0 else "item_list": found}, call.now)
+
+    def picture_config(self, call: Call) -> Response:
+        return wire.mweb(configs.pictures(_place(call)), call.now)
+
+    def video_config(self, call: Call) -> Response:
+        return wire.mweb(configs.videos(_place(call)), call.now)
+
     def generate(self, call: Call) -> Response:
         if call.account.role.shark:
             return self._refuse(call, "-6", glimpse(call.body))
-        place = call.host.place if call.host else None
+        place = _place(call)
         try:
-            order = read_order(call.body, aid=call.aid, place=place)
+            owner = Belongings(self.vault, call.account.name)
+            order = read_order(call.body, aid=call.aid, place=place, owner=owner)
         except RefusedError as problem:
             self.violation(call, problem.code, problem.detail)
             return self._refuse(call, problem.code, glimpse(call.body))
@@ -153,6 +195,9 @@ class World:
         slots = account.slots(self.options.slots)
         if slots and account.in_flight(call.now) >= slots:
             return "1310"
+        most = self.options.video_slots
+        if most and order.kind == "video" and account.videos_in_flight(call.now) >= most:
+            return "1310"
         return "1006" if account.credits < order.price else ""
 
     def _accept(self, call: Call, order: Order, script: Script) -> Job:
@@ -175,8 +220,10 @@ class World:
             lingers=self._count % 3 == 0 and script.partial is None,
         )
         account.note_submit(now)
-        account.start_job(now, job.finish_at)
-        account.charge(order.price, order.submit_id, now)
+        video = order.kind == "video"
+        account.start_job(now, job.finish_at, video=video)
+        title = "video generation" if video else "image generation"
+        account.charge(order.price, order.submit_id, now, title=title)
         self._by_submit[account.name, order.submit_id] = job
         self._by_history[job.history_id] = job
         _bound(self._by_submit)
@@ -204,6 +251,11 @@ class World:
 def _bound(table: OrderedDict[Any, Any]) -> None:
     while len(table) > KEEP:
         table.popitem(last=False)
+
+
+def _place(call: Call) -> str | None:
+    """Where a caller is who named its host; the others see everything."""
+    return call.host.place if call.host else None
 
 
 def _body(raw: bytes) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.sandbox.checks import RefusedError, check_app, check_sign, read_order, sign
+from worker.sandbox.checks import check_app, check_sign, sign
+from worker.sandbox.fields import RefusedError
+from worker.sandbox.submits import read_order
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sandbox"
 
