@@ -101,6 +101,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             "n": job.params["n"],
             "size": f"{order['width']}x{order['height']}",
             "model": job.params["asked_model"],
+            "flags": job.params.get("flags", {}),
         },
         "output": [
             {
