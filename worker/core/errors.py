@@ -120,8 +120,8 @@ ERRORS: dict[str, ErrorKind] = {
             "Upstream does not know this session (expired, or on another cluster). Log in again and use the new id.",
             "上游不认识该会话（已过期，或属于其他集群）。请重新登录并使用新的 sessionid。", Reaction.OTHER_ACCOUNT),
         _row("insufficient_quota", 429, "insufficient_quota", Fault.ACCOUNT,
-            "The upstream account has not enough credits or no right to this model or resolution. Top it up, use another "
-            "account or ask for less.",
+            "The upstream account has not enough credits or no right to this model or resolution. Top it up, use "
+            "another account or ask for less.",
             "上游账号积分不足，或无权使用该模型或分辨率。请充值、换账号或降低分辨率。", Reaction.OTHER_ACCOUNT),
         _row("daily_limit_reached", 429, "insufficient_quota", Fault.ACCOUNT,
             "The upstream account has reached its daily limit. Try again tomorrow or use another account.",
