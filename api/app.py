@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.deps import token_hash
-from api.errors import error_response, fault_response, install_error_handlers
+from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.hub import Hub
 from api.routes import files, images, jobs, models, ops, webhooks
 from worker.core.crypto import seal_secret
@@ -73,6 +73,7 @@ class _Exchange:
         self._max_bytes = limits.of(scope["path"])
         self._received = 0
         self._status = 0
+        self._language = speak(self._headers.get(b"accept-language", b"").decode("latin-1"))
 
     async def run(self, app: ASGIApp) -> None:
         """Let the application answer; what it does not catch becomes a 500 with the error object."""
@@ -138,6 +139,8 @@ class _Exchange:
         marks = [(b"x-request-id", self._request_id.encode())]
         if "job_id" in self._state:
             marks.append((b"x-job-id", self._state["job_id"].encode()))
+        if self._language.mattered:
+            marks.append((b"vary", b"Accept-Language"))
         if self._status >= 400 and self._state.get("accepted"):
             # SDKs repeat 408, 409, 429 and 5xx by themselves, and a repeat of an accepted job would be paid again.
             marks.append((b"x-should-retry", b"false"))

@@ -48,7 +48,7 @@ class Caller:
 
     def account_ids(self, tx: Transaction) -> list[UUID]:
         """The accounts a new job of this caller may use; empty = the pool. Unknown session ids get a row."""
-        found = accounts.find_tokens(tx, [h for h, _ in self.tokens]) if self.tokens else {}
+        found = accounts.hold_tokens(tx, [h for h, _ in self.tokens]) if self.tokens else {}
         # In one order for everybody, or two callers with the same new session ids could wait for each other's rows.
         missing = sorted(((h, token) for h, token in self.tokens if h not in found), key=itemgetter(0))
         if missing:

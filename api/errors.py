@@ -1,6 +1,8 @@
 """Every failure as the OpenAI error object: a status and `{"error": {message, type, param, code}}`, all four keys."""
 
 from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -40,6 +42,42 @@ _DESCRIPTIONS = {
 }
 
 
+@dataclass(slots=True)
+class Language:
+    """In which language a request is told what went wrong, and whether its answer depended on that (`Vary`)."""
+
+    chinese: bool = False
+    mattered: bool = False
+
+
+_language: ContextVar[Language] = ContextVar("language")
+
+
+def speak(accept_language: str) -> Language:
+    """Choose the language of this request's error texts: Chinese where `Accept-Language` likes it best."""
+    best, liked = "", 0.0
+    for part in accept_language.split(","):
+        name, _, quality = part.strip().lower().partition(";")
+        try:
+            weight = float(quality.strip().removeprefix("q=") or 1) if quality else 1.0
+        except ValueError:
+            weight = 0.0
+        if weight > liked:
+            best, liked = name.strip(), weight
+    language = Language(chinese=best == "zh" or best.startswith("zh-"))
+    _language.set(language)
+    return language
+
+
+def told(kind: ErrorKind, message: str | None) -> str:
+    """The text of an error in the language of the request that is being answered."""
+    language = _language.get(None)
+    if language is None:
+        return message or kind.message
+    language.mattered = True
+    return kind.said_in_chinese(message) if language.chinese else message or kind.message
+
+
 class ErrorObject(BaseModel):
     """What went wrong."""
 
@@ -65,9 +103,9 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def error_body(kind: ErrorKind, message: str | None = None, param: str | None = None) -> dict[str, Any]:
     """The body of an error answer."""
-    told = {"message": message or kind.message, "type": kind.type, "param": param, "code": kind.code}
+    fields = {"message": told(kind, message), "type": kind.type, "param": param, "code": kind.code}
     # Names and values of a bad request may hold lone surrogates, which no body can carry.
-    return {"error": {name: text and text.encode(errors="replace").decode() for name, text in told.items()}}
+    return {"error": {name: text and text.encode(errors="replace").decode() for name, text in fields.items()}}
 
 
 def error_response(

@@ -20,6 +20,7 @@ from worker.bus import queue
 from worker.core.catalog import Catalog, ImageModel, Size, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
+from worker.core.prompts import Flags, read_flags
 from worker.core.settings import get_settings
 from worker.db import accounts, inputs, jobs, reports, requests
 from worker.db.engine import Transaction, retry_when_database_away, transaction
@@ -49,7 +50,8 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
     catalog = get_catalog()
     model = catalog.image_model(body.model)
     _check_regions(model, caller)
-    size = _wanted_size(catalog, model, body)
+    flags = read_flags(body.prompt)
+    size = _wanted_size(catalog, model, _with_flags(body, flags, catalog, model))
     n = body.n or model.default_count
     counts = model.jobs_for(n)
     # Sorted, so that the order of the ids is the order of the pictures also among ids of the same millisecond.
@@ -64,7 +66,7 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
             model=model.id,
             params={
                 "order": {
-                    "prompt": body.prompt,
+                    "prompt": flags.prompt,
                     "width": size.width,
                     "height": size.height,
                     "ratio": size.ratio,
@@ -75,6 +77,7 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
                     "sample_strength": 0.5 if body.sample_strength is None else body.sample_strength,
                 },
                 "n": n,
+                "flags": flags.found,
                 "asked_model": body.model or model.id,
                 "images": [],
             },
@@ -87,6 +90,20 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
         for number, count in enumerate(counts)
     ]
     return planned, n
+
+
+def _with_flags(
+    body: ImageGenerationRequest, flags: Flags, catalog: Catalog, model: ImageModel
+) -> ImageGenerationRequest:
+    """The request as the flags of its prompt change it: they win over the fields."""
+    flags.refuse("duration", "a picture has no length.")
+    changes: dict[str, str | int | None] = {}
+    if resolution := flags.choose("resolution", model.resolutions):
+        changes["resolution"] = resolution
+    if ratio := flags.choose("ratio", catalog.ratios):
+        # Pixels would say a ratio too; front ends send a size with every request.
+        changes |= {"ratio": ratio, "aspect_ratio": None, "size": None, "width": None, "height": None}
+    return body.model_copy(update=changes)
 
 
 def _check_prompt(text: str, field: str) -> None:

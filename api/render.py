@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from fastapi import Request, Response
 
+from api.errors import told
 from worker import storage
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
@@ -68,7 +69,7 @@ def job_error(view: JobView) -> dict[str, Any] | None:
     if job.error_code is None:
         return None
     kind = ERRORS[job.error_code]
-    return {"code": kind.code, "message": job.error_message, "type": kind.type, "param": None}
+    return {"code": kind.code, "message": told(kind, job.error_message), "type": kind.type, "param": None}
 
 
 def _eta(view: JobView) -> int | None:
@@ -102,6 +103,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             "n": job.params["n"],
             "size": f"{order['width']}x{order['height']}",
             "model": job.params["asked_model"],
+            "flags": job.params.get("flags", {}),
         },
         "output": [
             {

@@ -38,7 +38,7 @@ class ImageGenerationRequest(BaseModel):
         },
     )
 
-    prompt: _Filled = Field(description="what to draw")
+    prompt: _Filled = Field(description="what to draw; may hold flags: `-re 2k`, `-ra 16:9`")
     model: Text | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
     n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="pictures wanted; absent = what the model makes (4)")
     size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size the model draws")
@@ -50,7 +50,9 @@ class ImageGenerationRequest(BaseModel):
     negative_prompt: Text | None = Field(None, description="what should not be in the picture")
     sample_strength: float | None = Field(None, ge=0, le=1, description="0..1, default 0.5")
     seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
-    response_format: Literal["url", "b64_json"] | None = Field(None, description="default `url`")
+    response_format: Literal["url", "b64_json"] | None = Field(
+        None, description="default `url`; `b64_json` for models named `gpt-image-...`"
+    )
     output_format: Text | None = Field(
         None, description="`png`, `jpeg` or `webp`: a wish; the answer's `output_format` says what was drawn"
     )
@@ -176,7 +178,7 @@ class AcceptedJob(Job):
 
 
 class Model(BaseModel):
-    """A model, OpenAI's four keys and ours."""
+    """A model: OpenAI's four keys, the three that other gateways have (`model_...`), and ours."""
 
     id: str
     object: Literal["model"]
@@ -184,7 +186,9 @@ class Model(BaseModel):
     owned_by: str
     kind: str
     model_name: str
-    model_req_key: str
+    model_tip: str
+    model_req_key: str = Field(description="upstream's key")
+    alias_of: str | None = Field(description="the id this name stands for; null for an id itself")
     resolutions: list[str]
     counts: list[int]
     default_count: int

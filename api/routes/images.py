@@ -30,6 +30,9 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 KeyHeader = Annotated[str | None, Header(alias="idempotency-key", description="same key, same body: the same jobs")]
 
+# OpenAI's own models of these names know no links, and their clients read none (openai-compat rule 12).
+_ANSWER_BYTES = ("gpt-image-", "chatgpt-image-")
+
 
 @router.post(
     "/v1/images/generations", summary="Make pictures from text, or from text and pictures", responses=_RESPONSES
@@ -120,8 +123,14 @@ async def _answer(
         return error_response(error, headers=headers, status=status)
     if stored < accepted.n:
         headers["X-Partial-Results"] = f"{stored}/{accepted.n}"
-    answer = await run_in_threadpool(image_answer, views, n=accepted.n, response_format=body.response_format, base=base)
+    answer = await run_in_threadpool(image_answer, views, n=accepted.n, response_format=_form(body), base=base)
     return json_response(answer, headers=headers)
+
+
+def _form(body: ImageGenerationRequest) -> str:
+    """Bytes or links: what was asked for, else what clients of the asked model's name expect of OpenAI."""
+    by_name = "b64_json" if (body.model or "").startswith(_ANSWER_BYTES) else "url"
+    return body.response_format or by_name
 
 
 def _headers(accepted: Accepted, applied: str | None) -> dict[str, str]:

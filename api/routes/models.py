@@ -1,10 +1,10 @@
-"""The model list, OpenAI's shape with the upstream key beside it."""
+"""The model list: OpenAI's shape, with the fields that other gateways' users read beside it."""
 
 from typing import Any
 
 from fastapi import APIRouter, Response
 
-from api.deps import CallerDep
+from api.deps import Caller, CallerDep
 from api.errors import error_responses
 from api.render import json_response
 from api.schemas import Model, ModelList
@@ -16,7 +16,22 @@ router = APIRouter(prefix="/v1/models", tags=["models"])
 _CREATED = 1_763_000_000
 
 
-def _model(model: ImageModel, name: str) -> dict[str, Any]:
+def _regions(caller: Caller) -> set[str]:
+    """The regions of the caller's session ids; none = the pool, which may hold accounts of all."""
+    return {token.region for _, token in caller.tokens}
+
+
+def _listed(model: ImageModel, region: str) -> bool:
+    # A session without a region is an international one; which cluster it lives on is not known before its first job.
+    return bool(model.where - {"cn"}) if region == "auto" else model.offered_in(region)
+
+
+def _tip(model: ImageModel) -> str:
+    counts = f"1 to {model.most_per_job} pictures" if model.counts else f"{model.default_count} pictures"
+    return f"{model.name}: {', '.join(model.resolutions)}; {counts} per job"
+
+
+def _model(model: ImageModel, name: str, regions: set[str]) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
@@ -24,7 +39,9 @@ def _model(model: ImageModel, name: str) -> dict[str, Any]:
         "owned_by": "dreamina",
         "kind": "image",
         "model_name": model.name,
-        "model_req_key": model.key,
+        "model_tip": _tip(model),
+        "model_req_key": model.key_cn if regions == {"cn"} else model.key,
+        "alias_of": None if name == model.id else model.id,
         "resolutions": list(model.resolutions),
         "counts": list(model.counts),
         "default_count": model.default_count,
@@ -37,10 +54,16 @@ def _model(model: ImageModel, name: str) -> dict[str, Any]:
     summary="List models",
     responses={200: {"model": ModelList, "description": "The models."}, **error_responses(401)},
 )
-async def list_models(_caller: CallerDep) -> Response:
-    """Every model and alias."""
-    names = [(model, name) for model in get_catalog().image_models for name in (model.id, *model.aliases)]
-    return json_response({"object": "list", "data": [_model(model, name) for model, name in names]})
+async def list_models(caller: CallerDep) -> Response:
+    """Every model and alias; with session ids, those that the region of at least one of them offers."""
+    regions = _regions(caller)
+    data = [
+        _model(model, name, regions)
+        for model in get_catalog().image_models
+        if not regions or any(_listed(model, region) for region in regions)
+        for name in (model.id, *model.aliases)
+    ]
+    return json_response({"object": "list", "data": data})
 
 
 @router.get(
@@ -48,6 +71,6 @@ async def list_models(_caller: CallerDep) -> Response:
     summary="Get a model",
     responses={200: {"model": Model, "description": "The model."}, **error_responses(401, 404)},
 )
-async def get_model(model_id: str, _caller: CallerDep) -> Response:
-    """One model by id or alias."""
-    return json_response(_model(get_catalog().image_model(model_id), model_id))
+async def get_model(model_id: str, caller: CallerDep) -> Response:
+    """One model by id or alias, wherever it is offered; ids may hold slashes and colons."""
+    return json_response(_model(get_catalog().image_model(model_id), model_id, _regions(caller)))

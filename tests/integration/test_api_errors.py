@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.face import IMAGES, Face, error_of, new_key, not_repeatable
+from worker.core.errors import ERRORS
 
 JSON = {"Content-Type": "application/json"}
 
@@ -216,3 +217,16 @@ def test_a_job_that_fails_forbids_its_repeat(api_platform, words, prompt, status
         assert error_of(response, status, code) == job["error"]["message"]
         assert not_repeatable(response)
         assert "retry-after" not in response.headers
+
+
+def test_a_refusal_is_told_in_chinese_by_the_answer_and_by_the_job(api_platform):
+    with Face(api_platform, new_key("dead-chinese-")) as face:
+        face.http.headers["Accept-Language"] = "zh-CN,zh;q=0.9"
+        response = face.draw(n=1)
+        told = error_of(response, 401, "upstream_session_expired")
+        assert told == ERRORS["upstream_session_expired"].message_zh
+        job = face.http.get(f"/v1/jobs/{response.headers['x-job-id']}")
+        assert job.json()["error"]["message"] == told
+        assert "Accept-Language" in job.headers["vary"]
+        del face.http.headers["Accept-Language"]
+        assert face.job(response.headers["x-job-id"])["error"]["message"] == ERRORS["upstream_session_expired"].message

@@ -336,3 +336,20 @@ def test_a_caller_that_hangs_up_does_not_cancel_its_job(face):
     (job,) = face.http.get("/v1/jobs").json()["data"]
     assert face.ended(job["id"])["status"] == "completed"
     assert time.monotonic() - started < 30
+
+
+def test_hard_coded_names_of_openai_draw_and_answer_as_their_clients_expect(face):
+    (one,) = face.draw(model="gpt-image-1", n=1, size="512x512").json()["data"]
+    assert set(one) == {"b64_json", "revised_prompt"}
+    (one,) = face.draw(model="gpt-image-1", n=1, size="512x512", response_format="url").json()["data"]
+    assert one["url"]
+    (one,) = face.draw(model="dall-e-3", n=1, size="512x512").json()["data"]
+    assert one["url"]
+
+
+def test_flags_of_the_prompt_are_drawn_and_told(face):
+    response = face.draw("a boat -re 1k -ra 16：9 [[seconds:0]]", n=1, size="1024x1024")
+    assert response.json()["size"] == "1664x936"
+    told = face.job(response.headers["x-job-id"])["input"]
+    assert (told["prompt"], told["flags"]) == ("a boat [[seconds:0]]", {"resolution": "1k", "ratio": "16:9"})
+    assert "1k, 2k, 4k" in error_of(face.draw("a boat -re 9k"), 400, "invalid_value", "prompt")

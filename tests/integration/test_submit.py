@@ -1,6 +1,7 @@
 """The submit step: what each answer of upstream does to the job and to the account."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from starlette.responses import Response
@@ -83,6 +84,13 @@ def test_an_account_that_refuses_fails_the_job_and_rests(engine: Engine, session
     second = engine.job(account)
     assert code in engine.submit(second)
     assert len(engine.submits()) <= 1
+
+
+def test_a_limited_account_rests_until_tomorrow(engine: Engine) -> None:
+    account = engine.account(session="limited-account-of-today")
+    engine.submit(engine.job(account))
+    left = datetime.combine(datetime.now(UTC) + timedelta(days=1), datetime.min.time(), UTC) - datetime.now(UTC)
+    assert abs(engine.account_row(account).rests - left - timedelta(minutes=5)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("script", ["[[refuse:2038]]", "[[refuse:2003]]"])

@@ -1,9 +1,15 @@
-"""Housekeeping: what is past its retention loses its bytes, never its row; nothing else is touched."""
+"""Housekeeping: what is past its time goes, and nothing else does."""
+
+import threading
+from uuid import UUID
 
 import pytest
 
+from api.deps import Caller, token_hash
 from tests.engine import Engine
 from worker import storage
+from worker.core.tokens import SessionToken
+from worker.db.engine import transaction
 from worker.steps.upkeep import upkeep
 
 
@@ -37,3 +43,118 @@ def test_without_a_retention_everything_stays(engine: Engine) -> None:
     engine.sql("UPDATE jobs SET finished_at = now() - interval '9999 days'")
     upkeep()
     assert storage.read_file(engine.files(job)[0].key)
+
+
+# --- session ids that never worked ---
+
+DEAD = "dead-made-up-"
+
+
+def a_day_later(engine: Engine) -> None:
+    """Everything happened 25 hours earlier."""
+    past = "- interval '25 hours'"
+    engine.sql(f"UPDATE accounts SET created_at = created_at {past}, last_submit_at = last_submit_at {past}")
+    engine.sql(f"UPDATE jobs SET created_at = created_at {past}, finished_at = finished_at {past}")
+
+
+def known(engine: Engine) -> set[UUID]:
+    return {row.id for row in engine.sql("SELECT id FROM accounts")}
+
+
+def jobs_left(engine: Engine) -> set[UUID]:
+    return {row.id for row in engine.sql("SELECT id FROM jobs")}
+
+
+def failed(engine: Engine, *accounts: UUID, **changes: object) -> UUID:
+    job = engine.job(*accounts, **changes)
+    assert engine.drive(job) == ["failed"]
+    return job
+
+
+def test_session_ids_that_never_worked_leave_with_their_jobs(engine: Engine) -> None:
+    made_up = [engine.account(session=f"{DEAD}{number}") for number in range(3)]
+    for account in made_up:
+        failed(engine, account)
+    failed(engine, *made_up)
+    refused = engine.account()
+    failed(engine, refused, prompt="bad [[refuse:2038]]")  # keeps `account_id`, but upstream never took it
+    upkeep()
+    assert known(engine) == {*made_up, refused}, "a day is not over"
+    a_day_later(engine)
+    assert "removed 4 accounts that never worked with 5 jobs" in upkeep()
+    assert not known(engine)
+    assert not engine.sql("SELECT 1 FROM jobs UNION ALL SELECT 1 FROM job_events")
+    assert "removed 0 accounts" in upkeep()
+
+
+def test_accounts_that_worked_or_may_yet_work_stay(engine: Engine) -> None:
+    worked, paused, pooled = engine.account(), engine.account(), engine.account(pool=True)
+    jobs = {engine.to_end(worked)}
+    waits = engine.account(session=f"{DEAD}waits")
+    jobs.add(engine.job(waits))
+    engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=paused)
+    left_the_pool = engine.account(session=f"{DEAD}pool", pool=True)
+    jobs.add(engine.job())
+    engine.sql("UPDATE jobs SET account_id = :id, state = 'cancelled', finished_at = now() WHERE account_ids = '{}'",
+               id=left_the_pool)  # fmt: skip
+    engine.sql("UPDATE accounts SET pool = false WHERE id = :id", id=left_the_pool)
+    a_day_later(engine)
+    assert "removed 0 accounts" in upkeep()
+    assert known(engine) == {worked, paused, pooled, waits, left_the_pool}
+    assert jobs_left(engine) == jobs
+
+
+def test_a_job_of_a_list_stays_with_the_account_that_stays(engine: Engine) -> None:
+    dead, good = engine.account(session=f"{DEAD}list"), engine.account()
+    engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
+    job = engine.job(dead, good)
+    assert engine.drive(job) == ["succeeded"]
+    a_day_later(engine)
+    assert "removed 1 accounts that never worked with 0 jobs" in upkeep()
+    assert known(engine) == {good}
+    assert len(engine.files(job)) == 1
+
+
+def test_a_webhook_that_is_not_told_yet_keeps_its_job(engine: Engine) -> None:
+    account = engine.account(session=f"{DEAD}hook")
+    job = failed(engine, account, webhook_url="http://127.0.0.1:1/hook")
+    a_day_later(engine)
+    assert "removed 0 accounts" in upkeep()
+    engine.sql("UPDATE webhook_deliveries SET due_at = NULL, given_up_at = now() WHERE job_id = :id", id=job)
+    assert "removed 1 accounts that never worked with 1 jobs" in upkeep()
+
+
+def caller_of(session: str) -> Caller:
+    token = SessionToken(session=session, region="sandbox")
+    return Caller(owner="tokens:x", tokens=((token_hash(token), token),))
+
+
+def test_a_job_that_is_being_accepted_holds_its_account(engine: Engine) -> None:
+    account = engine.account(session=f"{DEAD}held")
+    a_day_later(engine)
+    with transaction() as tx:
+        assert caller_of(f"{DEAD}held").account_ids(tx) == [account]
+        assert "removed 0 accounts" in upkeep()
+    assert "removed 1 accounts" in upkeep()
+
+
+def test_an_intake_that_comes_too_late_makes_the_row_anew(engine: Engine) -> None:
+    old = engine.account(session=f"{DEAD}late")
+    a_day_later(engine)
+    found: list[UUID] = []
+
+    def intake() -> None:
+        with transaction() as tx:
+            found.extend(caller_of(f"{DEAD}late").account_ids(tx))
+
+    with engine.connect() as other:
+        other.execute("SELECT 1 FROM accounts WHERE id = %s FOR UPDATE", [old])
+        thread = threading.Thread(target=intake)
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive(), "it waits for the removal"
+        other.execute("DELETE FROM accounts WHERE id = %s", [old])
+    thread.join(10)
+    [new] = found
+    assert new != old
+    assert known(engine) == {new}

@@ -198,7 +198,11 @@ def test_the_error_table_is_complete_and_well_formed() -> None:
         assert kind.type in types
         assert kind.message[0].isupper()
         assert kind.message.endswith((".", "`."))
+        # Both languages, each said once.
+        assert re.search(r"[\u4e00-\u9fff]{4}", kind.message_zh), code
+        assert kind.message_zh.endswith("。"), code
         assert (kind.type == "server_error") == (kind.status >= 500), code
+    assert len({kind.message_zh for kind in ERRORS.values()}) == len(ERRORS)
     assert {kind.reaction for kind in ERRORS.values()} == set(Reaction)
     assert {kind.fault for kind in ERRORS.values()} == set(Fault)
     for kind in ERRORS.values():

@@ -3,13 +3,13 @@
 The data is `catalog.toml`; nothing in the code names a model.
 """
 
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
+from worker.core import catalog_file
 from worker.core.errors import DreameryError
+from worker.core.settings import get_settings
 
 DEFAULT_COUNT = 4
 
@@ -234,5 +234,5 @@ def _video_model(row: dict[str, Any], ratios: list[str]) -> VideoModel:
 
 @lru_cache(maxsize=1)
 def get_catalog() -> Catalog:
-    """The catalog that ships with this version."""
-    return Catalog(tomllib.loads((Path(__file__).parent / "catalog.toml").read_text(encoding="utf-8")))
+    """The catalog that ships with this version, as the operator's file changes it."""
+    return Catalog(catalog_file.load(get_settings().catalog_file, catalog_file.shipped_data()))

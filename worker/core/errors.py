@@ -29,7 +29,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One row: stable code, HTTP status and OpenAI type of the answer, who is at fault, what the engine does."""
+    """One row: code, HTTP status and OpenAI type of the answer, who is at fault, what the engine does, both texts."""
 
     code: str
     status: int
@@ -37,6 +37,11 @@ class ErrorKind:
     fault: Fault
     reaction: Reaction
     message: str
+    message_zh: str
+
+    def said_in_chinese(self, message: str | None) -> str:
+        """The Chinese text; particulars that only the English one has (names, numbers) follow it in brackets."""
+        return self.message_zh if message in {None, "", self.message} else f"{self.message_zh}（{message}）"
 
 
 _REQUEST = "invalid_request_error"
@@ -45,202 +50,139 @@ _RATE = "rate_limit_error"
 
 
 def _row(  # noqa: PLR0917 - the table below reads as a table only without argument names
-    code: str, status: int, kind: str, fault: Fault, message: str, reaction: Reaction
+    code: str, status: int, kind: str, fault: Fault, message: str, message_zh: str, reaction: Reaction
 ) -> ErrorKind:
-    return ErrorKind(code=code, status=status, type=kind, fault=fault, reaction=reaction, message=message)
+    return ErrorKind(
+        code=code, status=status, type=kind, fault=fault, reaction=reaction, message=message, message_zh=message_zh
+    )
 
 
-def _ask(code: str, status: int, message: str, kind: str = _REQUEST) -> ErrorKind:
-    return _row(code, status, kind, Fault.REQUEST, message, Reaction.GIVE_UP)
+def _ask(code: str, status: int, message: str, message_zh: str, kind: str = _REQUEST) -> ErrorKind:
+    return _row(code, status, kind, Fault.REQUEST, message, message_zh, Reaction.GIVE_UP)
 
 
+# fmt: off
 ERRORS: dict[str, ErrorKind] = {
     row.code: row
     for row in (
         # the request itself
-        _ask("invalid_value", 400, "A field has a value that is not accepted."),
-        _ask("missing_required_parameter", 400, "A required field is missing."),
-        _ask("unsupported_parameter", 400, "This field is not supported by the model."),
-        _ask("file_expired", 410, "This result is past its retention and was removed."),
-        _ask("invalid_json", 400, "The body is not valid JSON."),
-        _ask("invalid_image", 400, "A reference picture cannot be used."),
-        _ask("input_unavailable", 400, "A reference picture could not be fetched."),
-        _ask("prompt_too_long", 400, "The prompt is too long."),
-        _ask("invalid_api_key", 401, "Unknown API key. Send `Authorization: Bearer <key>` with a valid key."),
-        _ask("missing_api_key", 401, "No API key given. Send `Authorization: Bearer <key>`."),
-        _ask("forbidden", 403, "This key may not do that.", "permission_error"),
-        _ask("model_not_found", 404, "Unknown model. `GET /v1/models` lists the known ones."),
-        _ask("unknown_url", 404, "Unknown URL. See /docs for the list."),
-        _ask("job_not_found", 404, "No such job."),
-        _ask("file_not_found", 404, "No such file."),
-        _ask("method_not_allowed", 405, "This URL does not take that method."),
-        _ask("request_too_large", 413, "The body is too large."),
-        _ask("unsupported_media_type", 415, "The body must be application/json."),
-        _ask("range_not_satisfiable", 416, "The file has no byte in that range."),
-        _ask("idempotency_key_reuse", 422, "This Idempotency-Key was used with another body."),
+        _ask("invalid_value", 400, "A field has a value that is not accepted.",
+            "某个字段的值不被接受，请按说明修改后重试。"),
+        _ask("missing_required_parameter", 400, "A required field is missing.", "缺少必填字段，请补上后重试。"),
+        _ask("unsupported_parameter", 400, "This field is not supported by the model.",
+            "该模型不支持这个字段，请去掉它或换一个模型。"),
+        _ask("file_expired", 410, "This result is past its retention and was removed.",
+            "该结果已超过保存期限并被删除，请重新生成。"),
+        _ask("invalid_json", 400, "The body is not valid JSON.", "请求体不是有效的 JSON，请检查格式。"),
+        _ask("invalid_image", 400, "A reference picture cannot be used.", "参考图无法使用，请换一张 PNG、JPEG、WebP 或 GIF 图片。"),
+        _ask("input_unavailable", 400, "A reference picture could not be fetched.",
+            "无法获取参考图，请检查链接能否公开访问。"),
+        _ask("prompt_too_long", 400, "The prompt is too long.", "提示词过长，请缩短后重试。"),
+        _ask("invalid_api_key", 401, "Unknown API key. Send `Authorization: Bearer <key>` with a valid key.",
+            "API 密钥无效。请用有效的密钥发送 `Authorization: Bearer <key>`。"),
+        _ask("missing_api_key", 401, "No API key given. Send `Authorization: Bearer <key>`.",
+            "没有提供 API 密钥。请发送 `Authorization: Bearer <key>`。"),
+        _ask("forbidden", 403, "This key may not do that.",
+            "此密钥无权执行该操作，请向管理员申请权限。", "permission_error"),
+        _ask("model_not_found", 404, "Unknown model. `GET /v1/models` lists the known ones.",
+            "没有这个模型。可用模型见 `GET /v1/models`。"),
+        _ask("unknown_url", 404, "Unknown URL. See /docs for the list.", "没有这个地址。可用接口见 /docs。"),
+        _ask("job_not_found", 404, "No such job.", "没有这个任务，请检查任务编号和所用的密钥。"),
+        _ask("file_not_found", 404, "No such file.", "没有这个文件，请检查链接。"),
+        _ask("method_not_allowed", 405, "This URL does not take that method.",
+            "该地址不支持此请求方法，请查看 /docs。"),
+        _ask("request_too_large", 413, "The body is too large.", "请求体过大，请缩小后重试。"),
+        _ask("unsupported_media_type", 415, "The body must be application/json.",
+            "请求体必须是 application/json。"),
+        _ask("range_not_satisfiable", 416, "The file has no byte in that range.",
+            "请求的范围超出了文件，请修改 Range。"),
+        _ask("idempotency_key_reuse", 422, "This Idempotency-Key was used with another body.",
+            "该 Idempotency-Key 已用于另一个请求，请换一个新的。"),
         # before acceptance
-        _row("queue_full", 429, _RATE, Fault.PLATFORM, "Too many open jobs. Try again later.", Reaction.GIVE_UP),
-        _row(
-            "no_account_available",
-            503,
-            _SERVER,
-            Fault.PLATFORM,
+        _row("queue_full", 429, _RATE, Fault.PLATFORM, "Too many open jobs. Try again later.",
+            "未完成的任务过多，请稍后再试。", Reaction.GIVE_UP),
+        _row("no_account_available", 503, _SERVER, Fault.PLATFORM,
             "No upstream account can take this job now. Try again later or add an account.",
-            Reaction.RETRY_LATER,
-        ),
-        _row("overloaded", 503, _SERVER, Fault.PLATFORM, "The platform is not ready. Try again.", Reaction.RETRY_LATER),
-        _row(
-            "internal_error", 500, _SERVER, Fault.PLATFORM, "Internal error. Report the request id.", Reaction.GIVE_UP
-        ),
+            "目前没有上游账号可以执行该任务。请稍后再试或添加账号。", Reaction.RETRY_LATER),
+        _row("overloaded", 503, _SERVER, Fault.PLATFORM, "The platform is not ready. Try again.",
+            "平台尚未就绪，请稍后再试。", Reaction.RETRY_LATER),
+        _row("internal_error", 500, _SERVER, Fault.PLATFORM, "Internal error. Report the request id.",
+            "内部错误，请把请求编号告知管理员。", Reaction.GIVE_UP),
         # content
-        _row(
-            "content_policy_violation",
-            400,
-            _REQUEST,
-            Fault.CONTENT,
+        _row("content_policy_violation", 400, _REQUEST, Fault.CONTENT,
             "Upstream refused the content. Change the prompt and try again.",
-            Reaction.GIVE_UP,
-        ),
-        _row(
-            "unsupported_language",
-            400,
-            _REQUEST,
-            Fault.CONTENT,
-            "Upstream does not support the language of this text.",
-            Reaction.GIVE_UP,
-        ),
-        _row(
-            "invalid_parameters",
-            400,
-            _REQUEST,
-            Fault.REQUEST,
-            "Upstream refused the parameters of this job.",
-            Reaction.GIVE_UP,
-        ),
+            "上游判定内容违规。请修改提示词后重试。", Reaction.GIVE_UP),
+        _row("unsupported_language", 400, _REQUEST, Fault.CONTENT,
+            "Upstream does not support the language of this text. Use another one.",
+            "上游不支持该文本的语言，请换一种语言。", Reaction.GIVE_UP),
+        _row("invalid_parameters", 400, _REQUEST, Fault.REQUEST,
+            "Upstream refused the parameters of this job. Change them and try again.",
+            "上游不接受该任务的参数，请修改后重试。", Reaction.GIVE_UP),
         # accounts
-        _row(
-            "upstream_session_expired",
-            401,
-            "authentication_error",
-            Fault.ACCOUNT,
+        _row("upstream_session_expired", 401, "authentication_error", Fault.ACCOUNT,
             "Upstream does not know this session (expired, or on another cluster). Log in again and use the new id.",
-            Reaction.OTHER_ACCOUNT,
-        ),
-        _row(
-            "insufficient_quota",
-            429,
-            "insufficient_quota",
-            Fault.ACCOUNT,
-            "The upstream account has not enough credits or no right to this model or resolution.",
-            Reaction.OTHER_ACCOUNT,
-        ),
-        _row(
-            "daily_limit_reached",
-            429,
-            "insufficient_quota",
-            Fault.ACCOUNT,
-            "The upstream account has reached its daily limit.",
-            Reaction.OTHER_ACCOUNT,
-        ),
-        _row(
-            "account_limited",
-            429,
-            _RATE,
-            Fault.ACCOUNT,
-            "Upstream has limited this account for today.",
-            Reaction.OTHER_ACCOUNT,
-        ),
-        _row(
-            "upstream_permission_denied",
-            403,
-            "permission_error",
-            Fault.ACCOUNT,
-            "Upstream says this account may not do that.",
-            Reaction.OTHER_ACCOUNT,
-        ),
-        _row(
-            "upstream_consent_required",
-            403,
-            "permission_error",
-            Fault.ACCOUNT,
+            "上游不认识该会话（已过期，或属于其他集群）。请重新登录并使用新的 sessionid。", Reaction.OTHER_ACCOUNT),
+        _row("insufficient_quota", 429, "insufficient_quota", Fault.ACCOUNT,
+            "The upstream account has not enough credits or no right to this model or resolution. Top it up, use "
+            "another account or ask for less.",
+            "上游账号积分不足，或无权使用该模型或分辨率。请充值、换账号或降低分辨率。", Reaction.OTHER_ACCOUNT),
+        _row("daily_limit_reached", 429, "insufficient_quota", Fault.ACCOUNT,
+            "The upstream account has reached its daily limit. Try again tomorrow or use another account.",
+            "上游账号已达到当日上限。请明天再试或换一个账号。", Reaction.OTHER_ACCOUNT),
+        _row("account_limited", 429, _RATE, Fault.ACCOUNT,
+            "Upstream has limited this account for today. Try again tomorrow or use another account.",
+            "上游今天限制了该账号。请明天再试或换一个账号。", Reaction.OTHER_ACCOUNT),
+        _row("upstream_permission_denied", 403, "permission_error", Fault.ACCOUNT,
+            "Upstream says this account may not do that. Use another account or model.",
+            "上游表示该账号无权执行此操作，请换一个账号或模型。", Reaction.OTHER_ACCOUNT),
+        _row("upstream_consent_required", 403, "permission_error", Fault.ACCOUNT,
             "Give the first-use consent for this model on the upstream site with this account.",
-            Reaction.OTHER_ACCOUNT,
-        ),
-        _row(
-            "upstream_risk_control",
-            503,
-            _SERVER,
-            Fault.ACCOUNT,
-            "Upstream refused this account or network address (risk control). Nothing was charged by upstream as far "
-            "as known. Use the account in a browser; do not repeat.",
-            Reaction.OTHER_ACCOUNT,
-        ),
-        _row(
-            "concurrency_limit",
-            429,
-            _RATE,
-            Fault.ACCOUNT,
-            "The upstream account already runs as many tasks as upstream allows.",
-            Reaction.RETRY_LATER,
-        ),
-        _row("rate_limit_exceeded", 429, _RATE, Fault.ACCOUNT, "Upstream asks to slow down.", Reaction.RETRY_LATER),
+            "请先用该账号在上游网站上同意该模型的首次使用条款。", Reaction.OTHER_ACCOUNT),
+        _row("upstream_risk_control", 503, _SERVER, Fault.ACCOUNT,
+            "Upstream refused this account or network address (risk control). Nothing was charged by upstream "
+            "as far as known. Use the account in a browser; do not repeat.",
+            "上游拒绝了该账号或网络地址（风控）。据目前所知上游没有扣费。请在浏览器中使用该账号，不要重复提交。",
+            Reaction.OTHER_ACCOUNT),
+        _row("concurrency_limit", 429, _RATE, Fault.ACCOUNT,
+            "The upstream account already runs as many tasks as upstream allows. Wait until one has ended.",
+            "上游账号同时进行的任务已达上限，请等其中一个完成。", Reaction.RETRY_LATER),
+        _row("rate_limit_exceeded", 429, _RATE, Fault.ACCOUNT, "Upstream asks to slow down. Try again later.",
+            "上游要求放慢速度，请稍后再试。", Reaction.RETRY_LATER),
         # upstream
-        _row("generation_failed", 502, _SERVER, Fault.UPSTREAM, "Upstream could not generate this.", Reaction.GIVE_UP),
-        _row("upstream_error", 502, _SERVER, Fault.UPSTREAM, "Upstream answered with an error.", Reaction.GIVE_UP),
-        _row(
-            "upstream_sign_error",
-            502,
-            _SERVER,
-            Fault.UPSTREAM,
+        _row("generation_failed", 502, _SERVER, Fault.UPSTREAM,
+            "Upstream could not generate this. Change the prompt or try again later.",
+            "上游未能生成结果，请修改提示词或稍后再试。", Reaction.GIVE_UP),
+        _row("upstream_error", 502, _SERVER, Fault.UPSTREAM, "Upstream answered with an error. Try again later.",
+            "上游返回了错误，请稍后再试。", Reaction.GIVE_UP),
+        _row("upstream_sign_error", 502, _SERVER, Fault.UPSTREAM,
             "Upstream refused the request signature. Check the clock of this machine.",
-            Reaction.GIVE_UP,
-        ),
-        _row(
-            "history_unavailable",
-            502,
-            _SERVER,
-            Fault.UPSTREAM,
-            "Upstream no longer has the record of this job.",
-            Reaction.GIVE_UP,
-        ),
-        _row("upstream_unreachable", 502, _SERVER, Fault.UPSTREAM, "Upstream cannot be reached.", Reaction.UNCLEAR),
-        _row(
-            "submit_unclear",
-            502,
-            _SERVER,
-            Fault.UPSTREAM,
-            "It is not known whether upstream accepted this job, and it cannot be asked. Not repeated: it may have "
-            "been paid.",
-            Reaction.GIVE_UP,
-        ),
-        _row(
-            "result_unavailable",
-            502,
-            _SERVER,
-            Fault.UPSTREAM,
+            "上游拒绝了请求签名，请检查本机时钟。", Reaction.GIVE_UP),
+        _row("history_unavailable", 502, _SERVER, Fault.UPSTREAM,
+            "Upstream no longer has the record of this job. Generate it again.",
+            "上游已没有该任务的记录，请重新生成。", Reaction.GIVE_UP),
+        _row("upstream_unreachable", 502, _SERVER, Fault.UPSTREAM,
+            "Upstream cannot be reached. Check the network of this machine.",
+            "无法连接上游，请检查网络后重试。", Reaction.UNCLEAR),
+        _row("submit_unclear", 502, _SERVER, Fault.UPSTREAM,
+            "It is not known whether upstream accepted this job, and it cannot be asked. Not repeated: it may "
+            "have been paid.",
+            "无法确定上游是否接受了该任务，也无法查询。为避免重复扣费，没有再次提交；请在上游网站上查看。",
+            Reaction.GIVE_UP),
+        _row("result_unavailable", 502, _SERVER, Fault.UPSTREAM,
             "Upstream finished the job, but its results could not be copied.",
-            Reaction.GIVE_UP,
-        ),
-        _row(
-            "generation_timeout",
-            504,
-            _SERVER,
-            Fault.UPSTREAM,
-            "The generation did not finish in time.",
-            Reaction.GIVE_UP,
-        ),
+            "上游已完成任务，但结果无法复制到本地，请在上游网站上查看。", Reaction.GIVE_UP),
+        _row("generation_timeout", 504, _SERVER, Fault.UPSTREAM,
+            "The generation did not finish in time. It may still end upstream.",
+            "生成未能按时完成，请稍后查询任务状态。", Reaction.GIVE_UP),
         # where a job ends, or a wait
-        _row("job_cancelled", 409, _REQUEST, Fault.REQUEST, "The job was cancelled.", Reaction.GIVE_UP),
-        _row(
-            "queue_timeout",
-            504,
-            _SERVER,
-            Fault.PLATFORM,
-            "No account became free for this job in time.",
-            Reaction.GIVE_UP,
-        ),
+        _row("job_cancelled", 409, _REQUEST, Fault.REQUEST, "The job was cancelled.",
+            "任务已取消。需要时请重新提交。", Reaction.GIVE_UP),
+        _row("queue_timeout", 504, _SERVER, Fault.PLATFORM,
+            "No account became free for this job in time. Try again later or add an account.",
+            "在规定时间内没有账号空闲，请稍后再试或添加账号。", Reaction.GIVE_UP),
     )
 }
+# fmt: on
 
 
 class DreameryError(Exception):

@@ -10,6 +10,8 @@ from typing import Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from worker.core import catalog_file
+
 Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
 
 
@@ -32,6 +34,7 @@ class Settings(BaseSettings):
     sandbox_url: str = Field("", description="where region `sandbox` lives; set by `dreamery up`")
     upstream_origin: str = Field("", description="reach every upstream host at this origin (real host: `X-Orig-Host`)")
     fetch_allow: str = Field("", description="comma list of private host or host:port that fetcher and proxies may use")
+    catalog_file: Path | None = Field(None, description="TOML that adds or changes models, aliases, sizes and hosts")
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
     account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")
@@ -74,6 +77,17 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("catalog_file", mode="before")
+    @classmethod
+    def _unset(cls, value: object) -> object:
+        return value or None  # an empty variable is no file
+
+    @field_validator("catalog_file")
+    @classmethod
+    def _usable_catalog(cls, value: Path | None) -> Path | None:
+        catalog_file.check(value)
+        return value
 
     @model_validator(mode="after")
     def _times_in_order(self) -> "Settings":

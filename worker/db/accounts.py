@@ -113,6 +113,26 @@ def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
     return {row.lookup_hash: row.id for row in rows}
 
 
+def hold_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
+    """Like `find_tokens`, for a job about to be made: a row that upkeep might remove is held until the commit.
+
+    Rows in use are not touched, for locking writes to them.
+    """
+    rows = tx.all(
+        text(
+            """SELECT id, lookup_hash, greatest(created_at, last_submit_at) < clock_timestamp() - interval '23 hours'
+                      AS idle FROM accounts WHERE lookup_hash = ANY(:h)"""
+        ),
+        {"h": hashes},
+    )
+    idle = sorted(row.lookup_hash for row in rows if row.idle)
+    held = {row.lookup_hash: row.id for row in rows if not row.idle}
+    if idle:
+        locking = text("SELECT id, lookup_hash FROM accounts WHERE lookup_hash = ANY(:h) ORDER BY id FOR KEY SHARE")
+        held |= {row.lookup_hash: row.id for row in tx.all(locking, {"h": idle})}
+    return held
+
+
 def ensure_tokens(tx: Transaction, tokens: list[PresentedToken]) -> list[UUID]:
     """Account ids for presented session ids, in their order; missing rows are made (with the job that needs them)."""
     known = find_tokens(tx, [token.lookup_hash for token in tokens])

@@ -151,6 +151,7 @@ jobs = Table(
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
     # Names given, so that a slow query's plan says which rule it used.
     Index("ix_jobs_queue", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_account_id", "account_id", postgresql_where=text("account_id IS NOT NULL")),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
     Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
     Index(

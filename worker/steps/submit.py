@@ -4,6 +4,7 @@ The submit key is committed by the claim, before the call that carries it; one k
 """
 
 import time
+from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from uuid import UUID
 
@@ -28,16 +29,28 @@ PATIENCE_SECONDS = 60.0
 _BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 
 # How long an account rests after a refusal that is about the account, not the job. Codes that are not here (no right to
-# a model, consent) say nothing about its other jobs, so they never put it to rest.
+# a model, consent) say nothing about its other jobs, so they never put it to rest. An expired login is checked by the
+# next job after its rest: being refused costs nothing.
 REST_SECONDS = {
     "rate_limit_exceeded": 15.0,
     "concurrency_limit": 5.0,
     "upstream_session_expired": 300.0,
     "insufficient_quota": 600.0,
-    "daily_limit_reached": 3600.0,
-    "account_limited": 3600.0,
     "upstream_risk_control": 7200.0,
 }
+# These end with the day where the account lives; upstream's clock may be a little behind ours.
+_UNTIL_TOMORROW = frozenset({"daily_limit_reached", "account_limited"})
+_CHINA = timezone(timedelta(hours=8))
+_CLOCK_SLACK = timedelta(minutes=5)
+
+
+def rest_seconds(code: str, region: str, now: datetime) -> float:
+    """How long an account of that region rests after this refusal; 0 = not at all."""
+    if code not in _UNTIL_TOMORROW:
+        return REST_SECONDS.get(code, 0.0)
+    here = now.astimezone(_CHINA if region == "cn" else UTC)
+    midnight = here.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return (midnight + _CLOCK_SLACK - here).total_seconds()
 
 
 def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
@@ -189,7 +202,8 @@ def _react(claim: jobs.Claim, error: DreameryError, reaction: Reaction) -> str:
         delay = REST_SECONDS.get(error.code, _BACKOFF_SECONDS[0])
         return _requeue(claim, error, delay=delay, reason=error.code, rest=delay)
     if reaction is Reaction.OTHER_ACCOUNT:
-        rest = 0.0 if isinstance(error, NotServableError) else REST_SECONDS.get(error.code, 0.0)
+        rest = rest_seconds(error.code, claim.account.region, datetime.now(UTC))
+        rest = 0.0 if isinstance(error, NotServableError) else rest
         line = _requeue(claim, error, delay=0.0, reason=error.code, rest=rest, avoid=claim.account.id)
         return f"{line}; {_give_up_if_hopeless(claim.id, error=error)}"
     return _fail(claim, error)

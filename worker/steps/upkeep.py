@@ -1,4 +1,4 @@
-"""Housekeeping: old Idempotency-Keys are forgotten, old results and the inputs of ended jobs lose their bytes.
+"""Housekeeping: old Idempotency-Keys, session ids that never worked, old results and inputs of ended jobs leave.
 
 The rows of removed files stay, so that a link can say so.
 """
@@ -6,7 +6,7 @@ The rows of removed files stay, so that a link can say so.
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import files, inputs, requests
+from worker.db import files, inputs, leavers, requests
 from worker.db.engine import transaction
 
 _BATCH = 200
@@ -14,14 +14,22 @@ _BATCH = 200
 KEY_HOURS = 24
 # How long references are kept after their job has ended; nothing reads them any more.
 INPUT_HOURS = 24
+# Not shorter than the keys live: a key must never stand for a job that is gone.
+NEVER_WORKED_HOURS = 24
 
 
 def upkeep() -> str:
     """Remove what is past its time; one batch a call."""
     with transaction() as tx:
         keys = requests.forget_requests(tx, hours=KEY_HOURS)
+    # Before the accounts that never worked: with them go the rows that know where the bytes are.
+    removed_inputs = _remove_inputs()
+    watchdog.renew()
+    with transaction() as tx:
+        left, jobs = leavers.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
     removed = _remove_files(get_settings().retention_days)
-    return f"forgot {keys} keys, removed {removed} files, {_remove_inputs()} inputs"
+    gone = f"removed {left} accounts that never worked with {jobs} jobs"
+    return f"forgot {keys} keys, {gone}, removed {removed} files, {removed_inputs} inputs"
 
 
 def _remove_inputs() -> int:

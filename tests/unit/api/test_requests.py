@@ -151,8 +151,30 @@ def test_sizes(fields, pixels):
 
 
 @pytest.mark.parametrize(
+    ("fields", "pixels", "flags"),
+    [
+        ({"prompt": "a -ra 16:9"}, (2560, 1440), {"ratio": "16:9"}),
+        ({"prompt": "a -re 4k -ra 16：9", "size": "1024x1024", "resolution": "1k", "ratio": "1:1"}, (5404, 3040),
+         {"ratio": "16:9", "resolution": "4k"}),
+        ({"prompt": "a -re 1k", "size": "2048x2048"}, (1328, 1328), {"resolution": "1k"}),
+        ({"prompt": "a"}, (2048, 2048), {}),
+    ],
+)  # fmt: skip
+def test_flags_win_over_fields(fields, pixels, flags):
+    planned, _ = plan(**fields)
+    params = planned[0].params
+    assert (params["order"]["prompt"], params["flags"]) == ("a", flags)
+    assert (params["order"]["width"], params["order"]["height"]) == pixels
+
+
+@pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
+        ({"prompt": "a -re 8k"}, "invalid_value", "prompt"),
+        ({"prompt": "a -ra 7:1", "ratio": "1:1"}, "invalid_value", "prompt"),
+        ({"prompt": "a -re 4k", "model": "jimeng-2.1"}, "invalid_value", "prompt"),
+        ({"prompt": "a -d 5"}, "unsupported_parameter", "prompt"),
+        ({"prompt": "-re 4k"}, "invalid_value", "prompt"),
         ({"size": "big"}, "invalid_value", "size"),
         ({"size": "0x0"}, "invalid_value", "size"),
         ({"size": "1024"}, "invalid_value", "size"),

@@ -1,11 +1,13 @@
 """Where accounts live: the host table (protocol section 1.1) and the cluster of an international session (1.2)."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from worker.core import catalog_file
 from worker.core.errors import DreameryError
+from worker.core.settings import get_settings
 
 CN_SITE = "https://jimeng.jianying.com"
 WORLD_SITE = "https://dreamina.capcut.com"
@@ -95,7 +97,9 @@ def site_for(region: str, cluster: dict[str, str] | None, sandbox_url: str) -> S
     if region == "sandbox":
         return _sandbox(sandbox_url)
     if region != "auto":
-        return SITES[region]
+        # The operator's file can change hosts without a release.
+        changed: dict[str, Any] = dict(catalog_file.hosts(get_settings().catalog_file, region))
+        return replace(SITES[region], **changed)
     if not cluster:
         raise DreameryError("internal_error", detail="an account of region auto was used before its look-up")
     try:

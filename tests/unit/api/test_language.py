@@ -1,0 +1,73 @@
+"""Error texts in the caller's language; nothing else of an answer depends on it."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.errors import speak
+from worker.core.errors import ERRORS
+from worker.core.settings import get_settings
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("language"))
+        patch.setenv("DREAMERY_MASTER_KEY", "a key for tests only")
+        patch.setenv("DREAMERY_SESSION_TOKENS", "on")
+        patch.setenv("DREAMERY_SANDBOX_URL", "http://127.0.0.1:1")
+        patch.setenv("DREAMERY_LOG_LEVEL", "error")
+        get_settings.cache_clear()
+        yield TestClient(create_app(), headers={"Authorization": "Bearer me:sandbox"})
+    get_settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("header", "chinese"),
+    [
+        ("zh", True),
+        ("zh-CN,zh;q=0.9,en;q=0.8", True),
+        ("ZH-Hant-TW", True),
+        ("en;q=0.5, zh-CN;q=0.9", True),
+        ("en-US,en;q=0.9,zh;q=0.8", False),
+        ("zh;q=0", False),
+        ("zh;q=x", False),
+        ("zhuang", False),
+        ("*", False),
+        ("", False),
+        (";;,,q=", False),
+    ],
+)
+def test_accept_language(header, chinese):
+    assert speak(header).chinese is chinese
+
+
+def test_chinese_callers_read_chinese(client):
+    english = client.get("/v1/models/gpt-9")
+    chinese = client.get("/v1/models/gpt-9", headers={"Accept-Language": "zh-CN,zh;q=0.9"})
+    assert english.status_code == chinese.status_code == 404
+    assert english.headers["vary"] == chinese.headers["vary"] == "Accept-Language"
+    one, other = english.json()["error"], chinese.json()["error"]
+    assert {**one, "message": ""} == {**other, "message": ""}
+    # The particulars stay readable.
+    assert other["message"] == f"{ERRORS['model_not_found'].message_zh}（{one['message']}）"
+
+
+def test_a_plain_error_is_only_the_text_of_the_table(client):
+    headers = {"Accept-Language": "zh", "Authorization": ""}
+    assert client.get("/v1/models", headers=headers).json()["error"]["message"] == ERRORS["missing_api_key"].message_zh
+
+
+def test_an_answer_without_an_error_does_not_vary(client):
+    assert "vary" not in client.get("/v1/models", headers={"Accept-Language": "zh"}).headers
+
+
+def test_texts_of_the_framework_and_of_the_frame_are_told_so_too(client):
+    headers = {"Accept-Language": "zh"}
+    for response in (
+        client.get("/nowhere", headers=headers),
+        client.post("/v1/images/generations", content=b"{", headers=headers),
+        client.post("/v1/images/generations", content=b"x" * 1_000_001, headers=headers),
+    ):
+        error = response.json()["error"]
+        assert error["message"].startswith(ERRORS[error["code"]].message_zh)

@@ -1,0 +1,95 @@
+"""`/v1/models`: the fields people know, what each region is offered, and ids with slashes and colons."""
+
+import pytest
+from fastapi.testclient import TestClient
+
+from api.app import create_app
+from api.schemas import Model, ModelList
+from tests.face import error_of
+from worker.core import catalog_file
+from worker.core.catalog import get_catalog
+from worker.core.settings import get_settings
+
+SLASHED = """
+[[image]]
+id = "studio/own:1"
+name = "Own"
+key = "own_key"
+key_cn = "own_key_cn"
+where = ["cn"]
+resolutions = ["2k"]
+counts = []
+"""
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "own.toml").write_text(SLASHED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, value in {
+            "MASTER_KEY": "a key for tests only",
+            "SESSION_TOKENS": "on",
+            "SANDBOX_URL": "http://127.0.0.1:1",
+            "CATALOG_FILE": str(folder / "own.toml"),
+            "LOG_LEVEL": "error",
+        }.items():
+            patch.setenv(f"DREAMERY_{name}", value)
+        for cached in (get_settings, get_catalog, catalog_file.hosts):
+            cached.cache_clear()
+        yield TestClient(create_app())
+    for cached in (get_settings, get_catalog, catalog_file.hosts):
+        cached.cache_clear()
+
+
+def listed(client, token):
+    answer = client.get("/v1/models", headers={"Authorization": f"Bearer {token}"}).json()
+    ModelList.model_validate(answer)
+    return {row["id"]: row for row in answer["data"]}
+
+
+def test_the_fields_that_users_of_other_gateways_read(client):
+    row = listed(client, "me:sandbox")["jimeng-4.0"]
+    assert {"id", "object", "owned_by", "model_name", "model_tip", "model_req_key"} <= set(row)
+    assert row["model_tip"] == "Image 4.0: 1k, 2k, 4k; 1 to 8 pictures per job"
+    assert (row["object"], row["model_req_key"], row["alias_of"]) == ("model", "high_aes_general_v40", None)
+
+
+def test_every_name_is_listed(client):
+    rows = listed(client, "me:sandbox")
+    assert {*catalog_file.HARD_CODED, "jimeng-image-4.0", "studio/own:1"} <= set(rows)
+    assert rows["dall-e-3"]["alias_of"] == "jimeng-4.0"
+
+
+@pytest.mark.parametrize(
+    ("token", "there", "not_there"),
+    [
+        ("me:cn", "jimeng-5.0-flash", "dreamina-gpt-image-2"),
+        ("us-me", "dreamina-gpt-image-2", "jimeng-4.7"),
+        ("sg-me", "jimeng-4.7", "dreamina-gpt-image-2"),
+        ("me", "dreamina-gpt-image-2", "jimeng-5.0-flash"),
+        ("me", "jimeng-4.7", "jimeng-aesthetic-8.2"),
+        ("me:cn,us-me", "dreamina-gpt-image-2", "jimeng-nothing"),
+        ("me:sandbox", "jimeng-5.0-flash", "jimeng-nothing"),
+    ],
+)
+def test_a_session_sees_what_its_region_offers(client, token, there, not_there):
+    ids = listed(client, token)
+    assert there in ids
+    assert not_there not in ids
+
+
+def test_the_key_is_that_of_the_region(client):
+    assert listed(client, "me:cn")["studio/own:1"]["model_req_key"] == "own_key_cn"
+    assert "fangzhou" in listed(client, "me:cn")["jimeng-3.1"]["model_req_key"]
+    assert "fangzhou" not in listed(client, "us-me")["jimeng-3.1"]["model_req_key"]
+
+
+@pytest.mark.parametrize("path", ["studio/own:1", "studio%2Fown%3A1"])
+def test_ids_may_hold_slashes_and_colons(client, path):
+    headers = {"Authorization": "Bearer me:sandbox"}
+    row = client.get(f"/v1/models/{path}", headers=headers).json()
+    Model.model_validate(row)
+    assert row["id"] == "studio/own:1"
+    error_of(client.get("/v1/models/studio/other:1", headers=headers), 404, "model_not_found", "model")

@@ -1,0 +1,35 @@
+"""How long an account rests after each refusal."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from worker.core.errors import ERRORS, Fault
+from worker.steps.submit import REST_SECONDS, rest_seconds
+
+HOUR = 3600
+
+
+@pytest.mark.parametrize("code", ["daily_limit_reached", "account_limited"])
+@pytest.mark.parametrize(
+    ("region", "now", "seconds"),
+    [
+        ("us", "2026-11-22T10:00:00Z", 14 * HOUR),
+        ("auto", "2026-11-22T23:59:59Z", 1),
+        ("cn", "2026-11-22T10:00:00Z", 6 * HOUR),
+        ("cn", "2026-11-22T15:59:00Z", 60),
+        ("cn", "2026-11-22T16:00:00Z", 24 * HOUR),
+        ("sandbox", "2026-11-22T00:00:00Z", 24 * HOUR),
+    ],
+)
+def test_a_daily_limit_ends_with_the_day_where_the_account_lives(code, region, now, seconds):
+    assert rest_seconds(code, region, datetime.fromisoformat(now)) == seconds + 300
+
+
+def test_other_refusals_rest_for_a_time_that_fits():
+    now = datetime.now(UTC)
+    assert rest_seconds("upstream_risk_control", "us", now) >= HOUR
+    assert rest_seconds("rate_limit_exceeded", "us", now) < 60
+    assert rest_seconds("content_policy_violation", "us", now) == 0
+    assert rest_seconds("upstream_consent_required", "us", now) == 0
+    assert all(ERRORS[code].fault is Fault.ACCOUNT for code in REST_SECONDS)
