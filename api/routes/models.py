@@ -28,6 +28,7 @@ def _model(model: ImageModel, name: str) -> dict[str, Any]:
         "resolutions": list(model.resolutions),
         "counts": list(model.counts),
         "default_count": model.default_count,
+        "references": model.references,
         "regions": sorted(model.where),
     }
 
