@@ -192,6 +192,7 @@ class Model(BaseModel):
     resolutions: list[str]
     counts: list[int]
     default_count: int
+    references: int = Field(description="the most pictures it can work from; 0 = none")
     regions: list[str]
 
 

@@ -45,6 +45,7 @@ def _model(model: ImageModel, name: str, regions: set[str]) -> dict[str, Any]:
         "resolutions": list(model.resolutions),
         "counts": list(model.counts),
         "default_count": model.default_count,
+        "references": model.references,
         "regions": sorted(model.where),
     }
 

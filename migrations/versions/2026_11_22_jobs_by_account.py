@@ -1,7 +1,7 @@
 """jobs by account
 
-Revision ID: 0002_jobs_by_account
-Revises: 0001_foundation
+Revision ID: 0003_jobs_by_account
+Revises: 0002_inputs
 """
 
 from typing import Sequence
@@ -9,8 +9,8 @@ from typing import Sequence
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = '0002_jobs_by_account'
-down_revision: str | None = '0001_foundation'
+revision: str = '0003_jobs_by_account'
+down_revision: str | None = '0002_inputs'
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 

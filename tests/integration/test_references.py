@@ -18,7 +18,7 @@ from tests.uploads import Host, picture, run_submit, use_uploads
 from worker import storage
 from worker.core.watchdog import watchdog
 from worker.db import inputs, jobs
-from worker.db.engine import transaction
+from worker.db.engine import get_engine, transaction
 from worker.db.inputs import NewInput, StoredInput
 from worker.steps import references
 from worker.steps.upkeep import upkeep
@@ -126,8 +126,9 @@ def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
     real, seen = references._renewed, []
 
     def dies(claim: jobs.Claim) -> jobs.Claim:
+        # The first link renews before and after its fetch; the third time is before the second link.
         seen.append(claim)
-        if len(seen) == 2:
+        if len(seen) == 3:
             raise SystemExit
         return real(claim)
 
@@ -257,6 +258,21 @@ def test_each_piece_renews_the_lease_and_the_watchdog(
     assert engine.row(job).state == "running"
     assert float(left[0]) > 80
     assert len(renewals) >= 5
+
+
+def test_i2_no_database_connection_is_held_while_pictures_are_on_the_way(engine: Engine, host: Host) -> None:
+    held: list[int] = []
+
+    def counted(data: bytes) -> bytes:
+        held.append(get_engine().pool.checkedout())  # type: ignore[attr-defined]
+        return data
+
+    host.pages["/a"] = lambda: Response(counted(RED))
+    host.refuse = lambda _account, data: len(counted(data)) and 200
+    job = job_from(engine, [engine.account()], f"{host.url}/a", sent_along(BLUE))
+    engine.submit(job)
+    assert engine.row(job).state == "running"
+    assert held == [0, 0, 0]
 
 
 def test_a_claim_that_was_lost_on_the_way_orders_nothing(engine: Engine, host: Host) -> None:

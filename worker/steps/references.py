@@ -80,6 +80,8 @@ def _fetch(claim: jobs.Claim, row: Row[Any]) -> None:
             raise DreameryError("input_unavailable", message) from error
         raise NotFetchedYetError(message) from error
     with body.content as content:
+        # Looking at a large picture may have to wait for others that are looked at: a piece of its own.
+        _renewed(claim)
         try:
             facts = picture_facts(content)
         except NotAPictureError as error:
