@@ -5,6 +5,7 @@ from the rows that ship with this version, so a new kind of model needs nothing 
 the model and the field. See docs/models.md.
 """
 
+import copy
 import re
 import tomllib
 from functools import lru_cache
@@ -34,7 +35,7 @@ class CatalogFileError(ValueError):
 
 def load(path: Path | None, shipped: Data) -> Data:
     """The catalog data that counts: the shipped one with the built-in aliases, changed by the file if there is one."""
-    data = _copied(shipped)
+    data = copy.deepcopy(shipped)
     default: str = data["default_image_model"]
     _point(data, dict.fromkeys(HARD_CODED, default))
     return _merged(_Reader(path, _parsed(path)), data, shipped) if path else data
@@ -66,15 +67,9 @@ def _parsed(path: Path) -> Data:
         raise CatalogFileError(f"{path}: is not TOML: {error}.") from None
 
 
-def _copied(data: Data) -> Data:
-    return {
-        key: [dict(row) for row in value]
-        if isinstance(value, list)
-        else dict(value)
-        if isinstance(value, dict)
-        else value
-        for key, value in data.items()
-    }
+def _kinds(data: Data) -> list[str]:
+    """The tables of models: lists of rows, where other lists hold plain values."""
+    return [key for key, value in data.items() if isinstance(value, list) and isinstance(value[0], dict)]
 
 
 class _Reader:
@@ -94,7 +89,7 @@ class _Reader:
 
 
 def _merged(reader: _Reader, data: Data, shipped: Data) -> Data:
-    kinds = [key for key, value in shipped.items() if isinstance(value, list)]
+    kinds = _kinds(shipped)
     defaults = [key for key, value in shipped.items() if key.startswith("default_") and isinstance(value, str)]
     for key in reader.content:
         if key not in {*kinds, *defaults, *_TABLES}:
@@ -227,7 +222,7 @@ def _add_aliases(reader: _Reader, data: Data, kinds: list[str]) -> None:
 
 def _point(data: Data, wanted: dict[str, str]) -> None:
     """Let each alias mean that model and no other; the empty model takes it away."""
-    for kind in (key for key, value in data.items() if isinstance(value, list)):
+    for kind in _kinds(data):
         for row in data[kind]:
             kept = [name for name in row["aliases"] if name not in wanted]
             row["aliases"] = kept + [name for name, target in wanted.items() if target == row["id"]]
