@@ -1,6 +1,7 @@
 """The `engine` fixture: one database, Redis and sandbox per run, emptied before each test."""
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def engine(
             "DEFAULT_REGION": "sandbox",
         },
     )
+    _forget_cached_loggers()
     root, structured = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
     yield made
@@ -84,6 +86,13 @@ def engine(
     # An app or a test may have set up logging for the whole process.
     root.handlers[:], root.level = handlers, level
     structlog.configure(**structured)
+
+
+def _forget_cached_loggers() -> None:
+    """A module's logger keeps the level and the processors of its first use, perhaps an app's of an earlier test."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("worker.", "api.")) and hasattr(module, "log"):
+            vars(module.log).pop("bind", None)
 
 
 @pytest.fixture
