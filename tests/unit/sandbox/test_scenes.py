@@ -103,3 +103,10 @@ def test_flaky_accounts_stumble_on_about_a_third_of_their_calls():
 def test_unknown_fault_settings_are_refused():
     with pytest.raises(ValueError, match="unknown keys: http_501"):
         Faults.read({"http_501": 1})
+
+
+def test_a_word_that_a_random_id_holds_by_chance_is_no_script() -> None:
+    assert not read_role("0123dead4567890abcdef0123456789a").dead
+    assert read_role("dead-0123456789abcdef0123456789abcdef").dead
+    assert read_role("my-dead-account").dead
+    assert read_role("dead").dead
