@@ -119,7 +119,7 @@ class Role:
 
 
 # The shape of a true session id. One in three thousand random ones holds "dead" by chance; that is no script.
-_RANDOM = re.compile(r"[0-9a-f]{16,}")
+_RANDOM = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
 def read_role(session: str) -> Role:

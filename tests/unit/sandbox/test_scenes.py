@@ -108,5 +108,6 @@ def test_unknown_fault_settings_are_refused():
 def test_a_word_that_a_random_id_holds_by_chance_is_no_script() -> None:
     assert not read_role("0123dead4567890abcdef0123456789a").dead
     assert read_role("dead-0123456789abcdef0123456789abcdef").dead
+    assert read_role("dead0123456789abcdef0123456789abcdef").dead
     assert read_role("my-dead-account").dead
     assert read_role("dead").dead
