@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from api.client import Client, ClientError, Json, follow, mean_progress, save_results, started_jobs
@@ -223,13 +223,24 @@ def jobs_list(
     if as_json:
         print(json.dumps({"data": found}, indent=2))
         return
-    whole = [Column(name, no_wrap=True, overflow="fold") for name in ("id", "status", "model", "progress")]
-    table = Table(*whole, Column("prompt", no_wrap=True), box=None, pad_edge=False)
-    for job in found:
-        prompt = Text(str((job.get("input") or {}).get("prompt") or "").replace("\n", " "))
-        fault = (job.get("error") or {}).get("code")
-        table.add_row(job["id"], fault or job["status"], job["model"], f"{job.get('progress') or 0:.0f} %", prompt)
-    Console().print(table if found else "No jobs.")
+    rows = [_job_row(job) for job in found]
+    screen = Console()
+    # Ids are there to be copied: the prompt is cut to what is left, and on a narrow terminal lines wrap.
+    taken = sum(max((len(row[n]) for row in rows), default=0) + 2 for n in range(4))
+    room = max(screen.width - taken, 20)
+    table = Table("id", "status", "model", "progress", "prompt", box=None, pad_edge=False)
+    for *facts, prompt in rows:
+        table.add_row(*facts, Text(prompt if len(prompt) <= room else f"{prompt[: room - 1]}…"))
+    # Both sizes, or a terminal that cannot tell its own counts as 80 wide whatever is said here.
+    console = Console(width=taken + room + 8, height=screen.height)
+    console.print(table if found else "No jobs.")
+
+
+def _job_row(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """What a line of the list shows: id, status or the error's code, model, progress, prompt."""
+    prompt = str((job.get("input") or {}).get("prompt") or "").replace("\n", " ")
+    status = (job.get("error") or {}).get("code") or job["status"]
+    return job["id"], status, job["model"], f"{job.get('progress') or 0:.0f} %", prompt
 
 
 def _client(url: str, key: str) -> Client:
