@@ -6,7 +6,6 @@ Redirects are followed by hand and checked like the first address. Size and tota
 """
 
 import hashlib
-import ipaddress
 import socket
 import ssl
 import tempfile
@@ -21,6 +20,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 import httpx
 
+from worker.core.addresses import is_public
 from worker.core.settings import get_settings
 
 MAX_REDIRECTS = 3
@@ -28,7 +28,6 @@ _SPOOL_BYTES = 8 * 1024 * 1024
 _SOCKET_TIMEOUT_SECONDS = 10.0
 POST_DEADLINE_SECONDS = 20.0
 _WRITE_PIECE = 65_536
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class FetchError(Exception):
@@ -54,17 +53,6 @@ def _allowed_privately(host: str, port: int) -> bool:
     return host.lower() in allowed or f"{host.lower()}:{port}" in allowed
 
 
-def _is_public(address: str) -> bool:
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        # IPv6 forms that a gateway on the way may turn into the IPv4 address they carry.
-        carried = ip.ipv4_mapped or ip.sixtofour
-        if ip in _NAT64:
-            carried = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
-        ip = carried or ip
-    return ip.is_global and not ip.is_multicast
-
-
 def checked_addresses(host: str, port: int) -> list[str]:
     """The addresses of a host that may be reached. Raises FetchError when it has none or any is a private one."""
     try:
@@ -73,7 +61,7 @@ def checked_addresses(host: str, port: int) -> list[str]:
         raise FetchError(f"host {host!r} cannot be resolved") from error
     if not _allowed_privately(host, port):
         for address in found:
-            if not _is_public(address):
+            if not is_public(address):
                 raise FetchError(f"host {host!r} is at a private address, which is not allowed", final=True)
     return sorted(found)
 

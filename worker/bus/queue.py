@@ -18,6 +18,8 @@ log = get_logger("queue")
 
 # A worker that was away must not wake to a pile of old nudges; the tick sends what is still true.
 NUDGE_EXPIRES_SECONDS = 30
+# One thread saves the jobs of a message one after the other, so they are few.
+MOST_SAVES_PER_MESSAGE = 4
 
 QUEUE_OF = {
     "dreamery.tick": "fast",

@@ -9,6 +9,9 @@ from sqlalchemy import Row, text
 
 from worker.db.engine import Transaction
 
+# A queued job whose every account rests for longer than this fails at once instead of waiting.
+PATIENCE_SECONDS = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
@@ -188,18 +191,18 @@ _REFUSAL = text(
 )
 
 
-def hopeless(tx: Transaction, job_id: UUID, *, patience_seconds: float) -> str | None:
+def hopeless(tx: Transaction, job_id: UUID) -> str | None:
     """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
 
     The code is the last refusal of this job, else why the longest-resting account rests.
     """
-    row = tx.first(_REFUSAL, {"id": job_id, "patience": patience_seconds})
+    row = tx.first(_REFUSAL, {"id": job_id, "patience": PATIENCE_SECONDS})
     if row is None or row.hope:
         return None
     return str(row.last_code or row.rest_code or "no_account_available")
 
 
-def stranded_jobs(tx: Transaction, *, patience_seconds: float, limit: int) -> list[UUID]:
+def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
     """Queued jobs without any account that could take them soon."""
     rows = tx.all(
         text(
@@ -211,7 +214,7 @@ def stranded_jobs(tx: Transaction, *, patience_seconds: float, limit: int) -> li
                   AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
             ORDER BY j.id LIMIT :limit"""
         ),
-        {"patience": patience_seconds, "limit": limit},
+        {"patience": PATIENCE_SECONDS, "limit": limit},
     )
     return [row.id for row in rows]
 

@@ -25,8 +25,7 @@ ABSENT_SECONDS = 300.0
 # Items that stay as they are for this many polls and seconds are all there will be (protocol section 8.3).
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
-# Jobs that finish together share messages once there are many, a few each, so that they are still saved side by side.
-MOST_SAVES_PER_MESSAGE = 4
+# Jobs that finish together get about so many messages, so that they are saved side by side.
 _SAVE_MESSAGES = 8
 
 
@@ -94,7 +93,7 @@ def _settle_all(account: AccountRow, open_jobs: list[OpenJob], records: dict[str
     news = [(job, record) for job, record in news if _is_news(job, record)]
     news.sort(key=lambda pair: not _is_done(pair[1]))
     done = sum(_is_done(record) for _, record in news)
-    per_message = min(max(done // _SAVE_MESSAGES, 1), MOST_SAVES_PER_MESSAGE)
+    per_message = min(max(done // _SAVE_MESSAGES, 1), queue.MOST_SAVES_PER_MESSAGE)
     freed = 0
     finished: list[UUID] = []
     with events.gathered():

@@ -24,8 +24,6 @@ log = get_logger("submit")
 
 MOST_PER_MESSAGE = 8
 
-# A queued job whose every account rests for longer than this fails at once instead of waiting.
-PATIENCE_SECONDS = 60.0
 _BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 
 # How long an account rests after a refusal that is about the account, not the job. Codes that are not here (no right to
@@ -301,7 +299,7 @@ def _fail(claim: jobs.Claim, error: DreameryError) -> str:
 def _give_up_if_hopeless(job_id: UUID, *, error: DreameryError | None = None) -> str:
     """Fail a queued job that none of its accounts will take; it is told the last refusal."""
     with transaction() as tx:
-        code = reports.hopeless(tx, job_id, patience_seconds=PATIENCE_SECONDS)
+        code = reports.hopeless(tx, job_id)
         if code is None:
             return "waits for a slot" if error is None else "another account may take it"
         told = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)

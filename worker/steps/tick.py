@@ -17,9 +17,7 @@ log = get_logger("tick")
 # A nudge that is older than this without effect was lost, or found no slot: send it again.
 NUDGE_AGAIN_SECONDS = 1.0
 SAVE_AGAIN_SECONDS = 3.0
-_SAVES_PER_MESSAGE = 4
 _MOST = 300
-PATIENCE_SECONDS = 60.0
 
 _DEADLINE_CODE = {
     "queued": "queue_timeout",
@@ -38,8 +36,8 @@ def tick() -> str:
     sent = [queue.nudge_poll(account_id) for account_id in polls]
     sent += [queue.nudge_submit(job_id=job_id) for job_id in submits]
     sent += [
-        queue.nudge_save(*saves[start : start + _SAVES_PER_MESSAGE])
-        for start in range(0, len(saves), _SAVES_PER_MESSAGE)
+        queue.nudge_save(*saves[start : start + queue.MOST_SAVES_PER_MESSAGE])
+        for start in range(0, len(saves), queue.MOST_SAVES_PER_MESSAGE)
     ]
     return f"{len(polls)} polls, {len(submits)} submits, {len(saves)} saves" if sent else "nothing due"
 
@@ -86,11 +84,11 @@ def _fail_overdue() -> int:
 def _fail_hopeless() -> int:
     """Queued jobs that none of their accounts will take: switched off, refused, or at rest for long."""
     with transaction() as tx:
-        stranded = reports.stranded_jobs(tx, patience_seconds=PATIENCE_SECONDS, limit=_MOST)
+        stranded = reports.stranded_jobs(tx, limit=_MOST)
     count = 0
     for job_id in stranded:
         with transaction() as tx:
-            code = reports.hopeless(tx, job_id, patience_seconds=PATIENCE_SECONDS)
+            code = reports.hopeless(tx, job_id)
             if code is None:
                 continue
             row = jobs.mark_failed(

@@ -74,7 +74,6 @@ def test_an_http_proxy_gets_the_call_and_its_password(server):
 
 
 def test_a_socks_proxy_gets_name_and_password_and_then_the_call(server):
-    pytest.importorskip("socksio")
     ask(f"socks5://user:pass@127.0.0.1:{server.server_address[1]}")
     login, connect, request = server.seen
     assert b"user" in login

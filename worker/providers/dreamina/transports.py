@@ -3,7 +3,6 @@
 A proxy is named by a token (protocol section 1.3), that is by a caller: it is no way into the private network.
 """
 
-import ipaddress
 import socket
 import threading
 import time
@@ -15,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 
 import httpcore
 import httpx
+
+from worker.core.addresses import is_public
 
 MAX_CONNECTIONS = 64
 MAX_IDLE = 32
@@ -159,8 +160,7 @@ def _public_address(host: str, port: int) -> str:
     except OSError:
         raise httpcore.ConnectError("the proxy's name cannot be resolved") from None
     for address in found:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        if ip.is_global and not ip.is_multicast:
+        if is_public(address):
             return address
     raise httpcore.ConnectError("the proxy has no public address; FETCH_ALLOW can name it")
 
