@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.deps import token_hash
 from api.errors import error_response, fault_response, install_error_handlers, speak
+from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
 from api.routes import files, images, jobs, models, ops, webhooks
 from worker.core.crypto import seal_secret
@@ -42,7 +43,7 @@ class _Limits:
     with_pictures: int
 
     def of(self, path: str) -> int:
-        return self.with_pictures if path in images.PICTURE_PATHS else self.usual
+        return self.with_pictures if path in PATHS_WITH_FILES else self.usual
 
 
 class RequestFrame:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from api.forms import Upload
 from worker import storage
 from worker.core.catalog import ImageModel, get_catalog
 from worker.core.errors import DreameryError
@@ -81,13 +82,18 @@ def _check_number(number: int, model: ImageModel, *, param: str) -> None:
 
 
 def _read(param: str, value: Any) -> GivenPicture:
-    text = _text_of(value)
-    if text is None:
-        raise DreameryError("invalid_image", f"`{param}` is not a picture. {_FORMS}", param=param)
-    text = text.strip()
-    if text[:8].lower().startswith(("http://", "https://")):
-        return GivenPicture(url=_checked_link(param, text))
-    data = _decoded(param, text)
+    if isinstance(value, Upload):
+        if value.size > MAX_INPUT_BYTES:
+            raise _too_large(param)
+        data = value.read()
+    else:
+        text = _text_of(value)
+        if text is None:
+            raise DreameryError("invalid_image", f"`{param}` is not a picture. {_FORMS}", param=param)
+        text = text.strip()
+        if text[:8].lower().startswith(("http://", "https://")):
+            return GivenPicture(url=_checked_link(param, text))
+        data = _decoded(param, text)
     try:
         facts = picture_facts(io.BytesIO(data))
     except NotAPictureError as error:

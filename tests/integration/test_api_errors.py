@@ -74,10 +74,15 @@ def test_an_unknown_model(face):
     error_of(face.http.get("/v1/models/gpt-9"), 404, "model_not_found", "model")
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-def test_a_body_that_does_not_say_json(face, kind):
-    response = face.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": kind})
+def test_a_body_that_is_neither_json_nor_a_form(face):
+    response = face.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": "text/plain"})
     error_of(response, 415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+def test_a_body_that_says_form_and_is_none(face, kind):
+    response = face.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": kind})
+    error_of(response, 400, "missing_required_parameter", "prompt")
 
 
 def test_a_body_without_content_type_is_read_as_json(face):

@@ -74,6 +74,7 @@ ERRORS: dict[str, ErrorKind] = {
         _ask("file_expired", 410, "This result is past its retention and was removed.",
             "该结果已超过保存期限并被删除，请重新生成。"),
         _ask("invalid_json", 400, "The body is not valid JSON.", "请求体不是有效的 JSON，请检查格式。"),
+        _ask("invalid_form", 400, "The form cannot be read.", "表单无法读取，请检查 multipart/form-data 的格式。"),
         _ask("invalid_image", 400, "A reference picture cannot be used.",
             "参考图无法使用，请换一张 PNG、JPEG、WebP 或 GIF 图片。"),
         _ask("input_unavailable", 400, "A reference picture could not be fetched.",

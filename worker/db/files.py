@@ -20,13 +20,15 @@ class NewFile:
     sha256: str
     width: int | None
     height: int | None
+    seconds: float | None = None
+    variant: str = "original"  # original, thumbnail, spritesheet
 
 
 # The id is random, not derived: it is the unguessable part of the link (RFC 4122 version 4, 122 random bits).
 _ADD = text(
-    """INSERT INTO files (id, job_id, n, key, mime, bytes, sha256, width, height)
-       VALUES (:id, :job_id, :n, :key, :mime, :bytes, :sha256, :width, :height)
-       ON CONFLICT (job_id, n) DO NOTHING"""
+    """INSERT INTO files (id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds)
+       VALUES (:id, :job_id, :n, :variant, :key, :mime, :bytes, :sha256, :width, :height, :seconds)
+       ON CONFLICT (job_id, n, variant) DO NOTHING"""
 )
 
 
@@ -45,6 +47,8 @@ def add_files(tx: Transaction, job_id: UUID, new_files: list[NewFile]) -> None:
                 "sha256": item.sha256,
                 "width": item.width,
                 "height": item.height,
+                "seconds": item.seconds,
+                "variant": item.variant,
             }
             for item in new_files
         ],

@@ -14,29 +14,36 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class StoredInput:
-    """A picture whose bytes are stored: key and facts read from them."""
+    """An input whose bytes are stored: key and facts read from them. A sound has no pixels, a picture no length."""
 
     key: str
     mime: str
     bytes: int
-    width: int
-    height: int
+    width: int | None
+    height: int | None
     sha256: str
+    milliseconds: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NewInput:
-    """A reference as the caller gave it: a link still to be fetched, or bytes that are stored already."""
+    """An input as the caller gave it: a link still to be fetched, or bytes that are stored already.
+
+    `role` is reference, first_frame or end_frame; `media` image, video or audio; `name` what omni prompts call it.
+    """
 
     url: str | None = None
     stored: StoredInput | None = None
+    role: str = "reference"
+    media: str = "image"
+    name: str = ""
 
 
 _ADD = text(
-    """INSERT INTO job_inputs (job_id, n, url, key, mime, bytes, width, height, sha256)
-       VALUES (:job_id, :n, :url, :key, :mime, :bytes, :width, :height, :sha256)"""
+    """INSERT INTO job_inputs (job_id, n, role, media, name, url, key, mime, bytes, width, height, sha256, milliseconds)
+       VALUES (:job_id, :n, :role, :media, :name, :url, :key, :mime, :bytes, :width, :height, :sha256, :milliseconds)"""
 )
-_NOTHING: dict[str, Any] = dict.fromkeys(("key", "mime", "bytes", "width", "height", "sha256"))
+_NOTHING: dict[str, Any] = dict.fromkeys(("key", "mime", "bytes", "width", "height", "sha256", "milliseconds"))
 
 
 def _values(stored: StoredInput | None) -> dict[str, Any]:
@@ -46,7 +53,15 @@ def _values(stored: StoredInput | None) -> dict[str, Any]:
 def add_inputs(tx: Transaction, job_ids: list[UUID], new_inputs: list[NewInput]) -> None:
     """Give each of the jobs of one request its references, in the caller's order."""
     rows = [
-        {"job_id": job_id, "n": n, "url": item.url, **_values(item.stored)}
+        {
+            "job_id": job_id,
+            "n": n,
+            "url": item.url,
+            "role": item.role,
+            "media": item.media,
+            "name": item.name,
+            **_values(item.stored),
+        }
         for job_id in job_ids
         for n, item in enumerate(new_inputs)
     ]
@@ -58,7 +73,8 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
     """The references of a job in order, each with what is known of its upload under that account (`uri` or NULL)."""
     return tx.all(
         text(
-            """SELECT i.n, i.url, i.key, i.mime, u.uri, u.width, u.height, u.format
+            """SELECT i.n, i.role, i.media, i.name, i.url, i.key, i.mime, u.uri, u.width, u.height, u.format,
+                   u.milliseconds
                FROM job_inputs i LEFT JOIN input_uploads u
                  ON u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id
                WHERE i.job_id = :job_id ORDER BY i.n"""
@@ -72,7 +88,7 @@ def note_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> N
     tx.run(
         text(
             """UPDATE job_inputs SET key = :key, mime = :mime, bytes = :bytes, width = :width, height = :height,
-                   sha256 = :sha256
+                   sha256 = :sha256, milliseconds = :milliseconds
                WHERE job_id = :job_id AND n = :n AND key IS NULL"""
         ),
         {"job_id": job_id, "n": n, **_values(stored)},

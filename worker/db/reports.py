@@ -26,8 +26,9 @@ class JobView:
     """A job as its owner sees it, with its files."""
 
     job: Row[Any]
-    files: list[Row[Any]]
+    files: list[Row[Any]]  # the results themselves, in order
     position: int | None  # place in our own queue, 1 = next
+    variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
 
 
 _VISIBLE = """(user_id = CAST(:user_id AS uuid)
@@ -52,12 +53,20 @@ def _viewer(viewer: Viewer) -> dict[str, Any]:
 def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
     done = [row.id for row in rows if row.state == "succeeded"]
     waiting = [row.id for row in rows if row.state == "queued"]
-    by_job: dict[UUID, list[Row[Any]]] = {}
+    by_job: dict[tuple[UUID, bool], list[Row[Any]]] = {}
     if done:
         for item in tx.all(text("SELECT * FROM files WHERE job_id = ANY(:ids) ORDER BY job_id, n"), {"ids": done}):
-            by_job.setdefault(item.job_id, []).append(item)
+            by_job.setdefault((item.job_id, item.variant == "original"), []).append(item)
     positions = {row.id: row.position for row in tx.all(_POSITION, {"ids": waiting})} if waiting else {}
-    return [JobView(job=row, files=by_job.get(row.id, []), position=positions.get(row.id)) for row in rows]
+    return [
+        JobView(
+            job=row,
+            files=by_job.get((row.id, True), []),
+            position=positions.get(row.id),
+            variants=by_job.get((row.id, False), []),
+        )
+        for row in rows
+    ]
 
 
 def group_views(tx: Transaction, job_ids: list[UUID]) -> list[JobView]:

@@ -76,6 +76,7 @@ accounts = Table(
     _moment("rest_until"),
     Column("rest_code", Text),
     Column("max_images", Integer),
+    Column("max_videos", Integer),
     Column("submits_per_minute", Double),
     _moment("next_submit_at", nullable=False, default=True),
     _moment("last_submit_at"),
@@ -99,6 +100,8 @@ jobs = Table(
     Column("user_id", Uuid, ForeignKey("users.id", ondelete="SET NULL")),
     Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="SET NULL")),
     Column("group_id", Uuid, nullable=False),  # jobs of one request share it; the first job's id
+    # The conversation that started this job, if one did.
+    Column("parent_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE")),
     Column("kind", Text, nullable=False),
     Column("model", Text, nullable=False),
     Column("params", JSONB, nullable=False),
@@ -167,6 +170,7 @@ jobs = Table(
         postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
     ),
     Index("ix_jobs_group_id", "group_id"),
+    Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
 )
 
 # One creating request per owner and key; the row is what two twins race for.
@@ -198,6 +202,8 @@ files = Table(
     Column("id", Uuid, primary_key=True),
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
     Column("n", Integer, nullable=False),
+    # `original` is the result; a video also has a `thumbnail` (its first frame) and a `spritesheet`.
+    Column("variant", Text, nullable=False, server_default=text("'original'")),
     Column("key", Text, nullable=False),
     Column("mime", Text, nullable=False),
     Column("bytes", BigInteger, nullable=False),
@@ -207,15 +213,19 @@ files = Table(
     Column("seconds", Double),
     _moment("created_at", nullable=False, default=True),
     _moment("removed_at"),
-    UniqueConstraint("job_id", "n"),
+    UniqueConstraint("job_id", "n", "variant"),
+    CheckConstraint("variant IN ('original', 'thumbnail', 'spritesheet')", name="variant"),
 )
 
-# What a job is made from. A link has no key until the submit step has fetched it.
+# What a job is made from, in the caller's order. A link has no key until the submit step has fetched it.
 job_inputs = Table(
     "job_inputs",
     metadata,
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
     Column("n", Integer, primary_key=True),
+    Column("role", Text, nullable=False, server_default=text("'reference'")),
+    Column("media", Text, nullable=False, server_default=text("'image'")),
+    Column("name", Text, nullable=False, server_default=text("''")),  # what `@name` in an omni prompt means
     Column("url", Text),
     Column("key", Text),
     Column("mime", Text),
@@ -223,12 +233,15 @@ job_inputs = Table(
     Column("width", Integer),
     Column("height", Integer),
     Column("sha256", Text),
+    Column("milliseconds", Integer),
     _moment("removed_at"),
     CheckConstraint("url IS NOT NULL OR key IS NOT NULL", name="link_or_bytes"),
+    CheckConstraint("role IN ('reference', 'first_frame', 'end_frame')", name="role"),
+    CheckConstraint("media IN ('image', 'video', 'audio')", name="media"),
     Index("ix_job_inputs_key", "key", postgresql_where=text("key IS NOT NULL AND removed_at IS NULL")),
 )
 
-# A reference as one account uploaded it; another account cannot use its uri.
+# An input as one account uploaded it; another account cannot use its uri (of a video or sound: its vid).
 input_uploads = Table(
     "input_uploads",
     metadata,
@@ -239,6 +252,7 @@ input_uploads = Table(
     Column("width", Integer, nullable=False),
     Column("height", Integer, nullable=False),
     Column("format", Text, nullable=False),
+    Column("milliseconds", Integer, nullable=False, server_default=text("0")),
     _moment("created_at", nullable=False, default=True),
     ForeignKeyConstraint(
         ["job_id", "n"], ["job_inputs.job_id", "job_inputs.n"], ondelete="CASCADE", name="fk_input_uploads_input"

@@ -1,30 +1,24 @@
-"""From a validated request to accepted jobs: catalog checks, the rows, the nudge. And the wait for their end.
+"""A picture request, checked against the catalog: the jobs it stands for. Nothing is written here but its pictures.
 
 Everything a job needs is decided here, so a worker never has to guess what the caller meant.
 """
 
-import hashlib
-import json
 import random
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import Caller
-from api.pictures import drop_pictures, read_pictures, store_pictures
+from api.intake.accepting import Planned, fingerprint
+from api.pictures import read_pictures, store_pictures
 from api.schemas import ImageGenerationRequest
-from worker.bus import queue
-from worker.core.catalog import Catalog, ImageModel, Size, get_catalog
+from worker.core.catalog import Catalog, ImageModel, Size, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.prompts import Flags, read_flags
 from worker.core.settings import get_settings
-from worker.db import accounts, inputs, jobs, reports, requests
-from worker.db.engine import Transaction, retry_when_database_away, transaction
-from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
 
 # Beyond this shape no model draws (openai-compat: 1:3 to 3:1).
@@ -33,23 +27,14 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
 _OUTPUT_FORMATS = ("png", "jpeg", "jpg", "webp")
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What a request stands for: its jobs, how many pictures its answer holds, and whether it was known before."""
-
-    job_ids: list[UUID]
-    n: int
-    replayed: bool = False
-
-
 def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[NewJob], int]:
     """The jobs of a picture request, and how many pictures its answer holds. Raises what is wrong with the request."""
-    _check_prompt(body.prompt, "prompt")
-    _check_prompt(body.negative_prompt or "", "negative_prompt")
+    check_prompt(body.prompt, "prompt")
+    check_prompt(body.negative_prompt or "", "negative_prompt")
     _check_possible(body)
     catalog = get_catalog()
     model = catalog.image_model(body.model)
-    _check_regions(model, caller)
+    check_regions(model, caller)
     flags = read_flags(body.prompt)
     size = _wanted_size(catalog, model, _with_flags(body, flags, catalog, model))
     n = body.n or model.default_count
@@ -106,7 +91,8 @@ def _with_flags(
     return body.model_copy(update=changes)
 
 
-def _check_prompt(text: str, field: str) -> None:
+def check_prompt(text: str, field: str) -> None:
+    """Refuse a text that is too long for upstream."""
     most = get_settings().prompt_max_chars
     if len(text) > most:
         message = f"`{field}` has {len(text)} characters; the most is {most}. Shorten it."
@@ -128,7 +114,8 @@ def _check_possible(body: ImageGenerationRequest) -> None:
         raise DreameryError("unsupported_parameter", message, param="background")
 
 
-def _check_regions(model: ImageModel, caller: Caller) -> None:
+def check_regions(model: ImageModel | VideoModel, caller: Caller) -> None:
+    """Refuse a model that none of the caller's session ids can have."""
     regions = {token.region for _, token in caller.tokens}
     if regions and not any(model.offered_in(region) for region in regions):
         where = ", ".join(sorted(model.where))
@@ -200,23 +187,15 @@ def _wanted_resolution(model: ImageModel, body: ImageGenerationRequest) -> str |
     return wanted
 
 
-def fingerprint(path: str, body: ImageGenerationRequest, planned: list[NewJob]) -> str:
-    """What tells two requests apart: the path and the parsed body, with the pictures as the jobs show them."""
-    fields = body.model_dump(mode="json", exclude={"image", "images"})
-    text = json.dumps([path, fields, planned[0].params["images"]], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-async def with_pictures(
-    planned: list[NewJob], body: ImageGenerationRequest, *, required: bool
-) -> tuple[list[NewJob], list[NewInput]]:
-    """Check and store the references of a request: its jobs, which now show them, and their rows."""
-    return await run_in_threadpool(partial(_with_pictures, planned, body, required=required))
+async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *, required: bool) -> Planned:
+    """The whole plan of a picture request; `required` = it must hold pictures to work from. Those are stored here."""
+    planned, n = plan_image_jobs(body, caller)
+    return await run_in_threadpool(partial(_with_pictures, path, body, planned, n, required=required))
 
 
 def _with_pictures(
-    planned: list[NewJob], body: ImageGenerationRequest, *, required: bool
-) -> tuple[list[NewJob], list[NewInput]]:
+    path: str, body: ImageGenerationRequest, planned: list[NewJob], n: int, *, required: bool
+) -> Planned:
     model = get_catalog().image_model(planned[0].model)
     given = read_pictures({"image": body.image, "images": body.images}, model)
     if required and not given:
@@ -224,77 +203,6 @@ def _with_pictures(
     # Before the transaction that accepts: a row never waits for a slow disk or bucket.
     stored = store_pictures(given, planned[0].id)
     marks = [item.mark for item in given]
-    return [replace(job, params={**job.params, "images": marks}) for job in planned], stored
-
-
-async def accept(
-    planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str, given: list[NewInput]
-) -> Accepted:
-    """Write the jobs and nudge the workers; with a known Idempotency-Key, the jobs of the first request."""
-    return await run_in_threadpool(partial(_accept, planned, n, caller=caller, key=key, print_=print_, given=given))
-
-
-def _accept(
-    planned: list[NewJob], n: int, *, caller: Caller, key: str | None, print_: str, given: list[NewInput]
-) -> Accepted:
-    """One transaction, repeated when Postgres went away: a commit whose answer was lost is found by its ids."""
-    tries = 0
-
-    @retry_when_database_away
-    def attempt() -> Accepted:
-        nonlocal tries
-        tries += 1
-        with transaction() as tx:
-            if tries > 1 and reports.group_members(tx, planned[0].id):
-                _nudge_all(tx, planned, caller.account_ids(tx))
-                return Accepted(job_ids=[job.id for job in planned], n=n)
-            if key and (known := _known_request(tx, planned[0].id, owner=caller.owner, key=key, print_=print_)):
-                return Accepted(job_ids=known, n=n, replayed=True)
-            _insert(tx, planned, caller, given)
-        return Accepted(job_ids=[job.id for job in planned], n=n)
-
-    try:
-        accepted = attempt()
-    except DreameryError:
-        # A refusal of ours wrote nothing. After any other failure the rows may be there, so the bytes must stay.
-        drop_pictures(given)
-        raise
-    if accepted.replayed:
-        drop_pictures(given)
-    return accepted
-
-
-def _known_request(tx: Transaction, group_id: UUID, *, owner: str, key: str, print_: str) -> list[UUID]:
-    """The jobs this key stands for already; none = it now stands for the new group."""
-    if requests.remember_request(tx, owner=owner, key=key, group_id=group_id, fingerprint=print_):
-        return []
-    earlier = requests.remembered_request(tx, owner=owner, key=key)
-    if earlier is None or earlier.fingerprint != print_:
-        message = "This Idempotency-Key was used with another request. Use a new key."
-        raise DreameryError("idempotency_key_reuse", message)
-    return reports.group_members(tx, earlier.group_id)
-
-
-def _insert(tx: Transaction, planned: list[NewJob], caller: Caller, given: list[NewInput]) -> None:
-    if reports.open_job_count(tx, caller.owner) + len(planned) > get_settings().open_jobs_per_caller:
-        raise DreameryError("queue_full", retry_after=30)
-    account_ids = caller.account_ids(tx)
-    if not account_ids and accounts.pool_is_empty(tx):
-        raise DreameryError("no_account_available", retry_after=60)
-    # Replaced here, not planned before: session ids get their rows only with an accepted job.
-    jobs.accept(tx, [replace(job, account_ids=account_ids) for job in planned])
-    inputs.add_inputs(tx, [job.id for job in planned], given)
-    _nudge_all(tx, planned, account_ids)
-
-
-def _nudge_all(tx: Transaction, planned: list[NewJob], account_ids: list[UUID]) -> None:
-    for job in planned:
-        tx.on_commit(partial(_nudge, job.id, account_ids))
-
-
-def _nudge(job_id: UUID, account_ids: list[UUID]) -> None:
-    # With one account there is nothing to choose, so the worker need not look for the best.
-    if len(account_ids) == 1:
-        queue.nudge_submit_soon(account_ids[0])
-    else:
-        queue.nudge_submit(job_id=job_id)
+    jobs = [replace(job, params={**job.params, "images": marks}) for job in planned]
+    fields = body.model_dump(mode="json", exclude={"image", "images"})
+    return Planned(jobs=jobs, n=n, inputs=stored, fingerprint=fingerprint(path, fields, marks))

@@ -1,0 +1,121 @@
+"""Bodies that may come as JSON or as multipart forms: read into one shape, then checked by the same schema.
+
+Clients write lists as `image[]` or by repeating a name, and objects as `input_reference[image_url]` (openai-compat
+rules 14 to 16). All form values are text; the schema turns them into numbers. Files stay on disk until they are read.
+"""
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import IO, Any, TypeVar
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+
+from worker.core.errors import DreameryError
+
+# Whose bodies may hold pictures or videos, so that a larger limit holds for them.
+PATHS_WITH_FILES = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/images/compositions",
+        "/v1/images/edits",
+        "/v1/images/generations",
+        "/v1/video/generations",
+        "/v1/videos",
+        "/v1/videos/generations",
+    }
+)
+_MOST_FILES = 64
+_MOST_FIELDS = 500
+_LONGEST_FIELD = 4_000_000
+_FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
+_NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file part. Its name and declared type are hints only: what it is says its content."""
+
+    name: str
+    size: int
+    file: IO[bytes] = field(repr=False)
+
+    def read(self) -> bytes:
+        """All bytes, from the start."""
+        self.file.seek(0)
+        return self.file.read()
+
+
+async def read_body(request: Request, schema: type[Schema]) -> Schema:
+    """The body of a request as `schema`, whether it came as JSON or as a form. Raises what is wrong with it."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    fields = await _form_fields(request) if kind in _FORM_TYPES else _json_fields(await request.body(), kind)
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        # The framework's own class, so that one handler words every complaint.
+        raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
+
+
+def _json_fields(body: bytes, kind: str) -> dict[str, Any]:
+    if kind and kind != "application/json" and not kind.endswith("+json"):
+        message = f"The body must be application/json or multipart/form-data, not {kind[:80]!r}."
+        raise DreameryError("unsupported_media_type", message)
+    if not body:
+        raise DreameryError("invalid_json", "A body is required (Content-Type: application/json or a form).")
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", "cannot parse")
+        raise DreameryError("invalid_json", f"The body is not valid JSON: {reason}.") from None
+    if not isinstance(fields, dict):
+        raise DreameryError("invalid_json", 'The body must be a JSON object, such as {"prompt": "a boat"}.')
+    return fields
+
+
+async def _form_fields(request: Request) -> dict[str, Any]:
+    try:
+        form = await request.form(max_files=_MOST_FILES, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD)
+    except HTTPException as error:
+        if error.status_code == 413:
+            raise
+        raise DreameryError("invalid_form", f"The form cannot be read: {error.detail}") from None
+    fields: dict[str, Any] = {}
+    for name, value in form.multi_items():
+        # A field that was left empty was left out.
+        if value != "":
+            _put(fields, name, _plain(value))
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, UploadFile):
+        return Upload(name=value.filename or "", size=value.size or 0, file=value.file)
+    return value
+
+
+def _put(fields: dict[str, Any], name: str, value: Any) -> None:
+    """`a` sets, a second `a` or `a[]` makes a list, `a[b]` an object."""
+    nested = _NESTED.fullmatch(name)
+    if nested is None:
+        known = fields.get(name)
+        fields[name] = value if known is None else [*(known if isinstance(known, list) else [known]), value]
+    elif nested[2] in {"", *map(str, range(_MOST_FILES))}:
+        known = fields.get(nested[1], [])
+        fields[nested[1]] = [*(known if isinstance(known, list) else [known]), value]
+    else:
+        known = fields.get(nested[1])
+        fields[nested[1]] = {**(known if isinstance(known, dict) else {}), nested[2]: value}
+
+
+def body_docs(schema: type[BaseModel], *, form: bool = True) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body `read_body` reads."""
+    reference = {"schema": schema.model_json_schema(ref_template="#/components/schemas/{model}")}
+    kinds = ["application/json", *(["multipart/form-data"] if form else [])]
+    return {"requestBody": {"required": True, "content": dict.fromkeys(kinds, reference)}}
