@@ -97,9 +97,7 @@ async def call_all(platform: Platform, prompts: list[tuple[str, str]], *, concur
     return calls
 
 
-def run_scenario(
-    platform: Platform, scenario: str, prompts: list[tuple[str, str]], *, concurrency: int
-) -> Row:
+def run_scenario(platform: Platform, scenario: str, prompts: list[tuple[str, str]], *, concurrency: int) -> Row:
     """Run one scenario on a running platform and read every figure of it."""
     httpx2.post(f"{platform.sandbox_url}/_reset")
     before, _ = usage(platform)

@@ -100,9 +100,7 @@ def nudge_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) 
 
 
 _timer = Timer()
-_submit_soon = Debounce[UUID](
-    lambda account_id: nudge_submit(account_id=account_id), window_seconds=0.02, timer=_timer
-)
+_submit_soon = Debounce[UUID](lambda account_id: nudge_submit(account_id=account_id), window_seconds=0.02, timer=_timer)
 
 
 def nudge_submit_soon(account_id: UUID) -> None:

@@ -129,7 +129,9 @@ def test_model_ids_may_hold_slashes_and_colons(client):
 
 def test_only_paths_that_take_pictures_take_the_larger_bodies(client):
     for path in ("/v1/images/generations", "//v1/images/edits/", "/v1/images/compositions"):
-        error_of(client.post(f"http://testserver{path}", json={"n": "x" * 1100}), 400, "missing_required_parameter", "prompt")
+        error_of(
+            client.post(f"http://testserver{path}", json={"n": "x" * 1100}), 400, "missing_required_parameter", "prompt"
+        )
     error_of(client.post("/v1/jobs", json={"n": "x" * 1100}), 413, "request_too_large")
 
 
