@@ -10,6 +10,7 @@ from starlette.responses import Response
 from tests.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
 from tests.peers import Receiver, Stop
 from tests.platform import eventually
+from worker import storage
 from worker.steps.notify import notify
 
 
@@ -226,6 +227,40 @@ def test_save_killed_between_the_rows_of_its_files_and_the_end(engine: Engine) -
     assert engine.row(job).state == "saving"
     assert engine.files(job) == []
     paid_once(engine, job)
+
+
+# --- save of a video ---
+
+
+@pytest.mark.parametrize("moment", ["asked for a better one", "copied"])
+def test_save_of_a_video_killed_on_the_way(engine: Engine, moment: str) -> None:
+    job = engine.to_saving(engine.account(), kind="video")
+    engine.due()
+    stop = engine.gate.before[MEDIA if moment == "copied" else "/get_local_item_list"] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    paid_once(engine, job)
+    assert len(engine.files(job)) == 3
+
+
+def test_save_of_a_video_killed_with_every_picture_stored_and_no_row(engine: Engine) -> None:
+    job = engine.to_saving(engine.account(), kind="video")
+    engine.due()
+    stop = engine.gate.after[MEDIA] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    lock = hold(engine, job)
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    keys = [f"jobs/{job.hex}/0.{end}" for end in ("mp4", "thumbnail.jpeg", "spritesheet.jpeg")]
+    left = [storage.read_file(key) for key in keys]
+    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    paid_once(engine, job)
+    assert {row.key for row in engine.files(job)} == set(keys)
+    assert [storage.read_file(key) for key in keys] == left
 
 
 # --- notify ---

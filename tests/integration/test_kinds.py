@@ -114,7 +114,7 @@ def test_the_tick_sees_past_a_long_queue_of_a_full_kind(engine: Engine) -> None:
     engine.sql("UPDATE jobs SET nudged_at = NULL")
     engine.due()
     engine.messages()
-    assert tick() == "0 polls, 1 submits, 0 saves"
+    assert "1 submits" in tick()
     [message] = engine.messages("dreamery.submit")
     assert message.ids == {"job_id": picture.hex}
 
