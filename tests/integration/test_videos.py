@@ -170,6 +170,13 @@ def test_media_sent_along_is_measured_before_it_is_uploaded(engine: Engine) -> N
     assert (row.mime, row.milliseconds, row.width) == ("video/mp4", 2000, 64)
 
 
+def test_a_series_of_pictures_is_as_long_as_its_prompt_says(engine: Engine) -> None:
+    job = engine.job(engine.account(), prompt="连续故事，生成6张", order={"count": None})
+    assert engine.drive(job) == ["succeeded"]
+    assert [row.n for row in engine.files(job)] == list(range(6))
+    assert engine.ledger()["violations"] == {}
+
+
 # --- references that cannot be used ---
 
 
