@@ -71,7 +71,7 @@ def test_conversations_are_no_business_of_the_submit_step(engine: Engine) -> Non
     assert engine.events(talks[0])[-1].actor == "converse"
 
 
-def test_many_hands_never_exceed_the_slots_of_any_kind(engine: Engine) -> None:
+def test_i5_many_hands_never_exceed_the_slots_of_any_kind(engine: Engine) -> None:
     """I5 for both kinds: a mixed queue, sixteen threads, and both kinds are used to their limit."""
     engine.configure(DB_POOL_SIZE="16")
     account = engine.account(max_images=2, max_videos=1)
