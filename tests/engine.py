@@ -195,6 +195,7 @@ class Engine:
     def rested(self) -> None:
         """Accounts at rest have rested."""
         self.sql("UPDATE accounts SET rest_until = now() - interval '1 second' WHERE rest_until IS NOT NULL")
+        self.sql("UPDATE accounts SET kind_rests = '{}'")
 
     def lapse(self) -> None:
         """Every lease and grace period has run out."""

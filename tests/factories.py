@@ -14,6 +14,7 @@ from worker.db.engine import Transaction
 from worker.db.jobs import NewJob
 
 MODEL = "jimeng-4.0"
+VIDEO_MODEL = "jimeng-video-3.0"
 SIDE = 64
 
 
@@ -24,6 +25,7 @@ def make_account(
     region: str = "sandbox",
     pool: bool = False,
     max_images: int | None = None,
+    max_videos: int | None = None,
     submits_per_minute: float | None = None,
 ) -> UUID:
     """An upstream account; its session id says how the sandbox treats it."""
@@ -40,15 +42,20 @@ def make_account(
         pool=pool,
     )
     tx.run(
-        text("UPDATE accounts SET max_images = :slots, submits_per_minute = :pace WHERE id = :id"),
-        {"id": account_id, "slots": max_images, "pace": submits_per_minute},
+        text(
+            """UPDATE accounts SET max_images = :images, max_videos = :videos, submits_per_minute = :pace
+               WHERE id = :id"""
+        ),
+        {"id": account_id, "images": max_images, "videos": max_videos, "pace": submits_per_minute},
     )
     return account_id
 
 
 def new_job(account_ids: list[UUID], *, prompt: str = "a boat", count: int = 1, **changes: Any) -> NewJob:
-    """A job that intake would make, but for a tiny picture."""
-    order = {
+    """A job that intake would make, but for a tiny picture. Of kind `video`: the smallest there is, or `order`."""
+    kind = changes.get("kind", "image")
+    model = changes.get("model", VIDEO_MODEL if kind == "video" else MODEL)
+    order: dict[str, Any] = {
         "prompt": prompt,
         "width": SIDE,
         "height": SIDE,
@@ -59,11 +66,22 @@ def new_job(account_ids: list[UUID], *, prompt: str = "a boat", count: int = 1, 
         "negative_prompt": "",
         "sample_strength": 0.5,
     }
+    if kind == "video":
+        order = {
+            "prompt": prompt,
+            "ratio": "1:1",
+            "resolution": "720p",
+            "seconds": 5,
+            "seed": 7,
+            "fps": 24,
+            "parts": [],
+        }
+    order |= changes.pop("order", {})
     values: dict[str, Any] = {
         "owner": "tokens:test",
-        "kind": "image",
-        "model": MODEL,
-        "params": {"order": order, "n": count, "asked_model": MODEL},
+        "kind": kind,
+        "model": model,
+        "params": {"order": order, "n": count, "asked_model": model},
         "account_ids": account_ids,
     }
     return NewJob(**{**values, **changes})

@@ -69,7 +69,7 @@ class Uploader:
         self.http, self.session, self.aid = http, session, aid
         self.name = hashlib.sha256(session.encode()).hexdigest()[:12]
 
-    def post(self, path, body, **headers):
+    def post(self, path, body, *, query=None, **headers):
         second = str(int(time.time()))
         sent = {
             "Appid": self.aid,
@@ -82,7 +82,7 @@ class Uploader:
             "Cookie": f"sessionid={self.session}; cc-target-idc=useast5",
             **headers,
         }
-        return self.http.post(path, params={"aid": self.aid}, json=body, headers=sent).json()
+        return self.http.post(path, params={"aid": self.aid, **(query or {})}, json=body, headers=sent).json()
 
     def token(self, scene=2, **headers):
         return self.post(TOKEN, {"scene": scene}, **headers)["data"]

@@ -11,7 +11,7 @@ import ssl
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
@@ -215,17 +215,19 @@ def _check_url(url: str) -> None:
         raise FetchError("the address must be http:// or https:// with a host", final=True)
 
 
-def _read_body(response: httpx.Response, *, max_bytes: int) -> Downloaded:
+def _read_body(response: httpx.Response, *, max_bytes: int, keep: Callable[[], object]) -> Downloaded:
     content = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115
     try:
-        size, digest = _copy_body(response, content, max_bytes)
+        size, digest = _copy_body(response, content, max_bytes, keep)
     except BaseException:
         content.close()
         raise
     return Downloaded(content=content, size=size, sha256=digest)
 
 
-def _copy_body(response: httpx.Response, content: IO[bytes], max_bytes: int) -> tuple[int, str]:
+def _copy_body(
+    response: httpx.Response, content: IO[bytes], max_bytes: int, keep: Callable[[], object]
+) -> tuple[int, str]:
     """Size and SHA-256 of what was copied. A body shorter than announced is a protocol error of httpcore's."""
     digest, size = hashlib.sha256(), 0
     for chunk in response.iter_bytes():
@@ -235,12 +237,20 @@ def _copy_body(response: httpx.Response, content: IO[bytes], max_bytes: int) -> 
         _deadline.left(httpcore.ReadTimeout)
         digest.update(chunk)
         content.write(chunk)
+        keep()
     content.seek(0)
     return size, digest.hexdigest()
 
 
-def download(url: str, *, max_bytes: int, deadline_seconds: float) -> Downloaded:
-    """Fetch a body over GET; the deadline holds for names, redirects, headers and body together. Raises FetchError."""
+def _idle() -> None:
+    """Nobody waits."""
+
+
+def download(url: str, *, max_bytes: int, deadline_seconds: float, keep: Callable[[], object] = _idle) -> Downloaded:
+    """Fetch a body over GET; the deadline holds for names, redirects, headers and body together. Raises FetchError.
+
+    `keep` is called with every piece that arrives; what it raises ends the download.
+    """
     _deadline.start(deadline_seconds)
     for _ in range(MAX_REDIRECTS + 1):
         _check_url(url)
@@ -251,7 +261,7 @@ def download(url: str, *, max_bytes: int, deadline_seconds: float) -> Downloaded
                     continue
                 if response.status_code != 200:
                     raise FetchError(f"HTTP status {response.status_code}", status=response.status_code)
-                return _read_body(response, max_bytes=max_bytes)
+                return _read_body(response, max_bytes=max_bytes, keep=keep)
         except _RefusedError as refused:
             raise refused.cause from None
         except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:

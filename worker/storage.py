@@ -3,6 +3,7 @@
 obstore does the work: its local store writes a temporary file and renames it, so a key holds all bytes or none.
 """
 
+import tempfile
 from collections.abc import AsyncIterator
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from worker.core.settings import get_settings
 
 _CHUNK_BYTES = 256 * 1024
+_SPOOL_BYTES = 8 * 1024 * 1024
 
 
 class MissingFileError(Exception):
@@ -52,6 +54,19 @@ def read_file(key: str) -> bytes:
         return bytes(_store().get(key).bytes())
     except (NotFoundError, FileNotFoundError) as error:
         raise MissingFileError(key) from error
+
+
+def open_file(key: str) -> IO[bytes]:
+    """All bytes of a key in a temporary file that vanishes when closed. Raises MissingFileError."""
+    content = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
+    try:
+        for piece in _store().get(key).stream(min_chunk_size=_CHUNK_BYTES):
+            content.write(piece)
+    except (NotFoundError, FileNotFoundError) as error:
+        content.close()
+        raise MissingFileError(key) from error
+    content.seek(0)
+    return content
 
 
 async def stream_file(key: str, *, start: int, end: int) -> AsyncIterator[bytes]:

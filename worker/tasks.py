@@ -53,6 +53,13 @@ def submit(job_id: str = "", account_id: str = "") -> str:
         return submit_step.submit_waiting(job_id=_id(job_id), account_id=_id(account_id))
 
 
+@_task(name="dreamery.bring")
+def bring(account_id: str) -> str:
+    """Bring the references of one job to its account and submit it."""
+    with watchdog.watch("bring"):
+        return submit_step.bring(account_id=UUID(hex=account_id))
+
+
 @_task(name="dreamery.poll")
 def poll(account_id: str) -> str:
     """Poll one account."""

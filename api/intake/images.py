@@ -17,7 +17,7 @@ from api.schemas import ImageGenerationRequest
 from worker.core.catalog import Catalog, ImageModel, Size, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
-from worker.core.prompts import Flags, read_flags
+from worker.core.prompts import Flags, read_flags, series_asked
 from worker.core.settings import get_settings
 from worker.db.jobs import NewJob
 
@@ -37,8 +37,10 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
     check_regions(model, caller)
     flags = read_flags(body.prompt)
     size = _wanted_size(catalog, model, _with_flags(body, flags, catalog, model))
-    n = body.n or model.default_count
-    counts = model.jobs_for(n)
+    # "A story in six pictures" without a number of its own: one job, whose model reads the number from the prompt.
+    series = None if body.n or body.image or body.images or not model.series else series_asked(flags.prompt)
+    n = body.n or series or model.default_count
+    counts = [n] if series else model.jobs_for(n)
     # Sorted, so that the order of the ids is the order of the pictures also among ids of the same millisecond.
     ids = sorted(new_id() for _ in counts)
     # The first seed is the caller's; further jobs of one request must differ or they draw the same pictures again.
@@ -56,7 +58,7 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
                     "height": size.height,
                     "ratio": size.ratio,
                     "resolution": size.resolution,
-                    "count": count if model.counts else None,
+                    "count": count if model.counts and not series else None,
                     "seed": (seed + number) % 2**32,
                     "negative_prompt": body.negative_prompt or "",
                     "sample_strength": 0.5 if body.sample_strength is None else body.sample_strength,

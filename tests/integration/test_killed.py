@@ -7,9 +7,16 @@ import psycopg
 import pytest
 from starlette.responses import Response
 
+from tests import factories
+from tests.clips import film, sound
 from tests.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
+from tests.integration.test_references import sent_along
 from tests.peers import Receiver, Stop
 from tests.platform import eventually
+from worker import storage
+from worker.db import inputs, jobs
+from worker.db.engine import transaction
+from worker.db.inputs import NewInput
 from worker.steps.notify import notify
 
 
@@ -130,6 +137,30 @@ def test_submit_killed_with_a_refusal_in_its_hands(engine: Engine) -> None:
     assert (engine.charges(), len(engine.submits())) == (0, 2)
 
 
+def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> None:
+    given = [
+        NewInput(stored=sent_along(film("red"), "inputs/test/0.mp4").stored, media="video"),
+        NewInput(stored=sent_along(sound(), "inputs/test/1.mp3").stored, media="audio"),
+    ]
+    with transaction() as tx:
+        new = factories.new_job([engine.account()], kind="video", model="jimeng-video-seedance-2.0")
+        jobs.accept(tx, [new])
+        inputs.add_inputs(tx, [new.id], given)
+    job = new.id
+    engine.due()
+    stop = engine.gate.before["/upload/v1"] = Stop(nth=2)
+    process = engine.process("submit", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert (engine.row(job).state, engine.charges()) == ("submitting", 0)
+    assert [row.n for row in engine.sql("SELECT n FROM input_uploads")] == [0]
+    paid_once(engine, job)
+    # What was with the account already was not uploaded again.
+    applied = engine.ledger()["calls"]["/?Action=CommitUploadInner"]
+    assert (applied, engine.ledger()["violations"]) == (2, {})
+
+
 # --- poll ---
 
 
@@ -226,6 +257,40 @@ def test_save_killed_between_the_rows_of_its_files_and_the_end(engine: Engine) -
     assert engine.row(job).state == "saving"
     assert engine.files(job) == []
     paid_once(engine, job)
+
+
+# --- save of a video ---
+
+
+@pytest.mark.parametrize("moment", ["asked for a better one", "copied"])
+def test_save_of_a_video_killed_on_the_way(engine: Engine, moment: str) -> None:
+    job = engine.to_saving(engine.account(), kind="video")
+    engine.due()
+    stop = engine.gate.before[MEDIA if moment == "copied" else "/get_local_item_list"] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    paid_once(engine, job)
+    assert len(engine.files(job)) == 3
+
+
+def test_save_of_a_video_killed_with_every_picture_stored_and_no_row(engine: Engine) -> None:
+    job = engine.to_saving(engine.account(), kind="video")
+    engine.due()
+    stop = engine.gate.after[MEDIA] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    lock = hold(engine, job)
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    keys = [f"jobs/{job.hex}/0.{end}" for end in ("mp4", "thumbnail.jpeg", "spritesheet.jpeg")]
+    left = [storage.read_file(key) for key in keys]
+    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    paid_once(engine, job)
+    assert {row.key for row in engine.files(job)} == set(keys)
+    assert [storage.read_file(key) for key in keys] == left
 
 
 # --- notify ---

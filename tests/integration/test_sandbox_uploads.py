@@ -5,7 +5,7 @@ import json
 import uuid
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tests.sandbox_client import RECORDED, Uploader, sandbox, signed, violations
 from tests.unit.sandbox.test_shapes import shape
@@ -121,3 +121,36 @@ def test_faults_reach_the_upload_gateways(http, client):
     finally:
         http.post("/_faults", json={})
     assert client.send(address, raw).json()["code"] == 2000
+
+
+# --- the content check of an upload ---
+
+CHECK = "/mweb/v1/algo_proxy"
+
+
+def check(client, uri, *, change=None, entrance=None):
+    """The recorded call about an upload, with fields changed."""
+    recorded = json.loads((RECORDED / "algo_proxy.request.json").read_bytes())
+    told = {"babi_param": entrance or recorded["query_extra"]["babi_param"]}
+    body = {**recorded["body"], "file_list": [{"file_uri": uri}], **(change or {})}
+    return client.post(CHECK, body, query=told)["ret"]
+
+
+def test_an_upload_is_checked_as_its_own_comment_says(client):
+    out, info = io.BytesIO(), PngImagePlugin.PngInfo()
+    info.add_text("Comment", "[[refuse:2003]]")
+    Image.new("RGB", (32, 32), "red").save(out, "PNG", pnginfo=info)
+    assert check(client, client.upload(picture())) == "0"
+    assert check(client, client.upload(out.getvalue())) == "2003"
+    assert violations(client.http) == {}
+
+
+def test_a_check_that_is_not_the_pages_is_a_mistake(http, client):
+    uri = client.upload(picture())
+    stranger = Uploader(http, uuid.uuid4().hex)
+    for change in ({"scene": "x"}, {"req_key": "x"}, {"options": {}}, {"req_params": 1}, {"file_list": []}):
+        assert check(client, uri, change=change) == "1000"
+    assert check(client, uri, entrance="{}") == "1000"
+    assert check(client, "tos-cn-i-tb4s082cfz/unknown") == "1000"
+    assert check(stranger, uri) == "1000"
+    assert violations(http)["1000"] == 8

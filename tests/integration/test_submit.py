@@ -136,7 +136,7 @@ def test_a_concurrency_refusal_waits_and_succeeds(engine: Engine) -> None:
     row = engine.row(second)
     assert (row.state, row.attempt) == ("queued", 1)
     assert codes(engine, second) == ["concurrency_limit"]
-    assert engine.account_row(account).rest_code == "concurrency_limit"
+    assert engine.account_row(account).kind_rests.keys() == {"image"}
     engine.finish_upstream()
     engine.rested()
     assert engine.drive(first, second, each_round=engine.rested) == ["succeeded", "succeeded"]

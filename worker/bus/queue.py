@@ -25,6 +25,7 @@ QUEUE_OF = {
     "dreamery.tick": "fast",
     "dreamery.sweep": "fast",
     "dreamery.submit": "fast",
+    "dreamery.bring": "bulk",
     "dreamery.poll": "fast",
     "dreamery.save": "bulk",
     "dreamery.notify": "outbox",
@@ -106,6 +107,19 @@ _submit_soon = Debounce[UUID](lambda account_id: nudge_submit(account_id=account
 def nudge_submit_soon(account_id: UUID) -> None:
     """A job is waiting for this account: like `nudge_submit`, but a burst of jobs shares messages."""
     _submit_soon.wish(account_id)
+
+
+def nudge_bring(account_id: UUID) -> bool:
+    """A job waits for this account whose references must be fetched and uploaded first."""
+    return _send("dreamery.bring", account_id=account_id.hex)
+
+
+_bring_soon = Debounce[UUID](nudge_bring, window_seconds=0.1, timer=_timer)
+
+
+def nudge_bring_soon(account_id: UUID) -> None:
+    """Like `nudge_bring`, but several findings of the same job share messages."""
+    _bring_soon.wish(account_id)
 
 
 def nudge_poll(account_id: UUID) -> bool:

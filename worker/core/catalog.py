@@ -39,6 +39,7 @@ class ImageModel:
     only_us: Size | None = None
     default_count: int = DEFAULT_COUNT
     references: int = 0  # the most pictures to make one from; 0 = none
+    series: bool = False  # a prompt that asks for a series gets one (protocol section 6.7)
 
     @property
     def default_resolution(self) -> str:
@@ -203,6 +204,7 @@ def _image_model(row: dict[str, Any]) -> ImageModel:
         aliases=tuple(row["aliases"]),
         only_us=_fixed_size(only_us) if only_us else None,
         references=row.get("references", 0),
+        series=row.get("series", False),
     )
 
 

@@ -27,6 +27,20 @@ _FLAG = re.compile(
 _MOST_PASSES = 4
 
 
+# "Continuous", "picture book", "story", or a number of sheets (protocol section 6.7).
+_SERIES = re.compile(r"连续|绘本|故事|(?P<number>\d{1,4})\s*张")
+_SERIES_DEFAULT, _SERIES_MOST = 4, 15
+
+
+def series_asked(prompt: str) -> int | None:
+    """How many pictures a prompt asks for that wants a series of different ones; None = it wants no series."""
+    found = list(_SERIES.finditer(prompt))
+    if not found:
+        return None
+    number = next((int(match["number"]) for match in found if match["number"]), 0)
+    return min(number, _SERIES_MOST) or _SERIES_DEFAULT
+
+
 @dataclass(frozen=True, slots=True)
 class Flags:
     """A prompt without its flags, and what they said: `resolution`, `ratio`, `duration`, as plain lower-case text."""

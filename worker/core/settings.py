@@ -38,6 +38,7 @@ class Settings(BaseSettings):
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
     account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")
+    account_max_chats: int = Field(2, ge=1, description="conversations in flight per upstream account")
     account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
     open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
     poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
@@ -50,8 +51,10 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
     image_deadline_seconds: float = Field(1800, gt=0, description="a picture job fails this long after its submit")
+    video_deadline_seconds: float = Field(14400, gt=0, description="a video job fails this long after its submit")
     queue_deadline_seconds: float = Field(86400, gt=0, description="a job that waited this long for an account fails")
     save_deadline_seconds: float = Field(3600, gt=0, description="a finished job whose results cannot be copied fails")
+    max_video_bytes: int = Field(2_000_000_000, ge=1_000_000, description="largest video that is copied")
     max_attempts: int = Field(3, ge=1, description="submits per job that surely or probably had no effect")
     call_timeout_seconds: float = Field(20, gt=0, description="total deadline of one upstream call")
     watchdog_seconds: float = Field(40, gt=0, description="a worker whose step overstays this exits")

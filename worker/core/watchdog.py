@@ -36,11 +36,12 @@ class Watchdog:
         finally:
             self._until.pop(threading.get_ident(), None)
 
-    def renew(self) -> None:
-        """The step of this thread has finished one bounded piece and begins another."""
-        ident = threading.get_ident()
-        if ident in self._until:
-            self._until[ident] = (self._until[ident][0], time.monotonic() + get_settings().watchdog_seconds)
+    def renew(self, ident: int | None = None) -> None:
+        """The step of this thread (or of that id) has finished one bounded piece and begins another."""
+        ident = threading.get_ident() if ident is None else ident
+        watched = self._until.get(ident)
+        if watched is not None:
+            self._until[ident] = (watched[0], time.monotonic() + get_settings().watchdog_seconds)
 
     def overdue(self) -> str | None:
         """The name of a step that overstays, or None."""

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
+from worker.db.slots import free_slots, slot_limits, slots_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class AccountRow:
     region: str
     secret: str = field(repr=False)
     pool: bool
-    max_images: int
+    slots: dict[str, int]  # jobs in flight it may have, by kind; 0 while that kind rests
     submits_per_minute: float
     cluster: dict[str, str] | None
     cluster_age_seconds: float | None
@@ -45,8 +46,9 @@ def secret_context(lookup_hash: str) -> str:
     return f"account:{lookup_hash}"
 
 
-_COLUMNS = """id, label, region, secret, pool, lookup_hash, cluster, max_images, submits_per_minute,
-              extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds"""
+_COLUMNS = """id, label, region, secret, pool, lookup_hash, cluster, max_images, max_videos, submits_per_minute,
+              extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds, kind_rests,
+              extract(epoch FROM clock_timestamp()) AS clock"""
 
 
 def _row(row: Any) -> AccountRow:
@@ -57,7 +59,7 @@ def _row(row: Any) -> AccountRow:
         region=row.region,
         secret=row.secret,
         pool=row.pool,
-        max_images=row.max_images or settings.account_max_images,
+        slots=slots_of(row),
         submits_per_minute=row.submits_per_minute or settings.account_submits_per_minute,
         cluster=row.cluster,
         cluster_age_seconds=float(row.cluster_age_seconds) if row.cluster_age_seconds is not None else None,
@@ -73,15 +75,17 @@ _LOCK_READY = text(
 )
 _GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
 
-# The accounts a queued job may use that are ready now, the least loaded first.
+# The accounts a queued job may use that are ready now and have a slot for its kind, the least loaded first.
 _READY_FOR_JOB = text(
-    """/* ready_for_job */
+    f"""/* ready_for_job */
     SELECT a.id FROM jobs j
-    JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool)
+    JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
     WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
       AND a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
       AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())
-    ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot), a.last_submit_at NULLS FIRST
+      AND {free_slots("a", "j.kind")} > 0
+    ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind),
+        a.last_submit_at NULLS FIRST
     LIMIT 1"""
 )
 
@@ -97,7 +101,7 @@ def lock_ready(tx: Transaction, account_id: UUID) -> AccountRow | None:
 
 def ready_for_job(tx: Transaction, job_id: UUID) -> UUID | None:
     """The account that should take this queued job now, without locking it."""
-    row = tx.first(_READY_FOR_JOB, {"job_id": job_id})
+    row = tx.first(_READY_FOR_JOB, {"job_id": job_id, **slot_limits()})
     return row.id if row is not None else None
 
 
@@ -182,6 +186,17 @@ def rest(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> Non
                WHERE id = :id"""
         ),
         {"id": account_id, "seconds": seconds, "code": code},
+    )
+
+
+def rest_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -> None:
+    """Let one kind of jobs of the account rest: upstream has no room for more of it, which says nothing of others."""
+    tx.run(
+        text(
+            """UPDATE accounts SET kind_rests = kind_rests || jsonb_build_object(CAST(:kind AS text),
+                   extract(epoch FROM clock_timestamp()) + CAST(:seconds AS float8)) WHERE id = :id"""
+        ),
+        {"id": account_id, "kind": kind, "seconds": seconds},
     )
 
 

@@ -7,31 +7,32 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core.settings import get_settings
 from worker.db.engine import Transaction
+from worker.db.slots import SUBMIT_KINDS, free_slots, slot_limits
 
-# For every account that is ready: as many of its oldest waiting jobs as it has free slots, but few, for a message that
-# finds more of them takes them along. Starting from
-# the waiting jobs keeps thousands of idle accounts out of the query.
+# For every account that is ready: as many of its oldest waiting jobs of each kind as it has free slots for it, but few,
+# for a message that finds more of them takes them along. Each kind is looked at for itself, so that a long queue of one
+# hides nothing of another. Starting from the waiting jobs keeps thousands of idle accounts out of the query.
 _TAKE_SUBMITS = text(
-    """/* take_submits */
+    f"""/* take_submits */
     WITH waiting AS MATERIALIZED (
-        SELECT id, account_ids, avoid_accounts, priority, nudged_at FROM jobs
-        WHERE state = 'queued' AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
-        ORDER BY priority DESC, id LIMIT 5000),
+        SELECT w.* FROM unnest(CAST(:kinds AS text[])) AS k(kind) CROSS JOIN LATERAL (
+            SELECT id, kind, account_ids, avoid_accounts, priority, nudged_at FROM jobs
+            WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
+            ORDER BY priority DESC, id LIMIT 5000) w),
     wanted AS (
-        SELECT DISTINCT unnest(account_ids) AS id FROM waiting
-        UNION SELECT id FROM accounts WHERE pool AND EXISTS (SELECT 1 FROM waiting WHERE account_ids = '{}')),
+        SELECT DISTINCT unnest(account_ids) AS id, kind FROM waiting
+        UNION SELECT a.id, p.kind FROM accounts a
+            CROSS JOIN (SELECT DISTINCT kind FROM waiting WHERE account_ids = '{{}}') p WHERE a.pool),
     ready AS (
-        SELECT a.id, a.pool, coalesce(a.max_images, :max_images)
-               - (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot) AS free
-        FROM accounts a JOIN wanted USING (id)
+        SELECT a.id, a.pool, w.kind, {free_slots("a", "w.kind")} AS free
+        FROM accounts a JOIN wanted w USING (id)
         WHERE a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
           AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())),
     chosen AS (
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
             SELECT w.id FROM waiting w
-            WHERE (r.id = ANY(w.account_ids) OR (r.pool AND w.account_ids = '{}'))
+            WHERE w.kind = r.kind AND (r.id = ANY(w.account_ids) OR (r.pool AND w.account_ids = '{{}}'))
               AND NOT (r.id = ANY(w.avoid_accounts))
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
             ORDER BY w.priority DESC, w.id LIMIT least(greatest(r.free, 0), 4)) j
@@ -52,7 +53,7 @@ _TAKE_SAVES = text(
 
 def take_submits(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
     """Queued jobs that an account has room for and that were not nudged lately; they count as nudged now."""
-    values = {"again_after": again_after, "limit": limit, "max_images": get_settings().account_max_images}
+    values = {"again_after": again_after, "limit": limit, "kinds": list(SUBMIT_KINDS), **slot_limits()}
     return [row.id for row in tx.all(_TAKE_SUBMITS, values)]
 
 

@@ -73,8 +73,8 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
     """The references of a job in order, each with what is known of its upload under that account (`uri` or NULL)."""
     return tx.all(
         text(
-            """SELECT i.n, i.role, i.media, i.name, i.url, i.key, i.mime, u.uri, u.width, u.height, u.format,
-                   u.milliseconds
+            """SELECT i.n, i.role, i.media, i.name, i.url, i.key, i.mime, i.bytes, i.sha256,
+                   i.milliseconds AS length, u.uri, u.width, u.height, u.format, u.milliseconds
                FROM job_inputs i LEFT JOIN input_uploads u
                  ON u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id
                WHERE i.job_id = :job_id ORDER BY i.n"""
@@ -84,25 +84,35 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
 
 
 def note_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> None:
-    """The link was fetched; what a twin of this step stored first stays."""
+    """The link was fetched, or stored bytes were measured; what a twin of this step stored first stays."""
     tx.run(
         text(
             """UPDATE job_inputs SET key = :key, mime = :mime, bytes = :bytes, width = :width, height = :height,
                    sha256 = :sha256, milliseconds = :milliseconds
-               WHERE job_id = :job_id AND n = :n AND key IS NULL"""
+               WHERE job_id = :job_id AND n = :n AND (key IS NULL OR (key = :key AND milliseconds IS NULL))"""
         ),
         {"job_id": job_id, "n": n, **_values(stored)},
     )
 
 
 def note_uploaded(
-    tx: Transaction, job_id: UUID, n: int, *, account_id: UUID, uri: str, width: int, height: int, picture_format: str
+    tx: Transaction,
+    job_id: UUID,
+    n: int,
+    *,
+    account_id: UUID,
+    uri: str,
+    width: int,
+    height: int,
+    picture_format: str = "",
+    milliseconds: int = 0,
 ) -> None:
-    """Upstream has the picture, for this account only."""
+    """Upstream has the input, for this account only."""
     tx.run(
         text(
-            """INSERT INTO input_uploads (job_id, n, account_id, uri, width, height, format)
-               VALUES (:job_id, :n, :account_id, :uri, :width, :height, :format) ON CONFLICT DO NOTHING"""
+            """INSERT INTO input_uploads (job_id, n, account_id, uri, width, height, format, milliseconds)
+               VALUES (:job_id, :n, :account_id, :uri, :width, :height, :format, :milliseconds)
+               ON CONFLICT DO NOTHING"""
         ),
         {
             "job_id": job_id,
@@ -112,6 +122,7 @@ def note_uploaded(
             "width": width,
             "height": height,
             "format": picture_format,
+            "milliseconds": milliseconds,
         },
     )
 

@@ -19,8 +19,9 @@ from sqlalchemy import Row, TextClause, text
 
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db import accounts
+from worker.db import accounts, passed_over
 from worker.db.engine import Transaction
+from worker.db.slots import SUBMIT_KINDS
 
 OPEN_STATES = ("queued", "submitting", "running", "saving")
 FINAL_STATES = ("succeeded", "failed", "cancelled")
@@ -152,41 +153,74 @@ class Claim:
     until: float  # `time.monotonic()` at which others may take it for lost
 
 
+@dataclass(frozen=True, slots=True)
+class ToBring:
+    """The oldest job an account may run has references that are not with it yet: work for another queue."""
+
+    id: UUID
+
+
 # The count stands in a statement of its own, after the one that locked the account: in the locking statement it would
 # read a snapshot from before the lock and let two claims into the last slot. `clock_timestamp()`, because `now()` is
 # when the transaction began, possibly before a wait for that lock.
+#
+# The oldest job of each kind that has a free slot is looked up in the order of its index; the oldest of those is taken,
+# those that need nothing brought first when the caller brings nothing.
 _CLAIM = text(
     """/* claim_next */
     WITH used AS MATERIALIZED (
-        SELECT count(*) AS n FROM jobs WHERE account_id = :account_id AND holds_slot AND kind = :kind),
-    pick AS (
-        SELECT id FROM jobs
-        WHERE state = 'queued' AND kind = :kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
-          AND (CAST(:account_id AS uuid) = ANY(account_ids) OR (:pool AND account_ids = '{}'))
-          AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
-          AND (SELECT n FROM used) < :slots
-        ORDER BY priority DESC, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED),
+        SELECT kind, count(*) AS n FROM jobs WHERE account_id = :account_id AND holds_slot GROUP BY kind),
+    free AS MATERIALIZED (
+        SELECT k.kind FROM unnest(CAST(:kinds AS text[]), CAST(:slots AS integer[])) AS k(kind, most)
+        LEFT JOIN used ON used.kind = k.kind WHERE k.most > coalesce(used.n, 0)),
+    heads AS MATERIALIZED (
+        SELECT h.id, h.priority, NOT :brings AND EXISTS (
+                SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
+                    SELECT 1 FROM input_uploads u
+                    WHERE u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id)) AS left_alone
+        FROM free CROSS JOIN LATERAL (
+            SELECT id, priority FROM jobs
+            WHERE state = 'queued' AND kind = free.kind AND due_at <= clock_timestamp()
+              AND cancel_requested_at IS NULL
+              AND (CAST(:account_id AS uuid) = ANY(account_ids) OR (:pool AND account_ids = '{}'))
+              AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
+            ORDER BY priority DESC, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) h),
+    pick AS (SELECT id, left_alone FROM heads ORDER BY left_alone, priority DESC, id LIMIT 1),
     upd AS (
         UPDATE jobs SET state = 'submitting', account_id = :account_id, holds_slot = true, attempt = attempt + 1,
             submit_key = :submit_key, event_seq = event_seq + 1, absent_since = NULL,
             due_at = clock_timestamp() + make_interval(secs => :lost_after)
-        FROM pick WHERE jobs.id = pick.id
+        FROM pick WHERE jobs.id = pick.id AND NOT pick.left_alone
         RETURNING jobs.id, jobs.attempt, jobs.kind, jobs.model, jobs.params, jobs.event_seq, jobs.group_id,
-            jobs.attempt < jobs.max_attempts AS attempts_left),
+            jobs.attempt < jobs.max_attempts AS attempts_left, cardinality(jobs.account_ids) AS candidates),
     ev AS (
         INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
-        SELECT id, event_seq, 'queued', 'submitting', 'submit', CAST(:note AS jsonb) FROM upd),
+        SELECT id, event_seq, 'queued', 'submitting', :actor, CAST(:note AS jsonb) FROM upd),
     pace AS (
         UPDATE accounts SET last_submit_at = clock_timestamp(),
             next_submit_at = clock_timestamp() + make_interval(secs => :gap),
             poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :lease))
         WHERE id = :account_id AND EXISTS (SELECT 1 FROM upd))
-    SELECT * FROM upd"""
+    SELECT pick.id AS picked, pick.left_alone, upd.* FROM pick LEFT JOIN upd ON true"""
 )
 
 
-def claim_next(tx: Transaction, *, account_id: UUID, kind: str = "image") -> Claim | None:
-    """queued -> submitting: the oldest job this account may run, if a slot is free and the pace allows."""
+def claim_next(
+    tx: Transaction, *, account_id: UUID, kinds: tuple[str, ...] = SUBMIT_KINDS, actor: str = "submit"
+) -> Claim | None:
+    """queued -> submitting: the oldest job this account may run, if a slot of its kind is free and the pace allows."""
+    claim = _claim(tx, account_id, kinds, actor, brings=True)
+    return claim if isinstance(claim, Claim) else None
+
+
+def claim_ready(tx: Transaction, *, account_id: UUID) -> Claim | ToBring | None:
+    """Like `claim_next`, but a job whose references are not all with the account stays queued and is only named."""
+    return _claim(tx, account_id, SUBMIT_KINDS, "submit", brings=False)
+
+
+def _claim(
+    tx: Transaction, account_id: UUID, kinds: tuple[str, ...], actor: str, *, brings: bool
+) -> Claim | ToBring | None:
     settings = get_settings()
     account = accounts.lock_ready(tx, account_id)
     if account is None:
@@ -197,17 +231,21 @@ def claim_next(tx: Transaction, *, account_id: UUID, kind: str = "image") -> Cla
         {
             "account_id": account.id,
             "pool": account.pool,
-            "kind": kind,
-            "slots": account.max_images,
+            "kinds": list(kinds),
+            "slots": [account.slots[kind] for kind in kinds],
+            "brings": brings,
             "submit_key": submit_key,
             "lease": settings.lease_seconds,
             "lost_after": settings.lease_seconds + settings.unclear_grace_seconds,
             "gap": 60 / account.submits_per_minute,
+            "actor": actor,
             "note": json.dumps({"account": account.label}),
         },
     )
-    if row is None:
-        return None
+    if row is None or row.id is None:
+        return ToBring(row.picked) if row is not None and row.left_alone else None
+    if row.candidates != 1:
+        passed_over.note(tx, row.id, row.event_seq, account.id)
     return Claim(
         id=row.id,
         attempt=row.attempt,
@@ -228,7 +266,8 @@ _MARK_RUNNING = _change(
     to="running",
     sets="""upstream_id = :upstream_id, submitted_at = clock_timestamp(), absent_since = NULL,
             queue_position = :queue_position, forecast_seconds = :forecast_seconds,
-            deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
+            deadline_at = clock_timestamp() + make_interval(secs =>
+                CASE jobs.kind WHEN 'video' THEN :video_deadline ELSE :deadline END)""",
 )
 
 
@@ -254,6 +293,7 @@ def mark_running(
         queue_position=queue_position,
         forecast_seconds=forecast_seconds,
         deadline=get_settings().image_deadline_seconds,
+        video_deadline=get_settings().video_deadline_seconds,
         note={"upstream_id": upstream_id},
     )
 
@@ -339,8 +379,10 @@ _MARK_SUCCEEDED = _change(
 )
 
 
-def mark_succeeded(tx: Transaction, *, job_id: UUID, attempt: int, stored: int, wanted: int) -> Row[Any] | None:
-    """saving -> succeeded: its files have rows (written in this transaction)."""
+def mark_succeeded(
+    tx: Transaction, *, job_id: UUID, attempt: int, stored: int, wanted: int, remarks: list[str] | None = None
+) -> Row[Any] | None:
+    """saving -> succeeded: its files have rows (written in this transaction). `remarks`: what could not be had."""
     return _apply(
         tx,
         _MARK_SUCCEEDED,
@@ -349,7 +391,7 @@ def mark_succeeded(tx: Transaction, *, job_id: UUID, attempt: int, stored: int, 
         from_states=("saving",),
         actor="save",
         event="job.completed",
-        note={"files": stored, "wanted": wanted},
+        note={"files": stored, "wanted": wanted, **({"remarks": remarks} if remarks else {})},
     )
 
 
@@ -372,10 +414,12 @@ def mark_failed(
     message: str,
     actor: str,
     detail: str | None = None,
+    account: str | None = None,
     from_states: tuple[str, ...] = OPEN_STATES,
     overdue_only: bool = False,
 ) -> Row[Any] | None:
-    """Any open state -> failed. `overdue_only` re-checks the deadline under the lock (tick)."""
+    """Any open state -> failed. `account` = the label of who refused it; `overdue_only` re-checks the deadline."""
+    note = {"code": code, "detail": detail, "account": account}
     return _apply(
         tx,
         _MARK_FAILED,
@@ -387,7 +431,7 @@ def mark_failed(
         message=message,
         overdue_only=overdue_only,
         event="job.failed",
-        note={"code": code, **({"detail": detail} if detail else {})},
+        note={key: value for key, value in note.items() if value},
     )
 
 

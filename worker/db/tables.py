@@ -77,6 +77,8 @@ accounts = Table(
     Column("rest_code", Text),
     Column("max_images", Integer),
     Column("max_videos", Integer),
+    # Kinds of jobs that upstream has no room for: kind -> epoch seconds until which it rests.
+    Column("kind_rests", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("submits_per_minute", Double),
     _moment("next_submit_at", nullable=False, default=True),
     _moment("last_submit_at"),

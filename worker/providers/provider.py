@@ -212,6 +212,12 @@ class Provider(Protocol):
     ) -> Material:
         """Upload a `video` or `audio` for omni orders of the same account; like `upload_image`."""
 
+    def check_image(self, account: Account, reference: Reference) -> None:
+        """Ask whether a picture just uploaded may be used, where upstream has such a check; elsewhere does nothing.
+
+        Raises `content_policy_violation` when it may not. Any other failure says nothing about the picture.
+        """
+
     def better_video(self, account: Account, result: ResultRef) -> ResultRef:
         """The same video at a better bit rate when upstream has one, else `result`; never fails for upstream."""
 

@@ -35,6 +35,8 @@ class Contents:
     seconds: float = 0.0
     fps: float = 0.0
     codec: str = ""
+    # What a picture says of itself beside its pixels: the place for scripts.
+    words: str = ""
 
 
 def _thumb(picture: Image.Image) -> Thumb:
@@ -45,6 +47,12 @@ def _thumb(picture: Image.Image) -> Thumb:
     return Thumb(hashlib.sha256(out.getvalue()).hexdigest()[:16], out.getvalue())
 
 
+def _words(picture: Image.Image) -> str:
+    """The comment of a JPEG or GIF and the texts of a PNG."""
+    told = (value.decode("latin-1") if isinstance(value, bytes) else value for value in picture.info.values())
+    return " ".join(value for value in told if isinstance(value, str))[:4000]
+
+
 def examine_picture(raw: bytes) -> Contents | None:
     """None when the bytes are no picture, or one too big to be unpacked."""
     try:
@@ -52,10 +60,11 @@ def examine_picture(raw: bytes) -> Contents | None:
             width, height, kind = picture.width, picture.height, (picture.format or "").lower()
             # JPEG decodes at a fraction of its size: an upload of many megapixels stays cheap.
             picture.draft("RGB", (_THUMB_SIDE, _THUMB_SIDE))
+            words = _words(picture)
             thumb = _thumb(picture)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return Contents(width, height, kind, len(raw), hashlib.md5(raw).hexdigest(), thumb)
+    return Contents(width, height, kind, len(raw), hashlib.md5(raw).hexdigest(), thumb, words=words)
 
 
 def examine_media(raw: bytes) -> Contents | None:

@@ -56,6 +56,16 @@ def as_object(raw: bytes | str, name: str) -> dict[str, Any]:
     return value
 
 
+def as_list(raw: str, name: str) -> list[Any]:
+    try:
+        value = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        raise RefusedError("1000", f"{name} is not JSON") from None
+    if not isinstance(value, list):
+        raise RefusedError("1000", f"{name} is not a JSON array")
+    return value
+
+
 def only_one(value: object, name: str) -> dict[str, Any]:
     """The single object of a list that must hold exactly one."""
     if not isinstance(value, list) or len(value) != 1 or not isinstance(value[0], dict):

@@ -18,6 +18,8 @@ class Model:
     references: int = 10
     # The sizes it lists. More are accepted, as upstream does.
     resolutions: tuple[str, ...] = ("2k", "4k")
+    # Makes several different pictures of a prompt that asks for a series.
+    series: bool = False
 
 
 def _old(key: str, name: str, places: frozenset[str] = EVERYWHERE, *, references: int = 0) -> Model:
@@ -28,9 +30,9 @@ _CHINA = frozenset({"cn"})
 _US = frozenset({"us"})
 _NANO = ("1k", "2k", "4k")
 _ALL = (
-    Model("high_aes_general_v40", "Image 4.0"),
-    Model("high_aes_general_v41", "Image 4.1"),
-    Model("high_aes_general_v40l", "Image 4.5"),
+    Model("high_aes_general_v40", "Image 4.0", series=True),
+    Model("high_aes_general_v41", "Image 4.1", series=True),
+    Model("high_aes_general_v40l", "Image 4.5", series=True),
     Model("high_aes_general_v42", "Image 4.6"),
     Model("high_aes_general_v43", "Image 4.7", frozenset({"cn", "asia"})),
     Model("high_aes_general_v50", "Image 5.0 Lite"),

@@ -1,15 +1,29 @@
 """Picture drafts: from text (`generate`) and from pictures (`blend`)."""
 
 import math
+import re
 from typing import Any
 
 from worker.sandbox.examine import Thumb
-from worker.sandbox.fields import Belongings, RefusedError, child, is_int, is_uuid, need, objects, only_one
+from worker.sandbox.fields import (
+    Belongings,
+    RefusedError,
+    as_list,
+    as_object,
+    child,
+    is_int,
+    is_uuid,
+    need,
+    objects,
+    only_one,
+)
 from worker.sandbox.models import MODELS, PRICES, Model, picture_size
 from worker.sandbox.orders import Order
 
 DEFAULT_COUNT = 4
 MARK = "##"
+_SHEETS = re.compile(r"(\d{1,4})\s*张")
+_MOST_SHEETS = 15
 
 
 def read_picture(body: dict[str, Any], component: dict[str, Any], *, place: str | None, owner: Belongings) -> Order:
@@ -21,10 +35,14 @@ def read_picture(body: dict[str, Any], component: dict[str, Any], *, place: str 
     core = child(job, "core_param")
     model = _model(core, child(body, "extend").get("root_model"), place)
     _check_core(core, blend=kind == "blend")
+    series = _is_series(body)
     pasted = _references(job, core["prompt"], model, owner) if kind == "blend" else ()
     option = abilities.get("gen_option") or job.get("gen_option") or {}
     need(isinstance(option, dict), "gen_option is not an object")
-    count = _count(option.get("gen_count"), model)
+    if series:
+        need(kind == "generate" and model.series, f"model {model.key!r} makes no series, or not from pictures")
+        need("gen_count" not in option, "a series beside a gen_count")
+    count = series_count(core["prompt"]) if series else _count(option.get("gen_count"), model)
     width, height, resolution = _size(core)
     return Order(
         submit_id=body["submit_id"],
@@ -38,6 +56,28 @@ def read_picture(body: dict[str, Any], component: dict[str, Any], *, place: str 
         kind="blend" if kind == "blend" else "image",
         pasted=pasted,
     )
+
+
+def _is_series(body: dict[str, Any]) -> bool:
+    """Whether the telemetry declares the scene of a series, which goes with what the page sends beside it."""
+    metrics = as_object(body.get("metrics_extra", "{}"), "metrics_extra")
+    scenes = metrics.get("sceneOptions")
+    scene = only_one(as_list(scenes, "sceneOptions"), "sceneOptions") if isinstance(scenes, str) else {}
+    kind = scene.get("scene", "ImageBasicGenerate")
+    need(kind in {"ImageBasicGenerate", "ImageMultiGenerate"}, f"scene {str(kind)[:40]!r} is unknown")
+    if kind == "ImageBasicGenerate":
+        return False
+    need("benefitCount" not in scene, "a series declares a benefitCount")
+    names = ("templateId", "templateSource", "lastRequestId", "originRequestId")
+    wrong = [name for name in names if metrics.get(name) != ""]
+    need(not wrong, f"metrics_extra of a series lacks {', '.join(wrong)}")
+    return True
+
+
+def series_count(prompt: str) -> int:
+    """The number of sheets the words of a prompt name; four when they name none."""
+    named = _SHEETS.search(prompt)
+    return min(max(int(named[1]), 1), _MOST_SHEETS) if named else DEFAULT_COUNT
 
 
 def _references(blend: dict[str, Any], prompt: str, model: Model, owner: Belongings) -> tuple[Thumb, ...]:

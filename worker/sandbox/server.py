@@ -38,6 +38,7 @@ API: dict[str, Handler] = {
     "/mweb/v1/aigc_draft/generate": World.generate,
     "/mweb/v1/get_history_by_ids": World.poll,
     "/mweb/v1/get_upload_token": World.upload_token,
+    "/mweb/v1/algo_proxy": World.check_upload,
     "/mweb/v1/get_local_item_list": World.local_items,
     "/mweb/v1/get_common_config": World.picture_config,
     "/mweb/v1/video_generate/get_common_config": World.video_config,
@@ -132,6 +133,7 @@ def _api_endpoint(world: World, path: str, handler: Handler) -> Endpoint:
             now=now,
             account=world.account(session),
             host=host,
+            query=request.query_params,
         )
 
         async def act() -> Response:

@@ -3,6 +3,7 @@
 import random
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ from worker.sandbox.orders import Order
 from worker.sandbox.records import record
 from worker.sandbox.scenes import Faults, Script, read_script
 from worker.sandbox.submits import glimpse, read_order
+from worker.sandbox.upload_checks import read_check
 from worker.sandbox.uploads import Vault
 
 
@@ -38,6 +40,7 @@ class Call:
     now: float
     account: Account
     host: hosts.Host | None = None
+    query: Mapping[str, str] = field(default_factory=dict)
     # Set by a handler: how long the answer is held back after its effect.
     hold: float = field(default=0.0)
 
@@ -107,6 +110,16 @@ class World:
         own = None if call.host else call.base.partition("://")[2]
         data = self.vault.grant(call.account.name, video=scene == 1, place=place, own=own, now=call.now)
         return wire.mweb(data, call.now)
+
+    def check_upload(self, call: Call) -> Response:
+        """The content check of an uploaded picture. A picture whose comment says `[[refuse:CODE]]` gets that code."""
+        try:
+            contents = read_check(call.body, call.query, Belongings(self.vault, call.account.name))
+        except RefusedError as problem:
+            self.violation(call, problem.code, problem.detail)
+            return wire.refusal("mweb", problem.code, call.now)
+        code = read_script(contents.words).refuse
+        return wire.refusal("mweb", code, call.now) if code else wire.mweb({}, call.now)
 
     def poll(self, call: Call) -> Response:
         """Batch and mixed; what is unknown, hidden or somebody else's is simply not in the answer."""

@@ -4,6 +4,8 @@ Decides by protocol section 8.3 when a job is done; finds submits whose answer w
 """
 
 import random
+from dataclasses import asdict
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
@@ -17,6 +19,7 @@ from worker.db.accounts import AccountRow, OpenJob
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import Account, Record, RecordState
 from worker.providers.registry import get_provider
+from worker.steps import rests
 
 log = get_logger("poll")
 
@@ -143,7 +146,7 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
                 return 0
             log.info("submit_found", job_id=str(job.id), account=account.label)
             tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
-        return _settle_record(tx, job, record, finished)
+        return _settle_record(tx, account, job, record, finished)
 
 
 def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
@@ -177,7 +180,7 @@ def _settle_absent(tx: Transaction, job: OpenJob) -> int:
     return 1
 
 
-def _settle_record(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID]) -> int:
+def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: Record, finished: list[UUID]) -> int:
     if job.cancel_requested:
         row = jobs.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
         if row is not None:
@@ -187,13 +190,12 @@ def _settle_record(tx: Transaction, job: OpenJob, record: Record, finished: list
                 return int(notes.release_slot(tx, job.id))
         return 0
     if record.state is RecordState.FAILED:
-        return _fail(
-            tx,
-            job,
-            code=record.error_code or "generation_failed",
-            message=record.error_message,
-            detail=record.detail,
-        )
+        code = record.error_code or "generation_failed"
+        # It was accepted and may have been charged, so no other account repeats it. But what upstream holds against
+        # the account would meet its next jobs as well. (Account before job, as in a claim.)
+        if rest := rests.rest_seconds(code, account.region, datetime.now(UTC)):
+            accounts.rest(tx, account.id, seconds=rest, code=code)
+        return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
         return _finish(tx, job, record, finished)
     _note_progress(tx, job, record)
@@ -203,8 +205,7 @@ def _settle_record(tx: Transaction, job: OpenJob, record: Record, finished: list
 def _finish(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID]) -> int:
     if not record.results:
         return _fail(tx, job, code="generation_failed", message=None, detail="finished without a usable result")
-    refs = [{"url": ref.url, "width": ref.width, "height": ref.height} for ref in record.results]
-    row = jobs.mark_saving(tx, job_id=job.id, attempt=job.attempt, refs=refs)
+    row = jobs.mark_saving(tx, job_id=job.id, attempt=job.attempt, refs=[asdict(ref) for ref in record.results])
     if row is None:
         return 0
     tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))

@@ -3,7 +3,7 @@
 Keys and rows are deterministic, so saving twice leaves the same bytes and the same rows (I10).
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import IO, Any
 from uuid import UUID
@@ -20,6 +20,8 @@ from worker.db import accounts, files, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.provider import Account
 from worker.providers.registry import get_provider
+from worker.steps import films
+from worker.steps.keeping import Keeper
 
 log = get_logger("save")
 
@@ -31,10 +33,15 @@ _WORN_OUT = frozenset({401, 403, 404, 410})
 _MIME_OF = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
+class _TakenOverError(Exception):
+    """The lease ran out and somebody else saves the job."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    stored: list[files.NewFile]
-    errors: list[fetch.FetchError]
+    stored: list[files.NewFile] = field(default_factory=list)
+    errors: list[fetch.FetchError] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 def save_each(*, job_ids: list[UUID]) -> str:
@@ -51,11 +58,12 @@ def save(*, job_id: UUID) -> str:
     claim = _claim(job_id)
     if claim is None:
         return "not due"
-    outcome = _copy_all(claim)
-    if outcome is None:
+    try:
+        outcome = _copy_all(claim)
+    except _TakenOverError:
         return f"save of {job_id} taken over"
     if not outcome.errors:
-        return _succeed(claim, outcome.stored)
+        return _succeed(claim, outcome)
     return _try_later(claim, outcome)
 
 
@@ -65,20 +73,30 @@ def _claim(job_id: UUID) -> Row[Any] | None:
         return notes.claim_save(tx, job_id)
 
 
-def _copy_all(claim: Row[Any]) -> _Outcome | None:
-    outcome = _Outcome(stored=[], errors=[])
+def _copy_all(claim: Row[Any]) -> _Outcome:
+    outcome = _Outcome()
     for n, ref in enumerate(claim.result_refs):
         if n:
-            watchdog.renew()
-            with transaction() as tx:
-                if not notes.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
-                    return None
+            _renew(claim)
         try:
-            outcome.stored.append(_copy(claim.id, n, ref))
+            if claim.kind == "video":
+                copied = films.copy_film(claim, n, ref, Keeper(partial(_renew, claim)))
+                outcome.stored.extend(copied.files)
+                outcome.remarks.extend(copied.remarks)
+            else:
+                outcome.stored.append(_copy(claim.id, n, ref))
         except fetch.FetchError as error:
             log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
             outcome.errors.append(error)
     return outcome
+
+
+@retry_when_database_away
+def _renew(claim: Row[Any]) -> None:
+    watchdog.renew()
+    with transaction() as tx:
+        if not notes.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
+            raise _TakenOverError
 
 
 def _copy(job_id: UUID, n: int, ref: dict[str, Any]) -> files.NewFile:
@@ -104,15 +122,21 @@ def _picture_facts(content: IO[bytes]) -> tuple[str, int, int]:
 
 
 @retry_when_database_away
-def _succeed(claim: Row[Any], stored: list[files.NewFile]) -> str:
+def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
+    results = sum(item.variant == "original" for item in outcome.stored)
     with transaction() as tx:
-        files.add_files(tx, claim.id, stored)
+        files.add_files(tx, claim.id, outcome.stored)
         row = jobs.mark_succeeded(
-            tx, job_id=claim.id, attempt=claim.attempt, stored=len(stored), wanted=len(claim.result_refs)
+            tx,
+            job_id=claim.id,
+            attempt=claim.attempt,
+            stored=results,
+            wanted=len(claim.result_refs),
+            remarks=outcome.remarks,
         )
         if row is not None:
             tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
-    return f"saved {len(stored)} of {claim.id}"
+    return f"saved {results} of {claim.id}"
 
 
 def _try_later(claim: Row[Any], outcome: _Outcome) -> str:
@@ -120,7 +144,7 @@ def _try_later(claim: Row[Any], outcome: _Outcome) -> str:
     delay = _BACKOFF_SECONDS[min(claim.save_tries, len(_BACKOFF_SECONDS)) - 1]
     if final or claim.seconds_left < delay:
         if outcome.stored:
-            return _succeed(claim, outcome.stored)
+            return _succeed(claim, outcome)
         return _fail(claim, str(outcome.errors[0]))
     fresh = _fresh_refs(claim) if any(error.status in _WORN_OUT for error in outcome.errors) else None
     with transaction() as tx:
@@ -145,7 +169,7 @@ def _fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
         return None
     if record is None or len(record.results) < len(claim.result_refs):
         return None
-    return [{"url": ref.url, "width": ref.width, "height": ref.height} for ref in record.results]
+    return [asdict(ref) for ref in record.results]
 
 
 @retry_when_database_away

@@ -4,7 +4,8 @@ The submit key is committed by the claim, before the call that carries it; one k
 """
 
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
@@ -15,69 +16,55 @@ from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, notes, reports
-from worker.db.engine import retry_when_database_away, transaction
-from worker.providers.provider import Account, ImageOrder, NotSentError, Submitted
+from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.providers.provider import Account, NotSentError, Submitted
 from worker.providers.registry import get_provider
-from worker.steps import references
+from worker.steps import orders, references, rests
 
 log = get_logger("submit")
 
 MOST_PER_MESSAGE = 8
 
 _BACKOFF_SECONDS = (2.0, 10.0, 30.0)
-
-# How long an account rests after a refusal that is about the account, not the job. Codes that are not here (no right to
-# a model, consent) say nothing about its other jobs, so they never put it to rest. An expired login is checked by the
-# next job after its rest: being refused costs nothing.
-REST_SECONDS = {
-    "rate_limit_exceeded": 15.0,
-    "concurrency_limit": 5.0,
-    "upstream_session_expired": 300.0,
-    "insufficient_quota": 600.0,
-    "upstream_risk_control": 7200.0,
-}
-# These end with the day where the account lives; upstream's clock may be a little behind ours.
-_UNTIL_TOMORROW = frozenset({"daily_limit_reached", "account_limited"})
-_CHINA = timezone(timedelta(hours=8))
-_CLOCK_SLACK = timedelta(minutes=5)
-
-
-def rest_seconds(code: str, region: str, now: datetime) -> float:
-    """How long an account of that region rests after this refusal; 0 = not at all."""
-    if code not in _UNTIL_TOMORROW:
-        return REST_SECONDS.get(code, 0.0)
-    here = now.astimezone(_CHINA if region == "cn" else UTC)
-    midnight = here.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    return (midnight + _CLOCK_SLACK - here).total_seconds()
+# How a message takes its job from an account.
+_ClaimJob = Callable[[Transaction, UUID], jobs.Claim | jobs.ToBring | None]
 
 
 def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Submit one job after the other on the nudged account while it has slots, pace and waiting jobs.
 
-    One message may stand for many jobs that way; each is still claimed and ordered for itself.
+    One message may stand for many jobs that way; each is still claimed and ordered for itself. A job whose references
+    are not with the account yet is left to `bring`, on another queue: fetching and uploading may take minutes.
     """
-    line, account_id = _submit_one(job_id, account_id)
+    line, used = _submit_one(job_id, account_id, claim_job=_claim_ready)
     count = 1
-    while account_id is not None:
+    while used is not None:
         if count == MOST_PER_MESSAGE:
             # Others may wait for this thread; what is left here queues up behind them.
-            queue.nudge_submit(account_id=account_id)
+            queue.nudge_submit(account_id=used)
             break
         watchdog.renew()
-        more, account_id = _submit_one(None, account_id)
-        if account_id is not None:
+        more, used = _submit_one(None, used, claim_job=_claim_ready)
+        if used is not None:
             line, count = more, count + 1
     return line if count == 1 else f"{line} (and {count - 1} before)"
 
 
+def bring(*, account_id: UUID) -> str:
+    """Submit the oldest job that the account may run, after bringing its references; others go on meanwhile."""
+    return _submit_one(None, account_id, claim_job=_claim_bringing)[0]
+
+
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Submit the oldest job that the given account (or the best account of the given job) may run."""
-    return _submit_one(job_id, account_id)[0]
+    return _submit_one(job_id, account_id, claim_job=_claim_any)[0]
 
 
-def _submit_one(job_id: UUID | None, account_id: UUID | None) -> tuple[str, UUID | None]:
+def _submit_one(job_id: UUID | None, account_id: UUID | None, *, claim_job: _ClaimJob) -> tuple[str, UUID | None]:
     """What happened, and the account that was used, if any."""
-    claim = _claim(job_id, account_id)
+    claim = _claim(job_id, account_id, claim_job)
+    if isinstance(claim, jobs.ToBring):
+        return f"{claim.id} waits for its references", None
     if claim is None:
         return _give_up_if_hopeless(job_id) if job_id else "nothing to submit", None
     try:
@@ -92,10 +79,29 @@ def _submit_one(job_id: UUID | None, account_id: UUID | None) -> tuple[str, UUID
 
 
 @retry_when_database_away
-def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
+def _claim(job_id: UUID | None, account_id: UUID | None, claim_job: _ClaimJob) -> jobs.Claim | jobs.ToBring | None:
     with transaction() as tx:
         target = account_id or (accounts.ready_for_job(tx, job_id) if job_id else None)
-        return jobs.claim_next(tx, account_id=target) if target else None
+        return claim_job(tx, target) if target else None
+
+
+def _claim_any(tx: Transaction, account_id: UUID) -> jobs.Claim | None:
+    return jobs.claim_next(tx, account_id=account_id)
+
+
+def _claim_ready(tx: Transaction, account_id: UUID) -> jobs.Claim | jobs.ToBring | None:
+    claim = jobs.claim_ready(tx, account_id=account_id)
+    if isinstance(claim, jobs.ToBring):
+        tx.on_commit(partial(queue.nudge_bring_soon, account_id))
+    return claim
+
+
+def _claim_bringing(tx: Transaction, account_id: UUID) -> jobs.Claim | None:
+    claim = jobs.claim_next(tx, account_id=account_id)
+    if claim is not None:
+        # What waits behind it need not wait for its references.
+        tx.on_commit(partial(queue.nudge_submit, account_id=account_id))
+    return claim
 
 
 def _order(claim: jobs.Claim) -> Submitted:
@@ -103,12 +109,13 @@ def _order(claim: jobs.Claim) -> Submitted:
     provider = get_provider()
     account = _located(claim)
     claim, brought = references.bring(claim, account)
-    order = ImageOrder(model=claim.model, **claim.params["order"], references=brought)
     watchdog.renew()
     if time.monotonic() + get_settings().call_timeout_seconds > claim.until:
         # This process stood still (a frozen container, a long swap): by now another may have ordered the job.
         raise NotSentError("the claim is too old to be ordered")
-    return provider.submit_image(account, order, submit_key=str(claim.submit_key))
+    if claim.kind == "video":
+        return provider.submit_video(account, orders.video_order(claim, brought), submit_key=str(claim.submit_key))
+    return provider.submit_image(account, orders.image_order(claim, brought), submit_key=str(claim.submit_key))
 
 
 def _located(claim: jobs.Claim) -> Account:
@@ -196,11 +203,15 @@ def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
 
 
 def _react(claim: jobs.Claim, error: DreameryError, reaction: Reaction) -> str:
+    if error.code == "concurrency_limit":
+        # Says nothing about other kinds: an account that draws a video elsewhere goes on making pictures.
+        delay = rests.FULL_SECONDS[claim.kind]
+        return _requeue(claim, error, delay=delay, reason=error.code, full=delay)
     if reaction is Reaction.RETRY_LATER:
-        delay = REST_SECONDS.get(error.code, _BACKOFF_SECONDS[0])
+        delay = rests.REST_SECONDS.get(error.code, _BACKOFF_SECONDS[0])
         return _requeue(claim, error, delay=delay, reason=error.code, rest=delay)
     if reaction is Reaction.OTHER_ACCOUNT:
-        rest = rest_seconds(error.code, claim.account.region, datetime.now(UTC))
+        rest = rests.rest_seconds(error.code, claim.account.region, datetime.now(UTC))
         rest = 0.0 if isinstance(error, NotServableError) else rest
         line = _requeue(claim, error, delay=0.0, reason=error.code, rest=rest, avoid=claim.account.id)
         return f"{line}; {_give_up_if_hopeless(claim.id, error=error)}"
@@ -250,12 +261,15 @@ def _requeue(
     delay: float,
     reason: str,
     rest: float = 0.0,
+    full: float = 0.0,
     avoid: UUID | None = None,
     counts: bool = False,
 ) -> str:
     with transaction() as tx:
         if rest:
             accounts.rest(tx, claim.account.id, seconds=rest, code=error.code)
+        if full:
+            accounts.rest_kind(tx, claim.account.id, claim.kind, seconds=full)
         row = jobs.requeue(
             tx,
             job_id=claim.id,
@@ -287,6 +301,7 @@ def _fail(claim: jobs.Claim, error: DreameryError) -> str:
             message=error.message,
             actor="submit",
             detail=error.detail,
+            account=claim.account.label,
         )
         if row is not None:
             tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))

@@ -125,6 +125,20 @@ def order(**fields):
     return SimpleNamespace(**planned[0].params["order"])
 
 
+SERIES = "连续故事，生成12张，小船的一天"
+
+
+def test_a_series_is_one_job_that_is_told_no_number():
+    planned, n = plan(prompt=SERIES)
+    assert (len(planned), n, planned[0].params["order"]["count"]) == (1, 12, None)
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"model": "jimeng-5.0"}, {"image": "https://example.com/a.png"}])
+def test_a_number_of_its_own_or_references_or_another_model_make_no_series(fields):
+    planned, n = plan(**{"prompt": SERIES, **fields})
+    assert (n, planned[0].params["order"]["count"]) == (fields.get("n", 4), fields.get("n", 4))
+
+
 @pytest.mark.parametrize(
     ("fields", "pixels"),
     [

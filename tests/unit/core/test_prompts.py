@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.errors import DreameryError
-from worker.core.prompts import read_flags
+from worker.core.prompts import read_flags, series_asked
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,21 @@ def test_hostile_prompts_are_quick(piece):
     with contextlib.suppress(DreameryError):
         read_flags(prompt)
     assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "number"),
+    [
+        ("连续故事，生成6张，小船的一天", 6),
+        ("6 张海报", 6),
+        ("一个绘本", 4),
+        ("连续", 4),
+        ("故事 0张", 4),
+        ("画1张", 1),
+        ("99999张", 15),
+        ("a story in six pictures", None),
+        ("一张纸", None),
+    ],
+)
+def test_which_prompts_ask_for_a_series(prompt, number):
+    assert series_asked(prompt) == number

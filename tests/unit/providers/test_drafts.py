@@ -231,3 +231,25 @@ def test_sounds_and_input_seconds():
     assert one["material_list"][2]["audio_info"] | {"id": ""} == {
         "type": "audio", "id": "", "source_from": "upload", "vid": "v0a", "duration": 3000, "name": "a.mp3",
     }  # fmt: skip
+
+
+# --- a series from one prompt (section 6.7) ---
+
+SERIES = "连续故事，生成6张，小船的一天"
+
+
+def test_a_series_equals_the_browsers():
+    fixture = load("generate.multi_image.request.cn.json")
+    script = Script("generate.image.response.json")
+    assert json.dumps(opened(sent(script, "cn", prompt=SERIES, **SQUARE))) == json.dumps(opened(fixture["body"]))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"count": 6}, {"references": (CN_A,)}, {"model": "jimeng-5.0"}, {"prompt": "a story in six pictures"}]
+)
+def test_what_is_no_series_declares_its_charge(changes):
+    script = Script("generate.image.response.json")
+    metrics = opened(sent(script, "cn", **{"prompt": SERIES, **SQUARE, **changes}))["metrics_extra"]
+    assert metrics["sceneOptions"][0]["scene"] == "ImageBasicGenerate"
+    assert "benefitCount" in metrics["sceneOptions"][0]
+    assert "templateId" not in metrics

@@ -396,3 +396,40 @@ def test_pictures_and_media_have_credentials_of_their_own():
     steps.answers = media.answers
     script.provider.upload_media(account(), DATA, kind="video", name="x")
     assert steps.steps.count("token") == 2
+
+
+# --- the Chinese content check (section 5.6) ---
+
+
+def checked(answer: Any, region: str = "cn") -> Script:
+    script = Script(answer)
+    script.provider.check_image(account(region), Reference(URI))
+    return script
+
+
+def test_the_check_equals_the_recorded_one_and_is_made_in_china_only():
+    fixture = load("algo_proxy.request.json")
+    script = checked(httpx.Response(200, json={"ret": "0", "errmsg": "success", "data": {}}))
+    assert (script.last.method, script.last.url.path) == (fixture["method"], fixture["path"])
+    assert json.loads(script.last.content) == fixture["body"]
+    told = script.last.url.params["babi_param"]
+    assert json.loads(told) == json.loads(fixture["query_extra"]["babi_param"])
+    assert checked(httpx.Response(500), "us").seen == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("error.image_content_2003.json", "content_policy_violation"),
+        (httpx.Response(200, json={"ret": "1", "errmsg": "Risk not pass"}), "content_policy_violation"),
+        (httpx.Response(200, json={"ret": "0", "errmsg": "detected risk"}), "content_policy_violation"),
+        ("error.rate_limited.json", "rate_limit_exceeded"),
+        ("error.shark.json", "upstream_risk_control"),
+        (httpx.Response(502), "upstream_unreachable"),
+    ],
+)
+def test_only_words_and_codes_of_content_refuse_a_picture(answer: Any, code: str):
+    with pytest.raises(DreameryError) as caught:
+        checked(answer)
+    assert caught.value.code == code
+    assert SESSION not in f"{caught.value.message} {caught.value.detail}"

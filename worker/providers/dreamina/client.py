@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx
 import orjson
@@ -56,6 +57,21 @@ _GENERATE = "/mweb/v1/aigc_draft/generate"
 _HISTORY = "/mweb/v1/get_history_by_ids"
 _MAY_UPLOAD = "/mweb/v1/get_upload_token"
 _ITEMS = "/mweb/v1/get_local_item_list"
+_CHECK = "/mweb/v1/algo_proxy"
+# Where on the page the check is made (section 2.1); telemetry.
+_CHECK_ENTRANCE = "&babi_param=" + quote(
+    orjson.dumps(
+        {
+            "scenario": "image_video_generation",
+            "feature_key": "aigc_to_image",
+            "feature_entrance": "to-generate",
+            "feature_entrance_detail": "to-generate-algo_proxy",
+        }
+    ),
+    safe="",
+)
+# How the check words a refusal whose code is not one of content.
+_RISK_WORDS = ("risk not pass", "detected risk")
 _IMAGE_CONFIG = "/mweb/v1/get_common_config"
 _VIDEO_CONFIG = "/mweb/v1/video_generate/get_common_config"
 _USER_INFO = "/lv/v1/user/web/user_info"
@@ -156,6 +172,31 @@ class DreaminaProvider:
         ask_token = self._token_call(account, site, 1)
         with _upload_failures(name):
             return self._uploads.media(account, site, data, ask_token, kind=kind, seconds=seconds)
+
+    def check_image(self, account: Account, reference: Reference) -> None:
+        """Section 5.6: a content check of one upload, on the Chinese site only."""
+        site = self._site(account)
+        if not site.cn:
+            return
+        body = orjson.dumps(
+            {
+                "scene": "image_face_ip",
+                "options": {"ip_check": True},
+                "req_key": "benchmark_test_user_upload_image_input",
+                "file_list": [{"file_uri": reference.uri}],
+                "req_params": {},
+            }
+        )
+        try:
+            answer = self._mweb(account, _CHECK, body, _CHECK_ENTRANCE)
+        except DreameryError as failure:
+            words = failure.detail or ""
+            if failure.code != "content_policy_violation" and _is_risk(words):
+                raise DreameryError("content_policy_violation", detail=words) from None
+            raise
+        words = str(answer.get("errmsg") or "")
+        if _is_risk(words):
+            raise DreameryError("content_policy_violation", detail=clean(words))
 
     def _token_call(self, account: Account, site: Site, scene: int) -> TokenCall:
         def ask_token(left: float) -> dict[str, Any]:
@@ -282,6 +323,10 @@ def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
 
 def _target(path: str, query: str, site: Site, account: Account) -> str:
     return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}"
+
+
+def _is_risk(words: str) -> bool:
+    return any(word in words.lower() for word in _RISK_WORDS)
 
 
 def _area(result: ResultRef) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from worker.core.catalog import Catalog, ImageModel, Size
+from worker.core.prompts import series_asked
 from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
 from worker.providers.dreamina.regions import Site
 from worker.providers.provider import ImageOrder
@@ -23,6 +24,8 @@ def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) ->
     key = model.upstream_key("cn" if site.cn else "world")
     size = _size(order, model, site)
     count = order.count if model.counts else None
+    # A number that is told means as many of the same; a series reads its number from the prompt (section 6.7).
+    series = model.series and count is None and not order.references and series_asked(order.prompt) is not None
     core = _core_param(order, key, size, catalog.ratios[size.ratio])
     component = _component(order, core, count, stamp)
     return orjson.dumps(
@@ -34,7 +37,7 @@ def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) ->
                 key,
                 resolution=size.resolution,
                 count=count,
-                default_count=model.default_count,
+                charged=None if series else count or model.default_count,
                 abilities=_ability_reports(order, site),
             ),
             "draft_content": draft(
@@ -147,13 +150,16 @@ def _metrics(
     *,
     resolution: str,
     count: int | None,
-    default_count: int,
+    charged: int | None,
     abilities: list[dict[str, Any]],
 ) -> str:
-    """Telemetry, except `benefitCount`: it declares how many pictures will be charged (section 6.3)."""
-    scene = {
+    """Telemetry, except `benefitCount`: it declares how many pictures will be charged (section 6.3).
+
+    A series (`charged` None) declares none: only the model knows how many it will be (section 6.7).
+    """
+    scene: dict[str, Any] = {
         "type": "image",
-        "scene": "ImageBasicGenerate",
+        "scene": "ImageBasicGenerate" if charged else "ImageMultiGenerate",
         "modelReqKey": key,
         "resolutionType": resolution,
         "abilityList": abilities,
@@ -163,8 +169,10 @@ def _metrics(
             "extraVipFunctionKey": f"{key}-{resolution}",
             "useVipFunctionDetailsReporterHoc": True,
         },
-        "benefitCount": count or default_count,
     }
+    if charged:
+        scene["benefitCount"] = charged
+    origin = {} if charged else dict.fromkeys(("templateId", "templateSource", "lastRequestId", "originRequestId"), "")
     return to_json(
         {
             "promptSource": "custom",
@@ -176,5 +184,6 @@ def _metrics(
             "isCutout": False,
             "generateId": submit_key,
             "isRegenerate": False,
+            **origin,
         }
     )

@@ -179,7 +179,7 @@ class _Upload:
         }
         url = f"{self._site.upload_origin(slot.host)}/upload/v1/{slot.uri}"
         body = data if isinstance(data, bytes) else _pieces(data)
-        answer = self._answer("upload", self._send("POST", url, headers, body))
+        answer = self._answer("upload", self._send("POST", url, headers, body, self.left()))
         if answer.get("code") != _STORED:
             raise _strange(f"upload: code={answer.get('code')} {answer.get('message')}")
 
@@ -209,7 +209,9 @@ class _Upload:
             headers["Content-Type"] = "application/json"
         url = f"{self._site.upload_origin(access.host)}/?{canonical_query(query)}"
         action = query["Action"]
-        answer = self._answer(action, self._send(method, url, headers, body))
+        # Only the bytes of a file may take longer than a call.
+        seconds = min(self.left(), self._wire.seconds)
+        answer = self._answer(action, self._send(method, url, headers, body, seconds))
         about = _dict(answer.get("ResponseMetadata"))
         error = about.get("Error")
         if error or about.get("Action") != action:
@@ -218,9 +220,11 @@ class _Upload:
             raise DreameryError(code, detail=clean(f"{action}: {told.get('Code')} {told.get('Message')}"))
         return _dict(answer.get("Result"))
 
-    def _send(self, method: str, url: str, headers: dict[str, str], body: bytes | Iterator[bytes]) -> tuple[int, bytes]:
+    def _send(
+        self, method: str, url: str, headers: dict[str, str], body: bytes | Iterator[bytes], seconds: float
+    ) -> tuple[int, bytes]:
         return self._wire.send(
-            self._account, self._site, method=method, url=url, headers=headers, body=body, seconds=self.left()
+            self._account, self._site, method=method, url=url, headers=headers, body=body, seconds=seconds
         )
 
     def _answer(self, what: str, answer: tuple[int, bytes]) -> dict[str, Any]:

@@ -96,7 +96,12 @@ class Wire:
         if self._origin and not site.direct:
             headers["X-Orig-Host"] = where.netloc.decode()
             url = self._origin + where.raw_path.decode()
-        timeouts = {**self._timeouts, "read": seconds, "write": seconds}
+        # A large file may take all of `seconds` as long as it moves; one that stands still is given up soon.
+        timeouts = {
+            **self._timeouts,
+            "read": min(seconds, self._seconds),
+            "write": min(seconds, self._seconds / 2),
+        }
         request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": timeouts})
         self._deadline.start(seconds)
         try:

@@ -1,0 +1,36 @@
+"""Why a job went to this account and not to another: the candidates its claim passed over, on the job's timeline."""
+
+from uuid import UUID
+
+from sqlalchemy import text
+
+from worker.db.engine import Transaction
+from worker.db.slots import free_slots, slot_limits
+
+_MOST = 8
+# Refused, switched off, resting, full, paced: the first that holds. A pool may be large, so its slots are not counted.
+_NOTE = text(
+    f"""/* passed_over */
+    WITH others AS (
+        SELECT a.label, to_char(a.rest_until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS until,
+            CASE WHEN a.id = ANY(j.avoid_accounts) THEN 'refused this job'
+                WHEN a.state <> 'ok' THEN a.state
+                WHEN a.rest_until > clock_timestamp() THEN 'resting'
+                WHEN j.account_ids <> '{{}}' AND {free_slots("a", "j.kind")} <= 0 THEN 'no free slot'
+                WHEN j.account_ids <> '{{}}' AND a.next_submit_at > clock_timestamp() THEN 'pace' END AS why,
+            a.rest_code
+        FROM jobs j JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
+        WHERE j.id = :job_id AND a.id <> :account_id),
+    told AS (
+        SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('account', label, 'why', why,
+            'until', CASE WHEN why = 'resting' THEN until END,
+            'code', CASE WHEN why = 'resting' THEN rest_code END))) AS list
+        FROM (SELECT * FROM others WHERE why IS NOT NULL LIMIT :most) o)
+    UPDATE job_events SET note = note || jsonb_build_object('passed_over', told.list)
+    FROM told WHERE job_id = :job_id AND seq = :seq AND told.list IS NOT NULL"""
+)
+
+
+def note(tx: Transaction, job_id: UUID, seq: int, account_id: UUID) -> None:
+    """Add to the event of a claim, in its transaction, which other accounts were passed over and why."""
+    tx.run(_NOTE, {"job_id": job_id, "account_id": account_id, "seq": seq, "most": _MOST, **slot_limits()})
