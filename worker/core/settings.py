@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     call_timeout_seconds: float = Field(20, gt=0, description="total deadline of one upstream call")
     talk_seconds: float = Field(300, gt=0, description="longest conversation with the agent, from its sending")
     talk_gap_seconds: float = Field(60, gt=0, description="longest silence of the agent within a conversation")
+    talk_lease_seconds: float = Field(30, gt=2, description="a conversation whose worker shows no life so long is lost")
     watchdog_seconds: float = Field(40, gt=0, description="a worker whose step overstays this exits")
     lease_seconds: float = Field(60, gt=0, description="a claim is free again after this")
     unclear_grace_seconds: float = Field(30, gt=0, description="an unknown submit key is believed lost after this")
@@ -104,9 +105,9 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def talk_lease_seconds(self) -> float:
-        """A conversation whose worker shows no life for this long is lost: silence, watchdog and slack."""
-        return self.talk_gap_seconds + 2 * self.call_timeout_seconds
+    def talk_watchdog_seconds(self) -> float:
+        """Like `watchdog_seconds`, for the piece of a conversation that may be a silence."""
+        return self.talk_gap_seconds + self.watchdog_seconds
 
     @property
     def files_url(self) -> str:

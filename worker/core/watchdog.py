@@ -23,24 +23,28 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._until: dict[int, tuple[str, float]] = {}
+        self._allowed: dict[int, float] = {}
         self._started = False
         self._lock = threading.Lock()
 
     @contextmanager
-    def watch(self, step: str) -> Iterator[None]:
-        """Watch the step that runs in this thread."""
+    def watch(self, step: str, *, seconds: float | None = None) -> Iterator[None]:
+        """Watch the step that runs in this thread; each of its pieces may take `seconds` (default: the setting)."""
         self._start_once()
-        self._until[threading.get_ident()] = (step, time.monotonic() + get_settings().watchdog_seconds)
+        ident, allowed = threading.get_ident(), seconds or get_settings().watchdog_seconds
+        self._allowed[ident] = allowed
+        self._until[ident] = (step, time.monotonic() + allowed)
         try:
             yield
         finally:
-            self._until.pop(threading.get_ident(), None)
+            self._until.pop(ident, None)
+            self._allowed.pop(ident, None)
 
     def renew(self) -> None:
         """The step of this thread has finished one bounded piece and begins another."""
         ident = threading.get_ident()
         if ident in self._until:
-            self._until[ident] = (self._until[ident][0], time.monotonic() + get_settings().watchdog_seconds)
+            self._until[ident] = (self._until[ident][0], time.monotonic() + self._allowed[ident])
 
     def overdue(self) -> str | None:
         """The name of a step that overstays, or None."""

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.core.errors import ERRORS, Fault
-from worker.steps.submit import REST_SECONDS, rest_seconds
+from worker.steps.refusals import REST_SECONDS, rest_seconds
 
 HOUR = 3600
 
