@@ -78,7 +78,7 @@ async def _answer(request: Request, accepted: Accepted, preference: Preference, 
     deferred = preference.respond_async and (unfinished or preference.wait_seconds == 0)
     headers = answer_headers(accepted, preference.applied(deferred=deferred))
     if deferred:
-        return _job_answer(views, base, headers)
+        return job_answer(views, base, headers)
     if unfinished:
         return error_response(out_of_time(views, base), headers=headers)
     stored = sum(len(view.files) for view in views)
@@ -109,7 +109,8 @@ def out_of_time(views: list[JobView], base: str) -> DreameryError:
     return DreameryError("generation_timeout", message)
 
 
-def _job_answer(views: list[JobView], base: str, headers: dict[str, str]) -> Response:
+def job_answer(views: list[JobView], base: str, headers: dict[str, str]) -> Response:
+    """202 with the job, and with all of them when there are several."""
     objects = [job_object(view, base) for view in views]
     body = {**objects[0], **({"jobs": objects} if len(objects) > 1 else {})}
     location = f"/v1/jobs/{objects[0]['id']}"

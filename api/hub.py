@@ -1,6 +1,7 @@
 """The hub: one Redis subscription per process wakes whoever waits for a job. A waiter holds no thread, no connection.
 
-Events may be lost: one grouped query every two seconds reads the state of everything that is waited for here.
+Events may be lost: one grouped query every two seconds reads the state of everything that is waited for here, another
+the words of conversations that somebody here has not heard.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from worker.bus import events
 from worker.core.log import get_logger
-from worker.db import reports
+from worker.db import conversations, reports
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import FINAL_STATES
 
@@ -21,18 +22,25 @@ log = get_logger("hub")
 
 RECONCILE_SECONDS = 2.0
 _RECONNECT_SECONDS = 0.5
+_MISSED_SECONDS = 0.4
 
 
 class Watch:
-    """Somebody's interest in one job: the newest known state, and a bell that rings on change."""
+    """Somebody's interest in one job: the newest known state, and a bell that rings on change.
 
-    __slots__ = ("_bell", "job_id", "seq", "state")
+    With `words` also what the agent has said in it so far; `bell` lets several watches ring the same one.
+    """
 
-    def __init__(self, job_id: UUID) -> None:
+    __slots__ = ("_bell", "behind", "job_id", "said", "seq", "state", "words")
+
+    def __init__(self, job_id: UUID, *, words: bool = False, bell: asyncio.Event | None = None) -> None:
         self.job_id = job_id
         self.state = "queued"
         self.seq = 0
-        self._bell = asyncio.Event()
+        self.words = words
+        self.said = ""
+        self.behind = False  # a piece was missed: the row has it
+        self._bell = bell or asyncio.Event()
 
     @property
     def final(self) -> bool:
@@ -43,6 +51,21 @@ class Watch:
         """News of the job; older news than known is ignored."""
         if seq > self.seq:
             self.seq, self.state = seq, state
+            self._bell.set()
+
+    def hear(self, offset: int, text: str) -> None:
+        """A piece of what is said. One that leaves a gap is not used; the row will have it soon."""
+        new = len(self.said) - offset
+        if new < 0:
+            self.behind = True
+        elif new < len(text):
+            self.said += text[new:]
+            self._bell.set()
+
+    def read(self, said: str) -> None:
+        """The text as the row has it. It may be older than what was heard."""
+        if len(said) > len(self.said):
+            self.said, self.behind = said, False
             self._bell.set()
 
     async def changed(self, timeout_seconds: float) -> bool:
@@ -61,6 +84,7 @@ class Hub:
     def __init__(self) -> None:
         self._watches: dict[UUID, set[Watch]] = {}
         self._tasks: list[asyncio.Task[None]] = []
+        self._missed = asyncio.Event()
 
     def start(self) -> None:
         """Begin listening."""
@@ -73,9 +97,11 @@ class Hub:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @contextlib.contextmanager
-    def watching(self, job_ids: list[UUID]) -> Iterator[list[Watch]]:
+    def watching(
+        self, job_ids: list[UUID], *, words: bool = False, bell: asyncio.Event | None = None
+    ) -> Iterator[list[Watch]]:
         """Register interest, before the row is read or written, so that nothing falls in between."""
-        watches = [Watch(job_id) for job_id in job_ids]
+        watches = [Watch(job_id, words=words, bell=bell) for job_id in job_ids]
         for watch in watches:
             self._watches.setdefault(watch.job_id, set()).add(watch)
         try:
@@ -101,28 +127,66 @@ class Hub:
         for watch in self._watches.get(job_id, ()):
             watch.tell(state, seq)
 
+    def _hear(self, job_id: UUID, offset: int, text: str) -> None:
+        for watch in self._watches.get(job_id, ()):
+            if watch.words:
+                watch.hear(offset, text)
+                if watch.behind:
+                    self._missed.set()
+
     async def _listen(self) -> None:
         while True:
             try:
-                async for change in events.subscribe():
-                    self._tell(change.job_id, change.state, change.seq)
+                async for news in events.subscribe():
+                    if isinstance(news, events.Words):
+                        self._hear(news.job_id, news.offset, news.text)
+                    else:
+                        self._tell(news.job_id, news.state, news.seq)
             except events.BUS_ERRORS as error:
                 log.warning("events_away", reason=type(error).__name__)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _reconcile(self) -> None:
         while True:
-            await asyncio.sleep(RECONCILE_SECONDS)
+            await self._pause()
             wanted = list(self._watches)
             if not wanted:
                 continue
+            heard = self._least_heard()
             try:
                 states = await run_in_threadpool(_read_states, wanted)
+                said = await run_in_threadpool(_read_said, heard) if heard else {}
             except DATABASE_ERRORS as error:
                 log.warning("reconcile_failed", reason=type(error).__name__)
                 continue
+            for job_id, text in said.items():
+                for watch in self._watches.get(job_id, ()):
+                    watch.read(text)
             for job_id, (state, seq) in states.items():
                 self._tell(job_id, state, seq)
+
+    async def _pause(self) -> None:
+        """Until the next reading: two seconds, or a moment after somebody missed a piece of text."""
+        try:
+            await asyncio.wait_for(self._missed.wait(), RECONCILE_SECONDS)
+        except TimeoutError:
+            return
+        # The row is written once a second: what was missed may not be in it yet.
+        await asyncio.sleep(_MISSED_SECONDS)
+        self._missed.clear()
+
+    def _least_heard(self) -> dict[UUID, int]:
+        """How many characters of each conversation the slowest of its listeners has."""
+        return {
+            job_id: min(len(watch.said) for watch in listeners)
+            for job_id, watches in self._watches.items()
+            if (listeners := [watch for watch in watches if watch.words])
+        }
+
+
+def _read_said(heard: dict[UUID, int]) -> dict[UUID, str]:
+    with transaction() as tx:
+        return conversations.said_beyond(tx, heard)
 
 
 def _read_states(job_ids: list[UUID]) -> dict[UUID, tuple[str, int]]:

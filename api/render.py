@@ -101,23 +101,12 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             **{name: value for name, value in order.items() if name != "count"},
             "images": job.params.get("images", []),
             "n": job.params["n"],
-            "size": f"{order['width']}x{order['height']}",
+            # The agent does not say which size it asked for.
+            **({"size": f"{order['width']}x{order['height']}"} if order.get("width") else {}),
             "model": job.params["asked_model"],
             "flags": job.params.get("flags", {}),
         },
-        "output": [
-            {
-                "url": file_url(base, item.id),
-                "mime": item.mime,
-                "width": item.width,
-                "height": item.height,
-                "bytes": item.bytes,
-                "seconds": item.seconds,
-            }
-            for item in view.files
-        ]
-        if done
-        else None,
+        "output": _output(view, base) if done or job.kind == "chat" else None,
         "error": job_error(view),
         "metadata": job.metadata,
         "cancelling": job.cancel_requested_at is not None and status == "in_progress",
@@ -126,8 +115,27 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             "events": f"{base}/v1/jobs/{job_id}/events",
             "cancel": f"{base}/v1/jobs/{job_id}/cancel",
         },
-        "usage": {"images": len(view.files)} if done else None,
+        "usage": {"images": len(view.files)} if done and job.kind != "chat" else None,
     }
+
+
+def _output(view: JobView, base: str) -> list[dict[str, Any]] | dict[str, Any] | None:
+    """The files of a job. Of a conversation: its text, also when it broke off, and the jobs it started."""
+    if view.job.kind == "chat":
+        said = view.spoken.said if view.spoken else ""
+        jobs = [public_id("job", child) for child in view.children]
+        return {"text": said, "jobs": jobs} if said or jobs or view.job.state == "succeeded" else None
+    return [
+        {
+            "url": file_url(base, item.id),
+            "mime": item.mime,
+            "width": item.width,
+            "height": item.height,
+            "bytes": item.bytes,
+            "seconds": item.seconds,
+        }
+        for item in view.files
+    ]
 
 
 def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:

@@ -121,6 +121,13 @@ class JobFile(BaseModel):
     seconds: float | None
 
 
+class JobTalk(BaseModel):
+    """What a conversation with the agent gave."""
+
+    text: str = Field(description="what the agent said, so far")
+    jobs: list[str] = Field(description="the pictures and videos it started, each a job of its own")
+
+
 class JobError(BaseModel):
     """Why a job failed; the same four keys as in an error answer."""
 
@@ -153,7 +160,7 @@ class Job(BaseModel):
     progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
     queue: JobQueue
     input: dict[str, Any]
-    output: list[JobFile] | None
+    output: list[JobFile] | JobTalk | None
     error: JobError | None
     metadata: dict[str, str]
     cancelling: bool = Field(description="cancelling was asked for and is not carried out yet")

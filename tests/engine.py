@@ -27,6 +27,7 @@ from worker.db import tables
 from worker.db.engine import get_engine, transaction
 from worker.providers.registry import _dreamina
 from worker.sandbox.world import World
+from worker.steps.converse import converse
 from worker.steps.notify import notify
 from worker.steps.poll import poll
 from worker.steps.save import save
@@ -38,11 +39,11 @@ GENERATE = "/aigc_draft/generate"
 HISTORY = "/get_history_by_ids"
 USER_INFO = "/user_info"
 MEDIA = "/_media"
-QUEUES = ("fast", "bulk", "outbox")
+QUEUES = ("fast", "bulk", "talk", "outbox")
 _TABLES = (
     "webhook_deliveries", "files", "job_events", "jobs", "accounts", "api_keys", "users", "idempotency_keys",
 )  # fmt: skip
-_STEPS = {"submit": submit, "poll": poll, "save": save, "notify": notify}
+_STEPS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": notify}
 
 
 def forget_settings() -> None:

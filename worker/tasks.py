@@ -12,6 +12,7 @@ from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db.engine import AWAY_ERRORS
+from worker.steps import converse as converse_step
 from worker.steps import notify as notify_step
 from worker.steps import poll as poll_step
 from worker.steps import save as save_step
@@ -65,6 +66,13 @@ def poll(account_id: str) -> str:
     """Poll one account."""
     with watchdog.watch("poll"):
         return poll_step.poll(account_id=UUID(hex=account_id))
+
+
+@_task(name="dreamery.converse")
+def converse(job_id: str = "", account_id: str = "") -> str:
+    """Hold one conversation with the agent, to its end."""
+    with watchdog.watch("converse", seconds=get_settings().talk_watchdog_seconds):
+        return converse_step.converse(job_id=_id(job_id), account_id=_id(account_id))
 
 
 @_task(name="dreamery.save")

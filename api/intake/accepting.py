@@ -104,10 +104,14 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
 
 def _nudge_all(tx: Transaction, new_jobs: list[NewJob], account_ids: list[UUID]) -> None:
     for job in new_jobs:
-        tx.on_commit(partial(_nudge, job.id, account_ids))
+        tx.on_commit(partial(_nudge, job.id, job.kind, account_ids))
 
 
-def _nudge(job_id: UUID, account_ids: list[UUID]) -> None:
+def _nudge(job_id: UUID, kind: str, account_ids: list[UUID]) -> None:
+    if kind == "chat":
+        # Each conversation takes a thread of its own, so each gets its message.
+        queue.nudge_converse(job_id=job_id)
+        return
     # With one account there is nothing to choose, so the worker need not look for the best.
     if len(account_ids) == 1:
         queue.nudge_submit_soon(account_ids[0])

@@ -13,7 +13,7 @@ import yaml
 from worker.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = {"migrate", "api", "worker", "beat", "flower", "sandbox"}
+ROLES = {"migrate", "api", "worker", "talker", "beat", "flower", "sandbox"}
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,13 @@ def test_commands_name_modules_that_exist(compose: dict[str, Any]) -> None:
 
 
 def test_worker_takes_the_queues_of_the_supervisor(compose: dict[str, Any]) -> None:
-    from worker.local.supervisor import QUEUES
+    from worker.local.supervisor import QUEUES, TALK_QUEUES
 
     command = compose["services"]["worker"]["command"]
     assert command[command.index("-Q") + 1] == QUEUES
+    command = compose["services"]["talker"]["command"]
+    assert command[command.index("-Q") + 1] == TALK_QUEUES
+    assert command[command.index("-c") + 1] == str(Settings.model_fields["talk_concurrency"].default)
 
 
 def test_everybody_waits_for_the_migration(compose: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ log = get_logger("events")
 BUS_ERRORS: tuple[type[Exception], ...] = (RedisError, OSError)
 
 CHANNEL = "dreamery:jobs"
+WORDS = "dreamery:words"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,15 @@ class JobChanged:
     job_id: UUID
     state: str
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A piece of what the agent says, and how many characters came before it."""
+
+    job_id: UUID
+    offset: int
+    text: str
 
 
 @lru_cache(maxsize=1)
@@ -75,6 +85,14 @@ def _publish(changes: list[tuple[str, str, int]]) -> None:
         log.warning("events_lost", jobs=len(changes), reason=type(error).__name__)
 
 
+def publish_words(job_id: UUID, offset: int, text: str) -> None:
+    """Tell what the agent has just said. Not committed yet: whoever misses it reads the row a moment later."""
+    try:
+        _client().publish(WORDS, orjson.dumps([job_id.hex, offset, text]))
+    except RedisError as error:
+        log.warning("words_lost", job_id=str(job_id), reason=type(error).__name__)
+
+
 def redis_answers() -> bool:
     """Whether Redis answers a PING now."""
     try:
@@ -83,16 +101,24 @@ def redis_answers() -> bool:
         return False
 
 
-async def subscribe() -> AsyncIterator[JobChanged]:
-    """Changes of all jobs, on one connection, until Redis goes away (then RedisError or OSError is raised)."""
+async def subscribe() -> AsyncIterator[JobChanged | Words]:
+    """Changes of all jobs and words of all conversations, on one connection, until Redis goes away.
+
+    Then RedisError or OSError is raised.
+    """
     client = redis.asyncio.Redis.from_url(get_settings().redis_url, socket_connect_timeout=2, health_check_interval=15)
     try:
         async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(CHANNEL)
+            await pubsub.subscribe(CHANNEL, WORDS)
             while True:
                 # A bounded wait keeps the health check running, so a dead connection is noticed.
                 message = await pubsub.get_message(timeout=10)
-                if message is not None:
+                if message is None:
+                    continue
+                if message["channel"] == WORDS.encode():
+                    job, offset, text = orjson.loads(message["data"])
+                    yield Words(job_id=UUID(hex=job), offset=offset, text=text)
+                else:
                     for job, state, seq in orjson.loads(message["data"]):
                         yield JobChanged(job_id=UUID(hex=job), state=state, seq=seq)
     finally:

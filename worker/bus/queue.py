@@ -27,6 +27,7 @@ QUEUE_OF = {
     "dreamery.submit": "fast",
     "dreamery.bring": "bulk",
     "dreamery.poll": "fast",
+    "dreamery.converse": "talk",
     "dreamery.save": "bulk",
     "dreamery.notify": "outbox",
     "dreamery.upkeep": "bulk",
@@ -98,6 +99,17 @@ def _send(name: str, **ids: str) -> bool:
 def nudge_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
     """A job is waiting, or an account has a free slot."""
     return _send("dreamery.submit", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
+
+
+def nudge_converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
+    """A conversation is waiting, or an account may hold one more."""
+    return _send("dreamery.converse", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
+
+
+def nudge_claim(kind: str, *, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
+    """A job of this kind is waiting, or an account has a free slot for one: the step that claims it."""
+    nudge = nudge_converse if kind == "chat" else nudge_submit
+    return nudge(job_id=job_id, account_id=account_id)
 
 
 _timer = Timer()

@@ -174,6 +174,11 @@ ERRORS: dict[str, ErrorKind] = {
             "have been paid.",
             "无法确定上游是否接受了该任务，也无法查询。为避免重复扣费，没有再次提交；请在上游网站上查看。",
             Reaction.GIVE_UP),
+        _row("stream_broken", 502, _SERVER, Fault.UPSTREAM,
+            "The conversation broke off before its end. It was not sent again, for upstream may have charged for it. "
+            "What was said and started until then is kept; send the message again to go on.",
+            "对话中途中断。为避免重复扣费，没有重新发送；已有的内容和已开始的任务会保留。如需继续，请重新发送消息。",
+            Reaction.GIVE_UP),
         _row("result_unavailable", 502, _SERVER, Fault.UPSTREAM,
             "Upstream finished the job, but its results could not be copied.",
             "上游已完成任务，但结果无法复制到本地，请在上游网站上查看。", Reaction.GIVE_UP),

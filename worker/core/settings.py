@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
     account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")
-    account_max_chats: int = Field(2, ge=1, description="conversations in flight per upstream account")
+    account_max_chats: int = Field(2, ge=1, description="conversations with the agent at once per upstream account")
     account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
     open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
     poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
@@ -57,11 +57,15 @@ class Settings(BaseSettings):
     max_video_bytes: int = Field(2_000_000_000, ge=1_000_000, description="largest video that is copied")
     max_attempts: int = Field(3, ge=1, description="submits per job that surely or probably had no effect")
     call_timeout_seconds: float = Field(20, gt=0, description="total deadline of one upstream call")
+    talk_seconds: float = Field(300, gt=0, description="longest conversation with the agent, from its sending")
+    talk_gap_seconds: float = Field(60, gt=0, description="longest silence of the agent within a conversation")
+    talk_lease_seconds: float = Field(30, gt=2, description="a conversation whose worker shows no life so long is lost")
     watchdog_seconds: float = Field(40, gt=0, description="a worker whose step overstays this exits")
     lease_seconds: float = Field(60, gt=0, description="a claim is free again after this")
     unclear_grace_seconds: float = Field(30, gt=0, description="an unknown submit key is believed lost after this")
     upstream_sign_ver: str = Field("8.4.0", description="`Appvr` of upstream calls")
     upstream_da_version: str = Field("3.3.9", description="`da_version` and draft version")
+    upstream_agent_da_version: str = Field("3.1.3", description="`da_version` of conversations with the agent")
     upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
     daily_receive: bool = Field(True, description="fetch an account's daily free credits when it has none")
     region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
@@ -70,6 +74,7 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="address the API binds")
     db_pool_size: int = Field(16, ge=1, description="database connections per API process, and its thread-pool size")
     worker_concurrency: int = Field(32, ge=1, description="threads per worker process")
+    talk_concurrency: int = Field(16, ge=1, description="threads of the process that holds conversations")
     request_max_bytes: int = Field(1_000_000, ge=1000, description="largest JSON body")
     request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may hold pictures")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
@@ -100,6 +105,11 @@ class Settings(BaseSettings):
         if self.poll_min_seconds > self.poll_max_seconds:
             raise ValueError("POLL_MIN_SECONDS must not exceed POLL_MAX_SECONDS")
         return self
+
+    @property
+    def talk_watchdog_seconds(self) -> float:
+        """Like `watchdog_seconds`, for the piece of a conversation that may be a silence."""
+        return self.talk_gap_seconds + self.watchdog_seconds
 
     @property
     def files_url(self) -> str:

@@ -23,25 +23,29 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._until: dict[int, tuple[str, float]] = {}
+        self._allowed: dict[int, float] = {}
         self._started = False
         self._lock = threading.Lock()
 
     @contextmanager
-    def watch(self, step: str) -> Iterator[None]:
-        """Watch the step that runs in this thread."""
+    def watch(self, step: str, *, seconds: float | None = None) -> Iterator[None]:
+        """Watch the step that runs in this thread; each of its pieces may take `seconds` (default: the setting)."""
         self._start_once()
-        self._until[threading.get_ident()] = (step, time.monotonic() + get_settings().watchdog_seconds)
+        ident, allowed = threading.get_ident(), seconds or get_settings().watchdog_seconds
+        self._allowed[ident] = allowed
+        self._until[ident] = (step, time.monotonic() + allowed)
         try:
             yield
         finally:
-            self._until.pop(threading.get_ident(), None)
+            self._until.pop(ident, None)
+            self._allowed.pop(ident, None)
 
     def renew(self, ident: int | None = None) -> None:
         """The step of this thread (or of that id) has finished one bounded piece and begins another."""
         ident = threading.get_ident() if ident is None else ident
-        watched = self._until.get(ident)
-        if watched is not None:
-            self._until[ident] = (watched[0], time.monotonic() + get_settings().watchdog_seconds)
+        watched, allowed = self._until.get(ident), self._allowed.get(ident)
+        if watched is not None and allowed is not None:
+            self._until[ident] = (watched[0], time.monotonic() + allowed)
 
     def overdue(self) -> str | None:
         """The name of a step that overstays, or None."""

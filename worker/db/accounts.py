@@ -220,6 +220,18 @@ def store_credits(tx: Transaction, account_id: UUID, credits_left: int) -> None:
     )
 
 
+def known_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | None:
+    """The credits that upstream told of in the last `within` seconds; None when that is longer ago."""
+    row = tx.first(
+        text(
+            """SELECT credits FROM accounts
+               WHERE id = :id AND credits_at > clock_timestamp() - make_interval(secs => :within)"""
+        ),
+        {"id": account_id, "within": within},
+    )
+    return row.credits if row is not None else None
+
+
 def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
     """Make the account due for polling within `seconds`, not later than it already is; True when it is due now.
 
@@ -267,7 +279,7 @@ _CLAIM_POLL = text(
     UPDATE accounts SET polled_at = clock_timestamp(),
         poll_due_at = clock_timestamp() + make_interval(secs => greatest(:least, :jitter * greatest(:least, least(:most,
         coalesce((SELECT 0.05 * extract(epoch FROM clock_timestamp() - max(submitted_at)) FROM jobs
-                  WHERE account_id = :id AND holds_slot AND state <> 'submitting'), 0)))))
+                  WHERE account_id = :id AND holds_slot AND state <> 'submitting' AND kind <> 'chat'), 0)))))
     WHERE id = :id AND poll_due_at <= clock_timestamp()
     RETURNING extract(epoch FROM poll_due_at - clock_timestamp()) AS seconds"""
 )
@@ -278,7 +290,7 @@ _OPEN_JOBS = text(
         group_id, event_seq, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
         cancel_requested_at IS NOT NULL AS cancel_requested,
         state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear
-    FROM jobs WHERE account_id = :id AND holds_slot
+    FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat'
         AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
     ORDER BY submitted_at NULLS FIRST, id LIMIT 5000"""
 )
@@ -325,7 +337,8 @@ def stop_polling(tx: Transaction, account_id: UUID) -> None:
     tx.run(
         text(
             """UPDATE accounts SET poll_due_at = NULL
-               WHERE id = :id AND NOT EXISTS (SELECT 1 FROM jobs WHERE account_id = :id AND holds_slot)"""
+               WHERE id = :id AND NOT EXISTS (
+                   SELECT 1 FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat')"""
         ),
         {"id": account_id},
     )

@@ -3,6 +3,7 @@
 Writes only `nudged_at`, `poll_due_at` and forgotten slots; states are `jobs.py`'s business.
 """
 
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import text
@@ -44,7 +45,7 @@ _TAKE_SUBMITS = text(
 _TAKE_SAVES = text(
     """/* take_saves */
     UPDATE jobs SET nudged_at = clock_timestamp() WHERE id IN (
-        SELECT id FROM jobs WHERE state = 'saving' AND due_at <= clock_timestamp()
+        SELECT id FROM jobs WHERE state = 'saving' AND kind <> 'chat' AND due_at <= clock_timestamp()
           AND (nudged_at IS NULL OR nudged_at < clock_timestamp() - make_interval(secs => :again_after))
         ORDER BY due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id"""
@@ -53,7 +54,16 @@ _TAKE_SAVES = text(
 
 def take_submits(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
     """Queued jobs that an account has room for and that were not nudged lately; they count as nudged now."""
-    values = {"again_after": again_after, "limit": limit, "kinds": list(SUBMIT_KINDS), **slot_limits()}
+    return _take(tx, SUBMIT_KINDS, again_after=again_after, limit=limit)
+
+
+def take_talks(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
+    """The same for queued conversations."""
+    return _take(tx, ("chat",), again_after=again_after, limit=limit)
+
+
+def _take(tx: Transaction, kinds: tuple[str, ...], *, again_after: float, limit: int) -> list[UUID]:
+    values = {"again_after": again_after, "limit": limit, "kinds": list(kinds), **slot_limits()}
     return [row.id for row in tx.all(_TAKE_SUBMITS, values)]
 
 
@@ -67,7 +77,8 @@ def heal_polls(tx: Transaction) -> int:
     rows = tx.all(
         text(
             """UPDATE accounts SET poll_due_at = clock_timestamp()
-               WHERE poll_due_at IS NULL AND id IN (SELECT account_id FROM jobs WHERE holds_slot) RETURNING id"""
+               WHERE poll_due_at IS NULL
+                 AND id IN (SELECT account_id FROM jobs WHERE holds_slot AND kind <> 'chat') RETURNING id"""
         )
     )
     return len(rows)
@@ -82,3 +93,46 @@ def release_forgotten_slots(tx: Transaction) -> int:
         )
     )
     return len(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class LostTalk:
+    """A conversation whose worker shows no life any more."""
+
+    id: UUID
+    attempt: int
+    state: str
+    sent: bool  # its call had begun
+    attempts_left: bool
+    cancel_requested: bool
+
+
+def lost_talks(tx: Transaction, *, limit: int) -> list[LostTalk]:
+    """Conversations under way whose lease has run out."""
+    rows = tx.all(
+        text(
+            """/* lost_talks */
+            SELECT j.id, j.attempt, j.state, coalesce(c.attempt = j.attempt, false) AS sent,
+                j.attempt < j.max_attempts AS attempts_left, j.cancel_requested_at IS NOT NULL AS cancel_requested
+            FROM jobs j LEFT JOIN conversations c ON c.job_id = j.id
+            WHERE j.kind = 'chat' AND j.holds_slot AND j.state IN ('submitting', 'running')
+              AND j.due_at <= clock_timestamp() ORDER BY j.due_at LIMIT :limit"""
+        ),
+        {"limit": limit},
+    )
+    return [LostTalk(**row._mapping) for row in rows]  # noqa: SLF001
+
+
+def answered_talks(tx: Transaction, *, limit: int) -> list[UUID]:
+    """Conversations that only waited for their jobs, all of which have ended."""
+    rows = tx.all(
+        text(
+            """/* answered_talks */
+            SELECT j.id FROM jobs j WHERE j.kind = 'chat' AND j.state = 'saving' AND NOT EXISTS (
+                SELECT 1 FROM jobs c WHERE c.parent_id = j.id
+                  AND c.state IN ('queued', 'submitting', 'running', 'saving'))
+            LIMIT :limit"""
+        ),
+        {"limit": limit},
+    )
+    return [row.id for row in rows]

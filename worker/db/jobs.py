@@ -4,6 +4,8 @@
        ^          |            |          |
        +----------+            +----------+--> failed        queued | running (wish) -> cancelled
 
+A conversation (kind chat) is `running` from the agent's first word and `saving` while the jobs it started still run.
+
 Each function is one statement: the UPDATE names the states and the attempt it expects and writes its `job_events` row
 (and the webhook outbox row of a final state) with it. No row back means somebody was faster: the caller stops.
 A job holds a slot of its account while `holds_slot`: submitting, running, or cancelled here but still drawn upstream.
@@ -280,8 +282,11 @@ def mark_running(
     actor: str,
     queue_position: int | None = None,
     forecast_seconds: int | None = None,
+    deadline: float | None = None,
 ) -> Row[Any] | None:
-    """submitting -> running: upstream has the job. Called by submit, or by poll for a key that upstream knows."""
+    """submitting -> running: upstream has the job. Called by submit, by poll for a key that upstream knows, and by
+    converse at the agent's first word (with a `deadline` of its own).
+    """
     return _apply(
         tx,
         _MARK_RUNNING,
@@ -292,7 +297,7 @@ def mark_running(
         upstream_id=upstream_id,
         queue_position=queue_position,
         forecast_seconds=forecast_seconds,
-        deadline=get_settings().image_deadline_seconds,
+        deadline=deadline or get_settings().image_deadline_seconds,
         video_deadline=get_settings().video_deadline_seconds,
         note={"upstream_id": upstream_id},
     )
@@ -301,7 +306,7 @@ def mark_running(
 _REQUEUE = _change(
     "requeue",
     to="queued",
-    where="AND cancel_requested_at IS NULL",
+    where="AND cancel_requested_at IS NULL AND (NOT :lapsed_only OR due_at <= clock_timestamp())",
     sets="""holds_slot = false, due_at = clock_timestamp() + make_interval(secs => :delay), submit_key = NULL,
             account_id = NULL, absent_since = NULL, nudged_at = NULL, max_attempts = jobs.max_attempts + :give_back,
             avoid_accounts = CASE WHEN CAST(:avoid AS uuid) IS NULL THEN jobs.avoid_accounts
@@ -322,8 +327,10 @@ def requeue(
     account: str | None = None,
     avoid: UUID | None = None,
     counts: bool = True,
+    lapsed_only: bool = False,
 ) -> Row[Any] | None:
-    """submitting -> queued: surely not accepted (submit), or unknown upstream after the grace (poll).
+    """submitting -> queued: surely not accepted (submit), unknown upstream after the grace (poll), or a conversation
+    that was never sent (tick, `lapsed_only`).
 
     `avoid` = an account that refused it; `counts` = whether the try uses up one of the job's attempts. A job that
     somebody wished to cancel is cancelled instead.
@@ -339,6 +346,7 @@ def requeue(
         delay=delay,
         avoid=avoid,
         give_back=0 if counts else 1,
+        lapsed_only=lapsed_only,
         note={key: value for key, value in note.items() if value is not None},
     )
     return row or _cancel(tx, job_id=job_id, from_states=("submitting",), attempt=attempt, actor=actor)
@@ -398,7 +406,8 @@ def mark_succeeded(
 _MARK_FAILED = _change(
     "mark_failed",
     to="failed",
-    where="AND (NOT :overdue_only OR deadline_at <= clock_timestamp())",
+    where="""AND (NOT :overdue_only OR deadline_at <= clock_timestamp())
+             AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
             queue_position = NULL""",
     final=True,
@@ -417,8 +426,12 @@ def mark_failed(
     account: str | None = None,
     from_states: tuple[str, ...] = OPEN_STATES,
     overdue_only: bool = False,
+    lapsed_only: bool = False,
 ) -> Row[Any] | None:
-    """Any open state -> failed. `account` = the label of who refused it; `overdue_only` re-checks the deadline."""
+    """Any open state -> failed. `account` = the label of who refused it.
+
+    `overdue_only` and `lapsed_only` re-check deadline and lease under the lock (tick).
+    """
     note = {"code": code, "detail": detail, "account": account}
     return _apply(
         tx,
@@ -430,6 +443,7 @@ def mark_failed(
         code=code,
         message=message,
         overdue_only=overdue_only,
+        lapsed_only=lapsed_only,
         event="job.failed",
         note={key: value for key, value in note.items() if value},
     )
@@ -438,9 +452,11 @@ def mark_failed(
 _CANCEL = _change(
     "cancel",
     to="cancelled",
-    # A running job is cancelled only on a wish; it keeps its slot, for upstream has no cancel call and draws on.
+    # A running job is cancelled only on a wish; it keeps its slot, for upstream has no cancel call and draws on. A
+    # conversation ends when its stream is closed.
     where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
-    sets="""finished_at = clock_timestamp(), queue_position = NULL, holds_slot = (old.state = 'running'),
+    sets="""finished_at = clock_timestamp(), queue_position = NULL,
+            holds_slot = (old.state = 'running' AND jobs.kind <> 'chat'),
             cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp())""",
     final=True,
 )
@@ -468,6 +484,85 @@ def cancel(tx: Transaction, job_id: UUID) -> Row[Any] | None:
     return row
 
 
-def mark_cancelled(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | None:
+def mark_cancelled(tx: Transaction, *, job_id: UUID, attempt: int, actor: str = "poll") -> Row[Any] | None:
     """running -> cancelled on a wish. The slot stays taken until upstream is done with it (`release_slot`)."""
-    return _cancel(tx, job_id=job_id, from_states=("running",), attempt=attempt, actor="poll")
+    return _cancel(tx, job_id=job_id, from_states=("running",), attempt=attempt, actor=actor)
+
+
+# --- conversations ---
+
+_MARK_COLLECTING = _change(
+    "mark_collecting",
+    to="saving",
+    where="AND kind = 'chat'",
+    sets="""holds_slot = false, progress = greatest(jobs.progress, 50), save_tries = 0,
+            deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
+)
+_MARK_ANSWERED = _change(
+    "mark_answered",
+    to="succeeded",
+    where=f"""AND kind = 'chat' AND NOT EXISTS (
+                  SELECT 1 FROM jobs child WHERE child.parent_id = jobs.id AND child.state IN {OPEN_STATES})""",
+    sets="finished_at = clock_timestamp(), progress = 100",
+    final=True,
+)
+
+
+def mark_collecting(tx: Transaction, *, job_id: UUID, attempt: int, deadline: float, said: int) -> Row[Any] | None:
+    """running -> saving: the agent has said all (`said` characters); the jobs it started may still run."""
+    return _apply(
+        tx,
+        _MARK_COLLECTING,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=("running",),
+        actor="converse",
+        deadline=deadline,
+        note={"characters": said},
+    )
+
+
+def mark_answered(tx: Transaction, *, job_id: UUID, actor: str) -> Row[Any] | None:
+    """saving -> succeeded for a conversation none of whose jobs is open any more."""
+    return _apply(
+        tx, _MARK_ANSWERED, job_id=job_id, attempt=None, from_states=("saving",), actor=actor, event="job.completed"
+    )
+
+
+# A job that upstream started by itself comes to us running. It may exceed the account's slots, for nobody asked us; the
+# claim counts it, so nothing is added until there is room again.
+_ADOPT = text(
+    """/* adopt_child */
+    WITH parent AS (
+        UPDATE jobs SET event_seq = event_seq + 1 WHERE id = :parent_id AND kind = 'chat'
+            AND NOT EXISTS (SELECT 1 FROM jobs known WHERE known.submit_key = :submit_key)
+        RETURNING id, event_seq, state, owner, user_id, api_key_id, model, account_id, account_ids),
+    child AS (
+        INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, parent_id, kind, model, params, state, attempt,
+                          max_attempts, due_at, deadline_at, account_ids, account_id, holds_slot, submit_key,
+                          upstream_id, submitted_at, event_seq)
+        SELECT :id, owner, user_id, api_key_id, :id, id, :kind, model, CAST(:params AS jsonb), 'running', 1, 1,
+               clock_timestamp(), clock_timestamp() + make_interval(secs => :deadline), account_ids, account_id, true,
+               :submit_key, :upstream_id, clock_timestamp(), 1
+        FROM parent ON CONFLICT (submit_key) DO NOTHING RETURNING id, state),
+    ev AS (
+        INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
+        SELECT c.id, 1, NULL, c.state, 'converse', CAST(:note AS jsonb) FROM child c
+        UNION ALL SELECT p.id, p.event_seq, p.state, p.state, 'converse',
+            jsonb_build_object('started', replace(CAST(:id AS text), '-', ''), 'kind', CAST(:kind AS text))
+        FROM parent p)
+    SELECT parent.id, parent.state, parent.event_seq, parent.account_id, child.id AS child_id FROM parent, child"""
+)
+
+
+def adopt_child(
+    tx: Transaction, *, parent_id: UUID, kind: str, submit_key: UUID, upstream_id: str, params: dict[str, Any]
+) -> Row[Any] | None:
+    """-> running: a job that a conversation started upstream; the ordinary polls finish it. None when it is known.
+
+    The row tells the parent's news: its timeline names the child.
+    """
+    settings = get_settings()
+    values = {"id": new_id(), "parent_id": parent_id, "kind": kind, "submit_key": submit_key}
+    values |= {"upstream_id": upstream_id, "params": json.dumps(params), "deadline": settings.image_deadline_seconds}
+    return tx.first(_ADOPT, {**values, "note": json.dumps({"upstream_id": upstream_id})})

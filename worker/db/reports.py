@@ -7,6 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.db import conversations
+from worker.db.conversations import Spoken
 from worker.db.engine import Transaction
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
@@ -29,13 +31,15 @@ class JobView:
     files: list[Row[Any]]  # the results themselves, in order
     position: int | None  # place in our own queue, 1 = next
     variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
+    spoken: Spoken | None = None  # a conversation: what the agent said so far
+    children: list[UUID] = field(default_factory=list)  # a conversation: the jobs it started, in order
 
 
 _VISIBLE = """(user_id = CAST(:user_id AS uuid)
                OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id,
+    created_at, submitted_at, finished_at, event_seq, user_id, parent_id,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */
@@ -57,6 +61,9 @@ def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
     if done:
         for item in tx.all(text("SELECT * FROM files WHERE job_id = ANY(:ids) ORDER BY job_id, n"), {"ids": done}):
             by_job.setdefault((item.job_id, item.variant == "original"), []).append(item)
+    talks = [row.id for row in rows if row.kind == "chat"]
+    spoken = conversations.spoken(tx, talks) if talks else {}
+    children = _children(tx, talks) if talks else {}
     positions = {row.id: row.position for row in tx.all(_POSITION, {"ids": waiting})} if waiting else {}
     return [
         JobView(
@@ -64,9 +71,30 @@ def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
             files=by_job.get((row.id, True), []),
             position=positions.get(row.id),
             variants=by_job.get((row.id, False), []),
+            spoken=spoken.get(row.id, Spoken()) if row.kind == "chat" else None,
+            children=children.get(row.id, []),
         )
         for row in rows
     ]
+
+
+def _children(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, list[UUID]]:
+    found: dict[UUID, list[UUID]] = {}
+    for row in tx.all(text("SELECT id, parent_id FROM jobs WHERE parent_id = ANY(:ids) ORDER BY id"), {"ids": job_ids}):
+        found.setdefault(row.parent_id, []).append(row.id)
+    return found
+
+
+def talk_views(tx: Transaction, job_id: UUID) -> list[JobView]:
+    """A conversation, and behind it the jobs it started, in order; for the request that made it."""
+    rows = tx.all(
+        text(
+            f"""SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id OR parent_id = :id
+                ORDER BY parent_id IS NOT NULL, id"""
+        ),
+        {"id": job_id},
+    )
+    return _with_files(tx, rows)
 
 
 def group_views(tx: Transaction, job_ids: list[UUID]) -> list[JobView]:

@@ -261,6 +261,20 @@ input_uploads = Table(
     ),
 )
 
+# A conversation with the agent (kind `chat`). The row is made just before the one call that sends it.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, nullable=False),  # of the job: an attempt without a row was surely never sent
+    _moment("sent_at", nullable=False, default=True),
+    Column("said", Text, nullable=False, server_default=text("''")),
+    Column("calls", Integer, nullable=False, server_default=text("0")),  # of tools; those that became jobs have rows
+    Column("finish", Text),  # null while the agent talks
+    _moment("updated_at", nullable=False, default=True),
+    CheckConstraint("finish IN ('stop', 'length')", name="finish"),
+)
+
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,

@@ -26,7 +26,9 @@ from worker.local.processes import Child, ChildSpec, Keeper, StartError, free_po
 __all__ = ["Child", "Platform", "PlatformOptions", "RunningPlatform", "StartError", "running_platform"]
 
 ROOT = Path(__file__).resolve().parents[2]
-QUEUES = "fast,bulk,talk,outbox"
+QUEUES = "fast,bulk,outbox"
+# A conversation holds its thread for minutes, so conversations have a process of their own.
+TALK_QUEUES = "talk"
 FLOWER_PORT = 5555
 _ANNOUNCEMENT = "running.json"
 _START_PATIENCE = 120.0
@@ -185,7 +187,7 @@ class Platform:
         if self._keeper is not None:
             servers = [self.children[name] for name in ("redis", "postgres") if name in self.children]
             others = [child for child in self.children.values() if child not in servers]
-            order = ("api", "scheduler", "worker", "flower", "sandbox")
+            order = ("api", "scheduler", "worker", "talker", "flower", "sandbox")
             others.sort(key=lambda child: next((n for n, part in enumerate(order) if child.name.startswith(part)), 9))
             self._keeper.stop(others, patience=_STOP_PATIENCE, hurry=self._hurry)
             self._keeper.stop(servers, patience=_SERVERS_STOP_PATIENCE)
@@ -208,6 +210,7 @@ class Platform:
         api = self._run(self._python("api", *self._api_command()))
         for number in range(1, self.options.workers + 1):
             self._run(self._python(f"worker-{number}", *self._worker_command(f"worker-{number}")), keep=True)
+        self._run(self._python("talker", *self._talker_command()), keep=True)
         self._run(self._python("scheduler", *self._scheduler_command()), keep=True)
         if self.options.flower:
             self._run(self._python("flower", *self._flower_command()), keep=True)
@@ -342,10 +345,16 @@ class Platform:
         )  # fmt: skip
 
     def _worker_command(self, name: str) -> tuple[str, ...]:
+        return self._celery_worker(name, QUEUES, self._settings.worker_concurrency)
+
+    def _talker_command(self) -> tuple[str, ...]:
+        return self._celery_worker("talker", TALK_QUEUES, self._settings.talk_concurrency)
+
+    @staticmethod
+    def _celery_worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
         return (
-            "celery", "-A", "worker.tasks:app", "worker", "-P", "threads",
-            "-c", str(self._settings.worker_concurrency), "-Q", QUEUES, "-n", f"{name}@%h",
-            "--without-gossip", "--without-mingle", "-E", "--loglevel", "WARNING",
+            "celery", "-A", "worker.tasks:app", "worker", "-P", "threads", "-c", str(threads), "-Q", queues,
+            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-E", "--loglevel", "WARNING",
         )  # fmt: skip
 
     def _scheduler_command(self) -> tuple[str, ...]:

@@ -1,9 +1,10 @@
-"""The Protocol every upstream speaks towards the engine: submit, ask, check. Nothing here knows a wire format.
+"""The Protocol every upstream speaks towards the engine: submit, ask, converse, check. No wire format here.
 
 Failures are raised as `DreameryError`; its row in the error table says what the engine does. A failure to reach
 upstream *after* a submit may have left us is `upstream_unreachable` (reaction `unclear`).
 """
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, Protocol
@@ -187,6 +188,63 @@ class LiveModels:
     videos: tuple[LiveVideoModel, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation so far."""
+
+    role: str  # user, assistant
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What the agent is to answer: the messages in order, the newest last."""
+
+    messages: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The agent has said this piece of its answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """The agent wants something made; the job follows as `JobStarted` with the same id, or never."""
+
+    id: str
+    kind: str  # image, video: as far as the call tells
+    prompt: str = ""
+    ratio: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStarted:
+    """Upstream works on something the agent asked for: polls find it by `submit_key`, a UUID."""
+
+    tool_call_id: str
+    submit_key: str
+    upstream_id: str
+    kind: str  # image, video
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Bytes came, but nothing to tell: the stream lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The answer is over. Not `complete`: the stream was closed without the mark of an end."""
+
+    complete: bool
+
+
+AgentEvent = Said | ToolCalled | JobStarted | Listening | Ended
+
+
 class Provider(Protocol):
     """An upstream. Implementations are safe to share between threads."""
 
@@ -220,6 +278,12 @@ class Provider(Protocol):
 
     def better_video(self, account: Account, result: ResultRef) -> ResultRef:
         """The same video at a better bit rate when upstream has one, else `result`; never fails for upstream."""
+
+    def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> Generator[AgentEvent]:
+        """Send a conversation, once, and yield what comes of it until `Ended`, in this thread; close it when done.
+
+        Raises before or between events; being unreachable once it may have left us says nothing about what it caused.
+        """
 
     def list_models(self, account: Account) -> LiveModels:
         """What upstream offers this account now."""

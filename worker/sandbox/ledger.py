@@ -21,6 +21,7 @@ class Ledger:
         self._submits: deque[tuple[dict[str, Any], Job | None]] = deque(maxlen=KEEP)
         self._charges: deque[dict[str, Any]] = deque(maxlen=KEEP)
         self._seen: OrderedDict[str, None] = OrderedDict()
+        self._conversations: deque[dict[str, Any]] = deque(maxlen=KEEP)
 
     def violation(self, code: str, *, path: str, account: str, detail: str, now: float) -> None:
         self._violations[code] += 1
@@ -45,6 +46,12 @@ class Ledger:
             "charged": order.price,
         }
         self._note(line, job)
+
+    def conversation(self, conversation_id: str, account: str, prompt: str, now: float) -> dict[str, Any]:
+        """A line about a conversation with the agent; its end is noted in it."""
+        line = {"conversation_id": conversation_id, "account": account, "prompt": prompt, "at": now, "ended": ""}
+        self._conversations.append(line)
+        return line
 
     def refused(self, account: Account, ret: str, now: float, *, known: dict[str, Any]) -> None:
         """A submit that was not taken; `known` is what could be read of it."""
@@ -104,6 +111,7 @@ class Ledger:
         if with_lists:
             answer["submits"] = [_line(line, job, now) for line, job in self._submits]
             answer["charges"] = list(self._charges)
+            answer["conversations"] = [dict(line) for line in self._conversations]
         return answer
 
 

@@ -100,6 +100,11 @@ def read_script(prompt: str) -> Script:
     return Script(**settings, before=tuple(faults["before"]), after=tuple(faults["after"]))  # type: ignore[arg-type]
 
 
+def script_words(prompt: str) -> dict[str, str]:
+    """Every `[[word:value]]` of a prompt, for whoever knows words of its own."""
+    return {found.group(1).lower(): found.group(2) or "" for found in _SCRIPT.finditer(prompt)}
+
+
 def plain_text(prompt: str) -> str:
     """The prompt without its scripts: what a picture shows."""
     return " ".join(_SCRIPT.sub(" ", prompt).split())

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from worker.sandbox import wire
+from worker.sandbox.agent import converse
 from worker.sandbox.checks import check_app, check_sign
 from worker.sandbox.fields import RefusedError
 from worker.sandbox.hosts import HOSTS, Host, family_of
@@ -42,6 +43,7 @@ API: dict[str, Handler] = {
     "/mweb/v1/get_local_item_list": World.local_items,
     "/mweb/v1/get_common_config": World.picture_config,
     "/mweb/v1/video_generate/get_common_config": World.video_config,
+    "/mweb/v1/creation_agent/v2/conversation": converse,
 }
 _NOBODY = Role()
 
@@ -161,7 +163,8 @@ def _media_endpoint(world: World) -> Endpoint:
             picture = world.gallery.find(path)
             if picture is None:
                 return wire.edge_page(404)
-            return Response(await world.gallery.draw(picture), media_type=picture.media_type)
+            content = await world.gallery.draw(picture)
+            return wire.part_of(content, picture.media_type, request.headers.get("range", ""))
 
         return await _faulty(world.faults.draw(MEDIA, _NOBODY), act)
 

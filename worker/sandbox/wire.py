@@ -1,6 +1,7 @@
 """The shapes of answers: envelopes of each family, refusals by code, edge pages and broken connections."""
 
 import itertools
+import re
 import socket
 import struct
 import time
@@ -120,6 +121,26 @@ def refusal(family: str, code: str, now: float) -> Response:
         }
     answer = {"ret": code, "errmsg": errmsg, "systime": str(int(now)), "logid": log_id(now), "data": data}
     return _json(orjson.dumps(answer))
+
+
+_RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
+
+
+def part_of(content: bytes, media_type: str, wanted: str) -> Response:
+    """A file, or the one range of it that was asked for: a player seeks with these. Other ranges are ignored."""
+    headers = {"Accept-Ranges": "bytes"}
+    found = _RANGE.fullmatch(wanted.strip())
+    if not found or not (found[1] or found[2]):
+        return Response(content, media_type=media_type, headers=headers)
+    size = len(content)
+    if found[1]:
+        first, last = int(found[1]), min(int(found[2]) if found[2] else size - 1, size - 1)
+    else:
+        first, last = max(size - int(found[2]), 0), size - 1
+    if first > last:
+        return Response(b"", 416, headers={**headers, "Content-Range": f"bytes */{size}"})
+    headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    return Response(content[first : last + 1], 206, media_type=media_type, headers=headers)
 
 
 def edge_page(status: int) -> Response:

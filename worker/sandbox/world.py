@@ -174,7 +174,7 @@ class World:
             return self._refuse(call, problem.code, glimpse(call.body))
         script = read_script(order.prompt)
         call.hold = script.latency
-        fault = self._fire("before", script.before, order.prompt)
+        fault = self.fire("before", script.before, order.prompt)
         if fault:
             return wire.broken(fault)
         code = self._objection(call, order, script)
@@ -186,8 +186,9 @@ class World:
                 "count": order.count,
             }
             return self._refuse(call, code, known)
-        job = self._accept(call, order, script)
-        fault = self._fire("after", script.after, order.prompt)
+        call.account.note_submit(call.now)
+        job = self.accept(call, order, script, at=call.now)
+        fault = self.fire("after", script.after, order.prompt)
         if fault:
             return wire.broken(fault)
         fresh = record(job, call.now, gallery=self.gallery, base=call.base, fresh=True)
@@ -213,8 +214,9 @@ class World:
             return "1310"
         return "1006" if account.credits < order.price else ""
 
-    def _accept(self, call: Call, order: Order, script: Script) -> Job:
-        now, account = call.now, call.account
+    def accept(self, call: Call, order: Order, script: Script, *, at: float) -> Job:
+        """Start a job for the account of the call and charge it."""
+        now, account = at, call.account
         seconds = script.seconds
         if seconds is None:
             spread = self.options.spread
@@ -232,7 +234,6 @@ class World:
             generate_id=wire.log_id(now),
             lingers=self._count % 3 == 0 and script.partial is None,
         )
-        account.note_submit(now)
         video = order.kind == "video"
         account.start_job(now, job.finish_at, video=video)
         title = "video generation" if video else "image generation"
@@ -244,7 +245,7 @@ class World:
         self.ledger.accepted(job)
         return job
 
-    def _fire(self, moment: str, kinds: tuple[str, ...], prompt: str) -> str:
+    def fire(self, moment: str, kinds: tuple[str, ...], prompt: str) -> str:
         """The next fault of this prompt that has not happened yet."""
         for kind in kinds:
             shot = (moment, kind, prompt)

@@ -4,13 +4,14 @@ Everything that a lost message, a dead worker or an emptied Redis leaves behind 
 """
 
 from functools import partial
+from typing import Any
 
 from worker.bus import events, queue
 from worker.core.errors import ERRORS
 from worker.core.log import get_logger
 from worker.db import due, jobs, reports
 from worker.db.deliveries import due_deliveries
-from worker.db.engine import retry_when_database_away, transaction
+from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
 
 log = get_logger("tick")
 
@@ -32,20 +33,23 @@ def tick() -> str:
     with transaction() as tx:
         polls = reports.accounts_to_poll(tx, limit=_MOST)
         submits = due.take_submits(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
+        talks = due.take_talks(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
         saves = due.take_saves(tx, again_after=SAVE_AGAIN_SECONDS, limit=_MOST)
     sent = [queue.nudge_poll(account_id) for account_id in polls]
     sent += [queue.nudge_submit(job_id=job_id) for job_id in submits]
+    sent += [queue.nudge_converse(job_id=job_id) for job_id in talks]
     sent += [
         queue.nudge_save(*saves[start : start + queue.MOST_SAVES_PER_MESSAGE])
         for start in range(0, len(saves), queue.MOST_SAVES_PER_MESSAGE)
     ]
-    return f"{len(polls)} polls, {len(submits)} submits, {len(saves)} saves" if sent else "nothing due"
+    waiting = len(submits) + len(talks)
+    return f"{len(polls)} polls, {waiting} submits, {len(saves)} saves" if sent else "nothing due"
 
 
 @retry_when_database_away
 def sweep() -> str:
     """End what is overdue or hopeless, mend what a crash left, nudge due webhooks."""
-    failed = _fail_overdue() + _fail_hopeless()
+    failed = _fail_overdue() + _fail_hopeless() + _end_lost_talks() + _end_answered_talks()
     with transaction() as tx:
         healed = due.heal_polls(tx)
         released = due.release_forgotten_slots(tx)
@@ -100,6 +104,62 @@ def _fail_hopeless() -> int:
                 actor="tick",
                 from_states=("queued",),
             )
+            if row is not None:
+                count += 1
+                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return count
+
+
+def _end_lost_talks() -> int:
+    """Conversations whose worker died: sent ones broke off, the others may be sent by another worker."""
+    with transaction() as tx:
+        lost = due.lost_talks(tx, limit=_MOST)
+    count = 0
+    for talk in lost:
+        with transaction() as tx:
+            row = _end_lost_talk(tx, talk)
+            if row is not None:
+                count += 1
+                log.warning("conversation_lost", job_id=str(talk.id), sent=talk.sent, state=row.state)
+                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    return count
+
+
+def _end_lost_talk(tx: Transaction, talk: due.LostTalk) -> Row[Any] | None:
+    if talk.cancel_requested and talk.state == "running":
+        return jobs.mark_cancelled(tx, job_id=talk.id, attempt=talk.attempt, actor="tick")
+    if not talk.sent and talk.attempts_left:
+        return jobs.requeue(
+            tx,
+            job_id=talk.id,
+            attempt=talk.attempt,
+            actor="tick",
+            reason="its worker died",
+            delay=0.0,
+            lapsed_only=True,
+        )
+    code = "stream_broken" if talk.sent else "upstream_unreachable"
+    return jobs.mark_failed(
+        tx,
+        job_id=talk.id,
+        attempt=talk.attempt,
+        code=code,
+        message=ERRORS[code].message,
+        actor="tick",
+        detail=f"its worker died while {talk.state}",
+        from_states=(talk.state,),
+        lapsed_only=True,
+    )
+
+
+def _end_answered_talks() -> int:
+    """Conversations whose last job has ended."""
+    with transaction() as tx:
+        answered = due.answered_talks(tx, limit=_MOST)
+    count = 0
+    for job_id in answered:
+        with transaction() as tx:
+            row = jobs.mark_answered(tx, job_id=job_id, actor="tick")
             if row is not None:
                 count += 1
                 tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))

@@ -23,6 +23,7 @@ def specs(platform: Platform) -> list[ChildSpec]:
     commands = {
         "api": platform._api_command(),
         "worker-1": platform._worker_command("worker-1"),
+        "talker": platform._talker_command(),
         "scheduler": platform._scheduler_command(),
         "flower": platform._flower_command(),
         "sandbox": platform._sandbox_command(),

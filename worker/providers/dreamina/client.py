@@ -4,9 +4,9 @@ What upstream demands of a browser beyond that (protocol section 12) is not imit
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ import orjson
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
+from worker.providers.dreamina.agent import AgentReader, conversation_body
 from worker.providers.dreamina.drafts import Stamp
 from worker.providers.dreamina.faults import clean
 from worker.providers.dreamina.image_drafts import image_body
@@ -39,8 +40,11 @@ from worker.providers.dreamina.video_drafts import video_body
 from worker.providers.dreamina.wire import Wire, refusal
 from worker.providers.provider import (
     Account,
+    AgentEvent,
+    Conversation,
     Credits,
     ImageOrder,
+    Listening,
     LiveImageModel,
     LiveModels,
     LiveVideoModel,
@@ -74,6 +78,7 @@ _CHECK_ENTRANCE = "&babi_param=" + quote(
 _RISK_WORDS = ("risk not pass", "detected risk")
 _IMAGE_CONFIG = "/mweb/v1/get_common_config"
 _VIDEO_CONFIG = "/mweb/v1/video_generate/get_common_config"
+_CONVERSATION = "/mweb/v1/creation_agent/v2/conversation"
 _USER_INFO = "/lv/v1/user/web/user_info"
 _CREDIT = "/commerce/v1/benefits/user_credit"
 _RECEIVE = "/commerce/v1/benefits/credit_receive"
@@ -97,7 +102,9 @@ class DreaminaProvider:
         self._uploads = Uploads(self._wire)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
         self._da_version = settings.upstream_da_version
+        self._agent_da_version = settings.upstream_agent_da_version
         self._web_version = settings.upstream_web_version
+        self._talk_seconds, self._talk_gap = settings.talk_seconds, settings.talk_gap_seconds
         self._catalog = get_catalog()
 
     def close(self) -> None:
@@ -237,6 +244,27 @@ class DreaminaProvider:
         if found is None or _area(found) < _area(result):
             return result
         return replace(found, seconds=found.seconds or result.seconds, poster_url=found.poster_url or result.poster_url)
+
+    def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> Generator[AgentEvent]:
+        """Section 9."""
+        site, reader = self._site(account), AgentReader(account)
+        # The one call whose region is not that of the account (section 9.1).
+        query = (
+            f"aid={site.aid}&device_platform=web&region=US&web_version={self._web_version}"
+            f"&da_version={self._agent_da_version}&web_component_open_flag=1"
+        )
+        target = _target(_CONVERSATION, query, site, account)
+        body = conversation_body(order, conversation_id, int(time.time() * 1000))
+        pieces = self._wire.stream(
+            account, site, site.mweb, target, body, seconds=self._talk_seconds, gap=self._talk_gap
+        )
+        with closing(pieces):
+            for piece in pieces:
+                yield from reader.feed(piece)
+                yield Listening()
+                if reader.over:
+                    break
+        yield from reader.close()
 
     def list_models(self, account: Account) -> LiveModels:
         """Section 10.3. One list that cannot be had leaves its kind empty; an error when neither can."""

@@ -33,6 +33,10 @@ class Deadline(threading.local):
         """A new call begins."""
         self.until = time.monotonic() + seconds
 
+    def resume(self, until: float) -> None:
+        """A call goes on after its thread did something else, perhaps another call."""
+        self.until = until
+
     def left(self, late: type[Exception]) -> float:
         """Seconds left; raises `late` when there are none."""
         left = self.until - time.monotonic()

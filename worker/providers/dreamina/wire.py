@@ -6,7 +6,8 @@ account into the calls of another. No redirects, no retries, no proxies but the 
 
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -110,6 +111,49 @@ class Wire:
             raise NotSentError(f"{where.host}: {_name(failure, account)}") from None
         return status, content
 
+    def stream(
+        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float, gap: float
+    ) -> Generator[bytes]:
+        """POST `body` and yield the event stream that answers it as it comes: at most `gap` seconds between pieces and
+        `seconds` for all. An answer that is no stream raises like `call`; so does a stream that breaks.
+        """
+        path = target.partition("?")[0]
+        request = self._request(account, site, base, target, body)
+        # Compressed pieces would come late, whole blocks at a time.
+        request.headers.update({"Accept": "text/event-stream", "Accept-Encoding": "identity"})
+        request.extensions = {"timeout": {**self._timeouts, "read": gap}}
+        self._deadline.start(seconds)
+        try:
+            with self._transport_for(account) as transport:
+                yield from self._pieces(account, path, transport.handle_request(request))
+        except _NOT_SENT as failure:
+            raise NotSentError(f"{path}: {_name(failure, account)}") from None
+        except httpx.HTTPError as failure:
+            raise _unreachable(path, _name(failure, account)) from None
+
+    def _pieces(self, account: Account, path: str, response: httpx.Response) -> Iterator[bytes]:
+        kind = response.headers.get("content-type", "")
+        may_stream = response.status_code == 200 and "json" not in kind and "html" not in kind
+        until, head, size, streaming = self._deadline.until, b"", 0, False
+        try:
+            for piece in response.iter_bytes():
+                size += len(piece)
+                if size > MAX_BODY:
+                    raise httpx.ReadError(f"the answer is longer than {MAX_BODY} bytes")
+                if not streaming:
+                    # Gateways and refusals answer with JSON or a page, whatever they call it.
+                    head += piece
+                    streaming = may_stream and head.lstrip()[:1] not in {b"", b"{", b"<"}
+                    piece = head  # noqa: PLW2901
+                if streaming:
+                    yield piece
+                    self._deadline.resume(until)
+            if not streaming:
+                _read(path, response.status_code, kind, head, account)
+                raise _unreachable(path, "an answer without a stream")
+        finally:
+            response.close()
+
     @property
     def seconds(self) -> float:
         """The total deadline of a call."""
@@ -132,10 +176,16 @@ class Wire:
         )
 
     def _exchange(self, account: Account, request: httpx.Request) -> tuple[int, str, bytes]:
-        if not account.proxy:
-            return self._answer(self._transport, request)
-        with self._proxies.use(account.proxy) as transport:
+        with self._transport_for(account) as transport:
             return self._answer(transport, request)
+
+    @contextmanager
+    def _transport_for(self, account: Account) -> Iterator[httpx.BaseTransport]:
+        if not account.proxy:
+            yield self._transport
+            return
+        with self._proxies.use(account.proxy) as transport:
+            yield transport
 
     def _answer(self, transport: httpx.BaseTransport, request: httpx.Request) -> tuple[int, str, bytes]:
         response = transport.handle_request(request)

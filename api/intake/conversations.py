@@ -1,0 +1,153 @@
+"""A chat with the agent: the messages as upstream takes them (protocol section 9.1), and the job they stand for."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from api.deps import Caller
+from api.intake.accepting import Planned, fingerprint
+from api.intake.images import check_prompt
+from worker.core.errors import DreameryError
+from worker.db.jobs import NewJob
+
+AGENT = "agent"
+_SYSTEM = frozenset({"system", "developer"})
+_TEXTS = frozenset({"text", "input_text", "output_text"})
+# What is said when nothing is: the front ends that do so want a sign of life.
+_NOTHING = "Hello"
+
+
+class Message(Protocol):
+    """One message of OpenAI's `messages`: a text, or a list of parts."""
+
+    @property
+    def role(self) -> str:
+        """Who says it."""
+
+    @property
+    def content(self) -> str | list[Any] | None:
+        """What is said."""
+
+
+class Options(Protocol):
+    """OpenAI's `stream_options`."""
+
+    @property
+    def include_usage(self) -> bool | None:
+        """Whether the stream ends with a chunk that counts tokens."""
+
+
+class AgentRequest(Protocol):
+    """What of a chat request concerns the agent."""
+
+    @property
+    def model(self) -> str | None:
+        """The name that was asked for."""
+
+    @property
+    def messages(self) -> Sequence[Message]:
+        """The conversation so far, the newest last."""
+
+    @property
+    def stream(self) -> bool | None:
+        """Whether the answer comes in chunks."""
+
+    @property
+    def stream_options(self) -> Options | None:
+        """How the chunks end."""
+
+    @property
+    def user(self) -> str | None:
+        """Kept with the job."""
+
+    @property
+    def metadata(self) -> dict[str, str] | None:
+        """Kept with the job."""
+
+    @property
+    def webhook(self) -> str | None:
+        """Address that is told when the job has ended."""
+
+    @property
+    def run_async(self) -> bool | None:
+        """Whether the job is the answer."""
+
+
+def plan_conversation(path: str, body: AgentRequest, caller: Caller) -> Planned:
+    """The plan of a chat with the agent. Raises what is wrong with its messages."""
+    turns, left_out = read_turns(body.messages)
+    asked = body.model or AGENT
+    fields = {"model": asked, "messages": turns, "user": body.user, "metadata": body.metadata, "webhook": body.webhook}
+    job = NewJob(
+        owner=caller.owner,
+        kind="chat",
+        model=AGENT,
+        params={
+            "order": {"messages": turns},
+            "n": 0,
+            "flags": {},
+            "asked_model": asked,
+            "images": [],
+            **({"left_out": left_out} if left_out else {}),
+        },
+        account_ids=[],
+        user_id=caller.user_id,
+        api_key_id=caller.api_key_id,
+        webhook_url=body.webhook or None,
+        metadata={**(body.metadata or {}), **({"user": body.user} if body.user else {})},
+    )
+    return Planned(jobs=[job], n=0, fingerprint=fingerprint(path, fields, []))
+
+
+def read_turns(messages: Sequence[Message]) -> tuple[list[dict[str, str]], int]:
+    """The turns to send, and how many parts that are no text were left out.
+
+    System texts go in front of the first user message with an empty line between; empty messages are dropped. Results
+    of a client's own tools are told as the user's, for upstream knows no third side.
+    """
+    system: list[str] = []
+    turns: list[dict[str, str]] = []
+    left_out = 0
+    for number, message in enumerate(messages):
+        said, others = _text_of(message.content)
+        left_out += others
+        if not said.strip():
+            continue
+        check_prompt(said, f"messages.{number}.content")
+        role = message.role.strip().lower()
+        if role in _SYSTEM:
+            system.append(said)
+        elif role in {"user", "assistant", "tool", "function"}:
+            turns.append({"role": "assistant" if role == "assistant" else "user", "text": said})
+        else:
+            raise DreameryError("invalid_value", _wrong_role(message.role), param=f"messages.{number}.role")
+    return _with_system(turns, "\n".join(system)), left_out
+
+
+def _wrong_role(role: str) -> str:
+    return f"`role` must be system, developer, user, assistant or tool; got {role[:20]!r}."
+
+
+def _with_system(turns: list[dict[str, str]], system: str) -> list[dict[str, str]]:
+    first = next((turn for turn in turns if turn["role"] == "user"), None)
+    if first is None:
+        # Upstream answers a user; an assistant's words alone are no question.
+        first = {"role": "user", "text": "" if system else _NOTHING}
+        turns.append(first)
+    if system:
+        first["text"] = f"{system}\n\n{first['text']}" if first["text"] else system
+    return turns
+
+
+def _text_of(content: str | list[Any] | None) -> tuple[str, int]:
+    """The text of a message, and how many of its parts hold none."""
+    if not isinstance(content, list):
+        return content or "", 0
+    texts = [part if isinstance(part, str) else _part_text(part) for part in content]
+    return "\n".join(text for text in texts if text), sum(text is None for text in texts)
+
+
+def _part_text(part: Any) -> str | None:
+    if isinstance(part, dict) and part.get("type") in _TEXTS:
+        text = part.get("text")
+        return text if isinstance(text, str) else ""
+    return None

@@ -1,0 +1,252 @@
+"""Hold one conversation with the agent: claim it, send it once, pass its words on, adopt the jobs it starts.
+
+Each piece of text is published at once and committed now and then, so that a waiter who missed one reads the row. From
+the row that is written just before the call, nothing sends the conversation again: it cannot be asked for by key, and
+what it started upstream may have been paid. Before that, and when upstream refuses it before the first word, the error
+table says what to do, as for any submit.
+"""
+
+import time
+from contextlib import closing
+from functools import partial
+from uuid import UUID
+
+from worker.bus import events, queue
+from worker.core.errors import DreameryError, Reaction
+from worker.core.log import get_logger
+from worker.core.settings import get_settings
+from worker.core.watchdog import watchdog
+from worker.db import accounts, conversations, jobs
+from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.providers.provider import (
+    Account,
+    AgentEvent,
+    Conversation,
+    Ended,
+    JobStarted,
+    Listening,
+    NotSentError,
+    Said,
+    ToolCalled,
+    Turn,
+)
+from worker.providers.registry import get_provider
+from worker.steps import refusals
+from worker.steps.pulse import pulse
+
+log = get_logger("converse")
+
+# The text so far is committed at most this often, and at every call of a tool.
+COMMIT_SECONDS = 1.0
+# Credits told less than this ago are believed.
+_CREDITS_BELIEVED_SECONDS = 600.0
+# Beyond the deadlines of the jobs it started, which all end by themselves.
+_COLLECT_SLACK_SECONDS = 600.0
+
+
+def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
+    """Hold the oldest conversation that the given account (or the best account of the given job) may hold."""
+    claim = _claim(job_id, account_id)
+    if claim is None:
+        return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to say"
+    try:
+        account = refusals.located(claim)
+        _take_daily_credits(claim, account)
+        watchdog.renew()
+        if not _begin(claim):
+            return refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
+        talk = _Talk(claim)
+        with pulse.holding(claim.id, claim.attempt):
+            line = talk.hold(account)
+    except DreameryError as error:
+        return refusals.refused(claim, error)
+    # One message, one conversation: the account's next one may be taken by another thread.
+    queue.nudge_converse(account_id=claim.account.id)
+    return line
+
+
+@retry_when_database_away
+def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
+    with transaction() as tx:
+        target = account_id or (accounts.ready_for_job(tx, job_id) if job_id else None)
+        return jobs.claim_next(tx, account_id=target, kinds=("chat",), actor="converse") if target else None
+
+
+def _take_daily_credits(claim: jobs.Claim, account: Account) -> None:
+    """Protocol section 9.3: without credits the agent talks but draws nothing. What goes wrong here is only logged."""
+    if not get_settings().daily_receive:
+        return
+    with transaction() as tx:
+        known = accounts.known_credits(tx, claim.account.id, within=_CREDITS_BELIEVED_SECONDS)
+    if not known:
+        refusals.refill(claim, account)
+
+
+@retry_when_database_away
+def _begin(claim: jobs.Claim) -> bool:
+    with transaction() as tx:
+        return conversations.begin(tx, job_id=claim.id, attempt=claim.attempt)
+
+
+class _StoppedError(Exception):
+    """The job is no longer this step's, or nobody wants it any more. The message is the step's line."""
+
+
+class _Talk:
+    """One open stream and what has come of it."""
+
+    def __init__(self, claim: jobs.Claim) -> None:
+        self._claim = claim
+        self._said = ""
+        self._running = False
+        self._calls: dict[str, ToolCalled] = {}
+        self._jobs = 0
+        self._committed_at = 0.0
+
+    def hold(self, account: Account) -> str:
+        """Listen to the end. Raises what upstream refuses the conversation with before its first word."""
+        claim = self._claim
+        turns = tuple(Turn(turn["role"], turn["text"]) for turn in claim.params["order"]["messages"])
+        heard = get_provider().converse(account, Conversation(turns), conversation_id=str(claim.submit_key))
+        complete = False
+        try:
+            with closing(heard):
+                for event in heard:
+                    watchdog.renew()
+                    complete = self._take(event)
+        except _StoppedError as stopped:
+            return str(stopped)
+        except DreameryError as error:
+            if not self._running:
+                raise
+            return self._break_off(error)
+        return self._finish("stop" if complete else "length")
+
+    def _take(self, event: AgentEvent) -> bool:
+        """Carry one event on; whether it was the mark of a good end."""
+        if isinstance(event, Listening):
+            if self._running and time.monotonic() - self._committed_at >= COMMIT_SECONDS:
+                self._commit()
+            return False
+        if not self._running:
+            self._open()
+        if isinstance(event, Said):
+            events.publish_words(self._claim.id, len(self._said), event.text)
+            self._said += event.text
+        elif isinstance(event, ToolCalled):
+            self._calls[event.id] = event
+            self._commit()
+        elif isinstance(event, JobStarted):
+            self._jobs += 1
+            self._commit(event)
+        return isinstance(event, Ended) and event.complete
+
+    @retry_when_database_away
+    def _open(self) -> None:
+        settings = get_settings()
+        with transaction() as tx:
+            row = jobs.mark_running(
+                tx,
+                job_id=self._claim.id,
+                attempt=self._claim.attempt,
+                upstream_id=str(self._claim.submit_key),
+                actor="converse",
+                deadline=settings.talk_seconds + settings.talk_lease_seconds,
+            )
+            if row is not None:
+                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            elif self._note(tx) is None:  # not this step's; else an earlier try of this was committed
+                raise _StoppedError(f"conversation {self._claim.id} was taken over")
+        self._running = True
+
+    @retry_when_database_away
+    def _commit(self, started: JobStarted | None = None) -> None:
+        """Commit the text so far, and the job that was started; raises when there is no point in going on."""
+        with transaction() as tx:
+            if started is not None:
+                # Before anything else: whatever becomes of the conversation, this was paid for.
+                self._adopt(tx, started)
+            wish = self._note(tx)
+            if wish:
+                row = jobs.mark_cancelled(tx, job_id=self._claim.id, attempt=self._claim.attempt, actor="converse")
+                if row is not None:
+                    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        self._committed_at = time.monotonic()
+        if wish is not False:
+            raise _StoppedError(f"conversation {self._claim.id} {'cancelled' if wish else 'was taken over'}")
+
+    def _note(self, tx: Transaction, finish: str | None = None) -> bool | None:
+        return conversations.note_said(
+            tx,
+            job_id=self._claim.id,
+            attempt=self._claim.attempt,
+            said=self._said,
+            calls=max(len(self._calls), self._jobs),
+            finish=finish,
+        )
+
+    def _adopt(self, tx: Transaction, started: JobStarted) -> None:
+        call = self._calls.get(started.tool_call_id)
+        row = jobs.adopt_child(
+            tx,
+            parent_id=self._claim.id,
+            kind=started.kind,
+            submit_key=UUID(started.submit_key),
+            upstream_id=started.upstream_id,
+            params=_params(started.kind, call, self._claim.params["asked_model"]),
+        )
+        if row is None:
+            return
+        tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        if accounts.poll_soon(tx, row.account_id):
+            tx.on_commit(partial(queue.nudge_poll, row.account_id))
+
+    @retry_when_database_away
+    def _finish(self, finish: str) -> str:
+        claim, settings = self._claim, get_settings()
+        wait = settings.image_deadline_seconds + settings.save_deadline_seconds + _COLLECT_SLACK_SECONDS
+        with transaction() as tx:
+            if self._note(tx, finish) is None:
+                return f"conversation {claim.id} was taken over"
+            row = jobs.mark_collecting(tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, said=len(self._said))
+            row = jobs.mark_answered(tx, job_id=claim.id, actor="converse") or row
+            if row is not None:
+                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        return f"conversation {claim.id} on {claim.account.label}: {len(self._said)} characters, {self._jobs} jobs"
+
+    @retry_when_database_away
+    def _break_off(self, error: DreameryError) -> str:
+        """The stream broke, or upstream refused to go on: the text so far and the jobs stay."""
+        claim = self._claim
+        told = error
+        if error.kind.reaction is Reaction.UNCLEAR:
+            told = DreameryError("stream_broken", detail=error.detail)
+        rest = refusals.rest_before_next(claim, error)
+        with transaction() as tx:
+            self._note(tx)
+            if rest:
+                accounts.rest(tx, claim.account.id, seconds=rest, code=error.code)
+            row = jobs.mark_failed(
+                tx,
+                job_id=claim.id,
+                attempt=claim.attempt,
+                code=told.code,
+                message=told.message,
+                actor="converse",
+                detail=told.detail,
+                from_states=("running",),
+            )
+            if row is not None:
+                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        log.warning("conversation_broke", job_id=str(claim.id), code=told.code, detail=told.detail)
+        return f"failed {claim.id}: {told.code}"
+
+
+def _params(kind: str, call: ToolCalled | None, asked_model: str) -> dict[str, object]:
+    """What is known of a job that the agent ordered by itself: its words, and what it told its tool."""
+    order: dict[str, object] = {"prompt": call.prompt if call else "", "ratio": call.ratio if call else ""}
+    if kind == "image":
+        order |= {"width": 0, "height": 0, "resolution": "", "count": None}
+    else:
+        order |= {"resolution": "", "seconds": 0, "parts": []}
+    return {"order": order, "n": 1, "flags": {}, "asked_model": asked_model, "images": []}
