@@ -84,7 +84,7 @@ def refused(claim: jobs.Claim, error: DreameryError) -> str:
     """Carry a refusal, or a failure to reach upstream, into the rows; a line about what was done."""
     reaction = error.kind.reaction
     log.info(
-        "submitrefused",
+        "submit_refused",
         job_id=str(claim.id),
         account=claim.account.label,
         code=error.code,
