@@ -2,82 +2,21 @@
 
 import contextlib
 import itertools
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import httpx
 import pytest
-import uvicorn
-from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
 
-from api.agent_chat import agent_chat
-from api.app import create_app
-from api.deps import CallerDep, PreferenceDep
+from tests.agent import Heard, hear, job_of, make_app, served, whole
 from tests.engine import Engine
 from tests.face import error_of, new_key
-from tests.platform import eventually, free_port
+from tests.platform import eventually
 from worker import tasks
 from worker.db.engine import AWAY_ERRORS
-
-CHAT = "/v1/chat/completions"
-
-
-class Said(BaseModel):
-    role: str
-    content: str | list[Any] | None = None
-
-
-class Options(BaseModel):
-    include_usage: bool | None = None
-
-
-class Body(BaseModel):
-    """What of the chat request the agent reads."""
-
-    model: str | None = None
-    messages: list[Said]
-    stream: bool | None = None
-    stream_options: Options | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    webhook: str | None = None
-    run_async: bool | None = None
-
-
-def make_app() -> FastAPI:
-    app = create_app()
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != CHAT]
-
-    @app.post(CHAT)
-    async def chat(body: Body, request: Request, caller: CallerDep, preference: PreferenceDep) -> Response:
-        return await agent_chat(request, body, caller, preference, request.headers.get("idempotency-key"))
-
-    return app
-
-
-@contextlib.contextmanager
-def served(app: FastAPI) -> Iterator[str]:
-    """The app with its lifespan, in a thread."""
-    port = free_port()
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, access_log=False, log_config=None, log_level="warning", ws="none"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        eventually(lambda: server.started, what="the app answers")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(15)
 
 
 @contextlib.contextmanager
@@ -121,85 +60,11 @@ def url(engine: Engine, app_url: str) -> Iterator[str]:
         yield app_url
 
 
-@dataclass
-class Heard:
-    """A stream as it came: the moment and the content of each frame."""
-
-    frames: list[tuple[float, Any]] = field(default_factory=list)
-    heartbeats: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def deltas(self) -> list[tuple[float, dict[str, Any]]]:
-        return [(at, data["choices"][0]["delta"]) for at, data in self.frames if data != "DONE" and data.get("choices")]
-
-    @property
-    def contents(self) -> list[tuple[float, str]]:
-        return [(at, delta["content"]) for at, delta in self.deltas if delta.get("content")]
-
-    @property
-    def text(self) -> str:
-        return "".join(piece for _, piece in self.contents)
-
-    @property
-    def reasoning(self) -> str:
-        return "".join(delta.get("reasoning_content", "") for _, delta in self.deltas)
-
-    @property
-    def finish(self) -> list[str]:
-        found = [
-            data["choices"][0]["finish_reason"] for _, data in self.frames if data != "DONE" and data.get("choices")
-        ]
-        return [reason for reason in found if reason]
-
-    @property
-    def errors(self) -> list[dict[str, Any]]:
-        return [data["error"] for _, data in self.frames if data != "DONE" and "error" in data]
-
-
-def ask(prompt: str, **more: Any) -> dict[str, Any]:
-    return {"model": "agent", "messages": [{"role": "user", "content": prompt}], **more}
-
-
-def hear(
-    url: str, prompt: str, *, key: str | None = None, stop: Callable[[Heard], bool] | None = None, **more: Any
-) -> Heard:
-    """Stream an answer to its end, or until `stop` says so."""
-    heard = Heard()
-    headers = {"Authorization": f"Bearer {key or new_key()}", **more.pop("headers", {})}
-    with httpx.stream(
-        "POST", url + CHAT, json=ask(prompt, stream=True, **more), headers=headers, timeout=60
-    ) as response:
-        assert response.status_code == 200, response.read()
-        heard.headers = dict(response.headers)
-        for line in response.iter_lines():
-            if line.startswith(":"):
-                heard.heartbeats += 1
-            elif line:
-                assert line.startswith("data: "), line
-                data = line.removeprefix("data: ")
-                heard.frames.append((time.monotonic(), "DONE" if data == "[DONE]" else json.loads(data)))
-            if stop is not None and stop(heard):
-                break
-    return heard
-
-
-def whole(
-    url: str, prompt: str, *, key: str | None = None, headers: dict[str, str] | None = None, **more: Any
-) -> httpx.Response:
-    headers = {"Authorization": f"Bearer {key or new_key()}", **(headers or {})}
-    return httpx.post(url + CHAT, json=ask(prompt, **more), headers=headers, timeout=60)
-
-
-def job_of(url: str, job_id: str, key: str) -> dict[str, Any]:
-    return httpx.get(f"{url}/v1/jobs/{job_id}", headers={"Authorization": f"Bearer {key}"}).json()
-
-
 # --- streams ---
 
 
 def test_words_are_streamed_whole(url: str) -> None:
-    heard = hear(url, "tell me 一个笑话 🛶", stream_options={"include_usage": True})
+    heard = hear(url, "tell me 一个笑话 🛶 [[pause:0.05]]", stream_options={"include_usage": True})
     assert heard.text == "You said: “tell me 一个笑话 🛶” — 好的 🙂"
     assert len(heard.contents) > 3
     assert heard.deltas[0][1] == {"role": "assistant", "content": ""}
@@ -235,7 +100,7 @@ def test_the_first_word_comes_while_the_agent_still_talks(engine: Engine, url: s
 @pytest.mark.parametrize("form", ["", "[[replace]] [[complete]]", "[[leak]] [[repeat]]"])
 def test_pictures_are_shown_each_on_its_line(url: str, form: str) -> None:
     heard = hear(url, f"draw two boats [[image:2]] {form}")
-    assert heard.text.startswith("I will make that now — 我来画 🎨 …Done — 完成 ✅")
+    assert heard.text.startswith("I will make that now — 我来画 🎨 …\n\nDone — 完成 ✅")
     shown = [piece for _, piece in heard.contents if "![image](" in piece]
     assert len(shown) == 2
     for piece in shown:
@@ -385,7 +250,7 @@ def test_nothing_but_the_row_is_needed(engine: Engine, url: str) -> None:
     finally:
         over.set()
         thread.join()
-    assert heard.text.startswith("I will make that now — 我来画 🎨 …Done — 完成 ✅")
+    assert heard.text.startswith("I will make that now — 我来画 🎨 …\n\nDone — 完成 ✅")
     assert heard.text.count("![image](") == 1
     assert heard.finish == ["stop"]
 
@@ -402,7 +267,7 @@ def test_a_whole_answer_has_the_text_and_the_pictures(url: str) -> None:
     (choice,) = body["choices"]
     assert choice["finish_reason"] == "stop"
     message = choice["message"]
-    assert message["content"].startswith("I will make that now — 我来画 🎨 …Done — 完成 ✅\n\n![image](")
+    assert message["content"].startswith("I will make that now — 我来画 🎨 …\n\nDone — 完成 ✅\n\n![image](")
     assert message["content"].count("![image](") == 2
     assert len(message["images"]) == 2
     assert set(body["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
@@ -478,4 +343,3 @@ def test_thirty_streams_and_pictures_at_once(engine: Engine, url: str) -> None:
     assert len(engine.ledger()["conversations"]) == 30
     assert max(took) < 20
     assert engine.ledger()["violations"] == {}
-    assert {UUID(hex=one.headers["x-job-id"].removeprefix("job_")) for one in heard}

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -537,6 +538,20 @@ def test_a_silent_agent_is_not_taken_for_a_dead_worker(engine: Engine) -> None:
             assert engine.row(job).state == "running"
             threading.Event().wait(0.1)
     assert engine.row(job).error_code == "stream_broken"
+
+
+def test_i8_a_conversation_shows_no_session_id(engine: Engine, tmp_path: Path) -> None:
+    mark = "5eCr3t"
+    log = tmp_path / "worker.log"
+    for word, script in (("dead", ""), ("plain", "[[cut]]"), ("plain2", "[[reset]]"), ("plain3", "[[reject]]")):
+        job = chat(engine, engine.account(session=f"{word}-{mark}-0123456789"), prompt=f"hi {script}")
+        process = engine.process("converse", env={"DREAMERY_LOG_LEVEL": "debug"}, log=log, job_id=job)
+        process.join(20)
+        assert process.exitcode == 0
+        assert mark not in str(engine.events(job)) + str(engine.row(job))
+    text = log.read_text(encoding="utf-8")
+    assert "conversation_broke" in text
+    assert mark not in text
 
 
 def test_an_overdue_conversation_ends(engine: Engine) -> None:

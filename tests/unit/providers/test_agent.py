@@ -40,16 +40,16 @@ def job(number: int, key: str, record: str, kind: str = "image") -> JobStarted:
 
 
 TWO = [
-    *OPENED, call(1), call(2), job(1, A, "9000000000001"), job(2, B, "9000000000003"), Said("Done."), Ended(True),
+    *OPENED, call(1), call(2), job(1, A, "9000000000001"), job(2, B, "9000000000003"), Said("\n\nDone."), Ended(True),
 ]  # fmt: skip
 TEXT = [Said("Why did "), Said("the boat "), Said("float? "), Said("It had a light heart."), Ended(True)]
 STREAMS: dict[str, list[AgentEvent]] = {
     "agent.text.sse": TEXT,
-    "agent.one_image.sse": [*OPENED, call(1), job(1, A, "9000000000001"), Said("Done."), Ended(True)],
+    "agent.one_image.sse": [*OPENED, call(1), job(1, A, "9000000000001"), Said("\n\nDone."), Ended(True)],
     "agent.two_images.sse": TWO,
     "agent.two_images.replace.sse": TWO,
     "agent.video.sse": [
-        *OPENED, call(1, "video"), job(1, V, "9000000000002", "video"), Said("Done."), Ended(True),
+        *OPENED, call(1, "video"), job(1, V, "9000000000002", "video"), Said("\n\nDone."), Ended(True),
     ],
     "agent.truncated.sse": [Said("I will dr"), Ended(False)],
     "agent.complete_event_variant.sse": [Ended(True)],
@@ -125,7 +125,7 @@ def test_any_split_of_the_bytes_gives_the_same_events(places, ends):
 
 def test_characters_of_many_bytes_arrive_whole():
     said = "".join(event.text for event in heard([MANY]) if isinstance(event, Said))
-    assert said == "你好，小船 🛶 — naïve…好了 ✅"
+    assert said == "你好，小船 🛶 — naïve…\n\n好了 ✅"
     assert JobStarted("c1", A, "1", "video") in heard([MANY])
 
 

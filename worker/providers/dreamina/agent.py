@@ -60,6 +60,7 @@ class AgentReader:
         self._marked = False  # an end mark was seen
         self.over = False
         self._role, self._message_id, self._message_text = "", "", ""
+        self._spoke, self._new_message = False, False
         self._tool_call, self._tool_text, self._tool_waits = "", "", False
         self._calls: dict[str, str] = {}  # tool call id -> kind
         self._answered: set[str] = set()
@@ -156,12 +157,16 @@ class AgentReader:
             self._message_text = known
         elif message_id != self._message_id:
             self._message_id, self._message_text = message_id, ""
+            self._new_message = self._spoke
         yield from self._say(text)
 
     def _say(self, text: str) -> Iterator[AgentEvent]:
         if text and not any(word in text for word in _LEAKED):
             self._message_text += text
-            yield Said(text)
+            # The site shows each message in a bubble of its own.
+            gap = "\n\n" if self._new_message and not text.startswith("\n") else ""
+            self._spoke, self._new_message = True, False
+            yield Said(gap + text)
 
     def _delta(self, data: dict[str, Any]) -> Iterator[AgentEvent]:
         op, path, value = data.get("op"), str(data.get("path") or ""), data.get("value")

@@ -1,0 +1,112 @@
+"""Conversations through real worker processes: their own process, its death, and many of them beside pictures."""
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.agent import hear, make_app, served
+from tests.engine import forget_settings, use_broker
+from tests.face import new_key
+from tests.platform import eventually, start_platform
+from worker.local.supervisor import Platform
+
+_ENV = {
+    "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000",
+    "DREAMERY_POLL_MIN_SECONDS": "0.2",
+    "DREAMERY_ACCOUNT_MAX_CHATS": "40",
+    "DREAMERY_ACCOUNT_MAX_IMAGES": "100",
+    "DREAMERY_TALK_CONCURRENCY": "16",
+    "DREAMERY_TALK_LEASE_SECONDS": "4",
+}
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    with start_platform(tmp_path_factory.mktemp("talker"), extra_env=_ENV, sandbox_seconds=0.3) as started:
+        yield started
+
+
+@pytest.fixture
+def url(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The API of this process, which has the agent's route, on the platform's database and workers."""
+    env = {
+        **_ENV,
+        "DREAMERY_DATABASE_URL": platform.database_url,
+        "DREAMERY_REDIS_URL": platform.redis_url,
+        "DREAMERY_MASTER_KEY": platform.master_key,
+        "DREAMERY_ADMIN_KEY": platform.admin_key,
+        "DREAMERY_SANDBOX_URL": platform.sandbox_url,
+        "DREAMERY_DATA_DIR": str(platform.data_dir),
+        "DREAMERY_SESSION_TOKENS": "true",
+    }
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    forget_settings()
+    use_broker(platform.redis_url)
+    with served(make_app()) as made:
+        yield made
+    forget_settings()
+
+
+def ledger(platform: Platform) -> dict[str, Any]:
+    return dict(httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json())
+
+
+def test_an_answer_with_pictures(platform: Platform, url: str) -> None:
+    heard = hear(url, "draw two boats 🛶 [[image:2]]")
+    assert heard.text.startswith("I will make that now — 我来画 🎨 …\n\nDone — 完成 ✅")
+    assert heard.text.count("![image](") == 2
+    assert heard.finish == ["stop"]
+
+
+def test_a_killed_talker_breaks_its_conversations_and_no_more(platform: Platform, url: str) -> None:
+    talker = platform.children["talker"]
+    killed: list[float] = []
+
+    def kill(heard: Any) -> bool:
+        if len(heard.contents) > 5 and not killed:
+            killed.append(time.monotonic())
+            talker.send(signal.SIGKILL)
+        return False
+
+    heard = hear(url, "[[words:4000]] [[pause:0.02]]", stop=kill)
+    assert [error["code"] for error in heard.errors] == ["stream_broken"]
+    assert time.monotonic() - killed[0] < 15
+    assert heard.text.startswith("词0 词1 词2 ")
+    assert hear(url, "hi again").finish == ["stop"]
+    prompts = [line["prompt"] for line in ledger(platform)["conversations"]]
+    assert prompts.count("[[words:4000]] [[pause:0.02]]") == 1
+
+
+def test_thirty_conversations_do_not_starve_pictures(platform: Platform, url: str) -> None:
+    """More conversations than the talker has threads, each of some seconds; pictures go on beside them."""
+    key = new_key()
+    headers = {"Authorization": f"Bearer {key}"}
+
+    def picture(n: int) -> float:
+        began = time.monotonic()
+        body = {"prompt": f"a cat {n}", "n": 1}
+        response = httpx.post(f"{url}/v1/images/generations", json=body, headers=headers, timeout=60)
+        assert response.status_code == 200, response.text
+        return time.monotonic() - began
+
+    with ThreadPoolExecutor(40) as pool:
+        before = len(ledger(platform)["conversations"])
+        streams = [pool.submit(hear, url, f"draw boat {n} [[pause:0.15]]", key=key) for n in range(30)]
+        eventually(lambda: len(ledger(platform)["conversations"]) >= before + 10)
+        took = list(pool.map(picture, range(8)))
+        heard = [stream.result(90) for stream in streams]
+    for one in heard:
+        assert one.text.count("![image](") == 1
+        assert one.finish == ["stop"]
+    assert max(took) < 10
+    books = ledger(platform)
+    assert books["violations"] == {}
+    talks = [line["conversation_id"] for line in books["conversations"]]
+    assert len(talks) == len(set(talks)) == before + 30
+    print("pictures beside 30 conversations took", [round(seconds, 1) for seconds in took])
