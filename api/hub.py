@@ -28,11 +28,11 @@ class Watch:
 
     __slots__ = ("_bell", "job_id", "seq", "state")
 
-    def __init__(self, job_id: UUID) -> None:
+    def __init__(self, job_id: UUID, bell: asyncio.Event) -> None:
         self.job_id = job_id
         self.state = "queued"
         self.seq = 0
-        self._bell = asyncio.Event()
+        self._bell = bell  # one for all jobs that are watched together
 
     @property
     def final(self) -> bool:
@@ -46,7 +46,7 @@ class Watch:
             self._bell.set()
 
     async def changed(self, timeout_seconds: float) -> bool:
-        """Wait for news; False when none came in time."""
+        """Wait for news of this job, or of any that is watched together with it; False when none came in time."""
         try:
             await asyncio.wait_for(self._bell.wait(), timeout_seconds)
         except TimeoutError:
@@ -75,7 +75,8 @@ class Hub:
     @contextlib.contextmanager
     def watching(self, job_ids: list[UUID]) -> Iterator[list[Watch]]:
         """Register interest, before the row is read or written, so that nothing falls in between."""
-        watches = [Watch(job_id) for job_id in job_ids]
+        bell = asyncio.Event()
+        watches = [Watch(job_id, bell) for job_id in job_ids]
         for watch in watches:
             self._watches.setdefault(watch.job_id, set()).add(watch)
         try:

@@ -101,7 +101,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             **{name: value for name, value in order.items() if name != "count"},
             "images": job.params.get("images", []),
             "n": job.params["n"],
-            "size": f"{order['width']}x{order['height']}",
+            **({"size": f"{order['width']}x{order['height']}"} if "width" in order else {}),
             "model": job.params["asked_model"],
             "flags": job.params.get("flags", {}),
         },
