@@ -13,6 +13,7 @@ from worker.core.ids import public_id
 from worker.db.reports import JobView
 
 _FINAL = {"succeeded": "done", "failed": "failed", "cancelled": "cancelled"}
+_PASSING = {**_FINAL, "submitting": "sending upstream", "saving": "finished upstream, storing the results"}
 
 
 def content_of(item: Any, base: str) -> str:
@@ -44,22 +45,16 @@ def _sentence(text: str) -> str:
 
 def _stage(view: JobView, base: str) -> str:
     state = view.job.state
-    if state in _FINAL:
-        return _FINAL[state]
+    if state in _PASSING:
+        return _PASSING[state]
     shown = job_object(view, base)
     queue = shown["queue"]
     wait = f", about {queue['eta_seconds']} s left" if queue["eta_seconds"] else ""
     if state == "queued":
         return f"queued{'' if queue['position'] is None else ', place ' + str(queue['position'])}{wait}"
-    if state == "submitting":
-        return "sending upstream"
-    if state == "saving":
-        return "finished upstream, storing the results"
     if queue["upstream_position"]:
         return f"submitted, place {queue['upstream_position']} in upstream's queue{wait}"
-    if shown["progress"] <= 0:
-        return f"submitted{wait}"
-    return f"generating, {shown['progress']} %{wait}"
+    return f"{'generating, ' + str(shown['progress']) + ' %' if shown['progress'] else 'submitted'}{wait}"
 
 
 def finish_of(views: list[JobView]) -> str:

@@ -52,7 +52,9 @@ _SPOKEN = re.compile(
 )
 # Some clients quote the conversation as JSON.
 _QUOTED = re.compile(r'"(?:mainText|content|text)"\s*:\s*"((?:[^"\\]|\\.)*)"')
-_MARKUP = re.compile(r"!?\[([^\[\]]{0,500})\]\([^()\s]*\)|\[\[[^\[\]]*\]\]|<[^<>]{1,200}>|[`*_#>|]+")
+_MARKUP = re.compile(
+    r"!\[[^\[\]]{0,500}\]\([^()\s]*\)|\[([^\[\]]{0,500})\]\([^()\s]*\)|\[\[[^\[\]]*\]\]|<[^<>]{1,200}>|[`*_#>|]+"
+)
 _FLAG = re.compile(r"(?<!\S)-(?:re|ra|d)\s+\S+", re.IGNORECASE)
 _MOST_WORDS = 6
 _MOST_LETTERS = 48
@@ -72,10 +74,8 @@ def read_housekeeping(body: ChatRequest) -> Housekeeping | None:
     place = last_user(body.messages)
     asked = body.messages[place] if place is not None else ChatMessage(role="user")
     text = text_of(asked).strip()
-    found = (_task, _naming, _summary, _json_wanted)
-    if not _has_picture(asked):
-        found = (*found, _test, _tools)
-    return next((answer for rule in found if (answer := rule(body, text))), None)
+    rules = [_task, _naming, _summary, _json_wanted, *([] if _has_picture(asked) else [_test, _tools])]
+    return next((found for rule in rules if (found := rule(body, text))), None)
 
 
 def _naming(body: ChatRequest, text: str) -> Housekeeping | None:
