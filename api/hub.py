@@ -68,8 +68,12 @@ class Hub:
 
     async def stop(self) -> None:
         """End listening."""
-        for task in self._tasks:
-            task.cancel()
+        left = set(self._tasks)
+        while left:
+            # Asked again: the Redis client turns a cancellation that meets it while it connects into an error of its own.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=0.2)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @contextlib.contextmanager
