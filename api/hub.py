@@ -70,7 +70,7 @@ class Hub:
         """End listening."""
         left = set(self._tasks)
         while left:
-            # Asked again: the Redis client turns a cancellation that meets it while it connects into an error of its own.
+            # Asked again: met while it connects, the Redis client turns a cancellation into an error of its own.
             for task in left:
                 task.cancel()
             _, left = await asyncio.wait(left, timeout=0.2)
