@@ -20,8 +20,22 @@ log = get_logger("api")
 _AWAY_RETRY_SECONDS = 5
 # Where clients knock that were set up for something else; most front ends show the message and nothing more.
 _HINTS = {
-    "/v1/responses": "The Responses API is not offered: set the client to images (AI SDK: `openai.image(model)`).",
+    "/v1/responses": "The Responses API is not offered: set the client to chat completions or images "
+    "(AI SDK: `openai.chat(model)` or `openai.image(model)`).",
+    "/v1/completions": "Completions are not offered: use /v1/chat/completions.",
+    "/chat/completions": "The base URL must end in /v1: use /v1/chat/completions.",
+    "/v1/chat": "Use POST /v1/chat/completions.",
+    "/v1/embeddings": "No model here makes embeddings: choose another provider for them.",
+    "/v1/audio": "No model here hears or speaks: choose another provider for sound.",
+    "/v1/moderations": "Moderation is not offered: choose another provider for it.",
+    "/v1/assistants": "Assistants are not offered: use /v1/chat/completions.",
+    "/v1/threads": "Threads are not offered: use /v1/chat/completions.",
+    "/v1/realtime": "The Realtime API is not offered: use /v1/chat/completions with `stream`.",
+    "/v1/messages": "Anthropic's API is not offered: use /v1/chat/completions.",
     "/v1/images/variations": "Variations are not offered: use /v1/images/generations.",
+    "/images": "The base URL must end in /v1: use /v1/images/generations.",
+    "/models": "The base URL must end in /v1: use /v1/models.",
+    "/v1": "Offered are /v1/chat/completions, /v1/images/generations, /v1/models and /v1/jobs; see /docs.",
 }
 _DESCRIPTIONS = {
     400: "The request cannot be carried out as it is, or upstream refused its content.",
@@ -161,11 +175,18 @@ def _from_http(error: HTTPException, request: Request) -> DreameryError:
     if error.status_code == 405:
         return DreameryError("method_not_allowed", f"{request.url.path} does not take {request.method}.")
     if error.status_code == 404:
-        hint = _HINTS.get(request.url.path, "See /docs.")
+        hint = _hint(request.url.path)
         return DreameryError("unknown_url", f"Unknown URL: {request.method} {request.url.path}. {hint}")
     if error.status_code == 413:
         return DreameryError("request_too_large", error.detail)
     return DreameryError("invalid_json" if error.status_code < 500 else "internal_error")
+
+
+def _hint(path: str) -> str:
+    """The words for the longest beginning of the path that is known."""
+    while path and path not in _HINTS:
+        path = path.rpartition("/")[0]
+    return _HINTS.get(path, "See /docs.")
 
 
 def install_error_handlers(app: FastAPI) -> None:

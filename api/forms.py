@@ -116,6 +116,18 @@ def _put(fields: dict[str, Any], name: str, value: Any) -> None:
 
 def body_docs(schema: type[BaseModel], *, form: bool = True) -> dict[str, Any]:
     """`openapi_extra` of a route whose body `read_body` reads."""
-    reference = {"schema": schema.model_json_schema(ref_template="#/components/schemas/{model}")}
+    whole = schema.model_json_schema()
+    reference = {"schema": _inlined(whole, whole.pop("$defs", {}))}
     kinds = ["application/json", *(["multipart/form-data"] if form else [])]
     return {"requestBody": {"required": True, "content": dict.fromkeys(kinds, reference)}}
+
+
+def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
+    """A schema without references: the document knows only the models of answers by name."""
+    if isinstance(part, list):
+        return [_inlined(one, definitions) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _inlined(definitions[part["$ref"].rpartition("/")[2]], definitions)
+    return {name: _inlined(value, definitions) for name, value in part.items()}

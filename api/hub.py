@@ -28,19 +28,19 @@ _MISSED_SECONDS = 0.4
 class Watch:
     """Somebody's interest in one job: the newest known state, and a bell that rings on change.
 
-    With `words` also what the agent has said in it so far; `bell` lets several watches ring the same one.
+    With `words` also what the agent has said in it so far; several watches may ring the same bell.
     """
 
     __slots__ = ("_bell", "behind", "job_id", "said", "seq", "state", "words")
 
-    def __init__(self, job_id: UUID, *, words: bool = False, bell: asyncio.Event | None = None) -> None:
+    def __init__(self, job_id: UUID, bell: asyncio.Event, *, words: bool = False) -> None:
         self.job_id = job_id
         self.state = "queued"
         self.seq = 0
         self.words = words
         self.said = ""
         self.behind = False  # a piece was missed: the row has it
-        self._bell = bell or asyncio.Event()
+        self._bell = bell  # one for all jobs that are watched together
 
     @property
     def final(self) -> bool:
@@ -69,7 +69,7 @@ class Watch:
             self._bell.set()
 
     async def changed(self, timeout_seconds: float) -> bool:
-        """Wait for news; False when none came in time."""
+        """Wait for news of this job, or of any that is watched together with it; False when none came in time."""
         try:
             await asyncio.wait_for(self._bell.wait(), timeout_seconds)
         except TimeoutError:
@@ -92,8 +92,12 @@ class Hub:
 
     async def stop(self) -> None:
         """End listening."""
-        for task in self._tasks:
-            task.cancel()
+        left = set(self._tasks)
+        while left:
+            # Asked again: met while it connects, the Redis client turns a cancellation into an error of its own.
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=0.2)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @contextlib.contextmanager
@@ -101,7 +105,8 @@ class Hub:
         self, job_ids: list[UUID], *, words: bool = False, bell: asyncio.Event | None = None
     ) -> Iterator[list[Watch]]:
         """Register interest, before the row is read or written, so that nothing falls in between."""
-        watches = [Watch(job_id, words=words, bell=bell) for job_id in job_ids]
+        bell = bell or asyncio.Event()
+        watches = [Watch(job_id, bell, words=words) for job_id in job_ids]
         for watch in watches:
             self._watches.setdefault(watch.job_id, set()).add(watch)
         try:

@@ -1,0 +1,219 @@
+"""A chat with a picture or video model: the plan it stands for.
+
+Without `n` a picture chat is one upstream job: as many pictures as the model makes at once (4). A video chat is one
+video; its pictures are what `plan_videos` makes of them by their number: first frame, first and last frame, references.
+"""
+
+import contextlib
+import io
+import math
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
+
+from api.chat_schemas import ChatRequest
+from api.deps import Caller
+from api.forms import Upload
+from api.intake.accepting import Planned
+from api.intake.images import plan_images
+from api.intake.messages import ChatPrompt, read_prompt
+from api.intake.names import ModelName, read_model_name
+from api.intake.videos import plan_videos
+from api.schemas import MAX_PICTURES, ImageGenerationRequest
+from api.video_schemas import VideoGenerationRequest
+from worker import storage
+from worker.core.catalog import Catalog, get_catalog
+from worker.core.errors import DreameryError
+from worker.core.ids import parse_public_id
+from worker.core.settings import get_settings
+from worker.db import reports
+from worker.db.engine import retry_when_database_away, transaction
+
+Schema = TypeVar("Schema", bound=BaseModel)
+
+# What these fields of a picture or video request are called in a chat.
+_IN_CHAT = {"prompt": "messages", "image": "messages", "images": "messages"}
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPlan:
+    """A checked chat: its jobs, the name its model was asked for by, and the earlier picture it works from, if any."""
+
+    planned: Planned
+    asked_model: str
+    earlier: str | None = None
+
+
+def model_name(body: ChatRequest) -> ModelName:
+    """The model a chat is with. Raises `model_not_found`, or what is wrong with the rest of the name."""
+    catalog = get_catalog()
+    found = read_model_name(body.model or catalog.default_image_model, lambda name: _known(catalog, name))
+    if not catalog.knows_video(found.name):
+        catalog.image_model(found.name)
+    return found
+
+
+def _known(catalog: Catalog, name: str) -> bool:
+    if catalog.knows_video(name):
+        return True
+    try:
+        catalog.image_model(name)
+    except DreameryError:
+        return False
+    return bool(name)
+
+
+async def plan_chat(path: str, body: ChatRequest, caller: Caller, *, base: str) -> ChatPlan:
+    """The plan of a chat; `base` is the prefix of our own links. Raises what is wrong with the request."""
+    model, prompt = model_name(body), read_prompt(body)
+    asked = body.model or model.name
+    is_video = get_catalog().knows_video(model.name)
+    earlier = prompt.earlier if is_video or get_catalog().image_model(model.name).references else None
+    given = [{"image_url": earlier}] if earlier else prompt.pictures
+    # More than any model takes are refused by number; they need not be read before.
+    few = len(given) <= MAX_PICTURES
+    pictures = [await run_in_threadpool(_own_or_given, part, base) for part in given] if few else given
+    wished = _wishes(body, model)
+    plan = _plan_video if is_video else _plan_pictures
+    try:
+        planned = await plan(path, body, _Wish(model.name, prompt, pictures, wished), caller)
+    except DreameryError as error:
+        error.param = _named(error.param, model)
+        raise
+    jobs = [replace(job, params={**job.params, "asked_model": asked}) for job in planned.jobs]
+    return ChatPlan(planned=replace(planned, jobs=jobs), asked_model=asked, earlier=earlier)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """The model, the prompt, its pictures, and the fields that the model's name and the body give."""
+
+    model: str
+    prompt: ChatPrompt
+    pictures: list[Any]
+    fields: dict[str, Any]
+
+
+def _wishes(body: ChatRequest, model: ModelName) -> dict[str, Any]:
+    """What the body's own fields and the rest of the model's name say; both must not differ."""
+    wished: dict[str, Any] = {
+        "size": body.size,
+        "ratio": body.ratio or body.aspect_ratio,
+        "resolution": body.resolution,
+        "duration": body.duration,
+    }
+    for name, said in model.says.items():
+        known = wished[name]
+        if known not in {None, ""} and str(known).strip().lower() != said:
+            message = f"The model's name says {said}, but `{name}` is {str(known)[:20]!r}. Send one of them."
+            raise DreameryError("invalid_value", message, param=name)
+        wished[name] = int(said) if name == "duration" else said
+    return wished
+
+
+async def _plan_pictures(path: str, body: ChatRequest, wish: _Wish, caller: Caller) -> Planned:
+    if wish.fields["duration"] is not None:
+        message = f"Model {wish.model!r} makes pictures, which have no `duration`."
+        raise DreameryError("unsupported_parameter", message, param="duration")
+    fields = {name: value for name, value in wish.fields.items() if name != "duration"}
+    return await plan_images(
+        path,
+        _checked(
+            ImageGenerationRequest,
+            {**_kept(body), **fields, "model": wish.model, "prompt": wish.prompt.text, "n": body.n}
+            | {"negative_prompt": body.negative_prompt, "images": wish.pictures or None},
+        ),
+        caller,
+        required=False,
+    )
+
+
+async def _plan_video(path: str, body: ChatRequest, wish: _Wish, caller: Caller) -> Planned:
+    """The one place where chat meets the video intake."""
+    if (body.n or 1) > 1:
+        message = f"Model {wish.model!r} makes one video per request: leave `n` out, or ask again."
+        raise DreameryError("unsupported_parameter", message, param="n")
+    if body.negative_prompt:
+        message = "Video models take no `negative_prompt`: say in the prompt what to show."
+        raise DreameryError("unsupported_parameter", message, param="negative_prompt")
+    fields = _without_pixels(wish.fields)
+    request = _checked(
+        VideoGenerationRequest,
+        {**_kept(body), **fields, "model": wish.model, "prompt": wish.prompt.text, "images": wish.pictures or None},
+    )
+    return await plan_videos(path, request, caller)
+
+
+def _without_pixels(fields: dict[str, Any]) -> dict[str, Any]:
+    """Pixels of a video are a ratio and the short side: 1280x720 is 16:9 in 720p."""
+    size, rest = fields["size"], {name: value for name, value in fields.items() if name != "size"}
+    if not size or str(size).strip().lower() == "auto":
+        return rest
+    sides = [int(side) for side in str(size).lower().replace("×", "x").replace("*", "x").split("x") if side.isdigit()]
+    if len(sides) != 2 or 0 in sides:
+        message = f"`size` must be `WIDTHxHEIGHT`, for example `1280x720`; got {str(size)[:40]!r}."
+        raise DreameryError("invalid_value", message, param="size")
+    divisor = math.gcd(*sides)
+    said = {"ratio": f"{sides[0] // divisor}:{sides[1] // divisor}", "resolution": f"{min(sides)}p"}
+    for name, value in said.items():
+        if rest[name] and rest[name] != value:
+            message = f"`size` {size} is {value}, but `{name}` is {rest[name][:20]!r}. Send one of them."
+            raise DreameryError("invalid_value", message, param=name)
+    return {**rest, **said}
+
+
+def _kept(body: ChatRequest) -> dict[str, Any]:
+    return {"seed": body.seed, "user": body.user, "metadata": body.metadata, "webhook": body.webhook}
+
+
+def _checked(schema: type[Schema], fields: dict[str, Any]) -> Schema:
+    """The fields as the intake's own request; its complaints name the fields of the chat."""
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        details = [
+            {**one, "loc": ("body", _IN_CHAT.get(str(one["loc"][0]), one["loc"][0]), *one["loc"][1:])}
+            for one in error.errors()
+        ]
+        raise RequestValidationError(details) from None
+
+
+def _named(param: str | None, model: ModelName) -> str | None:
+    """What a parameter of the intake is called in a chat."""
+    root = (param or "").partition(".")[0]
+    return "model" if root in model.says else _IN_CHAT.get(root, param)
+
+
+def _own_or_given(part: Any, base: str) -> Any:
+    """A link to a picture of ours becomes its bytes: the fetcher may not reach private addresses, our own included."""
+    file_id = _own_file(part, base)
+    if file_id is None:
+        return part
+    row, data = _file_row(file_id), None
+    if row is not None and row.removed_at is None and row.mime.startswith("image/"):
+        with contextlib.suppress(storage.MissingFileError):
+            data = storage.read_file(row.key)
+    if data is None:
+        message = "A picture of an earlier answer is not there any more. Send the picture itself."
+        raise DreameryError("file_expired", message, param="messages")
+    return Upload(name=row.key, size=len(data), file=io.BytesIO(data))
+
+
+@retry_when_database_away
+def _file_row(file_id: Any) -> Any:
+    with transaction() as tx:
+        return reports.file_row(tx, file_id)
+
+
+def _own_file(part: Any, base: str) -> Any:
+    link = part.get("image_url") if isinstance(part, dict) else None
+    link = link.get("url") if isinstance(link, dict) else link
+    if not isinstance(link, str):
+        return None
+    for start in {f"{origin}/v1/files/" for origin in (base, get_settings().public_url) if origin}:
+        if link.startswith(start):
+            return parse_public_id("file", link.removeprefix(start).partition("/")[0].partition("?")[0])
+    return None

@@ -1,0 +1,164 @@
+"""Chats through the official `openai` SDK, with strict response validation, against a running platform."""
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+from openai import AsyncOpenAI, OpenAI
+
+from tests.face import Face, account_name, new_key
+from tests.uploads import picture
+
+MODEL = "jimeng-3.0"
+_LINK = re.compile(r"!\[image\]\((\S+)\)")
+
+
+@pytest.fixture
+def client(api_platform) -> Iterator[OpenAI]:
+    with OpenAI(
+        base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=60
+    ) as client:
+        yield client
+
+
+def says(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def submits_of(client: OpenAI, platform) -> int:
+    ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
+    return sum(line["account"] == account_name(client.api_key) for line in ledger["submits"])
+
+
+def is_picture(link: str) -> bool:
+    return httpx.get(link, trust_env=False).headers["content-type"].startswith("image/")
+
+
+def test_an_answer(client):
+    answer = client.chat.completions.create(
+        model=MODEL, messages=says("a lighthouse"), n=1, temperature=0.7, max_tokens=1000, user="u", seed=7
+    )
+    [choice] = answer.choices
+    assert (answer.model, choice.finish_reason, choice.message.role) == (MODEL, "stop", "assistant")
+    [link] = _LINK.findall(choice.message.content)
+    assert is_picture(link)
+    assert choice.message.images == [{"type": "image_url", "image_url": {"url": link}}]
+    assert answer.usage.total_tokens == 0
+
+
+def test_a_stream(client):
+    chunks = list(
+        client.chat.completions.create(
+            model=MODEL,
+            messages=says("a lighthouse [[seconds:2]]"),
+            n=1,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+    )
+    deltas = [chunk.choices[0].delta for chunk in chunks if chunk.choices]
+    assert deltas[0].role == "assistant"
+    assert any("reasoning_content" in delta.model_extra for delta in deltas)
+    content = "".join(delta.content or "" for delta in deltas)
+    assert is_picture(_LINK.findall(content)[0])
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage.total_tokens == 0
+    assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
+
+
+def test_the_stream_helper(client):
+    with client.chat.completions.stream(model=MODEL, messages=says("a lighthouse"), n=1) as stream:
+        for _ in stream:
+            pass
+        final = stream.get_final_completion()
+    assert final.choices[0].finish_reason == "stop"
+    assert is_picture(_LINK.findall(final.choices[0].message.content)[0])
+
+
+def test_a_picture_from_a_picture(client, api_platform):
+    link = f"data:image/png;base64,{base64.b64encode(picture('red', side=64)).decode()}"
+    parts = [{"type": "text", "text": "at night"}, {"type": "image_url", "image_url": {"url": link}}]
+    messages = [{"role": "user", "content": parts}]
+    answer = client.chat.completions.create(model="jimeng-4.0:1k", messages=messages, n=1)
+    assert is_picture(_LINK.findall(answer.choices[0].message.content)[0])
+    assert httpx.get(f"{api_platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["violations"] == {}
+
+
+def test_many_at_once(api_platform):
+    async def run() -> None:
+        base_url = f"{api_platform.url}/v1"
+        async with AsyncOpenAI(base_url=base_url, api_key=new_key(), _strict_response_validation=True) as client:
+
+            async def one(number: int) -> str:
+                stream = await client.chat.completions.create(
+                    model=MODEL, messages=says(f"boat {number}"), n=1, stream=True
+                )
+                return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+            contents = await asyncio.gather(*(one(number) for number in range(8)))
+            assert len({link for content in contents for link in _LINK.findall(content)}) == 8
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("words", "prompt", "error", "code"),
+    [
+        ("face", "[[fail:2005]]", openai.BadRequestError, "content_policy_violation"),
+        ("dead", "a boat", openai.AuthenticationError, "upstream_session_expired"),
+        ("broke", "a boat", openai.RateLimitError, "insufficient_quota"),
+        ("face", "[[fail:2002]]", openai.InternalServerError, "generation_failed"),
+    ],
+)
+def test_a_failed_job_is_raised_and_not_repeated(api_platform, words, prompt, error, code, stream):
+    key = new_key(words)
+    with OpenAI(base_url=f"{api_platform.url}/v1", api_key=key, max_retries=2) as client:
+        with pytest.raises(openai.APIError if stream else error) as caught:
+            list(client.chat.completions.create(model=MODEL, messages=says(prompt), n=1, stream=stream))
+        assert caught.value.code == code
+        assert caught.value.message
+    with Face(api_platform, key) as face:
+        assert len(face.http.get("/v1/jobs").json()["data"]) == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_mistakes_are_told_with_their_message(client, api_platform, stream):
+    with pytest.raises(openai.NotFoundError, match="gpt-9") as unknown:
+        client.chat.completions.create(model="gpt-9", messages=says("a"), stream=stream)
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    with pytest.raises(openai.BadRequestError, match="-re"):
+        client.chat.completions.create(model=MODEL, messages=says("a -re 9k"), stream=stream)
+    assert submits_of(client, api_platform) == 0
+
+
+def test_a_client_that_is_killed_leaves_its_job_running(client, api_platform):
+    stream = client.chat.completions.create(model=MODEL, messages=says("a [[seconds:1.5]]"), n=1, stream=True)
+    next(stream)
+    stream.close()
+    with Face(api_platform, client.api_key) as face:
+        [job] = face.http.get("/v1/jobs").json()["data"]
+        assert face.ended(job["id"])["status"] == "completed"
+
+
+def test_the_first_chunk_comes_at_once(client):
+    started = time.monotonic()
+    stream = client.chat.completions.create(model=MODEL, messages=says("a [[seconds:3]]"), n=1, stream=True)
+    first, second = next(stream), next(stream)
+    assert time.monotonic() - started < 2
+    assert first.choices[0].delta.role == "assistant"
+    assert second.choices[0].delta.reasoning_content.endswith("\n")
+    assert any(chunk.choices[0].delta.content for chunk in stream)
+
+
+def test_housekeeping(client, api_platform):
+    answer = client.chat.completions.create(model=MODEL, messages=says("hi"), max_tokens=16)
+    assert answer.choices[0].message.content == "ok"
+    stream = client.chat.completions.create(model=MODEL, messages=says("test"), stream=True)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "ok"
+    assert submits_of(client, api_platform) == 0

@@ -1,0 +1,129 @@
+"""What a chat asks for: the model's name, the prompt, its pictures, an earlier picture."""
+
+from typing import Any
+
+import pytest
+
+from api.chat_schemas import ChatRequest
+from api.intake.messages import read_prompt
+from api.intake.names import read_model_name
+from worker.core.errors import DreameryError
+
+LINK = "https://example.org/a.png"
+KNOWN = {"jimeng-4.0", "video", "org/model:free"}
+
+
+def chat(*messages: tuple[str, Any]) -> ChatRequest:
+    return ChatRequest.model_validate({"messages": [{"role": role, "content": content} for role, content in messages]})
+
+
+@pytest.mark.parametrize(
+    ("written", "name", "says"),
+    [
+        ("jimeng-4.0", "jimeng-4.0", {}),
+        ("jimeng-4.0:2k", "jimeng-4.0", {"resolution": "2k"}),
+        ("jimeng-4.0:1.5K", "jimeng-4.0", {"resolution": "1.5k"}),
+        ("jimeng-4.0:1024x1024", "jimeng-4.0", {"size": "1024x1024"}),
+        ("jimeng-4.0:16:9", "jimeng-4.0", {"ratio": "16:9"}),
+        ("jimeng-4.0:16:9:4k", "jimeng-4.0", {"ratio": "16:9", "resolution": "4k"}),
+        ("jimeng-4.0：4k：1：1", "jimeng-4.0", {"ratio": "1:1", "resolution": "4k"}),
+        ("jimeng-4.0:image", "jimeng-4.0", {}),
+        ("video:720p:10s", "video", {"resolution": "720p", "duration": "10"}),
+        ("org/model:free", "org/model:free", {}),
+        ("org/model:free:2k", "org/model:free", {"resolution": "2k"}),
+        ("gpt-9:2k", "gpt-9:2k", {}),
+        (":2k", ":2k", {}),
+    ],
+)
+def test_names_of_models(written: str, name: str, says: dict[str, str]) -> None:
+    found = read_model_name(written, KNOWN.__contains__)
+    assert (found.name, found.says) == (name, says)
+
+
+@pytest.mark.parametrize("rest", ["huge", "2k4", "16:9x", "2k:4k", "1k2k", "0x0", "-1"])
+def test_a_rest_that_says_nothing(rest: str) -> None:
+    with pytest.raises(DreameryError, match="not understood") as caught:
+        read_model_name(f"jimeng-4.0:{rest}", KNOWN.__contains__)
+    assert (caught.value.code, caught.value.param) == ("invalid_value", "model")
+
+
+def test_the_last_user_message_is_the_prompt() -> None:
+    asked = chat(("system", "be kind"), ("user", "a boat"), ("assistant", "x"), ("user", " a car "), ("assistant", "y"))
+    assert read_prompt(asked).text == "a car"
+
+
+def test_parts() -> None:
+    parts = [
+        {"type": "text", "text": "a boat"},
+        {"type": "image_url", "image_url": {"url": LINK, "detail": "high"}},
+        "at night",
+        {"type": "image_url", "image_url": LINK},
+        {"type": "input_image", "image_url": LINK},
+        {"type": "input_text", "text": "please"},
+        {"type": "text", "text": None},
+    ]
+    prompt = read_prompt(chat(("user", parts)))
+    assert prompt.text == "a boat\nat night\nplease"
+    assert prompt.pictures == [parts[1], parts[3], parts[4]]
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "param"),
+    [
+        ([("system", "a boat")], "missing_required_parameter", "messages"),
+        ([("user", " ")], "missing_required_parameter", "messages.0.content"),
+        ([("user", None)], "missing_required_parameter", "messages.0.content"),
+        ([("user", "a"), ("user", [])], "missing_required_parameter", "messages.1.content"),
+        ([("user", [{"type": "image_url", "image_url": LINK}])], "missing_required_parameter", "messages.0.content"),
+        ([("user", ["a", {"type": "input_audio"}])], "unsupported_parameter", "messages.0.content.1"),
+        ([("user", ["a", {"type": "video_url", "video_url": {"url": LINK}}])], "unsupported_parameter",
+         "messages.0.content.1"),
+        ([("user", ["a", 7])], "unsupported_parameter", "messages.0.content.1"),
+    ],
+)  # fmt: skip
+def test_messages_that_ask_for_nothing_we_do(messages: list[tuple[str, Any]], code: str, param: str) -> None:
+    with pytest.raises(DreameryError) as caught:
+        read_prompt(chat(*messages))
+    assert (caught.value.code, caught.value.param) == (code, param)
+
+
+ANSWER = "".join(f"![image](http://h/v1/files/file_{n}/content)\n" for n in "abcd")
+
+
+@pytest.mark.parametrize(
+    ("text", "letter"),
+    [
+        ("make it blue", "a"),
+        ("Please now change the sky", "a"),
+        ("great, but remove the dog", "a"),
+        ("add a moon", "a"),
+        ("turn the second picture into a sketch", "b"),
+        ("the same picture at night", "a"),
+        ("animate it", "a"),
+        ("把天空改成红色", "a"),
+        ("第三张，去掉文字", "c"),
+        ("让它动起来", "a"),
+        ("this image #4, brighter", "d"),
+    ],
+)
+def test_an_earlier_picture_serves_when_a_change_is_asked_for(text: str, letter: str) -> None:
+    prompt = read_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text)))
+    assert prompt.earlier == f"http://h/v1/files/file_{letter}/content"
+
+
+@pytest.mark.parametrize(
+    "text", ["a cat", "draw a house", "make a robot", "一只猫", "an image of rain", "a change of seasons"]
+)
+def test_a_new_wish_starts_from_nothing(text: str) -> None:
+    assert read_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text))).earlier is None
+
+
+def test_which_answers_count() -> None:
+    newer = "![image](https://h/new.png)"
+    told = [("assistant", ANSWER), ("assistant", newer), ("assistant", "no picture here"), ("user", "make it blue")]
+    assert read_prompt(chat(*told)).earlier == "https://h/new.png"
+    assert read_prompt(chat(("user", ANSWER), ("user", "make it blue"))).earlier is None
+    assert read_prompt(chat(("user", "make it blue"), ("assistant", ANSWER))).earlier is None
+    with_own = [{"type": "text", "text": "make it blue"}, {"type": "image_url", "image_url": LINK}]
+    assert read_prompt(chat(("assistant", ANSWER), ("user", with_own))).earlier is None
+    assert read_prompt(chat(("assistant", "![x](data:image/png;base64,AA)"), ("user", "make it blue"))).earlier is None
