@@ -231,5 +231,5 @@ class Provider(Protocol):
 class NotSentError(DreameryError):
     """Upstream was not reached and the request surely never left: unlike other `upstream_unreachable`, not unclear."""
 
-    def __init__(self, detail: str | None = None) -> None:
-        super().__init__("upstream_unreachable", detail=detail)
+    def __init__(self, detail: str | None = None, *, code: str = "upstream_unreachable") -> None:
+        super().__init__(code, detail=detail)

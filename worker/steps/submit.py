@@ -9,16 +9,16 @@ from functools import partial
 from uuid import UUID
 
 from worker.bus import events, queue
-from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, notes, reports
 from worker.db.engine import retry_when_database_away, transaction
-from worker.providers.provider import Account, ImageOrder, NotSentError, Submitted
+from worker.providers.provider import ImageOrder, NotSentError, Submitted
 from worker.providers.registry import get_provider
 from worker.steps import references
+from worker.steps.sessions import NotServableError, forget_hosts, located
 
 log = get_logger("submit")
 
@@ -32,6 +32,7 @@ _BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 REST_SECONDS = {
     "rate_limit_exceeded": 15.0,
     "concurrency_limit": 5.0,
+    "proxy_unreachable": 10.0,
     "upstream_session_expired": 300.0,
     "insufficient_quota": 600.0,
     "upstream_risk_control": 7200.0,
@@ -101,7 +102,7 @@ def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
 def _order(claim: jobs.Claim) -> Submitted:
     """The one call that may cost credits, after the lookups and uploads it needs."""
     provider = get_provider()
-    account = _located(claim)
+    account = located(claim.account)
     claim, brought = references.bring(claim, account)
     order = ImageOrder(model=claim.model, **claim.params["order"], references=brought)
     watchdog.renew()
@@ -109,38 +110,6 @@ def _order(claim: jobs.Claim) -> Submitted:
         # This process stood still (a frozen container, a long swap): by now another may have ordered the job.
         raise NotSentError("the claim is too old to be ordered")
     return provider.submit_image(account, order, submit_key=str(claim.submit_key))
-
-
-def _located(claim: jobs.Claim) -> Account:
-    """The account with its session opened and, for region `auto`, its hosts; they are looked up when not known."""
-    row = claim.account
-    try:
-        session = open_secret(row.secret, context=row.lookup_context)
-    except SecretUnreadableError:
-        message = "The session of this account cannot be opened with DREAMERY_MASTER_KEY. Add the account again."
-        raise NotServableError(message) from None
-    cluster = row.cluster
-    stale = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
-    account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
-    if row.region == "auto" and (cluster is None or stale):
-        try:
-            cluster = get_provider().locate(account)
-        except DreameryError as error:
-            # Whatever went wrong, nothing was ordered yet.
-            if error.code == "upstream_unreachable":
-                raise NotSentError(error.detail) from error
-            raise
-        with transaction() as tx:
-            accounts.store_cluster(tx, row.id, cluster)
-        account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
-    return account
-
-
-class NotServableError(DreameryError):
-    """This account cannot be used at all; another may."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("upstream_session_expired", message)
 
 
 @retry_when_database_away
@@ -174,6 +143,8 @@ def _refused(claim: jobs.Claim, error: DreameryError) -> str:
         reaction=reaction,
         detail=error.detail,
     )
+    if error.code == "proxy_unreachable" and not claim.attempts_left:
+        return _react(claim, error, reaction)
     if isinstance(error, NotSentError | references.NotFetchedYetError):
         return _retry(claim, error)
     if reaction is Reaction.UNCLEAR:
@@ -188,7 +159,7 @@ def _refused(claim: jobs.Claim, error: DreameryError) -> str:
 
 def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
     """What was done about a refusal so that the same account can be asked again at once; None = nothing helps."""
-    if error.code == "upstream_session_expired" and _moved(claim):
+    if error.code == "upstream_session_expired" and forget_hosts(claim.account):
         return "session moved to another cluster; looked up again"
     if error.code == "insufficient_quota" and _refilled(claim):
         return "took the daily credits"
@@ -207,21 +178,11 @@ def _react(claim: jobs.Claim, error: DreameryError, reaction: Reaction) -> str:
     return _fail(claim, error)
 
 
-def _moved(claim: jobs.Claim) -> bool:
-    """1015 on hosts looked up earlier may only mean that the session moved: forget them and look again, once."""
-    row = claim.account
-    if row.region != "auto" or row.cluster is None:
-        return False
-    with transaction() as tx:
-        accounts.store_cluster(tx, row.id, None)
-    return True
-
-
 def _refilled(claim: jobs.Claim) -> bool:
     """Whether the account, found without credits, has just been given its daily ones."""
     if not get_settings().daily_receive:
         return False
-    provider, account = get_provider(), _located(claim)
+    provider, account = get_provider(), located(claim.account)
     try:
         watchdog.renew()
         left = provider.credits(account).total
@@ -238,6 +199,10 @@ def _refilled(claim: jobs.Claim) -> bool:
 def _retry(claim: jobs.Claim, error: DreameryError) -> str:
     if not claim.attempts_left:
         return _fail(claim, error)
+    if error.code == "proxy_unreachable":
+        # Only this account's way out is blocked: it pauses, and another one may take the job at once.
+        rest = REST_SECONDS[error.code]
+        return _requeue(claim, error, delay=0.0, reason=error.code, counts=True, rest=rest)
     delay = _BACKOFF_SECONDS[min(claim.attempt, len(_BACKOFF_SECONDS)) - 1]
     return _requeue(claim, error, delay=delay, reason=error.code, counts=True)
 

@@ -104,7 +104,8 @@ class DreaminaProvider:
                     failures.append(failure)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        answered = {failure.code: failure for failure in failures if failure.code != "upstream_unreachable"}
+        away = {"upstream_unreachable", "proxy_unreachable"}
+        answered = {failure.code: failure for failure in failures if failure.code not in away}
         if not answered:
             raise failures[0]
         if len(answered) == 1:

@@ -70,7 +70,7 @@ class Wire:
         try:
             status, kind, content = self._exchange(account, request)
         except _NOT_SENT as failure:
-            raise NotSentError(f"{path}: {_name(failure, account)}") from None
+            raise _not_sent(account, f"{path}: {_name(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise _unreachable(path, _name(failure, account)) from None
         return _read(path, status, kind, content, account)
@@ -101,6 +101,8 @@ class Wire:
         self._deadline.start(seconds)
         try:
             status, _, content = self._exchange(account, request)
+        except _NOT_SENT as failure:
+            raise _not_sent(account, f"{where.host}: {_name(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise NotSentError(f"{where.host}: {_name(failure, account)}") from None
         return status, content
@@ -186,6 +188,11 @@ def refusal(ret: str, answer: dict[str, Any], account: Account) -> DreameryError
 
 def _name(failure: Exception, account: Account) -> str:
     return clean(f"{type(failure).__name__} {failure}", secret=account.session)
+
+
+def _not_sent(account: Account, detail: str) -> NotSentError:
+    """No connection. With a proxy nothing else was connected to, so that is what has to be looked at."""
+    return NotSentError(detail, code="proxy_unreachable" if account.proxy else "upstream_unreachable")
 
 
 def _unreachable(path: str, why: str) -> DreameryError:
