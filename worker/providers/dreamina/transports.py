@@ -68,12 +68,13 @@ class ProxyTransport(httpx.HTTPTransport):
         parts = urlsplit(proxy)
         url = httpcore.URL(scheme=parts.scheme, host=str(parts.hostname), port=parts.port, target="/")
         auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        self._opened = _OpenedBackend(DeadlineBackend(PublicBackend(httpcore.SyncBackend(), allowed), deadline))
         shared: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": MAX_CONNECTIONS,
             "max_keepalive_connections": MAX_IDLE,
             "keepalive_expiry": 5.0,
-            "network_backend": DeadlineBackend(PublicBackend(httpcore.SyncBackend(), allowed), deadline),
+            "network_backend": self._opened,
         }
         if parts.scheme == "socks5":
             self._pool = httpcore.SOCKSProxy(url, proxy_auth=auth, **shared)
@@ -83,11 +84,14 @@ class ProxyTransport(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The answer; what a broken SOCKS server makes the library raise is a failure of the network as well."""
+        self._opened.streams = []
         try:
             return super().handle_request(request)
         except httpx.HTTPError:
+            self._opened.close_all()
             raise
         except Exception as failure:  # noqa: BLE001 - socksio raises assertions and errors of its own
+            self._opened.close_all()
             raise httpx.RemoteProtocolError(f"proxy: {type(failure).__name__}") from None
 
 
@@ -131,6 +135,33 @@ class ProxyTransports:
             for transport in self._open.values():
                 transport.close()
             self._open.clear()
+
+
+class _OpenedBackend(threading.local, httpcore.NetworkBackend):
+    """Remembers what a call of this thread opened: httpcore leaves the socket open when a SOCKS proxy refuses."""
+
+    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+        self._inner = inner
+        self.streams: list[httpcore.NetworkStream] = []
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: "Iterable[Any] | None" = None,
+    ) -> httpcore.NetworkStream:
+        """Connect and remember."""
+        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        self.streams.append(stream)
+        return stream
+
+    def close_all(self) -> None:
+        """Close what the failed call opened."""
+        for stream in self.streams:
+            stream.close()
+        self.streams = []
 
 
 class PublicBackend(httpcore.NetworkBackend):
