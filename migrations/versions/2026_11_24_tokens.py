@@ -34,6 +34,7 @@ def upgrade() -> None:
         sa.Column('region', sa.Text(), nullable=False),
         sa.Column('secret', sa.Text(), nullable=False),
         sa.Column('proxy', sa.Text(), nullable=True),
+        sa.Column('proxy_hash', sa.Text(), nullable=True),
         sa.Column('state', sa.Text(), server_default=sa.text("'queued'"), nullable=False),
         sa.Column('result', postgresql.JSONB(astext_type=sa.Text()), nullable=True),
         sa.Column('claimed_at', sa.DateTime(timezone=True), nullable=True),

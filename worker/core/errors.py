@@ -182,6 +182,9 @@ ERRORS: dict[str, ErrorKind] = {
             "The generation did not finish in time. It may still end upstream.",
             "生成未能按时完成，请稍后查询任务状态。", Reaction.GIVE_UP),
         # where a job ends, or a wait
+        _row("check_timeout", 504, _SERVER, Fault.PLATFORM,
+            "The account check was not answered in time. Try again; if it stays so, look whether a worker runs.",
+            "账号查询未能按时完成。请稍后再试；如仍然如此，请检查 worker 是否在运行。", Reaction.GIVE_UP),
         _row("job_cancelled", 409, _REQUEST, Fault.REQUEST, "The job was cancelled.",
             "任务已取消。需要时请重新提交。", Reaction.GIVE_UP),
         _row("queue_timeout", 504, _SERVER, Fault.PLATFORM,

@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     upstream_sign_ver: str = Field("8.4.0", description="`Appvr` of upstream calls")
     upstream_da_version: str = Field("3.3.9", description="`da_version` and draft version")
     upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
+    models_refresh_seconds: float = Field(21600, ge=60, description="how often an account is asked what models it has")
     daily_receive: bool = Field(True, description="fetch an account's daily free credits when it has none")
     region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
 

@@ -122,8 +122,8 @@ def _is_private(host: str) -> bool:
 def masked(token: SessionToken) -> str:
     """A token to show: enough to tell one's own apart, too little to use. Of its proxy nothing is shown."""
     session = token.session
-    shown = f"{session[:4]}****{session[-4:]}" if len(session) >= 16 else f"{session[:2]}****"
-    return f"{shown}:{token.region}"
+    first, last = (4, 4) if len(session) >= 16 else (2, 0) if len(session) >= 8 else (0, 0)
+    return f"{session[:first]}****{session[len(session) - last :]}:{token.region}"
 
 
 def _refused(place: int, why: str) -> DreameryError:

@@ -125,6 +125,12 @@ def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
     return _row(row) if row is not None else None
 
 
+def by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
+    """The account of a presented session id."""
+    row = tx.first(text(f"SELECT {_COLUMNS} FROM accounts WHERE lookup_hash = :h"), {"h": lookup_hash})
+    return _row(row) if row is not None else None
+
+
 def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
     """Ids of the presented session ids that have a row, by lookup hash."""
     rows = tx.all(text("SELECT id, lookup_hash FROM accounts WHERE lookup_hash = ANY(:h)"), {"h": hashes})
@@ -222,6 +228,18 @@ def rest(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> Non
         ),
         {"id": account_id, "seconds": seconds, "code": code},
     )
+
+
+def end_rest(tx: Transaction, account_id: UUID, *, code: str) -> bool:
+    """The account rests for that reason and need not: it was seen to work. True when it rested."""
+    row = tx.first(
+        text(
+            """UPDATE accounts SET rest_until = NULL, rest_code = NULL
+               WHERE id = :id AND rest_code = :code RETURNING id"""
+        ),
+        {"id": account_id, "code": code},
+    )
+    return row is not None
 
 
 def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | None) -> None:

@@ -275,6 +275,7 @@ account_checks = Table(
     Column("region", Text, nullable=False),
     Column("secret", Text, nullable=False),
     Column("proxy", Text),
+    Column("proxy_hash", Text),
     Column("state", Text, nullable=False, server_default=text("'queued'")),
     Column("result", JSONB),
     _moment("claimed_at"),

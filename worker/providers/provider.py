@@ -68,6 +68,7 @@ class ImageOrder:
     negative_prompt: str = ""
     sample_strength: float = 0.5
     references: tuple[Reference, ...] = ()
+    key: str = ""  # upstream's own key of a model that only its list knows; `model` says the same then
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,7 @@ def test_a_token_with_a_proxy(text, proxy, session, region):
 )  # fmt: skip
 def test_a_private_proxy_needs_leave(host, allowed):
     (token,) = parse_tokens(f"http://u:S3CR3T@{host}:8@abc", "auto")
-    with pytest.raises(DreameryError, match="Token 3 .* private address") as caught:
+    with pytest.raises(DreameryError, match="its proxy is at a private address") as caught:
         check_proxy(token, 3, frozenset({allowed}))
     assert "S3CR3T" not in str(caught.value)
     for leave in (host, f"{host}:8"):
@@ -131,7 +131,7 @@ def test_other_proxies_are_judged_when_they_are_connected_to(text):
         ("0123456789abcdef0123:cn", "0123****0123:cn"),
         ("http://u:p@h:1@0123456789abcdef", "0123****cdef:auto"),
         ("0123456789abcde", "01****:auto"),
-        ("a", "a****:auto"),
+        ("0123456", "****:auto"),
     ],
 )
 def test_a_masked_token_tells_little(text, shown):

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from worker.core.catalog import Catalog, ImageModel, Size
+from worker.core.catalog import DEFAULT_COUNT, Catalog, ImageModel, Size
 from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
 from worker.providers.dreamina.regions import Site
 from worker.providers.provider import ImageOrder
@@ -19,10 +19,11 @@ _MARK = "##"
 
 def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) -> bytes:
     """The whole JSON body of a picture submit."""
-    model = catalog.image_model(order.model)
-    key = model.upstream_key("cn" if site.cn else "world")
+    # A model that only upstream's list knows came with its key; the order says all there is to know of it.
+    model = None if order.key else catalog.image_model(order.model)
+    key = model.upstream_key("cn" if site.cn else "world") if model else order.key
     size = _size(order, model, site)
-    count = order.count if model.counts else None
+    count = order.count if model is None or model.counts else None
     core = _core_param(order, key, size, catalog.ratios[size.ratio])
     component = _component(order, core, count, stamp)
     return orjson.dumps(
@@ -34,7 +35,7 @@ def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) ->
                 key,
                 resolution=size.resolution,
                 count=count,
-                default_count=model.default_count,
+                default_count=model.default_count if model else DEFAULT_COUNT,
                 abilities=_ability_reports(order, site),
             ),
             "draft_content": draft(
@@ -45,9 +46,9 @@ def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) ->
     )
 
 
-def _size(order: ImageOrder, model: ImageModel, site: Site) -> Size:
+def _size(order: ImageOrder, model: ImageModel | None, site: Site) -> Size:
     # Real US accounts only: the sandbox carries the country US but draws what it is told.
-    if model.only_us and site.region == "US" and not site.direct:
+    if model and model.only_us and site.region == "US" and not site.direct:
         return model.only_us
     return Size(order.width, order.height, order.ratio, order.resolution)
 

@@ -1,0 +1,43 @@
+"""What upstream offers a caller's accounts now, read from the database and believed for a few seconds."""
+
+import threading
+import time
+
+from starlette.concurrency import run_in_threadpool
+
+from api.deps import Caller
+from worker.core.live import Offer
+from worker.db import offers
+from worker.db.engine import transaction
+
+_BELIEVED_SECONDS = 5.0
+_MOST_KEPT = 256
+
+_lock = threading.Lock()
+_known: dict[str, tuple[float, Offer]] = {}
+
+
+async def offer_of(caller: Caller) -> Offer:
+    """The joined lists of the caller's session ids, or of the pool."""
+    # The pool is the same for everybody; what session ids are offered belongs to their owner only.
+    key = caller.owner if caller.tokens else "pool"
+    until, offer = _known.get(key, (0.0, None))
+    if offer is not None and time.monotonic() < until:
+        return offer
+    offer = await run_in_threadpool(_read, [digest for digest, _ in caller.tokens])
+    with _lock:
+        if len(_known) >= _MOST_KEPT:
+            _known.clear()
+        _known[key] = (time.monotonic() + _BELIEVED_SECONDS, offer)
+    return offer
+
+
+def forget() -> None:
+    """Read anew what is asked for next."""
+    with _lock:
+        _known.clear()
+
+
+def _read(hashes: list[str]) -> Offer:
+    with transaction() as tx:
+        return Offer(offers.listings(tx, hashes))
