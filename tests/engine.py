@@ -41,6 +41,7 @@ MEDIA = "/_media"
 QUEUES = ("fast", "bulk", "outbox")
 _TABLES = (
     "webhook_deliveries", "files", "job_events", "jobs", "accounts", "api_keys", "users", "idempotency_keys",
+    "account_checks",
 )  # fmt: skip
 _STEPS = {"submit": submit, "poll": poll, "save": save, "notify": notify}
 
