@@ -66,7 +66,9 @@ def strangers(engine: Engine) -> int:
         ("dead-looked-up-001:auto", False),
     ],
 )
-def test_check_says_whether_upstream_knows_the_session(engine: Engine, http: TestClient, token: str, live: bool) -> None:
+def test_check_says_whether_upstream_knows_the_session(
+    engine: Engine, http: TestClient, token: str, *, live: bool
+) -> None:
     answer = http.post("/token/check", json={"token": token})
     assert (answer.status_code, answer.json()) == (200, {"live": live})
     assert strangers(engine) == 0, "no account row"
