@@ -7,8 +7,11 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import Caller
 from worker.core.live import Offer
+from worker.core.log import get_logger
 from worker.db import offers
-from worker.db.engine import transaction
+from worker.db.engine import DATABASE_ERRORS, transaction
+
+log = get_logger("api")
 
 _BELIEVED_SECONDS = 5.0
 _MOST_KEPT = 256
@@ -30,6 +33,15 @@ async def offer_of(caller: Caller) -> Offer:
             _known.clear()
         _known[key] = (time.monotonic() + _BELIEVED_SECONDS, offer)
     return offer
+
+
+async def offer_for_list(caller: Caller) -> Offer:
+    """The same for showing models: without the database the catalog alone is shown."""
+    try:
+        return await offer_of(caller)
+    except DATABASE_ERRORS as error:
+        log.warning("offers_not_read", reason=type(error).__name__)
+        return Offer()
 
 
 def forget() -> None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Response
 
 from api.deps import Caller, CallerDep
 from api.errors import error_responses
-from api.intake.offers import offer_of
+from api.intake.offers import offer_for_list
 from api.render import json_response
 from api.schemas import Model, ModelList
 from worker.core.catalog import ImageModel, get_catalog
@@ -66,7 +66,7 @@ async def list_models(caller: CallerDep) -> Response:
     Names, tips, sizes and counts are upstream's own as soon as the accounts were asked for them; a model that only
     upstream's list knows has upstream's key as its id.
     """
-    regions, offer = _regions(caller), await offer_of(caller)
+    regions, offer = _regions(caller), await offer_for_list(caller)
     data = [
         _model(model, name, regions, offer)
         for model in offer.image_models(get_catalog())
@@ -83,6 +83,6 @@ async def list_models(caller: CallerDep) -> Response:
 )
 async def get_model(model_id: str, caller: CallerDep) -> Response:
     """One model by id or alias, wherever it is offered; ids may hold slashes and colons."""
-    offer = await offer_of(caller)
+    offer = await offer_for_list(caller)
     model = offer.image_model(get_catalog(), model_id)
     return json_response(_model(model, model_id, _regions(caller), offer))

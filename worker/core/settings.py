@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     sandbox_url: str = Field("", description="where region `sandbox` lives; set by `dreamery up`")
     upstream_origin: str = Field("", description="reach every upstream host at this origin (real host: `X-Orig-Host`)")
     fetch_allow: str = Field("", description="comma list of private host or host:port that fetcher and proxies may use")
-    catalog_file: Path | None = Field(None, description="TOML that adds or changes models, aliases, sizes and hosts")
+    catalog_file: Path | None = Field(
+        None, description="TOML that changes models, aliases, sizes, hosts, wire constants"
+    )
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
     account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")

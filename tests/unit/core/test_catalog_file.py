@@ -16,10 +16,10 @@ from worker.providers.dreamina.regions import SITES, site_for
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for cached in (get_settings, get_catalog, catalog_file.hosts):
+    for cached in (get_settings, get_catalog, catalog_file.hosts, catalog_file.wire):
         cached.cache_clear()
     yield
-    for cached in (get_settings, get_catalog, catalog_file.hosts):
+    for cached in (get_settings, get_catalog, catalog_file.hosts, catalog_file.wire):
         cached.cache_clear()
 
 
@@ -51,6 +51,9 @@ def test_the_documented_example_does_what_it_says(monkeypatch, tmp_path):
     assert site_for("us", None, "").mweb == "https://dreamina-api-us-ttp2.us.capcut.com"
     assert site_for("us", None, "").site == SITES["us"].site
     assert site_for("sg", None, "") == SITES["sg"]
+    assert site_for("cn", None, "").cookies == (("s_v_web_id", "verify_of_my_browser"),)
+    assert site_for("cn", None, "").query == "msToken=of-my-browser"
+    assert catalog_file.wire(get_settings().catalog_file) == {"appvr": "8.5.0", "da_version": "3.3.28"}
 
 
 def test_without_a_file_hard_coded_names_mean_the_default_model(monkeypatch):
@@ -105,7 +108,21 @@ NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions
         ('[sizes]\n"2k" = 1', "must be a table of ratio"),
         ("[hosts.mars]", "hosts.mars: unknown region"),
         ("[hosts]\nus = 1", "hosts.us: must be a table"),
-        ('[hosts.us]\nvod = "x"', "hosts.us, field 'vod': is not known"),
+        ('[hosts.us]\nmars = "x"', "hosts.us, field 'mars': is not known"),
+        ('[hosts.us]\nvod = "https://x"', "hosts.us, field 'vod': must be a host"),
+        ("[hosts.us]\nupload = 5", "hosts.us, field 'upload': must be a host"),
+        ('[hosts.us]\nupload_service = "a b"', "field 'upload_service': must be a service id"),
+        ('[hosts.us]\naid = "513"', "hosts.us, field 'aid': must be a number"),
+        ('[hosts.us]\ncookies = "a=b"', "field 'cookies': must be a table"),
+        ('[hosts.us]\ncookies = { sessionid = "x" }', "field 'cookies': 'sessionid' cannot be set"),
+        ('[hosts.us]\nquery = { "a&b" = "x" }', "field 'query': 'a&b' cannot be set"),
+        ('[hosts.us]\nquery = { webId = "x" }', "field 'query': 'webId' cannot be set"),
+        ('[hosts.us]\ncookies = { a = "x; y=z" }', "the value of 'a' must be a text"),
+        ('[hosts.auto]\nmweb = "https://x.org"', "hosts.auto, field 'mweb': upstream names the hosts"),
+        ("wire = 5", "wire: must be a table"),
+        ('[wire]\nmoon = "1"', "wire, field 'moon': is not known"),
+        ('[wire]\nappvr = "8.4.0\\n"', "wire, field 'appvr': must be a text"),
+        ("[wire]\nda_version = 3.3", "wire, field 'da_version': must be a text"),
         ('[hosts.us]\nmweb = "x.org/y"', "hosts.us, field 'mweb': must be an origin"),
     ],
 )

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import httpx
 import orjson
 
+from worker.core import catalog_file
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
@@ -80,8 +81,9 @@ class DreaminaProvider:
         self._wire = Wire(settings, transport)
         self._uploads = Uploads(self._wire)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
-        self._da_version = settings.upstream_da_version
-        self._web_version = settings.upstream_web_version
+        told = catalog_file.wire(settings.catalog_file)
+        self._da_version = told.get("da_version", settings.upstream_da_version)
+        self._web_version = told.get("web_version", settings.upstream_web_version)
         self._catalog = get_catalog()
 
     def close(self) -> None:
@@ -282,7 +284,8 @@ def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
 
 
 def _target(path: str, query: str, site: Site, account: Account) -> str:
-    return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}"
+    own = f"&{site.query}" if site.query else ""
+    return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}{own}"
 
 
 def _area(result: ResultRef) -> int:
