@@ -2,7 +2,8 @@
 
 Names are resolved here and the connection goes to the address that was checked, so a second DNS answer cannot lead
 inside. Loopback, private, link-local and other special ranges are refused unless DREAMERY_FETCH_ALLOW names the host.
-Redirects are followed by hand and checked like the first address. Size and total time are capped.
+Redirects are followed by hand and checked like the first address. Size and total time are capped, names included.
+Nothing is unpacked: pictures and videos are packed already, and what unpacks itself could fill the memory.
 """
 
 import hashlib
@@ -12,6 +13,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
@@ -110,6 +113,20 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
+def _addresses_in_time(host: str, port: int) -> list[str]:
+    """`checked_addresses` within the deadline: whoever owns a name may let its server answer as slowly as they like."""
+    left = _deadline.left(httpcore.ConnectTimeout)
+    future = _resolvers.submit(checked_addresses, host, port)
+    try:
+        return future.result(timeout=left)
+    except FutureTimeoutError:
+        future.cancel()
+        raise FetchError(f"host {host!r} was not resolved in time") from None
+
+
+_resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolve")
+
+
 class _CheckedBackend(httpcore.NetworkBackend):
     """Connects to the addresses that were checked, never resolves again."""
 
@@ -125,7 +142,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            addresses = checked_addresses(host, port)
+            addresses = _addresses_in_time(host, port)
         except FetchError as error:
             raise _RefusedError(error) from error
         for number, address in enumerate(addresses, start=1):
@@ -202,7 +219,7 @@ def _client() -> httpx.Client:
         timeout=_SOCKET_TIMEOUT_SECONDS,
         follow_redirects=False,
         trust_env=False,
-        headers={"User-Agent": "Dreamery", "Accept": "*/*"},
+        headers={"User-Agent": "Dreamery", "Accept": "*/*", "Accept-Encoding": "identity"},
     )
 
 
@@ -213,6 +230,8 @@ def _check_url(url: str) -> None:
         raise FetchError("the address cannot be read", final=True) from error
     if parts.scheme not in {"http", "https"} or not parts.hostname or not parsed.host:
         raise FetchError("the address must be http:// or https:// with a host", final=True)
+    if parts.username is not None or parsed.userinfo:
+        raise FetchError("an address with a user name in it is not fetched", final=True)
 
 
 def _read_body(response: httpx.Response, *, max_bytes: int) -> Downloaded:
@@ -227,8 +246,10 @@ def _read_body(response: httpx.Response, *, max_bytes: int) -> Downloaded:
 
 def _copy_body(response: httpx.Response, content: IO[bytes], max_bytes: int) -> tuple[int, str]:
     """Size and SHA-256 of what was copied. A body shorter than announced is a protocol error of httpcore's."""
+    if response.headers.get("content-encoding", "identity").strip().lower() not in {"", "identity"}:
+        raise FetchError("the answer is packed (Content-Encoding), which was not asked for", final=True)
     digest, size = hashlib.sha256(), 0
-    for chunk in response.iter_bytes():
+    for chunk in response.iter_raw():
         size += len(chunk)
         if size > max_bytes:
             raise FetchError(f"the file is larger than {max_bytes} bytes", final=True)
