@@ -7,14 +7,11 @@ Nothing is unpacked: pictures and videos are packed already, and what unpacks it
 """
 
 import hashlib
-import socket
 import ssl
 import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
@@ -23,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 import httpx
 
-from worker.core.addresses import is_public
+from worker.core.addresses import is_public, resolve
 from worker.core.settings import get_settings
 
 MAX_REDIRECTS = 3
@@ -56,11 +53,11 @@ def _allowed_privately(host: str, port: int) -> bool:
     return host.lower() in allowed or f"{host.lower()}:{port}" in allowed
 
 
-def checked_addresses(host: str, port: int) -> list[str]:
+def checked_addresses(host: str, port: int, *, seconds: float = _SOCKET_TIMEOUT_SECONDS) -> list[str]:
     """The addresses of a host that may be reached. Raises FetchError when it has none or any is a private one."""
     try:
-        found = {str(info[4][0]) for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)}
-    except (socket.gaierror, UnicodeError) as error:
+        found = resolve(host, port, seconds=seconds)
+    except OSError as error:
         raise FetchError(f"host {host!r} cannot be resolved") from error
     if not _allowed_privately(host, port):
         for address in found:
@@ -113,20 +110,6 @@ class _DeadlineStream(httpcore.NetworkStream):
         return self._inner.get_extra_info(info)
 
 
-def _addresses_in_time(host: str, port: int) -> list[str]:
-    """`checked_addresses` within the deadline: whoever owns a name may let its server answer as slowly as they like."""
-    left = _deadline.left(httpcore.ConnectTimeout)
-    future = _resolvers.submit(checked_addresses, host, port)
-    try:
-        return future.result(timeout=left)
-    except FutureTimeoutError:
-        future.cancel()
-        raise FetchError(f"host {host!r} was not resolved in time") from None
-
-
-_resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolve")
-
-
 class _CheckedBackend(httpcore.NetworkBackend):
     """Connects to the addresses that were checked, never resolves again."""
 
@@ -142,7 +125,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            addresses = _addresses_in_time(host, port)
+            addresses = checked_addresses(host, port, seconds=_deadline.left(httpcore.ConnectTimeout))
         except FetchError as error:
             raise _RefusedError(error) from error
         for number, address in enumerate(addresses, start=1):

@@ -1,6 +1,7 @@
 """`PROXY@TOKEN` from the request to the pictures, through real proxies: no call of the account goes round its proxy."""
 
 import logging
+import socket
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID
@@ -151,14 +152,12 @@ def test_a_private_proxy_is_refused_at_the_door(engine: Engine, http: TestClient
 def test_a_name_that_leads_to_a_private_proxy_is_refused_by_the_step(
     engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from worker.providers.dreamina import transports
-
-    real = transports.socket.getaddrinfo
+    real = socket.getaddrinfo
 
     def answers(host: str, port: int, *rest: Any, **more: Any) -> Any:
         return real("127.0.0.1" if host == "proxy.example" else host, port, *rest, **more)
 
-    monkeypatch.setattr(transports.socket, "getaddrinfo", answers)
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
     engine.configure(MAX_ATTEMPTS="1")
     with forwarding("http") as proxy:
         address = f"http://{USER}:{PASSWORD}@proxy.example:{proxy.port}"

@@ -1,6 +1,9 @@
-"""Which network addresses count as public: what may be reached when somebody else chose the address."""
+"""Names and addresses that somebody else chose: resolved within a time, and which of them are out on the Internet."""
 
 import ipaddress
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as LookupTimeoutError
 
 # Well-known prefixes whose last 32 bits are an IPv4 address that a gateway on the way, or this machine, may speak to:
 # NAT64 (RFC 6052), IPv4-translated (RFC 2765), IPv4-compatible (RFC 4291).
@@ -11,6 +14,26 @@ _INSIDE = tuple(map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10", "3fff
 _RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 # The interface part of an ISATAP address (RFC 5214): 0:5efe or 200:5efe, then an IPv4 address.
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
+
+
+# Threads are made when they are needed. A name server that is slow on purpose fills them, and nothing else.
+_resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolve")
+
+
+def resolve(host: str, port: int, *, seconds: float) -> list[str]:
+    """The addresses of a name, each once, in the resolver's order. Raises OSError, also when it takes longer.
+
+    The resolver knows no deadline of ours, and whoever owns a name may let its server answer as slowly as they like.
+    """
+    future = _resolvers.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    try:
+        rows = future.result(timeout=seconds)
+    except LookupTimeoutError:
+        future.cancel()
+        raise OSError("not resolved in time") from None
+    except UnicodeError as error:
+        raise OSError("not a name") from error
+    return list(dict.fromkeys(str(row[4][0]) for row in rows))
 
 
 def is_public(address: str) -> bool:

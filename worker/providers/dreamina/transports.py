@@ -3,7 +3,6 @@
 A proxy is named by a token (protocol section 1.3), that is by a caller: it is no way into the private network.
 """
 
-import socket
 import threading
 import time
 from collections import OrderedDict
@@ -15,13 +14,14 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 import httpx
 
-from worker.core.addresses import is_public
+from worker.core.addresses import is_public, resolve
 
 MAX_CONNECTIONS = 64
 MAX_IDLE = 32
 # More than a worker has threads, so that there is always an idle one to close.
 MAX_PROXIES = 128
 _WRITE_PIECE = 65_536
+_NAME_SECONDS = 5.0
 
 
 class Deadline(threading.local):
@@ -181,13 +181,13 @@ class PublicBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connect to the first address of the name that is allowed."""
         if host not in self._allowed and f"{host}:{port}" not in self._allowed:
-            host = _public_address(host, port)
+            host = _public_address(host, port, timeout or _NAME_SECONDS)
         return self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
 
 
-def _public_address(host: str, port: int) -> str:
+def _public_address(host: str, port: int, seconds: float) -> str:
     try:
-        found = [str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        found = resolve(host, port, seconds=seconds)
     except OSError:
         raise httpcore.ConnectError("the proxy's name cannot be resolved") from None
     for address in found:
