@@ -25,7 +25,9 @@ NEW_KEY = "high_aes_general_v77"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_believed() -> None:
+def _nothing_believed() -> Iterator[None]:
+    offers.forget()
+    yield
     offers.forget()
 
 
