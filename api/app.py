@@ -4,7 +4,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
@@ -13,12 +13,11 @@ import structlog
 from fastapi import FastAPI, HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.deps import token_hash
+from api.deps import presented, token_hash
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
-from api.routes import chat, files, images, jobs, models, ops, webhooks
-from worker.core.crypto import seal_secret
+from api.routes import chat, files, images, jobs, models, ops, tokens, webhooks
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
@@ -169,13 +168,7 @@ def _bootstrap(settings: Settings) -> None:
             people.ensure_admin(tx, settings.admin_key.get_secret_value())
         if settings.sandbox_url and accounts.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
-            digest = token_hash(token)
-            secret = seal_secret(token.session, context=accounts.secret_context(digest))
-            accounts.add_account(
-                tx,
-                accounts.PresentedToken(lookup_hash=digest, region="sandbox", label="sandbox demo", secret=secret),
-                pool=True,
-            )
+            accounts.add_account(tx, replace(presented(token_hash(token), token), label="sandbox demo"), pool=True)
 
 
 @contextlib.asynccontextmanager
@@ -208,7 +201,7 @@ def create_app() -> FastAPI:
         RequestFrame, max_bytes=settings.request_max_bytes, max_upload_bytes=settings.request_max_upload_bytes
     )
     install_error_handlers(app)
-    for module in (chat, images, jobs, models, files, webhooks, ops):
+    for module in (chat, images, jobs, models, files, tokens, webhooks, ops):
         app.include_router(module.router)
     return app
 

@@ -16,7 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-from worker.core.tokens import SessionToken, parse_tokens
+from worker.core.tokens import SessionToken, check_proxy, parse_tokens
 from worker.db import accounts, people
 from worker.db.accounts import PresentedToken
 from worker.db.engine import Transaction, transaction
@@ -50,18 +50,12 @@ class Caller:
         """The accounts a new job of this caller may use; empty = the pool. Unknown session ids get a row."""
         found = accounts.hold_tokens(tx, [h for h, _ in self.tokens]) if self.tokens else {}
         # In one order for everybody, or two callers with the same new session ids could wait for each other's rows.
-        missing = sorted(((h, token) for h, token in self.tokens if h not in found), key=itemgetter(0))
-        if missing:
-            sealed = [
-                PresentedToken(
-                    lookup_hash=h,
-                    region=token.region,
-                    label=f"session-{h[:8]}",
-                    secret=seal_secret(token.session, context=accounts.secret_context(h)),
-                )
-                for h, token in missing
-            ]
-            found |= dict(zip((h for h, _ in missing), accounts.ensure_tokens(tx, sealed), strict=True))
+        news = sorted(
+            ((h, token) for h, token in self.tokens if h not in found or token.proxy is not None), key=itemgetter(0)
+        )
+        if news:
+            sealed = [presented(h, token) for h, token in news]
+            found |= dict(zip((h for h, _ in news), accounts.ensure_tokens(tx, sealed), strict=True))
         return [found[h] for h, _ in self.tokens]
 
 
@@ -74,22 +68,40 @@ def _bearer(request: Request) -> str:
 
 
 def token_hash(token: SessionToken) -> str:
-    """How a session id is found again: with its region, for the same text may live in two worlds."""
+    """How a session id is found again: with its region (one text may live in two worlds), whatever its proxy."""
     return lookup_hash(f"{token.region}:{token.session}")
 
 
+def presented(digest: str, token: SessionToken) -> PresentedToken:
+    """The token with its secrets sealed, as the database takes it."""
+    context = accounts.secret_context(digest)
+    return PresentedToken(
+        lookup_hash=digest,
+        region=token.region,
+        label=f"session-{digest[:8]}",
+        secret=seal_secret(token.session, context=context),
+        proxy=seal_secret(token.proxy, context=accounts.proxy_context(context)) if token.proxy else None,
+        proxy_hash=lookup_hash(f"proxy:{token.proxy}") if token.proxy else token.proxy,
+    )
+
+
 def _from_tokens(bearer: str) -> Caller:
-    tokens = parse_tokens(bearer, get_settings().default_region)
-    if any(t.region == "sandbox" for t in tokens) and not get_settings().sandbox_url:
-        raise DreameryError("invalid_api_key", "Region `sandbox` needs DREAMERY_SANDBOX_URL, which is not set here.")
-    if any(t.proxy for t in tokens):
-        # A proxy that is not stored with the account would be left out silently: the session would show our address.
-        raise DreameryError(
-            "invalid_api_key", "Tokens with a proxy cannot be used here yet; send the session id alone."
-        )
-    hashed = tuple((token_hash(token), token) for token in tokens)
+    hashed = read_tokens(bearer)
     digest = hashlib.sha256(",".join(sorted(h for h, _ in hashed)).encode()).hexdigest()
     return Caller(owner=f"tokens:{digest[:40]}", tokens=hashed)
+
+
+def read_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
+    """The session ids of a text with their lookup hashes, each usable here. Raises what is wrong with one."""
+    settings = get_settings()
+    allowed = frozenset(settings.fetch_allow.lower().replace(" ", "").split(","))
+    tokens = parse_tokens(bearer, settings.default_region)
+    if any(t.region == "sandbox" for t in tokens) and not settings.sandbox_url:
+        raise DreameryError("invalid_api_key", "Region `sandbox` needs DREAMERY_SANDBOX_URL, which is not set here.")
+    for place, token in enumerate(tokens, start=1):
+        check_proxy(token, place, allowed)
+    # One session is one account, whichever way out it takes: of two entries the last is the newest.
+    return tuple({token_hash(token): token for token in tokens}.items())
 
 
 def _from_key(key: str) -> Caller:

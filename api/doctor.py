@@ -71,6 +71,15 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+_ADDRESS = Finding(
+    "exit address",
+    ok=False,
+    detail="upstream knows the session of no pool account",
+    hint="Sessions do not all end at once: upstream may refuse the network address of this machine. Log in with a "
+    "browser from here; if that works elsewhere only, use another exit or proxy tokens (`PROXY@SESSION`).",
+)
+
+
 def _check_settings() -> list[Finding]:
     settings = get_settings()
     master = settings.master_key.get_secret_value() or (settings.data_dir / "keys" / "master.key").exists()
@@ -103,6 +112,7 @@ def _check_database() -> list[Finding]:
         _schema_finding(str(told["revision"]), newest_revision()),
         _clock_finding(told["clock"], (before + time.time()) / 2),
         _accounts_finding(told["accounts"]),
+        *([_ADDRESS] if told["every_session_expired"] else []),
     ]
 
 

@@ -42,6 +42,7 @@ MEDIA = "/_media"
 QUEUES = ("fast", "bulk", "talk", "outbox")
 _TABLES = (
     "webhook_deliveries", "files", "job_events", "jobs", "accounts", "api_keys", "users", "idempotency_keys",
+    "account_checks",
 )  # fmt: skip
 _STEPS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": notify}
 

@@ -77,11 +77,13 @@ class Gate:
         self.before: dict[str, Hook] = {}
         self.after: dict[str, Hook] = {}
         self.calls: list[str] = []
+        self.callers: list[tuple[str, int]] = []  # path and the port it came from
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
         name = next((name for name in (*self.before, *self.after) if name in path), None)
         self.calls.append(path)
+        self.callers.append((path, (scope.get("client") or ("", 0))[1]))
         if name is None:
             await self._app(scope, receive, send)
             return

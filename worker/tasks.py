@@ -12,9 +12,11 @@ from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db.engine import AWAY_ERRORS
+from worker.steps import check as check_step
 from worker.steps import converse as converse_step
 from worker.steps import notify as notify_step
 from worker.steps import poll as poll_step
+from worker.steps import refresh as refresh_step
 from worker.steps import save as save_step
 from worker.steps import submit as submit_step
 from worker.steps import tick as tick_step
@@ -101,6 +103,20 @@ def sweep() -> str:
     """End what is overdue, mend what a crash left."""
     with watchdog.watch("sweep"):
         return tick_step.sweep()
+
+
+@_task(name="dreamery.check")
+def check(check_id: str) -> str:
+    """Answer one question about a session id."""
+    with watchdog.watch("check"):
+        return check_step.check(check_id=UUID(hex=check_id))
+
+
+@_task(name="dreamery.refresh")
+def refresh() -> str:
+    """Ask a few accounts what upstream offers them, and resting ones whether they work again."""
+    with watchdog.watch("refresh"):
+        return refresh_step.refresh()
 
 
 @_task(name="dreamery.upkeep")

@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.deps import Caller
 from api.pictures import drop_pictures
 from worker.bus import queue
+from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.db import accounts, inputs, jobs, reports, requests
@@ -61,7 +62,8 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
         tries += 1
         with transaction() as tx:
             if tries > 1 and reports.group_members(tx, group_id):
-                _nudge_all(tx, planned.jobs, caller.account_ids(tx))
+                for job in planned.jobs:
+                    tx.on_commit(partial(queue.nudge_submit, job_id=job.id))
                 return new
             if key and (known := _known_request(tx, group_id, owner=caller.owner, key=key, print_=planned.fingerprint)):
                 return Accepted(job_ids=known, n=planned.n, replayed=True)
@@ -96,15 +98,30 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     account_ids = caller.account_ids(tx)
     if not account_ids and accounts.pool_is_empty(tx):
         raise DreameryError("no_account_available", retry_after=60)
-    # Replaced here, not planned before: session ids get their rows only with an accepted job.
-    jobs.accept(tx, [replace(job, account_ids=account_ids) for job in planned.jobs])
-    inputs.add_inputs(tx, [job.id for job in planned.jobs], planned.inputs)
-    _nudge_all(tx, planned.jobs, account_ids)
+    # Chosen here, not planned before: session ids get their rows only with an accepted job.
+    placed = [replace(job, account_ids=_fitting(job, caller, account_ids)) for job in planned.jobs]
+    jobs.accept(tx, placed)
+    inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
+    for job in placed:
+        tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
 
 
-def _nudge_all(tx: Transaction, new_jobs: list[NewJob], account_ids: list[UUID]) -> None:
-    for job in new_jobs:
-        tx.on_commit(partial(_nudge, job.id, job.kind, account_ids))
+def _fitting(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]:
+    """The caller's accounts that may run the job. One that has not the model would refuse it for good.
+
+    A plan may name some (the accounts that upstream lists the model for); else the regions decide, where they differ.
+    """
+    if job.account_ids:
+        return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
+    catalog = get_catalog()
+    if job.kind == "image" and catalog.knows_image(job.model):
+        offered_in = catalog.image_model(job.model).offered_in
+    elif job.kind == "video" and catalog.knows_video(job.model):
+        offered_in = catalog.video_model(job.model).offered_in
+    else:
+        return account_ids
+    pairs = zip(account_ids, caller.tokens, strict=True) if account_ids else ()
+    return [a for a, (_, token) in pairs if offered_in(token.region)] or account_ids
 
 
 def _nudge(job_id: UUID, kind: str, account_ids: list[UUID]) -> None:

@@ -12,11 +12,13 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import Caller
 from api.intake.accepting import Planned, fingerprint
+from api.intake.offers import offer_of
 from api.pictures import read_pictures, store_pictures
 from api.schemas import ImageGenerationRequest
 from worker.core.catalog import Catalog, ImageModel, Size, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
+from worker.core.live import Offer
 from worker.core.prompts import Flags, read_flags, series_asked
 from worker.core.settings import get_settings
 from worker.db.jobs import NewJob
@@ -24,16 +26,20 @@ from worker.db.jobs import NewJob
 # Beyond this shape no model draws (openai-compat: 1:3 to 3:1).
 _MOST_STRETCHED = 3.0
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
+NO_OFFER = Offer()
 _OUTPUT_FORMATS = ("png", "jpeg", "jpg", "webp")
 
 
-def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[NewJob], int]:
-    """The jobs of a picture request, and how many pictures its answer holds. Raises what is wrong with the request."""
+def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: Offer = NO_OFFER) -> tuple[list[NewJob], int]:
+    """The jobs of a picture request, and how many pictures its answer holds. Raises what is wrong with the request.
+
+    `offer` = what upstream lists for the caller's accounts: a model that only it knows may be asked for by its key.
+    """
     check_prompt(body.prompt, "prompt")
     check_prompt(body.negative_prompt or "", "negative_prompt")
     _check_possible(body)
     catalog = get_catalog()
-    model = catalog.image_model(body.model)
+    model = offer.image_model(catalog, body.model)
     check_regions(model, caller)
     flags = read_flags(body.prompt)
     size = _wanted_size(catalog, model, _with_flags(body, flags, catalog, model))
@@ -62,13 +68,14 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller) -> tuple[list[
                     "seed": (seed + number) % 2**32,
                     "negative_prompt": body.negative_prompt or "",
                     "sample_strength": 0.5 if body.sample_strength is None else body.sample_strength,
+                    **({"key": model.key} if model.listed else {}),
                 },
                 "n": n,
                 "flags": flags.found,
                 "asked_model": body.model or model.id,
                 "images": [],
             },
-            account_ids=[],
+            account_ids=offer.accounts_with(model.key) if model.listed else [],
             user_id=caller.user_id,
             api_key_id=caller.api_key_id,
             webhook_url=body.webhook or None,
@@ -191,14 +198,15 @@ def _wanted_resolution(model: ImageModel, body: ImageGenerationRequest) -> str |
 
 async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *, required: bool) -> Planned:
     """The whole plan of a picture request; `required` = it must hold pictures to work from. Those are stored here."""
-    planned, n = plan_image_jobs(body, caller)
-    return await run_in_threadpool(partial(_with_pictures, path, body, planned, n, required=required))
+    offer = await offer_of(caller)
+    planned, n = plan_image_jobs(body, caller, offer)
+    model = offer.image_model(get_catalog(), body.model)
+    return await run_in_threadpool(partial(_with_pictures, path, body, planned, n, model, required=required))
 
 
 def _with_pictures(
-    path: str, body: ImageGenerationRequest, planned: list[NewJob], n: int, *, required: bool
+    path: str, body: ImageGenerationRequest, planned: list[NewJob], n: int, model: ImageModel, *, required: bool
 ) -> Planned:
-    model = get_catalog().image_model(planned[0].model)
     given = read_pictures({"image": body.image, "images": body.images}, model)
     if required and not given:
         raise DreameryError("missing_required_parameter", "Missing required parameter: 'image'.", param="image")

@@ -6,9 +6,11 @@ from fastapi import APIRouter, Response
 
 from api.deps import Caller, CallerDep
 from api.errors import error_responses
+from api.intake.offers import offer_for_list
 from api.render import json_response
 from api.schemas import Model, ModelList
 from worker.core.catalog import ImageModel, get_catalog
+from worker.core.live import Offer
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -26,20 +28,23 @@ def _listed(model: ImageModel, region: str) -> bool:
     return bool(model.where - {"cn"}) if region == "auto" else model.offered_in(region)
 
 
-def _tip(model: ImageModel) -> str:
+def _tip(model: ImageModel, told: str) -> str:
+    if told:
+        return told
     counts = f"1 to {model.most_per_job} pictures" if model.counts else f"{model.default_count} pictures"
     return f"{model.name}: {', '.join(model.resolutions)}; {counts} per job"
 
 
-def _model(model: ImageModel, name: str, regions: set[str]) -> dict[str, Any]:
+def _model(model: ImageModel, name: str, regions: set[str], offer: Offer) -> dict[str, Any]:
+    told_name, told_tip = offer.texts(model.key, model.key_cn)
     return {
         "id": name,
         "object": "model",
         "created": _CREATED,
         "owned_by": "dreamina",
         "kind": "image",
-        "model_name": model.name,
-        "model_tip": _tip(model),
+        "model_name": told_name or model.name,
+        "model_tip": _tip(model, told_tip),
         "model_req_key": model.key_cn if regions == {"cn"} else model.key,
         "alias_of": None if name == model.id else model.id,
         "resolutions": list(model.resolutions),
@@ -56,11 +61,15 @@ def _model(model: ImageModel, name: str, regions: set[str]) -> dict[str, Any]:
     responses={200: {"model": ModelList, "description": "The models."}, **error_responses(401)},
 )
 async def list_models(caller: CallerDep) -> Response:
-    """Every model and alias; with session ids, those that the region of at least one of them offers."""
-    regions = _regions(caller)
+    """Every model and alias; with session ids, those that the region of at least one of them offers.
+
+    Names, tips, sizes and counts are upstream's own as soon as the accounts were asked for them; a model that only
+    upstream's list knows has upstream's key as its id.
+    """
+    regions, offer = _regions(caller), await offer_for_list(caller)
     data = [
-        _model(model, name, regions)
-        for model in get_catalog().image_models
+        _model(model, name, regions, offer)
+        for model in offer.image_models(get_catalog())
         if not regions or any(_listed(model, region) for region in regions)
         for name in (model.id, *model.aliases)
     ]
@@ -74,4 +83,6 @@ async def list_models(caller: CallerDep) -> Response:
 )
 async def get_model(model_id: str, caller: CallerDep) -> Response:
     """One model by id or alias, wherever it is offered; ids may hold slashes and colons."""
-    return json_response(_model(get_catalog().image_model(model_id), model_id, _regions(caller)))
+    offer = await offer_for_list(caller)
+    model = offer.image_model(get_catalog(), model_id)
+    return json_response(_model(model, model_id, _regions(caller), offer))

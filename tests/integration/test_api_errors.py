@@ -152,7 +152,7 @@ def test_who_asks_before_sending_too_much_is_told_no(api_platform):
         ("Bearer ,", "missing_api_key"), ("Bearer sk-dreamery-wrong", "invalid_api_key"), ("Bearer a:mars", "invalid_api_key"),
         ("Bearer a b", "invalid_api_key"), ("Bearer ok:sandbox,b:mars", "invalid_api_key"), ("Bearer us-a:cn", "invalid_api_key"),
         ("Bearer " + ",".join(f"s{i}" for i in range(101)), "invalid_api_key"), (b"Bearer \xff\xfe", "invalid_api_key"),
-        ("Bearer http://proxy.example@token", "invalid_api_key"),
+        ("Bearer http://u:proxy.example@10.0.0.9:1@token", "invalid_api_key"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize(

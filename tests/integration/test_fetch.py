@@ -16,8 +16,8 @@ Talk = Callable[[socket.socket], None]
 
 
 @contextlib.contextmanager
-def raw_peer(talk: Talk) -> Iterator[int]:
-    """A TCP server that says what `talk` says, to each who comes; gives its port."""
+def raw_peer(talk: Talk, *, heard: list[bytes] | None = None) -> Iterator[int]:
+    """A TCP server that says what `talk` says, to each who comes; gives its port. `heard` takes what they sent."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         over = threading.Event()
 
@@ -27,7 +27,9 @@ def raw_peer(talk: Talk) -> Iterator[int]:
                     connection, _ = server.accept()
                     with connection:
                         connection.settimeout(5)
-                        connection.recv(65536)
+                        request = connection.recv(65536)
+                        if heard is not None:
+                            heard.append(request)
                         talk(connection)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -83,7 +85,9 @@ def get(port: int, *, max_bytes: int = 1000, deadline: float = 5.0, path: str = 
         "127.0.0.1", "127.8.8.8", "0.0.0.0", "10.0.0.1", "172.16.5.5", "192.168.1.1", "169.254.169.254", "100.64.0.1",
         "192.0.0.1", "198.18.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%lo",
         "fc00::1", "fd12::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254",
-        "64:ff9b::7f00:1", "2002:7f00:1::", "2002:0a00:0001::", "localhost", "2130706433", "0x7f.1", "127.1", "0",
+        "64:ff9b::7f00:1", "64:ff9b:1::8.8.8.8", "2002:7f00:1::", "2002:a9fe:a9fe::", "::127.0.0.1", "::ffff:0:10.0.0.1",
+        "fec0::1", "2606:4700::5efe:127.0.0.1", "2001:0:7f00:1::", "3fff::1", "192.88.99.1", "0177.0.0.1", "0x7f000001",
+        "017700000001", "127.0.0.1.", "LOCALHOST", "2002:0a00:0001::", "localhost", "2130706433", "0x7f.1", "127.1", "0",
     ],
 )  # fmt: skip
 def test_addresses_inside_are_refused(host: str) -> None:
@@ -92,7 +96,7 @@ def test_addresses_inside_are_refused(host: str) -> None:
     assert "private" in str(refused.value) or "resolved" in str(refused.value)
 
 
-@pytest.mark.parametrize("host", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8"])
+@pytest.mark.parametrize("host", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
 def test_addresses_outside_are_fine(host: str) -> None:
     assert checked_addresses(host, 443)
 
@@ -210,15 +214,145 @@ def test_a_body_over_the_cap_is_refused_for_good(allow, answer: bytes) -> None:
         assert refused.value.final
 
 
-def test_a_packed_bomb_is_counted_unpacked(allow) -> None:
+@pytest.mark.parametrize(("layers", "told"), [(1, "gzip"), (2, "gzip, gzip"), (1, "br"), (1, "x-own")])
+def test_a_packed_bomb_is_not_unpacked(allow, layers: int, told: str) -> None:
+    """Two layers of gzip make a gigabyte of a few kilobytes, in one piece, before anything could be counted."""
     import gzip
 
-    bomb = gzip.compress(b"x" * 1_000_000)
-    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
+    bomb = b"\0" * 1_000_000
+    for _ in range(layers):
+        bomb = gzip.compress(bomb)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {told}\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
     with raw_peer(says(head + bomb)) as port:
         allow("127.0.0.1")
-        with pytest.raises(FetchError, match="larger"):
+        with pytest.raises(FetchError, match="packed") as refused:
             get(port, max_bytes=2000)
+        assert refused.value.final
+
+
+def test_nothing_packed_is_asked_for(allow) -> None:
+    heads: list[bytes] = []
+    talk = says(b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\nok")
+    with raw_peer(talk, heard=heads) as port:
+        allow("127.0.0.1")
+        assert get(port) == b"ok"
+    assert b"accept-encoding: identity\r\n" in heads[0].lower()
+
+
+ENDLESS = {
+    "body until the end": (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"4\r\nxxxx\r\n"),
+    "chunk extension": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4;a=", b"b" * 4096),
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X-Header: value\r\n" * 100),
+    "one header": (b"HTTP/1.1 200 OK\r\nX: ", b"y" * 4096),
+    "status line": (b"HTTP/1.1 200 ", b"O" * 4096),
+    "interim answers": (b"", b"HTTP/1.1 103 Early Hints\r\n\r\n" * 50),
+    "trailers": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n", b"X-Trailer: value\r\n" * 100),
+}
+
+
+@pytest.mark.parametrize("part", ENDLESS)
+def test_a_peer_without_end_is_left(allow, part: str) -> None:
+    """As fast as it can send: by the cap, by the limits of the protocol, at the latest by the deadline."""
+    start, again = ENDLESS[part]
+
+    def flood(connection: socket.socket) -> None:
+        connection.sendall(start)
+        while True:
+            connection.sendall(again)
+
+    with raw_peer(flood) as port:
+        allow("127.0.0.1")
+        begin = time.monotonic()
+        with pytest.raises(FetchError):
+            get(port, deadline=1.0, max_bytes=200_000)
+        assert time.monotonic() - begin < 3
+
+
+@pytest.mark.parametrize("address", ["http://user:pw@{}/", "http://user@{}/", "http://a:b@c@{}/"])
+def test_a_user_name_in_an_address_is_refused(allow, address: str) -> None:
+    came = []
+    with raw_peer(came.append) as port:
+        allow("127.0.0.1")
+        place = address.format(f"127.0.0.1:{port}")
+        for call in (
+            lambda: download(place, max_bytes=10, deadline_seconds=2),
+            lambda: post(place, body=b"", headers={}),
+        ):
+            with pytest.raises(FetchError) as refused:
+                call()
+            assert "pw" not in str(refused.value)
+        away = f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode()
+        with raw_peer(says(away)) as first, pytest.raises(FetchError):
+            get(first)
+    assert not came[:-1]
+
+
+@pytest.mark.parametrize(
+    "place", ["http://169.254.169.254/latest/", "http://[::ffff:169.254.169.254]/", "http://2852039166/", "//0x7f.1/"]
+)
+def test_a_redirect_to_the_metadata_address_is_refused(allow, place: str) -> None:
+    with raw_peer(says(f"HTTP/1.1 307 Away\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())) as port:
+        allow(f"127.0.0.1:{port}")
+        with pytest.raises(FetchError, match="private") as refused:
+            get(port)
+        assert refused.value.final
+
+
+def test_redirects_through_several_hosts_are_each_checked(allow) -> None:
+    came = []
+    with raw_peer(came.append) as inside:
+        last = f"HTTP/1.1 308 On\r\nLocation: http://localhost:{inside}/\r\nContent-Length: 0\r\n\r\n".encode()
+        with raw_peer(says(last)) as second:
+            on = f"HTTP/1.1 303 On\r\nLocation: http://127.0.0.1:{second}/\r\nContent-Length: 0\r\n\r\n".encode()
+            with raw_peer(says(on)) as first:
+                allow(f"127.0.0.1:{first}", f"127.0.0.1:{second}")
+                with pytest.raises(FetchError, match="private"):
+                    get(first)
+    assert not came[:-1]
+
+
+def test_a_name_whose_second_answer_leads_inside_gives_nothing(monkeypatch: pytest.MonkeyPatch, allow) -> None:
+    """DNS rebinding: public when the redirect is checked, loopback when it is connected to. There is one look-up."""
+    real, asked, tried = socket.getaddrinfo, [], []
+
+    def answers(host, port, *more, **options):
+        if host == "rebind.example":
+            asked.append(host)
+            address = "93.184.215.14" if len(asked) == 1 else "127.0.0.1"
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+        return real(host, port, *more, **options)
+
+    def connect(address, *_rest, **_options):
+        tried.append(address[0])
+        raise OSError("nobody there")
+
+    monkeypatch.setattr(socket, "getaddrinfo", answers)
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(FetchError):
+        download("http://rebind.example:8/", max_bytes=10, deadline_seconds=2)
+    assert (asked, tried) == (["rebind.example"], ["93.184.215.14"])
+    with pytest.raises(FetchError, match="private"):
+        download("http://rebind.example:8/", max_bytes=10, deadline_seconds=2)
+    assert len(tried) == 1
+
+
+def test_a_name_server_that_takes_its_time_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = threading.Event()
+
+    def slow(*_more, **_options):
+        go.wait(20)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    begin = time.monotonic()
+    try:
+        with pytest.raises(FetchError, match="cannot be resolved") as late:
+            download("http://slow.example/", max_bytes=10, deadline_seconds=0.3)
+        assert not late.value.final
+        assert time.monotonic() - begin < 2
+    finally:
+        go.set()
 
 
 @pytest.mark.parametrize(

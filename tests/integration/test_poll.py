@@ -219,18 +219,32 @@ def test_an_unclear_answer_about_an_unclear_submit_requeues_nothing(engine: Engi
     assert engine.charges() == 1
 
 
-def test_a_refused_session_makes_the_next_poll_look_it_up_again(engine: Engine) -> None:
+def test_a_session_that_moved_is_looked_up_again_by_the_same_poll(engine: Engine) -> None:
     account = engine.account(session="hk-lookup-again-1", region="auto")
     job = engine.to_running(account)
-    assert engine.account_row(account).cluster is not None
-    engine.gate.before[HISTORY] = lambda *_: Response('{"ret": "1015", "data": null}', media_type="application/json")
-    engine.poll(account)
-    assert engine.account_row(account).cluster is None
-    engine.gate.clear()
     engine.finish_upstream()
+    engine.sql(
+        """UPDATE accounts SET cluster = '{"country": "US", "idc": "useast5",
+           "mweb": "https://dreamina-api.us.capcut.com", "commerce": "https://commerce.us.capcut.com"}'"""
+    )
+    engine.gate.calls.clear()
     engine.poll(account)
-    assert engine.account_row(account).cluster is not None
+    assert engine.account_row(account).cluster["country"] == "HK"
     assert engine.row(job).state in {"running", "saving"}
+    # Asked where it was, looked up, asked where it is.
+    calls = [path.rpartition("/")[2] for path in engine.gate.calls]
+    assert (calls.count("get_history_by_ids"), calls.count("user_info")) == (2, 4)
+
+
+def test_a_dead_session_is_looked_up_once_per_poll(engine: Engine) -> None:
+    account = engine.account(session="hk-lookup-again-2", region="auto")
+    job = engine.to_running(account)
+    engine.gate.before[HISTORY] = lambda *_: Response('{"ret": "1015", "data": null}', media_type="application/json")
+    engine.gate.calls.clear()
+    assert "upstream_session_expired" in engine.poll(account)
+    calls = [path.rpartition("/")[2] for path in engine.gate.calls]
+    assert (calls.count("get_history_by_ids"), calls.count("user_info")) == (2, 4)
+    assert engine.row(job).state == "running"
 
 
 def test_a_session_that_cannot_be_opened_leaves_its_jobs_to_their_deadline(engine: Engine) -> None:

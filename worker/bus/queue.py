@@ -31,6 +31,8 @@ QUEUE_OF = {
     "dreamery.save": "bulk",
     "dreamery.notify": "outbox",
     "dreamery.upkeep": "bulk",
+    "dreamery.check": "bulk",
+    "dreamery.refresh": "bulk",
 }
 
 
@@ -74,6 +76,7 @@ def _make_app() -> Celery:
                 "options": {"expires": 2, "queue": "fast"},
             },
             "sweep": {"task": "dreamery.sweep", "schedule": 2.0, "options": {"expires": 4, "queue": "fast"}},
+            "refresh": {"task": "dreamery.refresh", "schedule": 60.0, "options": {"expires": 50, "queue": "bulk"}},
             "upkeep": {"task": "dreamery.upkeep", "schedule": 600.0, "options": {"expires": 300, "queue": "bulk"}},
         },
         beat_max_loop_interval=1,
@@ -152,6 +155,11 @@ def nudge_save(*job_ids: UUID) -> bool:
 def nudge_notify(delivery_id: UUID) -> bool:
     """A webhook delivery is due."""
     return _send("dreamery.notify", delivery_id=delivery_id.hex)
+
+
+def nudge_check(check_id: UUID) -> bool:
+    """Somebody waits for what upstream says about a session id."""
+    return _send("dreamery.check", check_id=check_id.hex)
 
 
 def ping_workers(timeout_seconds: float = 2.0) -> list[str]:

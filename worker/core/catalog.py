@@ -40,6 +40,7 @@ class ImageModel:
     default_count: int = DEFAULT_COUNT
     references: int = 0  # the most pictures to make one from; 0 = none
     series: bool = False  # a prompt that asks for a series gets one (protocol section 6.7)
+    listed: bool = False  # known from upstream's own list only (`worker.core.live`)
 
     @property
     def default_resolution(self) -> str:
@@ -135,6 +136,10 @@ class Catalog:
         if model is None:
             raise _unknown(name, self.default_video_model)
         return model
+
+    def knows_image(self, name: str) -> bool:
+        """Whether that public id or alias is a picture model."""
+        return name in self._by_name
 
     def knows_video(self, name: str) -> bool:
         """Whether that public id or alias is a video model."""

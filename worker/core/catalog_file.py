@@ -1,4 +1,4 @@
-"""The operator's own file (`DREAMERY_CATALOG_FILE`): models, aliases, sizes and upstream hosts without a release.
+"""The operator's own file (`DREAMERY_CATALOG_FILE`): models, aliases, sizes, hosts, wire constants without a release.
 
 It has the form of `catalog.toml` and is laid over it before anything reads the catalog. What a row may hold is learned
 from the rows that ship with this version, so a new kind of model needs nothing here. Every complaint names the file,
@@ -22,10 +22,28 @@ HARD_CODED = (
     "dall-e-2",
     "dall-e-3",
 )
-_HOST_REGIONS = ("cn", "us", "sg", "hk", "jp")
-_HOST_FIELDS = ("site", "mweb", "commerce")
-_TABLES = ("aliases", "sizes", "hosts")
+# Sessions of region `auto` are told their own site by upstream; the rest of the table holds for them too.
+_HOST_REGIONS = ("auto", "cn", "us", "sg", "hk", "jp")
+_ORIGINS = ("site", "mweb", "commerce")
+_AUTHORITIES = ("upload", "vod")
+_SERVICES = ("upload_service", "vod_service")
+_PAIRS = ("cookies", "query")
+_HOST_FIELDS = (*_ORIGINS, *_AUTHORITIES, *_SERVICES, "aid", *_PAIRS)
+_WIRE_FIELDS = ("appvr", "da_version", "agent_da_version", "web_version", "sdk_version", "user_agent")
+_TABLES = ("aliases", "sizes", "hosts", "wire")
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
+_AUTHORITY = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
+_SERVICE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HEADER_TEXT = re.compile(r"[ -~]{1,300}")
+_VERSION = re.compile(r"[0-9A-Za-z._-]{1,32}")
+_PAIR_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+# What a cookie value may hold (RFC 6265); in a query it is encoded.
+_PAIR_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]{0,2000}")
+# Ours to say: the session itself, and what tells upstream which site speaks.
+_TAKEN = frozenset(
+    {"sessionid", "sessionid_ss", "sid_tt", "aid", "device_platform", "region", "webid", "web_id", "da_version",
+     "web_version"}
+)  # fmt: skip
 Data = dict[str, Any]
 
 
@@ -53,9 +71,15 @@ def check(path: Path | None) -> None:
 
 
 @lru_cache(maxsize=8)
-def hosts(path: Path | None, region: str) -> dict[str, str]:
-    """The hosts the file changes for a region: `site`, `mweb`, `commerce`."""
+def hosts(path: Path | None, region: str) -> dict[str, Any]:
+    """What the file says of a region's hosts: `site`, `mweb`, `upload`, `aid`, `cookies`, ...; see docs/models.md."""
     return dict(_parsed(path).get("hosts", {}).get(region, {})) if path else {}
+
+
+@lru_cache(maxsize=8)
+def wire(path: Path | None) -> dict[str, str]:
+    """The version constants the file changes; their names are `_WIRE_FIELDS`."""
+    return dict(_parsed(path).get("wire", {})) if path else {}
 
 
 def _parsed(path: Path) -> Data:
@@ -106,6 +130,7 @@ def _merged(reader: _Reader, data: Data, shipped: Data) -> Data:
         data[key] = value
     _add_aliases(reader, data, kinds)
     _check_hosts(reader)
+    _check_wire(reader)
     return data
 
 
@@ -236,8 +261,42 @@ def _check_hosts(reader: _Reader) -> None:
         if not isinstance(table, dict):
             raise reader.refuse(where, f"must be a table, written [hosts.{region}]")
         for name, value in table.items():
+            field = f"{where}, field {name!r}"
             if name not in _HOST_FIELDS:
-                raise reader.refuse(f"{where}, field {name!r}", f"is not known; known are {', '.join(_HOST_FIELDS)}")
-            if not (isinstance(value, str) and _ORIGIN.fullmatch(value)):
-                why = f"must be an origin such as 'https://mweb-api-sg.capcut.com'; got {value!r}"
-                raise reader.refuse(f"{where}, field {name!r}", why)
+                raise reader.refuse(field, f"is not known; known are {', '.join(_HOST_FIELDS)}")
+            if region == "auto" and name in _ORIGINS:
+                raise reader.refuse(field, "upstream names the hosts of these sessions itself")
+            _check_host_field(reader, field, name, value)
+
+
+def _check_host_field(reader: _Reader, field: str, name: str, value: Any) -> None:
+    if name in _ORIGINS and not _fits(_ORIGIN, value):
+        raise reader.refuse(field, f"must be an origin such as 'https://mweb-api-sg.capcut.com'; got {value!r}")
+    if name in _AUTHORITIES and not _fits(_AUTHORITY, value):
+        raise reader.refuse(field, f"must be a host such as 'imagex-normal-sg.capcutapi.com'; got {value!r}")
+    if name in _SERVICES and not _fits(_SERVICE, value):
+        raise reader.refuse(field, f"must be a service id such as 'wopfjsm1ax'; got {value!r}")
+    if name == "aid" and not _is_count(value):
+        raise reader.refuse(field, f"must be a number such as 513641; got {value!r}")
+    if name in _PAIRS:
+        if not isinstance(value, dict):
+            raise reader.refuse(field, 'must be a table, such as { "name" = "value" }')
+        for key, text in value.items():
+            if not _PAIR_NAME.fullmatch(key) or key.lower() in _TAKEN:
+                raise reader.refuse(field, f"{key!r} cannot be set here")
+            # The value may be a secret of the operator's browser: it is not repeated.
+            if not _fits(_PAIR_VALUE, text):
+                raise reader.refuse(field, f"the value of {key!r} must be a text without spaces, quotes or semicolons")
+
+
+def _check_wire(reader: _Reader) -> None:
+    for name, value in reader.table("wire").items():
+        field = f"wire, field {name!r}"
+        if name not in _WIRE_FIELDS:
+            raise reader.refuse(field, f"is not known; known are {', '.join(_WIRE_FIELDS)}")
+        if not _fits(_HEADER_TEXT if name == "user_agent" else _VERSION, value):
+            raise reader.refuse(field, f"must be a text such as '8.4.0'; got {value!r}")
+
+
+def _fits(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None

@@ -149,6 +149,11 @@ ERRORS: dict[str, ErrorKind] = {
             "as far as known. Use the account in a browser; do not repeat.",
             "上游拒绝了该账号或网络地址（风控）。据目前所知上游没有扣费。请在浏览器中使用该账号，不要重复提交。",
             Reaction.OTHER_ACCOUNT),
+        _row("proxy_unreachable", 502, _SERVER, Fault.ACCOUNT,
+            "The proxy of this token cannot be reached, refuses, or is at a private address. Nothing went out without "
+            "it. Check the proxy or send the session id with another one.",
+            "该 token 的代理无法连接、拒绝连接或位于内网地址。没有绕过代理发送任何请求。请检查代理或换一个代理。",
+            Reaction.OTHER_ACCOUNT),
         _row("concurrency_limit", 429, _RATE, Fault.ACCOUNT,
             "The upstream account already runs as many tasks as upstream allows. Wait until one has ended.",
             "上游账号同时进行的任务已达上限，请等其中一个完成。", Reaction.RETRY_LATER),
@@ -186,6 +191,9 @@ ERRORS: dict[str, ErrorKind] = {
             "The generation did not finish in time. It may still end upstream.",
             "生成未能按时完成，请稍后查询任务状态。", Reaction.GIVE_UP),
         # where a job ends, or a wait
+        _row("check_timeout", 504, _SERVER, Fault.PLATFORM,
+            "The account check was not answered in time. Try again; if it stays so, look whether a worker runs.",
+            "账号查询未能按时完成。请稍后再试；如仍然如此，请检查 worker 是否在运行。", Reaction.GIVE_UP),
         _row("job_cancelled", 409, _REQUEST, Fault.REQUEST, "The job was cancelled.",
             "任务已取消。需要时请重新提交。", Reaction.GIVE_UP),
         _row("queue_timeout", 504, _SERVER, Fault.PLATFORM,

@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     sandbox_url: str = Field("", description="where region `sandbox` lives; set by `dreamery up`")
     upstream_origin: str = Field("", description="reach every upstream host at this origin (real host: `X-Orig-Host`)")
     fetch_allow: str = Field("", description="comma list of private host or host:port that fetcher and proxies may use")
-    catalog_file: Path | None = Field(None, description="TOML that adds or changes models, aliases, sizes and hosts")
+    catalog_file: Path | None = Field(
+        None, description="TOML that changes models, aliases, sizes, hosts, wire constants"
+    )
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
     housekeeping_replies: bool = Field(True, description="answer front ends' title, tag and test chats without a job")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
@@ -68,6 +70,7 @@ class Settings(BaseSettings):
     upstream_da_version: str = Field("3.3.9", description="`da_version` and draft version")
     upstream_agent_da_version: str = Field("3.1.3", description="`da_version` of conversations with the agent")
     upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
+    models_refresh_seconds: float = Field(21600, ge=60, description="how often an account is asked what models it has")
     daily_receive: bool = Field(True, description="fetch an account's daily free credits when it has none")
     region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
 

@@ -4,9 +4,11 @@ Nothing here ever puts a token into an error message, a log or a repr.
 """
 
 import re
+import socket
 from dataclasses import dataclass, field
 from typing import get_args
 
+from worker.core.addresses import is_public
 from worker.core.errors import DreameryError
 from worker.core.settings import Region
 
@@ -16,6 +18,9 @@ REGIONS: frozenset[str] = frozenset(get_args(Region))
 _PREFIX = re.compile(r"(us|hk|jp|sg)-", re.IGNORECASE)
 _SUFFIX = re.compile(r":([A-Za-z]+)$")
 _PROXY = re.compile(r"(https?|socks[45]?[ah]?)://", re.IGNORECASE)
+_DIRECT = re.compile(r"direct://@?", re.IGNORECASE)
+# Spellings of an IPv4 address that resolvers understand: 2130706433, 0x7f.1, 0177.0.0.1.
+_NUMERIC = re.compile(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+)){0,3}", re.IGNORECASE)
 _PROXY_KINDS = {"http": ("http", 80), "https": ("https", 443)} | dict.fromkeys(
     ("socks", "socks5", "socks5h"), ("socks5", 1080)
 )
@@ -27,7 +32,10 @@ _SESSION = re.compile(r"[!#-+\--:<-\[\]-~]{1,512}")
 
 @dataclass(frozen=True, slots=True)
 class SessionToken:
-    """One session id, the region it names or the default one, and the proxy it goes out through."""
+    """One session id, the region it names or the default one, and the proxy it goes out through.
+
+    `proxy` None = none is named, so an account that has one keeps it; "" (`direct://@SESSION`) = none from now on.
+    """
 
     session: str = field(repr=False)
     region: str
@@ -51,8 +59,10 @@ def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
 
 
 def _token(part: str, place: int, default_region: str) -> SessionToken:
-    proxy = None
-    if _PROXY.match(part):
+    proxy: str | None = None
+    if direct := _DIRECT.match(part):
+        proxy, part = "", part[direct.end() :]
+    elif _PROXY.match(part):
         # At the last @, for the user part of a proxy has one too.
         address, _, part = part.rpartition("@")
         proxy = _proxy(address, place)
@@ -85,6 +95,35 @@ def _proxy(address: str, place: int) -> str:
     if not (_PROXY_HOST.fullmatch(host) and good_port and _PROXY_USER.fullmatch(user)) or set(user) & set("/?#"):
         raise _refused(place, "the form of a proxy token is http://user:password@host:port@SESSION")
     return f"{kind}://{user}{at}{host.lower()}:{int(number)}"
+
+
+def check_proxy(token: SessionToken, place: int, allowed: frozenset[str]) -> None:
+    """Refuse a proxy that is written as a private address and not `allowed` (`host` or `host:port`).
+
+    Names are resolved, and judged again, when they are connected to.
+    """
+    authority = (token.proxy or "").rpartition("://")[2].rpartition("@")[2]
+    host = authority.rpartition(":")[0]
+    if authority and not {host, authority} & allowed and _is_private(host):
+        raise _refused(place, "its proxy is at a private address; the operator can allow it with DREAMERY_FETCH_ALLOW")
+
+
+def _is_private(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    if not _NUMERIC.fullmatch(host):
+        return False
+    try:
+        return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
+    except OSError:
+        return False
+
+
+def masked(token: SessionToken) -> str:
+    """A token to show: enough to tell one's own apart, too little to use. Of its proxy nothing is shown."""
+    session = token.session
+    first, last = (4, 4) if len(session) >= 16 else (2, 0) if len(session) >= 8 else (0, 0)
+    return f"{session[:first]}****{session[len(session) - last :]}:{token.region}"
 
 
 def _refused(place: int, why: str) -> DreameryError:

@@ -29,16 +29,28 @@ class AccountRow:
     cluster: dict[str, str] | None
     cluster_age_seconds: float | None
     lookup_context: str  # what the sealed secret is bound to
+    proxy: str | None = field(default=None, repr=False)  # sealed as well
+
+    @property
+    def proxy_context(self) -> str:
+        """What the sealed proxy is bound to."""
+        return proxy_context(self.lookup_context)
 
 
 @dataclass(frozen=True, slots=True)
 class PresentedToken:
-    """A session id somebody presented: how to find its row, and the sealed secret should it need one."""
+    """A session id somebody presented: how to find its row, and the sealed secret should it need one.
+
+    `proxy_hash` tells whether the sealed `proxy` is another one than the row has: None = the token names none, then
+    the row keeps the one it has; "" = it says to go direct.
+    """
 
     lookup_hash: str
     region: str
     label: str
     secret: str = field(repr=False)
+    proxy: str | None = field(default=None, repr=False)
+    proxy_hash: str | None = None
 
 
 def secret_context(lookup_hash: str) -> str:
@@ -46,7 +58,12 @@ def secret_context(lookup_hash: str) -> str:
     return f"account:{lookup_hash}"
 
 
-_COLUMNS = """id, label, region, secret, pool, lookup_hash, cluster, max_images, max_videos, submits_per_minute,
+def proxy_context(context: str) -> str:
+    """What the sealed proxy of an account is bound to, given what its session is bound to."""
+    return f"{context}:proxy"
+
+
+_COLUMNS = """id, label, region, secret, proxy, pool, lookup_hash, cluster, max_images, max_videos, submits_per_minute,
               extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds, kind_rests,
               extract(epoch FROM clock_timestamp()) AS clock"""
 
@@ -64,6 +81,7 @@ def _row(row: Any) -> AccountRow:
         cluster=row.cluster,
         cluster_age_seconds=float(row.cluster_age_seconds) if row.cluster_age_seconds is not None else None,
         lookup_context=secret_context(row.lookup_hash),
+        proxy=row.proxy,
     )
 
 
@@ -111,6 +129,12 @@ def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
     return _row(row) if row is not None else None
 
 
+def by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
+    """The account of a presented session id."""
+    row = tx.first(text(f"SELECT {_COLUMNS} FROM accounts WHERE lookup_hash = :h"), {"h": lookup_hash})
+    return _row(row) if row is not None else None
+
+
 def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
     """Ids of the presented session ids that have a row, by lookup hash."""
     rows = tx.all(text("SELECT id, lookup_hash FROM accounts WHERE lookup_hash = ANY(:h)"), {"h": hashes})
@@ -138,21 +162,40 @@ def hold_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
 
 
 def ensure_tokens(tx: Transaction, tokens: list[PresentedToken]) -> list[UUID]:
-    """Account ids for presented session ids, in their order; missing rows are made (with the job that needs them)."""
-    known = find_tokens(tx, [token.lookup_hash for token in tokens])
+    """Account ids for presented session ids, in their order; missing rows are made (with the job that needs them),
+    and known ones take the proxy that is presented now.
+    """
+    hashes = [token.lookup_hash for token in tokens]
+    rows = tx.all(text("SELECT id, lookup_hash, proxy_hash FROM accounts WHERE lookup_hash = ANY(:h)"), {"h": hashes})
+    known = {row.lookup_hash: row.id for row in rows}
+    through = {row.lookup_hash: row.proxy_hash or "" for row in rows}
     for token in tokens:
         if token.lookup_hash not in known:
             known[token.lookup_hash] = add_account(tx, token, pool=False)
+        elif token.proxy_hash not in {None, through[token.lookup_hash]}:
+            # Only when it is another one: a busy account's row is locked by every claim.
+            tx.run(_GO_THROUGH, {"id": known[token.lookup_hash], "proxy": token.proxy, "hash": token.proxy_hash})
     return [known[token.lookup_hash] for token in tokens]
+
+
+# The newest proxy counts, also for what is under way. A rest that the old one caused is over.
+_GO_THROUGH = text(
+    """UPDATE accounts SET proxy = :proxy, proxy_hash = :hash,
+           rest_until = CASE WHEN rest_code = 'proxy_unreachable' THEN NULL ELSE rest_until END
+       WHERE id = :id"""
+)
 
 
 def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
     """Add an account; one that is known already keeps its row (a pool account stays in the pool)."""
     row = tx.first(
         text(
-            """INSERT INTO accounts (id, label, region, lookup_hash, secret, pool)
-               VALUES (:id, :label, :region, :hash, :secret, :pool)
-               ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool RETURNING id"""
+            """INSERT INTO accounts (id, label, region, lookup_hash, secret, proxy, proxy_hash, pool)
+               VALUES (:id, :label, :region, :hash, :secret, :proxy, :proxy_hash, :pool)
+               ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool,
+                   proxy = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy ELSE excluded.proxy END,
+                   proxy_hash = coalesce(excluded.proxy_hash, accounts.proxy_hash)
+               RETURNING id"""
         ),
         {
             "id": new_id(),
@@ -160,6 +203,8 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
             "region": token.region,
             "hash": token.lookup_hash,
             "secret": token.secret,
+            "proxy": token.proxy,
+            "proxy_hash": token.proxy_hash,
             "pool": pool,
         },
     )
@@ -198,6 +243,18 @@ def rest_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -
         ),
         {"id": account_id, "kind": kind, "seconds": seconds},
     )
+
+
+def end_rest(tx: Transaction, account_id: UUID, *, code: str) -> bool:
+    """The account rests for that reason and need not: it was seen to work. True when it rested."""
+    row = tx.first(
+        text(
+            """UPDATE accounts SET rest_until = NULL, rest_code = NULL
+               WHERE id = :id AND rest_code = :code RETURNING id"""
+        ),
+        {"id": account_id, "code": code},
+    )
+    return row is not None
 
 
 def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | None) -> None:

@@ -564,5 +564,6 @@ def adopt_child(
     """
     settings = get_settings()
     values = {"id": new_id(), "parent_id": parent_id, "kind": kind, "submit_key": submit_key}
-    values |= {"upstream_id": upstream_id, "params": json.dumps(params), "deadline": settings.image_deadline_seconds}
+    values |= {"upstream_id": upstream_id, "params": json.dumps(params)}
+    values["deadline"] = settings.video_deadline_seconds if kind == "video" else settings.image_deadline_seconds
     return tx.first(_ADOPT, {**values, "note": json.dumps({"upstream_id": upstream_id})})

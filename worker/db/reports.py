@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.db import conversations
+from worker.db import conversations, offers
 from worker.db.conversations import Spoken
 from worker.db.engine import Transaction
 
@@ -168,8 +168,17 @@ def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
 
 
 def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str, int]]:
-    """State and last event number of many jobs in one query, for everybody who waits in this process."""
-    rows = tx.all(text("SELECT id, state, event_seq FROM jobs WHERE id = ANY(:ids)"), {"ids": job_ids})
+    """State and last event number of many jobs in one query, for everybody who waits in this process.
+
+    An account check is waited for like a job; its one event is its answer.
+    """
+    rows = tx.all(
+        text(
+            """SELECT id, state, event_seq FROM jobs WHERE id = ANY(:ids)
+               UNION ALL SELECT id, state, 1 FROM account_checks WHERE id = ANY(:ids) AND state = 'succeeded'"""
+        ),
+        {"ids": job_ids},
+    )
     return {row.id: (row.state, row.event_seq) for row in rows}
 
 
@@ -269,4 +278,5 @@ def database_check(tx: Transaction) -> dict[str, Any]:
         "clock": float(version.clock) if version else None,
         "revision": revision.version_num if revision else None,
         "accounts": {row.state: row.n for row in by_state},
+        "every_session_expired": bool(offers.every_session_expired(tx)),
     }

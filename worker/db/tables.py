@@ -71,6 +71,8 @@ accounts = Table(
     Column("region", Text, nullable=False),
     Column("lookup_hash", Text, nullable=False, unique=True),
     Column("secret", Text, nullable=False),
+    Column("proxy", Text),  # sealed; the way out for every call of this account
+    Column("proxy_hash", Text),  # tells one proxy from another without opening them; "" = told to go direct
     Column("pool", Boolean, nullable=False, server_default=text("false")),
     Column("state", Text, nullable=False, server_default=text("'ok'")),
     _moment("rest_until"),
@@ -88,6 +90,9 @@ accounts = Table(
     _moment("cluster_at"),
     Column("credits", Integer),
     _moment("credits_at"),
+    Column("models", JSONB),  # what upstream offers it, as `worker.core.live` reads it
+    _moment("models_at"),
+    _moment("refresh_due_at"),
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("state IN ('ok', 'paused', 'retired')", name="state"),
     CheckConstraint("region IN ('auto', 'cn', 'us', 'sg', 'hk', 'jp', 'sandbox')", name="region"),
@@ -273,6 +278,29 @@ conversations = Table(
     Column("finish", Text),  # null while the agent talks
     _moment("updated_at", nullable=False, default=True),
     CheckConstraint("finish IN ('stop', 'length')", name="finish"),
+)
+
+# A question about a session id that makes no account: asked by the API, answered by a worker, gone after minutes.
+account_checks = Table(
+    "account_checks",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("owner", Text, nullable=False),  # a hash of where the question came from
+    Column("what", Text, nullable=False),
+    Column("lookup_hash", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("secret", Text, nullable=False),
+    Column("proxy", Text),
+    Column("proxy_hash", Text),
+    Column("state", Text, nullable=False, server_default=text("'queued'")),
+    Column("result", JSONB),
+    _moment("claimed_at"),
+    _moment("created_at", nullable=False, default=True),
+    CheckConstraint("state IN ('queued', 'succeeded')", name="state"),
+    CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="answered_iff_result"),
+    CheckConstraint("what IN ('check', 'points', 'receive')", name="what"),
+    Index("ix_account_checks_owner", "owner", "created_at"),
+    Index("ix_account_checks_created_at", "created_at"),
 )
 
 webhook_deliveries = Table(

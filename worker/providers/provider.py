@@ -69,6 +69,7 @@ class ImageOrder:
     negative_prompt: str = ""
     sample_strength: float = 0.5
     references: tuple[Reference, ...] = ()
+    key: str = ""  # upstream's own key of a model that only its list knows; `model` says the same then
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,5 +302,5 @@ class Provider(Protocol):
 class NotSentError(DreameryError):
     """Upstream was not reached and the request surely never left: unlike other `upstream_unreachable`, not unclear."""
 
-    def __init__(self, detail: str | None = None) -> None:
-        super().__init__("upstream_unreachable", detail=detail)
+    def __init__(self, detail: str | None = None, *, code: str = "upstream_unreachable") -> None:
+        super().__init__(code, detail=detail)

@@ -33,6 +33,7 @@ from worker.providers.provider import (
 from worker.providers.registry import get_provider
 from worker.steps import refusals
 from worker.steps.pulse import pulse
+from worker.steps.sessions import located
 
 log = get_logger("converse")
 
@@ -50,7 +51,7 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
     if claim is None:
         return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to say"
     try:
-        account = refusals.located(claim)
+        account = located(claim.account)
         _take_daily_credits(claim, account)
         watchdog.renew()
         if not _begin(claim):
@@ -204,7 +205,7 @@ class _Talk:
     @retry_when_database_away
     def _finish(self, finish: str) -> str:
         claim, settings = self._claim, get_settings()
-        wait = settings.image_deadline_seconds + settings.save_deadline_seconds + _COLLECT_SLACK_SECONDS
+        wait = settings.video_deadline_seconds + settings.save_deadline_seconds + _COLLECT_SLACK_SECONDS
         with transaction() as tx:
             if self._note(tx, finish) is None:
                 return f"conversation {claim.id} was taken over"

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from worker import fetch, storage
 from worker.core.clips import NotAClipError, Still, first_frame, sprite_sheet, video_facts
-from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import DreameryError
 from worker.core.log import get_logger
 from worker.core.pictures import NotAPictureError, picture_facts
@@ -20,9 +19,10 @@ from worker.core.watchdog import watchdog
 from worker.db import accounts
 from worker.db.engine import Row, transaction
 from worker.db.files import NewFile
-from worker.providers.provider import Account, ResultRef
+from worker.providers.provider import ResultRef
 from worker.providers.registry import get_provider
 from worker.steps.keeping import Keeper, KeptFile
+from worker.steps.sessions import opened
 
 log = get_logger("films")
 
@@ -99,10 +99,8 @@ def _better(claim: Row[Any], ref: ResultRef) -> ResultRef:
     if account is None:
         return ref
     try:
-        session = open_secret(account.secret, context=account.lookup_context)
-        asked = Account(id=account.id.hex, region=account.region, session=session, cluster=account.cluster)
-        return get_provider().better_video(asked, ref)
-    except (DreameryError, SecretUnreadableError) as error:
+        return get_provider().better_video(opened(account), ref)
+    except DreameryError as error:
         log.info("better_video_not_asked", job_id=str(claim.id), reason=type(error).__name__)
         return ref
     finally:

@@ -10,16 +10,16 @@ from functools import partial
 from uuid import UUID
 
 from worker.bus import events, queue
-from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, notes
 from worker.db.accounts import AccountRow, OpenJob
 from worker.db.engine import Transaction, retry_when_database_away, transaction
-from worker.providers.provider import Account, Record, RecordState
+from worker.providers.provider import Record, RecordState
 from worker.providers.registry import get_provider
 from worker.steps import rests
+from worker.steps.sessions import asked
 
 log = get_logger("poll")
 
@@ -40,7 +40,8 @@ def poll(*, account_id: UUID) -> str:
     if not open_jobs:
         return "nothing open"
     try:
-        records = _ask(row, [str(job.submit_key) for job in open_jobs])
+        keys = [str(job.submit_key) for job in open_jobs]
+        records = asked(row, lambda account: get_provider().ask(account, keys))
     except DreameryError as error:
         # The jobs go on upstream whatever happens to a poll; only their deadline ends them.
         log.warning("poll_failed", account=row.label, code=error.code, detail=error.detail)
@@ -65,29 +66,6 @@ def _claim(account_id: UUID) -> tuple[list[OpenJob], AccountRow | None]:
         else:
             accounts.stop_polling(tx, account_id)
         return found, accounts.get_account(tx, account_id)
-
-
-def _ask(row: AccountRow, keys: list[str]) -> dict[str, Record]:
-    provider = get_provider()
-    try:
-        session = open_secret(row.secret, context=row.lookup_context)
-    except SecretUnreadableError as error:
-        raise DreameryError("upstream_session_expired", detail="secret unreadable") from error
-    account = Account(id=row.id.hex, region=row.region, session=session, cluster=row.cluster)
-    if row.region == "auto" and row.cluster is None:
-        cluster = provider.locate(account)
-        with transaction() as tx:
-            accounts.store_cluster(tx, row.id, cluster)
-        watchdog.renew()
-        account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
-    try:
-        return provider.ask(account, keys)
-    except DreameryError as error:
-        if error.code == "upstream_session_expired" and row.region == "auto":
-            # Perhaps the session moved: the next poll looks its hosts up again.
-            with transaction() as tx:
-                accounts.store_cluster(tx, row.id, None)
-        raise
 
 
 def _settle_all(account: AccountRow, open_jobs: list[OpenJob], records: dict[str, Record]) -> int:

@@ -8,7 +8,6 @@ from functools import partial
 from uuid import UUID
 
 from worker.bus import events, queue
-from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
@@ -18,42 +17,11 @@ from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import Account, NotSentError
 from worker.providers.registry import get_provider
 from worker.steps import references, rests
+from worker.steps.sessions import NotServableError, forget_hosts, located
 
 log = get_logger("refusals")
 
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
-
-
-def located(claim: jobs.Claim) -> Account:
-    """The account with its session opened and, for region `auto`, its hosts; they are looked up when not known."""
-    row = claim.account
-    try:
-        session = open_secret(row.secret, context=row.lookup_context)
-    except SecretUnreadableError:
-        message = "The session of this account cannot be opened with DREAMERY_MASTER_KEY. Add the account again."
-        raise NotServableError(message) from None
-    cluster = row.cluster
-    stale = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
-    account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
-    if row.region == "auto" and (cluster is None or stale):
-        try:
-            cluster = get_provider().locate(account)
-        except DreameryError as error:
-            # Whatever went wrong, nothing was ordered yet.
-            if error.code == "upstream_unreachable":
-                raise NotSentError(error.detail) from error
-            raise
-        with transaction() as tx:
-            accounts.store_cluster(tx, row.id, cluster)
-        account = Account(id=row.id.hex, region=row.region, session=session, cluster=cluster)
-    return account
-
-
-class NotServableError(DreameryError):
-    """This account cannot be used at all; another may."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("upstream_session_expired", message)
 
 
 def refused(claim: jobs.Claim, error: DreameryError) -> str:
@@ -67,6 +35,8 @@ def refused(claim: jobs.Claim, error: DreameryError) -> str:
         reaction=reaction,
         detail=error.detail,
     )
+    if error.code == "proxy_unreachable" and not claim.attempts_left:
+        return _react(claim, error, reaction)
     if isinstance(error, NotSentError | references.NotFetchedYetError):
         return _retry(claim, error)
     if reaction is Reaction.UNCLEAR and claim.kind == "chat":
@@ -84,7 +54,7 @@ def refused(claim: jobs.Claim, error: DreameryError) -> str:
 
 def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
     """What was done about a refusal so that the same account can be asked again at once; None = nothing helps."""
-    if error.code == "upstream_session_expired" and _moved(claim):
+    if error.code == "upstream_session_expired" and forget_hosts(claim.account):
         return "session moved to another cluster; looked up again"
     if error.code == "insufficient_quota" and _refilled(claim):
         return "took the daily credits"
@@ -117,21 +87,11 @@ def _actor(kind: str) -> str:
     return "converse" if kind == "chat" else "submit"
 
 
-def _moved(claim: jobs.Claim) -> bool:
-    """1015 on hosts looked up earlier may only mean that the session moved: forget them and look again, once."""
-    row = claim.account
-    if row.region != "auto" or row.cluster is None:
-        return False
-    with transaction() as tx:
-        accounts.store_cluster(tx, row.id, None)
-    return True
-
-
 def _refilled(claim: jobs.Claim) -> bool:
     """Whether the account, found without credits, has just been given its daily ones."""
     if not get_settings().daily_receive:
         return False
-    return refill(claim, located(claim))
+    return refill(claim, located(claim.account))
 
 
 def refill(claim: jobs.Claim, account: Account) -> bool:
@@ -153,6 +113,10 @@ def refill(claim: jobs.Claim, account: Account) -> bool:
 def _retry(claim: jobs.Claim, error: DreameryError) -> str:
     if not claim.attempts_left:
         return fail(claim, error)
+    if error.code == "proxy_unreachable":
+        # Only this account's way out is blocked: it pauses, and another one may take the job at once.
+        rest = rests.REST_SECONDS[error.code]
+        return requeue(claim, error, delay=0.0, reason=error.code, counts=True, rest=rest)
     delay = BACKOFF_SECONDS[min(claim.attempt, len(BACKOFF_SECONDS)) - 1]
     return requeue(claim, error, delay=delay, reason=error.code, counts=True)
 

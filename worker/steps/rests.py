@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 # it to rest. An expired login is checked by the next job after its rest: being refused costs nothing.
 REST_SECONDS = {
     "rate_limit_exceeded": 15.0,
+    "proxy_unreachable": 10.0,
     "upstream_session_expired": 300.0,
     "insufficient_quota": 600.0,
     "upstream_risk_control": 7200.0,

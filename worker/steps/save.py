@@ -12,16 +12,15 @@ from PIL import Image, UnidentifiedImageError
 
 from worker import fetch, storage
 from worker.bus import events
-from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import accounts, files, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
-from worker.providers.provider import Account
 from worker.providers.registry import get_provider
 from worker.steps import films
 from worker.steps.keeping import Keeper
+from worker.steps.sessions import asked
 
 log = get_logger("save")
 
@@ -161,11 +160,9 @@ def _fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
     key = str(claim.submit_key)
     watchdog.renew()
     try:
-        session = open_secret(account.secret, context=account.lookup_context)
-        asked = Account(id=account.id.hex, region=account.region, session=session, cluster=account.cluster)
-        record = get_provider().ask(asked, [key]).get(key)
-    except (DreameryError, SecretUnreadableError) as error:
-        log.warning("fresh_links_not_given", job_id=str(claim.id), reason=type(error).__name__)
+        record = asked(account, lambda ready: get_provider().ask(ready, [key])).get(key)
+    except DreameryError as error:
+        log.warning("fresh_links_not_given", job_id=str(claim.id), reason=error.code)
         return None
     if record is None or len(record.results) < len(claim.result_refs):
         return None

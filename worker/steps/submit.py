@@ -18,6 +18,7 @@ from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import NotSentError, Submitted
 from worker.providers.registry import get_provider
 from worker.steps import orders, references, refusals
+from worker.steps.sessions import located
 
 log = get_logger("submit")
 
@@ -104,7 +105,7 @@ def _claim_bringing(tx: Transaction, account_id: UUID) -> jobs.Claim | None:
 def _order(claim: jobs.Claim) -> Submitted:
     """The one call that may cost credits, after the lookups and uploads it needs."""
     provider = get_provider()
-    account = refusals.located(claim)
+    account = located(claim.account)
     claim, brought = references.bring(claim, account)
     watchdog.renew()
     if time.monotonic() + get_settings().call_timeout_seconds > claim.until:

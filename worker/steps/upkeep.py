@@ -6,7 +6,7 @@ The rows of removed files stay, so that a link can say so.
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import files, inputs, leavers, requests
+from worker.db import checks, files, inputs, leavers, requests
 from worker.db.engine import transaction
 
 _BATCH = 200
@@ -16,12 +16,15 @@ KEY_HOURS = 24
 INPUT_HOURS = 24
 # Not shorter than the keys live: a key must never stand for a job that is gone.
 NEVER_WORKED_HOURS = 24
+# An answered question holds no secret any more, an unanswered one a sealed one.
+CHECK_MINUTES = 5
 
 
 def upkeep() -> str:
     """Remove what is past its time; one batch a call."""
     with transaction() as tx:
         keys = requests.forget_requests(tx, hours=KEY_HOURS)
+        checks.forget(tx, minutes=CHECK_MINUTES)
     # Before the accounts that never worked: with them go the rows that know where the bytes are.
     removed_inputs = _remove_inputs()
     watchdog.renew()

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.errors import DreameryError
-from worker.core.tokens import REGIONS, parse_tokens
+from worker.core.tokens import REGIONS, check_proxy, masked, parse_tokens
 
 
 def pairs(text: str, default: str = "auto") -> list[tuple[str, str]]:
@@ -93,6 +93,9 @@ def test_a_repr_hides_the_session():
         ("http://u:p@w:x@10.0.0.1:8080/@abc:cn", "http://u:p@w:x@10.0.0.1:8080", "abc", "cn"),
         ("socks://h@abc", "socks5://h:1080", "abc", "auto"),
         ("socks5h://u%40x:p@h:9@hk-abc", "socks5://u%40x:p@h:9", "abc", "hk"),
+        ("direct://@us-abc", "", "abc", "us"),
+        ("Direct://abc:cn", "", "abc", "cn"),
+        (" http://h:1@abc ,", "http://h:1", "abc", "auto"),
         ("a@b", None, "a@b", "auto"),
     ],
 )
@@ -100,6 +103,40 @@ def test_a_token_with_a_proxy(text, proxy, session, region):
     (token,) = parse_tokens(text, "auto")
     assert (token.proxy, token.session, token.region) == (proxy, session, region)
     assert "h:1" not in repr(token)
+
+
+@pytest.mark.parametrize(
+    ("host", "allowed"),
+    [("127.0.0.1", ""), ("10.0.0.1", "10.0.0.1:9"), ("localhost", ""), ("a.localhost", ""), ("2130706433", ""),
+     ("0177.0.0.1", ""), ("0x7f000001", ""), ("127.1", "")],
+)  # fmt: skip
+def test_a_private_proxy_needs_leave(host, allowed):
+    (token,) = parse_tokens(f"http://u:S3CR3T@{host}:8@abc", "auto")
+    with pytest.raises(DreameryError, match="its proxy is at a private address") as caught:
+        check_proxy(token, 3, frozenset({allowed}))
+    assert "S3CR3T" not in str(caught.value)
+    for leave in (host, f"{host}:8"):
+        check_proxy(token, 3, frozenset({leave}))
+
+
+@pytest.mark.parametrize("text", ["abc", "direct://@abc", "http://8.8.8.8:1@abc", "socks5://proxy.example@abc"])
+def test_other_proxies_are_judged_when_they_are_connected_to(text):
+    (token,) = parse_tokens(text, "auto")
+    check_proxy(token, 1, frozenset({""}))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("0123456789abcdef0123:cn", "0123****0123:cn"),
+        ("http://u:p@h:1@0123456789abcdef", "0123****cdef:auto"),
+        ("0123456789abcde", "01****:auto"),
+        ("0123456", "****:auto"),
+    ],
+)
+def test_a_masked_token_tells_little(text, shown):
+    (token,) = parse_tokens(text, "auto")
+    assert masked(token) == shown
 
 
 @given(st.text(max_size=80), st.sampled_from(sorted(REGIONS)))

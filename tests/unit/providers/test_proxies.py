@@ -110,7 +110,7 @@ def test_the_address_that_was_checked_is_the_one_used(monkeypatch, address):
             tried.append(host)
 
     rows = [(0, 0, 0, "", (address, 1)), (0, 0, 0, "", ("93.184.215.14", 1))]
-    monkeypatch.setattr(transports.socket, "getaddrinfo", lambda *_a, **_k: rows)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: rows)
     backend = PublicBackend(Inner(), frozenset({""}))
     backend.connect_tcp("proxy.example", 1)
     assert tried == ["93.184.215.14"]
@@ -123,7 +123,7 @@ def test_a_name_that_is_none(monkeypatch):
     def fail(*_a: object, **_k: object) -> None:
         raise socket.gaierror
 
-    monkeypatch.setattr(transports.socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(DreameryError) as caught:
         ask("http://nowhere.example.test:1", allow="")
     assert isinstance(caught.value, NotSentError)

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from worker.core import catalog_file
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
@@ -101,9 +102,10 @@ class DreaminaProvider:
         self._wire = Wire(settings, transport)
         self._uploads = Uploads(self._wire)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
-        self._da_version = settings.upstream_da_version
-        self._agent_da_version = settings.upstream_agent_da_version
-        self._web_version = settings.upstream_web_version
+        told = catalog_file.wire(settings.catalog_file)
+        self._da_version = told.get("da_version", settings.upstream_da_version)
+        self._agent_da_version = told.get("agent_da_version", settings.upstream_agent_da_version)
+        self._web_version = told.get("web_version", settings.upstream_web_version)
         self._talk_seconds, self._talk_gap = settings.talk_seconds, settings.talk_gap_seconds
         self._catalog = get_catalog()
 
@@ -127,7 +129,8 @@ class DreaminaProvider:
                     failures.append(failure)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        answered = {failure.code: failure for failure in failures if failure.code != "upstream_unreachable"}
+        away = {"upstream_unreachable", "proxy_unreachable"}
+        answered = {failure.code: failure for failure in failures if failure.code not in away}
         if not answered:
             raise failures[0]
         if len(answered) == 1:
@@ -350,7 +353,8 @@ def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
 
 
 def _target(path: str, query: str, site: Site, account: Account) -> str:
-    return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}"
+    own = f"&{site.query}" if site.query else ""
+    return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}{own}"
 
 
 def _is_risk(words: str) -> bool:

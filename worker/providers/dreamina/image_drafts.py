@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from worker.core.catalog import Catalog, ImageModel, Size
+from worker.core.catalog import DEFAULT_COUNT, Catalog, ImageModel, Size
 from worker.core.prompts import series_asked
 from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
 from worker.providers.dreamina.regions import Site
@@ -20,12 +20,14 @@ _MARK = "##"
 
 def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) -> bytes:
     """The whole JSON body of a picture submit."""
-    model = catalog.image_model(order.model)
-    key = model.upstream_key("cn" if site.cn else "world")
+    # A model that only upstream's list knows came with its key; the order says all there is to know of it.
+    model = None if order.key else catalog.image_model(order.model)
+    key = model.upstream_key("cn" if site.cn else "world") if model else order.key
     size = _size(order, model, site)
-    count = order.count if model.counts else None
+    count = order.count if model is None or model.counts else None
     # A number that is told means as many of the same; a series reads its number from the prompt (section 6.7).
-    series = model.series and count is None and not order.references and series_asked(order.prompt) is not None
+    in_series = model is not None and model.series and count is None and not order.references
+    series = in_series and series_asked(order.prompt) is not None
     core = _core_param(order, key, size, catalog.ratios[size.ratio])
     component = _component(order, core, count, stamp)
     return orjson.dumps(
@@ -37,7 +39,7 @@ def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) ->
                 key,
                 resolution=size.resolution,
                 count=count,
-                charged=None if series else count or model.default_count,
+                charged=None if series else count or (model.default_count if model else DEFAULT_COUNT),
                 abilities=_ability_reports(order, site),
             ),
             "draft_content": draft(
@@ -48,9 +50,9 @@ def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) ->
     )
 
 
-def _size(order: ImageOrder, model: ImageModel, site: Site) -> Size:
+def _size(order: ImageOrder, model: ImageModel | None, site: Site) -> Size:
     # Real US accounts only: the sandbox carries the country US but draws what it is told.
-    if model.only_us and site.region == "US" and not site.direct:
+    if model and model.only_us and site.region == "US" and not site.direct:
         return model.only_us
     return Size(order.width, order.height, order.ratio, order.resolution)
 

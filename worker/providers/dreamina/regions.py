@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlencode
 
 from worker.core import catalog_file
 from worker.core.errors import DreameryError
@@ -23,6 +24,8 @@ PROBES = ("alisg", "hk", "useast5", "sg1")
 _EDIT_HOST = re.compile(r"edit-api-([a-z0-9-]+)\.capcut\.com$")
 _AUTHORITY = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?")
 _COUNTRY = re.compile(r"[A-Z]{2}")
+# Where our names differ from those of the operator's file.
+_FIELD_OF = {"upload_service": "service"}
 _IDC = re.compile(r"[a-z0-9_-]{1,32}")
 
 
@@ -41,10 +44,19 @@ class Site:
     idc: str
     cn: bool = False
     direct: bool = False
+    # What the operator's file may say; "" and () = what is known here.
+    upload: str = ""
+    service: str = ""
+    vod: str = ""
+    vod_service: str = "dreamina"
+    cookies: tuple[tuple[str, str], ...] = ()
+    query: str = ""
 
     @property
     def upload_host(self) -> str:
         """The ImageX host when the upload token names none."""
+        if self.upload:
+            return self.upload
         if self.direct:
             return authority(self.site)
         if self.cn:
@@ -54,7 +66,12 @@ class Site:
     @property
     def upload_service(self) -> str:
         """The ImageX service id when the upload token names none."""
-        return "tb4s082cfz" if self.cn else "wopfjsm1ax"
+        return self.service or ("tb4s082cfz" if self.cn else "wopfjsm1ax")
+
+    @property
+    def vod_host(self) -> str:
+        """The host for videos and sounds when the upload token names none; outside CN it is not confirmed."""
+        return self.vod or (authority(self.site) if self.direct else "vod.bytedanceapi.com")
 
     @property
     def aws_region(self) -> str:
@@ -97,9 +114,7 @@ def site_for(region: str, cluster: dict[str, str] | None, sandbox_url: str) -> S
     if region == "sandbox":
         return _sandbox(sandbox_url)
     if region != "auto":
-        # The operator's file can change hosts without a release.
-        changed: dict[str, Any] = dict(catalog_file.hosts(get_settings().catalog_file, region))
-        return replace(SITES[region], **changed)
+        return _changed(SITES[region], region)
     if not cluster:
         raise DreameryError("internal_error", detail="an account of region auto was used before its look-up")
     try:
@@ -159,11 +174,23 @@ def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-@lru_cache(maxsize=1024)
 def _looked_up(country: str, mweb: str, commerce: str, idc: str) -> Site:
     if not _IDC.fullmatch(idc):
         raise DreameryError("internal_error", detail="stored cluster with a bad idc")
-    return _world(country, mweb, commerce, idc)
+    return _changed(_world(country, mweb, commerce, idc), "auto")
+
+
+def _changed(site: Site, region: str) -> Site:
+    """The site as the operator's file changes it, without a release."""
+    told = catalog_file.hosts(get_settings().catalog_file, region)
+    if not told:
+        return site
+    changes: dict[str, Any] = {_FIELD_OF.get(name, name): value for name, value in told.items()}
+    if "cookies" in changes:
+        changes["cookies"] = tuple(changes["cookies"].items())
+    if "query" in changes:
+        changes["query"] = urlencode(changes["query"])
+    return replace(site, **changes)
 
 
 @lru_cache(maxsize=8)

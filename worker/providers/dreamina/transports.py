@@ -3,7 +3,6 @@
 A proxy is named by a token (protocol section 1.3), that is by a caller: it is no way into the private network.
 """
 
-import socket
 import threading
 import time
 from collections import OrderedDict
@@ -15,13 +14,14 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 import httpx
 
-from worker.core.addresses import is_public
+from worker.core.addresses import is_public, resolve
 
 MAX_CONNECTIONS = 64
 MAX_IDLE = 32
 # More than a worker has threads, so that there is always an idle one to close.
 MAX_PROXIES = 128
 _WRITE_PIECE = 65_536
+_NAME_SECONDS = 5.0
 
 
 class Deadline(threading.local):
@@ -72,12 +72,13 @@ class ProxyTransport(httpx.HTTPTransport):
         parts = urlsplit(proxy)
         url = httpcore.URL(scheme=parts.scheme, host=str(parts.hostname), port=parts.port, target="/")
         auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
+        self._opened = _OpenedBackend(DeadlineBackend(PublicBackend(httpcore.SyncBackend(), allowed), deadline))
         shared: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": MAX_CONNECTIONS,
             "max_keepalive_connections": MAX_IDLE,
             "keepalive_expiry": 5.0,
-            "network_backend": DeadlineBackend(PublicBackend(httpcore.SyncBackend(), allowed), deadline),
+            "network_backend": self._opened,
         }
         if parts.scheme == "socks5":
             self._pool = httpcore.SOCKSProxy(url, proxy_auth=auth, **shared)
@@ -87,11 +88,14 @@ class ProxyTransport(httpx.HTTPTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """The answer; what a broken SOCKS server makes the library raise is a failure of the network as well."""
+        self._opened.streams = []
         try:
             return super().handle_request(request)
         except httpx.HTTPError:
+            self._opened.close_all()
             raise
         except Exception as failure:  # noqa: BLE001 - socksio raises assertions and errors of its own
+            self._opened.close_all()
             raise httpx.RemoteProtocolError(f"proxy: {type(failure).__name__}") from None
 
 
@@ -137,6 +141,33 @@ class ProxyTransports:
             self._open.clear()
 
 
+class _OpenedBackend(threading.local, httpcore.NetworkBackend):
+    """Remembers what a call of this thread opened: httpcore leaves the socket open when a SOCKS proxy refuses."""
+
+    def __init__(self, inner: httpcore.NetworkBackend) -> None:
+        self._inner = inner
+        self.streams: list[httpcore.NetworkStream] = []
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: "Iterable[Any] | None" = None,
+    ) -> httpcore.NetworkStream:
+        """Connect and remember."""
+        stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        self.streams.append(stream)
+        return stream
+
+    def close_all(self) -> None:
+        """Close what the failed call opened."""
+        for stream in self.streams:
+            stream.close()
+        self.streams = []
+
+
 class PublicBackend(httpcore.NetworkBackend):
     """Connects only to public addresses and to what `FETCH_ALLOW` names; what was checked is what is used."""
 
@@ -154,13 +185,13 @@ class PublicBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connect to the first address of the name that is allowed."""
         if host not in self._allowed and f"{host}:{port}" not in self._allowed:
-            host = _public_address(host, port)
+            host = _public_address(host, port, timeout or _NAME_SECONDS)
         return self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
 
 
-def _public_address(host: str, port: int) -> str:
+def _public_address(host: str, port: int, seconds: float) -> str:
     try:
-        found = [str(row[4][0]) for row in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        found = resolve(host, port, seconds=seconds)
     except OSError:
         raise httpcore.ConnectError("the proxy's name cannot be resolved") from None
     for address in found:

@@ -251,9 +251,8 @@ class _MediaUpload(_Upload):
     extra_headers: ClassVar[dict[str, str]] = {}
 
     def access(self, data: dict[str, Any]) -> _Access:
-        """What `get_upload_token` gave for scene 1; the host outside CN is not confirmed."""
-        host = authority(self._site.site) if self._site.direct else "vod.bytedanceapi.com"
-        return _access(data, host, "dreamina")
+        """What `get_upload_token` gave for scene 1."""
+        return _access(data, self._site.vod_host, self._site.vod_service)
 
     def apply(self, access: _Access, size: int) -> _Slot:
         """A place for a file of this size."""

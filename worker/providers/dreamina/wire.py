@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
+from worker.core import catalog_file
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
 from worker.providers.dreamina.faults import clean, fault_for, message_for
@@ -30,6 +31,7 @@ _COOKIE_SAFE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 _AGENT = (
     "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/142.0.0.0 Safari/537.36"
 )
+_SDK_VERSION = "48.0.0"
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
@@ -39,7 +41,10 @@ class Wire:
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self._seconds = settings.call_timeout_seconds
         self._origin = settings.upstream_origin
-        self._appvr = settings.upstream_sign_ver
+        told = catalog_file.wire(settings.catalog_file)
+        self._appvr = told.get("appvr", settings.upstream_sign_ver)
+        self._agent = told.get("user_agent", _AGENT)
+        self._sdk_version = told.get("sdk_version", _SDK_VERSION)
         self._deadline = Deadline()
         self._transport = transport or DeadlineTransport(self._deadline)
         self._proxies = ProxyTransports(self._deadline, frozenset(settings.fetch_allow.replace(" ", "").split(",")))
@@ -71,7 +76,7 @@ class Wire:
         try:
             status, kind, content = self._exchange(account, request)
         except _NOT_SENT as failure:
-            raise NotSentError(f"{path}: {_name(failure, account)}") from None
+            raise _not_sent(account, f"{path}: {_name(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise _unreachable(path, _name(failure, account)) from None
         return _read(path, status, kind, content, account)
@@ -92,7 +97,7 @@ class Wire:
         `seconds` is its total deadline. Raises NotSentError for anything but an answer: these calls cost nothing.
         """
         where = httpx.URL(url)
-        headers = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "gzip, deflate", **headers}
+        headers = {"User-Agent": self._agent, "Accept": "*/*", "Accept-Encoding": "gzip, deflate", **headers}
         headers |= {"Origin": site.site, "Referer": f"{site.site}/"}
         if self._origin and not site.direct:
             headers["X-Orig-Host"] = where.netloc.decode()
@@ -107,6 +112,8 @@ class Wire:
         self._deadline.start(seconds)
         try:
             status, _, content = self._exchange(account, request)
+        except _NOT_SENT as failure:
+            raise _not_sent(account, f"{where.host}: {_name(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise NotSentError(f"{where.host}: {_name(failure, account)}") from None
         return status, content
@@ -127,7 +134,7 @@ class Wire:
             with self._transport_for(account) as transport:
                 yield from self._pieces(account, path, transport.handle_request(request))
         except _NOT_SENT as failure:
-            raise NotSentError(f"{path}: {_name(failure, account)}") from None
+            raise _not_sent(account, f"{path}: {_name(failure, account)}") from None
         except httpx.HTTPError as failure:
             raise _unreachable(path, _name(failure, account)) from None
 
@@ -164,7 +171,7 @@ class Wire:
             raise DreameryError("upstream_session_expired", detail="the session id cannot be sent as a cookie")
         path = target.partition("?")[0]
         now = int(time.time())
-        headers = dict(_site_headers(site, self._appvr))
+        headers = dict(_site_headers(site, self._appvr, self._sdk_version, self._agent))
         headers["Device-Time"] = str(now)
         headers["Sign"] = sign(path, self._appvr, now)
         headers["Cookie"] = _cookies(account.session, site)
@@ -243,12 +250,17 @@ def _name(failure: Exception, account: Account) -> str:
     return clean(f"{type(failure).__name__} {failure}", secret=account.session)
 
 
+def _not_sent(account: Account, detail: str) -> NotSentError:
+    """No connection. With a proxy nothing else was connected to, so that is what has to be looked at."""
+    return NotSentError(detail, code="proxy_unreachable" if account.proxy else "upstream_unreachable")
+
+
 def _unreachable(path: str, why: str) -> DreameryError:
     return DreameryError("upstream_unreachable", detail=f"{path}: {why}")
 
 
 @lru_cache(maxsize=1024)
-def _site_headers(site: Site, appvr: str) -> dict[str, str]:
+def _site_headers(site: Site, appvr: str, sdk_version: str, agent: str) -> dict[str, str]:
     """The headers that are the same for every call to a site (section 2.2)."""
     return {
         "Accept": "application/json, text/plain, */*",
@@ -257,7 +269,7 @@ def _site_headers(site: Site, appvr: str) -> dict[str, str]:
         "Content-Type": "application/json",
         "Appid": str(site.aid),
         "Appvr": appvr,
-        "App-Sdk-Version": "48.0.0",
+        "App-Sdk-Version": sdk_version,
         "Pf": PF,
         "Sign-Ver": "1",
         "Tdid": "",
@@ -268,16 +280,26 @@ def _site_headers(site: Site, appvr: str) -> dict[str, str]:
         "Sec-Fetch-Dest": "empty",
         "Sec-Fetch-Mode": "cors",
         "Sec-Fetch-Site": "same-origin" if site.cn else "same-site",
-        "User-Agent": _AGENT,
+        "User-Agent": agent,
     }
 
 
 def _cookies(session: str, site: Site) -> str:
     """The cookies of section 2.5, with the cluster that was found rather than a fixed one (section 11, row 20)."""
     if not site.cn:
-        return f"sessionid={session}; sessionid_ss={session}; cc-target-idc={site.idc}"
-    uid = uid_token(session)
-    return (
-        f"_tea_web_id={web_id(session)}; is_staff_user=false; uid_tt={uid}; uid_tt_ss={uid}; sid_tt={session}; "
-        f"sessionid={session}; sessionid_ss={session}; store-region=cn-gd; store-region-src=uid"
-    )
+        pairs = {"sessionid": session, "sessionid_ss": session, "cc-target-idc": site.idc}
+    else:
+        uid = uid_token(session)
+        pairs = {
+            "_tea_web_id": web_id(session),
+            "is_staff_user": "false",
+            "uid_tt": uid,
+            "uid_tt_ss": uid,
+            "sid_tt": session,
+            "sessionid": session,
+            "sessionid_ss": session,
+            "store-region": "cn-gd",
+            "store-region-src": "uid",
+        }
+    # The operator's own come last, in the place of ours of the same name.
+    return "; ".join(f"{name}={value}" for name, value in (pairs | dict(site.cookies)).items())

@@ -1,0 +1,69 @@
+"""Questions about session ids: written as rows, answered by a worker, waited for here. The API never asks upstream."""
+
+import time
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+
+from api.deps import presented
+from api.hub import Hub
+from worker.bus import queue
+from worker.core.crypto import lookup_hash
+from worker.core.errors import DreameryError
+from worker.core.ids import new_id
+from worker.core.tokens import SessionToken
+from worker.db import checks
+from worker.db.engine import transaction
+
+# Less than a question stays open, so that an answer on its way is not missed.
+WAIT_SECONDS = 25.0
+# A nudge may be lost; an answer takes a second or two.
+_NUDGE_AGAIN_SECONDS = 6.0
+# Unanswered questions: from one address, and from all. Beyond, an address could keep the workers busy for nothing.
+OPEN_PER_ADDRESS = 200
+OPEN_IN_ALL = 2000
+
+Tokens = tuple[tuple[str, SessionToken], ...]
+Result = dict[str, Any] | None
+
+
+async def ask(request: Request, what: str, tokens: Tokens) -> list[Result]:
+    """What a worker found out about each token: `{live}`, `{points, received}` or `{error}`; None = too late."""
+    hub: Hub = request.app.state.hub
+    ids = [new_id() for _ in tokens]
+    address = request.client.host if request.client else ""
+    owner = f"address:{lookup_hash(address)[:32]}"
+    with hub.watching(ids) as watches:
+        await run_in_threadpool(partial(_write, ids, what, tokens, owner=owner))
+        until = time.monotonic() + WAIT_SECONDS
+        while (left := until - time.monotonic()) > 0:
+            if await hub.wait_final(watches, min(left, _NUDGE_AGAIN_SECONDS)):
+                break
+            waiting = [watch.job_id for watch in watches if not watch.final]
+            await run_in_threadpool(partial(_nudge, waiting))
+    return await run_in_threadpool(partial(_results, ids))
+
+
+def _write(ids: list[UUID], what: str, tokens: Tokens, *, owner: str) -> None:
+    questions = {check_id: presented(digest, token) for check_id, (digest, token) in zip(ids, tokens, strict=True)}
+    with transaction() as tx:
+        own, everybody = checks.count_open(tx, owner)
+        if own + len(ids) > OPEN_PER_ADDRESS or everybody + len(ids) > OPEN_IN_ALL:
+            message = "Too many account checks are waiting for an answer. Try again in half a minute."
+            raise DreameryError("queue_full", message, retry_after=30)
+        checks.ask(tx, owner=owner, what=what, tokens=questions)
+        tx.on_commit(partial(_nudge, ids))
+
+
+def _nudge(ids: list[UUID]) -> None:
+    for check_id in ids:
+        queue.nudge_check(check_id)
+
+
+def _results(ids: list[UUID]) -> list[Result]:
+    with transaction() as tx:
+        found = checks.results(tx, ids)
+    return [found.get(check_id) for check_id in ids]

@@ -1,0 +1,112 @@
+"""Answer one question about a session id: does it live, what is left, take the day's credits.
+
+Makes no account row. What it learns about an account that has one is noted there.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from worker.bus import events
+from worker.core.errors import DreameryError, Fault, Reaction
+from worker.core.log import get_logger
+from worker.core.watchdog import watchdog
+from worker.db import accounts, checks
+from worker.db.accounts import AccountRow
+from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.providers.provider import Credits
+from worker.providers.registry import get_provider
+from worker.steps.sessions import EXPIRED, asked
+
+log = get_logger("check")
+
+Result = dict[str, Any]
+
+
+def check(*, check_id: UUID) -> str:
+    """Put the question to upstream, if it is still open."""
+    row, account, known = _claim(check_id)
+    if row is None or account is None:
+        return "nothing to check"
+    try:
+        result = _ANSWERS[row.what](account)
+    except DreameryError as error:
+        log.info("check_refused", check_id=str(check_id), code=error.code, detail=error.detail)
+        result = {"error": _told(error)}
+    _note(check_id, known, result)
+    return f"answered {row.what} {check_id}"
+
+
+@retry_when_database_away
+def _claim(check_id: UUID) -> tuple[Row[Any] | None, AccountRow | None, UUID | None]:
+    with transaction() as tx:
+        row = checks.claim(tx, check_id)
+        if row is None:
+            return None, None, None
+        return row, *checks.account_of(tx, row)
+
+
+def _alive(account: AccountRow) -> Result:
+    """The credits call is the check: it needs the session and costs nothing (protocol section 4.2)."""
+    try:
+        return {"live": True, "points": _points(_credits(account))}
+    except DreameryError as error:
+        if error.code == EXPIRED:
+            return {"live": False}
+        # Punished, limited, without rights: upstream knows whose session it is.
+        about_it = error.kind.fault is Fault.ACCOUNT and error.kind.reaction is Reaction.OTHER_ACCOUNT
+        if about_it and error.code != "proxy_unreachable":
+            return {"live": True}
+        raise
+
+
+def _left(account: AccountRow) -> Result:
+    return {"points": _points(_credits(account))}
+
+
+def _received(account: AccountRow) -> Result:
+    """Take the day's credits; a refusal of that leaves what there is to be told."""
+    refusal = None
+    gained = 0
+    try:
+        gained = asked(account, lambda ready: get_provider().receive_credits(ready))
+    except DreameryError as error:
+        if error.code in {EXPIRED, "proxy_unreachable", "upstream_unreachable"}:
+            raise
+        refusal = error
+    watchdog.renew()
+    result: Result = {"points": _points(_credits(account)), "received": gained}
+    return result | ({"error": _told(refusal)} if refusal else {})
+
+
+_ANSWERS: dict[str, Callable[[AccountRow], Result]] = {"check": _alive, "points": _left, "receive": _received}
+
+
+def _credits(account: AccountRow) -> Credits:
+    return asked(account, lambda ready: get_provider().credits(ready))
+
+
+def _points(left: Credits) -> dict[str, int]:
+    """The names that other gateways' users read."""
+    return {
+        "giftCredit": left.gift,
+        "purchaseCredit": left.purchase,
+        "vipCredit": left.vip,
+        "totalCredit": left.total,
+    }
+
+
+def _told(error: DreameryError) -> dict[str, str]:
+    return {"code": error.code, "message": error.message}
+
+
+@retry_when_database_away
+def _note(check_id: UUID, known: UUID | None, result: Result) -> None:
+    with transaction() as tx:
+        if checks.answer(tx, check_id, result):
+            tx.on_commit(partial(events.announce, check_id, "succeeded", 1))
+        points = result.get("points")
+        if known is not None and points:
+            accounts.store_credits(tx, known, points["totalCredit"])
+            accounts.end_rest(tx, known, code=EXPIRED)
