@@ -15,3 +15,9 @@ def is_public(address: str) -> bool:
             carried = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         ip = carried or ip
     return ip.is_global and not ip.is_multicast
+
+
+def allowed_privately(host: str, port: int, allow: str) -> bool:
+    """Whether `DREAMERY_FETCH_ALLOW` (`allow`: a comma list of host or host:port) names this place."""
+    allowed = {item.strip().lower() for item in allow.split(",") if item.strip()}
+    return host.lower() in allowed or f"{host.lower()}:{port}" in allowed

@@ -5,7 +5,7 @@
        +----------+            +----------+--> failed        queued | running (wish) -> cancelled
 
 Each function is one statement: the UPDATE names the states and the attempt it expects and writes its `job_events` row
-(and the webhook outbox row of a final state) with it. No row back means somebody was faster: the caller stops.
+(and the webhook outbox rows, `deliveries.OUTBOX`) with it. No row back means somebody was faster: the caller stops.
 A job holds a slot of its account while `holds_slot`: submitting, running, or cancelled here but still drawn upstream.
 """
 
@@ -19,7 +19,7 @@ from sqlalchemy import Row, TextClause, text
 
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db import accounts
+from worker.db import accounts, deliveries
 from worker.db.engine import Transaction
 
 OPEN_STATES = ("queued", "submitting", "running", "saving")
@@ -47,17 +47,10 @@ _RETURNED = (
 )
 
 
-def _change(name: str, *, to: str, sets: str, where: str = "", final: bool = False) -> TextClause:
-    """The one shape of a state change. `to` is a literal from this file, never user input."""
-    outbox = (
-        """, hook AS (
-            INSERT INTO webhook_deliveries (id, job_id, event, url, owner, due_at)
-            SELECT gen_random_uuid(), upd.id, :event, upd.webhook_url, upd.owner, now()
-            FROM upd WHERE upd.webhook_url IS NOT NULL ON CONFLICT (job_id, event) DO NOTHING)"""
-        if final
-        else ""
-    )
-    extra = ", jobs.webhook_url, jobs.owner" if final else ""
+def _change(name: str, *, to: str, sets: str, where: str = "", told: bool = False) -> TextClause:
+    """The one shape of a state change. `to` is a literal from this file, never user input. `told` = webhooks hear."""
+    outbox = f", {deliveries.OUTBOX}" if told else ""
+    extra = f", {deliveries.OUTBOX_COLUMNS}" if told else ""
     sql = f"""/* {name} */
         WITH old AS (
             SELECT id, state FROM jobs
@@ -229,6 +222,7 @@ _MARK_RUNNING = _change(
     sets="""upstream_id = :upstream_id, submitted_at = clock_timestamp(), absent_since = NULL,
             queue_position = :queue_position, forecast_seconds = :forecast_seconds,
             deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
+    told=True,
 )
 
 
@@ -254,6 +248,7 @@ def mark_running(
         queue_position=queue_position,
         forecast_seconds=forecast_seconds,
         deadline=get_settings().image_deadline_seconds,
+        event="job.started",
         note={"upstream_id": upstream_id},
     )
 
@@ -335,7 +330,7 @@ _MARK_SUCCEEDED = _change(
     to="succeeded",
     where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
     sets="finished_at = clock_timestamp(), progress = 100, result_refs = NULL",
-    final=True,
+    told=True,
 )
 
 
@@ -359,7 +354,7 @@ _MARK_FAILED = _change(
     where="AND (NOT :overdue_only OR deadline_at <= clock_timestamp())",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
             queue_position = NULL""",
-    final=True,
+    told=True,
 )
 
 
@@ -398,7 +393,7 @@ _CANCEL = _change(
     where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
     sets="""finished_at = clock_timestamp(), queue_position = NULL, holds_slot = (old.state = 'running'),
             cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp())""",
-    final=True,
+    told=True,
 )
 
 
