@@ -84,8 +84,6 @@ def make_endpoint(
     """A webhook endpoint; its id and its secret."""
     endpoint_id, secret = new_id(), new_webhook_secret()
     sealed = seal_secret(secret, context=endpoints.secret_context(endpoint_id))
-    new = endpoints.NewEndpoint(
-        id=endpoint_id, owner=owner, url=url, events=list(events), secret=sealed, **changes
-    )
+    new = endpoints.NewEndpoint(id=endpoint_id, owner=owner, url=url, events=list(events), secret=sealed, **changes)
     assert endpoints.add_endpoint(tx, new)
     return endpoint_id, secret

@@ -282,9 +282,7 @@ def test_a_failed_test_event_is_not_repeated_and_blames_nobody(engine: Engine, m
     assert me.shown(made["id"])["failing_since"] is None
 
 
-def test_a_disabled_endpoint_can_be_tested_before_it_is_enabled(
-    engine: Engine, me: Caller, receiver: Receiver
-) -> None:
+def test_a_disabled_endpoint_can_be_tested_before_it_is_enabled(engine: Engine, me: Caller, receiver: Receiver) -> None:
     made = me.made(url=receiver.url)
     me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", disabled=True)
     engine.messages()
@@ -339,7 +337,7 @@ def test_questions_to_the_log_that_make_no_sense(me: Caller, query: dict[str, An
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_replay_sends_the_same_event_again(engine: Engine, me: Caller, receiver: Receiver, own: bool) -> None:
+def test_a_replay_sends_the_same_event_again(engine: Engine, me: Caller, receiver: Receiver, *, own: bool) -> None:
     if not own:
         me.made(url=receiver.url)
     me.fail(webhook_url=receiver.url if own else None)

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from starlette.responses import Response
 from tests import factories
 from tests.engine import Engine
 from tests.peers import Received, Receiver, Stop, serving
-from tests.platform import eventually
+from tests.platform import ROOT, eventually
 from worker import fetch
 from worker.core.crypto import new_webhook_secret, seal_secret, webhook_secret
 from worker.core.webhooks import DELAYS
@@ -437,14 +438,12 @@ def test_after_the_last_try_the_event_is_given_up_and_the_endpoint_stays(engine:
 
 @pytest.mark.parametrize(("days", "disabled"), [(4, False), (6, True)])
 def test_an_endpoint_that_took_nothing_for_days_is_disabled_when_an_event_is_given_up(
-    engine: Engine, receiver: Receiver, days: int, disabled: bool
+    engine: Engine, receiver: Receiver, *, days: int, disabled: bool
 ) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [500, 500]
     fail(engine)
-    engine.sql(
-        "UPDATE webhook_endpoints SET failing_since = now() - make_interval(days => :days)", days=days
-    )
+    engine.sql("UPDATE webhook_endpoints SET failing_since = now() - make_interval(days => :days)", days=days)
     send(engine)
     assert endpoint_row(engine, endpoint).disabled_at is None, "one failed try is not enough"
     engine.sql("UPDATE webhook_deliveries SET tries = :n", n=len(DELAYS))
@@ -486,3 +485,30 @@ def test_a_delivery_under_way_when_its_endpoint_is_disabled_stays_given_up_unles
         assert row.due_at is None
         assert bool(row.given_up_at) == (answer == 500)
         assert bool(row.delivered_at) == (answer == 200)
+
+
+# --- docs/webhooks.md ---
+
+
+def test_the_receiver_of_the_documentation_takes_what_we_send(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (ROOT / "docs/webhooks.md").read_text(encoding="utf-8")
+    [source] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    engine.configure(FETCH_ALLOW="127.0.0.1")
+    endpoint, secret = listen(engine, "http://127.0.0.1/replaced")
+    monkeypatch.setenv("DREAMERY_WEBHOOK_SECRET", secret)
+    module: dict[str, Any] = {}
+    exec(compile(source, "webhooks.md", "exec"), module)
+    job = fail(engine)
+    with serving(module["app"]) as url:
+        engine.sql("UPDATE webhook_endpoints SET url = :url", url=f"{url}/hook")
+        assert send(engine).startswith("delivered")
+        engine.sql("UPDATE webhook_deliveries SET delivered_at = NULL, due_at = now()")
+        assert send(engine).startswith("delivered")
+        assert capsys.readouterr().out.count(f"job.failed job_{job.hex}") == 1, "the repeat was dropped"
+        with transaction() as tx:
+            sealed = seal_secret(new_webhook_secret(), context=endpoints.secret_context(endpoint))
+            endpoints.rotate_secret(tx, endpoint, "tokens:test", secret=sealed, keep_hours=0)
+        engine.sql("UPDATE webhook_deliveries SET delivered_at = NULL, due_at = now()")
+        assert "HTTP status 400" in send(engine)
