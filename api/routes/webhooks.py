@@ -26,7 +26,7 @@ from worker.bus import queue
 from worker.core.crypto import new_webhook_secret, seal_secret, webhook_secret
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id
-from worker.core.webhooks import ROTATION_HOURS
+from worker.core.webhooks import EVENTS, ROTATION_HOURS
 from worker.db import deliveries, delivery_log, endpoints
 from worker.db.delivery_log import Delivery
 from worker.db.endpoints import NewEndpoint, secret_context
@@ -250,5 +250,11 @@ async def _documented(body: EventBody) -> None:
     """
 
 
-for _event in ("job.completed", "job.failed", "job.cancelled", "job.started"):
-    received.post(_event, summary=_event, operation_id=_event.replace(".", "_"))(_documented)
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    204: {"description": "Taken. Any 2xx will do; the body is not read."},
+    "default": {"description": "Not taken: the event is sent again later. 410 disables the endpoint."},
+}
+for _event in EVENTS:
+    received.post(_event, summary=_event, operation_id=_event.replace(".", "_"), status_code=204, responses=_ANSWERS)(
+        _documented
+    )
