@@ -17,7 +17,7 @@ from api.deps import presented, token_hash
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
-from api.routes import chat, files, images, jobs, models, ops, tokens, webhooks
+from api.routes import chat, deliveries, files, images, jobs, models, ops, tokens, webhooks
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
@@ -201,8 +201,9 @@ def create_app() -> FastAPI:
         RequestFrame, max_bytes=settings.request_max_bytes, max_upload_bytes=settings.request_max_upload_bytes
     )
     install_error_handlers(app)
-    for module in (chat, images, jobs, models, files, tokens, webhooks, ops):
+    for module in (chat, images, jobs, models, files, tokens, webhooks, deliveries, ops):
         app.include_router(module.router)
+    app.webhooks.include_router(webhooks.received)
     return app
 
 

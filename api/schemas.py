@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
+from worker.core.webhooks import check_url
+
 MAX_PICTURES = 32
 
 
@@ -80,8 +82,8 @@ class ImageGenerationRequest(BaseModel):
     @field_validator("webhook")
     @classmethod
     def _http_webhook(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("https://", "http://")):
-            raise ValueError("must start with https:// or http://")
+        if value:
+            check_url(value)
         return value
 
 

@@ -41,7 +41,7 @@ USER_INFO = "/user_info"
 MEDIA = "/_media"
 QUEUES = ("fast", "bulk", "talk", "outbox")
 _TABLES = (
-    "webhook_deliveries", "files", "job_events", "jobs", "accounts", "api_keys", "users", "idempotency_keys",
+    "webhook_attempts", "webhook_deliveries", "webhook_endpoints", "files", "job_events", "jobs", "accounts", "api_keys", "users", "idempotency_keys",
     "account_checks",
 )  # fmt: skip
 _STEPS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": notify}
@@ -192,7 +192,10 @@ class Engine:
         )
         if "polled_at" in tables.accounts.c:
             self.sql("UPDATE accounts SET polled_at = now() - interval '1 hour'")
-        self.sql("UPDATE webhook_deliveries SET due_at = now() - interval '1 second' WHERE due_at IS NOT NULL")
+        self.sql(
+            """UPDATE webhook_deliveries SET due_at = now() - interval '1 second', claimed_until = NULL
+               WHERE due_at IS NOT NULL"""
+        )
 
     def rested(self) -> None:
         """Accounts at rest have rested."""

@@ -6,9 +6,11 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from api.deps import token_hash
-from worker.core.crypto import seal_secret
+from worker.core.crypto import new_webhook_secret, seal_secret
+from worker.core.ids import new_id
 from worker.core.tokens import SessionToken
-from worker.db import accounts, jobs
+from worker.core.webhooks import FINAL_EVENTS
+from worker.db import accounts, endpoints, jobs
 from worker.db.accounts import PresentedToken
 from worker.db.engine import Transaction
 from worker.db.jobs import NewJob
@@ -92,3 +94,14 @@ def make_job(tx: Transaction, account_ids: list[UUID], **changes: Any) -> UUID:
     job = new_job(account_ids, **changes)
     jobs.accept(tx, [job])
     return job.id
+
+
+def make_endpoint(
+    tx: Transaction, url: str, *, owner: str = "tokens:test", events: tuple[str, ...] = FINAL_EVENTS, **changes: Any
+) -> tuple[UUID, str]:
+    """A webhook endpoint; its id and its secret."""
+    endpoint_id, secret = new_id(), new_webhook_secret()
+    sealed = seal_secret(secret, context=endpoints.secret_context(endpoint_id))
+    new = endpoints.NewEndpoint(id=endpoint_id, owner=owner, url=url, events=list(events), secret=sealed, **changes)
+    assert endpoints.add_endpoint(tx, new)
+    return endpoint_id, secret

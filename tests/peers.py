@@ -151,7 +151,7 @@ class Received:
 class Receiver:
     """Takes webhooks and answers with the next of `answers`, 200 when there is none."""
 
-    answers: list[int] = field(default_factory=list)
+    answers: list[int | Response] = field(default_factory=list)
     got: list[Received] = field(default_factory=list)
     hook: Callable[[], Any] | None = None
     url: str = ""
@@ -161,5 +161,6 @@ class Receiver:
         self.got.append(Received(headers=dict(request.headers), body=await request.body()))
         if self.hook is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.hook)
-        status = self.answers.pop(0) if self.answers else 200
-        await Response(status_code=status)(scope, receive, send)
+        answer = self.answers.pop(0) if self.answers else 200
+        response = answer if isinstance(answer, Response) else Response(status_code=answer)
+        await response(scope, receive, send)

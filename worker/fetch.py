@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 import httpx
 
-from worker.core.addresses import is_public, resolve
+from worker.core.addresses import allowed_privately, is_public, resolve
 from worker.core.settings import get_settings
 
 MAX_REDIRECTS = 3
@@ -48,18 +48,13 @@ class Downloaded:
     sha256: str
 
 
-def _allowed_privately(host: str, port: int) -> bool:
-    allowed = {item.strip().lower() for item in get_settings().fetch_allow.split(",") if item.strip()}
-    return host.lower() in allowed or f"{host.lower()}:{port}" in allowed
-
-
 def checked_addresses(host: str, port: int, *, seconds: float = _SOCKET_TIMEOUT_SECONDS) -> list[str]:
     """The addresses of a host that may be reached. Raises FetchError when it has none or any is a private one."""
     try:
         found = resolve(host, port, seconds=seconds)
     except OSError as error:
         raise FetchError(f"host {host!r} cannot be resolved") from error
-    if not _allowed_privately(host, port):
+    if not allowed_privately(host, port, get_settings().fetch_allow):
         for address in found:
             if not is_public(address):
                 raise FetchError(f"host {host!r} is at a private address, which is not allowed", final=True)
@@ -273,13 +268,23 @@ def download(url: str, *, max_bytes: int, deadline_seconds: float, keep: Callabl
     raise FetchError("too many redirects", final=True)
 
 
-def post(url: str, *, body: bytes, headers: dict[str, str]) -> int:
-    """Send a webhook; the HTTP status of the answer. Redirects are an answer, not followed. Raises FetchError."""
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The answer to a webhook: its HTTP status and its `Retry-After`, as written."""
+
+    status: int
+    retry_after: str | None
+
+
+def post(url: str, *, body: bytes, headers: dict[str, str]) -> Posted:
+    """Send a webhook. Redirects are an answer, not followed; the answer's body is not read. Raises FetchError."""
     _deadline.start(POST_DEADLINE_SECONDS)
     _check_url(url)
+    # A receiver may think for as long as the whole delivery may take.
+    patience = httpx.Timeout(POST_DEADLINE_SECONDS, connect=_SOCKET_TIMEOUT_SECONDS, pool=_SOCKET_TIMEOUT_SECONDS)
     try:
-        with _client().stream("POST", url, content=body, headers=headers) as response:
-            return response.status_code
+        with _client().stream("POST", url, content=body, headers=headers, timeout=patience) as response:
+            return Posted(response.status_code, response.headers.get("retry-after"))
     except _RefusedError as refused:
         raise refused.cause from None
     except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:

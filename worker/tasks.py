@@ -86,9 +86,9 @@ def save(job_ids: str) -> str:
 
 @_task(name="dreamery.notify")
 def notify(delivery_id: str) -> str:
-    """Deliver one webhook."""
+    """Deliver one webhook, and what else is due to its receiver."""
     with watchdog.watch("notify"):
-        return notify_step.notify(delivery_id=UUID(hex=delivery_id))
+        return notify_step.notify_lane(delivery_id=UUID(hex=delivery_id))
 
 
 @_task(name="dreamery.tick", send_events=False)

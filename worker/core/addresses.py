@@ -55,3 +55,9 @@ def _carried(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     if isatap or any(ip in network for network in _CARRIERS):
         return ipaddress.IPv4Address(number & 0xFFFF_FFFF)
     return None
+
+
+def allowed_privately(host: str, port: int, allow: str) -> bool:
+    """Whether `DREAMERY_FETCH_ALLOW` (`allow`: a comma list of host or host:port) names this place."""
+    allowed = {item.strip().lower() for item in allow.split(",") if item.strip()}
+    return host.lower() in allowed or f"{host.lower()}:{port}" in allowed

@@ -73,3 +73,8 @@ def webhook_secret(owner: str, *, settings: Settings | None = None) -> str:
     """The Standard Webhooks secret (`whsec_...`) of an owner, derived, so that nothing needs to be stored."""
     key = _keys(settings or get_settings())[-1]
     return "whsec_" + base64.b64encode(hmac.new(key, b"webhook:" + owner.encode(), hashlib.sha256).digest()).decode()
+
+
+def new_webhook_secret() -> str:
+    """A fresh Standard Webhooks secret: `whsec_` and 32 random bytes."""
+    return "whsec_" + base64.b64encode(os.urandom(32)).decode()

@@ -1,4 +1,8 @@
-"""The webhook outbox. Rows are written by `jobs.py` with the final state; this file claims them and notes outcomes."""
+"""The webhook outbox: rows are written by `jobs.py` with the state; this file finds, claims and settles them.
+
+A lane is what one slow receiver may hold up: an endpoint, or the place that a job's own `webhook` names. What callers
+see of deliveries is in `delivery_log.py`.
+"""
 
 from typing import Any
 from uuid import UUID
@@ -6,63 +10,195 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.settings import get_settings
+from worker.core.webhooks import TEST_EVENT
 from worker.db.engine import Transaction
 
-# Standard Webhooks' suggested schedule, in seconds after each failed try.
-RETRY_AFTER = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
+# Deliveries under way at the same time, so that one receiver, or one owner with many, leaves threads to the others.
+MOST_PER_LANE = 3
+MOST_PER_OWNER = 6
+
+# Part of a state change (`jobs.py`): one row for the job's own `webhook`, which hears of ends only, and one for each
+# endpoint that listens. The lock makes a removal of an endpoint wait for this statement, or this one skip it.
+OUTBOX_COLUMNS = "jobs.webhook_url, jobs.owner, jobs.api_key_id"
+OUTBOX = """listening AS (
+            SELECT e.id, e.url FROM upd JOIN webhook_endpoints e ON e.owner = upd.owner
+                AND e.disabled_at IS NULL AND CAST(:event AS text) = ANY(e.events)
+                AND (e.api_key_id IS NULL OR e.api_key_id = upd.api_key_id)
+            FOR KEY SHARE OF e),
+        told AS (
+            INSERT INTO webhook_deliveries (id, job_id, endpoint_id, event, url, owner, lane, due_at)
+            SELECT gen_random_uuid(), upd.id, CAST(NULL AS uuid), CAST(:event AS text), upd.webhook_url, upd.owner,
+                   'place:' || lower(coalesce(substring(upd.webhook_url FROM '^[^/]*//[^/?#]+'), upd.webhook_url)),
+                   now()
+            FROM upd WHERE upd.webhook_url IS NOT NULL AND CAST(:event AS text) <> 'job.started'
+            UNION ALL
+            SELECT gen_random_uuid(), upd.id, l.id, CAST(:event AS text), l.url, upd.owner,
+                   'endpoint:' || CAST(l.id AS text), now()
+            FROM upd CROSS JOIN listening l
+            ON CONFLICT DO NOTHING)"""
+
+# From lane to lane along the index, a few of each, so that thousands waiting for one receiver hide nobody else's.
+_DUE = text(
+    """/* due_deliveries */
+    WITH RECURSIVE lanes AS (
+        (SELECT lane FROM webhook_deliveries WHERE due_at IS NOT NULL ORDER BY lane LIMIT 1)
+        UNION ALL
+        SELECT (SELECT d.lane FROM webhook_deliveries d
+                WHERE d.due_at IS NOT NULL AND d.lane > lanes.lane ORDER BY d.lane LIMIT 1)
+        FROM lanes WHERE lanes.lane IS NOT NULL)
+    SELECT d.id FROM lanes CROSS JOIN LATERAL (
+        SELECT w.id, w.due_at, w.event, w.endpoint_id FROM webhook_deliveries w
+        WHERE w.lane = lanes.lane AND w.due_at <= clock_timestamp() ORDER BY w.due_at LIMIT :most_per_lane) d
+    LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id
+    WHERE e.id IS NULL OR d.event = :test
+        OR (e.disabled_at IS NULL AND coalesce(e.slow_until <= clock_timestamp(), true))
+    ORDER BY d.due_at LIMIT :limit"""
+)
 
 
 def due_deliveries(tx: Transaction, *, limit: int) -> list[UUID]:
-    """Deliveries whose time has come."""
-    rows = tx.all(
-        text("SELECT id FROM webhook_deliveries WHERE due_at <= clock_timestamp() ORDER BY due_at LIMIT :limit"),
-        {"limit": limit},
-    )
+    """Deliveries whose time has come and whose endpoint takes them now; a few of each lane."""
+    rows = tx.all(_DUE, {"limit": limit, "most_per_lane": MOST_PER_LANE, "test": TEST_EVENT})
     return [row.id for row in rows]
 
 
-def claim_delivery(tx: Transaction, delivery_id: UUID) -> Row[Any] | None:
-    """Take one delivery for a lease; None when it is not due or somebody has it."""
+def lane_of(tx: Transaction, delivery_id: UUID) -> Row[Any] | None:
+    """`owner` and `lane` of a delivery that is due; None when it is not."""
     return tx.first(
-        text(
-            """UPDATE webhook_deliveries SET tries = tries + 1,
-                   due_at = clock_timestamp() + make_interval(secs => :lease)
-               WHERE id = :id AND due_at <= clock_timestamp()
-               RETURNING id, job_id, event, url, owner, tries, created_at"""
-        ),
-        {"id": delivery_id, "lease": get_settings().lease_seconds},
+        text("SELECT owner, lane FROM webhook_deliveries WHERE id = :id AND due_at <= clock_timestamp()"),
+        {"id": delivery_id},
     )
 
 
-def note_delivered(tx: Transaction, delivery_id: UUID, *, status: int) -> None:
-    """The receiver took it."""
-    tx.run(
-        text(
-            """UPDATE webhook_deliveries SET due_at = NULL, delivered_at = clock_timestamp(), last_status = :status,
-                   last_error = NULL
-               WHERE id = :id"""
-        ),
-        {"id": delivery_id, "status": status},
-    )
+# The count below must see every claim before it, so claims of one owner come one after the other.
+_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('webhooks:' || :owner, 0))")
+_CLAIM = text(
+    """/* claim_delivery */
+    WITH busy AS MATERIALIZED (
+        SELECT count(*) AS owners, count(*) FILTER (WHERE lane = :lane) AS lanes FROM webhook_deliveries
+        WHERE owner = :owner AND claimed_until > clock_timestamp()),
+    pick AS (
+        SELECT d.id, e.url FROM webhook_deliveries d LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id
+        WHERE d.lane = :lane AND d.owner = :owner AND d.due_at <= clock_timestamp()
+          AND (CAST(:id AS uuid) IS NULL OR d.id = :id)
+          AND (SELECT lanes < :most_per_lane AND owners < :most_per_owner FROM busy)
+          AND (e.id IS NULL OR d.event = :test
+               OR (e.disabled_at IS NULL AND coalesce(e.slow_until <= clock_timestamp(), true)))
+        ORDER BY d.due_at LIMIT 1 FOR NO KEY UPDATE OF d SKIP LOCKED),
+    upd AS (
+        UPDATE webhook_deliveries d SET tries = tries + 1, attempts = attempts + 1, url = coalesce(pick.url, d.url),
+            due_at = clock_timestamp() + make_interval(secs => :lease),
+            claimed_until = clock_timestamp() + make_interval(secs => :lease)
+        FROM pick WHERE d.id = pick.id RETURNING d.*),
+    begun AS (
+        INSERT INTO webhook_attempts (delivery_id, n, at) SELECT id, attempts, clock_timestamp() FROM upd)
+    SELECT upd.*, e.secret, CASE WHEN e.previous_until > clock_timestamp() THEN e.previous_secret END AS previous_secret
+    FROM upd LEFT JOIN webhook_endpoints e ON e.id = upd.endpoint_id"""
+)
 
 
-def note_failed(tx: Transaction, delivery_id: UUID, *, tries: int, status: int | None, error: str) -> bool:
-    """The receiver did not take it: try later, or give up after the last try. True when it will be tried again."""
-    # 410 Gone is the receiver's word that it never wants this again.
-    again = tries <= len(RETRY_AFTER) and status != 410
-    tx.run(
-        text(
-            """UPDATE webhook_deliveries SET last_status = :status, last_error = :error,
-                   due_at = CASE WHEN :again THEN clock_timestamp() + make_interval(secs => :delay) END,
-                   given_up_at = CASE WHEN :again THEN NULL ELSE clock_timestamp() END
-               WHERE id = :id AND delivered_at IS NULL"""
-        ),
+def claim_delivery(tx: Transaction, *, owner: str, lane: str, delivery_id: UUID | None = None) -> Row[Any] | None:
+    """Take that delivery, or the next one due in its lane, for a lease; None when there is none, or no room for it.
+
+    The row comes with the sealed secrets of its endpoint and the number of this try (`attempts`), by which its outcome
+    is noted.
+    """
+    tx.run(_ONE_AT_A_TIME, {"owner": owner})
+    return tx.first(
+        _CLAIM,
         {
             "id": delivery_id,
-            "status": status,
-            "error": error[:500],
-            "again": again,
-            "delay": RETRY_AFTER[min(tries, len(RETRY_AFTER)) - 1],
+            "owner": owner,
+            "lane": lane,
+            "lease": get_settings().lease_seconds,
+            "most_per_lane": MOST_PER_LANE,
+            "most_per_owner": MOST_PER_OWNER,
+            "test": TEST_EVENT,
         },
     )
-    return again
+
+
+_NOTE_ATTEMPT = text(
+    """UPDATE webhook_attempts SET status = :status, error = :error, seconds = :seconds
+       WHERE delivery_id = :id AND n = :n"""
+)
+_MOST_ERROR_CHARS = 500
+
+
+def note_delivered(tx: Transaction, delivery_id: UUID, *, attempt: int, status: int, seconds: float) -> None:
+    """The receiver took it."""
+    values = {"id": delivery_id, "n": attempt, "status": status, "error": None, "seconds": seconds}
+    tx.run(
+        text(
+            """UPDATE webhook_deliveries SET due_at = NULL, claimed_until = NULL, delivered_at = clock_timestamp(),
+                   given_up_at = NULL, last_status = :status, last_error = NULL
+               WHERE id = :id AND attempts = :n"""
+        ),
+        values,
+    )
+    tx.run(_NOTE_ATTEMPT, values)
+
+
+def note_failed(
+    tx: Transaction,
+    delivery_id: UUID,
+    *,
+    attempt: int,
+    status: int | None,
+    error: str,
+    seconds: float,
+    delay: float | None,
+) -> None:
+    """The receiver did not take it: due again after `delay` seconds, or given up (None).
+
+    One that was given up meanwhile, because its endpoint was disabled, stays so.
+    """
+    values = {"id": delivery_id, "n": attempt, "status": status, "error": error[:_MOST_ERROR_CHARS], "seconds": seconds}
+    tx.run(
+        text(
+            """UPDATE webhook_deliveries SET claimed_until = NULL, last_status = :status, last_error = :error,
+                   due_at = CASE WHEN given_up_at IS NULL
+                                 THEN clock_timestamp() + make_interval(secs => CAST(:delay AS double precision)) END,
+                   given_up_at = CASE WHEN CAST(:delay AS double precision) IS NULL
+                                      THEN coalesce(given_up_at, clock_timestamp()) ELSE given_up_at END
+               WHERE id = :id AND attempts = :n AND delivered_at IS NULL"""
+        ),
+        {**values, "delay": delay},
+    )
+    tx.run(_NOTE_ATTEMPT, values)
+
+
+def give_up_pending(tx: Transaction, endpoint_id: UUID | None = None) -> int:
+    """Give up what waits for a disabled endpoint, or for any; how many. They can be replayed.
+
+    For all of them: an event may be written in the moment in which its endpoint is disabled.
+    """
+    rows = tx.all(
+        text(
+            """/* give_up_pending */
+            UPDATE webhook_deliveries d SET due_at = NULL, given_up_at = clock_timestamp(),
+                last_error = left('endpoint disabled: ' || e.disabled_reason, 500)
+            FROM webhook_endpoints e
+            WHERE e.id = d.endpoint_id AND e.disabled_at IS NOT NULL AND d.due_at IS NOT NULL AND d.event <> :test
+              AND (CAST(:endpoint_id AS uuid) IS NULL OR e.id = :endpoint_id)
+            RETURNING d.id"""
+        ),
+        {"endpoint_id": endpoint_id, "test": TEST_EVENT},
+    )
+    return len(rows)
+
+
+def remove_settled(tx: Transaction, *, days: int, limit: int) -> int:
+    """Remove deliveries, with their attempts, that were settled and written more than `days` ago; how many."""
+    rows = tx.all(
+        text(
+            """/* remove_settled_deliveries */
+            DELETE FROM webhook_deliveries WHERE id IN (
+                SELECT id FROM webhook_deliveries
+                WHERE due_at IS NULL AND created_at < now() - make_interval(days => :days)
+                ORDER BY created_at LIMIT :limit FOR UPDATE SKIP LOCKED)
+            RETURNING id"""
+        ),
+        {"days": days, "limit": limit},
+    )
+    return len(rows)

@@ -7,7 +7,7 @@
 A conversation (kind chat) is `running` from the agent's first word and `saving` while the jobs it started still run.
 
 Each function is one statement: the UPDATE names the states and the attempt it expects and writes its `job_events` row
-(and the webhook outbox row of a final state) with it. No row back means somebody was faster: the caller stops.
+(and the webhook outbox rows, `deliveries.OUTBOX`) with it. No row back means somebody was faster: the caller stops.
 A job holds a slot of its account while `holds_slot`: submitting, running, or cancelled here but still drawn upstream.
 """
 
@@ -21,7 +21,7 @@ from sqlalchemy import Row, TextClause, text
 
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db import accounts, passed_over
+from worker.db import accounts, deliveries, passed_over
 from worker.db.engine import Transaction
 from worker.db.slots import SUBMIT_KINDS
 
@@ -50,17 +50,10 @@ _RETURNED = (
 )
 
 
-def _change(name: str, *, to: str, sets: str, where: str = "", final: bool = False) -> TextClause:
-    """The one shape of a state change. `to` is a literal from this file, never user input."""
-    outbox = (
-        """, hook AS (
-            INSERT INTO webhook_deliveries (id, job_id, event, url, owner, due_at)
-            SELECT gen_random_uuid(), upd.id, :event, upd.webhook_url, upd.owner, now()
-            FROM upd WHERE upd.webhook_url IS NOT NULL ON CONFLICT (job_id, event) DO NOTHING)"""
-        if final
-        else ""
-    )
-    extra = ", jobs.webhook_url, jobs.owner" if final else ""
+def _change(name: str, *, to: str, sets: str, where: str = "", told: bool = False) -> TextClause:
+    """The one shape of a state change. `to` is a literal from this file, never user input. `told` = webhooks hear."""
+    outbox = f", {deliveries.OUTBOX}" if told else ""
+    extra = f", {deliveries.OUTBOX_COLUMNS}" if told else ""
     sql = f"""/* {name} */
         WITH old AS (
             SELECT id, state FROM jobs
@@ -270,6 +263,7 @@ _MARK_RUNNING = _change(
             queue_position = :queue_position, forecast_seconds = :forecast_seconds,
             deadline_at = clock_timestamp() + make_interval(secs =>
                 CASE jobs.kind WHEN 'video' THEN :video_deadline ELSE :deadline END)""",
+    told=True,
 )
 
 
@@ -299,6 +293,7 @@ def mark_running(
         forecast_seconds=forecast_seconds,
         deadline=deadline or get_settings().image_deadline_seconds,
         video_deadline=get_settings().video_deadline_seconds,
+        event="job.started",
         note={"upstream_id": upstream_id},
     )
 
@@ -383,7 +378,7 @@ _MARK_SUCCEEDED = _change(
     to="succeeded",
     where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
     sets="finished_at = clock_timestamp(), progress = 100, result_refs = NULL",
-    final=True,
+    told=True,
 )
 
 
@@ -410,7 +405,7 @@ _MARK_FAILED = _change(
              AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
             queue_position = NULL""",
-    final=True,
+    told=True,
 )
 
 
@@ -458,7 +453,7 @@ _CANCEL = _change(
     sets="""finished_at = clock_timestamp(), queue_position = NULL,
             holds_slot = (old.state = 'running' AND jobs.kind <> 'chat'),
             cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp())""",
-    final=True,
+    told=True,
 )
 
 
@@ -504,7 +499,7 @@ _MARK_ANSWERED = _change(
     where=f"""AND kind = 'chat' AND NOT EXISTS (
                   SELECT 1 FROM jobs child WHERE child.parent_id = jobs.id AND child.state IN {OPEN_STATES})""",
     sets="finished_at = clock_timestamp(), progress = 100",
-    final=True,
+    told=True,
 )
 
 

@@ -303,21 +303,72 @@ account_checks = Table(
     Index("ix_account_checks_created_at", "created_at"),
 )
 
+# Where an owner's events go. `api_key_id`: only those of jobs that this key made.
+webhook_endpoints = Table(
+    "webhook_endpoints",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE")),
+    Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="CASCADE")),
+    Column("url", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=text("''")),
+    Column("events", ARRAY(Text), nullable=False),
+    Column("secret", Text, nullable=False),  # sealed, as is the one before it
+    Column("previous_secret", Text),
+    _moment("previous_until"),
+    _moment("disabled_at"),
+    Column("disabled_reason", Text),
+    _moment("failing_since"),  # nothing was taken since
+    _moment("slow_until"),  # it asked for a pause, or lets us wait
+    Column("proven", Boolean, nullable=False, server_default=text("false")),  # see `endpoints.remove_unproven`
+    _moment("created_at", nullable=False, default=True),
+    CheckConstraint("(disabled_at IS NULL) = (disabled_reason IS NULL)", name="disabled_for_a_reason"),
+    CheckConstraint("(previous_secret IS NULL) = (previous_until IS NULL)", name="previous_secret_ends"),
+    Index("ix_webhook_endpoints_owner", "owner", "created_at"),
+    Index("ix_webhook_endpoints_user_id", "user_id"),
+    Index("ix_webhook_endpoints_api_key_id", "api_key_id"),
+)
+
+# The outbox, and the log. `lane` is what a slow receiver holds up: its endpoint, or the place that a job's URL names.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), nullable=False),
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE")),  # none: a test event
+    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")),  # none: the job's `webhook`
     Column("event", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("owner", Text, nullable=False),
-    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("lane", Text, nullable=False),
+    Column("tries", Integer, nullable=False, server_default=text("0")),  # since it was written or replayed
+    Column("attempts", Integer, nullable=False, server_default=text("0")),  # in all
     _moment("due_at"),
+    _moment("claimed_until"),
     _moment("delivered_at"),
     _moment("given_up_at"),
     Column("last_status", Integer),
     Column("last_error", Text),
     _moment("created_at", nullable=False, default=True),
-    UniqueConstraint("job_id", "event"),
-    Index("ix_webhook_deliveries_due_at", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    CheckConstraint("job_id IS NOT NULL OR endpoint_id IS NOT NULL", name="of_job_or_endpoint"),
+    CheckConstraint("delivered_at IS NULL OR given_up_at IS NULL", name="one_end"),
+    UniqueConstraint("job_id", "endpoint_id", "event"),
+    Index("uq_webhook_deliveries_own", "job_id", "event", unique=True, postgresql_where=text("endpoint_id IS NULL")),
+    Index("ix_webhook_deliveries_due", "lane", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    Index("ix_webhook_deliveries_claimed", "owner", postgresql_where=text("claimed_until IS NOT NULL")),
+    Index("ix_webhook_deliveries_owner", "owner", "created_at", "id"),
+    Index("ix_webhook_deliveries_endpoint_id", "endpoint_id", "created_at", "id"),
+    Index("ix_webhook_deliveries_settled", "created_at", postgresql_where=text("due_at IS NULL")),
+)
+
+# Written when a try begins, so that one which died is seen too: it has no outcome.
+webhook_attempts = Table(
+    "webhook_attempts",
+    metadata,
+    Column("delivery_id", Uuid, ForeignKey("webhook_deliveries.id", ondelete="CASCADE"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    _moment("at", nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("seconds", Double),
 )

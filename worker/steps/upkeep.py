@@ -1,4 +1,5 @@
-"""Housekeeping: old Idempotency-Keys, session ids that never worked, old results and inputs of ended jobs leave.
+"""Housekeeping: old Idempotency-Keys, session ids that never worked, old results, inputs of ended jobs and the log of
+webhooks leave.
 
 The rows of removed files stay, so that a link can say so.
 """
@@ -6,7 +7,7 @@ The rows of removed files stay, so that a link can say so.
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import checks, files, inputs, leavers, requests
+from worker.db import checks, deliveries, endpoints, files, inputs, leavers, requests
 from worker.db.engine import transaction
 
 _BATCH = 200
@@ -18,6 +19,11 @@ INPUT_HOURS = 24
 NEVER_WORKED_HOURS = 24
 # An answered question holds no secret any more, an unanswered one a sealed one.
 CHECK_MINUTES = 5
+# How long webhook deliveries are kept after they were written, for the log and for replays.
+DELIVERY_DAYS = 30
+_DELIVERY_BATCH = 2000
+# How long session ids that made nothing keep their webhook endpoints.
+UNPROVEN_DAYS = 7
 
 
 def upkeep() -> str:
@@ -31,8 +37,17 @@ def upkeep() -> str:
     with transaction() as tx:
         left, jobs = leavers.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
     removed = _remove_files(get_settings().retention_days)
+    told = _tidy_webhooks()
     gone = f"removed {left} accounts that never worked with {jobs} jobs"
-    return f"forgot {keys} keys, {gone}, removed {removed} files, {removed_inputs} inputs"
+    return f"forgot {keys} keys, {gone}, removed {removed} files, {removed_inputs} inputs, {told} deliveries"
+
+
+def _tidy_webhooks() -> int:
+    with transaction() as tx:
+        deliveries.give_up_pending(tx)
+        endpoints.remove_unproven(tx, days=UNPROVEN_DAYS)
+    with transaction() as tx:
+        return deliveries.remove_settled(tx, days=DELIVERY_DAYS, limit=_DELIVERY_BATCH)
 
 
 def _remove_inputs() -> int:

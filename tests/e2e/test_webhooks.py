@@ -1,0 +1,86 @@
+"""Webhooks of a whole platform: a real job, real workers, a real receiver, checked with the openai SDK."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from openai import OpenAI
+
+from tests.face import Face, error_of
+from tests.peers import Received, Receiver, serving
+from tests.platform import eventually, start_platform
+
+ENDPOINTS = "/v1/webhooks/endpoints"
+DELIVERIES = "/v1/webhooks/deliveries"
+
+
+@pytest.fixture(scope="module")
+def face(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
+    """A caller with an API key, on a platform whose webhooks may go to this machine."""
+    folder: Path = tmp_path_factory.mktemp("hooks")
+    env = {"DREAMERY_FETCH_ALLOW": "127.0.0.1", "DREAMERY_POLL_MIN_SECONDS": "0.2"}
+    with (
+        start_platform(folder, extra_env=env, sandbox_seconds=0.2) as platform,
+        Face(platform, platform.admin_key) as face,
+    ):
+        yield face
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    with serving(made) as url:
+        made.url = f"{url}/hook"
+        yield made
+
+
+def verified(got: Received, secret: str) -> dict:
+    OpenAI(api_key="none").webhooks.verify_signature(got.body, got.headers, secret=secret)
+    return json.loads(got.body)
+
+
+def test_a_picture_is_told_to_endpoint_and_webhook_and_its_links_work(face: Face, receiver: Receiver) -> None:
+    endpoint = face.http.post(ENDPOINTS, json={"url": f"{receiver.url}/endpoint"}).json()
+    job = face.start(webhook=f"{receiver.url}/own", metadata={"order": "42"})
+    eventually(lambda: len(receiver.got) == 2, what="both are told")
+    own_secret = face.http.get("/v1/webhooks/secret").json()["secret"]
+    log = {item["id"]: item for item in face.http.get(DELIVERIES, params={"job_id": job["id"]}).json()["data"]}
+    for got in receiver.got:
+        to_endpoint = log[got.headers["webhook-id"]]["endpoint_id"] == endpoint["id"]
+        event = verified(got, endpoint["secret"] if to_endpoint else own_secret)
+        assert (event["type"], event["data"]["id"]) == ("job.completed", job["id"])
+        assert event["data"]["metadata"] == {"order": "42"}
+        [picture] = event["data"]["output"]
+        assert len(face.http.get(picture["url"]).content) == picture["bytes"]
+        assert face.http.get(event["data"]["urls"]["get"]).json()["output"] == event["data"]["output"]
+    assert {item["endpoint_id"] for item in log.values()} == {endpoint["id"], None}
+    eventually(
+        lambda: len(face.http.get(DELIVERIES, params={"job_id": job["id"], "status": "delivered"}).json()["data"]) == 2,
+        what="both are noted",
+    )
+
+
+def test_a_receiver_that_stumbles_is_told_again_within_seconds(face: Face, receiver: Receiver) -> None:
+    endpoint = face.http.post(ENDPOINTS, json={"url": receiver.url, "events": ["job.failed"]}).json()
+    receiver.answers = [500]
+    job = face.start("[[fail:2038]]")
+    eventually(lambda: len(receiver.got) == 2, what="told again after 5 s")
+    events = [verified(got, endpoint["secret"]) for got in receiver.got]
+    assert events[0] == events[1]
+    assert events[0]["data"]["id"] == job["id"]
+    assert events[0]["data"]["error"]["code"] == face.ended(job["id"])["error"]["code"]
+
+
+def test_a_test_event_arrives_at_once(face: Face, receiver: Receiver) -> None:
+    endpoint = face.http.post(ENDPOINTS, json={"url": receiver.url}).json()
+    sent = face.http.post(f"{ENDPOINTS}/{endpoint['id']}/test")
+    assert sent.status_code == 202
+    eventually(lambda: receiver.got, within=10, what="the test event")
+    assert verified(receiver.got[0], endpoint["secret"])["type"] == "webhook.test"
+    path = sent.headers["location"]
+    eventually(lambda: face.http.get(path).json()["status"] == "delivered", within=10, what="it is noted")
+
+
+def test_an_address_of_the_private_network_is_refused_at_once(face: Face) -> None:
+    error_of(face.http.post(ENDPOINTS, json={"url": "https://10.0.0.1/"}), 400, "invalid_value", "url")

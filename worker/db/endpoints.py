@@ -1,0 +1,209 @@
+"""Webhook endpoints: where an owner's events go. Secrets are sealed; only the step that signs opens them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.core.webhooks import FAILING_DAYS
+from worker.db.engine import Transaction
+
+MOST_PER_OWNER = 20
+
+# What callers may see: all but the secrets.
+_SHOWN = """id, owner, user_id, api_key_id, url, description, events, previous_until, disabled_at, disabled_reason,
+    failing_since, slow_until, created_at"""
+
+
+@dataclass(frozen=True, slots=True)
+class NewEndpoint:
+    """A validated endpoint before it has a row; `secret` is sealed for `secret_context(id)`."""
+
+    id: UUID
+    owner: str
+    url: str
+    events: list[str]
+    secret: str = field(repr=False)
+    description: str = ""
+    user_id: UUID | None = None
+    api_key_id: UUID | None = None
+
+
+def secret_context(endpoint_id: UUID) -> str:
+    """What an endpoint's sealed secrets are bound to."""
+    return f"webhook:{endpoint_id.hex}"
+
+
+def add_endpoint(tx: Transaction, new: NewEndpoint) -> Row[Any] | None:
+    """The new row; None when the owner has `MOST_PER_OWNER` already."""
+    # Twins must not both count the others and find room.
+    tx.run(
+        text("SELECT pg_advisory_xact_lock(hashtextextended('webhook-endpoints:' || :owner, 0))"), {"owner": new.owner}
+    )
+    return tx.first(
+        text(
+            f"""INSERT INTO webhook_endpoints (id, owner, user_id, api_key_id, url, description, events, secret)
+                SELECT CAST(:id AS uuid), CAST(:owner AS text), CAST(:user_id AS uuid), CAST(:api_key_id AS uuid),
+                       CAST(:url AS text), CAST(:description AS text), CAST(:events AS text[]), CAST(:secret AS text)
+                WHERE (SELECT count(*) FROM webhook_endpoints WHERE owner = :owner) < :most
+                RETURNING {_SHOWN}"""
+        ),
+        {
+            "id": new.id,
+            "owner": new.owner,
+            "user_id": new.user_id,
+            "api_key_id": new.api_key_id,
+            "url": new.url,
+            "description": new.description,
+            "events": new.events,
+            "secret": new.secret,
+            "most": MOST_PER_OWNER,
+        },
+    )
+
+
+def list_endpoints(tx: Transaction, owner: str) -> list[Row[Any]]:
+    """The endpoints of an owner, oldest first."""
+    return tx.all(
+        text(f"SELECT {_SHOWN} FROM webhook_endpoints WHERE owner = :owner ORDER BY created_at, id"), {"owner": owner}
+    )
+
+
+def get_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> Row[Any] | None:
+    """One endpoint; None when there is none or it is a stranger's (I9)."""
+    return tx.first(
+        text(f"SELECT {_SHOWN} FROM webhook_endpoints WHERE id = :id AND owner = :owner"),
+        {"id": endpoint_id, "owner": owner},
+    )
+
+
+def change_endpoint(
+    tx: Transaction,
+    endpoint_id: UUID,
+    owner: str,
+    *,
+    url: str | None = None,
+    description: str | None = None,
+    events: Sequence[str] | None = None,
+) -> Row[Any] | None:
+    """Change what is given. Another address begins with a clean slate: no pause, no failures."""
+    return tx.first(
+        text(
+            f"""UPDATE webhook_endpoints SET url = coalesce(:url, url),
+                    description = coalesce(:description, description),
+                    events = coalesce(CAST(:events AS text[]), events),
+                    failing_since = CASE WHEN coalesce(:url, url) = url THEN failing_since END,
+                    slow_until = CASE WHEN coalesce(:url, url) = url THEN slow_until END
+                WHERE id = :id AND owner = :owner RETURNING {_SHOWN}"""
+        ),
+        {
+            "id": endpoint_id,
+            "owner": owner,
+            "url": url,
+            "description": description,
+            "events": list(events) if events else None,
+        },
+    )
+
+
+def rotate_secret(tx: Transaction, endpoint_id: UUID, owner: str, *, secret: str, keep_hours: int) -> Row[Any] | None:
+    """Sign with this sealed secret from now on, and with the one before it too for `keep_hours`."""
+    return tx.first(
+        text(
+            f"""UPDATE webhook_endpoints SET previous_secret = CASE WHEN :hours > 0 THEN secret END,
+                    previous_until = CASE WHEN :hours > 0 THEN now() + make_interval(hours => :hours) END,
+                    secret = :secret
+                WHERE id = :id AND owner = :owner RETURNING {_SHOWN}"""
+        ),
+        {"id": endpoint_id, "owner": owner, "secret": secret, "hours": keep_hours},
+    )
+
+
+def remove_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> bool:
+    """Remove an endpoint with its deliveries, sent and unsent; False when there is none."""
+    row = tx.first(
+        text("DELETE FROM webhook_endpoints WHERE id = :id AND owner = :owner RETURNING id"),
+        {"id": endpoint_id, "owner": owner},
+    )
+    return row is not None
+
+
+def enable_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> None:
+    """Listen again, with a clean slate."""
+    tx.run(
+        text(
+            """UPDATE webhook_endpoints SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL,
+                   slow_until = NULL
+               WHERE id = :id AND owner = :owner AND disabled_at IS NOT NULL"""
+        ),
+        {"id": endpoint_id, "owner": owner},
+    )
+
+
+def disable_endpoint(tx: Transaction, endpoint_id: UUID, *, reason: str) -> bool:
+    """Listen no more; True when it did until now. The caller gives up what waits (`deliveries.give_up_pending`)."""
+    row = tx.first(
+        text(
+            """UPDATE webhook_endpoints SET disabled_at = clock_timestamp(), disabled_reason = :reason
+               WHERE id = :id AND disabled_at IS NULL RETURNING id"""
+        ),
+        {"id": endpoint_id, "reason": reason},
+    )
+    return row is not None
+
+
+# --- what deliveries tell about an endpoint; always before the delivery's own row, so that locks come in one order ---
+
+
+def note_taken(tx: Transaction, endpoint_id: UUID) -> None:
+    """It took a delivery: whatever was wrong is over."""
+    # Most of the time there is nothing to write, and no row to lock.
+    tx.run(
+        text("UPDATE webhook_endpoints SET failing_since = NULL WHERE id = :id AND failing_since IS NOT NULL"),
+        {"id": endpoint_id},
+    )
+
+
+def note_refused(tx: Transaction, endpoint_id: UUID, *, pause: float | None) -> None:
+    """It did not take a delivery; `pause` = seconds for which the others wait too."""
+    tx.run(
+        text(
+            """UPDATE webhook_endpoints SET failing_since = coalesce(failing_since, clock_timestamp()),
+                   slow_until = greatest(slow_until,
+                       clock_timestamp() + make_interval(secs => CAST(:pause AS double precision)))
+               WHERE id = :id"""
+        ),
+        {"id": endpoint_id, "pause": pause},
+    )
+
+
+def failing_for_long(tx: Transaction, endpoint_id: UUID) -> Row[Any] | None:
+    """The endpoint, if it has taken nothing for `FAILING_DAYS`."""
+    return tx.first(
+        text(
+            """SELECT failing_since FROM webhook_endpoints
+               WHERE id = :id AND disabled_at IS NULL AND failing_since <= now() - make_interval(days => :days)"""
+        ),
+        {"id": endpoint_id, "days": FAILING_DAYS},
+    )
+
+
+# --- upkeep ---
+
+
+def remove_unproven(tx: Transaction, *, days: int) -> int:
+    """Remove endpoints of session ids that had `days` to make anything and did not; how many.
+
+    Anybody can make session ids up, and each could leave endpoints here. Each is judged once: those whose owner has had
+    a job that upstream took stay for good.
+    """
+    old = "owner LIKE 'tokens:%' AND NOT proven AND created_at < now() - make_interval(days => :days)"
+    worked = "EXISTS (SELECT 1 FROM jobs j WHERE j.owner = e.owner AND j.submitted_at IS NOT NULL)"
+    tx.run(text(f"UPDATE webhook_endpoints e SET proven = true WHERE {old} AND {worked}"), {"days": days})
+    gone = tx.all(
+        text(f"/* remove_unproven */ DELETE FROM webhook_endpoints e WHERE {old} AND NOT {worked} RETURNING id"),
+        {"days": days},
+    )
+    return len(gone)
