@@ -3,7 +3,8 @@
 obstore does the work: its local store writes a temporary file and renames it, so a key holds all bytes or none.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from worker.core.settings import get_settings
 
 _CHUNK_BYTES = 256 * 1024
+_LIST_BATCH = 500
 
 
 class MissingFileError(Exception):
@@ -44,6 +46,13 @@ def delete_file(key: str) -> None:
         _store().delete(key)
     except (NotFoundError, FileNotFoundError):
         return
+
+
+def old_keys(prefix: str, *, hours: float) -> Iterator[list[str]]:
+    """Keys under a folder whose bytes were stored more than `hours` ago, in batches."""
+    before = datetime.now(UTC) - timedelta(hours=hours)
+    for batch in _store().list(prefix, chunk_size=_LIST_BATCH):
+        yield [item["path"] for item in batch if item["last_modified"] < before]
 
 
 def read_file(key: str) -> bytes:

@@ -79,10 +79,17 @@ def test_a_body_that_is_neither_json_nor_a_form(face):
     error_of(response, 415, "unsupported_media_type")
 
 
-@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-def test_a_body_that_says_form_and_is_none(face, kind):
+@pytest.mark.parametrize(
+    ("kind", "code", "param"),
+    [
+        ("application/x-www-form-urlencoded", "missing_required_parameter", "prompt"),
+        ("multipart/form-data; boundary=x", "invalid_form", None),
+        ("multipart/form-data", "invalid_form", None),
+    ],
+)
+def test_a_body_that_says_form_and_is_none(face, kind, code, param):
     response = face.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": kind})
-    error_of(response, 400, "missing_required_parameter", "prompt")
+    error_of(response, 400, code, param)
 
 
 def test_a_body_without_content_type_is_read_as_json(face):

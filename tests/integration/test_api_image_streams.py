@@ -132,7 +132,8 @@ def test_a_stream_may_be_replayed(face):
     first, again = (face.http.post(IMAGES, json=body, headers={"Idempotency-Key": "s-1"}) for _ in range(2))
     assert again.headers["idempotency-replayed"] == "true"
     pictures = [
-        [data["b64_json"] for _, _, data in read_events(iter(response.text.splitlines()))] for response in (first, again)
+        [data["b64_json"] for _, _, data in read_events(iter(response.text.splitlines()))]
+        for response in (first, again)
     ]
     assert pictures[0] == pictures[1]
     assert len(face.submits()) == 1
