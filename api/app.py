@@ -19,6 +19,7 @@ from api.edge import CompressedReads, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
+from api.openapi import describe
 from api.routes import files, images, jobs, models, ops, webhooks
 from worker.bus.limits import RequestLimits
 from worker.core.crypto import seal_secret
@@ -224,10 +225,11 @@ def create_app() -> FastAPI:
     configure_logging(settings)
     app = FastAPI(
         title="Dreamery",
-        description="OpenAI-compatible generation on your own Dreamina and Jimeng accounts.",
         version="0.1.0",
         lifespan=_lifespan,
         redirect_slashes=False,
+        docs_url=None,  # `describe` serves a page that needs no internet
+        redoc_url=None,
         strict_content_type=False,  # a body without Content-Type is tried as JSON; no cookie lets a browser in here
     )
     # From the inside out.
@@ -242,6 +244,7 @@ def create_app() -> FastAPI:
     install_error_handlers(app)
     for module in (images, jobs, models, files, webhooks, ops):
         app.include_router(module.router)
+    describe(app)
     return app
 
 

@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
@@ -182,7 +182,12 @@ def _longest_wait(request: Request) -> float:
     return longest
 
 
-def get_preference(request: Request) -> Preference:
+_PREFER = "`respond-async` = 202 with the job at once; `wait=N` = wait at most N seconds (RFC 7240)"
+
+
+def get_preference(
+    request: Request, _prefer: Annotated[str | None, Header(alias="prefer", description=_PREFER)] = None
+) -> Preference:
     """Read RFC 7240 `Prefer` and the SDKs' own read timeout; unknown preferences are ignored."""
     longest = _longest_wait(request)
     respond_async, wait = False, None

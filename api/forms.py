@@ -35,6 +35,8 @@ _LONGEST_FIELD = 4_000_000
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 _NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
 
+_COMPONENT = "#/components/schemas/{model}"
+
 Schema = TypeVar("Schema", bound=BaseModel)
 
 
@@ -122,8 +124,32 @@ def _put(fields: dict[str, Any], name: str, value: Any) -> None:
         fields[nested[1]] = {**(known if isinstance(known, dict) else {}), nested[2]: value}
 
 
-def body_docs(schema: type[BaseModel], *, form: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route whose body `read_body` reads."""
-    reference = {"schema": schema.model_json_schema(ref_template="#/components/schemas/{model}")}
-    kinds = ["application/json", *(["multipart/form-data"] if form else [])]
-    return {"requestBody": {"required": True, "content": dict.fromkeys(kinds, reference)}}
+def body_docs(schema: type[BaseModel], *, form: bool = True, example: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body `read_body` reads; `example` in place of those of the schema.
+
+    The `$defs` in it are moved to the document's components by `api.openapi`, where the references point.
+    """
+    whole = schema.model_json_schema(ref_template=_COMPONENT)
+    nested, examples = whole.pop("$defs", {}), whole.pop("examples", [])
+    examples = [example] if example else examples
+    named = {example.get("prompt", str(n))[:40]: {"value": example} for n, example in enumerate(examples)}
+    reference = {"$ref": _COMPONENT.format(model=schema.__name__), "$defs": {**nested, schema.__name__: whole}}
+    content = {"application/json": {"schema": reference, **({"examples": named} if named else {})}}
+    if form:
+        as_form = {"$ref": _COMPONENT.format(model=f"{schema.__name__}Form")}
+        content["multipart/form-data"] = {"schema": {**as_form, "$defs": {f"{schema.__name__}Form": _as_form(whole)}}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _as_form(whole: dict[str, Any]) -> dict[str, Any]:
+    """The same body as form fields: where anything may stand, files may."""
+    fields = {
+        name: field if _has_type(field) else {**field, "type": "array", "items": {"type": "string", "format": "binary"}}
+        for name, field in whole["properties"].items()
+    }
+    said = "As a form: a file field may come once, several times, or as `name[]`; an object as `name[key]`."
+    return {**whole, "title": f"{whole['title']}Form", "description": said, "properties": fields}
+
+
+def _has_type(field: dict[str, Any]) -> bool:
+    return bool({"type", "anyOf", "oneOf", "allOf", "$ref", "enum"} & set(field))

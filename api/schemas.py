@@ -127,8 +127,19 @@ class Picture(BaseModel):
     revised_prompt: str | None
 
 
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class ImagesAnswer(BaseModel):
     """OpenAI's ImagesResponse."""
+
+    model_config = _example(
+        created=1763000000,
+        data=[{"url": "http://127.0.0.1:8000/v1/files/file_.../content", "revised_prompt": None}],
+        size="2048x2048",
+        output_format="jpeg",
+    )
 
     created: int
     data: list[Picture]
@@ -177,6 +188,27 @@ class JobUrls(BaseModel):
 
 class Job(BaseModel):
     """A job. Nullable keys are always present; times are unix seconds."""
+
+    model_config = _example(
+        id="job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+        object="job",
+        kind="image",
+        status="in_progress",
+        model="jimeng-4.0",
+        created_at=1763000000,
+        queued_at=1763000000,
+        started_at=1763000001,
+        completed_at=None,
+        progress=42,
+        queue={"position": None, "upstream_position": 3, "eta_seconds": 20},
+        input={"prompt": "a red paper boat", "size": "2048x2048", "n": 1},
+        output=None,
+        error=None,
+        metadata={},
+        cancelling=False,
+        urls={"get": "/v1/jobs/job_...", "events": "/v1/jobs/job_.../events", "cancel": "/v1/jobs/job_.../cancel"},
+        usage=None,
+    )
 
     id: str
     object: Literal["job"]

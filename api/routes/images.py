@@ -20,12 +20,24 @@ from worker.db.reports import JobView
 
 router = APIRouter(tags=["images"])
 
+_EVENT = (
+    'event: image_generation.completed\ndata: {"type":"image_generation.completed","b64_json":"...",'
+    '"background":"auto","created_at":1763000000,"output_format":"jpeg","quality":"auto","size":"2048x2048","usage":{...}}\n\n'
+)
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"model": ImagesAnswer, "description": "The pictures."},
+    200: {
+        "model": ImagesAnswer,
+        "description": "The pictures; with `stream: true` events, each with one picture.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENT}},
+    },
     202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
     **error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
 }
 _BODY = body_docs(ImageGenerationRequest)
+_EDIT_BODY = body_docs(
+    ImageGenerationRequest,
+    example={"prompt": "the same boat at night", "image": "https://example.org/boat.png", "n": 1},
+)
 
 # OpenAI's own models of these names know no links, and their clients read none (openai-compat rule 12).
 _ANSWER_BYTES = ("gpt-image-", "chatgpt-image-")
@@ -57,13 +69,16 @@ async def create_images(
 
 
 @router.post(
-    "/v1/images/compositions", summary="Make pictures from pictures", responses=_RESPONSES, openapi_extra=_BODY
+    "/v1/images/compositions",
+    summary="Make pictures from pictures",
+    responses=_RESPONSES,
+    openapi_extra=_EDIT_BODY,
 )
 @router.post(
     "/v1/images/edits",
     summary="Make pictures from pictures (OpenAI's path)",
     responses=_RESPONSES,
-    openapi_extra=_BODY,
+    openapi_extra=_EDIT_BODY,
 )
 async def create_images_from_pictures(
     request: Request,
