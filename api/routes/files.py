@@ -50,8 +50,8 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head("/{file_id}/content", summary="Ask about a stored file", responses=_DOCUMENTED)
-@router.get("/{file_id}/content", summary="Get a stored file", responses=_DOCUMENTED)
+@router.head("/{file_id}/content", summary="Ask about a stored file", response_class=Response, responses=_DOCUMENTED)
+@router.get("/{file_id}/content", summary="Get a stored file", response_class=Response, responses=_DOCUMENTED)
 async def get_file(
     request: Request,
     file_id: str,

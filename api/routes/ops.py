@@ -19,7 +19,15 @@ async def healthz() -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get("/ping", summary="Seed's ping", response_class=PlainTextResponse, responses=error_responses())
+@router.get(
+    "/ping",
+    summary="Seed's ping",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"const": "pong"}}}, "description": "It answers."},
+        **error_responses(),
+    },
+)
 async def ping() -> Response:
     """`pong`."""
     return PlainTextResponse("pong")
