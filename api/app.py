@@ -1,5 +1,6 @@
 """Build the API: middleware, routes, error handlers, lifespan."""
 
+import asyncio
 import contextlib
 import re
 import time
@@ -14,10 +15,13 @@ from fastapi import FastAPI, HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.deps import presented, token_hash
+from api.edge import CompressedReads, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
+from api.openapi import describe
 from api.routes import chat, deliveries, files, images, jobs, models, ops, tokens, webhooks
+from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
@@ -30,27 +34,30 @@ log = get_logger("api")
 # Under `dreamery up` this session always works, with the admin key too while the pool has no real account.
 DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 
+# A client that sends nothing for so long while a body is due is gone.
+_STALL_SECONDS = 60.0
 # How much of a body that is too large is still read before the connection is closed.
 _DRAIN_BYTES = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Limits:
-    """The largest body, and the largest of a path whose bodies may hold pictures."""
+    """The largest body, the largest of a path whose bodies may hold pictures, and how long one may take to arrive."""
 
     usual: int
     with_pictures: int
+    seconds: float
 
     def of(self, path: str) -> int:
         return self.with_pictures if path in PATHS_WITH_FILES else self.usual
 
 
 class RequestFrame:
-    """The outermost layer: request id, size limit, marks of the job, one log line, the error object for every crash."""
+    """The outermost layer: request id, limits of the body, marks of the job, one log line, crashes as error objects."""
 
-    def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int, body_seconds: float) -> None:
         self._app = app
-        self._limits = _Limits(max_bytes, max_upload_bytes)
+        self._limits = _Limits(max_bytes, max_upload_bytes, body_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -71,6 +78,9 @@ class _Exchange:
         # Clients join base URLs and paths with a slash too many.
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         self._max_bytes = limits.of(scope["path"])
+        self._started = time.monotonic()
+        self._body_until = asyncio.get_running_loop().time() + limits.seconds
+        self._body_complete = False
         self._received = 0
         self._status = 0
         self._language = speak(self._headers.get(b"accept-language", b"").decode("latin-1"))
@@ -79,7 +89,6 @@ class _Exchange:
         """Let the application answer; what it does not catch becomes a 500 with the error object."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
-        started = time.monotonic()
         try:
             if self._announced_bytes() > self._max_bytes:
                 await self._refuse_body()
@@ -96,7 +105,7 @@ class _Exchange:
                 method=self._scope["method"],
                 path=self._scope["path"],
                 status=self._status,
-                seconds=round(time.monotonic() - started, 4),
+                seconds=round(time.monotonic() - self._started, 4),
             )
 
     def _announced_bytes(self) -> int:
@@ -112,21 +121,30 @@ class _Exchange:
 
     async def _drain(self) -> None:
         """Read on for a while: a client that is cut off in the middle of sending may never see the answer."""
-        more = True
-        while more and self._received < self._max_bytes + _DRAIN_BYTES:
+        with contextlib.suppress(TimeoutError):
+            while not self._body_complete and self._received < self._max_bytes + _DRAIN_BYTES:
+                await self._receive_timed()
+
+    async def _receive_timed(self) -> Message:
+        """The next message; a body that stalls, or drips for too long, raises TimeoutError."""
+        if self._body_complete:
+            return await self._receive()
+        stalled_at = asyncio.get_running_loop().time() + _STALL_SECONDS
+        async with asyncio.timeout_at(min(self._body_until, stalled_at)):
             message = await self._receive()
-            self._received += len(message.get("body", b""))
-            more = message.get("more_body", False)
+        self._received += len(message.get("body", b""))
+        self._body_complete = not message.get("more_body", False)
+        return message
 
     async def _receive_capped(self) -> Message:
-        message = await self._receive()
-        if message["type"] == "http.request":
-            self._received += len(message.get("body", b""))
-            if self._received > self._max_bytes:
-                if message.get("more_body", False):
-                    await self._drain()
-                # This class alone passes through the framework's reading of the body.
-                raise HTTPException(413, _too_large(self._max_bytes), headers={"Connection": "close"})
+        # HTTPException alone passes through the framework's reading of the body.
+        try:
+            message = await self._receive_timed()
+        except TimeoutError:
+            raise HTTPException(408, headers={"Connection": "close"}) from None
+        if message["type"] == "http.request" and self._received > self._max_bytes:
+            await self._drain()
+            raise HTTPException(413, _too_large(self._max_bytes), headers={"Connection": "close"})
         return message
 
     async def _send_marked(self, message: Message) -> None:
@@ -136,7 +154,14 @@ class _Exchange:
         await self._send(message)
 
     def _marks(self) -> list[tuple[bytes, bytes]]:
-        marks = [(b"x-request-id", self._request_id.encode())]
+        milliseconds = round((time.monotonic() - self._started) * 1000)
+        marks = [
+            (b"x-request-id", self._request_id.encode()),
+            (b"openai-processing-ms", str(milliseconds).encode()),
+            (b"x-content-type-options", b"nosniff"),
+        ]
+        if "standing" in self._state:
+            marks += limit_headers(self._state["standing"])
         if "job_id" in self._state:
             marks.append((b"x-job-id", self._state["job_id"].encode()))
         if self._language.mattered:
@@ -147,7 +172,7 @@ class _Exchange:
         return marks
 
     async def _answer(self, response: Response) -> None:
-        await response(self._scope, self._receive, self._send_marked)
+        await open_to_browsers(response)(self._scope, self._receive, self._send_marked)
 
 
 def _request_id(given: bytes) -> str:
@@ -179,8 +204,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(_bootstrap, settings)
     app.state.hub = Hub()
     app.state.hub.start()
+    app.state.limits = RequestLimits()
     yield
     await app.state.hub.stop()
+    await app.state.limits.close()
     get_engine().dispose()
 
 
@@ -191,19 +218,27 @@ def create_app() -> FastAPI:
     configure_logging(settings)
     app = FastAPI(
         title="Dreamery",
-        description="OpenAI-compatible generation on your own Dreamina and Jimeng accounts.",
         version="0.1.0",
         lifespan=_lifespan,
         redirect_slashes=False,
+        docs_url=None,  # `describe` serves a page that needs no internet
+        redoc_url=None,
         strict_content_type=False,  # a body without Content-Type is tried as JSON; no cookie lets a browser in here
     )
+    # From the inside out.
+    app.add_middleware(CompressedReads)
+    app.add_middleware(open_to_browsers)
     app.add_middleware(
-        RequestFrame, max_bytes=settings.request_max_bytes, max_upload_bytes=settings.request_max_upload_bytes
+        RequestFrame,
+        max_bytes=settings.request_max_bytes,
+        max_upload_bytes=settings.request_max_upload_bytes,
+        body_seconds=settings.request_body_seconds,
     )
     install_error_handlers(app)
     for module in (chat, images, jobs, models, files, tokens, webhooks, deliveries, ops):
         app.include_router(module.router)
     app.webhooks.include_router(webhooks.received)
+    describe(app)
     return app
 
 

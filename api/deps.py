@@ -3,16 +3,18 @@
 import contextlib
 import hashlib
 import hmac
+import math
 import re
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from worker.bus.limits import RequestLimits
 from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
@@ -113,7 +115,30 @@ def _from_key(key: str) -> Caller:
 
 
 async def get_caller(request: Request, _scheme: Annotated[object, Depends(_BEARER)] = None) -> Caller:
-    """The caller of a request. Raises missing_api_key or invalid_api_key (401)."""
+    """The caller of a request, counted. Raises missing_api_key or invalid_api_key (401), rate_limit_exceeded (429).
+
+    Dependencies are solved before a route reads its body, so none of this costs the reading of an upload.
+    """
+    caller = await _who_calls(request)
+    await _count(request, caller)
+    return caller
+
+
+async def _count(request: Request, caller: Caller) -> None:
+    """Count requests that create or change something; reading and cancelling are free, or polling would use it up."""
+    limits: RequestLimits | None = getattr(request.app.state, "limits", None)
+    if limits is None or request.method != "POST" or request.url.path.endswith("/cancel"):
+        return
+    standing = await limits.count(caller.owner, per_minute=get_settings().requests_per_minute)
+    if standing is None:
+        return
+    request.state.standing = standing
+    if not standing.allowed:
+        message = f"More than {standing.limit} requests in a minute. Wait a little and go on more slowly."
+        raise DreameryError("rate_limit_exceeded", message, retry_after=math.ceil(standing.reset_seconds))
+
+
+async def _who_calls(request: Request) -> Caller:
     bearer = _bearer(request)
     if not bearer:
         raise DreameryError("missing_api_key")
@@ -169,7 +194,12 @@ def _longest_wait(request: Request) -> float:
     return longest
 
 
-def get_preference(request: Request) -> Preference:
+_PREFER = "`respond-async` = 202 with the job at once; `wait=N` = wait at most N seconds (RFC 7240)"
+
+
+def get_preference(
+    request: Request, _prefer: Annotated[str | None, Header(alias="prefer", description=_PREFER)] = None
+) -> Preference:
     """Read RFC 7240 `Prefer` and the SDKs' own read timeout; unknown preferences are ignored."""
     longest = _longest_wait(request)
     respond_async, wait = False, None

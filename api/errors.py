@@ -179,6 +179,8 @@ def _from_http(error: HTTPException, request: Request) -> DreameryError:
         return DreameryError("unknown_url", f"Unknown URL: {request.method} {request.url.path}. {hint}")
     if error.status_code == 413:
         return DreameryError("request_too_large", error.detail)
+    if error.status_code == 408:
+        return DreameryError("request_incomplete")
     return DreameryError("invalid_json" if error.status_code < 500 else "internal_error")
 
 

@@ -12,6 +12,7 @@ from typing import IO, Any, TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
@@ -32,8 +33,11 @@ PATHS_WITH_FILES = frozenset(
 _MOST_FILES = 64
 _MOST_FIELDS = 500
 _LONGEST_FIELD = 4_000_000
+_QUICK = 1_000_000
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 _NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
+
+_COMPONENT = "#/components/schemas/{model}"
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -55,7 +59,12 @@ class Upload:
 async def read_body(request: Request, schema: type[Schema]) -> Schema:
     """The body of a request as `schema`, whether it came as JSON or as a form. Raises what is wrong with it."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    fields = await _form_fields(request) if kind in _FORM_TYPES else _json_fields(await request.body(), kind)
+    if kind in _FORM_TYPES:
+        fields = await _form_fields(request)
+    else:
+        body = await _all_bytes(request)
+        # Reading 100 MB takes half a second, in which nobody else would be served.
+        fields = await run_in_threadpool(_json_fields, body, kind) if len(body) > _QUICK else _json_fields(body, kind)
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
@@ -63,7 +72,15 @@ async def read_body(request: Request, schema: type[Schema]) -> Schema:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
-def _json_fields(body: bytes, kind: str) -> dict[str, Any]:
+async def _all_bytes(request: Request) -> bytearray:
+    """The body. Not `request.body()`: that keeps 100 MB of pictures alive for as long as their caller waits."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+    return body
+
+
+def _json_fields(body: bytearray, kind: str) -> dict[str, Any]:
     if kind and kind != "application/json" and not kind.endswith("+json"):
         message = f"The body must be application/json or multipart/form-data, not {kind[:80]!r}."
         raise DreameryError("unsupported_media_type", message)
@@ -114,20 +131,32 @@ def _put(fields: dict[str, Any], name: str, value: Any) -> None:
         fields[nested[1]] = {**(known if isinstance(known, dict) else {}), nested[2]: value}
 
 
-def body_docs(schema: type[BaseModel], *, form: bool = True) -> dict[str, Any]:
-    """`openapi_extra` of a route whose body `read_body` reads."""
-    whole = schema.model_json_schema()
-    reference = {"schema": _inlined(whole, whole.pop("$defs", {}))}
-    kinds = ["application/json", *(["multipart/form-data"] if form else [])]
-    return {"requestBody": {"required": True, "content": dict.fromkeys(kinds, reference)}}
+def body_docs(schema: type[BaseModel], *, form: bool = True, example: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route whose body `read_body` reads; `example` in place of those of the schema.
+
+    The `$defs` in it are moved to the document's components by `api.openapi`, where the references point.
+    """
+    whole = schema.model_json_schema(ref_template=_COMPONENT)
+    nested, examples = whole.pop("$defs", {}), whole.pop("examples", [])
+    examples = [example] if example else examples
+    named = {example.get("prompt", str(n))[:40]: {"value": example} for n, example in enumerate(examples)}
+    reference = {"$ref": _COMPONENT.format(model=schema.__name__), "$defs": {**nested, schema.__name__: whole}}
+    content = {"application/json": {"schema": reference, **({"examples": named} if named else {})}}
+    if form:
+        as_form = {"$ref": _COMPONENT.format(model=f"{schema.__name__}Form")}
+        content["multipart/form-data"] = {"schema": {**as_form, "$defs": {f"{schema.__name__}Form": _as_form(whole)}}}
+    return {"requestBody": {"required": True, "content": content}}
 
 
-def _inlined(part: Any, definitions: dict[str, Any]) -> Any:
-    """A schema without references: the document knows only the models of answers by name."""
-    if isinstance(part, list):
-        return [_inlined(one, definitions) for one in part]
-    if not isinstance(part, dict):
-        return part
-    if "$ref" in part:
-        return _inlined(definitions[part["$ref"].rpartition("/")[2]], definitions)
-    return {name: _inlined(value, definitions) for name, value in part.items()}
+def _as_form(whole: dict[str, Any]) -> dict[str, Any]:
+    """The same body as form fields: where anything may stand, files may."""
+    fields = {
+        name: field if _has_type(field) else {**field, "type": "array", "items": {"type": "string", "format": "binary"}}
+        for name, field in whole["properties"].items()
+    }
+    said = "As a form: a file field may come once, several times, or as `name[]`; an object as `name[key]`."
+    return {**whole, "title": f"{whole['title']}Form", "description": said, "properties": fields}
+
+
+def _has_type(field: dict[str, Any]) -> bool:
+    return bool({"type", "anyOf", "oneOf", "allOf", "$ref", "enum"} & set(field))

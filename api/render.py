@@ -1,7 +1,9 @@
 """Job rows -> the JSON that callers read: the job object, the pictures of an answer, the error of a failed job."""
 
 import base64
+from collections.abc import Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -105,6 +107,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             **({"size": f"{order['width']}x{order['height']}"} if order.get("width") else {}),
             "model": job.params["asked_model"],
             "flags": job.params.get("flags", {}),
+            **{f"output_{name}": value for name, value in job.params.get("output", {}).items()},
         },
         "output": _output(view, base) if done or job.kind == "chat" else None,
         "error": job_error(view),
@@ -150,18 +153,26 @@ def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:
     return error, 503 if pooled_session else error.kind.status
 
 
-def _base64_of(key: str) -> str:
+def base64_of(key: str) -> str:
+    """The bytes under a key as JSON carries them. Raises file_expired when they were removed."""
     try:
         return base64.b64encode(storage.read_file(key)).decode()
     except storage.MissingFileError:
         raise DreameryError("file_expired") from None
 
 
-def image_answer(views: list[JobView], *, n: int, response_format: str | None, base: str) -> dict[str, Any]:
-    """OpenAI's ImagesResponse from the jobs of one request, at most n pictures."""
+def image_answer(
+    views: list[JobView],
+    *,
+    n: int,
+    response_format: str | None,
+    base: str,
+    echoed: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """OpenAI's ImagesResponse from the jobs of one request, at most n pictures. `echoed` = what it tells back as is."""
     files = [item for view in views for item in view.files][:n]
     if response_format == "b64_json":
-        data = [{"b64_json": _base64_of(f.key), "revised_prompt": None} for f in files]
+        data = [{"b64_json": base64_of(f.key), "revised_prompt": None} for f in files]
     else:
         data = [{"url": file_url(base, f.id), "revised_prompt": None} for f in files]
     first = files[0]
@@ -170,4 +181,12 @@ def image_answer(views: list[JobView], *, n: int, response_format: str | None, b
         "data": data,
         "size": f"{first.width}x{first.height}",
         "output_format": first.mime.partition("/")[2],
+        **echoed,
+        **safety_echo(views[0]),
     }
+
+
+def safety_echo(view: JobView) -> dict[str, str]:
+    """OpenAI tells back the `safety_identifier`, or the older `user`; nothing when neither was sent."""
+    told = view.job.metadata.get("safety_identifier") or view.job.metadata.get("user")
+    return {"safety_identifier": told} if told else {}

@@ -6,7 +6,7 @@ models are for the OpenAPI document and the tests: `render.py` writes the JSON w
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
 
 from worker.core.webhooks import check_url
 
@@ -26,6 +26,14 @@ def _storable(value: str) -> str:
 # Text that Postgres can store and JSON can carry.
 Text = Annotated[str, AfterValidator(_storable)]
 _Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
+
+
+def _word(value: Any) -> Any:
+    """One of a few words, in any case; an empty one was not said."""
+    return (value.strip().lower() or None) if isinstance(value, str) else value
+
+
+_Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
 class ImageGenerationRequest(BaseModel):
@@ -52,25 +60,51 @@ class ImageGenerationRequest(BaseModel):
     negative_prompt: Text | None = Field(None, description="what should not be in the picture")
     sample_strength: float | None = Field(None, ge=0, le=1, description="0..1, default 0.5")
     seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
-    response_format: Literal["url", "b64_json"] | None = Field(
-        None, description="default `url`; `b64_json` for models named `gpt-image-...`"
+    quality: Annotated[_Quality | None, BeforeValidator(_word)] = Field(
+        None,
+        description="chooses the resolution where nothing else names one: `low` = the model's least, `high`, `hd` and "
+        "above = its most, any other = its usual",
     )
-    output_format: Text | None = Field(
-        None, description="`png`, `jpeg` or `webp`: a wish; the answer's `output_format` says what was drawn"
+    response_format: Annotated[Literal["url", "b64_json"] | None, BeforeValidator(_word)] = Field(
+        None, description="default `url`; `b64_json` for models named `gpt-image-...` or `chatgpt-image-...`"
     )
-    background: Text | None = Field(None, description="`auto` or `opaque`")
+    output_format: Annotated[Text | None, BeforeValidator(_word)] = Field(
+        None,
+        description="`png`, `jpeg` or `webp`: the pictures are stored so; absent = as upstream draws them",
+        json_schema_extra={"enum": ["png", "jpeg", "webp", None]},
+    )
+    output_compression: int | None = Field(
+        None, ge=0, le=100, description="quality of `jpeg` and `webp`, 100 = best; default 95"
+    )
+    background: Annotated[Literal["auto", "opaque", "transparent"] | None, BeforeValidator(_word)] = Field(
+        None, description="`auto` or `opaque`; no model draws `transparent`"
+    )
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
     webhook: Text | None = Field(None, max_length=2000, description="https address told when the job has ended")
     metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
-    stream: bool | None = Field(None, description="not offered for pictures yet")
+    safety_identifier: Text | None = Field(None, max_length=200, description="kept with the job, and told back")
+    stream: bool | None = Field(None, description="true = server-sent events, one per picture as soon as it is there")
+    partial_images: int | None = Field(
+        None, ge=0, le=3, exclude=True, description="checked only: no model shows unfinished pictures, so none are sent"
+    )
+    moderation: Annotated[Literal["low", "auto"] | None, BeforeValidator(_word)] = Field(
+        None, exclude=True, description="checked only: upstream moderates as it does"
+    )
+    style: Annotated[Literal["vivid", "natural"] | None, BeforeValidator(_word)] = Field(
+        None, exclude=True, description="checked only: say the style in `prompt`"
+    )
+    input_fidelity: Annotated[Literal["high", "low"] | None, BeforeValidator(_word)] = Field(
+        None, exclude=True, description="checked only: `sample_strength` says how much of the picture stays"
+    )
     image: Any = Field(
         None,
         description="a picture to work from, or a list: link, data URL, base64, or "
         '`{"type": "image_url", "image_url": {"url": "..."}}`',
     )
     images: Any = Field(None, description="the same as `image`; both together are joined")
-    mask: Any = Field(None, description="not offered by any model")
+    mask: Any = Field(None, description="no model takes one: 400")
+    markup: Any = Field(None, description="no model takes one: 400")
 
     @field_validator("metadata")
     @classmethod
@@ -95,13 +129,27 @@ class Picture(BaseModel):
     revised_prompt: str | None
 
 
+def _example(**fields: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
 class ImagesAnswer(BaseModel):
     """OpenAI's ImagesResponse."""
+
+    model_config = _example(
+        created=1763000000,
+        data=[{"url": "http://127.0.0.1:8000/v1/files/file_.../content", "revised_prompt": None}],
+        size="2048x2048",
+        output_format="jpeg",
+    )
 
     created: int
     data: list[Picture]
     size: str = Field(description="pixels of the first picture, `WxH`")
     output_format: str = Field(description="`png`, `jpeg`, `webp` or `gif`, as the bytes are")
+    quality: str | None = Field(None, description="as asked, where it was `low`, `medium`, `high`, `xhigh` or `max`")
+    background: str | None = Field(None, description="`opaque` where that was asked")
+    safety_identifier: str | None = Field(None, description="as asked, or `user`")
 
 
 class JobQueue(BaseModel):
@@ -149,6 +197,27 @@ class JobUrls(BaseModel):
 
 class Job(BaseModel):
     """A job. Nullable keys are always present; times are unix seconds."""
+
+    model_config = _example(
+        id="job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+        object="job",
+        kind="image",
+        status="in_progress",
+        model="jimeng-4.0",
+        created_at=1763000000,
+        queued_at=1763000000,
+        started_at=1763000001,
+        completed_at=None,
+        progress=42,
+        queue={"position": None, "upstream_position": 3, "eta_seconds": 20},
+        input={"prompt": "a red paper boat", "size": "2048x2048", "n": 1},
+        output=None,
+        error=None,
+        metadata={},
+        cancelling=False,
+        urls={"get": "/v1/jobs/job_...", "events": "/v1/jobs/job_.../events", "cancel": "/v1/jobs/job_.../cancel"},
+        usage=None,
+    )
 
     id: str
     object: Literal["job"]

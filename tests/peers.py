@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 from starlette.requests import Request
@@ -19,7 +19,7 @@ Hook = Callable[[str, bytes], "Response | None"]
 
 
 @contextlib.contextmanager
-def serving(app: ASGIApp) -> Iterator[str]:
+def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
     """The app behind uvicorn in a thread; gives its address."""
     port = free_port()
     config = uvicorn.Config(
@@ -28,7 +28,7 @@ def serving(app: ASGIApp) -> Iterator[str]:
         port=port,
         http="httptools",
         ws="none",
-        lifespan="off",
+        lifespan=lifespan,
         access_log=False,
         log_config=None,
         log_level="warning",

@@ -4,7 +4,8 @@ obstore does the work: its local store writes a temporary file and renames it, s
 """
 
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import IO
@@ -17,6 +18,7 @@ from worker.core.settings import get_settings
 
 _CHUNK_BYTES = 256 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
+_LIST_BATCH = 500
 
 
 class MissingFileError(Exception):
@@ -46,6 +48,13 @@ def delete_file(key: str) -> None:
         _store().delete(key)
     except (NotFoundError, FileNotFoundError):
         return
+
+
+def old_keys(prefix: str, *, hours: float) -> Iterator[list[str]]:
+    """Keys under a folder whose bytes were stored more than `hours` ago, in batches."""
+    before = datetime.now(UTC) - timedelta(hours=hours)
+    for batch in _store().list(prefix, chunk_size=_LIST_BATCH):
+        yield [item["path"] for item in batch if item["last_modified"] < before]
 
 
 def read_file(key: str) -> bytes:

@@ -16,6 +16,7 @@ from api.intake.offers import offer_of
 from api.pictures import read_pictures, store_pictures
 from api.schemas import ImageGenerationRequest
 from worker.core.catalog import Catalog, ImageModel, Size, VideoModel, get_catalog
+from worker.core.conversion import FORMATS, Output
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.live import Offer
@@ -27,7 +28,11 @@ from worker.db.jobs import NewJob
 _MOST_STRETCHED = 3.0
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
 NO_OFFER = Offer()
-_OUTPUT_FORMATS = ("png", "jpeg", "jpg", "webp")
+# Formats that clients name and no model and no conversion gives.
+_OTHER_FORMATS = ("gif", "svg")
+# Whoever asks for a model by one of OpenAI's names expects OpenAI's default number of pictures.
+_ONE_BY_DEFAULT = ("gpt-image-", "chatgpt-image-", "dall-e-")
+_MOST_QUALITY = ("high", "hd", "xhigh", "max")
 
 
 def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: Offer = NO_OFFER) -> tuple[list[NewJob], int]:
@@ -45,7 +50,8 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: Offer =
     size = _wanted_size(catalog, model, _with_flags(body, flags, catalog, model))
     # "A story in six pictures" without a number of its own: one job, whose model reads the number from the prompt.
     series = None if body.n or body.image or body.images or not model.series else series_asked(flags.prompt)
-    n = body.n or series or model.default_count
+    n = body.n or series or _default_count(body, model)
+    output = _wanted_output(body)
     counts = [n] if series else model.jobs_for(n)
     # Sorted, so that the order of the ids is the order of the pictures also among ids of the same millisecond.
     ids = sorted(new_id() for _ in counts)
@@ -74,16 +80,21 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: Offer =
                 "flags": flags.found,
                 "asked_model": body.model or model.id,
                 "images": [],
+                **({"output": output.as_params()} if output else {}),
             },
             account_ids=offer.accounts_with(model.key) if model.listed else [],
             user_id=caller.user_id,
             api_key_id=caller.api_key_id,
             webhook_url=body.webhook or None,
-            metadata={**(body.metadata or {}), **({"user": body.user} if body.user else {})},
+            metadata=_metadata(body),
         )
         for number, count in enumerate(counts)
     ]
     return planned, n
+
+
+def _default_count(body: ImageGenerationRequest, model: ImageModel) -> int:
+    return 1 if (body.model or "").startswith(_ONE_BY_DEFAULT) else model.default_count
 
 
 def _with_flags(
@@ -108,19 +119,36 @@ def check_prompt(text: str, field: str) -> None:
         raise DreameryError("prompt_too_long", message, param=field)
 
 
+def _metadata(body: ImageGenerationRequest) -> dict[str, str]:
+    """What is kept with each job: the caller's own pairs, and whom it names as its user."""
+    named = {"user": body.user, "safety_identifier": body.safety_identifier}
+    return {**(body.metadata or {}), **{name: value for name, value in named.items() if value}}
+
+
 def _check_possible(body: ImageGenerationRequest) -> None:
     """Refuse what is known and cannot be done; doing something else in silence would be worse."""
-    if body.mask:
-        message = "No model takes a `mask`: describe in `prompt` what is to be changed, and where."
-        raise DreameryError("unsupported_parameter", message, param="mask")
-    if body.stream:
-        raise DreameryError("unsupported_parameter", "`stream` is not supported for pictures.", param="stream")
-    if body.output_format and body.output_format.lower() not in _OUTPUT_FORMATS:
-        message = f"`output_format` must be one of {', '.join(_OUTPUT_FORMATS)}; got {body.output_format[:20]!r}."
-        raise DreameryError("invalid_value", message, param="output_format")
-    if body.background and body.background.lower() == "transparent":
+    for name in ("mask", "markup"):
+        if getattr(body, name):
+            message = f"No model takes a `{name}`: describe in `prompt` what is to be changed, and where."
+            raise DreameryError("unsupported_parameter", message, param=name)
+    if body.background == "transparent":
         message = "No model draws a transparent background. Leave `background` out or send `auto`."
         raise DreameryError("unsupported_parameter", message, param="background")
+
+
+def _wanted_output(body: ImageGenerationRequest) -> Output | None:
+    """The file format and compression asked for; None = as upstream gives it. Raises what cannot be given."""
+    wanted = "jpeg" if body.output_format == "jpg" else body.output_format
+    if wanted is not None and wanted not in FORMATS:
+        code = "unsupported_parameter" if wanted in _OTHER_FORMATS else "invalid_value"
+        message = f"`output_format` must be one of {', '.join(FORMATS)}; got {wanted[:20]!r}."
+        raise DreameryError(code, message, param="output_format")
+    if wanted in {None, "png"} and body.output_compression not in {None, 100}:
+        message = "`output_compression` below 100 needs `output_format` `jpeg` or `webp`."
+        raise DreameryError("invalid_value", message, param="output_compression")
+    if wanted is None:
+        return None
+    return Output(wanted, None if wanted == "png" else body.output_compression)
 
 
 def check_regions(model: ImageModel | VideoModel, caller: Caller) -> None:
@@ -137,7 +165,7 @@ def _wanted_size(catalog: Catalog, model: ImageModel, body: ImageGenerationReque
     ratio = _wanted_ratio(catalog, body)
     resolution = _wanted_resolution(model, body)
     if pixels is None:
-        return catalog.size(ratio or "1:1", resolution or model.default_resolution)
+        return catalog.size(ratio or "1:1", resolution or _resolution_of_quality(model, body.quality))
     size = catalog.nearest_size(model, *pixels)
     if ratio is not None and ratio != size.ratio:
         message = (
@@ -145,6 +173,13 @@ def _wanted_size(catalog: Catalog, model: ImageModel, body: ImageGenerationReque
         )
         raise DreameryError("invalid_value", message, param="ratio")
     return catalog.size(size.ratio, resolution) if resolution else size
+
+
+def _resolution_of_quality(model: ImageModel, quality: str | None) -> str:
+    """What `quality` chooses where neither pixels nor a resolution were named. Resolutions grow in their list."""
+    if quality == "low":
+        return model.resolutions[0]
+    return model.resolutions[-1] if quality in _MOST_QUALITY else model.default_resolution
 
 
 def _wanted_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """For whoever runs this: is the process alive, and can it work?"""
 
 from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import error_responses
@@ -18,10 +19,18 @@ async def healthz() -> Response:
     return json_response({"status": "ok"})
 
 
-@router.get("/ping", summary="Seed's ping", responses=error_responses())
+@router.get(
+    "/ping",
+    summary="Seed's ping",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"const": "pong"}}}, "description": "It answers."},
+        **error_responses(),
+    },
+)
 async def ping() -> Response:
     """`pong`."""
-    return Response("pong", media_type="text/plain")
+    return PlainTextResponse("pong")
 
 
 def _ready() -> dict[str, bool]:

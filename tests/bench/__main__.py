@@ -21,6 +21,7 @@ from worker.local.supervisor import Platform
 
 # The bench measures the engine, so the limits that protect real accounts are wide open.
 _SETTINGS = {
+    "DREAMERY_REQUESTS_PER_MINUTE": "0",
     "DREAMERY_ACCOUNT_MAX_IMAGES": "1000",
     "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "1000000",
     "DREAMERY_LOG_LEVEL": "warning",

@@ -23,6 +23,7 @@ from worker.local.supervisor import Platform
 SLOTS = 3
 # The order of times is kept, only quicker: call 3 s < watchdog 4.5 s < lease 6 s < lease + grace 9 s.
 QUICK = {
+    "DREAMERY_REQUESTS_PER_MINUTE": "0",  # the crowd are few callers who ask much
     "DREAMERY_CALL_TIMEOUT_SECONDS": "3",
     "DREAMERY_WATCHDOG_SECONDS": "4.5",
     "DREAMERY_LEASE_SECONDS": "6",

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
 from tests.face import Face, account_name, new_key
+from tests.uploads import picture
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def client(api_platform) -> Iterator[OpenAI]:
     with OpenAI(
         base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=60
     ) as client:
+        client.platform = api_platform
         yield client
 
 
@@ -66,6 +68,71 @@ def test_models(client):
     with pytest.raises(openai.NotFoundError) as caught:
         client.models.retrieve("org/gpt-9:free")
     assert caught.value.code == "model_not_found"
+
+
+def drawn(one) -> Image.Image:
+    with Image.open(io.BytesIO(base64.b64decode(one.b64_json, validate=True))) as picture:
+        picture.load()
+        return picture
+
+
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_every_field_of_a_picture(client, form):
+    answer = client.images.generate(
+        model="gpt-image-1", prompt="a boat", size="1024x1536", quality="low", background="auto", moderation="low",
+        output_format=form, output_compression=100, user="ann",
+    )  # fmt: skip
+    (one,) = answer.data
+    assert (one.url, answer.quality, answer.output_format) == (None, "low", form)
+    assert answer.safety_identifier == "ann"
+    assert drawn(one).format.lower() == form
+    assert answer.size == "x".join(map(str, drawn(one).size))
+
+
+def test_a_stream_of_pictures(client):
+    events = list(client.images.generate(prompt="a boat", n=10, size="512x512", stream=True, partial_images=2))
+    assert [event.type for event in events] == ["image_generation.completed"] * 10
+    assert {drawn(event).size for event in events} == {(1328, 1328)}
+    assert all(event.usage.total_tokens == 0 for event in events)
+
+
+def test_a_slow_stream_lives_on_heartbeats(client):
+    """The heartbeats must pass an SDK that reads events, and the time between two bytes stay small."""
+    patient = client.with_options(timeout=15, max_retries=0)
+    (event,) = patient.images.generate(prompt="[[seconds:20]]", n=1, size="512x512", stream=True)
+    assert event.type == "image_generation.completed"
+
+
+def test_edits_in_every_form(client, tmp_path):
+    red, blue = picture("red"), picture("blue")
+    path = tmp_path / "red.png"
+    path.write_bytes(red)
+    for given in (red, ("a.png", red, "image/png"), path.open("rb"), [red, ("b.bin", blue)], [path, io.BytesIO(blue)]):
+        answer = client.images.edit(
+            image=given, prompt="a boat", n=2, size="auto", input_fidelity="high", quality="low",
+            response_format="b64_json", output_format="webp", output_compression=80,
+        )  # fmt: skip
+        assert [drawn(one).format for one in answer.data] == ["WEBP"] * 2
+        if hasattr(given, "close"):
+            given.close()
+    assert submits_of(client, client.platform) == 5
+
+
+def test_edits_as_a_stream(client):
+    events = list(client.images.edit(image=[picture("red"), picture("blue")], prompt="a boat", n=2, stream=True))
+    assert [event.type for event in events] == ["image_edit.completed"] * 2
+    with pytest.raises(openai.BadRequestError, match="mask") as masked:
+        client.images.edit(image=picture("red"), mask=picture("blue"), prompt="a boat")
+    assert (masked.value.code, masked.value.param) == ("unsupported_parameter", "mask")
+    with pytest.raises(openai.APIError) as failed:
+        list(client.images.edit(image=picture("red"), prompt="[[fail:2005]]", stream=True))
+    assert failed.value.code == "content_policy_violation"
+
+
+def test_too_many_pictures(client):
+    with pytest.raises(openai.BadRequestError, match="at most 10") as caught:
+        client.images.edit(image=[picture("red")] * 17, prompt="a boat")
+    assert caught.value.param == "image"
 
 
 def test_async_client(api_platform):

@@ -107,3 +107,47 @@ def test_a_body_with_pictures_may_be_larger_than_others(client, engine: Engine) 
     [row] = rows(engine)
     assert row.bytes > 3_000_000
     error_of(client.post("/v1/jobs/x/cancel", content=b"x" * 1_000_001), 413, "request_too_large")
+
+
+FORMS: list[list[tuple[str, Any]]] = [
+    [("image", ("upload", RED, "application/octet-stream"))],
+    [("image[]", ("a.png", RED, "image/png")), ("image[]", ("blob", RED, "text/plain"))],
+    [("image", ("a", RED, "")), ("image", ("b", RED, ""))],
+    [("images", ("a", RED, "")), ("image[0]", ("b", RED, ""))],
+]
+
+
+@pytest.mark.parametrize("path", [COMPOSITIONS, EDITS, GENERATIONS])
+@pytest.mark.parametrize("files", FORMS)
+def test_files_of_a_form_in_every_spelling(client, engine: Engine, path: str, files: list[Any]) -> None:
+    form = {
+        "prompt": "a boat",
+        "n": "2",
+        "async": "true",
+        "seed": "7",
+        "input_fidelity": "high",
+        "size": "",
+        "mask": "",
+    }
+    answer = client.post(path, data={**form, "metadata[a]": "b"}, files=files)
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert (job["input"]["n"], job["input"]["seed"], job["metadata"]) == (2, 7, {"a": "b"})
+    assert [storage.read_file(row.key) for row in rows(engine)] == [RED] * len(files)
+
+
+def test_what_a_form_cannot_hold(client, engine: Engine) -> None:
+    def refused(code: str, param: str | None, **form: Any) -> None:
+        files = {"image": ("a.png", RED), **form.pop("files", {})}
+        error_of(client.post(EDITS, data={"prompt": "a", **form}, files=files), 400, code, param)
+
+    refused("unsupported_parameter", "mask", files={"mask": ("m.png", RED)})
+    refused("unsupported_parameter", "markup", markup="{}")
+    refused("invalid_value", "input_fidelity", input_fidelity="some")
+    refused("invalid_value", "n", n="two")
+    refused("invalid_value", "stream", stream="perhaps")
+    refused("invalid_value", "output_compression", output_format="png", output_compression="5")
+    refused("unsupported_parameter", "output_format", output_format="gif")
+    refused("invalid_image", "image", files={"image": ("a.png", b"<svg/>")})
+    error_of(client.post(EDITS, data={"prompt": "a"}, files=[("image", RED)] * 17), 400, "invalid_value", "image")
+    assert (engine.sql("SELECT 1 FROM jobs"), stored_files(engine)) == ([], [])

@@ -2,7 +2,9 @@
 
 import hashlib
 import io
+import json
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -45,6 +47,59 @@ def test_the_type_comes_from_the_bytes(engine: Engine, form: str) -> None:
     job = engine.to_end(engine.account(), prompt=f"a boat [[format:{form}]]")
     [stored] = engine.files(job)
     assert (stored.mime, stored.key.rpartition(".")[2]) == (f"image/{form}", form)
+
+
+def ask_for(engine: Engine, form: str, compression: int | None = None) -> None:
+    """Every job asks for its pictures in that format."""
+    engine.sql(
+        "UPDATE jobs SET params = params || CAST(:output AS jsonb)",
+        output=json.dumps({"output": {"format": form, "compression": compression}}),
+    )
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+def test_a_picture_is_stored_once_in_the_format_asked_for(engine: Engine, form: str) -> None:
+    job = engine.to_saving(engine.account(), count=2)
+    ask_for(engine, form)
+    links = [ref["url"] for ref in engine.row(job).result_refs]
+    engine.save(job)
+    files = engine.files(job)
+    assert [f.key for f in files] == [f"jobs/{job.hex}/{n}.{form}" for n in range(2)]
+    folder = Path(storage._store().prefix)
+    assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == [f"0.{form}", f"1.{form}"]
+    for link, stored in zip(links, files, strict=True):
+        content = storage.read_file(stored.key)
+        assert (stored.mime, stored.bytes) == (f"image/{form}", len(content))
+        assert stored.sha256 == hashlib.sha256(content).hexdigest()
+        drawn = Image.open(io.BytesIO(httpx.get(link, trust_env=False).content))
+        picture = Image.open(io.BytesIO(content))
+        assert (picture.format, picture.size) == (form.upper(), (stored.width, stored.height))
+        if form == "png":
+            assert picture.tobytes() == drawn.tobytes()
+
+
+def test_what_upstream_gave_in_that_format_is_not_touched_unless_quality_is_asked(engine: Engine) -> None:
+    job = engine.to_saving(engine.account())
+    ask_for(engine, "jpeg")
+    original = httpx.get(engine.row(job).result_refs[0]["url"], trust_env=False).content
+    engine.save(job)
+    assert storage.read_file(engine.files(job)[0].key) == original
+    small = engine.to_saving(engine.account())
+    ask_for(engine, "jpeg", 10)
+    original = httpx.get(engine.row(small).result_refs[0]["url"], trust_env=False).content
+    engine.save(small)
+    assert len(storage.read_file(engine.files(small)[0].key)) < len(original)
+
+
+def test_a_picture_that_cannot_be_converted_is_kept_as_it_came(engine: Engine) -> None:
+    job = engine.to_saving(engine.account())
+    ask_for(engine, "webp")
+    data = httpx.get(engine.row(job).result_refs[0]["url"], trust_env=False).content
+    cut = data[: len(data) // 2]
+    engine.gate.before[MEDIA] = lambda *_: Response(cut, media_type="image/jpeg")
+    engine.save(job)
+    [stored] = engine.files(job)
+    assert (stored.mime, storage.read_file(stored.key)) == ("image/jpeg", cut)
 
 
 def test_a_save_that_is_not_due_does_nothing(engine: Engine) -> None:

@@ -1,6 +1,10 @@
 """Housekeeping: what is past its time goes, and nothing else does."""
 
+import io
+import os
 import threading
+import time
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -43,6 +47,47 @@ def test_without_a_retention_everything_stays(engine: Engine) -> None:
     engine.sql("UPDATE jobs SET finished_at = now() - interval '9999 days'")
     upkeep()
     assert storage.read_file(engine.files(job)[0].key)
+
+
+# --- inputs that no job names ---
+
+
+def stored_input(key: str, *, hours_ago: float = 0) -> None:
+    """Bytes under a key, as old as that."""
+    storage.put_file(key, io.BytesIO(b"bytes"))
+    then = time.time() - hours_ago * 3600
+    os.utime(Path(storage._store().prefix) / key, (then, then))
+
+
+def is_there(key: str) -> bool:
+    try:
+        return storage.read_file(key) == b"bytes"
+    except storage.MissingFileError:
+        return False
+
+
+def test_inputs_of_a_request_that_died_before_its_jobs_leave_after_a_day(engine: Engine) -> None:
+    job = engine.job(engine.account())
+    engine.sql("INSERT INTO job_inputs (job_id, n, key) VALUES (:job, 0, 'inputs/a/0.png')", job=job)
+    stored_input("inputs/a/0.png", hours_ago=100)
+    stored_input("inputs/b/0.png", hours_ago=25)
+    stored_input("inputs/b/1.png", hours_ago=25)
+    stored_input("inputs/c/0.png", hours_ago=23)
+    stored_input("jobs/d/0.png", hours_ago=100)
+    assert "2 orphans" in upkeep()
+    assert [is_there(key) for key in ("inputs/a/0.png", "inputs/c/0.png", "jobs/d/0.png")] == [True] * 3
+    assert not is_there("inputs/b/0.png")
+    assert "0 orphans" in upkeep()
+
+
+def test_many_orphans_leave_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.storage._LIST_BATCH", 3)
+    monkeypatch.setattr("worker.steps.upkeep._BATCH", 4)
+    for n in range(10):
+        stored_input(f"inputs/x{n}/0.png", hours_ago=30)
+    for _ in range(4):
+        upkeep()
+    assert not any(is_there(f"inputs/x{n}/0.png") for n in range(10))
 
 
 # --- session ids that never worked ---

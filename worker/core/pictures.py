@@ -15,7 +15,7 @@ MAX_INPUT_PIXELS = 64_000_000
 _MIME_OF = {"PNG": "image/png", "JPEG": "image/jpeg", "MPO": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 _READERS = ("PNG", "JPEG", "WEBP", "GIF")
 # A decoded picture takes four bytes a pixel; more than a few at once would be felt by everybody.
-_decoding = threading.Semaphore(2)
+decoding = threading.Semaphore(2)
 
 
 class NotAPictureError(Exception):
@@ -39,7 +39,7 @@ class PictureFacts:
 def picture_facts(content: IO[bytes]) -> PictureFacts:
     """Kind and pixels of a picture that is whole. Raises NotAPictureError."""
     try:
-        with _decoding, Image.open(content, formats=_READERS) as picture:
+        with decoding, Image.open(content, formats=_READERS) as picture:
             facts = PictureFacts(_MIME_OF[picture.format or ""], *picture.size)
             # Before anything is decoded: the header is enough to tell a bomb.
             if facts.width * facts.height > MAX_INPUT_PIXELS:

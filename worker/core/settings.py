@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     account_max_chats: int = Field(2, ge=1, description="conversations with the agent at once per upstream account")
     account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
     open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
+    requests_per_minute: int = Field(600, ge=0, description="creating requests per caller and minute; 0 = no limit")
     poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
     poll_max_seconds: float = Field(20, gt=0, description="longest polling interval per account")
     poll_batch: int = Field(100, ge=1, le=1000, description="ids asked in one poll call")
@@ -81,6 +82,7 @@ class Settings(BaseSettings):
     talk_concurrency: int = Field(16, ge=1, description="threads of the process that holds conversations")
     request_max_bytes: int = Field(1_000_000, ge=1000, description="largest JSON body")
     request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may hold pictures")
+    request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
     @field_validator("upstream_origin", "sandbox_url", "public_url")

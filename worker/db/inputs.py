@@ -144,3 +144,11 @@ def expired_inputs(tx: Transaction, *, hours: int, limit: int) -> list[Row[Any]]
 def note_inputs_removed(tx: Transaction, keys: list[str]) -> None:
     """The bytes under these keys are gone; the rows stay."""
     tx.run(text("UPDATE job_inputs SET removed_at = now() WHERE key = ANY(:keys)"), {"keys": keys})
+
+
+def known_keys(tx: Transaction, keys: list[str]) -> set[str]:
+    """Those of the keys that an input of some job still names."""
+    rows = tx.all(
+        text("SELECT DISTINCT key FROM job_inputs WHERE key = ANY(:keys) AND removed_at IS NULL"), {"keys": keys}
+    )
+    return {row.key for row in rows}

@@ -3,6 +3,7 @@
 Keys and rows are deterministic, so saving twice leaves the same bytes and the same rows (I10).
 """
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import IO, Any
@@ -12,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from worker import fetch, storage
 from worker.bus import events
+from worker.core.conversion import NotConvertedError, Output, convert
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
@@ -83,7 +85,7 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
                 outcome.stored.extend(copied.files)
                 outcome.remarks.extend(copied.remarks)
             else:
-                outcome.stored.append(_copy(claim.id, n, ref))
+                outcome.stored.append(_copy(claim, n, ref))
         except fetch.FetchError as error:
             log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
             outcome.errors.append(error)
@@ -98,13 +100,37 @@ def _renew(claim: Row[Any]) -> None:
             raise _TakenOverError
 
 
-def _copy(job_id: UUID, n: int, ref: dict[str, Any]) -> files.NewFile:
+def _copy(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
     body = fetch.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
-    with body.content as content:
+    with body.content as original, _as_wanted(claim, n, original) as content:
         mime, width, height = _picture_facts(content)
-        key = f"jobs/{job_id.hex}/{n}.{mime.partition('/')[2]}"
+        size, sha256 = (body.size, body.sha256) if content is original else _size_and_sha256(content)
+        key = f"jobs/{claim.id.hex}/{n}.{mime.partition('/')[2]}"
         storage.put_file(key, content)
-    return files.NewFile(n=n, key=key, mime=mime, bytes=body.size, sha256=body.sha256, width=width, height=height)
+    return files.NewFile(n=n, key=key, mime=mime, bytes=size, sha256=sha256, width=width, height=height)
+
+
+def _as_wanted(claim: Row[Any], n: int, original: IO[bytes]) -> IO[bytes]:
+    """The picture in the format its caller asked for; as it came when nothing was asked or it cannot be written so.
+
+    It is paid and drawn: a picture in another format, which the answer names, is better than none.
+    """
+    output = Output.of(claim.params)
+    mime, *_ = _picture_facts(original)
+    if output is None or output.is_met_by(mime):
+        return original
+    try:
+        # While others are being converted the step is alive and keeps its claim.
+        return convert(original, output, while_waiting=partial(_renew, claim))
+    except NotConvertedError as error:
+        log.warning("result_not_converted", job_id=str(claim.id), n=n, wanted=output.format, reason=str(error))
+        return original
+
+
+def _size_and_sha256(content: IO[bytes]) -> tuple[int, str]:
+    content.seek(0)
+    digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # wants more methods than it calls
+    return content.tell(), digest.hexdigest()
 
 
 def _picture_facts(content: IO[bytes]) -> tuple[str, int, int]:

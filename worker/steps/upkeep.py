@@ -1,6 +1,8 @@
 """Housekeeping: old Idempotency-Keys, session ids that never worked, old results, inputs of ended jobs and the log of
 webhooks leave.
 
+Inputs that no job names leave too: the API stores them before it accepts their job, and may die in between.
+
 The rows of removed files stay, so that a link can say so.
 """
 
@@ -15,6 +17,9 @@ _BATCH = 200
 KEY_HOURS = 24
 # How long references are kept after their job has ended; nothing reads them any more.
 INPUT_HOURS = 24
+# Longer than any request takes from storing its inputs to committing its jobs.
+ORPHAN_HOURS = 24
+_INPUTS = "inputs"
 # Not shorter than the keys live: a key must never stand for a job that is gone.
 NEVER_WORKED_HOURS = 24
 # An answered question holds no secret any more, an unanswered one a sealed one.
@@ -38,8 +43,10 @@ def upkeep() -> str:
         left, jobs = leavers.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
     removed = _remove_files(get_settings().retention_days)
     told = _tidy_webhooks()
+    orphans = _remove_orphans()
     gone = f"removed {left} accounts that never worked with {jobs} jobs"
-    return f"forgot {keys} keys, {gone}, removed {removed} files, {removed_inputs} inputs, {told} deliveries"
+    stored = f"removed {removed} files, {removed_inputs} inputs, {orphans} orphans"
+    return f"forgot {keys} keys, {gone}, {stored}, {told} deliveries"
 
 
 def _tidy_webhooks() -> int:
@@ -62,6 +69,23 @@ def _remove_inputs() -> int:
         with transaction() as tx:
             inputs.note_inputs_removed(tx, keys)
     return len(keys)
+
+
+def _remove_orphans() -> int:
+    """Bytes that were stored for a job which was never accepted, or whose rows are gone."""
+    removed = 0
+    for keys in storage.old_keys(_INPUTS, hours=ORPHAN_HOURS):
+        watchdog.renew()
+        with transaction() as tx:
+            known = inputs.known_keys(tx, keys)
+        for key in keys:
+            if key not in known:
+                watchdog.renew()
+                storage.delete_file(key)
+                removed += 1
+        if removed >= _BATCH:
+            break
+    return removed
 
 
 def _remove_files(days: int) -> int:

@@ -39,9 +39,11 @@ def refused(code: str, param: str, *, model: str = "jimeng-4.0", **fields: Any) 
 def test_every_form_of_every_value(wrap, value) -> None:
     [one] = read(image=wrap(value))
     if one.url is not None:
-        assert (one.url, one.data, one.mark) == (value, b"", value)
+        assert (one.url, one.content, one.mark) == (value, None, value)
     else:
-        assert one.data == RED
+        assert one.content is not None
+        one.content.seek(0)
+        assert (one.content.read(), one.size) == (RED, len(RED))
         assert isinstance(one.mark, dict)
         assert {"mime": "image/png", "width": 8, "height": 8, "bytes": len(RED)}.items() <= one.mark.items()
 

@@ -166,6 +166,48 @@ def test_sizes(fields, pixels):
 
 
 @pytest.mark.parametrize(
+    ("fields", "pixels"),
+    [
+        ({"quality": "low"}, (1328, 1328)),
+        ({"quality": "medium"}, (2048, 2048)),
+        ({"quality": "Standard"}, (2048, 2048)),
+        ({"quality": "auto"}, (2048, 2048)),
+        ({"quality": ""}, (2048, 2048)),
+        ({"quality": "high"}, (4096, 4096)),
+        ({"quality": "HD", "ratio": "16:9"}, (5404, 3040)),
+        ({"quality": "max", "model": "jimeng-2.1"}, (1328, 1328)),
+        ({"quality": "high", "size": "1024x1024"}, (1328, 1328)),
+        ({"quality": "low", "resolution": "4k"}, (4096, 4096)),
+        ({"quality": "low", "prompt": "a -re 2k"}, (2048, 2048)),
+    ],
+)
+def test_quality_chooses_where_nothing_else_does(fields, pixels):
+    drawn = order(**fields)
+    assert (drawn.width, drawn.height) == pixels
+
+
+@pytest.mark.parametrize(
+    ("fields", "output"),
+    [
+        ({}, None),
+        ({"output_compression": 100}, None),
+        ({"output_format": "PNG"}, {"format": "png", "compression": None}),
+        ({"output_format": "png", "output_compression": 100}, {"format": "png", "compression": None}),
+        ({"output_format": "jpg"}, {"format": "jpeg", "compression": None}),
+        ({"output_format": "webp", "output_compression": "7"}, {"format": "webp", "compression": 7}),
+    ],
+)
+def test_the_file_asked_for(fields, output):
+    planned, _ = plan(**fields)
+    assert planned[0].params.get("output") == output
+
+
+def test_the_user_is_kept_under_both_names():
+    planned, _ = plan(user="ann", safety_identifier="s-1", metadata={"a": "b"})
+    assert planned[0].metadata == {"a": "b", "user": "ann", "safety_identifier": "s-1"}
+
+
+@pytest.mark.parametrize(
     ("fields", "pixels", "flags"),
     [
         ({"prompt": "a -ra 16:9"}, (2560, 1440), {"ratio": "16:9"}),
@@ -210,8 +252,12 @@ def test_flags_win_over_fields(fields, pixels, flags):
         ({"prompt": "x" * 32_001}, "prompt_too_long", "prompt"),
         ({"negative_prompt": "x" * 32_001}, "prompt_too_long", "negative_prompt"),
         ({"mask": "https://example.org/a.png"}, "unsupported_parameter", "mask"),
-        ({"stream": True}, "unsupported_parameter", "stream"),
-        ({"output_format": "svg"}, "invalid_value", "output_format"),
+        ({"markup": "{}"}, "unsupported_parameter", "markup"),
+        ({"output_format": "svg"}, "unsupported_parameter", "output_format"),
+        ({"output_format": "GIF"}, "unsupported_parameter", "output_format"),
+        ({"output_format": "tiff"}, "invalid_value", "output_format"),
+        ({"output_format": "png", "output_compression": 50}, "invalid_value", "output_compression"),
+        ({"output_compression": 0}, "invalid_value", "output_compression"),
         ({"background": "transparent"}, "unsupported_parameter", "background"),
     ],
 )
@@ -249,7 +295,9 @@ def test_n_becomes_jobs_in_order(model, n, counts):
         {"prompt": None}, {"prompt": "  \n "}, {"prompt": 5}, {"prompt": "a\x00"}, {"prompt": "\ud800"},
         {"negative_prompt": "\udfff"}, {"user": "a\x00"}, {"metadata": {"a": "\x00"}}, {"metadata": {"\ud800": "a"}},
         {"webhook": "ftp://x"}, {"webhook": "https://x\x00"}, {"size": 1024}, {"ratio": 1.5}, {"width": 1e400},
-        {"async": "perhaps"}, {"output_format": 5}, {"model": {}},
+        {"async": "perhaps"}, {"output_format": 5}, {"model": {}}, {"quality": "good"}, {"background": "red"},
+        {"output_compression": 101}, {"output_compression": -1}, {"partial_images": 4}, {"moderation": "none"},
+        {"style": "loud"}, {"input_fidelity": "some"}, {"stream": "perhaps"}, {"safety_identifier": "x" * 201},
     ],
 )  # fmt: skip
 def test_values_that_no_field_takes(fields):
@@ -276,7 +324,7 @@ def test_the_fingerprint_ignores_what_we_ignore():
         body = ImageGenerationRequest.model_validate({"prompt": "a", **fields})
         return fingerprint("/p", body.model_dump(mode="json"), [])
 
-    assert of() == of(style="vivid") == of(n=None)
+    assert of() == of(style="vivid", moderation="low", partial_images=2, input_fidelity="high") == of(n=None)
     assert of() != of(n=1)
     assert of() != fingerprint("/q", ImageGenerationRequest(prompt="a").model_dump(mode="json"), [])
     assert of() != fingerprint("/p", ImageGenerationRequest(prompt="a").model_dump(mode="json"), ["a picture"])

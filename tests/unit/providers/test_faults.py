@@ -82,6 +82,6 @@ def test_the_most_exact_reason_wins(ret, fail_code, key, text, ours):
 
 def test_a_message_carries_upstreams_words_but_no_secret_and_no_control_characters():
     message = message_for("rate_limit_exceeded", "slow\x1b[31m down\nSYNTHETIC_SESSION_A", secret="SYNTHETIC_SESSION_A")
-    assert message == "Upstream asks to slow down. Try again later. Upstream: slow [31m down [hidden]"
-    assert message_for("rate_limit_exceeded", " \n") == "Upstream asks to slow down. Try again later."
+    assert message == "Too many requests in a short time. Try again later. Upstream: slow [31m down [hidden]"
+    assert message_for("rate_limit_exceeded", " \n") == "Too many requests in a short time. Try again later."
     assert len(clean("x" * 100_000)) == 300

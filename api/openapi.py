@@ -1,0 +1,125 @@
+"""The OpenAPI document as it is served, and the pages that show it without reaching for the internet.
+
+The framework's document is completed here: bodies that `read_body` reads become components, each answer names the
+headers that every answer has.
+"""
+
+from importlib.resources import files
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from starlette.concurrency import run_in_threadpool
+
+from api.errors import error_responses
+from worker.core.errors import DreameryError
+
+router = APIRouter(include_in_schema=False)
+
+# The package that brings Swagger UI along; its files are read, its code is not used.
+_PACKAGE, _FOLDER = "fastapi_offline", "static"
+_ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
+
+_ABOUT = """OpenAI-compatible generation on your own Dreamina and Jimeng accounts.
+
+**Who calls**: `Authorization: Bearer sk-dreamery-...`, or upstream session ids where they are switched on. Azure's
+`api-key` header works too. **Errors**, on every path: a status and `{"error": {"message", "type", "param", "code"}}`,
+in English, or in Chinese where `Accept-Language` likes it better. **After a job was accepted** each answer carries
+`X-Job-Id`, and each error `x-should-retry: false`: repeating would pay again. **Creating calls** take
+`Idempotency-Key`, `Prefer: respond-async` and `Prefer: wait=N`. Unknown fields of a body are ignored.
+"""
+_TAGS = [
+    {"name": "images", "description": "Pictures from text and pictures."},
+    {"name": "videos", "description": "Videos from text, frames and references."},
+    {"name": "chat", "description": "Pictures, videos and the agent as a chat."},
+    {"name": "jobs", "description": "What was accepted: list, follow, cancel."},
+    {"name": "files", "description": "Stored results. The link is the right to read them."},
+    {"name": "models", "description": "What can be asked for."},
+    {"name": "webhooks", "description": "Being told when a job has ended."},
+    {"name": "operations", "description": "For whoever runs this."},
+]
+_HEADERS = {
+    "X-Request-Id": "name it when you report a problem",
+    "openai-processing-ms": "milliseconds until the answer began",
+}
+_CREATING_HEADERS = {
+    "X-Job-Id": "the first job of the request, once one was accepted",
+    "x-ratelimit-limit-requests": "creating requests a caller may send in a minute",
+    "x-ratelimit-remaining-requests": "how many are left",
+    "x-ratelimit-reset-requests": "until more are free, as `12ms`, `1s` or `6m0s`",
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Have the app serve the completed document, and its pages."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # the framework's own way to replace it
+    app.include_router(router)
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
+    made = get_openapi(title=app.title, version=app.version, description=_ABOUT, routes=app.routes)
+    _hoist(made["paths"], made.setdefault("components", {}).setdefault("schemas", {}))
+    used: set[str] = set()
+    for item in made["paths"].values():
+        for method, operation in item.items():
+            _name_headers(operation, creating=method == "post")
+            used.update(operation.get("tags", []))
+    made["tags"] = [tag for tag in _TAGS if tag["name"] in used]
+    return made
+
+
+def _hoist(node: Any, schemas: dict[str, Any]) -> None:
+    """Move every `$defs` in the tree to the components, which is where `ref_template` made its references point."""
+    if isinstance(node, dict):
+        for name, schema in node.pop("$defs", {}).items():
+            _hoist(schema, schemas)
+            schemas.setdefault(name, schema)
+        for value in node.values():
+            _hoist(value, schemas)
+    elif isinstance(node, list):
+        for value in node:
+            _hoist(value, schemas)
+
+
+def _name_headers(operation: dict[str, Any], *, creating: bool) -> None:
+    named = {**_HEADERS, **(_CREATING_HEADERS if creating else {})}
+    for answer in operation["responses"].values():
+        told = {name: {"description": text, "schema": {"type": "string"}} for name, text in named.items()}
+        answer["headers"] = {**told, **answer.get("headers", {})}
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Swagger UI over /openapi.json."""
+    root = request.scope.get("root_path", "").rstrip("/")
+    page = get_swagger_ui_html(
+        openapi_url=f"{root}/openapi.json",
+        title=f"{request.app.title} API",
+        swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}/docs/swagger-ui.css",
+        swagger_favicon_url=f"{root}/docs/favicon.png",
+        swagger_ui_parameters={"tryItOutEnabled": True, "persistAuthorization": True, "displayRequestDuration": True},
+    )
+    page.headers["X-Frame-Options"] = "DENY"  # a key may be typed in here
+    return page
+
+
+@router.get("/docs/{name}", responses=error_responses(404))
+async def asset(name: str) -> Response:
+    """A part of the page."""
+    if name not in _ASSETS:
+        raise DreameryError("unknown_url")
+    content = await run_in_threadpool(_asset, name)
+    headers = {"Cache-Control": "public, max-age=86400"}
+    return Response(content, media_type=_ASSETS[name], headers=headers)
+
+
+def _asset(name: str) -> bytes:
+    return (files(_PACKAGE) / _FOLDER / name).read_bytes()

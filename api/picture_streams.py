@@ -1,0 +1,123 @@
+"""Picture requests with `stream: true`: OpenAI's named events, one `completed` for each picture once its job has ended.
+
+No `partial_image` is ever sent, which OpenAI allows: upstream shows no unfinished pictures. No `id:` and no `retry:`
+here, they break the SDKs (openai-compat rule 1). The status is decided before the first byte: what is refused, is
+refused as a plain HTTP error.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
+
+from api.chunks import HEARTBEAT, HEARTBEAT_SECONDS
+from api.creation import catch_up, views_of
+from api.errors import error_body
+from api.hub import Hub, Watch
+from api.intake.accepting import Accepted
+from api.render import base64_of, failure_of, safety_echo
+from api.streams import sse
+from worker.core.errors import DreameryError
+from worker.core.log import get_logger
+from worker.db.engine import AWAY_ERRORS, Row
+from worker.db.reports import JobView
+
+log = get_logger("api")
+
+# Our models count no tokens; the SDKs demand the numbers.
+_NO_USAGE = {
+    "input_tokens": 0,
+    "output_tokens": 0,
+    "total_tokens": 0,
+    "input_tokens_details": {"image_tokens": 0, "text_tokens": 0},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What every event of a stream tells: the kind of its names, and `quality` and `background` as asked."""
+
+    kind: str  # image_generation or image_edit
+    quality: str
+    background: str
+
+
+async def picture_events(hub: Hub, accepted: Accepted, told: Told) -> AsyncIterator[bytes]:
+    """The frames of one request until its last picture is sent. An error event only when there is none at all."""
+    # Some clients give up on a connection that is silent for a minute.
+    yield HEARTBEAT
+    sent = 0
+    try:
+        async for job_id in _as_they_end(hub, accepted.job_ids):
+            if job_id is None:
+                yield HEARTBEAT
+                continue
+            (view,) = await run_in_threadpool(views_of, [job_id])
+            for item in view.files[: accepted.n - sent]:
+                sent += 1
+                yield await run_in_threadpool(_completed, view, item, told)
+        if not sent:
+            yield await run_in_threadpool(_failed, accepted.job_ids)
+        elif sent < accepted.n:
+            yield f": {sent} of {accepted.n} pictures\n".encode()
+    except DreameryError as error:
+        yield _error(error)
+    except AWAY_ERRORS as error:
+        log.warning("database_away", reason=type(error).__name__)
+        yield _error(DreameryError("overloaded", "The platform lost its database for a while; the job goes on."))
+
+
+async def _as_they_end(hub: Hub, job_ids: list[UUID]) -> AsyncIterator[UUID | None]:
+    """The jobs in the order in which they end; None after each while of silence."""
+    ended: asyncio.Queue[UUID] = asyncio.Queue()
+    with hub.watching(job_ids) as watches:
+        await catch_up(watches)
+        tasks = [asyncio.create_task(_report_end(watch, ended)) for watch in watches]
+        try:
+            left = len(watches)
+            while left:
+                try:
+                    job_id = await asyncio.wait_for(ended.get(), HEARTBEAT_SECONDS)
+                except TimeoutError:
+                    yield None
+                    continue
+                left -= 1
+                yield job_id
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+async def _report_end(watch: Watch, ended: "asyncio.Queue[UUID]") -> None:
+    while not watch.final:
+        await watch.changed(HEARTBEAT_SECONDS)
+    ended.put_nowait(watch.job_id)
+
+
+def _completed(view: JobView, item: Row[Any], told: Told) -> bytes:
+    name = f"{told.kind}.completed"
+    data = {
+        "type": name,
+        "b64_json": base64_of(item.key),
+        "background": told.background,
+        "created_at": int(time.time()),
+        "output_format": item.mime.partition("/")[2],
+        "quality": told.quality,
+        "size": f"{item.width}x{item.height}",
+        "usage": _NO_USAGE,
+        **safety_echo(view),
+    }
+    return sse(name, data)
+
+
+def _failed(job_ids: list[UUID]) -> bytes:
+    error, _status = failure_of(views_of(job_ids))
+    return _error(error)
+
+
+def _error(error: DreameryError) -> bytes:
+    return sse("error", {"type": "error", **error_body(error.kind, error.message, error.param)})

@@ -1,0 +1,65 @@
+// The Vercel AI SDK with @ai-sdk/openai-compatible and @ai-sdk/openai: `ai-sdk.mjs PART...` of pictures, edits, chat, slow.
+import assert from "node:assert/strict";
+import { createOpenAI } from "@ai-sdk/openai";
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { generateImage, generateText, streamText } from "ai";
+
+const how = { baseURL: `${process.env.DREAMERY_URL}/v1`, apiKey: process.env.DREAMERY_KEY };
+const compatible = createOpenAICompatible({ name: "dreamery", ...how });
+const openai = createOpenAI(how);
+const RED = Buffer.from(
+  "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAATElEQVR42u3PQQ0AAAgEoNP+nTWCbzdoQE1+6wgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIHBZShQF/CY4YrwAAAABJRU5ErkJggg==",
+  "base64",
+);
+
+async function readStream(prompt) {
+  const failures = [];
+  const result = streamText({
+    model: compatible("jimeng-4.0"),
+    prompt,
+    maxRetries: 0,
+    onError: ({ error }) => failures.push(error),
+  });
+  const text = await result.text;
+  assert.deepEqual(failures, []);
+  assert.ok(text.includes("!["), text);
+  assert.equal(await result.finishReason, "stop");
+}
+
+const parts = {
+  async pictures() {
+    for (const [provider, model, n] of [[compatible, "jimeng-4.0", 2], [openai, "gpt-image-1", 1], [openai, "jimeng-4.0", 2]]) {
+      const { images } = await generateImage({
+        model: provider.imageModel(model), prompt: "a boat", n, size: "512x512", maxRetries: 0,
+      });
+      assert.equal(images.length, n);
+      for (const image of images) assert.match(image.mediaType, /^image\/(png|jpeg|webp)$/);
+    }
+    await assert.rejects(
+      generateImage({ model: compatible.imageModel("jimeng-4.0"), prompt: "a boat", size: "1x9", maxRetries: 0 }),
+      (error) => error.statusCode === 400 && error.message.includes("stretched"),
+    );
+  },
+  async edits() {
+    const { images } = await generateImage({
+      model: compatible.imageModel("jimeng-4.0"),
+      prompt: { text: "a boat", images: [RED, RED] },
+      size: "512x512",
+      maxRetries: 0,
+    });
+    assert.equal(images.length, 1);
+  },
+  async chat() {
+    const { text } = await generateText({ model: compatible("jimeng-4.0"), prompt: "a boat -re 1k", maxRetries: 0 });
+    assert.ok(text.includes("!["), text);
+    await readStream("a boat -re 1k");
+  },
+  async slow() {
+    await readStream("a boat [[seconds:40]]");
+  },
+};
+
+for (const part of process.argv.slice(2)) {
+  await parts[part]();
+  console.log(part, "ok");
+}

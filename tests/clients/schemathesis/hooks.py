@@ -1,0 +1,35 @@
+"""What schemathesis checks of Dreamery beside its own rules: every failure is the error object, and no status is a 5xx."""
+
+import json
+from typing import Any
+
+import schemathesis
+
+KEYS = {"message", "type", "param", "code"}
+
+
+@schemathesis.hook
+def before_call(_ctx: Any, case: Any, _kwargs: Any) -> None:
+    """A long poll waits as long as it was told to: a second is enough here."""
+    query = case.query if isinstance(case.query, dict) else {}
+    if str(query.get("wait")).replace(".", "", 1).isdigit() and 1 < float(query["wait"]) <= 300:
+        query["wait"] = 1
+
+
+@schemathesis.check
+def error_object(_ctx: Any, response: Any, _case: Any) -> None:
+    """Every answer that is no success carries `{"error": {...}}` with exactly the four keys, and a request id."""
+    assert response.status_code < 500, f"{response.status_code}: {response.text[:500]}"
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    assert headers.get("x-request-id"), "no x-request-id"
+    if response.status_code < 400 or response.request.method == "HEAD":
+        return
+    body = json.loads(response.text)
+    assert set(body) == {"error"}, body
+    error = body["error"]
+    assert set(error) == KEYS, error
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    assert isinstance(error["type"], str)
+    assert error["param"] is None or isinstance(error["param"], str)
+    assert error["code"] is None or isinstance(error["code"], str)

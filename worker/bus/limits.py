@@ -1,0 +1,76 @@
+"""How many creating requests a caller may send in a minute, counted in Redis for all API processes together.
+
+A courtesy to everybody else, not a lock: counts may be approximate, and without Redis nobody is refused. What must hold
+(slots, pace, open jobs) is counted in Postgres.
+"""
+
+import time
+from dataclasses import dataclass
+
+import redis.asyncio
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+
+from worker.bus.events import BUS_ERRORS
+from worker.core.log import get_logger
+from worker.core.settings import get_settings
+
+log = get_logger("limits")
+
+_TIMEOUT_SECONDS = 0.5
+# After a failure Redis is left alone for so long, or each request would wait for it.
+_PAUSE_SECONDS = 5.0
+_CONNECTIONS = 16
+# How long a request waits for one of them; a burst of hundreds shares them.
+_TURN_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a caller stands: how many requests a minute, how many are left, in how many seconds all are free again."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class RequestLimits:
+    """The counters as one API process asks for them. Belongs to the event loop that uses it."""
+
+    def __init__(self) -> None:
+        self._pool = redis.asyncio.BlockingConnectionPool.from_url(
+            get_settings().redis_url,
+            max_connections=_CONNECTIONS,
+            timeout=_TURN_SECONDS,
+            socket_timeout=_TIMEOUT_SECONDS,
+            socket_connect_timeout=_TIMEOUT_SECONDS,
+        )
+        storage = RedisStorage(
+            f"async+{get_settings().redis_url}",
+            implementation="redispy",
+            key_prefix="dreamery:limits",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # its hint names plain values only
+        )
+        self._counters = SlidingWindowCounterRateLimiter(storage)
+        self._paused_until = 0.0
+
+    async def count(self, caller: str, *, per_minute: int) -> Standing | None:
+        """Count one request of the caller, unless it is one too many. None = not limited, or Redis is away."""
+        if per_minute == 0 or time.monotonic() < self._paused_until:
+            return None
+        rule = RateLimitItemPerMinute(per_minute)
+        try:
+            allowed = await self._counters.hit(rule, caller)
+            stats = await self._counters.get_window_stats(rule, caller)
+        except BUS_ERRORS as error:
+            self._paused_until = time.monotonic() + _PAUSE_SECONDS
+            log.warning("request_limits_away", reason=type(error).__name__)
+            return None
+        reset = max(stats.reset_time - time.time(), 0.0)
+        return Standing(allowed=allowed, limit=per_minute, remaining=max(stats.remaining, 0), reset_seconds=reset)
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._pool.aclose()
