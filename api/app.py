@@ -3,21 +3,23 @@
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import anyio.to_thread
 import structlog
 from fastapi import FastAPI, HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.attendance import Attendance, Visit
 from api.deps import token_hash
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
-from api.routes import files, images, jobs, models, ops, webhooks
+from api.routes import files, images, job_changes, jobs, models, ops, webhooks
 from worker.core.crypto import seal_secret
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
@@ -74,6 +76,7 @@ class _Exchange:
         self._max_bytes = limits.of(scope["path"])
         self._received = 0
         self._status = 0
+        self._complete = False
         self._language = speak(self._headers.get(b"accept-language", b"").decode("latin-1"))
 
     async def run(self, app: ASGIApp) -> None:
@@ -92,6 +95,7 @@ class _Exchange:
                 raise
             await self._answer(fault_response(self._state, "internal_error"))
         finally:
+            self._end_visit()
             log.info(
                 "request",
                 method=self._scope["method"],
@@ -99,6 +103,25 @@ class _Exchange:
                 status=self._status,
                 seconds=round(time.monotonic() - started, 4),
             )
+
+    def _end_visit(self) -> None:
+        """How a request that made or joined jobs ended: whether its repeat joins them depends on it."""
+        visit: Visit | None = self._state.get("visit")
+        if visit is None:
+            return
+        if visit.gone.is_set() or not self._complete or not self._state.get("accepted"):
+            # Not accepted may still be committed, when Postgres went away with the answer.
+            visit.end("cut")
+        else:
+            visit.end("timeout" if self._status == 504 or visit.out_of_time else "answered")
+
+    async def _hung_up(self) -> bool:
+        """Whether the client has gone, without waiting: what is sent to it then goes nowhere and tells nobody."""
+        heard: list[Message] = []
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            heard.append(await self._receive())
+        return any(message["type"] == "http.disconnect" for message in heard)
 
     def _announced_bytes(self) -> int:
         length = self._headers.get(b"content-length", b"")
@@ -133,10 +156,14 @@ class _Exchange:
     async def _send_marked(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message.get("headers", []), *self._marks()]
+            message["headers"] = [*message.get("headers", []), *self._marks(message.get("headers", []))]
+        elif not message.get("more_body", False):
+            if "visit" in self._state and await self._hung_up():
+                self._state["visit"].gone.set()
+            self._complete = True
         await self._send(message)
 
-    def _marks(self) -> list[tuple[bytes, bytes]]:
+    def _marks(self, sent: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         marks = [(b"x-request-id", self._request_id.encode())]
         if "job_id" in self._state:
             marks.append((b"x-job-id", self._state["job_id"].encode()))
@@ -145,6 +172,9 @@ class _Exchange:
         if self._status >= 400 and self._state.get("accepted"):
             # SDKs repeat 408, 409, 429 and 5xx by themselves, and a repeat of an accepted job would be paid again.
             marks.append((b"x-should-retry", b"false"))
+        elif self._status in {429, 503} and not any(name.lower() == b"retry-after" for name, _ in sent):
+            # Before acceptance a repeat is right, but not at once.
+            marks.append((b"retry-after", b"5"))
         return marks
 
     async def _answer(self, response: Response) -> None:
@@ -186,7 +216,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(_bootstrap, settings)
     app.state.hub = Hub()
     app.state.hub.start()
+    app.state.attendance = Attendance()
+    await app.state.attendance.start()
     yield
+    await app.state.attendance.stop()
     await app.state.hub.stop()
     get_engine().dispose()
 
@@ -208,7 +241,7 @@ def create_app() -> FastAPI:
         RequestFrame, max_bytes=settings.request_max_bytes, max_upload_bytes=settings.request_max_upload_bytes
     )
     install_error_handlers(app)
-    for module in (images, jobs, models, files, webhooks, ops):
+    for module in (images, jobs, job_changes, models, files, webhooks, ops):
         app.include_router(module.router)
     return app
 

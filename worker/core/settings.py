@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     fetch_allow: str = Field("", description="comma list of private host or host:port that fetcher and proxies may use")
     catalog_file: Path | None = Field(None, description="TOML that adds or changes models, aliases, sizes and hosts")
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
+    join_repeats: bool = Field(True, description="a request repeated after a cut or timeout joins its first job")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
     account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")
     account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
