@@ -160,8 +160,8 @@ def read_timeout(request: Request) -> float | None:
     for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
         with contextlib.suppress(ValueError):
             seconds = float(request.headers.get(name, ""))
-            if 0 < seconds < _LONGEST_TIMEOUT:
-                return seconds
+            if seconds < _LONGEST_TIMEOUT:  # not a number is not less
+                return max(seconds, 1.0)
     return None
 
 
