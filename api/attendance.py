@@ -117,7 +117,9 @@ class Attendance:
     async def _run(self) -> None:
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._bell.wait(), _BEAT_SECONDS)
+                # `wait_for` may lose a cancellation that comes together with the bell (until Python 3.12).
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    await self._bell.wait()
                 await asyncio.sleep(_FLUSH_SECONDS)  # so that a burst shares a statement
             self._bell.clear()
             try:
