@@ -115,7 +115,9 @@ def test_a_call_that_is_still_open_is_not_joined_by_a_marked_one_of_somebody_els
 def test_who_hangs_up_while_sending_leaves_no_job(face):
     """Nothing was promised yet, and its repeat would find nothing to join."""
     body = b'{"prompt": "a boat", "n": 1, "user": "' + b"x" * 150 + b'"}'
-    head = f"POST {IMAGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {face.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {IMAGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {face.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     import socket
 
     address = (face.platform.host, face.platform.port)
