@@ -74,17 +74,19 @@ class Attendance:
         self._ended: list[Visit] = []
         self._bell = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopping = False
 
     async def start(self) -> None:
         """Give the first sign of life, before any request is accepted, and go on giving them."""
         with contextlib.suppress(*DATABASE_ERRORS):  # the next one comes in a second
-            await run_in_threadpool(self._write, [])
+            await self._flush()
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
         """Note the last ends; what is open yet is cut."""
+        self._stopping = True
+        self._bell.set()
         if self._task is not None:
-            self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         with contextlib.suppress(*DATABASE_ERRORS):  # then the lease runs out instead
             await self._flush()
@@ -115,7 +117,7 @@ class Attendance:
         return self._visits.get(holder)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 # `wait_for` may lose a cancellation that comes together with the bell (until Python 3.12).
                 async with asyncio.timeout(_BEAT_SECONDS):
@@ -129,14 +131,15 @@ class Attendance:
                 await asyncio.sleep(_BEAT_SECONDS)
 
     async def _flush(self) -> None:
-        ended = self._ended[:]
-        await run_in_threadpool(self._write, ended)
+        # The sign of life is of this moment: what ends between now and the commit is not in it.
+        ended, at = self._ended[:], time.monotonic()
+        await run_in_threadpool(self._write, ended, at)
         del self._ended[: len(ended)]
         # After the commit: who does not find it here finds it there.
         for visit in ended:
             self._visits.pop(visit.id, None)
 
-    def _write(self, ended: list[Visit]) -> None:
+    def _write(self, ended: list[Visit], at: float) -> None:
         ends = [
             Ended(group_id=visit.group_id, holder=visit.id, how=visit.ended)
             for visit in ended
@@ -144,7 +147,7 @@ class Attendance:
         ]
         with transaction() as tx:
             requests.note_ends(tx, ends)
-            requests.beat(tx, self.process)
+            requests.beat(tx, self.process, age=time.monotonic() - at)
 
     def _leave(self) -> None:
         with transaction() as tx:

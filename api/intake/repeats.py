@@ -20,12 +20,15 @@ _MARKED_PATIENCE = 2.0
 _LIFE_PATIENCE = LEASE_SECONDS + 1.0
 
 
+State = Literal["open", "unsure", "answered", "timeout", "cut"]
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
     """An earlier request, judged: `open`, `unsure` (ask again), or how it ended and how long ago."""
 
     earlier: Earlier
-    state: Literal["open", "unsure", "answered", "timeout", "cut"]
+    state: State
     age: float = 0.0
 
 
@@ -38,7 +41,8 @@ def joined(tx: Transaction, request: NewRequest, visit: Visit) -> Earlier | None
 
     Call it in the transaction that accepts, after `lock_twins`.
     """
-    found = choose([_judge(earlier, visit) for earlier in requests.similar_requests(tx, request)], visit)
+    waited = visit.waited  # before the ages are read, or a sign of life from before our arrival would seem younger
+    found = choose([_judge(earlier, visit, waited) for earlier in requests.similar_requests(tx, request)], visit)
     if found is None:
         return None
     visit.group_id = found.group_id
@@ -47,25 +51,33 @@ def joined(tx: Transaction, request: NewRequest, visit: Visit) -> Earlier | None
     raise UnsureError
 
 
-def _judge(earlier: Earlier, visit: Visit) -> _Seen:
+def _judge(earlier: Earlier, visit: Visit, waited: float) -> _Seen:
     """Whether the HTTP request of `earlier` is over, by the rows, by what this process knows, or by its silence."""
     if earlier.ended_how is not None:
         return _Seen(earlier, _end(earlier.ended_how), earlier.ended_age or 0.0)
     if earlier.given_up_age is not None and earlier.given_up_age > 0:
         return _Seen(earlier, "cut", earlier.given_up_age)
     if earlier.process == visit.attendance.process:
-        known = visit.attendance.known(earlier.holder)
-        # Unknown here, and open in a row that was read before: its end was written in between.
-        return _Seen(earlier, "unsure" if known is None else known.ended or "open")
+        return _Seen(earlier, _here(visit.attendance.known(earlier.holder)))
+    return _elsewhere(earlier, waited)
+
+
+def _here(known: Visit | None) -> State:
+    if known is None:
+        return "unsure"  # open in a row that was read before: its end was written in between
+    return known.ended or ("cut" if known.gone.is_set() else "open")
+
+
+def _elsewhere(earlier: Earlier, waited: float) -> _Seen:
     if earlier.seen_age is None:
         return _Seen(earlier, "cut", earlier.held_age)
     if earlier.seen_age > LEASE_SECONDS:
         return _Seen(earlier, "cut", earlier.seen_age)
     # With each sign of life come the ends before it, so one from after our arrival proves that it is open.
-    return _Seen(earlier, "open" if earlier.seen_age < visit.waited else "unsure")
+    return _Seen(earlier, "open" if earlier.seen_age < waited else "unsure")
 
 
-def _end(how: str) -> Literal["answered", "timeout", "cut"]:
+def _end(how: str) -> State:
     return "timeout" if how == "timeout" else "answered" if how == "answered" else "cut"
 
 

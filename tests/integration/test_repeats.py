@@ -12,6 +12,7 @@ from api.deps import Caller
 from api.intake.accepting import Accepted, Planned, accept
 from tests import factories
 from tests.engine import Engine
+from tests.platform import eventually
 from worker.core.errors import DreameryError
 from worker.db import requests
 from worker.db.engine import transaction
@@ -163,6 +164,28 @@ def test_an_end_that_is_noted_late_is_waited_for(engine: Engine) -> None:
     run(work)
 
 
+def test_a_repeat_that_comes_while_the_first_is_being_accepted_waits_for_it(engine: Engine) -> None:
+    """Postgres is slow, the client gives up meanwhile and asks again, at another process."""
+
+    async def work(one: Attendance, two: Attendance) -> None:
+        with engine.connect() as blocker:
+            blocker.execute("LOCK TABLE jobs IN SHARE MODE")
+            first = asyncio.create_task(ask(one, "wish"))
+            await asyncio.sleep(0.3)
+            again = asyncio.create_task(ask(two, "wish", retries=1))
+            await asyncio.sleep(0.3)
+            assert not first.done()
+            assert not again.done()
+            await asyncio.to_thread(blocker.rollback)
+        made, accepted = await first
+        made.end("cut")
+        _, repeat = await again
+        assert repeat.job_ids == accepted.job_ids
+
+    run(work)
+    assert len(engine.sql("SELECT 1 FROM jobs")) == 1
+
+
 def test_a_client_whose_own_timeout_is_over_has_hung_up(engine: Engine) -> None:
     """Though no news of it came, as when a network just falls silent."""
 
@@ -183,7 +206,7 @@ def test_old_requests_are_not_joined(engine: Engine) -> None:
     async def work(one: Attendance, two: Attendance) -> None:
         made, first = await ask(one, "wish")
         made.end("cut")
-        await one._flush()
+        await asyncio.to_thread(eventually, lambda: one.known(made.id) is None)
         engine.sql("UPDATE requests SET ended_at = now() - interval '6 minutes'")
         _, unmarked = await ask(two, "wish")
         assert unmarked.job_ids != first.job_ids, "five minutes are over"

@@ -182,14 +182,14 @@ def note_ends(tx: Transaction, ended: list[Ended]) -> None:
     )
 
 
-def beat(tx: Transaction, process: UUID) -> None:
-    """This API process lives."""
+def beat(tx: Transaction, process: UUID, *, age: float) -> None:
+    """This API process lived `age` seconds ago, and every end before that moment is noted."""
     tx.run(
         text(
-            """INSERT INTO api_processes (id, seen_at) VALUES (:id, clock_timestamp())
+            """INSERT INTO api_processes (id, seen_at) VALUES (:id, clock_timestamp() - make_interval(secs => :age))
                ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at"""
         ),
-        {"id": process},
+        {"id": process, "age": age},
     )
 
 
