@@ -4,23 +4,25 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import anyio.to_thread
 import structlog
 from fastapi import FastAPI, HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.attendance import Attendance, Visit
 from api.deps import presented, token_hash
 from api.edge import CompressedReads, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
 from api.openapi import describe
-from api.routes import chat, deliveries, files, images, jobs, models, ops, tokens, webhooks
+from api.routes import chat, deliveries, files, images, job_changes, jobs, models, ops, tokens, webhooks
 from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
@@ -83,6 +85,7 @@ class _Exchange:
         self._body_complete = False
         self._received = 0
         self._status = 0
+        self._complete = False
         self._language = speak(self._headers.get(b"accept-language", b"").decode("latin-1"))
 
     async def run(self, app: ASGIApp) -> None:
@@ -100,6 +103,7 @@ class _Exchange:
                 raise
             await self._answer(fault_response(self._state, "internal_error"))
         finally:
+            self._end_visit()
             log.info(
                 "request",
                 method=self._scope["method"],
@@ -107,6 +111,25 @@ class _Exchange:
                 status=self._status,
                 seconds=round(time.monotonic() - self._started, 4),
             )
+
+    def _end_visit(self) -> None:
+        """How a request that made or joined jobs ended: whether its repeat joins them depends on it."""
+        visit: Visit | None = self._state.get("visit")
+        if visit is None:
+            return
+        if visit.gone.is_set() or not self._complete or not self._state.get("accepted"):
+            # Not accepted may still be committed, when Postgres went away with the answer.
+            visit.end("cut")
+        else:
+            visit.end("timeout" if self._status == 504 or visit.out_of_time else "answered")
+
+    async def _hung_up(self) -> bool:
+        """Whether the client has gone, without waiting: what is sent to it then goes nowhere and tells nobody."""
+        heard: list[Message] = []
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            heard.append(await self._receive())
+        return any(message["type"] == "http.disconnect" for message in heard)
 
     def _announced_bytes(self) -> int:
         length = self._headers.get(b"content-length", b"")
@@ -150,10 +173,14 @@ class _Exchange:
     async def _send_marked(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message.get("headers", []), *self._marks()]
+            message["headers"] = [*message.get("headers", []), *self._marks(message.get("headers", []))]
+        elif not message.get("more_body", False):
+            if "visit" in self._state and await self._hung_up():
+                self._state["visit"].gone.set()
+            self._complete = True
         await self._send(message)
 
-    def _marks(self) -> list[tuple[bytes, bytes]]:
+    def _marks(self, sent: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         milliseconds = round((time.monotonic() - self._started) * 1000)
         marks = [
             (b"x-request-id", self._request_id.encode()),
@@ -169,6 +196,9 @@ class _Exchange:
         if self._status >= 400 and self._state.get("accepted"):
             # SDKs repeat 408, 409, 429 and 5xx by themselves, and a repeat of an accepted job would be paid again.
             marks.append((b"x-should-retry", b"false"))
+        elif self._status in {429, 503} and not any(name.lower() == b"retry-after" for name, _ in sent):
+            # Before acceptance a repeat is right, but not at once.
+            marks.append((b"retry-after", b"5"))
         return marks
 
     async def _answer(self, response: Response) -> None:
@@ -205,7 +235,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.hub = Hub()
     app.state.hub.start()
     app.state.limits = RequestLimits()
+    app.state.attendance = Attendance()
+    await app.state.attendance.start()
     yield
+    await app.state.attendance.stop()
     await app.state.hub.stop()
     await app.state.limits.close()
     get_engine().dispose()
@@ -235,7 +268,8 @@ def create_app() -> FastAPI:
         body_seconds=settings.request_body_seconds,
     )
     install_error_handlers(app)
-    for module in (chat, images, jobs, models, files, tokens, webhooks, deliveries, ops):
+    routers = (chat, images, jobs, job_changes, models, files, tokens, webhooks, deliveries, ops)
+    for module in routers:
         app.include_router(module.router)
     app.webhooks.include_router(webhooks.received)
     describe(app)

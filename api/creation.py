@@ -3,15 +3,19 @@
 Every creating route goes through `create` (it waits) or `start` (it does not, for streams and asynchronous objects).
 """
 
-from collections.abc import Callable
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Caller, Preference, name_job
+from api.attendance import Attendance, Visit
+from api.deps import Caller, Preference, name_job, read_timeout
 from api.errors import error_response
+from api.forecast import forecast_all
 from api.hub import Hub, Watch
 from api.intake.accepting import Accepted, Planned, accept
 from api.render import base_url, failure_of, job_object, json_response
@@ -23,6 +27,9 @@ from worker.db.reports import JobView
 
 KeyHeader = Annotated[str | None, Header(alias="idempotency-key", description="same key, same body: the same jobs")]
 
+# What nginx logs for a client that hung up; nobody reads it.
+_HUNG_UP = 499
+
 # The body of a 200 from ended jobs that gave at least one result, and the base of links. Runs in a thread.
 BodyOf = Callable[[list[JobView], str], dict[str, Any]]
 
@@ -32,21 +39,77 @@ async def create(
 ) -> Response:
     """Accept the jobs, wait as the caller prefers, and answer."""
     hub: Hub = request.app.state.hub
+    visit = visit_of(request)
+    visit.gives_up_in = read_timeout(request)
     # Watched before the rows exist, so that no end can fall between the commit and the wait.
     with hub.watching([job.id for job in planned.jobs]) as watches:
-        accepted = await start(request, planned, caller=caller, key=key)
-        if not accepted.replayed:
-            await hub.wait_final(watches, preference.wait_seconds)
-    if accepted.replayed:
-        await _wait_known(hub, accepted.job_ids, preference.wait_seconds)
+        async with _listening(request, visit) as hung_up:
+            accepted = await start(request, planned, caller=caller, key=key)
+            waiting = asyncio.ensure_future(_wait(hub, watches, accepted, preference.wait_seconds))
+            await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                waiting.cancel()
+                await asyncio.gather(waiting, return_exceptions=True)
+                return Response(status_code=_HUNG_UP)
+            waiting.result()
     return await _answer(request, accepted, preference, body_of)
 
 
+def visit_of(request: Request) -> Visit:
+    """What is known of this HTTP request itself. It ends by itself when the answer does, see `api/app.py`."""
+    attendance: Attendance = request.app.state.attendance
+    return attendance.visit(request)
+
+
 async def start(request: Request, planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
-    """Accept the jobs, or join those of an earlier request; from here on errors tell SDKs not to repeat."""
-    accepted = await accept(planned, caller=caller, key=key)
+    """Accept the jobs, or join those of the request that this one repeats; from here on errors forbid a repeat.
+
+    For streams and asynchronous answers; nothing needs to be closed. A stream whose own wait runs out calls
+    `note_out_of_time` before its last frame.
+    """
+    visit = visit_of(request)
+    async with _listening(request, visit):
+        accepted = await accept(planned, caller=caller, key=key, visit=visit)
     name_job(request, public_id("job", accepted.job_ids[0]), accepted=True)
     return accepted
+
+
+def note_out_of_time(request: Request) -> None:
+    """The answer says that the wait is over: the same request again is a repeat."""
+    visit_of(request).out_of_time = True
+
+
+@contextlib.asynccontextmanager
+async def _listening(request: Request, visit: Visit) -> AsyncIterator["asyncio.Task[None]"]:
+    """Meanwhile the client may hang up: then `visit.gone` is set and the task is done. It sleeps until then."""
+    task = asyncio.create_task(_listen(request, visit))
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _listen(request: Request, visit: Visit) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    visit.gone.set()
+
+
+async def wait_accepted(request: Request, accepted: Accepted, seconds: float) -> None:
+    """Wait until the jobs have ended, the time is over, or the client has hung up."""
+    async with _listening(request, visit_of(request)) as hung_up:
+        waiting = asyncio.ensure_future(_wait_known(request.app.state.hub, accepted.job_ids, seconds))
+        await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _wait(hub: Hub, watches: list[Watch], accepted: Accepted, seconds: float) -> None:
+    if accepted.replayed:
+        await _wait_known(hub, accepted.job_ids, seconds)
+    else:
+        await hub.wait_final(watches, seconds)
 
 
 async def _wait_known(hub: Hub, job_ids: list[UUID], seconds: float) -> None:
@@ -106,12 +169,13 @@ def out_of_time(views: list[JobView], base: str) -> DreameryError:
     message = (
         f"The generation did not finish in time; it goes on. Get the result from {where} and do not repeat the request."
     )
-    return DreameryError("generation_timeout", message)
+    return DreameryError("generation_timeout", message, retry_after=forecast_all(views).retry_after)
 
 
 def job_answer(views: list[JobView], base: str, headers: dict[str, str]) -> Response:
-    """202 with the job, and with all of them when there are several."""
+    """The 202 of an asynchronous request: its job, and all of them when there are several."""
     objects = [job_object(view, base) for view in views]
     body = {**objects[0], **({"jobs": objects} if len(objects) > 1 else {})}
     location = f"/v1/jobs/{objects[0]['id']}"
-    return json_response(body, status=202, headers={**headers, "Location": location, "Retry-After": "2"})
+    more = {"Location": location, "Retry-After": str(forecast_all(views).retry_after)}
+    return json_response(body, status=202, headers={**headers, **more})

@@ -24,6 +24,7 @@ from worker.db.accounts import PresentedToken
 from worker.db.engine import Transaction, transaction
 from worker.db.reports import Viewer
 
+_LONGEST_TIMEOUT = 1e6
 _WAIT = re.compile(r'[0-9]{1,9}|"[0-9]{1,9}"')
 
 # Only for the OpenAPI document and the Authorize button of /docs.
@@ -41,6 +42,11 @@ class Caller:
     api_key_id: UUID | None = None
     role: str = "member"
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
+
+    @property
+    def scope(self) -> str:
+        """Within what Idempotency-Keys and repeats count: the API key, or the set of session ids."""
+        return f"key:{self.api_key_id}" if self.api_key_id is not None else self.owner
 
     def viewer(self, tx: Transaction) -> Viewer:
         """Whose jobs this caller may see. Reading never makes account rows."""
@@ -186,12 +192,20 @@ class Preference:
         return replace(self, respond_async=True) if wanted else self
 
 
+def read_timeout(request: Request) -> float | None:
+    """After how many seconds without an answer the client hangs up, as the OpenAI SDKs tell (Python's, Node's)."""
+    for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
+        with contextlib.suppress(ValueError):
+            seconds = float(request.headers.get(name, ""))
+            if seconds < _LONGEST_TIMEOUT:  # not a number is not less
+                return max(seconds, 1.0)
+    return None
+
+
 def _longest_wait(request: Request) -> float:
-    longest = get_settings().sync_wait_seconds
-    with contextlib.suppress(ValueError):
-        # Answer before the SDK gives up, or it repeats a request that is still running.
-        longest = min(longest, max(1.0, float(request.headers.get("x-stainless-read-timeout", "")) - 5))
-    return longest
+    longest, timeout = get_settings().sync_wait_seconds, read_timeout(request)
+    # Answer before the SDK gives up, or it repeats a request that is still running.
+    return longest if timeout is None else min(longest, max(1.0, timeout - 5))
 
 
 _PREFER = "`respond-async` = 202 with the job at once; `wait=N` = wait at most N seconds (RFC 7240)"

@@ -71,7 +71,9 @@ class Watch:
     async def changed(self, timeout_seconds: float) -> bool:
         """Wait for news of this job, or of any that is watched together with it; False when none came in time."""
         try:
-            await asyncio.wait_for(self._bell.wait(), timeout_seconds)
+            # `wait_for` may lose a cancellation that comes together with the news (until Python 3.12).
+            async with asyncio.timeout(timeout_seconds):
+                await self._bell.wait()
         except TimeoutError:
             return False
         self._bell.clear()

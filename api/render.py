@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +10,7 @@ import orjson
 from fastapi import Request, Response
 
 from api.errors import told
+from api.forecast import forecast, usual_seconds
 from worker import storage
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
@@ -28,9 +29,6 @@ STATUS_OF = {
 STATES_OF: dict[str, list[str]] = {}
 for _state, _status in STATUS_OF.items():
     STATES_OF.setdefault(_status, []).append(_state)
-
-# A picture takes about this long. Upstream's own forecast changes on the way, and progress must never fall.
-_USUAL_SECONDS = 25.0
 
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -61,7 +59,8 @@ def _progress(view: JobView) -> int:
         return int(min(job.progress, 99))
     # A job that failed or was cancelled stays at what it showed last.
     ran = (job.finished_at - job.submitted_at).total_seconds() if job.finished_at else float(job.running_seconds)
-    by_time = 90 * ran / (ran + _USUAL_SECONDS / 2)
+    # By what such jobs took when this one was accepted: a forecast that changes on the way would let it fall.
+    by_time = 90 * ran / (ran + (job.usual_seconds or usual_seconds(job.kind)) / 2)
     return int(min(max(job.progress, by_time), 95))
 
 
@@ -74,49 +73,66 @@ def job_error(view: JobView) -> dict[str, Any] | None:
     return {"code": kind.code, "message": told(kind, job.error_message), "type": kind.type, "param": None}
 
 
-def _eta(view: JobView) -> int | None:
+def _input_of(view: JobView) -> dict[str, Any]:
+    """What was asked for, and how it was understood."""
     job = view.job
-    if job.state == "running" and job.running_seconds is not None and job.forecast_seconds:
-        return max(int(job.forecast_seconds - float(job.running_seconds)), 1)
-    return None
+    order = job.params["order"]
+    shown = {name: value for name, value in order.items() if name != "count"}
+    # The agent does not say which size it asked for.
+    pixels = {"size": f"{order['width']}x{order['height']}"} if order.get("width") else {}
+    return {
+        **shown,
+        **pixels,
+        "images": job.params.get("images", []),
+        "n": job.params["n"],
+        "model": job.params["asked_model"],
+        "flags": job.params.get("flags", {}),
+        **{f"output_{name}": value for name, value in job.params.get("output", {}).items()},
+    }
+
+
+def _expires_at(view: JobView) -> int | None:
+    """When the results are removed; None = never, or there are none."""
+    days = get_settings().retention_days
+    if not days or view.job.state != "succeeded":
+        return None
+    return _seconds(view.job.finished_at + timedelta(days=days))
 
 
 def job_object(view: JobView, base: str) -> dict[str, Any]:
     """The job object of the contract, section 4. Nullable keys are always present."""
     job = view.job
-    job_id = public_id("job", job.id)
-    order, status = job.params["order"], STATUS_OF[job.state]
-    done = job.state == "succeeded"
+    job_id, status = public_id("job", job.id), STATUS_OF[job.state]
+    done, awaited = job.state == "succeeded", forecast(view)
+    place = f"{base}/v1/jobs/{job_id}"
     return {
         "id": job_id,
         "object": "job",
         "kind": job.kind,
+        "type": job.kind,
         "status": status,
         "model": job.model,
+        "group": public_id("job", job.group_id),
         "created_at": _seconds(job.created_at),
         "queued_at": _seconds(job.created_at),
         "started_at": _seconds(job.submitted_at),
         "completed_at": _seconds(job.finished_at),
+        "expires_at": _expires_at(view),
         "progress": _progress(view),
-        "queue": {"position": view.position, "upstream_position": job.queue_position, "eta_seconds": _eta(view)},
-        "input": {
-            **{name: value for name, value in order.items() if name != "count"},
-            "images": job.params.get("images", []),
-            "n": job.params["n"],
-            # The agent does not say which size it asked for.
-            **({"size": f"{order['width']}x{order['height']}"} if order.get("width") else {}),
-            "model": job.params["asked_model"],
-            "flags": job.params.get("flags", {}),
-            **{f"output_{name}": value for name, value in job.params.get("output", {}).items()},
+        "queue": {
+            "position": view.position,
+            "upstream_position": job.queue_position,
+            "eta_seconds": awaited.p50,
         },
+        "eta": None if awaited.p50 is None else {"p50": awaited.p50, "p90": awaited.p90},
+        "input": _input_of(view),
         "output": _output(view, base) if done or job.kind == "chat" else None,
         "error": job_error(view),
         "metadata": job.metadata,
         "cancelling": job.cancel_requested_at is not None and status == "in_progress",
         "urls": {
-            "get": f"{base}/v1/jobs/{job_id}",
-            "events": f"{base}/v1/jobs/{job_id}/events",
-            "cancel": f"{base}/v1/jobs/{job_id}/cancel",
+            "get": place,
+            **{name: f"{place}/{name}" for name in ("events", "cancel", "retry", "timeline")},
         },
         "usage": {"images": len(view.files)} if done and job.kind != "chat" else None,
     }

@@ -157,7 +157,14 @@ class JobQueue(BaseModel):
 
     position: int | None = Field(description="place in our own queue, 1 = next; null once it has left it")
     upstream_position: int | None
-    eta_seconds: int | None
+    eta_seconds: int | None = Field(description="seconds until the result, as `eta.p50`; null once it has ended")
+
+
+class JobEta(BaseModel):
+    """Seconds from now until the result, learned from finished jobs of the same model and size."""
+
+    p50: int = Field(description="what to expect")
+    p90: int = Field(description="what to be prepared for")
 
 
 class JobFile(BaseModel):
@@ -193,6 +200,8 @@ class JobUrls(BaseModel):
     get: str
     events: str
     cancel: str
+    retry: str
+    timeline: str
 
 
 class Job(BaseModel):
@@ -222,14 +231,18 @@ class Job(BaseModel):
     id: str
     object: Literal["job"]
     kind: Literal["image", "video", "chat"]
+    type: Literal["image", "video", "chat"] = Field(description="the same as `kind`")
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
     model: str
+    group: str = Field(description="the first job of the request that made it")
     created_at: int
     queued_at: int
     started_at: int | None
     completed_at: int | None
+    expires_at: int | None = Field(description="when the results are removed; null = never")
     progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
     queue: JobQueue
+    eta: JobEta | None
     input: dict[str, Any]
     output: list[JobFile] | JobTalk | None
     error: JobError | None
@@ -247,6 +260,58 @@ class JobList(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
+    missing: list[str] | None = Field(None, description="with `ids`: those of them that are no jobs of yours")
+
+
+class DeletedJob(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["job.deleted"]
+    deleted: Literal[True]
+
+
+class RetryRequest(BaseModel):
+    """The body of `POST /v1/jobs/{id}/retry`; may be left out."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"seed": "new"}]})
+
+    seed: Literal["same", "new"] | Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        "same", description="`same` as before, `new` for another one, or the seed itself"
+    )
+
+
+class TimelineText(BaseModel):
+    """What happened, in words."""
+
+    en: str
+    zh: str
+
+
+class TimelineEntry(BaseModel):
+    """One change of a job's state."""
+
+    seq: int
+    at: float = Field(description="unix seconds")
+    from_state: str | None
+    state: str = Field(description="queued, submitting, running, saving, succeeded, failed or cancelled")
+    actor: str = Field(description="who changed it: api, submit, poll, save or tick")
+    attempt: int = Field(description="which try to submit it belongs to; 0 = none yet")
+    account: str | None = Field(description="label of the upstream account; `pool` for accounts of the platform")
+    waited_seconds: float | None = Field(description="how long it was in the state before")
+    code: str | None = Field(description="the error code behind it")
+    delay_seconds: float | None = Field(description="after how long it is tried again")
+    text: TimelineText
+
+
+class Timeline(BaseModel):
+    """A job's whole way, oldest first."""
+
+    object: Literal["job.timeline"]
+    id: str
+    status: str
+    data: list[TimelineEntry]
+    seconds: dict[str, float] = Field(description="in each state, together")
 
 
 class AcceptedJob(Job):

@@ -1,5 +1,7 @@
 """From planned jobs to accepted ones: one transaction, and the nudge. Repeats join the jobs of their first request."""
 
+import asyncio
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
@@ -9,16 +11,22 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
+from api.attendance import Visit
 from api.deps import Caller
+from api.intake import repeats
+from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
 from worker.bus import queue
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-from worker.db import accounts, inputs, jobs, reports, requests
+from worker.db import accounts, durations, inputs, jobs, reports, requests
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
+from worker.db.requests import NewRequest
+
+_ASK_AGAIN_SECONDS = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +54,21 @@ def fingerprint(path: str, fields: dict[str, Any], marks: list[Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-async def accept(planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
-    """Write the jobs and nudge the workers; with a known Idempotency-Key, the jobs of the first request."""
-    return await run_in_threadpool(partial(_accept, planned, caller=caller, key=key))
+async def accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) -> Accepted:
+    """Write the jobs and nudge the workers; for a repeat, the jobs of the request that it repeats."""
+    while True:
+        with contextlib.suppress(UnsureError):
+            return await run_in_threadpool(partial(_accept, planned, caller=caller, key=key, visit=visit))
+        await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
 
-def _accept(planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
+def _accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) -> Accepted:
     """One transaction, repeated when Postgres went away: a commit whose answer was lost is found by its ids."""
     tries, group_id = 0, planned.jobs[0].id
     new = Accepted(job_ids=[job.id for job in planned.jobs], n=planned.n)
+    request = NewRequest(
+        caller=caller.scope, route=visit.route, fingerprint=planned.fingerprint, group_id=group_id, key=key
+    )
 
     @retry_when_database_away
     def attempt() -> Accepted:
@@ -63,9 +77,9 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
         with transaction() as tx:
             if tries > 1 and reports.group_members(tx, group_id):
                 for job in planned.jobs:
-                    tx.on_commit(partial(queue.nudge_submit, job_id=job.id))
+                    tx.on_commit(partial(queue.nudge_claim, job.kind, job_id=job.id))
                 return new
-            if key and (known := _known_request(tx, group_id, owner=caller.owner, key=key, print_=planned.fingerprint)):
+            if known := _known_jobs(tx, request, visit):
                 return Accepted(job_ids=known, n=planned.n, replayed=True)
             _insert(tx, planned, caller)
         return new
@@ -81,15 +95,48 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
     return accepted
 
 
-def _known_request(tx: Transaction, group_id: UUID, *, owner: str, key: str, print_: str) -> list[UUID]:
-    """The jobs this key stands for already; none = it now stands for the new group."""
-    if requests.remember_request(tx, owner=owner, key=key, group_id=group_id, fingerprint=print_):
+def _known_jobs(tx: Transaction, request: NewRequest, visit: Visit) -> list[UUID]:
+    """The jobs that this request stands for already, by its key or as a repeat; none = it now stands for new ones."""
+    if request.key is not None:
+        earlier = _known_key(tx, request, visit)
+        return _members(tx, earlier) if earlier else []
+    if not get_settings().join_repeats:
         return []
-    earlier = requests.remembered_request(tx, owner=owner, key=key)
-    if earlier is None or earlier.fingerprint != print_:
-        message = "This Idempotency-Key was used with another request. Use a new key."
-        raise DreameryError("idempotency_key_reuse", message)
-    return reports.group_members(tx, earlier.group_id)
+    requests.lock_twins(tx, request)
+    repeated = repeats.joined(tx, request, visit)
+    if repeated is not None:
+        return reports.group_members(tx, repeated.group_id)
+    if visit.gone.is_set():
+        # Its repeat may be on the way already, and would find nothing to join.
+        raise DreameryError("client_disconnected")
+    visit.group_id = request.group_id
+    requests.remember_request(tx, request, visit.holder)
+    return []
+
+
+def _known_key(tx: Transaction, request: NewRequest, visit: Visit) -> UUID | None:
+    """The group that the key stands for; None = it now stands for the new one."""
+    while not requests.remember_request(tx, request, visit.holder):
+        earlier = requests.remembered_request(tx, request)
+        if earlier is None:
+            continue  # given free this moment
+        if earlier.fingerprint != request.fingerprint:
+            message = "This Idempotency-Key was used with another request. Use a new key."
+            raise DreameryError("idempotency_key_reuse", message)
+        if not earlier.refused:
+            group_id: UUID = earlier.group_id
+            return group_id
+        # Refused at no cost (no credits, too busy): such answers are not kept, so that the key can be used again.
+        requests.forget_request(tx, earlier.group_id)
+    return None
+
+
+def _members(tx: Transaction, group_id: UUID) -> list[UUID]:
+    members = reports.group_members(tx, group_id)
+    if not members:
+        message = "The jobs of the first request with this Idempotency-Key were deleted. Use a new key."
+        raise DreameryError("job_deleted", message)
+    return members
 
 
 def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
@@ -99,11 +146,16 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     if not account_ids and accounts.pool_is_empty(tx):
         raise DreameryError("no_account_available", retry_after=60)
     # Chosen here, not planned before: session ids get their rows only with an accepted job.
-    placed = [replace(job, account_ids=_fitting(job, caller, account_ids)) for job in planned.jobs]
+    placed = [_placed(tx, job, _fitting(job, caller, account_ids)) for job in planned.jobs]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
     for job in placed:
         tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
+
+
+def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID]) -> NewJob:
+    usual = durations.usual(tx, job.kind, job.model, job.params)
+    return replace(job, account_ids=account_ids, usual_seconds=usual.p50 if usual else None)
 
 
 def _fitting(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]:

@@ -1,9 +1,8 @@
-"""Jobs: list, get, cancel, follow. A stranger's job is a 404 (I9)."""
+"""Jobs, read: list, get, follow, timeline. A stranger's job is a 404 (I9), and so is a deleted one."""
 
 import re
 from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -12,33 +11,37 @@ from starlette.concurrency import run_in_threadpool
 
 from api.deps import Caller, CallerDep, name_job
 from api.errors import error_responses
+from api.forecast import forecast
 from api.hub import Hub
 from api.render import STATES_OF, base_url, job_object, json_response
-from api.schemas import Job, JobList, Text
+from api.schemas import Job, JobList, Text, Timeline
 from api.streams import SSE_HEADERS, job_events
-from worker.bus import events, queue
+from api.timeline import timeline
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db import accounts, jobs, reports
+from worker.db import reports
 from worker.db.engine import transaction
 from worker.db.reports import JobFilter, JobView, Viewer
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+_MOST_IDS = 100
 _EVENT_ID = re.compile(r"[0-9]{1,9}")
 
 Kind = Literal["image", "video", "chat"]
 
 
-def _job_uuid(job_id: str) -> UUID:
+def job_uuid(job_id: str) -> UUID:
+    """The id of a job in a path. Raises job_not_found."""
     found = parse_public_id("job", job_id)
     if found is None:
-        raise _unknown(job_id)
+        raise unknown_job(job_id)
     return found
 
 
-def _unknown(job_id: str) -> DreameryError:
+def unknown_job(job_id: str) -> DreameryError:
+    """What whoever asks for a stranger's job is told, too."""
     return DreameryError("job_not_found", f"No job {job_id[:60]!r}.")
 
 
@@ -74,21 +77,32 @@ async def list_jobs(
     model: Annotated[Text | None, Query(description="a model's id or alias")] = None,
     created_after: Annotated[str | None, Query(description="unix seconds or ISO 8601")] = None,
     created_before: str | None = None,
+    ids: Annotated[str | None, Query(description="up to 100 job ids, comma-separated: just these")] = None,
+    group: Annotated[str | None, Query(description="the jobs of one request: the `group` of any of them")] = None,
+    metadata: Annotated[list[str] | None, Query(description="`name:value`, may be repeated: all must be there")] = None,
 ) -> Response:
-    """One page, newest first. `has_more` and `last_id` lead to the next: send it as `after`."""
-    cursor = _job_uuid(after) if after else None
+    """One page, newest first. `has_more` and `last_id` lead to the next: send it as `after`.
+
+    With `ids` all of them come on one page; those that are no jobs of yours are listed as `missing`.
+    """
+    asked = _asked_ids(ids)
+    cursor = job_uuid(after) if after else None
     wanted = JobFilter(
         states=_states(status),
         kind=kind,
         model=_model_id(model),
         created_after=_moment(created_after, "created_after"),
         created_before=_moment(created_before, "created_before"),
+        ids=list(asked.values()) if ids is not None else None,
+        group_id=job_uuid(group) if group else None,
+        metadata=_pairs(metadata),
     )
+    most = max(limit, len(asked))
 
     def read() -> tuple[list[JobView], bool]:
         with transaction() as tx:
             return reports.list_jobs(
-                tx, caller.viewer(tx), wanted, after=cursor, limit=limit, newest_first=order == "desc"
+                tx, caller.viewer(tx), wanted, after=cursor, limit=most, newest_first=order == "desc"
             )
 
     views, more = await run_in_threadpool(read)
@@ -100,13 +114,42 @@ async def list_jobs(
             "first_id": data[0]["id"] if data else None,
             "last_id": data[-1]["id"] if data else None,
             "has_more": more,
+            **({} if ids is None else {"missing": _missing(asked, data)}),
         }
     )
 
 
+def _missing(asked: dict[str, UUID], data: list[dict[str, Any]]) -> list[str]:
+    found = {job["id"] for job in data}
+    return [job_id for job_id in asked if job_id not in found]
+
+
+def _asked_ids(ids: str | None) -> dict[str, UUID]:
+    """The ids of `?ids=`; another text than an id is an id of nothing."""
+    asked = [part.strip() for part in (ids or "").split(",") if part.strip()]
+    if len(asked) > _MOST_IDS:
+        message = f"`ids` takes at most {_MOST_IDS} job ids; got {len(asked)}."
+        raise DreameryError("invalid_value", message, param="ids")
+    return {one: parse_public_id("job", one) or UUID(int=0) for one in asked}
+
+
+def _pairs(given: list[str] | None) -> dict[str, str] | None:
+    pairs: dict[str, str] = {}
+    for one in given or []:
+        name, colon, value = one.partition(":")
+        if not colon or not name or "\x00" in one:
+            message = f"`metadata` must be `name:value`; got {one[:40]!r}."
+            raise DreameryError("invalid_value", message, param="metadata")
+        pairs[name] = value
+    return pairs or None
+
+
 def _model_id(name: str | None) -> str | None:
     """Jobs carry the id of their model, whatever name it was asked for by."""
-    known = (model.id for model in get_catalog().image_models if name in {model.id, *model.aliases})
+    catalog = get_catalog()
+    names = [(model.id, model.aliases) for model in catalog.image_models]
+    names += [(model.id, model.aliases) for model in catalog.video_models]
+    known = (model_id for model_id, aliases in names if name in {model_id, *aliases})
     return next(known, name)
 
 
@@ -122,11 +165,12 @@ def _states(status: str | None) -> list[str] | None:
     return states
 
 
-def _view(caller: Caller, job_id: UUID) -> JobView:
+def find_job(caller: Caller, job_id: UUID) -> JobView:
+    """A job of this caller. Raises job_not_found."""
     with transaction() as tx:
         view = reports.job_view(tx, job_id, caller.viewer(tx))
     if view is None:
-        raise _unknown(public_id("job", job_id))
+        raise unknown_job(public_id("job", job_id))
     return view
 
 
@@ -142,17 +186,18 @@ async def get_job(
     wait: Annotated[float, Query(ge=0, le=300, description="answer when the job has ended, or after so long")] = 0,
 ) -> Response:
     """The job with its queue place, progress and, once completed, its output."""
-    wanted = _job_uuid(job_id)
-    view = await run_in_threadpool(_view, caller, wanted)
+    wanted = job_uuid(job_id)
+    view = await run_in_threadpool(find_job, caller, wanted)
     name_job(request, job_id)
     if wait and view.job.finished_at is None:
         hub: Hub = request.app.state.hub
         with hub.watching([wanted]) as watches:
-            view = await run_in_threadpool(_view, caller, wanted)
+            view = await run_in_threadpool(find_job, caller, wanted)
             watches[0].tell(view.job.state, view.job.event_seq)
             await hub.wait_final(watches, wait)
-        view = await run_in_threadpool(_view, caller, wanted)
-    headers = {"Retry-After": "2"} if view.job.finished_at is None else {}
+        view = await run_in_threadpool(find_job, caller, wanted)
+    pause = str(round(forecast(view).poll_after_ms / 1000))
+    headers = {"Retry-After": pause} if view.job.finished_at is None else {}
     return json_response(job_object(view, base_url(request)), headers=headers)
 
 
@@ -160,41 +205,30 @@ def _viewer_of(caller: Caller, job_id: UUID) -> Viewer:
     with transaction() as tx:
         viewer = caller.viewer(tx)
         if reports.job_view(tx, job_id, viewer) is None:
-            raise _unknown(public_id("job", job_id))
+            raise unknown_job(public_id("job", job_id))
     return viewer
 
 
-def _cancel(caller: Caller, job_id: UUID) -> JobView:
+def _timeline(caller: Caller, job_id: UUID) -> dict[str, Any]:
     with transaction() as tx:
-        viewer: Viewer = caller.viewer(tx)
-        if reports.job_view(tx, job_id, viewer) is None:
-            raise _unknown(public_id("job", job_id))
-        row = jobs.cancel(tx, job_id)
-        if row is not None:
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
-        view = reports.job_view(tx, job_id, viewer)
-        if view is not None and view.job.state == "running":
-            # The wish is carried out by a poll; let the next one come soon.
-            accounts.poll_soon(tx, view.job.account_id, seconds=1.0)
-            tx.on_commit(partial(queue.nudge_poll, view.job.account_id))
-    if view is None:
-        raise _unknown(public_id("job", job_id))
-    return view
+        view = reports.job_view(tx, job_id, caller.viewer(tx))
+        if view is None:
+            raise unknown_job(public_id("job", job_id))
+        rows = reports.transitions(tx, job_id)
+    # A job of a user ran on the platform's accounts; one of session ids on those that its caller presented.
+    return timeline(view, rows, shows_labels=view.job.user_id is None or caller.role == "admin")
 
 
-@router.post(
-    "/{job_id}/cancel",
-    summary="Cancel a job",
-    responses={200: {"model": Job, "description": "The job as it is now."}, **error_responses(401, 404)},
+@router.get(
+    "/{job_id}/timeline",
+    summary="See all that happened to a job",
+    responses={200: {"model": Timeline, "description": "Its changes, oldest first."}, **error_responses(401, 404)},
 )
-async def cancel_job(request: Request, job_id: str, caller: CallerDep) -> Response:
-    """A queued job is cancelled at once; a running one as soon as upstream is asked next (`cancelling` until then).
-
-    Upstream has no cancel call, so what it has begun it finishes and charges. A job that has ended stays as it is.
-    """
-    view = await run_in_threadpool(_cancel, caller, _job_uuid(job_id))
+async def get_timeline(request: Request, job_id: str, caller: CallerDep) -> Response:
+    """Every change of its state: when, by which part, on which try and account, after what wait, and why."""
+    body = await run_in_threadpool(_timeline, caller, job_uuid(job_id))
     name_job(request, job_id)
-    return json_response(job_object(view, base_url(request)))
+    return json_response(body)
 
 
 @router.get(
@@ -217,7 +251,7 @@ async def follow_job(
 
     `Last-Event-ID` (or `?after=`) replays what was missed.
     """
-    wanted = _job_uuid(job_id)
+    wanted = job_uuid(job_id)
     viewer = await run_in_threadpool(_viewer_of, caller, wanted)
     name_job(request, job_id)
     if last_event_id and _EVENT_ID.fullmatch(last_event_id):

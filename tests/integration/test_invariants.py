@@ -405,7 +405,7 @@ def test_i8_session_ids_never_show(engine: Engine, receiver: Receiver, tmp_path:
                 http.get("/v1/jobs/nope", headers=auth),
             )
             lines += [answer.text + str(answer.headers) for answer in answers]
-    for table in ("jobs", "job_events", "accounts", "webhook_deliveries", "files", "idempotency_keys"):
+    for table in ("jobs", "job_events", "accounts", "webhook_deliveries", "files", "requests"):
         lines += [str(row) for row in engine.sql(f"SELECT to_jsonb(t)::text FROM {table} t")]
     lines += [got.body.decode() + str(got.headers) for got in receiver.got]
     lines += [str(raw) for name in ("fast", "bulk", "outbox") for raw in engine.redis.lrange(name, 0, -1)]

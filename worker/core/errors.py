@@ -112,6 +112,13 @@ ERRORS: dict[str, ErrorKind] = {
             "请求的范围超出了文件，请修改 Range。"),
         _ask("idempotency_key_reuse", 422, "This Idempotency-Key was used with another body.",
             "该 Idempotency-Key 已用于另一个请求，请换一个新的。"),
+        _ask("client_disconnected", 499, "The client hung up before the request was accepted; nothing was made.",
+            "客户端在请求被接受之前断开了连接，没有创建任务。"),
+        _ask("job_not_finished", 400, "The job has not ended yet. Wait for it, or cancel it first.",
+            "任务尚未结束，请等待其结束或先取消。"),
+        _ask("job_deleted", 410, "The job was deleted.", "任务已被删除，请重新提交。"),
+        _ask("input_expired", 410, "What this job was made from is no longer stored. Send the request again.",
+            "该任务的输入素材已不再保存，请重新发送完整的请求。"),
         # before acceptance
         _row("queue_full", 429, _RATE, Fault.PLATFORM, "Too many open jobs. Try again later.",
             "未完成的任务过多，请稍后再试。", Reaction.GIVE_UP),

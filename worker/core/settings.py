@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     )
     sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
     housekeeping_replies: bool = Field(True, description="answer front ends' title, tag and test chats without a job")
+    join_repeats: bool = Field(True, description="a request repeated after a cut or timeout joins its first job")
     account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
     account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")
     account_max_chats: int = Field(2, ge=1, description="conversations with the agent at once per upstream account")

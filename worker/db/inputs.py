@@ -83,6 +83,18 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
     )
 
 
+def given_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
+    """What a job is made from, in order: as the caller gave it, and where its bytes are stored if they still are."""
+    return tx.all(
+        text(
+            """SELECT n, role, media, name, url, CASE WHEN removed_at IS NULL THEN key END AS key, mime, bytes, width,
+                   height, sha256, milliseconds
+               FROM job_inputs WHERE job_id = :job_id ORDER BY n"""
+        ),
+        {"job_id": job_id},
+    )
+
+
 def note_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> None:
     """The link was fetched, or stored bytes were measured; what a twin of this step stored first stays."""
     tx.run(
@@ -128,12 +140,15 @@ def note_uploaded(
 
 
 def expired_inputs(tx: Transaction, *, hours: int, limit: int) -> list[Row[Any]]:
-    """Stored references whose job, and every other job of the same request (they share keys), ended that long ago."""
+    """Stored references whose job, and every other job of the same request (they share keys), ended that long ago.
+
+    A job that its owner deleted needs them no longer.
+    """
     return tx.all(
         text(
             """SELECT i.key FROM job_inputs i JOIN jobs j ON j.id = i.job_id
                WHERE i.key IS NOT NULL AND i.removed_at IS NULL AND NOT EXISTS (
-                   SELECT 1 FROM jobs k WHERE k.group_id = j.group_id
+                   SELECT 1 FROM jobs k WHERE k.group_id = j.group_id AND k.deleted_at IS NULL
                      AND (k.finished_at IS NULL OR k.finished_at >= now() - make_interval(hours => :hours)))
                LIMIT :limit"""
         ),

@@ -42,6 +42,7 @@ class NewJob:
     api_key_id: UUID | None = None
     webhook_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    usual_seconds: float | None = None  # what such jobs take; its progress is told by it
     id: UUID = field(default_factory=new_id)
 
 
@@ -97,11 +98,11 @@ def _apply(
 
 _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
-                          due_at, nudged_at, deadline_at, account_ids, webhook_url, event_seq)
+                          due_at, nudged_at, deadline_at, account_ids, webhook_url, usual_seconds, event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
                CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
                now() + make_interval(secs => :deadline),
-               CAST(:account_ids AS uuid[]), :webhook_url, 1)"""
+               CAST(:account_ids AS uuid[]), :webhook_url, :usual_seconds, 1)"""
 )
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
@@ -124,6 +125,7 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
             "deadline": settings.queue_deadline_seconds,
             "account_ids": job.account_ids,
             "webhook_url": job.webhook_url,
+            "usual_seconds": job.usual_seconds,
         }
         for job in new_jobs
     ]

@@ -1,5 +1,6 @@
 """Read-only questions: what callers, the hub, the tick and the doctor want to know. Nothing here writes."""
 
+import json
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -7,8 +8,10 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.db import conversations, offers
+from worker.core.settings import get_settings
+from worker.db import conversations, durations, offers
 from worker.db.conversations import Spoken
+from worker.db.durations import Usual
 from worker.db.engine import Transaction
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
@@ -24,6 +27,16 @@ class Viewer:
 
 
 @dataclass(frozen=True, slots=True)
+class Line:
+    """What works off the queue that a job stands in: the accounts it may use that are ready."""
+
+    slots: int
+    busy: int
+    submits_per_minute: float
+    rest_seconds: float  # until the first of them is ready, when none is
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """A job as its owner sees it, with its files."""
 
@@ -33,13 +46,15 @@ class JobView:
     variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
     spoken: Spoken | None = None  # a conversation: what the agent said so far
     children: list[UUID] = field(default_factory=list)  # a conversation: the jobs it started, in order
+    line: Line | None = None  # of a queued job
+    usual: Usual | None = None  # what jobs like it take; only of an open one
 
 
-_VISIBLE = """(user_id = CAST(:user_id AS uuid)
+_VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
                OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id, parent_id,
+    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */
@@ -65,6 +80,7 @@ def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
     spoken = conversations.spoken(tx, talks) if talks else {}
     children = _children(tx, talks) if talks else {}
     positions = {row.id: row.position for row in tx.all(_POSITION, {"ids": waiting})} if waiting else {}
+    lines = _lines(tx, waiting) if waiting else {}
     return [
         JobView(
             job=row,
@@ -73,6 +89,8 @@ def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
             variants=by_job.get((row.id, False), []),
             spoken=spoken.get(row.id, Spoken()) if row.kind == "chat" else None,
             children=children.get(row.id, []),
+            line=lines.get(row.id),
+            usual=durations.usual(tx, row.kind, row.model, row.params) if row.finished_at is None else None,
         )
         for row in rows
     ]
@@ -95,6 +113,47 @@ def talk_views(tx: Transaction, job_id: UUID) -> list[JobView]:
         {"id": job_id},
     )
     return _with_files(tx, rows)
+# Jobs that wait stand in few different lines, mostly one, so accounts are counted per line and not per job.
+_LINES = text(
+    """/* lines */
+    WITH lines AS (SELECT DISTINCT kind, account_ids FROM jobs WHERE id = ANY(:ids)),
+    counted AS (
+        SELECT l.kind, l.account_ids, count(*) FILTER (WHERE a.ready) AS ready,
+            coalesce(sum(a.slots) FILTER (WHERE a.ready), 0) AS slots,
+            coalesce(sum(least(a.busy, a.slots)) FILTER (WHERE a.ready), 0) AS busy,
+            coalesce(sum(a.pace) FILTER (WHERE a.ready), 0) AS pace,
+            coalesce(min(extract(epoch FROM a.rest_until - clock_timestamp())) FILTER (WHERE NOT a.ready), 0) AS rest
+        FROM lines l CROSS JOIN LATERAL (
+            SELECT a.rest_until, a.rest_until IS NULL OR a.rest_until <= clock_timestamp() AS ready,
+                CASE l.kind WHEN 'video' THEN coalesce(a.max_videos, :videos)
+                            ELSE coalesce(a.max_images, :images) END AS slots,
+                coalesce(a.submits_per_minute, :pace) AS pace,
+                (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = l.kind) AS busy
+            FROM accounts a
+            WHERE a.state = 'ok' AND (a.id = ANY(l.account_ids) OR (l.account_ids = '{}' AND a.pool))) a
+        GROUP BY l.kind, l.account_ids)
+    SELECT j.id, c.slots, c.busy, c.pace, c.rest FROM jobs j JOIN counted c USING (kind, account_ids)
+    WHERE j.id = ANY(:ids)"""
+)
+
+
+def _lines(tx: Transaction, ids: list[UUID]) -> dict[UUID, Line]:
+    settings = get_settings()
+    values = {
+        "ids": ids,
+        "images": settings.account_max_images,
+        "videos": settings.account_max_videos,
+        "pace": settings.account_submits_per_minute,
+    }
+    return {
+        row.id: Line(
+            slots=int(row.slots),
+            busy=int(row.busy),
+            submits_per_minute=float(row.pace),
+            rest_seconds=max(float(row.rest), 0.0),
+        )
+        for row in tx.all(_LINES, values)
+    }
 
 
 def group_views(tx: Transaction, job_ids: list[UUID]) -> list[JobView]:
@@ -104,8 +163,9 @@ def group_views(tx: Transaction, job_ids: list[UUID]) -> list[JobView]:
 
 
 def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
-    """The jobs of one request, oldest first."""
-    return [r.id for r in tx.all(text("SELECT id FROM jobs WHERE group_id = :g ORDER BY id"), {"g": group_id})]
+    """The jobs of one request, oldest first, without deleted ones."""
+    wanted = text("SELECT id FROM jobs WHERE group_id = :g AND deleted_at IS NULL ORDER BY id")
+    return [row.id for row in tx.all(wanted, {"g": group_id})]
 
 
 def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
@@ -126,6 +186,9 @@ class JobFilter:
     model: str | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
+    ids: list[UUID] | None = None
+    group_id: UUID | None = None  # the first job of the request
+    metadata: dict[str, str] | None = None  # pairs that must be there
 
 
 def list_jobs(
@@ -142,6 +205,9 @@ def list_jobs(
                   AND (CAST(:model AS text) IS NULL OR model = :model)
                   AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
                   AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)
+                  AND (CAST(:ids AS uuid[]) IS NULL OR id = ANY(CAST(:ids AS uuid[])))
+                  AND (CAST(:group_id AS uuid) IS NULL OR group_id = :group_id)
+                  AND (CAST(:pairs AS jsonb) IS NULL OR metadata @> CAST(:pairs AS jsonb))
                   AND (CAST(:after AS uuid) IS NULL OR id {compare} :after)
                 ORDER BY id {order} LIMIT :limit"""
         ),
@@ -152,6 +218,9 @@ def list_jobs(
             "model": wanted.model,
             "since": wanted.created_after,
             "until": wanted.created_before,
+            "ids": wanted.ids,
+            "group_id": wanted.group_id,
+            "pairs": json.dumps(wanted.metadata) if wanted.metadata else None,
             "after": after,
             "limit": limit + 1,
         },
@@ -164,6 +233,17 @@ def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
     return tx.all(
         text("SELECT * FROM job_events WHERE job_id = :id AND seq > :seq ORDER BY seq LIMIT 500"),
         {"id": job_id, "seq": seq},
+    )
+
+
+def transitions(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
+    """Every change of a job's state in order, without the notes of progress between them."""
+    return tx.all(
+        text(
+            """SELECT seq, at, from_state, to_state, actor, note FROM job_events
+               WHERE job_id = :id AND from_state IS DISTINCT FROM to_state ORDER BY seq LIMIT 500"""
+        ),
+        {"id": job_id},
     )
 
 
@@ -183,8 +263,9 @@ def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str
 
 
 def file_row(tx: Transaction, file_id: UUID) -> Row[Any] | None:
-    """One stored file."""
-    return tx.first(text("SELECT * FROM files WHERE id = :id"), {"id": file_id})
+    """One stored file; None when there is none or its job was deleted."""
+    statement = "SELECT f.* FROM files f JOIN jobs j ON j.id = f.job_id WHERE f.id = :id AND j.deleted_at IS NULL"
+    return tx.first(text(statement), {"id": file_id})
 
 
 def open_job_count(tx: Transaction, owner: str) -> int:

@@ -103,7 +103,7 @@ jobs = Table(
     "jobs",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("owner", Text, nullable=False),  # `user:<id>` or `tokens:<hash>`: the scope of idempotency keys
+    Column("owner", Text, nullable=False),  # `user:<id>` or `tokens:<hash>`
     Column("user_id", Uuid, ForeignKey("users.id", ondelete="SET NULL")),
     Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="SET NULL")),
     Column("group_id", Uuid, nullable=False),  # jobs of one request share it; the first job's id
@@ -143,6 +143,10 @@ jobs = Table(
     _moment("submitted_at"),
     _moment("finished_at"),
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
+    # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
+    Column("usual_seconds", Double),
+    _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
+    CheckConstraint("deleted_at IS NULL OR finished_at IS NOT NULL", name="deleted_only_when_finished"),
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint(
         "state IN ('queued', 'submitting', 'running', 'saving', 'succeeded', 'failed', 'cancelled')", name="state"
@@ -178,17 +182,47 @@ jobs = Table(
     ),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+    Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+    Index("ix_jobs_succeeded", "kind", "model", text("finished_at DESC"), postgresql_where=text("state = 'succeeded'")),
 )
 
-# One creating request per owner and key; the row is what two twins race for.
-idempotency_keys = Table(
-    "idempotency_keys",
+# The creating request that stands for a group of jobs: whoever repeats it joins them instead of making new ones. The
+# holder is the newest HTTP request for them; it is open until it has an end, or its process is gone.
+requests = Table(
+    "requests",
     metadata,
-    Column("owner", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("group_id", Uuid, nullable=False),
+    # Deferred, because this row is what two twins race for, and so it is written before the jobs.
+    Column(
+        "group_id",
+        Uuid,
+        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        primary_key=True,
+    ),
+    Column("caller", Text, nullable=False),  # `key:<id>` or `tokens:<hash>`
+    Column("route", Text, nullable=False),  # method and path
+    Column("key", Text),  # the Idempotency-Key, if one was sent
     Column("fingerprint", Text, nullable=False),
-    _moment("created_at", nullable=False, default=True),
+    Column("holder", Uuid, nullable=False),
+    Column("process", Uuid, nullable=False),
+    Column("joins", Integer, nullable=False, server_default=text("0")),
+    _moment("accepted_at", nullable=False, default=True),
+    _moment("held_at", nullable=False, default=True),
+    _moment("gives_up_at"),  # when the holder's client said it would hang up
+    _moment("ended_at"),
+    Column("ended_how", Text),
+    CheckConstraint("(ended_at IS NULL) = (ended_how IS NULL)", name="ended_somehow"),
+    CheckConstraint("ended_how IN ('answered', 'timeout', 'cut')", name="ended_how"),
+    Index("uq_requests_key", "caller", "route", "key", unique=True, postgresql_where=text("key IS NOT NULL")),
+    Index("ix_requests_fingerprint", "fingerprint", postgresql_where=text("key IS NULL")),
+    Index("ix_requests_accepted_at", "accepted_at"),
+)
+
+# API processes say every second that they live: an open request of a dead one was cut.
+api_processes = Table(
+    "api_processes",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    _moment("seen_at", nullable=False, default=True),
 )
 
 job_events = Table(

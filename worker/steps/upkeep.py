@@ -1,5 +1,5 @@
-"""Housekeeping: old Idempotency-Keys, session ids that never worked, old results, inputs of ended jobs and the log of
-webhooks leave.
+"""Housekeeping: requests past their repeats, session ids that never worked, old results, inputs of ended jobs and the
+log of webhooks leave.
 
 Inputs that no job names leave too: the API stores them before it accepts their job, and may die in between.
 
@@ -9,19 +9,17 @@ The rows of removed files stay, so that a link can say so.
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import checks, deliveries, endpoints, files, inputs, leavers, requests
+from worker.db import checks, deletions, deliveries, endpoints, files, inputs, leavers, requests
 from worker.db.engine import transaction
 
 _BATCH = 200
-# How long a repeat with the same key is a repeat (draft-ietf-httpapi-idempotency-key-header).
-KEY_HOURS = 24
 # How long references are kept after their job has ended; nothing reads them any more.
 INPUT_HOURS = 24
 # Longer than any request takes from storing its inputs to committing its jobs.
 ORPHAN_HOURS = 24
 _INPUTS = "inputs"
 # Not shorter than the keys live: a key must never stand for a job that is gone.
-NEVER_WORKED_HOURS = 24
+NEVER_WORKED_HOURS = requests.KEY_HOURS
 # An answered question holds no secret any more, an unanswered one a sealed one.
 CHECK_MINUTES = 5
 # How long webhook deliveries are kept after they were written, for the log and for replays.
@@ -34,7 +32,7 @@ UNPROVEN_DAYS = 7
 def upkeep() -> str:
     """Remove what is past its time; one batch a call."""
     with transaction() as tx:
-        keys = requests.forget_requests(tx, hours=KEY_HOURS)
+        keys = requests.forget_requests(tx)
         checks.forget(tx, minutes=CHECK_MINUTES)
     # Before the accounts that never worked: with them go the rows that know where the bytes are.
     removed_inputs = _remove_inputs()
@@ -46,7 +44,7 @@ def upkeep() -> str:
     orphans = _remove_orphans()
     gone = f"removed {left} accounts that never worked with {jobs} jobs"
     stored = f"removed {removed} files, {removed_inputs} inputs, {orphans} orphans"
-    return f"forgot {keys} keys, {gone}, {stored}, {told} deliveries"
+    return f"forgot {keys} requests, {gone}, {stored}, {told} deliveries"
 
 
 def _tidy_webhooks() -> int:
@@ -89,10 +87,9 @@ def _remove_orphans() -> int:
 
 
 def _remove_files(days: int) -> int:
-    if days == 0:
-        return 0
     with transaction() as tx:
-        old = files.expired_files(tx, days=days, limit=_BATCH)
+        old = deletions.deleted_files(tx, limit=_BATCH)
+        old += files.expired_files(tx, days=days, limit=_BATCH) if days else []
     for row in old:
         watchdog.renew()
         storage.delete_file(row.key)

@@ -156,6 +156,14 @@ def test_a_body_over_the_limit_is_refused_while_it_comes(client):
     error_of(response, 413, "request_too_large")
 
 
+@pytest.mark.parametrize("code", ["queue_full", "no_account_available", "overloaded", "rate_limit_exceeded"])
+def test_what_may_be_repeated_says_when(client, code):
+    """Before acceptance 429 and 503 always carry Retry-After; afterwards there is nothing to repeat."""
+    assert crash(client, DreameryError(code), accepted=False).headers["retry-after"] == "5"
+    assert crash(client, DreameryError(code, retry_after=7), accepted=False).headers["retry-after"] == "7"
+    assert "retry-after" not in crash(client, DreameryError(code), accepted=True).headers
+
+
 def test_crashes_never_leak_into_the_next_request(client):
     crash(client, RuntimeError("x"), accepted=True)
     assert "x-job-id" not in client.get("/healthz").headers

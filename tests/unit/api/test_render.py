@@ -10,8 +10,10 @@ from api.render import _progress
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def shown(state, *, ran=None, progress=0, finished=False):
+def shown(state, *, ran=None, progress=0, finished=False, usual=None):
     job = SimpleNamespace(
+        kind="image",
+        usual_seconds=usual,
         state=state,
         progress=progress,
         submitted_at=None if ran is None else START,
@@ -37,3 +39,7 @@ def test_progress_never_falls(state, progress, finished):
 
 def test_what_upstream_says_counts_when_it_is_more():
     assert shown("running", ran=1, progress=60) == 60
+
+
+def test_a_job_that_usually_takes_long_shows_less_at_first():
+    assert shown("running", ran=30, usual=300.0) < shown("running", ran=30) < shown("running", ran=30, usual=5.0)

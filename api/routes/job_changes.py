@@ -1,0 +1,128 @@
+"""Jobs, changed: cancel, retry, delete. A stranger's job is a 404 (I9)."""
+
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.creation import KeyHeader, answer_headers, job_answer, start, views_of, wait_accepted
+from api.deps import Caller, CallerDep, PreferenceDep, clean_idempotency_key, name_job
+from api.errors import error_responses
+from api.forms import body_docs, read_body
+from api.intake.retries import plan_retry
+from api.render import base_url, job_object, json_response
+from api.routes.jobs import find_job, job_uuid, unknown_job
+from api.schemas import AcceptedJob, DeletedJob, Job, RetryRequest
+from worker import storage
+from worker.bus import events, queue
+from worker.core.errors import DreameryError
+from worker.core.ids import public_id
+from worker.db import accounts, deletions, files, jobs, reports
+from worker.db.engine import transaction
+from worker.db.reports import JobView, Viewer
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+# More than any job has.
+_MOST_FILES = 1000
+
+
+def _cancel(caller: Caller, job_id: UUID) -> JobView:
+    with transaction() as tx:
+        viewer: Viewer = caller.viewer(tx)
+        if reports.job_view(tx, job_id, viewer) is None:
+            raise unknown_job(public_id("job", job_id))
+        row = jobs.cancel(tx, job_id)
+        if row is not None:
+            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        view = reports.job_view(tx, job_id, viewer)
+        if view is not None and view.job.state == "running":
+            # The wish is carried out by a poll; let the next one come soon.
+            accounts.poll_soon(tx, view.job.account_id, seconds=1.0)
+            tx.on_commit(partial(queue.nudge_poll, view.job.account_id))
+    if view is None:
+        raise unknown_job(public_id("job", job_id))
+    return view
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel a job",
+    responses={200: {"model": Job, "description": "The job as it is now."}, **error_responses(401, 404)},
+)
+async def cancel_job(request: Request, job_id: str, caller: CallerDep) -> Response:
+    """A queued job is cancelled at once; a running one as soon as upstream is asked next (`cancelling` until then).
+
+    Upstream has no cancel call, so what it has begun it finishes and charges. A job that has ended stays as it is.
+    """
+    view = await run_in_threadpool(_cancel, caller, job_uuid(job_id))
+    name_job(request, job_id)
+    return json_response(job_object(view, base_url(request)))
+
+
+_RETRY_DOCS = body_docs(RetryRequest, form=False)
+_RETRY_DOCS["requestBody"]["required"] = False
+
+
+@router.post(
+    "/{job_id}/retry",
+    summary="Run a job again",
+    responses={
+        202: {"model": AcceptedJob, "description": "The new job."},
+        **error_responses(400, 401, 404, 410, 413, 415, 422, 429, 503),
+    },
+    openapi_extra=_RETRY_DOCS,
+)
+async def retry_job(
+    request: Request,
+    job_id: str,
+    caller: CallerDep,
+    preference: PreferenceDep,
+    idempotency_key: KeyHeader = None,
+) -> Response:
+    """A new job with the parameters and inputs of one that has ended, with its seed or another.
+
+    Its `metadata.retry_of` names the old one. It is paid like any other. `Prefer: wait=N` answers when it has ended, or
+    after N seconds. Inputs that came as bytes are kept for 24 hours; later a retry answers 410 `input_expired`.
+    """
+    key = clean_idempotency_key(idempotency_key)
+    body = await read_body(request, RetryRequest) if await request.body() else RetryRequest()
+    view = await run_in_threadpool(find_job, caller, job_uuid(job_id))
+    planned = await run_in_threadpool(plan_retry, request.url.path, view, body.seed, caller)
+    accepted = await start(request, planned, caller=caller, key=key)
+    if preference.asked_wait:
+        await wait_accepted(request, accepted, preference.asked_wait)
+    views = await run_in_threadpool(views_of, accepted.job_ids)
+    applied = None if preference.asked_wait is None else f"wait={int(preference.asked_wait)}"
+    return job_answer(views, base_url(request), answer_headers(accepted, applied))
+
+
+def _delete(caller: Caller, job_id: UUID) -> None:
+    """Out of sight first, in one transaction; then the bytes. What a crash leaves of them, upkeep removes."""
+    with transaction() as tx:
+        view = reports.job_view(tx, job_id, caller.viewer(tx))
+        if view is None:
+            raise unknown_job(public_id("job", job_id))
+        if not deletions.delete_job(tx, job_id):
+            message = "The job has not ended yet. Cancel it first (POST .../cancel), then delete it."
+            raise DreameryError("job_not_finished", message)
+        gone = deletions.deleted_files(tx, limit=_MOST_FILES, job_id=job_id)
+    for item in gone:
+        storage.delete_file(item.key)
+    if gone:
+        with transaction() as tx:
+            files.note_removed(tx, [item.id for item in gone])
+
+
+@router.delete(
+    "/{job_id}",
+    summary="Delete a job",
+    responses={200: {"model": DeletedJob, "description": "It is gone."}, **error_responses(400, 401, 404)},
+)
+async def delete_job(job_id: str, caller: CallerDep) -> Response:
+    """Takes a job that has ended from every list and removes its files. It cannot be undone."""
+    await run_in_threadpool(_delete, caller, job_uuid(job_id))
+    body: dict[str, Any] = {"id": job_id, "object": "job.deleted", "deleted": True}
+    return json_response(body)
