@@ -160,7 +160,8 @@ def test_a_session_that_moved_is_looked_up_again(engine: Engine, http: TestClien
     assert answer.json() == {"live": True}
     assert engine.account_row(account).cluster["country"] == "HK"
     calls = [path.rpartition("/")[2] for path in engine.gate.calls]
-    assert (calls.count("user_credit"), calls.count("user_info")) == (2, 4)
+    assert calls.count("user_credit") == 2
+    assert 1 <= calls.count("user_info") <= 4, "the first probe that succeeds ends the look-up"
 
 
 def test_nobody_answers(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from tests.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
+from tests.integration.test_converse import chat, hold
 from tests.proxies import PASSWORD, USER, Proxy, forwarding
 from worker.core.ids import parse_public_id
 
@@ -66,6 +67,15 @@ def test_a_look_up_and_a_poll_after_a_move_go_through_it_too(engine: Engine, htt
     assert sum(USER_INFO in path for path in calls_of(engine, proxy)) >= 1
     row = engine.account_row(engine.row(job).account_id)
     assert row.cluster["country"] == "JP"
+
+
+def test_a_conversation_streams_through_it(engine: Engine, http: TestClient, proxy: Proxy) -> None:
+    job = order(http, f"{proxy.url}@plain-proxied-chat-1:sandbox")
+    assert engine.drive(job) == ["succeeded"]
+    talk = chat(engine, engine.row(job).account_id)
+    hold(engine, talk)
+    assert engine.row(talk).state == "succeeded"
+    assert any("conversation" in path for path in calls_of(engine, proxy))
 
 
 def test_a_refusing_proxy_means_no_call_at_all(engine: Engine, http: TestClient, proxy: Proxy) -> None:

@@ -245,18 +245,6 @@ def rest_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -
     )
 
 
-def end_rest(tx: Transaction, account_id: UUID, *, code: str) -> bool:
-    """The account rests for that reason and need not: it was seen to work. True when it rested."""
-    row = tx.first(
-        text(
-            """UPDATE accounts SET rest_until = NULL, rest_code = NULL
-               WHERE id = :id AND rest_code = :code RETURNING id"""
-        ),
-        {"id": account_id, "code": code},
-    )
-    return row is not None
-
-
 def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | None) -> None:
     """Remember where an international session lives; None forgets it."""
     tx.run(

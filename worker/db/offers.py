@@ -92,6 +92,18 @@ def expiry_to_check(tx: Transaction, *, within: float, limit: int) -> list[Accou
     return [account for account in found if account is not None]
 
 
+def end_rest(tx: Transaction, account_id: UUID, *, code: str) -> bool:
+    """The account rests for that reason and need not: it was seen to work. True when it rested."""
+    row = tx.first(
+        text(
+            """UPDATE accounts SET rest_until = NULL, rest_code = NULL
+               WHERE id = :id AND rest_code = :code RETURNING id"""
+        ),
+        {"id": account_id, "code": code},
+    )
+    return row is not None
+
+
 def every_session_expired(tx: Transaction) -> int:
     """How many real pool accounts there are, when upstream knows the session of none; else 0.
 

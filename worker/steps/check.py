@@ -12,7 +12,7 @@ from worker.bus import events
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import accounts, checks
+from worker.db import accounts, checks, offers
 from worker.db.accounts import AccountRow
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.provider import Credits
@@ -109,4 +109,4 @@ def _note(check_id: UUID, known: UUID | None, result: Result) -> None:
         points = result.get("points")
         if known is not None and points:
             accounts.store_credits(tx, known, points["totalCredit"])
-            accounts.end_rest(tx, known, code=EXPIRED)
+            offers.end_rest(tx, known, code=EXPIRED)

@@ -22,7 +22,7 @@ from worker.db.files import NewFile
 from worker.providers.provider import ResultRef
 from worker.providers.registry import get_provider
 from worker.steps.keeping import Keeper, KeptFile
-from worker.steps.sessions import opened
+from worker.steps.sessions import asked
 
 log = get_logger("films")
 
@@ -99,9 +99,9 @@ def _better(claim: Row[Any], ref: ResultRef) -> ResultRef:
     if account is None:
         return ref
     try:
-        return get_provider().better_video(opened(account), ref)
+        return asked(account, lambda ready: get_provider().better_video(ready, ref))
     except DreameryError as error:
-        log.info("better_video_not_asked", job_id=str(claim.id), reason=type(error).__name__)
+        log.info("better_video_not_asked", job_id=str(claim.id), reason=error.code)
         return ref
     finally:
         watchdog.renew()

@@ -93,7 +93,7 @@ def _is_back(row: AccountRow) -> bool:
         return False
     with transaction() as tx:
         accounts.store_credits(tx, row.id, left.total)
-        if accounts.end_rest(tx, row.id, code=EXPIRED):
+        if offers.end_rest(tx, row.id, code=EXPIRED):
             tx.on_commit(partial(queue.nudge_submit, account_id=row.id))
     log.info("session_works_again", account=row.label)
     return True
