@@ -6,7 +6,7 @@ models are for the OpenAPI document and the tests: `render.py` writes the JSON w
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 MAX_PICTURES = 32
 
@@ -23,6 +23,22 @@ def _storable(value: str) -> str:
 
 # Text that Postgres can store and JSON can carry.
 Text = Annotated[str, AfterValidator(_storable)]
+
+
+def _small_metadata(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
+        raise ValueError("at most 16 pairs, keys up to 64 and values up to 512 characters")
+    return value
+
+
+def _http_webhook(value: str) -> str:
+    if value and not value.startswith(("https://", "http://")):
+        raise ValueError("must start with https:// or http://")
+    return value
+
+
+Metadata = Annotated[dict[Text, Text], AfterValidator(_small_metadata)]
+Webhook = Annotated[Text, AfterValidator(_http_webhook)]
 _Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
 
 
@@ -58,8 +74,8 @@ class ImageGenerationRequest(BaseModel):
     )
     background: Text | None = Field(None, description="`auto` or `opaque`")
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
-    webhook: Text | None = Field(None, max_length=2000, description="https address told when the job has ended")
-    metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
+    webhook: Webhook | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     stream: bool | None = Field(None, description="not offered for pictures yet")
     image: Any = Field(
@@ -69,20 +85,6 @@ class ImageGenerationRequest(BaseModel):
     )
     images: Any = Field(None, description="the same as `image`; both together are joined")
     mask: Any = Field(None, description="not offered by any model")
-
-    @field_validator("metadata")
-    @classmethod
-    def _small_metadata(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        if value and (len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items())):
-            raise ValueError("at most 16 pairs, keys up to 64 and values up to 512 characters")
-        return value
-
-    @field_validator("webhook")
-    @classmethod
-    def _http_webhook(cls, value: str | None) -> str | None:
-        if value and not value.startswith(("https://", "http://")):
-            raise ValueError("must start with https:// or http://")
-        return value
 
 
 class Picture(BaseModel):
@@ -119,6 +121,8 @@ class JobFile(BaseModel):
     height: int | None
     bytes: int
     seconds: float | None
+    thumbnail_url: str | None = Field(None, description="(videos) a JPEG of the first frame")
+    spritesheet_url: str | None = Field(None, description="(videos) a JPEG of small frames in rows")
 
 
 class JobError(BaseModel):
@@ -178,7 +182,10 @@ class AcceptedJob(Job):
 
 
 class Model(BaseModel):
-    """A model: OpenAI's four keys, the three that other gateways have (`model_...`), and ours."""
+    """A model: OpenAI's four keys, the three that other gateways have (`model_...`), and ours.
+
+    Keys of videos (from `durations` on) are there only for video models.
+    """
 
     id: str
     object: Literal["model"]
@@ -194,6 +201,12 @@ class Model(BaseModel):
     default_count: int
     references: int = Field(description="the most pictures it can work from; 0 = none")
     regions: list[str]
+    durations: list[int] | None = Field(None, description="lengths in seconds; the first is the default")
+    ratios: list[str] | None = Field(None, description="the first is the default")
+    fps: list[int] | None = None
+    first_frame: bool | None = None
+    end_frame: bool | None = Field(None, description="takes a picture of the last frame")
+    omni: bool | None = Field(None, description="takes pictures, videos and sounds that the prompt refers to")
 
 
 class ModelList(BaseModel):
