@@ -58,7 +58,9 @@ def read_pictures(fields: dict[str, Any], model: ImageModel) -> list[GivenPictur
     given = [entry for name, value in fields.items() for entry in flat_entries(name, value)]
     if given:
         # Before any byte is decoded.
-        _check_number(len(given), model, param=next(name for name, value in fields.items() if flat_entries(name, value)))
+        _check_number(
+            len(given), model, param=next(name for name, value in fields.items() if flat_entries(name, value))
+        )
     return [read_picture(param, value) for param, value in given]
 
 
@@ -103,7 +105,7 @@ def read_picture(param: str, value: Any) -> GivenPicture:
 
 
 def _text_of(value: Any) -> str | None:
-    """The link or base64 inside `"..."`, `{"image_url": "..."}`, `{"image_url": {"url": "..."}}` or `{"url": "..."}`."""
+    """The link or base64 in `"..."`, `{"image_url": "..."}`, `{"image_url": {"url": "..."}}` or `{"url": "..."}`."""
     if isinstance(value, dict):
         value = value.get("image_url", value.get("url"))
         if isinstance(value, dict):

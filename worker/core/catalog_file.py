@@ -23,6 +23,7 @@ HARD_CODED = (
     "dall-e-3",
 )
 HARD_CODED_VIDEOS = ("sora-2", "sora-2-pro")
+_BUILT_IN = {*HARD_CODED, *HARD_CODED_VIDEOS}
 _HOST_REGIONS = ("cn", "us", "sg", "hk", "jp")
 _HOST_FIELDS = ("site", "mweb", "commerce")
 _TABLES = ("aliases", "sizes", "hosts")
@@ -37,7 +38,8 @@ class CatalogFileError(ValueError):
 def load(path: Path | None, shipped: Data) -> Data:
     """The catalog data that counts: the shipped one with the built-in aliases, changed by the file if there is one."""
     data = copy.deepcopy(shipped)
-    pictures, videos = data["default_image_model"], data["default_video_model"]
+    pictures: str = data["default_image_model"]
+    videos: str = data["default_video_model"]
     _point(data, dict.fromkeys(HARD_CODED, pictures) | dict.fromkeys(HARD_CODED_VIDEOS, videos))
     return _merged(_Reader(path, _parsed(path)), data, shipped) if path else data
 
@@ -200,7 +202,7 @@ def _check_names(reader: _Reader, data: Data, kinds: list[str]) -> None:
     owner = {model_id: model_id for model_id in ids}
     for kind in kinds:
         for row in data[kind]:
-            row["aliases"] = [name for name in row["aliases"] if not (name in ids and name in (*HARD_CODED, *HARD_CODED_VIDEOS))]
+            row["aliases"] = [name for name in row["aliases"] if not (name in ids and name in _BUILT_IN)]
             for name in row["aliases"]:
                 if owner.setdefault(name, row["id"]) != row["id"] or name == row["id"]:
                     where = f"{kind} {row['id']!r}, field 'aliases'"
