@@ -17,7 +17,7 @@ from api.deps import token_hash
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
-from api.routes import files, images, jobs, models, ops, webhooks
+from api.routes import files, images, jobs, models, ops, video_generations, videos, webhooks
 from worker.core.crypto import seal_secret
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
@@ -208,7 +208,7 @@ def create_app() -> FastAPI:
         RequestFrame, max_bytes=settings.request_max_bytes, max_upload_bytes=settings.request_max_upload_bytes
     )
     install_error_handlers(app)
-    for module in (images, jobs, models, files, webhooks, ops):
+    for module in (images, video_generations, videos, jobs, models, files, webhooks, ops):
         app.include_router(module.router)
     return app
 

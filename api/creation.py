@@ -25,10 +25,19 @@ KeyHeader = Annotated[str | None, Header(alias="idempotency-key", description="s
 
 # The body of a 200 from ended jobs that gave at least one result, and the base of links. Runs in a thread.
 BodyOf = Callable[[list[JobView], str], dict[str, Any]]
+# Further keys of a 202, from the jobs.
+MoreOf = Callable[[list[JobView]], dict[str, Any]]
 
 
 async def create(
-    request: Request, planned: Planned, *, caller: Caller, preference: Preference, key: str | None, body_of: BodyOf
+    request: Request,
+    planned: Planned,
+    *,
+    caller: Caller,
+    preference: Preference,
+    key: str | None,
+    body_of: BodyOf,
+    more_of: MoreOf = lambda _: {},
 ) -> Response:
     """Accept the jobs, wait as the caller prefers, and answer."""
     hub: Hub = request.app.state.hub
@@ -39,7 +48,7 @@ async def create(
             await hub.wait_final(watches, preference.wait_seconds)
     if accepted.replayed:
         await _wait_known(hub, accepted.job_ids, preference.wait_seconds)
-    return await _answer(request, accepted, preference, body_of)
+    return await _answer(request, accepted, preference, body_of, more_of)
 
 
 async def start(request: Request, planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
@@ -71,14 +80,16 @@ def views_of(job_ids: list[UUID]) -> list[JobView]:
         return reports.group_views(tx, job_ids)
 
 
-async def _answer(request: Request, accepted: Accepted, preference: Preference, body_of: BodyOf) -> Response:
+async def _answer(
+    request: Request, accepted: Accepted, preference: Preference, body_of: BodyOf, more_of: MoreOf
+) -> Response:
     views = await run_in_threadpool(views_of, accepted.job_ids)
     base = base_url(request)
     unfinished = any(view.job.finished_at is None for view in views)
     deferred = preference.respond_async and (unfinished or preference.wait_seconds == 0)
     headers = answer_headers(accepted, preference.applied(deferred=deferred))
     if deferred:
-        return _job_answer(views, base, headers)
+        return _job_answer(views, base, headers, more_of(views))
     if unfinished:
         return error_response(out_of_time(views, base), headers=headers)
     stored = sum(len(view.files) for view in views)
@@ -109,8 +120,8 @@ def out_of_time(views: list[JobView], base: str) -> DreameryError:
     return DreameryError("generation_timeout", message)
 
 
-def _job_answer(views: list[JobView], base: str, headers: dict[str, str]) -> Response:
+def _job_answer(views: list[JobView], base: str, headers: dict[str, str], more: dict[str, Any]) -> Response:
     objects = [job_object(view, base) for view in views]
-    body = {**objects[0], **({"jobs": objects} if len(objects) > 1 else {})}
+    body = {**objects[0], **({"jobs": objects} if len(objects) > 1 else {}), **more}
     location = f"/v1/jobs/{objects[0]['id']}"
     return json_response(body, status=202, headers={**headers, "Location": location, "Retry-After": "2"})

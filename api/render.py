@@ -1,4 +1,7 @@
-"""Job rows -> the JSON that callers read: the job object, the pictures of an answer, the error of a failed job."""
+"""Job rows -> the JSON that callers read: the job object, the pictures of an answer, the error of a failed job.
+
+OpenAI's Video object and the answers of video routes are in `video_objects.py`.
+"""
 
 import base64
 from datetime import datetime
@@ -9,6 +12,7 @@ from fastapi import Request, Response
 
 from api.errors import told
 from worker import storage
+from worker.core.catalog import get_catalog
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
@@ -27,8 +31,9 @@ STATES_OF: dict[str, list[str]] = {}
 for _state, _status in STATUS_OF.items():
     STATES_OF.setdefault(_status, []).append(_state)
 
-# A picture takes about this long. Upstream's own forecast changes on the way, and progress must never fall.
-_USUAL_SECONDS = 25.0
+# About how long a job of a kind takes (protocol section 7.4 for videos). Upstream's own forecast changes on the way,
+# and progress must never fall.
+_USUAL_SECONDS = {"image": 25.0, "video": 130.0, "chat": 60.0}
 
 
 def json_response(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -41,7 +46,7 @@ def base_url(request: Request) -> str:
     return get_settings().public_url or str(request.base_url).rstrip("/")
 
 
-def _seconds(moment: datetime | None) -> int | None:
+def seconds_of(moment: datetime | None) -> int | None:
     return int(moment.timestamp()) if moment else None
 
 
@@ -50,7 +55,7 @@ def file_url(base: str, file_id: Any) -> str:
     return f"{base}/v1/files/{public_id('file', file_id)}/content"
 
 
-def _progress(view: JobView) -> int:
+def job_progress(view: JobView) -> int:
     """0..100, never falling, 100 only when completed: the larger of what upstream told and what time suggests."""
     job = view.job
     if job.state == "succeeded":
@@ -59,7 +64,7 @@ def _progress(view: JobView) -> int:
         return int(min(job.progress, 99))
     # A job that failed or was cancelled stays at what it showed last.
     ran = (job.finished_at - job.submitted_at).total_seconds() if job.finished_at else float(job.running_seconds)
-    by_time = 90 * ran / (ran + _USUAL_SECONDS / 2)
+    by_time = 90 * ran / (ran + _USUAL_SECONDS[job.kind] / 2)
     return int(min(max(job.progress, by_time), 95))
 
 
@@ -72,7 +77,8 @@ def job_error(view: JobView) -> dict[str, Any] | None:
     return {"code": kind.code, "message": told(kind, job.error_message), "type": kind.type, "param": None}
 
 
-def _eta(view: JobView) -> int | None:
+def job_eta(view: JobView) -> int | None:
+    """Seconds until upstream expects to be done, where it said so."""
     job = view.job
     if job.state == "running" and job.running_seconds is not None and job.forecast_seconds:
         return max(int(job.forecast_seconds - float(job.running_seconds)), 1)
@@ -83,7 +89,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
     """The job object of the contract, section 4. Nullable keys are always present."""
     job = view.job
     job_id = public_id("job", job.id)
-    order, status = job.params["order"], STATUS_OF[job.state]
+    status = STATUS_OF[job.state]
     done = job.state == "succeeded"
     return {
         "id": job_id,
@@ -91,33 +97,14 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "kind": job.kind,
         "status": status,
         "model": job.model,
-        "created_at": _seconds(job.created_at),
-        "queued_at": _seconds(job.created_at),
-        "started_at": _seconds(job.submitted_at),
-        "completed_at": _seconds(job.finished_at),
-        "progress": _progress(view),
-        "queue": {"position": view.position, "upstream_position": job.queue_position, "eta_seconds": _eta(view)},
-        "input": {
-            **{name: value for name, value in order.items() if name != "count"},
-            "images": job.params.get("images", []),
-            "n": job.params["n"],
-            "size": f"{order['width']}x{order['height']}",
-            "model": job.params["asked_model"],
-            "flags": job.params.get("flags", {}),
-        },
-        "output": [
-            {
-                "url": file_url(base, item.id),
-                "mime": item.mime,
-                "width": item.width,
-                "height": item.height,
-                "bytes": item.bytes,
-                "seconds": item.seconds,
-            }
-            for item in view.files
-        ]
-        if done
-        else None,
+        "created_at": seconds_of(job.created_at),
+        "queued_at": seconds_of(job.created_at),
+        "started_at": seconds_of(job.submitted_at),
+        "completed_at": seconds_of(job.finished_at),
+        "progress": job_progress(view),
+        "queue": {"position": view.position, "upstream_position": job.queue_position, "eta_seconds": job_eta(view)},
+        "input": _input(job),
+        "output": [_output(view, item, base) for item in view.files] if done else None,
         "error": job_error(view),
         "metadata": job.metadata,
         "cancelling": job.cancel_requested_at is not None and status == "in_progress",
@@ -126,8 +113,59 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             "events": f"{base}/v1/jobs/{job_id}/events",
             "cancel": f"{base}/v1/jobs/{job_id}/cancel",
         },
-        "usage": {"images": len(view.files)} if done else None,
+        "usage": _usage(view) if done else None,
     }
+
+
+def job_size(job: Any) -> str | None:
+    """The pixels ordered, `WxH`; of a video those its ratio and resolution stand for, of a conversation none."""
+    order = job.params["order"]
+    if job.kind == "image":
+        return f"{order['width']}x{order['height']}"
+    if job.kind == "video":
+        return "{}x{}".format(*get_catalog().video_size(order["ratio"], order["resolution"]))
+    return None
+
+
+def _input(job: Any) -> dict[str, Any]:
+    """What the job was asked for: the order, and how it was worded."""
+    params = job.params
+    return {
+        **{name: value for name, value in params["order"].items() if name != "count"},
+        "images": params.get("images", []),
+        "n": params["n"],
+        "size": job_size(job),
+        "model": params["asked_model"],
+        "flags": params.get("flags", {}),
+        **({"adjusted": params["adjusted"]} if params.get("adjusted") else {}),
+    }
+
+
+def variant_url(view: JobView, n: int, variant: str, base: str) -> str | None:
+    """The link of another form of result `n`; None when there is none."""
+    found = (item for item in view.variants if (item.n, item.variant) == (n, variant))
+    item = next(found, None)
+    return file_url(base, item.id) if item is not None else None
+
+
+def _output(view: JobView, item: Any, base: str) -> dict[str, Any]:
+    forms = ("thumbnail", "spritesheet") if view.job.kind == "video" else ()
+    return {
+        "url": file_url(base, item.id),
+        "mime": item.mime,
+        "width": item.width,
+        "height": item.height,
+        "bytes": item.bytes,
+        "seconds": item.seconds,
+        **{f"{form}_url": variant_url(view, item.n, form, base) for form in forms},
+    }
+
+
+def _usage(view: JobView) -> dict[str, int]:
+    if view.job.kind == "video":
+        known = [item.seconds or view.job.params["order"]["seconds"] for item in view.files]
+        return {"videos": len(known), "seconds": round(sum(known))}
+    return {"images": len(view.files)}
 
 
 def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:
@@ -142,7 +180,8 @@ def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:
     return error, 503 if pooled_session else error.kind.status
 
 
-def _base64_of(key: str) -> str:
+def base64_of(key: str) -> str:
+    """The bytes under a key, for an answer. Raises `file_expired`."""
     try:
         return base64.b64encode(storage.read_file(key)).decode()
     except storage.MissingFileError:
@@ -153,12 +192,12 @@ def image_answer(views: list[JobView], *, n: int, response_format: str | None, b
     """OpenAI's ImagesResponse from the jobs of one request, at most n pictures."""
     files = [item for view in views for item in view.files][:n]
     if response_format == "b64_json":
-        data = [{"b64_json": _base64_of(f.key), "revised_prompt": None} for f in files]
+        data = [{"b64_json": base64_of(f.key), "revised_prompt": None} for f in files]
     else:
         data = [{"url": file_url(base, f.id), "revised_prompt": None} for f in files]
     first = files[0]
     return {
-        "created": _seconds(views[0].job.created_at),
+        "created": seconds_of(views[0].job.created_at),
         "data": data,
         "size": f"{first.width}x{first.height}",
         "output_format": first.mime.partition("/")[2],

@@ -17,7 +17,7 @@ from api.render import STATES_OF, base_url, job_object, json_response
 from api.schemas import Job, JobList, Text
 from api.streams import SSE_HEADERS, job_events
 from worker.bus import events, queue
-from worker.core.catalog import get_catalog
+from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.db import accounts, jobs, reports
@@ -106,7 +106,9 @@ async def list_jobs(
 
 def _model_id(name: str | None) -> str | None:
     """Jobs carry the id of their model, whatever name it was asked for by."""
-    known = (model.id for model in get_catalog().image_models if name in {model.id, *model.aliases})
+    catalog = get_catalog()
+    models: list[ImageModel | VideoModel] = [*catalog.image_models, *catalog.video_models]
+    known = (model.id for model in models if name in {model.id, *model.aliases})
     return next(known, name)
 
 
@@ -164,7 +166,8 @@ def _viewer_of(caller: Caller, job_id: UUID) -> Viewer:
     return viewer
 
 
-def _cancel(caller: Caller, job_id: UUID) -> JobView:
+def cancel_now(caller: Caller, job_id: UUID) -> JobView:
+    """Cancel a job, or leave the wish; the job as it is then. Raises `job_not_found`."""
     with transaction() as tx:
         viewer: Viewer = caller.viewer(tx)
         if reports.job_view(tx, job_id, viewer) is None:
@@ -192,7 +195,7 @@ async def cancel_job(request: Request, job_id: str, caller: CallerDep) -> Respon
 
     Upstream has no cancel call, so what it has begun it finishes and charges. A job that has ended stays as it is.
     """
-    view = await run_in_threadpool(_cancel, caller, _job_uuid(job_id))
+    view = await run_in_threadpool(cancel_now, caller, _job_uuid(job_id))
     name_job(request, job_id)
     return json_response(job_object(view, base_url(request)))
 

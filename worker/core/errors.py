@@ -71,6 +71,8 @@ ERRORS: dict[str, ErrorKind] = {
         _ask("missing_required_parameter", 400, "A required field is missing.", "缺少必填字段，请补上后重试。"),
         _ask("unsupported_parameter", 400, "This field is not supported by the model.",
             "该模型不支持这个字段，请去掉它或换一个模型。"),
+        _ask("unsupported_operation", 400, "This call is not offered here.",
+            "这里不提供该调用，请按说明改用其他接口。"),
         _ask("file_expired", 410, "This result is past its retention and was removed.",
             "该结果已超过保存期限并被删除，请重新生成。"),
         _ask("invalid_json", 400, "The body is not valid JSON.", "请求体不是有效的 JSON，请检查格式。"),

@@ -83,6 +83,14 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
     )
 
 
+def request_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
+    """The references of a job in order, as its caller gave them."""
+    return tx.all(
+        text("SELECT n, role, media, name, url, key, removed_at FROM job_inputs WHERE job_id = :id ORDER BY n"),
+        {"id": job_id},
+    )
+
+
 def note_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> None:
     """The link was fetched; what a twin of this step stored first stays."""
     tx.run(

@@ -135,6 +135,7 @@ jobs = Table(
     _moment("created_at", nullable=False, default=True),
     _moment("submitted_at"),
     _moment("finished_at"),
+    _moment("deleted_at"),  # its owner deleted it: nobody sees it any more, upkeep removes what is left of its files
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint(
@@ -164,6 +165,7 @@ jobs = Table(
     ),
     Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
     Index("ix_jobs_user_id", "user_id", "id"),
+    Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index(
         "ix_jobs_open_owner",
         "owner",

@@ -1,13 +1,15 @@
-"""Housekeeping: old Idempotency-Keys, session ids that never worked, old results and inputs of ended jobs leave.
+"""Housekeeping: old Idempotency-Keys, session ids that never worked, old and deleted results, old inputs leave.
 
 The rows of removed files stay, so that a link can say so.
 """
+
+from typing import Any
 
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import files, inputs, leavers, requests
-from worker.db.engine import transaction
+from worker.db.engine import Row, transaction
 
 _BATCH = 200
 # How long a repeat with the same key is a repeat (draft-ietf-httpapi-idempotency-key-header).
@@ -28,6 +30,9 @@ def upkeep() -> str:
     with transaction() as tx:
         left, jobs = leavers.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
     removed = _remove_files(get_settings().retention_days)
+    with transaction() as tx:
+        deleted = files.deleted_files(tx, limit=_BATCH)
+    removed += _remove_bytes(deleted)
     gone = f"removed {left} accounts that never worked with {jobs} jobs"
     return f"forgot {keys} keys, {gone}, removed {removed} files, {removed_inputs} inputs"
 
@@ -51,6 +56,10 @@ def _remove_files(days: int) -> int:
         return 0
     with transaction() as tx:
         old = files.expired_files(tx, days=days, limit=_BATCH)
+    return _remove_bytes(old)
+
+
+def _remove_bytes(old: list[Row[Any]]) -> int:
     for row in old:
         watchdog.renew()
         storage.delete_file(row.key)
