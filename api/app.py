@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.deps import token_hash
 from api.errors import error_response, fault_response, install_error_handlers, speak
-from api.forms import PATHS_WITH_FILES
+from api.forms import PATHS_WITH_FILES, close_form
 from api.hub import Hub
 from api.routes import files, images, jobs, models, ops, video_generations, videos, webhooks
 from worker.core.crypto import seal_secret
@@ -56,7 +56,10 @@ class RequestFrame:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
-            await _Exchange(scope, receive, send, self._limits).run(self._app)
+            try:
+                await _Exchange(scope, receive, send, self._limits).run(self._app)
+            finally:
+                await close_form(scope["state"])
         else:
             await self._app(scope, receive, send)
 

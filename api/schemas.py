@@ -39,7 +39,7 @@ def _http_webhook(value: str) -> str:
 
 Metadata = Annotated[dict[Text, Text], AfterValidator(_small_metadata)]
 Webhook = Annotated[Text, AfterValidator(_http_webhook)]
-_Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
+Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
 
 
 class ImageGenerationRequest(BaseModel):
@@ -54,7 +54,7 @@ class ImageGenerationRequest(BaseModel):
         },
     )
 
-    prompt: _Filled = Field(description="what to draw; may hold flags: `-re 2k`, `-ra 16:9`")
+    prompt: Filled = Field(description="what to draw; may hold flags: `-re 2k`, `-ra 16:9`")
     model: Text | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
     n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="pictures wanted; absent = what the model makes (4)")
     size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size the model draws")

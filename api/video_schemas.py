@@ -1,12 +1,12 @@
 """Bodies of requests for videos and of their answers. Rules as in `schemas.py`."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from api.schemas import AcceptedJob, Metadata, Text, Webhook
+from api.schemas import AcceptedJob, Filled, Metadata, Text, Webhook
 
 MAX_VIDEOS = 4
 _NUMBERED = re.compile(r"(image|video|audio)_file_[1-9]")
@@ -25,7 +25,7 @@ class VideoGenerationRequest(BaseModel):
         },
     )
 
-    prompt: Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)] = Field(
+    prompt: Filled = Field(
         description="what happens; may hold flags: `-ra 16:9`, `-re 1080p`, `-d 5`, and for omni models marks: "
         "`@image_file_1`, `@video_file_1`, `@audio_file_1`, `@image1`, `@1`, `@<file name>`"
     )
@@ -97,7 +97,7 @@ class RemixRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"prompt": "the same, but at night"}]})
 
-    prompt: Annotated[Text, StringConstraints(strip_whitespace=True, min_length=1)]
+    prompt: Filled
 
 
 class GeneratedVideo(BaseModel):

@@ -53,9 +53,7 @@ def make_video_job(account_ids: list[UUID], *, order: dict[str, Any] | None = No
     """An accepted video job, queued, as intake would make it."""
     params = {"order": {**ORDER, **(order or {})}, "n": 1, "flags": {}, "asked_model": MODEL, "images": []}
     with transaction() as tx:
-        return factories.make_job(
-            tx, account_ids, **{"kind": "video", "model": MODEL, "params": params, **changes}
-        )
+        return factories.make_job(tx, account_ids, **{"kind": "video", "model": MODEL, "params": params, **changes})
 
 
 def finish_video(job_id: UUID, account_id: UUID, *, data: bytes, sheet: bool = True) -> None:
@@ -96,7 +94,9 @@ def set_state(job_id: UUID, account_id: UUID, state: str, **columns: Any) -> Non
         "submitted_at": "now() - interval '30 seconds'" if state != "submitting" else "NULL",
         "finished_at": "now()" if state in {"failed", "cancelled"} else "NULL",
     }
-    sets = ", ".join([f"{name} = {value}" for name, value in values.items()] + [f"{name} = :{name}" for name in columns])
+    sets = ", ".join(
+        [f"{name} = {value}" for name, value in values.items()] + [f"{name} = :{name}" for name in columns]
+    )
     with transaction() as tx:
         tx.run(
             text(f"UPDATE jobs SET state = :state, account_id = :account, attempt = 1, {sets} WHERE id = :id"),

@@ -117,7 +117,9 @@ def test_generate_tells_why_a_job_failed(up: Up, tmp_path: Path) -> None:
 
 
 def test_generate_makes_a_video(up: Up, tmp_path: Path) -> None:
-    done = up.command("generate", "waves", "--video", "--size", "720x1280", "--key", "demo:sandbox", "--out", str(tmp_path))
+    done = up.command(
+        "generate", "waves", "--video", "--size", "720x1280", "--key", "demo:sandbox", "--out", str(tmp_path)
+    )
     assert done.returncode == 0, done.stderr
     [file] = [Path(line) for line in done.stdout.splitlines()]
     assert file.suffix == ".mp4"

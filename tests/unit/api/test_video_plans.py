@@ -167,7 +167,13 @@ def test_a_model_that_no_session_has_names_those_they_have():
 
 @pytest.mark.parametrize(
     ("seconds", "made", "adjusted"),
-    [("4", 5, {"seconds": "4"}), ("8", 10, {"seconds": "8"}), ("12", 10, {"seconds": "12"}), ("5", 5, {}), (None, 5, {})],
+    [
+        ("4", 5, {"seconds": "4"}),
+        ("8", 10, {"seconds": "8"}),
+        ("12", 10, {"seconds": "12"}),
+        ("5", 5, {}),
+        (None, 5, {}),
+    ],
 )
 @pytest.mark.parametrize("name", ["sora-2", "sora-2-pro"])
 def test_built_in_names_get_the_nearest_length_and_say_so(name, seconds, made, adjusted):
