@@ -39,6 +39,11 @@ class Entry:
     number: int | None = None
 
     @property
+    def code(self) -> str:
+        """The error when it cannot be used."""
+        return f"invalid_{self.media}"
+
+    @property
     def name(self) -> str:
         """What the caller calls it: a name beside it, of its file, or at the end of its link; "" = nothing."""
         value = self.value
@@ -100,7 +105,7 @@ Given = GivenPicture | GivenClip
 
 
 def read_input(entry: Entry) -> Given:
-    """One input, looked at. Raises `invalid_image` or `invalid_media` with the field's name."""
+    """One input, looked at. Raises `invalid_image`, `invalid_video` or `invalid_audio` with the field's name."""
     value = entry.value
     if isinstance(value, dict) and value.get("file_id"):
         return _stored_result(entry, value["file_id"])
@@ -116,23 +121,23 @@ def _read_clip(entry: Entry) -> GivenClip:
     text = link_text(value, entry.media)
     if text is None or not text.strip():
         what = "a video" if entry.media == "video" else "a sound"
-        raise DreameryError("invalid_media", f"`{param}` is not {what}. {_FORMS}", param=param)
+        raise DreameryError(entry.code, f"`{param}` is not {what}. {_FORMS}", param=param)
     text = text.strip()
     if is_link(text):
-        return GivenClip(media=entry.media, url=checked_link(param, text, "invalid_media"))
-    data = decoded(param, text, "invalid_media")
+        return GivenClip(media=entry.media, url=checked_link(param, text, entry.code))
+    data = decoded(param, text, entry.code)
     return _clip_of(entry, io.BytesIO(data), len(data))
 
 
 def _clip_of(entry: Entry, content: IO[bytes], size: int) -> GivenClip:
     if size > MAX_INPUT_BYTES:
         message = f"`{entry.param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller file."
-        raise DreameryError("invalid_media", message, param=entry.param)
+        raise DreameryError(entry.code, message, param=entry.param)
     try:
         facts = (video_facts if entry.media == "video" else sound_facts)(content)
     except NotAClipError as error:
         message = f"`{entry.param}` cannot be used: {error}."
-        raise DreameryError("invalid_media", message, param=entry.param) from None
+        raise DreameryError(entry.code, message, param=entry.param) from None
     content.seek(0)
     sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type] # any binary file will do
     return GivenClip(media=entry.media, content=content, bytes=size, sha256=sha256, facts=facts)

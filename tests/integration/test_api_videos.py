@@ -22,10 +22,11 @@ from api.video_schemas import (
     VideoTask,
     VideoTaskState,
 )
-from tests.clips import film, finish_video, set_state
+from tests.clips import film
 from tests.engine import Engine
 from tests.face import error_of, new_key
 from tests.uploads import picture
+from tests.video_rows import finish_video, set_state
 from worker import storage
 from worker.core.clips import video_facts
 from worker.core.tokens import parse_tokens
@@ -34,7 +35,7 @@ from worker.steps.upkeep import upkeep
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"
 LINK = "https://example.org/a.png"
 OMNI = "jimeng-video-seedance-2.0"
-FILM = film(seconds=1)
+FILM = film("navy", seconds=1)
 
 
 @pytest.fixture
@@ -271,7 +272,7 @@ class TestStatus:
         shown = finished(client, engine, size="1280x720")
         Video.model_validate(shown)
         assert (shown["status"], shown["progress"], shown["error"]) == ("completed", 100, None)
-        assert (shown["seconds"], shown["size"]) == ("5", "64x48")
+        assert (shown["seconds"], shown["size"]) == ("5", "64x64")
         assert shown["metadata"] == {"url": shown["url"]}
         assert shown["completed_at"] >= shown["created_at"]
         assert "openai-poll-after-ms" not in client.get(f"{VIDEOS}/{shown['id']}").headers

@@ -96,8 +96,8 @@ def test_materials_of_every_kind(face):
         ("prompt", (None, "@image_file_1 dances like @video_file_1 to @audio_file_1")),
         ("model", (None, OMNI)),
         ("image_file_1", ("cat.png", picture("red", side=64), "image/png")),
-        ("video_file_1", ("dance.mp4", film(seconds=2), "video/mp4")),
-        ("audio_file_1", ("song.wav", sound(), "audio/wav")),
+        ("video_file_1", ("dance.mp4", film("red", "blue", seconds=2), "video/mp4")),
+        ("audio_file_1", ("song.mp3", sound(), "audio/mpeg")),
     ]
     (data,) = bytes_of(face.http.post(GENERATIONS, files=parts, timeout=90))
     assert video_facts(io.BytesIO(data)).width == 1280

@@ -4,6 +4,7 @@ Names, MIME types and lengths that came with the bytes are never believed. The c
 only that reader is used: formats that name further files or addresses (playlists) are never opened.
 """
 
+import hashlib
 import io
 import threading
 from collections.abc import Callable, Iterator
@@ -79,6 +80,11 @@ class Still:
     width: int
     height: int
 
+    @property
+    def sha256(self) -> str:
+        """Lower-case hex."""
+        return hashlib.sha256(self.data).hexdigest()
+
 
 def _idle() -> None:
     """Nobody waits."""
@@ -90,7 +96,7 @@ def video_facts(content: IO[bytes], *, keep: Keep = _idle) -> ClipFacts:
     with _opened(content, mime, "video", keep) as (container, stream):
         width, height = _size(stream)
         next(container.decode(stream))
-        length = _length(container, stream)
+        length = _length(container, stream, keep)
         return ClipFacts(mime, length, width, height)
 
 
@@ -101,7 +107,7 @@ def sound_facts(content: IO[bytes], *, keep: Keep = _idle) -> ClipFacts:
         if container.streams.video and not _is_cover(container.streams.video[0]):
             raise NotAClipError("it is a video, not a sound")
         next(container.decode(stream))
-        return ClipFacts(mime, _length(container, stream))
+        return ClipFacts(mime, _length(container, stream, keep))
 
 
 def first_frame(content: IO[bytes], *, keep: Keep = _idle) -> Still:
@@ -117,7 +123,7 @@ def sprite_sheet(content: IO[bytes], *, keep: Keep = _idle) -> Still:
     """Sixteen frames, evenly spread from the first to the last, in rows of four. Raises NotAClipError."""
     with _opened(content, _kind(content, sound=False), "video", keep) as (container, stream):
         size = _size(stream)
-        seconds = _length(container, stream) / 1000
+        seconds = _length(container, stream, keep) / 1000
         if seconds * float(stream.average_rate or 24) * size[0] * size[1] > _DECODED_PIXELS:
             stream.codec_context.skip_frame = "NONKEY"
         container.seek(0)
@@ -235,7 +241,7 @@ def _is_cover(stream: Any) -> bool:
     return bool(stream.codec_context.name in {"mjpeg", "png"})
 
 
-def _length(container: Any, stream: Any) -> int:
+def _length(container: Any, stream: Any, keep: Keep) -> int:
     """Milliseconds of a clip that is there to its end, as told by its index, else counted."""
     told = float(container.duration) / av.time_base if container.duration else 0.0
     own = float(stream.duration * stream.time_base) if stream.duration else 0.0
@@ -243,6 +249,7 @@ def _length(container: Any, stream: Any) -> int:
         container.seek(int((told - 2 * _FILE_END_SECONDS) * av.time_base))
     begin, end = float((stream.start_time or 0) * stream.time_base), 0.0
     for packet in container.demux(stream):
+        keep()
         if packet.is_corrupt:
             raise NotAClipError("it is cut off")
         if packet.pts is not None:

@@ -322,9 +322,9 @@ def test_a_mark_without_its_input_is_a_mistake(mark):
         ({"audios": [SONG] * 4}, "invalid_value", "audios.3"),
         ({"function_mode": "omni_reference"}, "missing_required_parameter", "images"),
         ({"videos": [CLIP], "first_frame_image": LINK}, "invalid_value", "first_frame_image"),
-        ({"videos": ["junk!"]}, "invalid_media", "videos.0"),
-        ({"videos": [7]}, "invalid_media", "videos.0"),
-        ({"audio": "ftp://example.org/x"}, "invalid_media", "audio"),
+        ({"videos": ["junk!"]}, "invalid_video", "videos.0"),
+        ({"videos": [7]}, "invalid_video", "videos.0"),
+        ({"audio": "ftp://example.org/x"}, "invalid_audio", "audio"),
     ],
 )
 def test_limits_of_materials(fields, code, param):
@@ -332,23 +332,23 @@ def test_limits_of_materials(fields, code, param):
 
 
 def test_videos_and_sounds_as_bytes_are_judged_by_their_content():
-    clip, song = film(seconds=2), sound()
+    clip, song = film("red", "blue", seconds=2), sound()
     data_url = f"data:video/mp4;base64,{base64.b64encode(clip).decode()}"
-    planned = plan("go", model=OMNI, video=data_url, audio=uploaded(song, "C:\\songs\\hm.wav"))
+    planned = plan("go", model=OMNI, video=data_url, audio=uploaded(song, "C:\\songs\\hm.mp3"))
     video, audio = planned.inputs
-    assert (video.stored.mime, video.stored.width, video.stored.height) == ("video/mp4", 64, 48)
+    assert (video.stored.mime, video.stored.width, video.stored.height) == ("video/mp4", 64, 64)
     assert abs(video.stored.milliseconds - 2000) < 100
-    assert (audio.media, audio.stored.mime, audio.name) == ("audio", "audio/wav", "hm.wav")
+    assert (audio.media, audio.stored.mime, audio.name) == ("audio", "audio/mpeg", "hm.mp3")
     assert storage.read_file(video.stored.key) == clip
     assert storage.read_file(audio.stored.key) == song
     assert "seconds" in planned.jobs[0].params["images"][0]
-    refused("invalid_media", "video", "go", model=OMNI, video=uploaded(picture(), "x.mp4"))
-    refused("invalid_media", "audio", "go", model=OMNI, audio=uploaded(clip, "x.wav"))
-    refused("invalid_media", "video", "go", model=OMNI, video=uploaded(clip[: len(clip) // 2], "x.mp4"))
+    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(picture(), "x.mp4"))
+    refused("invalid_audio", "audio", "go", model=OMNI, audio=uploaded(clip, "x.wav"))
+    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(clip[: len(clip) // 2], "x.mp4"))
 
 
 def test_videos_together_may_not_be_too_long():
-    long = film(seconds=8)
+    long = film("red", seconds=8)
     told = refused("invalid_value", "videos.1", "go", model=OMNI, videos=[uploaded(long), uploaded(long)])
     assert "16.0 seconds" in told
 
