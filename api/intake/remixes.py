@@ -30,7 +30,7 @@ def plan_remix(path: str, source: JobView, prompt: str, caller: Caller) -> Plann
         raise DreameryError(code, "Only a completed video can be remixed.")
     order = job.params["order"]
     with transaction() as tx:
-        rows = inputs.request_inputs(tx, job.id)
+        rows = inputs.given_inputs(tx, job.id)
     fields: dict[str, Any] = {
         "prompt": prompt,
         # By id: what the asked name stands for may have changed since.
@@ -62,7 +62,7 @@ def _input_fields(rows: list[Row[Any]]) -> dict[str, Any]:
 
 def _bytes_of(row: Row[Any]) -> Upload | None:
     """The stored bytes, to be stored again under the new job's keys: the old ones leave by their own time."""
-    if row.key is None or row.removed_at is not None:
+    if row.key is None:
         return None
     try:
         data = storage.read_file(row.key)

@@ -21,7 +21,7 @@ from api.video_schemas import RemixRequest, Video, VideoDeleted, VideoGeneration
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.db import files, notes, reports
+from worker.db import deletions, files, reports
 from worker.db.engine import transaction
 from worker.db.reports import JobFilter, JobView
 
@@ -31,6 +31,7 @@ _CREATED: dict[int | str, dict[str, Any]] = {
     200: {"model": Video, "description": "The video, just begun."},
     **error_responses(400, 401, 403, 404, 413, 415, 422, 429, 500, 503),
 }
+_MOST_FILES = 100  # of one video, far more than it has
 _INSTEAD = {
     "edits": "A finished video cannot be edited. Use /v1/videos/{id}/remix for the same video with another prompt, or "
     "/v1/videos/generations with a model that refers to videos (`videos`).",
@@ -166,8 +167,8 @@ def _delete(caller: Caller, job_id: UUID) -> None:
     if view.job.finished_at is None:
         cancel_now(caller, job_id)
     with transaction() as tx:
-        notes.note_deleted(tx, job_id)
-        left = files.job_files(tx, job_id)
+        deletions.hide_job(tx, job_id)
+        left = deletions.deleted_files(tx, limit=_MOST_FILES, job_id=job_id)
     for row in left:
         storage.delete_file(row.key)
     if left:

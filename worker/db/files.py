@@ -69,19 +69,3 @@ def expired_files(tx: Transaction, *, days: int, limit: int) -> list[Row[Any]]:
 def note_removed(tx: Transaction, file_ids: list[UUID]) -> None:
     """The bytes are gone; the rows stay, so that a link can say so."""
     tx.run(text("UPDATE files SET removed_at = now() WHERE id = ANY(:ids)"), {"ids": file_ids})
-
-
-def job_files(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
-    """Files of a job that still have bytes."""
-    return tx.all(text("SELECT id, key FROM files WHERE job_id = :id AND removed_at IS NULL"), {"id": job_id})
-
-
-def deleted_files(tx: Transaction, *, limit: int) -> list[Row[Any]]:
-    """Files of deleted jobs that still have bytes: the deletion died on its way, or the job ended after it."""
-    return tx.all(
-        text(
-            """SELECT f.id, f.key FROM files f JOIN jobs j ON j.id = f.job_id
-               WHERE f.removed_at IS NULL AND j.deleted_at IS NOT NULL LIMIT :limit"""
-        ),
-        {"limit": limit},
-    )

@@ -83,11 +83,15 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
     )
 
 
-def request_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
-    """The references of a job in order, as its caller gave them."""
+def given_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
+    """What a job is made from, in order: as the caller gave it, and where its bytes are stored if they still are."""
     return tx.all(
-        text("SELECT n, role, media, name, url, key, removed_at FROM job_inputs WHERE job_id = :id ORDER BY n"),
-        {"id": job_id},
+        text(
+            """SELECT n, role, media, name, url, CASE WHEN removed_at IS NULL THEN key END AS key, mime, bytes, width,
+                   height, sha256, milliseconds
+               FROM job_inputs WHERE job_id = :job_id ORDER BY n"""
+        ),
+        {"job_id": job_id},
     )
 
 
@@ -125,12 +129,15 @@ def note_uploaded(
 
 
 def expired_inputs(tx: Transaction, *, hours: int, limit: int) -> list[Row[Any]]:
-    """Stored references whose job, and every other job of the same request (they share keys), ended that long ago."""
+    """Stored references whose job, and every other job of the same request (they share keys), ended that long ago.
+
+    A job that its owner deleted needs them no longer.
+    """
     return tx.all(
         text(
             """SELECT i.key FROM job_inputs i JOIN jobs j ON j.id = i.job_id
                WHERE i.key IS NOT NULL AND i.removed_at IS NULL AND NOT EXISTS (
-                   SELECT 1 FROM jobs k WHERE k.group_id = j.group_id
+                   SELECT 1 FROM jobs k WHERE k.group_id = j.group_id AND k.deleted_at IS NULL
                      AND (k.finished_at IS NULL OR k.finished_at >= now() - make_interval(hours => :hours)))
                LIMIT :limit"""
         ),

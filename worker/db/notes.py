@@ -161,8 +161,3 @@ def note_absent(tx: Transaction, *, job_id: UUID, attempt: int) -> float:
         {"id": job_id, "attempt": attempt},
     )
     return float(row.seconds) if row is not None else 0.0
-
-
-def note_deleted(tx: Transaction, job_id: UUID) -> None:
-    """(any state) its owner never wants to see it again. What still runs of it runs to its end unseen."""
-    tx.run(text("UPDATE jobs SET deleted_at = coalesce(deleted_at, now()) WHERE id = :id"), {"id": job_id})

@@ -31,8 +31,8 @@ class JobView:
     variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
 
 
-_VISIBLE = """(user_id = CAST(:user_id AS uuid)
-               OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[]))) AND deleted_at IS NULL"""
+_VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
+               OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
     created_at, submitted_at, finished_at, event_seq, user_id,
@@ -146,11 +146,9 @@ def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str
 
 
 def file_row(tx: Transaction, file_id: UUID) -> Row[Any] | None:
-    """One stored file; None when there is none, or its job was deleted."""
-    return tx.first(
-        text("SELECT f.* FROM files f JOIN jobs j ON j.id = f.job_id WHERE f.id = :id AND j.deleted_at IS NULL"),
-        {"id": file_id},
-    )
+    """One stored file; None when there is none or its job was deleted."""
+    statement = "SELECT f.* FROM files f JOIN jobs j ON j.id = f.job_id WHERE f.id = :id AND j.deleted_at IS NULL"
+    return tx.first(text(statement), {"id": file_id})
 
 
 def open_job_count(tx: Transaction, owner: str) -> int:

@@ -135,8 +135,8 @@ jobs = Table(
     _moment("created_at", nullable=False, default=True),
     _moment("submitted_at"),
     _moment("finished_at"),
-    _moment("deleted_at"),  # its owner deleted it: nobody sees it any more, upkeep removes what is left of its files
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
+    _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint(
         "state IN ('queued', 'submitting', 'running', 'saving', 'succeeded', 'failed', 'cancelled')", name="state"
@@ -165,7 +165,6 @@ jobs = Table(
     ),
     Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
     Index("ix_jobs_user_id", "user_id", "id"),
-    Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index(
         "ix_jobs_open_owner",
         "owner",
@@ -173,6 +172,7 @@ jobs = Table(
     ),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+    Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
 )
 
 # One creating request per owner and key; the row is what two twins race for.

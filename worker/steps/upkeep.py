@@ -1,15 +1,13 @@
-"""Housekeeping: old Idempotency-Keys, session ids that never worked, old and deleted results, old inputs leave.
+"""Housekeeping: old Idempotency-Keys, session ids that never worked, old results and inputs of ended jobs leave.
 
 The rows of removed files stay, so that a link can say so.
 """
 
-from typing import Any
-
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import files, inputs, leavers, requests
-from worker.db.engine import Row, transaction
+from worker.db import deletions, files, inputs, leavers, requests
+from worker.db.engine import transaction
 
 _BATCH = 200
 # How long a repeat with the same key is a repeat (draft-ietf-httpapi-idempotency-key-header).
@@ -30,9 +28,6 @@ def upkeep() -> str:
     with transaction() as tx:
         left, jobs = leavers.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
     removed = _remove_files(get_settings().retention_days)
-    with transaction() as tx:
-        deleted = files.deleted_files(tx, limit=_BATCH)
-    removed += _remove_bytes(deleted)
     gone = f"removed {left} accounts that never worked with {jobs} jobs"
     return f"forgot {keys} keys, {gone}, removed {removed} files, {removed_inputs} inputs"
 
@@ -52,14 +47,9 @@ def _remove_inputs() -> int:
 
 
 def _remove_files(days: int) -> int:
-    if days == 0:
-        return 0
     with transaction() as tx:
-        old = files.expired_files(tx, days=days, limit=_BATCH)
-    return _remove_bytes(old)
-
-
-def _remove_bytes(old: list[Row[Any]]) -> int:
+        old = deletions.deleted_files(tx, limit=_BATCH)
+        old += files.expired_files(tx, days=days, limit=_BATCH) if days else []
     for row in old:
         watchdog.renew()
         storage.delete_file(row.key)
