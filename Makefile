@@ -13,7 +13,7 @@ help: ## list the targets
 
 setup: .venv/.dreamery-dev ## make .venv with everything for running and developing
 
-demo: .venv/.dreamery ## start everything, make pictures with the sandbox, save them in out/, stop everything
+demo: .venv/.dreamery ## start everything, make pictures and a video with the sandbox, save them in out/, stop everything
 	@exec $(PY) -m api.cli demo --die-with-parent
 
 up: .venv/.dreamery ## run the platform on port 8000 with its data in ./data, until Ctrl-C

@@ -19,10 +19,23 @@ from api.attendance import Attendance, Visit
 from api.deps import presented, token_hash
 from api.edge import CompressedReads, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
-from api.forms import PATHS_WITH_FILES
+from api.forms import PATHS_WITH_FILES, close_form
 from api.hub import Hub
 from api.openapi import describe
-from api.routes import chat, deliveries, files, images, job_changes, jobs, models, ops, tokens, webhooks
+from api.routes import (
+    chat,
+    deliveries,
+    files,
+    images,
+    job_changes,
+    jobs,
+    models,
+    ops,
+    tokens,
+    video_generations,
+    videos,
+    webhooks,
+)
 from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
@@ -40,6 +53,23 @@ DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 _STALL_SECONDS = 60.0
 # How much of a body that is too large is still read before the connection is closed.
 _DRAIN_BYTES = 8_000_000
+
+
+# Static words of paths stand before `{id}`.
+_ROUTES = (
+    chat,
+    images,
+    video_generations,
+    videos,
+    jobs,
+    job_changes,
+    models,
+    files,
+    tokens,
+    webhooks,
+    deliveries,
+    ops,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +94,10 @@ class RequestFrame:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
-            await _Exchange(scope, receive, send, self._limits).run(self._app)
+            try:
+                await _Exchange(scope, receive, send, self._limits).run(self._app)
+            finally:
+                await close_form(scope["state"])
         else:
             await self._app(scope, receive, send)
 
@@ -268,8 +301,7 @@ def create_app() -> FastAPI:
         body_seconds=settings.request_body_seconds,
     )
     install_error_handlers(app)
-    routers = (chat, images, jobs, job_changes, models, files, tokens, webhooks, deliveries, ops)
-    for module in routers:
+    for module in _ROUTES:
         app.include_router(module.router)
     app.webhooks.include_router(webhooks.received)
     describe(app)

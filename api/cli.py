@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from api.client import Client, ClientError, Json, follow, mean_progress, save_results, started_jobs
+from api.bars import bars_of, job_progress
+from api.client import Client, ClientError, Json, follow, save_results, started_jobs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 jobs_app = typer.Typer(no_args_is_help=True, help="Look at jobs.")
@@ -109,11 +109,11 @@ Ctrl-C stops everything.""",
 
 @app.command(epilog="Example: dreamery demo --out pictures")
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("out"),
     *,
     die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
 ) -> None:
-    """Start everything in a temporary folder, make pictures with the sandbox, save them, stop everything."""
+    """Start everything in a temporary folder, make pictures and a video with the sandbox, save them, stop it all."""
     from api.demo import run_demo
 
     run_demo(out, die_with_parent=die_with_parent)
@@ -150,7 +150,10 @@ def doctor(
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
 
 
-@app.command(epilog='Example: dreamery generate "a lighthouse at dawn" --size 2048x2048 -n 2')
+@app.command(
+    epilog='Example: dreamery generate "a lighthouse at dawn" --size 2048x2048 -n 2, or '
+    'dreamery generate "waves roll ashore" --video'
+)
 def generate(  # noqa: PLR0917 - each is an option of the command
     prompt: Annotated[str, typer.Argument(help="What to make.")],
     model: Annotated[str | None, typer.Option(help="Model; the server's default when absent.")] = None,
@@ -160,10 +163,10 @@ def generate(  # noqa: PLR0917 - each is an option of the command
     url: _UrlOption = "",
     key: _KeyOption = "",
     *,
-    video: Annotated[bool, typer.Option("--video", help="Make a video.")] = False,
+    video: Annotated[bool, typer.Option("--video", help="Make videos.")] = False,
 ) -> None:
-    """Make pictures (or a video), show the progress, save the files."""
-    wanted = {"prompt": prompt, "model": model, "size": size, "n": None if video else count}
+    """Make pictures (or with --video videos), show the progress, save the files."""
+    wanted = {"prompt": prompt, "model": model, "size": size, "n": count}
     body = {name: value for name, value in wanted.items() if value is not None} | {"async": True}
     client = _client(url, key)
     try:
@@ -178,35 +181,11 @@ def generate(  # noqa: PLR0917 - each is an option of the command
 
 
 def _make(client: Client, body: Json, out: Path, *, video: bool) -> list[tuple[Path, Json]]:
-    try:
-        answer = client.post("/v1/videos" if video else "/v1/images/generations", body)
-    except ClientError as error:
-        if video and error.status == 404:
-            raise ClientError("This server makes no videos yet.", status=404) from error
-        raise
-    with job_progress() as bar:
-        task = bar.add_task("waiting", total=100)
-
-        def show(jobs: list[Json]) -> None:
-            bar.update(task, completed=mean_progress(jobs), description=_stage(jobs))
-
-        return save_results(client, follow(client, started_jobs(answer), show), out)
-
-
-def job_progress() -> Progress:
-    """The progress bar of the commands that wait for jobs."""
-    columns = (TextColumn("{task.description:>12}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=Console(stderr=True))
-
-
-def _stage(jobs: list[Json]) -> str:
-    open_jobs = [job for job in jobs if job["status"] != "completed"]
-    if not open_jobs:
-        return "done"
-    queue = open_jobs[0].get("queue") or {}
-    if open_jobs[0]["status"] == "queued":
-        return f"queued {queue['position']}" if queue.get("position") else "queued"
-    return "generating"
+    answer = client.post("/v1/videos/generations" if video else "/v1/images/generations", body)
+    jobs = started_jobs(answer)
+    with job_progress(Console(stderr=True)) as bar:
+        show = bars_of(bar, jobs)
+        return save_results(client, follow(client, jobs, show), out)
 
 
 @jobs_app.command("list", epilog="Example: dreamery jobs list --status failed --json")

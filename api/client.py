@@ -117,11 +117,6 @@ def follow(client: Client, jobs: Iterable[Json], on_progress: Callable[[list[Jso
     return known
 
 
-def mean_progress(jobs: list[Json]) -> float:
-    """Progress of all jobs together, 0 to 100."""
-    return sum(100.0 if job["status"] == "completed" else float(job.get("progress") or 0) for job in jobs) / len(jobs)
-
-
 def save_results(client: Client, jobs: Iterable[Json], folder: Path) -> list[tuple[Path, Json]]:
     """Download every result of finished jobs; returns the files with what the server said of each."""
     saved = []

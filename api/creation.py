@@ -5,7 +5,8 @@ Every creating route goes through `create` (it waits) or `start` (it does not, f
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -32,10 +33,19 @@ _HUNG_UP = 499
 
 # The body of a 200 from ended jobs that gave at least one result, and the base of links. Runs in a thread.
 BodyOf = Callable[[list[JobView], str], dict[str, Any]]
+# Further keys of a 202, from the jobs.
+MoreOf = Callable[[list[JobView]], dict[str, Any]]
 
 
 async def create(
-    request: Request, planned: Planned, *, caller: Caller, preference: Preference, key: str | None, body_of: BodyOf
+    request: Request,
+    planned: Planned,
+    *,
+    caller: Caller,
+    preference: Preference,
+    key: str | None,
+    body_of: BodyOf,
+    more_of: MoreOf = lambda _: {},
 ) -> Response:
     """Accept the jobs, wait as the caller prefers, and answer."""
     hub: Hub = request.app.state.hub
@@ -52,7 +62,7 @@ async def create(
                 await asyncio.gather(waiting, return_exceptions=True)
                 return Response(status_code=_HUNG_UP)
             waiting.result()
-    return await _answer(request, accepted, preference, body_of)
+    return await _answer(request, accepted, preference, body_of, more_of)
 
 
 def visit_of(request: Request) -> Visit:
@@ -134,14 +144,16 @@ def views_of(job_ids: list[UUID]) -> list[JobView]:
         return reports.group_views(tx, job_ids)
 
 
-async def _answer(request: Request, accepted: Accepted, preference: Preference, body_of: BodyOf) -> Response:
+async def _answer(
+    request: Request, accepted: Accepted, preference: Preference, body_of: BodyOf, more_of: MoreOf
+) -> Response:
     views = await run_in_threadpool(views_of, accepted.job_ids)
     base = base_url(request)
     unfinished = any(view.job.finished_at is None for view in views)
     deferred = preference.respond_async and (unfinished or preference.wait_seconds == 0)
     headers = answer_headers(accepted, preference.applied(deferred=deferred))
     if deferred:
-        return job_answer(views, base, headers)
+        return job_answer(views, base, headers, more_of(views))
     if unfinished:
         return error_response(out_of_time(views, base), headers=headers)
     stored = sum(len(view.files) for view in views)
@@ -172,10 +184,12 @@ def out_of_time(views: list[JobView], base: str) -> DreameryError:
     return DreameryError("generation_timeout", message, retry_after=forecast_all(views).retry_after)
 
 
-def job_answer(views: list[JobView], base: str, headers: dict[str, str]) -> Response:
-    """The 202 of an asynchronous request: its job, and all of them when there are several."""
+def job_answer(
+    views: list[JobView], base: str, headers: dict[str, str], more: Mapping[str, Any] = MappingProxyType({})
+) -> Response:
+    """The 202 of an asynchronous request: its job, and all of them when there are several; `more` = further keys."""
     objects = [job_object(view, base) for view in views]
-    body = {**objects[0], **({"jobs": objects} if len(objects) > 1 else {})}
+    body = {**objects[0], **({"jobs": objects} if len(objects) > 1 else {}), **more}
     location = f"/v1/jobs/{objects[0]['id']}"
-    more = {"Location": location, "Retry-After": str(forecast_all(views).retry_after)}
-    return json_response(body, status=202, headers={**headers, **more})
+    where = {"Location": location, "Retry-After": str(forecast_all(views).retry_after)}
+    return json_response(body, status=202, headers={**headers, **where})

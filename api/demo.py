@@ -1,24 +1,30 @@
-"""`dreamery demo`: a whole platform in a temporary folder, a few pictures through the public API, and away again."""
+"""`dreamery demo`: a whole platform in a temporary folder, pictures and a video through the public API, and away."""
 
+import base64
 import fcntl
+import json
 import shutil
 import signal
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from PIL import Image
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from api.client import Client, ClientError, Json, follow, mean_progress, save_results, started_jobs
+from api.bars import bars_of, job_progress
+from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from worker.core.clips import NotAClipError, video_facts
 from worker.local.processes import StartError, end_with_parent
 from worker.local.supervisor import Platform, PlatformOptions
 
 PROMPT = "A lighthouse on a cliff at dawn, watercolour"
 SIZE = (2560, 1440)
 COUNT = 2
+VIDEO_SECONDS = 5
+VIDEO_SIZE = (1280, 720)
 SECONDS = 4.0
 PATIENCE_SECONDS = 180.0
 _FOLDER_PREFIX = "dreamery-demo-"
@@ -44,11 +50,9 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
         with console.status("Starting Postgres, Redis, API, worker, scheduler and sandbox ..."):
             platform.start()
         console.print(f"The platform runs at {platform.url} ({time.monotonic() - began:.1f} s to start).")
-        saved = _make_pictures(platform, out, console)
-        for file, _item in saved:
-            console.print(f"  {_checked(file)}")
+        _make_all(_Show(platform, Client(platform.url, "demo:sandbox"), out, console))
     except KeyboardInterrupt:
-        raise ClientError("Stopped before the pictures were made.") from None
+        raise ClientError("Stopped before everything was made.") from None
     except (ClientError, StartError) as error:
         raise ClientError(f"{error}\nAll logs: {_keep_logs(platform.logs_dir, out)}") from error
     finally:
@@ -65,31 +69,55 @@ def _keep_logs(logs: Path, out: Path) -> Path:
     return kept
 
 
-def _make_pictures(platform: Platform, out: Path, console: Console) -> list[tuple[Path, Json]]:
-    client = Client(platform.url, "demo:sandbox")
-    width, height = SIZE
-    body = {"prompt": PROMPT, "size": f"{width}x{height}", "n": COUNT, "async": True}
-    console.print(f'POST {client.url}/v1/images/generations  {{"prompt": "{PROMPT}", "size": "{width}x{height}", ...}}')
-    began = time.monotonic()
-    columns = (TextColumn("{task.description:>12}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("generating", total=100)
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """What the demo needs at hand."""
 
-        def show(jobs: list[Json]) -> None:
-            bar.update(task, completed=mean_progress(jobs))
-            platform.check()
-            if time.monotonic() - began > PATIENCE_SECONDS:
-                raise ClientError(f"The pictures were not ready after {PATIENCE_SECONDS:.0f} s.")
+    platform: Platform
+    client: Client
+    out: Path
+    console: Console
 
-        started = started_jobs(client.post("/v1/images/generations", body))
-        saved = save_results(client, follow(client, started, show), out)
-    if len(saved) != COUNT:
-        raise ClientError(f"{COUNT} pictures were asked for, {len(saved)} came.")
-    console.print(f"{len(saved)} pictures after {time.monotonic() - began:.1f} s, saved and checked:")
-    return saved
+    def make(self, path: str, body: Json, *, count: int, what: str) -> list[Path]:
+        """Order, follow with a bar per job, save; raises when it takes too long or too few came."""
+        told = {name: value if len(str(value)) < 60 else "..." for name, value in body.items()}
+        self.console.print(f"POST {self.client.url}{path}  {json.dumps(told)}")
+        began = time.monotonic()
+        jobs = started_jobs(self.client.post(path, {**body, "async": True}))
+        with job_progress(self.console) as bar:
+            show_bars = bars_of(bar, jobs)
+
+            def show(now: list[Json]) -> None:
+                show_bars(now)
+                self.platform.check()
+                if time.monotonic() - began > PATIENCE_SECONDS:
+                    raise ClientError(f"{what} not ready after {PATIENCE_SECONDS:.0f} s.")
+
+            saved = save_results(self.client, follow(self.client, jobs, show), self.out)
+        if len(saved) != count:
+            raise ClientError(f"{what}: {count} asked for, {len(saved)} came.")
+        self.console.print(f"{what} after {time.monotonic() - began:.1f} s, saved and checked:")
+        return [file for file, _ in saved]
 
 
-def _checked(file: Path) -> str:
+def _make_all(show: _Show) -> None:
+    """Pictures, a picture from the first of them, and a video that begins with it."""
+    size = "{}x{}".format(*SIZE)
+    pictures = show.make(
+        "/v1/images/generations", {"prompt": PROMPT, "size": size, "n": COUNT}, count=COUNT, what=f"{COUNT} pictures"
+    )
+    for file in pictures:
+        show.console.print(f"  {_checked_picture(file)}")
+    first = base64.b64encode(pictures[0].read_bytes()).decode()
+    again = {"prompt": "The same by night, the lamp lit", "image": first, "size": size, "n": 1}
+    (changed,) = show.make("/v1/images/edits", again, count=1, what="A picture from a picture")
+    show.console.print(f"  {_checked_picture(changed)}")
+    moving = {"prompt": "Waves roll ashore, gulls circle", "first_frame_image": first, "duration": VIDEO_SECONDS}
+    (film,) = show.make("/v1/videos/generations", moving, count=1, what="A video from a picture")
+    show.console.print(f"  {_checked_video(film)}")
+
+
+def _checked_picture(file: Path) -> str:
     """A line about a saved picture; raises when it is broken or not of the size that was asked for."""
     try:
         with Image.open(file) as picture:
@@ -100,6 +128,20 @@ def _checked(file: Path) -> str:
     if size != SIZE:
         raise ClientError(f"{file} is {size[0]}x{size[1]}, but {SIZE[0]}x{SIZE[1]} was asked for.")
     return f"{file}  {kind} {size[0]}x{size[1]}, {file.stat().st_size // 1000} kB"
+
+
+def _checked_video(file: Path) -> str:
+    """A line about a saved video; raises when it is broken or not of the length and shape that was asked for."""
+    try:
+        with file.open("rb") as content:
+            facts = video_facts(content)
+    except NotAClipError as error:
+        raise ClientError(f"{file} is not a whole video: {error}") from error
+    if (facts.width, facts.height) != VIDEO_SIZE or abs(facts.milliseconds - VIDEO_SECONDS * 1000) > 300:
+        told = f"{facts.width}x{facts.height} of {facts.milliseconds / 1000:.1f} s"
+        raise ClientError(f"{file} is {told}, but {VIDEO_SIZE[0]}x{VIDEO_SIZE[1]} of {VIDEO_SECONDS} s was asked for.")
+    length = f"{facts.milliseconds / 1000:.1f} s"
+    return f"{file}  {facts.mime} {facts.width}x{facts.height}, {length}, {file.stat().st_size // 1000} kB"
 
 
 def _stop_on_signals(platform: Platform, *, die_with_parent: bool) -> None:

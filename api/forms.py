@@ -6,6 +6,7 @@ rules 14 to 16). All form values are text; the schema turns them into numbers. F
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
@@ -13,7 +14,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 
 from worker.core.errors import DreameryError
@@ -103,12 +104,21 @@ async def _form_fields(request: Request) -> dict[str, Any]:
         if error.status_code == 413:
             raise
         raise DreameryError("invalid_form", f"The form cannot be read: {error.detail}") from None
+    # Its files are read later; whoever frames the request closes them with it.
+    request.state.form = form
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
         # A field that was left empty was left out.
         if value != "":
             _put(fields, name, _plain(value))
     return fields
+
+
+async def close_form(state: Mapping[str, Any]) -> None:
+    """Close the files of a form that `read_body` read in the request with this state."""
+    form = state.get("form")
+    if isinstance(form, FormData):
+        await form.close()
 
 
 def _plain(value: Any) -> Any:

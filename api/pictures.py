@@ -56,14 +56,16 @@ class GivenPicture:
 
 def read_pictures(fields: dict[str, Any], model: ImageModel) -> list[GivenPicture]:
     """The references in these fields of a request, in order. Raises what is wrong with the first that is."""
-    given = [entry for name, value in fields.items() for entry in _flat(name, value)]
+    given = [entry for name, value in fields.items() for entry in flat_entries(name, value)]
     if given:
         # Before any byte is decoded.
-        _check_number(len(given), model, param=next(name for name, value in fields.items() if _flat(name, value)))
-    return [_read(param, value) for param, value in given]
+        _check_number(
+            len(given), model, param=next(name for name, value in fields.items() if flat_entries(name, value))
+        )
+    return [read_picture(param, value) for param, value in given]
 
 
-def _flat(param: str, value: Any) -> list[tuple[str, Any]]:
+def flat_entries(param: str, value: Any) -> list[tuple[str, Any]]:
     """The entries of a field with what to call each of them in an error; absent and empty ones are none."""
     if isinstance(value, list):
         return [(f"{param}.{n}", entry) for n, entry in enumerate(value)]
@@ -82,19 +84,20 @@ def _check_number(number: int, model: ImageModel, *, param: str) -> None:
     raise DreameryError("invalid_value", message, param=param)
 
 
-def _read(param: str, value: Any) -> GivenPicture:
+def read_picture(param: str, value: Any) -> GivenPicture:
+    """One reference in any form. Raises `invalid_image`."""
     if isinstance(value, Upload):
         if value.size > MAX_INPUT_BYTES:
-            raise _too_large(param)
+            raise _too_large(param, "invalid_image")
         content, size = value.file, value.size
     else:
         text = _text_of(value)
         if text is None:
             raise DreameryError("invalid_image", f"`{param}` is not a picture. {_FORMS}", param=param)
         text = text.strip()
-        if text[:8].lower().startswith(("http://", "https://")):
-            return GivenPicture(url=_checked_link(param, text))
-        data = _decoded(param, text)
+        if is_link(text):
+            return GivenPicture(url=checked_link(param, text))
+        data = decoded(param, text)
         content, size = io.BytesIO(data), len(data)
     try:
         content.seek(0)
@@ -111,15 +114,21 @@ def sha256_of(content: IO[bytes]) -> str:
 
 
 def _text_of(value: Any) -> str | None:
-    """The link or base64 inside `"..."`, `{"image_url": "..."}` or `{"image_url": {"url": "..."}}`."""
+    """The link or base64 in `"..."`, `{"image_url": "..."}`, `{"image_url": {"url": "..."}}` or `{"url": "..."}`."""
     if isinstance(value, dict):
-        value = value.get("image_url")
+        value = value.get("image_url", value.get("url"))
         if isinstance(value, dict):
             value = value.get("url")
     return value if isinstance(value, str) else None
 
 
-def _checked_link(param: str, link: str) -> str:
+def is_link(text: str) -> bool:
+    """Whether a text is meant as an address; everything else is base64."""
+    return text[:8].lower().startswith(("http://", "https://"))
+
+
+def checked_link(param: str, link: str, code: str = "invalid_image") -> str:
+    """A link that can be fetched, whatever is there. Raises `code`."""
     try:
         parts = urlsplit(link)
         fine = bool(parts.hostname) and parts.port != 0 and len(link) <= _LONGEST_LINK and link.isprintable()
@@ -127,36 +136,38 @@ def _checked_link(param: str, link: str) -> str:
         fine = False
     # Blanks would be cut off or escaped by some readers and not by others.
     if not fine or _BLANK.search(link):
-        raise DreameryError("invalid_image", f"`{param}` is not a link that can be fetched.", param=param)
+        raise DreameryError(code, f"`{param}` is not a link that can be fetched.", param=param)
     return link
 
 
-def _decoded(param: str, text: str) -> bytes:
+def decoded(param: str, text: str, code: str = "invalid_image") -> bytes:
+    """The bytes of base64 or a data URL. Raises `code`."""
     start = _DATA_URL.match(text)
     if len(text) > MAX_INPUT_BYTES * 3 // 2:
-        raise _too_large(param)
+        raise _too_large(param, code)
     try:
         # Of 100 MB this is done in a fifth of a second; a regular expression takes five.
         plain = "".join((text[start.end() :] if start else text).split()).rstrip("=")
         data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise DreameryError("invalid_image", f"`{param}` is neither a link nor base64. {_FORMS}", param=param) from None
+        raise DreameryError(code, f"`{param}` is neither a link nor base64. {_FORMS}", param=param) from None
     if len(data) > MAX_INPUT_BYTES:
-        raise _too_large(param)
+        raise _too_large(param, code)
     return data
 
 
-def _too_large(param: str) -> DreameryError:
-    message = f"`{param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller picture."
-    return DreameryError("invalid_image", message, param=param)
+def _too_large(param: str, code: str) -> DreameryError:
+    message = f"`{param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller file."
+    return DreameryError(code, message, param=param)
 
 
 def store_pictures(given: list[GivenPicture], group_id: UUID) -> list[NewInput]:
     """Store what came as bytes; the rows to be. The keys are the request's own, so nothing is overwritten."""
-    return [_store(item, f"inputs/{group_id.hex}/{n}") for n, item in enumerate(given)]
+    return [store_picture(item, f"inputs/{group_id.hex}/{n}") for n, item in enumerate(given)]
 
 
-def _store(item: GivenPicture, stem: str) -> NewInput:
+def store_picture(item: GivenPicture, stem: str) -> NewInput:
+    """Store one under a key that begins with `stem`."""
     if item.facts is None or item.content is None:
         return NewInput(url=item.url)
     key = f"{stem}.{item.facts.extension}"

@@ -1,4 +1,7 @@
-"""Job rows -> the JSON that callers read: the job object, the pictures of an answer, the error of a failed job."""
+"""Job rows -> the JSON that callers read: the job object, the pictures of an answer, the error of a failed job.
+
+OpenAI's Video object and the answers of video routes are in `video_objects.py`.
+"""
 
 import base64
 from collections.abc import Mapping
@@ -12,6 +15,7 @@ from fastapi import Request, Response
 from api.errors import told
 from api.forecast import forecast, usual_seconds
 from worker import storage
+from worker.core.catalog import get_catalog
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
@@ -41,7 +45,7 @@ def base_url(request: Request) -> str:
     return get_settings().public_url or str(request.base_url).rstrip("/")
 
 
-def _seconds(moment: datetime | None) -> int | None:
+def seconds_of(moment: datetime | None) -> int | None:
     return int(moment.timestamp()) if moment else None
 
 
@@ -50,7 +54,7 @@ def file_url(base: str, file_id: Any) -> str:
     return f"{base}/v1/files/{public_id('file', file_id)}/content"
 
 
-def _progress(view: JobView) -> int:
+def job_progress(view: JobView) -> int:
     """0..100, never falling, 100 only when completed: the larger of what upstream told and what time suggests."""
     job = view.job
     if job.state == "succeeded":
@@ -58,7 +62,7 @@ def _progress(view: JobView) -> int:
     if job.submitted_at is None:
         return int(min(job.progress, 99))
     # A job that failed or was cancelled stays at what it showed last.
-    ran = (job.finished_at - job.submitted_at).total_seconds() if job.finished_at else float(job.running_seconds)
+    ran = (job.finished_at - job.submitted_at).totalseconds_of() if job.finished_at else float(job.running_seconds)
     # By what such jobs took when this one was accepted: a forecast that changes on the way would let it fall.
     by_time = 90 * ran / (ran + (job.usual_seconds or usual_seconds(job.kind)) / 2)
     return int(min(max(job.progress, by_time), 95))
@@ -73,30 +77,12 @@ def job_error(view: JobView) -> dict[str, Any] | None:
     return {"code": kind.code, "message": told(kind, job.error_message), "type": kind.type, "param": None}
 
 
-def _input_of(view: JobView) -> dict[str, Any]:
-    """What was asked for, and how it was understood."""
-    job = view.job
-    order = job.params["order"]
-    shown = {name: value for name, value in order.items() if name != "count"}
-    # The agent does not say which size it asked for.
-    pixels = {"size": f"{order['width']}x{order['height']}"} if order.get("width") else {}
-    return {
-        **shown,
-        **pixels,
-        "images": job.params.get("images", []),
-        "n": job.params["n"],
-        "model": job.params["asked_model"],
-        "flags": job.params.get("flags", {}),
-        **{f"output_{name}": value for name, value in job.params.get("output", {}).items()},
-    }
-
-
-def _expires_at(view: JobView) -> int | None:
+def expires_at(view: JobView) -> int | None:
     """When the results are removed; None = never, or there are none."""
     days = get_settings().retention_days
     if not days or view.job.state != "succeeded":
         return None
-    return _seconds(view.job.finished_at + timedelta(days=days))
+    return seconds_of(view.job.finished_at + timedelta(days=days))
 
 
 def job_object(view: JobView, base: str) -> dict[str, Any]:
@@ -113,19 +99,19 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "status": status,
         "model": job.model,
         "group": public_id("job", job.group_id),
-        "created_at": _seconds(job.created_at),
-        "queued_at": _seconds(job.created_at),
-        "started_at": _seconds(job.submitted_at),
-        "completed_at": _seconds(job.finished_at),
-        "expires_at": _expires_at(view),
-        "progress": _progress(view),
+        "created_at": seconds_of(job.created_at),
+        "queued_at": seconds_of(job.created_at),
+        "started_at": seconds_of(job.submitted_at),
+        "completed_at": seconds_of(job.finished_at),
+        "expires_at": expires_at(view),
+        "progress": job_progress(view),
         "queue": {
             "position": view.position,
             "upstream_position": job.queue_position,
             "eta_seconds": awaited.p50,
         },
         "eta": None if awaited.p50 is None else {"p50": awaited.p50, "p90": awaited.p90},
-        "input": _input_of(view),
+        "input": _input(job),
         "output": _output(view, base) if done or job.kind == "chat" else None,
         "error": job_error(view),
         "metadata": job.metadata,
@@ -134,8 +120,41 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             "get": place,
             **{name: f"{place}/{name}" for name in ("events", "cancel", "retry", "timeline")},
         },
-        "usage": {"images": len(view.files)} if done and job.kind != "chat" else None,
+        "usage": _usage(view) if done and job.kind != "chat" else None,
     }
+
+
+def job_size(job: Any) -> str | None:
+    """The pixels ordered, `WxH`; of a video those its ratio and resolution stand for, of a conversation none."""
+    order = job.params["order"]
+    # The agent does not say which size it asked for.
+    if job.kind == "image" and order["width"]:
+        return f"{order['width']}x{order['height']}"
+    if job.kind == "video" and order["ratio"] and order["resolution"]:
+        return "{}x{}".format(*get_catalog().video_size(order["ratio"], order["resolution"]))
+    return None
+
+
+def _input(job: Any) -> dict[str, Any]:
+    """What the job was asked for: the order, and how it was worded."""
+    params = job.params
+    return {
+        **{name: value for name, value in params["order"].items() if name != "count"},
+        "images": params.get("images", []),
+        "n": params["n"],
+        **({"size": size} if (size := job_size(job)) else {}),
+        "model": params["asked_model"],
+        "flags": params.get("flags", {}),
+        **{f"output_{name}": value for name, value in params.get("output", {}).items()},
+        **({"adjusted": params["adjusted"]} if params.get("adjusted") else {}),
+    }
+
+
+def variant_url(view: JobView, n: int, variant: str, base: str) -> str | None:
+    """The link of another form of result `n`; None when there is none."""
+    found = (item for item in view.variants if (item.n, item.variant) == (n, variant))
+    item = next(found, None)
+    return file_url(base, item.id) if item is not None else None
 
 
 def _output(view: JobView, base: str) -> list[dict[str, Any]] | dict[str, Any] | None:
@@ -144,17 +163,27 @@ def _output(view: JobView, base: str) -> list[dict[str, Any]] | dict[str, Any] |
         said = view.spoken.said if view.spoken else ""
         jobs = [public_id("job", child) for child in view.children]
         return {"text": said, "jobs": jobs} if said or jobs or view.job.state == "succeeded" else None
-    return [
-        {
-            "url": file_url(base, item.id),
-            "mime": item.mime,
-            "width": item.width,
-            "height": item.height,
-            "bytes": item.bytes,
-            "seconds": item.seconds,
-        }
-        for item in view.files
-    ]
+    return [_file(view, item, base) for item in view.files]
+
+
+def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
+    forms = ("thumbnail", "spritesheet") if view.job.kind == "video" else ()
+    return {
+        "url": file_url(base, item.id),
+        "mime": item.mime,
+        "width": item.width,
+        "height": item.height,
+        "bytes": item.bytes,
+        "seconds": item.seconds,
+        **{f"{form}_url": variant_url(view, item.n, form, base) for form in forms},
+    }
+
+
+def _usage(view: JobView) -> dict[str, int]:
+    if view.job.kind == "video":
+        known = [item.seconds or view.job.params["order"]["seconds"] for item in view.files]
+        return {"videos": len(known), "seconds": round(sum(known))}
+    return {"images": len(view.files)}
 
 
 def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:
@@ -193,7 +222,7 @@ def image_answer(
         data = [{"url": file_url(base, f.id), "revised_prompt": None} for f in files]
     first = files[0]
     return {
-        "created": _seconds(views[0].job.created_at),
+        "created": seconds_of(views[0].job.created_at),
         "data": data,
         "size": f"{first.width}x{first.height}",
         "output_format": first.mime.partition("/")[2],

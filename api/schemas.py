@@ -6,7 +6,7 @@ models are for the OpenAPI document and the tests: `render.py` writes the JSON w
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 from worker.core.webhooks import check_url
 
@@ -25,7 +25,23 @@ def _storable(value: str) -> str:
 
 # Text that Postgres can store and JSON can carry.
 Text = Annotated[str, AfterValidator(_storable)]
-_Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
+
+
+def _small_metadata(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
+        raise ValueError("at most 16 pairs, keys up to 64 and values up to 512 characters")
+    return value
+
+
+def _http_webhook(value: str) -> str:
+    if value:
+        check_url(value)
+    return value
+
+
+Metadata = Annotated[dict[Text, Text], AfterValidator(_small_metadata)]
+Webhook = Annotated[Text, AfterValidator(_http_webhook)]
+Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
 
 
 def _word(value: Any) -> Any:
@@ -48,7 +64,7 @@ class ImageGenerationRequest(BaseModel):
         },
     )
 
-    prompt: _Filled = Field(description="what to draw; may hold flags: `-re 2k`, `-ra 16:9`")
+    prompt: Filled = Field(description="what to draw; may hold flags: `-re 2k`, `-ra 16:9`")
     model: Text | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
     n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="pictures wanted; absent = what the model makes (4)")
     size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size the model draws")
@@ -80,8 +96,8 @@ class ImageGenerationRequest(BaseModel):
         None, description="`auto` or `opaque`; no model draws `transparent`"
     )
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
-    webhook: Text | None = Field(None, max_length=2000, description="https address told when the job has ended")
-    metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
+    webhook: Webhook | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     safety_identifier: Text | None = Field(None, max_length=200, description="kept with the job, and told back")
     stream: bool | None = Field(None, description="true = server-sent events, one per picture as soon as it is there")
@@ -105,20 +121,6 @@ class ImageGenerationRequest(BaseModel):
     images: Any = Field(None, description="the same as `image`; both together are joined")
     mask: Any = Field(None, description="no model takes one: 400")
     markup: Any = Field(None, description="no model takes one: 400")
-
-    @field_validator("metadata")
-    @classmethod
-    def _small_metadata(cls, value: dict[str, str] | None) -> dict[str, str] | None:
-        if value and (len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items())):
-            raise ValueError("at most 16 pairs, keys up to 64 and values up to 512 characters")
-        return value
-
-    @field_validator("webhook")
-    @classmethod
-    def _http_webhook(cls, value: str | None) -> str | None:
-        if value:
-            check_url(value)
-        return value
 
 
 class Picture(BaseModel):
@@ -176,6 +178,8 @@ class JobFile(BaseModel):
     height: int | None
     bytes: int
     seconds: float | None
+    thumbnail_url: str | None = Field(None, description="(videos) a JPEG of the first frame")
+    spritesheet_url: str | None = Field(None, description="(videos) a JPEG of small frames in rows")
 
 
 class JobTalk(BaseModel):
@@ -323,7 +327,7 @@ class AcceptedJob(Job):
 class TokenCheck(BaseModel):
     """The body of `/token/check`."""
 
-    token: _Filled = Field(description="a session id in any notation", max_length=4000)
+    token: Filled = Field(description="a session id in any notation", max_length=4000)
 
 
 class TokenLive(BaseModel):
@@ -361,7 +365,10 @@ class TokenAnswer(BaseModel):
 
 
 class Model(BaseModel):
-    """A model: OpenAI's four keys, the three that other gateways have (`model_...`), and ours."""
+    """A model: OpenAI's four keys, the three that other gateways have (`model_...`), and ours.
+
+    Keys of videos (from `durations` on) are there only for video models.
+    """
 
     id: str
     object: Literal["model"]
@@ -377,6 +384,12 @@ class Model(BaseModel):
     default_count: int
     references: int = Field(description="the most pictures it can work from; 0 = none")
     regions: list[str]
+    durations: list[int] | None = Field(None, description="lengths in seconds; the first is the default")
+    ratios: list[str] | None = Field(None, description="the first is the default")
+    fps: list[int] | None = None
+    first_frame: bool | None = None
+    end_frame: bool | None = Field(None, description="takes a picture of the last frame")
+    omni: bool | None = Field(None, description="takes pictures, videos and sounds that the prompt refers to")
 
 
 class ModelList(BaseModel):

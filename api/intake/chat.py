@@ -6,7 +6,6 @@ video; its pictures are what `plan_videos` makes of them by their number: first 
 
 import contextlib
 import io
-import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -132,37 +131,10 @@ async def _plan_pictures(path: str, body: ChatRequest, wish: _Wish, caller: Call
 
 
 async def _plan_video(path: str, body: ChatRequest, wish: _Wish, caller: Caller) -> Planned:
-    """The one place where chat meets the video intake."""
-    if (body.n or 1) > 1:
-        message = f"Model {wish.model!r} makes one video per request: leave `n` out, or ask again."
-        raise DreameryError("unsupported_parameter", message, param="n")
-    if body.negative_prompt:
-        message = "Video models take no `negative_prompt`: say in the prompt what to show."
-        raise DreameryError("unsupported_parameter", message, param="negative_prompt")
-    fields = _without_pixels(wish.fields)
-    request = _checked(
-        VideoGenerationRequest,
-        {**_kept(body), **fields, "model": wish.model, "prompt": wish.prompt.text, "images": wish.pictures or None},
-    )
-    return await plan_videos(path, request, caller)
-
-
-def _without_pixels(fields: dict[str, Any]) -> dict[str, Any]:
-    """Pixels of a video are a ratio and the short side: 1280x720 is 16:9 in 720p."""
-    size, rest = fields["size"], {name: value for name, value in fields.items() if name != "size"}
-    if not size or str(size).strip().lower() == "auto":
-        return rest
-    sides = [int(side) for side in str(size).lower().replace("×", "x").replace("*", "x").split("x") if side.isdigit()]
-    if len(sides) != 2 or 0 in sides:
-        message = f"`size` must be `WIDTHxHEIGHT`, for example `1280x720`; got {str(size)[:40]!r}."
-        raise DreameryError("invalid_value", message, param="size")
-    divisor = math.gcd(*sides)
-    said = {"ratio": f"{sides[0] // divisor}:{sides[1] // divisor}", "resolution": f"{min(sides)}p"}
-    for name, value in said.items():
-        if rest[name] and rest[name] != value:
-            message = f"`size` {size} is {value}, but `{name}` is {rest[name][:20]!r}. Send one of them."
-            raise DreameryError("invalid_value", message, param=name)
-    return {**rest, **said}
+    """Pictures in the message are its frames or references, as their number says."""
+    fields = {**_kept(body), **wish.fields, "model": wish.model, "prompt": wish.prompt.text, "n": body.n}
+    fields |= {"negative_prompt": body.negative_prompt, "images": wish.pictures or None}
+    return await plan_videos(path, _checked(VideoGenerationRequest, fields), caller)
 
 
 def _kept(body: ChatRequest) -> dict[str, Any]:

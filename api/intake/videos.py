@@ -1,83 +1,292 @@
-"""A video request, checked against the catalog: the job it stands for."""
+"""A video request, checked against the catalog: the jobs it stands for. Nothing is written here but its inputs.
 
+Everything a job needs is decided here, so a worker never has to guess what the caller meant.
+"""
+
+import math
 import random
-from dataclasses import replace
+import re
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import Caller
 from api.intake.accepting import Planned, fingerprint
-from api.intake.images import check_prompt, check_regions
-from api.pictures import GivenPicture, read_pictures, store_pictures
-from api.video_schemas import VideoGenerationRequest
-from worker.core.catalog import ImageModel, VideoModel, get_catalog
+from api.intake.images import check_prompt
+from api.intake.materials import MOST_MILLISECONDS, ROUNDED_UP, Roles, roles_of
+from api.media import Given, GivenClip, read_input, store_input
+from api.pictures import GivenPicture
+from api.video_schemas import INPUT_FIELDS, VideoGenerationRequest
+from worker.core.catalog import Catalog, VideoModel, get_catalog, nearest_ratio
+from worker.core.catalog_file import HARD_CODED_VIDEOS
 from worker.core.errors import DreameryError
+from worker.core.ids import new_id
 from worker.core.prompts import Flags, read_flags
+from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
 
-_FRAMES = ("first_frame", "end_frame")
+_SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
+_MOST_STRETCHED = 3.0
+_SECONDS = re.compile(r"([0-9]{1,3})(?:\.0+)? ?(?:s|秒)?", re.IGNORECASE)
+_FPS = 24  # what upstream's own site sends
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is to be made: final values, and what was asked for and cannot be made exactly."""
+
+    model: VideoModel
+    prompt: str
+    ratio: str
+    ratio_chosen: bool
+    resolution: str
+    seconds: int
+    flags: dict[str, str]
+    adjusted: dict[str, str]
 
 
 async def plan_videos(path: str, body: VideoGenerationRequest, caller: Caller) -> Planned:
-    """The plan of a video request. Raises what is wrong with it; its pictures are stored here."""
+    """The whole plan of a video request; its inputs are looked at and stored here. Raises what is wrong with it."""
+    return await run_in_threadpool(partial(plan_now, path, body, caller))
+
+
+def plan_now(path: str, body: VideoGenerationRequest, caller: Caller, *, more: dict[str, Any] | None = None) -> Planned:
+    """The same, for callers in a thread. `more` = further `params` of the jobs."""
+    wish = _wish(body, caller)
+    roles = roles_of(body, wish.model, wish.prompt)
+    given = [read_input(entry) for _, entry in roles.inputs]
+    _check_lengths(given, roles)
+    marks = [item.mark for item in given]
+    jobs = _jobs(body, caller, _with_frame(wish, roles, given), roles, {**(more or {}), "images": marks})
+    # Before the transaction that accepts: a row never waits for a slow disk or bucket.
+    stored = _stored(roles, given, jobs[0].id)
+    fields = {**body.model_dump(mode="json", exclude=set(INPUT_FIELDS)), **(more or {})}
+    told = [[role, mark] for (role, _), mark in zip(roles.inputs, marks, strict=True)]
+    return Planned(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=fingerprint(path, fields, told))
+
+
+def _wish(body: VideoGenerationRequest, caller: Caller) -> _Wish:
     check_prompt(body.prompt, "prompt")
-    model = get_catalog().video_model(body.model)
-    check_regions(model, caller)
-    job = _job(body, model, read_flags(body.prompt), caller)
-    return await run_in_threadpool(partial(_with_frames, path, body, model, job))
-
-
-def _job(body: VideoGenerationRequest, model: VideoModel, flags: Flags, caller: Caller) -> NewJob:
-    order = {
-        "prompt": flags.prompt,
-        "ratio": flags.choose("ratio", model.ratios) or _one_of("ratio", body.ratio, model.ratios, model),
-        "resolution": flags.choose("resolution", model.resolutions)
-        or _one_of("resolution", body.resolution, model.resolutions, model),
-        "seconds": int(
-            flags.choose("duration", map(str, model.durations))
-            or _one_of("duration", str(body.duration or ""), tuple(map(str, model.durations)), model)
-        ),
-        "seed": body.seed if body.seed is not None else random.randrange(2**32),  # noqa: S311 - no secret
-        "fps": 24,
-        "parts": [],
-    }
-    params = {"order": order, "n": 1, "flags": flags.found, "asked_model": body.model or model.id, "images": []}
-    return NewJob(
-        owner=caller.owner,
-        kind="video",
-        model=model.id,
-        params=params,
-        account_ids=[],
-        user_id=caller.user_id,
-        api_key_id=caller.api_key_id,
-        webhook_url=body.webhook or None,
-        metadata={**(body.metadata or {}), **({"user": body.user} if body.user else {})},
+    _check_possible(body)
+    catalog = get_catalog()
+    model = video_model(catalog, body.model)
+    _check_regions(catalog, model, caller)
+    flags = read_flags(body.prompt)
+    ratio, resolution, chosen = _shape(catalog, model, body, flags)
+    seconds, adjusted = _length(catalog, model, body, flags)
+    return _Wish(
+        model=model,
+        prompt=flags.prompt,
+        ratio=ratio,
+        ratio_chosen=chosen,
+        resolution=resolution,
+        seconds=seconds,
+        flags=flags.found,
+        adjusted=adjusted,
     )
 
 
-def _one_of(field: str, value: str | None, options: tuple[str, ...], model: VideoModel) -> str:
-    if not value:
-        return options[0]
-    if value.lower() not in options:
-        message = f"`{field}` of model {model.id!r} must be one of {', '.join(options)}; got {value[:20]!r}."
-        raise DreameryError("invalid_value", message, param=field)
-    return value.lower()
+def video_model(catalog: Catalog, name: str | None) -> VideoModel:
+    """The video model of that name. Raises `model_not_found`, which says so when it is a model of pictures."""
+    if name and not catalog.knows_video(name) and any(name in {m.id, *m.aliases} for m in catalog.image_models):
+        message = (
+            f"Model {name[:80]!r} makes pictures: use /v1/images/generations, or a video model such as "
+            f"{catalog.default_video_model!r}."
+        )
+        raise DreameryError("model_not_found", message, param="model")
+    return catalog.video_model(name)
 
 
-def _with_frames(path: str, body: VideoGenerationRequest, model: VideoModel, job: NewJob) -> Planned:
-    given = _frames(body, model)
-    stored = [replace(item, role=role) for item, role in zip(store_pictures(given, job.id), _FRAMES, strict=False)]
-    marks: list[Any] = [item.mark for item in given]
-    fields = body.model_dump(mode="json", exclude={"images", "first_frame_image", "end_frame_image"})
-    planned = replace(job, params={**job.params, "images": marks})
-    return Planned(jobs=[planned], n=1, inputs=stored, fingerprint=fingerprint(path, fields, marks))
+def _check_possible(body: VideoGenerationRequest) -> None:
+    """Refuse what is known and cannot be done; doing something else in silence would be worse."""
+    if body.negative_prompt and body.negative_prompt.strip():
+        message = "Video models take no `negative_prompt`: say in `prompt` what should not be seen."
+        raise DreameryError("unsupported_parameter", message, param="negative_prompt")
+    if body.stream:
+        message = (
+            'Videos are not streamed here. Send `"async": true` and follow /v1/jobs/{id}/events, or ask a video model '
+            "at /v1/chat/completions with `stream`."
+        )
+        raise DreameryError("unsupported_parameter", message, param="stream")
 
 
-def _frames(body: VideoGenerationRequest, model: VideoModel) -> list[GivenPicture]:
-    most = 2 if model.end_frame else 1
-    # The reader of pictures only asks how many there may be.
-    reader = ImageModel(model.id, model.name, model.key, model.key, model.where, (), (), references=most)
-    frames = {"first_frame_image": body.first_frame_image, "end_frame_image": body.end_frame_image}
-    return read_pictures({"images": body.images, **frames}, reader)
+def _check_regions(catalog: Catalog, model: VideoModel, caller: Caller) -> None:
+    """Refuse a model that none of the caller's session ids can have."""
+    regions = sorted({token.region for _, token in caller.tokens})
+    if regions and not any(model.offered_in(region) for region in regions):
+        able = sorted({name for region in regions for name in catalog.videos_that_can(region=region)})
+        message = f"Model {model.id!r} is not offered in region {', '.join(regions)}; there are: {', '.join(able)}."
+        raise DreameryError("model_not_found", message, param="model")
+
+
+def _able(names: list[str]) -> str:
+    return f"Models that can: {', '.join(names)}." if names else "No model can."
+
+
+def _shape(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, flags: Flags) -> tuple[str, str, bool]:
+    """Ratio, resolution, and whether anything said which ratio. Flags win over fields; a wish wins over `size`."""
+    ratio = flags.choose("ratio", model.ratios)
+    # Front ends send a size with every request, so a flag sets it aside.
+    pixels = None if ratio else _pixels(body)
+    named = ratio or _named_ratio(catalog, model, body)
+    resolution = flags.choose("resolution", model.resolutions) or _named_resolution(catalog, model, body)
+    if pixels is not None:
+        nearest = nearest_ratio(model.ratios, *pixels)
+        if named is not None and named != nearest:
+            message = (
+                f"`size` {pixels[0]}x{pixels[1]} is {nearest}, but the ratio asked for is {named}. Send one of them."
+            )
+            raise DreameryError("invalid_value", message, param="ratio")
+        named = nearest
+        resolution = resolution or catalog.nearest_resolution(model, *pixels)
+    return named or model.ratios[0], resolution or model.resolutions[0], named is not None
+
+
+def _named_ratio(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
+    given, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
+    if not given or given.strip().lower() == "auto":
+        return None
+    wanted = re.sub(r"\s", "", given).replace("：", ":")
+    if wanted not in model.ratios:
+        others = catalog.videos_that_can(ratio=wanted)
+        message = f"Model {model.id!r} makes {', '.join(model.ratios)}; got {given[:20]!r}. {_able(others)}"
+        raise DreameryError("invalid_value", message, param=param)
+    return wanted
+
+
+def _named_resolution(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
+    wanted = (body.resolution or "").strip().lower()
+    if wanted in {"", "auto"}:
+        return None
+    if wanted not in model.resolutions:
+        others = catalog.videos_that_can(resolution=wanted)
+        message = f"Model {model.id!r} makes {', '.join(model.resolutions)}; got {wanted[:20]!r}. {_able(others)}"
+        raise DreameryError("invalid_value", message, param="resolution")
+    return wanted
+
+
+def _pixels(body: VideoGenerationRequest) -> tuple[int, int] | None:
+    if (body.width is None) != (body.height is None):
+        missing = "height" if body.height is None else "width"
+        message = f"`width` and `height` go together; `{missing}` is missing."
+        raise DreameryError("missing_required_parameter", message, param=missing)
+    text = (body.size or "").strip().lower()
+    found, param = None, "size"
+    if text not in {"", "auto"}:
+        match = _SIZE.fullmatch(text)
+        if match is None:
+            message = f"`size` must be `WIDTHxHEIGHT`, for example `1280x720`, or `auto`; got {text[:40]!r}."
+            raise DreameryError("invalid_value", message, param="size")
+        found = (int(match[1]), int(match[2]))
+    if body.width is not None and body.height is not None:
+        if found not in {None, (body.width, body.height)}:
+            raise DreameryError("invalid_value", "`size` and `width`/`height` differ. Send one of them.", param="size")
+        found, param = (body.width, body.height), "width"
+    if found is not None and max(found) > _MOST_STRETCHED * min(found):
+        message = f"{found[0]}x{found[1]} is more stretched than 3:1, which no model makes."
+        raise DreameryError("invalid_value", message, param=param)
+    return found
+
+
+def _length(
+    catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, flags: Flags
+) -> tuple[int, dict[str, str]]:
+    """The seconds, and what had to be adjusted.
+
+    Tools that have a name of OpenAI's built in can send OpenAI's lengths only (4, 8, 12), so for such a name the
+    nearest length of the model stands in, the shorter of two; the answer says so. For other names it is a refusal.
+    """
+    flag = flags.choose("duration", [str(seconds) for seconds in model.durations])
+    if flag:
+        return int(flag), {}
+    given, param = (body.duration, "duration") if body.duration not in {None, ""} else (body.seconds, "seconds")
+    if given is None or given == "":
+        return model.durations[0], {}
+    wanted = _whole_seconds(given)
+    if wanted in model.durations:
+        return wanted, {}
+    if wanted and body.model in HARD_CODED_VIDEOS and body.model != model.id:
+        seconds = min(model.durations, key=lambda other: (abs(other - wanted), other))
+        return seconds, {"seconds": str(wanted)}
+    others = catalog.videos_that_can(seconds=wanted) if wanted else []
+    allowed = ", ".join(str(seconds) for seconds in sorted(model.durations))
+    message = f"Model {model.id!r} makes videos of {allowed} seconds; got {str(given)[:20]!r}. {_able(others)}"
+    raise DreameryError("invalid_value", message, param=param)
+
+
+def _whole_seconds(given: float | str) -> int | None:
+    if isinstance(given, str):
+        match = _SECONDS.fullmatch(given.strip())
+        return int(match[1]) if match else None
+    return int(given) if math.isfinite(given) and given == int(given) else None
+
+
+def _check_lengths(given: list[Given], roles: Roles) -> None:
+    """What came as bytes is measured now, what is behind a link once it is fetched."""
+    clips = [(item, entry) for item, (_, entry) in zip(given, roles.inputs, strict=True) if entry.media == "video"]
+    known = [(item.facts.milliseconds, entry) for item, entry in clips if isinstance(item, GivenClip) and item.facts]
+    total = sum(milliseconds for milliseconds, _ in known)
+    if total > MOST_MILLISECONDS + ROUNDED_UP:
+        message = (
+            f"The videos to refer to have {total / 1000:.1f} seconds together; the most is {MOST_MILLISECONDS // 1000}."
+        )
+        raise DreameryError("invalid_value", message, param=known[-1][1].param)
+
+
+def _with_frame(wish: _Wish, roles: Roles, given: list[Given]) -> _Wish:
+    """With a first frame the video takes the picture's ratio, whatever is asked for; told as far as it is known."""
+    for (role, _), item in zip(roles.inputs, given, strict=True):
+        if role == "first_frame" and isinstance(item, GivenPicture) and item.facts:
+            ratio = nearest_ratio(wish.model.ratios, item.facts.width, item.facts.height)
+            adjusted = {"ratio": wish.ratio} if wish.ratio_chosen and ratio != wish.ratio else {}
+            return replace(wish, ratio=ratio, adjusted={**wish.adjusted, **adjusted})
+    return wish
+
+
+def _jobs(
+    body: VideoGenerationRequest, caller: Caller, wish: _Wish, roles: Roles, more: dict[str, Any]
+) -> list[NewJob]:
+    # Sorted, so that the order of the ids is the order of the videos also among ids of the same millisecond.
+    ids = sorted(new_id() for _ in range(body.n or 1))
+    # The first seed is the caller's; further jobs of one request must differ or they make the same video again.
+    seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
+    return [
+        NewJob(
+            id=job_id,
+            owner=caller.owner,
+            kind="video",
+            model=wish.model.id,
+            params={
+                "order": {
+                    "prompt": wish.prompt,
+                    "ratio": wish.ratio,
+                    "resolution": wish.resolution,
+                    "seconds": wish.seconds,
+                    "seed": (seed + number) % 2**32,
+                    "fps": body.fps or _FPS,
+                    "parts": roles.parts,
+                },
+                "n": 1,
+                "flags": wish.flags,
+                "asked_model": body.model or wish.model.id,
+                "adjusted": wish.adjusted,
+                **more,
+            },
+            account_ids=[],
+            user_id=caller.user_id,
+            api_key_id=caller.api_key_id,
+            webhook_url=body.webhook or None,
+            metadata={**(body.metadata or {}), **({"user": body.user} if body.user else {})},
+        )
+        for number, job_id in enumerate(ids)
+    ]
+
+
+def _stored(roles: Roles, given: list[Given], group_id: UUID) -> list[NewInput]:
+    return [
+        replace(store_input(item, f"inputs/{group_id.hex}/{n}"), role=role, name=name)
+        for n, (item, (role, _), name) in enumerate(zip(given, roles.inputs, roles.names, strict=True))
+    ]

@@ -1,6 +1,7 @@
 """Stored results. The link is the right to read it: its id cannot be guessed, and browsers send no key for pictures."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
@@ -43,8 +44,8 @@ def _span(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 _DOCUMENTED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"image/*": {}}, "description": "The bytes."},
-    206: {"content": {"image/*": {}}, "description": "The range asked for."},
+    200: {"content": {"image/*": {}, "video/mp4": {}}, "description": "The bytes."},
+    206: {"content": {"image/*": {}, "video/mp4": {}}, "description": "The range asked for."},
     304: {"description": "What the caller has is still right."},
     **error_responses(404, 410, 416),
 }
@@ -62,21 +63,36 @@ async def get_file(
     """The bytes, with range requests. Files never change, so they may be cached for ever."""
     row = await run_in_threadpool(_find, file_id)
     name = f"{file_id}.{row.mime.partition('/')[2]}"
+    asked = Asked(range=range_header, if_none_match=if_none_match, if_range=if_range)
+    return await send_file(request, row, name=name, asked=asked, cache="public, max-age=31536000, immutable")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request says of the bytes it wants (RFC 9110 13 and 14)."""
+
+    range: str | None
+    if_none_match: str | None
+    if_range: str | None
+
+
+async def send_file(request: Request, row: Any, *, name: str, asked: Asked, cache: str) -> Response:
+    """A stored file, whole or the range asked for, or only its headers; 304 when the caller has it."""
     headers = {
         "ETag": f'"{row.sha256}"',
         "Accept-Ranges": "bytes",
-        "Cache-Control": "public, max-age=31536000, immutable",
+        "Cache-Control": cache,
         "Content-Disposition": f'inline; filename="{name}"',
         # Also for pages that load the picture without saying where they are.
         "Access-Control-Allow-Origin": "*",
     }
-    if if_none_match and (headers["ETag"] in if_none_match or if_none_match.strip() == "*"):
+    if asked.if_none_match and (headers["ETag"] in asked.if_none_match or asked.if_none_match.strip() == "*"):
         return Response(status_code=304, headers=headers)
     # A range is defined for GET only, and void when the caller's part is of other bytes.
-    wants_part = request.method == "GET" and if_range in {None, headers["ETag"]}
-    span = _span(range_header, row.bytes) if wants_part else None
+    wants_part = request.method == "GET" and asked.if_range in {None, headers["ETag"]}
+    span = _span(asked.range, row.bytes) if wants_part else None
     if span is not None and span[0] >= span[1]:
-        message = f"The file has {row.bytes} bytes; the range {range_header!r} holds none of them."
+        message = f"The file has {row.bytes} bytes; the range {asked.range!r} holds none of them."
         outside = {"Content-Range": f"bytes */{row.bytes}", "Accept-Ranges": "bytes"}
         return error_response(DreameryError("range_not_satisfiable", message), headers=outside)
     start, end = span or (0, row.bytes)

@@ -29,7 +29,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _MOST_FILES = 1000
 
 
-def _cancel(caller: Caller, job_id: UUID) -> JobView:
+def cancel_now(caller: Caller, job_id: UUID) -> JobView:
+    """Cancel a job, or leave the wish; the job as it is then. Raises `job_not_found`."""
     with transaction() as tx:
         viewer: Viewer = caller.viewer(tx)
         if reports.job_view(tx, job_id, viewer) is None:
@@ -57,7 +58,7 @@ async def cancel_job(request: Request, job_id: str, caller: CallerDep) -> Respon
 
     Upstream has no cancel call, so what it has begun it finishes and charges. A job that has ended stays as it is.
     """
-    view = await run_in_threadpool(_cancel, caller, job_uuid(job_id))
+    view = await run_in_threadpool(cancel_now, caller, job_uuid(job_id))
     name_job(request, job_id)
     return json_response(job_object(view, base_url(request)))
 

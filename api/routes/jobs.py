@@ -17,7 +17,7 @@ from api.render import STATES_OF, base_url, job_object, json_response
 from api.schemas import Job, JobList, Text, Timeline
 from api.streams import SSE_HEADERS, job_events
 from api.timeline import timeline
-from worker.core.catalog import get_catalog
+from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.db import reports
@@ -147,9 +147,8 @@ def _pairs(given: list[str] | None) -> dict[str, str] | None:
 def _model_id(name: str | None) -> str | None:
     """Jobs carry the id of their model, whatever name it was asked for by."""
     catalog = get_catalog()
-    names = [(model.id, model.aliases) for model in catalog.image_models]
-    names += [(model.id, model.aliases) for model in catalog.video_models]
-    known = (model_id for model_id, aliases in names if name in {model_id, *aliases})
+    models: list[ImageModel | VideoModel] = [*catalog.image_models, *catalog.video_models]
+    known = (model.id for model in models if name in {model.id, *model.aliases})
     return next(known, name)
 
 

@@ -74,9 +74,6 @@ def upgrade() -> None:
     op.drop_table('idempotency_keys')
     op.add_column('jobs', sa.Column('usual_seconds', sa.Double(), nullable=True))
     op.add_column('jobs', sa.Column('deleted_at', sa.DateTime(timezone=True), nullable=True))
-    op.create_check_constraint(
-        op.f('ck_jobs_deleted_only_when_finished'), 'jobs', 'deleted_at IS NULL OR finished_at IS NOT NULL'
-    )
     op.create_index('ix_jobs_deleted_at', 'jobs', ['deleted_at'], postgresql_where=sa.text('deleted_at IS NOT NULL'))
     op.create_index(
         'ix_jobs_succeeded', 'jobs', ['kind', 'model', sa.literal_column('finished_at DESC')],
@@ -88,7 +85,6 @@ def downgrade() -> None:
     """Take back."""
     op.drop_index('ix_jobs_succeeded', table_name='jobs', postgresql_where=sa.text("state = 'succeeded'"))
     op.drop_index('ix_jobs_deleted_at', table_name='jobs', postgresql_where=sa.text('deleted_at IS NOT NULL'))
-    op.drop_constraint(op.f('ck_jobs_deleted_only_when_finished'), 'jobs', type_='check')
     op.drop_column('jobs', 'deleted_at')
     op.drop_column('jobs', 'usual_seconds')
     op.create_table(

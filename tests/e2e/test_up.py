@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 from tests.platform import ROOT, clean_env, eventually, free_port, processes_of, start_platform
+from worker.core.clips import video_facts
 
 CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "scheduler"}
 
@@ -115,10 +116,16 @@ def test_generate_tells_why_a_job_failed(up: Up, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_video_is_refused_clearly_until_there_are_videos(up: Up, tmp_path: Path) -> None:
-    done = up.command("generate", "waves", "--video", "--key", "demo:sandbox", "--out", str(tmp_path))
-    if done.returncode:
-        assert "makes no videos yet" in done.stderr
+def test_generate_makes_a_video(up: Up, tmp_path: Path) -> None:
+    done = up.command(
+        "generate", "waves", "--video", "--size", "720x1280", "--key", "demo:sandbox", "--out", str(tmp_path)
+    )
+    assert done.returncode == 0, done.stderr
+    [file] = [Path(line) for line in done.stdout.splitlines()]
+    assert file.suffix == ".mp4"
+    with file.open("rb") as content:
+        facts = video_facts(content)
+    assert (facts.width, facts.height, round(facts.milliseconds / 1000)) == (720, 1280, 5)
 
 
 def test_jobs_list_shows_them(up: Up, tmp_path: Path) -> None:
@@ -301,9 +308,9 @@ def test_demo_needs_no_port_of_its_own(tmp_path: Path) -> None:
             "demo", "--out", str(tmp_path / "out"), TMPDIR=str(temporary), DREAMERY_DATABASE_URL="postgresql://x/y"
         )
     assert done.returncode == 0, done.stdout + done.stderr
-    pictures = list((tmp_path / "out").iterdir())
-    assert len(pictures) == 2
-    assert all(str(file) in done.stdout for file in pictures)
+    made = list((tmp_path / "out").iterdir())
+    assert sorted(file.suffix == ".mp4" for file in made) == [False, False, False, True]
+    assert all(str(file) in done.stdout for file in made)
     assert list(temporary.iterdir()) == []
     assert processes_of(temporary) == []
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from api.client import Client, ClientError, follow, mean_progress, save_results, started_jobs
+from api.bars import bars_of, job_progress
+from api.client import Client, ClientError, follow, save_results, started_jobs
 from tests.platform import free_port
 
 
@@ -78,7 +80,7 @@ def test_follow_asks_until_the_end(peer: Any, monkeypatch: pytest.MonkeyPatch) -
     rounds = [job("queued"), job("in_progress", progress=40), job("completed", progress=100)]
     peer.answers["/v1/jobs/job_1"] = [said(step) for step in rounds]
     shown: list[float] = []
-    done = follow(Client(peer.url, "k"), [job("queued")], lambda jobs: shown.append(mean_progress(jobs)))
+    done = follow(Client(peer.url, "k"), [job("queued")], lambda jobs: shown.append(jobs[0]["progress"]))
     assert shown == [0, 40, 100]
     assert done[0]["status"] == "completed"
 
@@ -94,7 +96,14 @@ def test_several_jobs_of_one_answer_are_all_followed() -> None:
     one, two = job("queued"), job("completed", progress=None)
     assert started_jobs({**one, "jobs": [one, two]}) == [one, two]
     assert started_jobs(one) == [one]
-    assert mean_progress([one, two]) == 50
+
+
+def test_each_job_has_its_bar() -> None:
+    progress = job_progress(Console(quiet=True))
+    show = bars_of(progress, [job("queued", queue={"position": 3}), job("queued")])
+    assert [task.description for task in progress.tasks] == ["queued 3", "queued"]
+    show([job("in_progress", progress=40), job("completed", progress=None)])
+    assert [(task.completed, task.description) for task in progress.tasks] == [(40, "generating"), (100, "done")]
 
 
 def test_server_errors_are_shown_in_their_own_words(peer: Any) -> None:

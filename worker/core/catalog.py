@@ -3,6 +3,7 @@
 The data is `catalog.toml`; nothing in the code names a model.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -121,6 +122,7 @@ class Catalog:
         self._by_name = {name: m for m in self.image_models for name in (m.id, *m.aliases)}
         self.video_models = [_video_model(row, data["video_ratios"]) for row in data["video"]]
         self.default_video_model: str = data["default_video_model"]
+        self._video_lines: dict[str, int] = data["video_lines"]
         self._videos = {name: m for m in self.video_models for name in (m.id, *m.aliases)}
 
     def image_model(self, name: str | None) -> ImageModel:
@@ -152,6 +154,7 @@ class Catalog:
         omni: bool = False,
         seconds: int | None = None,
         resolution: str | None = None,
+        ratio: str | None = None,
         region: str = "auto",
     ) -> list[str]:
         """Public ids of the models that can do all of it; what a refusal names instead."""
@@ -162,6 +165,7 @@ class Catalog:
             and (model.omni or not omni)
             and (seconds is None or seconds in model.durations)
             and (resolution is None or resolution in model.resolutions)
+            and (ratio is None or ratio in model.ratios)
             and model.offered_in(region)
         ]
 
@@ -170,17 +174,39 @@ class Catalog:
         width, height = self.sizes[resolution][ratio]
         return Size(width=width, height=height, ratio=ratio, resolution=resolution)
 
+    def video_size(self, ratio: str, resolution: str) -> tuple[int, int]:
+        """The pixels a video of that ratio and resolution has, as far as known before it is made; sides are even."""
+        wide, high = _sides(ratio)
+        short = self._video_lines.get(resolution, self._video_lines["720p"])
+        long = round(short * max(wide, high) / min(wide, high) / 2) * 2
+        return (long, short) if wide >= high else (short, long)
+
+    def nearest_resolution(self, model: VideoModel, width: int, height: int) -> str:
+        """The resolution of the model whose short side is nearest to that of asked pixels."""
+        short = min(width, height)
+        return min(model.resolutions, key=lambda name: abs(min(self.video_size("1:1", name)) - short))
+
     def nearest_size(self, model: ImageModel, width: int, height: int) -> Size:
         """The size of the model that fits asked pixels best: nearest ratio, then nearest longest side."""
-        wanted = width / height
-
-        def ratio_distance(ratio: str) -> float:
-            w, h = (int(part) for part in ratio.split(":"))
-            return max(wanted / (w / h), (w / h) / wanted)
-
-        ratio = min(self.ratios, key=ratio_distance)
+        ratio = nearest_ratio(self.ratios, width, height)
         options = [self.size(ratio, resolution) for resolution in model.resolutions]
         return min(options, key=lambda s: abs(max(s.width, s.height) - max(width, height)))
+
+
+def _sides(ratio: str) -> tuple[int, int]:
+    wide, _, high = ratio.partition(":")
+    return int(wide), int(high)
+
+
+def nearest_ratio(ratios: Iterable[str], width: int, height: int) -> str:
+    """The ratio that fits asked pixels best."""
+    wanted = width / height
+
+    def distance(ratio: str) -> float:
+        wide, high = _sides(ratio)
+        return max(wanted / (wide / high), (wide / high) / wanted)
+
+    return min(ratios, key=distance)
 
 
 def _unknown(name: str | None, example: str) -> DreameryError:

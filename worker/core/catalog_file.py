@@ -22,6 +22,8 @@ HARD_CODED = (
     "dall-e-2",
     "dall-e-3",
 )
+HARD_CODED_VIDEOS = ("sora-2", "sora-2-pro")
+_BUILT_IN = {*HARD_CODED, *HARD_CODED_VIDEOS}
 # Sessions of region `auto` are told their own site by upstream; the rest of the table holds for them too.
 _HOST_REGIONS = ("auto", "cn", "us", "sg", "hk", "jp")
 _ORIGINS = ("site", "mweb", "commerce")
@@ -54,8 +56,9 @@ class CatalogFileError(ValueError):
 def load(path: Path | None, shipped: Data) -> Data:
     """The catalog data that counts: the shipped one with the built-in aliases, changed by the file if there is one."""
     data = copy.deepcopy(shipped)
-    default: str = data["default_image_model"]
-    _point(data, dict.fromkeys(HARD_CODED, default))
+    pictures: str = data["default_image_model"]
+    videos: str = data["default_video_model"]
+    _point(data, dict.fromkeys(HARD_CODED, pictures) | dict.fromkeys(HARD_CODED_VIDEOS, videos))
     return _merged(_Reader(path, _parsed(path)), data, shipped) if path else data
 
 
@@ -224,7 +227,7 @@ def _check_names(reader: _Reader, data: Data, kinds: list[str]) -> None:
     owner = {model_id: model_id for model_id in ids}
     for kind in kinds:
         for row in data[kind]:
-            row["aliases"] = [name for name in row["aliases"] if not (name in ids and name in HARD_CODED)]
+            row["aliases"] = [name for name in row["aliases"] if not (name in ids and name in _BUILT_IN)]
             for name in row["aliases"]:
                 if owner.setdefault(name, row["id"]) != row["id"] or name == row["id"]:
                     where = f"{kind} {row['id']!r}, field 'aliases'"

@@ -33,3 +33,8 @@ def deleted_files(tx: Transaction, *, limit: int, job_id: UUID | None = None) ->
         ),
         {"limit": limit, "job_id": job_id},
     )
+
+
+def hide_job(tx: Transaction, job_id: UUID) -> None:
+    """Take a job from its owner's sight, ended or not; what still runs of it runs to its end unseen."""
+    tx.run(text("UPDATE jobs SET deleted_at = coalesce(deleted_at, now()) WHERE id = :id"), {"id": job_id})

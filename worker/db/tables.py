@@ -146,7 +146,6 @@ jobs = Table(
     # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
     Column("usual_seconds", Double),
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
-    CheckConstraint("deleted_at IS NULL OR finished_at IS NOT NULL", name="deleted_only_when_finished"),
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint(
         "state IN ('queued', 'submitting', 'running', 'saving', 'succeeded', 'failed', 'cancelled')", name="state"

@@ -72,12 +72,32 @@ def test_every_name_is_listed(client):
         ("me", "jimeng-4.7", "jimeng-aesthetic-8.2"),
         ("me:cn,us-me", "dreamina-gpt-image-2", "jimeng-nothing"),
         ("me:sandbox", "jimeng-5.0-flash", "jimeng-nothing"),
+        ("me:cn", "jimeng-video-seedance-2.0", "jimeng-video-sora2"),
+        ("us-me", "jimeng-video-sora2", "jimeng-video-3.0-pro"),
+        ("us-me", "agent", "jimeng-video-seedance-2.0"),
     ],
 )
 def test_a_session_sees_what_its_region_offers(client, token, there, not_there):
     ids = listed(client, token)
     assert there in ids
     assert not_there not in ids
+
+
+def test_video_models_tell_what_they_can(client):
+    rows = listed(client, "me:sandbox")
+    row = rows["jimeng-video-seedance-2.0"]
+    assert row["model_tip"] == "Seedance 2.0: 720p; 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 s"
+    assert (row["kind"], row["durations"][0], row["omni"], row["end_frame"]) == ("video", 5, True, True)
+    assert (row["references"], row["fps"], row["ratios"][0]) == (9, [24], "16:9")
+    assert rows["sora-2"]["alias_of"] == "jimeng-video-3.0"
+    assert (rows["jimeng-video-veo3"]["references"], rows["jimeng-video-3.0"]["references"]) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["jimeng-video-3.0", "sora-2", "agent"])
+def test_one_of_any_kind(client, name):
+    row = client.get(f"/v1/models/{name}", headers={"Authorization": "Bearer me:sandbox"}).json()
+    Model.model_validate(row)
+    assert row == listed(client, "me:sandbox")[name]
 
 
 def test_the_key_is_that_of_the_region(client):

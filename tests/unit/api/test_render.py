@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.render import _progress
+from api.render import job_progress
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ def shown(state, *, ran=None, progress=0, finished=False, usual=None):
         running_seconds=ran,
         forecast_seconds=None,
     )
-    return _progress(SimpleNamespace(job=job, files=[]))
+    return job_progress(SimpleNamespace(job=job, files=[]))
 
 
 @pytest.mark.parametrize(

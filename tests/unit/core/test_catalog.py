@@ -168,3 +168,27 @@ def test_an_unknown_video_model_says_where_the_list_is() -> None:
 )
 def test_how_many_pictures_a_picture_may_be_made_from(name: str, most: int) -> None:
     assert get_catalog().image_model(name).references == most
+
+
+@pytest.mark.parametrize(
+    ("ratio", "resolution", "size"),
+    [
+        ("16:9", "480p", (854, 480)),
+        ("4:3", "480p", (640, 480)),
+        ("16:9", "720p", (1280, 720)),
+        ("9:16", "720p", (720, 1280)),
+        ("3:4", "1080p", (1080, 1440)),
+        ("1:1", "1080p", (1080, 1080)),
+        ("21:9", "720p", (1680, 720)),
+        ("16:9", "4k", (3840, 2160)),
+    ],
+)
+def test_pixels_of_videos(ratio: str, resolution: str, size: tuple[int, int]) -> None:
+    assert get_catalog().video_size(ratio, resolution) == size
+
+
+def test_every_resolution_of_a_video_model_has_pixels() -> None:
+    catalog = get_catalog()
+    for model in catalog.video_models:
+        for resolution in model.resolutions:
+            assert catalog.nearest_resolution(model, *catalog.video_size("1:1", resolution)) == resolution

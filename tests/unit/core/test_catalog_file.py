@@ -65,6 +65,7 @@ def test_without_a_file_hard_coded_names_mean_the_default_model(monkeypatch):
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", "")
     catalog = get_catalog()
     assert {catalog.image_model(name).id for name in catalog_file.HARD_CODED} == {catalog.default_image_model}
+    assert {catalog.video_model(name).id for name in catalog_file.HARD_CODED_VIDEOS} == {catalog.default_video_model}
     assert catalog_file.shipped_data()["image"][0]["aliases"] == ["jimeng-image-4.0"]
 
 

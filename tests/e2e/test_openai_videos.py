@@ -1,0 +1,139 @@
+"""The official `openai` SDK's Videos API, with strict response validation, against a running platform."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+
+import openai
+import pytest
+from openai import OpenAI
+from openai.types import Video
+from PIL import Image
+
+from tests.face import new_key
+from worker.core.clips import video_facts
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK says of the API that it will go
+
+
+def wide(color: str) -> bytes:
+    """A small picture of the shape of most videos."""
+    out = io.BytesIO()
+    Image.new("RGB", (64, 36), color).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def client(api_platform) -> Iterator[OpenAI]:
+    with OpenAI(
+        base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=60
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def made(api_platform) -> Iterator[tuple[OpenAI, Video]]:
+    """A caller and a video that is done."""
+    with OpenAI(
+        base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=60
+    ) as client:
+        yield client, client.videos.create_and_poll(prompt="waves", model="sora-2", seconds="4", size="1280x720")
+
+
+class TestBegun:
+    """What needs no finished video."""
+
+    def test_create_and_retrieve(self, client: OpenAI) -> None:
+        video = client.videos.create(prompt="waves [[seconds:60]]", model="sora-2", seconds="8", size="720x1280")
+        assert (video.object, video.model, video.seconds, video.size) == ("video", "sora-2", "10", "720x1280")
+        assert video.status in {"queued", "in_progress"}
+        assert (video.error, video.remixed_from_video_id, video.completed_at) == (None, None, None)
+        again = client.videos.with_raw_response.retrieve(video.id)
+        assert again.parse().id == video.id
+        assert 2000 <= int(again.headers["openai-poll-after-ms"]) <= 5000
+        with pytest.raises(openai.BadRequestError) as early:
+            client.videos.download_content(video.id)
+        assert early.value.code == "video_not_ready"
+        assert client.videos.delete(video.id).deleted
+
+    def test_own_fields_go_in_extra_body(self, client: OpenAI) -> None:
+        extra = {"ratio": "1:1", "resolution": "1080p", "seed": 7}
+        # Strict validation knows four sizes only; the true one is told all the same.
+        with client.with_options(_extra_kwargs={"_strict_response_validation": False}) as lenient:
+            video = lenient.videos.create(prompt="waves [[hang]]", model="jimeng-video-3.0", extra_body=extra)
+            assert video.size == "1080x1080"
+            lenient.videos.delete(video.id)
+
+    @pytest.mark.parametrize("form", ["bytes", "file", "tuple"])
+    def test_a_first_frame(self, client: OpenAI, tmp_path: Path, form: str) -> None:
+        red = wide("red")
+        (tmp_path / "red.png").write_bytes(red)
+        given = {"bytes": red, "file": (tmp_path / "red.png").open("rb"), "tuple": ("red.png", red, "image/png")}
+        video = client.videos.create(prompt="waves [[hang]]", input_reference=given[form])
+        given["file"].close()
+        assert video.size == "1280x720"
+        client.videos.delete(video.id)
+
+    def test_list_and_delete(self, client: OpenAI) -> None:
+        ids = [client.videos.create(prompt=f"waves {n} [[hang]]").id for n in range(3)]
+        assert [video.id for video in client.videos.list(limit=2)] == ids[::-1]
+        deleted = client.videos.delete(ids[1])
+        assert (deleted.id, deleted.object, deleted.deleted) == (ids[1], "video.deleted", True)
+        assert [video.id for video in client.videos.list(order="asc", limit=1)] == [ids[0], ids[2]]
+        with pytest.raises(openai.NotFoundError) as gone:
+            client.videos.retrieve(ids[1])
+        assert gone.value.code == "video_not_found"
+        for left in (ids[0], ids[2]):
+            client.videos.delete(left)
+
+    def test_mistakes_are_told_with_their_message(self, client: OpenAI) -> None:
+        with pytest.raises(openai.BadRequestError, match="5, 10") as bad:
+            client.videos.create(prompt="waves", model="jimeng-video-3.0", seconds="4")
+        assert (bad.value.code, bad.value.param) == ("invalid_value", "seconds")
+        with pytest.raises(openai.NotFoundError, match="gpt-9"):
+            client.videos.create(prompt="waves", model="gpt-9")
+        with pytest.raises(openai.BadRequestError, match="remix"):
+            client.videos.edit(prompt="at night", video=b"a film")
+        assert list(client.videos.list()) == []
+
+
+class TestDone:
+    """What needs the engine to make it."""
+
+    def test_create_and_poll(self, made: tuple[OpenAI, Video]) -> None:
+        _, video = made
+        assert (video.status, video.progress, video.error) == ("completed", 100, None)
+        assert (video.model, video.seconds, video.size) == ("sora-2", "5", "1280x720")
+        assert video.completed_at is not None
+
+    def test_download_each_form(self, made: tuple[OpenAI, Video]) -> None:
+        client, video = made
+        facts = video_facts(io.BytesIO(client.videos.download_content(video.id).content))
+        assert (facts.mime, facts.width, facts.height) == ("video/mp4", 1280, 720)
+        assert abs(facts.milliseconds - 5000) < 300
+        for variant in ("thumbnail", "spritesheet"):
+            content = client.videos.download_content(video.id, variant=variant)
+            assert content.response.headers["content-type"].startswith("image/")
+            with Image.open(io.BytesIO(content.content)) as shown:
+                shown.load()
+
+    def test_remix(self, made: tuple[OpenAI, Video]) -> None:
+        client, video = made
+        remix = client.videos.remix(video.id, prompt="the same at night")
+        assert (remix.remixed_from_video_id, remix.seconds, remix.size) == (video.id, video.seconds, video.size)
+        done = client.videos.poll(remix.id)
+        assert (done.status, done.prompt) == ("completed", "the same at night")
+        assert client.videos.delete(remix.id).deleted
+
+    def test_from_a_first_frame(self, client: OpenAI) -> None:
+        video = client.videos.create_and_poll(prompt="waves", input_reference=wide("red"))
+        assert (video.status, video.size) == ("completed", "1280x720")
+
+    @pytest.mark.parametrize(("script", "code"), [("2038", "content_policy_violation"), ("2002", "generation_failed")])
+    def test_a_failed_one_does_not_raise(self, client: OpenAI, script: str, code: str) -> None:
+        video = client.videos.create_and_poll(prompt=f"[[fail:{script}]] waves")
+        assert (video.status, video.error.code) == ("failed", code)
+        assert video.error.message
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.videos.download_content(video.id)
+        assert caught.value.code == "video_failed"
