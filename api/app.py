@@ -17,13 +17,13 @@ from api.deps import token_hash
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES
 from api.hub import Hub
-from api.routes import files, images, jobs, models, ops, webhooks
+from api.routes import admin, files, images, jobs, models, ops, webhooks
 from worker.core.crypto import seal_secret
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
 from worker.core.tokens import parse_tokens
-from worker.db import accounts, people
+from worker.db import accounts, keys, people
 from worker.db.engine import get_engine, retry_when_database_away, transaction
 
 log = get_logger("api")
@@ -166,7 +166,7 @@ def _bootstrap(settings: Settings) -> None:
     """The first admin's key, and with a sandbox and no other account, an account for it to use."""
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
-            people.ensure_admin(tx, settings.admin_key.get_secret_value())
+            keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), settings.admin_key.get_secret_value())
         if settings.sandbox_url and accounts.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
             digest = token_hash(token)
@@ -208,7 +208,7 @@ def create_app() -> FastAPI:
         RequestFrame, max_bytes=settings.request_max_bytes, max_upload_bytes=settings.request_max_upload_bytes
     )
     install_error_handlers(app)
-    for module in (images, jobs, models, files, webhooks, ops):
+    for module in (images, jobs, models, files, webhooks, admin, ops):
         app.include_router(module.router)
     return app
 

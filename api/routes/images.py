@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from api.creation import KeyHeader, create
-from api.deps import Caller, CallerDep, Preference, PreferenceDep, clean_idempotency_key
+from api.deps import Caller, MakerDep, Preference, PreferenceDep, clean_idempotency_key
 from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.intake.images import plan_images
@@ -34,7 +34,7 @@ _ANSWER_BYTES = ("gpt-image-", "chatgpt-image-")
 )
 async def create_images(
     request: Request,
-    caller: CallerDep,
+    caller: MakerDep,
     preference: PreferenceDep,
     idempotency_key: KeyHeader = None,
 ) -> Response:
@@ -57,7 +57,7 @@ async def create_images(
 )
 async def create_images_from_pictures(
     request: Request,
-    caller: CallerDep,
+    caller: MakerDep,
     preference: PreferenceDep,
     idempotency_key: KeyHeader = None,
 ) -> Response:
