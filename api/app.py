@@ -23,6 +23,7 @@ from api.forms import PATHS_WITH_FILES, close_form
 from api.hub import Hub
 from api.openapi import describe
 from api.routes import (
+    admin,
     chat,
     deliveries,
     files,
@@ -41,7 +42,7 @@ from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
 from worker.core.tokens import parse_tokens
-from worker.db import accounts, people
+from worker.db import accounts, keys, people
 from worker.db.engine import get_engine, retry_when_database_away, transaction
 
 log = get_logger("api")
@@ -68,6 +69,7 @@ _ROUTES = (
     tokens,
     webhooks,
     deliveries,
+    admin,
     ops,
 )
 
@@ -253,7 +255,7 @@ def _bootstrap(settings: Settings) -> None:
     """The first admin's key, and with a sandbox and no other account, an account for it to use."""
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
-            people.ensure_admin(tx, settings.admin_key.get_secret_value())
+            keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), settings.admin_key.get_secret_value())
         if settings.sandbox_url and accounts.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
             accounts.add_account(tx, replace(presented(token_hash(token), token), label="sandbox demo"), pool=True)

@@ -13,23 +13,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from api.admin_cli import keys_app, log_app, users_app
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 jobs_app = typer.Typer(no_args_is_help=True, help="Look at jobs.")
 app.add_typer(jobs_app, name="jobs")
+app.add_typer(users_app, name="users")
+app.add_typer(keys_app, name="keys")
+app.add_typer(log_app, name="audit")
 
-SANDBOX_KEY = "demo:sandbox"
-_UrlOption = Annotated[
-    str, typer.Option("--url", envvar="DREAMERY_URL", help="Address of the platform; default: the one running here.")
-]
-_KeyOption = Annotated[
-    str,
-    typer.Option("--key", envvar="DREAMERY_ADMIN_KEY", help="API key or session token; default: this machine's admin."),
-]
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
-_JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 @app.command(epilog="Example: dreamery up --port 9000 --data-dir /srv/dreamery")
@@ -132,7 +128,7 @@ def migrate() -> None:
 def doctor(
     *,
     settings: Annotated[bool, typer.Option("--settings", help="List every setting instead.")] = False,
-    as_json: _JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Check settings, database, Redis, workers, clock, disk and accounts; says what to do about each failure."""
     from api.doctor import adopt_running_platform, examine, list_settings, print_report, print_settings
@@ -160,15 +156,15 @@ def generate(  # noqa: PLR0917 - each is an option of the command
     size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT.")] = None,
     count: Annotated[int | None, typer.Option("-n", min=1, max=32, help="How many.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("out"),
-    url: _UrlOption = "",
-    key: _KeyOption = "",
+    url: UrlOption = "",
+    key: KeyOption = "",
     *,
     video: Annotated[bool, typer.Option("--video", help="Make videos.")] = False,
 ) -> None:
     """Make pictures (or with --video videos), show the progress, save the files."""
     wanted = {"prompt": prompt, "model": model, "size": size, "n": count}
     body = {name: value for name, value in wanted.items() if value is not None} | {"async": True}
-    client = _client(url, key)
+    client = platform_client(url, key)
     try:
         saved = _make(client, body, out, video=video)
     except ClientError as error:
@@ -192,13 +188,13 @@ def _make(client: Client, body: Json, out: Path, *, video: bool) -> list[tuple[P
 def jobs_list(
     status: Annotated[str | None, typer.Option(help="queued, in_progress, completed, failed or cancelled.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
-    url: _UrlOption = "",
-    key: _KeyOption = "",
+    url: UrlOption = "",
+    key: KeyOption = "",
     *,
-    as_json: _JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the newest jobs that the key may see."""
-    found = _client(url, key).get("/v1/jobs", status=status, limit=limit).get("data", [])
+    found = platform_client(url, key).get("/v1/jobs", status=status, limit=limit).get("data", [])
     if as_json:
         print(json.dumps({"data": found}, indent=2))
         return
@@ -220,22 +216,6 @@ def _job_row(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
     prompt = str((job.get("input") or {}).get("prompt") or "").replace("\n", " ")
     status = (job.get("error") or {}).get("code") or job["status"]
     return job["id"], status, job["model"], f"{job.get('progress') or 0:.0f} %", prompt
-
-
-def _client(url: str, key: str) -> Client:
-    """The platform and key that were named, else those of the platform on this machine, else the sandbox's key."""
-    from worker.core.settings import get_settings
-    from worker.local.supervisor import running_platform
-
-    settings = get_settings()
-    running = running_platform(settings.data_dir)
-    key_file = settings.data_dir / "keys" / "admin.key"
-    if not key:
-        key = settings.admin_key.get_secret_value()
-    if not key and not url and running and key_file.exists():
-        key = key_file.read_text().strip()
-    local = f"http://{settings.api_host}:{settings.api_port}"
-    return Client(url=url or (running.url if running else local), key=key or SANDBOX_KEY)
 
 
 def main() -> None:

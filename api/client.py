@@ -5,7 +5,7 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,24 @@ class Client:
     def post(self, path: str, body: Json) -> Json:
         """POST a JSON object."""
         return self._json("POST", path, json.dumps(body).encode())
+
+    def patch(self, path: str, body: Json) -> Json:
+        """PATCH with a JSON object."""
+        return self._json("PATCH", path, json.dumps(body).encode())
+
+    def delete(self, path: str) -> Json:
+        """DELETE; the object as it was."""
+        return self._json("DELETE", path)
+
+    def every(self, path: str, **query: object) -> Iterator[Json]:
+        """The entries of a list, page after page."""
+        after = None
+        while True:
+            page = self.get(path, after=after, **query)
+            yield from page["data"]
+            if not page.get("has_more"):
+                return
+            after = page["data"][-1]["id"]
 
     def save(self, link: str, target: Path) -> None:
         """Download a result. Links work without the key, so it is not sent: they may lead to a file store elsewhere."""

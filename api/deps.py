@@ -19,8 +19,9 @@ from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.core.tokens import SessionToken, check_proxy, parse_tokens
-from worker.db import accounts, people
+from worker.db import accounts, keys
 from worker.db.accounts import PresentedToken
+from worker.db.audit import Actor
 from worker.db.engine import Transaction, transaction
 from worker.db.reports import Viewer
 
@@ -41,12 +42,36 @@ class Caller:
     user_id: UUID | None = None
     api_key_id: UUID | None = None
     role: str = "member"
+    name: str = ""
+    scopes: frozenset[str] | None = None  # None = all that the role allows
+    models: frozenset[str] | None = None  # public ids; None = all
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
 
     @property
     def scope(self) -> str:
         """Within what Idempotency-Keys and repeats count: the API key, or the set of session ids."""
         return f"key:{self.api_key_id}" if self.api_key_id is not None else self.owner
+
+    def may(self, scope: str) -> bool:
+        """Whether the caller may do such things: `generate`, `read` or `admin`. Deny by default."""
+        if self.scopes is not None and scope not in self.scopes:
+            return False
+        if scope == "admin":
+            return self.role == "admin"
+        return scope == "read" or self.role in {"admin", "member"}
+
+    def need(self, scope: str) -> None:
+        """Raises `forbidden` (403) unless the caller may."""
+        if not self.may(scope):
+            message = f"This key may not do that: it needs the scope `{scope}`, and its user a role that has it."
+            raise DreameryError("forbidden", message)
+
+    def need_model(self, model_id: str) -> None:
+        """Raises `model_not_allowed` (403) when the key is limited to other models."""
+        if self.models is not None and model_id not in self.models:
+            allowed = ", ".join(sorted(self.models)) or "none"
+            message = f"This key may not use model {model_id!r}; it may use: {allowed}."
+            raise DreameryError("model_not_allowed", message, param="model")
 
     def viewer(self, tx: Transaction) -> Viewer:
         """Whose jobs this caller may see. Reading never makes account rows."""
@@ -114,10 +139,18 @@ def read_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
 
 def _from_key(key: str) -> Caller:
     with transaction() as tx:
-        found = people.find_key(tx, key)
+        found = keys.find_key(tx, key)
     if found is None:
         raise DreameryError("invalid_api_key")
-    return Caller(owner=f"user:{found.user_id}", user_id=found.user_id, api_key_id=found.api_key_id, role=found.role)
+    return Caller(
+        owner=f"user:{found.user_id}",
+        user_id=found.user_id,
+        api_key_id=found.api_key_id,
+        role=found.role,
+        name=found.name,
+        scopes=found.scopes,
+        models=found.models,
+    )
 
 
 async def get_caller(request: Request, _scheme: Annotated[object, Depends(_BEARER)] = None) -> Caller:
@@ -149,7 +182,7 @@ async def _who_calls(request: Request) -> Caller:
     if not bearer:
         raise DreameryError("missing_api_key")
     # The bootstrap key is the operator's own text and may not carry our prefix.
-    if bearer.startswith(people.KEY_PREFIX) or _is_admin_key(bearer):
+    if bearer.startswith(keys.KEY_PREFIX) or _is_admin_key(bearer):
         return await run_in_threadpool(_from_key, bearer)
     if not get_settings().session_tokens:
         raise DreameryError("invalid_api_key")
@@ -161,6 +194,28 @@ def _is_admin_key(bearer: str) -> bool:
 
 
 CallerDep = Annotated[Caller, Depends(get_caller)]
+
+
+async def get_maker(caller: CallerDep) -> Caller:
+    """A caller who may start jobs; for every creating route."""
+    caller.need("generate")
+    return caller
+
+
+async def get_admin(caller: CallerDep) -> Caller:
+    """A caller who may administer the platform."""
+    caller.need("admin")
+    return caller
+
+
+MakerDep = Annotated[Caller, Depends(get_maker)]
+AdminDep = Annotated[Caller, Depends(get_admin)]
+
+
+def actor_of(request: Request, caller: Caller) -> Actor:
+    """Who acts and from where, for the audit log."""
+    address = request.client.host if request.client else ""
+    return Actor(name=caller.name or "session tokens", user_id=caller.user_id, address=address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,14 +33,14 @@ class Watch:
 
     __slots__ = ("_bell", "behind", "job_id", "said", "seq", "state", "words")
 
-    def __init__(self, job_id: UUID, bell: asyncio.Event, *, words: bool = False) -> None:
+    def __init__(self, job_id: UUID, bell: asyncio.Event | None = None, *, words: bool = False) -> None:
         self.job_id = job_id
         self.state = "queued"
         self.seq = 0
         self.words = words
         self.said = ""
         self.behind = False  # a piece was missed: the row has it
-        self._bell = bell  # one for all jobs that are watched together
+        self._bell = bell or asyncio.Event()  # one for all jobs that are watched together
 
     @property
     def final(self) -> bool:

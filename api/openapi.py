@@ -37,6 +37,8 @@ _TAGS = [
     {"name": "files", "description": "Stored results. The link is the right to read them."},
     {"name": "models", "description": "What can be asked for."},
     {"name": "webhooks", "description": "Being told when a job has ended."},
+    {"name": "session ids", "description": "Upstream session ids: do they live, what is left on them."},
+    {"name": "admin", "description": "Users, their keys, and the log of what administrators did."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
 _HEADERS = {
@@ -64,11 +66,15 @@ def describe(app: FastAPI) -> None:
 
 
 def _document(app: FastAPI) -> dict[str, Any]:
-    made = get_openapi(title=app.title, version=app.version, description=_ABOUT, routes=app.routes)
-    _hoist(made["paths"], made.setdefault("components", {}).setdefault("schemas", {}))
+    made = get_openapi(
+        title=app.title, version=app.version, description=_ABOUT, routes=app.routes, webhooks=app.webhooks.routes
+    )
+    schemas = made.setdefault("components", {}).setdefault("schemas", {})
+    _hoist(made["paths"], schemas)
     used: set[str] = set()
     for item in made["paths"].values():
         for method, operation in item.items():
+            _show_example(operation, schemas)
             _name_headers(operation, creating=method == "post")
             used.update(operation.get("tags", []))
     made["tags"] = [tag for tag in _TAGS if tag["name"] in used]
@@ -86,6 +92,14 @@ def _hoist(node: Any, schemas: dict[str, Any]) -> None:
     elif isinstance(node, list):
         for value in node:
             _hoist(value, schemas)
+
+
+def _show_example(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """The examples of a body's schema where readers of the document look for them: at the body."""
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+    schema = schemas.get(content.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
+    if "examples" not in content and schema.get("examples"):
+        content["examples"] = {str(n): {"value": example} for n, example in enumerate(schema["examples"], start=1)}
 
 
 def _name_headers(operation: dict[str, Any], *, creating: bool) -> None:

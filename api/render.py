@@ -62,7 +62,7 @@ def job_progress(view: JobView) -> int:
     if job.submitted_at is None:
         return int(min(job.progress, 99))
     # A job that failed or was cancelled stays at what it showed last.
-    ran = (job.finished_at - job.submitted_at).totalseconds_of() if job.finished_at else float(job.running_seconds)
+    ran = (job.finished_at - job.submitted_at).total_seconds() if job.finished_at else float(job.running_seconds)
     # By what such jobs took when this one was accepted: a forecast that changes on the way would let it fall.
     by_time = 90 * ran / (ran + (job.usual_seconds or usual_seconds(job.kind)) / 2)
     return int(min(max(job.progress, by_time), 95))
@@ -142,7 +142,7 @@ def _input(job: Any) -> dict[str, Any]:
         **{name: value for name, value in params["order"].items() if name != "count"},
         "images": params.get("images", []),
         "n": params["n"],
-        **({"size": size} if (size := job_size(job)) else {}),
+        "size": job_size(job),
         "model": params["asked_model"],
         "flags": params.get("flags", {}),
         **{f"output_{name}": value for name, value in params.get("output", {}).items()},

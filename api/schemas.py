@@ -131,14 +131,15 @@ class Picture(BaseModel):
     revised_prompt: str | None
 
 
-def _example(**fields: Any) -> ConfigDict:
+def example(**fields: Any) -> ConfigDict:
+    """The `model_config` of a body with this example in the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 class ImagesAnswer(BaseModel):
     """OpenAI's ImagesResponse."""
 
-    model_config = _example(
+    model_config = example(
         created=1763000000,
         data=[{"url": "http://127.0.0.1:8000/v1/files/file_.../content", "revised_prompt": None}],
         size="2048x2048",
@@ -211,7 +212,7 @@ class JobUrls(BaseModel):
 class Job(BaseModel):
     """A job. Nullable keys are always present; times are unix seconds."""
 
-    model_config = _example(
+    model_config = example(
         id="job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
         object="job",
         kind="image",
@@ -322,46 +323,6 @@ class AcceptedJob(Job):
     """The answer to `respond-async`: the job, and all of them when the request made several."""
 
     jobs: list[Job] | None = None
-
-
-class TokenCheck(BaseModel):
-    """The body of `/token/check`."""
-
-    token: Filled = Field(description="a session id in any notation", max_length=4000)
-
-
-class TokenLive(BaseModel):
-    """Whether upstream knows the session."""
-
-    live: bool
-
-
-class TokenPoints(BaseModel):
-    """Credits left, by kind."""
-
-    giftCredit: int  # noqa: N815 - names that other gateways' clients read
-    purchaseCredit: int  # noqa: N815
-    vipCredit: int  # noqa: N815
-    totalCredit: int  # noqa: N815
-
-
-class TokenFailure(BaseModel):
-    """Why a session id has no numbers, or could not take any; the same four keys as in an error answer."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str
-
-
-class TokenAnswer(BaseModel):
-    """One session id of a list."""
-
-    token: str = Field(description="masked")
-    points: TokenPoints | None = Field(description="null when it could not be asked")
-    credits: TokenPoints | None = Field(None, description="of `/token/receive`: the same as `points`, afterwards")
-    received: int | None = Field(None, description="of `/token/receive`: credits gained")
-    error: TokenFailure | None = Field(None, description="only there when something failed")
 
 
 class Model(BaseModel):

@@ -74,6 +74,7 @@ class AgentRequest(Protocol):
 
 def plan_conversation(path: str, body: AgentRequest, caller: Caller) -> Planned:
     """The plan of a chat with the agent. Raises what is wrong with its messages."""
+    caller.need_model(AGENT)
     turns, left_out = read_turns(body.messages)
     asked = body.model or AGENT
     fields = {"model": asked, "messages": turns, "user": body.user, "metadata": body.metadata, "webhook": body.webhook}

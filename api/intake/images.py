@@ -152,7 +152,8 @@ def _wanted_output(body: ImageGenerationRequest) -> Output | None:
 
 
 def check_regions(model: ImageModel | VideoModel, caller: Caller) -> None:
-    """Refuse a model that none of the caller's session ids can have."""
+    """Refuse a model that none of the caller's session ids can have, or that the key may not use."""
+    caller.need_model(model.id)
     regions = {token.region for _, token in caller.tokens}
     if regions and not any(model.offered_in(region) for region in regions):
         where = ", ".join(sorted(model.where))

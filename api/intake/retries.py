@@ -30,6 +30,7 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Planned:
     if job.finished_at is None:
         message = f"Job {public_id('job', job.id)} has not ended yet. Wait for it, or cancel it first."
         raise DreameryError("job_not_finished", message)
+    caller.need_model(job.model)
     _check_model(job.kind, job.model, caller)
     order = _reseeded(job.params["order"], seed)
     new = NewJob(

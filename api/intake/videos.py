@@ -74,6 +74,7 @@ def _wish(body: VideoGenerationRequest, caller: Caller) -> _Wish:
     catalog = get_catalog()
     model = video_model(catalog, body.model)
     _check_regions(catalog, model, caller)
+    caller.need_model(model.id)
     flags = read_flags(body.prompt)
     ratio, resolution, chosen = _shape(catalog, model, body, flags)
     seconds, adjusted = _length(catalog, model, body, flags)

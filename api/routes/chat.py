@@ -11,7 +11,7 @@ from api.chat_schemas import ChatAnswer, ChatRequest
 from api.chat_stream import ChatStream
 from api.chunks import DONE, Chunks
 from api.creation import KeyHeader, answer_headers, create, start
-from api.deps import Caller, CallerDep, PreferenceDep, clean_idempotency_key
+from api.deps import Caller, MakerDep, PreferenceDep, clean_idempotency_key
 from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.housekeeping import Housekeeping, read_housekeeping
@@ -45,7 +45,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     openapi_extra=body_docs(ChatRequest, form=False),
 )
 async def create_chat(
-    request: Request, caller: CallerDep, preference: PreferenceDep, idempotency_key: KeyHeader = None
+    request: Request, caller: MakerDep, preference: PreferenceDep, idempotency_key: KeyHeader = None
 ) -> Response:
     """The last user message is the prompt, its pictures are the references (videos: the frames). Results are Markdown.
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Caller, CallerDep
+from api.deps import Caller, CallerDep, MakerDep
 from api.errors import error_responses
 from api.render import json_response
 from api.schemas import Text
@@ -163,7 +163,7 @@ def _replay(caller: Caller, delivery_id: UUID) -> Delivery | None:
         **error_responses(401, 404, 409),
     },
 )
-async def replay_delivery(delivery_id: str, caller: CallerDep) -> Response:
+async def replay_delivery(delivery_id: str, caller: MakerDep) -> Response:
     """Sends the event again at once, delivered or not, with the same `webhook-id` and a fresh round of tries.
 
     A receiver that keeps the ids it has handled can so tell a repeat. While a try is under way nothing is added to it.

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.creation import KeyHeader, answer_headers, create, start
-from api.deps import Caller, CallerDep, Preference, PreferenceDep, clean_idempotency_key
+from api.deps import Caller, MakerDep, Preference, PreferenceDep, clean_idempotency_key
 from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.intake.accepting import Planned
@@ -52,7 +52,7 @@ _TOLD_QUALITY = ("low", "medium", "high", "xhigh", "max")
 )
 async def create_images(
     request: Request,
-    caller: CallerDep,
+    caller: MakerDep,
     preference: PreferenceDep,
     idempotency_key: KeyHeader = None,
 ) -> Response:
@@ -82,7 +82,7 @@ async def create_images(
 )
 async def create_images_from_pictures(
     request: Request,
-    caller: CallerDep,
+    caller: MakerDep,
     preference: PreferenceDep,
     idempotency_key: KeyHeader = None,
 ) -> Response:

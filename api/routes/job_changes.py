@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.creation import KeyHeader, answer_headers, job_answer, start, views_of, wait_accepted
-from api.deps import Caller, CallerDep, PreferenceDep, clean_idempotency_key, name_job
+from api.deps import Caller, MakerDep, PreferenceDep, clean_idempotency_key, name_job
 from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.intake.retries import plan_retry
@@ -53,7 +53,7 @@ def cancel_now(caller: Caller, job_id: UUID) -> JobView:
     summary="Cancel a job",
     responses={200: {"model": Job, "description": "The job as it is now."}, **error_responses(401, 404)},
 )
-async def cancel_job(request: Request, job_id: str, caller: CallerDep) -> Response:
+async def cancel_job(request: Request, job_id: str, caller: MakerDep) -> Response:
     """A queued job is cancelled at once; a running one as soon as upstream is asked next (`cancelling` until then).
 
     Upstream has no cancel call, so what it has begun it finishes and charges. A job that has ended stays as it is.
@@ -79,7 +79,7 @@ _RETRY_DOCS["requestBody"]["required"] = False
 async def retry_job(
     request: Request,
     job_id: str,
-    caller: CallerDep,
+    caller: MakerDep,
     preference: PreferenceDep,
     idempotency_key: KeyHeader = None,
 ) -> Response:
@@ -122,7 +122,7 @@ def _delete(caller: Caller, job_id: UUID) -> None:
     summary="Delete a job",
     responses={200: {"model": DeletedJob, "description": "It is gone."}, **error_responses(400, 401, 404)},
 )
-async def delete_job(job_id: str, caller: CallerDep) -> Response:
+async def delete_job(job_id: str, caller: MakerDep) -> Response:
     """Takes a job that has ended from every list and removes its files. It cannot be undone."""
     await run_in_threadpool(_delete, caller, job_uuid(job_id))
     body: dict[str, Any] = {"id": job_id, "object": "job.deleted", "deleted": True}

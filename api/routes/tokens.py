@@ -13,7 +13,7 @@ from api.errors import error_body, error_responses
 from api.forms import body_docs, read_body
 from api.intake.checking import Result, Tokens, ask
 from api.render import json_response
-from api.schemas import TokenAnswer, TokenCheck, TokenLive
+from api.token_schemas import TokenAnswer, TokenCheck, TokenLive
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings
 from worker.core.tokens import masked

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.creation import KeyHeader, answer_headers, create, start, views_of
-from api.deps import CallerDep, PreferenceDep, clean_idempotency_key, name_job
+from api.deps import CallerDep, MakerDep, PreferenceDep, clean_idempotency_key, name_job
 from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.intake.videos import plan_videos
@@ -33,7 +33,7 @@ _BODY = body_docs(VideoGenerationRequest)
     openapi_extra=_BODY,
 )
 async def generate_videos(
-    request: Request, caller: CallerDep, preference: PreferenceDep, idempotency_key: KeyHeader = None
+    request: Request, caller: MakerDep, preference: PreferenceDep, idempotency_key: KeyHeader = None
 ) -> Response:
     """Makes `n` videos from text, a first frame, a first and a last frame, or materials the prompt refers to.
 
@@ -68,7 +68,7 @@ async def generate_videos(
     },
     openapi_extra=_BODY,
 )
-async def start_task(request: Request, caller: CallerDep, idempotency_key: KeyHeader = None) -> Response:
+async def start_task(request: Request, caller: MakerDep, idempotency_key: KeyHeader = None) -> Response:
     """Answers at once; ask `GET /v1/video/generations/{task_id}` until the status is `completed` or `failed`."""
     key = clean_idempotency_key(idempotency_key)
     body = one_only(await read_body(request, VideoGenerationRequest))

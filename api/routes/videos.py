@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.creation import KeyHeader, answer_headers, start, views_of
-from api.deps import Caller, CallerDep, clean_idempotency_key, name_job
+from api.deps import Caller, CallerDep, MakerDep, clean_idempotency_key, name_job
 from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.intake.accepting import Planned
@@ -67,7 +67,7 @@ async def _start(request: Request, planned: Planned, caller: Caller, key: str | 
 
 
 @router.post("", summary="Start a video", responses=_CREATED, openapi_extra=body_docs(VideoGenerationRequest))
-async def create_video(request: Request, caller: CallerDep, idempotency_key: KeyHeader = None) -> Response:
+async def create_video(request: Request, caller: MakerDep, idempotency_key: KeyHeader = None) -> Response:
     """Answers at once with the video's object, as JSON or multipart asks; retrieve it until it is done.
 
     `input_reference` is the first frame. `seconds` must be a length the model can do; only with the names that tools
@@ -181,7 +181,7 @@ def _delete(caller: Caller, job_id: UUID) -> None:
     summary="Delete a video",
     responses={200: {"model": VideoDeleted, "description": "It is gone."}, **error_responses(401, 404)},
 )
-async def delete_video(request: Request, video_id: str, caller: CallerDep) -> Response:
+async def delete_video(request: Request, video_id: str, caller: MakerDep) -> Response:
     """Removes the video and its files; it is a 404 from now on. One that is not finished is cancelled first.
 
     What upstream has begun it finishes and charges.
@@ -201,7 +201,7 @@ async def delete_video(request: Request, video_id: str, caller: CallerDep) -> Re
 async def remix_video(
     request: Request,
     video_id: str,
-    caller: CallerDep,
+    caller: MakerDep,
     idempotency_key: KeyHeader = None,
 ) -> Response:
     """A new video with the same model, length, shape, seed and inputs, and the new prompt."""

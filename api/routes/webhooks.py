@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Caller, CallerDep
+from api.deps import Caller, CallerDep, MakerDep
 from api.errors import error_responses
 from api.render import json_response
 from api.webhook_bodies import (
@@ -98,7 +98,7 @@ def _key_of_scope(body: EndpointRequest, caller: Caller) -> UUID | None:
         **error_responses(400, 401),
     },
 )
-async def create_endpoint(body: EndpointRequest, caller: CallerDep) -> Response:
+async def create_endpoint(body: EndpointRequest, caller: MakerDep) -> Response:
     """From now on the events of your jobs are sent there, signed with the endpoint's own secret. At most 20."""
     endpoint_id, secret = new_id(), new_webhook_secret()
     new = NewEndpoint(
@@ -157,7 +157,7 @@ def _change(caller: Caller, endpoint_id: UUID, body: EndpointChange) -> "Row[Any
     summary="Change a webhook endpoint",
     responses={200: {"model": Endpoint, "description": "The endpoint as it is now."}, **error_responses(400, 401, 404)},
 )
-async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: CallerDep) -> Response:
+async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: MakerDep) -> Response:
     """Another address, other events, pause it, or enable it again.
 
     What waits for an endpoint when it is disabled is given up (`POST /v1/webhooks/deliveries/{id}/replay` sends it
@@ -172,7 +172,7 @@ async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: Caller
     summary="Delete a webhook endpoint",
     responses={200: {"model": DeletedEndpoint, "description": "It is gone."}, **error_responses(401, 404)},
 )
-async def delete_endpoint(endpoint_id: str, caller: CallerDep) -> Response:
+async def delete_endpoint(endpoint_id: str, caller: MakerDep) -> Response:
     """The endpoint goes, with its log and with what was still to be sent there."""
     wanted = _uuid(endpoint_id)
 
@@ -195,7 +195,7 @@ async def delete_endpoint(endpoint_id: str, caller: CallerDep) -> Response:
 )
 async def rotate_secret(
     endpoint_id: str,
-    caller: CallerDep,
+    caller: MakerDep,
     keep_hours: Annotated[
         int, Query(ge=0, le=168, description="how long the old secret signs too; 0 = not at all, for one that leaked")
     ] = ROTATION_HOURS,
@@ -233,7 +233,7 @@ def _test(caller: Caller, endpoint_id: UUID) -> Delivery | None:
         **error_responses(401, 404),
     },
 )
-async def test_endpoint(endpoint_id: str, caller: CallerDep) -> Response:
+async def test_endpoint(endpoint_id: str, caller: MakerDep) -> Response:
     """Sends one `webhook.test` event, once, also to a disabled endpoint. The `Location` header says where to look."""
     delivery = await run_in_threadpool(_test, caller, _uuid(endpoint_id))
     if delivery is None:

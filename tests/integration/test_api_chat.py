@@ -188,7 +188,7 @@ def test_status_is_decided_before_the_first_byte(face, api_platform):
         ({"model": "jimeng-4.0:huge"}, 400, "invalid_value", "model"),
         ({"model": "jimeng-3.0:4k"}, 400, "invalid_value", "model"),
         ({"model": "jimeng-4.0:2k", "resolution": "4k"}, 400, "invalid_value", "resolution"),
-        ({"model": "agent"}, 400, "unsupported_parameter", "model"),
+        ({"model": "agent", "messages": [{"role": "king", "content": "a"}]}, 400, "invalid_value", "messages.0.role"),
         ({"messages": []}, 400, "invalid_value", "messages"),
         ({"messages": "a boat"}, 400, "invalid_value", "messages"),
         ({"messages": [{"role": "user"}]}, 400, "missing_required_parameter", "messages.0.content"),
@@ -200,7 +200,7 @@ def test_status_is_decided_before_the_first_byte(face, api_platform):
         ({"metadata": {"a": "x" * 600}}, 400, "invalid_value", "metadata"),
         ({"webhook": "ftp://a"}, 400, "invalid_value", "webhook"),
         ({"duration": 5}, 400, "unsupported_parameter", "duration"),
-        ({"model": "jimeng-video-3.0", "n": 2}, 400, "unsupported_parameter", "n"),
+        ({"model": "jimeng-video-3.0", "n": 5}, 400, "invalid_value", "n"),
         ({"model": "jimeng-video-3.0:7s", "n": 1}, 400, "invalid_value", "model"),
     ):
         for streamed in (True, False):

@@ -104,7 +104,7 @@ def test_the_places_in_the_queue_are_told(engine: Engine) -> None:
         engine.drive(second, third)
 
     told = follow(third, meanwhile=work, after=0.3)
-    assert told.lines[1] == "Queued, place 3."
+    assert told.lines[1].startswith("Queued, place 3, about ")
     assert told.links
 
 
@@ -234,7 +234,7 @@ def test_pictures_of_a_video_chat_are_its_frames(client: TestClient, engine: Eng
 
 def test_video_wishes_that_cannot_be_met(client: TestClient, engine: Engine) -> None:
     video = "jimeng-video-3.0"
-    error_of(ask(client, with_pictures("a", 3), model=video), 400, "invalid_value", "messages")
+    error_of(ask(client, with_pictures("a", 3), model=video), 400, "unsupported_parameter", "messages")
     error_of(ask(client, "a", model=video, size="big"), 400, "invalid_value", "size")
     error_of(ask(client, "a", model=video, size="1280x720", ratio="1:1"), 400, "invalid_value", "ratio")
     error_of(ask(client, "a", model=video, negative_prompt="x"), 400, "unsupported_parameter", "negative_prompt")

@@ -5,7 +5,7 @@ import io
 import pytest
 from sqlalchemy import text
 
-from api.intake.accepting import _accepted
+from api.intake.accepting import _placed
 from tests.engine import Engine
 from tests.factories import new_job
 from worker import storage
@@ -69,7 +69,7 @@ def test_what_a_job_usually_takes_is_kept_with_it(engine: Engine) -> None:
         finished(engine, 50)
     durations.forget()
     with transaction() as tx:
-        job = _accepted(tx, new_job([]), [])
+        job = _placed(tx, new_job([]), [])
     assert job.usual_seconds == pytest.approx(50, abs=1)
 
 

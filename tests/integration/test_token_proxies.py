@@ -207,7 +207,7 @@ def test_a_proxy_shows_nowhere(engine: Engine, http: TestClient, proxy: Proxy) -
     finally:
         root.removeHandler(keep)
     assert len(lines) > 5
-    for table in ("jobs", "job_events", "accounts", "account_checks", "files", "idempotency_keys"):
+    for table in ("jobs", "job_events", "accounts", "account_checks", "files", "requests"):
         lines += [str(row) for row in engine.sql(f"SELECT to_jsonb(t)::text FROM {table} t")]
     lines += [str(raw) for name in ("fast", "bulk", "outbox") for raw in engine.redis.lrange(name, 0, -1)]
     for mark in (USER, PASSWORD, f":{proxy.port}@", "not-shown"):

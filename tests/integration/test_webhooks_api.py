@@ -18,7 +18,7 @@ from tests.integration.conftest import ADMIN_KEY
 from tests.peers import Receiver
 from worker.core.crypto import webhook_secret
 from worker.core.ids import parse_public_id
-from worker.db import endpoints, jobs, people
+from worker.db import endpoints, jobs, keys, people
 from worker.db.engine import transaction
 from worker.steps.notify import notify
 from worker.steps.upkeep import upkeep
@@ -71,7 +71,7 @@ class Caller:
 def http(engine: Engine) -> Iterator[TestClient]:
     with TestClient(create_app(), raise_server_exceptions=False) as client:
         with transaction() as tx:
-            people.ensure_admin(tx, ADMIN_KEY)
+            keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), ADMIN_KEY)
         yield client
 
 

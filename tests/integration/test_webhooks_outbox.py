@@ -10,7 +10,7 @@ import pytest
 from tests import factories
 from tests.engine import Engine
 from worker.core.webhooks import EVENTS
-from worker.db import deliveries, endpoints, jobs, people
+from worker.db import deliveries, endpoints, jobs, keys, people
 from worker.db.engine import transaction
 from worker.steps.tick import sweep
 
@@ -32,10 +32,10 @@ def fail(job_id: UUID) -> Any:
         return jobs.mark_failed(tx, job_id=job_id, attempt=None, code="upstream_error", message="x", actor="test")
 
 
-def key_of(name: str, key: str) -> people.KeyOwner:
+def key_of(name: str, key: str) -> keys.KeyOwner:
     with transaction() as tx:
-        people.ensure_admin(tx, key)
-        found = people.find_key(tx, key)
+        keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), key)
+        found = keys.find_key(tx, key)
     assert found is not None, name
     return found
 

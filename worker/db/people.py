@@ -1,65 +1,76 @@
-"""Users and API keys. A key is stored as a hash; it has 256 random bits, so a plain SHA-256 is enough."""
+"""Users. Their API keys are in `keys.py`, what was done to them in `audit.py`."""
 
-import hashlib
-from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from worker.core.ids import new_id
 from worker.db.engine import Transaction
 
 ADMIN_NAME = "admin"
-KEY_PREFIX = "sk-dreamery-"
-_SHOWN_CHARS = len(KEY_PREFIX) + 4
+ROLES = ("admin", "member", "viewer")
+
+_COLUMNS = "id, name, role, disabled, created_at"
 
 
-@dataclass(frozen=True, slots=True)
-class KeyOwner:
-    """Who an API key stands for."""
-
-    user_id: UUID
-    api_key_id: UUID
-    name: str
-    role: str
-
-
-def key_hash(key: str) -> str:
-    """How a key is stored and found."""
-    return hashlib.sha256(key.encode()).hexdigest()
-
-
-def find_key(tx: Transaction, key: str) -> KeyOwner | None:
-    """The owner of a valid key; None when it is unknown, revoked or its user is disabled."""
+def ensure_admin(tx: Transaction) -> UUID:
+    """The bootstrap admin, made when there is none of that name."""
     row = tx.first(
         text(
-            """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role
-               FROM api_keys k JOIN users u ON u.id = k.user_id
-               WHERE k.key_hash = :hash AND k.revoked_at IS NULL AND NOT u.disabled"""
+            """INSERT INTO users (id, name, role) VALUES (:id, :name, 'admin')
+               ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING id"""
         ),
-        {"hash": key_hash(key)},
-    )
-    return KeyOwner(user_id=row.user_id, api_key_id=row.api_key_id, name=row.name, role=row.role) if row else None
-
-
-def ensure_admin(tx: Transaction, key: str) -> None:
-    """Make the bootstrap admin and its key from DREAMERY_ADMIN_KEY; an older bootstrap key is revoked."""
-    tx.run(
-        text("INSERT INTO users (id, name, role) VALUES (:id, :name, 'admin') ON CONFLICT (name) DO NOTHING"),
         {"id": new_id(), "name": ADMIN_NAME},
     )
-    tx.run(
+    if row is None:
+        raise LookupError("admin neither inserted nor found")
+    user_id: UUID = row.id
+    return user_id
+
+
+def add_user(tx: Transaction, *, name: str, role: str) -> Row[Any] | None:
+    """A new user; None when the name is taken."""
+    return tx.first(
         text(
-            """UPDATE api_keys SET revoked_at = now() WHERE name = 'bootstrap' AND revoked_at IS NULL
-               AND key_hash <> :hash"""
+            f"""INSERT INTO users (id, name, role) VALUES (:id, :name, :role)
+                ON CONFLICT (name) DO NOTHING RETURNING {_COLUMNS}"""
         ),
-        {"hash": key_hash(key)},
+        {"id": new_id(), "name": name, "role": role},
     )
-    tx.run(
+
+
+def list_users(tx: Transaction, *, after: UUID | None, limit: int) -> list[Row[Any]]:
+    """Users, oldest first."""
+    return tx.all(
         text(
-            """INSERT INTO api_keys (id, user_id, name, prefix, key_hash)
-               SELECT :id, id, 'bootstrap', :prefix, :hash FROM users WHERE name = :name
-               ON CONFLICT (key_hash) DO UPDATE SET revoked_at = NULL"""
+            f"""SELECT {_COLUMNS} FROM users WHERE (CAST(:after AS uuid) IS NULL OR id > :after)
+                ORDER BY id LIMIT :limit"""
         ),
-        {"id": new_id(), "name": ADMIN_NAME, "prefix": key[:_SHOWN_CHARS], "hash": key_hash(key)},
+        {"after": after, "limit": limit},
+    )
+
+
+def find_user(tx: Transaction, *, user_id: UUID | None = None, name: str = "") -> Row[Any] | None:
+    """One user, by id or by name."""
+    return tx.first(
+        text(f"SELECT {_COLUMNS} FROM users WHERE id = CAST(:id AS uuid) OR name = :name"),
+        {"id": user_id, "name": name},
+    )
+
+
+def change_user(tx: Transaction, user_id: UUID, *, role: str | None, disabled: bool | None) -> Row[Any] | None:
+    """Change what is given; the row as it is then. The last enabled admin stays one: None then too."""
+    # All admins are locked in one order, or two of them could take each other's role at the same moment.
+    tx.all(text("SELECT id FROM users WHERE role = 'admin' ORDER BY id FOR UPDATE"))
+    return tx.first(
+        text(
+            f"""UPDATE users SET role = coalesce(:role, role), disabled = coalesce(:disabled, disabled)
+                WHERE id = :id AND (
+                    (coalesce(:role, role) = 'admin' AND NOT coalesce(:disabled, disabled))
+                    OR role <> 'admin' OR disabled
+                    OR EXISTS (SELECT 1 FROM users o WHERE o.id <> :id AND o.role = 'admin' AND NOT o.disabled))
+                RETURNING {_COLUMNS}"""
+        ),
+        {"id": user_id, "role": role, "disabled": disabled},
     )

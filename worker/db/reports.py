@@ -113,6 +113,8 @@ def talk_views(tx: Transaction, job_id: UUID) -> list[JobView]:
         {"id": job_id},
     )
     return _with_files(tx, rows)
+
+
 # Jobs that wait stand in few different lines, mostly one, so accounts are counted per line and not per job.
 _LINES = text(
     """/* lines */

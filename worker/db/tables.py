@@ -58,8 +58,26 @@ api_keys = Table(
     Column("name", Text, nullable=False),
     Column("prefix", Text, nullable=False),
     Column("key_hash", Text, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text)),  # what it may do; NULL = whatever its user's role allows
+    Column("models", ARRAY(Text)),  # public ids it may ask for; NULL = all
+    _moment("expires_at"),
+    _moment("last_used_at"),
     _moment("created_at", nullable=False, default=True),
-    _moment("revoked_at"),
+    _moment("revoked_at"),  # a moment to come while a rotated key is still in its grace
+)
+
+# Every administrative act, append-only (a trigger refuses changes).
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Uuid, primary_key=True),  # time-ordered
+    _moment("at", nullable=False, default=True),
+    Column("actor", Text, nullable=False),
+    Column("actor_id", Uuid),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
 )
 
 # An upstream account. `pool`: usable by every API key; else it belongs to whoever presents its session id.

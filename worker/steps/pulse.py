@@ -26,6 +26,7 @@ class Pulse:
         self._held: dict[UUID, int] = {}
         self._lock = threading.Lock()
         self._began = threading.Event()
+        self._newcomer = threading.Event()
         self._started = False
 
     @contextmanager
@@ -36,6 +37,7 @@ class Pulse:
             if not self._started:
                 self._started = True
                 threading.Thread(target=self._run, name="pulse", daemon=True).start()
+        self._newcomer.set()
         self._began.set()
         try:
             yield
@@ -46,9 +48,10 @@ class Pulse:
                     self._began.clear()
 
     def _run(self) -> None:
-        pause = threading.Event()
         while self._began.wait():
-            pause.wait(get_settings().talk_lease_seconds / _BEATS_PER_LEASE)
+            # A newcomer need not wait out a pause that began before it.
+            self._newcomer.wait(get_settings().talk_lease_seconds / _BEATS_PER_LEASE)
+            self._newcomer.clear()
             with self._lock:
                 held = dict(self._held)
             if not held:

@@ -1,0 +1,147 @@
+"""`dreamery users`, `keys` and `audit`: each command is one call of the admin API."""
+
+from typing import Annotated
+
+import typer
+
+from api.terminal import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object
+
+users_app = typer.Typer(no_args_is_help=True, help="Users of the platform.")
+keys_app = typer.Typer(no_args_is_help=True, help="API keys of the users.")
+log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
+
+_USER_COLUMNS = ("id", "name", "role", "disabled")
+_KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
+_User = Annotated[str, typer.Argument(help="Name or id of the user.")]
+_KeyId = Annotated[str, typer.Argument(help="Id of the key, as `dreamery keys list` shows it.")]
+
+
+@users_app.command("add", epilog="Example: dreamery users add alice --role member")
+def users_add(
+    name: Annotated[str, typer.Argument(help="A name nobody has yet.")],
+    role: Annotated[str, typer.Option(help="admin, member or viewer.")] = "member",
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Add a user."""
+    print_object(platform_client(url, key).post("/admin/v1/users", {"name": name, "role": role}), as_json=as_json)
+
+
+@users_app.command("list", epilog="Example: dreamery users list --json")
+def users_list(url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """List all users."""
+    print_list(list(platform_client(url, key).every("/admin/v1/users")), _USER_COLUMNS, as_json=as_json)
+
+
+@users_app.command("show", epilog="Example: dreamery users show alice")
+def users_show(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """Show one user."""
+    print_object(platform_client(url, key).get(f"/admin/v1/users/{quoted(user)}"), as_json=as_json)
+
+
+@users_app.command("disable", epilog="Example: dreamery users disable alice")
+def users_disable(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """Switch a user off: all their keys stop working at once."""
+    found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"disabled": True})
+    print_object(found, as_json=as_json)
+
+
+@users_app.command("enable", epilog="Example: dreamery users enable alice")
+def users_enable(user: _User, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """Switch a user on again."""
+    found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"disabled": False})
+    print_object(found, as_json=as_json)
+
+
+@users_app.command("role", epilog="Example: dreamery users role alice viewer")
+def users_role(
+    user: _User,
+    role: Annotated[str, typer.Argument(help="admin, member or viewer.")],
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a user another role."""
+    found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"role": role})
+    print_object(found, as_json=as_json)
+
+
+@keys_app.command("add", epilog="Example: dreamery keys add alice --name laptop --model jimeng-4.0")
+def keys_add(  # noqa: PLR0917 - each is an option of the command
+    user: _User,
+    name: Annotated[str, typer.Option(help="What it is for.")] = "default",
+    scope: Annotated[list[str] | None, typer.Option(help="generate, read or admin; repeat. Default: all.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model it may use; repeat. Default: all.")] = None,
+    expires: Annotated[str | None, typer.Option(help="When it ends: 2027-01-31T00:00:00Z.")] = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a key. It is shown this once."""
+    wish = {"user": user, "name": name, "scopes": scope or None, "models": model or None, "expires_at": expires}
+    found = platform_client(url, key).post("/admin/v1/keys", {k: v for k, v in wish.items() if v is not None})
+    print_object(found, as_json=as_json)
+
+
+@keys_app.command("list", epilog="Example: dreamery keys list --user alice")
+def keys_list(
+    user: Annotated[str | None, typer.Option(help="Only this user's.")] = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """List keys; the keys themselves are never shown."""
+    print_list(list(platform_client(url, key).every("/admin/v1/keys", user=user)), _KEY_COLUMNS, as_json=as_json)
+
+
+@keys_app.command("show", epilog="Example: dreamery keys show key_0198...")
+def keys_show(key_id: _KeyId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """Show what a key may do and when it was used last."""
+    print_object(platform_client(url, key).get(f"/admin/v1/keys/{quoted(key_id)}"), as_json=as_json)
+
+
+@keys_app.command("rotate", epilog="Example: dreamery keys rotate key_0198... --grace 86400")
+def keys_rotate(
+    key_id: _KeyId,
+    grace: Annotated[int, typer.Option(min=0, help="Seconds the old key works on.")] = 0,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Replace a key by a new one with the same rights."""
+    path = f"/admin/v1/keys/{quoted(key_id)}/rotate"
+    print_object(platform_client(url, key).post(path, {"grace_seconds": grace}), as_json=as_json)
+
+
+@keys_app.command("disable", epilog="Example: dreamery keys disable key_0198...")
+def keys_disable(key_id: _KeyId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
+    """Revoke a key at once and for good."""
+    print_object(platform_client(url, key).delete(f"/admin/v1/keys/{quoted(key_id)}"), as_json=as_json)
+
+
+@log_app.command("list", epilog="Example: dreamery audit list --action key --json > audit.json")
+def log_list(
+    action: Annotated[str | None, typer.Option(help="Such as key.revoke, or key for all acts on keys.")] = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """The audit log, newest first; with --json the whole of it, as an export."""
+    client = platform_client(url, key)
+    found = list(client.every("/admin/v1/audit", action=action)) if as_json else []
+    found = found or client.get("/admin/v1/audit", action=action)["data"]
+    print_list(found, ("at", "actor", "address", "action", "target", "details"), as_json=as_json)
+
+
+def quoted(text: str) -> str:
+    """A name as part of a path."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")

@@ -1,0 +1,121 @@
+"""Bodies of `/admin/v1`: users, API keys, the audit log."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+
+from api.schemas import Text, example
+
+Role = Literal["admin", "member", "viewer"]
+Scope = Literal["generate", "read", "admin"]
+# What can be typed on a command line and stand in a log line.
+Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
+
+
+class UserWish(BaseModel):
+    """A user to be made."""
+
+    model_config = example(name="alice", role="member")
+
+    name: Name
+    role: Role = "member"
+
+
+class UserChange(BaseModel):
+    """What to change of a user; absent = stays."""
+
+    model_config = example(disabled=True)
+
+    role: Role | None = None
+    disabled: bool | None = Field(None, description="a disabled user's keys stop working at once")
+
+
+class User(BaseModel):
+    """A user."""
+
+    id: str
+    object: Literal["user"]
+    name: str
+    role: Role
+    disabled: bool
+    created_at: int
+
+
+class UserList(BaseModel):
+    """One page of users."""
+
+    object: Literal["list"]
+    data: list[User]
+    has_more: bool
+
+
+class KeyWish(BaseModel):
+    """An API key to be made."""
+
+    model_config = example(user="alice", name="laptop", scopes=["generate", "read"])
+
+    user: Text = Field(description="name or id of its user", max_length=120)
+    name: Name = "default"
+    scopes: list[Scope] | None = Field(None, description="absent = all that the user's role allows")
+    models: list[Text] | None = Field(None, max_length=200, description="the only models it may use; absent = all")
+    expires_at: AwareDatetime | None = Field(None, description="ISO 8601 with zone, or unix seconds")
+
+
+class ApiKey(BaseModel):
+    """A key without the key itself, which nobody can read again."""
+
+    id: str
+    object: Literal["api_key"]
+    user_id: str
+    user: str
+    name: str
+    prefix: str
+    scopes: list[Scope] | None
+    models: list[str] | None
+    status: Literal["active", "in_grace", "expired", "revoked"]
+    expires_at: int | None
+    last_used_at: int | None
+    revoked_at: int | None
+    created_at: int
+
+
+class NewApiKey(ApiKey):
+    """A key just made; the only time `key` is shown."""
+
+    key: str
+
+
+class KeyList(BaseModel):
+    """One page of keys."""
+
+    object: Literal["list"]
+    data: list[ApiKey]
+    has_more: bool
+
+
+class Rotation(BaseModel):
+    """How long the old key works on."""
+
+    model_config = example(grace_seconds=86_400)
+
+    grace_seconds: int = Field(0, ge=0, le=30 * 86_400)
+
+
+class Act(BaseModel):
+    """One line of the audit log."""
+
+    id: str
+    at: float
+    actor: str
+    address: str
+    action: str
+    target: str
+    details: dict[str, Any]
+
+
+class AuditList(BaseModel):
+    """One page of the audit log, newest first."""
+
+    object: Literal["list"]
+    data: list[Act]
+    has_more: bool

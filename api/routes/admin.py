@@ -1,0 +1,246 @@
+"""Administration: users, API keys, the audit log (`/admin/v1`). Every act is written down in the same transaction."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Query, Request, Response
+
+from api.admin_schemas import AuditList, KeyList, KeyWish, NewApiKey, Rotation, User, UserChange, UserList, UserWish
+from api.deps import AdminDep, actor_of
+from api.errors import error_responses
+from api.intake.conversations import AGENT
+from api.render import json_response
+from worker.core.catalog import get_catalog
+from worker.core.errors import DreameryError
+from worker.core.ids import parse_public_id, public_id
+from worker.db import audit, keys, people
+from worker.db.engine import Transaction, transaction
+
+router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
+
+_Limit = Annotated[int, Query(ge=1, le=1000)]
+_After = Annotated[str | None, Query(max_length=60, description="the last id of the page before")]
+
+
+NO_GRACE = Rotation(grace_seconds=0)
+
+
+def _moment(value: datetime | None) -> int | None:
+    return int(value.timestamp()) if value else None
+
+
+def _after(prefix: str, value: str | None) -> UUID | None:
+    if value is None:
+        return None
+    found = parse_public_id(prefix, value)
+    if found is None:
+        raise DreameryError("invalid_value", f"`after` must be an id such as `{prefix}_...`.", param="after")
+    return found
+
+
+def _user_object(row: Any) -> dict[str, Any]:
+    return {
+        "id": public_id("user", row.id),
+        "object": "user",
+        "name": row.name,
+        "role": row.role,
+        "disabled": row.disabled,
+        "created_at": _moment(row.created_at),
+    }
+
+
+def _key_status(row: Any) -> str:
+    now = datetime.now(UTC)
+    if row.revoked_at is not None:
+        return "in_grace" if row.revoked_at > now else "revoked"
+    return "expired" if row.expires_at is not None and row.expires_at <= now else "active"
+
+
+def _key_object(row: Any) -> dict[str, Any]:
+    return {
+        "id": public_id("key", row.id),
+        "object": "api_key",
+        "user_id": public_id("user", row.user_id),
+        "user": row.user_name,
+        "name": row.name,
+        "prefix": row.prefix,
+        "scopes": row.scopes,
+        "models": row.models,
+        "status": _key_status(row),
+        "expires_at": _moment(row.expires_at),
+        "last_used_at": _moment(row.last_used_at),
+        "revoked_at": _moment(row.revoked_at),
+        "created_at": _moment(row.created_at),
+    }
+
+
+def _page(objects: list[dict[str, Any]], limit: int) -> Response:
+    return json_response({"object": "list", "data": objects[:limit], "has_more": len(objects) > limit})
+
+
+def _user(tx: Transaction, name_or_id: str) -> Any:
+    """The user of that id or name. Raises user_not_found."""
+    row = people.find_user(tx, user_id=parse_public_id("user", name_or_id), name=name_or_id)
+    if row is None:
+        raise DreameryError("user_not_found", f"No user {name_or_id[:60]!r}.")
+    return row
+
+
+def _key(tx: Transaction, key_id: str) -> Any:
+    found = parse_public_id("key", key_id)
+    row = keys.get_key(tx, found) if found else None
+    if row is None:
+        raise DreameryError("key_not_found", f"No API key {key_id[:60]!r}.")
+    return row
+
+
+@router.post("/users", summary="Add a user", status_code=201, responses={201: {"model": User}})
+def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
+    """Adds a user. Names are unique; keys are made with `POST /admin/v1/keys`."""
+    with transaction() as tx:
+        row = people.add_user(tx, name=wish.name, role=wish.role)
+        if row is None:
+            raise DreameryError("name_taken", f"There is a user {wish.name!r} already.", param="name")
+        audit.note_act(
+            tx, actor_of(request, admin), "user.add", public_id("user", row.id), name=row.name, role=row.role
+        )
+    return json_response(_user_object(row), status=201)
+
+
+@router.get("/users", summary="List the users", responses={200: {"model": UserList}})
+def list_users(_admin: AdminDep, after: _After = None, limit: _Limit = 100) -> Response:
+    """Oldest first."""
+    with transaction() as tx:
+        rows = people.list_users(tx, after=_after("user", after), limit=limit + 1)
+    return _page([_user_object(row) for row in rows], limit)
+
+
+@router.get("/users/{user}", summary="Get a user", responses={200: {"model": User}})
+def get_user(user: str, _admin: AdminDep) -> Response:
+    """By id or name."""
+    with transaction() as tx:
+        return json_response(_user_object(_user(tx, user)))
+
+
+@router.patch("/users/{user}", summary="Change a user", responses={200: {"model": User}})
+def change_user(request: Request, user: str, change: UserChange, admin: AdminDep) -> Response:
+    """Role, or disabled: the keys of a disabled user stop working at once. The last admin cannot be taken away."""
+    with transaction() as tx:
+        known = _user(tx, user)
+        row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled)
+        if row is None:
+            raise DreameryError("last_admin")
+        audit.note_act(
+            tx,
+            actor_of(request, admin),
+            "user.change",
+            public_id("user", row.id),
+            name=row.name,
+            **change.model_dump(exclude_none=True),
+        )
+    return json_response(_user_object(row))
+
+
+@router.post("/keys", summary="Make an API key", status_code=201, responses={201: {"model": NewApiKey}})
+def make_key(request: Request, wish: KeyWish, admin: AdminDep) -> Response:
+    """The answer is the only time the key is shown; only a hash is stored."""
+    models = [_model_id(name) for name in wish.models] if wish.models is not None else None
+    with transaction() as tx:
+        owner = _user(tx, wish.user)
+        wanted = keys.NewKey(
+            user_id=owner.id,
+            name=wish.name,
+            scopes=list(wish.scopes) if wish.scopes is not None else None,
+            models=models,
+            expires_at=wish.expires_at,
+        )
+        key_id, key = keys.make_key(tx, wanted)
+        row = keys.get_key(tx, key_id)
+        target = public_id("key", key_id)
+        audit.note_act(
+            tx, actor_of(request, admin), "key.make", target, user=owner.name, name=wish.name, scopes=wanted.scopes
+        )
+    return json_response({**_key_object(row), "key": key}, status=201)
+
+
+def _model_id(name: str) -> str:
+    """The id a name stands for, so that a key limited to a model also takes its aliases."""
+    catalog = get_catalog()
+    if name == AGENT:
+        return name
+    return catalog.video_model(name).id if catalog.knows_video(name) else catalog.image_model(name).id
+
+
+@router.get("/keys", summary="List the API keys", responses={200: {"model": KeyList}})
+def list_keys(_admin: AdminDep, user: str | None = None, after: _After = None, limit: _Limit = 100) -> Response:
+    """All keys, or those of one user (name or id), oldest first."""
+    with transaction() as tx:
+        user_id = _user(tx, user).id if user else None
+        rows = keys.list_keys(tx, user_id=user_id, after=_after("key", after), limit=limit + 1)
+    return _page([_key_object(row) for row in rows], limit)
+
+
+@router.get("/keys/{key_id}", summary="Get an API key", responses={200: {"model": NewApiKey}})
+def get_key(key_id: str, _admin: AdminDep) -> Response:
+    """Everything but the key itself."""
+    with transaction() as tx:
+        return json_response(_key_object(_key(tx, key_id)))
+
+
+@router.post("/keys/{key_id}/rotate", summary="Replace an API key", responses={201: {"model": NewApiKey}})
+def rotate_key(
+    request: Request, key_id: str, admin: AdminDep, rotation: Annotated[Rotation, Body()] = NO_GRACE
+) -> Response:
+    """A new key with the same rights; the old one works on for `grace_seconds`, by default not at all."""
+    grace = rotation.grace_seconds
+    with transaction() as tx:
+        known = _key(tx, key_id)
+        made = keys.rotate_key(tx, known.id, grace_seconds=grace)
+        if made is None:
+            raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: make a new one.")
+        new_id, key = made
+        row = keys.get_key(tx, new_id)
+        target = public_id("key", known.id)
+        audit.note_act(
+            tx, actor_of(request, admin), "key.rotate", target, new=public_id("key", new_id), grace_seconds=grace
+        )
+    return json_response({**_key_object(row), "key": key}, status=201)
+
+
+@router.delete("/keys/{key_id}", summary="Revoke an API key", responses={200: {"model": NewApiKey}})
+def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
+    """It stops working at once; its jobs go on."""
+    with transaction() as tx:
+        known = _key(tx, key_id)
+        keys.revoke_key(tx, known.id)
+        audit.note_act(tx, actor_of(request, admin), "key.revoke", public_id("key", known.id), user=known.user_name)
+        row = _key(tx, key_id)
+    return json_response(_key_object(row))
+
+
+@router.get("/audit", summary="Read the audit log", responses={200: {"model": AuditList}})
+def read_audit(
+    _admin: AdminDep,
+    action: Annotated[str | None, Query(max_length=60, description="such as `key.revoke`, or `key` for all")] = None,
+    since: Annotated[float | None, Query(ge=0, description="unix seconds")] = None,
+    after: _After = None,
+    limit: _Limit = 100,
+) -> Response:
+    """Newest first. Page through it for an export."""
+    moment = datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None
+    with transaction() as tx:
+        rows = audit.read_log(tx, action=action, since=moment, after=_after("act", after), limit=limit + 1)
+    acts = [
+        {
+            "id": public_id("act", row.id),
+            "at": row.at.timestamp(),
+            "actor": row.actor,
+            "address": row.address,
+            "action": row.action,
+            "target": row.target,
+            "details": row.details,
+        }
+        for row in rows
+    ]
+    return _page(acts, limit)

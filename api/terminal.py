@@ -1,0 +1,72 @@
+"""What commands share: which platform and key they talk to, and how they print what they were told."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from api.client import Client, Json
+
+SANDBOX_KEY = "demo:sandbox"
+UrlOption = Annotated[
+    str, typer.Option("--url", envvar="DREAMERY_URL", help="Address of the platform; default: the one running here.")
+]
+KeyOption = Annotated[
+    str,
+    typer.Option("--key", envvar="DREAMERY_ADMIN_KEY", help="API key or session token; default: this machine's admin."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
+
+
+def platform_client(url: str, key: str) -> Client:
+    """The platform and key that were named, else those of the platform on this machine, else the sandbox's key."""
+    from worker.core.settings import get_settings
+    from worker.local.supervisor import running_platform
+
+    settings = get_settings()
+    running = running_platform(settings.data_dir)
+    key_file = settings.data_dir / "keys" / "admin.key"
+    if not key:
+        key = settings.admin_key.get_secret_value()
+    if not key and not url and running and key_file.exists():
+        key = key_file.read_text().strip()
+    local = f"http://{settings.api_host}:{settings.api_port}"
+    return Client(url=url or (running.url if running else local), key=key or SANDBOX_KEY)
+
+
+def print_object(found: Json, *, as_json: bool) -> None:
+    """One object: for scripts, or a line per field."""
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        if name != "object":
+            table.add_row(name, _shown(value))
+    Console(soft_wrap=True).print(table)
+
+
+def print_list(found: list[Json], columns: tuple[str, ...], *, as_json: bool) -> None:
+    """Many objects: for scripts, or a line each. Ids are never cut: they are there to be copied."""
+    if as_json:
+        print(json.dumps({"data": found}, indent=2))
+        return
+    if not found:
+        print("None.")
+        return
+    rows = [[_shown(item.get(column)) for column in columns] for item in found]
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    width = sum(max(len(row[n]) for row in [list(columns), *rows]) + 2 for n in range(len(columns)))
+    # Both sizes, or a terminal that cannot tell its own counts as 80 wide whatever is said here.
+    screen = Console()
+    Console(width=max(width, screen.width), height=screen.height).print(table)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "-"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,56 @@
+"""The audit log: who did what to whom, from where. Rows are only ever added."""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.core.ids import new_id
+from worker.db.engine import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts: a user's name and id, and the network address the request came from."""
+
+    name: str
+    user_id: UUID | None
+    address: str
+
+
+def note_act(tx: Transaction, actor: Actor, action: str, target: str, **details: Any) -> None:
+    """Write down an act in the transaction that does it. `details` must hold no secret."""
+    tx.run(
+        text(
+            """INSERT INTO audit_log (id, actor, actor_id, address, action, target, details)
+               VALUES (:id, :actor, :actor_id, :address, :action, :target, CAST(:details AS jsonb))"""
+        ),
+        {
+            "id": new_id(),
+            "actor": actor.name,
+            "actor_id": actor.user_id,
+            "address": actor.address,
+            "action": action,
+            "target": target,
+            "details": json.dumps(details, default=str),
+        },
+    )
+
+
+def read_log(
+    tx: Transaction, *, action: str | None, since: datetime | None, after: UUID | None, limit: int
+) -> list[Row[Any]]:
+    """Acts, newest first. `action` may be a whole one (`key.revoke`) or its first word (`key`)."""
+    return tx.all(
+        text(
+            """SELECT id, at, actor, actor_id, address, action, target, details FROM audit_log
+               WHERE (CAST(:action AS text) IS NULL OR action = :action OR action LIKE :action || '.%')
+                 AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
+                 AND (CAST(:after AS uuid) IS NULL OR id < :after)
+               ORDER BY id DESC LIMIT :limit"""
+        ),
+        {"action": action, "since": since, "after": after, "limit": limit},
+    )
