@@ -48,7 +48,7 @@ def flush() -> bool:
 def read() -> dict[Field, float]:
     """The sums of all processes. Raises RedisError when Redis is away."""
     found: dict[Field, float] = {}
-    for raw, value in _client().hgetall(KEY).items():  # type: ignore[union-attr]
+    for raw, value in _client().hgetall(KEY).items():
         name, labels, part = orjson.loads(raw)
         # A name of another version is no longer known here.
         if name in metrics.MEASURES:

@@ -24,7 +24,8 @@ _OPEN_JOBS = text(
 )
 _ACCOUNTS = text(
     """/* gauge_accounts */
-    SELECT region, pool, CASE WHEN state = 'ok' AND rest_until > clock_timestamp() THEN 'resting' ELSE state END AS state,
+    SELECT region, pool,
+           CASE WHEN state = 'ok' AND rest_until > clock_timestamp() THEN 'resting' ELSE state END AS state,
            count(*) AS n, coalesce(sum(credits), 0) AS credits
     FROM accounts GROUP BY 1, 2, 3"""
 )
