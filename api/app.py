@@ -37,7 +37,9 @@ from api.routes import (
     videos,
     webhooks,
 )
+from worker.bus import metrics as carried
 from worker.bus.limits import RequestLimits
+from worker.core import metrics
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
@@ -139,6 +141,7 @@ class _Exchange:
             await self._answer(fault_response(self._state, "internal_error"))
         finally:
             self._end_visit()
+            self._count()
             log.info(
                 "request",
                 method=self._scope["method"],
@@ -146,6 +149,12 @@ class _Exchange:
                 status=self._status,
                 seconds=round(time.monotonic() - self._started, 4),
             )
+
+    def _count(self) -> None:
+        """By the route's pattern, or every id would be a line of its own."""
+        route = getattr(self._scope.get("route"), "path", "unknown")
+        metrics.count("dreamery_requests", self._scope["method"], route, str(self._status))
+        metrics.observe("dreamery_request_seconds", time.monotonic() - self._started, route)
 
     def _end_visit(self) -> None:
         """How a request that made or joined jobs ended: whether its repeat joins them depends on it."""
@@ -269,6 +278,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(_bootstrap, settings)
     app.state.hub = Hub()
     app.state.hub.start()
+    carried.start()
     app.state.limits = RequestLimits()
     app.state.attendance = Attendance()
     await app.state.attendance.start()

@@ -7,7 +7,9 @@ from uuid import UUID
 import structlog
 from celery import signals
 
+from worker.bus import metrics as carried
 from worker.bus.queue import app
+from worker.core import metrics
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
@@ -37,6 +39,16 @@ def _logging(**_: Any) -> None:
 def _bind(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> None:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(step=task.name, **(kwargs or {}))
+
+
+@signals.worker_ready.connect
+def _count(**_: Any) -> None:
+    carried.start()
+
+
+@signals.task_postrun.connect
+def _note_step(task: Any = None, state: str | None = None, **_: Any) -> None:
+    metrics.count("dreamery_steps", task.name.removeprefix("dreamery."), (state or "unknown").lower())
 
 
 @signals.task_failure.connect

@@ -5,6 +5,7 @@ from fastapi.responses import PlainTextResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import error_responses
+from api.metrics import CONTENT_TYPE, exposition
 from api.render import json_response
 from worker.bus.events import redis_answers
 from worker.db import reports
@@ -48,3 +49,9 @@ async def readyz() -> Response:
     checks = await run_in_threadpool(_ready)
     ready = all(checks.values())
     return json_response({"status": "ready" if ready else "not ready", "checks": checks}, status=200 if ready else 503)
+
+
+@router.get("/metrics", summary="Numbers for Prometheus", responses=error_responses())
+def metrics() -> Response:
+    """Counts of all processes of this platform together, and the state of queue and accounts now."""
+    return Response(exposition(), media_type=CONTENT_TYPE)

@@ -11,6 +11,7 @@ from celery import Celery
 
 from worker.bus.debounce import Debounce
 from worker.bus.timer import Timer
+from worker.core import metrics
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 
@@ -95,6 +96,7 @@ def _send(name: str, **ids: str) -> bool:
     except Exception as error:  # noqa: BLE001
         # Beside its own errors kombu raises AttributeError from a connection that the consumer has just closed.
         log.warning("nudge_lost", task=name, reason=type(error).__name__)
+        metrics.count("dreamery_nudges_lost", name.removeprefix("dreamery."))
         return False
     return True
 

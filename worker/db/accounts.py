@@ -4,11 +4,13 @@ import json
 import random
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
@@ -321,12 +323,14 @@ class OpenJob:
 # second.
 _CLAIM_POLL = text(
     """/* claim_poll */
+    WITH old AS (SELECT id, poll_due_at FROM accounts WHERE id = :id AND poll_due_at <= clock_timestamp())
     UPDATE accounts SET polled_at = clock_timestamp(),
         poll_due_at = clock_timestamp() + make_interval(secs => greatest(:least, :jitter * greatest(:least, least(:most,
         coalesce((SELECT 0.05 * extract(epoch FROM clock_timestamp() - max(submitted_at)) FROM jobs
                   WHERE account_id = :id AND holds_slot AND state <> 'submitting' AND kind <> 'chat'), 0)))))
-    WHERE id = :id AND poll_due_at <= clock_timestamp()
-    RETURNING extract(epoch FROM poll_due_at - clock_timestamp()) AS seconds"""
+    FROM old WHERE accounts.id = old.id AND accounts.poll_due_at <= clock_timestamp()
+    RETURNING extract(epoch FROM accounts.poll_due_at - clock_timestamp()) AS seconds,
+        extract(epoch FROM clock_timestamp() - old.poll_due_at) AS late"""
 )
 
 _OPEN_JOBS = text(
@@ -354,7 +358,10 @@ def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> float | N
         "most": settings.poll_max_seconds,
     }
     row = tx.first(_CLAIM_POLL, values)
-    return float(row.seconds) if row is not None else None
+    if row is None:
+        return None
+    tx.on_commit(partial(metrics.observe, "dreamery_poll_delay_seconds", max(float(row.late), 0.0)))
+    return float(row.seconds)
 
 
 def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:

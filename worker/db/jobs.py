@@ -14,14 +14,16 @@ A job holds a slot of its account while `holds_slot`: submitting, running, or ca
 import json
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Row, TextClause, text
 
+from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db import accounts, deliveries, passed_over
+from worker.db import accounts, deliveries, passed_over, tally
 from worker.db.engine import Transaction
 from worker.db.slots import SUBMIT_KINDS
 
@@ -46,9 +48,8 @@ class NewJob:
     id: UUID = field(default_factory=new_id)
 
 
-_RETURNED = (
-    "jobs.id, jobs.state, jobs.event_seq, jobs.attempt, jobs.kind, jobs.account_id, jobs.group_id, jobs.save_tries"
-)
+_RETURNED = f"""jobs.id, jobs.state, jobs.event_seq, jobs.attempt, jobs.account_id, jobs.group_id, jobs.save_tries,
+    {tally.COLUMNS}"""
 
 
 def _change(name: str, *, to: str, sets: str, where: str = "", told: bool = False) -> TextClause:
@@ -83,7 +84,7 @@ def _apply(
     note: dict[str, Any] | None = None,
     **values: Any,
 ) -> Row[Any] | None:
-    return tx.first(
+    row = tx.first(
         statement,
         {
             "id": job_id,
@@ -94,6 +95,9 @@ def _apply(
             **values,
         },
     )
+    if row is not None:
+        tally.note_change(tx, row)
+    return row
 
 
 _INSERT = text(
@@ -131,6 +135,8 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
     ]
     tx.run(_INSERT, rows)
     tx.run(_INSERT_EVENT, [{"id": job.id} for job in new_jobs])
+    for job in new_jobs:
+        tx.on_commit(partial(metrics.count, "dreamery_jobs_accepted", job.kind, job.model))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import orjson
 from standardwebhooks import Webhook
 
 from worker import fetch
+from worker.core import metrics
 from worker.core.crypto import SecretUnreadableError, open_secret, webhook_secret
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
@@ -116,6 +117,7 @@ def _view(tx: Transaction, delivery: Row[Any]) -> reports.JobView | None:
 def _attempt(delivery: Row[Any], view: reports.JobView | None) -> str:
     """One try of a claimed delivery, and its outcome noted."""
     outcome = _send(delivery, event_body(delivery, view))
+    metrics.count("dreamery_webhooks", "delivered" if outcome.error is None else "failed")
     if outcome.error is None:
         _note_delivered(delivery, outcome)
         return f"delivered {delivery.event} to {delivery.lane}"

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import orjson
 
-from worker.core import catalog_file
+from worker.core import catalog_file, metrics
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
 from worker.providers.dreamina.faults import clean, fault_for, message_for
@@ -69,6 +69,18 @@ class Wire:
         Raises NotSentError, or DreameryError: `upstream_unreachable` without a readable answer, else what upstream
         said. Whether that is unclear is for the caller's kind of call.
         """
+        path, started = target.partition("?")[0], time.monotonic()
+        try:
+            answer = self._called(account, site, base, target, body, seconds=seconds)
+        except DreameryError as error:
+            _note_call(path, error.code, started)
+            raise
+        _note_call(path, "ok", started)
+        return answer
+
+    def _called(
+        self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None
+    ) -> dict[str, Any]:
         path = target.partition("?")[0]
         # No chained causes below: the frames of the HTTP library hold the cookie, and a traceback may print locals.
         request = self._request(account, site, base, target, body)
@@ -208,6 +220,12 @@ class Wire:
             return response.status_code, response.headers.get("content-type", ""), b"".join(pieces)
         finally:
             response.close()
+
+
+def _note_call(path: str, code: str, started: float) -> None:
+    endpoint = path.rpartition("/")[2]
+    metrics.count("dreamery_upstream_calls", endpoint, code)
+    metrics.observe("dreamery_upstream_seconds", time.monotonic() - started, endpoint)
 
 
 def _read(path: str, status: int, kind: str, content: bytes, account: Account) -> dict[str, Any]:

@@ -1,0 +1,76 @@
+"""Counts of all processes, added up in one Redis hash: right with any number of API processes, workers and hosts.
+
+A process that is killed loses what it counted in the last two seconds; an emptied Redis starts from zero, which
+Prometheus takes for a restart.
+"""
+
+import atexit
+import threading
+from functools import lru_cache
+
+import orjson
+import redis
+from redis.exceptions import RedisError
+
+from worker.core import metrics
+from worker.core.log import get_logger
+from worker.core.metrics import Field
+from worker.core.settings import get_settings
+
+log = get_logger("metrics")
+
+KEY = "dreamery:metrics"
+FLUSH_SECONDS = 2.0
+
+
+@lru_cache(maxsize=1)
+def _client() -> redis.Redis:
+    return redis.Redis.from_url(get_settings().redis_url, socket_timeout=2, socket_connect_timeout=2)
+
+
+def flush() -> bool:
+    """Carry the counts of this process to Redis; False when it is away, then they wait here."""
+    taken = metrics.take()
+    if not taken:
+        return True
+    try:
+        pipe = _client().pipeline(transaction=True)
+        for (name, labels, part), by in taken.items():
+            pipe.hincrbyfloat(KEY, orjson.dumps([name, labels, part]), by)
+        pipe.execute()
+    except RedisError as error:
+        metrics.give_back(taken)
+        log.warning("metrics_wait", reason=type(error).__name__)
+        return False
+    return True
+
+
+def read() -> dict[Field, float]:
+    """The sums of all processes. Raises RedisError when Redis is away."""
+    found: dict[Field, float] = {}
+    for raw, value in _client().hgetall(KEY).items():
+        name, labels, part = orjson.loads(raw)
+        # A name of another version is no longer known here.
+        if name in metrics.MEASURES:
+            found[name, tuple(labels), part] = float(value)
+    return found
+
+
+def start() -> None:
+    """Flush now and then from a thread of this process, and at its end."""
+    _Flusher().start()
+
+
+class _Flusher(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="metrics", daemon=True)
+        self._stopped = threading.Event()
+        atexit.register(self._end)
+
+    def run(self) -> None:
+        while not self._stopped.wait(FLUSH_SECONDS):
+            flush()
+
+    def _end(self) -> None:
+        self._stopped.set()
+        flush()

@@ -1,0 +1,41 @@
+"""Numbers of this moment for metrics: how many rows stand where. Read-only."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Row, text
+
+from worker.db.engine import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Open jobs by kind and state with the age of the oldest, accounts by region and state, deliveries that wait."""
+
+    open_jobs: list[Row[Any]]
+    accounts: list[Row[Any]]
+    webhooks: int
+
+
+_OPEN_JOBS = text(
+    """/* gauge_jobs */
+    SELECT kind, state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
+    FROM jobs WHERE state IN ('queued', 'submitting', 'running', 'saving') GROUP BY kind, state"""
+)
+_ACCOUNTS = text(
+    """/* gauge_accounts */
+    SELECT region, pool,
+           CASE WHEN state = 'ok' AND rest_until > clock_timestamp() THEN 'resting' ELSE state END AS state,
+           count(*) AS n, coalesce(sum(credits), 0) AS credits
+    FROM accounts GROUP BY 1, 2, 3"""
+)
+
+
+def read(tx: Transaction) -> Gauges:
+    """All of them, in one transaction."""
+    waiting = tx.first(text("SELECT count(*) AS n FROM webhook_deliveries WHERE due_at IS NOT NULL"))
+    return Gauges(
+        open_jobs=tx.all(_OPEN_JOBS),
+        accounts=tx.all(_ACCOUNTS),
+        webhooks=int(waiting.n) if waiting is not None else 0,
+    )

@@ -1,0 +1,28 @@
+"""What a change of a job's state adds to the metrics. `jobs.py` calls it for every change; counted after the commit."""
+
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Row
+
+from worker.core import metrics
+from worker.db.engine import Transaction
+
+# What the row of a change must hold beside the job's state.
+COLUMNS = """jobs.kind, jobs.model, jobs.error_code,
+    extract(epoch FROM jobs.submitted_at - jobs.created_at) AS waited_seconds,
+    extract(epoch FROM jobs.finished_at - jobs.submitted_at) AS ran_seconds"""
+
+
+def note_change(tx: Transaction, row: Row[Any]) -> None:
+    """Count a job that upstream took, or that ended."""
+    if row.state == "running" and row.waited_seconds is not None:
+        waited = max(float(row.waited_seconds), 0.0)
+        tx.on_commit(partial(metrics.observe, "dreamery_job_wait_seconds", waited, row.kind))
+    if row.ran_seconds is not None:
+        ran = max(float(row.ran_seconds), 0.0)
+        tx.on_commit(partial(metrics.observe, "dreamery_job_run_seconds", ran, row.kind, row.model))
+    if row.state in {"succeeded", "failed", "cancelled"}:
+        tx.on_commit(
+            partial(metrics.count, "dreamery_jobs_ended", row.kind, row.model, row.state, row.error_code or "")
+        )
