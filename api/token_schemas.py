@@ -8,7 +8,7 @@ from api.schemas import Filled, example
 class TokenCheck(BaseModel):
     """The body of `/token/check`."""
 
-    model_config = example(token="0123456789abcdef0123456789abcdef:cn")  # noqa: S106 - an example of the form
+    model_config = example(token="demo:sandbox")  # noqa: S106 - the session that always works under `dreamery up`
 
     token: Filled = Field(description="a session id in any notation", max_length=4000)
 

@@ -54,7 +54,8 @@ def test_a_picture_is_told_to_endpoint_and_webhook_and_its_links_work(face: Face
         [picture] = event["data"]["output"]
         assert len(face.http.get(picture["url"]).content) == picture["bytes"]
         assert face.http.get(event["data"]["urls"]["get"]).json()["output"] == event["data"]["output"]
-    assert {item["endpoint_id"] for item in log.values()} == {endpoint["id"], None}
+    # Endpoints of other tests of the same caller may hear of it too.
+    assert {item["endpoint_id"] for item in log.values()} >= {endpoint["id"], None}
     eventually(
         lambda: len(face.http.get(DELIVERIES, params={"job_id": job["id"], "status": "delivered"}).json()["data"]) == 2,
         what="both are noted",
