@@ -1,5 +1,6 @@
-"""`dreamery users`, `keys` and `audit`: each command is one call of the admin API."""
+"""`dreamery users`, `keys`, `accounts` and `audit`: each command is one call of the admin API."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -8,10 +9,12 @@ from api.terminal import JsonOption, KeyOption, UrlOption, platform_client, prin
 
 users_app = typer.Typer(no_args_is_help=True, help="Users of the platform.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of the users.")
+accounts_app = typer.Typer(no_args_is_help=True, help="Upstream accounts that serve the API keys.")
 log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
 
 _USER_COLUMNS = ("id", "name", "role", "disabled")
 _KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
+_ACCOUNT_COLUMNS = ("id", "label", "region", "state", "rest_code", "credits", "in_flight")
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Id of the key, as `dreamery keys list` shows it.")]
 
@@ -123,6 +126,74 @@ def keys_rotate(
 def keys_disable(key_id: _KeyId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Revoke a key at once and for good."""
     print_object(platform_client(url, key).delete(f"/admin/v1/keys/{quoted(key_id)}"), as_json=as_json)
+
+
+_AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]
+
+
+@accounts_app.command("add", epilog="Example: dreamery accounts add us-0123456789abcdef --label studio")
+def accounts_add(
+    tokens: Annotated[str, typer.Argument(help="A session id in any notation, or a comma list; - reads stdin.")],
+    label: Annotated[str, typer.Option(help="What to call it.")] = "",
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Add accounts to the pool. On the command line others may see a session id: - reads it from standard input."""
+    given = sys.stdin.read().strip() if tokens == "-" else tokens
+    found = platform_client(url, key).post("/admin/v1/accounts", {"tokens": given, "label": label})["data"]
+    if len(found) == 1:
+        print_object(found[0], as_json=as_json)
+    else:
+        print_list(found, _ACCOUNT_COLUMNS, as_json=as_json)
+
+
+@accounts_app.command("list", epilog="Example: dreamery accounts list --all --json")
+def accounts_list(
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    everybody: Annotated[bool, typer.Option("--all", help="Those of session-id callers too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List accounts: state, credits as last told, jobs in flight."""
+    found = platform_client(url, key).every("/admin/v1/accounts", pool_only=str(not everybody).lower())
+    print_list(list(found), _ACCOUNT_COLUMNS, as_json=as_json)
+
+
+@accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
+def accounts_show(
+    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
+) -> None:
+    """Show one account."""
+    print_object(platform_client(url, key).get(f"/admin/v1/accounts/{quoted(account)}"), as_json=as_json)
+
+
+@accounts_app.command("disable", epilog="Example: dreamery accounts disable account_0198...")
+def accounts_disable(
+    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
+) -> None:
+    """Pause an account: it takes no new job."""
+    found = platform_client(url, key).patch(f"/admin/v1/accounts/{quoted(account)}", {"paused": True})
+    print_object(found, as_json=as_json)
+
+
+@accounts_app.command("enable", epilog="Example: dreamery accounts enable account_0198...")
+def accounts_enable(
+    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
+) -> None:
+    """Let an account work again, also before its rest is over."""
+    change = {"paused": False, "rested": True}
+    print_object(platform_client(url, key).patch(f"/admin/v1/accounts/{quoted(account)}", change), as_json=as_json)
+
+
+@accounts_app.command("remove", epilog="Example: dreamery accounts remove account_0198...")
+def accounts_remove(
+    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
+) -> None:
+    """Retire an account; what it has in flight is finished."""
+    print_object(platform_client(url, key).delete(f"/admin/v1/accounts/{quoted(account)}"), as_json=as_json)
 
 
 @log_app.command("list", epilog="Example: dreamery audit list --action key --json > audit.json")

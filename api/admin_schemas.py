@@ -93,6 +93,58 @@ class KeyList(BaseModel):
     has_more: bool
 
 
+class AccountWish(BaseModel):
+    """Upstream accounts to be added to the pool."""
+
+    model_config = example(tokens="us-SESSIONID", label="studio account")
+
+    tokens: Text = Field(description="one session id or a comma list, in any notation", min_length=1, max_length=20_000)
+    label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = ""
+
+
+class AccountChange(BaseModel):
+    """What to change of an account; absent = stays."""
+
+    model_config = example(paused=True)
+
+    label: Name | None = None
+    paused: bool | None = Field(None, description="true = takes no new job until it is false again")
+    rested: bool | None = Field(None, description="true = end its rest now")
+    max_images: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
+    max_videos: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
+    submits_per_minute: float | None = Field(None, gt=0, le=10_000, description="null = the platform's setting")
+
+
+class Account(BaseModel):
+    """An upstream account, without its session id."""
+
+    id: str
+    object: Literal["account"]
+    label: str
+    region: str
+    pool: bool
+    state: Literal["ok", "resting", "paused", "retired"]
+    rest_until: int | None
+    rest_code: str | None
+    max_images: int | None
+    max_videos: int | None
+    submits_per_minute: float | None
+    credits: int | None
+    credits_at: int | None
+    last_submit_at: int | None
+    in_flight: int
+    has_proxy: bool
+    created_at: int
+
+
+class AccountList(BaseModel):
+    """One page of accounts."""
+
+    object: Literal["list"]
+    data: list[Account]
+    has_more: bool
+
+
 class Rotation(BaseModel):
     """How long the old key works on."""
 

@@ -24,6 +24,7 @@ from api.hub import Hub
 from api.openapi import describe
 from api.routes import (
     admin,
+    admin_accounts,
     chat,
     deliveries,
     files,
@@ -72,6 +73,7 @@ _ROUTES = (
     webhooks,
     deliveries,
     admin,
+    admin_accounts,
     ops,
 )
 

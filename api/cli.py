@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.admin_cli import keys_app, log_app, users_app
+from api.admin_cli import accounts_app, keys_app, log_app, users_app
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
@@ -23,6 +23,7 @@ jobs_app = typer.Typer(no_args_is_help=True, help="Look at jobs.")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
+app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]

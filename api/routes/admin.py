@@ -10,7 +10,7 @@ from api.admin_schemas import AuditList, KeyList, KeyWish, NewApiKey, Rotation, 
 from api.deps import AdminDep, actor_of
 from api.errors import error_responses
 from api.intake.conversations import AGENT
-from api.render import json_response
+from api.render import json_response, seconds_of
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
@@ -19,18 +19,15 @@ from worker.db.engine import Transaction, transaction
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
 
-_Limit = Annotated[int, Query(ge=1, le=1000)]
-_After = Annotated[str | None, Query(max_length=60, description="the last id of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+After = Annotated[str | None, Query(max_length=60, description="the last id of the page before")]
 
 
 NO_GRACE = Rotation(grace_seconds=0)
 
 
-def _moment(value: datetime | None) -> int | None:
-    return int(value.timestamp()) if value else None
-
-
-def _after(prefix: str, value: str | None) -> UUID | None:
+def after_id(prefix: str, value: str | None) -> UUID | None:
+    """The id a page begins behind. Raises `invalid_value`."""
     if value is None:
         return None
     found = parse_public_id(prefix, value)
@@ -46,7 +43,7 @@ def _user_object(row: Any) -> dict[str, Any]:
         "name": row.name,
         "role": row.role,
         "disabled": row.disabled,
-        "created_at": _moment(row.created_at),
+        "created_at": seconds_of(row.created_at),
     }
 
 
@@ -68,10 +65,10 @@ def _key_object(row: Any) -> dict[str, Any]:
         "scopes": row.scopes,
         "models": row.models,
         "status": _key_status(row),
-        "expires_at": _moment(row.expires_at),
-        "last_used_at": _moment(row.last_used_at),
-        "revoked_at": _moment(row.revoked_at),
-        "created_at": _moment(row.created_at),
+        "expires_at": seconds_of(row.expires_at),
+        "last_used_at": seconds_of(row.last_used_at),
+        "revoked_at": seconds_of(row.revoked_at),
+        "created_at": seconds_of(row.created_at),
     }
 
 
@@ -109,10 +106,10 @@ def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
 
 
 @router.get("/users", summary="List the users", responses={200: {"model": UserList}})
-def list_users(_admin: AdminDep, after: _After = None, limit: _Limit = 100) -> Response:
+def list_users(_admin: AdminDep, after: After = None, limit: Limit = 100) -> Response:
     """Oldest first."""
     with transaction() as tx:
-        rows = people.list_users(tx, after=_after("user", after), limit=limit + 1)
+        rows = people.list_users(tx, after=after_id("user", after), limit=limit + 1)
     return _page([_user_object(row) for row in rows], limit)
 
 
@@ -173,11 +170,11 @@ def _model_id(name: str) -> str:
 
 
 @router.get("/keys", summary="List the API keys", responses={200: {"model": KeyList}})
-def list_keys(_admin: AdminDep, user: str | None = None, after: _After = None, limit: _Limit = 100) -> Response:
+def list_keys(_admin: AdminDep, user: str | None = None, after: After = None, limit: Limit = 100) -> Response:
     """All keys, or those of one user (name or id), oldest first."""
     with transaction() as tx:
         user_id = _user(tx, user).id if user else None
-        rows = keys.list_keys(tx, user_id=user_id, after=_after("key", after), limit=limit + 1)
+        rows = keys.list_keys(tx, user_id=user_id, after=after_id("key", after), limit=limit + 1)
     return _page([_key_object(row) for row in rows], limit)
 
 
@@ -224,13 +221,13 @@ def read_audit(
     _admin: AdminDep,
     action: Annotated[str | None, Query(max_length=60, description="such as `key.revoke`, or `key` for all")] = None,
     since: Annotated[float | None, Query(ge=0, description="unix seconds")] = None,
-    after: _After = None,
-    limit: _Limit = 100,
+    after: After = None,
+    limit: Limit = 100,
 ) -> Response:
     """Newest first. Page through it for an export."""
     moment = datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None
     with transaction() as tx:
-        rows = audit.read_log(tx, action=action, since=moment, after=_after("act", after), limit=limit + 1)
+        rows = audit.read_log(tx, action=action, since=moment, after=after_id("act", after), limit=limit + 1)
     acts = [
         {
             "id": public_id("act", row.id),

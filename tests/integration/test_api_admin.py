@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from api.admin_schemas import AuditList, NewApiKey, User, UserList
+from api.admin_schemas import AccountList, AuditList, NewApiKey, User, UserList
 from tests.face import IMAGES, Face, error_of, new_key
 from tests.platform import ROOT, clean_env
 
@@ -71,6 +71,11 @@ ROUTES = [
     ("POST", "/admin/v1/keys/key_x/rotate"),
     ("DELETE", "/admin/v1/keys/key_x"),
     ("GET", "/admin/v1/audit"),
+    ("GET", "/admin/v1/accounts"),
+    ("POST", "/admin/v1/accounts"),
+    ("GET", "/admin/v1/accounts/account_x"),
+    ("PATCH", "/admin/v1/accounts/account_x"),
+    ("DELETE", "/admin/v1/accounts/account_x"),
 ]
 
 
@@ -78,7 +83,12 @@ def test_every_admin_route_is_in_the_walk(admin):
     paths = httpx.get(f"{admin.platform.url}/openapi.json", trust_env=False).json()["paths"]
     known = {(method.upper(), path) for path, item in paths.items() if path.startswith("/admin/") for method in item}
     walked = {
-        (method, path.replace("/admin/v1/users/admin", "/admin/v1/users/{user}").replace("key_x", "{key_id}"))
+        (
+            method,
+            path.replace("/admin/v1/users/admin", "/admin/v1/users/{user}")
+            .replace("key_x", "{key_id}")
+            .replace("account_x", "{account_id}"),
+        )
         for method, path in ROUTES
     }
     assert known == walked
@@ -243,6 +253,56 @@ def test_keys_of_one_user(admin, add_user, add_key):
     assert [key["id"] for key in found] == mine
 
 
+# --- accounts ---
+
+
+def new_account(admin: Face, *words: str, **fields: Any) -> list[dict[str, Any]]:
+    tokens = ",".join(f"{word}{next(_count)}{time.time_ns()}:sandbox" for word in words)
+    answer = admin.http.post("/admin/v1/accounts", json={"tokens": tokens, **fields})
+    assert answer.status_code == 201, answer.text
+    AccountList.model_validate(answer.json(), strict=True)
+    for token in tokens.split(","):
+        assert token.partition(":")[0] not in answer.text
+    return answer.json()["data"]
+
+
+def test_accounts_come_and_go(admin):
+    made = new_account(admin, "one", "two", label="studio")
+    try:
+        assert [one["label"] for one in made] == ["studio 1", "studio 2"]
+        assert {one["state"] for one in made} == {"ok"}
+        path = f"/admin/v1/accounts/{made[0]['id']}"
+        changed = admin.http.patch(path, json={"paused": True, "max_images": 5, "label": "spare"}).json()
+        assert (changed["state"], changed["max_images"], changed["label"]) == ("paused", 5, "spare")
+        changed = admin.http.patch(path, json={"paused": False, "max_images": None, "label": None}).json()
+        assert (changed["state"], changed["max_images"], changed["label"]) == ("ok", None, "spare")
+        listed = admin.http.get("/admin/v1/accounts", params={"limit": 1000}).json()["data"]
+        assert {one["id"] for one in made} <= {one["id"] for one in listed}
+        error_of(admin.http.patch(path, json={"max_images": 0}), 400, "invalid_value", "max_images")
+        error_of(admin.http.get("/admin/v1/accounts/account_x"), 404, "account_not_found")
+        error_of(admin.http.post("/admin/v1/accounts", json={"tokens": "a b"}), 401, "invalid_api_key")
+    finally:
+        gone = [admin.http.delete(f"/admin/v1/accounts/{one['id']}").json() for one in made]
+    assert {one["state"] for one in gone} == {"retired"}
+    listed = admin.http.get("/admin/v1/accounts", params={"limit": 1000}).json()["data"]
+    assert not {one["id"] for one in made} & {one["id"] for one in listed}
+
+
+def test_an_account_that_rests_may_be_called_back(admin):
+    [made] = new_account(admin, "tired")
+    row = made["id"].partition("_")[2]
+    with psycopg.connect(admin.platform.database_url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE accounts SET rest_until = now() + interval '1 hour', rest_code = 'account_limited' WHERE id = %s",
+            [row],
+        )
+    path = f"/admin/v1/accounts/{made['id']}"
+    resting = admin.http.get(path).json()
+    assert (resting["state"], resting["rest_code"]) == ("resting", "account_limited")
+    assert admin.http.patch(path, json={"rested": True}).json()["state"] == "ok"
+    admin.http.delete(path)
+
+
 # --- the audit log ---
 
 
@@ -322,6 +382,13 @@ def test_the_commands(admin):
     assert told(admin, "users", "enable", name)["disabled"] is False
     assert told(admin, "users", "role", name, "viewer")["role"] == "viewer"
     assert user["id"] in {one["id"] for one in told(admin, "users", "list")["data"]}
+    session = f"cli{time.time_ns()}:sandbox"
+    account = told(admin, "accounts", "add", session, "--label", "cli")
+    assert told(admin, "accounts", "disable", account["id"])["state"] == "paused"
+    assert told(admin, "accounts", "enable", account["id"])["state"] == "ok"
+    assert account["id"] in {one["id"] for one in told(admin, "accounts", "list")["data"]}
+    assert told(admin, "accounts", "remove", account["id"])["state"] == "retired"
+    assert session not in json.dumps(told(admin, "audit", "list"))
     assert "user.add" in {act["action"] for act in told(admin, "audit", "list")["data"]}
     table = command(admin, "keys", "list").stdout
     assert made["id"] in table

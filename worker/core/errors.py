@@ -96,6 +96,7 @@ ERRORS: dict[str, ErrorKind] = {
             "此密钥无权使用该模型，请换一个模型或向管理员申请。", "permission_error"),
         _ask("user_not_found", 404, "No such user.", "没有这个用户，请检查名称或编号。"),
         _ask("key_not_found", 404, "No such API key.", "没有这个 API 密钥，请检查编号。"),
+        _ask("account_not_found", 404, "No such account.", "没有这个账号，请检查编号。"),
         _ask("name_taken", 409, "This name is taken.", "该名称已被使用，请换一个。"),
         _ask("last_admin", 409, "The last admin cannot be switched off or lose the role.",
             "不能停用最后一位管理员或取消其角色，请先添加另一位管理员。"),
