@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.schemas import MAX_PICTURES, Text
+from api.schemas import MAX_PICTURES, Text, example
 
 _MOST_MESSAGES = 5000
 _EXAMPLE: JsonDict = {
@@ -111,6 +111,25 @@ class ChatUsage(BaseModel):
 
 class ChatAnswer(BaseModel):
     """OpenAI's chat.completion."""
+
+    model_config = example(
+        id="chatcmpl-0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+        object="chat.completion",
+        created=1763000000,
+        model="jimeng-4.0",
+        choices=[
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "![image](http://127.0.0.1:8000/v1/files/file_.../content)",
+                    "refusal": None,
+                },
+                "finish_reason": "stop",
+            }
+        ],
+        usage={"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    )
 
     id: str
     object: Literal["chat.completion"]

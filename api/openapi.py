@@ -95,11 +95,12 @@ def _hoist(node: Any, schemas: dict[str, Any]) -> None:
 
 
 def _show_example(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """The examples of a body's schema where readers of the document look for them: at the body."""
-    content = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
-    schema = schemas.get(content.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
-    if "examples" not in content and schema.get("examples"):
-        content["examples"] = {str(n): {"value": example} for n, example in enumerate(schema["examples"], start=1)}
+    """The examples of a body's schema where readers of the document look for them: at the body, and at the answer."""
+    for body in (operation.get("requestBody", {}), *operation["responses"].values()):
+        content = body.get("content", {}).get("application/json", {})
+        schema = schemas.get(content.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
+        if "examples" not in content and schema.get("examples"):
+            content["examples"] = {str(n): {"value": example} for n, example in enumerate(schema["examples"], start=1)}
 
 
 def _name_headers(operation: dict[str, Any], *, creating: bool) -> None:

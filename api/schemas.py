@@ -209,29 +209,42 @@ class JobUrls(BaseModel):
     timeline: str
 
 
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "object": "job",
+    "kind": "image",
+    "type": "image",
+    "status": "in_progress",
+    "model": "jimeng-4.0",
+    "group": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "created_at": 1763000000,
+    "queued_at": 1763000000,
+    "started_at": 1763000001,
+    "completed_at": None,
+    "expires_at": None,
+    "progress": 42,
+    "queue": {"position": None, "upstream_position": 3, "eta_seconds": 20},
+    "eta": {"p50": 20, "p90": 45},
+    "input": {"prompt": "a red paper boat", "size": "2048x2048", "n": 1},
+    "output": None,
+    "error": None,
+    "metadata": {},
+    "cancelling": False,
+    "urls": {
+        "get": "http://127.0.0.1:8000/v1/jobs/job_...",
+        "events": "http://127.0.0.1:8000/v1/jobs/job_.../events",
+        "cancel": "http://127.0.0.1:8000/v1/jobs/job_.../cancel",
+        "retry": "http://127.0.0.1:8000/v1/jobs/job_.../retry",
+        "timeline": "http://127.0.0.1:8000/v1/jobs/job_.../timeline",
+    },
+    "usage": None,
+}
+
+
 class Job(BaseModel):
     """A job. Nullable keys are always present; times are unix seconds."""
 
-    model_config = example(
-        id="job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
-        object="job",
-        kind="image",
-        status="in_progress",
-        model="jimeng-4.0",
-        created_at=1763000000,
-        queued_at=1763000000,
-        started_at=1763000001,
-        completed_at=None,
-        progress=42,
-        queue={"position": None, "upstream_position": 3, "eta_seconds": 20},
-        input={"prompt": "a red paper boat", "size": "2048x2048", "n": 1},
-        output=None,
-        error=None,
-        metadata={},
-        cancelling=False,
-        urls={"get": "/v1/jobs/job_...", "events": "/v1/jobs/job_.../events", "cancel": "/v1/jobs/job_.../cancel"},
-        usage=None,
-    )
+    model_config = example(**JOB_EXAMPLE)
 
     id: str
     object: Literal["job"]

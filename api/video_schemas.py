@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from api.schemas import AcceptedJob, Filled, Metadata, Text, Webhook
+from api.schemas import JOB_EXAMPLE, AcceptedJob, Filled, Metadata, Text, Webhook, example
 
 MAX_VIDEOS = 4
 _NUMBERED = re.compile(r"(image|video|audio)_file_[1-9]")
@@ -111,12 +111,19 @@ class GeneratedVideo(BaseModel):
 class VideosAnswer(BaseModel):
     """The answer of a call that waited."""
 
+    model_config = example(
+        created=1763000000,
+        data=[{"url": "http://127.0.0.1:8000/v1/files/file_.../content", "revised_prompt": None}],
+    )
+
     created: int
     data: list[GeneratedVideo]
 
 
 class AcceptedVideo(AcceptedJob):
     """The answer to `respond-async`: the job, and under which id `GET /v1/videos/{id}` knows it."""
+
+    model_config = example(**JOB_EXAMPLE, request_id="video_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f")
 
     request_id: str
 
@@ -128,8 +135,33 @@ class VideoError(BaseModel):
     message: str
 
 
+VIDEO_EXAMPLE: dict[str, Any] = {
+    "id": "video_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "object": "video",
+    "model": "sora-2",
+    "status": "in_progress",
+    "progress": 42,
+    "created_at": 1763000000,
+    "completed_at": None,
+    "expires_at": None,
+    "seconds": "5",
+    "size": "1280x720",
+    "prompt": "waves roll ashore at dawn",
+    "error": None,
+    "remixed_from_video_id": None,
+    "url": None,
+    "thumbnail_url": None,
+    "metadata": {},
+    "queue_position": None,
+    "eta_seconds": 90,
+    "adjusted": {"seconds": "4"},
+}
+
+
 class Video(BaseModel):
     """OpenAI's Video object, and what else readers of other gateways look for."""
+
+    model_config = example(**VIDEO_EXAMPLE)
 
     id: str
     object: Literal["video"]
@@ -176,6 +208,8 @@ class VideoDeleted(BaseModel):
 
 class VideoTask(Video):
     """The answer of `POST /v1/video/generations`."""
+
+    model_config = example(**VIDEO_EXAMPLE, task_id=VIDEO_EXAMPLE["id"])
 
     task_id: str
 

@@ -25,6 +25,13 @@ def _checked(url: str | None) -> str | None:
     return url
 
 
+class WebhookSecret(BaseModel):
+    """What signs the webhooks that jobs name themselves."""
+
+    object: Literal["webhook.secret"]
+    secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+
+
 class EndpointRequest(BaseModel):
     """A new webhook endpoint."""
 

@@ -6,7 +6,18 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
 
-from api.admin_schemas import AuditList, KeyList, KeyWish, NewApiKey, Rotation, User, UserChange, UserList, UserWish
+from api.admin_schemas import (
+    ApiKey,
+    AuditList,
+    KeyList,
+    KeyWish,
+    NewApiKey,
+    Rotation,
+    User,
+    UserChange,
+    UserList,
+    UserWish,
+)
 from api.deps import AdminDep, actor_of
 from api.errors import error_responses
 from api.intake.conversations import AGENT
@@ -178,14 +189,16 @@ def list_keys(_admin: AdminDep, user: str | None = None, after: After = None, li
     return _page([_key_object(row) for row in rows], limit)
 
 
-@router.get("/keys/{key_id}", summary="Get an API key", responses={200: {"model": NewApiKey}})
+@router.get("/keys/{key_id}", summary="Get an API key", responses={200: {"model": ApiKey}})
 def get_key(key_id: str, _admin: AdminDep) -> Response:
     """Everything but the key itself."""
     with transaction() as tx:
         return json_response(_key_object(_key(tx, key_id)))
 
 
-@router.post("/keys/{key_id}/rotate", summary="Replace an API key", responses={201: {"model": NewApiKey}})
+@router.post(
+    "/keys/{key_id}/rotate", summary="Replace an API key", status_code=201, responses={201: {"model": NewApiKey}}
+)
 def rotate_key(
     request: Request, key_id: str, admin: AdminDep, rotation: Annotated[Rotation, Body()] = NO_GRACE
 ) -> Response:
@@ -205,7 +218,7 @@ def rotate_key(
     return json_response({**_key_object(row), "key": key}, status=201)
 
 
-@router.delete("/keys/{key_id}", summary="Revoke an API key", responses={200: {"model": NewApiKey}})
+@router.delete("/keys/{key_id}", summary="Revoke an API key", responses={200: {"model": ApiKey}})
 def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
     """It stops working at once; its jobs go on."""
     with transaction() as tx:

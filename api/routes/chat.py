@@ -27,11 +27,15 @@ router = APIRouter(tags=["chat"])
 log = get_logger("chat")
 
 AGENT = "agent"
+_CHUNK = (
+    'data: {"id":"chatcmpl-...","object":"chat.completion.chunk","created":1763000000,"model":"jimeng-4.0",'
+    '"choices":[{"index":0,"delta":{"content":"![image](http://...)"},"finish_reason":null}]}\n\ndata: [DONE]\n\n'
+)
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ChatAnswer,
         "description": "The answer; with `stream: true` chunks.",
-        "content": {"text/event-stream": {}},
+        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _CHUNK}},
     },
     202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
     **error_responses(400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 500, 502, 503, 504),

@@ -70,6 +70,7 @@ _RETRY_DOCS["requestBody"]["required"] = False
 @router.post(
     "/{job_id}/retry",
     summary="Run a job again",
+    status_code=202,
     responses={
         202: {"model": AcceptedJob, "description": "The new job."},
         **error_responses(400, 401, 404, 410, 413, 415, 422, 429, 503),

@@ -29,6 +29,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _MOST_IDS = 100
 _EVENT_ID = re.compile(r"[0-9]{1,9}")
 
+_EVENT = 'id: 4\nevent: progress\ndata: {"id":"job_...","object":"job","status":"in_progress","progress":42,...}\n\n'
+
 Kind = Literal["image", "video", "chat"]
 
 
@@ -235,7 +237,10 @@ async def get_timeline(request: Request, job_id: str, caller: CallerDep) -> Resp
     summary="Follow a job",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {"text/event-stream": {}}, "description": "The events, each with a job as its data."},
+        200: {
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENT}},
+            "description": "The events, each with a job as its data.",
+        },
         **error_responses(400, 401, 404),
     },
 )

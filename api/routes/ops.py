@@ -1,20 +1,48 @@
 """For whoever runs this: is the process alive, and can it work?"""
 
+from typing import Literal
+
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
+from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import error_responses
 from api.metrics import CONTENT_TYPE, exposition
 from api.render import json_response
 from worker.bus.events import redis_answers
+from worker.core.errors import DreameryError
 from worker.db import reports
 from worker.db.engine import DATABASE_ERRORS, transaction
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/healthz", summary="Is the process alive?", responses=error_responses())
+class Health(BaseModel):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Checks(BaseModel):
+    """What is needed to work."""
+
+    database: Literal[True]
+    redis: Literal[True]
+
+
+class Readiness(BaseModel):
+    """Everything needed is there."""
+
+    status: Literal["ready"]
+    checks: Checks
+
+
+@router.get(
+    "/healthz",
+    summary="Is the process alive?",
+    responses={200: {"model": Health, "description": "It is."}, **error_responses()},
+)
 async def healthz() -> Response:
     """200 as long as the process answers."""
     return json_response({"status": "ok"})
@@ -43,15 +71,29 @@ def _ready() -> dict[str, bool]:
     return {"database": database, "redis": redis_answers()}
 
 
-@router.get("/readyz", summary="Can it work?", responses=error_responses())
+@router.get(
+    "/readyz",
+    summary="Can it work?",
+    responses={200: {"model": Readiness, "description": "It can."}, **error_responses(503)},
+)
 async def readyz() -> Response:
-    """200 when database and Redis answer, else 503; the body says which."""
+    """200 when database and Redis answer, else 503; the message says which does not."""
     checks = await run_in_threadpool(_ready)
-    ready = all(checks.values())
-    return json_response({"status": "ready" if ready else "not ready", "checks": checks}, status=200 if ready else 503)
+    away = [name for name, answers in checks.items() if not answers]
+    if away:
+        raise DreameryError("overloaded", f"Not ready: no answer from {' and '.join(away)}.")
+    return json_response({"status": "ready", "checks": checks})
 
 
-@router.get("/metrics", summary="Numbers for Prometheus", responses=error_responses())
+@router.get(
+    "/metrics",
+    summary="Numbers for Prometheus",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."},
+        **error_responses(),
+    },
+)
 def metrics() -> Response:
     """Counts of all processes of this platform together, and the state of queue and accounts now."""
     return Response(exposition(), media_type=CONTENT_TYPE)

@@ -135,8 +135,8 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.head("/{video_id}/content", summary="Ask about a video's bytes", responses=_CONTENT)
-@router.get("/{video_id}/content", summary="Get a video's bytes", responses=_CONTENT)
+@router.head("/{video_id}/content", summary="Ask about a video's bytes", response_class=Response, responses=_CONTENT)
+@router.get("/{video_id}/content", summary="Get a video's bytes", response_class=Response, responses=_CONTENT)
 async def get_content(
     request: Request,
     video_id: str,

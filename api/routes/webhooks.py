@@ -19,6 +19,7 @@ from api.webhook_bodies import (
     EndpointRequest,
     EndpointWithSecret,
     EventBody,
+    WebhookSecret,
     delivery_object,
     endpoint_object,
 )
@@ -55,7 +56,11 @@ def _known(row: "Row[Any] | None", endpoint_id: str) -> "Row[Any]":
     return row
 
 
-@router.get("/secret", summary="Get your webhook secret", responses=error_responses(401))
+@router.get(
+    "/secret",
+    summary="Get your webhook secret",
+    responses={200: {"model": WebhookSecret, "description": "The secret."}, **error_responses(401)},
+)
 async def get_secret(caller: CallerDep) -> Response:
     """The `whsec_...` secret that signs what is sent to the `webhook` of your jobs (Standard Webhooks).
 

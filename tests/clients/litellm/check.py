@@ -3,10 +3,13 @@
 import base64
 import io
 import os
+import re
 import sys
+import time
 
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # its list of prices is not fetched from the internet
 
+import httpx
 import litellm
 from PIL import Image
 
@@ -50,8 +53,14 @@ def chat() -> None:
     """A picture as a chat, whole and as a stream."""
     messages = [{"role": "user", "content": "a boat -re 1k"}]
     whole = litellm.completion(model=MODEL, messages=messages, **HOW)
-    assert "![" in whole.choices[0].message.content
+    _look_at_pictures(whole.choices[0].message.content)
     _read_stream(messages)
+    refused = None
+    try:
+        litellm.completion(model="openai/gpt-9", messages=messages, stream=True, **HOW)
+    except litellm.NotFoundError as error:
+        refused = error
+    assert "gpt-9" in str(refused), refused
 
 
 def slow() -> None:
@@ -62,10 +71,10 @@ def slow() -> None:
 def videos() -> None:
     """A video, asked for until it is there."""
     made = litellm.video_generation(model="openai/jimeng-video-3.0", prompt="a boat", seconds="5", **HOW)
-    for _ in range(600):
-        status = litellm.video_status(video_id=made.id, **HOW)
-        if status.status in {"completed", "failed"}:
-            break
+    until = time.monotonic() + 120
+    while (status := litellm.video_status(video_id=made.id, **HOW)).status not in {"completed", "failed"}:
+        assert time.monotonic() < until, status
+        time.sleep(0.5)
     assert status.status == "completed", status
     assert litellm.video_content(video_id=made.id, **HOW)[4:8] == b"ftyp"
 
@@ -73,8 +82,15 @@ def videos() -> None:
 def _read_stream(messages: list) -> None:
     chunks = list(litellm.completion(model=MODEL, messages=messages, stream=True, **{**HOW, "timeout": 30}))
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert "![" in text, text
+    _look_at_pictures(text)
     assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+def _look_at_pictures(text: str) -> None:
+    links = re.findall(r"!\[[^]]*\]\((\S+?)\)", text)
+    assert links, text
+    for link in links:
+        assert httpx.get(link, trust_env=False).headers["content-type"].startswith("image/")
 
 
 if __name__ == "__main__":

@@ -22,8 +22,16 @@ async function readStream(prompt) {
   });
   const text = await result.text;
   assert.deepEqual(failures, []);
-  assert.ok(text.includes("!["), text);
+  await picturesIn(text);
   assert.equal(await result.finishReason, "stop");
+  // The lines of progress are its reasoning parts.
+  assert.ok((await result.reasoningText)?.includes("\n"));
+}
+
+async function picturesIn(text) {
+  const links = [...text.matchAll(/!\[[^\]]*\]\((\S+?)\)/g)].map((found) => found[1]);
+  assert.ok(links.length > 0, text);
+  for (const link of links) assert.match((await fetch(link)).headers.get("content-type"), /^image\//);
 }
 
 const parts = {
@@ -51,8 +59,17 @@ const parts = {
   },
   async chat() {
     const { text } = await generateText({ model: compatible("jimeng-4.0"), prompt: "a boat -re 1k", maxRetries: 0 });
-    assert.ok(text.includes("!["), text);
+    await picturesIn(text);
     await readStream("a boat -re 1k");
+    const messages = [{
+      role: "user",
+      content: [{ type: "text", text: "at night -re 1k" }, { type: "image", image: RED, mediaType: "image/png" }],
+    }];
+    await picturesIn((await generateText({ model: compatible("jimeng-4.0"), messages, maxRetries: 0 })).text);
+    await assert.rejects(
+      generateText({ model: compatible("gpt-9"), prompt: "a", maxRetries: 0 }),
+      (error) => error.statusCode === 404 && error.message.includes("gpt-9"),
+    );
   },
   async slow() {
     await readStream("a boat [[seconds:40]]");

@@ -1,4 +1,4 @@
-// The openai SDK for Node: `openai.mjs PART...` of pictures, edits, streams, chat, slow.
+// The openai SDK for Node: `openai.mjs PART...` of pictures, edits, streams, chat, videos, slow.
 import assert from "node:assert/strict";
 import OpenAI, { toFile } from "openai";
 
@@ -21,20 +21,32 @@ const kind = (b64) => {
   return bytes[0] === 0xff && bytes[1] === 0xd8 ? "jpeg" : "?";
 };
 
+const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
 async function readStream(content) {
   const stream = await client.chat.completions.create({
     model: "jimeng-4.0",
     messages: [{ role: "user", content }],
     stream: true,
+    stream_options: { include_usage: true },
   });
   let text = "";
   let finish = null;
+  let usage = null;
   for await (const chunk of stream) {
     text += chunk.choices[0]?.delta?.content ?? "";
     finish = chunk.choices[0]?.finish_reason ?? finish;
+    usage = chunk.usage ?? usage;
   }
-  assert.ok(text.includes("!["), text);
+  await picturesIn(text);
   assert.equal(finish, "stop");
+  assert.equal(usage.total_tokens, 0);
+}
+
+async function picturesIn(text) {
+  const links = [...text.matchAll(/!\[[^\]]*\]\((\S+?)\)/g)].map((found) => found[1]);
+  assert.ok(links.length > 0, text);
+  for (const link of links) assert.match((await fetch(link)).headers.get("content-type"), /^image\//);
 }
 
 const parts = {
@@ -72,8 +84,28 @@ const parts = {
       model: "jimeng-4.0",
       messages: [{ role: "user", content: "a boat -re 1k" }],
     });
-    assert.ok(whole.choices[0].message.content.includes("!["));
+    await picturesIn(whole.choices[0].message.content);
     await readStream("a boat -re 1k");
+    const asked = client.chat.completions.create({ model: "gpt-9", messages: [{ role: "user", content: "a" }], stream: true });
+    await assert.rejects(asked, { status: 404, code: "model_not_found", param: "model" });
+  },
+  async videos() {
+    const frame = await toFile(RED, "red.png", { type: "image/png" });
+    let video = await client.videos.create({ model: "sora-2", prompt: "a boat", seconds: "4", input_reference: frame });
+    assert.equal(video.object, "video");
+    for (let asked = 0; asked < 240 && !["completed", "failed"].includes(video.status); asked += 1) {
+      await pause(500);
+      video = await client.videos.retrieve(video.id);
+    }
+    assert.equal(video.status, "completed", JSON.stringify(video));
+    const film = Buffer.from(await (await client.videos.downloadContent(video.id)).arrayBuffer());
+    assert.equal(film.subarray(4, 8).toString(), "ftyp");
+    const still = await client.videos.downloadContent(video.id, { variant: "thumbnail" });
+    assert.match(still.headers.get("content-type"), /^image\//);
+    const ids = [];
+    for await (const one of client.videos.list({ limit: 1 })) ids.push(one.id);
+    assert.deepEqual(ids, [video.id]);
+    assert.equal((await client.videos.delete(video.id)).deleted, true);
   },
   async slow() {
     await readStream("a boat [[seconds:40]]");

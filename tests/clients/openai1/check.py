@@ -1,13 +1,15 @@
 """The openai SDK for Python, version 1: `check.py PART...` of pictures, edits, streams, chat, slow.
 
-Not strict for pictures: its types of that time know three sizes only, and ours are told as they are.
+It knows no videos. Not strict for pictures: its types of that time know three sizes only, and ours are told as they are.
 """
 
 import base64
 import io
 import os
+import re
 import sys
 
+import httpx
 import openai
 from openai import OpenAI
 from PIL import Image
@@ -74,8 +76,17 @@ def chat() -> None:
     """A picture as a chat, whole and as a stream."""
     messages = [{"role": "user", "content": "a boat -re 1k"}]
     whole = client.chat.completions.create(model="jimeng-4.0", messages=messages)
-    assert "![" in whole.choices[0].message.content
+    _look_at_pictures(whole.choices[0].message.content)
     _read_stream(messages)
+    link = f"data:image/png;base64,{base64.b64encode(a_picture()).decode()}"
+    parts = [{"type": "text", "text": "at night -re 1k"}, {"type": "image_url", "image_url": {"url": link}}]
+    _read_stream([{"role": "user", "content": parts}])
+    refused = None
+    try:
+        client.chat.completions.create(model="gpt-9", messages=messages, stream=True)
+    except openai.NotFoundError as error:
+        refused = error
+    assert (getattr(refused, "code", None), refused.param) == ("model_not_found", "model"), refused
 
 
 def slow() -> None:
@@ -90,9 +101,16 @@ def _read_stream(messages: list) -> None:
         patient.chat.completions.create(model="jimeng-4.0", messages=messages, stream=True, stream_options=options)
     )
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
-    assert "![" in text, text
+    _look_at_pictures(text)
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
     assert chunks[-1].usage is not None
+
+
+def _look_at_pictures(text: str) -> None:
+    links = re.findall(r"!\[[^]]*\]\((\S+?)\)", text)
+    assert links, text
+    for link in links:
+        assert httpx.get(link, trust_env=False).headers["content-type"].startswith("image/")
 
 
 if __name__ == "__main__":

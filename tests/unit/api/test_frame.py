@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
+from api import admin_schemas, chat_schemas, schemas, token_schemas, video_schemas, webhook_bodies
 from api.app import create_app
 from api.deps import name_job
 from api.errors import error_response
@@ -226,6 +227,59 @@ def test_bodies_are_described_as_they_are_taken(client):
     assert {tag["name"] for tag in document["tags"]} == {
         tag for item in document["paths"].values() for op in item.values() for tag in op["tags"]
     }
+
+
+_MODULES = (schemas, admin_schemas, chat_schemas, token_schemas, video_schemas, webhook_bodies)
+
+
+def _with_examples():
+    for module in _MODULES:
+        for model in vars(module).values():
+            if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__:
+                extra = model.model_config.get("json_schema_extra") or {}
+                yield from ((model, example) for example in extra.get("examples", []))
+
+
+def test_every_example_is_one():
+    """An answer that fits its model, a body that would be taken; nothing that the model does not know."""
+    seen = list(_with_examples())
+    assert len(seen) >= 15
+    for model, example in seen:
+        model.model_validate(example)
+        known = set(model.model_fields) | {field.alias for field in model.model_fields.values() if field.alias}
+        assert set(example) <= known, model
+
+
+_STREAMS = ("/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/jobs/{job_id}/events")
+
+
+def test_answers_are_described_as_they_are_given(client):
+    document = client.get("/openapi.json").json()
+    for path, item in document["paths"].items():
+        for method, op in item.items():
+            good = {status: answer for status, answer in op["responses"].items() if status[0] == "2"}
+            assert good, (path, method)
+            for status, answer in good.items():
+                if "application/json" in answer.get("content", {}):
+                    assert answer["content"]["application/json"]["schema"], (path, method, status)
+            if "application/json" in op.get("requestBody", {}).get("content", {}):
+                assert op["requestBody"]["content"]["application/json"]["examples"], (path, method)
+    for path in _STREAMS:
+        ((_, op),) = document["paths"][path].items()
+        stream = op["responses"]["200"]["content"]["text/event-stream"]
+        assert stream["schema"] == {"type": "string"}
+        assert "\ndata: " in f"\n{stream['example']}"
+        assert stream["example"].endswith("\n\n")
+    content = document["paths"]["/v1/videos/{video_id}/content"]["get"]["responses"]["200"]["content"]
+    assert set(content) == {"video/mp4", "image/jpeg"}
+    assert set(document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]) == {"text/plain"}
+    for path, status in (("/v1/jobs/{job_id}/retry", "202"), ("/admin/v1/keys/{key_id}/rotate", "201")):
+        assert {one for one in document["paths"][path]["post"]["responses"] if one[0] == "2"} == {status}
+    for method in ("get", "delete"):
+        shown = document["paths"]["/admin/v1/keys/{key_id}"][method]["responses"]["200"]["content"]
+        assert shown["application/json"]["schema"]["$ref"].endswith("/ApiKey")
+    job = document["paths"]["/v1/jobs/{job_id}"]["get"]["responses"]["200"]["content"]["application/json"]
+    assert job["examples"]["1"]["value"]["object"] == "job"
 
 
 def test_nested_models_of_a_body_become_components():
