@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.agent import Heard, hear, job_of, make_app, served, whole
+from api.app import create_app
+from tests.agent import Heard, hear, job_of, served, whole
 from tests.engine import Engine
 from tests.face import error_of, new_key
 from tests.platform import eventually
@@ -50,7 +51,7 @@ def working(engine: Engine, threads: int = 40) -> Iterator[None]:
 @pytest.fixture
 def app_url(engine: Engine) -> Iterator[str]:
     engine.configure(ACCOUNT_MAX_CHATS="40", ACCOUNT_MAX_IMAGES="100", POLL_MIN_SECONDS="0.2")
-    with served(make_app()) as url:
+    with served(create_app()) as url:
         yield url
 
 
@@ -206,7 +207,7 @@ def test_a_repeat_with_the_same_key_hears_the_same_conversation(engine: Engine, 
 def test_parts_that_are_no_text_are_told_to_be_left_out(url: str) -> None:
     parts = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}]
     heard = hear(url, "", messages=[{"role": "user", "content": parts}])
-    assert "1 parts of the messages that are no text were left out" in heard.reasoning
+    assert "1 part of the messages that is no text was left out" in heard.reasoning
     assert "“hi”" in heard.text
 
 
