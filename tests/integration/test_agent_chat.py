@@ -286,6 +286,20 @@ def test_errors_speak_chinese_too(url: str) -> None:
     assert "对话中途中断" in response.json()["error"]["message"]
 
 
+def test_front_ends_own_calls_start_no_conversation(engine: Engine, url: str) -> None:
+    title = '### Task:\nA title as { "title": "x" }\n<chat_history>\nUSER: a red boat\n</chat_history>'
+    answer = whole(url, title)
+    assert answer.json()["choices"][0]["message"]["content"] == '{"title": "A red boat"}'
+    assert "x-job-id" not in answer.headers
+    tested = hear(url, "say hello", max_tokens=16)
+    assert (tested.text, tested.finish, tested.frames[-1][1]) == ("ok", ["stop"], "DONE")
+    assert engine.ledger()["conversations"] == []
+    # What it can answer itself is its own, and who asks for a job gets one.
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    assert "“hi”" in hear(url, "hi", tools=tools, response_format={"type": "json_object"}).text
+    assert whole(url, "say hello", max_tokens=16, **{"async": True}).status_code == 202
+
+
 def test_respond_async_gives_the_job(url: str) -> None:
     key = new_key()
     response = whole(url, "draw a boat", key=key, headers={"Prefer": "respond-async"}, stream=True)
