@@ -2,11 +2,13 @@
 
 from typing import Any
 
-from api.chunks import NO_USAGE, completion_id, finish_reason_of
-from api.render import failure_of, file_url, job_error
+from api.chat_answer import completion, content_of, pictures_of
+from api.chunks import finish_reason_of
+from api.render import failure_of, job_error
 from worker.core.errors import DreameryError
 from worker.db.reports import JobView
 
+_PARTS = "{} parts of the messages that are no text were"
 _FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _NAMES = {"image": "picture", "video": "video"}
 
@@ -24,21 +26,12 @@ def says_no_more(talk: JobView) -> bool:
 def result_text(child: JobView, base: str) -> str:
     """An ended job of the agent, as a paragraph of its own: the results, or why there is none."""
     if child.job.state == "succeeded":
-        return "".join(_shown(item, base) for item in child.files)
+        return "".join(f"\n\n{content_of(item, base).lstrip()}" for item in child.files)
     name = _NAMES[child.job.kind]
     if child.job.state == "cancelled":
         return f"\n\nThe {name} was cancelled.\n"
     error = job_error(child) or {}
     return f"\n\nThe {name} could not be made: {error.get('message')}\n"
-
-
-def _shown(item: Any, base: str) -> str:
-    """A picture alone on its line; a video as a block with blank lines around, and a plain link (openai-compat 9.1)."""
-    url = file_url(base, item.id)
-    if not item.mime.startswith("video/"):
-        return f"\n\n![image]({url})\n"
-    name = f"video.{item.mime.partition('/')[2]}"
-    return f'\n\n<video controls src="{url}"></video>\n\n[{name}]({url})\n'
 
 
 def lost_text(talk: JobView) -> str:
@@ -92,7 +85,10 @@ def finish_of(talk: JobView, children: list[JobView]) -> str:
 def left_out_line(talk: JobView) -> str:
     """That parts of the messages were not sent; the agent reads text only."""
     count = talk.job.params.get("left_out", 0)
-    return f"{count} parts of the messages that are no text were left out: the agent reads text only." if count else ""
+    if not count:
+        return ""
+    which = "1 part of the messages that is no text was" if count == 1 else _PARTS.format(count)
+    return f"{which} left out: the agent reads text only."
 
 
 def whole_answer(talk: JobView, children: list[JobView], base: str) -> dict[str, Any]:
@@ -100,24 +96,12 @@ def whole_answer(talk: JobView, children: list[JobView], base: str) -> dict[str,
     said = talk.spoken.said if talk.spoken else ""
     content = said + "".join(result_text(child, base) for child in children) + lost_text(talk)
     notes = left_out_line(talk)
-    pictures = [
-        {"type": "image_url", "image_url": {"url": file_url(base, item.id)}}
-        for child in children
-        for item in child.files
-        if item.mime.startswith("image/")
-    ]
     message = {
         "role": "assistant",
         "content": content,
         "refusal": None,
         **({"reasoning_content": f"{notes}\n"} if notes else {}),
-        **({"images": pictures} if pictures else {}),
+        **pictures_of((item for child in children for item in child.files), base),
     }
-    return {
-        "id": completion_id(),
-        "object": "chat.completion",
-        "created": int(talk.job.created_at.timestamp()),
-        "model": talk.job.params["asked_model"],
-        "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": finish_of(talk, children)}],
-        "usage": NO_USAGE,
-    }
+    created = int(talk.job.created_at.timestamp())
+    return completion(message, model=talk.job.params["asked_model"], created=created, finish=finish_of(talk, children))

@@ -27,12 +27,13 @@ from api.agent_answer import (
     whole_answer,
 )
 from api.agent_talk import Talk
+from api.chat_schemas import ChatRequest
 from api.chunks import DONE, HEARTBEAT, HEARTBEAT_SECONDS, Chunks, error_frame
 from api.creation import answer_headers, job_answer, out_of_time, start
 from api.deps import Caller, Preference
 from api.errors import error_body, error_response
 from api.intake.accepting import Accepted
-from api.intake.conversations import AgentRequest, plan_conversation
+from api.intake.conversations import plan_conversation
 from api.render import base_url, failure_of, json_response
 from api.streams import SSE_HEADERS
 from worker.core.errors import DreameryError
@@ -52,10 +53,12 @@ _LOOK_SECONDS = 5.0
 
 
 async def agent_chat(
-    request: Request, body: AgentRequest, caller: Caller, preference: Preference, key: str | None
+    request: Request, body: ChatRequest, caller: Caller, preference: Preference, key: str | None
 ) -> Response:
-    """Answer a chat with the agent. Everything that can be refused is refused before a stream begins."""
-    preference = preference.with_async(wanted=body.run_async)
+    """Answer a chat with the agent. Everything that can be refused is refused before a stream begins.
+
+    `preference` knows of the body's `async` already.
+    """
     planned = plan_conversation(request.url.path, body, caller)
     accepted = await start(request, planned, caller=caller, key=key)
     talk = Talk(request.app.state.hub, accepted.job_ids[0])

@@ -4,6 +4,7 @@ Front ends load these links without a key, so they are absolute and cannot be gu
 """
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from api.chunks import NO_USAGE, completion_id, finish_reason_of
@@ -23,6 +24,12 @@ def content_of(item: Any, base: str) -> str:
         return f"![image]({url})\n"
     name = f"video.{item.mime.partition('/')[2]}"
     return f'\n<video controls src="{url}"></video>\n\n[{name}]({url})\n'
+
+
+def pictures_of(files: Iterable[Any], base: str) -> dict[str, Any]:
+    """The field `images` of a message, for clients that read no Markdown; without pictures no such field."""
+    links = [file_url(base, item.id) for item in files if item.mime.startswith("image/")]
+    return {"images": [{"type": "image_url", "image_url": {"url": link}} for link in links]} if links else {}
 
 
 def first_line(job_ids: list[str], model: str, earlier: str | None) -> str:
@@ -78,17 +85,12 @@ def _story(view: JobView) -> str:
 def chat_answer(views: list[JobView], *, n: int, model: str, base: str) -> dict[str, Any]:
     """OpenAI's chat.completion from the jobs of one request, at most n results."""
     files = [item for view in views for item in view.files][:n]
-    pictures = [
-        {"type": "image_url", "image_url": {"url": file_url(base, item.id)}}
-        for item in files
-        if item.mime.startswith("image/")
-    ]
     message = {
         "role": "assistant",
         "content": "".join(content_of(item, base) for item in files),
         "refusal": None,
         "reasoning_content": "".join(map(_story, views)),
-        **({"images": pictures} if pictures else {}),
+        **pictures_of(files, base),
     }
     return completion(message, model=model, created=int(views[0].job.created_at.timestamp()), finish=finish_of(views))
 

@@ -1,5 +1,7 @@
 """A small client of our own HTTP API for the command line: calls, follows jobs, saves files. Standard library only."""
 
+import contextlib
+import http.client
 import json
 import threading
 import urllib.error
@@ -59,23 +61,36 @@ class Client:
                 return
             after = page["data"][-1]["id"]
 
+    def stream(self, path: str, body: Json) -> Iterator[Json]:
+        """POST, and the JSON objects of the answer's events as they come. An error among them is raised."""
+        address = self.url.rstrip("/") + path
+        with self._opened("POST", address, json.dumps(body).encode(), with_key=True) as answer:
+            for line in _lines(answer):
+                if not line.startswith("data: ") or line == "data: [DONE]":
+                    continue
+                event = _read_object(line.removeprefix("data: "), self.url)
+                if fault := event.get("error"):
+                    raise ClientError(str(fault["message"]), code=str(fault.get("code") or ""))
+                yield event
+
     def save(self, link: str, target: Path) -> None:
         """Download a result. Links work without the key, so it is not sent: they may lead to a file store elsewhere."""
         address = urllib.parse.urljoin(self.url + "/", link)
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(target.name + ".part")
-        draft.write_bytes(self._send("GET", address, None, with_key=False))
+        with self._opened("GET", address, None, with_key=False) as answer:
+            draft.write_bytes(answer.read())
         draft.replace(target)
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Json:
-        text = self._send(method, self.url.rstrip("/") + path, body, with_key=True)
-        try:
-            answer = json.loads(text)
-        except ValueError as error:
-            raise ClientError(f"{self.url} did not answer with JSON. Is it a Dreamery platform?") from error
-        return answer if isinstance(answer, dict) else {"data": answer}
+        with self._opened(method, self.url.rstrip("/") + path, body, with_key=True) as answer:
+            return _read_object(answer.read(), self.url)
 
-    def _send(self, method: str, address: str, body: bytes | None, *, with_key: bool) -> bytes:
+    @contextlib.contextmanager
+    def _opened(
+        self, method: str, address: str, body: bytes | None, *, with_key: bool
+    ) -> Iterator[http.client.HTTPResponse]:
+        """An answer, to be read in the block."""
         headers = {"Accept": "*/*"} | ({"Authorization": f"Bearer {self.key}"} if with_key else {})
         headers |= {"Content-Type": "application/json"} if body is not None else {}
         parts = urllib.parse.urlsplit(address)
@@ -87,16 +102,28 @@ class Client:
         opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
         try:
             with opener.open(request, timeout=60) as answer:
-                content: bytes = answer.read()
-                return content
+                yield answer
         except urllib.error.HTTPError as error:
             raise _told_by_server(error) from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ClientError(
                 f"Nothing answers at {parts.scheme}://{parts.netloc} ({reason}). Start a platform with `dreamery up`, "
                 "or name the right one with --url or DREAMERY_URL."
             ) from error
+
+
+def _lines(answer: http.client.HTTPResponse) -> Iterator[str]:
+    for line in answer:
+        yield line.decode().rstrip("\r\n")
+
+
+def _read_object(text: str | bytes, url: str) -> Json:
+    try:
+        answer = json.loads(text)
+    except ValueError as error:
+        raise ClientError(f"{url} did not answer with JSON. Is it a Dreamery platform?") from error
+    return answer if isinstance(answer, dict) else {"data": answer}
 
 
 def _told_by_server(error: urllib.error.HTTPError) -> ClientError:

@@ -1,8 +1,9 @@
-"""`dreamery demo`: a whole platform in a temporary folder, pictures and a video through the public API, and away."""
+"""`dreamery demo`: a whole platform in a temporary folder, all kinds of results through the public API, and away."""
 
 import base64
 import fcntl
 import json
+import re
 import shutil
 import signal
 import tempfile
@@ -25,9 +26,12 @@ SIZE = (2560, 1440)
 COUNT = 2
 VIDEO_SECONDS = 5
 VIDEO_SIZE = (1280, 720)
+QUESTION = "Draw a small sailing boat in the harbour"
+CHAT = "/v1/chat/completions"
 SECONDS = 4.0
 PATIENCE_SECONDS = 180.0
 _FOLDER_PREFIX = "dreamery-demo-"
+_PICTURE = re.compile(r"!\[image\]\((\S+?)\)")
 
 
 def run_demo(out: Path, *, die_with_parent: bool) -> None:
@@ -101,7 +105,7 @@ class _Show:
 
 
 def _make_all(show: _Show) -> None:
-    """Pictures, a picture from the first of them, and a video that begins with it."""
+    """Pictures, a picture from the first of them, a video that begins with it, and an answer of the agent."""
     size = "{}x{}".format(*SIZE)
     pictures = show.make(
         "/v1/images/generations", {"prompt": PROMPT, "size": size, "n": COUNT}, count=COUNT, what=f"{COUNT} pictures"
@@ -115,18 +119,47 @@ def _make_all(show: _Show) -> None:
     moving = {"prompt": "Waves roll ashore, gulls circle", "first_frame_image": first, "duration": VIDEO_SECONDS}
     (film,) = show.make("/v1/videos/generations", moving, count=1, what="A video from a picture")
     show.console.print(f"  {_checked_video(film)}")
+    _talk(show)
 
 
-def _checked_picture(file: Path) -> str:
-    """A line about a saved picture; raises when it is broken or not of the size that was asked for."""
+def _talk(show: _Show) -> None:
+    """An answer of the agent as it is said, and the picture that it decided to make."""
+    body = {"model": "agent", "messages": [{"role": "user", "content": QUESTION}], "stream": True}
+    show.console.print(f"POST {show.client.url}{CHAT}  {json.dumps(body)}")
+    began, said = time.monotonic(), ""
+    for event in show.client.stream(CHAT, body):
+        for choice in event["choices"]:
+            delta = choice["delta"]
+            if doing := delta.get("reasoning_content"):
+                # Lines of progress stand on lines of their own.
+                show.console.print(f"\n{doing.strip()}", style="dim", end="", markup=False)
+            if words := delta.get("content"):
+                show.console.print(words, end="", markup=False)
+                said += words
+        show.platform.check()
+        if time.monotonic() - began > PATIENCE_SECONDS:
+            raise ClientError(f"The agent's answer not ready after {PATIENCE_SECONDS:.0f} s.")
+    links = _PICTURE.findall(said)
+    if len(links) != 1 or not said.partition("![")[0].strip():
+        raise ClientError(f"The agent was to say something and draw one picture, but said: {said[:500]!r}")
+    file = show.out / f"agent-{links[0].removesuffix('/content').rpartition('/')[2]}.jpg"
+    show.client.save(links[0], file)
+    show.console.print(
+        f"\nAn answer of the agent after {time.monotonic() - began:.1f} s, its picture saved and checked:"
+    )
+    show.console.print(f"  {_checked_picture(file, None)}")
+
+
+def _checked_picture(file: Path, wanted: tuple[int, int] | None = SIZE) -> str:
+    """A line about a saved picture; raises when it is broken or not of the size that was asked for, if any was."""
     try:
         with Image.open(file) as picture:
             picture.load()
             size, kind = picture.size, picture.format
     except OSError as error:
         raise ClientError(f"{file} is not a whole picture: {error}") from error
-    if size != SIZE:
-        raise ClientError(f"{file} is {size[0]}x{size[1]}, but {SIZE[0]}x{SIZE[1]} was asked for.")
+    if wanted is not None and size != wanted:
+        raise ClientError(f"{file} is {size[0]}x{size[1]}, but {wanted[0]}x{wanted[1]} was asked for.")
     return f"{file}  {kind} {size[0]}x{size[1]}, {file.stat().st_size // 1000} kB"
 
 

@@ -71,11 +71,24 @@ class Housekeeping:
 
 def read_housekeeping(body: ChatRequest) -> Housekeeping | None:
     """The answer to a call that nobody wants a picture for; None = it is a wish for one."""
-    place = last_user(body.messages)
-    asked = body.messages[place] if place is not None else ChatMessage(role="user")
-    text = text_of(asked).strip()
+    asked, text = _asked(body)
     rules = [_task, _naming, _summary, _json_wanted, *([] if _has_picture(asked) else [_test, _tools])]
     return next((found for rule in rules if (found := rule(body, text))), None)
+
+
+def read_agent_housekeeping(body: ChatRequest) -> Housekeeping | None:
+    """The same of a chat with the agent. It talks: a greeting, tools, JSON and tasks of no known form are for it."""
+    _, text = _asked(body)
+    if (task := _task(body, text)) and task.kind != "task":
+        return task
+    return _naming(body, text) or _few_tokens(body)
+
+
+def _asked(body: ChatRequest) -> tuple[ChatMessage, str]:
+    """The last user message and its text."""
+    place = last_user(body.messages)
+    asked = body.messages[place] if place is not None else ChatMessage(role="user")
+    return asked, text_of(asked).strip()
 
 
 def _naming(body: ChatRequest, text: str) -> Housekeeping | None:
@@ -98,11 +111,15 @@ def _json_wanted(body: ChatRequest, text: str) -> Housekeeping | None:
 
 
 def _test(body: ChatRequest, text: str) -> Housekeeping | None:
+    if text.lower().rstrip("!.?！。？ ") in _GREETINGS and _is_first(body.messages):
+        return Housekeeping("test", "ok")
+    return _few_tokens(body)
+
+
+def _few_tokens(body: ChatRequest) -> Housekeeping | None:
     # Zero and less mean "no limit" to the clients that send them.
     few = any(0 < (most or 0) <= _FEW_TOKENS for most in (body.max_tokens, body.max_completion_tokens))
-    if few or (text.lower().rstrip("!.?！。？ ") in _GREETINGS and _is_first(body.messages)):
-        return Housekeeping("test", "ok")
-    return None
+    return Housekeeping("test", "ok") if few else None
 
 
 def _tools(body: ChatRequest, text: str) -> Housekeeping | None:

@@ -1,4 +1,4 @@
-"""Chats with the agent, for tests of any tier: an app with the route, and a listener that keeps what it heard and when."""
+"""Chats with the agent, for tests of any tier: an app in a thread, and a listener that keeps what it heard and when."""
 
 import contextlib
 import json
@@ -10,49 +10,12 @@ from typing import Any
 
 import httpx
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from pydantic import BaseModel
+from fastapi import FastAPI
 
-from api.agent_chat import agent_chat
-from api.app import create_app
-from api.deps import CallerDep, PreferenceDep
 from tests.face import new_key
 from tests.platform import eventually, free_port
 
 CHAT = "/v1/chat/completions"
-
-
-class Said(BaseModel):
-    role: str
-    content: str | list[Any] | None = None
-
-
-class Options(BaseModel):
-    include_usage: bool | None = None
-
-
-class Body(BaseModel):
-    """What of the chat request the agent reads."""
-
-    model: str | None = None
-    messages: list[Said]
-    stream: bool | None = None
-    stream_options: Options | None = None
-    user: str | None = None
-    metadata: dict[str, str] | None = None
-    webhook: str | None = None
-    run_async: bool | None = None
-
-
-def make_app() -> FastAPI:
-    app = create_app()
-    app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", "") != CHAT]
-
-    @app.post(CHAT)
-    async def chat(body: Body, request: Request, caller: CallerDep, preference: PreferenceDep) -> Response:
-        return await agent_chat(request, body, caller, preference, request.headers.get("idempotency-key"))
-
-    return app
 
 
 @contextlib.contextmanager

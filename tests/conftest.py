@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.platform import migrate, running_postgres, running_redis, start_platform
+from tests.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
 from worker.local.embedded import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -103,7 +103,7 @@ def wide_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform
     options = PlatformOptions(
         data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env
     )
-    platform = Platform(options)
+    platform = CheckedPlatform(options)
     env["DREAMERY_UPSTREAM_ORIGIN"] = platform.sandbox_url  # known now, read at start
     with platform:
         yield platform

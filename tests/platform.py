@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
@@ -17,17 +18,33 @@ from worker.local.processes import Child, Keeper, free_port
 from worker.local.supervisor import Platform, PlatformOptions
 
 __all__ = [
-    "ROOT", "clean_env", "eventually", "free_port", "migrate", "processes_of", "running_postgres", "running_redis",
+    "ROOT", "CheckedPlatform", "clean_env", "eventually", "free_port", "migrate", "processes_of", "running_postgres", "running_redis",
     "start_platform",
 ]  # fmt: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def start_platform(tmp_path: Path, **options: Any) -> Platform:
-    """A started platform on free ports with a fresh data folder, no Flower, no fsync. The caller stops it.
+class CheckedPlatform(Platform):
+    """A platform whose `with` block ends well only when its upstream found nothing wrong with any request."""
 
-    Usable as `with start_platform(tmp_path) as platform:` too. `options` are those of `PlatformOptions`.
+    def __exit__(self, kind: type[BaseException] | None = None, *_error: object) -> None:
+        try:
+            found = self.violations() if kind is None else {}
+        finally:
+            self.stop()
+        assert not found, f"the sandbox objected to: {found}"
+
+    def violations(self) -> dict[str, Any]:
+        """What the sandbox objected to, by code, and the first ones in words."""
+        ledger = httpx.get(f"{self.sandbox_url}/_ledger?summary=1", trust_env=False, timeout=30)
+        return dict(ledger.json()["violations"])
+
+
+def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
+    """A started platform on free ports with a fresh data folder, no Flower, no fsync.
+
+    Use it as `with start_platform(tmp_path) as platform:`. `options` are those of `PlatformOptions`.
     """
     settings: dict[str, Any] = {
         "data_dir": tmp_path / "data",
@@ -35,7 +52,7 @@ def start_platform(tmp_path: Path, **options: Any) -> Platform:
         "throwaway": True,
         "sandbox_seconds": 0.5,
     }
-    platform = Platform(PlatformOptions(**{**settings, **options}))
+    platform = CheckedPlatform(PlatformOptions(**{**settings, **options}))
     platform.start()
     return platform
 

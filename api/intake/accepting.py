@@ -17,10 +17,10 @@ from api.intake import repeats
 from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
 from worker.bus import queue
-from worker.core.catalog import get_catalog
+from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-from worker.db import accounts, durations, inputs, jobs, reports, requests
+from worker.db import accounts, durations, inputs, jobs, offers, reports, requests
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
@@ -143,19 +143,28 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     if reports.open_job_count(tx, caller.owner) + len(planned.jobs) > get_settings().open_jobs_per_caller:
         raise DreameryError("queue_full", retry_after=30)
     account_ids = caller.account_ids(tx)
-    if not account_ids and accounts.pool_is_empty(tx):
+    pool = {} if account_ids else accounts.pool_regions(tx)
+    if not account_ids and not pool:
         raise DreameryError("no_account_available", retry_after=60)
     # Chosen here, not planned before: session ids get their rows only with an accepted job.
-    placed = [_placed(tx, job, _fitting(job, caller, account_ids)) for job in planned.jobs]
+    placed = [_placed(tx, job, _fitting(job, caller, account_ids), _unfit(tx, job, pool)) for job in planned.jobs]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
     for job in placed:
         tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
 
 
-def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID]) -> NewJob:
+def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:
     usual = durations.usual(tx, job.kind, job.model, job.params)
-    return replace(job, account_ids=account_ids, usual_seconds=usual.p50 if usual else None)
+    return replace(job, account_ids=account_ids, avoid_accounts=unfit, usual_seconds=usual.p50 if usual else None)
+
+
+def _model_of(job: NewJob) -> ImageModel | VideoModel | None:
+    """The catalog's model of the job; None when only upstream's list knows it, and for conversations."""
+    catalog = get_catalog()
+    if job.kind == "image" and catalog.knows_image(job.model):
+        return catalog.image_model(job.model)
+    return catalog.video_model(job.model) if job.kind == "video" and catalog.knows_video(job.model) else None
 
 
 def _fitting(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]:
@@ -165,15 +174,30 @@ def _fitting(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]
     """
     if job.account_ids:
         return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
-    catalog = get_catalog()
-    if job.kind == "image" and catalog.knows_image(job.model):
-        offered_in = catalog.image_model(job.model).offered_in
-    elif job.kind == "video" and catalog.knows_video(job.model):
-        offered_in = catalog.video_model(job.model).offered_in
-    else:
+    model = _model_of(job)
+    if model is None or not account_ids:
         return account_ids
-    pairs = zip(account_ids, caller.tokens, strict=True) if account_ids else ()
-    return [a for a, (_, token) in pairs if offered_in(token.region)] or account_ids
+    pairs = zip(account_ids, caller.tokens, strict=True)
+    return [a for a, (_, token) in pairs if model.offered_in(token.region)] or account_ids
+
+
+def _unfit(tx: Transaction, job: NewJob, pool: dict[str, list[UUID]]) -> list[UUID]:
+    """The pool's accounts that have not the model, by their region and by what upstream lists for them.
+
+    Avoided, not the others named: an account that joins the pool later may take the job. Raises
+    `no_account_available` when none has it.
+    """
+    model = None if job.account_ids else _model_of(job)
+    if model is None or all(model.offered_in(region) for region in pool):
+        return []
+    keys = {model.key, model.key_cn} if isinstance(model, ImageModel) else {model.key}
+    listed = {listing.account_id for listing in offers.listings(tx, []) if listing.has(*keys)}
+    unfit = [a for region, ids in pool.items() if not model.offered_in(region) for a in ids if a not in listed]
+    if len(unfit) == sum(map(len, pool.values())):
+        where = ", ".join(sorted(model.where))
+        message = f"No account of the pool is in a region that has model {job.model!r} (it is in: {where}). Add one."
+        raise DreameryError("no_account_available", message, param="model", retry_after=60)
+    return unfit
 
 
 def _nudge(job_id: UUID, kind: str, account_ids: list[UUID]) -> None:

@@ -1,8 +1,9 @@
 """A chat with the agent: the messages as upstream takes them (protocol section 9.1), and the job they stand for."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
+from api.chat_schemas import ChatMessage, ChatRequest, text_of_part
 from api.deps import Caller
 from api.intake.accepting import Planned, fingerprint
 from api.intake.images import check_prompt
@@ -11,68 +12,11 @@ from worker.db.jobs import NewJob
 
 AGENT = "agent"
 _SYSTEM = frozenset({"system", "developer"})
-_TEXTS = frozenset({"text", "input_text", "output_text"})
 # What is said when nothing is: the front ends that do so want a sign of life.
 _NOTHING = "Hello"
 
 
-class Message(Protocol):
-    """One message of OpenAI's `messages`: a text, or a list of parts."""
-
-    @property
-    def role(self) -> str:
-        """Who says it."""
-
-    @property
-    def content(self) -> str | list[Any] | None:
-        """What is said."""
-
-
-class Options(Protocol):
-    """OpenAI's `stream_options`."""
-
-    @property
-    def include_usage(self) -> bool | None:
-        """Whether the stream ends with a chunk that counts tokens."""
-
-
-class AgentRequest(Protocol):
-    """What of a chat request concerns the agent."""
-
-    @property
-    def model(self) -> str | None:
-        """The name that was asked for."""
-
-    @property
-    def messages(self) -> Sequence[Message]:
-        """The conversation so far, the newest last."""
-
-    @property
-    def stream(self) -> bool | None:
-        """Whether the answer comes in chunks."""
-
-    @property
-    def stream_options(self) -> Options | None:
-        """How the chunks end."""
-
-    @property
-    def user(self) -> str | None:
-        """Kept with the job."""
-
-    @property
-    def metadata(self) -> dict[str, str] | None:
-        """Kept with the job."""
-
-    @property
-    def webhook(self) -> str | None:
-        """Address that is told when the job has ended."""
-
-    @property
-    def run_async(self) -> bool | None:
-        """Whether the job is the answer."""
-
-
-def plan_conversation(path: str, body: AgentRequest, caller: Caller) -> Planned:
+def plan_conversation(path: str, body: ChatRequest, caller: Caller) -> Planned:
     """The plan of a chat with the agent. Raises what is wrong with its messages."""
     caller.need_model(AGENT)
     turns, left_out = read_turns(body.messages)
@@ -99,7 +43,7 @@ def plan_conversation(path: str, body: AgentRequest, caller: Caller) -> Planned:
     return Planned(jobs=[job], n=0, fingerprint=fingerprint(path, fields, []))
 
 
-def read_turns(messages: Sequence[Message]) -> tuple[list[dict[str, str]], int]:
+def read_turns(messages: Sequence[ChatMessage]) -> tuple[list[dict[str, str]], int]:
     """The turns to send, and how many parts that are no text were left out.
 
     System texts go in front of the first user message with an empty line between; empty messages are dropped. Results
@@ -143,12 +87,5 @@ def _text_of(content: str | list[Any] | None) -> tuple[str, int]:
     """The text of a message, and how many of its parts hold none."""
     if not isinstance(content, list):
         return content or "", 0
-    texts = [part if isinstance(part, str) else _part_text(part) for part in content]
+    texts = [part if isinstance(part, str) else text_of_part(part) for part in content]
     return "\n".join(text for text in texts if text), sum(text is None for text in texts)
-
-
-def _part_text(part: Any) -> str | None:
-    if isinstance(part, dict) and part.get("type") in _TEXTS:
-        text = part.get("text")
-        return text if isinstance(text, str) else ""
-    return None

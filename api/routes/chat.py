@@ -14,8 +14,9 @@ from api.creation import KeyHeader, answer_headers, create, start
 from api.deps import Caller, MakerDep, PreferenceDep, clean_idempotency_key
 from api.errors import error_responses
 from api.forms import body_docs, read_body
-from api.housekeeping import Housekeeping, read_housekeeping
+from api.housekeeping import Housekeeping, read_agent_housekeeping, read_housekeeping
 from api.intake.chat import ChatPlan, model_name, plan_chat
+from api.intake.conversations import AGENT
 from api.render import base_url, json_response
 from api.schemas import AcceptedJob
 from api.streams import SSE_HEADERS
@@ -26,7 +27,6 @@ from worker.db.reports import JobView
 router = APIRouter(tags=["chat"])
 log = get_logger("chat")
 
-AGENT = "agent"
 _CHUNK = (
     'data: {"id":"chatcmpl-...","object":"chat.completion.chunk","created":1763000000,"model":"jimeng-4.0",'
     '"choices":[{"index":0,"delta":{"content":"![image](http://...)"},"finish_reason":null}]}\n\ndata: [DONE]\n\n'
@@ -60,12 +60,13 @@ async def create_chat(
     """
     key = clean_idempotency_key(idempotency_key)
     body = await read_body(request, ChatRequest)
-    if body.model == AGENT:
-        return await agent_chat(request, body, caller, preference.with_async(wanted=body.run_async), key)
     preference = preference.with_async(wanted=body.run_async)
-    model_name(body)
+    if body.model != AGENT:
+        model_name(body)
     if not preference.respond_async and (found := _housekeeping(body)):
         return _answer_at_once(body, found)
+    if body.model == AGENT:
+        return await agent_chat(request, body, caller, preference, key)
     plan = await plan_chat(request.url.path, body, caller, base=base_url(request))
     if body.stream and not preference.respond_async:
         return await _stream(request, body, plan, caller, key)
@@ -92,7 +93,9 @@ async def _stream(request: Request, body: ChatRequest, plan: ChatPlan, caller: C
 
 
 def _housekeeping(body: ChatRequest) -> Housekeeping | None:
-    found = read_housekeeping(body) if get_settings().housekeeping_replies else None
+    if not get_settings().housekeeping_replies:
+        return None
+    found = read_agent_housekeeping(body) if body.model == AGENT else read_housekeeping(body)
     if found is not None:
         log.info("housekeeping_answered", kind=found.kind, model=body.model)
     return found

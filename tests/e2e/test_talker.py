@@ -9,8 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.agent import hear, make_app, served
-from tests.engine import forget_settings, use_broker
+from tests.agent import hear
 from tests.face import new_key
 from tests.platform import eventually, start_platform
 from worker.local.supervisor import Platform
@@ -32,25 +31,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 
 @pytest.fixture
-def url(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The API of this process, which has the agent's route, on the platform's database and workers."""
-    env = {
-        **_ENV,
-        "DREAMERY_DATABASE_URL": platform.database_url,
-        "DREAMERY_REDIS_URL": platform.redis_url,
-        "DREAMERY_MASTER_KEY": platform.master_key,
-        "DREAMERY_ADMIN_KEY": platform.admin_key,
-        "DREAMERY_SANDBOX_URL": platform.sandbox_url,
-        "DREAMERY_DATA_DIR": str(platform.data_dir),
-        "DREAMERY_SESSION_TOKENS": "true",
-    }
-    for name, value in env.items():
-        monkeypatch.setenv(name, value)
-    forget_settings()
-    use_broker(platform.redis_url)
-    with served(make_app()) as made:
-        yield made
-    forget_settings()
+def url(platform: Platform) -> str:
+    return platform.url
 
 
 def ledger(platform: Platform) -> dict[str, Any]:

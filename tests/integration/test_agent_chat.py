@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.agent import Heard, hear, job_of, make_app, served, whole
+from api.app import create_app
+from tests.agent import Heard, hear, job_of, served, whole
 from tests.engine import Engine
 from tests.face import error_of, new_key
 from tests.platform import eventually
@@ -50,7 +51,7 @@ def working(engine: Engine, threads: int = 40) -> Iterator[None]:
 @pytest.fixture
 def app_url(engine: Engine) -> Iterator[str]:
     engine.configure(ACCOUNT_MAX_CHATS="40", ACCOUNT_MAX_IMAGES="100", POLL_MIN_SECONDS="0.2")
-    with served(make_app()) as url:
+    with served(create_app()) as url:
         yield url
 
 
@@ -206,7 +207,7 @@ def test_a_repeat_with_the_same_key_hears_the_same_conversation(engine: Engine, 
 def test_parts_that_are_no_text_are_told_to_be_left_out(url: str) -> None:
     parts = [{"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}]
     heard = hear(url, "", messages=[{"role": "user", "content": parts}])
-    assert "1 parts of the messages that are no text were left out" in heard.reasoning
+    assert "1 part of the messages that is no text was left out" in heard.reasoning
     assert "“hi”" in heard.text
 
 
@@ -283,6 +284,20 @@ def test_a_refused_conversation_is_an_error(url: str) -> None:
 def test_errors_speak_chinese_too(url: str) -> None:
     response = whole(url, "one two [[cut]]", headers={"Accept-Language": "zh-CN"})
     assert "对话中途中断" in response.json()["error"]["message"]
+
+
+def test_front_ends_own_calls_start_no_conversation(engine: Engine, url: str) -> None:
+    title = '### Task:\nA title as { "title": "x" }\n<chat_history>\nUSER: a red boat\n</chat_history>'
+    answer = whole(url, title)
+    assert answer.json()["choices"][0]["message"]["content"] == '{"title": "A red boat"}'
+    assert "x-job-id" not in answer.headers
+    tested = hear(url, "say hello", max_tokens=16)
+    assert (tested.text, tested.finish, tested.frames[-1][1]) == ("ok", ["stop"], "DONE")
+    assert engine.ledger()["conversations"] == []
+    # What it can answer itself is its own, and who asks for a job gets one.
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    assert "“hi”" in hear(url, "hi", tools=tools, response_format={"type": "json_object"}).text
+    assert whole(url, "say hello", max_tokens=16, **{"async": True}).status_code == 202
 
 
 def test_respond_async_gives_the_job(url: str) -> None:

@@ -11,11 +11,12 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.intake import offers
-from tests.engine import Engine
+from tests.engine import GENERATE, Engine
 from tests.face import error_of
 from worker.core.catalog import get_catalog
 from worker.core.ids import parse_public_id
 from worker.core.live import video_benefit
+from worker.db import jobs
 from worker.db.engine import transaction
 from worker.db.offers import every_session_expired, live_models
 from worker.steps.refresh import refresh
@@ -256,3 +257,56 @@ def test_all_sessions_expired_at_once_point_to_the_address(engine: Engine) -> No
     found = {finding.check: finding for finding in _check_database()}
     assert not found["exit address"].ok
     assert "address" in found["exit address"].hint
+
+
+def test_a_video_is_charged_as_the_list_says(engine: Engine) -> None:
+    account = engine.account(pool=True)
+    seen: list[dict[str, Any]] = []
+    engine.gate.before[GENERATE] = lambda _path, body: seen.append(json.loads(body))
+    engine.to_running(account, kind="video")
+    listed = {"videos": [{"key": get_catalog().video_model("jimeng-video-3.0").key, "benefit": "live_benefit"}]}
+    engine.sql("UPDATE accounts SET max_videos = 2, models = CAST(:m AS jsonb)", m=json.dumps(listed))
+    second = engine.job(account, kind="video")
+    engine.due()
+    engine.submit(second)
+    told = [body["extend"]["m_video_commerce_info"]["benefit_type"] for body in seen]
+    assert told == [get_catalog().video_model("jimeng-video-3.0").benefit, "live_benefit"]
+
+
+def pool_job(http: TestClient, engine: Engine, model: str) -> Any:
+    offers.forget()
+    body = {"model": model, "prompt": "a boat", "async": True, "n": 1}
+    return http.post("/v1/images/generations", json=body, headers=auth(engine.env["DREAMERY_ADMIN_KEY"]))
+
+
+def test_a_pool_of_many_regions_gives_a_job_to_accounts_that_have_its_model(engine: Engine, http: TestClient) -> None:
+    here, there = engine.account(pool=True, region="sg"), engine.account(pool=True, region="us")
+    job = parse_public_id("job", pool_job(http, engine, "jimeng-4.7").json()["id"])
+    assert isinstance(job, UUID)
+    assert (engine.row(job).account_ids, engine.row(job).avoid_accounts) == ([], [there])
+    with transaction() as tx:
+        assert jobs.claim_next(tx, account_id=there) is None
+        claim = jobs.claim_next(tx, account_id=here)
+    assert claim is not None
+    assert claim.id == job
+    [note] = [event.note for event in engine.events(job) if event.to_state == "submitting"]
+    assert [skipped["why"] for skipped in note["passed_over"]] == ["has not this model"]
+
+
+def test_a_pool_without_the_models_region_says_so_at_once(engine: Engine, http: TestClient) -> None:
+    there = engine.account(pool=True, region="us")
+    assert "asia" in error_of(pool_job(http, engine, "jimeng-4.7"), 503, "no_account_available", "model")
+    # What upstream lists for an account counts more than the catalog's regions; one that may be anywhere is tried.
+    key = get_catalog().image_model("jimeng-4.7").key
+    found = {"images": [{"key": key, "name": "", "tip": "", "resolutions": [], "counts": [], "references": 0}]}
+    engine.sql(
+        "UPDATE accounts SET models = CAST(:m AS jsonb), models_at = now() WHERE id = :id",
+        m=json.dumps(found),
+        id=there,
+    )
+    other = engine.account(pool=True, region="us")
+    job = parse_public_id("job", pool_job(http, engine, "jimeng-4.7").json()["id"])
+    assert isinstance(job, UUID)
+    assert engine.row(job).avoid_accounts == [other]
+    engine.account(pool=True, region="auto")
+    assert pool_job(http, engine, "jimeng-4.7").status_code == 202

@@ -23,6 +23,10 @@ class Listing:
     region: str
     models: dict[str, Any]
 
+    def has(self, *keys: str) -> bool:
+        """Whether a model with one of these keys is on it."""
+        return any(row["key"] in keys for kind in ("images", "videos") for row in self.models.get(kind, ()))
+
 
 @dataclass(slots=True)
 class _Image:

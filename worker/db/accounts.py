@@ -224,6 +224,12 @@ def pool_is_empty(tx: Transaction) -> bool:
     return tx.first(text("SELECT 1 FROM accounts WHERE pool AND state = 'ok' LIMIT 1")) is None
 
 
+def pool_regions(tx: Transaction) -> dict[str, list[UUID]]:
+    """The accounts that serve API keys, by region."""
+    rows = tx.all(text("SELECT region, array_agg(id) AS ids FROM accounts WHERE pool AND state = 'ok' GROUP BY region"))
+    return {row.region: list(row.ids) for row in rows}
+
+
 def rest(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> None:
     """Let the account rest; a longer rest that is under way stays."""
     tx.run(

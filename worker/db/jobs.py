@@ -39,7 +39,8 @@ class NewJob:
     kind: str
     model: str
     params: dict[str, Any]
-    account_ids: list[UUID]
+    account_ids: list[UUID]  # empty = the pool
+    avoid_accounts: list[UUID] = field(default_factory=list)  # of these, those that cannot do it
     user_id: UUID | None = None
     api_key_id: UUID | None = None
     webhook_url: str | None = None
@@ -102,11 +103,12 @@ def _apply(
 
 _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
-                          due_at, nudged_at, deadline_at, account_ids, webhook_url, usual_seconds, event_seq)
+                          due_at, nudged_at, deadline_at, account_ids, avoid_accounts, webhook_url, usual_seconds,
+                          event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
                CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
                now() + make_interval(secs => :deadline),
-               CAST(:account_ids AS uuid[]), :webhook_url, :usual_seconds, 1)"""
+               CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :webhook_url, :usual_seconds, 1)"""
 )
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
@@ -128,6 +130,7 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
             "max_attempts": settings.max_attempts,
             "deadline": settings.queue_deadline_seconds,
             "account_ids": job.account_ids,
+            "avoid_accounts": job.avoid_accounts,
             "webhook_url": job.webhook_url,
             "usual_seconds": job.usual_seconds,
         }

@@ -8,12 +8,16 @@ from worker.db.engine import Transaction
 from worker.db.slots import free_slots, slot_limits
 
 _MOST = 8
-# Refused, switched off, resting, full, paced: the first that holds. A pool may be large, so its slots are not counted.
+# What is avoided without having refused the job has not its model. The first that holds is told:
+# refused, switched off, resting, full, paced. A pool may be large, so its slots are not counted.
 _NOTE = text(
     f"""/* passed_over */
     WITH others AS (
         SELECT a.label, to_char(a.rest_until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS until,
-            CASE WHEN a.id = ANY(j.avoid_accounts) THEN 'refused this job'
+            CASE WHEN a.id = ANY(j.avoid_accounts) AND EXISTS (SELECT 1 FROM job_events e
+                    WHERE e.job_id = j.id AND e.to_state = 'queued' AND e.note ->> 'account' = a.label)
+                    THEN 'refused this job'
+                WHEN a.id = ANY(j.avoid_accounts) THEN 'has not this model'
                 WHEN a.state <> 'ok' THEN a.state
                 WHEN a.rest_until > clock_timestamp() THEN 'resting'
                 WHEN j.account_ids <> '{{}}' AND {free_slots("a", "j.kind")} <= 0 THEN 'no free slot'

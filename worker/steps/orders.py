@@ -1,9 +1,12 @@
 """From a job row and its uploaded references to the order a provider takes. Part of the submit step."""
 
+from dataclasses import replace
 from typing import Any
 
-from worker.db import jobs
-from worker.db.engine import Row
+from worker.core import live
+from worker.core.catalog import get_catalog
+from worker.db import jobs, offers
+from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.provider import ImageOrder, Material, PromptPart, Reference, VideoOrder
 
 
@@ -17,13 +20,25 @@ def video_order(claim: jobs.Claim, brought: list[Row[Any]]) -> VideoOrder:
     given = dict(claim.params["order"])
     parts = tuple(PromptPart(**part) for part in given.pop("parts", ()))
     frames = {row.role: _reference(row) for row in brought if row.role != "reference"}
-    return VideoOrder(
+    order = VideoOrder(
         model=claim.model,
         **given,
         first_frame=frames.get("first_frame"),
         end_frame=frames.get("end_frame"),
         materials=tuple(_material(row) for row in brought if row.role == "reference"),
         parts=parts,
+    )
+    return replace(order, benefit=_benefit(claim, order))
+
+
+@retry_when_database_away
+def _benefit(claim: jobs.Claim, order: VideoOrder) -> str:
+    """What upstream's list charges such a video of this account as; "" = the list says nothing, the catalog may."""
+    with transaction() as tx:
+        models = offers.live_models(tx, claim.account.id)
+    model = get_catalog().video_model(order.model)
+    return live.video_benefit(
+        models, model, seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)
     )
 
 

@@ -1,24 +1,22 @@
 """The messages of a chat with the agent, as upstream takes them (protocol section 9.1)."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from api.chat_schemas import ChatMessage
 from api.intake.conversations import read_turns
 from worker.core.errors import DreameryError
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}
 
 
-@dataclass
-class Said:
-    role: str
-    content: Any
+def said(role: str, content: Any) -> ChatMessage:
+    return ChatMessage(role=role, content=content)
 
 
 def turns(*messages: tuple[str, Any]) -> list[tuple[str, str]]:
-    return [(turn["role"], turn["text"]) for turn in read_turns([Said(*message) for message in messages])[0]]
+    return [(turn["role"], turn["text"]) for turn in read_turns([said(*message) for message in messages])[0]]
 
 
 def test_system_texts_go_in_front_of_the_first_user_message():
@@ -30,7 +28,7 @@ def test_system_texts_go_in_front_of_the_first_user_message():
 
 def test_only_text_parts_are_taken_and_the_rest_is_counted():
     parts = [{"type": "text", "text": "a"}, PICTURE, {"type": "input_text", "text": "b"}, "c", {"type": "x"}, 7]
-    found, left_out = read_turns([Said("user", parts)])
+    found, left_out = read_turns([said("user", parts)])
     assert found == [{"role": "user", "text": "a\nb\nc"}]
     assert left_out == 3
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.chat_schemas import ChatRequest
-from api.housekeeping import read_housekeeping
+from api.housekeeping import read_agent_housekeeping, read_housekeeping
 
 HISTORY = (
     "<chat_history>\nUSER: draw a **red boat** on a lake -ra 16:9\nASSISTANT: ![image](http://a/b)\nUSER: now at night\n"
@@ -174,3 +174,26 @@ def test_hostile_texts_take_no_time(text: str) -> None:
     read(text, response_format={"type": "json_object"}, tools=TOOLS)
     read(f"### Task: {text}")
     assert time.process_time() - started < 1.0
+
+
+def read_for_agent(*messages: Any, **more: Any) -> Any:
+    told = [{"role": role, "content": said} for role, said in messages]
+    return read_agent_housekeeping(ChatRequest.model_validate({"model": "agent", "messages": told, **more}))
+
+
+def test_titles_and_tests_are_no_conversations_with_the_agent() -> None:
+    title = read_for_agent(("user", f'### Task:\nTitle as {{ "title": "x" }}\n{HISTORY}'))
+    assert json.loads(title.answer) == {"title": "Draw a red boat on a"}
+    assert read_for_agent(("user", '### Task:\nSuggest. { "follow_ups": [] }')).answer == '{"follow_ups": []}'
+    assert read_for_agent(("user", "tell me a joke"), max_tokens=16).answer == "ok"
+    for messages in NAMINGS:
+        assert read_for_agent(*messages).kind == "title"
+
+
+def test_the_agent_is_asked_whatever_it_can_answer() -> None:
+    json_form = {"type": "json_object"}
+    assert read_for_agent(("user", "hi")) is None
+    assert read_for_agent(("user", "what is the weather in Paris?"), tools=TOOLS, max_tokens=17) is None
+    assert read_for_agent(("user", "three colours"), response_format=json_form, max_completion_tokens=0) is None
+    assert read_for_agent(("user", "### Task:\nWrite a poem about rain.")) is None
+    assert read_for_agent(("user", "a"), ("assistant", "b"), ("user", "summarize our chat in 50 words")) is None
