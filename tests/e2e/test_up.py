@@ -309,7 +309,8 @@ def test_demo_needs_no_port_of_its_own(tmp_path: Path) -> None:
         )
     assert done.returncode == 0, done.stdout + done.stderr
     made = list((tmp_path / "out").iterdir())
-    assert sorted(file.suffix == ".mp4" for file in made) == [False, False, False, True]
+    assert sorted(file.suffix == ".mp4" for file in made) == [False, False, False, False, True]
+    assert "Done — 完成" in done.stdout, "what the agent says"
     assert all(str(file) in done.stdout for file in made)
     assert list(temporary.iterdir()) == []
     assert processes_of(temporary) == []
