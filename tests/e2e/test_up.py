@@ -20,7 +20,7 @@ from PIL import Image
 from tests.platform import ROOT, clean_env, eventually, free_port, processes_of, start_platform
 from worker.core.clips import video_facts
 
-CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "scheduler"}
+CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "scheduler", "talker"}
 
 
 @dataclass
