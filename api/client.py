@@ -79,7 +79,8 @@ class Client:
         target.parent.mkdir(parents=True, exist_ok=True)
         draft = target.with_name(target.name + ".part")
         with self._opened("GET", address, None, with_key=False) as answer:
-            draft.write_bytes(answer.read())
+            content = answer.read()
+        draft.write_bytes(content)
         draft.replace(target)
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Json:
@@ -90,7 +91,7 @@ class Client:
     def _opened(
         self, method: str, address: str, body: bytes | None, *, with_key: bool
     ) -> Iterator[http.client.HTTPResponse]:
-        """An answer, to be read in the block."""
+        """An answer, to be read in the block; whatever fails there is taken for the peer's fault."""
         headers = {"Accept": "*/*"} | ({"Authorization": f"Bearer {self.key}"} if with_key else {})
         headers |= {"Content-Type": "application/json"} if body is not None else {}
         parts = urllib.parse.urlsplit(address)

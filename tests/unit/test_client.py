@@ -125,3 +125,16 @@ def test_nobody_there_and_wrong_addresses_are_explained(tmp_path: Path) -> None:
         Client(f"http://127.0.0.1:{free_port()}", "k").get("/v1/jobs")
     with pytest.raises(ClientError, match="not an http"):
         Client("file://", "k").save("file:///etc/passwd", tmp_path / "x")
+
+
+def test_a_stream_is_told_event_by_event_and_its_error_is_raised(peer: Any) -> None:
+    events = b': heartbeat\n\ndata: {"n": 1}\n\ndata: {"n": "\xe7\x94\xbb"}\n\n'
+    peer.answers["/chat"] = [(200, events + b"data: [DONE]\n\n")]
+    assert list(Client(peer.url, "k").stream("/chat", {"stream": True})) == [{"n": 1}, {"n": "画"}]
+    assert json.loads(peer.seen[0][3]) == {"stream": True}
+    peer.answers["/chat"] = [(200, events + b'data: {"error": {"message": "Too bad", "code": "stream_broken"}}\n\n')]
+    told = Client(peer.url, "k").stream("/chat", {})
+    assert [next(told), next(told)] == [{"n": 1}, {"n": "画"}]
+    with pytest.raises(ClientError, match="Too bad") as broken:
+        next(told)
+    assert broken.value.code == "stream_broken"
