@@ -20,7 +20,19 @@ from worker.db.reports import JobView, Viewer
 HEARTBEAT_SECONDS = 12.0
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _HEARTBEAT = b": ka\n"
+# What readers of the OpenAPI document are told of each event of a stream.
+_EVENT_SCHEMA = {
+    "type": "object",
+    "description": "one event of the stream",
+    "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 _FINAL_EVENT = {"succeeded": "completed", "failed": "failed", "cancelled": "cancelled"}
+
+
+def stream_docs(example: str) -> dict[str, Any]:
+    """The `content` of a route that answers with server-sent events such as `example`."""
+    return {"text/event-stream": {"schema": _EVENT_SCHEMA, "example": example}}
 
 
 def sse(event: str, data: Any, event_id: int | None = None) -> bytes:

@@ -19,7 +19,7 @@ from api.intake.chat import ChatPlan, model_name, plan_chat
 from api.intake.conversations import AGENT
 from api.render import base_url, json_response
 from api.schemas import AcceptedJob
-from api.streams import SSE_HEADERS
+from api.streams import SSE_HEADERS, stream_docs
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.db.reports import JobView
@@ -35,7 +35,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ChatAnswer,
         "description": "The answer; with `stream: true` chunks.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _CHUNK}},
+        "content": stream_docs(_CHUNK),
     },
     202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
     **error_responses(400, 401, 403, 404, 409, 410, 413, 415, 422, 429, 500, 502, 503, 504),

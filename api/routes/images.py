@@ -15,7 +15,7 @@ from api.intake.images import plan_images
 from api.picture_streams import Told, picture_events
 from api.render import image_answer
 from api.schemas import AcceptedJob, ImageGenerationRequest, ImagesAnswer
-from api.streams import SSE_HEADERS
+from api.streams import SSE_HEADERS, stream_docs
 from worker.db.reports import JobView
 
 router = APIRouter(tags=["images"])
@@ -28,7 +28,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ImagesAnswer,
         "description": "The pictures; with `stream: true` events, each with one picture.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENT}},
+        "content": stream_docs(_EVENT),
     },
     202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
     **error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),

@@ -15,7 +15,7 @@ from api.forecast import forecast
 from api.hub import Hub
 from api.render import STATES_OF, base_url, job_object, json_response
 from api.schemas import Job, JobList, Text, Timeline
-from api.streams import SSE_HEADERS, job_events
+from api.streams import SSE_HEADERS, job_events, stream_docs
 from api.timeline import timeline
 from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
@@ -238,7 +238,7 @@ async def get_timeline(request: Request, job_id: str, caller: CallerDep) -> Resp
     response_class=StreamingResponse,
     responses={
         200: {
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _EVENT}},
+            "content": stream_docs(_EVENT),
             "description": "The events, each with a job as its data.",
         },
         **error_responses(400, 401, 404),

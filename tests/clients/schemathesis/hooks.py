@@ -14,10 +14,13 @@ _turn = itertools.count()
 
 @schemathesis.hook
 def before_call(_ctx: Any, case: Any, _kwargs: Any) -> None:
-    """Name something real in two calls of three, but never to delete it. A long poll waits a second at most."""
+    """Name something real in two calls of three, but never to delete it. A long poll waits a second at most.
+
+    Events are followed of jobs that have ended only, or each stream would be waited for.
+    """
     turn = next(_turn)
     for name in case.path_parameters or {}:
-        if name in KNOWN and case.method.upper() != "DELETE" and turn % 3:
+        if name in KNOWN and case.method.upper() != "DELETE" and (turn % 3 or case.path.endswith("/events")):
             case.path_parameters[name] = KNOWN[name][turn % len(KNOWN[name])]
     query = case.query if isinstance(case.query, dict) else {}
     if str(query.get("wait")).replace(".", "", 1).isdigit() and 1 < float(query["wait"]) <= 300:
