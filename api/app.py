@@ -280,7 +280,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(_bootstrap, settings)
     app.state.hub = Hub()
     app.state.hub.start()
-    carried.start()
+    flusher = carried.start()
     app.state.limits = RequestLimits()
     app.state.attendance = Attendance()
     await app.state.attendance.start()
@@ -288,6 +288,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.attendance.stop()
     await app.state.hub.stop()
     await app.state.limits.close()
+    await anyio.to_thread.run_sync(flusher.stop)
     get_engine().dispose()
 
 

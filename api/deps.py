@@ -14,6 +14,8 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.own_files import note_origin
+from api.render import base_url
 from worker.bus.limits import RequestLimits
 from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
@@ -178,6 +180,7 @@ async def _count(request: Request, caller: Caller) -> None:
 
 
 async def _who_calls(request: Request) -> Caller:
+    note_origin(base_url(request))
     bearer = _bearer(request)
     if not bearer:
         raise DreameryError("missing_api_key")

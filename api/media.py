@@ -11,6 +11,7 @@ from typing import IO, Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from api.forms import Upload
+from api.own_files import own_bytes
 from api.pictures import GivenPicture, checked_link, decoded, is_link, read_picture, store_picture
 from worker import storage
 from worker.core.clips import ClipFacts, NotAClipError, sound_facts, video_facts
@@ -123,9 +124,10 @@ def _read_clip(entry: Entry) -> GivenClip:
         what = "a video" if entry.media == "video" else "a sound"
         raise DreameryError(entry.code, f"`{param}` is not {what}. {_FORMS}", param=param)
     text = text.strip()
-    if is_link(text):
+    own = own_bytes(text, media=entry.media, param=param) if is_link(text) else None
+    if is_link(text) and own is None:
         return GivenClip(media=entry.media, url=checked_link(param, text, entry.code))
-    data = decoded(param, text, entry.code)
+    data = own or decoded(param, text, entry.code)
     return _clip_of(entry, io.BytesIO(data), len(data))
 
 

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from uuid import UUID
 
 from api.forms import Upload
+from api.own_files import own_bytes
 from worker import storage
 from worker.core.catalog import ImageModel, get_catalog
 from worker.core.errors import DreameryError
@@ -95,9 +96,10 @@ def read_picture(param: str, value: Any) -> GivenPicture:
         if text is None:
             raise DreameryError("invalid_image", f"`{param}` is not a picture. {_FORMS}", param=param)
         text = text.strip()
-        if is_link(text):
+        own = own_bytes(text, media="image", param=param) if is_link(text) else None
+        if is_link(text) and own is None:
             return GivenPicture(url=checked_link(param, text))
-        data = decoded(param, text)
+        data = own or decoded(param, text)
         content, size = io.BytesIO(data), len(data)
     try:
         content.seek(0)

@@ -4,32 +4,23 @@ Without `n` a picture chat is one upstream job: as many pictures as the model ma
 video; its pictures are what `plan_videos` makes of them by their number: first frame, first and last frame, references.
 """
 
-import contextlib
-import io
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
-from starlette.concurrency import run_in_threadpool
 
 from api.chat_schemas import ChatRequest
 from api.deps import Caller
-from api.forms import Upload
 from api.intake.accepting import Planned
 from api.intake.images import plan_images
 from api.intake.messages import ChatPrompt, read_prompt
 from api.intake.names import ModelName, read_model_name
 from api.intake.videos import plan_videos
-from api.schemas import MAX_PICTURES, ImageGenerationRequest
+from api.schemas import ImageGenerationRequest
 from api.video_schemas import VideoGenerationRequest
-from worker import storage
 from worker.core.catalog import Catalog, get_catalog
 from worker.core.errors import DreameryError
-from worker.core.ids import parse_public_id
-from worker.core.settings import get_settings
-from worker.db import reports
-from worker.db.engine import retry_when_database_away, transaction
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -65,20 +56,17 @@ def _known(catalog: Catalog, name: str) -> bool:
     return bool(name)
 
 
-async def plan_chat(path: str, body: ChatRequest, caller: Caller, *, base: str) -> ChatPlan:
-    """The plan of a chat; `base` is the prefix of our own links. Raises what is wrong with the request."""
+async def plan_chat(path: str, body: ChatRequest, caller: Caller) -> ChatPlan:
+    """The plan of a chat. Raises what is wrong with the request."""
     model, prompt = model_name(body), read_prompt(body)
     asked = body.model or model.name
     is_video = get_catalog().knows_video(model.name)
     earlier = prompt.earlier if is_video or get_catalog().image_model(model.name).references else None
     given = [{"image_url": earlier}] if earlier else prompt.pictures
-    # More than any model takes are refused by number; they need not be read before.
-    few = len(given) <= MAX_PICTURES
-    pictures = [await run_in_threadpool(_own_or_given, part, base) for part in given] if few else given
     wished = _wishes(body, model)
     plan = _plan_video if is_video else _plan_pictures
     try:
-        planned = await plan(path, body, _Wish(model.name, prompt, pictures, wished), caller)
+        planned = await plan(path, body, _Wish(model.name, prompt, given, wished), caller)
     except DreameryError as error:
         error.param = _named(error.param, model)
         raise
@@ -157,35 +145,3 @@ def _named(param: str | None, model: ModelName) -> str | None:
     """What a parameter of the intake is called in a chat."""
     root = (param or "").partition(".")[0]
     return "model" if root in model.says else _IN_CHAT.get(root, param)
-
-
-def _own_or_given(part: Any, base: str) -> Any:
-    """A link to a picture of ours becomes its bytes: the fetcher may not reach private addresses, our own included."""
-    file_id = _own_file(part, base)
-    if file_id is None:
-        return part
-    row, data = _file_row(file_id), None
-    if row is not None and row.removed_at is None and row.mime.startswith("image/"):
-        with contextlib.suppress(storage.MissingFileError):
-            data = storage.read_file(row.key)
-    if data is None:
-        message = "A picture of an earlier answer is not there any more. Send the picture itself."
-        raise DreameryError("file_expired", message, param="messages")
-    return Upload(name=row.key, size=len(data), file=io.BytesIO(data))
-
-
-@retry_when_database_away
-def _file_row(file_id: Any) -> Any:
-    with transaction() as tx:
-        return reports.file_row(tx, file_id)
-
-
-def _own_file(part: Any, base: str) -> Any:
-    link = part.get("image_url") if isinstance(part, dict) else None
-    link = link.get("url") if isinstance(link, dict) else link
-    if not isinstance(link, str):
-        return None
-    for start in {f"{origin}/v1/files/" for origin in (base, get_settings().public_url) if origin}:
-        if link.startswith(start):
-            return parse_public_id("file", link.removeprefix(start).partition("/")[0].partition("?")[0])
-    return None

@@ -67,7 +67,7 @@ async def create_chat(
         return _answer_at_once(body, found)
     if body.model == AGENT:
         return await agent_chat(request, body, caller, preference, key)
-    plan = await plan_chat(request.url.path, body, caller, base=base_url(request))
+    plan = await plan_chat(request.url.path, body, caller)
     if body.stream and not preference.respond_async:
         return await _stream(request, body, plan, caller, key)
 

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 from starlette.testclient import TestClient
@@ -151,3 +152,16 @@ def test_what_a_form_cannot_hold(client, engine: Engine) -> None:
     refused("invalid_image", "image", files={"image": ("a.png", b"<svg/>")})
     error_of(client.post(EDITS, data={"prompt": "a"}, files=[("image", RED)] * 17), 400, "invalid_value", "image")
     assert (engine.sql("SELECT 1 FROM jobs"), stored_files(engine)) == ([], [])
+
+
+def test_a_link_to_a_result_of_ours_is_read_and_not_fetched(client: TestClient, engine: Engine) -> None:
+    begun = ask(client, n=1).json()
+    engine.drive(UUID(hex=begun["id"].partition("_")[2]))
+    drawn = client.get(f"/v1/jobs/{begun['id']}").json()["output"][0]["url"]
+    [mark] = ask(client, image=drawn).json()["input"]["images"]
+    assert mark["mime"].startswith("image/")
+    gone = drawn.rpartition("/v1/files/")[0] + "/v1/files/file_" + "0" * 32 + "/content"
+    error_of(ask(client, image=gone), 410, "file_expired", "image")
+    film = ask(client, "/v1/videos/generations", images=[drawn])
+    assert film.status_code == 202, film.text
+    assert film.json()["input"]["images"][0]["mime"].startswith("image/")

@@ -56,21 +56,30 @@ def read() -> dict[Field, float]:
     return found
 
 
-def start() -> None:
-    """Flush now and then from a thread of this process, and at its end."""
-    _Flusher().start()
+class Flusher(threading.Thread):
+    """Flushes now and then, and at the end of the process or when it is stopped."""
 
-
-class _Flusher(threading.Thread):
     def __init__(self) -> None:
         super().__init__(name="metrics", daemon=True)
         self._stopped = threading.Event()
-        atexit.register(self._end)
+        atexit.register(self.stop)
 
     def run(self) -> None:
         while not self._stopped.wait(FLUSH_SECONDS):
             flush()
 
-    def _end(self) -> None:
-        self._stopped.set()
-        flush()
+    def stop(self) -> None:
+        """Flush for the last time; a second call does nothing."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            atexit.unregister(self.stop)
+            if self.is_alive():
+                self.join()
+            flush()
+
+
+def start() -> Flusher:
+    """A flusher for this process, running."""
+    flusher = Flusher()
+    flusher.start()
+    return flusher
