@@ -6,8 +6,9 @@ error frame follows. Who leaves stops nothing.
 """
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 from fastapi import Request, Response
@@ -29,7 +30,7 @@ from api.agent_answer import (
 from api.agent_talk import Talk
 from api.chat_schemas import ChatRequest
 from api.chunks import DONE, HEARTBEAT, HEARTBEAT_SECONDS, Chunks, error_frame
-from api.creation import answer_headers, job_answer, out_of_time, start
+from api.creation import HUNG_UP, answer_headers, job_answer, note_unanswered, out_of_time, start, stays
 from api.deps import Caller, Preference
 from api.errors import error_body, error_response
 from api.intake.accepting import Accepted
@@ -60,24 +61,27 @@ async def agent_chat(
     `preference` knows of the body's `async` already.
     """
     planned = plan_conversation(request.url.path, body, caller)
-    accepted = await start(request, planned, caller=caller, key=key)
+    streams = bool(body.stream) and not preference.respond_async
+    accepted = await start(request, planned, caller=caller, key=key, answers_late=not streams)
     talk = Talk(request.app.state.hub, accepted.job_ids[0])
-    if body.stream and not preference.respond_async:
+    if streams:
         chunks = Chunks(body.model or "agent")
         usage = bool(body.stream_options and body.stream_options.include_usage)
-        stream = AgentStream(talk=talk, chunks=chunks, base=base_url(request), with_usage=usage)
+        stream = AgentStream(
+            talk=talk,
+            chunks=chunks,
+            base=base_url(request),
+            unanswered=partial(note_unanswered, request),
+            with_usage=usage,
+        )
         headers = {**answer_headers(accepted, None), **SSE_HEADERS}
         return StreamingResponse(stream.frames(), media_type="text/event-stream", headers=headers)
     return await _whole(request, talk, accepted, preference)
 
 
 async def _whole(request: Request, talk: Talk, accepted: Accepted, preference: Preference) -> Response:
-    until = time.monotonic() + preference.wait_seconds
-    with talk.followed(words=False):
-        await talk.read()
-        while not talk.over and (left := until - time.monotonic()) > 0:
-            await talk.wait(min(left, _LOOK_SECONDS))
-            await talk.read()
+    if not await stays(request, _until_over(talk, preference.wait_seconds)):
+        return Response(status_code=HUNG_UP)
     if not talk.views:
         raise DreameryError("overloaded")
     base = base_url(request)
@@ -94,6 +98,15 @@ async def _whole(request: Request, talk: Talk, accepted: Accepted, preference: P
     return json_response(answer, headers=headers)
 
 
+async def _until_over(talk: Talk, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    with talk.followed(words=False):
+        await talk.read()
+        while not talk.over and (left := until - time.monotonic()) > 0:
+            await talk.wait(min(left, _LOOK_SECONDS))
+            await talk.read()
+
+
 @dataclass(slots=True)
 class AgentStream:
     """One stream: the conversation it follows, and what it has told already."""
@@ -101,6 +114,7 @@ class AgentStream:
     talk: Talk
     chunks: Chunks
     base: str
+    unanswered: Callable[[], None]  # called before the stream ends while its jobs go on
     with_usage: bool = False
     _told: int = 0  # characters of the agent's text
     _shown: set[UUID] = field(default_factory=set)
@@ -120,6 +134,7 @@ class AgentStream:
             yield error_frame(error_body(error.kind, error.message, error.param))
         except Exception:
             log.exception("stream_failed", job_id=str(self.talk.job_id))
+            self.unanswered()
             yield error_frame(error_body(DreameryError("internal_error").kind, self._where()))
         yield DONE
 

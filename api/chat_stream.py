@@ -6,7 +6,7 @@ and now and then besides, for places in a queue change without news of the job. 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -52,6 +52,7 @@ class ChatStream:
     accepted: Accepted
     chunks: Chunks
     base: str
+    unanswered: Callable[[], None]  # called before the stream ends while its jobs go on
     with_usage: bool = False
     earlier: str | None = None
     pace: Pace = PACE
@@ -73,6 +74,7 @@ class ChatStream:
             yield error_frame(error_body(error.kind, error.message, error.param))
         except Exception:
             log.exception("stream_failed", job_id=str(self.accepted.job_ids[0]))
+            self.unanswered()
             yield error_frame(error_body(DreameryError("internal_error").kind, self._where()))
         yield DONE
 
@@ -94,6 +96,7 @@ class ChatStream:
                 if self._is_over(views):
                     break
                 if time.monotonic() - started >= self.pace.longest:
+                    self.unanswered()
                     raise out_of_time(views, self.base)
                 if frame := self._sign_of_life(views):
                     yield frame

@@ -5,7 +5,7 @@ Every creating route goes through `create` (it waits) or `start` (it does not, f
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
 from uuid import UUID
@@ -29,7 +29,7 @@ from worker.db.reports import JobView
 KeyHeader = Annotated[str | None, Header(alias="idempotency-key", description="same key, same body: the same jobs")]
 
 # What nginx logs for a client that hung up; nobody reads it.
-_HUNG_UP = 499
+HUNG_UP = 499
 
 # The body of a 200 from ended jobs that gave at least one result, and the base of links. Runs in a thread.
 BodyOf = Callable[[list[JobView], str], dict[str, Any]]
@@ -49,19 +49,11 @@ async def create(
 ) -> Response:
     """Accept the jobs, wait as the caller prefers, and answer."""
     hub: Hub = request.app.state.hub
-    visit = visit_of(request)
-    visit.gives_up_in = read_timeout(request)
     # Watched before the rows exist, so that no end can fall between the commit and the wait.
     with hub.watching([job.id for job in planned.jobs]) as watches:
-        async with _listening(request, visit) as hung_up:
-            accepted = await start(request, planned, caller=caller, key=key)
-            waiting = asyncio.ensure_future(_wait(hub, watches, accepted, preference.wait_seconds))
-            await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                waiting.cancel()
-                await asyncio.gather(waiting, return_exceptions=True)
-                return Response(status_code=_HUNG_UP)
-            waiting.result()
+        accepted = await start(request, planned, caller=caller, key=key, answers_late=True)
+        if not await stays(request, _wait(hub, watches, accepted, preference.wait_seconds)):
+            return Response(status_code=HUNG_UP)
     return await _answer(request, accepted, preference, body_of, more_of)
 
 
@@ -71,21 +63,41 @@ def visit_of(request: Request) -> Visit:
     return attendance.visit(request)
 
 
-async def start(request: Request, planned: Planned, *, caller: Caller, key: str | None) -> Accepted:
+async def start(
+    request: Request, planned: Planned, *, caller: Caller, key: str | None, answers_late: bool = False
+) -> Accepted:
     """Accept the jobs, or join those of the request that this one repeats; from here on errors forbid a repeat.
 
-    For streams and asynchronous answers; nothing needs to be closed. A stream whose own wait runs out calls
-    `note_out_of_time` before its last frame.
+    Nothing needs to be closed. `answers_late` = the answer comes when the jobs have ended, so the client may give up
+    before: then wait within `stays`. A stream that ends while its jobs go on calls `note_unanswered` first.
     """
     visit = visit_of(request)
+    if answers_late:
+        visit.gives_up_in = read_timeout(request)
     async with _listening(request, visit):
         accepted = await accept(planned, caller=caller, key=key, visit=visit)
     name_job(request, public_id("job", accepted.job_ids[0]), accepted=True)
     return accepted
 
 
-def note_out_of_time(request: Request) -> None:
-    """The answer says that the wait is over: the same request again is a repeat."""
+async def stays(request: Request, waiting: Coroutine[Any, Any, object]) -> bool:
+    """Wait for the end; False at once when the client hangs up, so that its repeat finds its request over."""
+    task = asyncio.ensure_future(waiting)
+    async with _listening(request, visit_of(request)) as hung_up:
+        try:
+            await asyncio.wait({task, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+    if task.cancelled():
+        return False
+    task.result()
+    return True
+
+
+def note_unanswered(request: Request) -> None:
+    """The jobs go on and the answer has said so: the same request again is a repeat."""
     visit_of(request).out_of_time = True
 
 
@@ -108,11 +120,7 @@ async def _listen(request: Request, visit: Visit) -> None:
 
 async def wait_accepted(request: Request, accepted: Accepted, seconds: float) -> None:
     """Wait until the jobs have ended, the time is over, or the client has hung up."""
-    async with _listening(request, visit_of(request)) as hung_up:
-        waiting = asyncio.ensure_future(_wait_known(request.app.state.hub, accepted.job_ids, seconds))
-        await asyncio.wait({waiting, hung_up}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+    await stays(request, _wait_known(request.app.state.hub, accepted.job_ids, seconds))
 
 
 async def _wait(hub: Hub, watches: list[Watch], accepted: Accepted, seconds: float) -> None:

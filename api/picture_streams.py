@@ -7,7 +7,7 @@ refused as a plain HTTP error.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -46,8 +46,13 @@ class Told:
     background: str
 
 
-async def picture_events(hub: Hub, accepted: Accepted, told: Told) -> AsyncIterator[bytes]:
-    """The frames of one request until its last picture is sent. An error event only when there is none at all."""
+async def picture_events(
+    hub: Hub, accepted: Accepted, told: Told, unanswered: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """The frames of one request until its last picture is sent. An error event only when there is none at all.
+
+    `unanswered` is called before the stream ends while its jobs go on.
+    """
     # Some clients give up on a connection that is silent for a minute.
     yield HEARTBEAT
     sent = 0
@@ -68,6 +73,7 @@ async def picture_events(hub: Hub, accepted: Accepted, told: Told) -> AsyncItera
         yield _error(error)
     except AWAY_ERRORS as error:
         log.warning("database_away", reason=type(error).__name__)
+        unanswered()
         yield _error(DreameryError("overloaded", "The platform lost its database for a while; the job goes on."))
 
 

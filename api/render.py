@@ -99,6 +99,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "status": status,
         "model": job.model,
         "group": public_id("job", job.group_id),
+        "parent": public_id("job", job.parent_id) if job.parent_id else None,
         "created_at": seconds_of(job.created_at),
         "queued_at": seconds_of(job.created_at),
         "started_at": seconds_of(job.submitted_at),

@@ -253,6 +253,7 @@ class Job(BaseModel):
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
     model: str
     group: str = Field(description="the first job of the request that made it")
+    parent: str | None = Field(description="the conversation that started it, if one did")
     created_at: int
     queued_at: int
     started_at: int | None

@@ -157,6 +157,7 @@ class EventJob(BaseModel):
     kind: Literal["image", "video", "chat"]
     status: Literal["in_progress", "completed", "failed", "cancelled"]
     model: str
+    parent: str | None = Field(description="the conversation that started it, if one did")
     created_at: int
     started_at: int | None
     completed_at: int | None

@@ -1,5 +1,6 @@
 """Chats: `POST /v1/chat/completions`, OpenAI's shape. Pictures and videos are answered as Markdown."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -10,7 +11,7 @@ from api.chat_answer import chat_answer, completion
 from api.chat_schemas import ChatAnswer, ChatRequest
 from api.chat_stream import ChatStream
 from api.chunks import DONE, Chunks
-from api.creation import KeyHeader, answer_headers, create, start
+from api.creation import KeyHeader, answer_headers, create, note_unanswered, start
 from api.deps import Caller, MakerDep, PreferenceDep, clean_idempotency_key
 from api.errors import error_responses
 from api.forms import body_docs, read_body
@@ -85,6 +86,7 @@ async def _stream(request: Request, body: ChatRequest, plan: ChatPlan, caller: C
         accepted=accepted,
         chunks=Chunks(plan.asked_model),
         base=base_url(request),
+        unanswered=partial(note_unanswered, request),
         with_usage=_wants_usage(body),
         earlier=plan.earlier,
     )

@@ -1,12 +1,13 @@
 """Pictures from text and pictures: `POST /v1/images/generations`, `compositions` and `edits`, OpenAI's shape."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.creation import KeyHeader, answer_headers, create, start
+from api.creation import KeyHeader, answer_headers, create, note_unanswered, start
 from api.deps import Caller, MakerDep, Preference, PreferenceDep, clean_idempotency_key
 from api.errors import error_responses
 from api.forms import body_docs, read_body
@@ -153,7 +154,7 @@ async def _create(
     if asked.stream and not preference.respond_async:
         kind = "image_edit" if from_pictures else "image_generation"
         accepted = await start(request, planned, caller=caller, key=key)
-        events = picture_events(request.app.state.hub, accepted, asked.told(kind))
+        events = picture_events(request.app.state.hub, accepted, asked.told(kind), partial(note_unanswered, request))
         return StreamingResponse(
             events, media_type="text/event-stream", headers={**SSE_HEADERS, **answer_headers(accepted, None)}
         )

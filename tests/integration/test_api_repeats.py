@@ -1,5 +1,6 @@
 """Repeats over HTTP: what joins the first job and what is a new wish (openai-compat section 8)."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,37 @@ def test_a_repeat_after_a_cut_connection_joins(face, headers):
     assert answer.headers["idempotency-replayed"] == "true"
     assert jobs_of(face) == [answer.headers["x-job-id"]]
     assert len(face.submits()) == 1
+
+
+CHAT, TALK = "/v1/chat/completions", "[[image:1]] [[pause:0.5]] [[words:20]]"
+WAYS = {
+    "image stream": (IMAGES, {"prompt": "[[seconds:3]]", "n": 1, "stream": True}),
+    "video": ("/v1/videos/generations", {"prompt": "[[seconds:3]]"}),
+    "chat": (CHAT, {"model": "jimeng-4.0", "messages": [{"role": "user", "content": "[[seconds:3]]"}]}),
+    "agent": (CHAT, {"model": "agent", "messages": [{"role": "user", "content": TALK}]}),
+}
+WAYS |= {f"{name} stream": (CHAT, {**WAYS[name][1], "stream": True}) for name in ("chat", "agent")}
+
+
+@pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
+@pytest.mark.parametrize("way", WAYS)
+def test_every_kind_of_answer_can_be_cut_and_is_joined(face, way, headers):
+    path, body = WAYS[way]
+    cut_off = time.monotonic() + 0.6
+    with (
+        contextlib.suppress(httpx.ReadTimeout),
+        face.http.stream("POST", path, json=body, timeout=0.6) as first,
+    ):
+        for _ in first.iter_raw():
+            if time.monotonic() > cut_off:
+                break
+        else:
+            pytest.fail("It was answered before it could be cut.")
+    answer = face.http.post(path, json=body, headers=headers)
+    assert answer.status_code == 200
+    assert answer.headers["idempotency-replayed"] == "true"
+    jobs = face.http.get("/v1/jobs", params={"limit": 100}).json()["data"]
+    assert {job["parent"] or job["id"] for job in jobs} == {answer.headers["x-job-id"]}
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
@@ -83,7 +115,7 @@ def test_another_body_path_or_caller_is_no_repeat(face):
     with face.as_caller(new_key()) as stranger:
         answers.append(stranger.draw(SLOW, n=1, headers=MARK))
     assert len({answer.headers["x-job-id"] for answer in answers} | set(jobs_of(face))) == 4
-    same = face.draw(SLOW, n=1, style="unknown fields are ignored", headers=MARK)
+    same = face.draw(SLOW, n=1, watermark="unknown fields are ignored", headers=MARK)
     assert same.headers["x-job-id"] == min(jobs_of(face))
 
 

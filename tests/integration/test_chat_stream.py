@@ -30,7 +30,12 @@ CHAT = "/v1/chat/completions"
 
 
 def follow(
-    *job_ids: UUID, meanwhile: Callable[[], object] = lambda: None, after: float = 0.0, n: int = 1, pace: Pace = QUICK
+    *job_ids: UUID,
+    meanwhile: Callable[[], object] = lambda: None,
+    after: float = 0.0,
+    n: int = 1,
+    pace: Pace = QUICK,
+    unanswered: Callable[[], None] = lambda: None,
 ) -> Told:
     """Read a stream to its end; `meanwhile` runs in a thread, so many seconds after the first frame."""
 
@@ -39,7 +44,8 @@ def follow(
         hub.start()
         raw, doing = b"", None
         accepted = Accepted(job_ids=list(job_ids), n=n)
-        async for frame in ChatStream(hub, accepted, Chunks("m"), BASE, with_usage=True, pace=pace).frames():
+        stream = ChatStream(hub, accepted, Chunks("m"), BASE, unanswered, with_usage=True, pace=pace)
+        async for frame in stream.frames():
             raw += frame
             if doing is None:
                 doing = asyncio.create_task(asyncio.to_thread(_after, after, meanwhile))
@@ -80,6 +86,17 @@ def test_silence_is_never_longer_than_a_heartbeat_and_a_line_comes_now_and_then(
     assert 5 <= told.heartbeats <= 12
     assert 4 <= len(told.lines) <= 5
     assert engine.row(job).state == "running"
+
+
+def test_only_a_stream_that_ends_before_its_jobs_is_unanswered(engine: Engine) -> None:
+    account, calls = engine.account(), []
+    done = engine.to_running(account)
+    follow(done, meanwhile=lambda: finish(engine, done), unanswered=lambda: calls.append("done"))
+    assert calls == []
+    slow = engine.to_running(account)
+    told = follow(slow, pace=replace(QUICK, longest=0.5), unanswered=lambda: calls.append("slow"))
+    assert told.error["code"] == "generation_timeout"
+    assert calls == ["slow"]
 
 
 def test_lines_keep_their_distance(engine: Engine) -> None:

@@ -1,5 +1,6 @@
 """Which events are written for whom, in the transaction of the change they tell of."""
 
+import json
 import threading
 from typing import Any
 from uuid import UUID
@@ -10,8 +11,10 @@ import pytest
 from tests import factories
 from tests.engine import Engine
 from worker.core.webhooks import EVENTS
-from worker.db import deliveries, endpoints, jobs, keys, people
+from worker.db import deliveries, endpoints, jobs, keys, people, reports
 from worker.db.engine import transaction
+from worker.steps.converse import converse
+from worker.steps.notify import event_body
 from worker.steps.tick import sweep
 
 URL = "https://example.com/hook"
@@ -71,6 +74,35 @@ def test_started_is_told_to_endpoints_only_and_only_when_asked(engine: Engine) -
     running = engine.to_running(engine.account(), webhook_url=URL)
     assert told(engine) == [(eager, "job.started")]
     assert engine.row(running).state == "running"
+
+
+def test_of_a_conversation_its_own_webhook_hears_once_and_endpoints_of_each_job_with_its_parent(
+    engine: Engine,
+) -> None:
+    endpoint = listen(engine)
+    order = {"messages": [{"role": "user", "text": "draw a boat"}]}
+    params = {"order": order, "n": 0, "flags": {}, "asked_model": "agent", "images": []}
+    talk = engine.job(engine.account(), kind="chat", model="agent", params=params, webhook_url=URL)
+    engine.due()
+    converse(job_id=talk)
+    [child] = engine.sql("SELECT * FROM jobs WHERE parent_id = :id", id=talk)
+    assert told(engine) == [], "the conversation ends with what it has started"
+    engine.finish_upstream()
+    engine.due()
+    engine.poll(child.account_id)
+    engine.save(child.id)
+    sweep()
+    rows = engine.sql("SELECT * FROM webhook_deliveries")
+    assert sorted((row.endpoint_id is not None, row.event, row.job_id == talk) for row in rows) == [
+        (False, "job.completed", True),
+        (True, "job.completed", False),
+        (True, "job.completed", True),
+    ]
+    assert {row.endpoint_id for row in rows} == {None, endpoint}
+    with transaction() as tx:
+        views = {row.job_id: reports.group_views(tx, [row.job_id])[0] for row in rows}
+    parents = {row.job_id: json.loads(event_body(row, views[row.job_id]))["data"]["parent"] for row in rows}
+    assert parents == {talk: None, child.id: f"job_{talk.hex}"}
 
 
 def test_strangers_and_disabled_endpoints_hear_nothing(engine: Engine) -> None:

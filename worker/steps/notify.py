@@ -229,6 +229,7 @@ def _job_data(event: str, view: reports.JobView) -> dict[str, Any]:
         "kind": job.kind,
         "status": status,
         "model": job.model,
+        "parent": public_id("job", job.parent_id) if job.parent_id else None,
         "created_at": int(job.created_at.timestamp()),
         "started_at": int(job.submitted_at.timestamp()) if job.submitted_at else None,
         "completed_at": int(job.finished_at.timestamp()) if event in _STATUS else None,
