@@ -12,7 +12,7 @@ import pytest
 from tests.face import IMAGES, Face, error_of, new_key
 
 # Answers for anybody: links in chats are opened by browsers, probes and documents bring no key.
-OPEN = {"/healthz", "/readyz", "/ping", "/v1/files/{file_id}/content"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/ping", "/v1/files/{file_id}/content"}
 # They take the session ids that the request brings, and change nothing of ours.
 ABOUT_SESSIONS = {"/token/check", "/token/points", "/token/receive"}
 NOT_OFFERED = {"/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characters"}
