@@ -61,7 +61,7 @@ def _known(row: "Row[Any] | None", endpoint_id: str) -> "Row[Any]":
     summary="Get your webhook secret",
     responses={200: {"model": WebhookSecret, "description": "The secret."}, **error_responses(401)},
 )
-async def get_secret(caller: CallerDep) -> Response:
+async def get_secret(caller: MakerDep) -> Response:
     """The `whsec_...` secret that signs what is sent to the `webhook` of your jobs (Standard Webhooks).
 
     Endpoints have secrets of their own.

@@ -69,7 +69,7 @@ def test_what_a_job_usually_takes_is_kept_with_it(engine: Engine) -> None:
         finished(engine, 50)
     durations.forget()
     with transaction() as tx:
-        job = _placed(tx, new_job([]), [])
+        job = _placed(tx, new_job([]), [], [])
     assert job.usual_seconds == pytest.approx(50, abs=1)
 
 

@@ -341,8 +341,8 @@ _CLAIM_POLL = text(
 
 _OPEN_JOBS = text(
     """/* open_jobs */
-    SELECT id, attempt, state, submit_key, ready_items, queue_position, progress, submitted_at,
-        group_id, event_seq, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
+    SELECT id, attempt, state, submit_key, ready_items, queue_position, progress, submitted_at, group_id, event_seq,
+        attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
         cancel_requested_at IS NOT NULL AS cancel_requested,
         state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear
     FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat'
@@ -357,13 +357,8 @@ _OLDEST_SHARE = 0.7
 def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> float | None:
     """Take this interval's poll of the account; the seconds until the next one, None when it is not due now."""
     settings = get_settings()
-    values = {
-        "id": account_id,
-        "jitter": jitter,
-        "least": settings.poll_min_seconds,
-        "most": settings.poll_max_seconds,
-    }
-    row = tx.first(_CLAIM_POLL, values)
+    values = {"id": account_id, "jitter": jitter}
+    row = tx.first(_CLAIM_POLL, {**values, "least": settings.poll_min_seconds, "most": settings.poll_max_seconds})
     if row is None:
         return None
     tx.on_commit(partial(metrics.observe, "dreamery_poll_delay_seconds", max(float(row.late), 0.0)))
