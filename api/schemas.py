@@ -217,6 +217,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "status": "in_progress",
     "model": "jimeng-4.0",
     "group": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "parent": None,
     "created_at": 1763000000,
     "queued_at": 1763000000,
     "started_at": 1763000001,
