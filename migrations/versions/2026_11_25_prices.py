@@ -1,0 +1,19 @@
+"""What a job is expected to cost, and what it did cost."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0014_prices"
+down_revision = "0013_people"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("jobs", sa.Column("price", sa.Integer()))
+    op.add_column("jobs", sa.Column("charged", sa.Integer()))
+
+
+def downgrade() -> None:
+    op.drop_column("jobs", "charged")
+    op.drop_column("jobs", "price")
