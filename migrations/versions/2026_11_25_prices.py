@@ -10,10 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
+    """Apply."""
     op.add_column("jobs", sa.Column("price", sa.Integer()))
     op.add_column("jobs", sa.Column("charged", sa.Integer()))
 
 
 def downgrade() -> None:
+    """Undo."""
     op.drop_column("jobs", "charged")
     op.drop_column("jobs", "price")
