@@ -1,7 +1,7 @@
 # Everything runs from .venv, which the first target that needs it makes. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e lint fmt bench revision lock clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e lint fmt bench docs revision lock clean
 
 PY := .venv/bin/python
 # Runs Python so that the kernel ends it when make is killed, even with -9. Recipes `exec` it: make is then its parent.
@@ -47,6 +47,9 @@ bench: .venv/.dreamery-dev ## measure a fresh platform; ARGS=--json for scripts
 revision: .venv/.dreamery-dev ## draft a migration from the tables: make revision m="add a column" (DREAMERY_DATABASE_URL set)
 	@test -n "$(m)" || { echo 'Say what changes: make revision m="add a column"' >&2; exit 2; }
 	@$(PY) -m alembic revision --autogenerate -m "$(m)"
+
+docs: .venv/.dreamery-dev ## make docs/configuration.md anew from the settings class
+	@$(PY) -m api.cli doctor --settings --markdown >docs/configuration.md
 
 lock: ## pin every package anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q pyproject.toml \

@@ -129,11 +129,16 @@ def migrate() -> None:
 def doctor(
     *,
     settings: Annotated[bool, typer.Option("--settings", help="List every setting instead.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="With --settings: as docs/configuration.md.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check settings, database, Redis, workers, clock, disk and accounts; says what to do about each failure."""
     from api.doctor import adopt_running_platform, examine, list_settings, print_report, print_settings
+    from api.settings_reference import settings_reference
 
+    if settings and markdown:
+        print(settings_reference(), end="")
+        return
     adopt_running_platform()
     if settings:
         listed = list_settings()

@@ -11,6 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from api.settings_reference import settings_reference
 from tests.platform import ROOT, clean_env
 from worker.core.errors import ERRORS, Fault, Reaction
 from worker.core.settings import Settings
@@ -218,3 +219,8 @@ def test_every_code_that_the_product_names_is_in_the_table() -> None:
                 first = node.args[0]
                 if isinstance(first, ast.Constant):
                     assert first.value in ERRORS, f"{path}: {first.value}"
+
+
+def test_the_configuration_page_is_that_of_the_settings_class():
+    written = (ROOT / "docs" / "configuration.md").read_text()
+    assert written == settings_reference(), "run `make docs`"
