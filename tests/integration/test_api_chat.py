@@ -164,7 +164,7 @@ def test_content_is_the_same_with_and_without_a_stream(face):
     told = stream(face, "a boat", n=5)
     assert len(told.links) == 5
     assert told.contents == [f"![image]({link})\n" for link in told.links]
-    assert "job 1 of 2" in "".join(told.lines) or len(told.lines) == 1
+    assert "ob 1 of 2" in "".join(told.lines) or len(told.lines) == 1
 
 
 def test_each_result_is_shown_when_it_is_there(api_platform):

@@ -342,6 +342,8 @@ class Platform:
         return (
             "uvicorn", "api.app:create_app", "--factory", "--host", self.host, "--port", str(self.port),
             "--no-access-log", "--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", "5",
+            # Longer than clients and proxies keep an idle connection (60 s), or one is closed as they use it again.
+            "--timeout-keep-alive", "75",
         )  # fmt: skip
 
     def _worker_command(self, name: str) -> tuple[str, ...]:
