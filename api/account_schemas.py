@@ -162,7 +162,7 @@ class KeptAccount(Account):
 
     line: int = Field(description="which entry it was, from 1")
     outcome: Literal["added", "returned", "duplicate"] = Field(
-        description="`returned`: it was known, and serves again; `duplicate`: it was an account already, nothing changed"
+        description="`returned`: it was known, and serves again; `duplicate`: an account already, unchanged"
     )
     check: CheckUp | None
 

@@ -65,7 +65,7 @@ def _replace_session(tx: Transaction, row: Any, text: str) -> Any:
     token = _session(text)
     if row.has_proxy and token.proxy is None:
         message = (
-            f"This account has a proxy ({row.proxy_place or 'set before'}), whose password is sealed with the old session. "
+            f"This account has a proxy ({row.proxy_place or 'set before'}), sealed with the old session. "
             "Send it again as PROXY_URL@SESSION, or direct://@SESSION to go without."
         )
         raise DreameryError("invalid_value", message, param="session")

@@ -134,7 +134,7 @@ def get_user(user: str, _admin: AdminDep) -> Response:
 
 @router.patch("/users/{user}", summary="Change a user", responses={200: {"model": User}})
 def change_user(request: Request, user: str, change: UserChange, admin: AdminDep) -> Response:
-    """Role, groups, or disabled: the keys of a disabled user stop working at once. The last admin cannot be taken away."""
+    """Role, groups, disabled: the keys of a disabled user stop working at once. The last admin cannot be taken away."""
     with transaction() as tx:
         known = find_user(tx, user)
         row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)

@@ -55,7 +55,7 @@ def _user(caller: Caller) -> UUID:
 
 @router.post("", summary="Add your own accounts", status_code=201, responses={201: {"model": ImportedAccounts}})
 async def add_own_accounts(request: Request, wish: AccountWish, caller: ChangerDep) -> Response:
-    """Makes every session id of `tokens`, in any notation, an account of yours: your jobs, and nobody else's, run on it.
+    """Makes every session id of `tokens`, in any notation, an account of yours: only your jobs run on it.
 
     The answer tells of each whether it was added and what a first check-up found; entries that cannot be used are in
     `refused` and lose no other. The session ids are stored encrypted and never shown again.

@@ -97,7 +97,8 @@ ERRORS: dict[str, ErrorKind] = {
         _ask("user_not_found", 404, "No such user.", "没有这个用户，请检查名称或编号。"),
         _ask("key_not_found", 404, "No such API key.", "没有这个 API 密钥，请检查编号。"),
         _ask("account_not_found", 404, "No such account.", "没有这个账号，请检查编号。"),
-        _ask("account_known", 409, "This session id is an account already.", "该 sessionid 已是一个账号，无需重复添加。"),
+        _ask("account_known", 409, "This session id is an account already.",
+            "该 sessionid 已是一个账号，无需重复添加。"),
         _ask("account_retired", 409, "This account is retired. Add its session id again to bring it back.",
             "该账号已停用。请重新添加其 sessionid 以恢复。"),
         _ask("name_taken", 409, "This name is taken.", "该名称已被使用，请换一个。"),
@@ -144,12 +145,12 @@ ERRORS: dict[str, ErrorKind] = {
             "No upstream account can take this job now. Try again later or add an account.",
             "目前没有上游账号可以执行该任务。请稍后再试或添加账号。", Reaction.RETRY_LATER),
         _row("accounts_need_login", 503, _SERVER, Fault.PLATFORM,
-            "Upstream no longer knows the sessions of the accounts that could take this job. Whoever keeps them must log "
-            "in again and replace their session ids.",
+            "Upstream no longer knows the sessions of the accounts that could take this job. Whoever keeps them must "
+            "log in again and replace their session ids.",
             "可用账号的会话均已失效。请由账号的管理者重新登录并更换 sessionid。", Reaction.RETRY_LATER),
         _row("accounts_blocked", 503, _SERVER, Fault.PLATFORM,
-            "Upstream blocks the accounts that could take this job (risk control). Whoever keeps them must look at them "
-            "in a browser and let them go on, or add others.",
+            "Upstream blocks the accounts that could take this job (risk control). Whoever keeps them must look at "
+            "them in a browser and let them go on, or add others.",
             "可用账号均被上游封锁（风控）。请由账号的管理者在浏览器中处理后恢复，或添加其他账号。",
             Reaction.RETRY_LATER),
         _row("overloaded", 503, _SERVER, Fault.PLATFORM, "The platform is not ready. Try again.",
