@@ -1,20 +1,17 @@
-"""`dreamery users`, `keys`, `accounts` and `audit`: each command is one call of the admin API."""
+"""`dreamery users`, `keys` and `audit`: each command is one call of the admin API."""
 
-import sys
 from typing import Annotated
 
 import typer
 
-from api.terminal import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object
+from api.terminal import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quoted
 
 users_app = typer.Typer(no_args_is_help=True, help="Users of the platform.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of the users.")
-accounts_app = typer.Typer(no_args_is_help=True, help="Upstream accounts that serve the API keys.")
 log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
 
-_USER_COLUMNS = ("id", "name", "role", "disabled")
+_USER_COLUMNS = ("id", "name", "role", "groups", "disabled")
 _KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
-_ACCOUNT_COLUMNS = ("id", "label", "region", "state", "rest_code", "credits", "in_flight")
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Id of the key, as `dreamery keys list` shows it.")]
 
@@ -69,6 +66,22 @@ def users_role(
 ) -> None:
     """Give a user another role."""
     found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"role": role})
+    print_object(found, as_json=as_json)
+
+
+@users_app.command("groups", epilog="Example: dreamery users groups alice studio teachers")
+def users_groups(
+    user: _User,
+    groups: Annotated[
+        list[str] | None, typer.Argument(help="All groups of the user from now on; none = no group.")
+    ] = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Put a user into groups: it may use the accounts that are kept for them."""
+    found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"groups": groups or []})
     print_object(found, as_json=as_json)
 
 
@@ -128,74 +141,6 @@ def keys_disable(key_id: _KeyId, url: UrlOption = "", key: KeyOption = "", *, as
     print_object(platform_client(url, key).delete(f"/admin/v1/keys/{quoted(key_id)}"), as_json=as_json)
 
 
-_AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]
-
-
-@accounts_app.command("add", epilog="Example: dreamery accounts add us-0123456789abcdef --label studio")
-def accounts_add(
-    tokens: Annotated[str, typer.Argument(help="A session id in any notation, or a comma list; - reads stdin.")],
-    label: Annotated[str, typer.Option(help="What to call it.")] = "",
-    url: UrlOption = "",
-    key: KeyOption = "",
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Add accounts to the pool. On the command line others may see a session id: - reads it from standard input."""
-    given = sys.stdin.read().strip() if tokens == "-" else tokens
-    found = platform_client(url, key).post("/admin/v1/accounts", {"tokens": given, "label": label})["data"]
-    if len(found) == 1:
-        print_object(found[0], as_json=as_json)
-    else:
-        print_list(found, _ACCOUNT_COLUMNS, as_json=as_json)
-
-
-@accounts_app.command("list", epilog="Example: dreamery accounts list --all --json")
-def accounts_list(
-    url: UrlOption = "",
-    key: KeyOption = "",
-    *,
-    everybody: Annotated[bool, typer.Option("--all", help="Those of session-id callers too.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """List accounts: state, credits as last told, jobs in flight."""
-    found = platform_client(url, key).every("/admin/v1/accounts", pool_only=str(not everybody).lower())
-    print_list(list(found), _ACCOUNT_COLUMNS, as_json=as_json)
-
-
-@accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
-def accounts_show(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
-) -> None:
-    """Show one account."""
-    print_object(platform_client(url, key).get(f"/admin/v1/accounts/{quoted(account)}"), as_json=as_json)
-
-
-@accounts_app.command("disable", epilog="Example: dreamery accounts disable account_0198...")
-def accounts_disable(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
-) -> None:
-    """Pause an account: it takes no new job."""
-    found = platform_client(url, key).patch(f"/admin/v1/accounts/{quoted(account)}", {"paused": True})
-    print_object(found, as_json=as_json)
-
-
-@accounts_app.command("enable", epilog="Example: dreamery accounts enable account_0198...")
-def accounts_enable(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
-) -> None:
-    """Let an account work again, also before its rest is over."""
-    change = {"paused": False, "rested": True}
-    print_object(platform_client(url, key).patch(f"/admin/v1/accounts/{quoted(account)}", change), as_json=as_json)
-
-
-@accounts_app.command("remove", epilog="Example: dreamery accounts remove account_0198...")
-def accounts_remove(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
-) -> None:
-    """Retire an account; what it has in flight is finished."""
-    print_object(platform_client(url, key).delete(f"/admin/v1/accounts/{quoted(account)}"), as_json=as_json)
-
-
 @log_app.command("list", epilog="Example: dreamery audit list --action key --json > audit.json")
 def log_list(
     action: Annotated[str | None, typer.Option(help="Such as key.revoke, or key for all acts on keys.")] = None,
@@ -209,10 +154,3 @@ def log_list(
     found = list(client.every("/admin/v1/audit", action=action)) if as_json else []
     found = found or client.get("/admin/v1/audit", action=action)["data"]
     print_list(found, ("at", "actor", "address", "action", "target", "details"), as_json=as_json)
-
-
-def quoted(text: str) -> str:
-    """A name as part of a path."""
-    from urllib.parse import quote
-
-    return quote(text, safe="")

@@ -11,6 +11,9 @@ Scope = Literal["generate", "read", "admin"]
 # What can be typed on a command line and stand in a log line.
 Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
+Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,49}$")]
+Groups = Annotated[list[Group], Field(max_length=50)]
+
 
 class UserWish(BaseModel):
     """A user to be made."""
@@ -19,6 +22,7 @@ class UserWish(BaseModel):
 
     name: Name
     role: Role = "member"
+    groups: Groups = Field([], description="whose accounts, kept for these groups, it may use")
 
 
 class UserChange(BaseModel):
@@ -28,6 +32,7 @@ class UserChange(BaseModel):
 
     role: Role | None = None
     disabled: bool | None = Field(None, description="a disabled user's keys stop working at once")
+    groups: Groups | None = Field(None, description="all groups it is in from now on")
 
 
 class User(BaseModel):
@@ -38,6 +43,7 @@ class User(BaseModel):
     name: str
     role: Role
     disabled: bool
+    groups: list[str]
     created_at: int
 
 
@@ -90,58 +96,6 @@ class KeyList(BaseModel):
 
     object: Literal["list"]
     data: list[ApiKey]
-    has_more: bool
-
-
-class AccountWish(BaseModel):
-    """Upstream accounts to be added to the pool."""
-
-    model_config = example(tokens="us-SESSIONID", label="studio account")
-
-    tokens: Text = Field(description="one session id or a comma list, in any notation", min_length=1, max_length=20_000)
-    label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = ""
-
-
-class AccountChange(BaseModel):
-    """What to change of an account; absent = stays."""
-
-    model_config = example(paused=True)
-
-    label: Name | None = None
-    paused: bool | None = Field(None, description="true = takes no new job until it is false again")
-    rested: bool | None = Field(None, description="true = end its rest now")
-    max_images: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
-    max_videos: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
-    submits_per_minute: float | None = Field(None, gt=0, le=10_000, description="null = the platform's setting")
-
-
-class Account(BaseModel):
-    """An upstream account, without its session id."""
-
-    id: str
-    object: Literal["account"]
-    label: str
-    region: str
-    pool: bool
-    state: Literal["ok", "resting", "paused", "retired"]
-    rest_until: int | None
-    rest_code: str | None
-    max_images: int | None
-    max_videos: int | None
-    submits_per_minute: float | None
-    credits: int | None
-    credits_at: int | None
-    last_submit_at: int | None
-    in_flight: int
-    has_proxy: bool
-    created_at: int
-
-
-class AccountList(BaseModel):
-    """One page of accounts."""
-
-    object: Literal["list"]
-    data: list[Account]
     has_more: bool
 
 

@@ -33,6 +33,7 @@ from api.routes import (
     jobs,
     models,
     ops,
+    own_accounts,
     tokens,
     video_generations,
     videos,
@@ -45,7 +46,7 @@ from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
 from worker.core.tokens import parse_tokens
-from worker.db import accounts, keys, people
+from worker.db import accounts, keys, people, pool
 from worker.db.engine import get_engine, retry_when_database_away, transaction
 
 log = get_logger("api")
@@ -68,6 +69,7 @@ _ROUTES = (
     jobs,
     job_changes,
     models,
+    own_accounts,
     files,
     tokens,
     webhooks,
@@ -267,7 +269,7 @@ def _bootstrap(settings: Settings) -> None:
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
             keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), settings.admin_key.get_secret_value())
-        if settings.sandbox_url and accounts.pool_is_empty(tx):
+        if settings.sandbox_url and pool.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
             accounts.add_account(tx, replace(presented(token_hash(token), token), label="sandbox demo"), pool=True)
 

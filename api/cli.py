@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from api.admin_cli import accounts_app, keys_app, log_app, users_app
+from api.accounts_cli import accounts_app
+from api.admin_cli import keys_app, log_app, users_app
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client

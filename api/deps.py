@@ -7,7 +7,7 @@ import math
 import re
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import Depends, Header, Request
@@ -20,7 +20,7 @@ from worker.bus.limits import RequestLimits
 from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-from worker.core.tokens import SessionToken, check_proxy, parse_tokens
+from worker.core.tokens import SessionToken, check_proxy, parse_tokens, shown_proxy
 from worker.db import accounts, keys
 from worker.db.accounts import PresentedToken
 from worker.db.audit import Actor
@@ -47,6 +47,7 @@ class Caller:
     name: str = ""
     scopes: frozenset[str] | None = None  # None = all that the role allows
     models: frozenset[str] | None = None  # public ids; None = all
+    account_choice: str = "any"  # see `worker.db.eligibility.CHOICES`
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
 
     @property
@@ -117,6 +118,7 @@ def presented(digest: str, token: SessionToken) -> PresentedToken:
         secret=seal_secret(token.session, context=context),
         proxy=seal_secret(token.proxy, context=accounts.proxy_context(context)) if token.proxy else None,
         proxy_hash=lookup_hash(f"proxy:{token.proxy}") if token.proxy else token.proxy,
+        proxy_place=shown_proxy(token.proxy) if token.proxy else None,
     )
 
 
@@ -128,15 +130,19 @@ def _from_tokens(bearer: str) -> Caller:
 
 def read_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
     """The session ids of a text with their lookup hashes, each usable here. Raises what is wrong with one."""
-    settings = get_settings()
-    allowed = frozenset(settings.fetch_allow.lower().replace(" ", "").split(","))
-    tokens = parse_tokens(bearer, settings.default_region)
-    if any(t.region == "sandbox" for t in tokens) and not settings.sandbox_url:
-        raise DreameryError("invalid_api_key", "Region `sandbox` needs DREAMERY_SANDBOX_URL, which is not set here.")
+    tokens = parse_tokens(bearer, get_settings().default_region)
     for place, token in enumerate(tokens, start=1):
-        check_proxy(token, place, allowed)
+        check_usable(token, place)
     # One session is one account, whichever way out it takes: of two entries the last is the newest.
     return tuple({token_hash(token): token for token in tokens}.items())
+
+
+def check_usable(token: SessionToken, place: int) -> None:
+    """Raises what keeps this installation from using the token, the `place`-th of those that were given."""
+    settings = get_settings()
+    if token.region == "sandbox" and not settings.sandbox_url:
+        raise DreameryError("invalid_api_key", "Region `sandbox` needs DREAMERY_SANDBOX_URL, which is not set here.")
+    check_proxy(token, place, frozenset(settings.fetch_allow.lower().replace(" ", "").split(",")))
 
 
 def _from_key(key: str) -> Caller:
@@ -199,10 +205,18 @@ def _is_admin_key(bearer: str) -> bool:
 CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
-async def get_maker(caller: CallerDep) -> Caller:
+_ACCOUNTS = (
+    "an API key's jobs run on: `own` = only your own accounts, `pool` = only the platform's, `any` = your own first"
+)
+AccountChoice = Literal["any", "own", "pool"]
+
+
+async def get_maker(
+    caller: CallerDep, x_accounts: Annotated[AccountChoice, Header(description=_ACCOUNTS)] = "any"
+) -> Caller:
     """A caller who may start jobs; for every creating route."""
     caller.need("generate")
-    return caller
+    return replace(caller, account_choice=x_accounts)
 
 
 async def get_admin(caller: CallerDep) -> Caller:

@@ -38,6 +38,7 @@ _TAGS = [
     {"name": "models", "description": "What can be asked for."},
     {"name": "webhooks", "description": "Being told when a job has ended."},
     {"name": "session ids", "description": "Upstream session ids: do they live, what is left on them."},
+    {"name": "accounts", "description": "Your own upstream accounts: only your jobs run on them."},
     {"name": "admin", "description": "Users, their keys, and the log of what administrators did."},
     {"name": "operations", "description": "For whoever runs this."},
 ]

@@ -70,3 +70,10 @@ def _shown(value: Any) -> str:
     if value is None:
         return "-"
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def quoted(text: str) -> str:
+    """A name as part of a path."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")

@@ -19,8 +19,9 @@ from api.pictures import drop_pictures
 from worker.bus import queue
 from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
+from worker.core.live import Listing
 from worker.core.settings import get_settings
-from worker.db import accounts, durations, inputs, jobs, offers, reports, requests
+from worker.db import durations, inputs, jobs, offers, pool, reports, requests
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
@@ -143,20 +144,40 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     if reports.open_job_count(tx, caller.owner) + len(planned.jobs) > get_settings().open_jobs_per_caller:
         raise DreameryError("queue_full", retry_after=30)
     account_ids = caller.account_ids(tx)
-    pool = {} if account_ids else accounts.pool_regions(tx)
-    if not account_ids and not pool:
-        raise DreameryError("no_account_available", retry_after=60)
+    usable = {} if account_ids else _usable_regions(tx, caller)
     # Chosen here, not planned before: session ids get their rows only with an accepted job.
-    placed = [_placed(tx, job, _fitting(job, caller, account_ids), _unfit(tx, job, pool)) for job in planned.jobs]
+    placed = [
+        _placed(tx, job, caller, _fitting(job, caller, account_ids), _unfit(tx, job, caller, usable))
+        for job in planned.jobs
+    ]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
     for job in placed:
         tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
 
 
-def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:
+def _usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
+    """The accounts that the user's jobs may run on, by region. Raises why there is none."""
+    usable = pool.usable_regions(tx, user_id=caller.user_id, choice=caller.account_choice)
+    if usable:
+        return usable
+    code, message = pool.why_unusable(tx, user_id=caller.user_id, choice=caller.account_choice), None
+    if code == "no_account_available" and caller.account_choice == "own":
+        message = (
+            "You have no account of your own in order. Add one with `POST /v1/accounts`, or leave out `X-Accounts`."
+        )
+    raise DreameryError(code, message, retry_after=60)
+
+
+def _placed(tx: Transaction, job: NewJob, caller: Caller, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:
     usual = durations.usual(tx, job.kind, job.model, job.params)
-    return replace(job, account_ids=account_ids, avoid_accounts=unfit, usual_seconds=usual.p50 if usual else None)
+    return replace(
+        job,
+        account_ids=account_ids,
+        avoid_accounts=unfit,
+        account_choice=caller.account_choice,
+        usual_seconds=usual.p50 if usual else None,
+    )
 
 
 def _model_of(job: NewJob) -> ImageModel | VideoModel | None:
@@ -181,23 +202,29 @@ def _fitting(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]
     return [a for a, (_, token) in pairs if model.offered_in(token.region)] or account_ids
 
 
-def _unfit(tx: Transaction, job: NewJob, pool: dict[str, list[UUID]]) -> list[UUID]:
-    """The pool's accounts that have not the model, by their region and by what upstream lists for them.
+def _unfit(tx: Transaction, job: NewJob, caller: Caller, usable: dict[str, list[UUID]]) -> list[UUID]:
+    """The accounts usable for the caller that have not the model, by their region and by what upstream lists for them.
 
     Avoided, not the others named: an account that joins the pool later may take the job. Raises
     `no_account_available` when none has it.
     """
     model = None if job.account_ids else _model_of(job)
-    if model is None or all(model.offered_in(region) for region in pool):
+    if model is None or all(model.offered_in(region) for region in usable):
         return []
     keys = {model.key, model.key_cn} if isinstance(model, ImageModel) else {model.key}
-    listed = {listing.account_id for listing in offers.listings(tx, []) if listing.has(*keys)}
-    unfit = [a for region, ids in pool.items() if not model.offered_in(region) for a in ids if a not in listed]
-    if len(unfit) == sum(map(len, pool.values())):
+    listed = {listing.account_id for listing in _listings(tx, caller) if listing.has(*keys)}
+    unfit = [a for region, ids in usable.items() if not model.offered_in(region) for a in ids if a not in listed]
+    if len(unfit) == sum(map(len, usable.values())):
         where = ", ".join(sorted(model.where))
-        message = f"No account of the pool is in a region that has model {job.model!r} (it is in: {where}). Add one."
+        message = (
+            f"No account that you may use is in a region that has model {job.model!r} (it is in: {where}). Add one."
+        )
         raise DreameryError("no_account_available", message, param="model", retry_after=60)
     return unfit
+
+
+def _listings(tx: Transaction, caller: Caller) -> list[Listing]:
+    return offers.listings(tx, [], user_id=caller.user_id, choice=caller.account_choice)
 
 
 def _nudge(job_id: UUID, kind: str, account_ids: list[UUID]) -> None:

@@ -21,13 +21,12 @@ _known: dict[str, tuple[float, Offer]] = {}
 
 
 async def offer_of(caller: Caller) -> Offer:
-    """The joined lists of the caller's session ids, or of the pool."""
-    # The pool is the same for everybody; what session ids are offered belongs to their owner only.
-    key = caller.owner if caller.tokens else "pool"
+    """The joined lists of the caller's session ids, or of the accounts that the user's jobs may run on."""
+    key = f"{caller.owner} {caller.account_choice}"
     until, offer = _known.get(key, (0.0, None))
     if offer is not None and time.monotonic() < until:
         return offer
-    offer = await run_in_threadpool(_read, [digest for digest, _ in caller.tokens])
+    offer = await run_in_threadpool(_read, caller)
     with _lock:
         if len(_known) >= _MOST_KEPT:
             _known.clear()
@@ -50,6 +49,7 @@ def forget() -> None:
         _known.clear()
 
 
-def _read(hashes: list[str]) -> Offer:
+def _read(caller: Caller) -> Offer:
+    hashes = [digest for digest, _ in caller.tokens]
     with transaction() as tx:
-        return Offer(offers.listings(tx, hashes))
+        return Offer(offers.listings(tx, hashes, user_id=caller.user_id, choice=caller.account_choice))

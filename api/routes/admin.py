@@ -54,6 +54,7 @@ def _user_object(row: Any) -> dict[str, Any]:
         "name": row.name,
         "role": row.role,
         "disabled": row.disabled,
+        "groups": row.groups,
         "created_at": seconds_of(row.created_at),
     }
 
@@ -87,7 +88,7 @@ def _page(objects: list[dict[str, Any]], limit: int) -> Response:
     return json_response({"object": "list", "data": objects[:limit], "has_more": len(objects) > limit})
 
 
-def _user(tx: Transaction, name_or_id: str) -> Any:
+def find_user(tx: Transaction, name_or_id: str) -> Any:
     """The user of that id or name. Raises user_not_found."""
     row = people.find_user(tx, user_id=parse_public_id("user", name_or_id), name=name_or_id)
     if row is None:
@@ -107,7 +108,7 @@ def _key(tx: Transaction, key_id: str) -> Any:
 def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
     """Adds a user. Names are unique; keys are made with `POST /admin/v1/keys`."""
     with transaction() as tx:
-        row = people.add_user(tx, name=wish.name, role=wish.role)
+        row = people.add_user(tx, name=wish.name, role=wish.role, groups=wish.groups)
         if row is None:
             raise DreameryError("name_taken", f"There is a user {wish.name!r} already.", param="name")
         audit.note_act(
@@ -128,15 +129,15 @@ def list_users(_admin: AdminDep, after: After = None, limit: Limit = 100) -> Res
 def get_user(user: str, _admin: AdminDep) -> Response:
     """By id or name."""
     with transaction() as tx:
-        return json_response(_user_object(_user(tx, user)))
+        return json_response(_user_object(find_user(tx, user)))
 
 
 @router.patch("/users/{user}", summary="Change a user", responses={200: {"model": User}})
 def change_user(request: Request, user: str, change: UserChange, admin: AdminDep) -> Response:
-    """Role, or disabled: the keys of a disabled user stop working at once. The last admin cannot be taken away."""
+    """Role, groups, disabled: the keys of a disabled user stop working at once. The last admin cannot be taken away."""
     with transaction() as tx:
-        known = _user(tx, user)
-        row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled)
+        known = find_user(tx, user)
+        row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
         if row is None:
             raise DreameryError("last_admin")
         audit.note_act(
@@ -155,7 +156,7 @@ def make_key(request: Request, wish: KeyWish, admin: AdminDep) -> Response:
     """The answer is the only time the key is shown; only a hash is stored."""
     models = [_model_id(name) for name in wish.models] if wish.models is not None else None
     with transaction() as tx:
-        owner = _user(tx, wish.user)
+        owner = find_user(tx, wish.user)
         wanted = keys.NewKey(
             user_id=owner.id,
             name=wish.name,
@@ -184,7 +185,7 @@ def _model_id(name: str) -> str:
 def list_keys(_admin: AdminDep, user: str | None = None, after: After = None, limit: Limit = 100) -> Response:
     """All keys, or those of one user (name or id), oldest first."""
     with transaction() as tx:
-        user_id = _user(tx, user).id if user else None
+        user_id = find_user(tx, user).id if user else None
         rows = keys.list_keys(tx, user_id=user_id, after=after_id("key", after), limit=limit + 1)
     return _page([_key_object(row) for row in rows], limit)
 

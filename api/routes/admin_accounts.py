@@ -1,75 +1,50 @@
 """Administration of upstream accounts (`/admin/v1/accounts`). Their secrets go in and are never shown again."""
 
-from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
+from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from api.admin_schemas import Account, AccountChange, AccountList, AccountWish
-from api.deps import AdminDep, actor_of, presented, read_tokens
+from api.account_objects import account_object
+from api.account_schemas import (
+    Account,
+    AccountList,
+    AdminAccountChange,
+    AdminAccountWish,
+    CheckedAccount,
+    ImportedAccounts,
+)
+from api.deps import AdminDep
 from api.errors import error_responses
-from api.render import json_response, seconds_of
-from api.routes.admin import After, Limit, after_id
-from worker.core.errors import DreameryError
-from worker.core.ids import parse_public_id, public_id
-from worker.db import accounts, audit, pool
-from worker.db.engine import Transaction, transaction
+from api.intake import account_changes
+from api.intake.account_imports import Keeper, import_accounts
+from api.render import json_response
+from api.routes.admin import After, Limit, after_id, find_user
+from worker.db import pool
+from worker.db.engine import transaction
 
-router = APIRouter(prefix="/admin/v1/accounts", tags=["admin"], responses=error_responses(400, 401, 403, 404))
-
-
-def _account_object(row: Any) -> dict[str, Any]:
-    resting = row.state == "ok" and row.rest_until is not None and row.rest_until > datetime.now(UTC)
-    return {
-        "id": public_id("account", row.id),
-        "object": "account",
-        "label": row.label,
-        "region": row.region,
-        "pool": row.pool,
-        "state": "resting" if resting else row.state,
-        "rest_until": seconds_of(row.rest_until) if resting else None,
-        "rest_code": row.rest_code if resting else None,
-        "max_images": row.max_images,
-        "max_videos": row.max_videos,
-        "submits_per_minute": row.submits_per_minute,
-        "credits": row.credits,
-        "credits_at": seconds_of(row.credits_at),
-        "last_submit_at": seconds_of(row.last_submit_at),
-        "in_flight": row.in_flight,
-        "has_proxy": row.has_proxy,
-        "created_at": seconds_of(row.created_at),
-    }
+router = APIRouter(prefix="/admin/v1/accounts", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
 
 
-def _account(tx: Transaction, account_id: str) -> Any:
-    found = parse_public_id("account", account_id)
-    row = pool.see_account(tx, found) if found else None
-    if row is None:
-        raise DreameryError("account_not_found", f"No account {account_id[:60]!r}.")
-    return row
+@router.post("", summary="Add accounts", status_code=201, responses={201: {"model": ImportedAccounts}})
+async def add_accounts(request: Request, wish: AdminAccountWish, admin: AdminDep) -> Response:
+    """Makes every session id of `tokens`, in any notation, an account of the platform, for all users or those of
+    `groups`; with `user` that user's own.
 
-
-@router.post("", summary="Add accounts", status_code=201, responses={201: {"model": AccountList}})
-def add_accounts(request: Request, wish: AccountWish, admin: AdminDep) -> Response:
-    """Adds each session id of `tokens`, in any notation, to the pool that serves API keys.
-
-    One that is known already keeps its row and its limits. The session ids are stored encrypted.
+    The answer tells of each whether it was added and what a first check-up found; entries that cannot be used are in
+    `refused` and lose no other. One that is an account already is named as `duplicate` and stays as it is. The session
+    ids are stored encrypted.
     """
-    tokens = read_tokens(wish.tokens)
+    user_id = await run_in_threadpool(_user_id, wish.user) if wish.user else None
+    keeper = Keeper(user_id=user_id, groups=wish.groups)
+    return json_response(await import_accounts(request, wish, admin, keeper), status=201)
+
+
+def _user_id(name_or_id: str) -> UUID:
     with transaction() as tx:
-        ids = []
-        for number, (digest, token) in enumerate(tokens, start=1):
-            given = presented(digest, token)
-            account_id = accounts.add_account(tx, given, pool=True)
-            label = wish.label if len(tokens) == 1 else f"{wish.label} {number}"
-            pool.change_account(tx, account_id, {"state": "ok", **({"label": label} if wish.label else {})})
-            audit.note_act(
-                tx, actor_of(request, admin), "account.add", public_id("account", account_id), region=token.region
-            )
-            ids.append(account_id)
-        rows = [pool.see_account(tx, account_id) for account_id in ids]
-    data = [_account_object(row) for row in rows]
-    return json_response({"object": "list", "data": data, "has_more": False}, status=201)
+        found: UUID = find_user(tx, name_or_id).id
+        return found
 
 
 @router.get("", summary="List the accounts", responses={200: {"model": AccountList}})
@@ -77,13 +52,17 @@ def list_accounts(
     _admin: AdminDep,
     *,
     pool_only: Annotated[bool, Query(description="false = those of session-id callers too")] = True,
+    user: Annotated[str | None, Query(max_length=120, description="only this user's own (name or id)")] = None,
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
-    """Oldest first, without retired ones."""
+    """Those of the platform and of its users, oldest first, without retired ones."""
     with transaction() as tx:
-        rows = pool.list_accounts(tx, pool_only=pool_only, after=after_id("account", after), limit=limit + 1)
-    data = [_account_object(row) for row in rows[:limit]]
+        user_id = find_user(tx, user).id if user else None
+        rows = pool.list_accounts(
+            tx, user_id=user_id, kept_only=pool_only, after=after_id("account", after), limit=limit + 1
+        )
+    data = [account_object(row) for row in rows[:limit]]
     return json_response({"object": "list", "data": data, "has_more": len(rows) > limit})
 
 
@@ -91,33 +70,31 @@ def list_accounts(
 def get_account(account_id: str, _admin: AdminDep) -> Response:
     """Its state, limits, credits as last told, and how many jobs it has in flight."""
     with transaction() as tx:
-        return json_response(_account_object(_account(tx, account_id)))
+        return json_response(account_object(account_changes.find_account(tx, account_id, user_id=None)))
 
 
 @router.patch("/{account_id}", summary="Change an account", responses={200: {"model": Account}})
-def change_account(request: Request, account_id: str, change: AccountChange, admin: AdminDep) -> Response:
-    """Label, limits (null = the setting's), pause and go on; `"rested": true` ends a rest before its time."""
-    changes = change.model_dump(exclude_unset=True)
-    with transaction() as tx:
-        row = _account(tx, account_id)
-        # Only a limit may be taken away by null.
-        wished = {name: value for name, value in changes.items() if value is not None or name in pool.LIMITS}
-        if (paused := wished.pop("paused", None)) is not None:
-            wished["state"] = "paused" if paused else "ok"
-        if wished.pop("rested", None):
-            pool.end_rest(tx, row.id)
-        pool.change_account(tx, row.id, wished)
-        audit.note_act(tx, actor_of(request, admin), "account.change", public_id("account", row.id), **changes)
-        row = _account(tx, account_id)
-    return json_response(_account_object(row))
+def change_account(request: Request, account_id: str, change: AdminAccountChange, admin: AdminDep) -> Response:
+    """Label, groups, limits (null = the setting's), working hours, proxy, a new session; pause and go on;
+    `"rested": true` ends a rest before its time.
+    """
+    return json_response(account_changes.change_account(request, account_id, change, admin, user_id=None))
 
 
 @router.delete("/{account_id}", summary="Retire an account", responses={200: {"model": Account}})
 def retire_account(request: Request, account_id: str, admin: AdminDep) -> Response:
     """It takes no job any more; what it has in flight is finished. Adding its session id again brings it back."""
-    with transaction() as tx:
-        row = _account(tx, account_id)
-        pool.change_account(tx, row.id, {"state": "retired", "pool": False})
-        audit.note_act(tx, actor_of(request, admin), "account.retire", public_id("account", row.id), label=row.label)
-        row = _account(tx, account_id)
-    return json_response(_account_object(row))
+    return json_response(account_changes.retire_account(request, account_id, admin, user_id=None))
+
+
+@router.post(
+    "/{account_id}/check",
+    summary="Check an account now",
+    responses={200: {"model": CheckedAccount}, **error_responses(429, 504)},
+)
+async def check_account(request: Request, account_id: str, admin: AdminDep) -> Response:
+    """A worker asks upstream for its credits and models, which costs nothing; the account as it is then.
+
+    An account that needed a login serves again when upstream knows its session.
+    """
+    return json_response(await account_changes.check_account(request, account_id, admin, user_id=None))

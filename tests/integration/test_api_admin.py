@@ -12,7 +12,8 @@ import httpx
 import psycopg
 import pytest
 
-from api.admin_schemas import AccountList, AuditList, NewApiKey, User, UserList
+from api.account_schemas import ImportedAccounts
+from api.admin_schemas import AuditList, NewApiKey, User, UserList
 from tests.face import IMAGES, Face, error_of, new_key
 from tests.platform import ROOT, clean_env
 
@@ -76,6 +77,7 @@ ROUTES = [
     ("GET", "/admin/v1/accounts/account_x"),
     ("PATCH", "/admin/v1/accounts/account_x"),
     ("DELETE", "/admin/v1/accounts/account_x"),
+    ("POST", "/admin/v1/accounts/account_x/check"),
 ]
 
 
@@ -260,7 +262,7 @@ def new_account(admin: Face, *words: str, **fields: Any) -> list[dict[str, Any]]
     tokens = ",".join(f"{word}{next(_count)}{time.time_ns()}:sandbox" for word in words)
     answer = admin.http.post("/admin/v1/accounts", json={"tokens": tokens, **fields})
     assert answer.status_code == 201, answer.text
-    AccountList.model_validate(answer.json(), strict=True)
+    ImportedAccounts.model_validate(answer.json(), strict=True)
     for token in tokens.split(","):
         assert token.partition(":")[0] not in answer.text
     return answer.json()["data"]
@@ -348,19 +350,20 @@ def test_the_log_cannot_be_changed(admin, add_user):
 # --- commands ---
 
 
-def command(face: Face, *words: str) -> subprocess.CompletedProcess[str]:
+def command(face: Face, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "api.cli", *words],
         cwd=ROOT,
         env=clean_env(DREAMERY_URL=face.platform.url, DREAMERY_ADMIN_KEY=face.platform.admin_key),
+        input=given,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def told(face: Face, *words: str) -> Any:
-    done = command(face, *words, "--json")
+def told(face: Face, *words: str, given: str | None = None) -> Any:
+    done = command(face, *words, "--json", given=given)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -387,12 +390,42 @@ def test_the_commands(admin):
     assert told(admin, "accounts", "disable", account["id"])["state"] == "paused"
     assert told(admin, "accounts", "enable", account["id"])["state"] == "ok"
     assert account["id"] in {one["id"] for one in told(admin, "accounts", "list")["data"]}
+    change = ("--max-jobs-per-day", "9", "--hours", "22:00-06:00", "--days", "sat,sun", "--zone", "Asia/Tokyo")
+    changed = told(admin, "accounts", "set", account["id"], *change, "--group", "staff", "--max-images", "3")
+    assert (changed["max_jobs_per_day"], changed["groups"], changed["max_images"]) == (9, ["staff"], 3)
+    hours = {"days": ["sat", "sun"], "start": "22:00", "end": "06:00", "zone": "Asia/Tokyo"}
+    assert changed["working_hours"] == hours
+    wide = told(admin, "accounts", "set", account["id"], "--hours", "none", "--max-jobs-per-day", "none", "--group", "all")
+    assert (wide["max_jobs_per_day"], wide["groups"], wide["working_hours"]) == (None, [], None)
+    assert told(admin, "accounts", "check", account["id"])["check"]["live"] is True
+    fresh_session = f"fresh{time.time_ns()}:sandbox"
+    assert told(admin, "accounts", "login", account["id"], "-", given=fresh_session)["check"]["live"] is True
+    assert told(admin, "users", "groups", name, "staff", "board")["groups"] == ["staff", "board"]
     assert told(admin, "accounts", "remove", account["id"])["state"] == "retired"
     assert session not in json.dumps(told(admin, "audit", "list"))
     assert "user.add" in {act["action"] for act in told(admin, "audit", "list")["data"]}
     table = command(admin, "keys", "list").stdout
     assert made["id"] in table
     assert made["key"] not in table
+
+
+def test_many_accounts_from_standard_input(admin):
+    number = time.time_ns()
+    lines = ["# from the studio", f"stdin-one-{number}:sandbox", "not usable", f"dead-stdin-{number}:sandbox"]
+    done = command(admin, "accounts", "add", "-", "--label", "many", given="\n".join(lines))
+    assert done.returncode == 1, "one was refused"
+    assert [word for word in ("added", "refused", "not usable:", "many 1", "many 3") if word in done.stdout] == [
+        "added", "refused", "not usable:",
+    ]  # fmt: skip
+    assert str(number) not in done.stdout + done.stderr
+    found = told(admin, "accounts", "list")["data"]
+    made = {one["label"]: one for one in found if one["label"].startswith("many ")}
+    assert set(made) == {"many 1", "many 3"}
+    assert made["many 1"]["credits"] > 0
+    assert made["many 3"]["state_code"] == "upstream_session_expired"
+    for one in made.values():
+        assert one["id"] in done.stdout
+        told(admin, "accounts", "remove", one["id"])
 
 
 def test_a_command_that_fails_says_why(admin):

@@ -86,16 +86,21 @@ def test_pool_accounts_and_those_that_worked_are_asked_once_per_period(engine: E
         )
         assert 0.79 * 21600 < left[0].s < 1.21 * 21600
     assert [engine.account_row(a).models for a in (idle, dead, long_ago)] == [None, None, None]
-    assert asked(engine) == 3
+    assert asked(engine) == 2, "the free call had said that upstream does not know the third"
+    assert engine.account_row(dead).rest_code == "upstream_session_expired"
     assert "asked 0 accounts" in refresh()
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
-    assert "asked 3 accounts" in refresh()
+    assert "asked 2 accounts" in refresh()
+    assert asked(engine) == 2, "lists are believed for longer"
+    engine.sql("UPDATE accounts SET refresh_due_at = now(), models_at = now() - interval '6 hours'")
+    assert "asked 2 accounts" in refresh()
+    assert asked(engine) == 4
 
 
 def test_a_kind_that_is_not_listed_this_time_keeps_its_last_list(engine: Engine) -> None:
     account = engine.account(pool=True)
     refresh()
-    engine.sql("UPDATE accounts SET refresh_due_at = now()")
+    engine.sql("UPDATE accounts SET refresh_due_at = now(), models_at = now() - interval '1 day'")
     engine.gate.before[PICTURES] = lambda *_: Response(status_code=502)
     refresh()
     assert engine.account_row(account).models["images"]
@@ -244,6 +249,7 @@ def test_an_upstream_that_is_away_changes_no_rest(engine: Engine) -> None:
 def test_all_sessions_expired_at_once_point_to_the_address(engine: Engine) -> None:
     accounts = [engine.account(session=f"dead-all-{n}-000000", region="us", pool=True) for n in range(2)]
     resting(engine, accounts[0])
+    engine.sql("UPDATE accounts SET refresh_due_at = now() + interval '1 hour'")
     refresh()
     with transaction() as tx:
         assert every_session_expired(tx) == 0

@@ -73,6 +73,7 @@ class Settings(BaseSettings):
     upstream_agent_da_version: str = Field("3.1.3", description="`da_version` of conversations with the agent")
     upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
     models_refresh_seconds: float = Field(21600, ge=60, description="how often an account is asked what models it has")
+    account_check_seconds: float = Field(21600, ge=600, description="how often an account that is kept gets a check-up")
     daily_receive: bool = Field(True, description="fetch an account's daily free credits when it has none")
     region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
 

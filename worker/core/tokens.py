@@ -54,18 +54,19 @@ def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
         raise DreameryError("missing_api_key")
     if len(parts) > MAX_TOKENS:
         raise DreameryError("invalid_api_key", f"At most {MAX_TOKENS} tokens are taken at once.")
-    found = (_token(part, place, default_region) for place, part in enumerate(parts, start=1))
+    found = (parse_token(part, place, default_region) for place, part in enumerate(parts, start=1))
     return list(dict.fromkeys(found))
 
 
-def _token(part: str, place: int, default_region: str) -> SessionToken:
+def parse_token(part: str, place: int, default_region: str) -> SessionToken:
+    """One token, the `place`-th of those that were given. Raises `invalid_api_key`."""
     proxy: str | None = None
     if direct := _DIRECT.match(part):
         proxy, part = "", part[direct.end() :]
     elif _PROXY.match(part):
         # At the last @, for the user part of a proxy has one too.
         address, _, part = part.rpartition("@")
-        proxy = _proxy(address, place)
+        proxy = parse_proxy(address, place)
     prefix = _PREFIX.match(part)
     session = part[prefix.end() :] if prefix else part
     region = prefix.group(1).lower() if prefix else ""
@@ -82,8 +83,11 @@ def _token(part: str, place: int, default_region: str) -> SessionToken:
     return SessionToken(session=session, region=region or default_region, proxy=proxy)
 
 
-def _proxy(address: str, place: int) -> str:
-    """The proxy in its one written form: kind, user part as given, host in lower case, port always there."""
+def parse_proxy(address: str, place: int) -> str:
+    """The proxy in its one written form: kind, user part as given, host in lower case, port always there.
+
+    Raises `invalid_api_key`.
+    """
     scheme, _, rest = address.partition("://")
     kind, default_port = _PROXY_KINDS.get(scheme.lower(), ("", 0))
     if not kind and address:
@@ -117,6 +121,12 @@ def _is_private(host: str) -> bool:
         return not is_public(socket.inet_ntoa(socket.inet_aton(host)))
     except OSError:
         return False
+
+
+def shown_proxy(proxy: str) -> str:
+    """Where a proxy in its written form is, without its user part."""
+    kind, _, rest = proxy.partition("://")
+    return f"{kind}://{rest.rpartition('@')[2]}"
 
 
 def masked(token: SessionToken) -> str:

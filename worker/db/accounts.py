@@ -13,6 +13,7 @@ from sqlalchemy import text
 from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
+from worker.db.eligibility import is_open, may_take, ready, under_cap
 from worker.db.engine import Transaction
 from worker.db.slots import free_slots, slot_limits, slots_of
 
@@ -32,6 +33,9 @@ class AccountRow:
     cluster_age_seconds: float | None
     lookup_context: str  # what the sealed secret is bound to
     proxy: str | None = field(default=None, repr=False)  # sealed as well
+    user_id: UUID | None = None  # whose own it is
+    groups: tuple[str, ...] = ()  # of the platform's: who may use it; none = all
+    capped: bool = False
 
     @property
     def proxy_context(self) -> str:
@@ -53,6 +57,7 @@ class PresentedToken:
     secret: str = field(repr=False)
     proxy: str | None = field(default=None, repr=False)
     proxy_hash: str | None = None
+    proxy_place: str | None = None  # host and port, to be shown
 
 
 def secret_context(lookup_hash: str) -> str:
@@ -66,7 +71,8 @@ def proxy_context(context: str) -> str:
 
 
 _COLUMNS = """id, label, region, secret, proxy, pool, lookup_hash, cluster, max_images, max_videos, submits_per_minute,
-              extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds, kind_rests,
+              user_id, groups, max_jobs_per_day, kind_rests,
+              extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds,
               extract(epoch FROM clock_timestamp()) AS clock"""
 
 
@@ -84,25 +90,28 @@ def _row(row: Any) -> AccountRow:
         cluster_age_seconds=float(row.cluster_age_seconds) if row.cluster_age_seconds is not None else None,
         lookup_context=secret_context(row.lookup_hash),
         proxy=row.proxy,
+        user_id=row.user_id,
+        groups=tuple(row.groups),
+        capped=row.max_jobs_per_day is not None,
     )
 
 
 _LOCK_READY = text(
     f"""/* lock_ready */ SELECT {_COLUMNS} FROM accounts
         WHERE id = :id AND state = 'ok' AND next_submit_at <= clock_timestamp()
-          AND (rest_until IS NULL OR rest_until <= clock_timestamp())
+          AND (rest_until IS NULL OR rest_until <= clock_timestamp()) AND {is_open("accounts")}
         FOR NO KEY UPDATE"""
 )
+# In a statement of its own, after the lock: in the locking one the count would be of an old snapshot.
+_UNDER_CAP = text(f"""/* under_cap */ SELECT 1 FROM accounts a WHERE a.id = :id AND {under_cap("a")}""")
 _GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
 
 # The accounts a queued job may use that are ready now and have a slot for its kind, the least loaded first.
 _READY_FOR_JOB = text(
     f"""/* ready_for_job */
     SELECT a.id FROM jobs j
-    JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
-    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
-      AND a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
-      AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())
+    JOIN accounts a ON {may_take("a", "j")}
+    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {ready("a")}
       AND {free_slots("a", "j.kind")} > 0
     ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind),
         a.last_submit_at NULLS FIRST
@@ -111,12 +120,15 @@ _READY_FOR_JOB = text(
 
 
 def lock_ready(tx: Transaction, account_id: UUID) -> AccountRow | None:
-    """Lock the account for a claim; None when it rests, is switched off or its pace says not yet.
+    """Lock the account for a claim; None when it rests, is switched off, or its pace, hours or cap say no.
 
     Waits for a claim in progress: skipping the row would lose nudges of a busy single account until the next tick.
     """
     row = tx.first(_LOCK_READY, {"id": account_id})
-    return _row(row) if row is not None else None
+    account = _row(row) if row is not None else None
+    if account is not None and account.capped and tx.first(_UNDER_CAP, {"id": account_id}) is None:
+        return None
+    return account
 
 
 def ready_for_job(tx: Transaction, job_id: UUID) -> UUID | None:
@@ -176,13 +188,17 @@ def ensure_tokens(tx: Transaction, tokens: list[PresentedToken]) -> list[UUID]:
             known[token.lookup_hash] = add_account(tx, token, pool=False)
         elif token.proxy_hash not in {None, through[token.lookup_hash]}:
             # Only when it is another one: a busy account's row is locked by every claim.
-            tx.run(_GO_THROUGH, {"id": known[token.lookup_hash], "proxy": token.proxy, "hash": token.proxy_hash})
+            tx.run(
+                _GO_THROUGH,
+                {"id": known[token.lookup_hash], "proxy": token.proxy, "hash": token.proxy_hash}
+                | {"place": token.proxy_place},
+            )
     return [known[token.lookup_hash] for token in tokens]
 
 
 # The newest proxy counts, also for what is under way. A rest that the old one caused is over.
 _GO_THROUGH = text(
-    """UPDATE accounts SET proxy = :proxy, proxy_hash = :hash,
+    """UPDATE accounts SET proxy = :proxy, proxy_hash = :hash, proxy_place = :place,
            rest_until = CASE WHEN rest_code = 'proxy_unreachable' THEN NULL ELSE rest_until END
        WHERE id = :id"""
 )
@@ -192,10 +208,12 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
     """Add an account; one that is known already keeps its row (a pool account stays in the pool)."""
     row = tx.first(
         text(
-            """INSERT INTO accounts (id, label, region, lookup_hash, secret, proxy, proxy_hash, pool)
-               VALUES (:id, :label, :region, :hash, :secret, :proxy, :proxy_hash, :pool)
+            """INSERT INTO accounts (id, label, region, lookup_hash, secret, proxy, proxy_hash, proxy_place, pool)
+               VALUES (:id, :label, :region, :hash, :secret, :proxy, :proxy_hash, :proxy_place, :pool)
                ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool,
                    proxy = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy ELSE excluded.proxy END,
+                   proxy_place = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy_place
+                                      ELSE excluded.proxy_place END,
                    proxy_hash = coalesce(excluded.proxy_hash, accounts.proxy_hash)
                RETURNING id"""
         ),
@@ -207,6 +225,7 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
             "secret": token.secret,
             "proxy": token.proxy,
             "proxy_hash": token.proxy_hash,
+            "proxy_place": token.proxy_place,
             "pool": pool,
         },
     )
@@ -217,40 +236,6 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
         tx.run(text("UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox'"))
     account_id: UUID = row.id
     return account_id
-
-
-def pool_is_empty(tx: Transaction) -> bool:
-    """Whether no account serves API keys."""
-    return tx.first(text("SELECT 1 FROM accounts WHERE pool AND state = 'ok' LIMIT 1")) is None
-
-
-def pool_regions(tx: Transaction) -> dict[str, list[UUID]]:
-    """The accounts that serve API keys, by region."""
-    rows = tx.all(text("SELECT region, array_agg(id) AS ids FROM accounts WHERE pool AND state = 'ok' GROUP BY region"))
-    return {row.region: list(row.ids) for row in rows}
-
-
-def rest(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> None:
-    """Let the account rest; a longer rest that is under way stays."""
-    tx.run(
-        text(
-            """UPDATE accounts SET rest_code = :code,
-                   rest_until = greatest(rest_until, clock_timestamp() + make_interval(secs => :seconds))
-               WHERE id = :id"""
-        ),
-        {"id": account_id, "seconds": seconds, "code": code},
-    )
-
-
-def rest_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -> None:
-    """Let one kind of jobs of the account rest: upstream has no room for more of it, which says nothing of others."""
-    tx.run(
-        text(
-            """UPDATE accounts SET kind_rests = kind_rests || jsonb_build_object(CAST(:kind AS text),
-                   extract(epoch FROM clock_timestamp()) + CAST(:seconds AS float8)) WHERE id = :id"""
-        ),
-        {"id": account_id, "kind": kind, "seconds": seconds},
-    )
 
 
 def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | None) -> None:

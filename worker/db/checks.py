@@ -52,6 +52,17 @@ def ask(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, PresentedT
     )
 
 
+def ask_about(tx: Transaction, *, owner: str, accounts_by_check: dict[UUID, UUID]) -> None:
+    """Write the wish for a check-up of each account; the row holds no secret, for the account has its own."""
+    tx.run(
+        text(
+            """INSERT INTO account_checks (id, owner, what, lookup_hash, region, secret)
+               SELECT :id, :owner, 'checkup', lookup_hash, region, '' FROM accounts WHERE id = :account_id"""
+        ),
+        [{"id": check, "owner": owner, "account_id": account} for check, account in accounts_by_check.items()],
+    )
+
+
 def claim(tx: Transaction, check_id: UUID) -> Row[Any] | None:
     """Take an open question, once: if its worker dies, whoever waits is told so instead of asking upstream twice."""
     return tx.first(

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.db.eligibility import may_take, ready
 from worker.db.engine import Transaction
 from worker.db.slots import SUBMIT_KINDS, free_slots, slot_limits
 
@@ -18,22 +19,23 @@ _TAKE_SUBMITS = text(
     f"""/* take_submits */
     WITH waiting AS MATERIALIZED (
         SELECT w.* FROM unnest(CAST(:kinds AS text[])) AS k(kind) CROSS JOIN LATERAL (
-            SELECT id, kind, account_ids, avoid_accounts, priority, nudged_at FROM jobs
+            SELECT id, kind, user_id, account_ids, account_choice, avoid_accounts, priority, nudged_at FROM jobs
             WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
             ORDER BY priority DESC, id LIMIT 5000) w),
+    -- Not fewer than `may_take` lets through; it decides below.
     wanted AS (
         SELECT DISTINCT unnest(account_ids) AS id, kind FROM waiting
         UNION SELECT a.id, p.kind FROM accounts a
+            JOIN (SELECT DISTINCT user_id, kind FROM waiting WHERE account_ids = '{{}}') p ON p.user_id = a.user_id
+        UNION SELECT a.id, p.kind FROM accounts a
             CROSS JOIN (SELECT DISTINCT kind FROM waiting WHERE account_ids = '{{}}') p WHERE a.pool),
     ready AS (
-        SELECT a.id, a.pool, w.kind, {free_slots("a", "w.kind")} AS free
-        FROM accounts a JOIN wanted w USING (id)
-        WHERE a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
-          AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())),
+        SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free
+        FROM accounts a JOIN wanted w USING (id) WHERE {ready("a")}),
     chosen AS (
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
             SELECT w.id FROM waiting w
-            WHERE w.kind = r.kind AND (r.id = ANY(w.account_ids) OR (r.pool AND w.account_ids = '{{}}'))
+            WHERE w.kind = r.kind AND {may_take("r", "w")}
               AND NOT (r.id = ANY(w.avoid_accounts))
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
             ORDER BY w.priority DESC, w.id LIMIT least(greatest(r.free, 0), 4)) j

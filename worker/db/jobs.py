@@ -24,8 +24,9 @@ from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db import accounts, deliveries, passed_over, tally
+from worker.db.eligibility import BOUND, bound, may_take
 from worker.db.engine import Transaction
-from worker.db.slots import SUBMIT_KINDS
+from worker.db.slots import SUBMIT_KINDS, slot_limits
 
 OPEN_STATES = ("queued", "submitting", "running", "saving")
 FINAL_STATES = ("succeeded", "failed", "cancelled")
@@ -45,6 +46,7 @@ class NewJob:
     api_key_id: UUID | None = None
     webhook_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    account_choice: str = "any"  # see `eligibility.CHOICES`
     usual_seconds: float | None = None  # what such jobs take; its progress is told by it
     id: UUID = field(default_factory=new_id)
 
@@ -103,12 +105,13 @@ def _apply(
 
 _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
-                          due_at, nudged_at, deadline_at, account_ids, avoid_accounts, webhook_url, usual_seconds,
-                          event_seq)
+                          due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
+                          usual_seconds, event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
                CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
                now() + make_interval(secs => :deadline),
-               CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :webhook_url, :usual_seconds, 1)"""
+               CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :account_choice, :webhook_url,
+               :usual_seconds, 1)"""
 )
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
@@ -131,6 +134,7 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
             "deadline": settings.queue_deadline_seconds,
             "account_ids": job.account_ids,
             "avoid_accounts": job.avoid_accounts,
+            "account_choice": job.account_choice,
             "webhook_url": job.webhook_url,
             "usual_seconds": job.usual_seconds,
         }
@@ -173,7 +177,7 @@ class ToBring:
 # The oldest job of each kind that has a free slot is looked up in the order of its index; the oldest of those is taken,
 # those that need nothing brought first when the caller brings nothing.
 _CLAIM = text(
-    """/* claim_next */
+    f"""/* claim_next */
     WITH used AS MATERIALIZED (
         SELECT kind, count(*) AS n FROM jobs WHERE account_id = :account_id AND holds_slot GROUP BY kind),
     free AS MATERIALIZED (
@@ -188,7 +192,7 @@ _CLAIM = text(
             SELECT id, priority FROM jobs
             WHERE state = 'queued' AND kind = free.kind AND due_at <= clock_timestamp()
               AND cancel_requested_at IS NULL
-              AND (CAST(:account_id AS uuid) = ANY(account_ids) OR (:pool AND account_ids = '{}'))
+              AND {may_take(BOUND, "jobs")}
               AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
             ORDER BY priority DESC, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) h),
     pick AS (SELECT id, left_alone FROM heads ORDER BY left_alone, priority DESC, id LIMIT 1),
@@ -235,8 +239,8 @@ def _claim(
     row = tx.first(
         _CLAIM,
         {
-            "account_id": account.id,
-            "pool": account.pool,
+            **bound(account),
+            **slot_limits(),
             "kinds": list(kinds),
             "slots": [account.slots[kind] for kind in kinds],
             "brings": brings,

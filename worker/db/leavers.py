@@ -12,7 +12,7 @@ from sqlalchemy import text
 from worker.db.engine import Transaction
 
 _OPEN = "('queued', 'submitting', 'running', 'saving')"
-_NEVER_WORKED = f"""NOT a.pool AND a.state = 'ok'
+_NEVER_WORKED = f"""NOT a.pool AND a.user_id IS NULL AND a.state = 'ok'
     AND greatest(a.created_at, a.last_submit_at) < clock_timestamp() - make_interval(hours => :hours)
     AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id
                     AND (j.submitted_at IS NOT NULL OR NOT j.account_ids @> ARRAY[a.id]))

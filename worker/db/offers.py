@@ -9,6 +9,7 @@ from sqlalchemy import text
 from worker.core.live import Listing
 from worker.db import accounts
 from worker.db.accounts import AccountRow
+from worker.db.eligibility import is_open, may_use
 from worker.db.engine import Transaction
 
 # An account whose list could not be had is asked again after so long.
@@ -19,42 +20,53 @@ RECENT_DAYS = 7
 _MOST_LISTINGS = 50
 
 _CLAIM = text(
-    """/* claim_refresh */
+    f"""/* claim_refresh */
     UPDATE accounts SET refresh_due_at = clock_timestamp() + make_interval(secs => :again)
     WHERE id = (
         SELECT id FROM accounts a
-        WHERE a.state = 'ok' AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())
+        WHERE ((a.state = 'ok' AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp()))
+               OR a.state = 'needs_login') AND {is_open("a")}
           AND (a.refresh_due_at IS NULL OR a.refresh_due_at <= clock_timestamp())
-          AND (a.pool OR (a.last_submit_at > clock_timestamp() - make_interval(days => :days)
+          AND (a.pool OR a.user_id IS NOT NULL OR (a.last_submit_at > clock_timestamp() - make_interval(days => :days)
                           AND EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id AND j.submitted_at IS NOT NULL)))
         ORDER BY a.refresh_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id"""
+    RETURNING id, coalesce(models_at < clock_timestamp() - make_interval(secs => :believed), true) AS models_due"""
 )
 
 
-def claim_refresh(tx: Transaction) -> AccountRow | None:
-    """Take one account whose list of models is due: of the pool, or one that has worked of late."""
-    row = tx.first(_CLAIM, {"again": AGAIN_SECONDS, "days": RECENT_DAYS})
-    return accounts.get_account(tx, row.id) if row is not None else None
+def claim_checkup(tx: Transaction, *, models_believed: float) -> tuple[AccountRow, bool] | None:
+    """Take one account whose check-up is due, and whether its list of models is older than is believed.
+
+    Those that the platform or a user keeps, and those that have worked of late; not outside their working hours. If
+    nobody notes a result, it is due again after `AGAIN_SECONDS`.
+    """
+    row = tx.first(_CLAIM, {"again": AGAIN_SECONDS, "days": RECENT_DAYS, "believed": models_believed})
+    account = accounts.get_account(tx, row.id) if row is not None else None
+    return (account, bool(row.models_due)) if row is not None and account is not None else None
 
 
-def store_models(tx: Transaction, account_id: UUID, models: dict[str, Any], *, next_in: float) -> None:
-    """Remember what upstream offers the account; it is asked again in `next_in` seconds.
+def note_checkup(tx: Transaction, account_id: UUID, *, code: str | None, next_in: float) -> None:
+    """A check-up has ended, well or with an error; the next is due in so many seconds."""
+    tx.run(
+        text(
+            """UPDATE accounts SET checked_at = clock_timestamp(), check_code = :code,
+                   refresh_due_at = clock_timestamp() + make_interval(secs => :next_in) WHERE id = :id"""
+        ),
+        {"id": account_id, "code": code, "next_in": next_in},
+    )
+
+
+def store_models(tx: Transaction, account_id: UUID, models: dict[str, Any]) -> None:
+    """Remember what upstream offers the account.
 
     A kind that upstream did not list this time keeps its last list.
     """
     tx.run(
         text(
             """UPDATE accounts SET models = coalesce(models, '{}'::jsonb) || CAST(:models AS jsonb),
-                   models_at = clock_timestamp(),
-                   refresh_due_at = clock_timestamp() + make_interval(secs => :next_in)
-               WHERE id = :id"""
+                   models_at = clock_timestamp() WHERE id = :id"""
         ),
-        {
-            "id": account_id,
-            "models": json.dumps({kind: rows for kind, rows in models.items() if rows}),
-            "next_in": next_in,
-        },
+        {"id": account_id, "models": json.dumps({kind: rows for kind, rows in models.items() if rows})},
     )
 
 
@@ -64,15 +76,16 @@ def live_models(tx: Transaction, account_id: UUID) -> dict[str, Any] | None:
     return row.models if row is not None else None
 
 
-def listings(tx: Transaction, hashes: list[str]) -> list[Listing]:
-    """The lists of the accounts of these session ids; of none = of the pool."""
-    which = "lookup_hash = ANY(:hashes)" if hashes else "pool AND state = 'ok'"
+def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice: str = "any") -> list[Listing]:
+    """The lists of the accounts of these session ids; of none = of those that the user's jobs may run on."""
+    which = "a.lookup_hash = ANY(:hashes)" if hashes else f"a.state = 'ok' AND {may_use('a', 'w')}"
     rows = tx.all(
         text(
-            f"""SELECT id, region, models FROM accounts WHERE {which} AND models IS NOT NULL
-                ORDER BY models_at DESC LIMIT :most"""
+            f"""SELECT a.id, a.region, a.models FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
+                    '{{}}'::uuid[] AS account_ids, CAST(:choice AS text) AS account_choice) w
+                WHERE {which} AND a.models IS NOT NULL ORDER BY a.models_at DESC LIMIT :most"""
         ),
-        {"hashes": hashes, "most": _MOST_LISTINGS},
+        {"hashes": hashes, "user_id": user_id, "choice": choice, "most": _MOST_LISTINGS},
     )
     return [Listing(account_id=row.id, region=row.region, models=row.models) for row in rows]
 
@@ -83,25 +96,13 @@ def expiry_to_check(tx: Transaction, *, within: float, limit: int) -> list[Accou
         text(
             """SELECT id FROM accounts WHERE state = 'ok' AND rest_code = 'upstream_session_expired'
                AND rest_until BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => :within)
-               AND (pool OR last_submit_at > clock_timestamp() - interval '1 day')
+               AND (pool OR user_id IS NOT NULL OR last_submit_at > clock_timestamp() - interval '1 day')
                ORDER BY rest_until LIMIT :limit"""
         ),
         {"within": within, "limit": limit},
     )
     found = (accounts.get_account(tx, row.id) for row in rows)
     return [account for account in found if account is not None]
-
-
-def end_rest(tx: Transaction, account_id: UUID, *, code: str) -> bool:
-    """The account rests for that reason and need not: it was seen to work. True when it rested."""
-    row = tx.first(
-        text(
-            """UPDATE accounts SET rest_until = NULL, rest_code = NULL
-               WHERE id = :id AND rest_code = :code RETURNING id"""
-        ),
-        {"id": account_id, "code": code},
-    )
-    return row is not None
 
 
 def every_session_expired(tx: Transaction) -> int:
@@ -112,8 +113,9 @@ def every_session_expired(tx: Transaction) -> int:
     row = tx.first(
         text(
             """SELECT count(*) AS n, count(*) FILTER (
-                   WHERE rest_code = 'upstream_session_expired' AND rest_until > clock_timestamp()) AS expired
-               FROM accounts WHERE pool AND state = 'ok' AND region <> 'sandbox'"""
+                   WHERE state = 'needs_login'
+                       OR (rest_code = 'upstream_session_expired' AND rest_until > clock_timestamp())) AS expired
+               FROM accounts WHERE pool AND state IN ('ok', 'needs_login') AND region <> 'sandbox'"""
         )
     )
     return int(row.n) if row is not None and row.n > 1 and row.n == row.expired else 0

@@ -4,12 +4,13 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.db.eligibility import is_open, may_use, under_cap
 from worker.db.engine import Transaction
 from worker.db.slots import free_slots, slot_limits
 
 _MOST = 8
 # What is avoided without having refused the job has not its model. The first that holds is told:
-# refused, switched off, resting, full, paced. A pool may be large, so its slots are not counted.
+# refused, switched off, resting, closed, at its cap, full, paced. A pool may be large, so its slots are not counted.
 _NOTE = text(
     f"""/* passed_over */
     WITH others AS (
@@ -20,10 +21,12 @@ _NOTE = text(
                 WHEN a.id = ANY(j.avoid_accounts) THEN 'has not this model'
                 WHEN a.state <> 'ok' THEN a.state
                 WHEN a.rest_until > clock_timestamp() THEN 'resting'
+                WHEN NOT {is_open("a")} THEN 'outside its working hours'
+                WHEN NOT {under_cap("a")} THEN 'daily cap reached'
                 WHEN j.account_ids <> '{{}}' AND {free_slots("a", "j.kind")} <= 0 THEN 'no free slot'
                 WHEN j.account_ids <> '{{}}' AND a.next_submit_at > clock_timestamp() THEN 'pace' END AS why,
             a.rest_code
-        FROM jobs j JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
+        FROM jobs j JOIN accounts a ON {may_use("a", "j")}
         WHERE j.id = :job_id AND a.id <> :account_id),
     told AS (
         SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('account', label, 'why', why,

@@ -11,7 +11,7 @@ from worker.db.engine import Transaction
 ADMIN_NAME = "admin"
 ROLES = ("admin", "member", "viewer")
 
-_COLUMNS = "id, name, role, disabled, created_at"
+_COLUMNS = "id, name, role, disabled, groups, created_at"
 
 
 def ensure_admin(tx: Transaction) -> UUID:
@@ -29,14 +29,14 @@ def ensure_admin(tx: Transaction) -> UUID:
     return user_id
 
 
-def add_user(tx: Transaction, *, name: str, role: str) -> Row[Any] | None:
+def add_user(tx: Transaction, *, name: str, role: str, groups: list[str] | None = None) -> Row[Any] | None:
     """A new user; None when the name is taken."""
     return tx.first(
         text(
-            f"""INSERT INTO users (id, name, role) VALUES (:id, :name, :role)
+            f"""INSERT INTO users (id, name, role, groups) VALUES (:id, :name, :role, CAST(:groups AS text[]))
                 ON CONFLICT (name) DO NOTHING RETURNING {_COLUMNS}"""
         ),
-        {"id": new_id(), "name": name, "role": role},
+        {"id": new_id(), "name": name, "role": role, "groups": groups or []},
     )
 
 
@@ -59,18 +59,21 @@ def find_user(tx: Transaction, *, user_id: UUID | None = None, name: str = "") -
     )
 
 
-def change_user(tx: Transaction, user_id: UUID, *, role: str | None, disabled: bool | None) -> Row[Any] | None:
+def change_user(
+    tx: Transaction, user_id: UUID, *, role: str | None, disabled: bool | None, groups: list[str] | None = None
+) -> Row[Any] | None:
     """Change what is given; the row as it is then. The last enabled admin stays one: None then too."""
     # All admins are locked in one order, or two of them could take each other's role at the same moment.
     tx.all(text("SELECT id FROM users WHERE role = 'admin' ORDER BY id FOR UPDATE"))
     return tx.first(
         text(
-            f"""UPDATE users SET role = coalesce(:role, role), disabled = coalesce(:disabled, disabled)
+            f"""UPDATE users SET role = coalesce(:role, role), disabled = coalesce(:disabled, disabled),
+                    groups = coalesce(CAST(:groups AS text[]), groups)
                 WHERE id = :id AND (
                     (coalesce(:role, role) = 'admin' AND NOT coalesce(:disabled, disabled))
                     OR role <> 'admin' OR disabled
                     OR EXISTS (SELECT 1 FROM users o WHERE o.id <> :id AND o.role = 'admin' AND NOT o.disabled))
                 RETURNING {_COLUMNS}"""
         ),
-        {"id": user_id, "role": role, "disabled": disabled},
+        {"id": user_id, "role": role, "disabled": disabled, "groups": groups},
     )

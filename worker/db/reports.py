@@ -12,6 +12,7 @@ from worker.core.settings import get_settings
 from worker.db import conversations, durations, offers
 from worker.db.conversations import Spoken
 from worker.db.durations import Usual
+from worker.db.eligibility import free_at, may_use, works
 from worker.db.engine import Transaction
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
@@ -60,7 +61,8 @@ _POSITION = text(
     """/* queue_position */
     SELECT w.id, 1 + count(o.id) AS position FROM jobs w
     LEFT JOIN jobs o ON o.state = 'queued' AND o.kind = w.kind AND (o.priority, w.id) > (w.priority, o.id)
-        AND (o.account_ids && w.account_ids OR (o.account_ids = '{}' AND w.account_ids = '{}'))
+        AND (o.account_ids && w.account_ids OR (o.account_ids = '{}' AND w.account_ids = '{}' AND (
+            o.user_id IS NOT DISTINCT FROM w.user_id OR (o.account_choice <> 'own' AND w.account_choice <> 'own'))))
     WHERE w.id = ANY(:ids) AND w.state = 'queued' GROUP BY w.id"""
 )
 
@@ -117,25 +119,25 @@ def talk_views(tx: Transaction, job_id: UUID) -> list[JobView]:
 
 # Jobs that wait stand in few different lines, mostly one, so accounts are counted per line and not per job.
 _LINES = text(
-    """/* lines */
-    WITH lines AS (SELECT DISTINCT kind, account_ids FROM jobs WHERE id = ANY(:ids)),
+    f"""/* lines */
+    WITH lines AS (SELECT DISTINCT kind, account_ids, user_id, account_choice FROM jobs WHERE id = ANY(:ids)),
     counted AS (
-        SELECT l.kind, l.account_ids, count(*) FILTER (WHERE a.ready) AS ready,
+        SELECT l.kind, l.account_ids, l.user_id, l.account_choice, count(*) FILTER (WHERE a.ready) AS ready,
             coalesce(sum(a.slots) FILTER (WHERE a.ready), 0) AS slots,
             coalesce(sum(least(a.busy, a.slots)) FILTER (WHERE a.ready), 0) AS busy,
             coalesce(sum(a.pace) FILTER (WHERE a.ready), 0) AS pace,
-            coalesce(min(extract(epoch FROM a.rest_until - clock_timestamp())) FILTER (WHERE NOT a.ready), 0) AS rest
+            coalesce(min(extract(epoch FROM a.free_at - clock_timestamp())) FILTER (WHERE NOT a.ready), 0) AS rest
         FROM lines l CROSS JOIN LATERAL (
-            SELECT a.rest_until, a.rest_until IS NULL OR a.rest_until <= clock_timestamp() AS ready,
+            SELECT {free_at("a")} AS free_at, {works("a")} AS ready,
                 CASE l.kind WHEN 'video' THEN coalesce(a.max_videos, :videos)
                             ELSE coalesce(a.max_images, :images) END AS slots,
                 coalesce(a.submits_per_minute, :pace) AS pace,
                 (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = l.kind) AS busy
             FROM accounts a
-            WHERE a.state = 'ok' AND (a.id = ANY(l.account_ids) OR (l.account_ids = '{}' AND a.pool))) a
-        GROUP BY l.kind, l.account_ids)
-    SELECT j.id, c.slots, c.busy, c.pace, c.rest FROM jobs j JOIN counted c USING (kind, account_ids)
-    WHERE j.id = ANY(:ids)"""
+            WHERE a.state = 'ok' AND {may_use("a", "l")}) a
+        GROUP BY l.kind, l.account_ids, l.user_id, l.account_choice)
+    SELECT j.id, c.slots, c.busy, c.pace, c.rest FROM jobs j JOIN counted c USING (kind, account_ids, account_choice)
+    WHERE j.user_id IS NOT DISTINCT FROM c.user_id AND j.id = ANY(:ids)"""
 )
 
 
@@ -307,15 +309,17 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
 
 
 _REFUSAL = text(
-    """/* refusal */
+    f"""/* refusal */
     SELECT bool_or(NOT (a.id = ANY(j.avoid_accounts)) AND a.state = 'ok' AND NOT coalesce(
                a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)) AS hope,
            (array_agg(a.rest_code ORDER BY a.rest_until DESC NULLS LAST)
-               FILTER (WHERE a.rest_until > clock_timestamp()))[1] AS rest_code,
+               FILTER (WHERE a.state = 'ok' AND a.rest_until > clock_timestamp()))[1] AS rest_code,
+           bool_and(a.state IN ('needs_login', 'blocked')) AND bool_or(a.state = 'needs_login') AS logged_out,
+           bool_and(a.state = 'blocked') AS blocked,
            (SELECT e.note ->> 'code' FROM job_events e
             WHERE e.job_id = j.id AND e.note ? 'code' ORDER BY e.seq DESC LIMIT 1) AS last_code
     FROM jobs j
-    LEFT JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool)
+    LEFT JOIN accounts a ON {may_use("a", "j")} AND a.state NOT IN ('paused', 'retired')
     WHERE j.id = :id AND j.state = 'queued' GROUP BY j.id"""
 )
 
@@ -323,22 +327,23 @@ _REFUSAL = text(
 def hopeless(tx: Transaction, job_id: UUID) -> str | None:
     """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
 
-    The code is the last refusal of this job, else why the longest-resting account rests.
+    The code is the last refusal of this job, else why the longest-resting account rests, else what people must do.
     """
     row = tx.first(_REFUSAL, {"id": job_id, "patience": PATIENCE_SECONDS})
     if row is None or row.hope:
         return None
-    return str(row.last_code or row.rest_code or "no_account_available")
+    idle = "accounts_need_login" if row.logged_out else "accounts_blocked" if row.blocked else "no_account_available"
+    return str(row.last_code or row.rest_code or idle)
 
 
 def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
     """Queued jobs without any account that could take them soon."""
     rows = tx.all(
         text(
-            """/* stranded_jobs */
+            f"""/* stranded_jobs */
             SELECT j.id FROM jobs j WHERE j.state = 'queued' AND NOT EXISTS (
                 SELECT 1 FROM accounts a
-                WHERE (a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool))
+                WHERE {may_use("a", "j")}
                   AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
                   AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
             ORDER BY j.id LIMIT :limit"""

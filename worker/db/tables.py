@@ -17,6 +17,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    Time,
     UniqueConstraint,
     Uuid,
     func,
@@ -46,6 +47,7 @@ users = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("role", Text, nullable=False),
     Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
 )
@@ -80,7 +82,8 @@ audit_log = Table(
     Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
 )
 
-# An upstream account. `pool`: usable by every API key; else it belongs to whoever presents its session id.
+# An upstream account. `pool`: the platform's, for all users or those of its groups; `user_id`: one user's own; neither:
+# it belongs to whoever presents its session id. What that means for a job: `eligibility.py`.
 accounts = Table(
     "accounts",
     metadata,
@@ -91,12 +94,25 @@ accounts = Table(
     Column("secret", Text, nullable=False),
     Column("proxy", Text),  # sealed; the way out for every call of this account
     Column("proxy_hash", Text),  # tells one proxy from another without opening them; "" = told to go direct
+    Column("proxy_place", Text),  # where the proxy is, without credentials, to be shown
     Column("pool", Boolean, nullable=False, server_default=text("false")),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="RESTRICT")),
+    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),  # none = all users
     Column("state", Text, nullable=False, server_default=text("'ok'")),
+    Column("state_code", Text),  # why it needs a login or is blocked
+    _moment("state_at"),
+    # How often in a row the free call met an unknown session, and submits met risk control (once per rest).
+    Column("login_refusals", Integer, nullable=False, server_default=text("0")),
+    Column("risk_refusals", Integer, nullable=False, server_default=text("0")),
     _moment("rest_until"),
     Column("rest_code", Text),
     Column("max_images", Integer),
     Column("max_videos", Integer),
+    Column("max_jobs_per_day", Integer),
+    Column("hours_days", ARRAY(Integer)),  # ISO: 1 = Monday
+    Column("hours_from", Time),
+    Column("hours_to", Time),
+    Column("hours_zone", Text),
     # Kinds of jobs that upstream has no room for: kind -> epoch seconds until which it rests.
     Column("kind_rests", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("submits_per_minute", Double),
@@ -110,11 +126,16 @@ accounts = Table(
     _moment("credits_at"),
     Column("models", JSONB),  # what upstream offers it, as `worker.core.live` reads it
     _moment("models_at"),
-    _moment("refresh_due_at"),
+    _moment("refresh_due_at"),  # its next check-up
+    _moment("checked_at"),
+    Column("check_code", Text),  # what went wrong in the last check-up
     _moment("created_at", nullable=False, default=True),
-    CheckConstraint("state IN ('ok', 'paused', 'retired')", name="state"),
+    CheckConstraint("state IN ('ok', 'paused', 'needs_login', 'blocked', 'retired')", name="state"),
+    CheckConstraint("NOT pool OR user_id IS NULL", name="one_owner"),
+    CheckConstraint("num_nulls(hours_days, hours_from, hours_to, hours_zone) IN (0, 4)", name="hours_whole"),
     CheckConstraint("region IN ('auto', 'cn', 'us', 'sg', 'hk', 'jp', 'sandbox')", name="region"),
     Index("ix_accounts_poll_due_at", "poll_due_at", postgresql_where=text("poll_due_at IS NOT NULL")),
+    Index("ix_accounts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
 )
 
 jobs = Table(
@@ -138,7 +159,8 @@ jobs = Table(
     _moment("due_at", nullable=False),
     _moment("deadline_at", nullable=False),
     _moment("nudged_at"),
-    Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = the platform's pool
+    Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = all of its caller's
+    Column("account_choice", Text, nullable=False, server_default=text("'any'")),  # its user's own, the pool, or both
     Column("account_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT")),
     Column("holds_slot", Boolean, nullable=False, server_default=text("false")),
     Column("submit_key", Uuid, unique=True),
@@ -167,6 +189,7 @@ jobs = Table(
     Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
+    CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
     CheckConstraint(
         "state IN ('queued', 'submitting', 'running', 'saving', 'succeeded', 'failed', 'cancelled')", name="state"
     ),
@@ -184,7 +207,7 @@ jobs = Table(
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
     # Names given, so that a slow query's plan says which rule it used.
     Index("ix_jobs_queue", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'queued'")),
-    Index("ix_jobs_account_id", "account_id", postgresql_where=text("account_id IS NOT NULL")),
+    Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
     Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
     Index(
@@ -351,7 +374,7 @@ account_checks = Table(
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("state IN ('queued', 'succeeded')", name="state"),
     CheckConstraint("(state = 'succeeded') = (result IS NOT NULL)", name="answered_iff_result"),
-    CheckConstraint("what IN ('check', 'points', 'receive')", name="what"),
+    CheckConstraint("what IN ('check', 'points', 'receive', 'checkup')", name="what"),
     Index("ix_account_checks_owner", "owner", "created_at"),
     Index("ix_account_checks_created_at", "created_at"),
 )

@@ -1,4 +1,5 @@
-"""Answer one question about a session id: does it live, what is left, take the day's credits.
+"""Answer one question about a session id: does it live, what is left, take the day's credits; or about an account: a
+check-up now.
 
 Makes no account row. What it learns about an account that has one is noted there.
 """
@@ -12,11 +13,12 @@ from worker.bus import events
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import accounts, checks, offers
+from worker.db import accounts, checks, standing
 from worker.db.accounts import AccountRow
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.provider import Credits
 from worker.providers.registry import get_provider
+from worker.steps.checkups import check_up
 from worker.steps.sessions import EXPIRED, asked
 
 log = get_logger("check")
@@ -29,6 +31,8 @@ def check(*, check_id: UUID) -> str:
     row, account, known = _claim(check_id)
     if row is None or account is None:
         return "nothing to check"
+    if row.what == "checkup":
+        return _check_up(check_id, account, known)
     try:
         result = _ANSWERS[row.what](account)
     except DreameryError as error:
@@ -36,6 +40,20 @@ def check(*, check_id: UUID) -> str:
         result = {"error": _told(error)}
     _note(check_id, known, result)
     return f"answered {row.what} {check_id}"
+
+
+def _check_up(check_id: UUID, account: AccountRow, known: UUID | None) -> str:
+    # Unknown: its session was replaced since, and with it comes another check-up.
+    result = check_up(account, models=True) if known else {"error": _told(DreameryError("account_not_found"))}
+    _answer(check_id, result)
+    return f"checked {account.label}"
+
+
+@retry_when_database_away
+def _answer(check_id: UUID, result: Result) -> None:
+    with transaction() as tx:
+        if checks.answer(tx, check_id, result):
+            tx.on_commit(partial(events.announce, check_id, "succeeded", 1))
 
 
 @retry_when_database_away
@@ -109,4 +127,4 @@ def _note(check_id: UUID, known: UUID | None, result: Result) -> None:
         points = result.get("points")
         if known is not None and points:
             accounts.store_credits(tx, known, points["totalCredit"])
-            offers.end_rest(tx, known, code=EXPIRED)
+            standing.session_works(tx, known)

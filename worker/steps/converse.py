@@ -16,7 +16,7 @@ from worker.core.errors import DreameryError, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, conversations, jobs
+from worker.db import accounts, conversations, jobs, standing
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import (
     Account,
@@ -226,7 +226,7 @@ class _Talk:
         with transaction() as tx:
             self._note(tx)
             if rest:
-                accounts.rest(tx, claim.account.id, seconds=rest, code=error.code)
+                standing.rest(tx, claim.account.id, seconds=rest, code=error.code)
             row = jobs.mark_failed(
                 tx,
                 job_id=claim.id,

@@ -13,7 +13,7 @@ from worker.bus import events, queue
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs, notes
+from worker.db import accounts, jobs, notes, standing
 from worker.db.accounts import AccountRow, OpenJob
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import Record, RecordState
@@ -172,7 +172,7 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
         # It was accepted and may have been charged, so no other account repeats it. But what upstream holds against
         # the account would meet its next jobs as well. (Account before job, as in a claim.)
         if rest := rests.rest_seconds(code, account.region, datetime.now(UTC)):
-            accounts.rest(tx, account.id, seconds=rest, code=code)
+            standing.rest(tx, account.id, seconds=rest, code=code)
         return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
         return _finish(tx, job, record, finished)

@@ -1,25 +1,16 @@
-"""Background questions to accounts: what upstream offers them now, and whether a session it did not know works again.
+"""Background check-ups: what upstream offers accounts now, what they have left, whether their sessions work.
 
-Gentle: one account after the other, each a few times a day, only those that serve the pool or worked of late.
+Gentle: one account after the other, each a few times a day, only those that somebody keeps or that worked of late.
 """
 
-import random
 import time
-from dataclasses import asdict
-from functools import partial
-from typing import Any
 
-from worker.bus import queue
-from worker.core.errors import DreameryError
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, offers
-from worker.db.accounts import AccountRow
+from worker.db import offers
 from worker.db.engine import transaction
-from worker.providers.provider import LiveModels
-from worker.providers.registry import get_provider
-from worker.steps.sessions import EXPIRED, asked
+from worker.steps.checkups import check_up
 
 log = get_logger("refresh")
 
@@ -29,8 +20,8 @@ _MOST_LISTS = 20
 _MOST_CHECKS = 10
 # Longer than the time between two runs, so that no rest ends unchecked.
 _REST_ENDS_WITHIN = 70.0
-# A session that is still unknown rests for longer than the first time: it hardly ever comes back.
-STILL_EXPIRED_SECONDS = 1800.0
+# Check-ups come a fifth early or late: a list is asked for again when it will be too old at the next one.
+_BELIEVED_SHARE = 0.75
 
 
 def refresh() -> str:
@@ -41,30 +32,12 @@ def refresh() -> str:
     while listed < _MOST_LISTS and time.monotonic() < until:
         watchdog.renew()
         with transaction() as tx:
-            row = offers.claim_refresh(tx)
-        if row is None:
+            due = offers.claim_checkup(tx, models_believed=_BELIEVED_SHARE * get_settings().models_refresh_seconds)
+        if due is None:
             break
         listed += 1
-        _list(row)
-    return f"asked {listed} accounts for their models, {checked} for their session, {alive} work again"
-
-
-def _list(row: AccountRow) -> None:
-    try:
-        models = asked(row, lambda account: get_provider().list_models(account))
-    except DreameryError as error:
-        log.info("models_not_listed", account=row.label, code=error.code, detail=error.detail)
-        return
-    with transaction() as tx:
-        # Spread, so that accounts added together do not march in step for ever.
-        next_in = get_settings().models_refresh_seconds * random.uniform(0.8, 1.2)  # noqa: S311
-        offers.store_models(tx, row.id, _plain(models), next_in=next_in)
-
-
-def _plain(models: LiveModels) -> dict[str, Any]:
-    """The form that is stored, see `worker.core.live`. Pixels are the catalog's business."""
-    images = [{name: value for name, value in asdict(model).items() if name != "sizes"} for model in models.images]
-    return {"images": images, "videos": [asdict(model) for model in models.videos]}
+        check_up(due[0], models=due[1])
+    return f"asked {listed} accounts for what they have, {checked} for their session, {alive} work again"
 
 
 def _check_expired(until: float) -> tuple[int, int]:
@@ -77,26 +50,10 @@ def _check_expired(until: float) -> tuple[int, int]:
             break
         watchdog.renew()
         checked += 1
-        alive += _is_back(row)
+        alive += check_up(row, models=False)["live"] is True
     if checked > alive:
         _warn_of_the_address()
     return checked, alive
-
-
-def _is_back(row: AccountRow) -> bool:
-    try:
-        left = asked(row, lambda account: get_provider().credits(account))
-    except DreameryError as error:
-        if error.code == EXPIRED:
-            with transaction() as tx:
-                accounts.rest(tx, row.id, seconds=STILL_EXPIRED_SECONDS, code=EXPIRED)
-        return False
-    with transaction() as tx:
-        accounts.store_credits(tx, row.id, left.total)
-        if offers.end_rest(tx, row.id, code=EXPIRED):
-            tx.on_commit(partial(queue.nudge_submit, account_id=row.id))
-    log.info("session_works_again", account=row.label)
-    return True
 
 
 def _warn_of_the_address() -> None:

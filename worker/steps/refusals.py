@@ -12,7 +12,7 @@ from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs, notes, reports
+from worker.db import accounts, jobs, notes, reports, standing
 from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import Account, NotSentError
 from worker.providers.registry import get_provider
@@ -139,9 +139,9 @@ def requeue(
     """
     with transaction() as tx:
         if rest:
-            accounts.rest(tx, claim.account.id, seconds=rest, code=error.code)
+            standing.rest(tx, claim.account.id, seconds=rest, code=error.code)
         if full:
-            accounts.rest_kind(tx, claim.account.id, claim.kind, seconds=full)
+            standing.rest_kind(tx, claim.account.id, claim.kind, seconds=full)
         row = jobs.requeue(
             tx,
             job_id=claim.id,

@@ -13,7 +13,7 @@ from worker.core.errors import DreameryError
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs
+from worker.db import accounts, jobs, standing
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import NotSentError, Submitted
 from worker.providers.registry import get_provider
@@ -131,6 +131,7 @@ def _accepted(claim: jobs.Claim, submitted: Submitted) -> None:
         if row is None:
             log.info("submit_overtaken", job_id=str(claim.id))
             return
+        standing.worked(tx, claim.account.id)
         # Asked at once when the account was idle: upstream's checks of the text refuse within the first moments.
         if accounts.poll_soon(tx, claim.account.id):
             tx.on_commit(partial(queue.nudge_poll, claim.account.id))
