@@ -14,7 +14,7 @@ from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
-from worker.db.slots import free_slots, slot_limits, slots_of
+from worker.db.slots import slots_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,36 +93,18 @@ _LOCK_READY = text(
           AND (rest_until IS NULL OR rest_until <= clock_timestamp())
         FOR NO KEY UPDATE"""
 )
+_LOCK_READY_NOW = text(f"{_LOCK_READY.text} SKIP LOCKED")
 _GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
 
-# The accounts a queued job may use that are ready now and have a slot for its kind, the least loaded first.
-_READY_FOR_JOB = text(
-    f"""/* ready_for_job */
-    SELECT a.id FROM jobs j
-    JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
-    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
-      AND a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
-      AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())
-      AND {free_slots("a", "j.kind")} > 0
-    ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind),
-        a.last_submit_at NULLS FIRST
-    LIMIT 1"""
-)
 
-
-def lock_ready(tx: Transaction, account_id: UUID) -> AccountRow | None:
+def lock_ready(tx: Transaction, account_id: UUID, *, waits: bool = True) -> AccountRow | None:
     """Lock the account for a claim; None when it rests, is switched off or its pace says not yet.
 
     Waits for a claim in progress: skipping the row would lose nudges of a busy single account until the next tick.
+    Without `waits`, None too when another claim has it.
     """
-    row = tx.first(_LOCK_READY, {"id": account_id})
+    row = tx.first(_LOCK_READY if waits else _LOCK_READY_NOW, {"id": account_id})
     return _row(row) if row is not None else None
-
-
-def ready_for_job(tx: Transaction, job_id: UUID) -> UUID | None:
-    """The account that should take this queued job now, without locking it."""
-    row = tx.first(_READY_FOR_JOB, {"job_id": job_id, **slot_limits()})
-    return row.id if row is not None else None
 
 
 def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
@@ -195,6 +177,7 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
             """INSERT INTO accounts (id, label, region, lookup_hash, secret, proxy, proxy_hash, pool)
                VALUES (:id, :label, :region, :hash, :secret, :proxy, :proxy_hash, :pool)
                ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool,
+                   turns = CASE WHEN excluded.pool AND NOT accounts.pool THEN '{}' ELSE accounts.turns END,
                    proxy = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy ELSE excluded.proxy END,
                    proxy_hash = coalesce(excluded.proxy_hash, accounts.proxy_hash)
                RETURNING id"""

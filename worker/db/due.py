@@ -9,24 +9,25 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.db.engine import Transaction
+from worker.db.scores import credits_left
 from worker.db.slots import SUBMIT_KINDS, free_slots, slot_limits
 
-# For every account that is ready: as many of its oldest waiting jobs of each kind as it has free slots for it, but few,
+# For every account that is ready: as many of the first waiting jobs of each kind as it has free slots for it, but few,
 # for a message that finds more of them takes them along. Each kind is looked at for itself, so that a long queue of one
 # hides nothing of another. Starting from the waiting jobs keeps thousands of idle accounts out of the query.
 _TAKE_SUBMITS = text(
     f"""/* take_submits */
     WITH waiting AS MATERIALIZED (
         SELECT w.* FROM unnest(CAST(:kinds AS text[])) AS k(kind) CROSS JOIN LATERAL (
-            SELECT id, kind, account_ids, avoid_accounts, priority, nudged_at FROM jobs
+            SELECT id, kind, account_ids, avoid_accounts, place, price, nudged_at FROM jobs
             WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
-            ORDER BY priority DESC, id LIMIT 5000) w),
+            ORDER BY place, id LIMIT 5000) w),
     wanted AS (
         SELECT DISTINCT unnest(account_ids) AS id, kind FROM waiting
         UNION SELECT a.id, p.kind FROM accounts a
             CROSS JOIN (SELECT DISTINCT kind FROM waiting WHERE account_ids = '{{}}') p WHERE a.pool),
     ready AS (
-        SELECT a.id, a.pool, w.kind, {free_slots("a", "w.kind")} AS free
+        SELECT a.id, a.pool, w.kind, {free_slots("a", "w.kind")} AS free, {credits_left("a")} AS credits
         FROM accounts a JOIN wanted w USING (id)
         WHERE a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
           AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())),
@@ -35,8 +36,9 @@ _TAKE_SUBMITS = text(
             SELECT w.id FROM waiting w
             WHERE w.kind = r.kind AND (r.id = ANY(w.account_ids) OR (r.pool AND w.account_ids = '{{}}'))
               AND NOT (r.id = ANY(w.avoid_accounts))
+              AND (w.price IS NULL OR r.credits IS NULL OR w.price <= r.credits)
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
-            ORDER BY w.priority DESC, w.id LIMIT least(greatest(r.free, 0), 4)) j
+            ORDER BY w.place, w.id LIMIT least(greatest(r.free, 0), 4)) j
         LIMIT :limit)
     UPDATE jobs SET nudged_at = clock_timestamp() FROM chosen WHERE jobs.id = chosen.id AND jobs.state = 'queued'
     RETURNING jobs.id"""

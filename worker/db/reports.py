@@ -59,7 +59,7 @@ _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, a
 _POSITION = text(
     """/* queue_position */
     SELECT w.id, 1 + count(o.id) AS position FROM jobs w
-    LEFT JOIN jobs o ON o.state = 'queued' AND o.kind = w.kind AND (o.priority, w.id) > (w.priority, o.id)
+    LEFT JOIN jobs o ON o.state = 'queued' AND o.kind = w.kind AND (o.place, o.id) < (w.place, w.id)
         AND (o.account_ids && w.account_ids OR (o.account_ids = '{}' AND w.account_ids = '{}'))
     WHERE w.id = ANY(:ids) AND w.state = 'queued' GROUP BY w.id"""
 )
