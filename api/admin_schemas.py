@@ -12,6 +12,13 @@ Scope = Literal["generate", "read", "admin"]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
 
+# When several wait for the same accounts: `worker/db/turns.py`.
+Weight = Annotated[float, Field(ge=0.1, le=100, allow_inf_nan=False)]
+Priority = Annotated[int, Field(ge=-5, le=5)]
+_WEIGHT = "share of the accounts while others wait too; twice the weight, twice the jobs"
+_PRIORITY = "each step goes before 20 turns of the others; negative = behind them"
+
+
 class UserWish(BaseModel):
     """A user to be made."""
 
@@ -19,6 +26,8 @@ class UserWish(BaseModel):
 
     name: Name
     role: Role = "member"
+    weight: Weight = Field(1.0, description=_WEIGHT)
+    priority: Priority = Field(0, description=_PRIORITY)
 
 
 class UserChange(BaseModel):
@@ -28,6 +37,8 @@ class UserChange(BaseModel):
 
     role: Role | None = None
     disabled: bool | None = Field(None, description="a disabled user's keys stop working at once")
+    weight: Weight | None = Field(None, description=f"{_WEIGHT}; counts for what waits already, too")
+    priority: Priority | None = Field(None, description=_PRIORITY)
 
 
 class User(BaseModel):
@@ -38,6 +49,8 @@ class User(BaseModel):
     name: str
     role: Role
     disabled: bool
+    weight: float
+    priority: int
     created_at: int
 
 

@@ -1,13 +1,21 @@
-"""Fair turns of owners, and what the choice of an account remembers."""
+"""claim
+
+Fair turns of owners, and what the choice of an account remembers.
+
+Revision ID: 0015_claim
+Revises: 0014_prices
+"""
+
+from typing import Sequence
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0015_claim"
-down_revision = "0014_prices"
-branch_labels = None
-depends_on = None
+revision: str = "0015_claim"
+down_revision: str | Sequence[str] | None = "0014_prices"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
 
 PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
 QUEUED = sa.text("state = 'queued'")

@@ -13,6 +13,7 @@ from worker.db import conversations, durations, offers
 from worker.db.conversations import Spoken
 from worker.db.durations import Usual
 from worker.db.engine import Transaction
+from worker.db.scores import too_poor
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
 PATIENCE_SECONDS = 60.0
@@ -307,15 +308,17 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
 
 
 _REFUSAL = text(
-    """/* refusal */
+    f"""/* refusal */
     SELECT bool_or(NOT (a.id = ANY(j.avoid_accounts)) AND a.state = 'ok' AND NOT coalesce(
-               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)) AS hope,
+               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)
+               AND NOT {too_poor("a", "j.price")}) AS hope,
+           bool_or(a.state = 'ok' AND {too_poor("a", "j.price")}) AS poor,
            (array_agg(a.rest_code ORDER BY a.rest_until DESC NULLS LAST)
                FILTER (WHERE a.rest_until > clock_timestamp()))[1] AS rest_code,
            (SELECT e.note ->> 'code' FROM job_events e
             WHERE e.job_id = j.id AND e.note ? 'code' ORDER BY e.seq DESC LIMIT 1) AS last_code
     FROM jobs j
-    LEFT JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool)
+    LEFT JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
     WHERE j.id = :id AND j.state = 'queued' GROUP BY j.id"""
 )
 
@@ -323,23 +326,24 @@ _REFUSAL = text(
 def hopeless(tx: Transaction, job_id: UUID) -> str | None:
     """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
 
-    The code is the last refusal of this job, else why the longest-resting account rests.
+    The code is the last refusal of this job, else why the longest-resting account rests, else that none of them has
+    the credits.
     """
     row = tx.first(_REFUSAL, {"id": job_id, "patience": PATIENCE_SECONDS})
     if row is None or row.hope:
         return None
-    return str(row.last_code or row.rest_code or "no_account_available")
+    return str(row.last_code or row.rest_code or ("insufficient_quota" if row.poor else "no_account_available"))
 
 
 def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
     """Queued jobs without any account that could take them soon."""
     rows = tx.all(
         text(
-            """/* stranded_jobs */
+            f"""/* stranded_jobs */
             SELECT j.id FROM jobs j WHERE j.state = 'queued' AND NOT EXISTS (
                 SELECT 1 FROM accounts a
-                WHERE (a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool))
-                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
+                WHERE (a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool))
+                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok' AND NOT {too_poor("a", "j.price")}
                   AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
             ORDER BY j.id LIMIT :limit"""
         ),

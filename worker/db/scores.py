@@ -99,6 +99,12 @@ def affords(account: str, price: str) -> str:
     return f"coalesce({price} <= {credits_left(account)}, true)"
 
 
+def too_poor(account: str, price: str) -> str:
+    """SQL: whether an account is known to have too few credits for a job of that price, whatever else it does."""
+    return f"""coalesce({price} > CASE WHEN {account}.credits_at
+        > clock_timestamp() - interval '{CREDITS_BELIEVED_SECONDS} seconds' THEN {account}.credits END, false)"""
+
+
 _FADE = f"power(0.5, extract(epoch FROM clock_timestamp() - m.at) / {HALF_LIFE_SECONDS})"
 _USED = f"""a.used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - a.last_submit_at), 0)
     / {HALF_LIFE_SECONDS})"""

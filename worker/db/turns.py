@@ -42,7 +42,7 @@ _NEXT = text(
             (SELECT max((a.turns #>> ARRAY[CAST(:kind AS text), 'place'])::float8) FROM accounts a
              WHERE (a.id = ANY(CAST(:account_ids AS uuid[])) OR (CAST(:account_ids AS uuid[]) = '{}' AND a.pool))
                AND NOT (a.id = ANY(CAST(:avoid AS uuid[])))),
-            (SELECT place FROM jobs WHERE state = 'queued' AND kind = :kind ORDER BY place, id LIMIT 1),
+            (SELECT turn FROM jobs WHERE state = 'queued' AND kind = :kind ORDER BY place, id LIMIT 1),
             0) AS now
     FROM (VALUES (1)) AS one LEFT JOIN users u ON u.id = CAST(:user_id AS uuid)
     LEFT JOIN LATERAL (
@@ -91,7 +91,9 @@ _RESPACE = text(
 
 def set_shares(tx: Transaction, user_id: UUID, *, weight: float | None, priority: int | None) -> None:
     """Give a user another weight or priority (None = as it was), also for what waits already."""
-    owner = owner_of(user_id)
+    if weight is None and priority is None:
+        return
+    owner = f"user:{user_id}"
     tx.run(_LOCK, {"owner": owner})
     old = tx.first(text("SELECT weight, priority FROM users WHERE id = :id FOR NO KEY UPDATE"), {"id": user_id})
     if old is None:
@@ -103,8 +105,3 @@ def set_shares(tx: Transaction, user_id: UUID, *, weight: float | None, priority
         {"id": user_id, "weight": new_weight, "priority": new_priority},
     )
     tx.run(_RESPACE, {"owner": owner, "priority": new_priority, "ratio": old.weight / new_weight})
-
-
-def owner_of(user_id: UUID) -> str:
-    """The `owner` of a user's jobs."""
-    return f"user:{user_id}"
