@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -212,7 +213,7 @@ def test_many_requests_at_once_get_turns_of_their_own(line: Line) -> None:
     ann = user("ann", weight=2)
     many(12, lambda _n: [send(ann, 2) for _ in range(3)])
     rows = line.engine.sql("SELECT turn FROM jobs ORDER BY turn")
-    gaps = {round(b.turn - a.turn, 6) for a, b in zip(rows, rows[1:], strict=False)}
+    gaps = {round(b.turn - a.turn, 6) for a, b in pairwise(rows)}
     assert (len(rows), gaps) == (72, {0.5})
 
 

@@ -41,7 +41,7 @@ _TAKE_SUBMITS = text(
             ORDER BY w.place, w.id LIMIT least(greatest(r.free, 0), 4)) j
         LIMIT :limit)
     UPDATE jobs SET nudged_at = clock_timestamp() FROM chosen WHERE jobs.id = chosen.id AND jobs.state = 'queued'
-    RETURNING jobs.id"""
+    RETURNING jobs.id, jobs.place"""
 )
 
 _TAKE_SAVES = text(
@@ -66,7 +66,8 @@ def take_talks(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]
 
 def _take(tx: Transaction, kinds: tuple[str, ...], *, again_after: float, limit: int) -> list[UUID]:
     values = {"again_after": again_after, "limit": limit, "kinds": list(kinds), **slot_limits()}
-    return [row.id for row in tx.all(_TAKE_SUBMITS, values)]
+    rows = sorted(tx.all(_TAKE_SUBMITS, values), key=lambda row: (row.place, row.id))
+    return [row.id for row in rows]
 
 
 def take_saves(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:

@@ -23,11 +23,22 @@ class How:
     brings: bool = True
 
 
-@retry_when_database_away
-def claim(
-    how: How, *, job_id: UUID | None = None, account_id: UUID | None = None
-) -> tuple[jobs.Claim | jobs.ToBring | None, UUID | None]:
+_Found = jobs.Claim | jobs.ToBring | None
+
+
+def claim(how: How, *, job_id: UUID | None = None, account_id: UUID | None = None) -> tuple[_Found, UUID | None]:
     """The first job of an account (or of the best account for a job), and that account: it may have room for more."""
+    tried: set[UUID] = set()
+    while True:
+        found, target = _claim(how, job_id, account_id)
+        if found is not None or account_id is not None or target is None or target in tried:
+            return found, target
+        # Others filled it between the look and the claim; another account may be free for the job.
+        tried.add(target)
+
+
+@retry_when_database_away
+def _claim(how: How, job_id: UUID | None, account_id: UUID | None) -> tuple[_Found, UUID | None]:
     with transaction() as tx:
         target = account_id or (scores.best_for_job(tx, job_id) if job_id else None)
         found = _try(tx, target, how, yields=True) if target else None
@@ -45,13 +56,13 @@ def claim(
     return _unyielded(mine), target
 
 
-def _unyielded(found: jobs.Claim | jobs.ToBring | jobs.Yielded | None) -> jobs.Claim | jobs.ToBring | None:
+def _unyielded(found: _Found | jobs.Yielded) -> _Found:
     return None if isinstance(found, jobs.Yielded) else found
 
 
 def _try(
     tx: Transaction, account_id: UUID, how: How, *, yields: bool = False, waits: bool = True
-) -> jobs.Claim | jobs.ToBring | jobs.Yielded | None:
+) -> _Found | jobs.Yielded:
     found = jobs.claim_or_yield(
         tx,
         account_id=account_id,
