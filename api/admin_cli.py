@@ -10,23 +10,30 @@ users_app = typer.Typer(no_args_is_help=True, help="Users of the platform.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of the users.")
 log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
 
-_USER_COLUMNS = ("id", "name", "role", "groups", "disabled")
+_USER_COLUMNS = ("id", "name", "role", "groups", "weight", "priority", "disabled")
 _KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Id of the key, as `dreamery keys list` shows it.")]
 
 
-@users_app.command("add", epilog="Example: dreamery users add alice --role member")
-def users_add(
+_Weight = Annotated[float | None, typer.Option(help="Share when several wait, 0.1 to 100; 1 is usual.")]
+_Priority = Annotated[int | None, typer.Option(help="-5 to 5: each step goes before 20 turns of the others.")]
+
+
+@users_app.command("add", epilog="Example: dreamery users add alice --role member --weight 2")
+def users_add(  # noqa: PLR0917 - each is an option of the command
     name: Annotated[str, typer.Argument(help="A name nobody has yet.")],
     role: Annotated[str, typer.Option(help="admin, member or viewer.")] = "member",
+    weight: _Weight = None,
+    priority: _Priority = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     as_json: JsonOption = False,
 ) -> None:
     """Add a user."""
-    print_object(platform_client(url, key).post("/admin/v1/users", {"name": name, "role": role}), as_json=as_json)
+    wish = {"name": name, "role": role, **_given(weight=weight, priority=priority)}
+    print_object(platform_client(url, key).post("/admin/v1/users", wish), as_json=as_json)
 
 
 @users_app.command("list", epilog="Example: dreamery users list --json")
@@ -83,6 +90,23 @@ def users_groups(
     """Put a user into groups: it may use the accounts that are kept for them."""
     found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"groups": groups or []})
     print_object(found, as_json=as_json)
+
+
+@users_app.command("share", epilog="Example: dreamery users share alice --weight 3 --priority 1")
+def users_share(
+    user: _User,
+    weight: _Weight = None,
+    priority: _Priority = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how much of the accounts a user gets, and how soon, while others wait too."""
+    wish = _given(weight=weight, priority=priority)
+    if not wish:
+        raise typer.BadParameter("give --weight, --priority or both")
+    print_object(platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", wish), as_json=as_json)
 
 
 @keys_app.command("add", epilog="Example: dreamery keys add alice --name laptop --model jimeng-4.0")
@@ -154,3 +178,7 @@ def log_list(
     found = list(client.every("/admin/v1/audit", action=action)) if as_json else []
     found = found or client.get("/admin/v1/audit", action=action)["data"]
     print_list(found, ("at", "actor", "address", "action", "target", "details"), as_json=as_json)
+
+
+def _given(**values: float | None) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value is not None}

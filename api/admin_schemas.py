@@ -15,6 +15,13 @@ Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,49}$")
 Groups = Annotated[list[Group], Field(max_length=50)]
 
 
+# When several wait for the same accounts: `worker/db/turns.py`.
+Weight = Annotated[float, Field(ge=0.1, le=100, allow_inf_nan=False)]
+Priority = Annotated[int, Field(ge=-5, le=5)]
+_WEIGHT = "share of the accounts while others wait too; twice the weight, twice the jobs"
+_PRIORITY = "each step goes before 20 turns of the others; negative = behind them"
+
+
 class UserWish(BaseModel):
     """A user to be made."""
 
@@ -23,6 +30,8 @@ class UserWish(BaseModel):
     name: Name
     role: Role = "member"
     groups: Groups = Field([], description="whose accounts, kept for these groups, it may use")
+    weight: Weight = Field(1.0, description=_WEIGHT)
+    priority: Priority = Field(0, description=_PRIORITY)
 
 
 class UserChange(BaseModel):
@@ -33,6 +42,8 @@ class UserChange(BaseModel):
     role: Role | None = None
     disabled: bool | None = Field(None, description="a disabled user's keys stop working at once")
     groups: Groups | None = Field(None, description="all groups it is in from now on")
+    weight: Weight | None = Field(None, description=f"{_WEIGHT}; counts for what waits already, too")
+    priority: Priority | None = Field(None, description=_PRIORITY)
 
 
 class User(BaseModel):
@@ -44,6 +55,8 @@ class User(BaseModel):
     role: Role
     disabled: bool
     groups: list[str]
+    weight: float
+    priority: int
     created_at: int
 
 

@@ -308,6 +308,26 @@ class TimelineText(BaseModel):
     zh: str
 
 
+class TimelineOther(BaseModel):
+    """An account that a job might have gone to."""
+
+    account: str = Field(description="its label; `pool` for accounts of the platform")
+    why: str = Field(description="why it did not take the job")
+    text: TimelineText
+    score: float | None = Field(description="0 to 1; null = it could not have taken the job at that moment")
+    until: str | None = Field(description="when its rest ends")
+    code: str | None = Field(description="the error code behind its rest")
+
+
+class TimelineChoice(BaseModel):
+    """Why the account of this try was chosen."""
+
+    score: dict[str, float] | None = Field(
+        description="of the chosen account, 0 to 1: `total`, and its parts health, load, success, credits and wear"
+    )
+    others: list[TimelineOther]
+
+
 class TimelineEntry(BaseModel):
     """One change of a job's state."""
 
@@ -322,6 +342,7 @@ class TimelineEntry(BaseModel):
     code: str | None = Field(description="the error code behind it")
     delay_seconds: float | None = Field(description="after how long it is tried again")
     text: TimelineText
+    choice: TimelineChoice | None = Field(None, description="of a claim with more than one account to choose from")
 
 
 class Timeline(BaseModel):

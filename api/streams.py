@@ -27,6 +27,8 @@ _EVENT_SCHEMA = {
     "properties": {"id": {"type": "string"}, "event": {"type": "string"}, "data": {"type": "string"}},
     "required": ["data"],
 }
+# What a note may tell of the platform's own accounts; the timeline says who may see it.
+_OF_THE_POOL = ("account", "score", "passed_over")
 _FINAL_EVENT = {"succeeded": "completed", "failed": "failed", "cancelled": "cancelled"}
 
 
@@ -54,7 +56,8 @@ def _missed(rows: list[Any], job: Any) -> list[bytes]:
         if row.to_state in _FINAL_EVENT:
             continue
         data = {"state": row.to_state, "at": row.at.timestamp(), **row.note}
-        data.pop("detail", None)  # upstream's own words and log ids are for the operator
+        for name in ("detail", *(_OF_THE_POOL if job.user_id is not None else ())):
+            data.pop(name, None)  # upstream's own words and log ids are for the operator, as are his accounts
         frames.append(sse("progress", {"id": f"job_{job.id.hex}", **data}, row.seq))
     return frames
 

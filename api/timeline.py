@@ -22,6 +22,19 @@ _TEXTS = {
     "failed": ("Failed", "失败"),
     "cancelled": ("Cancelled on request.", "已按要求取消。"),
 }
+# Why a candidate was passed over, as `worker/db/passed_over.py` writes it.
+_PASSED_OVER = {
+    "refused this job": "已拒绝此任务",
+    "has not this model": "没有此模型",
+    "paused": "已暂停",
+    "retired": "已停用",
+    "resting": "休息中",
+    "no better score": "评分不更高",
+    "just taken": "刚被其他任务占用",
+    "no free slot": "没有空闲名额",
+    "too few credits": "积分不足",
+    "pace": "提交间隔未到",
+}
 # Reasons of a new try that are no error codes.
 _REASONS = {
     "claim lost": "任务已不再属于这次提交。",
@@ -44,7 +57,8 @@ def timeline(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool) -> di
         waited: float | None = None if before is None else round((row.at - before.at).total_seconds(), 3)
         if waited is not None:
             spent[row.from_state] = round(spent.get(row.from_state, 0.0) + waited, 3)
-        entries.append(_entry(row, attempt, account if shows_labels or account is None else "pool", waited))
+        shown = account if shows_labels or account is None else "pool"
+        entries.append(_entry(row, attempt, shown, waited) | {"choice": _choice(row.note, shows_labels=shows_labels)})
         before = row
         if row.to_state == "queued":
             account = None
@@ -73,6 +87,24 @@ def _entry(row: "Row[Any]", attempt: int, account: str | None, waited: float | N
         "delay_seconds": note.get("delay_seconds"),
         "text": {"en": english, "zh": chinese},
     }
+
+
+def _choice(note: dict[str, Any], *, shows_labels: bool) -> dict[str, Any] | None:
+    """Of a claim that had a choice: the score of the account that was chosen, and why not the others."""
+    if "score" not in note and "passed_over" not in note:
+        return None
+    others = [
+        {
+            "account": other["account"] if shows_labels else "pool",
+            "why": other["why"],
+            "text": {"en": other["why"], "zh": _PASSED_OVER.get(other["why"], other["why"])},
+            "score": other.get("score"),
+            "until": other.get("until"),
+            "code": other.get("code"),
+        }
+        for other in note.get("passed_over", [])
+    ]
+    return {"score": note.get("score"), "others": others}
 
 
 def _told(row: "Row[Any]") -> tuple[str, str]:

@@ -25,7 +25,7 @@ from api.render import json_response, seconds_of
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db import audit, keys, people
+from worker.db import audit, keys, people, turns
 from worker.db.engine import Transaction, transaction
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
@@ -55,6 +55,8 @@ def _user_object(row: Any) -> dict[str, Any]:
         "role": row.role,
         "disabled": row.disabled,
         "groups": row.groups,
+        "weight": row.weight,
+        "priority": row.priority,
         "created_at": seconds_of(row.created_at),
     }
 
@@ -108,12 +110,10 @@ def _key(tx: Transaction, key_id: str) -> Any:
 def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
     """Adds a user. Names are unique; keys are made with `POST /admin/v1/keys`."""
     with transaction() as tx:
-        row = people.add_user(tx, name=wish.name, role=wish.role, groups=wish.groups)
+        row = people.add_user(tx, **wish.model_dump())
         if row is None:
             raise DreameryError("name_taken", f"There is a user {wish.name!r} already.", param="name")
-        audit.note_act(
-            tx, actor_of(request, admin), "user.add", public_id("user", row.id), name=row.name, role=row.role
-        )
+        audit.note_act(tx, actor_of(request, admin), "user.add", public_id("user", row.id), **wish.model_dump())
     return json_response(_user_object(row), status=201)
 
 
@@ -134,9 +134,12 @@ def get_user(user: str, _admin: AdminDep) -> Response:
 
 @router.patch("/users/{user}", summary="Change a user", responses={200: {"model": User}})
 def change_user(request: Request, user: str, change: UserChange, admin: AdminDep) -> Response:
-    """Role, groups, disabled: the keys of a disabled user stop working at once. The last admin cannot be taken away."""
+    """Role and groups; disabled: the keys of a disabled user stop working at once; weight and priority when several
+    users wait. The last admin cannot be taken away.
+    """
     with transaction() as tx:
         known = find_user(tx, user)
+        turns.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
         row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
         if row is None:
             raise DreameryError("last_admin")

@@ -395,7 +395,9 @@ def test_the_commands(admin):
     assert (changed["max_jobs_per_day"], changed["groups"], changed["max_images"]) == (9, ["staff"], 3)
     hours = {"days": ["sat", "sun"], "start": "22:00", "end": "06:00", "zone": "Asia/Tokyo"}
     assert changed["working_hours"] == hours
-    wide = told(admin, "accounts", "set", account["id"], "--hours", "none", "--max-jobs-per-day", "none", "--group", "all")
+    wide = told(
+        admin, "accounts", "set", account["id"], "--hours", "none", "--max-jobs-per-day", "none", "--group", "all"
+    )
     assert (wide["max_jobs_per_day"], wide["groups"], wide["working_hours"]) == (None, [], None)
     assert told(admin, "accounts", "check", account["id"])["check"]["live"] is True
     fresh_session = f"fresh{time.time_ns()}:sandbox"

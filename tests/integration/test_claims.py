@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import pairwise
 
 from tests.engine import Engine
-from worker.db import accounts, jobs
+from worker.db import accounts, jobs, scores
 from worker.db.engine import transaction
 from worker.steps.poll import poll
 from worker.steps.submit import submit
@@ -96,7 +96,7 @@ def test_the_least_loaded_account_is_chosen(engine: Engine) -> None:
     engine.due()
     job = engine.job(busy, free)
     with transaction() as tx:
-        assert accounts.ready_for_job(tx, job) == free
+        assert scores.best_for_job(tx, job) == free
 
 
 def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:

@@ -13,9 +13,9 @@ from sqlalchemy import text
 from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db.eligibility import is_open, may_take, ready, under_cap
+from worker.db.eligibility import is_open, under_cap
 from worker.db.engine import Transaction
-from worker.db.slots import free_slots, slot_limits, slots_of
+from worker.db.slots import slots_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,39 +102,23 @@ _LOCK_READY = text(
           AND (rest_until IS NULL OR rest_until <= clock_timestamp()) AND {is_open("accounts")}
         FOR NO KEY UPDATE"""
 )
+_LOCK_READY_NOW = text(f"{_LOCK_READY.text} SKIP LOCKED")
 # In a statement of its own, after the lock: in the locking one the count would be of an old snapshot.
 _UNDER_CAP = text(f"""/* under_cap */ SELECT 1 FROM accounts a WHERE a.id = :id AND {under_cap("a")}""")
 _GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
 
-# The accounts a queued job may use that are ready now and have a slot for its kind, the least loaded first.
-_READY_FOR_JOB = text(
-    f"""/* ready_for_job */
-    SELECT a.id FROM jobs j
-    JOIN accounts a ON {may_take("a", "j")}
-    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {ready("a")}
-      AND {free_slots("a", "j.kind")} > 0
-    ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind),
-        a.last_submit_at NULLS FIRST
-    LIMIT 1"""
-)
 
-
-def lock_ready(tx: Transaction, account_id: UUID) -> AccountRow | None:
+def lock_ready(tx: Transaction, account_id: UUID, *, waits: bool = True) -> AccountRow | None:
     """Lock the account for a claim; None when it rests, is switched off, or its pace, hours or cap say no.
 
     Waits for a claim in progress: skipping the row would lose nudges of a busy single account until the next tick.
+    Without `waits`, None too when another claim has it.
     """
-    row = tx.first(_LOCK_READY, {"id": account_id})
+    row = tx.first(_LOCK_READY if waits else _LOCK_READY_NOW, {"id": account_id})
     account = _row(row) if row is not None else None
     if account is not None and account.capped and tx.first(_UNDER_CAP, {"id": account_id}) is None:
         return None
     return account
-
-
-def ready_for_job(tx: Transaction, job_id: UUID) -> UUID | None:
-    """The account that should take this queued job now, without locking it."""
-    row = tx.first(_READY_FOR_JOB, {"job_id": job_id, **slot_limits()})
-    return row.id if row is not None else None
 
 
 def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
@@ -211,6 +195,7 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
             """INSERT INTO accounts (id, label, region, lookup_hash, secret, proxy, proxy_hash, proxy_place, pool)
                VALUES (:id, :label, :region, :hash, :secret, :proxy, :proxy_hash, :proxy_place, :pool)
                ON CONFLICT (lookup_hash) DO UPDATE SET pool = accounts.pool OR excluded.pool,
+                   turns = CASE WHEN excluded.pool AND NOT accounts.pool THEN '{}' ELSE accounts.turns END,
                    proxy = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy ELSE excluded.proxy END,
                    proxy_place = CASE WHEN excluded.proxy_hash IS NULL THEN accounts.proxy_place
                                       ELSE excluded.proxy_place END,

@@ -10,18 +10,19 @@ from sqlalchemy import text
 
 from worker.db.eligibility import may_take, ready
 from worker.db.engine import Transaction
+from worker.db.scores import credits_left
 from worker.db.slots import SUBMIT_KINDS, free_slots, slot_limits
 
-# For every account that is ready: as many of its oldest waiting jobs of each kind as it has free slots for it, but few,
+# For every account that is ready: as many of the first waiting jobs of each kind as it has free slots for it, but few,
 # for a message that finds more of them takes them along. Each kind is looked at for itself, so that a long queue of one
 # hides nothing of another. Starting from the waiting jobs keeps thousands of idle accounts out of the query.
 _TAKE_SUBMITS = text(
     f"""/* take_submits */
     WITH waiting AS MATERIALIZED (
         SELECT w.* FROM unnest(CAST(:kinds AS text[])) AS k(kind) CROSS JOIN LATERAL (
-            SELECT id, kind, user_id, account_ids, account_choice, avoid_accounts, priority, nudged_at FROM jobs
+            SELECT id, kind, user_id, account_ids, account_choice, avoid_accounts, place, price, nudged_at FROM jobs
             WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
-            ORDER BY priority DESC, id LIMIT 5000) w),
+            ORDER BY place, id LIMIT 5000) w),
     -- Not fewer than `may_take` lets through; it decides below.
     wanted AS (
         SELECT DISTINCT unnest(account_ids) AS id, kind FROM waiting
@@ -30,18 +31,20 @@ _TAKE_SUBMITS = text(
         UNION SELECT a.id, p.kind FROM accounts a
             CROSS JOIN (SELECT DISTINCT kind FROM waiting WHERE account_ids = '{{}}') p WHERE a.pool),
     ready AS (
-        SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free
+        SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free,
+            {credits_left("a")} AS credits
         FROM accounts a JOIN wanted w USING (id) WHERE {ready("a")}),
     chosen AS (
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
             SELECT w.id FROM waiting w
             WHERE w.kind = r.kind AND {may_take("r", "w")}
               AND NOT (r.id = ANY(w.avoid_accounts))
+              AND (w.price IS NULL OR r.credits IS NULL OR w.price <= r.credits)
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
-            ORDER BY w.priority DESC, w.id LIMIT least(greatest(r.free, 0), 4)) j
+            ORDER BY w.place, w.id LIMIT least(greatest(r.free, 0), 4)) j
         LIMIT :limit)
     UPDATE jobs SET nudged_at = clock_timestamp() FROM chosen WHERE jobs.id = chosen.id AND jobs.state = 'queued'
-    RETURNING jobs.id"""
+    RETURNING jobs.id, jobs.place"""
 )
 
 _TAKE_SAVES = text(
@@ -66,7 +69,8 @@ def take_talks(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]
 
 def _take(tx: Transaction, kinds: tuple[str, ...], *, again_after: float, limit: int) -> list[UUID]:
     values = {"again_after": again_after, "limit": limit, "kinds": list(kinds), **slot_limits()}
-    return [row.id for row in tx.all(_TAKE_SUBMITS, values)]
+    rows = sorted(tx.all(_TAKE_SUBMITS, values), key=lambda row: (row.place, row.id))
+    return [row.id for row in rows]
 
 
 def take_saves(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:

@@ -23,10 +23,9 @@ from sqlalchemy import Row, TextClause, text
 from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db import accounts, deliveries, passed_over, tally
-from worker.db.eligibility import BOUND, bound, may_take
+from worker.db import accounts, deliveries, passed_over, picks, scores, tally, turns
 from worker.db.engine import Transaction
-from worker.db.slots import SUBMIT_KINDS, slot_limits
+from worker.db.slots import SUBMIT_KINDS
 
 OPEN_STATES = ("queued", "submitting", "running", "saving")
 FINAL_STATES = ("succeeded", "failed", "cancelled")
@@ -100,25 +99,29 @@ def _apply(
     )
     if row is not None:
         tally.note_change(tx, row)
+        if row.state in {"succeeded", "failed"}:
+            scores.note_outcome(tx, row.account_id, row.model, code=row.error_code)
     return row
 
 
 _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
-                          usual_seconds, event_seq)
+                          usual_seconds, turn, priority, event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
                CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
                now() + make_interval(secs => :deadline),
                CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :account_choice, :webhook_url,
-               :usual_seconds, 1)"""
+               :usual_seconds, :turn, :priority, 1)"""
 )
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
 
 def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
-    """new -> queued: the rows and their first events. The first job's id names the group."""
+    """new -> queued: the rows and their first events, all of one owner. The first job's id names the group."""
     settings = get_settings()
+    lines = [(job.kind, job.account_ids, job.avoid_accounts) for job in new_jobs]
+    given = turns.give(tx, new_jobs[0].owner, new_jobs[0].user_id, lines)
     rows = [
         {
             "id": job.id,
@@ -137,8 +140,10 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
             "account_choice": job.account_choice,
             "webhook_url": job.webhook_url,
             "usual_seconds": job.usual_seconds,
+            "turn": turn.at,
+            "priority": turn.priority,
         }
-        for job in new_jobs
+        for job, turn in zip(new_jobs, given, strict=True)
     ]
     tx.run(_INSERT, rows)
     tx.run(_INSERT_EVENT, [{"id": job.id} for job in new_jobs])
@@ -165,97 +170,112 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class ToBring:
-    """The oldest job an account may run has references that are not with it yet: work for another queue."""
+    """The first job an account may run has references that are not with it yet: work for another queue."""
 
     id: UUID
 
 
-# The count stands in a statement of its own, after the one that locked the account: in the locking statement it would
-# read a snapshot from before the lock and let two claims into the last slot. `clock_timestamp()`, because `now()` is
-# when the transaction began, possibly before a wait for that lock.
-#
-# The oldest job of each kind that has a free slot is looked up in the order of its index; the oldest of those is taken,
-# those that need nothing brought first when the caller brings nothing.
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """Another account that could take the job now is clearly better for it (`scores.py`); the job stays queued."""
+
+    id: UUID
+    account_id: UUID
+    kind: str
+
+
+# Of the job that `picks.pick` has locked in this transaction, for an account that `accounts.lock_ready` has.
 _CLAIM = text(
-    f"""/* claim_next */
-    WITH used AS MATERIALIZED (
-        SELECT kind, count(*) AS n FROM jobs WHERE account_id = :account_id AND holds_slot GROUP BY kind),
-    free AS MATERIALIZED (
-        SELECT k.kind FROM unnest(CAST(:kinds AS text[]), CAST(:slots AS integer[])) AS k(kind, most)
-        LEFT JOIN used ON used.kind = k.kind WHERE k.most > coalesce(used.n, 0)),
-    heads AS MATERIALIZED (
-        SELECT h.id, h.priority, NOT :brings AND EXISTS (
-                SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
-                    SELECT 1 FROM input_uploads u
-                    WHERE u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id)) AS left_alone
-        FROM free CROSS JOIN LATERAL (
-            SELECT id, priority FROM jobs
-            WHERE state = 'queued' AND kind = free.kind AND due_at <= clock_timestamp()
-              AND cancel_requested_at IS NULL
-              AND {may_take(BOUND, "jobs")}
-              AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
-            ORDER BY priority DESC, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) h),
-    pick AS (SELECT id, left_alone FROM heads ORDER BY left_alone, priority DESC, id LIMIT 1),
-    upd AS (
+    """/* claim */
+    WITH upd AS (
         UPDATE jobs SET state = 'submitting', account_id = :account_id, holds_slot = true, attempt = attempt + 1,
             submit_key = :submit_key, event_seq = event_seq + 1, absent_since = NULL,
             due_at = clock_timestamp() + make_interval(secs => :lost_after)
-        FROM pick WHERE jobs.id = pick.id AND NOT pick.left_alone
-        RETURNING jobs.id, jobs.attempt, jobs.kind, jobs.model, jobs.params, jobs.event_seq, jobs.group_id,
-            jobs.attempt < jobs.max_attempts AS attempts_left, cardinality(jobs.account_ids) AS candidates),
+        WHERE id = :id AND state = 'queued'
+        RETURNING id, attempt, kind, model, params, event_seq, group_id, place,
+            attempt < max_attempts AS attempts_left),
     ev AS (
         INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
         SELECT id, event_seq, 'queued', 'submitting', :actor, CAST(:note AS jsonb) FROM upd),
     pace AS (
         UPDATE accounts SET last_submit_at = clock_timestamp(),
             next_submit_at = clock_timestamp() + make_interval(secs => :gap),
-            poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :lease))
-        WHERE id = :account_id AND EXISTS (SELECT 1 FROM upd))
-    SELECT pick.id AS picked, pick.left_alone, upd.* FROM pick LEFT JOIN upd ON true"""
+            poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :lease)),
+            used = 1 + used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - last_submit_at), 0)
+                / CAST(:half_life AS float8)),
+            turns = turns || jsonb_build_object(upd.kind, jsonb_build_object(
+                'place', greatest(upd.place, (turns #>> ARRAY[upd.kind, 'place'])::float8),
+                'at', extract(epoch FROM clock_timestamp())))
+        FROM upd WHERE accounts.id = :account_id)
+    SELECT * FROM upd"""
 )
 
 
 def claim_next(
-    tx: Transaction, *, account_id: UUID, kinds: tuple[str, ...] = SUBMIT_KINDS, actor: str = "submit"
+    tx: Transaction,
+    *,
+    account_id: UUID,
+    kinds: tuple[str, ...] = SUBMIT_KINDS,
+    actor: str = "submit",
+    waits: bool = True,
 ) -> Claim | None:
-    """queued -> submitting: the oldest job this account may run, if a slot of its kind is free and the pace allows."""
-    claim = _claim(tx, account_id, kinds, actor, brings=True)
+    """queued -> submitting: the first job this account may run, if a slot of its kind is free and the pace allows.
+
+    `waits` = for another claim on the account to end; else that is as if it were not ready.
+    """
+    claim = claim_or_yield(tx, account_id=account_id, kinds=kinds, actor=actor, waits=waits, yields=False)
     return claim if isinstance(claim, Claim) else None
 
 
-def claim_ready(tx: Transaction, *, account_id: UUID) -> Claim | ToBring | None:
-    """Like `claim_next`, but a job whose references are not all with the account stays queued and is only named."""
-    return _claim(tx, account_id, SUBMIT_KINDS, "submit", brings=False)
+def claim_or_yield(
+    tx: Transaction,
+    *,
+    account_id: UUID,
+    kinds: tuple[str, ...] = SUBMIT_KINDS,
+    actor: str = "submit",
+    brings: bool = True,
+    waits: bool = True,
+    yields: bool = True,
+) -> Claim | ToBring | Yielded | None:
+    """Like `claim_next`. Without `brings`, a job whose references are not all with the account stays queued and is only
+    named; with `yields`, so does one that another account should rather take.
+    """
+    account = accounts.lock_ready(tx, account_id, waits=waits)
+    picked = picks.pick(tx, account, kinds, brings=brings) if account is not None else None
+    if account is None or picked is None:
+        return None
+    if picked.left_alone:
+        return ToBring(picked.id)
+    found = {} if picked.alone else scores.ranked(tx, picked.id)
+    if yields and not picked.settled and (better := scores.better_than(account.id, found)) is not None:
+        return Yielded(picked.id, better, picked.kind)
+    return _claim(tx, picked, account, actor, found)
 
 
 def _claim(
-    tx: Transaction, account_id: UUID, kinds: tuple[str, ...], actor: str, *, brings: bool
-) -> Claim | ToBring | None:
+    tx: Transaction, picked: picks.Pick, account: accounts.AccountRow, actor: str, found: dict[UUID, scores.Score]
+) -> Claim | None:
     settings = get_settings()
-    account = accounts.lock_ready(tx, account_id)
-    if account is None:
-        return None
     submit_key, until = uuid4(), time.monotonic() + settings.lease_seconds
+    mine = {"score": found[account.id].told()} if account.id in found else {}
     row = tx.first(
         _CLAIM,
         {
-            **bound(account),
-            **slot_limits(),
-            "kinds": list(kinds),
-            "slots": [account.slots[kind] for kind in kinds],
-            "brings": brings,
+            "id": picked.id,
+            "account_id": account.id,
             "submit_key": submit_key,
             "lease": settings.lease_seconds,
             "lost_after": settings.lease_seconds + settings.unclear_grace_seconds,
             "gap": 60 / account.submits_per_minute,
+            "half_life": scores.HALF_LIFE_SECONDS,
             "actor": actor,
-            "note": json.dumps({"account": account.label}),
+            "note": json.dumps({"account": account.label, **mine}),
         },
     )
-    if row is None or row.id is None:
-        return ToBring(row.picked) if row is not None and row.left_alone else None
-    if row.candidates != 1:
-        passed_over.note(tx, row.id, row.event_seq, account.id)
+    if row is None:
+        return None
+    if not picked.alone:
+        passed_over.note(tx, row.id, row.event_seq, account.id, found)
     return Claim(
         id=row.id,
         attempt=row.attempt,

@@ -11,7 +11,7 @@ from worker.db.engine import Transaction
 ADMIN_NAME = "admin"
 ROLES = ("admin", "member", "viewer")
 
-_COLUMNS = "id, name, role, disabled, groups, created_at"
+_COLUMNS = "id, name, role, disabled, groups, weight, priority, created_at"
 
 
 def ensure_admin(tx: Transaction) -> UUID:
@@ -29,14 +29,23 @@ def ensure_admin(tx: Transaction) -> UUID:
     return user_id
 
 
-def add_user(tx: Transaction, *, name: str, role: str, groups: list[str] | None = None) -> Row[Any] | None:
+def add_user(
+    tx: Transaction,
+    *,
+    name: str,
+    role: str,
+    groups: list[str] | None = None,
+    weight: float = 1.0,
+    priority: int = 0,
+) -> Row[Any] | None:
     """A new user; None when the name is taken."""
     return tx.first(
         text(
-            f"""INSERT INTO users (id, name, role, groups) VALUES (:id, :name, :role, CAST(:groups AS text[]))
+            f"""INSERT INTO users (id, name, role, groups, weight, priority)
+                VALUES (:id, :name, :role, CAST(:groups AS text[]), :weight, :priority)
                 ON CONFLICT (name) DO NOTHING RETURNING {_COLUMNS}"""
         ),
-        {"id": new_id(), "name": name, "role": role, "groups": groups or []},
+        {"id": new_id(), "name": name, "role": role, "groups": groups or [], "weight": weight, "priority": priority},
     )
 
 

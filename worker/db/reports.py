@@ -14,6 +14,7 @@ from worker.db.conversations import Spoken
 from worker.db.durations import Usual
 from worker.db.eligibility import free_at, may_use, works
 from worker.db.engine import Transaction
+from worker.db.scores import too_poor
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
 PATIENCE_SECONDS = 60.0
@@ -60,7 +61,7 @@ _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, a
 _POSITION = text(
     """/* queue_position */
     SELECT w.id, 1 + count(o.id) AS position FROM jobs w
-    LEFT JOIN jobs o ON o.state = 'queued' AND o.kind = w.kind AND (o.priority, w.id) > (w.priority, o.id)
+    LEFT JOIN jobs o ON o.state = 'queued' AND o.kind = w.kind AND (o.place, o.id) < (w.place, w.id)
         AND (o.account_ids && w.account_ids OR (o.account_ids = '{}' AND w.account_ids = '{}' AND (
             o.user_id IS NOT DISTINCT FROM w.user_id OR (o.account_choice <> 'own' AND w.account_choice <> 'own'))))
     WHERE w.id = ANY(:ids) AND w.state = 'queued' GROUP BY w.id"""
@@ -311,7 +312,9 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
 _REFUSAL = text(
     f"""/* refusal */
     SELECT bool_or(NOT (a.id = ANY(j.avoid_accounts)) AND a.state = 'ok' AND NOT coalesce(
-               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)) AS hope,
+               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)
+               AND NOT {too_poor("a", "j.price")}) AS hope,
+           bool_or(a.state = 'ok' AND {too_poor("a", "j.price")}) AS poor,
            (array_agg(a.rest_code ORDER BY a.rest_until DESC NULLS LAST)
                FILTER (WHERE a.state = 'ok' AND a.rest_until > clock_timestamp()))[1] AS rest_code,
            bool_and(a.state IN ('needs_login', 'blocked')) AND bool_or(a.state = 'needs_login') AS logged_out,
@@ -327,13 +330,14 @@ _REFUSAL = text(
 def hopeless(tx: Transaction, job_id: UUID) -> str | None:
     """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
 
-    The code is the last refusal of this job, else why the longest-resting account rests, else what people must do.
+    The code is the last refusal of this job, else why the longest-resting account rests, else what people must do, else
+    that none of them has the credits.
     """
     row = tx.first(_REFUSAL, {"id": job_id, "patience": PATIENCE_SECONDS})
     if row is None or row.hope:
         return None
     idle = "accounts_need_login" if row.logged_out else "accounts_blocked" if row.blocked else "no_account_available"
-    return str(row.last_code or row.rest_code or idle)
+    return str(row.last_code or row.rest_code or ("insufficient_quota" if row.poor else idle))
 
 
 def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
@@ -344,7 +348,7 @@ def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
             SELECT j.id FROM jobs j WHERE j.state = 'queued' AND NOT EXISTS (
                 SELECT 1 FROM accounts a
                 WHERE {may_use("a", "j")}
-                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
+                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok' AND NOT {too_poor("a", "j.price")}
                   AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
             ORDER BY j.id LIMIT :limit"""
         ),

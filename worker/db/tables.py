@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Computed,
     DateTime,
     Double,
     ForeignKey,
@@ -48,8 +49,11 @@ users = Table(
     Column("role", Text, nullable=False),
     Column("disabled", Boolean, nullable=False, server_default=text("false")),
     Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("weight", Double, nullable=False, server_default=text("1")),  # its share when several wait, see `turns.py`
+    Column("priority", Integer, nullable=False, server_default=text("0")),
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
+    CheckConstraint("weight > 0", name="weight"),
 )
 
 api_keys = Table(
@@ -118,6 +122,9 @@ accounts = Table(
     Column("submits_per_minute", Double),
     _moment("next_submit_at", nullable=False, default=True),
     _moment("last_submit_at"),
+    Column("used", Double, nullable=False, server_default=text("0")),  # jobs it took lately, at its last submit
+    # Kind -> {place, at}: how far in the line it has come, and when it took the last job (epoch seconds).
+    Column("turns", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     _moment("poll_due_at"),
     _moment("polled_at"),
     Column("cluster", JSONB),
@@ -138,6 +145,9 @@ accounts = Table(
     Index("ix_accounts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
 )
 
+# As Postgres writes it back. A priority is a head start of 20 turns.
+PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
+
 jobs = Table(
     "jobs",
     metadata,
@@ -153,7 +163,9 @@ jobs = Table(
     Column("params", JSONB, nullable=False),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("state", Text, nullable=False),
+    Column("turn", Double, nullable=False, server_default=text("0")),  # see `turns.py`
     Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("place", Double, Computed(PLACE, persisted=True), nullable=False),  # the order of the claim
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("max_attempts", Integer, nullable=False),
     _moment("due_at", nullable=False),
@@ -206,7 +218,8 @@ jobs = Table(
     ),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
     # Names given, so that a slow query's plan says which rule it used.
-    Index("ix_jobs_queue", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
     Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),

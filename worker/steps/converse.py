@@ -31,12 +31,14 @@ from worker.providers.provider import (
     Turn,
 )
 from worker.providers.registry import get_provider
-from worker.steps import refusals
+from worker.steps import claiming, refusals
+from worker.steps.claiming import How
 from worker.steps.pulse import pulse
 from worker.steps.sessions import located
 
 log = get_logger("converse")
 
+_TALKS = How(kinds=("chat",), actor="converse")
 # The text so far is committed at most this often, and at every call of a tool.
 COMMIT_SECONDS = 1.0
 # Credits told less than this ago are believed.
@@ -46,9 +48,9 @@ _COLLECT_SLACK_SECONDS = 600.0
 
 
 def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
-    """Hold the oldest conversation that the given account (or the best account of the given job) may hold."""
-    claim = _claim(job_id, account_id)
-    if claim is None:
+    """Hold the first conversation that the given account (or the best account of the given job) may hold."""
+    claim, nudged = claiming.claim(_TALKS, job_id=job_id, account_id=account_id)
+    if not isinstance(claim, jobs.Claim):
         return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to say"
     try:
         account = located(claim.account)
@@ -62,15 +64,8 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
     except DreameryError as error:
         return refusals.refused(claim, error)
     # One message, one conversation: the account's next one may be taken by another thread.
-    queue.nudge_converse(account_id=claim.account.id)
+    queue.nudge_converse(account_id=nudged)
     return line
-
-
-@retry_when_database_away
-def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
-    with transaction() as tx:
-        target = account_id or (accounts.ready_for_job(tx, job_id) if job_id else None)
-        return jobs.claim_next(tx, account_id=target, kinds=("chat",), actor="converse") if target else None
 
 
 def _take_daily_credits(claim: jobs.Claim, account: Account) -> None:

@@ -12,7 +12,7 @@ from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs, notes, reports, standing
+from worker.db import accounts, jobs, notes, reports, scores, standing
 from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import Account, NotSentError
 from worker.providers.registry import get_provider
@@ -156,6 +156,8 @@ def requeue(
             counts=counts,
         )
         if row is not None:
+            if reason == error.code:
+                scores.note_outcome(tx, claim.account.id, claim.model, code=error.code)
             tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
             if delay == 0.0:
                 tx.on_commit(partial(queue.nudge_claim, claim.kind, job_id=claim.id))

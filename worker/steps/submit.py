@@ -5,6 +5,7 @@ The submit key is committed by the claim, before the call that carries it; one k
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -14,92 +15,89 @@ from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, standing
-from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import NotSentError, Submitted
 from worker.providers.registry import get_provider
-from worker.steps import orders, references, refusals
+from worker.steps import claiming, orders, references, refusals
+from worker.steps.claiming import How
 from worker.steps.sessions import located
 
 log = get_logger("submit")
 
 MOST_PER_MESSAGE = 8
 
-# How a message takes its job from an account.
-_ClaimJob = Callable[[Transaction, UUID], jobs.Claim | jobs.ToBring | None]
+_ANY, _READY = How(), How(brings=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What came of one claim: a line for the log, the account to go on with (None = no job was claimed), the job."""
+
+    line: str
+    account_id: UUID | None = None
+    job_id: UUID | None = None
 
 
 def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
-    """Submit one job after the other on the nudged account while it has slots, pace and waiting jobs.
+    """Submit one job after the other for the nudged account while it has slots, pace and waiting jobs.
 
     One message may stand for many jobs that way; each is still claimed and ordered for itself. A job whose references
     are not with the account yet is left to `bring`, on another queue: fetching and uploading may take minutes.
     """
-    line, used = _submit_one(job_id, account_id, claim_job=_claim_ready)
-    count = 1
-    while used is not None:
+    done = _submit_one(job_id, account_id, how=_READY)
+    line, count = done.line, 1
+    while done.account_id is not None:
+        if done.job_id == job_id:
+            job_id = None
         if count == MOST_PER_MESSAGE:
             # Others may wait for this thread; what is left here queues up behind them.
-            queue.nudge_submit(account_id=used)
+            queue.nudge_submit(account_id=done.account_id)
+            if job_id is not None:
+                queue.nudge_submit(job_id=job_id)
             break
         watchdog.renew()
-        more, used = _submit_one(None, used, claim_job=_claim_ready)
-        if used is not None:
-            line, count = more, count + 1
+        done = _submit_one(None, done.account_id, how=_READY)
+        if done.account_id is None and job_id is not None:
+            # Jobs before it took what was free there; for this one another account may be.
+            done = _submit_one(job_id, None, how=_READY)
+        if done.account_id is not None:
+            line, count = done.line, count + 1
     return line if count == 1 else f"{line} (and {count - 1} before)"
 
 
 def bring(*, account_id: UUID) -> str:
-    """Submit the oldest job that the account may run, after bringing its references; others go on meanwhile."""
-    return _submit_one(None, account_id, claim_job=_claim_bringing)[0]
+    """Submit the first job that the account may run, after bringing its references; others go on meanwhile."""
+    # What waits behind it need not wait for its references.
+    return _submit_one(None, account_id, how=_ANY, then=queue.nudge_submit).line
 
 
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
-    """Submit the oldest job that the given account (or the best account of the given job) may run."""
-    return _submit_one(job_id, account_id, claim_job=_claim_any)[0]
+    """Submit the first job that the given account (or the best account of the given job) may run."""
+    return _submit_one(job_id, account_id, how=_ANY).line
 
 
-def _submit_one(job_id: UUID | None, account_id: UUID | None, *, claim_job: _ClaimJob) -> tuple[str, UUID | None]:
-    """What happened, and the account that was used, if any."""
-    claim = _claim(job_id, account_id, claim_job)
+def _submit_one(
+    job_id: UUID | None, account_id: UUID | None, *, how: How, then: Callable[..., object] | None = None
+) -> _Done:
+    """Claim a job and order it. `then` = who is told of the account after the claim."""
+    claim, used = claiming.claim(how, job_id=job_id, account_id=account_id)
     if isinstance(claim, jobs.ToBring):
-        return f"{claim.id} waits for its references", None
+        return _Done(f"{claim.id} waits for its references")
     if claim is None:
-        return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to submit", None
+        return _Done(refusals.give_up_if_hopeless(job_id) if job_id else "nothing to submit")
+    if then is not None:
+        then(account_id=used)
     try:
         submitted = _order(claim)
     except references.ClaimLostError:
         # A no-op for a job that somebody else has; one whose caller no longer wants it is cancelled here.
-        return refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost"), claim.account.id
+        line = refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
     except DreameryError as error:
-        return refusals.refused(claim, error), claim.account.id
-    _accepted(claim, submitted)
-    return f"submitted {claim.id} on {claim.account.label}", claim.account.id
-
-
-@retry_when_database_away
-def _claim(job_id: UUID | None, account_id: UUID | None, claim_job: _ClaimJob) -> jobs.Claim | jobs.ToBring | None:
-    with transaction() as tx:
-        target = account_id or (accounts.ready_for_job(tx, job_id) if job_id else None)
-        return claim_job(tx, target) if target else None
-
-
-def _claim_any(tx: Transaction, account_id: UUID) -> jobs.Claim | None:
-    return jobs.claim_next(tx, account_id=account_id)
-
-
-def _claim_ready(tx: Transaction, account_id: UUID) -> jobs.Claim | jobs.ToBring | None:
-    claim = jobs.claim_ready(tx, account_id=account_id)
-    if isinstance(claim, jobs.ToBring):
-        tx.on_commit(partial(queue.nudge_bring_soon, account_id))
-    return claim
-
-
-def _claim_bringing(tx: Transaction, account_id: UUID) -> jobs.Claim | None:
-    claim = jobs.claim_next(tx, account_id=account_id)
-    if claim is not None:
-        # What waits behind it need not wait for its references.
-        tx.on_commit(partial(queue.nudge_submit, account_id=account_id))
-    return claim
+        line = refusals.refused(claim, error)
+    else:
+        _accepted(claim, submitted)
+        line = f"submitted {claim.id} on {claim.account.label}"
+    return _Done(line, used, claim.id)
 
 
 def _order(claim: jobs.Claim) -> Submitted:
