@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0014_prices"
-down_revision = "0013_people"
+revision: str = "0014_prices"
+down_revision: str | None = "0013_people"
 branch_labels = None
 depends_on = None
 
