@@ -45,7 +45,7 @@ from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
 from worker.core.tokens import parse_tokens
-from worker.db import accounts, keys, people
+from worker.db import accounts, keyring, keys, people
 from worker.db.engine import get_engine, retry_when_database_away, transaction
 
 log = get_logger("api")
@@ -264,6 +264,7 @@ def _too_large(limit: int) -> str:
 @retry_when_database_away
 def _bootstrap(settings: Settings) -> None:
     """The first admin's key, and with a sandbox and no other account, an account for it to use."""
+    keyring.load_root()
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
             keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), settings.admin_key.get_secret_value())

@@ -5,6 +5,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from worker.core.settings import get_settings
+from worker.db import keyring_tables  # noqa: F401 - tells the metadata of its table
 from worker.db.tables import metadata
 
 # Any constant does, as long as all versions use the same.

@@ -25,7 +25,7 @@ from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.core.webhooks import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
-from worker.db import deliveries, endpoints, reports
+from worker.db import deliveries, endpoints, keyring, reports
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
 
 log = get_logger("notify")
@@ -303,6 +303,7 @@ def _signed_headers(delivery: Row[Any], body: bytes) -> dict[str, str]:
 def _secrets(delivery: Row[Any]) -> list[str]:
     """The secrets that sign: the owner's for a job's own `webhook`, else the endpoint's, newest first."""
     if delivery.endpoint_id is None:
+        keyring.load_root()
         return [webhook_secret(delivery.owner)]
     context = endpoints.secret_context(delivery.endpoint_id)
     sealed = [delivery.secret, delivery.previous_secret]
