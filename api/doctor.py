@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.core.production import refusals, warnings
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
 from worker.local.supervisor import running_platform
@@ -87,6 +88,8 @@ def _check_settings() -> list[Finding]:
     settings = get_settings()
     master = settings.master_key.get_secret_value() or (settings.data_dir / "keys" / "master.key").exists()
     found = [Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, the others at their defaults")]
+    found += [Finding("production", ok=False, detail=text) for text in refusals(settings) if master]
+    found += [Finding("production", ok=True, detail=text) for text in warnings(settings)]
     if not master:
         hint = "Set DREAMERY_MASTER_KEY to a long random text and keep it safe; `dreamery up` makes one by itself."
         found.append(Finding("master key", ok=False, detail="none", hint=hint))

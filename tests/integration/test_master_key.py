@@ -61,7 +61,9 @@ class Drill:
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         env = clean_env(**{name: value for name, value in self.engine.env.items() if name.startswith("DREAMERY_")})
-        return subprocess.run([sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+        )
 
     def rotate(self, *options: str) -> tuple[int, dict[str, Any]]:
         done = self.run("-m", "api.cli", "rotate-master-key", "--json", *options)
@@ -137,7 +139,10 @@ def test_the_rotation_drill(engine: Engine) -> None:
 def test_with_another_master_key_or_none_nothing_starts_and_it_is_said_why(engine: Engine, keys: str) -> None:
     begin_with(engine, OLD)
     engine.configure(MASTER_KEY=keys)
-    with pytest.raises((SecretUnreadableError, SystemExit), match="DREAMERY_MASTER_KEY is not"), TestClient(create_app()):
+    with (
+        pytest.raises((SecretUnreadableError, SystemExit), match="DREAMERY_MASTER_KEY is not"),
+        TestClient(create_app()),
+    ):
         pass
     line = master_key_line()
     assert (line.ok, bool(line.hint)) == (False, True)

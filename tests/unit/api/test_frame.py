@@ -17,6 +17,7 @@ from api.errors import error_response
 from api.forms import body_docs
 from api.openapi import describe
 from tests.face import error_of, not_repeatable
+from worker.core.crypto import use_root
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings
 
@@ -34,6 +35,7 @@ def app(tmp_path_factory):
         patch.setenv("DREAMERY_REQUEST_MAX_UPLOAD_BYTES", "1500")
         patch.setenv("DREAMERY_LOG_LEVEL", "error")
         get_settings.cache_clear()
+        use_root(b"a root key for tests only")
         app = create_app()
         _add_crash(app)
         yield app
