@@ -9,7 +9,6 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.edge import go_duration
 from tests.face import error_of
-from worker.core.crypto import use_root
 from worker.core.settings import get_settings
 
 ORIGIN = "https://front.example"
@@ -25,7 +24,6 @@ def app(tmp_path_factory):
         patch.setenv("DREAMERY_LOG_LEVEL", "error")
         patch.setenv("DREAMERY_REQUEST_MAX_BYTES", "1000")
         get_settings.cache_clear()
-        use_root(b"a root key for tests only")
         app = create_app()
 
         @app.get("/crash", include_in_schema=False)

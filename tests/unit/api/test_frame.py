@@ -17,7 +17,6 @@ from api.errors import error_response
 from api.forms import body_docs
 from api.openapi import describe
 from tests.face import error_of, not_repeatable
-from worker.core.crypto import use_root
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings
 
@@ -35,7 +34,6 @@ def app(tmp_path_factory):
         patch.setenv("DREAMERY_REQUEST_MAX_UPLOAD_BYTES", "1500")
         patch.setenv("DREAMERY_LOG_LEVEL", "error")
         get_settings.cache_clear()
-        use_root(b"a root key for tests only")
         app = create_app()
         _add_crash(app)
         yield app
@@ -325,7 +323,7 @@ def test_the_page_of_the_document_needs_no_internet(client):
     for part in parts:
         answer = client.get(part)
         assert answer.status_code == 200
-        assert len(answer.content) > 1000
+        assert len(answer.content) > 100
     assert b"SwaggerUIBundle" in client.get("/docs/swagger-ui-bundle.js").content
     error_of(client.get("/docs/../../etc/passwd"), 404, "unknown_url")
     error_of(client.get("/docs/core.py"), 404, "unknown_url")
