@@ -1,8 +1,11 @@
 """Guards at the front door: wrong keys, too many open requests, heads that drip, links that expire, headers."""
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,11 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
+from api.doctor import examine
 from api.serve import MOST_HEAD_BYTES, BoundedHttp
 from tests.engine import Engine
 from tests.face import error_of, new_key
 from tests.peers import serving
-from tests.platform import free_port
+from tests.platform import clean_env, free_port
 from worker.core.crypto import master_keys
 from worker.core.links import _signer
 from worker.core.settings import get_settings
@@ -255,3 +259,51 @@ def test_browsers_are_told_what_answers_may_do(client: TestClient, engine: Engin
     assert "strict-transport-security" not in client.get("/healthz").headers
     for folder in ("/v1/files", "/v1/files/"):
         error_of(client.get(folder), 404, "unknown_url")
+
+
+# --- production ---
+
+STRONG = {
+    "ENV": "production",
+    "MASTER_KEY": "q8Zt0sJ1nVw4Xc7Lr2Hy6Kd9Gm3Bf5Pa",
+    "ADMIN_KEY": "u7Re2Wn9Yk4Td1Vs6Qj3Xb8Zm5Lg0HcE",
+}
+
+
+def begin_production(engine: Engine, **values: str) -> None:
+    engine.sql("DELETE FROM keyring")
+    engine.configure(**STRONG, **values)
+
+
+def test_in_production_nobody_may_use_the_sandbox_unasked(engine: Engine) -> None:
+    begin_production(engine, SESSION_TOKENS="true")
+    with TestClient(create_app()) as client:
+        assert engine.sql("SELECT 1 FROM accounts") == []
+        for key in ("demo:sandbox", new_key()):
+            error_of(client.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}), 401, "invalid_api_key")
+        assert client.get("/v1/jobs", headers={"Authorization": f"Bearer {STRONG['ADMIN_KEY']}"}).status_code == 200
+
+
+def test_in_production_session_ids_are_off_and_the_doctor_tells_what_is_weak(engine: Engine) -> None:
+    begin_production(engine, PUBLIC_URL="http://pictures.example")
+    engine._monkeypatch.delenv("DREAMERY_SESSION_TOKENS")
+    get_settings.cache_clear()
+    with TestClient(create_app()) as client:
+        answer = client.get("/v1/jobs", headers={"Authorization": f"Bearer {uuid4().hex}"})
+        error_of(answer, 401, "invalid_api_key")
+    told = [finding for finding in examine() if finding.check == "production"]
+    assert all(finding.ok for finding in told)
+    assert any("PUBLIC_URL is http" in finding.detail for finding in told)
+    engine.configure(ADMIN_KEY="short")
+    assert any("at least 32" in f.detail for f in examine() if f.check == "production" and not f.ok)
+    with pytest.raises(SystemExit, match="at least 32"):
+        create_app()
+
+
+def test_up_makes_no_keys_in_production(tmp_path: Path) -> None:
+    env = clean_env(DREAMERY_ENV="production")
+    command = [sys.executable, "-m", "api.cli", "up", "--data-dir", str(tmp_path / "data"), "--no-flower"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "DREAMERY_MASTER_KEY is not set" in done.stderr
+    assert not (tmp_path / "data" / "keys").exists()

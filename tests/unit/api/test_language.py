@@ -1,5 +1,7 @@
 """Error texts in the caller's language; nothing else of an answer depends on it."""
 
+from contextvars import copy_context
+
 import pytest
 from fastapi.testclient import TestClient
 
