@@ -27,4 +27,4 @@ ENV PATH=/opt/venv/bin:$PATH \
 USER dreamery
 VOLUME /data
 EXPOSE 8000
-CMD ["python", "-m", "uvicorn", "api.app:create_app", "--factory", "--host", "0.0.0.0", "--port", "8000", "--no-access-log", "--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", "20", "--timeout-keep-alive", "75"]
+CMD ["python", "-m", "api.serve", "--host", "0.0.0.0", "--port", "8000", "--drain-seconds", "20"]

@@ -1,7 +1,7 @@
 # Everything runs from .venv, which the first target that needs it makes. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e lint fmt bench docs revision lock clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e lint fmt audit bench docs revision lock clean
 
 PY := .venv/bin/python
 # Runs Python so that the kernel ends it when make is killed, even with -9. Recipes `exec` it: make is then its parent.
@@ -40,6 +40,15 @@ lint: .venv/.dreamery-dev ## ruff, mypy, import-linter
 fmt: .venv/.dreamery-dev ## repair and format the code
 	@$(PY) -m ruff check --fix-only .
 	@$(PY) -m ruff format .
+
+# The list of known holes is on the net. A package it does not know counts as a failure, not as a pass (--strict).
+audit: .venv/.dreamery-dev ## look for packages with known security holes (needs the internet)
+	@$(PY) -m pip check
+	@$(PY) -m pip_audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements.lock || { \
+		echo 'The audit did not pass: a package above has a known hole (make lock takes newer versions), or the list of' >&2; \
+		echo 'known holes cannot be reached from here, and then nothing is known. The lint (make lint) has the S rules.' >&2; \
+		exit 1; \
+	}
 
 bench: .venv/.dreamery-dev ## measure a fresh platform; ARGS=--json for scripts
 	@$(BOUND) -m tests.bench $(ARGS)

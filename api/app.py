@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -19,9 +19,12 @@ from api.attendance import Attendance, Visit
 from api.deps import presented, token_hash
 from api.edge import CompressedReads, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
+from api.failed_keys import FailedKeys
 from api.forms import PATHS_WITH_FILES, close_form
 from api.hub import Hub
+from api.open_requests import OpenRequests
 from api.openapi import describe
+from api.protection import protective_headers
 from api.routes import (
     admin,
     admin_accounts,
@@ -41,12 +44,12 @@ from api.routes import (
 )
 from worker.bus import metrics as carried
 from worker.bus.limits import RequestLimits
-from worker.core import metrics
+from worker.core import metrics, production
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
 from worker.core.tokens import parse_tokens
-from worker.db import accounts, keys, people, pool
+from worker.db import accounts, keyring, keys, people, pool
 from worker.db.engine import get_engine, retry_when_database_away, transaction
 
 log = get_logger("api")
@@ -54,6 +57,8 @@ log = get_logger("api")
 # Under `dreamery up` this session always works, with the admin key too while the pool has no real account.
 DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 
+# More than any client of ours has a use for; cookies of other programs on the same host are the longest.
+MOST_HEADER_BYTES = 64_000
 # A client that sends nothing for so long while a body is due is gone.
 _STALL_SECONDS = 60.0
 # How much of a body that is too large is still read before the connection is closed.
@@ -98,14 +103,19 @@ class RequestFrame:
     def __init__(self, app: ASGIApp, *, max_bytes: int, max_upload_bytes: int, body_seconds: float) -> None:
         self._app = app
         self._limits = _Limits(max_bytes, max_upload_bytes, body_seconds)
+        self._open = OpenRequests()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
+            state = scope.setdefault("state", {})
+            state["open_requests"] = self._open
+            self._open.begin()
             try:
                 await _Exchange(scope, receive, send, self._limits).run(self._app)
             finally:
-                await close_form(scope["state"])
+                self._open.end(state.get("open_of"))
+                await close_form(state)
         else:
             await self._app(scope, receive, send)
 
@@ -117,7 +127,7 @@ class _Exchange:
         self._scope, self._receive, self._send = scope, receive, send
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id = _request_id(self._headers.get(b"x-request-id", b""))
-        self._state: dict[str, Any] = scope.setdefault("state", {})
+        self._state: dict[str, Any] = scope["state"]
         # Clients join base URLs and paths with a slash too many.
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
         self._max_bytes = limits.of(scope["path"])
@@ -134,7 +144,9 @@ class _Exchange:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
         try:
-            if self._announced_bytes() > self._max_bytes:
+            if (refusal := self._refusal()) is not None:
+                await self._answer(error_response(refusal, headers={"Connection": "close"}))
+            elif self._announced_bytes() > self._max_bytes:
                 await self._refuse_body()
             else:
                 await app(self._scope, self._receive_capped, self._send_marked)
@@ -179,6 +191,16 @@ class _Exchange:
             heard.append(await self._receive())
         return any(message["type"] == "http.disconnect" for message in heard)
 
+    def _refusal(self) -> DreameryError | None:
+        """Why this request is not even looked at."""
+        if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MOST_HEADER_BYTES:
+            return DreameryError("headers_too_large")
+        try:
+            self._state["open_requests"].check(self._scope["path"])
+        except DreameryError as error:
+            return error
+        return None
+
     def _announced_bytes(self) -> int:
         length = self._headers.get(b"content-length", b"")
         return int(length) if length.isdigit() and len(length) < 20 else 0
@@ -221,19 +243,19 @@ class _Exchange:
     async def _send_marked(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            message["headers"] = [*message.get("headers", []), *self._marks(message.get("headers", []))]
+            message["headers"] = [*message.get("headers", []), *self._marks([*message.get("headers", [])])]
         elif not message.get("more_body", False):
             if "visit" in self._state and await self._hung_up():
                 self._state["visit"].gone.set()
             self._complete = True
         await self._send(message)
 
-    def _marks(self, sent: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    def _marks(self, sent: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         milliseconds = round((time.monotonic() - self._started) * 1000)
         marks = [
             (b"x-request-id", self._request_id.encode()),
             (b"openai-processing-ms", str(milliseconds).encode()),
-            (b"x-content-type-options", b"nosniff"),
+            *protective_headers(sent),
         ]
         if "standing" in self._state:
             marks += limit_headers(self._state["standing"])
@@ -266,10 +288,11 @@ def _too_large(limit: int) -> str:
 @retry_when_database_away
 def _bootstrap(settings: Settings) -> None:
     """The first admin's key, and with a sandbox and no other account, an account for it to use."""
+    keyring.load_root()
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
             keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), settings.admin_key.get_secret_value())
-        if settings.sandbox_url and pool.pool_is_empty(tx):
+        if settings.sandbox_url and settings.env != "production" and pool.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
             accounts.add_account(tx, replace(presented(token_hash(token), token), label="sandbox demo"), pool=True)
 
@@ -284,6 +307,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.hub.start()
     flusher = carried.start()
     app.state.limits = RequestLimits()
+    app.state.failed_keys = FailedKeys(app.state.limits)
     app.state.attendance = Attendance()
     await app.state.attendance.start()
     yield
@@ -297,8 +321,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def create_app() -> FastAPI:
     """The ASGI application (`uvicorn --factory api.app:create_app`)."""
     settings = get_settings()
-    _refuse_weak_secrets(settings)
+    if found := production.refusals(settings):
+        raise SystemExit("\n".join(found))
     configure_logging(settings)
+    for warning in production.warnings(settings):
+        log.warning("insecure_setting", what=warning)
     app = FastAPI(
         title="Dreamery",
         version="0.1.0",
@@ -323,14 +350,3 @@ def create_app() -> FastAPI:
     app.webhooks.include_router(webhooks.received)
     describe(app)
     return app
-
-
-def _refuse_weak_secrets(settings: Settings) -> None:
-    if not settings.master_key.get_secret_value():
-        raise SystemExit(
-            "DREAMERY_MASTER_KEY is not set. Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
-        )
-    if settings.env == "production":
-        for name in ("master_key", "admin_key"):
-            if len(getattr(settings, name).get_secret_value()) < 32:
-                raise SystemExit(f"DREAMERY_{name.upper()} must have at least 32 characters in production.")

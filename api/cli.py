@@ -17,6 +17,7 @@ from api.accounts_cli import accounts_app
 from api.admin_cli import keys_app, log_app, users_app
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.master_key import rotate_master_key
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -26,6 +27,7 @@ app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
+app.command(epilog="Example: DREAMERY_MASTER_KEY=NEW,OLD dreamery rotate-master-key")(rotate_master_key)
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 

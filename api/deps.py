@@ -14,6 +14,7 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.failed_keys import FailedKeys
 from api.own_files import note_origin
 from api.render import base_url
 from worker.bus.limits import RequestLimits
@@ -130,7 +131,10 @@ def _from_tokens(bearer: str) -> Caller:
 
 def read_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
     """The session ids of a text with their lookup hashes, each usable here. Raises what is wrong with one."""
-    tokens = parse_tokens(bearer, get_settings().default_region)
+    settings = get_settings()
+    tokens = parse_tokens(bearer, settings.default_region)
+    if settings.env == "production" and any(t.region == "sandbox" for t in tokens):
+        raise DreameryError("invalid_api_key", "Region `sandbox` is off in production: anybody could use it.")
     for place, token in enumerate(tokens, start=1):
         check_usable(token, place)
     # One session is one account, whichever way out it takes: of two entries the last is the newest.
@@ -167,8 +171,16 @@ async def get_caller(request: Request, _scheme: Annotated[object, Depends(_BEARE
     Dependencies are solved before a route reads its body, so none of this costs the reading of an upload.
     """
     caller = await _who_calls(request)
+    _count_open(request, caller)
     await _count(request, caller)
     return caller
+
+
+def _count_open(request: Request, caller: Caller) -> None:
+    """Until its answer has been sent. A route that asks twice who calls is one request."""
+    if getattr(request.state, "open_of", None) is None:
+        request.state.open_requests.begin_of(caller.owner)
+        request.state.open_of = caller.owner
 
 
 async def _count(request: Request, caller: Caller) -> None:
@@ -191,11 +203,23 @@ async def _who_calls(request: Request) -> Caller:
     if not bearer:
         raise DreameryError("missing_api_key")
     # The bootstrap key is the operator's own text and may not carry our prefix.
-    if bearer.startswith(keys.KEY_PREFIX) or _is_admin_key(bearer):
+    if get_settings().session_tokens and not bearer.startswith(keys.KEY_PREFIX) and not _is_admin_key(bearer):
+        return _from_tokens(bearer)
+    return await _by_key(request, bearer)
+
+
+async def _by_key(request: Request, bearer: str) -> Caller:
+    failed: FailedKeys | None = getattr(request.app.state, "failed_keys", None)
+    if failed is None:  # an app that was not started
         return await run_in_threadpool(_from_key, bearer)
-    if not get_settings().session_tokens:
-        raise DreameryError("invalid_api_key")
-    return _from_tokens(bearer)
+    await failed.admit(request, bearer)
+    try:
+        caller = await run_in_threadpool(_from_key, bearer)
+    except DreameryError:
+        await failed.note(request, bearer, right=False)
+        raise
+    await failed.note(request, bearer, right=True)
+    return caller
 
 
 def _is_admin_key(bearer: str) -> bool:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.core.production import refusals, warnings
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
 from worker.local.supervisor import running_platform
@@ -40,6 +41,9 @@ def adopt_running_platform() -> None:
     running = running_platform(settings.data_dir)
     if running is None:
         return
+    key_file = settings.data_dir / "keys" / "master.key"
+    if not settings.master_key.get_secret_value() and key_file.exists():
+        os.environ["DREAMERY_MASTER_KEY"] = key_file.read_text().strip()  # noqa: TID251
     if not settings.database_url:
         os.environ["DREAMERY_DATABASE_URL"] = running.database_url  # noqa: TID251
     if not settings.redis_url:
@@ -84,6 +88,8 @@ def _check_settings() -> list[Finding]:
     settings = get_settings()
     master = settings.master_key.get_secret_value() or (settings.data_dir / "keys" / "master.key").exists()
     found = [Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, the others at their defaults")]
+    found += [Finding("production", ok=False, detail=text) for text in refusals(settings) if master]
+    found += [Finding("production", ok=True, detail=text) for text in warnings(settings)]
     if not master:
         hint = "Set DREAMERY_MASTER_KEY to a long random text and keep it safe; `dreamery up` makes one by itself."
         found.append(Finding("master key", ok=False, detail="none", hint=hint))
@@ -112,6 +118,7 @@ def _check_database() -> list[Finding]:
         _schema_finding(str(told["revision"]), newest_revision()),
         _clock_finding(told["clock"], (before + time.time()) / 2),
         _accounts_finding(told["accounts"]),
+        *_master_key_findings(),
         *([_ADDRESS] if told["every_session_expired"] else []),
     ]
 
@@ -120,6 +127,31 @@ def _schema_finding(present: str, newest: str) -> Finding:
     if present == newest:
         return Finding("schema", ok=True, detail=present)
     return Finding("schema", ok=False, detail=f"at {present}, newest is {newest}", hint="Run `dreamery migrate`.")
+
+
+def _master_key_findings() -> list[Finding]:
+    """Whether the keys of the list open what is stored, and whether the older ones are still needed."""
+    from worker.core.crypto import SecretUnreadableError, master_keys
+    from worker.db import keyring, sealed
+
+    if not get_settings().master_key.get_secret_value():
+        return []  # said already, and without a key nothing can be tried
+    try:
+        newest, *older = [key.id for key in master_keys()]
+        keyring.load_root()
+    except SecretUnreadableError as error:
+        hint = "Find the key in your secrets' store or a backup. Without it the stored session ids are lost."
+        return [Finding("master key", ok=False, detail=str(error), hint=hint)]
+    counts = sealed.survey()
+    waiting, lost = sum(counts.get(key, 0) for key in older), counts.get(None, 0)
+    if waiting:
+        hint = "Run `dreamery rotate-master-key`."
+        return [Finding("master key", ok=False, detail=f"{waiting} secrets are under an older key", hint=hint)]
+    if lost:
+        hint = "Their key is no longer in DREAMERY_MASTER_KEY: put it back as the last of the list, or add them again."
+        return [Finding("master key", ok=False, detail=f"{lost} secrets open with no key of the list", hint=hint)]
+    spare = ", the older ones can be removed" if older else ""
+    return [Finding("master key", ok=True, detail=f"{newest} opens everything{spare}")]
 
 
 def _clock_finding(database_clock: float, our_clock: float) -> Finding:

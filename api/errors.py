@@ -40,7 +40,7 @@ _HINTS = {
 _DESCRIPTIONS = {
     400: "The request cannot be carried out as it is, or upstream refused its content.",
     401: "No valid key, or upstream does not know the session.",
-    403: "Upstream says this account may not do that.",
+    403: "The key, the link or the upstream account may not do that.",
     404: "No such model, job, file, webhook or URL.",
     409: "The job was cancelled, or the webhook endpoint is disabled.",
     410: "The result is past its retention and was removed.",

@@ -18,6 +18,7 @@ from worker.core.clips import ClipFacts, NotAClipError, sound_facts, video_facts
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.pictures import MAX_INPUT_BYTES
+from worker.core.settings import get_settings
 from worker.db import reports
 from worker.db.engine import transaction
 from worker.db.inputs import NewInput, StoredInput
@@ -153,6 +154,9 @@ def _stored_result(entry: Entry, file_id: object) -> Given:
         with transaction() as tx:
             row = reports.file_row(tx, wanted)
     param = f"{entry.param}.file_id"
+    if get_settings().link_ttl_seconds:
+        message = "Links to results expire here, so an id alone gives no right to one. Send its link instead."
+        raise DreameryError("link_not_signed", message, param=param)
     if row is None or row.removed_at is not None:
         message = (
             f"No file {str(file_id)[:60]!r} here. A `file_id` is the id in a result's link (`/v1/files/file_...`); "

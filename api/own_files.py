@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
+from worker.core.links import check_link
 from worker.core.settings import get_settings
 from worker.db import reports
 from worker.db.engine import Row, retry_when_database_away, transaction
@@ -24,11 +25,16 @@ def note_origin(base: str) -> None:
 def own_bytes(link: str, *, media: str, param: str) -> bytes | None:
     """The bytes behind a link to a stored result; None when it leads elsewhere.
 
-    `media` is image, video or audio. Raises file_expired when the result is gone or is something else.
+    `media` is image, video or audio. Raises file_expired when the result is gone or is something else, link_expired
+    or link_not_signed when the link is no good (any more).
     """
     file_id = _file_id(link)
     if file_id is None:
         return None
+    try:
+        check_link(link, file_id)
+    except DreameryError as error:
+        raise DreameryError(error.code, f"`{param}`: {error.message}", param=param) from None
     row = _file_row(file_id)
     if row is not None and row.removed_at is None and row.mime.startswith(f"{media}/"):
         try:

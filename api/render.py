@@ -18,6 +18,7 @@ from worker import storage
 from worker.core.catalog import get_catalog
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
+from worker.core.links import file_link
 from worker.core.settings import get_settings
 from worker.db.reports import JobView
 
@@ -50,8 +51,8 @@ def seconds_of(moment: datetime | None) -> int | None:
 
 
 def file_url(base: str, file_id: Any) -> str:
-    """The link of a stored file; its id cannot be guessed."""
-    return f"{base}/v1/files/{public_id('file', file_id)}/content"
+    """The link of a stored file."""
+    return file_link(base, file_id)
 
 
 def job_progress(view: JobView) -> int:

@@ -23,7 +23,7 @@ from tests.platform import ROOT
 from worker import fetch, storage, tasks
 from worker.bus import events, queue
 from worker.core.settings import get_settings
-from worker.db import durations, tables
+from worker.db import durations, keyring, tables
 from worker.db.engine import get_engine, transaction
 from worker.providers.registry import _dreamina
 from worker.sandbox.world import World
@@ -42,7 +42,7 @@ MEDIA = "/_media"
 QUEUES = ("fast", "bulk", "talk", "outbox")
 _TABLES = (
     "webhook_attempts", "webhook_deliveries", "webhook_endpoints", "files", "job_events", "jobs", "accounts", "api_keys", "users", "requests",
-    "api_processes", "account_checks",
+    "api_processes", "account_checks", "keyring",
 )  # fmt: skip
 _STEPS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": notify}
 
@@ -57,6 +57,7 @@ def forget_settings() -> None:
         events._client().close()
     for cached in (get_settings, get_engine, _dreamina, events._client, storage._store):
         cached.cache_clear()
+    keyring._root_of.cache_clear()
     durations.forget()
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import httpx
 
+from tests.leaks import SESSIONS
 from tests.platform import eventually
 from worker.local.supervisor import Platform
 
@@ -17,7 +18,9 @@ FINAL = {"completed", "failed", "cancelled"}
 
 def new_session(words: str = "face") -> str:
     """A session id nobody has used, with words that script the account. Digits only: hex may spell `dead`."""
-    return f"{words}{random.SystemRandom().randrange(10**18)}"
+    session = f"{words}{random.SystemRandom().randrange(10**18)}"
+    SESSIONS.add(session)
+    return session
 
 
 def new_key(words: str = "face") -> str:

@@ -19,14 +19,16 @@ Hook = Callable[[str, bytes], "Response | None"]
 
 
 @contextlib.contextmanager
-def serving(app: ASGIApp, *, lifespan: Literal["on", "off"] = "off") -> Iterator[str]:
+def serving(
+    app: ASGIApp, *, lifespan: Literal["on", "off"] = "off", http: str | type[asyncio.Protocol] = "httptools"
+) -> Iterator[str]:
     """The app behind uvicorn in a thread; gives its address."""
     port = free_port()
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
         port=port,
-        http="httptools",
+        http=http,  # type: ignore[arg-type]
         ws="none",
         lifespan=lifespan,
         access_log=False,

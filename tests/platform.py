@@ -26,14 +26,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class CheckedPlatform(Platform):
-    """A platform whose `with` block ends well only when its upstream found nothing wrong with any request."""
+    """A platform whose `with` block ends well only when its upstream found nothing wrong with any request, and when
+    no secret is in its logs or its database.
+    """
 
     def __exit__(self, kind: type[BaseException] | None = None, *_error: object) -> None:
+        from tests.leaks import leaks_of
+
         try:
             found = self.violations() if kind is None else {}
+            leaks = leaks_of(self) if kind is None else []
         finally:
             self.stop()
         assert not found, f"the sandbox objected to: {found}"
+        assert not leaks, f"secrets were left behind: {leaks}"
 
     def violations(self) -> dict[str, Any]:
         """What the sandbox objected to, by code, and the first ones in words."""
@@ -52,6 +58,8 @@ def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
         "throwaway": True,
         "sandbox_seconds": 0.5,
     }
+    # Tests of every route send more wrong keys than anybody may.
+    options["extra_env"] = {"DREAMERY_FAILED_KEYS_PER_MINUTE": "0", **options.get("extra_env", {})}
     platform = CheckedPlatform(PlatformOptions(**{**settings, **options}))
     platform.start()
     return platform

@@ -1,5 +1,6 @@
 """The switchboard: Celery's names for the steps. Each body is one call; what it returns is what Flower shows."""
 
+import sys
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from celery import signals
 
 from worker.bus import metrics as carried
 from worker.bus.queue import app
-from worker.core import metrics
+from worker.core import metrics, production
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
@@ -25,6 +26,9 @@ from worker.steps import tick as tick_step
 from worker.steps import upkeep as upkeep_step
 
 log = get_logger("tasks")
+
+if "flower" in sys.argv:
+    production.refuse_open_flower(get_settings(), sys.argv)
 
 # A step that met a restarting database is put off, not broken: its row is still due. Worth a line, not a traceback.
 _task = partial(app.task, throws=AWAY_ERRORS)

@@ -1,22 +1,28 @@
-"""Stored results. The link is the right to read it: its id cannot be guessed, and browsers send no key for pictures."""
+"""Stored results. The link is the right to read it, and browsers send no key for pictures.
+
+Its id cannot be guessed; with LINK_TTL_SECONDS it is signed and expires.
+"""
 
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import error_response, error_responses
+from api.protection import FILE_POLICY
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
+from worker.core.links import seconds_left
 from worker.db import reports
 from worker.db.engine import Row, transaction
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
+_FOR_EVER = "public, max-age=31536000, immutable"
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
@@ -47,7 +53,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"image/*": {}, "video/mp4": {}}, "description": "The bytes."},
     206: {"content": {"image/*": {}, "video/mp4": {}}, "description": "The range asked for."},
     304: {"description": "What the caller has is still right."},
-    **error_responses(404, 410, 416),
+    **error_responses(403, 404, 410, 416),
 }
 
 
@@ -56,15 +62,20 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 async def get_file(
     request: Request,
     file_id: str,
+    *,
     range_header: Annotated[str | None, Header(alias="range")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
     if_range: Annotated[str | None, Header()] = None,
+    expires: Annotated[str | None, Query(max_length=20, description="part of a link that expires")] = None,
+    signature: Annotated[str | None, Query(max_length=100, description="part of a link that expires")] = None,
 ) -> Response:
-    """The bytes, with range requests. Files never change, so they may be cached for ever."""
+    """The bytes, with range requests. Files never change, so they may be cached for as long as their link is good."""
+    left = seconds_left(file_id, expires, signature)
+    cache = _FOR_EVER if left is None else f"private, max-age={left}"
     row = await run_in_threadpool(_find, file_id)
     name = f"{file_id}.{row.mime.partition('/')[2]}"
     asked = Asked(range=range_header, if_none_match=if_none_match, if_range=if_range)
-    return await send_file(request, row, name=name, asked=asked, cache="public, max-age=31536000, immutable")
+    return await send_file(request, row, name=name, asked=asked, cache=cache)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +93,7 @@ async def send_file(request: Request, row: Any, *, name: str, asked: Asked, cach
         "ETag": f'"{row.sha256}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": cache,
+        "Content-Security-Policy": FILE_POLICY,
         "Content-Disposition": f'inline; filename="{name}"',
         # Also for pages that load the picture without saying where they are.
         "Access-Control-Allow-Origin": "*",

@@ -13,10 +13,11 @@ import structlog
 from tests.engine import Engine, wipe
 from tests.peers import Gate, Receiver, serving
 from worker import fetch
+from worker.db import keyring
 from worker.sandbox.options import Options
 from worker.sandbox.server import create_app
 
-MASTER_KEY = "a master key of the tests, long enough for production"
+MASTER_KEY = "a master key of the tests that is long enough for production"
 ADMIN_KEY = "sk-dreamery-admin-key-of-the-tests-0123456789"
 
 
@@ -78,6 +79,7 @@ def engine(
             "DEFAULT_REGION": "sandbox",
         },
     )
+    keyring.load_root()
     _forget_cached_loggers()
     root, structured = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level

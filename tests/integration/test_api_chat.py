@@ -338,7 +338,7 @@ def test_a_stream_outlives_an_emptied_redis(api_platform):
 
 
 def test_many_streams_hold_no_threads(api_platform):
-    [api] = [p for p in processes_of(api_platform.data_dir) if "uvicorn" in " ".join(p.cmdline()) and p.is_running()]
+    [api] = [p for p in processes_of(api_platform.data_dir) if "api.serve" in " ".join(p.cmdline()) and p.is_running()]
     with Face(api_platform) as face, ThreadPoolExecutor(100) as pool:
         opened = threading.Semaphore(0)
 

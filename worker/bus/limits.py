@@ -5,6 +5,7 @@ A courtesy to everybody else, not a lock: counts may be approximate, and without
 """
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import redis.asyncio
@@ -65,11 +66,33 @@ class RequestLimits:
             allowed = await self._counters.hit(rule, caller)
             stats = await self._counters.get_window_stats(rule, caller)
         except BUS_ERRORS as error:
-            self._paused_until = time.monotonic() + _PAUSE_SECONDS
-            log.warning("request_limits_away", reason=type(error).__name__)
+            self._pause(error)
             return None
         reset = max(stats.reset_time - time.time(), 0.0)
         return Standing(allowed=allowed, limit=per_minute, remaining=max(stats.remaining, 0), reset_seconds=reset)
+
+    async def is_over(self, kind: str, who: str, *, per_minute: int) -> bool:
+        """Whether as much of a kind was noted of somebody in the last minute. False when Redis is away."""
+        rule = RateLimitItemPerMinute(per_minute, namespace=kind)
+        return await self._asked(lambda: self._counters.test(rule, who), otherwise=True) is False
+
+    async def note(self, kind: str, who: str, *, per_minute: int) -> None:
+        """Note one of a kind, for `is_over`."""
+        rule = RateLimitItemPerMinute(per_minute, namespace=kind)
+        await self._asked(lambda: self._counters.hit(rule, who), otherwise=True)
+
+    async def _asked(self, question: Callable[[], Awaitable[bool]], *, otherwise: bool) -> bool:
+        if time.monotonic() < self._paused_until:
+            return otherwise
+        try:
+            return await question()
+        except BUS_ERRORS as error:
+            self._pause(error)
+            return otherwise
+
+    def _pause(self, error: BaseException) -> None:
+        self._paused_until = time.monotonic() + _PAUSE_SECONDS
+        log.warning("request_limits_away", reason=type(error).__name__)
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -33,6 +33,8 @@ MEASURES: dict[str, Measure] = {
     "dreamery_poll_delay_seconds": Measure("how late polls are", (), _CALLS),
     "dreamery_nudges_lost": Measure("messages that could not be sent; the tick makes them good", ("task",)),
     "dreamery_webhooks": Measure("webhook attempts", ("outcome",)),
+    "dreamery_failed_keys": Measure("requests without a valid key, by what became of them", ("outcome",)),
+    "dreamery_requests_turned_away": Measure("requests refused because too many were open", ("why",)),
     "dreamery_steps": Measure("steps run by workers", ("step", "outcome")),
 }
 

@@ -46,12 +46,22 @@ class Settings(BaseSettings):
     account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
     open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
     requests_per_minute: int = Field(600, ge=0, description="creating requests per caller and minute; 0 = no limit")
+    failed_keys_per_minute: int = Field(
+        30, ge=0, description="wrong keys per network address and minute; then 429; 0 = no limit"
+    )
+    open_requests: int = Field(4000, ge=1, description="HTTP requests open at once per API process; then 503")
+    open_requests_per_caller: int = Field(
+        1000, ge=1, description="requests and streams a caller may have open per API process; then 429"
+    )
     poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
     poll_max_seconds: float = Field(20, gt=0, description="longest polling interval per account")
     poll_batch: int = Field(100, ge=1, le=1000, description="ids asked in one poll call")
     tick_seconds: float = Field(0.5, gt=0, le=5, description="how often the scheduler looks for what is due")
     storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty = `DATA_DIR/files`")
     retention_days: int = Field(0, ge=0, description="results older than this are removed; 0 = kept for ever")
+    link_ttl_seconds: int = Field(
+        0, ge=0, description="links to files are signed and expire after this; 0 = unguessable links for ever"
+    )
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto = console on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
@@ -78,12 +88,16 @@ class Settings(BaseSettings):
     region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
 
     api_port: int = Field(8000, ge=1, le=65535, description="port of the API")
+    trusted_proxies: str = Field(
+        "127.0.0.1,::1", description="comma list of proxies' addresses or networks whose X-Forwarded-* is believed"
+    )
     api_host: str = Field("127.0.0.1", description="address the API binds")
     db_pool_size: int = Field(16, ge=1, description="database connections per API process, and its thread-pool size")
     worker_concurrency: int = Field(32, ge=1, description="threads per worker process")
     talk_concurrency: int = Field(16, ge=1, description="threads of the process that holds conversations")
     request_max_bytes: int = Field(1_000_000, ge=1000, description="largest JSON body")
     request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may hold pictures")
+    request_head_seconds: float = Field(20, gt=0, description="headers that have not arrived by then are given up")
     request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 

@@ -18,6 +18,7 @@ from typing import Self
 
 from pydantic import SecretStr
 
+from worker.core import production
 from worker.core.settings import Settings, get_settings
 from worker.local.datadir import DataDir, is_held, open_data_dir, write_private
 from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
@@ -226,6 +227,8 @@ class Platform:
 
     def _read_keys(self, data: DataDir) -> None:
         given = self._settings
+        if given.env == "production" and (found := production.refusals(given)):
+            raise StartError("\n".join(found))  # no key is made here: it must be kept apart from the data
         self._master_key = given.master_key.get_secret_value() or data.key("master")
         self._admin_key = given.admin_key.get_secret_value() or data.key("admin", prefix="sk-dreamery-")
 
@@ -321,7 +324,8 @@ class Platform:
         env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])])
         env["PYTHONUNBUFFERED"] = "1"
         given = {name: _as_text(getattr(self._settings, name)) for name in self._settings.model_fields_set}
-        given = {"session_tokens": "true", **given}
+        if self._settings.env != "production":
+            given = {"session_tokens": "true", **given}
         given |= {
             "database_url": self.database_url,
             "redis_url": self.redis_url,
@@ -340,10 +344,7 @@ class Platform:
 
     def _api_command(self) -> tuple[str, ...]:
         return (
-            "uvicorn", "api.app:create_app", "--factory", "--host", self.host, "--port", str(self.port),
-            "--no-access-log", "--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", "5",
-            # Longer than clients and proxies keep an idle connection (60 s), or one is closed as they use it again.
-            "--timeout-keep-alive", "75",
+            "api.serve", "--host", self.host, "--port", str(self.port), "--drain-seconds", "5",
         )  # fmt: skip
 
     def _worker_command(self, name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Deliver webhooks: outbox rows were written with the state they tell of, so a crash can only repeat a delivery.
 
 Signed after Standard Webhooks; `webhook-id` is the same on every try, so a receiver can drop repeats (I11). Bodies hold
-links, never bytes, and stay the same from try to try.
+links, never bytes, and stay the same from try to try, but for links that expire (LINK_TTL_SECONDS): they are fresh.
 """
 
 import random
@@ -21,11 +21,12 @@ from worker.core import metrics
 from worker.core.crypto import SecretUnreadableError, open_secret, webhook_secret
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
+from worker.core.links import file_link
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.core.webhooks import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
-from worker.db import deliveries, endpoints, reports
+from worker.db import deliveries, endpoints, keyring, reports
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
 
 log = get_logger("notify")
@@ -236,7 +237,7 @@ def _job_data(event: str, view: reports.JobView) -> dict[str, Any]:
         "progress": {"completed": 100, "in_progress": 0}.get(status, min(job.progress, 99)),
         "output": [
             {
-                "url": f"{base}/v1/files/{public_id('file', item.id)}/content",
+                "url": file_link(base, item.id),
                 "mime": item.mime,
                 "width": item.width,
                 "height": item.height,
@@ -303,6 +304,7 @@ def _signed_headers(delivery: Row[Any], body: bytes) -> dict[str, str]:
 def _secrets(delivery: Row[Any]) -> list[str]:
     """The secrets that sign: the owner's for a job's own `webhook`, else the endpoint's, newest first."""
     if delivery.endpoint_id is None:
+        keyring.load_root()
         return [webhook_secret(delivery.owner)]
     context = endpoints.secret_context(delivery.endpoint_id)
     sealed = [delivery.secret, delivery.previous_secret]

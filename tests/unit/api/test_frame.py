@@ -323,7 +323,7 @@ def test_the_page_of_the_document_needs_no_internet(client):
     for part in parts:
         answer = client.get(part)
         assert answer.status_code == 200
-        assert len(answer.content) > 1000
+        assert len(answer.content) > 100
     assert b"SwaggerUIBundle" in client.get("/docs/swagger-ui-bundle.js").content
     error_of(client.get("/docs/../../etc/passwd"), 404, "unknown_url")
     error_of(client.get("/docs/core.py"), 404, "unknown_url")

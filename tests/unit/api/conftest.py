@@ -1,0 +1,10 @@
+"""Apps without servers: nobody starts them, so nobody reads the root key from a database."""
+
+import pytest
+
+from worker.core.crypto import use_root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _root_key() -> None:
+    use_root(b"a root key for tests only")
