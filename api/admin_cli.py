@@ -12,7 +12,7 @@ keys_app = typer.Typer(no_args_is_help=True, help="API keys of the users.")
 accounts_app = typer.Typer(no_args_is_help=True, help="Upstream accounts that serve the API keys.")
 log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
 
-_USER_COLUMNS = ("id", "name", "role", "disabled")
+_USER_COLUMNS = ("id", "name", "role", "disabled", "retention_days")
 _KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
 _ACCOUNT_COLUMNS = ("id", "label", "region", "state", "rest_code", "credits", "in_flight")
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
@@ -70,6 +70,22 @@ def users_role(
     """Give a user another role."""
     found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"role": role})
     print_object(found, as_json=as_json)
+
+
+@users_app.command("retention", epilog="Example: dreamery users retention alice 30")
+def users_retention(
+    user: _User,
+    days: Annotated[str, typer.Argument(help="Days results are kept, 0 = for ever, default = the platform's setting.")],
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how long a user's results are kept."""
+    if days != "default" and not days.isdecimal():
+        raise typer.BadParameter(f"{days!r} is no number of days; say a number or `default`.")
+    change = {"retention_days": None if days == "default" else int(days)}
+    print_object(platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", change), as_json=as_json)
 
 
 @keys_app.command("add", epilog="Example: dreamery keys add alice --name laptop --model jimeng-4.0")

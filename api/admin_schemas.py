@@ -28,6 +28,9 @@ class UserChange(BaseModel):
 
     role: Role | None = None
     disabled: bool | None = Field(None, description="a disabled user's keys stop working at once")
+    retention_days: int | None = Field(
+        None, ge=0, le=36_500, description="how long results are kept; 0 = for ever, null = the platform's setting"
+    )
 
 
 class User(BaseModel):
@@ -38,6 +41,7 @@ class User(BaseModel):
     name: str
     role: Role
     disabled: bool
+    retention_days: int | None = Field(description="how long results are kept; 0 = for ever, null = the setting's")
     created_at: int
 
 

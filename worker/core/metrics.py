@@ -33,6 +33,7 @@ MEASURES: dict[str, Measure] = {
     "dreamery_poll_delay_seconds": Measure("how late polls are", (), _CALLS),
     "dreamery_nudges_lost": Measure("messages that could not be sent; the tick makes them good", ("task",)),
     "dreamery_webhooks": Measure("webhook attempts", ("outcome",)),
+    "dreamery_removed": Measure("what the clean-up has removed", ("what",)),
     "dreamery_steps": Measure("steps run by workers", ("step", "outcome")),
 }
 

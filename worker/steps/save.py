@@ -89,6 +89,9 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
         except fetch.FetchError as error:
             log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
             outcome.errors.append(error)
+        except storage.StorageError as error:
+            log.warning("result_not_stored", job_id=str(claim.id), n=n, reason=error.reason)
+            outcome.errors.append(fetch.FetchError(f"it could not be stored: {error.reason}"))
     return outcome
 
 
