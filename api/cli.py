@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from api.admin_cli import accounts_app, keys_app, log_app, users_app
+from api.backup_cli import backup, restore, take_storage
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.drain_cli import drain, workers
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -25,6 +27,11 @@ app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
+app.command("backup", epilog="Example: dreamery backup /srv/backups --with-files --with-keys")(backup)
+app.command("restore", epilog="Example: dreamery restore /srv/backups/dreamery-20261125-030000.zip")(restore)
+app.command("take-storage", epilog="Example: dreamery take-storage")(take_storage)
+app.command("drain", epilog="Example: dreamery drain --reason upgrade --wait, later: dreamery drain --off")(drain)
+app.command("workers", epilog="Example: dreamery workers --json")(workers)
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 

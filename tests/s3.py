@@ -17,6 +17,7 @@ from botocore.config import Config
 from tests.platform import eventually, free_port
 
 BUCKET = "pictures"
+PREFIX = "some/where"
 _POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
 # Until then nobody is asked who they are: to make the user, its key, its rights and the bucket.
 _FREE_CALLS = "4"
@@ -30,7 +31,7 @@ class Bucket:
     key_id: str
     secret: str
 
-    def settings(self, prefix: str) -> dict[str, str]:
+    def settings(self, prefix: str = PREFIX) -> dict[str, str]:
         """Our settings for a folder of the bucket."""
         return {
             "STORAGE_URL": f"s3://{BUCKET}/{prefix}",
@@ -44,6 +45,12 @@ class Bucket:
     def client(self) -> Iterator[Any]:
         with _client("s3", self.url, self.key_id, self.secret) as client:
             yield client
+
+    def empty(self) -> None:
+        """Nothing is stored."""
+        with self.client() as client:
+            for key in self.keys(""):
+                client.delete_object(Bucket=BUCKET, Key=key)
 
     def keys(self, prefix: str) -> dict[str, int]:
         """What is stored below a prefix, with sizes."""

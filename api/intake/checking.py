@@ -42,6 +42,8 @@ async def ask(request: Request, what: str, tokens: Tokens) -> list[Result]:
         while (left := until - time.monotonic()) > 0:
             if await hub.wait_final(watches, min(left, _NUDGE_AGAIN_SECONDS)):
                 break
+            if hub.stopping:
+                raise DreameryError("overloaded", "This server restarts. Ask again.", retry_after=1)
             waiting = [watch.job_id for watch in watches if not watch.final]
             await run_in_threadpool(partial(_nudge, waiting))
     return await run_in_threadpool(partial(_results, ids))

@@ -11,8 +11,8 @@ from sqlalchemy import text
 
 from tests.engine import Engine
 from tests.face import error_of
-from tests.integration.test_storage import BUCKET, Bucket, bucket, s3  # noqa: F401 - fixtures
 from tests.integration.test_upkeep import aged, is_there, stored_input
+from tests.s3 import Bucket
 from worker import storage
 from worker.core import metrics
 from worker.core.ids import first_id_at, new_id
@@ -214,7 +214,7 @@ def test_another_platforms_files_are_no_strays(engine: Engine) -> None:
 def test_a_bucket_is_walked_some_pages_at_a_time(
     engine: Engine,
     bucket: Bucket,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 1)
     monkeypatch.setattr("worker.steps.strays._PAGES_AT_ONCE", 2)
@@ -228,7 +228,7 @@ def test_a_bucket_is_walked_some_pages_at_a_time(
     assert left == [3, 1, 0]
 
 
-def test_upkeep_goes_on_without_the_storage(engine: Engine, bucket: Bucket) -> None:  # noqa: F811
+def test_upkeep_goes_on_without_the_storage(engine: Engine, bucket: Bucket) -> None:
     engine.configure(RETENTION_DAYS="7", EVENTS_DAYS="30")
     job = old_job(engine, 31)
     aged(engine, 31, job)

@@ -4,47 +4,26 @@ import asyncio
 import io
 import os
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from api import doctor
 from tests.engine import Engine
-from tests.s3 import BUCKET, Bucket, running_s3
+from tests.s3 import BUCKET, PREFIX, Bucket
 from worker import storage
 from worker.core.errors import ERRORS
 
 KINDS = ("folder", "bucket")
-PREFIX = "some/where"
-
-
-@pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with running_s3(tmp_path_factory.mktemp("s3")) as bucket:
-        yield bucket
 
 
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, engine: Engine, s3: Bucket) -> Engine:
     """The engine with its storage in a folder, then in the bucket, empty."""
     if request.param == "bucket":
-        empty(s3)
+        s3.empty()
         engine.configure(**s3.settings(PREFIX))
     return engine
-
-
-@pytest.fixture
-def bucket(engine: Engine, s3: Bucket) -> Bucket:
-    empty(s3)
-    engine.configure(**s3.settings(PREFIX))
-    return s3
-
-
-def empty(s3: Bucket) -> None:
-    with s3.client() as client:
-        for key in s3.keys(""):
-            client.delete_object(Bucket=BUCKET, Key=key)
 
 
 def noise(size: int) -> bytes:

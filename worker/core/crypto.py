@@ -32,6 +32,16 @@ def _keys(settings: Settings) -> list[bytes]:
     return [hashlib.sha256(b"dreamery-master:" + part.encode()).digest() for part in parts]
 
 
+def master_key_ids(settings: Settings | None = None) -> list[str]:
+    """Names of the master keys, newest first, by which people tell them apart; they say nothing about the keys."""
+    try:
+        return [
+            hashlib.sha256(b"dreamery-master-id:" + key).hexdigest()[:12] for key in _keys(settings or get_settings())
+        ]
+    except SecretUnreadableError:
+        return []
+
+
 def seal_secret(plain: str, *, context: str, settings: Settings | None = None) -> str:
     """Encrypt with the newest key: `v1:base64(nonce + ciphertext + tag)`."""
     key = _keys(settings or get_settings())[0]

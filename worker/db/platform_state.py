@@ -47,3 +47,27 @@ def installation(tx: Transaction) -> str:
         {"value": json.dumps({"id": uuid4().hex})},
     )
     return str((read(tx, "installation") or {})["id"])
+
+
+def draining(tx: Transaction) -> str | None:
+    """Why the platform takes no new jobs; None = it does take them."""
+    known = read(tx, "drain")
+    return None if known is None else str(known["reason"])
+
+
+def set_draining(tx: Transaction, reason: str | None) -> None:
+    """Take no new jobs, for that reason; None = take them again."""
+    if reason is None:
+        forget(tx, "drain")
+    else:
+        write(tx, "drain", {"reason": reason})
+
+
+def open_jobs(tx: Transaction) -> dict[str, int]:
+    """How many jobs have not ended, by state."""
+    states = ("queued", "submitting", "running", "saving")
+    rows = tx.all(
+        text("SELECT state, count(*) AS n FROM jobs WHERE state = ANY(:states) GROUP BY state"),
+        {"states": list(states)},
+    )
+    return dict.fromkeys(states, 0) | {row.state: row.n for row in rows}

@@ -33,6 +33,7 @@ class Account:
     polls: int = 0
     max_ids: int = 0
     min_poll_gap: float | None = None
+    max_poll_gap: float = 0.0
     min_submit_gap: float | None = None
     _last_poll: float | None = None
     _last_submit: float | None = None
@@ -123,6 +124,7 @@ class Account:
         self.max_ids = max(self.max_ids, ids)
         if self._last_poll is not None:
             self.min_poll_gap = _least(self.min_poll_gap, now - self._last_poll)
+            self.max_poll_gap = max(self.max_poll_gap, now - self._last_poll)
         self._last_poll = now
 
 

@@ -12,6 +12,7 @@ from worker.bus import events, queue
 from worker.core.errors import DreameryError
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
+from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs
 from worker.db.engine import Transaction, retry_when_database_away, transaction
@@ -37,8 +38,8 @@ def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None
     line, used = _submit_one(job_id, account_id, claim_job=_claim_ready)
     count = 1
     while used is not None:
-        if count == MOST_PER_MESSAGE:
-            # Others may wait for this thread; what is left here queues up behind them.
+        if count == MOST_PER_MESSAGE or stopping.asked:
+            # Others may wait for this thread; what is left here queues up behind them, or goes to another worker.
             queue.nudge_submit(account_id=used)
             break
         watchdog.renew()
