@@ -21,7 +21,7 @@ HEARTBEAT_SECONDS = 12.0
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _HEARTBEAT = b": ka\n"
 # An end without a final event: clients connect again, with their `Last-Event-ID`.
-_COME_BACK = b": this server restarts\nretry: 1000\n\n"
+_COME_BACK = b": this server restarts\n"
 # What readers of the OpenAPI document are told of each event of a stream.
 _EVENT_SCHEMA = {
     "type": "object",

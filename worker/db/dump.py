@@ -1,8 +1,8 @@
 """The rows of the whole database, out in one consistent snapshot and back into an empty one, over COPY.
 
 COPY in text form is read by every version of Postgres and needs no program beside the driver, so a backup of an
-embedded server is restored into a managed one and the other way round. Tables are those the database has, not those this
-code knows: a backup is loaded into the schema it was made with, which the migrations then bring up to date.
+embedded server is restored into a managed one and the other way round. Tables are those the database has, not those
+this code knows: a backup is loaded into the schema it was made with, which the migrations then bring up to date.
 """
 
 from collections.abc import Iterable, Iterator
@@ -130,6 +130,7 @@ class Present:
     ours: bool  # the tables are those of this platform
     rows: bool
     users: int  # processes of a platform that are connected now
+    revision: str | None  # of its schema
 
 
 def look(url: str) -> Present:
@@ -147,7 +148,9 @@ def look(url: str) -> Present:
             for table in _tables(connection)
             if table.name != "platform_state"
         )
-    return Present(tables=tables, ours=set(tables) >= _OURS or not tables, rows=rows, users=users)
+        version = sa.text(f"SELECT version_num FROM {VERSION_TABLE}")
+        revision = connection.execute(version).scalar() if VERSION_TABLE in tables else None
+    return Present(tables, ours=set(tables) >= _OURS or not tables, rows=rows, users=users, revision=revision)
 
 
 def drop_all(url: str) -> None:

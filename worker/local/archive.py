@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -93,7 +94,7 @@ class Reader:
                 while piece := member.read(_PIECE_BYTES):
                     digest.update(piece)
                     yield piece
-        except (KeyError, zipfile.BadZipFile, EOFError) as error:
+        except (KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
             raise StartError(f"The backup is damaged: {name} cannot be read. Use another one.") from error
         if digest.hexdigest() != self.manifest["members"][name]["sha256"]:
             raise StartError(f"The backup is damaged: {name} is not what its manifest says. Use another one.")

@@ -21,7 +21,7 @@ from worker.local.archive import Json, Reader
 from worker.local.backup import Progress, key_ids
 from worker.local.datadir import write_private
 from worker.local.processes import StartError
-from worker.local.schema import knows_revision, upgrade_schema
+from worker.local.schema import knows_revision, newest_revision, upgrade_schema
 
 _SPOOL_BYTES = 8 * 1024 * 1024
 
@@ -97,8 +97,9 @@ def bring_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphra
 def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progress) -> Restored:
     """Replace what is in the database by the rows of the archive. `check` and `check_target` come first."""
     manifest = reader.manifest
-    dump.drop_all(database_url)
-    upgrade_schema(database_url, manifest["schema"])
+    if dump.look(database_url).revision != manifest["schema"]:
+        dump.drop_all(database_url)
+        upgrade_schema(database_url, manifest["schema"])
     rows, tables = 0, manifest["tables"]
     try:
         with dump.loading(database_url) as loading:
@@ -114,7 +115,8 @@ def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progr
     except SQLAlchemyError as error:
         raise StartError(f"The rows could not be restored: {str(error).strip().splitlines()[0]}") from error
     show("tables", len(tables), len(tables))
-    upgrade_schema(database_url)
+    if manifest["schema"] != newest_revision():
+        upgrade_schema(database_url)
     return Restored(rows=rows, jobs=jobs)
 
 
