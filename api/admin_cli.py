@@ -10,7 +10,7 @@ users_app = typer.Typer(no_args_is_help=True, help="Users of the platform.")
 keys_app = typer.Typer(no_args_is_help=True, help="API keys of the users.")
 log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
 
-_USER_COLUMNS = ("id", "name", "role", "groups", "weight", "priority", "disabled")
+_USER_COLUMNS = ("id", "name", "role", "groups", "weight", "priority", "retention_days", "disabled")
 _KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Id of the key, as `dreamery keys list` shows it.")]
@@ -90,6 +90,22 @@ def users_groups(
     """Put a user into groups: it may use the accounts that are kept for them."""
     found = platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", {"groups": groups or []})
     print_object(found, as_json=as_json)
+
+
+@users_app.command("retention", epilog="Example: dreamery users retention alice 30")
+def users_retention(
+    user: _User,
+    days: Annotated[str, typer.Argument(help="Days results are kept, 0 = for ever, default = the platform's setting.")],
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how long a user's results are kept."""
+    if days != "default" and not days.isdecimal():
+        raise typer.BadParameter(f"{days!r} is no number of days; say a number or `default`.")
+    change = {"retention_days": None if days == "default" else int(days)}
+    print_object(platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", change), as_json=as_json)
 
 
 @users_app.command("share", epilog="Example: dreamery users share alice --weight 3 --priority 1")

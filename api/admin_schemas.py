@@ -44,6 +44,9 @@ class UserChange(BaseModel):
     groups: Groups | None = Field(None, description="all groups it is in from now on")
     weight: Weight | None = Field(None, description=f"{_WEIGHT}; counts for what waits already, too")
     priority: Priority | None = Field(None, description=_PRIORITY)
+    retention_days: int | None = Field(
+        None, ge=0, le=36_500, description="how long results are kept; 0 = for ever, null = the platform's setting"
+    )
 
 
 class User(BaseModel):
@@ -57,6 +60,7 @@ class User(BaseModel):
     groups: list[str]
     weight: float
     priority: int
+    retention_days: int | None = Field(description="how long results are kept; 0 = for ever, null = the setting's")
     created_at: int
 
 

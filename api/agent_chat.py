@@ -30,7 +30,17 @@ from api.agent_answer import (
 from api.agent_talk import Talk
 from api.chat_schemas import ChatRequest
 from api.chunks import DONE, HEARTBEAT, HEARTBEAT_SECONDS, Chunks, error_frame
-from api.creation import HUNG_UP, answer_headers, job_answer, note_unanswered, out_of_time, start, stays
+from api.creation import (
+    HUNG_UP,
+    answer_headers,
+    job_answer,
+    note_unanswered,
+    out_of_time,
+    restarting,
+    start,
+    stays,
+    told_to_come_back,
+)
 from api.deps import Caller, Preference
 from api.errors import error_body, error_response
 from api.intake.accepting import Accepted
@@ -89,6 +99,8 @@ async def _whole(request: Request, talk: Talk, accepted: Accepted, preference: P
     headers = answer_headers(accepted, preference.applied(deferred=deferred))
     if deferred:
         return job_answer([talk.view], base, headers)
+    if not talk.over and talk.stopping:
+        return error_response(restarting(request, [talk.view], base), headers=headers)
     if not talk.over:
         return error_response(out_of_time([talk.view], base), headers=headers)
     if talk.view.job.state in {"failed", "cancelled"}:
@@ -102,7 +114,7 @@ async def _until_over(talk: Talk, seconds: float) -> None:
     until = time.monotonic() + seconds
     with talk.followed(words=False):
         await talk.read()
-        while not talk.over and (left := until - time.monotonic()) > 0:
+        while not talk.over and not talk.stopping and (left := until - time.monotonic()) > 0:
             await talk.wait(min(left, _LOOK_SECONDS))
             await talk.read()
 
@@ -150,6 +162,9 @@ class AgentStream:
                     yield frame
                 if talk.over and not talk.stale and self._told == len(talk.said):
                     break
+                if talk.stopping and talk.views:
+                    self.unanswered()
+                    raise told_to_come_back([talk.view], self.base)
                 if not talk.stale and self._told == len(talk.said):
                     await talk.wait(self._patience())
                 # That a job was claimed is no news of its own: before the first word it is looked for.

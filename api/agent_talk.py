@@ -64,6 +64,11 @@ class Talk:
         return bool(self.views) and says_no_more(self.view) and all(is_over(child) for child in self.children)
 
     @property
+    def stopping(self) -> bool:
+        """Whether this process ends, so that nobody shall follow it here."""
+        return self._hub.stopping
+
+    @property
     def stale(self) -> bool:
         """Whether something has happened since the last reading, other than words."""
         read = {view.job.id: view.job.event_seq for view in self.views}

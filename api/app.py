@@ -30,6 +30,7 @@ from api.routes import (
     admin_accounts,
     chat,
     deliveries,
+    drain,
     files,
     images,
     job_changes,
@@ -37,11 +38,13 @@ from api.routes import (
     models,
     ops,
     own_accounts,
+    pins,
     tokens,
     video_generations,
     videos,
     webhooks,
 )
+from api.stopping import hearing_stop
 from worker.bus import metrics as carried
 from worker.bus.limits import RequestLimits
 from worker.core import metrics, production
@@ -73,6 +76,7 @@ _ROUTES = (
     videos,
     jobs,
     job_changes,
+    pins,
     models,
     own_accounts,
     files,
@@ -81,6 +85,7 @@ _ROUTES = (
     deliveries,
     admin,
     admin_accounts,
+    drain,
     ops,
 )
 
@@ -264,8 +269,9 @@ class _Exchange:
         if self._language.mattered:
             marks.append((b"vary", b"Accept-Language"))
         if self._status >= 400 and self._state.get("accepted"):
-            # SDKs repeat 408, 409, 429 and 5xx by themselves, and a repeat of an accepted job would be paid again.
-            marks.append((b"x-should-retry", b"false"))
+            # SDKs repeat 408, 409, 429 and 5xx by themselves, and a repeat of an accepted job would be paid again,
+            # unless it is sure to join it.
+            marks.append((b"x-should-retry", b"true" if self._state.get("repeat_joins") else b"false"))
         elif self._status in {429, 503} and not any(name.lower() == b"retry-after" for name, _ in sent):
             # Before acceptance a repeat is right, but not at once.
             marks.append((b"retry-after", b"5"))
@@ -310,7 +316,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.failed_keys = FailedKeys(app.state.limits)
     app.state.attendance = Attendance()
     await app.state.attendance.start()
-    yield
+    with hearing_stop(app.state.hub.let_go):
+        yield
     await app.state.attendance.stop()
     await app.state.hub.stop()
     await app.state.limits.close()

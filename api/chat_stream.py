@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.chat_answer import content_of, finish_of, first_line, progress_line
 from api.chunks import DONE, HEARTBEAT, HEARTBEAT_SECONDS, Chunks, error_frame
-from api.creation import out_of_time
+from api.creation import out_of_time, told_to_come_back
 from api.errors import error_body
 from api.hub import Hub, Watch
 from api.intake.accepting import Accepted
@@ -95,6 +95,9 @@ class ChatStream:
                     yield self.chunks.content(text)
                 if self._is_over(views):
                     break
+                if self.hub.stopping and views:
+                    self.unanswered()
+                    raise told_to_come_back(views, self.base)
                 if time.monotonic() - started >= self.pace.longest:
                     self.unanswered()
                     raise out_of_time(views, self.base)

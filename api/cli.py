@@ -15,8 +15,10 @@ from rich.text import Text
 
 from api.accounts_cli import accounts_app
 from api.admin_cli import keys_app, log_app, users_app
+from api.backup_cli import backup, restore, take_storage
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.drain_cli import drain, workers
 from api.master_key import rotate_master_key
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
 
@@ -28,6 +30,11 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
 app.command(epilog="Example: DREAMERY_MASTER_KEY=NEW,OLD dreamery rotate-master-key")(rotate_master_key)
+app.command("backup", epilog="Example: dreamery backup /srv/backups --with-files --with-keys")(backup)
+app.command("restore", epilog="Example: dreamery restore /srv/backups/dreamery-20261125-030000.zip")(restore)
+app.command("take-storage", epilog="Example: dreamery take-storage")(take_storage)
+app.command("drain", epilog="Example: dreamery drain --reason upgrade --wait, later: dreamery drain --off")(drain)
+app.command("workers", epilog="Example: dreamery workers --json")(workers)
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 

@@ -22,6 +22,7 @@ from api.intake.accepting import Accepted, Planned, accept
 from api.render import base_url, failure_of, job_object, json_response
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
+from worker.core.settings import get_settings
 from worker.db import reports
 from worker.db.engine import retry_when_database_away, transaction
 from worker.db.reports import JobView
@@ -54,7 +55,7 @@ async def create(
         accepted = await start(request, planned, caller=caller, key=key, answers_late=True)
         if not await stays(request, _wait(hub, watches, accepted, preference.wait_seconds)):
             return Response(status_code=HUNG_UP)
-    return await _answer(request, accepted, preference, body_of, more_of)
+    return await _answer(request, accepted, preference, body_of, more_of, keyed=key is not None)
 
 
 def visit_of(request: Request) -> Visit:
@@ -153,7 +154,7 @@ def views_of(job_ids: list[UUID]) -> list[JobView]:
 
 
 async def _answer(
-    request: Request, accepted: Accepted, preference: Preference, body_of: BodyOf, more_of: MoreOf
+    request: Request, accepted: Accepted, preference: Preference, body_of: BodyOf, more_of: MoreOf, *, keyed: bool
 ) -> Response:
     views = await run_in_threadpool(views_of, accepted.job_ids)
     base = base_url(request)
@@ -162,6 +163,8 @@ async def _answer(
     headers = answer_headers(accepted, preference.applied(deferred=deferred))
     if deferred:
         return job_answer(views, base, headers, more_of(views))
+    if unfinished and request.app.state.hub.stopping:
+        return error_response(restarting(request, views, base, keyed=keyed), headers=headers)
     if unfinished:
         return error_response(out_of_time(views, base), headers=headers)
     stored = sum(len(view.files) for view in views)
@@ -190,6 +193,22 @@ def out_of_time(views: list[JobView], base: str) -> DreameryError:
         f"The generation did not finish in time; it goes on. Get the result from {where} and do not repeat the request."
     )
     return DreameryError("generation_timeout", message, retry_after=forecast_all(views).retry_after)
+
+
+def restarting(request: Request, views: list[JobView], base: str, *, keyed: bool = False) -> DreameryError:
+    """This process ends while the jobs go on: come back, the same request joins them, if such requests do."""
+    note_unanswered(request)
+    request.state.repeat_joins = keyed or get_settings().join_repeats
+    return told_to_come_back(views, base)
+
+
+def told_to_come_back(views: list[JobView], base: str) -> DreameryError:
+    """What whoever waits is told when this process ends."""
+    where = " and ".join(f"{base}/v1/jobs/{public_id('job', view.job.id)}" for view in views)
+    message = (
+        f"This server restarts; the generation goes on. Send the same request again, or get the result from {where}."
+    )
+    return DreameryError("restarting", message, retry_after=1)
 
 
 def job_answer(

@@ -185,6 +185,29 @@ def _check_redis() -> list[Finding]:
     ]
 
 
+def _check_storage() -> list[Finding]:
+    from worker.db.engine import DATABASE_ERRORS, transaction
+    from worker.db.platform_state import installation
+    from worker.storage import StorageError, owner, place, probe
+
+    hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine may write there."
+    try:
+        found = [Finding("storage", ok=True, detail=probe())]
+        owned_by = owner()
+    except (StorageError, ValueError) as error:
+        reason = error.reason if isinstance(error, StorageError) else _first_line(error)
+        return [Finding("storage", ok=False, detail=f"{place()}: {reason}", hint=hint)]
+    if owned_by is None or not get_settings().database_url:
+        return found
+    try:
+        with transaction() as tx:
+            ours = installation(tx) == owned_by
+    except DATABASE_ERRORS:
+        return found
+    hint = "Stray files are not removed here. If that platform is gone: dreamery take-storage"
+    return found if ours else [*found, Finding("storage", ok=False, detail="belongs to another platform", hint=hint)]
+
+
 def _check_disk() -> list[Finding]:
     folder = get_settings().data_dir.resolve()
     while not folder.exists():
@@ -198,6 +221,7 @@ _CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
     ("settings", _check_settings),
     ("database", _check_database),
     ("redis", _check_redis),
+    ("storage", _check_storage),
     ("disk", _check_disk),
 )
 

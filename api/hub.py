@@ -47,6 +47,10 @@ class Watch:
         """Whether the job has ended."""
         return self.state in FINAL_STATES
 
+    def ring(self) -> None:
+        """Wake whoever waits, without news."""
+        self._bell.set()
+
     def tell(self, state: str, seq: int) -> None:
         """News of the job; older news than known is ignored."""
         if seq > self.seq:
@@ -87,6 +91,14 @@ class Hub:
         self._watches: dict[UUID, set[Watch]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._missed = asyncio.Event()
+        self.stopping = False  # this process ends: nobody shall wait here any longer
+
+    def let_go(self) -> None:
+        """Wake everybody who waits; whoever sees `stopping` gives the answer there is."""
+        self.stopping = True
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.ring()
 
     def start(self) -> None:
         """Begin listening."""
@@ -121,12 +133,12 @@ class Hub:
                     self._watches.pop(watch.job_id, None)
 
     async def wait_final(self, watches: list[Watch], timeout_seconds: float) -> bool:
-        """Wait until every job has ended; False when the time is over first."""
+        """Wait until every job has ended; False when the time is over first, or the process stops."""
         until = time.monotonic() + timeout_seconds
         for watch in watches:
             while not watch.final:
                 left = until - time.monotonic()
-                if left <= 0 or not await watch.changed(left):
+                if self.stopping or left <= 0 or not await watch.changed(left):
                     return False
         return True
 

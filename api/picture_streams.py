@@ -70,6 +70,8 @@ async def picture_events(
         elif sent < accepted.n:
             yield f": {sent} of {accepted.n} pictures\n".encode()
     except DreameryError as error:
+        if error.code == "restarting":
+            unanswered()
         yield _error(error)
     except AWAY_ERRORS as error:
         log.warning("database_away", reason=type(error).__name__)
@@ -78,11 +80,14 @@ async def picture_events(
 
 
 async def _as_they_end(hub: Hub, job_ids: list[UUID]) -> AsyncIterator[UUID | None]:
-    """The jobs in the order in which they end; None after each while of silence."""
-    ended: asyncio.Queue[UUID] = asyncio.Queue()
+    """The jobs in the order in which they end; None after each while of silence.
+
+    Raises `restarting` when this process stops.
+    """
+    ended: asyncio.Queue[UUID | None] = asyncio.Queue()
     with hub.watching(job_ids) as watches:
         await catch_up(watches)
-        tasks = [asyncio.create_task(_report_end(watch, ended)) for watch in watches]
+        tasks = [asyncio.create_task(_report_end(hub, watch, ended)) for watch in watches]
         try:
             left = len(watches)
             while left:
@@ -91,6 +96,8 @@ async def _as_they_end(hub: Hub, job_ids: list[UUID]) -> AsyncIterator[UUID | No
                 except TimeoutError:
                     yield None
                     continue
+                if job_id is None:
+                    raise DreameryError("restarting")
                 left -= 1
                 yield job_id
         finally:
@@ -98,10 +105,10 @@ async def _as_they_end(hub: Hub, job_ids: list[UUID]) -> AsyncIterator[UUID | No
                 task.cancel()
 
 
-async def _report_end(watch: Watch, ended: "asyncio.Queue[UUID]") -> None:
-    while not watch.final:
+async def _report_end(hub: Hub, watch: Watch, ended: "asyncio.Queue[UUID | None]") -> None:
+    while not watch.final and not hub.stopping:
         await watch.changed(HEARTBEAT_SECONDS)
-    ended.put_nowait(watch.job_id)
+    ended.put_nowait(watch.job_id if watch.final else None)
 
 
 def _completed(view: JobView, item: Row[Any], told: Told) -> bytes:

@@ -80,10 +80,16 @@ def job_error(view: JobView) -> dict[str, Any] | None:
 
 def expires_at(view: JobView) -> int | None:
     """When the results are removed; None = never, or there are none."""
-    days = get_settings().retention_days
-    if not days or view.job.state != "succeeded":
+    days = view.job.retention_days
+    days = get_settings().retention_days if days is None else days
+    if not days or view.job.state != "succeeded" or view.job.pinned_at is not None:
         return None
     return seconds_of(view.job.finished_at + timedelta(days=days))
+
+
+def expired_at(view: JobView) -> int | None:
+    """When the results were removed, the first of them; None = they are there, or there never were any."""
+    return min((int(item.removed_at.timestamp()) for item in view.files if item.removed_at is not None), default=None)
 
 
 def job_object(view: JobView, base: str) -> dict[str, Any]:
@@ -106,6 +112,8 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "started_at": seconds_of(job.submitted_at),
         "completed_at": seconds_of(job.finished_at),
         "expires_at": expires_at(view),
+        "expired_at": expired_at(view),
+        "pinned": job.pinned_at is not None,
         "progress": job_progress(view),
         "queue": {
             "position": view.position,

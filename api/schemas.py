@@ -223,6 +223,8 @@ JOB_EXAMPLE: dict[str, Any] = {
     "started_at": 1763000001,
     "completed_at": None,
     "expires_at": None,
+    "expired_at": None,
+    "pinned": False,
     "progress": 42,
     "queue": {"position": None, "upstream_position": 3, "eta_seconds": 20},
     "eta": {"p50": 20, "p90": 45},
@@ -260,6 +262,8 @@ class Job(BaseModel):
     started_at: int | None
     completed_at: int | None
     expires_at: int | None = Field(description="when the results are removed; null = never")
+    expired_at: int | None = Field(description="when they were removed: their links answer 410 `file_expired`")
+    pinned: bool = Field(description="its results are kept for ever")
     progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
     queue: JobQueue
     eta: JobEta | None

@@ -20,6 +20,8 @@ from worker.db.reports import JobView, Viewer
 HEARTBEAT_SECONDS = 12.0
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 _HEARTBEAT = b": ka\n"
+# An end without a final event: clients connect again, with their `Last-Event-ID`.
+_COME_BACK = b": this server restarts\n"
 # What readers of the OpenAPI document are told of each event of a stream.
 _EVENT_SCHEMA = {
     "type": "object",
@@ -81,6 +83,9 @@ async def job_events(
             if final:
                 return
             while view.job.event_seq >= watch.seq:
+                if hub.stopping:
+                    yield _COME_BACK
+                    return
                 if not await watch.changed(HEARTBEAT_SECONDS):
                     if await gone():
                         return

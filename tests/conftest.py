@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from tests.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
+from tests.s3 import Bucket, running_s3
 from worker.local.embedded import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -48,6 +49,13 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The test run's Redis; shared, so tests name their keys apart or flush it."""
     with running_redis(tmp_path_factory.mktemp("redis")) as (server, _child):
         yield server.url
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """An S3-compatible server with a bucket; shared, so tests empty it or name their prefix."""
+    with running_s3(tmp_path_factory.mktemp("s3")) as bucket:
+        yield bucket
 
 
 @pytest.fixture(scope="session")

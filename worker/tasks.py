@@ -13,6 +13,7 @@ from worker.bus.queue import app
 from worker.core import metrics, production
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
+from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
 from worker.db.engine import AWAY_ERRORS
 from worker.steps import check as check_step
@@ -48,6 +49,11 @@ def _bind(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> N
 @signals.worker_ready.connect
 def _count(**_: Any) -> None:
     carried.start()
+
+
+@signals.worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    stopping.ask()
 
 
 @signals.task_postrun.connect

@@ -18,10 +18,10 @@ from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
 from worker.bus import queue
 from worker.core.catalog import ImageModel, VideoModel, get_catalog
-from worker.core.errors import DreameryError
+from worker.core.errors import ERRORS, DreameryError
 from worker.core.live import Listing
 from worker.core.settings import get_settings
-from worker.db import durations, inputs, jobs, offers, pool, reports, requests
+from worker.db import durations, inputs, jobs, offers, platform_state, pool, reports, requests
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
@@ -140,7 +140,15 @@ def _members(tx: Transaction, group_id: UUID) -> list[UUID]:
     return members
 
 
+def _refuse_while_draining(tx: Transaction) -> None:
+    reason = platform_state.draining(tx)
+    if reason is not None:
+        message = f"{ERRORS['draining'].message} Reason: {reason}" if reason else None
+        raise DreameryError("draining", message, retry_after=30)
+
+
 def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
+    _refuse_while_draining(tx)
     if reports.open_job_count(tx, caller.owner) + len(planned.jobs) > get_settings().open_jobs_per_caller:
         raise DreameryError("queue_full", retry_after=30)
     account_ids = caller.account_ids(tx)

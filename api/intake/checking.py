@@ -50,6 +50,8 @@ async def answers(request: Request, ids: list[UUID], write: Callable[[], list[UU
         while (left := until - time.monotonic()) > 0:
             if await hub.wait_final(watches, min(left, _NUDGE_AGAIN_SECONDS)):
                 break
+            if hub.stopping:
+                raise DreameryError("overloaded", "This server restarts. Ask again.", retry_after=1)
             waiting = [watch.job_id for watch in watches if not watch.final]
             await run_in_threadpool(partial(nudge_all, waiting))
     return await run_in_threadpool(partial(_results, list(asked)))

@@ -25,7 +25,7 @@ from api.render import json_response, seconds_of
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db import audit, keys, people, turns
+from worker.db import audit, keys, people, retention, turns
 from worker.db.engine import Transaction, transaction
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
@@ -57,6 +57,7 @@ def _user_object(row: Any) -> dict[str, Any]:
         "groups": row.groups,
         "weight": row.weight,
         "priority": row.priority,
+        "retention_days": row.retention_days,
         "created_at": seconds_of(row.created_at),
     }
 
@@ -134,11 +135,13 @@ def get_user(user: str, _admin: AdminDep) -> Response:
 
 @router.patch("/users/{user}", summary="Change a user", responses={200: {"model": User}})
 def change_user(request: Request, user: str, change: UserChange, admin: AdminDep) -> Response:
-    """Role and groups; disabled: the keys of a disabled user stop working at once; weight and priority when several
-    users wait. The last admin cannot be taken away.
+    """Role, groups, how long results are kept; disabled: the keys of a disabled user stop working at once; weight and
+    priority when several users wait. The last admin cannot be taken away.
     """
     with transaction() as tx:
         known = find_user(tx, user)
+        if "retention_days" in change.model_fields_set:
+            retention.set_user_retention(tx, known.id, change.retention_days)
         turns.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
         row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
         if row is None:
@@ -149,7 +152,7 @@ def change_user(request: Request, user: str, change: UserChange, admin: AdminDep
             "user.change",
             public_id("user", row.id),
             name=row.name,
-            **change.model_dump(exclude_none=True),
+            **change.model_dump(exclude_unset=True),
         )
     return json_response(_user_object(row))
 

@@ -1,5 +1,6 @@
 """Jobs, changed: cancel, retry, delete. A stranger's job is a 404 (I9)."""
 
+import contextlib
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -111,11 +112,12 @@ def _delete(caller: Caller, job_id: UUID) -> None:
             message = "The job has not ended yet. Cancel it first (POST .../cancel), then delete it."
             raise DreameryError("job_not_finished", message)
         gone = deletions.deleted_files(tx, limit=_MOST_FILES, job_id=job_id)
-    for item in gone:
-        storage.delete_file(item.key)
-    if gone:
-        with transaction() as tx:
-            files.note_removed(tx, [item.id for item in gone])
+    with contextlib.suppress(storage.StorageError):  # upkeep removes them when the storage is there again
+        for item in gone:
+            storage.delete_file(item.key)
+        if gone:
+            with transaction() as tx:
+                files.note_removed(tx, [item.id for item in gone])
 
 
 @router.delete(

@@ -4,7 +4,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import error_responses
@@ -12,7 +12,7 @@ from api.metrics import CONTENT_TYPE, exposition
 from api.render import json_response
 from worker.bus.events import redis_answers
 from worker.core.errors import DreameryError
-from worker.db import reports
+from worker.db import platform_state, reports
 from worker.db.engine import DATABASE_ERRORS, transaction
 
 router = APIRouter(tags=["operations"])
@@ -36,6 +36,7 @@ class Readiness(BaseModel):
 
     status: Literal["ready"]
     checks: Checks
+    draining: bool = Field(description="it finishes what is open and takes no new jobs")
 
 
 @router.get(
@@ -62,13 +63,15 @@ async def ping() -> Response:
     return PlainTextResponse("pong")
 
 
-def _ready() -> dict[str, bool]:
+def _ready() -> tuple[dict[str, bool], bool]:
+    draining = False
     try:
         with transaction() as tx:
             database = reports.database_check(tx)["revision"] is not None
+            draining = platform_state.draining(tx) is not None
     except DATABASE_ERRORS:
         database = False
-    return {"database": database, "redis": redis_answers()}
+    return {"database": database, "redis": redis_answers()}, draining
 
 
 @router.get(
@@ -77,12 +80,15 @@ def _ready() -> dict[str, bool]:
     responses={200: {"model": Readiness, "description": "It can."}, **error_responses(503)},
 )
 async def readyz() -> Response:
-    """200 when database and Redis answer, else 503; the message says which does not."""
-    checks = await run_in_threadpool(_ready)
+    """200 when database and Redis answer, else 503; the message says which does not.
+
+    Also 200 while the platform drains, for reading, waiting and open jobs go on.
+    """
+    checks, draining = await run_in_threadpool(_ready)
     away = [name for name, answers in checks.items() if not answers]
     if away:
         raise DreameryError("overloaded", f"Not ready: no answer from {' and '.join(away)}.")
-    return json_response({"status": "ready", "checks": checks})
+    return json_response({"status": "ready", "checks": checks, "draining": draining})
 
 
 @router.get(

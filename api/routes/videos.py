@@ -1,5 +1,6 @@
 """OpenAI's Videos API: create, retrieve, list, content, delete, remix."""
 
+import contextlib
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -169,11 +170,12 @@ def _delete(caller: Caller, job_id: UUID) -> None:
     with transaction() as tx:
         deletions.hide_job(tx, job_id)
         left = deletions.deleted_files(tx, limit=_MOST_FILES, job_id=job_id)
-    for row in left:
-        storage.delete_file(row.key)
-    if left:
-        with transaction() as tx:
-            files.note_removed(tx, [row.id for row in left])
+    with contextlib.suppress(storage.StorageError):  # upkeep removes them when the storage is there again
+        for row in left:
+            storage.delete_file(row.key)
+        if left:
+            with transaction() as tx:
+                files.note_removed(tx, [row.id for row in left])
 
 
 @router.delete(

@@ -12,6 +12,7 @@ import structlog
 
 from tests.engine import Engine, wipe
 from tests.peers import Gate, Receiver, serving
+from tests.s3 import Bucket
 from worker import fetch
 from worker.db import keyring
 from worker.sandbox.options import Options
@@ -95,6 +96,14 @@ def _forget_cached_loggers() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith(("worker.", "api.")) and hasattr(module, "log"):
             vars(module.log).pop("bind", None)
+
+
+@pytest.fixture
+def bucket(engine: Engine, s3: Bucket) -> Bucket:
+    """The engine's storage, empty, in a bucket."""
+    s3.empty()
+    engine.configure(**s3.settings())
+    return s3
 
 
 @pytest.fixture

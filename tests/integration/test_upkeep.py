@@ -17,10 +17,17 @@ from worker.db.engine import transaction
 from worker.steps.upkeep import upkeep
 
 
+def aged(engine: Engine, days: int, *jobs: UUID) -> None:
+    """The jobs ended that long ago."""
+    then = f"now() - interval '{days} days'"
+    engine.sql(f"UPDATE jobs SET finished_at = {then} WHERE id = ANY(:ids)", ids=list(jobs))
+    engine.sql(f"UPDATE files SET created_at = {then} WHERE job_id = ANY(:ids)", ids=list(jobs))
+
+
 def test_results_past_their_retention_lose_their_bytes_only(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     old, young = engine.to_end(engine.account(), count=2), engine.to_end(engine.account())
-    engine.sql("UPDATE jobs SET finished_at = now() - interval '8 days' WHERE id = :id", id=old)
+    aged(engine, 8, old)
     assert "removed 2 files" in upkeep()
     assert all(row.removed_at for row in engine.files(old))
     for row in engine.files(old):
@@ -36,7 +43,7 @@ def test_results_past_their_retention_lose_their_bytes_only(engine: Engine) -> N
 def test_a_crash_between_bytes_and_row_is_repeated(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     job = engine.to_end(engine.account())
-    engine.sql("UPDATE jobs SET finished_at = now() - interval '8 days'")
+    aged(engine, 8, job)
     storage.delete_file(engine.files(job)[0].key)
     assert "removed 1 files" in upkeep()
     assert engine.files(job)[0].removed_at
@@ -44,7 +51,7 @@ def test_a_crash_between_bytes_and_row_is_repeated(engine: Engine) -> None:
 
 def test_without_a_retention_everything_stays(engine: Engine) -> None:
     job = engine.to_end(engine.account())
-    engine.sql("UPDATE jobs SET finished_at = now() - interval '9999 days'")
+    aged(engine, 9999, job)
     upkeep()
     assert storage.read_file(engine.files(job)[0].key)
 
@@ -73,16 +80,16 @@ def test_inputs_of_a_request_that_died_before_its_jobs_leave_after_a_day(engine:
     stored_input("inputs/b/0.png", hours_ago=25)
     stored_input("inputs/b/1.png", hours_ago=25)
     stored_input("inputs/c/0.png", hours_ago=23)
-    stored_input("jobs/d/0.png", hours_ago=100)
+    stored_input("elsewhere/d/0.png", hours_ago=100)
     assert "2 orphans" in upkeep()
-    assert [is_there(key) for key in ("inputs/a/0.png", "inputs/c/0.png", "jobs/d/0.png")] == [True] * 3
+    assert [is_there(key) for key in ("inputs/a/0.png", "inputs/c/0.png", "elsewhere/d/0.png")] == [True] * 3
     assert not is_there("inputs/b/0.png")
     assert "0 orphans" in upkeep()
 
 
 def test_many_orphans_leave_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 3)
-    monkeypatch.setattr("worker.steps.upkeep._BATCH", 4)
+    monkeypatch.setattr("worker.steps.strays._MOST_INPUTS", 4)
     for n in range(10):
         stored_input(f"inputs/x{n}/0.png", hours_ago=30)
     for _ in range(4):

@@ -51,6 +51,14 @@ def master_keys(settings: Settings | None = None) -> tuple[MasterKey, ...]:
     return tuple(MasterKey(id=_derived(key, "key id").hex()[:8], key=key) for key in keys)
 
 
+def master_key_ids(settings: Settings | None = None) -> list[str]:
+    """The ids of the master keys, newest first; none when no key is set."""
+    try:
+        return [master.id for master in master_keys(settings)]
+    except SecretUnreadableError:
+        return []
+
+
 def _derived(key: bytes, purpose: str) -> bytes:
     return HKDF(SHA256(), _KEY_BYTES, salt=None, info=f"dreamery {purpose}".encode()).derive(key)
 

@@ -4,6 +4,7 @@ import os
 import re
 import time
 import uuid
+from datetime import datetime
 
 _HEX = re.compile(r"[0-9a-f]{32}")
 
@@ -15,6 +16,12 @@ def new_id() -> uuid.UUID:
     raw[6] = 0x70 | (raw[6] & 0x0F)
     raw[8] = 0x80 | (raw[8] & 0x3F)
     return uuid.UUID(bytes=bytes(raw))
+
+
+def first_id_at(moment: datetime) -> uuid.UUID:
+    """Sorts before every id that is made at or after the moment, behind those made before it."""
+    millis = max(int(moment.timestamp() * 1000), 0)
+    return uuid.UUID(bytes=millis.to_bytes(6, "big") + bytes(10))
 
 
 def public_id(prefix: str, value: uuid.UUID) -> str:

@@ -35,6 +35,7 @@ MEASURES: dict[str, Measure] = {
     "dreamery_webhooks": Measure("webhook attempts", ("outcome",)),
     "dreamery_failed_keys": Measure("requests without a valid key, by what became of them", ("outcome",)),
     "dreamery_requests_turned_away": Measure("requests refused because too many were open", ("why",)),
+    "dreamery_removed": Measure("what the clean-up has removed", ("what",)),
     "dreamery_steps": Measure("steps run by workers", ("step", "outcome")),
 }
 

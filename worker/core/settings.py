@@ -58,10 +58,18 @@ class Settings(BaseSettings):
     poll_batch: int = Field(100, ge=1, le=1000, description="ids asked in one poll call")
     tick_seconds: float = Field(0.5, gt=0, le=5, description="how often the scheduler looks for what is due")
     storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty = `DATA_DIR/files`")
+    s3_endpoint: str = Field("", description="address of an S3-compatible storage; empty = AWS")
+    s3_region: str = Field("", description="its region; empty = as `AWS_REGION` says, else us-east-1")
+    s3_access_key_id: str = Field("", description="key id for `s3://`; empty = as `AWS_*` or the machine's role say")
+    s3_secret_access_key: SecretStr = Field(SecretStr(""), description="secret of that key id")
     retention_days: int = Field(0, ge=0, description="results older than this are removed; 0 = kept for ever")
     link_ttl_seconds: int = Field(
         0, ge=0, description="links to files are signed and expire after this; 0 = unguessable links for ever"
     )
+    events_days: int = Field(90, ge=0, description="timelines of jobs older than this are removed; 0 = kept for ever")
+    deliveries_days: int = Field(30, ge=1, description="webhook deliveries are kept so long, for the log and replays")
+    pins_per_caller: int = Field(1000, ge=0, description="jobs a caller may keep beyond the retention; 0 = none")
+    stop_seconds: float = Field(10, gt=0, description="after SIGTERM, how long steps and conversations may go on")
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto = console on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
 
@@ -101,7 +109,7 @@ class Settings(BaseSettings):
     request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
-    @field_validator("upstream_origin", "sandbox_url", "public_url")
+    @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint")
     @classmethod
     def _bare_origin(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -124,6 +132,8 @@ class Settings(BaseSettings):
         # Each must outlast the one before it, or a late twin of a call may be in flight when the row is re-driven.
         if not self.call_timeout_seconds < self.watchdog_seconds < self.lease_seconds:
             raise ValueError("need CALL_TIMEOUT_SECONDS < WATCHDOG_SECONDS < LEASE_SECONDS")
+        if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
+            raise ValueError("S3_ACCESS_KEY_ID and S3_SECRET_ACCESS_KEY belong together: set both or neither")
         if self.poll_min_seconds > self.poll_max_seconds:
             raise ValueError("POLL_MIN_SECONDS must not exceed POLL_MAX_SECONDS")
         return self

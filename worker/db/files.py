@@ -55,17 +55,23 @@ def add_files(tx: Transaction, job_id: UUID, new_files: list[NewFile]) -> None:
     )
 
 
-def expired_files(tx: Transaction, *, days: int, limit: int) -> list[Row[Any]]:
-    """Files of jobs that finished more than `days` ago and still have bytes."""
-    return tx.all(
-        text(
-            """SELECT f.id, f.key FROM files f JOIN jobs j ON j.id = f.job_id
-               WHERE f.removed_at IS NULL AND j.finished_at < now() - make_interval(days => :days) LIMIT :limit"""
-        ),
-        {"days": days, "limit": limit},
+def note_removed(tx: Transaction, file_ids: list[UUID]) -> None:
+    """The bytes are gone; the rows stay, so that a link can say so."""
+    tx.run(
+        text("UPDATE files SET removed_at = coalesce(removed_at, now()), erased_at = now() WHERE id = ANY(:ids)"),
+        {"ids": file_ids},
     )
 
 
-def note_removed(tx: Transaction, file_ids: list[UUID]) -> None:
-    """The bytes are gone; the rows stay, so that a link can say so."""
-    tx.run(text("UPDATE files SET removed_at = now() WHERE id = ANY(:ids)"), {"ids": file_ids})
+def to_erase(tx: Transaction, *, limit: int) -> list[Row[Any]]:
+    """Files that count as removed and still have bytes: `id` and `key`."""
+    return tx.all(
+        text("SELECT id, key FROM files WHERE removed_at IS NOT NULL AND erased_at IS NULL LIMIT :limit"),
+        {"limit": limit},
+    )
+
+
+def known_keys(tx: Transaction, keys: list[str]) -> set[str]:
+    """Those of the keys whose bytes a row still names."""
+    rows = tx.all(text("SELECT key FROM files WHERE key = ANY(:keys) AND erased_at IS NULL"), {"keys": keys})
+    return {row.key for row in rows}

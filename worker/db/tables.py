@@ -51,9 +51,11 @@ users = Table(
     Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
     Column("weight", Double, nullable=False, server_default=text("1")),  # its share when several wait, see `turns.py`
     Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("retention_days", Integer),  # of results; NULL = the platform's setting, 0 = kept for ever
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
     CheckConstraint("weight > 0", name="weight"),
+    CheckConstraint("retention_days >= 0", name="retention_days"),
 )
 
 api_keys = Table(
@@ -199,6 +201,7 @@ jobs = Table(
     Column("usual_seconds", Double),
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
     Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
+    _moment("pinned_at"),  # by its owner: its files are kept beyond the retention
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
@@ -237,6 +240,7 @@ jobs = Table(
     ),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+    Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
     Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index("ix_jobs_succeeded", "kind", "model", text("finished_at DESC"), postgresql_where=text("state = 'succeeded'")),
 )
@@ -308,9 +312,13 @@ files = Table(
     Column("height", Integer),
     Column("seconds", Double),
     _moment("created_at", nullable=False, default=True),
-    _moment("removed_at"),
+    _moment("removed_at"),  # from here on nobody may read it
+    _moment("erased_at"),  # its bytes are gone
     UniqueConstraint("job_id", "n", "variant"),
     CheckConstraint("variant IN ('original', 'thumbnail', 'spritesheet')", name="variant"),
+    Index("ix_files_kept", "created_at", postgresql_where=text("removed_at IS NULL")),
+    Index("ix_files_to_erase", "id", postgresql_where=text("removed_at IS NOT NULL AND erased_at IS NULL")),
+    Index("ix_files_key", "key"),
 )
 
 # What a job is made from, in the caller's order. A link has no key until the submit step has fetched it.

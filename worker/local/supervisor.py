@@ -33,7 +33,6 @@ TALK_QUEUES = "talk"
 FLOWER_PORT = 5555
 _ANNOUNCEMENT = "running.json"
 _START_PATIENCE = 120.0
-_STOP_PATIENCE = 10.0
 _SERVERS_STOP_PATIENCE = 15.0
 
 
@@ -190,7 +189,7 @@ class Platform:
             others = [child for child in self.children.values() if child not in servers]
             order = ("api", "scheduler", "worker", "talker", "flower", "sandbox")
             others.sort(key=lambda child: next((n for n, part in enumerate(order) if child.name.startswith(part)), 9))
-            self._keeper.stop(others, patience=_STOP_PATIENCE, hurry=self._hurry)
+            self._keeper.stop(others, patience=self._settings.stop_seconds, hurry=self._hurry)
             self._keeper.stop(servers, patience=_SERVERS_STOP_PATIENCE)
             self._keeper.close()
             self._keeper = None

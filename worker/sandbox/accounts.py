@@ -33,7 +33,9 @@ class Account:
     polls: int = 0
     max_ids: int = 0
     min_poll_gap: float | None = None
+    max_poll_gap: float = 0.0
     min_submit_gap: float | None = None
+    _first_poll: float | None = None
     _last_poll: float | None = None
     _last_submit: float | None = None
     _gift_day: int = -1
@@ -123,7 +125,17 @@ class Account:
         self.max_ids = max(self.max_ids, ids)
         if self._last_poll is not None:
             self.min_poll_gap = _least(self.min_poll_gap, now - self._last_poll)
+            self.max_poll_gap = max(self.max_poll_gap, now - self._last_poll)
+        else:
+            self._first_poll = now
         self._last_poll = now
+
+    @property
+    def mean_poll_gap(self) -> float:
+        """Seconds between two polls, on the average."""
+        if self._first_poll is None or self._last_poll is None or self.polls < 2:
+            return 0.0
+        return (self._last_poll - self._first_poll) / (self.polls - 1)
 
 
 def _still_running(ends: list[float], now: float) -> int:

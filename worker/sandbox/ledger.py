@@ -101,6 +101,8 @@ class Ledger:
                 account.name: {
                     "count": account.polls,
                     "min_gap_seconds": account.min_poll_gap,
+                    "max_gap_seconds": account.max_poll_gap,
+                    "mean_gap_seconds": account.mean_poll_gap,
                     "max_ids": account.max_ids,
                 }
                 for account in accounts

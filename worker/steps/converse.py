@@ -15,6 +15,7 @@ from worker.bus import events, queue
 from worker.core.errors import DreameryError, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
+from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, conversations, jobs, standing
 from worker.db.engine import Transaction, retry_when_database_away, transaction
@@ -45,6 +46,8 @@ COMMIT_SECONDS = 1.0
 _CREDITS_BELIEVED_SECONDS = 600.0
 # Beyond the deadlines of the jobs it started, which all end by themselves.
 _COLLECT_SLACK_SECONDS = 600.0
+# A conversation that would be killed with its process is ended by itself so long before, with what was said.
+_STOP_MARGIN_SECONDS = 2.0
 
 
 def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
@@ -84,6 +87,11 @@ def _begin(claim: jobs.Claim) -> bool:
         return conversations.begin(tx, job_id=claim.id, attempt=claim.attempt)
 
 
+def _end_before_the_process() -> None:
+    if stopping.asked_before(get_settings().stop_seconds - _STOP_MARGIN_SECONDS):
+        raise DreameryError("stream_broken", detail="its worker was stopped")
+
+
 class _StoppedError(Exception):
     """The job is no longer this step's, or nobody wants it any more. The message is the step's line."""
 
@@ -109,6 +117,7 @@ class _Talk:
             with closing(heard):
                 for event in heard:
                     watchdog.renew()
+                    _end_before_the_process()
                     complete = self._take(event)
         except _StoppedError as stopped:
             return str(stopped)

@@ -24,6 +24,7 @@ from worker.core.ids import public_id
 from worker.core.links import file_link
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
+from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
 from worker.core.webhooks import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
 from worker.db import deliveries, endpoints, keyring, reports
@@ -79,7 +80,7 @@ def _work_lane(delivery_id: UUID) -> str:
         return "not due"
     delivery, line = told
     more = 0
-    while time.monotonic() < until:
+    while time.monotonic() < until and not stopping.asked:
         watchdog.renew()
         claimed = _claim_next(delivery.owner, delivery.lane)
         if claimed is None:

@@ -118,8 +118,9 @@ def _fetch(claim: jobs.Claim, row: Row[Any]) -> None:
 
 def _measure(claim: jobs.Claim, row: Row[Any]) -> None:
     """A video or sound that was sent along and is stored, but was not looked at yet."""
-    with _stored(row) as content:
-        facts, _ = _facts(row, content, _keeper(claim))
+    keep = _keeper(claim)
+    with _stored(row, keep=keep) as content:
+        facts, _ = _facts(row, content, keep)
     _note_stored(claim, row.n, replace(facts, key=row.key, bytes=row.bytes, sha256=row.sha256))
 
 
@@ -150,16 +151,16 @@ def _note_stored(claim: jobs.Claim, n: int, stored: inputs.StoredInput) -> None:
         inputs.note_stored(tx, claim.id, n, stored)
 
 
-def _stored(row: Row[Any]) -> IO[bytes]:
+def _stored(row: Row[Any], *, keep: Keeper) -> IO[bytes]:
     try:
-        return storage.open_file(row.key)
+        return storage.open_file(row.key, keep=keep)
     except storage.MissingFileError:
         message = f"The bytes of {_name(row)[0].lower()}{_name(row)[1:]} are no longer in storage."
         raise DreameryError("input_unavailable", message) from None
 
 
 def _upload_picture(claim: jobs.Claim, account: Account, row: Row[Any]) -> None:
-    with _stored(row) as content:
+    with _stored(row, keep=_keeper(claim)) as content:
         data = content.read()
     try:
         reference = get_provider().upload_image(account, data, name=row.key.rpartition("/")[2])
@@ -189,7 +190,7 @@ def _check_picture(claim: jobs.Claim, account: Account, row: Row[Any], reference
 
 
 def _upload_media(claim: jobs.Claim, account: Account, row: Row[Any]) -> None:
-    with _stored(row) as content:
+    with _stored(row, keep=_keeper(claim)) as content:
         kept = KeptFile(content, _keeper(claim))
         try:
             material: Material = get_provider().upload_media(

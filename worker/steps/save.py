@@ -12,10 +12,11 @@ from uuid import UUID
 from PIL import Image, UnidentifiedImageError
 
 from worker import fetch, storage
-from worker.bus import events
+from worker.bus import events, queue
 from worker.core.conversion import NotConvertedError, Output, convert
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
+from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, files, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
@@ -48,7 +49,10 @@ class _Outcome:
 def save_each(*, job_ids: list[UUID]) -> str:
     """Copy the results of each of these jobs whose save is due."""
     lines = []
-    for job_id in job_ids:
+    for n, job_id in enumerate(job_ids):
+        if n and stopping.asked:
+            queue.nudge_save(*job_ids[n:])
+            break
         watchdog.renew()
         lines.append(save(job_id=job_id))
     return "; ".join(lines)
@@ -89,6 +93,9 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
         except fetch.FetchError as error:
             log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
             outcome.errors.append(error)
+        except storage.StorageError as error:
+            log.warning("result_not_stored", job_id=str(claim.id), n=n, reason=error.reason)
+            outcome.errors.append(fetch.FetchError(f"it could not be stored: {error.reason}"))
     return outcome
 
 

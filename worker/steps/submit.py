@@ -13,6 +13,7 @@ from worker.bus import events, queue
 from worker.core.errors import DreameryError
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
+from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, standing
 from worker.db.engine import retry_when_database_away, transaction
@@ -49,8 +50,8 @@ def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None
     while done.account_id is not None:
         if done.job_id == job_id:
             job_id = None
-        if count == MOST_PER_MESSAGE:
-            # Others may wait for this thread; what is left here queues up behind them.
+        if count == MOST_PER_MESSAGE or stopping.asked:
+            # Others may wait for this thread; what is left here queues up behind them, or goes to another worker.
             queue.nudge_submit(account_id=done.account_id)
             if job_id is not None:
                 queue.nudge_submit(job_id=job_id)

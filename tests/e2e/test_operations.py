@@ -1,0 +1,252 @@
+"""A platform in operation: results in a bucket, rolling restarts, maintenance, and the drill of backup and loss."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.books import Books
+from tests.face import Face, account_name, error_of, new_key, read_events
+from tests.platform import ROOT, CheckedPlatform, clean_env, eventually, start_platform
+from tests.s3 import Bucket
+
+pytestmark = pytest.mark.timeout(600)
+POLL_SECONDS = 0.5
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, s3: Bucket) -> Iterator[CheckedPlatform]:
+    """Two workers, storage in a bucket. Restarted in the tests, so no other test shares it."""
+    env = {f"DREAMERY_{name}": value for name, value in s3.settings("operations").items()}
+    env |= {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "40"}
+    env |= {"DREAMERY_POLL_MIN_SECONDS": str(POLL_SECONDS), "DREAMERY_POLL_MAX_SECONDS": str(POLL_SECONDS)}
+    folder = tmp_path_factory.mktemp("operations")
+    with start_platform(folder, workers=2, extra_env=env, sandbox_seconds=1.0) as started:
+        yield started
+
+
+@pytest.fixture
+def face(platform: CheckedPlatform) -> Iterator[Face]:
+    with Face(platform, new_key("operations")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def admin(platform: CheckedPlatform) -> Iterator[Face]:
+    with Face(platform, platform.admin_key) as made:
+        yield made
+
+
+def restarted(platform: CheckedPlatform, admin: Face, name: str) -> None:
+    """SIGTERM; back when another process has taken its place and answers."""
+    child = platform.children[name]
+    before, pid = child.restarts, child.pid
+    child.terminate()
+    eventually(lambda: child.restarts > before and child.pid != pid, what=f"{name} ends by itself and is replaced")
+    eventually(lambda: name in workers(admin), what=f"the new {name} answers")
+
+
+def workers(admin: Face) -> set[str]:
+    """The workers that answer, without the machine's name."""
+    return {worker["name"].partition("@")[0] for worker in admin.http.get("/admin/v1/workers").json()["data"]}
+
+
+def serves(platform: CheckedPlatform) -> bool:
+    try:
+        return httpx.get(f"{platform.url}/healthz", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def dreamery(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "api.cli", *arguments],
+        cwd=ROOT, env=clean_env(DREAMERY_DATA_DIR=str(data), **env), capture_output=True, text=True, check=False,
+        timeout=180,
+    )  # fmt: skip
+
+
+# --- storage ---
+
+
+def test_a_picture_lands_in_the_bucket_and_is_served(face: Face, s3: Bucket) -> None:
+    job = face.ended(face.start()["id"])
+    [item] = job["output"]
+    [(key, size)] = s3.keys(f"operations/jobs/{job['id'].removeprefix('job_')}").items()
+    with s3.client() as client:
+        stored = client.get_object(Bucket="pictures", Key=key)["Body"].read()
+    served = httpx.get(item["url"], trust_env=False)
+    assert served.content == stored
+    assert (len(stored), item["bytes"], served.headers["content-type"]) == (size, size, item["mime"])
+    part = httpx.get(item["url"], headers={"Range": "bytes=10-19"}, trust_env=False)
+    assert (part.status_code, part.content) == (206, stored[10:20])
+
+
+# --- rolling restarts ---
+
+
+def test_workers_are_restarted_under_load_and_nothing_is_lost(
+    platform: CheckedPlatform, face: Face, admin: Face
+) -> None:
+    numbers = list(range(9000, 9060))
+    eventually(lambda: workers(admin) >= {"worker-1", "worker-2"}, what="both workers answer")
+    through = face.start("a boat that is polled all the time [[seconds:100]]")["id"]
+    jobs = [face.start(f"a boat [[job:{number}]][[seconds:6]]")["id"] for number in numbers[:30]]
+    eventually(lambda: len(face.submits()) >= 20, what="jobs are with upstream")
+    for start, worker in ((30, "worker-1"), (45, "worker-2")):
+        jobs += [face.start(f"a boat [[job:{n}]][[seconds:3]]")["id"] for n in numbers[start : start + 15]]
+        restarted(platform, admin, worker)
+    assert {face.ended(job)["status"] for job in jobs} == {"completed"}
+    face.cancel(through)
+    books = Books(platform, numbers)
+    books.assert_paid_once()
+    assert {job["attempt"] for job in books.jobs} == {1}, "every submit under way was finished, none repeated"
+    ledger = httpx.get(f"{platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()
+    polls = ledger["polls"][account_name(face.key)]
+    # A figure to be read, not judged: a busy machine starts processes slowly.
+    print(
+        f"between two polls: {polls['mean_gap_seconds']:.2f} s on the average, {polls['max_gap_seconds']:.2f} s at most"
+    )
+    assert polls["count"] > 10
+
+
+def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPlatform, face: Face) -> None:
+    prompt = "a slow boat [[seconds:8]]"
+    streamed = face.start("a boat to follow [[seconds:8]]")["id"]
+    events: list[str] = []
+    ended: list[bool] = []
+
+    def follow() -> None:
+        with face.http.stream("GET", f"/v1/jobs/{streamed}/events") as answer:
+            events.extend(
+                name
+                for name, _id, _data in read_events(
+                    line for line in answer.iter_lines() if not line.startswith("retry")
+                )
+            )
+        ended.append(True)  # a stream that is cut off raises instead
+
+    with ThreadPoolExecutor() as pool:
+        following = pool.submit(follow)
+        waiting = pool.submit(face.draw, prompt, n=1)
+        chat = pool.submit(
+            face.http.post, "/v1/chat/completions",
+            json={"model": "jimeng-4.0", "stream": True, "messages": [{"role": "user", "content": f"chat {prompt}"}]},
+        )  # fmt: skip
+        eventually(lambda: len(face.submits()) >= 3, what="all are under way")
+        platform.children["api"].send(signal.SIGTERM)
+        answer = waiting.result()
+        following.result()
+        told = chat.result()
+    message = error_of(answer, 503, "restarting")
+    job_id = answer.headers["x-job-id"]
+    assert job_id in message
+    assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
+    assert ended
+    assert events
+    assert set(events) <= {"snapshot", "progress"}
+    assert told.text.rstrip().endswith("data: [DONE]")
+    assert '"code":"restarting"' in told.text
+    eventually(lambda: serves(platform), what="another API process")
+    again = face.draw(prompt, n=1)
+    assert (again.status_code, again.headers["x-job-id"]) == (200, job_id), "the same request joins its job"
+    assert face.ended(streamed)["status"] == "completed"
+    assert [line["prompt"] for line in face.submits()].count(prompt) == 1
+
+
+# --- maintenance ---
+
+
+def test_a_draining_platform_finishes_what_it_has(platform: CheckedPlatform, face: Face, admin: Face) -> None:
+    data = platform.data_dir
+    open_job = face.start("a boat that is open [[seconds:3]]")["id"]
+    told = dreamery("drain", "--reason", "a new disk", "--json", data=data)
+    assert json.loads(told.stdout)["draining"], told.stderr
+    message = error_of(face.draw(n=1), 503, "draining")
+    assert "a new disk" in message
+    assert face.draw(n=1).headers["retry-after"] == "30"
+    assert httpx.get(f"{platform.url}/readyz", trust_env=False).json()["draining"]
+    told = dreamery("drain", "--wait", "--json", data=data)
+    assert sum(json.loads(told.stdout)["open_jobs"].values()) == 0, told.stderr
+    assert face.job(open_job)["status"] == "completed"
+    assert not json.loads(dreamery("drain", "--off", "--json", data=data).stdout)["draining"]
+    assert face.draw(n=1).status_code == 200
+    acts = admin.http.get("/admin/v1/audit", params={"action": "platform.drain"}).json()["data"]
+    assert len(acts) >= 3
+
+
+def test_a_drained_worker_rests_while_the_other_works(platform: CheckedPlatform, face: Face, admin: Face) -> None:
+    listed = admin.http.get("/admin/v1/workers").json()["data"]
+    one = next(worker["name"] for worker in listed if worker["name"].startswith("worker-1"))
+    assert all(worker["queues"] for worker in listed)
+    place = f"/admin/v1/workers/{one}/drain"
+    assert admin.http.patch(place, json={"draining": True}).json()["draining"]
+    assert face.draw(n=1).status_code == 200
+    back = admin.http.patch(place, json={"draining": False}).json()
+    assert (back["draining"], back["queues"]) == (False, ["bulk", "fast", "outbox"])
+    error_of(admin.http.patch("/admin/v1/workers/nobody/drain", json={"draining": True}), 404, "worker_not_found")
+
+
+# --- the drill ---
+
+
+def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
+    """A backup while a job runs; everything is lost; another machine goes on with the same links, keys and jobs."""
+    (tmp_path / "passphrase").write_text("correct horse battery staple")
+    locked = ("--passphrase-file", str(tmp_path / "passphrase"))
+    file = tmp_path / "backup.zip"
+    slow = "a job that runs on [[seconds:30]]"
+    with start_platform(tmp_path / "one", sandbox_seconds=0.3) as old:
+        with Face(old, old.admin_key) as admin:
+            admin.http.post("/admin/v1/users", json={"name": "alice"})
+            key = admin.http.post("/admin/v1/keys", json={"user": "alice"}).json()["key"]
+            session = new_key("drill")
+            with admin.as_caller(key) as alice, admin.as_caller(session) as guest:
+                done = [alice.ended(alice.start(f"number {n}", n=2)["id"]) for n in range(3)]
+                before = {link: httpx.get(link, trust_env=False).content for link in links(done)}
+                running = guest.start(slow)["id"]
+                eventually(lambda: guest.job(running)["started_at"], what="it runs")
+                told = dreamery("backup", str(file), "--with-files", "--with-keys", *locked, data=old.data_dir)
+                assert told.returncode == 0, told.stderr
+        # The upstream stays when the machine is lost; here it would go with it.
+        old_url, sandbox = old.url, old.children["sandbox"]
+        kept = [child for child in old.children.values() if child is not sandbox]
+        old._keeper.stop(kept, patience=10)
+        shutil.rmtree(old.data_dir / "files")
+        shutil.rmtree(old.data_dir / "postgres")
+        new_data = tmp_path / "two" / "data"
+        told = dreamery("restore", str(file), *locked, "--json", data=new_data)
+        assert told.returncode == 0, told.stdout + told.stderr
+        found = json.loads(told.stdout)
+        assert (found["missing"], found["missing_keys"]) == ([], [])
+        assert found["jobs"] == {"interrupted": 0, "running": 1}
+        upstream = {
+            "DREAMERY_SANDBOX_URL": old.sandbox_url,
+            "DREAMERY_FETCH_ALLOW": old.sandbox_url.partition("://")[2],
+        }
+        with start_platform(tmp_path / "two", extra_env=upstream) as new:
+            assert new.admin_key == old.admin_key
+            after = {link: httpx.get(link.replace(old_url, new.url), trust_env=False).content for link in before}
+            assert after == before
+            with Face(new, key) as alice, Face(new, session) as guest:
+                assert {job["id"] for job in alice.http.get("/v1/jobs").json()["data"]} == {job["id"] for job in done}
+                assert guest.ended(running)["status"] == "completed"
+                assert [line["prompt"] for line in guest_submits(old, session)].count(slow) == 1
+                assert guest.draw("and on", n=1).status_code == 200, "the account's secret opens"
+
+
+def links(jobs: list[dict[str, Any]]) -> list[str]:
+    return [item["url"] for job in jobs for item in job["output"]]
+
+
+def guest_submits(platform: CheckedPlatform, session: str) -> list[dict[str, Any]]:
+    ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
+    return [line for line in ledger["submits"] if line["account"] == account_name(session)]

@@ -1,0 +1,208 @@
+"""The rows of the whole database, out in one consistent snapshot and back into an empty one, over COPY.
+
+COPY in text form is read by every version of Postgres and needs no program beside the driver, so a backup of an
+embedded server is restored into a managed one and the other way round. Tables are those the database has, not those
+this code knows: a backup is loaded into the schema it was made with, which the migrations then bring up to date.
+"""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from psycopg import sql
+from sqlalchemy.pool import NullPool
+
+from worker.core.settings import Settings
+from worker.db.engine import Transaction
+
+VERSION_TABLE = "alembic_version"
+# What only this moment's processes need.
+_FLEETING = frozenset({"api_processes", "account_checks", VERSION_TABLE})
+_OURS = frozenset({VERSION_TABLE, "jobs", "job_events"})
+
+
+@dataclass(frozen=True, slots=True)
+class TableRows:
+    """A table and its columns in a fixed order."""
+
+    name: str
+    columns: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """Bytes that a row names."""
+
+    key: str
+    bytes: int
+    sha256: str | None
+
+
+@contextmanager
+def _connection(url: str, **options: Any) -> Iterator[sa.Connection]:
+    """One connection without the time limits of steps: a large table takes minutes."""
+    address = Settings.model_construct(database_url=url).sqlalchemy_url
+    arguments = {"connect_timeout": 5, "application_name": "dreamery-backup"}
+    engine = sa.create_engine(address, poolclass=NullPool, connect_args=arguments)
+    try:
+        with engine.connect().execution_options(**options) as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _tables(connection: sa.Connection) -> list[sa.Table]:
+    """Every table of the schema, those that others refer to first."""
+    known = sa.MetaData()
+    known.reflect(connection)
+    return [table for table in known.sorted_tables if table.name not in _FLEETING]
+
+
+class Snapshot:
+    """The database at one moment, however much is written meanwhile."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        row = connection.execute(
+            sa.text(f"SELECT version_num, now() AS at, version() AS server FROM {VERSION_TABLE}")
+        ).one()
+        self.revision: str = row.version_num
+        self.at: datetime = row.at
+        self.server: str = row.server
+
+    def tables(self) -> list[TableRows]:
+        """What there is to copy, in the order in which it can be loaded."""
+        return [
+            TableRows(table.name, [column.name for column in table.columns if column.computed is None])
+            for table in _tables(self._connection)
+        ]
+
+    def rows_of(self, table: TableRows) -> Iterator[bytes]:
+        """The rows of a table as COPY writes them, one line each."""
+        statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
+            sql.SQL(", ").join(map(sql.Identifier, table.columns)), sql.Identifier(table.name)
+        )
+        driver: Any = self._connection.connection.driver_connection
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for line in copy:
+                yield bytes(line)
+
+    def files(self) -> Iterator[StoredFile]:
+        """All bytes that rows name: results and inputs."""
+        found = self._connection.execution_options(yield_per=1000).execute(
+            sa.text(
+                """SELECT f.key, f.bytes, f.sha256 FROM files f JOIN jobs j ON j.id = f.job_id
+                   WHERE f.removed_at IS NULL AND j.deleted_at IS NULL
+                   UNION ALL
+                   SELECT key, max(bytes), max(sha256) FROM job_inputs
+                   WHERE key IS NOT NULL AND removed_at IS NULL GROUP BY key"""
+            )
+        )
+        for row in found:
+            yield StoredFile(row.key, row.bytes or 0, row.sha256)
+
+    def installation(self) -> str | None:
+        """Which platform it is, if that was ever asked."""
+        statement = sa.text("SELECT value ->> 'id' AS id FROM platform_state WHERE name = 'installation'")
+        row = self._connection.execute(statement).first()
+        return row.id if row is not None else None
+
+
+@contextmanager
+def snapshot(url: str) -> Iterator[Snapshot]:
+    """A read-only look at one moment of a database. Raises sqlalchemy's errors."""
+    options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+    with _connection(url, **options) as connection, connection.begin():
+        yield Snapshot(connection)
+
+
+# --- the way back ---
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """What is in a database that something is to be restored into."""
+
+    tables: list[str]
+    ours: bool  # the tables are those of this platform
+    rows: bool
+    users: int  # processes of a platform that are connected now
+    revision: str | None  # of its schema
+
+
+def look(url: str) -> Present:
+    """What a database holds, before anything is changed."""
+    with _connection(url) as connection:
+        tables = sa.inspect(connection).get_table_names()
+        users = connection.execute(
+            sa.text(
+                """SELECT count(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND application_name = 'dreamery'"""
+            )
+        ).scalar_one()
+        rows = any(
+            connection.execute(sa.select(sa.exists(sa.select(1).select_from(table)))).scalar_one()
+            for table in _tables(connection)
+            if table.name != "platform_state"
+        )
+        version = sa.text(f"SELECT version_num FROM {VERSION_TABLE}")
+        revision = connection.execute(version).scalar() if VERSION_TABLE in tables else None
+    return Present(tables, ours=set(tables) >= _OURS or not tables, rows=rows, users=users, revision=revision)
+
+
+def drop_all(url: str) -> None:
+    """Remove every table and function of the schema. Only for a database that is this platform's."""
+    with _connection(url) as connection, connection.begin():
+        for name in sa.inspect(connection).get_table_names():
+            connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}" CASCADE')
+        functions = connection.execute(
+            sa.text(
+                """SELECT p.oid::regprocedure::text AS name FROM pg_proc p
+                   WHERE p.pronamespace = current_schema()::regnamespace AND p.prokind = 'f'
+                     AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')"""
+            )
+        )
+        for row in functions.all():
+            connection.exec_driver_sql(f"DROP FUNCTION {row.name} CASCADE")
+
+
+class Loading:
+    """One transaction that fills an empty schema; all of it or nothing."""
+
+    def __init__(self, connection: sa.Connection) -> None:
+        self._connection = connection
+        self.tx = Transaction(connection)
+
+    def empty(self) -> None:
+        """Take away what migrations and first starts have put into the tables."""
+        names = ", ".join(f'"{table.name}"' for table in _tables(self._connection))
+        self._connection.exec_driver_sql(f"TRUNCATE {names} CASCADE")
+
+    def load(self, table: TableRows, rows: Iterable[bytes]) -> None:
+        """Fill a table with what `Snapshot.rows_of` gave, in pieces of any size."""
+        statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
+            sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, table.columns))
+        )
+        driver: Any = self._connection.connection.driver_connection
+        with driver.cursor() as cursor, cursor.copy(statement) as copy:
+            for piece in rows:
+                copy.write(piece)
+
+    def continue_counters(self) -> None:
+        """Set each sequence that numbers a column behind the highest number there is."""
+        behind = """SELECT setval(s.name, greatest((SELECT max("{column}") FROM "{table}"), 1))
+                    FROM (SELECT pg_get_serial_sequence(:table, :column) AS name) s WHERE s.name IS NOT NULL"""
+        for table in _tables(self._connection):
+            for column in (column.name for column in table.columns if isinstance(column.type, sa.Integer)):
+                statement = sa.text(behind.format(column=column, table=table.name))
+                self._connection.execute(statement, {"table": f'"{table.name}"', "column": column})
+
+
+@contextmanager
+def loading(url: str) -> Iterator[Loading]:
+    """Fill a database whose schema is that of the backup; an exception leaves it empty."""
+    with _connection(url) as connection, connection.begin():
+        yield Loading(connection)
