@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 from obstore.exceptions import NotFoundError
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from worker.core import tracing
 from worker.core.settings import get_settings
 
 _CHUNK_BYTES = 256 * 1024
@@ -39,7 +40,8 @@ def _store() -> ObjectStore:
 def put_file(key: str, content: IO[bytes]) -> None:
     """Store the bytes under the key; the same key again stores the same bytes again."""
     content.seek(0)
-    _store().put(key, content)
+    with tracing.span("store file", kind="client", file__key=key):
+        _store().put(key, content)
 
 
 def delete_file(key: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import structlog
 
+from worker.core import tracing
 from worker.core.settings import Settings
 
 _SECRET_FIELDS = frozenset({"authorization", "token", "tokens", "session", "session_id", "secret", "cookie", "key"})
@@ -18,6 +19,14 @@ _SECRET_FIELDS = frozenset({"authorization", "token", "tokens", "session", "sess
 def _blank_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for field in _SECRET_FIELDS & event.keys():
         event[field] = "[hidden]"
+    return event
+
+
+def _name_trace(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Every line within a span names its trace."""
+    trace_id = tracing.trace_id()
+    if trace_id is not None:
+        event["trace_id"] = trace_id
     return event
 
 
@@ -48,6 +57,7 @@ def configure_logging(settings: Settings) -> None:
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _name_trace,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _blank_secrets,

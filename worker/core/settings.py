@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     retention_days: int = Field(0, ge=0, description="results older than this are removed; 0 = kept for ever")
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto = console on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    metrics_token: SecretStr = Field(SecretStr(""), description="Bearer token that `/metrics` asks for; empty = none")
+    otel_endpoint: str = Field("", description="OTLP/HTTP address that traces go to (extra `otel`); empty = no traces")
+    deaf_seconds: float = Field(20, ge=2, description="a worker that hears no message for so long is ill")
 
     image_deadline_seconds: float = Field(1800, gt=0, description="a picture job fails this long after its submit")
     video_deadline_seconds: float = Field(14400, gt=0, description="a video job fails this long after its submit")
@@ -86,7 +89,7 @@ class Settings(BaseSettings):
     request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
-    @field_validator("upstream_origin", "sandbox_url", "public_url")
+    @field_validator("upstream_origin", "sandbox_url", "public_url", "otel_endpoint")
     @classmethod
     def _bare_origin(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

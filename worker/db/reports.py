@@ -54,7 +54,7 @@ _VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
                OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds,
+    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, origin,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */

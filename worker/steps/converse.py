@@ -14,6 +14,7 @@ from uuid import UUID
 from worker.bus import events, queue
 from worker.core.errors import DreameryError, Reaction
 from worker.core.log import get_logger
+from worker.core.origin import about_job
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import accounts, conversations, jobs
@@ -50,6 +51,11 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
     claim = _claim(job_id, account_id)
     if claim is None:
         return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to say"
+    with about_job("converse", claim.id, claim.origin):
+        return _converse_claimed(claim)
+
+
+def _converse_claimed(claim: jobs.Claim) -> str:
     try:
         account = located(claim.account)
         _take_daily_credits(claim, account)

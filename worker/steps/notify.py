@@ -22,6 +22,7 @@ from worker.core.crypto import SecretUnreadableError, open_secret, webhook_secre
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.log import get_logger
+from worker.core.origin import about_job
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.core.webhooks import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
@@ -116,9 +117,16 @@ def _view(tx: Transaction, delivery: Row[Any]) -> reports.JobView | None:
 
 def _attempt(delivery: Row[Any], view: reports.JobView | None) -> str:
     """One try of a claimed delivery, and its outcome noted."""
+    if view is None:
+        return _attempted(delivery, view)
+    with about_job("notify", view.job.id, view.job.origin):
+        return _attempted(delivery, view)
+
+
+def _attempted(delivery: Row[Any], view: reports.JobView | None) -> str:
     outcome = _send(delivery, event_body(delivery, view))
-    metrics.count("dreamery_webhooks", "delivered" if outcome.error is None else "failed")
     if outcome.error is None:
+        metrics.count("dreamery_webhooks", "delivered")
         _note_delivered(delivery, outcome)
         return f"delivered {delivery.event} to {delivery.lane}"
     again = next_delay(
@@ -128,6 +136,7 @@ def _attempt(delivery: Row[Any], view: reports.JobView | None) -> str:
         retry_after=outcome.retry_after,
         dice=random.random(),  # noqa: S311 - spreads load, guards nothing
     )
+    metrics.count("dreamery_webhooks", "failed" if again is not None else "given_up")
     disabled = _note_failed(delivery, outcome, again)
     log.warning(
         "webhook_not_taken",

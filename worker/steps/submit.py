@@ -11,6 +11,7 @@ from uuid import UUID
 from worker.bus import events, queue
 from worker.core.errors import DreameryError
 from worker.core.log import get_logger
+from worker.core.origin import about_job
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs
@@ -65,15 +66,20 @@ def _submit_one(job_id: UUID | None, account_id: UUID | None, *, claim_job: _Cla
         return f"{claim.id} waits for its references", None
     if claim is None:
         return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to submit", None
+    with about_job("submit", claim.id, claim.origin):
+        return _submit_claimed(claim), claim.account.id
+
+
+def _submit_claimed(claim: jobs.Claim) -> str:
     try:
         submitted = _order(claim)
     except references.ClaimLostError:
         # A no-op for a job that somebody else has; one whose caller no longer wants it is cancelled here.
-        return refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost"), claim.account.id
+        return refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
     except DreameryError as error:
-        return refusals.refused(claim, error), claim.account.id
+        return refusals.refused(claim, error)
     _accepted(claim, submitted)
-    return f"submitted {claim.id} on {claim.account.label}", claim.account.id
+    return f"submitted {claim.id} on {claim.account.label}"
 
 
 @retry_when_database_away
