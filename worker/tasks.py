@@ -57,6 +57,11 @@ def _begin(sender: Any = None, **_: Any) -> None:
     heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
 
 
+@signals.worker_shutting_down.connect
+def _leave(sender: str = "", **_: Any) -> None:
+    heartbeat.leave(sender)
+
+
 @signals.after_task_publish.connect(sender="dreamery.tick")
 def _note_beat(**_: Any) -> None:
     heartbeat.note_seen("scheduler")

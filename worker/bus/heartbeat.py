@@ -51,8 +51,11 @@ class Worker:
     @property
     def hears(self) -> bool:
         """Whether it takes messages, or cannot only because all of its threads are at work."""
-        limit = get_settings().deaf_seconds
-        return self.told_seconds <= limit and (self.heard_seconds <= limit or self.busy >= self.threads)
+        return self.hears_within(get_settings().deaf_seconds)
+
+    def hears_within(self, seconds: float) -> bool:
+        """The same, by another measure."""
+        return self.told_seconds <= seconds and (self.heard_seconds <= seconds or self.busy >= self.threads)
 
 
 class _Pulse:
@@ -63,15 +66,16 @@ class _Pulse:
         self.started = self.heard = time.monotonic()
         self.busy = 0
         self.seen: dict[str, float] = {}
+        self.left = threading.Event()
 
 
 _pulse = _Pulse()
 
 
 def queue_of(name: str) -> Queue:
-    """The queue over which a worker hears itself. Of the nameless exchange, which remembers no bindings in Redis."""
+    """The queue over which a worker hears itself; Redis forgets it when the worker is gone."""
     known = f"self:{name}"
-    return Queue(known, exchange=Exchange(""), routing_key=known)  # type: ignore[no-untyped-call]
+    return Queue(known, exchange=Exchange("self"), routing_key=known, expires=_FORGET_SECONDS)  # type: ignore[no-untyped-call]
 
 
 def note_heard() -> None:
@@ -104,47 +108,57 @@ def note_seen(what: str) -> None:
         log.warning("not_told", what=what, reason=type(error).__name__)
 
 
-def start(name: str, *, queues: list[str], threads: int) -> threading.Thread:
-    """Begin to send oneself messages and to tell about it, until the process ends."""
+def start(name: str, *, queues: list[str], threads: int) -> None:
+    """Begin to send oneself messages and to tell about it, until `leave` or the end of the process."""
     _pulse.started = _pulse.heard = time.monotonic()
-    beater = threading.Thread(target=_beat, args=(name, queues, threads), name="heartbeat", daemon=True)
-    beater.start()
-    return beater
+    threading.Thread(target=_beat, args=(name, queues, threads), name="heartbeat", daemon=True).start()
+
+
+def leave(name: str) -> None:
+    """This worker stops as it was asked to: nobody need look for it."""
+    _pulse.left.set()
+    try:
+        with _connection() as client:
+            client.hdel(_WORKERS, _field(name))
+    except BUS_ERRORS as error:
+        log.warning("not_told", what="leave", reason=type(error).__name__)
 
 
 def _beat(name: str, queues: list[str], threads: int) -> None:
-    pause, every = threading.Event(), get_settings().deaf_seconds / _BEATS
-    own = queue_of(name)
-    while True:
+    every, own = get_settings().deaf_seconds / _BEATS, queue_of(name)
+    while not _pulse.left.is_set():
         try:
             queue.app.send_task(queue.HEARTBEAT, queue=own, expires=get_settings().deaf_seconds, ignore_result=True)
-            with _connection() as client:
-                # What a killed worker left unread goes by itself.
-                client.expire(own.name, int(_FORGET_SECONDS))
-                _tell(client, name, queues, threads)
+            tell(name, queues=queues, threads=threads)
         except Exception as error:  # noqa: BLE001 - see `queue._send`; the next beat tries again
             log.warning("heartbeat_lost", reason=type(error).__name__)
-        pause.wait(every)
+        _pulse.left.wait(every)
 
 
-def _tell(client: "redis.Redis", name: str, queues: list[str], threads: int) -> None:
-    now, here = _redis_now(client), time.monotonic()
-    known = {
-        "name": name,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "queues": queues,
-        "threads": threads,
-        "busy": _pulse.busy,
-        "resident_bytes": _resident_bytes(),
-        "heard": now - (here - _pulse.heard),
-        "told": now,
-        "started": now - (here - _pulse.started),
-    }
-    client.hset(_WORKERS, f"{name}#{os.getpid()}", orjson.dumps(known))
-    gone = [field for field, worker in _read(client, now).items() if worker.told_seconds > _FORGET_SECONDS]
-    if gone:
-        client.hdel(_WORKERS, *gone)
+def tell(name: str, *, queues: list[str], threads: int) -> None:
+    """Write down how this worker is. Raises RedisError or OSError."""
+    with _connection() as client:
+        now, here = _redis_now(client), time.monotonic()
+        known = {
+            "name": name,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "queues": queues,
+            "threads": threads,
+            "busy": _pulse.busy,
+            "resident_bytes": _resident_bytes(),
+            "heard": now - (here - _pulse.heard),
+            "told": now,
+            "started": now - (here - _pulse.started),
+        }
+        client.hset(_WORKERS, _field(name), orjson.dumps(known))
+        gone = [field for field, worker in _read(client, now).items() if worker.told_seconds > _FORGET_SECONDS]
+        if gone:
+            client.hdel(_WORKERS, *gone)
+
+
+def _field(name: str) -> str:
+    return f"{name}#{os.getpid()}"
 
 
 def _resident_bytes() -> int:

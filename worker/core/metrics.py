@@ -25,14 +25,17 @@ MEASURES: dict[str, Measure] = {
     "dreamery_requests": Measure("HTTP requests answered", ("method", "route", "status")),
     "dreamery_request_seconds": Measure("time to answer, waits included", ("route",), _WAITS),
     "dreamery_jobs_accepted": Measure("jobs accepted", ("kind", "model")),
-    "dreamery_jobs_ended": Measure("jobs that ended, by state and error code", ("kind", "model", "state", "code")),
+    "dreamery_jobs_ended": Measure(
+        "jobs that ended; outcome = succeeded, cancelled, or at whom the failure lies (fault of the error table)",
+        ("kind", "model", "state", "code", "outcome"),
+    ),
     "dreamery_job_wait_seconds": Measure("from acceptance until upstream had the job", ("kind",), _WAITS),
     "dreamery_job_run_seconds": Measure("from upstream's acceptance to the end", ("kind", "model"), _WAITS),
     "dreamery_upstream_calls": Measure("calls to upstream, by endpoint and what came of them", ("endpoint", "code")),
     "dreamery_upstream_seconds": Measure("time of a call to upstream", ("endpoint",), _CALLS),
     "dreamery_poll_delay_seconds": Measure("how late polls are", (), _CALLS),
     "dreamery_nudges_lost": Measure("messages that could not be sent; the tick makes them good", ("task",)),
-    "dreamery_webhooks": Measure("webhook attempts", ("outcome",)),
+    "dreamery_webhooks": Measure("webhook attempts: delivered, failed (tried again) or given_up", ("outcome",)),
     "dreamery_steps": Measure("steps run by workers", ("step", "outcome")),
 }
 

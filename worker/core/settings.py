@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
     metrics_token: SecretStr = Field(SecretStr(""), description="Bearer token that `/metrics` asks for; empty = none")
     otel_endpoint: str = Field("", description="OTLP/HTTP address that traces go to (extra `otel`); empty = no traces")
-    deaf_seconds: float = Field(20, ge=2, description="a worker that hears no message for so long is ill")
+    deaf_seconds: float = Field(15, ge=2, description="a worker that hears no message for so long is ill")
 
     image_deadline_seconds: float = Field(1800, gt=0, description="a picture job fails this long after its submit")
     video_deadline_seconds: float = Field(14400, gt=0, description="a video job fails this long after its submit")

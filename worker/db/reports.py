@@ -351,15 +351,20 @@ def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
 # --- for `dreamery doctor` and health ---
 
 
+def schema_revision(tx: Transaction) -> str | None:
+    """The migration that the database is at."""
+    row = tx.first(text("SELECT version_num FROM alembic_version"))
+    return None if row is None else str(row.version_num)
+
+
 def database_check(tx: Transaction) -> dict[str, Any]:
     """Version, schema revision, clock and account counts of the database."""
     version = tx.first(text("SELECT current_setting('server_version') AS v, extract(epoch FROM now()) AS clock"))
-    revision = tx.first(text("SELECT version_num FROM alembic_version"))
     by_state = tx.all(text("SELECT state, count(*) AS n FROM accounts GROUP BY state"))
     return {
         "version": version.v if version else None,
         "clock": float(version.clock) if version else None,
-        "revision": revision.version_num if revision else None,
+        "revision": schema_revision(tx),
         "accounts": {row.state: row.n for row in by_state},
         "every_session_expired": bool(offers.every_session_expired(tx)),
     }

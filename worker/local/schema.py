@@ -1,5 +1,7 @@
 """The schema of a database as the command line sees it: upgrade it, name the newest revision."""
 
+from functools import lru_cache
+
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -17,6 +19,21 @@ def _config() -> Config:
 def newest_revision() -> str:
     """The revision this code needs."""
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
+
+
+@lru_cache(maxsize=1)
+def _older_revisions() -> frozenset[str]:
+    """Every revision that this code knows and is past."""
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    return frozenset(known - {newest_revision()})
+
+
+def suffices(revision: str) -> bool:
+    """Whether this code runs on a database of that revision: its own, or a later one that it has never heard of.
+
+    Migrations only add what the version before them does not miss, so that old processes work on while new ones start.
+    """
+    return revision not in _older_revisions()
 
 
 def upgrade_schema() -> str:

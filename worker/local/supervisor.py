@@ -4,7 +4,6 @@
 in `processes.py`, how the embedded servers run in `embedded.py`.
 """
 
-import http.client
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from pydantic import SecretStr
 
 from worker.core.settings import Settings, get_settings
 from worker.local.datadir import DataDir, is_held, open_data_dir, write_private
+from worker.local.ears import Ears, answers
 from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
 from worker.local.processes import Child, ChildSpec, Keeper, StartError, free_port, port_is_free
 
@@ -91,6 +91,7 @@ class Platform:
         self._stop_asked = threading.Event()
         self._hurry = threading.Event()
         self._keeper: Keeper | None = None
+        self._ears: Ears | None = None
         self._data: DataDir | None = None
         self._postgres: EmbeddedPostgres | None = None
         self._redis: EmbeddedRedis | None = None
@@ -169,7 +170,7 @@ class Platform:
         """Raise when a child dies again and again, for callers that would otherwise wait for its work for ever."""
         for child in list(self.children.values()):
             if child.keeps_failing:
-                raise StartError(f"{child.name} ends again and again.{_quote(child)}")
+                raise StartError(f"{child.name} ends again and again.{child.last_words()}")
 
     def ask_to_stop(self) -> None:
         """Make `wait`, or a `start` under way, return soon. Safe in a signal handler; a second call hurries `stop`."""
@@ -184,6 +185,8 @@ class Platform:
     def stop(self) -> None:
         """Stop all children, front door first, servers last. Safe to call twice."""
         self._stop_asked.set()
+        if self._ears is not None:
+            self._ears.stop()
         if self._keeper is not None:
             servers = [self.children[name] for name in ("redis", "postgres") if name in self.children]
             others = [child for child in self.children.values() if child not in servers]
@@ -214,10 +217,23 @@ class Platform:
         self._run(self._python("scheduler", *self._scheduler_command()), keep=True)
         if self.options.flower:
             self._run(self._python("flower", *self._flower_command()), keep=True)
-        self._await(api, lambda: _answers("127.0.0.1" if self.host == "0.0.0.0" else self.host, self.port, "/healthz"))
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        self._await(api, lambda: answers(host, self.port, "/healthz"))
         if "sandbox" in self.children:
-            self._await(self.children["sandbox"], lambda: _answers("127.0.0.1", self._sandbox_port, "/_health"))
+            self._await(self.children["sandbox"], lambda: answers("127.0.0.1", self._sandbox_port, "/_health"))
+        self._await(api, lambda: self._is_ready(host))
+        self._listen()
         self._announce(self._data)
+
+    def _is_ready(self, host: str) -> bool:
+        self.check()  # a worker that cannot start would be waited for in vain
+        return answers(host, self.port, "/readyz")
+
+    def _listen(self) -> None:
+        workers = [child for name, child in self.children.items() if name == "talker" or name.startswith("worker-")]
+        seconds = float(self._environment().get("DREAMERY_DEAF_SECONDS") or self._settings.deaf_seconds)
+        self._ears = Ears(workers, redis_url=self.redis_url, seconds=seconds, on_notice=self.options.on_notice)
+        self._ears.start()
 
     def _announce(self, data: DataDir) -> None:
         """Leave the addresses where `dreamery generate` and `dreamery doctor` find them."""
@@ -282,9 +298,11 @@ class Platform:
         deadline = time.monotonic() + _START_PATIENCE
         while not is_ready():
             if child.exit_code is not None:
-                raise StartError(f"{child.name} ended while starting (exit code {child.exit_code}).{_quote(child)}")
+                raise StartError(
+                    f"{child.name} ended while starting (exit code {child.exit_code}).{child.last_words()}"
+                )
             if time.monotonic() > deadline:
-                raise StartError(f"{child.name} was not ready after {_START_PATIENCE:.0f} s.{_quote(child)}")
+                raise StartError(f"{child.name} was not ready after {_START_PATIENCE:.0f} s.{child.last_words()}")
             self._pause(0.03)
         if self.options.restart and self._keeper is not None:
             self._keeper.keep(child)
@@ -375,23 +393,7 @@ class Platform:
         )  # fmt: skip
 
 
-def _quote(child: Child) -> str:
-    tail = child.log_tail()
-    return f" Its last words ({child.spec.log_path}):\n{tail}" if tail else f" Log: {child.spec.log_path}"
-
-
 def _as_text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _answers(host: str, port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=2)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
