@@ -50,9 +50,9 @@ revision: .venv/.dreamery-dev ## draft a migration from the tables: make revisio
 
 lock: ## pin every package anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q pyproject.toml \
-		--extra build -o requirements.lock
+		--extra build --extra otel -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q pyproject.toml \
-		--extra build --extra dev -o requirements-dev.lock
+		--extra build --extra otel --extra dev -o requirements-dev.lock
 
 clean: ## remove .venv and caches; data/ and out/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

@@ -17,6 +17,7 @@ from api.admin_cli import accounts_app, keys_app, log_app, users_app
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
 from api.health_cli import health_app
+from api.run_cli import run_app
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -27,6 +28,7 @@ app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
 app.add_typer(health_app, name="health")
+app.add_typer(run_app, name="run")
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 

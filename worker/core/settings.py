@@ -1,4 +1,4 @@
-"""Every setting of Dreamery: one class, read once, prefix `DREAMERY_` (environment, then `.env`).
+"""Every setting of Dreamery: one class, read once, prefix `DREAMERY_` (environment, then `.env`, then secret files).
 
 `dreamery doctor --settings` and the README list them from the descriptions here. Nothing else reads the environment.
 """
@@ -15,10 +15,21 @@ from worker.core import catalog_file
 Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
 
 
+_SECRETS_DIR = Path("/run/secrets")
+
+
+def _secrets_dir() -> Path | None:
+    """Where Docker, Podman and Kubernetes put secrets as files; pydantic warns of a folder that is not there."""
+    return _SECRETS_DIR if _SECRETS_DIR.is_dir() else None
+
+
 class Settings(BaseSettings):
     """Values are validated at start, so a wrong one stops the process with its name instead of failing a job later."""
 
-    model_config = SettingsConfigDict(env_prefix="DREAMERY_", env_file=".env", extra="ignore", frozen=True)
+    # A secret may also be a file: /run/secrets/dreamery_master_key. The environment wins over `.env`, both over files.
+    model_config = SettingsConfigDict(
+        env_prefix="DREAMERY_", env_file=".env", secrets_dir=_secrets_dir(), extra="ignore", frozen=True
+    )
 
     env: Literal["development", "production"] = Field("development", description="`production` refuses weak keys")
     database_url: str = Field("", description="`postgresql://...`; empty = `dreamery up` starts an embedded server")

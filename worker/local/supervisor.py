@@ -18,6 +18,7 @@ from typing import Self
 from pydantic import SecretStr
 
 from worker.core.settings import Settings, get_settings
+from worker.local import commands
 from worker.local.datadir import DataDir, is_held, open_data_dir, write_private
 from worker.local.ears import Ears, answers
 from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
@@ -26,10 +27,6 @@ from worker.local.processes import Child, ChildSpec, Keeper, StartError, free_po
 __all__ = ["Child", "Platform", "PlatformOptions", "RunningPlatform", "StartError", "running_platform"]
 
 ROOT = Path(__file__).resolve().parents[2]
-QUEUES = "fast,bulk,outbox"
-# A conversation holds its thread for minutes, so conversations have a process of their own.
-TALK_QUEUES = "talk"
-FLOWER_PORT = 5555
 _ANNOUNCEMENT = "running.json"
 _START_PATIENCE = 120.0
 _STOP_PATIENCE = 10.0
@@ -210,13 +207,15 @@ class Platform:
         self._keeper = Keeper(self._tell_of_death)
         self._start_servers(self._keeper, self._data)
         self._migrate()
-        api = self._run(self._python("api", *self._api_command()))
+        api = self._run(self._python("api", *commands.api(self.host, self.port, patience_seconds=5)))
         for number in range(1, self.options.workers + 1):
-            self._run(self._python(f"worker-{number}", *self._worker_command(f"worker-{number}")), keep=True)
-        self._run(self._python("talker", *self._talker_command()), keep=True)
-        self._run(self._python("scheduler", *self._scheduler_command()), keep=True)
+            name, threads = f"worker-{number}", self._settings.worker_concurrency
+            self._run(self._python(name, *commands.worker(name, commands.QUEUES, threads)), keep=True)
+        talker = commands.worker("talker", commands.TALK_QUEUES, self._settings.talk_concurrency)
+        self._run(self._python("talker", *talker), keep=True)
+        self._run(self._python("scheduler", *commands.scheduler(self.data_dir / "beat-schedule")), keep=True)
         if self.options.flower:
-            self._run(self._python("flower", *self._flower_command()), keep=True)
+            self._run(self._python("flower", *commands.flower("127.0.0.1", self._flower_port)), keep=True)
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
         self._await(api, lambda: answers(host, self.port, "/healthz"))
         if "sandbox" in self.children:
@@ -256,7 +255,7 @@ class Platform:
                 )
             self._stop_asked.wait(0.1)
         if self.options.flower:
-            self._flower_port = FLOWER_PORT if port_is_free("127.0.0.1", FLOWER_PORT) else free_port()
+            self._flower_port = commands.FLOWER_PORT if port_is_free("127.0.0.1", commands.FLOWER_PORT) else free_port()
 
     def _start_servers(self, keeper: Keeper, data: DataDir) -> None:
         throwaway = self.options.throwaway
@@ -355,33 +354,6 @@ class Platform:
         # Through the environment, since `ps` shows command lines to everybody.
         env["FLOWER_BASIC_AUTH"] = f"admin:{self._admin_key}"
         return env | dict(self.options.extra_env)
-
-    def _api_command(self) -> tuple[str, ...]:
-        return (
-            "uvicorn", "api.app:create_app", "--factory", "--host", self.host, "--port", str(self.port),
-            "--no-access-log", "--loop", "uvloop", "--http", "httptools", "--timeout-graceful-shutdown", "5",
-        )  # fmt: skip
-
-    def _worker_command(self, name: str) -> tuple[str, ...]:
-        return self._celery_worker(name, QUEUES, self._settings.worker_concurrency)
-
-    def _talker_command(self) -> tuple[str, ...]:
-        return self._celery_worker("talker", TALK_QUEUES, self._settings.talk_concurrency)
-
-    @staticmethod
-    def _celery_worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
-        return (
-            "celery", "-A", "worker.tasks:app", "worker", "-P", "threads", "-c", str(threads), "-Q", queues,
-            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-E", "--loglevel", "WARNING",
-        )  # fmt: skip
-
-    def _scheduler_command(self) -> tuple[str, ...]:
-        schedule = str(self.data_dir / "beat-schedule")
-        return ("celery", "-A", "worker.tasks:app", "beat", "-s", schedule, "--pidfile=", "--loglevel", "WARNING")
-
-    def _flower_command(self) -> tuple[str, ...]:
-        port = str(self._flower_port)
-        return ("celery", "-A", "worker.tasks:app", "flower", "--address=127.0.0.1", f"--port={port}")
 
     def _sandbox_command(self) -> tuple[str, ...]:
         options = self.options
