@@ -121,12 +121,16 @@ def demo(
 
 
 @app.command(epilog="Example: DREAMERY_DATABASE_URL=postgresql://user:pw@db/dreamery dreamery migrate")
-def migrate() -> None:
-    """Bring the schema of the database to the newest version."""
-    from api.doctor import adopt_running_platform, upgrade_schema
+def migrate(
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Only wait until another process has done it.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="With --wait: how long.")] = 300,
+) -> None:
+    """Bring the schema of the database to the newest version; a schema of a later version is left as it is."""
+    from api.doctor import adopt_running_platform, upgrade_schema, wait_for_schema
 
     adopt_running_platform()
-    print(f"The schema is at {upgrade_schema()}.")
+    print(f"The schema is at {wait_for_schema(seconds) if wait else upgrade_schema()}.")
 
 
 @app.command(epilog="Example: dreamery doctor --settings")

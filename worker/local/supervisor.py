@@ -275,8 +275,7 @@ class Platform:
             self._await(self.children["redis"], self._redis.is_ready)
 
     def _migrate(self) -> None:
-        command = ("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head")
-        child = self._run(self._python("migrate", *command))
+        child = self._run(self._python("migrate", "worker.local.schema"))
         while child.exit_code is None:
             self._pause(0.02)
         del self.children["migrate"]
