@@ -39,7 +39,7 @@ def _tick() -> str | None:
 
 
 def _worker() -> str | None:
-    hearing = [worker for worker in heartbeat.workers() if worker.hears]
+    hearing = [worker for worker in heartbeat.workers() if worker.hears and not worker.leaving]
     return None if any("fast" in worker.queues for worker in hearing) else "no worker takes messages"
 
 

@@ -58,8 +58,8 @@ def _begin(sender: Any = None, **_: Any) -> None:
 
 
 @signals.worker_shutting_down.connect
-def _leave(sender: str = "", **_: Any) -> None:
-    heartbeat.leave(sender)
+def _leave(**_: Any) -> None:
+    heartbeat.leave()
 
 
 @signals.after_task_publish.connect(sender="dreamery.tick")

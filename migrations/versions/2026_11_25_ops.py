@@ -4,8 +4,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0015_ops"
-down_revision = "0014_prices"
+revision: str = "0015_ops"
+down_revision: str | None = "0014_prices"
 branch_labels = None
 depends_on = None
 

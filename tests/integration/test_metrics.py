@@ -164,9 +164,16 @@ def test_workers_that_hear_and_workers_that_do_not(engine):
 def test_a_worker_that_was_asked_to_stop_is_not_looked_for(engine):
     heartbeat.tell("going@a", queues=["fast"], threads=1)
     assert [worker.name for worker in heartbeat.workers()] == ["going@a"]
-    heartbeat.leave("going@a")
-    heartbeat._pulse.left.clear()
-    assert heartbeat.workers() == []
+    heartbeat._pulse.heard -= 1000
+    try:
+        heartbeat.leave()
+        told(engine, "going@a")
+        (worker,) = heartbeat.workers()
+        assert worker.hears
+        told(engine, "going@a", told=30)
+        assert heartbeat.workers() == []
+    finally:
+        heartbeat._pulse.leaving = False
 
 
 def test_a_webhook_that_is_not_taken_is_counted(engine, receiver):

@@ -47,6 +47,7 @@ class Worker:
     told_seconds: float  # since it told anything
     started_seconds: float
     resident_bytes: int
+    leaving: bool  # it was asked to stop, takes no more messages and finishes its steps
 
     @property
     def hears(self) -> bool:
@@ -55,7 +56,8 @@ class Worker:
 
     def hears_within(self, seconds: float) -> bool:
         """The same, by another measure."""
-        return self.told_seconds <= seconds and (self.heard_seconds <= seconds or self.busy >= self.threads)
+        busy = self.leaving or self.busy >= self.threads
+        return self.told_seconds <= seconds and (busy or self.heard_seconds <= seconds)
 
 
 class _Pulse:
@@ -66,7 +68,7 @@ class _Pulse:
         self.started = self.heard = time.monotonic()
         self.busy = 0
         self.seen: dict[str, float] = {}
-        self.left = threading.Event()
+        self.leaving = False
 
 
 _pulse = _Pulse()
@@ -109,30 +111,26 @@ def note_seen(what: str) -> None:
 
 
 def start(name: str, *, queues: list[str], threads: int) -> None:
-    """Begin to send oneself messages and to tell about it, until `leave` or the end of the process."""
+    """Begin to send oneself messages and to tell about it, until the end of the process."""
     _pulse.started = _pulse.heard = time.monotonic()
     threading.Thread(target=_beat, args=(name, queues, threads), name="heartbeat", daemon=True).start()
 
 
-def leave(name: str) -> None:
-    """This worker stops as it was asked to: nobody need look for it."""
-    _pulse.left.set()
-    try:
-        with _connection() as client:
-            client.hdel(_WORKERS, _field(name))
-    except BUS_ERRORS as error:
-        log.warning("not_told", what="leave", reason=type(error).__name__)
+def leave() -> None:
+    """This worker was asked to stop: it takes no more messages, and that it is gone soon is right."""
+    _pulse.leaving = True
 
 
 def _beat(name: str, queues: list[str], threads: int) -> None:
-    every, own = get_settings().deaf_seconds / _BEATS, queue_of(name)
-    while not _pulse.left.is_set():
+    pause, every, own = threading.Event(), get_settings().deaf_seconds / _BEATS, queue_of(name)
+    while True:
         try:
-            queue.app.send_task(queue.HEARTBEAT, queue=own, expires=get_settings().deaf_seconds, ignore_result=True)
+            if not _pulse.leaving:
+                queue.app.send_task(queue.HEARTBEAT, queue=own, expires=get_settings().deaf_seconds, ignore_result=True)
             tell(name, queues=queues, threads=threads)
         except Exception as error:  # noqa: BLE001 - see `queue._send`; the next beat tries again
             log.warning("heartbeat_lost", reason=type(error).__name__)
-        _pulse.left.wait(every)
+        pause.wait(every)
 
 
 def tell(name: str, *, queues: list[str], threads: int) -> None:
@@ -147,6 +145,7 @@ def tell(name: str, *, queues: list[str], threads: int) -> None:
             "threads": threads,
             "busy": _pulse.busy,
             "resident_bytes": _resident_bytes(),
+            "leaving": _pulse.leaving,
             "heard": now - (here - _pulse.heard),
             "told": now,
             "started": now - (here - _pulse.started),
@@ -169,12 +168,15 @@ def _resident_bytes() -> int:
 
 
 def workers(redis_url: str | None = None) -> list[Worker]:
-    """Every worker that told anything in the last ten minutes, by name. Raises RedisError or OSError."""
+    """Every worker that told anything in the last ten minutes, by name, but those that were asked to stop and have.
+
+    Raises RedisError or OSError.
+    """
     with _connection(redis_url) as client:
         found = _read(client, _redis_now(client)).values()
-    return sorted(
-        (worker for worker in found if worker.told_seconds <= _FORGET_SECONDS), key=lambda worker: worker.name
-    )
+    limit = get_settings().deaf_seconds
+    kept = [w for w in found if w.told_seconds <= (limit if w.leaving else _FORGET_SECONDS)]
+    return sorted(kept, key=lambda worker: worker.name)
 
 
 def seen_seconds(what: str) -> float | None:

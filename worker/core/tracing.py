@@ -1,6 +1,6 @@
 """Traces by OpenTelemetry: off unless `DREAMERY_OTEL_ENDPOINT` is set, and then the only place that knows the library.
 
-Off, nothing of it is imported and a span costs one comparison. Only what we name is put into a span: no bodies, no
+Off, we import nothing of it and a span costs one comparison. Only what we name is put into a span: no bodies, no
 addresses with secrets in them, no messages of exceptions. The SDK itself reads the standard `OTEL_*` variables
 (headers of the exporter, resource attributes, the sampler).
 """
