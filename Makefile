@@ -62,9 +62,9 @@ docs: .venv/.dreamery-dev ## make docs/configuration.md anew from the settings c
 
 lock: ## pin every package anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q pyproject.toml \
-		--extra build -o requirements.lock
+		--extra build --extra otel -o requirements.lock
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q pyproject.toml \
-		--extra build --extra dev -o requirements-dev.lock
+		--extra build --extra otel --extra dev -o requirements-dev.lock
 
 clean: ## remove .venv and caches; data/ and out/ stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis build *.egg-info

@@ -5,6 +5,7 @@ import contextlib
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 from uuid import uuid4
@@ -47,7 +48,7 @@ from api.routes import (
 from api.stopping import hearing_stop
 from worker.bus import metrics as carried
 from worker.bus.limits import RequestLimits
-from worker.core import metrics, production
+from worker.core import metrics, production, tracing
 from worker.core.errors import DreameryError
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
@@ -148,6 +149,23 @@ class _Exchange:
         """Let the application answer; what it does not catch becomes a 500 with the error object."""
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=self._request_id)
+        with self._span() as marks:
+            await self._run(app)
+            marks.rename(f"{self._scope['method']} {self._route()}")
+            marks.set(http__route=self._route(), http__response__status_code=self._status)
+            if self._status >= 500:
+                marks.fail(str(self._status))
+
+    def _span(self) -> AbstractContextManager[tracing.Marks]:
+        """Below the caller's own span, when it names one."""
+        parent = self._headers.get(b"traceparent", b"").decode("latin-1") or None
+        method = self._scope["method"]
+        # The path is left out: those of files are as good as keys.
+        return tracing.span(
+            method, parent=parent, kind="server", http__request__method=method, request__id=self._request_id
+        )
+
+    async def _run(self, app: ASGIApp) -> None:
         try:
             if (refusal := self._refusal()) is not None:
                 await self._answer(error_response(refusal, headers={"Connection": "close"}))
@@ -169,11 +187,15 @@ class _Exchange:
                 path=self._scope["path"],
                 status=self._status,
                 seconds=round(time.monotonic() - self._started, 4),
+                **({"job_id": self._state["job_id"]} if "job_id" in self._state else {}),
             )
 
+    def _route(self) -> str:
+        """The route's pattern, or every id would be a line of its own."""
+        return getattr(self._scope.get("route"), "path", "unknown")
+
     def _count(self) -> None:
-        """By the route's pattern, or every id would be a line of its own."""
-        route = getattr(self._scope.get("route"), "path", "unknown")
+        route = self._route()
         metrics.count("dreamery_requests", self._scope["method"], route, str(self._status))
         metrics.observe("dreamery_request_seconds", time.monotonic() - self._started, route)
 
@@ -322,6 +344,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.hub.stop()
     await app.state.limits.close()
     await anyio.to_thread.run_sync(flusher.stop)
+    await anyio.to_thread.run_sync(tracing.stop)
     get_engine().dispose()
 
 
@@ -333,6 +356,7 @@ def create_app() -> FastAPI:
     configure_logging(settings)
     for warning in production.warnings(settings):
         log.warning("insecure_setting", what=warning)
+    tracing.configure("dreamery-api")
     app = FastAPI(
         title="Dreamery",
         version="0.1.0",

@@ -19,7 +19,9 @@ from api.backup_cli import backup, restore, take_storage
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
 from api.drain_cli import drain, workers
+from api.health_cli import health_app
 from api.master_key import rotate_master_key
+from api.run_cli import run_app
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -35,6 +37,8 @@ app.command("restore", epilog="Example: dreamery restore /srv/backups/dreamery-2
 app.command("take-storage", epilog="Example: dreamery take-storage")(take_storage)
 app.command("drain", epilog="Example: dreamery drain --reason upgrade --wait, later: dreamery drain --off")(drain)
 app.command("workers", epilog="Example: dreamery workers --json")(workers)
+app.add_typer(health_app, name="health")
+app.add_typer(run_app, name="run")
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 
@@ -127,12 +131,16 @@ def demo(
 
 
 @app.command(epilog="Example: DREAMERY_DATABASE_URL=postgresql://user:pw@db/dreamery dreamery migrate")
-def migrate() -> None:
-    """Bring the schema of the database to the newest version."""
-    from api.doctor import adopt_running_platform, upgrade_schema
+def migrate(
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Only wait until another process has done it.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="With --wait: how long.")] = 300,
+) -> None:
+    """Bring the schema of the database to the newest version; a schema of a later version is left as it is."""
+    from api.doctor import adopt_running_platform, upgrade_schema, wait_for_schema
 
     adopt_running_platform()
-    print(f"The schema is at {upgrade_schema()}.")
+    print(f"The schema is at {wait_for_schema(seconds) if wait else upgrade_schema()}.")
 
 
 @app.command(epilog="Example: dreamery doctor --settings")

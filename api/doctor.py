@@ -60,6 +60,13 @@ def upgrade_schema() -> str:
     return upgrade_schema()
 
 
+def wait_for_schema(seconds: float) -> str:
+    """Wait until the database of the settings has a schema that this version can use; returns its revision."""
+    from worker.local.schema import wait_for_schema
+
+    return wait_for_schema(seconds)
+
+
 def examine() -> list[Finding]:
     """Run every check; one that breaks is a finding too."""
     findings: list[Finding] = []
@@ -99,7 +106,6 @@ def _check_settings() -> list[Finding]:
 def _check_database() -> list[Finding]:
     from worker.db.engine import transaction
     from worker.db.reports import database_check
-    from worker.local.schema import newest_revision
 
     if not get_settings().database_url:
         return [Finding("database", ok=False, detail="none set, none running here", hint=_NO_DATABASE)]
@@ -115,7 +121,7 @@ def _check_database() -> list[Finding]:
         return [Finding("database", ok=False, detail=reason, hint=hint)]
     return [
         Finding("database", ok=True, detail=f"Postgres {told['version']}"),
-        _schema_finding(str(told["revision"]), newest_revision()),
+        _schema_finding(str(told["revision"])),
         _clock_finding(told["clock"], (before + time.time()) / 2),
         _accounts_finding(told["accounts"]),
         *_master_key_findings(),
@@ -123,9 +129,13 @@ def _check_database() -> list[Finding]:
     ]
 
 
-def _schema_finding(present: str, newest: str) -> Finding:
-    if present == newest:
-        return Finding("schema", ok=True, detail=present)
+def _schema_finding(present: str) -> Finding:
+    from worker.local.schema import is_later, newest_revision
+
+    newest = newest_revision()
+    if present == newest or is_later(present):
+        later = "" if present == newest else f", of a later version; this one brought {newest}"
+        return Finding("schema", ok=True, detail=f"{present}{later}")
     return Finding("schema", ok=False, detail=f"at {present}, newest is {newest}", hint="Run `dreamery migrate`.")
 
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from worker.bus import heartbeat
 from worker.bus import metrics as carried
 from worker.bus.events import BUS_ERRORS
 from worker.core.metrics import MEASURES, Field
@@ -25,11 +27,34 @@ def exposition() -> bytes:
     return generate_latest(registry)
 
 
+# What is read at the moment of the scrape: help text and labels. What is counted: `worker.core.metrics.MEASURES`.
+GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "dreamery_up": ("whether this source answered the scrape: 1 or 0", ("source",)),
+    "dreamery_build_info": ("the version that answered the scrape; always 1", ("version",)),
+    "dreamery_jobs": ("open jobs", ("kind", "model", "state")),
+    "dreamery_queue_oldest_seconds": ("age of the oldest queued job", ("kind",)),
+    "dreamery_accounts": ("upstream accounts; state is ok, resting, paused or retired", ("region", "state", "pool")),
+    "dreamery_account_credits": ("credits left, as last told", ("region", "pool")),
+    "dreamery_webhooks_waiting": ("webhook deliveries still to be made", ()),
+    "dreamery_scrape_time_seconds": ("when the rows were read, in seconds since 1970", ()),
+    "dreamery_messages_waiting": ("messages that no worker has taken yet", ("queue",)),
+    "dreamery_seen_age_seconds": ("since the tick last ran, since the scheduler last sent one", ("what",)),
+    "dreamery_workers": ("worker processes; hears = whether they take messages", ("queues", "hears")),
+    "dreamery_worker_threads": ("threads of worker processes", ("queues",)),
+    "dreamery_worker_threads_busy": ("threads of worker processes with a step on them", ("queues",)),
+    "dreamery_worker_memory_bytes": ("memory of the largest worker process", ("queues",)),
+}
+# A worker that has told nothing for so long was stopped or killed, and is no longer counted as a deaf one.
+_GONE_SECONDS = 120.0
+
+
 class _Everything(Collector):
     def collect(self) -> Iterator[Metric]:
-        up = GaugeMetricFamily("dreamery_up", "whether this source answered the scrape", labels=["source"])
+        up, build = _gauge("dreamery_up"), _gauge("dreamery_build_info")
+        build.add_metric([version("dreamery")], 1)
         try:
             yield from _counted(carried.read())
+            yield from _told()
             up.add_metric(["redis"], 1)
         except BUS_ERRORS:
             up.add_metric(["redis"], 0)
@@ -40,7 +65,7 @@ class _Everything(Collector):
             up.add_metric(["database"], 1)
         except DATABASE_ERRORS:
             up.add_metric(["database"], 0)
-        yield up
+        yield from (up, build)
 
 
 def _counted(sums: dict[Field, float]) -> Iterator[Metric]:
@@ -69,14 +94,16 @@ def _histogram(name: str, parts: dict[tuple[tuple[str, ...], str], float]) -> Me
 
 
 def _gauges(rows: gauges.Gauges) -> Iterator[Metric]:
-    jobs = GaugeMetricFamily("dreamery_jobs", "open jobs", labels=["kind", "state"])
-    oldest = GaugeMetricFamily("dreamery_queue_oldest_seconds", "age of the oldest queued job", labels=["kind"])
+    jobs = _gauge("dreamery_jobs")
+    oldest = _gauge("dreamery_queue_oldest_seconds")
+    ages: dict[str, float] = {}
     for row in rows.open_jobs:
-        jobs.add_metric([row.kind, row.state], row.n)
+        jobs.add_metric([row.kind, row.model, row.state], row.n)
         if row.state == "queued":
-            oldest.add_metric([row.kind], max(float(row.oldest), 0.0))
-    accounts = GaugeMetricFamily("dreamery_accounts", "upstream accounts", labels=["region", "state", "pool"])
-    credit = GaugeMetricFamily("dreamery_account_credits", "credits left, as last told", labels=["region", "pool"])
+            ages[row.kind] = max(ages.get(row.kind, 0.0), float(row.oldest))
+    for kind, age in sorted(ages.items()):
+        oldest.add_metric([kind], age)
+    accounts, credit = _gauge("dreamery_accounts"), _gauge("dreamery_account_credits")
     money: dict[tuple[str, str], float] = {}
     for row in rows.accounts:
         pool = str(row.pool).lower()
@@ -84,8 +111,41 @@ def _gauges(rows: gauges.Gauges) -> Iterator[Metric]:
         money[row.region, pool] = money.get((row.region, pool), 0.0) + float(row.credits)
     for labels, left in sorted(money.items()):
         credit.add_metric(labels, left)
-    webhooks = GaugeMetricFamily("dreamery_webhooks_waiting", "webhook deliveries still to be made")
+    webhooks = _gauge("dreamery_webhooks_waiting")
     webhooks.add_metric([], rows.webhooks)
-    at = GaugeMetricFamily("dreamery_scrape_time_seconds", "when these rows were read")
+    at = _gauge("dreamery_scrape_time_seconds")
     at.add_metric([], datetime.now(UTC).timestamp())
     yield from (jobs, oldest, accounts, credit, webhooks, at)
+
+
+def _told() -> Iterator[Metric]:
+    """What Redis knows of this moment: messages that wait, the tick, the workers."""
+    messages, ages = _gauge("dreamery_messages_waiting"), _gauge("dreamery_seen_age_seconds")
+    for queue, waiting in carried.messages_waiting().items():
+        messages.add_metric([queue], waiting)
+    for what in ("tick", "scheduler"):
+        seconds = heartbeat.seen_seconds(what)
+        if seconds is not None:
+            ages.add_metric([what], seconds)
+    yield from (messages, ages)
+    yield from _workers([w for w in heartbeat.workers() if w.told_seconds <= _GONE_SECONDS])
+
+
+def _workers(workers: list[heartbeat.Worker]) -> Iterator[Metric]:
+    number, threads, busy, memory = map(
+        _gauge,
+        ("dreamery_workers", "dreamery_worker_threads", "dreamery_worker_threads_busy", "dreamery_worker_memory_bytes"),
+    )
+    for queues in sorted({",".join(worker.queues) for worker in workers}):
+        mine = [worker for worker in workers if ",".join(worker.queues) == queues]
+        for state in (True, False):
+            number.add_metric([queues, str(state).lower()], sum(worker.hears is state for worker in mine))
+        threads.add_metric([queues], sum(worker.threads for worker in mine))
+        busy.add_metric([queues], sum(worker.busy for worker in mine))
+        memory.add_metric([queues], max(worker.resident_bytes for worker in mine))
+    yield from (number, threads, busy, memory)
+
+
+def _gauge(name: str) -> GaugeMetricFamily:
+    help_text, labels = GAUGES[name]
+    return GaugeMetricFamily(name, help_text, labels=labels)

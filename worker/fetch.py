@@ -20,6 +20,7 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 import httpx
 
+from worker.core import tracing
 from worker.core.addresses import allowed_privately, is_public, resolve
 from worker.core.settings import get_settings
 
@@ -201,6 +202,14 @@ def _client() -> httpx.Client:
     )
 
 
+def _host(url: str) -> str:
+    """Whom a span names; the rest of an address may be a secret. An address that cannot be read is refused later."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
 def _check_url(url: str) -> None:
     try:
         parts, parsed = urlsplit(url), httpx.URL(url)
@@ -250,6 +259,11 @@ def download(url: str, *, max_bytes: int, deadline_seconds: float, keep: Callabl
 
     `keep` is called with every piece that arrives; what it raises ends the download.
     """
+    with tracing.span("download", kind="client", server__address=_host(url)):
+        return _download(url, max_bytes=max_bytes, deadline_seconds=deadline_seconds, keep=keep)
+
+
+def _download(url: str, *, max_bytes: int, deadline_seconds: float, keep: Callable[[], object]) -> Downloaded:
     _deadline.start(deadline_seconds)
     for _ in range(MAX_REDIRECTS + 1):
         _check_url(url)
@@ -283,7 +297,11 @@ def post(url: str, *, body: bytes, headers: dict[str, str]) -> Posted:
     # A receiver may think for as long as the whole delivery may take.
     patience = httpx.Timeout(POST_DEADLINE_SECONDS, connect=_SOCKET_TIMEOUT_SECONDS, pool=_SOCKET_TIMEOUT_SECONDS)
     try:
-        with _client().stream("POST", url, content=body, headers=headers, timeout=patience) as response:
+        with (
+            tracing.span("post webhook", kind="client", server__address=_host(url)) as marks,
+            _client().stream("POST", url, content=body, headers=headers, timeout=patience) as response,
+        ):
+            marks.set(http__response__status_code=response.status_code)
             return Posted(response.status_code, response.headers.get("retry-after"))
     except _RefusedError as refused:
         raise refused.cause from None

@@ -20,6 +20,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
+from worker.core import tracing
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings, get_settings
 
@@ -122,7 +123,7 @@ def put_file(key: str, content: IO[bytes]) -> None:
     """
     content.seek(0)
     try:
-        with _speaking(key):
+        with tracing.span("store file", kind="client", file__key=key), _speaking(key):
             _store().put(key, content, max_concurrency=_UPLOADS_AT_ONCE)
     except MissingFileError as error:
         raise StorageError("the place for it does not exist") from error

@@ -8,9 +8,10 @@ from uuid import UUID
 import structlog
 from celery import signals
 
+from worker.bus import heartbeat
 from worker.bus import metrics as carried
-from worker.bus.queue import app
-from worker.core import metrics, production
+from worker.bus.queue import HEARTBEAT, QUEUE_OF, app
+from worker.core import metrics, production, tracing
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
 from worker.core.stopping import stopping
@@ -44,11 +45,31 @@ def _logging(**_: Any) -> None:
 def _bind(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> None:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(step=task.name, **(kwargs or {}))
+    if task.name != HEARTBEAT:
+        heartbeat.note_start()
+
+
+@signals.celeryd_after_setup.connect
+def _hear_oneself(sender: str = "", instance: Any = None, **_: Any) -> None:
+    instance.app.amqp.queues.select_add(heartbeat.queue_of(sender))
 
 
 @signals.worker_ready.connect
-def _count(**_: Any) -> None:
+def _begin(sender: Any = None, **_: Any) -> None:
     carried.start()
+    tracing.configure("dreamery-worker")
+    queues = [name for name in app.amqp.queues.consume_from if name in set(QUEUE_OF.values())]
+    heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
+
+
+@signals.worker_shutting_down.connect
+def _leave(**_: Any) -> None:
+    heartbeat.leave()
+
+
+@signals.after_task_publish.connect(sender="dreamery.tick")
+def _note_beat(**_: Any) -> None:
+    heartbeat.note_seen("scheduler")
 
 
 @signals.worker_shutting_down.connect
@@ -58,6 +79,8 @@ def _stop(**_: Any) -> None:
 
 @signals.task_postrun.connect
 def _note_step(task: Any = None, state: str | None = None, **_: Any) -> None:
+    if task.name != HEARTBEAT:
+        heartbeat.note_end()
     metrics.count("dreamery_steps", task.name.removeprefix("dreamery."), (state or "unknown").lower())
 
 
@@ -117,7 +140,16 @@ def notify(delivery_id: str) -> str:
 def tick() -> str:
     """Nudge what is due."""
     with watchdog.watch("tick"):
-        return tick_step.tick()
+        line = tick_step.tick()
+    heartbeat.note_seen("tick")
+    return line
+
+
+@_task(name=HEARTBEAT, send_events=False)
+def heard() -> str:
+    """A worker hears itself."""
+    heartbeat.note_heard()
+    return "heard"
 
 
 @_task(name="dreamery.sweep", send_events=False)

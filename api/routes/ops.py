@@ -1,18 +1,20 @@
 """For whoever runs this: is the process alive, and can it work?"""
 
-from typing import Literal
+import hmac
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import error_responses
 from api.metrics import CONTENT_TYPE, exposition
+from api.readiness import Check, examine
 from api.render import json_response
-from worker.bus.events import redis_answers
 from worker.core.errors import DreameryError
-from worker.db import platform_state, reports
+from worker.core.settings import get_settings
+from worker.db import platform_state
 from worker.db.engine import DATABASE_ERRORS, transaction
 
 router = APIRouter(tags=["operations"])
@@ -24,18 +26,11 @@ class Health(BaseModel):
     status: Literal["ok"]
 
 
-class Checks(BaseModel):
-    """What is needed to work."""
-
-    database: Literal[True]
-    redis: Literal[True]
-
-
 class Readiness(BaseModel):
     """Everything needed is there."""
 
     status: Literal["ready"]
-    checks: Checks
+    checks: dict[Check, Literal[True]]
     draining: bool = Field(description="it finishes what is open and takes no new jobs")
 
 
@@ -63,32 +58,34 @@ async def ping() -> Response:
     return PlainTextResponse("pong")
 
 
-def _ready() -> tuple[dict[str, bool], bool]:
-    draining = False
+def _draining() -> bool:
     try:
         with transaction() as tx:
-            database = reports.database_check(tx)["revision"] is not None
-            draining = platform_state.draining(tx) is not None
+            return platform_state.draining(tx) is not None
     except DATABASE_ERRORS:
-        database = False
-    return {"database": database, "redis": redis_answers()}, draining
+        return False
 
 
 @router.get(
     "/readyz",
     summary="Can it work?",
-    responses={200: {"model": Readiness, "description": "It can."}, **error_responses(503)},
+    responses={200: {"model": Readiness, "description": "It can."}, **error_responses(400, 503)},
 )
-async def readyz() -> Response:
-    """200 when database and Redis answer, else 503; the message says which does not.
+async def readyz(
+    exclude: Annotated[list[Check] | None, Query(description="checks to leave out; may be repeated")] = None,
+) -> Response:
+    """200 when all checks pass, else 503; the message says what is wrong.
 
-    Also 200 while the platform drains, for reading, waiting and open jobs go on.
+    `database` and `redis` answer, the `schema` is not older than this version, a `tick` ran lately, a `worker` takes
+    messages. A load balancer should exclude `tick` and `worker`: without them jobs are still accepted and shown. Also
+    200 while the platform drains, for reading, waiting and open jobs go on.
     """
-    checks, draining = await run_in_threadpool(_ready)
-    away = [name for name, answers in checks.items() if not answers]
-    if away:
-        raise DreameryError("overloaded", f"Not ready: no answer from {' and '.join(away)}.")
-    return json_response({"status": "ready", "checks": checks, "draining": draining})
+    found = await run_in_threadpool(examine, exclude or ())
+    wrong = [reason for reason in found.values() if reason]
+    if wrong:
+        raise DreameryError("overloaded", f"Not ready: {'; '.join(wrong)}.")
+    draining = await run_in_threadpool(_draining)
+    return json_response({"status": "ready", "checks": dict.fromkeys(found, True), "draining": draining})
 
 
 @router.get(
@@ -97,9 +94,15 @@ async def readyz() -> Response:
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."},
-        **error_responses(),
+        **error_responses(401),
     },
 )
-def metrics() -> Response:
-    """Counts of all processes of this platform together, and the state of queue and accounts now."""
+def metrics(authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> Response:
+    """Counts of all processes of this platform together, and the state of queue and accounts now.
+
+    Open, unless `DREAMERY_METRICS_TOKEN` is set: then it is asked for as `Authorization: Bearer`.
+    """
+    wanted = get_settings().metrics_token.get_secret_value()
+    if wanted and not hmac.compare_digest(f"Bearer {wanted}".encode(), (authorization or "").encode()):
+        raise DreameryError("invalid_api_key", "Send the value of DREAMERY_METRICS_TOKEN as a Bearer token.")
     return Response(exposition(), media_type=CONTENT_TYPE)

@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from uuid import uuid4
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.metrics import exposition
+from api.metrics import GAUGES, exposition
 from tests.platform import ROOT, clean_env
+from worker.bus import heartbeat, queue
 from worker.bus import metrics as carried
 from worker.core import metrics
+from worker.steps.notify import notify
 
 COUNT_IN_ANOTHER_PROCESS = """
 from worker.bus import metrics as carried
@@ -25,6 +28,7 @@ carried.start()
 def _nothing_counted(engine):
     carried._client.cache_clear()
     metrics.take()
+    engine.redis.delete(heartbeat._WORKERS, heartbeat._SEEN)
     yield
     carried._client().close()
     carried._client.cache_clear()
@@ -77,7 +81,7 @@ def test_the_rows_of_this_moment(engine):
     engine.job(account)
     engine.job(account)
     engine.sql("UPDATE accounts SET credits = 70, rest_until = now() + interval '1 hour'")
-    assert of("dreamery_jobs", kind="image", state="queued") == 2
+    assert of("dreamery_jobs", kind="image", model="jimeng-4.0", state="queued") == 2
     assert of("dreamery_queue_oldest_seconds", kind="image") >= 0
     assert of("dreamery_accounts", region="sandbox", state="resting", pool="false") == 1
     assert of("dreamery_account_credits", region="sandbox", pool="false") == 70
@@ -94,10 +98,94 @@ def test_a_count_of_another_version_is_left_out(engine):
     assert "dreamery_gone" not in exposition().decode()
 
 
-@pytest.mark.parametrize("name", metrics.MEASURES)
-def test_every_measure_has_a_help_text_and_a_name_of_ours(name):
+@pytest.mark.parametrize("name", [*metrics.MEASURES, *GAUGES])
+def test_every_metric_has_a_help_text_and_a_name_of_ours(name):
+    help_text = GAUGES[name][0] if name in GAUGES else metrics.MEASURES[name].help
     assert name.startswith("dreamery_")
-    assert len(metrics.MEASURES[name].help) > 5
+    assert len(help_text) > 5
+
+
+def test_every_gauge_is_shown(engine):
+    engine.job(engine.account())
+    heartbeat.tell("worker@here", queues=["fast"], threads=1)
+    heartbeat._pulse.seen.clear()
+    heartbeat.note_seen("tick")
+    shown = {family.name for family in text_string_to_metric_families(exposition().decode())}
+    assert set(GAUGES) <= shown
+    assert {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"} <= shown
+
+
+def test_messages_that_wait_are_counted_by_queue(engine):
+    engine.messages()
+    queue.nudge_poll(uuid4())
+    queue.nudge_save(uuid4())
+    queue.nudge_save(uuid4())
+    assert of("dreamery_messages_waiting", queue="fast") == 1
+    assert of("dreamery_messages_waiting", queue="bulk") == 2
+    assert of("dreamery_messages_waiting", queue="outbox") == 0
+
+
+def test_the_age_of_the_tick(engine):
+    assert of("dreamery_seen_age_seconds", what="tick") is None
+    heartbeat._pulse.seen.clear()
+    heartbeat.note_seen("tick")
+    assert of("dreamery_seen_age_seconds", what="tick") < 60
+    engine.redis.hset(heartbeat._SEEN, "tick", 0)
+    assert of("dreamery_seen_age_seconds", what="tick") > 1e9
+
+
+def told(engine, name: str, **changes) -> None:
+    """A worker that told this, some seconds ago."""
+    heartbeat.tell(name, queues=["fast"], threads=4)
+    (field,) = [field for field in engine.redis.hkeys(heartbeat._WORKERS) if field.decode().startswith(f"{name}#")]
+    line = json.loads(engine.redis.hget(heartbeat._WORKERS, field))
+    ago = {moment: line[moment] - seconds for moment, seconds in changes.items() if moment in {"heard", "told"}}
+    rest = {what: value for what, value in changes.items() if what not in ago}
+    engine.redis.hset(heartbeat._WORKERS, field, json.dumps({**line, **ago, **rest}))
+
+
+def test_workers_that_hear_and_workers_that_do_not(engine):
+    heartbeat.note_heard()
+    told(engine, "well@a")
+    told(engine, "deaf@b", heard=30)
+    told(engine, "stopped@c", heard=30, told=30)
+    told(engine, "full@d", heard=30, busy=4)
+    told(engine, "killed@e", heard=300, told=300)
+    told(engine, "forgotten@f", heard=3000, told=3000)
+    assert of("dreamery_workers", queues="fast", hears="true") == 2
+    assert of("dreamery_workers", queues="fast", hears="false") == 2
+    assert of("dreamery_worker_threads", queues="fast") == 16
+    assert of("dreamery_worker_threads_busy", queues="fast") == 4
+    assert of("dreamery_worker_memory_bytes", queues="fast") > 1e6
+    heartbeat.tell("well@a", queues=["fast"], threads=4)
+    assert not [field for field in engine.redis.hkeys(heartbeat._WORKERS) if field.startswith(b"forgotten@")]
+
+
+def test_a_worker_that_was_asked_to_stop_is_not_looked_for(engine):
+    heartbeat.tell("going@a", queues=["fast"], threads=1)
+    assert [worker.name for worker in heartbeat.workers()] == ["going@a"]
+    heartbeat._pulse.heard -= 1000
+    try:
+        heartbeat.leave()
+        told(engine, "going@a")
+        (worker,) = heartbeat.workers()
+        assert worker.hears
+        told(engine, "going@a", told=30)
+        assert heartbeat.workers() == []
+    finally:
+        heartbeat._pulse.leaving = False
+
+
+def test_a_webhook_that_is_not_taken_is_counted(engine, receiver):
+    account = engine.account()
+    for status in (500, 200):
+        receiver.answers = [status]
+        job = engine.to_end(account, webhook_url=receiver.url)
+        (delivery,) = engine.sql("SELECT id FROM webhook_deliveries WHERE job_id = :id", id=job)
+        notify(delivery_id=delivery.id)
+    assert carried.flush()
+    assert of("dreamery_webhooks_total", outcome="failed") == 1
+    assert of("dreamery_webhooks_total", outcome="delivered") == 1
 
 
 def test_the_way_of_a_job_is_counted(engine):
@@ -108,10 +196,11 @@ def test_the_way_of_a_job_is_counted(engine):
     assert carried.flush()
     model = "jimeng-4.0"
     assert of("dreamery_jobs_accepted_total", kind="image", model=model) == 2
-    assert of("dreamery_jobs_ended_total", code="", kind="image", model=model, state="succeeded") == 1
     assert (
-        of("dreamery_jobs_ended_total", code="content_policy_violation", kind="image", model=model, state="failed") == 1
+        of("dreamery_jobs_ended_total", code="", kind="image", model=model, outcome="succeeded", state="succeeded") == 1
     )
+    refused = {"code": "content_policy_violation", "outcome": "content", "state": "failed"}
+    assert of("dreamery_jobs_ended_total", kind="image", model=model, **refused) == 1
     assert of("dreamery_job_run_seconds_count", kind="image", model=model) == 2
     assert of("dreamery_upstream_calls_total", code="ok", endpoint="generate") == 2
     assert of("dreamery_poll_delay_seconds_count") >= 2

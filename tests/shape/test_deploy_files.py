@@ -1,19 +1,24 @@
 """Docker, compose, environment template, lock files and Makefile agree with each other and with the code."""
 
-import importlib.util
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from api.cli import app as cli
 from worker.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = {"migrate", "api", "worker", "talker", "beat", "flower", "sandbox"}
+ROLES = {"migrate", "api", "worker", "talker", "scheduler", "flower", "sandbox"}
+MONITORING = {"prometheus", "grafana"}
+TOOLS = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
@@ -26,28 +31,60 @@ def dockerfile() -> str:
     return re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
 
 
+def checked(*command: str | Path) -> None:
+    """Run a checker; what it says is the failure."""
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_compose_meets_its_specification() -> None:
+    checked(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+
+
+def test_dockerfile_is_without_reproach() -> None:
+    checked(TOOLS / "hadolint", "Dockerfile")
+
+
 def test_services_are_those_of_the_architecture(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == ROLES | {"postgres", "redis"}
-    assert {name for name, service in compose["services"].items() if service.get("profiles")} == {"sandbox"}
+    assert set(compose["services"]) == ROLES | MONITORING | {"postgres", "redis"}
+    profiles = {name: service["profiles"] for name, service in compose["services"].items() if "profiles" in service}
+    assert profiles == {"sandbox": ["sandbox"], "prometheus": ["monitoring"], "grafana": ["monitoring"]}
 
 
-def test_commands_name_modules_that_exist(compose: dict[str, Any]) -> None:
+def test_commands_exist(compose: dict[str, Any]) -> None:
+    known = set(get_command(cli).commands["run"].commands)  # type: ignore[attr-defined]
+    for role in ROLES - {"migrate", "sandbox"}:
+        assert compose["services"][role]["command"][:3] == ["dreamery", "run", role]
+    assert known == ROLES - {"migrate", "sandbox"}
+    assert compose["services"]["migrate"]["command"] == ["dreamery", "migrate"]
+    assert compose["services"]["sandbox"]["command"][:3] == ["python", "-m", "worker.sandbox"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "flower", "--host", "0.0.0.0", "--help"), ("health", "api", "--help"), ("health", "worker", "--help"),
+     ("health", "scheduler", "--help"), ("migrate", "--wait", "--help")],
+)  # fmt: skip
+def test_commands_of_the_files_take_their_flags(arguments: tuple[str, ...]) -> None:
+    answer = CliRunner().invoke(cli, arguments)
+    assert answer.exit_code == 0, answer.output
+
+
+def test_every_service_has_a_health_check(compose: dict[str, Any]) -> None:
+    checks = {name: service.get("healthcheck", {}).get("test") for name, service in compose["services"].items()}
+    assert {name for name, check in checks.items() if not check} == {"migrate"}
+    assert checks["worker"] == checks["talker"] == ["CMD", "dreamery", "health", "worker"]
+    assert checks["scheduler"] == ["CMD", "dreamery", "health", "scheduler"]
+    assert checks["api"] == ["CMD", "dreamery", "health", "api"]
+
+
+def test_our_containers_can_do_little(compose: dict[str, Any]) -> None:
     for role in ROLES:
-        command = compose["services"][role]["command"]
-        assert command[:2] == ["python", "-m"], role
-        targets = [command[2], *re.findall(r"(?:^| )([a-z_.]+):[a-z_]+(?: |$)", " ".join(command))]
-        for target in targets:
-            assert importlib.util.find_spec(target), f"{role}: {target}"
-
-
-def test_worker_takes_the_queues_of_the_supervisor(compose: dict[str, Any]) -> None:
-    from worker.local.supervisor import QUEUES, TALK_QUEUES
-
-    command = compose["services"]["worker"]["command"]
-    assert command[command.index("-Q") + 1] == QUEUES
-    command = compose["services"]["talker"]["command"]
-    assert command[command.index("-Q") + 1] == TALK_QUEUES
-    assert command[command.index("-c") + 1] == str(Settings.model_fields["talk_concurrency"].default)
+        service = compose["services"][role]
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert "/tmp" in service["volumes"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
 
 
 def test_everybody_waits_for_the_migration(compose: dict[str, Any]) -> None:
@@ -77,19 +114,47 @@ def test_images_are_pinned(compose: dict[str, Any]) -> None:
 
 def test_named_volumes_are_declared_and_used(compose: dict[str, Any]) -> None:
     used = {v.split(":")[0] for service in compose["services"].values() for v in service.get("volumes", [])}
-    assert used == set(compose["volumes"])
+    assert {name for name in used if not name.startswith(("./", "/"))} == set(compose["volumes"])
+    for file in used:
+        assert not file.startswith("./") or (ROOT / file).exists(), file
 
 
-def test_secrets_are_required_and_explained(compose: dict[str, Any]) -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
+def test_secrets_are_files_that_the_script_makes(compose: dict[str, Any], tmp_path: Path) -> None:
+    script = tmp_path / "deploy" / "make-secrets.sh"
+    script.parent.mkdir()
+    script.write_text((ROOT / "deploy" / "make-secrets.sh").read_text())
+    (tmp_path / ".env").write_text("POSTGRES_PASSWORD=of-an-earlier-version\n")
+    made = []
+    for _ in range(2):
+        subprocess.run(["sh", script], check=True, capture_output=True)
+        made.append({file.name: file.read_text() for file in (tmp_path / "secrets").iterdir()})
+    assert made[0] == made[1]
+    assert {f"./secrets/{name}" for name in made[0]} == {item["file"] for item in compose["secrets"].values()}
+    assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
+    assert made[0]["dreamery_database_url"] == "postgresql://dreamery:of-an-earlier-version@postgres:5432/dreamery"
+    # As the settings of a container read them.
+    read = Settings(_secrets_dir=tmp_path / "secrets", _env_file=None)  # type: ignore[call-arg]
+    assert read.redis_url == f"redis://:{made[0]['redis_password']}@redis:6379/0"
+    assert read.master_key.get_secret_value() == made[0]["dreamery_master_key"]
+    assert read.admin_key.get_secret_value().startswith("sk-dreamery-")
+    assert len(read.metrics_token.get_secret_value()) == 64
+
+
+def test_secrets_stand_in_no_environment(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        for variable in service.get("environment", {}):
+            secret = re.search(r"KEY|PASSWORD|TOKEN|DATABASE_URL|REDIS_URL", variable)
+            assert not secret or variable.endswith(("_FILE", "__FILE", "SESSION_TOKENS")), (name, variable)
+        for secret in service.get("secrets", []):
+            assert secret in compose["secrets"]
+    assert compose["services"]["sandbox"]["secrets"] == []
+
+
+def test_variables_of_compose_are_explained(compose: dict[str, Any]) -> None:
     template = (ROOT / ".env.example").read_text()
-    required = set(re.findall(r"\$\{(\w+):\?", text))
-    assert required == {"POSTGRES_PASSWORD", "REDIS_PASSWORD", "DREAMERY_MASTER_KEY", "DREAMERY_ADMIN_KEY"}
-    for name in re.findall(r"\$\{(\w+):", text):
-        if name not in {"DREAMERY_UPSTREAM_ORIGIN", "DREAMERY_STORAGE_URL", "DREAMERY_LOG_LEVEL"}:
+    for name in re.findall(r"\$\{(\w+):", (ROOT / "docker-compose.yml").read_text()):
+        if name not in {"DREAMERY_UPSTREAM_ORIGIN", "DREAMERY_LOG_LEVEL"}:
             assert re.search(rf"^#?{name}=", template, re.MULTILINE), f"{name} is missing in .env.example"
-    for name in required:
-        assert re.search(rf"^{name}=$", template, re.MULTILINE), f"{name} must have no default"
 
 
 def test_settings_named_for_containers_exist(compose: dict[str, Any]) -> None:
@@ -104,7 +169,7 @@ def test_settings_named_for_containers_exist(compose: dict[str, Any]) -> None:
 def test_no_server_is_open_to_the_network_by_default(compose: dict[str, Any]) -> None:
     assert "ports" not in compose["services"]["postgres"]
     assert "ports" not in compose["services"]["redis"]
-    for role in ("api", "flower"):
+    for role in ("api", "flower", "prometheus", "grafana"):
         for port in compose["services"][role]["ports"]:
             assert port.startswith(("127.0.0.1:", "${DREAMERY_BIND:-127.0.0.1}:"))
 
@@ -123,10 +188,13 @@ def test_image_runs_as_an_ordinary_user_with_the_api_of_compose(compose: dict[st
     last_stage = dockerfile().rpartition("\nFROM ")[2]
     user = re.search(r"^USER (\S+)", last_stage, re.MULTILINE)
     assert user
-    assert user[1] not in {"root", "0"}
+    assert user[1] == "10001:10001"
     command = re.search(r"^CMD (\[.+\])$", last_stage, re.MULTILINE)
     assert command
     assert json.loads(command[1]) == compose["services"]["api"]["command"]
+    check = re.search(r"^HEALTHCHECK .*CMD (\[.+\])$", last_stage, re.MULTILINE)
+    assert check
+    assert ["CMD", *json.loads(check[1])] == compose["services"]["api"]["healthcheck"]["test"]
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])

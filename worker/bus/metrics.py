@@ -12,6 +12,7 @@ import orjson
 import redis
 from redis.exceptions import RedisError
 
+from worker.bus.queue import QUEUE_OF
 from worker.core import metrics
 from worker.core.log import get_logger
 from worker.core.metrics import Field
@@ -54,6 +55,15 @@ def read() -> dict[Field, float]:
         if name in metrics.MEASURES:
             found[name, tuple(labels), part] = float(value)
     return found
+
+
+def messages_waiting() -> dict[str, int]:
+    """How many nudges lie in each queue. Raises RedisError when Redis is away."""
+    names = sorted(set(QUEUE_OF.values()))
+    pipe = _client().pipeline(transaction=False)
+    for name in names:
+        pipe.llen(name)
+    return dict(zip(names, pipe.execute(), strict=True))
 
 
 class Flusher(threading.Thread):

@@ -22,6 +22,9 @@ NUDGE_EXPIRES_SECONDS = 30
 # One thread saves the jobs of a message one after the other, so they are few.
 MOST_SAVES_PER_MESSAGE = 4
 
+# A message that a worker sends to itself, over a queue of its own (`worker/bus/heartbeat.py`).
+HEARTBEAT = "dreamery.heartbeat"
+
 QUEUE_OF = {
     "dreamery.tick": "fast",
     "dreamery.sweep": "fast",

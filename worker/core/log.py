@@ -3,13 +3,17 @@
 A processor blanks values of fields that are known to hold secrets, as a net below the rule that nobody logs them.
 """
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
 from typing import Any
+from uuid import UUID
 
 import structlog
 
+from worker.core import tracing
+from worker.core.ids import public_id
 from worker.core.settings import Settings
 
 _SECRET_FIELDS = frozenset({"authorization", "token", "tokens", "session", "session_id", "secret", "cookie", "key"})
@@ -18,6 +22,23 @@ _SECRET_FIELDS = frozenset({"authorization", "token", "tokens", "session", "sess
 def _blank_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for field in _SECRET_FIELDS & event.keys():
         event[field] = "[hidden]"
+    return event
+
+
+def _name_trace(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Every line within a span names its trace."""
+    trace_id = tracing.trace_id()
+    if trace_id is not None:
+        event["trace_id"] = trace_id
+    return event
+
+
+def _name_job(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A job has one name everywhere: that of its row and of messages becomes the one that callers see."""
+    job_id = event.get("job_id")
+    if isinstance(job_id, str) and job_id:
+        with contextlib.suppress(ValueError):
+            event["job_id"] = public_id("job", UUID(job_id))
     return event
 
 
@@ -48,6 +69,8 @@ def configure_logging(settings: Settings) -> None:
     console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _name_job,
+        _name_trace,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _blank_secrets,

@@ -1,4 +1,4 @@
-"""Every setting of Dreamery: one class, read once, prefix `DREAMERY_` (environment, then `.env`).
+"""Every setting of Dreamery: one class, read once, prefix `DREAMERY_` (environment, then `.env`, then secret files).
 
 `dreamery doctor --settings` and the README list them from the descriptions here. Nothing else reads the environment.
 """
@@ -15,10 +15,21 @@ from worker.core import catalog_file
 Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
 
 
+_SECRETS_DIR = Path("/run/secrets")
+
+
+def _secrets_dir() -> Path | None:
+    """Where Docker, Podman and Kubernetes put secrets as files; pydantic warns of a folder that is not there."""
+    return _SECRETS_DIR if _SECRETS_DIR.is_dir() else None
+
+
 class Settings(BaseSettings):
     """Values are validated at start, so a wrong one stops the process with its name instead of failing a job later."""
 
-    model_config = SettingsConfigDict(env_prefix="DREAMERY_", env_file=".env", extra="ignore", frozen=True)
+    # A secret may also be a file: /run/secrets/dreamery_master_key. The environment wins over `.env`, both over files.
+    model_config = SettingsConfigDict(
+        env_prefix="DREAMERY_", env_file=".env", secrets_dir=_secrets_dir(), extra="ignore", frozen=True
+    )
 
     env: Literal["development", "production"] = Field("development", description="`production` refuses weak keys")
     database_url: str = Field("", description="`postgresql://...`; empty = `dreamery up` starts an embedded server")
@@ -72,6 +83,9 @@ class Settings(BaseSettings):
     stop_seconds: float = Field(10, gt=0, description="after SIGTERM, how long steps and conversations may go on")
     log_format: Literal["auto", "console", "json"] = Field("auto", description="auto = console on a terminal")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
+    metrics_token: SecretStr = Field(SecretStr(""), description="Bearer token that `/metrics` asks for; empty = none")
+    otel_endpoint: str = Field("", description="OTLP/HTTP address that traces go to (extra `otel`); empty = no traces")
+    deaf_seconds: float = Field(15, ge=2, description="a worker that hears no message for so long is ill")
 
     image_deadline_seconds: float = Field(1800, gt=0, description="a picture job fails this long after its submit")
     video_deadline_seconds: float = Field(14400, gt=0, description="a video job fails this long after its submit")
@@ -109,7 +123,7 @@ class Settings(BaseSettings):
     request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
-    @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint")
+    @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint")
     @classmethod
     def _bare_origin(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

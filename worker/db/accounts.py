@@ -292,6 +292,7 @@ class OpenJob:
     progress: int
     absent: bool
     submitted_at: datetime | None
+    origin: dict[str, Any] | None
 
 
 # One poll per account and interval, whoever asks (I6): moving `poll_due_at` on is the claim. The interval is 5 % of the
@@ -312,7 +313,7 @@ _CLAIM_POLL = text(
 _OPEN_JOBS = text(
     """/* open_jobs */
     SELECT id, attempt, state, submit_key, ready_items, queue_position, progress, submitted_at, group_id, event_seq,
-        attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
+        origin, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
         cancel_requested_at IS NOT NULL AS cancel_requested,
         state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear
     FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat'

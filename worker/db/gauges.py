@@ -10,7 +10,7 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Open jobs by kind and state with the age of the oldest, accounts by region and state, deliveries that wait."""
+    """Open jobs and the age of the oldest, accounts by region and state, deliveries that wait."""
 
     open_jobs: list[Row[Any]]
     accounts: list[Row[Any]]
@@ -19,8 +19,8 @@ class Gauges:
 
 _OPEN_JOBS = text(
     """/* gauge_jobs */
-    SELECT kind, state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
-    FROM jobs WHERE state IN ('queued', 'submitting', 'running', 'saving') GROUP BY kind, state"""
+    SELECT kind, model, state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
+    FROM jobs WHERE state IN ('queued', 'submitting', 'running', 'saving') GROUP BY kind, model, state"""
 )
 _ACCOUNTS = text(
     """/* gauge_accounts */

@@ -22,6 +22,7 @@ from sqlalchemy import Row, TextClause, text
 
 from worker.core import metrics
 from worker.core.ids import new_id
+from worker.core.origin import Origin, here
 from worker.core.settings import get_settings
 from worker.db import accounts, deliveries, passed_over, picks, scores, tally, turns
 from worker.db.engine import Transaction
@@ -107,19 +108,19 @@ def _apply(
 _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
-                          usual_seconds, turn, priority, event_seq)
+                          usual_seconds, turn, priority, origin, event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
                CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
                now() + make_interval(secs => :deadline),
                CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :account_choice, :webhook_url,
-               :usual_seconds, :turn, :priority, 1)"""
+               :usual_seconds, :turn, :priority, CAST(:origin AS jsonb), 1)"""
 )
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
 
 def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
     """new -> queued: the rows and their first events, all of one owner. The first job's id names the group."""
-    settings = get_settings()
+    settings, source = get_settings(), json.dumps(here())
     lines = [(job.kind, job.account_ids, job.avoid_accounts) for job in new_jobs]
     given = turns.give(tx, new_jobs[0].owner, new_jobs[0].user_id, lines)
     rows = [
@@ -142,6 +143,7 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
             "usual_seconds": job.usual_seconds,
             "turn": turn.at,
             "priority": turn.priority,
+            "origin": source,
         }
         for job, turn in zip(new_jobs, given, strict=True)
     ]
@@ -165,6 +167,7 @@ class Claim:
     attempts_left: bool
     event_seq: int
     group_id: UUID
+    origin: Origin | None
     until: float  # `time.monotonic()` at which others may take it for lost
 
 
@@ -192,7 +195,7 @@ _CLAIM = text(
             submit_key = :submit_key, event_seq = event_seq + 1, absent_since = NULL,
             due_at = clock_timestamp() + make_interval(secs => :lost_after)
         WHERE id = :id AND state = 'queued'
-        RETURNING id, attempt, kind, model, params, event_seq, group_id, place,
+        RETURNING id, attempt, kind, model, params, event_seq, group_id, origin, place,
             attempt < max_attempts AS attempts_left),
     ev AS (
         INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
@@ -287,6 +290,7 @@ def _claim(
         attempts_left=row.attempts_left,
         event_seq=row.event_seq,
         group_id=row.group_id,
+        origin=row.origin,
         until=until,
     )
 
@@ -566,14 +570,14 @@ _ADOPT = text(
     WITH parent AS (
         UPDATE jobs SET event_seq = event_seq + 1 WHERE id = :parent_id AND kind = 'chat'
             AND NOT EXISTS (SELECT 1 FROM jobs known WHERE known.submit_key = :submit_key)
-        RETURNING id, event_seq, state, owner, user_id, api_key_id, model, account_id, account_ids),
+        RETURNING id, event_seq, state, owner, user_id, api_key_id, model, account_id, account_ids, origin),
     child AS (
         INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, parent_id, kind, model, params, state, attempt,
                           max_attempts, due_at, deadline_at, account_ids, account_id, holds_slot, submit_key,
-                          upstream_id, submitted_at, event_seq)
+                          upstream_id, submitted_at, origin, event_seq)
         SELECT :id, owner, user_id, api_key_id, :id, id, :kind, model, CAST(:params AS jsonb), 'running', 1, 1,
                clock_timestamp(), clock_timestamp() + make_interval(secs => :deadline), account_ids, account_id, true,
-               :submit_key, :upstream_id, clock_timestamp(), 1
+               :submit_key, :upstream_id, clock_timestamp(), origin, 1
         FROM parent ON CONFLICT (submit_key) DO NOTHING RETURNING id, state),
     ev AS (
         INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)

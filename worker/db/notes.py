@@ -49,7 +49,7 @@ _CLAIM_SAVE = text(
        SET due_at = clock_timestamp() + make_interval(secs => :lease), save_tries = save_tries + 1
        WHERE id = :id AND state = 'saving' AND kind <> 'chat' AND due_at <= clock_timestamp()
        RETURNING id, attempt, kind, params, result_refs, save_tries, submit_key, account_id, group_id,
-                 extract(epoch FROM deadline_at - clock_timestamp()) AS seconds_left"""
+                 origin, extract(epoch FROM deadline_at - clock_timestamp()) AS seconds_left"""
 )
 
 

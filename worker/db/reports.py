@@ -56,7 +56,7 @@ _VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
                OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, pinned_at, owner,
+    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, pinned_at, owner, origin,
     (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
@@ -361,15 +361,20 @@ def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
 # --- for `dreamery doctor` and health ---
 
 
+def schema_revision(tx: Transaction) -> str | None:
+    """The migration that the database is at."""
+    row = tx.first(text("SELECT version_num FROM alembic_version"))
+    return None if row is None else str(row.version_num)
+
+
 def database_check(tx: Transaction) -> dict[str, Any]:
     """Version, schema revision, clock and account counts of the database."""
     version = tx.first(text("SELECT current_setting('server_version') AS v, extract(epoch FROM now()) AS clock"))
-    revision = tx.first(text("SELECT version_num FROM alembic_version"))
     by_state = tx.all(text("SELECT state, count(*) AS n FROM accounts GROUP BY state"))
     return {
         "version": version.v if version else None,
         "clock": float(version.clock) if version else None,
-        "revision": revision.version_num if revision else None,
+        "revision": schema_revision(tx),
         "accounts": {row.state: row.n for row in by_state},
         "every_session_expired": bool(offers.every_session_expired(tx)),
     }

@@ -199,6 +199,7 @@ jobs = Table(
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
     Column("usual_seconds", Double),
+    Column("origin", JSONB),  # the request that made it and its trace, as `worker.core.origin` reads it
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
     Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
     _moment("pinned_at"),  # by its owner: its files are kept beyond the retention

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from worker.core import metrics
+from worker.core.errors import ERRORS
 from worker.db.engine import Transaction
 
 # What the row of a change must hold beside the job's state.
@@ -23,6 +24,11 @@ def note_change(tx: Transaction, row: Row[Any]) -> None:
         ran = max(float(row.ran_seconds), 0.0)
         tx.on_commit(partial(metrics.observe, "dreamery_job_run_seconds", ran, row.kind, row.model))
     if row.state in {"succeeded", "failed", "cancelled"}:
-        tx.on_commit(
-            partial(metrics.count, "dreamery_jobs_ended", row.kind, row.model, row.state, row.error_code or "")
-        )
+        code = row.error_code or ""
+        outcome = _outcome(row.state, code)
+        tx.on_commit(partial(metrics.count, "dreamery_jobs_ended", row.kind, row.model, row.state, code, outcome))
+
+
+def _outcome(state: str, code: str) -> str:
+    """How a job ended in one word of few: a failure counts for whom it lies with."""
+    return str(ERRORS[code].fault) if state == "failed" and code in ERRORS else state

@@ -204,6 +204,11 @@ class Child:
             text = log.read().decode(errors="replace")
         return "\n".join(text.rstrip().splitlines()[-lines:])
 
+    def last_words(self) -> str:
+        """A sentence with the end of its log, or where that is."""
+        tail = self.log_tail()
+        return f" Its last words ({self.spec.log_path}):\n{tail}" if tail else f" Log: {self.spec.log_path}"
+
     def spawn(self) -> None:
         """Start the process. Only the keeper's thread calls this: the kernel ties the child to the calling thread."""
         spec = self.spec

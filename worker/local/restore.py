@@ -21,7 +21,7 @@ from worker.local.archive import Json, Reader
 from worker.local.backup import Progress, key_ids
 from worker.local.datadir import write_private
 from worker.local.processes import StartError
-from worker.local.schema import knows_revision, newest_revision, upgrade_schema
+from worker.local.schema import is_later, newest_revision, upgrade_schema
 
 _SPOOL_BYTES = 8 * 1024 * 1024
 
@@ -40,7 +40,7 @@ class Restored:
 def check(reader: Reader, show: Progress) -> None:
     """Whether this archive can be restored by this version. Raises StartError."""
     schema = reader.manifest["schema"]
-    if not knows_revision(schema):
+    if is_later(schema):
         raise StartError(
             f"The backup was made by a newer version (schema {schema}, dreamery {reader.manifest['dreamery']}). "
             "Update dreamery first, then restore."

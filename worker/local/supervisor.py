@@ -4,7 +4,6 @@
 in `processes.py`, how the embedded servers run in `embedded.py`.
 """
 
-import http.client
 import json
 import os
 import signal
@@ -20,17 +19,15 @@ from pydantic import SecretStr
 
 from worker.core import production
 from worker.core.settings import Settings, get_settings
+from worker.local import commands
 from worker.local.datadir import DataDir, is_held, open_data_dir, write_private
+from worker.local.ears import Ears, answers
 from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
 from worker.local.processes import Child, ChildSpec, Keeper, StartError, free_port, port_is_free
 
 __all__ = ["Child", "Platform", "PlatformOptions", "RunningPlatform", "StartError", "running_platform"]
 
 ROOT = Path(__file__).resolve().parents[2]
-QUEUES = "fast,bulk,outbox"
-# A conversation holds its thread for minutes, so conversations have a process of their own.
-TALK_QUEUES = "talk"
-FLOWER_PORT = 5555
 _ANNOUNCEMENT = "running.json"
 _START_PATIENCE = 120.0
 _SERVERS_STOP_PATIENCE = 15.0
@@ -91,6 +88,7 @@ class Platform:
         self._stop_asked = threading.Event()
         self._hurry = threading.Event()
         self._keeper: Keeper | None = None
+        self._ears: Ears | None = None
         self._data: DataDir | None = None
         self._postgres: EmbeddedPostgres | None = None
         self._redis: EmbeddedRedis | None = None
@@ -169,7 +167,7 @@ class Platform:
         """Raise when a child dies again and again, for callers that would otherwise wait for its work for ever."""
         for child in list(self.children.values()):
             if child.keeps_failing:
-                raise StartError(f"{child.name} ends again and again.{_quote(child)}")
+                raise StartError(f"{child.name} ends again and again.{child.last_words()}")
 
     def ask_to_stop(self) -> None:
         """Make `wait`, or a `start` under way, return soon. Safe in a signal handler; a second call hurries `stop`."""
@@ -184,6 +182,8 @@ class Platform:
     def stop(self) -> None:
         """Stop all children, front door first, servers last. Safe to call twice."""
         self._stop_asked.set()
+        if self._ears is not None:
+            self._ears.stop()
         if self._keeper is not None:
             servers = [self.children[name] for name in ("redis", "postgres") if name in self.children]
             others = [child for child in self.children.values() if child not in servers]
@@ -207,17 +207,32 @@ class Platform:
         self._keeper = Keeper(self._tell_of_death)
         self._start_servers(self._keeper, self._data)
         self._migrate()
-        api = self._run(self._python("api", *self._api_command()))
+        api = self._run(self._python("api", *commands.api(self.host, self.port, patience_seconds=5)))
         for number in range(1, self.options.workers + 1):
-            self._run(self._python(f"worker-{number}", *self._worker_command(f"worker-{number}")), keep=True)
-        self._run(self._python("talker", *self._talker_command()), keep=True)
-        self._run(self._python("scheduler", *self._scheduler_command()), keep=True)
+            name, threads = f"worker-{number}", self._settings.worker_concurrency
+            self._run(self._python(name, *commands.worker(name, commands.QUEUES, threads)), keep=True)
+        talker = commands.worker("talker", commands.TALK_QUEUES, self._settings.talk_concurrency)
+        self._run(self._python("talker", *talker), keep=True)
+        self._run(self._python("scheduler", *commands.scheduler(self.data_dir / "beat-schedule")), keep=True)
         if self.options.flower:
-            self._run(self._python("flower", *self._flower_command()), keep=True)
-        self._await(api, lambda: _answers("127.0.0.1" if self.host == "0.0.0.0" else self.host, self.port, "/healthz"))
+            self._run(self._python("flower", *commands.flower("127.0.0.1", self._flower_port)), keep=True)
+        host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        self._await(api, lambda: answers(host, self.port, "/healthz"))
         if "sandbox" in self.children:
-            self._await(self.children["sandbox"], lambda: _answers("127.0.0.1", self._sandbox_port, "/_health"))
+            self._await(self.children["sandbox"], lambda: answers("127.0.0.1", self._sandbox_port, "/_health"))
+        self._await(api, lambda: self._is_ready(host))
+        self._listen()
         self._announce(self._data)
+
+    def _is_ready(self, host: str) -> bool:
+        self.check()  # a worker that cannot start would be waited for in vain
+        return answers(host, self.port, "/readyz")
+
+    def _listen(self) -> None:
+        workers = [child for name, child in self.children.items() if name == "talker" or name.startswith("worker-")]
+        seconds = float(self._environment().get("DREAMERY_DEAF_SECONDS") or self._settings.deaf_seconds)
+        self._ears = Ears(workers, redis_url=self.redis_url, seconds=seconds, on_notice=self.options.on_notice)
+        self._ears.start()
 
     def _announce(self, data: DataDir) -> None:
         """Leave the addresses where `dreamery generate` and `dreamery doctor` find them."""
@@ -242,7 +257,7 @@ class Platform:
                 )
             self._stop_asked.wait(0.1)
         if self.options.flower:
-            self._flower_port = FLOWER_PORT if port_is_free("127.0.0.1", FLOWER_PORT) else free_port()
+            self._flower_port = commands.FLOWER_PORT if port_is_free("127.0.0.1", commands.FLOWER_PORT) else free_port()
 
     def _start_servers(self, keeper: Keeper, data: DataDir) -> None:
         throwaway = self.options.throwaway
@@ -262,8 +277,7 @@ class Platform:
             self._await(self.children["redis"], self._redis.is_ready)
 
     def _migrate(self) -> None:
-        command = ("alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head")
-        child = self._run(self._python("migrate", *command))
+        child = self._run(self._python("migrate", "worker.local.schema"))
         while child.exit_code is None:
             self._pause(0.02)
         del self.children["migrate"]
@@ -284,9 +298,11 @@ class Platform:
         deadline = time.monotonic() + _START_PATIENCE
         while not is_ready():
             if child.exit_code is not None:
-                raise StartError(f"{child.name} ended while starting (exit code {child.exit_code}).{_quote(child)}")
+                raise StartError(
+                    f"{child.name} ended while starting (exit code {child.exit_code}).{child.last_words()}"
+                )
             if time.monotonic() > deadline:
-                raise StartError(f"{child.name} was not ready after {_START_PATIENCE:.0f} s.{_quote(child)}")
+                raise StartError(f"{child.name} was not ready after {_START_PATIENCE:.0f} s.{child.last_words()}")
             self._pause(0.03)
         if self.options.restart and self._keeper is not None:
             self._keeper.keep(child)
@@ -341,32 +357,6 @@ class Platform:
         env["FLOWER_BASIC_AUTH"] = f"admin:{self._admin_key}"
         return env | dict(self.options.extra_env)
 
-    def _api_command(self) -> tuple[str, ...]:
-        return (
-            "api.serve", "--host", self.host, "--port", str(self.port), "--drain-seconds", "5",
-        )  # fmt: skip
-
-    def _worker_command(self, name: str) -> tuple[str, ...]:
-        return self._celery_worker(name, QUEUES, self._settings.worker_concurrency)
-
-    def _talker_command(self) -> tuple[str, ...]:
-        return self._celery_worker("talker", TALK_QUEUES, self._settings.talk_concurrency)
-
-    @staticmethod
-    def _celery_worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
-        return (
-            "celery", "-A", "worker.tasks:app", "worker", "-P", "threads", "-c", str(threads), "-Q", queues,
-            "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-E", "--loglevel", "WARNING",
-        )  # fmt: skip
-
-    def _scheduler_command(self) -> tuple[str, ...]:
-        schedule = str(self.data_dir / "beat-schedule")
-        return ("celery", "-A", "worker.tasks:app", "beat", "-s", schedule, "--pidfile=", "--loglevel", "WARNING")
-
-    def _flower_command(self) -> tuple[str, ...]:
-        port = str(self._flower_port)
-        return ("celery", "-A", "worker.tasks:app", "flower", "--address=127.0.0.1", f"--port={port}")
-
     def _sandbox_command(self) -> tuple[str, ...]:
         options = self.options
         money = () if options.sandbox_credits is None else ("--credits", str(options.sandbox_credits))
@@ -377,23 +367,7 @@ class Platform:
         )  # fmt: skip
 
 
-def _quote(child: Child) -> str:
-    tail = child.log_tail()
-    return f" Its last words ({child.spec.log_path}):\n{tail}" if tail else f" Log: {child.spec.log_path}"
-
-
 def _as_text(value: object) -> str:
     if isinstance(value, SecretStr):
         return value.get_secret_value()
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _answers(host: str, port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection(host, port, timeout=2)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()

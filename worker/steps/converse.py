@@ -14,6 +14,7 @@ from uuid import UUID
 from worker.bus import events, queue
 from worker.core.errors import DreameryError, Reaction
 from worker.core.log import get_logger
+from worker.core.origin import about_job
 from worker.core.settings import get_settings
 from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
@@ -55,6 +56,11 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
     claim, nudged = claiming.claim(_TALKS, job_id=job_id, account_id=account_id)
     if not isinstance(claim, jobs.Claim):
         return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to say"
+    with about_job("converse", claim.id, claim.origin):
+        return _converse_claimed(claim, nudged)
+
+
+def _converse_claimed(claim: jobs.Claim, nudged: UUID | None) -> str:
     try:
         account = located(claim.account)
         _take_daily_credits(claim, account)

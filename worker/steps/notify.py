@@ -23,6 +23,7 @@ from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.links import file_link
 from worker.core.log import get_logger
+from worker.core.origin import about_job
 from worker.core.settings import get_settings
 from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
@@ -118,9 +119,16 @@ def _view(tx: Transaction, delivery: Row[Any]) -> reports.JobView | None:
 
 def _attempt(delivery: Row[Any], view: reports.JobView | None) -> str:
     """One try of a claimed delivery, and its outcome noted."""
+    if view is None:
+        return _attempted(delivery, view)
+    with about_job("notify", view.job.id, view.job.origin):
+        return _attempted(delivery, view)
+
+
+def _attempted(delivery: Row[Any], view: reports.JobView | None) -> str:
     outcome = _send(delivery, event_body(delivery, view))
-    metrics.count("dreamery_webhooks", "delivered" if outcome.error is None else "failed")
     if outcome.error is None:
+        metrics.count("dreamery_webhooks", "delivered")
         _note_delivered(delivery, outcome)
         return f"delivered {delivery.event} to {delivery.lane}"
     again = next_delay(
@@ -130,6 +138,7 @@ def _attempt(delivery: Row[Any], view: reports.JobView | None) -> str:
         retry_after=outcome.retry_after,
         dice=random.random(),  # noqa: S311 - spreads load, guards nothing
     )
+    metrics.count("dreamery_webhooks", "failed" if again is not None else "given_up")
     disabled = _note_failed(delivery, outcome, again)
     log.warning(
         "webhook_not_taken",

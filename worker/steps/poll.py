@@ -10,8 +10,10 @@ from functools import partial
 from uuid import UUID
 
 from worker.bus import events, queue
+from worker.core import tracing
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
+from worker.core.origin import about_job, about_jobs
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, notes, standing
 from worker.db.accounts import AccountRow, OpenJob
@@ -39,6 +41,11 @@ def poll(*, account_id: UUID) -> str:
         return "not due"
     if not open_jobs:
         return "nothing open"
+    with about_jobs("poll", [job.origin for job in open_jobs]):
+        return _poll_claimed(row, open_jobs)
+
+
+def _poll_claimed(row: AccountRow, open_jobs: list[OpenJob]) -> str:
     try:
         keys = [str(job.submit_key) for job in open_jobs]
         records = asked(row, lambda account: get_provider().ask(account, keys))
@@ -49,7 +56,7 @@ def poll(*, account_id: UUID) -> str:
     freed = _settle_all(row, open_jobs, records)
     # Each message takes several jobs, so a few suffice however many slots are free.
     for _ in range(min(freed, 4)):
-        queue.nudge_submit(account_id=account_id)
+        queue.nudge_submit(account_id=row.id)
     return f"asked for {len(open_jobs)} on {row.label}, {freed} left the account"
 
 
@@ -77,10 +84,12 @@ def _settle_all(account: AccountRow, open_jobs: list[OpenJob], records: dict[str
     per_message = min(max(done // _SAVE_MESSAGES, 1), queue.MOST_SAVES_PER_MESSAGE)
     freed = 0
     finished: list[UUID] = []
+    asked_in = tracing.traceparent()
     with events.gathered():
         for job, record in news:
             watchdog.renew()
-            freed += _settle(account, job, record, finished)
+            with about_job("settle", job.id, job.origin, links=[asked_in] if asked_in else []):
+                freed += _settle(account, job, record, finished)
             if len(finished) >= per_message:
                 queue.nudge_save(*finished)
                 finished.clear()

@@ -16,6 +16,7 @@ from worker.bus import events, queue
 from worker.core.conversion import NotConvertedError, Output, convert
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.log import get_logger
+from worker.core.origin import about_job
 from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, files, jobs, notes
@@ -63,10 +64,15 @@ def save(*, job_id: UUID) -> str:
     claim = _claim(job_id)
     if claim is None:
         return "not due"
+    with about_job("save", claim.id, claim.origin):
+        return _save_claimed(claim)
+
+
+def _save_claimed(claim: Row[Any]) -> str:
     try:
         outcome = _copy_all(claim)
     except _TakenOverError:
-        return f"save of {job_id} taken over"
+        return f"save of {claim.id} taken over"
     if not outcome.errors:
         return _succeed(claim, outcome)
     return _try_later(claim, outcome)

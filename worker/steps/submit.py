@@ -12,6 +12,7 @@ from uuid import UUID
 from worker.bus import events, queue
 from worker.core.errors import DreameryError
 from worker.core.log import get_logger
+from worker.core.origin import about_job
 from worker.core.settings import get_settings
 from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
@@ -88,17 +89,20 @@ def _submit_one(
         return _Done(refusals.give_up_if_hopeless(job_id) if job_id else "nothing to submit")
     if then is not None:
         then(account_id=used)
+    with about_job("submit", claim.id, claim.origin):
+        return _Done(_submit_claimed(claim), used, claim.id)
+
+
+def _submit_claimed(claim: jobs.Claim) -> str:
     try:
         submitted = _order(claim)
     except references.ClaimLostError:
         # A no-op for a job that somebody else has; one whose caller no longer wants it is cancelled here.
-        line = refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
+        return refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
     except DreameryError as error:
-        line = refusals.refused(claim, error)
-    else:
-        _accepted(claim, submitted)
-        line = f"submitted {claim.id} on {claim.account.label}"
-    return _Done(line, used, claim.id)
+        return refusals.refused(claim, error)
+    _accepted(claim, submitted)
+    return f"submitted {claim.id} on {claim.account.label}"
 
 
 def _order(claim: jobs.Claim) -> Submitted:

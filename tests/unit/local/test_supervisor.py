@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from worker.core.settings import get_settings
+from worker.local import commands
 from worker.local.datadir import open_data_dir
 from worker.local.processes import ChildSpec
 from worker.local.supervisor import Platform, PlatformOptions, RunningPlatform, running_platform
@@ -20,15 +21,15 @@ def _settings_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def specs(platform: Platform) -> list[ChildSpec]:
-    commands = {
-        "api": platform._api_command(),
-        "worker-1": platform._worker_command("worker-1"),
-        "talker": platform._talker_command(),
-        "scheduler": platform._scheduler_command(),
-        "flower": platform._flower_command(),
+    programs = {
+        "api": commands.api(platform.host, platform.port, patience_seconds=5),
+        "worker-1": commands.worker("worker-1", commands.QUEUES, 32),
+        "talker": commands.worker("talker", commands.TALK_QUEUES, 16),
+        "scheduler": commands.scheduler(platform.data_dir / "beat-schedule"),
+        "flower": commands.flower("127.0.0.1", 5555),
         "sandbox": platform._sandbox_command(),
     }
-    return [platform._python(name, *command) for name, command in commands.items()]
+    return [platform._python(name, *program) for name, program in programs.items()]
 
 
 def test_secrets_are_never_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,14 +7,15 @@ account into the calls of another. No redirects, no retries, no proxies but the 
 import re
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import orjson
 
-from worker.core import catalog_file, metrics
+from worker.core import catalog_file, metrics, tracing
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
 from worker.providers.dreamina.faults import clean, fault_for, message_for
@@ -71,7 +72,8 @@ class Wire:
         """
         path, started = target.partition("?")[0], time.monotonic()
         try:
-            answer = self._called(account, site, base, target, body, seconds=seconds)
+            with _span(path, base):
+                answer = self._called(account, site, base, target, body, seconds=seconds)
         except DreameryError as error:
             _note_call(path, error.code, started)
             raise
@@ -123,7 +125,8 @@ class Wire:
         request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": timeouts})
         self._deadline.start(seconds)
         try:
-            status, _, content = self._exchange(account, request)
+            with tracing.span(f"upstream {method}", kind="client", server__address=where.host):
+                status, _, content = self._exchange(account, request)
         except _NOT_SENT as failure:
             raise _not_sent(account, f"{where.host}: {_name(failure, account)}") from None
         except httpx.HTTPError as failure:
@@ -143,7 +146,7 @@ class Wire:
         request.extensions = {"timeout": {**self._timeouts, "read": gap}}
         self._deadline.start(seconds)
         try:
-            with self._transport_for(account) as transport:
+            with _span(path, base), self._transport_for(account) as transport:
                 yield from self._pieces(account, path, transport.handle_request(request))
         except _NOT_SENT as failure:
             raise _not_sent(account, f"{path}: {_name(failure, account)}") from None
@@ -220,6 +223,11 @@ class Wire:
             return response.status_code, response.headers.get("content-type", ""), b"".join(pieces)
         finally:
             response.close()
+
+
+def _span(path: str, base: str) -> AbstractContextManager[tracing.Marks]:
+    host = urlsplit(base).hostname or ""
+    return tracing.span(f"upstream {path.rpartition('/')[2]}", kind="client", server__address=host, url__path=path)
 
 
 def _note_call(path: str, code: str, started: float) -> None:

@@ -1,0 +1,40 @@
+#!/bin/sh
+# Writes the secrets of docker-compose.yml into ./secrets, once: what is there already is kept, and so is what an
+# earlier version had in .env.
+# The folder is closed to others; the files in it are readable, for the container's user is not yours.
+set -eu
+cd "$(dirname "$0")/.."
+mkdir -p secrets
+chmod 700 secrets
+
+random() {
+    head -c 32 /dev/urandom | od -An -vtx1 | tr -d ' \n'
+}
+
+write() { # name, value
+    if [ ! -s "secrets/$1" ]; then
+        printf '%s' "$2" >"secrets/$1"
+    fi
+    chmod 444 "secrets/$1"
+}
+
+earlier() { # name in .env
+    [ -f .env ] && sed -n "s/^$1=//p" .env | tail -n 1
+    return 0
+}
+
+kept() { # name in .env, else this value
+    value=$(earlier "$1")
+    printf '%s' "${value:-$2}"
+}
+
+write postgres_password "$(kept POSTGRES_PASSWORD "$(random)")"
+write redis_password "$(kept REDIS_PASSWORD "$(random)")"
+write dreamery_database_url "postgresql://dreamery:$(cat secrets/postgres_password)@postgres:5432/dreamery"
+write dreamery_redis_url "redis://:$(cat secrets/redis_password)@redis:6379/0"
+# Encrypts the session ids of the upstream accounts. Lost = the accounts must be entered again.
+write dreamery_master_key "$(kept DREAMERY_MASTER_KEY "$(random)")"
+# API key of the first admin, and the password of Flower and Grafana (user: admin).
+write dreamery_admin_key "$(kept DREAMERY_ADMIN_KEY "sk-dreamery-$(random)")"
+write dreamery_metrics_token "$(random)"
+echo "Secrets are in secrets/. Back up secrets/dreamery_master_key. The admin key: $(cat secrets/dreamery_admin_key)"

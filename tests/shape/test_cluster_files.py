@@ -1,0 +1,249 @@
+"""Kubernetes manifests, systemd units and the Render blueprint: valid by their own tools, and true to the code."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from worker.core.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+SYSTEMD = ROOT / "deploy" / "systemd"
+ROLES = {"api", "worker", "talker", "scheduler", "flower"}
+VERSIONS = ["1.29", "1.37"]
+
+
+def documents(folder: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for file in sorted((KUBERNETES / folder).glob("*.yaml")):
+        if file.name != "kustomization.yaml":
+            for document in yaml.safe_load_all(file.read_text()):
+                yield f"{folder}/{file.name} {document['kind']}", document
+
+
+def of_kind(kind: str) -> dict[str, dict[str, Any]]:
+    return {document["metadata"]["name"]: document for _, document in documents("base") if document["kind"] == kind}
+
+
+def pods() -> dict[str, dict[str, Any]]:
+    return {
+        name.removeprefix("dreamery-"): document["spec"]["template"]
+        for name, document in {**of_kind("Deployment"), **of_kind("Job")}.items()
+    }
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_manifests_meet_the_schemas_of_kubernetes(version: str) -> None:
+    count = 0
+    for folder in ("base", "example"):
+        for name, document in documents(folder):
+            count += 1
+            try:
+                kubernetes_validate.validate(document, version, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                pytest.fail(f"{name}: {error.message}")
+    assert count >= 20
+
+
+def test_a_manifest_with_a_mistake_is_noticed() -> None:
+    worker = of_kind("Deployment")["dreamery-worker"]
+    broken = {**worker, "spec": {**worker["spec"], "replicaz": 2}}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(broken, VERSIONS[-1], strict=True)
+
+
+@pytest.mark.parametrize("folder", ["base", "example"])
+def test_kustomizations_name_every_file(folder: str) -> None:
+    built = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
+    named = set(built["resources"]) | {patch["path"] for patch in built.get("patches", []) if "path" in patch}
+    files = {file.name for file in (KUBERNETES / folder).glob("*.yaml")} - {"kustomization.yaml"}
+    assert {name for name in named if not name.startswith("..")} == files
+    for patch in built.get("patches", []):
+        target = patch.get("target")
+        assert target is None or target["name"] in of_kind(target["kind"])
+
+
+def test_pods_run_the_roles_and_little_else() -> None:
+    assert set(pods()) == ROLES | {"migrate"}
+    for role, template in pods().items():
+        spec = template["spec"]
+        (container,) = spec["containers"]
+        assert container["args"][:3] == (["dreamery", "migrate"] if role == "migrate" else ["dreamery", "run", role])
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] == 10001
+        assert spec["automountServiceAccountToken"] is False
+        for one in [container, *spec.get("initContainers", [])]:
+            assert one["securityContext"] == {
+                "allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}
+            }  # fmt: skip
+            assert one["resources"]["requests"]
+            assert one["resources"]["limits"]["memory"]
+            assert {mount["mountPath"] for mount in one["volumeMounts"]} == {"/run/secrets", "/tmp", "/data"}
+
+
+def test_pods_wait_for_the_schema_and_are_probed() -> None:
+    for role in ROLES:
+        spec = pods()[role]["spec"]
+        assert spec["initContainers"][0]["args"] == ["dreamery", "migrate", "--wait"]
+        container = spec["containers"][0]
+        assert {"startupProbe", "livenessProbe"} <= set(container)
+        # A probe waits no longer than it takes to begin the next one.
+        for probe in ("startupProbe", "livenessProbe"):
+            assert container[probe].get("timeoutSeconds", 1) <= container[probe]["periodSeconds"]
+    for role in ("worker", "talker"):
+        assert pods()[role]["spec"]["containers"][0]["livenessProbe"]["exec"]["command"] == [
+            "dreamery",
+            "health",
+            "worker",
+        ]
+    # Steps under way may take as long as the watchdog lets them, conversations as long as they last.
+    assert pods()["worker"]["spec"]["terminationGracePeriodSeconds"] > Settings.model_fields["watchdog_seconds"].default
+    assert pods()["talker"]["spec"]["terminationGracePeriodSeconds"] > Settings.model_fields["talk_seconds"].default
+
+
+def test_selectors_find_their_pods() -> None:
+    labels = [template["metadata"]["labels"] for template in pods().values()]
+    selectors = [document["spec"]["selector"] for document in of_kind("Service").values()]
+    selectors += [document["spec"]["podSelector"]["matchLabels"] for document in of_kind("NetworkPolicy").values()]
+    budgets = {
+        name: document
+        for _, document in documents("base")
+        if document["kind"] == "PodDisruptionBudget"
+        for name in [document["metadata"]["name"]]
+    }
+    selectors += [document["spec"]["selector"]["matchLabels"] for document in budgets.values()]
+    for selector in selectors:
+        assert any(selector.items() <= mine.items() for mine in labels), selector
+    assert set(budgets) == {"dreamery-api", "dreamery-worker", "dreamery-talker"}
+    scaled = {document["spec"]["scaleTargetRef"]["name"] for document in of_kind("HorizontalPodAutoscaler").values()}
+    assert scaled == {"dreamery-api", "dreamery-worker"}
+    for name in scaled:
+        assert "replicas" not in of_kind("Deployment")[name]["spec"], "a fixed number would fight with the autoscaler"
+
+
+def test_the_scheduler_is_one() -> None:
+    assert of_kind("Deployment")["dreamery-scheduler"]["spec"]["replicas"] == 1
+
+
+def test_ports_of_services_and_policies_are_open() -> None:
+    for name, service in of_kind("Service").items():
+        role = name.removeprefix("dreamery-")
+        ports = {port["name"]: port["containerPort"] for port in pods()[role]["spec"]["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= set(ports)
+        policy = of_kind("NetworkPolicy")[name]["spec"]["ingress"][0]["ports"]
+        assert [rule["port"] for rule in policy] == list(ports.values())
+
+
+def test_settings_of_every_file_exist() -> None:
+    known = {f"DREAMERY_{name.upper()}" for name in Settings.model_fields}
+    files = [*KUBERNETES.rglob("*.yaml"), *SYSTEMD.iterdir(), ROOT / "render.yaml"]
+    for file in files:
+        named = set(re.findall(r"\bDREAMERY_[A-Z_]*[A-Z]\b", file.read_text()))
+        assert named <= known, (file.name, named - known)
+
+
+# --- systemd ---
+
+
+def units(tmp_path: Path) -> list[Path]:
+    """Copies that name a program of this machine."""
+    made = []
+    for file in SYSTEMD.iterdir():
+        if file.suffix in {".service", ".timer", ".target"}:
+            text = file.read_text().replace(
+                "/opt/dreamery/.venv/bin/dreamery", f"{Path(sys.executable).parent}/dreamery"
+            )
+            copy = tmp_path / file.name.replace("@.", "@worker.")
+            copy.write_text(text)
+            (tmp_path / file.name).write_text(text)
+            made.append(copy)
+    return made
+
+
+def test_units_say_what_systemd_knows(tmp_path: Path) -> None:
+    """By systemd itself where it is; elsewhere at least every section, key and name is one of those used by us."""
+    files = units(tmp_path)
+    assert len(files) == 10
+    if analyze := shutil.which("systemd-analyze"):
+        done = subprocess.run(
+            [analyze, "verify", "--man=no", *files],
+            env={"SYSTEMD_UNIT_PATH": f"{tmp_path}:", "PATH": "/usr/bin:/bin"},
+            capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+    for file in files:
+        sections = re.findall(r"^\[(\w+)\]$", file.read_text(), re.MULTILINE)
+        assert sections[0] == "Unit"
+        assert set(sections) <= {"Unit", "Service", "Timer", "Install"}
+        for line in file.read_text().splitlines():
+            assert not line or line.startswith(("#", "[")) or re.match(r"[A-Z]\w+=", line), (file.name, line)
+
+
+def test_units_run_the_roles() -> None:
+    for role in ROLES:
+        text = (SYSTEMD / f"dreamery-{role}.service").read_text()
+        assert f"ExecStart=/opt/dreamery/.venv/bin/dreamery run {role}\n" in text
+        assert "User=dreamery\n" in text
+        assert "NoNewPrivileges=yes\n" in text
+        assert "ProtectSystem=strict\n" in text
+    target = (SYSTEMD / "dreamery.target").read_text()
+    for name in re.findall(r"dreamery-[\w@]+\.(?:service|timer)", target):
+        assert (SYSTEMD / re.sub(r"@\w+", "@", name)).exists(), name
+
+
+# --- Render: its schema has no licence to be kept here, so this holds the fields of its published specification ---
+
+_COMMON = {"type", "name", "plan", "region", "envVars", "ipAllowList"}
+_DOCKER = _COMMON | {"runtime", "numInstances", "dockerCommand", "maxShutdownDelaySeconds", "scaling"}
+_FIELDS = {
+    "web": _DOCKER | {"preDeployCommand", "healthCheckPath", "domains"},
+    "worker": _DOCKER | {"preDeployCommand"},
+    "keyvalue": _COMMON - {"envVars"} | {"maxmemoryPolicy"},
+}
+
+
+def test_the_blueprint_keeps_to_renders_specification() -> None:
+    blueprint = yaml.safe_load((ROOT / "render.yaml").read_text())
+    assert set(blueprint) == {"services", "databases", "envVarGroups"}
+    services = {service["name"]: service for service in blueprint["services"]}
+    databases = {database["name"] for database in blueprint["databases"]}
+    groups = {group["name"] for group in blueprint["envVarGroups"]}
+    for service in services.values():
+        assert set(service) <= _FIELDS[service["type"]], service["name"]
+        assert service["type"] == "keyvalue" or service["runtime"] == "docker"
+        assert service.get("maxShutdownDelaySeconds", 30) <= 300
+        for variable in service.get("envVars", []):
+            if "fromGroup" in variable:
+                assert variable["fromGroup"] in groups
+                continue
+            (source,) = set(variable) - {"key"}
+            if source == "fromDatabase":
+                assert variable[source]["name"] in databases
+            elif source == "fromService":
+                named = services[variable[source]["name"]]
+                assert named["type"] == variable[source]["type"]
+                key = variable[source].get("envVarKey")
+                assert key is None or key in {item.get("key") for item in named["envVars"]}
+            else:
+                assert source in {"value", "sync"}
+                assert source == "sync" or isinstance(variable["value"], str)
+    for database in blueprint["databases"]:
+        assert set(database) <= {
+            "name",
+            "plan",
+            "region",
+            "postgresMajorVersion",
+            "databaseName",
+            "user",
+            "ipAllowList",
+        }
+    assert services["dreamery-redis"]["maxmemoryPolicy"] == "noeviction"
+    roles = {s["dockerCommand"] for s in services.values() if "dockerCommand" in s}
+    assert roles == {f"dreamery run {role}" for role in ROLES - {"flower"}}
