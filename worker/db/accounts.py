@@ -13,7 +13,7 @@ from sqlalchemy import text
 from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
-from worker.db.eligibility import is_open, may_take, ready, under_cap
+from worker.db.eligibility import candidates, is_open, may_take, ready, under_cap
 from worker.db.engine import Transaction
 from worker.db.slots import free_slots, slot_limits, slots_of
 
@@ -110,8 +110,9 @@ _GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
 _READY_FOR_JOB = text(
     f"""/* ready_for_job */
     SELECT a.id FROM jobs j
-    JOIN accounts a ON {may_take("a", "j")}
-    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {ready("a")}
+    CROSS JOIN {candidates("j")}
+    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
+      AND {may_take("a", "j")} AND {ready("a")}
       AND {free_slots("a", "j.kind")} > 0
     ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind),
         a.last_submit_at NULLS FIRST

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.db.eligibility import is_open, may_use, under_cap
+from worker.db.eligibility import candidates, is_open, under_cap
 from worker.db.engine import Transaction
 from worker.db.slots import free_slots, slot_limits
 
@@ -26,7 +26,7 @@ _NOTE = text(
                 WHEN j.account_ids <> '{{}}' AND {free_slots("a", "j.kind")} <= 0 THEN 'no free slot'
                 WHEN j.account_ids <> '{{}}' AND a.next_submit_at > clock_timestamp() THEN 'pace' END AS why,
             a.rest_code
-        FROM jobs j JOIN accounts a ON {may_use("a", "j")}
+        FROM jobs j CROSS JOIN {candidates("j")}
         WHERE j.id = :job_id AND a.id <> :account_id),
     told AS (
         SELECT jsonb_agg(jsonb_strip_nulls(jsonb_build_object('account', label, 'why', why,
