@@ -230,6 +230,25 @@ def test_a_user_keeps_accounts_that_nobody_else_sees(
     assert ("ben", "account.add") in acts
 
 
+def test_the_timeline_names_an_own_account_and_no_other(
+    engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
+) -> None:
+    anna = member()
+    add(http, "plain-annas-000002:sandbox", OWN, headers=anna, label="mine")
+    add(http, "plain-pool-0000002:sandbox", label="secret name")
+    shown = []
+    for choice in ("own", "pool"):
+        body = {"prompt": "a boat", "n": 1, "async": True}
+        made = http.post("/v1/images/generations", json=body, headers={**anna, "X-Accounts": choice}).json()["id"]
+        job = parse_public_id("job", made)
+        assert job is not None
+        engine.submit(job)
+        timeline = http.get(f"/v1/jobs/{made}/timeline", headers=anna)
+        assert "secret name" not in timeline.text
+        shown.append([entry["account"] for entry in timeline.json()["data"] if entry["state"] == "submitting"])
+    assert shown == [["mine"], ["pool"]]
+
+
 # --- states ---
 
 

@@ -249,7 +249,7 @@ def _claim(
             "lost_after": settings.lease_seconds + settings.unclear_grace_seconds,
             "gap": 60 / account.submits_per_minute,
             "actor": actor,
-            "note": json.dumps({"account": account.label}),
+            "note": json.dumps({"account": account.label, **({"own": True} if account.user_id else {})}),
         },
     )
     if row is None or row.id is None:
