@@ -1,8 +1,8 @@
 """Bodies of `/v1/accounts` and `/admin/v1/accounts`: upstream accounts."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, Field, StringConstraints, field_validator
 
 from api.admin_schemas import Groups, Name
 from api.schemas import Text, example
@@ -33,12 +33,6 @@ class AdminAccountWish(AccountWish):
 
     groups: Groups = Field([], description="only users of these groups may use them; none = all users")
     user: Text | None = Field(None, description="name or id of the user whose own they become", max_length=120)
-
-    @model_validator(mode="after")
-    def _one_owner(self) -> Self:
-        if self.user is not None and self.groups:
-            raise ValueError("`groups` are for accounts of the platform: leave out `groups` or `user`")
-        return self
 
 
 class WorkingHours(BaseModel):

@@ -12,7 +12,7 @@ from api.terminal import JsonOption, KeyOption, UrlOption, platform_client, prin
 accounts_app = typer.Typer(no_args_is_help=True, help="Upstream accounts that serve the API keys.")
 
 _COLUMNS = ("id", "label", "region", "state", "state_code", "user", "groups", "credits", "in_flight")
-_IMPORTED = ("line", "id", "outcome", "state", "live", "region", "credits", "models", "error")
+_IMPORTED = ("line", "id", "label", "outcome", "state", "live", "region", "credits", "models", "error")
 # So many session ids does the API take at once.
 _AT_ONCE = 100
 _AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]

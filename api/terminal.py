@@ -69,6 +69,8 @@ def print_list(found: list[Json], columns: tuple[str, ...], *, as_json: bool) ->
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_shown(one)}" for name, one in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -50,14 +50,16 @@ def timeline(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool) -> di
     spent: dict[str, float] = {}
     attempt = 0
     account: str | None = None
+    own = False
     before: Row[Any] | None = None
     for row in rows:
         if row.to_state == "submitting":
             attempt, account = attempt + 1, row.note.get("account")
+            own = bool(row.note.get("own"))
         waited: float | None = None if before is None else round((row.at - before.at).total_seconds(), 3)
         if waited is not None:
             spent[row.from_state] = round(spent.get(row.from_state, 0.0) + waited, 3)
-        shown = account if shows_labels or account is None else "pool"
+        shown = account if shows_labels or own or account is None else "pool"
         entries.append(_entry(row, attempt, shown, waited) | {"choice": _choice(row.note, shows_labels=shows_labels)})
         before = row
         if row.to_state == "queued":

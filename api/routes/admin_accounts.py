@@ -21,6 +21,7 @@ from api.intake import account_changes
 from api.intake.account_imports import Keeper, import_accounts
 from api.render import json_response
 from api.routes.admin import After, Limit, after_id, find_user
+from worker.core.errors import DreameryError
 from worker.db import pool
 from worker.db.engine import transaction
 
@@ -36,6 +37,9 @@ async def add_accounts(request: Request, wish: AdminAccountWish, admin: AdminDep
     `refused` and lose no other. One that is an account already is named as `duplicate` and stays as it is. The session
     ids are stored encrypted.
     """
+    if wish.user and wish.groups:
+        message = "Groups are for accounts of the platform: leave out `groups` or `user`."
+        raise DreameryError("invalid_value", message, param="groups")
     user_id = await run_in_threadpool(_user_id, wish.user) if wish.user else None
     keeper = Keeper(user_id=user_id, groups=wish.groups)
     return json_response(await import_accounts(request, wish, admin, keeper), status=201)

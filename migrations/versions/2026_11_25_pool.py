@@ -34,6 +34,7 @@ def upgrade() -> None:
         op.add_column("accounts", column.copy())
     op.create_foreign_key(op.f("fk_accounts_user_id_users"), "accounts", "users", ["user_id"], ["id"], ondelete="RESTRICT")
     op.create_index("ix_accounts_user_id", "accounts", ["user_id"], postgresql_where=sa.text("user_id IS NOT NULL"))
+    op.create_index("ix_accounts_pool", "accounts", ["id"], postgresql_where=sa.text("pool"))
     op.drop_constraint(op.f("ck_accounts_state"), "accounts")
     op.create_check_constraint(
         op.f("ck_accounts_state"), "accounts", "state IN ('ok', 'paused', 'needs_login', 'blocked', 'retired')"
@@ -61,6 +62,7 @@ def downgrade() -> None:
     op.drop_constraint(op.f("ck_accounts_one_owner"), "accounts")
     op.drop_constraint(op.f("ck_accounts_state"), "accounts")
     op.create_check_constraint(op.f("ck_accounts_state"), "accounts", "state IN ('ok', 'paused', 'retired')")
+    op.drop_index("ix_accounts_pool", "accounts")
     op.drop_index("ix_accounts_user_id", "accounts")
     for column in reversed(_NEW):
         op.drop_column("accounts", column.name)

@@ -139,8 +139,7 @@ def test_an_import_of_nothing_useful_is_an_error(http: TestClient) -> None:
     error_of(http.post(ADMIN, json={"tokens": " \n# none\n"}), 400, "invalid_value", "tokens")
     error_of(http.post(ADMIN, json={"tokens": "\n".join(f"s{n}" for n in range(101))}), 400, "invalid_value", "tokens")
     both = {"tokens": "plain-both-0000001", "groups": ["a"], "user": "admin"}
-    answer = http.post(ADMIN, json=both)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    error_of(http.post(ADMIN, json=both), 400, "invalid_value", "groups")
     assert http.get(ADMIN).json()["data"] == []
 
 
@@ -229,6 +228,25 @@ def test_a_user_keeps_accounts_that_nobody_else_sees(
     acts = [(act["actor"], act["action"]) for act in http.get("/admin/v1/audit").json()["data"]]
     assert ("anna", "account.retire") in acts
     assert ("ben", "account.add") in acts
+
+
+def test_the_timeline_names_an_own_account_and_no_other(
+    engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
+) -> None:
+    anna = member()
+    add(http, "plain-annas-000002:sandbox", OWN, headers=anna, label="mine")
+    add(http, "plain-pool-0000002:sandbox", label="secret name")
+    shown = []
+    for choice in ("own", "pool"):
+        body = {"prompt": "a boat", "n": 1, "async": True}
+        made = http.post("/v1/images/generations", json=body, headers={**anna, "X-Accounts": choice}).json()["id"]
+        job = parse_public_id("job", made)
+        assert job is not None
+        engine.submit(job)
+        timeline = http.get(f"/v1/jobs/{made}/timeline", headers=anna)
+        assert "secret name" not in timeline.text
+        shown.append([entry["account"] for entry in timeline.json()["data"] if entry["state"] == "submitting"])
+    assert shown == [["mine"], ["pool"]]
 
 
 # --- states ---

@@ -189,7 +189,9 @@ MOMENTS = [
 
 
 @pytest.mark.parametrize(("days", "begins", "ends", "zone", "at", "expected"), MOMENTS)
-def test_working_hours(engine: Engine, days, begins, ends, zone, at, expected) -> None:
+def test_working_hours(
+    engine: Engine, *, days: list[int], begins: str, ends: str, zone: str, at: str, expected: bool
+) -> None:
     account = opened(engine, days, begins, ends, zone)
     moment = "CAST(:at AS timestamptz)"
     [row] = engine.sql(f"SELECT {is_open('a', moment)} AS open FROM accounts a WHERE a.id = :id", at=at, id=account)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.db.eligibility import may_take, ready
+from worker.db.eligibility import may_use, ready
 from worker.db.engine import Transaction
 from worker.db.scores import credits_left
 from worker.db.slots import SUBMIT_KINDS, free_slots, slot_limits
@@ -23,7 +23,7 @@ _TAKE_SUBMITS = text(
             SELECT id, kind, user_id, account_ids, account_choice, avoid_accounts, place, price, nudged_at FROM jobs
             WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
             ORDER BY place, id LIMIT 5000) w),
-    -- Not fewer than `may_take` lets through; it decides below.
+    -- Not fewer than `may_use` lets through; it decides below. Who should take a job, the claim decides.
     wanted AS (
         SELECT DISTINCT unnest(account_ids) AS id, kind FROM waiting
         UNION SELECT a.id, p.kind FROM accounts a
@@ -37,7 +37,7 @@ _TAKE_SUBMITS = text(
     chosen AS (
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
             SELECT w.id FROM waiting w
-            WHERE w.kind = r.kind AND {may_take("r", "w")}
+            WHERE w.kind = r.kind AND {may_use("r", "w")}
               AND NOT (r.id = ANY(w.avoid_accounts))
               AND (w.price IS NULL OR r.credits IS NULL OR w.price <= r.credits)
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))

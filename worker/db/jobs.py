@@ -272,7 +272,7 @@ def _claim(
             "gap": 60 / account.submits_per_minute,
             "half_life": scores.HALF_LIFE_SECONDS,
             "actor": actor,
-            "note": json.dumps({"account": account.label, **mine}),
+            "note": json.dumps({"account": account.label, **mine, **({"own": True} if account.user_id else {})}),
         },
     )
     if row is None:

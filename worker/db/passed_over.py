@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.db.eligibility import is_open, may_use, under_cap
+from worker.db.eligibility import candidates, is_open, under_cap
 from worker.db.engine import Transaction
 from worker.db.scores import Score, affords
 from worker.db.slots import free_slots, slot_limits
@@ -20,7 +20,7 @@ _NOTE = text(
     WITH given AS (SELECT CAST(:scores AS jsonb) AS scores),
     looked AS (
         SELECT a.*, (given.scores ->> CAST(a.id AS text))::float8 AS score
-        FROM jobs j CROSS JOIN given JOIN accounts a ON {may_use("a", "j")}
+        FROM jobs j CROSS JOIN given CROSS JOIN {candidates("j")}
         WHERE j.id = :job_id AND a.id <> :account_id
         ORDER BY score DESC NULLS LAST, a.last_submit_at DESC NULLS LAST LIMIT {_LOOKED_AT}),
     others AS (

@@ -12,7 +12,7 @@ from worker.core.settings import get_settings
 from worker.db import conversations, durations, offers
 from worker.db.conversations import Spoken
 from worker.db.durations import Usual
-from worker.db.eligibility import free_at, may_use, works
+from worker.db.eligibility import candidates, free_at, works
 from worker.db.engine import Transaction
 from worker.db.scores import too_poor
 
@@ -135,8 +135,7 @@ _LINES = text(
                             ELSE coalesce(a.max_images, :images) END AS slots,
                 coalesce(a.submits_per_minute, :pace) AS pace,
                 (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = l.kind) AS busy
-            FROM accounts a
-            WHERE a.state = 'ok' AND {may_use("a", "l")}) a
+            FROM {candidates("l")} WHERE a.state = 'ok') a
         GROUP BY l.kind, l.account_ids, l.user_id, l.account_choice)
     SELECT j.id, c.slots, c.busy, c.pace, c.rest FROM jobs j JOIN counted c USING (kind, account_ids, account_choice)
     WHERE j.user_id IS NOT DISTINCT FROM c.user_id AND j.id = ANY(:ids)"""
@@ -323,7 +322,7 @@ _REFUSAL = text(
            (SELECT e.note ->> 'code' FROM job_events e
             WHERE e.job_id = j.id AND e.note ? 'code' ORDER BY e.seq DESC LIMIT 1) AS last_code
     FROM jobs j
-    LEFT JOIN accounts a ON {may_use("a", "j")} AND a.state NOT IN ('paused', 'retired')
+    LEFT JOIN {candidates("j")} ON a.state NOT IN ('paused', 'retired')
     WHERE j.id = :id AND j.state = 'queued' GROUP BY j.id"""
 )
 
@@ -346,12 +345,17 @@ def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
     rows = tx.all(
         text(
             f"""/* stranded_jobs */
-            SELECT j.id FROM jobs j WHERE j.state = 'queued' AND NOT EXISTS (
-                SELECT 1 FROM accounts a
-                WHERE {may_use("a", "j")}
-                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok' AND NOT {too_poor("a", "j.price")}
-                  AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
-            ORDER BY j.id LIMIT :limit"""
+            WITH waiting AS MATERIALIZED (
+                SELECT id, user_id, account_ids, account_choice, avoid_accounts, price FROM jobs WHERE state = 'queued'),
+            lines AS (SELECT DISTINCT user_id, account_ids, account_choice, avoid_accounts, price FROM waiting),
+            stranded AS MATERIALIZED (SELECT * FROM lines j WHERE NOT EXISTS (
+                SELECT 1 FROM {candidates("j")} WHERE a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
+                  AND NOT {too_poor("a", "j.price")}
+                  AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)))
+            SELECT w.id FROM waiting w JOIN stranded s ON s.account_ids = w.account_ids
+                AND s.account_choice = w.account_choice AND s.avoid_accounts = w.avoid_accounts
+                AND s.user_id IS NOT DISTINCT FROM w.user_id AND s.price IS NOT DISTINCT FROM w.price
+            ORDER BY w.id LIMIT :limit"""
         ),
         {"patience": PATIENCE_SECONDS, "limit": limit},
     )

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.errors import ERRORS, Fault
-from worker.db.eligibility import may_take, ready
+from worker.db.eligibility import candidates, may_take, ready
 from worker.db.engine import Transaction
 from worker.db.slots import free_slots, slot_limits
 
@@ -116,13 +116,13 @@ _CANDIDATES = text(
         (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind) AS busy,
         coalesce(m.good, 0) AS good, coalesce(m.bad, 0) AS bad,
         coalesce(m.model_good, 0) AS model_good, coalesce(m.model_bad, 0) AS model_bad
-    FROM jobs j JOIN accounts a ON {may_take("a", "j")}
+    FROM jobs j CROSS JOIN {candidates("j")}
     LEFT JOIN LATERAL (
         SELECT sum(m.good * {_FADE}) AS good, sum(m.bad * {_FADE}) AS bad,
             sum(m.good * {_FADE}) FILTER (WHERE m.model = j.model) AS model_good,
             sum(m.bad * {_FADE}) FILTER (WHERE m.model = j.model) AS model_bad
         FROM account_marks m WHERE m.account_id = a.id) m ON true
-    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {ready("a")}
+    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {may_take("a", "j")} AND {ready("a")}
       AND {free_slots("a", "j.kind")} > 0 AND {affords("a", "j.price")}
     ORDER BY a.last_submit_at NULLS FIRST, a.id LIMIT {_MOST}"""
 )

@@ -145,6 +145,7 @@ accounts = Table(
     CheckConstraint("region IN ('auto', 'cn', 'us', 'sg', 'hk', 'jp', 'sandbox')", name="region"),
     Index("ix_accounts_poll_due_at", "poll_due_at", postgresql_where=text("poll_due_at IS NOT NULL")),
     Index("ix_accounts_user_id", "user_id", postgresql_where=text("user_id IS NOT NULL")),
+    Index("ix_accounts_pool", "id", postgresql_where=text("pool")),
 )
 
 # As Postgres writes it back. A priority is a head start of 20 turns.

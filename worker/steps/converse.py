@@ -156,6 +156,7 @@ class _Talk:
     def _open(self) -> None:
         settings = get_settings()
         with transaction() as tx:
+            standing.worked(tx, self._claim.account.id)
             row = jobs.mark_running(
                 tx,
                 job_id=self._claim.id,

@@ -122,6 +122,8 @@ def _order(claim: jobs.Claim) -> Submitted:
 @retry_when_database_away
 def _accepted(claim: jobs.Claim, submitted: Submitted) -> None:
     with transaction() as tx:
+        # The account before the job, as in a claim.
+        standing.worked(tx, claim.account.id)
         row = jobs.mark_running(
             tx,
             job_id=claim.id,
@@ -134,7 +136,6 @@ def _accepted(claim: jobs.Claim, submitted: Submitted) -> None:
         if row is None:
             log.info("submit_overtaken", job_id=str(claim.id))
             return
-        standing.worked(tx, claim.account.id)
         # Asked at once when the account was idle: upstream's checks of the text refuse within the first moments.
         if accounts.poll_soon(tx, claim.account.id):
             tx.on_commit(partial(queue.nudge_poll, claim.account.id))
