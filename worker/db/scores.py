@@ -111,11 +111,14 @@ _USED = f"""a.used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - 
 # The accounts that could take this job now.
 _CANDIDATES = text(
     f"""/* candidates */
-    SELECT a.id, j.price, {free_slots("a", "j.kind")} AS free, {credits_left("a")} AS credits_left, {_USED} AS used,
-        (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind) AS busy,
+    SELECT a.id, j.price, room.free, room.credits_left, room.busy, {_USED} AS used,
         coalesce(m.good, 0) AS good, coalesce(m.bad, 0) AS bad,
         coalesce(m.model_good, 0) AS model_good, coalesce(m.model_bad, 0) AS model_bad
     FROM jobs j JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
+    CROSS JOIN LATERAL (
+        SELECT {free_slots("a", "j.kind")} AS free, {credits_left("a")} AS credits_left,
+            (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind) AS busy
+        OFFSET 0) room
     LEFT JOIN LATERAL (
         SELECT sum(m.good * {_FADE}) AS good, sum(m.bad * {_FADE}) AS bad,
             sum(m.good * {_FADE}) FILTER (WHERE m.model = j.model) AS model_good,
@@ -124,7 +127,7 @@ _CANDIDATES = text(
     WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
       AND a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
       AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())
-      AND {free_slots("a", "j.kind")} > 0 AND {affords("a", "j.price")}
+      AND room.free > 0 AND coalesce(j.price <= room.credits_left, true)
     ORDER BY a.last_submit_at NULLS FIRST, a.id LIMIT {_MOST}"""
 )
 
