@@ -15,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench.many import FULL, run_many, settings
 from tests.bench.measure import Row, run_scenario
 from tests.platform import start_platform
 from worker.local.supervisor import Platform
@@ -72,6 +73,23 @@ def _show(rows: list[Row], platform: Platform) -> None:
     Console(width=170).print(table)
 
 
+def _many(*, workers: int, as_json: bool) -> int:
+    """The scenario `many`; 0 when nothing was wrong."""
+    with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        options = {"workers": workers, "sandbox_credits": 10**7, "sandbox_seconds": 1.0}
+        with start_platform(Path(folder), extra_env=settings(FULL), **options) as platform:
+            figures = run_many(platform, FULL)
+    if as_json:
+        print(json.dumps(figures.as_dict(), indent=2))
+    else:
+        table = Table("many users", "", title=f"{machine.machine()}, {os.cpu_count()} cores")
+        for name, value in figures.as_dict().items():
+            table.add_row(name.replace("_", " "), str(value))
+        Console(width=120).print(table)
+    return 1 if figures.problems else 0
+
+
 def main() -> int:
     """Run the bench; 0 when no job failed."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -79,7 +97,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="the small scenarios only")
     parser.add_argument("--only", default="", help="only scenarios whose name holds this")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
+    parser.add_argument(
+        "--many", action="store_true", help="only this: 50 users, 20 accounts, 2,000 jobs, mixed outcomes"
+    )
     args = parser.parse_args()
+    if args.many:
+        return _many(workers=args.workers, as_json=args.json)
     chosen = [found for found in _scenarios(quick=args.quick) if args.only in found[0]]
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)

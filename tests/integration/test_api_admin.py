@@ -305,6 +305,32 @@ def test_an_account_that_rests_may_be_called_back(admin):
     admin.http.delete(path)
 
 
+# --- shares of the accounts (who is served when: test_turns.py) ---
+
+
+def test_weight_and_priority_are_set_and_written_down(admin, add_user):
+    user = add_user(weight=2.5)
+    assert (user["weight"], user["priority"]) == (2.5, 0)
+    path = f"/admin/v1/users/{user['id']}"
+    changed = admin.http.patch(path, json={"priority": 2}).json()
+    assert (changed["weight"], changed["priority"], changed["role"]) == (2.5, 2, user["role"])
+    assert admin.http.patch(path, json={"weight": 0.5}).json()["weight"] == 0.5
+    acts = admin.http.get("/admin/v1/audit", params={"action": "user.change"}).json()["data"]
+    told_of = [act["details"] for act in acts if act["target"] == user["id"]]
+    assert [{key: one[key] for key in one if key != "name"} for one in told_of] == [{"weight": 0.5}, {"priority": 2}]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("weight", 0), ("weight", -1), ("weight", 1e9), ("weight", "NaN"), ("priority", 6), ("priority", 1.5)],
+)
+def test_a_share_that_cannot_be_is_refused(admin, add_user, field, value):
+    user = add_user()
+    answer = admin.http.patch(f"/admin/v1/users/{user['id']}", json={field: value})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+
+
 # --- the audit log ---
 
 
@@ -384,6 +410,9 @@ def test_the_commands(admin):
     assert told(admin, "users", "show", name)["disabled"] is True
     assert told(admin, "users", "enable", name)["disabled"] is False
     assert told(admin, "users", "role", name, "viewer")["role"] == "viewer"
+    shared = told(admin, "users", "share", name, "--weight", "3", "--priority", "-1")
+    assert (shared["weight"], shared["priority"]) == (3, -1)
+    assert command(admin, "users", "share", name).returncode == 2
     assert user["id"] in {one["id"] for one in told(admin, "users", "list")["data"]}
     session = f"cli{time.time_ns()}:sandbox"
     account = told(admin, "accounts", "add", session, "--label", "cli")

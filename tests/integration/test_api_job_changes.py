@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from api.schemas import AcceptedJob, Job, Timeline
-from tests.face import Face, error_of, new_key
+from tests.face import Face, error_of, new_key, new_session
 from tests.uploads import picture
 from worker.core.errors import ERRORS
 
@@ -239,6 +239,36 @@ class TestTimeline:
             job = done(admin)
             body = admin.http.get(f"/v1/jobs/{job['id']}/timeline").json()
         assert {one["account"] for one in body["data"]} == {None, "sandbox demo"}
+
+    def test_the_choice_of_an_account_is_told_with_its_score(self, api_platform):
+        with Face(api_platform, f"{new_key()},{new_key()}") as face:
+            job = done(face)
+            body = face.http.get(f"/v1/jobs/{job['id']}/timeline").json()
+        Timeline.model_validate(body)
+        [choice] = [one["choice"] for one in body["data"] if one["choice"]]
+        assert set(choice["score"]) == {"health", "load", "success", "credits", "wear", "total"}
+        [other] = choice["others"]
+        assert (other["why"], other["text"]["zh"]) == ("no better score", "评分不更高")
+        assert other["account"].startswith("session-")
+        assert other["score"] == choice["score"]["total"]
+
+    def test_of_the_pool_only_admins_are_told_labels(self, api_platform):
+        with Face(api_platform, api_platform.admin_key) as admin:
+            name = new_session("chooser")
+            admin.http.post("/admin/v1/users", json={"name": name}).raise_for_status()
+            key = admin.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
+            second = admin.http.post("/admin/v1/accounts", json={"tokens": new_key(), "label": "second of two"}).json()
+            try:
+                with Face(api_platform, key) as member:
+                    job = done(member)
+                    timeline = member.http.get(f"/v1/jobs/{job['id']}/timeline").text
+                    missed = member.http.get(f"/v1/jobs/{job['id']}/events", headers={"Last-Event-ID": "0"}).text
+                assert '"choice":{' in timeline
+                for told in (timeline, missed):
+                    assert "second of two" not in told
+                    assert "sandbox demo" not in told
+            finally:
+                admin.http.delete(f"/admin/v1/accounts/{second['data'][0]['id']}")
 
 
 class TestForecast:

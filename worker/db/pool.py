@@ -201,6 +201,8 @@ def end_rest(tx: Transaction, account_id: UUID) -> None:
         text("UPDATE accounts SET rest_until = NULL, rest_code = NULL, kind_rests = '{}' WHERE id = :id"),
         {"id": account_id},
     )
+    # Its score too: what it failed with is not held against it any more.
+    tx.run(text("UPDATE account_marks SET bad = 0 WHERE account_id = :id"), {"id": account_id})
 
 
 def pool_is_empty(tx: Transaction) -> bool:

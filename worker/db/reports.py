@@ -346,7 +346,8 @@ def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
         text(
             f"""/* stranded_jobs */
             WITH waiting AS MATERIALIZED (
-                SELECT id, user_id, account_ids, account_choice, avoid_accounts, price FROM jobs WHERE state = 'queued'),
+                SELECT id, user_id, account_ids, account_choice, avoid_accounts, price FROM jobs
+                WHERE state = 'queued'),
             lines AS (SELECT DISTINCT user_id, account_ids, account_choice, avoid_accounts, price FROM waiting),
             stranded AS MATERIALIZED (SELECT * FROM lines j WHERE NOT EXISTS (
                 SELECT 1 FROM {candidates("j")} WHERE a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'

@@ -112,18 +112,21 @@ _USED = f"""a.used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - 
 # The accounts that could take this job now.
 _CANDIDATES = text(
     f"""/* candidates */
-    SELECT a.id, j.price, {free_slots("a", "j.kind")} AS free, {credits_left("a")} AS credits_left, {_USED} AS used,
-        (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind) AS busy,
+    SELECT a.id, j.price, room.free, room.credits_left, room.busy, {_USED} AS used,
         coalesce(m.good, 0) AS good, coalesce(m.bad, 0) AS bad,
         coalesce(m.model_good, 0) AS model_good, coalesce(m.model_bad, 0) AS model_bad
     FROM jobs j CROSS JOIN {candidates("j")}
+    CROSS JOIN LATERAL (
+        SELECT {free_slots("a", "j.kind")} AS free, {credits_left("a")} AS credits_left,
+            (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind) AS busy
+        OFFSET 0) room
     LEFT JOIN LATERAL (
         SELECT sum(m.good * {_FADE}) AS good, sum(m.bad * {_FADE}) AS bad,
             sum(m.good * {_FADE}) FILTER (WHERE m.model = j.model) AS model_good,
             sum(m.bad * {_FADE}) FILTER (WHERE m.model = j.model) AS model_bad
         FROM account_marks m WHERE m.account_id = a.id) m ON true
-    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {may_take("a", "j")} AND {ready("a")}
-      AND {free_slots("a", "j.kind")} > 0 AND {affords("a", "j.price")}
+    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
+      AND {may_take("a", "j")} AND {ready("a")} AND room.free > 0 AND coalesce(j.price <= room.credits_left, true)
     ORDER BY a.last_submit_at NULLS FIRST, a.id LIMIT {_MOST}"""
 )
 

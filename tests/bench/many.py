@@ -1,0 +1,252 @@
+"""Many users on many accounts, some of which are dead, broke, limited or flaky: does every job end right, and in turn?
+
+Nothing is taken from our own word alone: charges, jobs at the same moment and gaps between submits come from the sandbox's
+books, ends and claims from the rows.
+"""
+
+import asyncio
+import statistics
+import time
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx2
+import psycopg
+from psycopg.rows import dict_row
+
+from worker.core.errors import ERRORS, Fault
+from worker.local.supervisor import Platform
+
+_CONTENT = "content_policy_violation"
+_AT_ONCE = 40
+_LONGEST = 1200.0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How many of what. `users` = (how many, weight, jobs of each)."""
+
+    users: tuple[tuple[int, float, int], ...]
+    good: int
+    bad: int  # of each kind: dead, broke, limited, flaky
+    slots: int
+    pace: float  # submits per minute of an account
+    call_seconds: float  # total deadline of an upstream call
+
+    @property
+    def jobs(self) -> int:
+        """All of them, without the newcomer's."""
+        return sum(count * each for count, _, each in self.users)
+
+
+FULL = Scale(users=((10, 3, 70), (15, 2, 40), (25, 1, 28)), good=12, bad=2, slots=2, pace=240, call_seconds=12)
+SMALL = Scale(users=((2, 3, 24), (2, 2, 16), (4, 1, 10)), good=3, bad=1, slots=4, pace=600, call_seconds=5)
+
+
+@dataclass
+class Figures:
+    """What came of it; `problems` is empty when all is right."""
+
+    users: int
+    accounts: int
+    jobs: int
+    ends: dict[str, int]
+    wall_seconds: float
+    jobs_per_second: float
+    submits: int
+    refusals: int
+    shares: dict[str, float]  # by weight: jobs a user got, over what the weight promises
+    shares_counted: int  # claims while everybody waited
+    newcomer_behind: int  # claims between its acceptance and its own
+    newcomer_seconds: float
+    most_at_once: int
+    most_in_a_minute: int
+    problems: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass
+class _User:
+    weight: float
+    key: str
+    prompts: list[str]
+
+
+def settings(scale: Scale) -> dict[str, str]:
+    """The platform's settings for it."""
+    return {
+        "DREAMERY_REQUESTS_PER_MINUTE": "0",
+        "DREAMERY_ACCOUNT_MAX_IMAGES": str(scale.slots),
+        "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": str(scale.pace),
+        "DREAMERY_LOG_LEVEL": "warning",
+        # A flaky account makes submits unclear; nobody here wants to wait minutes for them.
+        "DREAMERY_CALL_TIMEOUT_SECONDS": str(scale.call_seconds),
+        "DREAMERY_WATCHDOG_SECONDS": str(1.4 * scale.call_seconds),
+        "DREAMERY_LEASE_SECONDS": str(1.8 * scale.call_seconds),
+        "DREAMERY_UNCLEAR_GRACE_SECONDS": "3",
+    }
+
+
+def run_many(platform: Platform, scale: Scale) -> Figures:
+    """Set up users and accounts on a fresh platform, send everything, wait for the end, read the books."""
+    with httpx2.Client(base_url=platform.url, headers=_bearer(platform.admin_key), timeout=60) as admin:
+        accounts = _add_accounts(admin, scale)
+        users = [
+            _add_user(admin, f"user{n}-{weight}-{k}", weight, each)
+            for n, (count, weight, each) in enumerate(scale.users)
+            for k in range(count)
+        ]
+        newcomer = _add_user(admin, "newcomer", 1, 1)
+    started = time.time()
+    asyncio.run(_send(platform, [(user.key, prompt) for user in _mixed(users) for prompt in user.prompts]))
+    sent = time.time()
+    _wait(platform, until=lambda left: left <= 0.6 * scale.jobs)
+    asyncio.run(_send(platform, [(newcomer.key, newcomer.prompts[0])]))
+    _wait(platform, until=lambda left: left == 0)
+    return _read(platform, scale, users, newcomer, accounts=accounts, started=started, sent=sent)
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _add_accounts(admin: httpx2.Client, scale: Scale) -> int:
+    words = ["good"] * scale.good + [kind for kind in ("dead", "broke", "limited", "flaky") for _ in range(scale.bad)]
+    demo = admin.get("/admin/v1/accounts").json()["data"]
+    tokens = ",".join(f"{word}-many-{n}:sandbox" for n, word in enumerate(words))
+    admin.post("/admin/v1/accounts", json={"tokens": tokens}).raise_for_status()
+    for account in demo:
+        admin.delete(f"/admin/v1/accounts/{account['id']}").raise_for_status()
+    return len(words)
+
+
+def _add_user(admin: httpx2.Client, name: str, weight: float, jobs: int) -> _User:
+    admin.post("/admin/v1/users", json={"name": name, "weight": weight}).raise_for_status()
+    key = admin.post("/admin/v1/keys", json={"user": name}).raise_for_status().json()["key"]
+    # One in twelve is refused at the door for its content, one in twelve after it was accepted.
+    words = ["[[refuse:2038]]", "[[fail:2038]]", *[""] * 10]
+    return _User(weight, key, [f"{name} boat {n} {words[n % 12]}".strip() for n in range(jobs)])
+
+
+def _mixed(users: list[_User]) -> list[_User]:
+    """The greedy first, so that the order of their coming helps nobody with less."""
+    return sorted(users, key=lambda user: -len(user.prompts))
+
+
+async def _send(platform: Platform, orders: list[tuple[str, str]]) -> None:
+    todo = iter(orders)
+
+    async def caller(client: httpx2.AsyncClient) -> None:
+        for key, prompt in todo:
+            body = {"prompt": prompt, "n": 1, "resolution": "1k", "async": True}
+            answer = await client.post("/v1/images/generations", json=body, headers=_bearer(key))
+            answer.raise_for_status()
+
+    async with httpx2.AsyncClient(base_url=platform.url, timeout=120) as client:
+        await asyncio.gather(*(caller(client) for _ in range(min(_AT_ONCE, len(orders)))))
+
+
+def _wait(platform: Platform, *, until: Any) -> None:
+    """Until the number of jobs that have not ended is such."""
+    deadline = time.monotonic() + _LONGEST
+    with psycopg.connect(platform.database_url, autocommit=True) as connection:
+        while time.monotonic() < deadline:
+            row = connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()
+            if row is not None and until(row[0]):
+                return
+            time.sleep(0.2)
+    raise TimeoutError(f"jobs are still open after {_LONGEST} s")
+
+
+def _read(
+    platform: Platform,
+    scale: Scale,
+    users: list[_User],
+    newcomer: _User,
+    *,
+    accounts: int,
+    started: float,
+    sent: float,
+) -> Figures:
+    with psycopg.connect(platform.database_url, row_factory=dict_row) as connection:
+        jobs = connection.execute(
+            """SELECT j.id, j.params #>> '{order,prompt}' AS prompt, j.state, j.error_code, j.created_at, j.finished_at,
+                   (SELECT min(at) FROM job_events e WHERE e.job_id = j.id AND e.to_state = 'submitting') AS claimed_at
+               FROM jobs j"""
+        ).fetchall()
+    ledger = httpx2.get(f"{platform.sandbox_url}/_ledger", timeout=60).json()
+    by_prompt = {job["prompt"]: job for job in jobs}
+    shares, counted = _shares(users, by_prompt, sent)
+    new = by_prompt[newcomer.prompts[0]]
+    seen = [view for view in ledger["accounts"].values() if view["submits"]]
+    wall = max(job["finished_at"] for job in jobs).timestamp() - started
+    return Figures(
+        users=len(users) + 1,
+        accounts=accounts,
+        jobs=len(jobs),
+        ends=dict(Counter(job["error_code"] or job["state"] for job in jobs)),
+        wall_seconds=round(wall, 1),
+        jobs_per_second=round(len(jobs) / wall, 1),
+        submits=len(ledger["submits"]),
+        refusals=sum(not line["accepted"] for line in ledger["submits"]),
+        shares=shares,
+        shares_counted=counted,
+        newcomer_behind=sum(new["created_at"] < job["claimed_at"] < new["claimed_at"] for job in jobs),
+        newcomer_seconds=round((new["claimed_at"] - new["created_at"]).total_seconds(), 2),
+        most_at_once=max(view["max_in_flight"] for view in seen),
+        most_in_a_minute=max(_most_in_a_minute(ledger, name) for name in ledger["accounts"]),
+        problems=[*_wrong_ends(jobs, scale), *_wrong_books(ledger, by_prompt, scale)],
+    )
+
+
+def _shares(users: list[_User], jobs: dict[str, Any], sent: float) -> tuple[dict[str, float], int]:
+    """By weight: the jobs a user got on average while everybody had some waiting, over what the weights promise."""
+    claimed: dict[int, list[datetime]] = {
+        n: sorted(jobs[prompt]["claimed_at"] for prompt in user.prompts) for n, user in enumerate(users)
+    }
+    until = min(times[-1] for times in claimed.values())
+    got = {n: sum(sent <= at.timestamp() <= until.timestamp() for at in times) for n, times in claimed.items()}
+    total, weights = sum(got.values()), sum(user.weight for user in users)
+    found: dict[str, float] = {}
+    for weight in sorted({user.weight for user in users}):
+        of_weight = [got[n] for n, user in enumerate(users) if user.weight == weight]
+        found[f"{weight:g}"] = round(statistics.mean(of_weight) / (total * weight / weights), 3) if total else 0.0
+    return found, total
+
+
+def _wrong_ends(jobs: list[dict[str, Any]], scale: Scale) -> list[str]:
+    problems = [] if len(jobs) == scale.jobs + 1 else [f"{len(jobs)} jobs instead of {scale.jobs + 1}"]
+    for job in jobs:
+        bad, end = "[[" in job["prompt"], job["error_code"] or job["state"]
+        # A flaky account may break every try of a job; then it must have ended as upstream's fault.
+        unlucky = end in ERRORS and ERRORS[end].fault is Fault.UPSTREAM
+        if end != (_CONTENT if bad else "succeeded") and not unlucky:
+            problems.append(f"{job['prompt']!r} ended as {end}")
+    return problems
+
+
+def _wrong_books(ledger: dict[str, Any], jobs: dict[str, Any], scale: Scale) -> list[str]:
+    problems = [f"the sandbox objected: {code} x {count}" for code, count in ledger["violations"].items()]
+    if ledger["totals"]["duplicate_submit_ids"]:
+        problems.append(f"{ledger['totals']['duplicate_submit_ids']} submit keys were sent twice")
+    paid = Counter(line["prompt"] for line in ledger["submits"] if line["accepted"])
+    problems += [f"{prompt!r} was paid {count} times" for prompt, count in paid.items() if count > 1]
+    problems += [f"{p!r} succeeded unpaid" for p, job in jobs.items() if job["state"] == "succeeded" and not paid[p]]
+    for name, view in ledger["accounts"].items():
+        if view["max_in_flight"] > scale.slots:
+            problems.append(f"account {name} had {view['max_in_flight']} jobs at once")
+        if (most := _most_in_a_minute(ledger, name)) > scale.pace + 1:
+            problems.append(f"account {name} was sent {most} submits in a minute")
+    return problems
+
+
+def _most_in_a_minute(ledger: dict[str, Any], account: str) -> int:
+    """The most submits that an account was sent within any sixty seconds."""
+    times = sorted(line["at"] for line in ledger["submits"] if line["account"] == account)
+    return max((bisect_left(times, at + 60) - n for n, at in enumerate(times)), default=0)
