@@ -26,6 +26,7 @@ from api.routes import (
     admin,
     admin_accounts,
     chat,
+    console,
     deliveries,
     files,
     images,
@@ -74,6 +75,7 @@ _ROUTES = (
     deliveries,
     admin,
     admin_accounts,
+    console,
     ops,
 )
 
@@ -304,7 +306,7 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # `describe` serves a page that needs no internet
         redoc_url=None,
-        strict_content_type=False,  # a body without Content-Type is tried as JSON; no cookie lets a browser in here
+        strict_content_type=False,  # a body without Content-Type is tried as JSON; a cookie alone changes nothing here
     )
     # From the inside out.
     app.add_middleware(CompressedReads)

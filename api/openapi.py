@@ -39,6 +39,7 @@ _TAGS = [
     {"name": "webhooks", "description": "Being told when a job has ended."},
     {"name": "session ids", "description": "Upstream session ids: do they live, what is left on them."},
     {"name": "admin", "description": "Users, their keys, and the log of what administrators did."},
+    {"name": "console", "description": "Signing in to the web console."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
 _HEADERS = {

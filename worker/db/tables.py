@@ -165,6 +165,7 @@ jobs = Table(
     Column("usual_seconds", Double),
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
     Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
+    Column("favourite", Boolean, nullable=False, server_default=text("false")),  # its owner's mark
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint(
@@ -200,6 +201,7 @@ jobs = Table(
         postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
     ),
     Index("ix_jobs_group_id", "group_id"),
+    Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
     Index("ix_jobs_succeeded", "kind", "model", text("finished_at DESC"), postgresql_where=text("state = 'succeeded'")),
