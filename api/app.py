@@ -21,16 +21,19 @@ from api.edge import CompressedReads, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES, close_form
 from api.hub import Hub
+from api.job_feed import JobFeeds
 from api.openapi import describe
 from api.routes import (
     admin,
     admin_accounts,
+    archives,
     chat,
     console,
     deliveries,
     files,
     images,
     job_changes,
+    job_marks,
     jobs,
     models,
     ops,
@@ -66,9 +69,11 @@ _ROUTES = (
     images,
     video_generations,
     videos,
+    job_marks,
     jobs,
     job_changes,
     models,
+    archives,
     files,
     tokens,
     webhooks,
@@ -282,12 +287,15 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(_bootstrap, settings)
     app.state.hub = Hub()
     app.state.hub.start()
+    app.state.feeds = JobFeeds(app.state.hub)
+    app.state.feeds.start()
     flusher = carried.start()
     app.state.limits = RequestLimits()
     app.state.attendance = Attendance()
     await app.state.attendance.start()
     yield
     await app.state.attendance.stop()
+    await app.state.feeds.stop()
     await app.state.hub.stop()
     await app.state.limits.close()
     await anyio.to_thread.run_sync(flusher.stop)
