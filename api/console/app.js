@@ -1,7 +1,8 @@
 // The shell: who is signed in, navigation, the page that the address names.
 import { html, render, useEffect, useState, useRef } from "./lib/ui.js";
 import { may, resume, session, signIn, signOut } from "./lib/api.js";
-import { language, t } from "./lib/language.js";
+import { openJobs, startFeed } from "./lib/jobs.js";
+import { language, number, t } from "./lib/language.js";
 import { connected } from "./lib/live.js";
 import { Button, Confirmations, Dialog, Empty, Failure, Icon, Loading, TextField, Toasts, useAction } from "./lib/parts.js";
 import { Link, match, place } from "./lib/router.js";
@@ -60,7 +61,7 @@ function Navigation({ here, onFollow }) {
     ${group !== "main" && html`<h2>${t(`nav.group_${group}`)}</h2>`}
     <ul>${pages.filter((page) => page.group === group).map((page) => html`<li key=${page.path}>
       <${Link} to=${page.path} class="nav-link" aria-current=${page.name === here ? "page" : undefined} onClick=${onFollow}>
-        <${Icon} name=${page.icon} />${t(`nav.${page.name}`)}<//></li>`)}</ul></div>`)}</nav>`;
+        <${Icon} name=${page.icon} />${t(`nav.${page.name}`)}${page.name === "jobs" && openJobs.value.size > 0 && html`<span class="count" title=${t("nav.open_jobs", { n: openJobs.value.size })}>${number(openJobs.value.size)}</span>`}<//></li>`)}</ul></div>`)}</nav>`;
 }
 
 function Account() {
@@ -92,6 +93,7 @@ function Page({ found }) {
 function Shell() {
   const [menu, setMenu] = useState(false);
   const main = useRef(null);
+  useEffect(startFeed, []);
   const found = match(PAGES, place.value.path);
   const here = found?.page.under ?? found?.page.name;
   const skip = (event) => {

@@ -1,5 +1,5 @@
 // Words in the reader's language, from the one table in i18n.js, and numbers and times as that language writes them.
-import { computed, effect } from "./ui.js";
+import { computed, effect, signal } from "./ui.js";
 import { remembered } from "./store.js";
 import TABLE from "../i18n.js";
 
@@ -27,12 +27,18 @@ export const moment = (seconds) =>
     ? "–"
     : new Intl.DateTimeFormat(locale.value, { dateStyle: "medium", timeStyle: "medium" }).format(seconds * 1000);
 
+// Moves on now and then, so that what is told in relation to it does too.
+const now = signal(Date.now() / 1000);
+setInterval(() => {
+  now.value = Date.now() / 1000;
+}, 10000);
+
 const STEPS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
 
-// "3 minutes ago"; `now` in unix seconds.
-export function ago(seconds, now = Date.now() / 1000) {
+// "3 minutes ago".
+export function ago(seconds) {
   if (seconds == null) return "–";
-  const away = seconds - now;
+  const away = Math.min(seconds - Math.max(now.value, seconds), 0);
   const [unit, size] = STEPS.find(([, one]) => Math.abs(away) >= one) ?? STEPS[3];
   return new Intl.RelativeTimeFormat(locale.value, { numeric: "auto" }).format(Math.round(away / size), unit);
 }

@@ -1,49 +1,73 @@
-// Server-sent events with reconnection. `EventSource` repeats what was lost by itself (Last-Event-ID) as long as the
-// server answers; where it gives up, we begin anew, ever more slowly.
+// Server-sent events with reconnection. `EventSource` comes again by itself, with `Last-Event-ID`, as long as the server
+// answers; where it gives up we begin anew, ever more slowly. A hidden page does not hold a connection.
 import { signal, useEffect, useRef } from "./ui.js";
 import { here, resume, session } from "./api.js";
 
-// Whether the newest stream is open; the shell shows when it is not.
+// False when a stream has been away for a while; the shell says so.
 export const connected = signal(true);
 
+const PATIENCE_MS = 3000;
+const HIDDEN_MS = 20000;
 const SLOWEST_MS = 15000;
 
 // Follow a stream. `handlers` = event name -> function(data). Returns a function that ends it.
 export function follow(path, handlers) {
   let source = null;
-  let timer = 0;
+  let last = "";
   let pause = 500;
   let over = false;
+  const timers = { again: 0, lost: 0, hidden: 0 };
 
   function open() {
-    source = new EventSource(here(path));
+    if (over || source) return;
+    const after = last ? `${path.includes("?") ? "&" : "?"}after=${encodeURIComponent(last)}` : "";
+    source = new EventSource(here(path + after));
     source.onopen = () => {
       pause = 500;
+      clearTimeout(timers.lost);
       connected.value = true;
     };
     source.onerror = () => {
-      if (over) return;
-      connected.value = false;
-      if (source.readyState !== EventSource.CLOSED) return;
-      timer = setTimeout(again, pause);
+      clearTimeout(timers.lost);
+      timers.lost = setTimeout(() => { connected.value = false; }, PATIENCE_MS);
+      if (source?.readyState !== EventSource.CLOSED) return;
+      source = null;
+      timers.again = setTimeout(again, pause);
       pause = Math.min(pause * 2, SLOWEST_MS);
     };
     for (const [name, handle] of Object.entries(handlers)) {
-      source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
+      source.addEventListener(name, (event) => {
+        last = event.lastEventId || last;
+        handle(JSON.parse(event.data));
+      });
     }
   }
 
   async function again() {
     // A refused stream does not say why: perhaps the session is over.
     await resume().catch(() => {});
-    if (!over && session.value) open();
+    if (session.value) open();
   }
 
+  function close() {
+    source?.close();
+    source = null;
+    Object.values(timers).forEach(clearTimeout);
+  }
+
+  function look() {
+    clearTimeout(timers.hidden);
+    if (document.hidden) timers.hidden = setTimeout(close, HIDDEN_MS);
+    else open();
+  }
+
+  document.addEventListener("visibilitychange", look);
   open();
   return () => {
     over = true;
-    clearTimeout(timer);
-    source.close();
+    document.removeEventListener("visibilitychange", look);
+    close();
+    connected.value = true;
   };
 }
 

@@ -1,7 +1,7 @@
 // Parts that every page is made of.
 import { html, signal, useEffect, useId, useRef, useState } from "./ui.js";
 import { Icon } from "./icons.js";
-import { t } from "./language.js";
+import { ago, moment, t } from "./language.js";
 
 export { Icon } from "./icons.js";
 
@@ -51,6 +51,9 @@ export function Choice({ label, value, options, onChange, hideLabel = false }) {
     </label>`)}
   </div></fieldset>`;
 }
+
+// A moment as "3 minutes ago"; the moment itself when hovered. Only this part is drawn again as time goes on.
+export const Ago = ({ at }) => html`<time datetime=${new Date(at * 1000).toISOString()} title=${moment(at)}>${ago(at)}</time>`;
 
 export function Loading({ label }) {
   return html`<div class="state" role="status"><span class="spinner large" aria-hidden="true"></span><p>${label ?? t("state.loading")}</p></div>`;
