@@ -43,10 +43,14 @@ class Feed:
     __slots__ = ("_accounts", "_bell", "_changed", "viewer")
 
     def __init__(self, viewer: Viewer) -> None:
-        self.viewer = viewer
-        self._accounts = frozenset(viewer.account_ids)
+        self.see(viewer)
         self._changed: set[UUID] = set()
         self._bell = asyncio.Event()
+
+    def see(self, viewer: Viewer) -> None:
+        """Whose jobs these are. A session id that nobody used before gets its account only with its first job."""
+        self.viewer = viewer
+        self._accounts = frozenset(viewer.account_ids)
 
     def tell(self, job_id: UUID, user_id: UUID | None, account_ids: list[UUID]) -> None:
         """A job changed; noted if the viewer may see it (I9)."""
@@ -175,8 +179,9 @@ class _Story:
         newest_first = sorted((job_id for job_id, look in self._shown.items() if look.open), reverse=True)
         return await self.tell(set(newest_first[:_REFRESHED_JOBS]))
 
-    async def sweep(self) -> bytes:
+    async def sweep(self, viewer: Viewer) -> bytes:
         """Frames for what nobody told us about."""
+        self._feed.see(viewer)
         news = await run_in_threadpool(_news, self._feed.viewer, self.since - _OVERLAP_SECONDS)
         self._shown = {job_id: look for job_id, look in self._shown.items() if job_id in news.seqs}
         seqs = {job_id: look.seq for job_id, look in self._shown.items()}
@@ -206,14 +211,14 @@ class _Story:
 
 
 async def feed_events(
-    all_feeds: JobFeeds, viewer: Viewer, *, base: str, since: float | None, gone: Callable[[], Any]
+    all_feeds: JobFeeds, find_viewer: Callable[[], Viewer], *, base: str, since: float | None, gone: Callable[[], Any]
 ) -> AsyncIterator[bytes]:
     """The frames of a feed until the client is gone, or for a few minutes."""
     clock = asyncio.get_running_loop().time
     until = clock() + _LONGEST_SECONDS
-    with all_feeds.open(viewer) as feed:
+    with all_feeds.open(await run_in_threadpool(find_viewer)) as feed:
         story = _Story(feed, base)
-        yield b"retry: 500\n\n" + await story.begin(since)
+        yield b"retry: 500\n" + await story.begin(since)
         swept = clock()
         while clock() < until:
             changed = await feed.changed(_REFRESH_SECONDS)
@@ -222,6 +227,6 @@ async def feed_events(
                 if await gone():
                     return
                 swept = clock()
-                frames += await story.sweep() or b": ka\n"
+                frames += await story.sweep(await run_in_threadpool(find_viewer)) or b": ka\n"
             if frames:
                 yield frames

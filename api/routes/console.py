@@ -23,6 +23,7 @@ from api.errors import error_responses
 from api.render import base_url, json_response
 from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
+from worker.core.ids import public_id
 from worker.core.settings import get_settings
 from worker.db import audit, console_sessions
 from worker.db.engine import transaction
@@ -30,7 +31,7 @@ from worker.db.engine import transaction
 router = APIRouter(prefix="/console", tags=["console"])
 
 # Guessing a key is hopeless; this keeps whoever tries from filling the audit log.
-_SIGN_INS_PER_MINUTE = 20
+_FAILURES_PER_MINUTE = 20
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
     "connect-src 'self'; form-action 'self'; base-uri 'self'; frame-ancestors 'none'"
@@ -57,30 +58,31 @@ def _answer(caller: Caller, session_id: str, version: str) -> dict[str, Any]:
     }
 
 
-async def _leave_to_try(request: Request) -> None:
+async def _note_failure(request: Request, error: DreameryError) -> None:
+    """Write a failure down, unless there were too many of this address. The key is never noted."""
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
-    address = request.client.host if request.client else ""
-    standing = limits and await limits.count(f"console:{address}", per_minute=_SIGN_INS_PER_MINUTE)
+    actor = actor_of(request, Caller(owner="", name="unknown"))
+    standing = limits and await limits.count(f"console:{actor.address}", per_minute=_FAILURES_PER_MINUTE)
     if standing and not standing.allowed:
         message = "Too many attempts to sign in from this address. Wait a minute."
         raise DreameryError("rate_limit_exceeded", message, retry_after=60)
 
+    def note() -> None:
+        with transaction() as tx:
+            audit.note_act(tx, actor, "console.sign_in_failed", "console", code=error.kind.code)
+
+    await run_in_threadpool(note)
+
 
 def _sign_in(request: Request, bearer: str) -> tuple[Caller, str]:
-    """Who the key belongs to, and a new session. Both outcomes are written down; the key never is."""
-    try:
-        caller = caller_of_key(bearer)
-    except DreameryError as error:
-        nobody = Caller(owner="", name="unknown")
-        with transaction() as tx:
-            audit.note_act(tx, actor_of(request, nobody), "console.sign_in_failed", "console", code=error.kind.code)
-        raise
+    """Who the key belongs to, and a new session. Raises `invalid_api_key`."""
+    caller = caller_of_key(bearer)
     if caller.api_key_id is None:
         raise DreameryError("invalid_api_key")
     with transaction() as tx:
         session_id = console_sessions.open_session(tx, caller.api_key_id, hours=get_settings().console_session_hours)
         audit.note_act(
-            tx, actor_of(request, caller), "console.sign_in", f"key_{caller.api_key_id.hex}", role=caller.role
+            tx, actor_of(request, caller), "console.sign_in", public_id("key", caller.api_key_id), role=caller.role
         )
     return caller, session_id
 
@@ -100,8 +102,11 @@ async def sign_in(request: Request, bearer: Annotated[str, Depends(get_bearer)])
     check_site(request, base)
     if not bearer:
         raise DreameryError("missing_api_key")
-    await _leave_to_try(request)
-    caller, session_id = await run_in_threadpool(_sign_in, request, bearer)
+    try:
+        caller, session_id = await run_in_threadpool(_sign_in, request, bearer)
+    except DreameryError as error:
+        await _note_failure(request, error)
+        raise
     response = json_response(_answer(caller, session_id, request.app.version), status=201, headers=_NO_STORE)
     set_cookie(response, base, session_id)
     return response

@@ -1,6 +1,7 @@
 """All jobs of a caller as they change, and the mark of favourites."""
 
 import re
+from functools import partial
 from typing import Annotated
 from uuid import UUID
 
@@ -50,11 +51,12 @@ async def follow_jobs(
     `Last-Event-ID` (or `?after=`) replays what was missed instead; `reset` says that it was too much: list the jobs
     again. The stream ends after a few minutes; `EventSource` comes again by itself.
     """
-    viewer = await run_in_threadpool(_viewer, caller)
     if last_event_id and _EVENT_ID.fullmatch(last_event_id):
         after = float(last_event_id)
     feeds: JobFeeds = request.app.state.feeds
-    stream = feed_events(feeds, viewer, base=base_url(request), since=after, gone=request.is_disconnected)
+    stream = feed_events(
+        feeds, partial(_viewer, caller), base=base_url(request), since=after, gone=request.is_disconnected
+    )
     return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
 
 

@@ -58,7 +58,9 @@ export function learn(job) {
   tell({ job });
 }
 
-export const titleOf = (job) => job.input?.prompt || t(`kind.${job.kind}`);
+// What a job was asked for: the prompt, or what was said last in a conversation.
+export const promptOf = (job) => job.input.prompt ?? job.input.messages?.findLast((one) => one.role === "user")?.text ?? "";
+export const titleOf = (job) => promptOf(job) || t(`kind.${job.kind}`);
 export const filesOf = (job) => (Array.isArray(job.output) ? job.output : []);
 export const thumbnail = (file) =>
   here(file.mime.startsWith("video/") ? file.thumbnail_url ?? "" : file.url.replace(/\/content$/, "/thumbnail"));

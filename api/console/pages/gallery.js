@@ -1,7 +1,7 @@
 // Finished pictures and videos: search, favourites, download one by one or many as a zip.
 import { html, useState } from "../lib/ui.js";
 import { here } from "../lib/api.js";
-import { filesOf, thumbnail, titleOf } from "../lib/jobs.js";
+import { filesOf, promptOf, thumbnail, titleOf } from "../lib/jobs.js";
 import { duration, t } from "../lib/language.js";
 import { Button, Choice, Empty, Failure, Icon, Loading, PageHead, toast } from "../lib/parts.js";
 import { Favourite, Lightbox } from "../lib/results.js";
@@ -51,7 +51,7 @@ export default function Gallery({ query }) {
 function fits(job, wanted, favourite) {
   return (
     job.status === "completed" && wanted.kind.split(",").includes(job.kind) && (!favourite || job.favourite) &&
-    (!wanted.q || (job.input.prompt ?? "").toLowerCase().includes(wanted.q.toLowerCase()))
+    (!wanted.q || promptOf(job).toLowerCase().includes(wanted.q.toLowerCase()))
   );
 }
 

@@ -1,7 +1,7 @@
 // All jobs, newest first: filters, live, more as one scrolls.
 import { html, useEffect, useMemo, useState } from "../lib/ui.js";
 import { api, may } from "../lib/api.js";
-import { cancelJob, filesOf, isOpen, retryJob, secondsOf, thumbnail, titleOf, useJobNews } from "../lib/jobs.js";
+import { cancelJob, filesOf, isOpen, retryJob, secondsOf, thumbnail, titleOf, promptOf, useJobNews } from "../lib/jobs.js";
 import { duration, t } from "../lib/language.js";
 import { Ago, Button, Empty, Failure, Icon, Loading, PageHead, Progress, Select, useAction } from "../lib/parts.js";
 import { JobStatus, KIND_ICON, waitText } from "../lib/results.js";
@@ -30,7 +30,7 @@ export default function Jobs({ query }) {
 function fits(job, { status, kind, model, q }) {
   return (
     (!status || job.status === status) && (!kind || job.kind === kind) && (!model || job.model === model) &&
-    (!q || (job.input.prompt ?? "").toLowerCase().includes(q.toLowerCase()))
+    (!q || promptOf(job).toLowerCase().includes(q.toLowerCase()))
   );
 }
 
