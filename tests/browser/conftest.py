@@ -22,7 +22,7 @@ REMEDY = (
     "fonts-noto-cjk`; elsewhere put `chromium` or `google-chrome` on the PATH."
 )
 # How long the page may take for anything; this machine may be busy.
-PATIENCE_MS = 20_000
+PATIENCE_MS = 30_000
 
 
 def _found() -> str | None:
@@ -86,8 +86,10 @@ def watch(page: Page) -> list[str]:
     complaints: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
-            complaints.append(f"{message.text} ({message.location.get('url', '')})")
+        where = message.location.get("url", "")
+        # A platform that offers no estimates answers 404, and the page goes without.
+        if message.type in {"error", "warning"} and not where.endswith("/v1/estimate"):
+            complaints.append(f"{message.text} ({where})")
 
     page.on("console", hear)
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -97,7 +99,9 @@ def watch(page: Page) -> list[str]:
 @pytest.fixture
 def context(browser: Browser, platform: CheckedPlatform, signed_in: Path) -> Iterator[BrowserContext]:
     """A browser of an administrator who is signed in."""
-    with browser.new_context(base_url=platform.url, storage_state=signed_in, locale="en", accept_downloads=True) as made:
+    with browser.new_context(
+        base_url=platform.url, storage_state=signed_in, locale="en", accept_downloads=True
+    ) as made:
         made.set_default_timeout(PATIENCE_MS)
         yield made
 
