@@ -23,18 +23,22 @@ from api.errors import error_response, fault_response, install_error_handlers, s
 from api.failed_keys import FailedKeys
 from api.forms import PATHS_WITH_FILES, close_form
 from api.hub import Hub
+from api.job_feed import JobFeeds
 from api.open_requests import OpenRequests
 from api.openapi import describe
 from api.protection import protective_headers
 from api.routes import (
     admin,
     admin_accounts,
+    archives,
     chat,
+    console,
     deliveries,
     drain,
     files,
     images,
     job_changes,
+    job_marks,
     jobs,
     models,
     ops,
@@ -75,17 +79,20 @@ _ROUTES = (
     images,
     video_generations,
     videos,
+    job_marks,
     jobs,
     job_changes,
     pins,
     models,
     own_accounts,
+    archives,
     files,
     tokens,
     webhooks,
     deliveries,
     admin,
     admin_accounts,
+    console,
     drain,
     ops,
 )
@@ -333,6 +340,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(_bootstrap, settings)
     app.state.hub = Hub()
     app.state.hub.start()
+    app.state.feeds = JobFeeds(app.state.hub)
+    app.state.feeds.start()
     flusher = carried.start()
     app.state.limits = RequestLimits()
     app.state.failed_keys = FailedKeys(app.state.limits)
@@ -341,6 +350,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     with hearing_stop(app.state.hub.let_go):
         yield
     await app.state.attendance.stop()
+    await app.state.feeds.stop()
     await app.state.hub.stop()
     await app.state.limits.close()
     await anyio.to_thread.run_sync(flusher.stop)
@@ -364,7 +374,7 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # `describe` serves a page that needs no internet
         redoc_url=None,
-        strict_content_type=False,  # a body without Content-Type is tried as JSON; no cookie lets a browser in here
+        strict_content_type=False,  # a body without Content-Type is tried as JSON; a cookie alone changes nothing here
     )
     # From the inside out.
     app.add_middleware(CompressedReads)

@@ -1,4 +1,4 @@
-"""Who calls: an API key or upstream session ids -> `Caller`. And what a request prefers."""
+"""Who calls: an API key, a console session or upstream session ids -> `Caller`. And what a request prefers."""
 
 import contextlib
 import hashlib
@@ -14,6 +14,7 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.console_session import check_page, session_of
 from api.failed_keys import FailedKeys
 from api.own_files import note_origin
 from api.render import base_url
@@ -22,7 +23,7 @@ from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.core.tokens import SessionToken, check_proxy, parse_tokens, shown_proxy
-from worker.db import accounts, keys
+from worker.db import accounts, console_sessions, keys
 from worker.db.accounts import PresentedToken
 from worker.db.audit import Actor
 from worker.db.engine import Transaction, transaction
@@ -96,7 +97,8 @@ class Caller:
         return [found[h] for h, _ in self.tokens]
 
 
-def _bearer(request: Request) -> str:
+def get_bearer(request: Request) -> str:
+    """The credential of a request's headers, or an empty text."""
     header = request.headers.get("authorization", "").strip()
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer" and value.strip():
@@ -149,11 +151,31 @@ def check_usable(token: SessionToken, place: int) -> None:
     check_proxy(token, place, frozenset(settings.fetch_allow.lower().replace(" ", "").split(",")))
 
 
+async def caller_of_key(request: Request, bearer: str) -> Caller:
+    """The owner of an API key, for signing in to the console. Raises `invalid_api_key`, also for session ids."""
+    if _is_key(bearer):
+        return await _by_key(request, bearer)
+    message = "Sign in with an API key (`sk-dreamery-...`) of a user; upstream session ids cannot sign in."
+    raise DreameryError("invalid_api_key", message)
+
+
 def _from_key(key: str) -> Caller:
     with transaction() as tx:
         found = keys.find_key(tx, key)
     if found is None:
         raise DreameryError("invalid_api_key")
+    return _caller(found)
+
+
+def _from_session(session_id: str) -> Caller:
+    with transaction() as tx:
+        found = console_sessions.find_session(tx, session_id, hours=get_settings().console_session_hours)
+    if found is None:
+        raise DreameryError("invalid_api_key", "The console session is over. Sign in again.")
+    return _caller(found)
+
+
+def _caller(found: keys.KeyOwner) -> Caller:
     return Caller(
         owner=f"user:{found.user_id}",
         user_id=found.user_id,
@@ -198,12 +220,12 @@ async def _count(request: Request, caller: Caller) -> None:
 
 
 async def _who_calls(request: Request) -> Caller:
-    note_origin(base_url(request))
-    bearer = _bearer(request)
+    base = base_url(request)
+    note_origin(base)
+    bearer = get_bearer(request)
     if not bearer:
-        raise DreameryError("missing_api_key")
-    # The bootstrap key is the operator's own text and may not carry our prefix.
-    if get_settings().session_tokens and not bearer.startswith(keys.KEY_PREFIX) and not _is_admin_key(bearer):
+        return await _who_is_signed_in(request, base)
+    if get_settings().session_tokens and not _is_key(bearer):
         return _from_tokens(bearer)
     return await _by_key(request, bearer)
 
@@ -220,6 +242,19 @@ async def _by_key(request: Request, bearer: str) -> Caller:
         raise
     await failed.note(request, bearer, right=True)
     return caller
+
+
+async def _who_is_signed_in(request: Request, base: str) -> Caller:
+    session_id = session_of(request, base)
+    if not session_id:
+        raise DreameryError("missing_api_key")
+    check_page(request, base, session_id)
+    return await run_in_threadpool(_from_session, session_id)
+
+
+def _is_key(bearer: str) -> bool:
+    # The bootstrap key is the operator's own text and may not carry our prefix.
+    return bearer.startswith(keys.KEY_PREFIX) or _is_admin_key(bearer)
 
 
 def _is_admin_key(bearer: str) -> bool:

@@ -7,7 +7,7 @@ the words of conversations that somebody here has not heard.
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
@@ -91,6 +91,7 @@ class Hub:
         self._watches: dict[UUID, set[Watch]] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._missed = asyncio.Event()
+        self._overhearing: list[Callable[[UUID], None]] = []
         self.stopping = False  # this process ends: nobody shall wait here any longer
 
     def let_go(self) -> None:
@@ -99,6 +100,10 @@ class Hub:
         for watches in self._watches.values():
             for watch in watches:
                 watch.ring()
+
+    def overhear(self, listener: Callable[[UUID], None]) -> None:
+        """Have a function told of each job that changes, whoever watches it or not. News may be lost on the way."""
+        self._overhearing.append(listener)
 
     def start(self) -> None:
         """Begin listening."""
@@ -161,6 +166,8 @@ class Hub:
                         self._hear(news.job_id, news.offset, news.text)
                     else:
                         self._tell(news.job_id, news.state, news.seq)
+                        for listener in self._overhearing:
+                            listener(news.job_id)
             except events.BUS_ERRORS as error:
                 log.warning("events_away", reason=type(error).__name__)
             await asyncio.sleep(_RECONNECT_SECONDS)

@@ -75,6 +75,7 @@ _TAGS = [
     {"name": "session ids", "description": "Upstream session ids: do they live, what is left on them."},
     {"name": "accounts", "description": "Your own upstream accounts: only your jobs run on them."},
     {"name": "admin", "description": "Users, their keys, and the log of what administrators did."},
+    {"name": "console", "description": "Signing in to the web console."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
 _HEADERS = {

@@ -125,6 +125,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "output": _output(view, base) if done or job.kind == "chat" else None,
         "error": job_error(view),
         "metadata": job.metadata,
+        "favourite": job.favourite,
         "cancelling": job.cancel_requested_at is not None and status == "in_progress",
         "urls": {
             "get": place,

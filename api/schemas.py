@@ -232,6 +232,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "output": None,
     "error": None,
     "metadata": {},
+    "favourite": False,
     "cancelling": False,
     "urls": {
         "get": "http://127.0.0.1:8000/v1/jobs/job_...",
@@ -271,6 +272,7 @@ class Job(BaseModel):
     output: list[JobFile] | JobTalk | None
     error: JobError | None
     metadata: dict[str, str]
+    favourite: bool = Field(description="marked by its owner (`PUT /v1/jobs/{id}/favourite`)")
     cancelling: bool = Field(description="cancelling was asked for and is not carried out yet")
     urls: JobUrls
     usage: dict[str, int] | None

@@ -201,6 +201,16 @@ def open_file(key: str, *, keep: Callable[[], object] = lambda: None) -> IO[byte
     return content
 
 
+def iter_file(key: str, *, size: int) -> Iterator[bytes]:
+    """All bytes of a key in chunks, read as they are asked for. Raises MissingFileError at the first."""
+    try:
+        result = _store().get(key, options={"range": (0, size)})
+    except (NotFoundError, FileNotFoundError) as error:
+        raise MissingFileError(key) from error
+    for chunk in result.stream(min_chunk_size=_CHUNK_BYTES):
+        yield bytes(chunk)
+
+
 async def stream_file(key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
     """Bytes `start` up to but not including `end`, in chunks.
 

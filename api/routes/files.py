@@ -17,12 +17,15 @@ from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.links import seconds_left
+from worker.core.pictures import NotAPictureError
+from worker.core.thumbnails import thumbnail
 from worker.db import reports
 from worker.db.engine import Row, transaction
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
 _FOR_EVER = "public, max-age=31536000, immutable"
+_THUMBNAIL_SIDE = 512
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
@@ -76,6 +79,50 @@ async def get_file(
     name = f"{file_id}.{row.mime.partition('/')[2]}"
     asked = Asked(range=range_header, if_none_match=if_none_match, if_range=if_range)
     return await send_file(request, row, name=name, asked=asked, cache=cache)
+
+
+def _small(row: Any) -> bytes:
+    try:
+        return thumbnail(storage.read_file(row.key), side=_THUMBNAIL_SIDE)
+    except storage.MissingFileError:
+        raise DreameryError("file_not_found") from None
+    except NotAPictureError as error:
+        raise DreameryError("file_not_found", f"There is no thumbnail of this file: {error}.") from None
+
+
+@router.get(
+    "/{file_id}/thumbnail",
+    summary="Get a small copy of a stored picture",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/webp": {}}, "description": "The bytes."},
+        304: {"description": "What the caller has is still right."},
+        **error_responses(403, 404, 410),
+    },
+)
+async def get_thumbnail(
+    file_id: str,
+    if_none_match: Annotated[str | None, Header()] = None,
+    expires: Annotated[str | None, Query(max_length=20, description="part of a link that expires")] = None,
+    signature: Annotated[str | None, Query(max_length=100, description="part of a link that expires")] = None,
+) -> Response:
+    """A WebP of at most 512 pixels a side, made when asked for. Of a video take the `thumbnail_url` of its job.
+
+    Where links expire, the parameters of the file's link open its small copy too.
+    """
+    left = seconds_left(file_id, expires, signature)
+    row = await run_in_threadpool(_find, file_id)
+    if not row.mime.startswith("image/"):
+        raise DreameryError("file_not_found", "Only pictures have one here; a video's job names its `thumbnail_url`.")
+    headers = {
+        "ETag": f'"{row.sha256}-{_THUMBNAIL_SIDE}"',
+        "Cache-Control": _FOR_EVER if left is None else f"private, max-age={left}",
+        "Access-Control-Allow-Origin": "*",
+    }
+    if if_none_match == headers["ETag"]:
+        return Response(status_code=304, headers=headers)
+    content = await run_in_threadpool(_small, row)
+    return Response(content, media_type="image/webp", headers=headers)
 
 
 @dataclass(frozen=True, slots=True)

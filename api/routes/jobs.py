@@ -31,7 +31,7 @@ _EVENT_ID = re.compile(r"[0-9]{1,9}")
 
 _EVENT = 'id: 4\nevent: progress\ndata: {"id":"job_...","object":"job","status":"in_progress","progress":42,...}\n\n'
 
-Kind = Literal["image", "video", "chat"]
+_KINDS = ("image", "video", "chat")
 
 
 def job_uuid(job_id: str) -> UUID:
@@ -75,8 +75,10 @@ async def list_jobs(
     after: Annotated[str | None, Query(description="the last id of the page before")] = None,
     order: Literal["asc", "desc"] = "desc",
     status: Annotated[str | None, Query(description="one or more statuses, comma-separated")] = None,
-    kind: Kind | None = None,
+    kind: Annotated[str | None, Query(description="of `image`, `video` and `chat`, comma-separated")] = None,
     model: Annotated[Text | None, Query(description="a model's id or alias")] = None,
+    q: Annotated[Text | None, Query(max_length=200, description="words that are in the prompt")] = None,
+    favourite: Annotated[bool | None, Query(description="only those marked as favourites, or not marked")] = None,
     created_after: Annotated[str | None, Query(description="unix seconds or ISO 8601")] = None,
     created_before: str | None = None,
     ids: Annotated[str | None, Query(description="up to 100 job ids, comma-separated: just these")] = None,
@@ -91,8 +93,10 @@ async def list_jobs(
     cursor = job_uuid(after) if after else None
     wanted = JobFilter(
         states=_states(status),
-        kind=kind,
+        kinds=_kinds(kind),
         model=_model_id(model),
+        prompt=q or None,
+        favourite=favourite,
         created_after=_moment(created_after, "created_after"),
         created_before=_moment(created_before, "created_before"),
         ids=list(asked.values()) if ids is not None else None,
@@ -152,6 +156,17 @@ def _model_id(name: str | None) -> str | None:
     models: list[ImageModel | VideoModel] = [*catalog.image_models, *catalog.video_models]
     known = (model.id for model in models if name in {model.id, *model.aliases})
     return next(known, name)
+
+
+def _kinds(kind: str | None) -> list[str] | None:
+    if kind is None:
+        return None
+    kinds = [piece.strip() for piece in kind.split(",")]
+    for one in kinds:
+        if one not in _KINDS:
+            message = f"`kind` must be of {', '.join(_KINDS)}; got {one[:40]!r}."
+            raise DreameryError("invalid_value", message, param="kind")
+    return kinds
 
 
 def _states(status: str | None) -> list[str] | None:

@@ -96,7 +96,7 @@ async def list_videos(
 
     def read() -> tuple[list[JobView], bool]:
         with transaction() as tx:
-            wanted = JobFilter(kind="video")
+            wanted = JobFilter(kinds=["video"])
             return reports.list_jobs(
                 tx, caller.viewer(tx), wanted, after=cursor, limit=limit, newest_first=order == "desc"
             )

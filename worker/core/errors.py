@@ -92,6 +92,8 @@ ERRORS: dict[str, ErrorKind] = {
             "没有提供 API 密钥。请发送 `Authorization: Bearer <key>`。"),
         _ask("forbidden", 403, "This key may not do that.",
             "此密钥无权执行该操作，请向管理员申请权限。", "permission_error"),
+        _ask("csrf_failed", 403, "The request did not come from the console's own page. Reload the page and try again.",
+            "该请求不是来自控制台页面，请刷新页面后重试。", "permission_error"),
         _ask("model_not_allowed", 403, "This key may not use that model.",
             "此密钥无权使用该模型，请换一个模型或向管理员申请。", "permission_error"),
         _ask("user_not_found", 404, "No such user.", "没有这个用户，请检查名称或编号。"),

@@ -121,6 +121,7 @@ class Settings(BaseSettings):
     request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may hold pictures")
     request_head_seconds: float = Field(20, gt=0, description="headers that have not arrived by then are given up")
     request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
+    console_session_hours: float = Field(72, gt=0, description="a console session without use ends after so long")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
     @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint")

@@ -52,12 +52,13 @@ class JobView:
     usual: Usual | None = None  # what jobs like it take; only of an open one
 
 
-_VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
+# The condition of every question about a caller's jobs, with the values of a `Viewer`.
+VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
                OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, pinned_at, owner, origin,
-    (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
+    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, pinned_at, favourite, owner,
+    origin, (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */
@@ -176,7 +177,7 @@ def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
 def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
     """One job; None when there is none or it is a stranger's."""
     rows = tx.all(
-        text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {_VISIBLE}"),
+        text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {VISIBLE}"),
         {"id": job_id, **_viewer(viewer)},
     )
     return _with_files(tx, rows)[0] if rows else None
@@ -187,8 +188,10 @@ class JobFilter:
     """What a list of jobs is narrowed to; None = everything."""
 
     states: list[str] | None = None
-    kind: str | None = None
+    kinds: list[str] | None = None
     model: str | None = None
+    prompt: str | None = None  # words that must be in the prompt
+    favourite: bool | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     ids: list[UUID] | None = None
@@ -204,9 +207,12 @@ def list_jobs(
     rows = tx.all(
         text(
             f"""SELECT {_JOB_COLUMNS} FROM jobs
-                WHERE {_VISIBLE}
+                WHERE {VISIBLE}
                   AND (CAST(:states AS text[]) IS NULL OR state = ANY(CAST(:states AS text[])))
-                  AND (CAST(:kind AS text) IS NULL OR kind = :kind)
+                  AND (CAST(:kinds AS text[]) IS NULL OR kind = ANY(CAST(:kinds AS text[])))
+                  AND (CAST(:prompt AS text) IS NULL
+                       OR strpos(lower(params -> 'order' ->> 'prompt'), lower(:prompt)) > 0)
+                  AND (CAST(:favourite AS boolean) IS NULL OR favourite = :favourite)
                   AND (CAST(:model AS text) IS NULL OR model = :model)
                   AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
                   AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)
@@ -219,7 +225,9 @@ def list_jobs(
         {
             **_viewer(viewer),
             "states": wanted.states,
-            "kind": wanted.kind,
+            "kinds": wanted.kinds,
+            "prompt": wanted.prompt,
+            "favourite": wanted.favourite,
             "model": wanted.model,
             "since": wanted.created_after,
             "until": wanted.created_before,

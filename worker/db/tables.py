@@ -204,6 +204,7 @@ jobs = Table(
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
     Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
     _moment("pinned_at"),  # by its owner: its files are kept beyond the retention
+    Column("favourite", Boolean, nullable=False, server_default=text("false")),  # its owner's mark
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
@@ -241,6 +242,7 @@ jobs = Table(
         postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
     ),
     Index("ix_jobs_group_id", "group_id"),
+    Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
     Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
