@@ -7,8 +7,8 @@ from fastapi import APIRouter, Response
 from api.deps import Caller, CallerDep
 from api.errors import error_responses
 from api.intake.offers import offer_for_list
+from api.model_schemas import Model, ModelList
 from api.render import json_response
-from api.schemas import Model, ModelList
 from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.live import Offer
 

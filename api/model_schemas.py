@@ -1,0 +1,40 @@
+"""What `/v1/models` answers."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+
+class Model(BaseModel):
+    """A model: OpenAI's four keys, the three that other gateways have (`model_...`), and ours.
+
+    Keys of videos (from `durations` on) are there only for video models.
+    """
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    kind: str
+    model_name: str
+    model_tip: str
+    model_req_key: str = Field(description="upstream's key")
+    alias_of: str | None = Field(description="the id this name stands for; null for an id itself")
+    resolutions: list[str]
+    counts: list[int]
+    default_count: int
+    references: int = Field(description="the most pictures it can work from; 0 = none")
+    regions: list[str]
+    durations: list[int] | None = Field(None, description="lengths in seconds; the first is the default")
+    ratios: list[str] | None = Field(None, description="the first is the default")
+    fps: list[int] | None = None
+    first_frame: bool | None = None
+    end_frame: bool | None = Field(None, description="takes a picture of the last frame")
+    omni: bool | None = Field(None, description="takes pictures, videos and sounds that the prompt refers to")
+
+
+class ModelList(BaseModel):
+    """Every model and alias."""
+
+    object: Literal["list"]
+    data: list[Model]
