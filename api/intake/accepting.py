@@ -155,8 +155,8 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     usable = {} if account_ids else _usable_regions(tx, caller)
     # Chosen here, not planned before: session ids get their rows only with an accepted job.
     placed = [
-        _placed(tx, job, caller, _fitting(job, caller, account_ids), _unfit(tx, job, caller, usable))
-        for job in planned.jobs
+        _placed(tx, job, _fitting(job, caller, account_ids), _unfit(tx, job, caller, usable))
+        for job in (replace(job, account_choice=caller.account_choice) for job in planned.jobs)
     ]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
@@ -177,15 +177,9 @@ def _usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
     raise DreameryError(code, message, retry_after=60)
 
 
-def _placed(tx: Transaction, job: NewJob, caller: Caller, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:
+def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:
     usual = durations.usual(tx, job.kind, job.model, job.params)
-    return replace(
-        job,
-        account_ids=account_ids,
-        avoid_accounts=unfit,
-        account_choice=caller.account_choice,
-        usual_seconds=usual.p50 if usual else None,
-    )
+    return replace(job, account_ids=account_ids, avoid_accounts=unfit, usual_seconds=usual.p50 if usual else None)
 
 
 def _model_of(job: NewJob) -> ImageModel | VideoModel | None:
