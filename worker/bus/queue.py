@@ -165,9 +165,3 @@ def nudge_notify(delivery_id: UUID) -> bool:
 def nudge_check(check_id: UUID) -> bool:
     """Somebody waits for what upstream says about a session id."""
     return _send("dreamery.check", check_id=check_id.hex)
-
-
-def ping_workers(timeout_seconds: float = 2.0) -> list[str]:
-    """Names of the workers that answer."""
-    replies = app.control.ping(timeout=timeout_seconds) or []
-    return sorted(name for reply in replies for name in reply)
