@@ -135,7 +135,7 @@ def ranked(tx: Transaction, job_id: UUID) -> dict[UUID, Score]:
     """The accounts that could take this queued job now, the best first; of equals, the one idle longest. Locks none."""
     rows = tx.all(_CANDIDATES, {"job_id": job_id, **slot_limits()})
     scores = {row.id: score(_facts(row)) for row in rows}
-    return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 6)))
+    return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 3)))
 
 
 def best_for_job(tx: Transaction, job_id: UUID) -> UUID | None:
