@@ -3,10 +3,10 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015_console"
-down_revision = "0014_prices"
-branch_labels = None
-depends_on = None
+revision: str = "0015_console"
+down_revision: str | None = "0014_prices"
+branch_labels: str | None = None
+depends_on: str | None = None
 
 
 def upgrade() -> None:
