@@ -85,11 +85,13 @@ def test_a_picture_is_watched_and_worked_on(page: Page, face: Face):
     (again, first) = face.http.get("/v1/jobs", params={"q": "a lighthouse"}).json()["data"]
     assert again["input"]["seed"] != first["input"]["seed"]
     page.get_by_label("Prompt", exact=True).fill("something else")
-    page.get_by_role("article").last.get_by_role("button", name="Vary").click()
+    page.get_by_role("article", name="[[seconds:2]] a lighthouse").last.get_by_role("button", name="Vary").click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("[[seconds:2]] a lighthouse")
     page.get_by_text("More settings").click()
     expect(page.get_by_label("Seed")).to_have_value(str(first["input"]["seed"]))
-    page.get_by_role("article").last.get_by_role("button", name="As reference").first.click()
+    page.get_by_role("article", name="[[seconds:2]] a lighthouse").last.get_by_role(
+        "button", name="As reference"
+    ).first.click()
     expect(page.get_by_role("img", name="Reference 1")).to_be_visible()
     from_picture = ask_for(page, "the same at night")
     expect(from_picture.get_by_text("Completed", exact=True)).to_be_visible()
