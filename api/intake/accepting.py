@@ -24,6 +24,7 @@ from worker.db import accounts, durations, inputs, jobs, offers, reports, reques
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
+from worker.db.prices import PriceList
 from worker.db.requests import NewRequest
 
 _ASK_AGAIN_SECONDS = 0.15
@@ -147,19 +148,30 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     if not account_ids and not pool:
         raise DreameryError("no_account_available", retry_after=60)
     # Chosen here, not planned before: session ids get their rows only with an accepted job.
-    placed = [_placed(tx, job, _fitting(job, caller, account_ids), _unfit(tx, job, pool)) for job in planned.jobs]
+    prices = PriceList(tx)
+    placed = [
+        _placed(tx, job, _fitting(job, caller, account_ids), unfit_accounts(tx, job, pool), prices)
+        for job in planned.jobs
+    ]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
     for job in placed:
         tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
 
 
-def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:
+def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID], unfit: list[UUID], prices: PriceList) -> NewJob:
     usual = durations.usual(tx, job.kind, job.model, job.params)
-    return replace(job, account_ids=account_ids, avoid_accounts=unfit, usual_seconds=usual.p50 if usual else None)
+    price = prices.price_of_job(kind=job.kind, model=job.model, params=job.params, account_ids=account_ids, avoid=unfit)
+    return replace(
+        job,
+        account_ids=account_ids,
+        avoid_accounts=unfit,
+        usual_seconds=usual.p50 if usual else None,
+        price=price.credits if price else None,
+    )
 
 
-def _model_of(job: NewJob) -> ImageModel | VideoModel | None:
+def model_of(job: NewJob) -> ImageModel | VideoModel | None:
     """The catalog's model of the job; None when only upstream's list knows it, and for conversations."""
     catalog = get_catalog()
     if job.kind == "image" and catalog.knows_image(job.model):
@@ -174,20 +186,20 @@ def _fitting(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]
     """
     if job.account_ids:
         return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
-    model = _model_of(job)
+    model = model_of(job)
     if model is None or not account_ids:
         return account_ids
     pairs = zip(account_ids, caller.tokens, strict=True)
     return [a for a, (_, token) in pairs if model.offered_in(token.region)] or account_ids
 
 
-def _unfit(tx: Transaction, job: NewJob, pool: dict[str, list[UUID]]) -> list[UUID]:
+def unfit_accounts(tx: Transaction, job: NewJob, pool: dict[str, list[UUID]]) -> list[UUID]:
     """The pool's accounts that have not the model, by their region and by what upstream lists for them.
 
     Avoided, not the others named: an account that joins the pool later may take the job. Raises
     `no_account_available` when none has it.
     """
-    model = None if job.account_ids else _model_of(job)
+    model = None if job.account_ids else model_of(job)
     if model is None or all(model.offered_in(region) for region in pool):
         return []
     keys = {model.key, model.key_cn} if isinstance(model, ImageModel) else {model.key}

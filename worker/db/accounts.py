@@ -14,6 +14,7 @@ from worker.core import metrics
 from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
+from worker.db.purse import affords, credits_left
 from worker.db.slots import free_slots, slot_limits, slots_of
 
 
@@ -103,7 +104,7 @@ _READY_FOR_JOB = text(
     WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
       AND a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
       AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())
-      AND {free_slots("a", "j.kind")} > 0
+      AND {free_slots("a", "j.kind")} > 0 AND {affords(credits_left("a"), "j.price")}
     ORDER BY (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind),
         a.last_submit_at NULLS FIRST
     LIMIT 1"""
@@ -263,26 +264,6 @@ def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | N
         ),
         {"id": account_id, "cluster": json.dumps(cluster) if cluster is not None else None},
     )
-
-
-def store_credits(tx: Transaction, account_id: UUID, credits_left: int) -> None:
-    """Remember what upstream said is left."""
-    tx.run(
-        text("UPDATE accounts SET credits = :credits, credits_at = clock_timestamp() WHERE id = :id"),
-        {"id": account_id, "credits": credits_left},
-    )
-
-
-def known_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | None:
-    """The credits that upstream told of in the last `within` seconds; None when that is longer ago."""
-    row = tx.first(
-        text(
-            """SELECT credits FROM accounts
-               WHERE id = :id AND credits_at > clock_timestamp() - make_interval(secs => :within)"""
-        ),
-        {"id": account_id, "within": within},
-    )
-    return row.credits if row is not None else None
 
 
 def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:

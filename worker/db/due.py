@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.db.engine import Transaction
+from worker.db.purse import affords, credits_left
 from worker.db.slots import SUBMIT_KINDS, free_slots, slot_limits
 
 # For every account that is ready: as many of its oldest waiting jobs of each kind as it has free slots for it, but few,
@@ -18,7 +19,7 @@ _TAKE_SUBMITS = text(
     f"""/* take_submits */
     WITH waiting AS MATERIALIZED (
         SELECT w.* FROM unnest(CAST(:kinds AS text[])) AS k(kind) CROSS JOIN LATERAL (
-            SELECT id, kind, account_ids, avoid_accounts, priority, nudged_at FROM jobs
+            SELECT id, kind, account_ids, avoid_accounts, priority, nudged_at, price FROM jobs
             WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
             ORDER BY priority DESC, id LIMIT 5000) w),
     wanted AS (
@@ -26,7 +27,7 @@ _TAKE_SUBMITS = text(
         UNION SELECT a.id, p.kind FROM accounts a
             CROSS JOIN (SELECT DISTINCT kind FROM waiting WHERE account_ids = '{{}}') p WHERE a.pool),
     ready AS (
-        SELECT a.id, a.pool, w.kind, {free_slots("a", "w.kind")} AS free
+        SELECT a.id, a.pool, w.kind, {free_slots("a", "w.kind")} AS free, {credits_left("a")} AS left
         FROM accounts a JOIN wanted w USING (id)
         WHERE a.state = 'ok' AND a.next_submit_at <= clock_timestamp()
           AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp())),
@@ -34,7 +35,7 @@ _TAKE_SUBMITS = text(
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
             SELECT w.id FROM waiting w
             WHERE w.kind = r.kind AND (r.id = ANY(w.account_ids) OR (r.pool AND w.account_ids = '{{}}'))
-              AND NOT (r.id = ANY(w.avoid_accounts))
+              AND NOT (r.id = ANY(w.avoid_accounts)) AND {affords("r.left", "w.price")}
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
             ORDER BY w.priority DESC, w.id LIMIT least(greatest(r.free, 0), 4)) j
         LIMIT :limit)

@@ -25,6 +25,7 @@ from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db import accounts, deliveries, passed_over, tally
 from worker.db.engine import Transaction
+from worker.db.purse import PAID, PAID_IF_TAKEN, affords, credits_left
 from worker.db.slots import SUBMIT_KINDS
 
 OPEN_STATES = ("queued", "submitting", "running", "saving")
@@ -46,6 +47,7 @@ class NewJob:
     webhook_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     usual_seconds: float | None = None  # what such jobs take; its progress is told by it
+    price: int | None = None  # credits it is expected to cost; None = not known
     id: UUID = field(default_factory=new_id)
 
 
@@ -104,11 +106,12 @@ def _apply(
 _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, avoid_accounts, webhook_url, usual_seconds,
-                          event_seq)
+                          price, event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
                CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
                now() + make_interval(secs => :deadline),
-               CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :webhook_url, :usual_seconds, 1)"""
+               CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :webhook_url, :usual_seconds,
+               :price, 1)"""
 )
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
@@ -133,6 +136,7 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
             "avoid_accounts": job.avoid_accounts,
             "webhook_url": job.webhook_url,
             "usual_seconds": job.usual_seconds,
+            "price": job.price,
         }
         for job in new_jobs
     ]
@@ -172,9 +176,11 @@ class ToBring:
 #
 # The oldest job of each kind that has a free slot is looked up in the order of its index; the oldest of those is taken,
 # those that need nothing brought first when the caller brings nothing.
+# A job that the account's credits do not cover is not seen, so that a dear one is in no cheap one's way.
 _CLAIM = text(
-    """/* claim_next */
-    WITH used AS MATERIALIZED (
+    f"""/* claim_next */
+    WITH purse AS MATERIALIZED (SELECT {credits_left("a")} AS left FROM accounts a WHERE a.id = :account_id),
+    used AS MATERIALIZED (
         SELECT kind, count(*) AS n FROM jobs WHERE account_id = :account_id AND holds_slot GROUP BY kind),
     free AS MATERIALIZED (
         SELECT k.kind FROM unnest(CAST(:kinds AS text[]), CAST(:slots AS integer[])) AS k(kind, most)
@@ -188,8 +194,9 @@ _CLAIM = text(
             SELECT id, priority FROM jobs
             WHERE state = 'queued' AND kind = free.kind AND due_at <= clock_timestamp()
               AND cancel_requested_at IS NULL
-              AND (CAST(:account_id AS uuid) = ANY(account_ids) OR (:pool AND account_ids = '{}'))
+              AND (CAST(:account_id AS uuid) = ANY(account_ids) OR (:pool AND account_ids = '{{}}'))
               AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
+              AND {affords("(SELECT purse.left FROM purse)", "price")}
             ORDER BY priority DESC, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) h),
     pick AS (SELECT id, left_alone FROM heads ORDER BY left_alone, priority DESC, id LIMIT 1),
     upd AS (
@@ -388,7 +395,7 @@ _MARK_SUCCEEDED = _change(
     "mark_succeeded",
     to="succeeded",
     where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
-    sets="finished_at = clock_timestamp(), progress = 100, result_refs = NULL",
+    sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {PAID}",
     told=True,
 )
 
@@ -415,7 +422,8 @@ _MARK_FAILED = _change(
     where="""AND (NOT :overdue_only OR deadline_at <= clock_timestamp())
              AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
-            queue_position = NULL""",
+            queue_position = NULL, """
+    + PAID_IF_TAKEN,
     told=True,
 )
 
@@ -463,7 +471,8 @@ _CANCEL = _change(
     where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
     sets="""finished_at = clock_timestamp(), queue_position = NULL,
             holds_slot = (old.state = 'running' AND jobs.kind <> 'chat'),
-            cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp())""",
+            cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp()), """
+    + PAID_IF_TAKEN,
     told=True,
 )
 
@@ -472,7 +481,14 @@ def _cancel(
     tx: Transaction, *, job_id: UUID, from_states: tuple[str, ...], attempt: int | None, actor: str
 ) -> Row[Any] | None:
     return _apply(
-        tx, _CANCEL, job_id=job_id, attempt=attempt, from_states=from_states, actor=actor, event="job.cancelled"
+        tx,
+        _CANCEL,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=from_states,
+        actor=actor,
+        code=None,
+        event="job.cancelled",
     )
 
 

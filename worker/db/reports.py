@@ -13,6 +13,7 @@ from worker.db import conversations, durations, offers
 from worker.db.conversations import Spoken
 from worker.db.durations import Usual
 from worker.db.engine import Transaction
+from worker.db.purse import is_broke
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
 PATIENCE_SECONDS = 60.0
@@ -55,7 +56,7 @@ _VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
     created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds,
-    extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
+    price, charged, settled_at, extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */
     SELECT w.id, 1 + count(o.id) AS position FROM jobs w
@@ -307,39 +308,42 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
 
 
 _REFUSAL = text(
-    """/* refusal */
+    f"""/* refusal */
     SELECT bool_or(NOT (a.id = ANY(j.avoid_accounts)) AND a.state = 'ok' AND NOT coalesce(
-               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)) AS hope,
+               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)
+               AND NOT {is_broke("a", "j.price")}) AS hope,
+           bool_or({is_broke("a", "j.price")}) AS broke,
            (array_agg(a.rest_code ORDER BY a.rest_until DESC NULLS LAST)
                FILTER (WHERE a.rest_until > clock_timestamp()))[1] AS rest_code,
            (SELECT e.note ->> 'code' FROM job_events e
             WHERE e.job_id = j.id AND e.note ? 'code' ORDER BY e.seq DESC LIMIT 1) AS last_code
     FROM jobs j
-    LEFT JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool)
+    LEFT JOIN accounts a ON a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool)
     WHERE j.id = :id AND j.state = 'queued' GROUP BY j.id"""
 )
 
 
 def hopeless(tx: Transaction, job_id: UUID) -> str | None:
-    """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
+    """The error code of a queued job that no account will take: each refused it, rests or lacks its price. None = there
+    is hope.
 
     The code is the last refusal of this job, else why the longest-resting account rests.
     """
     row = tx.first(_REFUSAL, {"id": job_id, "patience": PATIENCE_SECONDS})
     if row is None or row.hope:
         return None
-    return str(row.last_code or row.rest_code or "no_account_available")
+    return str(row.last_code or row.rest_code or ("insufficient_quota" if row.broke else "no_account_available"))
 
 
 def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
     """Queued jobs without any account that could take them soon."""
     rows = tx.all(
         text(
-            """/* stranded_jobs */
+            f"""/* stranded_jobs */
             SELECT j.id FROM jobs j WHERE j.state = 'queued' AND NOT EXISTS (
                 SELECT 1 FROM accounts a
-                WHERE (a.id = ANY(j.account_ids) OR (j.account_ids = '{}' AND a.pool))
-                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
+                WHERE (a.id = ANY(j.account_ids) OR (j.account_ids = '{{}}' AND a.pool))
+                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok' AND NOT {is_broke("a", "j.price")}
                   AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
             ORDER BY j.id LIMIT :limit"""
         ),

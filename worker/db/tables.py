@@ -111,6 +111,8 @@ accounts = Table(
     Column("models", JSONB),  # what upstream offers it, as `worker.core.live` reads it
     _moment("models_at"),
     _moment("refresh_due_at"),
+    Column("daily_receive", Boolean),  # whether its daily credits are fetched; NULL = as the setting says
+    _moment("ledger_due_at"),  # when upstream may be asked again what its jobs did cost
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("state IN ('ok', 'paused', 'retired')", name="state"),
     CheckConstraint("region IN ('auto', 'cn', 'us', 'sg', 'hk', 'jp', 'sandbox')", name="region"),
@@ -164,7 +166,8 @@ jobs = Table(
     # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
     Column("usual_seconds", Double),
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
-    Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
+    Column("charged", Integer),  # credits it did cost, as far as known; 0 = surely nothing
+    _moment("settled_at"),  # when `charged` became upstream's word, or was proven to be nothing; NULL = it is assumed
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint(
@@ -185,6 +188,13 @@ jobs = Table(
     # Names given, so that a slow query's plan says which rule it used.
     Index("ix_jobs_queue", "kind", text("priority DESC"), "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", postgresql_where=text("account_id IS NOT NULL")),
+    Index("ix_jobs_spent", "account_id", "submitted_at", postgresql_where=text("submitted_at IS NOT NULL")),
+    Index(
+        "ix_jobs_unsettled",
+        "account_id",
+        "submitted_at",
+        postgresql_where=text("submitted_at IS NOT NULL AND settled_at IS NULL"),
+    ),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
     Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
     Index(

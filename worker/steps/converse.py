@@ -16,7 +16,7 @@ from worker.core.errors import DreameryError, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, conversations, jobs
+from worker.db import accounts, balances, conversations, jobs
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import (
     Account,
@@ -75,10 +75,10 @@ def _claim(job_id: UUID | None, account_id: UUID | None) -> jobs.Claim | None:
 
 def _take_daily_credits(claim: jobs.Claim, account: Account) -> None:
     """Protocol section 9.3: without credits the agent talks but draws nothing. What goes wrong here is only logged."""
-    if not get_settings().daily_receive:
+    if get_settings().daily_receive == "off":
         return
     with transaction() as tx:
-        known = accounts.known_credits(tx, claim.account.id, within=_CREDITS_BELIEVED_SECONDS)
+        known = balances.known_credits(tx, claim.account.id, within=_CREDITS_BELIEVED_SECONDS)
     if not known:
         refusals.refill(claim, account)
 

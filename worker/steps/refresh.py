@@ -14,7 +14,7 @@ from worker.core.errors import DreameryError
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, offers
+from worker.db import accounts, balances, offers
 from worker.db.accounts import AccountRow
 from worker.db.engine import transaction
 from worker.providers.provider import LiveModels
@@ -84,6 +84,7 @@ def _check_expired(until: float) -> tuple[int, int]:
 
 
 def _is_back(row: AccountRow) -> bool:
+    asked_at = time.monotonic()
     try:
         left = asked(row, lambda account: get_provider().credits(account))
     except DreameryError as error:
@@ -92,7 +93,7 @@ def _is_back(row: AccountRow) -> bool:
                 accounts.rest(tx, row.id, seconds=STILL_EXPIRED_SECONDS, code=EXPIRED)
         return False
     with transaction() as tx:
-        accounts.store_credits(tx, row.id, left.total)
+        balances.note_credits(tx, row.id, left.total, seconds_ago=time.monotonic() - asked_at)
         if offers.end_rest(tx, row.id, code=EXPIRED):
             tx.on_commit(partial(queue.nudge_submit, account_id=row.id))
     log.info("session_works_again", account=row.label)
