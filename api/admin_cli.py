@@ -14,7 +14,7 @@ log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
 
 _USER_COLUMNS = ("id", "name", "role", "disabled")
 _KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
-_ACCOUNT_COLUMNS = ("id", "label", "region", "state", "rest_code", "credits", "in_flight")
+_ACCOUNT_COLUMNS = ("id", "label", "region", "state", "rest_code", "credits", "credits_left", "in_flight")
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Id of the key, as `dreamery keys list` shows it.")]
 
@@ -128,7 +128,7 @@ def keys_disable(key_id: _KeyId, url: UrlOption = "", key: KeyOption = "", *, as
     print_object(platform_client(url, key).delete(f"/admin/v1/keys/{quoted(key_id)}"), as_json=as_json)
 
 
-_AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]
+AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]
 
 
 @accounts_app.command("add", epilog="Example: dreamery accounts add us-0123456789abcdef --label studio")
@@ -163,16 +163,14 @@ def accounts_list(
 
 
 @accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
-def accounts_show(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
-) -> None:
+def accounts_show(account: AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False) -> None:
     """Show one account."""
     print_object(platform_client(url, key).get(f"/admin/v1/accounts/{quoted(account)}"), as_json=as_json)
 
 
 @accounts_app.command("disable", epilog="Example: dreamery accounts disable account_0198...")
 def accounts_disable(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
 ) -> None:
     """Pause an account: it takes no new job."""
     found = platform_client(url, key).patch(f"/admin/v1/accounts/{quoted(account)}", {"paused": True})
@@ -181,7 +179,7 @@ def accounts_disable(
 
 @accounts_app.command("enable", epilog="Example: dreamery accounts enable account_0198...")
 def accounts_enable(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
 ) -> None:
     """Let an account work again, also before its rest is over."""
     change = {"paused": False, "rested": True}
@@ -190,7 +188,7 @@ def accounts_enable(
 
 @accounts_app.command("remove", epilog="Example: dreamery accounts remove account_0198...")
 def accounts_remove(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, as_json: JsonOption = False
 ) -> None:
     """Retire an account; what it has in flight is finished."""
     print_object(platform_client(url, key).delete(f"/admin/v1/accounts/{quoted(account)}"), as_json=as_json)

@@ -25,8 +25,10 @@ from api.openapi import describe
 from api.routes import (
     admin,
     admin_accounts,
+    admin_credits,
     chat,
     deliveries,
+    estimates,
     files,
     images,
     job_changes,
@@ -67,6 +69,7 @@ _ROUTES = (
     videos,
     jobs,
     job_changes,
+    estimates,
     models,
     files,
     tokens,
@@ -74,6 +77,7 @@ _ROUTES = (
     deliveries,
     admin,
     admin_accounts,
+    admin_credits,
     ops,
 )
 

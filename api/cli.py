@@ -16,6 +16,7 @@ from rich.text import Text
 from api.admin_cli import accounts_app, keys_app, log_app, users_app
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.credits_cli import prices_app
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -25,6 +26,7 @@ app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
+app.add_typer(prices_app, name="prices")
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 

@@ -209,6 +209,19 @@ class JobUrls(BaseModel):
     timeline: str
 
 
+class JobUsage(BaseModel):
+    """What a job made and what that costs upstream."""
+
+    images: int | None = Field(None, description="(pictures) once completed")
+    videos: int | None = Field(None, description="(videos) once completed")
+    seconds: int | None = Field(None, description="(videos) once completed")
+    credits_estimated: int | None = Field(description="upstream credits it is expected to cost; null = not known")
+    credits_charged: int | None = Field(
+        description="what it did cost, as far as known: at its end the expected, later as upstream tells; 0 = surely "
+        "nothing; null = not known (yet)"
+    )
+
+
 JOB_EXAMPLE: dict[str, Any] = {
     "id": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
     "object": "job",
@@ -238,7 +251,7 @@ JOB_EXAMPLE: dict[str, Any] = {
         "retry": "http://127.0.0.1:8000/v1/jobs/job_.../retry",
         "timeline": "http://127.0.0.1:8000/v1/jobs/job_.../timeline",
     },
-    "usage": None,
+    "usage": {"credits_estimated": 2, "credits_charged": None},
 }
 
 
@@ -269,7 +282,7 @@ class Job(BaseModel):
     metadata: dict[str, str]
     cancelling: bool = Field(description="cancelling was asked for and is not carried out yet")
     urls: JobUrls
-    usage: dict[str, int] | None
+    usage: JobUsage | None = Field(description="null: nothing was made and no price is known")
 
 
 class JobList(BaseModel):

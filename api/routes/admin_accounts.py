@@ -34,6 +34,8 @@ def _account_object(row: Any) -> dict[str, Any]:
         "submits_per_minute": row.submits_per_minute,
         "credits": row.credits,
         "credits_at": seconds_of(row.credits_at),
+        "credits_left": None if row.credits_left is None else int(row.credits_left),
+        "daily_receive": row.daily_receive,
         "last_submit_at": seconds_of(row.last_submit_at),
         "in_flight": row.in_flight,
         "has_proxy": row.has_proxy,
@@ -41,7 +43,8 @@ def _account_object(row: Any) -> dict[str, Any]:
     }
 
 
-def _account(tx: Transaction, account_id: str) -> Any:
+def find_account(tx: Transaction, account_id: str) -> Any:
+    """The row of an account. Raises `account_not_found`."""
     found = parse_public_id("account", account_id)
     row = pool.see_account(tx, found) if found else None
     if row is None:
@@ -91,7 +94,7 @@ def list_accounts(
 def get_account(account_id: str, _admin: AdminDep) -> Response:
     """Its state, limits, credits as last told, and how many jobs it has in flight."""
     with transaction() as tx:
-        return json_response(_account_object(_account(tx, account_id)))
+        return json_response(_account_object(find_account(tx, account_id)))
 
 
 @router.patch("/{account_id}", summary="Change an account", responses={200: {"model": Account}})
@@ -99,16 +102,16 @@ def change_account(request: Request, account_id: str, change: AccountChange, adm
     """Label, limits (null = the setting's), pause and go on; `"rested": true` ends a rest before its time."""
     changes = change.model_dump(exclude_unset=True)
     with transaction() as tx:
-        row = _account(tx, account_id)
-        # Only a limit may be taken away by null.
-        wished = {name: value for name, value in changes.items() if value is not None or name in pool.LIMITS}
+        row = find_account(tx, account_id)
+        # Only what has a setting behind it may be taken away by null.
+        wished = {name: value for name, value in changes.items() if value is not None or name in pool.NULLABLE}
         if (paused := wished.pop("paused", None)) is not None:
             wished["state"] = "paused" if paused else "ok"
         if wished.pop("rested", None):
             pool.end_rest(tx, row.id)
         pool.change_account(tx, row.id, wished)
         audit.note_act(tx, actor_of(request, admin), "account.change", public_id("account", row.id), **changes)
-        row = _account(tx, account_id)
+        row = find_account(tx, account_id)
     return json_response(_account_object(row))
 
 
@@ -116,8 +119,8 @@ def change_account(request: Request, account_id: str, change: AccountChange, adm
 def retire_account(request: Request, account_id: str, admin: AdminDep) -> Response:
     """It takes no job any more; what it has in flight is finished. Adding its session id again brings it back."""
     with transaction() as tx:
-        row = _account(tx, account_id)
+        row = find_account(tx, account_id)
         pool.change_account(tx, row.id, {"state": "retired", "pool": False})
         audit.note_act(tx, actor_of(request, admin), "account.retire", public_id("account", row.id), label=row.label)
-        row = _account(tx, account_id)
+        row = find_account(tx, account_id)
     return json_response(_account_object(row))

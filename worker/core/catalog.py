@@ -201,6 +201,15 @@ class Catalog:
                     return math.ceil(rate * units)
         return None
 
+    def starting_prices(self) -> list[tuple[str, str, str, str, float]]:
+        """All of them: place, kind, model (or the kind), shape, credits."""
+        return [
+            (place, "video" if name == "video" or self.knows_video(name) else "image", name, shape, price)
+            for place, tables in self._prices.items()
+            for name, lines in tables.items()
+            for shape, price in lines.items()
+        ]
+
     def nearest_resolution(self, model: VideoModel, width: int, height: int) -> str:
         """The resolution of the model whose short side is nearest to that of asked pixels."""
         short = min(width, height)

@@ -1,8 +1,8 @@
 """What a job costs in credits: learned prices first, the catalog's starting values after them. Pure; no I/O.
 
 A price belongs to a place (an account's region), a model and a shape: the resolution, a variant (`omni` videos), and
-how much is made of it (pictures, or seconds of video). Nothing is guessed: what neither was learned nor is in the catalog
-has no price.
+how much is made of it (pictures, or seconds of video). Nothing is guessed: what neither was learned nor stands in the
+catalog has no price.
 """
 
 import math

@@ -6,11 +6,14 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.db.engine import Transaction
+from worker.db.purse import credits_left
 
 # What an administrator may set; None takes an account's own limit away.
 LIMITS = ("max_images", "max_videos", "submits_per_minute")
-_SEEN = """a.id, a.label, a.region, a.pool, a.state, a.rest_until, a.rest_code, a.max_images, a.max_videos,
+NULLABLE = (*LIMITS, "daily_receive")
+_SEEN = f"""a.id, a.label, a.region, a.pool, a.state, a.rest_until, a.rest_code, a.max_images, a.max_videos,
     a.submits_per_minute, a.credits, a.credits_at, a.last_submit_at, a.created_at, a.proxy IS NOT NULL AS has_proxy,
+    a.daily_receive, {credits_left("a")} AS credits_left,
     (SELECT count(*) FROM jobs j WHERE j.account_id = a.id AND j.holds_slot) AS in_flight"""
 
 
@@ -34,7 +37,7 @@ def see_account(tx: Transaction, account_id: UUID) -> Row[Any] | None:
 
 def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -> None:
     """Set a label, a state (`ok`, `paused`, `retired`), whether it is in the pool, or limits. `changes` by column."""
-    known = [name for name in ("label", "state", "pool", *LIMITS) if name in changes]
+    known = [name for name in ("label", "state", "pool", *NULLABLE) if name in changes]
     if known:
         sets = ", ".join(f"{name} = :{name}" for name in known)
         tx.run(text(f"UPDATE accounts SET {sets} WHERE id = :id"), {**changes, "id": account_id})
