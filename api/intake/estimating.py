@@ -34,7 +34,7 @@ from worker.db.prices import PriceList, places_of
 from worker.db.prospects import Prospect
 from worker.db.reports import PATIENCE_SECONDS, Line
 
-_NOBODY = Prospect(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, None)
+_NOBODY = Prospect(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0, None, None)
 Fields = dict[str, Any]
 
 
@@ -118,6 +118,9 @@ def _estimate(endpoint: str, planned: Planned, caller: Caller) -> Fields:
     eta = forecast_new(first.kind, usual, line, found.ahead + len(planned.jobs) - 1)
     if (hopeless := _hopeless(found)) is not None:
         refusals.append(hopeless)
+    elif found.left is not None and found.left < sum(price.credits for _, price in jobs if price):
+        message = "The accounts have not the credits for all jobs of this call; some would fail."
+        refusals.append(DreameryError("insufficient_quota", message))
     told = eta if hopeless is None else None
     return _answer(endpoint, first.model, jobs, eta=told, found=found, refusals=tuple(refusals))
 

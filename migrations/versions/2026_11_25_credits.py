@@ -3,8 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0015_credits"
-down_revision = "0014_prices"
+revision: str = "0015_credits"
+down_revision: str | None = "0014_prices"
 branch_labels = None
 depends_on = None
 

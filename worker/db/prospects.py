@@ -24,6 +24,7 @@ class Prospect:
     submits_per_minute: float
     rest_seconds: float  # until the first account is ready, when none is
     broke: int  # surely without its price
+    left: int | None  # credits of those that work, together; None = of one it is not known
     rest_code: str | None  # why the longest-resting account rests
 
 
@@ -33,7 +34,7 @@ _ACCOUNTS = text(
         a.state = 'ok' AS works, a.rest_code, a.submits_per_minute,
         coalesce(greatest(extract(epoch FROM a.rest_until - clock_timestamp()), 0), 0) AS rests,
         a.next_submit_at <= clock_timestamp() AS paced, {free_slots("a", "CAST(:kind AS text)")} AS free,
-        {affords(credits_left("a"), "CAST(:price AS integer)")} AS affords,
+        {credits_left("a")} AS left, {affords(credits_left("a"), "CAST(:price AS integer)")} AS affords,
         coalesce({is_broke("a", "CAST(:price AS integer)")}, false) AS broke
     FROM accounts a
     WHERE (a.id = ANY(:ids) OR (CAST(:ids AS uuid[]) = '{{}}' AND a.pool AND a.state = 'ok'))
@@ -72,5 +73,6 @@ def prospect(
         submits_per_minute=float(pace) + strangers * settings.account_submits_per_minute,
         rest_seconds=float(min((row.rests for row in usable), default=0)) if not ready else 0.0,
         broke=sum(bool(row.broke) for row in usable),
+        left=None if strangers or any(row.left is None for row in usable) else int(sum(row.left for row in usable)),
         rest_code=resting.rest_code if resting is not None and not ready and not strangers else None,
     )
