@@ -112,7 +112,7 @@ class PriceLine(BaseModel):
     model: str = Field(description="`image` or `video` in lines of the catalog: all models of that kind")
     shape: str = Field(description="`2k x4` = four pictures, `720p 10s` = ten seconds; without a number: of each one")
     credits: float
-    source: Literal["history", "balance", "catalog"]
+    source: Literal["history", "catalog"]
     at: int | None = Field(description="when upstream charged it")
     jobs: int = Field(description="how many jobs in a row cost so")
 

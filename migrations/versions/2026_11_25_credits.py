@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("jobs", sa.Integer(), server_default=sa.text("1"), nullable=False),
         sa.CheckConstraint("credits > 0 AND units > 0", name=op.f("ck_credit_prices_positive")),
-        sa.CheckConstraint("source IN ('history', 'balance')", name=op.f("ck_credit_prices_source")),
+        sa.CheckConstraint("source IN ('history')", name=op.f("ck_credit_prices_source")),
         sa.PrimaryKeyConstraint("place", "model", "size", "variant", "units", name=op.f("pk_credit_prices")),
     )
     op.create_table(

@@ -76,6 +76,8 @@ ROUTES = [
     ("GET", "/admin/v1/accounts/account_x"),
     ("PATCH", "/admin/v1/accounts/account_x"),
     ("DELETE", "/admin/v1/accounts/account_x"),
+    ("GET", "/admin/v1/accounts/account_x/credits"),
+    ("GET", "/admin/v1/prices"),
 ]
 
 

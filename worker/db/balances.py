@@ -14,7 +14,7 @@ WHOLE_DAYS = 3
 MOST_DAYS = 400
 # What was told again is no new point of the curve, unless the last one is older than this.
 _SAME_SECONDS = 3600
-# Between two readings of one account nothing else must have moved its credits for their difference to be told.
+# A reading that is younger tells whether a refusal of just now was about credits.
 _FRESH_SECONDS = 120
 
 

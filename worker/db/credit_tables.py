@@ -32,7 +32,7 @@ credit_prices = Table(
     Column("at", DateTime(timezone=True), nullable=False),  # when upstream charged it
     Column("jobs", Integer, nullable=False, server_default=text("1")),  # how often it was seen so
     CheckConstraint("credits > 0 AND units > 0", name="positive"),
-    CheckConstraint("source IN ('history', 'balance')", name="source"),
+    CheckConstraint("source IN ('history')", name="source"),
 )
 
 # What upstream said an account has left: the points of its curve.

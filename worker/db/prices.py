@@ -25,7 +25,7 @@ class Seen:
     shape: Shape
     credits: int
     at: datetime
-    source: str  # history, balance
+    source: str  # where it was read: history
 
 
 def places_of(tx: Transaction, account_ids: list[UUID], *, avoid: list[UUID] | None = None) -> list[str]:

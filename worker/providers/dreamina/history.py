@@ -19,7 +19,7 @@ def read_history(answer: dict[str, Any]) -> CreditHistory:
     rows = data.get("records") if isinstance(data, dict) else None
     if not isinstance(rows, list):
         raise DreameryError("upstream_error", detail="a history of credits without records")
-    found = [_record(row) for row in rows[:_MOST_RECORDS] if isinstance(row, dict)]
+    found = [_record(row) for row in rows[:_MOST_RECORDS]]
     total, cursor = data.get("total_credit"), data.get("new_cursor")
     return CreditHistory(
         total=int(total) if _is_number(total) and 0 <= total <= _MOST else None,
@@ -30,7 +30,9 @@ def read_history(answer: dict[str, Any]) -> CreditHistory:
     )
 
 
-def _record(row: dict[str, Any]) -> CreditRecord | None:
+def _record(row: Any) -> CreditRecord | None:
+    if not isinstance(row, dict):
+        return None
     amount, at, key = row.get("amount"), row.get("create_time"), row.get("submit_id")
     if not _is_number(amount) or not _is_number(at) or abs(amount) > _MOST or not 0 < at < _LATEST:
         return None
