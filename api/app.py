@@ -28,9 +28,11 @@ from api.protection import protective_headers
 from api.routes import (
     admin,
     admin_accounts,
+    admin_credits,
     chat,
     deliveries,
     drain,
+    estimates,
     files,
     images,
     job_changes,
@@ -77,6 +79,7 @@ _ROUTES = (
     jobs,
     job_changes,
     pins,
+    estimates,
     models,
     own_accounts,
     files,
@@ -85,6 +88,7 @@ _ROUTES = (
     deliveries,
     admin,
     admin_accounts,
+    admin_credits,
     drain,
     ops,
 )

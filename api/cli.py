@@ -18,6 +18,7 @@ from api.admin_cli import keys_app, log_app, users_app
 from api.backup_cli import backup, restore, take_storage
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.credits_cli import prices_app
 from api.drain_cli import drain, workers
 from api.master_key import rotate_master_key
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
@@ -29,6 +30,7 @@ app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
+app.add_typer(prices_app, name="prices")
 app.command(epilog="Example: DREAMERY_MASTER_KEY=NEW,OLD dreamery rotate-master-key")(rotate_master_key)
 app.command("backup", epilog="Example: dreamery backup /srv/backups --with-files --with-keys")(backup)
 app.command("restore", epilog="Example: dreamery restore /srv/backups/dreamery-20261125-030000.zip")(restore)

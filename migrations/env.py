@@ -5,7 +5,12 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from worker.core.settings import get_settings
-from worker.db import claim_tables, keyring_tables, storage_tables  # noqa: F401 - their tables belong to `metadata`
+from worker.db import (  # noqa: F401 - their tables belong to `metadata`
+    claim_tables,
+    credit_tables,
+    keyring_tables,
+    storage_tables,
+)
 from worker.db.tables import metadata
 
 # Any constant does, as long as all versions use the same.

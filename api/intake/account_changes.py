@@ -43,8 +43,8 @@ def change_account(
             row = _replace_session(tx, row, change.session)
         if "proxy" in changes:
             _set_proxy(tx, row, change.proxy)
-        # Only a limit may be taken away by null.
-        columns = {name: value for name, value in changes.items() if value is not None or name in pool.LIMITS}
+        # Only what has a setting, or no limit, behind it may be taken away by null.
+        columns = {name: value for name, value in changes.items() if value is not None or name in pool.NULLABLE}
         if columns.get("groups") and not row.pool:
             raise DreameryError("invalid_value", "Groups are for accounts of the platform.", param="groups")
         if "working_hours" in changes:

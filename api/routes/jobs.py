@@ -14,9 +14,10 @@ from api.errors import error_responses
 from api.forecast import forecast
 from api.hub import Hub
 from api.render import STATES_OF, base_url, job_object, json_response
-from api.schemas import Job, JobList, Text, Timeline
+from api.schemas import Job, JobList, Text
 from api.streams import SSE_HEADERS, job_events, stream_docs
 from api.timeline import timeline
+from api.timeline_schemas import Timeline
 from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id

@@ -9,9 +9,9 @@ from api.creation import KeyHeader, answer_headers, create, start, views_of
 from api.deps import CallerDep, MakerDep, PreferenceDep, clean_idempotency_key, name_job
 from api.errors import error_responses
 from api.forms import body_docs, read_body
-from api.intake.videos import plan_videos
+from api.intake.videos import one_only, plan_videos
 from api.render import base_url, json_response
-from api.routes.videos import one_only, view_of
+from api.routes.videos import view_of
 from api.video_objects import id_of_video, job_id_of, task_state, video_object, videos_answer
 from api.video_schemas import AcceptedVideo, VideoGenerationRequest, VideosAnswer, VideoTask, VideoTaskState
 from worker.core.ids import public_id

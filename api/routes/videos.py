@@ -13,7 +13,7 @@ from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.intake.accepting import Planned
 from api.intake.remixes import plan_remix
-from api.intake.videos import plan_videos
+from api.intake.videos import one_only, plan_videos
 from api.render import base_url, json_response
 from api.routes.files import Asked, send_file
 from api.routes.job_changes import cancel_now
@@ -50,14 +50,6 @@ def view_of(caller: Caller, job_id: UUID) -> JobView:
     if view is None or view.job.kind != "video":
         raise unknown_video(id_of_video(job_id))
     return view
-
-
-def one_only(body: VideoGenerationRequest) -> VideoGenerationRequest:
-    """Refuse several videos where the answer is one."""
-    if (body.n or 1) > 1:
-        message = "This call makes one video. Use /v1/videos/generations for several, or call it again."
-        raise DreameryError("unsupported_parameter", message, param="n")
-    return body
 
 
 async def _start(request: Request, planned: Planned, caller: Caller, key: str | None) -> Response:

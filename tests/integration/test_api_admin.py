@@ -78,6 +78,8 @@ ROUTES = [
     ("PATCH", "/admin/v1/accounts/account_x"),
     ("DELETE", "/admin/v1/accounts/account_x"),
     ("POST", "/admin/v1/accounts/account_x/check"),
+    ("GET", "/admin/v1/accounts/account_x/credits"),
+    ("GET", "/admin/v1/prices"),
 ]
 
 

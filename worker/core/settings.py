@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
     models_refresh_seconds: float = Field(21600, ge=60, description="how often an account is asked what models it has")
     account_check_seconds: float = Field(21600, ge=600, description="how often an account that is kept gets a check-up")
-    daily_receive: bool = Field(True, description="fetch an account's daily free credits when it has none")
+    daily_receive: Literal["off", "when_empty", "daily"] = Field(
+        "when_empty", description="fetch an account's daily free credits: `when_empty`, `daily` (also `on`), or `off`"
+    )
     region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
 
     api_port: int = Field(8000, ge=1, le=65535, description="port of the API")
@@ -108,6 +110,12 @@ class Settings(BaseSettings):
     request_head_seconds: float = Field(20, gt=0, description="headers that have not arrived by then are given up")
     request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
+
+    @field_validator("daily_receive", mode="before")
+    @classmethod
+    def _in_words(cls, value: object) -> object:
+        said = str(value).strip().lower()
+        return {"true": "daily", "on": "daily", "1": "daily", "false": "off", "0": "off"}.get(said, said)
 
     @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint")
     @classmethod

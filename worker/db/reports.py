@@ -14,7 +14,7 @@ from worker.db.conversations import Spoken
 from worker.db.durations import Usual
 from worker.db.eligibility import free_at, may_use, works
 from worker.db.engine import Transaction
-from worker.db.scores import too_poor
+from worker.db.purse import is_broke
 
 # A queued job whose every account rests for longer than this fails at once instead of waiting.
 PATIENCE_SECONDS = 60.0
@@ -56,8 +56,8 @@ _VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
                OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, pinned_at, owner,
-    (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
+    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, price, charged, settled_at,
+    pinned_at, owner, (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */
@@ -314,8 +314,8 @@ _REFUSAL = text(
     f"""/* refusal */
     SELECT bool_or(NOT (a.id = ANY(j.avoid_accounts)) AND a.state = 'ok' AND NOT coalesce(
                a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)
-               AND NOT {too_poor("a", "j.price")}) AS hope,
-           bool_or(a.state = 'ok' AND {too_poor("a", "j.price")}) AS poor,
+               AND NOT {is_broke("a", "j.price")}) AS hope,
+           bool_or(a.state = 'ok' AND {is_broke("a", "j.price")}) AS broke,
            (array_agg(a.rest_code ORDER BY a.rest_until DESC NULLS LAST)
                FILTER (WHERE a.state = 'ok' AND a.rest_until > clock_timestamp()))[1] AS rest_code,
            bool_and(a.state IN ('needs_login', 'blocked')) AND bool_or(a.state = 'needs_login') AS logged_out,
@@ -329,7 +329,8 @@ _REFUSAL = text(
 
 
 def hopeless(tx: Transaction, job_id: UUID) -> str | None:
-    """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
+    """The error code of a queued job that no account will take: each refused it, rests or lacks its price. None = there
+    is hope.
 
     The code is the last refusal of this job, else why the longest-resting account rests, else what people must do, else
     that none of them has the credits.
@@ -338,7 +339,7 @@ def hopeless(tx: Transaction, job_id: UUID) -> str | None:
     if row is None or row.hope:
         return None
     idle = "accounts_need_login" if row.logged_out else "accounts_blocked" if row.blocked else "no_account_available"
-    return str(row.last_code or row.rest_code or ("insufficient_quota" if row.poor else idle))
+    return str(row.last_code or row.rest_code or ("insufficient_quota" if row.broke else idle))
 
 
 def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
@@ -349,7 +350,7 @@ def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
             SELECT j.id FROM jobs j WHERE j.state = 'queued' AND NOT EXISTS (
                 SELECT 1 FROM accounts a
                 WHERE {may_use("a", "j")}
-                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok' AND NOT {too_poor("a", "j.price")}
+                  AND a.id <> ALL(j.avoid_accounts) AND a.state = 'ok' AND NOT {is_broke("a", "j.price")}
                   AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false))
             ORDER BY j.id LIMIT :limit"""
         ),

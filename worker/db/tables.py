@@ -138,6 +138,8 @@ accounts = Table(
     _moment("refresh_due_at"),  # its next check-up
     _moment("checked_at"),
     Column("check_code", Text),  # what went wrong in the last check-up
+    Column("daily_receive", Boolean),  # whether its daily credits are fetched; NULL = as the setting says
+    _moment("ledger_due_at"),  # when upstream may be asked again what its jobs did cost
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("state IN ('ok', 'paused', 'needs_login', 'blocked', 'retired')", name="state"),
     CheckConstraint("NOT pool OR user_id IS NULL", name="one_owner"),
@@ -200,7 +202,8 @@ jobs = Table(
     # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
     Column("usual_seconds", Double),
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
-    Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
+    Column("charged", Integer),  # credits it did cost, as far as known; 0 = surely nothing
+    _moment("settled_at"),  # when `charged` became upstream's word, or was proven to be nothing; NULL = it is assumed
     _moment("pinned_at"),  # by its owner: its files are kept beyond the retention
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
@@ -224,6 +227,12 @@ jobs = Table(
     Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
+    Index(
+        "ix_jobs_unsettled",
+        "account_id",
+        "submitted_at",
+        postgresql_where=text("submitted_at IS NOT NULL AND settled_at IS NULL"),
+    ),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
     Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
     Index(
