@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.attendance import Attendance, Visit
 from api.deps import presented, token_hash
-from api.edge import CompressedReads, limit_headers, open_to_browsers
+from api.edge import CompressedReads, budget_warning, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.forms import PATHS_WITH_FILES, close_form
 from api.hub import Hub
@@ -25,6 +25,8 @@ from api.openapi import describe
 from api.routes import (
     admin,
     admin_accounts,
+    admin_jobs,
+    audit_export,
     chat,
     deliveries,
     files,
@@ -34,6 +36,7 @@ from api.routes import (
     models,
     ops,
     tokens,
+    usage,
     video_generations,
     videos,
     webhooks,
@@ -74,6 +77,9 @@ _ROUTES = (
     deliveries,
     admin,
     admin_accounts,
+    admin_jobs,
+    audit_export,
+    usage,
     ops,
 )
 
@@ -235,6 +241,8 @@ class _Exchange:
         ]
         if "standing" in self._state:
             marks += limit_headers(self._state["standing"])
+        if "budget_warnings" in self._state:
+            marks.append((b"x-budget-warning", budget_warning(self._state["budget_warnings"])))
         if "job_id" in self._state:
             marks.append((b"x-job-id", self._state["job_id"].encode()))
         if self._language.mattered:

@@ -5,6 +5,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from worker.core.settings import get_settings
+from worker.db import budget_tables  # noqa: F401 - its tables join the metadata
 from worker.db.tables import metadata
 
 # Any constant does, as long as all versions use the same.

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from api.attendance import Visit
 from api.deps import Caller
 from api.intake import repeats
+from api.intake.budgets import Budget
 from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
 from worker.bus import queue
@@ -21,6 +23,7 @@ from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.db import accounts, durations, inputs, jobs, offers, reports, requests
+from worker.db.budgets import Used
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
@@ -37,6 +40,8 @@ class Planned:
     n: int
     fingerprint: str
     inputs: list[NewInput] = field(default_factory=list)
+    # What else is written in the transaction that accepts the jobs.
+    also: Callable[[Transaction], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,7 @@ class Accepted:
     job_ids: list[UUID]
     n: int
     replayed: bool = False
+    warnings: tuple[Used, ...] = ()  # limits of the caller whose soft value is reached
 
 
 def fingerprint(path: str, fields: dict[str, Any], marks: list[Any]) -> str:
@@ -81,8 +87,8 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) 
                 return new
             if known := _known_jobs(tx, request, visit):
                 return Accepted(job_ids=known, n=planned.n, replayed=True)
-            _insert(tx, planned, caller)
-        return new
+            warnings = _insert(tx, planned, caller)
+        return replace(new, warnings=warnings)
 
     try:
         accepted = attempt()
@@ -139,9 +145,9 @@ def _members(tx: Transaction, group_id: UUID) -> list[UUID]:
     return members
 
 
-def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
-    if reports.open_job_count(tx, caller.owner) + len(planned.jobs) > get_settings().open_jobs_per_caller:
-        raise DreameryError("queue_full", retry_after=30)
+def _insert(tx: Transaction, planned: Planned, caller: Caller) -> tuple[Used, ...]:
+    """Write the jobs; all of the request or, where a limit forbids, none. The caller's limits that are nearly used."""
+    budget = Budget(tx, caller, new_jobs=len(planned.jobs))
     account_ids = caller.account_ids(tx)
     pool = {} if account_ids else accounts.pool_regions(tx)
     if not account_ids and not pool:
@@ -150,8 +156,11 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     placed = [_placed(tx, job, _fitting(job, caller, account_ids), _unfit(tx, job, pool)) for job in planned.jobs]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
+    if planned.also is not None:
+        planned.also(tx)
     for job in placed:
         tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
+    return budget.take([job.id for job in placed])
 
 
 def _placed(tx: Transaction, job: NewJob, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:

@@ -46,6 +46,9 @@ users = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("role", Text, nullable=False),
     Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    # By name (`worker/core/budgets.py`): what refuses, and what only warns; absent = the platform's default.
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
 )
@@ -64,6 +67,10 @@ api_keys = Table(
     _moment("last_used_at"),
     _moment("created_at", nullable=False, default=True),
     _moment("revoked_at"),  # a moment to come while a rotated key is still in its grace
+    Column("root_id", Uuid),  # of a rotated key: the first of its line, which its jobs and budgets count with
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Index("ix_api_keys_root_id", "root_id", postgresql_where=text("root_id IS NOT NULL")),
 )
 
 # Every administrative act, append-only (a trigger refuses changes).
@@ -198,6 +205,24 @@ jobs = Table(
         "ix_jobs_open_owner",
         "owner",
         postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
+    ),
+    # What budgets and usage reports read, so that neither visits the wide rows.
+    Index(
+        "ix_jobs_usage",
+        "owner",
+        "created_at",
+        postgresql_include=[
+            "id",
+            "user_id",
+            "api_key_id",
+            "account_id",
+            "kind",
+            "model",
+            "state",
+            "attempt",
+            "price",
+            "charged",
+        ],
     ),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
