@@ -83,13 +83,17 @@ def make_report(asked: Asked, wanted: UsageFilter) -> dict[str, Any]:
         "time_zone": get_settings().budget_time_zone,
         "group_by": asked.groups,
         "data": data,
-        "total": {name: sum(entry[name] for entry in data) for name in NUMBERS},
+        "total": {name: sum((entry[name] for entry in data), start=_zero(name)) for name in NUMBERS},
     }
 
 
 def _numbers(row: "Row[Any]") -> dict[str, Any]:
     found = row._mapping  # noqa: SLF001 - SQLAlchemy's public name
-    return {name: float(found[name]) if name == "video_seconds" else int(found[name]) for name in NUMBERS}
+    return {name: type(_zero(name))(found[name]) for name in NUMBERS}
+
+
+def _zero(name: str) -> float:
+    return 0.0 if name == "video_seconds" else 0
 
 
 def _named(tx: Transaction, rows: "list[Row[Any]]", groups: list[str]) -> list[dict[str, Any]]:

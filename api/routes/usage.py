@@ -24,7 +24,7 @@ from worker.db.usage import ALL_GROUPS, OWN_GROUPS, UsageFilter
 router = APIRouter()
 
 From = Annotated[date | None, Query(alias="from", description="first day, `YYYY-MM-DD`; default: of the month of `to`")]
-To = Annotated[date | None, Query(description="last day, included; default: today")]
+To = Annotated[date | None, Query(alias="to", description="last day, included; default: today")]
 Form = Annotated[Literal["json", "csv"] | None, Query(alias="format", description="also chosen by `Accept: text/csv`")]
 Model = Annotated[Text | None, Query(description="only this model, by id or alias")]
 _ANSWER: dict[int | str, dict[str, Any]] = {
