@@ -1,13 +1,15 @@
 """Limits of users and keys, the line of rotated keys, who was warned, and the index that usage is read from."""
 
+from typing import Sequence
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB
 
-revision = "0015_budgets"
-down_revision = "0014_prices"
-branch_labels = None
-depends_on = None
+revision: str = "0015_budgets"
+down_revision: str | None = "0014_prices"
+branch_labels: str | Sequence[str] | None = None
+depends_on: str | Sequence[str] | None = None
 
 _OF_USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged"]
 
