@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.attendance import Attendance, Visit
 from api.deps import presented, token_hash
-from api.edge import CompressedReads, limit_headers, open_to_browsers
+from api.edge import CompressedReads, budget_warning, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.failed_keys import FailedKeys
 from api.forms import PATHS_WITH_FILES, close_form
@@ -29,6 +29,8 @@ from api.routes import (
     admin,
     admin_accounts,
     admin_credits,
+    admin_jobs,
+    audit_export,
     chat,
     deliveries,
     drain,
@@ -42,6 +44,7 @@ from api.routes import (
     own_accounts,
     pins,
     tokens,
+    usage,
     video_generations,
     videos,
     webhooks,
@@ -90,6 +93,9 @@ _ROUTES = (
     admin_accounts,
     admin_credits,
     drain,
+    admin_jobs,
+    audit_export,
+    usage,
     ops,
 )
 
@@ -268,6 +274,8 @@ class _Exchange:
         ]
         if "standing" in self._state:
             marks += limit_headers(self._state["standing"])
+        if "budget_warnings" in self._state:
+            marks.append((b"x-budget-warning", budget_warning(self._state["budget_warnings"])))
         if "job_id" in self._state:
             marks.append((b"x-job-id", self._state["job_id"].encode()))
         if self._language.mattered:

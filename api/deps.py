@@ -18,6 +18,7 @@ from api.failed_keys import FailedKeys
 from api.own_files import note_origin
 from api.render import base_url
 from worker.bus.limits import RequestLimits
+from worker.core.budgets import REQUESTS, Limit, OwnLimits, limits_of
 from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
@@ -25,6 +26,7 @@ from worker.core.tokens import SessionToken, check_proxy, parse_tokens, shown_pr
 from worker.db import accounts, keys
 from worker.db.accounts import PresentedToken
 from worker.db.audit import Actor
+from worker.db.budgets import Subject
 from worker.db.engine import Transaction, transaction
 from worker.db.reports import Viewer
 
@@ -50,6 +52,9 @@ class Caller:
     models: frozenset[str] | None = None  # public ids; None = all
     account_choice: str = "any"  # see `worker.db.eligibility.CHOICES`
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
+    key_root: UUID | None = None  # the first key of this key's line: what was rotated counts as one
+    user_limits: OwnLimits = field(default_factory=OwnLimits)
+    key_limits: OwnLimits = field(default_factory=OwnLimits)
 
     @property
     def scope(self) -> str:
@@ -70,6 +75,16 @@ class Caller:
             message = f"This key may not do that: it needs the scope `{scope}`, and its user a role that has it."
             raise DreameryError("forbidden", message)
 
+    @property
+    def limits(self) -> list[Limit]:
+        """The limits in force for this caller."""
+        return limits_of(self.user_limits, self.key_limits, get_settings())
+
+    @property
+    def subject(self) -> Subject:
+        """Whose budget this caller uses."""
+        return Subject(owner=self.owner, user_id=self.user_id, key_root=self.key_root)
+
     def need_model(self, model_id: str) -> None:
         """Raises `model_not_allowed` (403) when the key is limited to other models."""
         if self.models is not None and model_id not in self.models:
@@ -78,9 +93,12 @@ class Caller:
             raise DreameryError("model_not_allowed", message, param="model")
 
     def viewer(self, tx: Transaction) -> Viewer:
-        """Whose jobs this caller may see. Reading never makes account rows."""
+        """Whose jobs this caller may see. Reading never makes account rows.
+
+        A key without `read` sees what it made itself, or whoever may only generate could not fetch the results.
+        """
         if self.user_id is not None:
-            return Viewer(user_id=self.user_id)
+            return Viewer(user_id=self.user_id, key_root=None if self.may("read") else self.key_root)
         return Viewer(account_ids=list(accounts.find_tokens(tx, [h for h, _ in self.tokens]).values()))
 
     def account_ids(self, tx: Transaction) -> list[UUID]:
@@ -162,6 +180,9 @@ def _from_key(key: str) -> Caller:
         name=found.name,
         scopes=found.scopes,
         models=found.models,
+        key_root=found.root_id,
+        user_limits=found.user_limits,
+        key_limits=found.key_limits,
     )
 
 
@@ -188,13 +209,19 @@ async def _count(request: Request, caller: Caller) -> None:
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
     if limits is None or request.method != "POST" or request.url.path.endswith("/cancel"):
         return
-    standing = await limits.count(caller.owner, per_minute=get_settings().requests_per_minute)
+    standing = await limits.count(request_rules(caller))
     if standing is None:
         return
     request.state.standing = standing
     if not standing.allowed:
         message = f"More than {standing.limit} requests in a minute. Wait a little and go on more slowly."
         raise DreameryError("rate_limit_exceeded", message, retry_after=math.ceil(standing.reset_seconds))
+
+
+def request_rules(caller: Caller) -> list[tuple[str, int]]:
+    """What requests per minute are counted by: whose they are, and how many are allowed."""
+    of = {"user": caller.owner, "key": f"key:{caller.key_root}"}
+    return [(of[one.scope], one.hard) for one in caller.limits if one.name == REQUESTS and one.hard is not None]
 
 
 async def _who_calls(request: Request) -> Caller:
@@ -243,6 +270,26 @@ async def get_maker(
     return replace(caller, account_choice=x_accounts)
 
 
+async def get_reader(caller: CallerDep) -> Caller:
+    """A caller who may read jobs: all of its own, or with `generate` alone those that its key made."""
+    if not caller.may("generate"):
+        caller.need("read")
+    return caller
+
+
+async def get_full_reader(caller: CallerDep) -> Caller:
+    """A caller who may read all that is its user's; for what no single key made, such as webhooks."""
+    caller.need("read")
+    return caller
+
+
+async def get_keeper(caller: CallerDep) -> Caller:
+    """A caller who may say where the events of all of its user's jobs go: it makes things, and reads all."""
+    caller.need("generate")
+    caller.need("read")
+    return caller
+
+
 async def get_admin(caller: CallerDep) -> Caller:
     """A caller who may administer the platform."""
     caller.need("admin")
@@ -250,6 +297,9 @@ async def get_admin(caller: CallerDep) -> Caller:
 
 
 MakerDep = Annotated[Caller, Depends(get_maker)]
+ReaderDep = Annotated[Caller, Depends(get_reader)]
+FullReaderDep = Annotated[Caller, Depends(get_full_reader)]
+KeeperDep = Annotated[Caller, Depends(get_keeper)]
 AdminDep = Annotated[Caller, Depends(get_admin)]
 
 

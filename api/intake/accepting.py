@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from api.attendance import Visit
 from api.deps import Caller
 from api.intake import repeats
+from api.intake.budgets import Budget
 from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
 from worker.bus import queue
@@ -22,6 +24,7 @@ from worker.core.errors import ERRORS, DreameryError
 from worker.core.live import Listing
 from worker.core.settings import get_settings
 from worker.db import durations, inputs, jobs, offers, platform_state, pool, reports, requests
+from worker.db.budgets import Used
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
@@ -39,6 +42,8 @@ class Planned:
     n: int
     fingerprint: str
     inputs: list[NewInput] = field(default_factory=list)
+    # What else is written in the transaction that accepts the jobs.
+    also: Callable[[Transaction], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Accepted:
     job_ids: list[UUID]
     n: int
     replayed: bool = False
+    warnings: tuple[Used, ...] = ()  # limits of the caller whose soft value is reached
 
 
 def fingerprint(path: str, fields: dict[str, Any], marks: list[Any]) -> str:
@@ -83,8 +89,8 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) 
                 return new
             if known := _known_jobs(tx, request, visit):
                 return Accepted(job_ids=known, n=planned.n, replayed=True)
-            _insert(tx, planned, caller)
-        return new
+            warnings = _insert(tx, planned, caller)
+        return replace(new, warnings=warnings)
 
     try:
         accepted = attempt()
@@ -149,15 +155,11 @@ def refuse_while_draining(tx: Transaction) -> None:
         raise DreameryError("draining", message, retry_after=30)
 
 
-def refuse_too_many(tx: Transaction, planned: Planned, caller: Caller) -> None:
-    """Raises `queue_full` when the caller would have too many open jobs."""
-    if reports.open_job_count(tx, caller.owner) + len(planned.jobs) > get_settings().open_jobs_per_caller:
-        raise DreameryError("queue_full", retry_after=30)
-
-
-def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
+def _insert(tx: Transaction, planned: Planned, caller: Caller) -> tuple[Used, ...]:
+    """Write the jobs; all of the request or, where a limit forbids, none. The caller's limits that are nearly used."""
     refuse_while_draining(tx)
-    refuse_too_many(tx, planned, caller)
+    # The first lock of all: the owner's budget, then its turns, in whatever accepts jobs.
+    budget = Budget(tx, caller, new_jobs=len(planned.jobs))
     account_ids = caller.account_ids(tx)
     usable = {} if account_ids else usable_regions(tx, caller)
     # Chosen here, not planned before: session ids get their rows only with an accepted job.
@@ -175,8 +177,11 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
     ]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
+    if planned.also is not None:
+        planned.also(tx)
     for job in placed:
         tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
+    return budget.take([job.id for job in placed])
 
 
 def usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:

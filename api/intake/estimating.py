@@ -15,10 +15,10 @@ from api.estimate_schemas import EstimateRequest
 from api.forecast import Forecast, forecast_new
 from api.forms import checked
 from api.housekeeping import read_agent_housekeeping, read_housekeeping
+from api.intake import budgets
 from api.intake.accepting import (
     Planned,
     model_of,
-    refuse_too_many,
     refuse_while_draining,
     unfit_accounts,
     usable_regions,
@@ -104,13 +104,12 @@ class _Candidates:
 def _estimate(endpoint: str, planned: Planned, caller: Caller) -> Fields:
     first = planned.jobs[0]
     with transaction() as tx:
-        refusals = _refusals(tx, planned, caller)
         prices = PriceList(tx, user_id=caller.user_id, choice=caller.account_choice)
-        try:
-            candidates = _candidates(tx, first, caller, prices)
-        except DreameryError as refusal:
-            return _answer(endpoint, first.model, _priced(planned, prices, []), refusals=(*refusals, refusal))
+        candidates, nowhere = _candidates_or_why(tx, first, caller, prices)
         jobs = _priced(planned, prices, candidates.places)
+        refusals = _refusals(tx, caller, jobs)
+        if nowhere is not None:
+            return _answer(endpoint, first.model, jobs, refusals=(*refusals, nowhere))
         found = prospects.prospect(tx, _wish(tx, first, caller, candidates, jobs))
         usual = durations.usual(tx, first.kind, first.model, first.params)
     line = Line(found.slots, found.busy, found.submits_per_minute, found.free_seconds)
@@ -124,15 +123,23 @@ def _estimate(endpoint: str, planned: Planned, caller: Caller) -> Fields:
     return _answer(endpoint, first.model, jobs, eta=told, found=found, refusals=tuple(refusals))
 
 
-def _refusals(tx: Transaction, planned: Planned, caller: Caller) -> list[DreameryError]:
-    """What the accepting of these jobs would be refused with before it looks for accounts."""
-    found = []
-    for check in (refuse_while_draining, partial(refuse_too_many, planned=planned, caller=caller)):
-        try:
-            check(tx)
-        except DreameryError as refusal:
-            found.append(refusal)
+def _refusals(tx: Transaction, caller: Caller, jobs: list[tuple[NewJob, Price | None]]) -> list[DreameryError]:
+    """What the accepting of these jobs would be refused with, whatever accounts there are."""
+    found = budgets.refusals(tx, caller, [price.credits if price else None for _, price in jobs])
+    try:
+        refuse_while_draining(tx)
+    except DreameryError as refusal:
+        found.insert(0, refusal)
     return found
+
+
+def _candidates_or_why(
+    tx: Transaction, job: NewJob, caller: Caller, prices: PriceList
+) -> tuple[_Candidates, DreameryError | None]:
+    try:
+        return _candidates(tx, job, caller, prices), None
+    except DreameryError as refusal:
+        return _Candidates([], [], 0, []), refusal
 
 
 def _wish(

@@ -6,6 +6,7 @@
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,6 +47,14 @@ class Settings(BaseSettings):
     account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
     open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
     requests_per_minute: int = Field(600, ge=0, description="creating requests per caller and minute; 0 = no limit")
+    jobs_per_day: int = Field(0, ge=0, description="jobs per caller and day, without a limit of their own; 0 = any")
+    jobs_per_month: int = Field(0, ge=0, description="jobs per caller and month; 0 = any")
+    credits_per_day: int = Field(0, ge=0, description="upstream credits per caller and day; 0 = any")
+    credits_per_month: int = Field(0, ge=0, description="upstream credits per caller and month; 0 = any")
+    budget_warn_percent: int = Field(
+        80, ge=0, le=100, description="part of a limit that warns; 0 = only soft limits do"
+    )
+    budget_time_zone: str = Field("UTC", description="where days and months of limits and usage begin")
     failed_keys_per_minute: int = Field(
         30, ge=0, description="wrong keys per network address and minute; then 429; 0 = no limit"
     )
@@ -123,6 +132,15 @@ class Settings(BaseSettings):
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("budget_time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, KeyError):
+            raise ValueError("must be a time zone such as UTC or Asia/Shanghai") from None
+        return value
 
     @field_validator("catalog_file", mode="before")
     @classmethod

@@ -22,10 +22,15 @@ PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Whose jobs may be seen: those of a user, or those that list one of these accounts (I9)."""
+    """Whose jobs may be seen: those of a user, or those that list one of these accounts (I9).
+
+    `key_root` narrows a user's to those made by one line of keys. `everybody` = an administrator, who sees all.
+    """
 
     user_id: UUID | None = None
     account_ids: list[UUID] = field(default_factory=list)
+    key_root: UUID | None = None
+    everybody: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,11 @@ class JobView:
     usual: Usual | None = None  # what jobs like it take; only of an open one
 
 
-_VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
-               OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, price, charged, settled_at,
-    pinned_at, owner, (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
+    created_at, submitted_at, finished_at, event_seq, owner, user_id, api_key_id, account_ids, parent_id, usual_seconds,
+    price, charged, settled_at, pinned_at,
+    (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */
@@ -69,8 +73,18 @@ _POSITION = text(
 )
 
 
-def _viewer(viewer: Viewer) -> dict[str, Any]:
-    return {"user_id": viewer.user_id, "account_ids": viewer.account_ids}
+def _visible(viewer: Viewer) -> tuple[str, dict[str, Any]]:
+    """The condition of what a viewer may see, and its values. One text per kind of viewer, so that plans fit."""
+    if viewer.everybody:
+        return "deleted_at IS NULL", {}
+    if viewer.user_id is None:
+        condition = "deleted_at IS NULL AND user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])"
+        return condition, {"account_ids": viewer.account_ids}
+    condition, values = "deleted_at IS NULL AND user_id = :user_id", {"user_id": viewer.user_id}
+    if viewer.key_root is None:
+        return condition, values
+    line = "SELECT id FROM api_keys WHERE id = :key_root OR root_id = :key_root"
+    return f"{condition} AND api_key_id IN ({line})", {**values, "key_root": viewer.key_root}
 
 
 def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
@@ -176,10 +190,8 @@ def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
 
 def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
     """One job; None when there is none or it is a stranger's."""
-    rows = tx.all(
-        text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {_VISIBLE}"),
-        {"id": job_id, **_viewer(viewer)},
-    )
+    condition, values = _visible(viewer)
+    rows = tx.all(text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {condition}"), {"id": job_id, **values})
     return _with_files(tx, rows)[0] if rows else None
 
 
@@ -195,6 +207,8 @@ class JobFilter:
     ids: list[UUID] | None = None
     group_id: UUID | None = None  # the first job of the request
     metadata: dict[str, str] | None = None  # pairs that must be there
+    user_id: UUID | None = None
+    account_id: UUID | None = None  # that it runs, or ran last, on
 
 
 def list_jobs(
@@ -202,10 +216,11 @@ def list_jobs(
 ) -> tuple[list[JobView], bool]:
     """One page of a caller's jobs, and whether more follow. `after` is the last id of the page before."""
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
+    condition, values = _visible(viewer)
     rows = tx.all(
         text(
             f"""SELECT {_JOB_COLUMNS} FROM jobs
-                WHERE {_VISIBLE}
+                WHERE {condition}
                   AND (CAST(:states AS text[]) IS NULL OR state = ANY(CAST(:states AS text[])))
                   AND (CAST(:kind AS text) IS NULL OR kind = :kind)
                   AND (CAST(:model AS text) IS NULL OR model = :model)
@@ -214,11 +229,13 @@ def list_jobs(
                   AND (CAST(:ids AS uuid[]) IS NULL OR id = ANY(CAST(:ids AS uuid[])))
                   AND (CAST(:group_id AS uuid) IS NULL OR group_id = :group_id)
                   AND (CAST(:pairs AS jsonb) IS NULL OR metadata @> CAST(:pairs AS jsonb))
+                  AND (CAST(:of_user AS uuid) IS NULL OR user_id = :of_user)
+                  AND (CAST(:account_id AS uuid) IS NULL OR account_id = :account_id)
                   AND (CAST(:after AS uuid) IS NULL OR id {compare} :after)
                 ORDER BY id {order} LIMIT :limit"""
         ),
         {
-            **_viewer(viewer),
+            **values,
             "states": wanted.states,
             "kind": wanted.kind,
             "model": wanted.model,
@@ -227,6 +244,8 @@ def list_jobs(
             "ids": wanted.ids,
             "group_id": wanted.group_id,
             "pairs": json.dumps(wanted.metadata) if wanted.metadata else None,
+            "of_user": wanted.user_id,
+            "account_id": wanted.account_id,
             "after": after,
             "limit": limit + 1,
         },

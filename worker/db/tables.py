@@ -52,6 +52,9 @@ users = Table(
     Column("weight", Double, nullable=False, server_default=text("1")),  # its share when several wait, see `turns.py`
     Column("priority", Integer, nullable=False, server_default=text("0")),
     Column("retention_days", Integer),  # of results; NULL = the platform's setting, 0 = kept for ever
+    # By name (`worker/core/budgets.py`): what refuses, and what only warns; absent = the platform's default.
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
     CheckConstraint("weight > 0", name="weight"),
@@ -72,6 +75,10 @@ api_keys = Table(
     _moment("last_used_at"),
     _moment("created_at", nullable=False, default=True),
     _moment("revoked_at"),  # a moment to come while a rotated key is still in its grace
+    Column("root_id", Uuid),  # of a rotated key: the first of its line, which its jobs and budgets count with
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Index("ix_api_keys_root_id", "root_id", postgresql_where=text("root_id IS NOT NULL")),
 )
 
 # Every administrative act, append-only (a trigger refuses changes).
@@ -151,6 +158,8 @@ accounts = Table(
 
 # As Postgres writes it back. A priority is a head start of 20 turns.
 PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
+
+_USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged"]
 
 jobs = Table(
     "jobs",
@@ -247,6 +256,8 @@ jobs = Table(
         "owner",
         postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
     ),
+    # What budgets and usage reports read, so that neither visits the wide rows.
+    Index("ix_jobs_usage", "owner", "created_at", postgresql_include=_USAGE),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
