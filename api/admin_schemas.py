@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from api.schemas import Job, Text, example
+from api.schemas import JOB_EXAMPLE, Job, Text, example
 from api.timeline_schemas import Timeline
 
 Role = Literal["admin", "member", "viewer"]
@@ -188,8 +188,27 @@ class AuditList(BaseModel):
     has_more: bool
 
 
+_WHOSE: dict[str, Any] = {
+    "user_id": "user_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "user": "alice",
+    "key_id": "key_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "key": "laptop",
+    "account_id": None,
+    "account": None,
+}
+_TIMELINE: dict[str, Any] = {
+    "object": "job.timeline",
+    "id": JOB_EXAMPLE["id"],
+    "status": JOB_EXAMPLE["status"],
+    "data": [],
+    "seconds": {"queued": 2.1},
+}
+
+
 class AdminJob(Job):
     """A job as its owner sees it, with whose it is and where it runs."""
+
+    model_config = example(**JOB_EXAMPLE, **_WHOSE)
 
     user_id: str | None = Field(description="null for callers with session ids")
     user: str | None
@@ -201,6 +220,8 @@ class AdminJob(Job):
 
 class AdminJobDetails(AdminJob):
     """One job with its whole way."""
+
+    model_config = example(**JOB_EXAMPLE, **_WHOSE, timeline=_TIMELINE)
 
     timeline: Timeline
 

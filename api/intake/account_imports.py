@@ -110,6 +110,8 @@ def _keep(request: Request, entries: list[_Entry], wish: AccountWish, caller: Ca
             told: dict[str, Any] = {"region": entry.token.region, "outcome": entry.outcome, "groups": keeper.groups}
             told["user"] = public_id("user", keeper.user_id) if keeper.user_id else None
             audit.note_act(tx, actor_of(request, caller), "account.add", public_id("account", account_id), **told)
+        # After all of them: which comes first is chance.
+        pool.part_with_toys(tx, [entry.account_id for _, entry in good if entry.account_id is not None])
         if not (asked and wish.check):
             return []
         checks.ask_about(tx, owner=caller.owner, accounts_by_check=asked)

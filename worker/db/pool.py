@@ -93,10 +93,20 @@ def keep_account(
         ),
         values,
     )
-    if user_id is None and token.region != "sandbox":
-        # Toy pictures must never mix with real ones: the demo account leaves the pool when a real one joins it.
-        tx.run(text("UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox'"))
     return account_id, "returned" if known else "added"
+
+
+def part_with_toys(tx: Transaction, joined: list[UUID]) -> None:
+    """Toy pictures must never mix with real ones: the sandbox's accounts leave the pool when a real one joins it, but
+    for those that somebody named along with it.
+    """
+    tx.run(
+        text(
+            """UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox' AND NOT (id = ANY(:joined))
+               AND EXISTS (SELECT 1 FROM accounts r WHERE r.id = ANY(:joined) AND r.pool AND r.region <> 'sandbox')"""
+        ),
+        {"joined": joined},
+    )
 
 
 def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -> None:
