@@ -43,7 +43,9 @@ from api.routes import (
     models,
     ops,
     own_accounts,
+    own_keys,
     pins,
+    system,
     tokens,
     video_generations,
     videos,
@@ -85,6 +87,7 @@ _ROUTES = (
     pins,
     models,
     own_accounts,
+    own_keys,
     archives,
     files,
     tokens,
@@ -94,6 +97,7 @@ _ROUTES = (
     admin_accounts,
     console,
     drain,
+    system,
     ops,
 )
 
