@@ -1,4 +1,4 @@
-"""A user's own API keys (`/v1/keys`): nobody makes, replaces or ends one that may do more than the key they call with."""
+"""A user's own API keys (`/v1/keys`): nobody makes, replaces or ends one that may do more than the one they use."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
