@@ -48,7 +48,7 @@ export default {
   "gallery.lead": ["Everything that was finished.", "所有已完成的作品。"],
   "gallery.none": ["Nothing matches", "没有符合条件的作品"],
   "gallery.open_picture": ["Open picture {n}: {prompt}", "打开第 {n} 张图片：{prompt}"],
-  "gallery.open_video": ["Open video {n} ({time}): {prompt}", "打开第 {n} 个视频（{time}）：{prompt}"],
+  "gallery.open_video": ["Open video {n}: {prompt}", "打开第 {n} 个视频：{prompt}"],
   "gallery.stop": ["Stop choosing", "退出选择"],
   "gallery.too_many": ["A zip holds the results of {n} jobs at most.", "一个压缩包最多包含 {n} 个任务的结果。"],
   "gallery.zip": ["Download zip", "下载压缩包"],

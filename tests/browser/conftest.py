@@ -81,9 +81,9 @@ def signed_in(browser: Browser, platform: CheckedPlatform, tmp_path_factory: pyt
     return kept
 
 
-def watch(page: Page, complaints: list[str] | None = None) -> list[str]:
+def watch(page: Page) -> list[str]:
     """What the page complains about from now on: errors and warnings of the console, exceptions, failed policies."""
-    complaints = [] if complaints is None else complaints
+    complaints: list[str] = []
 
     def hear(message: ConsoleMessage) -> None:
         where = message.location.get("url", "")
@@ -107,15 +107,9 @@ def context(browser: Browser, platform: CheckedPlatform, signed_in: Path) -> Ite
 
 
 @pytest.fixture
-def complaints() -> list[str]:
-    """What the `page` of a test complained about so far. What a test expects to be there, it removes."""
-    return []
-
-
-@pytest.fixture
-def page(context: BrowserContext, complaints: list[str]) -> Iterator[Page]:
+def page(context: BrowserContext) -> Iterator[Page]:
     """A page in it; the test fails when the page complained about anything."""
     made = context.new_page()
-    watch(made, complaints)
+    complaints = watch(made)
     yield made
     assert complaints == []

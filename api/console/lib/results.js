@@ -2,7 +2,7 @@
 import { html, useEffect, useRef, useState } from "./ui.js";
 import { here, may } from "./api.js";
 import { asReference, curlOfJob, vary } from "./draft.js";
-import { cancelJob, deleteJob, filesOf, isOpen, markJob, nameOf, retryJob, secondsOf, thumbnail, titleOf } from "./jobs.js";
+import { cancelJob, deleteJob, filesOf, isOpen, markJob, retryJob, secondsOf, thumbnail, titleOf } from "./jobs.js";
 import { bytes, duration, number, t } from "./language.js";
 import { Ago, Button, Code, Dialog, Icon, Progress, Status, useAction } from "./parts.js";
 import { Link } from "./router.js";
@@ -60,10 +60,10 @@ export function JobActions({ job, onDeleted, details = true }) {
   </div>`;
 }
 
-export function FileActions({ job, file, n }) {
+export function FileActions({ job, file }) {
   const picture = file.mime.startsWith("image/");
   return html`<div class="row">
-    <a class="button small" href=${here(file.url)} download=${nameOf(job, file, n)}><${Icon} name="download" size=${16} /><span>${t("action.download")}</span></a>
+    <a class="button small" href=${here(file.url)} download><${Icon} name="download" size=${16} /><span>${t("action.download")}</span></a>
     ${picture && may("generate") && html`<${Button} small icon="image" onClick=${() => asReference(job, file)}>${t("action.as_reference")}<//>`}
   </div>`;
 }
@@ -77,13 +77,13 @@ export function Results({ job }) {
       ${file.mime.startsWith("video/")
         ? html`<${Media} file=${file} title=${titleOf(job)} />`
         : html`<button type="button" class="result-open" aria-label=${t("job.open_picture", { n: n + 1 })} onClick=${() => setShown(n)}><${Media} file=${file} title=${titleOf(job)} /></button>`}
-      <figcaption><${FileActions} job=${job} file=${file} n=${n} /></figcaption></figure>`)}</div>
+      <figcaption><${FileActions} job=${job} file=${file} /></figcaption></figure>`)}</div>
     ${shown !== null && html`<${Lightbox} items=${files.map((file, n) => ({ job, file, n }))} at=${shown} onMove=${setShown} onClose=${() => setShown(null)} />`}`;
 }
 
 // One result large, with what it was made from; arrow keys go on to the next.
 export function Lightbox({ items, at, onMove, onClose }) {
-  const { job, file, n } = items[at];
+  const { job, file } = items[at];
   const move = (step) => {
     if (items[at + step]) onMove(at + step);
   };
@@ -103,7 +103,7 @@ export function Lightbox({ items, at, onMove, onClose }) {
       ${items.length > 1 && html`<div class="row spread"><${Button} small icon="left" disabled=${at === 0} onClick=${() => move(-1)}>${t("action.previous")}<//>
         <span class="hint numeric">${at + 1} / ${items.length}</span><${Button} small icon="right" disabled=${at === items.length - 1} onClick=${() => move(1)}>${t("action.next")}<//></div>`}</div>
     <div class="stack"><p class="prompt">${titleOf(job)}</p><${Parameters} job=${job} file=${file} />
-      <${FileActions} job=${job} file=${file} n=${n} />
+      <${FileActions} job=${job} file=${file} />
       <${JobActions} job=${job} onDeleted=${onClose} /></div></div><//>`;
 }
 

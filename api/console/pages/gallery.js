@@ -58,14 +58,12 @@ function fits(job, wanted, favourite) {
 function Tile({ job, file, n, choosing, chosen, onChoose, onShow }) {
   const video = file.mime.startsWith("video/");
   const picture = thumbnail(file);
-  const length = file.seconds ? duration(file.seconds) : "";
-  const words = { prompt: titleOf(job).slice(0, 80), n: n + 1 };
-  const label = video ? t("gallery.open_video", { ...words, time: length }) : t("gallery.open_picture", words);
-  const shape = { aspectRatio: `${file.width || 1} / ${file.height || 1}`, flexGrow: (file.width || 1) / (file.height || 1), flexBasis: `${(240 * (file.width || 1)) / (file.height || 1)}px` };
+  const label = t(video ? "gallery.open_video" : "gallery.open_picture", { prompt: titleOf(job).slice(0, 80), n: n + 1 });
+  const shape = { "--shape": (file.width || 1) / (file.height || 1) };
   return html`<li class="tile ${chosen ? "chosen" : ""}" style=${shape}>
     <button type="button" class="tile-open" aria-label=${choosing ? t("gallery.choose_one", { prompt: titleOf(job).slice(0, 80) }) : label} aria-pressed=${choosing ? Boolean(chosen) : undefined} onClick=${choosing ? onChoose : onShow}>
-      ${picture ? html`<img src=${picture} alt="" loading="lazy" decoding="async" width=${file.width} height=${file.height} />` : html`<${Icon} name="film" size=${32} />`}
-      ${video && html`<span class="tile-mark" aria-hidden="true"><${Icon} name="film" size=${14} />${length}</span>`}
-      ${choosing && html`<span class="tile-check" aria-hidden="true">${chosen && html`<${Icon} name="check" size=${18} />`}</span>`}</button>
+      ${picture ? html`<img src=${picture} alt="" loading="lazy" decoding="async" width=${file.width} height=${file.height} />` : html`<${Icon} name="film" size=${32} />`}</button>
+    ${video && html`<span class="tile-mark"><${Icon} name="film" size=${14} />${file.seconds ? duration(file.seconds) : ""}</span>`}
+    ${choosing && html`<span class="tile-check" aria-hidden="true">${chosen && html`<${Icon} name="check" size=${18} />`}</span>`}
     ${!choosing && html`<div class="tile-foot"><p class="clamp-one">${titleOf(job)}</p><${Favourite} job=${job} /></div>`}</li>`;
 }
