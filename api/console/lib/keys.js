@@ -5,7 +5,7 @@ import { t } from "./language.js";
 import { Ago, Button, Checks, Dialog, Failure, Select, Status, TextField, confirm, toast, useAction } from "./parts.js";
 import { ShownOnce } from "./secrets.js";
 
-const DAYS = [["", "keys.never"], ["7", "keys.days_7"], ["30", "keys.days_30"], ["90", "keys.days_90"], ["365", "keys.days_365"]];
+const DAYS = ["", "7", "30", "90", "365"];
 const GRACES = [["0", "keys.grace_none"], ["3600", "keys.grace_hour"], ["86400", "keys.grace_day"], ["604800", "keys.grace_week"]];
 
 const alive = (key) => key.status === "active";
@@ -87,7 +87,7 @@ export function NewKey({ base, wish = {}, role, onClose, onMade }) {
   return html`<${Dialog} title=${t("keys.new")} onClose=${onClose}><form class="stack" onSubmit=${make}>
     <${TextField} label=${t("keys.name")} hint=${t("keys.name_hint")} value=${name} onInput=${setName} maxlength="100" placeholder="default" />
     <${Checks} label=${t("keys.rights")} options=${scopes.map((scope) => [scope, t(`scope.${scope}`), t(`scope.${scope}_text`)])} chosen=${chosen} onChange=${setChosen} />
-    <${Select} label=${t("keys.expires")} value=${days} onChange=${setDays} options=${DAYS.map(([value, key]) => [value, t(key)])} />
+    <${Select} label=${t("keys.expires")} value=${days} onChange=${setDays} options=${DAYS.map((n) => [n, n ? t("keys.days", { n }) : t("keys.never")])} />
     ${known.length > 0 && html`<details class="more"><summary>${models.length ? t("keys.models_n", { n: models.length }) : t("keys.models_all")}</summary>
       <${Checks} label=${t("keys.models")} hideLabel options=${known.map((one) => [one.id, one.id])} chosen=${models} onChange=${setModels} /></details>`}
     ${error && html`<${Failure} error=${error} />`}

@@ -41,6 +41,12 @@ export function TextField({ label, hint, error, value, onInput, ...rest }) {
     onInput=${(event) => onInput(event.target.value)} ...${rest} />`}<//>`;
 }
 
+export function TextArea({ label, hint, error, value, onInput, ...rest }) {
+  return html`<${Field} label=${label} hint=${hint} error=${error}>${(id, told) => html`<textarea id=${id}
+    aria-describedby=${told} aria-invalid=${error ? "true" : undefined} value=${value}
+    onInput=${(event) => onInput(event.target.value)} ...${rest}></textarea>`}<//>`;
+}
+
 // One of a few, as a row of radio buttons.
 export function Choice({ label, value, options, onChange, hideLabel = false }) {
   const name = useId();
