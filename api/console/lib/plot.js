@@ -36,7 +36,7 @@ function options({ series, bars, unit, width, height, onPoint }) {
     scales: { x: { time: true, range: (_plot, low, high) => (bars || low === high ? [low - unit / 2, high + unit / 2] : [low, high]) },
       y: { range: (_plot, _low, high) => [0, Math.max(high ?? 0, 1) * 1.08] } },
     axes: [
-      { ...axis, grid: { show: false }, space: 64, values: (_plot, times) => times.map((at) => shortDate(at, unit)) },
+      { ...axis, grid: { show: false }, space: 64, size: 28, values: (_plot, times) => times.map((at) => shortDate(at, unit)) },
       { ...axis, size: 52, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6, 1e7, 1e8], values: (_plot, values) => values.map(number) },
     ],
     series: [{}, ...order.map((one) => ({
@@ -71,7 +71,7 @@ export function Plot({ label, times, series, bars = false, unit = 86400, height 
   useEffect(() => plot.current?.setData(data), [data]);
   const at = point !== null && times[point] !== undefined ? point : null;
   return html`<figure class="plot" aria-labelledby=${title}>
-    <figcaption class="row spread"><h3 id=${title}>${label}</h3>
+    <figcaption class="row spread"><h2 id=${title}>${label}</h2>
       <p class="plot-key hint">${at !== null && html`<span class="numeric">${shortDate(times[at], unit, true)}</span>`}${series.map((one) => html`<span key=${one.label} class="row"><svg width="10" height="10" aria-hidden="true"><rect class="plot${one.colour}" width="10" height="10" rx="3" /></svg>
         ${one.label}${at !== null && html`<strong class="numeric">${number(one.values[at])}</strong>`}</span>`)}</p></figcaption>
     <div ref=${box} class="plot-box" aria-hidden="true"></div>
