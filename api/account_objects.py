@@ -36,6 +36,8 @@ def account_object(row: Any) -> dict[str, Any]:
         "opens_at": None if row.open_now else seconds_of(row.opens_at),
         "credits": row.credits,
         "credits_at": seconds_of(row.credits_at),
+        "credits_left": None if row.credits_left is None else int(row.credits_left),
+        "daily_receive": row.daily_receive,
         "models": counts_of(row.models),
         "checked_at": seconds_of(row.checked_at),
         "check_code": row.check_code,

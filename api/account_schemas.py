@@ -75,6 +75,9 @@ class AccountChange(BaseModel):
     max_videos: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
     submits_per_minute: float | None = Field(None, gt=0, le=10_000, description="null = the platform's setting")
     max_jobs_per_day: int | None = Field(None, ge=1, le=1_000_000, description="null = no cap")
+    daily_receive: bool | None = Field(
+        None, description="true = fetch its free credits every day, false = never; null = as the setting says"
+    )
     working_hours: WorkingHours | None = Field(None, description="null = always")
     proxy: Text | None = Field(
         None, description="http|https|socks5://[user:password@]host:port; null = none", max_length=1200
@@ -130,8 +133,10 @@ class Account(BaseModel):
     working_hours: WorkingHours | None
     open_now: bool = Field(description="whether it is within its working hours")
     opens_at: int | None
-    credits: int | None
+    credits: int | None = Field(description="as upstream told last")
     credits_at: int | None
+    credits_left: int | None = Field(description="of these, less what jobs have cost since and what is held for others")
+    daily_receive: bool | None = Field(description="whether its daily credits are fetched; null = as the setting says")
     models: dict[str, int] | None
     checked_at: int | None
     check_code: str | None = Field(description="what went wrong in its last check-up")
@@ -187,3 +192,55 @@ class CheckedAccount(Account):
 def counts_of(models: dict[str, Any] | None) -> dict[str, int] | None:
     """How many models of each kind a stored list has."""
     return None if models is None else {kind: len(rows) for kind, rows in models.items()}
+
+
+class CreditReading(BaseModel):
+    """A point of an account's curve."""
+
+    at: float
+    credits: int
+
+
+class CreditHold(BaseModel):
+    """A job on the way to upstream, or there."""
+
+    id: str
+    kind: Literal["image", "video", "chat"]
+    model: str
+    price: int | None = Field(description="expected credits; null = not known")
+    taken: bool = Field(description="upstream has it and has charged it; false = credits are held for it")
+    since: int | None
+
+
+class CreditDay(BaseModel):
+    """What an account's jobs of one day (UTC) did cost."""
+
+    day: str
+    jobs: int
+    credits: int = Field(description="settled or expected")
+    settled: int = Field(description="of these, as upstream told")
+    unknown: int = Field(description="jobs whose cost nobody knows")
+
+
+class CreditGift(BaseModel):
+    """A day on which the free credits were asked for."""
+
+    day: str
+    how: Literal["daily", "empty", "asked"]
+    gained: int | None = Field(description="null = the answer is not known, or it was refused")
+    error: str | None
+
+
+class AccountCredits(BaseModel):
+    """What an account has, holds and spent."""
+
+    object: Literal["account.credits"]
+    id: str
+    credits: int | None = Field(description="as upstream told last; null = never asked")
+    credits_at: int | None
+    left: int | None = Field(description="what a new job may cost at most")
+    reserved: int = Field(description="held for jobs on their way to upstream")
+    readings: list[CreditReading] = Field(description="oldest first; of days long past the last one")
+    open_jobs: list[CreditHold]
+    spent: list[CreditDay] = Field(description="newest first")
+    receives: list[CreditGift] = Field(description="newest first")

@@ -11,11 +11,11 @@ from api.terminal import JsonOption, KeyOption, UrlOption, platform_client, prin
 
 accounts_app = typer.Typer(no_args_is_help=True, help="Upstream accounts that serve the API keys.")
 
-_COLUMNS = ("id", "label", "region", "state", "state_code", "user", "groups", "credits", "in_flight")
+_COLUMNS = ("id", "label", "region", "state", "state_code", "user", "groups", "credits", "credits_left", "in_flight")
 _IMPORTED = ("line", "id", "label", "outcome", "state", "live", "region", "credits", "models", "error")
 # So many session ids does the API take at once.
 _AT_ONCE = 100
-_AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]
+AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]
 _Own = Annotated[bool, typer.Option("--own", help="Your own accounts, with your own key; not as administrator.")]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
@@ -105,7 +105,7 @@ def accounts_list(
 
 @accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
 def accounts_show(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Show one account."""
     print_object(platform_client(url, key).get(_path(own, account)), as_json=as_json)
@@ -113,7 +113,7 @@ def accounts_show(
 
 @accounts_app.command("check", epilog="Example: dreamery accounts check account_0198...")
 def accounts_check(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Ask upstream about an account now: does its session work, what is left, which models."""
     print_object(platform_client(url, key).post(_path(own, account, "/check"), {}), as_json=as_json)
@@ -121,7 +121,7 @@ def accounts_check(
 
 @accounts_app.command("disable", epilog="Example: dreamery accounts disable account_0198...")
 def accounts_disable(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Pause an account: it takes no new job."""
     print_object(platform_client(url, key).patch(_path(own, account), {"paused": True}), as_json=as_json)
@@ -129,7 +129,7 @@ def accounts_disable(
 
 @accounts_app.command("enable", epilog="Example: dreamery accounts enable account_0198...")
 def accounts_enable(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Let a paused, resting or blocked account work again. One that needs a login is only checked."""
     change = {"paused": False, "rested": True}
@@ -140,7 +140,7 @@ def accounts_enable(
     "set", epilog="Example: dreamery accounts set account_0198... --hours 09:00-18:30 --zone Asia/Shanghai"
 )
 def accounts_set(  # noqa: PLR0917 - each is an option of the command
-    account: _AccountId,
+    account: AccountId,
     label: Annotated[str | None, typer.Option(help="What to call it.")] = None,
     group: Annotated[
         list[str] | None, typer.Option(help="Only users of this group; repeat. `all` = all users.")
@@ -197,7 +197,7 @@ def _hours(text: str, days: str, zone: str) -> dict[str, Any] | None:
 
 @accounts_app.command("login", epilog="Example: dreamery accounts login account_0198... - < session.txt")
 def accounts_login(
-    account: _AccountId,
+    account: AccountId,
     session: Annotated[str, typer.Argument(help="The new session id, in any notation; - reads standard input.")],
     url: UrlOption = "",
     key: KeyOption = "",
@@ -213,7 +213,7 @@ def accounts_login(
 
 @accounts_app.command("remove", epilog="Example: dreamery accounts remove account_0198...")
 def accounts_remove(
-    account: _AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
+    account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Retire an account; what it has in flight is finished."""
     print_object(platform_client(url, key).delete(_path(own, account)), as_json=as_json)

@@ -1,9 +1,12 @@
 """`dreamery users`, `keys` and `audit`: each command is one call of the admin API."""
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from api.client import Json
 from api.terminal import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quoted
 
 users_app = typer.Typer(no_args_is_help=True, help="Users of the platform.")
@@ -12,6 +15,16 @@ log_app = typer.Typer(no_args_is_help=True, help="What administrators did.")
 
 _USER_COLUMNS = ("id", "name", "role", "groups", "weight", "priority", "retention_days", "disabled")
 _KEY_COLUMNS = ("id", "user", "name", "prefix", "status", "scopes", "models")
+_Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="A limit that refuses: a number, unlimited, or default; repeat."),
+]
+_Warn = Annotated[
+    list[str] | None, typer.Option("--warn", metavar="NAME=VALUE", help="A limit that only warns; repeat.")
+]
+_LIMITS_HELP = (
+    "NAME is requests_per_minute, open_jobs, jobs_per_day, jobs_per_month, credits_per_day or credits_per_month."
+)
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Id of the key, as `dreamery keys list` shows it.")]
 
@@ -125,6 +138,60 @@ def users_share(
     print_object(platform_client(url, key).patch(f"/admin/v1/users/{quoted(user)}", wish), as_json=as_json)
 
 
+def _limits(given: list[str] | None, option: str) -> Json:
+    """`jobs_per_day=100` and so on as a body holds them; `default` takes a limit away."""
+    wanted: Json = {}
+    for one in given or []:
+        name, equals, value = one.partition("=")
+        if not equals or not (value.isdigit() or value in {"unlimited", "default"}):
+            raise typer.BadParameter(
+                f"Say NAME=NUMBER, NAME=unlimited or NAME=default, not {one!r}.", param_hint=option
+            )
+        wanted[name.strip().replace("-", "_")] = {"default": None}.get(value, int(value) if value.isdigit() else value)
+    return wanted
+
+
+def _limit_change(hard: list[str] | None, soft: list[str] | None) -> Json:
+    found = {"limits": _limits(hard, "--set"), "soft_limits": _limits(soft, "--warn")}
+    return {name: wanted for name, wanted in found.items() if wanted}
+
+
+@users_app.command(
+    "limits",
+    epilog=f"{_LIMITS_HELP} Example: dreamery users limits alice --set jobs_per_day=100 --warn jobs_per_day=80",
+)
+def users_limits(
+    user: _User,
+    hard: _Set = None,
+    soft: _Warn = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or set the limits of a user, which count all keys together."""
+    client, path, change = platform_client(url, key), f"/admin/v1/users/{quoted(user)}", _limit_change(hard, soft)
+    print_object(client.patch(path, change) if change else client.get(path), as_json=as_json)
+
+
+@keys_app.command(
+    "limits",
+    epilog=f"{_LIMITS_HELP} Example: dreamery keys limits key_0198... --set credits_per_month=500",
+)
+def keys_limits(
+    key_id: _KeyId,
+    hard: _Set = None,
+    soft: _Warn = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Show or set the limits of one key, which come on top of those of its user."""
+    client, path, change = platform_client(url, key), f"/admin/v1/keys/{quoted(key_id)}", _limit_change(hard, soft)
+    print_object(client.patch(path, change) if change else client.get(path), as_json=as_json)
+
+
 @keys_app.command("add", epilog="Example: dreamery keys add alice --name laptop --model jimeng-4.0")
 def keys_add(  # noqa: PLR0917 - each is an option of the command
     user: _User,
@@ -194,6 +261,29 @@ def log_list(
     found = list(client.every("/admin/v1/audit", action=action)) if as_json else []
     found = found or client.get("/admin/v1/audit", action=action)["data"]
     print_list(found, ("at", "actor", "address", "action", "target", "details"), as_json=as_json)
+
+
+@log_app.command("export", epilog="Example: dreamery audit export --csv --out audit.csv")
+def log_export(
+    action: Annotated[str | None, typer.Option(help="Such as key.revoke, or key for all acts on keys.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File to write; default: standard output.")] = None,
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV instead of a JSON object per line.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The whole audit log, oldest first, as JSON lines (also with --json) or CSV."""
+    if as_csv and as_json:
+        raise typer.BadParameter("Choose one of --csv and --json.")
+    client, form = platform_client(url, key), "csv" if as_csv else "jsonl"
+    if out is None:
+        client.copy("/admin/v1/audit/export", sys.stdout.buffer, action=action, format=form)
+        return
+    draft = out.with_name(f"{out.name}.part")
+    with draft.open("wb") as file:
+        client.copy("/admin/v1/audit/export", file, action=action, format=form)
+    draft.replace(out)
 
 
 def _given(**values: float | None) -> dict[str, float]:

@@ -1,10 +1,11 @@
-"""Bodies of `/admin/v1`: users, API keys, the audit log."""
+"""Bodies of `/admin/v1`: users, API keys, limits, accounts, jobs, the audit log."""
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Field, StringConstraints
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from api.schemas import Text, example
+from api.schemas import Job, Text, example
+from api.timeline_schemas import Timeline
 
 Role = Literal["admin", "member", "viewer"]
 Scope = Literal["generate", "read", "admin"]
@@ -22,7 +23,38 @@ _WEIGHT = "share of the accounts while others wait too; twice the weight, twice 
 _PRIORITY = "each step goes before 20 turns of the others; negative = behind them"
 
 
-class UserWish(BaseModel):
+_Value = Annotated[int, Field(ge=0, le=10**9)] | Literal["unlimited"] | None
+_Rate = Annotated[int, Field(ge=1, le=10**6)] | Literal["unlimited"] | None
+
+
+class SoftLimits(BaseModel):
+    """Limits that warn: from there on answers carry `x-budget-warning`. null = none of its own."""
+
+    model_config = example(jobs_per_day=80, credits_per_month=4000) | ConfigDict(extra="forbid")
+
+    open_jobs: _Value = Field(None, description="jobs that have not ended")
+    jobs_per_day: _Value = None
+    jobs_per_month: _Value = None
+    credits_per_day: _Value = Field(None, description="upstream credits: what jobs did cost, or are expected to")
+    credits_per_month: _Value = None
+
+
+class Limits(SoftLimits):
+    """Limits that refuse. null = the platform's default (of a key: none); `unlimited` = none."""
+
+    model_config = example(jobs_per_day=100, credits_per_month=5000)
+
+    requests_per_minute: _Rate = Field(None, description="creating requests")
+
+
+class LimitChange(BaseModel):
+    """Limits to be set; a name that is absent stays, null takes one away."""
+
+    limits: Limits | None = None
+    soft_limits: SoftLimits | None = None
+
+
+class UserWish(LimitChange):
     """A user to be made."""
 
     model_config = example(name="alice", role="member")
@@ -34,10 +66,10 @@ class UserWish(BaseModel):
     priority: Priority = Field(0, description=_PRIORITY)
 
 
-class UserChange(BaseModel):
+class UserChange(LimitChange):
     """What to change of a user; absent = stays."""
 
-    model_config = example(disabled=True)
+    model_config = example(limits={"jobs_per_day": 100, "credits_per_month": None}, soft_limits={"jobs_per_day": 80})
 
     role: Role | None = None
     disabled: bool | None = Field(None, description="a disabled user's keys stop working at once")
@@ -61,6 +93,8 @@ class User(BaseModel):
     weight: float
     priority: int
     retention_days: int | None = Field(description="how long results are kept; 0 = for ever, null = the setting's")
+    limits: Limits
+    soft_limits: SoftLimits
     created_at: int
 
 
@@ -72,7 +106,15 @@ class UserList(BaseModel):
     has_more: bool
 
 
-class KeyWish(BaseModel):
+class KeyChange(LimitChange):
+    """What to change of a key; absent = stays."""
+
+    model_config = example(limits={"jobs_per_day": 20})
+
+    name: Name | None = None
+
+
+class KeyWish(LimitChange):
     """An API key to be made."""
 
     model_config = example(user="alice", name="laptop", scopes=["generate", "read"])
@@ -99,6 +141,8 @@ class ApiKey(BaseModel):
     expires_at: int | None
     last_used_at: int | None
     revoked_at: int | None
+    limits: Limits
+    soft_limits: SoftLimits
     created_at: int
 
 
@@ -172,4 +216,29 @@ class AuditList(BaseModel):
 
     object: Literal["list"]
     data: list[Act]
+    has_more: bool
+
+
+class AdminJob(Job):
+    """A job as its owner sees it, with whose it is and where it runs."""
+
+    user_id: str | None = Field(description="null for callers with session ids")
+    user: str | None
+    key_id: str | None
+    key: str | None
+    account_id: str | None = Field(description="null while no account has taken it")
+    account: str | None
+
+
+class AdminJobDetails(AdminJob):
+    """One job with its whole way."""
+
+    timeline: Timeline
+
+
+class AdminJobList(BaseModel):
+    """One page of jobs, newest first."""
+
+    object: Literal["list"]
+    data: list[AdminJob]
     has_more: bool

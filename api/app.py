@@ -17,8 +17,7 @@ from fastapi import FastAPI, HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.attendance import Attendance, Visit
-from api.deps import presented, token_hash
-from api.edge import CompressedReads, limit_headers, open_to_browsers
+from api.edge import CompressedReads, budget_warning, limit_headers, open_to_browsers
 from api.errors import error_response, fault_response, install_error_handlers, speak
 from api.failed_keys import FailedKeys
 from api.forms import PATHS_WITH_FILES, close_form
@@ -27,30 +26,9 @@ from api.job_feed import JobFeeds
 from api.open_requests import OpenRequests
 from api.openapi import describe
 from api.protection import protective_headers
-from api.routes import (
-    admin,
-    admin_accounts,
-    archives,
-    chat,
-    console,
-    deliveries,
-    drain,
-    files,
-    images,
-    job_changes,
-    job_marks,
-    jobs,
-    models,
-    ops,
-    own_accounts,
-    own_keys,
-    pins,
-    system,
-    tokens,
-    video_generations,
-    videos,
-    webhooks,
-)
+from api.route_list import ROUTES
+from api.routes import webhooks
+from api.session_tokens import presented, token_hash
 from api.stopping import hearing_stop
 from worker.bus import metrics as carried
 from worker.bus.limits import RequestLimits
@@ -73,33 +51,6 @@ MOST_HEADER_BYTES = 64_000
 _STALL_SECONDS = 60.0
 # How much of a body that is too large is still read before the connection is closed.
 _DRAIN_BYTES = 8_000_000
-
-
-# Static words of paths stand before `{id}`.
-_ROUTES = (
-    chat,
-    images,
-    video_generations,
-    videos,
-    job_marks,
-    jobs,
-    job_changes,
-    pins,
-    models,
-    own_accounts,
-    own_keys,
-    archives,
-    files,
-    tokens,
-    webhooks,
-    deliveries,
-    admin,
-    admin_accounts,
-    console,
-    drain,
-    system,
-    ops,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,6 +248,8 @@ class _Exchange:
         ]
         if "standing" in self._state:
             marks += limit_headers(self._state["standing"])
+        if "budget_warnings" in self._state:
+            marks.append((b"x-budget-warning", budget_warning(self._state["budget_warnings"])))
         if "job_id" in self._state:
             marks.append((b"x-job-id", self._state["job_id"].encode()))
         if self._language.mattered:
@@ -390,7 +343,7 @@ def create_app() -> FastAPI:
         body_seconds=settings.request_body_seconds,
     )
     install_error_handlers(app)
-    for module in _ROUTES:
+    for module in ROUTES:
         app.include_router(module.router)
     app.webhooks.include_router(webhooks.received)
     describe(app)

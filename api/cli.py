@@ -10,27 +10,28 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from api.accounts_cli import accounts_app
 from api.admin_cli import keys_app, log_app, users_app
 from api.backup_cli import backup, restore, take_storage
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.credits_cli import prices_app
 from api.drain_cli import drain, workers
 from api.health_cli import health_app
+from api.jobs_cli import jobs_app
 from api.master_key import rotate_master_key
 from api.run_cli import run_app
 from api.terminal import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
+from api.usage_cli import USAGE_EXAMPLE, show_usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-jobs_app = typer.Typer(no_args_is_help=True, help="Look at jobs.")
 app.add_typer(jobs_app, name="jobs")
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
 app.add_typer(log_app, name="audit")
+app.add_typer(prices_app, name="prices")
 app.command(epilog="Example: DREAMERY_MASTER_KEY=NEW,OLD dreamery rotate-master-key")(rotate_master_key)
 app.command("backup", epilog="Example: dreamery backup /srv/backups --with-files --with-keys")(backup)
 app.command("restore", epilog="Example: dreamery restore /srv/backups/dreamery-20261125-030000.zip")(restore)
@@ -39,6 +40,7 @@ app.command("drain", epilog="Example: dreamery drain --reason upgrade --wait, la
 app.command("workers", epilog="Example: dreamery workers --json")(workers)
 app.add_typer(health_app, name="health")
 app.add_typer(run_app, name="run")
+app.command("usage", epilog=USAGE_EXAMPLE)(show_usage)
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 
@@ -135,12 +137,14 @@ def migrate(
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Only wait until another process has done it.")] = False,
     seconds: Annotated[float, typer.Option("--seconds", min=1, help="With --wait: how long.")] = 300,
+    as_json: JsonOption = False,
 ) -> None:
     """Bring the schema of the database to the newest version; a schema of a later version is left as it is."""
     from api.doctor import adopt_running_platform, upgrade_schema, wait_for_schema
 
     adopt_running_platform()
-    print(f"The schema is at {wait_for_schema(seconds) if wait else upgrade_schema()}.")
+    revision = wait_for_schema(seconds) if wait else upgrade_schema()
+    print(json.dumps({"revision": revision}) if as_json else f"The schema is at {revision}.")
 
 
 @app.command(epilog="Example: dreamery doctor --settings")
@@ -184,6 +188,7 @@ def generate(  # noqa: PLR0917 - each is an option of the command
     key: KeyOption = "",
     *,
     video: Annotated[bool, typer.Option("--video", help="Make videos.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Make pictures (or with --video videos), show the progress, save the files."""
     wanted = {"prompt": prompt, "model": model, "size": size, "n": count}
@@ -196,6 +201,9 @@ def generate(  # noqa: PLR0917 - each is an option of the command
             raise
         Console(stderr=True).print(f"No account can take this yet ({error}) Using the sandbox.", style="yellow")
         saved = _make(Client(client.url, SANDBOX_KEY), body, out, video=video)
+    if as_json:
+        print(json.dumps({"data": [{**item, "path": str(file)} for file, item in saved]}, indent=2))
+        return
     for file, _item in saved:
         print(file)
 
@@ -206,40 +214,6 @@ def _make(client: Client, body: Json, out: Path, *, video: bool) -> list[tuple[P
     with job_progress(Console(stderr=True)) as bar:
         show = bars_of(bar, jobs)
         return save_results(client, follow(client, jobs, show), out)
-
-
-@jobs_app.command("list", epilog="Example: dreamery jobs list --status failed --json")
-def jobs_list(
-    status: Annotated[str | None, typer.Option(help="queued, in_progress, completed, failed or cancelled.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="How many, newest first.")] = 20,
-    url: UrlOption = "",
-    key: KeyOption = "",
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """List the newest jobs that the key may see."""
-    found = platform_client(url, key).get("/v1/jobs", status=status, limit=limit).get("data", [])
-    if as_json:
-        print(json.dumps({"data": found}, indent=2))
-        return
-    rows = [_job_row(job) for job in found]
-    screen = Console()
-    # Ids are there to be copied: the prompt is cut to what is left, and on a narrow terminal lines wrap.
-    taken = sum(max((len(row[n]) for row in rows), default=0) + 2 for n in range(4))
-    room = max(screen.width - taken, 20)
-    table = Table("id", "status", "model", "progress", "prompt", box=None, pad_edge=False)
-    for *facts, prompt in rows:
-        table.add_row(*facts, Text(prompt if len(prompt) <= room else f"{prompt[: room - 1]}…"))
-    # Both sizes, or a terminal that cannot tell its own counts as 80 wide whatever is said here.
-    console = Console(width=taken + room + 8, height=screen.height)
-    console.print(table if found else "No jobs.")
-
-
-def _job_row(job: dict[str, Any]) -> tuple[str, str, str, str, str]:
-    """What a line of the list shows: id, status or the error's code, model, progress, prompt."""
-    prompt = str((job.get("input") or {}).get("prompt") or "").replace("\n", " ")
-    status = (job.get("error") or {}).get("code") or job["status"]
-    return job["id"], status, job["model"], f"{job.get('progress') or 0:.0f} %", prompt
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import shutil
 import threading
 import urllib.error
 import urllib.parse
@@ -10,7 +11,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 Json = dict[str, Any]
 FOLLOW_INTERVAL = 0.4
@@ -72,6 +73,13 @@ class Client:
                 if fault := event.get("error"):
                     raise ClientError(str(fault["message"]), code=str(fault.get("code") or ""))
                 yield event
+
+    def copy(self, path: str, out: IO[bytes], **query: object) -> None:
+        """GET a body of any length, as it comes."""
+        asked = {name: str(value) for name, value in query.items() if value is not None}
+        address = f"{self.url.rstrip('/')}{path}?{urllib.parse.urlencode(asked)}"
+        with self._opened("GET", address, None, with_key=True) as answer:
+            shutil.copyfileobj(answer, out)
 
     def save(self, link: str, target: Path) -> None:
         """Download a result. Links work without the key, so it is not sent: they may lead to a file store elsewhere."""

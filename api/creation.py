@@ -78,6 +78,8 @@ async def start(
     async with _listening(request, visit):
         accepted = await accept(planned, caller=caller, key=key, visit=visit)
     name_job(request, public_id("job", accepted.job_ids[0]), accepted=True)
+    if accepted.warnings:
+        request.state.budget_warnings = accepted.warnings
     return accepted
 
 

@@ -18,14 +18,15 @@ from api.console_session import check_page, session_of
 from api.failed_keys import FailedKeys
 from api.own_files import note_origin
 from api.render import base_url
+from api.session_tokens import presented, read_tokens
 from worker.bus.limits import RequestLimits
-from worker.core.crypto import lookup_hash, seal_secret
+from worker.core.budgets import REQUESTS, Limit, OwnLimits, limits_of
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-from worker.core.tokens import SessionToken, check_proxy, parse_tokens, shown_proxy
+from worker.core.tokens import SessionToken
 from worker.db import accounts, console_sessions, keys
-from worker.db.accounts import PresentedToken
 from worker.db.audit import Actor
+from worker.db.budgets import Subject
 from worker.db.engine import Transaction, transaction
 from worker.db.reports import Viewer
 
@@ -51,6 +52,9 @@ class Caller:
     models: frozenset[str] | None = None  # public ids; None = all
     account_choice: str = "any"  # see `worker.db.eligibility.CHOICES`
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
+    key_root: UUID | None = None  # the first key of this key's line: what was rotated counts as one
+    user_limits: OwnLimits = field(default_factory=OwnLimits)
+    key_limits: OwnLimits = field(default_factory=OwnLimits)
 
     @property
     def scope(self) -> str:
@@ -71,6 +75,16 @@ class Caller:
             message = f"This key may not do that: it needs the scope `{scope}`, and its user a role that has it."
             raise DreameryError("forbidden", message)
 
+    @property
+    def limits(self) -> list[Limit]:
+        """The limits in force for this caller."""
+        return limits_of(self.user_limits, self.key_limits, get_settings())
+
+    @property
+    def subject(self) -> Subject:
+        """Whose budget this caller uses."""
+        return Subject(owner=self.owner, user_id=self.user_id, key_root=self.key_root)
+
     def need_model(self, model_id: str) -> None:
         """Raises `model_not_allowed` (403) when the key is limited to other models."""
         if self.models is not None and model_id not in self.models:
@@ -79,9 +93,12 @@ class Caller:
             raise DreameryError("model_not_allowed", message, param="model")
 
     def viewer(self, tx: Transaction) -> Viewer:
-        """Whose jobs this caller may see. Reading never makes account rows."""
+        """Whose jobs this caller may see. Reading never makes account rows.
+
+        A key without `read` sees what it made itself, or whoever may only generate could not fetch the results.
+        """
         if self.user_id is not None:
-            return Viewer(user_id=self.user_id)
+            return Viewer(user_id=self.user_id, key_root=None if self.may("read") else self.key_root)
         return Viewer(account_ids=list(accounts.find_tokens(tx, [h for h, _ in self.tokens]).values()))
 
     def account_ids(self, tx: Transaction) -> list[UUID]:
@@ -106,49 +123,10 @@ def get_bearer(request: Request) -> str:
     return request.headers.get("api-key", "").strip()
 
 
-def token_hash(token: SessionToken) -> str:
-    """How a session id is found again: with its region (one text may live in two worlds), whatever its proxy."""
-    return lookup_hash(f"{token.region}:{token.session}")
-
-
-def presented(digest: str, token: SessionToken) -> PresentedToken:
-    """The token with its secrets sealed, as the database takes it."""
-    context = accounts.secret_context(digest)
-    return PresentedToken(
-        lookup_hash=digest,
-        region=token.region,
-        label=f"session-{digest[:8]}",
-        secret=seal_secret(token.session, context=context),
-        proxy=seal_secret(token.proxy, context=accounts.proxy_context(context)) if token.proxy else None,
-        proxy_hash=lookup_hash(f"proxy:{token.proxy}") if token.proxy else token.proxy,
-        proxy_place=shown_proxy(token.proxy) if token.proxy else None,
-    )
-
-
 def _from_tokens(bearer: str) -> Caller:
     hashed = read_tokens(bearer)
     digest = hashlib.sha256(",".join(sorted(h for h, _ in hashed)).encode()).hexdigest()
     return Caller(owner=f"tokens:{digest[:40]}", tokens=hashed)
-
-
-def read_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
-    """The session ids of a text with their lookup hashes, each usable here. Raises what is wrong with one."""
-    settings = get_settings()
-    tokens = parse_tokens(bearer, settings.default_region)
-    if settings.env == "production" and any(t.region == "sandbox" for t in tokens):
-        raise DreameryError("invalid_api_key", "Region `sandbox` is off in production: anybody could use it.")
-    for place, token in enumerate(tokens, start=1):
-        check_usable(token, place)
-    # One session is one account, whichever way out it takes: of two entries the last is the newest.
-    return tuple({token_hash(token): token for token in tokens}.items())
-
-
-def check_usable(token: SessionToken, place: int) -> None:
-    """Raises what keeps this installation from using the token, the `place`-th of those that were given."""
-    settings = get_settings()
-    if token.region == "sandbox" and not settings.sandbox_url:
-        raise DreameryError("invalid_api_key", "Region `sandbox` needs DREAMERY_SANDBOX_URL, which is not set here.")
-    check_proxy(token, place, frozenset(settings.fetch_allow.lower().replace(" ", "").split(",")))
 
 
 async def caller_of_key(request: Request, bearer: str) -> Caller:
@@ -184,6 +162,9 @@ def _caller(found: keys.KeyOwner) -> Caller:
         name=found.name,
         scopes=found.scopes,
         models=found.models,
+        key_root=found.root_id,
+        user_limits=found.user_limits,
+        key_limits=found.key_limits,
     )
 
 
@@ -210,13 +191,19 @@ async def _count(request: Request, caller: Caller) -> None:
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
     if limits is None or request.method != "POST" or request.url.path.endswith("/cancel"):
         return
-    standing = await limits.count(caller.owner, per_minute=get_settings().requests_per_minute)
+    standing = await limits.count(request_rules(caller))
     if standing is None:
         return
     request.state.standing = standing
     if not standing.allowed:
         message = f"More than {standing.limit} requests in a minute. Wait a little and go on more slowly."
         raise DreameryError("rate_limit_exceeded", message, retry_after=math.ceil(standing.reset_seconds))
+
+
+def request_rules(caller: Caller) -> list[tuple[str, int]]:
+    """What requests per minute are counted by: whose they are, and how many are allowed."""
+    of = {"user": caller.owner, "key": f"key:{caller.key_root}"}
+    return [(of[one.scope], one.hard) for one in caller.limits if one.name == REQUESTS and one.hard is not None]
 
 
 async def _who_calls(request: Request) -> Caller:
@@ -278,6 +265,26 @@ async def get_maker(
     return replace(caller, account_choice=x_accounts)
 
 
+async def get_reader(caller: CallerDep) -> Caller:
+    """A caller who may read jobs: all of its own, or with `generate` alone those that its key made."""
+    if not caller.may("generate"):
+        caller.need("read")
+    return caller
+
+
+async def get_full_reader(caller: CallerDep) -> Caller:
+    """A caller who may read all that is its user's; for what no single key made, such as webhooks."""
+    caller.need("read")
+    return caller
+
+
+async def get_keeper(caller: CallerDep) -> Caller:
+    """A caller who may say where the events of all of its user's jobs go: it makes things, and reads all."""
+    caller.need("generate")
+    caller.need("read")
+    return caller
+
+
 async def get_admin(caller: CallerDep) -> Caller:
     """A caller who may administer the platform."""
     caller.need("admin")
@@ -285,6 +292,9 @@ async def get_admin(caller: CallerDep) -> Caller:
 
 
 MakerDep = Annotated[Caller, Depends(get_maker)]
+ReaderDep = Annotated[Caller, Depends(get_reader)]
+FullReaderDep = Annotated[Caller, Depends(get_full_reader)]
+KeeperDep = Annotated[Caller, Depends(get_keeper)]
 AdminDep = Annotated[Caller, Depends(get_admin)]
 
 

@@ -178,8 +178,8 @@ def _accounts_finding(by_state: dict[str, int]) -> Finding:
 
 
 def _check_redis() -> list[Finding]:
+    from worker.bus import heartbeat
     from worker.bus.events import redis_answers
-    from worker.bus.queue import ping_workers
 
     if not get_settings().redis_url:
         hint = "Set DREAMERY_REDIS_URL, or start a platform on this machine with `dreamery up`."
@@ -187,11 +187,13 @@ def _check_redis() -> list[Finding]:
     if not redis_answers():
         hint = "Check DREAMERY_REDIS_URL, and that the server runs and lets this machine in."
         return [Finding("redis", ok=False, detail="does not answer", hint=hint)]
-    workers = ping_workers()
-    hint = "Start workers: `dreamery up`, or the worker service of docker-compose.yml."
+    workers = heartbeat.workers()
+    names = [worker.name if worker.hears else f"{worker.name} (takes no messages)" for worker in workers]
+    well = any(worker.hears for worker in workers)
+    hint = "Start or restart workers: `dreamery up`, or the worker service of docker-compose.yml."
     return [
         Finding("redis", ok=True, detail="answers"),
-        Finding("workers", ok=bool(workers), detail=", ".join(workers) or "none answers", hint=hint),
+        Finding("workers", ok=well, detail=", ".join(names) or "none has told anything", hint=hint),
     ]
 
 

@@ -1,12 +1,15 @@
 """What stands between the socket and the routes: leave for browsers (CORS), compression, what headers say of limits."""
 
 import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from worker.bus.limits import Standing
+from worker.db.budgets import Used
 
 # Headers of answers that scripts of other origins may read (openai-compat section 2).
 _EXPOSED = (
@@ -19,6 +22,9 @@ _EXPOSED = (
     "openai-processing-ms",
     "preference-applied",
     "retry-after",
+    "x-budget-limit",
+    "x-budget-reset",
+    "x-budget-warning",
     "x-job-id",
     "x-partial-results",
     "x-ratelimit-limit-requests",
@@ -71,6 +77,21 @@ def limit_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
         (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
         (b"x-ratelimit-reset-requests", go_duration(standing.reset_seconds).encode()),
     ]
+
+
+def budget_warning(warnings: Iterable[Used]) -> bytes:
+    """Limits whose soft value is reached: `user.jobs_per_day; used=81; soft=80; hard=100; reset=...`, by commas."""
+    return ", ".join(_told(one) for one in warnings).encode()
+
+
+def _told(one: Used) -> str:
+    facts = {"used": one.used, "soft": one.limit.soft, "hard": one.limit.hard, "reset": utc_text(one.resets_at)}
+    return "; ".join([one.limit.full_name, *(f"{name}={fact}" for name, fact in facts.items() if fact is not None)])
+
+
+def utc_text(moment: datetime | None) -> str | None:
+    """`2026-11-25T00:00:00Z`."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
 def go_duration(seconds: float) -> str:

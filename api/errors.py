@@ -48,7 +48,8 @@ _DESCRIPTIONS = {
     415: "The body is not application/json.",
     416: "No byte of the file is in that range.",
     422: "The Idempotency-Key was used with another request.",
-    429: "Too many requests, or no credits left. With `x-should-retry: false` a job was accepted: do not repeat.",
+    429: "Too many requests, a limit of yours is reached, or no credits are left. With `x-should-retry: false` do not "
+    "repeat: a job was accepted, or the limit resets later.",
     500: "A fault of this server.",
     502: "Upstream failed. The job was accepted: do not repeat.",
     503: "Nothing can be accepted now. Try again after `Retry-After`.",
@@ -126,7 +127,7 @@ def error_response(
     error: DreameryError, *, headers: Mapping[str, str] | None = None, status: int | None = None
 ) -> JSONResponse:
     """The answer for a failure of ours. Retry-After is 1..60 s: SDKs give up on larger values, or sleep them out."""
-    extra = dict(headers or {})
+    extra = {**(headers or {}), **error.headers}
     if error.retry_after is not None:
         extra["Retry-After"] = str(min(max(error.retry_after, 1), 60))
     status = status or error.kind.status

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 
+from worker.db.durations import Usual
 from worker.db.reports import JobView, Line
 
 # Until jobs of a kind have finished here: median and ninth decile, seconds from submit to stored result.
@@ -35,17 +36,28 @@ def forecast(view: JobView) -> Forecast:
         return Forecast(p50=None, p90=None, poll_after_ms=_POLL_MILLISECONDS[0])
     p50, p90 = _run_seconds(view)
     if job.submitted_at is None:
-        waits = _in_line(view, p50) if job.state == "queued" else 0.0
+        waits = _in_line(view.line, view.position, p50) if job.state == "queued" else 0.0
         p50, p90 = waits + p50, waits * 1.5 + p90
     else:
         p50, p90 = _left(p50, p90, ran=float(job.running_seconds or 0.0))
         if job.state == "saving":
             p50, p90 = min(p50, _SAVING_SECONDS), min(p90, 6 * _SAVING_SECONDS)
+    return _told(p50, p90)
+
+
+def _told(p50: float, p90: float) -> Forecast:
     least, most = _POLL_MILLISECONDS
     seconds = max(round(p50), 1)
     return Forecast(
         p50=seconds, p90=max(round(p90), seconds), poll_after_ms=int(min(max(1000 * p50 / 10, least), most))
     )
+
+
+def forecast_new(kind: str, usual: Usual | None, line: Line, ahead: int) -> Forecast:
+    """The whole way of a job that does not exist yet, behind `ahead` others."""
+    p50, p90 = (usual.p50, max(usual.p90, usual.p50)) if usual else _UNLEARNED[kind]
+    waits = _in_line(line, ahead + 1, p50)
+    return _told(waits + p50, waits * 1.5 + p90)
 
 
 def forecast_all(views: list[JobView]) -> Forecast:
@@ -80,14 +92,13 @@ def _left(p50: float, p90: float, *, ran: float) -> tuple[float, float]:
     return 0.1 * ran, 0.3 * ran
 
 
-def _in_line(view: JobView, run_seconds: float) -> float:
+def _in_line(line: Line | None, position: int | None, run_seconds: float) -> float:
     """Seconds until a slot is free for it and the pace lets it go: the jobs before it, over what the accounts take."""
-    line: Line | None = view.line
-    if line is None or view.position is None:
+    if line is None or position is None:
         return 0.0
     if line.slots == 0:
         return line.rest_seconds + run_seconds
-    ahead = view.position - 1
+    ahead = position - 1
     must_end = max(ahead + 1 - max(line.slots - line.busy, 0), 0)
     by_slots = must_end * run_seconds / line.slots
     by_pace = ahead * 60 / line.submits_per_minute if line.submits_per_minute else 0.0

@@ -23,6 +23,7 @@ from worker.core.errors import DreameryError
 PATHS_WITH_FILES = frozenset(
     {
         "/v1/chat/completions",
+        "/v1/estimate",
         "/v1/images/compositions",
         "/v1/images/edits",
         "/v1/images/generations",
@@ -66,6 +67,11 @@ async def read_body(request: Request, schema: type[Schema]) -> Schema:
         body = await _all_bytes(request)
         # Reading 100 MB takes half a second, in which nobody else would be served.
         fields = await run_in_threadpool(_json_fields, body, kind) if len(body) > _QUICK else _json_fields(body, kind)
+    return checked(fields, schema)
+
+
+def checked(fields: dict[str, Any], schema: type[Schema]) -> Schema:
+    """The fields of a body as `schema`. Raises what is wrong with them."""
     try:
         return schema.model_validate(fields)
     except ValidationError as error:

@@ -33,7 +33,10 @@ GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "dreamery_build_info": ("the version that answered the scrape; always 1", ("version",)),
     "dreamery_jobs": ("open jobs", ("kind", "model", "state")),
     "dreamery_queue_oldest_seconds": ("age of the oldest queued job", ("kind",)),
-    "dreamery_accounts": ("upstream accounts; state is ok, resting, paused or retired", ("region", "state", "pool")),
+    "dreamery_accounts": (
+        "upstream accounts; state is ok, resting, needs_login, blocked, paused or retired",
+        ("region", "state", "pool"),
+    ),
     "dreamery_account_credits": ("credits left, as last told", ("region", "pool")),
     "dreamery_webhooks_waiting": ("webhook deliveries still to be made", ()),
     "dreamery_scrape_time_seconds": ("when the rows were read, in seconds since 1970", ()),

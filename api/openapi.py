@@ -74,7 +74,9 @@ _TAGS = [
     {"name": "webhooks", "description": "Being told when a job has ended."},
     {"name": "session ids", "description": "Upstream session ids: do they live, what is left on them."},
     {"name": "accounts", "description": "Your own upstream accounts: only your jobs run on them."},
-    {"name": "admin", "description": "Users, their keys, and the log of what administrators did."},
+    {"name": "keys", "description": "Your own API keys."},
+    {"name": "usage", "description": "What you used, and where your limits stand."},
+    {"name": "admin", "description": "Users, their keys, limits and jobs, and the log of what administrators did."},
     {"name": "console", "description": "Signing in to the web console."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
@@ -87,6 +89,7 @@ _CREATING_HEADERS = {
     "x-ratelimit-limit-requests": "creating requests a caller may send in a minute",
     "x-ratelimit-remaining-requests": "how many are left",
     "x-ratelimit-reset-requests": "until more are free, as `12ms`, `1s` or `6m0s`",
+    "x-budget-warning": "limits that are nearly used: `user.jobs_per_day; used=81; soft=80; hard=100; reset=...`",
 }
 
 

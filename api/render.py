@@ -131,7 +131,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
             "get": place,
             **{name: f"{place}/{name}" for name in ("events", "cancel", "retry", "timeline")},
         },
-        "usage": _usage(view) if done and job.kind != "chat" else None,
+        "usage": _usage(view),
     }
 
 
@@ -190,7 +190,16 @@ def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
     }
 
 
-def _usage(view: JobView) -> dict[str, int]:
+def _usage(view: JobView) -> dict[str, int | None] | None:
+    """What was made, once it is, and the credits: expected from the start, charged once upstream told or it ended."""
+    job = view.job
+    made = _made(view) if job.state == "succeeded" and job.kind != "chat" else {}
+    if not made and job.price is None and job.charged is None:
+        return None
+    return {**made, "credits_estimated": job.price, "credits_charged": job.charged}
+
+
+def _made(view: JobView) -> dict[str, int]:
     if view.job.kind == "video":
         known = [item.seconds or view.job.params["order"]["seconds"] for item in view.files]
         return {"videos": len(known), "seconds": round(sum(known))}

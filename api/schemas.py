@@ -209,6 +209,19 @@ class JobUrls(BaseModel):
     timeline: str
 
 
+class JobUsage(BaseModel):
+    """What a job made and what that costs upstream."""
+
+    images: int | None = Field(None, description="(pictures) once completed")
+    videos: int | None = Field(None, description="(videos) once completed")
+    seconds: int | None = Field(None, description="(videos) once completed")
+    credits_estimated: int | None = Field(description="upstream credits it is expected to cost; null = not known")
+    credits_charged: int | None = Field(
+        description="what it did cost, as far as known: at its end the expected, later as upstream tells; 0 = surely "
+        "nothing; null = not known (yet)"
+    )
+
+
 JOB_EXAMPLE: dict[str, Any] = {
     "id": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
     "object": "job",
@@ -241,7 +254,7 @@ JOB_EXAMPLE: dict[str, Any] = {
         "retry": "http://127.0.0.1:8000/v1/jobs/job_.../retry",
         "timeline": "http://127.0.0.1:8000/v1/jobs/job_.../timeline",
     },
-    "usage": None,
+    "usage": {"credits_estimated": 2, "credits_charged": None},
 }
 
 
@@ -275,7 +288,7 @@ class Job(BaseModel):
     favourite: bool = Field(description="marked by its owner (`PUT /v1/jobs/{id}/favourite`)")
     cancelling: bool = Field(description="cancelling was asked for and is not carried out yet")
     urls: JobUrls
-    usage: dict[str, int] | None
+    usage: JobUsage | None = Field(description="null: nothing was made and no price is known")
 
 
 class JobList(BaseModel):
@@ -305,60 +318,6 @@ class RetryRequest(BaseModel):
     seed: Literal["same", "new"] | Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
         "same", description="`same` as before, `new` for another one, or the seed itself"
     )
-
-
-class TimelineText(BaseModel):
-    """What happened, in words."""
-
-    en: str
-    zh: str
-
-
-class TimelineOther(BaseModel):
-    """An account that a job might have gone to."""
-
-    account: str = Field(description="its label; `pool` for accounts of the platform")
-    why: str = Field(description="why it did not take the job")
-    text: TimelineText
-    score: float | None = Field(description="0 to 1; null = it could not have taken the job at that moment")
-    until: str | None = Field(description="when its rest ends")
-    code: str | None = Field(description="the error code behind its rest")
-
-
-class TimelineChoice(BaseModel):
-    """Why the account of this try was chosen."""
-
-    score: dict[str, float] | None = Field(
-        description="of the chosen account, 0 to 1: `total`, and its parts health, load, success, credits and wear"
-    )
-    others: list[TimelineOther]
-
-
-class TimelineEntry(BaseModel):
-    """One change of a job's state."""
-
-    seq: int
-    at: float = Field(description="unix seconds")
-    from_state: str | None
-    state: str = Field(description="queued, submitting, running, saving, succeeded, failed or cancelled")
-    actor: str = Field(description="who changed it: api, submit, poll, save or tick")
-    attempt: int = Field(description="which try to submit it belongs to; 0 = none yet")
-    account: str | None = Field(description="label of the upstream account; `pool` for accounts of the platform")
-    waited_seconds: float | None = Field(description="how long it was in the state before")
-    code: str | None = Field(description="the error code behind it")
-    delay_seconds: float | None = Field(description="after how long it is tried again")
-    text: TimelineText
-    choice: TimelineChoice | None = Field(None, description="of a claim with more than one account to choose from")
-
-
-class Timeline(BaseModel):
-    """A job's whole way, oldest first."""
-
-    object: Literal["job.timeline"]
-    id: str
-    status: str
-    data: list[TimelineEntry]
-    seconds: dict[str, float] = Field(description="in each state, together")
 
 
 class AcceptedJob(Job):

@@ -6,9 +6,11 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from api.client import Client, Json
 
+_LEAST_CUT = 22
 SANDBOX_KEY = "demo:sandbox"
 UrlOption = Annotated[
     str, typer.Option("--url", envvar="DREAMERY_URL", help="Address of the platform; default: the one running here.")
@@ -44,12 +46,15 @@ def print_object(found: Json, *, as_json: bool) -> None:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in found.items():
         if name != "object":
-            table.add_row(name, _shown(value))
+            table.add_row(name, Text(_shown(value)))
     Console(soft_wrap=True).print(table)
 
 
-def print_list(found: list[Json], columns: tuple[str, ...], *, as_json: bool) -> None:
-    """Many objects: for scripts, or a line each. Ids are never cut: they are there to be copied."""
+def print_list(found: list[Json], columns: tuple[str, ...], *, as_json: bool, cut: str = "") -> None:
+    """Many objects: for scripts, or a line each. Where the terminal is too narrow for that, a line per field.
+
+    Ids are never cut: they are there to be copied. The column `cut` is, to what the others leave of the line.
+    """
     if as_json:
         print(json.dumps({"data": found}, indent=2))
         return
@@ -57,21 +62,43 @@ def print_list(found: list[Json], columns: tuple[str, ...], *, as_json: bool) ->
         print("None.")
         return
     rows = [[_shown(item.get(column)) for column in columns] for item in found]
+    screen = Console()
+    widths = [max(len(row[n]) for row in [list(columns), *rows]) + 2 for n in range(len(columns))]
+    if cut:
+        place = columns.index(cut)
+        room = max(screen.width - sum(widths) + widths[place], _LEAST_CUT)
+        for row in rows:
+            row[place] = row[place] if len(row[place]) < room else f"{row[place][: room - 3]}…"
+        widths[place] = min(widths[place], room)
+    if sum(widths) > screen.width + 2 and screen.is_terminal:
+        _print_blocks(screen, rows, columns)
+        return
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*row)
-    width = sum(max(len(row[n]) for row in [list(columns), *rows]) + 2 for n in range(len(columns)))
+        table.add_row(*map(Text, row))
     # Both sizes, or a terminal that cannot tell its own counts as 80 wide whatever is said here.
-    screen = Console()
-    Console(width=max(width, screen.width), height=screen.height).print(table)
+    Console(width=max(sum(widths), screen.width), height=screen.height).print(table)
+
+
+def _print_blocks(screen: Console, rows: list[list[str]], columns: tuple[str, ...]) -> None:
+    """An object after the other, its fields below each other."""
+    longest = max(map(len, columns))
+    for number, row in enumerate(rows):
+        if number:
+            screen.print()
+        for name, value in zip(columns, row, strict=True):
+            # Wrapped by the terminal, not by us: a copied id stays whole.
+            screen.print(Text(f"{name.ljust(longest)}  {value}"), soft_wrap=True)
 
 
 def _shown(value: Any) -> str:
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_shown(one)}" for name, one in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{name}: {_shown(one)}" for name, one in value.items() if one is not None) or "-"
+    return str(value).replace("\n", " ")
 
 
 def quoted(text: str) -> str:

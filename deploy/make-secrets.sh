@@ -37,4 +37,7 @@ write dreamery_master_key "$(kept DREAMERY_MASTER_KEY "$(random)")"
 # API key of the first admin, and the password of Flower and Grafana (user: admin).
 write dreamery_admin_key "$(kept DREAMERY_ADMIN_KEY "sk-dreamery-$(random)")"
 write dreamery_metrics_token "$(random)"
+# Only for results in an S3-compatible bucket (DREAMERY_STORAGE_URL); empty = not used.
+write dreamery_s3_access_key_id "$(kept DREAMERY_S3_ACCESS_KEY_ID "")"
+write dreamery_s3_secret_access_key "$(kept DREAMERY_S3_SECRET_ACCESS_KEY "")"
 echo "Secrets are in secrets/. Back up secrets/dreamery_master_key. The admin key: $(cat secrets/dreamery_admin_key)"

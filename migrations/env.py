@@ -6,8 +6,10 @@ from sqlalchemy.pool import NullPool
 
 from worker.core.settings import get_settings
 from worker.db import (  # noqa: F401 - their tables belong to `metadata`
+    budget_tables,
     claim_tables,
     console_tables,
+    credit_tables,
     keyring_tables,
     storage_tables,
 )

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from api.deps import token_hash
+from api.session_tokens import token_hash
 from worker.core.crypto import new_webhook_secret, seal_secret
 from worker.core.ids import new_id
 from worker.core.tokens import SessionToken

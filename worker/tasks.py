@@ -19,6 +19,7 @@ from worker.core.watchdog import watchdog
 from worker.db.engine import AWAY_ERRORS
 from worker.steps import check as check_step
 from worker.steps import converse as converse_step
+from worker.steps import ledger as ledger_step
 from worker.steps import notify as notify_step
 from worker.steps import poll as poll_step
 from worker.steps import refresh as refresh_step
@@ -171,6 +172,13 @@ def refresh() -> str:
     """Ask a few accounts what upstream offers them, and resting ones whether they work again."""
     with watchdog.watch("refresh"):
         return refresh_step.refresh()
+
+
+@_task(name="dreamery.ledger")
+def ledger() -> str:
+    """Read what jobs did cost, and take the daily credits of accounts where that is wanted."""
+    with watchdog.watch("ledger"):
+        return ledger_step.ledger()
 
 
 @_task(name="dreamery.upkeep")

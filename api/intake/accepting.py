@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from api.attendance import Visit
 from api.deps import Caller
 from api.intake import repeats
+from api.intake.budgets import Budget
 from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
 from worker.bus import queue
@@ -22,9 +24,11 @@ from worker.core.errors import ERRORS, DreameryError
 from worker.core.live import Listing
 from worker.core.settings import get_settings
 from worker.db import durations, inputs, jobs, offers, platform_state, pool, reports, requests
+from worker.db.budgets import Used
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
+from worker.db.prices import PriceList
 from worker.db.requests import NewRequest
 
 _ASK_AGAIN_SECONDS = 0.15
@@ -38,6 +42,8 @@ class Planned:
     n: int
     fingerprint: str
     inputs: list[NewInput] = field(default_factory=list)
+    # What else is written in the transaction that accepts the jobs.
+    also: Callable[[Transaction], object] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Accepted:
     job_ids: list[UUID]
     n: int
     replayed: bool = False
+    warnings: tuple[Used, ...] = ()  # limits of the caller whose soft value is reached
 
 
 def fingerprint(path: str, fields: dict[str, Any], marks: list[Any]) -> str:
@@ -82,8 +89,8 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) 
                 return new
             if known := _known_jobs(tx, request, visit):
                 return Accepted(job_ids=known, n=planned.n, replayed=True)
-            _insert(tx, planned, caller)
-        return new
+            warnings = _insert(tx, planned, caller)
+        return replace(new, warnings=warnings)
 
     try:
         accepted = attempt()
@@ -140,31 +147,44 @@ def _members(tx: Transaction, group_id: UUID) -> list[UUID]:
     return members
 
 
-def _refuse_while_draining(tx: Transaction) -> None:
+def refuse_while_draining(tx: Transaction) -> None:
+    """Raises `draining` while the platform takes no new jobs."""
     reason = platform_state.draining(tx)
     if reason is not None:
         message = f"{ERRORS['draining'].message} Reason: {reason}" if reason else None
         raise DreameryError("draining", message, retry_after=30)
 
 
-def _insert(tx: Transaction, planned: Planned, caller: Caller) -> None:
-    _refuse_while_draining(tx)
-    if reports.open_job_count(tx, caller.owner) + len(planned.jobs) > get_settings().open_jobs_per_caller:
-        raise DreameryError("queue_full", retry_after=30)
+def _insert(tx: Transaction, planned: Planned, caller: Caller) -> tuple[Used, ...]:
+    """Write the jobs; all of the request or, where a limit forbids, none. The caller's limits that are nearly used."""
+    refuse_while_draining(tx)
+    # The first lock of all: the owner's budget, then its turns, in whatever accepts jobs.
+    budget = Budget(tx, caller, new_jobs=len(planned.jobs))
     account_ids = caller.account_ids(tx)
-    usable = {} if account_ids else _usable_regions(tx, caller)
+    usable = {} if account_ids else usable_regions(tx, caller)
     # Chosen here, not planned before: session ids get their rows only with an accepted job.
+    prices = PriceList(tx, user_id=caller.user_id, choice=caller.account_choice)
     placed = [
-        _placed(tx, job, caller, _fitting(job, caller, account_ids), _unfit(tx, job, caller, usable))
+        _placed(
+            tx,
+            job,
+            caller,
+            account_ids=_fitting(job, caller, account_ids),
+            unfit=unfit_accounts(tx, job, caller, usable),
+            prices=prices,
+        )
         for job in planned.jobs
     ]
     jobs.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
+    if planned.also is not None:
+        planned.also(tx)
     for job in placed:
         tx.on_commit(partial(_nudge, job.id, job.kind, job.account_ids))
+    return budget.take([job.id for job in placed])
 
 
-def _usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
+def usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
     """The accounts that the user's jobs may run on, by region. Raises why there is none."""
     usable = pool.usable_regions(tx, user_id=caller.user_id, choice=caller.account_choice)
     if usable:
@@ -177,18 +197,22 @@ def _usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
     raise DreameryError(code, message, retry_after=60)
 
 
-def _placed(tx: Transaction, job: NewJob, caller: Caller, account_ids: list[UUID], unfit: list[UUID]) -> NewJob:
+def _placed(
+    tx: Transaction, job: NewJob, caller: Caller, *, account_ids: list[UUID], unfit: list[UUID], prices: PriceList
+) -> NewJob:
     usual = durations.usual(tx, job.kind, job.model, job.params)
+    price = prices.price_of_job(kind=job.kind, model=job.model, params=job.params, account_ids=account_ids, avoid=unfit)
     return replace(
         job,
         account_ids=account_ids,
         avoid_accounts=unfit,
         account_choice=caller.account_choice,
         usual_seconds=usual.p50 if usual else None,
+        price=price.credits if price else None,
     )
 
 
-def _model_of(job: NewJob) -> ImageModel | VideoModel | None:
+def model_of(job: NewJob) -> ImageModel | VideoModel | None:
     """The catalog's model of the job; None when only upstream's list knows it, and for conversations."""
     catalog = get_catalog()
     if job.kind == "image" and catalog.knows_image(job.model):
@@ -203,20 +227,20 @@ def _fitting(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]
     """
     if job.account_ids:
         return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
-    model = _model_of(job)
+    model = model_of(job)
     if model is None or not account_ids:
         return account_ids
     pairs = zip(account_ids, caller.tokens, strict=True)
     return [a for a, (_, token) in pairs if model.offered_in(token.region)] or account_ids
 
 
-def _unfit(tx: Transaction, job: NewJob, caller: Caller, usable: dict[str, list[UUID]]) -> list[UUID]:
+def unfit_accounts(tx: Transaction, job: NewJob, caller: Caller, usable: dict[str, list[UUID]]) -> list[UUID]:
     """The accounts usable for the caller that have not the model, by their region and by what upstream lists for them.
 
     Avoided, not the others named: an account that joins the pool later may take the job. Raises
     `no_account_available` when none has it.
     """
-    model = None if job.account_ids else _model_of(job)
+    model = None if job.account_ids else model_of(job)
     if model is None or all(model.offered_in(region) for region in usable):
         return []
     keys = {model.key, model.key_cn} if isinstance(model, ImageModel) else {model.key}

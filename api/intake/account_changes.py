@@ -10,8 +10,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.account_objects import account_object, checkup_object
 from api.account_schemas import DAYS, AccountChange, WorkingHours
-from api.deps import Caller, actor_of, check_usable, presented, token_hash
+from api.deps import Caller, actor_of
 from api.intake.checking import answers, check_room, nudge_all
+from api.session_tokens import check_usable, presented, token_hash
 from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id, public_id
@@ -43,8 +44,8 @@ def change_account(
             row = _replace_session(tx, row, change.session)
         if "proxy" in changes:
             _set_proxy(tx, row, change.proxy)
-        # Only a limit may be taken away by null.
-        columns = {name: value for name, value in changes.items() if value is not None or name in pool.LIMITS}
+        # Only what has a setting, or no limit, behind it may be taken away by null.
+        columns = {name: value for name, value in changes.items() if value is not None or name in pool.NULLABLE}
         if columns.get("groups") and not row.pool:
             raise DreameryError("invalid_value", "Groups are for accounts of the platform.", param="groups")
         if "working_hours" in changes:

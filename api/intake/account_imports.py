@@ -11,8 +11,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.account_objects import account_object, checkup_object
 from api.account_schemas import AccountWish
-from api.deps import Caller, actor_of, check_usable, presented, token_hash
+from api.deps import Caller, actor_of
 from api.intake.checking import answers, nudge_all
+from api.session_tokens import check_usable, presented, token_hash
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
 from worker.core.settings import get_settings

@@ -9,8 +9,8 @@ from uuid import UUID
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import presented
 from api.hub import Hub
+from api.session_tokens import presented
 from worker.bus import queue
 from worker.core.crypto import lookup_hash
 from worker.core.errors import DreameryError

@@ -48,6 +48,14 @@ class _Wish:
     adjusted: dict[str, str]
 
 
+def one_only(body: VideoGenerationRequest) -> VideoGenerationRequest:
+    """Refuse several videos where the answer is one."""
+    if (body.n or 1) > 1:
+        message = "This call makes one video. Use /v1/videos/generations for several, or call it again."
+        raise DreameryError("unsupported_parameter", message, param="n")
+    return body
+
+
 async def plan_videos(path: str, body: VideoGenerationRequest, caller: Caller) -> Planned:
     """The whole plan of a video request; its inputs are looked at and stored here. Raises what is wrong with it."""
     return await run_in_threadpool(partial(plan_now, path, body, caller))

@@ -1,7 +1,7 @@
 """Administration: users, API keys, the audit log (`/admin/v1`). Every act is written down in the same transaction."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Body, Query, Request, Response
@@ -9,8 +9,10 @@ from fastapi import APIRouter, Body, Query, Request, Response
 from api.admin_schemas import (
     ApiKey,
     AuditList,
+    KeyChange,
     KeyList,
     KeyWish,
+    LimitChange,
     NewApiKey,
     Rotation,
     User,
@@ -22,10 +24,11 @@ from api.deps import AdminDep, actor_of
 from api.errors import error_responses
 from api.intake.conversations import AGENT
 from api.render import json_response, seconds_of
+from worker.core.budgets import NAMES, SOFT_NAMES
 from worker.core.catalog import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db import audit, keys, people, retention, turns
+from worker.db import audit, budgets, keys, people, retention, turns
 from worker.db.engine import Transaction, transaction
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
@@ -47,6 +50,27 @@ def after_id(prefix: str, value: str | None) -> UUID | None:
     return found
 
 
+def _limits_of(row: Any) -> dict[str, Any]:
+    return {
+        "limits": {name: row.limits.get(name) for name in NAMES},
+        "soft_limits": {name: row.soft_limits.get(name) for name in SOFT_NAMES},
+    }
+
+
+def _set_limits(tx: Transaction, table: Literal["users", "api_keys"], row_id: UUID, change: LimitChange) -> None:
+    hard, soft = (part.model_dump(exclude_unset=True) if part else {} for part in (change.limits, change.soft_limits))
+    if hard or soft:
+        budgets.set_limits(tx, table, row_id, hard=hard, soft=soft)
+
+
+def _changes(change: LimitChange) -> dict[str, Any]:
+    """What a body changes, for the audit log: null takes away a limit or a time that results are kept; elsewhere it
+    changes nothing.
+    """
+    given = change.model_dump(exclude_unset=True, mode="json")
+    return {name: value for name, value in given.items() if value is not None or name == "retention_days"}
+
+
 def _user_object(row: Any) -> dict[str, Any]:
     return {
         "id": public_id("user", row.id),
@@ -58,6 +82,7 @@ def _user_object(row: Any) -> dict[str, Any]:
         "weight": row.weight,
         "priority": row.priority,
         "retention_days": row.retention_days,
+        **_limits_of(row),
         "created_at": seconds_of(row.created_at),
     }
 
@@ -84,6 +109,7 @@ def key_object(row: Any) -> dict[str, Any]:
         "expires_at": seconds_of(row.expires_at),
         "last_used_at": seconds_of(row.last_used_at),
         "revoked_at": seconds_of(row.revoked_at),
+        **_limits_of(row),
         "created_at": seconds_of(row.created_at),
     }
 
@@ -101,7 +127,7 @@ def find_user(tx: Transaction, name_or_id: str) -> Any:
     return row
 
 
-def _key(tx: Transaction, key_id: str) -> Any:
+def find_key(tx: Transaction, key_id: str) -> Any:
     found = parse_public_id("key", key_id)
     row = keys.get_key(tx, found) if found else None
     if row is None:
@@ -113,10 +139,13 @@ def _key(tx: Transaction, key_id: str) -> Any:
 def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
     """Adds a user. Names are unique; keys are made with `POST /admin/v1/keys`."""
     with transaction() as tx:
-        row = people.add_user(tx, **wish.model_dump())
+        row = people.add_user(tx, **wish.model_dump(exclude={"limits", "soft_limits"}))
         if row is None:
             raise DreameryError("name_taken", f"There is a user {wish.name!r} already.", param="name")
-        audit.note_act(tx, actor_of(request, admin), "user.add", public_id("user", row.id), **wish.model_dump())
+        _set_limits(tx, "users", row.id, wish)
+        actor, target = actor_of(request, admin), public_id("user", row.id)
+        audit.note_act(tx, actor, "user.add", target, **{**_changes(wish), "name": row.name, "role": row.role})
+        row = find_user(tx, target)
     return json_response(_user_object(row), status=201)
 
 
@@ -137,25 +166,22 @@ def get_user(user: str, _admin: AdminDep) -> Response:
 
 @router.patch("/users/{user}", summary="Change a user", responses={200: {"model": User}})
 def change_user(request: Request, user: str, change: UserChange, admin: AdminDep) -> Response:
-    """Role, groups, how long results are kept; disabled: the keys of a disabled user stop working at once; weight and
-    priority when several users wait. The last admin cannot be taken away.
+    """Role, groups, limits, how long results are kept; disabled: the keys of a disabled user stop working at once;
+    weight and priority when several users wait. The last admin cannot be taken away.
     """
     with transaction() as tx:
         known = find_user(tx, user)
+        # Locks the owner's turns before the row, as every other change of shares does.
+        turns.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
         if "retention_days" in change.model_fields_set:
             retention.set_user_retention(tx, known.id, change.retention_days)
-        turns.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
         row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
         if row is None:
             raise DreameryError("last_admin")
-        audit.note_act(
-            tx,
-            actor_of(request, admin),
-            "user.change",
-            public_id("user", row.id),
-            name=row.name,
-            **change.model_dump(exclude_unset=True),
-        )
+        _set_limits(tx, "users", row.id, change)
+        actor, target = actor_of(request, admin), public_id("user", row.id)
+        audit.note_act(tx, actor, "user.change", target, name=row.name, **_changes(change))
+        row = find_user(tx, target)
     return json_response(_user_object(row))
 
 
@@ -173,11 +199,10 @@ def make_key(request: Request, wish: KeyWish, admin: AdminDep) -> Response:
             expires_at=wish.expires_at,
         )
         key_id, key = keys.make_key(tx, wanted)
+        _set_limits(tx, "api_keys", key_id, wish)
         row = keys.get_key(tx, key_id)
-        target = public_id("key", key_id)
-        audit.note_act(
-            tx, actor_of(request, admin), "key.make", target, user=owner.name, name=wish.name, scopes=wanted.scopes
-        )
+        actor, facts = actor_of(request, admin), {"user": owner.name, "name": wish.name, "scopes": wanted.scopes}
+        audit.note_act(tx, actor, "key.make", public_id("key", key_id), **{**_changes(wish), **facts})
     return json_response({**key_object(row), "key": key}, status=201)
 
 
@@ -202,7 +227,20 @@ def list_keys(_admin: AdminDep, user: str | None = None, after: After = None, li
 def get_key(key_id: str, _admin: AdminDep) -> Response:
     """Everything but the key itself."""
     with transaction() as tx:
-        return json_response(key_object(_key(tx, key_id)))
+        return json_response(key_object(find_key(tx, key_id)))
+
+
+@router.patch("/keys/{key_id}", summary="Change an API key", responses={200: {"model": ApiKey}})
+def change_key(request: Request, key_id: str, change: KeyChange, admin: AdminDep) -> Response:
+    """Its name or its limits, which come on top of those of its user. What it may do stays: make another key."""
+    with transaction() as tx:
+        known = find_key(tx, key_id)
+        keys.rename_key(tx, known.id, change.name or known.name)
+        _set_limits(tx, "api_keys", known.id, change)
+        target = public_id("key", known.id)
+        audit.note_act(tx, actor_of(request, admin), "key.change", target, user=known.user_name, **_changes(change))
+        row = find_key(tx, key_id)
+    return json_response(key_object(row))
 
 
 @router.post(
@@ -214,7 +252,7 @@ def rotate_key(
     """A new key with the same rights; the old one works on for `grace_seconds`, by default not at all."""
     grace = rotation.grace_seconds
     with transaction() as tx:
-        known = _key(tx, key_id)
+        known = find_key(tx, key_id)
         made = keys.rotate_key(tx, known.id, grace_seconds=grace)
         if made is None:
             raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: make a new one.")
@@ -231,10 +269,10 @@ def rotate_key(
 def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
     """It stops working at once; its jobs go on."""
     with transaction() as tx:
-        known = _key(tx, key_id)
+        known = find_key(tx, key_id)
         keys.revoke_key(tx, known.id)
         audit.note_act(tx, actor_of(request, admin), "key.revoke", public_id("key", known.id), user=known.user_name)
-        row = _key(tx, key_id)
+        row = find_key(tx, key_id)
     return json_response(key_object(row))
 
 

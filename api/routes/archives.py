@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from zipstream import ZipStream
 
-from api.deps import Caller, CallerDep
+from api.deps import Caller, ReaderDep
 from api.errors import error_responses
 from api.render import job_object
 from worker import storage
@@ -119,7 +119,7 @@ def _archive(views: list[JobView]) -> ZipStream:
     },
 )
 async def get_archive(
-    caller: CallerDep,
+    caller: ReaderDep,
     ids: Annotated[str, Query(max_length=8000, description="1 to 100 job ids, comma-separated")],
 ) -> StreamingResponse:
     """A zip of the pictures and videos, with a `manifest.json`: of each file its job, prompt, parameters and SHA-256.

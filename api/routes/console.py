@@ -62,10 +62,11 @@ async def _note_failure(request: Request, error: DreameryError) -> None:
     """Write a failure down, unless there were too many of this address. The key is never noted."""
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
     actor = actor_of(request, Caller(owner="", name="unknown"))
-    standing = limits and await limits.count(f"console:{actor.address}", per_minute=_FAILURES_PER_MINUTE)
-    if standing and not standing.allowed:
-        message = "Too many attempts to sign in from this address. Wait a minute."
-        raise DreameryError("rate_limit_exceeded", message, retry_after=60)
+    if limits:
+        if await limits.is_over("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE):
+            message = "Too many attempts to sign in from this address. Wait a minute."
+            raise DreameryError("rate_limit_exceeded", message, retry_after=60)
+        await limits.note("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE)
 
     def note() -> None:
         with transaction() as tx:

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Caller, CallerDep, MakerDep
+from api.deps import Caller, FullReaderDep, KeeperDep
 from api.errors import error_responses
 from api.render import json_response
 from api.schemas import Text
@@ -73,7 +73,7 @@ async def _page(caller: Caller, wanted: DeliveryFilter, *, after: str | None, li
 
 @router.get("/deliveries", summary="List webhook deliveries", responses={**_PAGE, **error_responses(400, 401)})
 async def list_deliveries(
-    caller: CallerDep,
+    caller: FullReaderDep,
     *,
     limit: _Limit = 20,
     after: _After = None,
@@ -100,7 +100,7 @@ async def list_deliveries(
 )
 async def list_endpoint_deliveries(
     endpoint_id: str,
-    caller: CallerDep,
+    caller: FullReaderDep,
     *,
     limit: _Limit = 20,
     after: _After = None,
@@ -126,7 +126,7 @@ async def list_endpoint_deliveries(
     summary="Get a webhook delivery",
     responses={200: {"model": DeliveryObject, "description": "The delivery."}, **error_responses(401, 404)},
 )
-async def get_delivery(delivery_id: str, caller: CallerDep) -> Response:
+async def get_delivery(delivery_id: str, caller: FullReaderDep) -> Response:
     """One delivery by its `webhook-id`, with every try."""
     wanted = _uuid(delivery_id)
 
@@ -163,7 +163,7 @@ def _replay(caller: Caller, delivery_id: UUID) -> Delivery | None:
         **error_responses(401, 404, 409),
     },
 )
-async def replay_delivery(delivery_id: str, caller: MakerDep) -> Response:
+async def replay_delivery(delivery_id: str, caller: KeeperDep) -> Response:
     """Sends the event again at once, delivered or not, with the same `webhook-id` and a fresh round of tries.
 
     A receiver that keeps the ids it has handled can so tell a repeat. While a try is under way nothing is added to it.

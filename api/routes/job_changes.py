@@ -1,6 +1,7 @@
 """Jobs, changed: cancel, retry, delete. A stranger's job is a 404 (I9)."""
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -21,7 +22,7 @@ from worker.bus import events, queue
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.db import accounts, deletions, files, jobs, reports
-from worker.db.engine import transaction
+from worker.db.engine import Transaction, transaction
 from worker.db.reports import JobView, Viewer
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -30,13 +31,20 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 _MOST_FILES = 1000
 
 
-def cancel_now(caller: Caller, job_id: UUID) -> JobView:
-    """Cancel a job, or leave the wish; the job as it is then. Raises `job_not_found`."""
+def cancel_now(
+    viewer_in: Callable[[Transaction], Viewer], job_id: UUID, also: Callable[[Transaction], object] | None = None
+) -> JobView:
+    """Cancel a job that a viewer may see, or leave the wish; the job as it is then. Raises `job_not_found`.
+
+    `also` is done in the same transaction.
+    """
     with transaction() as tx:
-        viewer: Viewer = caller.viewer(tx)
+        viewer = viewer_in(tx)
         if reports.job_view(tx, job_id, viewer) is None:
             raise unknown_job(public_id("job", job_id))
         row = jobs.cancel(tx, job_id)
+        if also is not None:
+            also(tx)
         if row is not None:
             tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
         view = reports.job_view(tx, job_id, viewer)
@@ -59,13 +67,13 @@ async def cancel_job(request: Request, job_id: str, caller: MakerDep) -> Respons
 
     Upstream has no cancel call, so what it has begun it finishes and charges. A job that has ended stays as it is.
     """
-    view = await run_in_threadpool(cancel_now, caller, job_uuid(job_id))
+    view = await run_in_threadpool(cancel_now, caller.viewer, job_uuid(job_id))
     name_job(request, job_id)
     return json_response(job_object(view, base_url(request)))
 
 
-_RETRY_DOCS = body_docs(RetryRequest, form=False)
-_RETRY_DOCS["requestBody"]["required"] = False
+RETRY_DOCS = body_docs(RetryRequest, form=False)
+RETRY_DOCS["requestBody"]["required"] = False
 
 
 @router.post(
@@ -76,7 +84,7 @@ _RETRY_DOCS["requestBody"]["required"] = False
         202: {"model": AcceptedJob, "description": "The new job."},
         **error_responses(400, 401, 404, 410, 413, 415, 422, 429, 503),
     },
-    openapi_extra=_RETRY_DOCS,
+    openapi_extra=RETRY_DOCS,
 )
 async def retry_job(
     request: Request,

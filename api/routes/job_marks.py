@@ -9,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Caller, CallerDep, MakerDep, name_job
+from api.deps import Caller, MakerDep, ReaderDep, name_job
 from api.errors import error_responses
 from api.job_feed import JobFeeds, feed_events
 from api.render import base_url, job_object, json_response
@@ -42,7 +42,7 @@ def _viewer(caller: Caller) -> Viewer:
 )
 async def follow_jobs(
     request: Request,
-    caller: CallerDep,
+    caller: ReaderDep,
     after: Annotated[float | None, Query(ge=0, le=10**11, description="like Last-Event-ID")] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:

@@ -9,14 +9,15 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Caller, CallerDep, name_job
+from api.deps import Caller, ReaderDep, name_job
 from api.errors import error_responses
 from api.forecast import forecast
 from api.hub import Hub
 from api.render import STATES_OF, base_url, job_object, json_response
-from api.schemas import Job, JobList, Text, Timeline
+from api.schemas import Job, JobList, Text
 from api.streams import SSE_HEADERS, job_events, stream_docs
 from api.timeline import timeline
+from api.timeline_schemas import Timeline
 from worker.core.catalog import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
@@ -69,7 +70,7 @@ def _aware(text: str) -> datetime:
 )
 async def list_jobs(
     request: Request,
-    caller: CallerDep,
+    caller: ReaderDep,
     *,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(description="the last id of the page before")] = None,
@@ -92,9 +93,9 @@ async def list_jobs(
     asked = _asked_ids(ids)
     cursor = job_uuid(after) if after else None
     wanted = JobFilter(
-        states=_states(status),
-        kinds=_kinds(kind),
-        model=_model_id(model),
+        states=states_of(status),
+        kinds=kinds_of(kind),
+        model=model_id(model),
         prompt=q or None,
         favourite=favourite,
         created_after=_moment(created_after, "created_after"),
@@ -150,7 +151,7 @@ def _pairs(given: list[str] | None) -> dict[str, str] | None:
     return pairs or None
 
 
-def _model_id(name: str | None) -> str | None:
+def model_id(name: str | None) -> str | None:
     """Jobs carry the id of their model, whatever name it was asked for by."""
     catalog = get_catalog()
     models: list[ImageModel | VideoModel] = [*catalog.image_models, *catalog.video_models]
@@ -158,7 +159,8 @@ def _model_id(name: str | None) -> str | None:
     return next(known, name)
 
 
-def _kinds(kind: str | None) -> list[str] | None:
+def kinds_of(kind: str | None) -> list[str] | None:
+    """The kinds of a comma list. Raises invalid_value."""
     if kind is None:
         return None
     kinds = [piece.strip() for piece in kind.split(",")]
@@ -169,7 +171,8 @@ def _kinds(kind: str | None) -> list[str] | None:
     return kinds
 
 
-def _states(status: str | None) -> list[str] | None:
+def states_of(status: str | None) -> list[str] | None:
+    """The states behind a comma list of statuses. Raises invalid_value."""
     if status is None:
         return None
     states: list[str] = []
@@ -198,7 +201,7 @@ def find_job(caller: Caller, job_id: UUID) -> JobView:
 async def get_job(
     request: Request,
     job_id: str,
-    caller: CallerDep,
+    caller: ReaderDep,
     wait: Annotated[float, Query(ge=0, le=300, description="answer when the job has ended, or after so long")] = 0,
 ) -> Response:
     """The job with its queue place, progress and, once completed, its output."""
@@ -240,7 +243,7 @@ def _timeline(caller: Caller, job_id: UUID) -> dict[str, Any]:
     summary="See all that happened to a job",
     responses={200: {"model": Timeline, "description": "Its changes, oldest first."}, **error_responses(401, 404)},
 )
-async def get_timeline(request: Request, job_id: str, caller: CallerDep) -> Response:
+async def get_timeline(request: Request, job_id: str, caller: ReaderDep) -> Response:
     """Every change of its state: when, by which part, on which try and account, after what wait, and why."""
     body = await run_in_threadpool(_timeline, caller, job_uuid(job_id))
     name_job(request, job_id)
@@ -262,7 +265,7 @@ async def get_timeline(request: Request, job_id: str, caller: CallerDep) -> Resp
 async def follow_job(
     request: Request,
     job_id: str,
-    caller: CallerDep,
+    caller: ReaderDep,
     after: Annotated[int | None, Query(ge=0, le=10**9, description="like Last-Event-ID")] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:

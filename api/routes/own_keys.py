@@ -58,10 +58,20 @@ def _target(tx: Transaction, key_id: str, caller: Caller) -> Any:
     row = keys.get_key(tx, found) if found else None
     if row is None or row.user_id != _user(caller):
         raise DreameryError("key_not_found", f"No API key {key_id[:60]!r} of yours.")
-    if row.id != caller.api_key_id and not _within(row, _present(tx, caller)):
+    if row.id == caller.api_key_id:
+        return row
+    _need_no_limits(caller)
+    if not _within(row, _present(tx, caller)):
         message = "That key may do more than the one you call with. Use that key itself, or ask an administrator."
         raise DreameryError("forbidden", message)
     return row
+
+
+def _need_no_limits(caller: Caller) -> None:
+    """Or a key with a budget could make others, each with the same budget again."""
+    if caller.key_limits.hard:
+        message = "This key has limits of its own, so it cannot make or change other keys. Ask an administrator."
+        raise DreameryError("forbidden", message)
 
 
 def _within(row: Any, other: Any) -> bool:
@@ -79,6 +89,7 @@ def _fits(narrow: list[str] | None, wide: list[str] | None) -> bool:
 
 def _wanted(wish: OwnKeyWish, caller: Caller, present: Any) -> keys.NewKey:
     """What the new key is allowed; what is absent is as the caller's own. Raises forbidden, model_not_allowed."""
+    _need_no_limits(caller)
     for scope in wish.scopes or []:
         caller.need(scope)
     models = sorted(caller.models) if caller.models is not None else None

@@ -8,11 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import HTTPBearer
 
-from api.deps import Caller, CallerDep, get_caller, read_tokens
+from api.deps import Caller, CallerDep, get_caller
 from api.errors import error_body, error_responses
 from api.forms import body_docs, read_body
 from api.intake.checking import Result, Tokens, ask
 from api.render import json_response
+from api.session_tokens import read_tokens
 from api.token_schemas import TokenAnswer, TokenCheck, TokenLive
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings

@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.creation import KeyHeader, answer_headers, create, start, views_of
-from api.deps import CallerDep, MakerDep, PreferenceDep, clean_idempotency_key, name_job
+from api.deps import MakerDep, PreferenceDep, ReaderDep, clean_idempotency_key, name_job
 from api.errors import error_responses
 from api.forms import body_docs, read_body
-from api.intake.videos import plan_videos
+from api.intake.videos import one_only, plan_videos
 from api.render import base_url, json_response
-from api.routes.videos import one_only, view_of
+from api.routes.videos import view_of
 from api.video_objects import id_of_video, job_id_of, task_state, video_object, videos_answer
 from api.video_schemas import AcceptedVideo, VideoGenerationRequest, VideosAnswer, VideoTask, VideoTaskState
 from worker.core.ids import public_id
@@ -84,7 +84,7 @@ async def start_task(request: Request, caller: MakerDep, idempotency_key: KeyHea
     summary="Ask about a video (new-api's path)",
     responses={200: {"model": VideoTaskState, "description": "The task."}, **error_responses(401, 404)},
 )
-async def get_task(request: Request, task_id: str, caller: CallerDep) -> Response:
+async def get_task(request: Request, task_id: str, caller: ReaderDep) -> Response:
     """Status, progress and, once completed, the link."""
     view = await run_in_threadpool(view_of, caller, job_id_of(task_id))
     name_job(request, public_id("job", view.job.id))

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.creation import KeyHeader, answer_headers, start, views_of
-from api.deps import Caller, CallerDep, MakerDep, clean_idempotency_key, name_job
+from api.deps import Caller, CallerDep, MakerDep, ReaderDep, clean_idempotency_key, name_job
 from api.errors import error_responses
 from api.forms import body_docs, read_body
 from api.intake.accepting import Planned
 from api.intake.remixes import plan_remix
-from api.intake.videos import plan_videos
+from api.intake.videos import one_only, plan_videos
 from api.render import base_url, json_response
 from api.routes.files import Asked, send_file
 from api.routes.job_changes import cancel_now
@@ -52,14 +52,6 @@ def view_of(caller: Caller, job_id: UUID) -> JobView:
     return view
 
 
-def one_only(body: VideoGenerationRequest) -> VideoGenerationRequest:
-    """Refuse several videos where the answer is one."""
-    if (body.n or 1) > 1:
-        message = "This call makes one video. Use /v1/videos/generations for several, or call it again."
-        raise DreameryError("unsupported_parameter", message, param="n")
-    return body
-
-
 async def _start(request: Request, planned: Planned, caller: Caller, key: str | None) -> Response:
     accepted = await start(request, planned, caller=caller, key=key)
     (view,) = await run_in_threadpool(views_of, accepted.job_ids)
@@ -86,7 +78,7 @@ async def create_video(request: Request, caller: MakerDep, idempotency_key: KeyH
 )
 async def list_videos(
     request: Request,
-    caller: CallerDep,
+    caller: ReaderDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
     after: Annotated[str | None, Query(description="the last id of the page before")] = None,
     order: Literal["asc", "desc"] = "desc",
@@ -121,7 +113,7 @@ async def not_offered(request: Request, _caller: CallerDep) -> Response:
     summary="Get a video",
     responses={200: {"model": Video, "description": "The video."}, **error_responses(401, 404)},
 )
-async def get_video(request: Request, video_id: str, caller: CallerDep) -> Response:
+async def get_video(request: Request, video_id: str, caller: ReaderDep) -> Response:
     """The video's object. While it is unfinished, `openai-poll-after-ms` says when to ask again."""
     view = await run_in_threadpool(view_of, caller, job_id_of(video_id))
     name_job(request, public_id("job", view.job.id))
@@ -141,7 +133,7 @@ _CONTENT: dict[int | str, dict[str, Any]] = {
 async def get_content(
     request: Request,
     video_id: str,
-    caller: CallerDep,
+    caller: ReaderDep,
     *,
     variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Query(description="which form of it")] = "video",
     range_header: Annotated[str | None, Header(alias="range")] = None,
@@ -166,7 +158,7 @@ def _delete(caller: Caller, job_id: UUID) -> None:
     """
     view = view_of(caller, job_id)
     if view.job.finished_at is None:
-        cancel_now(caller, job_id)
+        cancel_now(caller.viewer, job_id)
     with transaction() as tx:
         deletions.hide_job(tx, job_id)
         left = deletions.deleted_files(tx, limit=_MOST_FILES, job_id=job_id)

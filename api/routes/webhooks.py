@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.deps import Caller, CallerDep, MakerDep
+from api.deps import Caller, FullReaderDep, KeeperDep, MakerDep
 from api.errors import error_responses
 from api.render import json_response
 from api.webhook_bodies import (
@@ -74,7 +74,7 @@ async def get_secret(caller: MakerDep) -> Response:
     summary="List your webhook endpoints",
     responses={200: {"model": EndpointList, "description": "All of them, oldest first."}, **error_responses(401)},
 )
-async def list_endpoints(caller: CallerDep) -> Response:
+async def list_endpoints(caller: FullReaderDep) -> Response:
     """Your endpoints, with why one is disabled and since when one fails. Secrets are not shown again."""
 
     def read() -> list[Row[Any]]:
@@ -103,7 +103,7 @@ def _key_of_scope(body: EndpointRequest, caller: Caller) -> UUID | None:
         **error_responses(400, 401),
     },
 )
-async def create_endpoint(body: EndpointRequest, caller: MakerDep) -> Response:
+async def create_endpoint(body: EndpointRequest, caller: KeeperDep) -> Response:
     """From now on the events of your jobs are sent there, signed with the endpoint's own secret. At most 20."""
     endpoint_id, secret = new_id(), new_webhook_secret()
     new = NewEndpoint(
@@ -132,7 +132,7 @@ async def create_endpoint(body: EndpointRequest, caller: MakerDep) -> Response:
     summary="Get a webhook endpoint",
     responses={200: {"model": Endpoint, "description": "The endpoint."}, **error_responses(401, 404)},
 )
-async def get_endpoint(endpoint_id: str, caller: CallerDep) -> Response:
+async def get_endpoint(endpoint_id: str, caller: FullReaderDep) -> Response:
     """One of your endpoints."""
     row = await run_in_threadpool(_get, caller, _uuid(endpoint_id))
     return json_response(endpoint_object(_known(row, endpoint_id)))
@@ -162,7 +162,7 @@ def _change(caller: Caller, endpoint_id: UUID, body: EndpointChange) -> "Row[Any
     summary="Change a webhook endpoint",
     responses={200: {"model": Endpoint, "description": "The endpoint as it is now."}, **error_responses(400, 401, 404)},
 )
-async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: MakerDep) -> Response:
+async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: KeeperDep) -> Response:
     """Another address, other events, pause it, or enable it again.
 
     What waits for an endpoint when it is disabled is given up (`POST /v1/webhooks/deliveries/{id}/replay` sends it
@@ -177,7 +177,7 @@ async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: MakerD
     summary="Delete a webhook endpoint",
     responses={200: {"model": DeletedEndpoint, "description": "It is gone."}, **error_responses(401, 404)},
 )
-async def delete_endpoint(endpoint_id: str, caller: MakerDep) -> Response:
+async def delete_endpoint(endpoint_id: str, caller: KeeperDep) -> Response:
     """The endpoint goes, with its log and with what was still to be sent there."""
     wanted = _uuid(endpoint_id)
 
@@ -200,7 +200,7 @@ async def delete_endpoint(endpoint_id: str, caller: MakerDep) -> Response:
 )
 async def rotate_secret(
     endpoint_id: str,
-    caller: MakerDep,
+    caller: KeeperDep,
     keep_hours: Annotated[
         int, Query(ge=0, le=168, description="how long the old secret signs too; 0 = not at all, for one that leaked")
     ] = ROTATION_HOURS,
@@ -238,7 +238,7 @@ def _test(caller: Caller, endpoint_id: UUID) -> Delivery | None:
         **error_responses(401, 404),
     },
 )
-async def test_endpoint(endpoint_id: str, caller: MakerDep) -> Response:
+async def test_endpoint(endpoint_id: str, caller: KeeperDep) -> Response:
     """Sends one `webhook.test` event, once, also to a disabled endpoint. The `Location` header says where to look."""
     delivery = await run_in_threadpool(_test, caller, _uuid(endpoint_id))
     if delivery is None:

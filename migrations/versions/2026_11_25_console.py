@@ -5,8 +5,8 @@ from alembic import op
 
 revision: str = "0015_console"
 down_revision: str | None = "0015_ops"
-branch_labels = None
-depends_on = None
+branch_labels: str | None = None
+depends_on: str | None = None
 
 
 def upgrade() -> None:

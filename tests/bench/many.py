@@ -96,34 +96,47 @@ def settings(scale: Scale) -> dict[str, str]:
 def run_many(platform: Platform, scale: Scale) -> Figures:
     """Set up users and accounts on a fresh platform, send everything, wait for the end, read the books."""
     with httpx2.Client(base_url=platform.url, headers=_bearer(platform.admin_key), timeout=60) as admin:
-        accounts = _add_accounts(admin, scale)
+        _add_accounts(admin, _words(scale)[:1])
+        admin.patch(f"/admin/v1/accounts/{_accounts(admin)[0]['id']}", json={"max_images": 1}).raise_for_status()
         users = [
             _add_user(admin, f"user{n}-{weight}-{k}", weight, each)
             for n, (count, weight, each) in enumerate(scale.users)
             for k in range(count)
         ]
         newcomer = _add_user(admin, "newcomer", 1, 1)
-    started = time.time()
+    # One account with one slot hardly works off anything while they come: then all wait, and the others join.
     asyncio.run(_send(platform, [(user.key, prompt) for user in _mixed(users) for prompt in user.prompts]))
-    sent = time.time()
+    started = time.time()
+    with httpx2.Client(base_url=platform.url, headers=_bearer(platform.admin_key), timeout=60) as admin:
+        admin.patch(f"/admin/v1/accounts/{_accounts(admin)[0]['id']}", json={"max_images": None}).raise_for_status()
+        _add_accounts(admin, _words(scale)[1:])
     _wait(platform, until=lambda left: left <= 0.6 * scale.jobs)
     asyncio.run(_send(platform, [(newcomer.key, newcomer.prompts[0])]))
     _wait(platform, until=lambda left: left == 0)
-    return _read(platform, scale, users, newcomer, accounts=accounts, started=started, sent=sent)
+    return _read(platform, scale, users, newcomer, started=started)
 
 
 def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def _add_accounts(admin: httpx2.Client, scale: Scale) -> int:
-    words = ["good"] * scale.good + [kind for kind in ("dead", "broke", "limited", "flaky") for _ in range(scale.bad)]
-    demo = admin.get("/admin/v1/accounts").json()["data"]
-    tokens = ",".join(f"{word}-many-{n}:sandbox" for n, word in enumerate(words))
+def _words(scale: Scale) -> list[str]:
+    """The session ids; their words script the accounts."""
+    kinds = ["good"] * scale.good + [kind for kind in ("dead", "broke", "limited", "flaky") for _ in range(scale.bad)]
+    return [f"{kind}-many-{n}" for n, kind in enumerate(kinds)]
+
+
+def _accounts(admin: httpx2.Client) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = admin.get("/admin/v1/accounts").json()["data"]
+    return found
+
+
+def _add_accounts(admin: httpx2.Client, sessions: list[str]) -> None:
+    demo = [account for account in _accounts(admin) if account["label"] == "sandbox demo"]
+    tokens = ",".join(f"{session}:sandbox" for session in sessions)
     admin.post("/admin/v1/accounts", json={"tokens": tokens}).raise_for_status()
     for account in demo:
         admin.delete(f"/admin/v1/accounts/{account['id']}").raise_for_status()
-    return len(words)
 
 
 def _add_user(admin: httpx2.Client, name: str, weight: float, jobs: int) -> _User:
@@ -170,9 +183,7 @@ def _read(
     users: list[_User],
     newcomer: _User,
     *,
-    accounts: int,
     started: float,
-    sent: float,
 ) -> Figures:
     with psycopg.connect(platform.database_url, row_factory=dict_row) as connection:
         jobs = connection.execute(
@@ -182,13 +193,13 @@ def _read(
         ).fetchall()
     ledger = httpx2.get(f"{platform.sandbox_url}/_ledger", timeout=60).json()
     by_prompt = {job["prompt"]: job for job in jobs}
-    shares, counted = _shares(users, by_prompt, sent)
+    shares, counted = _shares(users, by_prompt, started)
     new = by_prompt[newcomer.prompts[0]]
     seen = [view for view in ledger["accounts"].values() if view["submits"]]
     wall = max(job["finished_at"] for job in jobs).timestamp() - started
     return Figures(
         users=len(users) + 1,
-        accounts=accounts,
+        accounts=len(_words(scale)),
         jobs=len(jobs),
         ends=dict(Counter(job["error_code"] or job["state"] for job in jobs)),
         wall_seconds=round(wall, 1),
@@ -205,13 +216,13 @@ def _read(
     )
 
 
-def _shares(users: list[_User], jobs: dict[str, Any], sent: float) -> tuple[dict[str, float], int]:
+def _shares(users: list[_User], jobs: dict[str, Any], started: float) -> tuple[dict[str, float], int]:
     """By weight: the jobs a user got on average while everybody had some waiting, over what the weights promise."""
     claimed: dict[int, list[datetime]] = {
         n: sorted(jobs[prompt]["claimed_at"] for prompt in user.prompts) for n, user in enumerate(users)
     }
     until = min(times[-1] for times in claimed.values())
-    got = {n: sum(sent <= at.timestamp() <= until.timestamp() for at in times) for n, times in claimed.items()}
+    got = {n: sum(started <= at.timestamp() <= until.timestamp() for at in times) for n, times in claimed.items()}
     total, weights = sum(got.values()), sum(user.weight for user in users)
     found: dict[str, float] = {}
     for weight in sorted({user.weight for user in users}):

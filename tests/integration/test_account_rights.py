@@ -12,7 +12,7 @@ from api.app import create_app
 from tests.engine import Engine
 from tests.face import error_of
 from worker.core.ids import new_id, parse_public_id
-from worker.db import accounts, jobs
+from worker.db import jobs, scores
 from worker.db.eligibility import is_open, opens_at
 from worker.db.engine import transaction
 from worker.steps.submit import submit
@@ -49,7 +49,7 @@ def takes(account: UUID) -> UUID | None:
 
 def best(job: UUID) -> UUID | None:
     with transaction() as tx:
-        return accounts.ready_for_job(tx, job)
+        return scores.best_for_job(tx, job)
 
 
 def ways(engine: Engine, job: UUID, account: UUID) -> tuple[bool, bool, bool]:

@@ -44,7 +44,8 @@ def test_links_show_the_picture_that_was_asked_for(face):
     job = face.job(response.headers["x-job-id"])
     assert [file["url"] for file in job["output"]] == [one["url"] for one in answer["data"]]
     assert job["metadata"] == {"user": "u-1"}
-    assert (job["input"]["size"], job["usage"], job["progress"]) == ("1664x936", {"images": 2}, 100)
+    assert (job["input"]["size"], job["progress"]) == ("1664x936", 100)
+    assert job["usage"] == {"images": 2, "credits_estimated": 2, "credits_charged": 2}
 
 
 def test_bytes_come_without_a_link(face):

@@ -8,7 +8,8 @@ import httpx
 import psycopg
 import pytest
 
-from api.schemas import AcceptedJob, Job, Timeline
+from api.schemas import AcceptedJob, Job
+from api.timeline_schemas import Timeline
 from tests.face import Face, error_of, new_key, new_session
 from tests.uploads import picture
 from worker.core.errors import ERRORS

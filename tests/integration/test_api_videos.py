@@ -11,8 +11,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.deps import token_hash
 from api.schemas import Job
+from api.session_tokens import token_hash
 from api.video_schemas import (
     AcceptedVideo,
     Video,
@@ -281,7 +281,7 @@ class TestStatus:
         (output,) = job["output"]
         assert (output["url"], output["thumbnail_url"]) == (shown["url"], shown["thumbnail_url"])
         assert output["spritesheet_url"].startswith("http")
-        assert job["usage"] == {"videos": 1, "seconds": 5}
+        assert job["usage"] == {"videos": 1, "seconds": 5, "credits_estimated": 25, "credits_charged": None}
 
     def test_a_running_one(self, client, engine: Engine) -> None:
         video = put(client, engine, "running", progress=40, forecast_seconds=33)

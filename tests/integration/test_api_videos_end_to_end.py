@@ -110,7 +110,7 @@ def test_the_job_on_its_way_and_at_its_end(face):
     (output,) = job["output"]
     assert (output["mime"], output["width"], output["height"]) == ("video/mp4", 1280, 720)
     assert abs(output["seconds"] - 5) < 0.3
-    assert job["usage"] == {"videos": 1, "seconds": 5}
+    assert job["usage"] == {"videos": 1, "seconds": 5, "credits_estimated": 25, "credits_charged": 25}
     with Image.open(io.BytesIO(httpx.get(output["thumbnail_url"], trust_env=False).content)) as poster:
         poster.load()
     shown = face.http.get(f"{VIDEOS}/{started['request_id']}").json()

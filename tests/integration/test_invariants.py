@@ -85,8 +85,9 @@ def test_i1_only_the_state_machine_writes_states() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and node.module == "worker.db":
                 assert "tables" not in {alias.name for alias in node.names}, name
-            defines = name.endswith("_tables.py")
-            assert defines or not (isinstance(node, ast.ImportFrom) and node.module == "worker.db.tables"), name
+            if isinstance(node, ast.ImportFrom) and node.module == "worker.db.tables":
+                assert name.endswith("_tables.py"), name
+                assert {alias.name for alias in node.names} == {"metadata"}, name
 
 
 @pytest.mark.parametrize("end", sorted(FINAL))

@@ -15,8 +15,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.deps import read_tokens
 from api.doctor import examine
+from api.session_tokens import read_tokens
 from tests.engine import Engine
 from tests.face import new_session
 from tests.platform import ROOT, clean_env

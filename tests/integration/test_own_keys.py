@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from api.admin_schemas import NewOwnKey, OwnKeyList
@@ -114,3 +115,19 @@ def test_strangers_readers_and_session_ids(admin, person):
     with admin.as_caller(new_key()) as sessions:
         error_of(sessions.http.get("/v1/keys"), 403, "forbidden")
         error_of(sessions.http.post("/v1/keys", json={}), 403, "forbidden")
+
+
+def test_a_key_with_a_budget_makes_no_others_and_signs_in_with_its_budget(admin, person):
+    limited = person(name="limited", limits={"jobs_per_day": 1})
+    error_of(limited.http.post("/v1/keys", json={}), 403, "forbidden")
+    origin = {"Origin": admin.platform.url}
+    with httpx.Client(base_url=admin.platform.url, headers=origin, trust_env=False, timeout=60) as browser:
+        session = browser.post("/console/session", headers={"Authorization": f"Bearer {limited.key}"}).json()
+        token = {"X-CSRF-Token": session["csrf_token"]}
+        (standing,) = [one for one in browser.get("/v1/usage").json()["limits"] if one["name"] == "jobs_per_day"]
+        assert (standing["scope"], standing["hard"], standing["used"]) == ("key", 1, 0)
+        body = {"prompt": "a boat", "n": 1, "async": True}
+        assert browser.post("/v1/images/generations", json=body, headers=token).status_code == 202
+        error_of(browser.post("/v1/images/generations", json=body, headers=token), 429, "budget_exceeded")
+    (own_key,) = own(limited)
+    assert limited.http.post(f"/v1/keys/{own_key['id']}/rotate").status_code == 201

@@ -9,12 +9,14 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from api.routes import pins
 from tests.engine import Engine
 from tests.face import error_of
-from tests.integration.test_upkeep import aged, is_there, stored_input
+from tests.integration.test_upkeep import aged, caller_of, is_there, stored_input
 from tests.s3 import Bucket
 from worker import storage
 from worker.core import metrics
+from worker.core.errors import DreameryError
 from worker.core.ids import first_id_at, new_id
 from worker.db import people, retention
 from worker.db.engine import transaction
@@ -128,6 +130,21 @@ def test_many_files_leave_in_one_upkeep_in_batches(engine: Engine, monkeypatch: 
     aged(engine, 8, *jobs)
     assert "removed 6 files" in upkeep()
     assert not any(kept(engine, job) for job in jobs)
+
+
+def test_a_caller_pins_so_many_jobs_and_no_more(engine: Engine) -> None:
+    engine.configure(PINS_PER_CALLER="2")
+    account = engine.account(session="pins-of-one")
+    first, second, third = (engine.to_end(account) for _ in range(3))
+    caller = caller_of("pins-of-one")
+    for job in (first, second, second):
+        assert pins._pin(caller, job).job.pinned_at
+    with pytest.raises(DreameryError, match="pin_limit"):
+        pins._pin(caller, third)
+    pins._unpin(caller, first)
+    assert pins._pin(caller, third).job.pinned_at
+    with pytest.raises(DreameryError, match="job_not_found"):
+        pins._pin(caller_of("a stranger"), first)
 
 
 # --- timelines, deliveries, usage ---

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from api.deps import Caller, token_hash
+from api.deps import Caller
+from api.session_tokens import token_hash
 from tests.engine import Engine
 from worker import storage
 from worker.core.tokens import SessionToken

@@ -57,19 +57,53 @@ class RequestLimits:
         self._counters = SlidingWindowCounterRateLimiter(storage)
         self._paused_until = 0.0
 
-    async def count(self, caller: str, *, per_minute: int) -> Standing | None:
-        """Count one request of the caller, unless it is one too many. None = not limited, or Redis is away."""
-        if per_minute == 0 or time.monotonic() < self._paused_until:
+    async def count(self, rules: list[tuple[str, int]]) -> Standing | None:
+        """Count one request under every rule (whose, how many a minute), unless it is one too many under any of them.
+
+        The tightest standing of them. None = not limited, or Redis is away.
+        """
+        counted = [(RateLimitItemPerMinute(most), whose) for whose, most in rules]
+        if not counted or time.monotonic() < self._paused_until:
             return None
-        rule = RateLimitItemPerMinute(per_minute)
+        # A request that a later rule refuses must not use up an earlier one.
+        *before, last = counted
         try:
-            allowed = await self._counters.hit(rule, caller)
-            stats = await self._counters.get_window_stats(rule, caller)
+            allowed = True
+            for rule, whose in before:
+                allowed = allowed and await self._counters.test(rule, whose)
+            if allowed and await self._counters.hit(*last):
+                for rule, whose in before:
+                    await self._counters.hit(rule, whose)
+            else:
+                allowed = False
+            return await self._tightest([*before, last], allowed=allowed)
         except BUS_ERRORS as error:
             self._pause(error)
             return None
-        reset = max(stats.reset_time - time.time(), 0.0)
-        return Standing(allowed=allowed, limit=per_minute, remaining=max(stats.remaining, 0), reset_seconds=reset)
+
+    async def look(self, rules: list[tuple[str, int]]) -> list[Standing | None]:
+        """Where each rule stands, counting nothing; None = Redis is away."""
+        found: list[Standing | None] = []
+        for whose, most in rules:
+            if time.monotonic() < self._paused_until:
+                found.append(None)
+                continue
+            try:
+                found.append(await self._tightest([(RateLimitItemPerMinute(most), whose)], allowed=True))
+            except BUS_ERRORS as error:
+                self._pause(error)
+                found.append(None)
+        return found
+
+    async def _tightest(self, rules: list[tuple[RateLimitItemPerMinute, str]], *, allowed: bool) -> Standing:
+        stands = []
+        for rule, whose in rules:
+            stats = await self._counters.get_window_stats(rule, whose)
+            reset = max(stats.reset_time - time.time(), 0.0)
+            stands.append(
+                Standing(allowed=allowed, limit=rule.amount, remaining=max(stats.remaining, 0), reset_seconds=reset)
+            )
+        return min(stands, key=lambda stand: stand.remaining)
 
     async def is_over(self, kind: str, who: str, *, per_minute: int) -> bool:
         """Whether as much of a kind was noted of somebody in the last minute. False when Redis is away."""

@@ -37,6 +37,7 @@ QUEUE_OF = {
     "dreamery.upkeep": "bulk",
     "dreamery.check": "bulk",
     "dreamery.refresh": "bulk",
+    "dreamery.ledger": "bulk",
 }
 
 
@@ -81,6 +82,7 @@ def _make_app() -> Celery:
             },
             "sweep": {"task": "dreamery.sweep", "schedule": 2.0, "options": {"expires": 4, "queue": "fast"}},
             "refresh": {"task": "dreamery.refresh", "schedule": 60.0, "options": {"expires": 50, "queue": "bulk"}},
+            "ledger": {"task": "dreamery.ledger", "schedule": 60.0, "options": {"expires": 50, "queue": "bulk"}},
             "upkeep": {"task": "dreamery.upkeep", "schedule": 600.0, "options": {"expires": 300, "queue": "bulk"}},
         },
         beat_max_loop_interval=1,
@@ -165,9 +167,3 @@ def nudge_notify(delivery_id: UUID) -> bool:
 def nudge_check(check_id: UUID) -> bool:
     """Somebody waits for what upstream says about a session id."""
     return _send("dreamery.check", check_id=check_id.hex)
-
-
-def ping_workers(timeout_seconds: float = 2.0) -> list[str]:
-    """Names of the workers that answer."""
-    replies = app.control.ping(timeout=timeout_seconds) or []
-    return sorted(name for reply in replies for name in reply)

@@ -3,6 +3,7 @@
 The data is `catalog.toml`; nothing in the code names a model.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -124,6 +125,7 @@ class Catalog:
         self.default_video_model: str = data["default_video_model"]
         self._video_lines: dict[str, int] = data["video_lines"]
         self._videos = {name: m for m in self.video_models for name in (m.id, *m.aliases)}
+        self._prices: dict[str, dict[str, dict[str, float]]] = data.get("prices", {})
 
     def image_model(self, name: str | None) -> ImageModel:
         """The model of that public id or alias; the default for None. Raises `model_not_found`."""
@@ -180,6 +182,33 @@ class Catalog:
         short = self._video_lines.get(resolution, self._video_lines["720p"])
         long = round(short * max(wide, high) / min(wide, high) / 2) * 2
         return (long, short) if wide >= high else (short, long)
+
+    def starting_price(
+        self, place: str, kind: str, model: str, *, size: str, units: int, variant: str = ""
+    ) -> int | None:
+        """Credits of a job as far as the catalog tells; None = it does not. `units`: pictures, or seconds.
+
+        A model's own table comes before that of its kind, a whole (`2k x4`, `720p 10s`) before a rate (`2k`, `720p`).
+        """
+        whole = f"{units}s" if kind == "video" else f"x{units}"
+        sizes = [f"{size} {variant}", size] if variant else [size]
+        for name in (model, kind):
+            table = self._prices.get(place, {}).get(name, {})
+            for own in sizes:
+                if (price := table.get(f"{own} {whole}")) is not None:
+                    return math.ceil(price)
+                if (rate := table.get(own)) is not None:
+                    return math.ceil(rate * units)
+        return None
+
+    def starting_prices(self) -> list[tuple[str, str, str, str, float]]:
+        """All of them: place, kind, model (or the kind), shape, credits."""
+        return [
+            (place, "video" if name == "video" or self.knows_video(name) else "image", name, shape, price)
+            for place, tables in self._prices.items()
+            for name, lines in tables.items()
+            for shape, price in lines.items()
+        ]
 
     def nearest_resolution(self, model: VideoModel, width: int, height: int) -> str:
         """The resolution of the model whose short side is nearest to that of asked pixels."""

@@ -32,12 +32,15 @@ _SERVICES = ("upload_service", "vod_service")
 _PAIRS = ("cookies", "query")
 _HOST_FIELDS = (*_ORIGINS, *_AUTHORITIES, *_SERVICES, "aid", *_PAIRS)
 _WIRE_FIELDS = ("appvr", "da_version", "agent_da_version", "web_version", "sdk_version", "user_agent")
-_TABLES = ("aliases", "sizes", "hosts", "wire")
+_TABLES = ("aliases", "sizes", "hosts", "wire", "prices")
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?")
 _AUTHORITY = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
 _SERVICE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER_TEXT = re.compile(r"[ -~]{1,300}")
 _VERSION = re.compile(r"[0-9A-Za-z._-]{1,32}")
+# `2k`, `2k x4`, `720p 10s`, `720p omni 10s`; see the shipped table.
+_PRICED = re.compile(r"\S+( omni)?( x[1-9][0-9]{0,2}| [1-9][0-9]{0,3}s)?")
+_PLACE = re.compile(r"auto|sandbox|[a-z]{2}")
 _PAIR_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 # What a cookie value may hold (RFC 6265); in a query it is encoded.
 _PAIR_VALUE = re.compile(r"[!#-+\--:<-\[\]-~]{0,2000}")
@@ -132,6 +135,7 @@ def _merged(reader: _Reader, data: Data, shipped: Data) -> Data:
             raise reader.refuse(key, f"names no model: {value!r}")
         data[key] = value
     _add_aliases(reader, data, kinds)
+    _add_prices(reader, data, {*kinds, *names})
     _check_hosts(reader)
     _check_wire(reader)
     return data
@@ -254,6 +258,27 @@ def _point(data: Data, wanted: dict[str, str]) -> None:
         for row in data[kind]:
             kept = [name for name in row["aliases"] if name not in wanted]
             row["aliases"] = kept + [name for name, target in wanted.items() if target == row["id"]]
+
+
+def _add_prices(reader: _Reader, data: Data, names: set[str]) -> None:
+    """Prices are laid over the shipped ones line by line."""
+    for place, tables in reader.table("prices").items():
+        where = f"prices.{place}"
+        if not _fits(_PLACE, place) or not isinstance(tables, dict):
+            raise reader.refuse(where, "must be tables of a region, such as [prices.cn.image]")
+        for name, lines in tables.items():
+            field = f"{where}.{name!r}"
+            if name not in names:
+                raise reader.refuse(field, "names no model; `image` and `video` stand for all of a kind")
+            if not isinstance(lines, dict):
+                raise reader.refuse(field, 'must be a table, such as { "2k" = 1 }')
+            for shape, price in lines.items():
+                if not _fits(_PRICED, shape):
+                    raise reader.refuse(field, f"{shape!r} must look like '2k', '2k x4', '720p' or '720p omni 10s'")
+                if isinstance(price, bool) or not isinstance(price, int | float) or not 0 <= price < 1e6:
+                    raise reader.refuse(field, f"{shape!r} must be credits, 0 or more; got {price!r}")
+            known = data["prices"].setdefault(place, {}).setdefault(name, {})
+            known.update(lines)
 
 
 def _check_hosts(reader: _Reader) -> None:

@@ -4,8 +4,10 @@ Codes are API: they never change meaning. Upstream's own numbers map to these ro
 `worker/providers/dreamina/faults.py`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 
 
 class Reaction(StrEnum):
@@ -170,6 +172,9 @@ ERRORS: dict[str, ErrorKind] = {
             "结果存储暂时不可用，请稍后再试。", Reaction.RETRY_LATER),
         _row("queue_full", 429, _RATE, Fault.PLATFORM, "Too many open jobs. Try again later.",
             "未完成的任务过多，请稍后再试。", Reaction.GIVE_UP),
+        _row("budget_exceeded", 429, "insufficient_quota", Fault.PLATFORM,
+            "A limit of this user or key is reached. Wait until it resets, or ask an administrator for more.",
+            "该用户或密钥的额度已用完。请等待额度重置，或联系管理员提高额度。", Reaction.GIVE_UP),
         _row("no_account_available", 503, _SERVER, Fault.PLATFORM,
             "No upstream account can take this job now. Try again later or add an account.",
             "目前没有上游账号可以执行该任务。请稍后再试或添加账号。", Reaction.RETRY_LATER),
@@ -292,11 +297,13 @@ class DreameryError(Exception):
         param: str | None = None,
         retry_after: int | None = None,
         detail: str | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.kind = ERRORS[code]
         self.message = message or self.kind.message
         self.param = param
         self.retry_after = retry_after
+        self.headers = headers  # further ones of the answer
         self.detail = detail  # for logs and the job's events: upstream's logid, its own words
         super().__init__(f"{code}: {self.message}")
 

@@ -6,6 +6,7 @@
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -57,6 +58,14 @@ class Settings(BaseSettings):
     account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
     open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
     requests_per_minute: int = Field(600, ge=0, description="creating requests per caller and minute; 0 = no limit")
+    jobs_per_day: int = Field(0, ge=0, description="jobs per caller and day, without a limit of their own; 0 = any")
+    jobs_per_month: int = Field(0, ge=0, description="jobs per caller and month; 0 = any")
+    credits_per_day: int = Field(0, ge=0, description="upstream credits per caller and day; 0 = any")
+    credits_per_month: int = Field(0, ge=0, description="upstream credits per caller and month; 0 = any")
+    budget_warn_percent: int = Field(
+        80, ge=0, le=100, description="part of a limit that warns; 0 = only soft limits do"
+    )
+    budget_time_zone: str = Field("UTC", description="where days and months of limits and usage begin")
     failed_keys_per_minute: int = Field(
         30, ge=0, description="wrong keys per network address and minute; then 429; 0 = no limit"
     )
@@ -106,7 +115,9 @@ class Settings(BaseSettings):
     upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
     models_refresh_seconds: float = Field(21600, ge=60, description="how often an account is asked what models it has")
     account_check_seconds: float = Field(21600, ge=600, description="how often an account that is kept gets a check-up")
-    daily_receive: bool = Field(True, description="fetch an account's daily free credits when it has none")
+    daily_receive: Literal["off", "when_empty", "daily"] = Field(
+        "when_empty", description="fetch an account's daily free credits: `when_empty`, `daily` (also `on`), or `off`"
+    )
     region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
 
     api_port: int = Field(8000, ge=1, le=65535, description="port of the API")
@@ -125,12 +136,27 @@ class Settings(BaseSettings):
     flower_url: str = Field("", description="where people reach Flower, for a link on the console's system page")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
+    @field_validator("daily_receive", mode="before")
+    @classmethod
+    def _in_words(cls, value: object) -> object:
+        said = str(value).strip().lower()
+        return {"true": "daily", "on": "daily", "1": "daily", "false": "off", "0": "off"}.get(said, said)
+
     @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint", "flower_url")
     @classmethod
     def _bare_origin(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
+
+    @field_validator("budget_time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (ValueError, OSError, KeyError):
+            raise ValueError("must be a time zone such as UTC or Asia/Shanghai") from None
+        return value
 
     @field_validator("catalog_file", mode="before")
     @classmethod

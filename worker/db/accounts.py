@@ -235,26 +235,6 @@ def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | N
     )
 
 
-def store_credits(tx: Transaction, account_id: UUID, credits_left: int) -> None:
-    """Remember what upstream said is left."""
-    tx.run(
-        text("UPDATE accounts SET credits = :credits, credits_at = clock_timestamp() WHERE id = :id"),
-        {"id": account_id, "credits": credits_left},
-    )
-
-
-def known_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | None:
-    """The credits that upstream told of in the last `within` seconds; None when that is longer ago."""
-    row = tx.first(
-        text(
-            """SELECT credits FROM accounts
-               WHERE id = :id AND credits_at > clock_timestamp() - make_interval(secs => :within)"""
-        ),
-        {"id": account_id, "within": within},
-    )
-    return row.credits if row is not None else None
-
-
 def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
     """Make the account due for polling within `seconds`, not later than it already is; True when it is due now.
 

@@ -22,7 +22,10 @@ class Actor:
 
 
 def note_act(tx: Transaction, actor: Actor, action: str, target: str, **details: Any) -> None:
-    """Write down an act in the transaction that does it. `details` must hold no secret."""
+    """Write down an act in the transaction that does it; sign-ins too. `details` must hold no secret.
+
+    `action` is a thing and what happens to it (`key.revoke`), `target` the public id of the thing.
+    """
     tx.run(
         text(
             """INSERT INTO audit_log (id, actor, actor_id, address, action, target, details)
@@ -37,6 +40,28 @@ def note_act(tx: Transaction, actor: Actor, action: str, target: str, **details:
             "target": target,
             "details": json.dumps(details, default=str),
         },
+    )
+
+
+def read_on(
+    tx: Transaction,
+    *,
+    action: str | None,
+    since: datetime | None,
+    until: datetime,
+    after: UUID | None,
+    limit: int,
+) -> list[Row[Any]]:
+    """The next acts behind `after`, oldest first; of `action` as in `read_log`."""
+    return tx.all(
+        text(
+            """SELECT id, at, actor, actor_id, address, action, target, details FROM audit_log
+               WHERE (CAST(:action AS text) IS NULL OR action = :action OR action LIKE :action || '.%')
+                 AND (CAST(:since AS timestamptz) IS NULL OR at >= :since) AND at < :until
+                 AND (CAST(:after AS uuid) IS NULL OR id > :after)
+               ORDER BY id LIMIT :limit"""
+        ),
+        {"action": action, "since": since, "until": until, "after": after, "limit": limit},
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from worker.db.eligibility import may_use, ready
 from worker.db.engine import Transaction
-from worker.db.scores import credits_left
+from worker.db.purse import affords, credits_left
 from worker.db.slots import SUBMIT_KINDS, free_slots, slot_limits
 
 # For every account that is ready: as many of the first waiting jobs of each kind as it has free slots for it, but few,
@@ -32,14 +32,13 @@ _TAKE_SUBMITS = text(
             CROSS JOIN (SELECT DISTINCT kind FROM waiting WHERE account_ids = '{{}}') p WHERE a.pool),
     ready AS (
         SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free,
-            {credits_left("a")} AS credits
+            {credits_left("a")} AS left
         FROM accounts a JOIN wanted w USING (id) WHERE {ready("a")}),
     chosen AS (
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
             SELECT w.id FROM waiting w
             WHERE w.kind = r.kind AND {may_use("r", "w")}
-              AND NOT (r.id = ANY(w.avoid_accounts))
-              AND (w.price IS NULL OR r.credits IS NULL OR w.price <= r.credits)
+              AND NOT (r.id = ANY(w.avoid_accounts)) AND {affords("r.left", "w.price")}
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
             ORDER BY w.place, w.id LIMIT least(greatest(r.free, 0), 4)) j
         LIMIT :limit)

@@ -5,6 +5,7 @@
 
 from typing import Any
 
+from worker.db.purse import affords, credits_left
 from worker.db.slots import free_slots
 
 BOUND = ":account"
@@ -61,14 +62,15 @@ def candidates(job: str) -> str:
 
 
 def may_take(account: str, job: str) -> str:
-    """SQL: the account may run the job and should now: one of the platform's leaves it to an own account that is free.
+    """SQL: the account may run the job and should now: one of the platform's leaves it to an own account that is free
+    and can pay for it.
 
     Needs `slots.slot_limits()` among the values.
     """
     own = f"""SELECT 1 FROM accounts o WHERE o.user_id = {job}.user_id AND {works("o")}
         AND o.next_submit_at <= clock_timestamp() + interval '{_OWN_PACE_SECONDS} seconds'
         AND NOT (o.id = ANY({job}.avoid_accounts)) AND ({job}.account_ids = '{{}}' OR o.id = ANY({job}.account_ids))
-        AND {free_slots("o", f"{job}.kind")} > 0"""
+        AND {free_slots("o", f"{job}.kind")} > 0 AND {affords(credits_left("o"), f"{job}.price")}"""
     owner = _BOUND_AS["user_id"] if account == BOUND else f"{account}.user_id"
     return f"""({may_use(account, job)} AND ({owner} IS NOT NULL OR {job}.user_id IS NULL
         OR {job}.account_choice <> 'any' OR NOT EXISTS ({own})))"""

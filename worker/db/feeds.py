@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.db.engine import Transaction
-from worker.db.reports import VISIBLE, Viewer
+from worker.db.reports import Viewer, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +28,15 @@ def whose(tx: Transaction, job_ids: list[UUID]) -> list[Row[Any]]:
 
 def news(tx: Transaction, viewer: Viewer, *, since: float | None, limit: int) -> News:
     """The viewer's open jobs, newest first, and those that ended since (epoch seconds; None = only open ones)."""
+    condition, values = visible(viewer)
     rows = tx.all(
         text(
             f"""SELECT id, event_seq FROM jobs
-                WHERE {VISIBLE} AND (state IN ('queued', 'submitting', 'running', 'saving')
-                                     OR finished_at >= to_timestamp(CAST(:since AS double precision)))
+                WHERE {condition} AND (state IN ('queued', 'submitting', 'running', 'saving')
+                    OR finished_at >= to_timestamp(CAST(:since AS double precision)))
                 ORDER BY id DESC LIMIT :limit"""
         ),
-        {"user_id": viewer.user_id, "account_ids": viewer.account_ids, "since": since, "limit": limit + 1},
+        {**values, "since": since, "limit": limit + 1},
     )
     clock = tx.first(text("SELECT extract(epoch FROM clock_timestamp()) AS now"))
     seqs = {row.id: row.event_seq for row in rows[:limit]}

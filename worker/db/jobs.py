@@ -26,6 +26,7 @@ from worker.core.origin import Origin, here
 from worker.core.settings import get_settings
 from worker.db import accounts, deliveries, passed_over, picks, scores, tally, turns
 from worker.db.engine import Transaction
+from worker.db.purse import PAID, PAID_IF_TAKEN
 from worker.db.slots import SUBMIT_KINDS
 
 OPEN_STATES = ("queued", "submitting", "running", "saving")
@@ -48,6 +49,7 @@ class NewJob:
     metadata: dict[str, Any] = field(default_factory=dict)
     account_choice: str = "any"  # see `eligibility.CHOICES`
     usual_seconds: float | None = None  # what such jobs take; its progress is told by it
+    price: int | None = None  # credits it is expected to cost; None = not known
     id: UUID = field(default_factory=new_id)
 
 
@@ -108,13 +110,16 @@ def _apply(
 _INSERT = text(
     """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
-                          usual_seconds, turn, priority, origin, event_seq)
+                          usual_seconds, price, turn, priority, origin, event_seq)
        VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
                CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
                now() + make_interval(secs => :deadline),
                CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :account_choice, :webhook_url,
-               :usual_seconds, :turn, :priority, CAST(:origin AS jsonb), 1)"""
+               :usual_seconds, :price, :turn, :priority, CAST(:origin AS jsonb), 1)"""
 )
+# What is written as it stands in `NewJob`.
+_GIVEN = ("id", "owner", "user_id", "api_key_id", "kind", "model", "account_ids", "avoid_accounts", "account_choice",
+          "webhook_url", "usual_seconds", "price")  # fmt: skip
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
 
@@ -125,22 +130,12 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
     given = turns.give(tx, new_jobs[0].owner, new_jobs[0].user_id, lines)
     rows = [
         {
-            "id": job.id,
-            "owner": job.owner,
-            "user_id": job.user_id,
-            "api_key_id": job.api_key_id,
+            **{name: getattr(job, name) for name in _GIVEN},
             "group_id": new_jobs[0].id,
-            "kind": job.kind,
-            "model": job.model,
             "params": json.dumps(job.params),
             "metadata": json.dumps(job.metadata),
             "max_attempts": settings.max_attempts,
             "deadline": settings.queue_deadline_seconds,
-            "account_ids": job.account_ids,
-            "avoid_accounts": job.avoid_accounts,
-            "account_choice": job.account_choice,
-            "webhook_url": job.webhook_url,
-            "usual_seconds": job.usual_seconds,
             "turn": turn.at,
             "priority": turn.priority,
             "origin": source,
@@ -210,7 +205,7 @@ _CLAIM = text(
                 'place', greatest(upd.place, (turns #>> ARRAY[upd.kind, 'place'])::float8),
                 'at', extract(epoch FROM clock_timestamp())))
         FROM upd WHERE accounts.id = :account_id)
-    SELECT * FROM upd"""
+    SELECT id, attempt, kind, model, params, event_seq, group_id, origin, attempts_left FROM upd"""
 )
 
 
@@ -279,20 +274,7 @@ def _claim(
         return None
     if not picked.alone:
         passed_over.note(tx, row.id, row.event_seq, account.id, found)
-    return Claim(
-        id=row.id,
-        attempt=row.attempt,
-        kind=row.kind,
-        model=row.model,
-        params=row.params,
-        submit_key=submit_key,
-        account=account,
-        attempts_left=row.attempts_left,
-        event_seq=row.event_seq,
-        group_id=row.group_id,
-        origin=row.origin,
-        until=until,
-    )
+    return Claim(**row._mapping, submit_key=submit_key, account=account, until=until)  # noqa: SLF001
 
 
 _MARK_RUNNING = _change(
@@ -416,7 +398,7 @@ _MARK_SUCCEEDED = _change(
     "mark_succeeded",
     to="succeeded",
     where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
-    sets="finished_at = clock_timestamp(), progress = 100, result_refs = NULL",
+    sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {PAID}",
     told=True,
 )
 
@@ -443,7 +425,8 @@ _MARK_FAILED = _change(
     where="""AND (NOT :overdue_only OR deadline_at <= clock_timestamp())
              AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
-            queue_position = NULL""",
+            queue_position = NULL, """
+    + PAID_IF_TAKEN,
     told=True,
 )
 
@@ -491,7 +474,8 @@ _CANCEL = _change(
     where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
     sets="""finished_at = clock_timestamp(), queue_position = NULL,
             holds_slot = (old.state = 'running' AND jobs.kind <> 'chat'),
-            cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp())""",
+            cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp()), """
+    + PAID_IF_TAKEN,
     told=True,
 )
 
@@ -500,7 +484,14 @@ def _cancel(
     tx: Transaction, *, job_id: UUID, from_states: tuple[str, ...], attempt: int | None, actor: str
 ) -> Row[Any] | None:
     return _apply(
-        tx, _CANCEL, job_id=job_id, attempt=attempt, from_states=from_states, actor=actor, event="job.cancelled"
+        tx,
+        _CANCEL,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=from_states,
+        actor=actor,
+        code=None,
+        event="job.cancelled",
     )
 
 

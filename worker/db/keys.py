@@ -1,14 +1,16 @@
 """API keys: made, found, rotated, revoked. Only a hash is stored; 256 random bits need no slow one (SHA-256)."""
 
 import hashlib
+import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.budgets import OwnLimits
 from worker.core.ids import new_id
 from worker.db.engine import Transaction
 
@@ -18,7 +20,7 @@ BOOTSTRAP = "bootstrap"
 SCOPES = ("generate", "read", "admin")
 _SHOWN_CHARS = len(KEY_PREFIX) + 4
 _COLUMNS = """k.id, k.user_id, u.name AS user_name, k.name, k.prefix, k.scopes, k.models, k.expires_at, k.last_used_at,
-              k.created_at, k.revoked_at"""
+              k.created_at, k.revoked_at, k.limits, k.soft_limits, coalesce(k.root_id, k.id) AS root_id"""
 _VALID = """(k.revoked_at IS NULL OR k.revoked_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())"""
 
 
@@ -32,6 +34,9 @@ class KeyOwner:
     role: str
     scopes: frozenset[str] | None = None
     models: frozenset[str] | None = None
+    root_id: UUID | None = None  # the first key of its line: what was rotated counts as one key
+    user_limits: OwnLimits = field(default_factory=OwnLimits)
+    key_limits: OwnLimits = field(default_factory=OwnLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class NewKey:
     scopes: list[str] | None = None
     models: list[str] | None = None
     expires_at: datetime | None = None
+    root_id: UUID | None = None
+    limits: OwnLimits = field(default_factory=OwnLimits)
 
 
 def key_hash(key: str) -> str:
@@ -58,6 +65,8 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
     row = tx.first(
         text(
             f"""SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models,
+                    coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+                    k.limits AS key_limits, k.soft_limits AS key_soft_limits,
                     k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute' AS stale
                 FROM api_keys k JOIN users u ON u.id = k.user_id
                 WHERE k.key_hash = :hash AND NOT u.disabled AND {_VALID}"""
@@ -75,6 +84,11 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
             ),
             {"id": row.api_key_id},
         )
+    return owner_of(row)
+
+
+def owner_of(row: Row[Any]) -> KeyOwner:
+    """Whoever presents a key, as `find_key` reads it; a console session is the same, by way of its key."""
     return KeyOwner(
         user_id=row.user_id,
         api_key_id=row.api_key_id,
@@ -82,6 +96,9 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
         role=row.role,
         scopes=frozenset(row.scopes) if row.scopes is not None else None,
         models=frozenset(row.models) if row.models is not None else None,
+        root_id=row.root_id,
+        user_limits=OwnLimits(hard=row.limits, soft=row.soft_limits),
+        key_limits=OwnLimits(hard=row.key_limits, soft=row.key_soft_limits),
     )
 
 
@@ -115,8 +132,10 @@ def make_key(tx: Transaction, wanted: NewKey) -> tuple[UUID, str]:
     key_id, key = new_id(), KEY_PREFIX + secrets.token_urlsafe(32)
     tx.run(
         text(
-            """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, models, expires_at)
-               VALUES (:id, :user_id, :name, :prefix, :hash, :scopes, :models, :expires_at)"""
+            """INSERT INTO api_keys (id, user_id, name, prefix, key_hash, scopes, models, expires_at, root_id,
+                                     limits, soft_limits)
+               VALUES (:id, :user_id, :name, :prefix, :hash, :scopes, :models, :expires_at, :root_id,
+                       CAST(:limits AS jsonb), CAST(:soft_limits AS jsonb))"""
         ),
         {
             "id": key_id,
@@ -127,6 +146,9 @@ def make_key(tx: Transaction, wanted: NewKey) -> tuple[UUID, str]:
             "scopes": wanted.scopes,
             "models": wanted.models,
             "expires_at": wanted.expires_at,
+            "root_id": wanted.root_id,
+            "limits": json.dumps(dict(wanted.limits.hard)),
+            "soft_limits": json.dumps(dict(wanted.limits.soft)),
         },
     )
     return key_id, key
@@ -152,6 +174,11 @@ def get_key(tx: Transaction, key_id: UUID) -> Row[Any] | None:
     )
 
 
+def rename_key(tx: Transaction, key_id: UUID, name: str) -> None:
+    """What the key is called."""
+    tx.run(text("UPDATE api_keys SET name = :name WHERE id = :id"), {"id": key_id, "name": name})
+
+
 def revoke_key(tx: Transaction, key_id: UUID, *, grace_seconds: float = 0.0) -> bool:
     """The key stops working now, or after the grace; one that is revoked already stays so. False = no such key."""
     row = tx.first(
@@ -165,13 +192,24 @@ def revoke_key(tx: Transaction, key_id: UUID, *, grace_seconds: float = 0.0) -> 
 
 
 def rotate_key(tx: Transaction, key_id: UUID, *, grace_seconds: float) -> tuple[UUID, str] | None:
-    """A new key with the same rights; the old one works on for the grace. None = no such key, or it is revoked."""
+    """A new key with the same rights and limits, whose budget goes on; the old one works on for the grace.
+
+    None = no such key, or it is revoked.
+    """
     row = tx.first(text(f"SELECT k.* FROM api_keys k WHERE k.id = :id AND {_VALID} FOR NO KEY UPDATE"), {"id": key_id})
     if row is None or row.revoked_at is not None:
         return None
     made = make_key(
         tx,
-        NewKey(user_id=row.user_id, name=row.name, scopes=row.scopes, models=row.models, expires_at=row.expires_at),
+        NewKey(
+            user_id=row.user_id,
+            name=row.name,
+            scopes=row.scopes,
+            models=row.models,
+            expires_at=row.expires_at,
+            root_id=row.root_id or row.id,
+            limits=OwnLimits(hard=row.limits, soft=row.soft_limits),
+        ),
     )
     revoke_key(tx, key_id, grace_seconds=grace_seconds)
     return made

@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from worker.db.eligibility import candidates, is_open, under_cap
 from worker.db.engine import Transaction
-from worker.db.scores import Score, affords
+from worker.db.purse import affords, credits_left
+from worker.db.scores import Score
 from worker.db.slots import free_slots, slot_limits
 
 _MOST = 8
@@ -37,7 +38,7 @@ _NOTE = text(
                 WHEN a.score <= :mine THEN 'no better score'
                 WHEN a.score IS NOT NULL THEN 'just taken'
                 WHEN {free_slots("a", "j.kind")} <= 0 THEN 'no free slot'
-                WHEN NOT {affords("a", "j.price")} THEN 'too few credits'
+                WHEN NOT {affords(credits_left("a"), "j.price")} THEN 'too few credits'
                 WHEN a.next_submit_at > clock_timestamp() THEN 'pace' END AS why
         FROM looked a JOIN jobs j ON j.id = :job_id),
     told AS (

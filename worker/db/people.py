@@ -11,7 +11,7 @@ from worker.db.engine import Transaction
 ADMIN_NAME = "admin"
 ROLES = ("admin", "member", "viewer")
 
-_COLUMNS = "id, name, role, disabled, groups, weight, priority, retention_days, created_at"
+_COLUMNS = "id, name, role, disabled, groups, weight, priority, retention_days, limits, soft_limits, created_at"
 
 
 def ensure_admin(tx: Transaction) -> UUID:

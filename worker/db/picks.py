@@ -9,7 +9,7 @@ from sqlalchemy import text
 from worker.db.accounts import AccountRow
 from worker.db.eligibility import BOUND, bound, may_take
 from worker.db.engine import Transaction
-from worker.db.scores import credits_left
+from worker.db.purse import affords, credits_left
 from worker.db.slots import slot_limits
 
 
@@ -31,6 +31,7 @@ class Pick:
 # The first job of each kind that has a free slot is looked up in the order of its index. Of those the one whose kind
 # the account served longest ago is taken (turns of different kinds say nothing of each other, and with one kind always
 # first a slow pace would starve the other); those that need nothing brought first when the caller brings nothing.
+# A job that the account's credits do not cover is not seen, so that a dear one is in no cheap one's way.
 _PICK = text(
     f"""/* pick */
     WITH used AS MATERIALIZED (
@@ -38,7 +39,7 @@ _PICK = text(
     free AS MATERIALIZED (
         SELECT k.kind FROM unnest(CAST(:kinds AS text[]), CAST(:slots AS integer[])) AS k(kind, most)
         LEFT JOIN used ON used.kind = k.kind WHERE k.most > coalesce(used.n, 0)),
-    mine AS MATERIALIZED (SELECT turns, {credits_left("a")} AS credits FROM accounts a WHERE id = :account_id),
+    mine AS MATERIALIZED (SELECT turns, {credits_left("a")} AS left FROM accounts a WHERE id = :account_id),
     heads AS MATERIALIZED (
         SELECT h.*, (mine.turns #>> ARRAY[h.kind, 'at'])::float8 AS served_at, NOT :brings AND EXISTS (
                 SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
@@ -50,7 +51,7 @@ _PICK = text(
               AND cancel_requested_at IS NULL
               AND {may_take(BOUND, "jobs")}
               AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
-              AND (price IS NULL OR mine.credits IS NULL OR price <= mine.credits)
+              AND {affords("mine.left", "price")}
             ORDER BY place, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) h)
     SELECT id, kind, left_alone, alone,
         EXISTS (SELECT 1 FROM input_uploads u WHERE u.job_id = heads.id AND u.account_id = :account_id) AS settled

@@ -9,14 +9,18 @@ from worker.db import accounts
 from worker.db.accounts import PresentedToken
 from worker.db.eligibility import is_open, jobs_today, may_use, opens_at
 from worker.db.engine import Transaction
+from worker.db.purse import credits_left
 
 # What may be set; None takes an account's own limit away.
 LIMITS = ("max_images", "max_videos", "submits_per_minute", "max_jobs_per_day")
+# What has a setting, or nothing, behind it.
+NULLABLE = (*LIMITS, "daily_receive")
 HOURS = ("hours_days", "hours_from", "hours_to", "hours_zone")
-_COLUMNS = ("label", "groups", *LIMITS, *HOURS)
+_COLUMNS = ("label", "groups", *NULLABLE, *HOURS)
 _SEEN = f"""a.id, a.label, a.region, a.lookup_hash, a.pool, a.user_id, a.groups, a.state, a.state_code, a.state_at,
     a.rest_until, a.rest_code, a.max_images, a.max_videos, a.submits_per_minute, a.max_jobs_per_day, a.hours_days,
-    a.hours_from, a.hours_to, a.hours_zone, a.credits, a.credits_at, a.cluster, a.models, a.checked_at, a.check_code,
+    a.hours_from, a.hours_to, a.hours_zone, a.credits, a.credits_at, {credits_left("a")} AS credits_left,
+    a.daily_receive, a.cluster, a.models, a.checked_at, a.check_code,
     a.refresh_due_at, a.last_submit_at, a.created_at, a.proxy IS NOT NULL AS has_proxy, a.proxy_place,
     (SELECT u.name FROM users u WHERE u.id = a.user_id) AS user_name, {is_open("a")} AS open_now,
     {opens_at("a")} AS opens_at, {jobs_today("a")} AS jobs_today,
@@ -96,7 +100,7 @@ def keep_account(
 
 
 def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -> None:
-    """Set a label, groups, limits, or all four columns of the working hours. `changes` by column."""
+    """Set a label, groups, limits, the daily credits, or all four columns of the working hours. `changes` by column."""
     known = [name for name in _COLUMNS if name in changes]
     if known:
         sets = ", ".join(f"{name} = :{name}" for name in known)

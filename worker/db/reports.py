@@ -14,18 +14,19 @@ from worker.db.conversations import Spoken
 from worker.db.durations import Usual
 from worker.db.eligibility import candidates, free_at, works
 from worker.db.engine import Transaction
-from worker.db.scores import too_poor
-
-# A queued job whose every account rests for longer than this fails at once instead of waiting.
-PATIENCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Whose jobs may be seen: those of a user, or those that list one of these accounts (I9)."""
+    """Whose jobs may be seen: those of a user, or those that list one of these accounts (I9).
+
+    `key_root` narrows a user's to those made by one line of keys. `everybody` = an administrator, who sees all.
+    """
 
     user_id: UUID | None = None
     account_ids: list[UUID] = field(default_factory=list)
+    key_root: UUID | None = None
+    everybody: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,11 @@ class JobView:
     usual: Usual | None = None  # what jobs like it take; only of an open one
 
 
-# The condition of every question about a caller's jobs, with the values of a `Viewer`.
-VISIBLE = """deleted_at IS NULL AND (user_id = CAST(:user_id AS uuid)
-               OR (user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])))"""
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
     queue_position, forecast_seconds, ready_items, error_code, error_message, webhook_url, cancel_requested_at,
-    created_at, submitted_at, finished_at, event_seq, user_id, parent_id, usual_seconds, pinned_at, favourite, owner,
-    origin, (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
+    created_at, submitted_at, finished_at, event_seq, owner, user_id, api_key_id, account_ids, parent_id, usual_seconds,
+    price, charged, settled_at, pinned_at, favourite, origin,
+    (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 _POSITION = text(
     """/* queue_position */
@@ -70,8 +69,18 @@ _POSITION = text(
 )
 
 
-def _viewer(viewer: Viewer) -> dict[str, Any]:
-    return {"user_id": viewer.user_id, "account_ids": viewer.account_ids}
+def visible(viewer: Viewer) -> tuple[str, dict[str, Any]]:
+    """The condition of what a viewer may see, and its values. One text per kind of viewer, so that plans fit."""
+    if viewer.everybody:
+        return "deleted_at IS NULL", {}
+    if viewer.user_id is None:
+        condition = "deleted_at IS NULL AND user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])"
+        return condition, {"account_ids": viewer.account_ids}
+    condition, values = "deleted_at IS NULL AND user_id = :user_id", {"user_id": viewer.user_id}
+    if viewer.key_root is None:
+        return condition, values
+    line = "SELECT id FROM api_keys WHERE id = :key_root OR root_id = :key_root"
+    return f"{condition} AND api_key_id IN ({line})", {**values, "key_root": viewer.key_root}
 
 
 def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
@@ -176,10 +185,8 @@ def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
 
 def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
     """One job; None when there is none or it is a stranger's."""
-    rows = tx.all(
-        text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {VISIBLE}"),
-        {"id": job_id, **_viewer(viewer)},
-    )
+    condition, values = visible(viewer)
+    rows = tx.all(text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {condition}"), {"id": job_id, **values})
     return _with_files(tx, rows)[0] if rows else None
 
 
@@ -197,6 +204,8 @@ class JobFilter:
     ids: list[UUID] | None = None
     group_id: UUID | None = None  # the first job of the request
     metadata: dict[str, str] | None = None  # pairs that must be there
+    user_id: UUID | None = None
+    account_id: UUID | None = None  # that it runs, or ran last, on
 
 
 def list_jobs(
@@ -204,10 +213,11 @@ def list_jobs(
 ) -> tuple[list[JobView], bool]:
     """One page of a caller's jobs, and whether more follow. `after` is the last id of the page before."""
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
+    condition, values = visible(viewer)
     rows = tx.all(
         text(
             f"""SELECT {_JOB_COLUMNS} FROM jobs
-                WHERE {VISIBLE}
+                WHERE {condition}
                   AND (CAST(:states AS text[]) IS NULL OR state = ANY(CAST(:states AS text[])))
                   AND (CAST(:kinds AS text[]) IS NULL OR kind = ANY(CAST(:kinds AS text[])))
                   AND (CAST(:prompt AS text) IS NULL
@@ -219,11 +229,13 @@ def list_jobs(
                   AND (CAST(:ids AS uuid[]) IS NULL OR id = ANY(CAST(:ids AS uuid[])))
                   AND (CAST(:group_id AS uuid) IS NULL OR group_id = :group_id)
                   AND (CAST(:pairs AS jsonb) IS NULL OR metadata @> CAST(:pairs AS jsonb))
+                  AND (CAST(:of_user AS uuid) IS NULL OR user_id = :of_user)
+                  AND (CAST(:account_id AS uuid) IS NULL OR account_id = :account_id)
                   AND (CAST(:after AS uuid) IS NULL OR id {compare} :after)
                 ORDER BY id {order} LIMIT :limit"""
         ),
         {
-            **_viewer(viewer),
+            **values,
             "states": wanted.states,
             "kinds": wanted.kinds,
             "prompt": wanted.prompt,
@@ -234,6 +246,8 @@ def list_jobs(
             "ids": wanted.ids,
             "group_id": wanted.group_id,
             "pairs": json.dumps(wanted.metadata) if wanted.metadata else None,
+            "of_user": wanted.user_id,
+            "account_id": wanted.account_id,
             "after": after,
             "limit": limit + 1,
         },
@@ -315,63 +329,6 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
         ),
         {"limit": limit},
     )
-
-
-_REFUSAL = text(
-    f"""/* refusal */
-    SELECT bool_or(NOT (a.id = ANY(j.avoid_accounts)) AND a.state = 'ok' AND NOT coalesce(
-               a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)
-               AND NOT {too_poor("a", "j.price")}) AS hope,
-           bool_or(a.state = 'ok' AND {too_poor("a", "j.price")}) AS poor,
-           (array_agg(a.rest_code ORDER BY a.rest_until DESC NULLS LAST)
-               FILTER (WHERE a.state = 'ok' AND a.rest_until > clock_timestamp()))[1] AS rest_code,
-           bool_and(a.state IN ('needs_login', 'blocked')) AND bool_or(a.state = 'needs_login') AS logged_out,
-           bool_and(a.state = 'blocked') AS blocked,
-           (SELECT e.note ->> 'code' FROM job_events e
-            WHERE e.job_id = j.id AND e.note ? 'code' ORDER BY e.seq DESC LIMIT 1) AS last_code
-    FROM jobs j
-    LEFT JOIN {candidates("j")} ON a.state NOT IN ('paused', 'retired')
-    WHERE j.id = :id AND j.state = 'queued' GROUP BY j.id"""
-)
-
-
-def hopeless(tx: Transaction, job_id: UUID) -> str | None:
-    """The error code of a queued job that no account will take: each refused it or rests. None = there is hope.
-
-    The code is the last refusal of this job, else why the longest-resting account rests, else what people must do, else
-    that none of them has the credits.
-    """
-    row = tx.first(_REFUSAL, {"id": job_id, "patience": PATIENCE_SECONDS})
-    if row is None or row.hope:
-        return None
-    idle = "accounts_need_login" if row.logged_out else "accounts_blocked" if row.blocked else "no_account_available"
-    return str(row.last_code or row.rest_code or ("insufficient_quota" if row.poor else idle))
-
-
-def stranded_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
-    """Queued jobs without any account that could take them soon."""
-    rows = tx.all(
-        text(
-            f"""/* stranded_jobs */
-            WITH waiting AS MATERIALIZED (
-                SELECT id, user_id, account_ids, account_choice, avoid_accounts, price FROM jobs
-                WHERE state = 'queued'),
-            lines AS (SELECT DISTINCT user_id, account_ids, account_choice, avoid_accounts, price FROM waiting),
-            stranded AS MATERIALIZED (SELECT * FROM lines j WHERE NOT EXISTS (
-                SELECT 1 FROM {candidates("j")} WHERE a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
-                  AND NOT {too_poor("a", "j.price")}
-                  AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :patience), false)))
-            SELECT w.id FROM waiting w JOIN stranded s ON s.account_ids = w.account_ids
-                AND s.account_choice = w.account_choice AND s.avoid_accounts = w.avoid_accounts
-                AND s.user_id IS NOT DISTINCT FROM w.user_id AND s.price IS NOT DISTINCT FROM w.price
-            ORDER BY w.id LIMIT :limit"""
-        ),
-        {"patience": PATIENCE_SECONDS, "limit": limit},
-    )
-    return [row.id for row in rows]
-
-
-# --- for `dreamery doctor` and health ---
 
 
 def schema_revision(tx: Transaction) -> str | None:

@@ -13,6 +13,7 @@ from sqlalchemy import Row, text
 from worker.core.errors import ERRORS, Fault
 from worker.db.eligibility import candidates, may_take, ready
 from worker.db.engine import Transaction
+from worker.db.purse import affords, credits_left
 from worker.db.slots import free_slots, slot_limits
 
 # What each part counts for; every part is between 0 and 1, and so is their weighted mean, the score.
@@ -30,8 +31,6 @@ HALF_LIFE_SECONDS = 3600.0
 _WEARY_JOBS = 10.0
 _GOOD_FOR_JOBS = 10.0
 _UNKNOWN = 0.5
-# Credits told longer ago are not known any more: gifts and purchases come without a word.
-CREDITS_BELIEVED_SECONDS = 600
 # A larger pool is compared by those that were idle longest.
 _MOST = 100
 
@@ -88,24 +87,6 @@ def score(facts: Facts) -> Score:
     )
 
 
-def credits_left(account: str) -> str:
-    """SQL: the credits of an account (table alias) that no job under way will take; NULL = not known."""
-    return f"""(CASE WHEN {account}.credits_at > clock_timestamp() - interval '{CREDITS_BELIEVED_SECONDS} seconds'
-        THEN {account}.credits - coalesce((SELECT sum(u.price) FROM jobs u WHERE u.account_id = {account}.id
-            AND u.holds_slot AND (u.submitted_at IS NULL OR u.submitted_at > {account}.credits_at)), 0) END)"""
-
-
-def affords(account: str, price: str) -> str:
-    """SQL: whether an account (table alias) may have the credits for a job of that price (expression)."""
-    return f"coalesce({price} <= {credits_left(account)}, true)"
-
-
-def too_poor(account: str, price: str) -> str:
-    """SQL: whether an account is known to have too few credits for a job of that price, whatever else it does."""
-    return f"""coalesce({price} > CASE WHEN {account}.credits_at
-        > clock_timestamp() - interval '{CREDITS_BELIEVED_SECONDS} seconds' THEN {account}.credits END, false)"""
-
-
 _FADE = f"power(0.5, extract(epoch FROM clock_timestamp() - m.at) / {HALF_LIFE_SECONDS})"
 _USED = f"""a.used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - a.last_submit_at), 0)
     / {HALF_LIFE_SECONDS})"""
@@ -125,8 +106,8 @@ _CANDIDATES = text(
             sum(m.good * {_FADE}) FILTER (WHERE m.model = j.model) AS model_good,
             sum(m.bad * {_FADE}) FILTER (WHERE m.model = j.model) AS model_bad
         FROM account_marks m WHERE m.account_id = a.id) m ON true
-    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts))
-      AND {may_take("a", "j")} AND {ready("a")} AND room.free > 0 AND coalesce(j.price <= room.credits_left, true)
+    WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {may_take("a", "j")}
+      AND {ready("a")} AND room.free > 0 AND {affords("room.credits_left", "j.price")}
     ORDER BY a.last_submit_at NULLS FIRST, a.id LIMIT {_MOST}"""
 )
 
@@ -135,7 +116,7 @@ def ranked(tx: Transaction, job_id: UUID) -> dict[UUID, Score]:
     """The accounts that could take this queued job now, the best first; of equals, the one idle longest. Locks none."""
     rows = tx.all(_CANDIDATES, {"job_id": job_id, **slot_limits()})
     scores = {row.id: score(_facts(row)) for row in rows}
-    return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 6)))
+    return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 3)))
 
 
 def best_for_job(tx: Transaction, job_id: UUID) -> UUID | None:

@@ -100,3 +100,15 @@ def session_works(tx: Transaction, account_id: UUID) -> bool:
         {"id": account_id, "code": EXPIRED},
     )
     return row is not None and bool(row.free)
+
+
+def end_rest(tx: Transaction, account_id: UUID, *, code: str) -> bool:
+    """The account rests for that reason and need not: it was seen to be over. True when it rested."""
+    row = tx.first(
+        text(
+            """UPDATE accounts SET rest_until = NULL, rest_code = NULL
+               WHERE id = :id AND rest_code = :code RETURNING id"""
+        ),
+        {"id": account_id, "code": code},
+    )
+    return row is not None

@@ -52,6 +52,9 @@ users = Table(
     Column("weight", Double, nullable=False, server_default=text("1")),  # its share when several wait, see `turns.py`
     Column("priority", Integer, nullable=False, server_default=text("0")),
     Column("retention_days", Integer),  # of results; NULL = the platform's setting, 0 = kept for ever
+    # By name (`worker/core/budgets.py`): what refuses, and what only warns; absent = the platform's default.
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
     CheckConstraint("weight > 0", name="weight"),
@@ -72,6 +75,10 @@ api_keys = Table(
     _moment("last_used_at"),
     _moment("created_at", nullable=False, default=True),
     _moment("revoked_at"),  # a moment to come while a rotated key is still in its grace
+    Column("root_id", Uuid),  # of a rotated key: the first of its line, which its jobs and budgets count with
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Index("ix_api_keys_root_id", "root_id", postgresql_where=text("root_id IS NOT NULL")),
 )
 
 # Every administrative act, append-only (a trigger refuses changes).
@@ -138,6 +145,8 @@ accounts = Table(
     _moment("refresh_due_at"),  # its next check-up
     _moment("checked_at"),
     Column("check_code", Text),  # what went wrong in the last check-up
+    Column("daily_receive", Boolean),  # whether its daily credits are fetched; NULL = as the setting says
+    _moment("ledger_due_at"),  # when upstream may be asked again what its jobs did cost
     _moment("created_at", nullable=False, default=True),
     CheckConstraint("state IN ('ok', 'paused', 'needs_login', 'blocked', 'retired')", name="state"),
     CheckConstraint("NOT pool OR user_id IS NULL", name="one_owner"),
@@ -150,6 +159,8 @@ accounts = Table(
 
 # As Postgres writes it back. A priority is a head start of 20 turns.
 PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
+
+_USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged"]
 
 jobs = Table(
     "jobs",
@@ -202,7 +213,8 @@ jobs = Table(
     Column("usual_seconds", Double),
     Column("origin", JSONB),  # the request that made it and its trace, as `worker.core.origin` reads it
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
-    Column("charged", Integer),  # credits it did cost, as far as upstream tells; 0 = surely nothing
+    Column("charged", Integer),  # credits it did cost, as far as known; 0 = surely nothing
+    _moment("settled_at"),  # when `charged` became upstream's word, or was proven to be nothing; NULL = it is assumed
     _moment("pinned_at"),  # by its owner: its files are kept beyond the retention
     Column("favourite", Boolean, nullable=False, server_default=text("false")),  # its owner's mark
     _moment("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
@@ -227,6 +239,12 @@ jobs = Table(
     Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
+    Index(
+        "ix_jobs_unsettled",
+        "account_id",
+        "submitted_at",
+        postgresql_where=text("submitted_at IS NOT NULL AND settled_at IS NULL"),
+    ),
     Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
     Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
     Index(
@@ -241,6 +259,8 @@ jobs = Table(
         "owner",
         postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
     ),
+    # What budgets and usage reports read, so that neither visits the wide rows.
+    Index("ix_jobs_usage", "owner", "created_at", postgresql_include=_USAGE),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),

@@ -33,6 +33,11 @@ class Turn:
     step: float
     priority: int
 
+    @property
+    def place(self) -> float:
+        """Where it stands in line (`jobs.place`)."""
+        return self.at - 20 * self.priority
+
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('turns ' || :owner, 0))")
 _NEXT = text(
@@ -69,6 +74,14 @@ def give(
             last[kind] = _next(tx, {**values, "kind": kind})
         given.append(last[kind])
     return given
+
+
+def would_be(
+    tx: Transaction, owner: str, user_id: UUID | None, *, kind: str, account_ids: list[UUID], avoid: list[UUID]
+) -> Turn:
+    """The turn that a job would get if it were accepted now. Gives none, and locks nothing."""
+    values = {"owner": owner, "user_id": user_id, "account_ids": account_ids, "avoid": avoid}
+    return _next(tx, {**values, "kind": kind})
 
 
 def _next(tx: Transaction, values: dict[str, Any]) -> Turn:

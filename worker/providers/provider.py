@@ -153,6 +153,26 @@ class Credits:
 
 
 @dataclass(frozen=True, slots=True)
+class CreditRecord:
+    """One line of an account's history: credits that went, or came back (then with the other sign), for a submit."""
+
+    submit_key: str  # "" = for none
+    amount: int
+    at: float  # unix seconds
+
+
+@dataclass(frozen=True, slots=True)
+class CreditHistory:
+    """A page of an account's history, newest first. It runs behind what was submitted."""
+
+    total: int | None  # credits left; None = not told
+    records: tuple[CreditRecord, ...]
+    cursor: str  # of the next page
+    more: bool
+    complete: bool  # False: some lines could not be read
+
+
+@dataclass(frozen=True, slots=True)
 class LiveImageModel:
     """A picture model as upstream lists it for an account. Being listed does not mean the account may use it."""
 
@@ -294,6 +314,9 @@ class Provider(Protocol):
 
     def credits(self, account: Account) -> Credits:
         """Credits left."""
+
+    def credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
+        """One page of what the account's credits were spent on."""
 
     def receive_credits(self, account: Account) -> int:
         """Take the daily free credits; the number gained, 0 when there was none."""

@@ -41,6 +41,7 @@ class Account:
     _gift_day: int = -1
     _ends: list[float] = field(default_factory=list)
     _video_ends: list[float] = field(default_factory=list)
+    _refunds: list[tuple[float, int, str]] = field(default_factory=list)
     spent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
     @property
@@ -70,15 +71,22 @@ class Account:
         self.gifted -= from_gift
         self.purchased -= amount - from_gift
         self.charged += amount
-        self.spent.appendleft(
-            {
-                "amount": amount,
-                "create_time": int(now),
-                "title": title,
-                "submit_id": submit_id,
-                "status": 1,
-            }
-        )
+        self._note(amount, submit_id, now, title)
+
+    def promise_refund(self, at: float, amount: int, submit_id: str) -> None:
+        heapq.heappush(self._refunds, (at, amount, submit_id))
+
+    def pay_refunds(self, now: float) -> None:
+        """Give back what is due by now."""
+        while self._refunds and self._refunds[0][0] <= now:
+            at, amount, submit_id = heapq.heappop(self._refunds)
+            self.purchased += amount
+            self.charged -= amount
+            self._note(-amount, submit_id, at, "refund")
+
+    def _note(self, amount: int, submit_id: str, at: float, title: str) -> None:
+        line = {"amount": amount, "create_time": int(at), "title": title, "submit_id": submit_id, "status": 1}
+        self.spent.appendleft(line)
 
     def receive_gift(self, now: float) -> dict[str, Any]:
         today = _china_day(now)

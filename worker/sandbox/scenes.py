@@ -39,6 +39,9 @@ class Script:
     after: tuple[str, ...] = ()
     picture: str = "jpeg"
     link_seconds: float | None = None
+    # A job that fails gets its credits back when it ends. How upstream words that is not recorded: here the history has
+    # a second line with the other sign.
+    refund: bool = False
 
 
 def _number(text: str, low: float = 0.0, high: float = 86_400.0) -> float:
@@ -68,6 +71,7 @@ _SETTINGS: dict[str, Callable[[str], dict[str, object]]] = {
     "absent": lambda value: {"absent": int(_number(value))},
     "expires": lambda value: {"link_seconds": _number(value)},
     "hang": lambda _: {"hang": True},
+    "refund": lambda _: {"refund": True},
     "fail": _failure,
     "refuse": lambda value: {"refuse": value} if _CODE.fullmatch(value) else {},
     "keyonly": lambda _: {"ending": "30", "fail_code": "", "key_only": True},

@@ -73,6 +73,7 @@ class World:
         if account is None:
             account = self.accounts[session] = open_account(session, self.options.credits)
             _bound(self.accounts)
+        account.pay_refunds(time.time())
         return account
 
     def user_info(self, call: Call) -> Response:
@@ -238,6 +239,8 @@ class World:
         account.start_job(now, job.finish_at, video=video)
         title = "video generation" if video else "image generation"
         account.charge(order.price, order.submit_id, now, title=title)
+        if script.refund and script.ending != "50":
+            account.promise_refund(job.finish_at, order.price, order.submit_id)
         self._by_submit[account.name, order.submit_id] = job
         self._by_history[job.history_id] = job
         _bound(self._by_submit)

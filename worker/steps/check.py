@@ -4,6 +4,7 @@ check-up now.
 Makes no account row. What it learns about an account that has one is noted there.
 """
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from worker.bus import events
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import accounts, checks, standing
+from worker.db import balances, checks, receives, standing
 from worker.db.accounts import AccountRow
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.provider import Credits
@@ -33,12 +34,13 @@ def check(*, check_id: UUID) -> str:
         return "nothing to check"
     if row.what == "checkup":
         return _check_up(check_id, account, known)
+    asked_at = time.monotonic()
     try:
         result = _ANSWERS[row.what](account)
     except DreameryError as error:
         log.info("check_refused", check_id=str(check_id), code=error.code, detail=error.detail)
         result = {"error": _told(error)}
-    _note(check_id, known, result)
+    _note(check_id, known, result, seconds=time.monotonic() - asked_at)
     return f"answered {row.what} {check_id}"
 
 
@@ -120,11 +122,15 @@ def _told(error: DreameryError) -> dict[str, str]:
 
 
 @retry_when_database_away
-def _note(check_id: UUID, known: UUID | None, result: Result) -> None:
+def _note(check_id: UUID, known: UUID | None, result: Result, *, seconds: float) -> None:
     with transaction() as tx:
         if checks.answer(tx, check_id, result):
             tx.on_commit(partial(events.announce, check_id, "succeeded", 1))
         points = result.get("points")
         if known is not None and points:
-            accounts.store_credits(tx, known, points["totalCredit"])
+            balances.note_credits(tx, known, points["totalCredit"], seconds_ago=seconds)
             standing.session_works(tx, known)
+        if known is not None and "received" in result:
+            refusal = result.get("error", {}).get("code")
+            gained = None if refusal else result["received"]
+            receives.note_answer(tx, known, gained=gained, error_code=refusal, asked=True)

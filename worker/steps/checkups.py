@@ -5,6 +5,7 @@ it is known, so a worker that dies in between has only to be followed by another
 """
 
 import random
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,7 @@ from worker.core.errors import DreameryError, Fault
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, offers, standing
+from worker.db import balances, offers, standing
 from worker.db.accounts import AccountRow
 from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import LiveModels
@@ -33,12 +34,13 @@ Result = dict[str, Any]
 
 def check_up(row: AccountRow, *, models: bool) -> Result:
     """Ask upstream about the account: `{live, credits, models}`, or `live` as far as known and `error`."""
+    asked_at = time.monotonic()
     try:
         left = asked(row, lambda account: get_provider().credits(account)).total
     except DreameryError as error:
         log.info("checkup_refused", account=row.label, code=error.code, detail=error.detail)
         return _refused(row, error)
-    _works(row, left)
+    _works(row, left, seconds_ago=time.monotonic() - asked_at)
     counts, failed = None, None
     if models:
         watchdog.renew()
@@ -68,9 +70,9 @@ def _plain(models: LiveModels) -> dict[str, Any]:
 
 
 @retry_when_database_away
-def _works(row: AccountRow, left: int) -> None:
+def _works(row: AccountRow, left: int, *, seconds_ago: float) -> None:
     with transaction() as tx:
-        accounts.store_credits(tx, row.id, left)
+        balances.note_credits(tx, row.id, left, seconds_ago=seconds_ago)
         if standing.session_works(tx, row.id):
             tx.on_commit(partial(queue.nudge_submit, account_id=row.id))
             log.info("session_works_again", account=row.label)

@@ -18,7 +18,7 @@ from worker.core.origin import about_job
 from worker.core.settings import get_settings
 from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
-from worker.db import accounts, conversations, jobs, standing
+from worker.db import accounts, balances, conversations, jobs, standing
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.providers.provider import (
     Account,
@@ -79,10 +79,10 @@ def _converse_claimed(claim: jobs.Claim, nudged: UUID | None) -> str:
 
 def _take_daily_credits(claim: jobs.Claim, account: Account) -> None:
     """Protocol section 9.3: without credits the agent talks but draws nothing. What goes wrong here is only logged."""
-    if not get_settings().daily_receive:
+    if get_settings().daily_receive == "off":
         return
     with transaction() as tx:
-        known = accounts.known_credits(tx, claim.account.id, within=_CREDITS_BELIEVED_SECONDS)
+        known = balances.known_credits(tx, claim.account.id, within=_CREDITS_BELIEVED_SECONDS)
     if not known:
         refusals.refill(claim, account)
 

@@ -3,6 +3,7 @@
 Part of the steps that claim a job and make one call for it (submit, converse): they hand over the claim and the error.
 """
 
+import time
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
@@ -12,7 +13,7 @@ from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs, notes, reports, scores, standing
+from worker.db import balances, jobs, notes, receives, scores, standing, stranded
 from worker.db.engine import retry_when_database_away, transaction
 from worker.providers.provider import Account, NotSentError
 from worker.providers.registry import get_provider
@@ -56,7 +57,7 @@ def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
     """What was done about a refusal so that the same account can be asked again at once; None = nothing helps."""
     if error.code == "upstream_session_expired" and forget_hosts(claim.account):
         return "session moved to another cluster; looked up again"
-    if error.code == "insufficient_quota" and _refilled(claim):
+    if error.code == "insufficient_quota" and refill(claim):
         return "took the daily credits"
     return None
 
@@ -80,6 +81,11 @@ def rest_before_next(claim: jobs.Claim, error: DreameryError) -> float:
     """How long the account rests after a refusal that is about the account; 0 = not at all."""
     if isinstance(error, NotServableError):
         return 0.0
+    if error.code == "insufficient_quota":
+        with transaction() as tx:
+            # Upstream says the same to who may not use the model; read a moment ago, the credits tell which it is.
+            if balances.covers(tx, claim.id):
+                return 0.0
     return rests.rest_seconds(error.code, claim.account.region, datetime.now(UTC))
 
 
@@ -87,27 +93,32 @@ def _actor(kind: str) -> str:
     return "converse" if kind == "chat" else "submit"
 
 
-def _refilled(claim: jobs.Claim) -> bool:
-    """Whether the account, found without credits, has just been given its daily ones."""
-    if not get_settings().daily_receive:
-        return False
-    return refill(claim, located(claim.account))
-
-
-def refill(claim: jobs.Claim, account: Account) -> bool:
+def refill(claim: jobs.Claim, account: Account | None = None) -> bool:
     """Read the account's credits and take the daily ones when there are none; whether it gained some. Never fails."""
     provider = get_provider()
+    gained = 0
     try:
+        account = account or located(claim.account)
         watchdog.renew()
+        asked_at = time.monotonic()
         left = provider.credits(account).total
         watchdog.renew()
-        gained = provider.receive_credits(account) if left == 0 else 0
+        if left == 0 and _may_receive(claim.account.id):
+            gained = provider.receive_credits(account)
+            with transaction() as tx:
+                receives.note_answer(tx, claim.account.id, gained=gained)
     except DreameryError as error:
         log.info("refill_failed", account=claim.account.label, code=error.code)
         return False
     with transaction() as tx:
-        accounts.store_credits(tx, claim.account.id, left + gained)
+        balances.note_credits(tx, claim.account.id, left + gained, seconds_ago=time.monotonic() - asked_at)
     return gained > 0
+
+
+def _may_receive(account_id: UUID) -> bool:
+    """Take the account's day, before the call; False when it was taken already, or is not to be."""
+    with transaction() as tx:
+        return receives.claim_empty(tx, account_id, everybody=get_settings().daily_receive != "off")
 
 
 def _retry(claim: jobs.Claim, error: DreameryError) -> str:
@@ -189,7 +200,7 @@ def fail(claim: jobs.Claim, error: DreameryError) -> str:
 def give_up_if_hopeless(job_id: UUID, *, error: DreameryError | None = None) -> str:
     """Fail a queued job that none of its accounts will take; it is told the last refusal."""
     with transaction() as tx:
-        code = reports.hopeless(tx, job_id)
+        code = stranded.hopeless(tx, job_id)
         if code is None:
             return "waits for a slot" if error is None else "another account may take it"
         told = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)

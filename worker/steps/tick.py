@@ -9,7 +9,7 @@ from typing import Any
 from worker.bus import events, queue
 from worker.core.errors import ERRORS
 from worker.core.log import get_logger
-from worker.db import due, jobs, reports
+from worker.db import due, jobs, reports, stranded
 from worker.db.deliveries import due_deliveries
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
 
@@ -88,11 +88,11 @@ def _fail_overdue() -> int:
 def _fail_hopeless() -> int:
     """Queued jobs that none of their accounts will take: switched off, refused, or at rest for long."""
     with transaction() as tx:
-        stranded = reports.stranded_jobs(tx, limit=_MOST)
+        found = stranded.stranded_jobs(tx, limit=_MOST)
     count = 0
-    for job_id in stranded:
+    for job_id in found:
         with transaction() as tx:
-            code = reports.hopeless(tx, job_id)
+            code = stranded.hopeless(tx, job_id)
             if code is None:
                 continue
             row = jobs.mark_failed(

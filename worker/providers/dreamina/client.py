@@ -22,6 +22,7 @@ from worker.core.settings import Settings
 from worker.providers.dreamina.agent import AgentReader, conversation_body
 from worker.providers.dreamina.drafts import Stamp
 from worker.providers.dreamina.faults import clean
+from worker.providers.dreamina.history import read_history
 from worker.providers.dreamina.image_drafts import image_body
 from worker.providers.dreamina.listing import image_models, video_models
 from worker.providers.dreamina.records import (
@@ -43,6 +44,7 @@ from worker.providers.provider import (
     Account,
     AgentEvent,
     Conversation,
+    CreditHistory,
     Credits,
     ImageOrder,
     Listening,
@@ -82,6 +84,7 @@ _VIDEO_CONFIG = "/mweb/v1/video_generate/get_common_config"
 _CONVERSATION = "/mweb/v1/creation_agent/v2/conversation"
 _USER_INFO = "/lv/v1/user/web/user_info"
 _CREDIT = "/commerce/v1/benefits/user_credit"
+_SPENT = "/commerce/v1/benefits/user_credit_history"
 _RECEIVE = "/commerce/v1/benefits/credit_receive"
 _USER_INFO_BODY = orjson.dumps(
     {
@@ -300,6 +303,10 @@ class DreaminaProvider:
             purchase=_amount(credit.get("purchase_credit")),
             vip=_amount(credit.get("vip_credit")),
         )
+
+    def credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
+        """Section 4.5."""
+        return read_history(self._commerce(account, _SPENT, orjson.dumps({"count": 50, "cursor": cursor})))
 
     def receive_credits(self, account: Account) -> int:
         """Section 4.4. Asking twice a day is harmless: the second answer is 0."""

@@ -1,0 +1,116 @@
+"""Prices: what counts of an order, which known price is taken, and an operator's own starting values."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from worker.core import catalog_file
+from worker.core.catalog import Catalog
+from worker.core.errors import DreameryError
+from worker.core.prices import Known, Shape, price_anywhere, price_in, shape_of
+from worker.providers.dreamina.history import read_history
+
+CATALOG = Catalog(catalog_file.load(None, catalog_file.shipped_data()))
+
+
+def seen(units: int, price: int, *, day: int = 1, size: str = "2k", variant: str = "", place: str = "us") -> Known:
+    return Known(place, Shape(size, units, variant), price, datetime(2026, 1, day, tzinfo=UTC))
+
+
+def price(known: list[Known], shape: Shape, *, place: str = "us", kind: str = "image") -> tuple[int, str] | None:
+    found = price_in(place, kind=kind, model="jimeng-4.0", shape=shape, known=known, catalog=CATALOG)
+    return (found.credits, found.source) if found else None
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "order", "shape"),
+    [
+        ("image", "jimeng-4.0", {"resolution": "2k", "count": 3}, Shape("2k", 3)),
+        ("image", "jimeng-3.0", {"resolution": "1k", "count": None, "prompt": "3张"}, Shape("1k", 4)),
+        ("image", "jimeng-4.0", {"resolution": "1k", "count": None, "prompt": "生成3张"}, Shape("1k", 3)),
+        ("image", "new_key", {"resolution": "1k", "count": None}, Shape("1k", 4)),
+        ("video", "seedance-2.0", {"resolution": "720p", "seconds": 4, "parts": []}, Shape("720p", 4)),
+        ("video", "seedance-2.0", {"resolution": "720p", "seconds": 4, "parts": ["a"]}, Shape("720p", 4, "omni")),
+        ("image", "agent", {"resolution": "", "count": 1}, None),
+        ("chat", "agent", {"messages": []}, None),
+    ],
+)
+def test_what_of_an_order_decides_its_price(kind: str, model: str, order: dict[str, Any], shape: Shape | None) -> None:
+    assert shape_of(kind, model, {"order": order}, CATALOG) == shape
+
+
+def test_an_exact_price_comes_before_a_scaled_one_and_the_newest_before_older_ones() -> None:
+    known = [seen(4, 8), seen(3, 5, day=2), seen(1, 9, size="4k")]
+    assert price(known, Shape("2k", 4)) == (8, "learned")
+    assert price(known, Shape("2k", 2)) == (4, "scaled"), "5 of 3, rounded up"
+    assert price(known, Shape("1k", 1)) is None
+    assert price(known, Shape("2k", 4), place="cn") is None
+    omni = [seen(5, 25, size="720p"), seen(5, 60, size="720p", variant="omni")]
+    assert price(omni, Shape("720p", 10, "omni"), kind="video") == (120, "scaled")
+    assert price(omni[:1], Shape("720p", 5, "omni"), kind="video") == (25, "scaled"), "at least the plain one's"
+    assert price(omni[1:], Shape("720p", 5), kind="video") is None
+
+
+def test_at_several_places_the_dearest_counts() -> None:
+    known = [seen(1, 3), seen(1, 7, place="sg")]
+    found = price_anywhere(
+        ["cn", "us", "sg"], kind="image", model="m", shape=Shape("2k", 1), known=known, catalog=CATALOG
+    )
+    assert found is not None
+    assert (found.credits, found.place) == (7, "sg")
+    assert price_anywhere([], kind="image", model="m", shape=Shape("2k", 1), known=known, catalog=CATALOG) is None
+
+
+def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_rate(tmp_path: Path) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(
+        '[prices.cn.image]\n"2k" = 1.5\n[prices.cn."jimeng-4.0"]\n"2k x4" = 5\n'
+        '[prices.cn.video]\n"720p" = 8\n"720p omni" = 12\n"720p 10s" = 70\n[prices.sandbox.image]\n"2k" = 3\n'
+    )
+    catalog = Catalog(catalog_file.load(path, catalog_file.shipped_data()))
+
+    def start(kind: str, model: str, units: int, size: str = "2k", variant: str = "", place: str = "cn") -> int | None:
+        return catalog.starting_price(place, kind, model, size=size, units=units, variant=variant)
+
+    assert start("image", "jimeng-4.0", 4) == 5
+    assert start("image", "jimeng-4.0", 3) == 5, "1.5 each, rounded up"
+    assert start("image", "jimeng-4.1", 4) == 6
+    assert start("image", "jimeng-4.1", 4, size="4k") is None
+    assert [start("video", "v", s, "720p") for s in (5, 10)] == [40, 70]
+    assert start("video", "v", 5, "720p", "omni") == 60
+    assert start("image", "jimeng-4.0", 1, place="sandbox") == 3
+    assert start("image", "jimeng-4.0", 1, size="4k", place="sandbox") == 4, "what the file does not say stays"
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[prices]\ncn = 1", "prices.cn"),
+        ("[prices.CHINA.image]", "prices.CHINA"),
+        ('[prices.cn.nobody]\n"2k" = 1', "names no model"),
+        ('[prices.cn.image]\n"2k four" = 1', "'2k four' must look like"),
+        ('[prices.cn.image]\n"2k" = -1', "must be credits"),
+        ('[prices.cn.image]\n"2k" = true', "must be credits"),
+        ("[prices.cn]\nimage = 3", "must be a table"),
+    ],
+)
+def test_a_mistake_in_the_operators_prices_names_its_place(tmp_path: Path, text: str, complaint: str) -> None:
+    path = tmp_path / "models.toml"
+    path.write_text(text)
+    with pytest.raises(catalog_file.CatalogFileError, match=complaint):
+        catalog_file.load(path, catalog_file.shipped_data())
+
+
+def test_a_history_is_read_whatever_is_in_it() -> None:
+    good = {"amount": 3, "create_time": 1700000000, "submit_id": "k", "title": "t", "status": 1}
+    rows = [good, {**good, "amount": "x"}, {**good, "create_time": None}, 7, {**good, "amount": float("nan")}]
+    page = read_history({"data": {"total_credit": 12, "records": rows, "new_cursor": 20, "has_more": True}})
+    assert [(line.submit_key, line.amount) for line in page.records] == [("k", 3)]
+    assert (page.total, page.cursor, page.more, page.complete) == (12, "20", True, False)
+    page = read_history({"response": '{"records": [], "total_credit": true}'})
+    assert (page.total, page.records, page.more, page.complete) == (None, (), False, True)
+    for answer in ({}, {"data": []}, {"response": "no json"}, {"data": {"records": None}}):
+        with pytest.raises(DreameryError, match="upstream"):
+            read_history(answer)
