@@ -160,6 +160,37 @@ class KeyList(BaseModel):
     has_more: bool
 
 
+class OwnKeyWish(BaseModel):
+    """An API key of one's own to be made; what is absent is as of the key one calls with."""
+
+    model_config = example(name="laptop", scopes=["generate", "read"])
+
+    name: Name = "default"
+    scopes: list[Scope] | None = Field(None, min_length=1, max_length=10)
+    models: list[Text] | None = Field(None, min_length=1, max_length=200, description="the only models it may use")
+    expires_at: AwareDatetime | None = Field(None, description="ISO 8601 with zone, or unix seconds")
+
+
+class OwnKey(ApiKey):
+    """A key of one's own."""
+
+    current: bool = Field(description="whether it is the one you call with")
+
+
+class NewOwnKey(OwnKey):
+    """A key just made; the only time `key` is shown."""
+
+    key: str
+
+
+class OwnKeyList(BaseModel):
+    """One page of one's own keys."""
+
+    object: Literal["list"]
+    data: list[OwnKey]
+    has_more: bool
+
+
 class Rotation(BaseModel):
     """How long the old key works on."""
 

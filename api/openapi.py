@@ -74,6 +74,7 @@ _TAGS = [
     {"name": "webhooks", "description": "Being told when a job has ended."},
     {"name": "session ids", "description": "Upstream session ids: do they live, what is left on them."},
     {"name": "accounts", "description": "Your own upstream accounts: only your jobs run on them."},
+    {"name": "keys", "description": "Your own API keys."},
     {"name": "usage", "description": "What you used, and where your limits stand."},
     {"name": "admin", "description": "Users, their keys, limits and jobs, and the log of what administrators did."},
     {"name": "console", "description": "Signing in to the web console."},

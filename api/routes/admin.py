@@ -94,7 +94,8 @@ def _key_status(row: Any) -> str:
     return "expired" if row.expires_at is not None and row.expires_at <= now else "active"
 
 
-def _key_object(row: Any) -> dict[str, Any]:
+def key_object(row: Any) -> dict[str, Any]:
+    """A key without the key itself."""
     return {
         "id": public_id("key", row.id),
         "object": "api_key",
@@ -113,7 +114,8 @@ def _key_object(row: Any) -> dict[str, Any]:
     }
 
 
-def _page(objects: list[dict[str, Any]], limit: int) -> Response:
+def page_of(objects: list[dict[str, Any]], limit: int) -> Response:
+    """A list of at most `limit`; one object more tells that more follow."""
     return json_response({"object": "list", "data": objects[:limit], "has_more": len(objects) > limit})
 
 
@@ -152,7 +154,7 @@ def list_users(_admin: AdminDep, after: After = None, limit: Limit = 100) -> Res
     """Oldest first."""
     with transaction() as tx:
         rows = people.list_users(tx, after=after_id("user", after), limit=limit + 1)
-    return _page([_user_object(row) for row in rows], limit)
+    return page_of([_user_object(row) for row in rows], limit)
 
 
 @router.get("/users/{user}", summary="Get a user", responses={200: {"model": User}})
@@ -186,7 +188,7 @@ def change_user(request: Request, user: str, change: UserChange, admin: AdminDep
 @router.post("/keys", summary="Make an API key", status_code=201, responses={201: {"model": NewApiKey}})
 def make_key(request: Request, wish: KeyWish, admin: AdminDep) -> Response:
     """The answer is the only time the key is shown; only a hash is stored."""
-    models = [_model_id(name) for name in wish.models] if wish.models is not None else None
+    models = [model_id(name) for name in wish.models] if wish.models is not None else None
     with transaction() as tx:
         owner = find_user(tx, wish.user)
         wanted = keys.NewKey(
@@ -201,10 +203,10 @@ def make_key(request: Request, wish: KeyWish, admin: AdminDep) -> Response:
         row = keys.get_key(tx, key_id)
         actor, facts = actor_of(request, admin), {"user": owner.name, "name": wish.name, "scopes": wanted.scopes}
         audit.note_act(tx, actor, "key.make", public_id("key", key_id), **{**_changes(wish), **facts})
-    return json_response({**_key_object(row), "key": key}, status=201)
+    return json_response({**key_object(row), "key": key}, status=201)
 
 
-def _model_id(name: str) -> str:
+def model_id(name: str) -> str:
     """The id a name stands for, so that a key limited to a model also takes its aliases."""
     catalog = get_catalog()
     if name == AGENT:
@@ -218,14 +220,14 @@ def list_keys(_admin: AdminDep, user: str | None = None, after: After = None, li
     with transaction() as tx:
         user_id = find_user(tx, user).id if user else None
         rows = keys.list_keys(tx, user_id=user_id, after=after_id("key", after), limit=limit + 1)
-    return _page([_key_object(row) for row in rows], limit)
+    return page_of([key_object(row) for row in rows], limit)
 
 
 @router.get("/keys/{key_id}", summary="Get an API key", responses={200: {"model": ApiKey}})
 def get_key(key_id: str, _admin: AdminDep) -> Response:
     """Everything but the key itself."""
     with transaction() as tx:
-        return json_response(_key_object(find_key(tx, key_id)))
+        return json_response(key_object(find_key(tx, key_id)))
 
 
 @router.patch("/keys/{key_id}", summary="Change an API key", responses={200: {"model": ApiKey}})
@@ -238,7 +240,7 @@ def change_key(request: Request, key_id: str, change: KeyChange, admin: AdminDep
         target = public_id("key", known.id)
         audit.note_act(tx, actor_of(request, admin), "key.change", target, user=known.user_name, **_changes(change))
         row = find_key(tx, key_id)
-    return json_response(_key_object(row))
+    return json_response(key_object(row))
 
 
 @router.post(
@@ -260,7 +262,7 @@ def rotate_key(
         audit.note_act(
             tx, actor_of(request, admin), "key.rotate", target, new=public_id("key", new_id), grace_seconds=grace
         )
-    return json_response({**_key_object(row), "key": key}, status=201)
+    return json_response({**key_object(row), "key": key}, status=201)
 
 
 @router.delete("/keys/{key_id}", summary="Revoke an API key", responses={200: {"model": ApiKey}})
@@ -271,7 +273,7 @@ def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
         keys.revoke_key(tx, known.id)
         audit.note_act(tx, actor_of(request, admin), "key.revoke", public_id("key", known.id), user=known.user_name)
         row = find_key(tx, key_id)
-    return json_response(_key_object(row))
+    return json_response(key_object(row))
 
 
 @router.get("/audit", summary="Read the audit log", responses={200: {"model": AuditList}})
@@ -298,4 +300,4 @@ def read_audit(
         }
         for row in rows
     ]
-    return _page(acts, limit)
+    return page_of(acts, limit)

@@ -76,9 +76,15 @@ async def get_file(
     left = seconds_left(file_id, expires, signature)
     cache = _FOR_EVER if left is None else f"private, max-age={left}"
     row = await run_in_threadpool(_find, file_id)
-    name = f"{file_id}.{row.mime.partition('/')[2]}"
     asked = Asked(range=range_header, if_none_match=if_none_match, if_range=if_range)
-    return await send_file(request, row, name=name, asked=asked, cache=cache)
+    return await send_file(request, row, name=_saved_name(row), asked=asked, cache=cache)
+
+
+def _saved_name(row: Any) -> str:
+    """What browsers call it when it is saved. The end of the job's id is its random part."""
+    part = "" if row.variant == "original" else f"-{row.variant}"
+    ending = row.mime.partition("/")[2].replace("jpeg", "jpg")
+    return f"dreamery-{row.job_id.hex[-8:]}-{row.n + 1}{part}.{ending}"
 
 
 def _small(row: Any) -> bytes:

@@ -73,7 +73,7 @@ def test_signing_in_and_out_with_the_keyboard(browser: Browser, platform: Checke
 
 def test_a_picture_is_watched_and_worked_on(page: Page, face: Face):
     page.goto("/console")
-    made = ask_for(page, "[[seconds:2]] a lighthouse")
+    made = ask_for(page, "[[seconds:4]] a lighthouse")
     expect(made.get_by_text("In progress", exact=True)).to_be_visible()
     expect(made.get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile(r"[1-9]"))
     expect(made.get_by_text("Completed", exact=True)).to_be_visible()
@@ -81,15 +81,15 @@ def test_a_picture_is_watched_and_worked_on(page: Page, face: Face):
     made.get_by_role("button", name="curl").click()
     expect(made.get_by_label("curl")).to_contain_text("/v1/images/generations")
     made.get_by_role("button", name="Again", exact=True).click()
-    expect(page.get_by_role("article", name="[[seconds:2]] a lighthouse")).to_have_count(2)
+    expect(page.get_by_role("article", name="[[seconds:4]] a lighthouse")).to_have_count(2)
     (again, first) = face.http.get("/v1/jobs", params={"q": "a lighthouse"}).json()["data"]
     assert again["input"]["seed"] != first["input"]["seed"]
     page.get_by_label("Prompt", exact=True).fill("something else")
-    page.get_by_role("article", name="[[seconds:2]] a lighthouse").last.get_by_role("button", name="Vary").click()
-    expect(page.get_by_label("Prompt", exact=True)).to_have_value("[[seconds:2]] a lighthouse")
+    page.get_by_role("article", name="[[seconds:4]] a lighthouse").last.get_by_role("button", name="Vary").click()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("[[seconds:4]] a lighthouse")
     page.get_by_text("More settings").click()
     expect(page.get_by_label("Seed")).to_have_value(str(first["input"]["seed"]))
-    page.get_by_role("article", name="[[seconds:2]] a lighthouse").last.get_by_role(
+    page.get_by_role("article", name="[[seconds:4]] a lighthouse").last.get_by_role(
         "button", name="As reference"
     ).first.click()
     expect(page.get_by_role("img", name="Reference 1")).to_be_visible()

@@ -251,7 +251,7 @@ def test_browsers_are_told_what_answers_may_do(client: TestClient, engine: Engin
     assert client.get("/v1/jobs").headers["cache-control"] == "no-store"
     picture = client.get(link).headers
     assert "sandbox" in picture["content-security-policy"]
-    assert picture["content-disposition"].startswith('inline; filename="file_')
+    assert picture["content-disposition"].startswith('inline; filename="dreamery-')
     page = client.get("/docs")
     assert "script-src 'self';" in page.headers["content-security-policy"]
     assert "<script>" not in page.text

@@ -133,6 +133,7 @@ class Settings(BaseSettings):
     request_head_seconds: float = Field(20, gt=0, description="headers that have not arrived by then are given up")
     request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
     console_session_hours: float = Field(72, gt=0, description="a console session without use ends after so long")
+    flower_url: str = Field("", description="where people reach Flower, for a link on the console's system page")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
     @field_validator("daily_receive", mode="before")
@@ -141,7 +142,7 @@ class Settings(BaseSettings):
         said = str(value).strip().lower()
         return {"true": "daily", "on": "daily", "1": "daily", "false": "off", "0": "off"}.get(said, said)
 
-    @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint")
+    @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint", "flower_url")
     @classmethod
     def _bare_origin(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.db.engine import Transaction
-from worker.db.keys import KeyOwner
+from worker.db.keys import KeyOwner, owner_of
 
 # However busy it is, a session ends after so long.
 _LONGEST_DAYS = 30
@@ -45,6 +45,8 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
     row = tx.first(
         text(
             """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models,
+                   coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+                   k.limits AS key_limits, k.soft_limits AS key_soft_limits,
                    s.last_used_at < now() - interval '1 minute' AS stale
                FROM console_sessions s JOIN api_keys k ON k.id = s.api_key_id JOIN users u ON u.id = k.user_id
                WHERE s.id_hash = :hash AND s.expires_at > now() AND NOT u.disabled
@@ -57,14 +59,7 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
         return None
     if row.stale:
         _note_use(tx, session_id, row.api_key_id, hours)
-    return KeyOwner(
-        user_id=row.user_id,
-        api_key_id=row.api_key_id,
-        name=row.name,
-        role=row.role,
-        scopes=frozenset(row.scopes) if row.scopes is not None else None,
-        models=frozenset(row.models) if row.models is not None else None,
-    )
+    return owner_of(row)
 
 
 def _note_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) -> None:

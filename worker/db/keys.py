@@ -84,6 +84,11 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
             ),
             {"id": row.api_key_id},
         )
+    return owner_of(row)
+
+
+def owner_of(row: Row[Any]) -> KeyOwner:
+    """Whoever presents a key, as `find_key` reads it; a console session is the same, by way of its key."""
     return KeyOwner(
         user_id=row.user_id,
         api_key_id=row.api_key_id,

@@ -25,10 +25,10 @@ def note_change(tx: Transaction, row: Row[Any]) -> None:
         tx.on_commit(partial(metrics.observe, "dreamery_job_run_seconds", ran, row.kind, row.model))
     if row.state in {"succeeded", "failed", "cancelled"}:
         code = row.error_code or ""
-        outcome = _outcome(row.state, code)
+        outcome = outcome_of(row.state, code)
         tx.on_commit(partial(metrics.count, "dreamery_jobs_ended", row.kind, row.model, row.state, code, outcome))
 
 
-def _outcome(state: str, code: str) -> str:
+def outcome_of(state: str, code: str) -> str:
     """How a job ended in one word of few: a failure counts for whom it lies with."""
     return str(ERRORS[code].fault) if state == "failed" and code in ERRORS else state

@@ -351,6 +351,7 @@ class Platform:
             "fetch_allow": ",".join(filter(None, [self._settings.fetch_allow, self.sandbox_url.partition("://")[2]])),
             "api_host": self.host,
             "api_port": str(self.port),
+            "flower_url": self._settings.flower_url or self.flower_url,
         }
         env |= {f"DREAMERY_{name.upper()}": value for name, value in given.items()}
         # Through the environment, since `ps` shows command lines to everybody.

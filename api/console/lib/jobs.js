@@ -64,7 +64,6 @@ export const titleOf = (job) => promptOf(job) || t(`kind.${job.kind}`);
 export const filesOf = (job) => (Array.isArray(job.output) ? job.output : []);
 export const thumbnail = (file) =>
   here(file.mime.startsWith("video/") ? file.thumbnail_url ?? "" : file.url.replace(/\/content(?=\?|$)/, "/thumbnail"));
-export const nameOf = (job, file, n) => `dreamery-${job.id.slice(-8)}-${n + 1}.${file.mime.split("/")[1].replace("jpeg", "jpg")}`;
 export const secondsOf = (job) => (job.completed_at ? job.completed_at - job.created_at : null);
 
 export async function cancelJob(job) {

@@ -60,3 +60,19 @@ export function bytes(count) {
   const value = count / 1000 ** power;
   return `${number(Math.round(value * (value < 10 && power ? 10 : 1)) / (value < 10 && power ? 10 : 1))} ${units[power]}`;
 }
+
+// A place on a time axis: the hour where the places are less than a day apart, else the day; `whole` with both.
+export function shortDate(seconds, unit, whole = false) {
+  const day = { month: "short", day: "numeric" };
+  const hour = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" };
+  const wanted = unit >= 86400 ? day : whole ? { ...day, ...hour } : hour;
+  return new Intl.DateTimeFormat(locale.value, wanted).format(seconds * 1000);
+}
+
+// "in 3 hours"; what is past already is told like `ago`.
+export function until(seconds) {
+  const away = seconds - now.value;
+  if (away <= 0) return ago(seconds);
+  const [unit, size] = STEPS.find(([, one]) => away >= one) ?? STEPS[3];
+  return new Intl.RelativeTimeFormat(locale.value, { numeric: "auto" }).format(Math.round(away / size), unit);
+}

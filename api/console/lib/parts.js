@@ -1,7 +1,7 @@
 // Parts that every page is made of.
 import { html, signal, useEffect, useId, useRef, useState } from "./ui.js";
 import { Icon } from "./icons.js";
-import { ago, moment, t } from "./language.js";
+import { ago, moment, t, until } from "./language.js";
 
 export { Icon } from "./icons.js";
 
@@ -41,6 +41,12 @@ export function TextField({ label, hint, error, value, onInput, ...rest }) {
     onInput=${(event) => onInput(event.target.value)} ...${rest} />`}<//>`;
 }
 
+export function TextArea({ label, hint, error, value, onInput, ...rest }) {
+  return html`<${Field} label=${label} hint=${hint} error=${error}>${(id, told) => html`<textarea id=${id}
+    aria-describedby=${told} aria-invalid=${error ? "true" : undefined} value=${value}
+    onInput=${(event) => onInput(event.target.value)} ...${rest}></textarea>`}<//>`;
+}
+
 // One of a few, as a row of radio buttons.
 export function Choice({ label, value, options, onChange, hideLabel = false }) {
   const name = useId();
@@ -52,8 +58,16 @@ export function Choice({ label, value, options, onChange, hideLabel = false }) {
   </div></fieldset>`;
 }
 
+// Any of a few: check boxes. `options` = [value, text, hint].
+export function Checks({ label, options, chosen, onChange, hideLabel = false }) {
+  const flip = (value) => onChange(chosen.includes(value) ? chosen.filter((one) => one !== value) : options.map(([one]) => one).filter((one) => one === value || chosen.includes(one)));
+  return html`<fieldset class="choice"><legend class=${hideLabel ? "quiet-text" : ""}>${label}</legend><div class="checks">
+    ${options.map(([value, text, hint]) => html`<label key=${value} class="check"><input type="checkbox" checked=${chosen.includes(value)} onChange=${() => flip(value)} /><span>${text}${hint && html`<span class="hint">${hint}</span>`}</span></label>`)}
+  </div></fieldset>`;
+}
+
 // A moment as "3 minutes ago"; the moment itself when hovered. Only this part is drawn again as time goes on.
-export const Ago = ({ at }) => html`<time datetime=${new Date(at * 1000).toISOString()} title=${moment(at)}>${ago(at)}</time>`;
+export const Ago = ({ at }) => html`<time datetime=${new Date(at * 1000).toISOString()} title=${moment(at)}>${at * 1000 > Date.now() + 1000 ? until(at) : ago(at)}</time>`;
 
 export function Loading({ label }) {
   return html`<div class="state" role="status"><span class="spinner large" aria-hidden="true"></span><p>${label ?? t("state.loading")}</p></div>`;
@@ -75,7 +89,8 @@ export function Failure({ error, onRetry }) {
 const TONES = {
   queued: "wait", in_progress: "busy", completed: "good", failed: "bad", cancelled: "off",
   ok: "good", paused: "off", resting: "wait", retired: "off", active: "good", revoked: "off", expired: "off",
-  in_grace: "wait", enabled: "good", disabled: "off", pending: "wait", delivered: "good",
+  in_grace: "wait", enabled: "good", disabled: "off", pending: "wait", sending: "busy", delivered: "good",
+  needs_login: "bad", blocked: "bad", off_hours: "off", failing: "wait",
 };
 
 // A status word. `word` is looked up as `status.<word>`; another `tone` may be given.

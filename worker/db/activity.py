@@ -1,0 +1,49 @@
+"""What the platform did lately and what it has to do, from rows, for the people who run it. Read-only."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, text
+
+from worker.core.ids import first_id_at
+from worker.db.engine import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What ended by hour, and what upstream said against jobs; both since one moment."""
+
+    ended: list[Row[Any]]
+    refusals: list[Row[Any]]
+
+
+_ENDED = text(
+    """/* activity_ended */
+    SELECT date_trunc('hour', finished_at) AS hour, kind, state, error_code AS code, count(*) AS n FROM jobs
+    WHERE id >= :floor AND finished_at >= :since GROUP BY 1, 2, 3, 4"""
+)
+# Refusals that a job outlived: it went back to the queue, to be tried elsewhere or later.
+_REFUSALS = text(
+    """/* activity_refusals */
+    SELECT note ->> 'code' AS code, count(*) AS n FROM job_events
+    WHERE job_id >= :floor AND at >= :since AND to_state = 'queued' AND note ? 'code' GROUP BY 1"""
+)
+_QUEUES = text(
+    """/* activity_queues */
+    SELECT kind, state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
+    FROM jobs WHERE state IN ('queued', 'submitting', 'running', 'saving') GROUP BY kind, state"""
+)
+
+
+def read(tx: Transaction, *, since: datetime, oldest: datetime) -> Activity:
+    """What happened since a moment. `oldest`: no job was made before it that can have changed since then; ids sort by
+    time, so that the rest of the history is not read.
+    """
+    values = {"since": since, "floor": first_id_at(oldest)}
+    return Activity(ended=tx.all(_ENDED, values), refusals=tx.all(_REFUSALS, values))
+
+
+def queues(tx: Transaction) -> list[Row[Any]]:
+    """Open jobs by kind and state, with the age of the oldest in seconds."""
+    return tx.all(_QUEUES)
