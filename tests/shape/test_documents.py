@@ -1,0 +1,188 @@
+"""The documents: every link leads somewhere, every setting, command and error code that they name exists."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import typer
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from typer.core import TyperCommand, TyperGroup
+
+from api.cli import app
+from tests.platform import ROOT
+from worker.core.errors import ERRORS
+from worker.core.settings import Settings
+
+TOP = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+DOCUMENTS = sorted([*ROOT.glob("README*.md"), *(ROOT / name for name in TOP), *(ROOT / "docs").glob("*.md")])
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
+SETTINGS = frozenset(f"DREAMERY_{name.upper()}" for name in Settings.model_fields)
+NO_SETTINGS = {
+    "DREAMERY_BIND": "docker-compose.yml",
+    "DREAMERY_PORT": "docker-compose.yml",
+    "DREAMERY_URL": "the commands that talk to a platform",
+    "DREAMERY_WEBHOOK_SECRET": "the receivers of docs/webhooks.md",
+}
+# Where the word is no command: another tool's name for something.
+OTHERS_LINES = re.compile(r"\b(kubectl|useradd|systemctl|chown)\b")
+COMMAND = re.compile(r"(?:^|(?<=[\s/(;|&]))dreamery[ \t]+(?=[a-z-])")
+
+pytestmark = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
+
+
+@cache
+def parsed(path: Path) -> list[Token]:
+    """The blocks of a document, and what is within its lines, one after the other."""
+    blocks = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
+    return [token for block in blocks for token in (block, *(block.children or ()))]
+
+
+@cache
+def headings(path: Path) -> list[tuple[str, str]]:
+    """Level and text of each heading."""
+    tokens = parsed(path)
+    texts = ((token.tag, after) for token, after in pairwise(tokens) if token.type == "heading_open")
+    return [(tag, "".join(part.content for part in inline.children or ())) for tag, inline in texts]
+
+
+@cache
+def anchors(path: Path) -> frozenset[str]:
+    """What `#...` may name, made as GitHub makes it: a heading that comes again gets a number."""
+    found: list[str] = []
+    for _, text in headings(path):
+        slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+        again = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", one) is not None for one in found)
+        found.append(f"{slug}-{again}" if again else slug)
+    return frozenset(found)
+
+
+def links(path: Path) -> Iterator[str]:
+    for token in parsed(path):
+        target = token.attrs.get("href" if token.type == "link_open" else "src")
+        if isinstance(target, str) and not urlsplit(target).scheme:
+            yield target
+
+
+def codes(path: Path) -> Iterator[str]:
+    """Each line of code: of blocks line by line with continued lines joined, of spans as a whole."""
+    for token in parsed(path):
+        if token.type == "fence":
+            yield from token.content.replace("\\\n", " ").splitlines()
+        elif token.type == "code_inline":
+            yield token.content
+
+
+def test_its_links_lead_somewhere(path: Path) -> None:
+    dead = []
+    for target in links(path):
+        name, _, anchor = target.partition("#")
+        place = (path.parent / unquote(name)).resolve() if name else path
+        known = place.exists() and place.is_relative_to(ROOT)
+        if not known or (anchor and unquote(anchor) not in anchors(place)):
+            dead.append(target)
+    assert dead == []
+
+
+def test_files_it_names_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w/.])docs/[\w-]+\.md\b", text))
+    assert sorted(name for name in named if not (ROOT / name).is_file()) == []
+
+
+def test_its_settings_exist(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    named = set(re.findall(r"\bDREAMERY_[A-Z0-9_]+\b", text))
+    assert sorted(named - SETTINGS - NO_SETTINGS.keys()) == []
+    if path.name.startswith("README"):
+        # The table of settings leaves the prefix away.
+        cells = re.findall(r"^\| ((?:`[A-Z0-9_]+`(?:, )?)+) \|", text, re.MULTILINE)
+        short = [name for cell in cells for name in re.findall(r"[A-Z0-9_]+", cell)]
+        assert short
+        assert [name for name in short if f"DREAMERY_{name}" not in SETTINGS] == []
+
+
+@cache
+def commands() -> TyperGroup:
+    """All of `dreamery ...`."""
+    group = typer.main.get_command(app)
+    assert isinstance(group, TyperGroup)
+    return group
+
+
+def wrong_words(words: list[str]) -> str | None:
+    """The first word of a command line after `dreamery` that is no command or option of it; None = all are."""
+    here: TyperGroup | TyperCommand = commands()
+    for word in words:
+        if isinstance(here, TyperGroup) and re.fullmatch(r"[a-z][a-z-]*", word):
+            found = here.commands.get(word)
+            if not isinstance(found, TyperGroup | TyperCommand):
+                return word
+            here = found
+        elif word.startswith("--") and len(word) > 2:
+            name = word.partition("=")[0]
+            if name != "--help" and not any(name in [*one.opts, *one.secondary_opts] for one in here.params):
+                return word
+    return None
+
+
+def test_its_commands_exist(path: Path) -> None:
+    wrong = []
+    for line in codes(path):
+        if OTHERS_LINES.search(line):
+            continue
+        for match in COMMAND.finditer(line):
+            rest = re.split(r"[|<>;&#)]|\s-- ", line[match.end() :])[0]
+            words = re.sub(r"\"[^\"]*\"|'[^']*'", "TEXT", rest).replace("`", " ").split()
+            if bad := wrong_words(words):
+                wrong.append(f"{bad!r} in {line.strip()!r}")
+    assert wrong == []
+
+
+def test_commands_listed_beside_one_are_its_siblings(path: Path) -> None:
+    # | `dreamery keys add alice` | API keys; `list`, `rotate` |
+    wrong = []
+    for row in re.findall(r"^\| *`dreamery .*$", path.read_text(encoding="utf-8"), re.MULTILINE):
+        group = commands().commands.get(row.split()[2].strip("`"))
+        if isinstance(group, TyperGroup):
+            words = re.findall(r"`([a-z][a-z-]*)`", row)
+            wrong += [word for word in words if word not in group.commands]
+    assert wrong == []
+
+
+def test_error_codes_stand_beside_their_status(path: Path) -> None:
+    # | 400, 410 | `invalid_value`, `file_expired` | what to do |
+    rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| ((?:`[a-z_]+`(?:, )?)+) \|", path.read_text("utf-8"), re.MULTILINE)
+    named = [(code, status) for status, cell in rows for code in re.findall(r"`([a-z_]+)`", cell)]
+    assert named or path.name != "api.md"
+    assert [one for one in named if one[0] not in ERRORS or str(ERRORS[one[0]].status) not in one[1]] == []
+
+
+def test_both_readmes_say_the_same(path: Path) -> None:
+    if not path.name.startswith("README"):
+        return
+    other = ROOT / "README.md"
+    assert [level for level, _ in headings(path)] == [level for level, _ in headings(other)]
+    assert blocks_of(path) == blocks_of(other)
+    # In one language only: the link to the other.
+    assert {*links(path)} ^ {*links(other)} == ({"README.md", "README.zh-CN.md"} if path != other else set())
+    assert [sorted(row) for row in tables(path)] == [sorted(row) for row in tables(other)]
+
+
+def blocks_of(path: Path) -> list[tuple[str, str]]:
+    return [(token.info, token.content) for token in parsed(path) if token.type == "fence"]
+
+
+def tables(path: Path) -> list[list[str]]:
+    """The code spans of each table row, in order."""
+    rows: list[list[str]] = []
+    for token in parsed(path):
+        if token.type == "tr_open":
+            rows.append([])
+        elif token.type == "code_inline" and rows:
+            rows[-1].append(token.content)
+    return rows
