@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.peers import Receivers, serving
 from tests.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
 from tests.s3 import Bucket, running_s3
 from worker.local.embedded import EmbeddedPostgres
@@ -104,9 +105,22 @@ def api_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]
 
 
 @pytest.fixture(scope="session")
-def wide_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform whose upstream hosts are all at the sandbox, so real regions work; 200 slots per account."""
+def hooks() -> Iterator[Receivers]:
+    """Where webhooks of `wide_platform` may go."""
+    receivers = Receivers()
+    with serving(receivers) as receivers.url:
+        yield receivers
+
+
+@pytest.fixture(scope="session")
+def wide_platform(tmp_path_factory: pytest.TempPathFactory, hooks: Receivers) -> Iterator[Platform]:
+    """A platform whose upstream hosts are all at the sandbox, so real regions work; 200 slots per account.
+
+    Its processes may be killed by a test that leaves it well; a dead conversation is known after 4 s.
+    """
     env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "200"}
+    env |= {"DREAMERY_ACCOUNT_MAX_CHATS": "40", "DREAMERY_TALK_LEASE_SECONDS": "4"}
+    env |= {"DREAMERY_POLL_MIN_SECONDS": "0.2", "DREAMERY_FETCH_ALLOW": hooks.url.removeprefix("http://")}
     folder = tmp_path_factory.mktemp("wide")
     options = PlatformOptions(
         data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env

@@ -166,3 +166,20 @@ class Receiver:
         answer = self.answers.pop(0) if self.answers else 200
         response = answer if isinstance(answer, Response) else Response(status_code=answer)
         await response(scope, receive, send)
+
+
+class Receivers:
+    """Receivers behind one address, each below a path of its own, so that a platform may be told of them beforehand."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self._made: dict[str, Receiver] = {}
+
+    def new(self) -> Receiver:
+        """One more; it stays until the address goes."""
+        name = str(len(self._made) + 1)
+        self._made[name] = Receiver(url=f"{self.url}/{name}")
+        return self._made[name]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._made[scope["path"].split("/")[1]](scope, receive, send)

@@ -18,13 +18,13 @@ from worker.local.supervisor import Platform
 
 # How often each blow falls in one storm.
 DECK = {
-    "kill a worker": 6,
-    "kill all workers": 2,
-    "kill api": 3,
-    "kill scheduler": 3,
-    "kill redis": 3,
-    "empty redis": 4,
-    "restart postgres": 2,
+    "kill a worker": 4,
+    "kill all workers": 1,
+    "kill api": 2,
+    "kill scheduler": 2,
+    "kill redis": 2,
+    "empty redis": 2,
+    "restart postgres": 1,
     "kill postgres": 2,
 }
 FAULTS: list[dict[str, object]] = [

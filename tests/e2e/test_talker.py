@@ -2,7 +2,6 @@
 
 import signal
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -11,23 +10,14 @@ import pytest
 
 from tests.agent import hear
 from tests.face import new_key
-from tests.platform import eventually, start_platform
+from tests.platform import eventually
 from worker.local.supervisor import Platform
 
-_ENV = {
-    "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000",
-    "DREAMERY_POLL_MIN_SECONDS": "0.2",
-    "DREAMERY_ACCOUNT_MAX_CHATS": "40",
-    "DREAMERY_ACCOUNT_MAX_IMAGES": "100",
-    "DREAMERY_TALK_CONCURRENCY": "16",
-    "DREAMERY_TALK_LEASE_SECONDS": "4",
-}
 
-
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    with start_platform(tmp_path_factory.mktemp("talker"), extra_env=_ENV, sandbox_seconds=0.3) as started:
-        yield started
+@pytest.fixture
+def platform(wide_platform: Platform) -> Platform:
+    """Its talker is killed in here, and is back when its test ends."""
+    return wide_platform
 
 
 @pytest.fixture

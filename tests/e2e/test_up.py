@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+import psycopg
 import pytest
+import redis
 from PIL import Image
 
-from tests.platform import ROOT, clean_env, eventually, free_port, processes_of, start_platform
+from tests.platform import ROOT, clean_env, eventually, free_port, processes_of
 from worker.core.clips import video_facts
 
 CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "talker", "scheduler"}
@@ -237,21 +239,28 @@ def test_generate_without_a_platform_says_what_to_do(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_signal_stops_everything_cleanly(tmp_path: Path, how: signal.Signals) -> None:
-    with running_up(tmp_path / "data", "--no-flower") as up:
-        up.process.send_signal(how)
-        assert up.process.wait(timeout=30) == 0
-        assert processes_of(up.data) == []
-        assert not (up.data / "running.json").exists()
-        assert "database system is shut down" in (up.data / "logs" / "postgres.log").read_text()
+def stops_cleanly(up: Up, how: signal.Signals) -> None:
+    up.process.send_signal(how)
+    assert up.process.wait(timeout=30) == 0
+    assert processes_of(up.data) == []
+    assert not (up.data / "running.json").exists()
 
 
-def test_kill_9_of_the_supervisor_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
-    data = tmp_path / "data"
+def children_of(up: Up) -> dict[int, str]:
+    """The supervisor's own children, by pid, with their command lines. Postgres' are its own."""
+    return {child.pid: " ".join(child.cmdline()) for child in psutil.Process(up.process.pid).children()}
+
+
+def draws(up: Up, prompt: str, out: Path, **env: str) -> bool:
+    done = up.command("generate", prompt, "-n", "1", "--key", "demo:sandbox", "--out", str(out), **env)
+    return done.returncode == 0
+
+
+def test_kill_9_of_anything_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
+    """First the supervisor, then, started again, each of its children; what is left ends cleanly with Ctrl-C."""
+    data, out = tmp_path / "data", tmp_path / "out"
     with running_up(data, "--no-flower") as up:
-        made = up.command("generate", "kept boat", "-n", "1", "--key", "demo:sandbox", "--out", str(tmp_path / "out"))
-        assert made.returncode == 0, made.stderr
+        assert draws(up, "kept boat", out)
         key = (data / "keys" / "admin.key").read_text()
         up.process.kill()
         up.process.wait()
@@ -260,35 +269,31 @@ def test_kill_9_of_the_supervisor_leaves_no_process_and_loses_nothing(tmp_path: 
         assert (data / "keys" / "admin.key").read_text() == key
         listed = json.loads(again.command("jobs", "list", "--key", "demo:sandbox", "--json").stdout)
         assert [job["input"]["prompt"] for job in listed["data"]] == ["kept boat"]
+        killed = children_of(again)
+        assert len(killed) == len(CHILDREN), killed
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
+        eventually(
+            lambda: len(set(children_of(again)) - set(killed)) == len(CHILDREN),
+            what=f"each of {list(killed.values())} is replaced",
+        )
+        eventually(lambda: draws(again, "another boat", out), within=60, what="a picture after all were killed")
+        stops_cleanly(again, signal.SIGINT)
+        assert "database system is shut down" in (data / "logs" / "postgres.log").read_text()
 
 
-def test_external_servers_are_used_when_set(
+def test_external_servers_are_used_when_set_and_left_alone(
     tmp_path: Path, postgres_url: str, redis_url: str, database_url: str
 ) -> None:
     env = {"DREAMERY_DATABASE_URL": database_url, "DREAMERY_REDIS_URL": redis_url}
     with running_up(tmp_path / "data", "--no-flower", **env) as up:
         names = {file.stem for file in (up.data / "logs").iterdir()}
         assert names.isdisjoint({"postgres", "redis"})
-        made = up.command("generate", "boat", "-n", "1", "--key", "demo:sandbox", "--out", str(tmp_path / "out"), **env)
-        assert made.returncode == 0, made.stderr
-
-
-def test_every_child_that_is_killed_comes_back(tmp_path: Path) -> None:
-    with start_platform(tmp_path) as platform:
-        assert set(platform.children) == CHILDREN
-        for child in platform.children.values():
-            child.kill9()
-        eventually(lambda: all(child.restarts >= 1 for child in platform.children.values()))
-        client = {"DREAMERY_DATA_DIR": str(platform.data_dir)}
-
-        def makes_pictures() -> bool:
-            out = str(tmp_path / "out")
-            return (
-                dreamery("generate", "boat", "-n", "1", "--key", "demo:sandbox", "--out", out, **client).returncode == 0
-            )
-
-        eventually(makes_pictures, within=60, what="a picture after everything was killed")
-    assert processes_of(platform.data_dir) == []
+        assert draws(up, "boat", tmp_path / "out", **env)
+        stops_cleanly(up, signal.SIGTERM)
+    with psycopg.connect(database_url) as connection, redis.Redis.from_url(redis_url) as client:
+        assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+        assert client.ping()
 
 
 @contextlib.contextmanager
@@ -298,22 +303,6 @@ def taken_ports(*ports: int) -> Iterator[None]:
             with contextlib.suppress(OSError):  # taken by something else on this machine: as good
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))
         yield
-
-
-def test_demo_needs_no_port_of_its_own(tmp_path: Path) -> None:
-    temporary = tmp_path / "tmp dir"
-    temporary.mkdir()
-    with taken_ports(8000, 5432, 6379, 5555):
-        done = dreamery(
-            "demo", "--out", str(tmp_path / "out"), TMPDIR=str(temporary), DREAMERY_DATABASE_URL="postgresql://x/y"
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    made = list((tmp_path / "out").iterdir())
-    assert sorted(file.suffix == ".mp4" for file in made) == [False, False, False, False, True]
-    assert "Done — 完成" in done.stdout, "what the agent says"
-    assert all(str(file) in done.stdout for file in made)
-    assert list(temporary.iterdir()) == []
-    assert processes_of(temporary) == []
 
 
 @pytest.mark.parametrize("moment", ["postgres.log", "worker-1.log"])
@@ -333,13 +322,25 @@ def test_demo_ends_with_the_make_that_started_it(tmp_path: Path, moment: str) ->
     assert list((tmp_path / "tmp").iterdir()) == [], "its data folder is gone too"
 
 
-def test_demo_killed_with_9_leaves_nothing_running(tmp_path: Path) -> None:
-    (tmp_path / "tmp").mkdir()
+def test_demo_killed_with_9_leaves_nothing_running_and_the_next_one_tidies_up(tmp_path: Path) -> None:
+    """The next one also finds every usual port taken, and a database of somebody else in its surroundings."""
+    temporary = tmp_path / "tmp dir"
+    temporary.mkdir()
     command = [sys.executable, "-P", "-m", "api.cli", "demo", "--out", str(tmp_path / "out")]
-    env = clean_env(TMPDIR=str(tmp_path / "tmp"))
+    env = clean_env(TMPDIR=str(temporary))
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
-        eventually(lambda: list((tmp_path / "tmp").glob("*/logs/worker-1.log")))
+        eventually(lambda: list(temporary.glob("*/logs/worker-1.log")))
         os.kill(demo.pid, signal.SIGKILL)
     eventually(lambda: processes_of(tmp_path) == [], within=30, what="the end of every process")
-    assert dreamery("demo", "--out", str(tmp_path / "out"), TMPDIR=str(tmp_path / "tmp")).returncode == 0
-    assert list((tmp_path / "tmp").iterdir()) == [], "the next demo removes what the killed one left"
+    assert list(temporary.iterdir()) != []
+    with taken_ports(8000, 5432, 6379, 5555):
+        done = dreamery(
+            "demo", "--out", str(tmp_path / "out"), TMPDIR=str(temporary), DREAMERY_DATABASE_URL="postgresql://x/y"
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = list((tmp_path / "out").iterdir())
+    assert sorted(file.suffix == ".mp4" for file in made) == [False, False, False, False, True]
+    assert "Done — 完成" in done.stdout, "what the agent says"
+    assert all(str(file) in done.stdout for file in made)
+    assert list(temporary.iterdir()) == [], "the next demo removes what the killed one left"
+    assert processes_of(temporary) == []

@@ -2,37 +2,29 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from openai import OpenAI
 
 from tests.face import Face, error_of
-from tests.peers import Received, Receiver, serving
-from tests.platform import eventually, start_platform
+from tests.peers import Received, Receiver, Receivers
+from tests.platform import eventually
+from worker.local.supervisor import Platform
 
 ENDPOINTS = "/v1/webhooks/endpoints"
 DELIVERIES = "/v1/webhooks/deliveries"
 
 
-@pytest.fixture(scope="module")
-def face(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Face]:
-    """A caller with an API key, on a platform whose webhooks may go to this machine."""
-    folder: Path = tmp_path_factory.mktemp("hooks")
-    env = {"DREAMERY_FETCH_ALLOW": "127.0.0.1", "DREAMERY_POLL_MIN_SECONDS": "0.2"}
-    with (
-        start_platform(folder, extra_env=env, sandbox_seconds=0.2) as platform,
-        Face(platform, platform.admin_key) as face,
-    ):
+@pytest.fixture
+def face(wide_platform: Platform) -> Iterator[Face]:
+    """A caller with an API key, on a platform whose webhooks may go to `hooks`."""
+    with Face(wide_platform, wide_platform.admin_key) as face:
         yield face
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
-    with serving(made) as url:
-        made.url = f"{url}/hook"
-        yield made
+def receiver(hooks: Receivers) -> Receiver:
+    return hooks.new()
 
 
 def verified(got: Received, secret: str) -> dict:
