@@ -104,7 +104,8 @@ def _print_addresses(platform: Any) -> None:
         f"""
 Dreamery is up.
 
-  API        {platform.url}  (docs: {platform.url}/docs){flower}
+  API        {platform.url}  (docs: {platform.url}/docs)
+  Console    {platform.url}/console  (sign in with the admin key){flower}
   Admin key  {platform.admin_key}
   Sandbox    the key {SANDBOX_KEY} makes test pictures, no account needed
   Data       {platform.data_dir}  (logs: {platform.logs_dir}){remark}
