@@ -17,6 +17,7 @@ export default {
   "accounts.empty": ["No accounts yet", "还没有账号"],
   "accounts.empty_text": ["Jobs run on upstream accounts. Paste their session ids to add some.", "任务在上游账号上运行。粘贴会话 ID 即可添加账号。"],
   "accounts.end_rest": ["End rest", "结束休息"],
+  "accounts.end_rest_one": ["End rest of {name}", "结束休息：{name}"],
   "accounts.everybody": ["all users", "所有用户"],
   "accounts.find": ["Find by name, user or group", "按名称、用户或分组查找"],
   "accounts.from": ["From", "开始"],

@@ -54,7 +54,11 @@ def chromium() -> str:
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatform]:
     """One platform for the whole folder."""
-    env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_POLL_MIN_SECONDS": "0.2"}
+    env = {
+        "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000",
+        "DREAMERY_POLL_MIN_SECONDS": "0.2",
+        "DREAMERY_FETCH_ALLOW": "127.0.0.1",  # webhooks may go to a receiver of the test
+    }
     with start_platform(tmp_path_factory.mktemp("browser"), extra_env=env, sandbox_seconds=0.3) as started:
         yield started
 

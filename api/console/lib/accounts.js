@@ -74,7 +74,7 @@ function Imported({ result, onClose }) {
 }
 
 // The buttons for an account as it is now.
-export function AccountActions({ account, onChanged, retire = false }) {
+export function AccountActions({ account, onChanged, compact = false }) {
   const path = `/admin/v1/accounts/${account.id}`;
   const [change, changing] = useAction(async (body) => onChanged(await api.patch(path, body)));
   const [check, checking] = useAction(async () => {
@@ -89,10 +89,12 @@ export function AccountActions({ account, onChanged, retire = false }) {
     toast(t("accounts.retired"));
   });
   const stopped = account.state === "paused" || account.state === "blocked";
-  return html`<div class="row end"><${Button} small icon="pulse" busy=${checking} onClick=${check} aria-label=${t("accounts.check_one", { name: account.label })}>${t("accounts.check")}<//>
-    ${account.state === "resting" && html`<${Button} small busy=${changing} onClick=${() => change({ rested: true })}>${t("accounts.end_rest")}<//>`}
-    ${account.state !== "retired" && html`<${Button} small icon=${stopped ? "play" : "pause"} busy=${changing} onClick=${() => change({ paused: !stopped })} aria-label=${t(stopped ? "accounts.resume_one" : "accounts.pause_one", { name: account.label })}>${t(stopped ? "accounts.resume" : "accounts.pause")}<//>`}
-    ${retire && account.state !== "retired" && html`<${Button} small kind="danger" icon="trash" busy=${leaving} onClick=${leave}>${t("accounts.retire_action")}<//>`}</div>`;
+  // In a table only the icons; their labels name the account.
+  const button = ({ icon, word, named, ...rest }) => html`<${Button} small icon=${icon} label=${t(named, { name: account.label })} ...${rest}>${!compact && t(word)}<//>`;
+  return html`<div class="row end">${button({ icon: "pulse", word: "accounts.check", named: "accounts.check_one", busy: checking, onClick: check })}
+    ${account.state === "resting" && button({ icon: "again", word: "accounts.end_rest", named: "accounts.end_rest_one", busy: changing, onClick: () => change({ rested: true }) })}
+    ${account.state !== "retired" && button({ icon: stopped ? "play" : "pause", word: stopped ? "accounts.resume" : "accounts.pause", named: stopped ? "accounts.resume_one" : "accounts.pause_one", busy: changing, onClick: () => change({ paused: !stopped }) })}
+    ${!compact && account.state !== "retired" && html`<${Button} small kind="danger" icon="trash" busy=${leaving} onClick=${leave}>${t("accounts.retire_action")}<//>`}</div>`;
 }
 
 export function RegionOf({ account }) {

@@ -20,13 +20,13 @@ export default function AccountPage({ params }) {
   if (!account) return html`<${PageHead} title=${t("nav.account")} />${loaded.error ? html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
   const changed = (now) => loaded.setData((before) => ({ ...before, ...now }));
   return html`<p class="crumbs"><${Link} to="accounts"><${Icon} name="left" size=${16} />${t("nav.accounts")}<//></p>
-    <${PageHead} title=${account.label}><${AccountActions} account=${account} onChanged=${changed} retire /><//>
+    <${PageHead} title=${account.label}><${AccountActions} account=${account} onChanged=${changed} /><//>
     <div class="job-page"><div class="stack">
       <${Money} money=${money} />
       <${LimitsForm} key=${account.id} account=${account} defaults=${system.data?.defaults} path=${path} onChanged=${changed} />
     </div><aside class="stack" aria-label=${t("accounts.account")}><section class="card"><h2>${t("accounts.state")}</h2><${AccountState} account=${account} /><div class="gap"><${Load} account=${account} defaults=${system.data?.defaults} /></div><${Facts} account=${account} />
-      <p class="hint row spread"><code>${account.id}</code></p>
-      <${Button} icon="key" onClick=${() => setReplacing(true)}>${t("accounts.replace")}<//></section></aside></div>
+      <p class="hint gap break"><code>${account.id}</code></p>
+      <div class="gap"><${Button} icon="key" onClick=${() => setReplacing(true)}>${t("accounts.replace")}<//></div></section></aside></div>
     ${replacing && html`<${Replace} account=${account} path=${path} onClose=${() => setReplacing(false)} onChanged=${changed} />`}`;
 }
 
@@ -57,7 +57,7 @@ function Money({ money }) {
   const spent = [...(told?.spent ?? [])].sort((one, other) => one.day.localeCompare(other.day));
   return html`<section class="card">${money.error && !told && html`<${Failure} error=${money.error} />`}${!told && !money.error && html`<${Loading} />`}
     ${told && (points.length ? html`<${Plot} label=${t("accounts.credits_curve")} times=${points.map((one) => one.at)} unit=${points.at(-1).at - points[0].at > 3 * 86400 ? 86400 : 3600} series=${[{ label: t("param.credits"), values: points.map((one) => one.credits), colour: "--accent", stepped: true }]} />` : html`<h2>${t("accounts.credits_curve")}</h2><p class="hint">${t("accounts.no_readings")}</p>`)}
-    ${told && html`<p class="hint gap">${t("accounts.reserved", { n: number(told.reserved), left: number(told.left) })}</p>`}
+    ${told && told.left !== null && html`<p class="hint gap">${t("accounts.reserved", { n: number(told.reserved), left: number(told.left) })}</p>`}
     ${spent.length > 0 && html`<div class="gap"><${Plot} bars height=${140} label=${t("accounts.spent")} times=${spent.map((one) => new Date(`${one.day}T12:00:00`).getTime() / 1000)} series=${[{ label: t("param.credits"), values: spent.map((one) => one.credits), colour: "--good" }]} /></div>`}</section>`;
 }
 

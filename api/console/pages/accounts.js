@@ -60,5 +60,5 @@ function Row({ account, sum, defaults, onChanged }) {
     <td data-label=${t("param.credits")} class="figure numeric"><div>${number(account.credits)}${account.credits_at && html`<p class="hint"><${Ago} at=${account.credits_at} /></p>`}</div></td>
     <td data-label=${t("accounts.success")} class="figure numeric" title=${sum ? t("accounts.success_of", { n: sum.succeeded, of: sum.succeeded + sum.failed }) : ""}>${success === null ? "–" : `${success} %`}</td>
     <td data-label=${t("accounts.hours")}><span class="hint">${hoursOf(account)}</span></td>
-    <td class="end"><${AccountActions} account=${account} onChanged=${onChanged} /></td></tr>`;
+    <td class="end"><${AccountActions} compact account=${account} onChanged=${onChanged} /></td></tr>`;
 }
