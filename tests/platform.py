@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -30,16 +31,29 @@ class CheckedPlatform(Platform):
     no secret is in its logs or its database.
     """
 
-    def __exit__(self, kind: type[BaseException] | None = None, *_error: object) -> None:
-        from tests.leaks import leaks_of
+    _leaks: list[str] | None = None  # known before the end
 
+    def __exit__(self, kind: type[BaseException] | None = None, *_error: object) -> None:
         try:
             found = self.violations() if kind is None else {}
-            leaks = leaks_of(self) if kind is None else []
+            leaks = self._leaks_now() if kind is None and self._leaks is None else self._leaks
         finally:
             self.stop()
         assert not found, f"the sandbox objected to: {found}"
         assert not leaks, f"secrets were left behind: {leaks}"
+
+    def _leaks_now(self) -> list[str]:
+        from tests.leaks import leaks_of
+
+        return leaks_of(self)
+
+    def lose(self) -> None:
+        """The machine is gone with its files and database. Its upstream stays, as it is somewhere else."""
+        self._leaks = self._leaks_now()
+        assert self._keeper is not None
+        self._keeper.stop([child for name, child in self.children.items() if name != "sandbox"], patience=10)
+        for folder in ("files", "postgres"):
+            shutil.rmtree(self.data_dir / folder)
 
     def violations(self) -> dict[str, Any]:
         """What the sandbox objected to, by code, and the first ones in words."""

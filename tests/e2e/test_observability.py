@@ -103,7 +103,12 @@ def test_one_trace_leads_from_the_request_to_the_file_and_the_webhook(site: Site
 
 def test_log_lines_name_request_job_and_trace(site: Site) -> None:
     made = site.make(webhook="http://127.0.0.1:1/nobody", **{"x-request-id": "my-request-7"})
-    (asked,) = [line for line in site.logged("api") if line.get("request_id") == "my-request-7"]
+
+    def asking() -> list[dict[str, Any]]:
+        return [line for line in site.logged("api") if line.get("request_id") == "my-request-7"]
+
+    eventually(asking, what="the request is logged, which is after its answer")
+    (asked,) = asking()
     assert (asked["event"], asked["job_id"]) == ("request", made["job"])
     assert re.fullmatch(r"[0-9a-f]{32}", asked["trace_id"])
     # A step of the job, in another process, names the request too.

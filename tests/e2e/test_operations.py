@@ -1,10 +1,10 @@
 """A platform in operation: results in a bucket, rolling restarts, maintenance, and the drill of backup and loss."""
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +17,7 @@ from tests.e2e.books import Books
 from tests.face import Face, account_name, error_of, new_key, read_events
 from tests.platform import ROOT, CheckedPlatform, clean_env, eventually, start_platform
 from tests.s3 import Bucket
+from worker.bus import heartbeat
 
 pytestmark = pytest.mark.timeout(600)
 POLL_SECONDS = 0.5
@@ -188,11 +189,21 @@ def test_a_drained_worker_rests_while_the_other_works(platform: CheckedPlatform,
     one = next(worker["name"] for worker in listed if worker["name"].startswith("worker-1"))
     assert all(worker["queues"] for worker in listed)
     place = f"/admin/v1/workers/{one}/drain"
-    assert admin.http.patch(place, json={"draining": True}).json()["draining"]
+    drained = admin.http.patch(place, json={"draining": True}).json()
+    assert (drained["draining"], drained["queues"]) == (True, [])
+    since = time.monotonic()
     assert face.draw(n=1).status_code == 200
+    # It still hears itself, or it would be ended as deaf.
+    eventually(lambda: heard_seconds(platform, one) < time.monotonic() - since, what="it hears while it rests")
     back = admin.http.patch(place, json={"draining": False}).json()
     assert (back["draining"], back["queues"]) == (False, ["bulk", "fast", "outbox"])
     error_of(admin.http.patch("/admin/v1/workers/nobody/drain", json={"draining": True}), 404, "worker_not_found")
+
+
+def heard_seconds(platform: CheckedPlatform, name: str) -> float:
+    """How long ago the worker of that process heard its last message to itself."""
+    pid = platform.children[name.partition("@")[0]].pid
+    return next(worker.heard_seconds for worker in heartbeat.workers(platform.redis_url) if worker.pid == pid)
 
 
 # --- the drill ---
@@ -216,12 +227,8 @@ def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
                 eventually(lambda: guest.job(running)["started_at"], what="it runs")
                 told = dreamery("backup", str(file), "--with-files", "--with-keys", *locked, data=old.data_dir)
                 assert told.returncode == 0, told.stderr
-        # The upstream stays when the machine is lost; here it would go with it.
-        old_url, sandbox = old.url, old.children["sandbox"]
-        kept = [child for child in old.children.values() if child is not sandbox]
-        old._keeper.stop(kept, patience=10)
-        shutil.rmtree(old.data_dir / "files")
-        shutil.rmtree(old.data_dir / "postgres")
+        old_url = old.url
+        old.lose()
         new_data = tmp_path / "two" / "data"
         told = dreamery("restore", str(file), *locked, "--json", data=new_data)
         assert told.returncode == 0, told.stdout + told.stderr

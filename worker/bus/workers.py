@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from worker.bus import heartbeat
 from worker.bus.queue import app
 
 _ANSWER_SECONDS = 2.0
@@ -9,7 +10,10 @@ _ANSWER_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker as it answers: the queues it takes messages from (none = drained), the steps it is in."""
+    """A worker as it answers: the queues it takes messages from (none = drained), the steps it is in.
+
+    Without the queue over which it hears itself: a drained worker that lost it would be ended as deaf.
+    """
 
     name: str
     queues: list[str]
@@ -24,7 +28,7 @@ def list_workers(name: str | None = None) -> list[WorkerState]:
     return [
         WorkerState(
             name=worker,
-            queues=sorted(queue["name"] for queue in taken or []),
+            queues=sorted({queue["name"] for queue in taken or []} - {heartbeat.queue_of(worker).name}),
             steps=sorted(step["name"].removeprefix("dreamery.") for step in active.get(worker, [])),
         )
         for worker, taken in sorted(queues.items())
