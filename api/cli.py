@@ -42,6 +42,25 @@ app.add_typer(health_app, name="health")
 app.add_typer(run_app, name="run")
 app.command("usage", epilog=USAGE_EXAMPLE)(show_usage)
 
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - the shape that typer calls
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("dreamery"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Dreamery: a self-hosted generation platform over your own Dreamina and Jimeng accounts."""
+
+
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 
 
