@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
 
-from api.schemas import Job, Text, example
+from api.schemas import JOB_EXAMPLE, Job, Text, example
 from api.timeline_schemas import Timeline
 
 Role = Literal["admin", "member", "viewer"]
@@ -191,6 +191,16 @@ class AuditList(BaseModel):
 class AdminJob(Job):
     """A job as its owner sees it, with whose it is and where it runs."""
 
+    model_config = example(
+        **JOB_EXAMPLE,
+        user_id="user_...",
+        user="anna",
+        key_id="key_...",
+        key="ci",
+        account_id="account_...",
+        account="a 1",
+    )
+
     user_id: str | None = Field(description="null for callers with session ids")
     user: str | None
     key_id: str | None
@@ -201,6 +211,8 @@ class AdminJob(Job):
 
 class AdminJobDetails(AdminJob):
     """One job with its whole way."""
+
+    model_config = ConfigDict(json_schema_extra={})  # not the example of a job without it
 
     timeline: Timeline
 

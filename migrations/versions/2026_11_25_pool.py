@@ -1,5 +1,7 @@
 """Accounts of the platform, of groups and of users; their states, hours, caps and check-ups."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -9,30 +11,36 @@ branch_labels = None
 depends_on = None
 
 _NONE = sa.text("'{}'::text[]")
-_NEW = (
-    sa.Column("proxy_place", sa.Text()),
-    sa.Column("user_id", sa.Uuid()),
-    sa.Column("groups", sa.ARRAY(sa.Text()), nullable=False, server_default=_NONE),
-    sa.Column("state_code", sa.Text()),
-    sa.Column("state_at", sa.DateTime(timezone=True)),
-    sa.Column("login_refusals", sa.Integer(), nullable=False, server_default=sa.text("0")),
-    sa.Column("risk_refusals", sa.Integer(), nullable=False, server_default=sa.text("0")),
-    sa.Column("max_jobs_per_day", sa.Integer()),
-    sa.Column("hours_days", sa.ARRAY(sa.Integer())),
-    sa.Column("hours_from", sa.Time()),
-    sa.Column("hours_to", sa.Time()),
-    sa.Column("hours_zone", sa.Text()),
-    sa.Column("checked_at", sa.DateTime(timezone=True)),
-    sa.Column("check_code", sa.Text()),
-)
+
+
+def _new() -> list[sa.Column[Any]]:
+    """Columns of `accounts`, made anew for every use: one belongs to the statement it was given to."""
+    return [
+        sa.Column("proxy_place", sa.Text()),
+        sa.Column("user_id", sa.Uuid()),
+        sa.Column("groups", sa.ARRAY(sa.Text()), nullable=False, server_default=_NONE),
+        sa.Column("state_code", sa.Text()),
+        sa.Column("state_at", sa.DateTime(timezone=True)),
+        sa.Column("login_refusals", sa.Integer(), nullable=False, server_default=sa.text("0")),
+        sa.Column("risk_refusals", sa.Integer(), nullable=False, server_default=sa.text("0")),
+        sa.Column("max_jobs_per_day", sa.Integer()),
+        sa.Column("hours_days", sa.ARRAY(sa.Integer())),
+        sa.Column("hours_from", sa.Time()),
+        sa.Column("hours_to", sa.Time()),
+        sa.Column("hours_zone", sa.Text()),
+        sa.Column("checked_at", sa.DateTime(timezone=True)),
+        sa.Column("check_code", sa.Text()),
+    ]
 
 
 def upgrade() -> None:
     """Apply."""
     op.add_column("users", sa.Column("groups", sa.ARRAY(sa.Text()), nullable=False, server_default=_NONE))
-    for column in _NEW:
-        op.add_column("accounts", column.copy())
-    op.create_foreign_key(op.f("fk_accounts_user_id_users"), "accounts", "users", ["user_id"], ["id"], ondelete="RESTRICT")
+    for column in _new():
+        op.add_column("accounts", column)
+    op.create_foreign_key(
+        op.f("fk_accounts_user_id_users"), "accounts", "users", ["user_id"], ["id"], ondelete="RESTRICT"
+    )
     op.create_index("ix_accounts_user_id", "accounts", ["user_id"], postgresql_where=sa.text("user_id IS NOT NULL"))
     op.create_index("ix_accounts_pool", "accounts", ["id"], postgresql_where=sa.text("pool"))
     op.drop_constraint(op.f("ck_accounts_state"), "accounts")
@@ -64,7 +72,7 @@ def downgrade() -> None:
     op.create_check_constraint(op.f("ck_accounts_state"), "accounts", "state IN ('ok', 'paused', 'retired')")
     op.drop_index("ix_accounts_pool", "accounts")
     op.drop_index("ix_accounts_user_id", "accounts")
-    for column in reversed(_NEW):
+    for column in reversed(_new()):
         op.drop_column("accounts", column.name)
     op.drop_column("users", "groups")
 

@@ -87,6 +87,10 @@ ROUTES = [
     ("GET", "/admin/v1/jobs/job_x"),
     ("POST", "/admin/v1/jobs/job_x/cancel"),
     ("POST", "/admin/v1/jobs/job_x/retry"),
+    ("GET", "/admin/v1/workers"),
+    ("PATCH", "/admin/v1/workers/worker_x/drain"),
+    ("GET", "/admin/v1/drain"),
+    ("PATCH", "/admin/v1/drain"),
 ]
 
 
@@ -99,7 +103,8 @@ def test_every_admin_route_is_in_the_walk(admin):
             path.replace("/admin/v1/users/admin", "/admin/v1/users/{user}")
             .replace("key_x", "{key_id}")
             .replace("account_x", "{account_id}")
-            .replace("job_x", "{job_id}"),
+            .replace("job_x", "{job_id}")
+            .replace("worker_x", "{name}"),
         )
         for method, path in ROUTES
     }
