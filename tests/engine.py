@@ -47,10 +47,17 @@ _TABLES = (
 _STEPS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": notify}
 
 
+# Threads of an app under test may give a connection back to a pool after that was emptied: it is emptied once more.
+_former: list[Any] = []
+
+
 def forget_settings() -> None:
     """What the process read from its environment is read anew. The fetcher asks for its settings at each call."""
     if get_engine.cache_info().currsize:
-        get_engine().dispose()
+        _former.append(get_engine())
+    for engine in _former:
+        engine.dispose()
+    del _former[:-4]
     if _dreamina.cache_info().currsize:
         _dreamina().close()
     if events._client.cache_info().currsize:

@@ -90,7 +90,7 @@ def seen(http: TestClient, account: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("worker")
 def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: TestClient) -> None:
-    known = engine.account(session="known-before-00001", pool=True)
+    known = engine.account(session="known-before-00001", region="us", pool=True)
     lines = [
         "# the studio's",
         "us-plain-import-0001, plain-import-000002:cn",
@@ -98,7 +98,7 @@ def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: Test
         "",
         "dead-import-000004:sandbox",
         "not a session id",
-        "known-before-00001:sandbox",
+        "us-known-before-00001",
         "us-plain-import-0001",
         "nowhere-import-001:mars",
     ]

@@ -218,7 +218,7 @@ def test_ordinary_user_runs_it_as_themselves() -> None:
 def _python_for_everybody() -> str | None:
     """A Python like ours that user `nobody` can run together with our packages: ours may be below a private home."""
     name = f"python3.{sys.version_info.minor}"
-    code = f"import sys; sys.path.insert(0, {str(Path(psycopg.__file__).parents[1])!r}); import psycopg, psutil"
+    code = f"import sys; sys.path.insert(0, {str(Path(psycopg.__file__).parents[1])!r}); import psycopg, psutil, redis"
     for python in (sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"):
         with contextlib.suppress(OSError):
             command = [python, "-c", code]

@@ -95,8 +95,8 @@ def test_real_steps_keep_both_kinds_busy_and_within_their_slots(
     engine.configure(DB_POOL_SIZE="16", POLL_MIN_SECONDS="0.01", POLL_MAX_SECONDS="0.02")
     monkeypatch.setattr(engine.world, "options", replace(engine.world.options, slots=3, video_slots=1))
     account = engine.account(max_images=2, max_videos=1)
-    made = [engine.job(account, prompt=f"boat {n} [[seconds:0.03]]") for n in range(20)]
-    made += [video(engine, account, prompt=f"film {n} [[seconds:0.03]]") for n in range(10)]
+    made = [engine.job(account, prompt=f"boat {n} [[seconds:0.2]]") for n in range(20)]
+    made += [video(engine, account, prompt=f"film {n} [[seconds:0.2]]") for n in range(10)]
 
     def hand(index: int) -> None:
         for _ in range(30):

@@ -122,7 +122,7 @@ def test_the_rotation_drill(engine: Engine) -> None:
     code, report = drill.rotate()
     assert (code, report["changed"], report["old_keys_removable"]) == (0, 3, True)
     assert drill.rotate() == (0, report | {"changed": 0})
-    assert engine.sql("SELECT action FROM audit_log")[0].action == "master_key.rotate"
+    assert engine.sql("SELECT action FROM audit_log ORDER BY id DESC LIMIT 1")[0].action == "master_key.rotate"
 
     drill.use(NEW)
     drill.everything_is_there()

@@ -45,7 +45,9 @@ def test_all_is_well(http):
     answer = http.get("/readyz")
     assert answer.status_code == 200, answer.text
     assert answer.json() == {
-        "status": "ready", "checks": dict.fromkeys(["database", "schema", "redis", "tick", "worker"], True)
+        "status": "ready",
+        "draining": False,
+        "checks": dict.fromkeys(["database", "schema", "redis", "tick", "worker"], True),
     }  # fmt: skip
 
 

@@ -33,7 +33,7 @@ def user(engine: Engine, days: int | None) -> UUID:
 
 
 def made_by(engine: Engine, user_id: UUID | None) -> UUID:
-    return engine.to_end(engine.account(), user_id=user_id)
+    return engine.to_end(engine.account(pool=user_id is not None), user_id=user_id)
 
 
 def kept(engine: Engine, job: UUID) -> bool:

@@ -14,6 +14,7 @@ from tests import factories
 from tests.clips import film, pixel, sound
 from tests.engine import GENERATE, HISTORY, MEDIA, Engine
 from tests.integration.test_references import sent_along
+from tests.integration.test_upkeep import aged
 from tests.peers import Hook, serving
 from tests.uploads import Host, picture
 from worker import fetch, storage
@@ -494,7 +495,7 @@ def test_retention_removes_every_form_of_a_result(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="1")
     job = engine.to_end(engine.account(), kind="video")
     keys = [row.key for row in engine.files(job)]
-    engine.sql("UPDATE jobs SET finished_at = now() - interval '2 days'")
+    aged(engine, 2, job)
     assert "removed 3 files" in upkeep()
     for key in keys:
         with pytest.raises(storage.MissingFileError):
