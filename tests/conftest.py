@@ -120,7 +120,6 @@ def wide_platform(tmp_path_factory: pytest.TempPathFactory, hooks: Receivers) ->
     """
     env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "200"}
     env |= {"DREAMERY_ACCOUNT_MAX_CHATS": "40", "DREAMERY_TALK_LEASE_SECONDS": "4"}
-    env["DREAMERY_POLL_MIN_SECONDS"] = "0.2"
     folder = tmp_path_factory.mktemp("wide")
     options = PlatformOptions(
         data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env
