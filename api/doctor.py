@@ -15,7 +15,7 @@ from rich.table import Table
 from worker.core.production import refusals, warnings
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
-from worker.local.supervisor import running_platform
+from worker.local.running import running_platform
 
 LEAST_FREE_BYTES = 1_000_000_000
 MOST_CLOCK_DIFFERENCE = 5.0

@@ -25,7 +25,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 def platform_client(url: str, key: str) -> Client:
     """The platform and key that were named, else those of the platform on this machine, else the sandbox's key."""
     from worker.core.settings import get_settings
-    from worker.local.supervisor import running_platform
+    from worker.local.running import running_platform
 
     settings = get_settings()
     running = running_platform(settings.data_dir)

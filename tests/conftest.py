@@ -120,12 +120,13 @@ def wide_platform(tmp_path_factory: pytest.TempPathFactory, hooks: Receivers) ->
     """
     env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "200"}
     env |= {"DREAMERY_ACCOUNT_MAX_CHATS": "40", "DREAMERY_TALK_LEASE_SECONDS": "4"}
-    env |= {"DREAMERY_POLL_MIN_SECONDS": "0.2", "DREAMERY_FETCH_ALLOW": hooks.url.removeprefix("http://")}
     folder = tmp_path_factory.mktemp("wide")
     options = PlatformOptions(
         data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env
     )
     platform = CheckedPlatform(options)
-    env["DREAMERY_UPSTREAM_ORIGIN"] = platform.sandbox_url  # known now, read at start
+    # Known now, read at start.
+    env["DREAMERY_UPSTREAM_ORIGIN"] = platform.sandbox_url
+    env["DREAMERY_FETCH_ALLOW"] = ",".join(url.removeprefix("http://") for url in (platform.sandbox_url, hooks.url))
     with platform:
         yield platform

@@ -6,7 +6,7 @@ from tests.clients.environments import environment, run
 from tests.face import new_key
 from worker.local.supervisor import Platform, PlatformOptions
 
-_EXAMPLES = "5"
+_EXAMPLES = "2"
 
 
 def test_the_document_tells_the_truth_and_nothing_breaks(tmp_path):

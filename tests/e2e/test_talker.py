@@ -1,7 +1,6 @@
 """Conversations through real worker processes: their own process, its death, and many of them beside pictures."""
 
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -38,17 +37,17 @@ def test_an_answer_with_pictures(platform: Platform, url: str) -> None:
 
 def test_a_killed_talker_breaks_its_conversations_and_no_more(platform: Platform, url: str) -> None:
     talker = platform.children["talker"]
-    killed: list[float] = []
+    killed: list[int] = []
 
     def kill(heard: Any) -> bool:
         if len(heard.contents) > 5 and not killed:
-            killed.append(time.monotonic())
+            killed.append(talker.pid)
             talker.send(signal.SIGKILL)
         return False
 
     heard = hear(url, "[[words:4000]] [[pause:0.02]]", stop=kill)
     assert [error["code"] for error in heard.errors] == ["stream_broken"]
-    assert time.monotonic() - killed[0] < 15
+    assert killed != [talker.pid]
     assert heard.text.startswith("词0 词1 词2 ")
     assert hear(url, "hi again").finish == ["stop"]
     prompts = [line["prompt"] for line in ledger(platform)["conversations"]]
@@ -60,25 +59,24 @@ def test_thirty_conversations_do_not_starve_pictures(platform: Platform, url: st
     key = new_key()
     headers = {"Authorization": f"Bearer {key}"}
 
-    def picture(n: int) -> float:
-        began = time.monotonic()
+    def picture(n: int) -> None:
         body = {"prompt": f"a cat {n}", "n": 1}
         response = httpx.post(f"{url}/v1/images/generations", json=body, headers=headers, timeout=60)
         assert response.status_code == 200, response.text
-        return time.monotonic() - began
 
     with ThreadPoolExecutor(40) as pool:
         before = len(ledger(platform)["conversations"])
-        streams = [pool.submit(hear, url, f"draw boat {n} [[pause:0.15]]", key=key) for n in range(30)]
+        streams = [pool.submit(hear, url, f"draw boat {n} [[pause:0.5]]", key=key) for n in range(30)]
         eventually(lambda: len(ledger(platform)["conversations"]) >= before + 10)
-        took = list(pool.map(picture, range(8)))
-        heard = [stream.result(90) for stream in streams]
+        list(pool.map(picture, range(8)))
+        still_open = sum(not stream.done() for stream in streams)
+        heard = [stream.result(120) for stream in streams]
+    assert still_open > 0, "the pictures came when the conversations were over"
     for one in heard:
         assert one.text.count("![image](") == 1
         assert one.finish == ["stop"]
-    assert max(took) < 10
     books = ledger(platform)
     assert books["violations"] == {}
     talks = [line["conversation_id"] for line in books["conversations"]]
     assert len(talks) == len(set(talks)) == before + 30
-    print("pictures beside 30 conversations took", [round(seconds, 1) for seconds in took])
+    print(still_open, "conversations were open when the pictures were there")

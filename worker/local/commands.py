@@ -4,6 +4,7 @@ and so for containers, service managers and Kubernetes.
 
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]  # where the packages and `alembic.ini` are
 QUEUES = "fast,bulk,outbox"
 # A conversation holds its thread for minutes, so conversations have a process of their own.
 TALK_QUEUES = "talk"

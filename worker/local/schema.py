@@ -17,8 +17,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from worker.core.settings import Settings, get_settings
+from worker.local.commands import ROOT
 from worker.local.processes import StartError
-from worker.local.supervisor import ROOT
 
 _LOOK_EVERY_SECONDS = 1.0
 

@@ -4,14 +4,13 @@
 in `processes.py`, how the embedded servers run in `embedded.py`.
 """
 
-import json
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -20,15 +19,14 @@ from pydantic import SecretStr
 from worker.core import production
 from worker.core.settings import Settings, get_settings
 from worker.local import commands
-from worker.local.datadir import DataDir, is_held, open_data_dir, write_private
+from worker.local.datadir import DataDir, open_data_dir
 from worker.local.ears import Ears, answers
 from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
 from worker.local.processes import Child, ChildSpec, Keeper, StartError, free_port, port_is_free
+from worker.local.running import RunningPlatform, announce, withdraw
 
-__all__ = ["Child", "Platform", "PlatformOptions", "RunningPlatform", "StartError", "running_platform"]
+__all__ = ["Child", "Platform", "PlatformOptions", "StartError"]
 
-ROOT = Path(__file__).resolve().parents[2]
-_ANNOUNCEMENT = "running.json"
 _START_PATIENCE = 120.0
 _SERVERS_STOP_PATIENCE = 15.0
 
@@ -55,24 +53,6 @@ class PlatformOptions:
     restart: bool = True
     verbose: bool = False  # children write to our stderr instead of DATA_DIR/logs
     on_notice: Callable[[str], None] = _say_nothing  # one line for the person at the terminal
-
-
-@dataclass(frozen=True, slots=True)
-class RunningPlatform:
-    """How to reach a platform that runs on this machine."""
-
-    url: str
-    database_url: str
-    redis_url: str
-
-
-def running_platform(data_dir: Path) -> RunningPlatform | None:
-    """The platform that serves a data folder now; None when there is none, or it was killed."""
-    try:
-        known = json.loads((data_dir / _ANNOUNCEMENT).read_text())
-        return RunningPlatform(**known) if is_held(data_dir) else None
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 class Platform:
@@ -194,7 +174,7 @@ class Platform:
             self._keeper.close()
             self._keeper = None
         if self._data is not None:
-            (self._data.path / _ANNOUNCEMENT).unlink(missing_ok=True)
+            withdraw(self._data.path)
             self._data.close()
             self._data = None
 
@@ -222,7 +202,8 @@ class Platform:
             self._await(self.children["sandbox"], lambda: answers("127.0.0.1", self._sandbox_port, "/_health"))
         self._await(api, lambda: self._is_ready(host))
         self._listen()
-        self._announce(self._data)
+        known = RunningPlatform(url=self.url, database_url=self.database_url, redis_url=self.redis_url)
+        announce(self._data.path, known)
 
     def _is_ready(self, host: str) -> bool:
         self.check()  # a worker that cannot start would be waited for in vain
@@ -233,11 +214,6 @@ class Platform:
         seconds = float(self._environment().get("DREAMERY_DEAF_SECONDS") or self._settings.deaf_seconds)
         self._ears = Ears(workers, redis_url=self.redis_url, seconds=seconds, on_notice=self.options.on_notice)
         self._ears.start()
-
-    def _announce(self, data: DataDir) -> None:
-        """Leave the addresses where `dreamery generate` and `dreamery doctor` find them."""
-        known = RunningPlatform(url=self.url, database_url=self.database_url, redis_url=self.redis_url)
-        write_private(data.path / _ANNOUNCEMENT, json.dumps(asdict(known)) + "\n")
 
     def _read_keys(self, data: DataDir) -> None:
         given = self._settings
@@ -336,7 +312,7 @@ class Platform:
     def _environment(self) -> dict[str, str]:
         """Every setting the children need, by name: they read no `.env` of their own and no stray `DREAMERY_*`."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("DREAMERY_")}  # noqa: TID251
-        env["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [env.get("PYTHONPATH")])])
+        env["PYTHONPATH"] = os.pathsep.join([str(commands.ROOT), *filter(None, [env.get("PYTHONPATH")])])
         env["PYTHONUNBUFFERED"] = "1"
         given = {name: _as_text(getattr(self._settings, name)) for name in self._settings.model_fields_set}
         if self._settings.env != "production":

@@ -9,7 +9,8 @@ from worker.core.settings import get_settings
 from worker.local import commands
 from worker.local.datadir import open_data_dir
 from worker.local.processes import ChildSpec
-from worker.local.supervisor import Platform, PlatformOptions, RunningPlatform, running_platform
+from worker.local.running import RunningPlatform, announce, running_platform
+from worker.local.supervisor import Platform, PlatformOptions
 
 
 @pytest.fixture(autouse=True)
@@ -93,10 +94,10 @@ def test_address_for_this_machine_when_listening_everywhere() -> None:
 
 
 def test_announcement_counts_only_while_the_folder_is_held(tmp_path: Path) -> None:
-    platform = Platform(PlatformOptions(data_dir=tmp_path / "data", throwaway=True))
-    data = open_data_dir(platform.data_dir)
-    platform._announce(data)
-    assert running_platform(data.path) == RunningPlatform(url=platform.url, database_url="", redis_url="")
+    data = open_data_dir(tmp_path / "data")
+    here = RunningPlatform(url="http://127.0.0.1:81", database_url="postgresql://x", redis_url="redis://x")
+    announce(data.path, here)
+    assert running_platform(data.path) == here
     assert (data.path / "running.json").stat().st_mode & 0o077 == 0
     data.close()
     assert running_platform(data.path) is None, "left by a kill -9"
