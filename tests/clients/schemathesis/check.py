@@ -75,7 +75,8 @@ def main() -> None:
     part, most, *more = sys.argv[1:]
     known = things_of_an_admin() if part == "admin" else things_of_a_caller()
     command = [
-        sys.executable, "-m", "schemathesis.cli", "run", f"{URL}/openapi.json",
+        sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"),
+        "run", f"{URL}/openapi.json",
         "--header", f"Authorization: Bearer {os.environ['DREAMERY_KEY']}",
         "--header", "Prefer: respond-async",
         *PARTS[part],
