@@ -240,13 +240,13 @@ def test_no_page_of_administration_keeps_anybody_out(
         for place in (*PLACES, f"accounts/{account}", f"users/{user}"):
             page.goto(f"/console/{place}")
             expect(page.locator("main .card").first).to_be_visible()
-            check(page)
+            check(page, theme=theme)
             page.set_viewport_size({"width": 390, "height": 844})
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, place
             page.set_viewport_size({"width": 1440, "height": 900})
         page.goto("/console/keys")
         page.get_by_role("button", name="New key").click()
-        check(page)
+        check(page, theme=theme)
         assert complaints == []
 
 
