@@ -8,8 +8,10 @@ import json
 import os
 import platform as machine
 import random
+import shutil
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -90,6 +92,30 @@ def _many(*, workers: int, as_json: bool) -> int:
     return 1 if figures.problems else 0
 
 
+def _console(*, workers: int, as_json: bool) -> int:
+    """The scenario `console`."""
+    from tests.bench.console import run as look_at
+
+    executable = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if executable is None:
+        print("This needs Chromium: apt-get install --no-install-recommends chromium", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        with start_platform(Path(folder), workers=workers, extra_env=_SETTINGS) as platform:
+            figures = asdict(look_at(platform, executable, jobs=10_000, scrolled=1000))
+    if as_json:
+        print(json.dumps(figures, indent=2))
+    else:
+        table = Table("console, list of jobs", "", title=f"{machine.machine()}, {os.cpu_count()} cores")
+        for name, value in figures.items():
+            table.add_row(name.replace("_", " "), str(value))
+        Console(width=120).print(table)
+    return 0
+
+
 def main() -> int:
     """Run the bench; 0 when no job failed."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
@@ -100,7 +126,12 @@ def main() -> int:
     parser.add_argument(
         "--many", action="store_true", help="only this: 50 users, 20 accounts, 2,000 jobs, mixed outcomes"
     )
+    parser.add_argument(
+        "--console", action="store_true", help="only this: the console's list with 10,000 jobs, in Chromium"
+    )
     args = parser.parse_args()
+    if args.console:
+        return _console(workers=args.workers, as_json=args.json)
     if args.many:
         return _many(workers=args.workers, as_json=args.json)
     chosen = [found for found in _scenarios(quick=args.quick) if args.only in found[0]]

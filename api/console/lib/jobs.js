@@ -62,8 +62,12 @@ export function learn(job) {
 export const promptOf = (job) => job.input.prompt ?? job.input.messages?.findLast((one) => one.role === "user")?.text ?? "";
 export const titleOf = (job) => promptOf(job) || t(`kind.${job.kind}`);
 export const filesOf = (job) => (Array.isArray(job.output) ? job.output : []);
-export const thumbnail = (file) =>
-  here(file.mime.startsWith("video/") ? file.thumbnail_url ?? "" : file.url.replace(/\/content(?=\?|$)/, "/thumbnail"));
+// A small copy; `tiny` for lists, where it is as large as a line.
+export function thumbnail(file, { tiny = false } = {}) {
+  if (file.mime.startsWith("video/")) return here(file.thumbnail_url ?? "");
+  const link = here(file.url.replace(/\/content(?=\?|$)/, "/thumbnail"));
+  return tiny ? `${link}${link.includes("?") ? "&" : "?"}size=small` : link;
+}
 export const secondsOf = (job) => (job.completed_at ? job.completed_at - job.created_at : null);
 
 export async function cancelJob(job) {

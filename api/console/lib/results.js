@@ -60,11 +60,13 @@ export function JobActions({ job, onDeleted, details = true }) {
   </div>`;
 }
 
-export function FileActions({ job, file }) {
+// `compact` = icons only, where many results stand beside each other.
+export function FileActions({ job, file, compact = false }) {
   const picture = file.mime.startsWith("image/");
+  const named = (label) => (compact ? { "aria-label": label, title: label } : {});
   return html`<div class="row">
-    <a class="button small" href=${here(file.url)} download><${Icon} name="download" size=${16} /><span>${t("action.download")}</span></a>
-    ${picture && may("generate") && html`<${Button} small icon="image" onClick=${() => asReference(job, file)}>${t("action.as_reference")}<//>`}
+    <a class="button small ${compact ? "bare" : ""}" href=${here(file.url)} download ...${named(t("action.download"))}><${Icon} name="download" size=${16} />${!compact && html`<span>${t("action.download")}</span>`}</a>
+    ${picture && may("generate") && html`<${Button} small icon="image" label=${compact ? t("action.as_reference") : undefined} onClick=${() => asReference(job, file)}>${!compact && t("action.as_reference")}<//>`}
   </div>`;
 }
 
@@ -77,7 +79,7 @@ export function Results({ job }) {
       ${file.mime.startsWith("video/")
         ? html`<${Media} file=${file} title=${titleOf(job)} />`
         : html`<button type="button" class="result-open" aria-label=${t("job.open_picture", { n: n + 1 })} onClick=${() => setShown(n)}><${Media} file=${file} title=${titleOf(job)} /></button>`}
-      <figcaption><${FileActions} job=${job} file=${file} /></figcaption></figure>`)}</div>
+      <figcaption><${FileActions} job=${job} file=${file} compact=${files.length > 2} /></figcaption></figure>`)}</div>
     ${shown !== null && html`<${Lightbox} items=${files.map((file, n) => ({ job, file, n }))} at=${shown} onMove=${setShown} onClose=${() => setShown(null)} />`}`;
 }
 

@@ -1,5 +1,5 @@
 // All jobs, newest first: filters, live, more as one scrolls.
-import { html, useEffect, useMemo, useState } from "../lib/ui.js";
+import { html, useEffect, useState } from "../lib/ui.js";
 import { api, may } from "../lib/api.js";
 import { cancelJob, filesOf, isOpen, retryJob, secondsOf, thumbnail, titleOf, promptOf, useJobNews } from "../lib/jobs.js";
 import { duration, t } from "../lib/language.js";
@@ -19,11 +19,18 @@ export default function Jobs({ query }) {
   return html`<${PageHead} title=${t("nav.jobs")} lead=${t("jobs.lead")} />
     <${Filters} filter=${filter} />
     ${pages.error && html`<${Failure} error=${pages.error} onRetry=${pages.reload} />`}
-    ${pages.items.length > 0 && html`<ol class="card job-list" aria-label=${t("nav.jobs")}>${pages.items.map((job) => html`<${Row} key=${job.id} job=${job} />`)}</ol>`}
+    ${pages.items.length > 0 && html`<ol class="card job-list" aria-label=${t("nav.jobs")}>${pages.items.map(rowOf)}</ol>`}
     ${!pages.loading && !pages.error && !pages.items.length && html`<div class="card"><${Empty} icon="list" title=${t(filtered ? "jobs.none" : "jobs.empty")}>
       ${filtered ? html`<${Button} onClick=${() => setQuery({ status: "", kind: "", model: "", q: "" })}>${t("jobs.clear")}<//>` : html`<${Link} to="" class="button primary">${t("jobs.first")}<//>`}<//></div>`}
     ${pages.loading && html`<${Loading} />`}
     <div ref=${end}></div>`;
+}
+
+// The same object for the same job, so that a list that grows does not look at the rows it has.
+const rows = new WeakMap();
+function rowOf(job) {
+  if (!rows.has(job)) rows.set(job, html`<${Row} key=${job.id} job=${job} />`);
+  return rows.get(job);
 }
 
 // Whether a job that the feed tells of belongs on the list.
@@ -53,8 +60,8 @@ function Row({ job }) {
   const [cancel, cancelling] = useAction(() => cancelJob(job));
   const [retry, retrying] = useAction(() => retryJob(job, "new"));
   const [file] = filesOf(job);
-  const picture = file && thumbnail(file);
-  return useMemo(() => html`<li class="job-row">
+  const picture = file && thumbnail(file, { tiny: true });
+  return html`<li class="job-row">
     <span class="job-thumb">${picture ? html`<img src=${picture} alt="" loading="lazy" decoding="async" />` : html`<${Icon} name=${KIND_ICON[job.kind]} />`}</span>
     <div class="job-what"><${Link} to=${`jobs/${job.id}`} class="job-title">${titleOf(job)}<//>
       <p class="hint">${job.model} · <${Ago} at=${job.created_at} />${secondsOf(job) != null ? ` · ${duration(secondsOf(job))}` : ""}</p></div>
@@ -63,5 +70,5 @@ function Row({ job }) {
       ${job.error && html`<span class="hint job-error" title=${job.error.message}>${job.error.message}</span>`}</div>
     <div class="job-do">${may("generate") && isOpen(job) && html`<${Button} small kind="quiet" icon="stop" busy=${cancelling} disabled=${job.cancelling} label=${t("job.cancel")} onClick=${cancel} />`}
       ${may("generate") && !isOpen(job) && job.kind !== "chat" && html`<${Button} small kind="quiet" icon="again" busy=${retrying} label=${t("job.retry")} onClick=${retry} />`}</div>
-  </li>`, [job, cancelling, retrying, picture]);
+  </li>`;
 }

@@ -1,0 +1,179 @@
+"""The console's list of jobs with many jobs in it: how soon is the first page there, and how well does it scroll?
+
+The jobs are rows made from a few that really ran, so they have results with pictures. Chromium as Debian packs it.
+"""
+
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+from playwright.sync_api import Page, sync_playwright
+from psycopg import sql
+
+from worker.local.supervisor import Platform
+
+_SCREEN = {"width": 1440, "height": 900}
+# Told by the page itself: since the navigation began.
+_FIRST_ROW = """
+new MutationObserver((_, watch) => {
+  if (!document.querySelector('.job-row')) return;
+  watch.disconnect();
+  requestAnimationFrame(() => setTimeout(() => { window.firstRow = performance.now(); }));
+}).observe(document, { childList: true, subtree: true });
+"""
+# Down, a screen at a time, until so many rows are there; the time of every frame.
+_SCROLL = """
+async (rows) => {
+  const frames = [];
+  let over = false;
+  let last = performance.now();
+  const began = last;
+  const beat = (now) => { frames.push(now - last); last = now; if (!over) requestAnimationFrame(beat); };
+  requestAnimationFrame(beat);
+  while (document.querySelectorAll('.job-row').length < rows) {
+    scrollBy(0, innerHeight);
+    await new Promise((go) => requestAnimationFrame(() => setTimeout(go, 16)));
+  }
+  over = true;
+  frames.sort((one, other) => one - other);
+  return { seconds: (performance.now() - began) / 1000, median: frames[frames.length >> 1], p95: frames[Math.floor(frames.length * 0.95)] };
+}
+"""
+
+
+@dataclass
+class Figures:
+    """Medians, and what scrolling took."""
+
+    jobs: int
+    load_average: float
+    api_first_ms: float  # GET /v1/jobs?limit=50, the newest
+    api_deep_ms: float  # the same from the middle of the list
+    api_search_ms: float  # a word that half of the jobs have in their prompts
+    page_ms: float  # from navigation to the first painted row, browser cache warm
+    page_cold_ms: float  # the same with an empty cache
+    scrolled_rows: int
+    scroll_seconds: float
+    frame_median_ms: float
+    frame_p95_ms: float
+
+
+def run(platform: Platform, executable: str, *, jobs: int, scrolled: int) -> Figures:
+    """Fill the list and look at it."""
+    headers = {"Authorization": f"Bearer {platform.admin_key}"}
+    with httpx.Client(base_url=platform.url, headers=headers, timeout=120, trust_env=False) as http:
+        for prompt in ("a red paper boat on a calm lake", "waves roll ashore at dawn"):
+            http.post("/v1/images/generations", json={"prompt": prompt, "n": 1}).raise_for_status()
+        fill(platform.database_url, jobs)
+        newest = http.get("/v1/jobs", params={"limit": 50}).json()
+        with psycopg.connect(platform.database_url) as database:
+            row = database.execute("SELECT id FROM jobs ORDER BY id OFFSET %s LIMIT 1", [jobs // 2]).fetchone()
+        middle = f"job_{row[0].hex}" if row else newest["last_id"]
+        times = [
+            _median_ms(http, params)
+            for params in ({"limit": 50}, {"limit": 50, "after": middle}, {"limit": 50, "q": "waves"})
+        ]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        try:
+            cold, warm, scroll = _look(browser, platform, scrolled)
+        finally:
+            browser.close()
+    return Figures(
+        jobs=jobs,
+        load_average=os.getloadavg()[0],
+        api_first_ms=times[0],
+        api_deep_ms=times[1],
+        api_search_ms=times[2],
+        page_ms=warm,
+        page_cold_ms=cold,
+        scrolled_rows=scrolled,
+        scroll_seconds=round(scroll["seconds"], 1),
+        frame_median_ms=round(scroll["median"], 1),
+        frame_p95_ms=round(scroll["p95"], 1),
+    )
+
+
+def fill(database_url: str, jobs: int) -> None:
+    """So many jobs of the past year, each a copy of one that ran, with a copy of its file."""
+    with psycopg.connect(database_url, autocommit=True) as database:
+        new = {"id", "group_id", "submit_key", "created_at", "submitted_at", "finished_at"}
+        of_jobs, of_files = _columns(database, "jobs", new), _columns(database, "files", {"id", "job_id"})
+        # Ids of version 7: the time in front, so that they sort as real ones do.
+        database.execute(
+            sql.SQL(
+                """CREATE TEMP TABLE copies AS
+                   SELECT ((lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' ||
+                           substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid) AS id, at, n, j.id AS source
+                   FROM (SELECT n, now() - n * interval '50 minutes' AS at FROM generate_series(1, %s) n) numbers
+                   JOIN (SELECT id, row_number() OVER () - 1 AS k, count(*) OVER () AS many FROM jobs WHERE state = 'succeeded') j
+                     ON n %% j.many = j.k"""
+            ),
+            [jobs],
+        )
+        database.execute(
+            sql.SQL(
+                """INSERT INTO jobs (id, group_id, submit_key, created_at, submitted_at, finished_at, {names})
+                   SELECT c.id, c.id, gen_random_uuid(), c.at, c.at + interval '2 seconds', c.at + interval '30 seconds', {columns}
+                   FROM copies c JOIN jobs ON jobs.id = c.source"""
+            ).format(**of_jobs)
+        )
+        database.execute(
+            sql.SQL(
+                """INSERT INTO files (id, job_id, {names})
+                   SELECT gen_random_uuid(), c.id, {columns} FROM copies c JOIN files ON files.job_id = c.source"""
+            ).format(**of_files)
+        )
+        database.execute("ANALYZE")
+
+
+def _columns(database: Any, table: str, without: set[str]) -> dict[str, sql.Composable]:
+    """What is copied as it is: `names` to insert, `columns` to select."""
+    rows = database.execute(
+        "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND is_generated = 'NEVER'", [table]
+    ).fetchall()
+    kept = [name for (name,) in rows if name not in without]
+    return {
+        "names": sql.SQL(", ").join(sql.Identifier(name) for name in kept),
+        "columns": sql.SQL(", ").join(sql.Identifier(table, name) for name in kept),
+    }
+
+
+def _median_ms(http: httpx.Client, params: dict[str, Any]) -> float:
+    taken = []
+    for _ in range(25):
+        began = time.perf_counter()
+        http.get("/v1/jobs", params=params).raise_for_status()
+        taken.append(time.perf_counter() - began)
+    return round(statistics.median(taken) * 1000, 1)
+
+
+def _look(browser: Any, platform: Platform, rows: int) -> tuple[float, float, dict[str, float]]:
+    key = {"Authorization": f"Bearer {platform.admin_key}"}
+    times: dict[bool, list[float]] = {True: [], False: []}
+    scroll: dict[str, float] = {}
+    for _ in range(5):
+        with browser.new_context(base_url=platform.url, viewport=_SCREEN, locale="en") as context:
+            context.request.post("/console/session", headers=key)
+            page = context.new_page()
+            page.add_init_script(_FIRST_ROW)
+            for cold in (True, False, False):
+                times[cold].append(_load(page))
+            if not scroll:
+                scroll = page.evaluate(_SCROLL, rows)
+    return round(statistics.median(times[True])), round(statistics.median(times[False])), scroll
+
+
+def _load(page: Page) -> float:
+    page.goto("/console/jobs")
+    page.locator(".job-row").first.wait_for()
+    # The page's policy allows no waiting for an expression.
+    return float(
+        page.evaluate(
+            "new Promise((go) => { const look = () => (window.firstRow ? go(window.firstRow) : setTimeout(look, 5)); look(); })"
+        )
+    )
