@@ -11,7 +11,6 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from api.doctor import adopt_running_platform
 from api.terminal import JsonOption
 from worker.core.settings import get_settings
 
@@ -116,6 +115,8 @@ def settle_place(data_dir: Path | None) -> None:
     if data_dir is not None:
         os.environ["DREAMERY_DATA_DIR"] = str(data_dir.expanduser().resolve())  # noqa: TID251 - see above
         get_settings.cache_clear()
+    from api.doctor import adopt_running_platform
+
     adopt_running_platform()
 
 

@@ -7,9 +7,6 @@ import typer
 from rich.console import Console
 
 from api.terminal import JsonOption
-from worker.core.crypto import SecretUnreadableError, master_keys
-from worker.db import keyring, sealed
-from worker.local.processes import StartError
 
 _ROUNDS = 5
 _ADVICE = (
@@ -25,6 +22,9 @@ def rotate_master_key(
 ) -> None:
     """Bring every stored secret under the newest master key. The platform may run; a run that was cut goes on."""
     from api.doctor import adopt_running_platform
+    from worker.core.crypto import SecretUnreadableError, master_keys
+    from worker.db import keyring, sealed
+    from worker.local.processes import StartError
 
     adopt_running_platform()
     try:
@@ -45,6 +45,8 @@ def rotate_master_key(
 
 
 def _rotate(newest: str) -> int:
+    from worker.db import sealed
+
     total = 0
     # What another process seals meanwhile, with settings from before the new key, is met by the next round.
     for _ in range(_ROUNDS):
