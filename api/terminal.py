@@ -24,6 +24,9 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 def platform_client(url: str, key: str) -> Client:
     """The platform and key that were named, else those of the platform on this machine, else the sandbox's key."""
+    if url and key:
+        return Client(url=url, key=key)
+    # Slow to read in, and not needed where all is said.
     from worker.core.settings import get_settings
     from worker.local.running import running_platform
 

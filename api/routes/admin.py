@@ -171,13 +171,13 @@ def change_user(request: Request, user: str, change: UserChange, admin: AdminDep
     """
     with transaction() as tx:
         known = find_user(tx, user)
-        # Locks the owner's turns before the row, as every other change of shares does.
-        turns.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
-        if "retention_days" in change.model_fields_set:
-            retention.set_user_retention(tx, known.id, change.retention_days)
+        # First, for it locks rows of several users: two changes at once would else wait for each other.
         row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
         if row is None:
             raise DreameryError("last_admin")
+        turns.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
+        if "retention_days" in change.model_fields_set:
+            retention.set_user_retention(tx, known.id, change.retention_days)
         _set_limits(tx, "users", row.id, change)
         actor, target = actor_of(request, admin), public_id("user", row.id)
         audit.note_act(tx, actor, "user.change", target, name=row.name, **_changes(change))

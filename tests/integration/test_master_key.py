@@ -13,8 +13,10 @@ from typing import Any
 import psycopg
 import pytest
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 
 from api.app import create_app
+from api.cli import app as cli
 from api.doctor import examine
 from api.session_tokens import read_tokens
 from tests.engine import Engine
@@ -66,8 +68,8 @@ class Drill:
         )
 
     def rotate(self, *options: str) -> tuple[int, dict[str, Any]]:
-        done = self.run("-m", "api.cli", "rotate-master-key", "--json", *options)
-        return done.returncode, json.loads(done.stdout)
+        done = CliRunner().invoke(cli, ["rotate-master-key", "--json", *options], catch_exceptions=False)
+        return done.exit_code, json.loads(done.stdout)
 
     def everything_is_there(self) -> None:
         """The caller still sees its job, the same secrets sign, steps can open the session and the proxy."""

@@ -72,8 +72,9 @@ def change_user(
     tx: Transaction, user_id: UUID, *, role: str | None, disabled: bool | None, groups: list[str] | None = None
 ) -> Row[Any] | None:
     """Change what is given; the row as it is then. The last enabled admin stays one: None then too."""
-    # All admins are locked in one order, or two of them could take each other's role at the same moment.
-    tx.all(text("SELECT id FROM users WHERE role = 'admin' ORDER BY id FOR UPDATE"))
+    # All admins are locked in one order, or two of them could take each other's role at the same moment. Jobs that they
+    # start meanwhile refer to their rows, which this lock allows: their turns are locked by then.
+    tx.all(text("SELECT id FROM users WHERE role = 'admin' ORDER BY id FOR NO KEY UPDATE"))
     return tx.first(
         text(
             f"""UPDATE users SET role = coalesce(:role, role), disabled = coalesce(:disabled, disabled),

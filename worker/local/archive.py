@@ -22,6 +22,8 @@ MANIFEST = "manifest.json"
 FILES = "files.jsonl"
 KEYS = "keys.locked"
 _PIECE_BYTES = 1024 * 1024
+# What `zipfile` raises for wrong bytes; RuntimeError: encryption, methods and versions it does not know.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, OSError, RuntimeError)
 
 Json = dict[str, Any]
 
@@ -94,7 +96,7 @@ class Reader:
                 while piece := member.read(_PIECE_BYTES):
                     digest.update(piece)
                     yield piece
-        except (KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except _DAMAGE as error:
             raise StartError(f"The backup is damaged: {name} cannot be read. Use another one.") from error
         if digest.hexdigest() != self.manifest["members"][name]["sha256"]:
             raise StartError(f"The backup is damaged: {name} is not what its manifest says. Use another one.")
@@ -117,15 +119,15 @@ class Reader:
 @contextlib.contextmanager
 def reading(source: Path) -> Iterator[Reader]:
     """An archive of ours. Raises StartError when it is none, or of a format that is not known."""
-    try:
-        with zipfile.ZipFile(source) as archive:
+    with contextlib.ExitStack() as opened:
+        try:
+            archive = opened.enter_context(zipfile.ZipFile(source))
             manifest = json.loads(archive.read(MANIFEST))
-            if manifest["format"] != FORMAT:
-                raise StartError(
-                    f"{source} has format {manifest['format']}; this version reads {FORMAT}. Use a newer version."
-                )
-            yield Reader(archive, manifest)
-    except OSError as error:
-        raise StartError(f"Cannot read {source}: {error.strerror or error}.") from error
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise StartError(f"{source} is no backup of this platform, or only part of one.") from error
+            form = manifest["format"]
+        except OSError as error:
+            raise StartError(f"Cannot read {source}: {error.strerror or error}.") from error
+        except _DAMAGE as error:
+            raise StartError(f"{source} is no backup of this platform, or only part of one.") from error
+        if form != FORMAT:
+            raise StartError(f"{source} has format {form}; this version reads {FORMAT}. Use a newer version.")
+        yield Reader(archive, manifest)
