@@ -205,7 +205,7 @@ def test_the_gallery_finds_marks_shows_and_packs(page: Page, face: Face):
     expect(shown.get_by_text("2 / 2")).to_be_visible()
     with page.expect_download() as one:
         shown.get_by_role("link", name="Download").click()
-    assert one.value.suggested_filename.endswith(".jpeg")
+    assert one.value.suggested_filename.endswith("-2.jpg")
     page.keyboard.press("Escape")
     expect(shown).to_have_count(0)
     page.get_by_role("button", name="Favourites").click()
