@@ -19,9 +19,9 @@ demo: .venv/.dreamery ## start everything, make pictures and a video with the sa
 up: .venv/.dreamery ## run the platform on port 8000 with its data in ./data, until Ctrl-C
 	@exec $(PY) -m api.cli up --die-with-parent $(ARGS)
 
-# Two at a time: most tests wait. A file stays in one process, so its platform starts once.
+# Three at a time: most tests wait. A file stays in one process, so its platform starts once.
 test: lint ## lint, types, layering and the whole test suite
-	@$(BOUND) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BOUND) -m pytest -n 3 --dist loadfile $(ARGS)
 
 test-unit: .venv/.dreamery-dev ## the quick tests
 	@$(BOUND) -m pytest tests/unit tests/shape $(ARGS)
