@@ -201,7 +201,7 @@ def test_the_commands(admin, add: Add, tmp_path) -> None:
     limits = json.loads(run(admin, "users", "limits", alice, "--json"))
     assert (limits["limits"]["jobs_per_day"], limits["soft_limits"]["jobs_per_day"]) == (50, 40)
     [made] = admin.http.get("/admin/v1/keys", params={"user": alice}).json()["data"]
-    assert "open_jobs=5" in run(admin, "keys", "limits", made["id"], "--set", "open_jobs=5")
+    assert "open_jobs: 5" in run(admin, "keys", "limits", made["id"], "--set", "open_jobs=5")
     assert "jobs_per_day" in run(admin, "usage", key=one.key)
     report = json.loads(run(admin, "usage", "--user", alice, "--group-by", "model", "--json"))
     assert report["total"]["accepted"] == 3

@@ -54,7 +54,11 @@ def ask(face: Face, method: str, path: str, key: str | None, ids: dict[str, str]
     )
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = None if method in {"GET", "HEAD", "DELETE"} else {}
-    return httpx.request(method, face.platform.url + filled, headers=headers, json=body, trust_env=False, timeout=60)
+    request = {"headers": headers, "json": body, "trust_env": False, "timeout": 60}
+    with httpx.stream(method, face.platform.url + filled, **request) as answer:
+        if not answer.headers.get("content-type", "").startswith("text/event-stream"):  # one of all jobs never ends
+            answer.read()
+    return answer
 
 
 def code_of(answer: httpx.Response) -> str | None:

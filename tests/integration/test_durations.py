@@ -4,11 +4,13 @@ import io
 
 import pytest
 from sqlalchemy import text
+from starlette.testclient import TestClient
 
-from api.intake.accepting import _placed
+from api.app import create_app
 from tests.engine import Engine
-from tests.factories import new_job
+from tests.face import new_session
 from worker import storage
+from worker.core.ids import parse_public_id
 from worker.db import deletions, durations, reports
 from worker.db.durations import Usual
 from worker.db.engine import transaction
@@ -68,9 +70,10 @@ def test_what_a_job_usually_takes_is_kept_with_it(engine: Engine) -> None:
     for _ in range(5):
         finished(engine, 50)
     durations.forget()
-    with transaction() as tx:
-        job = _placed(tx, new_job([]), [], [])
-    assert job.usual_seconds == pytest.approx(50, abs=1)
+    with TestClient(create_app(), headers={"Authorization": f"Bearer {new_session()}:sandbox"}) as client:
+        made = client.post("/v1/images/generations", json={"prompt": "a boat", "async": True})
+    [row] = engine.sql("SELECT usual_seconds FROM jobs WHERE id = :id", id=parse_public_id("job", made.json()["id"]))
+    assert row.usual_seconds == pytest.approx(50, abs=1)
 
 
 def test_a_waiting_job_knows_its_line(engine: Engine) -> None:
