@@ -248,8 +248,12 @@ def stops_cleanly(up: Up, how: signal.Signals) -> None:
 
 def children_of(up: Up) -> set[int]:
     """The processes that the supervisor itself started, without the dead. Postgres' are its own."""
-    children = psutil.Process(up.process.pid).children()
-    return {child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE}
+    living = set()
+    for child in psutil.Process(up.process.pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended as it was looked at
+            if child.status() != psutil.STATUS_ZOMBIE:
+                living.add(child.pid)
+    return living
 
 
 def draws(up: Up, prompt: str, out: Path, **env: str) -> bool:

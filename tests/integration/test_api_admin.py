@@ -91,6 +91,7 @@ ROUTES = [
     ("POST", "/admin/v1/jobs/job_x/retry"),
     ("GET", "/admin/v1/drain"),
     ("PATCH", "/admin/v1/drain"),
+    ("GET", "/admin/v1/system"),
     ("GET", "/admin/v1/workers"),
     ("PATCH", "/admin/v1/workers/worker_x/drain"),
 ]
