@@ -93,9 +93,14 @@ def test_a_viewer_changes_nothing(admin, routes, key_of):
     assert passed == []
 
 
-# What a key may read that was made for making only: what it made itself. Models are for everybody who has a key.
+# What a key may read that was made for making only: what it made itself. Models, and who one is, are for everybody who
+# has a key.
 # The secret signs what is sent to the `webhook` of its jobs.
-OF_ITS_OWN = {"/v1/jobs", "/v1/videos", "/v1/video/generations", "/v1/usage", "/v1/models", "/v1/webhooks/secret"}
+FOR_ALL_KEYS = ("/v1/models", "/console/session")
+OF_ITS_OWN = {
+    "/v1/jobs", "/v1/videos", "/v1/video/generations", "/v1/usage", "/v1/webhooks/secret", "/v1/files/archive",
+    *FOR_ALL_KEYS,
+}  # fmt: skip
 
 
 def test_without_the_scope_read_a_key_reads_only_what_it_made(admin, routes, key_of):
@@ -106,11 +111,11 @@ def test_without_the_scope_read_a_key_reads_only_what_it_made(admin, routes, key
             continue
         own = any(path == root or path.startswith(f"{root}/") for root in OF_ITS_OWN)
         for name, key in keys.items():
-            allowed = own if name == "maker" else path.startswith(("/admin/", "/v1/models"))
+            allowed = own if name == "maker" else path.startswith(("/admin/", *FOR_ALL_KEYS))
             answer = ask(admin, method, path, key)
             if (answer.status_code == 403) == allowed:
                 read.append((name, method, path, answer.status_code, code_of(answer)))
-    assert read == []
+    assert read == [], read
 
 
 def test_keys_of_one_user_see_each_others_jobs_only_with_the_scope_read(admin):
