@@ -143,7 +143,9 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
             json={"model": "jimeng-4.0", "stream": True, "messages": [{"role": "user", "content": f"chat {prompt}"}]},
         )  # fmt: skip
         eventually(lambda: len(face.submits()) >= 3, what="all are under way")
-        platform.children["api"].send(signal.SIGTERM)
+        api = platform.children["api"]
+        before = api.pid
+        api.send(signal.SIGTERM)
         answer = waiting.result()
         following.result()
         told = chat.result()
@@ -156,7 +158,7 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
     assert set(events) <= {"snapshot", "progress"}
     assert told.text.rstrip().endswith("data: [DONE]")
     assert '"code":"restarting"' in told.text
-    eventually(lambda: serves(platform), what="another API process")
+    eventually(lambda: api.pid != before and serves(platform), what="another API process")
     again = face.draw(prompt, n=1)
     assert (again.status_code, again.headers["x-job-id"]) == (200, job_id), "the same request joins its job"
     assert face.ended(streamed)["status"] == "completed"

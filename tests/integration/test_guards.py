@@ -160,7 +160,8 @@ def test_a_kept_connection_waits_no_longer_for_its_next_head(door: Door) -> None
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert first_line(line) == "HTTP/1.1 200 OK"
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-        assert first_line(line) == "HTTP/1.1 408 Request Timeout"
+        # The body of the first answer may still have been on its way.
+        assert first_line(line).endswith("HTTP/1.1 408 Request Timeout")
 
 
 def test_heads_are_bounded(door: Door) -> None:
