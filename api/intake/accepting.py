@@ -74,9 +74,9 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) 
     """One transaction, repeated when Postgres went away: a commit whose answer was lost is found by its ids."""
     tries, group_id = 0, planned.jobs[0].id
     new = Accepted(job_ids=[job.id for job in planned.jobs], n=planned.n)
-    request = NewRequest(
-        caller=caller.scope, route=visit.route, fingerprint=planned.fingerprint, group_id=group_id, key=key
-    )
+    # Another choice of accounts is another wish: it must not be answered with jobs that run elsewhere.
+    told = f"{planned.fingerprint}:{caller.account_choice}" if caller.account_choice != "any" else planned.fingerprint
+    request = NewRequest(caller=caller.scope, route=visit.route, fingerprint=told, group_id=group_id, key=key)
 
     @retry_when_database_away
     def attempt() -> Accepted:

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from uuid import uuid4
 
 import httpx
 import psycopg
@@ -225,3 +226,14 @@ def test_every_end_is_noted(face, api_platform):
 
     eventually(lambda: None not in ends(), what="all ends noted")
     assert ends() == ["answered", "timeout"]  # the second was cut, and joined by one whose wait ran out
+
+
+def test_another_choice_of_accounts_is_another_request(api_platform):
+    with Face(api_platform, api_platform.admin_key) as admin:
+        body = {"prompt": "a boat for one key", "n": 1, "async": True}
+        mark = {"Idempotency-Key": f"choice-{uuid4()}"}
+        first = admin.http.post(IMAGES, json=body, headers={**mark, "X-Accounts": "pool"})
+        again = admin.http.post(IMAGES, json=body, headers={**mark, "X-Accounts": "pool"})
+        other = admin.http.post(IMAGES, json=body, headers=mark)
+    assert (first.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert other.json()["error"]["code"] == "idempotency_key_reuse"
