@@ -20,7 +20,7 @@ _Own = Annotated[bool, typer.Option("--own", help="Your own accounts, with your 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def _path(own: bool, account: str = "", act: str = "") -> str:  # noqa: FBT001
+def _path(account: str = "", act: str = "", *, own: bool) -> str:
     base = "/v1/accounts" if own else "/admin/v1/accounts"
     return base + (f"/{quoted(account)}" if account else "") + act
 
@@ -60,7 +60,7 @@ def accounts_add(  # noqa: PLR0917 - each is an option of the command
     for start in range(0, max(len(entries), 1), _AT_ONCE):
         wish: Json = {"tokens": "\n".join(entries[start : start + _AT_ONCE]), "label": label, "check": check}
         wish |= {"groups": group or [], **({"user": user} if user else {})} if not own else {}
-        answer = client.post(_path(own), wish)
+        answer = client.post(_path(own=own), wish)
         for entry in (*answer["data"], *answer["refused"]):
             entry["line"] += start
         kept += answer["data"]
@@ -100,7 +100,7 @@ def accounts_list(
 ) -> None:
     """List accounts: state and why, whose they are, credits as last told, jobs in flight."""
     asked = {} if own else {"pool_only": str(not everybody).lower(), "user": user}
-    print_list(list(platform_client(url, key).every(_path(own), **asked)), _COLUMNS, as_json=as_json)
+    print_list(list(platform_client(url, key).every(_path(own=own), **asked)), _COLUMNS, as_json=as_json)
 
 
 @accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
@@ -108,7 +108,7 @@ def accounts_show(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Show one account."""
-    print_object(platform_client(url, key).get(_path(own, account)), as_json=as_json)
+    print_object(platform_client(url, key).get(_path(account, own=own)), as_json=as_json)
 
 
 @accounts_app.command("check", epilog="Example: dreamery accounts check account_0198...")
@@ -116,7 +116,7 @@ def accounts_check(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Ask upstream about an account now: does its session work, what is left, which models."""
-    print_object(platform_client(url, key).post(_path(own, account, "/check"), {}), as_json=as_json)
+    print_object(platform_client(url, key).post(_path(account, "/check", own=own), {}), as_json=as_json)
 
 
 @accounts_app.command("disable", epilog="Example: dreamery accounts disable account_0198...")
@@ -124,7 +124,7 @@ def accounts_disable(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Pause an account: it takes no new job."""
-    print_object(platform_client(url, key).patch(_path(own, account), {"paused": True}), as_json=as_json)
+    print_object(platform_client(url, key).patch(_path(account, own=own), {"paused": True}), as_json=as_json)
 
 
 @accounts_app.command("enable", epilog="Example: dreamery accounts enable account_0198...")
@@ -133,7 +133,7 @@ def accounts_enable(
 ) -> None:
     """Let a paused, resting or blocked account work again. One that needs a login is only checked."""
     change = {"paused": False, "rested": True}
-    print_object(platform_client(url, key).patch(_path(own, account), change), as_json=as_json)
+    print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
 
 
 @accounts_app.command(
@@ -178,7 +178,7 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
         change["proxy"] = None if given == "none" else given
     if not change:
         raise typer.BadParameter("name at least one thing to change")
-    print_object(platform_client(url, key).patch(_path(own, account), change), as_json=as_json)
+    print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
 
 
 def _number(text: str, name: str) -> float | None:
@@ -207,8 +207,8 @@ def accounts_login(
 ) -> None:
     """Give an account a new session id of the same upstream account, and check it; its history stays."""
     client = platform_client(url, key)
-    client.patch(_path(own, account), {"session": sys.stdin.read().strip() if session == "-" else session})
-    print_object(client.post(_path(own, account, "/check"), {}), as_json=as_json)
+    client.patch(_path(account, own=own), {"session": sys.stdin.read().strip() if session == "-" else session})
+    print_object(client.post(_path(account, "/check", own=own), {}), as_json=as_json)
 
 
 @accounts_app.command("remove", epilog="Example: dreamery accounts remove account_0198...")
@@ -216,4 +216,4 @@ def accounts_remove(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
     """Retire an account; what it has in flight is finished."""
-    print_object(platform_client(url, key).delete(_path(own, account)), as_json=as_json)
+    print_object(platform_client(url, key).delete(_path(account, own=own)), as_json=as_json)
