@@ -51,7 +51,7 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatform]:
     """One platform for the whole folder."""
     env = {
@@ -63,9 +63,13 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatfo
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One browser for the whole folder; each test has a context of its own."""
+    """One browser for the whole folder; each test has a context of its own.
+
+    It ends with the folder: as long as Playwright lives, this thread counts as running an event loop, and
+    no test may run one of its own.
+    """
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         # Root cannot use Chromium's own sandbox.
@@ -74,7 +78,7 @@ def browser(chromium: str) -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def signed_in(browser: Browser, platform: CheckedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cookies of an administrator who signed in, as a file."""
     with browser.new_context(base_url=platform.url) as context:
