@@ -146,14 +146,8 @@ def _candidates_or_why(
 def _wish(
     tx: Transaction, first: NewJob, caller: Caller, candidates: _Candidates, jobs: list[tuple[NewJob, Price | None]]
 ) -> Wish:
-    turn = turns.would_be(
-        tx,
-        caller.owner,
-        caller.user_id,
-        kind=first.kind,
-        account_ids=candidates.account_ids,
-        avoid=candidates.avoid,
-    )
+    wanted = turns.Wanted(first.kind, candidates.account_ids, candidates.avoid, first.account_choice)
+    turn = turns.would_be(tx, caller.owner, caller.user_id, wanted)
     return Wish(
         kind=first.kind,
         price=max((price.credits for _, price in jobs if price), default=None),

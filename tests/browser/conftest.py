@@ -51,9 +51,9 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatform]:
-    """One platform for the whole folder."""
+    """One platform per file."""
     env = {
         "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000",
         "DREAMERY_POLL_MIN_SECONDS": "0.2",
@@ -63,11 +63,11 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatfo
         yield started
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One browser for the whole folder; each test has a context of its own.
+    """One browser per file; each test has a context of its own.
 
-    It ends with the folder: as long as Playwright lives, this thread counts as running an event loop, and
+    It ends with the file: as long as Playwright lives, this thread counts as running an event loop, and
     no test may run one of its own.
     """
     expect.set_options(timeout=PATIENCE_MS)
@@ -78,7 +78,7 @@ def browser(chromium: str) -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def signed_in(browser: Browser, platform: CheckedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cookies of an administrator who signed in, as a file."""
     with browser.new_context(base_url=platform.url) as context:

@@ -11,8 +11,10 @@ import pytest
 from tests import factories
 from tests.engine import Engine
 from tests.integration.test_claims import many
-from worker.db import jobs, people, reports, turns
+from worker.db import jobs, people, pool, reports, turns
+from worker.db.accounts import PresentedToken
 from worker.db.engine import transaction
+from worker.steps import tick as steps_tick
 
 
 def user(name: str, *, weight: float = 1.0, priority: int = 0) -> UUID:
@@ -263,6 +265,84 @@ def test_the_place_that_callers_are_told_is_the_order_of_the_claims(line: Line) 
         told = {view.job.id: view.position for view in reports.group_views(tx, waiting)}
     line.claim(15)
     assert [told[one] for one in line.order] == list(range(1, 16))
+
+
+def on(account_id: UUID, number: int) -> int:
+    """Let an account take so many jobs; how many it found."""
+    taken = 0
+    for _ in range(number):
+        with transaction() as tx:
+            taken += jobs.claim_next(tx, account_id=account_id) is not None
+    return taken
+
+
+def wide(engine: Engine, **changes: Any) -> UUID:
+    return engine.account(max_images=10_000, max_videos=10_000, submits_per_minute=10**9, **changes)
+
+
+def test_what_ran_on_an_account_of_ones_own_costs_no_turn_on_the_platforms(line: Line) -> None:
+    """Ann's own account has done far more than the pool. Then she asks for the pool, and shares it with Ben's batch."""
+    ann, ben = user("ann"), user("ben")
+    own = wide(line.engine)
+    line.engine.sql("UPDATE accounts SET user_id = :ann WHERE id = :id", ann=ann, id=own)
+    send(ben, 300)
+    line.claim(20)
+    send(ann, 150)
+    assert on(own, 150) == 150
+    send(ann, 20, account_choice="pool")
+    taken = line.claim(20)
+    assert owner(ann) in taken[:2]
+    assert Counter(taken)[owner(ann)] == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["waiting already", "sent afterwards"])
+def test_a_group_whose_account_stops_is_not_left_behind(line: Line, *, before: bool) -> None:
+    """The group's account came far; when it is blocked, the group's jobs stand among those who wait for the others."""
+    ann, ben = user("ann"), user("ben")
+    line.engine.sql("UPDATE users SET groups = '{lab}' WHERE id = :id", id=ann)
+    theirs = wide(line.engine, pool=True)
+    line.engine.sql("UPDATE accounts SET groups = '{lab}' WHERE id = :id", id=theirs)
+    send(ben, 100)
+    line.claim(5)
+    send(ann, 200)
+    assert on(theirs, 180) == 180
+    if not before:
+        line.engine.sql("DELETE FROM jobs WHERE state = 'queued' AND owner = :owner", owner=owner(ann))
+    line.engine.sql("UPDATE accounts SET state = 'blocked' WHERE id = :id", id=theirs)
+    if not before:
+        send(ann, 20)
+    assert set(line.claim(5)) == {owner(ben)}
+    steps_tick.sweep()
+    assert Counter(line.claim(20))[owner(ann)] == pytest.approx(10, abs=1)
+    # Nobody else was moved, and there is nothing left to move.
+    with transaction() as tx:
+        assert turns.left_behind(tx, limit=10) == []
+
+
+def test_sweeps_leave_the_turns_of_a_line_alone(line: Line) -> None:
+    ann, ben, cleo = user("ann", weight=0.1), user("ben", priority=5), user("cleo", priority=-5)
+    for who in (ann, ben, cleo):
+        send(who, 40)
+    for _ in range(12):
+        line.claim(5)
+        with transaction() as tx:
+            assert turns.left_behind(tx, limit=10) == []
+
+
+def test_a_session_that_becomes_an_account_of_the_platform_gives_nobody_the_queue(line: Line) -> None:
+    """Its own users had come further with it than the pool has: newcomers must not begin there."""
+    engine, ann, ben = line.engine, user("ann"), user("ben")
+    private = wide(engine)
+    send(None, 150, owner="tokens:fast", accounts=[private])
+    assert on(private, 150) == 150
+    send(ann, 100)
+    line.claim(10)
+    row = engine.sql("SELECT * FROM accounts WHERE id = :id", id=private)[0]
+    token = PresentedToken(label=row.label, region=row.region, lookup_hash=row.lookup_hash, secret=row.secret)
+    with transaction() as tx:
+        assert pool.keep_account(tx, token, user_id=None, groups=[]) == (private, "returned")
+    send(ben, 40)
+    assert Counter(line.claim(20))[owner(ben)] == pytest.approx(10, abs=1)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -126,8 +126,8 @@ _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALU
 def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
     """new -> queued: the rows and their first events, all of one owner. The first job's id names the group."""
     settings, source = get_settings(), json.dumps(here())
-    lines = [(job.kind, job.account_ids, job.avoid_accounts) for job in new_jobs]
-    given = turns.give(tx, new_jobs[0].owner, new_jobs[0].user_id, lines)
+    wanted = [turns.Wanted(job.kind, job.account_ids, job.avoid_accounts, job.account_choice) for job in new_jobs]
+    given = turns.give(tx, new_jobs[0].owner, new_jobs[0].user_id, wanted)
     rows = [
         {
             **{name: getattr(job, name) for name in _GIVEN},

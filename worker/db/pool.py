@@ -87,6 +87,7 @@ def keep_account(
             """UPDATE accounts SET user_id = :user_id, pool = :pool, groups = CAST(:groups AS text[]), state = 'ok',
                    state_code = NULL, state_at = clock_timestamp(), login_refusals = 0, risk_refusals = 0,
                    refresh_due_at = clock_timestamp(), secret = :secret,
+                   turns = CASE WHEN :pool AND NOT pool THEN '{}' ELSE turns END,
                    proxy = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy ELSE :proxy END,
                    proxy_place = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy_place ELSE :place END,
                    proxy_hash = coalesce(:hash, proxy_hash) WHERE id = :id"""

@@ -9,7 +9,7 @@ from typing import Any
 from worker.bus import events, queue
 from worker.core.errors import ERRORS
 from worker.core.log import get_logger
-from worker.db import due, jobs, reports, stranded
+from worker.db import due, jobs, reports, stranded, turns
 from worker.db.deliveries import due_deliveries
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
 
@@ -54,8 +54,15 @@ def sweep() -> str:
         healed = due.heal_polls(tx)
         released = due.release_forgotten_slots(tx)
         deliveries = due_deliveries(tx, limit=_MOST)
+        behind = turns.left_behind(tx, limit=_MOST)
     for delivery_id in deliveries:
         queue.nudge_notify(delivery_id)
+    moved = 0
+    for owner in behind:
+        with transaction() as tx:
+            moved += turns.bring_forward(tx, owner)
+    if moved:
+        log.info("jobs_brought_forward", jobs=moved)
     if healed or released:
         log.warning("sweep_healed", polls=healed, slots=released)
     return f"{failed} ended, {healed + released} healed, {len(deliveries)} webhooks"
