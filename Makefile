@@ -19,7 +19,7 @@ demo: .venv/.dreamery ## start everything, make pictures and a video with the sa
 up: .venv/.dreamery ## run the platform on port 8000 with its data in ./data, until Ctrl-C
 	@exec $(PY) -m api.cli up --die-with-parent $(ARGS)
 
-# Three at a time: most tests wait. A file stays in one process, so its platform starts once.
+# Three at a time: most tests wait. What shares a platform stays in one process (`tests/sharing.py`).
 test: lint ## lint, types, layering and the whole test suite
 	@$(BOUND) -m pytest -n 3 --dist loadfile $(ARGS)
 
@@ -86,14 +86,15 @@ clean: ## remove .venv and caches; data/ and out/ stay
 	}; \
 	rm -f .venv-log; touch $@
 
+# Not compiled: Python compiles what is used at its first use, and most of it never is.
 .venv/.packages: .venv/.made requirements.lock
 	@echo 'Installing packages into .venv (the first time only, about a minute) ...'
-	@$(PIP) --require-hashes -r requirements.lock
+	@$(PIP) --no-compile --require-hashes -r requirements.lock
 	@touch $@
 
 .venv/.packages-dev: .venv/.packages requirements-dev.lock
 	@echo 'Installing the tools for tests and lint into .venv ...'
-	@$(PIP) --require-hashes -r requirements-dev.lock
+	@$(PIP) --no-compile --require-hashes -r requirements-dev.lock
 	@touch $@
 
 .venv/.dreamery: .venv/.packages pyproject.toml

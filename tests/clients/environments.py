@@ -76,10 +76,13 @@ def _is_node(client: str) -> bool:
 
 
 def _make_python(client: str, place: Path) -> None:
-    _run([sys.executable, "-m", "venv", str(place)], cwd=ROOT, env=_plain_env(), seconds=INSTALL_SECONDS)
-    install = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    # By our own pip, and not compiled before it is used: half a minute less for each.
+    make = [sys.executable, "-m", "venv", "--without-pip", str(place)]
+    _run(make, cwd=ROOT, env=_plain_env(), seconds=INSTALL_SECONDS)
+    install = [sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--quiet"]
     lock = str(CLIENTS / client / "requirements.lock")
-    _run([*install, "--require-hashes", "-r", lock], cwd=place, env=_plain_env(), seconds=INSTALL_SECONDS)
+    options = ["--disable-pip-version-check", "--no-compile", "--require-hashes"]
+    _run([*install, *options, "-r", lock], cwd=place, env=_plain_env(), seconds=INSTALL_SECONDS)
 
 
 def _make_node(client: str, place: Path) -> None:
@@ -103,7 +106,7 @@ def _plain_env() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
     for name in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME"):
         kept.pop(name, None)
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "NO_PROXY": "127.0.0.1,localhost"}
+    return {**kept, "NO_PROXY": "127.0.0.1,localhost"}
 
 
 def _run(command: list[str], *, cwd: Path, env: dict[str, str], seconds: float) -> str:

@@ -4,15 +4,12 @@ import asyncio
 import statistics
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import httpx2
 import psutil
 import psycopg
 
-from tests.face import IMAGES, Face, account_name, new_key
-from tests.platform import eventually
+from tests.face import IMAGES, new_key
 
 WAITERS = 500
 QUESTIONS = 50
@@ -112,32 +109,3 @@ def test_500_blocked_callers_leave_the_api_free(api_platform):
     assert codes == {(409, "job_cancelled"): WAITERS}
     assert all(answer.headers["x-should-retry"] == "false" for answer in seen["answers"])
     assert len({answer.headers["x-job-id"] for answer in seen["answers"]}) == WAITERS
-
-
-def test_100_open_jobs_of_an_account_cost_at_most_two_upstream_calls_each(wide_platform):
-    def ledger() -> dict:
-        return httpx.get(f"{wide_platform.sandbox_url}/_ledger", trust_env=False).json()
-
-    def calls(book: dict) -> int:
-        return sum(count for path, count in book["calls"].items() if path != "/_media")
-
-    with Face(wide_platform, new_key()) as face:
-        name = account_name(face.key)
-        before = ledger()
-        with ThreadPoolExecutor(8) as pool:
-            started = pool.map(lambda n: face.start(f"job {n} [[seconds:12]]", size="512x512"), range(100))
-            jobs = [job["id"] for job in started]
-        eventually(
-            lambda: not face.http.get("/v1/jobs", params={"status": "queued,in_progress"}).json()["data"],
-            within=90,
-            what="all jobs ended",
-        )
-        pages = [face.http.get("/v1/jobs", params={"limit": 100, "status": "completed"}).json()]
-        assert {job["id"] for job in pages[0]["data"]} == set(jobs)
-        after = ledger()
-    assert after["accounts"][name]["submits"] == 100
-    assert after["accounts"][name]["charged"] == sum(
-        charge["amount"] for charge in after["charges"] if charge["account"] == name
-    )
-    assert after["accounts"][name]["max_in_flight"] > 50
-    assert calls(after) - calls(before) <= 200

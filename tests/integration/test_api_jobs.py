@@ -4,7 +4,6 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import psycopg
 import pytest
 
@@ -326,34 +325,3 @@ def test_two_callers_with_the_same_new_sessions_do_not_block_each_other(api_plat
         for _ in range(3):
             keys = [new_key() for _ in range(40)]
             assert len(set(pool.map(start, (keys, keys[::-1])))) == 2
-
-
-@pytest.mark.parametrize(
-    ("key", "region"),
-    [
-        ("{}", "us"),
-        ("{}:cn", "cn"),
-        ("us-{}", "us"),
-        ("sg-{}", "sg"),
-        ("{}:hk", "hk"),
-        ("jp-{}", "jp"),
-        ("{}:sandbox", "sandbox"),
-    ],
-)
-def test_sessions_of_every_region(wide_platform, key, region):
-    """With every upstream host at the sandbox the real regions work; a bare session is looked up."""
-    session = new_session(f"face-{region}-" if region in {"us", "cn", "sg", "hk", "jp"} else "face")
-    with Face(wide_platform, key.format(session)) as face:
-        response = face.draw(n=1, size="512x512")
-        assert response.status_code == 200, response.text
-        picture = httpx.get(response.json()["data"][0]["url"], trust_env=False)
-        assert picture.status_code == 200
-        assert face.job(response.headers["x-job-id"])["status"] == "completed"
-
-
-def test_a_list_may_mix_regions(wide_platform):
-    with Face(wide_platform, f"{new_session('a-cn-')}:cn, us-{new_session('a-us-')},{new_key()}") as face:
-        jobs = [face.start()["id"] for _ in range(6)]
-        assert {face.ended(job_id)["status"] for job_id in jobs} == {"completed"}
-    with Face(wide_platform, "a:cn") as face:
-        error_of(face.draw(model="dreamina-gpt-image-2"), 404, "model_not_found", "model")

@@ -1,0 +1,69 @@
+"""Session ids as keys: every real region, lists that mix them, and how few calls an account's open jobs cost."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from tests.face import Face, account_name, error_of, new_key, new_session
+from tests.platform import eventually
+
+
+@pytest.mark.parametrize(
+    ("key", "region"),
+    [
+        ("{}", "us"),
+        ("{}:cn", "cn"),
+        ("us-{}", "us"),
+        ("sg-{}", "sg"),
+        ("{}:hk", "hk"),
+        ("jp-{}", "jp"),
+        ("{}:sandbox", "sandbox"),
+    ],
+)
+def test_sessions_of_every_region(wide_platform, key, region):
+    """With every upstream host at the sandbox the real regions work; a bare session is looked up."""
+    session = new_session(f"face-{region}-" if region in {"us", "cn", "sg", "hk", "jp"} else "face")
+    with Face(wide_platform, key.format(session)) as face:
+        response = face.draw(n=1, size="512x512")
+        assert response.status_code == 200, response.text
+        picture = httpx.get(response.json()["data"][0]["url"], trust_env=False)
+        assert picture.status_code == 200
+        assert face.job(response.headers["x-job-id"])["status"] == "completed"
+
+
+def test_a_list_may_mix_regions(wide_platform):
+    with Face(wide_platform, f"{new_session('a-cn-')}:cn, us-{new_session('a-us-')},{new_key()}") as face:
+        jobs = [face.start()["id"] for _ in range(6)]
+        assert {face.ended(job_id)["status"] for job_id in jobs} == {"completed"}
+    with Face(wide_platform, "a:cn") as face:
+        error_of(face.draw(model="dreamina-gpt-image-2"), 404, "model_not_found", "model")
+
+
+def test_100_open_jobs_of_an_account_cost_at_most_two_upstream_calls_each(wide_platform):
+    def ledger() -> dict:
+        return httpx.get(f"{wide_platform.sandbox_url}/_ledger", trust_env=False).json()
+
+    def calls(book: dict) -> int:
+        return sum(count for path, count in book["calls"].items() if path != "/_media")
+
+    with Face(wide_platform, new_key()) as face:
+        name = account_name(face.key)
+        before = ledger()
+        with ThreadPoolExecutor(8) as pool:
+            started = pool.map(lambda n: face.start(f"job {n} [[seconds:12]]", size="512x512"), range(100))
+            jobs = [job["id"] for job in started]
+        eventually(
+            lambda: not face.http.get("/v1/jobs", params={"status": "queued,in_progress"}).json()["data"],
+            within=90,
+            what="all jobs ended",
+        )
+        pages = [face.http.get("/v1/jobs", params={"limit": 100, "status": "completed"}).json()]
+        assert {job["id"] for job in pages[0]["data"]} == set(jobs)
+        after = ledger()
+    assert after["accounts"][name]["submits"] == 100
+    assert after["accounts"][name]["charged"] == sum(
+        charge["amount"] for charge in after["charges"] if charge["account"] == name
+    )
+    assert after["accounts"][name]["max_in_flight"] > 50
+    assert calls(after) - calls(before) <= 200
