@@ -4,6 +4,8 @@
 .PHONY: help setup demo up test test-unit test-integration test-e2e lint fmt audit bench docs revision lock clean
 
 PY := .venv/bin/python
+# Set in some containers; then every process would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
 # Runs Python so that the kernel ends it when make is killed, even with -9. Recipes `exec` it: make is then its parent.
 BOUND := exec $(PY) -c 'import ctypes, os, sys; sys.platform == "linux" and ctypes.CDLL(None).prctl(1, 9); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])'
 PIP := $(BOUND) -m pip install --quiet --quiet --disable-pip-version-check --root-user-action=ignore
@@ -19,9 +21,9 @@ demo: .venv/.dreamery ## start everything, make pictures and a video with the sa
 up: .venv/.dreamery ## run the platform on port 8000 with its data in ./data, until Ctrl-C
 	@exec $(PY) -m api.cli up --die-with-parent $(ARGS)
 
-# Three at a time: most tests wait. What shares a platform stays in one process (`tests/sharing.py`).
+# Four at a time: most tests wait. What shares a platform stays in one process (`tests/sharing.py`).
 test: lint ## lint, types, layering and the whole test suite
-	@$(BOUND) -m pytest -n 3 --dist loadfile $(ARGS)
+	@$(BOUND) -m pytest -n 4 --dist loadfile $(ARGS)
 
 test-unit: .venv/.dreamery-dev ## the quick tests
 	@$(BOUND) -m pytest tests/unit tests/shape $(ARGS)
@@ -86,12 +88,12 @@ clean: ## remove .venv and caches; data/ and out/ stay
 	}; \
 	rm -f .venv-log; touch $@
 
-# Not compiled: Python compiles what is used at its first use, and most of it never is.
 .venv/.packages: .venv/.made requirements.lock
 	@echo 'Installing packages into .venv (the first time only, about a minute) ...'
-	@$(PIP) --no-compile --require-hashes -r requirements.lock
+	@$(PIP) --require-hashes -r requirements.lock
 	@touch $@
 
+# Not compiled: Python compiles what is used at its first use, and most of it never is.
 .venv/.packages-dev: .venv/.packages requirements-dev.lock
 	@echo 'Installing the tools for tests and lint into .venv ...'
 	@$(PIP) --no-compile --require-hashes -r requirements-dev.lock

@@ -35,7 +35,7 @@ def platform_client(url: str, key: str) -> Client:
     key_file = settings.data_dir / "keys" / "admin.key"
     if not key:
         key = settings.admin_key.get_secret_value()
-    if not key and not url and running and key_file.exists():
+    if not key and running and url.rstrip("/") in {"", running.url.rstrip("/")} and key_file.exists():
         key = key_file.read_text().strip()
     local = f"http://{settings.api_host}:{settings.api_port}"
     return Client(url=url or (running.url if running else local), key=key or SANDBOX_KEY)

@@ -3,7 +3,7 @@
 import itertools
 import socket
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,27 +11,17 @@ import pytest
 from tests.peers import Receivers, serving
 from tests.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
 from tests.s3 import Bucket, running_s3
-from tests.sharing import ByPlatform, in_order
+from tests.sharing import Sharing
 from worker.local.embedded import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
-
-if TYPE_CHECKING:
-    from xdist.scheduler import Scheduling
 
 _TEMPLATE = "migrated_template"
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """See `tests/sharing.py`."""
-    in_order(items)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Scheduling":
-    """See `tests/sharing.py`."""
-    return ByPlatform(config, log)
+def pytest_configure(config: pytest.Config) -> None:
+    """Which tests share what, see `tests/sharing.py`."""
+    config.pluginmanager.register(Sharing())
 
 
 @pytest.fixture(autouse=True)

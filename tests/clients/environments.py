@@ -104,7 +104,7 @@ def _plain_env() -> dict[str, str]:
     """Our environment without what would lead a child into this test run's packages, or its settings."""
     strange = ("DREAMERY_", "PYTEST", "COV_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-    for name in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME"):
+    for name in ("PYTHONPATH", "VIRTUAL_ENV", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE"):
         kept.pop(name, None)
     return {**kept, "NO_PROXY": "127.0.0.1,localhost"}
 

@@ -138,17 +138,20 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
     with ThreadPoolExecutor() as pool:
         following = pool.submit(follow)
         waiting = pool.submit(face.draw, prompt, n=1)
-        chat = pool.submit(
-            face.http.post, "/v1/chat/completions",
-            json={"model": "jimeng-4.0", "stream": True, "messages": [{"role": "user", "content": f"chat {prompt}"}]},
-        )  # fmt: skip
+        chats = [
+            pool.submit(
+                face.http.post, "/v1/chat/completions",
+                json={"model": model, "stream": True, "messages": [{"role": "user", "content": f"draw {prompt}"}]},
+            )
+            for model in ("jimeng-4.0", "agent")
+        ]  # fmt: skip
         eventually(lambda: len(face.submits()) >= 3, what="all are under way")
         api = platform.children["api"]
         before = api.pid
         api.send(signal.SIGTERM)
         answer = waiting.result()
         following.result()
-        told = chat.result()
+        told = [chat.result().text for chat in chats]
     message = error_of(answer, 503, "restarting")
     job_id = answer.headers["x-job-id"]
     assert job_id in message
@@ -156,8 +159,9 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
     assert ended
     assert events
     assert set(events) <= {"snapshot", "progress"}
-    assert told.text.rstrip().endswith("data: [DONE]")
-    assert '"code":"restarting"' in told.text
+    for text in told:
+        assert text.rstrip().endswith("data: [DONE]")
+        assert '"code":"restarting"' in text
     eventually(lambda: api.pid != before and serves(platform), what="another API process")
     again = face.draw(prompt, n=1)
     assert (again.status_code, again.headers["x-job-id"]) == (200, job_id), "the same request joins its job"

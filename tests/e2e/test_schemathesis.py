@@ -12,8 +12,9 @@ _EXAMPLES = "2"
 def test_the_document_tells_the_truth_and_nothing_breaks(tmp_path):
     """In three parts side by side: what makes something, what administrators may, and the rest."""
     environment("schemathesis")
-    # Thousands of requests in a minute, each as odd as it gets; what they start is drawn by the sandbox at once.
+    # Thousands of requests in a minute, each as odd as it gets; of what they start an account draws one a second.
     env = {"DREAMERY_REQUESTS_PER_MINUTE": "0", "DREAMERY_OPEN_JOBS_PER_CALLER": "100000"}
+    env["DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE"] = "60"
     platform = Platform(
         PlatformOptions(data_dir=tmp_path / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env)
     )

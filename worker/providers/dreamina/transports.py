@@ -3,11 +3,13 @@
 A proxy is named by a token (protocol section 1.3), that is by a caller: it is no way into the private network.
 """
 
+import ssl
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +24,12 @@ MAX_IDLE = 32
 MAX_PROXIES = 128
 _WRITE_PIECE = 65_536
 _NAME_SECONDS = 5.0
+
+
+@lru_cache(maxsize=1)
+def _tls_context() -> ssl.SSLContext:
+    """One for all pools: each would read the whole list of authorities, which takes 25 ms."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 class Deadline(threading.local):
@@ -52,7 +60,7 @@ class DeadlineTransport(httpx.HTTPTransport):
     """
 
     def __init__(self, deadline: Deadline) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
+        context = _tls_context()
         super().__init__(verify=context, trust_env=False)
         self._pool = httpcore.ConnectionPool(
             ssl_context=context,
@@ -67,7 +75,7 @@ class ProxyTransport(httpx.HTTPTransport):
     """Like `DeadlineTransport`, through one proxy: `http`, `https` or `socks5`, as `worker.core.tokens` writes it."""
 
     def __init__(self, deadline: Deadline, proxy: str, allowed: frozenset[str]) -> None:
-        context = httpx.create_ssl_context(trust_env=False)
+        context = _tls_context()
         super().__init__(verify=context, trust_env=False)
         parts = urlsplit(proxy)
         url = httpcore.URL(scheme=parts.scheme, host=str(parts.hostname), port=parts.port, target="/")
