@@ -87,7 +87,7 @@ def test_without_redis_nobody_is_refused(engine: Engine, capfd: pytest.CaptureFi
             answer = client.post(IMAGES, json={"prompt": ""})
             error_of(answer, 400, "invalid_value", "prompt")
             assert not set(TRIO) & set(answer.headers)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
     engine.configure(REDIS_URL=live)
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "request_limits_away" in line]
     assert len(lines) == 1, "asked once, then left alone for a while"
