@@ -44,7 +44,7 @@ class Books:
         wanted = set(numbers)
         with psycopg.connect(platform.database_url, row_factory=dict_row, connect_timeout=10) as connection:
             rows = connection.execute("SELECT * FROM jobs ORDER BY id").fetchall()
-            self.jobs = [row for row in rows if _number(row["params"]["order"]["prompt"]) in wanted]
+            self.jobs = [row for row in rows if _number(row["params"]["order"].get("prompt", "")) in wanted]
             ids = [job["id"] for job in self.jobs]
             self.events = connection.execute(
                 "SELECT * FROM job_events WHERE job_id = ANY(%s) ORDER BY job_id, seq", (ids,)

@@ -285,10 +285,10 @@ def test_what_ran_on_an_account_of_ones_own_costs_no_turn_on_the_platforms(line:
     ann, ben = user("ann"), user("ben")
     own = wide(line.engine)
     line.engine.sql("UPDATE accounts SET user_id = :ann WHERE id = :id", ann=ann, id=own)
-    send(ben, 300)
+    send(ben, 100)
     line.claim(20)
-    send(ann, 150)
-    assert on(own, 150) == 150
+    send(ann, 60)
+    assert on(own, 60) == 60
     send(ann, 20, account_choice="pool")
     taken = line.claim(20)
     assert owner(ann) in taken[:2]
@@ -304,8 +304,8 @@ def test_a_group_whose_account_stops_is_not_left_behind(line: Line, *, before: b
     line.engine.sql("UPDATE accounts SET groups = '{lab}' WHERE id = :id", id=theirs)
     send(ben, 100)
     line.claim(5)
-    send(ann, 200)
-    assert on(theirs, 180) == 180
+    send(ann, 150)
+    assert on(theirs, 130) == 130
     if not before:
         line.engine.sql("DELETE FROM jobs WHERE state = 'queued' AND owner = :owner", owner=owner(ann))
     line.engine.sql("UPDATE accounts SET state = 'blocked' WHERE id = :id", id=theirs)
@@ -333,8 +333,8 @@ def test_a_session_that_becomes_an_account_of_the_platform_gives_nobody_the_queu
     """Its own users had come further with it than the pool has: newcomers must not begin there."""
     engine, ann, ben = line.engine, user("ann"), user("ben")
     private = wide(engine)
-    send(None, 150, owner="tokens:fast", accounts=[private])
-    assert on(private, 150) == 150
+    send(None, 60, owner="tokens:fast", accounts=[private])
+    assert on(private, 60) == 60
     send(ann, 100)
     line.claim(10)
     row = engine.sql("SELECT * FROM accounts WHERE id = :id", id=private)[0]
