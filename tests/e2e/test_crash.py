@@ -84,7 +84,7 @@ def test_i12_a_storm_of_kills_loses_no_job_and_pays_each_once(platform: Platform
     seed = int(os.environ.get("DREAMERY_STORM_SEED") or random.randrange(1_000_000))
     print(f"storm: DREAMERY_STORM_SEED={seed}")
     tokens = [f"storm{n}:sandbox" for n in range(1, 7)]
-    orders = storm_orders(random.Random(seed), count=140, tokens=tokens, within=18)
+    orders = storm_orders(random.Random(seed), count=110, tokens=tokens, within=14)
     with Chaos(platform, seed=seed, pause=1.4) as chaos:
         outcomes, crowd = asyncio.run(_crowd_of(platform.url, orders, within=130))
     books = _books_at_the_end(platform, orders)
@@ -92,7 +92,7 @@ def test_i12_a_storm_of_kills_loses_no_job_and_pays_each_once(platform: Platform
     assert not books.open_jobs, "\n".join(books.story(job["id"]) for job in books.open_jobs)
     assert chaos.failure is None, chaos.failure
     assert not crowd.troubles, "\n".join(crowd.troubles)
-    assert len(books.jobs) >= 120
+    assert len(books.jobs) >= 95
     books.assert_paid_once()
     books.assert_limits_kept(slots=SLOTS)
     books.assert_history_sound()
