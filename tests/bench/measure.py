@@ -32,6 +32,7 @@ class Row:
     downloads_per_job: float
     cpu_ms_per_job: float
     rss_mb: float
+    by_process: dict[str, tuple[float, float]]  # milliseconds of CPU per job, MB
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -110,6 +111,7 @@ def run_scenario(platform: Platform, scenario: str, prompts: list[tuple[str, str
     good = [call for call in calls if call.status == 200]
     delays = [call.answered - finished[call.prompt] for call in good]
     ours = [name for name in after if name != "sandbox"]
+    spent = {name: 1000 * (after[name] - before.get(name, 0.0)) / len(calls) for name in ours}
     upstream = sum(count for path, count in ledger["calls"].items() if path.startswith(("/mweb", "/commerce", "/lv")))
     return Row(
         scenario=scenario,
@@ -122,8 +124,9 @@ def run_scenario(platform: Platform, scenario: str, prompts: list[tuple[str, str
         latency_p50=round(statistics.median(call.answered - call.sent for call in calls), 3),
         upstream_calls_per_job=round(upstream / len(calls), 2),
         downloads_per_job=round(ledger["calls"].get("/_media", 0) / len(calls), 2),
-        cpu_ms_per_job=round(1000 * sum(after[name] - before.get(name, 0.0) for name in ours) / len(calls), 1),
+        cpu_ms_per_job=round(sum(spent.values()), 1),
         rss_mb=round(sum(rss[name] for name in ours), 0),
+        by_process={name: (round(spent[name], 2), round(rss[name])) for name in ours},
     )
 
 

@@ -55,18 +55,19 @@ _NEXT = text(
         SELECT CAST(:user_id AS uuid) AS user_id, CAST(:account_ids AS uuid[]) AS account_ids,
             CAST(:account_choice AS text) AS account_choice, CAST(:kind AS text) AS kind)
     SELECT coalesce(u.weight, 1) AS weight, coalesce(u.priority, 0) AS priority, last.turn AS last_turn,
+        last.state = 'queued' AS last_waits,
         coalesce(
             (SELECT {_CLOCK.format(kind="w.kind")} FROM {candidates("w")}
              WHERE a.user_id IS NULL AND NOT (a.id = ANY(CAST(:avoid AS uuid[])))),
             (SELECT {_CLOCK.format(kind="w.kind")} FROM accounts a WHERE a.pool),
             (SELECT turn FROM jobs WHERE state = 'queued' AND kind = :kind ORDER BY place, id LIMIT 1),
-            0) AS now,
-        (SELECT count(*) FROM jobs WHERE owner = :owner AND kind = :kind AND state = 'queued') AS waiting
+            0) AS now
     FROM w LEFT JOIN users u ON u.id = w.user_id
     LEFT JOIN LATERAL (
-        SELECT turn FROM jobs WHERE owner = :owner AND kind = :kind AND (attempt > 0 OR state = 'queued')
+        SELECT turn, state FROM jobs WHERE owner = :owner AND kind = :kind AND (attempt > 0 OR state = 'queued')
         ORDER BY turn DESC LIMIT 1) last ON true"""
 )
+_WAITS = text("SELECT max(turn) AS turn FROM jobs WHERE owner = :owner AND kind = :kind AND state = 'queued'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +103,15 @@ def would_be(tx: Transaction, owner: str, user_id: UUID | None, wanted: Wanted) 
     if row is None:
         raise LookupError("no answer about turns")
     step = 1 / row.weight
+    last = row.last_turn
+    # A turn that was taken in this line is no later than its clock (but for a head start). A later one was taken
+    # elsewhere and costs nothing here; what waits does.
+    reach = row.now + HEAD_START_PER_PRIORITY * max(row.priority, 0)
+    if last is not None and not row.last_waits and last > reach:
+        waits = tx.all(_WAITS, {"owner": owner, "kind": wanted.kind})[0].turn
+        last = reach if waits is None else max(reach, waits)
     at = row.now - HEAD_START
-    if row.last_turn is not None:
-        # Behind what they have waiting, and behind their last turn in this line, which is no later than its clock (but
-        # for a head start). A later one was had elsewhere, and costs nothing here.
-        latest = row.now + (row.waiting + 1) * step + HEAD_START_PER_PRIORITY * max(row.priority, 0)
-        at = max(at, min(row.last_turn + step, latest))
-    return Turn(at=at, step=step, priority=row.priority)
+    return Turn(at=at if last is None else max(at, last + step), step=step, priority=row.priority)
 
 
 # The first that waits stays where it is and the others move together or apart.
