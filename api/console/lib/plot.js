@@ -31,7 +31,7 @@ function options({ series, bars, unit, width, height, onPoint }) {
   const axis = { stroke: colour("--muted"), font: FONT, ticks: { show: false }, grid };
   const order = bars ? [...series].reverse() : series;
   return {
-    width, height, legend: { show: false }, padding: [12, 24, 0, 0],
+    width, height, legend: { show: false }, padding: [12, 34, 0, 0],
     cursor: { y: false, points: { show: !bars }, drag: { x: false, y: false } },
     scales: { x: { time: true, range: (_plot, low, high) => (bars || low === high ? [low - unit / 2, high + unit / 2] : [low, high]) },
       y: { range: (_plot, _low, high) => [0, Math.max(high ?? 0, 1) * 1.08] } },
