@@ -6,6 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from api.schemas import JOB_EXAMPLE, Job, Text, example
 from api.timeline_schemas import Timeline
+from worker.db.turns import HEAD_START_PER_PRIORITY, MOST_PRIORITY
 
 Role = Literal["admin", "member", "viewer"]
 Scope = Literal["generate", "read", "admin"]
@@ -18,9 +19,9 @@ Groups = Annotated[list[Group], Field(max_length=50)]
 
 # When several wait for the same accounts: `worker/db/turns.py`.
 Weight = Annotated[float, Field(ge=0.1, le=100, allow_inf_nan=False)]
-Priority = Annotated[int, Field(ge=-5, le=5)]
+Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 _WEIGHT = "share of the accounts while others wait too; twice the weight, twice the jobs"
-_PRIORITY = "each step goes before 20 turns of the others; negative = behind them"
+_PRIORITY = f"each step goes before {HEAD_START_PER_PRIORITY} turns of the others; negative = behind them"
 
 
 _Value = Annotated[int, Field(ge=0, le=10**9)] | Literal["unlimited"] | None

@@ -117,7 +117,6 @@ def settle_place(data_dir: Path | None) -> None:
     if data_dir is not None:
         os.environ["DREAMERY_DATA_DIR"] = str(data_dir.expanduser().resolve())  # noqa: TID251 - see above
         get_settings.cache_clear()
-
     adopt_running_platform()
 
 

@@ -28,9 +28,9 @@ class Sharing:
         items.sort(key=_rank)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> "ByPlatform":
-        """In place of `--dist loadfile`."""
-        return ByPlatform(config, log)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> "ByPlatform | None":
+        """In place of `--dist loadfile`; another wish is left to xdist."""
+        return ByPlatform(config, log) if config.getoption("dist") == "loadfile" else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:

@@ -8,7 +8,6 @@ import json
 import os
 import platform as machine
 import random
-import shutil
 import sys
 import tempfile
 from dataclasses import asdict
@@ -95,12 +94,11 @@ def _many(*, workers: int, as_json: bool) -> int:
 def _console(*, workers: int, as_json: bool) -> int:
     """The scenario `console`."""
     from tests.bench.console import run as look_at
+    from tests.browser.conftest import REMEDY, find_chromium
 
-    executable = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
+    executable = find_chromium()
     if executable is None:
-        print("This needs Chromium: apt-get install --no-install-recommends chromium", file=sys.stderr)
+        print(REMEDY, file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)

@@ -15,18 +15,19 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, e
 
 from tests.platform import CheckedPlatform, start_platform
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome")
 _PACKAGES = ("chromium", "fonts-noto-cjk")
 REMEDY = (
-    "The console's tests need Chromium. Debian and Ubuntu: `apt-get install --no-install-recommends chromium "
+    "The console's tests and its bench need Chromium. Debian and Ubuntu: `apt-get install --no-install-recommends chromium "
     "fonts-noto-cjk`; elsewhere put `chromium` or `google-chrome` on the PATH."
 )
 # How long the page may take for anything; this machine may be busy.
 PATIENCE_MS = 30_000
 
 
-def _found() -> str | None:
-    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+def find_chromium() -> str | None:
+    """The path of a Chromium that is installed here."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def _install() -> str:
@@ -44,8 +45,8 @@ def _install() -> str:
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """The path of the browser."""
-    said = "" if _found() else _install()
-    path = _found()
+    said = "" if find_chromium() else _install()
+    path = find_chromium()
     if path is None:
         pytest.fail(f"{REMEDY}\n{said}")
     return path

@@ -139,6 +139,14 @@ def test_jobs_list_shows_them(up: Up, tmp_path: Path) -> None:
     assert listed["data"][0]["id"] in table.stdout
 
 
+def test_its_own_address_needs_no_key_and_another_gets_none_of_ours(up: Up) -> None:
+    named = up.command("users", "list", "--url", f"http://127.0.0.1:{up.port}/", "--json")
+    assert named.returncode == 0, named.stderr
+    assert [user["name"] for user in json.loads(named.stdout)["data"]] == ["admin"]
+    elsewhere = up.command("users", "list", "--url", f"http://localhost:{up.port}", "--json")
+    assert elsewhere.returncode != 0
+
+
 def test_doctor_is_content_with_it(up: Up) -> None:
     done = up.command("doctor", "--json")
     findings = {row["check"]: row for row in json.loads(done.stdout)["data"]}

@@ -27,7 +27,7 @@ from worker.db.engine import Transaction
 
 # So little that it only decides between the first job of somebody idle and a job of a batch at the same place.
 HEAD_START = 0.001
-# As in `jobs.place`.
+# Turns, as in `jobs.place` (`tables.PLACE`).
 HEAD_START_PER_PRIORITY = 20
 MOST_PRIORITY = 5
 
