@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
-from uuid import uuid4
 
 import anyio
 import anyio.to_thread
@@ -34,6 +33,7 @@ from worker.bus import metrics as carried
 from worker.bus.limits import RequestLimits
 from worker.core import metrics, production, tracing
 from worker.core.errors import DreameryError
+from worker.core.ids import new_request_id
 from worker.core.log import configure_logging, get_logger
 from worker.core.settings import Settings, get_settings
 from worker.core.tokens import parse_tokens
@@ -45,8 +45,6 @@ log = get_logger("api")
 # Under `dreamery up` this session always works, with the admin key too while the pool has no real account.
 DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 
-# More than any client of ours has a use for; cookies of other programs on the same host are the longest.
-MOST_HEADER_BYTES = 64_000
 # A client that sends nothing for so long while a body is due is gone.
 _STALL_SECONDS = 60.0
 # How much of a body that is too large is still read before the connection is closed.
@@ -182,8 +180,9 @@ class _Exchange:
 
     def _refusal(self) -> DreameryError | None:
         """Why this request is not even looked at."""
-        if sum(len(name) + len(value) for name, value in self._scope["headers"]) > MOST_HEADER_BYTES:
-            return DreameryError("headers_too_large")
+        # Nothing is called so, and Postgres would not take it as a text.
+        if "\0" in self._scope["path"] or b"%00" in self._scope["query_string"]:
+            return DreameryError("invalid_value", "The URL must not hold a NUL character (`%00`).")
         try:
             self._state["open_requests"].check(self._scope["path"])
         except DreameryError as error:
@@ -270,7 +269,7 @@ class _Exchange:
 def _request_id(given: bytes) -> str:
     text = given.decode("latin-1")
     # A caller's own id is kept when it is harmless in a log line.
-    return text if 0 < len(text) <= 100 and text.isascii() and text.isprintable() else f"req_{uuid4().hex}"
+    return text if 0 < len(text) <= 100 and text.isascii() and text.isprintable() else new_request_id()
 
 
 def _too_large(limit: int) -> str:

@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 
@@ -17,6 +18,10 @@ from worker.local.supervisor import Platform, PlatformOptions
 
 _TEMPLATE = "migrated_template"
 _numbers = itertools.count(1)
+
+# The same examples in each run, or a gate is red for what the change did not do. Hunt with `--hypothesis-profile=default`.
+hypothesis.settings.register_profile("gate", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("gate")
 
 
 def pytest_configure(config: pytest.Config) -> None:

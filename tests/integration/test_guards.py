@@ -140,28 +140,38 @@ def test_open_requests_are_bounded_per_caller_and_in_all(door: Door) -> None:
 # --- heads ---
 
 
-def first_line(line: socket.socket) -> str:
+def heard(line: socket.socket) -> httpx.Response:
+    """The next answer on this line."""
     data = b""
     while b"\r\n\r\n" not in data and (piece := line.recv(65536)):
         data += piece
-    return data.decode().partition("\r\n")[0]
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode().split("\r\n")
+    headers = [tuple(each.split(": ", 1)) for each in lines]
+    length = int(dict(headers).get("content-length", 0))
+    while len(body) < length and (piece := line.recv(65536)):
+        body += piece
+    return httpx.Response(int(first.split()[1]), headers=headers, content=body[:length])
+
+
+def closed(line: socket.socket) -> bool:
+    return line.recv(1) == b""
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 def test_a_head_that_does_not_come_is_given_up(door: Door, sent: bytes) -> None:
     with socket.create_connection(door.address, timeout=20) as line:
         line.sendall(sent)
-        assert first_line(line) == "HTTP/1.1 408 Request Timeout"
-        assert line.recv(1) == b""
+        error_of(heard(line), 408, "request_incomplete")
+        assert closed(line)
 
 
 def test_a_kept_connection_waits_no_longer_for_its_next_head(door: Door) -> None:
     with socket.create_connection(door.address, timeout=20) as line:
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert first_line(line) == "HTTP/1.1 200 OK"
+        assert heard(line).status_code == 200
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-        # The body of the first answer may still have been on its way.
-        assert first_line(line).endswith("HTTP/1.1 408 Request Timeout")
+        error_of(heard(line), 408, "request_incomplete")
 
 
 def test_heads_are_bounded(door: Door) -> None:
@@ -170,9 +180,69 @@ def test_heads_are_bounded(door: Door) -> None:
         with pytest.raises(OSError), line:  # noqa: PT012
             for _ in range(200):
                 line.sendall(b"X-Much: " + b"a" * MOST_HEAD_BYTES + b"\r\n")
-    large = {"X-Much": "a" * (MOST_HEAD_BYTES + 1)}
+    large = {"Accept-Language": "zh", "X-Much": "a" * (MOST_HEAD_BYTES + 1)}
     answer = httpx.get(f"{door.url}/healthz", headers=large, trust_env=False)
-    assert answer.status_code == 431
+    assert "请求头过大" in error_of(answer, 431, "headers_too_large")
+
+
+@pytest.mark.parametrize("size", [MOST_HEAD_BYTES + 1, 70_000, 500_000])
+def test_a_url_that_is_too_long_is_told_so(door: Door, size: int) -> None:
+    """More than the parser of URLs takes (65,535 bytes), more than one reading of a socket takes."""
+    request = f"GET /v1/files/archive?ids={'a' * size} HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(door.address, timeout=20) as line:
+        line.sendall(request.encode())
+        answer = heard(line)
+        error_of(answer, 414, "url_too_long")
+        assert closed(line)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.headers["x-request-id"].startswith("req_")
+    assert (answer.headers["x-content-type-options"], answer.headers["access-control-allow-origin"]) == ("nosniff", "*")
+    with socket.create_connection(door.address, timeout=20) as line:
+        line.sendall(f"GET /healthz?a={'a' * (MOST_HEAD_BYTES - 20)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert heard(line).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"GET /h\xe9althz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n",
+        b"POST /v1/estimate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nnot a length\r\n",
+    ],
+)
+def test_what_is_no_http_is_told_so(door: Door, sent: bytes) -> None:
+    with socket.create_connection(door.address, timeout=20) as line:
+        line.sendall(sent)
+        error_of(heard(line), 400, "invalid_http")
+        assert closed(line)
+
+
+@pytest.mark.parametrize(
+    "path", ["/admin/v1/prices?model=%00", "/admin/v1/users/%00", "/v1/jobs?after=a%00b", "/admin/v1/audit?action=%00"]
+)
+def test_a_url_with_a_nul_is_refused(door: Door, path: str) -> None:
+    assert "NUL" in error_of(door.ask(door.admin_key, path=path), 400, "invalid_value")
+
+
+def test_nonsense_behind_a_request_does_not_spoil_its_stream(door: Door) -> None:
+    """The begun answer is cut; a second head in the middle of it would be read as its data."""
+    job = httpx.post(
+        door.url + IMAGES,
+        json={"prompt": "a boat", "async": True},
+        headers={"Authorization": f"Bearer {door.admin_key}"},
+        trust_env=False,
+    ).json()["id"]
+    with socket.create_connection(door.address, timeout=20) as line:
+        line.sendall(
+            f"GET /v1/jobs/{job}/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {door.admin_key}\r\n\r\n".encode()
+        )
+        told = line.recv(65536)
+        assert told.startswith(b"HTTP/1.1 200 OK")
+        line.sendall(b"\x00 nonsense\r\n\r\n")
+        while piece := line.recv(65536):
+            told += piece
+    assert told.count(b"HTTP/1.1") == 1
 
 
 # --- links ---

@@ -29,6 +29,11 @@ def public_id(prefix: str, value: uuid.UUID) -> str:
     return f"{prefix}_{value.hex}"
 
 
+def new_request_id() -> str:
+    """What an answer and the log lines of its request have in common (`x-request-id`)."""
+    return public_id("req", new_id())
+
+
 def parse_public_id(prefix: str, text: str) -> uuid.UUID | None:
     """The UUID behind a public id; None when it is not one, or another spelling of one."""
     head, _, tail = text.partition("_")
