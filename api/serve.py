@@ -8,13 +8,13 @@ told as the error object too.
 import argparse
 import asyncio
 import contextlib
-import gc
 import resource
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+import worker.core.cycles  # noqa: F401 - before what is large
 from api.errors import error_response, speak
 from api.protection import protective_headers
 from worker.core import metrics
@@ -30,9 +30,6 @@ MOST_HEAD_BYTES = 64_000
 _MOST_UNHEARD_BYTES = 1_000_000
 _UNHEARD_SECONDS = 2.0
 _MOST_OPEN_FILES = 65_536
-# How often Python looks for cycles. What the application reads in stays: with Python's own thresholds (700, 10, 10) a
-# tenth of its start goes into looking at it again and again.
-_CYCLES = (10_000, 20, 50)
 
 log = get_logger("api")
 
@@ -161,7 +158,6 @@ def main() -> None:
     parser.add_argument("--drain-seconds", type=int, default=20, help="how long open requests may go on at the end")
     given = parser.parse_args()
     _raise_file_limit()
-    gc.set_threshold(*_CYCLES)
     uvicorn.run(
         "api.app:create_app",
         factory=True,

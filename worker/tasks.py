@@ -8,11 +8,12 @@ from uuid import UUID
 import structlog
 from celery import signals
 
+import worker.core.cycles  # noqa: F401 - before what is large
 from worker.bus import heartbeat
 from worker.bus import metrics as carried
 from worker.bus.queue import HEARTBEAT, QUEUE_OF, app
 from worker.core import metrics, production, tracing
-from worker.core.log import configure_logging, get_logger
+from worker.core.log import get_logger
 from worker.core.settings import get_settings
 from worker.core.stopping import stopping
 from worker.core.watchdog import watchdog
@@ -35,11 +36,6 @@ if "flower" in sys.argv:
 
 # A step that met a restarting database is put off, not broken: its row is still due. Worth a line, not a traceback.
 _task = partial(app.task, throws=AWAY_ERRORS)
-
-
-@signals.setup_logging.connect
-def _logging(**_: Any) -> None:
-    configure_logging(get_settings())
 
 
 @signals.task_prerun.connect
@@ -66,11 +62,6 @@ def _begin(sender: Any = None, **_: Any) -> None:
 @signals.worker_shutting_down.connect
 def _leave(**_: Any) -> None:
     heartbeat.leave()
-
-
-@signals.after_task_publish.connect(sender="dreamery.tick")
-def _note_beat(**_: Any) -> None:
-    heartbeat.note_seen("scheduler")
 
 
 @signals.worker_shutting_down.connect

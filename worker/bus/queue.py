@@ -5,14 +5,15 @@ Settings and why: docs/architecture.md, "Celery".
 """
 
 from functools import partial
+from typing import Any
 from uuid import UUID
 
-from celery import Celery
+from celery import Celery, signals
 
 from worker.bus.debounce import Debounce
 from worker.bus.timer import Timer
 from worker.core import metrics
-from worker.core.log import get_logger
+from worker.core.log import configure_logging, get_logger
 from worker.core.settings import get_settings
 
 log = get_logger("queue")
@@ -93,6 +94,11 @@ def _make_app() -> Celery:
 
 
 app = _make_app()
+
+
+@signals.setup_logging.connect
+def _logging(**_: Any) -> None:
+    configure_logging(get_settings())
 
 
 def _send(name: str, **ids: str) -> bool:

@@ -11,6 +11,7 @@ TALK_QUEUES = "talk"
 FLOWER_PORT = 5555
 
 _CELERY = ("celery", "-A", "worker.tasks:app")
+_BEAT = ("celery", "-A", "worker.bus.scheduler:app", "beat")
 _QUIET = ("--loglevel", "WARNING")
 
 
@@ -29,7 +30,7 @@ def worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
 
 def scheduler(schedule: Path) -> tuple[str, ...]:
     """What sends the tick. It may forget `schedule`, a file of its own, at any time."""
-    return (*_CELERY, "beat", "-s", str(schedule), "--pidfile=", *_QUIET)
+    return (*_BEAT, "-s", str(schedule), "--pidfile=", *_QUIET)
 
 
 def flower(host: str, port: int, *, url_prefix: str = "") -> tuple[str, ...]:
