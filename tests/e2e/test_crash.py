@@ -81,7 +81,7 @@ def _is_well(platform: Platform) -> bool:
 
 @pytest.mark.timeout(240)
 def test_i12_a_storm_of_kills_loses_no_job_and_pays_each_once(platform: Platform, notices: list[str]) -> None:
-    seed = int(os.environ.get("DREAMERY_TEST_SEED", "1"))
+    seed = int(os.environ.get("TEST_SEED", "1"))
     tokens = [f"storm{n}:sandbox" for n in range(1, 7)]
     orders = storm_orders(random.Random(seed), count=110, tokens=tokens, within=14)
     with Chaos(platform, seed=seed, pause=1.4) as chaos:

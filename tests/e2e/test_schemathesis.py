@@ -7,9 +7,9 @@ from tests.clients.environments import environment, run
 from tests.face import new_key
 from worker.local.supervisor import Platform, PlatformOptions
 
-# The gate asks the same in each run. To hunt: `DREAMERY_TEST_SEED=7 DREAMERY_TEST_EXAMPLES=25`.
-_EXAMPLES = os.environ.get("DREAMERY_TEST_EXAMPLES", "2")
-_SEED = os.environ.get("DREAMERY_TEST_SEED", "1")
+# The gate asks the same in each run. To hunt: `TEST_SEED=7 TEST_EXAMPLES=25`.
+_EXAMPLES = os.environ.get("TEST_EXAMPLES", "2")
+_SEED = os.environ.get("TEST_SEED", "1")
 
 
 def test_the_document_tells_the_truth_and_nothing_breaks(tmp_path):
