@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import parse_qsl
 
 import anyio
 import anyio.to_thread
@@ -94,8 +95,8 @@ class _Exchange:
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         self._request_id = _request_id(self._headers.get(b"x-request-id", b""))
         self._state: dict[str, Any] = scope["state"]
-        # Clients join base URLs and paths with a slash too many.
-        scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/") or "/"
+        # Clients join base URLs and paths with a slash too many. Nothing has a name with a NUL: Postgres takes none.
+        scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/").replace("\0", "\ufffd") or "/"
         self._max_bytes = limits.of(scope["path"])
         self._started = time.monotonic()
         self._body_until = asyncio.get_running_loop().time() + limits.seconds
@@ -180,9 +181,8 @@ class _Exchange:
 
     def _refusal(self) -> DreameryError | None:
         """Why this request is not even looked at."""
-        # Nothing is called so, and Postgres would not take it as a text.
-        if "\0" in self._scope["path"] or b"%00" in self._scope["query_string"]:
-            return DreameryError("invalid_value", "The URL must not hold a NUL character (`%00`).")
+        if b"%00" in self._scope["query_string"]:
+            return _nul_in(self._scope["query_string"].decode("latin-1"))
         try:
             self._state["open_requests"].check(self._scope["path"])
         except DreameryError as error:
@@ -270,6 +270,11 @@ def _request_id(given: bytes) -> str:
     text = given.decode("latin-1")
     # A caller's own id is kept when it is harmless in a log line.
     return text if 0 < len(text) <= 100 and text.isascii() and text.isprintable() else new_request_id()
+
+
+def _nul_in(query: str) -> DreameryError:
+    named = (name for name, value in parse_qsl(query) if "\0" in value and "\0" not in name)
+    return DreameryError("invalid_value", "The URL must not hold a NUL character (`%00`).", param=next(named, None))
 
 
 def _too_large(limit: int) -> str:

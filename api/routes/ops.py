@@ -3,15 +3,15 @@
 import hmac
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query, Response
-from fastapi.responses import PlainTextResponse
+from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
 from api.errors import error_responses
 from api.metrics import CONTENT_TYPE, exposition
 from api.readiness import Check, examine
-from api.render import json_response
+from api.render import base_url, json_response
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.db import platform_state
@@ -32,6 +32,14 @@ class Readiness(BaseModel):
     status: Literal["ready"]
     checks: dict[Check, Literal[True]]
     draining: bool = Field(description="it finishes what is open and takes no new jobs")
+
+
+@router.get("/", include_in_schema=False)
+async def front_page(request: Request) -> Response:
+    """A browser is led to the console; a program has the wrong URL."""
+    if "text/html" not in request.headers.get("accept", ""):
+        raise HTTPException(404)
+    return RedirectResponse(f"{base_url(request)}/console")
 
 
 @router.get(

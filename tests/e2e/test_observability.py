@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,35 @@ def test_a_worker_that_lost_its_subscription_is_noticed_or_mends_itself(site: Si
     assert site.health("worker").returncode == 0
 
 
+STEPS = ("dreamery.submit", "dreamery.poll", "dreamery.save")
+
+
+def seen_by_flower(site: Site, *, since: float = 0) -> dict[str, str]:
+    """The steps that ended well and were received after that moment, each with its result."""
+    tasks = httpx.get(
+        f"{site.platform.flower_url}/api/tasks", auth=("admin", site.platform.admin_key), params={"limit": 200},
+        trust_env=False, timeout=30,
+    ).json().values()  # fmt: skip
+    return {
+        task["name"]: task["result"] for task in tasks if task["state"] == "SUCCESS" and (task["received"] or 0) > since
+    }
+
+
+def wait_for_flower(site: Site, *, since: float = 0) -> None:
+    def hears() -> bool:
+        site.make()  # what happens while it is deaf it never hears of
+        return set(STEPS) <= set(seen_by_flower(site, since=since))
+
+    eventually(hears, within=60, what="Flower shows the steps")
+
+
+def test_flower_hears_again_after_it_lost_its_subscription(site: Site) -> None:
+    eventually(lambda: is_ready(site), within=60)
+    with redis.Redis.from_url(site.platform.redis_url) as client:
+        client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+    wait_for_flower(site, since=time.time())
+
+
 def test_flower_asks_for_a_login_and_shows_what_each_step_did(site: Site) -> None:
     url, login = site.platform.flower_url, ("admin", site.platform.admin_key)
     with httpx.Client(trust_env=False, timeout=30) as client:
@@ -158,14 +188,8 @@ def test_flower_asks_for_a_login_and_shows_what_each_step_did(site: Site) -> Non
         page = client.get(f"{url}/tasks", auth=login)
         assert page.status_code == 200
         assert "Result" in page.text
-
-        def results() -> dict[str, str]:
-            tasks = client.get(f"{url}/api/tasks", auth=login, params={"limit": 200}).json().values()
-            return {task["name"]: task["result"] for task in tasks if task["state"] == "SUCCESS"}
-
-        site.make()
-        eventually(lambda: {"dreamery.submit", "dreamery.poll", "dreamery.save"} <= set(results()), within=30)
-        found = results()
+    wait_for_flower(site)
+    found = seen_by_flower(site)
     assert "dreamery.tick" not in found
     assert "dreamery.heartbeat" not in found
     assert re.match(r"'saved 1 of ", found["dreamery.save"])

@@ -216,6 +216,14 @@ class TestOtherSites:
 
 
 class TestPage:
+    def test_a_browser_at_the_root_is_led_to_it(self, admin):
+        with browser(admin, Accept="text/html,application/xhtml+xml,*/*;q=0.8") as client:
+            led = client.get("/")
+            assert (led.status_code, led.headers["location"]) == (307, f"{admin.platform.url}/console")
+            assert "<title>" in client.get(led.headers["location"]).text
+        with browser(admin) as client:
+            error_of(client.get("/"), 404, "unknown_url")
+
     def test_every_address_is_the_page_and_all_it_names_is_there(self, admin):
         with browser(admin) as client:
             page = client.get("/console")

@@ -219,10 +219,16 @@ def test_what_is_no_http_is_told_so(door: Door, sent: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/admin/v1/prices?model=%00", "/admin/v1/users/%00", "/v1/jobs?after=a%00b", "/admin/v1/audit?action=%00"]
+    ("path", "param"),
+    [("/admin/v1/prices?model=%00", "model"), ("/v1/jobs?limit=2&after=a%00b", "after"), ("/v1/models?%00=1", None)],
 )
-def test_a_url_with_a_nul_is_refused(door: Door, path: str) -> None:
-    assert "NUL" in error_of(door.ask(door.admin_key, path=path), 400, "invalid_value")
+def test_a_query_with_a_nul_is_refused(door: Door, path: str, param: str | None) -> None:
+    assert "NUL" in error_of(door.ask(door.admin_key, path=path), 400, "invalid_value", param)
+
+
+def test_nothing_has_a_name_with_a_nul(door: Door) -> None:
+    error_of(door.ask(door.admin_key, path="/admin/v1/users/%00"), 404, "user_not_found")
+    error_of(door.ask(door.admin_key, path="/%00"), 404, "unknown_url")
 
 
 def test_nonsense_behind_a_request_does_not_spoil_its_stream(door: Door) -> None:

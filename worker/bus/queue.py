@@ -64,12 +64,13 @@ def _make_app() -> Celery:
             "interval_step": 0.2,
             "interval_max": 0.5,
         },
+        # No `retry_on_timeout`: with it redis-py opens a lost connection again where it was, but not what it had
+        # subscribed to, so Flower and the workers' remote control stay deaf. Without it Celery begins anew.
         broker_transport_options={
             "visibility_timeout": 3600,
             "socket_keepalive": True,
             "socket_timeout": 10,
             "socket_connect_timeout": 3,
-            "retry_on_timeout": True,
             "health_check_interval": 10,
         },
         task_create_missing_queues=True,
