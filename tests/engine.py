@@ -21,7 +21,8 @@ from tests import factories
 from tests.peers import Gate
 from tests.platform import ROOT
 from worker import fetch, storage, tasks
-from worker.bus import events, queue
+from worker.bus import queue
+from worker.bus.connection import redis_client
 from worker.core.settings import get_settings
 from worker.db import durations, keyring, tables
 from worker.db.engine import get_engine, transaction
@@ -60,9 +61,7 @@ def forget_settings() -> None:
     del _former[:-4]
     if _dreamina.cache_info().currsize:
         _dreamina().close()
-    if events._client.cache_info().currsize:
-        events._client().close()
-    for cached in (get_settings, get_engine, _dreamina, events._client, storage._store):
+    for cached in (get_settings, get_engine, _dreamina, storage._store):
         cached.cache_clear()
     keyring._root_of.cache_clear()
     durations.forget()
@@ -126,7 +125,7 @@ class Engine:
         forget_settings()
         use_broker(self.env["DREAMERY_REDIS_URL"])
         # Made here, not by the first threads of a test at once: the caches would let each of them make one.
-        get_engine(), events._client(), fetch._client()
+        get_engine(), redis_client(), fetch._client()
 
     def close(self) -> None:
         """End what the test left behind."""

@@ -4,14 +4,13 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from uuid import UUID
 
 import orjson
-import redis
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from worker.bus.connection import redis_client
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
 
@@ -40,13 +39,6 @@ class Words:
     job_id: UUID
     offset: int
     text: str
-
-
-@lru_cache(maxsize=1)
-def _client() -> redis.Redis:
-    return redis.Redis.from_url(
-        get_settings().redis_url, socket_timeout=2, socket_connect_timeout=2, health_check_interval=30
-    )
 
 
 class _Gathering(threading.local):
@@ -80,7 +72,7 @@ def gathered() -> Iterator[None]:
 
 def _publish(changes: list[tuple[str, str, int]]) -> None:
     try:
-        _client().publish(CHANNEL, orjson.dumps(changes))
+        redis_client().publish(CHANNEL, orjson.dumps(changes))
     except RedisError as error:
         log.warning("events_lost", jobs=len(changes), reason=type(error).__name__)
 
@@ -88,7 +80,7 @@ def _publish(changes: list[tuple[str, str, int]]) -> None:
 def publish_words(job_id: UUID, offset: int, text: str) -> None:
     """Tell what the agent has just said. Not committed yet: whoever misses it reads the row a moment later."""
     try:
-        _client().publish(WORDS, orjson.dumps([job_id.hex, offset, text]))
+        redis_client().publish(WORDS, orjson.dumps([job_id.hex, offset, text]))
     except RedisError as error:
         log.warning("words_lost", job_id=str(job_id), reason=type(error).__name__)
 
@@ -96,7 +88,7 @@ def publish_words(job_id: UUID, offset: int, text: str) -> None:
 def redis_answers() -> bool:
     """Whether Redis answers a PING now."""
     try:
-        return bool(_client().ping())
+        return bool(redis_client().ping())
     except RedisError:
         return False
 

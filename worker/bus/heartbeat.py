@@ -18,6 +18,7 @@ import redis
 from kombu.entity import Exchange, Queue
 
 from worker.bus import queue
+from worker.bus.connection import redis_client
 from worker.bus.events import BUS_ERRORS
 from worker.core.log import get_logger
 from worker.core.settings import get_settings
@@ -103,8 +104,8 @@ def note_seen(what: str) -> None:
     if now - _pulse.seen.get(what, 0.0) < _SEEN_EVERY_SECONDS:
         return
     try:
-        with _connection() as client:
-            client.hset(_SEEN, what, repr(_redis_now(client)))
+        client = redis_client()
+        client.hset(_SEEN, what, repr(_redis_now(client)))
         _pulse.seen[what] = now
     except BUS_ERRORS as error:
         log.warning("not_told", what=what, reason=type(error).__name__)
@@ -135,25 +136,25 @@ def _beat(name: str, queues: list[str], threads: int) -> None:
 
 def tell(name: str, *, queues: list[str], threads: int) -> None:
     """Write down how this worker is. Raises RedisError or OSError."""
-    with _connection() as client:
-        now, here = _redis_now(client), time.monotonic()
-        known = {
-            "name": name,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "queues": queues,
-            "threads": threads,
-            "busy": _pulse.busy,
-            "resident_bytes": _resident_bytes(),
-            "leaving": _pulse.leaving,
-            "heard": now - (here - _pulse.heard),
-            "told": now,
-            "started": now - (here - _pulse.started),
-        }
-        client.hset(_WORKERS, _field(name), orjson.dumps(known))
-        gone = [field for field, worker in _read(client, now).items() if worker.told_seconds > _FORGET_SECONDS]
-        if gone:
-            client.hdel(_WORKERS, *gone)
+    client = redis_client()
+    now, here = _redis_now(client), time.monotonic()
+    known = {
+        "name": name,
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "queues": queues,
+        "threads": threads,
+        "busy": _pulse.busy,
+        "resident_bytes": _resident_bytes(),
+        "leaving": _pulse.leaving,
+        "heard": now - (here - _pulse.heard),
+        "told": now,
+        "started": now - (here - _pulse.started),
+    }
+    client.hset(_WORKERS, _field(name), orjson.dumps(known))
+    gone = [field for field, worker in _read(client, now).items() if worker.told_seconds > _FORGET_SECONDS]
+    if gone:
+        client.hdel(_WORKERS, *gone)
 
 
 def _field(name: str) -> str:
@@ -167,13 +168,13 @@ def _resident_bytes() -> int:
         return 0  # not on Linux
 
 
-def workers(redis_url: str | None = None) -> list[Worker]:
+def workers(redis_url: str = "") -> list[Worker]:
     """Every worker that told anything in the last ten minutes, by name, but those that were asked to stop and have.
 
     Raises RedisError or OSError.
     """
-    with _connection(redis_url) as client:
-        found = _read(client, _redis_now(client)).values()
+    client = redis_client(redis_url)
+    found = _read(client, _redis_now(client)).values()
     limit = get_settings().deaf_seconds
     kept = [w for w in found if w.told_seconds <= (limit if w.leaving else _FORGET_SECONDS)]
     return sorted(kept, key=lambda worker: worker.name)
@@ -181,12 +182,12 @@ def workers(redis_url: str | None = None) -> list[Worker]:
 
 def seen_seconds(what: str) -> float | None:
     """How long ago `tick` or `scheduler` was last seen; None = never. Raises RedisError or OSError."""
-    with _connection() as client:
-        at = client.hget(_SEEN, what)
-        return None if at is None else max(_redis_now(client) - float(at), 0.0)
+    client = redis_client()
+    at = client.hget(_SEEN, what)
+    return None if at is None else max(_redis_now(client) - float(at), 0.0)
 
 
-def _read(client: "redis.Redis", now: float) -> dict[str, Worker]:
+def _read(client: redis.Redis, now: float) -> dict[bytes | str, Worker]:
     found = {}
     for field, raw in client.hgetall(_WORKERS).items():
         told = orjson.loads(raw)
@@ -195,7 +196,7 @@ def _read(client: "redis.Redis", now: float) -> dict[str, Worker]:
         # A worker of another version may tell more.
         known = {item.name: told[item.name] for item in fields(Worker) if item.name in told}
         if len(known) == len(fields(Worker)):
-            found[str(field)] = Worker(**known)
+            found[field] = Worker(**known)
     return found
 
 
@@ -204,17 +205,6 @@ def as_json(worker: Worker) -> dict[str, object]:
     return {**asdict(worker), "hears": worker.hears}
 
 
-def _redis_now(client: "redis.Redis") -> float:
+def _redis_now(client: redis.Redis) -> float:
     seconds, micros = client.time()
     return float(seconds) + float(micros) / 1e6
-
-
-def _connection(redis_url: str | None = None) -> "redis.Redis":
-    """A short-lived client: what is told once in seconds needs no pool that outlives a change of the settings."""
-    return redis.Redis.from_url(
-        redis_url or get_settings().redis_url,
-        socket_timeout=2,
-        socket_connect_timeout=2,
-        single_connection_client=True,
-        decode_responses=True,
-    )

@@ -6,27 +6,20 @@ Prometheus takes for a restart.
 
 import atexit
 import threading
-from functools import lru_cache
 
 import orjson
-import redis
 from redis.exceptions import RedisError
 
+from worker.bus.connection import redis_client
 from worker.bus.queue import QUEUE_OF
 from worker.core import metrics
 from worker.core.log import get_logger
 from worker.core.metrics import Field
-from worker.core.settings import get_settings
 
 log = get_logger("metrics")
 
 KEY = "dreamery:metrics"
 FLUSH_SECONDS = 2.0
-
-
-@lru_cache(maxsize=1)
-def _client() -> redis.Redis:
-    return redis.Redis.from_url(get_settings().redis_url, socket_timeout=2, socket_connect_timeout=2)
 
 
 def flush() -> bool:
@@ -35,7 +28,7 @@ def flush() -> bool:
     if not taken:
         return True
     try:
-        pipe = _client().pipeline(transaction=True)
+        pipe = redis_client().pipeline(transaction=True)
         for (name, labels, part), by in taken.items():
             pipe.hincrbyfloat(KEY, orjson.dumps([name, labels, part]), by)
         pipe.execute()
@@ -49,7 +42,7 @@ def flush() -> bool:
 def read() -> dict[Field, float]:
     """The sums of all processes. Raises RedisError when Redis is away."""
     found: dict[Field, float] = {}
-    for raw, value in _client().hgetall(KEY).items():
+    for raw, value in redis_client().hgetall(KEY).items():
         name, labels, part = orjson.loads(raw)
         # A name of another version is no longer known here.
         if name in metrics.MEASURES:
@@ -60,7 +53,7 @@ def read() -> dict[Field, float]:
 def messages_waiting() -> dict[str, int]:
     """How many nudges lie in each queue. Raises RedisError when Redis is away."""
     names = sorted(set(QUEUE_OF.values()))
-    pipe = _client().pipeline(transaction=False)
+    pipe = redis_client().pipeline(transaction=False)
     for name in names:
         pipe.llen(name)
     return dict(zip(names, pipe.execute(), strict=True))
