@@ -21,9 +21,9 @@ demo: .venv/.dreamery ## start everything, make pictures and a video with the sa
 up: .venv/.dreamery ## run the platform on port 8000 with its data in ./data, until Ctrl-C
 	@exec $(PY) -m api.cli up --die-with-parent $(ARGS)
 
-# Five at a time: most tests wait. What shares a platform stays in one process (`tests/sharing.py`).
+# Four at a time: most tests wait. What shares a platform stays in one process (`tests/sharing.py`).
 test: lint ## lint, types, layering and the whole test suite
-	@$(BOUND) -m pytest -n 5 --dist loadfile $(ARGS)
+	@$(BOUND) -m pytest -n 4 --dist loadfile $(ARGS)
 
 test-unit: .venv/.dreamery-dev ## the quick tests
 	@$(BOUND) -m pytest tests/unit tests/shape $(ARGS)

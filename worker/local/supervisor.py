@@ -233,7 +233,9 @@ class Platform:
                 )
             self._stop_asked.wait(0.1)
         if self.options.flower:
-            self._flower_port = commands.FLOWER_PORT if port_is_free("127.0.0.1", commands.FLOWER_PORT) else free_port()
+            # Its usual port is for a platform that stays: of two that start at once one would not get it.
+            usual = not self.options.throwaway and port_is_free("127.0.0.1", commands.FLOWER_PORT)
+            self._flower_port = commands.FLOWER_PORT if usual else free_port()
 
     def _start_servers(self, keeper: Keeper, data: DataDir) -> None:
         throwaway = self.options.throwaway

@@ -1,4 +1,6 @@
-"""Run schemathesis over the OpenAPI document of a running platform: `check.py PART MAX_EXAMPLES [more]`.
+"""Run schemathesis over the OpenAPI document of a running platform: `check.py PART EXAMPLES [more]`.
+
+It goes through the values at the edges of each parameter, and with EXAMPLES > 0 makes up as many more for each path.
 
 Two calls in three of a path with ids name something real, made here first, so that answers of success are seen too
 (`hooks.py`); its jobs have ended, so their event streams end at once. Jobs are asked for with `Prefer: respond-async`,
@@ -80,8 +82,8 @@ def main() -> None:
         "--header", "Prefer: respond-async",
         *PARTS[part],
         "--checks", ",".join(CHECKS),
-        "--phases", "examples,coverage,fuzzing",
-        "--max-examples", most,
+        "--phases", "examples,coverage,fuzzing" if int(most) else "examples,coverage",
+        "--max-examples", str(max(int(most), 1)),
         "--request-timeout", "30",
         # Its threads may break CPython 3.11's compiler: "AST constructor recursion depth mismatch". Run parts side by side.
         "--workers", "1",
