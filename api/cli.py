@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-import worker.core.cycles  # noqa: F401 - before what is large
 from api.accounts_cli import accounts_app
 from api.admin_cli import keys_app, log_app, users_app
 from api.backup_cli import backup, restore, take_storage

@@ -114,9 +114,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._stop_waiting()
         if self.transport.is_closing():
             return
-        if self.cycle is not None and self.cycle.response_started and not self.cycle.response_complete:
-            self.transport.close()
-            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            if self.cycle.response_started:
+                self.transport.close()
+                return
+            # Its body broke off: nothing more comes, and nobody hears its answer.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         self._unheard_bytes = 0
         self.transport.write(self._refusal(error, status))
         self.transport.write_eof()

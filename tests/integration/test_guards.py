@@ -231,6 +231,18 @@ def test_nothing_has_a_name_with_a_nul(door: Door) -> None:
     error_of(door.ask(door.admin_key, path="/%00"), 404, "unknown_url")
 
 
+def test_a_body_that_breaks_off_ends_its_request(door: Door, caplog: pytest.LogCaptureFixture) -> None:
+    """Refused on its line, and what the application answers to it meanwhile goes nowhere, without a crash."""
+    for _ in range(5):
+        with socket.create_connection(door.address, timeout=20) as line:
+            line.sendall(b"POST /v1/estimate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            line.sendall(b"not a length\r\n")
+            assert heard(line).status_code in {400, 401}
+            assert closed(line)
+    door.ask(door.admin_key)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_nonsense_behind_a_request_does_not_spoil_its_stream(door: Door) -> None:
     """The begun answer is cut; a second head in the middle of it would be read as its data."""
     job = httpx.post(

@@ -1,4 +1,4 @@
-"""How often Python looks for cycles of objects. Imported first by what a process begins with.
+"""How often Python looks for cycles of objects. Imported by the API and the workers before what is large.
 
 What an application reads in stays: with Python's own thresholds (700, 10, 10) a fourth of the start of a worker goes
 into looking at it again and again.
