@@ -1,4 +1,4 @@
-"""The scheduler as Celery starts it (`-A worker.bus.scheduler:app`): no steps, in little more than half of the memory."""
+"""The scheduler as Celery starts it (`-A worker.bus.scheduler:app`): no steps, little more than half of the memory."""
 
 from typing import Any
 
