@@ -49,7 +49,7 @@ from api.render import base_url, failure_of, json_response
 from api.streams import SSE_HEADERS
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 
 log = get_logger("chat")
 

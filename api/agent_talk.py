@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from api.agent_answer import is_over, says_no_more
 from api.hub import Hub, Watch
 from worker.core.errors import DreameryError
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db import reports
 from worker.db.engine import AWAY_ERRORS, transaction
 from worker.db.reports import JobView

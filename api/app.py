@@ -32,12 +32,13 @@ from api.session_tokens import presented, token_hash
 from api.stopping import hearing_stop
 from worker.bus import metrics as carried
 from worker.bus.limits import RequestLimits
-from worker.core import metrics, production, tracing
 from worker.core.errors import DreameryError
 from worker.core.ids import new_request_id
-from worker.core.log import configure_logging, get_logger
+from worker.core.observability import metrics, tracing
+from worker.core.observability.logging import configure_logging, get_logger
+from worker.core.security import production_checks
+from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import Settings, get_settings
-from worker.core.tokens import parse_tokens
 from worker.db import accounts, keyring, keys, people, pool
 from worker.db.engine import get_engine, retry_when_database_away, transaction
 
@@ -322,10 +323,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def create_app() -> FastAPI:
     """The ASGI application (`uvicorn --factory api.app:create_app`)."""
     settings = get_settings()
-    if found := production.refusals(settings):
+    if found := production_checks.refusals(settings):
         raise SystemExit("\n".join(found))
     configure_logging(settings)
-    for warning in production.warnings(settings):
+    for warning in production_checks.warnings(settings):
         log.warning("insecure_setting", what=warning)
     tracing.configure("dreamery-api")
     app = FastAPI(

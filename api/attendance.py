@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db import requests
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.requests import Ended, Holder

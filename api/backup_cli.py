@@ -148,7 +148,7 @@ def _shown() -> Iterator[Any]:
 
 
 def _passphrase(file: Path | None, *, twice: bool) -> str:
-    from worker.core.keysafe import LEAST_PASSPHRASE
+    from worker.core.security.passphrase import LEAST_PASSPHRASE
 
     if file is not None:
         try:

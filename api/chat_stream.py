@@ -21,7 +21,7 @@ from api.intake.accepting import Accepted
 from api.render import failure_of
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db import reports
 from worker.db.engine import AWAY_ERRORS, transaction
 from worker.db.reports import JobView

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from api.bars import bars_of, job_progress
 from api.client import Client, ClientError, Json, follow, save_results, started_jobs
-from worker.core.clips import NotAClipError, video_facts
+from worker.core.media.video import NotAClipError, video_facts
 from worker.local.processes import StartError, end_with_parent
 from worker.local.supervisor import Platform, PlatformOptions
 

@@ -20,10 +20,10 @@ from api.own_files import note_origin
 from api.render import base_url
 from api.session_tokens import presented, read_tokens
 from worker.bus.limits import RequestLimits
-from worker.core.budgets import REQUESTS, Limit, OwnLimits, limits_of
 from worker.core.errors import DreameryError
+from worker.core.quotas import REQUESTS, Limit, OwnLimits, limits_of
+from worker.core.security.session_tokens import SessionToken
 from worker.core.settings import get_settings
-from worker.core.tokens import SessionToken
 from worker.db import accounts, console_sessions, keys
 from worker.db.audit import Actor
 from worker.db.budgets import Subject

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.core.production import refusals, warnings
+from worker.core.security.production_checks import refusals, warnings
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
 from worker.local.running import running_platform
@@ -141,7 +141,7 @@ def _schema_finding(present: str) -> Finding:
 
 def _master_key_findings() -> list[Finding]:
     """Whether the keys of the list open what is stored, and whether the older ones are still needed."""
-    from worker.core.crypto import SecretUnreadableError, master_keys
+    from worker.core.security.encryption import SecretUnreadableError, master_keys
     from worker.db import keyring, sealed
 
     if not get_settings().master_key.get_secret_value():

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from worker.core.errors import DreameryError, ErrorKind
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db.engine import AWAY_ERRORS
 
 log = get_logger("api")

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from starlette.requests import Request
 
 from worker.bus.limits import RequestLimits
-from worker.core import metrics
-from worker.core.addresses import is_public, network_of
 from worker.core.errors import DreameryError
+from worker.core.observability import metrics
+from worker.core.security.ip_addresses import is_public, network_of
 from worker.core.settings import get_settings
 
 _KIND = "failed-keys"

@@ -13,7 +13,7 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from worker.bus import events
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db import conversations, reports
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import FINAL_STATES

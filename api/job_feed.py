@@ -17,7 +17,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.hub import Hub
 from api.render import job_object
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db import feeds, reports
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.feeds import News

@@ -22,7 +22,7 @@ def rotate_master_key(
 ) -> None:
     """Bring every stored secret under the newest master key. The platform may run; a run that was cut goes on."""
     from api.doctor import adopt_running_platform
-    from worker.core.crypto import SecretUnreadableError, master_keys
+    from worker.core.security.encryption import SecretUnreadableError, master_keys
     from worker.db import keyring, sealed
     from worker.local.processes import StartError
 

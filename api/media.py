@@ -14,10 +14,10 @@ from api.forms import Upload
 from api.own_files import own_bytes
 from api.pictures import GivenPicture, checked_link, decoded, is_link, read_picture, store_picture
 from worker import storage
-from worker.core.clips import ClipFacts, NotAClipError, sound_facts, video_facts
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
-from worker.core.pictures import MAX_INPUT_BYTES
+from worker.core.media.image import MAX_INPUT_BYTES
+from worker.core.media.video import ClipFacts, NotAClipError, sound_facts, video_facts
 from worker.core.settings import get_settings
 from worker.db import reports
 from worker.db.engine import transaction

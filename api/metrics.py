@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 from worker.bus import heartbeat
 from worker.bus import metrics as carried
 from worker.bus.events import BUS_ERRORS
-from worker.core.metrics import MEASURES, Field
+from worker.core.observability.metrics import MEASURES, Field
 from worker.db import gauges
 from worker.db.engine import DATABASE_ERRORS, transaction
 
@@ -27,7 +27,7 @@ def exposition() -> bytes:
     return generate_latest(registry)
 
 
-# What is read at the moment of the scrape: help text and labels. What is counted: `worker.core.metrics.MEASURES`.
+# What is read at the moment of the scrape: help text and labels. What is counted: `MEASURES`.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "dreamery_up": ("whether this source answered the scrape: 1 or 0", ("source",)),
     "dreamery_build_info": ("the version that answered the scrape; always 1", ("version",)),

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from worker.core import metrics
 from worker.core.errors import DreameryError
+from worker.core.observability import metrics
 from worker.core.settings import get_settings
 
 _RETRY_AFTER_SECONDS = 5

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
-from worker.core.links import check_link
+from worker.core.security.signed_links import check_link
 from worker.core.settings import get_settings
 from worker.db import reports
 from worker.db.engine import Row, retry_when_database_away, transaction

@@ -22,7 +22,7 @@ from api.intake.accepting import Accepted
 from api.render import base64_of, failure_of, safety_echo
 from api.streams import sse
 from worker.core.errors import DreameryError
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db.engine import AWAY_ERRORS, Row
 from worker.db.reports import JobView
 

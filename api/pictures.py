@@ -17,9 +17,9 @@ from uuid import UUID
 from api.forms import Upload
 from api.own_files import own_bytes
 from worker import storage
-from worker.core.catalog import ImageModel, get_catalog
+from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError
-from worker.core.pictures import MAX_INPUT_BYTES, NotAPictureError, PictureFacts, picture_facts
+from worker.core.media.image import MAX_INPUT_BYTES, NotAPictureError, PictureFacts, picture_facts
 from worker.db.inputs import NewInput, StoredInput
 
 _LONGEST_LINK = 8000

@@ -15,10 +15,10 @@ from fastapi import Request, Response
 from api.errors import told
 from api.forecast import forecast, usual_seconds
 from worker import storage
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
-from worker.core.links import file_link
+from worker.core.security.signed_links import file_link
 from worker.core.settings import get_settings
 from worker.db.reports import JobView
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from worker.core.webhooks import check_url
+from worker.core.webhook_policy import check_url
 
 MAX_PICTURES = 32
 

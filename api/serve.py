@@ -14,13 +14,13 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-import worker.core.cycles  # noqa: F401 - before what is large
+import worker.core.gc_tuning  # noqa: F401 - before what is large
 from api.errors import error_response, speak
 from api.protection import protective_headers
-from worker.core import metrics
 from worker.core.errors import DreameryError
 from worker.core.ids import new_request_id
-from worker.core.log import get_logger
+from worker.core.observability import metrics
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 
 # More than any client of ours has a use for; cookies of other programs on the same host are the longest. The parser's

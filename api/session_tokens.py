@@ -1,9 +1,9 @@
 """Upstream session ids that a request or an administrator gives: read, checked, and sealed for the database."""
 
-from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
+from worker.core.security.encryption import lookup_hash, seal_secret
+from worker.core.security.session_tokens import SessionToken, check_proxy, parse_tokens, shown_proxy
 from worker.core.settings import get_settings
-from worker.core.tokens import SessionToken, check_proxy, parse_tokens, shown_proxy
 from worker.db import accounts
 from worker.db.accounts import PresentedToken
 

@@ -13,9 +13,9 @@ from fastapi import Request, Response
 from api.deps import Caller, request_rules
 from api.render import json_response, seconds_of
 from worker.bus.limits import RequestLimits
-from worker.core.budgets import OPEN_JOBS, PERIODIC, REQUESTS, Limit
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
+from worker.core.quotas import OPEN_JOBS, PERIODIC, REQUESTS, Limit
 from worker.core.settings import get_settings
 from worker.db import budgets, usage
 from worker.db.budgets import Used

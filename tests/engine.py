@@ -84,7 +84,7 @@ def run_step(env: dict[str, str], name: str, ids: dict[str, UUID], log: str | No
         out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        from worker.core.log import configure_logging
+        from worker.core.observability.logging import configure_logging
 
         configure_logging(get_settings())
     _STEPS[name](**ids)

@@ -6,10 +6,10 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from api.session_tokens import token_hash
-from worker.core.crypto import new_webhook_secret, seal_secret
 from worker.core.ids import new_id
-from worker.core.tokens import SessionToken
-from worker.core.webhooks import FINAL_EVENTS
+from worker.core.security.encryption import new_webhook_secret, seal_secret
+from worker.core.security.session_tokens import SessionToken
+from worker.core.webhook_policy import FINAL_EVENTS
 from worker.db import accounts, endpoints, jobs
 from worker.db.accounts import PresentedToken
 from worker.db.engine import Transaction

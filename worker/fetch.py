@@ -20,8 +20,8 @@ from urllib.parse import urljoin, urlsplit
 import httpcore
 import httpx
 
-from worker.core import tracing
-from worker.core.addresses import allowed_privately, is_public, resolve
+from worker.core.observability import tracing
+from worker.core.security.ip_addresses import allowed_privately, is_public, resolve
 from worker.core.settings import get_settings
 
 MAX_REDIRECTS = 3

@@ -20,8 +20,8 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, ObjectStore, S3Store, from_url
 
-from worker.core import tracing
 from worker.core.errors import DreameryError
+from worker.core.observability import tracing
 from worker.core.settings import Settings, get_settings
 
 _CHUNK_BYTES = 256 * 1024

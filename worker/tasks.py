@@ -8,14 +8,15 @@ from uuid import UUID
 import structlog
 from celery import signals
 
-import worker.core.cycles  # noqa: F401 - before what is large
+import worker.core.gc_tuning  # noqa: F401 - before what is large
 from worker.bus import heartbeat
 from worker.bus import metrics as carried
 from worker.bus.queue import HEARTBEAT, QUEUE_OF, app
-from worker.core import metrics, production, tracing
-from worker.core.log import get_logger
+from worker.core.observability import metrics, tracing
+from worker.core.observability.logging import get_logger
+from worker.core.security import production_checks
 from worker.core.settings import get_settings
-from worker.core.stopping import stopping
+from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db.engine import AWAY_ERRORS
 from worker.steps import check as check_step
@@ -32,7 +33,7 @@ from worker.steps import upkeep as upkeep_step
 log = get_logger("tasks")
 
 if "flower" in sys.argv:
-    production.refuse_open_flower(get_settings(), sys.argv)
+    production_checks.refuse_open_flower(get_settings(), sys.argv)
 
 # A step that met a restarting database is put off, not broken: its row is still due. Worth a line, not a traceback.
 _task = partial(app.task, throws=AWAY_ERRORS)

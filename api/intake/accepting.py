@@ -19,9 +19,9 @@ from api.intake.budgets import Budget
 from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
 from worker.bus import queue
-from worker.core.catalog import ImageModel, VideoModel, get_catalog
+from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
+from worker.core.catalog.upstream_models import Listing
 from worker.core.errors import ERRORS, DreameryError
-from worker.core.live import Listing
 from worker.core.settings import get_settings
 from worker.db import durations, inputs, jobs, offers, platform_state, pool, reports, requests
 from worker.db.budgets import Used

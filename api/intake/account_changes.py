@@ -13,11 +13,11 @@ from api.account_schemas import DAYS, AccountChange, WorkingHours
 from api.deps import Caller, actor_of
 from api.intake.checking import answers, check_room, nudge_all
 from api.session_tokens import check_usable, presented, token_hash
-from worker.core.crypto import lookup_hash, seal_secret
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id, public_id
+from worker.core.security.encryption import lookup_hash, seal_secret
+from worker.core.security.session_tokens import SessionToken, check_proxy, parse_proxy, parse_token, shown_proxy
 from worker.core.settings import get_settings
-from worker.core.tokens import SessionToken, check_proxy, parse_proxy, parse_token, shown_proxy
 from worker.db import accounts, audit, checks, pool
 from worker.db.engine import Transaction, transaction
 

@@ -16,8 +16,8 @@ from api.intake.checking import answers, nudge_all
 from api.session_tokens import check_usable, presented, token_hash
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
+from worker.core.security.session_tokens import MAX_TOKENS, SessionToken, masked, parse_token
 from worker.core.settings import get_settings
-from worker.core.tokens import MAX_TOKENS, SessionToken, masked, parse_token
 from worker.db import audit, checks, pool
 from worker.db.engine import transaction
 

@@ -6,10 +6,10 @@ from uuid import UUID
 
 from api.deps import Caller
 from api.edge import utc_text
-from worker.core.budgets import OPEN_JOBS, REQUESTS
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
+from worker.core.quotas import OPEN_JOBS, REQUESTS
 from worker.core.settings import get_settings
 from worker.db import audit, budgets, reports
 from worker.db.audit import Actor

@@ -19,7 +19,7 @@ from api.intake.names import ModelName, read_model_name
 from api.intake.videos import plan_videos
 from api.schemas import ImageGenerationRequest
 from api.video_schemas import VideoGenerationRequest
-from worker.core.catalog import Catalog, get_catalog
+from worker.core.catalog.models import Catalog, get_catalog
 from worker.core.errors import DreameryError
 
 Schema = TypeVar("Schema", bound=BaseModel)

@@ -12,10 +12,10 @@ from starlette.concurrency import run_in_threadpool
 from api.hub import Hub
 from api.session_tokens import presented
 from worker.bus import queue
-from worker.core.crypto import lookup_hash
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
-from worker.core.tokens import SessionToken
+from worker.core.security.encryption import lookup_hash
+from worker.core.security.session_tokens import SessionToken
 from worker.db import checks
 from worker.db.engine import Transaction, transaction
 

@@ -30,9 +30,9 @@ from api.intake.videos import one_only, plan_videos
 from api.pictures import drop_pictures
 from api.schemas import ImageGenerationRequest
 from api.video_schemas import VideoGenerationRequest
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.pricing import Price, shape_of
 from worker.core.errors import DreameryError
-from worker.core.prices import Price, shape_of
 from worker.core.settings import get_settings
 from worker.db import accounts, durations, prospects, turns
 from worker.db.engine import Transaction, transaction

@@ -15,12 +15,12 @@ from api.intake.accepting import Planned, fingerprint
 from api.intake.offers import offer_of
 from api.pictures import read_pictures, store_pictures
 from api.schemas import ImageGenerationRequest
-from worker.core.catalog import Catalog, ImageModel, Size, VideoModel, get_catalog
-from worker.core.conversion import FORMATS, Output
+from worker.core.catalog.models import Catalog, ImageModel, Size, VideoModel, get_catalog
+from worker.core.catalog.prompt_flags import Flags, read_flags, series_asked
+from worker.core.catalog.upstream_models import Offer
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
-from worker.core.live import Offer
-from worker.core.prompts import Flags, read_flags, series_asked
+from worker.core.media.conversion import FORMATS, Output
 from worker.core.settings import get_settings
 from worker.db.jobs import NewJob
 

@@ -11,7 +11,7 @@ from typing import Any
 from api.media import Entry, Media
 from api.pictures import flat_entries
 from api.video_schemas import VideoGenerationRequest
-from worker.core.catalog import VideoModel, get_catalog
+from worker.core.catalog.models import VideoModel, get_catalog
 from worker.core.errors import DreameryError
 
 MOST: dict[Media, int] = {"image": 9, "video": 3, "audio": 3}

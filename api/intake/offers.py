@@ -6,8 +6,8 @@ import time
 from starlette.concurrency import run_in_threadpool
 
 from api.deps import Caller
-from worker.core.live import Offer
-from worker.core.log import get_logger
+from worker.core.catalog.upstream_models import Offer
+from worker.core.observability.logging import get_logger
 from worker.db import offers
 from worker.db.engine import DATABASE_ERRORS, transaction
 

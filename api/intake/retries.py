@@ -12,7 +12,7 @@ from api.deps import Caller
 from api.intake.accepting import Planned, fingerprint
 from api.intake.images import check_regions
 from worker import storage
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
 from worker.db import inputs

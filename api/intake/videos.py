@@ -20,11 +20,11 @@ from api.intake.materials import MOST_MILLISECONDS, ROUNDED_UP, Roles, roles_of
 from api.media import Given, GivenClip, read_input, store_input
 from api.pictures import GivenPicture
 from api.video_schemas import INPUT_FIELDS, VideoGenerationRequest
-from worker.core.catalog import Catalog, VideoModel, get_catalog, nearest_ratio
-from worker.core.catalog_file import HARD_CODED_VIDEOS
+from worker.core.catalog.models import Catalog, VideoModel, get_catalog, nearest_ratio
+from worker.core.catalog.prompt_flags import Flags, read_flags
+from worker.core.catalog_overrides import HARD_CODED_VIDEOS
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
-from worker.core.prompts import Flags, read_flags
 from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
 

@@ -24,10 +24,10 @@ from api.deps import AdminDep, actor_of
 from api.errors import error_responses
 from api.intake.conversations import AGENT
 from api.render import json_response, seconds_of
-from worker.core.budgets import NAMES, SOFT_NAMES
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
+from worker.core.quotas import NAMES, SOFT_NAMES
 from worker.db import audit, budgets, keys, people, retention, turns
 from worker.db.engine import Transaction, transaction
 

@@ -11,7 +11,7 @@ from api.errors import error_responses
 from api.estimate_schemas import PriceList
 from api.intake.account_changes import find_account
 from api.render import json_response, seconds_of
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
 from worker.core.ids import public_id
 from worker.db import balances, prices
 from worker.db.engine import transaction

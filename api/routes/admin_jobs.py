@@ -20,9 +20,9 @@ from api.routes.job_changes import RETRY_DOCS, cancel_now
 from api.routes.jobs import job_uuid, kinds_of, model_id, states_of, unknown_job
 from api.schemas import AcceptedJob, RetryRequest, Text
 from api.timeline import timeline
-from worker.core.budgets import NO_LIMITS
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
+from worker.core.quotas import NO_LIMITS
 from worker.db import audit, reports, usage
 from worker.db.audit import Actor
 from worker.db.engine import Transaction, transaction

@@ -21,7 +21,7 @@ from api.intake.conversations import AGENT
 from api.render import base_url, json_response
 from api.schemas import AcceptedJob
 from api.streams import SSE_HEADERS, stream_docs
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.reports import JobView
 

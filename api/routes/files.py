@@ -16,9 +16,9 @@ from api.protection import FILE_POLICY
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
-from worker.core.links import seconds_left
-from worker.core.pictures import NotAPictureError
-from worker.core.thumbnails import thumbnail
+from worker.core.media.image import NotAPictureError
+from worker.core.media.thumbnails import thumbnail
+from worker.core.security.signed_links import seconds_left
 from worker.db import reports
 from worker.db.engine import Row, transaction
 

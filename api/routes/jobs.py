@@ -18,7 +18,7 @@ from api.schemas import Job, JobList, Text
 from api.streams import SSE_HEADERS, job_events, stream_docs
 from api.timeline import timeline
 from api.timeline_schemas import Timeline
-from worker.core.catalog import ImageModel, VideoModel, get_catalog
+from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.db import reports

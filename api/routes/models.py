@@ -9,8 +9,8 @@ from api.errors import error_responses
 from api.intake.offers import offer_for_list
 from api.model_schemas import Model, ModelList
 from api.render import json_response
-from worker.core.catalog import ImageModel, VideoModel, get_catalog
-from worker.core.live import Offer
+from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
+from worker.core.catalog.upstream_models import Offer
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -16,8 +16,8 @@ from api.render import json_response
 from api.session_tokens import read_tokens
 from api.token_schemas import TokenAnswer, TokenCheck, TokenLive
 from worker.core.errors import ERRORS, DreameryError
+from worker.core.security.session_tokens import masked
 from worker.core.settings import get_settings
-from worker.core.tokens import masked
 
 router = APIRouter(prefix="/token", tags=["session ids"])
 

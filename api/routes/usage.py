@@ -14,9 +14,9 @@ from api.routes.jobs import model_id
 from api.schemas import Text
 from api.usage_report import answer, count_budgets, make_report, read_question, standings
 from api.usage_schemas import UsageReport
-from worker.core.budgets import OwnLimits
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
+from worker.core.quotas import OwnLimits
 from worker.db.budgets import own_limits
 from worker.db.engine import transaction
 from worker.db.usage import ALL_GROUPS, OWN_GROUPS, UsageFilter

@@ -24,10 +24,10 @@ from api.webhook_bodies import (
     endpoint_object,
 )
 from worker.bus import queue
-from worker.core.crypto import new_webhook_secret, seal_secret, webhook_secret
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id
-from worker.core.webhooks import EVENTS, ROTATION_HOURS
+from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
+from worker.core.webhook_policy import EVENTS, ROTATION_HOURS
 from worker.db import deliveries, delivery_log, endpoints
 from worker.db.delivery_log import Delivery
 from worker.db.endpoints import NewEndpoint, secret_context

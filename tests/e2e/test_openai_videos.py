@@ -11,7 +11,7 @@ from openai.types import Video
 from PIL import Image
 
 from tests.face import new_key
-from worker.core.clips import video_facts
+from worker.core.media.video import video_facts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK says of the API that it will go
 

@@ -20,7 +20,7 @@ import redis
 from PIL import Image
 
 from tests.platform import ROOT, clean_env, eventually, free_port, processes_of
-from worker.core.clips import video_facts
+from worker.core.media.video import video_facts
 
 CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "talker", "scheduler"}
 

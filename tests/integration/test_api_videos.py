@@ -28,8 +28,8 @@ from tests.face import error_of, new_key
 from tests.uploads import picture
 from tests.video_rows import finish_video, set_state
 from worker import storage
-from worker.core.clips import video_facts
-from worker.core.tokens import parse_tokens
+from worker.core.media.video import video_facts
+from worker.core.security.session_tokens import parse_tokens
 from worker.steps.upkeep import upkeep
 
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"

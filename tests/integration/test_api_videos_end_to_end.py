@@ -14,7 +14,7 @@ from tests.clips import film, sound
 from tests.face import Face, error_of, new_key
 from tests.platform import eventually
 from tests.uploads import picture
-from worker.core.clips import video_facts
+from worker.core.media.video import video_facts
 
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"
 OMNI = "jimeng-video-seedance-2.0"

@@ -19,8 +19,8 @@ from tests.engine import Engine
 from tests.platform import ROOT, clean_env
 from tests.s3 import Bucket
 from worker import storage
-from worker.core.crypto import master_key_ids
-from worker.core.keysafe import WrongPassphraseError, lock_keys, unlock_keys
+from worker.core.security.encryption import master_key_ids
+from worker.core.security.passphrase import WrongPassphraseError, lock_keys, unlock_keys
 from worker.core.settings import get_settings
 from worker.db import audit, platform_state
 from worker.db.engine import transaction

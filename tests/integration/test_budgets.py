@@ -14,8 +14,8 @@ from api.app import create_app
 from tests.engine import Engine
 from tests.face import error_of, new_key, not_repeatable
 from tests.peers import serving
-from worker.core.budgets import OwnLimits, limits_of
 from worker.core.ids import new_id, public_id
+from worker.core.quotas import OwnLimits, limits_of
 from worker.core.settings import get_settings
 from worker.db import budgets, jobs, keys, people
 from worker.db.engine import transaction

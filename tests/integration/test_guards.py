@@ -20,8 +20,8 @@ from tests.engine import Engine
 from tests.face import error_of, new_key
 from tests.peers import serving
 from tests.platform import clean_env, free_port
-from worker.core.crypto import master_keys
-from worker.core.links import _signer
+from worker.core.security.encryption import master_keys
+from worker.core.security.signed_links import _signer
 from worker.core.settings import get_settings
 from worker.db import keys
 from worker.db.engine import transaction

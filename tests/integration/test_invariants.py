@@ -26,9 +26,9 @@ from tests.engine import FINAL, GENERATE, MEDIA, Engine
 from tests.integration.conftest import ADMIN_KEY
 from tests.peers import Receiver, Stop
 from worker import storage
-from worker.core.crypto import webhook_secret
 from worker.core.ids import public_id
-from worker.core.tokens import parse_tokens
+from worker.core.security.encryption import webhook_secret
+from worker.core.security.session_tokens import parse_tokens
 from worker.db import accounts, files, jobs, notes
 from worker.db.engine import get_engine, transaction
 from worker.providers.provider import Account

@@ -9,7 +9,7 @@ import pytest
 from tests.engine import Engine
 from tests.face import new_session
 from tests.leaks import leaks_of
-from worker.core.crypto import new_webhook_secret
+from worker.core.security.encryption import new_webhook_secret
 from worker.db import keys
 from worker.db.engine import transaction
 

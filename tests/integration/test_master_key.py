@@ -22,7 +22,7 @@ from api.session_tokens import read_tokens
 from tests.engine import Engine
 from tests.face import new_session
 from tests.platform import ROOT, clean_env
-from worker.core.crypto import SecretUnreadableError, lookup_hash, master_keys, open_secret
+from worker.core.security.encryption import SecretUnreadableError, lookup_hash, master_keys, open_secret
 from worker.db import accounts, endpoints, keyring, sealed
 from worker.db.engine import transaction
 

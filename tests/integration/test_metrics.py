@@ -12,7 +12,7 @@ from api.metrics import GAUGES, exposition
 from tests.platform import ROOT, clean_env
 from worker.bus import heartbeat, queue
 from worker.bus import metrics as carried
-from worker.core import metrics
+from worker.core.observability import metrics
 from worker.steps.notify import notify
 
 COUNT_IN_ANOTHER_PROCESS = """

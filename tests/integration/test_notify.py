@@ -7,8 +7,8 @@ from standardwebhooks import Webhook
 
 from tests.engine import Engine
 from tests.peers import Receiver
-from worker.core.crypto import webhook_secret
-from worker.core.webhooks import DELAYS
+from worker.core.security.encryption import webhook_secret
+from worker.core.webhook_policy import DELAYS
 from worker.steps.notify import notify
 from worker.steps.tick import sweep
 

@@ -13,9 +13,9 @@ from api.app import create_app
 from api.intake import offers
 from tests.engine import GENERATE, Engine
 from tests.face import error_of
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.upstream_models import video_benefit
 from worker.core.ids import parse_public_id
-from worker.core.live import video_benefit
 from worker.db import jobs
 from worker.db.engine import transaction
 from worker.db.offers import every_session_expired, live_models

@@ -15,9 +15,9 @@ from tests.face import error_of
 from tests.integration.test_upkeep import aged, caller_of, is_there, stored_input
 from tests.s3 import Bucket
 from worker import storage
-from worker.core import metrics
 from worker.core.errors import DreameryError
 from worker.core.ids import first_id_at, new_id
+from worker.core.observability import metrics
 from worker.db import people, retention
 from worker.db.engine import transaction
 from worker.steps.upkeep import upkeep

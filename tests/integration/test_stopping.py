@@ -7,7 +7,7 @@ import pytest
 from tests.engine import Engine
 from tests.integration.test_converse import chat, hold, in_thread, spoken
 from tests.platform import eventually
-from worker.core.stopping import stopping
+from worker.core.shutdown import stopping
 from worker.steps.save import save_each
 from worker.steps.submit import submit_waiting
 

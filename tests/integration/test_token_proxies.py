@@ -113,7 +113,7 @@ def test_a_list_with_a_dead_proxy_goes_on_with_the_next(engine: Engine, http: Te
 
 def _account(engine: Engine, proxy: Proxy) -> UUID:
     """The account that goes out through it."""
-    from worker.core.crypto import lookup_hash
+    from worker.core.security.encryption import lookup_hash
 
     [row] = engine.sql("SELECT id FROM accounts WHERE proxy_hash = :h", h=lookup_hash(f"proxy:{proxy.url}"))
     return row.id

@@ -13,7 +13,7 @@ from api.deps import Caller
 from api.session_tokens import token_hash
 from tests.engine import Engine
 from worker import storage
-from worker.core.tokens import SessionToken
+from worker.core.security.session_tokens import SessionToken
 from worker.db.engine import transaction
 from worker.steps.upkeep import upkeep
 

@@ -16,8 +16,8 @@ from tests.engine import Engine
 from tests.face import error_of
 from tests.integration.conftest import ADMIN_KEY
 from tests.peers import Receiver
-from worker.core.crypto import webhook_secret
 from worker.core.ids import parse_public_id
+from worker.core.security.encryption import webhook_secret
 from worker.db import endpoints, jobs, keys, people
 from worker.db.engine import transaction
 from worker.steps.notify import notify

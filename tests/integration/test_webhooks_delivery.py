@@ -22,8 +22,8 @@ from tests.engine import Engine
 from tests.peers import Received, Receiver, Stop, serving
 from tests.platform import ROOT, eventually
 from worker import fetch
-from worker.core.crypto import new_webhook_secret, seal_secret, webhook_secret
-from worker.core.webhooks import DELAYS
+from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
+from worker.core.webhook_policy import DELAYS
 from worker.db import deliveries, endpoints, jobs
 from worker.db.deliveries import MOST_PER_LANE, MOST_PER_OWNER
 from worker.db.engine import transaction

@@ -10,7 +10,7 @@ import pytest
 
 from tests import factories
 from tests.engine import Engine
-from worker.core.webhooks import EVENTS
+from worker.core.webhook_policy import EVENTS
 from worker.db import deliveries, endpoints, jobs, keys, people, reports
 from worker.db.engine import transaction
 from worker.steps.converse import converse

@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from api.metrics import GAUGES
 from tests.promtool import promtool
-from worker.core.metrics import MEASURES
+from worker.core.observability.metrics import MEASURES
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"

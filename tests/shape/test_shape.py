@@ -78,7 +78,7 @@ def test_every_layering_contract_is_kept() -> None:
 # Where a wrong import is planted, what is imported, and the contract that must notice.
 PLANTED = [
     ("worker/core/ids.py", "import api.errors", "Front door above engine"),
-    ("worker/core/crypto.py", "import worker.db.people", "Rooms of the engine"),
+    ("worker/core/security/encryption.py", "import worker.db.people", "Rooms of the engine"),
     ("worker/bus/events.py", "import worker.storage", "Rooms of the engine"),
     ("api/render.py", "import api.intake", "Inside the front door"),
     ("worker/db/accounts.py", "import worker.db.jobs", "Inside the database room"),

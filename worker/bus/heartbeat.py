@@ -20,7 +20,7 @@ from kombu.entity import Exchange, Queue
 from worker.bus import queue
 from worker.bus.connection import redis_client
 from worker.bus.events import BUS_ERRORS
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 
 log = get_logger("heartbeat")

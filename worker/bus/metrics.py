@@ -12,9 +12,9 @@ from redis.exceptions import RedisError
 
 from worker.bus.connection import redis_client
 from worker.bus.queue import QUEUE_OF
-from worker.core import metrics
-from worker.core.log import get_logger
-from worker.core.metrics import Field
+from worker.core.observability import metrics
+from worker.core.observability.logging import get_logger
+from worker.core.observability.metrics import Field
 
 log = get_logger("metrics")
 

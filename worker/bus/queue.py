@@ -12,8 +12,8 @@ from celery import Celery, signals
 
 from worker.bus.debounce import Debounce
 from worker.bus.timer import Timer
-from worker.core import metrics
-from worker.core.log import configure_logging, get_logger
+from worker.core.observability import metrics
+from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.settings import get_settings
 
 log = get_logger("queue")

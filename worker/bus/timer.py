@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 
 log = get_logger("timer")
 

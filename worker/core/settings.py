@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from worker.core import catalog_file
+from worker.core import catalog_overrides
 
 Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
 
@@ -166,7 +166,7 @@ class Settings(BaseSettings):
     @field_validator("catalog_file")
     @classmethod
     def _usable_catalog(cls, value: Path | None) -> Path | None:
-        catalog_file.check(value)
+        catalog_overrides.check(value)
         return value
 
     @model_validator(mode="after")

@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core import metrics
 from worker.core.ids import new_id
+from worker.core.observability import metrics
 from worker.core.settings import get_settings
 from worker.db.eligibility import is_open, under_cap
 from worker.db.engine import Transaction

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.budgets import OPEN_JOBS, PERIODIC, Limit, OwnLimits, Value
+from worker.core.quotas import OPEN_JOBS, PERIODIC, Limit, OwnLimits, Value
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 

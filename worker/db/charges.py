@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.catalog import get_catalog
-from worker.core.prices import shape_of
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.pricing import shape_of
 from worker.db import accounts, prices
 from worker.db.accounts import AccountRow
 from worker.db.eligibility import is_open, may_use

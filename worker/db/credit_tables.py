@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 from worker.db.tables import metadata
 
-# The newest price seen for a place (an account's region), a model and a shape (see `worker.core.prices`).
+# The newest price seen for a place (an account's region), a model and a shape (see `worker.core.catalog.pricing`).
 credit_prices = Table(
     "credit_prices",
     metadata,

@@ -10,7 +10,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.settings import get_settings
-from worker.core.webhooks import TEST_EVENT
+from worker.core.webhook_policy import TEST_EVENT
 from worker.db.engine import Transaction
 
 # Deliveries under way at the same time, so that one receiver, or one owner with many, leaves threads to the others.

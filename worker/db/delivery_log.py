@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.webhooks import TEST_EVENT
+from worker.core.webhook_policy import TEST_EVENT
 from worker.db.engine import Transaction
 
 _STATUS = """CASE WHEN d.delivered_at IS NOT NULL THEN 'delivered' WHEN d.given_up_at IS NOT NULL THEN 'failed'

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.webhooks import FAILING_DAYS
+from worker.core.webhook_policy import FAILING_DAYS
 from worker.db.engine import Transaction
 
 MOST_PER_OWNER = 20

@@ -20,9 +20,9 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Row, TextClause, text
 
-from worker.core import metrics
 from worker.core.ids import new_id
-from worker.core.origin import Origin, here
+from worker.core.observability import metrics
+from worker.core.observability.job_context import Origin, here
 from worker.core.settings import get_settings
 from worker.db import accounts, deliveries, passed_over, picks, scores, tally, turns
 from worker.db.engine import Transaction

@@ -7,7 +7,14 @@ from functools import lru_cache
 
 from sqlalchemy import text
 
-from worker.core.crypto import SecretUnreadableError, first_root, new_root, opened_root, sealed_root, use_root
+from worker.core.security.encryption import (
+    SecretUnreadableError,
+    first_root,
+    new_root,
+    opened_root,
+    sealed_root,
+    use_root,
+)
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 

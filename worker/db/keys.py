@@ -10,8 +10,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.budgets import OwnLimits
 from worker.core.ids import new_id
+from worker.core.quotas import OwnLimits
 from worker.db.engine import Transaction
 
 KEY_PREFIX = "sk-dreamery-"

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core.live import Listing
+from worker.core.catalog.upstream_models import Listing
 from worker.db import accounts
 from worker.db.accounts import AccountRow
 from worker.db.eligibility import is_open, may_use
@@ -71,7 +71,7 @@ def store_models(tx: Transaction, account_id: UUID, models: dict[str, Any]) -> N
 
 
 def live_models(tx: Transaction, account_id: UUID) -> dict[str, Any] | None:
-    """What upstream offers the account, as `worker.core.live` describes it; None = not asked yet."""
+    """What upstream offers the account, as `worker.core.catalog.upstream_models` describes it; None = not asked yet."""
     row = tx.first(text("SELECT models FROM accounts WHERE id = :id"), {"id": account_id})
     return row.models if row is not None else None
 

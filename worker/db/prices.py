@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
-from worker.core.catalog import get_catalog
-from worker.core.prices import Known, Price, Shape, price_anywhere, shape_of
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.pricing import Known, Price, Shape, price_anywhere, shape_of
 from worker.db.eligibility import may_use
 from worker.db.engine import Transaction
 

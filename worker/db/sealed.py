@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core.crypto import SecretUnreadableError, reseal_secret, sealing_key
+from worker.core.security.encryption import SecretUnreadableError, reseal_secret, sealing_key
 from worker.db import accounts, audit, endpoints, keyring
 from worker.db.engine import retry_when_database_away, transaction
 

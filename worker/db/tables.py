@@ -52,7 +52,7 @@ users = Table(
     Column("weight", Double, nullable=False, server_default=text("1")),  # its share when several wait, see `turns.py`
     Column("priority", Integer, nullable=False, server_default=text("0")),
     Column("retention_days", Integer),  # of results; NULL = the platform's setting, 0 = kept for ever
-    # By name (`worker/core/budgets.py`): what refuses, and what only warns; absent = the platform's default.
+    # By name (`worker/core/quotas.py`): what refuses, and what only warns; absent = the platform's default.
     Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     _moment("created_at", nullable=False, default=True),
@@ -140,7 +140,7 @@ accounts = Table(
     _moment("cluster_at"),
     Column("credits", Integer),
     _moment("credits_at"),
-    Column("models", JSONB),  # what upstream offers it, as `worker.core.live` reads it
+    Column("models", JSONB),  # what upstream offers it, as `worker.core.catalog.upstream_models` reads it
     _moment("models_at"),
     _moment("refresh_due_at"),  # its next check-up
     _moment("checked_at"),
@@ -211,7 +211,9 @@ jobs = Table(
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
     Column("usual_seconds", Double),
-    Column("origin", JSONB),  # the request that made it and its trace, as `worker.core.origin` reads it
+    Column(
+        "origin", JSONB
+    ),  # the request that made it and its trace, as `worker.core.observability.job_context` reads it
     Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
     Column("charged", Integer),  # credits it did cost, as far as known; 0 = surely nothing
     _moment("settled_at"),  # when `charged` became upstream's word, or was proven to be nothing; NULL = it is assumed

@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from worker.core import metrics
 from worker.core.errors import ERRORS
+from worker.core.observability import metrics
 from worker.db.engine import Transaction
 
 # What the row of a change must hold beside the job's state.

@@ -17,8 +17,8 @@ from pydantic import SecretStr
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import storage
-from worker.core.crypto import master_key_ids
-from worker.core.keysafe import lock_keys
+from worker.core.security.encryption import master_key_ids
+from worker.core.security.passphrase import lock_keys
 from worker.core.settings import Settings, get_settings
 from worker.db import dump
 from worker.local import archive

@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import storage
-from worker.core.keysafe import WrongPassphraseError, unlock_keys
+from worker.core.security.passphrase import WrongPassphraseError, unlock_keys
 from worker.db import dump, restored
 from worker.db.dump import TableRows
 from worker.local import archive

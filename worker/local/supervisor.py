@@ -16,7 +16,7 @@ from typing import Self
 
 from pydantic import SecretStr
 
-from worker.core import production
+from worker.core.security import production_checks
 from worker.core.settings import Settings, get_settings
 from worker.local import commands
 from worker.local.datadir import DataDir, open_data_dir
@@ -217,7 +217,7 @@ class Platform:
 
     def _read_keys(self, data: DataDir) -> None:
         given = self._settings
-        if given.env == "production" and (found := production.refusals(given)):
+        if given.env == "production" and (found := production_checks.refusals(given)):
             raise StartError("\n".join(found))  # no key is made here: it must be kept apart from the data
         self._master_key = given.master_key.get_secret_value() or data.key("master")
         self._admin_key = given.admin_key.get_secret_value() or data.key("admin", prefix="sk-dreamery-")

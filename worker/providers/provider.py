@@ -20,7 +20,7 @@ class Account:
     region: str  # auto, cn, us, sg, hk, jp, sandbox
     session: str = field(repr=False)
     cluster: "dict[str, str] | None" = None  # looked-up hosts of an `auto` account, from the accounts table
-    proxy: str | None = field(default=None, repr=False)  # as `worker.core.tokens` writes it
+    proxy: str | None = field(default=None, repr=False)  # as `worker.core.security.session_tokens` writes it
 
 
 @dataclass(frozen=True, slots=True)

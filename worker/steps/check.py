@@ -12,7 +12,7 @@ from uuid import UUID
 
 from worker.bus import events
 from worker.core.errors import DreameryError, Fault, Reaction
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import balances, checks, receives, standing
 from worker.db.accounts import AccountRow

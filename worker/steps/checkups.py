@@ -13,7 +13,7 @@ from typing import Any
 
 from worker.bus import queue
 from worker.core.errors import DreameryError, Fault
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import balances, offers, standing
@@ -64,7 +64,7 @@ def list_models(row: AccountRow) -> dict[str, int]:
 
 
 def _plain(models: LiveModels) -> dict[str, Any]:
-    """The form that is stored, see `worker.core.live`. Pixels are the catalog's business."""
+    """The form that is stored, see `worker.core.catalog.upstream_models`. Pixels are the catalog's business."""
     images = [{name: value for name, value in asdict(model).items() if name != "sizes"} for model in models.images]
     return {"images": images, "videos": [asdict(model) for model in models.videos]}
 

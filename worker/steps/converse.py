@@ -13,10 +13,10 @@ from uuid import UUID
 
 from worker.bus import events, queue
 from worker.core.errors import DreameryError, Reaction
-from worker.core.log import get_logger
-from worker.core.origin import about_job
+from worker.core.observability.job_context import about_job
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.stopping import stopping
+from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, balances, conversations, jobs, standing
 from worker.db.engine import Transaction, retry_when_database_away, transaction

@@ -10,10 +10,10 @@ from typing import IO, Any, cast
 from uuid import UUID
 
 from worker import fetch, storage
-from worker.core.clips import NotAClipError, Still, first_frame, sprite_sheet, video_facts
 from worker.core.errors import DreameryError
-from worker.core.log import get_logger
-from worker.core.pictures import NotAPictureError, picture_facts
+from worker.core.media.image import NotAPictureError, picture_facts
+from worker.core.media.video import NotAClipError, Still, first_frame, sprite_sheet, video_facts
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import accounts

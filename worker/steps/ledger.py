@@ -12,7 +12,7 @@ from uuid import UUID
 
 from worker.bus import queue
 from worker.core.errors import DreameryError
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import balances, charges, receives, standing

@@ -17,17 +17,17 @@ import orjson
 from standardwebhooks import Webhook
 
 from worker import fetch
-from worker.core import metrics
-from worker.core.crypto import SecretUnreadableError, open_secret, webhook_secret
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
-from worker.core.links import file_link
-from worker.core.log import get_logger
-from worker.core.origin import about_job
+from worker.core.observability import metrics
+from worker.core.observability.job_context import about_job
+from worker.core.observability.logging import get_logger
+from worker.core.security.encryption import SecretUnreadableError, open_secret, webhook_secret
+from worker.core.security.signed_links import file_link
 from worker.core.settings import get_settings
-from worker.core.stopping import stopping
+from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
-from worker.core.webhooks import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
+from worker.core.webhook_policy import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
 from worker.db import deliveries, endpoints, keyring, reports
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from worker.core import live
-from worker.core.catalog import get_catalog
+from worker.core.catalog import upstream_models
+from worker.core.catalog.models import get_catalog
 from worker.db import jobs, offers
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.provider import ImageOrder, Material, PromptPart, Reference, VideoOrder
@@ -37,7 +37,7 @@ def _benefit(claim: jobs.Claim, order: VideoOrder) -> str:
     with transaction() as tx:
         models = offers.live_models(tx, claim.account.id)
     model = get_catalog().video_model(order.model)
-    return live.video_benefit(
+    return upstream_models.video_benefit(
         models, model, seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)
     )
 

@@ -10,10 +10,10 @@ from functools import partial
 from uuid import UUID
 
 from worker.bus import events, queue
-from worker.core import tracing
 from worker.core.errors import ERRORS, DreameryError
-from worker.core.log import get_logger
-from worker.core.origin import about_job, about_jobs
+from worker.core.observability import tracing
+from worker.core.observability.job_context import about_job, about_jobs
+from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, notes, standing
 from worker.db.accounts import AccountRow, OpenJob

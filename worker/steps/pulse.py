@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import UUID
 
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db import conversations
 from worker.db.engine import AWAY_ERRORS, transaction

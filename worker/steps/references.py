@@ -10,11 +10,11 @@ from dataclasses import replace
 from typing import IO, Any, cast
 
 from worker import fetch, storage
-from worker.core import clips
-from worker.core.clips import NotAClipError, sound_facts, video_facts
 from worker.core.errors import DreameryError
-from worker.core.log import get_logger
-from worker.core.pictures import MAX_INPUT_BYTES, NotAPictureError, picture_facts
+from worker.core.media import video
+from worker.core.media.image import MAX_INPUT_BYTES, NotAPictureError, picture_facts
+from worker.core.media.video import NotAClipError, sound_facts, video_facts
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import inputs, jobs, notes
@@ -96,7 +96,7 @@ def _fetch(claim: jobs.Claim, row: Row[Any]) -> None:
     try:
         body = fetch.download(
             row.url,
-            max_bytes=MAX_INPUT_BYTES if still else clips.MAX_INPUT_BYTES,
+            max_bytes=MAX_INPUT_BYTES if still else video.MAX_INPUT_BYTES,
             deadline_seconds=FETCH_DEADLINE_SECONDS if still else MEDIA_DEADLINE_SECONDS,
             keep=keep,
         )
@@ -139,8 +139,8 @@ def _facts(row: Row[Any], content: IO[bytes], keep: Keeper) -> tuple[inputs.Stor
 
 def _check_lengths(rows: list[Row[Any]]) -> None:
     total = sum(row.length for row in rows if row.media == "video")
-    if total > clips.MAX_REFERENCE_MILLISECONDS + clips.ROUNDED_UP_MILLISECONDS:
-        most = clips.MAX_REFERENCE_MILLISECONDS // 1000
+    if total > video.MAX_REFERENCE_MILLISECONDS + video.ROUNDED_UP_MILLISECONDS:
+        most = video.MAX_REFERENCE_MILLISECONDS // 1000
         message = f"The reference videos are {total / 1000:.1f} s long together; {most} s is the most. Shorten them."
         raise DreameryError("invalid_video", message)
 

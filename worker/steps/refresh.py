@@ -5,7 +5,7 @@ Gentle: one account after the other, each a few times a day, only those that som
 
 import time
 
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import offers

@@ -13,11 +13,11 @@ from PIL import Image, UnidentifiedImageError
 
 from worker import fetch, storage
 from worker.bus import events, queue
-from worker.core.conversion import NotConvertedError, Output, convert
 from worker.core.errors import ERRORS, DreameryError
-from worker.core.log import get_logger
-from worker.core.origin import about_job
-from worker.core.stopping import stopping
+from worker.core.media.conversion import NotConvertedError, Output, convert
+from worker.core.observability.job_context import about_job
+from worker.core.observability.logging import get_logger
+from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, files, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction

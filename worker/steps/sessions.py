@@ -7,8 +7,8 @@ up earlier may only mean that the session moved, so they are looked up once more
 from collections.abc import Callable
 from typing import TypeVar
 
-from worker.core.crypto import SecretUnreadableError, open_secret
 from worker.core.errors import DreameryError
+from worker.core.security.encryption import SecretUnreadableError, open_secret
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import accounts

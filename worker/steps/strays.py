@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from worker import storage
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import files, inputs, platform_state, retention
 from worker.db.engine import transaction

@@ -8,7 +8,7 @@ from typing import Any
 
 from worker.bus import events, queue
 from worker.core.errors import ERRORS
-from worker.core.log import get_logger
+from worker.core.observability.logging import get_logger
 from worker.db import due, jobs, reports, stranded, turns
 from worker.db.deliveries import due_deliveries
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction

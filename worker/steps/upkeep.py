@@ -7,8 +7,8 @@ go on. The rows of removed files stay, so that a link can say so.
 from collections.abc import Callable
 
 from worker import storage
-from worker.core import metrics
-from worker.core.log import get_logger
+from worker.core.observability import metrics
+from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import checks, inputs, leavers, requests
 from worker.db.engine import transaction

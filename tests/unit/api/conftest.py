@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.crypto import use_root
+from worker.core.security.encryption import use_root
 
 
 @pytest.fixture(scope="session", autouse=True)

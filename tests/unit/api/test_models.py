@@ -6,8 +6,8 @@ from fastapi.testclient import TestClient
 from api.app import create_app
 from api.model_schemas import Model, ModelList
 from tests.face import error_of
-from worker.core import catalog_file
-from worker.core.catalog import get_catalog
+from worker.core import catalog_overrides
+from worker.core.catalog.models import get_catalog
 from worker.core.settings import get_settings
 
 SLASHED = """
@@ -36,10 +36,10 @@ def client(tmp_path_factory):
             "LOG_LEVEL": "error",
         }.items():
             patch.setenv(f"DREAMERY_{name}", value)
-        for cached in (get_settings, get_catalog, catalog_file.hosts):
+        for cached in (get_settings, get_catalog, catalog_overrides.hosts):
             cached.cache_clear()
         yield TestClient(create_app())
-    for cached in (get_settings, get_catalog, catalog_file.hosts):
+    for cached in (get_settings, get_catalog, catalog_overrides.hosts):
         cached.cache_clear()
 
 
@@ -58,7 +58,7 @@ def test_the_fields_that_users_of_other_gateways_read(client):
 
 def test_every_name_is_listed(client):
     rows = listed(client, "me:sandbox")
-    assert {*catalog_file.HARD_CODED, "jimeng-image-4.0", "studio/own:1"} <= set(rows)
+    assert {*catalog_overrides.HARD_CODED, "jimeng-image-4.0", "studio/own:1"} <= set(rows)
     assert rows["dall-e-3"]["alias_of"] == "jimeng-4.0"
 
 

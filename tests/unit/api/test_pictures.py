@@ -9,7 +9,7 @@ from api import pictures
 from api.pictures import GivenPicture, read_pictures
 from tests.unit.core.test_pictures import bomb
 from tests.uploads import picture
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 
 RED = picture("red")

@@ -14,10 +14,10 @@ from api.video_schemas import VideoGenerationRequest
 from tests.clips import film, sound
 from tests.uploads import picture
 from worker import storage
-from worker.core.catalog import get_catalog
+from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
+from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import get_settings
-from worker.core.tokens import parse_tokens
 
 LINK = "https://example.org/a.png"
 CLIP = "https://example.org/dance.mp4"

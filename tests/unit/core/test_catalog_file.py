@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from tests.platform import ROOT
 from tests.unit.providers.upstream import KEY, SESSION, Script, order
-from worker.core import catalog_file
-from worker.core.catalog import Catalog, get_catalog
+from worker.core import catalog_overrides
+from worker.core.catalog.models import Catalog, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings, get_settings
 from worker.providers.dreamina.regions import SITES, site_for
@@ -21,10 +21,10 @@ from worker.providers.provider import Account
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for cached in (get_settings, get_catalog, catalog_file.hosts, catalog_file.wire):
+    for cached in (get_settings, get_catalog, catalog_overrides.hosts, catalog_overrides.wire):
         cached.cache_clear()
     yield
-    for cached in (get_settings, get_catalog, catalog_file.hosts, catalog_file.wire):
+    for cached in (get_settings, get_catalog, catalog_overrides.hosts, catalog_overrides.wire):
         cached.cache_clear()
 
 
@@ -35,7 +35,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def loaded(folder: Path, text: str) -> Catalog:
-    return Catalog(catalog_file.load(written(folder, text), catalog_file.shipped_data()))
+    return Catalog(catalog_overrides.load(written(folder, text), catalog_overrides.shipped_data()))
 
 
 def test_the_documented_example_does_what_it_says(monkeypatch, tmp_path):
@@ -58,15 +58,17 @@ def test_the_documented_example_does_what_it_says(monkeypatch, tmp_path):
     assert site_for("sg", None, "") == SITES["sg"]
     assert site_for("cn", None, "").cookies == (("s_v_web_id", "verify_of_my_browser"),)
     assert site_for("cn", None, "").query == "msToken=of-my-browser"
-    assert catalog_file.wire(get_settings().catalog_file) == {"appvr": "8.5.0", "da_version": "3.3.28"}
+    assert catalog_overrides.wire(get_settings().catalog_file) == {"appvr": "8.5.0", "da_version": "3.3.28"}
 
 
 def test_without_a_file_hard_coded_names_mean_the_default_model(monkeypatch):
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", "")
     catalog = get_catalog()
-    assert {catalog.image_model(name).id for name in catalog_file.HARD_CODED} == {catalog.default_image_model}
-    assert {catalog.video_model(name).id for name in catalog_file.HARD_CODED_VIDEOS} == {catalog.default_video_model}
-    assert catalog_file.shipped_data()["image"][0]["aliases"] == ["jimeng-image-4.0"]
+    assert {catalog.image_model(name).id for name in catalog_overrides.HARD_CODED} == {catalog.default_image_model}
+    assert {catalog.video_model(name).id for name in catalog_overrides.HARD_CODED_VIDEOS} == {
+        catalog.default_video_model
+    }
+    assert catalog_overrides.shipped_data()["image"][0]["aliases"] == ["jimeng-image-4.0"]
 
 
 def test_a_model_may_take_a_hard_coded_name(tmp_path):
@@ -134,8 +136,8 @@ NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions
 )
 def test_a_mistake_names_file_model_and_field(tmp_path, text, told):
     path = written(tmp_path, text)
-    with pytest.raises(catalog_file.CatalogFileError, match=told) as caught:
-        catalog_file.load(path, catalog_file.shipped_data())
+    with pytest.raises(catalog_overrides.CatalogFileError, match=told) as caught:
+        catalog_overrides.load(path, catalog_overrides.shipped_data())
     assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -206,4 +208,4 @@ def test_without_a_file_everything_is_as_it_ships():
         assert site_for(region, None, "") == site
     assert SITES["cn"].upload_host == "imagex.bytedanceapi.com"
     assert (SITES["us"].vod_host, SITES["us"].upload_service) == ("vod.bytedanceapi.com", "wopfjsm1ax")
-    assert catalog_file.wire(None) == {}
+    assert catalog_overrides.wire(None) == {}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.clips import film, pixel, sound
-from worker.core.clips import NotAClipError, first_frame, sound_facts, sprite_sheet, video_facts
+from worker.core.media.video import NotAClipError, first_frame, sound_facts, sprite_sheet, video_facts
 
 FILM = film("red", "blue", seconds=4)
 

@@ -6,8 +6,8 @@ import threading
 import pytest
 from PIL import Image, ImageCms
 
-from worker.core.conversion import NotConvertedError, Output, convert
-from worker.core.pictures import decoding
+from worker.core.media.conversion import NotConvertedError, Output, convert
+from worker.core.media.image import decoding
 
 SIZE = (64, 48)
 
@@ -98,7 +98,7 @@ def test_a_bomb_is_refused_before_it_is_decoded():
 
 
 def test_who_waits_for_a_turn_says_so(monkeypatch):
-    monkeypatch.setattr("worker.core.conversion._TURN_SECONDS", 0.01)
+    monkeypatch.setattr("worker.core.media.conversion._TURN_SECONDS", 0.01)
     waited = threading.Event()
     with decoding, decoding:
         results = []

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.crypto import (
+from worker.core.security.encryption import (
     SecretUnreadableError,
     derived_keys,
     master_keys,

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from worker.core.log import _Terse
+from worker.core.observability.logging import _Terse
 
 
 def _record(message: str, cause: Exception | None) -> logging.LogRecord:

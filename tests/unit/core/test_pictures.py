@@ -7,7 +7,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from worker.core.pictures import MAX_INPUT_PIXELS, NotAPictureError, PictureFacts, picture_facts
+from worker.core.media.image import MAX_INPUT_PIXELS, NotAPictureError, PictureFacts, picture_facts
 
 
 def drawn(kind: str, *, side: int = 32, mode: str = "RGB") -> bytes:

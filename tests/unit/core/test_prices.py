@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from worker.core import catalog_file
-from worker.core.catalog import Catalog
+from worker.core import catalog_overrides
+from worker.core.catalog.models import Catalog
+from worker.core.catalog.pricing import Known, Shape, price_anywhere, price_in, shape_of
 from worker.core.errors import DreameryError
-from worker.core.prices import Known, Shape, price_anywhere, price_in, shape_of
 from worker.providers.dreamina.history import read_history
 
-CATALOG = Catalog(catalog_file.load(None, catalog_file.shipped_data()))
+CATALOG = Catalog(catalog_overrides.load(None, catalog_overrides.shipped_data()))
 
 
 def seen(units: int, price: int, *, day: int = 1, size: str = "2k", variant: str = "", place: str = "us") -> Known:
@@ -69,7 +69,7 @@ def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_ra
         '[prices.cn.image]\n"2k" = 1.5\n[prices.cn."jimeng-4.0"]\n"2k x4" = 5\n'
         '[prices.cn.video]\n"720p" = 8\n"720p omni" = 12\n"720p 10s" = 70\n[prices.sandbox.image]\n"2k" = 3\n'
     )
-    catalog = Catalog(catalog_file.load(path, catalog_file.shipped_data()))
+    catalog = Catalog(catalog_overrides.load(path, catalog_overrides.shipped_data()))
 
     def start(kind: str, model: str, units: int, size: str = "2k", variant: str = "", place: str = "cn") -> int | None:
         return catalog.starting_price(place, kind, model, size=size, units=units, variant=variant)
@@ -99,8 +99,8 @@ def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_ra
 def test_a_mistake_in_the_operators_prices_names_its_place(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "models.toml"
     path.write_text(text)
-    with pytest.raises(catalog_file.CatalogFileError, match=complaint):
-        catalog_file.load(path, catalog_file.shipped_data())
+    with pytest.raises(catalog_overrides.CatalogFileError, match=complaint):
+        catalog_overrides.load(path, catalog_overrides.shipped_data())
 
 
 def test_a_history_is_read_whatever_is_in_it() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.production import refusals, refuse_open_flower, warnings
+from worker.core.security.production_checks import refusals, refuse_open_flower, warnings
 from worker.core.settings import Settings
 
 MASTER = "q8Zt0sJ1nVw4Xc7Lr2Hy6Kd9Gm3Bf5Pa"

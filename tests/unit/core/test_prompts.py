@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from worker.core.catalog.prompt_flags import read_flags, series_asked
 from worker.core.errors import DreameryError
-from worker.core.prompts import read_flags, series_asked
 
 
 @pytest.mark.parametrize(

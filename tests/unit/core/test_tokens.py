@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.errors import DreameryError
-from worker.core.tokens import REGIONS, check_proxy, masked, parse_tokens
+from worker.core.security.session_tokens import REGIONS, check_proxy, masked, parse_tokens
 
 
 def pairs(text: str, default: str = "auto") -> list[tuple[str, str]]:

@@ -11,9 +11,9 @@ import structlog
 from tests.otlp import Collector, attributes
 from tests.peers import serving
 from tests.platform import ROOT, clean_env
-from worker.core import origin, tracing
 from worker.core.errors import DreameryError
-from worker.core.log import _name_job, _name_trace
+from worker.core.observability import job_context, tracing
+from worker.core.observability.logging import _name_job, _name_trace
 from worker.core.settings import get_settings
 
 JOB = UUID(int=7)
@@ -41,7 +41,7 @@ def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_off_no_tracer_and_no_exporter_is_imported() -> None:
     """The client of Redis imports some of the SDK's metrics by itself where it is installed."""
-    program = "import sys, worker.tasks, api.app; from worker.core import tracing; tracing.configure('x'); "
+    program = "import sys, worker.tasks, api.app; from worker.core.observability import tracing; tracing.configure('x'); "
     program += "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk.trace', 'opentelemetry.exporter'))])"
     done = python(
         program, DREAMERY_REDIS_URL="redis://127.0.0.1:1/0", DREAMERY_DATABASE_URL="postgresql://127.0.0.1:1/x"
@@ -56,12 +56,12 @@ def test_off_a_span_is_always_the_same_nothing() -> None:
         marks.rename("b")
         marks.fail("c")
         assert tracing.traceparent() is None
-        assert origin.here() == {}
+        assert job_context.here() == {}
 
 
 def test_asked_for_but_not_installed_is_said() -> None:
     program = (
-        "import sys; sys.modules['opentelemetry.sdk'] = None; from worker.core import tracing; tracing.configure('x')"
+        "import sys; sys.modules['opentelemetry.sdk'] = None; from worker.core.observability import tracing; tracing.configure('x')"
     )
     done = python(program, DREAMERY_OTEL_ENDPOINT="http://127.0.0.1:1")
     assert done.returncode == 1
@@ -70,8 +70,8 @@ def test_asked_for_but_not_installed_is_said() -> None:
 
 def test_spans_of_a_job_belong_to_the_trace_of_its_request(collector: Collector) -> None:
     with tracing.span("request", parent=PARENT, kind="server"):
-        kept = origin.here()
-    with origin.about_job("save", JOB, kept, links=[OTHER]), tracing.span("store file", file__key="jobs/x"):
+        kept = job_context.here()
+    with job_context.about_job("save", JOB, kept, links=[OTHER]), tracing.span("store file", file__key="jobs/x"):
         pass
     tracing.stop()
     spans = {span.name: span for _, span in collector.trace(PARENT.split("-")[1])}
@@ -85,9 +85,9 @@ def test_spans_of_a_job_belong_to_the_trace_of_its_request(collector: Collector)
 
 
 def test_a_step_for_one_job_is_in_its_trace_and_one_for_many_has_its_own(collector: Collector) -> None:
-    with origin.about_jobs("one", [{"traceparent": PARENT}, None, {}]):
+    with job_context.about_jobs("one", [{"traceparent": PARENT}, None, {}]):
         pass
-    with origin.about_jobs("many", [{"traceparent": PARENT}, {"traceparent": OTHER}]):
+    with job_context.about_jobs("many", [{"traceparent": PARENT}, {"traceparent": OTHER}]):
         pass
     tracing.stop()
     spans = {span.name: span for _, span in collector.spans}
@@ -119,7 +119,7 @@ def test_an_exception_leaves_its_code_and_not_its_words(collector: Collector) ->
 
 def test_log_lines_name_job_request_and_trace(collector: Collector) -> None:
     structlog.contextvars.clear_contextvars()
-    with origin.about_job("save", JOB, {"request_id": "req_1", "traceparent": PARENT}):
+    with job_context.about_job("save", JOB, {"request_id": "req_1", "traceparent": PARENT}):
         event = structlog.contextvars.merge_contextvars(None, "", {"event": "x"})
         event = _name_trace(None, "", event)
     assert event == {

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.core.settings import Settings
-from worker.core.webhooks import DELAYS, TEST_EVENT, check_url, next_delay, pause_seconds, retry_after_seconds
+from worker.core.webhook_policy import DELAYS, TEST_EVENT, check_url, next_delay, pause_seconds, retry_after_seconds
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 DONE = "job.completed"

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from worker.core import catalog_file
-from worker.core.catalog import get_catalog
+from worker.core import catalog_overrides
+from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
 from worker.providers.dreamina.agent import AgentReader, conversation_body
@@ -105,7 +105,7 @@ class DreaminaProvider:
         self._wire = Wire(settings, transport)
         self._uploads = Uploads(self._wire)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
-        told = catalog_file.wire(settings.catalog_file)
+        told = catalog_overrides.wire(settings.catalog_file)
         self._da_version = told.get("da_version", settings.upstream_da_version)
         self._agent_da_version = told.get("agent_da_version", settings.upstream_agent_da_version)
         self._web_version = told.get("web_version", settings.upstream_web_version)

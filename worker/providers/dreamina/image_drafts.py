@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from worker.core.catalog import DEFAULT_COUNT, Catalog, ImageModel, Size
-from worker.core.prompts import series_asked
+from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size
+from worker.core.catalog.prompt_flags import series_asked
 from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
 from worker.providers.dreamina.regions import Site
 from worker.providers.provider import ImageOrder

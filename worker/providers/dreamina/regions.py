@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import urlencode
 
-from worker.core import catalog_file
+from worker.core import catalog_overrides
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
@@ -182,7 +182,7 @@ def _looked_up(country: str, mweb: str, commerce: str, idc: str) -> Site:
 
 def _changed(site: Site, region: str) -> Site:
     """The site as the operator's file changes it, without a release."""
-    told = catalog_file.hosts(get_settings().catalog_file, region)
+    told = catalog_overrides.hosts(get_settings().catalog_file, region)
     if not told:
         return site
     changes: dict[str, Any] = {_FIELD_OF.get(name, name): value for name, value in told.items()}

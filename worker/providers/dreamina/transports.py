@@ -16,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import httpcore
 import httpx
 
-from worker.core.addresses import is_public, resolve
+from worker.core.security.ip_addresses import is_public, resolve
 
 MAX_CONNECTIONS = 64
 MAX_IDLE = 32
@@ -72,7 +72,7 @@ class DeadlineTransport(httpx.HTTPTransport):
 
 
 class ProxyTransport(httpx.HTTPTransport):
-    """Like `DeadlineTransport`, through one proxy: `http`, `https` or `socks5`, as `worker.core.tokens` writes it."""
+    """Like `DeadlineTransport`, through one proxy: `http`, `https` or `socks5`, as `SessionToken.proxy` holds it."""
 
     def __init__(self, deadline: Deadline, proxy: str, allowed: frozenset[str]) -> None:
         context = _tls_context()

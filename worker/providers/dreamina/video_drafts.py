@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from worker.core.catalog import Catalog, VideoModel
+from worker.core.catalog.models import Catalog, VideoModel
 from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
 from worker.providers.dreamina.regions import Site
 from worker.providers.provider import Material, PromptPart, VideoOrder

@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 import httpx
 import orjson
 
-from worker.core import catalog_file, metrics, tracing
+from worker.core import catalog_overrides
 from worker.core.errors import DreameryError
+from worker.core.observability import metrics, tracing
 from worker.core.settings import Settings
 from worker.providers.dreamina.faults import clean, fault_for, message_for
 from worker.providers.dreamina.records import fail_fields
@@ -42,7 +43,7 @@ class Wire:
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self._seconds = settings.call_timeout_seconds
         self._origin = settings.upstream_origin
-        told = catalog_file.wire(settings.catalog_file)
+        told = catalog_overrides.wire(settings.catalog_file)
         self._appvr = told.get("appvr", settings.upstream_sign_ver)
         self._agent = told.get("user_agent", _AGENT)
         self._sdk_version = told.get("sdk_version", _SDK_VERSION)

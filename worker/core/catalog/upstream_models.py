@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from worker.core.catalog import DEFAULT_COUNT, Catalog, ImageModel, VideoModel
+from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, VideoModel
 
 _EVERYWHERE = frozenset({"cn", "us", "asia"})
 

@@ -1,6 +1,6 @@
 """The model catalog: which models exist, where, in which sizes and lengths, how many pictures one job makes.
 
-The data is `catalog.toml`; nothing in the code names a model.
+The data is `models.toml`; nothing in the code names a model.
 """
 
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from worker.core import catalog_file
+from worker.core import catalog_overrides
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
@@ -42,7 +42,7 @@ class ImageModel:
     default_count: int = DEFAULT_COUNT
     references: int = 0  # the most pictures to make one from; 0 = none
     series: bool = False  # a prompt that asks for a series gets one (protocol section 6.7)
-    listed: bool = False  # known from upstream's own list only (`worker.core.live`)
+    listed: bool = False  # known from upstream's own list only (`worker.core.catalog.upstream_models`)
 
     @property
     def default_resolution(self) -> str:
@@ -297,4 +297,4 @@ def _video_model(row: dict[str, Any], ratios: list[str]) -> VideoModel:
 @lru_cache(maxsize=1)
 def get_catalog() -> Catalog:
     """The catalog that ships with this version, as the operator's file changes it."""
-    return Catalog(catalog_file.load(get_settings().catalog_file, catalog_file.shipped_data()))
+    return Catalog(catalog_overrides.load(get_settings().catalog_file, catalog_overrides.shipped_data()))

@@ -12,8 +12,8 @@ from uuid import UUID
 
 import structlog
 
-from worker.core import tracing
 from worker.core.ids import public_id
+from worker.core.observability import tracing
 from worker.core.settings import Settings
 
 _SECRET_FIELDS = frozenset({"authorization", "token", "tokens", "session", "session_id", "secret", "cookie", "key"})

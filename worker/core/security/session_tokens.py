@@ -8,8 +8,8 @@ import socket
 from dataclasses import dataclass, field
 from typing import get_args
 
-from worker.core.addresses import is_public
 from worker.core.errors import DreameryError
+from worker.core.security.ip_addresses import is_public
 from worker.core.settings import Region
 
 MAX_TOKENS = 100

@@ -7,7 +7,7 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from worker.core.addresses import allowed_privately, is_public
+from worker.core.security.ip_addresses import allowed_privately, is_public
 from worker.core.settings import Settings, get_settings
 
 FINAL_EVENTS = ("job.completed", "job.failed", "job.cancelled")

@@ -11,9 +11,9 @@ from uuid import UUID
 
 from itsdangerous import Signer
 
-from worker.core.crypto import derived_keys
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
+from worker.core.security.encryption import derived_keys
 from worker.core.settings import get_settings
 
 # The end of a link moves in steps of this share of its life, so that readings soon after each other give one link

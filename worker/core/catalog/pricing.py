@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from worker.core.catalog import DEFAULT_COUNT, Catalog
-from worker.core.prompts import series_asked
+from worker.core.catalog.models import DEFAULT_COUNT, Catalog
+from worker.core.catalog.prompt_flags import series_asked
 
 LEARNED, SCALED, CATALOG = "learned", "scaled", "catalog"
 

@@ -4,7 +4,7 @@ import io
 
 from PIL import Image, ImageOps
 
-from worker.core.pictures import MAX_INPUT_PIXELS, NotAPictureError, decoding
+from worker.core.media.image import MAX_INPUT_PIXELS, NotAPictureError, decoding
 
 _READERS = ("PNG", "JPEG", "WEBP", "GIF")
 _QUALITY = 80

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from worker.core.pictures import MAX_INPUT_PIXELS, decoding
+from worker.core.media.image import MAX_INPUT_PIXELS, decoding
 
 # What callers may ask for, and what Pillow calls it.
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import structlog
 
-from worker.core import tracing
 from worker.core.ids import public_id
+from worker.core.observability import tracing
 
 # Of a poll that asks for very many jobs, so many are named in its span.
 _MOST_LINKS = 100

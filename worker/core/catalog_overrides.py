@@ -1,6 +1,6 @@
 """The operator's own file (`DREAMERY_CATALOG_FILE`): models, aliases, sizes, hosts, wire constants without a release.
 
-It has the form of `catalog.toml` and is laid over it before anything reads the catalog. What a row may hold is learned
+It has the form of `models.toml` and is laid over it before anything reads the catalog. What a row may hold is learned
 from the rows that ship with this version, so a new kind of model needs nothing here. Every complaint names the file,
 the model and the field. See docs/models.md.
 """
@@ -67,7 +67,7 @@ def load(path: Path | None, shipped: Data) -> Data:
 
 def shipped_data() -> Data:
     """The catalog of this version."""
-    return tomllib.loads((Path(__file__).parent / "catalog.toml").read_text(encoding="utf-8"))
+    return tomllib.loads((Path(__file__).parent / "catalog" / "models.toml").read_text(encoding="utf-8"))
 
 
 def check(path: Path | None) -> None:
