@@ -30,8 +30,6 @@ from api.route_list import ROUTES
 from api.routes import webhooks
 from api.session_tokens import presented, token_hash
 from api.stopping import hearing_stop
-from worker.bus import metrics as carried
-from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.ids import new_request_id
 from worker.core.observability import metrics, tracing
@@ -41,6 +39,8 @@ from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import Settings, get_settings
 from worker.db import accounts, keyring, keys, people, pool
 from worker.db.engine import get_engine, retry_when_database_away, transaction
+from worker.messaging import metrics_store as carried
+from worker.messaging.rate_limits import RequestLimits
 
 log = get_logger("api")
 

@@ -19,7 +19,6 @@ from api.failed_keys import FailedKeys
 from api.own_files import note_origin
 from api.render import base_url
 from api.session_tokens import presented, read_tokens
-from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.quotas import REQUESTS, Limit, OwnLimits, limits_of
 from worker.core.security.session_tokens import SessionToken
@@ -29,6 +28,7 @@ from worker.db.audit import Actor
 from worker.db.budgets import Subject
 from worker.db.engine import Transaction, transaction
 from worker.db.reports import Viewer
+from worker.messaging.rate_limits import RequestLimits
 
 _LONGEST_TIMEOUT = 1e6
 _WAIT = re.compile(r'[0-9]{1,9}|"[0-9]{1,9}"')

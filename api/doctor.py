@@ -178,8 +178,8 @@ def _accounts_finding(by_state: dict[str, int]) -> Finding:
 
 
 def _check_redis() -> list[Finding]:
-    from worker.bus import heartbeat
-    from worker.bus.events import redis_answers
+    from worker.messaging import heartbeat
+    from worker.messaging.pubsub import redis_answers
 
     if not get_settings().redis_url:
         hint = "Set DREAMERY_REDIS_URL, or start a platform on this machine with `dreamery up`."

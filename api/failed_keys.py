@@ -10,11 +10,11 @@ from collections import OrderedDict
 
 from starlette.requests import Request
 
-from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.observability import metrics
 from worker.core.security.ip_addresses import is_public, network_of
 from worker.core.settings import get_settings
+from worker.messaging.rate_limits import RequestLimits
 
 _KIND = "failed-keys"
 _RETRY_AFTER_SECONDS = 60

@@ -51,8 +51,8 @@ def health_worker(
 ) -> None:
     """Does the worker of this machine take messages? A worker that is alive but deaf fails."""
     from api.doctor import adopt_running_platform
-    from worker.bus import heartbeat
-    from worker.bus.events import BUS_ERRORS
+    from worker.messaging import heartbeat
+    from worker.messaging.pubsub import BUS_ERRORS
 
     adopt_running_platform()
     try:
@@ -78,9 +78,9 @@ def health_worker(
 def health_scheduler() -> None:
     """Has the scheduler sent a tick lately?"""
     from api.doctor import adopt_running_platform
-    from worker.bus import heartbeat
-    from worker.bus.events import BUS_ERRORS
     from worker.core.settings import get_settings
+    from worker.messaging import heartbeat
+    from worker.messaging.pubsub import BUS_ERRORS
 
     adopt_running_platform()
     try:

@@ -12,11 +12,11 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from worker.bus import events
 from worker.core.observability.logging import get_logger
 from worker.db import conversations, reports
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import FINAL_STATES
+from worker.messaging import pubsub
 
 log = get_logger("hub")
 
@@ -161,14 +161,14 @@ class Hub:
     async def _listen(self) -> None:
         while True:
             try:
-                async for news in events.subscribe():
-                    if isinstance(news, events.Words):
+                async for news in pubsub.subscribe():
+                    if isinstance(news, pubsub.Words):
                         self._hear(news.job_id, news.offset, news.text)
                     else:
                         self._tell(news.job_id, news.state, news.seq)
                         for listener in self._overhearing:
                             listener(news.job_id)
-            except events.BUS_ERRORS as error:
+            except pubsub.BUS_ERRORS as error:
                 log.warning("events_away", reason=type(error).__name__)
             await asyncio.sleep(_RECONNECT_SECONDS)
 

@@ -9,12 +9,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from worker.bus import heartbeat
-from worker.bus import metrics as carried
-from worker.bus.events import BUS_ERRORS
 from worker.core.observability.metrics import MEASURES, Field
 from worker.db import gauges
 from worker.db.engine import DATABASE_ERRORS, transaction
+from worker.messaging import heartbeat
+from worker.messaging import metrics_store as carried
+from worker.messaging.pubsub import BUS_ERRORS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Collection
 from typing import Literal
 
-from worker.bus import heartbeat
-from worker.bus.events import BUS_ERRORS, redis_answers
 from worker.core.settings import get_settings
 from worker.db import reports
 from worker.db.engine import DATABASE_ERRORS, transaction
+from worker.messaging import heartbeat
+from worker.messaging.pubsub import BUS_ERRORS, redis_answers
 
 Check = Literal["database", "schema", "redis", "tick", "worker"]
 

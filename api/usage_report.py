@@ -12,7 +12,6 @@ from fastapi import Request, Response
 
 from api.deps import Caller, request_rules
 from api.render import json_response, seconds_of
-from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.quotas import OPEN_JOBS, PERIODIC, REQUESTS, Limit
@@ -21,6 +20,7 @@ from worker.db import budgets, usage
 from worker.db.budgets import Used
 from worker.db.engine import Row, Transaction, transaction
 from worker.db.usage import NUMBERS, Span, UsageFilter
+from worker.messaging.rate_limits import RequestLimits
 
 _MOST_DAYS = 400
 _MOST_ROWS = 20_000

@@ -21,11 +21,11 @@ from tests import factories
 from tests.peers import Gate
 from tests.platform import ROOT
 from worker import fetch, storage, tasks
-from worker.bus import queue
-from worker.bus.connection import redis_client
 from worker.core.settings import get_settings
 from worker.db import durations, keyring, tables
 from worker.db.engine import get_engine, transaction
+from worker.messaging import celery_app
+from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
 from worker.sandbox.world import World
 from worker.steps.converse import converse
@@ -69,10 +69,10 @@ def forget_settings() -> None:
 
 def use_broker(url: str) -> None:
     """Point the Celery app, made at import, at a Redis."""
-    if queue.app.conf.broker_url != url:
-        queue.app.conf.broker_url = url
-        queue.app._pool = None
-        queue.app.amqp._producer_pool = None
+    if celery_app.app.conf.broker_url != url:
+        celery_app.app.conf.broker_url = url
+        celery_app.app._pool = None
+        celery_app.app.amqp._producer_pool = None
 
 
 def run_step(env: dict[str, str], name: str, ids: dict[str, UUID], log: str | None = None) -> None:
@@ -99,7 +99,7 @@ class Message:
 
     def obey(self) -> str:
         """Do what the worker would do with it."""
-        return str(queue.app.tasks[self.task](**self.ids))
+        return str(celery_app.app.tasks[self.task](**self.ids))
 
 
 class Engine:
@@ -129,8 +129,8 @@ class Engine:
 
     def close(self) -> None:
         """End what the test left behind."""
-        with queue._timer._changed:
-            queue._timer._due.clear()
+        with celery_app._timer._changed:
+            celery_app._timer._due.clear()
         for process in self._processes:
             process.kill()
             process.join()

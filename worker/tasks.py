@@ -9,9 +9,6 @@ import structlog
 from celery import signals
 
 import worker.core.gc_tuning  # noqa: F401 - before what is large
-from worker.bus import heartbeat
-from worker.bus import metrics as carried
-from worker.bus.queue import HEARTBEAT, QUEUE_OF, app
 from worker.core.observability import metrics, tracing
 from worker.core.observability.logging import get_logger
 from worker.core.security import production_checks
@@ -19,6 +16,9 @@ from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db.engine import AWAY_ERRORS
+from worker.messaging import heartbeat
+from worker.messaging import metrics_store as carried
+from worker.messaging.celery_app import HEARTBEAT, QUEUE_OF, app
 from worker.steps import check as check_step
 from worker.steps import converse as converse_step
 from worker.steps import ledger as ledger_step

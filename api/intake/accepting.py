@@ -18,7 +18,6 @@ from api.intake import repeats
 from api.intake.budgets import Budget
 from api.intake.repeats import UnsureError
 from api.pictures import drop_pictures
-from worker.bus import queue
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.catalog.upstream_models import Listing
 from worker.core.errors import ERRORS, DreameryError
@@ -30,6 +29,7 @@ from worker.db.inputs import NewInput
 from worker.db.jobs import NewJob
 from worker.db.prices import PriceList
 from worker.db.requests import NewRequest
+from worker.messaging import celery_app
 
 _ASK_AGAIN_SECONDS = 0.15
 
@@ -85,7 +85,7 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) 
         with transaction() as tx:
             if tries > 1 and reports.group_members(tx, group_id):
                 for job in planned.jobs:
-                    tx.on_commit(partial(queue.nudge_claim, job.kind, job_id=job.id))
+                    tx.on_commit(partial(celery_app.nudge_claim, job.kind, job_id=job.id))
                 return new
             if known := _known_jobs(tx, request, visit):
                 return Accepted(job_ids=known, n=planned.n, replayed=True)
@@ -262,10 +262,10 @@ def _listings(tx: Transaction, caller: Caller) -> list[Listing]:
 def _nudge(job_id: UUID, kind: str, account_ids: list[UUID]) -> None:
     if kind == "chat":
         # Each conversation takes a thread of its own, so each gets its message.
-        queue.nudge_converse(job_id=job_id)
+        celery_app.nudge_converse(job_id=job_id)
         return
     # With one account there is nothing to choose, so the worker need not look for the best.
     if len(account_ids) == 1:
-        queue.nudge_submit_soon(account_ids[0])
+        celery_app.nudge_submit_soon(account_ids[0])
     else:
-        queue.nudge_submit(job_id=job_id)
+        celery_app.nudge_submit(job_id=job_id)

@@ -11,13 +11,13 @@ from starlette.concurrency import run_in_threadpool
 
 from api.hub import Hub
 from api.session_tokens import presented
-from worker.bus import queue
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.security.encryption import lookup_hash
 from worker.core.security.session_tokens import SessionToken
 from worker.db import checks
 from worker.db.engine import Transaction, transaction
+from worker.messaging import celery_app
 
 # Less than a question stays open, so that an answer on its way is not missed.
 WAIT_SECONDS = 25.0
@@ -77,7 +77,7 @@ def _write(ids: list[UUID], what: str, tokens: Tokens, *, owner: str) -> list[UU
 def nudge_all(ids: list[UUID]) -> None:
     """Workers should look at these questions."""
     for check_id in ids:
-        queue.nudge_check(check_id)
+        celery_app.nudge_check(check_id)
 
 
 def _results(ids: list[UUID]) -> dict[UUID, dict[str, Any]]:

@@ -21,12 +21,12 @@ from api.console_session import check_site, csrf_token, drop_cookie, session_of,
 from api.deps import Caller, CallerDep, actor_of, caller_of_key, get_bearer
 from api.errors import error_responses
 from api.render import base_url, json_response
-from worker.bus.limits import RequestLimits
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
 from worker.db import audit, console_sessions
 from worker.db.engine import transaction
+from worker.messaging.rate_limits import RequestLimits
 
 router = APIRouter(prefix="/console", tags=["console"])
 

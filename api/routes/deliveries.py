@@ -12,12 +12,12 @@ from api.errors import error_responses
 from api.render import json_response
 from api.schemas import Text
 from api.webhook_bodies import DeliveryList, DeliveryObject, DeliveryStatus, delivery_object
-from worker.bus import queue
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.db import delivery_log, endpoints
 from worker.db.delivery_log import Delivery, DeliveryFilter
 from worker.db.engine import transaction
+from worker.messaging import celery_app
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -150,7 +150,7 @@ def _replay(caller: Caller, delivery_id: UUID) -> Delivery | None:
             if endpoint is not None and endpoint.disabled_at is not None:
                 raise DreameryError("webhook_endpoint_disabled")
         if delivery_log.replay(tx, delivery_id):
-            tx.on_commit(partial(queue.nudge_notify, delivery_id))
+            tx.on_commit(partial(celery_app.nudge_notify, delivery_id))
         return delivery_log.get_delivery(tx, delivery_id, caller.owner)
 
 

@@ -14,10 +14,10 @@ from api.deps import AdminDep, actor_of
 from api.errors import error_responses
 from api.render import json_response
 from api.schemas import Text, example
-from worker.bus import workers
 from worker.core.errors import DreameryError
 from worker.db import audit, platform_state
 from worker.db.engine import Transaction, transaction
+from worker.messaging import worker_control
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403))
 
@@ -76,7 +76,7 @@ def _drain_object(tx: Transaction) -> dict[str, Any]:
     }
 
 
-def _worker_object(state: workers.WorkerState) -> dict[str, Any]:
+def _worker_object(state: worker_control.WorkerState) -> dict[str, Any]:
     return {"object": "worker", "draining": not state.queues, **asdict(state)}
 
 
@@ -99,7 +99,7 @@ def set_drain(request: Request, wish: DrainWish, admin: AdminDep) -> Response:
 @router.get("/workers", summary="List the workers", responses={200: {"model": WorkerList}})
 def see_workers(_admin: AdminDep) -> Response:
     """Those that answer: what they take, what they do."""
-    data = [_worker_object(state) for state in workers.list_workers()]
+    data = [_worker_object(state) for state in worker_control.list_workers()]
     return json_response({"object": "list", "data": data, "has_more": False})
 
 
@@ -110,7 +110,7 @@ def see_workers(_admin: AdminDep) -> Response:
 )
 def drain_worker(request: Request, name: str, wish: WorkerWish, admin: AdminDep) -> Response:
     """It takes no more messages and finishes what it has begun; the other workers go on with its jobs."""
-    known = workers.list_workers(name)
+    known = worker_control.list_workers(name)
     if not known:
         message = f"No worker {name[:100]!r} answers; `GET /admin/v1/workers` lists them."
         raise DreameryError("worker_not_found", message)
@@ -120,8 +120,8 @@ def drain_worker(request: Request, name: str, wish: WorkerWish, admin: AdminDep)
             platform_state.write(tx, f"worker:{name}", {"queues": known[0].queues})
         noted = platform_state.read(tx, f"worker:{name}")
     queues: list[str] = noted["queues"] if noted else []
-    (workers.drain_worker if wish.draining else workers.refill_worker)(name, queues)
+    (worker_control.drain_worker if wish.draining else worker_control.refill_worker)(name, queues)
     with transaction() as tx:
         audit.note_act(tx, actor_of(request, admin), "worker.drain", name, draining=wish.draining)
-    now = workers.list_workers(name) or known
+    now = worker_control.list_workers(name) or known
     return json_response(_worker_object(now[0]))

@@ -18,12 +18,12 @@ from api.render import base_url, job_object, json_response
 from api.routes.jobs import find_job, job_uuid, unknown_job
 from api.schemas import AcceptedJob, DeletedJob, Job, RetryRequest
 from worker import storage
-from worker.bus import events, queue
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.db import accounts, deletions, files, jobs, reports
 from worker.db.engine import Transaction, transaction
 from worker.db.reports import JobView, Viewer
+from worker.messaging import celery_app, pubsub
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -46,12 +46,12 @@ def cancel_now(
         if also is not None:
             also(tx)
         if row is not None:
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         view = reports.job_view(tx, job_id, viewer)
         if view is not None and view.job.state == "running":
             # The wish is carried out by a poll; let the next one come soon.
             accounts.poll_soon(tx, view.job.account_id, seconds=1.0)
-            tx.on_commit(partial(queue.nudge_poll, view.job.account_id))
+            tx.on_commit(partial(celery_app.nudge_poll, view.job.account_id))
     if view is None:
         raise unknown_job(public_id("job", job_id))
     return view

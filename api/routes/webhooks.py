@@ -23,7 +23,6 @@ from api.webhook_bodies import (
     delivery_object,
     endpoint_object,
 )
-from worker.bus import queue
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id
 from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
@@ -32,6 +31,7 @@ from worker.db import deliveries, delivery_log, endpoints
 from worker.db.delivery_log import Delivery
 from worker.db.endpoints import NewEndpoint, secret_context
 from worker.db.engine import Row, transaction
+from worker.messaging import celery_app
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
@@ -225,7 +225,7 @@ def _test(caller: Caller, endpoint_id: UUID) -> Delivery | None:
         delivery_id = delivery_log.add_test(
             tx, delivery_id=new_id(), endpoint_id=endpoint_id, owner=caller.owner, url=endpoint.url
         )
-        tx.on_commit(partial(queue.nudge_notify, delivery_id))
+        tx.on_commit(partial(celery_app.nudge_notify, delivery_id))
         return delivery_log.get_delivery(tx, delivery_id, caller.owner)
 
 

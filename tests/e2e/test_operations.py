@@ -17,7 +17,7 @@ from tests.e2e.books import Books
 from tests.face import Face, account_name, error_of, new_key, read_events
 from tests.platform import ROOT, CheckedPlatform, clean_env, eventually, start_platform
 from tests.s3 import Bucket
-from worker.bus import heartbeat
+from worker.messaging import heartbeat
 
 pytestmark = pytest.mark.timeout(600)
 POLL_SECONDS = 0.5

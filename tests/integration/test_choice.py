@@ -8,10 +8,10 @@ import pytest
 
 from tests.engine import Engine
 from tests.integration.test_claims import many
-from worker.bus import queue
 from worker.core.errors import ERRORS, Fault
 from worker.db import balances, jobs, scores
 from worker.db.engine import transaction
+from worker.messaging import celery_app
 from worker.providers.dreamina.faults import CODES
 from worker.steps import claiming
 from worker.steps.claiming import How
@@ -240,6 +240,6 @@ def test_no_refusal_that_is_about_the_job_touches_its_account(engine: Engine) ->
 def test_a_nudge_of_a_job_that_waits_elsewhere_is_no_harm(engine: Engine) -> None:
     account = fast(engine)
     job = engine.job(account, prompt="a boat [[hang]]")
-    queue.nudge_submit(job_id=job)
-    queue.nudge_submit(job_id=job)
+    celery_app.nudge_submit(job_id=job)
+    celery_app.nudge_submit(job_id=job)
     assert [message.obey().startswith("submitted") for message in engine.messages("dreamery.submit")] == [True, False]

@@ -16,9 +16,9 @@ from tests.engine import Engine
 from tests.peers import Stop
 from tests.platform import eventually, free_port
 from worker import tasks
-from worker.bus.events import WORDS
 from worker.db import accounts, jobs
 from worker.db.engine import Row, transaction
+from worker.messaging.pubsub import WORDS
 from worker.steps.converse import converse
 from worker.steps.poll import poll
 from worker.steps.save import save

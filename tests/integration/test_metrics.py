@@ -10,13 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.metrics import GAUGES, exposition
 from tests.platform import ROOT, clean_env
-from worker.bus import heartbeat, queue
-from worker.bus import metrics as carried
 from worker.core.observability import metrics
+from worker.messaging import celery_app, heartbeat
+from worker.messaging import metrics_store as carried
 from worker.steps.notify import notify
 
 COUNT_IN_ANOTHER_PROCESS = """
-from worker.bus import metrics as carried
+from worker.messaging import metrics_store as metrics as carried
 from worker.core import metrics
 metrics.count("dreamery_webhooks", "delivered", by=2)
 metrics.observe("dreamery_poll_delay_seconds", 0.2)
@@ -111,9 +111,9 @@ def test_every_gauge_is_shown(engine):
 
 def test_messages_that_wait_are_counted_by_queue(engine):
     engine.messages()
-    queue.nudge_poll(uuid4())
-    queue.nudge_save(uuid4())
-    queue.nudge_save(uuid4())
+    celery_app.nudge_poll(uuid4())
+    celery_app.nudge_save(uuid4())
+    celery_app.nudge_save(uuid4())
     assert of("dreamery_messages_waiting", queue="fast") == 1
     assert of("dreamery_messages_waiting", queue="bulk") == 2
     assert of("dreamery_messages_waiting", queue="outbox") == 0

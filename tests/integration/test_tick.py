@@ -4,7 +4,7 @@ import json
 from uuid import uuid4
 
 from tests.engine import Engine
-from worker.bus import queue
+from worker.messaging import celery_app
 from worker.steps.tick import sweep, tick
 
 
@@ -123,12 +123,12 @@ def test_a_job_for_an_empty_pool_fails(engine: Engine) -> None:
 
 
 def test_messages_about_nothing_do_nothing(engine: Engine) -> None:
-    queue.nudge_submit(job_id=uuid4())
-    queue.nudge_submit(account_id=uuid4())
-    queue.nudge_bring(uuid4())
-    queue.nudge_poll(uuid4())
-    queue.nudge_save(uuid4())
-    queue.nudge_notify(uuid4())
+    celery_app.nudge_submit(job_id=uuid4())
+    celery_app.nudge_submit(account_id=uuid4())
+    celery_app.nudge_bring(uuid4())
+    celery_app.nudge_poll(uuid4())
+    celery_app.nudge_save(uuid4())
+    celery_app.nudge_notify(uuid4())
     answers = [message.obey() for message in engine.messages()]
     assert len(answers) == 6
     assert engine.ledger()["totals"]["submits_seen"] == 0

@@ -79,7 +79,7 @@ def test_every_layering_contract_is_kept() -> None:
 PLANTED = [
     ("worker/core/ids.py", "import api.errors", "Front door above engine"),
     ("worker/core/security/encryption.py", "import worker.db.people", "Rooms of the engine"),
-    ("worker/bus/events.py", "import worker.storage", "Rooms of the engine"),
+    ("worker/messaging/pubsub.py", "import worker.storage", "Rooms of the engine"),
     ("api/render.py", "import api.intake", "Inside the front door"),
     ("worker/db/accounts.py", "import worker.db.jobs", "Inside the database room"),
     ("worker/providers/dreamina/signing.py", "import worker.providers.dreamina.client", "Inside a provider"),

@@ -11,7 +11,7 @@ TALK_QUEUES = "talk"
 FLOWER_PORT = 5555
 
 _CELERY = ("celery", "-A", "worker.tasks:app")
-_BEAT = ("celery", "-A", "worker.bus.scheduler:app", "beat")
+_BEAT = ("celery", "-A", "worker.messaging.celery_beat:app", "beat")
 _QUIET = ("--loglevel", "WARNING")
 
 

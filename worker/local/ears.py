@@ -5,9 +5,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 
-from worker.bus import heartbeat
-from worker.bus.events import BUS_ERRORS
 from worker.local.processes import Child
+from worker.messaging import heartbeat
+from worker.messaging.pubsub import BUS_ERRORS
 
 # A process that has just been started imports for a while before it hears anything.
 _START_PATIENCE = 60.0

@@ -10,13 +10,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from worker.bus import events
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import balances, checks, receives, standing
 from worker.db.accounts import AccountRow
 from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.messaging import pubsub
 from worker.providers.provider import Credits
 from worker.providers.registry import get_provider
 from worker.steps.checkups import check_up
@@ -55,7 +55,7 @@ def _check_up(check_id: UUID, account: AccountRow, known: UUID | None) -> str:
 def _answer(check_id: UUID, result: Result) -> None:
     with transaction() as tx:
         if checks.answer(tx, check_id, result):
-            tx.on_commit(partial(events.announce, check_id, "succeeded", 1))
+            tx.on_commit(partial(pubsub.announce, check_id, "succeeded", 1))
 
 
 @retry_when_database_away
@@ -125,7 +125,7 @@ def _told(error: DreameryError) -> dict[str, str]:
 def _note(check_id: UUID, known: UUID | None, result: Result, *, seconds: float) -> None:
     with transaction() as tx:
         if checks.answer(tx, check_id, result):
-            tx.on_commit(partial(events.announce, check_id, "succeeded", 1))
+            tx.on_commit(partial(pubsub.announce, check_id, "succeeded", 1))
         points = result.get("points")
         if known is not None and points:
             balances.note_credits(tx, known, points["totalCredit"], seconds_ago=seconds)

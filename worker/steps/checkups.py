@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from worker.bus import queue
 from worker.core.errors import DreameryError, Fault
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -19,6 +18,7 @@ from worker.core.watchdog import watchdog
 from worker.db import balances, offers, standing
 from worker.db.accounts import AccountRow
 from worker.db.engine import retry_when_database_away, transaction
+from worker.messaging import celery_app
 from worker.providers.provider import LiveModels
 from worker.providers.registry import get_provider
 from worker.steps import rests
@@ -74,7 +74,7 @@ def _works(row: AccountRow, left: int, *, seconds_ago: float) -> None:
     with transaction() as tx:
         balances.note_credits(tx, row.id, left, seconds_ago=seconds_ago)
         if standing.session_works(tx, row.id):
-            tx.on_commit(partial(queue.nudge_submit, account_id=row.id))
+            tx.on_commit(partial(celery_app.nudge_submit, account_id=row.id))
             log.info("session_works_again", account=row.label)
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from worker.bus import queue
 from worker.db import jobs, scores
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.db.slots import SUBMIT_KINDS
+from worker.messaging import celery_app
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ def _claim(how: How, job_id: UUID | None, account_id: UUID | None) -> tuple[_Fou
         mine = _try(tx, target, how)
         if not isinstance(mine, jobs.Claim):
             # While it was held here, others may have passed the job over, and both accounts are taken by now.
-            tx.on_commit(partial(queue.nudge_claim, found.kind, job_id=found.id))
+            tx.on_commit(partial(celery_app.nudge_claim, found.kind, job_id=found.id))
     return _unyielded(mine), target
 
 
@@ -73,5 +73,5 @@ def _try(
         waits=waits,
     )
     if isinstance(found, jobs.ToBring):
-        tx.on_commit(partial(queue.nudge_bring_soon, account_id))
+        tx.on_commit(partial(celery_app.nudge_bring_soon, account_id))
     return found

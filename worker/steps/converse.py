@@ -11,7 +11,6 @@ from contextlib import closing
 from functools import partial
 from uuid import UUID
 
-from worker.bus import events, queue
 from worker.core.errors import DreameryError, Reaction
 from worker.core.observability.job_context import about_job
 from worker.core.observability.logging import get_logger
@@ -20,6 +19,7 @@ from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, balances, conversations, jobs, standing
 from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.messaging import celery_app, pubsub
 from worker.providers.provider import (
     Account,
     AgentEvent,
@@ -73,7 +73,7 @@ def _converse_claimed(claim: jobs.Claim, nudged: UUID | None) -> str:
     except DreameryError as error:
         return refusals.refused(claim, error)
     # One message, one conversation: the account's next one may be taken by another thread.
-    queue.nudge_converse(account_id=nudged)
+    celery_app.nudge_converse(account_id=nudged)
     return line
 
 
@@ -142,7 +142,7 @@ class _Talk:
         if not self._running:
             self._open()
         if isinstance(event, Said):
-            events.publish_words(self._claim.id, len(self._said), event.text)
+            pubsub.publish_words(self._claim.id, len(self._said), event.text)
             self._said += event.text
         elif isinstance(event, ToolCalled):
             self._calls[event.id] = event
@@ -166,7 +166,7 @@ class _Talk:
                 deadline=settings.talk_seconds + settings.talk_lease_seconds,
             )
             if row is not None:
-                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
             elif self._note(tx) is None:  # not this step's; else an earlier try of this was committed
                 raise _StoppedError(f"conversation {self._claim.id} was taken over")
         self._running = True
@@ -182,7 +182,7 @@ class _Talk:
             if wish:
                 row = jobs.mark_cancelled(tx, job_id=self._claim.id, attempt=self._claim.attempt, actor="converse")
                 if row is not None:
-                    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                    tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         self._committed_at = time.monotonic()
         if wish is not False:
             raise _StoppedError(f"conversation {self._claim.id} {'cancelled' if wish else 'was taken over'}")
@@ -209,9 +209,9 @@ class _Talk:
         )
         if row is None:
             return
-        tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         if accounts.poll_soon(tx, row.account_id):
-            tx.on_commit(partial(queue.nudge_poll, row.account_id))
+            tx.on_commit(partial(celery_app.nudge_poll, row.account_id))
 
     @retry_when_database_away
     def _finish(self, finish: str) -> str:
@@ -223,7 +223,7 @@ class _Talk:
             row = jobs.mark_collecting(tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, said=len(self._said))
             row = jobs.mark_answered(tx, job_id=claim.id, actor="converse") or row
             if row is not None:
-                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         return f"conversation {claim.id} on {claim.account.label}: {len(self._said)} characters, {self._jobs} jobs"
 
     @retry_when_database_away
@@ -249,7 +249,7 @@ class _Talk:
                 from_states=("running",),
             )
             if row is not None:
-                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         log.warning("conversation_broke", job_id=str(claim.id), code=told.code, detail=told.detail)
         return f"failed {claim.id}: {told.code}"
 

@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-from worker.bus import queue
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -19,6 +18,7 @@ from worker.db import balances, charges, receives, standing
 from worker.db.accounts import AccountRow
 from worker.db.charges import Entry
 from worker.db.engine import retry_when_database_away, transaction
+from worker.messaging import celery_app
 from worker.providers.provider import CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
 from worker.steps.sessions import asked
@@ -128,7 +128,7 @@ def _note(
             balances.note_credits(tx, row.id, total, seconds_ago=seconds_ago)
             if total > 0 and standing.end_rest(tx, row.id, code=_BROKE):
                 log.info("credits_are_back", account=row.label, credits=total)
-            tx.on_commit(partial(queue.nudge_submit, account_id=row.id))
+            tx.on_commit(partial(celery_app.nudge_submit, account_id=row.id))
     return told + free
 
 

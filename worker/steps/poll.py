@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-from worker.bus import events, queue
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.observability import tracing
 from worker.core.observability.job_context import about_job, about_jobs
@@ -18,6 +17,7 @@ from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, notes, standing
 from worker.db.accounts import AccountRow, OpenJob
 from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.messaging import celery_app, pubsub
 from worker.providers.provider import Record, RecordState
 from worker.providers.registry import get_provider
 from worker.steps import rests
@@ -56,7 +56,7 @@ def _poll_claimed(row: AccountRow, open_jobs: list[OpenJob]) -> str:
     freed = _settle_all(row, open_jobs, records)
     # Each message takes several jobs, so a few suffice however many slots are free.
     for _ in range(min(freed, 4)):
-        queue.nudge_submit(account_id=row.id)
+        celery_app.nudge_submit(account_id=row.id)
     return f"asked for {len(open_jobs)} on {row.label}, {freed} left the account"
 
 
@@ -69,7 +69,7 @@ def _claim(account_id: UUID) -> tuple[list[OpenJob], AccountRow | None]:
             return [], None
         found = accounts.open_jobs(tx, account_id)
         if found:
-            tx.on_commit(partial(queue.nudge_poll_later, account_id, seconds=next_in))
+            tx.on_commit(partial(celery_app.nudge_poll_later, account_id, seconds=next_in))
         else:
             accounts.stop_polling(tx, account_id)
         return found, accounts.get_account(tx, account_id)
@@ -81,20 +81,20 @@ def _settle_all(account: AccountRow, open_jobs: list[OpenJob], records: dict[str
     news = [(job, record) for job, record in news if _is_news(job, record)]
     news.sort(key=lambda pair: not _is_done(pair[1]))
     done = sum(_is_done(record) for _, record in news)
-    per_message = min(max(done // _SAVE_MESSAGES, 1), queue.MOST_SAVES_PER_MESSAGE)
+    per_message = min(max(done // _SAVE_MESSAGES, 1), celery_app.MOST_SAVES_PER_MESSAGE)
     freed = 0
     finished: list[UUID] = []
     asked_in = tracing.traceparent()
-    with events.gathered():
+    with pubsub.gathered():
         for job, record in news:
             watchdog.renew()
             with about_job("settle", job.id, job.origin, links=[asked_in] if asked_in else []):
                 freed += _settle(account, job, record, finished)
             if len(finished) >= per_message:
-                queue.nudge_save(*finished)
+                celery_app.nudge_save(*finished)
                 finished.clear()
     if finished:
-        queue.nudge_save(*finished)
+        celery_app.nudge_save(*finished)
     return freed
 
 
@@ -132,7 +132,7 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
             if row is None:
                 return 0
             log.info("submit_found", job_id=str(job.id), account=account.label)
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         return _settle_record(tx, account, job, record, finished)
 
 
@@ -163,7 +163,7 @@ def _settle_absent(tx: Transaction, job: OpenJob) -> int:
     )
     if row is None:
         return 0
-    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return 1
 
 
@@ -171,7 +171,7 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
     if job.cancel_requested:
         row = jobs.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
         if row is not None:
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
             # Upstream cannot be told to stop: the slot is free when it has finished.
             if record.state in {RecordState.DONE, RecordState.FAILED}:
                 return int(notes.release_slot(tx, job.id))
@@ -195,7 +195,7 @@ def _finish(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID])
     row = jobs.mark_saving(tx, job_id=job.id, attempt=job.attempt, refs=[asdict(ref) for ref in record.results])
     if row is None:
         return 0
-    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     tx.on_commit(partial(finished.append, row.id))
     return 1
 
@@ -213,7 +213,7 @@ def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None, deta
     )
     if row is None:
         return 0
-    tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+    tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return 1
 
 
@@ -236,4 +236,4 @@ def _note_progress(tx: Transaction, job: OpenJob, record: Record) -> None:
         progress=_progress(record),
     )
     if row is not None:
-        tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+        tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-from worker.bus import events, queue
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import balances, jobs, notes, receives, scores, standing, stranded
 from worker.db.engine import retry_when_database_away, transaction
+from worker.messaging import celery_app, pubsub
 from worker.providers.provider import Account, NotSentError
 from worker.providers.registry import get_provider
 from worker.steps import references, rests
@@ -169,9 +169,9 @@ def requeue(
         if row is not None:
             if reason == error.code:
                 scores.note_outcome(tx, claim.account.id, claim.model, code=error.code)
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
             if delay == 0.0:
-                tx.on_commit(partial(queue.nudge_claim, claim.kind, job_id=claim.id))
+                tx.on_commit(partial(celery_app.nudge_claim, claim.kind, job_id=claim.id))
     return f"requeued {claim.id}: {reason}"
 
 
@@ -190,9 +190,9 @@ def fail(claim: jobs.Claim, error: DreameryError) -> str:
             account=claim.account.label,
         )
         if row is not None:
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
             # A job that was refused for its content or parameters leaves its slot to the next one at once.
-            tx.on_commit(partial(queue.nudge_claim, claim.kind, account_id=claim.account.id))
+            tx.on_commit(partial(celery_app.nudge_claim, claim.kind, account_id=claim.account.id))
     return f"failed {claim.id}: {error.code}"
 
 
@@ -214,5 +214,5 @@ def give_up_if_hopeless(job_id: UUID, *, error: DreameryError | None = None) -> 
             from_states=("queued",),
         )
         if row is not None:
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return f"failed {job_id}: {told.code}"

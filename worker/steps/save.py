@@ -12,7 +12,6 @@ from uuid import UUID
 from PIL import Image, UnidentifiedImageError
 
 from worker import fetch, storage
-from worker.bus import events, queue
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.media.conversion import NotConvertedError, Output, convert
 from worker.core.observability.job_context import about_job
@@ -21,6 +20,7 @@ from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, files, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.messaging import celery_app, pubsub
 from worker.providers.registry import get_provider
 from worker.steps import films
 from worker.steps.keeping import Keeper
@@ -52,7 +52,7 @@ def save_each(*, job_ids: list[UUID]) -> str:
     lines = []
     for n, job_id in enumerate(job_ids):
         if n and stopping.asked:
-            queue.nudge_save(*job_ids[n:])
+            celery_app.nudge_save(*job_ids[n:])
             break
         watchdog.renew()
         lines.append(save(job_id=job_id))
@@ -173,7 +173,7 @@ def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
             remarks=outcome.remarks,
         )
         if row is not None:
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return f"saved {results} of {claim.id}"
 
 
@@ -222,5 +222,5 @@ def _fail(claim: Row[Any], reason: str) -> str:
             from_states=("saving",),
         )
         if row is not None:
-            tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return f"failed {claim.id}: result_unavailable"

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from worker.bus import events, queue
 from worker.core.errors import DreameryError
 from worker.core.observability.job_context import about_job
 from worker.core.observability.logging import get_logger
@@ -18,6 +17,7 @@ from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, standing
 from worker.db.engine import retry_when_database_away, transaction
+from worker.messaging import celery_app, pubsub
 from worker.providers.provider import NotSentError, Submitted
 from worker.providers.registry import get_provider
 from worker.steps import claiming, orders, references, refusals
@@ -53,9 +53,9 @@ def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None
             job_id = None
         if count == MOST_PER_MESSAGE or stopping.asked:
             # Others may wait for this thread; what is left here queues up behind them, or goes to another worker.
-            queue.nudge_submit(account_id=done.account_id)
+            celery_app.nudge_submit(account_id=done.account_id)
             if job_id is not None:
-                queue.nudge_submit(job_id=job_id)
+                celery_app.nudge_submit(job_id=job_id)
             break
         watchdog.renew()
         done = _submit_one(None, done.account_id, how=_READY)
@@ -70,7 +70,7 @@ def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None
 def bring(*, account_id: UUID) -> str:
     """Submit the first job that the account may run, after bringing its references; others go on meanwhile."""
     # What waits behind it need not wait for its references.
-    return _submit_one(None, account_id, how=_ANY, then=queue.nudge_submit).line
+    return _submit_one(None, account_id, how=_ANY, then=celery_app.nudge_submit).line
 
 
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
@@ -138,5 +138,5 @@ def _accepted(claim: jobs.Claim, submitted: Submitted) -> None:
             return
         # Asked at once when the account was idle: upstream's checks of the text refuse within the first moments.
         if accounts.poll_soon(tx, claim.account.id):
-            tx.on_commit(partial(queue.nudge_poll, claim.account.id))
-        tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(celery_app.nudge_poll, claim.account.id))
+        tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))

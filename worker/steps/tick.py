@@ -6,12 +6,12 @@ Everything that a lost message, a dead worker or an emptied Redis leaves behind 
 from functools import partial
 from typing import Any
 
-from worker.bus import events, queue
 from worker.core.errors import ERRORS
 from worker.core.observability.logging import get_logger
 from worker.db import due, jobs, reports, stranded, turns
 from worker.db.deliveries import due_deliveries
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
+from worker.messaging import celery_app, pubsub
 
 log = get_logger("tick")
 
@@ -35,12 +35,12 @@ def tick() -> str:
         submits = due.take_submits(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
         talks = due.take_talks(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
         saves = due.take_saves(tx, again_after=SAVE_AGAIN_SECONDS, limit=_MOST)
-    sent = [queue.nudge_poll(account_id) for account_id in polls]
-    sent += [queue.nudge_submit(job_id=job_id) for job_id in submits]
-    sent += [queue.nudge_converse(job_id=job_id) for job_id in talks]
+    sent = [celery_app.nudge_poll(account_id) for account_id in polls]
+    sent += [celery_app.nudge_submit(job_id=job_id) for job_id in submits]
+    sent += [celery_app.nudge_converse(job_id=job_id) for job_id in talks]
     sent += [
-        queue.nudge_save(*saves[start : start + queue.MOST_SAVES_PER_MESSAGE])
-        for start in range(0, len(saves), queue.MOST_SAVES_PER_MESSAGE)
+        celery_app.nudge_save(*saves[start : start + celery_app.MOST_SAVES_PER_MESSAGE])
+        for start in range(0, len(saves), celery_app.MOST_SAVES_PER_MESSAGE)
     ]
     waiting = len(submits) + len(talks)
     return f"{len(polls)} polls, {waiting} submits, {len(saves)} saves" if sent else "nothing due"
@@ -56,7 +56,7 @@ def sweep() -> str:
         deliveries = due_deliveries(tx, limit=_MOST)
         behind = turns.left_behind(tx, limit=_MOST)
     for delivery_id in deliveries:
-        queue.nudge_notify(delivery_id)
+        celery_app.nudge_notify(delivery_id)
     moved = 0
     for owner in behind:
         with transaction() as tx:
@@ -88,7 +88,7 @@ def _fail_overdue() -> int:
             )
             if row is not None:
                 count += 1
-                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return count
 
 
@@ -113,7 +113,7 @@ def _fail_hopeless() -> int:
             )
             if row is not None:
                 count += 1
-                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return count
 
 
@@ -128,7 +128,7 @@ def _end_lost_talks() -> int:
             if row is not None:
                 count += 1
                 log.warning("conversation_lost", job_id=str(talk.id), sent=talk.sent, state=row.state)
-                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return count
 
 
@@ -169,5 +169,5 @@ def _end_answered_talks() -> int:
             row = jobs.mark_answered(tx, job_id=job_id, actor="tick")
             if row is not None:
                 count += 1
-                tx.on_commit(partial(events.announce, row.id, row.state, row.event_seq))
+                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return count

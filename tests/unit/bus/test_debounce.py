@@ -3,8 +3,8 @@
 import threading
 import time
 
-from worker.bus.debounce import Debounce
-from worker.bus.timer import Timer
+from worker.messaging.debounce import Debounce
+from worker.messaging.timer import Timer
 
 
 def test_actions_run_in_the_order_of_their_times_and_an_error_ends_nothing() -> None:

@@ -41,7 +41,9 @@ def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_off_no_tracer_and_no_exporter_is_imported() -> None:
     """The client of Redis imports some of the SDK's metrics by itself where it is installed."""
-    program = "import sys, worker.tasks, api.app; from worker.core.observability import tracing; tracing.configure('x'); "
+    program = (
+        "import sys, worker.tasks, api.app; from worker.core.observability import tracing; tracing.configure('x'); "
+    )
     program += "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk.trace', 'opentelemetry.exporter'))])"
     done = python(
         program, DREAMERY_REDIS_URL="redis://127.0.0.1:1/0", DREAMERY_DATABASE_URL="postgresql://127.0.0.1:1/x"
@@ -60,9 +62,7 @@ def test_off_a_span_is_always_the_same_nothing() -> None:
 
 
 def test_asked_for_but_not_installed_is_said() -> None:
-    program = (
-        "import sys; sys.modules['opentelemetry.sdk'] = None; from worker.core.observability import tracing; tracing.configure('x')"
-    )
+    program = "import sys; sys.modules['opentelemetry.sdk'] = None; from worker.core.observability import tracing; tracing.configure('x')"
     done = python(program, DREAMERY_OTEL_ENDPOINT="http://127.0.0.1:1")
     assert done.returncode == 1
     assert done.stderr.strip().startswith("DREAMERY_OTEL_ENDPOINT is set, but OpenTelemetry is not installed.")

@@ -17,11 +17,11 @@ import orjson
 import redis
 from kombu.entity import Exchange, Queue
 
-from worker.bus import queue
-from worker.bus.connection import redis_client
-from worker.bus.events import BUS_ERRORS
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
+from worker.messaging import celery_app
+from worker.messaging.pubsub import BUS_ERRORS
+from worker.messaging.redis_connection import redis_client
 
 log = get_logger("heartbeat")
 
@@ -127,7 +127,9 @@ def _beat(name: str, queues: list[str], threads: int) -> None:
     while True:
         try:
             if not _pulse.leaving:
-                queue.app.send_task(queue.HEARTBEAT, queue=own, expires=get_settings().deaf_seconds, ignore_result=True)
+                celery_app.app.send_task(
+                    celery_app.HEARTBEAT, queue=own, expires=get_settings().deaf_seconds, ignore_result=True
+                )
             tell(name, queues=queues, threads=threads)
         except Exception as error:  # noqa: BLE001 - see `queue._send`; the next beat tries again
             log.warning("heartbeat_lost", reason=type(error).__name__)

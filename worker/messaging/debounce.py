@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Generic, TypeVar
 
-from worker.bus.timer import Timer
+from worker.messaging.timer import Timer
 
 Key = TypeVar("Key", bound=Hashable)
 

@@ -10,9 +10,9 @@ import orjson
 import redis.asyncio
 from redis.exceptions import RedisError
 
-from worker.bus.connection import redis_client
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
+from worker.messaging.redis_connection import redis_client
 
 log = get_logger("events")
 

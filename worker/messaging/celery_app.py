@@ -10,11 +10,11 @@ from uuid import UUID
 
 from celery import Celery, signals
 
-from worker.bus.debounce import Debounce
-from worker.bus.timer import Timer
 from worker.core.observability import metrics
 from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.settings import get_settings
+from worker.messaging.debounce import Debounce
+from worker.messaging.timer import Timer
 
 log = get_logger("queue")
 
@@ -23,7 +23,7 @@ NUDGE_EXPIRES_SECONDS = 30
 # One thread saves the jobs of a message one after the other, so they are few.
 MOST_SAVES_PER_MESSAGE = 4
 
-# A message that a worker sends to itself, over a queue of its own (`worker/bus/heartbeat.py`).
+# A message that a worker sends to itself, over a queue of its own (`worker/messaging/heartbeat.py`).
 HEARTBEAT = "dreamery.heartbeat"
 
 QUEUE_OF = {

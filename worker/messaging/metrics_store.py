@@ -10,11 +10,11 @@ import threading
 import orjson
 from redis.exceptions import RedisError
 
-from worker.bus.connection import redis_client
-from worker.bus.queue import QUEUE_OF
 from worker.core.observability import metrics
 from worker.core.observability.logging import get_logger
 from worker.core.observability.metrics import Field
+from worker.messaging.celery_app import QUEUE_OF
+from worker.messaging.redis_connection import redis_client
 
 log = get_logger("metrics")
 

@@ -13,9 +13,9 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from worker.bus.events import BUS_ERRORS
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
+from worker.messaging.pubsub import BUS_ERRORS
 
 log = get_logger("limits")
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from worker.bus import heartbeat
-from worker.bus.queue import app
+from worker.messaging import heartbeat
+from worker.messaging.celery_app import app
 
 _ANSWER_SECONDS = 2.0
 
