@@ -20,7 +20,7 @@ from sqlalchemy import Row, text
 from tests import factories
 from tests.peers import Gate
 from tests.platform import ROOT
-from worker import fetch, storage, tasks
+from worker import safe_fetch, storage, tasks
 from worker.core.settings import get_settings
 from worker.db import durations, keyring, tables
 from worker.db.engine import get_engine, transaction
@@ -125,7 +125,7 @@ class Engine:
         forget_settings()
         use_broker(self.env["DREAMERY_REDIS_URL"])
         # Made here, not by the first threads of a test at once: the caches would let each of them make one.
-        get_engine(), redis_client(), fetch._client()
+        get_engine(), redis_client(), safe_fetch._client()
 
     def close(self) -> None:
         """End what the test left behind."""

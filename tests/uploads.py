@@ -18,8 +18,8 @@ from tests.engine import run_step
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.providers import registry
+from worker.providers.base import Account, ImageOrder, NotSentError, Reference, Submitted
 from worker.providers.dreamina.client import DreaminaProvider
-from worker.providers.provider import Account, ImageOrder, NotSentError, Reference, Submitted
 
 
 def picture(color: str = "red", *, side: int = 8, kind: str = "PNG") -> bytes:

@@ -13,7 +13,7 @@ import structlog
 from tests.engine import Engine, wipe
 from tests.peers import Gate, Receiver, serving
 from tests.s3 import Bucket
-from worker import fetch
+from worker import safe_fetch
 from worker.db import keyring
 from worker.sandbox.options import Options
 from worker.sandbox.server import create_app
@@ -39,8 +39,8 @@ def _sandbox() -> Iterator[tuple[Gate, object, str]]:
 def _broker(redis_url: str) -> Iterator[str]:
     yield redis_url
     kombu.pools.reset()
-    fetch._client().close()
-    fetch._client.cache_clear()
+    safe_fetch._client().close()
+    safe_fetch._client.cache_clear()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from worker.core.errors import ERRORS, Fault
 from worker.db import balances, jobs, scores
 from worker.db.engine import transaction
 from worker.messaging import celery_app
-from worker.providers.dreamina.faults import CODES
+from worker.providers.dreamina.error_codes import CODES
 from worker.steps import claiming
 from worker.steps.claiming import How
 from worker.steps.submit import submit_waiting

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.engine import forget_settings
-from worker import fetch
-from worker.fetch import FetchError, checked_addresses, download, post
+from worker import safe_fetch
+from worker.safe_fetch import FetchError, checked_addresses, download, post
 
 Talk = Callable[[socket.socket], None]
 
@@ -395,7 +395,7 @@ def test_a_peer_that_drips_is_left_at_the_deadline(allow, part: str) -> None:
 
 
 def test_a_webhook_receiver_that_drips_is_left_too(allow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "POST_DEADLINE_SECONDS", 0.4)
+    monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.4)
 
     def drip(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):

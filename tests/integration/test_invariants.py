@@ -31,7 +31,7 @@ from worker.core.security.encryption import webhook_secret
 from worker.core.security.session_tokens import parse_tokens
 from worker.db import accounts, files, jobs, notes
 from worker.db.engine import get_engine, transaction
-from worker.providers.provider import Account
+from worker.providers.base import Account
 from worker.steps.notify import notify
 from worker.steps.poll import poll
 from worker.steps.save import save

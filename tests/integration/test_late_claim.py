@@ -8,7 +8,7 @@ import pytest
 from tests.engine import Engine
 from worker.db import jobs
 from worker.db.engine import transaction
-from worker.providers.provider import NotSentError
+from worker.providers.base import NotSentError
 from worker.steps import submit as submit_step
 
 

@@ -17,7 +17,7 @@ from tests.integration.test_references import sent_along
 from tests.integration.test_upkeep import aged
 from tests.peers import Hook, serving
 from tests.uploads import Host, picture
-from worker import fetch, storage
+from worker import safe_fetch, storage
 from worker.core.watchdog import watchdog
 from worker.db import inputs, jobs
 from worker.db.engine import transaction
@@ -505,7 +505,7 @@ def test_retention_removes_every_form_of_a_result(engine: Engine) -> None:
 def test_the_fetcher_gives_every_piece_to_who_waits(engine: Engine, host: Host) -> None:
     pieces: list[int] = []
     link = host.show("/big", b"x" * 3_000_000)
-    with fetch.download(
+    with safe_fetch.download(
         link, max_bytes=5_000_000, deadline_seconds=10, keep=lambda: pieces.append(1)
     ).content as content:
         assert len(content.read()) == 3_000_000

@@ -21,7 +21,7 @@ from tests import factories
 from tests.engine import Engine
 from tests.peers import Received, Receiver, Stop, serving
 from tests.platform import ROOT, eventually
-from worker import fetch
+from worker import safe_fetch
 from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
 from worker.core.webhook_policy import DELAYS
 from worker.db import deliveries, endpoints, jobs
@@ -304,7 +304,7 @@ def test_nobody_listens_there(engine: Engine, others: Callable[[], Receiver]) ->
 def test_a_receiver_that_lets_us_wait_is_left_after_the_deadline(
     engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "POST_DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.5)
     listen(engine, receiver.url)
     stop = Stop()
     receiver.hook = lambda: stop("", b"")

@@ -1,7 +1,7 @@
 """The error table: every failure Dreamery can report, what a client sees of it and what the engine does about it.
 
 Codes are API: they never change meaning. Upstream's own numbers map to these rows in
-`worker/providers/dreamina/faults.py`.
+`worker/providers/dreamina/error_codes.py`.
 """
 
 from collections.abc import Mapping

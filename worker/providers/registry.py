@@ -4,8 +4,8 @@ import threading
 from functools import lru_cache
 
 from worker.core.settings import get_settings
+from worker.providers.base import Provider
 from worker.providers.dreamina.client import DreaminaProvider
-from worker.providers.provider import Provider
 
 _making = threading.Lock()
 

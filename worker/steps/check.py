@@ -17,7 +17,7 @@ from worker.db import balances, checks, receives, standing
 from worker.db.accounts import AccountRow
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.messaging import pubsub
-from worker.providers.provider import Credits
+from worker.providers.base import Credits
 from worker.providers.registry import get_provider
 from worker.steps.checkups import check_up
 from worker.steps.sessions import EXPIRED, asked

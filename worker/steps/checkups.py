@@ -19,7 +19,7 @@ from worker.db import balances, offers, standing
 from worker.db.accounts import AccountRow
 from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app
-from worker.providers.provider import LiveModels
+from worker.providers.base import LiveModels
 from worker.providers.registry import get_provider
 from worker.steps import rests
 from worker.steps.sessions import EXPIRED, NotServableError, asked

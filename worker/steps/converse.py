@@ -20,7 +20,7 @@ from worker.core.watchdog import watchdog
 from worker.db import accounts, balances, conversations, jobs, standing
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
-from worker.providers.provider import (
+from worker.providers.base import (
     Account,
     AgentEvent,
     Conversation,

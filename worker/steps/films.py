@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 from uuid import UUID
 
-from worker import fetch, storage
+from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.media.image import NotAPictureError, picture_facts
 from worker.core.media.video import NotAClipError, Still, first_frame, sprite_sheet, video_facts
@@ -19,7 +19,7 @@ from worker.core.watchdog import watchdog
 from worker.db import accounts
 from worker.db.engine import Row, transaction
 from worker.db.files import NewFile
-from worker.providers.provider import ResultRef
+from worker.providers.base import ResultRef
 from worker.providers.registry import get_provider
 from worker.steps.keeping import Keeper, KeptFile
 from worker.steps.sessions import asked
@@ -59,7 +59,7 @@ def copy_film(claim: Row[Any], n: int, ref: dict[str, Any], keep: Keeper) -> Cop
     best = _better(claim, known)
     try:
         body = _download(best.url, keep)
-    except fetch.FetchError as error:
+    except safe_fetch.FetchError as error:
         if best.url == known.url:
             raise
         log.warning("better_video_not_copied", job_id=str(claim.id), reason=str(error))
@@ -69,7 +69,7 @@ def copy_film(claim: Row[Any], n: int, ref: dict[str, Any], keep: Keeper) -> Cop
         try:
             facts = video_facts(content, keep=keep)
         except NotAClipError as error:
-            raise fetch.FetchError(f"the answer is not a video: {error}") from error
+            raise safe_fetch.FetchError(f"the answer is not a video: {error}") from error
         key = f"jobs/{claim.id.hex}/{n}.{facts.extension}"
         storage.put_file(key, cast("IO[bytes]", KeptFile(content, keep)))
         film = NewFile(
@@ -85,9 +85,9 @@ def copy_film(claim: Row[Any], n: int, ref: dict[str, Any], keep: Keeper) -> Cop
         return _with_pictures(claim.id, film, content, best.poster_url, keep)
 
 
-def _download(url: str, keep: Keeper) -> fetch.Downloaded:
+def _download(url: str, keep: Keeper) -> safe_fetch.Downloaded:
     most = get_settings().max_video_bytes
-    return fetch.download(url, max_bytes=most, deadline_seconds=FILM_DEADLINE_SECONDS, keep=keep)
+    return safe_fetch.download(url, max_bytes=most, deadline_seconds=FILM_DEADLINE_SECONDS, keep=keep)
 
 
 def _better(claim: Row[Any], ref: ResultRef) -> ResultRef:
@@ -145,12 +145,12 @@ def _take_poster(job_id: UUID, n: int, url: str | None, copied: Copied) -> None:
         return
     watchdog.renew()
     try:
-        body = fetch.download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS)
+        body = safe_fetch.download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS)
         with body.content as content:
             facts = picture_facts(content)
             key = f"jobs/{job_id.hex}/{n}.thumbnail.{facts.extension}"
             storage.put_file(key, content)
-    except (fetch.FetchError, NotAPictureError) as error:
+    except (safe_fetch.FetchError, NotAPictureError) as error:
         copied.remarks.append(f"upstream's poster of {n} not copied: {error}")
         return
     copied.files.append(

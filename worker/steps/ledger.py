@@ -19,7 +19,7 @@ from worker.db.accounts import AccountRow
 from worker.db.charges import Entry
 from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app
-from worker.providers.provider import CreditHistory, CreditRecord, NotSentError
+from worker.providers.base import CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
 from worker.steps.sessions import asked
 

@@ -16,7 +16,7 @@ from uuid import UUID
 import orjson
 from standardwebhooks import Webhook
 
-from worker import fetch
+from worker import safe_fetch
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.observability import metrics
@@ -282,8 +282,8 @@ def _base_url() -> str:
 def _send(delivery: Row[Any], body: bytes) -> _Outcome:
     started = time.monotonic()
     try:
-        posted = fetch.post(delivery.url, body=body, headers=_signed_headers(delivery, body))
-    except fetch.FetchError as error:
+        posted = safe_fetch.post(delivery.url, body=body, headers=_signed_headers(delivery, body))
+    except safe_fetch.FetchError as error:
         return _Outcome(seconds=time.monotonic() - started, error=str(error))
     except SecretUnreadableError:
         error_text = "its secret does not open with this DREAMERY_MASTER_KEY; rotate it"

@@ -7,7 +7,7 @@ from worker.core.catalog import upstream_models
 from worker.core.catalog.models import get_catalog
 from worker.db import jobs, offers
 from worker.db.engine import Row, retry_when_database_away, transaction
-from worker.providers.provider import ImageOrder, Material, PromptPart, Reference, VideoOrder
+from worker.providers.base import ImageOrder, Material, PromptPart, Reference, VideoOrder
 
 
 def image_order(claim: jobs.Claim, brought: list[Row[Any]]) -> ImageOrder:

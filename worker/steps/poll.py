@@ -18,7 +18,7 @@ from worker.db import accounts, jobs, notes, standing
 from worker.db.accounts import AccountRow, OpenJob
 from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
-from worker.providers.provider import Record, RecordState
+from worker.providers.base import Record, RecordState
 from worker.providers.registry import get_provider
 from worker.steps import rests
 from worker.steps.sessions import asked

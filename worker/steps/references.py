@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 from typing import IO, Any, cast
 
-from worker import fetch, storage
+from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.media import video
 from worker.core.media.image import MAX_INPUT_BYTES, NotAPictureError, picture_facts
@@ -19,7 +19,7 @@ from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import inputs, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
-from worker.providers.provider import Account, Material, NotSentError, Reference
+from worker.providers.base import Account, Material, NotSentError, Reference
 from worker.providers.registry import get_provider
 from worker.steps.keeping import Keeper, KeptFile
 
@@ -94,13 +94,13 @@ def _fetch(claim: jobs.Claim, row: Row[Any]) -> None:
     keep = _keeper(claim)
     still = row.media == "image"
     try:
-        body = fetch.download(
+        body = safe_fetch.download(
             row.url,
             max_bytes=MAX_INPUT_BYTES if still else video.MAX_INPUT_BYTES,
             deadline_seconds=FETCH_DEADLINE_SECONDS if still else MEDIA_DEADLINE_SECONDS,
             keep=keep,
         )
-    except fetch.FetchError as error:
+    except safe_fetch.FetchError as error:
         log.info("reference_not_fetched", job_id=str(claim.id), n=row.n, reason=str(error), status=error.status)
         message = f"{_name(row)} could not be fetched: {error}."
         if error.final or (error.status is not None and error.status < 500 and error.status not in _PASSING):

@@ -15,7 +15,7 @@ from worker.core.watchdog import watchdog
 from worker.db import balances, jobs, notes, receives, scores, standing, stranded
 from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
-from worker.providers.provider import Account, NotSentError
+from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
 from worker.steps import references, rests
 from worker.steps.sessions import NotServableError, forget_hosts, located

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from PIL import Image, UnidentifiedImageError
 
-from worker import fetch, storage
+from worker import safe_fetch, storage
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.media.conversion import NotConvertedError, Output, convert
 from worker.core.observability.job_context import about_job
@@ -43,7 +43,7 @@ class _TakenOverError(Exception):
 @dataclass(frozen=True, slots=True)
 class _Outcome:
     stored: list[files.NewFile] = field(default_factory=list)
-    errors: list[fetch.FetchError] = field(default_factory=list)
+    errors: list[safe_fetch.FetchError] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
@@ -96,12 +96,12 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
                 outcome.remarks.extend(copied.remarks)
             else:
                 outcome.stored.append(_copy(claim, n, ref))
-        except fetch.FetchError as error:
+        except safe_fetch.FetchError as error:
             log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
             outcome.errors.append(error)
         except storage.StorageError as error:
             log.warning("result_not_stored", job_id=str(claim.id), n=n, reason=error.reason)
-            outcome.errors.append(fetch.FetchError(f"it could not be stored: {error.reason}"))
+            outcome.errors.append(safe_fetch.FetchError(f"it could not be stored: {error.reason}"))
     return outcome
 
 
@@ -114,7 +114,7 @@ def _renew(claim: Row[Any]) -> None:
 
 
 def _copy(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
-    body = fetch.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
+    body = safe_fetch.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
     with body.content as original, _as_wanted(claim, n, original) as content:
         mime, width, height = _picture_facts(content)
         size, sha256 = (body.size, body.sha256) if content is original else _size_and_sha256(content)
@@ -153,9 +153,9 @@ def _picture_facts(content: IO[bytes]) -> tuple[str, int, int]:
             mime = _MIME_OF.get(picture.format or "")
             width, height = picture.size
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise fetch.FetchError("the answer is not a picture") from error
+        raise safe_fetch.FetchError("the answer is not a picture") from error
     if mime is None:
-        raise fetch.FetchError(f"picture format {picture.format} is not known", final=True)
+        raise safe_fetch.FetchError(f"picture format {picture.format} is not known", final=True)
     return mime, width, height
 
 

@@ -14,7 +14,7 @@ from worker.core.watchdog import watchdog
 from worker.db import accounts
 from worker.db.accounts import AccountRow
 from worker.db.engine import transaction
-from worker.providers.provider import Account, NotSentError
+from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
 
 Answer = TypeVar("Answer")

@@ -18,7 +18,7 @@ from worker.core.watchdog import watchdog
 from worker.db import accounts, jobs, standing
 from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
-from worker.providers.provider import NotSentError, Submitted
+from worker.providers.base import NotSentError, Submitted
 from worker.providers.registry import get_provider
 from worker.steps import claiming, orders, references, refusals
 from worker.steps.claiming import How

@@ -13,9 +13,9 @@ from worker.core import catalog_overrides
 from worker.core.catalog.models import Catalog, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings, get_settings
+from worker.providers.base import Account
 from worker.providers.dreamina.regions import SITES, site_for
 from worker.providers.dreamina.signing import sign
-from worker.providers.provider import Account
 
 
 @pytest.fixture(autouse=True)

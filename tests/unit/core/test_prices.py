@@ -10,7 +10,7 @@ from worker.core import catalog_overrides
 from worker.core.catalog.models import Catalog
 from worker.core.catalog.pricing import Known, Shape, price_anywhere, price_in, shape_of
 from worker.core.errors import DreameryError
-from worker.providers.dreamina.history import read_history
+from worker.providers.dreamina.credit_history import read_history
 
 CATALOG = Catalog(catalog_overrides.load(None, catalog_overrides.shipped_data()))
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.providers.upstream import FIXTURES, SESSION, Script, account, load
 from worker.core.errors import DreameryError
-from worker.providers.dreamina.agent import AgentReader
-from worker.providers.provider import (
+from worker.providers.base import (
     AgentEvent,
     Conversation,
     Ended,
@@ -24,6 +23,7 @@ from worker.providers.provider import (
     ToolCalled,
     Turn,
 )
+from worker.providers.dreamina.agent_stream import AgentReader
 
 A, B, V = (f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}" for digit in "132")
 ID = "44444444-4444-4444-8444-444444444444"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.providers.upstream import KEY, SESSION, Script, account, load, order, text
 from worker.core.errors import DreameryError
-from worker.providers.provider import Credits, NotSentError, Provider, RecordState, Submitted
+from worker.providers.base import Credits, NotSentError, Provider, RecordState, Submitted
 
 ERRORS_SEEN = [
     ("error.account_punished.json", "account_limited"),

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.unit.providers.upstream import KEY, Script, account, load, order
-from worker.providers.dreamina.drafts import uuids
-from worker.providers.provider import Material, PromptPart, Reference, VideoOrder
+from worker.providers.base import Material, PromptPart, Reference, VideoOrder
+from worker.providers.dreamina.request_drafts import uuids
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 

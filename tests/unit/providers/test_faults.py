@@ -3,7 +3,7 @@
 import pytest
 
 from worker.core.errors import ERRORS
-from worker.providers.dreamina.faults import CODES, KEYS, TEXTS, clean, fault_for, message_for
+from worker.providers.dreamina.error_codes import CODES, KEYS, TEXTS, clean, fault_for, message_for
 
 # Every number of table 3.3, typed off the document rather than taken from faults.toml.
 _TABLE_3_3 = """-7 -6 -5 -4 -3 -2 -1 1 1000 1001 1002 1006 1014 1015 1018 1019 1021 1057 1063 1157 1158 1159 1161 1162

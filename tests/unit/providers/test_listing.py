@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.providers.upstream import Script, account, load
 from worker.core.errors import DreameryError
-from worker.providers.dreamina.listing import image_models, video_models
+from worker.providers.dreamina.model_list import image_models, video_models
 
 VIDEOS = "/mweb/v1/video_generate/get_common_config"
 

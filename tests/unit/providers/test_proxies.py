@@ -12,10 +12,10 @@ import pytest
 from tests.unit.providers.upstream import KEY, SESSION
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
+from worker.providers.base import Account, NotSentError
 from worker.providers.dreamina import transports
 from worker.providers.dreamina.client import DreaminaProvider
 from worker.providers.dreamina.transports import Deadline, ProxyTransports, PublicBackend
-from worker.providers.provider import Account, NotSentError
 
 ANSWER = b'{"ret":"0","data":{}}'
 HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tests.unit.providers.upstream import KEY, load
 from worker.core.errors import ERRORS
-from worker.providers.dreamina.records import find_records, parse_record
-from worker.providers.provider import Record, RecordState
+from worker.providers.base import Record, RecordState
+from worker.providers.dreamina.job_records import find_records, parse_record
 
 URL = "https://cdn.example.test/a.png"
 

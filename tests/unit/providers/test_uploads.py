@@ -10,9 +10,9 @@ import pytest
 
 from tests.unit.providers.upstream import SESSION, Script, account, load
 from worker.core.errors import DreameryError
+from worker.providers.base import Material, NotSentError, Reference
 from worker.providers.dreamina import uploads
 from worker.providers.dreamina.signing import Keys, aws_headers, canonical_query
-from worker.providers.provider import Material, NotSentError, Reference
 
 DATA = b"hello world"
 URI = "tos-cn-i-tb4s082cfz/0000000000000000000000000000aaaa"

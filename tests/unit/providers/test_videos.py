@@ -7,8 +7,8 @@ import httpx
 import pytest
 
 from tests.unit.providers.upstream import Script, account, load
-from worker.providers.dreamina.records import parse_record, video_result
-from worker.providers.provider import Record, RecordState, ResultRef
+from worker.providers.base import Record, RecordState, ResultRef
+from worker.providers.dreamina.job_records import parse_record, video_result
 
 KEY = "22222222-2222-4222-8222-222222222222"
 CDN = "https://video-cdn.example.test/synthetic"

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.providers.upstream import KEY, SESSION, Script, account, order
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
-from worker.providers.dreamina import wire
+from worker.providers.dreamina import http
 from worker.providers.dreamina.regions import site_for
 from worker.providers.dreamina.signing import sign, web_id
 
@@ -112,7 +112,7 @@ class Drip(httpx.SyncByteStream):
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(wire.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(http.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -166,7 +166,7 @@ class SlowBackend(httpcore.NetworkBackend):
 def test_dripping_headers_end_with_the_total_deadline(clock, monkeypatch):
     stream = SlowStream(clock)
     monkeypatch.setattr(httpcore, "SyncBackend", lambda: SlowBackend(stream))
-    lines = wire.Wire(Settings(_env_file=None))
+    lines = http.Wire(Settings(_env_file=None))
     site = site_for("sandbox", None, "http://127.0.0.1:9")
     with pytest.raises(DreameryError) as caught:
         lines.call(account("sandbox"), site, "http://127.0.0.1:9", "/mweb/v1/x?a=1", b"{}")
@@ -179,7 +179,7 @@ def test_dripping_headers_end_with_the_total_deadline(clock, monkeypatch):
 
 
 def test_each_thread_has_its_own_deadline(clock):
-    deadline = wire.Deadline()
+    deadline = http.Deadline()
     deadline.start(5)
     seen: list[float] = []
 

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 
 from worker.core.settings import Settings
+from worker.providers.base import Account, ImageOrder
 from worker.providers.dreamina.client import DreaminaProvider
-from worker.providers.provider import Account, ImageOrder
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "upstream"
 KEY = "11111111-1111-4111-8111-111111111111"

@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.core.errors import ERRORS, Reaction
-from worker.providers.dreamina.faults import fault_for
-from worker.providers.dreamina.records import parse_record
-from worker.providers.provider import RecordState
+from worker.providers.base import RecordState
+from worker.providers.dreamina.error_codes import fault_for
+from worker.providers.dreamina.job_records import parse_record
 from worker.steps.rests import FULL_SECONDS, rest_seconds
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

@@ -19,28 +19,7 @@ from worker.core import catalog_overrides
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
-from worker.providers.dreamina.agent import AgentReader, conversation_body
-from worker.providers.dreamina.drafts import Stamp
-from worker.providers.dreamina.faults import clean
-from worker.providers.dreamina.history import read_history
-from worker.providers.dreamina.image_drafts import image_body
-from worker.providers.dreamina.listing import image_models, video_models
-from worker.providers.dreamina.records import (
-    fail_fields,
-    find_items,
-    find_records,
-    item_id,
-    parse_record,
-    queue_of,
-    record_id,
-    video_result,
-)
-from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for
-from worker.providers.dreamina.signing import web_id
-from worker.providers.dreamina.uploads import TokenCall, Uploads
-from worker.providers.dreamina.video_drafts import video_body
-from worker.providers.dreamina.wire import Wire, refusal
-from worker.providers.provider import (
+from worker.providers.base import (
     Account,
     AgentEvent,
     Conversation,
@@ -59,6 +38,27 @@ from worker.providers.provider import (
     Submitted,
     VideoOrder,
 )
+from worker.providers.dreamina.agent_stream import AgentReader, conversation_body
+from worker.providers.dreamina.credit_history import read_history
+from worker.providers.dreamina.error_codes import clean
+from worker.providers.dreamina.http import Wire, refusal
+from worker.providers.dreamina.image_requests import image_body
+from worker.providers.dreamina.job_records import (
+    fail_fields,
+    find_items,
+    find_records,
+    item_id,
+    parse_record,
+    queue_of,
+    record_id,
+    video_result,
+)
+from worker.providers.dreamina.model_list import image_models, video_models
+from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for
+from worker.providers.dreamina.request_drafts import Stamp
+from worker.providers.dreamina.signing import web_id
+from worker.providers.dreamina.uploads import TokenCall, Uploads
+from worker.providers.dreamina.video_requests import video_body
 
 _GENERATE = "/mweb/v1/aigc_draft/generate"
 _HISTORY = "/mweb/v1/get_history_by_ids"

@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, ClassVar
 import orjson
 
 from worker.core.errors import DreameryError
-from worker.providers.dreamina.faults import clean
+from worker.providers.base import Account, Material, NotSentError, Reference
+from worker.providers.dreamina.error_codes import clean
+from worker.providers.dreamina.http import Wire
 from worker.providers.dreamina.regions import Site, authority
 from worker.providers.dreamina.signing import Keys, aws_headers, canonical_query
-from worker.providers.dreamina.wire import Wire
-from worker.providers.provider import Account, Material, NotSentError, Reference
 
 # The gateway rule of section 5.3.
 MAX_BYTES = 100 * 1024 * 1024

@@ -5,7 +5,7 @@ from typing import Any, TypeGuard
 import orjson
 
 from worker.core.errors import DreameryError
-from worker.providers.provider import CreditHistory, CreditRecord
+from worker.providers.base import CreditHistory, CreditRecord
 
 _MOST_RECORDS = 500
 _MOST = 2**31 - 1

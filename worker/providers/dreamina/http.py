@@ -19,12 +19,12 @@ from worker.core import catalog_overrides
 from worker.core.errors import DreameryError
 from worker.core.observability import metrics, tracing
 from worker.core.settings import Settings
-from worker.providers.dreamina.faults import clean, fault_for, message_for
-from worker.providers.dreamina.records import fail_fields
+from worker.providers.base import Account, NotSentError
+from worker.providers.dreamina.error_codes import clean, fault_for, message_for
+from worker.providers.dreamina.job_records import fail_fields
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
 from worker.providers.dreamina.transports import Deadline, DeadlineTransport, ProxyTransports
-from worker.providers.provider import Account, NotSentError
 
 # 200 records of eight pictures are about 10 MB.
 MAX_BODY = 16_000_000

@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from worker.core.errors import ERRORS, Reaction
-from worker.providers.dreamina.faults import clean, fault_for, message_for
-from worker.providers.provider import Record, RecordState, ResultRef
+from worker.providers.base import Record, RecordState, ResultRef
+from worker.providers.dreamina.error_codes import clean, fault_for, message_for
 
 _SUBMITTED = 20
 _SUCCESS = 50

@@ -13,9 +13,9 @@ from uuid import uuid4
 import orjson
 
 from worker.core.errors import DreameryError
-from worker.providers.dreamina.faults import clean, fault_for, message_for
-from worker.providers.dreamina.wire import refusal
-from worker.providers.provider import Account, AgentEvent, Conversation, Ended, JobStarted, Said, ToolCalled
+from worker.providers.base import Account, AgentEvent, Conversation, Ended, JobStarted, Said, ToolCalled
+from worker.providers.dreamina.error_codes import clean, fault_for, message_for
+from worker.providers.dreamina.http import refusal
 
 _VERSION = "3.0.0"
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)

@@ -8,9 +8,9 @@ from typing import Any
 import orjson
 
 from worker.core.catalog.models import Catalog, VideoModel
-from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
+from worker.providers.base import Material, PromptPart, VideoOrder
 from worker.providers.dreamina.regions import Site
-from worker.providers.provider import Material, PromptPart, VideoOrder
+from worker.providers.dreamina.request_drafts import Stamp, draft, metadata, picture, to_json, uuids
 
 _MIN_VERSION = "3.0.5"
 _MIN_VERSION_OMNI = "3.3.9"

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from worker.providers.provider import Reference
+from worker.providers.base import Reference
 
 
 @dataclass(frozen=True, slots=True)

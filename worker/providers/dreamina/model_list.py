@@ -6,7 +6,7 @@ Foreign data: a model is any object with a `model_req_key`, wherever it is; what
 from collections.abc import Iterator
 from typing import Any
 
-from worker.providers.provider import LiveImageModel, LiveVideoModel
+from worker.providers.base import LiveImageModel, LiveVideoModel
 
 _DEEPEST = 8
 _MOST_MODELS = 200

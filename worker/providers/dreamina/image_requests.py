@@ -9,9 +9,9 @@ import orjson
 
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size
 from worker.core.catalog.prompt_flags import series_asked
-from worker.providers.dreamina.drafts import Stamp, draft, metadata, picture, to_json, uuids
+from worker.providers.base import ImageOrder
 from worker.providers.dreamina.regions import Site
-from worker.providers.provider import ImageOrder
+from worker.providers.dreamina.request_drafts import Stamp, draft, metadata, picture, to_json, uuids
 
 _MIN_VERSION = "3.0.2"
 _MIN_VERSION_BLEND = "3.2.9"
