@@ -20,7 +20,7 @@ from sqlalchemy import Row, text
 from tests import factories
 from tests.peers import Gate
 from tests.platform import ROOT
-from worker import safe_fetch, storage, tasks
+from worker import celery_tasks, safe_fetch, storage
 from worker.core.settings import get_settings
 from worker.db import durations, keyring, tables
 from worker.db.engine import get_engine, transaction
@@ -28,12 +28,12 @@ from worker.messaging import celery_app
 from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
 from worker.sandbox.world import World
-from worker.steps.converse import converse
-from worker.steps.notify import notify
-from worker.steps.poll import poll
-from worker.steps.save import save
-from worker.steps.submit import submit
-from worker.steps.tick import sweep
+from worker.tasks.converse import converse
+from worker.tasks.deliver_webhooks import notify
+from worker.tasks.dispatch import sweep
+from worker.tasks.poll import poll
+from worker.tasks.save import save
+from worker.tasks.submit import submit
 
 FINAL = {"succeeded", "failed", "cancelled"}
 GENERATE = "/aigc_draft/generate"
@@ -338,8 +338,8 @@ class Engine:
                 return
             self.lapse()
             self.sql("UPDATE jobs SET nudged_at = NULL")
-            tasks.tick()
-            tasks.sweep()
+            celery_tasks.tick()
+            celery_tasks.sweep()
             letters = [m for m in self.messages() if dice.random() >= loss]
             letters += [m for m in letters if dice.random() < twice]
             dice.shuffle(letters)

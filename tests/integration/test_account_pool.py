@@ -18,9 +18,9 @@ from tests.proxies import PASSWORD, USER, forwarding
 from worker.core.ids import parse_public_id
 from worker.db import checks, offers
 from worker.db.engine import transaction
-from worker.steps.check import check
-from worker.steps.refresh import refresh
-from worker.steps.tick import sweep
+from worker.tasks.check_session import check
+from worker.tasks.dispatch import sweep
+from worker.tasks.refresh_accounts import refresh
 
 ADMIN = "/admin/v1/accounts"
 OWN = "/v1/accounts"

@@ -15,8 +15,8 @@ from worker.core.ids import new_id, parse_public_id
 from worker.db import jobs, scores
 from worker.db.eligibility import is_open, opens_at
 from worker.db.engine import transaction
-from worker.steps.submit import submit
-from worker.steps.tick import sweep, tick
+from worker.tasks.dispatch import sweep, tick
+from worker.tasks.submit import submit
 
 
 def user(engine: Engine, *groups: str) -> UUID:

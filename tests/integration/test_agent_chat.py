@@ -16,7 +16,7 @@ from tests.agent import Heard, hear, job_of, served, whole
 from tests.engine import Engine
 from tests.face import error_of, new_key
 from tests.platform import eventually
-from worker import tasks
+from worker import celery_tasks
 from worker.db.engine import AWAY_ERRORS
 
 
@@ -30,10 +30,10 @@ def working(engine: Engine, threads: int = 40) -> Iterator[None]:
         held: list[Any] = []
         swept = 0.0
         while not over.wait(0.05):
-            tasks.tick()
+            celery_tasks.tick()
             if time.monotonic() - swept > 0.5:
                 swept = time.monotonic()
-                tasks.sweep()
+                celery_tasks.sweep()
             held += [pool.submit(message.obey) for message in engine.messages()]
         trouble.extend(error for work in held if (error := work.exception(60)) and not isinstance(error, AWAY_ERRORS))
 

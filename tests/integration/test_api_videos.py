@@ -30,7 +30,7 @@ from tests.video_rows import finish_video, set_state
 from worker import storage
 from worker.core.media.video import video_facts
 from worker.core.security.session_tokens import parse_tokens
-from worker.steps.upkeep import upkeep
+from worker.tasks.cleanup import upkeep
 
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"
 LINK = "https://example.org/a.png"

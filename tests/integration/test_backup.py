@@ -28,7 +28,7 @@ from worker.local import archive, restore
 from worker.local.backup import make_backup, target_of
 from worker.local.processes import StartError
 from worker.local.schema import newest_revision
-from worker.steps.poll import poll
+from worker.tasks.poll import poll
 
 PASSPHRASE = "correct horse battery staple"
 

@@ -13,10 +13,10 @@ from worker.db import balances, jobs, scores
 from worker.db.engine import transaction
 from worker.messaging import celery_app
 from worker.providers.dreamina.error_codes import CODES
-from worker.steps import claiming
-from worker.steps.claiming import How
-from worker.steps.submit import submit_waiting
-from worker.steps.tick import sweep, tick
+from worker.tasks.dispatch import sweep, tick
+from worker.tasks.stages import claim as claiming
+from worker.tasks.stages.claim import How
+from worker.tasks.submit import submit_waiting
 
 
 def take(account: UUID) -> jobs.Claim:

@@ -8,8 +8,8 @@ from itertools import pairwise
 from tests.engine import Engine
 from worker.db import accounts, jobs, scores
 from worker.db.engine import transaction
-from worker.steps.poll import poll
-from worker.steps.submit import submit
+from worker.tasks.poll import poll
+from worker.tasks.submit import submit
 
 
 def claim(account):

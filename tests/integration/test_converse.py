@@ -15,15 +15,15 @@ import pytest
 from tests.engine import Engine
 from tests.peers import Stop
 from tests.platform import eventually, free_port
-from worker import tasks
+from worker import celery_tasks
 from worker.db import accounts, jobs
 from worker.db.engine import Row, transaction
 from worker.messaging.pubsub import WORDS
-from worker.steps.converse import converse
-from worker.steps.poll import poll
-from worker.steps.save import save
-from worker.steps.submit import submit
-from worker.steps.tick import sweep
+from worker.tasks.converse import converse
+from worker.tasks.dispatch import sweep
+from worker.tasks.poll import poll
+from worker.tasks.save import save
+from worker.tasks.submit import submit
 
 TALK = "/creation_agent/v2/conversation"
 CREDIT = "/benefits/user_credit"
@@ -302,7 +302,7 @@ def test_the_tick_nudges_conversations_on_a_queue_of_their_own(engine: Engine) -
     account = engine.account()
     made = [chat(engine, account) for _ in range(5)]
     engine.due()
-    tasks.tick()
+    celery_tasks.tick()
     nudges = engine.messages("dreamery.converse")
     assert [UUID(hex=nudge.ids["job_id"]) for nudge in nudges] == made[:2]
     for nudge in nudges:

@@ -12,9 +12,9 @@ from tests.engine import Engine
 from worker.db import jobs, prices
 from worker.db.balances import note_credits, purse, readings, thin_readings
 from worker.db.engine import transaction
-from worker.steps.ledger import ledger
-from worker.steps.submit import submit
-from worker.steps.tick import sweep
+from worker.tasks.dispatch import sweep
+from worker.tasks.submit import submit
+from worker.tasks.sync_credits import ledger
 
 SPENT = "/user_credit_history"
 RECEIVE = "/credit_receive"

@@ -15,7 +15,7 @@ from worker.db import deletions, durations, reports
 from worker.db.durations import Usual
 from worker.db.engine import transaction
 from worker.db.inputs import NewInput, StoredInput, add_inputs
-from worker.steps.upkeep import upkeep
+from worker.tasks.cleanup import upkeep
 
 MODEL = "jimeng-4.0"
 

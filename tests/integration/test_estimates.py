@@ -16,7 +16,7 @@ from tests.engine import Engine
 from worker.core.ids import parse_public_id, public_id
 from worker.db.balances import note_credits
 from worker.db.engine import transaction
-from worker.steps.ledger import ledger
+from worker.tasks.sync_credits import ledger
 
 IMAGES, VIDEOS, CHAT = "/v1/images/generations", "/v1/videos/generations", "/v1/chat/completions"
 SESSION = "plain-estimates-01"

@@ -32,11 +32,11 @@ from worker.core.security.session_tokens import parse_tokens
 from worker.db import accounts, files, jobs, notes
 from worker.db.engine import get_engine, transaction
 from worker.providers.base import Account
-from worker.steps.notify import notify
-from worker.steps.poll import poll
-from worker.steps.save import save
-from worker.steps.submit import submit
-from worker.steps.tick import sweep, tick
+from worker.tasks.deliver_webhooks import notify
+from worker.tasks.dispatch import sweep, tick
+from worker.tasks.poll import poll
+from worker.tasks.save import save
+from worker.tasks.submit import submit
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [p for room in ("api", "worker") for p in sorted((ROOT / room).rglob("*.py")) if "sandbox" not in p.parts]
@@ -453,7 +453,7 @@ def test_i8_only_steps_open_secrets() -> None:
         or (isinstance(node, ast.Attribute) and node.attr == "open_secret")
     }
     assert users
-    assert all(name.startswith("worker/steps/") for name in users), users
+    assert all(name.startswith("worker/tasks/") for name in users), users
 
 
 # --- I9 ---

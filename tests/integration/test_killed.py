@@ -17,7 +17,7 @@ from worker import storage
 from worker.db import inputs, jobs
 from worker.db.engine import transaction
 from worker.db.inputs import NewInput
-from worker.steps.notify import notify
+from worker.tasks.deliver_webhooks import notify
 
 
 def kill(process) -> None:

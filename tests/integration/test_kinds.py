@@ -11,9 +11,9 @@ from tests.engine import Engine
 from tests.integration.test_claims import many
 from worker.db import jobs, scores
 from worker.db.engine import transaction
-from worker.steps.poll import poll
-from worker.steps.submit import submit
-from worker.steps.tick import tick
+from worker.tasks.dispatch import tick
+from worker.tasks.poll import poll
+from worker.tasks.submit import submit
 
 
 def video(engine: Engine, *account_ids: UUID, **changes: Any) -> UUID:

@@ -9,7 +9,7 @@ from tests.engine import Engine
 from worker.db import jobs
 from worker.db.engine import transaction
 from worker.providers.base import NotSentError
-from worker.steps import submit as submit_step
+from worker.tasks import submit as submit_step
 
 
 def test_i4_a_claim_is_ordered_only_while_the_call_ends_before_the_lease(engine: Engine) -> None:

@@ -13,7 +13,7 @@ from tests.platform import ROOT, clean_env
 from worker.core.observability import metrics
 from worker.messaging import celery_app, heartbeat
 from worker.messaging import metrics_store as carried
-from worker.steps.notify import notify
+from worker.tasks.deliver_webhooks import notify
 
 COUNT_IN_ANOTHER_PROCESS = """
 from worker.messaging import metrics_store as metrics as carried

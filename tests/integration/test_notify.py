@@ -9,8 +9,8 @@ from tests.engine import Engine
 from tests.peers import Receiver
 from worker.core.security.encryption import webhook_secret
 from worker.core.webhook_policy import DELAYS
-from worker.steps.notify import notify
-from worker.steps.tick import sweep
+from worker.tasks.deliver_webhooks import notify
+from worker.tasks.dispatch import sweep
 
 
 def delivery(engine: Engine):

@@ -9,8 +9,8 @@ from starlette.responses import Response
 from tests.engine import HISTORY, Engine
 from worker.db import jobs
 from worker.db.engine import transaction
-from worker.steps.poll import STABLE_POLLS, poll
-from worker.steps.tick import sweep
+from worker.tasks.dispatch import sweep
+from worker.tasks.poll import STABLE_POLLS, poll
 
 
 def cancel(job_id):

@@ -20,8 +20,8 @@ from worker.core.watchdog import watchdog
 from worker.db import inputs, jobs
 from worker.db.engine import get_engine, transaction
 from worker.db.inputs import NewInput, StoredInput
-from worker.steps import references
-from worker.steps.upkeep import upkeep
+from worker.tasks.cleanup import upkeep
+from worker.tasks.stages import upload_references
 
 RED, BLUE = picture("red"), picture("blue", kind="JPEG")
 
@@ -123,7 +123,7 @@ def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
     engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", BLUE))
-    real, seen = references._renewed, []
+    real, seen = upload_references._renewed, []
 
     def dies(claim: jobs.Claim) -> jobs.Claim:
         # The first link renews before and after its fetch; the third time is before the second link.
@@ -133,7 +133,7 @@ def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
         return real(claim)
 
     with monkeypatch.context() as patch:
-        patch.setattr(references, "_renewed", dies)
+        patch.setattr(upload_references, "_renewed", dies)
         with pytest.raises(SystemExit):
             engine.submit(job)
     assert engine.row(job).state == "submitting"
@@ -218,7 +218,7 @@ def test_a_link_to_something_else_is_no_picture(engine: Engine, host: Host, data
 
 
 def test_a_link_to_too_many_bytes_is_left(engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(references, "MAX_INPUT_BYTES", 1000)
+    monkeypatch.setattr(upload_references, "MAX_INPUT_BYTES", 1000)
     job = job_from(engine, [engine.account()], host.show("/a", RED + b"x" * 2000))
     engine.submit(job)
     failed_unpaid(engine, job, "input_unavailable")

@@ -19,7 +19,7 @@ from worker.core.ids import parse_public_id
 from worker.db import jobs
 from worker.db.engine import transaction
 from worker.db.offers import every_session_expired, live_models
-from worker.steps.refresh import refresh
+from worker.tasks.refresh_accounts import refresh
 
 PICTURES = "/mweb/v1/get_common_config"
 NEW_KEY = "high_aes_general_v77"

@@ -20,7 +20,7 @@ from worker.core.ids import first_id_at, new_id
 from worker.core.observability import metrics
 from worker.db import people, retention
 from worker.db.engine import transaction
-from worker.steps.upkeep import upkeep
+from worker.tasks.cleanup import upkeep
 
 
 def user(engine: Engine, days: int | None) -> UUID:
@@ -124,7 +124,7 @@ def test_a_clean_up_that_died_between_mark_and_bytes_goes_on(engine: Engine) -> 
 
 
 def test_many_files_leave_in_one_upkeep_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.steps.expiry.FILES_PER_BATCH", 2)
+    monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 2)
     engine.configure(RETENTION_DAYS="7")
     jobs = [engine.to_end(engine.account(), count=2) for _ in range(3)]
     aged(engine, 8, *jobs)
@@ -166,7 +166,7 @@ def usage(engine: Engine) -> list[Any]:
 
 
 def test_timelines_leave_and_nothing_that_is_counted_changes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.steps.expiry.ROWS_PER_BATCH", 3)
+    monkeypatch.setattr("worker.tasks.stages.expire_results.ROWS_PER_BATCH", 3)
     engine.configure(EVENTS_DAYS="30", RETENTION_DAYS="7")
     old, young = [old_job(engine, 31) for _ in range(2)], old_job(engine, 29)
     failed = old_job(engine, 40, prompt="no [[fail:2038]]")
@@ -234,8 +234,8 @@ def test_a_bucket_is_walked_some_pages_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 1)
-    monkeypatch.setattr("worker.steps.strays._PAGES_AT_ONCE", 2)
-    monkeypatch.setattr("worker.steps.strays.ORPHAN_HOURS", -1)
+    monkeypatch.setattr("worker.tasks.stages.orphaned_files._PAGES_AT_ONCE", 2)
+    monkeypatch.setattr("worker.tasks.stages.orphaned_files.ORPHAN_HOURS", -1)
     for _ in range(5):
         storage.put_file(stray_key(), io.BytesIO(b"bytes"))
     left = []

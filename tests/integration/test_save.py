@@ -15,9 +15,9 @@ from tests.engine import HISTORY, MEDIA, Engine
 from tests.factories import SIDE
 from tests.peers import Stop
 from worker import storage
-from worker.steps import save as save_step
-from worker.steps.save import save
-from worker.steps.tick import sweep
+from worker.tasks import save as save_step
+from worker.tasks.dispatch import sweep
+from worker.tasks.save import save
 
 
 def page(*_):

@@ -8,8 +8,8 @@ from tests.engine import Engine
 from tests.integration.test_converse import chat, hold, in_thread, spoken
 from tests.platform import eventually
 from worker.core.shutdown import stopping
-from worker.steps.save import save_each
-from worker.steps.submit import submit_waiting
+from worker.tasks.save import save_each
+from worker.tasks.submit import submit_waiting
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pytest
 from starlette.responses import Response
 
 from tests.engine import GENERATE, USER_INFO, Engine
-from worker.steps.submit import submit
+from worker.tasks.submit import submit
 
 
 def codes(engine: Engine, job_id):

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from tests.engine import Engine
 from worker.messaging import celery_app
-from worker.steps.tick import sweep, tick
+from worker.tasks.dispatch import sweep, tick
 
 
 def tasks(engine: Engine):

@@ -15,8 +15,8 @@ from tests.face import error_of
 from tests.proxies import forwarding
 from worker.db import checks
 from worker.db.engine import transaction
-from worker.steps.check import check
-from worker.steps.upkeep import upkeep
+from worker.tasks.check_session import check
+from worker.tasks.cleanup import upkeep
 
 POINTS = {"giftCredit", "purchaseCredit", "vipCredit", "totalCredit"}
 

@@ -14,7 +14,7 @@ from tests.integration.test_claims import many
 from worker.db import jobs, people, pool, reports, turns
 from worker.db.accounts import PresentedToken
 from worker.db.engine import transaction
-from worker.steps import tick as steps_tick
+from worker.tasks import dispatch as steps_tick
 
 
 def user(name: str, *, weight: float = 1.0, priority: int = 0) -> UUID:

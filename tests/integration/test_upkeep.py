@@ -15,7 +15,7 @@ from tests.engine import Engine
 from worker import storage
 from worker.core.security.session_tokens import SessionToken
 from worker.db.engine import transaction
-from worker.steps.upkeep import upkeep
+from worker.tasks.cleanup import upkeep
 
 
 def aged(engine: Engine, days: int, *jobs: UUID) -> None:
@@ -90,7 +90,7 @@ def test_inputs_of_a_request_that_died_before_its_jobs_leave_after_a_day(engine:
 
 def test_many_orphans_leave_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 3)
-    monkeypatch.setattr("worker.steps.strays._MOST_INPUTS", 4)
+    monkeypatch.setattr("worker.tasks.stages.orphaned_files._MOST_INPUTS", 4)
     for n in range(10):
         stored_input(f"inputs/x{n}/0.png", hours_ago=30)
     for _ in range(4):

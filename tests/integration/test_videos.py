@@ -23,10 +23,10 @@ from worker.db import inputs, jobs
 from worker.db.engine import transaction
 from worker.db.files import NewFile
 from worker.db.inputs import NewInput
-from worker.steps import films, keeping
-from worker.steps.save import save
-from worker.steps.submit import bring, submit_waiting
-from worker.steps.upkeep import upkeep
+from worker.tasks.cleanup import upkeep
+from worker.tasks.save import save
+from worker.tasks.stages import lease_renewal, save_video
+from worker.tasks.submit import bring, submit_waiting
 
 RED, BLUE, GREEN = picture("red", side=96), picture("blue", side=96), picture("lime", side=96)
 OMNI = "jimeng-video-seedance-2.0"
@@ -446,8 +446,8 @@ def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None
 
 
 def test_bytes_that_move_renew_lease_and_watchdog(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "_LEASE_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "_WATCHDOG_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(lease_renewal, "_LEASE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(lease_renewal, "_WATCHDOG_EVERY_SECONDS", 0.0)
     renewed: list[int | None] = []
     monkeypatch.setattr(watchdog, "renew", lambda ident=None: renewed.append(ident))
     job = engine.to_saving(engine.account(), kind="video")
@@ -462,7 +462,7 @@ def test_bytes_that_move_renew_lease_and_watchdog(engine: Engine, monkeypatch: p
 def test_a_save_that_somebody_took_over_stops_in_the_middle_of_a_file(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keeping, "_LEASE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(lease_renewal, "_LEASE_EVERY_SECONDS", 0.0)
     job = engine.to_saving(engine.account(), kind="video")
     engine.gate.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET save_tries = save_tries + 1")
     assert engine.save(job) == f"save of {job} taken over"
@@ -473,14 +473,14 @@ def test_a_film_without_pictures_is_still_a_result_and_says_so(engine: Engine) -
     job = engine.to_saving(engine.account(), kind="video")
     [ref] = engine.row(job).result_refs
     whole = NewFile(n=0, key="k", mime="video/mp4", bytes=1, sha256="x", width=1, height=1)
-    keep = keeping.Keeper(lambda: None)
-    copied = films._with_pictures(job, whole, io.BytesIO(b"no film"), ref["poster_url"], keep)
+    keep = lease_renewal.Keeper(lambda: None)
+    copied = save_video._with_pictures(job, whole, io.BytesIO(b"no film"), ref["poster_url"], keep)
     [film_row, poster] = copied.files
     assert (film_row, poster.variant, poster.mime) == (whole, "thumbnail", "image/jpeg")
     with Image.open(io.BytesIO(storage.read_file(poster.key))) as shown:
         assert shown.size == (poster.width, poster.height)
     assert [remark.partition(" ")[0] for remark in copied.remarks] == ["thumbnail", "spritesheet"]
-    gone = films._with_pictures(job, whole, io.BytesIO(b"no film"), f"{engine.url}/_media/none", keep)
+    gone = save_video._with_pictures(job, whole, io.BytesIO(b"no film"), f"{engine.url}/_media/none", keep)
     assert gone.files == [whole]
     assert len(gone.remarks) == 3
     with transaction() as tx:

@@ -20,8 +20,8 @@ from worker.core.ids import parse_public_id
 from worker.core.security.encryption import webhook_secret
 from worker.db import endpoints, jobs, keys, people
 from worker.db.engine import transaction
-from worker.steps.notify import notify
-from worker.steps.upkeep import upkeep
+from worker.tasks.cleanup import upkeep
+from worker.tasks.deliver_webhooks import notify
 
 ENDPOINTS = "/v1/webhooks/endpoints"
 DELIVERIES = "/v1/webhooks/deliveries"

@@ -27,7 +27,7 @@ from worker.core.webhook_policy import DELAYS
 from worker.db import deliveries, endpoints, jobs
 from worker.db.deliveries import MOST_PER_LANE, MOST_PER_OWNER
 from worker.db.engine import transaction
-from worker.steps.notify import MOST_BODY_BYTES, notify, notify_lane
+from worker.tasks.deliver_webhooks import MOST_BODY_BYTES, notify, notify_lane
 
 
 def listen(engine: Engine, url: str, **changes: Any) -> tuple[UUID, str]:

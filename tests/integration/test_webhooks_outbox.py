@@ -13,9 +13,9 @@ from tests.engine import Engine
 from worker.core.webhook_policy import EVENTS
 from worker.db import deliveries, endpoints, jobs, keys, people, reports
 from worker.db.engine import transaction
-from worker.steps.converse import converse
-from worker.steps.notify import event_body
-from worker.steps.tick import sweep
+from worker.tasks.converse import converse
+from worker.tasks.deliver_webhooks import event_body
+from worker.tasks.dispatch import sweep
 
 URL = "https://example.com/hook"
 

@@ -84,12 +84,12 @@ PLANTED = [
     ("worker/db/accounts.py", "import worker.db.jobs", "Inside the database room"),
     ("worker/providers/dreamina/signing.py", "import worker.providers.dreamina.client", "Inside a provider"),
     ("api/routes/models.py", "import worker.providers.registry", "The API stays indoors"),
-    ("worker/steps/save.py", "import worker.steps.poll", "Steps are strangers"),
+    ("worker/tasks/save.py", "import worker.tasks.poll", "tasks are independent"),
     ("worker/sandbox/wire.py", "import worker.core.ids", "The stand-in imports nothing of ours"),
-    ("worker/steps/poll.py", "import worker.sandbox.options", "Nobody imports the stand-in"),
-    ("worker/steps/notify.py", "import sqlalchemy", "SQL lives in the database room"),
+    ("worker/tasks/poll.py", "import worker.sandbox.options", "Nobody imports the stand-in"),
+    ("worker/tasks/deliver_webhooks.py", "import sqlalchemy", "SQL lives in the database room"),
     ("api/hub.py", "import redis", "Redis lives in the bus room"),
-    ("worker/steps/tick.py", "import httpx", "HTTP calls live in providers and fetch"),
+    ("worker/tasks/dispatch.py", "import httpx", "HTTP calls live in providers and fetch"),
     ("worker/storage.py", "import fastapi", "The web framework stays out of the engine"),
 ]
 

@@ -13,7 +13,7 @@ from worker.db.eligibility import is_open
 from worker.db.engine import Transaction
 from worker.db.offers import RECENT_DAYS
 
-# The day at the account's place, as in `worker.steps.rests`.
+# The day at the account's place, as in `worker.tasks.stages.cooldowns`.
 _TODAY = "(clock_timestamp() AT TIME ZONE CASE WHEN a.region = 'cn' THEN 'Asia/Shanghai' ELSE 'UTC' END)::date"
 
 _CLAIM_DAILY = text(

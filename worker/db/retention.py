@@ -1,4 +1,4 @@
-"""How long results, timelines and pins are kept: rules in SQL. The bytes go in `worker/steps/expiry.py`.
+"""How long results, timelines and pins are kept: rules in SQL. The bytes go in `worker/tasks/stages/expire_results.py`.
 
 Rows of jobs stay whatever expires: they are what was charged, and what usage and limits are counted from.
 """

@@ -10,7 +10,7 @@ QUEUES = "fast,bulk,outbox"
 TALK_QUEUES = "talk"
 FLOWER_PORT = 5555
 
-_CELERY = ("celery", "-A", "worker.tasks:app")
+_CELERY = ("celery", "-A", "worker.celery_tasks:app")
 _BEAT = ("celery", "-A", "worker.messaging.celery_beat:app", "beat")
 _QUIET = ("--loglevel", "WARNING")
 

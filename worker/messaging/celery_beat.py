@@ -1,4 +1,4 @@
-"""The app that Celery beat loads (`-A worker.messaging.celery_beat:app`). It imports no tasks, which halves its memory."""
+"""The app for Celery beat (`-A worker.messaging.celery_beat:app`). It imports no tasks, which halves its memory."""
 
 from typing import Any
 

@@ -52,11 +52,11 @@ def test_warnings() -> None:
 
 def test_flower_without_a_login_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWER_BASIC_AUTH", raising=False)
-    command = ["celery", "-A", "worker.tasks:app", "flower"]
+    command = ["celery", "-A", "worker.celery_tasks:app", "flower"]
     with pytest.raises(SystemExit, match="FLOWER_BASIC_AUTH"):
         refuse_open_flower(settings(), command)
     refuse_open_flower(settings(), [*command, "--basic-auth=admin:secret"])
-    refuse_open_flower(settings(), ["celery", "-A", "worker.tasks:app", "worker"])
+    refuse_open_flower(settings(), ["celery", "-A", "worker.celery_tasks:app", "worker"])
     refuse_open_flower(settings(env="development"), command)
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "admin:secret")
     refuse_open_flower(settings(), command)

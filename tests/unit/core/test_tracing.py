@@ -41,9 +41,7 @@ def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_off_no_tracer_and_no_exporter_is_imported() -> None:
     """The client of Redis imports some of the SDK's metrics by itself where it is installed."""
-    program = (
-        "import sys, worker.tasks, api.app; from worker.core.observability import tracing; tracing.configure('x'); "
-    )
+    program = "import sys, worker.celery_tasks, api.app; from worker.core.observability import tracing; tracing.configure('x'); "
     program += "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk.trace', 'opentelemetry.exporter'))])"
     done = python(
         program, DREAMERY_REDIS_URL="redis://127.0.0.1:1/0", DREAMERY_DATABASE_URL="postgresql://127.0.0.1:1/x"

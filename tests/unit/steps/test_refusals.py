@@ -8,7 +8,7 @@ from worker.core.errors import ERRORS, Reaction
 from worker.providers.base import RecordState
 from worker.providers.dreamina.error_codes import fault_for
 from worker.providers.dreamina.job_records import parse_record
-from worker.steps.rests import FULL_SECONDS, rest_seconds
+from worker.tasks.stages.cooldowns import FULL_SECONDS, rest_seconds
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = 3600

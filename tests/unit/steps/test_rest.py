@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.core.errors import ERRORS, Fault
-from worker.steps.rests import REST_SECONDS, rest_seconds
+from worker.tasks.stages.cooldowns import REST_SECONDS, rest_seconds
 
 HOUR = 3600
 

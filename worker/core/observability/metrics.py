@@ -1,7 +1,7 @@
 """What is counted and timed: names, help texts, buckets, and the counts of this process since they were last taken.
 
-Nothing here does I/O: `worker/messaging/metrics_store.py` carries the counts of every process to Redis, where `/metrics`
-adds them up. Labels must have few values: never an id, a prompt or an account.
+Nothing here does I/O: `worker/messaging/metrics_store.py` carries the counts of every process to Redis, where
+`/metrics` adds them up. Labels must have few values: never an id, a prompt or an account.
 """
 
 import threading

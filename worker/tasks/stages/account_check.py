@@ -21,8 +21,8 @@ from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app
 from worker.providers.base import LiveModels
 from worker.providers.registry import get_provider
-from worker.steps import rests
-from worker.steps.sessions import EXPIRED, NotServableError, asked
+from worker.tasks.stages import cooldowns
+from worker.tasks.stages.account_session import EXPIRED, NotServableError, asked
 
 log = get_logger("checkups")
 
@@ -90,7 +90,7 @@ def _refused(row: AccountRow, error: DreameryError) -> Result:
         elif about_it and not isinstance(error, NotServableError):
             # Punished, limited, without rights: upstream knows whose session it is.
             told["live"] = True
-            if seconds := rests.rest_seconds(error.code, row.region, datetime.now(UTC)):
+            if seconds := cooldowns.rest_seconds(error.code, row.region, datetime.now(UTC)):
                 standing.rest(tx, row.id, seconds=seconds, code=error.code)
         # Upstream answered: the next time is the usual one. Else it is tried again before long.
         next_in = _next_in() if told["live"] is not None else offers.AGAIN_SECONDS

@@ -12,7 +12,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
 from worker.db import checks, inputs, leavers, requests
 from worker.db.engine import transaction
-from worker.steps import expiry, strays
+from worker.tasks.stages import expire_results, orphaned_files
 
 log = get_logger("upkeep")
 
@@ -36,14 +36,14 @@ def upkeep() -> str:
         gone["requests"] = requests.forget_requests(tx)
         checks.forget(tx, minutes=CHECK_MINUTES)
     # Before the accounts that never worked: with them go the rows that know where the bytes are.
-    gone["inputs"] = _if_stored(lambda: expiry.in_batches(_remove_inputs, size=_BATCH))
+    gone["inputs"] = _if_stored(lambda: expire_results.in_batches(_remove_inputs, size=_BATCH))
     watchdog.renew()
     with transaction() as tx:
         gone["accounts"], gone["jobs"] = leavers.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
-    gone["files"] = _if_stored(expiry.results)
-    gone["deliveries"] = expiry.webhooks()
-    gone["events"] = expiry.timelines()
-    gone["orphans"] = _if_stored(strays.remove_strays)
+    gone["files"] = _if_stored(expire_results.results)
+    gone["deliveries"] = expire_results.webhooks()
+    gone["events"] = expire_results.timelines()
+    gone["orphans"] = _if_stored(orphaned_files.remove_strays)
     for what, number in gone.items():
         if number:
             metrics.count("dreamery_removed", what, by=number)

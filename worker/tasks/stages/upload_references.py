@@ -21,7 +21,7 @@ from worker.db import inputs, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.providers.base import Account, Material, NotSentError, Reference
 from worker.providers.registry import get_provider
-from worker.steps.keeping import Keeper, KeptFile
+from worker.tasks.stages.lease_renewal import Keeper, KeptFile
 
 log = get_logger("references")
 

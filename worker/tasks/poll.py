@@ -20,8 +20,8 @@ from worker.db.engine import Transaction, retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Record, RecordState
 from worker.providers.registry import get_provider
-from worker.steps import rests
-from worker.steps.sessions import asked
+from worker.tasks.stages import cooldowns
+from worker.tasks.stages.account_session import asked
 
 log = get_logger("poll")
 
@@ -180,7 +180,7 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
         code = record.error_code or "generation_failed"
         # It was accepted and may have been charged, so no other account repeats it. But what upstream holds against
         # the account would meet its next jobs as well. (Account before job, as in a claim.)
-        if rest := rests.rest_seconds(code, account.region, datetime.now(UTC)):
+        if rest := cooldowns.rest_seconds(code, account.region, datetime.now(UTC)):
             standing.rest(tx, account.id, seconds=rest, code=code)
         return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
     if record.state is RecordState.DONE or _is_stable(tx, job, record):

@@ -19,8 +19,8 @@ from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.messaging import pubsub
 from worker.providers.base import Credits
 from worker.providers.registry import get_provider
-from worker.steps.checkups import check_up
-from worker.steps.sessions import EXPIRED, asked
+from worker.tasks.stages.account_check import check_up
+from worker.tasks.stages.account_session import EXPIRED, asked
 
 log = get_logger("check")
 

@@ -17,8 +17,8 @@ from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
-from worker.steps import references, rests
-from worker.steps.sessions import NotServableError, forget_hosts, located
+from worker.tasks.stages import cooldowns, upload_references
+from worker.tasks.stages.account_session import NotServableError, forget_hosts, located
 
 log = get_logger("refusals")
 
@@ -38,7 +38,7 @@ def refused(claim: jobs.Claim, error: DreameryError) -> str:
     )
     if error.code == "proxy_unreachable" and not claim.attempts_left:
         return _react(claim, error, reaction)
-    if isinstance(error, NotSentError | references.NotFetchedYetError):
+    if isinstance(error, NotSentError | upload_references.NotFetchedYetError):
         return _retry(claim, error)
     if reaction is Reaction.UNCLEAR and claim.kind == "chat":
         # A conversation cannot be asked for by key, and what it started upstream may have been paid.
@@ -65,10 +65,10 @@ def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
 def _react(claim: jobs.Claim, error: DreameryError, reaction: Reaction) -> str:
     if error.code == "concurrency_limit":
         # Says nothing about other kinds: an account that draws a video elsewhere goes on making pictures.
-        delay = rests.FULL_SECONDS[claim.kind]
+        delay = cooldowns.FULL_SECONDS[claim.kind]
         return requeue(claim, error, delay=delay, reason=error.code, full=delay)
     if reaction is Reaction.RETRY_LATER:
-        delay = rests.REST_SECONDS.get(error.code, BACKOFF_SECONDS[0])
+        delay = cooldowns.REST_SECONDS.get(error.code, BACKOFF_SECONDS[0])
         return requeue(claim, error, delay=delay, reason=error.code, rest=delay)
     if reaction is Reaction.OTHER_ACCOUNT:
         rest = rest_before_next(claim, error)
@@ -86,7 +86,7 @@ def rest_before_next(claim: jobs.Claim, error: DreameryError) -> float:
             # Upstream says the same to who may not use the model; read a moment ago, the credits tell which it is.
             if balances.covers(tx, claim.id):
                 return 0.0
-    return rests.rest_seconds(error.code, claim.account.region, datetime.now(UTC))
+    return cooldowns.rest_seconds(error.code, claim.account.region, datetime.now(UTC))
 
 
 def _actor(kind: str) -> str:
@@ -126,7 +126,7 @@ def _retry(claim: jobs.Claim, error: DreameryError) -> str:
         return fail(claim, error)
     if error.code == "proxy_unreachable":
         # Only this account's way out is blocked: it pauses, and another one may take the job at once.
-        rest = rests.REST_SECONDS[error.code]
+        rest = cooldowns.REST_SECONDS[error.code]
         return requeue(claim, error, delay=0.0, reason=error.code, counts=True, rest=rest)
     delay = BACKOFF_SECONDS[min(claim.attempt, len(BACKOFF_SECONDS)) - 1]
     return requeue(claim, error, delay=delay, reason=error.code, counts=True)

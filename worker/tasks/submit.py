@@ -20,9 +20,10 @@ from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import NotSentError, Submitted
 from worker.providers.registry import get_provider
-from worker.steps import claiming, orders, references, refusals
-from worker.steps.claiming import How
-from worker.steps.sessions import located
+from worker.tasks.stages import build_order, handle_refusal, upload_references
+from worker.tasks.stages import claim as claiming
+from worker.tasks.stages.account_session import located
+from worker.tasks.stages.claim import How
 
 log = get_logger("submit")
 
@@ -86,7 +87,7 @@ def _submit_one(
     if isinstance(claim, jobs.ToBring):
         return _Done(f"{claim.id} waits for its references")
     if claim is None:
-        return _Done(refusals.give_up_if_hopeless(job_id) if job_id else "nothing to submit")
+        return _Done(handle_refusal.give_up_if_hopeless(job_id) if job_id else "nothing to submit")
     if then is not None:
         then(account_id=used)
     with about_job("submit", claim.id, claim.origin):
@@ -96,11 +97,11 @@ def _submit_one(
 def _submit_claimed(claim: jobs.Claim) -> str:
     try:
         submitted = _order(claim)
-    except references.ClaimLostError:
+    except upload_references.ClaimLostError:
         # A no-op for a job that somebody else has; one whose caller no longer wants it is cancelled here.
-        return refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
+        return handle_refusal.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
     except DreameryError as error:
-        return refusals.refused(claim, error)
+        return handle_refusal.refused(claim, error)
     _accepted(claim, submitted)
     return f"submitted {claim.id} on {claim.account.label}"
 
@@ -109,14 +110,14 @@ def _order(claim: jobs.Claim) -> Submitted:
     """The one call that may cost credits, after the lookups and uploads it needs."""
     provider = get_provider()
     account = located(claim.account)
-    claim, brought = references.bring(claim, account)
+    claim, brought = upload_references.bring(claim, account)
     watchdog.renew()
     if time.monotonic() + get_settings().call_timeout_seconds > claim.until:
         # This process stood still (a frozen container, a long swap): by now another may have ordered the job.
         raise NotSentError("the claim is too old to be ordered")
     if claim.kind == "video":
-        return provider.submit_video(account, orders.video_order(claim, brought), submit_key=str(claim.submit_key))
-    return provider.submit_image(account, orders.image_order(claim, brought), submit_key=str(claim.submit_key))
+        return provider.submit_video(account, build_order.video_order(claim, brought), submit_key=str(claim.submit_key))
+    return provider.submit_image(account, build_order.image_order(claim, brought), submit_key=str(claim.submit_key))
 
 
 @retry_when_database_away

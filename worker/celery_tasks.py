@@ -19,16 +19,16 @@ from worker.db.engine import AWAY_ERRORS
 from worker.messaging import heartbeat
 from worker.messaging import metrics_store as carried
 from worker.messaging.celery_app import HEARTBEAT, QUEUE_OF, app
-from worker.steps import check as check_step
-from worker.steps import converse as converse_step
-from worker.steps import ledger as ledger_step
-from worker.steps import notify as notify_step
-from worker.steps import poll as poll_step
-from worker.steps import refresh as refresh_step
-from worker.steps import save as save_step
-from worker.steps import submit as submit_step
-from worker.steps import tick as tick_step
-from worker.steps import upkeep as upkeep_step
+from worker.tasks import check_session as check_step
+from worker.tasks import cleanup as upkeep_step
+from worker.tasks import converse as converse_step
+from worker.tasks import deliver_webhooks as notify_step
+from worker.tasks import dispatch as tick_step
+from worker.tasks import poll as poll_step
+from worker.tasks import refresh_accounts as refresh_step
+from worker.tasks import save as save_step
+from worker.tasks import submit as submit_step
+from worker.tasks import sync_credits as ledger_step
 
 log = get_logger("tasks")
 

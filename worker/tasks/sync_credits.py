@@ -21,7 +21,7 @@ from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app
 from worker.providers.base import CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
-from worker.steps.sessions import asked
+from worker.tasks.stages.account_session import asked
 
 log = get_logger("ledger")
 

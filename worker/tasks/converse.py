@@ -33,10 +33,11 @@ from worker.providers.base import (
     Turn,
 )
 from worker.providers.registry import get_provider
-from worker.steps import claiming, refusals
-from worker.steps.claiming import How
-from worker.steps.pulse import pulse
-from worker.steps.sessions import located
+from worker.tasks.stages import claim as claiming
+from worker.tasks.stages import handle_refusal
+from worker.tasks.stages.account_session import located
+from worker.tasks.stages.claim import How
+from worker.tasks.stages.conversation_heartbeat import pulse
 
 log = get_logger("converse")
 
@@ -55,7 +56,7 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
     """Hold the first conversation that the given account (or the best account of the given job) may hold."""
     claim, nudged = claiming.claim(_TALKS, job_id=job_id, account_id=account_id)
     if not isinstance(claim, jobs.Claim):
-        return refusals.give_up_if_hopeless(job_id) if job_id else "nothing to say"
+        return handle_refusal.give_up_if_hopeless(job_id) if job_id else "nothing to say"
     with about_job("converse", claim.id, claim.origin):
         return _converse_claimed(claim, nudged)
 
@@ -66,12 +67,12 @@ def _converse_claimed(claim: jobs.Claim, nudged: UUID | None) -> str:
         _take_daily_credits(claim, account)
         watchdog.renew()
         if not _begin(claim):
-            return refusals.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
+            return handle_refusal.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
         talk = _Talk(claim)
         with pulse.holding(claim.id, claim.attempt):
             line = talk.hold(account)
     except DreameryError as error:
-        return refusals.refused(claim, error)
+        return handle_refusal.refused(claim, error)
     # One message, one conversation: the account's next one may be taken by another thread.
     celery_app.nudge_converse(account_id=nudged)
     return line
@@ -84,7 +85,7 @@ def _take_daily_credits(claim: jobs.Claim, account: Account) -> None:
     with transaction() as tx:
         known = balances.known_credits(tx, claim.account.id, within=_CREDITS_BELIEVED_SECONDS)
     if not known:
-        refusals.refill(claim, account)
+        handle_refusal.refill(claim, account)
 
 
 @retry_when_database_away
@@ -233,7 +234,7 @@ class _Talk:
         told = error
         if error.kind.reaction is Reaction.UNCLEAR:
             told = DreameryError("stream_broken", detail=error.detail)
-        rest = refusals.rest_before_next(claim, error)
+        rest = handle_refusal.rest_before_next(claim, error)
         with transaction() as tx:
             self._note(tx)
             if rest:

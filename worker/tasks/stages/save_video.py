@@ -21,8 +21,8 @@ from worker.db.engine import Row, transaction
 from worker.db.files import NewFile
 from worker.providers.base import ResultRef
 from worker.providers.registry import get_provider
-from worker.steps.keeping import Keeper, KeptFile
-from worker.steps.sessions import asked
+from worker.tasks.stages.account_session import asked
+from worker.tasks.stages.lease_renewal import Keeper, KeptFile
 
 log = get_logger("films")
 

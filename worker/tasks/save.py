@@ -22,9 +22,9 @@ from worker.db import accounts, files, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.messaging import celery_app, pubsub
 from worker.providers.registry import get_provider
-from worker.steps import films
-from worker.steps.keeping import Keeper
-from worker.steps.sessions import asked
+from worker.tasks.stages import save_video
+from worker.tasks.stages.account_session import asked
+from worker.tasks.stages.lease_renewal import Keeper
 
 log = get_logger("save")
 
@@ -91,7 +91,7 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
             _renew(claim)
         try:
             if claim.kind == "video":
-                copied = films.copy_film(claim, n, ref, Keeper(partial(_renew, claim)))
+                copied = save_video.copy_film(claim, n, ref, Keeper(partial(_renew, claim)))
                 outcome.stored.extend(copied.files)
                 outcome.remarks.extend(copied.remarks)
             else:

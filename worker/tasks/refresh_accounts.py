@@ -10,7 +10,7 @@ from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db import offers
 from worker.db.engine import transaction
-from worker.steps.checkups import check_up
+from worker.tasks.stages.account_check import check_up
 
 log = get_logger("refresh")
 
