@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from api.schemas import JOB_EXAMPLE, Job, Text, example
 from api.timeline_schemas import Timeline
-from worker.db.turns import HEAD_START_PER_PRIORITY, MOST_PRIORITY
+from worker.db.scheduling.fair_queue import HEAD_START_PER_PRIORITY, MOST_PRIORITY
 
 Role = Literal["admin", "member", "viewer"]
 Scope = Literal["generate", "read", "admin"]
@@ -17,7 +17,7 @@ Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,49}$")
 Groups = Annotated[list[Group], Field(max_length=50)]
 
 
-# When several wait for the same accounts: `worker/db/turns.py`.
+# When several wait for the same accounts: `worker/db/scheduling/fair_queue.py`.
 Weight = Annotated[float, Field(ge=0.1, le=100, allow_inf_nan=False)]
 Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
 _WEIGHT = "share of the accounts while others wait too; twice the weight, twice the jobs"

@@ -6,7 +6,7 @@ from api.chat_answer import completion, content_of, pictures_of
 from api.chunks import finish_reason_of
 from api.render import failure_of, job_error
 from worker.core.errors import DreameryError
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 _PARTS = "{} parts of the messages that are no text were"
 _FINAL = frozenset({"succeeded", "failed", "cancelled"})

@@ -14,9 +14,9 @@ from api.agent_answer import is_over, says_no_more
 from api.hub import Hub, Watch
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
-from worker.db import reports
 from worker.db.engine import AWAY_ERRORS, transaction
-from worker.db.reports import JobView
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobView
 
 log = get_logger("chat")
 
@@ -103,4 +103,4 @@ class Talk:
 
 def _views(job_id: UUID) -> list[JobView]:
     with transaction() as tx:
-        return reports.talk_views(tx, job_id)
+        return queries.talk_views(tx, job_id)

@@ -37,8 +37,10 @@ from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.security import production_checks
 from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import Settings, get_settings
-from worker.db import accounts, keyring, keys, people, pool
+from worker.db.accounts import accounts, management
 from worker.db.engine import get_engine, retry_when_database_away, transaction
+from worker.db.platform import root_key
+from worker.db.users import api_keys, users
 from worker.messaging import metrics_store as carried
 from worker.messaging.rate_limits import RequestLimits
 
@@ -285,11 +287,11 @@ def _too_large(limit: int) -> str:
 @retry_when_database_away
 def _bootstrap(settings: Settings) -> None:
     """The first admin's key, and with a sandbox and no other account, an account for it to use."""
-    keyring.load_root()
+    root_key.load_root()
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
-            keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), settings.admin_key.get_secret_value())
-        if settings.sandbox_url and settings.env != "production" and pool.pool_is_empty(tx):
+            api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), settings.admin_key.get_secret_value())
+        if settings.sandbox_url and settings.env != "production" and management.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
             accounts.add_account(tx, replace(presented(token_hash(token), token), label="sandbox demo"), pool=True)
 

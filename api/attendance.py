@@ -16,9 +16,9 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from worker.core.observability.logging import get_logger
-from worker.db import requests
 from worker.db.engine import DATABASE_ERRORS, transaction
-from worker.db.requests import Ended, Holder
+from worker.db.jobs import idempotency
+from worker.db.jobs.idempotency import Ended, Holder
 
 log = get_logger("attendance")
 
@@ -146,9 +146,9 @@ class Attendance:
             if visit.group_id is not None and visit.ended is not None
         ]
         with transaction() as tx:
-            requests.note_ends(tx, ends)
-            requests.beat(tx, self.process, age=time.monotonic() - at)
+            idempotency.note_ends(tx, ends)
+            idempotency.beat(tx, self.process, age=time.monotonic() - at)
 
     def _leave(self) -> None:
         with transaction() as tx:
-            requests.leave(tx, self.process)
+            idempotency.leave(tx, self.process)

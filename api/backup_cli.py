@@ -98,7 +98,7 @@ def take_storage(data_dir: DataDirOption = None) -> None:
     """Make this platform the one that removes stray files from its storage, when the one before it is gone."""
     from worker import storage
     from worker.db.engine import transaction
-    from worker.db.platform_state import installation
+    from worker.db.platform.state import installation
 
     settle_place(data_dir)
     with _database(create=False) as url:

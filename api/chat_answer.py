@@ -11,7 +11,7 @@ from api.chunks import NO_USAGE, completion_id, finish_reason_of
 from api.render import file_url, job_object
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 _FINAL = {"succeeded": "done", "failed": "failed", "cancelled": "cancelled"}
 _PASSING = {**_FINAL, "submitting": "sending upstream", "saving": "finished upstream, storing the results"}

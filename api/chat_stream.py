@@ -22,9 +22,9 @@ from api.render import failure_of
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.observability.logging import get_logger
-from worker.db import reports
 from worker.db.engine import AWAY_ERRORS, transaction
-from worker.db.reports import JobView
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobView
 
 log = get_logger("chat")
 
@@ -171,4 +171,4 @@ class ChatStream:
 def _views(job_ids: list[UUID]) -> list[JobView]:
     """One try: a stream asks again by itself, and must not hold a thread while it waits."""
     with transaction() as tx:
-        return reports.group_views(tx, job_ids)
+        return queries.group_views(tx, job_ids)

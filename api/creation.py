@@ -23,9 +23,9 @@ from api.render import base_url, failure_of, job_object, json_response
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
-from worker.db import reports
 from worker.db.engine import retry_when_database_away, transaction
-from worker.db.reports import JobView
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobView
 
 KeyHeader = Annotated[str | None, Header(alias="idempotency-key", description="same key, same body: the same jobs")]
 
@@ -152,7 +152,7 @@ async def catch_up(watches: list[Watch]) -> list[JobView]:
 def views_of(job_ids: list[UUID]) -> list[JobView]:
     """The jobs of a request as they are now."""
     with transaction() as tx:
-        return reports.group_views(tx, job_ids)
+        return queries.group_views(tx, job_ids)
 
 
 async def _answer(

@@ -23,11 +23,12 @@ from worker.core.errors import DreameryError
 from worker.core.quotas import REQUESTS, Limit, OwnLimits, limits_of
 from worker.core.security.session_tokens import SessionToken
 from worker.core.settings import get_settings
-from worker.db import accounts, console_sessions, keys
-from worker.db.audit import Actor
-from worker.db.budgets import Subject
+from worker.db.accounts import accounts
 from worker.db.engine import Transaction, transaction
-from worker.db.reports import Viewer
+from worker.db.jobs.queries import Viewer
+from worker.db.users import api_keys, console_sessions
+from worker.db.users.audit_log import Actor
+from worker.db.users.quotas import Subject
 from worker.messaging.rate_limits import RequestLimits
 
 _LONGEST_TIMEOUT = 1e6
@@ -50,7 +51,7 @@ class Caller:
     name: str = ""
     scopes: frozenset[str] | None = None  # None = all that the role allows
     models: frozenset[str] | None = None  # public ids; None = all
-    account_choice: str = "any"  # see `worker.db.eligibility.CHOICES`
+    account_choice: str = "any"  # see `worker.db.accounts.eligibility.CHOICES`
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
     key_root: UUID | None = None  # the first key of this key's line: what was rotated counts as one
     user_limits: OwnLimits = field(default_factory=OwnLimits)
@@ -139,7 +140,7 @@ async def caller_of_key(request: Request, bearer: str) -> Caller:
 
 def _from_key(key: str) -> Caller:
     with transaction() as tx:
-        found = keys.find_key(tx, key)
+        found = api_keys.find_key(tx, key)
     if found is None:
         raise DreameryError("invalid_api_key")
     return _caller(found)
@@ -153,7 +154,7 @@ def _from_session(session_id: str) -> Caller:
     return _caller(found)
 
 
-def _caller(found: keys.KeyOwner) -> Caller:
+def _caller(found: api_keys.KeyOwner) -> Caller:
     return Caller(
         owner=f"user:{found.user_id}",
         user_id=found.user_id,
@@ -241,7 +242,7 @@ async def _who_is_signed_in(request: Request, base: str) -> Caller:
 
 def _is_key(bearer: str) -> bool:
     # The bootstrap key is the operator's own text and may not carry our prefix.
-    return bearer.startswith(keys.KEY_PREFIX) or _is_admin_key(bearer)
+    return bearer.startswith(api_keys.KEY_PREFIX) or _is_admin_key(bearer)
 
 
 def _is_admin_key(bearer: str) -> bool:

@@ -105,7 +105,7 @@ def _check_settings() -> list[Finding]:
 
 def _check_database() -> list[Finding]:
     from worker.db.engine import transaction
-    from worker.db.reports import database_check
+    from worker.db.jobs.queries import database_check
 
     if not get_settings().database_url:
         return [Finding("database", ok=False, detail="none set, none running here", hint=_NO_DATABASE)]
@@ -142,17 +142,17 @@ def _schema_finding(present: str) -> Finding:
 def _master_key_findings() -> list[Finding]:
     """Whether the keys of the list open what is stored, and whether the older ones are still needed."""
     from worker.core.security.encryption import SecretUnreadableError, master_keys
-    from worker.db import keyring, sealed
+    from worker.db.platform import encrypted_columns, root_key
 
     if not get_settings().master_key.get_secret_value():
         return []  # said already, and without a key nothing can be tried
     try:
         newest, *older = [key.id for key in master_keys()]
-        keyring.load_root()
+        root_key.load_root()
     except SecretUnreadableError as error:
         hint = "Find the key in your secrets' store or a backup. Without it the stored session ids are lost."
         return [Finding("master key", ok=False, detail=str(error), hint=hint)]
-    counts = sealed.survey()
+    counts = encrypted_columns.survey()
     waiting, lost = sum(counts.get(key, 0) for key in older), counts.get(None, 0)
     if waiting:
         hint = "Run `dreamery rotate-master-key`."
@@ -199,7 +199,7 @@ def _check_redis() -> list[Finding]:
 
 def _check_storage() -> list[Finding]:
     from worker.db.engine import DATABASE_ERRORS, transaction
-    from worker.db.platform_state import installation
+    from worker.db.platform.state import installation
     from worker.storage import StorageError, owner, place, probe
 
     hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine may write there."

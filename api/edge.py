@@ -8,7 +8,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from worker.db.budgets import Used
+from worker.db.users.quotas import Used
 from worker.messaging.rate_limits import Standing
 
 # Headers of answers that scripts of other origins may read (openai-compat section 2).

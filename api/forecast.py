@@ -5,8 +5,8 @@
 
 from dataclasses import dataclass
 
-from worker.db.durations import Usual
-from worker.db.reports import JobView, Line
+from worker.db.jobs.durations import Usual
+from worker.db.jobs.queries import JobView, Line
 
 # Until jobs of a kind have finished here: median and ninth decile, seconds from submit to stored result.
 _UNLEARNED = {"image": (25.0, 60.0), "video": (180.0, 480.0), "chat": (60.0, 240.0)}

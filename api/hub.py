@@ -13,9 +13,9 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from worker.core.observability.logging import get_logger
-from worker.db import conversations, reports
 from worker.db.engine import DATABASE_ERRORS, transaction
-from worker.db.jobs import FINAL_STATES
+from worker.db.jobs import conversations, queries
+from worker.db.jobs.state_machine import FINAL_STATES
 from worker.messaging import pubsub
 
 log = get_logger("hub")
@@ -217,4 +217,4 @@ def _read_said(heard: dict[UUID, int]) -> dict[UUID, str]:
 
 def _read_states(job_ids: list[UUID]) -> dict[UUID, tuple[str, int]]:
     with transaction() as tx:
-        return reports.current_states(tx, job_ids)
+        return queries.current_states(tx, job_ids)

@@ -18,10 +18,11 @@ from starlette.concurrency import run_in_threadpool
 from api.hub import Hub
 from api.render import job_object
 from worker.core.observability.logging import get_logger
-from worker.db import feeds, reports
 from worker.db.engine import DATABASE_ERRORS, transaction
-from worker.db.feeds import News
-from worker.db.reports import JobFilter, JobView, Viewer
+from worker.db.jobs import feed as jobs_feed
+from worker.db.jobs import queries
+from worker.db.jobs.feed import News
+from worker.db.jobs.queries import JobFilter, JobView, Viewer
 
 log = get_logger("job_feed")
 
@@ -124,19 +125,19 @@ class JobFeeds:
 
 def _whose(job_ids: list[UUID]) -> list[Any]:
     with transaction() as tx:
-        return feeds.whose(tx, job_ids)
+        return jobs_feed.whose(tx, job_ids)
 
 
 def _news(viewer: Viewer, since: float | None) -> News:
     with transaction() as tx:
-        return feeds.news(tx, viewer, since=since, limit=_MOST_MISSED)
+        return jobs_feed.news(tx, viewer, since=since, limit=_MOST_MISSED)
 
 
 def _views(viewer: Viewer, ids: list[UUID]) -> list[JobView]:
     if not ids:
         return []
     with transaction() as tx:
-        views, _ = reports.list_jobs(tx, viewer, JobFilter(ids=ids), after=None, limit=len(ids), newest_first=False)
+        views, _ = queries.list_jobs(tx, viewer, JobFilter(ids=ids), after=None, limit=len(ids), newest_first=False)
     return views
 
 

@@ -23,17 +23,17 @@ def rotate_master_key(
     """Bring every stored secret under the newest master key. The platform may run; a run that was cut goes on."""
     from api.doctor import adopt_running_platform
     from worker.core.security.encryption import SecretUnreadableError, master_keys
-    from worker.db import keyring, sealed
+    from worker.db.platform import encrypted_columns, root_key
     from worker.local.processes import StartError
 
     adopt_running_platform()
     try:
         newest, *older = [key.id for key in master_keys()]
-        keyring.load_root()
+        root_key.load_root()
     except SecretUnreadableError as error:
         raise StartError(str(error)) from None
     changed = 0 if check else _rotate(newest)
-    counts = sealed.survey()
+    counts = encrypted_columns.survey()
     removable = not any(counts.get(key, 0) for key in older)
     rows = [{"key": key, "newest": key == newest, "values": counts.get(key, 0)} for key in (newest, *older)]
     report = {"keys": rows, "unreadable": counts.get(None, 0), "changed": changed, "old_keys_removable": removable}
@@ -45,16 +45,16 @@ def rotate_master_key(
 
 
 def _rotate(newest: str) -> int:
-    from worker.db import sealed
+    from worker.db.platform import encrypted_columns
 
     total = 0
     # What another process seals meanwhile, with settings from before the new key, is met by the next round.
     for _ in range(_ROUNDS):
-        if not (changed := sealed.reseal_all()):
+        if not (changed := encrypted_columns.reseal_all()):
             break
         total += changed
     if total:
-        sealed.note_rotation(actor="command line", key_id=newest, changed=total)
+        encrypted_columns.note_rotation(actor="command line", key_id=newest, changed=total)
     return total
 
 

@@ -19,9 +19,9 @@ from worker.core.ids import parse_public_id
 from worker.core.media.image import MAX_INPUT_BYTES
 from worker.core.media.video import ClipFacts, NotAClipError, sound_facts, video_facts
 from worker.core.settings import get_settings
-from worker.db import reports
 from worker.db.engine import transaction
-from worker.db.inputs import NewInput, StoredInput
+from worker.db.jobs import queries
+from worker.db.jobs.inputs import NewInput, StoredInput
 
 Media = Literal["image", "video", "audio"]
 _LONGEST_NAME = 120
@@ -152,7 +152,7 @@ def _stored_result(entry: Entry, file_id: object) -> Given:
     row = None
     if wanted is not None:
         with transaction() as tx:
-            row = reports.file_row(tx, wanted)
+            row = queries.file_row(tx, wanted)
     param = f"{entry.param}.file_id"
     if get_settings().link_ttl_seconds:
         message = "Links to results expire here, so an id alone gives no right to one. Send its link instead."

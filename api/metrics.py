@@ -10,8 +10,8 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from worker.core.observability.metrics import MEASURES, Field
-from worker.db import gauges
 from worker.db.engine import DATABASE_ERRORS, transaction
+from worker.db.platform import gauges
 from worker.messaging import heartbeat
 from worker.messaging import metrics_store as carried
 from worker.messaging.pubsub import BUS_ERRORS

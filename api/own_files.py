@@ -10,8 +10,8 @@ from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.security.signed_links import check_link
 from worker.core.settings import get_settings
-from worker.db import reports
 from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.jobs import queries
 
 # Where the request that is being answered came in; its answers hold links that begin so.
 _origin: ContextVar[str] = ContextVar("origin", default="")
@@ -57,4 +57,4 @@ def _file_id(link: str) -> str | None:
 def _file_row(public: str) -> "Row[object] | None":
     found = parse_public_id("file", public)
     with transaction() as tx:
-        return reports.file_row(tx, found) if found else None
+        return queries.file_row(tx, found) if found else None

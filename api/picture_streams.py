@@ -24,7 +24,7 @@ from api.streams import sse
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
 from worker.db.engine import AWAY_ERRORS, Row
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 log = get_logger("api")
 

@@ -20,7 +20,7 @@ from worker import storage
 from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.media.image import MAX_INPUT_BYTES, NotAPictureError, PictureFacts, picture_facts
-from worker.db.inputs import NewInput, StoredInput
+from worker.db.jobs.inputs import NewInput, StoredInput
 
 _LONGEST_LINK = 8000
 _DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)

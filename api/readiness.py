@@ -4,8 +4,8 @@ from collections.abc import Callable, Collection
 from typing import Literal
 
 from worker.core.settings import get_settings
-from worker.db import reports
 from worker.db.engine import DATABASE_ERRORS, transaction
+from worker.db.jobs import queries
 from worker.messaging import heartbeat
 from worker.messaging.pubsub import BUS_ERRORS, redis_answers
 
@@ -46,7 +46,7 @@ def _worker() -> str | None:
 def _present_revision() -> str | None:
     try:
         with transaction() as tx:
-            return reports.schema_revision(tx)
+            return queries.schema_revision(tx)
     except DATABASE_ERRORS:
         return None
 

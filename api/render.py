@@ -20,7 +20,7 @@ from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
 from worker.core.security.signed_links import file_link
 from worker.core.settings import get_settings
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 STATUS_OF = {
     "queued": "queued",

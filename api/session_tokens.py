@@ -4,8 +4,8 @@ from worker.core.errors import DreameryError
 from worker.core.security.encryption import lookup_hash, seal_secret
 from worker.core.security.session_tokens import SessionToken, check_proxy, parse_tokens, shown_proxy
 from worker.core.settings import get_settings
-from worker.db import accounts
-from worker.db.accounts import PresentedToken
+from worker.db.accounts import accounts
+from worker.db.accounts.accounts import PresentedToken
 
 
 def token_hash(token: SessionToken) -> str:

@@ -13,9 +13,9 @@ from starlette.concurrency import run_in_threadpool
 
 from api.hub import Hub
 from api.render import job_object
-from worker.db import reports
 from worker.db.engine import transaction
-from worker.db.reports import JobView, Viewer
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobView, Viewer
 
 HEARTBEAT_SECONDS = 12.0
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -47,8 +47,8 @@ def sse(event: str, data: Any, event_id: int | None = None) -> bytes:
 
 def _read(job_id: UUID, viewer: Viewer, after: int | None) -> tuple[JobView | None, list[Any]]:
     with transaction() as tx:
-        view = reports.job_view(tx, job_id, viewer)
-        return view, (reports.events_after(tx, job_id, after) if after is not None and view is not None else [])
+        view = queries.job_view(tx, job_id, viewer)
+        return view, (queries.events_after(tx, job_id, after) if after is not None and view is not None else [])
 
 
 def _missed(rows: list[Any], job: Any) -> list[bytes]:

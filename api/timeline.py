@@ -10,7 +10,7 @@ from api.render import STATUS_OF
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.db.engine import Row
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 _TEXTS = {
     "queued": ("Accepted; it waits for a free account.", "已接受，等待空闲账号。"),
@@ -22,7 +22,7 @@ _TEXTS = {
     "failed": ("Failed", "失败"),
     "cancelled": ("Cancelled on request.", "已按要求取消。"),
 }
-# Why a candidate was passed over, as `worker/db/passed_over.py` writes it.
+# Why a candidate was passed over, as `worker/db/scheduling/selection_log.py` writes it.
 _PASSED_OVER = {
     "refused this job": "已拒绝此任务",
     "has not this model": "没有此模型",

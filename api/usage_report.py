@@ -16,10 +16,10 @@ from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.quotas import OPEN_JOBS, PERIODIC, REQUESTS, Limit
 from worker.core.settings import get_settings
-from worker.db import budgets, usage
-from worker.db.budgets import Used
 from worker.db.engine import Row, Transaction, transaction
-from worker.db.usage import NUMBERS, Span, UsageFilter
+from worker.db.users import quotas, usage
+from worker.db.users.quotas import Used
+from worker.db.users.usage import NUMBERS, Span, UsageFilter
 from worker.messaging.rate_limits import RequestLimits
 
 _MOST_DAYS = 400
@@ -141,7 +141,7 @@ def count_budgets(caller: Caller) -> list[Used]:
     """What the caller has used of its limits, but for requests per minute."""
     limits = [limit for limit in caller.limits if limit.name == OPEN_JOBS or limit.name in PERIODIC]
     with transaction() as tx:
-        return budgets.used(tx, caller.subject, limits)
+        return quotas.used(tx, caller.subject, limits)
 
 
 async def standings(request: Request, caller: Caller, counted: list[Used]) -> list[dict[str, Any]]:

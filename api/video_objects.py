@@ -18,7 +18,7 @@ from api.render import (
 )
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 
 def id_of_video(job_id: UUID) -> str:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from api.schemas import JobError, JobFile, Text
 from worker.core.ids import public_id
 from worker.core.webhook_policy import FINAL_EVENTS, check_url
-from worker.db.delivery_log import Delivery
 from worker.db.engine import Row
+from worker.db.webhooks.delivery_log import Delivery
 
 Event = Literal["job.completed", "job.failed", "job.cancelled", "job.started"]
 Scope = Literal["user", "key", "tokens"]

@@ -5,15 +5,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from worker.core.settings import get_settings
-from worker.db import (  # noqa: F401 - their tables belong to `metadata`
-    budget_tables,
-    claim_tables,
-    console_tables,
-    credit_tables,
-    keyring_tables,
-    storage_tables,
-)
-from worker.db.tables import metadata
+from worker.db.schema.all_tables import metadata
 
 # Any constant does, as long as all versions use the same.
 MIGRATION_LOCK = 7_140_922_001

@@ -22,8 +22,10 @@ from tests.peers import Gate
 from tests.platform import ROOT
 from worker import celery_tasks, safe_fetch, storage
 from worker.core.settings import get_settings
-from worker.db import durations, keyring, tables
 from worker.db.engine import get_engine, transaction
+from worker.db.jobs import durations
+from worker.db.platform import root_key
+from worker.db.schema.accounts import accounts as accounts_table
 from worker.messaging import celery_app
 from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
@@ -63,7 +65,7 @@ def forget_settings() -> None:
         _dreamina().close()
     for cached in (get_settings, get_engine, _dreamina, storage._store):
         cached.cache_clear()
-    keyring._root_of.cache_clear()
+    root_key._root_of.cache_clear()
     durations.forget()
 
 
@@ -198,7 +200,7 @@ class Engine:
             """UPDATE accounts SET next_submit_at = now() - interval '1 second',
                    poll_due_at = CASE WHEN poll_due_at IS NOT NULL THEN now() - interval '1 second' END"""
         )
-        if "polled_at" in tables.accounts.c:
+        if "polled_at" in accounts_table.c:
             self.sql("UPDATE accounts SET polled_at = now() - interval '1 hour'")
         self.sql(
             """UPDATE webhook_deliveries SET due_at = now() - interval '1 second', claimed_until = NULL

@@ -10,10 +10,12 @@ from worker.core.ids import new_id
 from worker.core.security.encryption import new_webhook_secret, seal_secret
 from worker.core.security.session_tokens import SessionToken
 from worker.core.webhook_policy import FINAL_EVENTS
-from worker.db import accounts, endpoints, jobs
-from worker.db.accounts import PresentedToken
+from worker.db.accounts import accounts
+from worker.db.accounts.accounts import PresentedToken
 from worker.db.engine import Transaction
-from worker.db.jobs import NewJob
+from worker.db.jobs import state_machine
+from worker.db.jobs.state_machine import NewJob
+from worker.db.webhooks import endpoints
 
 MODEL = "jimeng-4.0"
 VIDEO_MODEL = "jimeng-video-3.0"
@@ -92,7 +94,7 @@ def new_job(account_ids: list[UUID], *, prompt: str = "a boat", count: int = 1, 
 def make_job(tx: Transaction, account_ids: list[UUID], **changes: Any) -> UUID:
     """An accepted job, queued."""
     job = new_job(account_ids, **changes)
-    jobs.accept(tx, [job])
+    state_machine.accept(tx, [job])
     return job.id
 
 

@@ -9,9 +9,9 @@ from PIL import Image
 from sqlalchemy import text
 
 from worker import storage
-from worker.db import files
 from worker.db.engine import transaction
-from worker.db.files import NewFile
+from worker.db.jobs import files
+from worker.db.jobs.files import NewFile
 
 
 def finish_video(job_id: UUID, account_id: UUID, *, data: bytes, sheet: bool = True) -> None:

@@ -22,13 +22,15 @@ from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.catalog.upstream_models import Listing
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings
-from worker.db import durations, inputs, jobs, offers, platform_state, pool, reports, requests
-from worker.db.budgets import Used
+from worker.db.accounts import management, model_listings
+from worker.db.credits.learned_prices import PriceList
 from worker.db.engine import Transaction, retry_when_database_away, transaction
-from worker.db.inputs import NewInput
-from worker.db.jobs import NewJob
-from worker.db.prices import PriceList
-from worker.db.requests import NewRequest
+from worker.db.jobs import durations, idempotency, inputs, queries, state_machine
+from worker.db.jobs.idempotency import NewRequest
+from worker.db.jobs.inputs import NewInput
+from worker.db.jobs.state_machine import NewJob
+from worker.db.platform import state as platform_state
+from worker.db.users.quotas import Used
 from worker.messaging import celery_app
 
 _ASK_AGAIN_SECONDS = 0.15
@@ -83,7 +85,7 @@ def _accept(planned: Planned, *, caller: Caller, key: str | None, visit: Visit) 
         nonlocal tries
         tries += 1
         with transaction() as tx:
-            if tries > 1 and reports.group_members(tx, group_id):
+            if tries > 1 and queries.group_members(tx, group_id):
                 for job in planned.jobs:
                     tx.on_commit(partial(celery_app.nudge_claim, job.kind, job_id=job.id))
                 return new
@@ -110,22 +112,22 @@ def _known_jobs(tx: Transaction, request: NewRequest, visit: Visit) -> list[UUID
         return _members(tx, earlier) if earlier else []
     if not get_settings().join_repeats:
         return []
-    requests.lock_twins(tx, request)
+    idempotency.lock_twins(tx, request)
     repeated = repeats.joined(tx, request, visit)
     if repeated is not None:
-        return reports.group_members(tx, repeated.group_id)
+        return queries.group_members(tx, repeated.group_id)
     if visit.gone.is_set():
         # Its repeat may be on the way already, and would find nothing to join.
         raise DreameryError("client_disconnected")
     visit.group_id = request.group_id
-    requests.remember_request(tx, request, visit.holder)
+    idempotency.remember_request(tx, request, visit.holder)
     return []
 
 
 def _known_key(tx: Transaction, request: NewRequest, visit: Visit) -> UUID | None:
     """The group that the key stands for; None = it now stands for the new one."""
-    while not requests.remember_request(tx, request, visit.holder):
-        earlier = requests.remembered_request(tx, request)
+    while not idempotency.remember_request(tx, request, visit.holder):
+        earlier = idempotency.remembered_request(tx, request)
         if earlier is None:
             continue  # given free this moment
         if earlier.fingerprint != request.fingerprint:
@@ -135,12 +137,12 @@ def _known_key(tx: Transaction, request: NewRequest, visit: Visit) -> UUID | Non
             group_id: UUID = earlier.group_id
             return group_id
         # Refused at no cost (no credits, too busy): such answers are not kept, so that the key can be used again.
-        requests.forget_request(tx, earlier.group_id)
+        idempotency.forget_request(tx, earlier.group_id)
     return None
 
 
 def _members(tx: Transaction, group_id: UUID) -> list[UUID]:
-    members = reports.group_members(tx, group_id)
+    members = queries.group_members(tx, group_id)
     if not members:
         message = "The jobs of the first request with this Idempotency-Key were deleted. Use a new key."
         raise DreameryError("job_deleted", message)
@@ -175,7 +177,7 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> tuple[Used, ..
         )
         for job in planned.jobs
     ]
-    jobs.accept(tx, placed)
+    state_machine.accept(tx, placed)
     inputs.add_inputs(tx, [job.id for job in placed], planned.inputs)
     if planned.also is not None:
         planned.also(tx)
@@ -186,10 +188,10 @@ def _insert(tx: Transaction, planned: Planned, caller: Caller) -> tuple[Used, ..
 
 def usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
     """The accounts that the user's jobs may run on, by region. Raises why there is none."""
-    usable = pool.usable_regions(tx, user_id=caller.user_id, choice=caller.account_choice)
+    usable = management.usable_regions(tx, user_id=caller.user_id, choice=caller.account_choice)
     if usable:
         return usable
-    code, message = pool.why_unusable(tx, user_id=caller.user_id, choice=caller.account_choice), None
+    code, message = management.why_unusable(tx, user_id=caller.user_id, choice=caller.account_choice), None
     if code == "no_account_available" and caller.account_choice == "own":
         message = (
             "You have no account of your own in order. Add one with `POST /v1/accounts`, or leave out `X-Accounts`."
@@ -256,7 +258,7 @@ def unfit_accounts(tx: Transaction, job: NewJob, caller: Caller, usable: dict[st
 
 
 def _listings(tx: Transaction, caller: Caller) -> list[Listing]:
-    return offers.listings(tx, [], user_id=caller.user_id, choice=caller.account_choice)
+    return model_listings.listings(tx, [], user_id=caller.user_id, choice=caller.account_choice)
 
 
 def _nudge(job_id: UUID, kind: str, account_ids: list[UUID]) -> None:

@@ -18,14 +18,15 @@ from worker.core.ids import new_id, parse_public_id, public_id
 from worker.core.security.encryption import lookup_hash, seal_secret
 from worker.core.security.session_tokens import SessionToken, check_proxy, parse_proxy, parse_token, shown_proxy
 from worker.core.settings import get_settings
-from worker.db import accounts, audit, checks, pool
+from worker.db.accounts import accounts, management, session_checks
 from worker.db.engine import Transaction, transaction
+from worker.db.users import audit_log
 
 
 def find_account(tx: Transaction, account_id: str, *, user_id: UUID | None, lock: bool = False) -> Any:
     """The account; with `user_id` only an own one of that user's. Raises account_not_found (404)."""
     found = parse_public_id("account", account_id)
-    row = pool.see_account(tx, found, lock=lock) if found else None
+    row = management.see_account(tx, found, lock=lock) if found else None
     if row is None or (user_id is not None and row.user_id != user_id):
         raise DreameryError("account_not_found", f"No account {account_id[:60]!r}.")
     return row
@@ -45,20 +46,20 @@ def change_account(
         if "proxy" in changes:
             _set_proxy(tx, row, change.proxy)
         # Only what has a setting, or no limit, behind it may be taken away by null.
-        columns = {name: value for name, value in changes.items() if value is not None or name in pool.NULLABLE}
+        columns = {name: value for name, value in changes.items() if value is not None or name in management.NULLABLE}
         if columns.get("groups") and not row.pool:
             raise DreameryError("invalid_value", "Groups are for accounts of the platform.", param="groups")
         if "working_hours" in changes:
             columns |= _hours(tx, change.working_hours)
-        pool.change_account(tx, row.id, columns)
+        management.change_account(tx, row.id, columns)
         if change.rested:
-            pool.end_rest(tx, row.id)
+            management.end_rest(tx, row.id)
         if change.paused is not None:
-            (pool.pause if change.paused else pool.resume)(tx, row.id)
+            (management.pause if change.paused else management.resume)(tx, row.id)
         told = {**changes, **({"session": "replaced"} if change.session is not None else {})}
         told |= {"proxy": shown_proxy(change.proxy) if change.proxy else None} if "proxy" in changes else {}
-        audit.note_act(tx, actor_of(request, caller), "account.change", public_id("account", row.id), **told)
-        return account_object(pool.see_account(tx, row.id))
+        audit_log.note_act(tx, actor_of(request, caller), "account.change", public_id("account", row.id), **told)
+        return account_object(management.see_account(tx, row.id))
 
 
 def _replace_session(tx: Transaction, row: Any, text: str) -> Any:
@@ -70,9 +71,9 @@ def _replace_session(tx: Transaction, row: Any, text: str) -> Any:
             "Send it again as PROXY_URL@SESSION, or direct://@SESSION to go without."
         )
         raise DreameryError("invalid_value", message, param="session")
-    if not pool.replace_session(tx, row.id, presented(token_hash(token), token)):
+    if not management.replace_session(tx, row.id, presented(token_hash(token), token)):
         raise DreameryError("account_known", param="session")
-    return pool.see_account(tx, row.id)
+    return management.see_account(tx, row.id)
 
 
 def _session(text: str) -> SessionToken:
@@ -86,7 +87,7 @@ def _session(text: str) -> SessionToken:
 
 def _set_proxy(tx: Transaction, row: Any, text: str | None) -> None:
     if not text:
-        pool.set_proxy(tx, row.id, proxy=None, proxy_hash="", place=None)
+        management.set_proxy(tx, row.id, proxy=None, proxy_hash="", place=None)
         return
     allowed = frozenset(get_settings().fetch_allow.lower().replace(" ", "").split(","))
     try:
@@ -96,13 +97,13 @@ def _set_proxy(tx: Transaction, row: Any, text: str | None) -> None:
         raise DreameryError("invalid_value", error.message.replace("Token 1", "The proxy", 1), param="proxy") from None
     context = accounts.proxy_context(accounts.secret_context(row.lookup_hash))
     sealed = seal_secret(proxy, context=context)
-    pool.set_proxy(tx, row.id, proxy=sealed, proxy_hash=lookup_hash(f"proxy:{proxy}"), place=shown_proxy(proxy))
+    management.set_proxy(tx, row.id, proxy=sealed, proxy_hash=lookup_hash(f"proxy:{proxy}"), place=shown_proxy(proxy))
 
 
 def _hours(tx: Transaction, hours: WorkingHours | None) -> dict[str, Any]:
     if hours is None:
-        return dict.fromkeys(pool.HOURS)
-    if not pool.knows_zone(tx, hours.zone):
+        return dict.fromkeys(management.HOURS)
+    if not management.knows_zone(tx, hours.zone):
         message = f"{hours.zone!r} is no time zone that the database knows; write it as in `Asia/Shanghai` or `UTC`."
         raise DreameryError("invalid_value", message, param="working_hours")
     return {
@@ -117,10 +118,10 @@ def retire_account(request: Request, account_id: str, caller: Caller, *, user_id
     """It takes no job any more; what it has in flight is finished."""
     with transaction() as tx:
         row = find_account(tx, account_id, user_id=user_id, lock=True)
-        pool.retire(tx, row.id)
+        management.retire(tx, row.id)
         act = "account.retire"
-        audit.note_act(tx, actor_of(request, caller), act, public_id("account", row.id), label=row.label)
-        return account_object(pool.see_account(tx, row.id))
+        audit_log.note_act(tx, actor_of(request, caller), act, public_id("account", row.id), label=row.label)
+        return account_object(management.see_account(tx, row.id))
 
 
 async def check_account(request: Request, account_id: str, caller: Caller, *, user_id: UUID | None) -> dict[str, Any]:
@@ -139,10 +140,10 @@ def _ask(request: Request, account_id: str, caller: Caller, user_id: UUID | None
         if row.state == "retired":
             raise DreameryError("account_retired")
         check_room(tx, caller.owner, 1)
-        checks.ask_about(tx, owner=caller.owner, accounts_by_check={check: row.id})
+        session_checks.ask_about(tx, owner=caller.owner, accounts_by_check={check: row.id})
         # If nobody answers while somebody waits, it is done with the next ones that are due.
-        pool.check_soon(tx, row.id)
-        audit.note_act(tx, actor_of(request, caller), "account.check", public_id("account", row.id))
+        management.check_soon(tx, row.id)
+        audit_log.note_act(tx, actor_of(request, caller), "account.check", public_id("account", row.id))
         tx.on_commit(partial(nudge_all, [check]))
     return [check]
 

@@ -18,8 +18,9 @@ from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
 from worker.core.security.session_tokens import MAX_TOKENS, SessionToken, masked, parse_token
 from worker.core.settings import get_settings
-from worker.db import audit, checks, pool
+from worker.db.accounts import management, session_checks
 from worker.db.engine import transaction
+from worker.db.users import audit_log
 
 _BETWEEN = re.compile(r"[,\n\r]+")
 
@@ -94,10 +95,10 @@ def _keep(request: Request, entries: list[_Entry], wish: AccountWish, caller: Ca
         for digest, entry in sorted(good, key=lambda pair: (pair[0], pair[1].line)):
             if entry.token is None:
                 continue
-            account_id, entry.outcome = pool.keep_account(
+            account_id, entry.outcome = management.keep_account(
                 tx, presented(digest, entry.token), user_id=keeper.user_id, groups=keeper.groups
             )
-            if entry.outcome == "duplicate" and not _may_know(pool.see_account(tx, account_id), caller):
+            if entry.outcome == "duplicate" and not _may_know(management.see_account(tx, account_id), caller):
                 entry.error = DreameryError("account_known")
                 continue
             entry.account_id = account_id
@@ -105,16 +106,16 @@ def _keep(request: Request, entries: list[_Entry], wish: AccountWish, caller: Ca
                 continue
             if wish.label:
                 label = f"{wish.label} {entry.line}" if several else wish.label
-                pool.change_account(tx, account_id, {"label": label})
+                management.change_account(tx, account_id, {"label": label})
             asked[entry.check] = account_id
             told: dict[str, Any] = {"region": entry.token.region, "outcome": entry.outcome, "groups": keeper.groups}
             told["user"] = public_id("user", keeper.user_id) if keeper.user_id else None
-            audit.note_act(tx, actor_of(request, caller), "account.add", public_id("account", account_id), **told)
+            audit_log.note_act(tx, actor_of(request, caller), "account.add", public_id("account", account_id), **told)
         # After all of them: which comes first is chance.
-        pool.part_with_toys(tx, [entry.account_id for _, entry in good if entry.account_id is not None])
+        management.part_with_toys(tx, [entry.account_id for _, entry in good if entry.account_id is not None])
         if not (asked and wish.check):
             return []
-        checks.ask_about(tx, owner=caller.owner, accounts_by_check=asked)
+        session_checks.ask_about(tx, owner=caller.owner, accounts_by_check=asked)
         tx.on_commit(partial(nudge_all, list(asked)))
     return list(asked)
 
@@ -125,7 +126,7 @@ def _may_know(row: Any, caller: Caller) -> bool:
 
 def _told(entries: list[_Entry], found: dict[UUID, dict[str, Any]]) -> dict[str, Any]:
     with transaction() as tx:
-        rows = pool.see_accounts(tx, [entry.account_id for entry in entries if entry.account_id is not None])
+        rows = management.see_accounts(tx, [entry.account_id for entry in entries if entry.account_id is not None])
     kept, refused = [], []
     for entry in entries:
         row = rows.get(entry.account_id) if entry.account_id is not None else None

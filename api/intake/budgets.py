@@ -11,10 +11,11 @@ from worker.core.ids import public_id
 from worker.core.observability.logging import get_logger
 from worker.core.quotas import OPEN_JOBS, REQUESTS
 from worker.core.settings import get_settings
-from worker.db import audit, budgets, reports
-from worker.db.audit import Actor
-from worker.db.budgets import Used
 from worker.db.engine import Transaction
+from worker.db.jobs import queries
+from worker.db.users import audit_log, quotas
+from worker.db.users.audit_log import Actor
+from worker.db.users.quotas import Used
 
 log = get_logger("budgets")
 
@@ -40,8 +41,8 @@ class Budget:
             _check_open_jobs(tx, caller, new_jobs)
         if not limits:
             return  # the usual case: no lock, no count
-        budgets.lock_owner(tx, caller.owner)
-        self._before = budgets.used(tx, caller.subject, limits)
+        quotas.lock_owner(tx, caller.owner)
+        self._before = quotas.used(tx, caller.subject, limits)
         for one in self._before:
             self._check(one, adds=0 if one.limit.counts_credits else new_jobs)
 
@@ -52,7 +53,7 @@ class Budget:
         """
         cost, known = 0, True
         if any(one.limit.counts_credits for one in self._before):
-            cost, known = budgets.expected_credits(self._tx, job_ids)
+            cost, known = quotas.expected_credits(self._tx, job_ids)
         after = []
         for one in self._before:
             adds = cost if one.limit.counts_credits else self._new_jobs
@@ -74,14 +75,14 @@ class Budget:
     def _note(self, one: Used) -> None:
         """Tell the operator once per period. Callers with session ids would fill the log: anybody can be many."""
         caller = self._caller
-        if caller.user_id is None or not budgets.note_warning(self._tx, caller.subject, one):
+        if caller.user_id is None or not quotas.note_warning(self._tx, caller.subject, one):
             return
         whose = public_id("user", caller.user_id)
         if one.limit.scope == "key" and caller.key_root is not None:
             whose = public_id("key", caller.key_root)
         facts = {"limit": one.limit.name, "used": one.used, "soft": one.limit.soft, "hard": one.limit.hard}
         platform = Actor(name="platform", user_id=None, address="")
-        audit.note_act(self._tx, platform, "budget.warn", whose, user=caller.name, **facts)
+        audit_log.note_act(self._tx, platform, "budget.warn", whose, user=caller.name, **facts)
         self._tx.on_commit(lambda: log.warning("budget_warning", target=whose, user=caller.name, **facts))
 
 
@@ -97,7 +98,7 @@ def refusals(tx: Transaction, caller: Caller, credits_each: list[int | None]) ->
             found.append(refusal)
     cost, known = sum(one or 0 for one in credits_each), None not in credits_each
     limits = [limit for limit in caller.limits if limit.name != REQUESTS]
-    for one in budgets.used(tx, caller.subject, limits):
+    for one in quotas.used(tx, caller.subject, limits):
         adds = cost if one.limit.counts_credits else len(credits_each)
         if _exceeds(one, adds if known else max(adds, 1)):
             found.append(_refusal(one, adds))
@@ -111,7 +112,7 @@ def _exceeds(one: Used, adds: int) -> bool:
 def _check_open_jobs(tx: Transaction, caller: Caller, new_jobs: int) -> None:
     """The platform's guard against a flood. Without a lock, so some more may slip in at the same moment."""
     most = get_settings().open_jobs_per_caller
-    if reports.open_job_count(tx, caller.owner) + new_jobs > most:
+    if queries.open_job_count(tx, caller.owner) + new_jobs > most:
         raise DreameryError("queue_full", retry_after=_OPEN_RETRY_SECONDS)
 
 

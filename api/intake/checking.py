@@ -15,7 +15,7 @@ from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.security.encryption import lookup_hash
 from worker.core.security.session_tokens import SessionToken
-from worker.db import checks
+from worker.db.accounts import session_checks
 from worker.db.engine import Transaction, transaction
 from worker.messaging import celery_app
 
@@ -59,7 +59,7 @@ async def answers(request: Request, ids: list[UUID], write: Callable[[], list[UU
 
 def check_room(tx: Transaction, owner: str, number: int) -> None:
     """Raises `queue_full` (429) when so many more questions would be too many."""
-    own, everybody = checks.count_open(tx, owner)
+    own, everybody = session_checks.count_open(tx, owner)
     if own + number > OPEN_PER_ADDRESS or everybody + number > OPEN_IN_ALL:
         message = "Too many account checks are waiting for an answer. Try again in half a minute."
         raise DreameryError("queue_full", message, retry_after=30)
@@ -69,7 +69,7 @@ def _write(ids: list[UUID], what: str, tokens: Tokens, *, owner: str) -> list[UU
     questions = {check_id: presented(digest, token) for check_id, (digest, token) in zip(ids, tokens, strict=True)}
     with transaction() as tx:
         check_room(tx, owner, len(ids))
-        checks.ask(tx, owner=owner, what=what, tokens=questions)
+        session_checks.ask(tx, owner=owner, what=what, tokens=questions)
         tx.on_commit(partial(nudge_all, ids))
     return ids
 
@@ -82,4 +82,4 @@ def nudge_all(ids: list[UUID]) -> None:
 
 def _results(ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
     with transaction() as tx:
-        return checks.results(tx, ids)
+        return session_checks.results(tx, ids)

@@ -8,7 +8,7 @@ from api.deps import Caller
 from api.intake.accepting import Planned, fingerprint
 from api.intake.images import check_prompt
 from worker.core.errors import DreameryError
-from worker.db.jobs import NewJob
+from worker.db.jobs.state_machine import NewJob
 
 AGENT = "agent"
 _SYSTEM = frozenset({"system", "developer"})

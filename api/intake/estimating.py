@@ -34,13 +34,15 @@ from worker.core.catalog.models import get_catalog
 from worker.core.catalog.pricing import Price, shape_of
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-from worker.db import accounts, durations, prospects, turns
+from worker.db.accounts import accounts
+from worker.db.credits.learned_prices import PriceList
 from worker.db.engine import Transaction, transaction
-from worker.db.jobs import NewJob
-from worker.db.prices import PriceList
-from worker.db.prospects import Prospect, Wish
-from worker.db.reports import Line
-from worker.db.stranded import PATIENCE_SECONDS
+from worker.db.jobs import durations
+from worker.db.jobs.queries import Line
+from worker.db.jobs.state_machine import NewJob
+from worker.db.scheduling import availability_estimate, fair_queue
+from worker.db.scheduling.availability_estimate import Prospect, Wish
+from worker.db.scheduling.unschedulable import PATIENCE_SECONDS
 
 _NOBODY = Prospect(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, None, None)
 Fields = dict[str, Any]
@@ -111,7 +113,7 @@ def _estimate(endpoint: str, planned: Planned, caller: Caller) -> Fields:
         refusals = _refusals(tx, caller, jobs)
         if nowhere is not None:
             return _answer(endpoint, first.model, jobs, refusals=(*refusals, nowhere))
-        found = prospects.prospect(tx, _wish(tx, first, caller, candidates, jobs))
+        found = availability_estimate.prospect(tx, _wish(tx, first, caller, candidates, jobs))
         usual = durations.usual(tx, first.kind, first.model, first.params)
     line = Line(found.slots, found.busy, found.submits_per_minute, found.free_seconds)
     eta = forecast_new(first.kind, usual, line, found.ahead + len(planned.jobs) - 1)
@@ -146,8 +148,8 @@ def _candidates_or_why(
 def _wish(
     tx: Transaction, first: NewJob, caller: Caller, candidates: _Candidates, jobs: list[tuple[NewJob, Price | None]]
 ) -> Wish:
-    wanted = turns.Wanted(first.kind, candidates.account_ids, candidates.avoid, first.account_choice)
-    turn = turns.would_be(tx, caller.owner, caller.user_id, wanted)
+    wanted = fair_queue.Wanted(first.kind, candidates.account_ids, candidates.avoid, first.account_choice)
+    turn = fair_queue.would_be(tx, caller.owner, caller.user_id, wanted)
     return Wish(
         kind=first.kind,
         price=max((price.credits for _, price in jobs if price), default=None),

@@ -22,7 +22,7 @@ from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.media.conversion import FORMATS, Output
 from worker.core.settings import get_settings
-from worker.db.jobs import NewJob
+from worker.db.jobs.state_machine import NewJob
 
 # Beyond this shape no model draws (openai-compat: 1:3 to 3:1).
 _MOST_STRETCHED = 3.0

@@ -8,7 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from api.deps import Caller
 from worker.core.catalog.upstream_models import Offer
 from worker.core.observability.logging import get_logger
-from worker.db import offers
+from worker.db.accounts import model_listings
 from worker.db.engine import DATABASE_ERRORS, transaction
 
 log = get_logger("api")
@@ -52,4 +52,4 @@ def forget() -> None:
 def _read(caller: Caller) -> Offer:
     hashes = [digest for digest, _ in caller.tokens]
     with transaction() as tx:
-        return Offer(offers.listings(tx, hashes, user_id=caller.user_id, choice=caller.account_choice))
+        return Offer(model_listings.listings(tx, hashes, user_id=caller.user_id, choice=caller.account_choice))

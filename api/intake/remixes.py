@@ -14,9 +14,9 @@ from api.video_objects import id_of_video
 from api.video_schemas import VideoGenerationRequest
 from worker import storage
 from worker.core.errors import DreameryError
-from worker.db import inputs
 from worker.db.engine import Row, transaction
-from worker.db.reports import JobView
+from worker.db.jobs import inputs
+from worker.db.jobs.queries import JobView
 
 _FRAME_FIELDS = {"first_frame": "first_frame_image", "end_frame": "end_frame_image"}
 _MEDIA_FIELDS = {"image": "images", "video": "videos", "audio": "audios"}

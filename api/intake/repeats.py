@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from api.attendance import LEASE_SECONDS, Visit
-from worker.db import requests
 from worker.db.engine import Transaction
-from worker.db.requests import Earlier, NewRequest
+from worker.db.jobs import idempotency
+from worker.db.jobs.idempotency import Earlier, NewRequest
 
 # How long after an end without an answer the same request without a mark is taken for a repeat.
 UNMARKED_SECONDS = 300.0
@@ -42,11 +42,11 @@ def joined(tx: Transaction, request: NewRequest, visit: Visit) -> Earlier | None
     Call it in the transaction that accepts, after `lock_twins`.
     """
     waited = visit.waited  # before the ages are read, or a sign of life from before our arrival would seem younger
-    found = choose([_judge(earlier, visit, waited) for earlier in requests.similar_requests(tx, request)], visit)
+    found = choose([_judge(earlier, visit, waited) for earlier in idempotency.similar_requests(tx, request)], visit)
     if found is None:
         return None
     visit.group_id = found.group_id
-    if found.holder == visit.id or requests.take_over(tx, found, visit.holder):
+    if found.holder == visit.id or idempotency.take_over(tx, found, visit.holder):
         return found
     raise UnsureError
 

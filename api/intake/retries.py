@@ -15,11 +15,11 @@ from worker import storage
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, public_id
-from worker.db import inputs
 from worker.db.engine import Row, transaction
-from worker.db.inputs import NewInput, StoredInput
-from worker.db.jobs import NewJob
-from worker.db.reports import JobView
+from worker.db.jobs import inputs
+from worker.db.jobs.inputs import NewInput, StoredInput
+from worker.db.jobs.queries import JobView
+from worker.db.jobs.state_machine import NewJob
 
 Seed = Literal["same", "new"] | int
 

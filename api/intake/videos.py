@@ -25,8 +25,8 @@ from worker.core.catalog.prompt_flags import Flags, read_flags
 from worker.core.catalog_overrides import HARD_CODED_VIDEOS
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
-from worker.db.inputs import NewInput
-from worker.db.jobs import NewJob
+from worker.db.jobs.inputs import NewInput
+from worker.db.jobs.state_machine import NewJob
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
 _MOST_STRETCHED = 3.0

@@ -28,8 +28,10 @@ from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.core.quotas import NAMES, SOFT_NAMES
-from worker.db import audit, budgets, keys, people, retention, turns
 from worker.db.engine import Transaction, transaction
+from worker.db.jobs import retention
+from worker.db.scheduling import fair_queue
+from worker.db.users import api_keys, audit_log, quotas, users
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
 
@@ -60,7 +62,7 @@ def _limits_of(row: Any) -> dict[str, Any]:
 def _set_limits(tx: Transaction, table: Literal["users", "api_keys"], row_id: UUID, change: LimitChange) -> None:
     hard, soft = (part.model_dump(exclude_unset=True) if part else {} for part in (change.limits, change.soft_limits))
     if hard or soft:
-        budgets.set_limits(tx, table, row_id, hard=hard, soft=soft)
+        quotas.set_limits(tx, table, row_id, hard=hard, soft=soft)
 
 
 def _changes(change: LimitChange) -> dict[str, Any]:
@@ -121,7 +123,7 @@ def page_of(objects: list[dict[str, Any]], limit: int) -> Response:
 
 def find_user(tx: Transaction, name_or_id: str) -> Any:
     """The user of that id or name. Raises user_not_found."""
-    row = people.find_user(tx, user_id=parse_public_id("user", name_or_id), name=name_or_id)
+    row = users.find_user(tx, user_id=parse_public_id("user", name_or_id), name=name_or_id)
     if row is None:
         raise DreameryError("user_not_found", f"No user {name_or_id[:60]!r}.")
     return row
@@ -129,7 +131,7 @@ def find_user(tx: Transaction, name_or_id: str) -> Any:
 
 def find_key(tx: Transaction, key_id: str) -> Any:
     found = parse_public_id("key", key_id)
-    row = keys.get_key(tx, found) if found else None
+    row = api_keys.get_key(tx, found) if found else None
     if row is None:
         raise DreameryError("key_not_found", f"No API key {key_id[:60]!r}.")
     return row
@@ -139,12 +141,12 @@ def find_key(tx: Transaction, key_id: str) -> Any:
 def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
     """Adds a user. Names are unique; keys are made with `POST /admin/v1/keys`."""
     with transaction() as tx:
-        row = people.add_user(tx, **wish.model_dump(exclude={"limits", "soft_limits"}))
+        row = users.add_user(tx, **wish.model_dump(exclude={"limits", "soft_limits"}))
         if row is None:
             raise DreameryError("name_taken", f"There is a user {wish.name!r} already.", param="name")
         _set_limits(tx, "users", row.id, wish)
         actor, target = actor_of(request, admin), public_id("user", row.id)
-        audit.note_act(tx, actor, "user.add", target, **{**_changes(wish), "name": row.name, "role": row.role})
+        audit_log.note_act(tx, actor, "user.add", target, **{**_changes(wish), "name": row.name, "role": row.role})
         row = find_user(tx, target)
     return json_response(_user_object(row), status=201)
 
@@ -153,7 +155,7 @@ def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
 def list_users(_admin: AdminDep, after: After = None, limit: Limit = 100) -> Response:
     """Oldest first."""
     with transaction() as tx:
-        rows = people.list_users(tx, after=after_id("user", after), limit=limit + 1)
+        rows = users.list_users(tx, after=after_id("user", after), limit=limit + 1)
     return page_of([_user_object(row) for row in rows], limit)
 
 
@@ -172,15 +174,15 @@ def change_user(request: Request, user: str, change: UserChange, admin: AdminDep
     with transaction() as tx:
         known = find_user(tx, user)
         # First, for it locks rows of several users: two changes at once would else wait for each other.
-        row = people.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
+        row = users.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
         if row is None:
             raise DreameryError("last_admin")
-        turns.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
+        fair_queue.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
         if "retention_days" in change.model_fields_set:
             retention.set_user_retention(tx, known.id, change.retention_days)
         _set_limits(tx, "users", row.id, change)
         actor, target = actor_of(request, admin), public_id("user", row.id)
-        audit.note_act(tx, actor, "user.change", target, name=row.name, **_changes(change))
+        audit_log.note_act(tx, actor, "user.change", target, name=row.name, **_changes(change))
         row = find_user(tx, target)
     return json_response(_user_object(row))
 
@@ -191,18 +193,18 @@ def make_key(request: Request, wish: KeyWish, admin: AdminDep) -> Response:
     models = [model_id(name) for name in wish.models] if wish.models is not None else None
     with transaction() as tx:
         owner = find_user(tx, wish.user)
-        wanted = keys.NewKey(
+        wanted = api_keys.NewKey(
             user_id=owner.id,
             name=wish.name,
             scopes=list(wish.scopes) if wish.scopes is not None else None,
             models=models,
             expires_at=wish.expires_at,
         )
-        key_id, key = keys.make_key(tx, wanted)
+        key_id, key = api_keys.make_key(tx, wanted)
         _set_limits(tx, "api_keys", key_id, wish)
-        row = keys.get_key(tx, key_id)
+        row = api_keys.get_key(tx, key_id)
         actor, facts = actor_of(request, admin), {"user": owner.name, "name": wish.name, "scopes": wanted.scopes}
-        audit.note_act(tx, actor, "key.make", public_id("key", key_id), **{**_changes(wish), **facts})
+        audit_log.note_act(tx, actor, "key.make", public_id("key", key_id), **{**_changes(wish), **facts})
     return json_response({**key_object(row), "key": key}, status=201)
 
 
@@ -219,7 +221,7 @@ def list_keys(_admin: AdminDep, user: str | None = None, after: After = None, li
     """All keys, or those of one user (name or id), oldest first."""
     with transaction() as tx:
         user_id = find_user(tx, user).id if user else None
-        rows = keys.list_keys(tx, user_id=user_id, after=after_id("key", after), limit=limit + 1)
+        rows = api_keys.list_keys(tx, user_id=user_id, after=after_id("key", after), limit=limit + 1)
     return page_of([key_object(row) for row in rows], limit)
 
 
@@ -235,10 +237,10 @@ def change_key(request: Request, key_id: str, change: KeyChange, admin: AdminDep
     """Its name or its limits, which come on top of those of its user. What it may do stays: make another key."""
     with transaction() as tx:
         known = find_key(tx, key_id)
-        keys.rename_key(tx, known.id, change.name or known.name)
+        api_keys.rename_key(tx, known.id, change.name or known.name)
         _set_limits(tx, "api_keys", known.id, change)
         target = public_id("key", known.id)
-        audit.note_act(tx, actor_of(request, admin), "key.change", target, user=known.user_name, **_changes(change))
+        audit_log.note_act(tx, actor_of(request, admin), "key.change", target, user=known.user_name, **_changes(change))
         row = find_key(tx, key_id)
     return json_response(key_object(row))
 
@@ -253,13 +255,13 @@ def rotate_key(
     grace = rotation.grace_seconds
     with transaction() as tx:
         known = find_key(tx, key_id)
-        made = keys.rotate_key(tx, known.id, grace_seconds=grace)
+        made = api_keys.rotate_key(tx, known.id, grace_seconds=grace)
         if made is None:
             raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: make a new one.")
         new_id, key = made
-        row = keys.get_key(tx, new_id)
+        row = api_keys.get_key(tx, new_id)
         target = public_id("key", known.id)
-        audit.note_act(
+        audit_log.note_act(
             tx, actor_of(request, admin), "key.rotate", target, new=public_id("key", new_id), grace_seconds=grace
         )
     return json_response({**key_object(row), "key": key}, status=201)
@@ -270,8 +272,8 @@ def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
     """It stops working at once; its jobs go on."""
     with transaction() as tx:
         known = find_key(tx, key_id)
-        keys.revoke_key(tx, known.id)
-        audit.note_act(tx, actor_of(request, admin), "key.revoke", public_id("key", known.id), user=known.user_name)
+        api_keys.revoke_key(tx, known.id)
+        audit_log.note_act(tx, actor_of(request, admin), "key.revoke", public_id("key", known.id), user=known.user_name)
         row = find_key(tx, key_id)
     return json_response(key_object(row))
 
@@ -287,7 +289,7 @@ def read_audit(
     """Newest first. Page through it for an export."""
     moment = datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None
     with transaction() as tx:
-        rows = audit.read_log(tx, action=action, since=moment, after=after_id("act", after), limit=limit + 1)
+        rows = audit_log.read_log(tx, action=action, since=moment, after=after_id("act", after), limit=limit + 1)
     acts = [
         {
             "id": public_id("act", row.id),

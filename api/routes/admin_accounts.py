@@ -22,7 +22,7 @@ from api.intake.account_imports import Keeper, import_accounts
 from api.render import json_response
 from api.routes.admin import After, Limit, after_id, find_user
 from worker.core.errors import DreameryError
-from worker.db import pool
+from worker.db.accounts import management
 from worker.db.engine import transaction
 
 router = APIRouter(prefix="/admin/v1/accounts", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
@@ -63,7 +63,7 @@ def list_accounts(
     """Those of the platform and of its users, oldest first, without retired ones."""
     with transaction() as tx:
         user_id = find_user(tx, user).id if user else None
-        rows = pool.list_accounts(
+        rows = management.list_accounts(
             tx, user_id=user_id, kept_only=pool_only, after=after_id("account", after), limit=limit + 1
         )
     data = [account_object(row) for row in rows[:limit]]

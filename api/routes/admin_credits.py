@@ -13,7 +13,7 @@ from api.intake.account_changes import find_account
 from api.render import json_response, seconds_of
 from worker.core.catalog.models import get_catalog
 from worker.core.ids import public_id
-from worker.db import balances, prices
+from worker.db.credits import balances, learned_prices
 from worker.db.engine import transaction
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404))
@@ -88,7 +88,7 @@ def list_prices(
 ) -> Response:
     """Learned ones first: what upstream charged, newest per shape. Then the catalog's starting values."""
     with transaction() as tx:
-        rows = prices.learned(tx, model=model)
+        rows = learned_prices.learned(tx, model=model)
     data = [_learned(row) for row in rows]
     if model is None:
         data += [

@@ -23,10 +23,11 @@ from api.timeline import timeline
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.core.quotas import NO_LIMITS
-from worker.db import audit, reports, usage
-from worker.db.audit import Actor
 from worker.db.engine import Transaction, transaction
-from worker.db.reports import JobFilter, JobView, Viewer
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobFilter, JobView, Viewer
+from worker.db.users import audit_log, usage
+from worker.db.users.audit_log import Actor
 
 router = APIRouter(prefix="/admin/v1/jobs", tags=["admin"], responses=error_responses(400, 401, 403, 404))
 
@@ -38,7 +39,7 @@ def _see_all(_tx: Transaction) -> Viewer:
 
 
 def _find(tx: Transaction, job_id: str) -> JobView:
-    view = reports.job_view(tx, job_uuid(job_id), _EVERYBODY)
+    view = queries.job_view(tx, job_uuid(job_id), _EVERYBODY)
     if view is None:
         raise unknown_job(job_id)
     return view
@@ -93,7 +94,7 @@ def list_jobs(
             user_id=find_user(tx, user).id if user is not None else None,
             account_id=account_id,
         )
-        views, more = reports.list_jobs(tx, _EVERYBODY, wanted, after=cursor, limit=limit, newest_first=True)
+        views, more = queries.list_jobs(tx, _EVERYBODY, wanted, after=cursor, limit=limit, newest_first=True)
         data = _objects(tx, views, base_url(request))
     return json_response({"object": "list", "data": data, "has_more": more})
 
@@ -104,7 +105,7 @@ def get_job(request: Request, job_id: str, _admin: AdminDep) -> Response:
     with transaction() as tx:
         view = _find(tx, job_id)
         [found] = _objects(tx, [view], base_url(request))
-        rows = reports.transitions(tx, view.job.id)
+        rows = queries.transitions(tx, view.job.id)
     name_job(request, job_id)
     return json_response({**found, "timeline": timeline(view, rows, shows_labels=True)})
 
@@ -121,7 +122,7 @@ def cancel_job(request: Request, job_id: str, admin: AdminDep) -> Response:
 
 
 def _note(actor: Actor, action: str, job_id: str, tx: Transaction, **facts: str) -> None:
-    audit.note_act(tx, actor, action, job_id, **facts)
+    audit_log.note_act(tx, actor, action, job_id, **facts)
 
 
 @router.post(

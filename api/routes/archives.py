@@ -18,9 +18,9 @@ from api.render import job_object
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db import reports
 from worker.db.engine import transaction
-from worker.db.reports import JobFilter, JobView
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobFilter, JobView
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -45,7 +45,7 @@ def _wanted(ids: str) -> list[UUID]:
 
 def _views(caller: Caller, ids: list[UUID]) -> list[JobView]:
     with transaction() as tx:
-        views, _ = reports.list_jobs(
+        views, _ = queries.list_jobs(
             tx, caller.viewer(tx), JobFilter(ids=ids), after=None, limit=len(ids), newest_first=True
         )
     missing = set(ids) - {view.job.id for view in views}

@@ -14,8 +14,8 @@ from api.deps import AdminDep, actor_of
 from api.errors import error_responses
 from api.usage_report import csv_cell
 from worker.core.ids import public_id
-from worker.db import audit
 from worker.db.engine import Row, transaction
+from worker.db.users import audit_log
 
 router = APIRouter(prefix="/admin/v1/audit", tags=["admin"], responses=error_responses(400, 401, 403))
 
@@ -48,7 +48,7 @@ def _lines(form: str, action: str | None, since: datetime | None, until: datetim
     after = None
     while True:
         with transaction() as tx:
-            rows = audit.read_on(tx, action=action, since=since, until=until, after=after, limit=_PAGE)
+            rows = audit_log.read_on(tx, action=action, since=since, until=until, after=after, limit=_PAGE)
         if rows:
             yield (_csv if form == "csv" else _jsonl)([_act(row) for row in rows])
         if len(rows) < _PAGE:
@@ -95,7 +95,7 @@ def export_audit(
     """All of it, or what was done between two moments. The export is written down too."""
     now = datetime.now(UTC)
     with transaction() as tx:
-        audit.note_act(tx, actor_of(request, admin), "audit.export", "audit", format=form, of=action)
+        audit_log.note_act(tx, actor_of(request, admin), "audit.export", "audit", format=form, of=action)
     name = f"audit-{now:%Y%m%dT%H%M%SZ}.{form}"
     return StreamingResponse(
         _lines(form, action, _moment(since), _moment(until) or now),

@@ -23,7 +23,7 @@ from api.schemas import AcceptedJob
 from api.streams import SSE_HEADERS, stream_docs
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 router = APIRouter(tags=["chat"])
 log = get_logger("chat")

@@ -24,8 +24,8 @@ from api.render import base_url, json_response
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
-from worker.db import audit, console_sessions
 from worker.db.engine import transaction
+from worker.db.users import audit_log, console_sessions
 from worker.messaging.rate_limits import RequestLimits
 
 router = APIRouter(prefix="/console", tags=["console"])
@@ -70,7 +70,7 @@ async def _note_failure(request: Request, error: DreameryError) -> None:
 
     def note() -> None:
         with transaction() as tx:
-            audit.note_act(tx, actor, "console.sign_in_failed", "console", code=error.kind.code)
+            audit_log.note_act(tx, actor, "console.sign_in_failed", "console", code=error.kind.code)
 
     await run_in_threadpool(note)
 
@@ -80,7 +80,7 @@ def _open_session(request: Request, caller: Caller) -> str:
         raise DreameryError("invalid_api_key")
     with transaction() as tx:
         session_id = console_sessions.open_session(tx, caller.api_key_id, hours=get_settings().console_session_hours)
-        audit.note_act(
+        audit_log.note_act(
             tx, actor_of(request, caller), "console.sign_in", public_id("key", caller.api_key_id), role=caller.role
         )
     return session_id
@@ -129,7 +129,7 @@ async def get_session(request: Request, caller: CallerDep) -> Response:
 def _sign_out(request: Request, caller: Caller, session_id: str) -> None:
     with transaction() as tx:
         if console_sessions.close_session(tx, session_id):
-            audit.note_act(tx, actor_of(request, caller), "console.sign_out", "console")
+            audit_log.note_act(tx, actor_of(request, caller), "console.sign_out", "console")
 
 
 @router.delete(

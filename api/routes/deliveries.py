@@ -14,9 +14,9 @@ from api.schemas import Text
 from api.webhook_bodies import DeliveryList, DeliveryObject, DeliveryStatus, delivery_object
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
-from worker.db import delivery_log, endpoints
-from worker.db.delivery_log import Delivery, DeliveryFilter
 from worker.db.engine import transaction
+from worker.db.webhooks import delivery_log, endpoints
+from worker.db.webhooks.delivery_log import Delivery, DeliveryFilter
 from worker.messaging import celery_app
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])

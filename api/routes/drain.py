@@ -15,8 +15,9 @@ from api.errors import error_responses
 from api.render import json_response
 from api.schemas import Text, example
 from worker.core.errors import DreameryError
-from worker.db import audit, platform_state
 from worker.db.engine import Transaction, transaction
+from worker.db.platform import state as platform_state
+from worker.db.users import audit_log
 from worker.messaging import worker_control
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403))
@@ -92,7 +93,7 @@ def set_drain(request: Request, wish: DrainWish, admin: AdminDep) -> Response:
     """While it drains, new jobs are refused with 503 `draining`. Open ones are finished, reading goes on."""
     with transaction() as tx:
         platform_state.set_draining(tx, wish.reason if wish.draining else None)
-        audit.note_act(tx, actor_of(request, admin), "platform.drain", "platform", **wish.model_dump())
+        audit_log.note_act(tx, actor_of(request, admin), "platform.drain", "platform", **wish.model_dump())
         return json_response(_drain_object(tx))
 
 
@@ -122,6 +123,6 @@ def drain_worker(request: Request, name: str, wish: WorkerWish, admin: AdminDep)
     queues: list[str] = noted["queues"] if noted else []
     (worker_control.drain_worker if wish.draining else worker_control.refill_worker)(name, queues)
     with transaction() as tx:
-        audit.note_act(tx, actor_of(request, admin), "worker.drain", name, draining=wish.draining)
+        audit_log.note_act(tx, actor_of(request, admin), "worker.drain", name, draining=wish.draining)
     now = worker_control.list_workers(name) or known
     return json_response(_worker_object(now[0]))

@@ -19,8 +19,8 @@ from worker.core.ids import parse_public_id
 from worker.core.media.image import NotAPictureError
 from worker.core.media.thumbnails import thumbnail
 from worker.core.security.signed_links import seconds_left
-from worker.db import reports
 from worker.db.engine import Row, transaction
+from worker.db.jobs import queries
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
@@ -35,7 +35,7 @@ def _find(file_id: str) -> "Row[tuple[object, ...]]":
     row = None
     if wanted is not None:
         with transaction() as tx:
-            row = reports.file_row(tx, wanted)
+            row = queries.file_row(tx, wanted)
     if row is None:
         raise DreameryError("file_not_found")
     if row.removed_at is not None:

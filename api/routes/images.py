@@ -17,7 +17,7 @@ from api.picture_streams import Told, picture_events
 from api.render import image_answer
 from api.schemas import AcceptedJob, ImageGenerationRequest, ImagesAnswer
 from api.streams import SSE_HEADERS, stream_docs
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 router = APIRouter(tags=["images"])
 

@@ -20,9 +20,10 @@ from api.schemas import AcceptedJob, DeletedJob, Job, RetryRequest
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.db import accounts, deletions, files, jobs, reports
+from worker.db.accounts import accounts
 from worker.db.engine import Transaction, transaction
-from worker.db.reports import JobView, Viewer
+from worker.db.jobs import deletions, files, queries, state_machine
+from worker.db.jobs.queries import JobView, Viewer
 from worker.messaging import celery_app, pubsub
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
@@ -40,14 +41,14 @@ def cancel_now(
     """
     with transaction() as tx:
         viewer = viewer_in(tx)
-        if reports.job_view(tx, job_id, viewer) is None:
+        if queries.job_view(tx, job_id, viewer) is None:
             raise unknown_job(public_id("job", job_id))
-        row = jobs.cancel(tx, job_id)
+        row = state_machine.cancel(tx, job_id)
         if also is not None:
             also(tx)
         if row is not None:
             tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
-        view = reports.job_view(tx, job_id, viewer)
+        view = queries.job_view(tx, job_id, viewer)
         if view is not None and view.job.state == "running":
             # The wish is carried out by a poll; let the next one come soon.
             accounts.poll_soon(tx, view.job.account_id, seconds=1.0)
@@ -113,7 +114,7 @@ async def retry_job(
 def _delete(caller: Caller, job_id: UUID) -> None:
     """Out of sight first, in one transaction; then the bytes. What a crash leaves of them, upkeep removes."""
     with transaction() as tx:
-        view = reports.job_view(tx, job_id, caller.viewer(tx))
+        view = queries.job_view(tx, job_id, caller.viewer(tx))
         if view is None:
             raise unknown_job(public_id("job", job_id))
         if not deletions.delete_job(tx, job_id):

@@ -16,9 +16,9 @@ from api.render import base_url, job_object, json_response
 from api.routes.jobs import find_job, job_uuid
 from api.schemas import Job
 from api.streams import SSE_HEADERS, stream_docs
-from worker.db import favourites
 from worker.db.engine import transaction
-from worker.db.reports import JobView, Viewer
+from worker.db.jobs import favourites
+from worker.db.jobs.queries import JobView, Viewer
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 

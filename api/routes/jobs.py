@@ -21,9 +21,9 @@ from api.timeline_schemas import Timeline
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db import reports
 from worker.db.engine import transaction
-from worker.db.reports import JobFilter, JobView, Viewer
+from worker.db.jobs import queries
+from worker.db.jobs.queries import JobFilter, JobView, Viewer
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
@@ -108,7 +108,7 @@ async def list_jobs(
 
     def read() -> tuple[list[JobView], bool]:
         with transaction() as tx:
-            return reports.list_jobs(
+            return queries.list_jobs(
                 tx, caller.viewer(tx), wanted, after=cursor, limit=most, newest_first=order == "desc"
             )
 
@@ -187,7 +187,7 @@ def states_of(status: str | None) -> list[str] | None:
 def find_job(caller: Caller, job_id: UUID) -> JobView:
     """A job of this caller. Raises job_not_found."""
     with transaction() as tx:
-        view = reports.job_view(tx, job_id, caller.viewer(tx))
+        view = queries.job_view(tx, job_id, caller.viewer(tx))
     if view is None:
         raise unknown_job(public_id("job", job_id))
     return view
@@ -223,17 +223,17 @@ async def get_job(
 def _viewer_of(caller: Caller, job_id: UUID) -> Viewer:
     with transaction() as tx:
         viewer = caller.viewer(tx)
-        if reports.job_view(tx, job_id, viewer) is None:
+        if queries.job_view(tx, job_id, viewer) is None:
             raise unknown_job(public_id("job", job_id))
     return viewer
 
 
 def _timeline(caller: Caller, job_id: UUID) -> dict[str, Any]:
     with transaction() as tx:
-        view = reports.job_view(tx, job_id, caller.viewer(tx))
+        view = queries.job_view(tx, job_id, caller.viewer(tx))
         if view is None:
             raise unknown_job(public_id("job", job_id))
-        rows = reports.transitions(tx, job_id)
+        rows = queries.transitions(tx, job_id)
     # A job of a user ran on the platform's accounts; one of session ids on those that its caller presented.
     return timeline(view, rows, shows_labels=view.job.user_id is None or caller.role == "admin")
 

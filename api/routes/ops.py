@@ -14,8 +14,8 @@ from api.readiness import Check, examine
 from api.render import base_url, json_response
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
-from worker.db import platform_state
 from worker.db.engine import DATABASE_ERRORS, transaction
+from worker.db.platform import state as platform_state
 
 router = APIRouter(tags=["operations"])
 

@@ -21,7 +21,7 @@ from api.intake.account_imports import Keeper, import_accounts
 from api.render import json_response
 from api.routes.admin import After, Limit, after_id
 from worker.core.errors import DreameryError
-from worker.db import pool
+from worker.db.accounts import management
 from worker.db.engine import transaction
 
 router = APIRouter(prefix="/v1/accounts", tags=["accounts"], responses=error_responses(400, 401, 403, 404, 409))
@@ -67,7 +67,7 @@ async def add_own_accounts(request: Request, wish: AccountWish, caller: ChangerD
 def list_own_accounts(caller: ReaderDep, after: After = None, limit: Limit = 100) -> Response:
     """Oldest first, without retired ones."""
     with transaction() as tx:
-        rows = pool.list_accounts(
+        rows = management.list_accounts(
             tx, user_id=_user(caller), kept_only=True, after=after_id("account", after), limit=limit + 1
         )
     data = [account_object(row) for row in rows[:limit]]

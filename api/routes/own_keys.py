@@ -13,8 +13,8 @@ from api.render import json_response
 from api.routes.admin import NO_GRACE, After, Limit, after_id, key_object, model_id, page_of
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.db import audit, keys
 from worker.db.engine import Transaction, transaction
+from worker.db.users import api_keys, audit_log
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=error_responses(400, 401, 403, 404))
 
@@ -46,7 +46,7 @@ def _own(row: Any, caller: Caller) -> dict[str, Any]:
 
 def _present(tx: Transaction, caller: Caller) -> Any:
     """The key that the caller calls with."""
-    row = keys.get_key(tx, caller.api_key_id) if caller.api_key_id is not None else None
+    row = api_keys.get_key(tx, caller.api_key_id) if caller.api_key_id is not None else None
     if row is None:
         raise DreameryError("invalid_api_key")
     return row
@@ -55,7 +55,7 @@ def _present(tx: Transaction, caller: Caller) -> Any:
 def _target(tx: Transaction, key_id: str, caller: Caller) -> Any:
     """A key of the caller's user that may do no more than the caller. Raises key_not_found, forbidden."""
     found = parse_public_id("key", key_id)
-    row = keys.get_key(tx, found) if found else None
+    row = api_keys.get_key(tx, found) if found else None
     if row is None or row.user_id != _user(caller):
         raise DreameryError("key_not_found", f"No API key {key_id[:60]!r} of yours.")
     if row.id == caller.api_key_id:
@@ -87,7 +87,7 @@ def _fits(narrow: list[str] | None, wide: list[str] | None) -> bool:
     return wide is None or (narrow is not None and set(narrow) <= set(wide))
 
 
-def _wanted(wish: OwnKeyWish, caller: Caller, present: Any) -> keys.NewKey:
+def _wanted(wish: OwnKeyWish, caller: Caller, present: Any) -> api_keys.NewKey:
     """What the new key is allowed; what is absent is as the caller's own. Raises forbidden, model_not_allowed."""
     _need_no_limits(caller)
     for scope in wish.scopes or []:
@@ -105,14 +105,14 @@ def _wanted(wish: OwnKeyWish, caller: Caller, present: Any) -> keys.NewKey:
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise DreameryError("invalid_value", "`expires_at` is in the past.", param="expires_at")
     scopes = list(wish.scopes) if wish.scopes is not None else present.scopes
-    return keys.NewKey(user_id=_user(caller), name=wish.name, scopes=scopes, models=models, expires_at=expires_at)
+    return api_keys.NewKey(user_id=_user(caller), name=wish.name, scopes=scopes, models=models, expires_at=expires_at)
 
 
 @router.get("", summary="List your API keys", responses={200: {"model": OwnKeyList}})
 def list_own_keys(caller: ReaderDep, after: After = None, limit: Limit = 100) -> Response:
     """All keys of your user, oldest first; `current` is the one you call with."""
     with transaction() as tx:
-        rows = keys.list_keys(tx, user_id=_user(caller), after=after_id("key", after), limit=limit + 1)
+        rows = api_keys.list_keys(tx, user_id=_user(caller), after=after_id("key", after), limit=limit + 1)
     return page_of([_own(row, caller) for row in rows], limit)
 
 
@@ -124,10 +124,10 @@ def make_own_key(request: Request, wish: OwnKeyWish, caller: ChangerDep) -> Resp
     """
     with transaction() as tx:
         wanted = _wanted(wish, caller, _present(tx, caller))
-        key_id, key = keys.make_key(tx, wanted)
-        row = keys.get_key(tx, key_id)
+        key_id, key = api_keys.make_key(tx, wanted)
+        row = api_keys.get_key(tx, key_id)
         told = {"user": caller.name, "name": wish.name, "scopes": wanted.scopes}
-        audit.note_act(tx, actor_of(request, caller), "key.make", public_id("key", key_id), **told)
+        audit_log.note_act(tx, actor_of(request, caller), "key.make", public_id("key", key_id), **told)
     return json_response({**_own(row, caller), "key": key}, status=201)
 
 
@@ -144,13 +144,13 @@ def rotate_own_key(
     grace = rotation.grace_seconds
     with transaction() as tx:
         known = _target(tx, key_id, caller)
-        made = keys.rotate_key(tx, known.id, grace_seconds=grace)
+        made = api_keys.rotate_key(tx, known.id, grace_seconds=grace)
         if made is None:
             raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: make a new one.")
         new_id, key = made
-        row = keys.get_key(tx, new_id)
+        row = api_keys.get_key(tx, new_id)
         target, new = public_id("key", known.id), public_id("key", new_id)
-        audit.note_act(tx, actor_of(request, caller), "key.rotate", target, new=new, grace_seconds=grace)
+        audit_log.note_act(tx, actor_of(request, caller), "key.rotate", target, new=new, grace_seconds=grace)
     return json_response({**_own(row, caller), "key": key}, status=201)
 
 
@@ -159,7 +159,9 @@ def revoke_own_key(request: Request, key_id: str, caller: ChangerDep) -> Respons
     """It stops working at once, also when it is the one you call with; its jobs go on."""
     with transaction() as tx:
         known = _target(tx, key_id, caller)
-        keys.revoke_key(tx, known.id)
-        audit.note_act(tx, actor_of(request, caller), "key.revoke", public_id("key", known.id), user=known.user_name)
-        row = keys.get_key(tx, known.id)
+        api_keys.revoke_key(tx, known.id)
+        audit_log.note_act(
+            tx, actor_of(request, caller), "key.revoke", public_id("key", known.id), user=known.user_name
+        )
+        row = api_keys.get_key(tx, known.id)
     return json_response(_own(row, caller))

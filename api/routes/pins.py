@@ -13,15 +13,15 @@ from api.schemas import Job
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
-from worker.db import reports, retention
 from worker.db.engine import Transaction, transaction
-from worker.db.reports import JobView, Viewer
+from worker.db.jobs import queries, retention
+from worker.db.jobs.queries import JobView, Viewer
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 def _seen(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView:
-    view = reports.job_view(tx, job_id, viewer)
+    view = queries.job_view(tx, job_id, viewer)
     if view is None:
         raise unknown_job(public_id("job", job_id))
     return view

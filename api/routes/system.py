@@ -13,9 +13,11 @@ from api.render import json_response
 from api.system_schemas import System
 from worker.core.errors import ERRORS
 from worker.core.settings import get_settings
-from worker.db import activity, gauges, platform_state, reports
 from worker.db.engine import transaction
-from worker.db.tally import outcome_of
+from worker.db.jobs import queries
+from worker.db.jobs.transition_metrics import outcome_of
+from worker.db.platform import activity, gauges
+from worker.db.platform import state as platform_state
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(401, 403))
 
@@ -53,7 +55,7 @@ def see_system(request: Request, _admin: AdminDep) -> Response:
             "object": "system",
             "at": int(now.timestamp()),
             "version": request.app.version,
-            "schema": {"present": reports.schema_revision(tx), "newest": newest_revision()},
+            "schema": {"present": queries.schema_revision(tx), "newest": newest_revision()},
             "checks": checks,
             "draining": platform_state.draining(tx) is not None,
             "open": _open(activity.queues(tx)),

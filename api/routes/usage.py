@@ -17,9 +17,9 @@ from api.usage_schemas import UsageReport
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.core.quotas import OwnLimits
-from worker.db.budgets import own_limits
 from worker.db.engine import transaction
-from worker.db.usage import ALL_GROUPS, OWN_GROUPS, UsageFilter
+from worker.db.users.quotas import own_limits
+from worker.db.users.usage import ALL_GROUPS, OWN_GROUPS, UsageFilter
 
 router = APIRouter()
 

@@ -15,7 +15,7 @@ from api.routes.videos import view_of
 from api.video_objects import id_of_video, job_id_of, task_state, video_object, videos_answer
 from api.video_schemas import AcceptedVideo, VideoGenerationRequest, VideosAnswer, VideoTask, VideoTaskState
 from worker.core.ids import public_id
-from worker.db.reports import JobView
+from worker.db.jobs.queries import JobView
 
 router = APIRouter(tags=["videos"])
 

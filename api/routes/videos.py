@@ -22,9 +22,9 @@ from api.video_schemas import RemixRequest, Video, VideoDeleted, VideoGeneration
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
-from worker.db import deletions, files, reports
 from worker.db.engine import transaction
-from worker.db.reports import JobFilter, JobView
+from worker.db.jobs import deletions, files, queries
+from worker.db.jobs.queries import JobFilter, JobView
 
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
@@ -46,7 +46,7 @@ _INSTEAD = {
 def view_of(caller: Caller, job_id: UUID) -> JobView:
     """A video of this caller. Raises `video_not_found` for all others (I9)."""
     with transaction() as tx:
-        view = reports.job_view(tx, job_id, caller.viewer(tx))
+        view = queries.job_view(tx, job_id, caller.viewer(tx))
     if view is None or view.job.kind != "video":
         raise unknown_video(id_of_video(job_id))
     return view
@@ -89,7 +89,7 @@ async def list_videos(
     def read() -> tuple[list[JobView], bool]:
         with transaction() as tx:
             wanted = JobFilter(kinds=["video"])
-            return reports.list_jobs(
+            return queries.list_jobs(
                 tx, caller.viewer(tx), wanted, after=cursor, limit=limit, newest_first=order == "desc"
             )
 

@@ -27,10 +27,10 @@ from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id
 from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
 from worker.core.webhook_policy import EVENTS, ROTATION_HOURS
-from worker.db import deliveries, delivery_log, endpoints
-from worker.db.delivery_log import Delivery
-from worker.db.endpoints import NewEndpoint, secret_context
 from worker.db.engine import Row, transaction
+from worker.db.webhooks import delivery_log, endpoints, outbox
+from worker.db.webhooks.delivery_log import Delivery
+from worker.db.webhooks.endpoints import NewEndpoint, secret_context
 from worker.messaging import celery_app
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
@@ -151,7 +151,7 @@ def _change(caller: Caller, endpoint_id: UUID, body: EndpointChange) -> "Row[Any
         if row is None or body.disabled is None:
             return row
         if body.disabled and endpoints.disable_endpoint(tx, endpoint_id, reason="paused by its owner"):
-            deliveries.give_up_pending(tx, endpoint_id)
+            outbox.give_up_pending(tx, endpoint_id)
         if not body.disabled:
             endpoints.enable_endpoint(tx, endpoint_id, caller.owner)
         return endpoints.get_endpoint(tx, endpoint_id, caller.owner)

@@ -14,7 +14,7 @@ from tests.engine import Engine, wipe
 from tests.peers import Gate, Receiver, serving
 from tests.s3 import Bucket
 from worker import safe_fetch
-from worker.db import keyring
+from worker.db.platform import root_key
 from worker.sandbox.options import Options
 from worker.sandbox.server import create_app
 
@@ -80,7 +80,7 @@ def engine(
             "DEFAULT_REGION": "sandbox",
         },
     )
-    keyring.load_root()
+    root_key.load_root()
     _forget_cached_loggers()
     root, structured = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level

@@ -16,7 +16,7 @@ from tests.face import error_of
 from tests.platform import eventually
 from tests.proxies import PASSWORD, USER, forwarding
 from worker.core.ids import parse_public_id
-from worker.db import checks, offers
+from worker.db.accounts import model_listings, session_checks
 from worker.db.engine import transaction
 from worker.tasks.check_session import check
 from worker.tasks.dispatch import sweep
@@ -153,19 +153,19 @@ def test_a_check_up_nobody_did_is_done_later(engine: Engine, http: TestClient) -
     questions = engine.sql("SELECT id FROM account_checks")
     engine.redis.flushall()
     with transaction() as tx:
-        assert checks.claim(tx, questions[0].id) is not None
+        assert session_checks.claim(tx, questions[0].id) is not None
     assert "asked 1 accounts" in refresh()
     assert seen(http, one)["checked_at"] is not None
     # A worker that dies in a background check-up leaves it due again.
     engine.sql("UPDATE accounts SET refresh_due_at = now(), checked_at = NULL")
     with transaction() as tx:
-        assert offers.claim_checkup(tx, models_believed=0) is not None
-        assert offers.claim_checkup(tx, models_believed=0) is None
+        assert model_listings.claim_checkup(tx, models_believed=0) is not None
+        assert model_listings.claim_checkup(tx, models_believed=0) is None
     [due] = engine.sql("SELECT refresh_due_at - now() AS left FROM accounts")
-    assert 0 < due.left.total_seconds() <= offers.AGAIN_SECONDS
+    assert 0 < due.left.total_seconds() <= model_listings.AGAIN_SECONDS
     # Whoever waits is told in the end; the question is over.
     with transaction() as tx:
-        checks.answer(tx, questions[0].id, {"live": True})
+        session_checks.answer(tx, questions[0].id, {"live": True})
     wish.join(30)
     assert not wish.is_alive()
 
@@ -443,7 +443,7 @@ def test_the_proxy_of_an_account(engine: Engine, http: TestClient) -> None:
 def test_a_check_of_an_account_that_got_another_session(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "plain-moves-000001:sandbox")["data"]
     with transaction() as tx:
-        checks.ask_about(tx, owner="test", accounts_by_check={(question := UUID(int=7)): row_id(one)})
+        session_checks.ask_about(tx, owner="test", accounts_by_check={(question := UUID(int=7)): row_id(one)})
     http.patch(f"{ADMIN}/{one['id']}", json={"session": "plain-moves-000002:sandbox"})
     check(check_id=question)
     [row] = engine.sql("SELECT state, result FROM account_checks")

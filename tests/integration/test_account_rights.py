@@ -12,9 +12,10 @@ from api.app import create_app
 from tests.engine import Engine
 from tests.face import error_of
 from worker.core.ids import new_id, parse_public_id
-from worker.db import jobs, scores
-from worker.db.eligibility import is_open, opens_at
+from worker.db.accounts.eligibility import is_open, opens_at
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.scheduling import account_scoring
 from worker.tasks.dispatch import sweep, tick
 from worker.tasks.submit import submit
 
@@ -43,13 +44,13 @@ def kept_for(engine: Engine, *groups: str) -> UUID:
 def takes(account: UUID) -> UUID | None:
     """The job the account claims now."""
     with transaction() as tx:
-        claim = jobs.claim_next(tx, account_id=account)
+        claim = state_machine.claim_next(tx, account_id=account)
     return claim.id if claim else None
 
 
 def best(job: UUID) -> UUID | None:
     with transaction() as tx:
-        return scores.best_for_job(tx, job)
+        return account_scoring.best_for_job(tx, job)
 
 
 def ways(engine: Engine, job: UUID, account: UUID) -> tuple[bool, bool, bool]:
@@ -243,7 +244,7 @@ def test_outside_its_hours_an_account_takes_nothing_and_ends_what_it_has(engine:
 
 
 def test_the_forecast_knows_the_hours(engine: Engine) -> None:
-    from worker.db.reports import group_views
+    from worker.db.jobs.queries import group_views
 
     account = engine.account(pool=True)
     close(engine, account)

@@ -22,8 +22,9 @@ from worker import storage
 from worker.core.security.encryption import master_key_ids
 from worker.core.security.passphrase import WrongPassphraseError, lock_keys, unlock_keys
 from worker.core.settings import get_settings
-from worker.db import audit, platform_state
 from worker.db.engine import transaction
+from worker.db.platform import state as platform_state
+from worker.db.users import audit_log
 from worker.local import archive, restore
 from worker.local.backup import make_backup, target_of
 from worker.local.processes import StartError
@@ -83,7 +84,7 @@ def test_every_row_comes_back(engine: Engine, place: Path, elsewhere: str) -> No
     job = engine.to_end(account, prompt=awkward, metadata={"note": awkward}, webhook_url="https://example.com/hook")
     engine.drive(engine.job(account, prompt="no [[fail:2038]]"))
     with transaction() as tx:
-        audit.note_act(tx, audit.Actor(name=awkward, user_id=None, address="::1"), "test", "x", text=awkward)
+        audit_log.note_act(tx, audit_log.Actor(name=awkward, user_id=None, address="::1"), "test", "x", text=awkward)
         engine_id = platform_state.installation(tx)
     made = back_up(engine, place)
     found = bring_back(place, elsewhere)

@@ -17,8 +17,9 @@ from tests.peers import serving
 from worker.core.ids import new_id, public_id
 from worker.core.quotas import OwnLimits, limits_of
 from worker.core.settings import get_settings
-from worker.db import budgets, jobs, keys, people
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.users import api_keys, quotas, users
 
 IMAGES = "/v1/images/generations"
 Add = Callable[..., "Person"]
@@ -39,11 +40,11 @@ class Person:
     def limit(self, table: str = "users", *, soft: dict[str, Any] | None = None, **hard: Any) -> None:
         row_id = self.user_id if table == "users" else self.key_id
         with transaction() as tx:
-            budgets.set_limits(tx, table, row_id, hard=hard, soft=soft or {})
+            quotas.set_limits(tx, table, row_id, hard=hard, soft=soft or {})
 
     def another_key(self) -> str:
         with transaction() as tx:
-            return keys.make_key(tx, keys.NewKey(user_id=self.user_id, name="other"))[1]
+            return api_keys.make_key(tx, api_keys.NewKey(user_id=self.user_id, name="other"))[1]
 
     def usage(self, **query: Any) -> dict[str, Any]:
         answer = self.client.get("/v1/usage", params=query, headers={"Authorization": f"Bearer {self.key}"})
@@ -61,9 +62,9 @@ def client(engine: Engine) -> Iterator[TestClient]:
 def add(client) -> Add:
     def make(name: str = "alice", **limits: Any) -> Person:
         with transaction() as tx:
-            row = people.add_user(tx, name=name, role="member")
+            row = users.add_user(tx, name=name, role="member")
             assert row is not None
-            key_id, key = keys.make_key(tx, keys.NewKey(user_id=row.id, name="first"))
+            key_id, key = api_keys.make_key(tx, api_keys.NewKey(user_id=row.id, name="first"))
         person = Person(client, row.id, key_id, key)
         person.limit(**limits)
         return person
@@ -199,7 +200,7 @@ def test_rotating_a_key_does_not_refill_its_budget(engine: Engine, add: Add) -> 
     fresh = ""
     for _ in range(2):
         with transaction() as tx:
-            rotated = keys.rotate_key(tx, alice.key_id, grace_seconds=0)
+            rotated = api_keys.rotate_key(tx, alice.key_id, grace_seconds=0)
             assert rotated is not None
             alice.key_id, fresh = rotated
     assert [alice.ask(key=fresh).status_code for _ in range(2)] == [202, 429]
@@ -244,11 +245,11 @@ def test_deleted_jobs_and_what_a_conversation_started_count(engine: Engine, add:
     [account] = engine.sql("SELECT id FROM accounts")
     talk = engine.job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
     with transaction() as tx:
-        assert jobs.claim_next(tx, account_id=account.id, kinds=("chat",))
+        assert state_machine.claim_next(tx, account_id=account.id, kinds=("chat",))
     for n in range(2):  # nobody asked us, so nothing refuses them
         with transaction() as tx:
             child = {"kind": "image", "submit_key": new_id(), "upstream_id": str(n), "params": {}}
-            assert jobs.adopt_child(tx, parent_id=talk, **child)
+            assert state_machine.adopt_child(tx, parent_id=talk, **child)
     assert count(engine) == 3
     error_of(alice.ask(), 429, "budget_exceeded")
     engine.sql("UPDATE jobs SET deleted_at = now()")

@@ -9,8 +9,10 @@ import pytest
 from tests.engine import Engine
 from tests.integration.test_claims import many
 from worker.core.errors import ERRORS, Fault
-from worker.db import balances, jobs, scores
+from worker.db.credits import balances
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.scheduling import account_scoring
 from worker.messaging import celery_app
 from worker.providers.dreamina.error_codes import CODES
 from worker.tasks.dispatch import sweep, tick
@@ -19,10 +21,10 @@ from worker.tasks.stages.claim import How
 from worker.tasks.submit import submit_waiting
 
 
-def take(account: UUID) -> jobs.Claim:
+def take(account: UUID) -> state_machine.Claim:
     """What the step of an account claims; for whom is in the claim."""
     found, _ = claiming.claim(How(), account_id=account)
-    assert isinstance(found, jobs.Claim)
+    assert isinstance(found, state_machine.Claim)
     return found
 
 
@@ -39,7 +41,7 @@ def note(engine: Engine, job: UUID) -> dict[str, Any]:
 def failures(account: UUID, code: str, *, model: str = "any", times: int = 1) -> None:
     for _ in range(times):
         with transaction() as tx:
-            scores.note_outcome(tx, account, model, code=code)
+            account_scoring.note_outcome(tx, account, model, code=code)
 
 
 def test_the_step_of_one_account_claims_for_a_better_one(engine: Engine) -> None:
@@ -61,13 +63,13 @@ def test_failures_and_successes_of_the_model_count(engine: Engine) -> None:
     model = engine.row(job).model
     failures(one, "generation_failed", model=model)
     with transaction() as tx:
-        assert next(iter(scores.ranked(tx, job))) == two
-        found = scores.ranked(tx, job)
+        assert next(iter(account_scoring.ranked(tx, job))) == two
+        found = account_scoring.ranked(tx, job)
     assert found[one].success < found[two].success == 1
     # An hour halves what is remembered.
     engine.sql("UPDATE account_marks SET at = at - interval '1 hour'")
     with transaction() as tx:
-        assert scores.ranked(tx, job)[one].success == pytest.approx(1 / 1.5, abs=0.01)
+        assert account_scoring.ranked(tx, job)[one].success == pytest.approx(1 / 1.5, abs=0.01)
 
 
 def test_an_account_known_to_have_too_little_takes_nothing(engine: Engine) -> None:
@@ -77,7 +79,7 @@ def test_an_account_known_to_have_too_little_takes_nothing(engine: Engine) -> No
     job = engine.job()
     engine.sql("UPDATE jobs SET price = 8")
     with transaction() as tx:
-        assert jobs.claim_next(tx, account_id=poor) is None
+        assert state_machine.claim_next(tx, account_id=poor) is None
     claim = take(rich)
     assert (claim.id, claim.account.id) == (job, rich)
     assert note(engine, job)["passed_over"] == [{"account": engine.account_row(poor).label, "why": "too few credits"}]
@@ -92,7 +94,7 @@ def test_what_is_under_way_counts_against_the_credits(engine: Engine) -> None:
     for _ in range(2):
         take(account)
     with transaction() as tx:
-        assert jobs.claim_next(tx, account_id=account) is None
+        assert state_machine.claim_next(tx, account_id=account) is None
     assert sweep().startswith("0 ended"), "once those two are settled it may have the credits after all"
 
 
@@ -188,7 +190,7 @@ def test_no_free_account_stays_idle_while_a_job_it_may_run_waits(engine: Engine,
         held = engine.sql("SELECT id, attempt, account_id FROM jobs WHERE holds_slot")
         for row in dice.sample(held, min(len(held), 4)):
             with transaction() as tx:
-                jobs.mark_failed(
+                state_machine.mark_failed(
                     tx, job_id=row.id, attempt=row.attempt, code="generation_failed", message="x", actor="test"
                 )
             letters.append({"account_id": row.account_id})

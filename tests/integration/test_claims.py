@@ -6,15 +6,17 @@ from collections import Counter
 from itertools import pairwise
 
 from tests.engine import Engine
-from worker.db import accounts, jobs, scores
+from worker.db.accounts import accounts
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.scheduling import account_scoring
 from worker.tasks.poll import poll
 from worker.tasks.submit import submit
 
 
 def claim(account):
     with transaction() as tx:
-        return jobs.claim_next(tx, account_id=account)
+        return state_machine.claim_next(tx, account_id=account)
 
 
 def many(number, work) -> None:
@@ -52,7 +54,7 @@ def test_a_claim_carries_a_new_key_each_time(engine: Engine) -> None:
     job = engine.job(account)
     first = claim(account)
     with transaction() as tx:
-        jobs.requeue(tx, job_id=job, attempt=first.attempt, actor="submit", reason="test", delay=0)
+        state_machine.requeue(tx, job_id=job, attempt=first.attempt, actor="submit", reason="test", delay=0)
     engine.due()
     second = claim(account)
     assert (first.id, first.attempt, second.attempt) == (second.id, 1, 2)
@@ -96,7 +98,7 @@ def test_the_least_loaded_account_is_chosen(engine: Engine) -> None:
     engine.due()
     job = engine.job(busy, free)
     with transaction() as tx:
-        assert scores.best_for_job(tx, job) == free
+        assert account_scoring.best_for_job(tx, job) == free
 
 
 def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
@@ -111,7 +113,7 @@ def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
         assert len(held) == 3, "every slot is used, none twice"
         with transaction() as tx:
             for row in dice.sample(held, dice.randint(1, 3)):
-                jobs.mark_failed(
+                state_machine.mark_failed(
                     tx, job_id=row.id, attempt=row.attempt, code="upstream_error", message="x", actor="test"
                 )
 

@@ -16,8 +16,9 @@ from tests.engine import Engine
 from tests.peers import Stop
 from tests.platform import eventually, free_port
 from worker import celery_tasks
-from worker.db import accounts, jobs
+from worker.db.accounts import accounts
 from worker.db.engine import Row, transaction
+from worker.db.jobs import state_machine
 from worker.messaging.pubsub import WORDS
 from worker.tasks.converse import converse
 from worker.tasks.dispatch import sweep
@@ -205,7 +206,7 @@ def test_adopting_twice_makes_one_job(engine: Engine) -> None:
     hold(engine, job)
     (child,) = children(engine, job)
     with transaction() as tx:
-        again = jobs.adopt_child(
+        again = state_machine.adopt_child(
             tx, parent_id=job, kind="image", submit_key=child.submit_key, upstream_id="x", params={"order": {}}
         )
     assert again is None
@@ -217,7 +218,8 @@ def test_only_a_conversation_adopts(engine: Engine) -> None:
     image = engine.to_running(engine.account())
     with transaction() as tx:
         assert (
-            jobs.adopt_child(tx, parent_id=image, kind="image", submit_key=uuid4(), upstream_id="", params={}) is None
+            state_machine.adopt_child(tx, parent_id=image, kind="image", submit_key=uuid4(), upstream_id="", params={})
+            is None
         )
 
 
@@ -261,7 +263,7 @@ def test_many_claims_at_once_keep_to_the_limit(engine: Engine) -> None:
 
     def claim(_: int) -> Any:
         with transaction() as tx:
-            return jobs.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
+            return state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
 
     with ThreadPoolExecutor(8) as pool:
         got = [found for found in pool.map(claim, range(24)) if found is not None]
@@ -280,7 +282,7 @@ def test_polls_do_not_ask_for_conversations(engine: Engine) -> None:
     account = engine.account()
     job = chat(engine, account)
     with transaction() as tx:
-        jobs.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
+        state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
         accounts.poll_soon(tx, account)
     assert engine.poll(account) == "nothing open"
     assert engine.account_row(account).poll_due_at is None
@@ -442,7 +444,7 @@ def test_a_wish_to_cancel_closes_the_stream(engine: Engine) -> None:
     with in_thread(lambda: hold(engine, job)):
         eventually(lambda: engine.row(job).state == "running")
         with transaction() as tx:
-            assert jobs.cancel(tx, job) is None
+            assert state_machine.cancel(tx, job) is None
     row = engine.row(job)
     assert (row.state, row.holds_slot) == ("cancelled", False)
     eventually(lambda: sent(engine)[0]["ended"] == "hung up")
@@ -455,7 +457,7 @@ def test_a_conversation_cancelled_before_it_was_sent_is_not_sent(engine: Engine)
     with in_thread(lambda: hold(engine, job)):
         stop.wait()
         with transaction() as tx:
-            jobs.cancel(tx, job)
+            state_machine.cancel(tx, job)
         stop.release()
     assert engine.row(job).state == "cancelled"
     assert sent(engine) == []
@@ -560,9 +562,9 @@ def test_an_overdue_conversation_ends(engine: Engine) -> None:
     account = engine.account()
     job = chat(engine, account)
     with transaction() as tx:
-        claim = jobs.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
+        claim = state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
         assert claim is not None
-        jobs.mark_running(tx, job_id=job, attempt=claim.attempt, upstream_id="x", actor="converse", deadline=1)
+        state_machine.mark_running(tx, job_id=job, attempt=claim.attempt, upstream_id="x", actor="converse", deadline=1)
     engine.overdue(job)
     sweep()
     assert engine.row(job).error_code == "generation_timeout"

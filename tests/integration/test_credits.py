@@ -9,9 +9,10 @@ import pytest
 from starlette.responses import Response
 
 from tests.engine import Engine
-from worker.db import jobs, prices
-from worker.db.balances import note_credits, purse, readings, thin_readings
+from worker.db.credits import learned_prices
+from worker.db.credits.balances import note_credits, purse, readings, thin_readings
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
 from worker.tasks.dispatch import sweep
 from worker.tasks.submit import submit
 from worker.tasks.sync_credits import ledger
@@ -40,7 +41,7 @@ def left(account: UUID) -> int | None:
 
 def price(model: str, params: dict[str, Any], place: str, kind: str = "image") -> tuple[int, str] | None:
     with transaction() as tx:
-        found = prices.PriceList(tx, user_id=None, choice="any").price_of(
+        found = learned_prices.PriceList(tx, user_id=None, choice="any").price_of(
             kind=kind, model=model, params=params, places=[place]
         )
     return (found.credits, found.source) if found else None
@@ -100,10 +101,10 @@ def test_an_account_without_the_price_does_not_take_the_job(engine: Engine) -> N
     with_credits(engine, poor, 3), with_credits(engine, rich, 100)
     dear = engine.job(poor, rich, price=4)
     with transaction() as tx:
-        assert jobs.claim_next(tx, account_id=poor) is None
+        assert state_machine.claim_next(tx, account_id=poor) is None
     cheap = engine.job(poor, price=3)
     with transaction() as tx:
-        claim = jobs.claim_next(tx, account_id=poor)
+        claim = state_machine.claim_next(tx, account_id=poor)
     assert claim is not None
     assert claim.id == cheap, "a dear job is in no cheap one's way"
     engine.submit(dear)
@@ -139,7 +140,7 @@ def test_two_claims_at_once_keep_the_sum_of_what_is_held(engine: Engine) -> None
 
     def claim(_: int) -> UUID | None:
         with transaction() as tx:
-            taken = jobs.claim_next(tx, account_id=account)
+            taken = state_machine.claim_next(tx, account_id=account)
         engine.sql("UPDATE accounts SET next_submit_at = now() - interval '1 second'")
         return taken.id if taken else None
 
@@ -149,7 +150,7 @@ def test_two_claims_at_once_keep_the_sum_of_what_is_held(engine: Engine) -> None
     assert left(account) == 2
     # One is refused before it was taken: what was held for it is free again, without anybody giving it back.
     with transaction() as tx:
-        jobs.requeue(tx, job_id=taken[0], attempt=1, actor="submit", reason="a test", delay=0.0)
+        state_machine.requeue(tx, job_id=taken[0], attempt=1, actor="submit", reason="a test", delay=0.0)
     assert left(account) == 6
     assert set(engine.states(waiting)) == {"queued", "submitting"}
 

@@ -11,10 +11,10 @@ from tests.engine import Engine
 from tests.face import new_session
 from worker import storage
 from worker.core.ids import parse_public_id
-from worker.db import deletions, durations, reports
-from worker.db.durations import Usual
 from worker.db.engine import transaction
-from worker.db.inputs import NewInput, StoredInput, add_inputs
+from worker.db.jobs import deletions, durations, queries
+from worker.db.jobs.durations import Usual
+from worker.db.jobs.inputs import NewInput, StoredInput, add_inputs
 from worker.tasks.cleanup import upkeep
 
 MODEL = "jimeng-4.0"
@@ -82,7 +82,7 @@ def test_a_waiting_job_knows_its_line(engine: Engine) -> None:
     job_id, alone = engine.job(*two), engine.job(two[1])
     stranded = engine.job()
     with transaction() as tx:
-        first, second, third = reports.group_views(tx, [job_id, alone, stranded])
+        first, second, third = queries.group_views(tx, [job_id, alone, stranded])
     assert first.line is not None
     assert (first.line.slots, first.line.busy, first.line.submits_per_minute) == (4, 1, 15.0)
     assert second.line is not None
@@ -90,7 +90,7 @@ def test_a_waiting_job_knows_its_line(engine: Engine) -> None:
     assert third.line is None
     engine.sql("UPDATE accounts SET rest_until = now() + interval '5 minutes', rest_code = 'x'")
     with transaction() as tx:
-        [resting] = reports.group_views(tx, [job_id])
+        [resting] = queries.group_views(tx, [job_id])
     assert resting.line is not None
     assert resting.line.slots == 0
     assert 290 < resting.line.rest_seconds <= 300

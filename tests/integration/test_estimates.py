@@ -14,7 +14,7 @@ from api.app import create_app
 from api.intake import offers
 from tests.engine import Engine
 from worker.core.ids import parse_public_id, public_id
-from worker.db.balances import note_credits
+from worker.db.credits.balances import note_credits
 from worker.db.engine import transaction
 from worker.tasks.sync_credits import ledger
 

@@ -23,8 +23,8 @@ from tests.platform import clean_env, free_port
 from worker.core.security.encryption import master_keys
 from worker.core.security.signed_links import _signer
 from worker.core.settings import get_settings
-from worker.db import keys
 from worker.db.engine import transaction
+from worker.db.users import api_keys
 
 IMAGES = "/v1/images/generations"
 WRONG = "sk-dreamery-wrong"
@@ -65,8 +65,8 @@ def test_many_wrong_keys_from_one_address_are_refused_unseen_and_right_ones_go_o
     # A key that was right before goes on, one nobody has shown here has to wait; other addresses are not concerned.
     assert door.ask(door.admin_key, by="192.0.2.1").status_code == 200
     with transaction() as tx:
-        [admin] = keys.list_keys(tx, user_id=None, after=None, limit=1)
-        _, fresh = keys.make_key(tx, keys.NewKey(user_id=admin.user_id, name="fresh"))
+        [admin] = api_keys.list_keys(tx, user_id=None, after=None, limit=1)
+        _, fresh = api_keys.make_key(tx, api_keys.NewKey(user_id=admin.user_id, name="fresh"))
     error_of(door.ask(fresh, by="192.0.2.1"), 429, "too_many_failed_keys")
     assert door.ask(fresh, by="192.0.2.2").status_code == 200
     # Shown once, it is known.
@@ -83,8 +83,8 @@ def test_ipv6_addresses_of_one_customer_count_together(door: Door) -> None:
 def test_a_revoked_key_is_not_remembered(door: Door) -> None:
     assert door.ask(door.admin_key, by="192.0.2.3").status_code == 200
     with transaction() as tx:
-        [admin] = keys.list_keys(tx, user_id=None, after=None, limit=1)
-        keys.revoke_key(tx, admin.id)
+        [admin] = api_keys.list_keys(tx, user_id=None, after=None, limit=1)
+        api_keys.revoke_key(tx, admin.id)
     for _ in range(3):
         error_of(door.ask(door.admin_key, by="192.0.2.3"), 401, "invalid_api_key")
     error_of(door.ask(door.admin_key, by="192.0.2.3"), 429, "too_many_failed_keys")

@@ -14,9 +14,9 @@ from tests.integration.test_references import sent_along
 from tests.peers import Receiver, Stop
 from tests.platform import eventually
 from worker import storage
-from worker.db import inputs, jobs
 from worker.db.engine import transaction
-from worker.db.inputs import NewInput
+from worker.db.jobs import inputs, state_machine
+from worker.db.jobs.inputs import NewInput
 from worker.tasks.deliver_webhooks import notify
 
 
@@ -144,7 +144,7 @@ def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> N
     ]
     with transaction() as tx:
         new = factories.new_job([engine.account()], kind="video", model="jimeng-video-seedance-2.0")
-        jobs.accept(tx, [new])
+        state_machine.accept(tx, [new])
         inputs.add_inputs(tx, [new.id], given)
     job = new.id
     engine.due()

@@ -9,8 +9,9 @@ import pytest
 
 from tests.engine import Engine
 from tests.integration.test_claims import many
-from worker.db import jobs, scores
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.scheduling import account_scoring
 from worker.tasks.dispatch import tick
 from worker.tasks.poll import poll
 from worker.tasks.submit import submit
@@ -20,9 +21,9 @@ def video(engine: Engine, *account_ids: UUID, **changes: Any) -> UUID:
     return engine.job(*account_ids, kind="video", **changes)
 
 
-def claim(account: UUID) -> jobs.Claim | None:
+def claim(account: UUID) -> state_machine.Claim | None:
     with transaction() as tx:
-        return jobs.claim_next(tx, account_id=account)
+        return state_machine.claim_next(tx, account_id=account)
 
 
 def held(engine: Engine, account: UUID) -> dict[str, int]:
@@ -65,7 +66,7 @@ def test_conversations_are_no_business_of_the_submit_step(engine: Engine) -> Non
     for _ in range(3):
         engine.due()
         with transaction() as tx:
-            taken.append(jobs.claim_next(tx, account_id=account, kinds=("chat",), actor="converse"))
+            taken.append(state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse"))
     assert [one.id for one in taken if one] == talks[:2]
     assert engine.events(talks[0])[-1].actor == "converse"
 
@@ -83,7 +84,7 @@ def test_i5_many_hands_never_exceed_the_slots_of_any_kind(engine: Engine) -> Non
         with transaction() as tx:
             for row in engine.sql("SELECT id, attempt FROM jobs WHERE holds_slot"):
                 if dice.random() < 0.7:
-                    jobs.mark_failed(
+                    state_machine.mark_failed(
                         tx, job_id=row.id, attempt=row.attempt, code="upstream_error", message="x", actor="test"
                     )
 
@@ -126,12 +127,12 @@ def test_a_job_goes_to_the_account_with_a_slot_for_its_kind(engine: Engine) -> N
         engine.due()
     job = video(engine, first, second)
     with transaction() as tx:
-        assert scores.best_for_job(tx, job) == second
+        assert account_scoring.best_for_job(tx, job) == second
     claim(second)
     engine.due()
     late = video(engine, first, second)
     with transaction() as tx:
-        assert scores.best_for_job(tx, late) is None
+        assert account_scoring.best_for_job(tx, late) is None
 
 
 def test_the_tick_sees_past_a_long_queue_of_a_full_kind(engine: Engine) -> None:

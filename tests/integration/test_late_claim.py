@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tests.engine import Engine
-from worker.db import jobs
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
 from worker.providers.base import NotSentError
 from worker.tasks import submit as submit_step
 
@@ -16,7 +16,7 @@ def test_i4_a_claim_is_ordered_only_while_the_call_ends_before_the_lease(engine:
     account = engine.account()
     engine.job(account)
     with transaction() as tx:
-        claim = jobs.claim_next(tx, account_id=account)
+        claim = state_machine.claim_next(tx, account_id=account)
     assert claim is not None
     with pytest.raises(NotSentError):
         submit_step._order(replace(claim, until=time.monotonic() + 1))

@@ -10,8 +10,8 @@ from tests.engine import Engine
 from tests.face import new_session
 from tests.leaks import leaks_of
 from worker.core.security.encryption import new_webhook_secret
-from worker.db import keys
 from worker.db.engine import transaction
+from worker.db.users import api_keys
 
 SESSION = new_session()
 PLANTED = {
@@ -39,7 +39,7 @@ def test_a_planted_secret_is_found_in_logs_and_rows(engine: Engine, tmp_path: Pa
     with transaction() as tx:
         engine.sql("INSERT INTO users (id, name, role) VALUES (gen_random_uuid(), 'ann', 'member')")
         [user] = engine.sql("SELECT id FROM users")
-        keys.make_key(tx, keys.NewKey(user_id=user.id, name="hers"))
+        api_keys.make_key(tx, api_keys.NewKey(user_id=user.id, name="hers"))
     assert leaks_of(platform(engine, tmp_path)) == []
     # Far into a long file, across an edge of its blocks.
     secret = PLANTED[name]

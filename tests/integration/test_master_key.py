@@ -23,20 +23,22 @@ from tests.engine import Engine
 from tests.face import new_session
 from tests.platform import ROOT, clean_env
 from worker.core.security.encryption import SecretUnreadableError, lookup_hash, master_keys, open_secret
-from worker.db import accounts, endpoints, keyring, sealed
+from worker.db.accounts import accounts
 from worker.db.engine import transaction
+from worker.db.platform import encrypted_columns, root_key
+from worker.db.webhooks import endpoints
 
 OLD = "the old master key of the drill that is long enough"
 NEW = "the new master key of the drill that is long enough"
 BOTH = f"{NEW},{OLD}"
-KILLED = "import os; from worker.db import sealed; sealed.reseal_all(on_change=lambda: os.kill(os.getpid(), 9))"
+KILLED = "import os; from worker.db.platform import encrypted_columns as sealed; sealed.reseal_all(on_change=lambda: os.kill(os.getpid(), 9))"
 
 
 def begin_with(engine: Engine, keys: str) -> None:
     """An installation that never knew other keys."""
     engine.sql("DELETE FROM keyring")
     engine.configure(MASTER_KEY=keys)
-    keyring.load_root()
+    root_key.load_root()
 
 
 class Drill:
@@ -119,7 +121,7 @@ def test_the_rotation_drill(engine: Engine) -> None:
     # Killed after each single value: every run goes on where the last one fell.
     for round_ in range(1, 4):
         assert drill.run("-c", KILLED).returncode == -signal.SIGKILL
-        assert sealed.survey() == {newest: round_, older: 6 - round_}
+        assert encrypted_columns.survey() == {newest: round_, older: 6 - round_}
         drill.everything_is_there()
     code, report = drill.rotate()
     assert (code, report["changed"], report["old_keys_removable"]) == (0, 3, True)
@@ -134,7 +136,7 @@ def test_the_rotation_drill(engine: Engine) -> None:
     assert {column for column, _ in now} == {column for column, _ in old}
     assert {value.split(":")[1] for _, value in now} == {newest}
     # What is taken over by a rotation is what there is.
-    assert {column for column, _ in now} <= {f"{column.table}.{column.column}" for column in sealed.SEALED}
+    assert {column for column, _ in now} <= {f"{column.table}.{column.column}" for column in encrypted_columns.SEALED}
 
 
 @pytest.mark.parametrize("keys", [NEW, ""])

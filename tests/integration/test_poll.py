@@ -7,8 +7,8 @@ import pytest
 from starlette.responses import Response
 
 from tests.engine import HISTORY, Engine
-from worker.db import jobs
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
 from worker.tasks.dispatch import sweep
 from worker.tasks.poll import STABLE_POLLS, poll
 
@@ -16,7 +16,7 @@ from worker.tasks.poll import STABLE_POLLS, poll
 def cancel(job_id):
     """What the API does with a wish to cancel."""
     with transaction() as tx:
-        return jobs.cancel(tx, job_id)
+        return state_machine.cancel(tx, job_id)
 
 
 def answer(engine: Engine, **record):

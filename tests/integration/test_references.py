@@ -17,9 +17,9 @@ from tests.peers import Stop, serving
 from tests.uploads import Host, picture, run_submit, use_uploads
 from worker import storage
 from worker.core.watchdog import watchdog
-from worker.db import inputs, jobs
 from worker.db.engine import get_engine, transaction
-from worker.db.inputs import NewInput, StoredInput
+from worker.db.jobs import inputs, state_machine
+from worker.db.jobs.inputs import NewInput, StoredInput
 from worker.tasks.cleanup import upkeep
 from worker.tasks.stages import upload_references
 
@@ -48,7 +48,7 @@ def job_from(engine: Engine, accounts: list[UUID], *given: str | NewInput) -> UU
     """A job with references: links, or what was sent along."""
     with transaction() as tx:
         job = factories.new_job(accounts)
-        jobs.accept(tx, [job])
+        state_machine.accept(tx, [job])
         inputs.add_inputs(tx, [job.id], [NewInput(url=g) if isinstance(g, str) else g for g in given])
     return job.id
 
@@ -125,7 +125,7 @@ def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
     job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", BLUE))
     real, seen = upload_references._renewed, []
 
-    def dies(claim: jobs.Claim) -> jobs.Claim:
+    def dies(claim: state_machine.Claim) -> state_machine.Claim:
         # The first link renews before and after its fetch; the third time is before the second link.
         seen.append(claim)
         if len(seen) == 3:
@@ -292,7 +292,7 @@ def test_a_wish_to_cancel_ends_it_before_the_order(engine: Engine, host: Host) -
 
     def unwanted() -> Response:
         with transaction() as tx:
-            jobs.cancel(tx, job)
+            state_machine.cancel(tx, job)
         return Response(RED)
 
     host.pages["/a"] = unwanted
@@ -305,7 +305,7 @@ def test_inputs_go_a_day_after_every_job_of_the_request_has_ended(engine: Engine
     shared = sent_along(RED)
     with transaction() as tx:
         pair = [factories.new_job([account]) for _ in range(2)]
-        jobs.accept(tx, pair)
+        state_machine.accept(tx, pair)
         inputs.add_inputs(tx, [job.id for job in pair], [shared])
     first, second = (job.id for job in pair)
     engine.drive(first, second)

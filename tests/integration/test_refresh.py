@@ -16,9 +16,9 @@ from tests.face import error_of
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.upstream_models import video_benefit
 from worker.core.ids import parse_public_id
-from worker.db import jobs
+from worker.db.accounts.model_listings import every_session_expired, live_models
 from worker.db.engine import transaction
-from worker.db.offers import every_session_expired, live_models
+from worker.db.jobs import state_machine
 from worker.tasks.refresh_accounts import refresh
 
 PICTURES = "/mweb/v1/get_common_config"
@@ -291,8 +291,8 @@ def test_a_pool_of_many_regions_gives_a_job_to_accounts_that_have_its_model(engi
     assert isinstance(job, UUID)
     assert (engine.row(job).account_ids, engine.row(job).avoid_accounts) == ([], [there])
     with transaction() as tx:
-        assert jobs.claim_next(tx, account_id=there) is None
-        claim = jobs.claim_next(tx, account_id=here)
+        assert state_machine.claim_next(tx, account_id=there) is None
+        claim = state_machine.claim_next(tx, account_id=here)
     assert claim is not None
     assert claim.id == job
     [note] = [event.note for event in engine.events(job) if event.to_state == "submitting"]

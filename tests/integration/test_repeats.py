@@ -14,8 +14,8 @@ from tests import factories
 from tests.engine import Engine
 from tests.platform import eventually
 from worker.core.errors import DreameryError
-from worker.db import requests
 from worker.db.engine import transaction
+from worker.db.jobs import idempotency
 
 CALLER = Caller(owner="tokens:test")
 ROUTE = "POST /v1/images/generations"
@@ -295,7 +295,7 @@ def test_what_can_be_repeated_no_more_is_forgotten(engine: Engine) -> None:
     engine.sql("UPDATE requests SET accepted_at = now() - interval '25 hours' WHERE key = 'old'")
     engine.sql("INSERT INTO api_processes (id, seen_at) VALUES (:id, now() - interval '2 hours')", id=uuid4())
     with transaction() as tx:
-        assert requests.forget_requests(tx) == 2
+        assert idempotency.forget_requests(tx) == 2
     assert [row.key for row in engine.sql("SELECT key FROM requests")] == ["young"]
     assert engine.sql("SELECT 1 FROM api_processes") == []
     assert len(engine.sql("SELECT 1 FROM jobs")) == 3

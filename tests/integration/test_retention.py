@@ -18,15 +18,16 @@ from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import first_id_at, new_id
 from worker.core.observability import metrics
-from worker.db import people, retention
 from worker.db.engine import transaction
+from worker.db.jobs import retention
+from worker.db.users import users
 from worker.tasks.cleanup import upkeep
 
 
 def user(engine: Engine, days: int | None) -> UUID:
     """A user whose results are kept so long."""
     with transaction() as tx:
-        row = people.add_user(tx, name=f"user-{new_id().hex}", role="member")
+        row = users.add_user(tx, name=f"user-{new_id().hex}", role="member")
         assert row is not None
         retention.set_user_retention(tx, row.id, days)
     return row.id  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Any sequence of the functions of `worker/db/jobs.py`, by callers who are late or wrong, against a model and Postgres."""
+"""Any sequence of the functions of `worker/db/jobs/state_machine.py`, by callers who are late or wrong, against a model and Postgres."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +17,9 @@ from hypothesis.stateful import (
 
 from tests import factories
 from tests.engine import FINAL, Engine
-from worker.db import files, jobs, notes
 from worker.db.engine import transaction
-from worker.db.files import NewFile
+from worker.db.jobs import files, progress_and_leases, state_machine
+from worker.db.jobs.files import NewFile
 
 LIMITS = (2, 1)
 OPEN = {"queued", "submitting", "running", "saving"}
@@ -84,7 +84,7 @@ class JobMachine(RuleBasedStateMachine):
             if known.state == "queued" and not known.wish and number in known.allowed
         ]
         with transaction() as tx:
-            got = jobs.claim_next(tx, account_id=self.accounts[number])
+            got = state_machine.claim_next(tx, account_id=self.accounts[number])
         if used >= LIMITS[number] or not waiting:
             assert got is None
             return
@@ -99,7 +99,9 @@ class JobMachine(RuleBasedStateMachine):
     def mark_running(self, number: int, late: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.mark_running(tx, job_id=job_id, attempt=known.attempt - late, upstream_id="u", actor="test")
+            row = state_machine.mark_running(
+                tx, job_id=job_id, attempt=known.attempt - late, upstream_id="u", actor="test"
+            )
         self.expect(row, known, known.state == "submitting" and not late, state="running")
 
     @precondition(lambda self: self.jobs)
@@ -107,7 +109,7 @@ class JobMachine(RuleBasedStateMachine):
     def requeue(self, number: int, late: int, counts: bool) -> None:  # noqa: FBT001
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.requeue(
+            row = state_machine.requeue(
                 tx, job_id=job_id, attempt=known.attempt - late, actor="test", reason="x", delay=0, counts=counts
             )
         state = "cancelled" if known.wish else "queued"
@@ -118,7 +120,7 @@ class JobMachine(RuleBasedStateMachine):
     def note_unclear(self, number: int, late: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = notes.note_unclear(tx, job_id=job_id, attempt=known.attempt - late)
+            row = progress_and_leases.note_unclear(tx, job_id=job_id, attempt=known.attempt - late)
         self.expect(row, known, known.state == "submitting" and not late)
 
     @precondition(lambda self: self.jobs)
@@ -127,7 +129,7 @@ class JobMachine(RuleBasedStateMachine):
         job_id, known = self.pick(number)
         with transaction() as tx:
             before = self.engine.row(job_id)
-            row = notes.note_progress(
+            row = progress_and_leases.note_progress(
                 tx,
                 job_id=job_id,
                 attempt=known.attempt - late,
@@ -138,16 +140,18 @@ class JobMachine(RuleBasedStateMachine):
             )
             news = items != before.ready_items or progress > before.progress or before.queue_position is not None
             assert (row is not None) == (known.state == "running" and not late and news)
-            stable = notes.note_stable(tx, job_id=job_id, attempt=known.attempt - late)
+            stable = progress_and_leases.note_stable(tx, job_id=job_id, attempt=known.attempt - late)
             assert (stable is not None) == (known.state == "running" and not late)
-            notes.note_absent(tx, job_id=job_id, attempt=known.attempt - late)
+            progress_and_leases.note_absent(tx, job_id=job_id, attempt=known.attempt - late)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1))
     def mark_saving(self, number: int, late: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.mark_saving(tx, job_id=job_id, attempt=known.attempt - late, refs=[{"url": "http://x/"}])
+            row = state_machine.mark_saving(
+                tx, job_id=job_id, attempt=known.attempt - late, refs=[{"url": "http://x/"}]
+            )
         right = known.state == "running" and not late
         self.expect(row, known, right, state="saving", holds=False, save_tries=0, save_due=True)
 
@@ -156,7 +160,7 @@ class JobMachine(RuleBasedStateMachine):
     def claim_save(self, number: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = notes.claim_save(tx, job_id)
+            row = progress_and_leases.claim_save(tx, job_id)
         right = known.state == "saving" and known.save_due
         self.expect(row, known, right, save_tries=known.save_tries + 1, save_due=False)
 
@@ -168,10 +172,10 @@ class JobMachine(RuleBasedStateMachine):
         right = known.state == "saving" and not late
         with transaction() as tx:
             if again:
-                row = notes.defer_save(tx, job_id=job_id, save_tries=tries, delay=-1, refs=None)
+                row = progress_and_leases.defer_save(tx, job_id=job_id, save_tries=tries, delay=-1, refs=None)
                 self.expect(row, known, right, save_due=True)
             else:
-                row = notes.renew_save(tx, job_id=job_id, save_tries=tries)
+                row = progress_and_leases.renew_save(tx, job_id=job_id, save_tries=tries)
                 self.expect(row, known, right, save_due=False)
 
     @precondition(lambda self: self.jobs)
@@ -184,7 +188,7 @@ class JobMachine(RuleBasedStateMachine):
                 one = NewFile(n=0, key="k", mime="image/png", bytes=1, sha256="0", width=1, height=1)
                 files.add_files(tx, job_id, [one])
                 known.files = True
-            row = jobs.mark_succeeded(tx, job_id=job_id, attempt=known.attempt - late, stored=1, wanted=1)
+            row = state_machine.mark_succeeded(tx, job_id=job_id, attempt=known.attempt - late, stored=1, wanted=1)
         self.expect(row, known, right and known.files, state="succeeded")
 
     @precondition(lambda self: self.jobs)
@@ -192,7 +196,7 @@ class JobMachine(RuleBasedStateMachine):
     def mark_failed(self, number: int, late: int, overdue: bool) -> None:  # noqa: FBT001
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.mark_failed(
+            row = state_machine.mark_failed(
                 tx,
                 job_id=job_id,
                 attempt=known.attempt - late,
@@ -209,7 +213,7 @@ class JobMachine(RuleBasedStateMachine):
     def cancel(self, number: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.cancel(tx, job_id)
+            row = state_machine.cancel(tx, job_id)
         known.wish = known.wish or known.state in {"queued", "submitting", "running"}
         self.expect(row, known, known.state == "queued", state="cancelled")
 
@@ -218,7 +222,7 @@ class JobMachine(RuleBasedStateMachine):
     def mark_cancelled(self, number: int, late: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = jobs.mark_cancelled(tx, job_id=job_id, attempt=known.attempt - late)
+            row = state_machine.mark_cancelled(tx, job_id=job_id, attempt=known.attempt - late)
         # It keeps its slot: upstream draws on.
         self.expect(row, known, known.state == "running" and known.wish and not late, state="cancelled")
 
@@ -227,7 +231,7 @@ class JobMachine(RuleBasedStateMachine):
     def release_slot(self, number: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = notes.release_slot(tx, job_id)
+            row = progress_and_leases.release_slot(tx, job_id)
         self.expect(row or None, known, known.state == "cancelled" and known.holds, holds=False)
 
     @invariant()

@@ -13,7 +13,7 @@ from api.intake import checking
 from tests.engine import Engine
 from tests.face import error_of
 from tests.proxies import forwarding
-from worker.db import checks
+from worker.db.accounts import session_checks
 from worker.db.engine import transaction
 from worker.tasks.check_session import check
 from worker.tasks.cleanup import upkeep
@@ -202,7 +202,7 @@ def test_open_questions_are_bounded(engine: Engine, http: TestClient, monkeypatc
     assert refused.headers["retry-after"] == "30"
     assert len(engine.sql("SELECT 1 FROM account_checks")) == 200
     with transaction() as tx:
-        assert checks.count_open(tx, "address:somebody-else") == (0, 200)
+        assert session_checks.count_open(tx, "address:somebody-else") == (0, 200)
 
 
 def test_who_may_ask(engine: Engine, http: TestClient) -> None:

@@ -11,15 +11,18 @@ import pytest
 from tests import factories
 from tests.engine import Engine
 from tests.integration.test_claims import many
-from worker.db import jobs, people, pool, reports, turns
-from worker.db.accounts import PresentedToken
+from worker.db.accounts import management
+from worker.db.accounts.accounts import PresentedToken
 from worker.db.engine import transaction
+from worker.db.jobs import queries, state_machine
+from worker.db.scheduling import fair_queue
+from worker.db.users import users
 from worker.tasks import dispatch as steps_tick
 
 
 def user(name: str, *, weight: float = 1.0, priority: int = 0) -> UUID:
     with transaction() as tx:
-        row = people.add_user(tx, name=name, role="member", weight=weight, priority=priority)
+        row = users.add_user(tx, name=name, role="member", weight=weight, priority=priority)
     assert row is not None
     user_id: UUID = row.id
     return user_id
@@ -30,7 +33,7 @@ def send(user_id: UUID | None, number: int = 1, *, accounts: list[UUID] | None =
     who = {"owner": f"user:{user_id}", "user_id": user_id} if user_id else {}
     made = [factories.new_job(accounts or [], **{**who, **changes}) for _ in range(number)]
     with transaction() as tx:
-        jobs.accept(tx, made)
+        state_machine.accept(tx, made)
     return [job.id for job in made]
 
 
@@ -48,7 +51,7 @@ class Line:
         taken = []
         for _ in range(number):
             with transaction() as tx:
-                got = jobs.claim_next(tx, account_id=self.account)
+                got = state_machine.claim_next(tx, account_id=self.account)
             if got is None:
                 break
             self.order.append(got.id)
@@ -96,7 +99,7 @@ def test_a_newcomer_waits_for_running_jobs_only(line: Line, weight: float) -> No
 
 def people_id(name: str) -> UUID:
     with transaction() as tx:
-        row = people.find_user(tx, name=name)
+        row = users.find_user(tx, name=name)
     assert row is not None
     user_id: UUID = row.id
     return user_id
@@ -189,7 +192,7 @@ def test_what_is_cancelled_while_it_waits_gives_its_turn_back(line: Line) -> Non
     line.claim(10)
     with transaction() as tx:
         for job in batch:
-            jobs.cancel(tx, job)
+            state_machine.cancel(tx, job)
     send(ann, 1)
     assert owner(ann) in line.claim(2)
 
@@ -203,7 +206,7 @@ def test_what_is_queued_again_keeps_its_turn(line: Line) -> None:
     line.claim(10)
     row = line.engine.row(first)
     with transaction() as tx:
-        assert jobs.requeue(tx, job_id=first, attempt=row.attempt, actor="test", reason="x", delay=0)
+        assert state_machine.requeue(tx, job_id=first, attempt=row.attempt, actor="test", reason="x", delay=0)
     line.claim(1)
     assert line.order[-1] == first
     assert line.engine.row(first).turn == row.turn
@@ -225,10 +228,10 @@ def test_a_new_weight_counts_for_what_waits(line: Line) -> None:
     send(ben, 100)
     line.claim(10)
     with transaction() as tx:
-        turns.set_shares(tx, ann, weight=4, priority=None)
+        fair_queue.set_shares(tx, ann, weight=4, priority=None)
     assert Counter(line.claim(50))[owner(ann)] == pytest.approx(40, abs=2)
     with transaction() as tx:
-        turns.set_shares(tx, ben, weight=None, priority=2)
+        fair_queue.set_shares(tx, ben, weight=None, priority=2)
     assert Counter(line.claim(20))[owner(ben)] == 20
 
 
@@ -239,7 +242,7 @@ def test_session_ids_are_owners_of_weight_one_and_lines_of_other_accounts_do_not
     send(ann, 50)
     for _ in range(200):
         with transaction() as tx:
-            jobs.claim_next(tx, account_id=private)
+            state_machine.claim_next(tx, account_id=private)
     line.claim(10)
     send(None, 30, owner="tokens:new", accounts=[line.account])
     taken = line.claim(20)
@@ -262,7 +265,7 @@ def test_the_place_that_callers_are_told_is_the_order_of_the_claims(line: Line) 
     ann, ben, cleo = user("ann", weight=3), user("ben"), user("cleo", priority=1)
     waiting = [*send(ann, 8), *send(ben, 5), *send(cleo, 2)]
     with transaction() as tx:
-        told = {view.job.id: view.position for view in reports.group_views(tx, waiting)}
+        told = {view.job.id: view.position for view in queries.group_views(tx, waiting)}
     line.claim(15)
     assert [told[one] for one in line.order] == list(range(1, 16))
 
@@ -272,7 +275,7 @@ def on(account_id: UUID, number: int) -> int:
     taken = 0
     for _ in range(number):
         with transaction() as tx:
-            taken += jobs.claim_next(tx, account_id=account_id) is not None
+            taken += state_machine.claim_next(tx, account_id=account_id) is not None
     return taken
 
 
@@ -316,7 +319,7 @@ def test_a_group_whose_account_stops_is_not_left_behind(line: Line, *, before: b
     assert Counter(line.claim(20))[owner(ann)] == pytest.approx(10, abs=1)
     # Nobody else was moved, and there is nothing left to move.
     with transaction() as tx:
-        assert turns.left_behind(tx, limit=10) == []
+        assert fair_queue.left_behind(tx, limit=10) == []
 
 
 def test_sweeps_leave_the_turns_of_a_line_alone(line: Line) -> None:
@@ -326,7 +329,7 @@ def test_sweeps_leave_the_turns_of_a_line_alone(line: Line) -> None:
     for _ in range(12):
         line.claim(5)
         with transaction() as tx:
-            assert turns.left_behind(tx, limit=10) == []
+            assert fair_queue.left_behind(tx, limit=10) == []
 
 
 def test_a_session_that_becomes_an_account_of_the_platform_gives_nobody_the_queue(line: Line) -> None:
@@ -340,7 +343,7 @@ def test_a_session_that_becomes_an_account_of_the_platform_gives_nobody_the_queu
     row = engine.sql("SELECT * FROM accounts WHERE id = :id", id=private)[0]
     token = PresentedToken(label=row.label, region=row.region, lookup_hash=row.lookup_hash, secret=row.secret)
     with transaction() as tx:
-        assert pool.keep_account(tx, token, user_id=None, groups=[]) == (private, "returned")
+        assert management.keep_account(tx, token, user_id=None, groups=[]) == (private, "returned")
     send(ben, 40)
     assert Counter(line.claim(20))[owner(ben)] == pytest.approx(10, abs=1)
 

@@ -15,8 +15,8 @@ from api.usage_schemas import UsageReport
 from tests.engine import Engine
 from tests.face import error_of
 from worker.core.ids import new_id, public_id
-from worker.db import keys, people, usage
 from worker.db.engine import transaction
+from worker.db.users import api_keys, usage, users
 
 ENDED = {"succeeded", "failed", "cancelled"}
 
@@ -31,12 +31,12 @@ class World:
         self.keys: dict[str, tuple[UUID, str]] = {}
         for name in ("alice", "=bob"):
             with transaction() as tx:
-                self.users[name] = people.add_user(tx, name=name, role="member").id
+                self.users[name] = users.add_user(tx, name=name, role="member").id
             self.add_key(name, name)
 
     def add_key(self, label: str, user: str, **fields: Any) -> UUID:
         with transaction() as tx:
-            self.keys[label] = keys.make_key(tx, keys.NewKey(user_id=self.users[user], name=label, **fields))
+            self.keys[label] = api_keys.make_key(tx, api_keys.NewKey(user_id=self.users[user], name=label, **fields))
         return self.keys[label][0]
 
     def job(self, user: str, state: str = "succeeded", *, key: str = "", days_ago: int = 0, **fields: Any) -> UUID:
@@ -117,7 +117,7 @@ def test_groups_and_days(world: World) -> None:
     today, before, long_ago = days(world, 0, 1, 40)
     world.add_key("spare", "alice")
     with transaction() as tx:
-        rotated = keys.rotate_key(tx, world.keys["spare"][0], grace_seconds=60)
+        rotated = api_keys.rotate_key(tx, world.keys["spare"][0], grace_seconds=60)
     assert rotated is not None
     root = world.keys["spare"][0]
     world.keys["fresh"] = rotated

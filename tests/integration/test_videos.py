@@ -19,10 +19,10 @@ from tests.peers import Hook, serving
 from tests.uploads import Host, picture
 from worker import safe_fetch, storage
 from worker.core.watchdog import watchdog
-from worker.db import inputs, jobs
 from worker.db.engine import transaction
-from worker.db.files import NewFile
-from worker.db.inputs import NewInput
+from worker.db.jobs import inputs, state_machine
+from worker.db.jobs.files import NewFile
+from worker.db.jobs.inputs import NewInput
 from worker.tasks.cleanup import upkeep
 from worker.tasks.save import save
 from worker.tasks.stages import lease_renewal, save_video
@@ -49,7 +49,7 @@ def job_of(engine: Engine, accounts: list[UUID], *given: NewInput, **changes: An
     """An accepted job with inputs, a video unless said otherwise."""
     with transaction() as tx:
         job = factories.new_job(accounts, **{"kind": "video", **changes})
-        jobs.accept(tx, [job])
+        state_machine.accept(tx, [job])
         inputs.add_inputs(tx, [job.id], list(given))
     return job.id
 
@@ -484,10 +484,10 @@ def test_a_film_without_pictures_is_still_a_result_and_says_so(engine: Engine) -
     assert gone.files == [whole]
     assert len(gone.remarks) == 3
     with transaction() as tx:
-        from worker.db import files
+        from worker.db.jobs import files
 
         files.add_files(tx, job, copied.files)
-        jobs.mark_succeeded(tx, job_id=job, attempt=1, stored=1, wanted=1, remarks=copied.remarks)
+        state_machine.mark_succeeded(tx, job_id=job, attempt=1, stored=1, wanted=1, remarks=copied.remarks)
     assert engine.events(job)[-1].note["remarks"] == copied.remarks
 
 

@@ -18,8 +18,10 @@ from tests.integration.conftest import ADMIN_KEY
 from tests.peers import Receiver
 from worker.core.ids import parse_public_id
 from worker.core.security.encryption import webhook_secret
-from worker.db import endpoints, jobs, keys, people
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.users import api_keys, users
+from worker.db.webhooks import endpoints
 from worker.tasks.cleanup import upkeep
 from worker.tasks.deliver_webhooks import notify
 
@@ -63,7 +65,9 @@ class Caller:
         """A job of this caller that ends at once."""
         job = self.engine.job(self.engine.account(), **{"owner": self.owner, **changes})
         with transaction() as tx:
-            assert jobs.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
+            assert state_machine.mark_failed(
+                tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
+            )
         return job
 
 
@@ -71,7 +75,7 @@ class Caller:
 def http(engine: Engine) -> Iterator[TestClient]:
     with TestClient(create_app(), raise_server_exceptions=False) as client:
         with transaction() as tx:
-            keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), ADMIN_KEY)
+            api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), ADMIN_KEY)
         yield client
 
 

@@ -24,9 +24,10 @@ from tests.platform import ROOT, eventually
 from worker import safe_fetch
 from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
 from worker.core.webhook_policy import DELAYS
-from worker.db import deliveries, endpoints, jobs
-from worker.db.deliveries import MOST_PER_LANE, MOST_PER_OWNER
 from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.webhooks import endpoints, outbox
+from worker.db.webhooks.outbox import MOST_PER_LANE, MOST_PER_OWNER
 from worker.tasks.deliver_webhooks import MOST_BODY_BYTES, notify, notify_lane
 
 
@@ -39,7 +40,7 @@ def fail(engine: Engine, **changes: Any) -> UUID:
     """A job that ends at once, so that there is something to tell."""
     job = engine.job(engine.account(), **changes)
     with transaction() as tx:
-        assert jobs.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
+        assert state_machine.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
     return job
 
 
@@ -478,7 +479,7 @@ def test_a_delivery_under_way_when_its_endpoint_is_disabled_stays_given_up_unles
         stop.wait()
         with transaction() as tx:
             assert endpoints.disable_endpoint(tx, endpoint, reason="test")
-            assert deliveries.give_up_pending(tx, endpoint) == 1
+            assert outbox.give_up_pending(tx, endpoint) == 1
         stop.release()
         thread.join(20)
         row = delivery(engine)

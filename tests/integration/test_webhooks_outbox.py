@@ -11,8 +11,10 @@ import pytest
 from tests import factories
 from tests.engine import Engine
 from worker.core.webhook_policy import EVENTS
-from worker.db import deliveries, endpoints, jobs, keys, people, reports
 from worker.db.engine import transaction
+from worker.db.jobs import queries, state_machine
+from worker.db.users import api_keys, users
+from worker.db.webhooks import endpoints, outbox
 from worker.tasks.converse import converse
 from worker.tasks.deliver_webhooks import event_body
 from worker.tasks.dispatch import sweep
@@ -32,13 +34,15 @@ def told(engine: Engine) -> list[tuple[UUID | None, str]]:
 
 def fail(job_id: UUID) -> Any:
     with transaction() as tx:
-        return jobs.mark_failed(tx, job_id=job_id, attempt=None, code="upstream_error", message="x", actor="test")
+        return state_machine.mark_failed(
+            tx, job_id=job_id, attempt=None, code="upstream_error", message="x", actor="test"
+        )
 
 
-def key_of(name: str, key: str) -> keys.KeyOwner:
+def key_of(name: str, key: str) -> api_keys.KeyOwner:
     with transaction() as tx:
-        keys.ensure_bootstrap_key(tx, people.ensure_admin(tx), key)
-        found = keys.find_key(tx, key)
+        api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), key)
+        found = api_keys.find_key(tx, key)
     assert found is not None, name
     return found
 
@@ -64,7 +68,7 @@ def test_an_endpoint_hears_what_it_asked_for_and_nothing_else(engine: Engine, wa
     engine.to_end(engine.account())
     fail(engine.job(engine.account()))
     with transaction() as tx:
-        jobs.cancel(tx, factories.make_job(tx, []))
+        state_machine.cancel(tx, factories.make_job(tx, []))
     assert told(engine) == [(endpoint, wanted)]
 
 
@@ -100,7 +104,7 @@ def test_of_a_conversation_its_own_webhook_hears_once_and_endpoints_of_each_job_
     ]
     assert {row.endpoint_id for row in rows} == {None, endpoint}
     with transaction() as tx:
-        views = {row.job_id: reports.group_views(tx, [row.job_id])[0] for row in rows}
+        views = {row.job_id: queries.group_views(tx, [row.job_id])[0] for row in rows}
     parents = {row.job_id: json.loads(event_body(row, views[row.job_id]))["data"]["parent"] for row in rows}
     assert parents == {talk: None, child.id: f"job_{talk.hex}"}
 
@@ -137,8 +141,10 @@ def test_a_crash_before_the_commit_leaves_neither_state_nor_event(engine: Engine
 
     def crash() -> None:
         with transaction() as tx:
-            assert jobs.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
-            assert tx.all(jobs.text("SELECT 1 FROM webhook_deliveries"))
+            assert state_machine.mark_failed(
+                tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
+            )
+            assert tx.all(state_machine.text("SELECT 1 FROM webhook_deliveries"))
             raise RuntimeError("crash")
 
     with pytest.raises(RuntimeError, match="crash"):
@@ -187,8 +193,8 @@ def test_with_the_job_or_the_endpoint_go_its_deliveries_and_their_attempts(engin
     fail(other)
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
         with transaction() as tx:
-            lane = deliveries.lane_of(tx, row.id)
-            assert deliveries.claim_delivery(tx, owner=lane.owner, lane=lane.lane, delivery_id=row.id)
+            lane = outbox.lane_of(tx, row.id)
+            assert outbox.claim_delivery(tx, owner=lane.owner, lane=lane.lane, delivery_id=row.id)
     assert engine.sql("SELECT count(*) AS n FROM webhook_attempts")[0].n == 4
     with transaction() as tx:
         assert endpoints.remove_endpoint(tx, gone, "tokens:test")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.errors import ERRORS, Fault
-from worker.db.scores import MARGIN, WEIGHTS, Facts, better_than, counts_against, score
+from worker.db.scheduling.account_scoring import MARGIN, WEIGHTS, Facts, better_than, counts_against, score
 
 FRESH = Facts(slots=2, free=2)
 COUNT = st.floats(0, 1000)

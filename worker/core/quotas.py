@@ -1,6 +1,6 @@
 """Limits of users and keys: their names, what an administrator may set, and which of them apply to a caller.
 
-Counting is done in `worker/db/budgets.py`, and for requests per minute in `worker/messaging/rate_limits.py`.
+Counting is done in `worker/db/users/quotas.py`, and for requests per minute in `worker/messaging/rate_limits.py`.
 """
 
 from collections.abc import Mapping

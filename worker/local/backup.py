@@ -20,7 +20,7 @@ from worker import storage
 from worker.core.security.encryption import master_key_ids
 from worker.core.security.passphrase import lock_keys
 from worker.core.settings import Settings, get_settings
-from worker.db import dump
+from worker.db.platform import dump
 from worker.local import archive
 from worker.local.archive import Json, Writer
 from worker.local.processes import StartError

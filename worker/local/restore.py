@@ -14,8 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker import storage
 from worker.core.security.passphrase import WrongPassphraseError, unlock_keys
-from worker.db import dump, restored
-from worker.db.dump import TableRows
+from worker.db.platform import dump
+from worker.db.platform import restore as platform_restore
+from worker.db.platform.dump import TableRows
 from worker.local import archive
 from worker.local.archive import Json, Reader
 from worker.local.backup import Progress, key_ids
@@ -111,7 +112,7 @@ def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progr
             loading.continue_counters()
             # In the same transaction: there is no moment at which jobs could run that must not.
             made_at = datetime.fromisoformat(manifest["made_at"])
-            jobs = restored.settle(loading.tx, made_at=made_at, resume_open=resume_open)
+            jobs = platform_restore.settle(loading.tx, made_at=made_at, resume_open=resume_open)
     except SQLAlchemyError as error:
         raise StartError(f"The rows could not be restored: {str(error).strip().splitlines()[0]}") from error
     show("tables", len(tables), len(tables))

@@ -13,8 +13,9 @@ from uuid import UUID
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import balances, checks, receives, standing
-from worker.db.accounts import AccountRow
+from worker.db.accounts import health, session_checks
+from worker.db.accounts.accounts import AccountRow
+from worker.db.credits import balances, daily_credits
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.messaging import pubsub
 from worker.providers.base import Credits
@@ -54,17 +55,17 @@ def _check_up(check_id: UUID, account: AccountRow, known: UUID | None) -> str:
 @retry_when_database_away
 def _answer(check_id: UUID, result: Result) -> None:
     with transaction() as tx:
-        if checks.answer(tx, check_id, result):
+        if session_checks.answer(tx, check_id, result):
             tx.on_commit(partial(pubsub.announce, check_id, "succeeded", 1))
 
 
 @retry_when_database_away
 def _claim(check_id: UUID) -> tuple[Row[Any] | None, AccountRow | None, UUID | None]:
     with transaction() as tx:
-        row = checks.claim(tx, check_id)
+        row = session_checks.claim(tx, check_id)
         if row is None:
             return None, None, None
-        return row, *checks.account_of(tx, row)
+        return row, *session_checks.account_of(tx, row)
 
 
 def _alive(account: AccountRow) -> Result:
@@ -124,13 +125,13 @@ def _told(error: DreameryError) -> dict[str, str]:
 @retry_when_database_away
 def _note(check_id: UUID, known: UUID | None, result: Result, *, seconds: float) -> None:
     with transaction() as tx:
-        if checks.answer(tx, check_id, result):
+        if session_checks.answer(tx, check_id, result):
             tx.on_commit(partial(pubsub.announce, check_id, "succeeded", 1))
         points = result.get("points")
         if known is not None and points:
             balances.note_credits(tx, known, points["totalCredit"], seconds_ago=seconds)
-            standing.session_works(tx, known)
+            health.session_works(tx, known)
         if known is not None and "received" in result:
             refusal = result.get("error", {}).get("code")
             gained = None if refusal else result["received"]
-            receives.note_answer(tx, known, gained=gained, error_code=refusal, asked=True)
+            daily_credits.note_answer(tx, known, gained=gained, error_code=refusal, asked=True)

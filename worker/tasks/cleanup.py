@@ -10,8 +10,9 @@ from worker import storage
 from worker.core.observability import metrics
 from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import checks, inputs, leavers, requests
+from worker.db.accounts import session_checks, unused_cleanup
 from worker.db.engine import transaction
+from worker.db.jobs import idempotency, inputs
 from worker.tasks.stages import expire_results, orphaned_files
 
 log = get_logger("upkeep")
@@ -20,7 +21,7 @@ _BATCH = 200
 # How long references are kept after their job has ended; nothing reads them any more.
 INPUT_HOURS = 24
 # Not shorter than the keys live: a key must never stand for a job that is gone.
-NEVER_WORKED_HOURS = requests.KEY_HOURS
+NEVER_WORKED_HOURS = idempotency.KEY_HOURS
 # An answered question holds no secret any more, an unanswered one a sealed one.
 CHECK_MINUTES = 5
 _IN_WORDS = (
@@ -33,13 +34,13 @@ def upkeep() -> str:
     """Remove what is past its time; what went, in words, and as one line of the log."""
     gone: dict[str, int] = {}
     with transaction() as tx:
-        gone["requests"] = requests.forget_requests(tx)
-        checks.forget(tx, minutes=CHECK_MINUTES)
+        gone["requests"] = idempotency.forget_requests(tx)
+        session_checks.forget(tx, minutes=CHECK_MINUTES)
     # Before the accounts that never worked: with them go the rows that know where the bytes are.
     gone["inputs"] = _if_stored(lambda: expire_results.in_batches(_remove_inputs, size=_BATCH))
     watchdog.renew()
     with transaction() as tx:
-        gone["accounts"], gone["jobs"] = leavers.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
+        gone["accounts"], gone["jobs"] = unused_cleanup.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
     gone["files"] = _if_stored(expire_results.results)
     gone["deliveries"] = expire_results.webhooks()
     gone["events"] = expire_results.timelines()

@@ -17,8 +17,10 @@ from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
-from worker.db import accounts, balances, conversations, jobs, standing
+from worker.db.accounts import accounts, health
+from worker.db.credits import balances
 from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.jobs import conversations, state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import (
     Account,
@@ -55,13 +57,13 @@ _STOP_MARGIN_SECONDS = 2.0
 def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Hold the first conversation that the given account (or the best account of the given job) may hold."""
     claim, nudged = claiming.claim(_TALKS, job_id=job_id, account_id=account_id)
-    if not isinstance(claim, jobs.Claim):
+    if not isinstance(claim, state_machine.Claim):
         return handle_refusal.give_up_if_hopeless(job_id) if job_id else "nothing to say"
     with about_job("converse", claim.id, claim.origin):
         return _converse_claimed(claim, nudged)
 
 
-def _converse_claimed(claim: jobs.Claim, nudged: UUID | None) -> str:
+def _converse_claimed(claim: state_machine.Claim, nudged: UUID | None) -> str:
     try:
         account = located(claim.account)
         _take_daily_credits(claim, account)
@@ -78,7 +80,7 @@ def _converse_claimed(claim: jobs.Claim, nudged: UUID | None) -> str:
     return line
 
 
-def _take_daily_credits(claim: jobs.Claim, account: Account) -> None:
+def _take_daily_credits(claim: state_machine.Claim, account: Account) -> None:
     """Protocol section 9.3: without credits the agent talks but draws nothing. What goes wrong here is only logged."""
     if get_settings().daily_receive == "off":
         return
@@ -89,7 +91,7 @@ def _take_daily_credits(claim: jobs.Claim, account: Account) -> None:
 
 
 @retry_when_database_away
-def _begin(claim: jobs.Claim) -> bool:
+def _begin(claim: state_machine.Claim) -> bool:
     with transaction() as tx:
         return conversations.begin(tx, job_id=claim.id, attempt=claim.attempt)
 
@@ -106,7 +108,7 @@ class _StoppedError(Exception):
 class _Talk:
     """One open stream and what has come of it."""
 
-    def __init__(self, claim: jobs.Claim) -> None:
+    def __init__(self, claim: state_machine.Claim) -> None:
         self._claim = claim
         self._said = ""
         self._running = False
@@ -157,8 +159,8 @@ class _Talk:
     def _open(self) -> None:
         settings = get_settings()
         with transaction() as tx:
-            standing.worked(tx, self._claim.account.id)
-            row = jobs.mark_running(
+            health.worked(tx, self._claim.account.id)
+            row = state_machine.mark_running(
                 tx,
                 job_id=self._claim.id,
                 attempt=self._claim.attempt,
@@ -181,7 +183,9 @@ class _Talk:
                 self._adopt(tx, started)
             wish = self._note(tx)
             if wish:
-                row = jobs.mark_cancelled(tx, job_id=self._claim.id, attempt=self._claim.attempt, actor="converse")
+                row = state_machine.mark_cancelled(
+                    tx, job_id=self._claim.id, attempt=self._claim.attempt, actor="converse"
+                )
                 if row is not None:
                     tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         self._committed_at = time.monotonic()
@@ -200,7 +204,7 @@ class _Talk:
 
     def _adopt(self, tx: Transaction, started: JobStarted) -> None:
         call = self._calls.get(started.tool_call_id)
-        row = jobs.adopt_child(
+        row = state_machine.adopt_child(
             tx,
             parent_id=self._claim.id,
             kind=started.kind,
@@ -221,8 +225,10 @@ class _Talk:
         with transaction() as tx:
             if self._note(tx, finish) is None:
                 return f"conversation {claim.id} was taken over"
-            row = jobs.mark_collecting(tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, said=len(self._said))
-            row = jobs.mark_answered(tx, job_id=claim.id, actor="converse") or row
+            row = state_machine.mark_collecting(
+                tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, said=len(self._said)
+            )
+            row = state_machine.mark_answered(tx, job_id=claim.id, actor="converse") or row
             if row is not None:
                 tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         return f"conversation {claim.id} on {claim.account.label}: {len(self._said)} characters, {self._jobs} jobs"
@@ -238,8 +244,8 @@ class _Talk:
         with transaction() as tx:
             self._note(tx)
             if rest:
-                standing.rest(tx, claim.account.id, seconds=rest, code=error.code)
-            row = jobs.mark_failed(
+                health.rest(tx, claim.account.id, seconds=rest, code=error.code)
+            row = state_machine.mark_failed(
                 tx,
                 job_id=claim.id,
                 attempt=claim.attempt,

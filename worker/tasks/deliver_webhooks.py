@@ -28,8 +28,10 @@ from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.core.webhook_policy import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
-from worker.db import deliveries, endpoints, keyring, reports
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
+from worker.db.jobs import queries
+from worker.db.platform import root_key
+from worker.db.webhooks import endpoints, outbox
 
 log = get_logger("notify")
 
@@ -97,27 +99,27 @@ def _tell(delivery_id: UUID) -> tuple[Row[Any], str] | None:
 
 
 @retry_when_database_away
-def _claim(delivery_id: UUID) -> tuple[Row[Any], reports.JobView | None] | None:
+def _claim(delivery_id: UUID) -> tuple[Row[Any], queries.JobView | None] | None:
     with transaction() as tx:
-        known = deliveries.lane_of(tx, delivery_id)
+        known = outbox.lane_of(tx, delivery_id)
         if known is None:
             return None
-        delivery = deliveries.claim_delivery(tx, owner=known.owner, lane=known.lane, delivery_id=delivery_id)
+        delivery = outbox.claim_delivery(tx, owner=known.owner, lane=known.lane, delivery_id=delivery_id)
         return None if delivery is None else (delivery, _view(tx, delivery))
 
 
 @retry_when_database_away
-def _claim_next(owner: str, lane: str) -> tuple[Row[Any], reports.JobView | None] | None:
+def _claim_next(owner: str, lane: str) -> tuple[Row[Any], queries.JobView | None] | None:
     with transaction() as tx:
-        delivery = deliveries.claim_delivery(tx, owner=owner, lane=lane)
+        delivery = outbox.claim_delivery(tx, owner=owner, lane=lane)
         return None if delivery is None else (delivery, _view(tx, delivery))
 
 
-def _view(tx: Transaction, delivery: Row[Any]) -> reports.JobView | None:
-    return reports.group_views(tx, [delivery.job_id])[0] if delivery.job_id else None
+def _view(tx: Transaction, delivery: Row[Any]) -> queries.JobView | None:
+    return queries.group_views(tx, [delivery.job_id])[0] if delivery.job_id else None
 
 
-def _attempt(delivery: Row[Any], view: reports.JobView | None) -> str:
+def _attempt(delivery: Row[Any], view: queries.JobView | None) -> str:
     """One try of a claimed delivery, and its outcome noted."""
     if view is None:
         return _attempted(delivery, view)
@@ -125,7 +127,7 @@ def _attempt(delivery: Row[Any], view: reports.JobView | None) -> str:
         return _attempted(delivery, view)
 
 
-def _attempted(delivery: Row[Any], view: reports.JobView | None) -> str:
+def _attempted(delivery: Row[Any], view: queries.JobView | None) -> str:
     outcome = _send(delivery, event_body(delivery, view))
     if outcome.error is None:
         metrics.count("dreamery_webhooks", "delivered")
@@ -157,7 +159,7 @@ def _note_delivered(delivery: Row[Any], outcome: _Outcome) -> None:
     with transaction() as tx:
         if delivery.endpoint_id:
             endpoints.note_taken(tx, delivery.endpoint_id)
-        deliveries.note_delivered(
+        outbox.note_delivered(
             tx, delivery.id, attempt=delivery.attempts, status=outcome.status or 0, seconds=outcome.seconds
         )
 
@@ -167,7 +169,7 @@ def _note_failed(delivery: Row[Any], outcome: _Outcome, delay: float | None) -> 
     """Note a failed try; True when it was the one that disabled its endpoint."""
     with transaction() as tx:
         disabled = bool(delivery.endpoint_id) and _note_refusal(tx, delivery, outcome, given_up=delay is None)
-        deliveries.note_failed(
+        outbox.note_failed(
             tx,
             delivery.id,
             attempt=delivery.attempts,
@@ -177,7 +179,7 @@ def _note_failed(delivery: Row[Any], outcome: _Outcome, delay: float | None) -> 
             delay=delay,
         )
         if disabled:
-            deliveries.give_up_pending(tx, delivery.endpoint_id)
+            outbox.give_up_pending(tx, delivery.endpoint_id)
     return disabled
 
 
@@ -201,7 +203,7 @@ def _note_refusal(tx: Transaction, delivery: Row[Any], outcome: _Outcome, *, giv
 # --- the message ---
 
 
-def event_body(delivery: Row[Any], view: reports.JobView | None) -> bytes:
+def event_body(delivery: Row[Any], view: queries.JobView | None) -> bytes:
     """The body of a delivery, below `MOST_BODY_BYTES`: a job as callers see it, as it was at the event."""
     data = _test_data(delivery) if view is None else _job_data(delivery.event, view)
     moment = delivery.created_at
@@ -230,7 +232,7 @@ def _test_data(delivery: Row[Any]) -> dict[str, Any]:
     }
 
 
-def _job_data(event: str, view: reports.JobView) -> dict[str, Any]:
+def _job_data(event: str, view: queries.JobView) -> dict[str, Any]:
     job, base = view.job, _base_url()
     job_id = public_id("job", job.id)
     status = _STATUS.get(event, "in_progress")
@@ -314,7 +316,7 @@ def _signed_headers(delivery: Row[Any], body: bytes) -> dict[str, str]:
 def _secrets(delivery: Row[Any]) -> list[str]:
     """The secrets that sign: the owner's for a job's own `webhook`, else the endpoint's, newest first."""
     if delivery.endpoint_id is None:
-        keyring.load_root()
+        root_key.load_root()
         return [webhook_secret(delivery.owner)]
     context = endpoints.secret_context(delivery.endpoint_id)
     sealed = [delivery.secret, delivery.previous_secret]

@@ -8,9 +8,10 @@ from typing import Any
 
 from worker.core.errors import ERRORS
 from worker.core.observability.logging import get_logger
-from worker.db import due, jobs, reports, stranded, turns
-from worker.db.deliveries import due_deliveries
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
+from worker.db.jobs import queries, state_machine
+from worker.db.scheduling import due_work, fair_queue, unschedulable
+from worker.db.webhooks.outbox import due_deliveries
 from worker.messaging import celery_app, pubsub
 
 log = get_logger("tick")
@@ -31,10 +32,10 @@ _DEADLINE_CODE = {
 def tick() -> str:
     """Nudge due polls, queued jobs with a free slot, and due saves."""
     with transaction() as tx:
-        polls = reports.accounts_to_poll(tx, limit=_MOST)
-        submits = due.take_submits(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
-        talks = due.take_talks(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
-        saves = due.take_saves(tx, again_after=SAVE_AGAIN_SECONDS, limit=_MOST)
+        polls = queries.accounts_to_poll(tx, limit=_MOST)
+        submits = due_work.take_submits(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
+        talks = due_work.take_talks(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
+        saves = due_work.take_saves(tx, again_after=SAVE_AGAIN_SECONDS, limit=_MOST)
     sent = [celery_app.nudge_poll(account_id) for account_id in polls]
     sent += [celery_app.nudge_submit(job_id=job_id) for job_id in submits]
     sent += [celery_app.nudge_converse(job_id=job_id) for job_id in talks]
@@ -51,16 +52,16 @@ def sweep() -> str:
     """End what is overdue or hopeless, mend what a crash left, nudge due webhooks."""
     failed = _fail_overdue() + _fail_hopeless() + _end_lost_talks() + _end_answered_talks()
     with transaction() as tx:
-        healed = due.heal_polls(tx)
-        released = due.release_forgotten_slots(tx)
+        healed = due_work.heal_polls(tx)
+        released = due_work.release_forgotten_slots(tx)
         deliveries = due_deliveries(tx, limit=_MOST)
-        behind = turns.left_behind(tx, limit=_MOST)
+        behind = fair_queue.left_behind(tx, limit=_MOST)
     for delivery_id in deliveries:
         celery_app.nudge_notify(delivery_id)
     moved = 0
     for owner in behind:
         with transaction() as tx:
-            moved += turns.bring_forward(tx, owner)
+            moved += fair_queue.bring_forward(tx, owner)
     if moved:
         log.info("jobs_brought_forward", jobs=moved)
     if healed or released:
@@ -70,12 +71,12 @@ def sweep() -> str:
 
 def _fail_overdue() -> int:
     with transaction() as tx:
-        overdue = reports.overdue_jobs(tx, limit=_MOST)
+        overdue = queries.overdue_jobs(tx, limit=_MOST)
     count = 0
     for job in overdue:
         code = _DEADLINE_CODE[job.state]
         with transaction() as tx:
-            row = jobs.mark_failed(
+            row = state_machine.mark_failed(
                 tx,
                 job_id=job.id,
                 attempt=job.attempt,
@@ -95,14 +96,14 @@ def _fail_overdue() -> int:
 def _fail_hopeless() -> int:
     """Queued jobs that none of their accounts will take: switched off, refused, or at rest for long."""
     with transaction() as tx:
-        found = stranded.stranded_jobs(tx, limit=_MOST)
+        found = unschedulable.stranded_jobs(tx, limit=_MOST)
     count = 0
     for job_id in found:
         with transaction() as tx:
-            code = stranded.hopeless(tx, job_id)
+            code = unschedulable.hopeless(tx, job_id)
             if code is None:
                 continue
-            row = jobs.mark_failed(
+            row = state_machine.mark_failed(
                 tx,
                 job_id=job_id,
                 attempt=None,
@@ -120,7 +121,7 @@ def _fail_hopeless() -> int:
 def _end_lost_talks() -> int:
     """Conversations whose worker died: sent ones broke off, the others may be sent by another worker."""
     with transaction() as tx:
-        lost = due.lost_talks(tx, limit=_MOST)
+        lost = due_work.lost_talks(tx, limit=_MOST)
     count = 0
     for talk in lost:
         with transaction() as tx:
@@ -132,11 +133,11 @@ def _end_lost_talks() -> int:
     return count
 
 
-def _end_lost_talk(tx: Transaction, talk: due.LostTalk) -> Row[Any] | None:
+def _end_lost_talk(tx: Transaction, talk: due_work.LostTalk) -> Row[Any] | None:
     if talk.cancel_requested and talk.state == "running":
-        return jobs.mark_cancelled(tx, job_id=talk.id, attempt=talk.attempt, actor="tick")
+        return state_machine.mark_cancelled(tx, job_id=talk.id, attempt=talk.attempt, actor="tick")
     if not talk.sent and talk.attempts_left:
-        return jobs.requeue(
+        return state_machine.requeue(
             tx,
             job_id=talk.id,
             attempt=talk.attempt,
@@ -146,7 +147,7 @@ def _end_lost_talk(tx: Transaction, talk: due.LostTalk) -> Row[Any] | None:
             lapsed_only=True,
         )
     code = "stream_broken" if talk.sent else "upstream_unreachable"
-    return jobs.mark_failed(
+    return state_machine.mark_failed(
         tx,
         job_id=talk.id,
         attempt=talk.attempt,
@@ -162,11 +163,11 @@ def _end_lost_talk(tx: Transaction, talk: due.LostTalk) -> Row[Any] | None:
 def _end_answered_talks() -> int:
     """Conversations whose last job has ended."""
     with transaction() as tx:
-        answered = due.answered_talks(tx, limit=_MOST)
+        answered = due_work.answered_talks(tx, limit=_MOST)
     count = 0
     for job_id in answered:
         with transaction() as tx:
-            row = jobs.mark_answered(tx, job_id=job_id, actor="tick")
+            row = state_machine.mark_answered(tx, job_id=job_id, actor="tick")
             if row is not None:
                 count += 1
                 tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))

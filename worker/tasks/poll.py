@@ -14,9 +14,10 @@ from worker.core.observability import tracing
 from worker.core.observability.job_context import about_job, about_jobs
 from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs, notes, standing
-from worker.db.accounts import AccountRow, OpenJob
+from worker.db.accounts import accounts, health
+from worker.db.accounts.accounts import AccountRow, OpenJob
 from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Record, RecordState
 from worker.providers.registry import get_provider
@@ -122,11 +123,11 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
     """Carry one answer into the rows; 1 when the job has left the account's slots, else 0."""
     with transaction() as tx:
         if job.state == "cancelled":
-            return int(_is_over(tx, job, record) and notes.release_slot(tx, job.id))
+            return int(_is_over(tx, job, record) and progress_and_leases.release_slot(tx, job.id))
         if record is None:
             return _settle_absent(tx, job)
         if job.state == "submitting":
-            row = jobs.mark_running(
+            row = state_machine.mark_running(
                 tx, job_id=job.id, attempt=job.attempt, upstream_id=record.upstream_id, actor="poll"
             )
             if row is None:
@@ -139,20 +140,20 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
 def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
     """Whether upstream draws no longer; forgotten for a moment is not over, or the account would exceed its slots."""
     if record is None:
-        return notes.note_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
+        return progress_and_leases.note_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
     return record.state in {RecordState.DONE, RecordState.FAILED}
 
 
 def _settle_absent(tx: Transaction, job: OpenJob) -> int:
     if job.state == "running":
-        if notes.note_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
+        if progress_and_leases.note_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
             return 0
         return _fail(tx, job, code="history_unavailable", message=None, detail="absent from upstream's history")
     if not job.overdue_unclear:
         return 0
     if not job.attempts_left:
         return _fail(tx, job, code="upstream_unreachable", message=None, detail="no submit arrived upstream")
-    row = jobs.requeue(
+    row = state_machine.requeue(
         tx,
         job_id=job.id,
         attempt=job.attempt,
@@ -169,19 +170,19 @@ def _settle_absent(tx: Transaction, job: OpenJob) -> int:
 
 def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: Record, finished: list[UUID]) -> int:
     if job.cancel_requested:
-        row = jobs.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
+        row = state_machine.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
         if row is not None:
             tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
             # Upstream cannot be told to stop: the slot is free when it has finished.
             if record.state in {RecordState.DONE, RecordState.FAILED}:
-                return int(notes.release_slot(tx, job.id))
+                return int(progress_and_leases.release_slot(tx, job.id))
         return 0
     if record.state is RecordState.FAILED:
         code = record.error_code or "generation_failed"
         # It was accepted and may have been charged, so no other account repeats it. But what upstream holds against
         # the account would meet its next jobs as well. (Account before job, as in a claim.)
         if rest := cooldowns.rest_seconds(code, account.region, datetime.now(UTC)):
-            standing.rest(tx, account.id, seconds=rest, code=code)
+            health.rest(tx, account.id, seconds=rest, code=code)
         return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
         return _finish(tx, job, record, finished)
@@ -192,7 +193,9 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
 def _finish(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID]) -> int:
     if not record.results:
         return _fail(tx, job, code="generation_failed", message=None, detail="finished without a usable result")
-    row = jobs.mark_saving(tx, job_id=job.id, attempt=job.attempt, refs=[asdict(ref) for ref in record.results])
+    row = state_machine.mark_saving(
+        tx, job_id=job.id, attempt=job.attempt, refs=[asdict(ref) for ref in record.results]
+    )
     if row is None:
         return 0
     tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
@@ -201,7 +204,7 @@ def _finish(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID])
 
 
 def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None, detail: str | None) -> int:
-    row = jobs.mark_failed(
+    row = state_machine.mark_failed(
         tx,
         job_id=job.id,
         attempt=job.attempt,
@@ -221,12 +224,12 @@ def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
     """Some items, but no word that they are all: done once they stay as they are for a while."""
     if not record.results or len(record.results) != job.ready_items:
         return False
-    row = notes.note_stable(tx, job_id=job.id, attempt=job.attempt)
+    row = progress_and_leases.note_stable(tx, job_id=job.id, attempt=job.attempt)
     return row is not None and row.stable_polls >= STABLE_POLLS and float(row.stable_seconds) >= STABLE_SECONDS
 
 
 def _note_progress(tx: Transaction, job: OpenJob, record: Record) -> None:
-    row = notes.note_progress(
+    row = progress_and_leases.note_progress(
         tx,
         job_id=job.id,
         attempt=job.attempt,

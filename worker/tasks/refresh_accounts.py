@@ -8,7 +8,7 @@ import time
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import offers
+from worker.db.accounts import model_listings
 from worker.db.engine import transaction
 from worker.tasks.stages.account_check import check_up
 
@@ -32,7 +32,9 @@ def refresh() -> str:
     while listed < _MOST_LISTS and time.monotonic() < until:
         watchdog.renew()
         with transaction() as tx:
-            due = offers.claim_checkup(tx, models_believed=_BELIEVED_SHARE * get_settings().models_refresh_seconds)
+            due = model_listings.claim_checkup(
+                tx, models_believed=_BELIEVED_SHARE * get_settings().models_refresh_seconds
+            )
         if due is None:
             break
         listed += 1
@@ -43,7 +45,7 @@ def refresh() -> str:
 def _check_expired(until: float) -> tuple[int, int]:
     """Look at sessions that upstream did not know before a job meets them again: how many, and how many work."""
     with transaction() as tx:
-        rows = offers.expiry_to_check(tx, within=_REST_ENDS_WITHIN, limit=_MOST_CHECKS)
+        rows = model_listings.expiry_to_check(tx, within=_REST_ENDS_WITHIN, limit=_MOST_CHECKS)
     checked = alive = 0
     for row in rows:
         if time.monotonic() > until:
@@ -58,6 +60,6 @@ def _check_expired(until: float) -> tuple[int, int]:
 
 def _warn_of_the_address() -> None:
     with transaction() as tx:
-        number = offers.every_session_expired(tx)
+        number = model_listings.every_session_expired(tx)
     if number:
         log.warning("every_session_expired", accounts=number, suspect="the exit address of this machine")

@@ -18,8 +18,9 @@ from worker.core.observability.job_context import about_job
 from worker.core.observability.logging import get_logger
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
-from worker.db import accounts, files, jobs, notes
+from worker.db.accounts import accounts
 from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.registry import get_provider
 from worker.tasks.stages import save_video
@@ -81,7 +82,7 @@ def _save_claimed(claim: Row[Any]) -> str:
 @retry_when_database_away
 def _claim(job_id: UUID) -> Row[Any] | None:
     with transaction() as tx:
-        return notes.claim_save(tx, job_id)
+        return progress_and_leases.claim_save(tx, job_id)
 
 
 def _copy_all(claim: Row[Any]) -> _Outcome:
@@ -109,7 +110,7 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
 def _renew(claim: Row[Any]) -> None:
     watchdog.renew()
     with transaction() as tx:
-        if not notes.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
+        if not progress_and_leases.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
             raise _TakenOverError
 
 
@@ -164,7 +165,7 @@ def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
     results = sum(item.variant == "original" for item in outcome.stored)
     with transaction() as tx:
         files.add_files(tx, claim.id, outcome.stored)
-        row = jobs.mark_succeeded(
+        row = state_machine.mark_succeeded(
             tx,
             job_id=claim.id,
             attempt=claim.attempt,
@@ -186,7 +187,7 @@ def _try_later(claim: Row[Any], outcome: _Outcome) -> str:
         return _fail(claim, str(outcome.errors[0]))
     fresh = _fresh_refs(claim) if any(error.status in _WORN_OUT for error in outcome.errors) else None
     with transaction() as tx:
-        notes.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=fresh)
+        progress_and_leases.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=fresh)
     return f"save of {claim.id} again in {delay:.0f} s"
 
 
@@ -211,7 +212,7 @@ def _fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
 @retry_when_database_away
 def _fail(claim: Row[Any], reason: str) -> str:
     with transaction() as tx:
-        row = jobs.mark_failed(
+        row = state_machine.mark_failed(
             tx,
             job_id=claim.id,
             attempt=claim.attempt,

@@ -15,8 +15,9 @@ from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
-from worker.db import accounts, jobs, standing
+from worker.db.accounts import accounts, health
 from worker.db.engine import retry_when_database_away, transaction
+from worker.db.jobs import state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import NotSentError, Submitted
 from worker.providers.registry import get_provider
@@ -84,7 +85,7 @@ def _submit_one(
 ) -> _Done:
     """Claim a job and order it. `then` = who is told of the account after the claim."""
     claim, used = claiming.claim(how, job_id=job_id, account_id=account_id)
-    if isinstance(claim, jobs.ToBring):
+    if isinstance(claim, state_machine.ToBring):
         return _Done(f"{claim.id} waits for its references")
     if claim is None:
         return _Done(handle_refusal.give_up_if_hopeless(job_id) if job_id else "nothing to submit")
@@ -94,7 +95,7 @@ def _submit_one(
         return _Done(_submit_claimed(claim), used, claim.id)
 
 
-def _submit_claimed(claim: jobs.Claim) -> str:
+def _submit_claimed(claim: state_machine.Claim) -> str:
     try:
         submitted = _order(claim)
     except upload_references.ClaimLostError:
@@ -106,7 +107,7 @@ def _submit_claimed(claim: jobs.Claim) -> str:
     return f"submitted {claim.id} on {claim.account.label}"
 
 
-def _order(claim: jobs.Claim) -> Submitted:
+def _order(claim: state_machine.Claim) -> Submitted:
     """The one call that may cost credits, after the lookups and uploads it needs."""
     provider = get_provider()
     account = located(claim.account)
@@ -121,11 +122,11 @@ def _order(claim: jobs.Claim) -> Submitted:
 
 
 @retry_when_database_away
-def _accepted(claim: jobs.Claim, submitted: Submitted) -> None:
+def _accepted(claim: state_machine.Claim, submitted: Submitted) -> None:
     with transaction() as tx:
         # The account before the job, as in a claim.
-        standing.worked(tx, claim.account.id)
-        row = jobs.mark_running(
+        health.worked(tx, claim.account.id)
+        row = state_machine.mark_running(
             tx,
             job_id=claim.id,
             attempt=claim.attempt,

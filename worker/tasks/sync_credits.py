@@ -14,9 +14,10 @@ from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import balances, charges, receives, standing
-from worker.db.accounts import AccountRow
-from worker.db.charges import Entry
+from worker.db.accounts import health
+from worker.db.accounts.accounts import AccountRow
+from worker.db.credits import balances, daily_credits, settlement
+from worker.db.credits.settlement import Entry
 from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app
 from worker.providers.base import CreditHistory, CreditRecord, NotSentError
@@ -43,7 +44,7 @@ def ledger() -> str:
     while asked_accounts < _MOST_ACCOUNTS and time.monotonic() < until:
         watchdog.renew()
         with transaction() as tx:
-            row = charges.claim_account(tx)
+            row = settlement.claim_account(tx)
         if row is None:
             break
         asked_accounts += 1
@@ -51,14 +52,14 @@ def ledger() -> str:
     received = _receive_daily(until)
     with transaction() as tx:
         balances.thin_readings(tx, limit=_BATCH)
-        receives.forget(tx, days=_RECEIVES_DAYS)
+        daily_credits.forget(tx, days=_RECEIVES_DAYS)
     return f"asked {asked_accounts} accounts, settled {settled} jobs, took {received} daily gifts"
 
 
 def _settle(row: AccountRow) -> int:
     """Read the account's history as far back as it is needed, and its balance; how many jobs were settled."""
     with transaction() as tx:
-        since = charges.oldest_unsettled(tx, row.id)
+        since = settlement.oldest_unsettled(tx, row.id)
     asked_at = time.monotonic()
     try:
         records, total, reaches = _history(row, since)
@@ -74,7 +75,7 @@ def _settle(row: AccountRow) -> int:
     settled = _note(row, entries_of(records), reaches, total=total, seconds_ago=time.monotonic() - asked_at)
     if settled == 0 and since is not None:
         with transaction() as tx:
-            charges.ask_later(tx, row.id)
+            settlement.ask_later(tx, row.id)
     return settled
 
 
@@ -123,10 +124,10 @@ def _note(
     row: AccountRow, entries: list[Entry], reaches: datetime | None, *, total: int | None, seconds_ago: float
 ) -> int:
     with transaction() as tx:
-        told, free = charges.settle(tx, row.id, entries, reaches=reaches)
+        told, free = settlement.settle(tx, row.id, entries, reaches=reaches)
         if total is not None:
             balances.note_credits(tx, row.id, total, seconds_ago=seconds_ago)
-            if total > 0 and standing.end_rest(tx, row.id, code=_BROKE):
+            if total > 0 and health.end_rest(tx, row.id, code=_BROKE):
                 log.info("credits_are_back", account=row.label, credits=total)
             tx.on_commit(partial(celery_app.nudge_submit, account_id=row.id))
     return told + free
@@ -135,7 +136,7 @@ def _note(
 def _refilled(row: AccountRow) -> int | None:
     """The account has none: its daily ones, where that is allowed; the balance afterwards, None = not known."""
     with transaction() as tx:
-        if not receives.claim_empty(tx, row.id, everybody=get_settings().daily_receive != "off"):
+        if not daily_credits.claim_empty(tx, row.id, everybody=get_settings().daily_receive != "off"):
             return 0
     return _received(row)
 
@@ -149,12 +150,12 @@ def _received(row: AccountRow) -> int | None:
         log.info("gift_refused", account=row.label, code=error.code, detail=error.detail)
         with transaction() as tx:
             if isinstance(error, NotSentError):
-                receives.give_up_claim(tx, row.id)
+                daily_credits.give_up_claim(tx, row.id)
             else:
-                receives.note_answer(tx, row.id, gained=None, error_code=error.code)
+                daily_credits.note_answer(tx, row.id, gained=None, error_code=error.code)
         return None
     with transaction() as tx:
-        receives.note_answer(tx, row.id, gained=gained)
+        daily_credits.note_answer(tx, row.id, gained=gained)
     watchdog.renew()
     try:
         return asked(row, lambda account: get_provider().credits(account)).total
@@ -169,7 +170,7 @@ def _receive_daily(until: float) -> int:
     tried: list[UUID] = []
     while len(tried) < _MOST_RECEIVES and time.monotonic() < until:
         with transaction() as tx:
-            row = receives.claim_daily(tx, everybody=everybody, tried=tried)
+            row = daily_credits.claim_daily(tx, everybody=everybody, tried=tried)
         if row is None:
             break
         tried.append(row.id)

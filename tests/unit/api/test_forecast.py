@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from api.forecast import forecast, forecast_all
-from worker.db.durations import Usual, size_of
-from worker.db.reports import JobView, Line
+from worker.db.jobs.durations import Usual, size_of
+from worker.db.jobs.queries import JobView, Line
 
 LEARNED = Usual(p50=40.0, p90=80.0, count=20)
 

@@ -8,7 +8,7 @@ import pytest
 
 from api.attendance import Attendance, Visit
 from api.intake.repeats import UnsureError, _Seen, choose
-from worker.db.requests import Earlier
+from worker.db.jobs.idempotency import Earlier
 
 
 def seen(state: Any, age: float = 0.0, *, joins: int = 0, cancelled: bool = False) -> _Seen:

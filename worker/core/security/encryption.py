@@ -4,7 +4,7 @@ AES-256-GCM with a random 96-bit nonce (NIST SP 800-38D), bound to the context i
 to another row does not open. The master key list is newest first: the first encrypts, all decrypt.
 
 Hashes that find things again hang on the *root key*, not on a master key: 32 bytes that the database keeps, sealed
-(`worker/db/keyring.py`), so that a master key can be replaced without anything getting another hash.
+(`worker/db/platform/root_key.py`), so that a master key can be replaced without anything getting another hash.
 Only steps and the API's caller check call `open_secret` (I8).
 """
 
@@ -136,7 +136,7 @@ class _Root:
 
 
 def use_root(key: bytes) -> None:
-    """Said once per process, by `worker.db.keyring`, before anything is looked up."""
+    """Said once per process, by `worker.db.platform.root_key`, before anything is looked up."""
     _Root.key = key
 
 
@@ -162,7 +162,7 @@ def first_root() -> bytes:
 
 def _root() -> bytes:
     if _Root.key is None:
-        raise RuntimeError("the root key is not loaded: call worker.db.keyring.load_root() first")
+        raise RuntimeError("the root key is not loaded: call worker.db.platform.root_key.load_root() first")
     return _Root.key
 
 

@@ -15,8 +15,9 @@ from worker.core.errors import DreameryError, Fault
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import balances, offers, standing
-from worker.db.accounts import AccountRow
+from worker.db.accounts import health, model_listings
+from worker.db.accounts.accounts import AccountRow
+from worker.db.credits import balances
 from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app
 from worker.providers.base import LiveModels
@@ -59,7 +60,7 @@ def list_models(row: AccountRow) -> dict[str, int]:
     """Ask what upstream offers the account and keep it; how many models of each kind."""
     found = _plain(asked(row, lambda account: get_provider().list_models(account)))
     with transaction() as tx:
-        offers.store_models(tx, row.id, found)
+        model_listings.store_models(tx, row.id, found)
     return {kind: len(rows) for kind, rows in found.items()}
 
 
@@ -73,7 +74,7 @@ def _plain(models: LiveModels) -> dict[str, Any]:
 def _works(row: AccountRow, left: int, *, seconds_ago: float) -> None:
     with transaction() as tx:
         balances.note_credits(tx, row.id, left, seconds_ago=seconds_ago)
-        if standing.session_works(tx, row.id):
+        if health.session_works(tx, row.id):
             tx.on_commit(partial(celery_app.nudge_submit, account_id=row.id))
             log.info("session_works_again", account=row.label)
 
@@ -85,24 +86,24 @@ def _refused(row: AccountRow, error: DreameryError) -> Result:
     with transaction() as tx:
         if error.code == EXPIRED and not isinstance(error, NotServableError):
             told["live"] = False
-            if standing.login_refused(tx, row.id, seconds=STILL_EXPIRED_SECONDS):
+            if health.login_refused(tx, row.id, seconds=STILL_EXPIRED_SECONDS):
                 log.warning("account_needs_login", account=row.label)
         elif about_it and not isinstance(error, NotServableError):
             # Punished, limited, without rights: upstream knows whose session it is.
             told["live"] = True
             if seconds := cooldowns.rest_seconds(error.code, row.region, datetime.now(UTC)):
-                standing.rest(tx, row.id, seconds=seconds, code=error.code)
+                health.rest(tx, row.id, seconds=seconds, code=error.code)
         # Upstream answered: the next time is the usual one. Else it is tried again before long.
-        next_in = _next_in() if told["live"] is not None else offers.AGAIN_SECONDS
-        offers.note_checkup(tx, row.id, code=error.code, next_in=next_in)
+        next_in = _next_in() if told["live"] is not None else model_listings.AGAIN_SECONDS
+        model_listings.note_checkup(tx, row.id, code=error.code, next_in=next_in)
     return told
 
 
 @retry_when_database_away
 def _note(row: AccountRow, failed: DreameryError | None) -> None:
     with transaction() as tx:
-        next_in = _next_in() if failed is None else offers.AGAIN_SECONDS
-        offers.note_checkup(tx, row.id, code=failed.code if failed else None, next_in=next_in)
+        next_in = _next_in() if failed is None else model_listings.AGAIN_SECONDS
+        model_listings.note_checkup(tx, row.id, code=failed.code if failed else None, next_in=next_in)
 
 
 def _next_in() -> float:

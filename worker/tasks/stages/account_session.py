@@ -11,8 +11,8 @@ from worker.core.errors import DreameryError
 from worker.core.security.encryption import SecretUnreadableError, open_secret
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts
-from worker.db.accounts import AccountRow
+from worker.db.accounts import accounts
+from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import transaction
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider

@@ -5,17 +5,18 @@ from typing import Any
 
 from worker.core.catalog import upstream_models
 from worker.core.catalog.models import get_catalog
-from worker.db import jobs, offers
+from worker.db.accounts import model_listings
 from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.jobs import state_machine
 from worker.providers.base import ImageOrder, Material, PromptPart, Reference, VideoOrder
 
 
-def image_order(claim: jobs.Claim, brought: list[Row[Any]]) -> ImageOrder:
+def image_order(claim: state_machine.Claim, brought: list[Row[Any]]) -> ImageOrder:
     """A picture, made from these pictures when there are any. Rows as `inputs.job_inputs` gives them."""
     return ImageOrder(model=claim.model, **claim.params["order"], references=tuple(_reference(row) for row in brought))
 
 
-def video_order(claim: jobs.Claim, brought: list[Row[Any]]) -> VideoOrder:
+def video_order(claim: state_machine.Claim, brought: list[Row[Any]]) -> VideoOrder:
     """A video from text, from its first and last frame, or (role `reference`) from materials in the caller's order."""
     given = dict(claim.params["order"])
     parts = tuple(PromptPart(**part) for part in given.pop("parts", ()))
@@ -32,10 +33,10 @@ def video_order(claim: jobs.Claim, brought: list[Row[Any]]) -> VideoOrder:
 
 
 @retry_when_database_away
-def _benefit(claim: jobs.Claim, order: VideoOrder) -> str:
+def _benefit(claim: state_machine.Claim, order: VideoOrder) -> str:
     """What upstream's list charges such a video of this account as; "" = the list says nothing, the catalog may."""
     with transaction() as tx:
-        models = offers.live_models(tx, claim.account.id)
+        models = model_listings.live_models(tx, claim.account.id)
     model = get_catalog().video_model(order.model)
     return upstream_models.video_benefit(
         models, model, seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
-from worker.db import jobs, scores
+from worker.db.accounts.concurrency import SUBMIT_KINDS
 from worker.db.engine import Transaction, retry_when_database_away, transaction
-from worker.db.slots import SUBMIT_KINDS
+from worker.db.jobs import state_machine
+from worker.db.scheduling import account_scoring
 from worker.messaging import celery_app
 
 
@@ -23,7 +24,7 @@ class How:
     brings: bool = True
 
 
-_Found = jobs.Claim | jobs.ToBring | None
+_Found = state_machine.Claim | state_machine.ToBring | None
 
 
 def claim(how: How, *, job_id: UUID | None = None, account_id: UUID | None = None) -> tuple[_Found, UUID | None]:
@@ -40,30 +41,30 @@ def claim(how: How, *, job_id: UUID | None = None, account_id: UUID | None = Non
 @retry_when_database_away
 def _claim(how: How, job_id: UUID | None, account_id: UUID | None) -> tuple[_Found, UUID | None]:
     with transaction() as tx:
-        target = account_id or (scores.best_for_job(tx, job_id) if job_id else None)
+        target = account_id or (account_scoring.best_for_job(tx, job_id) if job_id else None)
         found = _try(tx, target, how, yields=True) if target else None
-    if not isinstance(found, jobs.Yielded) or target is None:
+    if not isinstance(found, state_machine.Yielded) or target is None:
         return _unyielded(found), target
     with transaction() as tx:
         better = _try(tx, found.account_id, how, waits=False)
-    if isinstance(better, jobs.Claim):
+    if isinstance(better, state_machine.Claim):
         return better, target
     with transaction() as tx:
         mine = _try(tx, target, how)
-        if not isinstance(mine, jobs.Claim):
+        if not isinstance(mine, state_machine.Claim):
             # While it was held here, others may have passed the job over, and both accounts are taken by now.
             tx.on_commit(partial(celery_app.nudge_claim, found.kind, job_id=found.id))
     return _unyielded(mine), target
 
 
-def _unyielded(found: _Found | jobs.Yielded) -> _Found:
-    return None if isinstance(found, jobs.Yielded) else found
+def _unyielded(found: _Found | state_machine.Yielded) -> _Found:
+    return None if isinstance(found, state_machine.Yielded) else found
 
 
 def _try(
     tx: Transaction, account_id: UUID, how: How, *, yields: bool = False, waits: bool = True
-) -> _Found | jobs.Yielded:
-    found = jobs.claim_or_yield(
+) -> _Found | state_machine.Yielded:
+    found = state_machine.claim_or_yield(
         tx,
         account_id=account_id,
         kinds=how.kinds,
@@ -72,6 +73,6 @@ def _try(
         yields=yields,
         waits=waits,
     )
-    if isinstance(found, jobs.ToBring):
+    if isinstance(found, state_machine.ToBring):
         tx.on_commit(partial(celery_app.nudge_bring_soon, account_id))
     return found

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.db import conversations
 from worker.db.engine import AWAY_ERRORS, transaction
+from worker.db.jobs import conversations
 
 log = get_logger("pulse")
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from worker import storage
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import deletions, deliveries, endpoints, files, retention
 from worker.db.engine import transaction
+from worker.db.jobs import deletions, files, retention
+from worker.db.webhooks import endpoints, outbox
 
 FILES_PER_BATCH = 200
 ROWS_PER_BATCH = 2000
@@ -70,11 +71,11 @@ def timelines() -> int:
 def webhooks() -> int:
     """Settled deliveries, and endpoints of session ids that made nothing; how many deliveries went."""
     with transaction() as tx:
-        deliveries.give_up_pending(tx)
+        outbox.give_up_pending(tx)
         endpoints.remove_unproven(tx, days=UNPROVEN_DAYS)
 
     def settle() -> int:
         with transaction() as tx:
-            return deliveries.remove_settled(tx, days=get_settings().deliveries_days, limit=ROWS_PER_BATCH)
+            return outbox.remove_settled(tx, days=get_settings().deliveries_days, limit=ROWS_PER_BATCH)
 
     return in_batches(settle, size=ROWS_PER_BATCH)

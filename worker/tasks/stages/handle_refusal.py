@@ -12,8 +12,11 @@ from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import balances, jobs, notes, receives, scores, standing, stranded
+from worker.db.accounts import health
+from worker.db.credits import balances, daily_credits
 from worker.db.engine import retry_when_database_away, transaction
+from worker.db.jobs import progress_and_leases, state_machine
+from worker.db.scheduling import account_scoring, unschedulable
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
@@ -25,7 +28,7 @@ log = get_logger("refusals")
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 
 
-def refused(claim: jobs.Claim, error: DreameryError) -> str:
+def refused(claim: state_machine.Claim, error: DreameryError) -> str:
     """Carry a refusal, or a failure to reach upstream, into the rows; a line about what was done."""
     reaction = error.kind.reaction
     log.info(
@@ -45,7 +48,7 @@ def refused(claim: jobs.Claim, error: DreameryError) -> str:
         return fail(claim, DreameryError("stream_broken", detail=error.detail))
     if reaction is Reaction.UNCLEAR:
         with transaction() as tx:
-            notes.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
+            progress_and_leases.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
         return f"unclear {claim.id}"
     remedy = _remedied(claim, error)
     if remedy is not None:
@@ -53,7 +56,7 @@ def refused(claim: jobs.Claim, error: DreameryError) -> str:
     return _react(claim, error, reaction)
 
 
-def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
+def _remedied(claim: state_machine.Claim, error: DreameryError) -> str | None:
     """What was done about a refusal so that the same account can be asked again at once; None = nothing helps."""
     if error.code == "upstream_session_expired" and forget_hosts(claim.account):
         return "session moved to another cluster; looked up again"
@@ -62,7 +65,7 @@ def _remedied(claim: jobs.Claim, error: DreameryError) -> str | None:
     return None
 
 
-def _react(claim: jobs.Claim, error: DreameryError, reaction: Reaction) -> str:
+def _react(claim: state_machine.Claim, error: DreameryError, reaction: Reaction) -> str:
     if error.code == "concurrency_limit":
         # Says nothing about other kinds: an account that draws a video elsewhere goes on making pictures.
         delay = cooldowns.FULL_SECONDS[claim.kind]
@@ -77,7 +80,7 @@ def _react(claim: jobs.Claim, error: DreameryError, reaction: Reaction) -> str:
     return fail(claim, error)
 
 
-def rest_before_next(claim: jobs.Claim, error: DreameryError) -> float:
+def rest_before_next(claim: state_machine.Claim, error: DreameryError) -> float:
     """How long the account rests after a refusal that is about the account; 0 = not at all."""
     if isinstance(error, NotServableError):
         return 0.0
@@ -93,7 +96,7 @@ def _actor(kind: str) -> str:
     return "converse" if kind == "chat" else "submit"
 
 
-def refill(claim: jobs.Claim, account: Account | None = None) -> bool:
+def refill(claim: state_machine.Claim, account: Account | None = None) -> bool:
     """Read the account's credits and take the daily ones when there are none; whether it gained some. Never fails."""
     provider = get_provider()
     gained = 0
@@ -106,7 +109,7 @@ def refill(claim: jobs.Claim, account: Account | None = None) -> bool:
         if left == 0 and _may_receive(claim.account.id):
             gained = provider.receive_credits(account)
             with transaction() as tx:
-                receives.note_answer(tx, claim.account.id, gained=gained)
+                daily_credits.note_answer(tx, claim.account.id, gained=gained)
     except DreameryError as error:
         log.info("refill_failed", account=claim.account.label, code=error.code)
         return False
@@ -118,10 +121,10 @@ def refill(claim: jobs.Claim, account: Account | None = None) -> bool:
 def _may_receive(account_id: UUID) -> bool:
     """Take the account's day, before the call; False when it was taken already, or is not to be."""
     with transaction() as tx:
-        return receives.claim_empty(tx, account_id, everybody=get_settings().daily_receive != "off")
+        return daily_credits.claim_empty(tx, account_id, everybody=get_settings().daily_receive != "off")
 
 
-def _retry(claim: jobs.Claim, error: DreameryError) -> str:
+def _retry(claim: state_machine.Claim, error: DreameryError) -> str:
     if not claim.attempts_left:
         return fail(claim, error)
     if error.code == "proxy_unreachable":
@@ -134,7 +137,7 @@ def _retry(claim: jobs.Claim, error: DreameryError) -> str:
 
 @retry_when_database_away
 def requeue(
-    claim: jobs.Claim,
+    claim: state_machine.Claim,
     error: DreameryError,
     *,
     delay: float,
@@ -150,10 +153,10 @@ def requeue(
     """
     with transaction() as tx:
         if rest:
-            standing.rest(tx, claim.account.id, seconds=rest, code=error.code)
+            health.rest(tx, claim.account.id, seconds=rest, code=error.code)
         if full:
-            standing.rest_kind(tx, claim.account.id, claim.kind, seconds=full)
-        row = jobs.requeue(
+            health.rest_kind(tx, claim.account.id, claim.kind, seconds=full)
+        row = state_machine.requeue(
             tx,
             job_id=claim.id,
             attempt=claim.attempt,
@@ -168,7 +171,7 @@ def requeue(
         )
         if row is not None:
             if reason == error.code:
-                scores.note_outcome(tx, claim.account.id, claim.model, code=error.code)
+                account_scoring.note_outcome(tx, claim.account.id, claim.model, code=error.code)
             tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
             if delay == 0.0:
                 tx.on_commit(partial(celery_app.nudge_claim, claim.kind, job_id=claim.id))
@@ -176,10 +179,10 @@ def requeue(
 
 
 @retry_when_database_away
-def fail(claim: jobs.Claim, error: DreameryError) -> str:
+def fail(claim: state_machine.Claim, error: DreameryError) -> str:
     """The job has failed."""
     with transaction() as tx:
-        row = jobs.mark_failed(
+        row = state_machine.mark_failed(
             tx,
             job_id=claim.id,
             attempt=claim.attempt,
@@ -200,11 +203,11 @@ def fail(claim: jobs.Claim, error: DreameryError) -> str:
 def give_up_if_hopeless(job_id: UUID, *, error: DreameryError | None = None) -> str:
     """Fail a queued job that none of its accounts will take; it is told the last refusal."""
     with transaction() as tx:
-        code = stranded.hopeless(tx, job_id)
+        code = unschedulable.hopeless(tx, job_id)
         if code is None:
             return "waits for a slot" if error is None else "another account may take it"
         told = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)
-        row = jobs.mark_failed(
+        row = state_machine.mark_failed(
             tx,
             job_id=job_id,
             attempt=None,

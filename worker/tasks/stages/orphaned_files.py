@@ -14,8 +14,9 @@ from uuid import UUID
 from worker import storage
 from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
-from worker.db import files, inputs, platform_state, retention
 from worker.db.engine import transaction
+from worker.db.jobs import files, inputs, retention
+from worker.db.platform import state as platform_state
 
 log = get_logger("strays")
 

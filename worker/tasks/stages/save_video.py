@@ -16,9 +16,9 @@ from worker.core.media.video import NotAClipError, Still, first_frame, sprite_sh
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import accounts
+from worker.db.accounts import accounts
 from worker.db.engine import Row, transaction
-from worker.db.files import NewFile
+from worker.db.jobs.files import NewFile
 from worker.providers.base import ResultRef
 from worker.providers.registry import get_provider
 from worker.tasks.stages.account_session import asked

@@ -17,8 +17,8 @@ from worker.core.media.video import NotAClipError, sound_facts, video_facts
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db import inputs, jobs, notes
 from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.jobs import inputs, progress_and_leases, state_machine
 from worker.providers.base import Account, Material, NotSentError, Reference
 from worker.providers.registry import get_provider
 from worker.tasks.stages.lease_renewal import Keeper, KeptFile
@@ -45,7 +45,7 @@ class NotFetchedYetError(DreameryError):
         super().__init__("input_unavailable", message)
 
 
-def bring(claim: jobs.Claim, account: Account) -> tuple[jobs.Claim, list[Row[Any]]]:
+def bring(claim: state_machine.Claim, account: Account) -> tuple[state_machine.Claim, list[Row[Any]]]:
     """The uploaded references of the job in order (rows of `inputs.job_inputs`), and the claim with its new lease."""
     rows = _rows(claim)
     if not rows:
@@ -64,23 +64,23 @@ def bring(claim: jobs.Claim, account: Account) -> tuple[jobs.Claim, list[Row[Any
 
 
 @retry_when_database_away
-def _rows(claim: jobs.Claim) -> list[Row[Any]]:
+def _rows(claim: state_machine.Claim) -> list[Row[Any]]:
     with transaction() as tx:
         return inputs.job_inputs(tx, claim.id, claim.account.id)
 
 
 @retry_when_database_away
-def _renewed(claim: jobs.Claim) -> jobs.Claim:
+def _renewed(claim: state_machine.Claim) -> state_machine.Claim:
     """Another lease, for one more bounded piece."""
     watchdog.renew()
     until = time.monotonic() + get_settings().lease_seconds
     with transaction() as tx:
-        if not notes.renew_submit(tx, job_id=claim.id, attempt=claim.attempt):
+        if not progress_and_leases.renew_submit(tx, job_id=claim.id, attempt=claim.attempt):
             raise ClaimLostError
     return replace(claim, until=until)
 
 
-def _keeper(claim: jobs.Claim) -> Keeper:
+def _keeper(claim: state_machine.Claim) -> Keeper:
     return Keeper(lambda: _renewed(claim))
 
 
@@ -90,7 +90,7 @@ def _name(row: Row[Any]) -> str:
     return f"Reference {_NOUNS[row.media]} {row.n + 1}"
 
 
-def _fetch(claim: jobs.Claim, row: Row[Any]) -> None:
+def _fetch(claim: state_machine.Claim, row: Row[Any]) -> None:
     keep = _keeper(claim)
     still = row.media == "image"
     try:
@@ -116,7 +116,7 @@ def _fetch(claim: jobs.Claim, row: Row[Any]) -> None:
     _note_stored(claim, row.n, replace(facts, key=key, bytes=body.size, sha256=body.sha256))
 
 
-def _measure(claim: jobs.Claim, row: Row[Any]) -> None:
+def _measure(claim: state_machine.Claim, row: Row[Any]) -> None:
     """A video or sound that was sent along and is stored, but was not looked at yet."""
     keep = _keeper(claim)
     with _stored(row, keep=keep) as content:
@@ -146,7 +146,7 @@ def _check_lengths(rows: list[Row[Any]]) -> None:
 
 
 @retry_when_database_away
-def _note_stored(claim: jobs.Claim, n: int, stored: inputs.StoredInput) -> None:
+def _note_stored(claim: state_machine.Claim, n: int, stored: inputs.StoredInput) -> None:
     with transaction() as tx:
         inputs.note_stored(tx, claim.id, n, stored)
 
@@ -159,7 +159,7 @@ def _stored(row: Row[Any], *, keep: Keeper) -> IO[bytes]:
         raise DreameryError("input_unavailable", message) from None
 
 
-def _upload_picture(claim: jobs.Claim, account: Account, row: Row[Any]) -> None:
+def _upload_picture(claim: state_machine.Claim, account: Account, row: Row[Any]) -> None:
     with _stored(row, keep=_keeper(claim)) as content:
         data = content.read()
     try:
@@ -178,7 +178,7 @@ def _upload_picture(claim: jobs.Claim, account: Account, row: Row[Any]) -> None:
     )
 
 
-def _check_picture(claim: jobs.Claim, account: Account, row: Row[Any], reference: Reference) -> None:
+def _check_picture(claim: state_machine.Claim, account: Account, row: Row[Any], reference: Reference) -> None:
     """Upstream's own check, where it has one. Only a refusal of the picture counts; else the order will tell."""
     try:
         get_provider().check_image(account, reference)
@@ -189,7 +189,7 @@ def _check_picture(claim: jobs.Claim, account: Account, row: Row[Any], reference
         log.info("picture_not_checked", job_id=str(claim.id), n=row.n, code=error.code, detail=error.detail)
 
 
-def _upload_media(claim: jobs.Claim, account: Account, row: Row[Any]) -> None:
+def _upload_media(claim: state_machine.Claim, account: Account, row: Row[Any]) -> None:
     with _stored(row, keep=_keeper(claim)) as content:
         kept = KeptFile(content, _keeper(claim))
         try:
@@ -215,6 +215,6 @@ def _repeatable(error: DreameryError) -> DreameryError:
 
 
 @retry_when_database_away
-def _note_uploaded(claim: jobs.Claim, n: int, **told: Any) -> None:
+def _note_uploaded(claim: state_machine.Claim, n: int, **told: Any) -> None:
     with transaction() as tx:
         inputs.note_uploaded(tx, claim.id, n, account_id=claim.account.id, **told)

@@ -1,0 +1,141 @@
+"""Who may use which account, and when an account works: the one place. SQL for the statements that choose.
+
+`account` and `job` name a row of that statement (an alias); `BOUND` is the account whose columns `bound` binds.
+"""
+
+from typing import Any
+
+from worker.db.accounts.available_credits import affords, credits_left
+from worker.db.accounts.concurrency import free_slots
+
+BOUND = ":account"
+# What a request may say about the accounts its jobs run on: its user's own first, only those, or only the platform's.
+CHOICES = ("any", "own", "pool")
+# An own account that its pace lets go so soon counts as free: the platform's does not take its job.
+_OWN_PACE_SECONDS = 10
+
+_BOUND_AS = {
+    "id": "CAST(:account_id AS uuid)",
+    "pool": "CAST(:pool AS boolean)",
+    "user_id": "CAST(:account_user AS uuid)",
+    "groups": "CAST(:account_groups AS text[])",
+}
+
+
+def bound(account: Any) -> dict[str, Any]:
+    """The values behind `BOUND`, of an `AccountRow`."""
+    return {
+        "account_id": account.id,
+        "pool": account.pool,
+        "account_user": account.user_id,
+        "account_groups": list(account.groups),
+    }
+
+
+def may_use(account: str, job: str) -> str:
+    """SQL: the account may run the job.
+
+    A job of session ids runs on exactly those. A job of a user runs on the user's own accounts and on those of the
+    platform that are open to all or to one of the user's groups, as far as its `account_choice` goes; `account_ids`
+    can only narrow that, so nobody gets at another user's account by naming it.
+    """
+    of = _BOUND_AS if account == BOUND else {name: f"{account}.{name}" for name in _BOUND_AS}
+    named = f"{of['id']} = ANY({job}.account_ids)"
+    return f"""(CASE WHEN {job}.user_id IS NULL AND {job}.account_ids <> '{{}}' THEN {named}
+        ELSE ({job}.account_ids = '{{}}' OR {named}) AND CASE
+            WHEN {of["user_id"]} IS NOT NULL
+                THEN {of["user_id"]} = {job}.user_id AND {job}.account_choice <> 'pool'
+            ELSE {of["pool"]} AND {job}.account_choice <> 'own' AND ({of["groups"]} = '{{}}' OR EXISTS (
+                SELECT 1 FROM users g WHERE g.id = {job}.user_id AND g.groups && {of["groups"]})) END END)"""
+
+
+def candidates(job: str) -> str:
+    """SQL for FROM: the accounts, as `a`, that the job may run on.
+
+    Each branch has its index; in one condition they would have every account read for every job.
+    """
+    return f"""LATERAL (SELECT a.* FROM (
+        SELECT * FROM accounts WHERE id = ANY({job}.account_ids)
+        UNION ALL SELECT * FROM accounts WHERE {job}.account_ids = '{{}}' AND pool
+        UNION ALL SELECT * FROM accounts WHERE {job}.account_ids = '{{}}' AND user_id = {job}.user_id) a
+        WHERE {may_use("a", job)}) a"""
+
+
+def may_take(account: str, job: str) -> str:
+    """SQL: the account may run the job and should now: one of the platform's leaves it to an own account that is free
+    and can pay for it.
+
+    Needs `slots.slot_limits()` among the values.
+    """
+    own = f"""SELECT 1 FROM accounts o WHERE o.user_id = {job}.user_id AND {works("o")}
+        AND o.next_submit_at <= clock_timestamp() + interval '{_OWN_PACE_SECONDS} seconds'
+        AND NOT (o.id = ANY({job}.avoid_accounts)) AND ({job}.account_ids = '{{}}' OR o.id = ANY({job}.account_ids))
+        AND {free_slots("o", f"{job}.kind")} > 0 AND {affords(credits_left("o"), f"{job}.price")}"""
+    owner = _BOUND_AS["user_id"] if account == BOUND else f"{account}.user_id"
+    return f"""({may_use(account, job)} AND ({owner} IS NOT NULL OR {job}.user_id IS NULL
+        OR {job}.account_choice <> 'any' OR NOT EXISTS ({own})))"""
+
+
+def works(account: str) -> str:
+    """SQL: the account takes jobs at this time: in order, not resting, within its hours and its cap of the day."""
+    return f"""({account}.state = 'ok' AND ({account}.rest_until IS NULL OR {account}.rest_until <= clock_timestamp())
+        AND {is_open(account)} AND {under_cap(account)})"""
+
+
+def ready(account: str) -> str:
+    """SQL: the account works and its pace lets it submit now."""
+    return f"({account}.next_submit_at <= clock_timestamp() AND {works(account)})"
+
+
+def is_open(account: str, at: str = "clock_timestamp()") -> str:
+    """SQL: the moment lies within the account's working hours.
+
+    They are wall-clock hours of a named zone, so the database's rules of that zone decide about summer time. Hours that
+    end no later than they begin go on past midnight and belong to the day on which they began.
+    """
+    return f"""({account}.hours_zone IS NULL OR (
+        SELECT CASE WHEN {account}.hours_from < {account}.hours_to
+            THEN extract(isodow FROM l.at)::int = ANY({account}.hours_days)
+                 AND l.at::time >= {account}.hours_from AND l.at::time < {account}.hours_to
+            ELSE (extract(isodow FROM l.at)::int = ANY({account}.hours_days) AND l.at::time >= {account}.hours_from)
+                 OR (extract(isodow FROM l.at - interval '1 day')::int = ANY({account}.hours_days)
+                     AND l.at::time < {account}.hours_to) END
+        FROM (SELECT {at} AT TIME ZONE {account}.hours_zone AS at) l))"""
+
+
+def opens_at(account: str, at: str = "clock_timestamp()") -> str:
+    """SQL: when the account's working hours begin next after the moment; NULL without such hours."""
+    return f"""(SELECT min(d.begins) FROM (
+        SELECT (l.today + make_interval(days => n) + {account}.hours_from) AT TIME ZONE {account}.hours_zone AS begins,
+            extract(isodow FROM l.today + make_interval(days => n))::int AS day
+        FROM (SELECT date_trunc('day', {at} AT TIME ZONE {account}.hours_zone) AS today) l
+            CROSS JOIN generate_series(0, 8) n) d
+        WHERE d.day = ANY({account}.hours_days) AND d.begins > {at})"""
+
+
+def jobs_today(account: str) -> str:
+    """SQL: the jobs that upstream took from the account since its day began, and those on their way there.
+
+    The day is that of its working hours' zone, else UTC.
+    """
+    return f"""((SELECT count(*) FROM jobs d
+            WHERE d.account_id = {account}.id AND d.submitted_at >= {day_began(account)})
+        + (SELECT count(*) FROM jobs d
+           WHERE d.account_id = {account}.id AND d.holds_slot AND d.state = 'submitting'))"""
+
+
+def day_began(account: str) -> str:
+    """SQL: midnight of the account's day. By `now()`, which stands still in a statement, so that an index serves."""
+    zone = f"coalesce({account}.hours_zone, 'UTC')"
+    return f"(date_trunc('day', now() AT TIME ZONE {zone}) AT TIME ZONE {zone})"
+
+
+def under_cap(account: str) -> str:
+    """SQL: the account may take one more job today."""
+    return f"({account}.max_jobs_per_day IS NULL OR {jobs_today(account)} < {account}.max_jobs_per_day)"
+
+
+def free_at(account: str) -> str:
+    """SQL: when the account will work as far as rest, hours and cap tell; a moment gone by = it does now."""
+    return f"""greatest({account}.rest_until, CASE WHEN NOT {is_open(account)} THEN {opens_at(account)} END,
+        CASE WHEN NOT {under_cap(account)} THEN {day_began(account)} + interval '1 day' END)"""

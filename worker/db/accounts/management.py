@@ -1,0 +1,257 @@
+"""Accounts as administrators and their owners see and change them. How jobs use them is in `accounts.py`."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.db.accounts import accounts
+from worker.db.accounts.accounts import PresentedToken
+from worker.db.accounts.available_credits import credits_left
+from worker.db.accounts.eligibility import is_open, jobs_today, may_use, opens_at
+from worker.db.engine import Transaction
+
+# What may be set; None takes an account's own limit away.
+LIMITS = ("max_images", "max_videos", "submits_per_minute", "max_jobs_per_day")
+# What has a setting, or nothing, behind it.
+NULLABLE = (*LIMITS, "daily_receive")
+HOURS = ("hours_days", "hours_from", "hours_to", "hours_zone")
+_COLUMNS = ("label", "groups", *NULLABLE, *HOURS)
+_SEEN = f"""a.id, a.label, a.region, a.lookup_hash, a.pool, a.user_id, a.groups, a.state, a.state_code, a.state_at,
+    a.rest_until, a.rest_code, a.max_images, a.max_videos, a.submits_per_minute, a.max_jobs_per_day, a.hours_days,
+    a.hours_from, a.hours_to, a.hours_zone, a.credits, a.credits_at, {credits_left("a")} AS credits_left,
+    a.daily_receive, a.cluster, a.models, a.checked_at, a.check_code,
+    a.refresh_due_at, a.last_submit_at, a.created_at, a.proxy IS NOT NULL AS has_proxy, a.proxy_place,
+    (SELECT u.name FROM users u WHERE u.id = a.user_id) AS user_name, {is_open("a")} AS open_now,
+    {opens_at("a")} AS opens_at, {jobs_today("a")} AS jobs_today,
+    (SELECT count(*) FROM jobs j WHERE j.account_id = a.id AND j.holds_slot) AS in_flight"""
+# What `may_use` asks of a job, of one that a caller might start.
+_WISH = """(SELECT CAST(:user_id AS uuid) AS user_id, '{}'::uuid[] AS account_ids,
+    CAST(:choice AS text) AS account_choice) w"""
+
+
+def list_accounts(
+    tx: Transaction, *, user_id: UUID | None, kept_only: bool, after: UUID | None, limit: int
+) -> list[Row[Any]]:
+    """Accounts, oldest first, without retired ones; never their secrets. `user_id`: only that user's own;
+    `kept_only`: not those that are only presented as session ids.
+    """
+    return tx.all(
+        text(
+            f"""SELECT {_SEEN} FROM accounts a
+                WHERE (NOT :kept_only OR a.pool OR a.user_id IS NOT NULL) AND a.state <> 'retired'
+                  AND (CAST(:user_id AS uuid) IS NULL OR a.user_id = :user_id)
+                  AND (CAST(:after AS uuid) IS NULL OR a.id > :after)
+                ORDER BY a.id LIMIT :limit"""
+        ),
+        {"user_id": user_id, "kept_only": kept_only, "after": after, "limit": limit},
+    )
+
+
+def see_account(tx: Transaction, account_id: UUID, *, lock: bool = False) -> Row[Any] | None:
+    """One account, retired or not; `lock` = it is about to be changed by what is seen."""
+    if lock:
+        tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR UPDATE"), {"id": account_id})
+    return tx.first(text(f"SELECT {_SEEN} FROM accounts a WHERE a.id = :id"), {"id": account_id})
+
+
+def see_accounts(tx: Transaction, account_ids: list[UUID]) -> dict[UUID, Row[Any]]:
+    """These accounts, by id."""
+    rows = tx.all(text(f"SELECT {_SEEN} FROM accounts a WHERE a.id = ANY(:ids)"), {"ids": account_ids})
+    return {row.id: row for row in rows}
+
+
+def keep_account(
+    tx: Transaction, token: PresentedToken, *, user_id: UUID | None, groups: list[str]
+) -> tuple[UUID, str]:
+    """Make the session id an account of the user, or with None of the platform: its id, and what that was.
+
+    `added`; `returned` (it was retired, or only presented so far; its history stays); `duplicate` (it is kept already,
+    and stays as it is, whoever keeps it). A check-up is due at once, but for a duplicate.
+    """
+    known = bool(accounts.find_tokens(tx, [token.lookup_hash]))
+    if not known:
+        accounts.add_account(tx, token, pool=False)
+    # Judged under the lock: of two who bring the same session at once, the second finds it kept.
+    row = tx.all(
+        text("SELECT id, state, pool, user_id FROM accounts WHERE lookup_hash = :h FOR UPDATE"),
+        {"h": token.lookup_hash},
+    )[0]
+    account_id: UUID = row.id
+    if row.state != "retired" and (row.pool or row.user_id is not None):
+        return account_id, "duplicate"
+    values: dict[str, Any] = {"id": account_id, "user_id": user_id, "pool": user_id is None, "groups": groups}
+    values |= {"secret": token.secret, "proxy": token.proxy, "hash": token.proxy_hash, "place": token.proxy_place}
+    tx.run(
+        text(
+            """UPDATE accounts SET user_id = :user_id, pool = :pool, groups = CAST(:groups AS text[]), state = 'ok',
+                   state_code = NULL, state_at = clock_timestamp(), login_refusals = 0, risk_refusals = 0,
+                   refresh_due_at = clock_timestamp(), secret = :secret,
+                   turns = CASE WHEN :pool AND NOT pool THEN '{}' ELSE turns END,
+                   proxy = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy ELSE :proxy END,
+                   proxy_place = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy_place ELSE :place END,
+                   proxy_hash = coalesce(:hash, proxy_hash) WHERE id = :id"""
+        ),
+        values,
+    )
+    return account_id, "returned" if known else "added"
+
+
+def part_with_toys(tx: Transaction, joined: list[UUID]) -> None:
+    """Toy pictures must never mix with real ones: the sandbox's accounts leave the pool when a real one joins it, but
+    for those that somebody named along with it.
+    """
+    tx.run(
+        text(
+            """UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox' AND NOT (id = ANY(:joined))
+               AND EXISTS (SELECT 1 FROM accounts r WHERE r.id = ANY(:joined) AND r.pool AND r.region <> 'sandbox')"""
+        ),
+        {"joined": joined},
+    )
+
+
+def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -> None:
+    """Set a label, groups, limits, the daily credits, or all four columns of the working hours. `changes` by column."""
+    known = [name for name in _COLUMNS if name in changes]
+    if known:
+        sets = ", ".join(f"{name} = :{name}" for name in known)
+        tx.run(text(f"UPDATE accounts SET {sets} WHERE id = :id"), {**changes, "id": account_id})
+
+
+def set_proxy(tx: Transaction, account_id: UUID, *, proxy: str | None, proxy_hash: str, place: str | None) -> None:
+    """The way out of the account from now on (sealed), or none. A rest that the old one caused is over."""
+    tx.run(
+        text(
+            """UPDATE accounts SET proxy = :proxy, proxy_hash = :hash, proxy_place = :place,
+                   rest_until = CASE WHEN rest_code = 'proxy_unreachable' THEN NULL ELSE rest_until END
+               WHERE id = :id"""
+        ),
+        {"id": account_id, "proxy": proxy, "hash": proxy_hash, "place": place},
+    )
+
+
+def replace_session(tx: Transaction, account_id: UUID, token: PresentedToken) -> bool:
+    """Give the account a new session; its history, limits and jobs stay. False: another account has that session.
+
+    What was held against the old session is over, and a check-up is due at once.
+    """
+    taken = tx.first(
+        text("SELECT 1 FROM accounts WHERE lookup_hash = :h AND id <> :id"), {"h": token.lookup_hash, "id": account_id}
+    )
+    if taken is not None:
+        return False
+    tx.run(
+        text(
+            """UPDATE accounts SET lookup_hash = :h, region = :region, secret = :secret, proxy = :proxy,
+                   proxy_hash = :proxy_hash, proxy_place = :place, cluster = NULL, cluster_at = NULL,
+                   login_refusals = 0, refresh_due_at = clock_timestamp(),
+                   rest_until = CASE WHEN rest_code = 'upstream_session_expired' THEN NULL ELSE rest_until END,
+                   rest_code = CASE WHEN rest_code = 'upstream_session_expired' THEN NULL ELSE rest_code END,
+                   state_code = CASE WHEN state = 'needs_login' THEN NULL ELSE state_code END,
+                   state_at = CASE WHEN state = 'needs_login' THEN clock_timestamp() ELSE state_at END,
+                   state = CASE WHEN state = 'needs_login' THEN 'ok' ELSE state END
+               WHERE id = :id"""
+        ),
+        {
+            "id": account_id,
+            "h": token.lookup_hash,
+            "region": token.region,
+            "secret": token.secret,
+            "proxy": token.proxy,
+            "proxy_hash": token.proxy_hash,
+            "place": token.proxy_place,
+        },
+    )
+    return True
+
+
+def pause(tx: Transaction, account_id: UUID) -> None:
+    """It takes no new job."""
+    tx.run(
+        text(
+            """UPDATE accounts SET state = 'paused', state_code = NULL, state_at = clock_timestamp()
+               WHERE id = :id AND state IN ('ok', 'needs_login', 'blocked')"""
+        ),
+        {"id": account_id},
+    )
+
+
+def resume(tx: Transaction, account_id: UUID) -> None:
+    """A paused or blocked account takes jobs again, as its owner has looked at it. One that needs a login is only
+    checked, as all are.
+    """
+    tx.run(
+        text(
+            """UPDATE accounts SET refresh_due_at = clock_timestamp(),
+                   risk_refusals = 0, rest_until = CASE WHEN state = 'blocked' THEN NULL ELSE rest_until END,
+                   rest_code = CASE WHEN state = 'blocked' THEN NULL ELSE rest_code END,
+                   state_code = CASE WHEN state = 'needs_login' THEN state_code END,
+                   state_at = CASE WHEN state IN ('paused', 'blocked') THEN clock_timestamp() ELSE state_at END,
+                   state = CASE WHEN state IN ('paused', 'blocked') THEN 'ok' ELSE state END
+               WHERE id = :id AND state IN ('ok', 'paused', 'blocked', 'needs_login')"""
+        ),
+        {"id": account_id},
+    )
+
+
+def check_soon(tx: Transaction, account_id: UUID) -> None:
+    """A check-up of the account is due at once."""
+    tx.run(text("UPDATE accounts SET refresh_due_at = clock_timestamp() WHERE id = :id"), {"id": account_id})
+
+
+def retire(tx: Transaction, account_id: UUID) -> None:
+    """It takes no job any more and nobody's jobs count on it; its row stays for its history."""
+    tx.run(
+        text(
+            """UPDATE accounts SET state = 'retired', state_code = NULL, state_at = clock_timestamp(), pool = false,
+                   refresh_due_at = NULL WHERE id = :id"""
+        ),
+        {"id": account_id},
+    )
+
+
+def end_rest(tx: Transaction, account_id: UUID) -> None:
+    """Believe that the reason of its rest is gone: the next job will show."""
+    tx.run(
+        text("UPDATE accounts SET rest_until = NULL, rest_code = NULL, kind_rests = '{}' WHERE id = :id"),
+        {"id": account_id},
+    )
+    # Its score too: what it failed with is not held against it any more.
+    tx.run(text("UPDATE account_marks SET bad = 0 WHERE account_id = :id"), {"id": account_id})
+
+
+def pool_is_empty(tx: Transaction) -> bool:
+    """Whether the platform has no account, in whatever state."""
+    return tx.first(text("SELECT 1 FROM accounts WHERE pool LIMIT 1")) is None
+
+
+def usable_regions(tx: Transaction, *, user_id: UUID | None, choice: str) -> dict[str, list[UUID]]:
+    """The accounts in order that a user's jobs may run on, by region."""
+    rows = tx.all(
+        text(
+            f"""SELECT a.region, array_agg(a.id) AS ids FROM accounts a CROSS JOIN {_WISH}
+                WHERE a.state = 'ok' AND {may_use("a", "w")} GROUP BY a.region"""
+        ),
+        {"user_id": user_id, "choice": choice},
+    )
+    return {row.region: list(row.ids) for row in rows}
+
+
+def why_unusable(tx: Transaction, *, user_id: UUID | None, choice: str) -> str:
+    """The error code for a user whose jobs may run on no account in order."""
+    rows = tx.all(
+        text(
+            f"""SELECT DISTINCT a.state FROM accounts a CROSS JOIN {_WISH}
+                WHERE a.state IN ('needs_login', 'blocked') AND {may_use("a", "w")}"""
+        ),
+        {"user_id": user_id, "choice": choice},
+    )
+    states = {row.state for row in rows}
+    if "needs_login" in states:
+        return "accounts_need_login"
+    return "accounts_blocked" if states else "no_account_available"
+
+
+def knows_zone(tx: Transaction, zone: str) -> bool:
+    """Whether the database has the rules of that time zone: it is what judges working hours."""
+    return tx.first(text("SELECT 1 FROM pg_timezone_names WHERE name = :zone"), {"zone": zone}) is not None

@@ -1,0 +1,121 @@
+"""What upstream offers accounts, and the background questions to them: which is due, what was learned."""
+
+import json
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+
+from worker.core.catalog.upstream_models import Listing
+from worker.db.accounts import accounts
+from worker.db.accounts.accounts import AccountRow
+from worker.db.accounts.eligibility import is_open, may_use
+from worker.db.engine import Transaction
+
+# An account whose list could not be had is asked again after so long.
+AGAIN_SECONDS = 900
+# Accounts that nobody used for longer are left in peace.
+RECENT_DAYS = 7
+# The newest lists of a large pool say it all.
+_MOST_LISTINGS = 50
+
+_CLAIM = text(
+    f"""/* claim_refresh */
+    UPDATE accounts SET refresh_due_at = clock_timestamp() + make_interval(secs => :again)
+    WHERE id = (
+        SELECT id FROM accounts a
+        WHERE ((a.state = 'ok' AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp()))
+               OR a.state = 'needs_login') AND {is_open("a")}
+          AND (a.refresh_due_at IS NULL OR a.refresh_due_at <= clock_timestamp())
+          AND (a.pool OR a.user_id IS NOT NULL OR (a.last_submit_at > clock_timestamp() - make_interval(days => :days)
+                          AND EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id AND j.submitted_at IS NOT NULL)))
+        ORDER BY a.refresh_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id, coalesce(models_at < clock_timestamp() - make_interval(secs => :believed), true) AS models_due"""
+)
+
+
+def claim_checkup(tx: Transaction, *, models_believed: float) -> tuple[AccountRow, bool] | None:
+    """Take one account whose check-up is due, and whether its list of models is older than is believed.
+
+    Those that the platform or a user keeps, and those that have worked of late; not outside their working hours. If
+    nobody notes a result, it is due again after `AGAIN_SECONDS`.
+    """
+    row = tx.first(_CLAIM, {"again": AGAIN_SECONDS, "days": RECENT_DAYS, "believed": models_believed})
+    account = accounts.get_account(tx, row.id) if row is not None else None
+    return (account, bool(row.models_due)) if row is not None and account is not None else None
+
+
+def note_checkup(tx: Transaction, account_id: UUID, *, code: str | None, next_in: float) -> None:
+    """A check-up has ended, well or with an error; the next is due in so many seconds."""
+    tx.run(
+        text(
+            """UPDATE accounts SET checked_at = clock_timestamp(), check_code = :code,
+                   refresh_due_at = clock_timestamp() + make_interval(secs => :next_in) WHERE id = :id"""
+        ),
+        {"id": account_id, "code": code, "next_in": next_in},
+    )
+
+
+def store_models(tx: Transaction, account_id: UUID, models: dict[str, Any]) -> None:
+    """Remember what upstream offers the account.
+
+    A kind that upstream did not list this time keeps its last list.
+    """
+    tx.run(
+        text(
+            """UPDATE accounts SET models = coalesce(models, '{}'::jsonb) || CAST(:models AS jsonb),
+                   models_at = clock_timestamp() WHERE id = :id"""
+        ),
+        {"id": account_id, "models": json.dumps({kind: rows for kind, rows in models.items() if rows})},
+    )
+
+
+def live_models(tx: Transaction, account_id: UUID) -> dict[str, Any] | None:
+    """What upstream offers the account, as `worker.core.catalog.upstream_models` describes it; None = not asked yet."""
+    row = tx.first(text("SELECT models FROM accounts WHERE id = :id"), {"id": account_id})
+    return row.models if row is not None else None
+
+
+def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice: str = "any") -> list[Listing]:
+    """The lists of the accounts of these session ids; of none = of those that the user's jobs may run on."""
+    which = "a.lookup_hash = ANY(:hashes)" if hashes else f"a.state = 'ok' AND {may_use('a', 'w')}"
+    rows = tx.all(
+        text(
+            f"""SELECT a.id, a.region, a.models FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
+                    '{{}}'::uuid[] AS account_ids, CAST(:choice AS text) AS account_choice) w
+                WHERE {which} AND a.models IS NOT NULL ORDER BY a.models_at DESC LIMIT :most"""
+        ),
+        {"hashes": hashes, "user_id": user_id, "choice": choice, "most": _MOST_LISTINGS},
+    )
+    return [Listing(account_id=row.id, region=row.region, models=row.models) for row in rows]
+
+
+def expiry_to_check(tx: Transaction, *, within: float, limit: int) -> list[AccountRow]:
+    """Accounts that rest because upstream did not know their session, and whose rest ends soon."""
+    rows = tx.all(
+        text(
+            """SELECT id FROM accounts WHERE state = 'ok' AND rest_code = 'upstream_session_expired'
+               AND rest_until BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => :within)
+               AND (pool OR user_id IS NOT NULL OR last_submit_at > clock_timestamp() - interval '1 day')
+               ORDER BY rest_until LIMIT :limit"""
+        ),
+        {"within": within, "limit": limit},
+    )
+    found = (accounts.get_account(tx, row.id) for row in rows)
+    return [account for account in found if account is not None]
+
+
+def every_session_expired(tx: Transaction) -> int:
+    """How many real pool accounts there are, when upstream knows the session of none; else 0.
+
+    Sessions do not all end at once: the exit address of this machine is what upstream refuses (protocol section 12).
+    """
+    row = tx.first(
+        text(
+            """SELECT count(*) AS n, count(*) FILTER (
+                   WHERE state = 'needs_login'
+                       OR (rest_code = 'upstream_session_expired' AND rest_until > clock_timestamp())) AS expired
+               FROM accounts WHERE pool AND state IN ('ok', 'needs_login') AND region <> 'sandbox'"""
+        )
+    )
+    return int(row.n) if row is not None and row.n > 1 and row.n == row.expired else 0

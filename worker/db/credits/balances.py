@@ -1,0 +1,152 @@
+"""What upstream says accounts have left: the one place that stores it, and the views of an account's credits."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.db.accounts.available_credits import credits_left, reserved
+from worker.db.engine import Transaction
+
+# Readings of the last days are all kept, of earlier ones the last of each day, for as long as anybody draws a curve.
+WHOLE_DAYS = 3
+MOST_DAYS = 400
+# What was told again is no new point of the curve, unless the last one is older than this.
+_SAME_SECONDS = 3600
+# A reading that is younger tells whether a refusal of just now was about credits.
+_FRESH_SECONDS = 120
+
+
+def note_credits(tx: Transaction, account_id: UUID, left: int, *, seconds_ago: float = 0.0) -> None:
+    """Store a reading. `seconds_ago` = when upstream was asked, so that a job it took meanwhile counts as not in it.
+
+    A reading asked for earlier than the stored one changes nothing.
+    """
+    values = {"id": account_id, "credits": left, "ago": max(seconds_ago, 0.0), "same": _SAME_SECONDS}
+    row = tx.first(
+        text(
+            """UPDATE accounts SET credits = :credits, credits_at = clock_timestamp() - make_interval(secs => :ago)
+               WHERE id = :id AND (credits_at IS NULL
+                   OR credits_at <= clock_timestamp() - make_interval(secs => :ago)) RETURNING credits_at"""
+        ),
+        values,
+    )
+    if row is None:
+        return
+    tx.run(
+        text(
+            """INSERT INTO credit_readings (account_id, at, credits)
+               SELECT :id, :at, :credits WHERE NOT EXISTS (
+                   SELECT 1 FROM (SELECT at, credits FROM credit_readings WHERE account_id = :id
+                                  ORDER BY at DESC LIMIT 1) last
+                   WHERE last.credits = :credits AND last.at > CAST(:at AS timestamptz) - make_interval(secs => :same))
+               ON CONFLICT DO NOTHING"""
+        ),
+        {**values, "at": row.credits_at},
+    )
+
+
+def known_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | None:
+    """The credits that upstream told of in the last `within` seconds; None when that is longer ago."""
+    row = tx.first(
+        text(
+            """SELECT credits FROM accounts
+               WHERE id = :id AND credits_at > clock_timestamp() - make_interval(secs => :within)"""
+        ),
+        {"id": account_id, "within": within},
+    )
+    return row.credits if row is not None else None
+
+
+def covers(tx: Transaction, job_id: UUID) -> bool:
+    """Whether the account of a job on its way surely has its price: then "not enough credits" meant something else."""
+    row = tx.first(
+        text(
+            f"""SELECT 1 FROM jobs j JOIN accounts a ON a.id = j.account_id
+                WHERE j.id = :id AND j.price IS NOT NULL AND {credits_left("a")} >= 0
+                  AND a.credits_at > clock_timestamp() - make_interval(secs => :fresh)"""
+        ),
+        {"id": job_id, "fresh": _FRESH_SECONDS},
+    )
+    return row is not None
+
+
+def thin_readings(tx: Transaction, *, limit: int) -> int:
+    """Remove readings that no curve needs any more; how many went."""
+    rows = tx.all(
+        text(
+            """/* thin_readings */
+            DELETE FROM credit_readings WHERE (account_id, at) IN (
+                SELECT r.account_id, r.at FROM credit_readings r
+                WHERE r.at < clock_timestamp() - make_interval(days => :most)
+                   OR (r.at < clock_timestamp() - make_interval(days => :whole) AND EXISTS (
+                       SELECT 1 FROM credit_readings later WHERE later.account_id = r.account_id AND later.at > r.at
+                         AND (later.at AT TIME ZONE 'UTC')::date = (r.at AT TIME ZONE 'UTC')::date))
+                ORDER BY r.at LIMIT :limit)
+            RETURNING account_id"""
+        ),
+        {"most": MOST_DAYS, "whole": WHOLE_DAYS, "limit": limit},
+    )
+    return len(rows)
+
+
+def purse(tx: Transaction, account_id: UUID) -> Row[Any] | None:
+    """What the account had, holds for jobs, and can still spend; NULL = not known."""
+    return tx.first(
+        text(
+            f"""SELECT a.credits, a.credits_at, a.daily_receive, {credits_left("a")} AS left,
+                       {reserved("a")} AS reserved
+                FROM accounts a WHERE a.id = :id"""
+        ),
+        {"id": account_id},
+    )
+
+
+def readings(tx: Transaction, account_id: UUID, *, since: datetime | None, limit: int) -> list[Row[Any]]:
+    """The newest points of the curve, oldest first."""
+    rows = tx.all(
+        text(
+            """SELECT at, credits FROM credit_readings
+               WHERE account_id = :id AND (CAST(:since AS timestamptz) IS NULL OR at >= :since)
+               ORDER BY at DESC LIMIT :limit"""
+        ),
+        {"id": account_id, "since": since, "limit": limit},
+    )
+    return rows[::-1]
+
+
+def reservations(tx: Transaction, account_id: UUID, *, limit: int) -> list[Row[Any]]:
+    """Its jobs on the way to upstream and there: what they are expected to cost, and whether upstream has taken it."""
+    return tx.all(
+        text(
+            """SELECT id, kind, model, state, price, charged, submitted_at, submitted_at IS NOT NULL AS taken FROM jobs
+               WHERE account_id = :id AND holds_slot ORDER BY id LIMIT :limit"""
+        ),
+        {"id": account_id, "limit": limit},
+    )
+
+
+def spent_by_day(tx: Transaction, account_id: UUID, *, days: int) -> list[Row[Any]]:
+    """Credits and jobs per UTC day, newest first; `unknown` = jobs whose cost nobody told and no price is known for."""
+    return tx.all(
+        text(
+            """/* spent_by_day */
+            SELECT (submitted_at AT TIME ZONE 'UTC')::date AS day, count(*) AS jobs,
+                coalesce(sum(coalesce(charged, price)), 0) AS credits,
+                coalesce(sum(charged) FILTER (WHERE settled_at IS NOT NULL), 0) AS settled,
+                count(*) FILTER (WHERE charged IS NULL AND price IS NULL) AS unknown
+            FROM jobs WHERE account_id = :id
+              AND submitted_at > clock_timestamp() - make_interval(days => :days)
+            GROUP BY 1 ORDER BY 1 DESC"""
+        ),
+        {"id": account_id, "days": days},
+    )
+
+
+def receives(tx: Transaction, account_id: UUID, *, limit: int) -> list[Row[Any]]:
+    """The days on which its daily credits were asked for, newest first."""
+    return tx.all(
+        text("SELECT * FROM credit_receives WHERE account_id = :id ORDER BY day DESC LIMIT :limit"),
+        {"id": account_id, "limit": limit},
+    )

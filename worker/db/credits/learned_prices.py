@@ -1,0 +1,140 @@
+"""Prices of jobs: those learned from what upstream charged, and the one function that everybody asks."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.pricing import Known, Price, Shape, price_anywhere, shape_of
+from worker.db.accounts.eligibility import may_use
+from worker.db.engine import Transaction
+
+# Where an account's prices hold: its region, or the country that upstream named for a session that was looked up.
+PLACE = "CASE WHEN a.region = 'auto' THEN coalesce(lower(a.cluster ->> 'country'), 'auto') ELSE a.region END"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What upstream charged for one job."""
+
+    place: str
+    kind: str
+    model: str
+    shape: Shape
+    credits: int
+    at: datetime
+    source: str  # where it was read: history
+
+
+def places_of(
+    tx: Transaction, account_ids: list[UUID], *, user_id: UUID | None, choice: str, avoid: list[UUID] | None = None
+) -> list[str]:
+    """The places at which a job may run: those of these accounts, or when none is named of all that it may use."""
+    rows = tx.all(
+        text(
+            f"""SELECT DISTINCT {PLACE} AS place FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
+                    CAST(:ids AS uuid[]) AS account_ids, CAST(:choice AS text) AS account_choice) w
+                WHERE {may_use("a", "w")} AND (w.account_ids <> '{{}}' OR a.state = 'ok')
+                  AND NOT (a.id = ANY(:avoid))"""
+        ),
+        {"user_id": user_id, "ids": account_ids, "choice": choice, "avoid": avoid or []},
+    )
+    return [row.place for row in rows]
+
+
+class PriceList:
+    """The prices for the jobs of one request: read once per set of accounts and model, within a transaction.
+
+    `choice` = which accounts the request is for, see `eligibility.CHOICES`.
+    """
+
+    def __init__(self, tx: Transaction, *, user_id: UUID | None, choice: str) -> None:
+        self._tx = tx
+        self._user_id, self._choice = user_id, choice
+        self._places: dict[tuple[tuple[UUID, ...], tuple[UUID, ...]], list[str]] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], list[Known]] = {}
+
+    def price_of_job(
+        self, *, kind: str, model: str, params: dict[str, Any], account_ids: list[UUID], avoid: list[UUID]
+    ) -> Price | None:
+        """What the job will cost on these accounts (none named = all usable) without the avoided; None = not known."""
+        places = self.places(account_ids, avoid=avoid)
+        return self.price_of(kind=kind, model=model, params=params, places=places)
+
+    def places(self, account_ids: list[UUID], *, avoid: list[UUID]) -> list[str]:
+        """The places at which a job may run on these accounts (none named = all usable) without the avoided."""
+        key = (tuple(account_ids), tuple(avoid))
+        if key not in self._places:
+            self._places[key] = places_of(
+                self._tx, account_ids, user_id=self._user_id, choice=self._choice, avoid=avoid
+            )
+        return self._places[key]
+
+    def price_of(self, *, kind: str, model: str, params: dict[str, Any], places: list[str]) -> Price | None:
+        """What a job will cost at the dearest of these places; None = not known."""
+        catalog = get_catalog()
+        shape = shape_of(kind, model, params, catalog)
+        if shape is None:
+            return None
+        return price_anywhere(
+            places, kind=kind, model=model, shape=shape, known=self._known_of(model, places), catalog=catalog
+        )
+
+    def _known_of(self, model: str, places: list[str]) -> list[Known]:
+        key = (model, tuple(places))
+        if key not in self._known:
+            rows = self._tx.all(
+                text("SELECT * FROM credit_prices WHERE model = :model AND place = ANY(:places)"),
+                {"model": model, "places": places},
+            )
+            self._known[key] = [
+                Known(row.place, Shape(row.size, row.units, row.variant), row.credits, row.at) for row in rows
+            ]
+        return self._known[key]
+
+
+_LEARN = text(
+    """/* learn_price */
+    INSERT INTO credit_prices AS p (place, model, size, variant, units, kind, credits, source, at)
+    VALUES (:place, :model, :size, :variant, :units, :kind, :credits, :source, :at)
+    ON CONFLICT (place, model, size, variant, units) DO UPDATE SET
+        jobs = CASE WHEN p.credits = excluded.credits THEN p.jobs + 1 ELSE 1 END,
+        credits = excluded.credits, source = excluded.source, at = excluded.at
+    WHERE excluded.at >= p.at"""
+)
+
+
+def learn(tx: Transaction, seen: list[Seen]) -> None:
+    """Remember prices; the newest wins. In one order for everybody, as two accounts of a place may learn at once."""
+    rows = [
+        {
+            "place": one.place,
+            "model": one.model,
+            "size": one.shape.size,
+            "variant": one.shape.variant,
+            "units": one.shape.units,
+            "kind": one.kind,
+            "credits": one.credits,
+            "source": one.source,
+            "at": one.at,
+        }
+        for one in seen
+        if one.credits > 0 and one.shape.units > 0
+    ]
+    rows.sort(key=lambda row: tuple(str(row[name]) for name in ("place", "model", "size", "variant", "units", "at")))
+    if rows:
+        tx.run(_LEARN, rows)
+
+
+def learned(tx: Transaction, *, model: str | None = None, limit: int = 5000) -> list[Row[Any]]:
+    """The table of learned prices."""
+    return tx.all(
+        text(
+            """SELECT * FROM credit_prices WHERE CAST(:model AS text) IS NULL OR model = :model
+               ORDER BY place, kind, model, size, variant, units LIMIT :limit"""
+        ),
+        {"model": model, "limit": limit},
+    )

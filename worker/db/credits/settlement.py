@@ -1,0 +1,145 @@
+"""What upstream's own history says jobs did cost: which account is to be asked for it, and what is learned from it.
+
+Until then a job that upstream took counts as having cost its price (`jobs.charged`, `settled_at` NULL).
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, text
+
+from worker.core.catalog.models import get_catalog
+from worker.core.catalog.pricing import shape_of
+from worker.db.accounts import accounts
+from worker.db.accounts.accounts import AccountRow
+from worker.db.accounts.available_credits import BELIEVED_SECONDS, credits_left
+from worker.db.accounts.eligibility import is_open, may_use
+from worker.db.credits import learned_prices
+from worker.db.credits.learned_prices import PLACE, Seen
+from worker.db.engine import Transaction
+
+# An account is asked at most so often, and this much later when its history told nothing of our jobs.
+AGAIN_SECONDS = 600
+SILENT_SECONDS = 3600
+# Upstream's history runs behind: a job that has just ended may not be in it yet.
+LAG_SECONDS = 20
+# Of a failed job credits may still come back; of one that is not in the history later, none went.
+FAILED_SECONDS = 600
+ABSENT_SECONDS = 1800
+# Clocks of theirs and ours.
+_CLOCK_SECONDS = 300
+# What the history did not tell by then it will not tell.
+DAYS = 2
+
+_UNSETTLED = f"""u.account_id = a.id AND u.submitted_at > clock_timestamp() - interval '{DAYS} days'
+    AND u.settled_at IS NULL AND u.finished_at < clock_timestamp() - make_interval(secs => :lag)"""
+# Somebody waits for this account's credits, and what is known of them is old.
+_WANTED = f"""a.credits_at < clock_timestamp() - interval '{BELIEVED_SECONDS} seconds' AND EXISTS (
+    SELECT 1 FROM jobs w WHERE w.state = 'queued' AND w.price > {credits_left("a")}
+      AND {may_use("a", "w")} AND NOT (a.id = ANY(w.avoid_accounts)))"""
+
+_CLAIM = text(
+    f"""/* claim_ledger */
+    UPDATE accounts SET ledger_due_at = clock_timestamp() + make_interval(secs => :again)
+    WHERE id = (
+        SELECT a.id FROM accounts a
+        WHERE a.state = 'ok' AND {is_open("a")} AND (a.ledger_due_at IS NULL OR a.ledger_due_at <= clock_timestamp())
+          AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp() OR a.rest_code = 'insufficient_quota')
+          AND (EXISTS (SELECT 1 FROM jobs u WHERE u.kind <> 'chat' AND {_UNSETTLED}) OR ({_WANTED}))
+        ORDER BY a.ledger_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id"""
+)
+
+
+def claim_account(tx: Transaction) -> AccountRow | None:
+    """Take one account whose jobs' cost is not told yet, or whose old credits keep a job waiting."""
+    row = tx.first(_CLAIM, {"again": AGAIN_SECONDS, "lag": LAG_SECONDS})
+    return accounts.get_account(tx, row.id) if row is not None else None
+
+
+def oldest_unsettled(tx: Transaction, account_id: UUID) -> datetime | None:
+    """When upstream took the oldest job whose cost is not told yet; None = there is none."""
+    row = tx.first(
+        text(
+            f"""SELECT min(u.submitted_at) AS at FROM jobs u JOIN accounts a ON a.id = u.account_id
+                WHERE u.kind <> 'chat' AND {_UNSETTLED} AND a.id = :id"""
+        ),
+        {"id": account_id, "lag": LAG_SECONDS},
+    )
+    return row.at if row is not None else None
+
+
+def ask_later(tx: Transaction, account_id: UUID) -> None:
+    """Its history told nothing of our jobs: no hurry to look again."""
+    tx.run(
+        text("""UPDATE accounts SET ledger_due_at = clock_timestamp() + make_interval(secs => :secs) WHERE id = :id"""),
+        {"id": account_id, "secs": SILENT_SECONDS},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the history says of one submit key: credits that went and did not come back."""
+
+    submit_key: UUID
+    credits: int
+    returned: bool  # some came back: then it says nothing about the price
+    at: datetime
+
+
+# A job that still runs is not settled by it: whether it fails, and credits come back, is not known yet.
+_SETTLE = text(
+    """/* settle_charges */
+    UPDATE jobs j SET charged = e.credits,
+        settled_at = CASE WHEN j.finished_at IS NOT NULL AND (j.state = 'succeeded' OR e.credits = 0
+            OR j.finished_at < clock_timestamp() - make_interval(secs => :failed)) THEN clock_timestamp() END
+    FROM unnest(CAST(:keys AS uuid[]), CAST(:credits AS integer[])) AS e(key, credits)
+    WHERE j.submit_key = e.key AND j.account_id = :id AND j.submitted_at IS NOT NULL AND j.settled_at IS NULL
+    RETURNING j.id, j.submit_key, j.kind, j.model, j.params, j.charged, j.settled_at"""
+)
+# Not in a history that reaches back beyond it and knows other jobs of ours: nothing was taken for it.
+_SETTLE_ABSENT = text(
+    """/* settle_absent */
+    UPDATE jobs SET charged = 0, settled_at = clock_timestamp()
+    WHERE account_id = :id AND settled_at IS NULL AND kind <> 'chat' AND NOT (submit_key = ANY(:keys))
+      AND submitted_at > CAST(:since AS timestamptz) + make_interval(secs => :clock)
+      AND finished_at < clock_timestamp() - make_interval(secs => :absent)
+    RETURNING id"""
+)
+_OURS = text("SELECT 1 FROM jobs WHERE account_id = :id AND submit_key = ANY(:keys) LIMIT 1")
+_PLACE = text(f"SELECT {PLACE} AS place FROM accounts a WHERE a.id = :id")
+
+
+def settle(tx: Transaction, account_id: UUID, entries: list[Entry], *, reaches: datetime | None) -> tuple[int, int]:
+    """Carry the history into the jobs and the price table; how many jobs it told of, and how many it proved free.
+
+    `reaches` = the history holds all since then; None = it may have holes.
+    """
+    keys = [entry.submit_key for entry in entries]
+    told = tx.all(
+        _SETTLE,
+        {
+            "id": account_id,
+            "keys": keys,
+            "credits": [entry.credits for entry in entries],
+            "failed": FAILED_SECONDS,
+        },
+    )
+    _learn(tx, account_id, told, {entry.submit_key: entry for entry in entries})
+    if reaches is None or tx.first(_OURS, {"id": account_id, "keys": keys}) is None:
+        return len(told), 0
+    values = {"id": account_id, "keys": keys, "since": reaches, "clock": _CLOCK_SECONDS, "absent": ABSENT_SECONDS}
+    return len(told), len(tx.all(_SETTLE_ABSENT, values))
+
+
+def _learn(tx: Transaction, account_id: UUID, told: list[Row[Any]], entries: dict[UUID, Entry]) -> None:
+    place = tx.first(_PLACE, {"id": account_id})
+    seen = []
+    for row in told:
+        entry = entries[row.submit_key]
+        shape = shape_of(row.kind, row.model, row.params, get_catalog())
+        if place is not None and shape is not None and entry.credits > 0 and not entry.returned:
+            seen.append(Seen(place.place, row.kind, row.model, shape, entry.credits, entry.at, "history"))
+    learned_prices.learn(tx, seen)

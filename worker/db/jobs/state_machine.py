@@ -1,0 +1,601 @@
+"""The state machine of a job. Every change of `jobs.state` is one guarded UPDATE in this file, and nowhere else (I1).
+
+    queued -> submitting -> running -> saving -> succeeded
+       ^          |            |          |
+       +----------+            +----------+--> failed        queued | running (wish) -> cancelled
+
+A conversation (kind chat) is `running` from the agent's first word and `saving` while the jobs it started still run.
+
+Each function is one statement: the UPDATE names the states and the attempt it expects and writes its `job_events` row
+(and the webhook outbox rows, `deliveries.OUTBOX`) with it. No row back means somebody was faster: the caller stops.
+A job holds a slot of its account while `holds_slot`: submitting, running, or cancelled here but still drawn upstream.
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row, TextClause, text
+
+from worker.core.ids import new_id
+from worker.core.observability import metrics
+from worker.core.observability.job_context import Origin, here
+from worker.core.settings import get_settings
+from worker.db.accounts import accounts
+from worker.db.accounts.available_credits import PAID, PAID_IF_TAKEN
+from worker.db.accounts.concurrency import SUBMIT_KINDS
+from worker.db.engine import Transaction
+from worker.db.jobs import transition_metrics
+from worker.db.scheduling import account_scoring, fair_queue, job_selection, selection_log
+from worker.db.webhooks import outbox as webhooks_outbox
+
+OPEN_STATES = ("queued", "submitting", "running", "saving")
+FINAL_STATES = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A validated job before it has a row."""
+
+    owner: str
+    kind: str
+    model: str
+    params: dict[str, Any]
+    account_ids: list[UUID]  # empty = the pool
+    avoid_accounts: list[UUID] = field(default_factory=list)  # of these, those that cannot do it
+    user_id: UUID | None = None
+    api_key_id: UUID | None = None
+    webhook_url: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    account_choice: str = "any"  # see `eligibility.CHOICES`
+    usual_seconds: float | None = None  # what such jobs take; its progress is told by it
+    price: int | None = None  # credits it is expected to cost; None = not known
+    id: UUID = field(default_factory=new_id)
+
+
+_RETURNED = f"""jobs.id, jobs.state, jobs.event_seq, jobs.attempt, jobs.account_id, jobs.group_id, jobs.save_tries,
+    {transition_metrics.COLUMNS}"""
+
+
+def _change(name: str, *, to: str, sets: str, where: str = "", told: bool = False) -> TextClause:
+    """The one shape of a state change. `to` is a literal from this file, never user input. `told` = webhooks hear."""
+    outbox = f", {webhooks_outbox.OUTBOX}" if told else ""
+    extra = f", {webhooks_outbox.OUTBOX_COLUMNS}" if told else ""
+    sql = f"""/* {name} */
+        WITH old AS (
+            SELECT id, state FROM jobs
+            WHERE id = :id AND state = ANY(:from_states) AND (CAST(:attempt AS integer) IS NULL OR attempt = :attempt)
+            {where} FOR NO KEY UPDATE),
+        upd AS (
+            UPDATE jobs SET state = '{to}', event_seq = jobs.event_seq + 1 {"," if sets else ""} {sets}
+            FROM old WHERE jobs.id = old.id
+            RETURNING {_RETURNED}, old.state AS old_state {extra}),
+        ev AS (
+            INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
+            SELECT id, event_seq, old_state, state, :actor, CAST(:note AS jsonb) FROM upd)
+        {outbox}
+        SELECT * FROM upd"""
+    return text(sql)
+
+
+def _apply(
+    tx: Transaction,
+    statement: TextClause,
+    *,
+    job_id: UUID,
+    attempt: int | None,
+    from_states: tuple[str, ...],
+    actor: str,
+    note: dict[str, Any] | None = None,
+    **values: Any,
+) -> Row[Any] | None:
+    row = tx.first(
+        statement,
+        {
+            "id": job_id,
+            "attempt": attempt,
+            "from_states": list(from_states),
+            "actor": actor,
+            "note": json.dumps(note or {}),
+            **values,
+        },
+    )
+    if row is not None:
+        transition_metrics.note_change(tx, row)
+        if row.state in {"succeeded", "failed"}:
+            account_scoring.note_outcome(tx, row.account_id, row.model, code=row.error_code)
+    return row
+
+
+_INSERT = text(
+    """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
+                          due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
+                          usual_seconds, price, turn, priority, origin, event_seq)
+       VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
+               CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
+               now() + make_interval(secs => :deadline),
+               CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :account_choice, :webhook_url,
+               :usual_seconds, :price, :turn, :priority, CAST(:origin AS jsonb), 1)"""
+)
+# What is written as it stands in `NewJob`.
+_GIVEN = ("id", "owner", "user_id", "api_key_id", "kind", "model", "account_ids", "avoid_accounts", "account_choice",
+          "webhook_url", "usual_seconds", "price")  # fmt: skip
+_INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
+
+
+def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
+    """new -> queued: the rows and their first events, all of one owner. The first job's id names the group."""
+    settings, source = get_settings(), json.dumps(here())
+    wanted = [fair_queue.Wanted(job.kind, job.account_ids, job.avoid_accounts, job.account_choice) for job in new_jobs]
+    given = fair_queue.give(tx, new_jobs[0].owner, new_jobs[0].user_id, wanted)
+    rows = [
+        {
+            **{name: getattr(job, name) for name in _GIVEN},
+            "group_id": new_jobs[0].id,
+            "params": json.dumps(job.params),
+            "metadata": json.dumps(job.metadata),
+            "max_attempts": settings.max_attempts,
+            "deadline": settings.queue_deadline_seconds,
+            "turn": turn.at,
+            "priority": turn.priority,
+            "origin": source,
+        }
+        for job, turn in zip(new_jobs, given, strict=True)
+    ]
+    tx.run(_INSERT, rows)
+    tx.run(_INSERT_EVENT, [{"id": job.id} for job in new_jobs])
+    for job in new_jobs:
+        tx.on_commit(partial(metrics.count, "dreamery_jobs_accepted", job.kind, job.model))
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A job that this step, and nobody else, may submit now."""
+
+    id: UUID
+    attempt: int
+    kind: str
+    model: str
+    params: dict[str, Any]
+    submit_key: UUID
+    account: accounts.AccountRow
+    attempts_left: bool
+    event_seq: int
+    group_id: UUID
+    origin: Origin | None
+    until: float  # `time.monotonic()` at which others may take it for lost
+
+
+@dataclass(frozen=True, slots=True)
+class ToBring:
+    """The first job an account may run has references that are not with it yet: work for another queue."""
+
+    id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Yielded:
+    """Another account that could take the job now is clearly better for it (`scores.py`); the job stays queued."""
+
+    id: UUID
+    account_id: UUID
+    kind: str
+
+
+# Of the job that `picks.pick` has locked in this transaction, for an account that `accounts.lock_ready` has.
+_CLAIM = text(
+    """/* claim */
+    WITH upd AS (
+        UPDATE jobs SET state = 'submitting', account_id = :account_id, holds_slot = true, attempt = attempt + 1,
+            submit_key = :submit_key, event_seq = event_seq + 1, absent_since = NULL,
+            due_at = clock_timestamp() + make_interval(secs => :lost_after)
+        WHERE id = :id AND state = 'queued'
+        RETURNING id, attempt, kind, model, params, event_seq, group_id, origin, place,
+            attempt < max_attempts AS attempts_left),
+    ev AS (
+        INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
+        SELECT id, event_seq, 'queued', 'submitting', :actor, CAST(:note AS jsonb) FROM upd),
+    pace AS (
+        UPDATE accounts SET last_submit_at = clock_timestamp(),
+            next_submit_at = clock_timestamp() + make_interval(secs => :gap),
+            poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :lease)),
+            used = 1 + used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - last_submit_at), 0)
+                / CAST(:half_life AS float8)),
+            turns = turns || jsonb_build_object(upd.kind, jsonb_build_object(
+                'place', greatest(upd.place, (turns #>> ARRAY[upd.kind, 'place'])::float8),
+                'at', extract(epoch FROM clock_timestamp())))
+        FROM upd WHERE accounts.id = :account_id)
+    SELECT id, attempt, kind, model, params, event_seq, group_id, origin, attempts_left FROM upd"""
+)
+
+
+def claim_next(
+    tx: Transaction,
+    *,
+    account_id: UUID,
+    kinds: tuple[str, ...] = SUBMIT_KINDS,
+    actor: str = "submit",
+    waits: bool = True,
+) -> Claim | None:
+    """queued -> submitting: the first job this account may run, if a slot of its kind is free and the pace allows.
+
+    `waits` = for another claim on the account to end; else that is as if it were not ready.
+    """
+    claim = claim_or_yield(tx, account_id=account_id, kinds=kinds, actor=actor, waits=waits, yields=False)
+    return claim if isinstance(claim, Claim) else None
+
+
+def claim_or_yield(
+    tx: Transaction,
+    *,
+    account_id: UUID,
+    kinds: tuple[str, ...] = SUBMIT_KINDS,
+    actor: str = "submit",
+    brings: bool = True,
+    waits: bool = True,
+    yields: bool = True,
+) -> Claim | ToBring | Yielded | None:
+    """Like `claim_next`. Without `brings`, a job whose references are not all with the account stays queued and is only
+    named; with `yields`, so does one that another account should rather take.
+    """
+    account = accounts.lock_ready(tx, account_id, waits=waits)
+    picked = job_selection.pick(tx, account, kinds, brings=brings) if account is not None else None
+    if account is None or picked is None:
+        return None
+    if picked.left_alone:
+        return ToBring(picked.id)
+    found = {} if picked.alone else account_scoring.ranked(tx, picked.id)
+    if yields and not picked.settled and (better := account_scoring.better_than(account.id, found)) is not None:
+        return Yielded(picked.id, better, picked.kind)
+    return _claim(tx, picked, account, actor, found)
+
+
+def _claim(
+    tx: Transaction,
+    picked: job_selection.Pick,
+    account: accounts.AccountRow,
+    actor: str,
+    found: dict[UUID, account_scoring.Score],
+) -> Claim | None:
+    settings = get_settings()
+    submit_key, until = uuid4(), time.monotonic() + settings.lease_seconds
+    mine = {"score": found[account.id].told()} if account.id in found else {}
+    row = tx.first(
+        _CLAIM,
+        {
+            "id": picked.id,
+            "account_id": account.id,
+            "submit_key": submit_key,
+            "lease": settings.lease_seconds,
+            "lost_after": settings.lease_seconds + settings.unclear_grace_seconds,
+            "gap": 60 / account.submits_per_minute,
+            "half_life": account_scoring.HALF_LIFE_SECONDS,
+            "actor": actor,
+            "note": json.dumps({"account": account.label, **mine, **({"own": True} if account.user_id else {})}),
+        },
+    )
+    if row is None:
+        return None
+    if not picked.alone:
+        selection_log.note(tx, row.id, row.event_seq, account.id, found)
+    return Claim(**row._mapping, submit_key=submit_key, account=account, until=until)  # noqa: SLF001
+
+
+_MARK_RUNNING = _change(
+    "mark_running",
+    to="running",
+    sets="""upstream_id = :upstream_id, submitted_at = clock_timestamp(), absent_since = NULL,
+            queue_position = :queue_position, forecast_seconds = :forecast_seconds,
+            deadline_at = clock_timestamp() + make_interval(secs =>
+                CASE jobs.kind WHEN 'video' THEN :video_deadline ELSE :deadline END)""",
+    told=True,
+)
+
+
+def mark_running(
+    tx: Transaction,
+    *,
+    job_id: UUID,
+    attempt: int,
+    upstream_id: str,
+    actor: str,
+    queue_position: int | None = None,
+    forecast_seconds: int | None = None,
+    deadline: float | None = None,
+) -> Row[Any] | None:
+    """submitting -> running: upstream has the job. Called by submit, by poll for a key that upstream knows, and by
+    converse at the agent's first word (with a `deadline` of its own).
+    """
+    return _apply(
+        tx,
+        _MARK_RUNNING,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=("submitting",),
+        actor=actor,
+        upstream_id=upstream_id,
+        queue_position=queue_position,
+        forecast_seconds=forecast_seconds,
+        deadline=deadline or get_settings().image_deadline_seconds,
+        video_deadline=get_settings().video_deadline_seconds,
+        event="job.started",
+        note={"upstream_id": upstream_id},
+    )
+
+
+_REQUEUE = _change(
+    "requeue",
+    to="queued",
+    where="AND cancel_requested_at IS NULL AND (NOT :lapsed_only OR due_at <= clock_timestamp())",
+    sets="""holds_slot = false, due_at = clock_timestamp() + make_interval(secs => :delay), submit_key = NULL,
+            account_id = NULL, absent_since = NULL, nudged_at = NULL, max_attempts = jobs.max_attempts + :give_back,
+            avoid_accounts = CASE WHEN CAST(:avoid AS uuid) IS NULL THEN jobs.avoid_accounts
+                                  ELSE array_append(jobs.avoid_accounts, CAST(:avoid AS uuid)) END""",
+)
+
+
+def requeue(
+    tx: Transaction,
+    *,
+    job_id: UUID,
+    attempt: int,
+    actor: str,
+    reason: str,
+    delay: float,
+    code: str | None = None,
+    detail: str | None = None,
+    account: str | None = None,
+    avoid: UUID | None = None,
+    counts: bool = True,
+    lapsed_only: bool = False,
+) -> Row[Any] | None:
+    """submitting -> queued: surely not accepted (submit), unknown upstream after the grace (poll), or a conversation
+    that was never sent (tick, `lapsed_only`).
+
+    `avoid` = an account that refused it; `counts` = whether the try uses up one of the job's attempts. A job that
+    somebody wished to cancel is cancelled instead.
+    """
+    note = {"reason": reason, "delay_seconds": round(delay, 1), "code": code, "detail": detail, "account": account}
+    row = _apply(
+        tx,
+        _REQUEUE,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=("submitting",),
+        actor=actor,
+        delay=delay,
+        avoid=avoid,
+        give_back=0 if counts else 1,
+        lapsed_only=lapsed_only,
+        note={key: value for key, value in note.items() if value is not None},
+    )
+    return row or _cancel(tx, job_id=job_id, from_states=("submitting",), attempt=attempt, actor=actor)
+
+
+_MARK_SAVING = _change(
+    "mark_saving",
+    to="saving",
+    sets="""holds_slot = false, result_refs = CAST(:refs AS jsonb), due_at = clock_timestamp(),
+            save_tries = 0, nudged_at = clock_timestamp(),
+            ready_items = :items, progress = greatest(jobs.progress, 95), queue_position = NULL,
+            deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
+)
+
+
+def mark_saving(tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]]) -> Row[Any] | None:
+    """running -> saving: upstream is done; `refs` say where its results are."""
+    return _apply(
+        tx,
+        _MARK_SAVING,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=("running",),
+        actor="poll",
+        refs=json.dumps(refs),
+        items=len(refs),
+        deadline=get_settings().save_deadline_seconds,
+        note={"items": len(refs)},
+    )
+
+
+_MARK_SUCCEEDED = _change(
+    "mark_succeeded",
+    to="succeeded",
+    where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
+    sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {PAID}",
+    told=True,
+)
+
+
+def mark_succeeded(
+    tx: Transaction, *, job_id: UUID, attempt: int, stored: int, wanted: int, remarks: list[str] | None = None
+) -> Row[Any] | None:
+    """saving -> succeeded: its files have rows (written in this transaction). `remarks`: what could not be had."""
+    return _apply(
+        tx,
+        _MARK_SUCCEEDED,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=("saving",),
+        actor="save",
+        event="job.completed",
+        note={"files": stored, "wanted": wanted, **({"remarks": remarks} if remarks else {})},
+    )
+
+
+_MARK_FAILED = _change(
+    "mark_failed",
+    to="failed",
+    where="""AND (NOT :overdue_only OR deadline_at <= clock_timestamp())
+             AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
+    sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
+            queue_position = NULL, """
+    + PAID_IF_TAKEN,
+    told=True,
+)
+
+
+def mark_failed(
+    tx: Transaction,
+    *,
+    job_id: UUID,
+    attempt: int | None,
+    code: str,
+    message: str,
+    actor: str,
+    detail: str | None = None,
+    account: str | None = None,
+    from_states: tuple[str, ...] = OPEN_STATES,
+    overdue_only: bool = False,
+    lapsed_only: bool = False,
+) -> Row[Any] | None:
+    """Any open state -> failed. `account` = the label of who refused it.
+
+    `overdue_only` and `lapsed_only` re-check deadline and lease under the lock (tick).
+    """
+    note = {"code": code, "detail": detail, "account": account}
+    return _apply(
+        tx,
+        _MARK_FAILED,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=from_states,
+        actor=actor,
+        code=code,
+        message=message,
+        overdue_only=overdue_only,
+        lapsed_only=lapsed_only,
+        event="job.failed",
+        note={key: value for key, value in note.items() if value},
+    )
+
+
+_CANCEL = _change(
+    "cancel",
+    to="cancelled",
+    # A running job is cancelled only on a wish; it keeps its slot, for upstream has no cancel call and draws on. A
+    # conversation ends when its stream is closed.
+    where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
+    sets="""finished_at = clock_timestamp(), queue_position = NULL,
+            holds_slot = (old.state = 'running' AND jobs.kind <> 'chat'),
+            cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp()), """
+    + PAID_IF_TAKEN,
+    told=True,
+)
+
+
+def _cancel(
+    tx: Transaction, *, job_id: UUID, from_states: tuple[str, ...], attempt: int | None, actor: str
+) -> Row[Any] | None:
+    return _apply(
+        tx,
+        _CANCEL,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=from_states,
+        actor=actor,
+        code=None,
+        event="job.cancelled",
+    )
+
+
+def cancel(tx: Transaction, job_id: UUID) -> Row[Any] | None:
+    """queued -> cancelled at once; any other open job only gets the wish, which poll and requeue carry out."""
+    row = _cancel(tx, job_id=job_id, from_states=("queued",), attempt=None, actor="api")
+    if row is None:
+        tx.run(
+            text(
+                """UPDATE jobs SET cancel_requested_at = clock_timestamp()
+                   WHERE id = :id AND cancel_requested_at IS NULL AND state = ANY(:open)"""
+            ),
+            {"id": job_id, "open": ["submitting", "running"]},
+        )
+    return row
+
+
+def mark_cancelled(tx: Transaction, *, job_id: UUID, attempt: int, actor: str = "poll") -> Row[Any] | None:
+    """running -> cancelled on a wish. The slot stays taken until upstream is done with it (`release_slot`)."""
+    return _cancel(tx, job_id=job_id, from_states=("running",), attempt=attempt, actor=actor)
+
+
+# --- conversations ---
+
+_MARK_COLLECTING = _change(
+    "mark_collecting",
+    to="saving",
+    where="AND kind = 'chat'",
+    sets="""holds_slot = false, progress = greatest(jobs.progress, 50), save_tries = 0,
+            deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
+)
+_MARK_ANSWERED = _change(
+    "mark_answered",
+    to="succeeded",
+    where=f"""AND kind = 'chat' AND NOT EXISTS (
+                  SELECT 1 FROM jobs child WHERE child.parent_id = jobs.id AND child.state IN {OPEN_STATES})""",
+    sets="finished_at = clock_timestamp(), progress = 100",
+    told=True,
+)
+
+
+def mark_collecting(tx: Transaction, *, job_id: UUID, attempt: int, deadline: float, said: int) -> Row[Any] | None:
+    """running -> saving: the agent has said all (`said` characters); the jobs it started may still run."""
+    return _apply(
+        tx,
+        _MARK_COLLECTING,
+        job_id=job_id,
+        attempt=attempt,
+        from_states=("running",),
+        actor="converse",
+        deadline=deadline,
+        note={"characters": said},
+    )
+
+
+def mark_answered(tx: Transaction, *, job_id: UUID, actor: str) -> Row[Any] | None:
+    """saving -> succeeded for a conversation none of whose jobs is open any more."""
+    return _apply(
+        tx, _MARK_ANSWERED, job_id=job_id, attempt=None, from_states=("saving",), actor=actor, event="job.completed"
+    )
+
+
+# A job that upstream started by itself comes to us running. It may exceed the account's slots, for nobody asked us; the
+# claim counts it, so nothing is added until there is room again.
+_ADOPT = text(
+    """/* adopt_child */
+    WITH parent AS (
+        UPDATE jobs SET event_seq = event_seq + 1 WHERE id = :parent_id AND kind = 'chat'
+            AND NOT EXISTS (SELECT 1 FROM jobs known WHERE known.submit_key = :submit_key)
+        RETURNING id, event_seq, state, owner, user_id, api_key_id, model, account_id, account_ids, origin),
+    child AS (
+        INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, parent_id, kind, model, params, state, attempt,
+                          max_attempts, due_at, deadline_at, account_ids, account_id, holds_slot, submit_key,
+                          upstream_id, submitted_at, origin, event_seq)
+        SELECT :id, owner, user_id, api_key_id, :id, id, :kind, model, CAST(:params AS jsonb), 'running', 1, 1,
+               clock_timestamp(), clock_timestamp() + make_interval(secs => :deadline), account_ids, account_id, true,
+               :submit_key, :upstream_id, clock_timestamp(), origin, 1
+        FROM parent ON CONFLICT (submit_key) DO NOTHING RETURNING id, state),
+    ev AS (
+        INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
+        SELECT c.id, 1, NULL, c.state, 'converse', CAST(:note AS jsonb) FROM child c
+        UNION ALL SELECT p.id, p.event_seq, p.state, p.state, 'converse',
+            jsonb_build_object('started', replace(CAST(:id AS text), '-', ''), 'kind', CAST(:kind AS text))
+        FROM parent p)
+    SELECT parent.id, parent.state, parent.event_seq, parent.account_id, child.id AS child_id FROM parent, child"""
+)
+
+
+def adopt_child(
+    tx: Transaction, *, parent_id: UUID, kind: str, submit_key: UUID, upstream_id: str, params: dict[str, Any]
+) -> Row[Any] | None:
+    """-> running: a job that a conversation started upstream; the ordinary polls finish it. None when it is known.
+
+    The row tells the parent's news: its timeline names the child.
+    """
+    settings = get_settings()
+    values = {"id": new_id(), "parent_id": parent_id, "kind": kind, "submit_key": submit_key}
+    values |= {"upstream_id": upstream_id, "params": json.dumps(params)}
+    values["deadline"] = settings.video_deadline_seconds if kind == "video" else settings.image_deadline_seconds
+    return tx.first(_ADOPT, {**values, "note": json.dumps({"upstream_id": upstream_id})})

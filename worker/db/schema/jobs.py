@@ -1,0 +1,207 @@
+"""Tables of jobs: the jobs, their events, the requests that made them, and conversations."""
+
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Computed,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from worker.db.schema.base import metadata, timestamp_column
+
+# As Postgres writes it back. A priority is a head start of 20 turns.
+PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
+
+
+_USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged"]
+
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("owner", Text, nullable=False),  # `user:<id>` or `tokens:<hash>`
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="SET NULL")),
+    Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="SET NULL")),
+    Column("group_id", Uuid, nullable=False),  # jobs of one request share it; the first job's id
+    # The conversation that started this job, if one did.
+    Column("parent_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE")),
+    Column("kind", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("params", JSONB, nullable=False),
+    Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("state", Text, nullable=False),
+    Column("turn", Double, nullable=False, server_default=text("0")),  # see `turns.py`
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("place", Double, Computed(PLACE, persisted=True), nullable=False),  # the order of the claim
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("max_attempts", Integer, nullable=False),
+    timestamp_column("due_at", nullable=False),
+    timestamp_column("deadline_at", nullable=False),
+    timestamp_column("nudged_at"),
+    Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = all of its caller's
+    Column("account_choice", Text, nullable=False, server_default=text("'any'")),  # its user's own, the pool, or both
+    Column("account_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT")),
+    Column("holds_slot", Boolean, nullable=False, server_default=text("false")),
+    Column("submit_key", Uuid, unique=True),
+    Column("upstream_id", Text),
+    Column("avoid_accounts", ARRAY(Uuid), nullable=False, server_default=text("'{}'::uuid[]")),
+    Column("progress", Integer, nullable=False, server_default=text("0")),
+    Column("queue_position", Integer),  # upstream's queue
+    Column("forecast_seconds", Integer),
+    timestamp_column("absent_since"),
+    Column("ready_items", Integer, nullable=False, server_default=text("0")),
+    Column("stable_polls", Integer, nullable=False, server_default=text("0")),
+    timestamp_column("stable_since"),
+    Column("save_tries", Integer, nullable=False, server_default=text("0")),
+    Column("result_refs", JSONB),
+    Column("error_code", Text),
+    Column("error_message", Text),
+    Column("webhook_url", Text),
+    timestamp_column("cancel_requested_at"),
+    timestamp_column("created_at", nullable=False, default=True),
+    timestamp_column("submitted_at"),
+    timestamp_column("finished_at"),
+    Column("event_seq", Integer, nullable=False, server_default=text("0")),
+    # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
+    Column("usual_seconds", Double),
+    Column(
+        "origin", JSONB
+    ),  # the request that made it and its trace, as `worker.core.observability.job_context` reads it
+    Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
+    Column("charged", Integer),  # credits it did cost, as far as known; 0 = surely nothing
+    timestamp_column(
+        "settled_at"
+    ),  # when `charged` became upstream's word, or was proven to be nothing; NULL = it is assumed
+    timestamp_column("pinned_at"),  # by its owner: its files are kept beyond the retention
+    Column("favourite", Boolean, nullable=False, server_default=text("false")),  # its owner's mark
+    timestamp_column("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
+    CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
+    CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
+    CheckConstraint(
+        "state IN ('queued', 'submitting', 'running', 'saving', 'succeeded', 'failed', 'cancelled')", name="state"
+    ),
+    CheckConstraint(
+        "(state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="terminal_iff_finished"
+    ),
+    CheckConstraint(
+        "state NOT IN ('submitting', 'running', 'saving') OR (account_id IS NOT NULL AND submit_key IS NOT NULL)",
+        name="open_work_has_account",
+    ),
+    CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="failed_iff_error"),
+    CheckConstraint(
+        "holds_slot = (state IN ('submitting', 'running')) OR state = 'cancelled'", name="slot_while_upstream_works"
+    ),
+    CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
+    # Names given, so that a slow query's plan says which rule it used.
+    Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
+    Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
+    Index(
+        "ix_jobs_unsettled",
+        "account_id",
+        "submitted_at",
+        postgresql_where=text("submitted_at IS NOT NULL AND settled_at IS NULL"),
+    ),
+    Index("ix_jobs_slots", "account_id", postgresql_where=text("holds_slot")),
+    Index("ix_jobs_saving", "due_at", postgresql_where=text("state = 'saving'")),
+    Index(
+        "ix_jobs_deadline",
+        "deadline_at",
+        postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
+    ),
+    Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
+    Index("ix_jobs_user_id", "user_id", "id"),
+    Index(
+        "ix_jobs_open_owner",
+        "owner",
+        postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
+    ),
+    # What budgets and usage reports read, so that neither visits the wide rows.
+    Index("ix_jobs_usage", "owner", "created_at", postgresql_include=_USAGE),
+    Index("ix_jobs_group_id", "group_id"),
+    Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
+    Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
+    Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
+    Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+    Index("ix_jobs_succeeded", "kind", "model", text("finished_at DESC"), postgresql_where=text("state = 'succeeded'")),
+)
+
+
+# The creating request that stands for a group of jobs: whoever repeats it joins them instead of making new ones. The
+# holder is the newest HTTP request for them; it is open until it has an end, or its process is gone.
+requests = Table(
+    "requests",
+    metadata,
+    # Deferred, because this row is what two twins race for, and so it is written before the jobs.
+    Column(
+        "group_id",
+        Uuid,
+        ForeignKey("jobs.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"),
+        primary_key=True,
+    ),
+    Column("caller", Text, nullable=False),  # `key:<id>` or `tokens:<hash>`
+    Column("route", Text, nullable=False),  # method and path
+    Column("key", Text),  # the Idempotency-Key, if one was sent
+    Column("fingerprint", Text, nullable=False),
+    Column("holder", Uuid, nullable=False),
+    Column("process", Uuid, nullable=False),
+    Column("joins", Integer, nullable=False, server_default=text("0")),
+    timestamp_column("accepted_at", nullable=False, default=True),
+    timestamp_column("held_at", nullable=False, default=True),
+    timestamp_column("gives_up_at"),  # when the holder's client said it would hang up
+    timestamp_column("ended_at"),
+    Column("ended_how", Text),
+    CheckConstraint("(ended_at IS NULL) = (ended_how IS NULL)", name="ended_somehow"),
+    CheckConstraint("ended_how IN ('answered', 'timeout', 'cut')", name="ended_how"),
+    Index("uq_requests_key", "caller", "route", "key", unique=True, postgresql_where=text("key IS NOT NULL")),
+    Index("ix_requests_fingerprint", "fingerprint", postgresql_where=text("key IS NULL")),
+    Index("ix_requests_accepted_at", "accepted_at"),
+)
+
+
+# API processes say every second that they live: an open request of a dead one was cut.
+api_processes = Table(
+    "api_processes",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    timestamp_column("seen_at", nullable=False, default=True),
+)
+
+
+job_events = Table(
+    "job_events",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("seq", Integer, primary_key=True),
+    timestamp_column("at", nullable=False, default=True),
+    Column("from_state", Text),
+    Column("to_state", Text, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("note", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
+
+# A conversation with the agent (kind `chat`). The row is made just before the one call that sends it.
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, nullable=False),  # of the job: an attempt without a row was surely never sent
+    timestamp_column("sent_at", nullable=False, default=True),
+    Column("said", Text, nullable=False, server_default=text("''")),
+    Column("calls", Integer, nullable=False, server_default=text("0")),  # of tools; those that became jobs have rows
+    Column("finish", Text),  # null while the agent talks
+    timestamp_column("updated_at", nullable=False, default=True),
+    CheckConstraint("finish IN ('stop', 'length')", name="finish"),
+)

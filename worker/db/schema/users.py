@@ -1,0 +1,104 @@
+"""Tables of users, their API keys and limits, console sessions and the audit log."""
+
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from worker.db.schema.base import metadata, timestamp_column
+
+users = Table(
+    "users",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("role", Text, nullable=False),
+    Column("disabled", Boolean, nullable=False, server_default=text("false")),
+    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
+    Column("weight", Double, nullable=False, server_default=text("1")),  # its share when several wait, see `turns.py`
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    Column("retention_days", Integer),  # of results; NULL = the platform's setting, 0 = kept for ever
+    # By name (`worker/core/quotas.py`): what refuses, and what only warns; absent = the platform's default.
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    timestamp_column("created_at", nullable=False, default=True),
+    CheckConstraint("role IN ('admin', 'member', 'viewer')", name="role"),
+    CheckConstraint("weight > 0", name="weight"),
+    CheckConstraint("retention_days >= 0", name="retention_days"),
+)
+
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("name", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("key_hash", Text, nullable=False, unique=True),
+    Column("scopes", ARRAY(Text)),  # what it may do; NULL = whatever its user's role allows
+    Column("models", ARRAY(Text)),  # public ids it may ask for; NULL = all
+    timestamp_column("expires_at"),
+    timestamp_column("last_used_at"),
+    timestamp_column("created_at", nullable=False, default=True),
+    timestamp_column("revoked_at"),  # a moment to come while a rotated key is still in its grace
+    Column("root_id", Uuid),  # of a rotated key: the first of its line, which its jobs and budgets count with
+    Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+    Index("ix_api_keys_root_id", "root_id", postgresql_where=text("root_id IS NOT NULL")),
+)
+
+
+# Every administrative act, append-only (a trigger refuses changes).
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Uuid, primary_key=True),  # time-ordered
+    timestamp_column("at", nullable=False, default=True),
+    Column("actor", Text, nullable=False),
+    Column("actor_id", Uuid),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("details", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
+
+# One row per user (or line of keys), limit and period whose soft value was reached: the warning is told once.
+budget_notices = Table(
+    "budget_notices",
+    metadata,
+    Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("subject", Text, nullable=False),  # `user`, or the id of the first key of the line
+    Column("name", Text, nullable=False),
+    Column("period", DateTime(timezone=True), nullable=False),  # its beginning
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    PrimaryKeyConstraint("user_id", "subject", "name", "period"),
+)
+
+
+# Who is signed in: a random id in a cookie, of which only the hash is here. It ends with its API key.
+console_sessions = Table(
+    "console_sessions",
+    metadata,
+    Column("id_hash", Text, primary_key=True),
+    Column("api_key_id", Uuid, ForeignKey("api_keys.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("last_used_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    Index("ix_console_sessions_expires_at", "expires_at"),
+)

@@ -1,0 +1,91 @@
+"""Sessions of the web console: opened with an API key, found by their cookie, closed. Only hashes are stored."""
+
+import hashlib
+import secrets
+from uuid import UUID
+
+from sqlalchemy import text
+
+from worker.db.engine import Transaction
+from worker.db.users.api_keys import KeyOwner, owner_of
+
+# However busy it is, a session ends after so long.
+_LONGEST_DAYS = 30
+
+
+def _hash(session_id: str) -> str:
+    return hashlib.sha256(session_id.encode()).hexdigest()
+
+
+def open_session(tx: Transaction, api_key_id: UUID, *, hours: float) -> str:
+    """A new session of this key: its id, told this once. Sessions that are over are removed on the way."""
+    tx.run(
+        text(
+            """DELETE FROM console_sessions WHERE id_hash IN (
+                   SELECT id_hash FROM console_sessions WHERE expires_at < now()
+                   ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED)"""
+        )
+    )
+    session_id = secrets.token_urlsafe(32)
+    tx.run(
+        text(
+            """INSERT INTO console_sessions (id_hash, api_key_id, expires_at)
+               VALUES (:hash, :key, now() + make_interval(secs => :seconds))"""
+        ),
+        {"hash": _hash(session_id), "key": api_key_id, "seconds": hours * 3600},
+    )
+    return session_id
+
+
+def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner | None:
+    """Who is signed in; None when the session is over, or its key or user is no longer valid.
+
+    Use is noted at most once a minute, on the session, which then lasts `hours` more, and on the key.
+    """
+    row = tx.first(
+        text(
+            """SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models,
+                   coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+                   k.limits AS key_limits, k.soft_limits AS key_soft_limits,
+                   s.last_used_at < now() - interval '1 minute' AS stale
+               FROM console_sessions s JOIN api_keys k ON k.id = s.api_key_id JOIN users u ON u.id = k.user_id
+               WHERE s.id_hash = :hash AND s.expires_at > now() AND NOT u.disabled
+                 AND (k.revoked_at IS NULL OR k.revoked_at > now())
+                 AND (k.expires_at IS NULL OR k.expires_at > now())"""
+        ),
+        {"hash": _hash(session_id)},
+    )
+    if row is None:
+        return None
+    if row.stale:
+        _note_use(tx, session_id, row.api_key_id, hours)
+    return owner_of(row)
+
+
+def _note_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) -> None:
+    # Skipped when somebody else notes it: no request waits for a timestamp.
+    tx.run(
+        text(
+            """UPDATE console_sessions SET last_used_at = now(),
+                   expires_at = least(now() + make_interval(secs => :seconds),
+                                      created_at + make_interval(days => :days))
+               WHERE id_hash IN (SELECT id_hash FROM console_sessions WHERE id_hash = :hash
+                                 FOR NO KEY UPDATE SKIP LOCKED)"""
+        ),
+        {"hash": _hash(session_id), "seconds": hours * 3600, "days": _LONGEST_DAYS},
+    )
+    tx.run(
+        text(
+            """UPDATE api_keys SET last_used_at = now() WHERE id IN (
+                   SELECT id FROM api_keys WHERE id = :id FOR NO KEY UPDATE SKIP LOCKED)"""
+        ),
+        {"id": api_key_id},
+    )
+
+
+def close_session(tx: Transaction, session_id: str) -> bool:
+    """End a session; False when there was none."""
+    row = tx.first(
+        text("DELETE FROM console_sessions WHERE id_hash = :hash RETURNING id_hash"), {"hash": _hash(session_id)}
+    )
+    return row is not None
