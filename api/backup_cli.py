@@ -67,17 +67,17 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Fill an empty database from a backup, and look for every file. The platform must not run."""
-    from worker.local import archive
+    from worker.local import backup_archive
     from worker.local import restore as steps
     from worker.local.backup import keys_of
 
     settle_place(data_dir)
     folder = get_settings().data_dir
-    with archive.reading(source) as reader:
+    with backup_archive.reading(source) as reader:
         with _shown() as show:
             steps.check(reader, show)
         present = keys_of(folder)
-        locked = reader.has(archive.KEYS) and (passphrase_file is not None or "master" not in present)
+        locked = reader.has(backup_archive.KEYS) and (passphrase_file is not None or "master" not in present)
         passphrase = _passphrase(passphrase_file, twice=False) if locked else None
         with _database(create=True) as url:
             steps.check_target(url, force=force)
@@ -126,7 +126,7 @@ def _database(*, create: bool) -> Iterator[str]:
     if settings.database_url:
         yield settings.database_url
         return
-    from worker.local.servers import embedded_database
+    from worker.local.command_database import embedded_database
 
     with embedded_database(settings.data_dir.expanduser().resolve(), create=create) as url:
         yield url

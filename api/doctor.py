@@ -15,7 +15,7 @@ from rich.table import Table
 from worker.core.security.production_checks import refusals, warnings
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
-from worker.local.running import running_platform
+from worker.local.running_instance import running_platform
 
 LEAST_FREE_BYTES = 1_000_000_000
 MOST_CLOCK_DIFFERENCE = 5.0
@@ -53,7 +53,7 @@ def adopt_running_platform() -> None:
 
 def upgrade_schema() -> str:
     """Upgrade the database of the settings; returns the revision it is at."""
-    from worker.local.schema import upgrade_schema
+    from worker.local.schema_upgrade import upgrade_schema
 
     if not get_settings().database_url:
         raise StartError(f"There is no database to upgrade. {_NO_DATABASE}")
@@ -62,7 +62,7 @@ def upgrade_schema() -> str:
 
 def wait_for_schema(seconds: float) -> str:
     """Wait until the database of the settings has a schema that this version can use; returns its revision."""
-    from worker.local.schema import wait_for_schema
+    from worker.local.schema_upgrade import wait_for_schema
 
     return wait_for_schema(seconds)
 
@@ -130,7 +130,7 @@ def _check_database() -> list[Finding]:
 
 
 def _schema_finding(present: str) -> Finding:
-    from worker.local.schema import is_later, newest_revision
+    from worker.local.schema_upgrade import is_later, newest_revision
 
     newest = newest_revision()
     if present == newest or is_later(present):

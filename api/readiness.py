@@ -20,7 +20,7 @@ def _database() -> str | None:
 
 
 def _schema() -> str | None:
-    from worker.local.schema import newest_revision, suffices
+    from worker.local.schema_upgrade import newest_revision, suffices
 
     present = _present_revision() or ""
     return None if suffices(present) else f"the schema is at {present}, not {newest_revision()}: run dreamery migrate"

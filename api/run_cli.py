@@ -23,10 +23,10 @@ def _become(command: tuple[str, ...]) -> NoReturn:
 def run_api() -> None:
     """The API, on DREAMERY_API_HOST and DREAMERY_API_PORT."""
     from worker.core.settings import get_settings
-    from worker.local import commands
+    from worker.local import process_commands
 
     settings = get_settings()
-    _become(commands.api(settings.api_host, settings.api_port, patience_seconds=_PATIENCE_SECONDS))
+    _become(process_commands.api(settings.api_host, settings.api_port, patience_seconds=_PATIENCE_SECONDS))
 
 
 @run_app.command("worker", epilog="Example: dreamery run worker --queues fast,outbox --name quick")
@@ -36,26 +36,26 @@ def run_worker(
 ) -> None:
     """A worker: submits, polls, saves, webhooks; DREAMERY_WORKER_CONCURRENCY threads."""
     from worker.core.settings import get_settings
-    from worker.local import commands
+    from worker.local import process_commands
 
-    _become(commands.worker(name, queues or commands.QUEUES, get_settings().worker_concurrency))
+    _become(process_commands.worker(name, queues or process_commands.QUEUES, get_settings().worker_concurrency))
 
 
 @run_app.command("talker", epilog="Example: dreamery run talker")
 def run_talker(name: Annotated[str, typer.Option(help="Its name; one of a kind on this machine.")] = "talker") -> None:
     """A worker for conversations with the agent; DREAMERY_TALK_CONCURRENCY at once."""
     from worker.core.settings import get_settings
-    from worker.local import commands
+    from worker.local import process_commands
 
-    _become(commands.worker(name, commands.TALK_QUEUES, get_settings().talk_concurrency))
+    _become(process_commands.worker(name, process_commands.TALK_QUEUES, get_settings().talk_concurrency))
 
 
 @run_app.command("scheduler", epilog="Example: dreamery run scheduler")
 def run_scheduler() -> None:
     """What sends the tick. One is enough; two do no harm."""
-    from worker.local import commands
+    from worker.local import process_commands
 
-    _become(commands.scheduler(Path(tempfile.mkdtemp(prefix="dreamery-")) / "schedule"))
+    _become(process_commands.scheduler(Path(tempfile.mkdtemp(prefix="dreamery-")) / "schedule"))
 
 
 @run_app.command("flower", epilog="Example: dreamery run flower --url-prefix flower")
@@ -66,7 +66,7 @@ def run_flower(
 ) -> None:
     """Flower, which shows workers and steps. User `admin`, password: the admin key."""
     from worker.core.settings import get_settings
-    from worker.local import commands
+    from worker.local import process_commands
     from worker.local.processes import StartError
 
     password = get_settings().admin_key.get_secret_value()
@@ -74,4 +74,4 @@ def run_flower(
         raise StartError("Flower needs a password: set DREAMERY_ADMIN_KEY.")
     # Through the environment, since `ps` shows command lines to everybody.
     os.environ["FLOWER_BASIC_AUTH"] = f"admin:{password}"  # noqa: TID251
-    _become(commands.flower(host, port, url_prefix=url_prefix))
+    _become(process_commands.flower(host, port, url_prefix=url_prefix))

@@ -28,7 +28,7 @@ def platform_client(url: str, key: str) -> Client:
         return Client(url=url, key=key)
     # Slow to read in, and not needed where all is said.
     from worker.core.settings import get_settings
-    from worker.local.running import running_platform
+    from worker.local.running_instance import running_platform
 
     settings = get_settings()
     running = running_platform(settings.data_dir)

@@ -13,7 +13,7 @@ from tests.peers import Receivers, serving
 from tests.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
 from tests.s3 import Bucket, running_s3
 from tests.sharing import Sharing
-from worker.local.embedded import EmbeddedPostgres
+from worker.local.embedded_servers import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
 
 _TEMPLATE = "migrated_template"

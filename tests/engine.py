@@ -29,7 +29,7 @@ from worker.db.schema.accounts import accounts as accounts_table
 from worker.messaging import celery_app
 from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
-from worker.sandbox.world import World
+from worker.sandbox.state import World
 from worker.tasks.converse import converse
 from worker.tasks.deliver_webhooks import notify
 from worker.tasks.dispatch import sweep

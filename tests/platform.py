@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import psutil
 
-from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
+from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
 from worker.local.processes import Child, Keeper, free_port
 from worker.local.supervisor import Platform, PlatformOptions
 

@@ -42,7 +42,7 @@ def see_system(request: Request, _admin: AdminDep) -> Response:
 
     Workers are listed by `GET /admin/v1/workers`, which asks them.
     """
-    from worker.local.schema import newest_revision
+    from worker.local.schema_upgrade import newest_revision
 
     now = datetime.now(UTC)
     first_hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=_HOURS - 1)

@@ -25,10 +25,10 @@ from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.platform import state as platform_state
 from worker.db.users import audit_log
-from worker.local import archive, restore
+from worker.local import backup_archive, restore
 from worker.local.backup import make_backup, target_of
 from worker.local.processes import StartError
-from worker.local.schema import newest_revision
+from worker.local.schema_upgrade import newest_revision
 from worker.tasks.poll import poll
 
 PASSPHRASE = "correct horse battery staple"
@@ -56,7 +56,7 @@ def elsewhere(database_url: str) -> str:
 
 
 def bring_back(place: Path, url: str, *, resume_open: bool = False, force: bool = False) -> restore.Restored:
-    with archive.reading(place) as reader:
+    with backup_archive.reading(place) as reader:
         restore.check(reader, silent)
         restore.check_target(url, force=force)
         found = restore.restore(reader, url, resume_open=resume_open, show=silent)
@@ -210,7 +210,7 @@ def test_a_wrong_byte_anywhere_is_told_or_changes_nothing_that_is_read(engine: E
     for at in range(0, len(whole), 61):
         place.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
         try:
-            with archive.reading(place) as reader:
+            with backup_archive.reading(place) as reader:
                 reader.check(lambda _name: None)  # every member is what the manifest says
         except StartError:
             told += 1
@@ -393,7 +393,7 @@ def test_keys_are_locked_by_their_passphrase() -> None:
 def test_keys_of_a_backup_go_where_there_are_none(engine: Engine, place: Path, tmp_path: Path) -> None:
     keys = {"master": "new key of the tests,old key of the tests", "admin": "sk-dreamery-an-admin"}
     back_up(engine, place, keys=keys, passphrase=PASSPHRASE)
-    with archive.reading(place) as reader:
+    with backup_archive.reading(place) as reader:
         names = reader.manifest["master_key_ids"]
         assert len(names) == 2
         assert restore.bring_keys(reader, tmp_path / "a", {}, None) == names, "what is needed is named"

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from tests.platform import ROOT, clean_env, eventually, free_port, processes_of, running_postgres, running_redis
-from worker.local.embedded import EmbeddedPostgres, embedded_postgres
+from worker.local.embedded_servers import EmbeddedPostgres, embedded_postgres
 from worker.local.processes import Keeper, StartError
 
 NOBODY = 65534
@@ -150,7 +150,7 @@ def test_pid_file_of_a_stranger_is_removed(tmp_path: Path) -> None:
 
 
 def test_initdb_failure_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.local.embedded._INITDB_FLAGS", ("--no-such-flag",))
+    monkeypatch.setattr("worker.local.embedded_servers._INITDB_FLAGS", ("--no-such-flag",))
     server = embedded_postgres(tmp_path / "postgres", port=free_port(), password="x", throwaway=True)
     keeper = Keeper()
     try:

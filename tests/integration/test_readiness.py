@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from api.app import create_app
 from api.cli import app as cli
 from tests.face import error_of
-from worker.local.schema import newest_revision
+from worker.local.schema_upgrade import newest_revision
 from worker.messaging import heartbeat
 
 HERE = socket.gethostname()

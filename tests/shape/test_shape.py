@@ -85,7 +85,7 @@ PLANTED = [
     ("worker/providers/dreamina/signing.py", "import worker.providers.dreamina.client", "Inside a provider"),
     ("api/routes/models.py", "import worker.providers.registry", "The API stays indoors"),
     ("worker/tasks/save.py", "import worker.tasks.poll", "tasks are independent"),
-    ("worker/sandbox/wire.py", "import worker.core.ids", "The stand-in imports nothing of ours"),
+    ("worker/sandbox/responses.py", "import worker.core.ids", "The stand-in imports nothing of ours"),
     ("worker/tasks/poll.py", "import worker.sandbox.options", "Nobody imports the stand-in"),
     ("worker/tasks/deliver_webhooks.py", "import sqlalchemy", "SQL lives in the database room"),
     ("api/hub.py", "import redis", "Redis lives in the bus room"),

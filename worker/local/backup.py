@@ -21,8 +21,8 @@ from worker.core.security.encryption import master_key_ids
 from worker.core.security.passphrase import lock_keys
 from worker.core.settings import Settings, get_settings
 from worker.db.platform import dump
-from worker.local import archive
-from worker.local.archive import Json, Writer
+from worker.local import backup_archive
+from worker.local.backup_archive import Json, Writer
 from worker.local.processes import StartError
 
 
@@ -62,10 +62,10 @@ def make_backup(
 ) -> Json:
     """Write the archive; what is in it. `passphrase` = the keys go along, locked with it. Raises StartError."""
     try:
-        with archive.writing(target) as writer, tempfile.TemporaryFile() as listed:
+        with backup_archive.writing(target) as writer, tempfile.TemporaryFile() as listed:
             manifest = _write_rows(writer, database_url, listed, show)
             if passphrase is not None:
-                writer.add(archive.KEYS, [lock_keys(keys, passphrase)])
+                writer.add(backup_archive.KEYS, [lock_keys(keys, passphrase)])
             manifest["master_key_ids"] = key_ids(keys)
             manifest["storage"] = storage.place()
             missing = _write_files(writer, listed, manifest["files"]["count"], show) if with_files else []
@@ -89,7 +89,7 @@ def _write_rows(writer: Writer, database_url: str, listed: IO[bytes], show: Prog
             copied.append({"name": table.name, "columns": table.columns, "rows": rows, "member": member})
         show("tables", len(tables), len(tables))
         totals = {"count": 0, "bytes": 0}
-        writer.add(archive.FILES, _file_lines(snapshot, totals, listed))
+        writer.add(backup_archive.FILES, _file_lines(snapshot, totals, listed))
         return {
             "made_at": snapshot.at.isoformat(),
             "dreamery": _version(),

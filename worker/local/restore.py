@@ -17,12 +17,12 @@ from worker.core.security.passphrase import WrongPassphraseError, unlock_keys
 from worker.db.platform import dump
 from worker.db.platform import restore as platform_restore
 from worker.db.platform.dump import TableRows
-from worker.local import archive
-from worker.local.archive import Json, Reader
+from worker.local import backup_archive
 from worker.local.backup import Progress, key_ids
-from worker.local.datadir import write_private
+from worker.local.backup_archive import Json, Reader
+from worker.local.data_dir import write_private
 from worker.local.processes import StartError
-from worker.local.schema import is_later, newest_revision, upgrade_schema
+from worker.local.schema_upgrade import is_later, newest_revision, upgrade_schema
 
 _SPOOL_BYTES = 8 * 1024 * 1024
 
@@ -80,9 +80,9 @@ def check_target(database_url: str, *, force: bool) -> None:
 def bring_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphrase: str | None) -> list[str]:
     """Put the keys of the archive where they are missing; the names of master keys that are still not here."""
     needed = reader.manifest["master_key_ids"]
-    if passphrase is not None and reader.has(archive.KEYS):
+    if passphrase is not None and reader.has(backup_archive.KEYS):
         try:
-            keys = unlock_keys(b"".join(reader.pieces(archive.KEYS)), passphrase)
+            keys = unlock_keys(b"".join(reader.pieces(backup_archive.KEYS)), passphrase)
         except WrongPassphraseError:
             raise StartError("The passphrase does not open the keys of this backup.") from None
         folder = data_dir / "keys"
@@ -124,7 +124,7 @@ def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progr
 def bring_files(reader: Reader, found: Restored, *, sizes_only: bool, show: Progress) -> None:
     """Put the files of the archive into storage, and look for those that it only lists."""
     count = reader.manifest["files"]["count"]
-    for n, file in enumerate(reader.lines(archive.FILES)):
+    for n, file in enumerate(reader.lines(backup_archive.FILES)):
         show("files", n, count)
         try:
             good = _is_there(file, sizes_only=sizes_only)

@@ -18,12 +18,12 @@ from pydantic import SecretStr
 
 from worker.core.security import production_checks
 from worker.core.settings import Settings, get_settings
-from worker.local import commands
-from worker.local.datadir import DataDir, open_data_dir
-from worker.local.ears import Ears, answers
-from worker.local.embedded import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
+from worker.local import process_commands
+from worker.local.data_dir import DataDir, open_data_dir
+from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
 from worker.local.processes import Child, ChildSpec, Keeper, StartError, free_port, port_is_free
-from worker.local.running import RunningPlatform, announce, withdraw
+from worker.local.running_instance import RunningPlatform, announce, withdraw
+from worker.local.worker_liveness import Ears, answers
 
 __all__ = ["Child", "Platform", "PlatformOptions", "StartError"]
 
@@ -187,15 +187,15 @@ class Platform:
         self._keeper = Keeper(self._tell_of_death)
         self._start_servers(self._keeper, self._data)
         self._migrate()
-        api = self._run(self._python("api", *commands.api(self.host, self.port, patience_seconds=5)))
+        api = self._run(self._python("api", *process_commands.api(self.host, self.port, patience_seconds=5)))
         for number in range(1, self.options.workers + 1):
             name, threads = f"worker-{number}", self._settings.worker_concurrency
-            self._run(self._python(name, *commands.worker(name, commands.QUEUES, threads)), keep=True)
-        talker = commands.worker("talker", commands.TALK_QUEUES, self._settings.talk_concurrency)
+            self._run(self._python(name, *process_commands.worker(name, process_commands.QUEUES, threads)), keep=True)
+        talker = process_commands.worker("talker", process_commands.TALK_QUEUES, self._settings.talk_concurrency)
         self._run(self._python("talker", *talker), keep=True)
-        self._run(self._python("scheduler", *commands.scheduler(self.data_dir / "beat-schedule")), keep=True)
+        self._run(self._python("scheduler", *process_commands.scheduler(self.data_dir / "beat-schedule")), keep=True)
         if self.options.flower:
-            self._run(self._python("flower", *commands.flower("127.0.0.1", self._flower_port)), keep=True)
+            self._run(self._python("flower", *process_commands.flower("127.0.0.1", self._flower_port)), keep=True)
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
         self._await(api, lambda: answers(host, self.port, "/healthz"))
         if "sandbox" in self.children:
@@ -234,8 +234,8 @@ class Platform:
             self._stop_asked.wait(0.1)
         if self.options.flower:
             # Its usual port is for a platform that stays: of two that start at once one would not get it.
-            usual = not self.options.throwaway and port_is_free("127.0.0.1", commands.FLOWER_PORT)
-            self._flower_port = commands.FLOWER_PORT if usual else free_port()
+            usual = not self.options.throwaway and port_is_free("127.0.0.1", process_commands.FLOWER_PORT)
+            self._flower_port = process_commands.FLOWER_PORT if usual else free_port()
 
     def _start_servers(self, keeper: Keeper, data: DataDir) -> None:
         throwaway = self.options.throwaway
@@ -255,7 +255,7 @@ class Platform:
             self._await(self.children["redis"], self._redis.is_ready)
 
     def _migrate(self) -> None:
-        child = self._run(self._python("migrate", "worker.local.schema"))
+        child = self._run(self._python("migrate", "worker.local.schema_upgrade"))
         while child.exit_code is None:
             self._pause(0.02)
         del self.children["migrate"]
@@ -314,7 +314,7 @@ class Platform:
     def _environment(self) -> dict[str, str]:
         """Every setting the children need, by name: they read no `.env` of their own and no stray `DREAMERY_*`."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("DREAMERY_")}  # noqa: TID251
-        env["PYTHONPATH"] = os.pathsep.join([str(commands.ROOT), *filter(None, [env.get("PYTHONPATH")])])
+        env["PYTHONPATH"] = os.pathsep.join([str(process_commands.ROOT), *filter(None, [env.get("PYTHONPATH")])])
         env["PYTHONUNBUFFERED"] = "1"
         given = {name: _as_text(getattr(self._settings, name)) for name in self._settings.model_fields_set}
         if self._settings.env != "production":

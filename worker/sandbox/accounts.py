@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.sandbox.hosts import home_of
-from worker.sandbox.scenes import Role, read_role
+from worker.sandbox.models.hosts import home_of
+from worker.sandbox.scripts import Role, read_role
 
 GIFT = 60
 _HISTORY = 500

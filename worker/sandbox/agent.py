@@ -20,15 +20,15 @@ import orjson
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from worker.sandbox import wire
-from worker.sandbox.fields import RefusedError, as_object, child, is_int, is_uuid, need, objects
-from worker.sandbox.models import MODELS, PRICES
-from worker.sandbox.orders import Film, Order
-from worker.sandbox.scenes import plain_text, read_script, script_words
-from worker.sandbox.video_models import CREDITS_PER_SECOND, VIDEO_MODELS, video_size
+from worker.sandbox import responses as sandbox_responses
+from worker.sandbox.models.image_models import MODELS, PRICES
+from worker.sandbox.models.video_models import CREDITS_PER_SECOND, VIDEO_MODELS, video_size
+from worker.sandbox.requests.fields import RefusedError, as_object, child, is_int, is_uuid, need, objects
+from worker.sandbox.requests.order import Film, Order
+from worker.sandbox.scripts import plain_text, read_script, script_words
 
 if TYPE_CHECKING:
-    from worker.sandbox.world import Call, World
+    from worker.sandbox.state import Call, World
 
 _DRAWS = re.compile(r"\b(?:draw|paint|pictures?|images?)\b|画|图", re.IGNORECASE)
 _FILMS = re.compile(r"\b(?:videos?|film)\b|视频", re.IGNORECASE)
@@ -81,22 +81,22 @@ def converse(world: "World", call: "Call") -> Response:
         conversation_id, prompt = _read(call)
     except RefusedError as problem:
         world.violation(call, problem.code, problem.detail)
-        return wire.refusal("mweb", problem.code, call.now)
+        return sandbox_responses.refusal("mweb", problem.code, call.now)
     if call.account.role.shark:
-        return wire.refusal("mweb", "-6", call.now)
+        return sandbox_responses.refusal("mweb", "-6", call.now)
     script, talk = read_script(prompt), Talk(prompt, script_words(prompt))
     call.hold = script.latency
     fault = world.fire("before", script.before, prompt)
     if fault:
-        return wire.broken(fault)
+        return sandbox_responses.broken(fault)
     code = script.refuse or ("1018" if call.account.role.limited else "") or talk.words.get("json", "")
     note = world.ledger.conversation(conversation_id, call.account.name, prompt, call.now)
     if code:
         note["ended"] = code
-        return wire.refusal("mweb", code, call.now)
+        return sandbox_responses.refusal("mweb", code, call.now)
     fault = world.fire("after", script.after, prompt)
     if fault:
-        return wire.broken(fault)
+        return sandbox_responses.broken(fault)
     return AgentStream(_play(world, call, talk, note))
 
 
@@ -148,7 +148,7 @@ class AgentStream(StreamingResponse):
         try:
             await super().__call__(scope, receive, send)
         except TornError:
-            await wire.Reset()(scope, receive, send)
+            await sandbox_responses.Reset()(scope, receive, send)
 
 
 class TornError(Exception):

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, field
 
 from worker.sandbox.accounts import Account
-from worker.sandbox.orders import Order
-from worker.sandbox.scenes import Script
+from worker.sandbox.requests.order import Order
+from worker.sandbox.scripts import Script
 
 QUEUE_STEP = 0.5
 # Recorded runs: roughly the last third of a run is status 45 with an empty list.

@@ -16,16 +16,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from worker.sandbox import wire
+from worker.sandbox import responses as sandbox_responses
 from worker.sandbox.agent import converse
-from worker.sandbox.checks import check_app, check_sign
-from worker.sandbox.fields import RefusedError
-from worker.sandbox.hosts import HOSTS, Host, family_of
 from worker.sandbox.ledger import MEDIA
+from worker.sandbox.models.hosts import HOSTS, Host, family_of
 from worker.sandbox.options import Options
-from worker.sandbox.scenes import Fault, Faults, Role
+from worker.sandbox.requests.fields import RefusedError
+from worker.sandbox.requests.signature import check_app, check_sign
+from worker.sandbox.scripts import Fault, Faults, Role
+from worker.sandbox.state import Call, World
 from worker.sandbox.upload_server import upload_routes
-from worker.sandbox.world import Call, World
 
 Handler = Callable[[World, Call], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -54,7 +54,7 @@ class Sandbox(Starlette):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             # ASGI has no word for "hang up"; uvicorn's `send` is a method of the cycle that holds the transport.
-            scope[wire.TRANSPORT_KEY] = getattr(getattr(send, "__self__", None), "transport", None)
+            scope[sandbox_responses.TRANSPORT_KEY] = getattr(getattr(send, "__self__", None), "transport", None)
         await super().__call__(scope, receive, send)
 
 
@@ -98,10 +98,10 @@ def _check(world: World, call: Call, wanted: str | None) -> str:
 
 
 async def _faulty(fault: Fault, act: Callable[[], Awaitable[Response]]) -> Response:
-    response = wire.broken(fault.before) if fault.before else await act()
+    response = sandbox_responses.broken(fault.before) if fault.before else await act()
     if fault.latency:
         await asyncio.sleep(fault.latency)
-    return wire.broken(fault.after) if fault.after else response
+    return sandbox_responses.broken(fault.after) if fault.after else response
 
 
 def _api_endpoint(world: World, path: str, handler: Handler) -> Endpoint:
@@ -121,10 +121,10 @@ def _api_endpoint(world: World, path: str, handler: Handler) -> Endpoint:
             host = _host(headers, family)
         except LookupError as problem:
             ledger.violation("404", path=path, account="", detail=f"no such path on host {problem}", now=now)
-            return wire.edge_page(404)
+            return sandbox_responses.edge_page(404)
         if not session:
             ledger.violation("1015", path=path, account="", detail="cookie sessionid is missing", now=now)
-            return wire.refusal(family, "1015", now)
+            return sandbox_responses.refusal(family, "1015", now)
         call = Call(
             path=path,
             headers=headers,
@@ -140,7 +140,7 @@ def _api_endpoint(world: World, path: str, handler: Handler) -> Endpoint:
 
         async def act() -> Response:
             code = _check(world, call, host.aid if host else None)
-            response = wire.refusal(family, code, now) if code else handler(world, call)
+            response = sandbox_responses.refusal(family, code, now) if code else handler(world, call)
             if call.hold:
                 await asyncio.sleep(call.hold)
             return response
@@ -159,12 +159,12 @@ def _media_endpoint(world: World) -> Endpoint:
         async def act() -> Response:
             expires, signature = query.get("x-expires", ""), query.get("x-signature", "")
             if not world.gallery.allowed(path, expires=expires, signature=signature, now=time.time()):
-                return wire.edge_page(403)
+                return sandbox_responses.edge_page(403)
             picture = world.gallery.find(path)
             if picture is None:
-                return wire.edge_page(404)
+                return sandbox_responses.edge_page(404)
             content = await world.gallery.draw(picture)
-            return wire.part_of(content, picture.media_type, request.headers.get("range", ""))
+            return sandbox_responses.part_of(content, picture.media_type, request.headers.get("range", ""))
 
         return await _faulty(world.faults.draw(MEDIA, _NOBODY), act)
 
@@ -213,7 +213,7 @@ def _read_faults(raw: bytes) -> Faults:
 def _lost(world: World) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def lost(_: Request, __: Exception) -> Response:
         world.ledger.calls["unknown"] += 1
-        return wire.edge_page(404)
+        return sandbox_responses.edge_page(404)
 
     return lost
 

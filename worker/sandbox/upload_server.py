@@ -10,11 +10,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from worker.sandbox import wire
-from worker.sandbox.examine import Contents, examine_media, examine_picture
-from worker.sandbox.scenes import Fault, Role
-from worker.sandbox.uploads import Slot, UploadError, crc_of
-from worker.sandbox.world import World
+from worker.sandbox import responses as sandbox_responses
+from worker.sandbox.scripts import Fault, Role
+from worker.sandbox.state import World
+from worker.sandbox.uploads.file_inspection import Contents, examine_media, examine_picture
+from worker.sandbox.uploads.store import Slot, UploadError, crc_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Play = Callable[[Fault, Callable[[], Awaitable[Response]]], Awaitable[Response]]
@@ -38,7 +38,7 @@ def _json(value: Any, status: int = 200) -> Response:
 def _metadata(action: str, now: float) -> dict[str, Any]:
     _, service, version = _ACTIONS.get(action, ("", "imagex", "2018-08-01"))
     names = ("RequestId", "Action", "Version", "Service", "Region")
-    return dict(zip(names, (wire.log_id(now), action, version, service, _REGION), strict=True))
+    return dict(zip(names, (sandbox_responses.log_id(now), action, version, service, _REGION), strict=True))
 
 
 def _addresses(slot: Slot) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _gateway(world: World, request: Request, body: bytes, now: float) -> dict[st
     credential = world.vault.authorize(request.method, query, headers, body, service=service, now=now)
     if true_host and true_host != credential.domain:
         raise UploadError(403, 100009, "AccessDenied", f"the token is for {credential.domain}, not for this host")
-    result: dict[str, Any] = {"RequestId": wire.log_id(now)}
+    result: dict[str, Any] = {"RequestId": sandbox_responses.log_id(now)}
     if method == "GET":
         return result | _addresses(world.vault.apply(credential, query))
     try:
@@ -139,7 +139,7 @@ def _gateway_endpoint(world: World, play: Play) -> Endpoint:
         action = request.query_params.get("Action", "")
         if not action:
             world.ledger.calls["unknown"] += 1
-            return wire.edge_page(404)
+            return sandbox_responses.edge_page(404)
         path = f"/?Action={action if action in _ACTIONS else 'unknown'}"
         world.ledger.calls[path] += 1
         now = time.time()

@@ -68,8 +68,8 @@ def test_a_video_whose_end_is_missing_is_refused(lost: int) -> None:
 
 def _with_index_in_front() -> bytes:
     """The sandbox's videos begin with their index, so that a cut file still opens."""
-    from worker.sandbox.clips import Clip
-    from worker.sandbox.clips import film as sandbox_film
+    from worker.sandbox.results.video_files import Clip
+    from worker.sandbox.results.video_files import film as sandbox_film
 
     return sandbox_film(Clip(text="x", colour=1, width=320, height=240, seconds=2))
 

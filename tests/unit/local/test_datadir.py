@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.local.datadir import is_held, open_data_dir, write_private
+from worker.local.data_dir import is_held, open_data_dir, write_private
 from worker.local.processes import StartError
 
 

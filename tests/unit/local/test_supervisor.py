@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from worker.core.settings import get_settings
-from worker.local import commands
-from worker.local.datadir import open_data_dir
+from worker.local import process_commands
+from worker.local.data_dir import open_data_dir
 from worker.local.processes import ChildSpec
-from worker.local.running import RunningPlatform, announce, running_platform
+from worker.local.running_instance import RunningPlatform, announce, running_platform
 from worker.local.supervisor import Platform, PlatformOptions
 
 
@@ -23,11 +23,11 @@ def _settings_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 
 def specs(platform: Platform) -> list[ChildSpec]:
     programs = {
-        "api": commands.api(platform.host, platform.port, patience_seconds=5),
-        "worker-1": commands.worker("worker-1", commands.QUEUES, 32),
-        "talker": commands.worker("talker", commands.TALK_QUEUES, 16),
-        "scheduler": commands.scheduler(platform.data_dir / "beat-schedule"),
-        "flower": commands.flower("127.0.0.1", 5555),
+        "api": process_commands.api(platform.host, platform.port, patience_seconds=5),
+        "worker-1": process_commands.worker("worker-1", process_commands.QUEUES, 32),
+        "talker": process_commands.worker("talker", process_commands.TALK_QUEUES, 16),
+        "scheduler": process_commands.scheduler(platform.data_dir / "beat-schedule"),
+        "flower": process_commands.flower("127.0.0.1", 5555),
         "sandbox": platform._sandbox_command(),
     }
     return [platform._python(name, *program) for name, program in programs.items()]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from worker.sandbox.checks import check_app, check_sign, sign
-from worker.sandbox.fields import RefusedError
-from worker.sandbox.submits import read_order
+from worker.sandbox.requests.fields import RefusedError
+from worker.sandbox.requests.signature import check_app, check_sign, sign
+from worker.sandbox.requests.submit import read_order
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sandbox"
 

@@ -5,8 +5,8 @@ import io
 import pytest
 from PIL import Image
 
-from worker.sandbox.clips import Clip, film
-from worker.sandbox.examine import examine_media, examine_picture
+from worker.sandbox.results.video_files import Clip, film
+from worker.sandbox.uploads.file_inspection import examine_media, examine_picture
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from worker.sandbox.examine import examine_picture
-from worker.sandbox.fields import Belongings, RefusedError
-from worker.sandbox.submits import glimpse, read_order
-from worker.sandbox.video_models import closest_ratio, video_size
+from worker.sandbox.models.video_models import closest_ratio, video_size
+from worker.sandbox.requests.fields import Belongings, RefusedError
+from worker.sandbox.requests.submit import glimpse, read_order
+from worker.sandbox.uploads.file_inspection import examine_picture
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sandbox"
 GIVEN = "gen_video.text_to_video_params.video_gen_inputs.0"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.sandbox.scenes import Fault, Faults, Role, Script, plain_text, read_role, read_script
+from worker.sandbox.scripts import Fault, Faults, Role, Script, plain_text, read_role, read_script
 
 
 def test_a_plain_prompt_has_no_script():

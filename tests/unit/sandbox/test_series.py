@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.sandbox.fields import RefusedError
-from worker.sandbox.submits import read_order
+from worker.sandbox.requests.fields import RefusedError
+from worker.sandbox.requests.submit import read_order
 
 RECORDED = Path(__file__).parents[2] / "fixtures" / "sandbox" / "generate.multi_image.request.cn.json"
 

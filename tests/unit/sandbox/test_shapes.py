@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from worker.sandbox.options import Options
+from worker.sandbox.responses import refusal
 from worker.sandbox.server import create_app
-from worker.sandbox.wire import refusal
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "sandbox"
 GENERATE = "/mweb/v1/aigc_draft/generate"

@@ -2,7 +2,13 @@
 
 import pytest
 
-from worker.sandbox.sigv4 import Authorization, canonical_query, canonical_request, read_authorization, signature
+from worker.sandbox.uploads.sigv4 import (
+    Authorization,
+    canonical_query,
+    canonical_request,
+    read_authorization,
+    signature,
+)
 
 AMAZON = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 NOTES = "SYNTHETIC/secret+key/0001"

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from worker.sandbox.examine import Thumb
+from worker.sandbox.uploads.file_inspection import Thumb
 
 # Edges of bands on multiples of 16 fall between JPEG blocks: a smooth look at the price of flat colour.
 _BAND = 16

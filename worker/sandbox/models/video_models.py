@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from worker.sandbox.models import EVERYWHERE
+from worker.sandbox.models.image_models import EVERYWHERE
 
 RATIOS = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16")
 CREDITS_PER_SECOND = 5

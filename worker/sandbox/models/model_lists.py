@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from worker.sandbox.models import MODELS, SIZES, Model
-from worker.sandbox.video_models import RATIOS, VIDEO_MODELS, VideoModel
+from worker.sandbox.models.image_models import MODELS, SIZES, Model
+from worker.sandbox.models.video_models import RATIOS, VIDEO_MODELS, VideoModel
 
 
 def pictures(place: str | None) -> dict[str, Any]:

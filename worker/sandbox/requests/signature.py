@@ -3,8 +3,8 @@
 import hashlib
 from typing import Any
 
-from worker.sandbox.fields import RefusedError
-from worker.sandbox.hosts import AID_ABROAD, AID_CHINA
+from worker.sandbox.models.hosts import AID_ABROAD, AID_CHINA
+from worker.sandbox.requests.fields import RefusedError
 
 CLOCK_TOLERANCE = 300
 

@@ -4,8 +4,8 @@ import math
 import re
 from typing import Any
 
-from worker.sandbox.examine import Thumb
-from worker.sandbox.fields import (
+from worker.sandbox.models.image_models import MODELS, PRICES, Model, picture_size
+from worker.sandbox.requests.fields import (
     Belongings,
     RefusedError,
     as_list,
@@ -17,8 +17,8 @@ from worker.sandbox.fields import (
     objects,
     only_one,
 )
-from worker.sandbox.models import MODELS, PRICES, Model, picture_size
-from worker.sandbox.orders import Order
+from worker.sandbox.requests.order import Order
+from worker.sandbox.uploads.file_inspection import Thumb
 
 DEFAULT_COUNT = 4
 MARK = "##"

@@ -4,11 +4,11 @@ import hashlib
 import math
 from typing import Any
 
-from worker.sandbox.items import GENERATE_TYPES, show_items
 from worker.sandbox.jobs import QUEUE_STEP, Job
-from worker.sandbox.media import Gallery
-from worker.sandbox.scenes import Script
-from worker.sandbox.wire import INPUT_KEY
+from worker.sandbox.responses import INPUT_KEY
+from worker.sandbox.results.image_items import GENERATE_TYPES, show_items
+from worker.sandbox.results.media import Gallery
+from worker.sandbox.scripts import Script
 
 _FAILURE_TEXTS = {
     "2004": ("web_fail2generate_output_block", "The result did not pass review."),

@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
-from worker.sandbox.clips import FRAMES_PER_SECOND, Clip
 from worker.sandbox.jobs import Job
-from worker.sandbox.media import Gallery
-from worker.sandbox.orders import Film, Order
-from worker.sandbox.painting import Picture
-from worker.sandbox.picture_drafts import MARK
-from worker.sandbox.scenes import plain_text
+from worker.sandbox.requests.image import MARK
+from worker.sandbox.requests.order import Film, Order
+from worker.sandbox.results.drawing import Picture
+from worker.sandbox.results.media import Gallery
+from worker.sandbox.results.video_files import FRAMES_PER_SECOND, Clip
+from worker.sandbox.scripts import plain_text
 
 LINK_SECONDS = 25 * 86_400
 PREVIEW_SECONDS = 80 * 60

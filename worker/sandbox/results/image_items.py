@@ -3,9 +3,9 @@
 from typing import Any
 
 from worker.sandbox.jobs import Job
-from worker.sandbox.media import Gallery
-from worker.sandbox.painting import Picture
-from worker.sandbox.video_items import LINK_SECONDS, PREVIEW_SECONDS, shown_text, video_items
+from worker.sandbox.results.drawing import Picture
+from worker.sandbox.results.media import Gallery
+from worker.sandbox.results.video_items import LINK_SECONDS, PREVIEW_SECONDS, shown_text, video_items
 
 GENERATE_TYPES = {"image": 1, "blend": 12, "video": 10}
 _PREVIEWS = (360, 720, 1080, 2400)

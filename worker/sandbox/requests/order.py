@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from worker.sandbox.examine import Thumb
-from worker.sandbox.models import Model
-from worker.sandbox.video_models import VideoModel
+from worker.sandbox.models.image_models import Model
+from worker.sandbox.models.video_models import VideoModel
+from worker.sandbox.uploads.file_inspection import Thumb
 
 Kind = Literal["image", "blend", "video"]
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from worker.local.datadir import is_held, write_private
+from worker.local.data_dir import is_held, write_private
 
 _ANNOUNCEMENT = "running.json"
 

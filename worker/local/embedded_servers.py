@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psycopg
 
-from worker.local.datadir import write_private
+from worker.local.data_dir import write_private
 from worker.local.processes import ON_LINUX, Account, ChildSpec, Keeper, StartError
 
 DATABASE = "dreamery"

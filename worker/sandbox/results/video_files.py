@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 from PIL import Image, ImageDraw
 
-from worker.sandbox.examine import Thumb
-from worker.sandbox.painting import filled, landscape, paste, write
+from worker.sandbox.results.drawing import filled, landscape, paste, write
+from worker.sandbox.uploads.file_inspection import Thumb
 
 FRAMES_PER_SECOND = 4
 _GOLD, _SHADE = (255, 196, 40), (20, 24, 40)

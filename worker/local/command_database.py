@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from worker.local.datadir import open_data_dir
-from worker.local.embedded import embedded_postgres
+from worker.local.data_dir import open_data_dir
+from worker.local.embedded_servers import embedded_postgres
 from worker.local.processes import Keeper, StartError, free_port
 
 _START_SECONDS = 60.0

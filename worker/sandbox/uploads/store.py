@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import parse_qs
 
-from worker.sandbox.examine import Contents, Thumb
-from worker.sandbox.hosts import STORE_HOST, UPLOAD_HOSTS, VOD_HOST
-from worker.sandbox.sigv4 import canonical_request, read_authorization, signature
+from worker.sandbox.models.hosts import STORE_HOST, UPLOAD_HOSTS, VOD_HOST
+from worker.sandbox.uploads.file_inspection import Contents, Thumb
+from worker.sandbox.uploads.sigv4 import canonical_request, read_authorization, signature
 
 MOST_BYTES = 100 * 1024 * 1024
 CREDENTIAL_SECONDS = 3600

@@ -11,20 +11,21 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
-from worker.sandbox import configs, hosts, wire
+from worker.sandbox import responses as sandbox_responses
 from worker.sandbox.accounts import Account, open_account
-from worker.sandbox.fields import Belongings, RefusedError
-from worker.sandbox.items import show_items
 from worker.sandbox.jobs import QUEUE_STEP, Job, history_of_item
 from worker.sandbox.ledger import KEEP, Ledger
-from worker.sandbox.media import Gallery
+from worker.sandbox.models import hosts, model_lists
 from worker.sandbox.options import Options
-from worker.sandbox.orders import Order
-from worker.sandbox.records import record
-from worker.sandbox.scenes import Faults, Script, read_script
-from worker.sandbox.submits import glimpse, read_order
-from worker.sandbox.upload_checks import read_check
-from worker.sandbox.uploads import Vault
+from worker.sandbox.requests.content_check import read_check
+from worker.sandbox.requests.fields import Belongings, RefusedError
+from worker.sandbox.requests.order import Order
+from worker.sandbox.requests.submit import glimpse, read_order
+from worker.sandbox.results.image_items import show_items
+from worker.sandbox.results.media import Gallery
+from worker.sandbox.results.records import record
+from worker.sandbox.scripts import Faults, Script, read_script
+from worker.sandbox.uploads.store import Vault
 
 
 @dataclass
@@ -79,38 +80,38 @@ class World:
     def user_info(self, call: Call) -> Response:
         home = call.account.home
         if home == "cn" or not hosts.probe_succeeds(home, call.cookies.get("cc-target-idc", "")):
-            return wire.refusal("lv", "1015", call.now)
+            return sandbox_responses.refusal("lv", "1015", call.now)
         data = {"user_id": call.account.uid, "name": "sandbox-user", "location": hosts.location_of(home)}
-        return wire.mweb(data, call.now)
+        return sandbox_responses.mweb(data, call.now)
 
     def account_info(self, call: Call) -> Response:
         uid = call.account.uid
         data = {"user_id": int(uid), "user_id_str": uid, "screen_name": "sandbox-user", "has_password": 1}
-        return wire.passport(data)
+        return sandbox_responses.passport(data)
 
     def user_credit(self, call: Call) -> Response:
-        return wire.commerce(call.account.credit_view(call.now), call.now)
+        return sandbox_responses.commerce(call.account.credit_view(call.now), call.now)
 
     def credit_receive(self, call: Call) -> Response:
         if call.account.role.shark:
-            return wire.refusal("commerce", "-6", call.now)
-        return wire.commerce(call.account.receive_gift(call.now), call.now)
+            return sandbox_responses.refusal("commerce", "-6", call.now)
+        return sandbox_responses.commerce(call.account.receive_gift(call.now), call.now)
 
     def user_credit_history(self, call: Call) -> Response:
         body = _body(call.body)
         cursor, count = _whole(body.get("cursor"), 0), _whole(body.get("count"), 20)
-        return wire.commerce(call.account.history_view(cursor, min(count, 100)), call.now)
+        return sandbox_responses.commerce(call.account.history_view(cursor, min(count, 100)), call.now)
 
     def upload_token(self, call: Call) -> Response:
         """A credential for pictures (scene 2) or for videos and sounds (scene 1)."""
         scene = _body(call.body).get("scene")
         if scene not in {1, 2}:
             self.violation(call, "1000", f"scene {str(scene)[:20]!r} is neither 1 nor 2")
-            return wire.refusal("mweb", "1000", call.now)
+            return sandbox_responses.refusal("mweb", "1000", call.now)
         place = call.host.place if call.host else hosts.place_of(call.account.home, call.aid)
         own = None if call.host else call.base.partition("://")[2]
         data = self.vault.grant(call.account.name, video=scene == 1, place=place, own=own, now=call.now)
-        return wire.mweb(data, call.now)
+        return sandbox_responses.mweb(data, call.now)
 
     def check_upload(self, call: Call) -> Response:
         """The content check of an uploaded picture. A picture whose comment says `[[refuse:CODE]]` gets that code."""
@@ -118,9 +119,9 @@ class World:
             contents = read_check(call.body, call.query, Belongings(self.vault, call.account.name))
         except RefusedError as problem:
             self.violation(call, problem.code, problem.detail)
-            return wire.refusal("mweb", problem.code, call.now)
+            return sandbox_responses.refusal("mweb", problem.code, call.now)
         code = read_script(contents.words).refuse
-        return wire.refusal("mweb", code, call.now) if code else wire.mweb({}, call.now)
+        return sandbox_responses.refusal("mweb", code, call.now) if code else sandbox_responses.mweb({}, call.now)
 
     def poll(self, call: Call) -> Response:
         """Batch and mixed; what is unknown, hidden or somebody else's is simply not in the answer."""
@@ -128,7 +129,7 @@ class World:
         submit_ids, history_ids = _ids(body.get("submit_ids")), _ids(body.get("history_ids"))
         if not submit_ids and not history_ids:
             self.violation(call, "1000", "neither submit_ids nor history_ids")
-            return wire.refusal("mweb", "1000", call.now)
+            return sandbox_responses.refusal("mweb", "1000", call.now)
         account = call.account
         account.note_poll(call.now, len(submit_ids) + len(history_ids))
         found = [(key, self._by_submit.get((account.name, key))) for key in submit_ids]
@@ -138,14 +139,14 @@ class World:
             for key, job in found
             if job is not None and job.account is account and not job.hidden()
         }
-        return wire.mweb(data, call.now)
+        return sandbox_responses.mweb(data, call.now)
 
     def local_items(self, call: Call) -> Response:
         """Finished results by item id; unknown, unfinished or somebody else's are left out."""
         asked = _ids(_body(call.body).get("item_id_list"))
         if not asked:
             self.violation(call, "1000", "item_id_list is missing or empty")
-            return wire.refusal("mweb", "1000", call.now)
+            return sandbox_responses.refusal("mweb", "1000", call.now)
         found = []
         for item_id in asked:
             job = self._by_history.get(history_of_item(item_id))
@@ -155,13 +156,13 @@ class World:
             found += [item for item in items if item["common_attr"]["id"] == item_id]
         # Clients look under both names; nobody knows when upstream uses which.
         self._lists += 1
-        return wire.mweb({"local_item_list" if self._lists % 3 == 0 else "item_list": found}, call.now)
+        return sandbox_responses.mweb({"local_item_list" if self._lists % 3 == 0 else "item_list": found}, call.now)
 
     def picture_config(self, call: Call) -> Response:
-        return wire.mweb(configs.pictures(_place(call)), call.now)
+        return sandbox_responses.mweb(model_lists.pictures(_place(call)), call.now)
 
     def video_config(self, call: Call) -> Response:
-        return wire.mweb(configs.videos(_place(call)), call.now)
+        return sandbox_responses.mweb(model_lists.videos(_place(call)), call.now)
 
     def generate(self, call: Call) -> Response:
         if call.account.role.shark:
@@ -177,7 +178,7 @@ class World:
         call.hold = script.latency
         fault = self.fire("before", script.before, order.prompt)
         if fault:
-            return wire.broken(fault)
+            return sandbox_responses.broken(fault)
         code = self._objection(call, order, script)
         if code:
             known = {
@@ -191,14 +192,14 @@ class World:
         job = self.accept(call, order, script, at=call.now)
         fault = self.fire("after", script.after, order.prompt)
         if fault:
-            return wire.broken(fault)
+            return sandbox_responses.broken(fault)
         fresh = record(job, call.now, gallery=self.gallery, base=call.base, fresh=True)
-        return wire.mweb({"aigc_data": fresh}, call.now)
+        return sandbox_responses.mweb({"aigc_data": fresh}, call.now)
 
     def _refuse(self, call: Call, code: str, known: dict[str, Any]) -> Response:
         call.account.note_submit(call.now)
         self.ledger.refused(call.account, code, call.now, known=known)
-        return wire.refusal("mweb", code, call.now)
+        return sandbox_responses.refusal("mweb", code, call.now)
 
     def _objection(self, call: Call, order: Order, script: Script) -> str:
         """The code an otherwise good submit is refused with; empty = it is taken."""
@@ -232,7 +233,7 @@ class World:
             accepted_at=now,
             start_at=start_at,
             finish_at=float("inf") if script.hang else start_at + seconds,
-            generate_id=wire.log_id(now),
+            generate_id=sandbox_responses.log_id(now),
             lingers=self._count % 3 == 0 and script.partial is None,
         )
         video = order.kind == "video"

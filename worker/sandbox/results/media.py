@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
 
-from worker.sandbox.clips import Clip, film
-from worker.sandbox.painting import Picture, paint
+from worker.sandbox.results.drawing import Picture, paint
+from worker.sandbox.results.video_files import Clip, film
 
 _PATH = re.compile(r"tos-sandbox/([0-9a-f]{32})~(?:resize:(\d{1,5}):(\d{1,5})\.(jpeg|png|webp)|video:(\d{3,4})\.mp4)")
 _KNOWN = 40_000

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from worker.sandbox.fields import (
+from worker.sandbox.requests.fields import (
     Belongings,
     RefusedError,
     as_object,
@@ -12,10 +12,10 @@ from worker.sandbox.fields import (
     need,
     only_one,
 )
-from worker.sandbox.orders import Order
-from worker.sandbox.picture_drafts import read_picture
-from worker.sandbox.uploads import Vault
-from worker.sandbox.video_drafts import prompt_of, read_video
+from worker.sandbox.requests.image import read_picture
+from worker.sandbox.requests.order import Order
+from worker.sandbox.requests.video import prompt_of, read_video
+from worker.sandbox.uploads.store import Vault
 
 
 def read_order(raw: bytes, *, aid: str, place: str | None, owner: Belongings | None = None) -> Order:

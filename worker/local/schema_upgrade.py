@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from worker.core.settings import Settings, get_settings
-from worker.local.commands import ROOT
+from worker.local.process_commands import ROOT
 from worker.local.processes import StartError
 
 _LOOK_EVERY_SECONDS = 1.0

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from worker.sandbox.examine import Contents
-from worker.sandbox.fields import Belongings, RefusedError, as_object, child, need, only_one
+from worker.sandbox.requests.fields import Belongings, RefusedError, as_object, child, need, only_one
+from worker.sandbox.uploads.file_inspection import Contents
 
 _ENTRANCE = {
     "scenario": "image_video_generation",

@@ -2,8 +2,15 @@
 
 from typing import Any
 
-from worker.sandbox.examine import Contents, Thumb
-from worker.sandbox.fields import (
+from worker.sandbox.models.video_models import (
+    CREDITS_PER_SECOND,
+    RATIOS,
+    VIDEO_MODELS,
+    VideoModel,
+    closest_ratio,
+    video_size,
+)
+from worker.sandbox.requests.fields import (
     Belongings,
     RefusedError,
     child,
@@ -14,15 +21,8 @@ from worker.sandbox.fields import (
     objects,
     only_one,
 )
-from worker.sandbox.orders import Film, Order
-from worker.sandbox.video_models import (
-    CREDITS_PER_SECOND,
-    RATIOS,
-    VIDEO_MODELS,
-    VideoModel,
-    closest_ratio,
-    video_size,
-)
+from worker.sandbox.requests.order import Film, Order
+from worker.sandbox.uploads.file_inspection import Contents, Thumb
 
 _OMNI_FEATURE = "AIGC_Video_UnifiedEdit"
 _MOST = {"image": 9, "video": 3, "audio": 3}

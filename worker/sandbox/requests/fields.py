@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
-from worker.sandbox.examine import Contents
-from worker.sandbox.uploads import Vault
+from worker.sandbox.uploads.file_inspection import Contents
+from worker.sandbox.uploads.store import Vault
 
 _UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}", re.IGNORECASE)
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
