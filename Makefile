@@ -16,10 +16,10 @@ help: ## list the targets
 setup: .venv/.dreamery-dev ## make .venv with everything for running and developing
 
 demo: .venv/.dreamery ## start everything, make pictures and a video with the sandbox, save them in out/, stop everything
-	@exec $(PY) -m api.cli demo --die-with-parent
+	@exec $(PY) -m api.cli.main demo --die-with-parent
 
 up: .venv/.dreamery ## run the platform on port 8000 with its data in ./data, until Ctrl-C
-	@exec $(PY) -m api.cli up --die-with-parent $(ARGS)
+	@exec $(PY) -m api.cli.main up --die-with-parent $(ARGS)
 
 # Four at a time: most tests wait. What shares a platform stays in one process (`tests/sharing.py`).
 test: lint ## lint, types, layering and the whole test suite
@@ -60,7 +60,7 @@ revision: .venv/.dreamery-dev ## draft a migration from the tables: make revisio
 	@$(PY) -m alembic revision --autogenerate -m "$(m)"
 
 docs: .venv/.dreamery-dev ## make docs/configuration.md anew from the settings class
-	@$(PY) -m api.cli doctor --settings --markdown >docs/configuration.md
+	@$(PY) -m api.cli.main doctor --settings --markdown >docs/configuration.md
 
 lock: ## pin every package anew from pyproject.toml (needs uv)
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-annotate --no-header -q pyproject.toml \

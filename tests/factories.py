@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from api.session_tokens import token_hash
+from api.auth.session_tokens import token_hash
 from worker.core.ids import new_id
 from worker.core.security.encryption import new_webhook_secret, seal_secret
 from worker.core.security.session_tokens import SessionToken

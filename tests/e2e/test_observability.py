@@ -52,7 +52,7 @@ class Site:
             DREAMERY_DEAF_SECONDS="4",
             DREAMERY_API_PORT=str(self.platform.port),
         )
-        command = [sys.executable, "-P", "-m", "api.cli", "health", *arguments]
+        command = [sys.executable, "-P", "-m", "api.cli.main", "health", *arguments]
         return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=60)
 
 

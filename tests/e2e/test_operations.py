@@ -69,7 +69,7 @@ def serves(platform: CheckedPlatform) -> bool:
 
 def dreamery(*arguments: str, data: Path, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "api.cli", *arguments],
+        [sys.executable, "-P", "-m", "api.cli.main", *arguments],
         cwd=ROOT, env=clean_env(DREAMERY_DATA_DIR=str(data), **env), capture_output=True, text=True, check=False,
         timeout=180,
     )  # fmt: skip

@@ -40,7 +40,7 @@ class Up:
 
 def dreamery(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "api.cli", *arguments],
+        [sys.executable, "-P", "-m", "api.cli.main", *arguments],
         cwd=cwd, env=clean_env(**env), capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 
@@ -48,7 +48,7 @@ def dreamery(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.Comple
 @contextlib.contextmanager
 def running_up(data: Path, *flags: str, port: int | None = None, **env: str) -> Iterator[Up]:
     port = port or free_port()
-    command = [sys.executable, "-P", "-m", "api.cli", "up", "--data-dir", str(data), "--port", str(port), *flags]
+    command = [sys.executable, "-P", "-m", "api.cli.main", "up", "--data-dir", str(data), "--port", str(port), *flags]
     process = subprocess.Popen(
         command, cwd=data.parent, env=clean_env(**env), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -319,7 +319,7 @@ def taken_ports(*ports: int) -> Iterator[None]:
 def test_demo_ends_with_the_make_that_started_it(tmp_path: Path, moment: str) -> None:
     """As `make demo`: killed with -9 at an early and at a late moment, it takes everything with it."""
     (tmp_path / "tmp").mkdir()
-    command = [sys.executable, "-P", "-m", "api.cli", "demo", "--die-with-parent", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-P", "-m", "api.cli.main", "demo", "--die-with-parent", "--out", str(tmp_path / "out")]
     parent = subprocess.Popen(
         [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command],
         cwd=ROOT, env=clean_env(TMPDIR=str(tmp_path / "tmp")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -336,7 +336,7 @@ def test_demo_killed_with_9_leaves_nothing_running_and_the_next_one_tidies_up(tm
     """The next one also finds every usual port taken, and a database of somebody else in its surroundings."""
     temporary = tmp_path / "tmp dir"
     temporary.mkdir()
-    command = [sys.executable, "-P", "-m", "api.cli", "demo", "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-P", "-m", "api.cli.main", "demo", "--out", str(tmp_path / "out")]
     env = clean_env(TMPDIR=str(temporary))
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
         eventually(lambda: list(temporary.glob("*/logs/worker-1.log")))

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from api.account_schemas import Account, AccountList, CheckedAccount, ImportedAccounts
+from api.accounts.schemas import Account, AccountList, CheckedAccount, ImportedAccounts
 from api.app import create_app
 from tests.engine import Engine
 from tests.face import error_of

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from api.account_schemas import ImportedAccounts
-from api.admin_schemas import AuditList, NewApiKey, User, UserList
-from api.cli import app as cli
+from api.accounts.schemas import ImportedAccounts
+from api.admin.schemas import AuditList, NewApiKey, User, UserList
+from api.cli.main import app as cli
 from tests.face import IMAGES, Face, error_of, new_key
 from tests.platform import ROOT, clean_env
 
@@ -397,7 +397,7 @@ def test_the_log_cannot_be_changed(admin, add_user):
 
 def command(face: Face, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "api.cli", *words],
+        [sys.executable, "-m", "api.cli.main", *words],
         cwd=ROOT,
         env=clean_env(DREAMERY_URL=face.platform.url, DREAMERY_ADMIN_KEY=face.platform.admin_key),
         input=given,

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from api.admin_schemas import AdminJobDetails, AdminJobList
-from api.cli import app
-from api.client import ClientError
+from api.admin.schemas import AdminJobDetails, AdminJobList
+from api.cli.api_client import ClientError
+from api.cli.main import app
 from tests.face import Face, error_of, new_key
 from tests.platform import ROOT, clean_env
 from worker.core.settings import get_settings
@@ -216,7 +216,7 @@ def test_tables_fit_a_narrow_terminal(admin, add: Add) -> None:
     """Where a line does not fit, a field per line; what is written to a file keeps its lines."""
     alice, _ = add()
     [key] = admin.http.get("/admin/v1/keys", params={"user": alice}).json()["data"]
-    words = [sys.executable, "-m", "api.cli", "keys", "list", "--user", alice]
+    words = [sys.executable, "-m", "api.cli.main", "keys", "list", "--user", alice]
     env = clean_env(
         DREAMERY_URL=admin.platform.url, DREAMERY_ADMIN_KEY=admin.platform.admin_key, COLUMNS="60", TERM="xterm"
     )

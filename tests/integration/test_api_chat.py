@@ -13,7 +13,7 @@ import psutil
 import pytest
 import redis
 
-from api.chat_schemas import ChatAnswer
+from api.chat.schemas import ChatAnswer
 from tests.chat_bytes import Told, check_stream
 from tests.face import Face, account_name, error_of, new_key, not_repeatable
 from tests.platform import processes_of
@@ -338,7 +338,9 @@ def test_a_stream_outlives_an_emptied_redis(api_platform):
 
 
 def test_many_streams_hold_no_threads(api_platform):
-    [api] = [p for p in processes_of(api_platform.data_dir) if "api.serve" in " ".join(p.cmdline()) and p.is_running()]
+    [api] = [
+        p for p in processes_of(api_platform.data_dir) if "api.http.server" in " ".join(p.cmdline()) and p.is_running()
+    ]
     with Face(api_platform) as face, ThreadPoolExecutor(100) as pool:
         opened = threading.Semaphore(0)
 

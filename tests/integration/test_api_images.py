@@ -10,7 +10,8 @@ import httpx
 import pytest
 from PIL import Image
 
-from api.schemas import AcceptedJob, ImagesAnswer
+from api.images.schemas import ImagesAnswer
+from api.jobs.schemas import AcceptedJob
 from tests.face import IMAGES, Face, error_of, new_key, not_repeatable
 
 

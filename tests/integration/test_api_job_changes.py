@@ -9,8 +9,8 @@ import httpx
 import psycopg
 import pytest
 
-from api.schemas import AcceptedJob, Job
-from api.timeline_schemas import Timeline
+from api.jobs.schemas import AcceptedJob, Job
+from api.jobs.timeline_schemas import Timeline
 from tests.face import Face, error_of, new_key
 from tests.uploads import picture
 from worker.core.errors import ERRORS

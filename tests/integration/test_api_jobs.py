@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
-from api.schemas import Job, JobList
+from api.jobs.schemas import Job, JobList
 from tests.face import FINAL, Face, error_of, new_key, new_session, read_events
 
 

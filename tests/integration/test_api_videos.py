@@ -11,17 +11,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.schemas import Job
-from api.session_tokens import token_hash
-from api.video_schemas import (
-    AcceptedVideo,
-    Video,
-    VideoDeleted,
-    VideoList,
-    VideosAnswer,
-    VideoTask,
-    VideoTaskState,
-)
+from api.auth.session_tokens import token_hash
+from api.jobs.schemas import Job
+from api.videos.schemas import AcceptedVideo, Video, VideoDeleted, VideoList, VideosAnswer, VideoTask, VideoTaskState
 from tests.clips import film
 from tests.engine import Engine
 from tests.face import error_of, new_key

@@ -436,7 +436,7 @@ def newer_version(folder: Path) -> Path:
 def command(engine: Engine, *arguments: str, root: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     values = clean_env(**{**engine.env, **env, "PYTHONPATH": str(root)})
     return subprocess.run(
-        [sys.executable, "-P", "-m", "api.cli", *arguments], cwd=root, env=values,
+        [sys.executable, "-P", "-m", "api.cli.main", *arguments], cwd=root, env=values,
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
 

@@ -13,12 +13,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.chat_answer import chat_answer
-from api.chat_stream import ChatStream, Pace
-from api.chunks import Chunks
-from api.creation import views_of
-from api.hub import Hub
-from api.intake.accepting import Accepted
+from api.chat.chunks import Chunks
+from api.chat.completion import chat_answer
+from api.chat.streaming import ChatStream, Pace
+from api.generation.acceptance import Accepted
+from api.generation.response import views_of
+from api.jobs.watcher import Hub
 from tests.chat_bytes import Told, check_stream
 from tests.engine import Engine
 from tests.face import error_of, new_key

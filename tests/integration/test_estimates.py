@@ -11,7 +11,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.intake import offers
+from api.generation import model_availability
 from tests.engine import Engine
 from worker.core.ids import parse_public_id, public_id
 from worker.db.credits.balances import note_credits
@@ -24,11 +24,11 @@ SESSION = "plain-estimates-01"
 
 @pytest.fixture
 def http(engine: Engine) -> Iterator[TestClient]:
-    offers.forget()
+    model_availability.forget()
     with TestClient(create_app(), raise_server_exceptions=False) as client:
         engine.sql("DELETE FROM accounts")  # the demo account of the pool
         yield client
-    offers.forget()
+    model_availability.forget()
 
 
 def auth(key: str = f"{SESSION}:sandbox") -> dict[str, str]:

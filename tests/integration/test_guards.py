@@ -14,8 +14,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.doctor import examine
-from api.serve import MOST_HEAD_BYTES, BoundedHttp
+from api.cli.operator.doctor import examine
+from api.http.server import MOST_HEAD_BYTES, BoundedHttp
 from tests.engine import Engine
 from tests.face import error_of, new_key
 from tests.peers import serving
@@ -391,7 +391,7 @@ def test_in_production_session_ids_are_off_and_the_doctor_tells_what_is_weak(eng
 
 def test_up_makes_no_keys_in_production(tmp_path: Path) -> None:
     env = clean_env(DREAMERY_ENV="production")
-    command = [sys.executable, "-m", "api.cli", "up", "--data-dir", str(tmp_path / "data"), "--no-flower"]
+    command = [sys.executable, "-m", "api.cli.main", "up", "--data-dir", str(tmp_path / "data"), "--no-flower"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "DREAMERY_MASTER_KEY is not set" in done.stderr

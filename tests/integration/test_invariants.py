@@ -21,7 +21,7 @@ from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.deps import Caller
+from api.auth.dependencies import Caller
 from tests.engine import FINAL, GENERATE, MEDIA, Engine
 from tests.integration.conftest import ADMIN_KEY
 from tests.peers import Receiver, Stop

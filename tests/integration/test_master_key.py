@@ -16,9 +16,9 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from api.app import create_app
-from api.cli import app as cli
-from api.doctor import examine
-from api.session_tokens import read_tokens
+from api.auth.session_tokens import read_tokens
+from api.cli.main import app as cli
+from api.cli.operator.doctor import examine
 from tests.engine import Engine
 from tests.face import new_session
 from tests.platform import ROOT, clean_env
@@ -151,7 +151,7 @@ def test_with_another_master_key_or_none_nothing_starts_and_it_is_said_why(engin
     line = master_key_line()
     assert (line.ok, bool(line.hint)) == (False, True)
     env = clean_env(**{name: value for name, value in engine.env.items() if name.startswith("DREAMERY_")})
-    command = [sys.executable, "-m", "api.cli", "rotate-master-key"]
+    command = [sys.executable, "-m", "api.cli.main", "rotate-master-key"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith("Error: DREAMERY_MASTER_KEY is not")
@@ -171,7 +171,7 @@ def test_rows_of_an_earlier_version_are_found_again(engine: Engine) -> None:
 def test_the_report_for_people(engine: Engine) -> None:
     engine.account()
     done = subprocess.run(
-        [sys.executable, "-m", "api.cli", "rotate-master-key", "--check"],
+        [sys.executable, "-m", "api.cli.main", "rotate-master-key", "--check"],
         cwd=ROOT,
         env={**os.environ, **clean_env(), **engine.env},
         capture_output=True,

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.metrics import GAUGES, exposition
+from api.operations.metrics import GAUGES, exposition
 from tests.platform import ROOT, clean_env
 from worker.core.observability import metrics
 from worker.messaging import celery_app, heartbeat

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from api.admin_schemas import NewOwnKey, OwnKeyList
+from api.admin.schemas import NewOwnKey, OwnKeyList
 from tests.face import Face, error_of, new_key
 
 

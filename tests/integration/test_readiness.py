@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from api.app import create_app
-from api.cli import app as cli
+from api.cli.main import app as cli
 from tests.face import error_of
 from worker.local.schema_upgrade import newest_revision
 from worker.messaging import heartbeat

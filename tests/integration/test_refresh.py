@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.intake import offers
+from api.generation import model_availability
 from tests.engine import GENERATE, Engine
 from tests.face import error_of
 from worker.core.catalog.models import get_catalog
@@ -27,9 +27,9 @@ NEW_KEY = "high_aes_general_v77"
 
 @pytest.fixture(autouse=True)
 def _nothing_believed() -> Iterator[None]:
-    offers.forget()
+    model_availability.forget()
     yield
-    offers.forget()
+    model_availability.forget()
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def auth(session: str) -> dict[str, str]:
 
 
 def models(http: TestClient, key: str) -> dict[str, dict[str, Any]]:
-    offers.forget()
+    model_availability.forget()
     return {row["id"]: row for row in http.get("/v1/models", headers=auth(key)).json()["data"]}
 
 
@@ -135,7 +135,7 @@ def test_a_new_model_is_drawn_by_an_account_that_lists_it(engine: Engine, http: 
     engine.to_end(has), engine.to_end(has_not)
     refresh()
     engine.sql('UPDATE accounts SET models = \'{"images": [], "videos": []}\' WHERE id = :id', id=has_not)
-    offers.forget()
+    model_availability.forget()
     tokens = "plain-has-not-000001:sandbox,plain-has-model-0001:sandbox"
     body = {"model": key, "prompt": "a new boat", "async": True, "n": 1, "resolution": "2k"}
     answer = http.post("/v1/images/generations", json=body, headers=auth(tokens))
@@ -147,10 +147,10 @@ def test_a_new_model_is_drawn_by_an_account_that_lists_it(engine: Engine, http: 
     assert engine.submits("a new boat")[0]["model"] == key
     assert answer.json()["model"] == key
     # Who is not offered it is told so.
-    offers.forget()
+    model_availability.forget()
     refused = http.post("/v1/images/generations", json=body, headers=auth("plain-has-not-000001:sandbox"))
     error_of(refused, 404, "model_not_found", "model")
-    offers.forget()
+    model_availability.forget()
     refused = http.post("/v1/images/generations", json=body, headers=auth("plain-never-seen-001:sandbox"))
     error_of(refused, 404, "model_not_found", "model")
     assert not engine.ledger()["violations"]
@@ -160,7 +160,7 @@ def test_a_pool_job_of_a_new_model_runs_where_it_is_listed(engine: Engine, http:
     has, other = engine.account(pool=True), engine.account(pool=True)
     refresh()
     engine.sql("UPDATE accounts SET models = NULL WHERE id = :id", id=other)
-    offers.forget()
+    model_availability.forget()
     body = {"model": "gemini_3_image_pro", "prompt": "a boat", "async": True, "n": 1}
     answer = http.post("/v1/images/generations", json=body, headers=auth(engine.env["DREAMERY_ADMIN_KEY"]))
     assert answer.status_code == 202, answer.text
@@ -188,7 +188,7 @@ def test_a_model_of_another_region_goes_to_the_session_that_has_it(engine: Engin
     )
     engine.sql("""UPDATE accounts SET models = '{"images": [{"key": "high_aes_general_v43", "name": "", "tip": "",
                   "resolutions": [], "counts": [], "references": 0}]}' WHERE region = 'us'""")
-    offers.forget()
+    model_availability.forget()
     assert http.post("/v1/images/generations", json=body, headers=auth("us-plain-two-places")).status_code == 202
 
 
@@ -258,7 +258,7 @@ def test_all_sessions_expired_at_once_point_to_the_address(engine: Engine) -> No
     refresh()
     with transaction() as tx:
         assert every_session_expired(tx) == 2
-    from api.doctor import _check_database
+    from api.cli.operator.doctor import _check_database
 
     found = {finding.check: finding for finding in _check_database()}
     assert not found["exit address"].ok
@@ -280,7 +280,7 @@ def test_a_video_is_charged_as_the_list_says(engine: Engine) -> None:
 
 
 def pool_job(http: TestClient, engine: Engine, model: str) -> Any:
-    offers.forget()
+    model_availability.forget()
     body = {"model": model, "prompt": "a boat", "async": True, "n": 1}
     return http.post("/v1/images/generations", json=body, headers=auth(engine.env["DREAMERY_ADMIN_KEY"]))
 

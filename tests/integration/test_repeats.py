@@ -7,9 +7,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.attendance import LEASE_SECONDS, Attendance, End, Visit
-from api.deps import Caller
-from api.intake.accepting import Accepted, Planned, accept
+from api.auth.dependencies import Caller
+from api.generation.acceptance import Accepted, Planned, accept
+from api.http.request_tracker import LEASE_SECONDS, Attendance, End, Visit
 from tests import factories
 from tests.engine import Engine
 from tests.platform import eventually

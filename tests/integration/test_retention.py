@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
-from api.routes import pins
+from api.jobs import pin_routes
 from tests.engine import Engine
 from tests.face import error_of
 from tests.integration.test_upkeep import aged, caller_of, is_there, stored_input
@@ -139,13 +139,13 @@ def test_a_caller_pins_so_many_jobs_and_no_more(engine: Engine) -> None:
     first, second, third = (engine.to_end(account) for _ in range(3))
     caller = caller_of("pins-of-one")
     for job in (first, second, second):
-        assert pins._pin(caller, job).job.pinned_at
+        assert pin_routes._pin(caller, job).job.pinned_at
     with pytest.raises(DreameryError, match="pin_limit"):
-        pins._pin(caller, third)
-    pins._unpin(caller, first)
-    assert pins._pin(caller, third).job.pinned_at
+        pin_routes._pin(caller, third)
+    pin_routes._unpin(caller, first)
+    assert pin_routes._pin(caller, third).job.pinned_at
     with pytest.raises(DreameryError, match="job_not_found"):
-        pins._pin(caller_of("a stranger"), first)
+        pin_routes._pin(caller_of("a stranger"), first)
 
 
 # --- timelines, deliveries, usage ---

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from api import doctor
+from api.cli.operator import doctor
 from tests.engine import Engine
 from tests.s3 import BUCKET, PREFIX, Bucket
 from worker import storage

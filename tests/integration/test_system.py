@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.system_schemas import System
+from api.operations.schemas import System
 from tests.face import Face, new_key
 
 

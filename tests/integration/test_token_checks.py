@@ -8,8 +8,8 @@ import pytest
 from starlette.responses import Response
 from starlette.testclient import TestClient
 
+from api.accounts import session_checks as accounts_session_checks
 from api.app import create_app
-from api.intake import checking
 from tests.engine import Engine
 from tests.face import error_of
 from tests.proxies import forwarding
@@ -165,8 +165,8 @@ def test_a_session_that_moved_is_looked_up_again(engine: Engine, http: TestClien
 
 
 def test_nobody_answers(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(checking, "_NUDGE_AGAIN_SECONDS", 0.1)
+    monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(accounts_session_checks, "_NUDGE_AGAIN_SECONDS", 0.1)
     message = error_of(http.post("/token/check", json={"token": "plain-alone-000001:sandbox"}), 504, "check_timeout")
     assert "worker" in message
     error_of(ask(http, "points", "plain-alone-000001:sandbox"), 504, "check_timeout")
@@ -178,7 +178,7 @@ def test_nobody_answers(engine: Engine, http: TestClient, monkeypatch: pytest.Mo
 
 
 def test_a_question_is_put_once_and_not_too_late(engine: Engine, http: TestClient, monkeypatch) -> None:
-    monkeypatch.setattr(checking, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.1)
     for _ in range(2):
         http.post("/token/check", json={"token": "plain-once-0000001:sandbox"})
     first, late = (row.id for row in engine.sql("SELECT id FROM account_checks ORDER BY id"))
@@ -193,7 +193,7 @@ def test_a_question_is_put_once_and_not_too_late(engine: Engine, http: TestClien
 
 
 def test_open_questions_are_bounded(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checking, "WAIT_SECONDS", 0.1)
+    monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.1)
     many = ",".join(f"plain-bounded-{n:04}:sandbox" for n in range(100))
     for _ in range(2):
         error_of(ask(http, "points", many), 504, "check_timeout")

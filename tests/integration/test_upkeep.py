@@ -9,8 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from api.deps import Caller
-from api.session_tokens import token_hash
+from api.auth.dependencies import Caller
+from api.auth.session_tokens import token_hash
 from tests.engine import Engine
 from worker import storage
 from worker.core.security.session_tokens import SessionToken

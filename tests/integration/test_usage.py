@@ -11,7 +11,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.usage_schemas import UsageReport
+from api.usage.schemas import UsageReport
 from tests.engine import Engine
 from tests.face import error_of
 from worker.core.ids import new_id, public_id

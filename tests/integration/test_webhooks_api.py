@@ -9,9 +9,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.deps import _from_tokens
-from api.webhook_bodies import DeliveryList, DeliveryObject, EndpointList, EndpointWithSecret
-from api.webhook_bodies import Endpoint as EndpointModel
+from api.auth.dependencies import _from_tokens
+from api.webhooks.schemas import DeliveryList, DeliveryObject, EndpointList, EndpointWithSecret
+from api.webhooks.schemas import Endpoint as EndpointModel
 from tests.engine import Engine
 from tests.face import error_of
 from tests.integration.conftest import ADMIN_KEY

@@ -12,7 +12,7 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from api.cli import app as cli
+from api.cli.main import app as cli
 from worker.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

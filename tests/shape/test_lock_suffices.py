@@ -22,7 +22,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
-import api.app, api.cli, api.demo, api.doctor, worker.celery_tasks, worker.sandbox.server, worker.local.schema_upgrade
+import api.app, api.cli.main, api.cli.demo, api.cli.operator.doctor, worker.celery_tasks, worker.sandbox.server, worker.local.schema_upgrade
 import celery.bin.celery, celery.worker.worker, celery.beat, celery.concurrency.thread, flower.command
 import kombu.transport.redis, psycopg_binary, sqlalchemy.dialects.postgresql.psycopg
 import uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl

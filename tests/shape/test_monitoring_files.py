@@ -14,7 +14,7 @@ from grafana_foundation_sdk.cog import plugins
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from api.metrics import GAUGES
+from api.operations.metrics import GAUGES
 from tests.promtool import promtool
 from worker.core.observability.metrics import MEASURES
 

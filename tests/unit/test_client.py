@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from api.bars import bars_of, job_progress
-from api.client import Client, ClientError, follow, save_results, started_jobs
+from api.cli.api_client import Client, ClientError, follow, save_results, started_jobs
+from api.cli.progress_bars import bars_of, job_progress
 from tests.platform import free_port
 
 
@@ -76,7 +76,7 @@ def test_downloads_go_without_the_key_and_appear_whole(peer: Any, tmp_path: Path
 
 
 def test_follow_asks_until_the_end(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.client.FOLLOW_INTERVAL", 0.01)
+    monkeypatch.setattr("api.cli.api_client.FOLLOW_INTERVAL", 0.01)
     rounds = [job("queued"), job("in_progress", progress=40), job("completed", progress=100)]
     peer.answers["/v1/jobs/job_1"] = [said(step) for step in rounds]
     shown: list[float] = []

@@ -17,7 +17,7 @@ _QUIET = ("--loglevel", "WARNING")
 
 def api(host: str, port: int, *, patience_seconds: int) -> tuple[str, ...]:
     """The API. `patience_seconds` = how long answers under way are waited for when it is asked to stop."""
-    return ("api.serve", "--host", host, "--port", str(port), "--drain-seconds", str(patience_seconds))
+    return ("api.http.server", "--host", host, "--port", str(port), "--drain-seconds", str(patience_seconds))
 
 
 def worker(name: str, queues: str, threads: int) -> tuple[str, ...]:

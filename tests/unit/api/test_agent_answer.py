@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.agent_answer import failure_after, finish_of, lost_text, progress_of, result_text, whole_answer
+from api.chat.agent_completion import failure_after, finish_of, lost_text, progress_of, result_text, whole_answer
 from worker.db.jobs.conversations import Spoken
 from worker.db.jobs.queries import JobView
 

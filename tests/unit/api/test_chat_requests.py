@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from api.chat_schemas import ChatRequest
-from api.intake.messages import read_prompt
-from api.intake.names import read_model_name
+from api.chat.model_names import read_model_name
+from api.chat.prompt_extraction import read_prompt
+from api.chat.schemas import ChatRequest
 from worker.core.errors import DreameryError
 
 LINK = "https://example.org/a.png"

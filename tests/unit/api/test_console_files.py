@@ -8,7 +8,7 @@ import pytest
 
 from tests.platform import ROOT
 
-CONSOLE = ROOT / "api" / "console"
+CONSOLE = ROOT / "api" / "console" / "static"
 OURS = [path for path in sorted(CONSOLE.rglob("*.js")) if "vendor" not in path.parts and path.name != "i18n.js"]
 SOURCES = {path: path.read_text(encoding="utf-8") for path in OURS}
 # `t("x.y")` and tables of keys name them whole; t(`x.${y}`) by how they begin.

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from api.chat_schemas import ChatMessage
-from api.intake.conversations import read_turns
+from api.chat.agent_planning import read_turns
+from api.chat.schemas import ChatMessage
 from worker.core.errors import DreameryError
 
 PICTURE = {"type": "image_url", "image_url": {"url": "https://x.test/a.png"}}

@@ -7,7 +7,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.edge import go_duration
+from api.http.cors_and_compression import go_duration
 from tests.face import error_of
 from worker.core.settings import get_settings
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.forecast import forecast, forecast_all
+from api.jobs.eta import forecast, forecast_all
 from worker.db.jobs.durations import Usual, size_of
 from worker.db.jobs.queries import JobView, Line
 

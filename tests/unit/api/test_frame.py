@@ -10,12 +10,17 @@ from pydantic import BaseModel
 from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
-from api import admin_schemas, chat_schemas, schemas, token_schemas, video_schemas, webhook_bodies
+from api.accounts import session_check_schemas
+from api.admin import schemas as admin_schemas
 from api.app import create_app
-from api.deps import name_job
-from api.errors import error_response
-from api.forms import body_docs
-from api.openapi import describe
+from api.chat import schemas as chat_schemas
+from api.http.body_parsing import body_docs
+from api.http.errors import error_response
+from api.http.openapi import describe
+from api.http.preferences import name_job
+from api.jobs import schemas
+from api.videos import schemas as videos_schemas
+from api.webhooks import schemas as webhooks_schemas
 from tests.face import error_of, not_repeatable
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings
@@ -229,7 +234,7 @@ def test_bodies_are_described_as_they_are_taken(client):
     }
 
 
-_MODULES = (schemas, admin_schemas, chat_schemas, token_schemas, video_schemas, webhook_bodies)
+_MODULES = (schemas, admin_schemas, chat_schemas, session_check_schemas, videos_schemas, webhooks_schemas)
 
 
 def _with_examples():

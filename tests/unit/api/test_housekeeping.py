@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from api.chat_schemas import ChatRequest
-from api.housekeeping import read_agent_housekeeping, read_housekeeping
+from api.chat.client_probes import read_agent_housekeeping, read_housekeeping
+from api.chat.schemas import ChatRequest
 
 HISTORY = (
     "<chat_history>\nUSER: draw a **red boat** on a lake -ra 16:9\nASSISTANT: ![image](http://a/b)\nUSER: now at night\n"

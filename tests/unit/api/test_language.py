@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.errors import speak
+from api.http.errors import speak
 from worker.core.errors import ERRORS
 from worker.core.settings import get_settings
 

@@ -4,7 +4,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.model_schemas import Model, ModelList
+from api.generation.model_schemas import Model, ModelList
 from tests.face import error_of
 from worker.core import catalog_overrides
 from worker.core.catalog.models import get_catalog

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from api import pictures
-from api.pictures import GivenPicture, read_pictures
+from api.generation import reference_images
+from api.generation.reference_images import GivenPicture, read_pictures
 from tests.unit.core.test_pictures import bomb
 from tests.uploads import picture
 from worker.core.catalog.models import get_catalog
@@ -74,7 +74,7 @@ def test_a_single_one_is_named_by_its_field() -> None:
 
 def test_bombs_and_giants(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "million pixels" in refused("invalid_image", "image", image=base64.b64encode(bomb(9000, 9000)).decode())
-    monkeypatch.setattr(pictures, "MAX_INPUT_BYTES", 1000)
+    monkeypatch.setattr(reference_images, "MAX_INPUT_BYTES", 1000)
     refused("invalid_image", "image.0", image=[base64.b64encode(b"x" * 1001).decode()])
     refused("invalid_image", "image.0", image=[base64.b64encode(b"x" * 9000).decode()])
 

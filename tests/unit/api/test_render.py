@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.render import job_progress
+from api.jobs.serialization import job_progress
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

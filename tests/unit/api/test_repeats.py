@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from api.attendance import Attendance, Visit
-from api.intake.repeats import UnsureError, _Seen, choose
+from api.generation.deduplication import UnsureError, _Seen, choose
+from api.http.request_tracker import Attendance, Visit
 from worker.db.jobs.idempotency import Earlier
 
 

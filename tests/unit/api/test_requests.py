@@ -6,11 +6,12 @@ import pytest
 from pydantic import ValidationError
 from starlette.requests import Request
 
-from api.deps import Caller, clean_idempotency_key, get_preference
-from api.intake.accepting import fingerprint
-from api.intake.images import plan_image_jobs
-from api.routes.files import _span
-from api.schemas import ImageGenerationRequest
+from api.auth.dependencies import Caller
+from api.generation.acceptance import fingerprint
+from api.http.preferences import clean_idempotency_key, get_preference
+from api.images.planning import plan_image_jobs
+from api.images.schemas import ImageGenerationRequest
+from api.jobs.file_routes import _span
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id, public_id
 from worker.core.settings import get_settings

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from api.deps import Caller
-from api.forms import Upload
-from api.intake.accepting import Planned
-from api.intake.videos import plan_now
-from api.video_schemas import VideoGenerationRequest
+from api.auth.dependencies import Caller
+from api.generation.acceptance import Planned
+from api.http.body_parsing import Upload
+from api.videos.planning import plan_now
+from api.videos.schemas import VideoGenerationRequest
 from tests.clips import film, sound
 from tests.uploads import picture
 from worker import storage

@@ -7,7 +7,7 @@ from uuid import uuid4
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.hub import Watch
+from api.jobs.watcher import Watch
 
 
 def listener() -> Watch:

@@ -1,0 +1,74 @@
+"""An account row as JSON. Its session id never; of its proxy the place only."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from api.accounts.schemas import DAYS, counts_of
+from api.http.responses import seconds_of
+from worker.core.ids import public_id
+
+
+def account_object(row: Any) -> dict[str, Any]:
+    """The account, for whoever keeps it."""
+    resting = row.state == "ok" and row.rest_until is not None and row.rest_until > datetime.now(UTC)
+    return {
+        "id": public_id("account", row.id),
+        "object": "account",
+        "label": row.label,
+        "region": row.region,
+        "country": (row.cluster or {}).get("country"),
+        "pool": row.pool,
+        "user_id": public_id("user", row.user_id) if row.user_id is not None else None,
+        "user": row.user_name,
+        "groups": row.groups,
+        "state": "resting" if resting else row.state,
+        "state_code": row.rest_code if resting else row.state_code,
+        "state_since": seconds_of(row.state_at),
+        "rest_until": seconds_of(row.rest_until) if resting else None,
+        "rest_code": row.rest_code if resting else None,
+        "max_images": row.max_images,
+        "max_videos": row.max_videos,
+        "submits_per_minute": row.submits_per_minute,
+        "max_jobs_per_day": row.max_jobs_per_day,
+        "jobs_today": row.jobs_today,
+        "working_hours": _hours(row),
+        "open_now": row.open_now,
+        "opens_at": None if row.open_now else seconds_of(row.opens_at),
+        "credits": row.credits,
+        "credits_at": seconds_of(row.credits_at),
+        "credits_left": None if row.credits_left is None else int(row.credits_left),
+        "daily_receive": row.daily_receive,
+        "models": counts_of(row.models),
+        "checked_at": seconds_of(row.checked_at),
+        "check_code": row.check_code,
+        "next_check_at": seconds_of(row.refresh_due_at),
+        "last_submit_at": seconds_of(row.last_submit_at),
+        "in_flight": row.in_flight,
+        "has_proxy": row.has_proxy,
+        "proxy": row.proxy_place,
+        "created_at": seconds_of(row.created_at),
+    }
+
+
+def checkup_object(row: Any, result: dict[str, Any] | None) -> dict[str, Any]:
+    """What a check-up found; None = nobody has answered yet."""
+    told = result or {}
+    return {
+        "done": result is not None,
+        "live": told.get("live"),
+        "credits": told.get("credits"),
+        "region": (row.cluster or {}).get("country") or (row.region if told.get("live") else None),
+        "models": told.get("models"),
+        "error": told.get("error"),
+    }
+
+
+def _hours(row: Any) -> dict[str, Any] | None:
+    if row.hours_zone is None:
+        return None
+    return {
+        "days": [DAYS[day - 1] for day in row.hours_days],
+        "start": row.hours_from.strftime("%H:%M"),
+        "end": row.hours_to.strftime("%H:%M"),
+        "zone": row.hours_zone,
+    }

@@ -1,0 +1,161 @@
+"""Bodies of `/v1/chat/completions`, and how its messages are read.
+
+Unknown fields, and OpenAI's sampling fields, are ignored; a known field with a bad value is a 400 with `param`.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
+
+from api.http.fields import MAX_PICTURES, Text, example
+
+_MOST_MESSAGES = 5000
+_EXAMPLE: JsonDict = {
+    "model": "jimeng-4.0",
+    "messages": [{"role": "user", "content": "a red paper boat on a calm lake -ra 16:9"}],
+    "stream": True,
+}
+
+
+class ChatMessage(BaseModel):
+    """One message. `content` is a text, or parts: `text` and `image_url`."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Text = Field(max_length=40, description="`user`, `assistant`, `system`, `developer` or `tool`")
+    content: str | list[Any] | None = None
+
+
+class StreamOptions(BaseModel):
+    """How a stream ends."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool | None = Field(None, description="true = a last chunk with `usage`")
+
+
+class ChatRequest(BaseModel):
+    """A chat with a picture or video model, or with the agent."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [_EXAMPLE]})
+
+    messages: list[ChatMessage] = Field(
+        min_length=1,
+        max_length=_MOST_MESSAGES,
+        description="the last user message is the prompt; its pictures are used",
+    )
+    model: Text | None = Field(
+        None,
+        max_length=200,
+        description="public id of `GET /v1/models`; more may follow: `jimeng-4.0:2k`, `:16:9`, `:1024x1024`",
+    )
+    stream: bool | None = Field(None, description="true = chunks: progress as `reasoning_content`, then the results")
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="pictures wanted; absent = those of one job (4)")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
+    user: Text | None = Field(None, max_length=200, description="kept with the job")
+    metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
+    webhook: Text | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
+    size: Text | None = Field(None, description="pictures: `WxH` or `auto`")
+    ratio: Text | None = Field(None, description="such as `16:9`")
+    aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
+    resolution: Text | None = Field(None, description="such as `2k`, for videos `720p`")
+    negative_prompt: Text | None = Field(None, description="pictures: what should not be in them")
+    duration: int | None = Field(None, ge=1, le=3600, description="videos: seconds")
+    max_tokens: int | None = Field(None, description="ignored, but 16 or less marks a test of the connection")
+    max_completion_tokens: int | None = Field(None, description="the same")
+    response_format: dict[str, Any] | None = Field(None, description="ignored, but a JSON type marks a helper call")
+    tools: list[Any] | None = Field(None, description="ignored by picture and video models")
+
+
+class ChatImageUrl(BaseModel):
+    """A link."""
+
+    url: str
+
+
+class ChatImage(BaseModel):
+    """A picture beside the text, for clients that read no Markdown."""
+
+    type: Literal["image_url"]
+    image_url: ChatImageUrl
+
+
+class ChatAnswerMessage(BaseModel):
+    """The answer: Markdown pictures, or a video element and its link."""
+
+    role: Literal["assistant"]
+    content: str | None
+    refusal: str | None
+    reasoning_content: str | None = Field(None, description="what the job went through")
+    images: list[ChatImage] | None = None
+
+
+class ChatChoice(BaseModel):
+    """The only choice."""
+
+    index: int
+    message: ChatAnswerMessage
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"]
+
+
+class ChatUsage(BaseModel):
+    """Tokens: none are counted."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatAnswer(BaseModel):
+    """OpenAI's chat.completion."""
+
+    model_config = example(
+        id="chatcmpl-0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+        object="chat.completion",
+        created=1763000000,
+        model="jimeng-4.0",
+        choices=[
+            {
+                "index": 0,
+                "message": {
+                    "role": "assistant",
+                    "content": "![image](http://127.0.0.1:8000/v1/files/file_.../content)",
+                    "refusal": None,
+                },
+                "finish_reason": "stop",
+            }
+        ],
+        usage={"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+    )
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: ChatUsage
+
+
+def text_of(message: ChatMessage) -> str:
+    """The text of a message, its parts joined by newlines; other parts are left out."""
+    if message.content is None or isinstance(message.content, str):
+        return message.content or ""
+    texts = [part if isinstance(part, str) else text_of_part(part) for part in message.content]
+    return "\n".join(text for text in texts if text)
+
+
+def text_of_part(part: Any) -> str | None:
+    """The text of a text part; None for others."""
+    if isinstance(part, dict) and part.get("type") in {"text", "input_text", "output_text"}:
+        text = part.get("text")
+        return text if isinstance(text, str) else ""
+    return None
+
+
+def last_user(messages: list[ChatMessage]) -> int | None:
+    """Where the last user message stands; None = there is none."""
+    places = [n for n, message in enumerate(messages) if message.role.lower() == "user"]
+    return places[-1] if places else None

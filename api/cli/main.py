@@ -1,0 +1,260 @@
+"""`dreamery`: the command line. Each command is a few lines over the modules that do the work."""
+
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from api.cli.accounts import accounts_app
+from api.cli.admin import keys_app, log_app, users_app
+from api.cli.api_client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.cli.credits import prices_app
+from api.cli.jobs import jobs_app
+from api.cli.operator.backup import backup, restore, take_storage
+from api.cli.operator.drain import drain, workers
+from api.cli.operator.healthcheck import health_app
+from api.cli.operator.rotate_master_key import rotate_master_key
+from api.cli.operator.run_role import run_app
+from api.cli.output import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
+from api.cli.progress_bars import bars_of, job_progress
+from api.cli.usage import USAGE_EXAMPLE, show_usage
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app.add_typer(jobs_app, name="jobs")
+app.add_typer(users_app, name="users")
+app.add_typer(keys_app, name="keys")
+app.add_typer(accounts_app, name="accounts")
+app.add_typer(log_app, name="audit")
+app.add_typer(prices_app, name="prices")
+app.command(epilog="Example: DREAMERY_MASTER_KEY=NEW,OLD dreamery rotate-master-key")(rotate_master_key)
+app.command("backup", epilog="Example: dreamery backup /srv/backups --with-files --with-keys")(backup)
+app.command("restore", epilog="Example: dreamery restore /srv/backups/dreamery-20261125-030000.zip")(restore)
+app.command("take-storage", epilog="Example: dreamery take-storage")(take_storage)
+app.command("drain", epilog="Example: dreamery drain --reason upgrade --wait, later: dreamery drain --off")(drain)
+app.command("workers", epilog="Example: dreamery workers --json")(workers)
+app.add_typer(health_app, name="health")
+app.add_typer(run_app, name="run")
+app.command("usage", epilog=USAGE_EXAMPLE)(show_usage)
+
+
+def _say_version(wanted: bool) -> None:  # noqa: FBT001 - the shape that typer calls
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("dreamery"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Dreamery: a self-hosted generation platform over your own Dreamina and Jimeng accounts."""
+
+
+_DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
+
+
+@app.command(epilog="Example: dreamery up --port 9000 --data-dir /srv/dreamery")
+def up(
+    host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API; default 8000.")] = None,
+    data_dir: _DataDirOption = None,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    *,
+    no_flower: Annotated[bool, typer.Option("--no-flower", help="Do not start Flower.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the processes log.")] = False,
+    die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
+) -> None:
+    """Run the whole platform on this machine until Ctrl-C: servers, API, workers, scheduler, sandbox, Flower."""
+    from worker.local.supervisor import Platform, PlatformOptions
+
+    console = Console(stderr=True)
+    options = PlatformOptions(
+        data_dir=data_dir,
+        host=host,
+        port=port,
+        workers=workers,
+        flower=not no_flower,
+        verbose=verbose,
+        on_notice=lambda line: console.print(line, style="yellow", highlight=False, soft_wrap=True),
+    )
+    platform = Platform(options)
+    _stop_on_signals(platform.ask_to_stop, die_with_parent=die_with_parent)
+    with console.status("Starting ..."):
+        platform.start()
+    _print_addresses(platform)
+    platform.wait()
+    with console.status("Stopping ..."):
+        platform.stop()
+    print("Stopped.")
+
+
+def _stop_on_signals(stop: Any, *, die_with_parent: bool) -> None:
+    from worker.local.processes import end_with_parent
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    signal.signal(signal.SIGINT, on_signal)
+    signal.signal(signal.SIGTERM, on_signal)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, on_signal)
+    if die_with_parent:
+        end_with_parent(stop)
+
+
+def _print_addresses(platform: Any) -> None:
+    from worker.core.settings import get_settings
+
+    elsewhere = platform.data_dir != get_settings().data_dir.resolve()
+    remark = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if elsewhere else ""
+    flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: the admin key)"
+    print(
+        f"""
+Dreamery is up.
+
+  API        {platform.url}  (docs: {platform.url}/docs)
+  Console    {platform.url}/console  (sign in with the admin key){flower}
+  Admin key  {platform.admin_key}
+  Sandbox    the key {SANDBOX_KEY} makes test pictures, no account needed
+  Data       {platform.data_dir}  (logs: {platform.logs_dir}){remark}
+
+Try it in another terminal:
+
+  curl {platform.url}/v1/images/generations \\
+    -H "Authorization: Bearer {SANDBOX_KEY}" -H "Content-Type: application/json" \\
+    -d '{{"prompt": "a lighthouse at dawn", "size": "2048x2048", "n": 1}}'
+
+Ctrl-C stops everything.""",
+        flush=True,
+    )
+
+
+@app.command(epilog="Example: dreamery demo --out pictures")
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("out"),
+    *,
+    die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
+) -> None:
+    """Start everything in a temporary folder, make pictures and a video with the sandbox, save them, stop it all."""
+    from api.cli.demo import run_demo
+
+    run_demo(out, die_with_parent=die_with_parent)
+
+
+@app.command(epilog="Example: DREAMERY_DATABASE_URL=postgresql://user:pw@db/dreamery dreamery migrate")
+def migrate(
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Only wait until another process has done it.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="With --wait: how long.")] = 300,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the schema of the database to the newest version; a schema of a later version is left as it is."""
+    from api.cli.operator.doctor import adopt_running_platform, upgrade_schema, wait_for_schema
+
+    adopt_running_platform()
+    revision = wait_for_schema(seconds) if wait else upgrade_schema()
+    print(json.dumps({"revision": revision}) if as_json else f"The schema is at {revision}.")
+
+
+@app.command(epilog="Example: dreamery doctor --settings")
+def doctor(
+    *,
+    settings: Annotated[bool, typer.Option("--settings", help="List every setting instead.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="With --settings: as docs/configuration.md.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check settings, database, Redis, workers, clock, disk and accounts; says what to do about each failure."""
+    from api.cli.operator.doctor import adopt_running_platform, examine, list_settings, print_report, print_settings
+    from api.cli.operator.settings_reference import settings_reference
+
+    if settings and markdown:
+        print(settings_reference(), end="")
+        return
+    adopt_running_platform()
+    if settings:
+        listed = list_settings()
+        print(json.dumps({"data": listed}, indent=2)) if as_json else print_settings(listed)
+        return
+    findings = examine()
+    if as_json:
+        print(json.dumps({"data": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        print_report(findings)
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@app.command(
+    epilog='Example: dreamery generate "a lighthouse at dawn" --size 2048x2048 -n 2, or '
+    'dreamery generate "waves roll ashore" --video'
+)
+def generate(  # noqa: PLR0917 - each is an option of the command
+    prompt: Annotated[str, typer.Argument(help="What to make.")],
+    model: Annotated[str | None, typer.Option(help="Model; the server's default when absent.")] = None,
+    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT.")] = None,
+    count: Annotated[int | None, typer.Option("-n", min=1, max=32, help="How many.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("out"),
+    url: UrlOption = "",
+    key: KeyOption = "",
+    *,
+    video: Annotated[bool, typer.Option("--video", help="Make videos.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make pictures (or with --video videos), show the progress, save the files."""
+    wanted = {"prompt": prompt, "model": model, "size": size, "n": count}
+    body = {name: value for name, value in wanted.items() if value is not None} | {"async": True}
+    client = platform_client(url, key)
+    try:
+        saved = _make(client, body, out, video=video)
+    except ClientError as error:
+        if key or error.code != "no_account_available" or client.key == SANDBOX_KEY:
+            raise
+        Console(stderr=True).print(f"No account can take this yet ({error}) Using the sandbox.", style="yellow")
+        saved = _make(Client(client.url, SANDBOX_KEY), body, out, video=video)
+    if as_json:
+        print(json.dumps({"data": [{**item, "path": str(file)} for file, item in saved]}, indent=2))
+        return
+    for file, _item in saved:
+        print(file)
+
+
+def _make(client: Client, body: Json, out: Path, *, video: bool) -> list[tuple[Path, Json]]:
+    answer = client.post("/v1/videos/generations" if video else "/v1/images/generations", body)
+    jobs = started_jobs(answer)
+    with job_progress(Console(stderr=True)) as bar:
+        show = bars_of(bar, jobs)
+        return save_results(client, follow(client, jobs, show), out)
+
+
+def main() -> None:
+    """Run the command line; failures that a person can act on are one message, not a traceback."""
+    from pydantic import ValidationError
+
+    from worker.local.processes import StartError
+
+    try:
+        app(prog_name="dreamery")
+    except (StartError, ClientError) as error:
+        sys.exit(_fail(str(error)))
+    except ValidationError as error:
+        wrong = "; ".join(f"DREAMERY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        sys.exit(_fail(f"A setting has a wrong value. {wrong}. `dreamery doctor --settings` lists all."))
+
+
+def _fail(message: str) -> int:
+    print(f"Error: {message}", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""A job once more: the plan of a new one with the parameters and inputs of one that has ended.
+
+Its inputs are copied under keys of the new job, so that neither job's housekeeping takes them from the other.
+"""
+
+import io
+import random
+from typing import Any, Literal
+from uuid import UUID
+
+from api.auth.dependencies import Caller
+from api.generation.acceptance import Planned, fingerprint
+from api.generation.request_checks import check_regions
+from worker import storage
+from worker.core.catalog.models import get_catalog
+from worker.core.errors import DreameryError
+from worker.core.ids import new_id, public_id
+from worker.db.engine import Row, transaction
+from worker.db.jobs import inputs
+from worker.db.jobs.inputs import NewInput, StoredInput
+from worker.db.jobs.queries import JobView
+from worker.db.jobs.state_machine import NewJob
+
+Seed = Literal["same", "new"] | int
+
+
+def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Planned:
+    """The new job. Raises job_not_finished, input_expired, or what is wrong with the seed or the model by now."""
+    job = view.job
+    if job.finished_at is None:
+        message = f"Job {public_id('job', job.id)} has not ended yet. Wait for it, or cancel it first."
+        raise DreameryError("job_not_finished", message)
+    caller.need_model(job.model)
+    _check_model(job.kind, job.model, caller)
+    order = _reseeded(job.params["order"], seed)
+    new = NewJob(
+        id=new_id(),
+        owner=caller.owner,
+        kind=job.kind,
+        model=job.model,
+        # Of a request that made several jobs this is one, so it stands for its own results only.
+        params={**job.params, "order": order, "n": _results(job.kind, order)},
+        account_ids=[],
+        user_id=caller.user_id,
+        api_key_id=caller.api_key_id,
+        webhook_url=job.webhook_url,
+        metadata={**job.metadata, "retry_of": public_id("job", job.id)},
+    )
+    with transaction() as tx:
+        given = inputs.given_inputs(tx, job.id)
+    return Planned(
+        jobs=[new],
+        n=new.params["n"],
+        fingerprint=fingerprint(path, {"seed": seed}, []),
+        inputs=[_copied(row, new.id) for row in given],
+    )
+
+
+def _check_model(kind: str, model: str, caller: Caller) -> None:
+    """The catalog may have changed since."""
+    catalog = get_catalog()
+    if kind == "image":
+        check_regions(catalog.image_model(model), caller)
+    elif kind == "video":
+        check_regions(catalog.video_model(model), caller)
+
+
+def _results(kind: str, order: dict[str, Any]) -> int:
+    return int(order.get("count") or 1) if kind == "image" else int(kind == "video")
+
+
+def _reseeded(order: dict[str, Any], seed: Seed) -> dict[str, Any]:
+    if seed == "same":
+        return order
+    if "seed" not in order:
+        if seed == "new":
+            return order  # without a seed every run differs
+        raise DreameryError("unsupported_parameter", "A conversation has no seed. Leave `seed` out.", param="seed")
+    fresh = random.randrange(2**32) if seed == "new" else seed  # noqa: S311 - chance, not a secret
+    return {**order, "seed": fresh}
+
+
+def _copied(row: "Row[Any]", job_id: UUID) -> NewInput:
+    """The input again. Bytes are copied; what is gone and was a link is fetched anew."""
+    about = {"role": row.role, "media": row.media, "name": row.name}
+    if row.key is not None:
+        key = f"inputs/{job_id.hex}/{row.n}.{row.key.rpartition('.')[2]}"
+        try:
+            storage.put_file(key, io.BytesIO(storage.read_file(row.key)))
+        except storage.MissingFileError:
+            pass
+        else:
+            stored = StoredInput(
+                key=key,
+                mime=row.mime,
+                bytes=row.bytes,
+                width=row.width,
+                height=row.height,
+                sha256=row.sha256,
+                milliseconds=row.milliseconds,
+            )
+            return NewInput(url=row.url, stored=stored, **about)
+    if row.url is None:
+        message = f"Input {row.n + 1} of this job is no longer stored. Send the whole request again."
+        raise DreameryError("input_expired", message)
+    return NewInput(url=row.url, **about)

@@ -1,0 +1,74 @@
+"""Field types that several schemas share, and the parameters of pagination."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Query
+from pydantic import AfterValidator, ConfigDict, StringConstraints
+
+from worker.core.errors import DreameryError
+from worker.core.ids import parse_public_id
+from worker.core.webhook_policy import check_url
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+After = Annotated[str | None, Query(max_length=60, description="the last id of the page before")]
+
+
+def after_id(prefix: str, value: str | None) -> UUID | None:
+    """The id a page begins behind. Raises `invalid_value`."""
+    if value is None:
+        return None
+    found = parse_public_id(prefix, value)
+    if found is None:
+        raise DreameryError("invalid_value", f"`after` must be an id such as `{prefix}_...`.", param="after")
+    return found
+
+
+MAX_PICTURES = 32
+
+
+def _storable(value: str) -> str:
+    if "\x00" in value:
+        raise ValueError("must not contain a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("must not contain half of a surrogate pair") from None
+    return value
+
+
+# Text that Postgres can store and JSON can carry.
+Text = Annotated[str, AfterValidator(_storable)]
+
+
+def _small_metadata(value: dict[str, str]) -> dict[str, str]:
+    if len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
+        raise ValueError("at most 16 pairs, keys up to 64 and values up to 512 characters")
+    return value
+
+
+def _http_webhook(value: str) -> str:
+    if value:
+        check_url(value)
+    return value
+
+
+Metadata = Annotated[dict[Text, Text], AfterValidator(_small_metadata)]
+
+
+Webhook = Annotated[Text, AfterValidator(_http_webhook)]
+
+
+Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
+
+
+def _word(value: Any) -> Any:
+    """One of a few words, in any case; an empty one was not said."""
+    return (value.strip().lower() or None) if isinstance(value, str) else value
+
+
+def example(**fields: Any) -> ConfigDict:
+    """The `model_config` of a body with this example in the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})

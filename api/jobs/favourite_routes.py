@@ -1,0 +1,88 @@
+"""All jobs of a caller as they change, and the mark of favourites."""
+
+import re
+from functools import partial
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from api.auth.dependencies import Caller, MakerDep, ReaderDep
+from api.http.errors import error_responses
+from api.http.preferences import name_job
+from api.http.responses import base_url, json_response
+from api.http.sse import SSE_HEADERS, stream_docs
+from api.jobs.feed import JobFeeds, feed_events
+from api.jobs.routes import find_job, job_uuid
+from api.jobs.schemas import Job
+from api.jobs.serialization import job_object
+from worker.db.engine import transaction
+from worker.db.jobs import favourites
+from worker.db.jobs.queries import JobView, Viewer
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+_EVENT_ID = re.compile(r"[0-9]{1,12}(\.[0-9]{1,6})?")
+_EVENT = 'id: 1763000000.120\nevent: job\ndata: {"id":"job_...","object":"job","status":"in_progress",...}\n\n'
+
+
+def _viewer(caller: Caller) -> Viewer:
+    with transaction() as tx:
+        return caller.viewer(tx)
+
+
+@router.get(
+    "/events",
+    summary="Follow all your jobs",
+    response_class=StreamingResponse,
+    responses={
+        200: {"content": stream_docs(_EVENT), "description": "The events."},
+        **error_responses(400, 401),
+    },
+)
+async def follow_jobs(
+    request: Request,
+    caller: ReaderDep,
+    after: Annotated[float | None, Query(ge=0, le=10**11, description="like Last-Event-ID")] = None,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> StreamingResponse:
+    """Server-sent events: `snapshot` with the open jobs, then a `job` for each that is new or looks different.
+
+    `Last-Event-ID` (or `?after=`) replays what was missed instead; `reset` says that it was too much: list the jobs
+    again. The stream ends after a few minutes; `EventSource` comes again by itself.
+    """
+    if last_event_id and _EVENT_ID.fullmatch(last_event_id):
+        after = float(last_event_id)
+    feeds: JobFeeds = request.app.state.feeds
+    stream = feed_events(
+        feeds, partial(_viewer, caller), base=base_url(request), since=after, gone=request.is_disconnected
+    )
+    return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
+
+
+def _mark(caller: Caller, job_id: UUID, *, favourite: bool) -> JobView:
+    find_job(caller, job_id)
+    with transaction() as tx:
+        favourites.mark_favourite(tx, job_id, favourite=favourite)
+    return find_job(caller, job_id)
+
+
+_ANSWERS = {200: {"model": Job, "description": "The job as it is now."}, **error_responses(401, 403, 404)}
+
+
+@router.put("/{job_id}/favourite", summary="Mark a job as a favourite", responses=_ANSWERS)
+async def mark_job(request: Request, job_id: str, caller: MakerDep) -> Response:
+    """Lists narrow to favourites with `?favourite=true`."""
+    view = await run_in_threadpool(_mark, caller, job_uuid(job_id), favourite=True)
+    name_job(request, job_id)
+    return json_response(job_object(view, base_url(request)))
+
+
+@router.delete("/{job_id}/favourite", summary="Take a job's mark away", responses=_ANSWERS)
+async def unmark_job(request: Request, job_id: str, caller: MakerDep) -> Response:
+    """The job itself stays."""
+    view = await run_in_threadpool(_mark, caller, job_uuid(job_id), favourite=False)
+    name_job(request, job_id)
+    return json_response(job_object(view, base_url(request)))

@@ -1,0 +1,182 @@
+"""Bodies of requests and answers.
+
+Unknown request fields are ignored (clients add many); a known field with a bad value is a 400 with `param`. The answer
+models are for the OpenAPI document and the tests: `render.py` writes the JSON without them.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.http.fields import example
+
+
+class JobQueue(BaseModel):
+    """Where a job stands in line."""
+
+    position: int | None = Field(description="place in our own queue, 1 = next; null once it has left it")
+    upstream_position: int | None
+    eta_seconds: int | None = Field(description="seconds until the result, as `eta.p50`; null once it has ended")
+
+
+class JobEta(BaseModel):
+    """Seconds from now until the result, learned from finished jobs of the same model and size."""
+
+    p50: int = Field(description="what to expect")
+    p90: int = Field(description="what to be prepared for")
+
+
+class JobFile(BaseModel):
+    """One stored result."""
+
+    url: str
+    mime: str
+    width: int | None
+    height: int | None
+    bytes: int
+    seconds: float | None
+    thumbnail_url: str | None = Field(None, description="(videos) a JPEG of the first frame")
+    spritesheet_url: str | None = Field(None, description="(videos) a JPEG of small frames in rows")
+
+
+class JobTalk(BaseModel):
+    """What a conversation with the agent gave."""
+
+    text: str = Field(description="what the agent said, so far")
+    jobs: list[str] = Field(description="the pictures and videos it started, each a job of its own")
+
+
+class JobError(BaseModel):
+    """Why a job failed; the same four keys as in an error answer."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class JobUrls(BaseModel):
+    """Where to ask about the job."""
+
+    get: str
+    events: str
+    cancel: str
+    retry: str
+    timeline: str
+
+
+class JobUsage(BaseModel):
+    """What a job made and what that costs upstream."""
+
+    images: int | None = Field(None, description="(pictures) once completed")
+    videos: int | None = Field(None, description="(videos) once completed")
+    seconds: int | None = Field(None, description="(videos) once completed")
+    credits_estimated: int | None = Field(description="upstream credits it is expected to cost; null = not known")
+    credits_charged: int | None = Field(
+        description="what it did cost, as far as known: at its end the expected, later as upstream tells; 0 = surely "
+        "nothing; null = not known (yet)"
+    )
+
+
+JOB_EXAMPLE: dict[str, Any] = {
+    "id": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "object": "job",
+    "kind": "image",
+    "type": "image",
+    "status": "in_progress",
+    "model": "jimeng-4.0",
+    "group": "job_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "parent": None,
+    "created_at": 1763000000,
+    "queued_at": 1763000000,
+    "started_at": 1763000001,
+    "completed_at": None,
+    "expires_at": None,
+    "expired_at": None,
+    "pinned": False,
+    "progress": 42,
+    "queue": {"position": None, "upstream_position": 3, "eta_seconds": 20},
+    "eta": {"p50": 20, "p90": 45},
+    "input": {"prompt": "a red paper boat", "size": "2048x2048", "n": 1},
+    "output": None,
+    "error": None,
+    "metadata": {},
+    "favourite": False,
+    "cancelling": False,
+    "urls": {
+        "get": "http://127.0.0.1:8000/v1/jobs/job_...",
+        "events": "http://127.0.0.1:8000/v1/jobs/job_.../events",
+        "cancel": "http://127.0.0.1:8000/v1/jobs/job_.../cancel",
+        "retry": "http://127.0.0.1:8000/v1/jobs/job_.../retry",
+        "timeline": "http://127.0.0.1:8000/v1/jobs/job_.../timeline",
+    },
+    "usage": {"credits_estimated": 2, "credits_charged": None},
+}
+
+
+class Job(BaseModel):
+    """A job. Nullable keys are always present; times are unix seconds."""
+
+    model_config = example(**JOB_EXAMPLE)
+
+    id: str
+    object: Literal["job"]
+    kind: Literal["image", "video", "chat"]
+    type: Literal["image", "video", "chat"] = Field(description="the same as `kind`")
+    status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
+    model: str
+    group: str = Field(description="the first job of the request that made it")
+    parent: str | None = Field(description="the conversation that started it, if one did")
+    created_at: int
+    queued_at: int
+    started_at: int | None
+    completed_at: int | None
+    expires_at: int | None = Field(description="when the results are removed; null = never")
+    expired_at: int | None = Field(description="when they were removed: their links answer 410 `file_expired`")
+    pinned: bool = Field(description="its results are kept for ever")
+    progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
+    queue: JobQueue
+    eta: JobEta | None
+    input: dict[str, Any]
+    output: list[JobFile] | JobTalk | None
+    error: JobError | None
+    metadata: dict[str, str]
+    favourite: bool = Field(description="marked by its owner (`PUT /v1/jobs/{id}/favourite`)")
+    cancelling: bool = Field(description="cancelling was asked for and is not carried out yet")
+    urls: JobUrls
+    usage: JobUsage | None = Field(description="null: nothing was made and no price is known")
+
+
+class JobList(BaseModel):
+    """One page of jobs."""
+
+    object: Literal["list"]
+    data: list[Job]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    missing: list[str] | None = Field(None, description="with `ids`: those of them that are no jobs of yours")
+
+
+class DeletedJob(BaseModel):
+    """The answer to a deletion."""
+
+    id: str
+    object: Literal["job.deleted"]
+    deleted: Literal[True]
+
+
+class RetryRequest(BaseModel):
+    """The body of `POST /v1/jobs/{id}/retry`; may be left out."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"seed": "new"}]})
+
+    seed: Literal["same", "new"] | Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
+        "same", description="`same` as before, `new` for another one, or the seed itself"
+    )
+
+
+class AcceptedJob(Job):
+    """The answer to `respond-async`: the job, and all of them when the request made several."""
+
+    jobs: list[Job] | None = None

@@ -1,0 +1,227 @@
+"""Bodies of requests for videos and of their answers. Rules as in `schemas.py`."""
+
+import re
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
+
+from api.http.fields import Filled, Metadata, Text, Webhook, example
+from api.jobs.schemas import JOB_EXAMPLE, AcceptedJob
+
+MAX_VIDEOS = 4
+_NUMBERED = re.compile(r"(image|video|audio)_file_[1-9]")
+_FORMS = "link, data URL, base64, file part, or an object with `url` (and `name`)"
+
+
+class VideoGenerationRequest(BaseModel):
+    """Bodies of `/v1/videos` and `/v1/videos/generations`: OpenAI's fields, and those of the other gateways."""
+
+    model_config = ConfigDict(
+        extra="ignore",
+        json_schema_extra={
+            "examples": [
+                {"model": "jimeng-video-3.0", "prompt": "waves roll ashore at dawn", "ratio": "16:9", "duration": 5}
+            ]
+        },
+    )
+
+    prompt: Filled = Field(
+        description="what happens; may hold flags: `-ra 16:9`, `-re 1080p`, `-d 5`, and for omni models marks: "
+        "`@image_file_1`, `@video_file_1`, `@audio_file_1`, `@image1`, `@1`, `@<file name>`"
+    )
+    model: Text | None = Field(None, max_length=200, description="id of `GET /v1/models`; default `jimeng-video-3.0`")
+    ratio: Text | None = Field(None, description="`16:9`, `21:9`, `4:3`, `1:1`, `3:4` or `9:16`")
+    aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
+    duration: float | Text | None = Field(None, description="seconds, as the model offers; default its first")
+    seconds: float | Text | None = Field(None, description="another name for `duration` (OpenAI's)")
+    resolution: Text | None = Field(None, description="`480p`, `720p`, `1080p` or `4k`, as the model offers")
+    size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest ratio and resolution")
+    width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")
+    height: int | None = Field(None, ge=64, le=16384)
+    fps: int | None = Field(None, ge=1, le=60, description="told to upstream as it is; default 24")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
+    n: int | None = Field(None, ge=1, le=MAX_VIDEOS, description="videos wanted, each a job of its own; default 1")
+    negative_prompt: Text | None = Field(None, description="not offered for videos")
+    image: Any = Field(None, description=f"a picture or a list: {_FORMS}. One = first frame, two = first and last")
+    images: Any = Field(None, description="the same as `image`; all are joined")
+    image_url: Any = Field(None, description="the same as `image`")
+    file_paths: Any = Field(None, description="the same as `image`")
+    input_reference: Any = Field(
+        None, description="the same as `image` (OpenAI's); also `image_url` or `file_id` in it"
+    )
+    first_frame_image: Any = Field(None, description="the first frame")
+    end_frame_image: Any = Field(None, description="the last frame; needs a first one")
+    last_frame_image: Any = Field(None, description="another name for `end_frame_image`")
+    end_image: Any = Field(None, description="another name for `end_frame_image`")
+    video: Any = Field(None, description=f"(omni models) a video to refer to, or a list: {_FORMS}")
+    videos: Any = Field(None, description="the same as `video`")
+    video_url: Any = Field(None, description="the same as `video`")
+    audio: Any = Field(None, description=f"(omni models) a sound to refer to, or a list: {_FORMS}")
+    audios: Any = Field(None, description="the same as `audio`")
+    audio_url: Any = Field(None, description="the same as `audio`")
+    function_mode: Literal["first_last_frames", "omni_reference"] | None = Field(
+        None, description="what pictures are for; absent: told by their number and by marks in the prompt"
+    )
+    response_format: Literal["url", "b64_json"] | None = Field(None, description="default `url`")
+    run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
+    webhook: Webhook | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
+    user: Text | None = Field(None, max_length=200, description="kept with the job")
+    stream: bool | None = Field(None, description="not offered here: follow `/v1/jobs/{id}/events`, or use chat")
+    numbered: SkipJsonSchema[dict[str, Any]] = Field({}, description="`image_file_1`, ... as they came")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect(cls, fields: Any) -> Any:
+        """Inputs of numbered fields, and other gateways' spellings."""
+        if not isinstance(fields, dict):
+            return fields
+        renamed = {"filePaths": "file_paths", "functionMode": "function_mode"}
+        found = {name: value for name, value in fields.items() if _NUMBERED.fullmatch(str(name))}
+        same = {ours: fields[theirs] for theirs, ours in renamed.items() if theirs in fields and ours not in fields}
+        return {**fields, **same, "numbered": found}
+
+
+# Fields that hold inputs: never part of a fingerprint or an error, for they may hold megabytes.
+INPUT_FIELDS = frozenset(
+    {
+        *("image", "images", "image_url", "file_paths", "input_reference", "numbered"),
+        *("first_frame_image", "end_frame_image", "last_frame_image", "end_image"),
+        *("video", "videos", "video_url", "audio", "audios", "audio_url"),
+    }
+)
+
+
+class RemixRequest(BaseModel):
+    """Body of `/v1/videos/{id}/remix`."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"prompt": "the same, but at night"}]})
+
+    prompt: Filled
+
+
+class GeneratedVideo(BaseModel):
+    """One video of an answer: a link, or its bytes."""
+
+    url: str | None = Field(None, description="a link to this server; readable without a key")
+    b64_json: str | None = Field(None, description="the bytes, with `response_format: b64_json`")
+    revised_prompt: str | None
+
+
+class VideosAnswer(BaseModel):
+    """The answer of a call that waited."""
+
+    model_config = example(
+        created=1763000000,
+        data=[{"url": "http://127.0.0.1:8000/v1/files/file_.../content", "revised_prompt": None}],
+    )
+
+    created: int
+    data: list[GeneratedVideo]
+
+
+class AcceptedVideo(AcceptedJob):
+    """The answer to `respond-async`: the job, and under which id `GET /v1/videos/{id}` knows it."""
+
+    model_config = example(**JOB_EXAMPLE, request_id="video_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f")
+
+    request_id: str
+
+
+class VideoError(BaseModel):
+    """Why a video failed."""
+
+    code: str
+    message: str
+
+
+VIDEO_EXAMPLE: dict[str, Any] = {
+    "id": "video_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
+    "object": "video",
+    "model": "sora-2",
+    "status": "in_progress",
+    "progress": 42,
+    "created_at": 1763000000,
+    "completed_at": None,
+    "expires_at": None,
+    "seconds": "5",
+    "size": "1280x720",
+    "prompt": "waves roll ashore at dawn",
+    "error": None,
+    "remixed_from_video_id": None,
+    "url": None,
+    "thumbnail_url": None,
+    "metadata": {},
+    "queue_position": None,
+    "eta_seconds": 90,
+    "adjusted": {"seconds": "4"},
+}
+
+
+class Video(BaseModel):
+    """OpenAI's Video object, and what else readers of other gateways look for."""
+
+    model_config = example(**VIDEO_EXAMPLE)
+
+    id: str
+    object: Literal["video"]
+    model: str = Field(description="as it was asked for")
+    status: Literal["queued", "in_progress", "completed", "failed"] = Field(
+        description="a cancelled or expired video is `failed`; `error.code` says which"
+    )
+    progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
+    created_at: int
+    completed_at: int | None
+    expires_at: int | None = Field(description="when the files are removed, where the operator set a time")
+    seconds: str = Field(description="the length that is or will be made")
+    size: str = Field(description="the pixels that are or will be made")
+    prompt: str
+    error: VideoError | None
+    remixed_from_video_id: str | None
+    url: str | None = Field(description="a link to the finished video; readable without a key")
+    thumbnail_url: str | None
+    metadata: dict[str, str]
+    queue_position: int | None
+    eta_seconds: int | None
+    adjusted: dict[str, str] | None = Field(
+        description="what was asked for and is not what is made (length, with names that tools have built in)"
+    )
+
+
+class VideoList(BaseModel):
+    """One page of videos."""
+
+    object: Literal["list"]
+    data: list[Video]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class VideoDeleted(BaseModel):
+    """The answer of a deletion."""
+
+    id: str
+    object: Literal["video.deleted"]
+    deleted: Literal[True]
+
+
+class VideoTask(Video):
+    """The answer of `POST /v1/video/generations`."""
+
+    model_config = example(**VIDEO_EXAMPLE, task_id=VIDEO_EXAMPLE["id"])
+
+    task_id: str
+
+
+class VideoTaskState(BaseModel):
+    """The answer of `GET /v1/video/generations/{task_id}`."""
+
+    task_id: str
+    status: Literal["queued", "in_progress", "completed", "failed"]
+    progress: int
+    url: str | None
+    format: str
+    metadata: dict[str, Any]
+    error: VideoError | None

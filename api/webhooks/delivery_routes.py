@@ -1,0 +1,174 @@
+"""The log of webhook deliveries, and replays. docs/webhooks.md."""
+
+from functools import partial
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+from starlette.concurrency import run_in_threadpool
+
+from api.auth.dependencies import Caller, FullReaderDep, KeeperDep
+from api.http.errors import error_responses
+from api.http.fields import Text
+from api.http.responses import json_response
+from api.webhooks.schemas import DeliveryList, DeliveryObject, DeliveryStatus, delivery_object
+from worker.core.errors import DreameryError
+from worker.core.ids import parse_public_id
+from worker.db.engine import transaction
+from worker.db.webhooks import delivery_log, endpoints
+from worker.db.webhooks.delivery_log import Delivery, DeliveryFilter
+from worker.messaging import celery_app
+
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+
+_Limit = Annotated[int, Query(ge=1, le=100)]
+_After = Annotated[str | None, Query(description="the last id of the page before")]
+_Event = Annotated[Text | None, Query(max_length=100, description="`job.completed`, ...")]
+_PAGE: dict[int | str, dict[str, object]] = {200: {"model": DeliveryList, "description": "One page, newest first."}}
+
+
+def _unknown(delivery_id: str) -> DreameryError:
+    return DreameryError("webhook_not_found", f"No webhook delivery {delivery_id[:60]!r}.")
+
+
+def _uuid(delivery_id: str) -> UUID:
+    found = parse_public_id("msg", delivery_id)
+    if found is None:
+        raise _unknown(delivery_id)
+    return found
+
+
+def _filter_id(prefix: str, value: str | None, param: str) -> UUID | None:
+    found = parse_public_id(prefix, value) if value is not None else None
+    if value is not None and found is None:
+        message = f"`{param}` must be an id like `{prefix}_...`; got {value[:60]!r}."
+        raise DreameryError("invalid_value", message, param=param)
+    return found
+
+
+async def _page(caller: Caller, wanted: DeliveryFilter, *, after: str | None, limit: int, order: str) -> Response:
+    cursor = _filter_id("msg", after, "after")
+
+    def read() -> tuple[list[Delivery], bool] | None:
+        with transaction() as tx:
+            return delivery_log.list_deliveries(
+                tx, caller.owner, wanted, after=cursor, limit=limit, newest_first=order == "desc"
+            )
+
+    page = await run_in_threadpool(read)
+    if page is None:
+        raise DreameryError("invalid_value", "`after` names no delivery of yours.", param="after")
+    found, more = page
+    data = [delivery_object(delivery) for delivery in found]
+    return json_response(
+        {
+            "object": "list",
+            "data": data,
+            "first_id": data[0]["id"] if data else None,
+            "last_id": data[-1]["id"] if data else None,
+            "has_more": more,
+        }
+    )
+
+
+@router.get("/deliveries", summary="List webhook deliveries", responses={**_PAGE, **error_responses(400, 401)})
+async def list_deliveries(
+    caller: FullReaderDep,
+    *,
+    limit: _Limit = 20,
+    after: _After = None,
+    order: Literal["asc", "desc"] = "desc",
+    endpoint_id: Annotated[str | None, Query(description="only those to this endpoint")] = None,
+    job_id: Annotated[str | None, Query(description="only those about this job")] = None,
+    event: _Event = None,
+    status: DeliveryStatus | None = None,
+) -> Response:
+    """What was sent, or is to be, to your endpoints and to the `webhook` of your jobs, with every try. Kept 30 days."""
+    wanted = DeliveryFilter(
+        endpoint_id=_filter_id("whe", endpoint_id, "endpoint_id"),
+        job_id=_filter_id("job", job_id, "job_id"),
+        event=event,
+        status=status,
+    )
+    return await _page(caller, wanted, after=after, limit=limit, order=order)
+
+
+@router.get(
+    "/endpoints/{endpoint_id}/deliveries",
+    summary="List the deliveries of an endpoint",
+    responses={**_PAGE, **error_responses(400, 401, 404)},
+)
+async def list_endpoint_deliveries(
+    endpoint_id: str,
+    caller: FullReaderDep,
+    *,
+    limit: _Limit = 20,
+    after: _After = None,
+    order: Literal["asc", "desc"] = "desc",
+    event: _Event = None,
+    status: DeliveryStatus | None = None,
+) -> Response:
+    """What was sent, or is to be, to one endpoint, with every try."""
+    wanted = parse_public_id("whe", endpoint_id)
+
+    def known() -> bool:
+        with transaction() as tx:
+            return wanted is not None and endpoints.get_endpoint(tx, wanted, caller.owner) is not None
+
+    if not await run_in_threadpool(known):
+        raise DreameryError("webhook_not_found", f"No webhook endpoint {endpoint_id[:60]!r}.")
+    narrowed = DeliveryFilter(endpoint_id=wanted, event=event, status=status)
+    return await _page(caller, narrowed, after=after, limit=limit, order=order)
+
+
+@router.get(
+    "/deliveries/{delivery_id}",
+    summary="Get a webhook delivery",
+    responses={200: {"model": DeliveryObject, "description": "The delivery."}, **error_responses(401, 404)},
+)
+async def get_delivery(delivery_id: str, caller: FullReaderDep) -> Response:
+    """One delivery by its `webhook-id`, with every try."""
+    wanted = _uuid(delivery_id)
+
+    def read() -> Delivery | None:
+        with transaction() as tx:
+            return delivery_log.get_delivery(tx, wanted, caller.owner)
+
+    delivery = await run_in_threadpool(read)
+    if delivery is None:
+        raise _unknown(delivery_id)
+    return json_response(delivery_object(delivery))
+
+
+def _replay(caller: Caller, delivery_id: UUID) -> Delivery | None:
+    with transaction() as tx:
+        delivery = delivery_log.get_delivery(tx, delivery_id, caller.owner)
+        if delivery is None:
+            return None
+        if delivery.row.endpoint_id is not None:
+            endpoint = endpoints.get_endpoint(tx, delivery.row.endpoint_id, caller.owner)
+            if endpoint is not None and endpoint.disabled_at is not None:
+                raise DreameryError("webhook_endpoint_disabled")
+        if delivery_log.replay(tx, delivery_id):
+            tx.on_commit(partial(celery_app.nudge_notify, delivery_id))
+        return delivery_log.get_delivery(tx, delivery_id, caller.owner)
+
+
+@router.post(
+    "/deliveries/{delivery_id}/replay",
+    summary="Replay a webhook delivery",
+    status_code=202,
+    responses={
+        202: {"model": DeliveryObject, "description": "The delivery, due now."},
+        **error_responses(401, 404, 409),
+    },
+)
+async def replay_delivery(delivery_id: str, caller: KeeperDep) -> Response:
+    """Sends the event again at once, delivered or not, with the same `webhook-id` and a fresh round of tries.
+
+    A receiver that keeps the ids it has handled can so tell a repeat. While a try is under way nothing is added to it.
+    """
+    delivery = await run_in_threadpool(_replay, caller, _uuid(delivery_id))
+    if delivery is None:
+        raise _unknown(delivery_id)
+    return json_response(delivery_object(delivery), status=202)
