@@ -21,7 +21,7 @@ demo: .venv/.dreamery ## start everything, make pictures and a video with the sa
 up: .venv/.dreamery ## run the platform on port 8000 with its data in ./data, until Ctrl-C
 	@exec $(PY) -m api.cli.main up --die-with-parent $(ARGS)
 
-# Four at a time: most tests wait. What shares a platform stays in one process (`tests/sharing.py`).
+# Four at a time: most tests wait. What shares a platform stays in one process (`tests/support/shared_platforms.py`).
 test: lint ## lint, types, layering and the whole test suite
 	@$(BOUND) -m pytest -n 4 --dist loadfile $(ARGS)
 

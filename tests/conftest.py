@@ -9,10 +9,10 @@ import hypothesis
 import psycopg
 import pytest
 
-from tests.peers import Receivers, serving
-from tests.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
-from tests.s3 import Bucket, running_s3
-from tests.sharing import Sharing
+from tests.support.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
+from tests.support.servers.http_servers import Receivers, serving
+from tests.support.servers.s3_server import Bucket, running_s3
+from tests.support.shared_platforms import Sharing
 from worker.local.embedded_servers import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -25,7 +25,7 @@ hypothesis.settings.load_profile("gate")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Which tests share what, see `tests/sharing.py`."""
+    """Which tests share what, see `tests/support/shared_platforms.py`."""
     config.pluginmanager.register(Sharing())
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from tests.bench.many import FULL, run_many, settings
 from tests.bench.measure import Row, run_scenario
-from tests.platform import start_platform
+from tests.support.platform import start_platform
 from worker.local.supervisor import Platform
 
 # The bench measures the engine, so the limits that protect real accounts are wide open.

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from tests.platform import CheckedPlatform, start_platform
+from tests.support.platform import CheckedPlatform, start_platform
 
 _PACKAGES = ("chromium", "fonts-noto-cjk")
 REMEDY = (

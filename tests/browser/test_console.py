@@ -13,8 +13,8 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.browser.conftest import watch
-from tests.face import Face
-from tests.platform import CheckedPlatform
+from tests.support.api_client import Face
+from tests.support.platform import CheckedPlatform
 
 AXE = (Path(__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 

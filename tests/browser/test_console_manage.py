@@ -13,9 +13,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import watch
 from tests.browser.test_console import check, choose
-from tests.face import IMAGES, Face, new_session
-from tests.peers import Receiver, serving
-from tests.platform import CheckedPlatform, eventually
+from tests.support.api_client import IMAGES, Face, new_session
+from tests.support.platform import CheckedPlatform, eventually
+from tests.support.servers.http_servers import Receiver, serving
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Real clients, each in its own environment (`tests/clients/environments.py`), against one running platform.
+"""Real clients, each in its own environment (`tests/support/client_environments.py`), against one running platform.
 
 The newest openai for Python is in our own environment: `test_openai_sdk.py`, `_chat.py` and `_videos.py`.
 """
@@ -10,8 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from openai import OpenAI
 
-from tests.clients.environments import run
-from tests.face import new_key
+from tests.support.api_client import new_key
+from tests.support.client_environments import run
 from worker.local.supervisor import Platform
 
 # `slow` is a job of 40 s that streams to its end; each client gives up after 30 s of silence, or as its makers chose.

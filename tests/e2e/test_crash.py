@@ -13,10 +13,10 @@ from itertools import count
 import httpx2
 import pytest
 
-from tests.e2e.books import Books, tracebacks
-from tests.e2e.chaos import Chaos, empty_redis, set_faults
-from tests.e2e.crowd import Crowd, Order, Outcome, storm_orders
-from tests.platform import eventually, processes_of, start_platform
+from tests.support.crash.chaos import Chaos, empty_redis, set_faults
+from tests.support.crash.load_clients import Crowd, Order, Outcome, storm_orders
+from tests.support.crash.platform_snapshot import Books, tracebacks
+from tests.support.platform import eventually, processes_of, start_platform
 from worker.local.supervisor import Platform
 
 SLOTS = 3

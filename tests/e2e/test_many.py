@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.many import SMALL, run_many, settings
-from tests.platform import start_platform
+from tests.support.platform import start_platform
 
 
 def test_every_job_ends_right_in_turn_and_within_the_limits(tmp_path: Path) -> None:

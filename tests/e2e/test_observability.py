@@ -15,9 +15,9 @@ import httpx
 import pytest
 import redis
 
-from tests.otlp import Collector, attributes
-from tests.peers import Receiver, serving
-from tests.platform import ROOT, clean_env, eventually, start_platform
+from tests.support.platform import ROOT, clean_env, eventually, start_platform
+from tests.support.servers.http_servers import Receiver, serving
+from tests.support.servers.trace_receiver import Collector, attributes
 from worker.local.supervisor import Platform
 
 PICTURES = "/v1/images/generations"

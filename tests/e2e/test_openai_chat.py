@@ -10,8 +10,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.face import FINAL, Face, account_name, new_key
-from tests.uploads import picture
+from tests.support.api_client import FINAL, Face, account_name, new_key
+from tests.support.uploads import picture
 
 MODEL = "jimeng-3.0"
 _LINK = re.compile(r"!\[image\]\((\S+)\)")

@@ -11,8 +11,8 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
-from tests.face import Face, account_name, new_key
-from tests.uploads import picture
+from tests.support.api_client import Face, account_name, new_key
+from tests.support.uploads import picture
 
 
 @pytest.fixture

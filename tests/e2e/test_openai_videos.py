@@ -10,7 +10,7 @@ from openai import OpenAI
 from openai.types import Video
 from PIL import Image
 
-from tests.face import new_key
+from tests.support.api_client import new_key
 from worker.core.media.video import video_facts
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK says of the API that it will go

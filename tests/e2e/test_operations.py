@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.books import Books
-from tests.face import Face, account_name, error_of, new_key, read_events
-from tests.platform import ROOT, CheckedPlatform, clean_env, eventually, start_platform
-from tests.s3 import Bucket
+from tests.support.api_client import Face, account_name, error_of, new_key, read_events
+from tests.support.crash.platform_snapshot import Books
+from tests.support.platform import ROOT, CheckedPlatform, clean_env, eventually, start_platform
+from tests.support.servers.s3_server import Bucket
 from worker.messaging import heartbeat
 
 pytestmark = pytest.mark.timeout(600)

@@ -3,8 +3,8 @@
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.clients.environments import environment, run
-from tests.face import new_key
+from tests.support.api_client import new_key
+from tests.support.client_environments import environment, run
 from worker.local.supervisor import Platform, PlatformOptions
 
 # The gate asks the same in each run. To hunt: `TEST_SEED=7 TEST_EXAMPLES=25`.

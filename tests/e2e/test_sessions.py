@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.face import Face, account_name, error_of, new_key, new_session
-from tests.platform import eventually
+from tests.support.api_client import Face, account_name, error_of, new_key, new_session
+from tests.support.platform import eventually
 
 
 @pytest.mark.parametrize(

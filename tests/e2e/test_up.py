@@ -19,7 +19,7 @@ import pytest
 import redis
 from PIL import Image
 
-from tests.platform import ROOT, clean_env, eventually, free_port, processes_of
+from tests.support.platform import ROOT, clean_env, eventually, free_port, processes_of
 from worker.core.media.video import video_facts
 
 CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "talker", "scheduler"}

@@ -9,7 +9,7 @@ import httpx2
 import psutil
 import psycopg
 
-from tests.face import IMAGES, new_key
+from tests.support.api_client import IMAGES, new_key
 
 WAITERS = 500
 QUESTIONS = 50

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from openai import OpenAI
 
-from tests.face import Face, error_of
-from tests.peers import Received, Receiver, Receivers
-from tests.platform import eventually
+from tests.support.api_client import Face, error_of
+from tests.support.platform import eventually
+from tests.support.servers.http_servers import Received, Receiver, Receivers
 from worker.local.supervisor import Platform
 
 ENDPOINTS = "/v1/webhooks/endpoints"

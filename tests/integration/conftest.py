@@ -10,9 +10,9 @@ import pytest
 import redis
 import structlog
 
-from tests.engine import Engine, wipe
-from tests.peers import Gate, Receiver, serving
-from tests.s3 import Bucket
+from tests.support.engine import Engine, wipe
+from tests.support.servers.http_servers import Gate, Receiver, serving
+from tests.support.servers.s3_server import Bucket
 from worker import safe_fetch
 from worker.db.platform import root_key
 from worker.sandbox.options import Options
@@ -51,7 +51,7 @@ def engine(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Iterator[Engine]:
-    """See `tests/engine.py`."""
+    """See `tests/support/engine.py`."""
     gate, world, url = _sandbox
     # A developer's `.env` must not reach the tests.
     monkeypatch.chdir(tmp_path)

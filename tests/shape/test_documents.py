@@ -14,7 +14,7 @@ from markdown_it.token import Token
 from typer.core import TyperCommand, TyperGroup
 
 from api.cli.main import app
-from tests.platform import ROOT
+from tests.support.platform import ROOT
 from worker.core.errors import ERRORS
 from worker.core.settings import Settings
 

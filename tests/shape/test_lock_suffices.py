@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-from tests.platform import clean_env
+from tests.support.platform import clean_env
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from api.operations.metrics import GAUGES
-from tests.promtool import promtool
+from tests.support.promtool import promtool
 from worker.core.observability.metrics import MEASURES
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,450 @@
+"""Accounts that are kept: imports with a first check-up, states, check-ups, changes, and who may see and do what."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.accounts.schemas import Account, AccountList, CheckedAccount, ImportedAccounts
+from api.app import create_app
+from tests.support.api_client import error_of
+from tests.support.engine import Engine
+from tests.support.platform import eventually
+from tests.support.servers.proxies import PASSWORD, USER, forwarding
+from worker.core.ids import parse_public_id
+from worker.db.accounts import model_listings, session_checks
+from worker.db.engine import transaction
+from worker.tasks.check_session import check
+from worker.tasks.dispatch import sweep
+from worker.tasks.refresh_accounts import refresh
+
+ADMIN = "/admin/v1/accounts"
+OWN = "/v1/accounts"
+
+
+@pytest.fixture
+def http(engine: Engine) -> Iterator[TestClient]:
+    with TestClient(create_app(), raise_server_exceptions=False) as client:
+        engine.sql("DELETE FROM accounts")  # the demo account of the pool
+        client.headers["Authorization"] = f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"
+        yield client
+
+
+@pytest.fixture
+def worker(engine: Engine) -> Iterator[Callable[..., None]]:
+    """Obeys the nudges of checks as they come, like a worker does."""
+    over = threading.Event()
+
+    def obey() -> None:
+        while not over.wait(0.02):
+            for message in engine.messages("dreamery.check"):
+                message.obey()
+
+    thread = threading.Thread(target=obey)
+    thread.start()
+    yield over.set
+    over.set()
+    thread.join(20)
+
+
+@pytest.fixture
+def member(http: TestClient) -> Callable[..., dict[str, str]]:
+    """Headers of a new user."""
+    names = iter(("anna", "ben", "cleo"))
+
+    def make(*, role: str = "member", **fields: Any) -> dict[str, str]:
+        name = next(names)
+        assert http.post("/admin/v1/users", json={"name": name, "role": role}).status_code == 201
+        made = http.post("/admin/v1/keys", json={"user": name, **fields}).json()
+        return {"Authorization": f"Bearer {made['key']}"}
+
+    return make
+
+
+def add(http: TestClient, tokens: str, path: str = ADMIN, **fields: Any) -> dict[str, Any]:
+    headers = fields.pop("headers", None)
+    answer = http.post(path, json={"tokens": tokens, "check": False, **fields}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    ImportedAccounts.model_validate(answer.json(), strict=True)
+    return dict(answer.json())
+
+
+def row_id(account: dict[str, Any]) -> UUID:
+    found = parse_public_id("account", account["id"])
+    assert found is not None
+    return found
+
+
+def seen(http: TestClient, account: dict[str, Any]) -> dict[str, Any]:
+    answer = http.get(f"{ADMIN}/{account['id']}")
+    Account.model_validate(answer.json(), strict=True)
+    return dict(answer.json())
+
+
+# --- import ---
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: TestClient) -> None:
+    known = engine.account(session="known-before-00001", region="us", pool=True)
+    lines = [
+        "# the studio's",
+        "us-plain-import-0001, plain-import-000002:cn",
+        "  x-jp-import-000003:auto  ",
+        "",
+        "dead-import-000004:sandbox",
+        "not a session id",
+        "us-known-before-00001",
+        "us-plain-import-0001",
+        "nowhere-import-001:mars",
+    ]
+    found = add(http, "\r\n".join(lines), label="studio", check=True)
+    told = [(one["line"], one["outcome"], one["label"]) for one in found["data"]]
+    assert told == [
+        (1, "added", "studio 1"), (2, "added", "studio 2"), (3, "added", "studio 3"), (4, "added", "studio 4"),
+        (6, "duplicate", engine.account_row(known).label), (7, "duplicate", "studio 1"),
+    ]  # fmt: skip
+    us, cn, jp, dead, _, again = found["data"]
+    assert again["id"] == us["id"]
+    for one in (us, cn, jp):
+        check_up = one["check"]
+        assert (check_up["done"], check_up["live"], check_up["error"]) == (True, True, None)
+        assert check_up["credits"] == one["credits"] > 0
+        assert check_up["models"] == one["models"]
+        assert check_up["models"]["images"] > 0
+        assert (one["state"], one["pool"], one["check_code"]) == ("ok", True, None)
+        assert one["checked_at"] <= one["next_check_at"]
+    assert [us["check"]["region"], cn["check"]["region"], jp["check"]["region"]] == ["us", "cn", "JP"]
+    assert dead["check"]["live"] is False
+    assert dead["check"]["error"]["code"] == "upstream_session_expired"
+    assert (dead["state"], dead["state_code"]) == ("resting", "upstream_session_expired")
+    assert found["data"][4]["check"] is None
+    assert [(one["line"], one["error"]["code"]) for one in found["refused"]] == [
+        (5, "invalid_api_key"), (8, "invalid_api_key"),
+    ]  # fmt: skip
+    assert "Token 5" in found["refused"][0]["error"]["message"]
+    assert len(engine.sql("SELECT 1 FROM accounts")) == 5
+    stored = str(engine.sql("SELECT a::text FROM accounts a UNION ALL SELECT l::text FROM audit_log l"))
+    for secret in ("plain-import-0001", "plain-import-000002", "x-jp-import-000003", "dead-import-000004"):
+        assert secret not in json.dumps(found) + stored
+
+
+def test_an_import_of_nothing_useful_is_an_error(http: TestClient) -> None:
+    error_of(http.post(ADMIN, json={"tokens": "a b"}), 401, "invalid_api_key")
+    assert "Token 2" in error_of(http.post(ADMIN, json={"tokens": "a b\nc d"}), 400, "invalid_value", "tokens")
+    error_of(http.post(ADMIN, json={"tokens": " \n# none\n"}), 400, "invalid_value", "tokens")
+    error_of(http.post(ADMIN, json={"tokens": "\n".join(f"s{n}" for n in range(101))}), 400, "invalid_value", "tokens")
+    both = {"tokens": "plain-both-0000001", "groups": ["a"], "user": "admin"}
+    error_of(http.post(ADMIN, json=both), 400, "invalid_value", "groups")
+    assert http.get(ADMIN).json()["data"] == []
+
+
+def test_a_check_up_nobody_did_is_done_later(engine: Engine, http: TestClient) -> None:
+    [one] = add(http, "plain-later-000001:sandbox")["data"]
+    assert one["check"]["done"] is False
+    # Redis has lost the message of an asked one, or its worker has died with it.
+    wish = threading.Thread(target=http.post, args=(f"{ADMIN}/{one['id']}/check",), kwargs={"json": {}})
+    wish.start()
+    eventually(lambda: engine.sql("SELECT 1 FROM account_checks"), what="the question is written")
+    questions = engine.sql("SELECT id FROM account_checks")
+    engine.redis.flushall()
+    with transaction() as tx:
+        assert session_checks.claim(tx, questions[0].id) is not None
+    assert "asked 1 accounts" in refresh()
+    assert seen(http, one)["checked_at"] is not None
+    # A worker that dies in a background check-up leaves it due again.
+    engine.sql("UPDATE accounts SET refresh_due_at = now(), checked_at = NULL")
+    with transaction() as tx:
+        assert model_listings.claim_checkup(tx, models_believed=0) is not None
+        assert model_listings.claim_checkup(tx, models_believed=0) is None
+    [due] = engine.sql("SELECT refresh_due_at - now() AS left FROM accounts")
+    assert 0 < due.left.total_seconds() <= model_listings.AGAIN_SECONDS
+    # Whoever waits is told in the end; the question is over.
+    with transaction() as tx:
+        session_checks.answer(tx, questions[0].id, {"live": True})
+    wish.join(30)
+    assert not wish.is_alive()
+
+
+def test_a_session_that_was_presented_or_retired_returns_with_its_history(engine: Engine, http: TestClient) -> None:
+    account = engine.account(session="plain-returns-0001")
+    job = engine.to_end(account)
+    [one] = add(http, "plain-returns-0001:sandbox")["data"]
+    assert (row_id(one), one["outcome"], one["pool"]) == (account, "returned", True)
+    gone = http.delete(f"{ADMIN}/{one['id']}").json()
+    assert (gone["state"], gone["pool"]) == ("retired", False)
+    error_of(http.patch(f"{ADMIN}/{one['id']}", json={"paused": False}), 409, "account_retired")
+    error_of(http.post(f"{ADMIN}/{one['id']}/check"), 409, "account_retired")
+    [back] = add(http, "plain-returns-0001:sandbox", groups=["staff"])["data"]
+    assert (back["id"], back["outcome"], back["state"], back["groups"]) == (one["id"], "returned", "ok", ["staff"])
+    assert engine.row(job).account_id == account
+
+
+# --- own accounts ---
+
+
+def test_a_user_keeps_accounts_that_nobody_else_sees(
+    engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
+) -> None:
+    anna, ben, viewer = member(), member(), member(role="viewer")
+    [mine] = add(http, "plain-annas-000001:sandbox", OWN, headers=anna, label="mine")["data"]
+    [pooled] = add(http, "plain-pool-0000001:sandbox")["data"]
+    assert (mine["user"], mine["pool"], mine["groups"]) == ("anna", False, [])
+    path = f"{OWN}/{mine['id']}"
+    assert http.get(path, headers=anna).json()["label"] == "mine"
+    assert http.patch(path, json={"max_images": 3}, headers=anna).json()["max_images"] == 3
+    for who in (ben, viewer):
+        error_of(http.get(path, headers=who), 404, "account_not_found")
+        assert http.get(OWN, headers=who).json()["data"] == []
+    for ask in (
+        lambda where: http.patch(where, json={"paused": True}, headers=ben),
+        lambda where: http.delete(where, headers=ben),
+        lambda where: http.post(f"{where}/check", headers=ben),
+    ):
+        error_of(ask(path), 404, "account_not_found")
+        error_of(ask(f"{OWN}/{pooled['id']}"), 404, "account_not_found")
+    error_of(http.post(OWN, json={"tokens": "plain-x:sandbox"}, headers=viewer), 403, "forbidden")
+    tokens = {"Authorization": "Bearer plain-annas-000001:sandbox"}
+    error_of(http.get(OWN, headers=tokens), 403, "forbidden")
+    listed = http.get(OWN, headers=anna).json()
+    AccountList.model_validate(listed, strict=True)
+    assert [one["id"] for one in listed["data"]] == [mine["id"]]
+    assert {one["id"] for one in http.get(ADMIN).json()["data"]} == {mine["id"], pooled["id"]}
+    assert [one["id"] for one in http.get(ADMIN, params={"user": "anna"}).json()["data"]] == [mine["id"]]
+    # The same session cannot be taken from who keeps it, and what it is is not told.
+    for taken in ("plain-annas-000001:sandbox", "plain-pool-0000001:sandbox"):
+        error_of(http.post(OWN, json={"tokens": taken}, headers=ben), 409, "account_known")
+    both = add(http, "plain-annas-000001:sandbox,plain-bens-0000001:sandbox", OWN, headers=ben)
+    assert [one["outcome"] for one in both["data"]] == ["added"]
+    assert [one["error"]["code"] for one in both["refused"]] == ["account_known"]
+    # Groups are the platform's business; a member cannot set them, and nobody on an own account.
+    assert http.patch(path, json={"groups": ["x"]}, headers=anna).json()["groups"] == []
+    error_of(http.patch(f"{ADMIN}/{mine['id']}", json={"groups": ["x"]}), 400, "invalid_value", "groups")
+    assert http.delete(path, headers=anna).json()["state"] == "retired"
+    acts = [(act["actor"], act["action"]) for act in http.get("/admin/v1/audit").json()["data"]]
+    assert ("anna", "account.retire") in acts
+    assert ("ben", "account.add") in acts
+
+
+def test_the_timeline_names_an_own_account_and_no_other(
+    engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
+) -> None:
+    anna = member()
+    add(http, "plain-annas-000002:sandbox", OWN, headers=anna, label="mine")
+    add(http, "plain-pool-0000002:sandbox", label="secret name")
+    shown = []
+    for choice in ("own", "pool"):
+        body = {"prompt": "a boat", "n": 1, "async": True}
+        made = http.post("/v1/images/generations", json=body, headers={**anna, "X-Accounts": choice}).json()["id"]
+        job = parse_public_id("job", made)
+        assert job is not None
+        engine.submit(job)
+        timeline = http.get(f"/v1/jobs/{made}/timeline", headers=anna)
+        assert "secret name" not in timeline.text
+        shown.append([entry["account"] for entry in timeline.json()["data"] if entry["state"] == "submitting"])
+    assert shown == [["mine"], ["pool"]]
+
+
+# --- states ---
+
+
+def until_due(engine: Engine) -> None:
+    """The rest of every account ends within a moment."""
+    engine.sql("UPDATE accounts SET rest_until = now() + interval '30 seconds' WHERE rest_until IS NOT NULL")
+
+
+def test_a_session_refused_again_and_again_needs_a_login(engine: Engine, http: TestClient) -> None:
+    [one] = add(http, "dead-for-good-0001:sandbox")["data"]
+    presented = engine.account(session="dead-presented-001")
+    engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=presented)
+    refresh()
+    for expected in ("resting", "needs_login"):
+        until_due(engine)
+        engine.sql(
+            """UPDATE accounts SET rest_code = 'upstream_session_expired', rest_until = now() + interval '30 seconds'
+               WHERE id = :id""",
+            id=presented,
+        )
+        assert "0 work again" in refresh()
+        assert seen(http, one)["state"] == expected
+    state = seen(http, one)
+    assert (state["state_code"], state["state_since"] is not None) == ("upstream_session_expired", True)
+    assert engine.account_row(presented).state == "ok", "who presents a session id is told its refusals"
+    waiting = engine.job()
+    sweep()
+    assert engine.row(waiting).error_code == "accounts_need_login"
+    # No job and no haste, but a check-up now and then; an operator's pause does not make it well.
+    assert "asked 0 accounts" in refresh()
+    path = f"{ADMIN}/{one['id']}"
+    assert http.patch(path, json={"paused": False, "rested": True}).json()["state"] == "needs_login"
+    assert "asked 1 accounts" in refresh()
+    assert seen(http, one)["state"] == "needs_login"
+
+
+def test_a_check_up_that_succeeds_ends_it(engine: Engine, http: TestClient) -> None:
+    [one] = add(http, "plain-comes-back-1:sandbox")["data"]
+    engine.sql(
+        """UPDATE accounts SET state = 'needs_login', state_code = 'upstream_session_expired', login_refusals = 3,
+               rest_code = 'upstream_session_expired', rest_until = now() + interval '1 hour', refresh_due_at = now()"""
+    )
+    engine.messages()
+    refresh()
+    back = seen(http, one)
+    assert (back["state"], back["state_code"], back["rest_code"]) == ("ok", None, None)
+    assert [message.ids for message in engine.messages("dreamery.submit")] == [{"account_id": row_id(one).hex}]
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_new_session_keeps_the_account(engine: Engine, http: TestClient) -> None:
+    [one], [other] = (add(http, f"{name}-login-00001:sandbox")["data"] for name in ("dead", "plain"))
+    path, account = f"{ADMIN}/{one['id']}", row_id(one)
+    engine.sql(
+        "UPDATE accounts SET state = 'needs_login', state_code = 'upstream_session_expired', max_images = 7 WHERE id = :id",
+        id=account,
+    )
+    error_of(http.patch(path, json={"session": "plain-login-00001:sandbox"}), 409, "account_known", "session")
+    error_of(http.patch(path, json={"session": "a b"}), 400, "invalid_value", "session")
+    changed = http.patch(path, json={"session": "plain-fresh-000001:sandbox"}).json()
+    assert (changed["id"], changed["state"], changed["max_images"]) == (one["id"], "ok", 7)
+    checked = http.post(f"{path}/check").json()
+    CheckedAccount.model_validate(checked, strict=True)
+    assert (checked["check"]["live"], checked["state"], checked["check_code"]) == (True, "ok", None)
+    assert checked["credits"] == checked["check"]["credits"] > 0
+    job = engine.to_end(account)
+    assert engine.row(job).account_id == account
+    assert seen(http, other)["state"] == "ok"
+    log = json.dumps(http.get("/admin/v1/audit").json())
+    assert "plain-fresh" not in log
+    assert '"session": "replaced"' in log
+
+
+def test_risk_control_blocks_an_account_that_meets_it_again(engine: Engine, http: TestClient) -> None:
+    [one] = add(http, "shark-of-the-pool1:sandbox")["data"]
+    for _ in range(2):  # refused together: one refusal
+        engine.submit(engine.job())
+    first = seen(http, one)
+    assert (first["state"], first["state_code"]) == ("resting", "upstream_risk_control")
+    engine.rested()
+    engine.submit(engine.job())
+    blocked = seen(http, one)
+    assert (blocked["state"], blocked["state_code"]) == ("blocked", "upstream_risk_control")
+    waiting = engine.job()
+    sweep()
+    assert engine.row(waiting).error_code == "accounts_blocked"
+    # The free call works for a blocked account, so it proves nothing; its keeper lets it go on.
+    engine.sql("UPDATE accounts SET refresh_due_at = now()")
+    assert "asked 0 accounts" in refresh()
+    path = f"{ADMIN}/{one['id']}"
+    assert http.patch(path, json={"paused": False}).json()["state"] == "ok"
+    engine.rested()
+    engine.submit(engine.job())
+    assert seen(http, one)["state"] == "resting", "counted anew"
+
+
+def test_a_job_that_upstream_takes_clears_the_count(engine: Engine) -> None:
+    account = engine.account(pool=True)
+    engine.sql("UPDATE accounts SET risk_refusals = 1, login_refusals = 2")
+    engine.to_end(account)
+    row = engine.account_row(account)
+    assert (row.risk_refusals, row.login_refusals) == (0, 0)
+
+
+def test_bad_jobs_leave_an_account_as_it_is(engine: Engine) -> None:
+    account = engine.account(pool=True)
+    for code in ("2005", "1000", "2038", "1000"):
+        job = engine.job(prompt=f"a boat [[fail:{code}]]")
+        assert engine.drive(job) == ["failed"]
+    row = engine.account_row(account)
+    assert (row.state, row.rest_until, row.risk_refusals, row.login_refusals) == ("ok", None, 0, 0)
+
+
+# --- check-ups ---
+
+
+def test_check_ups_keep_to_working_hours_and_states(engine: Engine, http: TestClient) -> None:
+    made = add(http, ",".join(f"plain-check-{n}-00001:sandbox" for n in range(4)))["data"]
+    closed, paused, resting, ready = (row_id(one) for one in made)
+    hour = "(now() AT TIME ZONE 'UTC' + interval '{} hours')::time"
+    engine.sql(
+        f"""UPDATE accounts SET hours_zone = 'UTC', hours_days = '{{1,2,3,4,5,6,7}}', hours_from = {hour.format(1)},
+            hours_to = {hour.format(2)} WHERE id = :id""",
+        id=closed,
+    )
+    engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=paused)
+    engine.sql("UPDATE accounts SET rest_until = now() + interval '1 hour' WHERE id = :id", id=resting)
+    calls = len(engine.gate.calls)
+    assert "asked 1 accounts" in refresh()
+    assert engine.account_row(ready).checked_at is not None
+    assert len(engine.gate.calls) - calls == 3, "credits and two lists"
+    engine.sql("UPDATE accounts SET refresh_due_at = now()")
+    calls = len(engine.gate.calls)
+    assert "asked 1 accounts" in refresh()
+    assert len(engine.gate.calls) - calls == 1, "the lists are believed for hours"
+    left = engine.sql("SELECT extract(epoch FROM refresh_due_at - now()) AS s FROM accounts WHERE id = :i", i=ready)
+    assert 0.79 * 21600 < left[0].s < 1.21 * 21600
+
+
+# --- changes ---
+
+
+def test_limits_hours_and_their_errors(http: TestClient) -> None:
+    [one] = add(http, "plain-changes-0001:sandbox")["data"]
+    path = f"{ADMIN}/{one['id']}"
+    hours = {"days": ["fri", "mon"], "start": "22:00", "end": "06:30", "zone": "Asia/Shanghai"}
+    changed = http.patch(path, json={"max_jobs_per_day": 40, "working_hours": hours, "groups": ["staff"]}).json()
+    assert (changed["max_jobs_per_day"], changed["groups"]) == (40, ["staff"])
+    assert changed["working_hours"] == {**hours, "days": ["mon", "fri"]}
+    assert changed["open_now"] is (changed["opens_at"] is None)
+    until_midnight = http.patch(path, json={"working_hours": {**hours, "end": "24:00"}}).json()
+    assert until_midnight["working_hours"]["end"] == "00:00"
+    cleared = http.patch(path, json={"max_jobs_per_day": None, "working_hours": None, "groups": []}).json()
+    assert (cleared["max_jobs_per_day"], cleared["working_hours"], cleared["groups"]) == (None, None, [])
+    for wrong in ({"zone": "Mars/Olympus"}, {"start": "24:00"}, {"start": "9:00"}, {"days": []}, {"days": ["someday"]}):
+        answer = http.patch(path, json={"working_hours": {**hours, **wrong}})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value"), wrong
+    answer = http.patch(path, json={"groups": ["No Spaces"]})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_proxy_of_an_account(engine: Engine, http: TestClient) -> None:
+    [one] = add(http, "plain-proxied-0001:sandbox")["data"]
+    path = f"{ADMIN}/{one['id']}"
+    with forwarding("http") as proxy:
+        told = error_of(http.patch(path, json={"proxy": proxy.url}), 400, "invalid_value", "proxy")
+        assert "DREAMERY_FETCH_ALLOW" in told
+        error_of(http.patch(path, json={"proxy": "socks4://a:1"}), 400, "invalid_value", "proxy")
+        engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},127.0.0.1:{proxy.port}")
+        changed = http.patch(path, json={"proxy": proxy.url})
+        place = f"http://127.0.0.1:{proxy.port}"
+        assert (changed.json()["proxy"], changed.json()["has_proxy"]) == (place, True)
+        assert http.post(f"{path}/check").json()["check"]["live"] is True
+        assert proxy.targets, "its calls go through it"
+        # Its password is sealed for this session, so a new session names its way out anew.
+        error_of(http.patch(path, json={"session": "plain-proxied-0002:sandbox"}), 400, "invalid_value", "session")
+        again = http.patch(path, json={"session": f"{proxy.url}@plain-proxied-0002:sandbox"})
+        assert again.json()["proxy"] == place
+        assert http.post(f"{path}/check").json()["check"]["live"] is True
+        direct = http.patch(path, json={"proxy": None}).json()
+        assert (direct["proxy"], direct["has_proxy"]) == (None, False)
+        before = len(proxy.targets)
+        assert http.post(f"{path}/check").json()["check"]["live"] is True
+        assert len(proxy.targets) == before
+        log = http.get("/admin/v1/audit").text
+        stored = str(engine.sql("SELECT a::text FROM accounts a"))
+        for secret in (USER, PASSWORD):
+            assert secret not in changed.text + again.text + log + stored
+
+
+def test_a_check_of_an_account_that_got_another_session(engine: Engine, http: TestClient) -> None:
+    [one] = add(http, "plain-moves-000001:sandbox")["data"]
+    with transaction() as tx:
+        session_checks.ask_about(tx, owner="test", accounts_by_check={(question := UUID(int=7)): row_id(one)})
+    http.patch(f"{ADMIN}/{one['id']}", json={"session": "plain-moves-000002:sandbox"})
+    check(check_id=question)
+    [row] = engine.sql("SELECT state, result FROM account_checks")
+    assert (row.state, row.result["error"]["code"]) == ("succeeded", "account_not_found")

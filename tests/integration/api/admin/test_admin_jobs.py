@@ -1,0 +1,239 @@
+"""Jobs of all users for administrators, the audit export, and their commands, on a running platform."""
+
+import csv
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from api.admin.schemas import AdminJobDetails, AdminJobList
+from api.cli.api_client import ClientError
+from api.cli.main import app
+from tests.support.api_client import Face, error_of, new_key
+from tests.support.platform import ROOT, clean_env
+from worker.core.settings import get_settings
+
+_count = iter(range(10**6))
+Add = Callable[..., tuple[str, Face]]
+
+
+@pytest.fixture
+def admin(api_platform) -> Iterator[Face]:
+    with Face(api_platform, api_platform.admin_key) as face:
+        yield face
+
+
+@pytest.fixture
+def add(admin) -> Iterator[Add]:
+    """A user with a key: the name, and the caller."""
+    faces = []
+
+    def make(**limits: Any) -> tuple[str, Face]:
+        name = f"maker {next(_count)} {time.time_ns()}"
+        body = {"name": name, **({"limits": limits} if limits else {})}
+        assert admin.http.post("/admin/v1/users", json=body).status_code == 201
+        key = admin.http.post("/admin/v1/keys", json={"user": name, "name": "maker's"}).json()["key"]
+        faces.append(admin.as_caller(key))
+        return name, faces[-1]
+
+    yield make
+    for face in faces:
+        face.http.close()
+
+
+def acts(admin: Face, job_id: str) -> list[tuple[str, str]]:
+    found = admin.http.get("/admin/v1/audit", params={"action": "job", "limit": 1000}).json()["data"]
+    return [(act["action"], act["actor"]) for act in found if act["target"] == job_id]
+
+
+def listed(admin: Face, **query: Any) -> list[str]:
+    answer = admin.http.get("/admin/v1/jobs", params=query)
+    assert answer.status_code == 200, answer.text
+    AdminJobList.model_validate(answer.json())
+    return [job["id"] for job in answer.json()["data"]]
+
+
+def test_everybodys_jobs_are_listed_and_narrowed(admin, add: Add) -> None:
+    (alice, one), (bob, other) = add(), add()
+    mine = one.ended(one.start("a boat")["id"])["id"]
+    broken = one.ended(one.start("a boat [[fail:2038]]", model="jimeng-3.0")["id"])["id"]
+    theirs = other.ended(other.start("a boat")["id"])["id"]
+    with Face(admin.platform) as tokens:
+        theirs_too = tokens.start()["id"]
+        assert {mine, broken, theirs, theirs_too} <= set(listed(admin, limit=100))
+    assert listed(admin, user=alice) == [broken, mine]
+    assert listed(admin, user=bob) == [theirs]
+    assert listed(admin, user=alice, status="failed") == [broken]
+    assert listed(admin, user=alice, model="jimeng-image-3.0") == [broken]
+    assert listed(admin, user=alice, since=time.time() + 60) == []
+    assert listed(admin, user=alice, limit=1) == [broken]
+    assert listed(admin, user=alice, limit=1, after=broken) == [mine]
+    shown = AdminJobDetails.model_validate(admin.http.get(f"/admin/v1/jobs/{mine}").json())
+    assert (shown.user, shown.key, shown.status) == (alice, "maker's", "completed")
+    assert [entry.state for entry in shown.timeline.data][-1] == "succeeded"
+    assert {entry.account for entry in shown.timeline.data} - {None} == {shown.account}, "admins see labels"
+    assert mine in listed(admin, user=alice, account=shown.account_id)
+    assert listed(admin, user=alice, account=f"account_{'0' * 32}") == []
+    error_of(admin.http.get("/admin/v1/jobs", params={"user": "nobody"}), 404, "user_not_found")
+    error_of(admin.http.get("/admin/v1/jobs", params={"account": "x"}), 404, "account_not_found")
+    error_of(admin.http.get("/admin/v1/jobs", params={"status": "odd"}), 400, "invalid_value", "status")
+    error_of(admin.http.get("/admin/v1/jobs/job_x"), 404, "job_not_found")
+
+
+def test_an_admin_cancels_and_runs_again(admin, add: Add) -> None:
+    alice, one = add(jobs_per_day=1)
+    job = one.start("a boat [[seconds:20]]")["id"]
+    cancelled = admin.http.post(f"/admin/v1/jobs/{job}/cancel").json()
+    assert (cancelled["id"], cancelled["user"]) == (job, alice)
+    assert one.becomes(job, "cancelled")
+    assert acts(admin, job) == [("job.cancel", "admin")]
+    error_of(one.http.post(f"/v1/jobs/{job}/retry"), 429, "budget_exceeded")
+    answer = admin.http.post(f"/admin/v1/jobs/{job}/retry", json={"seed": 5})
+    assert answer.status_code == 202, answer.text
+    new = answer.json()["id"]
+    # It is the user's, and counts as theirs.
+    assert one.job(new)["metadata"]["retry_of"] == job
+    assert acts(admin, job) == [("job.retry", "admin"), ("job.cancel", "admin")]
+    limits = {limit["name"]: limit for limit in one.http.get("/v1/usage").json()["limits"]}
+    assert limits["jobs_per_day"]["used"] == 2
+    one.cancel(new)
+    error_of(admin.http.post("/admin/v1/jobs/job_x/cancel"), 404, "job_not_found")
+
+
+def test_a_job_on_session_ids_is_run_again_by_its_caller_only(admin) -> None:
+    with Face(admin.platform) as tokens:
+        job = tokens.ended(tokens.start()["id"])["id"]
+    error_of(admin.http.post(f"/admin/v1/jobs/{job}/retry"), 400, "unsupported_operation")
+    assert acts(admin, job) == []
+
+
+# --- limits over HTTP ---
+
+
+def test_limits_are_set_shown_and_written_down(admin, add: Add) -> None:
+    alice, one = add(jobs_per_day=5)
+    path = f"/admin/v1/users/{alice}"
+    assert admin.http.get(path).json()["limits"]["jobs_per_day"] == 5
+    change = {"limits": {"credits_per_month": 100, "jobs_per_day": None}, "soft_limits": {"open_jobs": 3}}
+    changed = admin.http.patch(path, json=change).json()
+    assert {k: v for k, v in changed["limits"].items() if v is not None} == {"credits_per_month": 100}
+    assert changed["soft_limits"]["open_jobs"] == 3
+    admin.http.patch(path, json={"limits": {"open_jobs": "unlimited"}})
+    assert admin.http.get(path).json()["limits"]["credits_per_month"] == 100, "what is not named stays"
+    [key] = admin.http.get("/admin/v1/keys", params={"user": alice}).json()["data"]
+    changed = admin.http.patch(f"/admin/v1/keys/{key['id']}", json={"name": "ci", "limits": {"jobs_per_day": 1}}).json()
+    assert (changed["name"], changed["limits"]["jobs_per_day"]) == ("ci", 1)
+    standing = {(limit["scope"], limit["name"]) for limit in one.http.get("/v1/usage").json()["limits"]}
+    assert {("user", "credits_per_month"), ("user", "open_jobs"), ("key", "jobs_per_day")} <= standing
+    log = admin.http.get("/admin/v1/audit", params={"limit": 20}).json()["data"]
+    details = {act["target"]: act["details"] for act in log if act["action"] in {"user.change", "key.change"}}
+    assert details[key["id"]]["limits"] == {"jobs_per_day": 1}
+    for body in ({"limits": {"jobs_per_dya": 1}}, {"limits": {"jobs_per_day": -1}}, {"limits": {"jobs_per_day": "x"}}):
+        answer = admin.http.patch(path, json=body)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
+    error_of(admin.http.patch("/admin/v1/keys/key_x", json={}), 404, "key_not_found")
+
+
+# --- the audit log as a file ---
+
+
+def test_the_audit_log_is_exported(admin, add: Add) -> None:
+    alice, _ = add()
+    answer = admin.http.get("/admin/v1/audit/export", params={"action": "user"})
+    assert answer.headers["content-type"].startswith("application/jsonl")
+    told = [json.loads(line) for line in answer.text.splitlines()]
+    assert [act["id"] for act in told] == sorted(act["id"] for act in told), "oldest first"
+    [mine] = [act for act in told if act["details"].get("name") == alice]
+    assert (mine["action"], mine["actor"], mine["address"]) == ("user.add", "admin", "127.0.0.1")
+    answer = admin.http.get("/admin/v1/audit/export", params={"format": "csv", "since": time.time() - 3600})
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert alice in {json.loads(row["details"]).get("name") for row in rows}
+    assert admin.http.get("/admin/v1/audit/export", params={"since": time.time() + 60}).text == ""
+    [newest, *_] = admin.http.get("/admin/v1/audit", params={"action": "audit"}).json()["data"]
+    assert newest["action"] == "audit.export"
+
+
+# --- commands ---
+
+
+def invoke(face: Face, *words: str, key: str | None = None) -> Result:
+    """The command in this process: starting Python for each would take longer than all else here."""
+    env = {"DREAMERY_URL": face.platform.url, "DREAMERY_ADMIN_KEY": key or face.platform.admin_key, "COLUMNS": "60"}
+    return CliRunner(env=env).invoke(app, list(words))
+
+
+def run(face: Face, *words: str, key: str | None = None) -> str:
+    done = invoke(face, *words, key=key)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Commands read the settings of this process, which are not those of the platform."""
+    monkeypatch.chdir(tmp_path)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def test_the_commands(admin, add: Add, tmp_path) -> None:
+    alice, one = add()
+    job = one.ended(one.start("a boat")["id"])["id"]
+    assert [found["id"] for found in json.loads(run(admin, "jobs", "list", "--user", alice, "--json"))["data"]] == [job]
+    assert job in run(admin, "jobs", "list", "--all", "--since", "1h")
+    assert job in run(admin, "jobs", "list", "--status", "completed", key=one.key)
+    for key in (None, one.key):
+        shown = run(admin, "jobs", "show", job, key=key)
+        assert "completed" in shown
+        new = json.loads(run(admin, "jobs", "retry", job, "--seed", "new", "--json", key=key))["id"]
+        assert json.loads(run(admin, "jobs", "cancel", new, "--json", key=key))["id"] == new
+    run(admin, "users", "limits", alice, "--set", "jobs_per_day=50", "--warn", "jobs-per-day=40")
+    limits = json.loads(run(admin, "users", "limits", alice, "--json"))
+    assert (limits["limits"]["jobs_per_day"], limits["soft_limits"]["jobs_per_day"]) == (50, 40)
+    [made] = admin.http.get("/admin/v1/keys", params={"user": alice}).json()["data"]
+    assert "open_jobs: 5" in run(admin, "keys", "limits", made["id"], "--set", "open_jobs=5")
+    assert "jobs_per_day" in run(admin, "usage", key=one.key)
+    report = json.loads(run(admin, "usage", "--user", alice, "--group-by", "model", "--json"))
+    assert report["total"]["accepted"] == 3
+    assert run(admin, "usage", "--all", "--csv").startswith("user_id,user,accepted")
+    target = tmp_path / "audit.csv"
+    run(admin, "audit", "export", "--csv", "--out", str(target))
+    assert alice in target.read_text(encoding="utf-8")
+    assert alice in run(admin, "audit", "export", "--action", "user")
+
+
+def test_tables_fit_a_narrow_terminal(admin, add: Add) -> None:
+    """Where a line does not fit, a field per line; what is written to a file keeps its lines."""
+    alice, _ = add()
+    [key] = admin.http.get("/admin/v1/keys", params={"user": alice}).json()["data"]
+    words = [sys.executable, "-m", "api.cli.main", "keys", "list", "--user", alice]
+    env = clean_env(
+        DREAMERY_URL=admin.platform.url, DREAMERY_ADMIN_KEY=admin.platform.admin_key, COLUMNS="60", TERM="xterm"
+    )
+    parent, child = pty.openpty()
+    subprocess.run(words, cwd=ROOT, env=env, stdout=child, check=True)
+    os.close(child)
+    shown = os.read(parent, 65536).decode()
+    os.close(parent)
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert f"id      {key['id']}" in lines
+    assert f"user    {alice}" in lines
+    assert max(map(len, lines)) <= 60
+    assert len(run(admin, "keys", "list", "--user", alice).splitlines()) == 2
+
+
+def test_who_is_no_admin_is_told_so(admin, add: Add) -> None:
+    _, one = add()
+    done = invoke(admin, "jobs", "cancel", one.start()["id"], key=new_key())
+    assert isinstance(done.exception, ClientError)
+    assert "No job" in str(done.exception)

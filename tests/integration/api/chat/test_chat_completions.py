@@ -1,0 +1,425 @@
+"""`/v1/chat/completions` on a running platform, over real HTTP: answers, streams to the byte, refusals, leavers."""
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+import redis
+
+from api.chat.schemas import ChatAnswer
+from tests.support.api_client import Face, account_name, error_of, new_key, not_repeatable
+from tests.support.chat.chat_stream_checks import Told, check_stream
+from tests.support.platform import processes_of
+from tests.support.uploads import picture
+
+CHAT = "/v1/chat/completions"
+MODEL = "jimeng-3.0"  # draws small pictures
+
+
+@pytest.fixture
+def face(api_platform) -> Iterator[Face]:
+    with Face(api_platform) as face:
+        yield face
+
+
+def body_of(content: Any, **fields: Any) -> dict[str, Any]:
+    messages = content if isinstance(content, list) and isinstance(content[0], tuple) else [("user", content)]
+    told = [{"role": role, "content": text} for role, text in messages]
+    return {"model": MODEL, "messages": told, "n": 1, **fields}
+
+
+def ask(face: Face, content: Any, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+    return face.http.post(CHAT, json=body_of(content, **fields), headers=headers)
+
+
+def stream(face: Face, content: Any, *, headers: dict[str, str] | None = None, **fields: Any) -> Told:
+    response = ask(face, content, stream=True, headers=headers, **fields)
+    assert response.status_code == 200, response.text
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-cache"
+    assert response.headers["x-accel-buffering"] == "no"
+    assert "content-length" not in response.headers
+    assert "content-encoding" not in response.headers
+    told = check_stream(response.content)
+    assert told.heartbeats == 0 or told.lines
+    return told
+
+
+def is_picture(link: str) -> bool:
+    got = httpx.get(link, trust_env=False)
+    return got.status_code == 200 and got.headers["content-type"].startswith("image/") and len(got.content) > 500
+
+
+def violations(face: Face) -> dict[str, Any]:
+    return httpx.get(f"{face.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["violations"]
+
+
+def uploads(face: Face) -> int:
+    calls = httpx.get(f"{face.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["calls"]
+    return sum(count for path, count in calls.items() if "/upload/v1" in path)
+
+
+# --- answers ---
+
+
+def test_an_answer_has_the_documented_shape(face):
+    response = ask(face, "a red boat", temperature=0.5, top_p=1, presence_penalty=0, whatever={"a": 1})
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    ChatAnswer.model_validate(answer)
+    assert answer["id"].startswith("chatcmpl-")
+    assert answer["model"] == MODEL
+    [choice] = answer["choices"]
+    message = choice["message"]
+    assert (choice["finish_reason"], message["role"], message["refusal"]) == ("stop", "assistant", None)
+    [image] = message["images"]
+    link = image["image_url"]["url"]
+    assert message["content"] == f"![image]({link})\n"
+    assert link.startswith(face.platform.url)
+    assert is_picture(link)
+    assert response.headers["x-job-id"] in message["reasoning_content"]
+    assert answer["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    job = face.job(response.headers["x-job-id"])
+    assert (job["kind"], job["input"]["prompt"], job["output"][0]["url"]) == ("image", "a red boat", link)
+
+
+def test_without_n_one_job_gives_what_the_model_makes_at_once(face):
+    answer = ask(face, "a boat", n=None).json()
+    assert answer["choices"][0]["message"]["content"].count("![image](") == 4
+    assert len(face.submits()) == 1
+
+
+def test_fields_flags_and_names_decide_the_picture(face):
+    def order(content="a boat", **fields):
+        job = ask(face, content, **{"async": True, **fields}).json()
+        face.cancel(job["id"])
+        return job["input"]
+
+    assert order(model="jimeng-4.0:2k")["size"] == "2048x2048"
+    assert order(model="jimeng-4.0:1024x1024")["resolution"] == "1k"
+    assert order(model="jimeng-4.0:16:9:4k")["size"] == "5404x3040"
+    assert order(model="jimeng-image-4.0:image")["model"] == "jimeng-image-4.0:image"
+    flagged = order("a boat -ra 16:9 -re 1k", model="jimeng-4.0:4k")
+    assert (flagged["prompt"], flagged["size"], flagged["flags"]) == (
+        "a boat", "1664x936", {"ratio": "16:9", "resolution": "1k"},
+    )  # fmt: skip
+    told = order(seed=7, negative_prompt="rain", ratio="4:3", user="u", metadata={"a": "b"})
+    assert (told["seed"], told["negative_prompt"], told["ratio"]) == (7, "rain", "4:3")
+    assert order(model=None)["model"] == "jimeng-4.0"
+
+
+def test_async_is_a_job(face):
+    for fields, headers in (
+        ({"async": True}, {}),
+        ({}, {"Prefer": "respond-async"}),
+        ({"async": True, "stream": True}, {}),
+    ):
+        response = ask(face, "a boat", headers=headers, metadata={"order": "42"}, user="u", **fields)
+        assert response.status_code == 202, response.text
+        assert response.headers["preference-applied"] == "respond-async"
+        assert response.headers["location"] == f"/v1/jobs/{response.json()['id']}"
+        assert response.json()["metadata"] == {"order": "42", "user": "u"}
+        assert face.ended(response.json()["id"])["status"] == "completed"
+
+
+def test_a_key_that_was_used_tells_the_same_pictures_again(face):
+    headers = {"Idempotency-Key": "chat-1"}
+    first = ask(face, "a boat", headers=headers)
+    again = ask(face, "a boat", headers=headers)
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json()["choices"][0]["message"]["content"] == first.json()["choices"][0]["message"]["content"]
+    streamed = stream(face, "a boat", headers=headers)
+    assert streamed.content == first.json()["choices"][0]["message"]["content"]
+    error_of(ask(face, "another boat", headers=headers), 422, "idempotency_key_reuse")
+    assert len(face.submits()) == 1
+
+
+# --- streams ---
+
+
+def test_a_stream_tells_what_happens_in_the_documented_order(face):
+    started = time.monotonic()
+    told = stream(face, "a boat [[seconds:2]] [[queue:3]]", stream_options={"include_usage": True})
+    assert told.model == MODEL
+    assert told.finish == "stop"
+    assert told.usage == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert told.order[:2] == ["role", "line"]
+    assert told.order.index("content") > max(n for n, kind in enumerate(told.order) if kind == "line")
+    [link] = told.links
+    assert is_picture(link)
+    [job] = face.http.get("/v1/jobs").json()["data"]
+    assert job["id"] in told.lines[0]
+    assert any("upstream's queue" in line for line in told.lines)
+    assert len(told.lines) == len(set(told.lines)) <= time.monotonic() - started + 2
+
+
+def test_content_is_the_same_with_and_without_a_stream(face):
+    told = stream(face, "a boat", n=5)
+    assert len(told.links) == 5
+    assert told.contents == [f"![image]({link})\n" for link in told.links]
+    assert "ob 1 of 2" in "".join(told.lines) or len(told.lines) == 1
+
+
+def test_each_result_is_shown_when_it_is_there(api_platform):
+    """Two slots, three jobs: the first results come while the last job still waits."""
+    with Face(api_platform) as face, face.http.stream(
+        "POST", CHAT, json=body_of("a boat [[seconds:1.5]]", n=12, stream=True)
+    ) as response:  # fmt: skip
+        seen, raw = [], b""
+        for chunk in response.iter_raw():
+            raw += chunk
+            if b"![image]" in chunk:
+                seen.append((time.monotonic(), chunk.count(b"![image]")))
+    told = check_stream(raw)
+    assert len(told.links) == len(set(told.links)) == 12
+    assert seen[-1][0] - seen[0][0] > 0.8
+
+
+def test_status_is_decided_before_the_first_byte(face, api_platform):
+    for fields, status, code, param in (
+        ({"model": "gpt-9"}, 404, "model_not_found", "model"),
+        ({"model": "jimeng-4.0:huge"}, 400, "invalid_value", "model"),
+        ({"model": "jimeng-3.0:4k"}, 400, "invalid_value", "model"),
+        ({"model": "jimeng-4.0:2k", "resolution": "4k"}, 400, "invalid_value", "resolution"),
+        ({"model": "agent", "messages": [{"role": "king", "content": "a"}]}, 400, "invalid_value", "messages.0.role"),
+        ({"messages": []}, 400, "invalid_value", "messages"),
+        ({"messages": "a boat"}, 400, "invalid_value", "messages"),
+        ({"messages": [{"role": "user"}]}, 400, "missing_required_parameter", "messages.0.content"),
+        ({"messages": [{"role": "user", "content": "x" * 32_001}]}, 400, "prompt_too_long", "messages"),
+        ({"messages": [{"role": "user", "content": "a\x00"}]}, 400, "invalid_value", "messages"),
+        ({"messages": [{"role": "user", "content": "a -re 9k"}]}, 400, "invalid_value", "messages"),
+        ({"n": 0}, 400, "invalid_value", "n"),
+        ({"seed": -1}, 400, "invalid_value", "seed"),
+        ({"metadata": {"a": "x" * 600}}, 400, "invalid_value", "metadata"),
+        ({"webhook": "ftp://a"}, 400, "invalid_value", "webhook"),
+        ({"duration": 5}, 400, "unsupported_parameter", "duration"),
+        ({"model": "jimeng-video-3.0", "n": 5}, 400, "invalid_value", "n"),
+        ({"model": "jimeng-video-3.0:7s", "n": 1}, 400, "invalid_value", "model"),
+    ):
+        for streamed in (True, False):
+            response = ask(face, "a boat", **{"stream": streamed, **fields})
+            error_of(response, status, code, param)
+            assert not not_repeatable(response)
+    error_of(face.http.post(CHAT, json={"model": MODEL}), 400, "missing_required_parameter", "messages")
+    error_of(face.http.post(CHAT, content=b"{"), 400, "invalid_json")
+    error_of(httpx.post(f"{api_platform.url}{CHAT}", json=body_of("a"), trust_env=False), 401, "missing_api_key")
+    assert face.submits() == []
+
+
+FAILURES = [
+    ("face", "[[fail:2005]]", 400, "content_policy_violation"),
+    ("face", "[[fail:2002]]", 502, "generation_failed"),
+    ("dead", "a boat", 401, "upstream_session_expired"),
+    ("broke", "a boat", 429, "insufficient_quota"),
+]
+
+
+@pytest.mark.parametrize(("words", "prompt", "status", "code"), FAILURES)
+def test_a_failed_job_is_an_error_or_an_error_frame(api_platform, words, prompt, status, code):
+    with Face(api_platform, new_key(words)) as face:
+        response = ask(face, prompt)
+        message = error_of(response, status, code)
+        assert not_repeatable(response)
+    with Face(api_platform, new_key(words)) as face:
+        told = stream(face, prompt)
+    # Whether upstream's own words follow depends on who noticed first that no account is left, the step or the sweep.
+    first, second = (text.partition(" Upstream:")[0] for text in (message, told.error["message"]))
+    assert (told.error["code"], second) == (code, first)
+    assert told.contents == []
+    assert told.lines
+
+
+def test_a_full_queue_is_told_before_the_stream(engine):
+    """See `test_chat_stream.py` for the streams themselves; this needs its own limit."""
+    from starlette.testclient import TestClient
+
+    from api.app import create_app
+
+    engine.configure(OPEN_JOBS_PER_CALLER="1")
+    with TestClient(create_app(), headers={"Authorization": f"Bearer {new_key()}"}) as client:
+        assert client.post(CHAT, json=body_of("a", **{"async": True})).status_code == 202
+        error_of(client.post(CHAT, json=body_of("a", stream=True)), 429, "queue_full")
+
+
+# --- pictures in the message ---
+
+
+def with_pictures(text: str, *links: Any) -> list[Any]:
+    return [{"type": "text", "text": text}, *({"type": "image_url", "image_url": link} for link in links)]
+
+
+def test_pictures_of_the_message_are_references(face):
+    before = uploads(face)
+    red = base64.b64encode(picture("red", side=64)).decode()
+    parts = with_pictures("merge these", {"url": f"data:image/png;base64,{red}"}, f"data:image/png;base64,{red}")
+    told = stream(face, parts, model="jimeng-4.0:1k")
+    assert is_picture(told.links[0])
+    [job] = face.http.get("/v1/jobs").json()["data"]
+    assert [mark["mime"] for mark in job["input"]["images"]] == ["image/png"] * 2
+    assert uploads(face) - before == 2
+    assert violations(face) == {}
+
+
+def test_an_earlier_picture_is_worked_on_when_a_change_is_asked_for(face):
+    first = stream(face, "a boat", n=2, model="jimeng-4.0:1k")
+    before = uploads(face)
+    talk = [("user", "a boat"), ("assistant", first.content), ("user", "make the second picture blue")]
+    told = stream(face, talk, model="jimeng-4.0:1k")
+    assert is_picture(told.links[0])
+    assert first.links[1] in told.lines[0]
+    second, _ = face.http.get("/v1/jobs").json()["data"]
+    [mark] = second["input"]["images"]
+    assert mark["bytes"] == len(httpx.get(first.links[1], trust_env=False).content)
+    assert uploads(face) - before == 1
+    talk[-1] = ("user", "a cat")
+    fresh = stream(face, talk, model="jimeng-4.0:1k")
+    assert first.links[0] not in fresh.lines[0]
+    assert uploads(face) - before == 1
+    assert violations(face) == {}
+
+
+def test_a_picture_of_ours_may_be_sent_as_a_link(face):
+    first = stream(face, "a boat", model="jimeng-4.0:1k")
+    answer = ask(face, with_pictures("a boat at night", {"url": first.links[0]}), model="jimeng-4.0:1k")
+    assert answer.status_code == 200, answer.text
+    gone = f"{face.platform.url}/v1/files/file_{'0' * 32}/content"
+    error_of(ask(face, with_pictures("night", gone), model="jimeng-4.0"), 410, "file_expired", "messages")
+
+
+@pytest.mark.parametrize(
+    ("parts", "fields", "code", "param"),
+    [
+        (with_pictures("a", "data:image/png;base64,AAAA"), {}, "invalid_image", "messages"),
+        (with_pictures("a", {"url": 7}), {}, "invalid_image", "messages"),
+        (with_pictures("a", "https://example.org/a.png"), {"model": "jimeng-3.1"}, "unsupported_parameter", "messages"),
+        (with_pictures("a", *["https://example.org/a.png"] * 11), {}, "invalid_value", "messages"),
+        ([{"type": "file", "file": {}}, "a"], {}, "unsupported_parameter", "messages.0.content.0"),
+    ],
+)
+def test_pictures_that_cannot_be_used(face, parts, fields, code, param):
+    error_of(ask(face, parts, **fields), 400, code, param)
+
+
+# --- who leaves, and many ---
+
+
+def test_who_leaves_cancels_nothing(api_platform):
+    with Face(api_platform) as face:
+        with face.http.stream("POST", CHAT, json=body_of("a boat [[seconds:2]]", stream=True)) as response:
+            job_id = response.headers["x-job-id"]
+            next(response.iter_raw())
+        assert face.job(job_id)["status"] in {"queued", "in_progress"}
+        assert face.ended(job_id)["status"] == "completed"
+
+
+def test_a_stream_outlives_an_emptied_redis(api_platform):
+    """Messages and the subscription are gone: the rows and the hub's own look at them bring the stream to its end."""
+    with Face(api_platform) as face, face.http.stream(
+        "POST", CHAT, json=body_of("a boat [[seconds:2]]", stream=True)
+    ) as response:  # fmt: skip
+        chunks = response.iter_raw()
+        raw = next(chunks)
+        with redis.Redis.from_url(api_platform.redis_url) as client:
+            client.flushall()
+            # The subscription of the API; the worker's own is a pattern.
+            for one in client.client_list():
+                if one["sub"] != "0":
+                    client.client_kill_filter(_id=one["id"])
+        raw += b"".join(chunks)
+    told = check_stream(raw)
+    assert is_picture(told.links[0])
+
+
+def test_many_streams_hold_no_threads(api_platform):
+    [api] = [
+        p for p in processes_of(api_platform.data_dir) if "api.http.server" in " ".join(p.cmdline()) and p.is_running()
+    ]
+    with Face(api_platform) as face, ThreadPoolExecutor(100) as pool:
+        opened = threading.Semaphore(0)
+
+        def follow(number: int) -> Told:
+            body = body_of(f"{number} [[hang]]", stream=True)
+            with Face(api_platform, face.key) as same, same.http.stream("POST", CHAT, json=body) as response:
+                chunks = response.iter_raw()
+                raw = next(chunks)
+                opened.release()
+                return check_stream(raw + b"".join(chunks))
+
+        streams = [pool.submit(follow, number) for number in range(100)]
+        came = [opened.acquire(timeout=30) for _ in streams]
+        threads = psutil.Process(api.pid).num_threads()
+        started = time.monotonic()
+        alive = face.http.get("/v1/models").status_code
+        seconds = time.monotonic() - started
+        # Before anything is judged, or the streams would keep the test.
+        for job in (job for page in pages(face) for job in page):
+            face.cancel(job["id"])
+        told = [one.result(timeout=60) for one in streams]
+    assert all(came)
+    # The pool has 16; the rest are uvicorn's own, the storage's and the bus timer's.
+    assert threads <= 40
+    assert (alive, seconds < 2) == (200, True)
+    assert {one.error["code"] for one in told} == {"job_cancelled"}
+
+
+def pages(face: Face) -> Iterator[list[dict[str, Any]]]:
+    after: dict[str, str] = {}
+    while True:
+        page = face.http.get("/v1/jobs", params={"limit": 100, **after}).json()
+        yield page["data"]
+        if not page["has_more"]:
+            return
+        after = {"after": page["last_id"]}
+
+
+# --- housekeeping ---
+
+
+def test_housekeeping_is_answered_at_no_cost(face):
+    task = '### Task:\nA title as { "title": "x" }\n<chat_history>\nUSER: a red boat\n</chat_history>'
+    answer = ask(face, task).json()
+    ChatAnswer.model_validate(answer)
+    assert json.loads(answer["choices"][0]["message"]["content"]) == {"title": "A red boat"}
+    told = stream_bytes(face, "hi", stream_options={"include_usage": True})
+    assert (told.content, told.finish, told.usage["total_tokens"]) == ("ok", "stop", 0)
+    assert ask(face, "a boat", max_tokens=5).json()["choices"][0]["message"]["content"] == "ok"
+    error_of(ask(face, task, model="gpt-9"), 404, "model_not_found", "model")
+    assert face.submits() == []
+    assert face.http.get("/v1/jobs").json()["data"] == []
+    log = (face.platform.logs_dir / "api.log").read_text()
+    assert "housekeeping_answered" in log
+
+
+def stream_bytes(face: Face, content: Any, **fields: Any) -> Told:
+    return check_stream(ask(face, content, stream=True, **fields).content)
+
+
+def test_who_asks_for_a_job_gets_one(face):
+    job = ask(face, "test", **{"async": True})
+    assert job.status_code == 202
+    assert face.ended(job.json()["id"])["status"] == "completed"
+    assert account_name(face.key) == face.submits()[0]["account"]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/v1/responses", "chat completions"),
+        ("/v1/responses/resp_1", "chat completions"),
+        ("/v1/completions", "/v1/chat/completions"),
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/audio/speech", "sound"),
+        ("/v1/audio/transcriptions", "sound"),
+        ("/v1/nothing", "/v1/images/generations"),
+        ("/chat/completions", "must end in /v1"),
+    ],
+)
+def test_unknown_routes_say_what_to_use(face, path, hint):
+    assert hint in error_of(face.http.post(path, json={}), 404, "unknown_url")

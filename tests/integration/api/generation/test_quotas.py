@@ -1,0 +1,360 @@
+"""Limits of users and keys: what they refuse, what they warn of, and that no crowd gets past them."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from tests.support.api_client import error_of, new_key, not_repeatable
+from tests.support.engine import Engine
+from tests.support.servers.http_servers import serving
+from worker.core.ids import new_id, public_id
+from worker.core.quotas import OwnLimits, limits_of
+from worker.core.settings import get_settings
+from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.users import api_keys, quotas, users
+
+IMAGES = "/v1/images/generations"
+Add = Callable[..., "Person"]
+
+
+class Person:
+    """A user with a key."""
+
+    def __init__(self, client: TestClient, user_id: UUID, key_id: UUID, key: str) -> None:
+        self.client, self.user_id, self.key_id, self.key = client, user_id, key_id, key
+
+    def ask(self, *, key: str | None = None, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+        body = {"prompt": "a boat", "n": 1, "async": True, **fields}
+        return self.client.post(
+            IMAGES, json=body, headers={"Authorization": f"Bearer {key or self.key}"} | (headers or {})
+        )
+
+    def limit(self, table: str = "users", *, soft: dict[str, Any] | None = None, **hard: Any) -> None:
+        row_id = self.user_id if table == "users" else self.key_id
+        with transaction() as tx:
+            quotas.set_limits(tx, table, row_id, hard=hard, soft=soft or {})
+
+    def another_key(self) -> str:
+        with transaction() as tx:
+            return api_keys.make_key(tx, api_keys.NewKey(user_id=self.user_id, name="other"))[1]
+
+    def usage(self, **query: Any) -> dict[str, Any]:
+        answer = self.client.get("/v1/usage", params=query, headers={"Authorization": f"Bearer {self.key}"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+
+@pytest.fixture
+def client(engine: Engine) -> Iterator[TestClient]:
+    with TestClient(create_app(), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def add(client) -> Add:
+    def make(name: str = "alice", **limits: Any) -> Person:
+        with transaction() as tx:
+            row = users.add_user(tx, name=name, role="member")
+            assert row is not None
+            key_id, key = api_keys.make_key(tx, api_keys.NewKey(user_id=row.id, name="first"))
+        person = Person(client, row.id, key_id, key)
+        person.limit(**limits)
+        return person
+
+    return make
+
+
+@contextlib.contextmanager
+def priced(engine: Engine, credits_each: int | None) -> Iterator[None]:
+    """Whatever is accepted is expected to cost so much."""
+    value = "NULL" if credits_each is None else str(credits_each)
+    engine.sql(
+        f"""CREATE FUNCTION priced() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN NEW.price := {value}; RETURN NEW; END $$;
+            CREATE TRIGGER priced BEFORE INSERT ON jobs FOR EACH ROW EXECUTE FUNCTION priced()"""
+    )
+    try:
+        yield
+    finally:
+        engine.sql("DROP TRIGGER priced ON jobs; DROP FUNCTION priced()")
+
+
+def count(engine: Engine) -> int:
+    return len(engine.sql("SELECT 1 FROM jobs"))
+
+
+# --- what applies to whom ---
+
+
+def test_own_values_stand_before_the_platforms(engine: Engine) -> None:
+    engine.configure(JOBS_PER_DAY="50", REQUESTS_PER_MINUTE="0", BUDGET_WARN_PERCENT="80")
+
+    def found(user: OwnLimits, key: OwnLimits) -> dict[str, tuple[int | None, int | None]]:
+        return {one.full_name: (one.soft, one.hard) for one in limits_of(user, key, get_settings())}
+
+    nothing = OwnLimits()
+    assert found(nothing, nothing) == {"user.jobs_per_day": (40, 50)}
+    own = OwnLimits(hard={"jobs_per_day": 7, "credits_per_month": "unlimited"}, soft={"jobs_per_month": 9})
+    assert found(own, nothing) == {"user.jobs_per_day": (6, 7), "user.jobs_per_month": (9, None)}
+    assert found(OwnLimits(hard={"jobs_per_day": "unlimited"}), nothing) == {}
+    keyed = OwnLimits(hard={"jobs_per_day": 5}, soft={"jobs_per_day": "unlimited"})
+    assert found(nothing, keyed) == {"user.jobs_per_day": (40, 50), "key.jobs_per_day": (None, 5)}
+
+
+# --- hard limits ---
+
+
+def test_a_reached_limit_refuses_and_says_until_when(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=2)
+    assert [alice.ask().status_code for _ in range(2)] == [202, 202]
+    refused = alice.ask()
+    message = error_of(refused, 429, "budget_exceeded")
+    assert "`jobs_per_day` of your user" in message
+    assert "2 of 2 used" in message
+    reset = refused.headers["x-budget-reset"]
+    assert f"resets_at: {reset}" in message
+    assert reset.endswith("T00:00:00Z")
+    assert refused.json()["error"]["type"] == "insufficient_quota"
+    assert refused.headers["x-budget-limit"] == "user.jobs_per_day"
+    assert not_repeatable(refused)
+    assert count(engine) == 2
+    chinese = alice.ask(headers={"Accept-Language": "zh-CN"}).json()["error"]["message"]
+    assert "额度" in chinese
+    assert reset in chinese
+
+
+def test_yesterday_and_last_month_do_not_count(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=1, jobs_per_month=3)
+    assert alice.ask().status_code == 202
+    error_of(alice.ask(), 429, "budget_exceeded")
+    engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), 'UTC') - interval '1 second'")
+    assert alice.ask().status_code == 202
+    engine.sql("UPDATE jobs SET created_at = date_trunc('month', now(), 'UTC') - interval '1 second'")
+    standing = {one["name"]: one["used"] for one in alice.usage()["limits"]}
+    assert (standing["jobs_per_day"], standing["jobs_per_month"]) == (0, 0)
+
+
+def test_days_begin_where_the_platform_says(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=1)
+    engine.configure(BUDGET_TIME_ZONE="Asia/Shanghai")
+    assert alice.ask().status_code == 202
+    refused = alice.ask()
+    assert refused.headers["x-budget-reset"].endswith("T16:00:00Z")  # midnight there
+    engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), 'Asia/Shanghai') - interval '1 second'")
+    assert alice.ask().status_code == 202
+    assert alice.usage()["time_zone"] == "Asia/Shanghai"
+
+
+def test_a_batch_is_taken_whole_or_not_at_all(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=3)
+    assert alice.ask(n=12, size="2048x2048").status_code == 202
+    assert count(engine) == 2  # of up to eight pictures
+    error_of(alice.ask(n=12, size="2048x2048"), 429, "budget_exceeded")
+    assert count(engine) == 2
+    assert alice.ask().status_code == 202
+
+
+def test_open_jobs(engine: Engine, add: Add) -> None:
+    alice = add(open_jobs=2)
+    first = alice.ask().json()["id"]
+    assert alice.ask().status_code == 202
+    refused = alice.ask()
+    assert "`open_jobs` of your user is reached: 2 of 2" in error_of(refused, 429, "queue_full")
+    assert not not_repeatable(refused), "a place may be free soon"
+    assert refused.headers["x-budget-limit"] == "user.open_jobs"
+    assert not_repeatable(alice.ask(n=24, size="2048x2048")), "three jobs never fit into two places"
+    headers = {"Authorization": f"Bearer {alice.key}"}
+    assert alice.client.post(f"/v1/jobs/{first}/cancel", headers=headers).status_code == 200
+    assert alice.ask().status_code == 202
+
+
+def test_own_open_jobs_replace_the_platforms(engine: Engine, add: Add) -> None:
+    engine.configure(OPEN_JOBS_PER_CALLER="1")
+    alice, bob = add(), add("bob", open_jobs=2)
+    assert [alice.ask().status_code for _ in range(2)] == [202, 429]
+    assert [bob.ask().status_code for _ in range(3)] == [202, 202, 429]
+
+
+def test_a_key_has_its_own_limits_beside_those_of_its_user(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=3)
+    alice.limit("api_keys", jobs_per_day=1)
+    assert alice.ask().status_code == 202
+    refused = alice.ask()
+    assert "of this API key" in error_of(refused, 429, "budget_exceeded")
+    other = alice.another_key()
+    assert [alice.ask(key=other).status_code for _ in range(3)] == [202, 202, 429]
+
+
+def test_rotating_a_key_does_not_refill_its_budget(engine: Engine, add: Add) -> None:
+    alice = add()
+    alice.limit("api_keys", jobs_per_day=2)
+    assert alice.ask().status_code == 202
+    fresh = ""
+    for _ in range(2):
+        with transaction() as tx:
+            rotated = api_keys.rotate_key(tx, alice.key_id, grace_seconds=0)
+            assert rotated is not None
+            alice.key_id, fresh = rotated
+    assert [alice.ask(key=fresh).status_code for _ in range(2)] == [202, 429]
+
+
+def test_credits_count_what_jobs_did_cost_or_may_cost(engine: Engine, add: Add) -> None:
+    alice = add(credits_per_day=10)
+
+    def costs(**values: int | None) -> None:
+        sets = ", ".join(f"{name} = :{name}" for name in values)
+        engine.sql(f"UPDATE jobs SET {sets} WHERE id = (SELECT max(id::text)::uuid FROM jobs)", **values)
+
+    def used() -> int:
+        return next(one["used"] for one in alice.usage()["limits"] if one["name"] == "credits_per_day")
+
+    with priced(engine, None):
+        assert alice.ask().status_code == 202
+        costs(price=9)
+        assert used() == 9
+        assert alice.ask().status_code == 202, "one credit is left, and the price of the next is not known"
+        costs(price=4, charged=1)
+        assert used() == 10
+        error_of(alice.ask(), 429, "budget_exceeded")
+        costs(charged=0)
+        assert used() == 9
+        # What was cancelled before it was ever sent cost nothing, whatever was expected.
+        engine.sql("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE price = 9")
+        assert used() == 0
+
+
+def test_new_jobs_must_fit_into_the_credits_that_are_left(engine: Engine, add: Add) -> None:
+    """The price is known with the rows, so the refusal comes after they were written, and takes them back."""
+    alice = add(credits_per_month=10)
+    with priced(engine, 4):
+        assert [alice.ask().status_code for _ in range(3)] == [202, 202, 429]
+        assert "8 of 10 used; this request needs 4 more" in error_of(alice.ask(), 429, "budget_exceeded")
+        assert count(engine) == 2
+
+
+def test_deleted_jobs_and_what_a_conversation_started_count(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=2)
+    [account] = engine.sql("SELECT id FROM accounts")
+    talk = engine.job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
+    with transaction() as tx:
+        assert state_machine.claim_next(tx, account_id=account.id, kinds=("chat",))
+    for n in range(2):  # nobody asked us, so nothing refuses them
+        with transaction() as tx:
+            child = {"kind": "image", "submit_key": new_id(), "upstream_id": str(n), "params": {}}
+            assert state_machine.adopt_child(tx, parent_id=talk, **child)
+    assert count(engine) == 3
+    error_of(alice.ask(), 429, "budget_exceeded")
+    engine.sql("UPDATE jobs SET deleted_at = now()")
+    error_of(alice.ask(), 429, "budget_exceeded")
+    assert next(one for one in alice.usage()["limits"] if one["name"] == "jobs_per_day")["used"] == 3
+
+
+def test_a_repeat_that_joins_does_not_count_again(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=2)
+    again = {"Idempotency-Key": "one"}
+    first, second = alice.ask(headers=again), alice.ask(headers=again)
+    assert first.json()["id"] == second.json()["id"]
+    assert second.headers["idempotency-replayed"] == "true"
+    assert alice.ask().status_code == 202
+    error_of(alice.ask(headers={"Idempotency-Key": "two"}), 429, "budget_exceeded")
+    # Also where the limit is reached by now; and the key of the refused request is free.
+    assert alice.ask(headers=again).json()["id"] == first.json()["id"]
+    alice.limit(jobs_per_day=3)
+    assert alice.ask(headers={"Idempotency-Key": "two"}).status_code == 202
+
+
+def test_callers_with_session_ids_have_the_platforms_limits(engine: Engine, client) -> None:
+    engine.configure(JOBS_PER_DAY="1")
+    headers = {"Authorization": f"Bearer {new_key()}"}
+    body = {"prompt": "a boat", "n": 1, "async": True}
+    first = client.post(IMAGES, json=body, headers=headers)
+    assert first.status_code == 202
+    assert "user.jobs_per_day" in first.headers["x-budget-warning"]
+    error_of(client.post(IMAGES, json=body, headers=headers), 429, "budget_exceeded")
+    [standing] = [
+        one for one in client.get("/v1/usage", headers=headers).json()["limits"] if one["name"] == "jobs_per_day"
+    ]
+    assert (standing["used"], standing["remaining"], standing["state"]) == (1, 0, "reached")
+    assert engine.sql("SELECT 1 FROM budget_notices") == []
+
+
+# --- exact under a crowd ---
+
+
+@pytest.mark.parametrize("limits", [{"open_jobs": 10}, {"jobs_per_day": 10}, {"credits_per_day": 10}])
+def test_of_a_hundred_at_once_ten_are_taken(engine: Engine, add: Add, limits: dict[str, int]) -> None:
+    alice = add(**limits)
+
+    def ask(number: int) -> int:
+        body = {"prompt": f"boat {number}", "n": 1, "async": True}
+        return http.post(url + IMAGES, json=body, headers={"Authorization": f"Bearer {alice.key}"}).status_code
+
+    with (
+        priced(engine, 1),
+        serving(create_app(), lifespan="on") as url,
+        httpx.Client(trust_env=False, timeout=60) as http,
+        ThreadPoolExecutor(50) as crowd,
+    ):
+        answers = list(crowd.map(ask, range(100)))
+    assert (answers.count(202), answers.count(429)) == (10, 90)
+    assert count(engine) == 10
+
+
+# --- soft limits ---
+
+
+def test_a_soft_limit_warns_on_every_answer_and_is_written_down_once(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=4, soft={"jobs_per_day": 2, "open_jobs": 3})
+    engine.configure(BUDGET_WARN_PERCENT="0")
+    whose = public_id("user", alice.user_id)
+    told = [alice.ask().headers.get("x-budget-warning") for _ in range(4)]
+    assert told[0] is None
+    assert str(told[1]).startswith("user.jobs_per_day; used=2; soft=2; hard=4; reset=")
+    assert "user.open_jobs; used=3; soft=3" in str(told[2])
+    assert "used=4; soft=2; hard=4" in str(told[3])
+    acts = engine.sql("SELECT actor, action, details FROM audit_log WHERE target = :user", user=whose)
+    assert {(act.actor, act.action) for act in acts} == {("platform", "budget.warn")}
+    assert sorted(act.details["limit"] for act in acts) == ["jobs_per_day", "open_jobs"]
+    assert len(engine.sql("SELECT 1 FROM budget_notices")) == 2
+    states = {one["name"]: one["state"] for one in alice.usage()["limits"]}
+    assert (states["jobs_per_day"], states["open_jobs"]) == ("reached", "warning")
+
+
+def test_without_a_soft_value_the_last_part_of_a_hard_one_warns(engine: Engine, add: Add) -> None:
+    alice = add(jobs_per_day=5)
+    assert [bool(alice.ask().headers.get("x-budget-warning")) for _ in range(5)] == [False, False, False, True, True]
+
+
+# --- requests per minute ---
+
+
+def test_requests_per_minute_of_a_user_and_of_a_key(engine: Engine, add: Add) -> None:
+    alice = add(requests_per_minute=4)
+    alice.limit("api_keys", requests_per_minute=2)
+    answers = [alice.ask() for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [202, 202, 429]
+    error_of(answers[2], 429, "rate_limit_exceeded")
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "2", "the tighter one is told"
+    # The refused request used nothing of the user's.
+    other = alice.another_key()
+    assert [alice.ask(key=other).status_code for _ in range(3)] == [202, 202, 429]
+    rates = [one for one in alice.usage()["limits"] if one["name"] == "requests_per_minute"]
+    assert [(one["scope"], one["hard"], one["remaining"], one["state"]) for one in rates] == [
+        ("user", 4, 0, "reached"),
+        ("key", 2, 0, "reached"),
+    ]
+
+
+def test_a_user_may_have_no_rate_at_all(engine: Engine, add: Add) -> None:
+    engine.configure(REQUESTS_PER_MINUTE="1")
+    alice, bob = add(requests_per_minute="unlimited"), add("bob")
+    assert [alice.ask().status_code for _ in range(3)] == [202, 202, 202]
+    assert [bob.ask().status_code for _ in range(2)] == [202, 429]

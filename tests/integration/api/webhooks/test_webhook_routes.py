@@ -1,0 +1,440 @@
+"""`/v1/webhooks`: endpoints, secrets, the log, tests and replays; and who may see what (I9)."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.auth.dependencies import _from_tokens
+from api.webhooks.schemas import DeliveryList, DeliveryObject, EndpointList, EndpointWithSecret
+from api.webhooks.schemas import Endpoint as EndpointModel
+from tests.integration.conftest import ADMIN_KEY
+from tests.support.api_client import error_of
+from tests.support.engine import Engine
+from tests.support.servers.http_servers import Receiver
+from worker.core.ids import parse_public_id
+from worker.core.security.encryption import webhook_secret
+from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.users import api_keys, users
+from worker.db.webhooks import endpoints
+from worker.tasks.cleanup import upkeep
+from worker.tasks.deliver_webhooks import notify
+
+ENDPOINTS = "/v1/webhooks/endpoints"
+DELIVERIES = "/v1/webhooks/deliveries"
+URL = "https://example.com/hook"
+MINE = "Bearer mine-0123456789:sandbox"
+
+
+class Caller:
+    """Somebody who calls the API."""
+
+    def __init__(self, engine: Engine, http: TestClient, credential: str) -> None:
+        self.engine, self.http = engine, http
+        self.headers = {"Authorization": credential}
+        bearer = credential.removeprefix("Bearer ")
+        self.owner = _from_tokens(bearer).owner if ":" in bearer else ""
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        return self.http.request(method, path, headers=self.headers, **({"json": body} if body else {}))
+
+    def made(self, **fields: Any) -> dict[str, Any]:
+        response = self.ask("POST", ENDPOINTS, **{"url": URL, **fields})
+        assert response.status_code == 201, response.text
+        EndpointWithSecret.model_validate(response.json(), strict=True)
+        return response.json()
+
+    def shown(self, endpoint_id: str) -> dict[str, Any]:
+        response = self.ask("GET", f"{ENDPOINTS}/{endpoint_id}")
+        assert response.status_code == 200, response.text
+        EndpointModel.model_validate(response.json(), strict=True)
+        return response.json()
+
+    def log(self, path: str = DELIVERIES, **query: Any) -> dict[str, Any]:
+        response = self.http.get(path, headers=self.headers, params=query)
+        assert response.status_code == 200, response.text
+        DeliveryList.model_validate(response.json(), strict=True)
+        return response.json()
+
+    def fail(self, **changes: Any) -> UUID:
+        """A job of this caller that ends at once."""
+        job = self.engine.job(self.engine.account(), **{"owner": self.owner, **changes})
+        with transaction() as tx:
+            assert state_machine.mark_failed(
+                tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
+            )
+        return job
+
+
+@pytest.fixture
+def http(engine: Engine) -> Iterator[TestClient]:
+    with TestClient(create_app(), raise_server_exceptions=False) as client:
+        with transaction() as tx:
+            api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), ADMIN_KEY)
+        yield client
+
+
+@pytest.fixture
+def me(engine: Engine, http: TestClient) -> Caller:
+    return Caller(engine, http, MINE)
+
+
+@pytest.fixture
+def stranger(engine: Engine, http: TestClient) -> Caller:
+    return Caller(engine, http, "Bearer somebody-else-01:sandbox")
+
+
+@pytest.fixture
+def admin(engine: Engine, http: TestClient) -> Caller:
+    return Caller(engine, http, f"Bearer {ADMIN_KEY}")
+
+
+def obey(engine: Engine) -> list[str]:
+    return [message.obey() for message in engine.messages("dreamery.notify")]
+
+
+# --- endpoints ---
+
+
+def test_an_endpoint_is_made_shown_listed_changed_and_removed(engine: Engine, me: Caller) -> None:
+    made = me.made(description="the shop", events=["job.failed", "job.failed", "job.started"])
+    assert made["secret"].startswith("whsec_")
+    assert (made["events"], made["scope"], made["api_key_id"]) == (["job.failed", "job.started"], "tokens", None)
+    assert (made["disabled"], made["disabled_reason"], made["failing_since"]) == (False, None, None)
+    other = me.made()
+    assert other["events"] == ["job.completed", "job.failed", "job.cancelled"]
+    assert other["secret"] != made["secret"]
+    listed = me.ask("GET", ENDPOINTS).json()
+    EndpointList.model_validate(listed, strict=True)
+    assert [item["id"] for item in listed["data"]] == [made["id"], other["id"]]
+    without = {name: value for name, value in made.items() if name != "secret"}
+    assert listed["data"][0] == me.shown(made["id"]) == without, "the secret is not shown again"
+    engine.sql("UPDATE webhook_endpoints SET failing_since = now(), slow_until = now()")
+    same = me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", description="the other shop", url=None).json()
+    assert (same["description"], same["url"]) == ("the other shop", URL)
+    assert same["failing_since"]
+    moved = me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", url=f"{URL}/2", events=["job.completed"]).json()
+    assert (moved["url"], moved["events"], moved["failing_since"]) == (f"{URL}/2", ["job.completed"], None)
+    gone = me.ask("DELETE", f"{ENDPOINTS}/{made['id']}")
+    assert gone.json() == {"id": made["id"], "object": "webhook.endpoint", "deleted": True}
+    error_of(me.ask("DELETE", f"{ENDPOINTS}/{made['id']}"), 404, "webhook_not_found")
+
+
+def test_secrets_are_sealed_at_rest(engine: Engine, me: Caller) -> None:
+    made = me.made()
+    rotated = me.ask("POST", f"{ENDPOINTS}/{made['id']}/rotate").json()
+    [row] = engine.sql("SELECT to_jsonb(e)::text AS text FROM webhook_endpoints e")
+    for secret in (made["secret"], rotated["secret"]):
+        assert secret.removeprefix("whsec_") not in row.text
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"url": "ftp://example.com"}, "invalid_value", "url"),
+        ({"url": "https://me:pw@example.com/"}, "invalid_value", "url"),
+        ({"url": "https://10.0.0.1/hook"}, "invalid_value", "url"),
+        ({"url": "https://localhost/hook"}, "invalid_value", "url"),
+        ({"url": "https://example.com/" + "x" * 2000}, "invalid_value", "url"),
+        ({"url": "https://x\x00"}, "invalid_value", "url"),
+        ({"url": 5}, "invalid_value", "url"),
+        ({"url": URL, "events": []}, "invalid_value", "events"),
+        ({"url": URL, "events": ["job.progress"]}, "invalid_value", "events.0"),
+        ({"url": URL, "scope": "world"}, "invalid_value", "scope"),
+        ({"url": URL, "scope": "key"}, "invalid_value", "scope"),
+        ({"url": URL, "scope": "user"}, "invalid_value", "scope"),
+        ({"url": URL, "description": "x" * 501}, "invalid_value", "description"),
+        ({"description": "no url"}, "missing_required_parameter", "url"),
+    ],
+)
+def test_what_is_no_endpoint(me: Caller, fields: dict[str, Any], code: str, param: str) -> None:
+    error_of(me.ask("POST", ENDPOINTS, **fields), 400, code, param)
+    assert me.ask("GET", ENDPOINTS).json()["data"] == []
+    if param in {"url", "events", "description"} and code == "invalid_value":
+        made = me.made()
+        error_of(me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", **fields), 400, code, param)
+
+
+def test_the_webhook_of_a_job_is_checked_alike(me: Caller) -> None:
+    for url in ("https://169.254.169.254/latest", "https://me:pw@example.com", "gopher://x"):
+        response = me.ask("POST", "/v1/images/generations", prompt="a boat", webhook=url)
+        error_of(response, 400, "invalid_value", "webhook")
+
+
+def test_no_more_than_twenty(me: Caller, stranger: Caller) -> None:
+    for n in range(endpoints.MOST_PER_OWNER):
+        me.made(url=f"{URL}/{n}")
+    error_of(me.ask("POST", ENDPOINTS, url=URL), 400, "webhook_endpoint_limit")
+    stranger.made()
+    me.ask("DELETE", f"{ENDPOINTS}/{me.ask('GET', ENDPOINTS).json()['data'][0]['id']}")
+    me.made()
+
+
+def test_scopes_of_a_key(engine: Engine, admin: Caller) -> None:
+    whole, single = admin.made(), admin.made(scope="key")
+    assert (whole["scope"], whole["api_key_id"]) == ("user", None)
+    assert single["scope"] == "key"
+    [key] = engine.sql("SELECT id FROM api_keys")
+    assert single["api_key_id"] == f"key_{key.id.hex}"
+    error_of(admin.ask("POST", ENDPOINTS, url=URL, scope="tokens"), 400, "invalid_value", "scope")
+
+
+def test_i9_a_strangers_endpoint_or_delivery_is_a_404(me: Caller, stranger: Caller, admin: Caller) -> None:
+    made = me.made()
+    me.fail()
+    [delivery] = me.log()["data"]
+    one, sent = f"{ENDPOINTS}/{made['id']}", f"{DELIVERIES}/{delivery['id']}"
+    for other in (stranger, admin):
+        for method, path in [
+            ("GET", one), ("PATCH", one), ("DELETE", one), ("POST", f"{one}/rotate"), ("POST", f"{one}/test"),
+            ("GET", f"{one}/deliveries"), ("GET", sent), ("POST", f"{sent}/replay"),
+        ]:  # fmt: skip
+            body = {"description": "mine now"} if method == "PATCH" else {}
+            error_of(other.ask(method, path, **body), 404, "webhook_not_found")
+        assert other.ask("GET", ENDPOINTS).json()["data"] == []
+        assert other.log()["data"] == []
+        assert other.log(endpoint_id=made["id"])["data"] == []
+    for nonsense in ("whe_x", "x", made["id"].upper(), made["id"].replace("whe", "msg")):
+        error_of(me.ask("GET", f"{ENDPOINTS}/{nonsense}"), 404, "webhook_not_found")
+    error_of(me.ask("GET", f"{DELIVERIES}/{made['id']}"), 404, "webhook_not_found")
+    assert me.shown(made["id"])["description"] == ""
+    assert me.ask("GET", sent).json()["status"] == "pending"
+
+
+@pytest.mark.parametrize("path", [ENDPOINTS, DELIVERIES, "/v1/webhooks/secret"])
+def test_without_a_key(http: TestClient, path: str) -> None:
+    error_of(http.get(path), 401, "missing_api_key")
+
+
+def test_the_secret_of_jobs_own_webhooks_stays_what_it_was(me: Caller) -> None:
+    assert me.ask("GET", "/v1/webhooks/secret").json() == {
+        "object": "webhook.secret",
+        "secret": webhook_secret(me.owner),
+    }
+
+
+# --- rotation, pause ---
+
+
+def test_a_rotation_gives_a_new_secret_and_says_when_the_old_one_ends(engine: Engine, me: Caller) -> None:
+    made = me.made()
+    path = f"{ENDPOINTS}/{made['id']}/rotate"
+    rotated = me.ask("POST", path).json()
+    EndpointWithSecret.model_validate(rotated, strict=True)
+    assert rotated["secret"] != made["secret"]
+    [row] = engine.sql("SELECT extract(epoch FROM previous_until - now()) AS left FROM webhook_endpoints")
+    assert 86_000 < row.left <= 86_400
+    assert me.shown(made["id"])["previous_secret_expires_at"] == rotated["previous_secret_expires_at"]
+    leaked = me.ask("POST", f"{path}?keep_hours=0").json()
+    assert leaked["previous_secret_expires_at"] is None
+    assert engine.sql("SELECT previous_secret FROM webhook_endpoints")[0].previous_secret is None
+    error_of(me.ask("POST", f"{path}?keep_hours=169"), 400, "invalid_value", "keep_hours")
+
+
+def test_a_paused_endpoint_gives_up_what_waits_and_can_begin_anew(engine: Engine, me: Caller) -> None:
+    made = me.made()
+    me.fail()
+    paused = me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", disabled=True).json()
+    assert (paused["disabled"], paused["disabled_reason"]) == (True, "paused by its owner")
+    [delivery] = me.log()["data"]
+    assert (delivery["status"], delivery["next_try_at"]) == ("failed", None)
+    assert "paused" in delivery["last_error"]
+    me.fail()
+    assert len(me.log()["data"]) == 1
+    error_of(me.ask("POST", f"{DELIVERIES}/{delivery['id']}/replay"), 409, "webhook_endpoint_disabled")
+    again = me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", disabled=False).json()
+    assert (again["disabled"], again["disabled_reason"]) == (False, None)
+    me.fail()
+    assert me.ask("POST", f"{DELIVERIES}/{delivery['id']}/replay").json()["status"] == "pending"
+    assert [item["status"] for item in me.log()["data"]] == ["pending", "pending"]
+
+
+# --- test events, log, replay ---
+
+
+def test_a_test_event_is_sent_once_and_its_fate_can_be_read(engine: Engine, me: Caller, receiver: Receiver) -> None:
+    made = me.made(url=receiver.url)
+    engine.messages()
+    response = me.ask("POST", f"{ENDPOINTS}/{made['id']}/test")
+    assert response.status_code == 202
+    DeliveryObject.model_validate(response.json(), strict=True)
+    assert (response.json()["event"], response.json()["job_id"]) == ("webhook.test", None)
+    assert me.ask("POST", f"{ENDPOINTS}/{made['id']}/test").json()["id"] == response.json()["id"], "one at a time"
+    assert [line.split()[0] for line in obey(engine)] == ["delivered", "not"]
+    [got] = receiver.got
+    body = json.loads(got.body)
+    assert (body["type"], body["data"]["id"]) == ("webhook.test", made["id"])
+    assert got.headers["webhook-id"] == response.json()["id"]
+    after = me.ask("GET", response.headers["location"]).json()
+    assert (after["status"], after["last_status"]) == ("delivered", 200)
+    assert [(item["n"], item["status"], item["error"]) for item in after["attempts"]] == [(1, 200, None)]
+    assert after["attempts"][0]["seconds"] < 20
+
+
+def test_a_failed_test_event_is_not_repeated_and_blames_nobody(engine: Engine, me: Caller, receiver: Receiver) -> None:
+    made = me.made(url=receiver.url)
+    receiver.answers = [500]
+    sent = me.ask("POST", f"{ENDPOINTS}/{made['id']}/test").json()
+    obey(engine)
+    after = me.ask("GET", f"{DELIVERIES}/{sent['id']}").json()
+    assert (after["status"], after["last_status"], after["next_try_at"]) == ("failed", 500, None)
+    assert me.shown(made["id"])["failing_since"] is None
+
+
+def test_a_disabled_endpoint_can_be_tested_before_it_is_enabled(engine: Engine, me: Caller, receiver: Receiver) -> None:
+    made = me.made(url=receiver.url)
+    me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", disabled=True)
+    engine.messages()
+    me.ask("POST", f"{ENDPOINTS}/{made['id']}/test")
+    assert obey(engine)[0].startswith("delivered")
+    assert me.shown(made["id"])["disabled"]
+
+
+def test_the_log_pages_and_filters(engine: Engine, me: Caller, receiver: Receiver) -> None:
+    first, second = me.made(url=receiver.url), me.made(url=f"{receiver.url}/2", events=["job.failed"])
+    wanted = me.fail(webhook_url=f"{receiver.url}/own")
+    for _ in range(2):
+        me.fail()
+    everything = me.log(limit=100)["data"]
+    assert len(everything) == 7
+    assert [item["created_at"] for item in everything] == sorted((i["created_at"] for i in everything), reverse=True)
+    pages, after = [], None
+    while True:
+        page = me.log(limit=3, **({"after": after} if after else {}))
+        pages += page["data"]
+        after = page["last_id"]
+        if not page["has_more"]:
+            break
+    assert pages == everything
+    backwards = me.log(limit=100, order="asc")["data"]
+    assert backwards == everything[::-1]
+    assert [i["id"] for i in me.log(order="asc", after=backwards[1]["id"])["data"]] == [i["id"] for i in backwards[2:]]
+    of_second = me.log(f"{ENDPOINTS}/{second['id']}/deliveries")["data"]
+    assert of_second == me.log(endpoint_id=second["id"])["data"]
+    assert {item["endpoint_id"] for item in of_second} == {second["id"]}
+    of_job = me.log(job_id=f"job_{wanted.hex}")["data"]
+    assert {item["endpoint_id"] for item in of_job} == {first["id"], second["id"], None}
+    [sent] = me.log(job_id=f"job_{wanted.hex}", endpoint_id=first["id"])["data"]
+    engine.due()
+    notify(delivery_id=parse_public_id("msg", sent["id"]))
+    assert [item["id"] for item in me.log(status="delivered")["data"]] == [sent["id"]]
+    assert len(me.log(status="pending")["data"]) == 6
+    assert me.log(event="job.completed")["data"] == []
+    assert len(me.log(f"{ENDPOINTS}/{first['id']}/deliveries", event="job.failed", status="pending")["data"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ({"limit": 0}, "limit"), ({"limit": 101}, "limit"), ({"after": "x"}, "after"), ({"order": "up"}, "order"),
+        ({"after": "msg_" + "0" * 32}, "after"), ({"status": "lost"}, "status"), ({"job_id": "x"}, "job_id"),
+        ({"endpoint_id": "job_" + "0" * 32}, "endpoint_id"), ({"event": "\x00"}, "event"),
+    ],
+)  # fmt: skip
+def test_questions_to_the_log_that_make_no_sense(me: Caller, query: dict[str, Any], param: str) -> None:
+    error_of(me.http.get(DELIVERIES, headers=me.headers, params=query), 400, "invalid_value", param)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_replay_sends_the_same_event_again(engine: Engine, me: Caller, receiver: Receiver, *, own: bool) -> None:
+    if not own:
+        me.made(url=receiver.url)
+    me.fail(webhook_url=receiver.url if own else None)
+    [before] = me.log()["data"]
+    engine.due()
+    receiver.answers = [500, 200, 500]
+    wanted = parse_public_id("msg", before["id"])
+    for _ in range(2):
+        engine.due()
+        notify(delivery_id=wanted)
+    engine.messages()
+    replayed = me.ask("POST", f"{DELIVERIES}/{before['id']}/replay")
+    assert replayed.status_code == 202
+    DeliveryObject.model_validate(replayed.json(), strict=True)
+    assert (replayed.json()["status"], replayed.json()["delivered_at"]) == ("pending", None)
+    obey(engine)
+    engine.due()
+    notify(delivery_id=wanted)
+    after = me.ask("GET", f"{DELIVERIES}/{before['id']}").json()
+    assert [(item["n"], item["status"]) for item in after["attempts"]] == [(1, 500), (2, 200), (3, 500), (4, 200)]
+    assert after["status"] == "delivered"
+    assert engine.sql("SELECT tries FROM webhook_deliveries")[0].tries == 2, "a round of its own"
+    assert {got.headers["webhook-id"] for got in receiver.got} == {before["id"]}
+    assert len({got.body for got in receiver.got}) == 1
+
+
+def test_a_replay_leaves_a_try_that_is_under_way_alone(engine: Engine, me: Caller) -> None:
+    me.made()
+    me.fail()
+    engine.sql("UPDATE webhook_deliveries SET claimed_until = now() + interval '1 minute', tries = 3")
+    [sending] = me.log()["data"]
+    assert sending["status"] == "sending"
+    engine.messages()
+    assert me.ask("POST", f"{DELIVERIES}/{sending['id']}/replay").json()["status"] == "sending"
+    assert engine.sql("SELECT tries FROM webhook_deliveries")[0].tries == 3
+    assert engine.messages("dreamery.notify") == []
+
+
+# --- upkeep ---
+
+
+def test_settled_deliveries_leave_after_a_month(engine: Engine, me: Caller) -> None:
+    me.made()
+    for _ in range(3):
+        me.fail()
+    rows = engine.sql("SELECT id FROM webhook_deliveries ORDER BY id")
+    engine.sql("UPDATE webhook_deliveries SET created_at = now() - interval '31 days' WHERE id <> :id", id=rows[0].id)
+    engine.sql("UPDATE webhook_deliveries SET due_at = NULL, delivered_at = now() WHERE id <> :id", id=rows[1].id)
+    engine.sql("INSERT INTO webhook_attempts (delivery_id, n, at) SELECT id, 1, now() FROM webhook_deliveries")
+    assert "1 deliveries" in upkeep()
+    left = {row.id for row in engine.sql("SELECT id FROM webhook_deliveries")}
+    assert left == {rows[0].id, rows[1].id}, "the young one and the one that is still to be sent stay"
+
+
+def test_what_was_written_while_its_endpoint_was_disabled_is_given_up(engine: Engine, me: Caller) -> None:
+    me.made()
+    me.fail()
+    engine.sql("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'test'")
+    upkeep()
+    [delivery] = me.log()["data"]
+    assert (delivery["status"], delivery["last_error"]) == ("failed", "endpoint disabled: test")
+
+
+def test_endpoints_of_made_up_session_ids_leave_after_a_week(
+    engine: Engine, me: Caller, stranger: Caller, admin: Caller
+) -> None:
+    worked, fresh, of_user = me.made(), stranger.made(), admin.made()
+    engine.to_running(engine.account(), owner=me.owner)
+    made_up = Caller(engine, me.http, "Bearer made-up-0123456:sandbox")
+    made_up.made()
+    engine.sql(
+        "UPDATE webhook_endpoints SET created_at = now() - interval '8 days' WHERE owner <> :o", o=stranger.owner
+    )
+    upkeep()
+    assert made_up.ask("GET", ENDPOINTS).json()["data"] == []
+    for caller, made in ((me, worked), (stranger, fresh), (admin, of_user)):
+        assert caller.shown(made["id"])
+    engine.sql("UPDATE jobs SET submitted_at = NULL")
+    upkeep()
+    assert me.shown(worked["id"]), "judged once"
+
+
+# --- the OpenAPI document ---
+
+
+def test_the_document_shows_routes_and_events(http: TestClient) -> None:
+    document = http.get("/openapi.json").json()
+    assert set(document["webhooks"]) == {"job.completed", "job.failed", "job.cancelled", "job.started"}
+    created = document["paths"][ENDPOINTS]["post"]
+    assert "EndpointWithSecret" in json.dumps(created["responses"]["201"])
+    assert document["components"]["schemas"]["EndpointRequest"]["examples"][0]["url"].startswith("https://")
+    for path in (f"{ENDPOINTS}/{{endpoint_id}}/rotate", f"{DELIVERIES}/{{delivery_id}}/replay"):
+        assert "post" in document["paths"][path]
+    ids = [op["operationId"] for item in document["paths"].values() for op in item.values()]
+    ids += [op["operationId"] for item in document["webhooks"].values() for op in item.values()]
+    assert len(ids) == len(set(ids))

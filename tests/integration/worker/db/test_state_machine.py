@@ -1,0 +1,278 @@
+"""Any sequence of the functions of `worker/db/jobs/state_machine.py`, by callers who are late or wrong, against a model and Postgres."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from tests.support import factories
+from tests.support.engine import FINAL, Engine
+from worker.db.engine import transaction
+from worker.db.jobs import files, progress_and_leases, state_machine
+from worker.db.jobs.files import NewFile
+
+LIMITS = (2, 1)
+OPEN = {"queued", "submitting", "running", "saving"}
+
+
+@dataclass
+class Known:
+    """What the model says of a job."""
+
+    allowed: list[int]
+    state: str = "queued"
+    attempt: int = 0
+    holds: bool = False
+    account: int | None = None
+    wish: bool = False
+    save_tries: int = 0
+    save_due: bool = False
+    files: bool = False
+    ended: str | None = None  # the whole row, once final
+
+
+class JobMachine(RuleBasedStateMachine):
+    """Each rule calls one function, right or late, and says what must come of it."""
+
+    engine: Engine
+
+    @initialize()
+    def start(self) -> None:
+        self.engine.sql(
+            "DELETE FROM webhook_deliveries; DELETE FROM files; DELETE FROM job_events; DELETE FROM jobs; DELETE FROM accounts"
+        )
+        self.accounts = [self.engine.account(max_images=limit) for limit in LIMITS]
+        self.jobs: dict[UUID, Known] = {}
+
+    def pick(self, number: int) -> tuple[UUID, Known]:
+        job_id = list(self.jobs)[number % len(self.jobs)]
+        return job_id, self.jobs[job_id]
+
+    def expect(self, row: Any, known: Known, right: Any, **changes: Any) -> None:
+        assert (row is not None and row is not False) == bool(right)
+        if right:
+            for name, value in changes.items():
+                setattr(known, name, value)
+
+    @rule(allowed=st.sampled_from([[0], [1], [0, 1]]), webhook=st.booleans())
+    def accept(self, allowed: list[int], webhook: bool) -> None:  # noqa: FBT001
+        if len(self.jobs) >= 8:
+            return
+        with transaction() as tx:
+            ids = [self.accounts[n] for n in allowed]
+            job_id = factories.make_job(tx, ids, webhook_url="https://example.org/" if webhook else None)
+        self.jobs[job_id] = Known(allowed)
+
+    @rule(number=st.integers(0, 1))
+    def claim(self, number: int) -> None:
+        self.engine.sql("UPDATE accounts SET next_submit_at = now() - interval '1 second'")
+        self.engine.sql("UPDATE jobs SET due_at = now() - interval '1 second' WHERE state = 'queued'")
+        used = sum(known.holds and known.account == number for known in self.jobs.values())
+        waiting = [
+            job_id
+            for job_id, known in self.jobs.items()
+            if known.state == "queued" and not known.wish and number in known.allowed
+        ]
+        with transaction() as tx:
+            got = state_machine.claim_next(tx, account_id=self.accounts[number])
+        if used >= LIMITS[number] or not waiting:
+            assert got is None
+            return
+        assert got is not None
+        assert got.id == min(waiting)
+        known = self.jobs[got.id]
+        known.state, known.attempt, known.holds, known.account = "submitting", known.attempt + 1, True, number
+        assert got.attempt == known.attempt
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1))
+    def mark_running(self, number: int, late: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = state_machine.mark_running(
+                tx, job_id=job_id, attempt=known.attempt - late, upstream_id="u", actor="test"
+            )
+        self.expect(row, known, known.state == "submitting" and not late, state="running")
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1), counts=st.booleans())
+    def requeue(self, number: int, late: int, counts: bool) -> None:  # noqa: FBT001
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = state_machine.requeue(
+                tx, job_id=job_id, attempt=known.attempt - late, actor="test", reason="x", delay=0, counts=counts
+            )
+        state = "cancelled" if known.wish else "queued"
+        self.expect(row, known, known.state == "submitting" and not late, state=state, holds=False)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1))
+    def note_unclear(self, number: int, late: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = progress_and_leases.note_unclear(tx, job_id=job_id, attempt=known.attempt - late)
+        self.expect(row, known, known.state == "submitting" and not late)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1), progress=st.integers(0, 90), items=st.integers(0, 3))
+    def note_on_the_way(self, number: int, late: int, progress: int, items: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            before = self.engine.row(job_id)
+            row = progress_and_leases.note_progress(
+                tx,
+                job_id=job_id,
+                attempt=known.attempt - late,
+                queue_position=None,
+                forecast_seconds=None,
+                ready_items=items,
+                progress=progress,
+            )
+            news = items != before.ready_items or progress > before.progress or before.queue_position is not None
+            assert (row is not None) == (known.state == "running" and not late and news)
+            stable = progress_and_leases.note_stable(tx, job_id=job_id, attempt=known.attempt - late)
+            assert (stable is not None) == (known.state == "running" and not late)
+            progress_and_leases.note_absent(tx, job_id=job_id, attempt=known.attempt - late)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1))
+    def mark_saving(self, number: int, late: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = state_machine.mark_saving(
+                tx, job_id=job_id, attempt=known.attempt - late, refs=[{"url": "http://x/"}]
+            )
+        right = known.state == "running" and not late
+        self.expect(row, known, right, state="saving", holds=False, save_tries=0, save_due=True)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7))
+    def claim_save(self, number: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = progress_and_leases.claim_save(tx, job_id)
+        right = known.state == "saving" and known.save_due
+        self.expect(row, known, right, save_tries=known.save_tries + 1, save_due=False)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1), again=st.booleans())
+    def renew_or_defer(self, number: int, late: int, again: bool) -> None:  # noqa: FBT001
+        job_id, known = self.pick(number)
+        tries = known.save_tries - late
+        right = known.state == "saving" and not late
+        with transaction() as tx:
+            if again:
+                row = progress_and_leases.defer_save(tx, job_id=job_id, save_tries=tries, delay=-1, refs=None)
+                self.expect(row, known, right, save_due=True)
+            else:
+                row = progress_and_leases.renew_save(tx, job_id=job_id, save_tries=tries)
+                self.expect(row, known, right, save_due=False)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1), with_files=st.booleans())
+    def mark_succeeded(self, number: int, late: int, with_files: bool) -> None:  # noqa: FBT001
+        job_id, known = self.pick(number)
+        right = known.state == "saving" and not late
+        with transaction() as tx:
+            if right and with_files:
+                one = NewFile(n=0, key="k", mime="image/png", bytes=1, sha256="0", width=1, height=1)
+                files.add_files(tx, job_id, [one])
+                known.files = True
+            row = state_machine.mark_succeeded(tx, job_id=job_id, attempt=known.attempt - late, stored=1, wanted=1)
+        self.expect(row, known, right and known.files, state="succeeded")
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1), overdue=st.booleans())
+    def mark_failed(self, number: int, late: int, overdue: bool) -> None:  # noqa: FBT001
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = state_machine.mark_failed(
+                tx,
+                job_id=job_id,
+                attempt=known.attempt - late,
+                code="upstream_error",
+                message="x",
+                actor="test",
+                overdue_only=overdue,
+            )
+        right = known.state in OPEN and not late and not overdue
+        self.expect(row, known, right, state="failed", holds=False)
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7))
+    def cancel(self, number: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = state_machine.cancel(tx, job_id)
+        known.wish = known.wish or known.state in {"queued", "submitting", "running"}
+        self.expect(row, known, known.state == "queued", state="cancelled")
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7), late=st.integers(0, 1))
+    def mark_cancelled(self, number: int, late: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = state_machine.mark_cancelled(tx, job_id=job_id, attempt=known.attempt - late)
+        # It keeps its slot: upstream draws on.
+        self.expect(row, known, known.state == "running" and known.wish and not late, state="cancelled")
+
+    @precondition(lambda self: self.jobs)
+    @rule(number=st.integers(0, 7))
+    def release_slot(self, number: int) -> None:
+        job_id, known = self.pick(number)
+        with transaction() as tx:
+            row = progress_and_leases.release_slot(tx, job_id)
+        self.expect(row or None, known, known.state == "cancelled" and known.holds, holds=False)
+
+    @invariant()
+    def rows_are_as_the_model_says(self) -> None:
+        rows = self.engine.sql(
+            """SELECT j.*, (SELECT array_agg(e.seq ORDER BY e.seq) FROM job_events e WHERE e.job_id = j.id) AS seqs,
+                   (SELECT e.to_state FROM job_events e WHERE e.job_id = j.id ORDER BY e.seq DESC LIMIT 1) AS told,
+                   (SELECT count(*) FROM webhook_deliveries w WHERE w.job_id = j.id) AS hooks,
+                   (to_jsonb(j) - 'holds_slot' - 'absent_since')::text AS whole
+               FROM jobs j ORDER BY j.id"""
+        )
+        for row in rows:
+            known = self.jobs[row.id]
+            assert (row.state, row.attempt, row.holds_slot) == (known.state, known.attempt, known.holds)
+            assert (row.cancel_requested_at is not None) == known.wish
+            assert row.save_tries == known.save_tries
+            assert row.seqs == list(range(1, row.event_seq + 1)), "no event is missing or doubled"
+            assert row.told == row.state
+            assert (row.finished_at is not None) == (row.state in FINAL)
+            assert (row.error_code is not None) == (row.state == "failed")
+            assert row.hooks == (1 if row.webhook_url and row.state in FINAL else 0)
+            if row.state in {"submitting", "running"}:
+                assert row.holds_slot
+                assert row.account_id == self.accounts[known.account or 0]
+                assert row.submit_key
+            if known.state in FINAL:
+                known.ended = known.ended or row.whole
+                assert row.whole == known.ended, "what has ended stays as it is"
+        for number, limit in enumerate(LIMITS):
+            assert sum(k.holds and k.account == number for k in self.jobs.values()) <= limit
+
+
+def test_the_state_machine_of_jobs(engine: Engine) -> None:
+    JobMachine.engine = engine
+    run_state_machine_as_test(
+        JobMachine,
+        settings=settings(
+            max_examples=24,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,228 @@
+"""Which events are written for whom, in the transaction of the change they tell of."""
+
+import json
+import threading
+from typing import Any
+from uuid import UUID
+
+import psycopg
+import pytest
+
+from tests.support import factories
+from tests.support.engine import Engine
+from worker.core.webhook_policy import EVENTS
+from worker.db.engine import transaction
+from worker.db.jobs import queries, state_machine
+from worker.db.users import api_keys, users
+from worker.db.webhooks import endpoints, outbox
+from worker.tasks.converse import converse
+from worker.tasks.deliver_webhooks import event_body
+from worker.tasks.dispatch import sweep
+
+URL = "https://example.com/hook"
+
+
+def listen(engine: Engine, **changes: Any) -> UUID:
+    with transaction() as tx:
+        return factories.make_endpoint(tx, changes.pop("url", URL), **changes)[0]
+
+
+def told(engine: Engine) -> list[tuple[UUID | None, str]]:
+    rows = engine.sql("SELECT endpoint_id, event FROM webhook_deliveries ORDER BY event, endpoint_id")
+    return [(row.endpoint_id, row.event) for row in rows]
+
+
+def fail(job_id: UUID) -> Any:
+    with transaction() as tx:
+        return state_machine.mark_failed(
+            tx, job_id=job_id, attempt=None, code="upstream_error", message="x", actor="test"
+        )
+
+
+def key_of(name: str, key: str) -> api_keys.KeyOwner:
+    with transaction() as tx:
+        api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), key)
+        found = api_keys.find_key(tx, key)
+    assert found is not None, name
+    return found
+
+
+def test_one_row_for_each_that_listens_and_one_for_the_jobs_own_webhook(engine: Engine) -> None:
+    first, second = listen(engine), listen(engine, url="https://example.org/other")
+    job = engine.to_end(engine.account(), webhook_url="http://place.example:8080/a?b=c")
+    rows = engine.sql("SELECT *, xmin::text AS x FROM webhook_deliveries")
+    [change] = engine.sql("SELECT xmin::text AS x FROM jobs WHERE id = :id", id=job)
+    assert {row.x for row in rows} == {change.x}, "written by the transaction that changed the state"
+    assert {(row.endpoint_id, row.url, row.lane) for row in rows} == {
+        (first, URL, f"endpoint:{first}"),
+        (second, "https://example.org/other", f"endpoint:{second}"),
+        (None, "http://place.example:8080/a?b=c", "place:http://place.example:8080"),
+    }
+    assert {(row.event, row.job_id, row.tries, row.owner) for row in rows} == {("job.completed", job, 0, "tokens:test")}
+    assert all(row.due_at for row in rows)
+
+
+@pytest.mark.parametrize("wanted", EVENTS)
+def test_an_endpoint_hears_what_it_asked_for_and_nothing_else(engine: Engine, wanted: str) -> None:
+    endpoint = listen(engine, events=(wanted,))
+    engine.to_end(engine.account())
+    fail(engine.job(engine.account()))
+    with transaction() as tx:
+        state_machine.cancel(tx, factories.make_job(tx, []))
+    assert told(engine) == [(endpoint, wanted)]
+
+
+def test_started_is_told_to_endpoints_only_and_only_when_asked(engine: Engine) -> None:
+    listen(engine)
+    eager = listen(engine, events=("job.started", "job.completed"))
+    running = engine.to_running(engine.account(), webhook_url=URL)
+    assert told(engine) == [(eager, "job.started")]
+    assert engine.row(running).state == "running"
+
+
+def test_of_a_conversation_its_own_webhook_hears_once_and_endpoints_of_each_job_with_its_parent(
+    engine: Engine,
+) -> None:
+    endpoint = listen(engine)
+    order = {"messages": [{"role": "user", "text": "draw a boat"}]}
+    params = {"order": order, "n": 0, "flags": {}, "asked_model": "agent", "images": []}
+    talk = engine.job(engine.account(), kind="chat", model="agent", params=params, webhook_url=URL)
+    engine.due()
+    converse(job_id=talk)
+    [child] = engine.sql("SELECT * FROM jobs WHERE parent_id = :id", id=talk)
+    assert told(engine) == [], "the conversation ends with what it has started"
+    engine.finish_upstream()
+    engine.due()
+    engine.poll(child.account_id)
+    engine.save(child.id)
+    sweep()
+    rows = engine.sql("SELECT * FROM webhook_deliveries")
+    assert sorted((row.endpoint_id is not None, row.event, row.job_id == talk) for row in rows) == [
+        (False, "job.completed", True),
+        (True, "job.completed", False),
+        (True, "job.completed", True),
+    ]
+    assert {row.endpoint_id for row in rows} == {None, endpoint}
+    with transaction() as tx:
+        views = {row.job_id: queries.group_views(tx, [row.job_id])[0] for row in rows}
+    parents = {row.job_id: json.loads(event_body(row, views[row.job_id]))["data"]["parent"] for row in rows}
+    assert parents == {talk: None, child.id: f"job_{talk.hex}"}
+
+
+def test_strangers_and_disabled_endpoints_hear_nothing(engine: Engine) -> None:
+    listen(engine, owner="tokens:somebody-else")
+    silent = listen(engine)
+    with transaction() as tx:
+        assert endpoints.disable_endpoint(tx, silent, reason="test")
+        assert not endpoints.disable_endpoint(tx, silent, reason="again")
+    fail(engine.job(engine.account()))
+    assert told(engine) == []
+
+
+def test_an_endpoint_of_a_key_hears_of_that_keys_jobs_only(engine: Engine) -> None:
+    old = key_of("old", "sk-dreamery-first-0123456789")
+    new = key_of("new", "sk-dreamery-second-0123456789")
+    assert old.user_id == new.user_id
+    owner = f"user:{old.user_id}"
+    whole: dict[str, Any] = {"owner": owner, "user_id": old.user_id}
+    of_user, of_key = listen(engine, **whole), listen(engine, **whole, api_key_id=new.api_key_id)
+    account = engine.account(pool=True)
+    fail(engine.job(account, **whole, api_key_id=old.api_key_id))
+    assert told(engine) == [(of_user, "job.failed")]
+    fail(engine.job(account, **whole, api_key_id=new.api_key_id))
+    assert sorted(told(engine)) == sorted([(of_user, "job.failed")] * 2 + [(of_key, "job.failed")])
+    engine.sql("DELETE FROM api_keys WHERE id = :id", id=new.api_key_id)
+    assert engine.sql("SELECT id FROM webhook_endpoints")[0].id == of_user
+
+
+def test_a_crash_before_the_commit_leaves_neither_state_nor_event(engine: Engine) -> None:
+    listen(engine)
+    job = engine.job(engine.account(), webhook_url=URL)
+
+    def crash() -> None:
+        with transaction() as tx:
+            assert state_machine.mark_failed(
+                tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
+            )
+            assert tx.all(state_machine.text("SELECT 1 FROM webhook_deliveries"))
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        crash()
+    assert engine.row(job).state == "queued"
+    assert told(engine) == []
+
+
+def test_a_doubled_end_is_told_once(engine: Engine) -> None:
+    endpoint = listen(engine)
+    job = engine.job(engine.account(), webhook_url=URL)
+    results: list[Any] = []
+    threads = [threading.Thread(target=lambda: results.append(fail(job))) for _ in range(6)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert sum(row is not None for row in results) == 1
+    assert told(engine) == [(endpoint, "job.failed"), (None, "job.failed")]
+    for endpoint_id in (endpoint, None):
+        with pytest.raises(psycopg.errors.UniqueViolation), engine.connect() as other:
+            other.execute(
+                """INSERT INTO webhook_deliveries (id, job_id, endpoint_id, event, url, owner, lane)
+                   VALUES (gen_random_uuid(), %s, %s, 'job.failed', 'x', 'x', 'x')""",
+                [job, endpoint_id],
+            )
+
+
+def test_the_end_of_a_job_is_not_stopped_by_an_endpoint_that_is_just_leaving(engine: Engine) -> None:
+    leaving, staying = listen(engine), listen(engine)
+    job = engine.job(engine.account())
+    done: list[Any] = []
+    thread = threading.Thread(target=lambda: done.append(fail(job)))
+    with engine.connect() as other:
+        other.execute("DELETE FROM webhook_endpoints WHERE id = %s", [leaving])
+        thread.start()
+        thread.join(0.5)
+        assert thread.is_alive(), "it waits for the removal"
+    thread.join(10)
+    assert done[0] is not None
+    assert told(engine) == [(staying, "job.failed")]
+
+
+def test_with_the_job_or_the_endpoint_go_its_deliveries_and_their_attempts(engine: Engine, receiver) -> None:
+    kept, gone = listen(engine, url=receiver.url), listen(engine, url=receiver.url)
+    fail(engine.job(engine.account()))
+    other = engine.job(engine.account())
+    fail(other)
+    for row in engine.sql("SELECT id FROM webhook_deliveries"):
+        with transaction() as tx:
+            lane = outbox.lane_of(tx, row.id)
+            assert outbox.claim_delivery(tx, owner=lane.owner, lane=lane.lane, delivery_id=row.id)
+    assert engine.sql("SELECT count(*) AS n FROM webhook_attempts")[0].n == 4
+    with transaction() as tx:
+        assert endpoints.remove_endpoint(tx, gone, "tokens:test")
+        assert not endpoints.remove_endpoint(tx, gone, "tokens:test")
+        assert not endpoints.remove_endpoint(tx, kept, "tokens:somebody-else")
+    assert {endpoint for endpoint, _ in told(engine)} == {kept}
+    engine.sql("DELETE FROM jobs WHERE id = :id", id=other)
+    assert told(engine) == [(kept, "job.failed")]
+    assert engine.sql("SELECT count(*) AS n FROM webhook_attempts")[0].n == 1
+
+
+def test_the_sweep_takes_a_few_of_each_lane_and_none_that_must_wait(engine: Engine) -> None:
+    busy, paused, off, quiet = (listen(engine, url=f"https://example.com/{n}") for n in range(4))
+    for _ in range(6):
+        fail(engine.job(engine.account()))
+    engine.sql("DELETE FROM webhook_deliveries WHERE endpoint_id = :id", id=quiet)
+    fail(engine.job(engine.account(), webhook_url="https://Example.net/x"))
+    engine.sql("UPDATE webhook_endpoints SET slow_until = now() + interval '1 minute' WHERE id = :id", id=paused)
+    engine.sql("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'x' WHERE id = :id", id=off)
+    engine.due()
+    engine.sql("UPDATE webhook_deliveries SET due_at = now() + interval '1 hour' WHERE endpoint_id IS NULL")
+    engine.messages()
+    assert sweep().endswith("4 webhooks")
+    nudged = {UUID(hex=m.ids["delivery_id"]) for m in engine.messages("dreamery.notify")}
+    by_id = {row.id: row.endpoint_id for row in engine.sql("SELECT id, endpoint_id FROM webhook_deliveries")}
+    assert sorted(str(by_id[item]) for item in nudged) == sorted([str(busy)] * 3 + [str(quiet)])
+    engine.due()
+    sweep()
+    lanes = {engine.sql("SELECT lane FROM webhook_deliveries WHERE id = :id", id=UUID(hex=m.ids["delivery_id"]))[0].lane
+             for m in engine.messages("dreamery.notify")}  # fmt: skip
+    assert "place:https://example.net" in lanes

@@ -1,0 +1,265 @@
+"""The sandbox's agent over real HTTP: every form of the stream has the shape of its recorded fixture."""
+
+import json
+import threading
+import time
+import uuid
+
+import httpx
+import pytest
+
+from tests.support.sandbox_client import RECORDED, Uploader, sandbox, violations
+
+TALK = "/mweb/v1/creation_agent/v2/conversation"
+QUERY = {
+    "region": "US", "web_version": "7.5.0", "da_version": "3.1.3", "web_component_open_flag": "1",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def http():
+    with sandbox("--seconds", "0") as client:
+        yield client
+
+
+@pytest.fixture
+def who(http):
+    return Uploader(http, f"agent-{uuid.uuid4().int}")
+
+
+def body(*texts, **changes):
+    made = json.loads((RECORDED / "agent.request.json").read_bytes())["body"]
+    (message,) = made["messages"]
+    made["messages"] = [
+        {**json.loads(json.dumps(message)), "id": str(uuid.uuid4()), "content": {"content_parts": [{"text": text}]}}
+        for text in texts
+    ]
+    return {**made, **changes}
+
+
+def head(who):
+    """The headers of a signed call."""
+    seen = {}
+
+    class Recorder:
+        def post(self, _path, **kwargs):
+            seen.update(kwargs["headers"])
+            return httpx.Response(200, json={})
+
+    Uploader(Recorder(), who.session).post(TALK, {})
+    return {**seen, "Accept": "text/event-stream"}
+
+
+def pieces(who, sent, **headers):
+    """The answer as it came: moment and bytes of each piece."""
+    params = {"aid": "513641", **QUERY}
+    with who.http.stream("POST", TALK, params=params, json=sent, headers={**head(who), **headers}) as response:
+        found = [(time.monotonic(), piece) for piece in response.iter_raw()]
+    return response, found
+
+
+def talk(who, *texts):
+    response, found = pieces(who, body(*texts))
+    assert response.headers["content-type"].startswith("text/event-stream")
+    return b"".join(piece for _, piece in found)
+
+
+def events(raw):
+    for block in raw.decode().strip().split("\n\n"):
+        name, data = block.split("\n")
+        yield name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def shape(value):
+    """Keys and types; JSON inside strings is looked into."""
+    if isinstance(value, dict):
+        return {name: shape(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [shape(part) for part in value]
+    if isinstance(value, str) and value.startswith("{"):
+        return ("json", shape(json.loads(value)))
+    return type(value).__name__
+
+
+def outline(raw):
+    """The shapes of a stream in order; how many pieces its text comes in does not matter."""
+    lines = []
+    for name, data in events(raw):
+        line = (name, shape(data), data.get("op"), data.get("status"), data.get("type"))
+        if not (lines and lines[-1] == line and data.get("op") == "append"):
+            lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("fixture", "prompt"),
+    [
+        ("agent.text.sse", "tell me a joke"),
+        ("agent.one_image.sse", "draw a husky"),
+        ("agent.two_images.sse", "draw two [[image:2]]"),
+        ("agent.two_images.replace.sse", "draw two [[image:2]] [[replace]]"),
+        ("agent.video.sse", "[[image:0]] a video please"),
+        ("agent.rejected.sse", "no [[reject]]"),
+        ("agent.truncated.sse", "a long story [[truncate]]"),
+    ],
+)
+def test_each_form_has_the_shape_of_its_fixture(http, who, fixture, prompt):
+    http.post("/_reset")
+    assert outline(talk(who, prompt)) == outline((RECORDED / fixture).read_bytes())
+    assert violations(http) == {}
+
+
+def test_the_other_end_form(who):
+    recorded = list(events((RECORDED / "agent.complete_event_variant.sse").read_bytes()))
+    assert list(events(talk(who, "hi [[complete]]")))[-1] == recorded[-1]
+
+
+def test_every_event_with_a_long_character_is_cut_inside_it(who):
+    _, found = pieces(who, body("你好 🛶"))
+    cut = 0
+    for _, piece in found:
+        try:
+            piece.decode()
+        except UnicodeDecodeError:
+            cut += 1
+    assert cut >= 4
+
+
+def test_words_come_one_by_one_and_pauses_are_kept(who):
+    _, found = pieces(who, body("[[words:4]] [[pause:0.2]]"))
+    assert len(found) > 12
+    assert found[-1][0] - found[0][0] > 1.0
+
+
+def results(raw):
+    """The tool results of a stream."""
+    for _, data in events(raw):
+        if data.get("author", {}).get("role") == "tool":
+            yield json.loads(data["content"]["content_parts"][0]["text"])
+
+
+def test_a_call_starts_a_job_that_polls_know_and_that_is_charged(http, who):
+    first, second = results(talk(who, "draw two huskies, 16:9 [[image:2]]"))
+    record = who.finish(first["submit_id"])
+    assert record["status"] == 50
+    assert record["history_record_id"] == first["history_id"]
+    assert len(record["item_list"]) == 1
+    assert who.finish(second["submit_id"])["status"] == 50
+    ledger = http.get("/_ledger").json()
+    assert [c["submit_id"] for c in ledger["charges"] if c["account"] == who.name] == [
+        first["submit_id"], second["submit_id"],
+    ]  # fmt: skip
+
+
+def test_a_video_of_the_agent_is_a_video(who):
+    (result,) = results(talk(who, "[[image:0]] [[video]]"))
+    assert result["resource_type"] == "video"
+    record = who.finish(result["submit_id"])
+    assert record["item_list"][0]["video"]
+
+
+def test_a_script_for_the_job_works_on_the_job(who):
+    (result,) = results(talk(who, "draw a boat [[fail:2004]]"))
+    assert who.finish(result["submit_id"])["fail_code"] == "2004"
+
+
+def test_leaks_repeats_and_lost_calls(who):
+    raw = talk(who, "draw [[image:2]] [[leak]] [[repeat]] [[lost]]")
+    (result,) = results(raw)
+    calls = [data for _, data in events(raw) if data.get("op") == "add"]
+    assert len(calls) == 4
+    leaked = [data["value"] for _, data in events(raw) if data.get("op") == "append" and "submit_id" in data["value"]]
+    assert [json.loads(text)["submit_id"] for text in leaked] == [result["submit_id"]]
+
+
+def test_a_broke_account_starts_nothing(http):
+    poor = Uploader(http, f"broke-{uuid.uuid4().int}")
+    assert list(results(talk(poor, "draw a boat"))) == []
+
+
+def test_refusals_instead_of_a_stream(http, who):
+    for script, code in (("[[json:1015]]", "1015"), ("[[refuse:1310]]", "1310"), ("[[fail:1018]]", "1018")):
+        response, found = pieces(who, body(f"hi {script}"))
+        assert response.headers["content-type"] == "application/json"
+        assert json.loads(b"".join(piece for _, piece in found))["ret"] == code
+    dead = Uploader(http, f"dead-{uuid.uuid4().int}")
+    assert json.loads(pieces(dead, body("hi"))[1][0][1])["ret"] == "1015"
+
+
+def test_a_torn_connection_after_some_words(http, who):
+    heard = []
+    with (
+        http.stream(
+            "POST", TALK, params={"aid": "513641", **QUERY}, json=body("a b c [[cut]]"), headers=head(who)
+        ) as response,
+        pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)),
+    ):
+        heard.extend(response.iter_raw())
+    assert b'"append"' in b"".join(heard)
+    (line,) = [c for c in http.get("/_ledger").json()["conversations"] if c["account"] == who.name]
+    assert line["ended"] == "cut"
+
+
+def test_who_hangs_up_starts_nothing_more(http, who):
+    with http.stream(
+        "POST", TALK, params={"aid": "513641", **QUERY}, json=body("draw a boat [[pause:0.2]]"), headers=head(who)
+    ) as response:
+        next(response.iter_raw())
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        ledger = http.get("/_ledger").json()
+        if any(c["account"] == who.name and c["ended"] for c in ledger["conversations"]):
+            break
+        threading.Event().wait(0.05)
+    assert not [c for c in ledger["charges"] if c["account"] == who.name]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda b: b.update(version="2.0.0"), "version"),
+        (lambda b: b.update(conversation_id="x"), "conversation_id"),
+        (lambda b: b.update(messages=[]), "messages"),
+        (lambda b: b.update(more=1), "three fields"),
+        (lambda b: b["messages"][0].update(tools=None), "tools"),
+        (lambda b: b["messages"][0].update(create_time=1700000000), "create_time"),
+        (lambda b: b["messages"][0]["author"].update(role="system"), "role"),
+        (lambda b: b["messages"][0]["content"].update(content_parts=[{"text": " "}]), "without text"),
+        (lambda b: b["messages"][0]["metadata"].update(conversation_id="y"), "metadata.conversation_id"),
+    ],
+)
+def test_a_wrong_request_is_refused_and_booked(http, who, spoil, why):
+    http.post("/_reset")
+    sent = body("hi")
+    spoil(sent)
+    _, found = pieces(who, sent)
+    assert json.loads(b"".join(piece for _, piece in found))["ret"] == "1000"
+    assert why in violations(http)["details"][0]["detail"]
+
+
+def test_a_call_without_its_accept_header_is_booked(http, who):
+    http.post("/_reset")
+    pieces(who, body("hi"), Accept="application/json")
+    assert violations(http)["1000"] == 1
+    http.post("/_reset")
+
+
+def test_a_result_can_be_had_in_ranges(http, who):
+    (result,) = results(talk(who, "draw a boat"))
+    link = who.finish(result["submit_id"])["item_list"][0]["image"]["large_images"][0]["image_url"]
+    whole = http.get(link)
+    assert whole.headers["accept-ranges"] == "bytes"
+    size = len(whole.content)
+    for wanted, first, last in (
+        ("0-9", 0, 9),
+        ("10-", 10, size - 1),
+        ("-7", size - 7, size - 1),
+        (f"5-{size * 2}", 5, size - 1),
+    ):
+        part = http.get(link, headers={"Range": f"bytes={wanted}"})
+        assert part.status_code == 206
+        assert part.headers["content-range"] == f"bytes {first}-{last}/{size}"
+        assert part.content == whole.content[first : last + 1]
+    assert http.get(link, headers={"Range": f"bytes={size}-"}).status_code == 416
+    assert http.get(link, headers={"Range": "bytes=0-1,4-5"}).content == whole.content
+    assert http.get(link + "0", headers={"Range": "bytes=0-1"}).status_code == 403

@@ -1,0 +1,156 @@
+"""Uploads to the sandbox by the four steps of the protocol, and every step done wrong."""
+
+import io
+import json
+import uuid
+
+import pytest
+from PIL import Image, PngImagePlugin
+
+from tests.support.sandbox_client import RECORDED, Uploader, sandbox, signed, violations
+from tests.unit.worker.sandbox.test_response_shapes import shape
+
+
+def picture(colour=(250, 0, 0), size=(64, 96), kind="PNG"):
+    out = io.BytesIO()
+    Image.new("RGB", size, colour).save(out, kind)
+    return out.getvalue()
+
+
+def recorded(name):
+    return json.loads((RECORDED / f"{name}.json").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def http():
+    with sandbox("--seconds", "0.05") as client:
+        yield client
+
+
+@pytest.fixture
+def client(http):
+    http.post("/_reset")
+    return Uploader(http, uuid.uuid4().hex)
+
+
+def test_the_four_steps_answer_like_the_recorded_ones(http, client):
+    token = client.token()
+    assert shape({**token}) == shape(recorded("get_upload_token.image.sg")["data"])
+    assert token["upload_domain"] == f"{http.base_url.host}:{http.base_url.port}"
+    raw = picture()
+    applied = client.apply(token, len(raw)).json()
+    assert shape(applied) == shape(recorded("apply_image_upload"))
+    address = applied["Result"]["UploadAddress"]
+    stored = client.send(address, raw).json()
+    assert shape(stored) == shape(recorded("tos_upload.ok"))
+    done = client.commit(token, address["SessionKey"]).json()
+    assert shape(done) == shape(recorded("commit_image_upload"))
+    facts = done["Result"]["PluginResult"][0]
+    assert (facts["ImageWidth"], facts["ImageHeight"], facts["ImageFormat"]) == (64, 96, "png")
+    assert violations(http) == {}
+
+
+def test_every_third_place_names_its_host_in_the_singular(client):
+    token = client.token()
+    answers = [client.apply(token, 10).json() for _ in range(3)]
+    assert ["UploadHosts" in one["Result"]["UploadAddress"] for one in answers] == [True, True, False]
+    answers[2]["Result"].pop("RequestId")
+    assert shape(answers[2]) == shape(recorded("apply_image_upload.singular_host"))
+
+
+def test_the_same_bytes_get_an_address_each(client):
+    assert client.upload(picture()) != client.upload(picture())
+
+
+def test_true_hosts_are_told_to_a_caller_of_true_hosts(http, client):
+    token = client.token(**{"X-Orig-Host": "mweb-api-sg.capcut.com"})
+    assert token["upload_domain"] == "imagex-normal-sg.capcutapi.com"
+    query = f"Action=ApplyImageUpload&FileSize=9&ServiceId={token['space_name']}&Version=2018-08-01"
+    headers = signed(token, "GET", query, extra={"host": token["upload_domain"]})
+    for host, status in ((token["upload_domain"], 200), ("imagex.bytedanceapi.com", 403)):
+        answer = http.get(f"/?{query}", headers={**headers, "host": "egress.test", "X-Orig-Host": host})
+        assert answer.status_code == status
+    answer = client.token(scene=1, **{"X-Orig-Host": "mweb-api-sg.capcut.com"})
+    assert shape(answer) == shape(recorded("get_upload_token.video")["data"])
+
+
+def test_a_spoiled_signature_is_refused_like_the_recorded_one(http, client):
+    token = client.token()
+    forged = client.apply({**token, "secret_access_key": "x"}, 10)
+    assert forged.status_code == 403
+    assert shape(forged.json()) == shape(recorded("apply_image_upload.error"))
+    for change in ({"access_key_id": "AKTPnobody"}, {"session_token": "STS2other"}):
+        assert "Error" in client.apply({**token, **change}, 10).json()["ResponseMetadata"]
+    assert "Error" in client.apply(token, 0).json()["ResponseMetadata"]
+    query = f"Action=CommitImageUpload&ServiceId={token['space_name']}&Version=2018-08-01"
+    changed = http.post(f"/?{query}", content=b"{}", headers=signed(token, "POST", query, b'{"a":1}'))
+    assert changed.json()["ResponseMetadata"]["Error"]["Code"] == "SignatureDoesNotMatch"
+    assert http.get(f"/?{query}").status_code == 400
+    found = violations(http)
+    assert found["SignatureDoesNotMatch"] == 2
+    assert found["InvalidAccessKeyId"] == found["InvalidSecurityToken"] == found["InvalidParameter"] == 1
+
+
+def test_the_store_checks_crc_size_and_authorization(http, client):
+    token, raw = client.token(), picture()
+    address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
+    assert client.send(address, raw, **{"Content-CRC32": "d4a1185"}).json() == recorded("tos_upload.crc_mismatch")
+    assert client.send(address, raw + b"x").json()["code"] == 4012
+    assert client.send(address, raw, Authorization="SpaceKey/else").status_code == 403
+    assert "Error" in client.commit(token, address["SessionKey"]).json()["ResponseMetadata"]
+    assert violations(http)["tos 4013"] == 1
+
+
+def test_a_commit_needs_readable_bytes_and_a_key_of_the_account(http, client):
+    token, raw = client.token(), b"no picture at all"
+    address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
+    assert client.send(address, raw).json()["code"] == 2000
+    assert client.commit(token, address["SessionKey"]).json()["ResponseMetadata"]["Error"]["Code"] == "InvalidFormat"
+    stranger = Uploader(http, uuid.uuid4().hex)
+    answer = stranger.commit(stranger.token(), address["SessionKey"]).json()
+    assert answer["ResponseMetadata"]["Error"]["Code"] == "InvalidSessionKey"
+    assert client.post("/mweb/v1/get_upload_token", {"scene": 9})["ret"] == "1000"
+
+
+def test_faults_reach_the_upload_gateways(http, client):
+    token, raw = client.token(), picture()
+    http.post("/_faults", json={"http_500": 1, "paths": ["/upload/v1"]})
+    try:
+        address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
+        assert client.send(address, raw).status_code == 500
+    finally:
+        http.post("/_faults", json={})
+    assert client.send(address, raw).json()["code"] == 2000
+
+
+# --- the content check of an upload ---
+
+CHECK = "/mweb/v1/algo_proxy"
+
+
+def check(client, uri, *, change=None, entrance=None):
+    """The recorded call about an upload, with fields changed."""
+    recorded = json.loads((RECORDED / "algo_proxy.request.json").read_bytes())
+    told = {"babi_param": entrance or recorded["query_extra"]["babi_param"]}
+    body = {**recorded["body"], "file_list": [{"file_uri": uri}], **(change or {})}
+    return client.post(CHECK, body, query=told)["ret"]
+
+
+def test_an_upload_is_checked_as_its_own_comment_says(client):
+    out, info = io.BytesIO(), PngImagePlugin.PngInfo()
+    info.add_text("Comment", "[[refuse:2003]]")
+    Image.new("RGB", (32, 32), "red").save(out, "PNG", pnginfo=info)
+    assert check(client, client.upload(picture())) == "0"
+    assert check(client, client.upload(out.getvalue())) == "2003"
+    assert violations(client.http) == {}
+
+
+def test_a_check_that_is_not_the_pages_is_a_mistake(http, client):
+    uri = client.upload(picture())
+    stranger = Uploader(http, uuid.uuid4().hex)
+    for change in ({"scene": "x"}, {"req_key": "x"}, {"options": {}}, {"req_params": 1}, {"file_list": []}):
+        assert check(client, uri, change=change) == "1000"
+    assert check(client, uri, entrance="{}") == "1000"
+    assert check(client, "tos-cn-i-tb4s082cfz/unknown") == "1000"
+    assert check(stranger, uri) == "1000"
+    assert violations(http)["1000"] == 8

@@ -1,0 +1,200 @@
+"""The claim: which job an account takes, and that slots and pace hold with many hands at once."""
+
+import random
+import threading
+from collections import Counter
+from itertools import pairwise
+
+from tests.support.engine import Engine
+from worker.db.accounts import accounts
+from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.scheduling import account_scoring
+from worker.tasks.poll import poll
+from worker.tasks.submit import submit
+
+
+def claim(account):
+    with transaction() as tx:
+        return state_machine.claim_next(tx, account_id=account)
+
+
+def many(number, work) -> None:
+    """Run `work(i)` in so many threads at once; what one raises is raised."""
+    failures, barrier = [], threading.Barrier(number)
+
+    def run(index: int) -> None:
+        barrier.wait()
+        try:
+            work(index)
+        except Exception as failure:  # noqa: BLE001 - told below
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_the_oldest_job_goes_first_and_priority_before_age(engine: Engine) -> None:
+    account = engine.account(max_images=3)
+    first, second, third = (engine.job(account) for _ in range(3))
+    engine.sql("UPDATE jobs SET priority = 1 WHERE id = :id", id=third)
+    order = []
+    for _ in range(3):
+        engine.due()
+        order.append(claim(account).id)
+    assert order == [third, first, second]
+
+
+def test_a_claim_carries_a_new_key_each_time(engine: Engine) -> None:
+    account = engine.account()
+    job = engine.job(account)
+    first = claim(account)
+    with transaction() as tx:
+        state_machine.requeue(tx, job_id=job, attempt=first.attempt, actor="submit", reason="test", delay=0)
+    engine.due()
+    second = claim(account)
+    assert (first.id, first.attempt, second.attempt) == (second.id, 1, 2)
+    assert first.submit_key != second.submit_key
+    assert engine.row(job).submit_key == second.submit_key
+
+
+def test_an_account_takes_only_its_own_jobs(engine: Engine) -> None:
+    mine, other, pooled = engine.account(), engine.account(), engine.account(pool=True)
+    own, common = engine.job(mine), engine.job()
+    assert claim(other) is None
+    assert claim(mine).id == own
+    assert claim(mine) is None
+    assert claim(pooled).id == common
+
+
+def test_an_account_that_rests_is_off_or_refused_the_job_takes_nothing(engine: Engine) -> None:
+    account = engine.account()
+    job = engine.job(account)
+    for change in (
+        "state = 'paused'",
+        "rest_until = now() + interval '1 hour'",
+        "next_submit_at = now() + interval '1 hour'",
+    ):
+        engine.sql(f"UPDATE accounts SET {change}")
+        assert claim(account) is None, change
+        engine.sql("UPDATE accounts SET state = 'ok', rest_until = NULL, next_submit_at = now()")
+    engine.sql("UPDATE jobs SET avoid_accounts = ARRAY[CAST(:id AS uuid)]", id=account)
+    assert claim(account) is None
+    engine.sql("UPDATE jobs SET avoid_accounts = '{}', cancel_requested_at = now()")
+    assert claim(account) is None
+    engine.sql("UPDATE jobs SET cancel_requested_at = NULL, due_at = now() + interval '1 hour'")
+    assert claim(account) is None
+    engine.due()
+    assert claim(account).id == job
+
+
+def test_the_least_loaded_account_is_chosen(engine: Engine) -> None:
+    busy, free = engine.account(max_images=3), engine.account(max_images=3)
+    engine.to_running(busy)
+    engine.due()
+    job = engine.job(busy, free)
+    with transaction() as tx:
+        assert account_scoring.best_for_job(tx, job) == free
+
+
+def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
+    engine.configure(DB_POOL_SIZE="16")
+    account = engine.account(max_images=3)
+    for _ in range(40):
+        engine.job(account)
+    dice = random.Random(5)
+    for _ in range(10):
+        many(16, lambda _i: [claim(account) for _ in range(3)])
+        held = engine.sql("SELECT id, attempt FROM jobs WHERE holds_slot")
+        assert len(held) == 3, "every slot is used, none twice"
+        with transaction() as tx:
+            for row in dice.sample(held, dice.randint(1, 3)):
+                state_machine.mark_failed(
+                    tx, job_id=row.id, attempt=row.attempt, code="upstream_error", message="x", actor="test"
+                )
+
+
+def test_slots_hold_while_others_free_them(engine: Engine) -> None:
+    """Real steps against the sandbox, whose ledger counts what ran at the same moment."""
+    engine.configure(DB_POOL_SIZE="16", POLL_MIN_SECONDS="0.01", POLL_MAX_SECONDS="0.02")
+    account = engine.account(max_images=3)
+    all_jobs = [engine.job(account, prompt=f"boat {n} [[seconds:0.03]]") for n in range(40)]
+
+    def hand(index: int) -> None:
+        for _ in range(40):
+            if index % 4:
+                submit(account_id=account)
+            else:
+                poll(account_id=account)
+
+    for _ in range(6):
+        many(12, hand)
+        if "queued" not in engine.states(all_jobs):
+            break
+    [seen] = engine.ledger()["accounts"].values()
+    assert seen["submits"] >= 15
+    assert seen["max_in_flight"] <= 3
+    keys = Counter(line["submit_id"] for line in engine.submits())
+    assert set(keys.values()) == {1}
+
+
+def test_the_pace_holds(engine: Engine) -> None:
+    engine.configure(DB_POOL_SIZE="16")
+    account = engine.account(max_images=100, submits_per_minute=2000)
+    for _ in range(30):
+        engine.job(account)
+    many(8, lambda _i: [claim(account) for _ in range(40)])
+    rows = engine.sql("SELECT due_at FROM jobs WHERE state = 'submitting' ORDER BY due_at")
+    assert len(rows) >= 3
+    gaps = [(b.due_at - a.due_at).total_seconds() for a, b in pairwise(rows)]
+    assert min(gaps) >= 60 / 2000 - 0.001
+
+
+def test_no_job_is_claimed_twice_by_two_accounts(engine: Engine) -> None:
+    engine.configure(DB_POOL_SIZE="16")
+    hands = [engine.account(max_images=50) for _ in range(8)]
+    for _ in range(60):
+        engine.job(*hands)
+    taken, lock = [], threading.Lock()
+
+    def grab(index: int) -> None:
+        for _ in range(12):
+            got = claim(hands[index])
+            if got is not None:
+                with lock:
+                    taken.append(got.id)
+
+    many(8, grab)
+    assert len(taken) == len(set(taken))
+
+
+def test_a_claim_makes_the_poll_due_before_it_is_believed_lost(engine: Engine) -> None:
+    """So that a submit whose worker died is asked for although nothing else is open on the account."""
+    account = engine.account()
+    engine.job(account)
+    claim(account)
+    row = engine.account_row(account)
+    assert row.poll_due_at is not None
+
+
+def test_polling_is_not_switched_off_under_a_claim(engine: Engine) -> None:
+    account = engine.account(max_images=200)
+    for _ in range(60):
+        engine.job(account)
+    engine.sql("UPDATE accounts SET poll_due_at = now()")
+
+    def work(index: int) -> None:
+        for _ in range(15):
+            if index % 2:
+                with transaction() as tx:
+                    accounts.stop_polling(tx, account)
+            else:
+                claim(account)
+
+    many(8, work)
+    assert engine.sql("SELECT 1 FROM jobs WHERE holds_slot")
+    assert engine.account_row(account).poll_due_at is not None

@@ -1,0 +1,175 @@
+"""Kinds of jobs on one account: each has its own slots and its own rest, and none is in the way of another."""
+
+import random
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from tests.integration.worker.scheduling.test_claim import many
+from tests.support.engine import Engine
+from worker.db.engine import transaction
+from worker.db.jobs import state_machine
+from worker.db.scheduling import account_scoring
+from worker.tasks.dispatch import tick
+from worker.tasks.poll import poll
+from worker.tasks.submit import submit
+
+
+def video(engine: Engine, *account_ids: UUID, **changes: Any) -> UUID:
+    return engine.job(*account_ids, kind="video", **changes)
+
+
+def claim(account: UUID) -> state_machine.Claim | None:
+    with transaction() as tx:
+        return state_machine.claim_next(tx, account_id=account)
+
+
+def held(engine: Engine, account: UUID) -> dict[str, int]:
+    rows = engine.sql(
+        "SELECT kind, count(*) AS n FROM jobs WHERE holds_slot AND account_id = :id GROUP BY kind", id=account
+    )
+    return {row.kind: row.n for row in rows}
+
+
+def test_a_full_kind_does_not_block_the_other(engine: Engine) -> None:
+    account = engine.account(max_images=2, max_videos=1)
+    videos = [video(engine, account) for _ in range(3)]
+    pictures = [engine.job(account) for _ in range(3)]
+    taken = []
+    for _ in range(5):
+        engine.due()
+        taken.append(claim(account))
+    assert sorted(one.id for one in taken if one) == sorted([videos[0], pictures[0], pictures[1]])
+    assert held(engine, account) == {"video": 1, "image": 2}
+
+
+def test_settings_are_the_limits_of_accounts_without_their_own(engine: Engine) -> None:
+    engine.configure(ACCOUNT_MAX_IMAGES="1", ACCOUNT_MAX_VIDEOS="3")
+    account = engine.account()
+    for _ in range(4):
+        video(engine, account)
+        engine.job(account)
+    for _ in range(8):
+        engine.due()
+        claim(account)
+    assert held(engine, account) == {"video": 3, "image": 1}
+
+
+def test_conversations_are_no_business_of_the_submit_step(engine: Engine) -> None:
+    account = engine.account()
+    talks = [engine.job(account, kind="chat") for _ in range(3)]
+    assert claim(account) is None
+    assert tick() == "nothing due"
+    taken = []
+    for _ in range(3):
+        engine.due()
+        with transaction() as tx:
+            taken.append(state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse"))
+    assert [one.id for one in taken if one] == talks[:2]
+    assert engine.events(talks[0])[-1].actor == "converse"
+
+
+def test_i5_many_hands_never_exceed_the_slots_of_any_kind(engine: Engine) -> None:
+    """I5 for both kinds: a mixed queue, sixteen threads, and both kinds are used to their limit."""
+    engine.configure(DB_POOL_SIZE="16")
+    account = engine.account(max_images=2, max_videos=1)
+    dice = random.Random(11)
+    for _ in range(60):
+        video(engine, account) if dice.random() < 0.5 else engine.job(account)
+    for _ in range(8):
+        many(16, lambda _i: [claim(account) for _ in range(3)])
+        assert held(engine, account) == {"image": 2, "video": 1}
+        with transaction() as tx:
+            for row in engine.sql("SELECT id, attempt FROM jobs WHERE holds_slot"):
+                if dice.random() < 0.7:
+                    state_machine.mark_failed(
+                        tx, job_id=row.id, attempt=row.attempt, code="upstream_error", message="x", actor="test"
+                    )
+
+
+def test_real_steps_keep_both_kinds_busy_and_within_their_slots(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sandbox refuses a second video and a fourth job of any kind at once; nobody ever makes it do so."""
+    engine.configure(DB_POOL_SIZE="16", POLL_MIN_SECONDS="0.01", POLL_MAX_SECONDS="0.02")
+    monkeypatch.setattr(engine.world, "options", replace(engine.world.options, slots=3, video_slots=1))
+    account = engine.account(max_images=2, max_videos=1)
+    made = [engine.job(account, prompt=f"boat {n} [[seconds:0.2]]") for n in range(20)]
+    made += [video(engine, account, prompt=f"film {n} [[seconds:0.2]]") for n in range(10)]
+
+    def hand(index: int) -> None:
+        for _ in range(30):
+            if index % 4:
+                submit(account_id=account)
+            else:
+                poll(account_id=account)
+
+    for _ in range(8):
+        many(12, hand)
+        if "queued" not in engine.states(made):
+            break
+    [seen] = engine.ledger()["accounts"].values()
+    assert seen["max_in_flight"] == 3
+    assert not [e for job in made for e in engine.events(job) if e.note.get("code")]
+    assert len(engine.submits()) == len({line["submit_id"] for line in engine.submits()}) >= 15
+
+
+def test_a_job_goes_to_the_account_with_a_slot_for_its_kind(engine: Engine) -> None:
+    first, second = engine.account(max_videos=1), engine.account(max_videos=1)
+    video(engine, first)
+    claim(first)
+    engine.due()
+    for _ in range(2):
+        engine.job(second)
+        claim(second)
+        engine.due()
+    job = video(engine, first, second)
+    with transaction() as tx:
+        assert account_scoring.best_for_job(tx, job) == second
+    claim(second)
+    engine.due()
+    late = video(engine, first, second)
+    with transaction() as tx:
+        assert account_scoring.best_for_job(tx, late) is None
+
+
+def test_the_tick_sees_past_a_long_queue_of_a_full_kind(engine: Engine) -> None:
+    account = engine.account(max_images=2, max_videos=1)
+    for _ in range(3):
+        video(engine, account)
+    engine.due()
+    claim(account)
+    picture = engine.job(account)
+    engine.sql("UPDATE jobs SET nudged_at = NULL")
+    engine.due()
+    engine.messages()
+    assert "1 submits" in tick()
+    [message] = engine.messages("dreamery.submit")
+    assert message.ids == {"job_id": picture.hex}
+
+
+def test_a_kind_that_upstream_has_no_room_for_rests_alone_and_goes_on_by_itself(engine: Engine) -> None:
+    account = engine.account(max_images=2, max_videos=2)
+    stuck = video(engine, account, prompt="a film [[refuse:1310]]")
+    behind = video(engine, account, prompt="another film [[hang]]")
+    picture = engine.job(account, prompt="a boat [[hang]]")
+    engine.submit(stuck)
+    row = engine.account_row(account)
+    assert (engine.row(stuck).state, row.rests, row.rest_code) == ("queued", None, None)
+    assert row.kind_rests.keys() == {"video"}
+    engine.due()
+    assert submit(job_id=behind) == "waits for a slot"
+    engine.submit(picture)
+    assert engine.states([stuck, behind, picture]) == ["queued", "queued", "running"]
+    engine.rested()
+    engine.sql(
+        "UPDATE jobs SET params = jsonb_set(params, '{order,prompt}', '\"a film [[hang]]\"') WHERE id = :id", id=stuck
+    )
+    for _ in range(2):
+        engine.due()
+        submit(account_id=account)
+    assert engine.states([stuck, behind]) == ["running", "running"]
+    assert engine.row(stuck).attempt == 2
+    poll(account_id=account)

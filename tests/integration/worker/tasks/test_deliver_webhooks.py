@@ -1,0 +1,119 @@
+"""Webhooks: delivered at least once, signed after Standard Webhooks, repeated with the same id."""
+
+import json
+
+import pytest
+from standardwebhooks import Webhook
+
+from tests.support.engine import Engine
+from tests.support.servers.http_servers import Receiver
+from worker.core.security.encryption import webhook_secret
+from worker.core.webhook_policy import DELAYS
+from worker.tasks.deliver_webhooks import notify
+from worker.tasks.dispatch import sweep
+
+
+def delivery(engine: Engine):
+    [row] = engine.sql("SELECT *, due_at - now() AS wait FROM webhook_deliveries")
+    return row
+
+
+def send(engine: Engine) -> str:
+    engine.due()
+    return notify(delivery_id=delivery(engine).id)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind", "status"),
+    [("a boat", "job.completed", "completed"), ("a boat [[refuse:2038]]", "job.failed", "failed")],
+)
+def test_the_end_of_a_job_is_told_and_signed(engine: Engine, receiver: Receiver, prompt, kind, status) -> None:
+    job = engine.job(engine.account(), prompt=prompt, webhook_url=receiver.url, metadata={"order": "42"})
+    engine.drive(job)
+    assert send(engine).startswith("delivered")
+    [got] = receiver.got
+    body = Webhook(webhook_secret("tokens:test")).verify(got.body, got.headers)
+    assert (body["type"], body["data"]["status"]) == (kind, status)
+    assert body["data"]["id"] == f"job_{job.hex}"
+    assert body["data"]["metadata"] == {"order": "42"}
+    assert (body["data"]["error"] is None) == (status == "completed")
+    row = delivery(engine)
+    assert (row.tries, row.last_status, row.due_at) == (1, 200, None)
+    assert row.delivered_at
+    assert send(engine) == "not due"
+
+
+def test_a_receiver_that_stumbles_is_told_again_under_the_same_id(engine: Engine, receiver: Receiver) -> None:
+    receiver.answers = [500, 302, 503]
+    engine.to_end(engine.account(), webhook_url=receiver.url)
+    for tries, wait in enumerate(DELAYS[:3], start=1):
+        send(engine)
+        row = delivery(engine)
+        assert row.tries == tries
+        assert wait * 0.9 - 1 < row.wait.total_seconds() <= wait * 1.1
+        assert notify(delivery_id=row.id) == "not due"
+    assert send(engine).startswith("delivered")
+    assert len(receiver.got) == 4
+    assert len({got.headers["webhook-id"] for got in receiver.got}) == 1
+    assert len({got.body for got in receiver.got}) == 1
+    for got in receiver.got:
+        assert Webhook(webhook_secret("tokens:test")).verify(got.body, got.headers)
+
+
+def test_gone_means_gone(engine: Engine, receiver: Receiver) -> None:
+    receiver.answers = [410]
+    engine.to_end(engine.account(), webhook_url=receiver.url)
+    send(engine)
+    row = delivery(engine)
+    assert row.due_at is None
+    assert row.given_up_at
+    assert send(engine) == "not due"
+
+
+def test_after_the_last_try_it_is_given_up(engine: Engine, receiver: Receiver) -> None:
+    receiver.answers = [500] * 20
+    engine.to_end(engine.account(), webhook_url=receiver.url)
+    for _ in range(len(DELAYS) + 1):
+        send(engine)
+    row = delivery(engine)
+    assert (row.tries, row.due_at) == (len(DELAYS) + 1, None)
+    assert row.given_up_at
+    assert send(engine) == "not due"
+
+
+def test_a_private_address_is_not_called(engine: Engine, receiver: Receiver) -> None:
+    engine.configure(FETCH_ALLOW=engine.url.removeprefix("http://"))
+    engine.to_end(engine.account(), webhook_url=receiver.url)
+    assert "private address" in send(engine)
+    assert receiver.got == []
+    assert "private address" in delivery(engine).last_error
+
+
+def test_the_sweep_nudges_what_is_due(engine: Engine, receiver: Receiver) -> None:
+    engine.to_end(engine.account(), webhook_url=receiver.url)
+    engine.due()
+    engine.messages()
+    assert sweep().endswith("1 webhooks")
+    [message] = engine.messages("dreamery.notify")
+    assert message.task == "dreamery.notify"
+    message.obey()
+    assert len(receiver.got) == 1
+    sweep()
+    assert engine.messages("dreamery.notify") == []
+
+
+def test_the_body_says_nothing_of_accounts(engine: Engine, receiver: Receiver) -> None:
+    account = engine.account(session="session-of-the-owner-1")
+    engine.to_end(account, webhook_url=receiver.url)
+    send(engine)
+    [got] = receiver.got
+    label = engine.account_row(account).label
+    text = got.body.decode() + json.dumps(got.headers)
+    assert label not in text
+    assert str(account) not in text
+    assert "session-of-the-owner-1" not in text
+
+
+def test_no_webhook_no_row(engine: Engine) -> None:
+    engine.to_end(engine.account())
+    assert engine.sql("SELECT 1 FROM webhook_deliveries") == []

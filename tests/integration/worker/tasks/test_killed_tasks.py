@@ -1,0 +1,317 @@
+"""Each step killed with -9 between every two of its effects: the row is re-driven, nothing is lost, nothing paid twice."""
+
+import signal
+from uuid import UUID
+
+import psycopg
+import pytest
+from starlette.responses import Response
+
+from tests.integration.worker.tasks.test_upload_references import sent_along
+from tests.support import factories
+from tests.support.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
+from tests.support.media_files import film, sound
+from tests.support.platform import eventually
+from tests.support.servers.http_servers import Receiver, Stop
+from worker import storage
+from worker.db.engine import transaction
+from worker.db.jobs import inputs, state_machine
+from worker.db.jobs.inputs import NewInput
+from worker.tasks.deliver_webhooks import notify
+
+
+def kill(process) -> None:
+    process.kill()
+    process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+
+
+def kill_at_lock(engine: Engine, process, lock: psycopg.Connection) -> None:
+    """Kill the step while it waits for a row that somebody holds, then let the row go."""
+    waiting = """SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                 AND application_name = 'dreamery'"""
+    with engine.connect() as watch:
+        watch.autocommit = True
+        eventually(lambda: watch.execute(waiting).fetchall(), what="the step waits for the row")
+        kill(process)
+        watch.execute(waiting.replace("SELECT pid", "SELECT pg_terminate_backend(pid)"))
+        eventually(lambda: not watch.execute(waiting).fetchall(), what="its backend is gone")
+    lock.rollback()
+    lock.close()
+
+
+def hold(engine: Engine, job_id: UUID) -> psycopg.Connection:
+    """Somebody else has the row."""
+    connection = engine.connect()
+    connection.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
+    return connection
+
+
+def paid_once(engine: Engine, *job_ids: UUID) -> None:
+    """Whatever happened: every job ends well, upstream charged once for each, and no key was sent twice."""
+    engine.gate.clear()
+    assert engine.drive(*job_ids) == ["succeeded"] * len(job_ids)
+    assert engine.charges() == len(job_ids)
+    assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
+    for job_id in job_ids:
+        stories = [row.seq for row in engine.events(job_id)]
+        assert stories == list(range(1, len(stories) + 1))
+        assert engine.files(job_id)
+    assert engine.sql("SELECT 1 FROM jobs WHERE holds_slot") == []
+
+
+# --- submit ---
+
+
+def test_submit_killed_after_the_claim_before_the_look_up(engine: Engine) -> None:
+    job = engine.job(engine.account(session="us-killed-0000001", region="auto"))
+    stop = engine.gate.before[USER_INFO] = Stop()
+    process = engine.process("submit", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    row = engine.row(job)
+    assert (row.state, row.holds_slot) == ("submitting", True)
+    paid_once(engine, job)
+    assert engine.row(job).attempt == 2
+
+
+def test_submit_killed_when_the_order_has_left_but_not_arrived(engine: Engine) -> None:
+    job = engine.job(engine.account())
+    stop = Stop()
+
+    def swallow(path, body):
+        stop(path, body)
+        return Response(status_code=502)
+
+    engine.gate.before[GENERATE] = swallow
+    process = engine.process("submit", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert engine.row(job).state == "submitting"
+    assert engine.charges() == 0
+    paid_once(engine, job)
+    assert engine.row(job).attempt == 2
+
+
+def test_submit_killed_when_upstream_has_accepted_but_not_answered(engine: Engine) -> None:
+    job = engine.job(engine.account())
+    stop = engine.gate.after[GENERATE] = Stop()
+    process = engine.process("submit", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    row = engine.row(job)
+    assert (row.state, engine.charges()) == ("submitting", 1)
+    paid_once(engine, job)
+    assert engine.row(job).submit_key == row.submit_key
+    assert engine.row(job).attempt == 1
+
+
+def test_submit_killed_with_the_answer_in_its_hands(engine: Engine) -> None:
+    job = engine.job(engine.account())
+    stop = engine.gate.after[GENERATE] = Stop()
+    process = engine.process("submit", job_id=job)
+    stop.wait()
+    lock = hold(engine, job)
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    assert engine.row(job).state == "submitting"
+    paid_once(engine, job)
+    assert engine.row(job).attempt == 1
+
+
+def test_submit_killed_with_a_refusal_in_its_hands(engine: Engine) -> None:
+    """The refusal is lost: the key is asked for, is unknown, the job is sent again and is refused again."""
+    job = engine.job(engine.account(), prompt="bad [[refuse:2038]]")
+    stop = engine.gate.after[GENERATE] = Stop()
+    process = engine.process("submit", job_id=job)
+    stop.wait()
+    lock = hold(engine, job)
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    engine.gate.clear()
+    assert engine.drive(job) == ["failed"]
+    assert engine.row(job).error_code == "content_policy_violation"
+    assert (engine.charges(), len(engine.submits())) == (0, 2)
+
+
+def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> None:
+    given = [
+        NewInput(stored=sent_along(film("red"), "inputs/test/0.mp4").stored, media="video"),
+        NewInput(stored=sent_along(sound(), "inputs/test/1.mp3").stored, media="audio"),
+    ]
+    with transaction() as tx:
+        new = factories.new_job([engine.account()], kind="video", model="jimeng-video-seedance-2.0")
+        state_machine.accept(tx, [new])
+        inputs.add_inputs(tx, [new.id], given)
+    job = new.id
+    engine.due()
+    stop = engine.gate.before["/upload/v1"] = Stop(nth=2)
+    process = engine.process("submit", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert (engine.row(job).state, engine.charges()) == ("submitting", 0)
+    assert [row.n for row in engine.sql("SELECT n FROM input_uploads")] == [0]
+    paid_once(engine, job)
+    # What was with the account already was not uploaded again.
+    applied = engine.ledger()["calls"]["/?Action=CommitUploadInner"]
+    assert (applied, engine.ledger()["violations"]) == (2, {})
+
+
+# --- poll ---
+
+
+def test_poll_killed_when_upstream_has_answered(engine: Engine) -> None:
+    account = engine.account()
+    job = engine.job(account)
+    engine.submit(job)
+    engine.due()
+    stop = engine.gate.after[HISTORY] = Stop()
+    process = engine.process("poll", account_id=account)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert engine.row(job).state == "running"
+    paid_once(engine, job)
+
+
+def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
+    account = engine.account(max_images=3)
+    jobs = [engine.job(account) for _ in range(3)]
+    for job in jobs:
+        engine.submit(job)
+    engine.due()
+    stop = engine.gate.after[HISTORY] = Stop()
+    process = engine.process("poll", account_id=account)
+    stop.wait()
+    lock = hold(engine, jobs[1])
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    assert engine.states(jobs) == ["saving", "running", "running"]
+    paid_once(engine, *jobs)
+
+
+def test_poll_killed_while_it_finds_a_lost_submit(engine: Engine) -> None:
+    account = engine.account()
+    job = engine.job(account, prompt="a boat [[reset:after]]")
+    engine.submit(job)
+    engine.due()
+    stop = engine.gate.after[HISTORY] = Stop()
+    process = engine.process("poll", account_id=account)
+    stop.wait()
+    lock = hold(engine, job)
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    assert engine.row(job).state == "submitting"
+    paid_once(engine, job)
+    assert engine.row(job).attempt == 1
+
+
+# --- save ---
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_save_killed_while_it_copies(engine: Engine, nth: int) -> None:
+    job = engine.to_saving(engine.account(), count=2)
+    engine.due()
+    stop = engine.gate.before[MEDIA] = Stop(nth=nth)
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    row = engine.row(job)
+    assert (row.state, row.save_tries, engine.files(job)) == ("saving", 1, [])
+    paid_once(engine, job)
+    assert len(engine.files(job)) == 2
+
+
+def test_save_killed_with_the_bytes_stored_and_no_row(engine: Engine) -> None:
+    job = engine.to_saving(engine.account())
+    engine.due()
+    stop = engine.gate.after[MEDIA] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    lock = hold(engine, job)
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    assert engine.row(job).state == "saving"
+    assert engine.files(job) == []
+    paid_once(engine, job)
+    assert len(engine.files(job)) == 1
+
+
+def test_save_killed_between_the_rows_of_its_files_and_the_end(engine: Engine) -> None:
+    job = engine.to_saving(engine.account())
+    engine.due()
+    stop = engine.gate.after[MEDIA] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    lock = engine.connect()
+    # Lets the foreign key of the file rows pass, and stops the UPDATE of the job behind them.
+    lock.execute("SELECT 1 FROM jobs WHERE id = %s FOR NO KEY UPDATE", (job,))
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    assert engine.row(job).state == "saving"
+    assert engine.files(job) == []
+    paid_once(engine, job)
+
+
+# --- save of a video ---
+
+
+@pytest.mark.parametrize("moment", ["asked for a better one", "copied"])
+def test_save_of_a_video_killed_on_the_way(engine: Engine, moment: str) -> None:
+    job = engine.to_saving(engine.account(), kind="video")
+    engine.due()
+    stop = engine.gate.before[MEDIA if moment == "copied" else "/get_local_item_list"] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    paid_once(engine, job)
+    assert len(engine.files(job)) == 3
+
+
+def test_save_of_a_video_killed_with_every_picture_stored_and_no_row(engine: Engine) -> None:
+    job = engine.to_saving(engine.account(), kind="video")
+    engine.due()
+    stop = engine.gate.after[MEDIA] = Stop()
+    process = engine.process("save", job_id=job)
+    stop.wait()
+    lock = hold(engine, job)
+    stop.release()
+    kill_at_lock(engine, process, lock)
+    keys = [f"jobs/{job.hex}/0.{end}" for end in ("mp4", "thumbnail.jpeg", "spritesheet.jpeg")]
+    left = [storage.read_file(key) for key in keys]
+    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    paid_once(engine, job)
+    assert {row.key for row in engine.files(job)} == set(keys)
+    assert [storage.read_file(key) for key in keys] == left
+
+
+# --- notify ---
+
+
+def test_notify_killed_before_it_noted_the_delivery(engine: Engine, receiver: Receiver) -> None:
+    job = engine.to_end(engine.account(), webhook_url=receiver.url)
+    engine.due()
+    [delivery] = engine.sql("SELECT id FROM webhook_deliveries")
+    stop = Stop()
+    receiver.hook = lambda: stop("", b"")
+    process = engine.process("notify", delivery_id=delivery.id)
+    stop.wait()
+    kill(process)
+    stop.release()
+    [row] = engine.sql("SELECT * FROM webhook_deliveries")
+    assert (row.delivered_at, row.tries) == (None, 1)
+    receiver.hook = None
+    engine.due()
+    assert notify(delivery_id=delivery.id).startswith("delivered")
+    assert len(receiver.got) == 2
+    assert receiver.got[0].headers["webhook-id"] == receiver.got[1].headers["webhook-id"]
+    assert receiver.got[0].body == receiver.got[1].body
+    assert engine.row(job).state == "succeeded"

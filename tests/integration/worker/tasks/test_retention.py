@@ -1,0 +1,326 @@
+"""What is kept how long: per platform and user, pins, timelines, deliveries, stray bytes. Usage never changes by it."""
+
+import io
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from api.jobs import pin_routes
+from tests.integration.worker.tasks.test_cleanup import aged, caller_of, is_there, stored_input
+from tests.support.api_client import error_of
+from tests.support.engine import Engine
+from tests.support.servers.s3_server import Bucket
+from worker import storage
+from worker.core.errors import DreameryError
+from worker.core.ids import first_id_at, new_id
+from worker.core.observability import metrics
+from worker.db.engine import transaction
+from worker.db.jobs import retention
+from worker.db.users import users
+from worker.tasks.cleanup import upkeep
+
+
+def user(engine: Engine, days: int | None) -> UUID:
+    """A user whose results are kept so long."""
+    with transaction() as tx:
+        row = users.add_user(tx, name=f"user-{new_id().hex}", role="member")
+        assert row is not None
+        retention.set_user_retention(tx, row.id, days)
+    return row.id  # type: ignore[no-any-return]
+
+
+def made_by(engine: Engine, user_id: UUID | None) -> UUID:
+    return engine.to_end(engine.account(pool=user_id is not None), user_id=user_id)
+
+
+def kept(engine: Engine, job: UUID) -> bool:
+    """Whether the job's files are there: row and bytes agree."""
+    states = set()
+    for row in engine.files(job):
+        try:
+            storage.read_file(row.key)
+            states.add(row.removed_at is None and row.erased_at is None)
+            assert states == {True}, "bytes that no row names"
+        except storage.MissingFileError:
+            assert row.removed_at
+            assert row.erased_at
+            states.add(False)
+    assert len(states) == 1
+    return states.pop()
+
+
+def test_a_users_own_retention_goes_before_the_platforms(engine: Engine) -> None:
+    engine.configure(RETENTION_DAYS="7")
+    jobs = {days: made_by(engine, user(engine, days)) for days in (None, 0, 3, 30)}
+    aged(engine, 5, *jobs.values())
+    upkeep()
+    assert {days: kept(engine, job) for days, job in jobs.items()} == {None: True, 0: True, 3: False, 30: True}
+    aged(engine, 10, *jobs.values())
+    upkeep()
+    assert {days: kept(engine, job) for days, job in jobs.items()} == {None: False, 0: True, 3: False, 30: True}
+
+
+def test_a_users_retention_holds_where_the_platform_keeps_all(engine: Engine) -> None:
+    mine, other = made_by(engine, user(engine, 3)), made_by(engine, user(engine, None))
+    aged(engine, 4, mine, other)
+    upkeep()
+    assert (kept(engine, mine), kept(engine, other)) == (False, True)
+
+
+def test_pinned_results_are_kept_until_they_are_unpinned(engine: Engine) -> None:
+    engine.configure(RETENTION_DAYS="7")
+    job = made_by(engine, None)
+    aged(engine, 100, job)
+    with transaction() as tx:
+        assert retention.pin(tx, job)
+    upkeep()
+    assert kept(engine, job)
+    with transaction() as tx:
+        retention.unpin(tx, job)
+    upkeep()
+    assert not kept(engine, job)
+
+
+def test_a_pin_and_a_clean_up_at_once_agree(engine: Engine) -> None:
+    """The pin is committed while the clean-up waits for the job, and the other way round."""
+    engine.configure(RETENTION_DAYS="7")
+    job = made_by(engine, None)
+    aged(engine, 100, job)
+    with transaction() as tx:
+        assert retention.pin(tx, job)
+        upkeep()
+        assert kept(engine, job), "a job that somebody holds is left for the next time"
+    upkeep()
+    assert kept(engine, job)
+    engine.sql("UPDATE jobs SET pinned_at = NULL")
+    outcome: list[bool] = []
+
+    def late() -> None:
+        with transaction() as tx:
+            outcome.append(retention.pin(tx, job))
+
+    with transaction() as tx:
+        assert retention.expire_files(tx, days=7, limit=10) == 1
+        thread = threading.Thread(target=late)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive(), "the pin waits for the clean-up"
+    thread.join(10)
+    assert outcome == [False]
+
+
+def test_a_clean_up_that_died_between_mark_and_bytes_goes_on(engine: Engine) -> None:
+    engine.configure(RETENTION_DAYS="7")
+    job = made_by(engine, None)
+    aged(engine, 8, job)
+    with transaction() as tx:
+        assert retention.expire_files(tx, days=7, limit=10) == 1
+    assert storage.read_file(engine.files(job)[0].key)
+    assert "removed 1 files" in upkeep()
+    assert not kept(engine, job)
+
+
+def test_many_files_leave_in_one_upkeep_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 2)
+    engine.configure(RETENTION_DAYS="7")
+    jobs = [engine.to_end(engine.account(), count=2) for _ in range(3)]
+    aged(engine, 8, *jobs)
+    assert "removed 6 files" in upkeep()
+    assert not any(kept(engine, job) for job in jobs)
+
+
+def test_a_caller_pins_so_many_jobs_and_no_more(engine: Engine) -> None:
+    engine.configure(PINS_PER_CALLER="2")
+    account = engine.account(session="pins-of-one")
+    first, second, third = (engine.to_end(account) for _ in range(3))
+    caller = caller_of("pins-of-one")
+    for job in (first, second, second):
+        assert pin_routes._pin(caller, job).job.pinned_at
+    with pytest.raises(DreameryError, match="pin_limit"):
+        pin_routes._pin(caller, third)
+    pin_routes._unpin(caller, first)
+    assert pin_routes._pin(caller, third).job.pinned_at
+    with pytest.raises(DreameryError, match="job_not_found"):
+        pin_routes._pin(caller_of("a stranger"), first)
+
+
+# --- timelines, deliveries, usage ---
+
+
+def old_job(engine: Engine, days: float, **changes: Any) -> UUID:
+    """A job that was accepted so long ago and has ended."""
+    first = first_id_at(datetime.now(UTC) - timedelta(days=days))
+    job = engine.job(engine.account(), id=UUID(int=first.int + new_id().int % 2**60), **changes)
+    engine.drive(job)
+    return job
+
+
+def usage(engine: Engine) -> list[Any]:
+    """What jobs were charged and how they ended, as figures of usage are counted."""
+    return engine.sql(
+        "SELECT state, kind, model, error_code, count(*), count(submitted_at) FROM jobs GROUP BY 1, 2, 3, 4"
+    )
+
+
+def test_timelines_leave_and_nothing_that_is_counted_changes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.tasks.stages.expire_results.ROWS_PER_BATCH", 3)
+    engine.configure(EVENTS_DAYS="30", RETENTION_DAYS="7")
+    old, young = [old_job(engine, 31) for _ in range(2)], old_job(engine, 29)
+    failed = old_job(engine, 40, prompt="no [[fail:2038]]")
+    waiting = engine.job(engine.account(), id=first_id_at(datetime.now(UTC) - timedelta(days=50)))
+    aged(engine, 31, *old)
+    before = usage(engine)
+    metrics.take()
+    told = upkeep()
+    assert [bool(engine.events(job)) for job in (*old, failed, young, waiting)] == [False, False, False, True, True]
+    assert usage(engine) == before
+    counted = {labels[0]: by for (name, labels, _), by in metrics.take().items() if name == "dreamery_removed"}
+    assert counted["files"] == 2
+    assert f"{counted['events']:.0f} events" in told
+    assert "0 events" in upkeep()
+    engine.configure(EVENTS_DAYS="0")
+    aged(engine, 999, young)
+    upkeep()
+    assert engine.events(young)
+
+
+def test_settled_deliveries_leave_after_their_days(engine: Engine) -> None:
+    engine.configure(DELIVERIES_DAYS="5")
+    job = engine.job(engine.account(), webhook_url="http://127.0.0.1:1/hook", prompt="no [[fail:2038]]")
+    engine.drive(job)
+    engine.sql(
+        "UPDATE webhook_deliveries SET due_at = NULL, given_up_at = now(), created_at = now() - interval '4 days'"
+    )
+    assert "0 deliveries" in upkeep()
+    engine.sql("UPDATE webhook_deliveries SET created_at = now() - interval '6 days'")
+    assert "1 deliveries" in upkeep()
+
+
+# --- stray bytes ---
+
+
+def stray_key(job: UUID | None = None) -> str:
+    return f"jobs/{(job or new_id()).hex}/9.png"
+
+
+def test_stray_results_leave_once_a_day(engine: Engine) -> None:
+    done, saving = engine.to_end(engine.account()), engine.to_saving(engine.account())
+    named = engine.files(done)[0].key
+    stray, of_done, of_saving, young = stray_key(), stray_key(done), stray_key(saving), stray_key()
+    for key, hours in ((stray, 25), (of_done, 25), (of_saving, 25), (young, 1), (named, 99)):
+        stored_input(key, hours_ago=hours)
+    assert "2 orphans" in upkeep()
+    assert [is_there(key) for key in (stray, of_done, of_saving, young, named)] == [False, False, True, True, True]
+    stored_input(stray, hours_ago=25)
+    assert "0 orphans" in upkeep(), "the next walk is tomorrow"
+    engine.sql("UPDATE platform_state SET updated_at = now() - interval '25 hours' WHERE name = 'storage_walk'")
+    assert "1 orphans" in upkeep()
+
+
+def test_another_platforms_files_are_no_strays(engine: Engine) -> None:
+    storage.take("another platform")
+    stray = stray_key()
+    stored_input(stray, hours_ago=99)
+    assert "0 orphans" in upkeep()
+    assert is_there(stray)
+
+
+def test_a_bucket_is_walked_some_pages_at_a_time(
+    engine: Engine,
+    bucket: Bucket,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.storage._LIST_BATCH", 1)
+    monkeypatch.setattr("worker.tasks.stages.orphaned_files._PAGES_AT_ONCE", 2)
+    monkeypatch.setattr("worker.tasks.stages.orphaned_files.ORPHAN_HOURS", -1)
+    for _ in range(5):
+        storage.put_file(stray_key(), io.BytesIO(b"bytes"))
+    left = []
+    for _ in range(3):
+        upkeep()
+        left.append(sum("/jobs/" in key for key in bucket.keys("")))
+    assert left == [3, 1, 0]
+
+
+def test_upkeep_goes_on_without_the_storage(engine: Engine, bucket: Bucket) -> None:
+    engine.configure(RETENTION_DAYS="7", EVENTS_DAYS="30")
+    job = old_job(engine, 31)
+    aged(engine, 31, job)
+    engine.configure(S3_SECRET_ACCESS_KEY="not-the-secret")
+    upkeep()
+    assert not engine.events(job)
+    row = engine.files(job)[0]
+    assert row.removed_at
+    assert row.erased_at is None
+    engine.configure(S3_SECRET_ACCESS_KEY=bucket.secret)
+    assert "removed 1 files" in upkeep()
+    assert not kept(engine, job)
+
+
+# --- over HTTP ---
+
+
+def test_pins_over_http(admin: Any, run: Any) -> None:
+    job = admin.ended(admin.start()["id"])
+    assert (job["pinned"], job["expires_at"], job["expired_at"]) == (False, None, None)
+    [link] = [item["url"] for item in job["output"]]
+    assert admin.http.post(f"/v1/jobs/{job['id']}/pin").json()["pinned"]
+    assert admin.job(job["id"])["pinned"]
+    assert not admin.http.post(f"/v1/jobs/{job['id']}/unpin").json()["pinned"]
+    error_of(admin.http.post(f"/v1/jobs/job_{new_id().hex}/pin"), 404, "job_not_found")
+    assert admin.http.get(link).status_code == 200
+    run("UPDATE files SET removed_at = now() WHERE job_id = :id", id=UUID(job["id"].removeprefix("job_")))
+    error_of(admin.http.get(link), 410, "file_expired")
+    error_of(admin.http.post(f"/v1/jobs/{job['id']}/pin"), 410, "file_expired")
+    assert admin.job(job["id"])["expired_at"] >= job["completed_at"]
+    assert not admin.job(job["id"])["pinned"]
+
+
+def test_a_users_retention_over_http(admin: Any, run: Any) -> None:
+    name = f"user-{new_id().hex}"
+    assert admin.http.post("/admin/v1/users", json={"name": name}).json()["retention_days"] is None
+    key = admin.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
+    with admin.as_caller(key) as caller:
+        job = caller.ended(caller.start()["id"])
+        for days, wanted in ((30, job["completed_at"] + 30 * 86400), (0, None), (None, None)):
+            changed = admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": days}).json()
+            assert changed["retention_days"] == days
+            assert caller.job(job["id"])["expires_at"] == wanted
+        admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": 30})
+        admin.http.patch(f"/admin/v1/users/{name}", json={"role": "viewer"})
+        assert caller.job(job["id"])["expires_at"] == job["completed_at"] + 30 * 86400, "what is absent stays"
+    error_of(
+        admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": -1}), 400, "invalid_value", "retention_days"
+    )
+    acts = admin.http.get("/admin/v1/audit", params={"action": "user.change"}).json()["data"]
+    assert {"name": name, "retention_days": 30} in [act["details"] for act in acts]
+
+
+@pytest.fixture(scope="module")
+def admin(api_platform: Any) -> Any:
+    from tests.support.api_client import Face
+
+    with Face(api_platform, api_platform.admin_key) as face:
+        yield face
+
+
+@pytest.fixture
+def run(api_platform: Any) -> Any:
+    """Run a statement in the platform's database."""
+    from sqlalchemy import create_engine
+
+    from worker.core.settings import Settings
+
+    url = Settings.model_construct(database_url=api_platform.database_url).sqlalchemy_url
+    engine = create_engine(url)
+
+    def execute(statement: str, **values: Any) -> None:
+        with engine.begin() as connection:
+            connection.execute(text(statement), values)
+
+    yield execute
+    engine.dispose()

@@ -1,0 +1,61 @@
+"""A worker that was told to stop: it finishes what it has begun, begins nothing, and hands the rest on."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.worker.tasks.test_converse import chat, hold, in_thread, spoken
+from tests.support.engine import Engine
+from tests.support.platform import eventually
+from worker.core.shutdown import stopping
+from worker.tasks.save import save_each
+from worker.tasks.submit import submit_waiting
+
+
+@pytest.fixture(autouse=True)
+def _forgotten() -> Iterator[None]:
+    yield
+    stopping.forget()
+
+
+def test_a_submit_step_hands_the_jobs_it_has_not_begun_on(engine: Engine) -> None:
+    account = engine.account(max_images=9)
+    jobs = [engine.job(account) for _ in range(3)]
+    engine.messages()
+    stopping.ask()
+    submit_waiting(account_id=account)
+    assert sorted(engine.states(jobs)) == ["queued", "queued", "running"]
+    assert [m.ids["account_id"] for m in engine.messages("dreamery.submit")] == [account.hex]
+
+
+def test_a_save_step_hands_the_jobs_it_has_not_begun_on(engine: Engine) -> None:
+    account = engine.account(max_images=9)
+    jobs = [engine.to_saving(account) for _ in range(3)]
+    engine.due()
+    engine.messages()
+    stopping.ask()
+    save_each(job_ids=jobs)
+    assert engine.states(jobs) == ["succeeded", "saving", "saving"]
+    [message] = engine.messages("dreamery.save")
+    assert message.ids["job_ids"] == ",".join(job.hex for job in jobs[1:])
+
+
+def test_a_conversation_may_end_in_time(engine: Engine) -> None:
+    engine.configure(STOP_SECONDS="60")
+    job = chat(engine, engine.account())
+    stopping.ask()
+    hold(engine, job)
+    assert engine.row(job).state == "succeeded"
+
+
+def test_a_conversation_that_would_be_killed_ends_with_what_was_said(engine: Engine) -> None:
+    engine.configure(STOP_SECONDS="2.1")
+    job = chat(engine, engine.account(), prompt="talk for long [[words:2000]] [[pause:0.02]]")
+    with in_thread(lambda: hold(engine, job)):
+        eventually(lambda: engine.row(job).state == "running", what="it talks")
+        stopping.ask()
+        eventually(lambda: engine.row(job).state == "failed", what="it ends by itself")
+    assert engine.row(job).error_code == "stream_broken"
+    assert spoken(engine, job).said
+    assert engine.drive(job) == ["failed"]
+    assert len(engine.ledger()["conversations"]) == 1, "it is not sent again"

@@ -1,0 +1,329 @@
+"""Pictures from pictures, the engine's side: each fetched once, uploaded once per account, and nothing paid before."""
+
+import hashlib
+import io
+import multiprocessing
+import signal
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+from starlette.responses import RedirectResponse, Response
+
+from tests.support import factories
+from tests.support.engine import Engine
+from tests.support.servers.http_servers import Stop, serving
+from tests.support.uploads import Host, picture, run_submit, use_uploads
+from worker import storage
+from worker.core.watchdog import watchdog
+from worker.db.engine import get_engine, transaction
+from worker.db.jobs import inputs, state_machine
+from worker.db.jobs.inputs import NewInput, StoredInput
+from worker.tasks.cleanup import upkeep
+from worker.tasks.stages import upload_references
+
+RED, BLUE = picture("red"), picture("blue", kind="JPEG")
+
+
+@pytest.fixture
+def host(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    made = Host()
+    with serving(made) as url:
+        made.url = url
+        engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
+        providers = use_uploads(url, monkeypatch)
+        yield made
+        for provider in providers:
+            provider.close()
+
+
+def sent_along(data: bytes, key: str = "inputs/test/0.png") -> NewInput:
+    storage.put_file(key, io.BytesIO(data))
+    digest = hashlib.sha256(data).hexdigest()
+    return NewInput(stored=StoredInput(key=key, mime="image/png", bytes=len(data), width=8, height=8, sha256=digest))
+
+
+def job_from(engine: Engine, accounts: list[UUID], *given: str | NewInput) -> UUID:
+    """A job with references: links, or what was sent along."""
+    with transaction() as tx:
+        job = factories.new_job(accounts)
+        state_machine.accept(tx, [job])
+        inputs.add_inputs(tx, [job.id], [NewInput(url=g) if isinstance(g, str) else g for g in given])
+    return job.id
+
+
+def uploaded(engine: Engine, job_id: UUID) -> list[str]:
+    rows = engine.sql("SELECT uri FROM input_uploads WHERE job_id = :id ORDER BY created_at, n", id=job_id)
+    return [row.uri for row in rows]
+
+
+def failed_unpaid(engine: Engine, job_id: UUID, code: str) -> str:
+    row = engine.row(job_id)
+    assert (row.state, row.error_code, row.holds_slot) == ("failed", code, False)
+    assert (engine.charges(), engine.submits()) == (0, [])
+    return str(row.error_message)
+
+
+def test_links_and_bytes_arrive_in_the_order_they_were_given(engine: Engine, host: Host) -> None:
+    account = engine.account()
+    job = job_from(engine, [account], host.show("/a", BLUE), sent_along(RED), host.show("/c", RED))
+    assert engine.drive(job) == ["succeeded"]
+    assert [data for _, data in host.uploads] == [BLUE, RED, RED]
+    [order] = host.orders
+    assert order["uris"] == uploaded(engine, job)
+    assert len(set(uploaded(engine, job))) == 3
+    assert host.gets == ["/a", "/c"]
+    stored = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id ORDER BY n", id=job)
+    # What it is was read from the bytes, not from the host's text/plain.
+    assert [(r.mime, r.width, r.bytes) for r in stored] == [
+        ("image/jpeg", 8, len(BLUE)), ("image/png", 8, len(RED)), ("image/png", 8, len(RED)),
+    ]  # fmt: skip
+    assert [storage.read_file(r.key) for r in stored] == [BLUE, RED, RED]
+    assert engine.charges() == 1
+
+
+def test_without_references_nothing_changes(engine: Engine, host: Host) -> None:
+    job = engine.job(engine.account())
+    assert engine.drive(job) == ["succeeded"]
+    assert (host.uploads, host.orders[0]["uris"]) == ([], [])
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_submit_killed_between_uploads_goes_on_where_it_stopped(engine: Engine, host: Host, at: int) -> None:
+    given = [host.show("/a", RED), host.show("/b", BLUE), host.show("/c", picture("green"))]
+    job = job_from(engine, [engine.account()], *given)
+    stop = Stop(nth=at)
+
+    def hold(account: str, data: bytes) -> int:
+        stop(account, data)
+        return 503 if stop.reached.is_set() else 200
+
+    host.refuse = hold
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=run_submit, args=(dict(engine.env), host.url, {"job_id": job}), daemon=True)
+    process.start()
+    stop.wait()
+    process.kill()
+    process.join(10)
+    assert process.exitcode == -signal.SIGKILL
+    stop.release()
+    host.refuse = lambda _account, _data: 200
+    row = engine.row(job)
+    assert (row.state, row.holds_slot, len(uploaded(engine, job))) == ("submitting", True, at - 1)
+    assert engine.drive(job) == ["succeeded"]
+    # Each link was fetched once and each picture is upstream once, over both lives of the step.
+    assert sorted(host.gets) == ["/a", "/b", "/c"]
+    assert [data for _, data in host.uploads] == [RED, BLUE, picture("green")]
+    assert host.orders == [{"account": engine.row(job).account_id.hex, "uris": uploaded(engine, job)}]
+    assert engine.charges() == 1
+
+
+def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
+    engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", BLUE))
+    real, seen = upload_references._renewed, []
+
+    def dies(claim: state_machine.Claim) -> state_machine.Claim:
+        # The first link renews before and after its fetch; the third time is before the second link.
+        seen.append(claim)
+        if len(seen) == 3:
+            raise SystemExit
+        return real(claim)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upload_references, "_renewed", dies)
+        with pytest.raises(SystemExit):
+            engine.submit(job)
+    assert engine.row(job).state == "submitting"
+    assert engine.drive(job) == ["succeeded"]
+    assert (host.gets, engine.charges()) == (["/a", "/b"], 1)
+
+
+def test_another_account_uploads_again_and_the_first_does_not(engine: Engine, host: Host) -> None:
+    dead, good = engine.account(session="dead-with-pictures"), engine.account()
+    engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
+    job = job_from(engine, [dead, good], host.show("/a", RED), sent_along(BLUE))
+    assert engine.drive(job) == ["succeeded"]
+    assert [account for account, _ in host.uploads] == [dead.hex, dead.hex, good.hex, good.hex]
+    assert host.gets == ["/a"]
+    assert [order["account"] for order in host.orders] == [dead.hex, good.hex]
+    assert all(f"/{good.hex}/" in uri for uri in host.orders[1]["uris"])
+    assert engine.charges() == 1
+
+
+def test_the_same_account_gets_the_same_uploads_again(engine: Engine, host: Host) -> None:
+    account = engine.account()
+    job = job_from(engine, [account], sent_along(RED), sent_along(BLUE, "inputs/test/1.jpeg"))
+    answers = iter([200, 429, 200])
+    host.refuse = lambda _account, _data: next(answers)
+    engine.submit(job)
+    assert (engine.row(job).state, len(uploaded(engine, job))) == ("queued", 1)
+    assert engine.account_row(account).rest_code == "rate_limit_exceeded"
+    engine.rested()
+    assert engine.drive(job) == ["succeeded"]
+    assert [data for _, data in host.uploads] == [RED, BLUE]
+
+
+@pytest.mark.parametrize(("status", "code"), [(400, "content_policy_violation"), (401, "upstream_session_expired")])
+def test_a_refused_upload_is_an_ordinary_refusal(engine: Engine, host: Host, status: int, code: str) -> None:
+    job = job_from(engine, [engine.account()], sent_along(RED))
+    host.refuse = lambda _account, _data: status
+    engine.submit(job)
+    failed_unpaid(engine, job, code)
+
+
+def test_an_unreachable_upload_is_tried_again_and_never_unclear(engine: Engine, host: Host) -> None:
+    engine.configure(MAX_ATTEMPTS="2")
+    job = job_from(engine, [engine.account()], sent_along(RED))
+    host.refuse = lambda _account, _data: 502
+    assert engine.drive(job) == ["failed"]
+    failed_unpaid(engine, job, "upstream_unreachable")
+    assert engine.story(job) == ["queued", "submitting", "queued", "submitting", "failed"]
+
+
+@pytest.mark.parametrize("status", [404, 403, 410])
+def test_nothing_is_paid_when_a_link_is_dead(engine: Engine, host: Host, status: int) -> None:
+    host.pages["/gone"] = lambda: Response(status_code=status)
+    job = job_from(engine, [engine.account()], host.show("/a", RED), f"{host.url}/gone")
+    engine.submit(job)
+    message = failed_unpaid(engine, job, "input_unavailable")
+    assert message.startswith("Reference picture 2 could not be fetched")
+    assert host.uploads == []
+    assert engine.row(job).attempt == 1
+
+
+def test_a_link_that_fails_for_a_while_is_tried_again(engine: Engine, host: Host) -> None:
+    answers = [Response(status_code=503), Response(RED)]
+    host.pages["/a"] = lambda: answers.pop(0)
+    job = job_from(engine, [engine.account()], f"{host.url}/a")
+    assert engine.drive(job) == ["succeeded"]
+    assert (host.gets, engine.row(job).attempt, engine.charges()) == (["/a", "/a"], 2, 1)
+
+
+def test_a_link_that_keeps_failing_ends_the_job_unpaid(engine: Engine, host: Host) -> None:
+    host.pages["/a"] = lambda: Response(status_code=503)
+    job = job_from(engine, [engine.account()], f"{host.url}/a")
+    assert engine.drive(job) == ["failed"]
+    failed_unpaid(engine, job, "input_unavailable")
+    assert len(host.gets) == 3
+
+
+@pytest.mark.parametrize("data", [b"<html>", b"", RED[:40], b"GIF89a"])
+def test_a_link_to_something_else_is_no_picture(engine: Engine, host: Host, data: bytes) -> None:
+    job = job_from(engine, [engine.account()], host.show("/a", data))
+    engine.submit(job)
+    failed_unpaid(engine, job, "invalid_image")
+
+
+def test_a_link_to_too_many_bytes_is_left(engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upload_references, "MAX_INPUT_BYTES", 1000)
+    job = job_from(engine, [engine.account()], host.show("/a", RED + b"x" * 2000))
+    engine.submit(job)
+    failed_unpaid(engine, job, "input_unavailable")
+
+
+def test_private_links_are_refused_also_after_a_redirect(engine: Engine, host: Host) -> None:
+    inside = Host()
+    with serving(inside) as url:
+        secret = f"{url}/secret"
+        host.pages["/moved"] = lambda: RedirectResponse(secret)
+        for link in (secret, f"{host.url}/moved", "http://169.254.169.254/latest", "http://[::1]:1/", "http://0x7f.1/"):
+            job = job_from(engine, [engine.account()], link)
+            engine.submit(job)
+            assert "private address" in failed_unpaid(engine, job, "input_unavailable")
+    assert inside.gets == []
+
+
+def test_each_piece_renews_the_lease_and_the_watchdog(
+    engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I2: nobody takes the job for lost while its pictures are on the way, however long they take together."""
+    job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", BLUE))
+    real, left, renewals = host.pages["/b"], [], []
+    monkeypatch.setattr(watchdog, "renew", lambda: renewals.append(1))
+
+    def slow() -> Response:
+        # As if the first picture had taken almost the whole lease.
+        left.append(engine.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM jobs WHERE id = :id", id=job)[0].s)
+        return real()
+
+    def before() -> Response:
+        engine.sql("UPDATE jobs SET due_at = now() + interval '1 second' WHERE id = :id", id=job)
+        return Response(RED)
+
+    host.pages.update({"/a": before, "/b": slow})
+    engine.submit(job)
+    assert engine.row(job).state == "running"
+    assert float(left[0]) > 80
+    assert len(renewals) >= 5
+
+
+def test_i2_no_database_connection_is_held_while_pictures_are_on_the_way(engine: Engine, host: Host) -> None:
+    held: list[int] = []
+
+    def counted(data: bytes) -> bytes:
+        held.append(get_engine().pool.checkedout())  # type: ignore[attr-defined]
+        return data
+
+    host.pages["/a"] = lambda: Response(counted(RED))
+    host.refuse = lambda _account, data: len(counted(data)) and 200
+    job = job_from(engine, [engine.account()], f"{host.url}/a", sent_along(BLUE))
+    engine.submit(job)
+    assert engine.row(job).state == "running"
+    assert held == [0, 0, 0]
+
+
+def test_a_claim_that_was_lost_on_the_way_orders_nothing(engine: Engine, host: Host) -> None:
+    job = job_from(engine, [engine.account()], host.show("/a", RED))
+
+    def taken_over() -> Response:
+        engine.sql("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id", id=job)
+        return Response(RED)
+
+    host.pages["/a"] = taken_over
+    engine.submit(job)
+    assert (engine.row(job).state, engine.submits(), host.uploads) == ("submitting", [], [])
+
+
+def test_a_wish_to_cancel_ends_it_before_the_order(engine: Engine, host: Host) -> None:
+    job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", RED))
+
+    def unwanted() -> Response:
+        with transaction() as tx:
+            state_machine.cancel(tx, job)
+        return Response(RED)
+
+    host.pages["/a"] = unwanted
+    engine.submit(job)
+    assert (engine.row(job).state, host.gets, engine.charges()) == ("cancelled", ["/a"], 0)
+
+
+def test_inputs_go_a_day_after_every_job_of_the_request_has_ended(engine: Engine, host: Host) -> None:
+    account = engine.account()
+    shared = sent_along(RED)
+    with transaction() as tx:
+        pair = [factories.new_job([account]) for _ in range(2)]
+        state_machine.accept(tx, pair)
+        inputs.add_inputs(tx, [job.id for job in pair], [shared])
+    first, second = (job.id for job in pair)
+    engine.drive(first, second)
+    assert shared.stored
+    for who, removed in ((first, 0), (second, 1)):
+        engine.sql("UPDATE jobs SET finished_at = now() - interval '25 hours' WHERE id = :id", id=who)
+        assert f"{removed} inputs" in upkeep()
+    with pytest.raises(storage.MissingFileError):
+        storage.read_file(shared.stored.key)
+    assert "0 inputs" in upkeep()
+    assert engine.files(first)
+    with transaction() as tx:
+        assert tx.first(text("SELECT count(*) AS n FROM job_inputs WHERE removed_at IS NOT NULL")).n == 2  # type: ignore[union-attr]
+
+
+def test_bytes_that_are_gone_fail_the_job_unpaid(engine: Engine, host: Host) -> None:
+    given = sent_along(RED)
+    job = job_from(engine, [engine.account()], given)
+    storage.delete_file("inputs/test/0.png")
+    engine.submit(job)
+    failed_unpaid(engine, job, "input_unavailable")

@@ -1,0 +1,582 @@
+"""The invariants I1 to I12 of docs/architecture.md, a test named after each. Whole processes: tests/e2e/test_crash.py."""
+
+import ast
+import json
+import logging
+import random
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import structlog
+from sqlalchemy import event
+from standardwebhooks import Webhook
+from starlette.testclient import TestClient
+
+from api.app import create_app
+from api.auth.dependencies import Caller
+from tests.integration.conftest import ADMIN_KEY
+from tests.support.engine import FINAL, GENERATE, MEDIA, Engine
+from tests.support.servers.http_servers import Receiver, Stop
+from worker import storage
+from worker.core.ids import public_id
+from worker.core.security.encryption import webhook_secret
+from worker.core.security.session_tokens import parse_tokens
+from worker.db.accounts import accounts
+from worker.db.engine import get_engine, transaction
+from worker.db.jobs import files, progress_and_leases, state_machine
+from worker.providers.base import Account
+from worker.tasks.deliver_webhooks import notify
+from worker.tasks.dispatch import sweep, tick
+from worker.tasks.poll import poll
+from worker.tasks.save import save
+from worker.tasks.submit import submit
+
+ROOT = Path(__file__).parents[3]
+SOURCES = [p for room in ("api", "worker") for p in sorted((ROOT / room).rglob("*.py")) if "sandbox" not in p.parts]
+STATES = ("queued", "submitting", "running", "saving")
+
+
+@lru_cache(maxsize=1)
+def parsed() -> list[tuple[str, ast.Module]]:
+    return [(str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
+
+
+def texts(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+
+
+def in_state(engine: Engine, state: str) -> Any:
+    """A job that stands there, and its account."""
+    account = engine.account()
+    if state == "queued":
+        return engine.job(account), account
+    if state == "submitting":
+        job = engine.job(account, prompt=f"{uuid4()} [[reset:before]]")
+        engine.submit(job)
+        return job, account
+    made = {"running": engine.to_running, "saving": engine.to_saving, "succeeded": engine.to_end}[state]
+    return made(account), account
+
+
+# --- I1 ---
+
+
+def test_i1_only_the_state_machine_writes_states() -> None:
+    writes_state = re.compile(
+        r"\bUPDATE\s+jobs\b[^;]*?\bSET\b(?:(?!\bWHERE\b|\bRETURNING\b).)*?(?<![\w.])state\s*=",
+        re.IGNORECASE | re.DOTALL,
+    )
+    new_rows = re.compile(r"\b(INSERT\s+INTO|MERGE\s+INTO|COPY)\s+jobs\b", re.IGNORECASE)
+    found = {name for name, tree in parsed() for sql in texts(tree) if writes_state.search(sql) or new_rows.search(sql)}
+    assert found == {"worker/db/jobs/state_machine.py"}
+    # Nobody writes rows past the SQL texts either.
+    for name, tree in parsed():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("worker.db.schema"):
+                assert name.startswith("worker/db/schema/"), name
+
+
+@pytest.mark.parametrize("end", sorted(FINAL))
+def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
+    account = engine.account()
+    job = engine.to_end(account) if end == "succeeded" else engine.job(account)
+    if end != "succeeded":
+        with transaction() as tx:
+            if end == "cancelled":
+                state_machine.cancel(tx, job)
+            else:
+                state_machine.mark_failed(
+                    tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
+                )
+    before, told = tuple(engine.row(job)), len(engine.events(job))
+    attempt = engine.row(job).attempt
+    same: dict[str, Any] = {"job_id": job, "attempt": attempt}
+    with transaction() as tx:
+        assert state_machine.mark_running(tx, **same, upstream_id="x", actor="test") is None
+        assert state_machine.requeue(tx, **same, actor="test", reason="x", delay=0) is None
+        assert not progress_and_leases.note_unclear(tx, **same)
+        assert state_machine.mark_saving(tx, **same, refs=[{"url": "x"}]) is None
+        assert progress_and_leases.claim_save(tx, job) is None
+        assert not progress_and_leases.renew_save(tx, job_id=job, save_tries=engine.row(job).save_tries)
+        assert not progress_and_leases.defer_save(
+            tx, job_id=job, save_tries=engine.row(job).save_tries, delay=0, refs=[{"url": "x"}]
+        )
+        assert state_machine.mark_succeeded(tx, **same, stored=1, wanted=1) is None
+        assert state_machine.mark_failed(tx, **same, code="upstream_error", message="x", actor="test") is None
+        assert (
+            state_machine.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
+            is None
+        )
+        assert state_machine.cancel(tx, job) is None
+        assert state_machine.mark_cancelled(tx, **same) is None
+        assert progress_and_leases.note_stable(tx, **same) is None
+        progress_and_leases.note_absent(tx, **same)
+        progress_and_leases.release_slot(tx, job)
+        progress: dict[str, Any] = {"queue_position": 3, "forecast_seconds": 3, "ready_items": 2, "progress": 99}
+        assert progress_and_leases.note_progress(tx, **same, **progress) is None
+    engine.overdue(job)
+    engine.due()
+    submit(job_id=job)
+    poll(account_id=account)
+    save(job_id=job)
+    tick()
+    sweep()
+    after = engine.row(job)
+    changed = {name for name, a, b in zip(after._fields, before, after, strict=True) if a != b}
+    assert changed == {"deadline_at"}, "only what this test itself moved"
+    assert len(engine.events(job)) == told
+
+
+# --- I2 ---
+
+OUTSIDE = {"fetch", "storage", "provider", "get_provider", "queue", "events", "httpx", "redis", "open_secret"}
+
+
+def outside_calls(body: list[ast.stmt]) -> Iterator[str]:
+    for statement in body:
+        for node in ast.walk(statement):
+            if isinstance(node, ast.Call):
+                root: ast.expr = node.func
+                while isinstance(root, ast.Attribute | ast.Call):
+                    root = root.value if isinstance(root, ast.Attribute) else root.func
+                if isinstance(root, ast.Name) and root.id in OUTSIDE:
+                    yield f"{ast.unparse(node.func)} in line {node.lineno}"
+
+
+def test_i2_no_code_in_a_transaction_calls_outside() -> None:
+    wrong = []
+    for name, tree in parsed():
+        for node in ast.walk(tree):
+            opens = isinstance(node, ast.With) and any(
+                "transaction()" in ast.unparse(i.context_expr) for i in node.items
+            )
+            inside = isinstance(node, ast.FunctionDef) and any(
+                a.arg == "tx" for a in [*node.args.args, *node.args.kwonlyargs]
+            )
+            if opens or inside:
+                wrong += [f"{name}: {call}" for call in outside_calls(node.body)]
+    assert wrong == []
+
+
+def test_i2_nothing_leaves_the_process_while_a_database_connection_is_held(
+    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Postgres is spoken to by C code, so whatever a Python socket does is HTTP or Redis."""
+    held, talked, wrong = threading.local(), [], []
+
+    def out(*_: Any) -> None:
+        held.count = getattr(held, "count", 0) + 1
+
+    def back(*_: Any) -> None:
+        held.count = getattr(held, "count", 0) - 1
+
+    event.listen(get_engine(), "checkout", out)
+    event.listen(get_engine(), "checkin", back)
+    for name in ("connect", "send", "sendall", "recv", "recv_into"):
+        real = getattr(socket.socket, name)
+
+        def watched(self: socket.socket, *args: Any, _real: Any = real, _name: str = name) -> Any:
+            if not threading.current_thread().name.startswith(("peer-", "asyncio", "gate")):
+                talked.append(_name)
+                if getattr(held, "count", 0):
+                    wrong.append((_name, threading.current_thread().name))
+            return _real(self, *args)
+
+        monkeypatch.setattr(socket.socket, name, watched)
+    engine.to_end(engine.account(session="us-watched-000001", region="auto"), webhook_url=receiver.url, count=2)
+    engine.drive(engine.job(engine.account(session="gift-watched-0001")))
+    engine.drive(engine.job(engine.account(), prompt="bad [[refuse:2038]]"))
+    engine.drive(engine.job(engine.account(), prompt="a boat [[reset:after]]"))
+    engine.drive(engine.job(engine.account(session="dead-watched-0001"), engine.account()))
+    worn_out = engine.to_saving(engine.account())
+    engine.world.gallery.forget()
+    engine.drive(worn_out)
+    for row in engine.sql("SELECT id FROM webhook_deliveries"):
+        engine.due()
+        notify(delivery_id=row.id)
+    engine.job(engine.account())
+    engine.due()
+    tick()
+    sweep()
+    assert len(talked) > 100
+    assert wrong == []
+
+
+def test_i2_nothing_is_told_before_the_commit_or_after_a_rollback(engine: Engine) -> None:
+    told: list[str] = []
+    with transaction() as tx:
+        tx.on_commit(lambda: told.append("committed"))
+        assert told == []
+    assert told == ["committed"]
+
+    def change_of_mind() -> None:
+        with transaction() as tx:
+            tx.on_commit(lambda: told.append("never"))
+            raise RuntimeError("changed my mind")
+
+    with pytest.raises(RuntimeError, match="changed my mind"):
+        change_of_mind()
+    assert told == ["committed"]
+
+
+# --- I3, I12 ---
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_i3_lost_doubled_and_shuffled_messages_change_only_timing(engine: Engine, seed: int) -> None:
+    hands = [engine.account(max_images=2), engine.account(max_images=3)]
+    endings = ["", "[[reset:after]]", "[[html]]", "[[absent:2]]", "[[partial:1]]", "[[refuse:2038]]", "[[fail:2038]]"]
+    all_jobs = [engine.job(*hands, prompt=f"boat {n} {endings[n % 7]}", count=2) for n in range(21)]
+    engine.work(*all_jobs, dice=random.Random(seed), loss=0.25, twice=0.4)
+    wanted = ["failed" if n % 7 in {5, 6} else "succeeded" for n in range(21)]
+    assert engine.states(all_jobs) == wanted
+    assert {engine.row(j).error_code for j, w in zip(all_jobs, wanted, strict=True) if w == "failed"} == {
+        "content_policy_violation"
+    }
+    # Paid: every job but those refused at the door, and each once.
+    assert engine.charges() == 18
+    assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
+    assert max(view["max_in_flight"] for view in engine.ledger()["accounts"].values()) <= 3
+
+
+def test_i12_an_emptied_redis_and_dead_claims_lose_no_job(engine: Engine) -> None:
+    stand = {state: in_state(engine, state)[0] for state in STATES}
+    dead = engine.account()  # a worker claims, and dies
+    stand["claimed"] = engine.job(dead)
+    with transaction() as tx:
+        assert state_machine.claim_next(tx, account_id=dead)
+    with transaction() as tx:
+        assert progress_and_leases.claim_save(tx, stand["saving"])
+    engine.redis.flushall()
+    engine.finish_upstream()
+    engine.work(*stand.values(), dice=random.Random(3), rounds=20)
+    assert engine.states(stand.values()) == ["succeeded"] * 5
+    assert engine.charges() == 5
+
+
+# --- I4 ---
+
+
+def test_i4_the_key_is_committed_before_the_call_and_sent_once(engine: Engine) -> None:
+    seen = []
+
+    def look(_path: str, body: bytes) -> None:
+        key = json.loads(body)["submit_id"]
+        with engine.connect() as somebody:
+            row = somebody.execute("SELECT state, holds_slot FROM jobs WHERE submit_key = %s", (key,)).fetchone()
+        seen.append((key, row))
+
+    engine.gate.before[GENERATE] = look
+    account = engine.account(max_images=4)
+    scripts = ["", "[[reset:before]]", "[[reset:after]]", "[[html]]", "[[http:500]]", "[[empty:after]]"]
+    all_jobs = [engine.job(account, prompt=f"boat {n} {script}") for n, script in enumerate(scripts)]
+    assert engine.drive(*all_jobs) == ["succeeded"] * 6
+    assert {row for _, row in seen} == {("submitting", True)}
+    keys = [key for key, _ in seen]
+    assert len(keys) == len(set(keys)) == 9
+    assert engine.charges() == 6
+
+
+# --- I5, I6 (more of both in test_claims.py and test_poll.py) ---
+
+
+def test_i5_slots_and_pace_hold_with_sixteen_threads(engine: Engine) -> None:
+    engine.configure(DB_POOL_SIZE="16")
+    account = engine.account(max_images=3, submits_per_minute=6000)
+    for _ in range(30):
+        engine.job(account)
+    for _ in range(4):
+        barrier = threading.Barrier(16)
+
+        def claim(barrier: threading.Barrier = barrier) -> None:
+            barrier.wait()
+            for _ in range(12):
+                with transaction() as tx:
+                    state_machine.claim_next(tx, account_id=account)
+
+        threads = [threading.Thread(target=claim) for _ in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        rows = engine.sql("SELECT id, attempt, due_at FROM jobs WHERE holds_slot ORDER BY due_at")
+        assert len(rows) == 3
+        gaps = [(b.due_at - a.due_at).total_seconds() for a, b in pairwise(rows)]
+        assert min(gaps) >= 0.01 - 0.001
+        with transaction() as tx:
+            for row in rows:
+                state_machine.mark_failed(
+                    tx, job_id=row.id, attempt=row.attempt, code="upstream_error", message="x", actor="t"
+                )
+
+
+def test_i6_one_poll_per_account_and_interval(engine: Engine) -> None:
+    account = engine.account(max_images=8)
+    for _ in range(8):
+        engine.to_running(account)
+    for _ in range(3):
+        engine.due()
+        before = engine.polls()
+        threads = [threading.Thread(target=poll, kwargs={"account_id": account}) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert engine.polls() == before + 1
+        with transaction() as tx:
+            accounts.poll_soon(tx, account)
+        assert poll(account_id=account) == "not due", "an early wish waits for the interval"
+
+
+# --- I7 ---
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        ("queued", "queue_timeout"),
+        ("submitting", "submit_unclear"),
+        ("running", "generation_timeout"),
+        ("saving", "result_unavailable"),
+    ],
+)
+def test_i7_every_open_state_ends_at_its_deadline(engine: Engine, state: str, code: str) -> None:
+    job, _ = in_state(engine, state)
+    sweep()
+    assert engine.row(job).state == state
+    engine.overdue(job)
+    sweep()
+    row = engine.row(job)
+    assert (row.state, row.error_code, row.holds_slot) == ("failed", code, False)
+    assert row.finished_at
+
+
+# --- I8 ---
+
+
+def test_i8_session_ids_never_show(engine: Engine, receiver: Receiver, tmp_path: Path) -> None:
+    mark = "5eCr3t"
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage() + str(record.exc_info) + str(record.__dict__))
+
+    keep = Keep()
+    logging.getLogger().addHandler(keep)
+    logging.getLogger().setLevel(logging.DEBUG)
+    structlog.configure(
+        processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    sessions = [f"{word}-{mark}-0123456789" for word in ("plain", "dead", "broke", "limited", "shark", "gift", "us")]
+    scripts = ["", "[[reset:after]]", "[[html]]", "[[refuse:2038]]", "[[fail:2038]]", "[[http:500]]"]
+    all_jobs = [
+        engine.job(engine.account(session=s, region="auto" if s.startswith("us") else "sandbox"), prompt=f"b {n} {script}",
+                   webhook_url=receiver.url)
+        for s in sessions
+        for n, script in enumerate(scripts)
+    ]  # fmt: skip
+    engine.drive(*all_jobs, each_round=engine.rested)
+    home = engine.env["DREAMERY_SANDBOX_URL"]
+    running = engine.to_running(engine.account(session=f"{mark}-unreachable-01"))
+    engine.configure(SANDBOX_URL="http://127.0.0.1:9", UPSTREAM_ORIGIN="http://127.0.0.1:9")
+    engine.poll(engine.row(running).account_id)
+    engine.submit(engine.job(engine.account(session=f"{mark}-unreachable-02")))
+    engine.submit(engine.job(engine.account(session=f"us-{mark}-unreach-3", region="auto")))
+    engine.configure(SANDBOX_URL=home, UPSTREAM_ORIGIN=home)
+    engine.due()
+    tick()
+    for row in engine.sql("SELECT id FROM webhook_deliveries LIMIT 3"):
+        notify(delivery_id=row.id)
+    app = create_app()
+    logging.getLogger().addHandler(keep)
+    with TestClient(app) as http:
+        for token in (f"plain-{mark}-0123456789", f"dead-{mark}-0123456789", f"{mark} bad", f"{mark}:nowhere"):
+            auth = {"Authorization": f"Bearer {token}"}
+            answers = (
+                http.get("/v1/jobs", headers=auth),
+                http.post("/v1/images/generations", headers=auth, json={"prompt": "x", "n": 99}),
+                http.get("/v1/jobs/nope", headers=auth),
+            )
+            lines += [answer.text + str(answer.headers) for answer in answers]
+    for table in ("jobs", "job_events", "accounts", "webhook_deliveries", "files", "requests"):
+        lines += [str(row) for row in engine.sql(f"SELECT to_jsonb(t)::text FROM {table} t")]
+    lines += [got.body.decode() + str(got.headers) for got in receiver.got]
+    lines += [str(raw) for name in ("fast", "bulk", "outbox") for raw in engine.redis.lrange(name, 0, -1)]
+    assert any("submit_refused" in line for line in lines), "the log was really read"
+    assert [line[:300] for line in lines if mark in line] == []
+
+
+def test_i8_the_log_of_a_worker_shows_no_session_id(engine: Engine, tmp_path: Path) -> None:
+    """As a worker logs it, at its most talkative, with the tracebacks of the libraries below."""
+    mark = "5eCr3t"
+    log = tmp_path / "worker.log"
+    for word in ("dead", "plain"):
+        job = engine.job(engine.account(session=f"{word}-{mark}-0123456789"), prompt=f"{word} [[reset:before]]")
+        process = engine.process("submit", env={"DREAMERY_LOG_LEVEL": "debug"}, log=log, job_id=job)
+        process.join(20)
+        assert process.exitcode == 0
+    text = log.read_text(encoding="utf-8")
+    assert "submit_refused" in text
+    assert mark not in text
+
+
+def test_i8_reprs_hide_what_they_hold(engine: Engine) -> None:
+    account_id = engine.account(session="5eCr3t-in-a-repr-01")
+    [token] = parse_tokens("Bearer 5eCr3t-in-a-repr-01:sandbox", "auto")
+    with transaction() as tx:
+        row = accounts.get_account(tx, account_id)
+    engine.job(account_id)
+    with transaction() as tx:
+        claim = state_machine.claim_next(tx, account_id=account_id)
+    caller = Caller(owner="tokens:x", tokens=(("hash", token),))
+    presented = accounts.PresentedToken(lookup_hash="h", region="cn", label="l", secret="v1:sealed")
+    shown = f"{token!r} {row!r} {claim!r} {caller!r} {presented!r} {Account(id='1', region='cn', session='5eCr3t')!r}"
+    assert "5eCr3t" not in shown
+    assert "v1:" not in shown, "nor the sealed form"
+
+
+def test_i8_only_steps_open_secrets() -> None:
+    users = {
+        name
+        for name, tree in parsed()
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and any(alias.name == "open_secret" for alias in node.names))
+        or (isinstance(node, ast.Attribute) and node.attr == "open_secret")
+    }
+    assert users
+    assert all(name.startswith("worker/tasks/") for name in users), users
+
+
+# --- I9 ---
+
+
+def test_i9_a_stranger_meets_404_and_an_empty_list(engine: Engine) -> None:
+    owner, stranger = (
+        {"Authorization": "Bearer owner-0123456789:sandbox"},
+        {"Authorization": "Bearer other-0123456789:sandbox"},
+    )
+    admin = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    with TestClient(create_app()) as http:
+        made = http.post(
+            "/v1/images/generations",
+            headers={**owner, "Prefer": "respond-async"},
+            json={"prompt": "a boat", "n": 1, "size": "1024x1024"},
+        )
+        assert made.status_code == 202
+        job_id = made.json()["id"]
+        own = http.get(f"/v1/jobs/{job_id}", headers=owner)
+        assert own.status_code == 200
+        for who in (stranger, admin):
+            for method, path in (("GET", ""), ("POST", "/cancel"), ("GET", "/events")):
+                answer = http.request(method, f"/v1/jobs/{job_id}{path}", headers=who)
+                assert answer.status_code == 404, (who, path)
+                unknown = http.request(method, f"/v1/jobs/{public_id('job', uuid4())}{path}", headers=who)
+                assert answer.json()["error"]["code"] == unknown.json()["error"]["code"] == "job_not_found"
+            assert http.get("/v1/jobs", headers=who).json()["data"] == []
+        assert http.get(f"/v1/jobs/{job_id}", headers=owner).json()["status"] == "queued", "nobody cancelled it"
+        # Whoever presents the session id sees its jobs, also among others.
+        both = {"Authorization": "Bearer fresh-0123456789:sandbox, owner-0123456789:sandbox"}
+        assert http.get(f"/v1/jobs/{job_id}", headers=both).status_code == 200
+        other_region = {"Authorization": "Bearer owner-0123456789:cn"}
+        assert http.get(f"/v1/jobs/{job_id}", headers=other_region).status_code == 404
+        file_answer = http.get(f"/v1/files/{public_id('file', uuid4())}/content", headers=owner)
+        assert (file_answer.status_code, file_answer.json()["error"]["code"]) == (404, "file_not_found")
+        engine.drive(*[row.id for row in engine.sql("SELECT id FROM jobs")])
+        [link] = [o["url"] for o in http.get(f"/v1/jobs/{job_id}", headers=owner).json()["output"]]
+        # The link is the right to read: unguessable, and good without a key.
+        assert http.get(link).status_code == 200
+        assert all(row.id.version == 4 for row in engine.sql("SELECT id FROM files"))
+    assert engine.sql("SELECT count(*) AS n FROM accounts WHERE NOT pool")[0].n == 1, "reading makes no rows"
+
+
+# --- I10 ---
+
+
+def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None:
+    job = engine.to_saving(engine.account(), count=2)
+    engine.due()
+    stop = engine.gate.before[MEDIA] = Stop(nth=2)
+    slow = threading.Thread(target=save, kwargs={"job_id": job})
+    slow.start()
+    stop.wait()  # the first file is stored, the second under way
+    engine.save(job)
+    kept = [tuple(row) for row in engine.files(job)]
+    stored = [storage.read_file(row.key) for row in engine.files(job)]
+    story = engine.story(job)
+    stop.release()
+    slow.join(20)
+    assert [tuple(row) for row in engine.files(job)] == kept
+    assert [storage.read_file(row.key) for row in engine.files(job)] == stored
+    assert engine.story(job) == story
+    # The rows of a save that comes too late are not added beside those that are there.
+    with transaction() as tx:
+        one = files.NewFile(n=0, key="elsewhere", mime="image/png", bytes=1, sha256="0", width=1, height=1)
+        files.add_files(tx, job, [one])
+    assert [tuple(row) for row in engine.files(job)] == kept
+    assert engine.sql("SELECT count(*) AS n FROM webhook_deliveries")[0].n == 0
+    folder = tmp_files(engine)
+    assert sorted(folder) == sorted(row.key for row in engine.files(job)), "no stray bytes"
+
+
+def tmp_files(engine: Engine) -> list[str]:
+    home = Path(engine.env["DREAMERY_DATA_DIR"]) / "files"
+    return [str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()]
+
+
+# --- I11 ---
+
+
+def test_i11_the_outbox_row_comes_with_the_end_and_only_with_it(engine: Engine, receiver: Receiver) -> None:
+    job = engine.job(engine.account(), webhook_url=receiver.url)
+
+    def crash() -> None:
+        with transaction() as tx:
+            assert state_machine.mark_failed(
+                tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
+            )
+            raise RuntimeError("crash")
+
+    with pytest.raises(RuntimeError, match="crash"):
+        crash()
+    assert engine.row(job).state == "queued"
+    assert engine.sql("SELECT 1 FROM webhook_deliveries") == []
+    for end in ("succeeded", "failed", "cancelled"):
+        if end == "succeeded":
+            other = engine.to_end(engine.account(), webhook_url=receiver.url)
+        else:
+            other = engine.job(engine.account(), webhook_url=receiver.url, prompt="bad [[refuse:2038]]")
+        if end == "failed":
+            engine.submit(other)
+        if end == "cancelled":
+            with transaction() as tx:
+                state_machine.cancel(tx, other)
+        [row] = engine.sql("SELECT *, xmin::text AS x FROM webhook_deliveries WHERE job_id = :id", id=other)
+        [same] = engine.sql("SELECT xmin::text AS x FROM jobs WHERE id = :id", id=other)
+        assert row.x == same.x, "written by one transaction"
+        assert row.event == {"succeeded": "job.completed"}.get(end, f"job.{end}")
+    receiver.answers = [500]
+    [first] = engine.sql("SELECT * FROM webhook_deliveries WHERE event = 'job.completed'")
+    for _ in range(2):
+        engine.due()
+        notify(delivery_id=first.id)
+    ids = {got.headers["webhook-id"] for got in receiver.got}
+    assert len(ids) == 1
+    assert len(receiver.got) == 2
+    for got in receiver.got:
+        assert Webhook(webhook_secret("tokens:test")).verify(got.body, got.headers)["type"] == "job.completed"

@@ -1,0 +1,227 @@
+"""The shape of the code: layers, migrations, sizes, descriptions, the error table."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from api.cli.operator.settings_reference import settings_reference
+from tests.support.platform import ROOT, clean_env
+from worker.core.errors import ERRORS, Fault, Reaction
+from worker.core.settings import Settings
+
+MOST_LINES = 400
+MOST_FUNCTION_LINES = 60
+# The state machine is one file on purpose (I1), its SQL takes the room; and so is the list of all tables.
+LONGER = {"worker/db/jobs/state_machine.py": 640}
+PRODUCT = [p for room in ("api", "worker") for p in sorted((ROOT / room).rglob("*.py"))]
+NAMES = [str(p.relative_to(ROOT)) for p in PRODUCT]
+
+
+@pytest.fixture(params=PRODUCT, ids=NAMES)
+def module(request: pytest.FixtureRequest) -> tuple[str, str, ast.Module]:
+    path: Path = request.param
+    text = path.read_text(encoding="utf-8")
+    return str(path.relative_to(ROOT)), text, ast.parse(text)
+
+
+def test_a_module_says_what_it_is_and_stays_readable(module: tuple[str, str, ast.Module]) -> None:
+    name, text, tree = module
+    lines = text.count("\n")
+    if name.endswith("__init__.py"):
+        assert text == "", "re-exports would blind the linter"
+        return
+    doc = ast.get_docstring(tree)
+    assert doc, "a module docstring says what lives here"
+    assert lines <= LONGER.get(name, MOST_LINES)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= MOST_FUNCTION_LINES, f"{node.name} has {length} lines"
+    assert not re.search(r"\b(TODO|FIXME|XXX|HACK)\b", text)
+    assert re.search(r"\b(utils|helpers|common|manager)\b", Path(name).stem) is None
+
+
+# --- layers ---
+
+
+def lint_imports(folder: Path) -> str:
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "lint-imports"), "--config", str(folder / "pyproject.toml"), "--no-cache"],
+        cwd=folder,
+        env={**clean_env(), "PYTHONPATH": str(folder), "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def contracts() -> Iterator[str]:
+    return iter(re.findall(r'^name = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_every_layering_contract_is_kept() -> None:
+    report = lint_imports(ROOT)
+    for name in contracts():
+        if name != "dreamery":
+            assert f"{name} KEPT" in report, report
+    assert " 0 broken" in report
+
+
+# Where a wrong import is planted, what is imported, and the contract that must notice.
+PLANTED = [
+    ("worker/core/ids.py", "import api.http.errors", "api is above worker"),
+    ("worker/core/security/encryption.py", "import worker.db.users.users", "layers of worker"),
+    ("worker/messaging/pubsub.py", "import worker.storage", "layers of worker"),
+    ("api/http/responses.py", "import api.jobs.serialization", "features of api"),
+    ("api/images/planning.py", "import api.videos.planning", "features of api"),
+    ("worker/db/accounts/accounts.py", "import worker.db.jobs.state_machine", "features of worker.db"),
+    ("api/generation/model_routes.py", "import worker.providers.registry", "api does not import providers or tasks"),
+    ("worker/tasks/save.py", "import worker.tasks.poll", "tasks are independent"),
+    ("worker/tasks/stages/claim.py", "import worker.tasks.submit", "tasks are independent"),
+    ("worker/sandbox/responses.py", "import worker.core.ids", "sandbox imports nothing of ours"),
+    ("worker/tasks/poll.py", "import worker.sandbox.options", "nothing imports the sandbox"),
+    ("worker/tasks/deliver_webhooks.py", "import sqlalchemy", "sqlalchemy is used in worker.db only"),
+    ("api/jobs/watcher.py", "import redis", "redis and celery are used in worker.messaging only"),
+    ("worker/tasks/dispatch.py", "import httpx", "httpx is used in providers and safe_fetch only"),
+    ("worker/storage.py", "import fastapi", "fastapi is used in api only"),
+]
+
+
+def test_planted_wrong_imports_break_the_contracts_meant_for_them(tmp_path: Path) -> None:
+    for room in ("api", "worker"):
+        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for place, line, _ in PLANTED:
+        file = tmp_path / place
+        text = file.read_text(encoding="utf-8")
+        after_docstring = ast.parse(text).body[0].end_lineno or 0
+        lines = text.splitlines(keepends=True)
+        file.write_text("".join([*lines[:after_docstring], f"{line}\n", *lines[after_docstring:]]), encoding="utf-8")
+    report = lint_imports(tmp_path)
+    assert {name for name in contracts() if f"{name} BROKEN" in report} == {name for *_, name in PLANTED}
+    told = sections(report)
+    for place, line, name in PLANTED:
+        importer, imported = place.removesuffix(".py").replace("/", "."), line.removeprefix("import ")
+        assert re.search(rf"{re.escape(importer)} -> {re.escape(imported)}\b", told[name]), (name, importer, told[name])
+
+
+def sections(report: str) -> dict[str, str]:
+    """What the linter says of each broken contract."""
+    details = report.partition("Broken contracts")[2]
+    parts = re.split(r"^(.+)\n-{3,}$", details, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_contract_has_a_planted_import_that_breaks_it() -> None:
+    assert {name for *_, name in PLANTED} == set(contracts()) - {"dreamery"}
+
+
+# --- migrations ---
+
+
+def alembic(url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), *words],
+        cwd=ROOT,
+        env=clean_env(DREAMERY_DATABASE_URL=url),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def shape_of(url: str) -> list[tuple[object, ...]]:
+    """Every column, constraint and index."""
+    with psycopg.connect(url) as connection:
+        return connection.execute(
+            """SELECT table_name, column_name, data_type, is_nullable, column_default
+               FROM information_schema.columns WHERE table_schema = 'public'
+               UNION ALL SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid), '', ''
+               FROM pg_constraint WHERE connamespace = 'public'::regnamespace
+               UNION ALL SELECT tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
+               ORDER BY 1, 2, 3"""
+        ).fetchall()
+
+
+def test_the_migrations_make_what_the_tables_say_and_can_be_taken_back(make_database: Callable[[], str]) -> None:
+    url = make_database()
+    checked = alembic(url, "check")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    before = shape_of(url)
+    down = alembic(url, "downgrade", "-1")
+    assert down.returncode == 0, down.stdout + down.stderr
+    assert shape_of(url) != before
+    up = alembic(url, "upgrade", "head")
+    assert up.returncode == 0, up.stdout + up.stderr
+    assert shape_of(url) == before
+
+
+def test_the_migrations_have_one_head_and_dated_names() -> None:
+    files = [p for p in (ROOT / "migrations/versions").glob("*.py") if p.name != "__init__.py"]
+    text = {p.name: p.read_text(encoding="utf-8") for p in files}
+    revisions = {re.search(r"^revision: str = ['\"](.+)['\"]", t, re.MULTILINE)[1] for t in text.values()}  # type: ignore[index]
+    parents = {m[1] for t in text.values() if (m := re.search(r"^down_revision: .+ = ['\"](.+)['\"]", t, re.MULTILINE))}
+    assert len(revisions - parents) == 1
+    for name in text:
+        assert re.fullmatch(r"\d{4}_\d{2}_\d{2}_[a-z0-9_]+\.py", name), name
+
+
+# --- tables of facts ---
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_a_setting_is_described(name: str) -> None:
+    description = Settings.model_fields[name].description
+    assert description
+    assert len(description) <= 120
+
+
+def test_the_error_table_is_complete_and_well_formed() -> None:
+    source = (ROOT / "worker/core/errors.py").read_text(encoding="utf-8")
+    table = source[source.index("ERRORS: dict") : source.index("class DreameryError")]
+    written = re.findall(r'_(?:ask|row)\(\s*"([a-z_]+)"', table)
+    assert len(written) == len(set(written)) == len(ERRORS), "a code that stands twice hides a row"
+    types = {
+        "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "insufficient_quota",
+        "server_error",
+    }  # fmt: skip
+    for code, kind in ERRORS.items():
+        assert code == kind.code
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
+        assert 400 <= kind.status < 600
+        assert kind.type in types
+        assert kind.message[0].isupper()
+        assert kind.message.endswith((".", "`."))
+        # Both languages, each said once.
+        assert re.search(r"[\u4e00-\u9fff]{4}", kind.message_zh), code
+        assert kind.message_zh.endswith("。"), code
+        assert (kind.type == "server_error") == (kind.status >= 500), code
+    assert len({kind.message_zh for kind in ERRORS.values()}) == len(ERRORS)
+    assert {kind.reaction for kind in ERRORS.values()} == set(Reaction)
+    assert {kind.fault for kind in ERRORS.values()} == set(Fault)
+    for kind in ERRORS.values():
+        # Trying the other accounts of the caller only makes sense when the account is at fault.
+        assert kind.reaction is not Reaction.OTHER_ACCOUNT or kind.fault is Fault.ACCOUNT, kind.code
+        assert kind.fault not in {Fault.CONTENT, Fault.REQUEST} or kind.reaction is Reaction.GIVE_UP, kind.code
+
+
+def test_every_code_that_the_product_names_is_in_the_table() -> None:
+    for path in PRODUCT:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("DreameryError") and node.args:
+                first = node.args[0]
+                if isinstance(first, ast.Constant):
+                    assert first.value in ERRORS, f"{path}: {first.value}"
+
+
+def test_the_configuration_page_is_that_of_the_settings_class():
+    written = (ROOT / "docs" / "configuration.md").read_text()
+    assert written == settings_reference(), "run `make docs`"

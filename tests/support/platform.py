@@ -1,0 +1,150 @@
+"""Running servers and platforms for tests; the fixtures over these are in `tests/conftest.py`."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
+from worker.local.processes import Child, Keeper, free_port
+from worker.local.supervisor import Platform, PlatformOptions
+
+__all__ = [
+    "ROOT", "CheckedPlatform", "clean_env", "eventually", "free_port", "migrate", "processes_of", "running_postgres", "running_redis",
+    "start_platform",
+]  # fmt: skip
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class CheckedPlatform(Platform):
+    """A platform whose `with` block ends well only when its upstream found nothing wrong with any request, and when
+    no secret is in its logs or its database.
+    """
+
+    _leaks: list[str] | None = None  # known before the end
+
+    def __exit__(self, kind: type[BaseException] | None = None, *_error: object) -> None:
+        try:
+            found = self.violations() if kind is None else {}
+            leaks = self._leaks_now() if kind is None and self._leaks is None else self._leaks
+        finally:
+            self.stop()
+        assert not found, f"the sandbox objected to: {found}"
+        assert not leaks, f"secrets were left behind: {leaks}"
+
+    def _leaks_now(self) -> list[str]:
+        from tests.support.crash.secret_leaks import leaks_of
+
+        return leaks_of(self)
+
+    def lose(self) -> None:
+        """The machine is gone with its files and database. Its upstream stays, as it is somewhere else."""
+        self._leaks = self._leaks_now()
+        assert self._keeper is not None
+        self._keeper.stop([child for name, child in self.children.items() if name != "sandbox"], patience=10)
+        for folder in ("files", "postgres"):
+            shutil.rmtree(self.data_dir / folder)
+
+    def violations(self) -> dict[str, Any]:
+        """What the sandbox objected to, by code, and the first ones in words."""
+        ledger = httpx.get(f"{self.sandbox_url}/_ledger?summary=1", trust_env=False, timeout=30)
+        return dict(ledger.json()["violations"])
+
+
+def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
+    """A started platform on free ports with a fresh data folder, no Flower, no fsync.
+
+    Use it as `with start_platform(tmp_path) as platform:`. `options` are those of `PlatformOptions`.
+    """
+    settings: dict[str, Any] = {
+        "data_dir": tmp_path / "data",
+        "flower": False,
+        "throwaway": True,
+        "sandbox_seconds": 0.5,
+    }
+    # Tests of every route send more wrong keys than anybody may.
+    options["extra_env"] = {"DREAMERY_FAILED_KEYS_PER_MINUTE": "0", **options.get("extra_env", {})}
+    platform = CheckedPlatform(PlatformOptions(**{**settings, **options}))
+    platform.start()
+    return platform
+
+
+def eventually(check: Callable[[], object], *, within: float = 60, what: str = "the expected state") -> None:
+    """Wait until `check` returns something true; fail with `what` otherwise."""
+    deadline = time.monotonic() + within
+    pause = 0.02
+    while not check():
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        # Looking costs what is looked at some of its time.
+        time.sleep(pause)
+        pause = min(pause * 1.3, 0.3)
+
+
+def clean_env(**values: str) -> dict[str, str]:
+    """Our environment without its `DREAMERY_*`, plus `values`: tests never meet a developer's real servers."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("DREAMERY_")}
+    return {**kept, "PYTHONPATH": str(ROOT), **values}
+
+
+def migrate(database_url: str) -> None:
+    """Bring a database to the newest schema, the way operators do."""
+    done = subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"],
+        cwd=ROOT,
+        env=clean_env(DREAMERY_DATABASE_URL=database_url),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Every living process that works in or was started with this folder, whoever its parent is now."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            places = [process.cwd(), *process.cmdline(), process.environ().get("DREAMERY_DATA_DIR", "")]
+            if process.status() != psutil.STATUS_ZOMBIE and any(str(folder) in place for place in places):
+                found.append(process)
+    return found
+
+
+@contextlib.contextmanager
+def running_postgres(folder: Path, *, throwaway: bool = True) -> Iterator[tuple[EmbeddedPostgres, Child]]:
+    """An embedded Postgres with its data in `folder`, kept running until the block ends."""
+    server = embedded_postgres(folder / "postgres", port=free_port(), password="test", throwaway=throwaway)
+    keeper = Keeper()
+    try:
+        server.create(keeper, folder / "postgres.log")
+        child = keeper.start(server.server(folder / "postgres.log"))
+        eventually(server.is_ready, what=f"Postgres ready, see {folder / 'postgres.log'}")
+        keeper.keep(child)
+        yield server, child
+        keeper.stop([child], patience=15)
+    finally:
+        keeper.close()
+
+
+@contextlib.contextmanager
+def running_redis(folder: Path) -> Iterator[tuple[EmbeddedRedis, Child]]:
+    """An embedded Valkey with its data in `folder`, kept running until the block ends."""
+    server = embedded_redis(folder / "redis", port=free_port(), throwaway=True)
+    keeper = Keeper()
+    try:
+        child = keeper.start(server.server(folder / "redis.log"))
+        eventually(server.is_ready, what=f"Valkey ready, see {folder / 'redis.log'}")
+        keeper.keep(child)
+        yield server, child
+        keeper.stop([child], patience=15)
+    finally:
+        keeper.close()

@@ -1,0 +1,64 @@
+"""What the provider's tests share: fixtures, a provider over a scripted transport, accounts."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from worker.core.settings import Settings
+from worker.providers.base import Account, ImageOrder
+from worker.providers.dreamina.client import DreaminaProvider
+
+FIXTURES = Path(__file__).parents[1] / "fixtures" / "upstream"
+KEY = "11111111-1111-4111-8111-111111111111"
+SESSION = "SYNTHETIC_SESSION_A"
+
+
+def text(name: str) -> str:
+    return (FIXTURES / name).read_text(encoding="utf-8")
+
+
+def load(name: str) -> dict[str, Any]:
+    return json.loads(text(name))
+
+
+def account(region: str = "cn", *, session: str = SESSION, cluster: dict[str, str] | None = None) -> Account:
+    return Account(id="a1", region=region, session=session, cluster=cluster)
+
+
+def order(**changes: Any) -> ImageOrder:
+    values: dict[str, Any] = {
+        "model": "jimeng-4.0",
+        "prompt": "a red paper boat on a calm lake",
+        "width": 2560,
+        "height": 1440,
+        "ratio": "16:9",
+        "resolution": "2k",
+        "count": None,
+        "seed": 2500000001,
+    }
+    return ImageOrder(**{**values, **changes})
+
+
+class Script:
+    """A provider whose upstream is a function; keeps every request it saw."""
+
+    def __init__(
+        self, answer: Callable[[httpx.Request], httpx.Response] | httpx.Response | str, **settings: Any
+    ) -> None:
+        self.seen: list[httpx.Request] = []
+        self._answer = answer
+        values = {"_env_file": None, "sandbox_url": "http://127.0.0.1:9", **settings}
+        self.provider = DreaminaProvider(Settings(**values), transport=httpx.MockTransport(self._handle))
+
+    def _handle(self, request: httpx.Request) -> httpx.Response:
+        self.seen.append(request)
+        if isinstance(self._answer, str):
+            return httpx.Response(200, text=text(self._answer))
+        return self._answer if isinstance(self._answer, httpx.Response) else self._answer(request)
+
+    @property
+    def last(self) -> httpx.Request:
+        return self.seen[-1]

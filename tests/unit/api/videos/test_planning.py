@@ -1,0 +1,370 @@
+"""What a video request stands for: shape, length, frames, materials; and what is refused, naming who can."""
+
+import base64
+import io
+from typing import Any
+
+import pytest
+
+from api.auth.dependencies import Caller
+from api.generation.acceptance import Planned
+from api.http.body_parsing import Upload
+from api.videos.planning import plan_now
+from api.videos.schemas import VideoGenerationRequest
+from tests.support.media_files import film, sound
+from tests.support.uploads import picture
+from worker import storage
+from worker.core.catalog.models import get_catalog
+from worker.core.errors import DreameryError
+from worker.core.security.session_tokens import parse_tokens
+from worker.core.settings import get_settings
+
+LINK = "https://example.org/a.png"
+CLIP = "https://example.org/dance.mp4"
+SONG = "https://example.org/song.mp3"
+OMNI = "jimeng-video-seedance-2.0"
+PLAIN = "jimeng-video-3.0"
+
+
+@pytest.fixture(autouse=True)
+def _plain_settings(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for cached in (get_settings, get_catalog, storage._store):
+        cached.cache_clear()
+    yield
+    for cached in (get_settings, get_catalog, storage._store):
+        cached.cache_clear()
+
+
+def plan(prompt: str = "waves", *, caller: Caller | None = None, **fields: Any) -> Planned:
+    body = VideoGenerationRequest.model_validate({"prompt": prompt, **fields})
+    return plan_now("/v1/videos/generations", body, caller or Caller(owner="user:x"))
+
+
+def order(*args: Any, **fields: Any) -> dict[str, Any]:
+    return plan(*args, **fields).jobs[0].params["order"]
+
+
+def refused(code: str, param: str | None, *args: Any, **fields: Any) -> str:
+    with pytest.raises(DreameryError) as caught:
+        plan(*args, **fields)
+    assert (caught.value.code, caught.value.param) == (code, param), caught.value.message
+    return caught.value.message
+
+
+def uploaded(data: bytes, name: str = "") -> Upload:
+    return Upload(name=name, size=len(data), file=io.BytesIO(data))
+
+
+def roles(planned: Planned) -> list[tuple[str, str, str]]:
+    return [(item.role, item.media, item.name) for item in planned.inputs]
+
+
+def test_text_alone_takes_the_models_defaults():
+    planned = plan(user="me", metadata={"a": "b"})
+    (job,) = planned.jobs
+    seed = job.params["order"].pop("seed")
+    assert 0 <= seed < 2**32
+    assert (job.kind, job.model, job.metadata) == ("video", PLAIN, {"a": "b", "user": "me"})
+    assert job.params == {
+        "order": {"prompt": "waves", "ratio": "16:9", "resolution": "720p", "seconds": 5, "fps": 24, "parts": []},
+        "n": 1,
+        "flags": {},
+        "asked_model": PLAIN,
+        "adjusted": {},
+        "images": [],
+    }
+    assert (planned.n, planned.inputs) == (1, [])
+
+
+def test_n_videos_are_n_jobs_with_other_seeds():
+    planned = plan(n=3, seed=2**32 - 1)
+    assert [job.params["order"]["seed"] for job in planned.jobs] == [2**32 - 1, 0, 1]
+    assert planned.n == 3
+    assert [job.id for job in planned.jobs] == sorted(job.id for job in planned.jobs)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ratio", "resolution", "seconds"),
+    [
+        ({"ratio": "9:16", "duration": 10, "resolution": "1080p"}, "9:16", "1080p", 10),
+        ({"aspect_ratio": "1：1", "seconds": "10", "resolution": "1080P"}, "1:1", "1080p", 10),
+        ({"ratio": "auto", "duration": "5s", "resolution": "auto", "size": "auto"}, "16:9", "720p", 5),
+        ({"seconds": 10.0}, "16:9", "720p", 10),
+        ({"duration": "", "seconds": "10"}, "16:9", "720p", 10),
+        ({"size": "720x1280"}, "9:16", "720p", 5),
+        ({"size": "1792x1024"}, "16:9", "1080p", 5),
+        ({"size": "1024x1792", "resolution": "720p"}, "9:16", "720p", 5),
+        ({"width": 960, "height": 720}, "4:3", "720p", 5),
+        ({"size": "1680x720", "ratio": "21:9"}, "21:9", "720p", 5),
+    ],
+)
+def test_shape_and_length(fields, ratio, resolution, seconds):
+    made = order(**fields)
+    assert (made["ratio"], made["resolution"], made["seconds"]) == (ratio, resolution, seconds)
+
+
+def test_flags_win_over_fields_and_are_told():
+    job = plan("waves -ra 1:1 -re 1080p -d 10", ratio="16:9", size="1280x720", duration=5, resolution="720p").jobs[0]
+    made = job.params["order"]
+    assert (made["prompt"], made["ratio"], made["resolution"], made["seconds"]) == ("waves", "1:1", "1080p", 10)
+    assert job.params["flags"] == {"ratio": "1:1", "resolution": "1080p", "duration": "10"}
+    assert order("海浪 比例 9:16")["ratio"] == "9:16"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "allowed"),
+    [("waves -d 7", "5, 10"), ("waves -ra 3:2", "16:9, 21:9"), ("waves -re 4k", "720p, 1080p"), ("a -d", "5, 10")],
+)
+def test_a_flag_with_a_bad_value_names_the_good_ones(prompt, allowed):
+    assert allowed in refused("invalid_value", "prompt", prompt)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param", "told"),
+    [
+        ({"duration": 7}, "invalid_value", "duration", "jimeng-video-seedance-2.0-mini"),
+        ({"seconds": "4"}, "invalid_value", "seconds", "jimeng-video-sora2"),
+        ({"duration": "soon"}, "invalid_value", "duration", "5, 10"),
+        ({"duration": float("nan")}, "invalid_value", "duration", "5, 10"),
+        ({"duration": 99}, "invalid_value", "duration", "No model can"),
+        ({"resolution": "4k"}, "invalid_value", "resolution", "jimeng-video-seedance-2.0-pro"),
+        ({"ratio": "3:2"}, "invalid_value", "ratio", "No model can"),
+        ({"aspect_ratio": "wide"}, "invalid_value", "aspect_ratio", "16:9"),
+        ({"size": "large"}, "invalid_value", "size", "1280x720"),
+        ({"size": "4000x1000"}, "invalid_value", "size", "3:1"),
+        ({"size": "1280x720", "ratio": "1:1"}, "invalid_value", "ratio", "Send one"),
+        ({"width": 1280}, "missing_required_parameter", "height", "height"),
+        ({"size": "1280x720", "width": 720, "height": 720}, "invalid_value", "size", "differ"),
+        ({"negative_prompt": "rain"}, "unsupported_parameter", "negative_prompt", "prompt"),
+        ({"stream": True}, "unsupported_parameter", "stream", "events"),
+        ({"model": "gpt-9"}, "model_not_found", "model", PLAIN),
+        ({"model": "jimeng-4.0"}, "model_not_found", "model", "/v1/images/generations"),
+        ({"image": [LINK, LINK], "model": "jimeng-video-3.0-pro"}, "unsupported_parameter", "image.1", PLAIN),
+        ({"images": [LINK] * 3}, "unsupported_parameter", "images.0", OMNI),
+        ({"videos": [CLIP]}, "unsupported_parameter", "videos.0", OMNI),
+        ({"audio": SONG}, "unsupported_parameter", "audio", OMNI),
+        ({"function_mode": "omni_reference", "image": LINK}, "unsupported_parameter", "function_mode", OMNI),
+        ({"end_image": LINK}, "missing_required_parameter", "first_frame_image", "first frame"),
+        ({"image": LINK, "first_frame_image": LINK}, "invalid_value", "first_frame_image", "Send it or"),
+        ({"images": [LINK, LINK], "end_image": LINK}, "invalid_value", "end_image", "one picture"),
+        ({"first_frame_image": LINK, "end_image": LINK, "end_frame_image": LINK}, "invalid_value", "end_image", "one"),
+        ({"image": "no picture"}, "invalid_image", "image", "base64"),
+        ({"image": 7}, "invalid_image", "image", "link"),
+    ],
+)
+def test_what_cannot_be_done_says_who_can(fields, code, param, told):
+    assert told in refused(code, param, **fields)
+
+
+def test_a_model_that_no_session_has_names_those_they_have():
+    caller = Caller(owner="tokens:x", tokens=tuple(("h", token) for token in parse_tokens("us-abc", "us")))
+    told = refused("model_not_found", "model", model="jimeng-video-3.0-pro", caller=caller)
+    assert "region us" in told
+    assert "jimeng-video-3.0," in told
+    assert plan(caller=caller).jobs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "made", "adjusted"),
+    [
+        ("4", 5, {"seconds": "4"}),
+        ("8", 10, {"seconds": "8"}),
+        ("12", 10, {"seconds": "12"}),
+        ("5", 5, {}),
+        (None, 5, {}),
+    ],
+)
+@pytest.mark.parametrize("name", ["sora-2", "sora-2-pro"])
+def test_built_in_names_get_the_nearest_length_and_say_so(name, seconds, made, adjusted):
+    job = plan(model=name, seconds=seconds, size="1280x720").jobs[0]
+    assert (job.model, job.params["asked_model"]) == (PLAIN, name)
+    assert (job.params["order"]["seconds"], job.params["adjusted"]) == (made, adjusted)
+    refused("invalid_value", "seconds", model=name, seconds="soon")
+
+
+def test_a_name_the_operator_points_elsewhere_is_met_exactly(monkeypatch, tmp_path):
+    own = tmp_path / "own.toml"
+    own.write_text('[aliases]\n"sora-2" = "jimeng-video-sora2"\n')
+    monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(own))
+    get_settings.cache_clear()
+    get_catalog.cache_clear()
+    job = plan(model="sora-2", seconds="12").jobs[0]
+    assert (job.model, job.params["order"]["seconds"], job.params["adjusted"]) == ("jimeng-video-sora2", 12, {})
+
+
+# --- frames ---
+
+
+@pytest.mark.parametrize(
+    "field", ["image", "images", "image_url", "file_paths", "filePaths", "input_reference", "first_frame_image"]
+)
+@pytest.mark.parametrize("value", [LINK, [LINK], {"image_url": LINK}, {"image_url": {"url": LINK}}, {"url": LINK}])
+def test_one_picture_is_the_first_frame(field, value):
+    planned = plan(**{field: value})
+    assert [(item.url, item.role, item.media) for item in planned.inputs] == [(LINK, "first_frame", "image")]
+    assert planned.jobs[0].params["images"] == [LINK]
+    assert planned.jobs[0].params["order"]["parts"] == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"images": [LINK, f"{LINK}?2"]},
+        {"file_paths": [LINK, f"{LINK}?2"]},
+        {"image": LINK, "images": f"{LINK}?2"},
+        {"image": LINK, "end_image": f"{LINK}?2"},
+        {"first_frame_image": LINK, "last_frame_image": f"{LINK}?2"},
+        {"first_frame_image": LINK, "end_frame_image": f"{LINK}?2"},
+        {"image_file_1": LINK, "image_file_2": f"{LINK}?2"},
+        {"input_reference": {"image_url": [LINK, f"{LINK}?2"]}},
+    ],
+)
+@pytest.mark.parametrize("model", [PLAIN, OMNI])
+def test_two_pictures_are_first_and_last(fields, model):
+    planned = plan(model=model, **fields)
+    assert [(item.url, item.role) for item in planned.inputs] == [(LINK, "first_frame"), (f"{LINK}?2", "end_frame")]
+
+
+def test_with_a_first_frame_the_video_has_its_ratio():
+    tall = base64.b64encode(picture(side=8)).decode()
+    job = plan(image=tall, ratio="16:9").jobs[0]
+    assert (job.params["order"]["ratio"], job.params["adjusted"]) == ("1:1", {"ratio": "16:9"})
+    assert plan(image=tall).jobs[0].params["adjusted"] == {}
+    assert plan(image=LINK, ratio="9:16").jobs[0].params["order"]["ratio"] == "9:16"
+
+
+def test_bytes_are_stored_under_the_request_and_shown_without_them():
+    data = picture("red")
+    planned = plan(image=uploaded(data, "me.png"), n=2)
+    (item,) = planned.inputs
+    assert item.stored.key == f"inputs/{planned.jobs[0].id.hex}/0.png"
+    assert storage.read_file(item.stored.key) == data
+    assert item.name == "me.png"
+    assert planned.jobs[1].params["images"][0]["sha256"] == item.stored.sha256
+
+
+# --- omni ---
+
+
+def test_materials_and_marks_in_reading_order():
+    planned = plan(
+        "@image_file_2 dances like @video_file_1 to @Audio_file_1。@image1在看",
+        model=OMNI,
+        images=[{"url": LINK, "name": "cat.png"}, "https://example.org/x/dog.webp?s=1"],
+        videos=[CLIP],
+        audio=SONG,
+    )
+    assert roles(planned) == [
+        ("reference", "image", "cat.png"),
+        ("reference", "image", "dog.webp"),
+        ("reference", "video", "dance.mp4"),
+        ("reference", "audio", "song.mp3"),
+    ]
+    assert planned.jobs[0].params["order"]["parts"] == [
+        {"material": 1},
+        {"text": " dances like "},
+        {"material": 2},
+        {"text": " to "},
+        {"material": 3},
+        {"text": "。"},
+        {"material": 0},
+        {"text": "在看"},
+    ]
+    assert planned.jobs[0].params["images"] == [LINK, "https://example.org/x/dog.webp?s=1", CLIP, SONG]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "parts"),
+    [
+        ("@1 and @2", [{"material": 0}, {"text": " and "}, {"material": 1}]),
+        ("look: @my cat.png!", [{"text": "look: "}, {"material": 0}, {"text": "!"}]),
+        ("look: @MY CAT!", [{"text": "look: "}, {"material": 0}, {"text": "!"}]),
+        ("@image2 @image_1", [{"material": 1}, {"text": " "}, {"material": 0}]),
+        ("mail me@1.com, @friend, @1st: @2", [{"text": "mail me@1.com, @friend, @1st: "}, {"material": 1}]),
+    ],
+)
+def test_the_ways_to_name_a_picture(prompt, parts):
+    images = [{"url": LINK, "name": "my cat.png"}, {"url": LINK}]
+    assert order(prompt, model=OMNI, images=images)["parts"] == parts
+
+
+def test_without_a_mark_the_prompt_stays_as_it_was_written():
+    assert order("they dance", model=OMNI, images=[LINK] * 3)["parts"] == [{"text": "they dance"}]
+    assert order("they dance", model=OMNI, videos=CLIP)["parts"] == [{"text": "they dance"}]
+    assert order("she", model=OMNI, image=LINK, function_mode="omni_reference")["parts"] == [{"text": "she"}]
+
+
+def test_few_pictures_without_a_mark_are_frames_also_for_omni_models():
+    assert roles(plan("they dance", model=OMNI, images=[LINK, LINK]))[1][0] == "end_frame"
+    framed = plan("@image1 dances", model=OMNI, image=LINK, function_mode="first_last_frames")
+    assert roles(framed)[0][0] == "first_frame"
+    assert framed.jobs[0].params["order"]["parts"] == []
+
+
+def test_numbered_fields_keep_their_numbers():
+    parts = order("@image_file_3 and @image_file_1", model=OMNI, image_file_3=LINK, image_file_1=LINK)["parts"]
+    assert parts == [{"material": 1}, {"text": " and "}, {"material": 0}]
+
+
+@pytest.mark.parametrize("mark", ["@image_file_3", "@image9", "@video_file_1", "@3", "@audio1"])
+def test_a_mark_without_its_input_is_a_mistake(mark):
+    told = refused("invalid_value", "prompt", f"@1 meets {mark} there", model=OMNI, images=[LINK, LINK])
+    assert mark in told
+    assert "@image_file_1, @image_file_2" in told
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "param"),
+    [
+        ({"images": [LINK] * 10}, "invalid_value", "images.9"),
+        ({"videos": [CLIP] * 4}, "invalid_value", "videos.3"),
+        ({"audios": [SONG] * 4}, "invalid_value", "audios.3"),
+        ({"function_mode": "omni_reference"}, "missing_required_parameter", "images"),
+        ({"videos": [CLIP], "first_frame_image": LINK}, "invalid_value", "first_frame_image"),
+        ({"videos": ["junk!"]}, "invalid_video", "videos.0"),
+        ({"videos": [7]}, "invalid_video", "videos.0"),
+        ({"audio": "ftp://example.org/x"}, "invalid_audio", "audio"),
+    ],
+)
+def test_limits_of_materials(fields, code, param):
+    refused(code, param, "they dance", model=OMNI, **fields)
+
+
+def test_videos_and_sounds_as_bytes_are_judged_by_their_content():
+    clip, song = film("red", "blue", seconds=2), sound()
+    data_url = f"data:video/mp4;base64,{base64.b64encode(clip).decode()}"
+    planned = plan("go", model=OMNI, video=data_url, audio=uploaded(song, "C:\\songs\\hm.mp3"))
+    video, audio = planned.inputs
+    assert (video.stored.mime, video.stored.width, video.stored.height) == ("video/mp4", 64, 64)
+    assert abs(video.stored.milliseconds - 2000) < 100
+    assert (audio.media, audio.stored.mime, audio.name) == ("audio", "audio/mpeg", "hm.mp3")
+    assert storage.read_file(video.stored.key) == clip
+    assert storage.read_file(audio.stored.key) == song
+    assert "seconds" in planned.jobs[0].params["images"][0]
+    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(picture(), "x.mp4"))
+    refused("invalid_audio", "audio", "go", model=OMNI, audio=uploaded(clip, "x.wav"))
+    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(clip[: len(clip) // 2], "x.mp4"))
+
+
+def test_videos_together_may_not_be_too_long():
+    long = film("red", seconds=8)
+    told = refused("invalid_value", "videos.1", "go", model=OMNI, videos=[uploaded(long), uploaded(long)])
+    assert "16.0 seconds" in told
+
+
+def test_a_fingerprint_tells_inputs_and_roles_apart():
+    prints = {
+        plan(**fields).fingerprint
+        for fields in [
+            {},
+            {"image": LINK},
+            {"image": CLIP},
+            {"images": [LINK, CLIP]},
+            {"images": [CLIP, LINK]},
+            {"image": LINK, "ratio": "1:1"},
+            {"model": OMNI, "image": LINK, "function_mode": "omni_reference"},
+        ]
+    }
+    assert len(prints) == 7
+    assert plan(image=LINK).fingerprint == plan(images=[LINK]).fingerprint

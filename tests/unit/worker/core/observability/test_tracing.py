@@ -1,0 +1,132 @@
+"""Traces and the origin of jobs: nothing when off, the right parents when on."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from uuid import UUID
+
+import pytest
+import structlog
+
+from tests.support.platform import ROOT, clean_env
+from tests.support.servers.http_servers import serving
+from tests.support.servers.trace_receiver import Collector, attributes
+from worker.core.errors import DreameryError
+from worker.core.observability import job_context, tracing
+from worker.core.observability.logging import _name_job, _name_trace
+from worker.core.settings import get_settings
+
+JOB = UUID(int=7)
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+OTHER = "00-aaaabbbbccccddddaaaabbbbccccdddd-00f067aa0ba902b7-01"
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
+    made = Collector()
+    with serving(made) as url:
+        monkeypatch.setenv("DREAMERY_OTEL_ENDPOINT", url)
+        get_settings.cache_clear()
+        tracing.configure("dreamery-test")
+        yield made
+        tracing.stop()
+    get_settings.cache_clear()
+
+
+def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=clean_env(**env), capture_output=True, text=True, check=False
+    )
+
+
+def test_off_no_tracer_and_no_exporter_is_imported() -> None:
+    """The client of Redis imports some of the SDK's metrics by itself where it is installed."""
+    program = "import sys, worker.celery_tasks, api.app; from worker.core.observability import tracing; tracing.configure('x'); "
+    program += "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk.trace', 'opentelemetry.exporter'))])"
+    done = python(
+        program, DREAMERY_REDIS_URL="redis://127.0.0.1:1/0", DREAMERY_DATABASE_URL="postgresql://127.0.0.1:1/x"
+    )
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_off_a_span_is_always_the_same_nothing() -> None:
+    assert tracing.span("a", parent=PARENT) is tracing.span("b", links=[PARENT], colour="red")
+    with tracing.span("a") as marks:
+        marks.set(colour="red")
+        marks.rename("b")
+        marks.fail("c")
+        assert tracing.traceparent() is None
+        assert job_context.here() == {}
+
+
+def test_asked_for_but_not_installed_is_said() -> None:
+    program = "import sys; sys.modules['opentelemetry.sdk'] = None; from worker.core.observability import tracing; tracing.configure('x')"
+    done = python(program, DREAMERY_OTEL_ENDPOINT="http://127.0.0.1:1")
+    assert done.returncode == 1
+    assert done.stderr.strip().startswith("DREAMERY_OTEL_ENDPOINT is set, but OpenTelemetry is not installed.")
+
+
+def test_spans_of_a_job_belong_to_the_trace_of_its_request(collector: Collector) -> None:
+    with tracing.span("request", parent=PARENT, kind="server"):
+        kept = job_context.here()
+    with job_context.about_job("save", JOB, kept, links=[OTHER]), tracing.span("store file", file__key="jobs/x"):
+        pass
+    tracing.stop()
+    spans = {span.name: span for _, span in collector.trace(PARENT.split("-")[1])}
+    assert set(spans) == {"request", "save", "store file"}
+    assert spans["request"].parent_span_id.hex() == PARENT.split("-")[2]
+    assert spans["save"].parent_span_id == spans["request"].span_id
+    assert spans["store file"].parent_span_id == spans["save"].span_id
+    assert [link.trace_id.hex() for link in spans["save"].links] == [OTHER.split("-")[1]]
+    assert attributes(spans["save"]) == {"job.id": f"job_{JOB.hex}"}
+    assert attributes(spans["store file"]) == {"file.key": "jobs/x"}
+
+
+def test_a_step_for_one_job_is_in_its_trace_and_one_for_many_has_its_own(collector: Collector) -> None:
+    with job_context.about_jobs("one", [{"traceparent": PARENT}, None, {}]):
+        pass
+    with job_context.about_jobs("many", [{"traceparent": PARENT}, {"traceparent": OTHER}]):
+        pass
+    tracing.stop()
+    spans = {span.name: span for _, span in collector.spans}
+    assert spans["one"].trace_id.hex() == PARENT.split("-")[1]
+    assert spans["many"].trace_id.hex() not in PARENT + OTHER
+    assert [link.trace_id.hex() for link in spans["many"].links] == [PARENT.split("-")[1], OTHER.split("-")[1]]
+
+
+@pytest.mark.parametrize("parent", ["", "nonsense", "00-0-0-01", "ff" * 300, "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
+def test_a_parent_that_cannot_be_read_begins_a_trace(collector: Collector, parent: str) -> None:
+    with tracing.span("request", parent=parent, links=[parent]):
+        assert len(tracing.trace_id() or "") == 32
+    tracing.stop()
+    ((_, span),) = collector.spans
+    assert (span.parent_span_id, list(span.links)) == (b"", [])
+
+
+def test_an_exception_leaves_its_code_and_not_its_words(collector: Collector) -> None:
+    with pytest.raises(DreameryError), tracing.span("call"):
+        raise DreameryError("upstream_unreachable", "sessionid=secret")
+    with pytest.raises(ValueError, match="secret"), tracing.span("other"):
+        raise ValueError("secret")
+    tracing.stop()
+    spans = {span.name: span for _, span in collector.spans}
+    assert spans["call"].status.message == "upstream_unreachable"
+    assert spans["other"].status.message == "ValueError"
+    assert "secret" not in str(collector.spans)
+
+
+def test_log_lines_name_job_request_and_trace(collector: Collector) -> None:
+    structlog.contextvars.clear_contextvars()
+    with job_context.about_job("save", JOB, {"request_id": "req_1", "traceparent": PARENT}):
+        event = structlog.contextvars.merge_contextvars(None, "", {"event": "x"})
+        event = _name_trace(None, "", event)
+    assert event == {
+        "event": "x", "job_id": f"job_{JOB.hex}", "request_id": "req_1", "trace_id": PARENT.split("-")[1]
+    }  # fmt: skip
+    assert structlog.contextvars.get_contextvars() == {}
+
+
+@pytest.mark.parametrize("text", [str(JOB), JOB.hex, f"job_{JOB.hex}"])
+def test_a_job_has_one_name_in_the_log(text: str) -> None:
+    assert _name_job(None, "", {"job_id": text}) == {"job_id": f"job_{JOB.hex}"}
+    assert _name_job(None, "", {"job_id": ""}) == {"job_id": ""}

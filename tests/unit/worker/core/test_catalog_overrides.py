@@ -1,0 +1,211 @@
+"""The operator's file: what it changes, and complaints that name file, model and field."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from tests.support.platform import ROOT
+from tests.support.recorded_upstream import KEY, SESSION, Script, order
+from worker.core import catalog_overrides
+from worker.core.catalog.models import Catalog, get_catalog
+from worker.core.errors import DreameryError
+from worker.core.settings import Settings, get_settings
+from worker.providers.base import Account
+from worker.providers.dreamina.regions import SITES, site_for
+from worker.providers.dreamina.signing import sign
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for cached in (get_settings, get_catalog, catalog_overrides.hosts, catalog_overrides.wire):
+        cached.cache_clear()
+    yield
+    for cached in (get_settings, get_catalog, catalog_overrides.hosts, catalog_overrides.wire):
+        cached.cache_clear()
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "models.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def loaded(folder: Path, text: str) -> Catalog:
+    return Catalog(catalog_overrides.load(written(folder, text), catalog_overrides.shipped_data()))
+
+
+def test_the_documented_example_does_what_it_says(monkeypatch, tmp_path):
+    [example] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(written(tmp_path, example)))
+    catalog = get_catalog()
+    assert catalog.image_model(None).id == "jimeng-5.0"
+    assert catalog.image_model("jimeng-4.6").where == {"cn", "asia"}
+    assert catalog.image_model("jimeng-4.6").key == "high_aes_general_v42"
+    new = catalog.image_model("seedream-6")
+    assert (new.id, new.key_cn, new.counts) == ("jimeng-6.0", "high_aes_general_v60", (1, 2, 3, 4))
+    assert catalog.image_model("gpt-image-1") is new
+    assert catalog.image_model("house-style").id == "jimeng-4.6"
+    assert catalog.image_model("dall-e-3").id == "jimeng-4.0"
+    with pytest.raises(Exception, match="Unknown model 'dall-e-2'"):
+        catalog.image_model("dall-e-2")
+    assert catalog.nearest_size(new, 8000, 8000).width == 8192
+    assert site_for("us", None, "").mweb == "https://dreamina-api-us-ttp2.us.capcut.com"
+    assert site_for("us", None, "").site == SITES["us"].site
+    assert site_for("sg", None, "") == SITES["sg"]
+    assert site_for("cn", None, "").cookies == (("s_v_web_id", "verify_of_my_browser"),)
+    assert site_for("cn", None, "").query == "msToken=of-my-browser"
+    assert catalog_overrides.wire(get_settings().catalog_file) == {"appvr": "8.5.0", "da_version": "3.3.28"}
+
+
+def test_without_a_file_hard_coded_names_mean_the_default_model(monkeypatch):
+    monkeypatch.setenv("DREAMERY_CATALOG_FILE", "")
+    catalog = get_catalog()
+    assert {catalog.image_model(name).id for name in catalog_overrides.HARD_CODED} == {catalog.default_image_model}
+    assert {catalog.video_model(name).id for name in catalog_overrides.HARD_CODED_VIDEOS} == {
+        catalog.default_video_model
+    }
+    assert catalog_overrides.shipped_data()["image"][0]["aliases"] == ["jimeng-image-4.0"]
+
+
+def test_a_model_may_take_a_hard_coded_name(tmp_path):
+    catalog = loaded(
+        tmp_path,
+        '[[image]]\nid = "gpt-image-2"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions = ["1k"]\ncounts = []',
+    )
+    assert catalog.image_model("gpt-image-2").key == "k"
+
+
+NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions = ["1k"]\ncounts = []\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[image]", "is not TOML"),
+        ('[[image]]\nname = "x"', "image number 1, field 'id': must be a text"),
+        ('[[image]]\nid = "new"\nkey = "k"', "image 'new': is new and needs also 'name', 'where'"),
+        (
+            '[[image]]\nid = "jimeng-4.0"\ncolour = "x"',
+            "image 'jimeng-4.0', field 'colour': is not known; known are id",
+        ),
+        ('[[image]]\nid = "jimeng-4.0"\nkey = 5', "image 'jimeng-4.0', field 'key': must look like"),
+        (
+            '[[image]]\nid = "jimeng-4.0"\nwhere = ["mars"]',
+            "field 'where': 'mars' is not known; known are asia, cn, us",
+        ),
+        ('[[image]]\nid = "jimeng-4.0"\nwhere = []', "field 'where': must not be empty"),
+        ('[[image]]\nid = "jimeng-4.0"\nresolutions = ["9k"]', "field 'resolutions': '9k' is not known"),
+        ('[[image]]\nid = "jimeng-4.0"\ncounts = [0]', "field 'counts': must hold numbers above 0"),
+        ('[[image]]\nid = "jimeng-4.0"\ncounts = ["1"]', "field 'counts': must look like"),
+        ('[[image]]\nid = "jimeng-4.0"\naliases = ["jimeng-4.1"]', "'jimeng-4.1' is already a name of 'jimeng-4.1'"),
+        (NEW + 'only_us = { ratio = "1:1" }', "image 'new', field 'only_us': must look like"),
+        ("[image]\na = 1", "image: must be a list of tables"),
+        ("[modles]", "modles: is not known here; known are image"),
+        ('default_image_model = "nothing"', "default_image_model: names no model: 'nothing'"),
+        ("aliases = 5", "aliases: must be a table"),
+        ('[aliases]\n"x" = "nothing"', "aliases.'x': names no model: 'nothing'"),
+        ('[aliases]\n"x" = 5', "aliases.'x': names no model: 5"),
+        ('[aliases]\n"jimeng-4.0" = "jimeng-4.1"', "is the id of a model"),
+        ('[sizes."8k"]\n"1:1" = [1, 1]', "sizes.'8k': has no size for 3:4"),
+        ('[sizes."8k"]\n"5:1" = [1, 1]', "unknown ratio '5:1'"),
+        ('[sizes."2k"]\n"1:1" = [1, -1]', "must be \\[width, height\\]"),
+        ('[sizes]\n"2k" = 1', "must be a table of ratio"),
+        ("[hosts.mars]", "hosts.mars: unknown region"),
+        ("[hosts]\nus = 1", "hosts.us: must be a table"),
+        ('[hosts.us]\nmars = "x"', "hosts.us, field 'mars': is not known"),
+        ('[hosts.us]\nvod = "https://x"', "hosts.us, field 'vod': must be a host"),
+        ("[hosts.us]\nupload = 5", "hosts.us, field 'upload': must be a host"),
+        ('[hosts.us]\nupload_service = "a b"', "field 'upload_service': must be a service id"),
+        ('[hosts.us]\naid = "513"', "hosts.us, field 'aid': must be a number"),
+        ('[hosts.us]\ncookies = "a=b"', "field 'cookies': must be a table"),
+        ('[hosts.us]\ncookies = { sessionid = "x" }', "field 'cookies': 'sessionid' cannot be set"),
+        ('[hosts.us]\nquery = { "a&b" = "x" }', "field 'query': 'a&b' cannot be set"),
+        ('[hosts.us]\nquery = { webId = "x" }', "field 'query': 'webId' cannot be set"),
+        ('[hosts.us]\ncookies = { a = "x; y=z" }', "the value of 'a' must be a text"),
+        ('[hosts.auto]\nmweb = "https://x.org"', "hosts.auto, field 'mweb': upstream names the hosts"),
+        ("wire = 5", "wire: must be a table"),
+        ('[wire]\nmoon = "1"', "wire, field 'moon': is not known"),
+        ('[wire]\nappvr = "8.4.0\\n"', "wire, field 'appvr': must be a text"),
+        ("[wire]\nda_version = 3.3", "wire, field 'da_version': must be a text"),
+        ('[hosts.us]\nmweb = "x.org/y"', "hosts.us, field 'mweb': must be an origin"),
+    ],
+)
+def test_a_mistake_names_file_model_and_field(tmp_path, text, told):
+    path = written(tmp_path, text)
+    with pytest.raises(catalog_overrides.CatalogFileError, match=told) as caught:
+        catalog_overrides.load(path, catalog_overrides.shipped_data())
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_a_wrong_file_stops_the_start(tmp_path, monkeypatch):
+    monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(tmp_path / "none.toml"))
+    with pytest.raises(ValidationError, match=r"none\.toml: cannot be read"):
+        Settings()
+
+
+FILE = """
+[hosts.cn]
+aid = 513999
+cookies = { "s_v_web_id" = "my-browser", "store-region" = "cn-sh" }
+query = { "msToken" = "a/b==" }
+[hosts.us]
+mweb = "https://mweb.us.example.test"
+commerce = "https://commerce.us.example.test"
+upload = "imagex.us.example.test"
+upload_service = "service1"
+vod = "vod.us.example.test"
+[hosts.auto]
+cookies = { "cc-target-idc" = "elsewhere" }
+vod = "vod.auto.example.test"
+[wire]
+appvr = "9.9.9"
+da_version = "4.0.1"
+web_version = "8.0.0"
+sdk_version = "50.0.0"
+user_agent = "My Browser/1.0"
+"""
+
+
+def test_what_the_file_says_goes_over_the_wire(monkeypatch, tmp_path):
+    path = written(tmp_path, FILE)
+    monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(path))
+    script = Script("generate.image.response.json", catalog_file=path)
+    script.provider.submit_image(Account(id="a", region="cn", session=SESSION), order(), submit_key=KEY)
+    cn = script.last
+    assert (cn.headers["appid"], cn.url.params["aid"]) == ("513999", "513999")
+    assert json.loads(cn.content)["http_common_info"] == {"aid": 513999}
+    assert (cn.headers["appvr"], cn.headers["app-sdk-version"]) == ("9.9.9", "50.0.0")
+    assert cn.headers["user-agent"] == "My Browser/1.0"
+    assert cn.headers["sign"] == sign(cn.url.path, "9.9.9", int(cn.headers["device-time"]))
+    assert (cn.url.params["da_version"], cn.url.params["web_version"]) == ("4.0.1", "8.0.0")
+    assert json.loads(json.loads(cn.content)["draft_content"])["version"] == "4.0.1"
+    assert cn.url.params["msToken"] == "a/b=="
+    cookies = dict(pair.split("=", 1) for pair in cn.headers["cookie"].split("; "))
+    assert (cookies["s_v_web_id"], cookies["store-region"], cookies["sessionid"]) == ("my-browser", "cn-sh", SESSION)
+    with pytest.raises(DreameryError):
+        script.provider.credits(Account(id="a", region="us", session=SESSION))
+    assert script.last.url.host == "commerce.us.example.test"
+    assert "msToken" not in script.last.url.params
+    us = site_for("us", None, "")
+    assert (us.mweb, us.upload_host, us.upload_service) == (
+        "https://mweb.us.example.test", "imagex.us.example.test", "service1",
+    )  # fmt: skip
+    assert us.vod_host == "vod.us.example.test"
+    cluster = {"country": "JP", "idc": "alisg", "mweb": "https://m.test", "commerce": "https://c.test"}
+    auto = site_for("auto", cluster, "")
+    assert (auto.mweb, auto.vod_host, auto.region) == ("https://m.test", "vod.auto.example.test", "JP")
+    with pytest.raises(DreameryError):
+        script.provider.credits(Account(id="a", region="auto", session=SESSION, cluster=cluster))
+    assert "cc-target-idc=elsewhere" in script.last.headers["cookie"]
+
+
+def test_without_a_file_everything_is_as_it_ships():
+    for region, site in SITES.items():
+        assert site_for(region, None, "") == site
+    assert SITES["cn"].upload_host == "imagex.bytedanceapi.com"
+    assert (SITES["us"].vod_host, SITES["us"].upload_service) == ("vod.bytedanceapi.com", "wopfjsm1ax")
+    assert catalog_overrides.wire(None) == {}

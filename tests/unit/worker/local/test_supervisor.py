@@ -1,0 +1,104 @@
+"""What the supervisor would run: commands and environment, without starting anything."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from worker.core.settings import get_settings
+from worker.local import process_commands
+from worker.local.data_dir import open_data_dir
+from worker.local.processes import ChildSpec
+from worker.local.running_instance import RunningPlatform, announce, running_platform
+from worker.local.supervisor import Platform, PlatformOptions
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()
+
+
+def specs(platform: Platform) -> list[ChildSpec]:
+    programs = {
+        "api": process_commands.api(platform.host, platform.port, patience_seconds=5),
+        "worker-1": process_commands.worker("worker-1", process_commands.QUEUES, 32),
+        "talker": process_commands.worker("talker", process_commands.TALK_QUEUES, 16),
+        "scheduler": process_commands.scheduler(platform.data_dir / "beat-schedule"),
+        "flower": process_commands.flower("127.0.0.1", 5555),
+        "sandbox": platform._sandbox_command(),
+    }
+    return [platform._python(name, *program) for name, program in programs.items()]
+
+
+def test_secrets_are_never_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMERY_ADMIN_KEY", "sk-dreamery-hush")
+    monkeypatch.setenv("DREAMERY_MASTER_KEY", "master-hush")
+    platform = Platform(PlatformOptions(data_dir=tmp_path / "data"))
+    data = open_data_dir(platform.data_dir)
+    platform._read_keys(data)
+    data.close()
+    assert (platform.admin_key, platform.master_key) == ("sk-dreamery-hush", "master-hush")
+    for spec in specs(platform):
+        assert "hush" not in " ".join(spec.command)
+        assert spec.env["DREAMERY_ADMIN_KEY"] == "sk-dreamery-hush"
+        assert spec.env["FLOWER_BASIC_AUTH"] == "admin:sk-dreamery-hush"
+
+
+def test_children_get_the_settings_of_env_file_and_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text(
+        "DREAMERY_POLL_MAX_SECONDS=7\nDREAMERY_FETCH_ALLOW=files.test\nPOSTGRES_PASSWORD=x\n"
+    )
+    monkeypatch.setenv("DREAMERY_SANDBOX_URL", "http://127.0.0.1:9999")
+    monkeypatch.setenv("DREAMERY_LOG_LEVEL", "warning")
+    platform = Platform(
+        PlatformOptions(data_dir=tmp_path / "data", port=9000, extra_env={"DREAMERY_TICK_SECONDS": "1"})
+    )
+    env = specs(platform)[0].env
+    assert env["DREAMERY_POLL_MAX_SECONDS"] == "7.0"
+    assert env["DREAMERY_LOG_LEVEL"] == "warning"
+    assert env["DREAMERY_FETCH_ALLOW"] == "files.test,127.0.0.1:9999"
+    assert env["DREAMERY_TICK_SECONDS"] == "1"
+    assert env["DREAMERY_SESSION_TOKENS"] == "true"
+    assert env["DREAMERY_DATA_DIR"] == str(tmp_path / "data")
+    assert (env["DREAMERY_API_PORT"], platform.url) == ("9000", "http://127.0.0.1:9000")
+
+
+def test_given_session_tokens_setting_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMERY_SESSION_TOKENS", "off")
+    assert specs(Platform(PlatformOptions()))[0].env["DREAMERY_SESSION_TOKENS"] == "false"
+
+
+def test_throwaway_platform_ignores_the_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMERY_DATABASE_URL", "postgresql://production/precious")
+    monkeypatch.setenv("DREAMERY_API_PORT", "8000")
+    monkeypatch.setenv("DREAMERY_UPSTREAM_ORIGIN", "http://elsewhere")
+    platform = Platform(PlatformOptions(data_dir=tmp_path / "data", throwaway=True))
+    env = specs(platform)[0].env
+    assert "precious" not in " ".join(env.values())
+    assert "DREAMERY_UPSTREAM_ORIGIN" not in env
+    assert platform.port != 8000
+
+
+def test_children_do_not_import_from_where_the_user_stands(tmp_path: Path) -> None:
+    for spec in specs(Platform(PlatformOptions(data_dir=tmp_path / "data"))):
+        assert spec.command[1] == "-P"
+        assert spec.cwd == tmp_path / "data"
+        assert spec.env["PYTHONPATH"].split(":")[0] == str(Path(__file__).resolve().parents[4])
+
+
+def test_address_for_this_machine_when_listening_everywhere() -> None:
+    assert Platform(PlatformOptions(host="0.0.0.0", port=81)).url == "http://127.0.0.1:81"
+
+
+def test_announcement_counts_only_while_the_folder_is_held(tmp_path: Path) -> None:
+    data = open_data_dir(tmp_path / "data")
+    here = RunningPlatform(url="http://127.0.0.1:81", database_url="postgresql://x", redis_url="redis://x")
+    announce(data.path, here)
+    assert running_platform(data.path) == here
+    assert (data.path / "running.json").stat().st_mode & 0o077 == 0
+    data.close()
+    assert running_platform(data.path) is None, "left by a kill -9"
+    assert running_platform(tmp_path / "nowhere") is None

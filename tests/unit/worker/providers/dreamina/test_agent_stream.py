@@ -1,0 +1,318 @@
+"""The agent (protocol section 9): the body of a conversation and every form of the stream, in any split."""
+
+import itertools
+import json
+from typing import Any
+from urllib.parse import parse_qsl
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.recorded_upstream import FIXTURES, SESSION, Script, account, load
+from worker.core.errors import DreameryError
+from worker.providers.base import (
+    AgentEvent,
+    Conversation,
+    Ended,
+    JobStarted,
+    Listening,
+    NotSentError,
+    Said,
+    ToolCalled,
+    Turn,
+)
+from worker.providers.dreamina.agent_stream import AgentReader
+
+A, B, V = (f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}" for digit in "132")
+ID = "44444444-4444-4444-8444-444444444444"
+HUSKY = Conversation((Turn("user", "draw two huskies, 16:9"),))
+OPENED = [Said("I will draw "), Said("them now.")]
+
+
+def call(number: int, kind: str = "image") -> ToolCalled:
+    return ToolCalled(f"call_synthetic_{number}", kind, "a husky", "16:9")
+
+
+def job(number: int, key: str, record: str, kind: str = "image") -> JobStarted:
+    return JobStarted(f"call_synthetic_{number}", key, record, kind)
+
+
+TWO = [
+    *OPENED, call(1), call(2), job(1, A, "9000000000001"), job(2, B, "9000000000003"), Said("\n\nDone."), Ended(True),
+]  # fmt: skip
+TEXT = [Said("Why did "), Said("the boat "), Said("float? "), Said("It had a light heart."), Ended(True)]
+STREAMS: dict[str, list[AgentEvent]] = {
+    "agent.text.sse": TEXT,
+    "agent.one_image.sse": [*OPENED, call(1), job(1, A, "9000000000001"), Said("\n\nDone."), Ended(True)],
+    "agent.two_images.sse": TWO,
+    "agent.two_images.replace.sse": TWO,
+    "agent.video.sse": [
+        *OPENED, call(1, "video"), job(1, V, "9000000000002", "video"), Said("\n\nDone."), Ended(True),
+    ],
+    "agent.truncated.sse": [Said("I will dr"), Ended(False)],
+    "agent.complete_event_variant.sse": [Ended(True)],
+}  # fmt: skip
+
+
+def heard(pieces: list[bytes]) -> list[AgentEvent | str]:
+    """What the reader makes of these pieces; a refusal as its code."""
+    reader, events = AgentReader(account()), list[AgentEvent | str]()
+    try:
+        for piece in pieces:
+            events += reader.feed(piece)
+        events += reader.close()
+    except DreameryError as error:
+        events.append(error.code)
+    return events
+
+
+def cut(raw: bytes, places: list[int]) -> list[bytes]:
+    edges = [0, *sorted({place % (len(raw) + 1) for place in places}), len(raw)]
+    return [raw[start:end] for start, end in itertools.pairwise(edges)]
+
+
+def stream(*events: tuple[str, Any]) -> bytes:
+    return "".join(f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n" for name, data in events).encode()
+
+
+def delta(op: str, value: Any, path: str = "/message/content/content_parts/0/text") -> tuple[str, Any]:
+    return "delta", {"path": path, "op": op, "value": value}
+
+
+def message(role: str, text: str = "", status: str = "in_progress", number: str = "m1", **more: Any) -> tuple[str, Any]:
+    content = {"content_parts": [{"text": text}]}
+    return "message", {"id": number, "author": {"role": role}, "content": content, "status": status, **more}
+
+
+def tool_call(number: int, **func: Any) -> tuple[str, Any]:
+    value = {"id": f"c{number}", "type": "function", "func": {"name": "text2image", "arguments": "{}", **func}}
+    return delta("add", json.dumps(value), f"/message/tool_calls/{number}")
+
+
+DONE = ("system", {"type": "stream_complete"})
+MANY = stream(
+    message("assistant"),
+    delta("append", "你好，小船 🛶 — "),
+    delta("append", "naïve…"),
+    tool_call(1),
+    message("tool", status="in_progress", number="t", metadata={"tool_call_id": "c1"}),
+    delta("replace", json.dumps({"submit_id": A, "history_id": "1", "resource_type": "video"})),
+    message("assistant", "好了 ✅", "finished_successfully", "m2", end_turn=True),
+    DONE,
+)
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_each_recorded_form(name):
+    assert heard([(FIXTURES / name).read_bytes()]) == STREAMS[name]
+
+
+@pytest.mark.parametrize("name", [*STREAMS, "agent.rejected.sse"])
+def test_byte_by_byte(name):
+    raw = (FIXTURES / name).read_bytes()
+    assert heard([raw[n : n + 1] for n in range(len(raw))]) == heard([raw])
+
+
+@given(places=st.lists(st.integers(0, 10_000), max_size=40), ends=st.sampled_from([b"\n", b"\r\n"]))
+@settings(max_examples=200, deadline=None)
+def test_any_split_of_the_bytes_gives_the_same_events(places, ends):
+    for raw in (MANY, *((FIXTURES / name).read_bytes() for name in STREAMS)):
+        sent = raw.replace(b"\n", ends)
+        assert heard(cut(sent, places)) == heard([raw])
+
+
+def test_characters_of_many_bytes_arrive_whole():
+    said = "".join(event.text for event in heard([MANY]) if isinstance(event, Said))
+    assert said == "你好，小船 🛶 — naïve…\n\n好了 ✅"
+    assert JobStarted("c1", A, "1", "video") in heard([MANY])
+
+
+@given(raw=st.binary(max_size=300), places=st.lists(st.integers(0, 10_000), max_size=10))
+@settings(max_examples=200, deadline=None)
+def test_nonsense_is_ignored(raw, places):
+    noise = b"data: " + raw.replace(b"\n", b" ") + b"\n\n"
+    text = (FIXTURES / "agent.text.sse").read_bytes()
+    assert heard(cut(noise + text, places)) == TEXT
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        ("delta", {"op": "append", "value": 7}),
+        ("delta", {"op": "add", "path": "/message/tool_calls/0", "value": "no json"}),
+        ("delta", {"op": "add", "path": "/message/tool_calls/0", "value": "[1]"}),
+        ("delta", {"op": "replace", "path": "/status", "value": "done"}),
+        ("delta", [1]),
+        ("system", {"type": "title"}),
+        ("message", {"author": 3, "content": {"content_parts": "x"}}),
+        ("message", {"author": {"role": "user"}, "content": {"content_parts": [{"text": "an echo"}]}}),
+        ("title_generation", {"title": "x"}),
+        ("message", {"event_data": {"submit_info": {"code": 0}}}),
+    ],
+)
+def test_what_is_not_known_is_passed_over(strange):
+    assert heard([stream(strange) + (FIXTURES / "agent.text.sse").read_bytes()]) == TEXT
+
+
+def test_a_repeated_call_or_job_counts_once():
+    result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
+    tool = message("tool", result, "finished_successfully", "t", metadata={"tool_call_id": "c1"})
+    events = heard([stream(tool_call(1), tool_call(1), tool, tool, delta("replace", result), DONE)])
+    assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), Ended(True)]
+
+
+def test_the_call_itself_may_name_its_job():
+    events = heard([stream(tool_call(1, extra={"resource_type": "video", "submit_id": A}), DONE)])
+    assert events == [ToolCalled("c1", "video"), JobStarted("c1", A, "", "video"), Ended(True)]
+
+
+def test_leaked_tool_json_is_no_answer():
+    leak = json.dumps({"submit_id": A, "history_id": "1"})
+    events = heard([stream(message("assistant"), delta("append", "Look: "), delta("append", leak), DONE)])
+    assert events == [Said("Look: "), Ended(True)]
+
+
+def test_what_a_tool_says_in_pieces_is_put_together():
+    result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
+    tool = message("tool", "", number="t", metadata={"tool_call_id": "c1"})
+    pieces = [delta("append", result[:20]), delta("append", result[20:])]
+    events = heard([stream(tool_call(1), tool, *pieces, delta("append", "There."), DONE)])
+    assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), Said("There."), Ended(True)]
+
+
+def test_a_finished_message_does_not_say_its_text_again():
+    events = heard(
+        [
+            stream(
+                message("assistant"),
+                delta("append", "One, "),
+                delta("append", "two"),
+                message("assistant", "One, two, three.", "finished_successfully", end_turn=True),
+            )
+        ]
+    )
+    assert events == [Said("One, "), Said("two"), Said(", three."), Ended(True)]
+
+
+def test_the_end_of_a_turn_waits_for_the_jobs_of_its_calls():
+    end = message("assistant", "Done.", "finished_successfully", end_turn=True)
+    result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
+    tool = message("tool", result, "finished_successfully", "t", metadata={"tool_call_id": "c1"})
+    events = heard([stream(tool_call(1), end, tool, ("delta", {"op": "append", "value": "never read"}))])
+    assert events == [ToolCalled("c1", "image"), Said("Done."), JobStarted("c1", A, "1", "image"), Ended(True)]
+
+
+def test_a_submit_id_that_no_poll_could_ask_for_is_no_job():
+    tool = message("tool", '{"submit_id": "x"}', "finished_successfully", "t", metadata={"tool_call_id": "c1"})
+    assert heard([stream(tool_call(1), tool, DONE)]) == [ToolCalled("c1", "image"), Ended(True)]
+
+
+def test_halves_of_characters_do_not_get_through():
+    raw = b'event: delta\ndata: {"op":"append","value":"a\\ud83d\\u0000b"}\n\n'
+    assert heard([raw, stream(DONE)]) == [Said("a\ufffdb"), Ended(True)]
+
+
+@pytest.mark.parametrize(
+    ("event", "code"),
+    [
+        (("message", {"event_data": {"submit_info": {"code": 1017, "msg": "CheckPermission"}}}), "upstream_permission_denied"),
+        (("message", {"event_data": {"submit_info": {"code": "1006"}}}), "insufficient_quota"),
+        (("stream_complete", {"success": False, "error_code": 2038}), "content_policy_violation"),
+        (("error", {"ret": "1015", "errmsg": "login error", "data": None}), "upstream_session_expired"),
+        (("message", {"event_data": {"submit_info": {"code": 987654}}}), "upstream_error"),
+    ],
+)  # fmt: skip
+def test_refusals_inside_the_stream(event, code):
+    assert heard([stream(message("assistant"), delta("append", "Hm. "), event)]) == [Said("Hm. "), code]
+
+
+# --- the call ---
+
+
+def converse(answer: Any, region: str = "us", order: Conversation = HUSKY) -> tuple[Script, list[AgentEvent]]:
+    script = Script(answer)
+    events = list(script.provider.converse(account(region), order, conversation_id=ID))
+    return script, [event for event in events if not isinstance(event, Listening)]
+
+
+def sse(raw: bytes) -> httpx.Response:
+    return httpx.Response(200, content=raw, headers={"content-type": "text/event-stream"})
+
+
+def test_the_request_is_that_of_the_fixture():
+    script, events = converse(sse((FIXTURES / "agent.text.sse").read_bytes()))
+    wanted, sent = load("agent.request.json"), script.last
+    assert (sent.method, sent.url.path) == (wanted["method"], wanted["path"])
+    query = dict(parse_qsl(sent.url.query.decode()))
+    query["web_id"] = wanted["query"]["web_id"]
+    assert query == wanted["query"]
+    assert {name: sent.headers[name] for name in wanted["headers"]} == wanted["headers"]
+    assert "accept" in sent.headers
+    assert sent.headers.get_list("accept") == ["text/event-stream"]
+    body = json.loads(sent.content)
+    for mine, theirs in zip(body["messages"], wanted["body"]["messages"], strict=True):
+        assert len(mine["id"]) == 36
+        mine["id"], mine["create_time"] = theirs["id"], theirs["create_time"]
+    assert body == wanted["body"]
+    assert events == TEXT
+
+
+def test_several_turns_keep_their_order_and_roles():
+    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))
+    script, _ = converse(sse(stream(DONE)), order=Conversation(turns))
+    told = json.loads(script.last.content)["messages"]
+    assert [(m["author"]["role"], m["content"]["content_parts"][0]["text"]) for m in told] == [
+        ("user", "a"), ("assistant", "b"), ("user", "c"),
+    ]  # fmt: skip
+    assert len({m["id"] for m in told}) == 3
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream", ""])
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_a_refusal_instead_of_a_stream_whatever_it_is_called(kind, step):
+    raw = (FIXTURES / "agent.error_json_body.txt").read_bytes()
+    pieces = (raw[n : n + step] for n in range(0, len(raw), step))
+    with pytest.raises(DreameryError) as caught:
+        converse(httpx.Response(200, content=pieces, headers={"content-type": kind}))
+    assert caught.value.code == "upstream_session_expired"
+    assert "20231114000000EXAMPLELOGID" in caught.value.detail
+    assert SESSION not in f"{caught.value!r} {caught.value.detail}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, content=b"", headers={"content-type": "text/event-stream"}),
+        httpx.Response(502, content=b"<html>", headers={"content-type": "text/html"}),
+        httpx.Response(500, content=b'{"message":"internal error"}'),
+        httpx.Response(200, content=b"\n <html>", headers={"content-type": "text/event-stream"}),
+        httpx.Response(200, content=b'{"ret":"0","data":{}}'),
+    ],
+)
+def test_no_stream_and_no_reason_is_unclear(answer):
+    with pytest.raises(DreameryError) as caught:
+        converse(answer)
+    assert caught.value.code == "upstream_unreachable"
+    assert not isinstance(caught.value, NotSentError)
+
+
+def test_never_reached_is_not_sent():
+    def down(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    with pytest.raises(NotSentError):
+        converse(down)
+
+
+def test_what_was_said_before_the_connection_broke_is_heard():
+    def broken():
+        yield stream(message("assistant"), delta("append", "I will"))
+        raise httpx.ReadError("reset")
+
+    script = Script(httpx.Response(200, content=broken(), headers={"content-type": "text/event-stream"}))
+    events = script.provider.converse(account("us"), HUSKY, conversation_id=ID)
+    assert next(events) == Said("I will")
+    with pytest.raises(DreameryError, match="upstream_unreachable"):
+        list(events)

@@ -1,0 +1,263 @@
+"""Each method of the provider against recorded answers (protocol sections 1.2, 3, 4, 6.8, 8)."""
+
+import json
+
+import httpx
+import pytest
+
+from tests.support.recorded_upstream import KEY, SESSION, Script, account, load, order, text
+from worker.core.errors import DreameryError
+from worker.providers.base import Credits, NotSentError, Provider, RecordState, Submitted
+
+ERRORS_SEEN = [
+    ("error.account_punished.json", "account_limited"),
+    ("error.common_1002.json", "upstream_error"),
+    ("error.concurrency.json", "concurrency_limit"),
+    ("error.content_at_submit.json", "content_policy_violation"),
+    ("error.empty_body.txt", "upstream_unreachable"),
+    ("error.html_gateway.txt", "upstream_unreachable"),
+    ("error.image_content_2003.json", "content_policy_violation"),
+    ("error.insufficient_credit.json", "insufficient_quota"),
+    ("error.insufficient_credit.legacy_5000.json", "insufficient_quota"),
+    ("error.invalid_param.json", "invalid_parameters"),
+    ("error.login_expired.json", "upstream_session_expired"),
+    ("error.permission_3018.json", "upstream_permission_denied"),
+    ("error.rate_limited.json", "rate_limit_exceeded"),
+    ("error.risk_4013.json", "upstream_risk_control"),
+    ("error.shark.json", "upstream_risk_control"),
+    ("error.sign.json", "upstream_sign_error"),
+]
+
+
+def fails(script: Script) -> DreameryError:
+    with pytest.raises(DreameryError) as caught:
+        script.provider.submit_image(account(), order(), submit_key=KEY)
+    return caught.value
+
+
+def js(body: object, status: int = 200) -> httpx.Response:
+    return httpx.Response(status, json=body)
+
+
+def test_it_is_a_provider():
+    provider: Provider = Script("user_credit.json").provider
+    provider.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("name", "code"), ERRORS_SEEN)
+def test_every_recorded_refusal(name, code):
+    failure = fails(Script(name))
+    assert failure.code == code
+    assert not isinstance(failure, NotSentError)
+    assert SESSION not in f"{failure!r} {failure.message} {failure.detail}"
+
+
+def test_a_refusal_keeps_upstreams_words_and_log_id():
+    failure = fails(Script("error.shark.json"))
+    assert failure.message.endswith(
+        "Upstream: Couldn't generate due to unusual activity in your account. Try again later."
+    )
+    assert failure.detail is not None
+    for part in ("ret=-6", "fail_code=4013", "key=web_risk_control", "logid=20231114000000EXAMPLELOGID00000001"):
+        assert part in failure.detail
+
+
+def test_an_echoed_session_is_blanked():
+    body = {"ret": "1002", "errmsg": f"bad {SESSION}", "data": {"fail_starling_message": f"who is {SESSION}?"}}
+    failure = fails(Script(js(body)))
+    assert failure.message.endswith("who is [hidden]?")
+    assert SESSION not in str(failure.detail)
+
+
+@pytest.mark.parametrize("name", ["generate.image.response.json", "generate.image.response.queued.json"])
+def test_a_submit_that_was_taken(name):
+    taken = Script(name).provider.submit_image(account(), order(), submit_key=KEY)
+    assert taken == Submitted("9000000000001", 12 if "queued" in name else None, None)
+
+
+@pytest.mark.parametrize("ret", ["0", 0, None, "success"])
+def test_the_record_is_found_in_both_places_and_ids_become_strings(ret):
+    for data in ({"history_record_id": 9000000000002}, {"aigc_data": {"history_record_id": 9000000000002}}):
+        taken = Script(js({"ret": ret, "data": data})).provider.submit_image(account(), order(), submit_key=KEY)
+        assert taken.upstream_id == "9000000000002"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (None, "upstream_unreachable"),
+        ({}, "upstream_unreachable"),
+        ([], "upstream_unreachable"),
+        ({"aigc_data": {"status": 20}}, "upstream_unreachable"),
+        ({"aigc_data": None, "fail_code": "2038"}, "content_policy_violation"),
+        ({"aigc_data": {"fail_code": ""}, "fail_code": 1006}, "insufficient_quota"),
+        ({"aigc_data": {"fail_code": "", "fail_starling_key": "web_rate_limited"}}, "rate_limit_exceeded"),
+    ],
+)
+def test_a_yes_without_a_record_is_unclear_unless_it_gives_a_reason(data, code):
+    assert fails(Script(js({"ret": "0", "data": data}))).code == code
+
+
+@pytest.mark.parametrize(
+    ("response", "code"),
+    [
+        (httpx.Response(500, text="oops"), "upstream_unreachable"),
+        (js({"ret": "1006"}, 502), "upstream_unreachable"),
+        (js({"ret": "1006"}, 403), "insufficient_quota"),
+        (js({"error": "x"}, 403), "upstream_unreachable"),
+        (js({"ret": "0", "data": {"history_record_id": "1"}}, 302), "upstream_unreachable"),
+        (js([1]), "upstream_unreachable"),
+    ],
+)
+def test_strange_http_answers(response, code):
+    assert fails(Script(response)).code == code
+
+
+def test_an_answer_that_cannot_be_unpacked():
+    stream = httpx.ByteStream(b"\x1f\x8b broken")
+    response = httpx.Response(200, stream=stream, headers={"content-encoding": "gzip"})
+    assert fails(Script(response)).code == "upstream_unreachable"
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
+def test_what_never_left_is_told_apart(error):
+    def refuse(_request: httpx.Request) -> httpx.Response:
+        raise error(f"no {SESSION}")
+
+    failure = fails(Script(refuse))
+    assert isinstance(failure, NotSentError)
+    assert failure.code == "upstream_unreachable"
+    assert SESSION not in str(failure.detail)
+    assert failure.__cause__ is None
+    assert failure.__suppress_context__
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError])
+def test_what_may_have_left_is_unclear(error):
+    def break_off(_request: httpx.Request) -> httpx.Response:
+        raise error("gone")
+
+    script = Script(break_off)
+    failure = fails(script)
+    assert failure.code == "upstream_unreachable"
+    assert not isinstance(failure, NotSentError)
+    assert len(script.seen) == 1
+
+
+def test_ask_sends_one_call_for_all_and_leaves_unknown_keys_out():
+    fixture = load("get_history_by_ids.request.by_submit_ids.json")
+    script = Script("get_history_by_ids.batch.mixed.json")
+    keys = fixture["body"]["submit_ids"]
+    found = script.provider.ask(account("us"), keys)
+    assert {key: record.state for key, record in found.items()} == {
+        keys[0]: RecordState.DONE,
+        keys[1]: RecordState.RUNNING,
+    }
+    assert len(script.seen) == 1
+    assert json.loads(script.last.content) == fixture["body"]
+    query = dict(script.last.url.params)
+    expected = {**fixture["query"], "web_id": query["web_id"]}
+    del expected["web_component_open_flag"]  # absent on browser polls (section 2.1)
+    assert query == expected
+
+
+def test_ask_about_nothing_calls_nobody():
+    script = Script("error.shark.json")
+    assert script.provider.ask(account(), []) == {}
+    assert script.seen == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("error.login_expired.json", "upstream_session_expired"),
+        ("error.html_gateway.txt", "upstream_unreachable"),
+        ("error.empty_body.txt", "upstream_unreachable"),
+    ],
+)
+def test_ask_never_takes_a_failure_for_unknown(answer, code):
+    with pytest.raises(DreameryError) as caught:
+        Script(answer).provider.ask(account(), [KEY])
+    assert caught.value.code == code
+    with pytest.raises(DreameryError):
+        Script(js({"message": "error"})).provider.ask(account(), [KEY])
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("user_credit.json", Credits(gift=22, purchase=0, vip=0)),
+        ("user_credit.response_string_only.json", Credits(gift=22, purchase=0, vip=0)),
+        ("user_credit.zero.json", Credits(gift=0, purchase=0, vip=0)),
+    ],
+)
+def test_credits(name, expected):
+    script = Script(name)
+    assert script.provider.credits(account("us")) == expected
+    assert script.last.url.host == "commerce.us.capcut.com"
+    assert script.last.content == b"{}"
+
+
+@pytest.mark.parametrize(
+    "body", [{"ret": "0"}, {"ret": "0", "data": 1, "response": "{"}, {"ret": "0", "response": "[]"}]
+)
+def test_unreadable_credits_are_an_error_not_zero(body):
+    with pytest.raises(DreameryError) as caught:
+        Script(js(body)).provider.credits(account())
+    assert caught.value.code == "upstream_error"
+
+
+@pytest.mark.parametrize(("name", "gained"), [("credit_receive.first.json", 60), ("credit_receive.again.json", 0)])
+def test_receive_credits(name, gained):
+    script = Script(name)
+    assert script.provider.receive_credits(account()) == gained
+    assert json.loads(script.last.content) == {"time_zone": "Asia/Shanghai"}
+
+
+def idc(request: httpx.Request) -> str:
+    return request.headers["cookie"].rpartition("cc-target-idc=")[2]
+
+
+def probes(answers: dict[str, str]) -> Script:
+    return Script(lambda request: httpx.Response(200, text=text(answers.get(idc(request), "user_info.wrong_idc.json"))))
+
+
+def test_locate_takes_the_first_success_in_list_order():
+    script = probes({"useast5": "user_info.us_ttp2.json", "sg1": "user_info.sg.json"})
+    cluster = script.provider.locate(account("auto"))
+    assert (cluster["country"], cluster["idc"]) == ("US", "useast5")
+    request = script.seen[0]
+    fixture = load("user_info.request.json")
+    assert str(request.url).partition("?")[0] == fixture["url"]
+    assert json.loads(request.content) == fixture["body"]
+    assert {request.headers["cookie"].partition(";")[0] for request in script.seen} == {f"sessionid={SESSION}"}
+
+
+def test_a_located_account_uses_its_cluster():
+    script = probes({"alisg": "user_info.jp.json"})
+    cluster = script.provider.locate(account("auto"))
+    user = account("auto", cluster=cluster)
+    with pytest.raises(DreameryError):
+        script.provider.ask(user, [KEY])
+    assert script.last.url.host == "mweb-api-sg.capcut.com"
+    assert script.last.url.params["region"] == "JP"
+    assert idc(script.last) == "alisg"
+
+
+def locate_fails(script: Script) -> str:
+    with pytest.raises(DreameryError) as caught:
+        script.provider.locate(account("auto"))
+    return caught.value.code
+
+
+def test_locate_tells_a_bad_session_from_a_bad_network():
+    def partly(request: httpx.Request) -> httpx.Response:
+        if idc(request) == "hk":
+            return httpx.Response(200, text=text("user_info.wrong_idc.json"))
+        raise httpx.ReadTimeout("slow")
+
+    assert locate_fails(probes({})) == "upstream_session_expired"
+    assert locate_fails(Script(partly)) == "upstream_session_expired"
+    assert locate_fails(Script("error.html_gateway.txt")) == "upstream_unreachable"
+    assert locate_fails(Script("error.rate_limited.json")) == "rate_limit_exceeded"
+    assert locate_fails(Script(js({"errmsg": "who?"}))) == "upstream_session_expired"

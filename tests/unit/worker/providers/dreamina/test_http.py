@@ -1,0 +1,197 @@
+"""The envelope (protocol section 2), other origins, and the total deadline."""
+
+import threading
+
+import httpcore
+import httpx
+import pytest
+
+from tests.support.recorded_upstream import KEY, SESSION, Script, account, order
+from worker.core.errors import DreameryError
+from worker.core.settings import Settings
+from worker.providers.dreamina import http
+from worker.providers.dreamina.regions import site_for
+from worker.providers.dreamina.signing import sign, web_id
+
+
+def asked(region: str = "cn", session: str = SESSION, **settings: object) -> httpx.Request:
+    script = Script("get_history_by_ids.not_found.json", **settings)
+    script.provider.ask(account(region, session=session), [KEY])
+    return script.last
+
+
+@pytest.mark.parametrize(
+    ("region", "site", "aid", "fetch_site"),
+    [
+        ("cn", "https://jimeng.jianying.com", "513695", "same-origin"),
+        ("jp", "https://dreamina.capcut.com", "513641", "same-site"),
+    ],
+)
+def test_the_headers(region, site, aid, fetch_site):
+    headers = asked(region).headers
+    expected = {
+        "accept": "application/json, text/plain, */*",
+        "content-type": "application/json",
+        "appid": aid,
+        "appvr": "8.4.0",
+        "app-sdk-version": "48.0.0",
+        "pf": "7",
+        "sign-ver": "1",
+        "tdid": "",
+        "origin": site,
+        "sec-fetch-site": fetch_site,
+    }
+    assert {name: headers[name] for name in expected} == expected
+    assert headers["sign"] == sign("/mweb/v1/get_history_by_ids", "8.4.0", int(headers["device-time"]))
+    assert headers["referer"].startswith(site)
+    assert set(headers["accept-encoding"].split(", ")) == {"gzip", "deflate"}
+
+
+def test_no_anti_bot_parameter_is_invented():
+    request = asked("us")
+    everything = f"{request.url} {request.headers} {request.headers['cookie']}".lower()
+    for name in ("mstoken", "a_bogus", "x-bogus", "x-gnarly", "verifyfp", "sid_guard"):
+        assert name not in everything
+
+
+def test_the_cookies():
+    assert asked("us").headers["cookie"] == f"sessionid={SESSION}; sessionid_ss={SESSION}; cc-target-idc=useast5"
+    cookies = dict(pair.split("=", 1) for pair in asked("cn").headers["cookie"].split("; "))
+    assert cookies["sessionid"] == cookies["sessionid_ss"] == cookies["sid_tt"] == SESSION
+    assert cookies["_tea_web_id"] == web_id(SESSION) == asked("cn").url.params["webId"]
+
+
+def test_cookies_of_one_account_never_reach_another():
+    script = Script(httpx.Response(200, json={"ret": "0", "data": {}}, headers={"set-cookie": "evil=1; Path=/"}))
+    script.provider.ask(account("us"), [KEY])
+    script.provider.ask(account("us", session="OTHER"), [KEY])
+    assert "evil" not in script.last.headers["cookie"]
+    assert SESSION not in script.last.headers["cookie"]
+
+
+def test_another_origin_keeps_path_query_and_the_real_host():
+    origin = "http://127.0.0.1:7777"
+    request = asked("us", upstream_origin=origin)
+    assert str(request.url).startswith(f"{origin}/mweb/v1/get_history_by_ids?aid=513641&")
+    assert request.headers["host"] == "127.0.0.1:7777"
+    assert request.headers["x-orig-host"] == "dreamina-api.us.capcut.com"
+    assert "x-orig-host" not in asked("us").headers
+
+
+def test_the_sandbox_is_reached_at_its_own_address():
+    here = asked("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="http://127.0.0.1:9")
+    assert (here.url.port, "x-orig-host" in here.headers) == (9, False)
+    assert asked("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="").url.port == 7777
+
+
+@pytest.mark.parametrize("session", ["a\r\nX-Evil: 1", "a; b=1", "", "é", 'a"b'])
+def test_a_session_that_cannot_be_a_cookie_is_never_sent_nor_shown(session):
+    with pytest.raises(DreameryError) as caught:
+        asked("us", session=session)
+    assert caught.value.code == "upstream_session_expired"
+    assert not session or session not in str(caught.value.detail)
+
+
+class Drip(httpx.SyncByteStream):
+    """A body that goes on for ever; every piece takes three seconds of a stopped clock."""
+
+    def __init__(self, clock: list[float], piece: bytes) -> None:
+        self.clock = clock
+        self.piece = piece
+        self.closed = False
+
+    def __iter__(self):
+        while True:
+            self.clock[0] += 3
+            yield self.piece
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(http.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_dripping_body_ends_with_the_total_deadline(clock):
+    stream = Drip(clock, b" ")
+    with pytest.raises(DreameryError) as caught:
+        Script(httpx.Response(200, stream=stream)).provider.submit_image(account(), order(), submit_key=KEY)
+    assert caught.value.code == "upstream_unreachable"
+    assert clock[0] <= 1000 + 20 + 3
+    assert stream.closed
+
+
+def test_an_endless_body_ends_with_the_size_limit(clock):
+    stream = Drip([0.0], b" " * 1_000_000)
+    with pytest.raises(DreameryError) as caught:
+        Script(httpx.Response(200, stream=stream)).provider.credits(account())
+    assert caught.value.code == "upstream_unreachable"
+    assert stream.closed
+
+
+class SlowStream(httpcore.NetworkStream):
+    """A server that sends one byte of its headers every six seconds; notes the timeouts it was given."""
+
+    def __init__(self, clock: list[float]) -> None:
+        self.clock = clock
+        self.timeouts: list[float | None] = []
+        self.left = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1000
+
+    def read(self, _max_bytes, timeout=None):
+        self.timeouts.append(timeout)
+        self.clock[0] += 6
+        byte, self.left = self.left[:1], self.left[1:]
+        return byte
+
+    def write(self, _buffer, timeout=None):
+        self.timeouts.append(timeout)
+
+    def close(self):
+        pass
+
+
+class SlowBackend(httpcore.NetworkBackend):
+    def __init__(self, stream: SlowStream) -> None:
+        self.stream = stream
+
+    def connect_tcp(self, _host, _port, timeout=None, *_rest):
+        assert timeout == 5
+        return self.stream
+
+
+def test_dripping_headers_end_with_the_total_deadline(clock, monkeypatch):
+    stream = SlowStream(clock)
+    monkeypatch.setattr(httpcore, "SyncBackend", lambda: SlowBackend(stream))
+    lines = http.Wire(Settings(_env_file=None))
+    site = site_for("sandbox", None, "http://127.0.0.1:9")
+    with pytest.raises(DreameryError) as caught:
+        lines.call(account("sandbox"), site, "http://127.0.0.1:9", "/mweb/v1/x?a=1", b"{}")
+    lines.close()
+    assert caught.value.code == "upstream_unreachable"
+    assert caught.value.detail is not None
+    assert "ReadTimeout" in caught.value.detail
+    assert clock[0] <= 1000 + 20 + 6
+    assert stream.timeouts == [20, 20, 20, 14, 8, 2]
+
+
+def test_each_thread_has_its_own_deadline(clock):
+    deadline = http.Deadline()
+    deadline.start(5)
+    seen: list[float] = []
+
+    def other() -> None:
+        deadline.start(50)
+        seen.append(deadline.left(TimeoutError))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert seen == [50]
+    assert deadline.left(TimeoutError) == 5
+    clock[0] += 5
+    with pytest.raises(TimeoutError):
+        deadline.left(TimeoutError)

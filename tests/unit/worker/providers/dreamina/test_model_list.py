@@ -1,0 +1,82 @@
+"""Upstream's own lists of models (protocol section 10.3)."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.recorded_upstream import Script, account, load
+from worker.core.errors import DreameryError
+from worker.providers.dreamina.model_list import image_models, video_models
+
+VIDEOS = "/mweb/v1/video_generate/get_common_config"
+
+
+def answers(images: httpx.Response | None = None, videos: httpx.Response | None = None) -> Script:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == VIDEOS:
+            return videos or httpx.Response(200, json=load("video_generate.get_common_config.json"))
+        assert request.url.path == "/mweb/v1/get_common_config"
+        return images or httpx.Response(200, json=load("get_common_config.image.json"))
+
+    return Script(answer)
+
+
+def test_both_lists():
+    script = answers()
+    models = script.provider.list_models(account())
+    (picture,) = models.images
+    assert (picture.key, picture.name, picture.references) == ("high_aes_general_v50", "Seedream 5.0 Lite", 10)
+    assert (picture.resolutions, picture.counts) == (("2k", "4k"), (1, 2, 3, 4, 5, 6, 7, 8))
+    assert len(picture.sizes) == 16
+    assert ("4k", 3, 5404, 3040) in picture.sizes
+    (video,) = models.videos
+    assert (video.key, video.durations, video.fps) == ("dreamina_ic_generate_video_model_vgfm_3.0", (5, 10), 24)
+    assert (video.first_frame, video.end_frame) == (True, True)
+    assert (video.ratios[0], video.benefit) == ("21:9", "basic_video_operation_vgfm_v_three")
+    assert json.loads(script.last.content) == {"scene": "generate_video", "params": {"needCache": True}}
+    assert script.seen[0].url.params["needRefresh"] == "false"
+
+
+def test_one_list_that_cannot_be_had_leaves_its_kind_empty():
+    broken = httpx.Response(200, json={"ret": "1002"})
+    assert answers(images=broken).provider.list_models(account()).images == ()
+    assert answers(images=broken).provider.list_models(account()).videos
+    assert answers(videos=broken).provider.list_models(account()).videos == ()
+    with pytest.raises(DreameryError) as caught:
+        answers(httpx.Response(200, json={"ret": "1015"}), broken).provider.list_models(account())
+    assert caught.value.code == "upstream_session_expired"
+
+
+def test_models_are_found_wherever_they_are_and_once():
+    row = {"model_req_key": "k", "model_name": "n\x00\n", "duration_option": [5, "x", True, -1], "feats": None}
+    answer: dict[str, Any] = {"data": {"groups": [{"deep": {"list": [row, {**row, "model_name": "other"}]}}]}}
+    (video,) = video_models(answer)
+    assert (video.name, video.durations, video.first_frame, video.end_frame) == ("n", (5,), None, None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.sampled_from(
+                ["model_req_key", "model_name", "feats", "resolution_map", "input_image_limit", "duration_option",
+                 "commercial_config", "commerce_info_map", "basic", "image_ratio_sizes", "generate_count_options"]
+            ),
+            inner,
+            max_size=6,
+        )
+    ),
+    max_leaves=30,
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(JSON)
+def test_no_answer_breaks_the_reading(value):
+    assert isinstance(image_models({"data": value}), tuple)
+    assert isinstance(video_models({"data": value}), tuple)

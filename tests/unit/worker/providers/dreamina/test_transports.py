@@ -1,0 +1,148 @@
+"""Calls through the proxy of a token (protocol section 1.3), over real sockets."""
+
+import base64
+import socket
+import socketserver
+import threading
+from collections.abc import Iterator
+
+import httpcore
+import pytest
+
+from tests.support.recorded_upstream import KEY, SESSION
+from worker.core.errors import DreameryError
+from worker.core.settings import Settings
+from worker.providers.base import Account, NotSentError
+from worker.providers.dreamina import transports
+from worker.providers.dreamina.client import DreaminaProvider
+from worker.providers.dreamina.transports import Deadline, ProxyTransports, PublicBackend
+
+ANSWER = b'{"ret":"0","data":{}}'
+HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(ANSWER),
+    ANSWER,
+)
+
+
+class Handler(socketserver.BaseRequestHandler):
+    """A proxy that answers itself: HTTP forward requests, and SOCKS5 with a password."""
+
+    def handle(self) -> None:
+        first = self.request.recv(65536)
+        if first[:1] == b"\x05":
+            self.request.sendall(b"\x05\x02")
+            self.server.seen.append(self.request.recv(1024))
+            self.request.sendall(b"\x01\x00")
+            self.server.seen.append(self.request.recv(1024))
+            self.request.sendall(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
+            first = self.request.recv(65536)
+        self.server.seen.append(first)
+        self.request.sendall(self.server.answer)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        server.seen = []
+        server.answer = HTTP_ANSWER
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def ask(proxy: str, allow: str = "127.0.0.1", origin: str = "http://upstream.example.test") -> None:
+    provider = DreaminaProvider(Settings(_env_file=None, fetch_allow=allow, upstream_origin=origin))
+    try:
+        provider.ask(Account(id="a1", region="us", session=SESSION, proxy=proxy), [KEY])
+    finally:
+        provider.close()
+
+
+def test_an_http_proxy_gets_the_call_and_its_password(server):
+    ask(f"http://user:p%40ss@127.0.0.1:{server.server_address[1]}")
+    (request,) = server.seen
+    assert request.startswith(b"POST http://upstream.example.test/mweb/v1/get_history_by_ids?")
+    assert base64.b64encode(b"user:p@ss") in request
+
+
+def test_a_socks_proxy_gets_name_and_password_and_then_the_call(server):
+    ask(f"socks5://user:pass@127.0.0.1:{server.server_address[1]}")
+    login, connect, request = server.seen
+    assert b"user" in login
+    assert b"pass" in login
+    assert b"upstream.example.test" in connect
+    assert request.startswith(b"POST /mweb/v1/get_history_by_ids?")
+
+
+def test_a_proxy_that_refuses_the_tunnel_means_not_sent(server):
+    server.answer = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with pytest.raises(NotSentError) as caught:
+        ask(f"http://u:S3CR3T@127.0.0.1:{server.server_address[1]}", origin="")
+    assert server.seen[0].startswith(b"CONNECT dreamina-api.us.capcut.com:443 ")
+    assert SESSION.encode() not in server.seen[0]
+    assert "S3CR3T" not in f"{caught.value!r}{caught.value.detail}"
+
+
+def test_a_private_proxy_is_not_reached_unless_allowed(server):
+    port = server.server_address[1]
+    with pytest.raises(NotSentError, match="cannot be reached") as caught:
+        ask(f"http://127.0.0.1:{port}", allow="")
+    assert "no public address" in str(caught.value.detail)
+    assert server.seen == []
+    ask(f"http://127.0.0.1:{port}", allow=f"10.0.0.1, 127.0.0.1:{port}")
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "224.0.0.1"])
+def test_the_address_that_was_checked_is_the_one_used(monkeypatch, address):
+    tried: list[str] = []
+
+    class Inner(httpcore.NetworkBackend):
+        def connect_tcp(self, host, *_rest):
+            tried.append(host)
+
+    rows = [(0, 0, 0, "", (address, 1)), (0, 0, 0, "", ("93.184.215.14", 1))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_a, **_k: rows)
+    backend = PublicBackend(Inner(), frozenset({""}))
+    backend.connect_tcp("proxy.example", 1)
+    assert tried == ["93.184.215.14"]
+    del rows[1]
+    with pytest.raises(httpcore.ConnectError):
+        backend.connect_tcp("proxy.example", 1)
+
+
+def test_a_name_that_is_none(monkeypatch):
+    def fail(*_a: object, **_k: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(DreameryError) as caught:
+        ask("http://nowhere.example.test:1", allow="")
+    assert isinstance(caught.value, NotSentError)
+
+
+def test_only_idle_transports_are_closed(monkeypatch):
+    monkeypatch.setattr(transports, "MAX_PROXIES", 2)
+    pool = ProxyTransports(Deadline(), frozenset())
+    with pool.use("http://a:1") as first:
+        for name in "bcd":
+            with pool.use(f"http://{name}:1"):
+                pass
+        with pool.use("http://a:1") as again:
+            assert again is first
+        assert list(pool._open) == ["http://d:1", "http://a:1"]
+    assert pool._users == {}
+    pool.close()
+    assert not pool._open
+
+
+def test_a_proxy_is_not_shown():
+    assert "S3CR3T" not in repr(Account(id="a", region="us", session="s", proxy="http://S3CR3T@h:1"))

@@ -1,0 +1,144 @@
+"""Finished videos in both forms (protocol section 8.4) and the way to a better bit rate."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.recorded_upstream import Script, account, load
+from worker.providers.base import Record, RecordState, ResultRef
+from worker.providers.dreamina.job_records import parse_record, video_result
+
+KEY = "22222222-2222-4222-8222-222222222222"
+CDN = "https://video-cdn.example.test/synthetic"
+POSTER = "https://image-cdn.example.test/synthetic/cover.jpeg?x-expires=1700086400&x-signature=SYNTHETIC"
+ITEM = "7600000000000000091"
+
+
+def raw(name: str) -> dict[str, Any]:
+    return load(f"get_history_by_ids.video.{name}.json")["data"][KEY]
+
+
+def read(name: str) -> Record:
+    return parse_record(KEY, raw(name))
+
+
+@pytest.mark.parametrize(("name", "file"), [("done", "origin"), ("done.ladder", "720p")])
+def test_both_forms_of_a_finished_video(name, file):
+    record = read(name)
+    assert (record.state, record.settled, record.wanted) == (RecordState.DONE, True, 0)
+    (ref,) = record.results
+    assert ref.url.startswith(f"{CDN}/{file}.mp4?")
+    assert (ref.width, ref.height, ref.format, ref.seconds) == (1280, 720, "mp4", 5.042)
+    assert (ref.poster_url, ref.item_id) == (POSTER, ITEM)
+
+
+def test_a_video_that_waits():
+    record = read("processing")
+    assert (record.state, record.queue_position) == (RecordState.QUEUED, 12)
+
+
+def test_a_video_that_is_there_while_the_status_is_still_45():
+    record = parse_record(KEY, {**raw("done"), "status": 45})
+    assert (record.state, record.settled, len(record.results)) == (RecordState.RUNNING, False, 1)
+
+
+def url(name: str) -> dict[str, str]:
+    return {"video_url": f"https://v/{name}"}
+
+
+LADDER = {name: url(name) for name in ("360p", "2160p", "1080p", "720p")}
+PLACES: list[tuple[str, dict[str, Any]]] = [
+    ("https://v/common", {"common_attr": {"transcoded_video": {"origin": url("common")}}}),
+    ("https://v/origin", {"video": {"transcoded_video": {"origin": url("origin")}}}),
+    ("https://v/2160p", {"video": {"transcoded_video": LADDER}}),
+    ("https://v/play", {"video": {"play_url": "https://v/play"}}),
+    ("https://v/download", {"video": {"download_url": "https://v/download"}}),
+    ("https://v/url", {"video": {"url": "https://v/url"}}),
+    ("https://v/last", {"video": {"origin_video": url("last")}}),
+]
+
+
+def merged(places: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    item: dict[str, Any] = {"common_attr": {"cover_url": "https://v/cover"}, "video": {"transcoded_video": {}}}
+    for _, place in places:
+        item["common_attr"] |= place.get("common_attr", {})
+        video = place.get("video", {})
+        item["video"]["transcoded_video"] |= video.get("transcoded_video", {})
+        item["video"] |= {name: value for name, value in video.items() if name != "transcoded_video"}
+    return item
+
+
+@pytest.mark.parametrize("start", range(len(PLACES)))
+def test_the_places_of_a_video_in_their_order(start):
+    ref = video_result(merged(PLACES[start:]))
+    assert ref is not None
+    assert (ref.url, ref.poster_url) == (PLACES[start][0], "https://v/cover")
+
+
+def test_a_cover_is_no_stand_in_for_a_video():
+    item = {"common_attr": {"cover_url": "https://v/cover"}, "video": {"video_id": "v", "transcoded_video": None}}
+    record = parse_record(KEY, {"status": 50, "item_list": [item]})
+    assert (record.state, record.error_code) == (RecordState.FAILED, "result_unavailable")
+
+
+@pytest.mark.parametrize("length", [None, "x", -1, 10**12, True])
+def test_a_length_that_is_none(length):
+    ref = video_result({"video": {"play_url": "https://v/a", "duration_ms": length}})
+    assert ref is not None
+    assert (ref.seconds, ref.poster_url, ref.item_id, ref.format) == (None, None, None, "mp4")
+
+
+# --- a better bit rate ---
+
+(SMALL,) = read("done.ladder").results
+
+
+@pytest.mark.parametrize("name", ["item_list", "local_item_list"])
+def test_a_better_bit_rate(name):
+    answer = load("get_local_item_list.video.json")
+    answer["data"] = {name: answer["data"]["item_list"]}
+    script = Script(httpx.Response(200, json=answer))
+    better = script.provider.better_video(account(), SMALL)
+    assert better.url.startswith(f"{CDN}/origin.mp4?")
+    assert (better.poster_url, better.seconds, better.item_id) == (POSTER, 5.042, ITEM)
+    assert json.loads(script.last.content) == load("get_local_item_list.video.request.json")["body"]
+
+
+def worse() -> httpx.Response:
+    answer = load("get_local_item_list.video.json")
+    answer["data"]["item_list"][0]["video"]["transcoded_video"]["origin"]["width"] = 64
+    return httpx.Response(200, json=answer)
+
+
+def another() -> httpx.Response:
+    answer = load("get_local_item_list.video.json")
+    answer["data"]["item_list"][0]["common_attr"]["id"] = "1"
+    return httpx.Response(200, json=answer)
+
+
+def cut() -> httpx.Response:
+    raise httpx.ConnectError("no")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda _: worse(),
+        lambda _: another(),
+        lambda _: cut(),
+        lambda _: httpx.Response(200, json={"ret": "1015"}),
+        lambda _: httpx.Response(200, json={"ret": "0", "data": {"item_list": [None, {"video": 5}]}}),
+        lambda _: httpx.Response(200, text="<html>"),
+    ],
+)
+def test_no_better_bit_rate_is_no_failure(answer):
+    assert Script(answer).provider.better_video(account(), SMALL) == SMALL
+
+
+def test_a_result_without_an_id_is_not_asked_for():
+    script = Script("user_credit.json")
+    ref = ResultRef("https://v/a", None, None, None)
+    assert script.provider.better_video(account(), ref) is ref
+    assert script.seen == []

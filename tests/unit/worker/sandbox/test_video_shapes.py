@@ -1,0 +1,74 @@
+"""Records of videos and lists of models have the shape of the recorded ones."""
+
+import json
+import uuid
+
+from tests.unit.worker.sandbox.test_response_shapes import call, recorded, shape
+from worker.sandbox.options import Options
+from worker.sandbox.server import create_app
+
+GENERATE = "/mweb/v1/aigc_draft/generate"
+POLL = "/mweb/v1/get_history_by_ids"
+
+
+def _submit(app):
+    body = recorded("generate.video.text.request")["body"] | {"submit_id": str(uuid.uuid4())}
+    answer = call(app, GENERATE, body).json()
+    return body["submit_id"], answer
+
+
+def _poll(app, submit_id):
+    return call(app, POLL, {"submit_ids": [submit_id]}).json()["data"][submit_id]
+
+
+def _first(name):
+    return next(iter(recorded(name)["data"].values()))
+
+
+def test_submit_answer_and_both_forms_of_finished_videos():
+    app = create_app(Options(seconds=0.0))
+    first, answer = _submit(app)
+    assert shape(answer) == shape(recorded("generate.video.response"))
+    assert shape(_poll(app, first)) == shape(_first("get_history_by_ids.video.done"))
+    second, _ = _submit(app)
+    assert shape(_poll(app, second)) == shape(_first("get_history_by_ids.video.done.ladder"))
+
+
+def test_a_running_video():
+    app = create_app(Options(seconds=60.0))
+    submit_id, _ = _submit(app)
+    assert shape(_poll(app, submit_id)) == shape(_first("get_history_by_ids.video.processing"))
+
+
+def test_the_item_list():
+    app = create_app(Options(seconds=0.0))
+    submit_id, _ = _submit(app)
+    item = _poll(app, submit_id)["item_list"][0]["common_attr"]["id"]
+    body = recorded("get_local_item_list.video.request")["body"] | {"item_id_list": [item]}
+    assert shape(call(app, "/mweb/v1/get_local_item_list", body).json()) == shape(recorded("get_local_item_list.video"))
+    assert call(app, "/mweb/v1/get_local_item_list", {}).json()["ret"] == "1000"
+
+
+def _models(path, **headers):
+    answer = call(create_app(Options()), path, {}, **headers).json()
+    return answer, {model["model_req_key"]: model for model in answer["data"]["model_list"]}
+
+
+def test_the_list_of_picture_models():
+    _, models = _models("/mweb/v1/get_common_config")
+    (wanted,) = recorded("get_common_config.image")["data"]["model_list"]
+    given = models[wanted["model_req_key"]]
+    assert shape(given) == shape(wanted)
+    assert given["resolution_map"] == wanted["resolution_map"]
+    assert given["generate_count_options"] == wanted["generate_count_options"]
+    assert "generate_count_options" not in models["text2img_xl_sft"]
+    _, asia = _models("/mweb/v1/get_common_config", **{"X-Orig-Host": "mweb-api-sg.capcut.com"})
+    assert "gpt_image_2" in models
+    assert "gpt_image_2" not in asia
+
+
+def test_the_list_of_video_models():
+    _, models = _models("/mweb/v1/video_generate/get_common_config")
+    (wanted,) = recorded("video_generate.get_common_config")["data"]["model_list"]
+    assert models[wanted["model_req_key"]] == wanted
+    assert json.dumps(models["dreamina_seedance_40_mini"]["duration_option"]) == json.dumps(list(range(4, 16)))
