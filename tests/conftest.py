@@ -1,4 +1,4 @@
-"""Fixtures for every tier: one throwaway Postgres and Redis per run, and fresh databases of the newest schema."""
+"""Fixtures for all tiers: one throwaway Postgres and Redis per test run, and new databases with the latest schema."""
 
 import itertools
 import socket
@@ -10,28 +10,28 @@ import psycopg
 import pytest
 
 from tests.support.platform import CheckedPlatform, migrate, running_postgres, running_redis, start_platform
-from tests.support.servers.http_servers import Receivers, serving
+from tests.support.servers.http_servers import WebhookReceivers, running_app
 from tests.support.servers.s3_server import Bucket, running_s3
-from tests.support.shared_platforms import Sharing
+from tests.support.shared_platforms import SharedPlatformPlugin
 from worker.local.embedded_servers import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
 
 _TEMPLATE = "migrated_template"
 _numbers = itertools.count(1)
 
-# The same examples in each run, or a gate is red for what the change did not do. Hunt with `--hypothesis-profile=default`.
+# Same examples in each run, so that a failure is caused by the change. Explore with `--hypothesis-profile=default`.
 hypothesis.settings.register_profile("gate", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("gate")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Which tests share what, see `tests/support/shared_platforms.py`."""
-    config.pluginmanager.register(Sharing())
+    """Group the tests that share a platform, see `tests/support/shared_platforms.py`."""
+    config.pluginmanager.register(SharedPlatformPlugin())
 
 
 @pytest.fixture(autouse=True)
 def _no_outside_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests may talk to this machine only; a forgotten fake must not reach a real upstream."""
+    """Only connections to this machine are allowed: a missing fake must not reach a real upstream."""
     connect = socket.socket.connect
 
     def local_only(self: socket.socket, address: Any) -> None:
@@ -52,20 +52,20 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedPostg
 
 @pytest.fixture(scope="session")
 def postgres_url(postgres: EmbeddedPostgres) -> str:
-    """The server's maintenance database, for tests that make databases themselves."""
+    """URL of the server's maintenance database, for tests that create databases themselves."""
     return postgres.url("postgres")
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The test run's Redis; shared, so tests name their keys apart or flush it."""
+    """URL of the test run's Redis. It is shared: tests use separate keys or flush it."""
     with running_redis(tmp_path_factory.mktemp("redis")) as (server, _child):
         yield server.url
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    """An S3-compatible server with a bucket; shared, so tests empty it or name their prefix."""
+    """An S3-compatible server with a bucket. It is shared: tests empty it or use their own prefix."""
     with running_s3(tmp_path_factory.mktemp("s3")) as bucket:
         yield bucket
 
@@ -79,16 +79,16 @@ def _migrated_template(postgres: EmbeddedPostgres) -> str:
 
 @pytest.fixture(scope="session")
 def make_database(postgres: EmbeddedPostgres, _migrated_template: str) -> Iterator[Callable[[], str]]:
-    """A function that makes one more database of the newest schema and returns its URL, for wider-scoped fixtures."""
-    made: list[str] = []
+    """A function that creates a database with the latest schema and returns its URL, for wider-scoped fixtures."""
+    names: list[str] = []
 
     def make() -> str:
-        made.append(f"test_{next(_numbers)}")
-        postgres.ensure_database(made[-1], template=_migrated_template)
-        return postgres.url(made[-1])
+        names.append(f"test_{next(_numbers)}")
+        postgres.ensure_database(names[-1], template=_migrated_template)
+        return postgres.url(names[-1])
 
     yield make
-    _drop(postgres, made)
+    _drop(postgres, names)
 
 
 def _drop(postgres: EmbeddedPostgres, names: list[str]) -> None:
@@ -99,7 +99,7 @@ def _drop(postgres: EmbeddedPostgres, names: list[str]) -> None:
 
 @pytest.fixture
 def database_url(postgres: EmbeddedPostgres, _migrated_template: str) -> Iterator[str]:
-    """A database of the newest schema for one test, dropped afterwards whatever is still connected."""
+    """URL of a database with the latest schema for one test. It is dropped afterwards, even with open connections."""
     name = f"test_{next(_numbers)}"
     postgres.ensure_database(name, template=_migrated_template)
     yield postgres.url(name)
@@ -108,26 +108,28 @@ def database_url(postgres: EmbeddedPostgres, _migrated_template: str) -> Iterato
 
 @pytest.fixture(scope="session")
 def api_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform as `dreamery up` starts it, with a quick sandbox: two slots per account, no wait between submits."""
+    """A platform as `dreamery up` starts it, with a fast sandbox: two slots per account, no pause between submits."""
     env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_POLL_MIN_SECONDS": "0.2"}
-    env["DREAMERY_REQUEST_MAX_UPLOAD_BYTES"] = "1000000"  # so that a test of the limit sends little
+    env["DREAMERY_REQUEST_MAX_UPLOAD_BYTES"] = "1000000"  # small, so that a test of the limit sends little
     with start_platform(tmp_path_factory.mktemp("api"), extra_env=env, sandbox_seconds=0.2) as platform:
         yield platform
 
 
 @pytest.fixture(scope="session")
-def hooks() -> Iterator[Receivers]:
-    """Where webhooks of `wide_platform` may go."""
-    receivers = Receivers()
-    with serving(receivers) as receivers.url:
+def webhook_receivers() -> Iterator[WebhookReceivers]:
+    """Webhook receivers that `multi_region_platform` may call."""
+    receivers = WebhookReceivers()
+    with running_app(receivers) as receivers.url:
         yield receivers
 
 
 @pytest.fixture(scope="session")
-def wide_platform(tmp_path_factory: pytest.TempPathFactory, hooks: Receivers) -> Iterator[Platform]:
-    """A platform whose upstream hosts are all at the sandbox, so real regions work; 200 slots per account.
+def multi_region_platform(
+    tmp_path_factory: pytest.TempPathFactory, webhook_receivers: WebhookReceivers
+) -> Iterator[Platform]:
+    """A platform whose upstream hosts all point to the sandbox, so every region works; 200 slots per account.
 
-    Its processes may be killed by a test that leaves it well; a dead conversation is known after 4 s.
+    A test may kill its processes when it leaves the platform healthy. A dead conversation is detected after 4 s.
     """
     env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "200"}
     env |= {"DREAMERY_ACCOUNT_MAX_CHATS": "40", "DREAMERY_TALK_LEASE_SECONDS": "4"}
@@ -136,8 +138,10 @@ def wide_platform(tmp_path_factory: pytest.TempPathFactory, hooks: Receivers) ->
         data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env
     )
     platform = CheckedPlatform(options)
-    # Known now, read at start.
+    # The ports are known now; the processes read these settings at start.
     env["DREAMERY_UPSTREAM_ORIGIN"] = platform.sandbox_url
-    env["DREAMERY_FETCH_ALLOW"] = ",".join(url.removeprefix("http://") for url in (platform.sandbox_url, hooks.url))
+    env["DREAMERY_FETCH_ALLOW"] = ",".join(
+        url.removeprefix("http://") for url in (platform.sandbox_url, webhook_receivers.url)
+    )
     with platform:
         yield platform

@@ -13,16 +13,16 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
 from tests.browser.conftest import watch
-from tests.support.api_client import Face
+from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform
 
 AXE = (Path(__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def face(platform: CheckedPlatform):
-    with Face(platform, platform.admin_key) as face:
-        yield face
+def client(platform: CheckedPlatform):
+    with ApiClient(platform, platform.admin_key) as client:
+        yield client
 
 
 def card(page: Page, prompt: str) -> Locator:
@@ -72,7 +72,7 @@ def test_signing_in_and_out_with_the_keyboard(browser: Browser, platform: Checke
         assert complaints == []
 
 
-def test_a_picture_is_watched_and_worked_on(page: Page, face: Face):
+def test_a_picture_is_watched_and_worked_on(page: Page, client: ApiClient):
     page.goto("/console")
     made = ask_for(page, "[[seconds:4]] a lighthouse")
     expect(made.get_by_text("In progress", exact=True)).to_be_visible()
@@ -83,7 +83,7 @@ def test_a_picture_is_watched_and_worked_on(page: Page, face: Face):
     expect(made.get_by_label("curl")).to_contain_text("/v1/images/generations")
     made.get_by_role("button", name="Again", exact=True).click()
     expect(page.get_by_role("article", name="[[seconds:4]] a lighthouse")).to_have_count(2)
-    (again, first) = face.http.get("/v1/jobs", params={"q": "a lighthouse"}).json()["data"]
+    (again, first) = client.http.get("/v1/jobs", params={"q": "a lighthouse"}).json()["data"]
     assert again["input"]["seed"] != first["input"]["seed"]
     page.get_by_label("Prompt", exact=True).fill("something else")
     page.get_by_role("article", name="[[seconds:4]] a lighthouse").last.get_by_role("button", name="Vary").click()
@@ -96,10 +96,10 @@ def test_a_picture_is_watched_and_worked_on(page: Page, face: Face):
     expect(page.get_by_role("img", name="Reference 1")).to_be_visible()
     from_picture = ask_for(page, "the same at night")
     expect(from_picture.get_by_text("Completed", exact=True)).to_be_visible()
-    assert len(face.http.get("/v1/jobs", params={"q": "at night"}).json()["data"][0]["input"]["images"]) == 1
+    assert len(client.http.get("/v1/jobs", params={"q": "at night"}).json()["data"][0]["input"]["images"]) == 1
 
 
-def test_a_picture_is_made_from_a_dropped_file(page: Page, face: Face):
+def test_a_picture_is_made_from_a_dropped_file(page: Page, client: ApiClient):
     picture = io.BytesIO()
     Image.new("RGB", (96, 64), "teal").save(picture, "PNG")
     page.goto("/console")
@@ -116,11 +116,11 @@ def test_a_picture_is_made_from_a_dropped_file(page: Page, face: Face):
     expect(page.get_by_role("img", name="Reference 1")).to_be_visible()
     made = ask_for(page, "in oil colours")
     expect(made.get_by_text("Completed", exact=True)).to_be_visible()
-    (given,) = face.http.get("/v1/jobs", params={"q": "in oil colours"}).json()["data"][0]["input"]["images"]
+    (given,) = client.http.get("/v1/jobs", params={"q": "in oil colours"}).json()["data"][0]["input"]["images"]
     assert (given["width"], given["height"]) == (96, 64)
 
 
-def test_a_video_and_the_models_own_choices(page: Page, face: Face):
+def test_a_video_and_the_models_own_choices(page: Page, client: ApiClient):
     page.goto("/console")
     choose(page, "Video")
     page.get_by_label("Model").select_option("jimeng-video-veo3")
@@ -133,7 +133,7 @@ def test_a_video_and_the_models_own_choices(page: Page, face: Face):
     video = made.locator("video")
     # It plays: the browser can read what was stored.
     assert video.evaluate("one => one.play().then(() => one.videoWidth)") > 0
-    (job,) = face.http.get("/v1/jobs", params={"q": "waves roll ashore"}).json()["data"]
+    (job,) = client.http.get("/v1/jobs", params={"q": "waves roll ashore"}).json()["data"]
     assert (job["kind"], job["input"]["ratio"]) == ("video", "9:16")
 
 
@@ -149,16 +149,16 @@ def test_the_agent_talks_and_draws(page: Page):
     expect(page.get_by_text("Made by the agent")).to_be_visible()
 
 
-def test_jobs_are_live_filtered_cancelled_and_retried(page: Page, face: Face):
+def test_jobs_are_live_filtered_cancelled_and_retried(page: Page, client: ApiClient):
     page.goto("/console/jobs")
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
-    face.start("[[hang]] never ends")
+    client.start_job("[[hang]] never ends")
     hanging = row(page, "[[hang]] never ends")
     # It appears by itself: nothing was reloaded.
     expect(hanging.get_by_text("In progress", exact=True)).to_be_visible()
     hanging.get_by_role("button", name="Cancel this job").click()
     expect(hanging.get_by_text("Cancelled", exact=True)).to_be_visible()
-    face.ended(face.start("[[fail:2038]] refused")["id"])
+    client.wait_for_end(client.start_job("[[fail:2038]] refused")["id"])
     refused = row(page, "[[fail:2038]] refused")
     expect(refused.get_by_text("Failed", exact=True)).to_be_visible()
     page.get_by_label("Search in prompts").fill("refused")
@@ -177,9 +177,9 @@ def test_jobs_are_live_filtered_cancelled_and_retried(page: Page, face: Face):
     expect(hanging).to_have_count(0)
 
 
-def test_a_list_goes_on_as_one_scrolls(page: Page, face: Face):
+def test_a_list_goes_on_as_one_scrolls(page: Page, client: ApiClient):
     with ThreadPoolExecutor(6) as threads:
-        list(threads.map(lambda _: face.start("[[fail:2038]] one of many"), range(60)))
+        list(threads.map(lambda _: client.start_job("[[fail:2038]] one of many"), range(60)))
     page.goto("/console/jobs?q=one+of+many")
     rows = page.get_by_role("list", name="Jobs").get_by_role("listitem")
     expect(rows).to_have_count(50)
@@ -187,8 +187,8 @@ def test_a_list_goes_on_as_one_scrolls(page: Page, face: Face):
     expect(rows).to_have_count(60)
 
 
-def test_the_gallery_finds_marks_shows_and_packs(page: Page, face: Face):
-    made = {name: face.ended(face.start(f"{name} in the gallery", n=2)["id"]) for name in ("apple", "pear")}
+def test_the_gallery_finds_marks_shows_and_packs(page: Page, client: ApiClient):
+    made = {name: client.wait_for_end(client.start_job(f"{name} in the gallery", n=2)["id"]) for name in ("apple", "pear")}
     page.goto("/console/gallery")
     page.get_by_label("Search in prompts").fill("in the gallery")
     tiles = page.locator(".tile")
@@ -238,11 +238,11 @@ PLACES = ("/console", "/console/jobs", "/console/gallery")
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_page_keeps_anybody_out(
-    browser: Browser, platform: CheckedPlatform, signed_in: Path, face: Face, theme: str
+    browser: Browser, platform: CheckedPlatform, signed_in: Path, client: ApiClient, theme: str
 ):
     """axe-core finds nothing serious, and on a phone nothing is cut off at the side."""
-    job = face.ended(face.start("for everybody", n=1)["id"])
-    face.ended(face.start("[[fail:2038]] for everybody")["id"])
+    job = client.wait_for_end(client.start_job("for everybody", n=1)["id"])
+    client.wait_for_end(client.start_job("[[fail:2038]] for everybody")["id"])
     options = {"base_url": platform.url, "locale": "en", "color_scheme": theme}
     with browser.new_context(**options) as context:
         page = context.new_page()

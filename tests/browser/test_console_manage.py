@@ -13,15 +13,15 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import watch
 from tests.browser.test_console import check, choose
-from tests.support.api_client import IMAGES, Face, new_session
+from tests.support.api_client import IMAGES, ApiClient, new_session
 from tests.support.platform import CheckedPlatform, eventually
-from tests.support.servers.http_servers import Receiver, serving
+from tests.support.servers.http_servers import WebhookReceiver, running_app
 
 
 @pytest.fixture(scope="module")
-def face(platform: CheckedPlatform) -> Iterator[Face]:
-    with Face(platform, platform.admin_key) as face:
-        yield face
+def client(platform: CheckedPlatform) -> Iterator[ApiClient]:
+    with ApiClient(platform, platform.admin_key) as client:
+        yield client
 
 
 def new_name(word: str) -> str:
@@ -40,7 +40,7 @@ def shown_once(page: Page, label: str) -> str:
     return secret
 
 
-def test_a_key_is_made_used_rotated_and_revoked(page: Page, face: Face):
+def test_a_key_is_made_used_rotated_and_revoked(page: Page, client: ApiClient):
     name = new_name("laptop")
     page.goto("/console/keys")
     page.get_by_role("button", name="New key").click()
@@ -53,7 +53,7 @@ def test_a_key_is_made_used_rotated_and_revoked(page: Page, face: Face):
     expect(row(page, name)).to_contain_text("in 7 days")
     expect(row(page, name)).to_contain_text("generate")
     expect(row(page, name)).not_to_contain_text("administer")
-    with face.as_caller(key) as caller:
+    with client.as_caller(key) as caller:
         assert caller.http.post(IMAGES, json={"prompt": "made with a new key", "n": 1}).status_code == 200
     row(page, name).get_by_role("button", name="Rotate").click()
     page.get_by_role("dialog").get_by_role("button", name="Rotate", exact=True).click()
@@ -65,11 +65,11 @@ def test_a_key_is_made_used_rotated_and_revoked(page: Page, face: Face):
     page.get_by_role("button", name="Show").click()
     expect(row(page, name).get_by_text("Revoked")).to_have_count(2)
     for dead in (key, newer):
-        with face.as_caller(dead) as caller:
+        with client.as_caller(dead) as caller:
             assert caller.http.get("/v1/models").status_code == 401
 
 
-def test_accounts_are_added_line_by_line_changed_and_paused(page: Page, face: Face):
+def test_accounts_are_added_line_by_line_changed_and_paused(page: Page, client: ApiClient):
     label, good = new_name("studio"), new_session()
     page.goto("/console/accounts")
     page.get_by_role("button", name="Add accounts").click()
@@ -103,7 +103,7 @@ def test_accounts_are_added_line_by_line_changed_and_paused(page: Page, face: Fa
     expect(page.get_by_text("Saved.")).to_be_visible()
     found = [
         one
-        for one in face.http.get("/admin/v1/accounts", params={"limit": 1000}).json()["data"]
+        for one in client.http.get("/admin/v1/accounts", params={"limit": 1000}).json()["data"]
         if one["label"] == f"{label} 1"
     ]
     assert (found[0]["max_images"], found[0]["working_hours"]["zone"]) == (7, "Asia/Shanghai")
@@ -118,7 +118,7 @@ def test_accounts_are_added_line_by_line_changed_and_paused(page: Page, face: Fa
     expect(page.get_by_text("The account is retired.")).to_be_visible()
 
 
-def test_a_user_gets_a_budget_and_a_key_that_keeps_to_it(page: Page, face: Face):
+def test_a_user_gets_a_budget_and_a_key_that_keeps_to_it(page: Page, client: ApiClient):
     name = new_name("alice")
     page.goto("/console/users")
     page.get_by_role("button", name="Add user").click()
@@ -133,28 +133,28 @@ def test_a_user_gets_a_budget_and_a_key_that_keeps_to_it(page: Page, face: Face)
     page.get_by_label("Groups").fill("design, print")
     page.get_by_role("button", name="Save", exact=True).click()
     wanted = {"weight": 2.5, "groups": ["design", "print"]}
-    eventually(lambda: wanted.items() <= face.http.get(f"/admin/v1/users/{name}").json().items(), what="it is saved")
+    eventually(lambda: wanted.items() <= client.http.get(f"/admin/v1/users/{name}").json().items(), what="it is saved")
     page.get_by_role("button", name="New key").click()
     page.get_by_role("dialog").get_by_role("button", name="Make key").click()
     key = shown_once(page, "API key")
-    with face.as_caller(key) as caller:
-        assert caller.draw("the only one today", n=1).status_code == 200
-        assert caller.draw("one too many", n=1).json()["error"]["code"] == "budget_exceeded"
+    with client.as_caller(key) as caller:
+        assert caller.generate_images("the only one today", n=1).status_code == 200
+        assert caller.generate_images("one too many", n=1).json()["error"]["code"] == "budget_exceeded"
     page.reload()
     expect(page.get_by_text("1 of 1 used")).to_be_visible()
     expect(page.get_by_text("Reached", exact=True)).to_be_visible()
     page.get_by_role("button", name="Disable user").click()
     page.get_by_role("dialog").get_by_role("button", name="Disable user").click()
     expect(page.get_by_role("button", name="Enable user")).to_be_visible()
-    with face.as_caller(key) as caller:
+    with client.as_caller(key) as caller:
         assert caller.http.get("/v1/models").status_code == 401
     page.goto("/console/audit?action=user")
     expect(row(page, "user.change").filter(has_text=name).first).to_be_visible()
 
 
-def test_a_webhook_is_delivered_and_replayed(page: Page, face: Face):
-    receiver = Receiver()
-    with serving(receiver) as url:
+def test_a_webhook_is_delivered_and_replayed(page: Page, client: ApiClient):
+    receiver = WebhookReceiver()
+    with running_app(receiver) as url:
         page.goto("/console/webhooks")
         page.get_by_role("button", name="Add endpoint").first.click()
         dialog = page.get_by_role("dialog")
@@ -168,7 +168,7 @@ def test_a_webhook_is_delivered_and_replayed(page: Page, face: Face):
         expect(sent.filter(has_text="webhook.test").get_by_text("Delivered", exact=True)).to_be_visible()
         expect(sent.filter(has_text="webhook.test")).to_contain_text("HTTP 200")
         receiver.answers = [500]
-        job = face.start("told to a webhook")["id"]
+        job = client.start_job("told to a webhook")["id"]
         told = sent.filter(has_text="job.completed")
         # It stumbled once, and was sent again by itself.
         expect(told.get_by_text("Delivered", exact=True)).to_be_visible()
@@ -176,7 +176,7 @@ def test_a_webhook_is_delivered_and_replayed(page: Page, face: Face):
         expect(page.get_by_role("list", name="Tries").get_by_role("listitem")).to_have_count(2)
         told.get_by_role("button", name="Replay").click()
         expect(told.get_by_role("button", name="Tries: 3")).to_be_visible()
-        mine = [got for got in receiver.got if job.encode() in got.body]
+        mine = [got for got in receiver.received if job.encode() in got.body]
         assert len({got.headers["webhook-id"] for got in mine}) == 1
         assert len(mine) == 3
         OpenAI(api_key="none").webhooks.verify_signature(mine[-1].body, mine[-1].headers, secret=secret)
@@ -186,8 +186,8 @@ def test_a_webhook_is_delivered_and_replayed(page: Page, face: Face):
         expect(endpoint).to_have_count(0)
 
 
-def test_the_system_is_seen_and_drained(page: Page, face: Face):
-    face.ended(face.start("[[fail:2038]] counted")["id"])
+def test_the_system_is_seen_and_drained(page: Page, client: ApiClient):
+    client.wait_for_end(client.start_job("[[fail:2038]] counted")["id"])
     page.goto("/console/system")
     expect(row(page, "content_policy_violation")).to_contain_text("Content")
     expect(page.get_by_role("heading", name="Jobs ended per hour")).to_be_visible()
@@ -200,19 +200,19 @@ def test_the_system_is_seen_and_drained(page: Page, face: Face):
         page.get_by_role("dialog").get_by_label("Reason").fill("a test")
         page.get_by_role("dialog").get_by_role("button", name="Take no new jobs").click()
         expect(page.get_by_text("What is open is being finished.")).to_be_visible()
-        refused = face.draw("not now", n=1)
+        refused = client.generate_images("not now", n=1)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
         page.get_by_role("button", name="Take new jobs again").click()
         expect(page.get_by_role("button", name="Take no new jobs")).to_be_visible()
     finally:
-        face.http.patch("/admin/v1/drain", json={"draining": False})
-    assert face.draw("now again", n=1).status_code == 200
+        client.http.patch("/admin/v1/drain", json={"draining": False})
+    assert client.generate_images("now again", n=1).status_code == 200
 
 
-def test_usage_tells_what_was_made(page: Page, face: Face):
-    made = face.draw("one for the plot", n=1)
+def test_usage_tells_what_was_made(page: Page, client: ApiClient):
+    made = client.generate_images("one for the plot", n=1)
     assert made.status_code == 200
-    total: dict[str, Any] = face.http.get("/v1/usage").json()["total"]
+    total: dict[str, Any] = client.http.get("/v1/usage").json()["total"]
     page.goto("/console/usage")
     expect(page.get_by_role("heading", name="Jobs per day")).to_be_visible()
     expect(page.locator(".plot canvas")).to_have_count(3)
@@ -228,11 +228,11 @@ PLACES = ("usage", "keys", "webhooks", "accounts", "users", "system", "audit")
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_no_page_of_administration_keeps_anybody_out(
-    browser: Browser, platform: CheckedPlatform, signed_in: Path, face: Face, theme: str
+    browser: Browser, platform: CheckedPlatform, signed_in: Path, client: ApiClient, theme: str
 ):
     """axe-core finds nothing serious on any page, and on a phone nothing is cut off at the side."""
-    account = face.http.get("/admin/v1/accounts").json()["data"][0]["id"]
-    user = face.http.get("/admin/v1/users").json()["data"][0]["id"]
+    account = client.http.get("/admin/v1/accounts").json()["data"][0]["id"]
+    user = client.http.get("/admin/v1/users").json()["data"][0]["id"]
     options = {"base_url": platform.url, "locale": "en", "color_scheme": theme}
     with browser.new_context(**options, storage_state=signed_in) as context:
         page = context.new_page()
@@ -250,10 +250,10 @@ def test_no_page_of_administration_keeps_anybody_out(
         assert complaints == []
 
 
-def test_a_member_sees_no_administration(browser: Browser, platform: CheckedPlatform, face: Face):
+def test_a_member_sees_no_administration(browser: Browser, platform: CheckedPlatform, client: ApiClient):
     name = new_name("member")
-    face.http.post("/admin/v1/users", json={"name": name})
-    key = face.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
+    client.http.post("/admin/v1/users", json={"name": name})
+    key = client.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
     with browser.new_context(base_url=platform.url, locale="en") as context:
         context.request.post("/console/session", headers={"Authorization": f"Bearer {key}"})
         page = context.new_page()

@@ -8,15 +8,15 @@ import httpx
 import pytest
 
 from tests.support.api_client import new_key
-from tests.support.chat.agent_chats import hear
+from tests.support.chat.agent_chats import stream_chat
 from tests.support.platform import eventually
 from worker.local.supervisor import Platform
 
 
 @pytest.fixture
-def platform(wide_platform: Platform) -> Platform:
+def platform(multi_region_platform: Platform) -> Platform:
     """Its talker is killed in here, and is back when its test ends."""
-    return wide_platform
+    return multi_region_platform
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def ledger(platform: Platform) -> dict[str, Any]:
 
 
 def test_an_answer_with_pictures(platform: Platform, url: str) -> None:
-    heard = hear(url, "draw two boats 🛶 [[image:2]]")
+    heard = stream_chat(url, "draw two boats 🛶 [[image:2]]")
     assert heard.text.startswith("I will make that now — 我来画 🎨 …\n\nDone — 完成 ✅")
     assert heard.text.count("![image](") == 2
     assert heard.finish == ["stop"]
@@ -45,11 +45,11 @@ def test_a_killed_talker_breaks_its_conversations_and_no_more(platform: Platform
             talker.send(signal.SIGKILL)
         return False
 
-    heard = hear(url, "[[words:4000]] [[pause:0.02]]", stop=kill)
+    heard = stream_chat(url, "[[words:4000]] [[pause:0.02]]", stop=kill)
     assert [error["code"] for error in heard.errors] == ["stream_broken"]
     assert killed != [talker.pid]
     assert heard.text.startswith("词0 词1 词2 ")
-    assert hear(url, "hi again").finish == ["stop"]
+    assert stream_chat(url, "hi again").finish == ["stop"]
     prompts = [line["prompt"] for line in ledger(platform)["conversations"]]
     assert prompts.count("[[words:4000]] [[pause:0.02]]") == 1
 
@@ -66,7 +66,7 @@ def test_thirty_conversations_do_not_starve_pictures(platform: Platform, url: st
 
     with ThreadPoolExecutor(40) as pool:
         before = len(ledger(platform)["conversations"])
-        streams = [pool.submit(hear, url, f"draw boat {n} [[pause:0.5]]", key=key) for n in range(30)]
+        streams = [pool.submit(stream_chat, url, f"draw boat {n} [[pause:0.5]]", key=key) for n in range(30)]
         eventually(lambda: len(ledger(platform)["conversations"]) >= before + 10)
         list(pool.map(picture, range(8)))
         still_open = sum(not stream.done() for stream in streams)

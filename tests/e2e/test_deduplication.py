@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from openai import AsyncOpenAI
 
-from tests.support.api_client import IMAGES, Face, account_name, new_key
+from tests.support.api_client import IMAGES, ApiClient, account_name, new_key
 from tests.support.platform import eventually
 from worker.local.supervisor import Platform
 
@@ -21,12 +21,12 @@ SILENT = {"x-stainless-read-timeout": ""}
 
 
 @pytest.fixture
-def platform(wide_platform: Platform) -> Platform:
+def platform(multi_region_platform: Platform) -> Platform:
     """Its API is killed in here, and is back when its test ends."""
-    return wide_platform
+    return multi_region_platform
 
 
-class Books:
+class CallerSnapshot:
     """What a caller's wishes became, here and upstream."""
 
     def __init__(self, platform: Platform, key: str) -> None:
@@ -34,10 +34,10 @@ class Books:
         name = account_name(key)
         self.submits = [line for line in ledger["submits"] if line["account"] == name]
         self.charges = [line for line in ledger["charges"] if line["account"] == name]
-        with Face(platform, key) as face:
+        with ApiClient(platform, key) as caller:
             self.jobs, query = [], {"limit": 100}
             while True:
-                page = face.http.get("/v1/jobs", params=query).json()
+                page = caller.http.get("/v1/jobs", params=query).json()
                 self.jobs += page["data"]
                 if not page["has_more"]:
                     break
@@ -54,8 +54,8 @@ class Books:
 
 def ended(platform: Platform, key: str) -> None:
     def open_jobs() -> list[Any]:
-        with Face(platform, key) as face:
-            return face.http.get("/v1/jobs", params={"status": "queued,in_progress"}).json()["data"]
+        with ApiClient(platform, key) as caller:
+            return caller.http.get("/v1/jobs", params={"status": "queued,in_progress"}).json()["data"]
 
     eventually(lambda: not open_jobs(), within=90, what="all jobs ended")
 
@@ -97,7 +97,7 @@ def test_clients_with_short_timeouts_that_repeat_by_themselves(platform, clients
     # Two repeats are enough on a machine that has nothing else to do.
     answers = storm(platform, key, prompts=prompts, timeout=3, max_retries=8, headers=headers)
     ended(platform, key)
-    Books(platform, key).assert_once(clients)
+    CallerSnapshot(platform, key).assert_once(clients)
     pictures = [answer.data[0].url for answer in answers if not isinstance(answer, BaseException)]
     refused = [answer for answer in answers if isinstance(answer, BaseException)]
     if headers:
@@ -116,8 +116,8 @@ def test_the_api_killed_while_sdk_clients_wait(platform):
     prompts = [f"killed {number} [[seconds:4]]" for number in range(clients)]
 
     def kill() -> None:
-        with Face(platform, key) as face:
-            eventually(lambda: len(face.http.get("/v1/jobs", params={"limit": 100}).json()["data"]) == clients)
+        with ApiClient(platform, key) as caller:
+            eventually(lambda: len(caller.http.get("/v1/jobs", params={"limit": 100}).json()["data"]) == clients)
         platform.children["api"].kill9()
 
     with ThreadPoolExecutor(1) as pool:
@@ -126,7 +126,7 @@ def test_the_api_killed_while_sdk_clients_wait(platform):
         killer.result()
     assert [answer for answer in answers if isinstance(answer, BaseException)] == []
     assert len({answer.data[0].url for answer in answers}) == clients
-    Books(platform, key).assert_once(clients)
+    CallerSnapshot(platform, key).assert_once(clients)
 
 
 def test_the_api_killed_while_clients_wait_that_mark_nothing(platform):
@@ -155,7 +155,7 @@ def test_the_api_killed_while_clients_wait_that_mark_nothing(platform):
 
     answers = asyncio.run(all_of_them())
     assert len({answer["data"][0]["url"] for answer in answers}) == clients
-    Books(platform, key).assert_once(clients)
+    CallerSnapshot(platform, key).assert_once(clients)
 
 
 def test_a_pair_of_identical_calls_is_two_wishes_also_when_both_are_repeated(platform):
@@ -165,11 +165,11 @@ def test_a_pair_of_identical_calls_is_two_wishes_also_when_both_are_repeated(pla
     answers = storm(platform, key, prompts=twins, timeout=3, max_retries=4, headers=SILENT)
     assert [answer for answer in answers if isinstance(answer, BaseException)] == []
     assert len({answer.data[0].url for answer in answers}) == 2
-    Books(platform, key).assert_once(2)
+    CallerSnapshot(platform, key).assert_once(2)
 
 
 def test_parallel_identical_calls_never_join(platform):
     key = new_key()
     answers = storm(platform, key, prompts=["the same [[seconds:1]]"] * 8, timeout=60, max_retries=2)
     assert len({answer.data[0].url for answer in answers}) == 8
-    Books(platform, key).assert_once(8)
+    CallerSnapshot(platform, key).assert_once(8)

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tests.support.platform import ROOT, clean_env, eventually, start_platform
-from tests.support.servers.http_servers import Receiver, serving
+from tests.support.servers.http_servers import WebhookReceiver, running_app
 from tests.support.servers.trace_receiver import Collector, attributes
 from worker.local.supervisor import Platform
 
@@ -31,7 +31,7 @@ class Site:
 
     platform: Platform
     collector: Collector
-    receiver: Receiver
+    receiver: WebhookReceiver
     notices: list[str]
 
     def make(self, *, webhook: str = "", **headers: str) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    collector, receiver, notices = Collector(), Receiver(), []
-    with serving(collector) as otlp, serving(receiver) as hooks:
+    collector, receiver, notices = Collector(), WebhookReceiver(), []
+    with running_app(collector) as otlp, running_app(receiver) as hooks:
         receiver.url = f"{hooks}/hook"
         env = {
             "DREAMERY_OTEL_ENDPOINT": otlp,

@@ -10,8 +10,8 @@ import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 
-from tests.support.api_client import FINAL, Face, account_name, new_key
-from tests.support.uploads import picture
+from tests.support.api_client import FINAL, ApiClient, account_name, new_key
+from tests.support.uploads import make_image
 
 MODEL = "jimeng-3.0"
 _LINK = re.compile(r"!\[image\]\((\S+)\)")
@@ -80,7 +80,7 @@ def test_the_stream_helper(client):
 
 
 def test_a_picture_from_a_picture(client, api_platform):
-    link = f"data:image/png;base64,{base64.b64encode(picture('red', side=64)).decode()}"
+    link = f"data:image/png;base64,{base64.b64encode(make_image('red', side=64)).decode()}"
     parts = [{"type": "text", "text": "at night"}, {"type": "image_url", "image_url": {"url": link}}]
     messages = [{"role": "user", "content": parts}]
     answer = client.chat.completions.create(model="jimeng-4.0:1k", messages=messages, n=1)
@@ -109,10 +109,10 @@ def test_many_at_once(api_platform):
 @pytest.mark.parametrize(
     ("words", "prompt", "error", "code"),
     [
-        ("face", "[[fail:2005]]", openai.BadRequestError, "content_policy_violation"),
+        ("caller", "[[fail:2005]]", openai.BadRequestError, "content_policy_violation"),
         ("dead", "a boat", openai.AuthenticationError, "upstream_session_expired"),
         ("broke", "a boat", openai.RateLimitError, "insufficient_quota"),
-        ("face", "[[fail:2002]]", openai.InternalServerError, "generation_failed"),
+        ("caller", "[[fail:2002]]", openai.InternalServerError, "generation_failed"),
     ],
 )
 def test_a_failed_job_is_raised_and_not_repeated(api_platform, words, prompt, error, code, stream):
@@ -122,8 +122,8 @@ def test_a_failed_job_is_raised_and_not_repeated(api_platform, words, prompt, er
             list(client.chat.completions.create(model=MODEL, messages=says(prompt), n=1, stream=stream))
         assert caught.value.code == code
         assert caught.value.message
-    with Face(api_platform, key) as face:
-        assert len(face.http.get("/v1/jobs").json()["data"]) == 1
+    with ApiClient(api_platform, key) as caller:
+        assert len(caller.http.get("/v1/jobs").json()["data"]) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -140,16 +140,16 @@ def test_a_client_that_is_killed_leaves_its_job_running(client, api_platform):
     stream = client.chat.completions.create(model=MODEL, messages=says("a [[seconds:1.5]]"), n=1, stream=True)
     next(stream)
     stream.close()
-    with Face(api_platform, client.api_key) as face:
-        [job] = face.http.get("/v1/jobs").json()["data"]
-        assert face.ended(job["id"])["status"] == "completed"
+    with ApiClient(api_platform, client.api_key) as caller:
+        [job] = caller.http.get("/v1/jobs").json()["data"]
+        assert caller.wait_for_end(job["id"])["status"] == "completed"
 
 
 def test_the_first_chunk_comes_at_once(client, api_platform):
     stream = client.chat.completions.create(model=MODEL, messages=says("a [[seconds:3]]"), n=1, stream=True)
     first, second = next(stream), next(stream)
-    with Face(api_platform, client.api_key) as face:
-        [job] = face.http.get("/v1/jobs").json()["data"]
+    with ApiClient(api_platform, client.api_key) as caller:
+        [job] = caller.http.get("/v1/jobs").json()["data"]
         assert job["status"] not in FINAL
     assert first.choices[0].delta.role == "assistant"
     assert second.choices[0].delta.reasoning_content.endswith("\n")

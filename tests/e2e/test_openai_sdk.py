@@ -11,8 +11,8 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
-from tests.support.api_client import Face, account_name, new_key
-from tests.support.uploads import picture
+from tests.support.api_client import ApiClient, account_name, new_key
+from tests.support.uploads import make_image
 
 
 @pytest.fixture
@@ -104,7 +104,7 @@ def test_a_slow_stream_lives_on_heartbeats(client):
 
 
 def test_edits_in_every_form(client, tmp_path):
-    red, blue = picture("red"), picture("blue")
+    red, blue = make_image("red"), make_image("blue")
     path = tmp_path / "red.png"
     path.write_bytes(red)
     for given in (red, ("a.png", red, "image/png"), path.open("rb"), [red, ("b.bin", blue)], [path, io.BytesIO(blue)]):
@@ -119,19 +119,19 @@ def test_edits_in_every_form(client, tmp_path):
 
 
 def test_edits_as_a_stream(client):
-    events = list(client.images.edit(image=[picture("red"), picture("blue")], prompt="a boat", n=2, stream=True))
+    events = list(client.images.edit(image=[make_image("red"), make_image("blue")], prompt="a boat", n=2, stream=True))
     assert [event.type for event in events] == ["image_edit.completed"] * 2
     with pytest.raises(openai.BadRequestError, match="mask") as masked:
-        client.images.edit(image=picture("red"), mask=picture("blue"), prompt="a boat")
+        client.images.edit(image=make_image("red"), mask=make_image("blue"), prompt="a boat")
     assert (masked.value.code, masked.value.param) == ("unsupported_parameter", "mask")
     with pytest.raises(openai.APIError) as failed:
-        list(client.images.edit(image=picture("red"), prompt="[[fail:2005]]", stream=True))
+        list(client.images.edit(image=make_image("red"), prompt="[[fail:2005]]", stream=True))
     assert failed.value.code == "content_policy_violation"
 
 
 def test_too_many_pictures(client):
     with pytest.raises(openai.BadRequestError, match="at most 10") as caught:
-        client.images.edit(image=[picture("red")] * 17, prompt="a boat")
+        client.images.edit(image=[make_image("red")] * 17, prompt="a boat")
     assert caught.value.param == "image"
 
 
@@ -167,10 +167,10 @@ def test_mistakes_are_told_with_their_message(client, api_platform):
 @pytest.mark.parametrize(
     ("words", "prompt", "error", "code"),
     [
-        ("face", "[[fail:2005]]", openai.BadRequestError, "content_policy_violation"),
+        ("caller", "[[fail:2005]]", openai.BadRequestError, "content_policy_violation"),
         ("broke", "a boat", openai.RateLimitError, "insufficient_quota"),
         ("limited", "a boat", openai.RateLimitError, "account_limited"),
-        ("face", "[[fail:2002]]", openai.InternalServerError, "generation_failed"),
+        ("caller", "[[fail:2002]]", openai.InternalServerError, "generation_failed"),
         ("shark", "a boat", openai.InternalServerError, "upstream_risk_control"),
     ],
 )
@@ -182,8 +182,8 @@ def test_a_failed_job_is_not_repeated(api_platform, words, prompt, error, code):
         assert caught.value.code == code
         assert caught.value.message
         assert submits_of(client, api_platform) == 1
-    with Face(api_platform, key) as face:
-        (job,) = face.http.get("/v1/jobs").json()["data"]
+    with ApiClient(api_platform, key) as caller:
+        (job,) = caller.http.get("/v1/jobs").json()["data"]
         assert job["id"] == caught.value.response.headers["x-job-id"]
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.api_client import Face, account_name, error_of, new_key, read_events
-from tests.support.crash.platform_snapshot import Books
+from tests.support.api_client import ApiClient, account_name, assert_error, new_key, read_events
+from tests.support.crash.platform_snapshot import PlatformSnapshot
 from tests.support.platform import ROOT, CheckedPlatform, clean_env, eventually, start_platform
 from tests.support.servers.s3_server import Bucket
 from worker.messaging import heartbeat
@@ -35,18 +35,18 @@ def platform(tmp_path_factory: pytest.TempPathFactory, s3: Bucket) -> Iterator[C
 
 
 @pytest.fixture
-def face(platform: CheckedPlatform) -> Iterator[Face]:
-    with Face(platform, new_key("operations")) as made:
+def client(platform: CheckedPlatform) -> Iterator[ApiClient]:
+    with ApiClient(platform, new_key("operations")) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def admin(platform: CheckedPlatform) -> Iterator[Face]:
-    with Face(platform, platform.admin_key) as made:
+def admin(platform: CheckedPlatform) -> Iterator[ApiClient]:
+    with ApiClient(platform, platform.admin_key) as made:
         yield made
 
 
-def restarted(platform: CheckedPlatform, admin: Face, name: str) -> None:
+def restarted(platform: CheckedPlatform, admin: ApiClient, name: str) -> None:
     """SIGTERM; back when another process has taken its place and answers."""
     child = platform.children[name]
     before, pid = child.restarts, child.pid
@@ -55,7 +55,7 @@ def restarted(platform: CheckedPlatform, admin: Face, name: str) -> None:
     eventually(lambda: name in workers(admin), what=f"the new {name} answers")
 
 
-def workers(admin: Face) -> set[str]:
+def workers(admin: ApiClient) -> set[str]:
     """The workers that answer, without the machine's name."""
     return {worker["name"].partition("@")[0] for worker in admin.http.get("/admin/v1/workers").json()["data"]}
 
@@ -78,12 +78,12 @@ def dreamery(*arguments: str, data: Path, **env: str) -> subprocess.CompletedPro
 # --- storage ---
 
 
-def test_a_picture_lands_in_the_bucket_and_is_served(face: Face, s3: Bucket) -> None:
-    job = face.ended(face.start()["id"])
+def test_a_picture_lands_in_the_bucket_and_is_served(client: ApiClient, s3: Bucket) -> None:
+    job = client.wait_for_end(client.start_job()["id"])
     [item] = job["output"]
     [(key, size)] = s3.keys(f"operations/jobs/{job['id'].removeprefix('job_')}").items()
-    with s3.client() as client:
-        stored = client.get_object(Bucket="pictures", Key=key)["Body"].read()
+    with s3.client() as s3_client:
+        stored = s3_client.get_object(Bucket="pictures", Key=key)["Body"].read()
     served = httpx.get(item["url"], trust_env=False)
     assert served.content == stored
     assert (len(stored), item["bytes"], served.headers["content-type"]) == (size, size, item["mime"])
@@ -95,23 +95,23 @@ def test_a_picture_lands_in_the_bucket_and_is_served(face: Face, s3: Bucket) -> 
 
 
 def test_workers_are_restarted_under_load_and_nothing_is_lost(
-    platform: CheckedPlatform, face: Face, admin: Face
+    platform: CheckedPlatform, client: ApiClient, admin: ApiClient
 ) -> None:
     numbers = list(range(9000, 9060))
     eventually(lambda: workers(admin) >= {"worker-1", "worker-2"}, what="both workers answer")
-    through = face.start("a boat that is polled all the time [[seconds:100]]")["id"]
-    jobs = [face.start(f"a boat [[job:{number}]][[seconds:6]]")["id"] for number in numbers[:30]]
-    eventually(lambda: len(face.submits()) >= 20, what="jobs are with upstream")
+    through = client.start_job("a boat that is polled all the time [[seconds:100]]")["id"]
+    jobs = [client.start_job(f"a boat [[job:{number}]][[seconds:6]]")["id"] for number in numbers[:30]]
+    eventually(lambda: len(client.submits()) >= 20, what="jobs are with upstream")
     for start, worker in ((30, "worker-1"), (45, "worker-2")):
-        jobs += [face.start(f"a boat [[job:{n}]][[seconds:3]]")["id"] for n in numbers[start : start + 15]]
+        jobs += [client.start_job(f"a boat [[job:{n}]][[seconds:3]]")["id"] for n in numbers[start : start + 15]]
         restarted(platform, admin, worker)
-    assert {face.ended(job)["status"] for job in jobs} == {"completed"}
-    face.cancel(through)
-    books = Books(platform, numbers)
-    books.assert_paid_once()
-    assert {job["attempt"] for job in books.jobs} == {1}, "every submit under way was finished, none repeated"
+    assert {client.wait_for_end(job)["status"] for job in jobs} == {"completed"}
+    client.cancel(through)
+    snapshot = PlatformSnapshot(platform, numbers)
+    snapshot.assert_charged_once()
+    assert {job["attempt"] for job in snapshot.jobs} == {1}, "every submit under way was finished, none repeated"
     ledger = httpx.get(f"{platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()
-    polls = ledger["polls"][account_name(face.key)]
+    polls = ledger["polls"][account_name(client.key)]
     # A figure to be read, not judged: a busy machine starts processes slowly.
     print(
         f"between two polls: {polls['mean_gap_seconds']:.2f} s on the average, {polls['max_gap_seconds']:.2f} s at most"
@@ -119,14 +119,14 @@ def test_workers_are_restarted_under_load_and_nothing_is_lost(
     assert polls["count"] > 10
 
 
-def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPlatform, face: Face) -> None:
+def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPlatform, client: ApiClient) -> None:
     prompt = "a slow boat [[seconds:8]]"
-    streamed = face.start("a boat to follow [[seconds:8]]")["id"]
+    streamed = client.start_job("a boat to follow [[seconds:8]]")["id"]
     events: list[str] = []
     ended: list[bool] = []
 
     def follow() -> None:
-        with face.http.stream("GET", f"/v1/jobs/{streamed}/events") as answer:
+        with client.http.stream("GET", f"/v1/jobs/{streamed}/events") as answer:
             events.extend(
                 name
                 for name, _id, _data in read_events(
@@ -137,22 +137,22 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
 
     with ThreadPoolExecutor() as pool:
         following = pool.submit(follow)
-        waiting = pool.submit(face.draw, prompt, n=1)
+        waiting = pool.submit(client.generate_images, prompt, n=1)
         chats = [
             pool.submit(
-                face.http.post, "/v1/chat/completions",
+                client.http.post, "/v1/chat/completions",
                 json={"model": model, "stream": True, "messages": [{"role": "user", "content": f"draw {prompt}"}]},
             )
             for model in ("jimeng-4.0", "agent")
         ]  # fmt: skip
-        eventually(lambda: len(face.submits()) >= 3, what="all are under way")
+        eventually(lambda: len(client.submits()) >= 3, what="all are under way")
         api = platform.children["api"]
         before = api.pid
         api.send(signal.SIGTERM)
         answer = waiting.result()
         following.result()
         told = [chat.result().text for chat in chats]
-    message = error_of(answer, 503, "restarting")
+    message = assert_error(answer, 503, "restarting")
     job_id = answer.headers["x-job-id"]
     assert job_id in message
     assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
@@ -163,34 +163,34 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
         assert text.rstrip().endswith("data: [DONE]")
         assert '"code":"restarting"' in text
     eventually(lambda: api.pid != before and serves(platform), what="another API process")
-    again = face.draw(prompt, n=1)
+    again = client.generate_images(prompt, n=1)
     assert (again.status_code, again.headers["x-job-id"]) == (200, job_id), "the same request joins its job"
-    assert face.ended(streamed)["status"] == "completed"
-    assert [line["prompt"] for line in face.submits()].count(prompt) == 1
+    assert client.wait_for_end(streamed)["status"] == "completed"
+    assert [line["prompt"] for line in client.submits()].count(prompt) == 1
 
 
 # --- maintenance ---
 
 
-def test_a_draining_platform_finishes_what_it_has(platform: CheckedPlatform, face: Face, admin: Face) -> None:
+def test_a_draining_platform_finishes_what_it_has(platform: CheckedPlatform, client: ApiClient, admin: ApiClient) -> None:
     data = platform.data_dir
-    open_job = face.start("a boat that is open [[seconds:3]]")["id"]
+    open_job = client.start_job("a boat that is open [[seconds:3]]")["id"]
     told = dreamery("drain", "--reason", "a new disk", "--json", data=data)
     assert json.loads(told.stdout)["draining"], told.stderr
-    message = error_of(face.draw(n=1), 503, "draining")
+    message = assert_error(client.generate_images(n=1), 503, "draining")
     assert "a new disk" in message
-    assert face.draw(n=1).headers["retry-after"] == "30"
+    assert client.generate_images(n=1).headers["retry-after"] == "30"
     assert httpx.get(f"{platform.url}/readyz", trust_env=False).json()["draining"]
     told = dreamery("drain", "--wait", "--json", data=data)
     assert sum(json.loads(told.stdout)["open_jobs"].values()) == 0, told.stderr
-    assert face.job(open_job)["status"] == "completed"
+    assert client.job(open_job)["status"] == "completed"
     assert not json.loads(dreamery("drain", "--off", "--json", data=data).stdout)["draining"]
-    assert face.draw(n=1).status_code == 200
+    assert client.generate_images(n=1).status_code == 200
     acts = admin.http.get("/admin/v1/audit", params={"action": "platform.drain"}).json()["data"]
     assert len(acts) >= 3
 
 
-def test_a_drained_worker_rests_while_the_other_works(platform: CheckedPlatform, face: Face, admin: Face) -> None:
+def test_a_drained_worker_rests_while_the_other_works(platform: CheckedPlatform, client: ApiClient, admin: ApiClient) -> None:
     listed = admin.http.get("/admin/v1/workers").json()["data"]
     one = next(worker["name"] for worker in listed if worker["name"].startswith("worker-1"))
     assert all(worker["queues"] for worker in listed)
@@ -198,12 +198,12 @@ def test_a_drained_worker_rests_while_the_other_works(platform: CheckedPlatform,
     drained = admin.http.patch(place, json={"draining": True}).json()
     assert (drained["draining"], drained["queues"]) == (True, [])
     since = time.monotonic()
-    assert face.draw(n=1).status_code == 200
+    assert client.generate_images(n=1).status_code == 200
     # It still hears itself, or it would be ended as deaf.
     eventually(lambda: heard_seconds(platform, one) < time.monotonic() - since, what="it hears while it rests")
     back = admin.http.patch(place, json={"draining": False}).json()
     assert (back["draining"], back["queues"]) == (False, ["bulk", "fast", "outbox"])
-    error_of(admin.http.patch("/admin/v1/workers/nobody/drain", json={"draining": True}), 404, "worker_not_found")
+    assert_error(admin.http.patch("/admin/v1/workers/nobody/drain", json={"draining": True}), 404, "worker_not_found")
 
 
 def heard_seconds(platform: CheckedPlatform, name: str) -> float:
@@ -222,19 +222,19 @@ def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
     file = tmp_path / "backup.zip"
     slow = "a job that runs on [[seconds:30]]"
     with start_platform(tmp_path / "one", sandbox_seconds=0.3) as old:
-        with Face(old, old.admin_key) as admin:
+        with ApiClient(old, old.admin_key) as admin:
             admin.http.post("/admin/v1/users", json={"name": "alice"})
             key = admin.http.post("/admin/v1/keys", json={"user": "alice"}).json()["key"]
             session = new_key("drill")
             with admin.as_caller(key) as alice, admin.as_caller(session) as guest:
-                done = [alice.ended(alice.start(f"number {n}", n=2)["id"]) for n in range(3)]
+                done = [alice.wait_for_end(alice.start_job(f"number {n}", n=2)["id"]) for n in range(3)]
                 before = {link: httpx.get(link, trust_env=False).content for link in links(done)}
-                running = guest.start(slow)["id"]
+                running = guest.start_job(slow)["id"]
                 eventually(lambda: guest.job(running)["started_at"], what="it runs")
                 told = dreamery("backup", str(file), "--with-files", "--with-keys", *locked, data=old.data_dir)
                 assert told.returncode == 0, told.stderr
         old_url = old.url
-        old.lose()
+        old.destroy_data()
         new_data = tmp_path / "two" / "data"
         told = dreamery("restore", str(file), *locked, "--json", data=new_data)
         assert told.returncode == 0, told.stdout + told.stderr
@@ -249,11 +249,11 @@ def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
             assert new.admin_key == old.admin_key
             after = {link: httpx.get(link.replace(old_url, new.url), trust_env=False).content for link in before}
             assert after == before
-            with Face(new, key) as alice, Face(new, session) as guest:
+            with ApiClient(new, key) as alice, ApiClient(new, session) as guest:
                 assert {job["id"] for job in alice.http.get("/v1/jobs").json()["data"]} == {job["id"] for job in done}
-                assert guest.ended(running)["status"] == "completed"
+                assert guest.wait_for_end(running)["status"] == "completed"
                 assert [line["prompt"] for line in guest_submits(old, session)].count(slow) == 1
-                assert guest.draw("and on", n=1).status_code == 200, "the account's secret opens"
+                assert guest.generate_images("and on", n=1).status_code == 200, "the account's secret opens"
 
 
 def links(jobs: list[dict[str, Any]]) -> list[str]:

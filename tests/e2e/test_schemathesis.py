@@ -4,7 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.api_client import new_key
-from tests.support.client_environments import environment, run
+from tests.support.client_environments import ensure_environment, run
 from worker.local.supervisor import Platform, PlatformOptions
 
 # The gate asks the same in each run. To hunt: `TEST_SEED=7 TEST_EXAMPLES=25`.
@@ -14,7 +14,7 @@ _SEED = os.environ.get("TEST_SEED", "1")
 
 def test_the_document_tells_the_truth_and_nothing_breaks(tmp_path):
     """In three parts side by side: what makes something, what administrators may, and the rest."""
-    environment("schemathesis")
+    ensure_environment("schemathesis")
     # Thousands of requests in a minute, each as odd as it gets; of what they start an account draws one a second.
     env = {"DREAMERY_REQUESTS_PER_MINUTE": "0", "DREAMERY_OPEN_JOBS_PER_CALLER": "100000"}
     env["DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE"] = "60"

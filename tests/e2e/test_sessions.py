@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.support.api_client import Face, account_name, error_of, new_key, new_session
+from tests.support.api_client import ApiClient, account_name, assert_error, new_key, new_session
 from tests.support.platform import eventually
 
 
@@ -21,44 +21,44 @@ from tests.support.platform import eventually
         ("{}:sandbox", "sandbox"),
     ],
 )
-def test_sessions_of_every_region(wide_platform, key, region):
+def test_sessions_of_every_region(multi_region_platform, key, region):
     """With every upstream host at the sandbox the real regions work; a bare session is looked up."""
-    session = new_session(f"face-{region}-" if region in {"us", "cn", "sg", "hk", "jp"} else "face")
-    with Face(wide_platform, key.format(session)) as face:
-        response = face.draw(n=1, size="512x512")
+    session = new_session(f"caller-{region}-" if region in {"us", "cn", "sg", "hk", "jp"} else "caller")
+    with ApiClient(multi_region_platform, key.format(session)) as client:
+        response = client.generate_images(n=1, size="512x512")
         assert response.status_code == 200, response.text
         picture = httpx.get(response.json()["data"][0]["url"], trust_env=False)
         assert picture.status_code == 200
-        assert face.job(response.headers["x-job-id"])["status"] == "completed"
+        assert client.job(response.headers["x-job-id"])["status"] == "completed"
 
 
-def test_a_list_may_mix_regions(wide_platform):
-    with Face(wide_platform, f"{new_session('a-cn-')}:cn, us-{new_session('a-us-')},{new_key()}") as face:
-        jobs = [face.start()["id"] for _ in range(6)]
-        assert {face.ended(job_id)["status"] for job_id in jobs} == {"completed"}
-    with Face(wide_platform, "a:cn") as face:
-        error_of(face.draw(model="dreamina-gpt-image-2"), 404, "model_not_found", "model")
+def test_a_list_may_mix_regions(multi_region_platform):
+    with ApiClient(multi_region_platform, f"{new_session('a-cn-')}:cn, us-{new_session('a-us-')},{new_key()}") as client:
+        jobs = [client.start_job()["id"] for _ in range(6)]
+        assert {client.wait_for_end(job_id)["status"] for job_id in jobs} == {"completed"}
+    with ApiClient(multi_region_platform, "a:cn") as client:
+        assert_error(client.generate_images(model="dreamina-gpt-image-2"), 404, "model_not_found", "model")
 
 
-def test_100_open_jobs_of_an_account_cost_at_most_two_upstream_calls_each(wide_platform):
+def test_100_open_jobs_of_an_account_cost_at_most_two_upstream_calls_each(multi_region_platform):
     def ledger() -> dict:
-        return httpx.get(f"{wide_platform.sandbox_url}/_ledger", trust_env=False).json()
+        return httpx.get(f"{multi_region_platform.sandbox_url}/_ledger", trust_env=False).json()
 
     def calls(book: dict) -> int:
         return sum(count for path, count in book["calls"].items() if path != "/_media")
 
-    with Face(wide_platform, new_key()) as face:
-        name = account_name(face.key)
+    with ApiClient(multi_region_platform, new_key()) as client:
+        name = account_name(client.key)
         before = ledger()
         with ThreadPoolExecutor(8) as pool:
-            started = pool.map(lambda n: face.start(f"job {n} [[seconds:12]]", size="512x512"), range(100))
+            started = pool.map(lambda n: client.start_job(f"job {n} [[seconds:12]]", size="512x512"), range(100))
             jobs = [job["id"] for job in started]
         eventually(
-            lambda: not face.http.get("/v1/jobs", params={"status": "queued,in_progress"}).json()["data"],
+            lambda: not client.http.get("/v1/jobs", params={"status": "queued,in_progress"}).json()["data"],
             within=90,
             what="all jobs ended",
         )
-        pages = [face.http.get("/v1/jobs", params={"limit": 100, "status": "completed"}).json()]
+        pages = [client.http.get("/v1/jobs", params={"limit": 100, "status": "completed"}).json()]
         assert {job["id"] for job in pages[0]["data"]} == set(jobs)
         after = ledger()
     assert after["accounts"][name]["submits"] == 100

@@ -19,7 +19,7 @@ import pytest
 import redis
 from PIL import Image
 
-from tests.support.platform import ROOT, clean_env, eventually, free_port, processes_of
+from tests.support.platform import ROOT, clean_env, eventually, find_processes, free_port
 from worker.core.media.video import video_facts
 
 CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "talker", "scheduler"}
@@ -65,7 +65,7 @@ def running_up(data: Path, *flags: str, port: int | None = None, **env: str) -> 
         process.kill()
         process.wait()
         process.stdout and process.stdout.close()
-        eventually(lambda: processes_of(data) == [], what="the end of every process")
+        eventually(lambda: find_processes(data) == [], what="the end of every process")
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +189,7 @@ def test_no_secret_is_on_any_command_line(up: Up) -> None:
     secrets = [file.read_text().strip() for file in (up.data / "keys").iterdir()]
     running = json.loads((up.data / "running.json").read_text())
     secrets.append(running["redis_url"].split(":")[2].split("@")[0])
-    lines = [" ".join(process.cmdline()) for process in processes_of(up.data)]
+    lines = [" ".join(process.cmdline()) for process in find_processes(up.data)]
     assert len(lines) >= len(CHILDREN)
     assert not [line for line in lines if any(secret in line for secret in secrets)]
 
@@ -250,7 +250,7 @@ def test_generate_without_a_platform_says_what_to_do(tmp_path: Path) -> None:
 def stops_cleanly(up: Up, how: signal.Signals) -> None:
     up.process.send_signal(how)
     assert up.process.wait(timeout=30) == 0
-    assert processes_of(up.data) == []
+    assert find_processes(up.data) == []
     assert not (up.data / "running.json").exists()
 
 
@@ -277,7 +277,7 @@ def test_kill_9_of_anything_leaves_no_process_and_loses_nothing(tmp_path: Path) 
         key = (data / "keys" / "admin.key").read_text()
         up.process.kill()
         up.process.wait()
-        eventually(lambda: processes_of(data) == [], within=30, what="the end of every process")
+        eventually(lambda: find_processes(data) == [], within=30, what="the end of every process")
     with running_up(data, "--no-flower", port=up.port) as again:
         assert (data / "keys" / "admin.key").read_text() == key
         listed = json.loads(again.command("jobs", "list", "--key", "demo:sandbox", "--json").stdout)
@@ -328,7 +328,7 @@ def test_demo_ends_with_the_make_that_started_it(tmp_path: Path, moment: str) ->
     [child] = psutil.Process(parent.pid).children()
     parent.kill()
     parent.wait()
-    eventually(lambda: not child.is_running() and processes_of(tmp_path) == [], within=30, what="the end of the demo")
+    eventually(lambda: not child.is_running() and find_processes(tmp_path) == [], within=30, what="the end of the demo")
     assert list((tmp_path / "tmp").iterdir()) == [], "its data folder is gone too"
 
 
@@ -341,7 +341,7 @@ def test_demo_killed_with_9_leaves_nothing_running_and_the_next_one_tidies_up(tm
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
         eventually(lambda: list(temporary.glob("*/logs/worker-1.log")))
         os.kill(demo.pid, signal.SIGKILL)
-    eventually(lambda: processes_of(tmp_path) == [], within=30, what="the end of every process")
+    eventually(lambda: find_processes(tmp_path) == [], within=30, what="the end of every process")
     assert list(temporary.iterdir()) != []
     with taken_ports(8000, 5432, 6379, 5555):
         done = dreamery(
@@ -353,4 +353,4 @@ def test_demo_killed_with_9_leaves_nothing_running_and_the_next_one_tidies_up(tm
     assert "Done — 完成" in done.stdout, "what the agent says"
     assert all(str(file) in done.stdout for file in made)
     assert list(temporary.iterdir()) == [], "the next demo removes what the killed one left"
-    assert processes_of(temporary) == []
+    assert find_processes(temporary) == []

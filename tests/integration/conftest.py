@@ -1,4 +1,4 @@
-"""The `engine` fixture: one database, Redis and sandbox per run, emptied before each test."""
+"""The `engine` fixture: one database, Redis and sandbox per test run, emptied before each test."""
 
 import logging
 import sys
@@ -10,8 +10,8 @@ import pytest
 import redis
 import structlog
 
-from tests.support.engine import Engine, wipe
-from tests.support.servers.http_servers import Gate, Receiver, serving
+from tests.support.engine import Engine, delete_all_rows
+from tests.support.servers.http_servers import RequestInterceptor, WebhookReceiver, running_app
 from tests.support.servers.s3_server import Bucket
 from worker import safe_fetch
 from worker.db.platform import root_key
@@ -28,11 +28,11 @@ def _engine_database(make_database: Callable[[], str]) -> str:
 
 
 @pytest.fixture(scope="session")
-def _sandbox() -> Iterator[tuple[Gate, object, str]]:
+def _sandbox() -> Iterator[tuple[RequestInterceptor, object, str]]:
     app = create_app(Options(seconds=0.0))
-    gate = Gate(app)
-    with serving(gate) as url:
-        yield gate, app.state.world, url
+    interceptor = RequestInterceptor(app)
+    with running_app(interceptor) as url:
+        yield interceptor, app.state.world, url
 
 
 @pytest.fixture(scope="session")
@@ -47,23 +47,23 @@ def _broker(redis_url: str) -> Iterator[str]:
 def engine(
     _engine_database: str,
     _broker: str,
-    _sandbox: tuple[Gate, object, str],
+    _sandbox: tuple[RequestInterceptor, object, str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> Iterator[Engine]:
-    """See `tests/support/engine.py`."""
-    gate, world, url = _sandbox
+    """The job engine under test, see `tests/support/engine.py`."""
+    interceptor, sandbox, url = _sandbox
     # A developer's `.env` must not reach the tests.
     monkeypatch.chdir(tmp_path)
-    gate.clear()
-    world.reset()
-    wipe(_engine_database)
+    interceptor.clear()
+    sandbox.reset()
+    delete_all_rows(_engine_database)
     with redis.Redis.from_url(_broker) as client:
         client.flushall()
-    made = Engine(
+    engine = Engine(
         monkeypatch=monkeypatch,
-        gate=gate,
-        world=world,
+        interceptor=interceptor,
+        sandbox=sandbox,
         url=url,
         env={
             "DATABASE_URL": _engine_database,
@@ -80,19 +80,19 @@ def engine(
             "DEFAULT_REGION": "sandbox",
         },
     )
-    root_key.load_root()
+    root_key.load_root_key()
     _forget_cached_loggers()
     root, structured = logging.getLogger(), structlog.get_config()
     handlers, level = root.handlers[:], root.level
-    yield made
-    made.close()
-    # An app or a test may have set up logging for the whole process.
+    yield engine
+    engine.close()
+    # An app or a test may have configured logging for the whole process.
     root.handlers[:], root.level = handlers, level
     structlog.configure(**structured)
 
 
 def _forget_cached_loggers() -> None:
-    """A module's logger keeps the level and the processors of its first use, perhaps an app's of an earlier test."""
+    """Module loggers cache level and processors at first use, which may be those of an app in an earlier test."""
     for name, module in list(sys.modules.items()):
         if name.startswith(("worker.", "api.")) and hasattr(module, "log"):
             vars(module.log).pop("bind", None)
@@ -100,17 +100,17 @@ def _forget_cached_loggers() -> None:
 
 @pytest.fixture
 def bucket(engine: Engine, s3: Bucket) -> Bucket:
-    """The engine's storage, empty, in a bucket."""
+    """An empty S3 bucket as the engine's storage."""
     s3.empty()
     engine.configure(**s3.settings())
     return s3
 
 
 @pytest.fixture
-def receiver(engine: Engine) -> Iterator[Receiver]:
-    """Somebody who takes webhooks, and whom the fetcher may reach."""
-    made = Receiver()
-    with serving(made) as url:
-        made.url = f"{url}/hook"
+def receiver(engine: Engine) -> Iterator[WebhookReceiver]:
+    """A webhook receiver that the fetcher is allowed to reach."""
+    receiver = WebhookReceiver()
+    with running_app(receiver) as url:
+        receiver.url = f"{url}/hook"
         engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
-        yield made
+        yield receiver

@@ -1,4 +1,4 @@
-"""What tests of the HTTP surface share: a client of a running platform, fresh sessions, and the shape of errors."""
+"""Helpers for tests of the HTTP API: a client of a running platform, fresh session ids, checks of error responses."""
 
 import hashlib
 import json
@@ -16,20 +16,20 @@ IMAGES = "/v1/images/generations"
 FINAL = {"completed", "failed", "cancelled"}
 
 
-def new_session(words: str = "face") -> str:
-    """A session id nobody has used, with words that script the account. Digits only: hex may spell `dead`."""
+def new_session(words: str = "caller") -> str:
+    """Return an unused session id; `words` script the account in the sandbox. Digits only, as hex may spell `dead`."""
     session = f"{words}{random.SystemRandom().randrange(10**18)}"
     SESSIONS.add(session)
     return session
 
 
-def new_key(words: str = "face") -> str:
-    """A caller nobody has met: a fresh session id of the sandbox."""
+def new_key(words: str = "caller") -> str:
+    """Return an unused sandbox session token."""
     return f"{new_session(words)}:sandbox"
 
 
-def error_of(response: Any, status: int, code: str, param: str | None = None) -> str:
-    """Check that an answer is that error in OpenAI's shape; its message."""
+def assert_error(response: Any, status: int, code: str, param: str | None = None) -> str:
+    """Assert that the response is that error in OpenAI's format. Returns its message."""
     assert response.status_code == status, (response.status_code, response.text)
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
@@ -44,15 +44,15 @@ def error_of(response: Any, status: int, code: str, param: str | None = None) ->
     return str(error["message"])
 
 
-def not_repeatable(response: Any) -> bool:
-    """Whether SDKs are told not to repeat: so on each error after a job was accepted, and only there."""
-    told = response.headers.get("x-should-retry")
-    assert told in {None, "false"}
-    return told == "false"
+def forbids_retry(response: Any) -> bool:
+    """Return whether SDKs must not retry. Only errors after a job was accepted say so."""
+    header = response.headers.get("x-should-retry")
+    assert header in {None, "false"}
+    return header == "false"
 
 
-class Face:
-    """A caller of a running platform."""
+class ApiClient:
+    """An HTTP client of a running platform with one API key or session token."""
 
     def __init__(self, platform: Platform, key: str | None = None) -> None:
         self.platform = platform
@@ -67,58 +67,60 @@ class Face:
     def __exit__(self, *_error: object) -> None:
         self.http.close()
 
-    def as_caller(self, key: str) -> "Face":
-        """The same platform, another caller."""
-        return Face(self.platform, key)
+    def as_caller(self, key: str) -> "ApiClient":
+        """Return a client of the same platform with another key."""
+        return ApiClient(self.platform, key)
 
-    def draw(self, prompt: str = "a boat", *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-        """Ask for pictures."""
+    def generate_images(
+        self, prompt: str = "a boat", *, headers: dict[str, str] | None = None, **fields: Any
+    ) -> httpx.Response:
+        """Send an image request and return the response."""
         return self.http.post(IMAGES, json={"prompt": prompt, **fields}, headers=headers)
 
-    def start(self, prompt: str = "a boat", **fields: Any) -> dict[str, Any]:
-        """Ask for pictures without waiting; the job."""
-        response = self.draw(prompt, **{"n": 1, "async": True, **fields})
+    def start_job(self, prompt: str = "a boat", **fields: Any) -> dict[str, Any]:
+        """Start an asynchronous image job and return it."""
+        response = self.generate_images(prompt, **{"n": 1, "async": True, **fields})
         assert response.status_code == 202, response.text
         return response.json()
 
     def job(self, job_id: str, **query: Any) -> dict[str, Any]:
-        """A job as it is now."""
+        """Return the current job."""
         response = self.http.get(f"/v1/jobs/{job_id}", params=query)
         assert response.status_code == 200, response.text
         assert response.headers["x-job-id"] == job_id
         return response.json()
 
     def cancel(self, job_id: str) -> dict[str, Any]:
-        """Cancel a job."""
+        """Cancel a job and return it."""
         response = self.http.post(f"/v1/jobs/{job_id}/cancel")
         assert response.status_code == 200, response.text
         return response.json()
 
-    def ended(self, job_id: str) -> dict[str, Any]:
-        """The job once it has ended."""
+    def wait_for_end(self, job_id: str) -> dict[str, Any]:
+        """Wait until the job has a final status and return it."""
         job = self.job(job_id, wait=30)
         assert job["status"] in FINAL, job
         return job
 
-    def becomes(self, job_id: str, status: str) -> dict[str, Any]:
-        """The job once it has that status."""
+    def wait_for_status(self, job_id: str, status: str) -> dict[str, Any]:
+        """Wait until the job has that status and return it."""
         eventually(lambda: self.job(job_id)["status"] == status, what=f"{job_id} {status}")
         return self.job(job_id)
 
     def submits(self) -> list[dict[str, Any]]:
-        """What the sandbox has got from this caller's account."""
+        """Return the submits that the sandbox received from this client's account."""
         name = account_name(self.key)
         ledger = httpx.get(f"{self.platform.sandbox_url}/_ledger", trust_env=False).json()
         return [line for line in ledger["submits"] if line["account"] == name]
 
 
 def account_name(key: str) -> str:
-    """How the sandbox's books call the account of a session token."""
+    """Return the account name in the sandbox's ledger for a session token."""
     return hashlib.sha256(key.partition(":")[0].encode()).hexdigest()[:12]
 
 
 def read_events(lines: Iterator[str]) -> Iterator[tuple[str, int | None, dict[str, Any]]]:
-    """Frames of an event stream: name, id, data. Comments are skipped."""
+    """Parse an event stream into (name, id, data). Skips comments."""
     name, number, data = "", None, ""
     for line in lines:
         field, _, value = line.partition(": ")

@@ -1,4 +1,6 @@
-"""The engine under test: real database, Redis, storage and sandbox; steps called as functions; time moved in the rows."""
+"""The job engine under test: real database, Redis, storage and sandbox. Tests call tasks as functions and move time in
+the rows.
+"""
 
 import base64
 import json
@@ -19,7 +21,7 @@ from sqlalchemy import Row, text
 
 from tests.support import factories
 from tests.support.platform import ROOT
-from tests.support.servers.http_servers import Gate
+from tests.support.servers.http_servers import RequestInterceptor
 from worker import celery_tasks, safe_fetch, storage
 from worker.core.settings import get_settings
 from worker.db.engine import get_engine, transaction
@@ -31,7 +33,7 @@ from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
 from worker.sandbox.state import World
 from worker.tasks.converse import converse
-from worker.tasks.deliver_webhooks import notify
+from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep
 from worker.tasks.poll import poll
 from worker.tasks.save import save
@@ -47,20 +49,20 @@ _TABLES = (
     "webhook_attempts", "webhook_deliveries", "webhook_endpoints", "files", "job_events", "jobs", "accounts", "api_keys", "users", "requests",
     "api_processes", "account_checks", "keyring", "platform_state", "credit_prices",
 )  # fmt: skip
-_STEPS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": notify}
+_TASKS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": deliver}
 
 
-# Threads of an app under test may give a connection back to a pool after that was emptied: it is emptied once more.
-_former: list[Any] = []
+# Threads of an app under test may return a connection to a pool after its disposal, so old pools are disposed again.
+_old_engines: list[Any] = []
 
 
-def forget_settings() -> None:
-    """What the process read from its environment is read anew. The fetcher asks for its settings at each call."""
+def reload_settings() -> None:
+    """Clear the caches, so that this process reads its settings again. The fetcher reads them on each call."""
     if get_engine.cache_info().currsize:
-        _former.append(get_engine())
-    for engine in _former:
+        _old_engines.append(get_engine())
+    for engine in _old_engines:
         engine.dispose()
-    del _former[:-4]
+    del _old_engines[:-4]
     if _dreamina.cache_info().currsize:
         _dreamina().close()
     for cached in (get_settings, get_engine, _dreamina, storage._store):
@@ -70,17 +72,17 @@ def forget_settings() -> None:
 
 
 def use_broker(url: str) -> None:
-    """Point the Celery app, made at import, at a Redis."""
+    """Point the Celery app, which is created at import, to a Redis."""
     if celery_app.app.conf.broker_url != url:
         celery_app.app.conf.broker_url = url
         celery_app.app._pool = None
         celery_app.app.amqp._producer_pool = None
 
 
-def run_step(env: dict[str, str], name: str, ids: dict[str, UUID], log: str | None = None) -> None:
-    """The body of a step process (see `Engine.process`)."""
+def run_task(env: dict[str, str], name: str, ids: dict[str, UUID], log: str | None = None) -> None:
+    """Run a task. Entry point of the processes of `Engine.start_process`."""
     os.environ.update(env)
-    forget_settings()
+    reload_settings()
     use_broker(env["DREAMERY_REDIS_URL"])
     if log is not None:
         out = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -89,48 +91,54 @@ def run_step(env: dict[str, str], name: str, ids: dict[str, UUID], log: str | No
         from worker.core.observability.logging import configure_logging
 
         configure_logging(get_settings())
-    _STEPS[name](**ids)
+    _TASKS[name](**ids)
 
 
 @dataclass
 class Message:
-    """A nudge as it lies in Redis."""
+    """A Celery message taken from Redis."""
 
     task: str
     ids: dict[str, str]
 
     def obey(self) -> str:
-        """Do what the worker would do with it."""
+        """Run the task as a worker would and return its result."""
         return str(celery_app.app.tasks[self.task](**self.ids))
 
 
 class Engine:
-    """Everything a test of a step needs."""
+    """Sets up rows, runs tasks and reads results for a test."""
 
     def __init__(
-        self, *, monkeypatch: pytest.MonkeyPatch, env: dict[str, str], gate: Gate, world: World, url: str
+        self,
+        *,
+        monkeypatch: pytest.MonkeyPatch,
+        env: dict[str, str],
+        interceptor: RequestInterceptor,
+        sandbox: World,
+        url: str,
     ) -> None:
         self._monkeypatch = monkeypatch
         self.env: dict[str, str] = {}
-        self.gate = gate
-        self.world = world
+        self.interceptor = interceptor
+        self.sandbox = sandbox
         self.url = url
         self.configure(**env)
         self.redis = redis.Redis.from_url(env["REDIS_URL"])
         self._processes: list[ForkServerProcess] = []
 
     def configure(self, **values: str) -> None:
-        """Settings of this test, in force at once."""
+        """Change settings for this test, with immediate effect."""
         for name, value in values.items():
             self.env[f"DREAMERY_{name}"] = value
             self._monkeypatch.setenv(f"DREAMERY_{name}", value)
-        forget_settings()
+        reload_settings()
         use_broker(self.env["DREAMERY_REDIS_URL"])
-        # Made here, not by the first threads of a test at once: the caches would let each of them make one.
+        # Created here: threads that start together would each create one, as the caches do not lock.
         get_engine(), redis_client(), safe_fetch._client()
 
     def close(self) -> None:
-        """End what the test left behind."""
+        """Stop processes and timers that the test has left running."""
         with celery_app._timer._changed:
             celery_app._timer._due.clear()
         for process in self._processes:
@@ -138,60 +146,60 @@ class Engine:
             process.join()
             process.close()
         self.redis.close()
-        forget_settings()
+        reload_settings()
 
     # --- rows ---
 
-    def account(self, **changes: Any) -> UUID:
+    def add_account(self, **changes: Any) -> UUID:
         """See `factories.make_account`."""
         with transaction() as tx:
             return factories.make_account(tx, **changes)
 
-    def job(self, *account_ids: UUID, **changes: Any) -> UUID:
+    def add_job(self, *account_ids: UUID, **changes: Any) -> UUID:
         """See `factories.make_job`."""
         with transaction() as tx:
             return factories.make_job(tx, list(account_ids), **changes)
 
     def sql(self, statement: str, **values: Any) -> list[Row[Any]]:
-        """Run a statement in a transaction of its own."""
+        """Run a statement in its own transaction and return its rows."""
         with transaction() as tx:
             result = tx.run(text(statement), values)
             return list(result.all()) if result.returns_rows else []
 
-    def row(self, job_id: UUID) -> Row[Any]:
-        """The job as it stands."""
+    def job_row(self, job_id: UUID) -> Row[Any]:
+        """Return the current row of the job."""
         return self.sql("SELECT * FROM jobs WHERE id = :id", id=job_id)[0]
 
     def states(self, job_ids: Iterable[UUID]) -> list[str]:
-        """Where jobs stand, in the order asked."""
-        found = {r.id: r.state for r in self.sql("SELECT id, state FROM jobs")}
-        return [found[job_id] for job_id in job_ids]
+        """Return the states of the jobs, in the same order."""
+        states = {r.id: r.state for r in self.sql("SELECT id, state FROM jobs")}
+        return [states[job_id] for job_id in job_ids]
 
-    def story(self, job_id: UUID) -> list[str]:
-        """Every state the job went through."""
-        rows = self.events(job_id)
+    def state_history(self, job_id: UUID) -> list[str]:
+        """Return all states of the job in order."""
+        rows = self.job_events(job_id)
         return [row.to_state for row in rows if row.to_state != row.from_state]
 
-    def events(self, job_id: UUID) -> list[Row[Any]]:
-        """What happened to the job."""
+    def job_events(self, job_id: UUID) -> list[Row[Any]]:
+        """Return the events of the job in order."""
         return self.sql("SELECT * FROM job_events WHERE job_id = :id ORDER BY seq", id=job_id)
 
     def account_row(self, account_id: UUID) -> Row[Any]:
-        """The account as it stands."""
+        """Return the current row of the account, with `rests`: the remaining cooldown."""
         return self.sql("SELECT *, rest_until - now() AS rests FROM accounts WHERE id = :id", id=account_id)[0]
 
     def files(self, job_id: UUID) -> list[Row[Any]]:
-        """The stored results of the job."""
+        """Return the rows of the job's stored files."""
         return self.sql("SELECT * FROM files WHERE job_id = :id ORDER BY n", id=job_id)
 
     def connect(self) -> psycopg.Connection:
-        """A connection of somebody else."""
+        """Open a separate database connection."""
         return psycopg.connect(self.env["DREAMERY_DATABASE_URL"])
 
-    # --- time, as data ---
+    # --- time, moved in the rows ---
 
-    def due(self) -> None:
-        """Whatever waits for a moment finds that it has come: backoff, pace, next poll, next try of a save."""
+    def make_due(self) -> None:
+        """Make everything that waits for a time due: backoff, submit pace, next poll, next attempt to save."""
         self.sql(
             """UPDATE jobs SET due_at = now() - interval '1 second', nudged_at = NULL
                WHERE state IN ('queued', 'saving')"""
@@ -207,78 +215,80 @@ class Engine:
                WHERE due_at IS NOT NULL"""
         )
 
-    def rested(self) -> None:
-        """Accounts at rest have rested."""
+    def end_cooldowns(self) -> None:
+        """End the cooldowns of all accounts."""
         self.sql("UPDATE accounts SET rest_until = now() - interval '1 second' WHERE rest_until IS NOT NULL")
         self.sql("UPDATE accounts SET kind_rests = '{}'")
 
-    def lapse(self) -> None:
-        """Every lease and grace period has run out."""
+    def expire_leases(self) -> None:
+        """Expire all leases and grace periods, and make everything due."""
         self.sql(
             "UPDATE jobs SET due_at = now() - interval '1 second' WHERE state IN ('submitting', 'saving', 'queued')"
         )
-        self.due()
+        self.make_due()
 
-    def overdue(self, job_id: UUID) -> None:
-        """The deadline of the job has passed."""
+    def pass_deadline(self, job_id: UUID) -> None:
+        """Move the deadline of the job into the past."""
         self.sql("UPDATE jobs SET deadline_at = now() - interval '1 second' WHERE id = :id", id=job_id)
 
     def finish_upstream(self) -> None:
-        """Every generation in the sandbox is done now."""
-        for job in self.world._by_submit.values():
+        """Finish all generations in the sandbox."""
+        for job in self.sandbox._by_submit.values():
             job.start_at = job.finish_at = min(job.finish_at, job.accepted_at)
             job.lingers = False
-        for account in self.world.accounts.values():
+        for account in self.sandbox.accounts.values():
             account._ends.clear()
 
-    # --- steps ---
+    # --- tasks ---
 
     def submit(self, job_id: UUID) -> str:
-        """The submit step for a job, its time having come."""
-        self.due()
+        """Make everything due and run the submit task."""
+        self.make_due()
         return submit(job_id=job_id)
 
     def poll(self, account_id: UUID) -> str:
-        """The poll step, its time having come."""
-        self.due()
+        """Make everything due and run the poll task."""
+        self.make_due()
         return poll(account_id=account_id)
 
     def save(self, job_id: UUID) -> str:
-        """The save step, its time having come."""
-        self.due()
+        """Make everything due and run the save task."""
+        self.make_due()
         return save(job_id=job_id)
 
-    def to_running(self, *account_ids: UUID, **changes: Any) -> UUID:
-        """A job that upstream works on."""
-        job_id = self.job(*account_ids, **{"prompt": "a boat [[hang]]", **changes})
+    def add_running_job(self, *account_ids: UUID, **changes: Any) -> UUID:
+        """Add a job that is running upstream."""
+        job_id = self.add_job(*account_ids, **{"prompt": "a boat [[hang]]", **changes})
         self.submit(job_id)
-        assert self.row(job_id).state == "running"
+        assert self.job_row(job_id).state == "running"
         return job_id
 
-    def to_saving(self, *account_ids: UUID, **changes: Any) -> UUID:
-        """A job that upstream has finished."""
-        job_id = self.job(*account_ids, **changes)
+    def add_saving_job(self, *account_ids: UUID, **changes: Any) -> UUID:
+        """Add a job that upstream has finished and whose files are not stored yet."""
+        job_id = self.add_job(*account_ids, **changes)
         self.submit(job_id)
-        self.poll(self.row(job_id).account_id)
-        assert self.row(job_id).state == "saving"
+        self.poll(self.job_row(job_id).account_id)
+        assert self.job_row(job_id).state == "saving"
         return job_id
 
-    def to_end(self, *account_ids: UUID, **changes: Any) -> UUID:
-        """A job that has succeeded."""
-        job_id = self.to_saving(*account_ids, **changes)
+    def add_succeeded_job(self, *account_ids: UUID, **changes: Any) -> UUID:
+        """Add a job that has succeeded."""
+        job_id = self.add_saving_job(*account_ids, **changes)
         self.save(job_id)
-        assert self.row(job_id).state == "succeeded"
+        assert self.job_row(job_id).state == "succeeded"
         return job_id
 
-    def drive(self, *job_ids: UUID, rounds: int = 12, each_round: Callable[[], object] | None = None) -> list[str]:
-        """Let time pass and run every step that is due, until the jobs have ended; their states."""
+    def run_until_final(
+        self, *job_ids: UUID, rounds: int = 12, each_round: Callable[[], object] | None = None
+    ) -> list[str]:
+        """Advance time and run all due tasks until the jobs have final states. Returns the states."""
         for _ in range(rounds):
             if set(self.states(job_ids)) <= FINAL:
                 break
-            self.lapse()
+            self.expire_leases()
             for row in self.sql("SELECT id FROM jobs WHERE state = 'queued' ORDER BY id"):
                 submit(job_id=row.id)
-                self.due()
+                self.make_due()
             for row in self.sql("SELECT id FROM accounts WHERE poll_due_at IS NOT NULL"):
                 poll(account_id=row.id)
             for row in self.sql("SELECT id FROM jobs WHERE state = 'saving'"):
@@ -288,68 +298,70 @@ class Engine:
             sweep()
         return self.states(job_ids)
 
-    def process(self, step: str, *, env: dict[str, str] | None = None, log: Path | None = None, **ids: UUID) -> Any:
-        """The step in a process of its own, to be killed."""
-        # The server that the processes are forked from starts with the first of them, and imports everything once.
+    def start_process(
+        self, task: str, *, env: dict[str, str] | None = None, log: Path | None = None, **ids: UUID
+    ) -> Any:
+        """Start a task in a separate process that the test can kill."""
+        # The fork server starts with the first process and imports everything once.
         self._monkeypatch.setenv("PYTHONPATH", str(ROOT))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["tests.support.engine"])
         values = {**self.env, **(env or {})}
-        process = context.Process(target=run_step, args=(values, step, ids, str(log) if log else None), daemon=True)
+        process = context.Process(target=run_task, args=(values, task, ids, str(log) if log else None), daemon=True)
         process.start()
         self._processes.append(process)
         return process
 
-    # --- the outside ---
+    # --- the upstream and the queues ---
 
     def ledger(self) -> dict[str, Any]:
-        """The sandbox's books."""
-        return self.world.ledger_view(with_lists=True)
+        """Return the sandbox's ledger."""
+        return self.sandbox.ledger_view(with_lists=True)
 
     def submits(self, prompt: str | None = None) -> list[dict[str, Any]]:
-        """The submits upstream saw."""
+        """Return the submits that upstream received."""
         return [line for line in self.ledger()["submits"] if prompt is None or line["prompt"] == prompt]
 
-    def charges(self) -> int:
-        """How often upstream charged anybody."""
+    def charge_count(self) -> int:
+        """Return the number of charges upstream."""
         return len(self.ledger()["charges"])
 
-    def polls(self) -> int:
-        """How often upstream was asked."""
+    def poll_count(self) -> int:
+        """Return the number of polls that upstream received."""
         return self.ledger()["calls"].get("/mweb/v1/get_history_by_ids", 0)
 
-    def messages(self, *wanted: str) -> list[Message]:
-        """Take every nudge out of Redis; those of the wanted tasks, or all.
+    def take_messages(self, *tasks: str) -> list[Message]:
+        """Remove all messages from Redis. Returns those of the given tasks, or all.
 
-        A nudge of a poll may come a moment later than the step that wished for it.
+        The message of a poll may be sent a little later than the task that scheduled it.
         """
-        found = []
+        messages = []
         for name in QUEUES:
             while (raw := self.redis.rpop(name)) is not None:
                 envelope = json.loads(raw)
                 _args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
-                found.append(Message(task=envelope["headers"]["task"], ids=kwargs))
-        return [message for message in found if not wanted or message.task in wanted]
+                messages.append(Message(task=envelope["headers"]["task"], ids=kwargs))
+        return [message for message in messages if not tasks or message.task in tasks]
 
-    def work(
-        self, *job_ids: UUID, dice: random.Random, rounds: int = 60, loss: float = 0.0, twice: float = 0.0
+    def run_worker(
+        self, *job_ids: UUID, rng: random.Random, rounds: int = 60, loss: float = 0.0, duplication: float = 0.0
     ) -> None:
-        """Be beat and worker: tick, then obey the messages, some lost, some doubled, none in order."""
+        """Act as beat and worker: tick, then execute the messages in random order, some lost and some duplicated."""
         for _ in range(rounds):
             if set(self.states(job_ids)) <= FINAL:
                 return
-            self.lapse()
+            self.expire_leases()
             self.sql("UPDATE jobs SET nudged_at = NULL")
             celery_tasks.tick()
             celery_tasks.sweep()
-            letters = [m for m in self.messages() if dice.random() >= loss]
-            letters += [m for m in letters if dice.random() < twice]
-            dice.shuffle(letters)
-            for letter in letters:
-                letter.obey()
+            messages = [m for m in self.take_messages() if rng.random() >= loss]
+            messages += [m for m in messages if rng.random() < duplication]
+            rng.shuffle(messages)
+            for message in messages:
+                message.execute()
 
 
-def wipe(database_url: str) -> None:
-    """No rows."""
+def delete_all_rows(database_url: str) -> None:
+    """Delete the rows of all tables."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("; ".join(f"DELETE FROM {table}" for table in _TABLES))

@@ -1,13 +1,13 @@
-"""Rows for tests: plain functions, defaults valid and boring."""
+"""Creates rows for tests: plain functions with valid defaults."""
 
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from api.auth.session_tokens import token_hash
+from api.auth.session_tokens import session_token_hash
 from worker.core.ids import new_id
-from worker.core.security.encryption import new_webhook_secret, seal_secret
+from worker.core.security.encryption import encrypt_secret, new_webhook_secret
 from worker.core.security.session_tokens import SessionToken
 from worker.core.webhook_policy import FINAL_EVENTS
 from worker.db.accounts import accounts
@@ -32,16 +32,16 @@ def make_account(
     max_videos: int | None = None,
     submits_per_minute: float | None = None,
 ) -> UUID:
-    """An upstream account; its session id says how the sandbox treats it."""
+    """Add an upstream account and return its id. The session id scripts its behaviour in the sandbox."""
     token = SessionToken(session=session or f"plain{uuid4().hex}", region=region)
-    digest = token_hash(token)
+    digest = session_token_hash(token)
     account_id = accounts.add_account(
         tx,
         PresentedToken(
             lookup_hash=digest,
             region=region,
             label=f"session-{digest[:8]}",
-            secret=seal_secret(token.session, context=accounts.secret_context(digest)),
+            secret=encrypt_secret(token.session, context=accounts.secret_context(digest)),
         ),
         pool=pool,
     )
@@ -56,7 +56,7 @@ def make_account(
 
 
 def new_job(account_ids: list[UUID], *, prompt: str = "a boat", count: int = 1, **changes: Any) -> NewJob:
-    """A job that intake would make, but for a tiny picture. Of kind `video`: the smallest there is, or `order`."""
+    """Return a job as the API would create it, but with a tiny image or the smallest video; `order` overrides its fields."""
     kind = changes.get("kind", "image")
     model = changes.get("model", VIDEO_MODEL if kind == "video" else MODEL)
     order: dict[str, Any] = {
@@ -92,7 +92,7 @@ def new_job(account_ids: list[UUID], *, prompt: str = "a boat", count: int = 1, 
 
 
 def make_job(tx: Transaction, account_ids: list[UUID], **changes: Any) -> UUID:
-    """An accepted job, queued."""
+    """Accept a job and return its id."""
     job = new_job(account_ids, **changes)
     state_machine.accept(tx, [job])
     return job.id
@@ -101,9 +101,9 @@ def make_job(tx: Transaction, account_ids: list[UUID], **changes: Any) -> UUID:
 def make_endpoint(
     tx: Transaction, url: str, *, owner: str = "tokens:test", events: tuple[str, ...] = FINAL_EVENTS, **changes: Any
 ) -> tuple[UUID, str]:
-    """A webhook endpoint; its id and its secret."""
+    """Add a webhook endpoint and return its id and its secret."""
     endpoint_id, secret = new_id(), new_webhook_secret()
-    sealed = seal_secret(secret, context=endpoints.secret_context(endpoint_id))
+    sealed = encrypt_secret(secret, context=endpoints.secret_context(endpoint_id))
     new = endpoints.NewEndpoint(id=endpoint_id, owner=owner, url=url, events=list(events), secret=sealed, **changes)
     assert endpoints.add_endpoint(tx, new)
     return endpoint_id, secret

@@ -1,4 +1,4 @@
-"""Small real videos and sounds for tests, made with the library that browsers' formats come from."""
+"""Creates small real video and audio files for tests."""
 
 import array
 import io
@@ -8,8 +8,8 @@ import av
 from PIL import Image
 
 
-def film(*colours: str, seconds: int = 2, side: int = 64, kind: str = "mp4") -> bytes:
-    """A silent video that shows each colour for an equal time."""
+def make_video(*colours: str, seconds: int = 2, side: int = 64, kind: str = "mp4") -> bytes:
+    """Return a silent video that shows each colour for an equal time."""
     out, rate = io.BytesIO(), 8
     codec = {"webm": "libvpx"}.get(kind, "libx264")
     with av.open(out, "w", format=kind) as container:
@@ -18,14 +18,14 @@ def film(*colours: str, seconds: int = 2, side: int = 64, kind: str = "mp4") -> 
         stream.codec_context.thread_count = 1
         frames = seconds * rate
         for number in range(frames):
-            picture = Image.new("RGB", (side, side), colours[number * len(colours) // frames])
-            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            image = Image.new("RGB", (side, side), colours[number * len(colours) // frames])
+            container.mux(stream.encode(av.VideoFrame.from_image(image)))
         container.mux(stream.encode())
     return out.getvalue()
 
 
-def sound(*, seconds: float = 1.0, kind: str = "mp3", codec: str = "libmp3lame", rate: int = 48_000) -> bytes:
-    """A sine tone."""
+def make_audio(*, seconds: float = 1.0, kind: str = "mp3", codec: str = "libmp3lame", rate: int = 48_000) -> bytes:
+    """Return an audio file with a sine tone."""
     out = io.BytesIO()
     with av.open(out, "w", format=kind) as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
@@ -39,10 +39,10 @@ def sound(*, seconds: float = 1.0, kind: str = "mp3", codec: str = "libmp3lame",
     return out.getvalue()
 
 
-def pixel(data: bytes, *, at: tuple[float, float] = (0.5, 0.5)) -> tuple[int, int, int]:
-    """The colour of a picture at a place in shares of its sides."""
-    with Image.open(io.BytesIO(data)) as picture:
-        rgb = picture.convert("RGB")
-        found = rgb.getpixel((int(at[0] * (rgb.width - 1)), int(at[1] * (rgb.height - 1))))
-    assert isinstance(found, tuple)
-    return found[0], found[1], found[2]
+def pixel_color(data: bytes, *, at: tuple[float, float] = (0.5, 0.5)) -> tuple[int, int, int]:
+    """Return the colour at a point, given as fractions of width and height."""
+    with Image.open(io.BytesIO(data)) as image:
+        rgb = image.convert("RGB")
+        color = rgb.getpixel((int(at[0] * (rgb.width - 1)), int(at[1] * (rgb.height - 1))))
+    assert isinstance(color, tuple)
+    return color[0], color[1], color[2]

@@ -1,4 +1,4 @@
-"""Running servers and platforms for tests; the fixtures over these are in `tests/conftest.py`."""
+"""Runs servers and platforms for tests. The fixtures are in `tests/conftest.py`."""
 
 import contextlib
 import os
@@ -18,7 +18,15 @@ from worker.local.processes import Child, Keeper, free_port
 from worker.local.supervisor import Platform, PlatformOptions
 
 __all__ = [
-    "ROOT", "CheckedPlatform", "clean_env", "eventually", "free_port", "migrate", "processes_of", "running_postgres", "running_redis",
+    "ROOT",
+    "CheckedPlatform",
+    "clean_env",
+    "eventually",
+    "find_processes",
+    "free_port",
+    "migrate",
+    "running_postgres",
+    "running_redis",
     "start_platform",
 ]  # fmt: skip
 
@@ -26,42 +34,42 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class CheckedPlatform(Platform):
-    """A platform whose `with` block ends well only when its upstream found nothing wrong with any request, and when
-    no secret is in its logs or its database.
+    """A platform that fails the test at the end of its `with` block if the sandbox reported a protocol violation or a
+    secret is in its logs or its database.
     """
 
-    _leaks: list[str] | None = None  # known before the end
+    _leaks: list[str] | None = None  # set when the data was destroyed before the end
 
     def __exit__(self, kind: type[BaseException] | None = None, *_error: object) -> None:
         try:
-            found = self.violations() if kind is None else {}
-            leaks = self._leaks_now() if kind is None and self._leaks is None else self._leaks
+            violations = self.violations() if kind is None else {}
+            leaks = self._find_leaks() if kind is None and self._leaks is None else self._leaks
         finally:
             self.stop()
-        assert not found, f"the sandbox objected to: {found}"
-        assert not leaks, f"secrets were left behind: {leaks}"
+        assert not violations, f"the sandbox reported protocol violations: {violations}"
+        assert not leaks, f"secrets were leaked: {leaks}"
 
-    def _leaks_now(self) -> list[str]:
-        from tests.support.crash.secret_leaks import leaks_of
+    def _find_leaks(self) -> list[str]:
+        from tests.support.crash.secret_leaks import find_secret_leaks
 
-        return leaks_of(self)
+        return find_secret_leaks(self)
 
     def lose(self) -> None:
-        """The machine is gone with its files and database. Its upstream stays, as it is somewhere else."""
-        self._leaks = self._leaks_now()
+        """Stop everything but the sandbox and delete files and database, like the loss of a machine."""
+        self._leaks = self._find_leaks()
         assert self._keeper is not None
         self._keeper.stop([child for name, child in self.children.items() if name != "sandbox"], patience=10)
         for folder in ("files", "postgres"):
             shutil.rmtree(self.data_dir / folder)
 
     def violations(self) -> dict[str, Any]:
-        """What the sandbox objected to, by code, and the first ones in words."""
+        """Return the protocol violations that the sandbox counted, by code, with details of the first ones."""
         ledger = httpx.get(f"{self.sandbox_url}/_ledger?summary=1", trust_env=False, timeout=30)
         return dict(ledger.json()["violations"])
 
 
 def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
-    """A started platform on free ports with a fresh data folder, no Flower, no fsync.
+    """Start a platform on free ports with a new data folder, without Flower and fsync.
 
     Use it as `with start_platform(tmp_path) as platform:`. `options` are those of `PlatformOptions`.
     """
@@ -71,7 +79,7 @@ def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
         "throwaway": True,
         "sandbox_seconds": 0.5,
     }
-    # Tests of every route send more wrong keys than anybody may.
+    # Tests of all routes send more wrong keys than the limit allows.
     options["extra_env"] = {"DREAMERY_FAILED_KEYS_PER_MINUTE": "0", **options.get("extra_env", {})}
     platform = CheckedPlatform(PlatformOptions(**{**settings, **options}))
     platform.start()
@@ -79,24 +87,24 @@ def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
 
 
 def eventually(check: Callable[[], object], *, within: float = 60, what: str = "the expected state") -> None:
-    """Wait until `check` returns something true; fail with `what` otherwise."""
+    """Wait until `check` returns a true value; fail with `what` after `within` seconds."""
     deadline = time.monotonic() + within
     pause = 0.02
     while not check():
         assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        # Looking costs what is looked at some of its time.
+        # A check takes time from the processes under test, so the pauses grow.
         time.sleep(pause)
         pause = min(pause * 1.3, 0.3)
 
 
 def clean_env(**values: str) -> dict[str, str]:
-    """Our environment without its `DREAMERY_*`, plus `values`: tests never meet a developer's real servers."""
+    """Return our environment without `DREAMERY_*`, plus `values`: tests must not reach a developer's real servers."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DREAMERY_")}
     return {**kept, "PYTHONPATH": str(ROOT), **values}
 
 
 def migrate(database_url: str) -> None:
-    """Bring a database to the newest schema, the way operators do."""
+    """Upgrade a database to the latest schema with the command that operators use."""
     done = subprocess.run(
         [sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini"), "upgrade", "head"],
         cwd=ROOT,
@@ -108,8 +116,8 @@ def migrate(database_url: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Every living process that works in or was started with this folder, whoever its parent is now."""
+def find_processes(folder: Path) -> list[psutil.Process]:
+    """Return all live processes that work in this folder or were started with it, whatever their parent is."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -121,7 +129,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
 
 @contextlib.contextmanager
 def running_postgres(folder: Path, *, throwaway: bool = True) -> Iterator[tuple[EmbeddedPostgres, Child]]:
-    """An embedded Postgres with its data in `folder`, kept running until the block ends."""
+    """Run an embedded Postgres with its data in `folder` until the block ends."""
     server = embedded_postgres(folder / "postgres", port=free_port(), password="test", throwaway=throwaway)
     keeper = Keeper()
     try:
@@ -137,7 +145,7 @@ def running_postgres(folder: Path, *, throwaway: bool = True) -> Iterator[tuple[
 
 @contextlib.contextmanager
 def running_redis(folder: Path) -> Iterator[tuple[EmbeddedRedis, Child]]:
-    """An embedded Valkey with its data in `folder`, kept running until the block ends."""
+    """Run an embedded Valkey with its data in `folder` until the block ends."""
     server = embedded_redis(folder / "redis", port=free_port(), throwaway=True)
     keeper = Keeper()
     try:

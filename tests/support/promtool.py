@@ -1,4 +1,4 @@
-"""Prometheus' own checker for the tests: the one on the PATH, else Debian's, unpacked below .venv without installing."""
+"""Finds promtool for the tests: on the PATH, or unpacked from Debian's package below .venv without installing it."""
 
 import shutil
 import subprocess
@@ -15,25 +15,28 @@ _REMEDY = (
 
 
 def promtool() -> str:
-    """Where promtool is. Fails the test, saying what to do, when there is none and none can be had."""
+    """Return the path of promtool. Fails the test with instructions when it is missing and cannot be downloaded."""
     unpacked = _TOOLS / "promtool"
     found = shutil.which("promtool") or (str(unpacked) if unpacked.exists() else None)
-    return found or _fetched(unpacked)
+    return found or _download(unpacked)
 
 
-def _fetched(unpacked: Path) -> str:
+def _download(unpacked: Path) -> str:
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         pytest.fail(_REMEDY)
     state = _TOOLS / "apt"
     for folder in (state / "lists" / "partial", state / "cache" / "archives" / "partial"):
         folder.mkdir(parents=True, exist_ok=True)
-    # Lists of its own, so that nothing of the system is changed and no root is needed.
-    own = [
+    # Separate lists and cache: the system stays unchanged and no root is needed.
+    apt_options = [
         "-o", f"Dir::State::Lists={state}/lists", "-o", f"Dir::Cache={state}/cache", "-o", "APT::Sandbox::User=",
         "-o", "Acquire::Retries=2",
     ]  # fmt: skip
     log = ""
-    for command in (["apt-get", "-q", *own, "update"], ["apt-get", "-q", *own, "download", "prometheus"]):
+    for command in (
+        ["apt-get", "-q", *apt_options, "update"],
+        ["apt-get", "-q", *apt_options, "download", "prometheus"],
+    ):
         done = subprocess.run(command, cwd=state, capture_output=True, text=True, timeout=240, check=False)
         log += done.stdout + done.stderr
     for package in state.glob("prometheus_*.deb"):
@@ -42,5 +45,5 @@ def _fetched(unpacked: Path) -> str:
         (state / "unpacked" / "usr" / "bin" / "promtool").replace(unpacked)
     shutil.rmtree(state)
     if not unpacked.exists():
-        pytest.fail(f"{_REMEDY}It could not be fetched by apt-get:\n{log[-1500:]}")
+        pytest.fail(f"{_REMEDY}apt-get could not download it:\n{log[-1500:]}")
     return str(unpacked)

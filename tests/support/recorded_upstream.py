@@ -1,4 +1,4 @@
-"""What the provider's tests share: fixtures, a provider over a scripted transport, accounts."""
+"""Helpers for tests of the provider: recorded fixtures, a provider with a scripted transport, accounts and orders."""
 
 import json
 from collections.abc import Callable
@@ -16,19 +16,19 @@ KEY = "11111111-1111-4111-8111-111111111111"
 SESSION = "SYNTHETIC_SESSION_A"
 
 
-def text(name: str) -> str:
+def read_fixture(name: str) -> str:
     return (FIXTURES / name).read_text(encoding="utf-8")
 
 
-def load(name: str) -> dict[str, Any]:
-    return json.loads(text(name))
+def load_fixture(name: str) -> dict[str, Any]:
+    return json.loads(read_fixture(name))
 
 
-def account(region: str = "cn", *, session: str = SESSION, cluster: dict[str, str] | None = None) -> Account:
+def make_account(region: str = "cn", *, session: str = SESSION, cluster: dict[str, str] | None = None) -> Account:
     return Account(id="a1", region=region, session=session, cluster=cluster)
 
 
-def order(**changes: Any) -> ImageOrder:
+def make_order(**changes: Any) -> ImageOrder:
     values: dict[str, Any] = {
         "model": "jimeng-4.0",
         "prompt": "a red paper boat on a calm lake",
@@ -42,23 +42,23 @@ def order(**changes: Any) -> ImageOrder:
     return ImageOrder(**{**values, **changes})
 
 
-class Script:
-    """A provider whose upstream is a function; keeps every request it saw."""
+class ScriptedUpstream:
+    """A provider whose upstream is a function or a fixed response. Records every request."""
 
     def __init__(
         self, answer: Callable[[httpx.Request], httpx.Response] | httpx.Response | str, **settings: Any
     ) -> None:
-        self.seen: list[httpx.Request] = []
+        self.requests: list[httpx.Request] = []
         self._answer = answer
         values = {"_env_file": None, "sandbox_url": "http://127.0.0.1:9", **settings}
         self.provider = DreaminaProvider(Settings(**values), transport=httpx.MockTransport(self._handle))
 
     def _handle(self, request: httpx.Request) -> httpx.Response:
-        self.seen.append(request)
+        self.requests.append(request)
         if isinstance(self._answer, str):
-            return httpx.Response(200, text=text(self._answer))
+            return httpx.Response(200, text=read_fixture(self._answer))
         return self._answer if isinstance(self._answer, httpx.Response) else self._answer(request)
 
     @property
-    def last(self) -> httpx.Request:
-        return self.seen[-1]
+    def last_request(self) -> httpx.Request:
+        return self.requests[-1]

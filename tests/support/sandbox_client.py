@@ -1,4 +1,4 @@
-"""An account's way to a sandbox process: signed calls, uploads by the four steps, and a process to talk to."""
+"""A client of a sandbox process: signed calls, uploads in four stages, and a context manager that runs the process."""
 
 import contextlib
 import hashlib
@@ -21,8 +21,8 @@ TOKEN = "/mweb/v1/get_upload_token"
 
 
 @contextlib.contextmanager
-def sandbox(*options):
-    """A sandbox process of its own, as an HTTP client bound to it."""
+def running_sandbox(*options):
+    """Run a sandbox process; yields an HTTP client for it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,8 +42,8 @@ def sandbox(*options):
         process.wait(10)
 
 
-def signed(token, method, query, body=b"", *, service="imagex", region="cn-north-1", extra=None):
-    """The headers of one call to an upload gateway, signed the way public clients do it."""
+def signed_headers(token, method, query, body=b"", *, service="imagex", region="cn-north-1", extra=None):
+    """Return the headers of a call to an upload gateway, signed like public clients sign it."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     headers = {"x-amz-date": stamp, "x-amz-security-token": token["session_token"], **(extra or {})}
     digest = hashlib.sha256(body).hexdigest()
@@ -62,8 +62,8 @@ def signed(token, method, query, body=b"", *, service="imagex", region="cn-north
     return {**headers, "authorization": f"AWS4-HMAC-SHA256 {claim}"}
 
 
-class Uploader:
-    """One account's calls, with every step of an upload on its own so that a test can spoil one."""
+class SandboxClient:
+    """One account's calls. Each stage of an upload is a separate method, so that a test can break one of them."""
 
     def __init__(self, http, session, aid="513641"):
         self.http, self.session, self.aid = http, session, aid
@@ -94,7 +94,7 @@ class Uploader:
         else:
             query = f"Action=ApplyImageUpload&FileSize={size}&ServiceId={token['space_name']}&Version=2018-08-01"
         service = "vod" if video else "imagex"
-        return self.http.get(f"/?{query}", headers=signed(token, "GET", query, service=service))
+        return self.http.get(f"/?{query}", headers=signed_headers(token, "GET", query, service=service))
 
     def send(self, address, raw, **headers):
         info = address["StoreInfos"][0]
@@ -111,11 +111,11 @@ class Uploader:
         if video:
             query = "Action=CommitUploadInner&SpaceName=dreamina&Version=2020-11-19"
         body = json.dumps({"SessionKey": key, "Functions": []}).encode()
-        headers = signed(token, "POST", query, body, service="vod" if video else "imagex")
+        headers = signed_headers(token, "POST", query, body, service="vod" if video else "imagex")
         return self.http.post(f"/?{query}", content=body, headers={**headers, "content-type": "application/json"})
 
     def upload(self, raw):
-        """All four steps; the address of the picture."""
+        """Run all four stages and return the URI of the image."""
         token = self.token()
         address = self.apply(token, len(raw)).json()["Result"]["UploadAddress"]
         assert self.send(address, raw).json()["code"] == 2000
@@ -131,14 +131,14 @@ class Uploader:
         return self.commit(token, node["SessionKey"], video=True).json()["Result"]["Results"][0]
 
     def finish(self, submit_id):
-        """Poll until the job shows a status it will keep."""
+        """Poll until the job has a final status and return its record."""
         for _ in range(200):
             record = self.post(POLL, {"submit_ids": [submit_id]})["data"].get(submit_id)
             if record and record["status"] not in {20, 42, 45}:
                 return record
             time.sleep(0.02)
-        raise AssertionError("the job never ended")
+        raise AssertionError("the job did not end")
 
 
-def violations(http):
+def get_violations(http):
     return http.get("/_ledger?summary=1").json()["violations"]

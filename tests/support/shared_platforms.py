@@ -1,7 +1,7 @@
-"""Which tests run in one process: those of a file, and of files that share a platform, so that it starts once.
+"""Distributes tests over processes: files that share a platform run in one process, so that the platform starts once.
 
-A platform costs seconds of a processor to start and a share of one for as long as it runs. Who shares comes first, then
-what takes long, so that the short files at the end keep every process busy to the last.
+A platform takes seconds of CPU time to start and some CPU time while it runs. Groups with a shared platform run first,
+then slow files, so that the short files at the end keep every process busy.
 """
 
 from functools import cache
@@ -12,43 +12,43 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.support.platform import ROOT
 
-_SHARED = ("api_platform", "wide_platform")
-_LONG = ("tests/e2e/", "tests/browser/")
+_SHARED = ("api_platform", "multi_region_platform")
+_SLOW = ("tests/e2e/", "tests/browser/")
 
 
-class Sharing:
-    """A plugin of pytest: the order of the tests, who runs them, and the end of what they shared."""
+class SharedPlatformPlugin:
+    """Pytest plugin: orders the tests, groups them by process, and stops shared platforms."""
 
     def __init__(self) -> None:
-        self._started: list[tuple[pytest.FixtureDef[Any], pytest.FixtureRequest]] = []
+        self._platforms: list[tuple[pytest.FixtureDef[Any], pytest.FixtureRequest]] = []
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Who shares, what is long, the rest; within each as they were."""
+        """Order: shared platforms, slow files, the rest. Stable within each."""
         items.sort(key=_rank)
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> "ByPlatform | None":
-        """In place of `--dist loadfile`; another wish is left to xdist."""
-        return ByPlatform(config, log) if config.getoption("dist") == "loadfile" else None
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> "PlatformScheduling | None":
+        """Replace the scheduler of `--dist loadfile`; other modes are left to xdist."""
+        return PlatformScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
-        """A platform that is shared starts."""
+        """Record the start of a shared platform."""
         if fixturedef.argname in _SHARED:
-            self._started.append((fixturedef, request))
+            self._platforms.append((fixturedef, request))
 
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_teardown(self, item: pytest.Item, nextitem: pytest.Item | None) -> None:
-        """It ends after the last test of its group instead of with the session."""
+        """Stop the platforms after the last test of their group instead of at the end of the session."""
         if nextitem is None or _group(_path(nextitem)) != _group(_path(item)):
-            while self._started:
-                fixture, request = self._started.pop()
-                fixture.finish(request)  # pytest sets it up anew for whoever asks again
+            while self._platforms:
+                fixture, request = self._platforms.pop()
+                fixture.finish(request)  # pytest starts it again for the next test that needs it
 
 
-class ByPlatform(LoadFileScheduling):
-    """`--dist loadfile` with groups of files, handed out in the order of the tests."""
+class PlatformScheduling(LoadFileScheduling):
+    """`--dist loadfile` with groups of files, distributed in the order of the tests."""
 
     def __init__(self, config: pytest.Config, log: Any = None) -> None:
         super().__init__(config, log)
@@ -64,12 +64,12 @@ def _path(item: pytest.Item) -> str:
 
 def _rank(item: pytest.Item) -> int:
     path = _path(item)
-    return 0 if _group(path) != path else 1 if path.startswith(_LONG) else 2
+    return 0 if _group(path) != path else 1 if path.startswith(_SLOW) else 2
 
 
 @cache
 def _group(path: str) -> str:
-    """The name of what runs in one process with this file."""
+    """Return the name of the group that runs in one process with this file."""
     text = (ROOT / path).read_text()
     tier = path.rpartition("/")[0]
     return next((f"{name} of {tier}" for name in _SHARED if name in text), path)

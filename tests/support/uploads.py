@@ -1,4 +1,4 @@
-"""A peer that has pictures and takes uploads, and a provider that uploads to it and else is the real one."""
+"""A server that offers files and accepts uploads, and the real provider changed to upload to it."""
 
 import io
 import os
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from tests.support.engine import run_step
+from tests.support.engine import run_task
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.providers import registry
@@ -22,22 +22,25 @@ from worker.providers.base import Account, ImageOrder, NotSentError, Reference, 
 from worker.providers.dreamina.client import DreaminaProvider
 
 
-def picture(color: str = "red", *, side: int = 8, kind: str = "PNG") -> bytes:
-    """A small picture."""
+def make_image(color: str = "red", *, side: int = 8, kind: str = "PNG") -> bytes:
+    """Return a small image file."""
     out = io.BytesIO()
     Image.new("RGB", (side, side), color).save(out, kind)
     return out.getvalue()
 
 
 @dataclass
-class Host:
-    """Serves `pages` on GET, counts them; takes uploads on PUT under an account's name."""
+class MediaHost:
+    """Serves `pages` on GET and accepts uploads on PUT below an account's name. Records all calls.
+
+    `upload_status` returns the status of an upload and may block.
+    """
 
     pages: dict[str, Callable[[], Response]] = field(default_factory=dict)
     gets: list[str] = field(default_factory=list)
     uploads: list[tuple[str, bytes]] = field(default_factory=list)  # account, bytes
     orders: list[dict[str, object]] = field(default_factory=list)  # account, uris
-    refuse: Callable[[str, bytes], int] = lambda _account, _data: 200
+    upload_status: Callable[[str, bytes], int] = lambda _account, _data: 200
     url: str = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -45,7 +48,7 @@ class Host:
         body, path = await request.body(), request.url.path
         if request.method == "PUT":
             account = path.rpartition("/")[2]
-            status = await run_in_threadpool(self.refuse, account, body)
+            status = await run_in_threadpool(self.upload_status, account, body)
             if status == 200:
                 self.uploads.append((account, body))
             answer = Response(f"tos/{account}/{uuid.uuid4().hex}", status_code=status)
@@ -58,14 +61,14 @@ class Host:
             answer = await run_in_threadpool(page) if page else Response(status_code=404)
         await answer(scope, receive, send)
 
-    def show(self, path: str, data: bytes) -> str:
-        """Have a picture; its link."""
+    def add_file(self, path: str, data: bytes) -> str:
+        """Serve `data` at `path` and return its link."""
         self.pages[path] = lambda: Response(data, media_type="text/plain")
         return f"{self.url}{path}"
 
 
 class UploadingProvider(DreaminaProvider):
-    """Uploads to the host named in the environment, and tells it which references each order carried."""
+    """Uploads to the host named in the environment and reports the references of each order to it."""
 
     def upload_image(self, account: Account, data: bytes, *, name: str) -> Reference:  # noqa: ARG002
         try:
@@ -75,31 +78,34 @@ class UploadingProvider(DreaminaProvider):
         if answer.status_code != 200:
             codes = {400: "content_policy_violation", 401: "upstream_session_expired", 429: "rate_limit_exceeded"}
             raise DreameryError(codes.get(answer.status_code, "upstream_unreachable"))
-        with Image.open(io.BytesIO(data)) as seen:
-            return Reference(answer.text, *seen.size, (seen.format or "").lower())
+        with Image.open(io.BytesIO(data)) as image:
+            return Reference(answer.text, *image.size, (image.format or "").lower())
 
     def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
-        told = {"account": account.id, "uris": [reference.uri for reference in order.references]}
-        httpx.post(os.environ["TEST_UPLOADS"], json=told, trust_env=False)
-        # The sandbox draws from text; that the references arrive in the order is what is looked at here.
+        report = {"account": account.id, "uris": [reference.uri for reference in order.references]}
+        httpx.post(os.environ["TEST_UPLOADS"], json=report, trust_env=False)
+        # Tests check the reported references; the sandbox draws from the text alone.
         return super().submit_image(account, replace(order, references=()), submit_key=submit_key)
 
 
-def use_uploads(url: str, patch: pytest.MonkeyPatch) -> list[UploadingProvider]:
-    """From now on the steps of this process upload to that host; the provider, once made, for the caller to close."""
+def use_upload_provider(url: str, patch: pytest.MonkeyPatch) -> list[UploadingProvider]:
+    """Make the tasks of this process upload to that host.
+
+    Returns a list that holds the provider once it was created; the caller closes it.
+    """
     patch.setenv("TEST_UPLOADS", url)
-    made: list[UploadingProvider] = []
+    providers: list[UploadingProvider] = []
 
     def provider() -> UploadingProvider:
-        if not made:
-            made.append(UploadingProvider(get_settings()))
-        return made[0]
+        if not providers:
+            providers.append(UploadingProvider(get_settings()))
+        return providers[0]
 
     patch.setattr(registry, "_dreamina", provider)
-    return made
+    return providers
 
 
 def run_submit(env: dict[str, str], url: str, ids: dict[str, uuid.UUID]) -> None:
-    """The body of a submit process that uploads to that host."""
-    use_uploads(url, pytest.MonkeyPatch())
-    run_step(env, "submit", ids)
+    """Run the submit task with uploads to that host. Entry point of a process."""
+    use_upload_provider(url, pytest.MonkeyPatch())
+    run_task(env, "submit", ids)

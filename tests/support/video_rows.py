@@ -1,4 +1,4 @@
-"""Rows of video jobs as the engine leaves them, for tests of what is shown of them."""
+"""Writes rows of video jobs as the engine does, for tests of the API's responses."""
 
 import hashlib
 import io
@@ -15,15 +15,15 @@ from worker.db.jobs.files import NewFile
 
 
 def finish_video(job_id: UUID, account_id: UUID, *, data: bytes, sheet: bool = True) -> None:
-    """The job has succeeded: its video and forms are stored, their rows written."""
+    """Store a video with its variants and mark the job as succeeded."""
     poster = io.BytesIO()
     Image.new("RGB", (64, 64), "navy").save(poster, "JPEG")
-    forms = [("original", data, "video/mp4", "mp4"), ("thumbnail", poster.getvalue(), "image/jpeg", "jpeg")]
+    variants = [("original", data, "video/mp4", "mp4"), ("thumbnail", poster.getvalue(), "image/jpeg", "jpeg")]
     if sheet:
-        forms.append(("spritesheet", poster.getvalue() + b"\0", "image/jpeg", "jpeg"))
+        variants.append(("spritesheet", poster.getvalue() + b"\0", "image/jpeg", "jpeg"))
     rows = []
-    for variant, content, mime, ending in forms:
-        key = f"results/{job_id.hex}/0-{variant}.{ending}"
+    for variant, content, mime, extension in variants:
+        key = f"results/{job_id.hex}/0-{variant}.{extension}"
         storage.put_file(key, io.BytesIO(content))
         length = 5.04 if variant == "original" else None
         rows.append(
@@ -45,7 +45,7 @@ def finish_video(job_id: UUID, account_id: UUID, *, data: bytes, sheet: bool = T
 
 
 def set_state(job_id: UUID, account_id: UUID, state: str, **columns: Any) -> None:
-    """Put the job where the engine would have brought it."""
+    """Set the state and the columns that the engine would have set with it."""
     values = {
         "submit_key": "gen_random_uuid()",
         "holds_slot": "true" if state in {"submitting", "running"} else "false",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.api_client import new_session
-from tests.support.crash.secret_leaks import leaks_of
+from tests.support.crash.secret_leaks import find_secret_leaks
 from tests.support.engine import Engine
 from worker.core.security.encryption import new_webhook_secret
 from worker.db.engine import transaction
@@ -35,17 +35,17 @@ def platform(engine: Engine, logs: Path) -> Any:
 
 @pytest.mark.parametrize("name", PLANTED)
 def test_a_planted_secret_is_found_in_logs_and_rows(engine: Engine, tmp_path: Path, name: str) -> None:
-    account = engine.account(session=SESSION)
+    account = engine.add_account(session=SESSION)
     with transaction() as tx:
         engine.sql("INSERT INTO users (id, name, role) VALUES (gen_random_uuid(), 'ann', 'member')")
         [user] = engine.sql("SELECT id FROM users")
         api_keys.make_key(tx, api_keys.NewKey(user_id=user.id, name="hers"))
-    assert leaks_of(platform(engine, tmp_path)) == []
+    assert find_secret_leaks(platform(engine, tmp_path)) == []
     # Far into a long file, across an edge of its blocks.
     secret = PLANTED[name]
     (tmp_path / "worker-1.log").write_text("x" * ((1 << 20) - 10) + f" {secret} and more\n")
-    engine.job(account, metadata={"note": f"said {secret} once"})
-    found = leaks_of(platform(engine, tmp_path))
+    engine.add_job(account, metadata={"note": f"said {secret} once"})
+    found = find_secret_leaks(platform(engine, tmp_path))
     assert sorted(line.partition(",")[0] for line in found) == [
         f"{name} in table jobs", f"{name} in worker-1.log",
     ]  # fmt: skip

@@ -24,7 +24,7 @@ from api.app import create_app
 from api.auth.dependencies import Caller
 from tests.integration.conftest import ADMIN_KEY
 from tests.support.engine import FINAL, GENERATE, MEDIA, Engine
-from tests.support.servers.http_servers import Receiver, Stop
+from tests.support.servers.http_servers import RequestPause, WebhookReceiver
 from worker import storage
 from worker.core.ids import public_id
 from worker.core.security.encryption import webhook_secret
@@ -33,7 +33,7 @@ from worker.db.accounts import accounts
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.providers.base import Account
-from worker.tasks.deliver_webhooks import notify
+from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep, tick
 from worker.tasks.poll import poll
 from worker.tasks.save import save
@@ -59,14 +59,14 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 def in_state(engine: Engine, state: str) -> Any:
     """A job that stands there, and its account."""
-    account = engine.account()
+    account = engine.add_account()
     if state == "queued":
-        return engine.job(account), account
+        return engine.add_job(account), account
     if state == "submitting":
-        job = engine.job(account, prompt=f"{uuid4()} [[reset:before]]")
+        job = engine.add_job(account, prompt=f"{uuid4()} [[reset:before]]")
         engine.submit(job)
         return job, account
-    made = {"running": engine.to_running, "saving": engine.to_saving, "succeeded": engine.to_end}[state]
+    made = {"running": engine.add_running_job, "saving": engine.add_saving_job, "succeeded": engine.add_succeeded_job}[state]
     return made(account), account
 
 
@@ -90,8 +90,8 @@ def test_i1_only_the_state_machine_writes_states() -> None:
 
 @pytest.mark.parametrize("end", sorted(FINAL))
 def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
-    account = engine.account()
-    job = engine.to_end(account) if end == "succeeded" else engine.job(account)
+    account = engine.add_account()
+    job = engine.add_succeeded_job(account) if end == "succeeded" else engine.add_job(account)
     if end != "succeeded":
         with transaction() as tx:
             if end == "cancelled":
@@ -100,8 +100,8 @@ def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
                 state_machine.mark_failed(
                     tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
                 )
-    before, told = tuple(engine.row(job)), len(engine.events(job))
-    attempt = engine.row(job).attempt
+    before, told = tuple(engine.job_row(job)), len(engine.job_events(job))
+    attempt = engine.job_row(job).attempt
     same: dict[str, Any] = {"job_id": job, "attempt": attempt}
     with transaction() as tx:
         assert state_machine.mark_running(tx, **same, upstream_id="x", actor="test") is None
@@ -109,9 +109,9 @@ def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
         assert not progress_and_leases.note_unclear(tx, **same)
         assert state_machine.mark_saving(tx, **same, refs=[{"url": "x"}]) is None
         assert progress_and_leases.claim_save(tx, job) is None
-        assert not progress_and_leases.renew_save(tx, job_id=job, save_tries=engine.row(job).save_tries)
+        assert not progress_and_leases.renew_save(tx, job_id=job, save_tries=engine.job_row(job).save_tries)
         assert not progress_and_leases.defer_save(
-            tx, job_id=job, save_tries=engine.row(job).save_tries, delay=0, refs=[{"url": "x"}]
+            tx, job_id=job, save_tries=engine.job_row(job).save_tries, delay=0, refs=[{"url": "x"}]
         )
         assert state_machine.mark_succeeded(tx, **same, stored=1, wanted=1) is None
         assert state_machine.mark_failed(tx, **same, code="upstream_error", message="x", actor="test") is None
@@ -126,22 +126,22 @@ def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
         progress_and_leases.release_slot(tx, job)
         progress: dict[str, Any] = {"queue_position": 3, "forecast_seconds": 3, "ready_items": 2, "progress": 99}
         assert progress_and_leases.note_progress(tx, **same, **progress) is None
-    engine.overdue(job)
-    engine.due()
+    engine.pass_deadline(job)
+    engine.make_due()
     submit(job_id=job)
     poll(account_id=account)
     save(job_id=job)
     tick()
     sweep()
-    after = engine.row(job)
+    after = engine.job_row(job)
     changed = {name for name, a, b in zip(after._fields, before, after, strict=True) if a != b}
     assert changed == {"deadline_at"}, "only what this test itself moved"
-    assert len(engine.events(job)) == told
+    assert len(engine.job_events(job)) == told
 
 
 # --- I2 ---
 
-OUTSIDE = {"fetch", "storage", "provider", "get_provider", "queue", "events", "httpx", "redis", "open_secret"}
+OUTSIDE = {"fetch", "storage", "provider", "get_provider", "queue", "events", "httpx", "redis", "decrypt_secret"}
 
 
 def outside_calls(body: list[ast.stmt]) -> Iterator[str]:
@@ -171,7 +171,7 @@ def test_i2_no_code_in_a_transaction_calls_outside() -> None:
 
 
 def test_i2_nothing_leaves_the_process_while_a_database_connection_is_held(
-    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Postgres is spoken to by C code, so whatever a Python socket does is HTTP or Redis."""
     held, talked, wrong = threading.local(), [], []
@@ -195,19 +195,19 @@ def test_i2_nothing_leaves_the_process_while_a_database_connection_is_held(
             return _real(self, *args)
 
         monkeypatch.setattr(socket.socket, name, watched)
-    engine.to_end(engine.account(session="us-watched-000001", region="auto"), webhook_url=receiver.url, count=2)
-    engine.drive(engine.job(engine.account(session="gift-watched-0001")))
-    engine.drive(engine.job(engine.account(), prompt="bad [[refuse:2038]]"))
-    engine.drive(engine.job(engine.account(), prompt="a boat [[reset:after]]"))
-    engine.drive(engine.job(engine.account(session="dead-watched-0001"), engine.account()))
-    worn_out = engine.to_saving(engine.account())
-    engine.world.gallery.forget()
-    engine.drive(worn_out)
+    engine.add_succeeded_job(engine.add_account(session="us-watched-000001", region="auto"), webhook_url=receiver.url, count=2)
+    engine.run_until_final(engine.add_job(engine.add_account(session="gift-watched-0001")))
+    engine.run_until_final(engine.add_job(engine.add_account(), prompt="bad [[refuse:2038]]"))
+    engine.run_until_final(engine.add_job(engine.add_account(), prompt="a boat [[reset:after]]"))
+    engine.run_until_final(engine.add_job(engine.add_account(session="dead-watched-0001"), engine.add_account()))
+    worn_out = engine.add_saving_job(engine.add_account())
+    engine.sandbox.gallery.forget()
+    engine.run_until_final(worn_out)
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
-        engine.due()
-        notify(delivery_id=row.id)
-    engine.job(engine.account())
-    engine.due()
+        engine.make_due()
+        deliver(delivery_id=row.id)
+    engine.add_job(engine.add_account())
+    engine.make_due()
     tick()
     sweep()
     assert len(talked) > 100
@@ -236,34 +236,34 @@ def test_i2_nothing_is_told_before_the_commit_or_after_a_rollback(engine: Engine
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_i3_lost_doubled_and_shuffled_messages_change_only_timing(engine: Engine, seed: int) -> None:
-    hands = [engine.account(max_images=2), engine.account(max_images=3)]
+    hands = [engine.add_account(max_images=2), engine.add_account(max_images=3)]
     endings = ["", "[[reset:after]]", "[[html]]", "[[absent:2]]", "[[partial:1]]", "[[refuse:2038]]", "[[fail:2038]]"]
-    all_jobs = [engine.job(*hands, prompt=f"boat {n} {endings[n % 7]}", count=2) for n in range(21)]
-    engine.work(*all_jobs, dice=random.Random(seed), loss=0.25, twice=0.4)
+    all_jobs = [engine.add_job(*hands, prompt=f"boat {n} {endings[n % 7]}", count=2) for n in range(21)]
+    engine.run_worker(*all_jobs, rng=random.Random(seed), loss=0.25, duplication=0.4)
     wanted = ["failed" if n % 7 in {5, 6} else "succeeded" for n in range(21)]
     assert engine.states(all_jobs) == wanted
-    assert {engine.row(j).error_code for j, w in zip(all_jobs, wanted, strict=True) if w == "failed"} == {
+    assert {engine.job_row(j).error_code for j, w in zip(all_jobs, wanted, strict=True) if w == "failed"} == {
         "content_policy_violation"
     }
     # Paid: every job but those refused at the door, and each once.
-    assert engine.charges() == 18
+    assert engine.charge_count() == 18
     assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
     assert max(view["max_in_flight"] for view in engine.ledger()["accounts"].values()) <= 3
 
 
 def test_i12_an_emptied_redis_and_dead_claims_lose_no_job(engine: Engine) -> None:
     stand = {state: in_state(engine, state)[0] for state in STATES}
-    dead = engine.account()  # a worker claims, and dies
-    stand["claimed"] = engine.job(dead)
+    dead = engine.add_account()  # a worker claims, and dies
+    stand["claimed"] = engine.add_job(dead)
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=dead)
     with transaction() as tx:
         assert progress_and_leases.claim_save(tx, stand["saving"])
     engine.redis.flushall()
     engine.finish_upstream()
-    engine.work(*stand.values(), dice=random.Random(3), rounds=20)
+    engine.run_worker(*stand.values(), rng=random.Random(3), rounds=20)
     assert engine.states(stand.values()) == ["succeeded"] * 5
-    assert engine.charges() == 5
+    assert engine.charge_count() == 5
 
 
 # --- I4 ---
@@ -278,15 +278,15 @@ def test_i4_the_key_is_committed_before_the_call_and_sent_once(engine: Engine) -
             row = somebody.execute("SELECT state, holds_slot FROM jobs WHERE submit_key = %s", (key,)).fetchone()
         seen.append((key, row))
 
-    engine.gate.before[GENERATE] = look
-    account = engine.account(max_images=4)
+    engine.interceptor.before[GENERATE] = look
+    account = engine.add_account(max_images=4)
     scripts = ["", "[[reset:before]]", "[[reset:after]]", "[[html]]", "[[http:500]]", "[[empty:after]]"]
-    all_jobs = [engine.job(account, prompt=f"boat {n} {script}") for n, script in enumerate(scripts)]
-    assert engine.drive(*all_jobs) == ["succeeded"] * 6
+    all_jobs = [engine.add_job(account, prompt=f"boat {n} {script}") for n, script in enumerate(scripts)]
+    assert engine.run_until_final(*all_jobs) == ["succeeded"] * 6
     assert {row for _, row in seen} == {("submitting", True)}
     keys = [key for key, _ in seen]
     assert len(keys) == len(set(keys)) == 9
-    assert engine.charges() == 6
+    assert engine.charge_count() == 6
 
 
 # --- I5, I6 (more of both in test_claims.py and test_poll.py) ---
@@ -294,9 +294,9 @@ def test_i4_the_key_is_committed_before_the_call_and_sent_once(engine: Engine) -
 
 def test_i5_slots_and_pace_hold_with_sixteen_threads(engine: Engine) -> None:
     engine.configure(DB_POOL_SIZE="16")
-    account = engine.account(max_images=3, submits_per_minute=6000)
+    account = engine.add_account(max_images=3, submits_per_minute=6000)
     for _ in range(30):
-        engine.job(account)
+        engine.add_job(account)
     for _ in range(4):
         barrier = threading.Barrier(16)
 
@@ -323,18 +323,18 @@ def test_i5_slots_and_pace_hold_with_sixteen_threads(engine: Engine) -> None:
 
 
 def test_i6_one_poll_per_account_and_interval(engine: Engine) -> None:
-    account = engine.account(max_images=8)
+    account = engine.add_account(max_images=8)
     for _ in range(8):
-        engine.to_running(account)
+        engine.add_running_job(account)
     for _ in range(3):
-        engine.due()
-        before = engine.polls()
+        engine.make_due()
+        before = engine.poll_count()
         threads = [threading.Thread(target=poll, kwargs={"account_id": account}) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert engine.polls() == before + 1
+        assert engine.poll_count() == before + 1
         with transaction() as tx:
             accounts.poll_soon(tx, account)
         assert poll(account_id=account) == "not due", "an early wish waits for the interval"
@@ -355,10 +355,10 @@ def test_i6_one_poll_per_account_and_interval(engine: Engine) -> None:
 def test_i7_every_open_state_ends_at_its_deadline(engine: Engine, state: str, code: str) -> None:
     job, _ = in_state(engine, state)
     sweep()
-    assert engine.row(job).state == state
-    engine.overdue(job)
+    assert engine.job_row(job).state == state
+    engine.pass_deadline(job)
     sweep()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", code, False)
     assert row.finished_at
 
@@ -366,7 +366,7 @@ def test_i7_every_open_state_ends_at_its_deadline(engine: Engine, state: str, co
 # --- I8 ---
 
 
-def test_i8_session_ids_never_show(engine: Engine, receiver: Receiver, tmp_path: Path) -> None:
+def test_i8_session_ids_never_show(engine: Engine, receiver: WebhookReceiver, tmp_path: Path) -> None:
     mark = "5eCr3t"
     lines: list[str] = []
 
@@ -386,23 +386,23 @@ def test_i8_session_ids_never_show(engine: Engine, receiver: Receiver, tmp_path:
     sessions = [f"{word}-{mark}-0123456789" for word in ("plain", "dead", "broke", "limited", "shark", "gift", "us")]
     scripts = ["", "[[reset:after]]", "[[html]]", "[[refuse:2038]]", "[[fail:2038]]", "[[http:500]]"]
     all_jobs = [
-        engine.job(engine.account(session=s, region="auto" if s.startswith("us") else "sandbox"), prompt=f"b {n} {script}",
+        engine.add_job(engine.add_account(session=s, region="auto" if s.startswith("us") else "sandbox"), prompt=f"b {n} {script}",
                    webhook_url=receiver.url)
         for s in sessions
         for n, script in enumerate(scripts)
     ]  # fmt: skip
-    engine.drive(*all_jobs, each_round=engine.rested)
+    engine.run_until_final(*all_jobs, each_round=engine.end_cooldowns)
     home = engine.env["DREAMERY_SANDBOX_URL"]
-    running = engine.to_running(engine.account(session=f"{mark}-unreachable-01"))
+    running = engine.add_running_job(engine.add_account(session=f"{mark}-unreachable-01"))
     engine.configure(SANDBOX_URL="http://127.0.0.1:9", UPSTREAM_ORIGIN="http://127.0.0.1:9")
-    engine.poll(engine.row(running).account_id)
-    engine.submit(engine.job(engine.account(session=f"{mark}-unreachable-02")))
-    engine.submit(engine.job(engine.account(session=f"us-{mark}-unreach-3", region="auto")))
+    engine.poll(engine.job_row(running).account_id)
+    engine.submit(engine.add_job(engine.add_account(session=f"{mark}-unreachable-02")))
+    engine.submit(engine.add_job(engine.add_account(session=f"us-{mark}-unreach-3", region="auto")))
     engine.configure(SANDBOX_URL=home, UPSTREAM_ORIGIN=home)
-    engine.due()
+    engine.make_due()
     tick()
     for row in engine.sql("SELECT id FROM webhook_deliveries LIMIT 3"):
-        notify(delivery_id=row.id)
+        deliver(delivery_id=row.id)
     app = create_app()
     logging.getLogger().addHandler(keep)
     with TestClient(app) as http:
@@ -416,7 +416,7 @@ def test_i8_session_ids_never_show(engine: Engine, receiver: Receiver, tmp_path:
             lines += [answer.text + str(answer.headers) for answer in answers]
     for table in ("jobs", "job_events", "accounts", "webhook_deliveries", "files", "requests"):
         lines += [str(row) for row in engine.sql(f"SELECT to_jsonb(t)::text FROM {table} t")]
-    lines += [got.body.decode() + str(got.headers) for got in receiver.got]
+    lines += [got.body.decode() + str(got.headers) for got in receiver.received]
     lines += [str(raw) for name in ("fast", "bulk", "outbox") for raw in engine.redis.lrange(name, 0, -1)]
     assert any("submit_refused" in line for line in lines), "the log was really read"
     assert [line[:300] for line in lines if mark in line] == []
@@ -427,8 +427,8 @@ def test_i8_the_log_of_a_worker_shows_no_session_id(engine: Engine, tmp_path: Pa
     mark = "5eCr3t"
     log = tmp_path / "worker.log"
     for word in ("dead", "plain"):
-        job = engine.job(engine.account(session=f"{word}-{mark}-0123456789"), prompt=f"{word} [[reset:before]]")
-        process = engine.process("submit", env={"DREAMERY_LOG_LEVEL": "debug"}, log=log, job_id=job)
+        job = engine.add_job(engine.add_account(session=f"{word}-{mark}-0123456789"), prompt=f"{word} [[reset:before]]")
+        process = engine.start_process("submit", env={"DREAMERY_LOG_LEVEL": "debug"}, log=log, job_id=job)
         process.join(20)
         assert process.exitcode == 0
     text = log.read_text(encoding="utf-8")
@@ -437,11 +437,11 @@ def test_i8_the_log_of_a_worker_shows_no_session_id(engine: Engine, tmp_path: Pa
 
 
 def test_i8_reprs_hide_what_they_hold(engine: Engine) -> None:
-    account_id = engine.account(session="5eCr3t-in-a-repr-01")
+    account_id = engine.add_account(session="5eCr3t-in-a-repr-01")
     [token] = parse_tokens("Bearer 5eCr3t-in-a-repr-01:sandbox", "auto")
     with transaction() as tx:
         row = accounts.get_account(tx, account_id)
-    engine.job(account_id)
+    engine.add_job(account_id)
     with transaction() as tx:
         claim = state_machine.claim_next(tx, account_id=account_id)
     caller = Caller(owner="tokens:x", tokens=(("hash", token),))
@@ -456,8 +456,8 @@ def test_i8_only_steps_open_secrets() -> None:
         name
         for name, tree in parsed()
         for node in ast.walk(tree)
-        if (isinstance(node, ast.ImportFrom) and any(alias.name == "open_secret" for alias in node.names))
-        or (isinstance(node, ast.Attribute) and node.attr == "open_secret")
+        if (isinstance(node, ast.ImportFrom) and any(alias.name == "decrypt_secret" for alias in node.names))
+        or (isinstance(node, ast.Attribute) and node.attr == "decrypt_secret")
     }
     assert users
     assert all(name.startswith("worker/tasks/") for name in users), users
@@ -497,7 +497,7 @@ def test_i9_a_stranger_meets_404_and_an_empty_list(engine: Engine) -> None:
         assert http.get(f"/v1/jobs/{job_id}", headers=other_region).status_code == 404
         file_answer = http.get(f"/v1/files/{public_id('file', uuid4())}/content", headers=owner)
         assert (file_answer.status_code, file_answer.json()["error"]["code"]) == (404, "file_not_found")
-        engine.drive(*[row.id for row in engine.sql("SELECT id FROM jobs")])
+        engine.run_until_final(*[row.id for row in engine.sql("SELECT id FROM jobs")])
         [link] = [o["url"] for o in http.get(f"/v1/jobs/{job_id}", headers=owner).json()["output"]]
         # The link is the right to read: unguessable, and good without a key.
         assert http.get(link).status_code == 200
@@ -509,21 +509,21 @@ def test_i9_a_stranger_meets_404_and_an_empty_list(engine: Engine) -> None:
 
 
 def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), count=2)
-    engine.due()
-    stop = engine.gate.before[MEDIA] = Stop(nth=2)
+    job = engine.add_saving_job(engine.add_account(), count=2)
+    engine.make_due()
+    stop = engine.interceptor.before[MEDIA] = RequestPause(nth=2)
     slow = threading.Thread(target=save, kwargs={"job_id": job})
     slow.start()
     stop.wait()  # the first file is stored, the second under way
     engine.save(job)
     kept = [tuple(row) for row in engine.files(job)]
     stored = [storage.read_file(row.key) for row in engine.files(job)]
-    story = engine.story(job)
+    story = engine.state_history(job)
     stop.release()
     slow.join(20)
     assert [tuple(row) for row in engine.files(job)] == kept
     assert [storage.read_file(row.key) for row in engine.files(job)] == stored
-    assert engine.story(job) == story
+    assert engine.state_history(job) == story
     # The rows of a save that comes too late are not added beside those that are there.
     with transaction() as tx:
         one = files.NewFile(n=0, key="elsewhere", mime="image/png", bytes=1, sha256="0", width=1, height=1)
@@ -542,8 +542,8 @@ def tmp_files(engine: Engine) -> list[str]:
 # --- I11 ---
 
 
-def test_i11_the_outbox_row_comes_with_the_end_and_only_with_it(engine: Engine, receiver: Receiver) -> None:
-    job = engine.job(engine.account(), webhook_url=receiver.url)
+def test_i11_the_outbox_row_comes_with_the_end_and_only_with_it(engine: Engine, receiver: WebhookReceiver) -> None:
+    job = engine.add_job(engine.add_account(), webhook_url=receiver.url)
 
     def crash() -> None:
         with transaction() as tx:
@@ -554,13 +554,13 @@ def test_i11_the_outbox_row_comes_with_the_end_and_only_with_it(engine: Engine, 
 
     with pytest.raises(RuntimeError, match="crash"):
         crash()
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
     assert engine.sql("SELECT 1 FROM webhook_deliveries") == []
     for end in ("succeeded", "failed", "cancelled"):
         if end == "succeeded":
-            other = engine.to_end(engine.account(), webhook_url=receiver.url)
+            other = engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
         else:
-            other = engine.job(engine.account(), webhook_url=receiver.url, prompt="bad [[refuse:2038]]")
+            other = engine.add_job(engine.add_account(), webhook_url=receiver.url, prompt="bad [[refuse:2038]]")
         if end == "failed":
             engine.submit(other)
         if end == "cancelled":
@@ -573,10 +573,10 @@ def test_i11_the_outbox_row_comes_with_the_end_and_only_with_it(engine: Engine, 
     receiver.answers = [500]
     [first] = engine.sql("SELECT * FROM webhook_deliveries WHERE event = 'job.completed'")
     for _ in range(2):
-        engine.due()
-        notify(delivery_id=first.id)
-    ids = {got.headers["webhook-id"] for got in receiver.got}
+        engine.make_due()
+        deliver(delivery_id=first.id)
+    ids = {got.headers["webhook-id"] for got in receiver.received}
     assert len(ids) == 1
-    assert len(receiver.got) == 2
-    for got in receiver.got:
+    assert len(receiver.received) == 2
+    for got in receiver.received:
         assert Webhook(webhook_secret("tokens:test")).verify(got.body, got.headers)["type"] == "job.completed"

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.engine import forget_settings
+from tests.support.engine import reload_settings
 from worker import safe_fetch
-from worker.safe_fetch import FetchError, checked_addresses, download, post
+from worker.safe_fetch import FetchError, download, post, resolve_allowed_addresses
 
 Talk = Callable[[socket.socket], None]
 
@@ -59,16 +59,16 @@ def says(*pieces: bytes, pause: float = 0.0) -> Talk:
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    forget_settings()
+    reload_settings()
     yield
-    forget_settings()
+    reload_settings()
 
 
 @pytest.fixture
 def allow(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def allow(*places: str) -> None:
         monkeypatch.setenv("DREAMERY_FETCH_ALLOW", ",".join(places))
-        forget_settings()
+        reload_settings()
 
     return allow
 
@@ -92,13 +92,13 @@ def get(port: int, *, max_bytes: int = 1000, deadline: float = 5.0, path: str = 
 )  # fmt: skip
 def test_addresses_inside_are_refused(host: str) -> None:
     with pytest.raises(FetchError) as refused:
-        checked_addresses(host, 80)
+        resolve_allowed_addresses(host, 80)
     assert "private" in str(refused.value) or "resolved" in str(refused.value)
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
 def test_addresses_outside_are_fine(host: str) -> None:
-    assert checked_addresses(host, 443)
+    assert resolve_allowed_addresses(host, 443)
 
 
 def test_one_private_address_among_many_spoils_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,7 @@ def test_one_private_address_among_many_spoils_the_name(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
     with pytest.raises(FetchError, match="private"):
-        checked_addresses("two-faced.example", 443)
+        resolve_allowed_addresses("two-faced.example", 443)
 
 
 def test_a_name_that_leads_inside_is_never_connected_to() -> None:

@@ -70,11 +70,11 @@ def test_a_key_holds_the_newest_bytes_until_it_is_deleted(store: Engine) -> None
 def test_keys_are_listed_by_folder_and_age(store: Engine) -> None:
     for key in ("inputs/a/0.png", "inputs/b/0.png", "inputsnot/c", "jobs/d/0.png"):
         storage.put_file(key, io.BytesIO(b"x"))
-    assert sorted(k for keys in storage.old_keys("inputs", hours=-1) for k in keys) == [
+    assert sorted(k for keys in storage.list_old_keys("inputs", hours=-1) for k in keys) == [
         "inputs/a/0.png",
         "inputs/b/0.png",
     ]
-    assert [k for keys in storage.old_keys("inputs", hours=1) for k in keys] == []
+    assert [k for keys in storage.list_old_keys("inputs", hours=1) for k in keys] == []
 
 
 def test_a_bucket_lists_in_order_and_goes_on_behind_a_key(
@@ -127,7 +127,7 @@ def test_what_a_bucket_refuses_is_told_clearly(
     for call in (
         lambda: storage.put_file("jobs/a/0.png", io.BytesIO(b"x")),
         lambda: storage.read_file("jobs/a/0.png"),
-        lambda: list(storage.old_keys("jobs", hours=1)),
+        lambda: list(storage.list_old_keys("jobs", hours=1)),
         lambda: streamed("jobs/a/0.png", 0, 1),
     ):
         with pytest.raises(storage.StorageError) as caught:
@@ -135,17 +135,17 @@ def test_what_a_bucket_refuses_is_told_clearly(
         assert reason in caught.value.reason
         assert caught.value.kind == ERRORS["storage_unavailable"]
         assert bucket.secret not in repr(caught.value) + str(caught.value.__cause__)
-    [finding] = [found for found in doctor.examine() if found.check == "storage"]
+    [finding] = [found for found in doctor.run_checks() if found.check == "storage"]
     assert not finding.ok
     assert reason in finding.detail
     assert "DREAMERY_S3_" in finding.hint
 
 
 def test_the_doctor_finds_a_storage_that_works(store: Engine) -> None:
-    [finding] = [found for found in doctor.examine() if found.check == "storage"]
+    [finding] = [found for found in doctor.run_checks() if found.check == "storage"]
     assert finding.ok
     assert store.env.get("DREAMERY_STORAGE_URL", store.env["DREAMERY_DATA_DIR"]) in finding.detail
-    assert [key for keys in storage.old_keys("platform", hours=-1) for key in keys] == []
+    assert [key for keys in storage.list_old_keys("platform", hours=-1) for key in keys] == []
 
 
 def test_a_folder_that_cannot_be_written_is_told_clearly(engine: Engine, tmp_path: Path) -> None:
@@ -167,22 +167,22 @@ def test_the_first_platform_owns_a_storage(store: Engine) -> None:
 
 
 def test_a_job_lands_in_the_bucket(engine: Engine, bucket: Bucket) -> None:
-    job = engine.to_end(engine.account(), count=2)
+    job = engine.add_succeeded_job(engine.add_account(), count=2)
     stored = bucket.keys(PREFIX)
     assert stored == {f"{PREFIX}/{row.key}": row.bytes for row in engine.files(job)}
 
 
 def test_a_job_whose_result_cannot_be_stored_is_saved_later(engine: Engine, bucket: Bucket) -> None:
-    job = engine.to_saving(engine.account())
+    job = engine.add_saving_job(engine.add_account())
     engine.configure(S3_SECRET_ACCESS_KEY="not-the-secret")
     engine.save(job)
-    assert engine.row(job).state == "saving"
+    assert engine.job_row(job).state == "saving"
     assert bucket.keys(PREFIX) == {}
     engine.configure(S3_SECRET_ACCESS_KEY=bucket.secret)
     engine.save(job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     assert len(bucket.keys(PREFIX)) == 1
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
 
 
 def test_the_environment_of_aws_is_heard_where_nothing_is_set(

@@ -1,6 +1,6 @@
-"""The hand that breaks things while a platform works: kills, restarts, emptied Redis, faults of the upstream.
+"""Breaks parts of a running platform: kills, restarts, an emptied Redis, faults of the upstream.
 
-Every blow is printed with its time, so that a failed run tells what happened; the seed repeats the order of the blows.
+Prints each action with its time. The seed makes the order of actions reproducible.
 """
 
 import contextlib
@@ -16,8 +16,8 @@ import redis
 
 from worker.local.supervisor import Platform
 
-# How often each blow falls in one storm.
-DECK = {
+# How often one run performs each action.
+ACTION_COUNTS = {
     "kill a worker": 4,
     "kill all workers": 1,
     "kill api": 2,
@@ -39,12 +39,12 @@ FAULTS: list[dict[str, object]] = [
 
 
 class Chaos:
-    """Deals the blows of `DECK` in a seeded order, from a thread of its own."""
+    """Performs the actions of `ACTION_COUNTS` in a seeded order from a separate thread."""
 
     def __init__(self, platform: Platform, *, seed: int, pause: float) -> None:
-        self.blows: list[str] = []
+        self.actions: list[str] = []
         self._platform = platform
-        self._dice = random.Random(seed)
+        self._random = random.Random(seed)
         self._pause = pause
         self._stop = threading.Event()
         self._started = time.monotonic()
@@ -60,30 +60,30 @@ class Chaos:
         self._thread.join()
 
     @property
-    def over(self) -> bool:
-        """Whether all blows have fallen."""
+    def finished(self) -> bool:
+        """Whether all actions were performed."""
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        deck = [name for name, count in DECK.items() for _ in range(count)]
-        self._dice.shuffle(deck)
+        names = [name for name, count in ACTION_COUNTS.items() for _ in range(count)]
+        self._random.shuffle(names)
         try:
-            for name in deck:
-                if self._stop.wait(self._dice.uniform(0.3, 1.7) * self._pause):
+            for name in names:
+                if self._stop.wait(self._random.uniform(0.3, 1.7) * self._pause):
                     break
-                self._strike(name)
-                set_faults(self._platform, {**self._dice.choice(FAULTS), "seed": self._dice.randrange(1000)})
+                self._perform(name)
+                set_faults(self._platform, {**self._random.choice(FAULTS), "seed": self._random.randrange(1000)})
             set_faults(self._platform, {})
-        except Exception as failure:  # noqa: BLE001 - shown by the test
+        except Exception as failure:  # noqa: BLE001 - the test reports it
             self.failure = failure
 
-    def _strike(self, name: str) -> None:
-        self.blows.append(name)
+    def _perform(self, name: str) -> None:
+        self.actions.append(name)
         print(f"  {time.monotonic() - self._started:6.2f} s  {name}")
         children = self._platform.children
         workers = sorted(child for child in children if child.startswith("worker"))
-        blows: dict[str, Callable[[], object]] = {
-            "kill a worker": children[self._dice.choice(workers)].kill9,
+        actions: dict[str, Callable[[], object]] = {
+            "kill a worker": children[self._random.choice(workers)].kill9,
             "kill all workers": lambda: [children[worker].kill9() for worker in workers],
             "kill api": children["api"].kill9,
             "kill scheduler": children["scheduler"].kill9,
@@ -92,16 +92,16 @@ class Chaos:
             "restart postgres": lambda: children["postgres"].send(signal.SIGINT),
             "kill postgres": children["postgres"].kill9,
         }
-        blows[name]()
+        actions[name]()
 
 
 def empty_redis(platform: Platform) -> None:
-    """FLUSHALL; a Redis that is down has nothing to lose."""
+    """FLUSHALL. Does nothing when Redis is down."""
     with contextlib.suppress(redis.RedisError), redis.Redis.from_url(platform.redis_url, socket_timeout=2) as client:
         client.flushall()
 
 
 def set_faults(platform: Platform, faults: dict[str, object]) -> None:
-    """Tell the sandbox what to do wrong from now on; nothing when empty."""
+    """Set the faults of the sandbox; an empty dict ends them."""
     answer = httpx2.post(f"{platform.sandbox_url}/_faults", json=faults, trust_env=False)
     assert answer.status_code == 200, answer.text

@@ -1,7 +1,7 @@
-"""Secrets that were used in a run, looked for where none may be: the logs of all processes and every row.
+"""Searches the logs of all processes and every database row for secrets that were used in a test run.
 
-Keys, webhook secrets and passwords in URLs are known by their shape, so no test has to tell of them; session ids and
-the platform's own keys by their text.
+Keys, webhook secrets and passwords in URLs are recognised by their format, so tests need not register them. Session ids
+and the platform's own keys are searched by value.
 """
 
 import re
@@ -13,7 +13,7 @@ import psycopg
 
 from worker.local.supervisor import Platform
 
-# Session ids that tests presented to some platform of this process.
+# Session ids that tests of this process have used.
 SESSIONS: set[str] = set()
 
 _SHAPES = {
@@ -27,8 +27,8 @@ _OVERLAP = 1000
 _SHOWN = 60
 
 
-def leaks_of(platform: Platform) -> list[str]:
-    """Where which secret was found, shortened. The platform must still run."""
+def find_secret_leaks(platform: Platform) -> list[str]:
+    """Return a description of each secret that was found and where. The platform must be running."""
     words = {
         "the admin key": platform.admin_key,
         **{f"master key {n}": key for n, key in enumerate(platform.master_key.split(","), 1)},
@@ -36,26 +36,26 @@ def leaks_of(platform: Platform) -> list[str]:
     needles = {name: word.encode() for name, word in words.items() if word}
     sessions = _by_digits(SESSIONS)
     found = []
-    for place, chunk in chain(_logs(platform.logs_dir), _rows(platform.database_url)):
-        found += [f"{name} in {place}" for name, needle in needles.items() if needle in chunk]
-        places = {name: match.start() for name, shape in _SHAPES.items() if (match := shape.search(chunk))}
-        if (at := _first(sessions, chunk)) is not None:
-            places["a session id"] = at
-        for name, start in places.items():
-            found.append(f"{name} in {place}, after {chunk[max(start - _SHOWN, 0) : start]!r}")
+    for source, chunk in chain(_logs(platform.logs_dir), _rows(platform.database_url)):
+        found += [f"{name} in {source}" for name, needle in needles.items() if needle in chunk]
+        positions = {name: match.start() for name, shape in _SHAPES.items() if (match := shape.search(chunk))}
+        if (at := _find_session(sessions, chunk)) is not None:
+            positions["a session id"] = at
+        for name, start in positions.items():
+            found.append(f"{name} in {source}, after {chunk[max(start - _SHOWN, 0) : start]!r}")
     return sorted(set(found))
 
 
 def _by_digits(sessions: Iterable[str]) -> dict[bytes, list[bytes]]:
-    """Session ids by the digits in them: looking for a thousand words one by one takes minutes, for digits nothing."""
+    """Index session ids by their longest run of digits: searching a thousand ids one by one would take minutes."""
     found: dict[bytes, list[bytes]] = {}
     for session in sessions:
-        known = session.encode()
-        found.setdefault(max(_DIGITS.findall(known), key=len), []).append(known)
+        value = session.encode()
+        found.setdefault(max(_DIGITS.findall(value), key=len), []).append(value)
     return found
 
 
-def _first(sessions: dict[bytes, list[bytes]], chunk: bytes) -> int | None:
+def _find_session(sessions: dict[bytes, list[bytes]], chunk: bytes) -> int | None:
     for run in _DIGITS.finditer(chunk):
         for session in sessions.get(run[0], ()):
             if (at := chunk.find(session, max(run.start() - len(session), 0), run.end() + len(session))) >= 0:
@@ -65,20 +65,20 @@ def _first(sessions: dict[bytes, list[bytes]], chunk: bytes) -> int | None:
 
 def _logs(folder: Path) -> Iterator[tuple[str, bytes]]:
     for file in sorted(folder.glob("*.log")):
-        # The sandbox is the other side: it is given the session ids, as upstream is.
+        # The sandbox receives session ids, like upstream.
         if not file.name.startswith("sandbox"):
             yield from ((file.name, chunk) for chunk in _blocks(iter_file(file)))
 
 
 def iter_file(file: Path) -> Iterator[bytes]:
-    """A file in pieces."""
+    """Read a file in blocks."""
     with file.open("rb") as source:
         while piece := source.read(_BLOCK):
             yield piece
 
 
 def _rows(database_url: str) -> Iterator[tuple[str, bytes]]:
-    """Every column of every table, as text."""
+    """Read every column of every table as text."""
     with psycopg.connect(database_url) as connection:
         tables = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         for (table,) in tables:
@@ -87,7 +87,7 @@ def _rows(database_url: str) -> Iterator[tuple[str, bytes]]:
 
 
 def _blocks(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Joined to blocks worth a search; they overlap, so nothing hides on an edge."""
+    """Join pieces into blocks. Blocks overlap, so a secret on a boundary is found too."""
     block = b""
     for piece in pieces:
         block += piece

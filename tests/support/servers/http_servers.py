@@ -1,4 +1,4 @@
-"""Real HTTP peers in threads: any ASGI app on a free port, a gate before an app, and a receiver of webhooks."""
+"""Real HTTP servers in threads: any ASGI app on a free port, an interceptor in front of an app, a webhook receiver."""
 
 import asyncio
 import contextlib
@@ -19,10 +19,10 @@ Hook = Callable[[str, bytes], "Response | None"]
 
 
 @contextlib.contextmanager
-def serving(
+def running_app(
     app: ASGIApp, *, lifespan: Literal["on", "off"] = "off", http: str | type[asyncio.Protocol] = "httptools"
 ) -> Iterator[str]:
-    """The app behind uvicorn in a thread; gives its address."""
+    """Run the app with uvicorn in a thread; yields its URL."""
     port = free_port()
     config = uvicorn.Config(
         app,
@@ -37,18 +37,18 @@ def serving(
         timeout_graceful_shutdown=1,
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, name=f"peer-{port}", daemon=True)
+    thread = threading.Thread(target=server.run, name=f"server-{port}", daemon=True)
     thread.start()
     try:
-        eventually(lambda: server.started, what="the peer answers")
+        eventually(lambda: server.started, what="the server responds")
         yield f"http://127.0.0.1:{port}"
     finally:
         server.should_exit = True
         thread.join(10)
 
 
-class _Held:
-    """Keeps an answer back until it is let go. Carries the transport on, as the sandbox looks for it there."""
+class _BufferedSend:
+    """Holds a response back until `flush`. Passes the transport on, as the sandbox needs it to reset connections."""
 
     def __init__(self, send: Send) -> None:
         self.transport = getattr(getattr(send, "__self__", None), "transport", None)
@@ -58,28 +58,28 @@ class _Held:
     async def send(self, message: Message) -> None:
         self.messages.append(message)
 
-    async def let_go(self) -> None:
+    async def flush(self) -> None:
         for message in self.messages:
             await self._send(message)
 
 
-class Gate:
-    """Stands before an app. `before` sees a call before it takes effect, `after` when the effect is done but unanswered.
+class RequestInterceptor:
+    """Runs hooks around the requests to an app: `before` the app handles a request, `after` it before the response.
 
-    A hook may block (it runs in a thread), and may give another answer instead.
+    Hooks are selected by a part of the path. A hook runs in a thread, so it may block. It may return another response.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="gate")
+        self._threads = ThreadPoolExecutor(max_workers=32, thread_name_prefix="interceptor")
         self.clear()
 
     def clear(self) -> None:
-        """Let everything pass again."""
+        """Remove all hooks and recorded calls."""
         self.before: dict[str, Hook] = {}
         self.after: dict[str, Hook] = {}
         self.calls: list[str] = []
-        self.callers: list[tuple[str, int]] = []  # path and the port it came from
+        self.callers: list[tuple[str, int]] = []  # path and source port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
@@ -90,77 +90,77 @@ class Gate:
             await self._app(scope, receive, send)
             return
         body = await Request(scope, receive).body()
-        handed = False
+        replayed = False
 
-        async def again() -> Message:
-            nonlocal handed
-            if handed:
+        async def replay() -> Message:
+            nonlocal replayed
+            if replayed:
                 return await receive()
-            handed = True
+            replayed = True
             return {"type": "http.request", "body": body, "more_body": False}
 
         loop = asyncio.get_running_loop()
         if name in self.before:
-            instead = await loop.run_in_executor(self._threads, self.before[name], path, body)
-            if instead is not None:
-                await instead(scope, again, send)
+            replacement = await loop.run_in_executor(self._threads, self.before[name], path, body)
+            if replacement is not None:
+                await replacement(scope, replay, send)
                 return
         if name not in self.after:
-            await self._app(scope, again, send)
+            await self._app(scope, replay, send)
             return
-        held = _Held(send)
-        await self._app(scope, again, held.send)
-        instead = await loop.run_in_executor(self._threads, self.after[name], path, body)
-        if instead is not None:
-            await instead(scope, again, send)
+        buffered = _BufferedSend(send)
+        await self._app(scope, replay, buffered.send)
+        replacement = await loop.run_in_executor(self._threads, self.after[name], path, body)
+        if replacement is not None:
+            await replacement(scope, replay, send)
         else:
-            await held.let_go()
+            await buffered.flush()
 
 
-class Stop:
-    """A hook that holds a call: the test waits until it is `reached`, and lets it go on with `release`."""
+class RequestPause:
+    """A hook that blocks the nth call: the test waits until it is `reached` and continues it with `release`."""
 
     def __init__(self, *, nth: int = 1) -> None:
         self._nth = nth
         self._count = 0
         self.reached = threading.Event()
-        self._go = threading.Event()
+        self._released = threading.Event()
 
     def __call__(self, _path: str, _body: bytes) -> None:
         self._count += 1
         if self._count == self._nth:
             self.reached.set()
-            self._go.wait(30)
+            self._released.wait(30)
 
     def wait(self) -> None:
-        """Until a call has come this far."""
-        assert self.reached.wait(20), "no call came to the stop"
+        """Wait until the call has reached the hook."""
+        assert self.reached.wait(20), "no call reached the hook"
 
     def release(self) -> None:
-        """Let the call go on."""
-        self._go.set()
+        """Let the call continue."""
+        self._released.set()
 
 
 @dataclass
-class Received:
-    """One delivery as the receiver saw it."""
+class ReceivedWebhook:
+    """One received delivery."""
 
     headers: dict[str, str]
     body: bytes
 
 
 @dataclass
-class Receiver:
-    """Takes webhooks and answers with the next of `answers`, 200 when there is none."""
+class WebhookReceiver:
+    """Records webhooks and responds with the next of `answers`, or 200 when it is empty."""
 
     answers: list[int | Response] = field(default_factory=list)
-    got: list[Received] = field(default_factory=list)
+    received: list[ReceivedWebhook] = field(default_factory=list)
     hook: Callable[[], Any] | None = None
     url: str = ""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        self.got.append(Received(headers=dict(request.headers), body=await request.body()))
+        self.received.append(ReceivedWebhook(headers=dict(request.headers), body=await request.body()))
         if self.hook is not None:
             await asyncio.get_running_loop().run_in_executor(None, self.hook)
         answer = self.answers.pop(0) if self.answers else 200
@@ -168,18 +168,18 @@ class Receiver:
         await response(scope, receive, send)
 
 
-class Receivers:
-    """Receivers behind one address, each below a path of its own, so that a platform may be told of them beforehand."""
+class WebhookReceivers:
+    """Receivers at one URL with separate paths, so that a platform can allow the URL before the receivers exist."""
 
     def __init__(self) -> None:
         self.url = ""
-        self._made: dict[str, Receiver] = {}
+        self._receivers: dict[str, WebhookReceiver] = {}
 
-    def new(self) -> Receiver:
-        """One more; it stays until the address goes."""
-        name = str(len(self._made) + 1)
-        self._made[name] = Receiver(url=f"{self.url}/{name}")
-        return self._made[name]
+    def new(self) -> WebhookReceiver:
+        """Add a receiver; it exists as long as the server."""
+        name = str(len(self._receivers) + 1)
+        self._receivers[name] = WebhookReceiver(url=f"{self.url}/{name}")
+        return self._receivers[name]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._made[scope["path"].split("/")[1]](scope, receive, send)
+        await self._receivers[scope["path"].split("/")[1]](scope, receive, send)

@@ -15,12 +15,12 @@ USER, PASSWORD = "pr0xyuser", "pr0xypassw0rd"
 
 @dataclass
 class Proxy:
-    """A running proxy: what to put in front of a token, and where its clients wanted to go."""
+    """A running proxy: its URL and the targets that its clients requested."""
 
     kind: str
     port: int
     targets: list[str] = field(default_factory=list)
-    ports: set[int] = field(default_factory=set)  # what the peers see it come from
+    ports: set[int] = field(default_factory=set)  # source ports of its outgoing connections
     refused: int = 0
     closed: bool = False
 
@@ -40,18 +40,18 @@ class _Http(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         proxy: Proxy = self.server.proxy
         with contextlib.suppress(OSError):
-            head = _until(self.request, b"\r\n\r\n")
+            head = _read_until(self.request, b"\r\n\r\n")
             if not head:
                 return
-            wanted = base64.b64encode(f"{USER}:{PASSWORD}".encode())
-            if proxy.closed or wanted not in head:
+            credentials = base64.b64encode(f"{USER}:{PASSWORD}".encode())
+            if proxy.closed or credentials not in head:
                 proxy.refused += 1
                 self.request.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
                 return
             method, target, _ = head.split(b" ", 2)
-            place = target if method == b"CONNECT" else target.split(b"/", 3)[2]
-            host, _, port = place.decode().partition(":")
-            proxy.targets.append(place.decode())
+            authority = target if method == b"CONNECT" else target.split(b"/", 3)[2]
+            host, _, port = authority.decode().partition(":")
+            proxy.targets.append(authority.decode())
             with socket.create_connection((host, int(port or 80)), 5) as upstream:
                 proxy.ports.add(upstream.getsockname()[1])
                 if method == b"CONNECT":
@@ -59,42 +59,42 @@ class _Http(socketserver.BaseRequestHandler):
                 else:
                     path = b"/" + target.split(b"/", 3)[3]
                     lines = head.split(b"\r\n")
-                    kept = [line for line in lines[1:] if not line.lower().startswith((b"proxy-", b"connection:"))]
-                    # One request per connection, for the next may be for another place.
+                    headers = [line for line in lines[1:] if not line.lower().startswith((b"proxy-", b"connection:"))]
+                    # One request per connection: the next one may have another target.
                     first = b"%s %s HTTP/1.1\r\nConnection: close" % (method, path)
-                    upstream.sendall(b"\r\n".join([first, *kept]))
-                _pump(self.request, upstream)
+                    upstream.sendall(b"\r\n".join([first, *headers]))
+                _relay(self.request, upstream)
 
 
 class _Socks(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         proxy: Proxy = self.server.proxy
         with contextlib.suppress(OSError):
-            _version, methods = _exactly(self.request, 2)
-            _exactly(self.request, methods)
+            _version, methods = _read_exactly(self.request, 2)
+            _read_exactly(self.request, methods)
             self.request.sendall(b"\x05\x02")
-            _, length = _exactly(self.request, 2)
-            name = _exactly(self.request, length)
-            password = _exactly(self.request, _exactly(self.request, 1)[0])
+            _, length = _read_exactly(self.request, 2)
+            name = _read_exactly(self.request, length)
+            password = _read_exactly(self.request, _read_exactly(self.request, 1)[0])
             if proxy.closed or (name, password) != (USER.encode(), PASSWORD.encode()):
                 proxy.refused += 1
                 self.request.sendall(b"\x01\x01")
                 return
             self.request.sendall(b"\x01\x00")
-            _, _, _, kind = _exactly(self.request, 4)
+            _, _, _, kind = _read_exactly(self.request, 4)
             if kind == 1:
-                host = socket.inet_ntoa(_exactly(self.request, 4))
+                host = socket.inet_ntoa(_read_exactly(self.request, 4))
             else:
-                host = _exactly(self.request, _exactly(self.request, 1)[0]).decode()
-            (port,) = struct.unpack(">H", _exactly(self.request, 2))
+                host = _read_exactly(self.request, _read_exactly(self.request, 1)[0]).decode()
+            (port,) = struct.unpack(">H", _read_exactly(self.request, 2))
             proxy.targets.append(f"{host}:{port}")
             with socket.create_connection((host, port), 5) as upstream:
                 proxy.ports.add(upstream.getsockname()[1])
                 self.request.sendall(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
-                _pump(self.request, upstream)
+                _relay(self.request, upstream)
 
 
-def _until(connection: socket.socket, end: bytes) -> bytes:
+def _read_until(connection: socket.socket, end: bytes) -> bytes:
     read = b""
     while end not in read:
         piece = connection.recv(65536)
@@ -104,28 +104,28 @@ def _until(connection: socket.socket, end: bytes) -> bytes:
     return read
 
 
-def _exactly(connection: socket.socket, number: int) -> bytes:
+def _read_exactly(connection: socket.socket, number: int) -> bytes:
     read = b""
     while len(read) < number:
         piece = connection.recv(number - len(read))
         if not piece:
-            raise OSError("hung up")
+            raise OSError("connection closed")
         read += piece
     return read
 
 
-def _pump(one: socket.socket, other: socket.socket) -> None:
+def _relay(first: socket.socket, second: socket.socket) -> None:
     while True:
-        for ready in select.select([one, other], [], [], 30)[0]:
+        for ready in select.select([first, second], [], [], 30)[0]:
             piece = ready.recv(65536)
             if not piece:
                 return
-            (other if ready is one else one).sendall(piece)
+            (second if ready is first else first).sendall(piece)
 
 
 @contextlib.contextmanager
-def forwarding(kind: str) -> Iterator[Proxy]:
-    """A proxy of that kind (`http`, `socks5`) until the block ends."""
+def running_proxy(kind: str) -> Iterator[Proxy]:
+    """Run a proxy of that kind (`http` or `socks5`) until the block ends."""
     with _Server(("127.0.0.1", 0), _Socks if kind == "socks5" else _Http) as server:
         server.proxy = Proxy(kind=kind, port=server.server_address[1])
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)

@@ -1,4 +1,4 @@
-"""An S3-compatible server on this machine that checks signatures, with a bucket and one user who may use it."""
+"""A local S3-compatible server that checks signatures, with a bucket and one user with access to it."""
 
 import contextlib
 import json
@@ -19,20 +19,20 @@ from tests.support.platform import eventually, free_port
 BUCKET = "pictures"
 PREFIX = "some/where"
 _POLICY = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
-# Until then nobody is asked who they are: to make the user, its key, its rights and the bucket.
-_FREE_CALLS = "4"
+# Calls without authentication: they create the user, its key, its policy and the bucket.
+_UNAUTHENTICATED_CALLS = "4"
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """How to reach it. `client` is a library that is not ours."""
+    """Access to the bucket. `client` uses boto3 rather than our own S3 code."""
 
     url: str
     key_id: str
     secret: str
 
     def settings(self, prefix: str = PREFIX) -> dict[str, str]:
-        """Our settings for a folder of the bucket."""
+        """Return Dreamery's settings for a folder of the bucket."""
         return {
             "STORAGE_URL": f"s3://{BUCKET}/{prefix}",
             "S3_ENDPOINT": self.url,
@@ -47,16 +47,16 @@ class Bucket:
             yield client
 
     def empty(self) -> None:
-        """Nothing is stored."""
+        """Delete all objects."""
         with self.client() as client:
             for key in self.keys(""):
                 client.delete_object(Bucket=BUCKET, Key=key)
 
     def keys(self, prefix: str) -> dict[str, int]:
-        """What is stored below a prefix, with sizes."""
+        """Return the keys below a prefix with their sizes in bytes."""
         with self.client() as client:
-            found = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
-        return {item["Key"]: item["Size"] for item in found}
+            objects = client.list_objects_v2(Bucket=BUCKET, Prefix=prefix).get("Contents", [])
+        return {item["Key"]: item["Size"] for item in objects}
 
 
 @contextlib.contextmanager
@@ -71,26 +71,26 @@ def _client(service: str, url: str, key_id: str, secret: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def running_s3(folder: Path) -> Iterator[Bucket]:
-    """The server until the block ends."""
+    """Run the server until the block ends."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    env = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": _FREE_CALLS}
+    env = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": _UNAUTHENTICATED_CALLS}
     with (folder / "s3.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, env=env) as server:
         try:
             url = f"http://127.0.0.1:{port}"
-            eventually(lambda: _answers(url), what="the S3 server")
-            with _client("iam", url, "nobody", "nothing") as iam:
+            eventually(lambda: _responds(url), what="the S3 server")
+            with _client("iam", url, "anonymous", "none") as iam:
                 iam.create_user(UserName="dreamery")
-                made = iam.create_access_key(UserName="dreamery")["AccessKey"]
+                key = iam.create_access_key(UserName="dreamery")["AccessKey"]
                 iam.put_user_policy(UserName="dreamery", PolicyName="all", PolicyDocument=json.dumps(_POLICY))
-            with _client("s3", url, "nobody", "nothing") as client:
+            with _client("s3", url, "anonymous", "none") as client:
                 client.create_bucket(Bucket=BUCKET)
-            yield Bucket(url, made["AccessKeyId"], made["SecretAccessKey"])
+            yield Bucket(url, key["AccessKeyId"], key["SecretAccessKey"])
         finally:
             server.kill()
 
 
-def _answers(url: str) -> bool:
+def _responds(url: str) -> bool:
     try:
         return httpx.get(f"{url}/moto-api/", trust_env=False).status_code < 500
     except httpx.TransportError:

@@ -1,4 +1,4 @@
-"""A receiver of traces: what a collector would get over OTLP/HTTP."""
+"""Receives traces over OTLP/HTTP, like a collector."""
 
 from dataclasses import dataclass, field
 
@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 @dataclass
 class Collector:
-    """Keeps every span it is sent, with the service that sent it."""
+    """Keeps every received span with the name of its service."""
 
     spans: list[tuple[str, Span]] = field(default_factory=list)
 
@@ -30,11 +30,11 @@ class Collector:
         await Response(b"", media_type="application/x-protobuf")(scope, receive, send)
 
     def trace(self, trace_id: str) -> list[tuple[str, Span]]:
-        """The spans of one trace, by start."""
-        found = [(service, span) for service, span in self.spans if span.trace_id.hex() == trace_id]
-        return sorted(found, key=lambda pair: pair[1].start_time_unix_nano)
+        """Return the spans of one trace, ordered by start time."""
+        spans = [(service, span) for service, span in self.spans if span.trace_id.hex() == trace_id]
+        return sorted(spans, key=lambda pair: pair[1].start_time_unix_nano)
 
 
 def attributes(span: Span) -> dict[str, str | int]:
-    """What a span was told."""
+    """Return the attributes of a span."""
     return {a.key: a.value.string_value or a.value.int_value for a in span.attributes}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from worker.core.security.encryption import use_root
+from worker.core.security.encryption import set_root_key
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _root_key() -> None:
-    use_root(b"a root key for tests only")
+    set_root_key(b"a root key for tests only")

@@ -9,18 +9,18 @@ from uuid import UUID
 import pytest
 from starlette.testclient import TestClient
 
-from api.accounts.schemas import Account, AccountList, CheckedAccount, ImportedAccounts
+from api.accounts.schemas import Account, AccountImportResult, AccountList, CheckedAccount
 from api.app import create_app
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from tests.support.platform import eventually
-from tests.support.servers.proxies import PASSWORD, USER, forwarding
+from tests.support.servers.proxies import PASSWORD, USER, running_proxy
 from worker.core.ids import parse_public_id
 from worker.db.accounts import model_listings, session_checks
 from worker.db.engine import transaction
 from worker.tasks.check_session import check
 from worker.tasks.dispatch import sweep
-from worker.tasks.refresh_accounts import refresh
+from worker.tasks.refresh_accounts import refresh_accounts
 
 ADMIN = "/admin/v1/accounts"
 OWN = "/v1/accounts"
@@ -41,8 +41,8 @@ def worker(engine: Engine) -> Iterator[Callable[..., None]]:
 
     def obey() -> None:
         while not over.wait(0.02):
-            for message in engine.messages("dreamery.check"):
-                message.obey()
+            for message in engine.take_messages("dreamery.check"):
+                message.execute()
 
     thread = threading.Thread(target=obey)
     thread.start()
@@ -69,7 +69,7 @@ def add(http: TestClient, tokens: str, path: str = ADMIN, **fields: Any) -> dict
     headers = fields.pop("headers", None)
     answer = http.post(path, json={"tokens": tokens, "check": False, **fields}, headers=headers)
     assert answer.status_code == 201, answer.text
-    ImportedAccounts.model_validate(answer.json(), strict=True)
+    AccountImportResult.model_validate(answer.json(), strict=True)
     return dict(answer.json())
 
 
@@ -90,7 +90,7 @@ def seen(http: TestClient, account: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("worker")
 def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: TestClient) -> None:
-    known = engine.account(session="known-before-00001", region="us", pool=True)
+    known = engine.add_account(session="known-before-00001", region="us", pool=True)
     lines = [
         "# the studio's",
         "us-plain-import-0001, plain-import-000002:cn",
@@ -111,11 +111,11 @@ def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: Test
     us, cn, jp, dead, _, again = found["data"]
     assert again["id"] == us["id"]
     for one in (us, cn, jp):
-        check_up = one["check"]
-        assert (check_up["done"], check_up["live"], check_up["error"]) == (True, True, None)
-        assert check_up["credits"] == one["credits"] > 0
-        assert check_up["models"] == one["models"]
-        assert check_up["models"]["images"] > 0
+        check_account = one["check"]
+        assert (check_account["done"], check_account["live"], check_account["error"]) == (True, True, None)
+        assert check_account["credits"] == one["credits"] > 0
+        assert check_account["models"] == one["models"]
+        assert check_account["models"]["images"] > 0
         assert (one["state"], one["pool"], one["check_code"]) == ("ok", True, None)
         assert one["checked_at"] <= one["next_check_at"]
     assert [us["check"]["region"], cn["check"]["region"], jp["check"]["region"]] == ["us", "cn", "JP"]
@@ -134,12 +134,12 @@ def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: Test
 
 
 def test_an_import_of_nothing_useful_is_an_error(http: TestClient) -> None:
-    error_of(http.post(ADMIN, json={"tokens": "a b"}), 401, "invalid_api_key")
-    assert "Token 2" in error_of(http.post(ADMIN, json={"tokens": "a b\nc d"}), 400, "invalid_value", "tokens")
-    error_of(http.post(ADMIN, json={"tokens": " \n# none\n"}), 400, "invalid_value", "tokens")
-    error_of(http.post(ADMIN, json={"tokens": "\n".join(f"s{n}" for n in range(101))}), 400, "invalid_value", "tokens")
+    assert_error(http.post(ADMIN, json={"tokens": "a b"}), 401, "invalid_api_key")
+    assert "Token 2" in assert_error(http.post(ADMIN, json={"tokens": "a b\nc d"}), 400, "invalid_value", "tokens")
+    assert_error(http.post(ADMIN, json={"tokens": " \n# none\n"}), 400, "invalid_value", "tokens")
+    assert_error(http.post(ADMIN, json={"tokens": "\n".join(f"s{n}" for n in range(101))}), 400, "invalid_value", "tokens")
     both = {"tokens": "plain-both-0000001", "groups": ["a"], "user": "admin"}
-    error_of(http.post(ADMIN, json=both), 400, "invalid_value", "groups")
+    assert_error(http.post(ADMIN, json=both), 400, "invalid_value", "groups")
     assert http.get(ADMIN).json()["data"] == []
 
 
@@ -154,7 +154,7 @@ def test_a_check_up_nobody_did_is_done_later(engine: Engine, http: TestClient) -
     engine.redis.flushall()
     with transaction() as tx:
         assert session_checks.claim(tx, questions[0].id) is not None
-    assert "asked 1 accounts" in refresh()
+    assert "asked 1 accounts" in refresh_accounts()
     assert seen(http, one)["checked_at"] is not None
     # A worker that dies in a background check-up leaves it due again.
     engine.sql("UPDATE accounts SET refresh_due_at = now(), checked_at = NULL")
@@ -171,17 +171,17 @@ def test_a_check_up_nobody_did_is_done_later(engine: Engine, http: TestClient) -
 
 
 def test_a_session_that_was_presented_or_retired_returns_with_its_history(engine: Engine, http: TestClient) -> None:
-    account = engine.account(session="plain-returns-0001")
-    job = engine.to_end(account)
+    account = engine.add_account(session="plain-returns-0001")
+    job = engine.add_succeeded_job(account)
     [one] = add(http, "plain-returns-0001:sandbox")["data"]
     assert (row_id(one), one["outcome"], one["pool"]) == (account, "returned", True)
     gone = http.delete(f"{ADMIN}/{one['id']}").json()
     assert (gone["state"], gone["pool"]) == ("retired", False)
-    error_of(http.patch(f"{ADMIN}/{one['id']}", json={"paused": False}), 409, "account_retired")
-    error_of(http.post(f"{ADMIN}/{one['id']}/check"), 409, "account_retired")
+    assert_error(http.patch(f"{ADMIN}/{one['id']}", json={"paused": False}), 409, "account_retired")
+    assert_error(http.post(f"{ADMIN}/{one['id']}/check"), 409, "account_retired")
     [back] = add(http, "plain-returns-0001:sandbox", groups=["staff"])["data"]
     assert (back["id"], back["outcome"], back["state"], back["groups"]) == (one["id"], "returned", "ok", ["staff"])
-    assert engine.row(job).account_id == account
+    assert engine.job_row(job).account_id == account
 
 
 # --- own accounts ---
@@ -198,18 +198,18 @@ def test_a_user_keeps_accounts_that_nobody_else_sees(
     assert http.get(path, headers=anna).json()["label"] == "mine"
     assert http.patch(path, json={"max_images": 3}, headers=anna).json()["max_images"] == 3
     for who in (ben, viewer):
-        error_of(http.get(path, headers=who), 404, "account_not_found")
+        assert_error(http.get(path, headers=who), 404, "account_not_found")
         assert http.get(OWN, headers=who).json()["data"] == []
     for ask in (
         lambda where: http.patch(where, json={"paused": True}, headers=ben),
         lambda where: http.delete(where, headers=ben),
         lambda where: http.post(f"{where}/check", headers=ben),
     ):
-        error_of(ask(path), 404, "account_not_found")
-        error_of(ask(f"{OWN}/{pooled['id']}"), 404, "account_not_found")
-    error_of(http.post(OWN, json={"tokens": "plain-x:sandbox"}, headers=viewer), 403, "forbidden")
+        assert_error(ask(path), 404, "account_not_found")
+        assert_error(ask(f"{OWN}/{pooled['id']}"), 404, "account_not_found")
+    assert_error(http.post(OWN, json={"tokens": "plain-x:sandbox"}, headers=viewer), 403, "forbidden")
     tokens = {"Authorization": "Bearer plain-annas-000001:sandbox"}
-    error_of(http.get(OWN, headers=tokens), 403, "forbidden")
+    assert_error(http.get(OWN, headers=tokens), 403, "forbidden")
     listed = http.get(OWN, headers=anna).json()
     AccountList.model_validate(listed, strict=True)
     assert [one["id"] for one in listed["data"]] == [mine["id"]]
@@ -217,13 +217,13 @@ def test_a_user_keeps_accounts_that_nobody_else_sees(
     assert [one["id"] for one in http.get(ADMIN, params={"user": "anna"}).json()["data"]] == [mine["id"]]
     # The same session cannot be taken from who keeps it, and what it is is not told.
     for taken in ("plain-annas-000001:sandbox", "plain-pool-0000001:sandbox"):
-        error_of(http.post(OWN, json={"tokens": taken}, headers=ben), 409, "account_known")
+        assert_error(http.post(OWN, json={"tokens": taken}, headers=ben), 409, "account_known")
     both = add(http, "plain-annas-000001:sandbox,plain-bens-0000001:sandbox", OWN, headers=ben)
     assert [one["outcome"] for one in both["data"]] == ["added"]
     assert [one["error"]["code"] for one in both["refused"]] == ["account_known"]
     # Groups are the platform's business; a member cannot set them, and nobody on an own account.
     assert http.patch(path, json={"groups": ["x"]}, headers=anna).json()["groups"] == []
-    error_of(http.patch(f"{ADMIN}/{mine['id']}", json={"groups": ["x"]}), 400, "invalid_value", "groups")
+    assert_error(http.patch(f"{ADMIN}/{mine['id']}", json={"groups": ["x"]}), 400, "invalid_value", "groups")
     assert http.delete(path, headers=anna).json()["state"] == "retired"
     acts = [(act["actor"], act["action"]) for act in http.get("/admin/v1/audit").json()["data"]]
     assert ("anna", "account.retire") in acts
@@ -259,9 +259,9 @@ def until_due(engine: Engine) -> None:
 
 def test_a_session_refused_again_and_again_needs_a_login(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "dead-for-good-0001:sandbox")["data"]
-    presented = engine.account(session="dead-presented-001")
+    presented = engine.add_account(session="dead-presented-001")
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=presented)
-    refresh()
+    refresh_accounts()
     for expected in ("resting", "needs_login"):
         until_due(engine)
         engine.sql(
@@ -269,19 +269,19 @@ def test_a_session_refused_again_and_again_needs_a_login(engine: Engine, http: T
                WHERE id = :id""",
             id=presented,
         )
-        assert "0 work again" in refresh()
+        assert "0 work again" in refresh_accounts()
         assert seen(http, one)["state"] == expected
     state = seen(http, one)
     assert (state["state_code"], state["state_since"] is not None) == ("upstream_session_expired", True)
     assert engine.account_row(presented).state == "ok", "who presents a session id is told its refusals"
-    waiting = engine.job()
+    waiting = engine.add_job()
     sweep()
-    assert engine.row(waiting).error_code == "accounts_need_login"
+    assert engine.job_row(waiting).error_code == "accounts_need_login"
     # No job and no haste, but a check-up now and then; an operator's pause does not make it well.
-    assert "asked 0 accounts" in refresh()
+    assert "asked 0 accounts" in refresh_accounts()
     path = f"{ADMIN}/{one['id']}"
     assert http.patch(path, json={"paused": False, "rested": True}).json()["state"] == "needs_login"
-    assert "asked 1 accounts" in refresh()
+    assert "asked 1 accounts" in refresh_accounts()
     assert seen(http, one)["state"] == "needs_login"
 
 
@@ -291,11 +291,11 @@ def test_a_check_up_that_succeeds_ends_it(engine: Engine, http: TestClient) -> N
         """UPDATE accounts SET state = 'needs_login', state_code = 'upstream_session_expired', login_refusals = 3,
                rest_code = 'upstream_session_expired', rest_until = now() + interval '1 hour', refresh_due_at = now()"""
     )
-    engine.messages()
-    refresh()
+    engine.take_messages()
+    refresh_accounts()
     back = seen(http, one)
     assert (back["state"], back["state_code"], back["rest_code"]) == ("ok", None, None)
-    assert [message.ids for message in engine.messages("dreamery.submit")] == [{"account_id": row_id(one).hex}]
+    assert [message.ids for message in engine.take_messages("dreamery.submit")] == [{"account_id": row_id(one).hex}]
 
 
 @pytest.mark.usefixtures("worker")
@@ -306,16 +306,16 @@ def test_a_new_session_keeps_the_account(engine: Engine, http: TestClient) -> No
         "UPDATE accounts SET state = 'needs_login', state_code = 'upstream_session_expired', max_images = 7 WHERE id = :id",
         id=account,
     )
-    error_of(http.patch(path, json={"session": "plain-login-00001:sandbox"}), 409, "account_known", "session")
-    error_of(http.patch(path, json={"session": "a b"}), 400, "invalid_value", "session")
+    assert_error(http.patch(path, json={"session": "plain-login-00001:sandbox"}), 409, "account_known", "session")
+    assert_error(http.patch(path, json={"session": "a b"}), 400, "invalid_value", "session")
     changed = http.patch(path, json={"session": "plain-fresh-000001:sandbox"}).json()
     assert (changed["id"], changed["state"], changed["max_images"]) == (one["id"], "ok", 7)
     checked = http.post(f"{path}/check").json()
     CheckedAccount.model_validate(checked, strict=True)
     assert (checked["check"]["live"], checked["state"], checked["check_code"]) == (True, "ok", None)
     assert checked["credits"] == checked["check"]["credits"] > 0
-    job = engine.to_end(account)
-    assert engine.row(job).account_id == account
+    job = engine.add_succeeded_job(account)
+    assert engine.job_row(job).account_id == account
     assert seen(http, other)["state"] == "ok"
     log = json.dumps(http.get("/admin/v1/audit").json())
     assert "plain-fresh" not in log
@@ -325,39 +325,39 @@ def test_a_new_session_keeps_the_account(engine: Engine, http: TestClient) -> No
 def test_risk_control_blocks_an_account_that_meets_it_again(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "shark-of-the-pool1:sandbox")["data"]
     for _ in range(2):  # refused together: one refusal
-        engine.submit(engine.job())
+        engine.submit(engine.add_job())
     first = seen(http, one)
     assert (first["state"], first["state_code"]) == ("resting", "upstream_risk_control")
-    engine.rested()
-    engine.submit(engine.job())
+    engine.end_cooldowns()
+    engine.submit(engine.add_job())
     blocked = seen(http, one)
     assert (blocked["state"], blocked["state_code"]) == ("blocked", "upstream_risk_control")
-    waiting = engine.job()
+    waiting = engine.add_job()
     sweep()
-    assert engine.row(waiting).error_code == "accounts_blocked"
+    assert engine.job_row(waiting).error_code == "accounts_blocked"
     # The free call works for a blocked account, so it proves nothing; its keeper lets it go on.
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
-    assert "asked 0 accounts" in refresh()
+    assert "asked 0 accounts" in refresh_accounts()
     path = f"{ADMIN}/{one['id']}"
     assert http.patch(path, json={"paused": False}).json()["state"] == "ok"
-    engine.rested()
-    engine.submit(engine.job())
+    engine.end_cooldowns()
+    engine.submit(engine.add_job())
     assert seen(http, one)["state"] == "resting", "counted anew"
 
 
 def test_a_job_that_upstream_takes_clears_the_count(engine: Engine) -> None:
-    account = engine.account(pool=True)
+    account = engine.add_account(pool=True)
     engine.sql("UPDATE accounts SET risk_refusals = 1, login_refusals = 2")
-    engine.to_end(account)
+    engine.add_succeeded_job(account)
     row = engine.account_row(account)
     assert (row.risk_refusals, row.login_refusals) == (0, 0)
 
 
 def test_bad_jobs_leave_an_account_as_it_is(engine: Engine) -> None:
-    account = engine.account(pool=True)
+    account = engine.add_account(pool=True)
     for code in ("2005", "1000", "2038", "1000"):
-        job = engine.job(prompt=f"a boat [[fail:{code}]]")
-        assert engine.drive(job) == ["failed"]
+        job = engine.add_job(prompt=f"a boat [[fail:{code}]]")
+        assert engine.run_until_final(job) == ["failed"]
     row = engine.account_row(account)
     assert (row.state, row.rest_until, row.risk_refusals, row.login_refusals) == ("ok", None, 0, 0)
 
@@ -376,14 +376,14 @@ def test_check_ups_keep_to_working_hours_and_states(engine: Engine, http: TestCl
     )
     engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=paused)
     engine.sql("UPDATE accounts SET rest_until = now() + interval '1 hour' WHERE id = :id", id=resting)
-    calls = len(engine.gate.calls)
-    assert "asked 1 accounts" in refresh()
+    calls = len(engine.interceptor.calls)
+    assert "asked 1 accounts" in refresh_accounts()
     assert engine.account_row(ready).checked_at is not None
-    assert len(engine.gate.calls) - calls == 3, "credits and two lists"
+    assert len(engine.interceptor.calls) - calls == 3, "credits and two lists"
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
-    calls = len(engine.gate.calls)
-    assert "asked 1 accounts" in refresh()
-    assert len(engine.gate.calls) - calls == 1, "the lists are believed for hours"
+    calls = len(engine.interceptor.calls)
+    assert "asked 1 accounts" in refresh_accounts()
+    assert len(engine.interceptor.calls) - calls == 1, "the lists are believed for hours"
     left = engine.sql("SELECT extract(epoch FROM refresh_due_at - now()) AS s FROM accounts WHERE id = :i", i=ready)
     assert 0.79 * 21600 < left[0].s < 1.21 * 21600
 
@@ -414,10 +414,10 @@ def test_limits_hours_and_their_errors(http: TestClient) -> None:
 def test_the_proxy_of_an_account(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "plain-proxied-0001:sandbox")["data"]
     path = f"{ADMIN}/{one['id']}"
-    with forwarding("http") as proxy:
-        told = error_of(http.patch(path, json={"proxy": proxy.url}), 400, "invalid_value", "proxy")
+    with running_proxy("http") as proxy:
+        told = assert_error(http.patch(path, json={"proxy": proxy.url}), 400, "invalid_value", "proxy")
         assert "DREAMERY_FETCH_ALLOW" in told
-        error_of(http.patch(path, json={"proxy": "socks4://a:1"}), 400, "invalid_value", "proxy")
+        assert_error(http.patch(path, json={"proxy": "socks4://a:1"}), 400, "invalid_value", "proxy")
         engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},127.0.0.1:{proxy.port}")
         changed = http.patch(path, json={"proxy": proxy.url})
         place = f"http://127.0.0.1:{proxy.port}"
@@ -425,7 +425,7 @@ def test_the_proxy_of_an_account(engine: Engine, http: TestClient) -> None:
         assert http.post(f"{path}/check").json()["check"]["live"] is True
         assert proxy.targets, "its calls go through it"
         # Its password is sealed for this session, so a new session names its way out anew.
-        error_of(http.patch(path, json={"session": "plain-proxied-0002:sandbox"}), 400, "invalid_value", "session")
+        assert_error(http.patch(path, json={"session": "plain-proxied-0002:sandbox"}), 400, "invalid_value", "session")
         again = http.patch(path, json={"session": f"{proxy.url}@plain-proxied-0002:sandbox"})
         assert again.json()["proxy"] == place
         assert http.post(f"{path}/check").json()["check"]["live"] is True

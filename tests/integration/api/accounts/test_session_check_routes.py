@@ -3,27 +3,27 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.support.api_client import Face, new_session
+from tests.support.api_client import ApiClient, new_session
 from worker.local.supervisor import Platform
 
 
 def test_a_worker_answers_within_a_moment(api_platform: Platform) -> None:
     good, dead = f"{new_session('plain')}:sandbox", f"{new_session('dead')}:sandbox"
-    with Face(api_platform, f"{good},{dead}") as face:
+    with ApiClient(api_platform, f"{good},{dead}") as client:
         begin = time.monotonic()
-        assert face.http.post("/token/check", json={"token": good}).json() == {"live": True}
-        assert face.http.post("/token/check", json={"token": dead}).json() == {"live": False}
-        first, second = face.http.post("/token/points").json()
+        assert client.http.post("/token/check", json={"token": good}).json() == {"live": True}
+        assert client.http.post("/token/check", json={"token": dead}).json() == {"live": False}
+        first, second = client.http.post("/token/points").json()
         assert first["points"]["totalCredit"] > 0
         assert second["error"]["code"] == "upstream_session_expired"
-        [gift, _] = face.http.post("/token/receive").json()
+        [gift, _] = client.http.post("/token/receive").json()
         assert gift["received"] == 0
         assert time.monotonic() - begin < 20
-        assert face.http.get("/v1/jobs").json()["data"] == []
+        assert client.http.get("/v1/jobs").json()["data"] == []
 
 
 def test_many_at_once(api_platform: Platform) -> None:
     tokens = [f"{new_session('plain')}:sandbox" for _ in range(40)]
-    with Face(api_platform) as face, ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda t: face.http.post("/token/check", json={"token": t}).json(), tokens))
+    with ApiClient(api_platform) as client, ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda t: client.http.post("/token/check", json={"token": t}).json(), tokens))
     assert answers == [{"live": True}] * 40

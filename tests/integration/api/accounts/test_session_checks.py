@@ -10,13 +10,13 @@ from starlette.testclient import TestClient
 
 from api.accounts import session_checks as accounts_session_checks
 from api.app import create_app
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from tests.support.engine import Engine
-from tests.support.servers.proxies import forwarding
+from tests.support.servers.proxies import running_proxy
 from worker.db.accounts import session_checks
 from worker.db.engine import transaction
 from worker.tasks.check_session import check
-from worker.tasks.cleanup import upkeep
+from worker.tasks.cleanup import clean_up
 
 POINTS = {"giftCredit", "purchaseCredit", "vipCredit", "totalCredit"}
 
@@ -34,8 +34,8 @@ def worker(engine: Engine) -> Iterator[Callable[..., None]]:
 
     def obey() -> None:
         while not over.wait(0.02):
-            for message in engine.messages("dreamery.check"):
-                message.obey()
+            for message in engine.take_messages("dreamery.check"):
+                message.execute()
 
     thread = threading.Thread(target=obey)
     thread.start()
@@ -113,7 +113,7 @@ def test_receive_takes_the_gift_once_and_says_how_much(engine: Engine, http: Tes
 
 @pytest.mark.usefixtures("worker")
 def test_what_is_learned_of_a_known_account_is_noted(engine: Engine, http: TestClient) -> None:
-    account = engine.account(session="plain-known-000001")
+    account = engine.add_account(session="plain-known-000001")
     engine.sql(
         """UPDATE accounts SET rest_until = now() + interval '5 minutes', rest_code = 'upstream_session_expired'
            WHERE id = :id""",
@@ -127,29 +127,29 @@ def test_what_is_learned_of_a_known_account_is_noted(engine: Engine, http: TestC
 
 @pytest.mark.usefixtures("worker")
 def test_a_check_goes_through_the_proxy_of_the_token(engine: Engine, http: TestClient) -> None:
-    with forwarding("socks5") as proxy:
+    with running_proxy("socks5") as proxy:
         engine.configure(FETCH_ALLOW=f"127.0.0.1:{proxy.port}")
         answer = http.post("/token/check", json={"token": f"{proxy.url}@plain-by-proxy-001:sandbox"})
         assert answer.json() == {"live": True}
-        assert proxy.ports == {port for _, port in engine.gate.callers}
+        assert proxy.ports == {port for _, port in engine.interceptor.callers}
         proxy.closed = True
         engine.configure()  # new connections
         answer = http.post("/token/check", json={"token": f"{proxy.url}@plain-by-proxy-002:sandbox"})
-        error_of(answer, 502, "proxy_unreachable")
+        assert_error(answer, 502, "proxy_unreachable")
         [entry] = ask(http, "points", f"{proxy.url}@plain-by-proxy-002:sandbox").json()
         assert entry["error"]["code"] == "proxy_unreachable"
-        assert proxy.ports == {port for _, port in engine.gate.callers}
+        assert proxy.ports == {port for _, port in engine.interceptor.callers}
 
 
 @pytest.mark.usefixtures("worker")
 def test_an_upstream_that_is_away_is_no_dead_session(engine: Engine, http: TestClient) -> None:
-    engine.gate.before["/user_credit"] = lambda _path, _body: Response(status_code=502)
-    error_of(http.post("/token/check", json={"token": "plain-away-0000001:sandbox"}), 502, "upstream_unreachable")
+    engine.interceptor.before["/user_credit"] = lambda _path, _body: Response(status_code=502)
+    assert_error(http.post("/token/check", json={"token": "plain-away-0000001:sandbox"}), 502, "upstream_unreachable")
 
 
 @pytest.mark.usefixtures("worker")
 def test_a_session_that_moved_is_looked_up_again(engine: Engine, http: TestClient) -> None:
-    account = engine.account(session="x-hk-moved-check-01", region="auto")
+    account = engine.add_account(session="x-hk-moved-check-01", region="auto")
     engine.sql(
         """UPDATE accounts SET cluster_at = now(), cluster = '{"country": "US", "idc": "useast5",
            "mweb": "https://dreamina-api.us.capcut.com", "commerce": "https://commerce.us.capcut.com"}'
@@ -159,7 +159,7 @@ def test_a_session_that_moved_is_looked_up_again(engine: Engine, http: TestClien
     answer = http.post("/token/check", json={"token": "x-hk-moved-check-01:auto"})
     assert answer.json() == {"live": True}
     assert engine.account_row(account).cluster["country"] == "HK"
-    calls = [path.rpartition("/")[2] for path in engine.gate.calls]
+    calls = [path.rpartition("/")[2] for path in engine.interceptor.calls]
     assert calls.count("user_credit") == 2
     assert 1 <= calls.count("user_info") <= 4, "the first probe that succeeds ends the look-up"
 
@@ -167,10 +167,10 @@ def test_a_session_that_moved_is_looked_up_again(engine: Engine, http: TestClien
 def test_nobody_answers(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.5)
     monkeypatch.setattr(accounts_session_checks, "_NUDGE_AGAIN_SECONDS", 0.1)
-    message = error_of(http.post("/token/check", json={"token": "plain-alone-000001:sandbox"}), 504, "check_timeout")
+    message = assert_error(http.post("/token/check", json={"token": "plain-alone-000001:sandbox"}), 504, "check_timeout")
     assert "worker" in message
-    error_of(ask(http, "points", "plain-alone-000001:sandbox"), 504, "check_timeout")
-    assert len(engine.messages("dreamery.check")) > 2, "nudged again, for a nudge may be lost"
+    assert_error(ask(http, "points", "plain-alone-000001:sandbox"), 504, "check_timeout")
+    assert len(engine.take_messages("dreamery.check")) > 2, "nudged again, for a nudge may be lost"
     chinese = http.post(
         "/token/check", json={"token": "plain-alone-000001:sandbox"}, headers={"Accept-Language": "zh-CN"}
     )
@@ -186,9 +186,9 @@ def test_a_question_is_put_once_and_not_too_late(engine: Engine, http: TestClien
     assert check(check_id=first) == "nothing to check"
     engine.sql("UPDATE account_checks SET created_at = now() - interval '31 seconds' WHERE id = :id", id=late)
     assert check(check_id=late) == "nothing to check"
-    assert len(engine.gate.calls) == 1
+    assert len(engine.interceptor.calls) == 1
     engine.sql("UPDATE account_checks SET created_at = now() - interval '6 minutes' WHERE id = :id", id=late)
-    upkeep()
+    clean_up()
     assert [row.id for row in engine.sql("SELECT id FROM account_checks")] == [first]
 
 
@@ -196,9 +196,9 @@ def test_open_questions_are_bounded(engine: Engine, http: TestClient, monkeypatc
     monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.1)
     many = ",".join(f"plain-bounded-{n:04}:sandbox" for n in range(100))
     for _ in range(2):
-        error_of(ask(http, "points", many), 504, "check_timeout")
+        assert_error(ask(http, "points", many), 504, "check_timeout")
     refused = ask(http, "points", "plain-bounded-0000:sandbox")
-    error_of(refused, 429, "queue_full")
+    assert_error(refused, 429, "queue_full")
     assert refused.headers["retry-after"] == "30"
     assert len(engine.sql("SELECT 1 FROM account_checks")) == 200
     with transaction() as tx:
@@ -207,15 +207,15 @@ def test_open_questions_are_bounded(engine: Engine, http: TestClient, monkeypatc
 
 def test_who_may_ask(engine: Engine, http: TestClient) -> None:
     key = engine.env["DREAMERY_ADMIN_KEY"]
-    assert "session ids" in error_of(ask(http, "points", key), 400, "invalid_value", "Authorization")
-    error_of(http.post("/token/receive"), 401, "missing_api_key")
-    error_of(http.post("/token/check", json={}), 400, "missing_required_parameter", "token")
-    error_of(http.post("/token/check", json={"token": "a b"}), 400, "invalid_value", "token")
-    error_of(http.post("/token/check", json={"token": "a:sandbox,b:sandbox"}), 400, "invalid_value", "token")
-    error_of(http.post("/token/check", json={"token": 5}), 400, "invalid_value", "token")
+    assert "session ids" in assert_error(ask(http, "points", key), 400, "invalid_value", "Authorization")
+    assert_error(http.post("/token/receive"), 401, "missing_api_key")
+    assert_error(http.post("/token/check", json={}), 400, "missing_required_parameter", "token")
+    assert_error(http.post("/token/check", json={"token": "a b"}), 400, "invalid_value", "token")
+    assert_error(http.post("/token/check", json={"token": "a:sandbox,b:sandbox"}), 400, "invalid_value", "token")
+    assert_error(http.post("/token/check", json={"token": 5}), 400, "invalid_value", "token")
     engine.configure(SESSION_TOKENS="false")
-    error_of(http.post("/token/check", json={"token": "plain:sandbox"}), 401, "missing_api_key")
-    error_of(ask(http, "points", "plain:sandbox"), 401, "invalid_api_key")
+    assert_error(http.post("/token/check", json={"token": "plain:sandbox"}), 401, "missing_api_key")
+    assert_error(ask(http, "points", "plain:sandbox"), 401, "invalid_api_key")
     assert not engine.sql("SELECT 1 FROM account_checks")
 
 

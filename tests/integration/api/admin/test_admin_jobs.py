@@ -18,18 +18,18 @@ from typer.testing import CliRunner, Result
 from api.admin.schemas import AdminJobDetails, AdminJobList
 from api.cli.api_client import ClientError
 from api.cli.main import app
-from tests.support.api_client import Face, error_of, new_key
+from tests.support.api_client import ApiClient, assert_error, new_key
 from tests.support.platform import ROOT, clean_env
 from worker.core.settings import get_settings
 
 _count = iter(range(10**6))
-Add = Callable[..., tuple[str, Face]]
+Add = Callable[..., tuple[str, ApiClient]]
 
 
 @pytest.fixture
-def admin(api_platform) -> Iterator[Face]:
-    with Face(api_platform, api_platform.admin_key) as face:
-        yield face
+def admin(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform, api_platform.admin_key) as client:
+        yield client
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def add(admin) -> Iterator[Add]:
     """A user with a key: the name, and the caller."""
     faces = []
 
-    def make(**limits: Any) -> tuple[str, Face]:
+    def make(**limits: Any) -> tuple[str, ApiClient]:
         name = f"maker {next(_count)} {time.time_ns()}"
         body = {"name": name, **({"limits": limits} if limits else {})}
         assert admin.http.post("/admin/v1/users", json=body).status_code == 201
@@ -46,16 +46,16 @@ def add(admin) -> Iterator[Add]:
         return name, faces[-1]
 
     yield make
-    for face in faces:
-        face.http.close()
+    for client in faces:
+        client.http.close()
 
 
-def acts(admin: Face, job_id: str) -> list[tuple[str, str]]:
+def acts(admin: ApiClient, job_id: str) -> list[tuple[str, str]]:
     found = admin.http.get("/admin/v1/audit", params={"action": "job", "limit": 1000}).json()["data"]
     return [(act["action"], act["actor"]) for act in found if act["target"] == job_id]
 
 
-def listed(admin: Face, **query: Any) -> list[str]:
+def listed(admin: ApiClient, **query: Any) -> list[str]:
     answer = admin.http.get("/admin/v1/jobs", params=query)
     assert answer.status_code == 200, answer.text
     AdminJobList.model_validate(answer.json())
@@ -64,11 +64,11 @@ def listed(admin: Face, **query: Any) -> list[str]:
 
 def test_everybodys_jobs_are_listed_and_narrowed(admin, add: Add) -> None:
     (alice, one), (bob, other) = add(), add()
-    mine = one.ended(one.start("a boat")["id"])["id"]
-    broken = one.ended(one.start("a boat [[fail:2038]]", model="jimeng-3.0")["id"])["id"]
-    theirs = other.ended(other.start("a boat")["id"])["id"]
-    with Face(admin.platform) as tokens:
-        theirs_too = tokens.start()["id"]
+    mine = one.wait_for_end(one.start_job("a boat")["id"])["id"]
+    broken = one.wait_for_end(one.start_job("a boat [[fail:2038]]", model="jimeng-3.0")["id"])["id"]
+    theirs = other.wait_for_end(other.start_job("a boat")["id"])["id"]
+    with ApiClient(admin.platform) as tokens:
+        theirs_too = tokens.start_job()["id"]
         assert {mine, broken, theirs, theirs_too} <= set(listed(admin, limit=100))
     assert listed(admin, user=alice) == [broken, mine]
     assert listed(admin, user=bob) == [theirs]
@@ -83,20 +83,20 @@ def test_everybodys_jobs_are_listed_and_narrowed(admin, add: Add) -> None:
     assert {entry.account for entry in shown.timeline.data} - {None} == {shown.account}, "admins see labels"
     assert mine in listed(admin, user=alice, account=shown.account_id)
     assert listed(admin, user=alice, account=f"account_{'0' * 32}") == []
-    error_of(admin.http.get("/admin/v1/jobs", params={"user": "nobody"}), 404, "user_not_found")
-    error_of(admin.http.get("/admin/v1/jobs", params={"account": "x"}), 404, "account_not_found")
-    error_of(admin.http.get("/admin/v1/jobs", params={"status": "odd"}), 400, "invalid_value", "status")
-    error_of(admin.http.get("/admin/v1/jobs/job_x"), 404, "job_not_found")
+    assert_error(admin.http.get("/admin/v1/jobs", params={"user": "nobody"}), 404, "user_not_found")
+    assert_error(admin.http.get("/admin/v1/jobs", params={"account": "x"}), 404, "account_not_found")
+    assert_error(admin.http.get("/admin/v1/jobs", params={"status": "odd"}), 400, "invalid_value", "status")
+    assert_error(admin.http.get("/admin/v1/jobs/job_x"), 404, "job_not_found")
 
 
 def test_an_admin_cancels_and_runs_again(admin, add: Add) -> None:
     alice, one = add(jobs_per_day=1)
-    job = one.start("a boat [[seconds:20]]")["id"]
+    job = one.start_job("a boat [[seconds:20]]")["id"]
     cancelled = admin.http.post(f"/admin/v1/jobs/{job}/cancel").json()
     assert (cancelled["id"], cancelled["user"]) == (job, alice)
-    assert one.becomes(job, "cancelled")
+    assert one.wait_for_status(job, "cancelled")
     assert acts(admin, job) == [("job.cancel", "admin")]
-    error_of(one.http.post(f"/v1/jobs/{job}/retry"), 429, "budget_exceeded")
+    assert_error(one.http.post(f"/v1/jobs/{job}/retry"), 429, "budget_exceeded")
     answer = admin.http.post(f"/admin/v1/jobs/{job}/retry", json={"seed": 5})
     assert answer.status_code == 202, answer.text
     new = answer.json()["id"]
@@ -106,13 +106,13 @@ def test_an_admin_cancels_and_runs_again(admin, add: Add) -> None:
     limits = {limit["name"]: limit for limit in one.http.get("/v1/usage").json()["limits"]}
     assert limits["jobs_per_day"]["used"] == 2
     one.cancel(new)
-    error_of(admin.http.post("/admin/v1/jobs/job_x/cancel"), 404, "job_not_found")
+    assert_error(admin.http.post("/admin/v1/jobs/job_x/cancel"), 404, "job_not_found")
 
 
 def test_a_job_on_session_ids_is_run_again_by_its_caller_only(admin) -> None:
-    with Face(admin.platform) as tokens:
-        job = tokens.ended(tokens.start()["id"])["id"]
-    error_of(admin.http.post(f"/admin/v1/jobs/{job}/retry"), 400, "unsupported_operation")
+    with ApiClient(admin.platform) as tokens:
+        job = tokens.wait_for_end(tokens.start_job()["id"])["id"]
+    assert_error(admin.http.post(f"/admin/v1/jobs/{job}/retry"), 400, "unsupported_operation")
     assert acts(admin, job) == []
 
 
@@ -140,7 +140,7 @@ def test_limits_are_set_shown_and_written_down(admin, add: Add) -> None:
     for body in ({"limits": {"jobs_per_dya": 1}}, {"limits": {"jobs_per_day": -1}}, {"limits": {"jobs_per_day": "x"}}):
         answer = admin.http.patch(path, json=body)
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
-    error_of(admin.http.patch("/admin/v1/keys/key_x", json={}), 404, "key_not_found")
+    assert_error(admin.http.patch("/admin/v1/keys/key_x", json={}), 404, "key_not_found")
 
 
 # --- the audit log as a file ---
@@ -165,14 +165,14 @@ def test_the_audit_log_is_exported(admin, add: Add) -> None:
 # --- commands ---
 
 
-def invoke(face: Face, *words: str, key: str | None = None) -> Result:
+def invoke(client: ApiClient, *words: str, key: str | None = None) -> Result:
     """The command in this process: starting Python for each would take longer than all else here."""
-    env = {"DREAMERY_URL": face.platform.url, "DREAMERY_ADMIN_KEY": key or face.platform.admin_key, "COLUMNS": "60"}
+    env = {"DREAMERY_URL": client.platform.url, "DREAMERY_ADMIN_KEY": key or client.platform.admin_key, "COLUMNS": "60"}
     return CliRunner(env=env).invoke(app, list(words))
 
 
-def run(face: Face, *words: str, key: str | None = None) -> str:
-    done = invoke(face, *words, key=key)
+def run(client: ApiClient, *words: str, key: str | None = None) -> str:
+    done = invoke(client, *words, key=key)
     assert done.exit_code == 0, done.output
     return done.output
 
@@ -188,7 +188,7 @@ def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[N
 
 def test_the_commands(admin, add: Add, tmp_path) -> None:
     alice, one = add()
-    job = one.ended(one.start("a boat")["id"])["id"]
+    job = one.wait_for_end(one.start_job("a boat")["id"])["id"]
     assert [found["id"] for found in json.loads(run(admin, "jobs", "list", "--user", alice, "--json"))["data"]] == [job]
     assert job in run(admin, "jobs", "list", "--all", "--since", "1h")
     assert job in run(admin, "jobs", "list", "--status", "completed", key=one.key)
@@ -234,6 +234,6 @@ def test_tables_fit_a_narrow_terminal(admin, add: Add) -> None:
 
 def test_who_is_no_admin_is_told_so(admin, add: Add) -> None:
     _, one = add()
-    done = invoke(admin, "jobs", "cancel", one.start()["id"], key=new_key())
+    done = invoke(admin, "jobs", "cancel", one.start_job()["id"], key=new_key())
     assert isinstance(done.exception, ClientError)
     assert "No job" in str(done.exception)

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from api.accounts.schemas import ImportedAccounts
+from api.accounts.schemas import AccountImportResult
 from api.admin.schemas import AuditList, NewApiKey, User, UserList
 from api.cli.main import app as cli
-from tests.support.api_client import IMAGES, Face, error_of, new_key
+from tests.support.api_client import IMAGES, ApiClient, assert_error, new_key
 from tests.support.platform import ROOT, clean_env
 
 _count = iter(range(10**6))
@@ -27,9 +27,9 @@ def new_name() -> str:
 
 
 @pytest.fixture
-def admin(api_platform) -> Iterator[Face]:
-    with Face(api_platform, api_platform.admin_key) as face:
-        yield face
+def admin(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform, api_platform.admin_key) as client:
+        yield client
 
 
 @pytest.fixture
@@ -54,8 +54,8 @@ def add_key(admin, add_user) -> Callable[..., dict[str, Any]]:
     return add
 
 
-def works(face: Face, key: str) -> bool:
-    with face.as_caller(key) as caller:
+def works(client: ApiClient, key: str) -> bool:
+    with client.as_caller(key) as caller:
         answer = caller.http.get("/v1/models")
     assert answer.status_code in {200, 401}
     return answer.status_code == 200
@@ -122,12 +122,12 @@ def test_only_admins_pass(admin, add_key, method, path):
             method, admin.platform.url + path, headers=headers, json={"name": new_name()}, trust_env=False
         )
 
-    error_of(ask(None), 401, "missing_api_key")
-    error_of(ask("sk-dreamery-wrong"), 401, "invalid_api_key")
-    error_of(ask(new_key()), 403, "forbidden")
-    error_of(ask(add_key(role="member")["key"]), 403, "forbidden")
-    error_of(ask(add_key(role="viewer")["key"]), 403, "forbidden")
-    error_of(ask(add_key(role="admin", scopes=["generate", "read"])["key"]), 403, "forbidden")
+    assert_error(ask(None), 401, "missing_api_key")
+    assert_error(ask("sk-dreamery-wrong"), 401, "invalid_api_key")
+    assert_error(ask(new_key()), 403, "forbidden")
+    assert_error(ask(add_key(role="member")["key"]), 403, "forbidden")
+    assert_error(ask(add_key(role="viewer")["key"]), 403, "forbidden")
+    assert_error(ask(add_key(role="admin", scopes=["generate", "read"])["key"]), 403, "forbidden")
 
 
 # --- users ---
@@ -140,10 +140,10 @@ def test_a_user_lives(admin, add_user):
     assert by_name == admin.http.get(f"/admin/v1/users/{made['id']}").json() == made
     changed = admin.http.patch(f"/admin/v1/users/{made['id']}", json={"role": "member"}).json()
     assert (changed["role"], changed["disabled"]) == ("member", False)
-    error_of(admin.http.post("/admin/v1/users", json={"name": made["name"]}), 409, "name_taken", "name")
-    error_of(admin.http.get("/admin/v1/users/nobody"), 404, "user_not_found")
-    error_of(admin.http.post("/admin/v1/users", json={"name": "  "}), 400, "invalid_value", "name")
-    error_of(admin.http.post("/admin/v1/users", json={"name": "x", "role": "king"}), 400, "invalid_value", "role")
+    assert_error(admin.http.post("/admin/v1/users", json={"name": made["name"]}), 409, "name_taken", "name")
+    assert_error(admin.http.get("/admin/v1/users/nobody"), 404, "user_not_found")
+    assert_error(admin.http.post("/admin/v1/users", json={"name": "  "}), 400, "invalid_value", "name")
+    assert_error(admin.http.post("/admin/v1/users", json={"name": "x", "role": "king"}), 400, "invalid_value", "role")
 
 
 def test_users_come_in_pages(admin, add_user):
@@ -159,11 +159,11 @@ def test_users_come_in_pages(admin, add_user):
         after = found[-1]
     assert len(found) == len(set(found))
     assert [one for one in found if one in wanted] == wanted
-    error_of(admin.http.get("/admin/v1/users", params={"after": "x"}), 400, "invalid_value", "after")
+    assert_error(admin.http.get("/admin/v1/users", params={"after": "x"}), 400, "invalid_value", "after")
 
 
 @pytest.fixture
-def only_admin(admin) -> Iterator[Face]:
+def only_admin(admin) -> Iterator[ApiClient]:
     """The bootstrap admin, and no other; it is one again afterwards."""
     with psycopg.connect(admin.platform.database_url, autocommit=True) as connection:
         connection.execute("UPDATE users SET role = 'member' WHERE name <> 'admin' AND role = 'admin'")
@@ -173,8 +173,8 @@ def only_admin(admin) -> Iterator[Face]:
 
 def test_the_last_admin_stays(only_admin, add_user):
     patch = only_admin.http.patch
-    error_of(patch("/admin/v1/users/admin", json={"role": "member"}), 409, "last_admin")
-    error_of(patch("/admin/v1/users/admin", json={"disabled": True}), 409, "last_admin")
+    assert_error(patch("/admin/v1/users/admin", json={"role": "member"}), 409, "last_admin")
+    assert_error(patch("/admin/v1/users/admin", json={"disabled": True}), 409, "last_admin")
     # With a second one either may go, but not both, also when both are asked for at the same moment.
     names = ["admin", add_user(role="admin")["id"]]
     with ThreadPoolExecutor(2) as pool:
@@ -215,7 +215,7 @@ def test_a_revoked_key_stops_at_once(admin, add_key):
     assert not works(admin, made["key"])
     again = admin.http.delete(f"/admin/v1/keys/{made['id']}")
     assert (again.status_code, again.json()["status"]) == (200, "revoked")
-    error_of(admin.http.post(f"/admin/v1/keys/{made['id']}/rotate"), 404, "key_not_found")
+    assert_error(admin.http.post(f"/admin/v1/keys/{made['id']}/rotate"), 404, "key_not_found")
 
 
 def test_a_rotated_key_works_on_for_its_grace(admin, add_key):
@@ -235,7 +235,7 @@ def test_an_expired_key(admin, add_key):
     assert not works(admin, add_key(expires_at="2020-01-01T00:00:00Z")["key"])
     assert works(admin, add_key(expires_at="2100-01-01T00:00:00Z")["key"])
     wish = {"user": "admin", "expires_at": "2100-01-01T00:00:00"}
-    error_of(admin.http.post("/admin/v1/keys", json=wish), 400, "invalid_value", "expires_at")
+    assert_error(admin.http.post("/admin/v1/keys", json=wish), 400, "invalid_value", "expires_at")
 
 
 def test_a_disabled_users_keys_rest(admin, add_user, add_key):
@@ -252,15 +252,15 @@ def test_what_a_key_may_do(admin, add_key):
         with admin.as_caller(key) as caller:
             return caller.http.post(IMAGES, json={"prompt": "a", "n": 1, "async": True, **fields})
 
-    error_of(draw(add_key(role="viewer")["key"]), 403, "forbidden")
-    error_of(draw(add_key(scopes=["read"])["key"]), 403, "forbidden")
+    assert_error(draw(add_key(role="viewer")["key"]), 403, "forbidden")
+    assert_error(draw(add_key(scopes=["read"])["key"]), 403, "forbidden")
     assert draw(add_key(scopes=["generate"])["key"]).status_code == 202
     # An alias stands for its model, on both sides.
     narrow = add_key(models=["jimeng-image-4.0"])
     assert narrow["models"] == ["jimeng-4.0"]
     assert draw(narrow["key"], model="jimeng-4.0").status_code == 202
-    assert "jimeng-4.0" in error_of(draw(narrow["key"], model="jimeng-3.0"), 403, "model_not_allowed", "model")
-    error_of(
+    assert "jimeng-4.0" in assert_error(draw(narrow["key"], model="jimeng-3.0"), 403, "model_not_allowed", "model")
+    assert_error(
         admin.http.post("/admin/v1/keys", json={"user": "admin", "models": ["x"]}), 404, "model_not_found", "model"
     )
 
@@ -276,11 +276,11 @@ def test_keys_of_one_user(admin, add_user, add_key):
 # --- accounts ---
 
 
-def new_account(admin: Face, *words: str, **fields: Any) -> list[dict[str, Any]]:
+def new_account(admin: ApiClient, *words: str, **fields: Any) -> list[dict[str, Any]]:
     tokens = ",".join(f"{word}{next(_count)}{time.time_ns()}:sandbox" for word in words)
     answer = admin.http.post("/admin/v1/accounts", json={"tokens": tokens, **fields})
     assert answer.status_code == 201, answer.text
-    ImportedAccounts.model_validate(answer.json(), strict=True)
+    AccountImportResult.model_validate(answer.json(), strict=True)
     for token in tokens.split(","):
         assert token.partition(":")[0] not in answer.text
     return answer.json()["data"]
@@ -298,9 +298,9 @@ def test_accounts_come_and_go(admin):
         assert (changed["state"], changed["max_images"], changed["label"]) == ("ok", None, "spare")
         listed = admin.http.get("/admin/v1/accounts", params={"limit": 1000}).json()["data"]
         assert {one["id"] for one in made} <= {one["id"] for one in listed}
-        error_of(admin.http.patch(path, json={"max_images": 0}), 400, "invalid_value", "max_images")
-        error_of(admin.http.get("/admin/v1/accounts/account_x"), 404, "account_not_found")
-        error_of(admin.http.post("/admin/v1/accounts", json={"tokens": "a b"}), 401, "invalid_api_key")
+        assert_error(admin.http.patch(path, json={"max_images": 0}), 400, "invalid_value", "max_images")
+        assert_error(admin.http.get("/admin/v1/accounts/account_x"), 404, "account_not_found")
+        assert_error(admin.http.post("/admin/v1/accounts", json={"tokens": "a b"}), 401, "invalid_api_key")
     finally:
         gone = [admin.http.delete(f"/admin/v1/accounts/{one['id']}").json() for one in made]
     assert {one["state"] for one in gone} == {"retired"}
@@ -379,7 +379,7 @@ def test_every_act_is_written_down(admin, add_user, add_key):
 def test_a_refused_act_leaves_no_line(only_admin):
     admin = only_admin
     before = admin.http.get("/admin/v1/audit", params={"limit": 1}).json()["data"]
-    error_of(admin.http.patch("/admin/v1/users/admin", json={"role": "member"}), 409, "last_admin")
+    assert_error(admin.http.patch("/admin/v1/users/admin", json={"role": "member"}), 409, "last_admin")
     assert admin.http.get("/admin/v1/audit", params={"limit": 1}).json()["data"] == before
 
 
@@ -395,11 +395,11 @@ def test_the_log_cannot_be_changed(admin, add_user):
 # --- commands ---
 
 
-def command(face: Face, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def command(client: ApiClient, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "api.cli.main", *words],
         cwd=ROOT,
-        env=clean_env(DREAMERY_URL=face.platform.url, DREAMERY_ADMIN_KEY=face.platform.admin_key),
+        env=clean_env(DREAMERY_URL=client.platform.url, DREAMERY_ADMIN_KEY=client.platform.admin_key),
         input=given,
         capture_output=True,
         text=True,
@@ -407,14 +407,14 @@ def command(face: Face, *words: str, given: str | None = None) -> subprocess.Com
     )
 
 
-def inside(face: Face, *words: str, given: str | None = None) -> Result:
+def inside(client: ApiClient, *words: str, given: str | None = None) -> Result:
     """The command without a process of its own, which takes as long as ten commands."""
-    env = {"DREAMERY_URL": face.platform.url, "DREAMERY_ADMIN_KEY": face.platform.admin_key}
+    env = {"DREAMERY_URL": client.platform.url, "DREAMERY_ADMIN_KEY": client.platform.admin_key}
     return CliRunner().invoke(cli, words, input=given, env=env, catch_exceptions=False)
 
 
-def told(face: Face, *words: str, given: str | None = None) -> Any:
-    done = inside(face, *words, "--json", given=given)
+def told(client: ApiClient, *words: str, given: str | None = None) -> Any:
+    done = inside(client, *words, "--json", given=given)
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 

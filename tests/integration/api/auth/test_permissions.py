@@ -9,7 +9,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.support.api_client import IMAGES, Face, error_of, new_key
+from tests.support.api_client import IMAGES, ApiClient, assert_error, new_key
 
 # Answers for anybody: links in chats are opened by browsers, probes and documents bring no key.
 OPEN = {"/healthz", "/readyz", "/metrics", "/ping", "/v1/files/{file_id}/content", "/v1/files/{file_id}/thumbnail"}
@@ -21,9 +21,9 @@ NOT_OFFERED = {"/v1/videos/edits", "/v1/videos/extensions", "/v1/videos/characte
 
 
 @pytest.fixture(scope="module")
-def admin(api_platform) -> Iterator[Face]:
-    with Face(api_platform, api_platform.admin_key) as face:
-        yield face
+def admin(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform, api_platform.admin_key) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def key_of(admin) -> Callable[..., str]:
     return make
 
 
-def ask(face: Face, method: str, path: str, key: str | None, ids: dict[str, str] | None = None) -> httpx.Response:
+def ask(client: ApiClient, method: str, path: str, key: str | None, ids: dict[str, str] | None = None) -> httpx.Response:
     """The route with ids in its path and no body that it could do something with."""
     known = ids or {}
     filled = re.sub(
@@ -55,7 +55,7 @@ def ask(face: Face, method: str, path: str, key: str | None, ids: dict[str, str]
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     body = None if method in {"GET", "HEAD", "DELETE"} else {}
     request = {"headers": headers, "json": body, "trust_env": False, "timeout": 60}
-    with httpx.stream(method, face.platform.url + filled, **request) as answer:
+    with httpx.stream(method, client.platform.url + filled, **request) as answer:
         if not answer.headers.get("content-type", "").startswith("text/event-stream"):  # one of all jobs never ends
             answer.read()
     return answer
@@ -131,7 +131,7 @@ def test_keys_of_one_user_see_each_others_jobs_only_with_the_scope_read(admin):
         admin.as_caller(key(scopes=["read"])["key"]) as reader,
         admin.as_caller(key()["key"]) as whole,
     ):
-        mine, theirs = narrow.ended(narrow.start()["id"])["id"], whole.start()["id"]
+        mine, theirs = narrow.wait_for_end(narrow.start_job()["id"])["id"], whole.start_job()["id"]
         video = whole.http.post("/v1/videos", json={"prompt": "a boat"}).json()["id"]
         assert [job["id"] for job in narrow.http.get("/v1/jobs").json()["data"]] == [mine]
         assert narrow.http.get("/v1/videos").json()["data"] == []
@@ -149,10 +149,10 @@ def test_keys_of_one_user_see_each_others_jobs_only_with_the_scope_read(admin):
             ("DELETE", f"/v1/videos/{video}"),
         ]:
             assert narrow.http.request(method, path).status_code == 404, (method, path)
-        for face in (reader, whole):
-            assert {job["id"] for job in face.http.get("/v1/jobs").json()["data"]} >= {mine, theirs}
+        for client in (reader, whole):
+            assert {job["id"] for job in client.http.get("/v1/jobs").json()["data"]} >= {mine, theirs}
         # Events of all the user's jobs would tell what the key may not read.
-        error_of(narrow.http.post("/v1/webhooks/endpoints", json={"url": "https://example.com/h"}), 403, "forbidden")
+        assert_error(narrow.http.post("/v1/webhooks/endpoints", json={"url": "https://example.com/h"}), 403, "forbidden")
         fresh = admin.http.post(f"/admin/v1/keys/{maker['id']}/rotate").json()["key"]
         with admin.as_caller(fresh) as rotated:
             assert [job["id"] for job in rotated.http.get("/v1/jobs").json()["data"]] == [mine], "of its line"
@@ -161,7 +161,7 @@ def test_keys_of_one_user_see_each_others_jobs_only_with_the_scope_read(admin):
 def test_a_strangers_things_are_not_there(admin, routes, key_of):
     """One user's picture, video and endpoint, asked for by another user, by a viewer and by session ids."""
     with admin.as_caller(key_of()) as owner:
-        job = owner.start()["id"]
+        job = owner.start_job()["id"]
         video = owner.http.post("/v1/videos", json={"prompt": "a boat"}).json()["id"]
         hook = owner.http.post("/v1/webhooks/endpoints", json={"url": "https://example.com/hook"}).json()["id"]
         owner.http.post(f"/v1/webhooks/endpoints/{hook}/test")
@@ -203,9 +203,9 @@ def test_a_key_for_some_models_creates_with_no_other(admin, key_of):
     ]
     with admin.as_caller(narrow) as caller:
         for path, body in bodies:
-            error_of(caller.http.post(path, json=body), 403, "model_not_allowed", "model")
+            assert_error(caller.http.post(path, json=body), 403, "model_not_allowed", "model")
         assert caller.http.get("/v1/jobs").json()["data"] == []
-        assert caller.draw("a boat", n=1, model="jimeng-4.0").status_code == 200
+        assert caller.generate_images("a boat", n=1, model="jimeng-4.0").status_code == 200
 
 
 def test_retry_and_remix_keep_to_the_models_of_the_key(admin):
@@ -216,8 +216,8 @@ def test_retry_and_remix_keep_to_the_models_of_the_key(admin):
         for limits in ({}, {"models": ["jimeng-4.0"]})
     )
     with admin.as_caller(wide) as one, admin.as_caller(narrow) as other:
-        drawn = one.ended(one.start(model="jimeng-3.0")["id"])["id"]
+        drawn = one.wait_for_end(one.start_job(model="jimeng-3.0")["id"])["id"]
         video = one.http.post("/v1/videos", json={"prompt": "a boat"}).json()["id"]
-        one.ended(video.replace("video_", "job_"))
-        error_of(other.http.post(f"/v1/jobs/{drawn}/retry"), 403, "model_not_allowed", "model")
-        error_of(other.http.post(f"/v1/videos/{video}/remix", json={"prompt": "b"}), 403, "model_not_allowed", "model")
+        one.wait_for_end(video.replace("video_", "job_"))
+        assert_error(other.http.post(f"/v1/jobs/{drawn}/retry"), 403, "model_not_allowed", "model")
+        assert_error(other.http.post(f"/v1/videos/{video}/remix", json={"prompt": "b"}), 403, "model_not_allowed", "model")

@@ -14,19 +14,19 @@ import pytest
 import redis
 
 from api.chat.schemas import ChatAnswer
-from tests.support.api_client import Face, account_name, error_of, new_key, not_repeatable
-from tests.support.chat.chat_stream_checks import Told, check_stream
-from tests.support.platform import processes_of
-from tests.support.uploads import picture
+from tests.support.api_client import ApiClient, account_name, assert_error, forbids_retry, new_key
+from tests.support.chat.chat_stream_checks import ParsedStream, check_stream
+from tests.support.platform import find_processes
+from tests.support.uploads import make_image
 
 CHAT = "/v1/chat/completions"
 MODEL = "jimeng-3.0"  # draws small pictures
 
 
 @pytest.fixture
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
 def body_of(content: Any, **fields: Any) -> dict[str, Any]:
@@ -35,12 +35,12 @@ def body_of(content: Any, **fields: Any) -> dict[str, Any]:
     return {"model": MODEL, "messages": told, "n": 1, **fields}
 
 
-def ask(face: Face, content: Any, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
-    return face.http.post(CHAT, json=body_of(content, **fields), headers=headers)
+def ask(client: ApiClient, content: Any, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
+    return client.http.post(CHAT, json=body_of(content, **fields), headers=headers)
 
 
-def stream(face: Face, content: Any, *, headers: dict[str, str] | None = None, **fields: Any) -> Told:
-    response = ask(face, content, stream=True, headers=headers, **fields)
+def stream(client: ApiClient, content: Any, *, headers: dict[str, str] | None = None, **fields: Any) -> ParsedStream:
+    response = ask(client, content, stream=True, headers=headers, **fields)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["cache-control"] == "no-cache"
@@ -57,20 +57,20 @@ def is_picture(link: str) -> bool:
     return got.status_code == 200 and got.headers["content-type"].startswith("image/") and len(got.content) > 500
 
 
-def violations(face: Face) -> dict[str, Any]:
-    return httpx.get(f"{face.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["violations"]
+def violations(client: ApiClient) -> dict[str, Any]:
+    return httpx.get(f"{client.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["violations"]
 
 
-def uploads(face: Face) -> int:
-    calls = httpx.get(f"{face.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["calls"]
+def uploads(client: ApiClient) -> int:
+    calls = httpx.get(f"{client.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["calls"]
     return sum(count for path, count in calls.items() if "/upload/v1" in path)
 
 
 # --- answers ---
 
 
-def test_an_answer_has_the_documented_shape(face):
-    response = ask(face, "a red boat", temperature=0.5, top_p=1, presence_penalty=0, whatever={"a": 1})
+def test_an_answer_has_the_documented_shape(client):
+    response = ask(client, "a red boat", temperature=0.5, top_p=1, presence_penalty=0, whatever={"a": 1})
     assert response.status_code == 200, response.text
     answer = response.json()
     ChatAnswer.model_validate(answer)
@@ -82,24 +82,24 @@ def test_an_answer_has_the_documented_shape(face):
     [image] = message["images"]
     link = image["image_url"]["url"]
     assert message["content"] == f"![image]({link})\n"
-    assert link.startswith(face.platform.url)
+    assert link.startswith(client.platform.url)
     assert is_picture(link)
     assert response.headers["x-job-id"] in message["reasoning_content"]
     assert answer["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    job = face.job(response.headers["x-job-id"])
+    job = client.job(response.headers["x-job-id"])
     assert (job["kind"], job["input"]["prompt"], job["output"][0]["url"]) == ("image", "a red boat", link)
 
 
-def test_without_n_one_job_gives_what_the_model_makes_at_once(face):
-    answer = ask(face, "a boat", n=None).json()
+def test_without_n_one_job_gives_what_the_model_makes_at_once(client):
+    answer = ask(client, "a boat", n=None).json()
     assert answer["choices"][0]["message"]["content"].count("![image](") == 4
-    assert len(face.submits()) == 1
+    assert len(client.submits()) == 1
 
 
-def test_fields_flags_and_names_decide_the_picture(face):
+def test_fields_flags_and_names_decide_the_picture(client):
     def order(content="a boat", **fields):
-        job = ask(face, content, **{"async": True, **fields}).json()
-        face.cancel(job["id"])
+        job = ask(client, content, **{"async": True, **fields}).json()
+        client.cancel(job["id"])
         return job["input"]
 
     assert order(model="jimeng-4.0:2k")["size"] == "2048x2048"
@@ -115,38 +115,38 @@ def test_fields_flags_and_names_decide_the_picture(face):
     assert order(model=None)["model"] == "jimeng-4.0"
 
 
-def test_async_is_a_job(face):
+def test_async_is_a_job(client):
     for fields, headers in (
         ({"async": True}, {}),
         ({}, {"Prefer": "respond-async"}),
         ({"async": True, "stream": True}, {}),
     ):
-        response = ask(face, "a boat", headers=headers, metadata={"order": "42"}, user="u", **fields)
+        response = ask(client, "a boat", headers=headers, metadata={"order": "42"}, user="u", **fields)
         assert response.status_code == 202, response.text
         assert response.headers["preference-applied"] == "respond-async"
         assert response.headers["location"] == f"/v1/jobs/{response.json()['id']}"
         assert response.json()["metadata"] == {"order": "42", "user": "u"}
-        assert face.ended(response.json()["id"])["status"] == "completed"
+        assert client.wait_for_end(response.json()["id"])["status"] == "completed"
 
 
-def test_a_key_that_was_used_tells_the_same_pictures_again(face):
+def test_a_key_that_was_used_tells_the_same_pictures_again(client):
     headers = {"Idempotency-Key": "chat-1"}
-    first = ask(face, "a boat", headers=headers)
-    again = ask(face, "a boat", headers=headers)
+    first = ask(client, "a boat", headers=headers)
+    again = ask(client, "a boat", headers=headers)
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json()["choices"][0]["message"]["content"] == first.json()["choices"][0]["message"]["content"]
-    streamed = stream(face, "a boat", headers=headers)
+    streamed = stream(client, "a boat", headers=headers)
     assert streamed.content == first.json()["choices"][0]["message"]["content"]
-    error_of(ask(face, "another boat", headers=headers), 422, "idempotency_key_reuse")
-    assert len(face.submits()) == 1
+    assert_error(ask(client, "another boat", headers=headers), 422, "idempotency_key_reuse")
+    assert len(client.submits()) == 1
 
 
 # --- streams ---
 
 
-def test_a_stream_tells_what_happens_in_the_documented_order(face):
+def test_a_stream_tells_what_happens_in_the_documented_order(client):
     started = time.monotonic()
-    told = stream(face, "a boat [[seconds:2]] [[queue:3]]", stream_options={"include_usage": True})
+    told = stream(client, "a boat [[seconds:2]] [[queue:3]]", stream_options={"include_usage": True})
     assert told.model == MODEL
     assert told.finish == "stop"
     assert told.usage == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
@@ -154,14 +154,14 @@ def test_a_stream_tells_what_happens_in_the_documented_order(face):
     assert told.order.index("content") > max(n for n, kind in enumerate(told.order) if kind == "line")
     [link] = told.links
     assert is_picture(link)
-    [job] = face.http.get("/v1/jobs").json()["data"]
+    [job] = client.http.get("/v1/jobs").json()["data"]
     assert job["id"] in told.lines[0]
     assert any("upstream's queue" in line for line in told.lines)
     assert len(told.lines) == len(set(told.lines)) <= time.monotonic() - started + 2
 
 
-def test_content_is_the_same_with_and_without_a_stream(face):
-    told = stream(face, "a boat", n=5)
+def test_content_is_the_same_with_and_without_a_stream(client):
+    told = stream(client, "a boat", n=5)
     assert len(told.links) == 5
     assert told.contents == [f"![image]({link})\n" for link in told.links]
     assert "ob 1 of 2" in "".join(told.lines) or len(told.lines) == 1
@@ -169,7 +169,7 @@ def test_content_is_the_same_with_and_without_a_stream(face):
 
 def test_each_result_is_shown_when_it_is_there(api_platform):
     """Two slots, three jobs: the first results come while the last job still waits."""
-    with Face(api_platform) as face, face.http.stream(
+    with ApiClient(api_platform) as client, client.http.stream(
         "POST", CHAT, json=body_of("a boat [[seconds:1.5]]", n=12, stream=True)
     ) as response:  # fmt: skip
         seen, raw = [], b""
@@ -182,7 +182,7 @@ def test_each_result_is_shown_when_it_is_there(api_platform):
     assert seen[-1][0] - seen[0][0] > 0.8
 
 
-def test_status_is_decided_before_the_first_byte(face, api_platform):
+def test_status_is_decided_before_the_first_byte(client, api_platform):
     for fields, status, code, param in (
         ({"model": "gpt-9"}, 404, "model_not_found", "model"),
         ({"model": "jimeng-4.0:huge"}, 400, "invalid_value", "model"),
@@ -204,18 +204,18 @@ def test_status_is_decided_before_the_first_byte(face, api_platform):
         ({"model": "jimeng-video-3.0:7s", "n": 1}, 400, "invalid_value", "model"),
     ):
         for streamed in (True, False):
-            response = ask(face, "a boat", **{"stream": streamed, **fields})
-            error_of(response, status, code, param)
-            assert not not_repeatable(response)
-    error_of(face.http.post(CHAT, json={"model": MODEL}), 400, "missing_required_parameter", "messages")
-    error_of(face.http.post(CHAT, content=b"{"), 400, "invalid_json")
-    error_of(httpx.post(f"{api_platform.url}{CHAT}", json=body_of("a"), trust_env=False), 401, "missing_api_key")
-    assert face.submits() == []
+            response = ask(client, "a boat", **{"stream": streamed, **fields})
+            assert_error(response, status, code, param)
+            assert not forbids_retry(response)
+    assert_error(client.http.post(CHAT, json={"model": MODEL}), 400, "missing_required_parameter", "messages")
+    assert_error(client.http.post(CHAT, content=b"{"), 400, "invalid_json")
+    assert_error(httpx.post(f"{api_platform.url}{CHAT}", json=body_of("a"), trust_env=False), 401, "missing_api_key")
+    assert client.submits() == []
 
 
 FAILURES = [
-    ("face", "[[fail:2005]]", 400, "content_policy_violation"),
-    ("face", "[[fail:2002]]", 502, "generation_failed"),
+    ("caller", "[[fail:2005]]", 400, "content_policy_violation"),
+    ("caller", "[[fail:2002]]", 502, "generation_failed"),
     ("dead", "a boat", 401, "upstream_session_expired"),
     ("broke", "a boat", 429, "insufficient_quota"),
 ]
@@ -223,12 +223,12 @@ FAILURES = [
 
 @pytest.mark.parametrize(("words", "prompt", "status", "code"), FAILURES)
 def test_a_failed_job_is_an_error_or_an_error_frame(api_platform, words, prompt, status, code):
-    with Face(api_platform, new_key(words)) as face:
-        response = ask(face, prompt)
-        message = error_of(response, status, code)
-        assert not_repeatable(response)
-    with Face(api_platform, new_key(words)) as face:
-        told = stream(face, prompt)
+    with ApiClient(api_platform, new_key(words)) as client:
+        response = ask(client, prompt)
+        message = assert_error(response, status, code)
+        assert forbids_retry(response)
+    with ApiClient(api_platform, new_key(words)) as client:
+        told = stream(client, prompt)
     # Whether upstream's own words follow depends on who noticed first that no account is left, the step or the sweep.
     first, second = (text.partition(" Upstream:")[0] for text in (message, told.error["message"]))
     assert (told.error["code"], second) == (code, first)
@@ -245,7 +245,7 @@ def test_a_full_queue_is_told_before_the_stream(engine):
     engine.configure(OPEN_JOBS_PER_CALLER="1")
     with TestClient(create_app(), headers={"Authorization": f"Bearer {new_key()}"}) as client:
         assert client.post(CHAT, json=body_of("a", **{"async": True})).status_code == 202
-        error_of(client.post(CHAT, json=body_of("a", stream=True)), 429, "queue_full")
+        assert_error(client.post(CHAT, json=body_of("a", stream=True)), 429, "queue_full")
 
 
 # --- pictures in the message ---
@@ -255,42 +255,42 @@ def with_pictures(text: str, *links: Any) -> list[Any]:
     return [{"type": "text", "text": text}, *({"type": "image_url", "image_url": link} for link in links)]
 
 
-def test_pictures_of_the_message_are_references(face):
-    before = uploads(face)
-    red = base64.b64encode(picture("red", side=64)).decode()
+def test_pictures_of_the_message_are_references(client):
+    before = uploads(client)
+    red = base64.b64encode(make_image("red", side=64)).decode()
     parts = with_pictures("merge these", {"url": f"data:image/png;base64,{red}"}, f"data:image/png;base64,{red}")
-    told = stream(face, parts, model="jimeng-4.0:1k")
+    told = stream(client, parts, model="jimeng-4.0:1k")
     assert is_picture(told.links[0])
-    [job] = face.http.get("/v1/jobs").json()["data"]
+    [job] = client.http.get("/v1/jobs").json()["data"]
     assert [mark["mime"] for mark in job["input"]["images"]] == ["image/png"] * 2
-    assert uploads(face) - before == 2
-    assert violations(face) == {}
+    assert uploads(client) - before == 2
+    assert violations(client) == {}
 
 
-def test_an_earlier_picture_is_worked_on_when_a_change_is_asked_for(face):
-    first = stream(face, "a boat", n=2, model="jimeng-4.0:1k")
-    before = uploads(face)
+def test_an_earlier_picture_is_worked_on_when_a_change_is_asked_for(client):
+    first = stream(client, "a boat", n=2, model="jimeng-4.0:1k")
+    before = uploads(client)
     talk = [("user", "a boat"), ("assistant", first.content), ("user", "make the second picture blue")]
-    told = stream(face, talk, model="jimeng-4.0:1k")
+    told = stream(client, talk, model="jimeng-4.0:1k")
     assert is_picture(told.links[0])
     assert first.links[1] in told.lines[0]
-    second, _ = face.http.get("/v1/jobs").json()["data"]
+    second, _ = client.http.get("/v1/jobs").json()["data"]
     [mark] = second["input"]["images"]
     assert mark["bytes"] == len(httpx.get(first.links[1], trust_env=False).content)
-    assert uploads(face) - before == 1
+    assert uploads(client) - before == 1
     talk[-1] = ("user", "a cat")
-    fresh = stream(face, talk, model="jimeng-4.0:1k")
+    fresh = stream(client, talk, model="jimeng-4.0:1k")
     assert first.links[0] not in fresh.lines[0]
-    assert uploads(face) - before == 1
-    assert violations(face) == {}
+    assert uploads(client) - before == 1
+    assert violations(client) == {}
 
 
-def test_a_picture_of_ours_may_be_sent_as_a_link(face):
-    first = stream(face, "a boat", model="jimeng-4.0:1k")
-    answer = ask(face, with_pictures("a boat at night", {"url": first.links[0]}), model="jimeng-4.0:1k")
+def test_a_picture_of_ours_may_be_sent_as_a_link(client):
+    first = stream(client, "a boat", model="jimeng-4.0:1k")
+    answer = ask(client, with_pictures("a boat at night", {"url": first.links[0]}), model="jimeng-4.0:1k")
     assert answer.status_code == 200, answer.text
-    gone = f"{face.platform.url}/v1/files/file_{'0' * 32}/content"
-    error_of(ask(face, with_pictures("night", gone), model="jimeng-4.0"), 410, "file_expired", "messages")
+    gone = f"{client.platform.url}/v1/files/file_{'0' * 32}/content"
+    assert_error(ask(client, with_pictures("night", gone), model="jimeng-4.0"), 410, "file_expired", "messages")
 
 
 @pytest.mark.parametrize(
@@ -303,35 +303,35 @@ def test_a_picture_of_ours_may_be_sent_as_a_link(face):
         ([{"type": "file", "file": {}}, "a"], {}, "unsupported_parameter", "messages.0.content.0"),
     ],
 )
-def test_pictures_that_cannot_be_used(face, parts, fields, code, param):
-    error_of(ask(face, parts, **fields), 400, code, param)
+def test_pictures_that_cannot_be_used(client, parts, fields, code, param):
+    assert_error(ask(client, parts, **fields), 400, code, param)
 
 
 # --- who leaves, and many ---
 
 
 def test_who_leaves_cancels_nothing(api_platform):
-    with Face(api_platform) as face:
-        with face.http.stream("POST", CHAT, json=body_of("a boat [[seconds:2]]", stream=True)) as response:
+    with ApiClient(api_platform) as client:
+        with client.http.stream("POST", CHAT, json=body_of("a boat [[seconds:2]]", stream=True)) as response:
             job_id = response.headers["x-job-id"]
             next(response.iter_raw())
-        assert face.job(job_id)["status"] in {"queued", "in_progress"}
-        assert face.ended(job_id)["status"] == "completed"
+        assert client.job(job_id)["status"] in {"queued", "in_progress"}
+        assert client.wait_for_end(job_id)["status"] == "completed"
 
 
 def test_a_stream_outlives_an_emptied_redis(api_platform):
     """Messages and the subscription are gone: the rows and the hub's own look at them bring the stream to its end."""
-    with Face(api_platform) as face, face.http.stream(
+    with ApiClient(api_platform) as client, client.http.stream(
         "POST", CHAT, json=body_of("a boat [[seconds:2]]", stream=True)
     ) as response:  # fmt: skip
         chunks = response.iter_raw()
         raw = next(chunks)
-        with redis.Redis.from_url(api_platform.redis_url) as client:
-            client.flushall()
+        with redis.Redis.from_url(api_platform.redis_url) as redis_client:
+            redis_client.flushall()
             # The subscription of the API; the worker's own is a pattern.
-            for one in client.client_list():
+            for one in redis_client.client_list():
                 if one["sub"] != "0":
-                    client.client_kill_filter(_id=one["id"])
+                    redis_client.client_kill_filter(_id=one["id"])
         raw += b"".join(chunks)
     told = check_stream(raw)
     assert is_picture(told.links[0])
@@ -339,14 +339,14 @@ def test_a_stream_outlives_an_emptied_redis(api_platform):
 
 def test_many_streams_hold_no_threads(api_platform):
     [api] = [
-        p for p in processes_of(api_platform.data_dir) if "api.http.server" in " ".join(p.cmdline()) and p.is_running()
+        p for p in find_processes(api_platform.data_dir) if "api.http.server" in " ".join(p.cmdline()) and p.is_running()
     ]
-    with Face(api_platform) as face, ThreadPoolExecutor(100) as pool:
+    with ApiClient(api_platform) as client, ThreadPoolExecutor(100) as pool:
         opened = threading.Semaphore(0)
 
-        def follow(number: int) -> Told:
+        def follow(number: int) -> ParsedStream:
             body = body_of(f"{number} [[hang]]", stream=True)
-            with Face(api_platform, face.key) as same, same.http.stream("POST", CHAT, json=body) as response:
+            with ApiClient(api_platform, client.key) as same, same.http.stream("POST", CHAT, json=body) as response:
                 chunks = response.iter_raw()
                 raw = next(chunks)
                 opened.release()
@@ -356,11 +356,11 @@ def test_many_streams_hold_no_threads(api_platform):
         came = [opened.acquire(timeout=30) for _ in streams]
         threads = psutil.Process(api.pid).num_threads()
         started = time.monotonic()
-        alive = face.http.get("/v1/models").status_code
+        alive = client.http.get("/v1/models").status_code
         seconds = time.monotonic() - started
         # Before anything is judged, or the streams would keep the test.
-        for job in (job for page in pages(face) for job in page):
-            face.cancel(job["id"])
+        for job in (job for page in pages(client) for job in page):
+            client.cancel(job["id"])
         told = [one.result(timeout=60) for one in streams]
     assert all(came)
     # The pool has 16; the rest are uvicorn's own, the storage's and the bus timer's.
@@ -369,10 +369,10 @@ def test_many_streams_hold_no_threads(api_platform):
     assert {one.error["code"] for one in told} == {"job_cancelled"}
 
 
-def pages(face: Face) -> Iterator[list[dict[str, Any]]]:
+def pages(client: ApiClient) -> Iterator[list[dict[str, Any]]]:
     after: dict[str, str] = {}
     while True:
-        page = face.http.get("/v1/jobs", params={"limit": 100, **after}).json()
+        page = client.http.get("/v1/jobs", params={"limit": 100, **after}).json()
         yield page["data"]
         if not page["has_more"]:
             return
@@ -382,30 +382,30 @@ def pages(face: Face) -> Iterator[list[dict[str, Any]]]:
 # --- housekeeping ---
 
 
-def test_housekeeping_is_answered_at_no_cost(face):
+def test_housekeeping_is_answered_at_no_cost(client):
     task = '### Task:\nA title as { "title": "x" }\n<chat_history>\nUSER: a red boat\n</chat_history>'
-    answer = ask(face, task).json()
+    answer = ask(client, task).json()
     ChatAnswer.model_validate(answer)
     assert json.loads(answer["choices"][0]["message"]["content"]) == {"title": "A red boat"}
-    told = stream_bytes(face, "hi", stream_options={"include_usage": True})
+    told = stream_bytes(client, "hi", stream_options={"include_usage": True})
     assert (told.content, told.finish, told.usage["total_tokens"]) == ("ok", "stop", 0)
-    assert ask(face, "a boat", max_tokens=5).json()["choices"][0]["message"]["content"] == "ok"
-    error_of(ask(face, task, model="gpt-9"), 404, "model_not_found", "model")
-    assert face.submits() == []
-    assert face.http.get("/v1/jobs").json()["data"] == []
-    log = (face.platform.logs_dir / "api.log").read_text()
+    assert ask(client, "a boat", max_tokens=5).json()["choices"][0]["message"]["content"] == "ok"
+    assert_error(ask(client, task, model="gpt-9"), 404, "model_not_found", "model")
+    assert client.submits() == []
+    assert client.http.get("/v1/jobs").json()["data"] == []
+    log = (client.platform.logs_dir / "api.log").read_text()
     assert "housekeeping_answered" in log
 
 
-def stream_bytes(face: Face, content: Any, **fields: Any) -> Told:
-    return check_stream(ask(face, content, stream=True, **fields).content)
+def stream_bytes(client: ApiClient, content: Any, **fields: Any) -> ParsedStream:
+    return check_stream(ask(client, content, stream=True, **fields).content)
 
 
-def test_who_asks_for_a_job_gets_one(face):
-    job = ask(face, "test", **{"async": True})
+def test_who_asks_for_a_job_gets_one(client):
+    job = ask(client, "test", **{"async": True})
     assert job.status_code == 202
-    assert face.ended(job.json()["id"])["status"] == "completed"
-    assert account_name(face.key) == face.submits()[0]["account"]
+    assert client.wait_for_end(job.json()["id"])["status"] == "completed"
+    assert account_name(client.key) == client.submits()[0]["account"]
 
 
 @pytest.mark.parametrize(
@@ -421,5 +421,5 @@ def test_who_asks_for_a_job_gets_one(face):
         ("/chat/completions", "must end in /v1"),
     ],
 )
-def test_unknown_routes_say_what_to_use(face, path, hint):
-    assert hint in error_of(face.http.post(path, json={}), 404, "unknown_url")
+def test_unknown_routes_say_what_to_use(client, path, hint):
+    assert hint in assert_error(client.http.post(path, json={}), 404, "unknown_url")

@@ -14,15 +14,15 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.chat.chunks import Chunks
-from api.chat.completion import chat_answer
+from api.chat.completion import chat_completion
 from api.chat.streaming import ChatStream, Pace
-from api.generation.acceptance import Accepted
-from api.generation.response import views_of
-from api.jobs.watcher import Hub
-from tests.support.api_client import error_of, new_key
-from tests.support.chat.chat_stream_checks import Told, check_stream
+from api.generation.acceptance import AcceptedRequest
+from api.generation.response import read_job_views
+from api.jobs.watcher import JobWatcher
+from tests.support.api_client import assert_error, new_key
+from tests.support.chat.chat_stream_checks import ParsedStream, check_stream
 from tests.support.engine import Engine
-from tests.support.uploads import picture
+from tests.support.uploads import make_image
 
 QUICK = Pace(heartbeat=0.15, line_least=0.02, line_most=30.0, look=0.05, longest=20.0)
 BASE = "http://here"
@@ -36,21 +36,21 @@ def follow(
     n: int = 1,
     pace: Pace = QUICK,
     unanswered: Callable[[], None] = lambda: None,
-) -> Told:
+) -> ParsedStream:
     """Read a stream to its end; `meanwhile` runs in a thread, so many seconds after the first frame."""
 
     async def read() -> bytes:
-        hub = Hub()
-        hub.start()
+        job_watcher = JobWatcher()
+        job_watcher.start()
         raw, doing = b"", None
-        accepted = Accepted(job_ids=list(job_ids), n=n)
-        stream = ChatStream(hub, accepted, Chunks("m"), BASE, unanswered, with_usage=True, pace=pace)
+        accepted = AcceptedRequest(job_ids=list(job_ids), n=n)
+        stream = ChatStream(job_watcher, accepted, Chunks("m"), BASE, unanswered, with_usage=True, pace=pace)
         async for frame in stream.frames():
             raw += frame
             if doing is None:
                 doing = asyncio.create_task(asyncio.to_thread(_after, after, meanwhile))
         await doing
-        await hub.stop()
+        await job_watcher.stop()
         return raw
 
     return check_stream(asyncio.run(read()))
@@ -63,12 +63,12 @@ def _after(seconds: float, act: Callable[[], object]) -> None:
 
 def finish(engine: Engine, job_id: UUID) -> None:
     engine.finish_upstream()
-    engine.poll(engine.row(job_id).account_id)
+    engine.poll(engine.job_row(job_id).account_id)
     engine.save(job_id)
 
 
 def test_a_slow_job_shows_signs_of_life(engine: Engine) -> None:
-    job = engine.to_running(engine.account())
+    job = engine.add_running_job(engine.add_account())
     told = follow(job, meanwhile=lambda: finish(engine, job), after=1.0)
     assert told.heartbeats >= 3
     assert len(told.links) == 1
@@ -76,7 +76,7 @@ def test_a_slow_job_shows_signs_of_life(engine: Engine) -> None:
 
 
 def test_silence_is_never_longer_than_a_heartbeat_and_a_line_comes_now_and_then(engine: Engine) -> None:
-    job = engine.to_running(engine.account())
+    job = engine.add_running_job(engine.add_account())
     # Long ago, so that the shown progress stands still.
     engine.sql("UPDATE jobs SET submitted_at = now() - interval '1 day' WHERE id = :id", id=job)
     pace = replace(QUICK, line_most=0.5, longest=1.7)
@@ -85,23 +85,23 @@ def test_silence_is_never_longer_than_a_heartbeat_and_a_line_comes_now_and_then(
     assert f"/v1/jobs/job_{job.hex}" in told.error["message"]
     assert 5 <= told.heartbeats <= 12
     assert 4 <= len(told.lines) <= 5
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
 
 
 def test_only_a_stream_that_ends_before_its_jobs_is_unanswered(engine: Engine) -> None:
-    account, calls = engine.account(), []
-    done = engine.to_running(account)
+    account, calls = engine.add_account(), []
+    done = engine.add_running_job(account)
     follow(done, meanwhile=lambda: finish(engine, done), unanswered=lambda: calls.append("done"))
     assert calls == []
-    slow = engine.to_running(account)
+    slow = engine.add_running_job(account)
     told = follow(slow, pace=replace(QUICK, longest=0.5), unanswered=lambda: calls.append("slow"))
     assert told.error["code"] == "generation_timeout"
     assert calls == ["slow"]
 
 
 def test_lines_keep_their_distance(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt="a boat [[hang]]")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt="a boat [[hang]]")
 
     def hurry() -> None:
         engine.submit(job)
@@ -113,12 +113,12 @@ def test_lines_keep_their_distance(engine: Engine) -> None:
 
 
 def test_the_places_in_the_queue_are_told(engine: Engine) -> None:
-    account = engine.account()
-    first, second, third = (engine.job(account, prompt="a boat") for _ in range(3))
+    account = engine.add_account()
+    first, second, third = (engine.add_job(account, prompt="a boat") for _ in range(3))
 
     def work() -> None:
-        engine.drive(first)
-        engine.drive(second, third)
+        engine.run_until_final(first)
+        engine.run_until_final(second, third)
 
     told = follow(third, meanwhile=work, after=0.3)
     assert told.lines[1].startswith("Queued, place 3, about ")
@@ -126,9 +126,9 @@ def test_the_places_in_the_queue_are_told(engine: Engine) -> None:
 
 
 def test_several_jobs_and_each_result_when_it_is_there(engine: Engine) -> None:
-    account = engine.account(max_images=5)
-    early = engine.to_end(account)
-    late = engine.to_running(account)
+    account = engine.add_account(max_images=5)
+    early = engine.add_succeeded_job(account)
+    late = engine.add_running_job(account)
     told = follow(early, late, n=2, meanwhile=lambda: finish(engine, late), after=0.4)
     assert told.order.index("content") < len(told.order) - 1 - told.order[::-1].index("line")
     assert any(line.startswith("Job 1 of 2: done; job 2 of 2: ") for line in told.lines)
@@ -136,48 +136,48 @@ def test_several_jobs_and_each_result_when_it_is_there(engine: Engine) -> None:
 
 
 def test_no_more_results_than_were_asked_for(engine: Engine) -> None:
-    jobs = [engine.to_end(engine.account(), count=4) for _ in range(2)]
+    jobs = [engine.add_succeeded_job(engine.add_account(), count=4) for _ in range(2)]
     told = follow(*jobs, n=5)
     assert len(set(told.links)) == 5
-    answer = chat_answer(views_of(jobs), n=5, model="m", base=BASE)
+    answer = chat_completion(read_job_views(jobs), n=5, model="m", base=BASE)
     assert answer["choices"][0]["message"]["content"] == told.content
 
 
 def test_what_was_refused_for_its_content_is_said_at_the_end(engine: Engine) -> None:
-    account = engine.account(max_images=5)
-    good = engine.to_end(account)
-    bad = engine.job(account, prompt="a boat [[fail:2005]]")
-    engine.drive(bad)
+    account = engine.add_account(max_images=5)
+    good = engine.add_succeeded_job(account)
+    bad = engine.add_job(account, prompt="a boat [[fail:2005]]")
+    engine.run_until_final(bad)
     told = follow(good, bad, n=2)
     assert (len(told.links), told.finish) == (1, "content_filter")
-    [choice] = chat_answer(views_of([good, bad]), n=2, model="m", base=BASE)["choices"]
+    [choice] = chat_completion(read_job_views([good, bad]), n=2, model="m", base=BASE)["choices"]
     assert choice["finish_reason"] == "content_filter"
     assert "refused the content" in choice["message"]["reasoning_content"]
 
 
 def test_a_failed_and_a_cancelled_job_end_in_an_error(engine: Engine) -> None:
-    account = engine.account()
-    bad = engine.job(account, prompt="a boat [[fail:2005]]")
-    engine.drive(bad)
+    account = engine.add_account()
+    bad = engine.add_job(account, prompt="a boat [[fail:2005]]")
+    engine.run_until_final(bad)
     assert follow(bad).error["code"] == "content_policy_violation"
-    hopeless = engine.job(engine.account(session="dead1"), prompt="a boat")
-    told = follow(hopeless, meanwhile=lambda: engine.drive(hopeless))
+    hopeless = engine.add_job(engine.add_account(session="dead1"), prompt="a boat")
+    told = follow(hopeless, meanwhile=lambda: engine.run_until_final(hopeless))
     assert told.error["code"] == "upstream_session_expired"
 
 
 def test_a_video_is_a_block_and_a_link(engine: Engine) -> None:
-    job = engine.to_end(engine.account())
+    job = engine.add_succeeded_job(engine.add_account())
     engine.sql("UPDATE files SET mime = 'video/mp4' WHERE job_id = :id", id=job)
     told = follow(job)
     url = f"{BASE}/v1/files/file_{engine.files(job)[0].id.hex}/content"
     assert told.contents == [f'\n<video controls src="{url}"></video>\n\n[video.mp4]({url})\n']
-    [choice] = chat_answer(views_of([job]), n=1, model="m", base=BASE)["choices"]
+    [choice] = chat_completion(read_job_views([job]), n=1, model="m", base=BASE)["choices"]
     assert choice["message"]["content"] == told.content
     assert "images" not in choice["message"]
 
 
 def test_a_database_that_goes_away_is_waited_for(engine: Engine) -> None:
-    job = engine.to_running(engine.account())
+    job = engine.add_running_job(engine.add_account())
 
     def cut() -> None:
         for _ in range(5):
@@ -193,7 +193,7 @@ def test_a_database_that_goes_away_is_waited_for(engine: Engine) -> None:
 
 
 def test_a_database_that_hangs_keeps_nobody_waiting_for_a_heartbeat(engine: Engine) -> None:
-    job = engine.to_running(engine.account())
+    job = engine.add_running_job(engine.add_account())
 
     def block() -> None:
         with engine.connect() as connection:
@@ -208,7 +208,7 @@ def test_a_database_that_hangs_keeps_nobody_waiting_for_a_heartbeat(engine: Engi
 
 
 def test_a_job_that_is_removed_ends_the_stream(engine: Engine) -> None:
-    job = engine.to_running(engine.account())
+    job = engine.add_running_job(engine.add_account())
     told = follow(job, meanwhile=lambda: engine.sql("DELETE FROM jobs WHERE id = :id", id=job), after=0.2)
     assert told.error["code"] == "job_not_found"
 
@@ -229,7 +229,7 @@ def ask(client: TestClient, content: Any, *, headers: dict[str, str] | None = No
 
 
 def with_pictures(text: str, number: int) -> list[Any]:
-    link = f"data:image/png;base64,{base64.b64encode(picture('red')).decode()}"
+    link = f"data:image/png;base64,{base64.b64encode(make_image('red')).decode()}"
     return [{"type": "text", "text": text}, *[{"type": "image_url", "image_url": {"url": link}}] * number]
 
 
@@ -251,11 +251,11 @@ def test_pictures_of_a_video_chat_are_its_frames(client: TestClient, engine: Eng
 
 def test_video_wishes_that_cannot_be_met(client: TestClient, engine: Engine) -> None:
     video = "jimeng-video-3.0"
-    error_of(ask(client, with_pictures("a", 3), model=video), 400, "unsupported_parameter", "messages")
-    error_of(ask(client, "a", model=video, size="big"), 400, "invalid_value", "size")
-    error_of(ask(client, "a", model=video, size="1280x720", ratio="1:1"), 400, "invalid_value", "ratio")
-    error_of(ask(client, "a", model=video, negative_prompt="x"), 400, "unsupported_parameter", "negative_prompt")
-    error_of(ask(client, "a -re 9k", model=video), 400, "invalid_value", "messages")
+    assert_error(ask(client, with_pictures("a", 3), model=video), 400, "unsupported_parameter", "messages")
+    assert_error(ask(client, "a", model=video, size="big"), 400, "invalid_value", "size")
+    assert_error(ask(client, "a", model=video, size="1280x720", ratio="1:1"), 400, "invalid_value", "ratio")
+    assert_error(ask(client, "a", model=video, negative_prompt="x"), 400, "unsupported_parameter", "negative_prompt")
+    assert_error(ask(client, "a -re 9k", model=video), 400, "invalid_value", "messages")
     assert engine.sql("SELECT 1 FROM jobs") == []
 
 
@@ -265,17 +265,17 @@ def test_housekeeping_can_be_switched_off(client: TestClient, engine: Engine) ->
     assert engine.sql("SELECT 1 FROM jobs") == []
     engine.configure(HOUSEKEEPING_REPLIES="false")
     late = ask(client, "hi", headers=headers, **{"async": False})
-    error_of(late, 504, "generation_timeout")
+    assert_error(late, 504, "generation_timeout")
     assert len(engine.sql("SELECT 1 FROM jobs")) == 1
 
 
 def test_a_hub_stops_also_while_it_connects(engine: Engine) -> None:
     async def stop_after(turns: int) -> None:
-        hub = Hub()
-        hub.start()
+        job_watcher = JobWatcher()
+        job_watcher.start()
         for _ in range(turns):
             await asyncio.sleep(0)
-        await hub.stop()
+        await job_watcher.stop()
 
     async def run() -> None:
         async with asyncio.timeout(20):

@@ -16,13 +16,13 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from api.app import create_app
-from api.auth.session_tokens import read_tokens
+from api.auth.session_tokens import parse_session_tokens
 from api.cli.main import app as cli
-from api.cli.operator.doctor import examine
+from api.cli.operator.doctor import run_checks
 from tests.support.api_client import new_session
 from tests.support.engine import Engine
 from tests.support.platform import ROOT, clean_env
-from worker.core.security.encryption import SecretUnreadableError, lookup_hash, master_keys, open_secret
+from worker.core.security.encryption import SecretUnreadableError, decrypt_secret, lookup_hash, master_keys
 from worker.db.accounts import accounts
 from worker.db.engine import transaction
 from worker.db.platform import encrypted_columns, root_key
@@ -31,14 +31,14 @@ from worker.db.webhooks import endpoints
 OLD = "the old master key of the drill that is long enough"
 NEW = "the new master key of the drill that is long enough"
 BOTH = f"{NEW},{OLD}"
-KILLED = "import os; from worker.db.platform import encrypted_columns as sealed; sealed.reseal_all(on_change=lambda: os.kill(os.getpid(), 9))"
+KILLED = "import os; from worker.db.platform import encrypted_columns as sealed; sealed.reencrypt_all(on_change=lambda: os.kill(os.getpid(), 9))"
 
 
 def begin_with(engine: Engine, keys: str) -> None:
     """An installation that never knew other keys."""
     engine.sql("DELETE FROM keyring")
     engine.configure(MASTER_KEY=keys)
-    root_key.load_root()
+    root_key.load_root_key()
 
 
 class Drill:
@@ -79,15 +79,15 @@ class Drill:
             assert client.get(f"/v1/jobs/{self.job}").json()["id"] == self.job
             assert client.get("/v1/webhooks/secret").json()["secret"] == self.own_secret
             assert [e["id"] for e in client.get("/v1/webhooks/endpoints").json()["data"]] == [self.endpoint]
-        ((digest, _token),) = read_tokens(self.token)
+        ((digest, _token),) = parse_session_tokens(self.token)
         with transaction() as tx:
             row = accounts.by_lookup_hash(tx, digest)
         assert row is not None
-        assert open_secret(row.secret, context=row.lookup_context) == self.session
-        assert open_secret(row.proxy or "", context=row.proxy_context).endswith("proxypass@proxy.example:8080")
+        assert decrypt_secret(row.secret, context=row.lookup_context) == self.session
+        assert decrypt_secret(row.proxy or "", context=row.proxy_context).endswith("proxypass@proxy.example:8080")
         [hook] = self.engine.sql("SELECT * FROM webhook_endpoints")
         context = endpoints.secret_context(hook.id)
-        assert [open_secret(one, context=context) for one in (hook.secret, hook.previous_secret)] == self.secrets
+        assert [decrypt_secret(one, context=context) for one in (hook.secret, hook.previous_secret)] == self.secrets
 
 
 def ciphertexts(database_url: str) -> set[str]:
@@ -103,7 +103,7 @@ def ciphertexts(database_url: str) -> set[str]:
 
 
 def master_key_line() -> Any:
-    return next(finding for finding in examine() if finding.check == "master key")
+    return next(finding for finding in run_checks() if finding.check == "master key")
 
 
 def test_the_rotation_drill(engine: Engine) -> None:
@@ -121,7 +121,7 @@ def test_the_rotation_drill(engine: Engine) -> None:
     # Killed after each single value: every run goes on where the last one fell.
     for round_ in range(1, 4):
         assert drill.run("-c", KILLED).returncode == -signal.SIGKILL
-        assert encrypted_columns.survey() == {newest: round_, older: 6 - round_}
+        assert encrypted_columns.count_by_key() == {newest: round_, older: 6 - round_}
         drill.everything_is_there()
     code, report = drill.rotate()
     assert (code, report["changed"], report["old_keys_removable"]) == (0, 3, True)
@@ -136,7 +136,7 @@ def test_the_rotation_drill(engine: Engine) -> None:
     assert {column for column, _ in now} == {column for column, _ in old}
     assert {value.split(":")[1] for _, value in now} == {newest}
     # What is taken over by a rotation is what there is.
-    assert {column for column, _ in now} <= {f"{column.table}.{column.column}" for column in encrypted_columns.SEALED}
+    assert {column for column, _ in now} <= {f"{column.table}.{column.column}" for column in encrypted_columns.ENCRYPTED_COLUMNS}
 
 
 @pytest.mark.parametrize("keys", [NEW, ""])
@@ -160,7 +160,7 @@ def test_with_another_master_key_or_none_nothing_starts_and_it_is_said_why(engin
 
 def test_rows_of_an_earlier_version_are_found_again(engine: Engine) -> None:
     """It had no root key: its hashes were made with the oldest master key."""
-    engine.account()
+    engine.add_account()
     begin_with(engine, BOTH)
     key = hashlib.sha256(b"dreamery-master:" + OLD.encode()).digest()
     assert lookup_hash("session") == hmac.new(key, b"lookup:session", hashlib.sha256).hexdigest()
@@ -169,7 +169,7 @@ def test_rows_of_an_earlier_version_are_found_again(engine: Engine) -> None:
 
 
 def test_the_report_for_people(engine: Engine) -> None:
-    engine.account()
+    engine.add_account()
     done = subprocess.run(
         [sys.executable, "-m", "api.cli.main", "rotate-master-key", "--check"],
         cwd=ROOT,

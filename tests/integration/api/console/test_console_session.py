@@ -9,15 +9,15 @@ import httpx
 import psycopg
 import pytest
 
-from tests.support.api_client import IMAGES, Face, error_of, new_key
+from tests.support.api_client import IMAGES, ApiClient, assert_error, new_key
 
 COOKIE = "dreamery_session"
 
 
 @pytest.fixture(scope="module")
-def admin(api_platform) -> Iterator[Face]:
-    with Face(api_platform, api_platform.admin_key) as face:
-        yield face
+def admin(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform, api_platform.admin_key) as caller:
+        yield caller
 
 
 @pytest.fixture
@@ -34,9 +34,9 @@ def make_user(admin) -> Callable[..., dict[str, str]]:
 
 
 @contextmanager
-def browser(face: Face, **headers: str) -> Iterator[httpx.Client]:
+def browser(caller: ApiClient, **headers: str) -> Iterator[httpx.Client]:
     """A client that keeps cookies and has no key."""
-    with httpx.Client(base_url=face.platform.url, headers=headers, timeout=60, trust_env=False) as client:
+    with httpx.Client(base_url=caller.platform.url, headers=headers, timeout=60, trust_env=False) as client:
         yield client
 
 
@@ -44,7 +44,7 @@ def sign_in(client: httpx.Client, key: str, **headers: str) -> httpx.Response:
     return client.post("/console/session", headers={"Authorization": f"Bearer {key}", **headers})
 
 
-def acts(admin: Face, action: str) -> list[dict]:
+def acts(admin: ApiClient, action: str) -> list[dict]:
     return admin.http.get("/admin/v1/audit", params={"action": action, "limit": 1000}).json()["data"]
 
 
@@ -61,7 +61,7 @@ class TestSigningIn:
             assert user["key"] not in cookie
             assert client.get("/console/session").json() == told
             assert client.get("/v1/jobs").json()["data"] == []
-            error_of(client.get("/admin/v1/users"), 403, "forbidden")
+            assert_error(client.get("/admin/v1/users"), 403, "forbidden")
             done = client.post(IMAGES, json={"prompt": "a", "n": 1}, headers={"X-CSRF-Token": told["csrf_token"]})
             assert done.status_code == 200, done.text
             assert len(client.get("/v1/jobs").json()["data"]) == 1
@@ -78,10 +78,10 @@ class TestSigningIn:
         wrong = f"sk-dreamery-{random.SystemRandom().randrange(10**30)}"
         before = len(acts(admin, "console.sign_in_failed"))
         with browser(admin) as client:
-            error_of(sign_in(client, wrong), 401, "invalid_api_key")
-            assert "session ids cannot sign in" in error_of(sign_in(client, new_key()), 401, "invalid_api_key")
+            assert_error(sign_in(client, wrong), 401, "invalid_api_key")
+            assert "session ids cannot sign in" in assert_error(sign_in(client, new_key()), 401, "invalid_api_key")
             assert "set-cookie" not in sign_in(client, wrong).headers
-            error_of(client.post("/console/session"), 401, "missing_api_key")
+            assert_error(client.post("/console/session"), 401, "missing_api_key")
         failed = acts(admin, "console.sign_in_failed")
         assert len(failed) == before + 3
         assert wrong not in str(failed)
@@ -90,7 +90,7 @@ class TestSigningIn:
         before = len(acts(admin, "console.sign_in_failed"))
         with browser(admin, **{"X-Forwarded-For": "203.0.113.7"}) as client:
             answers = [sign_in(client, "sk-dreamery-wrong") for _ in range(22)]
-            error_of(answers[-1], 429, "rate_limit_exceeded")
+            assert_error(answers[-1], 429, "rate_limit_exceeded")
             # Whoever has a key is not held up by others behind the same address.
             assert sign_in(client, admin.key).status_code == 201
         assert len(acts(admin, "console.sign_in_failed")) - before <= 21
@@ -106,15 +106,15 @@ class TestSigningIn:
 
 
 class TestEnding:
-    def ends(self, admin: Face, key: str, act: Callable[[httpx.Client, str], object]) -> None:
+    def ends(self, admin: ApiClient, key: str, act: Callable[[httpx.Client, str], object]) -> None:
         with browser(admin) as client:
             token = sign_in(client, key).json()["csrf_token"]
             kept = client.cookies[COOKIE]
             assert client.get("/console/session").status_code == 200
             act(client, token)
             client.cookies.set(COOKIE, kept)
-            error_of(client.get("/console/session"), 401, "invalid_api_key")
-            error_of(client.get("/v1/jobs/events"), 401, "invalid_api_key")
+            assert_error(client.get("/console/session"), 401, "invalid_api_key")
+            assert_error(client.get("/v1/jobs/events"), 401, "invalid_api_key")
 
     def test_by_signing_out(self, admin, make_user):
         user = make_user()
@@ -178,15 +178,15 @@ class TestOtherSites:
     @pytest.mark.parametrize("headers", [{}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "0" * 64}])
     def test_a_change_needs_the_pages_token(self, signed_in, headers):
         client, _ = signed_in
-        error_of(client.post(IMAGES, json={"prompt": "a"}, headers=headers), 403, "csrf_failed")
-        error_of(client.put("/v1/jobs/job_x/favourite", headers=headers), 403, "csrf_failed")
-        error_of(client.delete("/console/session", headers=headers), 403, "csrf_failed")
+        assert_error(client.post(IMAGES, json={"prompt": "a"}, headers=headers), 403, "csrf_failed")
+        assert_error(client.put("/v1/jobs/job_x/favourite", headers=headers), 403, "csrf_failed")
+        assert_error(client.delete("/console/session", headers=headers), 403, "csrf_failed")
 
     def test_the_token_of_another_session_does_not_do(self, admin, signed_in):
         client, _ = signed_in
         with browser(admin) as other:
             foreign = sign_in(other, admin.key).json()["csrf_token"]
-        error_of(client.post(IMAGES, json={"prompt": "a"}, headers={"X-CSRF-Token": foreign}), 403, "csrf_failed")
+        assert_error(client.post(IMAGES, json={"prompt": "a"}, headers={"X-CSRF-Token": foreign}), 403, "csrf_failed")
 
     @pytest.mark.parametrize(
         "headers",
@@ -199,12 +199,12 @@ class TestOtherSites:
     )
     def test_a_request_that_another_site_sent_is_refused(self, admin, signed_in, headers):
         client, token = signed_in
-        error_of(
+        assert_error(
             client.post(IMAGES, json={"prompt": "a"}, headers={"X-CSRF-Token": token, **headers}), 403, "csrf_failed"
         )
-        error_of(client.get("/v1/jobs", headers=headers), 403, "csrf_failed")
+        assert_error(client.get("/v1/jobs", headers=headers), 403, "csrf_failed")
         with browser(admin) as other:
-            error_of(sign_in(other, admin.key, **headers), 403, "csrf_failed")
+            assert_error(sign_in(other, admin.key, **headers), 403, "csrf_failed")
             # With a key nobody's cookie is misused, so any origin may call.
             key = {"Authorization": f"Bearer {admin.key}"}
             assert other.get("/v1/jobs", headers={**headers, **key}).status_code == 200
@@ -212,7 +212,7 @@ class TestOtherSites:
     def test_its_own_page_may(self, admin, signed_in):
         client, token = signed_in
         headers = {"X-CSRF-Token": token, "Origin": admin.platform.url, "Sec-Fetch-Site": "same-origin"}
-        error_of(client.put("/v1/jobs/job_x/favourite", headers=headers), 404, "job_not_found")
+        assert_error(client.put("/v1/jobs/job_x/favourite", headers=headers), 404, "job_not_found")
 
 
 class TestPage:
@@ -222,7 +222,7 @@ class TestPage:
             assert (led.status_code, led.headers["location"]) == (307, f"{admin.platform.url}/console")
             assert "<title>" in client.get(led.headers["location"]).text
         with browser(admin) as client:
-            error_of(client.get("/"), 404, "unknown_url")
+            assert_error(client.get("/"), 404, "unknown_url")
 
     def test_every_address_is_the_page_and_all_it_names_is_there(self, admin):
         with browser(admin) as client:
@@ -242,7 +242,7 @@ class TestPage:
                 "/console/static/x/missing.js",
                 "/console/static/x/index.html",
             ):
-                error_of(client.get(path), 404, "unknown_url")
+                assert_error(client.get(path), 404, "unknown_url")
             assert client.get("/console/static/old/app.js").headers["cache-control"] == "no-cache"
 
     def test_the_page_says_whether_there_is_a_session(self, admin):

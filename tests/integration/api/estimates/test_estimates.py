@@ -16,7 +16,7 @@ from tests.support.engine import Engine
 from worker.core.ids import parse_public_id, public_id
 from worker.db.credits.balances import note_credits
 from worker.db.engine import transaction
-from worker.tasks.sync_credits import ledger
+from worker.tasks.sync_credits import sync_credits
 
 IMAGES, VIDEOS, CHAT = "/v1/images/generations", "/v1/videos/generations", "/v1/chat/completions"
 SESSION = "plain-estimates-01"
@@ -48,7 +48,7 @@ def made(http: TestClient, engine: Engine, endpoint: str, body: dict[str, Any], 
     assert answer.status_code == 202, answer.text
     jobs = answer.json().get("jobs") or [answer.json()]
     ids = [parse_public_id("job", job["id"]) for job in jobs]
-    assert set(engine.drive(*[job_id for job_id in ids if job_id])) == {"succeeded"}
+    assert set(engine.run_until_final(*[job_id for job_id in ids if job_id])) == {"succeeded"}
     return [http.get(f"/v1/jobs/{job['id']}", headers=auth(key)).json() for job in jobs]
 
 
@@ -89,7 +89,7 @@ def test_where_no_price_is_known_it_says_so_until_one_is_learned(http: TestClien
     [job] = made(http, engine, IMAGES, body, key)
     assert job["usage"] == {"images": 2, "credits_estimated": None, "credits_charged": None}
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 minute'")
-    ledger()
+    sync_credits()
     after = http.get(f"/v1/jobs/{job['id']}", headers=auth(key)).json()
     assert after["usage"] == {"images": 2, "credits_estimated": None, "credits_charged": 4}
     told = estimate(http, IMAGES, body, key)
@@ -158,7 +158,7 @@ def test_what_would_be_refused_and_why(http: TestClient, engine: Engine) -> None
     body = {"prompt": "a boat", "resolution": "4k", "n": 2}
     told = estimate(http, IMAGES, body, key)
     assert [(one["code"], one["status"]) for one in told["refusals"]] == [("no_account_available", 503)]
-    account = engine.account(session="plain-estimates-02", pool=True)
+    account = engine.add_account(session="plain-estimates-02", pool=True)
     waits = estimate(http, IMAGES, body, key)
     assert (waits["refusals"], waits["accounts"]["now"]) == ([], 1)
     with transaction() as tx:
@@ -168,7 +168,7 @@ def test_what_would_be_refused_and_why(http: TestClient, engine: Engine) -> None
     assert (told["credits"], told["eta"]) == (8, None)
     assert told["accounts"] == {"candidates": 1, "at_all": 0, "now": 0}
     engine.sql("UPDATE accounts SET credits = 8")
-    engine.to_running(account), engine.to_running(account)
+    engine.add_running_job(account), engine.add_running_job(account)
     told = estimate(http, IMAGES, body, key)
     assert (told["refusals"], told["accounts"]) == ([], {"candidates": 1, "at_all": 1, "now": 0})
     assert told["eta"]["p50"] > waits["eta"]["p50"]
@@ -186,15 +186,15 @@ def test_what_would_be_refused_and_why(http: TestClient, engine: Engine) -> None
 
 
 def test_the_administrator_sees_curve_holds_days_and_prices(http: TestClient, engine: Engine) -> None:
-    account = engine.account(session="us-plain-estimates-9", region="us", pool=True)
+    account = engine.add_account(session="us-plain-estimates-9", region="us", pool=True)
     with transaction() as tx:
         note_credits(tx, account, 500, seconds_ago=60)
-    engine.to_end(account, price=1)
-    engine.to_running(account, price=2)
+    engine.add_succeeded_job(account, price=1)
+    engine.add_running_job(account, price=2)
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 minute'")
-    ledger()
+    sync_credits()
     engine.sql("UPDATE accounts SET daily_receive = true")
-    ledger()
+    sync_credits()
     admin = auth(engine.env["DREAMERY_ADMIN_KEY"])
     found = http.get(f"/admin/v1/accounts/{public_id('account', account)}/credits", headers=admin).json()
     assert (found["credits"], found["left"], found["reserved"]) == (9_998, 9_998, 0)

@@ -10,7 +10,7 @@ import httpx
 import psycopg
 import pytest
 
-from tests.support.api_client import IMAGES, Face, error_of, new_key
+from tests.support.api_client import IMAGES, ApiClient, assert_error, new_key
 from tests.support.platform import eventually
 
 SLOW = "[[seconds:1.5]]"
@@ -18,29 +18,29 @@ MARK = {"x-stainless-retry-count": "1"}
 
 
 @pytest.fixture
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
-def cut(face: Face, prompt: str = SLOW, *, after: float = 0.6, headers: dict | None = None, **fields) -> None:
+def cut(client: ApiClient, prompt: str = SLOW, *, after: float = 0.6, headers: dict | None = None, **fields) -> None:
     """A client that hangs up while it waits."""
     with pytest.raises(httpx.ReadTimeout):
-        face.http.post(IMAGES, json={"prompt": prompt, "n": 1, **fields}, headers=headers, timeout=after)
+        client.http.post(IMAGES, json={"prompt": prompt, "n": 1, **fields}, headers=headers, timeout=after)
 
 
-def jobs_of(face: Face) -> list[str]:
-    return [job["id"] for job in face.http.get("/v1/jobs", params={"limit": 100}).json()["data"]]
+def jobs_of(client: ApiClient) -> list[str]:
+    return [job["id"] for job in client.http.get("/v1/jobs", params={"limit": 100}).json()["data"]]
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
-def test_a_repeat_after_a_cut_connection_joins(face, headers):
-    cut(face)
-    answer = face.draw(SLOW, n=1, headers=headers)
+def test_a_repeat_after_a_cut_connection_joins(client, headers):
+    cut(client)
+    answer = client.generate_images(SLOW, n=1, headers=headers)
     assert answer.status_code == 200
     assert answer.headers["idempotency-replayed"] == "true"
-    assert jobs_of(face) == [answer.headers["x-job-id"]]
-    assert len(face.submits()) == 1
+    assert jobs_of(client) == [answer.headers["x-job-id"]]
+    assert len(client.submits()) == 1
 
 
 CHAT, TALK = "/v1/chat/completions", "[[image:1]] [[pause:0.5]] [[words:20]]"
@@ -55,145 +55,145 @@ WAYS |= {f"{name} stream": (CHAT, {**WAYS[name][1], "stream": True}) for name in
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
 @pytest.mark.parametrize("way", WAYS)
-def test_every_kind_of_answer_can_be_cut_and_is_joined(face, way, headers):
+def test_every_kind_of_answer_can_be_cut_and_is_joined(client, way, headers):
     path, body = WAYS[way]
     cut_off = time.monotonic() + 0.6
     with (
         contextlib.suppress(httpx.ReadTimeout),
-        face.http.stream("POST", path, json=body, timeout=0.6) as first,
+        client.http.stream("POST", path, json=body, timeout=0.6) as first,
     ):
         for _ in first.iter_raw():
             if time.monotonic() > cut_off:
                 break
         else:
             pytest.fail("It was answered before it could be cut.")
-    answer = face.http.post(path, json=body, headers=headers)
+    answer = client.http.post(path, json=body, headers=headers)
     assert answer.status_code == 200
     assert answer.headers["idempotency-replayed"] == "true"
-    jobs = face.http.get("/v1/jobs", params={"limit": 100}).json()["data"]
+    jobs = client.http.get("/v1/jobs", params={"limit": 100}).json()["data"]
     assert {job["parent"] or job["id"] for job in jobs} == {answer.headers["x-job-id"]}
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
-def test_a_second_and_a_third_repeat_join_too(face, headers):
+def test_a_second_and_a_third_repeat_join_too(client, headers):
     for _ in range(3):
-        cut(face, "[[seconds:3]]", headers=headers)
-    answer = face.draw("[[seconds:3]]", n=1, headers={**headers, "x-stainless-retry-count": "3"})
+        cut(client, "[[seconds:3]]", headers=headers)
+    answer = client.generate_images("[[seconds:3]]", n=1, headers={**headers, "x-stainless-retry-count": "3"})
     assert answer.status_code == 200
-    assert jobs_of(face) == [answer.headers["x-job-id"]]
-    assert len(face.submits()) == 1
+    assert jobs_of(client) == [answer.headers["x-job-id"]]
+    assert len(client.submits()) == 1
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
-def test_a_repeat_after_a_wait_that_ran_out_joins(face, headers):
-    first = face.draw(SLOW, n=1, headers={"Prefer": "wait=0"})
+def test_a_repeat_after_a_wait_that_ran_out_joins(client, headers):
+    first = client.generate_images(SLOW, n=1, headers={"Prefer": "wait=0"})
     assert first.status_code == 504
-    answer = face.draw(SLOW, n=1, headers=headers)
+    answer = client.generate_images(SLOW, n=1, headers=headers)
     assert answer.headers["x-job-id"] == first.headers["x-job-id"]
-    assert len(face.submits()) == 1
+    assert len(client.submits()) == 1
 
 
-def test_once_answered_the_same_request_is_a_new_wish_unless_it_is_marked(face):
-    first = face.draw("a boat", n=1)
-    marked = face.draw("a boat", n=1, headers=MARK)
+def test_once_answered_the_same_request_is_a_new_wish_unless_it_is_marked(client):
+    first = client.generate_images("a boat", n=1)
+    marked = client.generate_images("a boat", n=1, headers=MARK)
     assert marked.json() == first.json()
-    fresh = face.draw("a boat", n=1)
+    fresh = client.generate_images("a boat", n=1)
     assert fresh.headers["x-job-id"] != first.headers["x-job-id"]
     assert "idempotency-replayed" not in fresh.headers
-    assert len(jobs_of(face)) == 2
+    assert len(jobs_of(client)) == 2
 
 
-def test_an_answered_repeat_ends_the_joining(face):
-    cut(face)
-    joined = face.draw(SLOW, n=1)
-    fresh = face.draw(SLOW, n=1)
+def test_an_answered_repeat_ends_the_joining(client):
+    cut(client)
+    joined = client.generate_images(SLOW, n=1)
+    fresh = client.generate_images(SLOW, n=1)
     assert joined.headers["x-job-id"] != fresh.headers["x-job-id"]
 
 
-def test_another_body_path_or_caller_is_no_repeat(face):
-    cut(face)
-    answers = [face.draw(SLOW, n=1, seed=1, headers=MARK), face.draw(SLOW, n=1, user="me", headers=MARK)]
-    with face.as_caller(new_key()) as stranger:
-        answers.append(stranger.draw(SLOW, n=1, headers=MARK))
+def test_another_body_path_or_caller_is_no_repeat(client):
+    cut(client)
+    answers = [client.generate_images(SLOW, n=1, seed=1, headers=MARK), client.generate_images(SLOW, n=1, user="me", headers=MARK)]
+    with client.as_caller(new_key()) as stranger:
+        answers.append(stranger.generate_images(SLOW, n=1, headers=MARK))
     assert [answer.status_code for answer in answers] == [200] * 3, [answer.text for answer in answers]
-    assert len({answer.headers["x-job-id"] for answer in answers} | set(jobs_of(face))) == 4
-    same = face.draw(SLOW, n=1, watermark="unknown fields are ignored", headers=MARK)
-    assert same.headers["x-job-id"] == min(jobs_of(face))
+    assert len({answer.headers["x-job-id"] for answer in answers} | set(jobs_of(client))) == 4
+    same = client.generate_images(SLOW, n=1, watermark="unknown fields are ignored", headers=MARK)
+    assert same.headers["x-job-id"] == min(jobs_of(client))
 
 
-def test_parallel_identical_calls_are_wishes_of_their_own(face):
+def test_parallel_identical_calls_are_wishes_of_their_own(client):
     """As `@ai-sdk/openai` asks for n = 2: two identical calls at once, and it wants two pictures."""
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: face.draw(SLOW, n=1), range(4)))
+        answers = list(pool.map(lambda _: client.generate_images(SLOW, n=1), range(4)))
     assert len({answer.headers["x-job-id"] for answer in answers}) == 4
 
 
-def test_a_pair_of_cut_calls_is_joined_one_by_one(face):
+def test_a_pair_of_cut_calls_is_joined_one_by_one(client):
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: cut(face, "[[seconds:2]]", after=1), range(2)))
-        made = set(jobs_of(face))
-        answers = list(pool.map(lambda _: face.draw("[[seconds:2]]", n=1), range(2)))
-    assert {answer.headers["x-job-id"] for answer in answers} == made == set(jobs_of(face))
+        list(pool.map(lambda _: cut(client, "[[seconds:2]]", after=1), range(2)))
+        made = set(jobs_of(client))
+        answers = list(pool.map(lambda _: client.generate_images("[[seconds:2]]", n=1), range(2)))
+    assert {answer.headers["x-job-id"] for answer in answers} == made == set(jobs_of(client))
     assert len(made) == 2
 
 
-def test_a_call_that_is_still_open_is_not_joined_by_a_marked_one_of_somebody_else(face):
+def test_a_call_that_is_still_open_is_not_joined_by_a_marked_one_of_somebody_else(client):
     """Whose first try was refused before it was accepted: then nothing of it is there to be joined."""
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(face.draw, "[[seconds:4]]", n=1)
-        eventually(lambda: jobs_of(face), what="accepted")
-        second = face.draw("[[seconds:4]]", n=1, headers=MARK)
+        first = pool.submit(client.generate_images, "[[seconds:4]]", n=1)
+        eventually(lambda: jobs_of(client), what="accepted")
+        second = client.generate_images("[[seconds:4]]", n=1, headers=MARK)
     assert second.headers["x-job-id"] != first.result().headers["x-job-id"]
 
 
-def test_who_hangs_up_while_sending_leaves_no_job(face):
+def test_who_hangs_up_while_sending_leaves_no_job(client):
     """Nothing was promised yet, and its repeat would find nothing to join."""
     body = b'{"prompt": "a boat", "n": 1, "user": "' + b"x" * 150 + b'"}'
     head = (
-        f"POST {IMAGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {face.key}\r\nContent-Length: {len(body)}\r\n\r\n"
+        f"POST {IMAGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.key}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     import socket
 
-    address = (face.platform.host, face.platform.port)
+    address = (client.platform.host, client.platform.port)
     with socket.create_connection(address) as line:
         line.sendall(head.encode() + body[:50])
     with socket.create_connection(address) as line:
         line.sendall(head.encode() + body)
     time.sleep(0.5)
-    answer = face.draw("a boat", n=1, user="x" * 150)
-    assert len(jobs_of(face)) == 1
+    answer = client.generate_images("a boat", n=1, user="x" * 150)
+    assert len(jobs_of(client)) == 1
     assert answer.status_code == 200
 
 
-def test_a_cancelled_job_is_not_joined_by_a_new_wish(face):
-    cut(face, "[[hang]]")
-    (job_id,) = jobs_of(face)
-    face.cancel(job_id)
-    face.ended(job_id)
-    error_of(face.draw("[[hang]]", n=1, headers=MARK), 409, "job_cancelled")
-    fresh = face.draw("[[hang]]", n=1, headers={"Prefer": "wait=0"})
+def test_a_cancelled_job_is_not_joined_by_a_new_wish(client):
+    cut(client, "[[hang]]")
+    (job_id,) = jobs_of(client)
+    client.cancel(job_id)
+    client.wait_for_end(job_id)
+    assert_error(client.generate_images("[[hang]]", n=1, headers=MARK), 409, "job_cancelled")
+    fresh = client.generate_images("[[hang]]", n=1, headers={"Prefer": "wait=0"})
     assert fresh.headers["x-job-id"] != job_id
-    face.cancel(fresh.headers["x-job-id"])
+    client.cancel(fresh.headers["x-job-id"])
 
 
 def test_a_refusal_that_cost_nothing_is_not_kept(api_platform):
     """A key, or a mark, of a request that failed for want of credits can be used again."""
-    with Face(api_platform, new_key("broke")) as face:
+    with ApiClient(api_platform, new_key("broke")) as client:
         key = {"Idempotency-Key": "again"}
         for headers in (key, key, MARK, MARK):
-            error_of(face.draw(n=1, headers=headers), 429, "insufficient_quota")
-        assert len(jobs_of(face)) == 4
+            assert_error(client.generate_images(n=1, headers=headers), 429, "insufficient_quota")
+        assert len(jobs_of(client)) == 4
 
 
-def test_keys_count_per_path(face):
+def test_keys_count_per_path(client):
     key = {"Idempotency-Key": "one"}
-    first = face.draw("a boat", n=1, headers=key)
-    other = face.http.post(f"/v1/jobs/{first.headers['x-job-id']}/retry", headers=key)
+    first = client.generate_images("a boat", n=1, headers=key)
+    other = client.http.post(f"/v1/jobs/{first.headers['x-job-id']}/retry", headers=key)
     assert other.status_code == 202
     assert other.headers["x-job-id"] != first.headers["x-job-id"]
 
 
-def test_keys_count_per_api_key(face, api_platform):
+def test_keys_count_per_api_key(client, api_platform):
     """Two API keys of one user do not meet under the same Idempotency-Key."""
     second = "sk-dreamery-second-key-of-the-admin-0123456789"
     with psycopg.connect(api_platform.database_url, autocommit=True) as connection:
@@ -204,23 +204,23 @@ def test_keys_count_per_api_key(face, api_platform):
             (second.encode(),),
         )
     key = {"Idempotency-Key": f"shared {time.time()}"}
-    with face.as_caller(api_platform.admin_key) as one, face.as_caller(second) as two:
-        answers = [one.draw("a boat", n=1, headers=key), two.draw("a ship", n=1, headers=key)]
+    with client.as_caller(api_platform.admin_key) as one, client.as_caller(second) as two:
+        answers = [one.generate_images("a boat", n=1, headers=key), two.generate_images("a ship", n=1, headers=key)]
         assert [answer.status_code for answer in answers] == [200, 200]
-        error_of(two.draw("a boat", n=1, headers=key), 422, "idempotency_key_reuse")
+        assert_error(two.generate_images("a boat", n=1, headers=key), 422, "idempotency_key_reuse")
 
 
-def test_every_end_is_noted(face, api_platform):
-    face.draw("a boat", n=1)
-    cut(face)
-    face.draw(SLOW, n=1, headers={"Prefer": "wait=0"})
+def test_every_end_is_noted(client, api_platform):
+    client.generate_images("a boat", n=1)
+    cut(client)
+    client.generate_images(SLOW, n=1, headers={"Prefer": "wait=0"})
 
     def ends() -> list[str]:
         with psycopg.connect(api_platform.database_url) as connection:
             rows = connection.execute(
                 """SELECT r.ended_how FROM requests r JOIN jobs j ON j.id = r.group_id
                    WHERE j.id = ANY(%s::uuid[]) ORDER BY r.group_id""",
-                ([job_id.removeprefix("job_") for job_id in jobs_of(face)],),
+                ([job_id.removeprefix("job_") for job_id in jobs_of(client)],),
             ).fetchall()
         return [how for (how,) in rows]
 
@@ -229,7 +229,7 @@ def test_every_end_is_noted(face, api_platform):
 
 
 def test_another_choice_of_accounts_is_another_request(api_platform):
-    with Face(api_platform, api_platform.admin_key) as admin:
+    with ApiClient(api_platform, api_platform.admin_key) as admin:
         body = {"prompt": "a boat for one key", "n": 1, "async": True}
         mark = {"Idempotency-Key": f"choice-{uuid4()}"}
         first = admin.http.post(IMAGES, json=body, headers={**mark, "X-Accounts": "pool"})

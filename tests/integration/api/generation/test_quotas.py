@@ -11,9 +11,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from tests.support.api_client import error_of, new_key, not_repeatable
+from tests.support.api_client import assert_error, forbids_retry, new_key
 from tests.support.engine import Engine
-from tests.support.servers.http_servers import serving
+from tests.support.servers.http_servers import running_app
 from worker.core.ids import new_id, public_id
 from worker.core.quotas import OwnLimits, limits_of
 from worker.core.settings import get_settings
@@ -116,7 +116,7 @@ def test_a_reached_limit_refuses_and_says_until_when(engine: Engine, add: Add) -
     alice = add(jobs_per_day=2)
     assert [alice.ask().status_code for _ in range(2)] == [202, 202]
     refused = alice.ask()
-    message = error_of(refused, 429, "budget_exceeded")
+    message = assert_error(refused, 429, "budget_exceeded")
     assert "`jobs_per_day` of your user" in message
     assert "2 of 2 used" in message
     reset = refused.headers["x-budget-reset"]
@@ -124,7 +124,7 @@ def test_a_reached_limit_refuses_and_says_until_when(engine: Engine, add: Add) -
     assert reset.endswith("T00:00:00Z")
     assert refused.json()["error"]["type"] == "insufficient_quota"
     assert refused.headers["x-budget-limit"] == "user.jobs_per_day"
-    assert not_repeatable(refused)
+    assert forbids_retry(refused)
     assert count(engine) == 2
     chinese = alice.ask(headers={"Accept-Language": "zh-CN"}).json()["error"]["message"]
     assert "额度" in chinese
@@ -134,7 +134,7 @@ def test_a_reached_limit_refuses_and_says_until_when(engine: Engine, add: Add) -
 def test_yesterday_and_last_month_do_not_count(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=1, jobs_per_month=3)
     assert alice.ask().status_code == 202
-    error_of(alice.ask(), 429, "budget_exceeded")
+    assert_error(alice.ask(), 429, "budget_exceeded")
     engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), 'UTC') - interval '1 second'")
     assert alice.ask().status_code == 202
     engine.sql("UPDATE jobs SET created_at = date_trunc('month', now(), 'UTC') - interval '1 second'")
@@ -157,7 +157,7 @@ def test_a_batch_is_taken_whole_or_not_at_all(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=3)
     assert alice.ask(n=12, size="2048x2048").status_code == 202
     assert count(engine) == 2  # of up to eight pictures
-    error_of(alice.ask(n=12, size="2048x2048"), 429, "budget_exceeded")
+    assert_error(alice.ask(n=12, size="2048x2048"), 429, "budget_exceeded")
     assert count(engine) == 2
     assert alice.ask().status_code == 202
 
@@ -167,10 +167,10 @@ def test_open_jobs(engine: Engine, add: Add) -> None:
     first = alice.ask().json()["id"]
     assert alice.ask().status_code == 202
     refused = alice.ask()
-    assert "`open_jobs` of your user is reached: 2 of 2" in error_of(refused, 429, "queue_full")
-    assert not not_repeatable(refused), "a place may be free soon"
+    assert "`open_jobs` of your user is reached: 2 of 2" in assert_error(refused, 429, "queue_full")
+    assert not forbids_retry(refused), "a place may be free soon"
     assert refused.headers["x-budget-limit"] == "user.open_jobs"
-    assert not_repeatable(alice.ask(n=24, size="2048x2048")), "three jobs never fit into two places"
+    assert forbids_retry(alice.ask(n=24, size="2048x2048")), "three jobs never fit into two places"
     headers = {"Authorization": f"Bearer {alice.key}"}
     assert alice.client.post(f"/v1/jobs/{first}/cancel", headers=headers).status_code == 200
     assert alice.ask().status_code == 202
@@ -188,7 +188,7 @@ def test_a_key_has_its_own_limits_beside_those_of_its_user(engine: Engine, add: 
     alice.limit("api_keys", jobs_per_day=1)
     assert alice.ask().status_code == 202
     refused = alice.ask()
-    assert "of this API key" in error_of(refused, 429, "budget_exceeded")
+    assert "of this API key" in assert_error(refused, 429, "budget_exceeded")
     other = alice.another_key()
     assert [alice.ask(key=other).status_code for _ in range(3)] == [202, 202, 429]
 
@@ -223,7 +223,7 @@ def test_credits_count_what_jobs_did_cost_or_may_cost(engine: Engine, add: Add) 
         assert alice.ask().status_code == 202, "one credit is left, and the price of the next is not known"
         costs(price=4, charged=1)
         assert used() == 10
-        error_of(alice.ask(), 429, "budget_exceeded")
+        assert_error(alice.ask(), 429, "budget_exceeded")
         costs(charged=0)
         assert used() == 9
         # What was cancelled before it was ever sent cost nothing, whatever was expected.
@@ -236,14 +236,14 @@ def test_new_jobs_must_fit_into_the_credits_that_are_left(engine: Engine, add: A
     alice = add(credits_per_month=10)
     with priced(engine, 4):
         assert [alice.ask().status_code for _ in range(3)] == [202, 202, 429]
-        assert "8 of 10 used; this request needs 4 more" in error_of(alice.ask(), 429, "budget_exceeded")
+        assert "8 of 10 used; this request needs 4 more" in assert_error(alice.ask(), 429, "budget_exceeded")
         assert count(engine) == 2
 
 
 def test_deleted_jobs_and_what_a_conversation_started_count(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=2)
     [account] = engine.sql("SELECT id FROM accounts")
-    talk = engine.job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
+    talk = engine.add_job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=account.id, kinds=("chat",))
     for n in range(2):  # nobody asked us, so nothing refuses them
@@ -251,9 +251,9 @@ def test_deleted_jobs_and_what_a_conversation_started_count(engine: Engine, add:
             child = {"kind": "image", "submit_key": new_id(), "upstream_id": str(n), "params": {}}
             assert state_machine.adopt_child(tx, parent_id=talk, **child)
     assert count(engine) == 3
-    error_of(alice.ask(), 429, "budget_exceeded")
+    assert_error(alice.ask(), 429, "budget_exceeded")
     engine.sql("UPDATE jobs SET deleted_at = now()")
-    error_of(alice.ask(), 429, "budget_exceeded")
+    assert_error(alice.ask(), 429, "budget_exceeded")
     assert next(one for one in alice.usage()["limits"] if one["name"] == "jobs_per_day")["used"] == 3
 
 
@@ -264,7 +264,7 @@ def test_a_repeat_that_joins_does_not_count_again(engine: Engine, add: Add) -> N
     assert first.json()["id"] == second.json()["id"]
     assert second.headers["idempotency-replayed"] == "true"
     assert alice.ask().status_code == 202
-    error_of(alice.ask(headers={"Idempotency-Key": "two"}), 429, "budget_exceeded")
+    assert_error(alice.ask(headers={"Idempotency-Key": "two"}), 429, "budget_exceeded")
     # Also where the limit is reached by now; and the key of the refused request is free.
     assert alice.ask(headers=again).json()["id"] == first.json()["id"]
     alice.limit(jobs_per_day=3)
@@ -278,7 +278,7 @@ def test_callers_with_session_ids_have_the_platforms_limits(engine: Engine, clie
     first = client.post(IMAGES, json=body, headers=headers)
     assert first.status_code == 202
     assert "user.jobs_per_day" in first.headers["x-budget-warning"]
-    error_of(client.post(IMAGES, json=body, headers=headers), 429, "budget_exceeded")
+    assert_error(client.post(IMAGES, json=body, headers=headers), 429, "budget_exceeded")
     [standing] = [
         one for one in client.get("/v1/usage", headers=headers).json()["limits"] if one["name"] == "jobs_per_day"
     ]
@@ -299,7 +299,7 @@ def test_of_a_hundred_at_once_ten_are_taken(engine: Engine, add: Add, limits: di
 
     with (
         priced(engine, 1),
-        serving(create_app(), lifespan="on") as url,
+        running_app(create_app(), lifespan="on") as url,
         httpx.Client(trust_env=False, timeout=60) as http,
         ThreadPoolExecutor(50) as crowd,
     ):
@@ -341,7 +341,7 @@ def test_requests_per_minute_of_a_user_and_of_a_key(engine: Engine, add: Add) ->
     alice.limit("api_keys", requests_per_minute=2)
     answers = [alice.ask() for _ in range(3)]
     assert [answer.status_code for answer in answers] == [202, 202, 429]
-    error_of(answers[2], 429, "rate_limit_exceeded")
+    assert_error(answers[2], 429, "rate_limit_exceeded")
     assert answers[0].headers["x-ratelimit-limit-requests"] == "2", "the tighter one is told"
     # The refused request used nothing of the user's.
     other = alice.another_key()

@@ -9,12 +9,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from tests.support.api_client import error_of, new_key
+from tests.support.api_client import assert_error, new_key
 from tests.support.engine import Engine
-from tests.support.uploads import picture
+from tests.support.uploads import make_image
 from worker import storage
 
-RED = picture("red")
+RED = make_image("red")
 B64 = base64.b64encode(RED).decode()
 LINK = "https://example.org/a.png"
 GENERATIONS, COMPOSITIONS, EDITS = (f"/v1/images/{name}" for name in ("generations", "compositions", "edits"))
@@ -72,15 +72,15 @@ def test_jobs_of_one_request_share_what_was_sent_along(client, engine: Engine) -
 @pytest.mark.parametrize("path", [COMPOSITIONS, EDITS])
 @pytest.mark.parametrize("fields", [{}, {"image": ""}, {"images": []}])
 def test_where_a_picture_must_be_it_is_missed(client, engine: Engine, path: str, fields: dict[str, Any]) -> None:
-    error_of(ask(client, path, **fields), 400, "missing_required_parameter", "image")
+    assert_error(ask(client, path, **fields), 400, "missing_required_parameter", "image")
     assert ask(client, **fields).status_code == 202
 
 
 def test_a_bad_one_refuses_the_request_and_leaves_nothing(client, engine: Engine) -> None:
-    error_of(ask(client, images=[B64, "nonsense!"]), 400, "invalid_image", "images.1")
-    error_of(ask(client, image=B64, model="jimeng-3.1"), 400, "unsupported_parameter", "image")
-    error_of(ask(client, image=[LINK] * 11), 400, "invalid_value", "image")
-    error_of(ask(client, EDITS, image=B64, mask=B64), 400, "unsupported_parameter", "mask")
+    assert_error(ask(client, images=[B64, "nonsense!"]), 400, "invalid_image", "images.1")
+    assert_error(ask(client, image=B64, model="jimeng-3.1"), 400, "unsupported_parameter", "image")
+    assert_error(ask(client, image=[LINK] * 11), 400, "invalid_value", "image")
+    assert_error(ask(client, EDITS, image=B64, mask=B64), 400, "unsupported_parameter", "mask")
     assert (engine.sql("SELECT 1 FROM jobs"), stored_files(engine)) == ([], [])
 
 
@@ -90,24 +90,24 @@ def test_a_repeat_is_known_by_its_pictures_and_keeps_no_second_copy(client, engi
     again = ask(client, image={"image_url": f"data:;base64,{B64}"}, headers=key)
     assert again.headers["idempotency-replayed"] == "true"
     assert again.json()["id"] == first.json()["id"]
-    other = base64.b64encode(picture("blue")).decode()
-    error_of(ask(client, image=other, headers=key), 422, "idempotency_key_reuse")
+    other = base64.b64encode(make_image("blue")).decode()
+    assert_error(ask(client, image=other, headers=key), 422, "idempotency_key_reuse")
     assert len(stored_files(engine)) == len(rows(engine)) == 1
 
 
 def test_a_request_that_finds_the_queue_full_leaves_no_bytes(client, engine: Engine) -> None:
     engine.configure(OPEN_JOBS_PER_CALLER="1")
     assert ask(client, image=B64).status_code == 202
-    error_of(ask(client, image=B64), 429, "queue_full")
+    assert_error(ask(client, image=B64), 429, "queue_full")
     assert len(stored_files(engine)) == 1
 
 
 def test_a_body_with_pictures_may_be_larger_than_others(client, engine: Engine) -> None:
-    large = base64.b64encode(picture("red") + b"\0" * 3_000_000).decode()
+    large = base64.b64encode(make_image("red") + b"\0" * 3_000_000).decode()
     assert ask(client, image=large).status_code == 202
     [row] = rows(engine)
     assert row.bytes > 3_000_000
-    error_of(client.post("/v1/jobs/x/cancel", content=b"x" * 1_000_001), 413, "request_too_large")
+    assert_error(client.post("/v1/jobs/x/cancel", content=b"x" * 1_000_001), 413, "request_too_large")
 
 
 FORMS: list[list[tuple[str, Any]]] = [
@@ -140,7 +140,7 @@ def test_files_of_a_form_in_every_spelling(client, engine: Engine, path: str, fi
 def test_what_a_form_cannot_hold(client, engine: Engine) -> None:
     def refused(code: str, param: str | None, **form: Any) -> None:
         files = {"image": ("a.png", RED), **form.pop("files", {})}
-        error_of(client.post(EDITS, data={"prompt": "a", **form}, files=files), 400, code, param)
+        assert_error(client.post(EDITS, data={"prompt": "a", **form}, files=files), 400, code, param)
 
     refused("unsupported_parameter", "mask", files={"mask": ("m.png", RED)})
     refused("unsupported_parameter", "markup", markup="{}")
@@ -150,18 +150,18 @@ def test_what_a_form_cannot_hold(client, engine: Engine) -> None:
     refused("invalid_value", "output_compression", output_format="png", output_compression="5")
     refused("unsupported_parameter", "output_format", output_format="gif")
     refused("invalid_image", "image", files={"image": ("a.png", b"<svg/>")})
-    error_of(client.post(EDITS, data={"prompt": "a"}, files=[("image", RED)] * 17), 400, "invalid_value", "image")
+    assert_error(client.post(EDITS, data={"prompt": "a"}, files=[("image", RED)] * 17), 400, "invalid_value", "image")
     assert (engine.sql("SELECT 1 FROM jobs"), stored_files(engine)) == ([], [])
 
 
 def test_a_link_to_a_result_of_ours_is_read_and_not_fetched(client: TestClient, engine: Engine) -> None:
     begun = ask(client, n=1).json()
-    engine.drive(UUID(hex=begun["id"].partition("_")[2]))
+    engine.run_until_final(UUID(hex=begun["id"].partition("_")[2]))
     drawn = client.get(f"/v1/jobs/{begun['id']}").json()["output"][0]["url"]
     [mark] = ask(client, image=drawn).json()["input"]["images"]
     assert mark["mime"].startswith("image/")
     gone = drawn.rpartition("/v1/files/")[0] + "/v1/files/file_" + "0" * 32 + "/content"
-    error_of(ask(client, image=gone), 410, "file_expired", "image")
+    assert_error(ask(client, image=gone), 410, "file_expired", "image")
     film = ask(client, "/v1/videos/generations", images=[drawn])
     assert film.status_code == 202, film.text
     assert film.json()["input"]["images"][0]["mime"].startswith("image/")

@@ -14,12 +14,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.cli.operator.doctor import examine
-from api.http.server import MOST_HEAD_BYTES, BoundedHttp
-from tests.support.api_client import error_of, new_key
+from api.cli.operator.doctor import run_checks
+from api.http.server import MAX_HEAD_BYTES, LimitedHttpProtocol
+from tests.support.api_client import assert_error, new_key
 from tests.support.engine import Engine
 from tests.support.platform import clean_env, free_port
-from tests.support.servers.http_servers import serving
+from tests.support.servers.http_servers import running_app
 from worker.core.security.encryption import master_keys
 from worker.core.security.signed_links import _signer
 from worker.core.settings import get_settings
@@ -48,7 +48,7 @@ def door(engine: Engine) -> Iterator[Door]:
     engine.configure(
         FAILED_KEYS_PER_MINUTE="3", OPEN_REQUESTS="4", OPEN_REQUESTS_PER_CALLER="2", REQUEST_HEAD_SECONDS="1"
     )
-    with serving(create_app(), lifespan="on", http=BoundedHttp) as url:
+    with running_app(create_app(), lifespan="on", http=LimitedHttpProtocol) as url:
         yield Door(url, engine.env["DREAMERY_ADMIN_KEY"])
 
 
@@ -58,16 +58,16 @@ def door(engine: Engine) -> Iterator[Door]:
 def test_many_wrong_keys_from_one_address_are_refused_unseen_and_right_ones_go_on(door: Door, engine: Engine) -> None:
     assert door.ask(door.admin_key, by="192.0.2.1").status_code == 200
     for _ in range(3):
-        error_of(door.ask(WRONG, by="192.0.2.1"), 401, "invalid_api_key")
+        assert_error(door.ask(WRONG, by="192.0.2.1"), 401, "invalid_api_key")
     refused = door.ask(WRONG, by="192.0.2.1")
-    error_of(refused, 429, "too_many_failed_keys")
+    assert_error(refused, 429, "too_many_failed_keys")
     assert refused.headers["retry-after"] == "60"
     # A key that was right before goes on, one nobody has shown here has to wait; other addresses are not concerned.
     assert door.ask(door.admin_key, by="192.0.2.1").status_code == 200
     with transaction() as tx:
         [admin] = api_keys.list_keys(tx, user_id=None, after=None, limit=1)
         _, fresh = api_keys.make_key(tx, api_keys.NewKey(user_id=admin.user_id, name="fresh"))
-    error_of(door.ask(fresh, by="192.0.2.1"), 429, "too_many_failed_keys")
+    assert_error(door.ask(fresh, by="192.0.2.1"), 429, "too_many_failed_keys")
     assert door.ask(fresh, by="192.0.2.2").status_code == 200
     # Shown once, it is known.
     assert door.ask(fresh, by="192.0.2.1").status_code == 200
@@ -75,9 +75,9 @@ def test_many_wrong_keys_from_one_address_are_refused_unseen_and_right_ones_go_o
 
 def test_ipv6_addresses_of_one_customer_count_together(door: Door) -> None:
     for n in range(3):
-        error_of(door.ask(WRONG, by=f"2001:db8:1:2:{n}::9"), 401, "invalid_api_key")
-    error_of(door.ask(WRONG, by="2001:db8:1:2:ffff::1"), 429, "too_many_failed_keys")
-    error_of(door.ask(WRONG, by="2001:db8:1:3::1"), 401, "invalid_api_key")
+        assert_error(door.ask(WRONG, by=f"2001:db8:1:2:{n}::9"), 401, "invalid_api_key")
+    assert_error(door.ask(WRONG, by="2001:db8:1:2:ffff::1"), 429, "too_many_failed_keys")
+    assert_error(door.ask(WRONG, by="2001:db8:1:3::1"), 401, "invalid_api_key")
 
 
 def test_a_revoked_key_is_not_remembered(door: Door) -> None:
@@ -86,17 +86,17 @@ def test_a_revoked_key_is_not_remembered(door: Door) -> None:
         [admin] = api_keys.list_keys(tx, user_id=None, after=None, limit=1)
         api_keys.revoke_key(tx, admin.id)
     for _ in range(3):
-        error_of(door.ask(door.admin_key, by="192.0.2.3"), 401, "invalid_api_key")
-    error_of(door.ask(door.admin_key, by="192.0.2.3"), 429, "too_many_failed_keys")
+        assert_error(door.ask(door.admin_key, by="192.0.2.3"), 401, "invalid_api_key")
+    assert_error(door.ask(door.admin_key, by="192.0.2.3"), 429, "too_many_failed_keys")
 
 
 def test_without_redis_wrong_keys_are_asked_about(engine: Engine) -> None:
     live = engine.env["DREAMERY_REDIS_URL"]
     engine.configure(FAILED_KEYS_PER_MINUTE="1", REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
-    with serving(create_app(), lifespan="on") as url:
+    with running_app(create_app(), lifespan="on") as url:
         door = Door(url, "")
         for _ in range(3):
-            error_of(door.ask(WRONG, by="192.0.2.4", timeout=30), 401, "invalid_api_key")
+            assert_error(door.ask(WRONG, by="192.0.2.4", timeout=30), 401, "invalid_api_key")
     engine.configure(REDIS_URL=live)
 
 
@@ -120,10 +120,10 @@ def test_open_requests_are_bounded_per_caller_and_in_all(door: Door) -> None:
     one, other = new_key(), new_key()
     try:
         assert [open_stream(one).status_code for _ in range(2)] == [200, 200]
-        error_of(door.ask(one), 429, "too_many_open_requests")
+        assert_error(door.ask(one), 429, "too_many_open_requests")
         assert [open_stream(other).status_code for _ in range(2)] == [200, 200]
         full = door.ask(new_key())
-        error_of(full, 503, "overloaded")
+        assert_error(full, 503, "overloaded")
         assert full.headers["retry-after"]
         assert door.ask("nobody", path="/healthz").status_code == 200
     finally:
@@ -162,7 +162,7 @@ def closed(line: socket.socket) -> bool:
 def test_a_head_that_does_not_come_is_given_up(door: Door, sent: bytes) -> None:
     with socket.create_connection(door.address, timeout=20) as line:
         line.sendall(sent)
-        error_of(heard(line), 408, "request_incomplete")
+        assert_error(heard(line), 408, "request_incomplete")
         assert closed(line)
 
 
@@ -171,7 +171,7 @@ def test_a_kept_connection_waits_no_longer_for_its_next_head(door: Door) -> None
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         assert heard(line).status_code == 200
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
-        error_of(heard(line), 408, "request_incomplete")
+        assert_error(heard(line), 408, "request_incomplete")
 
 
 def test_heads_are_bounded(door: Door) -> None:
@@ -179,26 +179,26 @@ def test_heads_are_bounded(door: Door) -> None:
         line.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")
         with pytest.raises(OSError), line:  # noqa: PT012
             for _ in range(200):
-                line.sendall(b"X-Much: " + b"a" * MOST_HEAD_BYTES + b"\r\n")
-    large = {"Accept-Language": "zh", "X-Much": "a" * (MOST_HEAD_BYTES + 1)}
+                line.sendall(b"X-Much: " + b"a" * MAX_HEAD_BYTES + b"\r\n")
+    large = {"Accept-Language": "zh", "X-Much": "a" * (MAX_HEAD_BYTES + 1)}
     answer = httpx.get(f"{door.url}/healthz", headers=large, trust_env=False)
-    assert "请求头过大" in error_of(answer, 431, "headers_too_large")
+    assert "请求头过大" in assert_error(answer, 431, "headers_too_large")
 
 
-@pytest.mark.parametrize("size", [MOST_HEAD_BYTES + 1, 70_000, 500_000])
+@pytest.mark.parametrize("size", [MAX_HEAD_BYTES + 1, 70_000, 500_000])
 def test_a_url_that_is_too_long_is_told_so(door: Door, size: int) -> None:
     """More than the parser of URLs takes (65,535 bytes), more than one reading of a socket takes."""
     request = f"GET /v1/files/archive?ids={'a' * size} HTTP/1.1\r\nHost: x\r\n\r\n"
     with socket.create_connection(door.address, timeout=20) as line:
         line.sendall(request.encode())
         answer = heard(line)
-        error_of(answer, 414, "url_too_long")
+        assert_error(answer, 414, "url_too_long")
         assert closed(line)
     assert answer.headers["content-type"] == "application/json"
     assert answer.headers["x-request-id"].startswith("req_")
     assert (answer.headers["x-content-type-options"], answer.headers["access-control-allow-origin"]) == ("nosniff", "*")
     with socket.create_connection(door.address, timeout=20) as line:
-        line.sendall(f"GET /healthz?a={'a' * (MOST_HEAD_BYTES - 20)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        line.sendall(f"GET /healthz?a={'a' * (MAX_HEAD_BYTES - 20)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         assert heard(line).status_code == 200
 
 
@@ -214,7 +214,7 @@ def test_a_url_that_is_too_long_is_told_so(door: Door, size: int) -> None:
 def test_what_is_no_http_is_told_so(door: Door, sent: bytes) -> None:
     with socket.create_connection(door.address, timeout=20) as line:
         line.sendall(sent)
-        error_of(heard(line), 400, "invalid_http")
+        assert_error(heard(line), 400, "invalid_http")
         assert closed(line)
 
 
@@ -223,12 +223,12 @@ def test_what_is_no_http_is_told_so(door: Door, sent: bytes) -> None:
     [("/admin/v1/prices?model=%00", "model"), ("/v1/jobs?limit=2&after=a%00b", "after"), ("/v1/models?%00=1", None)],
 )
 def test_a_query_with_a_nul_is_refused(door: Door, path: str, param: str | None) -> None:
-    assert "NUL" in error_of(door.ask(door.admin_key, path=path), 400, "invalid_value", param)
+    assert "NUL" in assert_error(door.ask(door.admin_key, path=path), 400, "invalid_value", param)
 
 
 def test_nothing_has_a_name_with_a_nul(door: Door) -> None:
-    error_of(door.ask(door.admin_key, path="/admin/v1/users/%00"), 404, "user_not_found")
-    error_of(door.ask(door.admin_key, path="/%00"), 404, "unknown_url")
+    assert_error(door.ask(door.admin_key, path="/admin/v1/users/%00"), 404, "user_not_found")
+    assert_error(door.ask(door.admin_key, path="/%00"), 404, "unknown_url")
 
 
 def test_a_body_that_breaks_off_ends_its_request(door: Door, caplog: pytest.LogCaptureFixture) -> None:
@@ -286,7 +286,7 @@ def drawn(engine: Engine, client: TestClient) -> tuple[str, str]:
     """A finished job of the caller, and the link of its picture."""
     job = client.post(IMAGES, json={"prompt": "a boat", "n": 1, "async": True}).json()["id"]
     [row] = engine.sql("SELECT id FROM jobs WHERE id = :id", id=job.removeprefix("job_"))
-    engine.drive(row.id)
+    engine.run_until_final(row.id)
     return job, client.get(f"/v1/jobs/{job}").json()["output"][0]["url"]
 
 
@@ -299,13 +299,13 @@ def test_links_expire_and_each_reading_gives_a_good_one(client: TestClient, engi
     expires, signature = (part.partition("=")[2] for part in query.split("&"))
     stranger = f"{bare.rpartition('/v1/')[0]}/v1/files/file_{uuid4().hex}/content?{query}"
     for wrong in (bare, f"{bare}?expires={int(expires) + 1}&signature={signature}", f"{link}x", stranger):
-        error_of(client.get(wrong), 403, "link_not_signed")
+        assert_error(client.get(wrong), 403, "link_not_signed")
     past = int(time.time()) - 1
     made_before = _signer().get_signature(f"{bare.split('/')[5]}.{past}").decode()
     old = f"{bare}?expires={past}&signature={made_before}"
-    error_of(client.get(old), 403, "link_expired")
+    assert_error(client.get(old), 403, "link_expired")
     refused = client.post("/v1/images/edits", json={"prompt": "again", "image": old, "async": True})
-    error_of(refused, 403, "link_expired", "image")
+    assert_error(refused, 403, "link_expired", "image")
     assert client.get(client.get(f"/v1/jobs/{job}").json()["output"][0]["url"]).status_code == 200
 
 
@@ -313,16 +313,16 @@ def test_signed_links_are_taken_as_inputs_and_outlive_a_rotation(client: TestCli
     _, link = drawn(engine, client)
     again = client.post("/v1/images/edits", json={"prompt": "again", "image": link, "async": True})
     assert again.status_code == 202, again.text
-    error_of(client.post("/v1/images/edits", json={"prompt": "again", "image": link.partition("?")[0]}), 403,
+    assert_error(client.post("/v1/images/edits", json={"prompt": "again", "image": link.partition("?")[0]}), 403,
         "link_not_signed", "image")  # fmt: skip
     video = {"prompt": "a boat", "input_reference": {"file_id": link.split("/")[5]}}
-    error_of(client.post("/v1/videos", json=video), 403, "link_not_signed", "input_reference.file_id")
+    assert_error(client.post("/v1/videos", json=video), 403, "link_not_signed", "input_reference.file_id")
     old = engine.env["DREAMERY_MASTER_KEY"]
     retune(engine, MASTER_KEY=f"another master key that is long enough,{old}")
     assert len(master_keys()) == 2
     assert client.get(link).status_code == 200
     retune(engine, MASTER_KEY="another master key that is long enough")
-    error_of(client.get(link), 403, "link_not_signed")
+    assert_error(client.get(link), 403, "link_not_signed")
 
 
 # --- headers ---
@@ -347,7 +347,7 @@ def test_browsers_are_told_what_answers_may_do(client: TestClient, engine: Engin
     retune(engine, PUBLIC_URL="")
     assert "strict-transport-security" not in client.get("/healthz").headers
     for folder in ("/v1/files", "/v1/files/"):
-        error_of(client.get(folder), 404, "unknown_url")
+        assert_error(client.get(folder), 404, "unknown_url")
 
 
 # --- production ---
@@ -369,7 +369,7 @@ def test_in_production_nobody_may_use_the_sandbox_unasked(engine: Engine) -> Non
     with TestClient(create_app()) as client:
         assert engine.sql("SELECT 1 FROM accounts") == []
         for key in ("demo:sandbox", new_key()):
-            error_of(client.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}), 401, "invalid_api_key")
+            assert_error(client.get("/v1/jobs", headers={"Authorization": f"Bearer {key}"}), 401, "invalid_api_key")
         assert client.get("/v1/jobs", headers={"Authorization": f"Bearer {STRONG['ADMIN_KEY']}"}).status_code == 200
 
 
@@ -379,12 +379,12 @@ def test_in_production_session_ids_are_off_and_the_doctor_tells_what_is_weak(eng
     get_settings.cache_clear()
     with TestClient(create_app()) as client:
         answer = client.get("/v1/jobs", headers={"Authorization": f"Bearer {uuid4().hex}"})
-        error_of(answer, 401, "invalid_api_key")
-    told = [finding for finding in examine() if finding.check == "production"]
+        assert_error(answer, 401, "invalid_api_key")
+    told = [finding for finding in run_checks() if finding.check == "production"]
     assert all(finding.ok for finding in told)
     assert any("PUBLIC_URL is http" in finding.detail for finding in told)
     engine.configure(ADMIN_KEY="short")
-    assert any("at least 32" in f.detail for f in examine() if f.check == "production" and not f.ok)
+    assert any("at least 32" in f.detail for f in run_checks() if f.check == "production" and not f.ok)
     with pytest.raises(SystemExit, match="at least 32"):
         create_app()
 

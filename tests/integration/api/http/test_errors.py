@@ -8,16 +8,16 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.support.api_client import IMAGES, Face, error_of, new_key, not_repeatable
+from tests.support.api_client import IMAGES, ApiClient, assert_error, forbids_retry, new_key
 from worker.core.errors import ERRORS
 
 JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,10 @@ def face(api_platform) -> Iterator[Face]:
         (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", 400, "invalid_json"),
     ],
 )
-def test_bodies_that_are_no_request(face, content, status, code):
-    response = face.http.post(IMAGES, content=content, headers=JSON)
-    error_of(response, status, code)
-    assert not not_repeatable(response)
+def test_bodies_that_are_no_request(client, content, status, code):
+    response = client.http.post(IMAGES, content=content, headers=JSON)
+    assert_error(response, status, code)
+    assert not forbids_retry(response)
     assert "x-job-id" not in response.headers
 
 
@@ -63,20 +63,20 @@ def test_bodies_that_are_no_request(face, content, status, code):
         ('{"prompt": "' + "x" * 32_001 + '"}', "prompt_too_long", "prompt"),
     ],
 )
-def test_fields_with_bad_values(face, fields, code, param):
-    response = face.http.post(IMAGES, content=fields.encode(), headers=JSON)
-    error_of(response, 400, code, param)
-    assert not not_repeatable(response)
+def test_fields_with_bad_values(client, fields, code, param):
+    response = client.http.post(IMAGES, content=fields.encode(), headers=JSON)
+    assert_error(response, 400, code, param)
+    assert not forbids_retry(response)
 
 
-def test_an_unknown_model(face):
-    assert "gpt-9" in error_of(face.draw(model="gpt-9"), 404, "model_not_found", "model")
-    error_of(face.http.get("/v1/models/gpt-9"), 404, "model_not_found", "model")
+def test_an_unknown_model(client):
+    assert "gpt-9" in assert_error(client.generate_images(model="gpt-9"), 404, "model_not_found", "model")
+    assert_error(client.http.get("/v1/models/gpt-9"), 404, "model_not_found", "model")
 
 
-def test_a_body_that_is_neither_json_nor_a_form(face):
-    response = face.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": "text/plain"})
-    error_of(response, 415, "unsupported_media_type")
+def test_a_body_that_is_neither_json_nor_a_form(client):
+    response = client.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": "text/plain"})
+    assert_error(response, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(
@@ -87,19 +87,19 @@ def test_a_body_that_is_neither_json_nor_a_form(face):
         ("multipart/form-data", "invalid_form", None),
     ],
 )
-def test_a_body_that_says_form_and_is_none(face, kind, code, param):
-    response = face.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": kind})
-    error_of(response, 400, code, param)
+def test_a_body_that_says_form_and_is_none(client, kind, code, param):
+    response = client.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": kind})
+    assert_error(response, 400, code, param)
 
 
-def test_a_body_without_content_type_is_read_as_json(face):
-    error_of(face.http.post(IMAGES, content=b'{"prompt": ""}'), 400, "invalid_value", "prompt")
+def test_a_body_without_content_type_is_read_as_json(client):
+    assert_error(client.http.post(IMAGES, content=b'{"prompt": ""}'), 400, "invalid_value", "prompt")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 @pytest.mark.parametrize("path", ["/nowhere", "/v1/nothing/here", "/v1/images/variations", "/v1/responses"])
-def test_unknown_urls(face, method, path):
-    assert path in error_of(face.http.request(method, path), 404, "unknown_url")
+def test_unknown_urls(client, method, path):
+    assert path in assert_error(client.http.request(method, path), 404, "unknown_url")
 
 
 @pytest.mark.parametrize(
@@ -107,31 +107,31 @@ def test_unknown_urls(face, method, path):
     [("GET", IMAGES, "POST"), ("OPTIONS", IMAGES, "POST"), ("DELETE", "/v1/models", "GET"), ("PUT", "/v1/jobs", "GET"),
      ("GET", "/v1/jobs/job_x/cancel", "POST"), ("PATCH", "/healthz", "GET")],
 )  # fmt: skip
-def test_methods_a_url_does_not_take(face, method, path, allow):
-    response = face.http.request(method, path)
-    error_of(response, 405, "method_not_allowed")
+def test_methods_a_url_does_not_take(client, method, path, allow):
+    response = client.http.request(method, path)
+    assert_error(response, 405, "method_not_allowed")
     assert response.headers["allow"] == allow
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), (IMAGES, 405)])
-def test_head_has_the_headers_only(face, path, status):
-    response = face.http.head(path)
+def test_head_has_the_headers_only(client, path, status):
+    response = client.http.head(path)
     assert (response.status_code, response.content) == (status, b"")
     assert response.headers["x-request-id"]
 
 
-def test_a_body_over_the_limit_with_its_length(face):
-    error_of(face.http.post(IMAGES, json={"prompt": "x" * 1_000_000}), 413, "request_too_large")
+def test_a_body_over_the_limit_with_its_length(client):
+    assert_error(client.http.post(IMAGES, json={"prompt": "x" * 1_000_000}), 413, "request_too_large")
 
 
-def test_a_body_over_the_limit_in_chunks(face):
+def test_a_body_over_the_limit_in_chunks(client):
     def chunks() -> Iterator[bytes]:
         yield b'{"prompt": "'
         for _ in range(40):
             yield b"x" * 50_000
         yield b'"}'
 
-    error_of(face.http.post(IMAGES, content=chunks(), headers=JSON), 413, "request_too_large")
+    assert_error(client.http.post(IMAGES, content=chunks(), headers=JSON), 413, "request_too_large")
 
 
 def test_who_asks_before_sending_too_much_is_told_no(api_platform):
@@ -162,7 +162,7 @@ def test_callers_without_a_valid_key(api_platform, authorization, code, method, 
     headers = {} if authorization is None else {"Authorization": authorization}
     body = {"prompt": "a"} if method == "POST" else None
     response = httpx.request(method, api_platform.url + path, headers=headers, json=body, trust_env=False)
-    error_of(response, 401, code)
+    assert_error(response, 401, code)
     assert response.headers["www-authenticate"] == "Bearer"
     text = authorization.decode("latin-1") if isinstance(authorization, bytes) else authorization or ""
     for part in ("proxy.example", "sk-dreamery-wrong"):
@@ -189,30 +189,30 @@ def test_other_ways_to_give_a_key(api_platform):
         ("created_before=" + "9" * 400, "created_before"), ("created_before=9e999", "created_before"),
     ],
 )  # fmt: skip
-def test_lists_of_jobs_with_bad_queries(face, query, param):
-    error_of(face.http.get(f"/v1/jobs?{query}"), 400, "invalid_value", param)
+def test_lists_of_jobs_with_bad_queries(client, query, param):
+    assert_error(client.http.get(f"/v1/jobs?{query}"), 400, "invalid_value", param)
 
 
 @pytest.mark.parametrize("job_id", ["job_" + "0" * 32, "job_x", "x", "job_" + "\u0660" * 32, "file_" + "0" * 32, "%00"])
-def test_jobs_that_are_not_there(face, job_id):
+def test_jobs_that_are_not_there(client, job_id):
     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
-        response = face.http.request(method, f"/v1/jobs/{job_id}{path}", headers={"Last-Event-ID": "9" * 5000})
-        error_of(response, 404, "job_not_found")
+        response = client.http.request(method, f"/v1/jobs/{job_id}{path}", headers={"Last-Event-ID": "9" * 5000})
+        assert_error(response, 404, "job_not_found")
         assert "x-job-id" not in response.headers
-    error_of(face.http.get("/v1/jobs", params={"after": "nonsense"}), 404, "job_not_found")
-    error_of(face.http.get(f"/v1/jobs/job_{'0' * 32}?wait=nan"), 400, "invalid_value", "wait")
+    assert_error(client.http.get("/v1/jobs", params={"after": "nonsense"}), 404, "job_not_found")
+    assert_error(client.http.get(f"/v1/jobs/job_{'0' * 32}?wait=nan"), 400, "invalid_value", "wait")
 
 
-def test_a_file_that_is_not_there(face):
-    error_of(face.http.get(f"/v1/files/file_{'0' * 32}/content"), 404, "file_not_found")
+def test_a_file_that_is_not_there(client):
+    assert_error(client.http.get(f"/v1/files/file_{'0' * 32}/content"), 404, "file_not_found")
 
 
 @pytest.mark.parametrize(
     ("words", "prompt", "status", "code"),
     [
-        ("face", "[[fail:2005]]", 400, "content_policy_violation"),
-        ("face", "[[fail:40]]", 400, "content_policy_violation"),
-        ("face", "[[fail:2002]]", 502, "generation_failed"),
+        ("caller", "[[fail:2005]]", 400, "content_policy_violation"),
+        ("caller", "[[fail:40]]", 400, "content_policy_violation"),
+        ("caller", "[[fail:2002]]", 502, "generation_failed"),
         ("broke", "a boat", 429, "insufficient_quota"),
         ("dead", "a boat", 401, "upstream_session_expired"),
         ("limited", "a boat", 429, "account_limited"),
@@ -220,25 +220,25 @@ def test_a_file_that_is_not_there(face):
     ],
 )
 def test_a_job_that_fails_forbids_its_repeat(api_platform, words, prompt, status, code):
-    with Face(api_platform, new_key(words)) as face:
-        response = face.draw(prompt, n=1)
+    with ApiClient(api_platform, new_key(words)) as client:
+        response = client.generate_images(prompt, n=1)
         job_id = response.headers["x-job-id"]
-        job = face.job(job_id)
+        job = client.job(job_id)
         assert job["status"] == "failed"
         assert set(job["error"]) == {"message", "type", "param", "code"}
-        assert error_of(response, status, code) == job["error"]["message"]
-        assert not_repeatable(response)
+        assert assert_error(response, status, code) == job["error"]["message"]
+        assert forbids_retry(response)
         assert "retry-after" not in response.headers
 
 
 def test_a_refusal_is_told_in_chinese_by_the_answer_and_by_the_job(api_platform):
-    with Face(api_platform, new_key("dead-chinese-")) as face:
-        face.http.headers["Accept-Language"] = "zh-CN,zh;q=0.9"
-        response = face.draw(n=1)
-        told = error_of(response, 401, "upstream_session_expired")
+    with ApiClient(api_platform, new_key("dead-chinese-")) as client:
+        client.http.headers["Accept-Language"] = "zh-CN,zh;q=0.9"
+        response = client.generate_images(n=1)
+        told = assert_error(response, 401, "upstream_session_expired")
         assert told == ERRORS["upstream_session_expired"].message_zh
-        job = face.http.get(f"/v1/jobs/{response.headers['x-job-id']}")
+        job = client.http.get(f"/v1/jobs/{response.headers['x-job-id']}")
         assert job.json()["error"]["message"] == told
         assert "Accept-Language" in job.headers["vary"]
-        del face.http.headers["Accept-Language"]
-        assert face.job(response.headers["x-job-id"])["error"]["message"] == ERRORS["upstream_session_expired"].message
+        del client.http.headers["Accept-Language"]
+        assert client.job(response.headers["x-job-id"])["error"]["message"] == ERRORS["upstream_session_expired"].message

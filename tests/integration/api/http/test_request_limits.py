@@ -11,10 +11,10 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from tests.support.api_client import error_of, new_key
+from tests.support.api_client import assert_error, new_key
 from tests.support.engine import Engine
 from tests.support.platform import free_port
-from tests.support.servers.http_servers import serving
+from tests.support.servers.http_servers import running_app
 
 IMAGES = "/v1/images/generations"
 TRIO = tuple(f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset"))
@@ -41,7 +41,7 @@ def test_a_caller_is_told_where_it_stands_and_refused_before_anything_is_accepte
         assert (limit, remaining) == ("3", str(left))
         assert reset.endswith(("ms", "s"))
     refused = ask(client)
-    error_of(refused, 429, "rate_limit_exceeded")
+    assert_error(refused, 429, "rate_limit_exceeded")
     assert refused.json()["error"]["type"] == "rate_limit_error"
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert refused.headers["x-ratelimit-remaining-requests"] == "0"
@@ -85,7 +85,7 @@ def test_without_redis_nobody_is_refused(engine: Engine, capfd: pytest.CaptureFi
         started = time.monotonic()
         for _ in range(3):
             answer = client.post(IMAGES, json={"prompt": ""})
-            error_of(answer, 400, "invalid_value", "prompt")
+            assert_error(answer, 400, "invalid_value", "prompt")
             assert not set(TRIO) & set(answer.headers)
         assert time.monotonic() - started < 20
     engine.configure(REDIS_URL=live)
@@ -99,7 +99,7 @@ def test_without_redis_nobody_is_refused(engine: Engine, capfd: pytest.CaptureFi
 @pytest.fixture
 def address(engine: Engine) -> Iterator[tuple[str, int]]:
     engine.configure(REQUEST_BODY_SECONDS="1")
-    with serving(create_app(), lifespan="on") as url:
+    with running_app(create_app(), lifespan="on") as url:
         parts = urlsplit(url)
         yield str(parts.hostname), int(parts.port or 0)
 

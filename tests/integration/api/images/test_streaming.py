@@ -10,24 +10,24 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.support.api_client import IMAGES, Face, error_of, new_key, read_events
-from tests.support.uploads import picture
+from tests.support.api_client import IMAGES, ApiClient, assert_error, new_key, read_events
+from tests.support.uploads import make_image
 
 EDITS = "/v1/images/edits"
-RED = picture("red")
+RED = make_image("red")
 REQUIRED = {"type", "b64_json", "background", "created_at", "output_format", "quality", "size", "usage"}
 
 
 @pytest.fixture
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
-def stream(face: Face, path: str = IMAGES, **fields: Any) -> tuple[httpx.Response, list[tuple[str, dict[str, Any]]]]:
+def stream(client: ApiClient, path: str = IMAGES, **fields: Any) -> tuple[httpx.Response, list[tuple[str, dict[str, Any]]]]:
     """The answer, read to its end, and its events."""
     body = {"prompt": "a boat", "n": 1, "stream": True, "size": "512x512", **fields}
-    response = face.http.post(path, json=body)
+    response = client.http.post(path, json=body)
     if response.status_code != 200:
         return response, []
     return response, [(name, data) for name, _id, data in read_events(iter(response.text.splitlines()))]
@@ -38,8 +38,8 @@ def size_of(data: dict[str, Any]) -> tuple[str, tuple[int, int]]:
         return (drawn.format or "").lower(), drawn.size
 
 
-def test_each_picture_is_one_event_with_everything_strict_clients_want(face):
-    response, events = stream(face, n=10, partial_images=2, user="ann", response_format="url")
+def test_each_picture_is_one_event_with_everything_strict_clients_want(client):
+    response, events = stream(client, n=10, partial_images=2, user="ann", response_format="url")
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["cache-control"] == "no-cache"
     assert response.headers["x-accel-buffering"] == "no"
@@ -56,8 +56,8 @@ def test_each_picture_is_one_event_with_everything_strict_clients_want(face):
     assert len({data["b64_json"] for _, data in events}) == 10
 
 
-def test_the_bytes_hold_nothing_that_breaks_the_sdks(face):
-    response, _ = stream(face, n=2)
+def test_the_bytes_hold_nothing_that_breaks_the_sdks(client):
+    response, _ = stream(client, n=2)
     assert response.text.startswith(": ka\n")
     for line in response.text.split("\n"):
         assert not line.startswith(("id:", "retry:"))
@@ -66,29 +66,29 @@ def test_the_bytes_hold_nothing_that_breaks_the_sdks(face):
         assert "data: " in block, "a comment is never followed by a blank line"
 
 
-def test_wishes_are_told_and_drawn(face):
-    _, [(name, data)] = stream(face, quality="low", background="opaque", output_format="webp", size="auto")
+def test_wishes_are_told_and_drawn(client):
+    _, [(name, data)] = stream(client, quality="low", background="opaque", output_format="webp", size="auto")
     assert name == "image_generation.completed"
     assert (data["quality"], data["background"], data["output_format"]) == ("low", "opaque", "webp")
     assert size_of(data) == ("webp", (1328, 1328))
 
 
-def test_edits_have_names_of_their_own(face):
-    _, events = stream(face, EDITS, image=base64.b64encode(RED).decode(), n=2)
+def test_edits_have_names_of_their_own(client):
+    _, events = stream(client, EDITS, image=base64.b64encode(RED).decode(), n=2)
     assert [name for name, _ in events] == ["image_edit.completed"] * 2
     files = [("image[]", ("upload", RED, "application/octet-stream")), ("image[]", ("blob", RED, ""))]
     form = {"prompt": "a boat", "n": "1", "stream": "true", "input_fidelity": "high", "output_format": "png"}
-    response = face.http.post(EDITS, data=form, files=files)
+    response = client.http.post(EDITS, data=form, files=files)
     [(name, _, data)] = read_events(iter(response.text.splitlines()))
     assert (name, data["output_format"]) == ("image_edit.completed", "png")
-    assert len(face.job(response.headers["x-job-id"])["input"]["images"]) == 2
+    assert len(client.job(response.headers["x-job-id"])["input"]["images"]) == 2
 
 
-def test_a_picture_comes_as_soon_as_its_job_has_ended(face):
+def test_a_picture_comes_as_soon_as_its_job_has_ended(client):
     """The second job waits for the script's seconds; the first is sent long before."""
     body = {"prompt": "a boat [[seconds:2]]", "n": 9, "stream": True}
     came, started = [], time.monotonic()
-    with face.as_caller(new_key()) as other, other.http.stream("POST", IMAGES, json=body) as response:
+    with client.as_caller(new_key()) as other, other.http.stream("POST", IMAGES, json=body) as response:
         for name, _, _data in read_events(response.iter_lines()):
             came.append((name, time.monotonic() - started))
     assert len(came) == 9
@@ -96,57 +96,57 @@ def test_a_picture_comes_as_soon_as_its_job_has_ended(face):
     assert came[0][1] >= 1.5
 
 
-def test_what_is_refused_is_refused_before_the_stream(face):
+def test_what_is_refused_is_refused_before_the_stream(client):
     for fields, status, code, param in [
         ({"size": "huge"}, 400, "invalid_value", "size"),
         ({"model": "gpt-9"}, 404, "model_not_found", "model"),
         ({"background": "transparent"}, 400, "unsupported_parameter", "background"),
     ]:
-        error_of(stream(face, **fields)[0], status, code, param)
-    error_of(httpx.post(f"{face.platform.url}{IMAGES}", json={"stream": True}, trust_env=False), 401, "missing_api_key")
+        assert_error(stream(client, **fields)[0], status, code, param)
+    assert_error(httpx.post(f"{client.platform.url}{IMAGES}", json={"stream": True}, trust_env=False), 401, "missing_api_key")
 
 
-def test_a_failed_job_is_an_error_event(face):
-    response, events = stream(face, prompt="[[fail:2005]]")
+def test_a_failed_job_is_an_error_event(client):
+    response, events = stream(client, prompt="[[fail:2005]]")
     assert response.status_code == 200
     [(name, data)] = events
     assert (name, data["type"]) == ("error", "error")
     assert set(data["error"]) == {"message", "type", "param", "code"}
     assert data["error"]["code"] == "content_policy_violation"
-    assert len(face.submits()) == 1
+    assert len(client.submits()) == 1
 
 
-def test_fewer_pictures_than_asked_for_are_no_error(face):
-    _, events = stream(face, prompt="a boat [[partial:2]]", n=4)
+def test_fewer_pictures_than_asked_for_are_no_error(client):
+    _, events = stream(client, prompt="a boat [[partial:2]]", n=4)
     assert [name for name, _ in events] == ["image_generation.completed"] * 2
 
 
-def test_a_long_silence_is_filled_with_heartbeats(face):
-    response, events = stream(face, prompt="a boat [[seconds:14]]")
+def test_a_long_silence_is_filled_with_heartbeats(client):
+    response, events = stream(client, prompt="a boat [[seconds:14]]")
     assert [name for name, _ in events] == ["image_generation.completed"]
     assert response.text.count(": ka\n") >= 2
 
 
-def test_a_stream_may_be_replayed(face):
+def test_a_stream_may_be_replayed(client):
     body = {"prompt": "a boat", "n": 2, "stream": True}
-    first, again = (face.http.post(IMAGES, json=body, headers={"Idempotency-Key": "s-1"}) for _ in range(2))
+    first, again = (client.http.post(IMAGES, json=body, headers={"Idempotency-Key": "s-1"}) for _ in range(2))
     assert again.headers["idempotency-replayed"] == "true"
     pictures = [
         [data["b64_json"] for _, _, data in read_events(iter(response.text.splitlines()))]
         for response in (first, again)
     ]
     assert pictures[0] == pictures[1]
-    assert len(face.submits()) == 1
+    assert len(client.submits()) == 1
 
 
-def test_whoever_wants_the_job_at_once_gets_no_stream(face):
-    response = face.draw(stream=True, n=1, **{"async": True})
+def test_whoever_wants_the_job_at_once_gets_no_stream(client):
+    response = client.generate_images(stream=True, n=1, **{"async": True})
     assert response.status_code == 202
     assert response.json()["object"] == "job"
 
 
-def test_hanging_up_does_not_cancel_the_job(face):
+def test_hanging_up_does_not_cancel_the_job(client):
     body = {"prompt": "a boat [[seconds:1]]", "n": 1, "stream": True}
-    with face.http.stream("POST", IMAGES, json=body) as response:
+    with client.http.stream("POST", IMAGES, json=body) as response:
         job = response.headers["x-job-id"]
-    assert face.ended(job)["status"] == "completed"
+    assert client.wait_for_end(job)["status"] == "completed"

@@ -11,32 +11,32 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.support.api_client import Face, error_of, new_key, read_events
+from tests.support.api_client import ApiClient, assert_error, new_key, read_events
 
 EVENTS = "/v1/jobs/events"
 
 
 @pytest.fixture
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
-def shelf(api_platform) -> Iterator[tuple[Face, dict[str, str]]]:
+def shelf(api_platform) -> Iterator[tuple[ApiClient, dict[str, str]]]:
     """A caller with two pictures, a video and a failed job; ids by name. Read only."""
-    with Face(api_platform) as face:
+    with ApiClient(api_platform) as client:
         made = {
-            "boat": face.start("a Red 红 boat", n=2)["id"],
-            "house": face.start("a house, 100% blue")["id"],
-            "failed": face.start("[[fail:2038]] a boat")["id"],
+            "boat": client.start_job("a Red 红 boat", n=2)["id"],
+            "house": client.start_job("a house, 100% blue")["id"],
+            "failed": client.start_job("[[fail:2038]] a boat")["id"],
         }
         made["video"] = (
-            face.http.post("/v1/videos", json={"prompt": "a boat sails"}).json()["id"].replace("video_", "job_")
+            client.http.post("/v1/videos", json={"prompt": "a boat sails"}).json()["id"].replace("video_", "job_")
         )
         for job_id in made.values():
-            face.ended(job_id)
-        yield face, made
+            client.wait_for_end(job_id)
+        yield client, made
 
 
 def told(stream: httpx.Response) -> Iterator[tuple[str, int | None, dict]]:
@@ -44,21 +44,21 @@ def told(stream: httpx.Response) -> Iterator[tuple[str, int | None, dict]]:
     return read_events(line for line in stream.iter_lines() if not line.startswith("id:"))
 
 
-def named(face: Face, made: dict[str, str], **query: object) -> set[str]:
-    data = face.http.get("/v1/jobs", params=query).json()["data"]
+def named(client: ApiClient, made: dict[str, str], **query: object) -> set[str]:
+    data = client.http.get("/v1/jobs", params=query).json()["data"]
     return {name for name, job_id in made.items() if job_id in {job["id"] for job in data}}
 
 
 class TestFeed:
-    def test_a_snapshot_and_then_each_change_until_the_end(self, face):
-        hanging = face.start("[[hang]]")["id"]
-        face.becomes(hanging, "in_progress")
-        with face.http.stream("GET", EVENTS) as stream:
+    def test_a_snapshot_and_then_each_change_until_the_end(self, client):
+        hanging = client.start_job("[[hang]]")["id"]
+        client.wait_for_status(hanging, "in_progress")
+        with client.http.stream("GET", EVENTS) as stream:
             events = told(stream)
             name, _, snapshot = next(events)
             assert name == "snapshot"
             assert [job["id"] for job in snapshot["data"]] == [hanging]
-            made = face.start("a boat")["id"]
+            made = client.start_job("a boat")["id"]
             seen = []
             for name, _, job in events:
                 assert name == "job"
@@ -66,67 +66,67 @@ class TestFeed:
                 if seen and seen[-1]["status"] == "completed":
                     break
         assert seen[0]["status"] in {"queued", "in_progress"}
-        assert seen[-1] == face.job(made)
-        face.cancel(hanging)
+        assert seen[-1] == client.job(made)
+        client.cancel(hanging)
 
-    def test_nobody_hears_of_a_strangers_job(self, face, api_platform):
-        with Face(api_platform) as stranger, stranger.http.stream("GET", EVENTS) as stream:
+    def test_nobody_hears_of_a_strangers_job(self, client, api_platform):
+        with ApiClient(api_platform) as stranger, stranger.http.stream("GET", EVENTS) as stream:
             events = told(stream)
             next(events)
             # Its account is known from its first job on; until then a feed looks every few seconds only.
-            first = stranger.start("the first")["id"]
+            first = stranger.start_job("the first")["id"]
             while next(events)[2]["id"] != first:
                 pass
-            face.ended(face.start("a secret")["id"])
-            own = stranger.start("my own")["id"]
+            client.wait_for_end(client.start_job("a secret")["id"])
+            own = stranger.start_job("my own")["id"]
             seen: set[str] = set()
             while own not in seen:
                 seen.add(next(events)[2]["id"])
             assert seen <= {first, own}
 
-    def test_what_was_missed_is_told_again(self, face):
-        with face.http.stream("GET", EVENTS) as stream:
+    def test_what_was_missed_is_told_again(self, client):
+        with client.http.stream("GET", EVENTS) as stream:
             mark = next(line for line in stream.iter_lines() if line.startswith("id: "))[4:]
-        missed = face.ended(face.start("a boat")["id"])["id"]
-        with face.http.stream("GET", EVENTS, headers={"Last-Event-ID": mark}) as stream:
+        missed = client.wait_for_end(client.start_job("a boat")["id"])["id"]
+        with client.http.stream("GET", EVENTS, headers={"Last-Event-ID": mark}) as stream:
             events = told(stream)
             name, _, job = next(events)
         assert (name, job["id"], job["status"]) == ("job", missed, "completed")
 
 
 class TestFavourites:
-    def test_a_mark_is_set_listed_and_taken(self, face):
-        first, second = face.start("one")["id"], face.start("two")["id"]
+    def test_a_mark_is_set_listed_and_taken(self, client):
+        first, second = client.start_job("one")["id"], client.start_job("two")["id"]
         path = f"/v1/jobs/{first}/favourite"
-        assert face.http.put(path).json()["favourite"] is True
-        assert face.http.put(path).json()["favourite"] is True
-        assert [job["id"] for job in face.http.get("/v1/jobs?favourite=true").json()["data"]] == [first]
-        assert [job["id"] for job in face.http.get("/v1/jobs?favourite=false").json()["data"]] == [second]
-        assert face.http.delete(path).json()["favourite"] is False
-        assert face.http.get("/v1/jobs?favourite=true").json()["data"] == []
+        assert client.http.put(path).json()["favourite"] is True
+        assert client.http.put(path).json()["favourite"] is True
+        assert [job["id"] for job in client.http.get("/v1/jobs?favourite=true").json()["data"]] == [first]
+        assert [job["id"] for job in client.http.get("/v1/jobs?favourite=false").json()["data"]] == [second]
+        assert client.http.delete(path).json()["favourite"] is False
+        assert client.http.get("/v1/jobs?favourite=true").json()["data"] == []
 
-    def test_a_strangers_job_is_not_there(self, face, api_platform):
-        job = face.start("one")["id"]
-        with Face(api_platform) as stranger:
-            error_of(stranger.http.put(f"/v1/jobs/{job}/favourite"), 404, "job_not_found")
-        assert face.job(job)["favourite"] is False
+    def test_a_strangers_job_is_not_there(self, client, api_platform):
+        job = client.start_job("one")["id"]
+        with ApiClient(api_platform) as stranger:
+            assert_error(stranger.http.put(f"/v1/jobs/{job}/favourite"), 404, "job_not_found")
+        assert client.job(job)["favourite"] is False
 
 
 def test_jobs_are_found_by_words_and_kinds(shelf):
-    face, made = shelf
-    assert named(face, made, q="BOAT") == {"boat", "failed", "video"}
-    assert named(face, made, q="红") == {"boat"}
-    assert named(face, made, q="100% b") == {"house"}
-    assert named(face, made, q="_") == set()
-    assert named(face, made, q="boat", kind="video,image", status="completed") == {"boat", "video"}
-    assert "got 'song'" in error_of(face.http.get("/v1/jobs?kind=image,song"), 400, "invalid_value", "kind")
+    client, made = shelf
+    assert named(client, made, q="BOAT") == {"boat", "failed", "video"}
+    assert named(client, made, q="红") == {"boat"}
+    assert named(client, made, q="100% b") == {"house"}
+    assert named(client, made, q="_") == set()
+    assert named(client, made, q="boat", kind="video,image", status="completed") == {"boat", "video"}
+    assert "got 'song'" in assert_error(client.http.get("/v1/jobs?kind=image,song"), 400, "invalid_value", "kind")
 
 
 class TestArchive:
     def test_holds_every_file_and_says_what_each_is(self, shelf):
-        face, made = shelf
+        client, made = shelf
         ids = ",".join(made[name] for name in ("boat", "video", "failed"))
-        answer = face.http.get("/v1/files/archive", params={"ids": ids})
+        answer = client.http.get("/v1/files/archive", params={"ids": ids})
         assert answer.status_code == 200, answer.text
         assert answer.headers["content-type"] == "application/zip"
         assert len(answer.content) == int(answer.headers["content-length"])
@@ -141,22 +141,22 @@ class TestArchive:
         assert [line["job"] for line in manifest["skipped"]] == [made["failed"]]
 
     def test_refuses_clearly(self, shelf, api_platform):
-        face, made = shelf
+        client, made = shelf
         many = ",".join(f"job_{random.SystemRandom().randrange(16**32):032x}" for _ in range(101))
-        assert "1 to 100" in error_of(
-            face.http.get("/v1/files/archive", params={"ids": many}), 400, "invalid_value", "ids"
+        assert "1 to 100" in assert_error(
+            client.http.get("/v1/files/archive", params={"ids": many}), 400, "invalid_value", "ids"
         )
-        error_of(face.http.get("/v1/files/archive"), 400, "missing_required_parameter", "ids")
-        error_of(face.http.get(f"/v1/files/archive?ids={made['failed']}"), 404, "file_not_found")
-        error_of(face.http.get(f"/v1/files/archive?ids={made['boat']},nonsense"), 404, "job_not_found")
-        with Face(api_platform, new_key()) as stranger:
-            error_of(stranger.http.get(f"/v1/files/archive?ids={made['boat']}"), 404, "job_not_found")
+        assert_error(client.http.get("/v1/files/archive"), 400, "missing_required_parameter", "ids")
+        assert_error(client.http.get(f"/v1/files/archive?ids={made['failed']}"), 404, "file_not_found")
+        assert_error(client.http.get(f"/v1/files/archive?ids={made['boat']},nonsense"), 404, "job_not_found")
+        with ApiClient(api_platform, new_key()) as stranger:
+            assert_error(stranger.http.get(f"/v1/files/archive?ids={made['boat']}"), 404, "job_not_found")
 
 
 class TestThumbnails:
     def test_a_picture_has_a_small_copy(self, shelf):
-        face, made = shelf
-        link = face.job(made["boat"])["output"][0]["url"].replace("/content", "/thumbnail")
+        client, made = shelf
+        link = client.job(made["boat"])["output"][0]["url"].replace("/content", "/thumbnail")
         answer = httpx.get(link, trust_env=False)
         assert answer.headers["content-type"] == "image/webp"
         with Image.open(io.BytesIO(answer.content)) as picture:
@@ -165,6 +165,6 @@ class TestThumbnails:
         assert (again.status_code, again.content) == (304, b"")
 
     def test_a_video_has_another(self, shelf):
-        face, made = shelf
-        link = face.job(made["video"])["output"][0]["url"].replace("/content", "/thumbnail")
-        assert "thumbnail_url" in error_of(httpx.get(link, trust_env=False), 404, "file_not_found")
+        client, made = shelf
+        link = client.job(made["video"])["output"][0]["url"].replace("/content", "/thumbnail")
+        assert "thumbnail_url" in assert_error(httpx.get(link, trust_env=False), 404, "file_not_found")

@@ -11,29 +11,29 @@ import pytest
 
 from api.jobs.schemas import AcceptedJob, Job
 from api.jobs.timeline_schemas import Timeline
-from tests.support.api_client import Face, error_of, new_key
-from tests.support.uploads import picture
+from tests.support.api_client import ApiClient, assert_error, new_key
+from tests.support.uploads import make_image
 from worker.core.errors import ERRORS
 
 
 @pytest.fixture
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
-def done(face: Face, prompt: str = "a boat", **fields) -> dict:
-    return face.ended(face.start(prompt, **fields)["id"])
+def done(client: ApiClient, prompt: str = "a boat", **fields) -> dict:
+    return client.wait_for_end(client.start_job(prompt, **fields)["id"])
 
 
-def retry(face: Face, job_id: str, **options) -> httpx.Response:
-    return face.http.post(f"/v1/jobs/{job_id}/retry", **options)
+def retry(client: ApiClient, job_id: str, **options) -> httpx.Response:
+    return client.http.post(f"/v1/jobs/{job_id}/retry", **options)
 
 
 class TestRetry:
-    def test_the_same_again(self, face):
-        job = done(face, "a red kite", seed=7, size="1024x768", metadata={"order": "12"}, user="me")
-        answer = retry(face, job["id"])
+    def test_the_same_again(self, client):
+        job = done(client, "a red kite", seed=7, size="1024x768", metadata={"order": "12"}, user="me")
+        answer = retry(client, job["id"])
         assert answer.status_code == 202
         again = answer.json()
         AcceptedJob.model_validate(again)
@@ -43,50 +43,50 @@ class TestRetry:
         assert int(answer.headers["retry-after"]) in range(1, 61)
         assert again["input"] == job["input"]
         assert again["metadata"] == {"order": "12", "user": "me", "retry_of": job["id"]}
-        assert face.ended(again["id"])["status"] == "completed"
-        assert len(face.submits()) == 2
+        assert client.wait_for_end(again["id"])["status"] == "completed"
+        assert len(client.submits()) == 2
 
-    def test_with_another_seed(self, face):
-        job = done(face, seed=7)
+    def test_with_another_seed(self, client):
+        job = done(client, seed=7)
         for seed, wanted in (("same", 7), (0, 0), (4294967295, 4294967295)):
-            assert retry(face, job["id"], json={"seed": seed}).json()["input"]["seed"] == wanted
-        assert retry(face, job["id"], json={"seed": "new"}).json()["input"]["seed"] != 7
-        assert retry(face, job["id"], json={}).json()["input"]["seed"] == 7
+            assert retry(client, job["id"], json={"seed": seed}).json()["input"]["seed"] == wanted
+        assert retry(client, job["id"], json={"seed": "new"}).json()["input"]["seed"] != 7
+        assert retry(client, job["id"], json={}).json()["input"]["seed"] == 7
 
     @pytest.mark.parametrize("seed", ["other", -1, 2**32, 1.5, [1]])
-    def test_odd_seeds_are_refused(self, face, seed):
-        job = done(face)
-        answer = retry(face, job["id"], json={"seed": seed})
+    def test_odd_seeds_are_refused(self, client, seed):
+        job = done(client)
+        answer = retry(client, job["id"], json={"seed": seed})
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_value")
         assert answer.json()["error"]["param"].startswith("seed")
 
-    def test_only_of_a_job_that_has_ended(self, face):
-        job = face.start("[[hang]]")
-        assert "cancel" in error_of(retry(face, job["id"]), 400, "job_not_finished")
-        face.cancel(job["id"])
-        face.ended(job["id"])
-        assert retry(face, job["id"]).status_code == 202
+    def test_only_of_a_job_that_has_ended(self, client):
+        job = client.start_job("[[hang]]")
+        assert "cancel" in assert_error(retry(client, job["id"]), 400, "job_not_finished")
+        client.cancel(job["id"])
+        client.wait_for_end(job["id"])
+        assert retry(client, job["id"]).status_code == 202
 
-    def test_of_a_failed_job(self, face):
-        job = done(face, "[[fail:2005]]")
-        again = retry(face, job["id"]).json()
-        assert face.ended(again["id"])["status"] == "failed"
+    def test_of_a_failed_job(self, client):
+        job = done(client, "[[fail:2005]]")
+        again = retry(client, job["id"]).json()
+        assert client.wait_for_end(again["id"])["status"] == "failed"
 
-    def test_one_job_of_several(self, face):
-        first = face.start("many", n=10, size="512x512")
-        members = [face.ended(job["id"]) for job in first["jobs"]]
-        again = face.ended(retry(face, members[1]["id"]).json()["id"])
+    def test_one_job_of_several(self, client):
+        first = client.start_job("many", n=10, size="512x512")
+        members = [client.wait_for_end(job["id"]) for job in first["jobs"]]
+        again = client.wait_for_end(retry(client, members[1]["id"]).json()["id"])
         assert len(again["output"]) == len(members[1]["output"])
         assert again["input"]["seed"] == members[1]["input"]["seed"]
         assert again["input"]["n"] == len(members[1]["output"])
         assert again["group"] == again["id"]
 
-    def test_the_inputs_are_taken_along(self, face, api_platform):
-        image = base64.b64encode(picture()).decode()
-        job = done(face, "like this", image=f"data:image/png;base64,{image}")
-        again = retry(face, job["id"]).json()
+    def test_the_inputs_are_taken_along(self, client, api_platform):
+        image = base64.b64encode(make_image()).decode()
+        job = done(client, "like this", image=f"data:image/png;base64,{image}")
+        again = retry(client, job["id"]).json()
         assert again["input"]["images"] == job["input"]["images"]
-        assert face.ended(again["id"])["status"] == "completed"
+        assert client.wait_for_end(again["id"])["status"] == "completed"
         files = Path(api_platform.data_dir) / "files"
         keys = self._keys(api_platform, job, again)
         assert len(keys) == 2
@@ -100,105 +100,105 @@ class TestRetry:
             ).fetchall()
         return {key for (key,) in rows}
 
-    def test_inputs_that_are_gone_are_missed(self, face, api_platform):
-        image = base64.b64encode(picture()).decode()
-        job = done(face, "like this", image=image)
+    def test_inputs_that_are_gone_are_missed(self, client, api_platform):
+        image = base64.b64encode(make_image()).decode()
+        job = done(client, "like this", image=image)
         (key,) = self._keys(api_platform, job)
         (Path(api_platform.data_dir) / "files" / key).unlink()
-        error_of(retry(face, job["id"]), 410, "input_expired")
+        assert_error(retry(client, job["id"]), 410, "input_expired")
 
-    def test_waiting_for_it(self, face):
-        job = done(face)
-        answer = retry(face, job["id"], headers={"Prefer": "wait=30"})
+    def test_waiting_for_it(self, client):
+        job = done(client)
+        answer = retry(client, job["id"], headers={"Prefer": "wait=30"})
         assert answer.json()["status"] == "completed"
         assert answer.headers["preference-applied"] == "wait=30"
 
-    def test_a_key_makes_it_one(self, face):
-        job, key = done(face), {"Idempotency-Key": "r"}
-        first, again = (retry(face, job["id"], headers=key) for _ in range(2))
+    def test_a_key_makes_it_one(self, client):
+        job, key = done(client), {"Idempotency-Key": "r"}
+        first, again = (retry(client, job["id"], headers=key) for _ in range(2))
         assert first.headers["x-job-id"] == again.headers["x-job-id"]
         assert again.headers["idempotency-replayed"] == "true"
-        error_of(retry(face, job["id"], headers=key, json={"seed": 1}), 422, "idempotency_key_reuse")
+        assert_error(retry(client, job["id"], headers=key, json={"seed": 1}), 422, "idempotency_key_reuse")
 
-    def test_of_strangers(self, face):
-        job = done(face)
-        with face.as_caller(new_key()) as stranger:
+    def test_of_strangers(self, client):
+        job = done(client)
+        with client.as_caller(new_key()) as stranger:
             for response in (
                 retry(stranger, job["id"]),
                 stranger.http.delete(f"/v1/jobs/{job['id']}"),
                 stranger.http.get(f"/v1/jobs/{job['id']}/timeline"),
             ):
-                error_of(response, 404, "job_not_found")
+                assert_error(response, 404, "job_not_found")
 
 
 class TestDelete:
-    def test_it_is_gone_with_its_files(self, face, api_platform):
-        job, other = done(face), done(face)
+    def test_it_is_gone_with_its_files(self, client, api_platform):
+        job, other = done(client), done(client)
         (url,) = [item["url"] for item in job["output"]]
         stored = {path for path in (Path(api_platform.data_dir) / "files").rglob("*") if path.is_file()}
         # Python's SDK says JSON on a DELETE without a body.
         headers = {"Content-Type": "application/json"}
-        answer = face.http.delete(f"/v1/jobs/{job['id']}", headers=headers)
+        answer = client.http.delete(f"/v1/jobs/{job['id']}", headers=headers)
         assert answer.json() == {"id": job["id"], "object": "job.deleted", "deleted": True}
         left = {path for path in (Path(api_platform.data_dir) / "files").rglob("*") if path.is_file()}
         assert len(stored - left) == 1
-        error_of(httpx.get(url, trust_env=False), 404, "file_not_found")
+        assert_error(httpx.get(url, trust_env=False), 404, "file_not_found")
         for method, path in (
             ("GET", ""), ("GET", "/events"), ("GET", "/timeline"), ("POST", "/cancel"), ("POST", "/retry"),
             ("DELETE", ""),
         ):  # fmt: skip
-            error_of(face.http.request(method, f"/v1/jobs/{job['id']}{path}"), 404, "job_not_found")
-        page = face.http.get("/v1/jobs").json()
+            assert_error(client.http.request(method, f"/v1/jobs/{job['id']}{path}"), 404, "job_not_found")
+        page = client.http.get("/v1/jobs").json()
         assert [one["id"] for one in page["data"]] == [other["id"]]
         assert httpx.get(other["output"][0]["url"], trust_env=False).status_code == 200
 
-    def test_only_what_has_ended(self, face):
-        job = face.start("[[hang]]")
-        assert "ancel" in error_of(face.http.delete(f"/v1/jobs/{job['id']}"), 400, "job_not_finished")
-        face.becomes(job["id"], "in_progress")
-        face.cancel(job["id"])
-        face.ended(job["id"])
-        assert face.http.delete(f"/v1/jobs/{job['id']}").status_code == 200
+    def test_only_what_has_ended(self, client):
+        job = client.start_job("[[hang]]")
+        assert "ancel" in assert_error(client.http.delete(f"/v1/jobs/{job['id']}"), 400, "job_not_finished")
+        client.wait_for_status(job["id"], "in_progress")
+        client.cancel(job["id"])
+        client.wait_for_end(job["id"])
+        assert client.http.delete(f"/v1/jobs/{job['id']}").status_code == 200
 
 
 class TestLists:
-    def test_by_ids(self, face):
-        jobs = [face.start(f"number {n}")["id"] for n in range(3)]
-        with face.as_caller(new_key()) as stranger:
-            foreign = stranger.start()["id"]
-        page = face.http.get("/v1/jobs", params={"ids": f"{jobs[0]}, {foreign},nonsense,{jobs[2]}", "limit": 1}).json()
+    def test_by_ids(self, client):
+        jobs = [client.start_job(f"number {n}")["id"] for n in range(3)]
+        with client.as_caller(new_key()) as stranger:
+            foreign = stranger.start_job()["id"]
+        page = client.http.get("/v1/jobs", params={"ids": f"{jobs[0]}, {foreign},nonsense,{jobs[2]}", "limit": 1}).json()
         assert [job["id"] for job in page["data"]] == [jobs[2], jobs[0]]
         assert page["missing"] == [foreign, "nonsense"]
         assert page["has_more"] is False
-        assert face.http.get("/v1/jobs", params={"ids": ""}).json()["data"] == []
-        error_of(face.http.get("/v1/jobs", params={"ids": ",".join(jobs * 34)}), 400, "invalid_value", "ids")
+        assert client.http.get("/v1/jobs", params={"ids": ""}).json()["data"] == []
+        assert_error(client.http.get("/v1/jobs", params={"ids": ",".join(jobs * 34)}), 400, "invalid_value", "ids")
 
-    def test_by_group(self, face):
-        several = [job["id"] for job in face.start("many", n=10, size="512x512")["jobs"]]
-        face.start()
-        page = face.http.get("/v1/jobs", params={"group": several[0], "order": "asc"}).json()
+    def test_by_group(self, client):
+        several = [job["id"] for job in client.start_job("many", n=10, size="512x512")["jobs"]]
+        client.start_job()
+        page = client.http.get("/v1/jobs", params={"group": several[0], "order": "asc"}).json()
         assert [job["id"] for job in page["data"]] == several
         assert {job["group"] for job in page["data"]} == {several[0]}
-        error_of(face.http.get("/v1/jobs", params={"group": "nonsense"}), 404, "job_not_found")
+        assert_error(client.http.get("/v1/jobs", params={"group": "nonsense"}), 404, "job_not_found")
 
-    def test_by_metadata(self, face):
-        one = face.start(metadata={"order": "1", "for": "a:b"})["id"]
-        two = face.start(metadata={"order": "2", "for": "a:b"})["id"]
+    def test_by_metadata(self, client):
+        one = client.start_job(metadata={"order": "1", "for": "a:b"})["id"]
+        two = client.start_job(metadata={"order": "2", "for": "a:b"})["id"]
 
         def found(*pairs: str) -> list[str]:
-            return [job["id"] for job in face.http.get("/v1/jobs", params={"metadata": pairs}).json()["data"]]
+            return [job["id"] for job in client.http.get("/v1/jobs", params={"metadata": pairs}).json()["data"]]
 
         assert found("order:1") == [one]
         assert found("for:a:b") == [two, one]
         assert found("for:a:b", "order:2") == [two]
         assert found("order:") == []
-        error_of(face.http.get("/v1/jobs", params={"metadata": "order"}), 400, "invalid_value", "metadata")
+        assert_error(client.http.get("/v1/jobs", params={"metadata": "order"}), 400, "invalid_value", "metadata")
 
 
 class TestTimeline:
-    def test_of_a_job_that_went_well(self, face):
-        job = done(face, "[[seconds:0.5]]")
-        body = face.http.get(f"/v1/jobs/{job['id']}/timeline").json()
+    def test_of_a_job_that_went_well(self, client):
+        job = done(client, "[[seconds:0.5]]")
+        body = client.http.get(f"/v1/jobs/{job['id']}/timeline").json()
         Timeline.model_validate(body)
         assert [one["state"] for one in body["data"]] == ["queued", "submitting", "running", "saving", "succeeded"]
         assert [one["attempt"] for one in body["data"]] == [0, 1, 1, 1, 1]
@@ -214,10 +214,10 @@ class TestTimeline:
 
     def test_of_one_that_was_refused_by_an_account(self, api_platform):
         """Each try with its account and why it came to nothing; no words of upstream's own."""
-        with Face(api_platform, f"{new_key('broke')},{new_key()}") as face:
+        with ApiClient(api_platform, f"{new_key('broke')},{new_key()}") as client:
             for n in range(3):  # one of them meets the account without credits first
-                job = done(face, f"try {n}")
-                body = face.http.get(f"/v1/jobs/{job['id']}/timeline")
+                job = done(client, f"try {n}")
+                body = client.http.get(f"/v1/jobs/{job['id']}/timeline")
                 refused = [one for one in body.json()["data"] if one["code"]]
                 if refused:
                     break
@@ -230,22 +230,22 @@ class TestTimeline:
         assert len({one["account"] for one in body.json()["data"]}) == 3
         assert "logid" not in body.text
 
-    def test_a_failure_says_why(self, face):
-        job = done(face, "[[fail:2005]]")
-        last = face.http.get(f"/v1/jobs/{job['id']}/timeline").json()["data"][-1]
+    def test_a_failure_says_why(self, client):
+        job = done(client, "[[fail:2005]]")
+        last = client.http.get(f"/v1/jobs/{job['id']}/timeline").json()["data"][-1]
         assert (last["state"], last["code"]) == ("failed", "content_policy_violation")
         assert ERRORS["content_policy_violation"].message in last["text"]["en"]
 
-    def test_accounts_of_the_pool_are_shown_to_admins_only(self, face, api_platform):
-        with face.as_caller(api_platform.admin_key) as admin:
+    def test_accounts_of_the_pool_are_shown_to_admins_only(self, client, api_platform):
+        with client.as_caller(api_platform.admin_key) as admin:
             job = done(admin)
             body = admin.http.get(f"/v1/jobs/{job['id']}/timeline").json()
         assert {one["account"] for one in body["data"]} == {None, "sandbox demo"}
 
     def test_the_choice_of_an_account_is_told_with_its_score(self, api_platform):
-        with Face(api_platform, f"{new_key()},{new_key()}") as face:
-            job = done(face)
-            body = face.http.get(f"/v1/jobs/{job['id']}/timeline").json()
+        with ApiClient(api_platform, f"{new_key()},{new_key()}") as client:
+            job = done(client)
+            body = client.http.get(f"/v1/jobs/{job['id']}/timeline").json()
         Timeline.model_validate(body)
         [choice] = [one["choice"] for one in body["data"] if one["choice"]]
         assert set(choice["score"]) == {"health", "load", "success", "credits", "wear", "total"}
@@ -255,13 +255,13 @@ class TestTimeline:
         assert other["score"] == choice["score"]["total"]
 
     def test_of_the_pool_only_admins_are_told_labels(self, api_platform):
-        with Face(api_platform, api_platform.admin_key) as admin:
+        with ApiClient(api_platform, api_platform.admin_key) as admin:
             name = f"chooser {time.time_ns()}"  # not like a session id, which no table may hold
             admin.http.post("/admin/v1/users", json={"name": name}).raise_for_status()
             key = admin.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
             second = admin.http.post("/admin/v1/accounts", json={"tokens": new_key(), "label": "second of two"}).json()
             try:
-                with Face(api_platform, key) as member:
+                with ApiClient(api_platform, key) as member:
                     job = done(member)
                     timeline = member.http.get(f"/v1/jobs/{job['id']}/timeline").text
                     missed = member.http.get(f"/v1/jobs/{job['id']}/events", headers={"Last-Event-ID": "0"}).text
@@ -274,22 +274,22 @@ class TestTimeline:
 
 
 class TestForecast:
-    def test_a_running_job_tells_when_it_will_be_done(self, face):
-        job = face.becomes(face.start("[[seconds:3]]")["id"], "in_progress")
+    def test_a_running_job_tells_when_it_will_be_done(self, client):
+        job = client.wait_for_status(client.start_job("[[seconds:3]]")["id"], "in_progress")
         Job.model_validate(job)
         assert 1 <= job["queue"]["eta_seconds"] == job["eta"]["p50"] <= job["eta"]["p90"]
-        assert face.ended(job["id"])["eta"] is None
+        assert client.wait_for_end(job["id"])["eta"] is None
 
-    def test_whoever_waits_behind_others_waits_longer(self, face):
+    def test_whoever_waits_behind_others_waits_longer(self, client):
         """Two slots, so the sixth has to wait for more ends than the fourth. No other test draws with this model."""
-        jobs = [face.start("[[hang]]", model="jimeng-4.5")["id"] for _ in range(6)]
-        face.becomes(jobs[1], "in_progress")
-        etas = [face.job(job_id)["eta"]["p50"] for job_id in jobs]
+        jobs = [client.start_job("[[hang]]", model="jimeng-4.5")["id"] for _ in range(6)]
+        client.wait_for_status(jobs[1], "in_progress")
+        etas = [client.job(job_id)["eta"]["p50"] for job_id in jobs]
         assert etas[5] > etas[3] > etas[1]
         for job_id in jobs:
-            face.cancel(job_id)
+            client.cancel(job_id)
 
-    def test_events_carry_it(self, face):
-        job_id = face.start("[[seconds:1]]")["id"]
-        text = face.http.get(f"/v1/jobs/{job_id}/events").text
+    def test_events_carry_it(self, client):
+        job_id = client.start_job("[[seconds:1]]")["id"]
+        text = client.http.get(f"/v1/jobs/{job_id}/events").text
         assert '"eta":{"p50":' in text

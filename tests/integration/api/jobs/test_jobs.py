@@ -8,25 +8,25 @@ import psycopg
 import pytest
 
 from api.jobs.schemas import Job, JobList
-from tests.support.api_client import FINAL, Face, error_of, new_key, new_session, read_events
+from tests.support.api_client import FINAL, ApiClient, assert_error, new_key, new_session, read_events
 
 
 @pytest.fixture
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
 @pytest.fixture(scope="module", autouse=True)
 def silent(api_platform) -> Iterator[tuple[list[bytes], threading.Thread]]:
     """What a stream sends that has nothing to tell; begun early and read in the background, for it takes a while."""
     chunks: list[bytes] = []
-    with Face(api_platform) as face:
-        job_id = face.start("[[hang]]")["id"]
-        face.becomes(job_id, "in_progress")
+    with ApiClient(api_platform) as client:
+        job_id = client.start_job("[[hang]]")["id"]
+        client.wait_for_status(job_id, "in_progress")
 
         def read() -> None:
-            with Face(api_platform, face.key) as same, same.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
+            with ApiClient(api_platform, client.key) as same, same.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
                 for chunk in response.iter_raw():
                     chunks.append(chunk)
                     if chunk.startswith(b":"):
@@ -35,12 +35,12 @@ def silent(api_platform) -> Iterator[tuple[list[bytes], threading.Thread]]:
         reader = threading.Thread(target=read)
         reader.start()
         yield chunks, reader
-        face.cancel(job_id)
+        client.cancel(job_id)
         reader.join(timeout=60)
 
 
-def ids_of(face: Face, **query) -> list[str]:
-    response = face.http.get("/v1/jobs", params=query)
+def ids_of(client: ApiClient, **query) -> list[str]:
+    response = client.http.get("/v1/jobs", params=query)
     assert response.status_code == 200, response.text
     return [job["id"] for job in response.json()["data"]]
 
@@ -48,29 +48,29 @@ def ids_of(face: Face, **query) -> list[str]:
 class TestList:
     @pytest.fixture(scope="class")
     @staticmethod
-    def shelf(api_platform) -> Iterator[tuple[Face, dict[str, str]]]:
+    def shelf(api_platform) -> Iterator[tuple[ApiClient, dict[str, str]]]:
         """A caller with a job of every status, oldest first."""
-        with Face(api_platform) as face:
+        with ApiClient(api_platform) as client:
             made = {
-                "completed": face.start("one")["id"],
-                "failed": face.start("[[fail:2005]]", model="jimeng-3.0")["id"],
+                "completed": client.start_job("one")["id"],
+                "failed": client.start_job("[[fail:2005]]", model="jimeng-3.0")["id"],
             }
             for job_id in made.values():
-                face.ended(job_id)
-            made["in_progress"] = face.start("[[hang]]")["id"]
-            face.becomes(made["in_progress"], "in_progress")
-            made["other"] = face.start("[[hang]]")["id"]
-            face.becomes(made["other"], "in_progress")
-            made["queued"] = face.start("three")["id"]
-            made["cancelled"] = face.start("four")["id"]
-            face.cancel(made["cancelled"])
-            yield face, made
+                client.wait_for_end(job_id)
+            made["in_progress"] = client.start_job("[[hang]]")["id"]
+            client.wait_for_status(made["in_progress"], "in_progress")
+            made["other"] = client.start_job("[[hang]]")["id"]
+            client.wait_for_status(made["other"], "in_progress")
+            made["queued"] = client.start_job("three")["id"]
+            made["cancelled"] = client.start_job("four")["id"]
+            client.cancel(made["cancelled"])
+            yield client, made
             for job_id in made.values():
-                face.cancel(job_id)
+                client.cancel(job_id)
 
     def test_a_page_has_the_documented_shape(self, shelf):
-        face, made = shelf
-        page = face.http.get("/v1/jobs").json()
+        client, made = shelf
+        page = client.http.get("/v1/jobs").json()
         JobList.model_validate(page)
         assert [job["id"] for job in page["data"]] == list(reversed(made.values()))
         assert (page["first_id"], page["last_id"]) == (made["cancelled"], made["completed"])
@@ -78,10 +78,10 @@ class TestList:
 
     @pytest.mark.parametrize("order", ["asc", "desc"])
     def test_pages_follow_each_other_without_gap_or_repeat(self, shelf, order):
-        face, made = shelf
+        client, made = shelf
         seen, query = [], {"order": order, "limit": 2}
         while True:
-            page = face.http.get("/v1/jobs", params=query).json()
+            page = client.http.get("/v1/jobs", params=query).json()
             assert len(page["data"]) <= 2
             seen += [job["id"] for job in page["data"]]
             if not page["has_more"]:
@@ -91,28 +91,28 @@ class TestList:
         assert seen == (wanted if order == "asc" else wanted[::-1])
 
     def test_filters(self, shelf):
-        face, made = shelf
-        assert ids_of(face, status="completed") == [made["completed"]]
-        assert ids_of(face, status="failed,cancelled") == [made["cancelled"], made["failed"]]
-        assert ids_of(face, status="queued, in_progress") == [made["queued"], made["other"], made["in_progress"]]
-        assert ids_of(face, model="jimeng-3.0") == [made["failed"]] == ids_of(face, model="jimeng-image-3.0")
-        assert ids_of(face, model="gpt-9") == []
-        assert len(ids_of(face, kind="image")) == 6
-        assert ids_of(face, kind="video") == []
-        assert ids_of(face, status="completed", model="jimeng-3.0") == []
+        client, made = shelf
+        assert ids_of(client, status="completed") == [made["completed"]]
+        assert ids_of(client, status="failed,cancelled") == [made["cancelled"], made["failed"]]
+        assert ids_of(client, status="queued, in_progress") == [made["queued"], made["other"], made["in_progress"]]
+        assert ids_of(client, model="jimeng-3.0") == [made["failed"]] == ids_of(client, model="jimeng-image-3.0")
+        assert ids_of(client, model="gpt-9") == []
+        assert len(ids_of(client, kind="image")) == 6
+        assert ids_of(client, kind="video") == []
+        assert ids_of(client, status="completed", model="jimeng-3.0") == []
 
     def test_filters_by_time(self, shelf):
-        face, made = shelf
-        moment = face.job(made["completed"])["created_at"]
-        assert len(ids_of(face, created_after=str(moment))) == 6
-        assert ids_of(face, created_before=str(moment)) == []
-        assert ids_of(face, created_after=str(moment + 3600)) == []
-        assert len(ids_of(face, created_before="2999-01-01T00:00:00Z", created_after="1999-01-01")) == 6
+        client, made = shelf
+        moment = client.job(made["completed"])["created_at"]
+        assert len(ids_of(client, created_after=str(moment))) == 6
+        assert ids_of(client, created_before=str(moment)) == []
+        assert ids_of(client, created_after=str(moment + 3600)) == []
+        assert len(ids_of(client, created_before="2999-01-01T00:00:00Z", created_after="1999-01-01")) == 6
 
     def test_a_job_has_the_documented_shape_in_every_status(self, shelf):
-        face, made = shelf
+        client, made = shelf
         for name, job_id in made.items():
-            job = face.job(job_id)
+            job = client.job(job_id)
             Job.model_validate(job)
             assert set(job) == set(Job.model_fields)
             assert job["status"] == ("in_progress" if name == "other" else name)
@@ -120,28 +120,28 @@ class TestList:
             assert (job["error"] is not None) == (name == "failed")
             assert (job["output"] is not None) == (name == "completed")
             assert (job["progress"] == 100) == (name == "completed")
-            assert job["urls"]["get"] == f"{face.platform.url}/v1/jobs/{job_id}"
+            assert job["urls"]["get"] == f"{client.platform.url}/v1/jobs/{job_id}"
 
 
-def test_a_queued_job_knows_its_place(face):
-    running = [face.start("[[hang]]")["id"] for _ in range(2)]
+def test_a_queued_job_knows_its_place(client):
+    running = [client.start_job("[[hang]]")["id"] for _ in range(2)]
     for job_id in running:
-        face.becomes(job_id, "in_progress")
-    waiting = [face.start(f"number {n}")["id"] for n in range(3)]
-    assert [face.job(job_id)["queue"]["position"] for job_id in waiting] == [1, 2, 3]
-    face.cancel(waiting[0])
-    assert [face.job(job_id)["queue"]["position"] for job_id in waiting] == [None, 1, 2]
-    assert face.job(running[0])["queue"]["position"] is None
+        client.wait_for_status(job_id, "in_progress")
+    waiting = [client.start_job(f"number {n}")["id"] for n in range(3)]
+    assert [client.job(job_id)["queue"]["position"] for job_id in waiting] == [1, 2, 3]
+    client.cancel(waiting[0])
+    assert [client.job(job_id)["queue"]["position"] for job_id in waiting] == [None, 1, 2]
+    assert client.job(running[0])["queue"]["position"] is None
     for job_id in [*running, *waiting]:
-        face.cancel(job_id)
+        client.cancel(job_id)
 
 
-def test_progress_never_falls_until_the_end(face):
-    job_id = face.start("[[seconds:1.5]] [[queue:2]]")["id"]
+def test_progress_never_falls_until_the_end(client):
+    job_id = client.start_job("[[seconds:1.5]] [[queue:2]]")["id"]
     seen = [0]
     places = []
     while seen[-1] < 100:
-        job = face.job(job_id)
+        job = client.job(job_id)
         assert job["status"] not in {"failed", "cancelled"}
         seen.append(job["progress"])
         places.append(job["queue"]["upstream_position"])
@@ -150,51 +150,51 @@ def test_progress_never_falls_until_the_end(face):
     assert places[-1] is None
 
 
-def test_waiting_for_a_job_with_get(face):
-    job_id = face.start("[[seconds:1]]")["id"]
-    response = face.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.2})
+def test_waiting_for_a_job_with_get(client):
+    job_id = client.start_job("[[seconds:1]]")["id"]
+    response = client.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.2})
     assert response.json()["status"] in {"queued", "in_progress"}
     assert response.headers["retry-after"] in {"2", "3"}
-    done = face.http.get(f"/v1/jobs/{job_id}", params={"wait": 30})
+    done = client.http.get(f"/v1/jobs/{job_id}", params={"wait": 30})
     assert done.json()["status"] == "completed"
     assert "retry-after" not in done.headers
 
 
 class TestCancel:
-    def test_a_queued_job_is_cancelled_at_once(self, face):
-        running = [face.start("[[hang]]")["id"] for _ in range(2)]
+    def test_a_queued_job_is_cancelled_at_once(self, client):
+        running = [client.start_job("[[hang]]")["id"] for _ in range(2)]
         for job_id in running:
-            face.becomes(job_id, "in_progress")
-        job_id = face.start()["id"]
-        first = face.cancel(job_id)
+            client.wait_for_status(job_id, "in_progress")
+        job_id = client.start_job()["id"]
+        first = client.cancel(job_id)
         assert first["status"] == "cancelled"
         assert first["completed_at"] is not None
-        assert face.cancel(job_id) == first
-        assert len(face.submits()) == 2
+        assert client.cancel(job_id) == first
+        assert len(client.submits()) == 2
         for job_id in running:
-            face.cancel(job_id)
+            client.cancel(job_id)
 
-    def test_a_running_job_is_cancelled_soon(self, face):
-        job_id = face.start("[[seconds:30]]")["id"]
-        face.becomes(job_id, "in_progress")
-        response = face.http.post(f"/v1/jobs/{job_id}/cancel")
+    def test_a_running_job_is_cancelled_soon(self, client):
+        job_id = client.start_job("[[seconds:30]]")["id"]
+        client.wait_for_status(job_id, "in_progress")
+        response = client.http.post(f"/v1/jobs/{job_id}/cancel")
         assert (response.status_code, response.headers["x-job-id"]) == (200, job_id)
         Job.model_validate(response.json())
         assert response.json()["status"] == "cancelled" or response.json()["cancelling"]
-        ended = face.ended(job_id)
+        ended = client.wait_for_end(job_id)
         assert (ended["status"], ended["cancelling"], ended["error"]) == ("cancelled", False, None)
-        assert face.cancel(job_id) == ended
+        assert client.cancel(job_id) == ended
 
-    def test_a_finished_job_stays_as_it_is(self, face):
-        job_id = face.start()["id"]
-        done = face.ended(job_id)
-        assert face.cancel(job_id) == face.cancel(job_id) == done
+    def test_a_finished_job_stays_as_it_is(self, client):
+        job_id = client.start_job()["id"]
+        done = client.wait_for_end(job_id)
+        assert client.cancel(job_id) == client.cancel(job_id) == done
 
 
 class TestEvents:
-    def follow(self, face: Face, job_id: str, **headers: str) -> list[tuple[str, int | None, dict]]:
+    def follow(self, client: ApiClient, job_id: str, **headers: str) -> list[tuple[str, int | None, dict]]:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        with face.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=named) as response:
+        with client.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=named) as response:
             assert response.status_code == 200
             assert response.headers["content-type"].startswith("text/event-stream")
             assert response.headers["x-job-id"] == job_id
@@ -202,9 +202,9 @@ class TestEvents:
             assert response.headers["x-accel-buffering"] == "no"
             return list(read_events(response.iter_lines()))
 
-    def test_from_snapshot_to_the_end(self, face):
-        job_id = face.start("[[seconds:1]]")["id"]
-        frames = self.follow(face, job_id)
+    def test_from_snapshot_to_the_end(self, client):
+        job_id = client.start_job("[[seconds:1]]")["id"]
+        frames = self.follow(client, job_id)
         names, numbers = [name for name, _, _ in frames], [number for _, number, _ in frames]
         assert names[0] == "snapshot"
         assert names[-1] == "completed"
@@ -215,23 +215,23 @@ class TestEvents:
         assert progress[-1] == 100
         for _, _, job in frames:
             Job.model_validate(job)
-        assert frames[-1][2] == face.job(job_id)
+        assert frames[-1][2] == client.job(job_id)
 
     @pytest.mark.parametrize(("prompt", "last"), [("[[fail:2005]]", "failed"), ("[[hang]]", "cancelled")])
-    def test_other_ends(self, face, prompt, last):
-        job_id = face.start(prompt)["id"]
+    def test_other_ends(self, client, prompt, last):
+        job_id = client.start_job(prompt)["id"]
         if last == "cancelled":
-            face.becomes(job_id, "in_progress")
-            face.cancel(job_id)
-        assert self.follow(face, job_id)[-1][0] == last
+            client.wait_for_status(job_id, "in_progress")
+            client.cancel(job_id)
+        assert self.follow(client, job_id)[-1][0] == last
 
-    def test_resuming_gives_what_was_missed(self, face):
-        job_id = face.start("[[seconds:1]]")["id"]
-        with face.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
+    def test_resuming_gives_what_was_missed(self, client):
+        job_id = client.start_job("[[seconds:1]]")["id"]
+        with client.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
             name, seen, _ = next(read_events(response.iter_lines()))
         assert name == "snapshot"
-        face.ended(job_id)
-        frames = self.follow(face, job_id, Last_Event_ID=str(seen))
+        client.wait_for_end(job_id)
+        frames = self.follow(client, job_id, Last_Event_ID=str(seen))
         names, numbers = [name for name, _, _ in frames], [number for _, number, _ in frames]
         assert numbers == list(range(seen + 1, numbers[-1] + 1))
         assert names == ["progress"] * (len(frames) - 1) + ["completed"]
@@ -239,14 +239,14 @@ class TestEvents:
         states = [data["state"] for name, _, data in frames if name == "progress"]
         assert states[-1] == "saving"
 
-    def test_after_the_end_the_final_event_comes_again(self, face):
-        job_id = face.start()["id"]
-        face.ended(job_id)
-        ((name, number, job),) = self.follow(face, job_id)
+    def test_after_the_end_the_final_event_comes_again(self, client):
+        job_id = client.start_job()["id"]
+        client.wait_for_end(job_id)
+        ((name, number, job),) = self.follow(client, job_id)
         assert (name, job["status"]) == ("completed", "completed")
         for again in (str(number), "999999", "nonsense", ""):
-            assert self.follow(face, job_id, Last_Event_ID=again)[-1][:2] == ("completed", number)
-        assert face.http.get(f"/v1/jobs/{job_id}/events?after={number}").text.startswith(
+            assert self.follow(client, job_id, Last_Event_ID=again)[-1][:2] == ("completed", number)
+        assert client.http.get(f"/v1/jobs/{job_id}/events?after={number}").text.startswith(
             f"id: {number}\nevent: completed\n"
         )
 
@@ -261,56 +261,56 @@ class TestEvents:
 class TestStrangers:
     """I9: a caller sees only their own jobs; a stranger's id answers 404, not 403."""
 
-    def test_strangers_see_nothing(self, face):
-        job_id = face.start("[[hang]]")["id"]
-        done = face.draw(n=1).headers["x-job-id"]
-        admin = face.platform.admin_key
-        for key in (new_key(), new_session() + ":cn", face.key.replace(":sandbox", ":cn"), admin):
-            with face.as_caller(key) as stranger:
+    def test_strangers_see_nothing(self, client):
+        job_id = client.start_job("[[hang]]")["id"]
+        done = client.generate_images(n=1).headers["x-job-id"]
+        admin = client.platform.admin_key
+        for key in (new_key(), new_session() + ":cn", client.key.replace(":sandbox", ":cn"), admin):
+            with client.as_caller(key) as stranger:
                 for wanted in (job_id, done):
                     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
                         response = stranger.http.request(method, f"/v1/jobs/{wanted}{path}")
-                        error_of(response, 404, "job_not_found")
+                        assert_error(response, 404, "job_not_found")
                         assert "x-job-id" not in response.headers
                 if key != admin:
                     assert ids_of(stranger) == []
                 assert not {job_id, done} & set(ids_of(stranger, limit=100))
-        assert face.job(job_id)["status"] != "cancelled"
-        face.cancel(job_id)
+        assert client.job(job_id)["status"] != "cancelled"
+        client.cancel(job_id)
 
-    def test_sessions_do_not_see_the_jobs_of_keys(self, face):
-        with face.as_caller(face.platform.admin_key) as admin:
-            job_id = admin.draw(n=1).headers["x-job-id"]  # ran on the demo account of the pool
+    def test_sessions_do_not_see_the_jobs_of_keys(self, client):
+        with client.as_caller(client.platform.admin_key) as admin:
+            job_id = admin.generate_images(n=1).headers["x-job-id"]  # ran on the demo account of the pool
             assert admin.job(job_id)["status"] == "completed"
             assert job_id in ids_of(admin)
         for key in ("demo:sandbox", new_key()):
-            with face.as_caller(key) as session:
-                error_of(session.http.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+            with client.as_caller(key) as session:
+                assert_error(session.http.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
                 assert job_id not in ids_of(session, limit=100)
 
-    def test_one_member_of_a_list_is_enough_to_see_its_jobs(self, face):
+    def test_one_member_of_a_list_is_enough_to_see_its_jobs(self, client):
         first, second = new_key(), new_key()
-        with face.as_caller(f" {first} , {second},") as both:
-            job_id = both.start("[[seconds:0.5]]")["id"]
-            both.ended(job_id)
+        with client.as_caller(f" {first} , {second},") as both:
+            job_id = both.start_job("[[seconds:0.5]]")["id"]
+            both.wait_for_end(job_id)
         for key in (first, second, f"{second},{new_key()}"):
-            with face.as_caller(key) as member:
+            with client.as_caller(key) as member:
                 assert member.job(job_id)["status"] == "completed"
                 assert ids_of(member) == [job_id]
-        error_of(face.http.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
+        assert_error(client.http.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
-    def test_looking_makes_no_account(self, face, api_platform):
+    def test_looking_makes_no_account(self, client, api_platform):
         count = "SELECT count(*) FROM accounts"
         with psycopg.connect(api_platform.database_url, autocommit=True) as connection:
             before = connection.execute(count).fetchone()
-            assert ids_of(face) == []
-            error_of(face.draw(model="gpt-9"), 404, "model_not_found", "model")
+            assert ids_of(client) == []
+            assert_error(client.generate_images(model="gpt-9"), 404, "model_not_found", "model")
             assert connection.execute(count).fetchone() == before
 
 
 def test_a_list_of_sessions_survives_a_dead_member(api_platform):
-    with Face(api_platform, f"{new_key('dead')},{new_key()}") as face:
-        answers = [face.draw(n=1) for _ in range(2)]
+    with ApiClient(api_platform, f"{new_key('dead')},{new_key()}") as client:
+        answers = [client.generate_images(n=1) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
@@ -318,8 +318,8 @@ def test_two_callers_with_the_same_new_sessions_do_not_block_each_other(api_plat
     """Rows of new accounts are made in one order whatever the order of the list, or Postgres may see a deadlock."""
 
     def start(order: list[str]) -> str:
-        with Face(api_platform, ",".join(order)) as face:
-            return face.start()["id"]
+        with ApiClient(api_platform, ",".join(order)) as client:
+            return client.start_job()["id"]
 
     with ThreadPoolExecutor(2) as pool:
         for _ in range(3):

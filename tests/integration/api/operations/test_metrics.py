@@ -13,11 +13,11 @@ from tests.support.platform import ROOT, clean_env
 from worker.core.observability import metrics
 from worker.messaging import celery_app, heartbeat
 from worker.messaging import metrics_store as carried
-from worker.tasks.deliver_webhooks import notify
+from worker.tasks.deliver_webhooks import deliver
 
 COUNT_IN_ANOTHER_PROCESS = """
-from worker.messaging import metrics_store as metrics as carried
-from worker.core import metrics
+from worker.messaging import metrics_store as carried
+from worker.core.observability import metrics
 metrics.count("dreamery_webhooks", "delivered", by=2)
 metrics.observe("dreamery_poll_delay_seconds", 0.2)
 carried.start()
@@ -71,9 +71,9 @@ def test_counts_wait_while_redis_is_away(engine):
 
 
 def test_the_rows_of_this_moment(engine):
-    account = engine.account()
-    engine.job(account)
-    engine.job(account)
+    account = engine.add_account()
+    engine.add_job(account)
+    engine.add_job(account)
     engine.sql("UPDATE accounts SET credits = 70, rest_until = now() + interval '1 hour'")
     assert of("dreamery_jobs", kind="image", model="jimeng-4.0", state="queued") == 2
     assert of("dreamery_queue_oldest_seconds", kind="image") >= 0
@@ -100,7 +100,7 @@ def test_every_metric_has_a_help_text_and_a_name_of_ours(name):
 
 
 def test_every_gauge_is_shown(engine):
-    engine.job(engine.account())
+    engine.add_job(engine.add_account())
     heartbeat.tell("worker@here", queues=["fast"], threads=1)
     heartbeat._pulse.seen.clear()
     heartbeat.note_seen("tick")
@@ -110,10 +110,10 @@ def test_every_gauge_is_shown(engine):
 
 
 def test_messages_that_wait_are_counted_by_queue(engine):
-    engine.messages()
-    celery_app.nudge_poll(uuid4())
-    celery_app.nudge_save(uuid4())
-    celery_app.nudge_save(uuid4())
+    engine.take_messages()
+    celery_app.enqueue_poll(uuid4())
+    celery_app.enqueue_save(uuid4())
+    celery_app.enqueue_save(uuid4())
     assert of("dreamery_messages_waiting", queue="fast") == 1
     assert of("dreamery_messages_waiting", queue="bulk") == 2
     assert of("dreamery_messages_waiting", queue="outbox") == 0
@@ -171,22 +171,22 @@ def test_a_worker_that_was_asked_to_stop_is_not_looked_for(engine):
 
 
 def test_a_webhook_that_is_not_taken_is_counted(engine, receiver):
-    account = engine.account()
+    account = engine.add_account()
     for status in (500, 200):
         receiver.answers = [status]
-        job = engine.to_end(account, webhook_url=receiver.url)
+        job = engine.add_succeeded_job(account, webhook_url=receiver.url)
         (delivery,) = engine.sql("SELECT id FROM webhook_deliveries WHERE job_id = :id", id=job)
-        notify(delivery_id=delivery.id)
+        deliver(delivery_id=delivery.id)
     assert carried.flush()
     assert of("dreamery_webhooks_total", outcome="failed") == 1
     assert of("dreamery_webhooks_total", outcome="delivered") == 1
 
 
 def test_the_way_of_a_job_is_counted(engine):
-    account = engine.account()
-    engine.to_end(account)
-    job = engine.job(account, prompt="[[fail:2005]]")
-    engine.drive(job)
+    account = engine.add_account()
+    engine.add_succeeded_job(account)
+    job = engine.add_job(account, prompt="[[fail:2005]]")
+    engine.run_until_final(job)
     assert carried.flush()
     model = "jimeng-4.0"
     assert of("dreamery_jobs_accepted_total", kind="image", model=model) == 2

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from api.app import create_app
 from api.cli.main import app as cli
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from worker.local.schema_upgrade import newest_revision
 from worker.messaging import heartbeat
 
@@ -38,7 +38,7 @@ def change(engine, **told) -> None:
 
 
 def wrong(http, **query) -> str:
-    return error_of(http.get("/readyz", params=query), 503, "overloaded")
+    return assert_error(http.get("/readyz", params=query), 503, "overloaded")
 
 
 def test_all_is_well(http):
@@ -90,14 +90,14 @@ def test_servers_that_do_not_answer(http, engine):
 
 
 def test_a_check_that_does_not_exist(http):
-    error_of(http.get("/readyz", params={"exclude": "moon"}), 400, "invalid_value", "exclude.0")
+    assert_error(http.get("/readyz", params={"exclude": "moon"}), 400, "invalid_value", "exclude.0")
 
 
 def test_metrics_ask_for_their_token(http, engine):
     assert http.get("/metrics").status_code == 200
     engine.configure(METRICS_TOKEN="a-token-for-prometheus")
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "a-token-for-prometheus"}):
-        message = error_of(http.get("/metrics", headers=headers), 401, "invalid_api_key")
+        message = assert_error(http.get("/metrics", headers=headers), 401, "invalid_api_key")
         assert "a-token" not in message
     answer = http.get("/metrics", headers={"Authorization": "Bearer a-token-for-prometheus"})
     assert answer.status_code == 200

@@ -3,10 +3,10 @@
 from typing import Any
 
 from api.operations.schemas import System
-from tests.support.api_client import Face, new_key
+from tests.support.api_client import ApiClient, new_key
 
 
-def look(admin: Face) -> dict[str, Any]:
+def look(admin: ApiClient) -> dict[str, Any]:
     answer = admin.http.get("/admin/v1/system")
     assert answer.status_code == 200, answer.text
     System.model_validate(answer.json(), strict=True)
@@ -18,19 +18,19 @@ def counts(told: dict[str, Any], code: str) -> tuple[int, int]:
 
 
 def test_what_ended_and_what_is_open_is_counted(api_platform):
-    with Face(api_platform, api_platform.admin_key) as admin, Face(api_platform, new_key()) as caller:
+    with ApiClient(api_platform, api_platform.admin_key) as admin, ApiClient(api_platform, new_key()) as caller:
         before = look(admin)
-        assert caller.draw("a boat", n=1).status_code == 200
-        caller.ended(caller.start("[[fail:2038]] refused")["id"])
-        hanging = caller.start("[[hang]] never ends")
-        waiting = [caller.start("[[hang]] waits") for _ in range(2)]
+        assert caller.generate_images("a boat", n=1).status_code == 200
+        caller.wait_for_end(caller.start_job("[[fail:2038]] refused")["id"])
+        hanging = caller.start_job("[[hang]] never ends")
+        waiting = [caller.start_job("[[hang]] waits") for _ in range(2)]
         after = look(admin)
         told = {one["kind"]: one for one in after["open"]}
         assert told["image"]["queued"] + told["image"]["running"] >= 3
         assert (told["image"]["oldest_queued_seconds"] is None) == (told["image"]["queued"] == 0)
         for job in (hanging, *waiting):
             caller.http.post(f"/v1/jobs/{job['id']}/cancel")
-            caller.ended(job["id"])
+            caller.wait_for_end(job["id"])
         last = look(admin)
     ended = [
         sum(sum(hour[state] for hour in told["hours"]) for state in ("succeeded", "failed", "cancelled"))
@@ -47,12 +47,12 @@ def test_what_ended_and_what_is_open_is_counted(api_platform):
 
 
 def test_a_refusal_that_a_job_outlives_is_counted_as_such(api_platform):
-    with Face(api_platform, api_platform.admin_key) as admin:
+    with ApiClient(api_platform, api_platform.admin_key) as admin:
         before = counts(look(admin), "insufficient_quota")
         # More jobs than the good account takes at once, so the one without credits is asked too.
         with admin.as_caller(f"{new_key('broke')},{new_key()}") as caller:
-            jobs = [caller.start("a boat")["id"] for _ in range(6)]
-            assert {caller.ended(job)["status"] for job in jobs} == {"completed"}
+            jobs = [caller.start_job("a boat")["id"] for _ in range(6)]
+            assert {caller.wait_for_end(job)["status"] for job in jobs} == {"completed"}
             ways = [caller.http.get(f"/v1/jobs/{job}/timeline").json()["data"] for job in jobs]
         refused = sum(entry["code"] == "insufficient_quota" for way in ways for entry in way)
         after = counts(look(admin), "insufficient_quota")

@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.usage.schemas import UsageReport
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from worker.core.ids import new_id, public_id
 from worker.db.engine import transaction
@@ -40,7 +40,7 @@ class World:
         return self.keys[label][0]
 
     def job(self, user: str, state: str = "succeeded", *, key: str = "", days_ago: int = 0, **fields: Any) -> UUID:
-        job_id = self.engine.job(
+        job_id = self.engine.add_job(
             owner=f"user:{self.users[user]}",
             user_id=self.users[user],
             api_key_id=self.keys[key or user][0],
@@ -155,7 +155,7 @@ def test_groups_and_days(world: World) -> None:
     ],
 )
 def test_what_cannot_be_asked(world: World, query: dict[str, str], param: str) -> None:
-    error_of(world.get("/v1/usage", "alice", **query), 400, "invalid_value", param)
+    assert_error(world.get("/v1/usage", "alice", **query), 400, "invalid_value", param)
 
 
 def test_csv(world: World) -> None:
@@ -177,7 +177,7 @@ def test_everybodys(world: World) -> None:
     world.job("alice")
     world.job("=bob", charged=3)
     world.job("=bob", "failed")
-    world.engine.job(owner="tokens:somebody")
+    world.engine.add_job(owner="tokens:somebody")
     by_user = {one["user"]: one for one in world.report("/admin/v1/usage")["data"]}
     assert {name: one["accepted"] for name, one in by_user.items()} == {"alice": 1, "=bob": 2, None: 1}
     assert by_user["alice"]["user_id"] == public_id("user", world.users["alice"])
@@ -191,10 +191,10 @@ def test_everybodys(world: World) -> None:
     assert [one["name"] for one in bob["limits"]] == ["requests_per_minute"]
     key = public_id("key", world.keys["alice"][0])
     assert world.report("/admin/v1/usage", key=key)["total"]["accepted"] == 1
-    error_of(world.get("/admin/v1/usage", key=key, user="=bob"), 404, "key_not_found")
-    error_of(world.get("/admin/v1/usage", user="nobody"), 404, "user_not_found")
-    error_of(world.get("/admin/v1/usage", account="x"), 404, "account_not_found")
-    error_of(world.get("/admin/v1/usage", "alice"), 403, "forbidden")
+    assert_error(world.get("/admin/v1/usage", key=key, user="=bob"), 404, "key_not_found")
+    assert_error(world.get("/admin/v1/usage", user="nobody"), 404, "user_not_found")
+    assert_error(world.get("/admin/v1/usage", account="x"), 404, "account_not_found")
+    assert_error(world.get("/admin/v1/usage", "alice"), 403, "forbidden")
 
 
 def test_a_key_that_may_not_read_is_told_of_its_own_jobs(world: World) -> None:
@@ -204,7 +204,7 @@ def test_a_key_that_may_not_read_is_told_of_its_own_jobs(world: World) -> None:
     world.job("alice", key="narrow")
     assert world.report("/v1/usage", "narrow")["total"]["accepted"] == 1
     assert world.report("/v1/usage", "alice")["total"]["accepted"] == 2
-    error_of(world.get("/v1/usage", "admin only"), 403, "forbidden")
+    assert_error(world.get("/v1/usage", "admin only"), 403, "forbidden")
 
 
 @pytest.mark.parametrize("owner", ["user:x", None])

@@ -10,10 +10,10 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.support.api_client import Face, error_of, new_key
-from tests.support.media_files import film, sound
+from tests.support.api_client import ApiClient, assert_error, new_key
+from tests.support.media_files import make_audio, make_video
 from tests.support.platform import eventually
-from tests.support.uploads import picture
+from tests.support.uploads import make_image
 from worker.core.media.video import video_facts
 
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"
@@ -21,13 +21,13 @@ OMNI = "jimeng-video-seedance-2.0"
 
 
 @pytest.fixture
-def face(api_platform) -> Iterator[Face]:
-    with Face(api_platform) as face:
-        yield face
+def client(api_platform) -> Iterator[ApiClient]:
+    with ApiClient(api_platform) as client:
+        yield client
 
 
-def generate(face: Face, prompt: str = "waves", **fields: Any) -> httpx.Response:
-    return face.http.post(GENERATIONS, json={"prompt": prompt, **fields})
+def generate(client: ApiClient, prompt: str = "waves", **fields: Any) -> httpx.Response:
+    return client.http.post(GENERATIONS, json={"prompt": prompt, **fields})
 
 
 def bytes_of(answer: httpx.Response) -> list[bytes]:
@@ -57,55 +57,55 @@ def colour(image: Image.Image) -> str:
         ({"model": "jimeng-video-seedance-2.5-draft"}, (854, 480), 5),
     ],
 )
-def test_a_video_from_text(face, fields, size, seconds):
-    (data,) = bytes_of(generate(face, **fields))
+def test_a_video_from_text(client, fields, size, seconds):
+    (data,) = bytes_of(generate(client, **fields))
     facts = video_facts(io.BytesIO(data))
     assert (facts.width, facts.height) == size
     assert abs(facts.milliseconds - seconds * 1000) < 300
 
 
-def test_bytes_in_the_answer(face):
-    answer = generate(face, response_format="b64_json")
+def test_bytes_in_the_answer(client):
+    answer = generate(client, response_format="b64_json")
     assert answer.status_code == 200, answer.text
     (one,) = answer.json()["data"]
     assert video_facts(io.BytesIO(base64.b64decode(one["b64_json"]))).width == 1280
 
 
-def test_two_videos_of_one_request(face):
-    first, second = bytes_of(generate(face, n=2, seed=1))
+def test_two_videos_of_one_request(client):
+    first, second = bytes_of(generate(client, n=2, seed=1))
     assert first != second
 
 
-def test_first_and_last_frame_are_seen_in_it(face):
-    red, blue = (base64.b64encode(picture(name, side=64)).decode() for name in ("red", "blue"))
-    answer = face.http.post(GENERATIONS, json={"prompt": "a boat", "images": [red, blue]})
+def test_first_and_last_frame_are_seen_in_it(client):
+    red, blue = (base64.b64encode(make_image(name, side=64)).decode() for name in ("red", "blue"))
+    answer = client.http.post(GENERATIONS, json={"prompt": "a boat", "images": [red, blue]})
     (data,) = bytes_of(answer)
     seen = frames(data)
     assert seen[0].size == (720, 720)
     assert (colour(seen[0]), colour(seen[-1])) == ("red", "blue")
 
 
-def test_a_first_frame_by_form(face):
-    parts = {"prompt": (None, "a boat"), "input_reference": ("x", picture("blue", side=64), "application/octet-stream")}
-    (data,) = bytes_of(face.http.post(GENERATIONS, files=parts))
+def test_a_first_frame_by_form(client):
+    parts = {"prompt": (None, "a boat"), "input_reference": ("x", make_image("blue", side=64), "application/octet-stream")}
+    (data,) = bytes_of(client.http.post(GENERATIONS, files=parts))
     assert colour(frames(data)[0]) == "blue"
 
 
-def test_materials_of_every_kind(face):
+def test_materials_of_every_kind(client):
     parts = [
         ("prompt", (None, "@image_file_1 dances like @video_file_1 to @audio_file_1")),
         ("model", (None, OMNI)),
-        ("image_file_1", ("cat.png", picture("red", side=64), "image/png")),
-        ("video_file_1", ("dance.mp4", film("red", "blue", seconds=2), "video/mp4")),
-        ("audio_file_1", ("song.mp3", sound(), "audio/mpeg")),
+        ("image_file_1", ("cat.png", make_image("red", side=64), "image/png")),
+        ("video_file_1", ("dance.mp4", make_video("red", "blue", seconds=2), "video/mp4")),
+        ("audio_file_1", ("song.mp3", make_audio(), "audio/mpeg")),
     ]
-    (data,) = bytes_of(face.http.post(GENERATIONS, files=parts, timeout=90))
+    (data,) = bytes_of(client.http.post(GENERATIONS, files=parts, timeout=90))
     assert video_facts(io.BytesIO(data)).width == 1280
 
 
-def test_the_job_on_its_way_and_at_its_end(face):
-    started = face.http.post(GENERATIONS, json={"prompt": "waves", "async": True}).json()
-    job = face.ended(started["id"])
+def test_the_job_on_its_way_and_at_its_end(client):
+    started = client.http.post(GENERATIONS, json={"prompt": "waves", "async": True}).json()
+    job = client.wait_for_end(started["id"])
     assert job["status"] == "completed", job
     (output,) = job["output"]
     assert (output["mime"], output["width"], output["height"]) == ("video/mp4", 1280, 720)
@@ -113,15 +113,15 @@ def test_the_job_on_its_way_and_at_its_end(face):
     assert job["usage"] == {"videos": 1, "seconds": 5, "credits_estimated": 25, "credits_charged": 25}
     with Image.open(io.BytesIO(httpx.get(output["thumbnail_url"], trust_env=False).content)) as poster:
         poster.load()
-    shown = face.http.get(f"{VIDEOS}/{started['request_id']}").json()
+    shown = client.http.get(f"{VIDEOS}/{started['request_id']}").json()
     assert (shown["status"], shown["url"]) == ("completed", output["url"])
 
 
-def test_the_task_of_new_api(face):
-    task = face.http.post(TASKS, json={"prompt": "waves", "model": "sora-2", "duration": 5}).json()
+def test_the_task_of_new_api(client):
+    task = client.http.post(TASKS, json={"prompt": "waves", "model": "sora-2", "duration": 5}).json()
     path = f"{TASKS}/{task['task_id']}"
-    eventually(lambda: face.http.get(path).json()["status"] == "completed", what="the task completed")
-    done = face.http.get(path).json()
+    eventually(lambda: client.http.get(path).json()["status"] == "completed", what="the task completed")
+    done = client.http.get(path).json()
     assert video_facts(io.BytesIO(httpx.get(done["url"], trust_env=False).content)).width == done["metadata"]["width"]
 
 
@@ -129,23 +129,23 @@ def test_the_task_of_new_api(face):
     ("prompt", "status", "code"),
     [("[[fail:2038]] waves", 400, "content_policy_violation"), ("[[fail:2002]] waves", 502, "generation_failed")],
 )
-def test_failures(face, prompt, status, code):
-    answer = generate(face, prompt)
-    error_of(answer, status, code)
+def test_failures(client, prompt, status, code):
+    answer = generate(client, prompt)
+    assert_error(answer, status, code)
     assert answer.headers["x-should-retry"] == "false"
 
 
-def test_a_deleted_one_that_ran_frees_its_files_and_its_slot(face):
-    started = face.http.post(VIDEOS, json={"prompt": "waves [[seconds:2]]"}).json()
+def test_a_deleted_one_that_ran_frees_its_files_and_its_slot(client):
+    started = client.http.post(VIDEOS, json={"prompt": "waves [[seconds:2]]"}).json()
     eventually(
-        lambda: face.http.get(f"{VIDEOS}/{started['id']}").json()["status"] == "in_progress", what="it is running"
+        lambda: client.http.get(f"{VIDEOS}/{started['id']}").json()["status"] == "in_progress", what="it is running"
     )
-    assert face.http.delete(f"{VIDEOS}/{started['id']}").json()["deleted"]
-    error_of(face.http.get(f"{VIDEOS}/{started['id']}"), 404, "video_not_found")
+    assert client.http.delete(f"{VIDEOS}/{started['id']}").json()["deleted"]
+    assert_error(client.http.get(f"{VIDEOS}/{started['id']}"), 404, "video_not_found")
     # One video at a time per account: the next one runs only when the slot is free again.
-    assert generate(face).status_code == 200
+    assert generate(client).status_code == 200
 
 
 def test_a_dead_member_of_a_list_does_not_matter(api_platform):
-    with Face(api_platform, f"{new_key('dead')},{new_key()}") as face:
-        assert generate(face).status_code == 200
+    with ApiClient(api_platform, f"{new_key('dead')},{new_key()}") as client:
+        assert generate(client).status_code == 200

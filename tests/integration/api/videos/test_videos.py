@@ -11,23 +11,23 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.auth.session_tokens import token_hash
+from api.auth.session_tokens import session_token_hash
 from api.jobs.schemas import Job
 from api.videos.schemas import AcceptedVideo, Video, VideoDeleted, VideoList, VideosAnswer, VideoTask, VideoTaskState
-from tests.support.api_client import error_of, new_key
+from tests.support.api_client import assert_error, new_key
 from tests.support.engine import Engine
-from tests.support.media_files import film
-from tests.support.uploads import picture
+from tests.support.media_files import make_video
+from tests.support.uploads import make_image
 from tests.support.video_rows import finish_video, set_state
 from worker import storage
 from worker.core.media.video import video_facts
 from worker.core.security.session_tokens import parse_tokens
-from worker.tasks.cleanup import upkeep
+from worker.tasks.cleanup import clean_up
 
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"
 LINK = "https://example.org/a.png"
 OMNI = "jimeng-video-seedance-2.0"
-FILM = film("navy", seconds=1)
+FILM = make_video("navy", seconds=1)
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def client(engine: Engine) -> Iterator[TestClient]:
         yield client
 
 
-def job_uuid(any_id: str) -> UUID:
+def parse_job_id(any_id: str) -> UUID:
     return UUID(hex=any_id.partition("_")[2])
 
 
@@ -49,18 +49,18 @@ def start(client: TestClient, prompt: str = "waves", **fields: Any) -> dict[str,
 
 def account_of(client: TestClient, engine: Engine) -> UUID:
     (token,) = parse_tokens(client.headers["authorization"].removeprefix("Bearer "), "sandbox")
-    return engine.sql("SELECT id FROM accounts WHERE lookup_hash = :h", h=token_hash(token))[0].id
+    return engine.sql("SELECT id FROM accounts WHERE lookup_hash = :h", h=session_token_hash(token))[0].id
 
 
 def finished(client: TestClient, engine: Engine, prompt: str = "waves", **fields: Any) -> dict[str, Any]:
     made = start(client, prompt, **fields)
-    finish_video(job_uuid(made["id"]), account_of(client, engine), data=FILM)
+    finish_video(parse_job_id(made["id"]), account_of(client, engine), data=FILM)
     return client.get(f"{VIDEOS}/{made['id']}").json()
 
 
 def put(client: TestClient, engine: Engine, state: str, **columns: Any) -> str:
     made = start(client)
-    set_state(job_uuid(made["id"]), account_of(client, engine), state, **columns)
+    set_state(parse_job_id(made["id"]), account_of(client, engine), state, **columns)
     return str(made["id"])
 
 
@@ -111,7 +111,7 @@ class TestCreate:
 
     @pytest.mark.parametrize("spelling", ["file", "link", "nested", "data"])
     def test_input_reference_in_every_spelling(self, client, engine: Engine, spelling: str) -> None:
-        red = picture("red")
+        red = make_image("red")
         data_url = f"data:image/png;base64,{base64.b64encode(red).decode()}"
         part = {
             "file": ("upload", red, "application/octet-stream"),
@@ -130,17 +130,17 @@ class TestCreate:
         shown = finished(client, engine)
         file_id = shown["thumbnail_url"].split("/")[-2]
         made = start(client, input_reference={"file_id": file_id})
-        (row,) = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id", id=job_uuid(made["id"]))
+        (row,) = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id", id=parse_job_id(made["id"]))
         assert (row.role, row.mime, row.width) == ("first_frame", "image/jpeg", 64)
         for bad in ("file-abc", f"file_{'0' * 32}"):
             answer = client.post(VIDEOS, json={"prompt": "a", "input_reference": {"file_id": bad}})
-            assert "Files API" in error_of(answer, 404, "file_not_found", "input_reference.file_id")
+            assert "Files API" in assert_error(answer, 404, "file_not_found", "input_reference.file_id")
 
     def test_materials_are_rows_in_order(self, client, engine: Engine) -> None:
         parts = [
             ("prompt", (None, "@video_file_1 with @image_file_1")),
             ("model", (None, OMNI)),
-            ("image_file_1", ("cat.png", picture("red"), "image/png")),
+            ("image_file_1", ("cat.png", make_image("red"), "image/png")),
             ("video_file_1", ("dance.mp4", FILM, "video/mp4")),
         ]
         answer = client.post(GENERATIONS, files=[*parts, ("async", (None, "true"))])
@@ -158,41 +158,41 @@ class TestCreate:
         def ask(**fields: Any) -> Any:
             return client.post(path, json={"prompt": "waves", **fields})
 
-        assert "5, 10" in error_of(ask(seconds="7"), 400, "invalid_value", "seconds")
-        error_of(ask(prompt=" "), 400, "invalid_value", "prompt")
-        error_of(client.post(path, json={}), 400, "missing_required_parameter", "prompt")
-        error_of(client.post(path, content=b"{"), 400, "invalid_json")
-        error_of(ask(model="gpt-9"), 404, "model_not_found", "model")
-        error_of(ask(image=[picture("red").hex()]), 400, "invalid_image", "image.0")
-        error_of(ask(images=[LINK, LINK], model="jimeng-video-veo3"), 400, "unsupported_parameter", "images.1")
-        error_of(ask(stream=True), 400, "unsupported_parameter", "stream")
-        error_of(ask(n=5), 400, "invalid_value", "n")
-        error_of(ask(webhook="ftp://x"), 400, "invalid_value", "webhook")
+        assert "5, 10" in assert_error(ask(seconds="7"), 400, "invalid_value", "seconds")
+        assert_error(ask(prompt=" "), 400, "invalid_value", "prompt")
+        assert_error(client.post(path, json={}), 400, "missing_required_parameter", "prompt")
+        assert_error(client.post(path, content=b"{"), 400, "invalid_json")
+        assert_error(ask(model="gpt-9"), 404, "model_not_found", "model")
+        assert_error(ask(image=[make_image("red").hex()]), 400, "invalid_image", "image.0")
+        assert_error(ask(images=[LINK, LINK], model="jimeng-video-veo3"), 400, "unsupported_parameter", "images.1")
+        assert_error(ask(stream=True), 400, "unsupported_parameter", "stream")
+        assert_error(ask(n=5), 400, "invalid_value", "n")
+        assert_error(ask(webhook="ftp://x"), 400, "invalid_value", "webhook")
         assert (engine.sql("SELECT 1 FROM jobs"), keys(engine)) == ([], [])
 
     @pytest.mark.parametrize("path", [VIDEOS, TASKS])
     def test_where_the_answer_is_one_video_several_are_refused(self, client, path: str) -> None:
-        told = error_of(client.post(path, json={"prompt": "a", "n": 2}), 400, "unsupported_parameter", "n")
+        told = assert_error(client.post(path, json={"prompt": "a", "n": 2}), 400, "unsupported_parameter", "n")
         assert GENERATIONS in told
 
     def test_repeats_with_a_key_are_one_video(self, client, engine: Engine) -> None:
         headers = {"Idempotency-Key": "once"}
-        body = {"prompt": "waves", "image": base64.b64encode(picture("red")).decode()}
+        body = {"prompt": "waves", "image": base64.b64encode(make_image("red")).decode()}
         first = client.post(VIDEOS, json=body, headers=headers)
         again = client.post(VIDEOS, json=body, headers=headers)
         assert again.headers["idempotency-replayed"] == "true"
         assert again.json()["id"] == first.json()["id"]
-        error_of(client.post(VIDEOS, json={"prompt": "x"}, headers=headers), 422, "idempotency_key_reuse")
+        assert_error(client.post(VIDEOS, json={"prompt": "x"}, headers=headers), 422, "idempotency_key_reuse")
         assert len(engine.sql("SELECT 1 FROM jobs")) == len(keys(engine)) == 1
 
     def test_what_is_not_offered_says_what_is(self, client) -> None:
         for what in ("edits", "extensions", "characters"):
-            told = error_of(
+            told = assert_error(
                 client.post(f"{VIDEOS}/{what}", files={"prompt": (None, "a")}), 400, "unsupported_operation"
             )
             assert GENERATIONS in told
-        error_of(client.get(f"{VIDEOS}/characters/x"), 400, "unsupported_operation")
-        error_of(client.post(f"{VIDEOS}/video_1"), 405, "method_not_allowed")
+        assert_error(client.get(f"{VIDEOS}/characters/x"), 400, "unsupported_operation")
+        assert_error(client.post(f"{VIDEOS}/video_1"), 405, "method_not_allowed")
 
 
 class TestGenerations:
@@ -209,7 +209,7 @@ class TestGenerations:
 
     def test_a_wait_that_runs_out(self, client) -> None:
         answer = client.post(GENERATIONS, json={"prompt": "a"}, headers={"Prefer": "wait=0"})
-        assert "/v1/jobs/job_" in error_of(answer, 504, "generation_timeout")
+        assert "/v1/jobs/job_" in assert_error(answer, 504, "generation_timeout")
         assert answer.headers["x-should-retry"] == "false"
 
     @pytest.mark.parametrize("form", ["url", "b64_json", None])
@@ -217,7 +217,7 @@ class TestGenerations:
         key = {"Idempotency-Key": "k"}
         body = {"prompt": "a", **({"response_format": form} if form else {})}
         begun = client.post(GENERATIONS, json=body, headers={**key, "Prefer": "respond-async"})
-        job_id = job_uuid(begun.json()["id"])
+        job_id = parse_job_id(begun.json()["id"])
         finish_video(job_id, account_of(client, engine), data=FILM)
         answer = client.post(GENERATIONS, json=body, headers=key)
         assert answer.status_code == 200, answer.text
@@ -236,10 +236,10 @@ class TestGenerations:
     def test_a_failed_one_is_an_error(self, client, engine: Engine) -> None:
         key = {"Idempotency-Key": "k"}
         begun = client.post(GENERATIONS, json={"prompt": "a"}, headers={**key, "Prefer": "respond-async"})
-        job_id = job_uuid(begun.json()["id"])
+        job_id = parse_job_id(begun.json()["id"])
         set_state(job_id, account_of(client, engine), "failed", error_code="generation_failed")
         answer = client.post(GENERATIONS, json={"prompt": "a"}, headers=key)
-        error_of(answer, 502, "generation_failed")
+        assert_error(answer, 502, "generation_failed")
         assert answer.headers["x-should-retry"] == "false"
 
 
@@ -253,11 +253,11 @@ class TestTasks:
         VideoTaskState.model_validate(waiting)
         assert (waiting["status"], waiting["url"], waiting["error"]) == ("queued", None, None)
         assert (waiting["metadata"]["width"], waiting["metadata"]["duration"]) == (720, 5)
-        finish_video(job_uuid(made["id"]), account_of(client, engine), data=FILM)
+        finish_video(parse_job_id(made["id"]), account_of(client, engine), data=FILM)
         done = client.get(f"{TASKS}/{made['task_id']}").json()
         assert (done["status"], done["format"], done["metadata"]["width"]) == ("completed", "mp4", 64)
         assert done["url"]
-        error_of(client.get(f"{TASKS}/video_{'0' * 32}"), 404, "video_not_found")
+        assert_error(client.get(f"{TASKS}/video_{'0' * 32}"), 404, "video_not_found")
 
 
 class TestStatus:
@@ -298,14 +298,14 @@ class TestStatus:
         assert (shown["status"], shown["error"]["code"], shown["completed_at"]) == ("failed", code, None)
         assert shown["error"]["message"]
         assert 30 <= shown["progress"] < 100
-        error_of(client.get(f"{VIDEOS}/{video}/content"), 400, "video_failed")
+        assert_error(client.get(f"{VIDEOS}/{video}/content"), 400, "video_failed")
 
     def test_of_a_conversation_too_the_job_is_shown(self, client, engine: Engine) -> None:
         order = {"messages": [{"role": "user", "text": "hi"}]}
         params = {"order": order, "n": 0, "flags": {}, "asked_model": "agent", "images": []}
         start(client)
         account = account_of(client, engine)
-        job_id = engine.job(account, kind="chat", model="agent", params=params)
+        job_id = engine.add_job(account, kind="chat", model="agent", params=params)
         job = client.get(f"/v1/jobs/job_{job_id.hex}").json()
         Job.model_validate(job)
         assert (job["input"]["messages"], job["input"]["size"], job["input"]["model"]) == (
@@ -313,21 +313,21 @@ class TestStatus:
             None,
             "agent",
         )
-        error_of(client.get(f"{VIDEOS}/video_{job_id.hex}"), 404, "video_not_found")
+        assert_error(client.get(f"{VIDEOS}/video_{job_id.hex}"), 404, "video_not_found")
 
     def test_strangers_and_other_kinds_are_unknown(self, client, engine: Engine) -> None:
         made = finished(client, engine)
         stranger = {"Authorization": f"Bearer {new_key()}"}
         for path in ("", "/content"):
-            error_of(client.get(f"{VIDEOS}/{made['id']}{path}", headers=stranger), 404, "video_not_found")
-        error_of(client.delete(f"{VIDEOS}/{made['id']}", headers=stranger), 404, "video_not_found")
+            assert_error(client.get(f"{VIDEOS}/{made['id']}{path}", headers=stranger), 404, "video_not_found")
+        assert_error(client.delete(f"{VIDEOS}/{made['id']}", headers=stranger), 404, "video_not_found")
         remix = client.post(f"{VIDEOS}/{made['id']}/remix", json={"prompt": "a"}, headers=stranger)
-        error_of(remix, 404, "video_not_found")
+        assert_error(remix, 404, "video_not_found")
         assert client.get(VIDEOS, headers=stranger).json()["data"] == []
-        error_of(client.get(f"{VIDEOS}/{made['id']}", headers={"Authorization": ""}), 401, "missing_api_key")
-        error_of(client.get(f"{VIDEOS}/nonsense"), 404, "video_not_found")
+        assert_error(client.get(f"{VIDEOS}/{made['id']}", headers={"Authorization": ""}), 401, "missing_api_key")
+        assert_error(client.get(f"{VIDEOS}/nonsense"), 404, "video_not_found")
         drawn = client.post("/v1/images/generations", json={"prompt": "a", "async": True}).json()["id"]
-        error_of(client.get(f"{VIDEOS}/video_{drawn[4:]}"), 404, "video_not_found")
+        assert_error(client.get(f"{VIDEOS}/video_{drawn[4:]}"), 404, "video_not_found")
 
 
 class TestList:
@@ -346,7 +346,7 @@ class TestList:
         upwards = client.get(VIDEOS, params={"order": "asc"}).json()
         assert [one["id"] for one in upwards["data"]] == made
         for bad in ({"limit": 0}, {"limit": 101}, {"order": "up"}):
-            error_of(client.get(VIDEOS, params=bad), 400, "invalid_value", next(iter(bad)))
+            assert_error(client.get(VIDEOS, params=bad), 400, "invalid_value", next(iter(bad)))
 
 
 class TestContent:
@@ -365,7 +365,7 @@ class TestContent:
         assert f'filename="{made["id"]}-thumbnail.jpeg"' in thumbnail.headers["content-disposition"]
         sheet = client.get(content, params={"variant": "spritesheet"})
         assert sheet.content == thumbnail.content + b"\0"
-        error_of(client.get(content, params={"variant": "gif"}), 400, "invalid_value", "variant")
+        assert_error(client.get(content, params={"variant": "gif"}), 400, "invalid_value", "variant")
 
     def test_parts_and_what_the_caller_has(self, client, engine: Engine) -> None:
         content = f"{VIDEOS}/{finished(client, engine)['id']}/content"
@@ -373,7 +373,7 @@ class TestContent:
         assert (part.status_code, part.content) == (206, FILM[10:20])
         assert part.headers["content-range"] == f"bytes 10-19/{len(FILM)}"
         outside = client.get(content, headers={"Range": f"bytes={len(FILM)}-"})
-        error_of(outside, 416, "range_not_satisfiable")
+        assert_error(outside, 416, "range_not_satisfiable")
         known = client.get(content, headers={"If-None-Match": part.headers["etag"]})
         assert (known.status_code, known.content) == (304, b"")
         head = client.head(content)
@@ -381,14 +381,14 @@ class TestContent:
 
     def test_a_form_that_was_not_made(self, client, engine: Engine) -> None:
         made = start(client)
-        finish_video(job_uuid(made["id"]), account_of(client, engine), data=FILM, sheet=False)
+        finish_video(parse_job_id(made["id"]), account_of(client, engine), data=FILM, sheet=False)
         answer = client.get(f"{VIDEOS}/{made['id']}/content", params={"variant": "spritesheet"})
-        error_of(answer, 404, "file_not_found", "variant")
+        assert_error(answer, 404, "file_not_found", "variant")
 
     def test_not_ready_yet(self, client, engine: Engine) -> None:
-        assert "queued" in error_of(client.get(f"{VIDEOS}/{start(client)['id']}/content"), 400, "video_not_ready")
+        assert "queued" in assert_error(client.get(f"{VIDEOS}/{start(client)['id']}/content"), 400, "video_not_ready")
         video = put(client, engine, "running", progress=40)
-        assert "40 %" in error_of(client.get(f"{VIDEOS}/{video}/content"), 400, "video_not_ready")
+        assert "40 %" in assert_error(client.get(f"{VIDEOS}/{video}/content"), 400, "video_not_ready")
 
     def test_past_its_retention(self, client, engine: Engine) -> None:
         engine.configure(RETENTION_DAYS="7")
@@ -396,8 +396,8 @@ class TestContent:
         assert made["expires_at"] == made["completed_at"] + 7 * 86400
         engine.sql("UPDATE jobs SET finished_at = now() - interval '8 days', created_at = now() - interval '8 days'")
         engine.sql("UPDATE files SET created_at = now() - interval '8 days'")
-        upkeep()
-        error_of(client.get(f"{VIDEOS}/{made['id']}/content"), 410, "video_expired")
+        clean_up()
+        assert_error(client.get(f"{VIDEOS}/{made['id']}/content"), 410, "video_expired")
         shown = client.get(f"{VIDEOS}/{made['id']}").json()
         Video.model_validate(shown)
         assert (shown["status"], shown["error"]["code"], shown["url"]) == ("failed", "video_expired", None)
@@ -413,43 +413,43 @@ class TestDelete:
         assert answer.json() == {"id": made["id"], "object": "video.deleted", "deleted": True}
         assert keys(engine) == []
         for path in ("", "/content"):
-            error_of(client.get(f"{VIDEOS}/{made['id']}{path}"), 404, "video_not_found")
-        error_of(client.delete(f"{VIDEOS}/{made['id']}"), 404, "video_not_found")
-        error_of(client.get(f"/v1/jobs/job_{made['id'][6:]}"), 404, "job_not_found")
-        error_of(client.get(httpx.URL(made["url"]).raw_path.decode()), 404, "file_not_found")
+            assert_error(client.get(f"{VIDEOS}/{made['id']}{path}"), 404, "video_not_found")
+        assert_error(client.delete(f"{VIDEOS}/{made['id']}"), 404, "video_not_found")
+        assert_error(client.get(f"/v1/jobs/job_{made['id'][6:]}"), 404, "job_not_found")
+        assert_error(client.get(httpx.URL(made["url"]).raw_path.decode()), 404, "file_not_found")
         assert [one["id"] for one in client.get(VIDEOS).json()["data"]] == [kept]
 
     def test_a_waiting_one_is_cancelled(self, client, engine: Engine) -> None:
         made = start(client)
         assert client.delete(f"{VIDEOS}/{made['id']}").status_code == 200
-        assert engine.row(job_uuid(made["id"])).state == "cancelled"
+        assert engine.job_row(parse_job_id(made["id"])).state == "cancelled"
 
     def test_what_upstream_still_makes_is_wished_away_and_its_files_go_when_they_come(
         self, client, engine: Engine
     ) -> None:
         video = put(client, engine, "running")
         assert client.delete(f"{VIDEOS}/{video}").status_code == 200
-        row = engine.row(job_uuid(video))
+        row = engine.job_row(parse_job_id(video))
         assert (row.state, row.cancel_requested_at is not None, row.holds_slot) == ("running", True, True)
         engine.sql("UPDATE jobs SET holds_slot = false, state = 'saving' WHERE id = :id", id=row.id)
         finish_video(row.id, row.account_id, data=FILM)
-        error_of(client.get(f"{VIDEOS}/{video}"), 404, "video_not_found")
+        assert_error(client.get(f"{VIDEOS}/{video}"), 404, "video_not_found")
         assert len(keys(engine)) == 3
-        assert "removed 3 files" in upkeep()
+        assert "removed 3 files" in clean_up()
         assert keys(engine) == []
         assert all(item.removed_at for item in engine.files(row.id))
 
     def test_a_death_after_the_mark_loses_no_bytes_from_sight(self, client, engine: Engine) -> None:
         made = finished(client, engine)
-        engine.sql("UPDATE jobs SET deleted_at = now() WHERE id = :id", id=job_uuid(made["id"]))
-        error_of(client.get(httpx.URL(made["url"]).raw_path.decode()), 404, "file_not_found")
-        upkeep()
+        engine.sql("UPDATE jobs SET deleted_at = now() WHERE id = :id", id=parse_job_id(made["id"]))
+        assert_error(client.get(httpx.URL(made["url"]).raw_path.decode()), 404, "file_not_found")
+        clean_up()
         assert keys(engine) == []
 
 
 class TestRemix:
     def test_everything_but_the_words_stays(self, client, engine: Engine) -> None:
-        red = picture("red")
+        red = make_image("red")
         fields = {"seconds": "10", "resolution": "1080p", "seed": 9, "metadata": {"a": "b"}}
         source = finished(
             client, engine, model="sora-2", image=base64.b64encode(red).decode(), end_image=f"{LINK}?end", **fields
@@ -460,11 +460,11 @@ class TestRemix:
         assert made["remixed_from_video_id"] == source["id"] != made["id"]
         assert (made["prompt"], made["model"], made["seconds"]) == ("at night", "sora-2", "10")
         assert (made["status"], made["metadata"]) == ("queued", {"a": "b"})
-        order = engine.row(job_uuid(made["id"])).params["order"]
+        order = engine.job_row(parse_job_id(made["id"])).params["order"]
         assert (order["seed"], order["resolution"], order["ratio"]) == (9, "1080p", "1:1")
-        rows = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id ORDER BY n", id=job_uuid(made["id"]))
+        rows = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id ORDER BY n", id=parse_job_id(made["id"]))
         assert [(row.role, row.url) for row in rows] == [("first_frame", None), ("end_frame", f"{LINK}?end")]
-        assert rows[0].key.startswith(f"inputs/{job_uuid(made['id']).hex}/")
+        assert rows[0].key.startswith(f"inputs/{parse_job_id(made['id']).hex}/")
         assert storage.read_file(rows[0].key) == red
         assert client.get(f"{VIDEOS}/{source['id']}").json()["remixed_from_video_id"] is None
 
@@ -474,18 +474,18 @@ class TestRemix:
             client, engine, "@cat.png runs", model=OMNI, images=images, videos="https://example.org/d.mp4"
         )
         made = client.post(f"{VIDEOS}/{source['id']}/remix", json={"prompt": "@cat sleeps by @video1"}).json()
-        order = engine.row(job_uuid(made["id"])).params["order"]
+        order = engine.job_row(parse_job_id(made["id"])).params["order"]
         assert order["parts"] == [{"material": 0}, {"text": " sleeps by "}, {"material": 2}]
         plain = client.post(f"{VIDEOS}/{source['id']}/remix", json={"prompt": "they sleep"}).json()
-        assert engine.row(job_uuid(plain["id"])).params["order"]["parts"] == [{"text": "they sleep"}]
+        assert engine.job_row(parse_job_id(plain["id"])).params["order"]["parts"] == [{"text": "they sleep"}]
 
     def test_only_what_is_there_can_be_remixed(self, client, engine: Engine) -> None:
-        waiting = start(client, image=base64.b64encode(picture("red")).decode())
+        waiting = start(client, image=base64.b64encode(make_image("red")).decode())
         remix = f"{VIDEOS}/{waiting['id']}/remix"
-        error_of(client.post(remix, json={"prompt": "a"}), 400, "video_not_ready")
-        finish_video(job_uuid(waiting["id"]), account_of(client, engine), data=FILM)
-        error_of(client.post(remix, json={}), 400, "missing_required_parameter", "prompt")
+        assert_error(client.post(remix, json={"prompt": "a"}), 400, "video_not_ready")
+        finish_video(parse_job_id(waiting["id"]), account_of(client, engine), data=FILM)
+        assert_error(client.post(remix, json={}), 400, "missing_required_parameter", "prompt")
         engine.sql("UPDATE job_inputs SET removed_at = now()")
-        assert "24 hours" in error_of(client.post(remix, json={"prompt": "a"}), 400, "input_unavailable")
+        assert "24 hours" in assert_error(client.post(remix, json={"prompt": "a"}), 400, "input_unavailable")
         failed = put(client, engine, "failed", error_code="generation_failed")
-        error_of(client.post(f"{VIDEOS}/{failed}/remix", json={"prompt": "a"}), 400, "video_failed")
+        assert_error(client.post(f"{VIDEOS}/{failed}/remix", json={"prompt": "a"}), 400, "video_failed")

@@ -13,17 +13,17 @@ from api.auth.dependencies import _from_tokens
 from api.webhooks.schemas import DeliveryList, DeliveryObject, EndpointList, EndpointWithSecret
 from api.webhooks.schemas import Endpoint as EndpointModel
 from tests.integration.conftest import ADMIN_KEY
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from tests.support.engine import Engine
-from tests.support.servers.http_servers import Receiver
+from tests.support.servers.http_servers import WebhookReceiver
 from worker.core.ids import parse_public_id
 from worker.core.security.encryption import webhook_secret
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.db.users import api_keys, users
 from worker.db.webhooks import endpoints
-from worker.tasks.cleanup import upkeep
-from worker.tasks.deliver_webhooks import notify
+from worker.tasks.cleanup import clean_up
+from worker.tasks.deliver_webhooks import deliver
 
 ENDPOINTS = "/v1/webhooks/endpoints"
 DELIVERIES = "/v1/webhooks/deliveries"
@@ -63,7 +63,7 @@ class Caller:
 
     def fail(self, **changes: Any) -> UUID:
         """A job of this caller that ends at once."""
-        job = self.engine.job(self.engine.account(), **{"owner": self.owner, **changes})
+        job = self.engine.add_job(self.engine.add_account(), **{"owner": self.owner, **changes})
         with transaction() as tx:
             assert state_machine.mark_failed(
                 tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
@@ -95,7 +95,7 @@ def admin(engine: Engine, http: TestClient) -> Caller:
 
 
 def obey(engine: Engine) -> list[str]:
-    return [message.obey() for message in engine.messages("dreamery.notify")]
+    return [message.execute() for message in engine.take_messages("dreamery.notify")]
 
 
 # --- endpoints ---
@@ -122,7 +122,7 @@ def test_an_endpoint_is_made_shown_listed_changed_and_removed(engine: Engine, me
     assert (moved["url"], moved["events"], moved["failing_since"]) == (f"{URL}/2", ["job.completed"], None)
     gone = me.ask("DELETE", f"{ENDPOINTS}/{made['id']}")
     assert gone.json() == {"id": made["id"], "object": "webhook.endpoint", "deleted": True}
-    error_of(me.ask("DELETE", f"{ENDPOINTS}/{made['id']}"), 404, "webhook_not_found")
+    assert_error(me.ask("DELETE", f"{ENDPOINTS}/{made['id']}"), 404, "webhook_not_found")
 
 
 def test_secrets_are_sealed_at_rest(engine: Engine, me: Caller) -> None:
@@ -153,23 +153,23 @@ def test_secrets_are_sealed_at_rest(engine: Engine, me: Caller) -> None:
     ],
 )
 def test_what_is_no_endpoint(me: Caller, fields: dict[str, Any], code: str, param: str) -> None:
-    error_of(me.ask("POST", ENDPOINTS, **fields), 400, code, param)
+    assert_error(me.ask("POST", ENDPOINTS, **fields), 400, code, param)
     assert me.ask("GET", ENDPOINTS).json()["data"] == []
     if param in {"url", "events", "description"} and code == "invalid_value":
         made = me.made()
-        error_of(me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", **fields), 400, code, param)
+        assert_error(me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", **fields), 400, code, param)
 
 
 def test_the_webhook_of_a_job_is_checked_alike(me: Caller) -> None:
     for url in ("https://169.254.169.254/latest", "https://me:pw@example.com", "gopher://x"):
         response = me.ask("POST", "/v1/images/generations", prompt="a boat", webhook=url)
-        error_of(response, 400, "invalid_value", "webhook")
+        assert_error(response, 400, "invalid_value", "webhook")
 
 
 def test_no_more_than_twenty(me: Caller, stranger: Caller) -> None:
     for n in range(endpoints.MOST_PER_OWNER):
         me.made(url=f"{URL}/{n}")
-    error_of(me.ask("POST", ENDPOINTS, url=URL), 400, "webhook_endpoint_limit")
+    assert_error(me.ask("POST", ENDPOINTS, url=URL), 400, "webhook_endpoint_limit")
     stranger.made()
     me.ask("DELETE", f"{ENDPOINTS}/{me.ask('GET', ENDPOINTS).json()['data'][0]['id']}")
     me.made()
@@ -181,7 +181,7 @@ def test_scopes_of_a_key(engine: Engine, admin: Caller) -> None:
     assert single["scope"] == "key"
     [key] = engine.sql("SELECT id FROM api_keys")
     assert single["api_key_id"] == f"key_{key.id.hex}"
-    error_of(admin.ask("POST", ENDPOINTS, url=URL, scope="tokens"), 400, "invalid_value", "scope")
+    assert_error(admin.ask("POST", ENDPOINTS, url=URL, scope="tokens"), 400, "invalid_value", "scope")
 
 
 def test_i9_a_strangers_endpoint_or_delivery_is_a_404(me: Caller, stranger: Caller, admin: Caller) -> None:
@@ -195,20 +195,20 @@ def test_i9_a_strangers_endpoint_or_delivery_is_a_404(me: Caller, stranger: Call
             ("GET", f"{one}/deliveries"), ("GET", sent), ("POST", f"{sent}/replay"),
         ]:  # fmt: skip
             body = {"description": "mine now"} if method == "PATCH" else {}
-            error_of(other.ask(method, path, **body), 404, "webhook_not_found")
+            assert_error(other.ask(method, path, **body), 404, "webhook_not_found")
         assert other.ask("GET", ENDPOINTS).json()["data"] == []
         assert other.log()["data"] == []
         assert other.log(endpoint_id=made["id"])["data"] == []
     for nonsense in ("whe_x", "x", made["id"].upper(), made["id"].replace("whe", "msg")):
-        error_of(me.ask("GET", f"{ENDPOINTS}/{nonsense}"), 404, "webhook_not_found")
-    error_of(me.ask("GET", f"{DELIVERIES}/{made['id']}"), 404, "webhook_not_found")
+        assert_error(me.ask("GET", f"{ENDPOINTS}/{nonsense}"), 404, "webhook_not_found")
+    assert_error(me.ask("GET", f"{DELIVERIES}/{made['id']}"), 404, "webhook_not_found")
     assert me.shown(made["id"])["description"] == ""
     assert me.ask("GET", sent).json()["status"] == "pending"
 
 
 @pytest.mark.parametrize("path", [ENDPOINTS, DELIVERIES, "/v1/webhooks/secret"])
 def test_without_a_key(http: TestClient, path: str) -> None:
-    error_of(http.get(path), 401, "missing_api_key")
+    assert_error(http.get(path), 401, "missing_api_key")
 
 
 def test_the_secret_of_jobs_own_webhooks_stays_what_it_was(me: Caller) -> None:
@@ -233,7 +233,7 @@ def test_a_rotation_gives_a_new_secret_and_says_when_the_old_one_ends(engine: En
     leaked = me.ask("POST", f"{path}?keep_hours=0").json()
     assert leaked["previous_secret_expires_at"] is None
     assert engine.sql("SELECT previous_secret FROM webhook_endpoints")[0].previous_secret is None
-    error_of(me.ask("POST", f"{path}?keep_hours=169"), 400, "invalid_value", "keep_hours")
+    assert_error(me.ask("POST", f"{path}?keep_hours=169"), 400, "invalid_value", "keep_hours")
 
 
 def test_a_paused_endpoint_gives_up_what_waits_and_can_begin_anew(engine: Engine, me: Caller) -> None:
@@ -246,7 +246,7 @@ def test_a_paused_endpoint_gives_up_what_waits_and_can_begin_anew(engine: Engine
     assert "paused" in delivery["last_error"]
     me.fail()
     assert len(me.log()["data"]) == 1
-    error_of(me.ask("POST", f"{DELIVERIES}/{delivery['id']}/replay"), 409, "webhook_endpoint_disabled")
+    assert_error(me.ask("POST", f"{DELIVERIES}/{delivery['id']}/replay"), 409, "webhook_endpoint_disabled")
     again = me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", disabled=False).json()
     assert (again["disabled"], again["disabled_reason"]) == (False, None)
     me.fail()
@@ -257,16 +257,16 @@ def test_a_paused_endpoint_gives_up_what_waits_and_can_begin_anew(engine: Engine
 # --- test events, log, replay ---
 
 
-def test_a_test_event_is_sent_once_and_its_fate_can_be_read(engine: Engine, me: Caller, receiver: Receiver) -> None:
+def test_a_test_event_is_sent_once_and_its_fate_can_be_read(engine: Engine, me: Caller, receiver: WebhookReceiver) -> None:
     made = me.made(url=receiver.url)
-    engine.messages()
+    engine.take_messages()
     response = me.ask("POST", f"{ENDPOINTS}/{made['id']}/test")
     assert response.status_code == 202
     DeliveryObject.model_validate(response.json(), strict=True)
     assert (response.json()["event"], response.json()["job_id"]) == ("webhook.test", None)
     assert me.ask("POST", f"{ENDPOINTS}/{made['id']}/test").json()["id"] == response.json()["id"], "one at a time"
     assert [line.split()[0] for line in obey(engine)] == ["delivered", "not"]
-    [got] = receiver.got
+    [got] = receiver.received
     body = json.loads(got.body)
     assert (body["type"], body["data"]["id"]) == ("webhook.test", made["id"])
     assert got.headers["webhook-id"] == response.json()["id"]
@@ -276,7 +276,7 @@ def test_a_test_event_is_sent_once_and_its_fate_can_be_read(engine: Engine, me: 
     assert after["attempts"][0]["seconds"] < 20
 
 
-def test_a_failed_test_event_is_not_repeated_and_blames_nobody(engine: Engine, me: Caller, receiver: Receiver) -> None:
+def test_a_failed_test_event_is_not_repeated_and_blames_nobody(engine: Engine, me: Caller, receiver: WebhookReceiver) -> None:
     made = me.made(url=receiver.url)
     receiver.answers = [500]
     sent = me.ask("POST", f"{ENDPOINTS}/{made['id']}/test").json()
@@ -286,16 +286,16 @@ def test_a_failed_test_event_is_not_repeated_and_blames_nobody(engine: Engine, m
     assert me.shown(made["id"])["failing_since"] is None
 
 
-def test_a_disabled_endpoint_can_be_tested_before_it_is_enabled(engine: Engine, me: Caller, receiver: Receiver) -> None:
+def test_a_disabled_endpoint_can_be_tested_before_it_is_enabled(engine: Engine, me: Caller, receiver: WebhookReceiver) -> None:
     made = me.made(url=receiver.url)
     me.ask("PATCH", f"{ENDPOINTS}/{made['id']}", disabled=True)
-    engine.messages()
+    engine.take_messages()
     me.ask("POST", f"{ENDPOINTS}/{made['id']}/test")
     assert obey(engine)[0].startswith("delivered")
     assert me.shown(made["id"])["disabled"]
 
 
-def test_the_log_pages_and_filters(engine: Engine, me: Caller, receiver: Receiver) -> None:
+def test_the_log_pages_and_filters(engine: Engine, me: Caller, receiver: WebhookReceiver) -> None:
     first, second = me.made(url=receiver.url), me.made(url=f"{receiver.url}/2", events=["job.failed"])
     wanted = me.fail(webhook_url=f"{receiver.url}/own")
     for _ in range(2):
@@ -320,8 +320,8 @@ def test_the_log_pages_and_filters(engine: Engine, me: Caller, receiver: Receive
     of_job = me.log(job_id=f"job_{wanted.hex}")["data"]
     assert {item["endpoint_id"] for item in of_job} == {first["id"], second["id"], None}
     [sent] = me.log(job_id=f"job_{wanted.hex}", endpoint_id=first["id"])["data"]
-    engine.due()
-    notify(delivery_id=parse_public_id("msg", sent["id"]))
+    engine.make_due()
+    deliver(delivery_id=parse_public_id("msg", sent["id"]))
     assert [item["id"] for item in me.log(status="delivered")["data"]] == [sent["id"]]
     assert len(me.log(status="pending")["data"]) == 6
     assert me.log(event="job.completed")["data"] == []
@@ -337,35 +337,35 @@ def test_the_log_pages_and_filters(engine: Engine, me: Caller, receiver: Receive
     ],
 )  # fmt: skip
 def test_questions_to_the_log_that_make_no_sense(me: Caller, query: dict[str, Any], param: str) -> None:
-    error_of(me.http.get(DELIVERIES, headers=me.headers, params=query), 400, "invalid_value", param)
+    assert_error(me.http.get(DELIVERIES, headers=me.headers, params=query), 400, "invalid_value", param)
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_replay_sends_the_same_event_again(engine: Engine, me: Caller, receiver: Receiver, *, own: bool) -> None:
+def test_a_replay_sends_the_same_event_again(engine: Engine, me: Caller, receiver: WebhookReceiver, *, own: bool) -> None:
     if not own:
         me.made(url=receiver.url)
     me.fail(webhook_url=receiver.url if own else None)
     [before] = me.log()["data"]
-    engine.due()
+    engine.make_due()
     receiver.answers = [500, 200, 500]
     wanted = parse_public_id("msg", before["id"])
     for _ in range(2):
-        engine.due()
-        notify(delivery_id=wanted)
-    engine.messages()
+        engine.make_due()
+        deliver(delivery_id=wanted)
+    engine.take_messages()
     replayed = me.ask("POST", f"{DELIVERIES}/{before['id']}/replay")
     assert replayed.status_code == 202
     DeliveryObject.model_validate(replayed.json(), strict=True)
     assert (replayed.json()["status"], replayed.json()["delivered_at"]) == ("pending", None)
     obey(engine)
-    engine.due()
-    notify(delivery_id=wanted)
+    engine.make_due()
+    deliver(delivery_id=wanted)
     after = me.ask("GET", f"{DELIVERIES}/{before['id']}").json()
     assert [(item["n"], item["status"]) for item in after["attempts"]] == [(1, 500), (2, 200), (3, 500), (4, 200)]
     assert after["status"] == "delivered"
     assert engine.sql("SELECT tries FROM webhook_deliveries")[0].tries == 2, "a round of its own"
-    assert {got.headers["webhook-id"] for got in receiver.got} == {before["id"]}
-    assert len({got.body for got in receiver.got}) == 1
+    assert {got.headers["webhook-id"] for got in receiver.received} == {before["id"]}
+    assert len({got.body for got in receiver.received}) == 1
 
 
 def test_a_replay_leaves_a_try_that_is_under_way_alone(engine: Engine, me: Caller) -> None:
@@ -374,10 +374,10 @@ def test_a_replay_leaves_a_try_that_is_under_way_alone(engine: Engine, me: Calle
     engine.sql("UPDATE webhook_deliveries SET claimed_until = now() + interval '1 minute', tries = 3")
     [sending] = me.log()["data"]
     assert sending["status"] == "sending"
-    engine.messages()
+    engine.take_messages()
     assert me.ask("POST", f"{DELIVERIES}/{sending['id']}/replay").json()["status"] == "sending"
     assert engine.sql("SELECT tries FROM webhook_deliveries")[0].tries == 3
-    assert engine.messages("dreamery.notify") == []
+    assert engine.take_messages("dreamery.notify") == []
 
 
 # --- upkeep ---
@@ -391,7 +391,7 @@ def test_settled_deliveries_leave_after_a_month(engine: Engine, me: Caller) -> N
     engine.sql("UPDATE webhook_deliveries SET created_at = now() - interval '31 days' WHERE id <> :id", id=rows[0].id)
     engine.sql("UPDATE webhook_deliveries SET due_at = NULL, delivered_at = now() WHERE id <> :id", id=rows[1].id)
     engine.sql("INSERT INTO webhook_attempts (delivery_id, n, at) SELECT id, 1, now() FROM webhook_deliveries")
-    assert "1 deliveries" in upkeep()
+    assert "1 deliveries" in clean_up()
     left = {row.id for row in engine.sql("SELECT id FROM webhook_deliveries")}
     assert left == {rows[0].id, rows[1].id}, "the young one and the one that is still to be sent stay"
 
@@ -400,7 +400,7 @@ def test_what_was_written_while_its_endpoint_was_disabled_is_given_up(engine: En
     me.made()
     me.fail()
     engine.sql("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'test'")
-    upkeep()
+    clean_up()
     [delivery] = me.log()["data"]
     assert (delivery["status"], delivery["last_error"]) == ("failed", "endpoint disabled: test")
 
@@ -409,18 +409,18 @@ def test_endpoints_of_made_up_session_ids_leave_after_a_week(
     engine: Engine, me: Caller, stranger: Caller, admin: Caller
 ) -> None:
     worked, fresh, of_user = me.made(), stranger.made(), admin.made()
-    engine.to_running(engine.account(), owner=me.owner)
+    engine.add_running_job(engine.add_account(), owner=me.owner)
     made_up = Caller(engine, me.http, "Bearer made-up-0123456:sandbox")
     made_up.made()
     engine.sql(
         "UPDATE webhook_endpoints SET created_at = now() - interval '8 days' WHERE owner <> :o", o=stranger.owner
     )
-    upkeep()
+    clean_up()
     assert made_up.ask("GET", ENDPOINTS).json()["data"] == []
     for caller, made in ((me, worked), (stranger, fresh), (admin, of_user)):
         assert caller.shown(made["id"])
     engine.sql("UPDATE jobs SET submitted_at = NULL")
-    upkeep()
+    clean_up()
     assert me.shown(worked["id"]), "judged once"
 
 

@@ -15,7 +15,7 @@ from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.tasks.dispatch import sweep
 from worker.tasks.submit import submit
-from worker.tasks.sync_credits import ledger
+from worker.tasks.sync_credits import sync_credits
 
 SPENT = "/user_credit_history"
 RECEIVE = "/credit_receive"
@@ -25,7 +25,7 @@ def told(engine: Engine) -> str:
     """One run of the step, once upstream's history has caught up and every account may be asked."""
     engine.sql("UPDATE accounts SET ledger_due_at = NULL")
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 minute' WHERE finished_at IS NOT NULL")
-    return ledger()
+    return sync_credits()
 
 
 def with_credits(engine: Engine, account: UUID, left: int, *, ago: float = 0.0) -> None:
@@ -48,24 +48,24 @@ def price(model: str, params: dict[str, Any], place: str, kind: str = "image") -
 
 
 def charge(engine: Engine, job: UUID) -> tuple[int | None, bool]:
-    row = engine.row(job)
+    row = engine.job_row(job)
     return row.charged, row.settled_at is not None
 
 
 def calls(engine: Engine, path: str) -> int:
-    return sum(called.endswith(path) for called in engine.gate.calls)
+    return sum(called.endswith(path) for called in engine.interceptor.calls)
 
 
 # --- prices ---
 
 
 def test_prices_are_learned_from_what_upstream_charged(engine: Engine) -> None:
-    account = engine.account(session="us-prices-of-pictures", region="us")
+    account = engine.add_account(session="us-prices-of-pictures", region="us")
     wide = {"order": {"resolution": "2k", "count": 3, "prompt": ""}}
     assert price("jimeng-4.0", wide, "us") is None, "no starting value stands for a region that nobody knows"
     order = {"resolution": "2k", "width": 2048, "height": 2048}
-    done = engine.to_end(account, order=order, count=3)
-    film = engine.to_end(account, kind="video", order={"seconds": 10})
+    done = engine.add_succeeded_job(account, order=order, count=3)
+    film = engine.add_succeeded_job(account, kind="video", order={"seconds": 10})
     assert charge(engine, done) == (None, False), "no price was known, so nothing is claimed"
     assert "settled 2 jobs" in told(engine)
     assert (charge(engine, done), charge(engine, film)) == ((6, True), (50, True))
@@ -82,8 +82,8 @@ def test_prices_are_learned_from_what_upstream_charged(engine: Engine) -> None:
 
 
 def test_the_newest_price_wins_and_an_older_one_does_not_come_back(engine: Engine) -> None:
-    account = engine.account(region="us")
-    first = engine.to_end(account)
+    account = engine.add_account(region="us")
+    first = engine.add_succeeded_job(account)
     told(engine)
     shape = {"order": {"resolution": "1k", "count": 1, "prompt": ""}}
     assert price("jimeng-4.0", shape, "us") == (1, "learned")
@@ -97,46 +97,46 @@ def test_the_newest_price_wins_and_an_older_one_does_not_come_back(engine: Engin
 
 
 def test_an_account_without_the_price_does_not_take_the_job(engine: Engine) -> None:
-    poor, rich = engine.account(), engine.account()
+    poor, rich = engine.add_account(), engine.add_account()
     with_credits(engine, poor, 3), with_credits(engine, rich, 100)
-    dear = engine.job(poor, rich, price=4)
+    dear = engine.add_job(poor, rich, price=4)
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=poor) is None
-    cheap = engine.job(poor, price=3)
+    cheap = engine.add_job(poor, price=3)
     with transaction() as tx:
         claim = state_machine.claim_next(tx, account_id=poor)
     assert claim is not None
     assert claim.id == cheap, "a dear job is in no cheap one's way"
     engine.submit(dear)
-    assert engine.row(dear).account_id == rich
+    assert engine.job_row(dear).account_id == rich
 
 
 def test_a_job_that_nobody_can_pay_fails_at_once_when_that_is_sure(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     with_credits(engine, account, 3)
-    job = engine.job(account, price=4)
+    job = engine.add_job(account, price=4)
     assert engine.submit(job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code, row.charged) == ("failed", "insufficient_quota", 0)
     assert engine.submits() == [], "upstream was not even asked"
 
 
 def test_old_knowledge_is_read_anew_before_a_job_is_given_up(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     with_credits(engine, account, 3, ago=7200)
-    job = engine.job(account, price=4)
+    job = engine.add_job(account, price=4)
     engine.submit(job), sweep()
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
     told(engine)
     assert left(account) == 10_000
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.run_until_final(job) == ["succeeded"]
 
 
 def test_two_claims_at_once_keep_the_sum_of_what_is_held(engine: Engine) -> None:
-    account = engine.account(max_images=8)
+    account = engine.add_account(max_images=8)
     with_credits(engine, account, 10)
-    waiting = [engine.job(account, price=4) for _ in range(6)]
-    engine.due()
+    waiting = [engine.add_job(account, price=4) for _ in range(6)]
+    engine.make_due()
 
     def claim(_: int) -> UUID | None:
         with transaction() as tx:
@@ -156,10 +156,10 @@ def test_two_claims_at_once_keep_the_sum_of_what_is_held(engine: Engine) -> None
 
 
 def test_the_balance_moves_with_the_jobs_and_needs_no_call(engine: Engine) -> None:
-    account = engine.account(session="plain-moves-with-jobs")
+    account = engine.add_account(session="plain-moves-with-jobs")
     with_credits(engine, account, 10_000)
     for number in range(3):
-        engine.to_end(account, price=number + 1, count=number + 1)
+        engine.add_succeeded_job(account, price=number + 1, count=number + 1)
     assert left(account) == 10_000 - 6
     assert engine.account_row(account).credits == 10_000
     assert calls(engine, "/user_credit") == 0
@@ -170,11 +170,11 @@ def test_the_balance_moves_with_the_jobs_and_needs_no_call(engine: Engine) -> No
 
 
 def test_what_was_refused_before_it_was_taken_costs_nothing(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     with_credits(engine, account, 100)
-    job = engine.job(account, price=4, prompt="a boat [[refuse:2038]]")
+    job = engine.add_job(account, price=4, prompt="a boat [[refuse:2038]]")
     engine.submit(job)
-    assert engine.row(job).state == "failed"
+    assert engine.job_row(job).state == "failed"
     assert charge(engine, job) == (0, True)
     assert left(account) == 100
 
@@ -183,11 +183,11 @@ def test_what_was_refused_before_it_was_taken_costs_nothing(engine: Engine) -> N
 def test_a_failure_after_it_was_taken_costs_its_price_until_upstream_gives_it_back(
     engine: Engine, script: str, cost: int
 ) -> None:
-    account = engine.account()
+    account = engine.add_account()
     with_credits(engine, account, 100)
-    job = engine.job(account, price=1, prompt=f"a boat {script}")
+    job = engine.add_job(account, price=1, prompt=f"a boat {script}")
     engine.submit(job), engine.poll(account)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "content_policy_violation")
     assert charge(engine, job) == (1, False), "as far as known"
     assert left(account) == 99
@@ -201,56 +201,56 @@ def test_a_failure_after_it_was_taken_costs_its_price_until_upstream_gives_it_ba
 
 
 def test_what_is_not_in_upstreams_history_was_free(engine: Engine) -> None:
-    account = engine.account()
-    free = engine.to_end(account, price=3)
-    paid = engine.to_end(account, price=3)
-    [holder] = engine.world.accounts.values()
+    account = engine.add_account()
+    free = engine.add_succeeded_job(account, price=3)
+    paid = engine.add_succeeded_job(account, price=3)
+    [holder] = engine.sandbox.accounts.values()
     # A model that is free of charge leaves no line.
     holder.spent = type(holder.spent)(
-        (line for line in holder.spent if line["submit_id"] != str(engine.row(free).submit_key)), maxlen=500
+        (line for line in holder.spent if line["submit_id"] != str(engine.job_row(free).submit_key)), maxlen=500
     )
     told(engine)
     assert (charge(engine, paid), charge(engine, free)) == ((1, True), (3, False)), "it may still come"
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 hour'")
     told(engine)
     assert charge(engine, free) == (0, True)
-    lost = engine.to_end(account, price=3)
+    lost = engine.add_succeeded_job(account, price=3)
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 hour'")
-    engine.gate.before[SPENT] = lambda *_: Response('{"ret": "0", "data": {"records": []}}')
+    engine.interceptor.before[SPENT] = lambda *_: Response('{"ret": "0", "data": {"records": []}}')
     told(engine)
     assert charge(engine, lost) == (3, False), "an empty history proves nothing"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_doubled_and_lost_messages_settle_each_job_once(engine: Engine, seed: int) -> None:
-    accounts = [engine.account(), engine.account(session="flaky-settles-once")]
+    accounts = [engine.add_account(), engine.add_account(session="flaky-settles-once")]
     for account in accounts:
         with_credits(engine, account, 10_000)
-    made = [engine.job(*accounts, price=1, prompt=f"a boat {n} {'[[fail:2038]]' * (n % 3 == 0)}") for n in range(9)]
-    engine.work(*made, dice=random.Random(seed), loss=0.2, twice=0.5)
+    made = [engine.add_job(*accounts, price=1, prompt=f"a boat {n} {'[[fail:2038]]' * (n % 3 == 0)}") for n in range(9)]
+    engine.run_worker(*made, rng=random.Random(seed), loss=0.2, duplication=0.5)
     with ThreadPoolExecutor(3) as pool:
         engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 hour' WHERE finished_at IS NOT NULL")
-        list(pool.map(lambda _: ledger(), range(3)))
+        list(pool.map(lambda _: sync_credits(), range(3)))
     for _ in range(20):  # the flaky account's history is not to be had each time
         if not engine.sql("SELECT 1 FROM jobs WHERE settled_at IS NULL"):
             break
         engine.sql("UPDATE accounts SET ledger_due_at = NULL")
-        ledger()
+        sync_credits()
     by_key = {line["submit_id"]: line["amount"] for line in engine.ledger()["charges"]}
     for job in made:
-        row = engine.row(job)
+        row = engine.job_row(job)
         assert row.charged == by_key.get(str(row.submit_key), 0), row.state
-    charged = sum(engine.row(job).charged for job in made)
+    charged = sum(engine.job_row(job).charged for job in made)
     assert charged == sum(line["amount"] for line in engine.ledger()["charges"])
     assert sum(engine.account_row(a).credits for a in accounts) == 20_000 - charged
 
 
 def test_a_killed_step_holds_no_credits(engine: Engine) -> None:
-    account = engine.account(session="plain-killed-step")
+    account = engine.add_account(session="plain-killed-step")
     with_credits(engine, account, 5)
-    job = engine.job(account, price=4, prompt="a boat [[latency:20]]")
-    engine.due()
-    process = engine.process("submit", job_id=job)
+    job = engine.add_job(account, price=4, prompt="a boat [[latency:20]]")
+    engine.make_due()
+    process = engine.start_process("submit", job_id=job)
     for _ in range(400):
         if engine.submits("a boat [[latency:20]]"):
             break
@@ -258,23 +258,23 @@ def test_a_killed_step_holds_no_credits(engine: Engine) -> None:
     process.kill()
     process.join()
     assert left(account) == 1, "held while nobody knows"
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.charges() == 1
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.charge_count() == 1
     assert left(account) == 1
     told(engine)
     assert (charge(engine, job), left(account)) == ((1, True), 9_999)
 
 
 def test_no_credits_for_a_model_one_may_not_use_is_no_reason_to_rest(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, price=4, prompt="a boat [[refuse:1006]]")
+    account = engine.add_account()
+    job = engine.add_job(account, price=4, prompt="a boat [[refuse:1006]]")
     engine.submit(job)
-    assert engine.row(job).error_code == "insufficient_quota"
+    assert engine.job_row(job).error_code == "insufficient_quota"
     assert engine.account_row(account).rest_until is None, "its credits, read at once, cover the price"
-    poor = engine.account(session="broke-and-refused")
-    other = engine.job(poor, price=4)
+    poor = engine.add_account(session="broke-and-refused")
+    other = engine.add_job(poor, price=4)
     engine.submit(other)
-    assert engine.row(other).error_code == "insufficient_quota"
+    assert engine.job_row(other).error_code == "insufficient_quota"
     assert (engine.account_row(poor).rest_code, engine.account_row(poor).credits) == ("insufficient_quota", 0)
 
 
@@ -282,7 +282,7 @@ def test_no_credits_for_a_model_one_may_not_use_is_no_reason_to_rest(engine: Eng
 
 
 def test_readings_make_a_curve_that_is_thinned_with_age(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     with_credits(engine, account, 50), with_credits(engine, account, 50), with_credits(engine, account, 40)
     with_credits(engine, account, 70, ago=3600)
     with transaction() as tx:
@@ -301,13 +301,13 @@ def test_readings_make_a_curve_that_is_thinned_with_age(engine: Engine) -> None:
 
 
 def test_daily_credits_are_taken_once_a_day_where_that_is_wanted(engine: Engine) -> None:
-    gift, other = engine.account(session="gift-daily-000001", pool=True), engine.account(pool=True)
+    gift, other = engine.add_account(session="gift-daily-000001", pool=True), engine.add_account(pool=True)
     told(engine)
     assert calls(engine, RECEIVE) == 0, "off unless asked for"
     engine.configure(DAILY_RECEIVE="on")
     engine.sql("UPDATE accounts SET daily_receive = false WHERE id = :id", id=other)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: ledger(), range(4)))
+        list(pool.map(lambda _: sync_credits(), range(4)))
     assert calls(engine, RECEIVE) == 1
     assert engine.account_row(gift).credits == 60
     [row] = engine.sql("SELECT * FROM credit_receives")
@@ -322,10 +322,10 @@ def test_daily_credits_are_taken_once_a_day_where_that_is_wanted(engine: Engine)
 
 
 def test_one_account_may_want_its_daily_credits_alone(engine: Engine) -> None:
-    wanted, shark = engine.account(session="gift-alone-00001", pool=True), engine.account(session="shark-gift-00001")
-    engine.account(pool=True)
+    wanted, shark = engine.add_account(session="gift-alone-00001", pool=True), engine.add_account(session="shark-gift-00001")
+    engine.add_account(pool=True)
     engine.sql("UPDATE accounts SET daily_receive = true, pool = true WHERE id = ANY(:ids)", ids=[wanted, shark])
-    ledger(), ledger()
+    sync_credits(), sync_credits()
     assert calls(engine, RECEIVE) == 2
     found = {row.account_id: row for row in engine.sql("SELECT * FROM credit_receives")}
     assert (found[wanted].gained, found[shark].gained) == (60, None)
@@ -333,13 +333,13 @@ def test_one_account_may_want_its_daily_credits_alone(engine: Engine) -> None:
 
 
 def test_a_waiting_job_brings_an_empty_account_its_daily_credits(engine: Engine) -> None:
-    account = engine.account(session="gift-for-waiting-1")
+    account = engine.add_account(session="gift-for-waiting-1")
     with_credits(engine, account, 0, ago=7200)
-    job = engine.job(account, price=4)
-    engine.due()
+    job = engine.add_job(account, price=4)
+    engine.make_due()
     submit(job_id=job)
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
     told(engine)
     assert left(account) == 60
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.run_until_final(job) == ["succeeded"]
     assert calls(engine, RECEIVE) == 1

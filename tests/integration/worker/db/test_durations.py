@@ -15,13 +15,13 @@ from worker.db.engine import transaction
 from worker.db.jobs import deletions, durations, queries
 from worker.db.jobs.durations import Usual
 from worker.db.jobs.inputs import NewInput, StoredInput, add_inputs
-from worker.tasks.cleanup import upkeep
+from worker.tasks.cleanup import clean_up
 
 MODEL = "jimeng-4.0"
 
 
 def finished(engine: Engine, seconds: float, *, size: str = "1k", model: str = MODEL, state: str = "succeeded") -> None:
-    job_id = engine.job(model=model)
+    job_id = engine.add_job(model=model)
     engine.sql(
         """UPDATE jobs SET state = :state, submitted_at = now() - make_interval(secs => :seconds), finished_at = now(),
                error_code = CASE WHEN :state = 'failed' THEN 'upstream_error' END,
@@ -77,10 +77,10 @@ def test_what_a_job_usually_takes_is_kept_with_it(engine: Engine) -> None:
 
 
 def test_a_waiting_job_knows_its_line(engine: Engine) -> None:
-    two = [engine.account(max_images=3, submits_per_minute=10), engine.account(max_images=1, submits_per_minute=5)]
-    engine.to_running(two[0])
-    job_id, alone = engine.job(*two), engine.job(two[1])
-    stranded = engine.job()
+    two = [engine.add_account(max_images=3, submits_per_minute=10), engine.add_account(max_images=1, submits_per_minute=5)]
+    engine.add_running_job(two[0])
+    job_id, alone = engine.add_job(*two), engine.add_job(two[1])
+    stranded = engine.add_job()
     with transaction() as tx:
         first, second, third = queries.group_views(tx, [job_id, alone, stranded])
     assert first.line is not None
@@ -93,42 +93,42 @@ def test_a_waiting_job_knows_its_line(engine: Engine) -> None:
         [resting] = queries.group_views(tx, [job_id])
     assert resting.line is not None
     assert resting.line.slots == 0
-    assert 290 < resting.line.rest_seconds <= 300
+    assert 290 < resting.line.cooldown_seconds <= 300
 
 
 class TestDeletion:
     def test_a_crash_after_the_deletion_is_made_good_by_upkeep(self, engine: Engine) -> None:
-        job_id, kept = engine.to_end(engine.account()), engine.to_end(engine.account())
+        job_id, kept = engine.add_succeeded_job(engine.add_account()), engine.add_succeeded_job(engine.add_account())
         with transaction() as tx:
             assert deletions.delete_job(tx, job_id)
         [item] = engine.files(job_id)
         assert storage.read_file(item.key)
-        assert "removed 1 files" in upkeep()
+        assert "removed 1 files" in clean_up()
         with pytest.raises(storage.MissingFileError):
             storage.read_file(item.key)
         assert engine.files(job_id)[0].removed_at is not None
         assert engine.files(kept)[0].removed_at is None
-        assert "removed 0 files" in upkeep()
+        assert "removed 0 files" in clean_up()
 
     def test_a_crash_between_bytes_and_row_is_repeated(self, engine: Engine) -> None:
-        job_id = engine.to_end(engine.account())
+        job_id = engine.add_succeeded_job(engine.add_account())
         with transaction() as tx:
             deletions.delete_job(tx, job_id)
         storage.delete_file(engine.files(job_id)[0].key)
-        assert "removed 1 files" in upkeep()
+        assert "removed 1 files" in clean_up()
 
     def test_only_an_ended_job_once(self, engine: Engine) -> None:
-        job_id = engine.to_running(engine.account())
+        job_id = engine.add_running_job(engine.add_account())
         with transaction() as tx:
             assert not deletions.delete_job(tx, job_id)
-        ended = engine.to_end(engine.account())
+        ended = engine.add_succeeded_job(engine.add_account())
         with transaction() as tx:
             assert deletions.delete_job(tx, ended)
             assert not deletions.delete_job(tx, ended)
-        assert engine.row(ended).state == "succeeded"
+        assert engine.job_row(ended).state == "succeeded"
 
     def test_its_inputs_go_too_but_not_those_that_others_of_its_request_share(self, engine: Engine) -> None:
-        jobs = [engine.to_end(engine.account()) for _ in range(3)]
+        jobs = [engine.add_succeeded_job(engine.add_account()) for _ in range(3)]
         shared, own = "inputs/shared/0.png", "inputs/own/0.png"
         for key in (shared, own):
             storage.put_file(key, io.BytesIO(b"bytes"))
@@ -140,10 +140,10 @@ class TestDeletion:
         with transaction() as tx:
             deletions.delete_job(tx, jobs[0])
             deletions.delete_job(tx, jobs[2])
-        assert "1 inputs" in upkeep()
+        assert "1 inputs" in clean_up()
         assert storage.read_file(shared)
         with pytest.raises(storage.MissingFileError):
             storage.read_file(own)
         with transaction() as tx:
             deletions.delete_job(tx, jobs[1])
-        assert "1 inputs" in upkeep()
+        assert "1 inputs" in clean_up()

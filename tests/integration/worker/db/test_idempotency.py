@@ -8,8 +8,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from api.auth.dependencies import Caller
-from api.generation.acceptance import Accepted, Planned, accept
-from api.http.request_tracker import LEASE_SECONDS, Attendance, End, Visit
+from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
+from api.http.request_tracker import LEASE_SECONDS, End, RequestTracker, TrackedRequest
 from tests.support import factories
 from tests.support.engine import Engine
 from tests.support.platform import eventually
@@ -23,32 +23,32 @@ ROUTE = "POST /v1/images/generations"
 
 @pytest.fixture(autouse=True)
 def pool(engine: Engine) -> UUID:
-    return engine.account(pool=True)
+    return engine.add_account(pool=True)
 
 
-def planned(fingerprint: str) -> Planned:
-    return Planned(jobs=[factories.new_job([], owner=CALLER.owner)], n=1, fingerprint=fingerprint)
+def planned(fingerprint: str) -> GenerationPlan:
+    return GenerationPlan(jobs=[factories.new_job([], owner=CALLER.owner)], n=1, fingerprint=fingerprint)
 
 
-def visit(attendance: Attendance, *, retries: int = 0) -> Visit:
-    made = Visit(attendance=attendance, retries=retries, route=ROUTE)
-    attendance._visits[made.id] = made
+def visit(tracker: RequestTracker, *, retries: int = 0) -> TrackedRequest:
+    made = TrackedRequest(tracker=tracker, retries=retries, route=ROUTE)
+    tracker._requests[made.id] = made
     return made
 
 
 async def ask(
-    attendance: Attendance, fingerprint: str, *, retries: int = 0, key: str | None = None
-) -> tuple[Visit, Accepted]:
+    tracker: RequestTracker, fingerprint: str, *, retries: int = 0, key: str | None = None
+) -> tuple[TrackedRequest, AcceptedRequest]:
     """An HTTP request as far as its acceptance."""
-    made = visit(attendance, retries=retries)
+    made = visit(tracker, retries=retries)
     return made, await accept(planned(fingerprint), caller=CALLER, key=key, visit=made)
 
 
-def run(work: Callable[[Attendance, Attendance], Awaitable[None]]) -> None:
+def run(work: Callable[[RequestTracker, RequestTracker], Awaitable[None]]) -> None:
     """With two API processes."""
 
     async def inside() -> None:
-        one, two = Attendance(), Attendance()
+        one, two = RequestTracker(), RequestTracker()
         await one.start()
         await two.start()
         try:
@@ -60,17 +60,17 @@ def run(work: Callable[[Attendance, Attendance], Awaitable[None]]) -> None:
     asyncio.run(inside())
 
 
-def die(attendance: Attendance) -> None:
+def die(tracker: RequestTracker) -> None:
     """As by `kill -9`: no more signs of life, and nothing is noted."""
-    assert attendance._task is not None
-    attendance._task.cancel()
+    assert tracker._task is not None
+    tracker._task.cancel()
 
 
 def test_repeats_of_one_client_never_make_a_second_job(engine: Engine) -> None:
     """Clients with a wish each; their requests end in every way, at any process, and are repeated 0 to 3 times."""
     dice = random.Random(4)
 
-    async def client(processes: tuple[Attendance, ...], number: int) -> set[UUID]:
+    async def client(processes: tuple[RequestTracker, ...], number: int) -> set[UUID]:
         seen: set[UUID] = set()
         for retries in range(dice.randrange(1, 5)):
             await asyncio.sleep(dice.uniform(0, 0.05))
@@ -82,7 +82,7 @@ def test_repeats_of_one_client_never_make_a_second_job(engine: Engine) -> None:
             made.end(dice.choice(ends))
         return seen
 
-    async def work(*processes: Attendance) -> None:
+    async def work(*processes: RequestTracker) -> None:
         seen = await asyncio.gather(*(client(processes, number) for number in range(40)))
         assert [len(jobs) for jobs in seen] == [1] * 40
 
@@ -95,14 +95,14 @@ def test_clients_with_the_same_wish_get_a_job_each_and_no_more(engine: Engine) -
     dice = random.Random(5)
     clients = 12
 
-    async def repeat(process: Attendance, retries: int) -> set[UUID]:
+    async def repeat(process: RequestTracker, retries: int) -> set[UUID]:
         await asyncio.sleep(dice.uniform(0, 0.1))
         made, accepted = await ask(process, "the same", retries=retries)
         await asyncio.sleep(dice.uniform(0, 0.1))
         made.end(dice.choice(["timeout", "cut"]))
         return set(accepted.job_ids)
 
-    async def work(*processes: Attendance) -> None:
+    async def work(*processes: RequestTracker) -> None:
         first = await asyncio.gather(*(ask(dice.choice(processes), "the same") for _ in range(clients)))
         made = {accepted.job_ids[0] for _, accepted in first}
         assert len(made) == clients
@@ -121,7 +121,7 @@ def test_clients_with_the_same_wish_get_a_job_each_and_no_more(engine: Engine) -
 def test_marked_repeats_at_once_are_one_job(engine: Engine) -> None:
     """A client in front of an SDK repeats too: two repeats of one request may be on the way together."""
 
-    async def work(one: Attendance, two: Attendance) -> None:
+    async def work(one: RequestTracker, two: RequestTracker) -> None:
         made, first = await ask(one, "wish")
         made.end("cut")
         found = await asyncio.gather(*(ask(process, "wish", retries=1) for process in (one, two) * 5))
@@ -131,7 +131,7 @@ def test_marked_repeats_at_once_are_one_job(engine: Engine) -> None:
 
 
 def test_open_requests_of_a_dead_process_are_cut(engine: Engine) -> None:
-    async def work(one: Attendance, two: Attendance) -> None:
+    async def work(one: RequestTracker, two: RequestTracker) -> None:
         _, marked = await ask(one, "marked")
         _, unmarked = await ask(one, "unmarked")
         die(one)
@@ -143,7 +143,7 @@ def test_open_requests_of_a_dead_process_are_cut(engine: Engine) -> None:
 
 
 def test_open_requests_of_a_living_process_are_not_joined(engine: Engine) -> None:
-    async def work(one: Attendance, two: Attendance) -> None:
+    async def work(one: RequestTracker, two: RequestTracker) -> None:
         _, first = await ask(one, "wish")
         late, second = await ask(two, "wish")
         assert second.job_ids != first.job_ids
@@ -155,7 +155,7 @@ def test_open_requests_of_a_living_process_are_not_joined(engine: Engine) -> Non
 def test_an_end_that_is_noted_late_is_waited_for(engine: Engine) -> None:
     """The client's repeat overtakes the news that its first connection is cut."""
 
-    async def work(one: Attendance, two: Attendance) -> None:
+    async def work(one: RequestTracker, two: RequestTracker) -> None:
         made, first = await ask(one, "wish")
         asyncio.get_running_loop().call_later(0.5, made.end, "cut")
         _, repeat = await ask(two, "wish", retries=1)
@@ -167,7 +167,7 @@ def test_an_end_that_is_noted_late_is_waited_for(engine: Engine) -> None:
 def test_a_repeat_that_comes_while_the_first_is_being_accepted_waits_for_it(engine: Engine) -> None:
     """Postgres is slow, the client gives up meanwhile and asks again, at another process."""
 
-    async def work(one: Attendance, two: Attendance) -> None:
+    async def work(one: RequestTracker, two: RequestTracker) -> None:
         with engine.connect() as blocker:
             blocker.execute("LOCK TABLE jobs IN SHARE MODE")
             first = asyncio.create_task(ask(one, "wish"))
@@ -189,9 +189,9 @@ def test_a_repeat_that_comes_while_the_first_is_being_accepted_waits_for_it(engi
 def test_a_client_whose_own_timeout_is_over_has_hung_up(engine: Engine) -> None:
     """Though no news of it came, as when a network just falls silent."""
 
-    async def work(one: Attendance, two: Attendance) -> None:
+    async def work(one: RequestTracker, two: RequestTracker) -> None:
         made = visit(one)
-        made.gives_up_in = 3.0
+        made.client_timeout = 3.0
         first = await accept(planned("wish"), caller=CALLER, key=None, visit=made)
         engine.sql("UPDATE requests SET gives_up_at = now() - interval '1 second'")
         for process in (one, two):
@@ -203,10 +203,10 @@ def test_a_client_whose_own_timeout_is_over_has_hung_up(engine: Engine) -> None:
 
 
 def test_old_requests_are_not_joined(engine: Engine) -> None:
-    async def work(one: Attendance, two: Attendance) -> None:
+    async def work(one: RequestTracker, two: RequestTracker) -> None:
         made, first = await ask(one, "wish")
         made.end("cut")
-        await asyncio.to_thread(eventually, lambda: one.known(made.id) is None)
+        await asyncio.to_thread(eventually, lambda: one.find(made.id) is None)
         engine.sql("UPDATE requests SET ended_at = now() - interval '6 minutes'")
         _, unmarked = await ask(two, "wish")
         assert unmarked.job_ids != first.job_ids, "five minutes are over"
@@ -218,9 +218,9 @@ def test_old_requests_are_not_joined(engine: Engine) -> None:
 
 
 def test_whoever_hung_up_before_acceptance_leaves_nothing(engine: Engine) -> None:
-    async def work(one: Attendance, _two: Attendance) -> None:
+    async def work(one: RequestTracker, _two: RequestTracker) -> None:
         gone = visit(one)
-        gone.gone.set()
+        gone.disconnected.set()
         with pytest.raises(DreameryError, match="client_disconnected"):
             await accept(planned("wish"), caller=CALLER, key=None, visit=gone)
 
@@ -231,7 +231,7 @@ def test_whoever_hung_up_before_acceptance_leaves_nothing(engine: Engine) -> Non
 def test_joining_can_be_switched_off(engine: Engine) -> None:
     engine.configure(JOIN_REPEATS="off")
 
-    async def work(one: Attendance, _two: Attendance) -> None:
+    async def work(one: RequestTracker, _two: RequestTracker) -> None:
         made, first = await ask(one, "wish")
         made.end("cut")
         _, again = await ask(one, "wish", retries=1)
@@ -246,7 +246,7 @@ def test_joining_can_be_switched_off(engine: Engine) -> None:
 def test_a_key_of_refused_jobs_is_taken_by_one_of_many(engine: Engine) -> None:
     """Repeats with a key whose jobs failed at no cost race for a new job: there is one."""
 
-    async def work(*processes: Attendance) -> None:
+    async def work(*processes: RequestTracker) -> None:
         _, first = await ask(processes[0], "wish", key="k")
         engine.sql("UPDATE jobs SET state = 'failed', error_code = 'insufficient_quota', finished_at = now()")
         found = await asyncio.gather(*(ask(process, "wish", key="k") for process in processes * 5))
@@ -259,7 +259,7 @@ def test_a_key_of_refused_jobs_is_taken_by_one_of_many(engine: Engine) -> None:
 
 
 def test_a_key_of_jobs_that_reached_upstream_stays(engine: Engine) -> None:
-    async def work(one: Attendance, _two: Attendance) -> None:
+    async def work(one: RequestTracker, _two: RequestTracker) -> None:
         _, first = await ask(one, "wish", key="k")
         engine.sql(
             """UPDATE jobs SET state = 'failed', error_code = 'insufficient_quota', finished_at = now(),
@@ -272,7 +272,7 @@ def test_a_key_of_jobs_that_reached_upstream_stays(engine: Engine) -> None:
 
 
 def test_a_key_of_deleted_jobs_says_so(engine: Engine) -> None:
-    async def work(one: Attendance, _two: Attendance) -> None:
+    async def work(one: RequestTracker, _two: RequestTracker) -> None:
         await ask(one, "wish", key="k")
         made, unkeyed = await ask(one, "wish")
         made.end("cut")
@@ -286,7 +286,7 @@ def test_a_key_of_deleted_jobs_says_so(engine: Engine) -> None:
 
 
 def test_what_can_be_repeated_no_more_is_forgotten(engine: Engine) -> None:
-    async def work(one: Attendance, _two: Attendance) -> None:
+    async def work(one: RequestTracker, _two: RequestTracker) -> None:
         for key in (None, "young", "old"):
             await ask(one, f"wish {key}", key=key)
 
@@ -302,7 +302,7 @@ def test_what_can_be_repeated_no_more_is_forgotten(engine: Engine) -> None:
 
 
 def test_jobs_take_their_request_along(engine: Engine) -> None:
-    async def work(one: Attendance, _two: Attendance) -> None:
+    async def work(one: RequestTracker, _two: RequestTracker) -> None:
         await ask(one, "wish")
 
     run(work)

@@ -51,7 +51,7 @@ class JobMachine(RuleBasedStateMachine):
         self.engine.sql(
             "DELETE FROM webhook_deliveries; DELETE FROM files; DELETE FROM job_events; DELETE FROM jobs; DELETE FROM accounts"
         )
-        self.accounts = [self.engine.account(max_images=limit) for limit in LIMITS]
+        self.accounts = [self.engine.add_account(max_images=limit) for limit in LIMITS]
         self.jobs: dict[UUID, Known] = {}
 
     def pick(self, number: int) -> tuple[UUID, Known]:
@@ -128,7 +128,7 @@ class JobMachine(RuleBasedStateMachine):
     def note_on_the_way(self, number: int, late: int, progress: int, items: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            before = self.engine.row(job_id)
+            before = self.engine.job_row(job_id)
             row = progress_and_leases.note_progress(
                 tx,
                 job_id=job_id,

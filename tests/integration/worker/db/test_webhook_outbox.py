@@ -10,7 +10,7 @@ import pytest
 
 from tests.support import factories
 from tests.support.engine import Engine
-from worker.core.webhook_policy import EVENTS
+from worker.core.webhook_policy import WEBHOOK_EVENTS
 from worker.db.engine import transaction
 from worker.db.jobs import queries, state_machine
 from worker.db.users import api_keys, users
@@ -49,7 +49,7 @@ def key_of(name: str, key: str) -> api_keys.KeyOwner:
 
 def test_one_row_for_each_that_listens_and_one_for_the_jobs_own_webhook(engine: Engine) -> None:
     first, second = listen(engine), listen(engine, url="https://example.org/other")
-    job = engine.to_end(engine.account(), webhook_url="http://place.example:8080/a?b=c")
+    job = engine.add_succeeded_job(engine.add_account(), webhook_url="http://place.example:8080/a?b=c")
     rows = engine.sql("SELECT *, xmin::text AS x FROM webhook_deliveries")
     [change] = engine.sql("SELECT xmin::text AS x FROM jobs WHERE id = :id", id=job)
     assert {row.x for row in rows} == {change.x}, "written by the transaction that changed the state"
@@ -62,11 +62,11 @@ def test_one_row_for_each_that_listens_and_one_for_the_jobs_own_webhook(engine: 
     assert all(row.due_at for row in rows)
 
 
-@pytest.mark.parametrize("wanted", EVENTS)
+@pytest.mark.parametrize("wanted", WEBHOOK_EVENTS)
 def test_an_endpoint_hears_what_it_asked_for_and_nothing_else(engine: Engine, wanted: str) -> None:
     endpoint = listen(engine, events=(wanted,))
-    engine.to_end(engine.account())
-    fail(engine.job(engine.account()))
+    engine.add_succeeded_job(engine.add_account())
+    fail(engine.add_job(engine.add_account()))
     with transaction() as tx:
         state_machine.cancel(tx, factories.make_job(tx, []))
     assert told(engine) == [(endpoint, wanted)]
@@ -75,9 +75,9 @@ def test_an_endpoint_hears_what_it_asked_for_and_nothing_else(engine: Engine, wa
 def test_started_is_told_to_endpoints_only_and_only_when_asked(engine: Engine) -> None:
     listen(engine)
     eager = listen(engine, events=("job.started", "job.completed"))
-    running = engine.to_running(engine.account(), webhook_url=URL)
+    running = engine.add_running_job(engine.add_account(), webhook_url=URL)
     assert told(engine) == [(eager, "job.started")]
-    assert engine.row(running).state == "running"
+    assert engine.job_row(running).state == "running"
 
 
 def test_of_a_conversation_its_own_webhook_hears_once_and_endpoints_of_each_job_with_its_parent(
@@ -86,13 +86,13 @@ def test_of_a_conversation_its_own_webhook_hears_once_and_endpoints_of_each_job_
     endpoint = listen(engine)
     order = {"messages": [{"role": "user", "text": "draw a boat"}]}
     params = {"order": order, "n": 0, "flags": {}, "asked_model": "agent", "images": []}
-    talk = engine.job(engine.account(), kind="chat", model="agent", params=params, webhook_url=URL)
-    engine.due()
+    talk = engine.add_job(engine.add_account(), kind="chat", model="agent", params=params, webhook_url=URL)
+    engine.make_due()
     converse(job_id=talk)
     [child] = engine.sql("SELECT * FROM jobs WHERE parent_id = :id", id=talk)
     assert told(engine) == [], "the conversation ends with what it has started"
     engine.finish_upstream()
-    engine.due()
+    engine.make_due()
     engine.poll(child.account_id)
     engine.save(child.id)
     sweep()
@@ -115,7 +115,7 @@ def test_strangers_and_disabled_endpoints_hear_nothing(engine: Engine) -> None:
     with transaction() as tx:
         assert endpoints.disable_endpoint(tx, silent, reason="test")
         assert not endpoints.disable_endpoint(tx, silent, reason="again")
-    fail(engine.job(engine.account()))
+    fail(engine.add_job(engine.add_account()))
     assert told(engine) == []
 
 
@@ -126,10 +126,10 @@ def test_an_endpoint_of_a_key_hears_of_that_keys_jobs_only(engine: Engine) -> No
     owner = f"user:{old.user_id}"
     whole: dict[str, Any] = {"owner": owner, "user_id": old.user_id}
     of_user, of_key = listen(engine, **whole), listen(engine, **whole, api_key_id=new.api_key_id)
-    account = engine.account(pool=True)
-    fail(engine.job(account, **whole, api_key_id=old.api_key_id))
+    account = engine.add_account(pool=True)
+    fail(engine.add_job(account, **whole, api_key_id=old.api_key_id))
     assert told(engine) == [(of_user, "job.failed")]
-    fail(engine.job(account, **whole, api_key_id=new.api_key_id))
+    fail(engine.add_job(account, **whole, api_key_id=new.api_key_id))
     assert sorted(told(engine)) == sorted([(of_user, "job.failed")] * 2 + [(of_key, "job.failed")])
     engine.sql("DELETE FROM api_keys WHERE id = :id", id=new.api_key_id)
     assert engine.sql("SELECT id FROM webhook_endpoints")[0].id == of_user
@@ -137,7 +137,7 @@ def test_an_endpoint_of_a_key_hears_of_that_keys_jobs_only(engine: Engine) -> No
 
 def test_a_crash_before_the_commit_leaves_neither_state_nor_event(engine: Engine) -> None:
     listen(engine)
-    job = engine.job(engine.account(), webhook_url=URL)
+    job = engine.add_job(engine.add_account(), webhook_url=URL)
 
     def crash() -> None:
         with transaction() as tx:
@@ -149,13 +149,13 @@ def test_a_crash_before_the_commit_leaves_neither_state_nor_event(engine: Engine
 
     with pytest.raises(RuntimeError, match="crash"):
         crash()
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
     assert told(engine) == []
 
 
 def test_a_doubled_end_is_told_once(engine: Engine) -> None:
     endpoint = listen(engine)
-    job = engine.job(engine.account(), webhook_url=URL)
+    job = engine.add_job(engine.add_account(), webhook_url=URL)
     results: list[Any] = []
     threads = [threading.Thread(target=lambda: results.append(fail(job))) for _ in range(6)]
     [thread.start() for thread in threads]
@@ -173,7 +173,7 @@ def test_a_doubled_end_is_told_once(engine: Engine) -> None:
 
 def test_the_end_of_a_job_is_not_stopped_by_an_endpoint_that_is_just_leaving(engine: Engine) -> None:
     leaving, staying = listen(engine), listen(engine)
-    job = engine.job(engine.account())
+    job = engine.add_job(engine.add_account())
     done: list[Any] = []
     thread = threading.Thread(target=lambda: done.append(fail(job)))
     with engine.connect() as other:
@@ -188,8 +188,8 @@ def test_the_end_of_a_job_is_not_stopped_by_an_endpoint_that_is_just_leaving(eng
 
 def test_with_the_job_or_the_endpoint_go_its_deliveries_and_their_attempts(engine: Engine, receiver) -> None:
     kept, gone = listen(engine, url=receiver.url), listen(engine, url=receiver.url)
-    fail(engine.job(engine.account()))
-    other = engine.job(engine.account())
+    fail(engine.add_job(engine.add_account()))
+    other = engine.add_job(engine.add_account())
     fail(other)
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
         with transaction() as tx:
@@ -209,20 +209,20 @@ def test_with_the_job_or_the_endpoint_go_its_deliveries_and_their_attempts(engin
 def test_the_sweep_takes_a_few_of_each_lane_and_none_that_must_wait(engine: Engine) -> None:
     busy, paused, off, quiet = (listen(engine, url=f"https://example.com/{n}") for n in range(4))
     for _ in range(6):
-        fail(engine.job(engine.account()))
+        fail(engine.add_job(engine.add_account()))
     engine.sql("DELETE FROM webhook_deliveries WHERE endpoint_id = :id", id=quiet)
-    fail(engine.job(engine.account(), webhook_url="https://Example.net/x"))
+    fail(engine.add_job(engine.add_account(), webhook_url="https://Example.net/x"))
     engine.sql("UPDATE webhook_endpoints SET slow_until = now() + interval '1 minute' WHERE id = :id", id=paused)
     engine.sql("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'x' WHERE id = :id", id=off)
-    engine.due()
+    engine.make_due()
     engine.sql("UPDATE webhook_deliveries SET due_at = now() + interval '1 hour' WHERE endpoint_id IS NULL")
-    engine.messages()
+    engine.take_messages()
     assert sweep().endswith("4 webhooks")
-    nudged = {UUID(hex=m.ids["delivery_id"]) for m in engine.messages("dreamery.notify")}
+    nudged = {UUID(hex=m.ids["delivery_id"]) for m in engine.take_messages("dreamery.notify")}
     by_id = {row.id: row.endpoint_id for row in engine.sql("SELECT id, endpoint_id FROM webhook_deliveries")}
     assert sorted(str(by_id[item]) for item in nudged) == sorted([str(busy)] * 3 + [str(quiet)])
-    engine.due()
+    engine.make_due()
     sweep()
     lanes = {engine.sql("SELECT lane FROM webhook_deliveries WHERE id = :id", id=UUID(hex=m.ids["delivery_id"]))[0].lane
-             for m in engine.messages("dreamery.notify")}  # fmt: skip
+             for m in engine.take_messages("dreamery.notify")}  # fmt: skip
     assert "place:https://example.net" in lanes

@@ -80,9 +80,9 @@ def tables_of(url: str) -> list[str]:
 
 def test_every_row_comes_back(engine: Engine, place: Path, elsewhere: str) -> None:
     awkward = "a tab\there, a line\nbreak, \\N, a \\ and “quotes” 你好"
-    account = engine.account()
-    job = engine.to_end(account, prompt=awkward, metadata={"note": awkward}, webhook_url="https://example.com/hook")
-    engine.drive(engine.job(account, prompt="no [[fail:2038]]"))
+    account = engine.add_account()
+    job = engine.add_succeeded_job(account, prompt=awkward, metadata={"note": awkward}, webhook_url="https://example.com/hook")
+    engine.run_until_final(engine.add_job(account, prompt="no [[fail:2038]]"))
     with transaction() as tx:
         audit_log.note_act(tx, audit_log.Actor(name=awkward, user_id=None, address="::1"), "test", "x", text=awkward)
         engine_id = platform_state.installation(tx)
@@ -99,20 +99,20 @@ def test_every_row_comes_back(engine: Engine, place: Path, elsewhere: str) -> No
     assert engine_id not in "".join(rows_of(elsewhere, "platform_state")), "it is another platform"
     with psycopg.connect(elsewhere) as connection, pytest.raises(psycopg.errors.RaiseException):
         connection.execute("DELETE FROM audit_log")
-    assert engine.row(job).params["order"]["prompt"] == awkward
+    assert engine.job_row(job).params["order"]["prompt"] == awkward
 
 
 def test_a_backup_is_of_one_moment(engine: Engine, place: Path, elsewhere: str) -> None:
     """While one is made, jobs go on: every job of the copy has its events, every file its job."""
-    account = engine.account()
+    account = engine.add_account()
     for _ in range(3):
-        engine.to_end(account)
+        engine.add_succeeded_job(account)
     going, failed = threading.Event(), []
 
     def work() -> None:
         try:
             while not going.is_set():
-                engine.drive(engine.job(account))
+                engine.run_until_final(engine.add_job(account))
         except Exception as error:  # noqa: BLE001
             failed.append(error)
 
@@ -137,7 +137,7 @@ def test_a_backup_is_of_one_moment(engine: Engine, place: Path, elsewhere: str) 
 
 
 def test_what_a_backup_file_is(engine: Engine, place: Path, tmp_path: Path) -> None:
-    engine.to_end(engine.account())
+    engine.add_succeeded_job(engine.add_account())
     back_up(engine, place)
     assert place.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.glob("*.part")) == []
@@ -183,7 +183,7 @@ def test_a_newer_schema_is_refused(engine: Engine, place: Path, elsewhere: str) 
 
 
 def test_a_damaged_backup_changes_nothing(engine: Engine, place: Path, elsewhere: str) -> None:
-    engine.to_end(engine.account())
+    engine.add_succeeded_job(engine.add_account())
     back_up(engine, place)
     with psycopg.connect(elsewhere) as connection:
         connection.execute("INSERT INTO users (id, name, role) VALUES (gen_random_uuid(), 'here', 'admin')")
@@ -203,7 +203,7 @@ def test_a_damaged_backup_changes_nothing(engine: Engine, place: Path, elsewhere
 
 
 def test_a_wrong_byte_anywhere_is_told_or_changes_nothing_that_is_read(engine: Engine, place: Path) -> None:
-    engine.to_end(engine.account())
+    engine.add_succeeded_job(engine.add_account())
     back_up(engine, place)
     whole = place.read_bytes()
     told = 0
@@ -218,12 +218,12 @@ def test_a_wrong_byte_anywhere_is_told_or_changes_nothing_that_is_read(engine: E
 
 
 def test_a_database_in_use_or_with_rows_is_refused(engine: Engine, place: Path, elsewhere: str) -> None:
-    job = engine.to_end(engine.account())
+    job = engine.add_succeeded_job(engine.add_account())
     back_up(engine, place)
     here = engine.env["DREAMERY_DATABASE_URL"]
     with pytest.raises(StartError, match="uses this database"):
         bring_back(place, here, force=True)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     bring_back(place, elsewhere)
     with pytest.raises(StartError, match="not empty"):
         bring_back(place, elsewhere)
@@ -236,7 +236,7 @@ def test_a_database_in_use_or_with_rows_is_refused(engine: Engine, place: Path, 
 
 
 def test_a_database_without_tables_will_do(engine: Engine, place: Path, elsewhere: str) -> None:
-    engine.to_end(engine.account())
+    engine.add_succeeded_job(engine.add_account())
     back_up(engine, place)
     with psycopg.connect(elsewhere, autocommit=True) as connection:
         connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
@@ -257,12 +257,12 @@ def open_jobs(engine: Engine) -> dict[str, UUID]:
     """A job in every open state, and one whose submit was lost."""
 
     def fresh() -> UUID:
-        return engine.account(max_images=5)
+        return engine.add_account(max_images=5)
 
-    jobs = {"running": engine.to_running(fresh(), prompt="runs"), "saving": engine.to_saving(fresh(), prompt="saves")}
+    jobs = {"running": engine.add_running_job(fresh(), prompt="runs"), "saving": engine.add_saving_job(fresh(), prompt="saves")}
     for name in ("arrived", "lost"):
         account = fresh()
-        jobs[name] = engine.to_running(account, prompt=name)
+        jobs[name] = engine.add_running_job(account, prompt=name)
         # As if the answer to the submit had not come, or the submit had not gone out.
         key = "submit_key" if name == "arrived" else "gen_random_uuid()"
         engine.sql(
@@ -270,7 +270,7 @@ def open_jobs(engine: Engine) -> dict[str, UUID]:
                 WHERE id = :id""",
             id=jobs[name],
         )
-    jobs["queued"] = engine.job(fresh(), prompt="waits", webhook_url="https://example.com/hook")
+    jobs["queued"] = engine.add_job(fresh(), prompt="waits", webhook_url="https://example.com/hook")
     engine.sql("UPDATE jobs SET deadline_at = now() + interval '5 minutes' WHERE finished_at IS NULL")
     return jobs
 
@@ -281,20 +281,20 @@ def test_open_jobs_go_on_after_a_restore_and_waiting_ones_end(
     back_up(engine, place)
     # The platform goes on after the backup: what waited is submitted and paid. Then all is lost.
     engine.submit(open_jobs["queued"])
-    paid = engine.charges()
+    paid = engine.charge_count()
     edited(place, made_at="2026-01-01T00:00:00+00:00")
     found = bring_back(place, elsewhere)
     assert found.jobs == {"interrupted": 1, "running": 1, "saving": 1, "submitting": 2}
     moved(engine, elsewhere)
-    waiting = engine.row(open_jobs["queued"])
+    waiting = engine.job_row(open_jobs["queued"])
     assert (waiting.state, waiting.error_code) == ("failed", "interrupted_by_restore")
-    assert engine.events(open_jobs["queued"])[-1].actor == "restore"
+    assert engine.job_events(open_jobs["queued"])[-1].actor == "restore"
     [told] = engine.sql("SELECT * FROM webhook_deliveries WHERE job_id = :id", id=open_jobs["queued"])
     assert told.event == "job.failed"
     left = engine.sql("SELECT deadline_at > now() + interval '4 minutes' AS good FROM jobs WHERE finished_at IS NULL")
     assert [row.good for row in left] == [True] * 4, "the time in between counts for nobody"
     engine.finish_upstream()
-    states = dict(zip(open_jobs, engine.drive(*open_jobs.values(), rounds=20), strict=True))
+    states = dict(zip(open_jobs, engine.run_until_final(*open_jobs.values(), rounds=20), strict=True))
     assert states == {
         "running": "succeeded",
         "saving": "succeeded",
@@ -302,25 +302,25 @@ def test_open_jobs_go_on_after_a_restore_and_waiting_ones_end(
         "lost": "failed",
         "queued": "failed",
     }
-    assert engine.charges() == paid, "nothing is sent again"
+    assert engine.charge_count() == paid, "nothing is sent again"
 
 
 def test_waiting_jobs_run_when_nothing_ran_since(
     engine: Engine, place: Path, elsewhere: str, open_jobs: dict[str, UUID]
 ) -> None:
     back_up(engine, place)
-    paid = engine.charges()
+    paid = engine.charge_count()
     found = bring_back(place, elsewhere, resume_open=True)
     assert found.jobs == {"interrupted": 0, "queued": 1, "running": 1, "saving": 1, "submitting": 2}
     moved(engine, elsewhere)
     engine.finish_upstream()
-    assert set(engine.drive(*open_jobs.values(), rounds=20, each_round=engine.finish_upstream)) == {"succeeded"}
-    assert engine.charges() == paid + 2, "the one that waited, and the one that had not arrived"
+    assert set(engine.run_until_final(*open_jobs.values(), rounds=20, each_round=engine.finish_upstream)) == {"succeeded"}
+    assert engine.charge_count() == paid + 2, "the one that waited, and the one that had not arrived"
 
 
 def test_restored_accounts_are_polled_at_once(engine: Engine, place: Path, elsewhere: str) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
+    account = engine.add_account()
+    job = engine.add_running_job(account)
     engine.sql("UPDATE accounts SET poll_due_at = now() + interval '1 hour'")
     back_up(engine, place)
     bring_back(place, elsewhere)
@@ -328,7 +328,7 @@ def test_restored_accounts_are_polled_at_once(engine: Engine, place: Path, elsew
     engine.finish_upstream()
     engine.sql("UPDATE accounts SET polled_at = NULL")
     poll(account_id=account)
-    assert engine.row(job).account_id == account
+    assert engine.job_row(job).account_id == account
 
 
 # --- files ---
@@ -345,7 +345,7 @@ def test_files_come_back_into_another_storage(
     s3.empty()
     if kind == "bucket":
         engine.configure(**s3.settings())
-    engine.to_end(engine.account(), count=2)
+    engine.add_succeeded_job(engine.add_account(), count=2)
     before = stored(engine)
     made = back_up(engine, place, with_files=True)
     assert made["files"] == {"count": 2, "bytes": sum(map(len, before.values())), "included": True, "missing": []}
@@ -357,7 +357,7 @@ def test_files_come_back_into_another_storage(
 
 
 def test_missing_and_changed_files_are_named(engine: Engine, place: Path, elsewhere: str) -> None:
-    job = engine.to_end(engine.account(), count=3)
+    job = engine.add_succeeded_job(engine.add_account(), count=3)
     gone, changed, kept = (row.key for row in engine.files(job))
     back_up(engine, place)
     size = len(storage.read_file(changed))
@@ -370,7 +370,7 @@ def test_missing_and_changed_files_are_named(engine: Engine, place: Path, elsewh
 
 
 def test_a_backup_names_the_files_it_could_not_take(engine: Engine, place: Path, elsewhere: str) -> None:
-    job = engine.to_end(engine.account(), count=2)
+    job = engine.add_succeeded_job(engine.add_account(), count=2)
     gone = engine.files(job)[0].key
     storage.delete_file(gone)
     assert back_up(engine, place, with_files=True)["files"]["missing"] == [gone]
@@ -444,7 +444,7 @@ def command(engine: Engine, *arguments: str, root: Path = ROOT, **env: str) -> s
 def test_the_commands_tell_what_they_did(
     engine: Engine, place: Path, tmp_path: Path, make_database: Callable[[], str]
 ) -> None:
-    job = engine.to_end(engine.account())
+    job = engine.add_succeeded_job(engine.add_account())
     (tmp_path / "passphrase").write_text(PASSPHRASE + "\n")
     locked = ("--with-keys", "--passphrase-file", str(tmp_path / "passphrase"))
     told = command(engine, "backup", str(place), "--with-files", *locked, PATH="")  # no program of Postgres is needed

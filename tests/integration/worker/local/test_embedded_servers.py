@@ -16,7 +16,15 @@ import psutil
 import psycopg
 import pytest
 
-from tests.support.platform import ROOT, clean_env, eventually, free_port, processes_of, running_postgres, running_redis
+from tests.support.platform import (
+    ROOT,
+    clean_env,
+    eventually,
+    find_processes,
+    free_port,
+    running_postgres,
+    running_redis,
+)
 from worker.local.embedded_servers import EmbeddedPostgres, embedded_postgres
 from worker.local.processes import Keeper, StartError
 
@@ -67,7 +75,7 @@ def test_data_survives_a_stop_and_a_start(tmp_path: Path) -> None:
     assert child.exit_code == 0, "SIGINT makes Postgres shut down cleanly"
     with running_postgres(tmp_path, throwaway=False) as (server, _child):
         assert ask(server, "SELECT n FROM kept") == 7
-    assert processes_of(tmp_path) == []
+    assert find_processes(tmp_path) == []
 
 
 def test_database_is_made_once(tmp_path: Path) -> None:
@@ -123,10 +131,10 @@ def test_nothing_survives_kill_9_of_the_owner(tmp_path: Path) -> None:
         words = owner.stdout.readline().split()
         assert len(words) == 3, words + owner.stdout.readlines()
         pids = [int(words[0]), int(words[1])]
-        assert len(processes_of(tmp_path)) >= 3
+        assert len(find_processes(tmp_path)) >= 3
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        eventually(lambda: processes_of(tmp_path) == [], what=f"the end of {pids} and their children")
+        eventually(lambda: find_processes(tmp_path) == [], what=f"the end of {pids} and their children")
     with running_postgres(tmp_path) as (server, _child):
         assert ask(server, "SELECT 1") == 1, "started again on the same folder at once"
 

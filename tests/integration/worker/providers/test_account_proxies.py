@@ -13,13 +13,13 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from tests.integration.worker.tasks.test_converse import chat, hold
 from tests.support.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
-from tests.support.servers.proxies import PASSWORD, USER, Proxy, forwarding
+from tests.support.servers.proxies import PASSWORD, USER, Proxy, running_proxy
 from worker.core.ids import parse_public_id
 
 
 @pytest.fixture(params=["http", "socks5"])
 def proxy(request: pytest.FixtureRequest, engine: Engine) -> Iterator[Proxy]:
-    with forwarding(request.param) as made:
+    with running_proxy(request.param) as made:
         allow(engine, made)
         yield made
 
@@ -47,34 +47,34 @@ def order(http: TestClient, tokens: str, prompt: str = "a boat") -> UUID:
 def calls_of(engine: Engine, *proxies: Proxy) -> list[str]:
     """The calls that upstream got, files aside; each came from one of the proxies."""
     ports = {port for proxy in proxies for port in proxy.ports}
-    calls = [(path, port) for path, port in engine.gate.callers if not path.startswith(MEDIA)]
+    calls = [(path, port) for path, port in engine.interceptor.callers if not path.startswith(MEDIA)]
     assert [path for path, port in calls if port not in ports] == [], "went direct"
     return [path for path, _ in calls]
 
 
 def test_an_order_goes_through_the_proxy_from_end_to_end(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     job = order(http, f"{proxy.url}@plain-proxied-0001:sandbox")
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.run_until_final(job) == ["succeeded"]
     calls = calls_of(engine, proxy)
     assert any(GENERATE in path for path in calls)
     assert any(HISTORY in path for path in calls)
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
 
 
 def test_a_look_up_and_a_poll_after_a_move_go_through_it_too(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     job = order(http, f"{proxy.url}@x-jp-proxied-look-up-1:auto")
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.run_until_final(job) == ["succeeded"]
     assert sum(USER_INFO in path for path in calls_of(engine, proxy)) >= 1
-    row = engine.account_row(engine.row(job).account_id)
+    row = engine.account_row(engine.job_row(job).account_id)
     assert row.cluster["country"] == "JP"
 
 
 def test_a_conversation_streams_through_it(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     job = order(http, f"{proxy.url}@plain-proxied-chat-1:sandbox")
-    assert engine.drive(job) == ["succeeded"]
-    talk = chat(engine, engine.row(job).account_id)
+    assert engine.run_until_final(job) == ["succeeded"]
+    talk = chat(engine, engine.job_row(job).account_id)
     hold(engine, talk)
-    assert engine.row(talk).state == "succeeded"
+    assert engine.job_row(talk).state == "succeeded"
     assert any("conversation" in path for path in calls_of(engine, proxy))
 
 
@@ -82,18 +82,18 @@ def test_a_refusing_proxy_means_no_call_at_all(engine: Engine, http: TestClient,
     proxy.closed = True
     engine.configure(UPSTREAM_ORIGIN="", MAX_ATTEMPTS="2")  # https: the proxy is asked for a tunnel
     job = order(http, f"{proxy.url}@us-plain-proxied-0003")
-    assert engine.drive(job, each_round=engine.rested) == ["failed"]
-    assert engine.row(job).error_code == "proxy_unreachable"
+    assert engine.run_until_final(job, each_round=engine.end_cooldowns) == ["failed"]
+    assert engine.job_row(job).error_code == "proxy_unreachable"
     assert proxy.refused == 2
-    assert not engine.gate.calls
-    notes = [event.note.get("code") for event in engine.events(job)]
+    assert not engine.interceptor.calls
+    notes = [event.note.get("code") for event in engine.job_events(job)]
     assert notes.count("proxy_unreachable") == 3  # two refusals and the end
 
 
 def test_a_list_with_a_dead_proxy_goes_on_with_the_next(engine: Engine, http: TestClient) -> None:
-    with forwarding("socks5") as gone:
+    with running_proxy("socks5") as gone:
         pass
-    with forwarding("http") as good:
+    with running_proxy("http") as good:
         allow(engine, good, gone)
         tokens = f"{gone.url}@plain-way-closed-01:sandbox, {good.url}@plain-way-open-001:sandbox"
         job = order(http, tokens)
@@ -101,11 +101,11 @@ def test_a_list_with_a_dead_proxy_goes_on_with_the_next(engine: Engine, http: Te
         closed = next(i for i in accounts.values() if i == _account(engine, gone))
         engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id <> :id", id=closed)  # it is tried first
         engine.submit(job)
-        assert engine.row(job).state == "queued"
+        assert engine.job_row(job).state == "queued"
         engine.submit(job)
-        assert engine.row(job).account_id != closed
-        assert engine.drive(job) == ["succeeded"]
-        skipped = [event.note for event in engine.events(job) if event.note.get("code")]
+        assert engine.job_row(job).account_id != closed
+        assert engine.run_until_final(job) == ["succeeded"]
+        skipped = [event.note for event in engine.job_events(job) if event.note.get("code")]
         assert [note["code"] for note in skipped] == ["proxy_unreachable"]
         assert skipped[0]["account"] == engine.account_row(closed).label
         assert calls_of(engine, good)
@@ -120,28 +120,28 @@ def _account(engine: Engine, proxy: Proxy) -> UUID:
 
 
 def test_the_newest_proxy_counts_and_a_bare_session_id_keeps_it(engine: Engine, http: TestClient) -> None:
-    with forwarding("http") as first, forwarding("socks5") as second:
+    with running_proxy("http") as first, running_proxy("socks5") as second:
         allow(engine, first, second)
         session = "plain-changes-way-1:sandbox"
         running = order(http, f"{first.url}@{session}", prompt="a boat [[hang]]")
         engine.submit(running)
-        account = engine.row(running).account_id
+        account = engine.job_row(running).account_id
         assert len(first.targets) == 1
         calls_of(engine, first)
-        engine.gate.clear()
-        assert engine.drive(order(http, f"{second.url}@{session}")) == ["succeeded"]
+        engine.interceptor.clear()
+        assert engine.run_until_final(order(http, f"{second.url}@{session}")) == ["succeeded"]
         assert calls_of(engine, second), "also for what the old one began"
-        engine.gate.clear()
-        assert engine.drive(order(http, session)) == ["succeeded"]
+        engine.interceptor.clear()
+        assert engine.run_until_final(order(http, session)) == ["succeeded"]
         assert calls_of(engine, second), "a bare session id does not suddenly go direct"
         # One session is one account: it sees its jobs, whatever its way out.
         seen = http.get("/v1/jobs", headers={"Authorization": f"Bearer {session}"}).json()["data"]
         assert len(seen) == 3
         assert [row.id for row in engine.sql("SELECT id FROM accounts WHERE NOT pool")] == [account]
-        engine.gate.clear()
-        assert engine.drive(order(http, f"direct://@{session}")) == ["succeeded"]
-        assert engine.gate.callers
-        assert not {port for _, port in engine.gate.callers} & (first.ports | second.ports)
+        engine.interceptor.clear()
+        assert engine.run_until_final(order(http, f"direct://@{session}")) == ["succeeded"]
+        assert engine.interceptor.callers
+        assert not {port for _, port in engine.interceptor.callers} & (first.ports | second.ports)
         assert engine.account_row(account).proxy is None
 
 
@@ -169,12 +169,12 @@ def test_a_name_that_leads_to_a_private_proxy_is_refused_by_the_step(
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
     engine.configure(MAX_ATTEMPTS="1")
-    with forwarding("http") as proxy:
+    with running_proxy("http") as proxy:
         address = f"http://{USER}:{PASSWORD}@proxy.example:{proxy.port}"
         job = order(http, f"{address}@plain-two-faced-01:sandbox")
-        assert engine.drive(job) == ["failed"]
-        assert (engine.row(job).error_code, proxy.targets, proxy.refused) == ("proxy_unreachable", [], 0)
-    assert not engine.gate.calls
+        assert engine.run_until_final(job) == ["failed"]
+        assert (engine.job_row(job).error_code, proxy.targets, proxy.refused) == ("proxy_unreachable", [], 0)
+    assert not engine.interceptor.calls
 
 
 def test_a_proxy_shows_nowhere(engine: Engine, http: TestClient, proxy: Proxy) -> None:
@@ -196,11 +196,11 @@ def test_a_proxy_shows_nowhere(engine: Engine, http: TestClient, proxy: Proxy) -
     token = f"{proxy.url}@plain-not-shown-001:sandbox"
     try:
         good = order(http, token)
-        assert engine.drive(good) == ["succeeded"]
+        assert engine.run_until_final(good) == ["succeeded"]
         proxy.closed = True
         bad = order(http, token)
         for _ in range(4):
-            engine.rested()
+            engine.end_cooldowns()
             engine.submit(bad)
         auth = {"Authorization": f"Bearer {token}"}
         lines += [http.get(path, headers=auth).text for path in ("/v1/jobs", "/v1/models", "/nope")]

@@ -8,7 +8,7 @@ import uuid
 import httpx
 import pytest
 
-from tests.support.sandbox_client import RECORDED, Uploader, sandbox, violations
+from tests.support.sandbox_client import RECORDED, SandboxClient, get_violations, running_sandbox
 
 TALK = "/mweb/v1/creation_agent/v2/conversation"
 QUERY = {
@@ -18,13 +18,13 @@ QUERY = {
 
 @pytest.fixture(scope="module")
 def http():
-    with sandbox("--seconds", "0") as client:
+    with running_sandbox("--seconds", "0") as client:
         yield client
 
 
 @pytest.fixture
 def who(http):
-    return Uploader(http, f"agent-{uuid.uuid4().int}")
+    return SandboxClient(http, f"agent-{uuid.uuid4().int}")
 
 
 def body(*texts, **changes):
@@ -46,7 +46,7 @@ def head(who):
             seen.update(kwargs["headers"])
             return httpx.Response(200, json={})
 
-    Uploader(Recorder(), who.session).post(TALK, {})
+    SandboxClient(Recorder(), who.session).post(TALK, {})
     return {**seen, "Accept": "text/event-stream"}
 
 
@@ -106,7 +106,7 @@ def outline(raw):
 def test_each_form_has_the_shape_of_its_fixture(http, who, fixture, prompt):
     http.post("/_reset")
     assert outline(talk(who, prompt)) == outline((RECORDED / fixture).read_bytes())
-    assert violations(http) == {}
+    assert get_violations(http) == {}
 
 
 def test_the_other_end_form(who):
@@ -173,7 +173,7 @@ def test_leaks_repeats_and_lost_calls(who):
 
 
 def test_a_broke_account_starts_nothing(http):
-    poor = Uploader(http, f"broke-{uuid.uuid4().int}")
+    poor = SandboxClient(http, f"broke-{uuid.uuid4().int}")
     assert list(results(talk(poor, "draw a boat"))) == []
 
 
@@ -182,7 +182,7 @@ def test_refusals_instead_of_a_stream(http, who):
         response, found = pieces(who, body(f"hi {script}"))
         assert response.headers["content-type"] == "application/json"
         assert json.loads(b"".join(piece for _, piece in found))["ret"] == code
-    dead = Uploader(http, f"dead-{uuid.uuid4().int}")
+    dead = SandboxClient(http, f"dead-{uuid.uuid4().int}")
     assert json.loads(pieces(dead, body("hi"))[1][0][1])["ret"] == "1015"
 
 
@@ -234,13 +234,13 @@ def test_a_wrong_request_is_refused_and_booked(http, who, spoil, why):
     spoil(sent)
     _, found = pieces(who, sent)
     assert json.loads(b"".join(piece for _, piece in found))["ret"] == "1000"
-    assert why in violations(http)["details"][0]["detail"]
+    assert why in get_violations(http)["details"][0]["detail"]
 
 
 def test_a_call_without_its_accept_header_is_booked(http, who):
     http.post("/_reset")
     pieces(who, body("hi"), Accept="application/json")
-    assert violations(http)["1000"] == 1
+    assert get_violations(http)["1000"] == 1
     http.post("/_reset")
 
 

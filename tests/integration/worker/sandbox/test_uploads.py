@@ -7,7 +7,7 @@ import uuid
 import pytest
 from PIL import Image, PngImagePlugin
 
-from tests.support.sandbox_client import RECORDED, Uploader, sandbox, signed, violations
+from tests.support.sandbox_client import RECORDED, SandboxClient, get_violations, running_sandbox, signed_headers
 from tests.unit.worker.sandbox.test_response_shapes import shape
 
 
@@ -23,14 +23,14 @@ def recorded(name):
 
 @pytest.fixture(scope="module")
 def http():
-    with sandbox("--seconds", "0.05") as client:
+    with running_sandbox("--seconds", "0.05") as client:
         yield client
 
 
 @pytest.fixture
 def client(http):
     http.post("/_reset")
-    return Uploader(http, uuid.uuid4().hex)
+    return SandboxClient(http, uuid.uuid4().hex)
 
 
 def test_the_four_steps_answer_like_the_recorded_ones(http, client):
@@ -47,7 +47,7 @@ def test_the_four_steps_answer_like_the_recorded_ones(http, client):
     assert shape(done) == shape(recorded("commit_image_upload"))
     facts = done["Result"]["PluginResult"][0]
     assert (facts["ImageWidth"], facts["ImageHeight"], facts["ImageFormat"]) == (64, 96, "png")
-    assert violations(http) == {}
+    assert get_violations(http) == {}
 
 
 def test_every_third_place_names_its_host_in_the_singular(client):
@@ -66,7 +66,7 @@ def test_true_hosts_are_told_to_a_caller_of_true_hosts(http, client):
     token = client.token(**{"X-Orig-Host": "mweb-api-sg.capcut.com"})
     assert token["upload_domain"] == "imagex-normal-sg.capcutapi.com"
     query = f"Action=ApplyImageUpload&FileSize=9&ServiceId={token['space_name']}&Version=2018-08-01"
-    headers = signed(token, "GET", query, extra={"host": token["upload_domain"]})
+    headers = signed_headers(token, "GET", query, extra={"host": token["upload_domain"]})
     for host, status in ((token["upload_domain"], 200), ("imagex.bytedanceapi.com", 403)):
         answer = http.get(f"/?{query}", headers={**headers, "host": "egress.test", "X-Orig-Host": host})
         assert answer.status_code == status
@@ -83,10 +83,10 @@ def test_a_spoiled_signature_is_refused_like_the_recorded_one(http, client):
         assert "Error" in client.apply({**token, **change}, 10).json()["ResponseMetadata"]
     assert "Error" in client.apply(token, 0).json()["ResponseMetadata"]
     query = f"Action=CommitImageUpload&ServiceId={token['space_name']}&Version=2018-08-01"
-    changed = http.post(f"/?{query}", content=b"{}", headers=signed(token, "POST", query, b'{"a":1}'))
+    changed = http.post(f"/?{query}", content=b"{}", headers=signed_headers(token, "POST", query, b'{"a":1}'))
     assert changed.json()["ResponseMetadata"]["Error"]["Code"] == "SignatureDoesNotMatch"
     assert http.get(f"/?{query}").status_code == 400
-    found = violations(http)
+    found = get_violations(http)
     assert found["SignatureDoesNotMatch"] == 2
     assert found["InvalidAccessKeyId"] == found["InvalidSecurityToken"] == found["InvalidParameter"] == 1
 
@@ -98,7 +98,7 @@ def test_the_store_checks_crc_size_and_authorization(http, client):
     assert client.send(address, raw + b"x").json()["code"] == 4012
     assert client.send(address, raw, Authorization="SpaceKey/else").status_code == 403
     assert "Error" in client.commit(token, address["SessionKey"]).json()["ResponseMetadata"]
-    assert violations(http)["tos 4013"] == 1
+    assert get_violations(http)["tos 4013"] == 1
 
 
 def test_a_commit_needs_readable_bytes_and_a_key_of_the_account(http, client):
@@ -106,7 +106,7 @@ def test_a_commit_needs_readable_bytes_and_a_key_of_the_account(http, client):
     address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
     assert client.send(address, raw).json()["code"] == 2000
     assert client.commit(token, address["SessionKey"]).json()["ResponseMetadata"]["Error"]["Code"] == "InvalidFormat"
-    stranger = Uploader(http, uuid.uuid4().hex)
+    stranger = SandboxClient(http, uuid.uuid4().hex)
     answer = stranger.commit(stranger.token(), address["SessionKey"]).json()
     assert answer["ResponseMetadata"]["Error"]["Code"] == "InvalidSessionKey"
     assert client.post("/mweb/v1/get_upload_token", {"scene": 9})["ret"] == "1000"
@@ -142,15 +142,15 @@ def test_an_upload_is_checked_as_its_own_comment_says(client):
     Image.new("RGB", (32, 32), "red").save(out, "PNG", pnginfo=info)
     assert check(client, client.upload(picture())) == "0"
     assert check(client, client.upload(out.getvalue())) == "2003"
-    assert violations(client.http) == {}
+    assert get_violations(client.http) == {}
 
 
 def test_a_check_that_is_not_the_pages_is_a_mistake(http, client):
     uri = client.upload(picture())
-    stranger = Uploader(http, uuid.uuid4().hex)
+    stranger = SandboxClient(http, uuid.uuid4().hex)
     for change in ({"scene": "x"}, {"req_key": "x"}, {"options": {}}, {"req_params": 1}, {"file_list": []}):
         assert check(client, uri, change=change) == "1000"
     assert check(client, uri, entrance="{}") == "1000"
     assert check(client, "tos-cn-i-tb4s082cfz/unknown") == "1000"
     assert check(stranger, uri) == "1000"
-    assert violations(http)["1000"] == 8
+    assert get_violations(http)["1000"] == 8

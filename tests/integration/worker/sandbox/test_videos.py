@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.integration.worker.sandbox.test_uploads import picture
-from tests.support.sandbox_client import GENERATE, RECORDED, Uploader, sandbox, violations
+from tests.support.sandbox_client import GENERATE, RECORDED, SandboxClient, get_violations, running_sandbox
 
 LOCAL_ITEMS = "/mweb/v1/get_local_item_list"
 RED, BLUE = (230, 20, 20), (20, 20, 230)
@@ -17,20 +17,20 @@ RED, BLUE = (230, 20, 20), (20, 20, 230)
 
 @pytest.fixture(scope="module")
 def http():
-    with sandbox("--seconds", "0.05", "--credits", "1000", "--video-slots", "1") as client:
+    with running_sandbox("--seconds", "0.05", "--credits", "1000", "--video-slots", "1") as client:
         yield client
 
 
 @pytest.fixture
 def client(http):
     http.post("/_reset")
-    return Uploader(http, uuid.uuid4().hex)
+    return SandboxClient(http, uuid.uuid4().hex)
 
 
 @pytest.fixture
 def chinese(http):
     http.post("/_reset")
-    return Uploader(http, uuid.uuid4().hex, aid="513695")
+    return SandboxClient(http, uuid.uuid4().hex, aid="513695")
 
 
 def draft(name, change, prompt=None):
@@ -78,7 +78,7 @@ def blend(name, *uris, prompt="##a hat"):
 
 def run(client, body):
     answer = client.post(GENERATE, body)
-    assert answer["ret"] == "0", violations(client.http)
+    assert answer["ret"] == "0", get_violations(client.http)
     return client.finish(body["submit_id"])
 
 
@@ -110,16 +110,16 @@ def test_a_picture_from_pictures_shows_them(client):
     assert shown.size == (1024, 1024)
     assert near(shown.getpixel((300, 512)), RED)
     assert near(shown.getpixel((720, 512)), BLUE)
-    assert violations(client.http) == {}
+    assert get_violations(client.http) == {}
 
 
 def test_nobody_uses_the_upload_of_somebody_else(http, client):
-    stranger = Uploader(http, uuid.uuid4().hex)
+    stranger = SandboxClient(http, uuid.uuid4().hex)
     uri = stranger.upload(picture())
     for body in (blend("us.two_refs", uri, uri), framed(uri), framed("tos-alisg-i-wopfjsm1ax/unknown")):
         assert client.post(GENERATE, body)["ret"] == "1000"
-    assert violations(http)["1000"] == 3
-    assert "upload of this account" in violations(http)["details"][-1]["detail"]
+    assert get_violations(http)["1000"] == 3
+    assert "upload of this account" in get_violations(http)["details"][-1]["detail"]
 
 
 def test_a_video_from_text_is_a_small_real_file(client):
@@ -143,7 +143,7 @@ def test_a_video_from_text_is_a_small_real_file(client):
     assert fetch(client, record["item_list"][0]["common_attr"]["cover_url"]).headers["content-type"] == "image/jpeg"
     ledger = client.http.get("/_ledger").json()
     assert ledger["accounts"][client.name]["charged"] == 25
-    assert violations(client.http) == {}
+    assert get_violations(client.http) == {}
 
 
 def test_old_and_new_form_take_turns_and_the_item_list_has_the_best(client):
@@ -158,7 +158,7 @@ def test_old_and_new_form_take_turns_and_the_item_list_has_the_best(client):
         items = client.post(LOCAL_ITEMS, body)["data"][name]
         assert [item["common_attr"]["id"] for item in items] == asked
         assert all("origin" in item["video"]["transcoded_video"] for item in items)
-    stranger = Uploader(client.http, uuid.uuid4().hex)
+    stranger = SandboxClient(client.http, uuid.uuid4().hex)
     assert stranger.post(LOCAL_ITEMS, body)["data"]["item_list"] == []
 
 
@@ -194,7 +194,7 @@ def test_materials_of_an_omni_reference(chinese):
     assert record["history_group_key"] == "use  as the first frame and copy the motion of "
     frame = frames_of(fetch(chinese, list(versions(record).values())[-1]["video_url"]).content)[3]
     assert near(frame.getpixel((480, 360)), RED)
-    assert violations(chinese.http) == {}
+    assert get_violations(chinese.http) == {}
     unknown = draft("video.omni.request.cn", lambda abilities: change(abilities, "v0nobody"))
     assert chinese.post(GENERATE, unknown)["ret"] == "1000"
 

@@ -18,7 +18,7 @@ from worker.providers.dreamina.error_codes import CODES
 from worker.tasks.dispatch import sweep, tick
 from worker.tasks.stages import claim as claiming
 from worker.tasks.stages.claim import How
-from worker.tasks.submit import submit_waiting
+from worker.tasks.submit import submit_batch
 
 
 def take(account: UUID) -> state_machine.Claim:
@@ -29,12 +29,12 @@ def take(account: UUID) -> state_machine.Claim:
 
 
 def fast(engine: Engine, **changes: Any) -> UUID:
-    return engine.account(**{"pool": True, "max_images": 2, "submits_per_minute": 10**9, **changes})
+    return engine.add_account(**{"pool": True, "max_images": 2, "submits_per_minute": 10**9, **changes})
 
 
 def note(engine: Engine, job: UUID) -> dict[str, Any]:
     """What the claim of a job wrote down."""
-    found: dict[str, Any] = [e.note for e in engine.events(job) if e.to_state == "submitting"][-1]
+    found: dict[str, Any] = [e.note for e in engine.job_events(job) if e.to_state == "submitting"][-1]
     return found
 
 
@@ -47,7 +47,7 @@ def failures(account: UUID, code: str, *, model: str = "any", times: int = 1) ->
 def test_the_step_of_one_account_claims_for_a_better_one(engine: Engine) -> None:
     shaky, good = fast(engine), fast(engine)
     failures(shaky, "upstream_session_expired")
-    made = [engine.job() for _ in range(5)]
+    made = [engine.add_job() for _ in range(5)]
     # The good one until the shaky one's free slots outweigh its failure; never beyond the limits; then none is left.
     taken = [take(shaky) for _ in range(4)]
     assert [claim.id for claim in taken] == made[:4]
@@ -59,8 +59,8 @@ def test_the_step_of_one_account_claims_for_a_better_one(engine: Engine) -> None
 
 def test_failures_and_successes_of_the_model_count(engine: Engine) -> None:
     one, two = fast(engine), fast(engine)
-    job = engine.job()
-    model = engine.row(job).model
+    job = engine.add_job()
+    model = engine.job_row(job).model
     failures(one, "generation_failed", model=model)
     with transaction() as tx:
         assert next(iter(account_scoring.ranked(tx, job))) == two
@@ -76,7 +76,7 @@ def test_an_account_known_to_have_too_little_takes_nothing(engine: Engine) -> No
     poor, rich = fast(engine), fast(engine)
     engine.sql("UPDATE accounts SET credits = 5, credits_at = now() WHERE id = :id", id=poor)
     engine.sql("UPDATE accounts SET credits = 100, credits_at = now() WHERE id = :id", id=rich)
-    job = engine.job()
+    job = engine.add_job()
     engine.sql("UPDATE jobs SET price = 8")
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=poor) is None
@@ -89,7 +89,7 @@ def test_what_is_under_way_counts_against_the_credits(engine: Engine) -> None:
     account = fast(engine, max_images=5)
     engine.sql("UPDATE accounts SET credits = 20, credits_at = now()")
     for _ in range(3):
-        engine.job()
+        engine.add_job()
     engine.sql("UPDATE jobs SET price = 8")
     for _ in range(2):
         take(account)
@@ -101,18 +101,18 @@ def test_what_is_under_way_counts_against_the_credits(engine: Engine) -> None:
 def test_a_job_nobody_has_the_credits_for_fails_but_not_on_old_news(engine: Engine) -> None:
     account = fast(engine)
     engine.sql("UPDATE accounts SET credits = 5, credits_at = now()")
-    first, second = engine.job(), engine.job(account)
+    first, second = engine.add_job(), engine.add_job(account)
     engine.sql("UPDATE jobs SET price = 8")
-    engine.due()
-    engine.messages()
+    engine.make_due()
+    engine.take_messages()
     assert tick() == "nothing due"
     sweep()
-    assert [engine.row(job).error_code for job in (first, second)] == ["insufficient_quota"] * 2
+    assert [engine.job_row(job).error_code for job in (first, second)] == ["insufficient_quota"] * 2
     engine.sql("UPDATE accounts SET credits_at = now() - interval '11 minutes'")
-    third = engine.job()
+    third = engine.add_job()
     engine.sql("UPDATE jobs SET price = 8 WHERE id = :id", id=third)
     sweep()
-    assert engine.row(third).state == "queued", "the account may have been given some since; the ledger asks"
+    assert engine.job_row(third).state == "queued", "the account may have been given some since; the ledger asks"
     with transaction() as tx:
         balances.note_credits(tx, account, 8)
     assert take(account).id == third
@@ -121,12 +121,12 @@ def test_a_job_nobody_has_the_credits_for_fails_but_not_on_old_news(engine: Engi
 def test_the_timeline_tells_the_score_and_every_reason(engine: Engine) -> None:
     good, worse, full, off, tired, paced = (fast(engine, max_images=1) for _ in range(6))
     failures(worse, "upstream_error")
-    engine.job(full)
+    engine.add_job(full)
     assert take(full)
     engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=off)
     engine.sql("UPDATE accounts SET rest_until = now() + interval '1 hour' WHERE id = :id", id=tired)
     engine.sql("UPDATE accounts SET next_submit_at = now() + interval '1 hour' WHERE id = :id", id=paced)
-    job = engine.job()
+    job = engine.add_job()
     assert take(worse).account.id == good
     told = note(engine, job)
     assert told["account"] == engine.account_row(good).label
@@ -149,7 +149,7 @@ def test_the_timeline_tells_the_score_and_every_reason(engine: Engine) -> None:
 def test_a_better_one_that_is_just_being_used_is_not_waited_for(engine: Engine) -> None:
     shaky, good = fast(engine), fast(engine)
     failures(shaky, "upstream_error", times=3)
-    job = engine.job()
+    job = engine.add_job()
     with engine.connect() as somebody:
         somebody.execute("SELECT 1 FROM accounts WHERE id = %s FOR NO KEY UPDATE", (good,))
         claim = take(shaky)
@@ -161,7 +161,7 @@ def test_a_better_one_that_is_just_being_used_is_not_waited_for(engine: Engine) 
 def test_a_job_whose_references_are_with_an_account_stays_there(engine: Engine) -> None:
     mine, better = fast(engine), fast(engine)
     failures(mine, "upstream_error")
-    job = engine.job()
+    job = engine.add_job()
     engine.sql("INSERT INTO job_inputs (job_id, n, key) VALUES (:job, 0, 'inputs/x/0.png')", job=job)
     engine.sql(
         """INSERT INTO input_uploads (job_id, n, account_id, uri, width, height, format)
@@ -185,7 +185,7 @@ def test_no_free_account_stays_idle_while_a_job_it_may_run_waits(engine: Engine,
     for _ in range(4):
         for _ in range(dice.randint(3, 12)):
             chosen = dice.sample(hands, dice.randint(1, 4)) if dice.random() < 0.6 else []
-            job = engine.job(*chosen, prompt="a boat [[hang]]", owner=f"tokens:{dice.randint(1, 4)}")
+            job = engine.add_job(*chosen, prompt="a boat [[hang]]", owner=f"tokens:{dice.randint(1, 4)}")
             letters.append({"account_id": chosen[0]} if len(chosen) == 1 else {"job_id": job})
         held = engine.sql("SELECT id, attempt, account_id FROM jobs WHERE holds_slot")
         for row in dice.sample(held, min(len(held), 4)):
@@ -198,8 +198,8 @@ def test_no_free_account_stays_idle_while_a_job_it_may_run_waits(engine: Engine,
             letters += [letter for letter in letters if dice.random() < 0.2]
             dice.shuffle(letters)
             work = [letters[n::8] for n in range(8)]
-            many(8, lambda n, work=work: [submit_waiting(**letter) for letter in work[n]])
-            found = engine.messages("dreamery.submit")
+            many(8, lambda n, work=work: [submit_batch(**letter) for letter in work[n]])
+            found = engine.take_messages("dreamery.submit")
             letters = [{name: UUID(hex=value) for name, value in message.ids.items()} for message in found]
         idle = engine.sql(
             """SELECT j.id, a.id FROM jobs j JOIN accounts a ON a.id = ANY(j.account_ids)
@@ -221,12 +221,12 @@ def test_no_refusal_that_is_about_the_job_touches_its_account(engine: Engine) ->
     about_jobs = [number for number, ours in CODES.items() if ERRORS[ours].fault is not Fault.ACCOUNT]
     assert len(about_jobs) > 50
     made = [
-        engine.job(*accounts, prompt=f"bad {number} [[{word}:{number}]]")
+        engine.add_job(*accounts, prompt=f"bad {number} [[{word}:{number}]]")
         for number in about_jobs
         for word in ("refuse", "fail")
     ]
-    assert set(engine.drive(*made)) == {"failed"}
-    faults = [ERRORS[engine.row(job).error_code].fault for job in made]
+    assert set(engine.run_until_final(*made)) == {"failed"}
+    faults = [ERRORS[engine.job_row(job).error_code].fault for job in made]
     assert set(faults) == {Fault.CONTENT, Fault.REQUEST, Fault.UPSTREAM}
     for account in accounts:
         row = engine.account_row(account)
@@ -241,7 +241,7 @@ def test_no_refusal_that_is_about_the_job_touches_its_account(engine: Engine) ->
 
 def test_a_nudge_of_a_job_that_waits_elsewhere_is_no_harm(engine: Engine) -> None:
     account = fast(engine)
-    job = engine.job(account, prompt="a boat [[hang]]")
-    celery_app.nudge_submit(job_id=job)
-    celery_app.nudge_submit(job_id=job)
-    assert [message.obey().startswith("submitted") for message in engine.messages("dreamery.submit")] == [True, False]
+    job = engine.add_job(account, prompt="a boat [[hang]]")
+    celery_app.enqueue_submit(job_id=job)
+    celery_app.enqueue_submit(job_id=job)
+    assert [message.execute().startswith("submitted") for message in engine.take_messages("dreamery.submit")] == [True, False]

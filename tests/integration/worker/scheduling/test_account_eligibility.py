@@ -9,7 +9,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from worker.core.ids import new_id, parse_public_id
 from worker.db.accounts.eligibility import is_open, opens_at
@@ -30,13 +30,13 @@ def user(engine: Engine, *groups: str) -> UUID:
 
 
 def own(engine: Engine, user_id: UUID, **changes: Any) -> UUID:
-    account = engine.account(**changes)
+    account = engine.add_account(**changes)
     engine.sql("UPDATE accounts SET user_id = :user WHERE id = :id", user=user_id, id=account)
     return account
 
 
 def kept_for(engine: Engine, *groups: str) -> UUID:
-    account = engine.account(pool=True)
+    account = engine.add_account(pool=True)
     engine.sql("UPDATE accounts SET groups = CAST(:groups AS text[]) WHERE id = :id", groups=list(groups), id=account)
     return account
 
@@ -60,7 +60,7 @@ def ways(engine: Engine, job: UUID, account: UUID) -> tuple[bool, bool, bool]:
     """
     engine.sql("UPDATE jobs SET nudged_at = NULL")
     tick()
-    nudged = engine.row(job).nudged_at is not None
+    nudged = engine.job_row(job).nudged_at is not None
     return nudged, best(job) == account, takes(account) == job
 
 
@@ -70,23 +70,23 @@ def ways(engine: Engine, job: UUID, account: UUID) -> tuple[bool, bool, bool]:
 def test_two_users_never_run_on_each_others_account(engine: Engine) -> None:
     one, other = user(engine), user(engine)
     mine = own(engine, one)
-    theirs = engine.job(user_id=other, owner="other")
+    theirs = engine.add_job(user_id=other, owner="other")
     assert ways(engine, theirs, mine) == (False, False, False)
     # Not even by its name, and nor does anybody without an account.
-    assert ways(engine, engine.job(mine, user_id=other, owner="other"), mine) == (False, False, False)
-    assert ways(engine, engine.job(), mine) == (False, False, False)
-    assert ways(engine, engine.job(user_id=one, owner="one"), mine) == (True, True, True)
+    assert ways(engine, engine.add_job(mine, user_id=other, owner="other"), mine) == (False, False, False)
+    assert ways(engine, engine.add_job(), mine) == (False, False, False)
+    assert ways(engine, engine.add_job(user_id=one, owner="one"), mine) == (True, True, True)
     # Without an account each of the others fails at once instead of waiting for one that is not theirs.
     sweep()
-    assert engine.row(theirs).error_code == "no_account_available"
+    assert engine.job_row(theirs).error_code == "no_account_available"
 
 
 def test_an_account_of_a_group_is_for_its_users(engine: Engine) -> None:
     teacher, pupil = user(engine, "teachers", "staff"), user(engine, "pupils")
     account = kept_for(engine, "teachers", "board")
-    assert ways(engine, engine.job(user_id=pupil, owner="pupil"), account) == (False, False, False)
-    assert ways(engine, engine.job(), account) == (False, False, False)
-    job = engine.job(user_id=teacher, owner="teacher")
+    assert ways(engine, engine.add_job(user_id=pupil, owner="pupil"), account) == (False, False, False)
+    assert ways(engine, engine.add_job(), account) == (False, False, False)
+    job = engine.add_job(user_id=teacher, owner="teacher")
     engine.sql("UPDATE users SET groups = '{}' WHERE id = :id", id=teacher)
     assert ways(engine, job, account) == (False, False, False), "groups count when a job is taken"
     engine.sql("UPDATE users SET groups = '{board}' WHERE id = :id", id=teacher)
@@ -95,16 +95,16 @@ def test_an_account_of_a_group_is_for_its_users(engine: Engine) -> None:
 
 def test_own_accounts_come_first_and_the_pool_helps_out(engine: Engine) -> None:
     me = user(engine)
-    mine, pooled = own(engine, me, max_images=1), engine.account(pool=True)
-    first, second = (engine.job(user_id=me, owner="me") for _ in range(2))
+    mine, pooled = own(engine, me, max_images=1), engine.add_account(pool=True)
+    first, second = (engine.add_job(user_id=me, owner="me") for _ in range(2))
     assert best(first) == mine
     assert takes(pooled) is None, "left to the own account, which is free"
     assert takes(mine) == first
     assert takes(pooled) == second, "the own one is full"
-    [note] = [event.note for event in engine.events(second) if event.to_state == "submitting"]
+    [note] = [event.note for event in engine.job_events(second) if event.to_state == "submitting"]
     assert note["account"] == engine.account_row(pooled).label
     # At rest, switched off, or closed it is no reason to wait either.
-    third = engine.job(user_id=me, owner="me")
+    third = engine.add_job(user_id=me, owner="me")
     engine.sql("UPDATE accounts SET max_images = 5")
     assert takes(pooled) is None
     engine.sql("UPDATE accounts SET rest_until = now() + interval '1 minute' WHERE id = :id", id=mine)
@@ -114,9 +114,9 @@ def test_own_accounts_come_first_and_the_pool_helps_out(engine: Engine) -> None:
 @pytest.mark.parametrize(("choice", "by_own", "by_pool"), [("own", True, False), ("pool", False, True)])
 def test_a_request_says_on_which_accounts(engine: Engine, choice: str, *, by_own: bool, by_pool: bool) -> None:
     me = user(engine)
-    mine, pooled = own(engine, me), engine.account(pool=True)
+    mine, pooled = own(engine, me), engine.add_account(pool=True)
     for account, expected in ((mine, by_own), (pooled, by_pool)):
-        job = engine.job(user_id=me, owner="me", account_choice=choice)
+        job = engine.add_job(user_id=me, owner="me", account_choice=choice)
         assert (takes(account) == job) is expected
         engine.sql("DELETE FROM jobs")
 
@@ -130,27 +130,27 @@ def test_choice_and_lack_of_accounts_are_told_at_once(engine: Engine) -> None:
         def draw(**headers: str) -> Any:
             return http.post("/v1/images/generations", json=body, headers={**key, **headers})
 
-        pooled = engine.account(pool=True)
-        assert "of your own" in error_of(draw(**{"X-Accounts": "own"}), 503, "no_account_available")
-        error_of(draw(**{"X-Accounts": "mine"}), 400, "invalid_value", "x-accounts")
+        pooled = engine.add_account(pool=True)
+        assert "of your own" in assert_error(draw(**{"X-Accounts": "own"}), 503, "no_account_available")
+        assert_error(draw(**{"X-Accounts": "mine"}), 400, "invalid_value", "x-accounts")
         found = parse_public_id("job", draw(**{"X-Accounts": "pool"}).json()["id"])
         assert isinstance(found, UUID)
-        assert engine.row(found).account_choice == "pool"
+        assert engine.job_row(found).account_choice == "pool"
         for state, code in (("needs_login", "accounts_need_login"), ("blocked", "accounts_blocked")):
             engine.sql("UPDATE accounts SET state = :state WHERE id = :id", state=state, id=pooled)
-            error_of(draw(), 503, code)
-            waiting = engine.job()
+            assert_error(draw(), 503, code)
+            waiting = engine.add_job()
             sweep()
-            assert engine.row(waiting).error_code == code
+            assert engine.job_row(waiting).error_code == code
         engine.sql("UPDATE accounts SET state = 'ok', groups = '{staff}'")
-        error_of(draw(), 503, "no_account_available")
+        assert_error(draw(), 503, "no_account_available")
 
 
 # --- working hours ---
 
 
-def opened(engine: Engine, days: list[int], begins: str, ends: str, zone: str) -> UUID:
-    account = engine.account(pool=True)
+def decrypt_account(engine: Engine, days: list[int], begins: str, ends: str, zone: str) -> UUID:
+    account = engine.add_account(pool=True)
     engine.sql(
         """UPDATE accounts SET hours_days = CAST(:days AS int[]), hours_from = CAST(:begins AS time),
            hours_to = CAST(:ends AS time), hours_zone = :zone WHERE id = :id""",
@@ -193,14 +193,14 @@ MOMENTS = [
 def test_working_hours(
     engine: Engine, *, days: list[int], begins: str, ends: str, zone: str, at: str, expected: bool
 ) -> None:
-    account = opened(engine, days, begins, ends, zone)
+    account = decrypt_account(engine, days, begins, ends, zone)
     moment = "CAST(:at AS timestamptz)"
     [row] = engine.sql(f"SELECT {is_open('a', moment)} AS open FROM accounts a WHERE a.id = :id", at=at, id=account)
     assert row.open is expected
 
 
 def test_when_they_begin_again(engine: Engine) -> None:
-    account = opened(engine, [1, 6], "22:00", "03:00", "Europe/Berlin")
+    account = decrypt_account(engine, [1, 6], "22:00", "03:00", "Europe/Berlin")
     moment = "CAST(:at AS timestamptz)"
     for at, begins in (
         ("2026-03-28T22:00Z", "2026-03-30T20:00Z"),  # in summer time since
@@ -226,66 +226,66 @@ def close(engine: Engine, account: UUID) -> None:
 
 
 def test_outside_its_hours_an_account_takes_nothing_and_ends_what_it_has(engine: Engine) -> None:
-    account = engine.account(pool=True)
-    running = engine.job(prompt="a boat")
+    account = engine.add_account(pool=True)
+    running = engine.add_job(prompt="a boat")
     engine.submit(running)
     close(engine, account)
-    waiting = engine.job()
+    waiting = engine.add_job()
     assert ways(engine, waiting, account) == (False, False, False)
     assert submit(job_id=waiting) == "waits for a slot"
     sweep()
-    assert engine.row(waiting).state == "queued", "its hours will come"
+    assert engine.job_row(waiting).state == "queued", "its hours will come"
     engine.poll(account), engine.save(running)
-    assert engine.row(running).state == "succeeded"
-    other = engine.account(pool=True)
+    assert engine.job_row(running).state == "succeeded"
+    other = engine.add_account(pool=True)
     assert takes(other) == waiting
-    [note] = [event.note for event in engine.events(waiting) if event.to_state == "submitting"]
+    [note] = [event.note for event in engine.job_events(waiting) if event.to_state == "submitting"]
     assert [one["why"] for one in note["passed_over"]] == ["outside its working hours"]
 
 
 def test_the_forecast_knows_the_hours(engine: Engine) -> None:
     from worker.db.jobs.queries import group_views
 
-    account = engine.account(pool=True)
+    account = engine.add_account(pool=True)
     close(engine, account)
-    job = engine.job()
+    job = engine.add_job()
     with transaction() as tx:
         [view] = group_views(tx, [job])
     assert view.line is not None
-    assert (view.line.slots, 21 * 3600 < view.line.rest_seconds <= 22 * 3600) == (0, True)
+    assert (view.line.slots, 21 * 3600 < view.line.cooldown_seconds <= 22 * 3600) == (0, True)
 
 
 # --- cap of the day ---
 
 
 def test_a_cap_counts_what_upstream_took_today(engine: Engine) -> None:
-    account = engine.account(pool=True, max_images=10)
+    account = engine.add_account(pool=True, max_images=10)
     engine.sql("UPDATE accounts SET max_jobs_per_day = 2")
-    engine.to_end(account)
-    refused = engine.job(account, prompt="a boat [[fail:1000]]")
+    engine.add_succeeded_job(account)
+    refused = engine.add_job(account, prompt="a boat [[fail:1000]]")
     engine.submit(refused)
-    assert engine.row(refused).state == "failed"
-    second, third = engine.job(), engine.job()
+    assert engine.job_row(refused).state == "failed"
+    second, third = engine.add_job(), engine.add_job()
     assert takes(account) == second, "what upstream refused does not count"
-    engine.due()
+    engine.make_due()
     assert ways(engine, third, account) == (False, False, False), "what is on its way does"
     sweep()
-    assert engine.row(third).state == "queued"
-    other = engine.account(pool=True)
+    assert engine.job_row(third).state == "queued"
+    other = engine.add_account(pool=True)
     assert takes(other) == third
-    [note] = [event.note for event in engine.events(third) if event.to_state == "submitting"]
+    [note] = [event.note for event in engine.job_events(third) if event.to_state == "submitting"]
     assert [one["why"] for one in note["passed_over"]] == ["daily cap reached"]
-    fourth = engine.job()
+    fourth = engine.add_job()
     engine.sql("UPDATE jobs SET submitted_at = now() - interval '25 hours' WHERE state = 'succeeded'")
-    engine.due()
+    engine.make_due()
     assert takes(account) == fourth, "a new day"
 
 
 def test_claims_at_once_keep_to_the_cap(engine: Engine) -> None:
-    account = engine.account(pool=True, max_images=50)
+    account = engine.add_account(pool=True, max_images=50)
     engine.sql("UPDATE accounts SET max_jobs_per_day = 3")
     for _ in range(8):
-        engine.job()
+        engine.add_job()
     barrier, got = threading.Barrier(8), []
 
     def claim() -> None:
@@ -298,7 +298,7 @@ def test_claims_at_once_keep_to_the_cap(engine: Engine) -> None:
     for thread in threads:
         thread.join()
     for _ in range(8):
-        engine.due()
+        engine.make_due()
         got.append(takes(account))
     assert len([job for job in got if job]) == 3
     assert [r.state for r in engine.sql("SELECT state FROM jobs WHERE holds_slot")] == ["submitting"] * 3
@@ -307,4 +307,4 @@ def test_claims_at_once_keep_to_the_cap(engine: Engine) -> None:
 @pytest.fixture(autouse=True)
 def _no_messages_left(engine: Engine) -> Iterator[None]:
     yield
-    engine.messages()
+    engine.take_messages()

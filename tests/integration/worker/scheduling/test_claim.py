@@ -39,32 +39,32 @@ def many(number, work) -> None:
 
 
 def test_the_oldest_job_goes_first_and_priority_before_age(engine: Engine) -> None:
-    account = engine.account(max_images=3)
-    first, second, third = (engine.job(account) for _ in range(3))
+    account = engine.add_account(max_images=3)
+    first, second, third = (engine.add_job(account) for _ in range(3))
     engine.sql("UPDATE jobs SET priority = 1 WHERE id = :id", id=third)
     order = []
     for _ in range(3):
-        engine.due()
+        engine.make_due()
         order.append(claim(account).id)
     assert order == [third, first, second]
 
 
 def test_a_claim_carries_a_new_key_each_time(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     first = claim(account)
     with transaction() as tx:
         state_machine.requeue(tx, job_id=job, attempt=first.attempt, actor="submit", reason="test", delay=0)
-    engine.due()
+    engine.make_due()
     second = claim(account)
     assert (first.id, first.attempt, second.attempt) == (second.id, 1, 2)
     assert first.submit_key != second.submit_key
-    assert engine.row(job).submit_key == second.submit_key
+    assert engine.job_row(job).submit_key == second.submit_key
 
 
 def test_an_account_takes_only_its_own_jobs(engine: Engine) -> None:
-    mine, other, pooled = engine.account(), engine.account(), engine.account(pool=True)
-    own, common = engine.job(mine), engine.job()
+    mine, other, pooled = engine.add_account(), engine.add_account(), engine.add_account(pool=True)
+    own, common = engine.add_job(mine), engine.add_job()
     assert claim(other) is None
     assert claim(mine).id == own
     assert claim(mine) is None
@@ -72,8 +72,8 @@ def test_an_account_takes_only_its_own_jobs(engine: Engine) -> None:
 
 
 def test_an_account_that_rests_is_off_or_refused_the_job_takes_nothing(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     for change in (
         "state = 'paused'",
         "rest_until = now() + interval '1 hour'",
@@ -88,24 +88,24 @@ def test_an_account_that_rests_is_off_or_refused_the_job_takes_nothing(engine: E
     assert claim(account) is None
     engine.sql("UPDATE jobs SET cancel_requested_at = NULL, due_at = now() + interval '1 hour'")
     assert claim(account) is None
-    engine.due()
+    engine.make_due()
     assert claim(account).id == job
 
 
 def test_the_least_loaded_account_is_chosen(engine: Engine) -> None:
-    busy, free = engine.account(max_images=3), engine.account(max_images=3)
-    engine.to_running(busy)
-    engine.due()
-    job = engine.job(busy, free)
+    busy, free = engine.add_account(max_images=3), engine.add_account(max_images=3)
+    engine.add_running_job(busy)
+    engine.make_due()
+    job = engine.add_job(busy, free)
     with transaction() as tx:
         assert account_scoring.best_for_job(tx, job) == free
 
 
 def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
     engine.configure(DB_POOL_SIZE="16")
-    account = engine.account(max_images=3)
+    account = engine.add_account(max_images=3)
     for _ in range(40):
-        engine.job(account)
+        engine.add_job(account)
     dice = random.Random(5)
     for _ in range(10):
         many(16, lambda _i: [claim(account) for _ in range(3)])
@@ -121,8 +121,8 @@ def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
 def test_slots_hold_while_others_free_them(engine: Engine) -> None:
     """Real steps against the sandbox, whose ledger counts what ran at the same moment."""
     engine.configure(DB_POOL_SIZE="16", POLL_MIN_SECONDS="0.01", POLL_MAX_SECONDS="0.02")
-    account = engine.account(max_images=3)
-    all_jobs = [engine.job(account, prompt=f"boat {n} [[seconds:0.03]]") for n in range(40)]
+    account = engine.add_account(max_images=3)
+    all_jobs = [engine.add_job(account, prompt=f"boat {n} [[seconds:0.03]]") for n in range(40)]
 
     def hand(index: int) -> None:
         for _ in range(40):
@@ -144,9 +144,9 @@ def test_slots_hold_while_others_free_them(engine: Engine) -> None:
 
 def test_the_pace_holds(engine: Engine) -> None:
     engine.configure(DB_POOL_SIZE="16")
-    account = engine.account(max_images=100, submits_per_minute=2000)
+    account = engine.add_account(max_images=100, submits_per_minute=2000)
     for _ in range(30):
-        engine.job(account)
+        engine.add_job(account)
     many(8, lambda _i: [claim(account) for _ in range(40)])
     rows = engine.sql("SELECT due_at FROM jobs WHERE state = 'submitting' ORDER BY due_at")
     assert len(rows) >= 3
@@ -156,9 +156,9 @@ def test_the_pace_holds(engine: Engine) -> None:
 
 def test_no_job_is_claimed_twice_by_two_accounts(engine: Engine) -> None:
     engine.configure(DB_POOL_SIZE="16")
-    hands = [engine.account(max_images=50) for _ in range(8)]
+    hands = [engine.add_account(max_images=50) for _ in range(8)]
     for _ in range(60):
-        engine.job(*hands)
+        engine.add_job(*hands)
     taken, lock = [], threading.Lock()
 
     def grab(index: int) -> None:
@@ -174,17 +174,17 @@ def test_no_job_is_claimed_twice_by_two_accounts(engine: Engine) -> None:
 
 def test_a_claim_makes_the_poll_due_before_it_is_believed_lost(engine: Engine) -> None:
     """So that a submit whose worker died is asked for although nothing else is open on the account."""
-    account = engine.account()
-    engine.job(account)
+    account = engine.add_account()
+    engine.add_job(account)
     claim(account)
     row = engine.account_row(account)
     assert row.poll_due_at is not None
 
 
 def test_polling_is_not_switched_off_under_a_claim(engine: Engine) -> None:
-    account = engine.account(max_images=200)
+    account = engine.add_account(max_images=200)
     for _ in range(60):
-        engine.job(account)
+        engine.add_job(account)
     engine.sql("UPDATE accounts SET poll_due_at = now()")
 
     def work(index: int) -> None:

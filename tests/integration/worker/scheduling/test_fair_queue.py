@@ -42,7 +42,7 @@ class Line:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.account = engine.account(pool=True, max_images=10_000, max_videos=10_000, submits_per_minute=10**9)
+        self.account = engine.add_account(pool=True, max_images=10_000, max_videos=10_000, submits_per_minute=10**9)
         self.order: list[UUID] = []
         self.owners: dict[str, str] = {}
 
@@ -204,12 +204,12 @@ def test_what_is_queued_again_keeps_its_turn(line: Line) -> None:
     line.claim(1)
     first = line.order[0]
     line.claim(10)
-    row = line.engine.row(first)
+    row = line.engine.job_row(first)
     with transaction() as tx:
         assert state_machine.requeue(tx, job_id=first, attempt=row.attempt, actor="test", reason="x", delay=0)
     line.claim(1)
     assert line.order[-1] == first
-    assert line.engine.row(first).turn == row.turn
+    assert line.engine.job_row(first).turn == row.turn
 
 
 def test_many_requests_at_once_get_turns_of_their_own(line: Line) -> None:
@@ -236,7 +236,7 @@ def test_a_new_weight_counts_for_what_waits(line: Line) -> None:
 
 
 def test_session_ids_are_owners_of_weight_one_and_lines_of_other_accounts_do_not_matter(line: Line) -> None:
-    private = line.engine.account(max_images=1000, submits_per_minute=10**9)
+    private = line.engine.add_account(max_images=1000, submits_per_minute=10**9)
     send(None, 300, owner="tokens:fast", accounts=[private])
     ann = user("ann")
     send(ann, 50)
@@ -256,7 +256,7 @@ def test_an_account_that_joins_the_pool_gives_nobody_the_queue(line: Line) -> No
     send(ann, 100)
     line.claim(50)
     line.engine.sql("UPDATE accounts SET pool = false")
-    line.account = line.engine.account(pool=True, max_images=1000, submits_per_minute=10**9)
+    line.account = line.engine.add_account(pool=True, max_images=1000, submits_per_minute=10**9)
     send(ben, 40)
     assert Counter(line.claim(20))[owner(ben)] == pytest.approx(10, abs=2)
 
@@ -280,7 +280,7 @@ def on(account_id: UUID, number: int) -> int:
 
 
 def wide(engine: Engine, **changes: Any) -> UUID:
-    return engine.account(max_images=10_000, max_videos=10_000, submits_per_minute=10**9, **changes)
+    return engine.add_account(max_images=10_000, max_videos=10_000, submits_per_minute=10**9, **changes)
 
 
 def test_what_ran_on_an_account_of_ones_own_costs_no_turn_on_the_platforms(line: Line) -> None:

@@ -37,7 +37,7 @@ def order(http: TestClient, tokens: str, prompt: str = "a boat") -> UUID:
 
 def skipped(engine: Engine, job: UUID) -> set[tuple[str, str]]:
     """Account and code of each refusal on the job's timeline."""
-    return {(e.note["account"], e.note["code"]) for e in engine.events(job) if {"account", "code"} <= set(e.note)}
+    return {(e.note["account"], e.note["code"]) for e in engine.job_events(job) if {"account", "code"} <= set(e.note)}
 
 
 def test_a_list_succeeds_while_one_member_can(engine: Engine, http: TestClient) -> None:
@@ -46,19 +46,19 @@ def test_a_list_succeeds_while_one_member_can(engine: Engine, http: TestClient) 
     labels = {}
     for session in REFUSE:
         alone = order(http, f"{session}:sandbox")
-        assert engine.drive(alone) == ["failed"]
-        labels[session] = engine.account_row(engine.row(alone).account_ids[0]).label
+        assert engine.run_until_final(alone) == ["failed"]
+        labels[session] = engine.account_row(engine.job_row(alone).account_ids[0]).label
     # Nobody knows any more what was learned of them, also not that one has no credits.
     engine.sql("UPDATE accounts SET rest_until = NULL, rest_code = NULL, credits = NULL, credits_at = NULL")
     engine.sql("DELETE FROM account_marks")
     good = order(http, f"{GOOD}:sandbox")
-    assert engine.drive(good) == ["succeeded"]
-    engine.sql("UPDATE accounts SET last_submit_at = NULL WHERE id <> :id", id=engine.row(good).account_id)
+    assert engine.run_until_final(good) == ["succeeded"]
+    engine.sql("UPDATE accounts SET last_submit_at = NULL WHERE id <> :id", id=engine.job_row(good).account_id)
     job = order(http, ", ".join(f"{session}:sandbox" for session in tokens))
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.row(job).account_id == engine.row(good).account_id
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.job_row(job).account_id == engine.job_row(good).account_id
     assert skipped(engine, job) == {(labels[session], code) for session, code in REFUSE.items()}
-    assert engine.charges() == 2
+    assert engine.charge_count() == 2
     # Whoever presents any of them sees the job.
     for session in tokens:
         seen = http.get("/v1/jobs", headers={"Authorization": f"Bearer {session}:sandbox"}).json()["data"]
@@ -67,32 +67,32 @@ def test_a_list_succeeds_while_one_member_can(engine: Engine, http: TestClient) 
 
 def test_a_list_without_a_good_member_says_why(engine: Engine, http: TestClient) -> None:
     job = order(http, ",".join(f"{session}:sandbox" for session in REFUSE))
-    assert engine.drive(job) == ["failed"]
-    assert engine.row(job).error_code in set(REFUSE.values())
+    assert engine.run_until_final(job) == ["failed"]
+    assert engine.job_row(job).error_code in set(REFUSE.values())
     assert {code for _, code in skipped(engine, job)} == set(REFUSE.values())
-    assert engine.charges() == 0
+    assert engine.charge_count() == 0
 
 
 @pytest.mark.parametrize("script", ["[[refuse:2038]]", "[[fail:2038]]", "[[fail:10]]"])
 def test_a_content_refusal_does_not_go_to_the_next(engine: Engine, http: TestClient, script: str) -> None:
     job = order(http, "plain-of-content-1:sandbox,plain-of-content-2:sandbox", prompt=f"bad {script}")
-    assert engine.drive(job) == ["failed"]
-    assert engine.row(job).error_code == "content_policy_violation"
+    assert engine.run_until_final(job) == ["failed"]
+    assert engine.job_row(job).error_code == "content_policy_violation"
     assert len(engine.submits()) == 1
-    assert len(engine.row(job).account_ids) == 2
+    assert len(engine.job_row(job).account_ids) == 2
     assert not any(row.rest_until for row in engine.sql("SELECT rest_until FROM accounts"))
 
 
 def test_repeats_and_blanks_in_a_list_are_one_account(engine: Engine, http: TestClient) -> None:
     job = order(http, f" ,{GOOD}:sandbox, , {GOOD}:SANDBOX,direct://@{GOOD}:sandbox,")
-    assert len(engine.row(job).account_ids) == 1
-    assert engine.drive(job) == ["succeeded"]
+    assert len(engine.job_row(job).account_ids) == 1
+    assert engine.run_until_final(job) == ["succeeded"]
 
 
 def test_an_expired_session_is_told_in_both_languages(engine: Engine, http: TestClient) -> None:
     auth = {"Authorization": "Bearer dead-in-languages-1:sandbox"}
     job = order(http, "dead-in-languages-1:sandbox")
-    assert engine.drive(job) == ["failed"]
+    assert engine.run_until_final(job) == ["failed"]
     texts = {}
     for language in ("en", "zh-CN"):
         [row] = http.get("/v1/jobs", headers={**auth, "Accept-Language": language}).json()["data"]

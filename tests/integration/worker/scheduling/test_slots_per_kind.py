@@ -18,7 +18,7 @@ from worker.tasks.submit import submit
 
 
 def video(engine: Engine, *account_ids: UUID, **changes: Any) -> UUID:
-    return engine.job(*account_ids, kind="video", **changes)
+    return engine.add_job(*account_ids, kind="video", **changes)
 
 
 def claim(account: UUID) -> state_machine.Claim | None:
@@ -34,12 +34,12 @@ def held(engine: Engine, account: UUID) -> dict[str, int]:
 
 
 def test_a_full_kind_does_not_block_the_other(engine: Engine) -> None:
-    account = engine.account(max_images=2, max_videos=1)
+    account = engine.add_account(max_images=2, max_videos=1)
     videos = [video(engine, account) for _ in range(3)]
-    pictures = [engine.job(account) for _ in range(3)]
+    pictures = [engine.add_job(account) for _ in range(3)]
     taken = []
     for _ in range(5):
-        engine.due()
+        engine.make_due()
         taken.append(claim(account))
     assert sorted(one.id for one in taken if one) == sorted([videos[0], pictures[0], pictures[1]])
     assert held(engine, account) == {"video": 1, "image": 2}
@@ -47,37 +47,37 @@ def test_a_full_kind_does_not_block_the_other(engine: Engine) -> None:
 
 def test_settings_are_the_limits_of_accounts_without_their_own(engine: Engine) -> None:
     engine.configure(ACCOUNT_MAX_IMAGES="1", ACCOUNT_MAX_VIDEOS="3")
-    account = engine.account()
+    account = engine.add_account()
     for _ in range(4):
         video(engine, account)
-        engine.job(account)
+        engine.add_job(account)
     for _ in range(8):
-        engine.due()
+        engine.make_due()
         claim(account)
     assert held(engine, account) == {"video": 3, "image": 1}
 
 
 def test_conversations_are_no_business_of_the_submit_step(engine: Engine) -> None:
-    account = engine.account()
-    talks = [engine.job(account, kind="chat") for _ in range(3)]
+    account = engine.add_account()
+    talks = [engine.add_job(account, kind="chat") for _ in range(3)]
     assert claim(account) is None
     assert tick() == "nothing due"
     taken = []
     for _ in range(3):
-        engine.due()
+        engine.make_due()
         with transaction() as tx:
             taken.append(state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse"))
     assert [one.id for one in taken if one] == talks[:2]
-    assert engine.events(talks[0])[-1].actor == "converse"
+    assert engine.job_events(talks[0])[-1].actor == "converse"
 
 
 def test_i5_many_hands_never_exceed_the_slots_of_any_kind(engine: Engine) -> None:
     """I5 for both kinds: a mixed queue, sixteen threads, and both kinds are used to their limit."""
     engine.configure(DB_POOL_SIZE="16")
-    account = engine.account(max_images=2, max_videos=1)
+    account = engine.add_account(max_images=2, max_videos=1)
     dice = random.Random(11)
     for _ in range(60):
-        video(engine, account) if dice.random() < 0.5 else engine.job(account)
+        video(engine, account) if dice.random() < 0.5 else engine.add_job(account)
     for _ in range(8):
         many(16, lambda _i: [claim(account) for _ in range(3)])
         assert held(engine, account) == {"image": 2, "video": 1}
@@ -94,9 +94,9 @@ def test_real_steps_keep_both_kinds_busy_and_within_their_slots(
 ) -> None:
     """The sandbox refuses a second video and a fourth job of any kind at once; nobody ever makes it do so."""
     engine.configure(DB_POOL_SIZE="16", POLL_MIN_SECONDS="0.01", POLL_MAX_SECONDS="0.02")
-    monkeypatch.setattr(engine.world, "options", replace(engine.world.options, slots=3, video_slots=1))
-    account = engine.account(max_images=2, max_videos=1)
-    made = [engine.job(account, prompt=f"boat {n} [[seconds:0.2]]") for n in range(20)]
+    monkeypatch.setattr(engine.sandbox, "options", replace(engine.sandbox.options, slots=3, video_slots=1))
+    account = engine.add_account(max_images=2, max_videos=1)
+    made = [engine.add_job(account, prompt=f"boat {n} [[seconds:0.2]]") for n in range(20)]
     made += [video(engine, account, prompt=f"film {n} [[seconds:0.2]]") for n in range(10)]
 
     def hand(index: int) -> None:
@@ -112,64 +112,64 @@ def test_real_steps_keep_both_kinds_busy_and_within_their_slots(
             break
     [seen] = engine.ledger()["accounts"].values()
     assert seen["max_in_flight"] == 3
-    assert not [e for job in made for e in engine.events(job) if e.note.get("code")]
+    assert not [e for job in made for e in engine.job_events(job) if e.note.get("code")]
     assert len(engine.submits()) == len({line["submit_id"] for line in engine.submits()}) >= 15
 
 
 def test_a_job_goes_to_the_account_with_a_slot_for_its_kind(engine: Engine) -> None:
-    first, second = engine.account(max_videos=1), engine.account(max_videos=1)
+    first, second = engine.add_account(max_videos=1), engine.add_account(max_videos=1)
     video(engine, first)
     claim(first)
-    engine.due()
+    engine.make_due()
     for _ in range(2):
-        engine.job(second)
+        engine.add_job(second)
         claim(second)
-        engine.due()
+        engine.make_due()
     job = video(engine, first, second)
     with transaction() as tx:
         assert account_scoring.best_for_job(tx, job) == second
     claim(second)
-    engine.due()
+    engine.make_due()
     late = video(engine, first, second)
     with transaction() as tx:
         assert account_scoring.best_for_job(tx, late) is None
 
 
 def test_the_tick_sees_past_a_long_queue_of_a_full_kind(engine: Engine) -> None:
-    account = engine.account(max_images=2, max_videos=1)
+    account = engine.add_account(max_images=2, max_videos=1)
     for _ in range(3):
         video(engine, account)
-    engine.due()
+    engine.make_due()
     claim(account)
-    picture = engine.job(account)
+    picture = engine.add_job(account)
     engine.sql("UPDATE jobs SET nudged_at = NULL")
-    engine.due()
-    engine.messages()
+    engine.make_due()
+    engine.take_messages()
     assert "1 submits" in tick()
-    [message] = engine.messages("dreamery.submit")
+    [message] = engine.take_messages("dreamery.submit")
     assert message.ids == {"job_id": picture.hex}
 
 
 def test_a_kind_that_upstream_has_no_room_for_rests_alone_and_goes_on_by_itself(engine: Engine) -> None:
-    account = engine.account(max_images=2, max_videos=2)
+    account = engine.add_account(max_images=2, max_videos=2)
     stuck = video(engine, account, prompt="a film [[refuse:1310]]")
     behind = video(engine, account, prompt="another film [[hang]]")
-    picture = engine.job(account, prompt="a boat [[hang]]")
+    picture = engine.add_job(account, prompt="a boat [[hang]]")
     engine.submit(stuck)
     row = engine.account_row(account)
-    assert (engine.row(stuck).state, row.rests, row.rest_code) == ("queued", None, None)
+    assert (engine.job_row(stuck).state, row.rests, row.rest_code) == ("queued", None, None)
     assert row.kind_rests.keys() == {"video"}
-    engine.due()
+    engine.make_due()
     assert submit(job_id=behind) == "waits for a slot"
     engine.submit(picture)
     assert engine.states([stuck, behind, picture]) == ["queued", "queued", "running"]
-    engine.rested()
+    engine.end_cooldowns()
     engine.sql(
         "UPDATE jobs SET params = jsonb_set(params, '{order,prompt}', '\"a film [[hang]]\"') WHERE id = :id", id=stuck
     )
     for _ in range(2):
-        engine.due()
+        engine.make_due()
         submit(account_id=account)
     assert engine.states([stuck, behind]) == ["running", "running"]
-    assert engine.row(stuck).attempt == 2
+    assert engine.job_row(stuck).attempt == 2
     poll(account_id=account)

@@ -10,12 +10,12 @@ from uuid import UUID
 import pytest
 
 from api.auth.dependencies import Caller
-from api.auth.session_tokens import token_hash
+from api.auth.session_tokens import session_token_hash
 from tests.support.engine import Engine
 from worker import storage
 from worker.core.security.session_tokens import SessionToken
 from worker.db.engine import transaction
-from worker.tasks.cleanup import upkeep
+from worker.tasks.cleanup import clean_up
 
 
 def aged(engine: Engine, days: int, *jobs: UUID) -> None:
@@ -27,9 +27,9 @@ def aged(engine: Engine, days: int, *jobs: UUID) -> None:
 
 def test_results_past_their_retention_lose_their_bytes_only(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
-    old, young = engine.to_end(engine.account(), count=2), engine.to_end(engine.account())
+    old, young = engine.add_succeeded_job(engine.add_account(), count=2), engine.add_succeeded_job(engine.add_account())
     aged(engine, 8, old)
-    assert "removed 2 files" in upkeep()
+    assert "removed 2 files" in clean_up()
     assert all(row.removed_at for row in engine.files(old))
     for row in engine.files(old):
         with pytest.raises(storage.MissingFileError):
@@ -37,23 +37,23 @@ def test_results_past_their_retention_lose_their_bytes_only(engine: Engine) -> N
     [kept] = engine.files(young)
     assert kept.removed_at is None
     assert storage.read_file(kept.key)
-    assert engine.row(old).state == "succeeded"
-    assert "removed 0 files" in upkeep()
+    assert engine.job_row(old).state == "succeeded"
+    assert "removed 0 files" in clean_up()
 
 
 def test_a_crash_between_bytes_and_row_is_repeated(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
-    job = engine.to_end(engine.account())
+    job = engine.add_succeeded_job(engine.add_account())
     aged(engine, 8, job)
     storage.delete_file(engine.files(job)[0].key)
-    assert "removed 1 files" in upkeep()
+    assert "removed 1 files" in clean_up()
     assert engine.files(job)[0].removed_at
 
 
 def test_without_a_retention_everything_stays(engine: Engine) -> None:
-    job = engine.to_end(engine.account())
+    job = engine.add_succeeded_job(engine.add_account())
     aged(engine, 9999, job)
-    upkeep()
+    clean_up()
     assert storage.read_file(engine.files(job)[0].key)
 
 
@@ -75,17 +75,17 @@ def is_there(key: str) -> bool:
 
 
 def test_inputs_of_a_request_that_died_before_its_jobs_leave_after_a_day(engine: Engine) -> None:
-    job = engine.job(engine.account())
+    job = engine.add_job(engine.add_account())
     engine.sql("INSERT INTO job_inputs (job_id, n, key) VALUES (:job, 0, 'inputs/a/0.png')", job=job)
     stored_input("inputs/a/0.png", hours_ago=100)
     stored_input("inputs/b/0.png", hours_ago=25)
     stored_input("inputs/b/1.png", hours_ago=25)
     stored_input("inputs/c/0.png", hours_ago=23)
     stored_input("elsewhere/d/0.png", hours_ago=100)
-    assert "2 orphans" in upkeep()
+    assert "2 orphans" in clean_up()
     assert [is_there(key) for key in ("inputs/a/0.png", "inputs/c/0.png", "elsewhere/d/0.png")] == [True] * 3
     assert not is_there("inputs/b/0.png")
-    assert "0 orphans" in upkeep()
+    assert "0 orphans" in clean_up()
 
 
 def test_many_orphans_leave_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_many_orphans_leave_in_batches(engine: Engine, monkeypatch: pytest.Monke
     for n in range(10):
         stored_input(f"inputs/x{n}/0.png", hours_ago=30)
     for _ in range(4):
-        upkeep()
+        clean_up()
     assert not any(is_there(f"inputs/x{n}/0.png") for n in range(10))
 
 
@@ -119,80 +119,80 @@ def jobs_left(engine: Engine) -> set[UUID]:
 
 
 def failed(engine: Engine, *accounts: UUID, **changes: object) -> UUID:
-    job = engine.job(*accounts, **changes)
-    assert engine.drive(job) == ["failed"]
+    job = engine.add_job(*accounts, **changes)
+    assert engine.run_until_final(job) == ["failed"]
     return job
 
 
 def test_session_ids_that_never_worked_leave_with_their_jobs(engine: Engine) -> None:
-    made_up = [engine.account(session=f"{DEAD}{number}") for number in range(3)]
+    made_up = [engine.add_account(session=f"{DEAD}{number}") for number in range(3)]
     for account in made_up:
         failed(engine, account)
     failed(engine, *made_up)
-    refused = engine.account()
+    refused = engine.add_account()
     failed(engine, refused, prompt="bad [[refuse:2038]]")  # keeps `account_id`, but upstream never took it
-    upkeep()
+    clean_up()
     assert known(engine) == {*made_up, refused}, "a day is not over"
     a_day_later(engine)
-    assert "removed 4 accounts that never worked with 5 jobs" in upkeep()
+    assert "removed 4 accounts that never worked with 5 jobs" in clean_up()
     assert not known(engine)
     assert not engine.sql("SELECT 1 FROM jobs UNION ALL SELECT 1 FROM job_events")
-    assert "removed 0 accounts" in upkeep()
+    assert "removed 0 accounts" in clean_up()
 
 
 def test_accounts_that_worked_or_may_yet_work_stay(engine: Engine) -> None:
-    worked, paused, pooled = engine.account(), engine.account(), engine.account(pool=True)
-    jobs = {engine.to_end(worked)}
-    waits = engine.account(session=f"{DEAD}waits")
-    jobs.add(engine.job(waits))
+    worked, paused, pooled = engine.add_account(), engine.add_account(), engine.add_account(pool=True)
+    jobs = {engine.add_succeeded_job(worked)}
+    waits = engine.add_account(session=f"{DEAD}waits")
+    jobs.add(engine.add_job(waits))
     engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=paused)
-    left_the_pool = engine.account(session=f"{DEAD}pool", pool=True)
-    jobs.add(engine.job())
+    left_the_pool = engine.add_account(session=f"{DEAD}pool", pool=True)
+    jobs.add(engine.add_job())
     engine.sql("UPDATE jobs SET account_id = :id, state = 'cancelled', finished_at = now() WHERE account_ids = '{}'",
                id=left_the_pool)  # fmt: skip
     engine.sql("UPDATE accounts SET pool = false WHERE id = :id", id=left_the_pool)
     a_day_later(engine)
-    assert "removed 0 accounts" in upkeep()
+    assert "removed 0 accounts" in clean_up()
     assert known(engine) == {worked, paused, pooled, waits, left_the_pool}
     assert jobs_left(engine) == jobs
 
 
 def test_a_job_of_a_list_stays_with_the_account_that_stays(engine: Engine) -> None:
-    dead, good = engine.account(session=f"{DEAD}list"), engine.account()
+    dead, good = engine.add_account(session=f"{DEAD}list"), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
-    job = engine.job(dead, good)
-    assert engine.drive(job) == ["succeeded"]
+    job = engine.add_job(dead, good)
+    assert engine.run_until_final(job) == ["succeeded"]
     a_day_later(engine)
-    assert "removed 1 accounts that never worked with 0 jobs" in upkeep()
+    assert "removed 1 accounts that never worked with 0 jobs" in clean_up()
     assert known(engine) == {good}
     assert len(engine.files(job)) == 1
 
 
 def test_a_webhook_that_is_not_told_yet_keeps_its_job(engine: Engine) -> None:
-    account = engine.account(session=f"{DEAD}hook")
+    account = engine.add_account(session=f"{DEAD}hook")
     job = failed(engine, account, webhook_url="http://127.0.0.1:1/hook")
     a_day_later(engine)
-    assert "removed 0 accounts" in upkeep()
+    assert "removed 0 accounts" in clean_up()
     engine.sql("UPDATE webhook_deliveries SET due_at = NULL, given_up_at = now() WHERE job_id = :id", id=job)
-    assert "removed 1 accounts that never worked with 1 jobs" in upkeep()
+    assert "removed 1 accounts that never worked with 1 jobs" in clean_up()
 
 
 def caller_of(session: str) -> Caller:
     token = SessionToken(session=session, region="sandbox")
-    return Caller(owner="tokens:x", tokens=((token_hash(token), token),))
+    return Caller(owner="tokens:x", tokens=((session_token_hash(token), token),))
 
 
 def test_a_job_that_is_being_accepted_holds_its_account(engine: Engine) -> None:
-    account = engine.account(session=f"{DEAD}held")
+    account = engine.add_account(session=f"{DEAD}held")
     a_day_later(engine)
     with transaction() as tx:
         assert caller_of(f"{DEAD}held").account_ids(tx) == [account]
-        assert "removed 0 accounts" in upkeep()
-    assert "removed 1 accounts" in upkeep()
+        assert "removed 0 accounts" in clean_up()
+    assert "removed 1 accounts" in clean_up()
 
 
 def test_an_intake_that_comes_too_late_makes_the_row_anew(engine: Engine) -> None:
-    old = engine.account(session=f"{DEAD}late")
+    old = engine.add_account(session=f"{DEAD}late")
     a_day_later(engine)
     found: list[UUID] = []
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.engine import Engine
 from tests.support.platform import eventually, free_port
-from tests.support.servers.http_servers import Stop
+from tests.support.servers.http_servers import RequestPause
 from worker import celery_tasks
 from worker.db.accounts import accounts
 from worker.db.engine import Row, transaction
@@ -39,12 +39,12 @@ def params(*texts: str) -> dict[str, Any]:
 def chat(engine: Engine, *account_ids: UUID, prompt: str = "hi", **changes: Any) -> UUID:
     """A conversation in the queue."""
     values = {"kind": "chat", "model": "agent", "params": params(prompt), **changes}
-    return engine.job(*account_ids, **values)
+    return engine.add_job(*account_ids, **values)
 
 
 def hold(engine: Engine, job_id: UUID) -> str:
     """The converse step for a job, its time having come."""
-    engine.due()
+    engine.make_due()
     return converse(job_id=job_id)
 
 
@@ -65,7 +65,7 @@ def collect(engine: Engine, job_id: UUID) -> None:
     """Let upstream finish what the agent started, and copy it."""
     for child in children(engine, job_id):
         engine.finish_upstream()
-        engine.due()
+        engine.make_due()
         poll(account_id=child.account_id)
     for child in children(engine, job_id):
         if child.state == "saving":
@@ -107,12 +107,12 @@ def in_thread(work: Callable[[], Any]) -> Iterator[None]:
 
 
 def test_a_conversation_is_said_published_and_ends(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account, prompt="tell me 一个笑话")
     with listening(engine) as words:
         hold(engine, job)
         heard = words()
-    row, talk = engine.row(job), spoken(engine, job)
+    row, talk = engine.job_row(job), spoken(engine, job)
     assert talk.said == "You said: “tell me 一个笑话” — 好的 🙂"
     assert (talk.finish, talk.calls) == ("stop", 0)
     assert len(heard) > 3
@@ -121,7 +121,7 @@ def test_a_conversation_is_said_published_and_ends(engine: Engine) -> None:
         assert (name, start) == (job.hex, offset)
         offset += len(text)
     assert "".join(text for *_, text in heard) == talk.said
-    assert engine.story(job) == ["queued", "submitting", "running", "saving", "succeeded"]
+    assert engine.state_history(job) == ["queued", "submitting", "running", "saving", "succeeded"]
     assert (row.state, row.progress, row.holds_slot) == ("succeeded", 100, False)
     (line,) = sent(engine)
     assert line["conversation_id"] == str(row.submit_key) == row.upstream_id
@@ -129,18 +129,18 @@ def test_a_conversation_is_said_published_and_ends(engine: Engine) -> None:
 
 
 def test_all_turns_are_sent_and_the_last_one_is_answered(engine: Engine) -> None:
-    job = chat(engine, engine.account(), params=params("my name is Bo", "Hello Bo", "what is my name?"))
+    job = chat(engine, engine.add_account(), params=params("my name is Bo", "Hello Bo", "what is my name?"))
     hold(engine, job)
     assert "what is my name?" in spoken(engine, job).said
 
 
 def test_a_webhook_is_due_once_when_everything_is_there(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="draw a boat", webhook_url="https://hook.test/x")
+    job = chat(engine, engine.add_account(), prompt="draw a boat", webhook_url="https://hook.test/x")
     hold(engine, job)
-    assert engine.row(job).state == "saving"
+    assert engine.job_row(job).state == "saving"
     assert engine.sql("SELECT * FROM webhook_deliveries") == []
     collect(engine, job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     (hook,) = engine.sql("SELECT * FROM webhook_deliveries")
     assert (hook.job_id, hook.event) == (job, "job.completed")
 
@@ -150,13 +150,13 @@ def test_a_webhook_is_due_once_when_everything_is_there(engine: Engine) -> None:
 
 @pytest.mark.parametrize("form", ["", "[[replace]]", "[[complete]]", "[[repeat]] [[leak]]", "[[replace]] [[complete]]"])
 def test_pictures_become_jobs_that_poll_and_save_finish(engine: Engine, form: str) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account, prompt=f"draw two huskies, 16:9 [[image:2]] {form}", owner="tokens:somebody")
     hold(engine, job)
     found = children(engine, job)
-    assert engine.row(job).state == "saving"
+    assert engine.job_row(job).state == "saving"
     assert [child.state for child in found] == ["running", "running"]
-    assert engine.charges() == 2
+    assert engine.charge_count() == 2
     for child in found:
         assert (child.kind, child.owner, child.account_id, child.attempt) == ("image", "tokens:somebody", account, 1)
         assert child.account_ids == [account]
@@ -167,18 +167,18 @@ def test_pictures_become_jobs_that_poll_and_save_finish(engine: Engine, form: st
     collect(engine, job)
     assert engine.states([child.id for child in found]) == ["succeeded", "succeeded"]
     assert [len(engine.files(child.id)) for child in found] == [1, 1]
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     talk = spoken(engine, job)
     assert "submit_id" not in talk.said
     assert talk.said.endswith("Done — 完成 ✅")
     assert talk.calls == 2
-    started = [event.note["started"] for event in engine.events(job) if "started" in event.note]
+    started = [event.note["started"] for event in engine.job_events(job) if "started" in event.note]
     assert started == [child.id.hex for child in found]
     assert engine.ledger()["violations"] == {}
 
 
 def test_a_video_is_adopted_as_a_video(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="[[image:0]] a video of a boat")
+    job = chat(engine, engine.add_account(), prompt="[[image:0]] a video of a boat")
     hold(engine, job)
     (child,) = children(engine, job)
     assert (child.kind, child.state) == ("video", "running")
@@ -186,23 +186,23 @@ def test_a_video_is_adopted_as_a_video(engine: Engine) -> None:
 
 
 def test_a_call_that_never_became_a_job_is_counted(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="draw [[image:3]] [[lost]]")
+    job = chat(engine, engine.add_account(), prompt="draw [[image:3]] [[lost]]")
     hold(engine, job)
     assert len(children(engine, job)) == 2
     assert spoken(engine, job).calls == 3
 
 
 def test_a_job_of_the_agent_that_fails_ends_the_conversation_all_the_same(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="draw a boat [[fail:2004]]")
+    job = chat(engine, engine.add_account(), prompt="draw a boat [[fail:2004]]")
     hold(engine, job)
     collect(engine, job)
     (child,) = children(engine, job)
     assert (child.state, child.error_code) == ("failed", "content_policy_violation")
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
 
 
 def test_adopting_twice_makes_one_job(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="draw a boat")
+    job = chat(engine, engine.add_account(), prompt="draw a boat")
     hold(engine, job)
     (child,) = children(engine, job)
     with transaction() as tx:
@@ -211,11 +211,11 @@ def test_adopting_twice_makes_one_job(engine: Engine) -> None:
         )
     assert again is None
     assert len(children(engine, job)) == 1
-    assert engine.row(job).event_seq == len(engine.events(job))
+    assert engine.job_row(job).event_seq == len(engine.job_events(job))
 
 
 def test_only_a_conversation_adopts(engine: Engine) -> None:
-    image = engine.to_running(engine.account())
+    image = engine.add_running_job(engine.add_account())
     with transaction() as tx:
         assert (
             state_machine.adopt_child(tx, parent_id=image, kind="image", submit_key=uuid4(), upstream_id="", params={})
@@ -224,7 +224,7 @@ def test_only_a_conversation_adopts(engine: Engine) -> None:
 
 
 def test_daily_credits_are_taken_before_the_agent_would_have_none(engine: Engine) -> None:
-    account = engine.account(session=f"gift{uuid4().int}")
+    account = engine.add_account(session=f"gift{uuid4().int}")
     job = chat(engine, account, prompt="draw a boat")
     hold(engine, job)
     assert len(children(engine, job)) == 1
@@ -232,7 +232,7 @@ def test_daily_credits_are_taken_before_the_agent_would_have_none(engine: Engine
 
 
 def test_credits_are_not_read_for_each_conversation(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     for _ in range(3):
         hold(engine, chat(engine, account))
     assert engine.ledger()["calls"]["/commerce/v1/benefits/user_credit"] == 1
@@ -243,21 +243,21 @@ def test_credits_are_not_read_for_each_conversation(engine: Engine) -> None:
 
 def test_conversations_have_slots_of_their_own(engine: Engine) -> None:
     engine.configure(ACCOUNT_MAX_CHATS="1", ACCOUNT_MAX_IMAGES="1")
-    account = engine.account()
+    account = engine.add_account()
     first, second = (chat(engine, account, prompt="[[words:5]] [[silent]]") for _ in range(2))
     engine.configure(TALK_GAP_SECONDS="2")
     with in_thread(lambda: hold(engine, first)):
-        eventually(lambda: engine.row(first).state == "running")
+        eventually(lambda: engine.job_row(first).state == "running")
         assert hold(engine, second) == "waits for a slot"
-        picture = engine.to_running(account)
-        assert engine.row(picture).holds_slot
+        picture = engine.add_running_job(account)
+        assert engine.job_row(picture).holds_slot
     hold(engine, second)
-    assert engine.row(second).submit_key is not None
+    assert engine.job_row(second).submit_key is not None
 
 
 def test_many_claims_at_once_keep_to_the_limit(engine: Engine) -> None:
     engine.configure(ACCOUNT_MAX_CHATS="3")
-    account = engine.account()
+    account = engine.add_account()
     for _ in range(12):
         chat(engine, account)
 
@@ -271,44 +271,44 @@ def test_many_claims_at_once_keep_to_the_limit(engine: Engine) -> None:
 
 
 def test_the_pace_of_the_account_counts_for_conversations_too(engine: Engine) -> None:
-    account = engine.account(submits_per_minute=1)
+    account = engine.add_account(submits_per_minute=1)
     first, second = chat(engine, account), chat(engine, account)
     assert "characters" in converse(job_id=first)
     assert converse(job_id=second) == "waits for a slot"
-    assert engine.row(second).state == "queued"
+    assert engine.job_row(second).state == "queued"
 
 
 def test_polls_do_not_ask_for_conversations(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account)
     with transaction() as tx:
         state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
         accounts.poll_soon(tx, account)
     assert engine.poll(account) == "nothing open"
     assert engine.account_row(account).poll_due_at is None
-    assert (engine.polls(), engine.row(job).state) == (0, "submitting")
+    assert (engine.poll_count(), engine.job_row(job).state) == (0, "submitting")
     sweep()
     assert engine.account_row(account).poll_due_at is None
 
 
 def test_the_steps_of_pictures_leave_conversations_alone(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account)
-    engine.due()
+    engine.make_due()
     assert submit(account_id=account) == "nothing to submit"
     assert submit(job_id=job) == "waits for a slot"
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
 
 
 def test_the_tick_nudges_conversations_on_a_queue_of_their_own(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     made = [chat(engine, account) for _ in range(5)]
-    engine.due()
+    engine.make_due()
     celery_tasks.tick()
-    nudges = engine.messages("dreamery.converse")
+    nudges = engine.take_messages("dreamery.converse")
     assert [UUID(hex=nudge.ids["job_id"]) for nudge in nudges] == made[:2]
     for nudge in nudges:
-        nudge.obey()
+        nudge.execute()
     assert engine.states(made[:2]) == ["succeeded", "succeeded"]
 
 
@@ -316,15 +316,15 @@ def test_the_tick_nudges_conversations_on_a_queue_of_their_own(engine: Engine) -
 
 
 def test_a_dead_session_fails_over_to_the_next(engine: Engine) -> None:
-    dead, good = engine.account(session=f"dead{uuid4().int}"), engine.account()
+    dead, good = engine.add_account(session=f"dead{uuid4().int}"), engine.add_account()
     job = chat(engine, dead, good)
     converse(account_id=dead)
-    assert engine.row(job).state == "queued"
-    assert dead in engine.row(job).avoid_accounts
+    assert engine.job_row(job).state == "queued"
+    assert dead in engine.job_row(job).avoid_accounts
     assert engine.account_row(dead).rest_code == "upstream_session_expired"
     hold(engine, job)
-    assert engine.row(job).state == "succeeded"
-    assert engine.row(job).account_id == good
+    assert engine.job_row(job).state == "succeeded"
+    assert engine.job_row(job).account_id == good
     assert spoken(engine, job).said
 
 
@@ -338,19 +338,19 @@ def test_a_dead_session_fails_over_to_the_next(engine: Engine) -> None:
     ],
 )
 def test_a_refusal_ends_the_job_with_its_row_of_the_table(engine: Engine, script: str, code: str) -> None:
-    job = chat(engine, engine.account(), prompt=f"hi {script}")
+    job = chat(engine, engine.add_account(), prompt=f"hi {script}")
     hold(engine, job)
     sweep()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", code)
     assert not row.holds_slot
 
 
 def test_a_busy_upstream_is_waited_for(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account, prompt="hi [[json:1310]]")
     hold(engine, job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.avoid_accounts, row.attempt) == ("queued", [], 1)
     # Only its conversations rest: upstream has room for pictures.
     assert set(engine.account_row(account).kind_rests) == {"chat"}
@@ -358,15 +358,15 @@ def test_a_busy_upstream_is_waited_for(engine: Engine) -> None:
 
 
 def test_an_upstream_that_was_not_reached_is_tried_again(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account)
     dead = f"http://127.0.0.1:{free_port()}"
     engine.configure(SANDBOX_URL=dead, UPSTREAM_ORIGIN=dead, DAILY_RECEIVE="false")
     hold(engine, job)
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
     engine.configure(SANDBOX_URL=engine.url, UPSTREAM_ORIGIN=engine.url)
     hold(engine, job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     assert len(sent(engine)) == 1
 
 
@@ -374,9 +374,9 @@ def test_an_upstream_that_was_not_reached_is_tried_again(engine: Engine) -> None
     "script", ["[[reset]]", "[[reset:after]]", "[[empty:after]]", "[[html:after]]", "[[http:500]]"]
 )
 def test_no_answer_is_never_asked_again(engine: Engine, script: str) -> None:
-    job = chat(engine, engine.account(), prompt=f"draw a boat {script}")
+    job = chat(engine, engine.add_account(), prompt=f"draw a boat {script}")
     hold(engine, job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "stream_broken")
     assert engine.ledger()["calls"]["/mweb/v1/creation_agent/v2/conversation"] == 1
 
@@ -385,9 +385,9 @@ def test_no_answer_is_never_asked_again(engine: Engine, script: str) -> None:
 
 
 def test_a_torn_connection_keeps_the_text(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="one two three [[cut]]")
+    job = chat(engine, engine.add_account(), prompt="one two three [[cut]]")
     hold(engine, job)
-    row, talk = engine.row(job), spoken(engine, job)
+    row, talk = engine.job_row(job), spoken(engine, job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", "stream_broken", False)
     assert talk.said.startswith("You said")
     assert talk.finish is None
@@ -396,42 +396,42 @@ def test_a_torn_connection_keeps_the_text(engine: Engine) -> None:
 
 
 def test_what_it_started_before_it_broke_still_finishes(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="draw [[image:2]] [[cut:tools]]")
+    job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[cut:tools]]")
     hold(engine, job)
-    assert engine.row(job).error_code == "stream_broken"
+    assert engine.job_row(job).error_code == "stream_broken"
     collect(engine, job)
     assert [child.state for child in children(engine, job)] == ["succeeded", "succeeded"]
-    assert engine.charges() == 2
+    assert engine.charge_count() == 2
 
 
 def test_a_stream_closed_without_an_end_mark_is_an_answer_cut_short(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="one two three [[truncate]]")
+    job = chat(engine, engine.add_account(), prompt="one two three [[truncate]]")
     hold(engine, job)
-    assert (engine.row(job).state, spoken(engine, job).finish) == ("succeeded", "length")
+    assert (engine.job_row(job).state, spoken(engine, job).finish) == ("succeeded", "length")
 
 
 def test_a_truncated_stream_keeps_its_jobs(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="draw [[image:2]] [[truncate:tools]]")
+    job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[truncate:tools]]")
     hold(engine, job)
     collect(engine, job)
-    assert (engine.row(job).state, spoken(engine, job).finish) == ("succeeded", "length")
+    assert (engine.job_row(job).state, spoken(engine, job).finish) == ("succeeded", "length")
     assert [child.state for child in children(engine, job)] == ["succeeded", "succeeded"]
 
 
 def test_silence_ends(engine: Engine) -> None:
     engine.configure(TALK_GAP_SECONDS="0.5")
-    job = chat(engine, engine.account(), prompt="one two [[silent]]")
+    job = chat(engine, engine.add_account(), prompt="one two [[silent]]")
     hold(engine, job)
-    assert engine.row(job).error_code == "stream_broken"
+    assert engine.job_row(job).error_code == "stream_broken"
 
 
 def test_a_conversation_has_a_longest_time(engine: Engine) -> None:
     engine.configure(TALK_SECONDS="1")
-    job = chat(engine, engine.account(), prompt="[[words:5000]] [[pause:0.02]]")
+    job = chat(engine, engine.add_account(), prompt="[[words:5000]] [[pause:0.02]]")
     began = time.monotonic()
     hold(engine, job)
     assert time.monotonic() - began < 30
-    assert engine.row(job).error_code == "stream_broken"
+    assert engine.job_row(job).error_code == "stream_broken"
     assert len(spoken(engine, job).said) > 20
 
 
@@ -439,27 +439,27 @@ def test_a_conversation_has_a_longest_time(engine: Engine) -> None:
 
 
 def test_a_wish_to_cancel_closes_the_stream(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account, prompt="[[words:2000]] [[pause:0.02]]")
     with in_thread(lambda: hold(engine, job)):
-        eventually(lambda: engine.row(job).state == "running")
+        eventually(lambda: engine.job_row(job).state == "running")
         with transaction() as tx:
             assert state_machine.cancel(tx, job) is None
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.holds_slot) == ("cancelled", False)
     eventually(lambda: sent(engine)[0]["ended"] == "hung up")
 
 
 def test_a_conversation_cancelled_before_it_was_sent_is_not_sent(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account)
-    stop = engine.gate.before[CREDIT] = Stop()
+    stop = engine.interceptor.before[CREDIT] = RequestPause()
     with in_thread(lambda: hold(engine, job)):
         stop.wait()
         with transaction() as tx:
             state_machine.cancel(tx, job)
         stop.release()
-    assert engine.row(job).state == "cancelled"
+    assert engine.job_row(job).state == "cancelled"
     assert sent(engine) == []
 
 
@@ -467,120 +467,120 @@ def test_a_conversation_cancelled_before_it_was_sent_is_not_sent(engine: Engine)
 
 
 def test_killed_before_it_was_sent_it_is_sent_by_another(engine: Engine) -> None:
-    job = chat(engine, engine.account())
-    stop = engine.gate.before[CREDIT] = Stop()
-    worker = engine.process("converse", job_id=job)
+    job = chat(engine, engine.add_account())
+    stop = engine.interceptor.before[CREDIT] = RequestPause()
+    worker = engine.start_process("converse", job_id=job)
     stop.wait()
     worker.kill()
     stop.release()
-    assert engine.row(job).state == "submitting"
+    assert engine.job_row(job).state == "submitting"
     sweep()
-    assert engine.row(job).state == "submitting", "a lease that has not run out"
+    assert engine.job_row(job).state == "submitting", "a lease that has not run out"
     lapse(engine, job)
     sweep()
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
     hold(engine, job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     assert len(sent(engine)) == 1
 
 
 def test_killed_while_the_call_is_under_way_it_is_never_sent_again(engine: Engine) -> None:
-    job = chat(engine, engine.account())
-    stop = engine.gate.before[TALK] = Stop()
-    worker = engine.process("converse", job_id=job)
+    job = chat(engine, engine.add_account())
+    stop = engine.interceptor.before[TALK] = RequestPause()
+    worker = engine.start_process("converse", job_id=job)
     stop.wait()
     worker.kill()
     stop.release()
-    assert engine.row(job).state == "submitting"
+    assert engine.job_row(job).state == "submitting"
     lapse(engine, job)
     sweep()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "stream_broken")
     assert len(sent(engine)) <= 1
 
 
 def test_killed_after_the_first_word_the_text_stays(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="[[words:3000]] [[pause:0.02]]")
-    worker = engine.process("converse", job_id=job)
-    eventually(lambda: len(spoken(engine, job).said) > 10 if engine.row(job).state == "running" else False)
+    job = chat(engine, engine.add_account(), prompt="[[words:3000]] [[pause:0.02]]")
+    worker = engine.start_process("converse", job_id=job)
+    eventually(lambda: len(spoken(engine, job).said) > 10 if engine.job_row(job).state == "running" else False)
     worker.kill()
     worker.join()
     said = spoken(engine, job).said
     sweep()
-    assert engine.row(job).state == "running", "a lease that has not run out"
+    assert engine.job_row(job).state == "running", "a lease that has not run out"
     lapse(engine, job)
     sweep()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", "stream_broken", False)
     assert spoken(engine, job).said == said
     assert len(sent(engine)) == 1
 
 
 def test_killed_after_a_tool_call_its_jobs_still_finish(engine: Engine) -> None:
-    job = chat(engine, engine.account(), prompt="draw [[image:2]] [[silent:tools]]")
-    worker = engine.process("converse", job_id=job)
+    job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[silent:tools]]")
+    worker = engine.start_process("converse", job_id=job)
     eventually(lambda: len(children(engine, job)) == 2)
     worker.kill()
     worker.join()
     lapse(engine, job)
     sweep()
-    assert engine.row(job).error_code == "stream_broken"
+    assert engine.job_row(job).error_code == "stream_broken"
     collect(engine, job)
     assert [child.state for child in children(engine, job)] == ["succeeded", "succeeded"]
-    assert engine.charges() == len(engine.sql("SELECT id FROM files")) == 2
+    assert engine.charge_count() == len(engine.sql("SELECT id FROM files")) == 2
     assert len(sent(engine)) == 1
 
 
 def test_a_silent_agent_is_not_taken_for_a_dead_worker(engine: Engine) -> None:
     engine.configure(TALK_LEASE_SECONDS="2.1", TALK_GAP_SECONDS="4")
-    job = chat(engine, engine.account(), prompt="one two [[silent]]")
+    job = chat(engine, engine.add_account(), prompt="one two [[silent]]")
     with in_thread(lambda: hold(engine, job)):
-        eventually(lambda: engine.row(job).state == "running")
+        eventually(lambda: engine.job_row(job).state == "running")
         until = time.monotonic() + 3
         while time.monotonic() < until:
             sweep()
-            assert engine.row(job).state == "running"
+            assert engine.job_row(job).state == "running"
             threading.Event().wait(0.1)
-    assert engine.row(job).error_code == "stream_broken"
+    assert engine.job_row(job).error_code == "stream_broken"
 
 
 def test_i8_a_conversation_shows_no_session_id(engine: Engine, tmp_path: Path) -> None:
     mark = "5eCr3t"
     log = tmp_path / "worker.log"
     for word, script in (("dead", ""), ("plain", "[[cut]]"), ("plain2", "[[reset]]"), ("plain3", "[[reject]]")):
-        job = chat(engine, engine.account(session=f"{word}-{mark}-0123456789"), prompt=f"hi {script}")
-        process = engine.process("converse", env={"DREAMERY_LOG_LEVEL": "debug"}, log=log, job_id=job)
+        job = chat(engine, engine.add_account(session=f"{word}-{mark}-0123456789"), prompt=f"hi {script}")
+        process = engine.start_process("converse", env={"DREAMERY_LOG_LEVEL": "debug"}, log=log, job_id=job)
         process.join(20)
         assert process.exitcode == 0
-        assert mark not in str(engine.events(job)) + str(engine.row(job))
+        assert mark not in str(engine.job_events(job)) + str(engine.job_row(job))
     text = log.read_text(encoding="utf-8")
     assert "conversation_broke" in text
     assert mark not in text
 
 
 def test_an_overdue_conversation_ends(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = chat(engine, account)
     with transaction() as tx:
         claim = state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
         assert claim is not None
         state_machine.mark_running(tx, job_id=job, attempt=claim.attempt, upstream_id="x", actor="converse", deadline=1)
-    engine.overdue(job)
+    engine.pass_deadline(job)
     sweep()
-    assert engine.row(job).error_code == "generation_timeout"
+    assert engine.job_row(job).error_code == "generation_timeout"
 
 
 def test_a_hostile_queue_changes_only_the_timing(engine: Engine) -> None:
     """Messages lost, doubled, shuffled: each conversation is sent once, each picture made once."""
     import random
 
-    account = engine.account(max_images=50)
+    account = engine.add_account(max_images=50)
     engine.configure(ACCOUNT_MAX_CHATS="4")
     made = [chat(engine, account, prompt=f"draw boat {n}") for n in range(6)]
-    engine.work(*made, dice=random.Random(7), loss=0.3, twice=0.3, rounds=80)
+    engine.run_worker(*made, rng=random.Random(7), loss=0.3, duplication=0.3, rounds=80)
     assert set(engine.states(made)) == {"succeeded"}
     assert sorted(line["prompt"] for line in sent(engine)) == sorted(f"draw boat {n}" for n in range(6))
-    assert engine.charges() == 6
+    assert engine.charge_count() == 6
     assert len(engine.sql("SELECT id FROM files")) == 6
     assert engine.ledger()["violations"] == {}
 
@@ -588,14 +588,14 @@ def test_a_hostile_queue_changes_only_the_timing(engine: Engine) -> None:
 def test_thirty_conversations_and_pictures_at_once(engine: Engine) -> None:
     """Every one ends; pictures do not wait for conversations that only talk slowly."""
     engine.configure(ACCOUNT_MAX_CHATS="30", ACCOUNT_MAX_IMAGES="100")
-    account = engine.account()
+    account = engine.add_account()
     talks = [chat(engine, account, prompt=f"draw boat {n} [[pause:0.2]]") for n in range(30)]
     with ThreadPoolExecutor(30) as pool:
         held = [pool.submit(converse, job_id=job) for job in talks]
         eventually(lambda: sum(state == "running" for state in engine.states(talks)) >= 10)
-        picture = engine.job(account)
+        picture = engine.add_job(account)
         submit(job_id=picture)
-        assert engine.row(picture).state == "running"
+        assert engine.job_row(picture).state == "running"
         assert not all(line.done() for line in held)
         for line in held:
             line.result(60)
@@ -603,7 +603,7 @@ def test_thirty_conversations_and_pictures_at_once(engine: Engine) -> None:
             hold(engine, talks[engine.states(talks).index("queued")])
     for _ in range(20):
         engine.finish_upstream()
-        engine.due()
+        engine.make_due()
         poll(account_id=account)
         for row in engine.sql("SELECT id FROM jobs WHERE state = 'saving' AND kind <> 'chat'"):
             save(job_id=row.id)
@@ -612,5 +612,5 @@ def test_thirty_conversations_and_pictures_at_once(engine: Engine) -> None:
             break
     assert set(engine.states(talks)) == {"succeeded"}
     assert len(sent(engine)) == 30
-    assert engine.charges() == 31
+    assert engine.charge_count() == 31
     assert engine.ledger()["violations"] == {}

@@ -6,10 +6,10 @@ import pytest
 from standardwebhooks import Webhook
 
 from tests.support.engine import Engine
-from tests.support.servers.http_servers import Receiver
+from tests.support.servers.http_servers import WebhookReceiver
 from worker.core.security.encryption import webhook_secret
 from worker.core.webhook_policy import DELAYS
-from worker.tasks.deliver_webhooks import notify
+from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep
 
 
@@ -19,19 +19,19 @@ def delivery(engine: Engine):
 
 
 def send(engine: Engine) -> str:
-    engine.due()
-    return notify(delivery_id=delivery(engine).id)
+    engine.make_due()
+    return deliver(delivery_id=delivery(engine).id)
 
 
 @pytest.mark.parametrize(
     ("prompt", "kind", "status"),
     [("a boat", "job.completed", "completed"), ("a boat [[refuse:2038]]", "job.failed", "failed")],
 )
-def test_the_end_of_a_job_is_told_and_signed(engine: Engine, receiver: Receiver, prompt, kind, status) -> None:
-    job = engine.job(engine.account(), prompt=prompt, webhook_url=receiver.url, metadata={"order": "42"})
-    engine.drive(job)
+def test_the_end_of_a_job_is_told_and_signed(engine: Engine, receiver: WebhookReceiver, prompt, kind, status) -> None:
+    job = engine.add_job(engine.add_account(), prompt=prompt, webhook_url=receiver.url, metadata={"order": "42"})
+    engine.run_until_final(job)
     assert send(engine).startswith("delivered")
-    [got] = receiver.got
+    [got] = receiver.received
     body = Webhook(webhook_secret("tokens:test")).verify(got.body, got.headers)
     assert (body["type"], body["data"]["status"]) == (kind, status)
     assert body["data"]["id"] == f"job_{job.hex}"
@@ -43,26 +43,26 @@ def test_the_end_of_a_job_is_told_and_signed(engine: Engine, receiver: Receiver,
     assert send(engine) == "not due"
 
 
-def test_a_receiver_that_stumbles_is_told_again_under_the_same_id(engine: Engine, receiver: Receiver) -> None:
+def test_a_receiver_that_stumbles_is_told_again_under_the_same_id(engine: Engine, receiver: WebhookReceiver) -> None:
     receiver.answers = [500, 302, 503]
-    engine.to_end(engine.account(), webhook_url=receiver.url)
+    engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     for tries, wait in enumerate(DELAYS[:3], start=1):
         send(engine)
         row = delivery(engine)
         assert row.tries == tries
         assert wait * 0.9 - 1 < row.wait.total_seconds() <= wait * 1.1
-        assert notify(delivery_id=row.id) == "not due"
+        assert deliver(delivery_id=row.id) == "not due"
     assert send(engine).startswith("delivered")
-    assert len(receiver.got) == 4
-    assert len({got.headers["webhook-id"] for got in receiver.got}) == 1
-    assert len({got.body for got in receiver.got}) == 1
-    for got in receiver.got:
+    assert len(receiver.received) == 4
+    assert len({got.headers["webhook-id"] for got in receiver.received}) == 1
+    assert len({got.body for got in receiver.received}) == 1
+    for got in receiver.received:
         assert Webhook(webhook_secret("tokens:test")).verify(got.body, got.headers)
 
 
-def test_gone_means_gone(engine: Engine, receiver: Receiver) -> None:
+def test_gone_means_gone(engine: Engine, receiver: WebhookReceiver) -> None:
     receiver.answers = [410]
-    engine.to_end(engine.account(), webhook_url=receiver.url)
+    engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     send(engine)
     row = delivery(engine)
     assert row.due_at is None
@@ -70,9 +70,9 @@ def test_gone_means_gone(engine: Engine, receiver: Receiver) -> None:
     assert send(engine) == "not due"
 
 
-def test_after_the_last_try_it_is_given_up(engine: Engine, receiver: Receiver) -> None:
+def test_after_the_last_try_it_is_given_up(engine: Engine, receiver: WebhookReceiver) -> None:
     receiver.answers = [500] * 20
-    engine.to_end(engine.account(), webhook_url=receiver.url)
+    engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     for _ in range(len(DELAYS) + 1):
         send(engine)
     row = delivery(engine)
@@ -81,32 +81,32 @@ def test_after_the_last_try_it_is_given_up(engine: Engine, receiver: Receiver) -
     assert send(engine) == "not due"
 
 
-def test_a_private_address_is_not_called(engine: Engine, receiver: Receiver) -> None:
+def test_a_private_address_is_not_called(engine: Engine, receiver: WebhookReceiver) -> None:
     engine.configure(FETCH_ALLOW=engine.url.removeprefix("http://"))
-    engine.to_end(engine.account(), webhook_url=receiver.url)
+    engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     assert "private address" in send(engine)
-    assert receiver.got == []
+    assert receiver.received == []
     assert "private address" in delivery(engine).last_error
 
 
-def test_the_sweep_nudges_what_is_due(engine: Engine, receiver: Receiver) -> None:
-    engine.to_end(engine.account(), webhook_url=receiver.url)
-    engine.due()
-    engine.messages()
+def test_the_sweep_nudges_what_is_due(engine: Engine, receiver: WebhookReceiver) -> None:
+    engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
+    engine.make_due()
+    engine.take_messages()
     assert sweep().endswith("1 webhooks")
-    [message] = engine.messages("dreamery.notify")
+    [message] = engine.take_messages("dreamery.notify")
     assert message.task == "dreamery.notify"
-    message.obey()
-    assert len(receiver.got) == 1
+    message.execute()
+    assert len(receiver.received) == 1
     sweep()
-    assert engine.messages("dreamery.notify") == []
+    assert engine.take_messages("dreamery.notify") == []
 
 
-def test_the_body_says_nothing_of_accounts(engine: Engine, receiver: Receiver) -> None:
-    account = engine.account(session="session-of-the-owner-1")
-    engine.to_end(account, webhook_url=receiver.url)
+def test_the_body_says_nothing_of_accounts(engine: Engine, receiver: WebhookReceiver) -> None:
+    account = engine.add_account(session="session-of-the-owner-1")
+    engine.add_succeeded_job(account, webhook_url=receiver.url)
     send(engine)
-    [got] = receiver.got
+    [got] = receiver.received
     label = engine.account_row(account).label
     text = got.body.decode() + json.dumps(got.headers)
     assert label not in text
@@ -115,5 +115,5 @@ def test_the_body_says_nothing_of_accounts(engine: Engine, receiver: Receiver) -
 
 
 def test_no_webhook_no_row(engine: Engine) -> None:
-    engine.to_end(engine.account())
+    engine.add_succeeded_job(engine.add_account())
     assert engine.sql("SELECT 1 FROM webhook_deliveries") == []

@@ -9,21 +9,21 @@ from worker.tasks.dispatch import sweep, tick
 
 
 def tasks(engine: Engine):
-    return sorted({message.task for message in engine.messages()})
+    return sorted({message.task for message in engine.take_messages()})
 
 
 def test_nothing_due_nothing_sent(engine: Engine) -> None:
     assert tick() == "nothing due"
-    assert engine.messages() == []
+    assert engine.take_messages() == []
 
 
 def test_what_is_due_is_nudged_once(engine: Engine) -> None:
-    account = engine.account(max_images=2)
-    engine.to_saving(account)
-    engine.to_running(account)
-    engine.job(account)
-    engine.messages()
-    engine.due()
+    account = engine.add_account(max_images=2)
+    engine.add_saving_job(account)
+    engine.add_running_job(account)
+    engine.add_job(account)
+    engine.take_messages()
+    engine.make_due()
     tick()
     assert tasks(engine) == ["dreamery.poll", "dreamery.save", "dreamery.submit"]
     engine.sql("UPDATE accounts SET poll_due_at = now() + interval '1 minute'")
@@ -34,65 +34,65 @@ def test_what_is_due_is_nudged_once(engine: Engine) -> None:
 
 
 def test_only_as_many_jobs_are_nudged_as_an_account_has_room_for(engine: Engine) -> None:
-    account = engine.account(max_images=2)
+    account = engine.add_account(max_images=2)
     for _ in range(9):
-        engine.job(account)
-    engine.due()
+        engine.add_job(account)
+    engine.make_due()
     tick()
-    assert len(engine.messages("dreamery.submit")) == 2
-    resting = engine.account()
+    assert len(engine.take_messages("dreamery.submit")) == 2
+    resting = engine.add_account()
     engine.sql("UPDATE accounts SET rest_until = now() + interval '5 seconds'")
-    engine.job(resting)
+    engine.add_job(resting)
     engine.sql("UPDATE jobs SET nudged_at = NULL")
     tick()
-    assert engine.messages("dreamery.submit") == []
+    assert engine.take_messages("dreamery.submit") == []
 
 
 def test_messages_carry_ids_only_and_expire(engine: Engine) -> None:
-    account = engine.account(session="not-in-a-message-01")
-    engine.job(account, prompt="not in a message either")
-    engine.due()
+    account = engine.add_account(session="not-in-a-message-01")
+    engine.add_job(account, prompt="not in a message either")
+    engine.make_due()
     tick()
     [raw] = engine.redis.lrange("fast", 0, -1)
     envelope = json.loads(raw)
     assert envelope["headers"]["expires"]
     assert b"not-in-a-message" not in raw
-    [message] = engine.messages("dreamery.submit")
+    [message] = engine.take_messages("dreamery.submit")
     assert set(message.ids) == {"job_id"}
 
 
 def test_the_tick_claims_nothing(engine: Engine) -> None:
-    account = engine.account()
-    running, queued = engine.to_running(account), engine.job(account)
-    engine.due()
-    before = [(r.state, r.attempt, r.due_at) for r in map(engine.row, (queued, running))]
+    account = engine.add_account()
+    running, queued = engine.add_running_job(account), engine.add_job(account)
+    engine.make_due()
+    before = [(r.state, r.attempt, r.due_at) for r in map(engine.job_row, (queued, running))]
     tick()
-    assert [(r.state, r.attempt, r.due_at) for r in map(engine.row, (queued, running))] == before
+    assert [(r.state, r.attempt, r.due_at) for r in map(engine.job_row, (queued, running))] == before
 
 
 def test_a_tick_without_redis_is_no_failure(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     home = engine.env["DREAMERY_REDIS_URL"]
     engine.configure(REDIS_URL="redis://127.0.0.1:9/0")
-    engine.due()
+    engine.make_due()
     tick()
     engine.submit(job)
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
     engine.configure(REDIS_URL=home)
 
 
 def test_an_account_whose_poll_was_forgotten_is_polled_again(engine: Engine) -> None:
-    account = engine.account()
-    engine.to_running(account)
+    account = engine.add_account()
+    engine.add_running_job(account)
     engine.sql("UPDATE accounts SET poll_due_at = NULL")
     assert "1 healed" in sweep()
     assert engine.account_row(account).poll_due_at is not None
 
 
 def test_jobs_that_no_account_will_take_fail_with_the_reason(engine: Engine) -> None:
-    paused, resting, refused, fine = (engine.account() for _ in range(4))
-    jobs = [engine.job(account) for account in (paused, resting, refused, fine)]
+    paused, resting, refused, fine = (engine.add_account() for _ in range(4))
+    jobs = [engine.add_job(account) for account in (paused, resting, refused, fine)]
     engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=paused)
     engine.sql(
         "UPDATE accounts SET rest_until = now() + interval '1 hour', rest_code = 'account_limited' WHERE id = :id",
@@ -100,7 +100,7 @@ def test_jobs_that_no_account_will_take_fail_with_the_reason(engine: Engine) -> 
     )
     engine.sql("UPDATE jobs SET avoid_accounts = ARRAY[CAST(:a AS uuid)] WHERE id = :id", a=refused, id=jobs[2])
     sweep()
-    assert [engine.row(job).error_code for job in jobs] == [
+    assert [engine.job_row(job).error_code for job in jobs] == [
         "no_account_available",
         "account_limited",
         "no_account_available",
@@ -109,26 +109,26 @@ def test_jobs_that_no_account_will_take_fail_with_the_reason(engine: Engine) -> 
 
 
 def test_a_short_rest_is_waited_for(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     engine.sql("UPDATE accounts SET rest_until = now() + interval '30 seconds', rest_code = 'rate_limit_exceeded'")
     sweep()
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
 
 
 def test_a_job_for_an_empty_pool_fails(engine: Engine) -> None:
-    job = engine.job()
+    job = engine.add_job()
     sweep()
-    assert engine.row(job).error_code == "no_account_available"
+    assert engine.job_row(job).error_code == "no_account_available"
 
 
 def test_messages_about_nothing_do_nothing(engine: Engine) -> None:
-    celery_app.nudge_submit(job_id=uuid4())
-    celery_app.nudge_submit(account_id=uuid4())
-    celery_app.nudge_bring(uuid4())
-    celery_app.nudge_poll(uuid4())
-    celery_app.nudge_save(uuid4())
-    celery_app.nudge_notify(uuid4())
-    answers = [message.obey() for message in engine.messages()]
+    celery_app.enqueue_submit(job_id=uuid4())
+    celery_app.enqueue_submit(account_id=uuid4())
+    celery_app.enqueue_upload_references(uuid4())
+    celery_app.enqueue_poll(uuid4())
+    celery_app.enqueue_save(uuid4())
+    celery_app.enqueue_notify(uuid4())
+    answers = [message.execute() for message in engine.take_messages()]
     assert len(answers) == 6
     assert engine.ledger()["totals"]["submits_seen"] == 0

@@ -10,14 +10,14 @@ from starlette.responses import Response
 from tests.integration.worker.tasks.test_upload_references import sent_along
 from tests.support import factories
 from tests.support.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
-from tests.support.media_files import film, sound
+from tests.support.media_files import make_audio, make_video
 from tests.support.platform import eventually
-from tests.support.servers.http_servers import Receiver, Stop
+from tests.support.servers.http_servers import RequestPause, WebhookReceiver
 from worker import storage
 from worker.db.engine import transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.inputs import NewInput
-from worker.tasks.deliver_webhooks import notify
+from worker.tasks.deliver_webhooks import deliver
 
 
 def kill(process) -> None:
@@ -49,12 +49,12 @@ def hold(engine: Engine, job_id: UUID) -> psycopg.Connection:
 
 def paid_once(engine: Engine, *job_ids: UUID) -> None:
     """Whatever happened: every job ends well, upstream charged once for each, and no key was sent twice."""
-    engine.gate.clear()
-    assert engine.drive(*job_ids) == ["succeeded"] * len(job_ids)
-    assert engine.charges() == len(job_ids)
+    engine.interceptor.clear()
+    assert engine.run_until_final(*job_ids) == ["succeeded"] * len(job_ids)
+    assert engine.charge_count() == len(job_ids)
     assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
     for job_id in job_ids:
-        stories = [row.seq for row in engine.events(job_id)]
+        stories = [row.seq for row in engine.job_events(job_id)]
         assert stories == list(range(1, len(stories) + 1))
         assert engine.files(job_id)
     assert engine.sql("SELECT 1 FROM jobs WHERE holds_slot") == []
@@ -64,96 +64,96 @@ def paid_once(engine: Engine, *job_ids: UUID) -> None:
 
 
 def test_submit_killed_after_the_claim_before_the_look_up(engine: Engine) -> None:
-    job = engine.job(engine.account(session="us-killed-0000001", region="auto"))
-    stop = engine.gate.before[USER_INFO] = Stop()
-    process = engine.process("submit", job_id=job)
+    job = engine.add_job(engine.add_account(session="us-killed-0000001", region="auto"))
+    stop = engine.interceptor.before[USER_INFO] = RequestPause()
+    process = engine.start_process("submit", job_id=job)
     stop.wait()
     kill(process)
     stop.release()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.holds_slot) == ("submitting", True)
     paid_once(engine, job)
-    assert engine.row(job).attempt == 2
+    assert engine.job_row(job).attempt == 2
 
 
 def test_submit_killed_when_the_order_has_left_but_not_arrived(engine: Engine) -> None:
-    job = engine.job(engine.account())
-    stop = Stop()
+    job = engine.add_job(engine.add_account())
+    stop = RequestPause()
 
     def swallow(path, body):
         stop(path, body)
         return Response(status_code=502)
 
-    engine.gate.before[GENERATE] = swallow
-    process = engine.process("submit", job_id=job)
+    engine.interceptor.before[GENERATE] = swallow
+    process = engine.start_process("submit", job_id=job)
     stop.wait()
     kill(process)
     stop.release()
-    assert engine.row(job).state == "submitting"
-    assert engine.charges() == 0
+    assert engine.job_row(job).state == "submitting"
+    assert engine.charge_count() == 0
     paid_once(engine, job)
-    assert engine.row(job).attempt == 2
+    assert engine.job_row(job).attempt == 2
 
 
 def test_submit_killed_when_upstream_has_accepted_but_not_answered(engine: Engine) -> None:
-    job = engine.job(engine.account())
-    stop = engine.gate.after[GENERATE] = Stop()
-    process = engine.process("submit", job_id=job)
+    job = engine.add_job(engine.add_account())
+    stop = engine.interceptor.after[GENERATE] = RequestPause()
+    process = engine.start_process("submit", job_id=job)
     stop.wait()
     kill(process)
     stop.release()
-    row = engine.row(job)
-    assert (row.state, engine.charges()) == ("submitting", 1)
+    row = engine.job_row(job)
+    assert (row.state, engine.charge_count()) == ("submitting", 1)
     paid_once(engine, job)
-    assert engine.row(job).submit_key == row.submit_key
-    assert engine.row(job).attempt == 1
+    assert engine.job_row(job).submit_key == row.submit_key
+    assert engine.job_row(job).attempt == 1
 
 
 def test_submit_killed_with_the_answer_in_its_hands(engine: Engine) -> None:
-    job = engine.job(engine.account())
-    stop = engine.gate.after[GENERATE] = Stop()
-    process = engine.process("submit", job_id=job)
+    job = engine.add_job(engine.add_account())
+    stop = engine.interceptor.after[GENERATE] = RequestPause()
+    process = engine.start_process("submit", job_id=job)
     stop.wait()
     lock = hold(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
-    assert engine.row(job).state == "submitting"
+    assert engine.job_row(job).state == "submitting"
     paid_once(engine, job)
-    assert engine.row(job).attempt == 1
+    assert engine.job_row(job).attempt == 1
 
 
 def test_submit_killed_with_a_refusal_in_its_hands(engine: Engine) -> None:
     """The refusal is lost: the key is asked for, is unknown, the job is sent again and is refused again."""
-    job = engine.job(engine.account(), prompt="bad [[refuse:2038]]")
-    stop = engine.gate.after[GENERATE] = Stop()
-    process = engine.process("submit", job_id=job)
+    job = engine.add_job(engine.add_account(), prompt="bad [[refuse:2038]]")
+    stop = engine.interceptor.after[GENERATE] = RequestPause()
+    process = engine.start_process("submit", job_id=job)
     stop.wait()
     lock = hold(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
-    engine.gate.clear()
-    assert engine.drive(job) == ["failed"]
-    assert engine.row(job).error_code == "content_policy_violation"
-    assert (engine.charges(), len(engine.submits())) == (0, 2)
+    engine.interceptor.clear()
+    assert engine.run_until_final(job) == ["failed"]
+    assert engine.job_row(job).error_code == "content_policy_violation"
+    assert (engine.charge_count(), len(engine.submits())) == (0, 2)
 
 
 def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> None:
     given = [
-        NewInput(stored=sent_along(film("red"), "inputs/test/0.mp4").stored, media="video"),
-        NewInput(stored=sent_along(sound(), "inputs/test/1.mp3").stored, media="audio"),
+        NewInput(stored=sent_along(make_video("red"), "inputs/test/0.mp4").stored, media="video"),
+        NewInput(stored=sent_along(make_audio(), "inputs/test/1.mp3").stored, media="audio"),
     ]
     with transaction() as tx:
-        new = factories.new_job([engine.account()], kind="video", model="jimeng-video-seedance-2.0")
+        new = factories.new_job([engine.add_account()], kind="video", model="jimeng-video-seedance-2.0")
         state_machine.accept(tx, [new])
         inputs.add_inputs(tx, [new.id], given)
     job = new.id
-    engine.due()
-    stop = engine.gate.before["/upload/v1"] = Stop(nth=2)
-    process = engine.process("submit", job_id=job)
+    engine.make_due()
+    stop = engine.interceptor.before["/upload/v1"] = RequestPause(nth=2)
+    process = engine.start_process("submit", job_id=job)
     stop.wait()
     kill(process)
     stop.release()
-    assert (engine.row(job).state, engine.charges()) == ("submitting", 0)
+    assert (engine.job_row(job).state, engine.charge_count()) == ("submitting", 0)
     assert [row.n for row in engine.sql("SELECT n FROM input_uploads")] == [0]
     paid_once(engine, job)
     # What was with the account already was not uploaded again.
@@ -165,27 +165,27 @@ def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> N
 
 
 def test_poll_killed_when_upstream_has_answered(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     engine.submit(job)
-    engine.due()
-    stop = engine.gate.after[HISTORY] = Stop()
-    process = engine.process("poll", account_id=account)
+    engine.make_due()
+    stop = engine.interceptor.after[HISTORY] = RequestPause()
+    process = engine.start_process("poll", account_id=account)
     stop.wait()
     kill(process)
     stop.release()
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
     paid_once(engine, job)
 
 
 def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
-    account = engine.account(max_images=3)
-    jobs = [engine.job(account) for _ in range(3)]
+    account = engine.add_account(max_images=3)
+    jobs = [engine.add_job(account) for _ in range(3)]
     for job in jobs:
         engine.submit(job)
-    engine.due()
-    stop = engine.gate.after[HISTORY] = Stop()
-    process = engine.process("poll", account_id=account)
+    engine.make_due()
+    stop = engine.interceptor.after[HISTORY] = RequestPause()
+    process = engine.start_process("poll", account_id=account)
     stop.wait()
     lock = hold(engine, jobs[1])
     stop.release()
@@ -195,19 +195,19 @@ def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
 
 
 def test_poll_killed_while_it_finds_a_lost_submit(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt="a boat [[reset:after]]")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt="a boat [[reset:after]]")
     engine.submit(job)
-    engine.due()
-    stop = engine.gate.after[HISTORY] = Stop()
-    process = engine.process("poll", account_id=account)
+    engine.make_due()
+    stop = engine.interceptor.after[HISTORY] = RequestPause()
+    process = engine.start_process("poll", account_id=account)
     stop.wait()
     lock = hold(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
-    assert engine.row(job).state == "submitting"
+    assert engine.job_row(job).state == "submitting"
     paid_once(engine, job)
-    assert engine.row(job).attempt == 1
+    assert engine.job_row(job).attempt == 1
 
 
 # --- save ---
@@ -215,46 +215,46 @@ def test_poll_killed_while_it_finds_a_lost_submit(engine: Engine) -> None:
 
 @pytest.mark.parametrize("nth", [1, 2])
 def test_save_killed_while_it_copies(engine: Engine, nth: int) -> None:
-    job = engine.to_saving(engine.account(), count=2)
-    engine.due()
-    stop = engine.gate.before[MEDIA] = Stop(nth=nth)
-    process = engine.process("save", job_id=job)
+    job = engine.add_saving_job(engine.add_account(), count=2)
+    engine.make_due()
+    stop = engine.interceptor.before[MEDIA] = RequestPause(nth=nth)
+    process = engine.start_process("save", job_id=job)
     stop.wait()
     kill(process)
     stop.release()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.save_tries, engine.files(job)) == ("saving", 1, [])
     paid_once(engine, job)
     assert len(engine.files(job)) == 2
 
 
 def test_save_killed_with_the_bytes_stored_and_no_row(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
-    engine.due()
-    stop = engine.gate.after[MEDIA] = Stop()
-    process = engine.process("save", job_id=job)
+    job = engine.add_saving_job(engine.add_account())
+    engine.make_due()
+    stop = engine.interceptor.after[MEDIA] = RequestPause()
+    process = engine.start_process("save", job_id=job)
     stop.wait()
     lock = hold(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
-    assert engine.row(job).state == "saving"
+    assert engine.job_row(job).state == "saving"
     assert engine.files(job) == []
     paid_once(engine, job)
     assert len(engine.files(job)) == 1
 
 
 def test_save_killed_between_the_rows_of_its_files_and_the_end(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
-    engine.due()
-    stop = engine.gate.after[MEDIA] = Stop()
-    process = engine.process("save", job_id=job)
+    job = engine.add_saving_job(engine.add_account())
+    engine.make_due()
+    stop = engine.interceptor.after[MEDIA] = RequestPause()
+    process = engine.start_process("save", job_id=job)
     stop.wait()
     lock = engine.connect()
     # Lets the foreign key of the file rows pass, and stops the UPDATE of the job behind them.
     lock.execute("SELECT 1 FROM jobs WHERE id = %s FOR NO KEY UPDATE", (job,))
     stop.release()
     kill_at_lock(engine, process, lock)
-    assert engine.row(job).state == "saving"
+    assert engine.job_row(job).state == "saving"
     assert engine.files(job) == []
     paid_once(engine, job)
 
@@ -264,30 +264,30 @@ def test_save_killed_between_the_rows_of_its_files_and_the_end(engine: Engine) -
 
 @pytest.mark.parametrize("moment", ["asked for a better one", "copied"])
 def test_save_of_a_video_killed_on_the_way(engine: Engine, moment: str) -> None:
-    job = engine.to_saving(engine.account(), kind="video")
-    engine.due()
-    stop = engine.gate.before[MEDIA if moment == "copied" else "/get_local_item_list"] = Stop()
-    process = engine.process("save", job_id=job)
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    engine.make_due()
+    stop = engine.interceptor.before[MEDIA if moment == "copied" else "/get_local_item_list"] = RequestPause()
+    process = engine.start_process("save", job_id=job)
     stop.wait()
     kill(process)
     stop.release()
-    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    assert (engine.job_row(job).state, engine.files(job)) == ("saving", [])
     paid_once(engine, job)
     assert len(engine.files(job)) == 3
 
 
 def test_save_of_a_video_killed_with_every_picture_stored_and_no_row(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), kind="video")
-    engine.due()
-    stop = engine.gate.after[MEDIA] = Stop()
-    process = engine.process("save", job_id=job)
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    engine.make_due()
+    stop = engine.interceptor.after[MEDIA] = RequestPause()
+    process = engine.start_process("save", job_id=job)
     stop.wait()
     lock = hold(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
     keys = [f"jobs/{job.hex}/0.{end}" for end in ("mp4", "thumbnail.jpeg", "spritesheet.jpeg")]
     left = [storage.read_file(key) for key in keys]
-    assert (engine.row(job).state, engine.files(job)) == ("saving", [])
+    assert (engine.job_row(job).state, engine.files(job)) == ("saving", [])
     paid_once(engine, job)
     assert {row.key for row in engine.files(job)} == set(keys)
     assert [storage.read_file(key) for key in keys] == left
@@ -296,22 +296,22 @@ def test_save_of_a_video_killed_with_every_picture_stored_and_no_row(engine: Eng
 # --- notify ---
 
 
-def test_notify_killed_before_it_noted_the_delivery(engine: Engine, receiver: Receiver) -> None:
-    job = engine.to_end(engine.account(), webhook_url=receiver.url)
-    engine.due()
+def test_notify_killed_before_it_noted_the_delivery(engine: Engine, receiver: WebhookReceiver) -> None:
+    job = engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
+    engine.make_due()
     [delivery] = engine.sql("SELECT id FROM webhook_deliveries")
-    stop = Stop()
+    stop = RequestPause()
     receiver.hook = lambda: stop("", b"")
-    process = engine.process("notify", delivery_id=delivery.id)
+    process = engine.start_process("notify", delivery_id=delivery.id)
     stop.wait()
     kill(process)
     stop.release()
     [row] = engine.sql("SELECT * FROM webhook_deliveries")
     assert (row.delivered_at, row.tries) == (None, 1)
     receiver.hook = None
-    engine.due()
-    assert notify(delivery_id=delivery.id).startswith("delivered")
-    assert len(receiver.got) == 2
-    assert receiver.got[0].headers["webhook-id"] == receiver.got[1].headers["webhook-id"]
-    assert receiver.got[0].body == receiver.got[1].body
-    assert engine.row(job).state == "succeeded"
+    engine.make_due()
+    assert deliver(delivery_id=delivery.id).startswith("delivered")
+    assert len(receiver.received) == 2
+    assert receiver.received[0].headers["webhook-id"] == receiver.received[1].headers["webhook-id"]
+    assert receiver.received[0].body == receiver.received[1].body
+    assert engine.job_row(job).state == "succeeded"

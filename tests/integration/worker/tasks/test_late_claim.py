@@ -13,8 +13,8 @@ from worker.tasks import submit as submit_step
 
 
 def test_i4_a_claim_is_ordered_only_while_the_call_ends_before_the_lease(engine: Engine) -> None:
-    account = engine.account()
-    engine.job(account)
+    account = engine.add_account()
+    engine.add_job(account)
     with transaction() as tx:
         claim = state_machine.claim_next(tx, account_id=account)
     assert claim is not None

@@ -27,7 +27,7 @@ def answer(engine: Engine, **record):
         data = {key: {"submit_id": key, "history_record_id": "77", **record} for key in asked}
         return Response(json.dumps({"ret": "0", "errmsg": "success", "data": data}), media_type="application/json")
 
-    engine.gate.before[HISTORY] = hook
+    engine.interceptor.before[HISTORY] = hook
 
 
 def items(number):
@@ -38,109 +38,109 @@ def items(number):
 
 
 def test_a_finished_job_is_saved_next(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, count=2)
+    account = engine.add_account()
+    job = engine.add_job(account, count=2)
     engine.submit(job)
-    engine.messages()
+    engine.take_messages()
     assert engine.poll(account).startswith("asked for 1")
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.holds_slot, len(row.result_refs), row.progress) == ("saving", False, 2, 95)
-    assert {m.task for m in engine.messages()} - {"dreamery.poll"} == {"dreamery.save", "dreamery.submit"}
+    assert {m.task for m in engine.take_messages()} - {"dreamery.poll"} == {"dreamery.save", "dreamery.submit"}
 
 
 def test_nothing_open_means_no_more_polls(engine: Engine) -> None:
-    account = engine.account()
-    engine.to_end(account)
-    before = engine.polls()
+    account = engine.add_account()
+    engine.add_succeeded_job(account)
+    before = engine.poll_count()
     assert engine.poll(account) == "nothing open"
     assert engine.account_row(account).poll_due_at is None
     assert engine.poll(account) == "not due"
-    assert engine.polls() == before
+    assert engine.poll_count() == before
 
 
 def test_one_call_asks_for_all_jobs_of_the_account(engine: Engine) -> None:
-    account = engine.account(max_images=5)
-    open_jobs = [engine.to_running(account) for _ in range(5)]
-    before = engine.polls()
+    account = engine.add_account(max_images=5)
+    open_jobs = [engine.add_running_job(account) for _ in range(5)]
+    before = engine.poll_count()
     engine.poll(account)
-    assert engine.polls() - before == 1
+    assert engine.poll_count() - before == 1
     assert engine.ledger()["polls"][next(iter(engine.ledger()["polls"]))]["max_ids"] == 5
     assert engine.states(open_jobs) == ["running"] * 5
 
 
 def test_more_jobs_than_fit_in_a_call_are_all_asked_for_in_time(engine: Engine) -> None:
     engine.configure(POLL_BATCH="2")
-    account = engine.account(max_images=6)
-    hanging = [engine.to_running(account) for _ in range(4)]
-    last = engine.job(account)
+    account = engine.add_account(max_images=6)
+    hanging = [engine.add_running_job(account) for _ in range(4)]
+    last = engine.add_job(account)
     engine.submit(last)
     for _ in range(60):
-        if engine.row(last).state != "running":
+        if engine.job_row(last).state != "running":
             break
         engine.poll(account)
-    assert engine.row(last).state == "saving", "jobs that hang at the front starve nobody"
+    assert engine.job_row(last).state == "saving", "jobs that hang at the front starve nobody"
     assert engine.states(hanging) == ["running"] * 4
     [seen] = engine.ledger()["polls"].values()
     assert seen["max_ids"] == 2
 
 
 def test_progress_and_upstreams_queue_are_noted_once(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account, prompt="a boat [[queue:400]]")
+    account = engine.add_account()
+    job = engine.add_running_job(account, prompt="a boat [[queue:400]]")
     engine.poll(account)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert row.queue_position > 390
     answer(engine, status=42, item_list=[], total_image_count=4, finished_image_count=0)
     engine.poll(account)
-    seen = len(engine.events(job))
-    assert (engine.row(job).progress, engine.row(job).queue_position) == (5, None)
+    seen = len(engine.job_events(job))
+    assert (engine.job_row(job).progress, engine.job_row(job).queue_position) == (5, None)
     engine.poll(account)
-    assert len(engine.events(job)) == seen
+    assert len(engine.job_events(job)) == seen
 
 
 def test_a_job_that_upstream_forgets_for_a_while_goes_on(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account, prompt="a boat [[absent:3]]")
+    account = engine.add_account()
+    job = engine.add_running_job(account, prompt="a boat [[absent:3]]")
     for _ in range(3):
         engine.poll(account)
-        assert engine.row(job).state == "running"
-        assert engine.row(job).absent_since is not None
+        assert engine.job_row(job).state == "running"
+        assert engine.job_row(job).absent_since is not None
     engine.poll(account)
-    assert engine.row(job).state == "saving"
+    assert engine.job_row(job).state == "saving"
 
 
 def test_an_absence_that_ended_starts_anew(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
-    engine.gate.before[HISTORY] = lambda *_: Response('{"ret": "0", "data": {}}', media_type="application/json")
+    account = engine.add_account()
+    job = engine.add_running_job(account)
+    engine.interceptor.before[HISTORY] = lambda *_: Response('{"ret": "0", "data": {}}', media_type="application/json")
     engine.poll(account)
-    engine.gate.clear()
+    engine.interceptor.clear()
     engine.poll(account)
-    assert engine.row(job).absent_since is None
+    assert engine.job_row(job).absent_since is None
 
 
 def test_a_job_that_stays_away_is_gone(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account, prompt="a boat [[absent:99]]")
+    account = engine.add_account()
+    job = engine.add_running_job(account, prompt="a boat [[absent:99]]")
     engine.poll(account)
     engine.sql("UPDATE jobs SET absent_since = now() - interval '6 minutes'")
     engine.poll(account)
-    assert engine.row(job).error_code == "history_unavailable"
+    assert engine.job_row(job).error_code == "history_unavailable"
 
 
 def test_a_record_that_was_away_and_says_nothing_new_still_ends_the_absence(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
+    account = engine.add_account()
+    job = engine.add_running_job(account)
     answer(engine, status=42)
     engine.poll(account)
     engine.sql("UPDATE jobs SET absent_since = now() - interval '4 minutes'")
     engine.poll(account)
-    assert engine.row(job).absent_since is None
+    assert engine.job_row(job).absent_since is None
 
 
 def test_unchanged_answers_open_no_transaction(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
+    account = engine.add_account()
+    job = engine.add_running_job(account)
     answer(engine, status=42)
     engine.poll(account)
     [before] = engine.sql("SELECT xmin::text AS version FROM jobs WHERE id = :id", id=job)
@@ -150,8 +150,8 @@ def test_unchanged_answers_open_no_transaction(engine: Engine) -> None:
 
 
 def test_fewer_pictures_than_wanted_are_a_success(engine: Engine) -> None:
-    job = engine.job(engine.account(), prompt="a boat [[partial:2]]", count=4)
-    assert engine.drive(job) == ["succeeded"]
+    job = engine.add_job(engine.add_account(), prompt="a boat [[partial:2]]", count=4)
+    assert engine.run_until_final(job) == ["succeeded"]
     assert len(engine.files(job)) == 2
 
 
@@ -165,107 +165,107 @@ def test_fewer_pictures_than_wanted_are_a_success(engine: Engine) -> None:
     ],
 )
 def test_a_failure_of_the_record_is_told(engine: Engine, script: str, code: str) -> None:
-    job = engine.job(engine.account(), prompt=f"a boat {script}")
-    assert engine.drive(job) == ["failed"]
-    row = engine.row(job)
+    job = engine.add_job(engine.add_account(), prompt=f"a boat {script}")
+    assert engine.run_until_final(job) == ["failed"]
+    row = engine.job_row(job)
     assert (row.error_code, row.holds_slot) == (code, False)
 
 
 def test_items_without_a_word_that_they_are_all_must_stay_the_same(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
+    account = engine.add_account()
+    job = engine.add_running_job(account)
     answer(engine, status=45, item_list=items(2), total_image_count=4, finished_image_count=2)
     for _ in range(STABLE_POLLS + 1):
         engine.poll(account)
-    assert engine.row(job).state == "running", "the seconds have not passed"
+    assert engine.job_row(job).state == "running", "the seconds have not passed"
     engine.sql("UPDATE jobs SET stable_since = now() - interval '16 seconds', stable_polls = 0")
     for _ in range(STABLE_POLLS - 1):
         engine.poll(account)
-    assert engine.row(job).state == "running", "the polls are not enough"
+    assert engine.job_row(job).state == "running", "the polls are not enough"
     answer(engine, status=45, item_list=items(3), total_image_count=4, finished_image_count=3)
     engine.poll(account)
-    assert engine.row(job).stable_polls == 0, "a new item starts the count anew"
+    assert engine.job_row(job).stable_polls == 0, "a new item starts the count anew"
     engine.sql("UPDATE jobs SET stable_since = now() - interval '16 seconds'")
     for _ in range(STABLE_POLLS):
         engine.poll(account)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, len(row.result_refs)) == ("saving", 3)
 
 
 @pytest.mark.parametrize("status", [500, 200])
 def test_a_poll_that_fails_changes_nothing(engine: Engine, status: int) -> None:
-    account = engine.account()
-    job = engine.to_running(account, prompt="a boat")
-    engine.gate.before[HISTORY] = lambda *_: Response("<html>", status_code=status)
-    before = engine.row(job)
+    account = engine.add_account()
+    job = engine.add_running_job(account, prompt="a boat")
+    engine.interceptor.before[HISTORY] = lambda *_: Response("<html>", status_code=status)
+    before = engine.job_row(job)
     assert "failed" in engine.poll(account)
-    after = engine.row(job)
+    after = engine.job_row(job)
     assert (after.state, after.event_seq, after.progress) == ("running", before.event_seq, 0)
-    engine.gate.clear()
-    assert engine.drive(job) == ["succeeded"]
+    engine.interceptor.clear()
+    assert engine.run_until_final(job) == ["succeeded"]
 
 
 def test_an_unclear_answer_about_an_unclear_submit_requeues_nothing(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt="a boat [[reset:after]]")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt="a boat [[reset:after]]")
     engine.submit(job)
-    engine.lapse()
+    engine.expire_leases()
     for strange in ("[]", '{"ret": "0", "data": []}', '{"data": {}}', '{"ret": "-1"}', ""):
-        engine.gate.before[HISTORY] = lambda *_, text=strange: Response(text, media_type="application/json")
+        engine.interceptor.before[HISTORY] = lambda *_, text=strange: Response(text, media_type="application/json")
         engine.poll(account)
-        assert engine.row(job).state == "submitting", strange
-    engine.gate.clear()
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.charges() == 1
+        assert engine.job_row(job).state == "submitting", strange
+    engine.interceptor.clear()
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.charge_count() == 1
 
 
 def test_a_session_that_moved_is_looked_up_again_by_the_same_poll(engine: Engine) -> None:
-    account = engine.account(session="hk-lookup-again-1", region="auto")
-    job = engine.to_running(account)
+    account = engine.add_account(session="hk-lookup-again-1", region="auto")
+    job = engine.add_running_job(account)
     engine.finish_upstream()
     engine.sql(
         """UPDATE accounts SET cluster = '{"country": "US", "idc": "useast5",
            "mweb": "https://dreamina-api.us.capcut.com", "commerce": "https://commerce.us.capcut.com"}'"""
     )
-    engine.gate.calls.clear()
+    engine.interceptor.calls.clear()
     engine.poll(account)
     assert engine.account_row(account).cluster["country"] == "HK"
-    assert engine.row(job).state in {"running", "saving"}
+    assert engine.job_row(job).state in {"running", "saving"}
     # Asked where it was, looked up, asked where it is.
-    calls = [path.rpartition("/")[2] for path in engine.gate.calls]
+    calls = [path.rpartition("/")[2] for path in engine.interceptor.calls]
     assert calls.count("get_history_by_ids") == 2
     assert 1 <= calls.count("user_info") <= 4, "the first probe that succeeds ends the look-up"
 
 
 def test_a_dead_session_is_looked_up_once_per_poll(engine: Engine) -> None:
-    account = engine.account(session="hk-lookup-again-2", region="auto")
-    job = engine.to_running(account)
-    engine.gate.before[HISTORY] = lambda *_: Response('{"ret": "1015", "data": null}', media_type="application/json")
-    engine.gate.calls.clear()
+    account = engine.add_account(session="hk-lookup-again-2", region="auto")
+    job = engine.add_running_job(account)
+    engine.interceptor.before[HISTORY] = lambda *_: Response('{"ret": "1015", "data": null}', media_type="application/json")
+    engine.interceptor.calls.clear()
     assert "upstream_session_expired" in engine.poll(account)
-    calls = [path.rpartition("/")[2] for path in engine.gate.calls]
+    calls = [path.rpartition("/")[2] for path in engine.interceptor.calls]
     assert calls.count("get_history_by_ids") == 2
     assert 1 <= calls.count("user_info") <= 4, "the first probe that succeeds ends the look-up"
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
 
 
 def test_a_session_that_cannot_be_opened_leaves_its_jobs_to_their_deadline(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
+    account = engine.add_account()
+    job = engine.add_running_job(account)
     engine.configure(MASTER_KEY="quite another master key, forty characters long")
     assert "upstream_session_expired" in engine.poll(account)
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
 
 
 def test_a_hanging_generation_ends_at_its_deadline(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
+    account = engine.add_account()
+    job = engine.add_running_job(account)
     engine.poll(account)
     sweep()
-    assert engine.row(job).state == "running"
-    engine.overdue(job)
+    assert engine.job_row(job).state == "running"
+    engine.pass_deadline(job)
     sweep()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", "generation_timeout", False)
 
 
@@ -273,100 +273,100 @@ def test_a_hanging_generation_ends_at_its_deadline(engine: Engine) -> None:
 
 
 def test_a_queued_job_is_cancelled_at_once(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     assert cancel(job).state == "cancelled"
     engine.submit(job)
     assert engine.submits() == []
 
 
 def test_a_running_job_is_cancelled_by_a_poll_and_keeps_its_slot_until_upstream_is_done(engine: Engine) -> None:
-    account = engine.account(max_images=1)
-    job = engine.to_running(account)
+    account = engine.add_account(max_images=1)
+    job = engine.add_running_job(account)
     assert cancel(job) is None
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
     engine.poll(account)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.holds_slot) == ("cancelled", True)
-    waiting = engine.job(account, prompt="the next")
+    waiting = engine.add_job(account, prompt="the next")
     engine.submit(waiting)
     engine.poll(account)
-    assert engine.row(waiting).state == "queued"
+    assert engine.job_row(waiting).state == "queued"
     engine.finish_upstream()
     engine.poll(account)
-    assert engine.row(job).holds_slot is False
-    assert engine.drive(waiting) == ["succeeded"]
-    assert engine.row(job).state == "cancelled"
+    assert engine.job_row(job).holds_slot is False
+    assert engine.run_until_final(waiting) == ["succeeded"]
+    assert engine.job_row(job).state == "cancelled"
     [account_view] = engine.ledger()["accounts"].values()
     assert account_view["max_in_flight"] == 1
 
 
 def test_a_cancelled_job_that_upstream_forgets_for_a_while_keeps_its_slot(engine: Engine) -> None:
-    account = engine.account(max_images=1)
-    job = engine.to_running(account)
+    account = engine.add_account(max_images=1)
+    job = engine.add_running_job(account)
     cancel(job)
     engine.poll(account)
-    engine.gate.before[HISTORY] = lambda *_: Response('{"ret": "0", "data": {}}', media_type="application/json")
+    engine.interceptor.before[HISTORY] = lambda *_: Response('{"ret": "0", "data": {}}', media_type="application/json")
     engine.poll(account)
-    assert engine.row(job).holds_slot is True
+    assert engine.job_row(job).holds_slot is True
     engine.sql("UPDATE jobs SET absent_since = now() - interval '6 minutes'")
     engine.poll(account)
-    assert engine.row(job).holds_slot is False
+    assert engine.job_row(job).holds_slot is False
 
 
 def test_a_cancelled_job_never_holds_its_slot_past_its_deadline(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.to_running(account)
+    account = engine.add_account()
+    job = engine.add_running_job(account)
     cancel(job)
     engine.poll(account)
-    engine.overdue(job)
+    engine.pass_deadline(job)
     sweep()
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.holds_slot) == ("cancelled", False)
 
 
 @pytest.mark.parametrize(("script", "charges"), [("[[reset:after]]", 1), ("[[reset:before]]", 0)])
 def test_an_unclear_submit_is_cancelled_once_it_is_clear(engine: Engine, script: str, charges: int) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt=f"a boat {script}")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt=f"a boat {script}")
     engine.submit(job)
     assert cancel(job) is None
-    engine.lapse()
+    engine.expire_leases()
     engine.poll(account)
-    assert engine.row(job).state == "cancelled"
-    engine.due()
+    assert engine.job_row(job).state == "cancelled"
+    engine.make_due()
     engine.poll(account)
-    assert engine.row(job).holds_slot is False
-    assert engine.charges() == charges
+    assert engine.job_row(job).holds_slot is False
+    assert engine.charge_count() == charges
     assert len(engine.submits()) == charges
 
 
 @pytest.mark.parametrize("end", ["saving", "succeeded"])
 def test_what_upstream_has_finished_is_not_cancelled(engine: Engine, end: str) -> None:
-    account = engine.account()
-    job = engine.to_saving(account) if end == "saving" else engine.to_end(account)
+    account = engine.add_account()
+    job = engine.add_saving_job(account) if end == "saving" else engine.add_succeeded_job(account)
     assert cancel(job) is None
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.row(job).cancel_requested_at is None
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.job_row(job).cancel_requested_at is None
 
 
 def test_a_wish_is_not_lost_when_the_submit_is_refused(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt="a boat [[refuse:1057]]")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt="a boat [[refuse:1057]]")
 
     def while_it_is_sent(_path, _body):
         cancel(job)
 
-    engine.gate.before["/generate"] = while_it_is_sent
+    engine.interceptor.before["/generate"] = while_it_is_sent
     engine.submit(job)
-    assert engine.row(job).state == "cancelled"
+    assert engine.job_row(job).state == "cancelled"
 
 
 def test_polls_at_once_are_one_call(engine: Engine) -> None:
-    account = engine.account()
-    engine.to_running(account)
-    engine.due()
-    before = engine.polls()
+    account = engine.add_account()
+    engine.add_running_job(account)
+    engine.make_due()
+    before = engine.poll_count()
     barrier = threading.Barrier(8)
     answers = []
 
@@ -379,5 +379,5 @@ def test_polls_at_once_are_one_call(engine: Engine) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert engine.polls() - before == 1
+    assert engine.poll_count() - before == 1
     assert answers.count("not due") == 7

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from api.app import create_app
 from api.generation import model_availability
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from tests.support.engine import GENERATE, Engine
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.upstream_models import video_benefit
@@ -19,7 +19,7 @@ from worker.core.ids import parse_public_id
 from worker.db.accounts.model_listings import every_session_expired, live_models
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
-from worker.tasks.refresh_accounts import refresh
+from worker.tasks.refresh_accounts import refresh_accounts
 
 PICTURES = "/mweb/v1/get_common_config"
 NEW_KEY = "high_aes_general_v77"
@@ -49,7 +49,7 @@ def models(http: TestClient, key: str) -> dict[str, dict[str, Any]]:
 
 
 def asked(engine: Engine) -> int:
-    return sum(path == PICTURES for path in engine.gate.calls)
+    return sum(path == PICTURES for path in engine.interceptor.calls)
 
 
 def listing(*rows: dict[str, Any]) -> Response:
@@ -71,12 +71,12 @@ def row(key: str, **more: Any) -> dict[str, Any]:
 
 
 def test_pool_accounts_and_those_that_worked_are_asked_once_per_period(engine: Engine) -> None:
-    pooled, worked = engine.account(pool=True), engine.account()
-    idle, dead = engine.account(), engine.account(session="dead-list-00001", pool=True)
-    long_ago = engine.account()
-    engine.to_end(worked), engine.to_end(long_ago)
+    pooled, worked = engine.add_account(pool=True), engine.add_account()
+    idle, dead = engine.add_account(), engine.add_account(session="dead-list-00001", pool=True)
+    long_ago = engine.add_account()
+    engine.add_succeeded_job(worked), engine.add_succeeded_job(long_ago)
     engine.sql("UPDATE accounts SET last_submit_at = now() - interval '8 days' WHERE id = :id", id=long_ago)
-    assert "asked 3 accounts" in refresh()
+    assert "asked 3 accounts" in refresh_accounts()
     for account in (pooled, worked):
         found = engine.account_row(account)
         assert {image["key"] for image in found.models["images"]} >= {"high_aes_general_v40"}
@@ -88,33 +88,33 @@ def test_pool_accounts_and_those_that_worked_are_asked_once_per_period(engine: E
     assert [engine.account_row(a).models for a in (idle, dead, long_ago)] == [None, None, None]
     assert asked(engine) == 2, "the free call had said that upstream does not know the third"
     assert engine.account_row(dead).rest_code == "upstream_session_expired"
-    assert "asked 0 accounts" in refresh()
+    assert "asked 0 accounts" in refresh_accounts()
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
-    assert "asked 2 accounts" in refresh()
+    assert "asked 2 accounts" in refresh_accounts()
     assert asked(engine) == 2, "lists are believed for longer"
     engine.sql("UPDATE accounts SET refresh_due_at = now(), models_at = now() - interval '6 hours'")
-    assert "asked 2 accounts" in refresh()
+    assert "asked 2 accounts" in refresh_accounts()
     assert asked(engine) == 4
 
 
 def test_a_kind_that_is_not_listed_this_time_keeps_its_last_list(engine: Engine) -> None:
-    account = engine.account(pool=True)
-    refresh()
+    account = engine.add_account(pool=True)
+    refresh_accounts()
     engine.sql("UPDATE accounts SET refresh_due_at = now(), models_at = now() - interval '1 day'")
-    engine.gate.before[PICTURES] = lambda *_: Response(status_code=502)
-    refresh()
+    engine.interceptor.before[PICTURES] = lambda *_: Response(status_code=502)
+    refresh_accounts()
     assert engine.account_row(account).models["images"]
 
 
 def test_the_list_shows_upstreams_names_and_new_models(engine: Engine, http: TestClient) -> None:
-    engine.account(session="plain-lists-models-1", pool=True)
+    engine.add_account(session="plain-lists-models-1", pool=True)
     key = engine.env["DREAMERY_ADMIN_KEY"]
     before = models(http, key)
     assert NEW_KEY not in before
-    engine.gate.before[PICTURES] = lambda *_: listing(
+    engine.interceptor.before[PICTURES] = lambda *_: listing(
         row(NEW_KEY), row("high_aes_general_v40"), row("odd", resolution_map={})
     )
-    refresh()
+    refresh_accounts()
     after = models(http, key)
     assert (after[NEW_KEY]["model_name"], after[NEW_KEY]["kind"]) == (f"Name of {NEW_KEY}", "image")
     assert after[NEW_KEY]["model_req_key"] == NEW_KEY
@@ -131,9 +131,9 @@ def test_the_list_shows_upstreams_names_and_new_models(engine: Engine, http: Tes
 def test_a_new_model_is_drawn_by_an_account_that_lists_it(engine: Engine, http: TestClient) -> None:
     # A model that the sandbox draws and the catalog does not know.
     key = "gemini_3_image_pro"
-    has, has_not = engine.account(session="plain-has-model-0001"), engine.account(session="plain-has-not-000001")
-    engine.to_end(has), engine.to_end(has_not)
-    refresh()
+    has, has_not = engine.add_account(session="plain-has-model-0001"), engine.add_account(session="plain-has-not-000001")
+    engine.add_succeeded_job(has), engine.add_succeeded_job(has_not)
+    refresh_accounts()
     engine.sql('UPDATE accounts SET models = \'{"images": [], "videos": []}\' WHERE id = :id', id=has_not)
     model_availability.forget()
     tokens = "plain-has-not-000001:sandbox,plain-has-model-0001:sandbox"
@@ -142,23 +142,23 @@ def test_a_new_model_is_drawn_by_an_account_that_lists_it(engine: Engine, http: 
     assert answer.status_code == 202, answer.text
     job = parse_public_id("job", answer.json()["id"])
     assert isinstance(job, UUID)
-    assert engine.row(job).account_ids == [has]
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.job_row(job).account_ids == [has]
+    assert engine.run_until_final(job) == ["succeeded"]
     assert engine.submits("a new boat")[0]["model"] == key
     assert answer.json()["model"] == key
     # Who is not offered it is told so.
     model_availability.forget()
     refused = http.post("/v1/images/generations", json=body, headers=auth("plain-has-not-000001:sandbox"))
-    error_of(refused, 404, "model_not_found", "model")
+    assert_error(refused, 404, "model_not_found", "model")
     model_availability.forget()
     refused = http.post("/v1/images/generations", json=body, headers=auth("plain-never-seen-001:sandbox"))
-    error_of(refused, 404, "model_not_found", "model")
+    assert_error(refused, 404, "model_not_found", "model")
     assert not engine.ledger()["violations"]
 
 
 def test_a_pool_job_of_a_new_model_runs_where_it_is_listed(engine: Engine, http: TestClient) -> None:
-    has, other = engine.account(pool=True), engine.account(pool=True)
-    refresh()
+    has, other = engine.add_account(pool=True), engine.add_account(pool=True)
+    refresh_accounts()
     engine.sql("UPDATE accounts SET models = NULL WHERE id = :id", id=other)
     model_availability.forget()
     body = {"model": "gemini_3_image_pro", "prompt": "a boat", "async": True, "n": 1}
@@ -166,8 +166,8 @@ def test_a_pool_job_of_a_new_model_runs_where_it_is_listed(engine: Engine, http:
     assert answer.status_code == 202, answer.text
     job = parse_public_id("job", answer.json()["id"])
     assert isinstance(job, UUID)
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.row(job).account_id == has
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.job_row(job).account_id == has
     assert not http.get("/v1/jobs", headers=auth("plain:sandbox")).json()["data"], "the pool's accounts are no callers"
 
 
@@ -176,11 +176,11 @@ def test_a_model_of_another_region_goes_to_the_session_that_has_it(engine: Engin
     answer = http.post("/v1/images/generations", json=body, headers=auth("us-plain-two-places,sg-plain-two-places"))
     job = parse_public_id("job", answer.json()["id"])
     assert isinstance(job, UUID)
-    [account] = engine.row(job).account_ids
+    [account] = engine.job_row(job).account_ids
     assert engine.account_row(account).region == "sg"
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.run_until_final(job) == ["succeeded"]
     # What upstream lists for an account counts more than the catalog's regions.
-    error_of(
+    assert_error(
         http.post("/v1/images/generations", json=body, headers=auth("us-plain-two-places")),
         404,
         "model_not_found",
@@ -193,10 +193,10 @@ def test_a_model_of_another_region_goes_to_the_session_that_has_it(engine: Engin
 
 
 def test_the_benefit_of_a_video_comes_from_the_accounts_list(engine: Engine) -> None:
-    account = engine.account(pool=True)
+    account = engine.add_account(pool=True)
     with transaction() as tx:
         assert live_models(tx, account) is None
-    refresh()
+    refresh_accounts()
     with transaction() as tx:
         found = live_models(tx, account)
     assert found is not None
@@ -225,37 +225,37 @@ def resting(engine: Engine, account: UUID, seconds: int = 30) -> None:
 
 
 def test_a_session_is_looked_at_before_its_rest_ends(engine: Engine) -> None:
-    back, dead = engine.account(pool=True), engine.account(session="dead-for-good-001", pool=True)
-    later, unused = engine.account(pool=True), engine.account()
+    back, dead = engine.add_account(pool=True), engine.add_account(session="dead-for-good-001", pool=True)
+    later, unused = engine.add_account(pool=True), engine.add_account()
     for account, seconds in ((back, 30), (dead, 30), (later, 200), (unused, 30)):
         resting(engine, account, seconds)
-    assert "2 for their session, 1 work again" in refresh()
+    assert "2 for their session, 1 work again" in refresh_accounts()
     assert engine.account_row(back).rest_until is None
     assert engine.account_row(back).credits > 0
     assert engine.account_row(dead).rests.total_seconds() > 1000
     assert engine.account_row(later).rest_code == "upstream_session_expired"
-    assert [message.ids for message in engine.messages("dreamery.submit")] == [{"account_id": back.hex}]
-    assert "0 for their session" in refresh()
+    assert [message.ids for message in engine.take_messages("dreamery.submit")] == [{"account_id": back.hex}]
+    assert "0 for their session" in refresh_accounts()
 
 
 def test_an_upstream_that_is_away_changes_no_rest(engine: Engine) -> None:
-    account = engine.account(pool=True)
+    account = engine.add_account(pool=True)
     resting(engine, account)
-    engine.gate.before["/user_credit"] = lambda *_: Response(status_code=502)
-    assert "1 for their session, 0 work again" in refresh()
+    engine.interceptor.before["/user_credit"] = lambda *_: Response(status_code=502)
+    assert "1 for their session, 0 work again" in refresh_accounts()
     assert engine.account_row(account).rests.total_seconds() < 31
 
 
 def test_all_sessions_expired_at_once_point_to_the_address(engine: Engine) -> None:
-    accounts = [engine.account(session=f"dead-all-{n}-000000", region="us", pool=True) for n in range(2)]
+    accounts = [engine.add_account(session=f"dead-all-{n}-000000", region="us", pool=True) for n in range(2)]
     resting(engine, accounts[0])
     engine.sql("UPDATE accounts SET refresh_due_at = now() + interval '1 hour'")
-    refresh()
+    refresh_accounts()
     with transaction() as tx:
         assert every_session_expired(tx) == 0
     resting(engine, accounts[0])
     resting(engine, accounts[1])
-    refresh()
+    refresh_accounts()
     with transaction() as tx:
         assert every_session_expired(tx) == 2
     from api.cli.operator.doctor import _check_database
@@ -266,14 +266,14 @@ def test_all_sessions_expired_at_once_point_to_the_address(engine: Engine) -> No
 
 
 def test_a_video_is_charged_as_the_list_says(engine: Engine) -> None:
-    account = engine.account(pool=True)
+    account = engine.add_account(pool=True)
     seen: list[dict[str, Any]] = []
-    engine.gate.before[GENERATE] = lambda _path, body: seen.append(json.loads(body))
-    engine.to_running(account, kind="video")
+    engine.interceptor.before[GENERATE] = lambda _path, body: seen.append(json.loads(body))
+    engine.add_running_job(account, kind="video")
     listed = {"videos": [{"key": get_catalog().video_model("jimeng-video-3.0").key, "benefit": "live_benefit"}]}
     engine.sql("UPDATE accounts SET max_videos = 2, models = CAST(:m AS jsonb)", m=json.dumps(listed))
-    second = engine.job(account, kind="video")
-    engine.due()
+    second = engine.add_job(account, kind="video")
+    engine.make_due()
     engine.submit(second)
     told = [body["extend"]["m_video_commerce_info"]["benefit_type"] for body in seen]
     assert told == [get_catalog().video_model("jimeng-video-3.0").benefit, "live_benefit"]
@@ -286,22 +286,22 @@ def pool_job(http: TestClient, engine: Engine, model: str) -> Any:
 
 
 def test_a_pool_of_many_regions_gives_a_job_to_accounts_that_have_its_model(engine: Engine, http: TestClient) -> None:
-    here, there = engine.account(pool=True, region="sg"), engine.account(pool=True, region="us")
+    here, there = engine.add_account(pool=True, region="sg"), engine.add_account(pool=True, region="us")
     job = parse_public_id("job", pool_job(http, engine, "jimeng-4.7").json()["id"])
     assert isinstance(job, UUID)
-    assert (engine.row(job).account_ids, engine.row(job).avoid_accounts) == ([], [there])
+    assert (engine.job_row(job).account_ids, engine.job_row(job).avoid_accounts) == ([], [there])
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=there) is None
         claim = state_machine.claim_next(tx, account_id=here)
     assert claim is not None
     assert claim.id == job
-    [note] = [event.note for event in engine.events(job) if event.to_state == "submitting"]
+    [note] = [event.note for event in engine.job_events(job) if event.to_state == "submitting"]
     assert [skipped["why"] for skipped in note["passed_over"]] == ["has not this model"]
 
 
 def test_a_pool_without_the_models_region_says_so_at_once(engine: Engine, http: TestClient) -> None:
-    there = engine.account(pool=True, region="us")
-    assert "asia" in error_of(pool_job(http, engine, "jimeng-4.7"), 503, "no_account_available", "model")
+    there = engine.add_account(pool=True, region="us")
+    assert "asia" in assert_error(pool_job(http, engine, "jimeng-4.7"), 503, "no_account_available", "model")
     # What upstream lists for an account counts more than the catalog's regions; one that may be anywhere is tried.
     key = get_catalog().image_model("jimeng-4.7").key
     found = {"images": [{"key": key, "name": "", "tip": "", "resolutions": [], "counts": [], "references": 0}]}
@@ -310,9 +310,9 @@ def test_a_pool_without_the_models_region_says_so_at_once(engine: Engine, http: 
         m=json.dumps(found),
         id=there,
     )
-    other = engine.account(pool=True, region="us")
+    other = engine.add_account(pool=True, region="us")
     job = parse_public_id("job", pool_job(http, engine, "jimeng-4.7").json()["id"])
     assert isinstance(job, UUID)
-    assert engine.row(job).avoid_accounts == [other]
-    engine.account(pool=True, region="auto")
+    assert engine.job_row(job).avoid_accounts == [other]
+    engine.add_account(pool=True, region="auto")
     assert pool_job(http, engine, "jimeng-4.7").status_code == 202

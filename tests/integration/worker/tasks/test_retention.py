@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from api.jobs import pin_routes
 from tests.integration.worker.tasks.test_cleanup import aged, caller_of, is_there, stored_input
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from tests.support.servers.s3_server import Bucket
 from worker import storage
@@ -21,7 +21,7 @@ from worker.core.observability import metrics
 from worker.db.engine import transaction
 from worker.db.jobs import retention
 from worker.db.users import users
-from worker.tasks.cleanup import upkeep
+from worker.tasks.cleanup import clean_up
 
 
 def user(engine: Engine, days: int | None) -> UUID:
@@ -34,7 +34,7 @@ def user(engine: Engine, days: int | None) -> UUID:
 
 
 def made_by(engine: Engine, user_id: UUID | None) -> UUID:
-    return engine.to_end(engine.account(pool=user_id is not None), user_id=user_id)
+    return engine.add_succeeded_job(engine.add_account(pool=user_id is not None), user_id=user_id)
 
 
 def kept(engine: Engine, job: UUID) -> bool:
@@ -57,17 +57,17 @@ def test_a_users_own_retention_goes_before_the_platforms(engine: Engine) -> None
     engine.configure(RETENTION_DAYS="7")
     jobs = {days: made_by(engine, user(engine, days)) for days in (None, 0, 3, 30)}
     aged(engine, 5, *jobs.values())
-    upkeep()
+    clean_up()
     assert {days: kept(engine, job) for days, job in jobs.items()} == {None: True, 0: True, 3: False, 30: True}
     aged(engine, 10, *jobs.values())
-    upkeep()
+    clean_up()
     assert {days: kept(engine, job) for days, job in jobs.items()} == {None: False, 0: True, 3: False, 30: True}
 
 
 def test_a_users_retention_holds_where_the_platform_keeps_all(engine: Engine) -> None:
     mine, other = made_by(engine, user(engine, 3)), made_by(engine, user(engine, None))
     aged(engine, 4, mine, other)
-    upkeep()
+    clean_up()
     assert (kept(engine, mine), kept(engine, other)) == (False, True)
 
 
@@ -77,11 +77,11 @@ def test_pinned_results_are_kept_until_they_are_unpinned(engine: Engine) -> None
     aged(engine, 100, job)
     with transaction() as tx:
         assert retention.pin(tx, job)
-    upkeep()
+    clean_up()
     assert kept(engine, job)
     with transaction() as tx:
         retention.unpin(tx, job)
-    upkeep()
+    clean_up()
     assert not kept(engine, job)
 
 
@@ -92,9 +92,9 @@ def test_a_pin_and_a_clean_up_at_once_agree(engine: Engine) -> None:
     aged(engine, 100, job)
     with transaction() as tx:
         assert retention.pin(tx, job)
-        upkeep()
+        clean_up()
         assert kept(engine, job), "a job that somebody holds is left for the next time"
-    upkeep()
+    clean_up()
     assert kept(engine, job)
     engine.sql("UPDATE jobs SET pinned_at = NULL")
     outcome: list[bool] = []
@@ -120,23 +120,23 @@ def test_a_clean_up_that_died_between_mark_and_bytes_goes_on(engine: Engine) -> 
     with transaction() as tx:
         assert retention.expire_files(tx, days=7, limit=10) == 1
     assert storage.read_file(engine.files(job)[0].key)
-    assert "removed 1 files" in upkeep()
+    assert "removed 1 files" in clean_up()
     assert not kept(engine, job)
 
 
 def test_many_files_leave_in_one_upkeep_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 2)
     engine.configure(RETENTION_DAYS="7")
-    jobs = [engine.to_end(engine.account(), count=2) for _ in range(3)]
+    jobs = [engine.add_succeeded_job(engine.add_account(), count=2) for _ in range(3)]
     aged(engine, 8, *jobs)
-    assert "removed 6 files" in upkeep()
+    assert "removed 6 files" in clean_up()
     assert not any(kept(engine, job) for job in jobs)
 
 
 def test_a_caller_pins_so_many_jobs_and_no_more(engine: Engine) -> None:
     engine.configure(PINS_PER_CALLER="2")
-    account = engine.account(session="pins-of-one")
-    first, second, third = (engine.to_end(account) for _ in range(3))
+    account = engine.add_account(session="pins-of-one")
+    first, second, third = (engine.add_succeeded_job(account) for _ in range(3))
     caller = caller_of("pins-of-one")
     for job in (first, second, second):
         assert pin_routes._pin(caller, job).job.pinned_at
@@ -154,8 +154,8 @@ def test_a_caller_pins_so_many_jobs_and_no_more(engine: Engine) -> None:
 def old_job(engine: Engine, days: float, **changes: Any) -> UUID:
     """A job that was accepted so long ago and has ended."""
     first = first_id_at(datetime.now(UTC) - timedelta(days=days))
-    job = engine.job(engine.account(), id=UUID(int=first.int + new_id().int % 2**60), **changes)
-    engine.drive(job)
+    job = engine.add_job(engine.add_account(), id=UUID(int=first.int + new_id().int % 2**60), **changes)
+    engine.run_until_final(job)
     return job
 
 
@@ -171,33 +171,33 @@ def test_timelines_leave_and_nothing_that_is_counted_changes(engine: Engine, mon
     engine.configure(EVENTS_DAYS="30", RETENTION_DAYS="7")
     old, young = [old_job(engine, 31) for _ in range(2)], old_job(engine, 29)
     failed = old_job(engine, 40, prompt="no [[fail:2038]]")
-    waiting = engine.job(engine.account(), id=first_id_at(datetime.now(UTC) - timedelta(days=50)))
+    waiting = engine.add_job(engine.add_account(), id=first_id_at(datetime.now(UTC) - timedelta(days=50)))
     aged(engine, 31, *old)
     before = usage(engine)
     metrics.take()
-    told = upkeep()
-    assert [bool(engine.events(job)) for job in (*old, failed, young, waiting)] == [False, False, False, True, True]
+    told = clean_up()
+    assert [bool(engine.job_events(job)) for job in (*old, failed, young, waiting)] == [False, False, False, True, True]
     assert usage(engine) == before
     counted = {labels[0]: by for (name, labels, _), by in metrics.take().items() if name == "dreamery_removed"}
     assert counted["files"] == 2
     assert f"{counted['events']:.0f} events" in told
-    assert "0 events" in upkeep()
+    assert "0 events" in clean_up()
     engine.configure(EVENTS_DAYS="0")
     aged(engine, 999, young)
-    upkeep()
-    assert engine.events(young)
+    clean_up()
+    assert engine.job_events(young)
 
 
 def test_settled_deliveries_leave_after_their_days(engine: Engine) -> None:
     engine.configure(DELIVERIES_DAYS="5")
-    job = engine.job(engine.account(), webhook_url="http://127.0.0.1:1/hook", prompt="no [[fail:2038]]")
-    engine.drive(job)
+    job = engine.add_job(engine.add_account(), webhook_url="http://127.0.0.1:1/hook", prompt="no [[fail:2038]]")
+    engine.run_until_final(job)
     engine.sql(
         "UPDATE webhook_deliveries SET due_at = NULL, given_up_at = now(), created_at = now() - interval '4 days'"
     )
-    assert "0 deliveries" in upkeep()
+    assert "0 deliveries" in clean_up()
     engine.sql("UPDATE webhook_deliveries SET created_at = now() - interval '6 days'")
-    assert "1 deliveries" in upkeep()
+    assert "1 deliveries" in clean_up()
 
 
 # --- stray bytes ---
@@ -208,24 +208,24 @@ def stray_key(job: UUID | None = None) -> str:
 
 
 def test_stray_results_leave_once_a_day(engine: Engine) -> None:
-    done, saving = engine.to_end(engine.account()), engine.to_saving(engine.account())
+    done, saving = engine.add_succeeded_job(engine.add_account()), engine.add_saving_job(engine.add_account())
     named = engine.files(done)[0].key
     stray, of_done, of_saving, young = stray_key(), stray_key(done), stray_key(saving), stray_key()
     for key, hours in ((stray, 25), (of_done, 25), (of_saving, 25), (young, 1), (named, 99)):
         stored_input(key, hours_ago=hours)
-    assert "2 orphans" in upkeep()
+    assert "2 orphans" in clean_up()
     assert [is_there(key) for key in (stray, of_done, of_saving, young, named)] == [False, False, True, True, True]
     stored_input(stray, hours_ago=25)
-    assert "0 orphans" in upkeep(), "the next walk is tomorrow"
+    assert "0 orphans" in clean_up(), "the next walk is tomorrow"
     engine.sql("UPDATE platform_state SET updated_at = now() - interval '25 hours' WHERE name = 'storage_walk'")
-    assert "1 orphans" in upkeep()
+    assert "1 orphans" in clean_up()
 
 
 def test_another_platforms_files_are_no_strays(engine: Engine) -> None:
     storage.take("another platform")
     stray = stray_key()
     stored_input(stray, hours_ago=99)
-    assert "0 orphans" in upkeep()
+    assert "0 orphans" in clean_up()
     assert is_there(stray)
 
 
@@ -241,7 +241,7 @@ def test_a_bucket_is_walked_some_pages_at_a_time(
         storage.put_file(stray_key(), io.BytesIO(b"bytes"))
     left = []
     for _ in range(3):
-        upkeep()
+        clean_up()
         left.append(sum("/jobs/" in key for key in bucket.keys("")))
     assert left == [3, 1, 0]
 
@@ -251,13 +251,13 @@ def test_upkeep_goes_on_without_the_storage(engine: Engine, bucket: Bucket) -> N
     job = old_job(engine, 31)
     aged(engine, 31, job)
     engine.configure(S3_SECRET_ACCESS_KEY="not-the-secret")
-    upkeep()
-    assert not engine.events(job)
+    clean_up()
+    assert not engine.job_events(job)
     row = engine.files(job)[0]
     assert row.removed_at
     assert row.erased_at is None
     engine.configure(S3_SECRET_ACCESS_KEY=bucket.secret)
-    assert "removed 1 files" in upkeep()
+    assert "removed 1 files" in clean_up()
     assert not kept(engine, job)
 
 
@@ -265,17 +265,17 @@ def test_upkeep_goes_on_without_the_storage(engine: Engine, bucket: Bucket) -> N
 
 
 def test_pins_over_http(admin: Any, run: Any) -> None:
-    job = admin.ended(admin.start()["id"])
+    job = admin.wait_for_end(admin.start_job()["id"])
     assert (job["pinned"], job["expires_at"], job["expired_at"]) == (False, None, None)
     [link] = [item["url"] for item in job["output"]]
     assert admin.http.post(f"/v1/jobs/{job['id']}/pin").json()["pinned"]
     assert admin.job(job["id"])["pinned"]
     assert not admin.http.post(f"/v1/jobs/{job['id']}/unpin").json()["pinned"]
-    error_of(admin.http.post(f"/v1/jobs/job_{new_id().hex}/pin"), 404, "job_not_found")
+    assert_error(admin.http.post(f"/v1/jobs/job_{new_id().hex}/pin"), 404, "job_not_found")
     assert admin.http.get(link).status_code == 200
     run("UPDATE files SET removed_at = now() WHERE job_id = :id", id=UUID(job["id"].removeprefix("job_")))
-    error_of(admin.http.get(link), 410, "file_expired")
-    error_of(admin.http.post(f"/v1/jobs/{job['id']}/pin"), 410, "file_expired")
+    assert_error(admin.http.get(link), 410, "file_expired")
+    assert_error(admin.http.post(f"/v1/jobs/{job['id']}/pin"), 410, "file_expired")
     assert admin.job(job["id"])["expired_at"] >= job["completed_at"]
     assert not admin.job(job["id"])["pinned"]
 
@@ -285,7 +285,7 @@ def test_a_users_retention_over_http(admin: Any, run: Any) -> None:
     assert admin.http.post("/admin/v1/users", json={"name": name}).json()["retention_days"] is None
     key = admin.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
     with admin.as_caller(key) as caller:
-        job = caller.ended(caller.start()["id"])
+        job = caller.wait_for_end(caller.start_job()["id"])
         for days, wanted in ((30, job["completed_at"] + 30 * 86400), (0, None), (None, None)):
             changed = admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": days}).json()
             assert changed["retention_days"] == days
@@ -293,7 +293,7 @@ def test_a_users_retention_over_http(admin: Any, run: Any) -> None:
         admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": 30})
         admin.http.patch(f"/admin/v1/users/{name}", json={"role": "viewer"})
         assert caller.job(job["id"])["expires_at"] == job["completed_at"] + 30 * 86400, "what is absent stays"
-    error_of(
+    assert_error(
         admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": -1}), 400, "invalid_value", "retention_days"
     )
     acts = admin.http.get("/admin/v1/audit", params={"action": "user.change"}).json()["data"]
@@ -302,10 +302,10 @@ def test_a_users_retention_over_http(admin: Any, run: Any) -> None:
 
 @pytest.fixture(scope="module")
 def admin(api_platform: Any) -> Any:
-    from tests.support.api_client import Face
+    from tests.support.api_client import ApiClient
 
-    with Face(api_platform, api_platform.admin_key) as face:
-        yield face
+    with ApiClient(api_platform, api_platform.admin_key) as client:
+        yield client
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from tests.support.engine import HISTORY, MEDIA, Engine
 from tests.support.factories import SIDE
-from tests.support.servers.http_servers import Stop
+from tests.support.servers.http_servers import RequestPause
 from worker import storage
 from worker.tasks import save as save_step
 from worker.tasks.dispatch import sweep
@@ -26,10 +26,10 @@ def page(*_):
 
 
 def test_the_bytes_and_the_row_are_those_of_upstream(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), count=3)
-    links = [ref["url"] for ref in engine.row(job).result_refs]
+    job = engine.add_saving_job(engine.add_account(), count=3)
+    links = [ref["url"] for ref in engine.job_row(job).result_refs]
     engine.save(job)
-    row, files = engine.row(job), engine.files(job)
+    row, files = engine.job_row(job), engine.files(job)
     assert (row.state, row.progress, row.result_refs) == ("succeeded", 100, None)
     assert [f.n for f in files] == [0, 1, 2]
     for link, stored in zip(links, files, strict=True):
@@ -44,7 +44,7 @@ def test_the_bytes_and_the_row_are_those_of_upstream(engine: Engine) -> None:
 
 @pytest.mark.parametrize("form", ["png", "webp"])
 def test_the_type_comes_from_the_bytes(engine: Engine, form: str) -> None:
-    job = engine.to_end(engine.account(), prompt=f"a boat [[format:{form}]]")
+    job = engine.add_succeeded_job(engine.add_account(), prompt=f"a boat [[format:{form}]]")
     [stored] = engine.files(job)
     assert (stored.mime, stored.key.rpartition(".")[2]) == (f"image/{form}", form)
 
@@ -59,9 +59,9 @@ def ask_for(engine: Engine, form: str, compression: int | None = None) -> None:
 
 @pytest.mark.parametrize("form", ["png", "webp"])
 def test_a_picture_is_stored_once_in_the_format_asked_for(engine: Engine, form: str) -> None:
-    job = engine.to_saving(engine.account(), count=2)
+    job = engine.add_saving_job(engine.add_account(), count=2)
     ask_for(engine, form)
-    links = [ref["url"] for ref in engine.row(job).result_refs]
+    links = [ref["url"] for ref in engine.job_row(job).result_refs]
     engine.save(job)
     files = engine.files(job)
     assert [f.key for f in files] == [f"jobs/{job.hex}/{n}.{form}" for n in range(2)]
@@ -79,129 +79,129 @@ def test_a_picture_is_stored_once_in_the_format_asked_for(engine: Engine, form: 
 
 
 def test_what_upstream_gave_in_that_format_is_not_touched_unless_quality_is_asked(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
+    job = engine.add_saving_job(engine.add_account())
     ask_for(engine, "jpeg")
-    original = httpx.get(engine.row(job).result_refs[0]["url"], trust_env=False).content
+    original = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
     engine.save(job)
     assert storage.read_file(engine.files(job)[0].key) == original
-    small = engine.to_saving(engine.account())
+    small = engine.add_saving_job(engine.add_account())
     ask_for(engine, "jpeg", 10)
-    original = httpx.get(engine.row(small).result_refs[0]["url"], trust_env=False).content
+    original = httpx.get(engine.job_row(small).result_refs[0]["url"], trust_env=False).content
     engine.save(small)
     assert len(storage.read_file(engine.files(small)[0].key)) < len(original)
 
 
 def test_a_picture_that_cannot_be_converted_is_kept_as_it_came(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
+    job = engine.add_saving_job(engine.add_account())
     ask_for(engine, "webp")
-    data = httpx.get(engine.row(job).result_refs[0]["url"], trust_env=False).content
+    data = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
     cut = data[: len(data) // 2]
-    engine.gate.before[MEDIA] = lambda *_: Response(cut, media_type="image/jpeg")
+    engine.interceptor.before[MEDIA] = lambda *_: Response(cut, media_type="image/jpeg")
     engine.save(job)
     [stored] = engine.files(job)
     assert (stored.mime, storage.read_file(stored.key)) == ("image/jpeg", cut)
 
 
 def test_a_save_that_is_not_due_does_nothing(engine: Engine) -> None:
-    job = engine.to_running(engine.account())
+    job = engine.add_running_job(engine.add_account())
     assert save(job_id=job) == "not due"
-    done = engine.to_end(engine.account())
+    done = engine.add_succeeded_job(engine.add_account())
     assert engine.save(done) == "not due"
 
 
 def test_worn_out_links_are_replaced_by_fresh_ones(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), count=2)
-    old = engine.row(job).result_refs
-    engine.world.gallery.forget()
-    asked = engine.polls()
+    job = engine.add_saving_job(engine.add_account(), count=2)
+    old = engine.job_row(job).result_refs
+    engine.sandbox.gallery.forget()
+    asked = engine.poll_count()
     assert "again in" in engine.save(job)
-    assert engine.polls() == asked + 1
-    assert engine.row(job).result_refs != old
+    assert engine.poll_count() == asked + 1
+    assert engine.job_row(job).result_refs != old
     engine.save(job)
-    assert engine.row(job).state == "succeeded"
-    assert engine.charges() == 1
+    assert engine.job_row(job).state == "succeeded"
+    assert engine.charge_count() == 1
 
 
 def test_links_that_are_always_worn_out_fail_at_the_deadline(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), prompt="a boat [[expires:0]]")
+    job = engine.add_saving_job(engine.add_account(), prompt="a boat [[expires:0]]")
     engine.save(job)
-    assert engine.row(job).state == "saving"
+    assert engine.job_row(job).state == "saving"
     engine.sql("UPDATE jobs SET deadline_at = now() + interval '2 seconds'")
     engine.save(job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "result_unavailable")
     assert engine.files(job) == []
 
 
 def test_fresh_links_that_upstream_does_not_give_do_no_harm(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
-    old = engine.row(job).result_refs
-    engine.gate.before[MEDIA] = lambda *_: Response(status_code=403)
-    engine.gate.before[HISTORY] = lambda *_: Response(status_code=500)
+    job = engine.add_saving_job(engine.add_account())
+    old = engine.job_row(job).result_refs
+    engine.interceptor.before[MEDIA] = lambda *_: Response(status_code=403)
+    engine.interceptor.before[HISTORY] = lambda *_: Response(status_code=500)
     assert "again in" in engine.save(job)
-    assert engine.row(job).result_refs == old
-    engine.gate.clear()
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.job_row(job).result_refs == old
+    engine.interceptor.clear()
+    assert engine.run_until_final(job) == ["succeeded"]
 
 
 def test_an_error_page_is_no_picture_and_is_tried_again(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
-    engine.gate.before[MEDIA] = page
-    asked = engine.polls()
+    job = engine.add_saving_job(engine.add_account())
+    engine.interceptor.before[MEDIA] = page
+    asked = engine.poll_count()
     assert "again in 1 s" in engine.save(job)
     assert "again in 3 s" in engine.save(job)
-    assert engine.polls() == asked, "an error page is no reason to ask for fresh links"
+    assert engine.poll_count() == asked, "an error page is no reason to ask for fresh links"
     assert engine.files(job) == []
-    engine.gate.clear()
+    engine.interceptor.clear()
     engine.save(job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_server_error_is_tried_again(engine: Engine, status: int) -> None:
-    job = engine.to_saving(engine.account())
-    engine.gate.before[MEDIA] = lambda *_: Response(status_code=status)
+    job = engine.add_saving_job(engine.add_account())
+    engine.interceptor.before[MEDIA] = lambda *_: Response(status_code=status)
     engine.save(job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.due_at > row.created_at) == ("saving", True)
-    engine.gate.clear()
-    assert engine.drive(job) == ["succeeded"]
+    engine.interceptor.clear()
+    assert engine.run_until_final(job) == ["succeeded"]
 
 
 def test_a_result_that_is_too_large_fails_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(save_step, "MAX_FILE_BYTES", 100)
-    job = engine.to_saving(engine.account())
+    job = engine.add_saving_job(engine.add_account())
     engine.save(job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "result_unavailable")
-    [failed] = [e for e in engine.events(job) if e.to_state == "failed"]
+    [failed] = [e for e in engine.job_events(job) if e.to_state == "failed"]
     assert "larger than 100 bytes" in failed.note["detail"]
 
 
 def test_one_result_missing_at_the_deadline_is_a_partial_success(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), count=3)
+    job = engine.add_saving_job(engine.add_account(), count=3)
     count = iter(range(100))
-    engine.gate.before[MEDIA] = lambda *_: page() if next(count) % 3 == 1 else None
+    engine.interceptor.before[MEDIA] = lambda *_: page() if next(count) % 3 == 1 else None
     assert "again" in engine.save(job)
     assert engine.files(job) == []
     engine.sql("UPDATE jobs SET deadline_at = now() + interval '2 seconds'")
     engine.save(job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     assert [f.n for f in engine.files(job)] == [0, 2]
-    [done] = [e for e in engine.events(job) if e.to_state == "succeeded"]
+    [done] = [e for e in engine.job_events(job) if e.to_state == "succeeded"]
     assert done.note == {"files": 2, "wanted": 3}
 
 
 def test_a_save_past_its_deadline_fails_even_if_no_step_runs(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
-    engine.overdue(job)
+    job = engine.add_saving_job(engine.add_account())
+    engine.pass_deadline(job)
     sweep()
-    assert engine.row(job).error_code == "result_unavailable"
+    assert engine.job_row(job).error_code == "result_unavailable"
 
 
 def test_two_saves_at_once_copy_once(engine: Engine) -> None:
-    job = engine.to_saving(engine.account())
-    engine.due()
+    job = engine.add_saving_job(engine.add_account())
+    engine.make_due()
     before = engine.ledger()["calls"].get(MEDIA, 0)
     barrier, answers = threading.Barrier(4), []
 
@@ -219,18 +219,18 @@ def test_two_saves_at_once_copy_once(engine: Engine) -> None:
 
 
 def test_a_save_that_overslept_its_lease_gives_way(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), count=2)
-    engine.due()
-    stop, answers = Stop(), []
-    engine.gate.before[MEDIA] = stop
+    job = engine.add_saving_job(engine.add_account(), count=2)
+    engine.make_due()
+    stop, answers = RequestPause(), []
+    engine.interceptor.before[MEDIA] = stop
     slow = threading.Thread(target=lambda: answers.append(save(job_id=job)))
     slow.start()
     stop.wait()
     engine.save(job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     kept = [tuple(row) for row in engine.files(job)]
     stop.release()
     slow.join(20)
     assert answers == [f"save of {job} taken over"]
     assert [tuple(row) for row in engine.files(job)] == kept
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"

@@ -8,8 +8,8 @@ from tests.integration.worker.tasks.test_converse import chat, hold, in_thread, 
 from tests.support.engine import Engine
 from tests.support.platform import eventually
 from worker.core.shutdown import stopping
-from worker.tasks.save import save_each
-from worker.tasks.submit import submit_waiting
+from worker.tasks.save import save_batch
+from worker.tasks.submit import submit_batch
 
 
 @pytest.fixture(autouse=True)
@@ -19,43 +19,43 @@ def _forgotten() -> Iterator[None]:
 
 
 def test_a_submit_step_hands_the_jobs_it_has_not_begun_on(engine: Engine) -> None:
-    account = engine.account(max_images=9)
-    jobs = [engine.job(account) for _ in range(3)]
-    engine.messages()
+    account = engine.add_account(max_images=9)
+    jobs = [engine.add_job(account) for _ in range(3)]
+    engine.take_messages()
     stopping.ask()
-    submit_waiting(account_id=account)
+    submit_batch(account_id=account)
     assert sorted(engine.states(jobs)) == ["queued", "queued", "running"]
-    assert [m.ids["account_id"] for m in engine.messages("dreamery.submit")] == [account.hex]
+    assert [m.ids["account_id"] for m in engine.take_messages("dreamery.submit")] == [account.hex]
 
 
 def test_a_save_step_hands_the_jobs_it_has_not_begun_on(engine: Engine) -> None:
-    account = engine.account(max_images=9)
-    jobs = [engine.to_saving(account) for _ in range(3)]
-    engine.due()
-    engine.messages()
+    account = engine.add_account(max_images=9)
+    jobs = [engine.add_saving_job(account) for _ in range(3)]
+    engine.make_due()
+    engine.take_messages()
     stopping.ask()
-    save_each(job_ids=jobs)
+    save_batch(job_ids=jobs)
     assert engine.states(jobs) == ["succeeded", "saving", "saving"]
-    [message] = engine.messages("dreamery.save")
+    [message] = engine.take_messages("dreamery.save")
     assert message.ids["job_ids"] == ",".join(job.hex for job in jobs[1:])
 
 
 def test_a_conversation_may_end_in_time(engine: Engine) -> None:
     engine.configure(STOP_SECONDS="60")
-    job = chat(engine, engine.account())
+    job = chat(engine, engine.add_account())
     stopping.ask()
     hold(engine, job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
 
 
 def test_a_conversation_that_would_be_killed_ends_with_what_was_said(engine: Engine) -> None:
     engine.configure(STOP_SECONDS="2.1")
-    job = chat(engine, engine.account(), prompt="talk for long [[words:2000]] [[pause:0.02]]")
+    job = chat(engine, engine.add_account(), prompt="talk for long [[words:2000]] [[pause:0.02]]")
     with in_thread(lambda: hold(engine, job)):
-        eventually(lambda: engine.row(job).state == "running", what="it talks")
+        eventually(lambda: engine.job_row(job).state == "running", what="it talks")
         stopping.ask()
-        eventually(lambda: engine.row(job).state == "failed", what="it ends by itself")
-    assert engine.row(job).error_code == "stream_broken"
+        eventually(lambda: engine.job_row(job).state == "failed", what="it ends by itself")
+    assert engine.job_row(job).error_code == "stream_broken"
     assert spoken(engine, job).said
-    assert engine.drive(job) == ["failed"]
+    assert engine.run_until_final(job) == ["failed"]
     assert len(engine.ledger()["conversations"]) == 1, "it is not sent again"

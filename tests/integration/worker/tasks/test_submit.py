@@ -12,7 +12,7 @@ from worker.tasks.submit import submit
 
 def codes(engine: Engine, job_id):
     """Reasons in the job's events."""
-    return [row.note["code"] for row in engine.events(job_id) if "code" in row.note]
+    return [row.note["code"] for row in engine.job_events(job_id) if "code" in row.note]
 
 
 def probed(engine: Engine) -> int:
@@ -21,45 +21,45 @@ def probed(engine: Engine) -> int:
 
 
 def test_a_job_becomes_running_and_its_account_due(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     assert engine.submit(job).startswith("submitted")
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.attempt, row.holds_slot, row.account_id) == ("running", 1, True, account)
     assert row.upstream_id
     assert engine.account_row(account).poll_due_at is not None
-    assert engine.story(job) == ["queued", "submitting", "running"]
+    assert engine.state_history(job) == ["queued", "submitting", "running"]
     assert [line["submit_id"] for line in engine.submits()] == [str(row.submit_key)]
 
 
 def test_nothing_to_submit_is_no_harm(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     assert submit(account_id=account) == "nothing to submit"
-    job = engine.to_running(account)
+    job = engine.add_running_job(account)
     assert submit(job_id=job) == "waits for a slot"
     assert len(engine.submits()) == 1
 
 
 def test_a_dead_account_fails_over_to_the_next(engine: Engine) -> None:
-    dead, good = engine.account(session="dead-one-of-two"), engine.account()
+    dead, good = engine.add_account(session="dead-one-of-two"), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
-    job = engine.job(dead, good)
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.row(job).account_id == good
+    job = engine.add_job(dead, good)
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.job_row(job).account_id == good
     assert codes(engine, job) == ["upstream_session_expired"]
     assert engine.account_row(dead).rest_code == "upstream_session_expired"
-    [requeued] = [e for e in engine.events(job) if e.note.get("code")]
+    [requeued] = [e for e in engine.job_events(job) if e.note.get("code")]
     assert requeued.note["account"] == engine.account_row(dead).label
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
 
 
 def test_when_every_account_refuses_the_job_fails_with_the_last_reason(engine: Engine) -> None:
-    first, second = engine.account(session="dead-a-0123456"), engine.account(session="dead-b-0123456")
-    job = engine.job(first, second)
-    assert engine.drive(job) == ["failed"]
-    assert engine.row(job).error_code == "upstream_session_expired"
+    first, second = engine.add_account(session="dead-a-0123456"), engine.add_account(session="dead-b-0123456")
+    job = engine.add_job(first, second)
+    assert engine.run_until_final(job) == ["failed"]
+    assert engine.job_row(job).error_code == "upstream_session_expired"
     assert codes(engine, job).count("upstream_session_expired") >= 2
-    assert engine.charges() == 0
+    assert engine.charge_count() == 0
 
 
 @pytest.mark.parametrize(
@@ -72,174 +72,174 @@ def test_when_every_account_refuses_the_job_fails_with_the_last_reason(engine: E
     ],
 )
 def test_an_account_that_refuses_fails_the_job_and_rests(engine: Engine, session: str, code: str) -> None:
-    account = engine.account(session=session)
-    job = engine.job(account)
+    account = engine.add_account(session=session)
+    job = engine.add_job(account)
     engine.submit(job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", code, False)
     rested = engine.account_row(account)
     assert rested.rest_code == code
     assert rested.rests.total_seconds() > 60
     # The next job is told at once instead of being sent after it.
-    second = engine.job(account)
+    second = engine.add_job(account)
     assert code in engine.submit(second)
     assert len(engine.submits()) <= 1
 
 
 def test_a_limited_account_rests_until_tomorrow(engine: Engine) -> None:
-    account = engine.account(session="limited-account-of-today")
-    engine.submit(engine.job(account))
+    account = engine.add_account(session="limited-account-of-today")
+    engine.submit(engine.add_job(account))
     left = datetime.combine(datetime.now(UTC) + timedelta(days=1), datetime.min.time(), UTC) - datetime.now(UTC)
     assert abs(engine.account_row(account).rests - left - timedelta(minutes=5)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("script", ["[[refuse:2038]]", "[[refuse:2003]]"])
 def test_a_content_refusal_never_fails_over(engine: Engine, script: str) -> None:
-    first, second = engine.account(), engine.account()
-    job = engine.job(first, second, prompt=f"bad {script}")
-    assert engine.drive(job) == ["failed"]
-    assert engine.row(job).error_code == "content_policy_violation"
+    first, second = engine.add_account(), engine.add_account()
+    job = engine.add_job(first, second, prompt=f"bad {script}")
+    assert engine.run_until_final(job) == ["failed"]
+    assert engine.job_row(job).error_code == "content_policy_violation"
     assert len(engine.submits()) == 1
 
 
 @pytest.mark.parametrize("script", ["[[fail:2038]]", "[[fail:10]]", "[[fail:40]]", "[[keyonly]]"])
 def test_a_content_verdict_of_the_record_is_final(engine: Engine, script: str) -> None:
-    first, second = engine.account(), engine.account()
-    job = engine.job(first, second, prompt=f"bad {script}")
-    assert engine.drive(job) == ["failed"]
-    assert engine.row(job).error_code == "content_policy_violation"
+    first, second = engine.add_account(), engine.add_account()
+    job = engine.add_job(first, second, prompt=f"bad {script}")
+    assert engine.run_until_final(job) == ["failed"]
+    assert engine.job_row(job).error_code == "content_policy_violation"
     assert len(engine.submits()) == 1
 
 
 def test_an_account_without_credits_takes_its_daily_ones(engine: Engine) -> None:
-    account = engine.account(session="gift-of-the-day-1")
-    job = engine.job(account)
-    assert engine.drive(job) == ["succeeded"]
+    account = engine.add_account(session="gift-of-the-day-1")
+    job = engine.add_job(account)
+    assert engine.run_until_final(job) == ["succeeded"]
     assert codes(engine, job) == ["insufficient_quota"]
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
     assert engine.account_row(account).credits == 60
-    assert engine.row(job).max_attempts == 4  # the refusal used up none of its attempts
+    assert engine.job_row(job).max_attempts == 4  # the refusal used up none of its attempts
 
 
 def test_the_daily_credits_may_be_left_alone(engine: Engine) -> None:
     engine.configure(DAILY_RECEIVE="false")
-    job = engine.job(engine.account(session="gift-of-the-day-2"))
+    job = engine.add_job(engine.add_account(session="gift-of-the-day-2"))
     engine.submit(job)
-    assert engine.row(job).error_code == "insufficient_quota"
+    assert engine.job_row(job).error_code == "insufficient_quota"
 
 
 def test_a_concurrency_refusal_waits_and_succeeds(engine: Engine) -> None:
-    account = engine.account(session="busy-account-12", max_images=2)
-    first = engine.to_running(account)
-    second = engine.job(account)
+    account = engine.add_account(session="busy-account-12", max_images=2)
+    first = engine.add_running_job(account)
+    second = engine.add_job(account)
     engine.submit(second)
-    row = engine.row(second)
+    row = engine.job_row(second)
     assert (row.state, row.attempt) == ("queued", 1)
     assert codes(engine, second) == ["concurrency_limit"]
     assert engine.account_row(account).kind_rests.keys() == {"image"}
     engine.finish_upstream()
-    engine.rested()
-    assert engine.drive(first, second, each_round=engine.rested) == ["succeeded", "succeeded"]
-    assert engine.charges() == 2
+    engine.end_cooldowns()
+    assert engine.run_until_final(first, second, each_round=engine.end_cooldowns) == ["succeeded", "succeeded"]
+    assert engine.charge_count() == 2
 
 
 def test_a_slow_down_is_no_failure_however_often_it_comes(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt="a boat [[fail:1057]]")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt="a boat [[fail:1057]]")
     for _ in range(5):
-        engine.rested()
+        engine.end_cooldowns()
         engine.submit(job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.attempt) == ("queued", 5)
     assert row.max_attempts - row.attempt == 3
 
 
 @pytest.mark.parametrize("script", ["[[reset:before]]", "[[html]]", "[[http:500]]", "[[empty]]"])
 def test_a_submit_without_effect_is_sent_again_under_a_new_key(engine: Engine, script: str) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt=f"a boat {script}")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt=f"a boat {script}")
     engine.submit(job)
-    unclear = engine.row(job)
+    unclear = engine.job_row(job)
     assert (unclear.state, unclear.holds_slot) == ("submitting", True)
-    assert engine.drive(job) == ["succeeded"]
-    row = engine.row(job)
+    assert engine.run_until_final(job) == ["succeeded"]
+    row = engine.job_row(job)
     assert row.attempt == 2
     assert row.submit_key != unclear.submit_key
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
     assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
 
 
 @pytest.mark.parametrize("script", ["[[reset:after]]", "[[empty:after]]", "[[html:after]]"])
 def test_a_submit_whose_answer_was_lost_is_found_by_its_key(engine: Engine, script: str) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt=f"a boat {script}")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt=f"a boat {script}")
     engine.submit(job)
-    before = engine.row(job)
+    before = engine.job_row(job)
     assert before.state == "submitting"
     engine.poll(account)
-    assert engine.drive(job) == ["succeeded"]
-    row = engine.row(job)
+    assert engine.run_until_final(job) == ["succeeded"]
+    row = engine.job_row(job)
     assert (row.attempt, row.submit_key) == (1, before.submit_key)
-    assert (len(engine.submits()), engine.charges()) == (1, 1)
+    assert (len(engine.submits()), engine.charge_count()) == (1, 1)
 
 
 def test_a_call_that_outlasts_its_deadline_is_unclear(engine: Engine) -> None:
     engine.configure(CALL_TIMEOUT_SECONDS="0.3")
-    account = engine.account()
-    job = engine.job(account, prompt="a boat [[latency:0.6]]")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt="a boat [[latency:0.6]]")
     assert engine.submit(job).startswith("unclear")
-    assert engine.row(job).state == "submitting"
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.charges() == 1
+    assert engine.job_row(job).state == "submitting"
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.charge_count() == 1
 
 
 def test_an_unclear_submit_waits_its_grace_before_it_counts_as_lost(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account, prompt="a boat [[reset:before]]")
+    account = engine.add_account()
+    job = engine.add_job(account, prompt="a boat [[reset:before]]")
     engine.submit(job)
     engine.poll(account)
-    assert engine.row(job).state == "submitting"
-    engine.lapse()
+    assert engine.job_row(job).state == "submitting"
+    engine.expire_leases()
     engine.poll(account)
-    assert engine.row(job).state == "queued"
+    assert engine.job_row(job).state == "queued"
 
 
 def test_attempts_run_out(engine: Engine) -> None:
     engine.configure(MAX_ATTEMPTS="2")
-    job = engine.job(engine.account(), prompt="a boat [[reset:before]] [[html]] [[http:500]] [[empty]]")
-    assert engine.drive(job) == ["failed"]
-    row = engine.row(job)
+    job = engine.add_job(engine.add_account(), prompt="a boat [[reset:before]] [[html]] [[http:500]] [[empty]]")
+    assert engine.run_until_final(job) == ["failed"]
+    row = engine.job_row(job)
     assert (row.error_code, row.attempt) == ("upstream_unreachable", 2)
 
 
 def test_an_unreachable_upstream_is_tried_later_and_was_never_charged(engine: Engine) -> None:
-    account = engine.account()
-    job = engine.job(account)
+    account = engine.add_account()
+    job = engine.add_job(account)
     home = engine.env["DREAMERY_SANDBOX_URL"]
     engine.configure(SANDBOX_URL="http://127.0.0.1:9")
     engine.submit(job)
-    row = engine.row(job)
+    row = engine.job_row(job)
     assert (row.state, row.holds_slot) == ("queued", False)
     assert row.due_at.timestamp() > row.created_at.timestamp()
     engine.configure(SANDBOX_URL=home)
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.charges() == 1
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.charge_count() == 1
 
 
 def test_an_auto_account_is_looked_up_once(engine: Engine) -> None:
-    account = engine.account(session="jp-looked-up-0001", region="auto")
-    first = engine.job(account)
-    assert engine.drive(first) == ["succeeded"]
+    account = engine.add_account(session="jp-looked-up-0001", region="auto")
+    first = engine.add_job(account)
+    assert engine.run_until_final(first) == ["succeeded"]
     assert engine.account_row(account).cluster["country"] == "JP"
     probes = probed(engine)
     assert 1 <= probes <= 4
-    second = engine.job(account)
-    assert engine.drive(second) == ["succeeded"]
+    second = engine.add_job(account)
+    assert engine.run_until_final(second) == ["succeeded"]
     assert probed(engine) == probes
 
 
 def test_a_session_that_moved_is_looked_up_again_once(engine: Engine) -> None:
-    account = engine.account(session="jp-moved-house-01", region="auto")
+    account = engine.add_account(session="jp-moved-house-01", region="auto")
     stale = {
         "country": "US",
         "idc": "useast5",
@@ -251,44 +251,44 @@ def test_a_session_that_moved_is_looked_up_again_once(engine: Engine) -> None:
         c=json.dumps(stale),
         id=account,
     )
-    job = engine.job(account)
-    assert engine.drive(job) == ["succeeded"]
+    job = engine.add_job(account)
+    assert engine.run_until_final(job) == ["succeeded"]
     assert engine.account_row(account).cluster["country"] == "JP"
     assert 1 <= probed(engine) <= 4
     assert codes(engine, job) == ["upstream_session_expired"]
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
 
 
 def test_a_dead_auto_account_is_looked_up_again_only_once(engine: Engine) -> None:
-    account = engine.account(session="dead-auto-0123456", region="auto")
+    account = engine.add_account(session="dead-auto-0123456", region="auto")
     engine.sql(
         """UPDATE accounts SET cluster_at = now(), cluster = '{"country": "JP", "idc": "alisg",
            "mweb": "https://mweb-api-sg.capcut.com", "commerce": "https://commerce-api-sg.capcut.com"}'
            WHERE id = :id""",
         id=account,
     )
-    job = engine.job(account)
-    assert engine.drive(job) == ["failed"]
-    assert engine.row(job).error_code == "upstream_session_expired"
+    job = engine.add_job(account)
+    assert engine.run_until_final(job) == ["failed"]
+    assert engine.job_row(job).error_code == "upstream_session_expired"
     assert probed(engine) == 4
-    assert len([c for c in engine.gate.calls if GENERATE in c]) == 1
+    assert len([c for c in engine.interceptor.calls if GENERATE in c]) == 1
 
 
 def test_a_look_up_that_fails_has_ordered_nothing(engine: Engine) -> None:
-    account = engine.account(session="us-look-up-00001", region="auto")
-    job = engine.job(account)
-    engine.gate.before[USER_INFO] = lambda _path, _body: Response(status_code=502)
+    account = engine.add_account(session="us-look-up-00001", region="auto")
+    job = engine.add_job(account)
+    engine.interceptor.before[USER_INFO] = lambda _path, _body: Response(status_code=502)
     engine.submit(job)
-    assert engine.row(job).state == "queued"
-    engine.gate.clear()
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.charges() == 1
+    assert engine.job_row(job).state == "queued"
+    engine.interceptor.clear()
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.charge_count() == 1
 
 
 def test_a_session_that_cannot_be_opened_fails_over(engine: Engine) -> None:
-    lost, good = engine.account(), engine.account()
+    lost, good = engine.add_account(), engine.add_account()
     engine.sql("UPDATE accounts SET secret = 'v1:' || encode('x', 'base64') WHERE id = :id", id=lost)
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)
-    job = engine.job(lost, good)
-    assert engine.drive(job) == ["succeeded"]
-    assert engine.row(job).account_id == good
+    job = engine.add_job(lost, good)
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert engine.job_row(job).account_id == good

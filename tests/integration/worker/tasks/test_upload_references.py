@@ -13,26 +13,26 @@ from starlette.responses import RedirectResponse, Response
 
 from tests.support import factories
 from tests.support.engine import Engine
-from tests.support.servers.http_servers import Stop, serving
-from tests.support.uploads import Host, picture, run_submit, use_uploads
+from tests.support.servers.http_servers import RequestPause, running_app
+from tests.support.uploads import MediaHost, make_image, run_submit, use_upload_provider
 from worker import storage
 from worker.core.watchdog import watchdog
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.inputs import NewInput, StoredInput
-from worker.tasks.cleanup import upkeep
+from worker.tasks.cleanup import clean_up
 from worker.tasks.stages import upload_references
 
-RED, BLUE = picture("red"), picture("blue", kind="JPEG")
+RED, BLUE = make_image("red"), make_image("blue", kind="JPEG")
 
 
 @pytest.fixture
-def host(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
-    made = Host()
-    with serving(made) as url:
+def host(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[MediaHost]:
+    made = MediaHost()
+    with running_app(made) as url:
         made.url = url
         engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
-        providers = use_uploads(url, monkeypatch)
+        providers = use_upload_provider(url, monkeypatch)
         yield made
         for provider in providers:
             provider.close()
@@ -59,16 +59,16 @@ def uploaded(engine: Engine, job_id: UUID) -> list[str]:
 
 
 def failed_unpaid(engine: Engine, job_id: UUID, code: str) -> str:
-    row = engine.row(job_id)
+    row = engine.job_row(job_id)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", code, False)
-    assert (engine.charges(), engine.submits()) == (0, [])
+    assert (engine.charge_count(), engine.submits()) == (0, [])
     return str(row.error_message)
 
 
-def test_links_and_bytes_arrive_in_the_order_they_were_given(engine: Engine, host: Host) -> None:
-    account = engine.account()
-    job = job_from(engine, [account], host.show("/a", BLUE), sent_along(RED), host.show("/c", RED))
-    assert engine.drive(job) == ["succeeded"]
+def test_links_and_bytes_arrive_in_the_order_they_were_given(engine: Engine, host: MediaHost) -> None:
+    account = engine.add_account()
+    job = job_from(engine, [account], host.add_file("/a", BLUE), sent_along(RED), host.add_file("/c", RED))
+    assert engine.run_until_final(job) == ["succeeded"]
     assert [data for _, data in host.uploads] == [BLUE, RED, RED]
     [order] = host.orders
     assert order["uris"] == uploaded(engine, job)
@@ -80,26 +80,26 @@ def test_links_and_bytes_arrive_in_the_order_they_were_given(engine: Engine, hos
         ("image/jpeg", 8, len(BLUE)), ("image/png", 8, len(RED)), ("image/png", 8, len(RED)),
     ]  # fmt: skip
     assert [storage.read_file(r.key) for r in stored] == [BLUE, RED, RED]
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
 
 
-def test_without_references_nothing_changes(engine: Engine, host: Host) -> None:
-    job = engine.job(engine.account())
-    assert engine.drive(job) == ["succeeded"]
+def test_without_references_nothing_changes(engine: Engine, host: MediaHost) -> None:
+    job = engine.add_job(engine.add_account())
+    assert engine.run_until_final(job) == ["succeeded"]
     assert (host.uploads, host.orders[0]["uris"]) == ([], [])
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_submit_killed_between_uploads_goes_on_where_it_stopped(engine: Engine, host: Host, at: int) -> None:
-    given = [host.show("/a", RED), host.show("/b", BLUE), host.show("/c", picture("green"))]
-    job = job_from(engine, [engine.account()], *given)
-    stop = Stop(nth=at)
+def test_a_submit_killed_between_uploads_goes_on_where_it_stopped(engine: Engine, host: MediaHost, at: int) -> None:
+    given = [host.add_file("/a", RED), host.add_file("/b", BLUE), host.add_file("/c", make_image("green"))]
+    job = job_from(engine, [engine.add_account()], *given)
+    stop = RequestPause(nth=at)
 
     def hold(account: str, data: bytes) -> int:
         stop(account, data)
         return 503 if stop.reached.is_set() else 200
 
-    host.refuse = hold
+    host.upload_status = hold
     context = multiprocessing.get_context("forkserver")
     process = context.Process(target=run_submit, args=(dict(engine.env), host.url, {"job_id": job}), daemon=True)
     process.start()
@@ -108,21 +108,21 @@ def test_a_submit_killed_between_uploads_goes_on_where_it_stopped(engine: Engine
     process.join(10)
     assert process.exitcode == -signal.SIGKILL
     stop.release()
-    host.refuse = lambda _account, _data: 200
-    row = engine.row(job)
+    host.upload_status = lambda _account, _data: 200
+    row = engine.job_row(job)
     assert (row.state, row.holds_slot, len(uploaded(engine, job))) == ("submitting", True, at - 1)
-    assert engine.drive(job) == ["succeeded"]
+    assert engine.run_until_final(job) == ["succeeded"]
     # Each link was fetched once and each picture is upstream once, over both lives of the step.
     assert sorted(host.gets) == ["/a", "/b", "/c"]
-    assert [data for _, data in host.uploads] == [RED, BLUE, picture("green")]
-    assert host.orders == [{"account": engine.row(job).account_id.hex, "uris": uploaded(engine, job)}]
-    assert engine.charges() == 1
+    assert [data for _, data in host.uploads] == [RED, BLUE, make_image("green")]
+    assert host.orders == [{"account": engine.job_row(job).account_id.hex, "uris": uploaded(engine, job)}]
+    assert engine.charge_count() == 1
 
 
 def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
-    engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", BLUE))
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
     real, seen = upload_references._renewed, []
 
     def dies(claim: state_machine.Claim) -> state_machine.Claim:
@@ -136,111 +136,111 @@ def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
         patch.setattr(upload_references, "_renewed", dies)
         with pytest.raises(SystemExit):
             engine.submit(job)
-    assert engine.row(job).state == "submitting"
-    assert engine.drive(job) == ["succeeded"]
-    assert (host.gets, engine.charges()) == (["/a", "/b"], 1)
+    assert engine.job_row(job).state == "submitting"
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert (host.gets, engine.charge_count()) == (["/a", "/b"], 1)
 
 
-def test_another_account_uploads_again_and_the_first_does_not(engine: Engine, host: Host) -> None:
-    dead, good = engine.account(session="dead-with-pictures"), engine.account()
+def test_another_account_uploads_again_and_the_first_does_not(engine: Engine, host: MediaHost) -> None:
+    dead, good = engine.add_account(session="dead-with-pictures"), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
-    job = job_from(engine, [dead, good], host.show("/a", RED), sent_along(BLUE))
-    assert engine.drive(job) == ["succeeded"]
+    job = job_from(engine, [dead, good], host.add_file("/a", RED), sent_along(BLUE))
+    assert engine.run_until_final(job) == ["succeeded"]
     assert [account for account, _ in host.uploads] == [dead.hex, dead.hex, good.hex, good.hex]
     assert host.gets == ["/a"]
     assert [order["account"] for order in host.orders] == [dead.hex, good.hex]
     assert all(f"/{good.hex}/" in uri for uri in host.orders[1]["uris"])
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
 
 
-def test_the_same_account_gets_the_same_uploads_again(engine: Engine, host: Host) -> None:
-    account = engine.account()
+def test_the_same_account_gets_the_same_uploads_again(engine: Engine, host: MediaHost) -> None:
+    account = engine.add_account()
     job = job_from(engine, [account], sent_along(RED), sent_along(BLUE, "inputs/test/1.jpeg"))
     answers = iter([200, 429, 200])
-    host.refuse = lambda _account, _data: next(answers)
+    host.upload_status = lambda _account, _data: next(answers)
     engine.submit(job)
-    assert (engine.row(job).state, len(uploaded(engine, job))) == ("queued", 1)
+    assert (engine.job_row(job).state, len(uploaded(engine, job))) == ("queued", 1)
     assert engine.account_row(account).rest_code == "rate_limit_exceeded"
-    engine.rested()
-    assert engine.drive(job) == ["succeeded"]
+    engine.end_cooldowns()
+    assert engine.run_until_final(job) == ["succeeded"]
     assert [data for _, data in host.uploads] == [RED, BLUE]
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, "content_policy_violation"), (401, "upstream_session_expired")])
-def test_a_refused_upload_is_an_ordinary_refusal(engine: Engine, host: Host, status: int, code: str) -> None:
-    job = job_from(engine, [engine.account()], sent_along(RED))
-    host.refuse = lambda _account, _data: status
+def test_a_refused_upload_is_an_ordinary_refusal(engine: Engine, host: MediaHost, status: int, code: str) -> None:
+    job = job_from(engine, [engine.add_account()], sent_along(RED))
+    host.upload_status = lambda _account, _data: status
     engine.submit(job)
     failed_unpaid(engine, job, code)
 
 
-def test_an_unreachable_upload_is_tried_again_and_never_unclear(engine: Engine, host: Host) -> None:
+def test_an_unreachable_upload_is_tried_again_and_never_unclear(engine: Engine, host: MediaHost) -> None:
     engine.configure(MAX_ATTEMPTS="2")
-    job = job_from(engine, [engine.account()], sent_along(RED))
-    host.refuse = lambda _account, _data: 502
-    assert engine.drive(job) == ["failed"]
+    job = job_from(engine, [engine.add_account()], sent_along(RED))
+    host.upload_status = lambda _account, _data: 502
+    assert engine.run_until_final(job) == ["failed"]
     failed_unpaid(engine, job, "upstream_unreachable")
-    assert engine.story(job) == ["queued", "submitting", "queued", "submitting", "failed"]
+    assert engine.state_history(job) == ["queued", "submitting", "queued", "submitting", "failed"]
 
 
 @pytest.mark.parametrize("status", [404, 403, 410])
-def test_nothing_is_paid_when_a_link_is_dead(engine: Engine, host: Host, status: int) -> None:
+def test_nothing_is_paid_when_a_link_is_dead(engine: Engine, host: MediaHost, status: int) -> None:
     host.pages["/gone"] = lambda: Response(status_code=status)
-    job = job_from(engine, [engine.account()], host.show("/a", RED), f"{host.url}/gone")
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), f"{host.url}/gone")
     engine.submit(job)
     message = failed_unpaid(engine, job, "input_unavailable")
     assert message.startswith("Reference picture 2 could not be fetched")
     assert host.uploads == []
-    assert engine.row(job).attempt == 1
+    assert engine.job_row(job).attempt == 1
 
 
-def test_a_link_that_fails_for_a_while_is_tried_again(engine: Engine, host: Host) -> None:
+def test_a_link_that_fails_for_a_while_is_tried_again(engine: Engine, host: MediaHost) -> None:
     answers = [Response(status_code=503), Response(RED)]
     host.pages["/a"] = lambda: answers.pop(0)
-    job = job_from(engine, [engine.account()], f"{host.url}/a")
-    assert engine.drive(job) == ["succeeded"]
-    assert (host.gets, engine.row(job).attempt, engine.charges()) == (["/a", "/a"], 2, 1)
+    job = job_from(engine, [engine.add_account()], f"{host.url}/a")
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert (host.gets, engine.job_row(job).attempt, engine.charge_count()) == (["/a", "/a"], 2, 1)
 
 
-def test_a_link_that_keeps_failing_ends_the_job_unpaid(engine: Engine, host: Host) -> None:
+def test_a_link_that_keeps_failing_ends_the_job_unpaid(engine: Engine, host: MediaHost) -> None:
     host.pages["/a"] = lambda: Response(status_code=503)
-    job = job_from(engine, [engine.account()], f"{host.url}/a")
-    assert engine.drive(job) == ["failed"]
+    job = job_from(engine, [engine.add_account()], f"{host.url}/a")
+    assert engine.run_until_final(job) == ["failed"]
     failed_unpaid(engine, job, "input_unavailable")
     assert len(host.gets) == 3
 
 
 @pytest.mark.parametrize("data", [b"<html>", b"", RED[:40], b"GIF89a"])
-def test_a_link_to_something_else_is_no_picture(engine: Engine, host: Host, data: bytes) -> None:
-    job = job_from(engine, [engine.account()], host.show("/a", data))
+def test_a_link_to_something_else_is_no_picture(engine: Engine, host: MediaHost, data: bytes) -> None:
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", data))
     engine.submit(job)
     failed_unpaid(engine, job, "invalid_image")
 
 
-def test_a_link_to_too_many_bytes_is_left(engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_link_to_too_many_bytes_is_left(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_references, "MAX_INPUT_BYTES", 1000)
-    job = job_from(engine, [engine.account()], host.show("/a", RED + b"x" * 2000))
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED + b"x" * 2000))
     engine.submit(job)
     failed_unpaid(engine, job, "input_unavailable")
 
 
-def test_private_links_are_refused_also_after_a_redirect(engine: Engine, host: Host) -> None:
-    inside = Host()
-    with serving(inside) as url:
+def test_private_links_are_refused_also_after_a_redirect(engine: Engine, host: MediaHost) -> None:
+    inside = MediaHost()
+    with running_app(inside) as url:
         secret = f"{url}/secret"
         host.pages["/moved"] = lambda: RedirectResponse(secret)
         for link in (secret, f"{host.url}/moved", "http://169.254.169.254/latest", "http://[::1]:1/", "http://0x7f.1/"):
-            job = job_from(engine, [engine.account()], link)
+            job = job_from(engine, [engine.add_account()], link)
             engine.submit(job)
             assert "private address" in failed_unpaid(engine, job, "input_unavailable")
     assert inside.gets == []
 
 
 def test_each_piece_renews_the_lease_and_the_watchdog(
-    engine: Engine, host: Host, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """I2: nobody takes the job for lost while its pictures are on the way, however long they take together."""
-    job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", BLUE))
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
     real, left, renewals = host.pages["/b"], [], []
     monkeypatch.setattr(watchdog, "renew", lambda: renewals.append(1))
 
@@ -255,12 +255,12 @@ def test_each_piece_renews_the_lease_and_the_watchdog(
 
     host.pages.update({"/a": before, "/b": slow})
     engine.submit(job)
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
     assert float(left[0]) > 80
     assert len(renewals) >= 5
 
 
-def test_i2_no_database_connection_is_held_while_pictures_are_on_the_way(engine: Engine, host: Host) -> None:
+def test_i2_no_database_connection_is_held_while_pictures_are_on_the_way(engine: Engine, host: MediaHost) -> None:
     held: list[int] = []
 
     def counted(data: bytes) -> bytes:
@@ -268,15 +268,15 @@ def test_i2_no_database_connection_is_held_while_pictures_are_on_the_way(engine:
         return data
 
     host.pages["/a"] = lambda: Response(counted(RED))
-    host.refuse = lambda _account, data: len(counted(data)) and 200
-    job = job_from(engine, [engine.account()], f"{host.url}/a", sent_along(BLUE))
+    host.upload_status = lambda _account, data: len(counted(data)) and 200
+    job = job_from(engine, [engine.add_account()], f"{host.url}/a", sent_along(BLUE))
     engine.submit(job)
-    assert engine.row(job).state == "running"
+    assert engine.job_row(job).state == "running"
     assert held == [0, 0, 0]
 
 
-def test_a_claim_that_was_lost_on_the_way_orders_nothing(engine: Engine, host: Host) -> None:
-    job = job_from(engine, [engine.account()], host.show("/a", RED))
+def test_a_claim_that_was_lost_on_the_way_orders_nothing(engine: Engine, host: MediaHost) -> None:
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED))
 
     def taken_over() -> Response:
         engine.sql("UPDATE jobs SET attempt = attempt + 1 WHERE id = :id", id=job)
@@ -284,11 +284,11 @@ def test_a_claim_that_was_lost_on_the_way_orders_nothing(engine: Engine, host: H
 
     host.pages["/a"] = taken_over
     engine.submit(job)
-    assert (engine.row(job).state, engine.submits(), host.uploads) == ("submitting", [], [])
+    assert (engine.job_row(job).state, engine.submits(), host.uploads) == ("submitting", [], [])
 
 
-def test_a_wish_to_cancel_ends_it_before_the_order(engine: Engine, host: Host) -> None:
-    job = job_from(engine, [engine.account()], host.show("/a", RED), host.show("/b", RED))
+def test_a_wish_to_cancel_ends_it_before_the_order(engine: Engine, host: MediaHost) -> None:
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", RED))
 
     def unwanted() -> Response:
         with transaction() as tx:
@@ -297,33 +297,33 @@ def test_a_wish_to_cancel_ends_it_before_the_order(engine: Engine, host: Host) -
 
     host.pages["/a"] = unwanted
     engine.submit(job)
-    assert (engine.row(job).state, host.gets, engine.charges()) == ("cancelled", ["/a"], 0)
+    assert (engine.job_row(job).state, host.gets, engine.charge_count()) == ("cancelled", ["/a"], 0)
 
 
-def test_inputs_go_a_day_after_every_job_of_the_request_has_ended(engine: Engine, host: Host) -> None:
-    account = engine.account()
+def test_inputs_go_a_day_after_every_job_of_the_request_has_ended(engine: Engine, host: MediaHost) -> None:
+    account = engine.add_account()
     shared = sent_along(RED)
     with transaction() as tx:
         pair = [factories.new_job([account]) for _ in range(2)]
         state_machine.accept(tx, pair)
         inputs.add_inputs(tx, [job.id for job in pair], [shared])
     first, second = (job.id for job in pair)
-    engine.drive(first, second)
+    engine.run_until_final(first, second)
     assert shared.stored
     for who, removed in ((first, 0), (second, 1)):
         engine.sql("UPDATE jobs SET finished_at = now() - interval '25 hours' WHERE id = :id", id=who)
-        assert f"{removed} inputs" in upkeep()
+        assert f"{removed} inputs" in clean_up()
     with pytest.raises(storage.MissingFileError):
         storage.read_file(shared.stored.key)
-    assert "0 inputs" in upkeep()
+    assert "0 inputs" in clean_up()
     assert engine.files(first)
     with transaction() as tx:
         assert tx.first(text("SELECT count(*) AS n FROM job_inputs WHERE removed_at IS NOT NULL")).n == 2  # type: ignore[union-attr]
 
 
-def test_bytes_that_are_gone_fail_the_job_unpaid(engine: Engine, host: Host) -> None:
+def test_bytes_that_are_gone_fail_the_job_unpaid(engine: Engine, host: MediaHost) -> None:
     given = sent_along(RED)
-    job = job_from(engine, [engine.account()], given)
+    job = job_from(engine, [engine.add_account()], given)
     storage.delete_file("inputs/test/0.png")
     engine.submit(job)
     failed_unpaid(engine, job, "input_unavailable")

@@ -14,21 +14,21 @@ from tests.integration.worker.tasks.test_cleanup import aged
 from tests.integration.worker.tasks.test_upload_references import sent_along
 from tests.support import factories
 from tests.support.engine import GENERATE, HISTORY, MEDIA, Engine
-from tests.support.media_files import film, pixel, sound
-from tests.support.servers.http_servers import Hook, serving
-from tests.support.uploads import Host, picture
+from tests.support.media_files import make_audio, make_video, pixel_color
+from tests.support.servers.http_servers import Hook, running_app
+from tests.support.uploads import MediaHost, make_image
 from worker import safe_fetch, storage
 from worker.core.watchdog import watchdog
 from worker.db.engine import transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.files import NewFile
 from worker.db.jobs.inputs import NewInput
-from worker.tasks.cleanup import upkeep
+from worker.tasks.cleanup import clean_up
 from worker.tasks.save import save
 from worker.tasks.stages import lease_renewal, save_video
-from worker.tasks.submit import bring, submit_waiting
+from worker.tasks.submit import submit_batch, upload_and_submit
 
-RED, BLUE, GREEN = picture("red", side=96), picture("blue", side=96), picture("lime", side=96)
+RED, BLUE, GREEN = make_image("red", side=96), make_image("blue", side=96), make_image("lime", side=96)
 OMNI = "jimeng-video-seedance-2.0"
 ITEMS = "/get_local_item_list"
 CHECK = "/algo_proxy"
@@ -36,10 +36,10 @@ STORE = "/upload/v1"
 
 
 @pytest.fixture
-def host(engine: Engine) -> Iterator[Host]:
+def host(engine: Engine) -> Iterator[MediaHost]:
     """Somebody who has pictures and films, and whom the fetcher may reach."""
-    made = Host()
-    with serving(made) as url:
+    made = MediaHost()
+    with running_app(made) as url:
         made.url = url
         engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
         yield made
@@ -76,9 +76,9 @@ def stored(engine: Engine, job: UUID) -> dict[str, Any]:
 
 
 def ended_well(engine: Engine, job: UUID) -> dict[str, Any]:
-    assert engine.drive(job) == ["succeeded"], engine.row(job).error_message
+    assert engine.run_until_final(job) == ["succeeded"], engine.job_row(job).error_message
     assert engine.ledger()["violations"] == {}
-    assert engine.charges() == 1
+    assert engine.charge_count() == 1
     return stored(engine, job)
 
 
@@ -91,7 +91,7 @@ def draft(engine: Engine, request: bytes) -> dict[str, Any]:
 def orders_of(engine: Engine) -> list[dict[str, Any]]:
     """From now on, the parameters of every video submit."""
     seen: list[dict[str, Any]] = []
-    engine.gate.before[GENERATE] = lambda _path, body: seen.append(draft(engine, body))
+    engine.interceptor.before[GENERATE] = lambda _path, body: seen.append(draft(engine, body))
     return seen
 
 
@@ -101,7 +101,7 @@ def orders_of(engine: Engine) -> list[dict[str, Any]]:
 def test_a_video_from_text(engine: Engine) -> None:
     seen = orders_of(engine)
     order = {"ratio": "16:9", "resolution": "720p", "seconds": 10, "seed": 99}
-    job = job_of(engine, [engine.account()], prompt="the boat drifts", order=order)
+    job = job_of(engine, [engine.add_account()], prompt="the boat drifts", order=order)
     files = ended_well(engine, job)
     assert files.keys() == {"original", "thumbnail", "spritesheet"}
     whole, poster, sheet = files["original"], files["thumbnail"], files["spritesheet"]
@@ -117,36 +117,36 @@ def test_a_video_from_text(engine: Engine) -> None:
     assert (params["video_aspect_ratio"], params["seed"]) == ("16:9", 99)
 
 
-def test_first_and_last_frame_are_seen_in_the_film(engine: Engine, host: Host) -> None:
+def test_first_and_last_frame_are_seen_in_the_film(engine: Engine, host: MediaHost) -> None:
     given = [
-        NewInput(url=host.show("/first", RED), role="first_frame"),
+        NewInput(url=host.add_file("/first", RED), role="first_frame"),
         NewInput(stored=sent_along(BLUE).stored, role="end_frame"),
     ]
-    files = ended_well(engine, job_of(engine, [engine.account()], *given))
-    assert near(pixel(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (255, 0, 0))
+    files = ended_well(engine, job_of(engine, [engine.add_account()], *given))
+    assert near(pixel_color(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (255, 0, 0))
     sheet = storage.read_file(files["spritesheet"].key)
-    assert near(pixel(sheet, at=(0.01, 0.01)), (255, 0, 0))
-    assert near(pixel(sheet, at=(0.76, 0.76)), (0, 0, 255))
+    assert near(pixel_color(sheet, at=(0.01, 0.01)), (255, 0, 0))
+    assert near(pixel_color(sheet, at=(0.76, 0.76)), (0, 0, 255))
 
 
 def test_a_first_frame_alone(engine: Engine) -> None:
     seen = orders_of(engine)
     frame = NewInput(stored=sent_along(GREEN).stored, role="first_frame")
-    files = ended_well(engine, job_of(engine, [engine.account()], frame))
-    assert near(pixel(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (0, 255, 0))
+    files = ended_well(engine, job_of(engine, [engine.add_account()], frame))
+    assert near(pixel_color(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (0, 255, 0))
     assert "end_frame_image" not in seen[0]["video_gen_inputs"][0]
 
 
-def test_an_omni_video_of_a_picture_a_video_and_a_sound(engine: Engine, host: Host) -> None:
+def test_an_omni_video_of_a_picture_a_video_and_a_sound(engine: Engine, host: MediaHost) -> None:
     seen = orders_of(engine)
-    clip = film("red", "blue", seconds=3, side=96)
+    clip = make_video("red", "blue", seconds=3, side=96)
     given = [
-        NewInput(url=host.show("/clip", clip), media="video", name="clip.mp4"),
+        NewInput(url=host.add_file("/clip", clip), media="video", name="clip.mp4"),
         NewInput(stored=sent_along(RED).stored),
-        NewInput(url=host.show("/tone", sound(seconds=2)), media="audio", name="tone.mp3"),
+        NewInput(url=host.add_file("/tone", make_audio(seconds=2)), media="audio", name="tone.mp3"),
     ]
     parts = [{"material": 1}, {"text": " moves like "}, {"material": 0}, {"text": " to "}, {"material": 2}]
-    job = job_of(engine, [engine.account()], *given, model=OMNI, order={"parts": parts})
+    job = job_of(engine, [engine.add_account()], *given, model=OMNI, order={"parts": parts})
     assert ended_well(engine, job).keys() == {"original", "thumbnail", "spritesheet"}
     [given_input] = seen[0]["video_gen_inputs"]
     edit = given_input["unified_edit_input"]
@@ -163,17 +163,17 @@ def test_an_omni_video_of_a_picture_a_video_and_a_sound(engine: Engine, host: Ho
 
 
 def test_media_sent_along_is_measured_before_it_is_uploaded(engine: Engine) -> None:
-    data = film("red", seconds=2)
+    data = make_video("red", seconds=2)
     given = sent_along(data, "inputs/test/0.mp4").stored
-    job = job_of(engine, [engine.account()], NewInput(stored=given, media="video"), model=OMNI)
+    job = job_of(engine, [engine.add_account()], NewInput(stored=given, media="video"), model=OMNI)
     ended_well(engine, job)
     [row] = engine.sql("SELECT * FROM job_inputs")
     assert (row.mime, row.milliseconds, row.width) == ("video/mp4", 2000, 64)
 
 
 def test_a_series_of_pictures_is_as_long_as_its_prompt_says(engine: Engine) -> None:
-    job = engine.job(engine.account(), prompt="连续故事，生成6张", order={"count": None})
-    assert engine.drive(job) == ["succeeded"]
+    job = engine.add_job(engine.add_account(), prompt="连续故事，生成6张", order={"count": None})
+    assert engine.run_until_final(job) == ["succeeded"]
     assert [row.n for row in engine.files(job)] == list(range(6))
     assert engine.ledger()["violations"] == {}
 
@@ -183,8 +183,8 @@ def test_a_series_of_pictures_is_as_long_as_its_prompt_says(engine: Engine) -> N
 
 def refused(engine: Engine, job: UUID, code: str) -> str:
     engine.submit(job)
-    row = engine.row(job)
-    assert (row.state, row.error_code, engine.charges(), engine.submits()) == ("failed", code, 0, [])
+    row = engine.job_row(job)
+    assert (row.state, row.error_code, engine.charge_count(), engine.submits()) == ("failed", code, 0, [])
     return str(row.error_message)
 
 
@@ -193,25 +193,25 @@ def refused(engine: Engine, job: UUID, code: str) -> str:
     [
         ("video", b"<html>", "invalid_video"),
         ("video", b"#EXTM3U\nhttp://169.254.169.254/\n", "invalid_video"),
-        ("video", sound(), "invalid_video"),
-        ("audio", film("red"), "invalid_audio"),
+        ("video", make_audio(), "invalid_video"),
+        ("audio", make_video("red"), "invalid_audio"),
         ("audio", b"", "invalid_audio"),
-        ("image", film("red"), "invalid_image"),
+        ("image", make_video("red"), "invalid_image"),
     ],
 )
 def test_a_reference_that_is_something_else_is_refused(
-    engine: Engine, host: Host, media: str, data: bytes, code: str
+    engine: Engine, host: MediaHost, media: str, data: bytes, code: str
 ) -> None:
-    job = job_of(engine, [engine.account()], NewInput(url=host.show("/x", data), media=media), model=OMNI)
+    job = job_of(engine, [engine.add_account()], NewInput(url=host.add_file("/x", data), media=media), model=OMNI)
     assert "cannot be used" in refused(engine, job, code)
 
 
 def test_reference_videos_of_more_than_fifteen_seconds_are_refused_before_any_upload(
-    engine: Engine, host: Host
+    engine: Engine, host: MediaHost
 ) -> None:
-    long = host.show("/a", film("red", seconds=8))
-    given = [NewInput(url=long, media="video"), NewInput(url=host.show("/b", film("blue", seconds=8)), media="video")]
-    message = refused(engine, job_of(engine, [engine.account()], *given, model=OMNI), "invalid_video")
+    long = host.add_file("/a", make_video("red", seconds=8))
+    given = [NewInput(url=long, media="video"), NewInput(url=host.add_file("/b", make_video("blue", seconds=8)), media="video")]
+    message = refused(engine, job_of(engine, [engine.add_account()], *given, model=OMNI), "invalid_video")
     assert "16.0 s" in message
     assert "15 s is the most" in message
     assert STORE not in engine.ledger()["calls"]
@@ -220,57 +220,57 @@ def test_reference_videos_of_more_than_fifteen_seconds_are_refused_before_any_up
 # --- the lanes ---
 
 
-def test_the_fast_queue_leaves_a_job_with_references_to_the_bulk_queue(engine: Engine, host: Host) -> None:
-    account = engine.account(max_images=2)
-    heavy = job_of(engine, [account], NewInput(url=host.show("/a", RED)), kind="image")
-    light = engine.job(account, kind="video", prompt="a boat [[hang]]")
-    engine.due()
-    engine.messages()
+def test_the_fast_queue_leaves_a_job_with_references_to_the_bulk_queue(engine: Engine, host: MediaHost) -> None:
+    account = engine.add_account(max_images=2)
+    heavy = job_of(engine, [account], NewInput(url=host.add_file("/a", RED)), kind="image")
+    light = engine.add_job(account, kind="video", prompt="a boat [[hang]]")
+    engine.make_due()
+    engine.take_messages()
     # A kind whose oldest job needs nothing brought is not held up by one that does.
-    assert "submitted" in submit_waiting(account_id=account)
-    engine.due()
-    assert submit_waiting(job_id=heavy) == f"{heavy} waits for its references"
+    assert "submitted" in submit_batch(account_id=account)
+    engine.make_due()
+    assert submit_batch(job_id=heavy) == f"{heavy} waits for its references"
     assert (engine.states([heavy, light]), host.gets) == (["queued", "running"], [])
-    [message] = engine.messages("dreamery.bring")[:1]
-    engine.due()
-    assert message.obey() == f"submitted {heavy} on {engine.sql('SELECT label FROM accounts')[0].label}"
+    [message] = engine.take_messages("dreamery.upload_and_submit")[:1]
+    engine.make_due()
+    assert message.execute() == f"submitted {heavy} on {engine.sql('SELECT label FROM accounts')[0].label}"
     assert host.gets == ["/a"]
     # What waits behind it was told to go on while it was brought.
-    assert {"account_id": account.hex} in [m.ids for m in engine.messages("dreamery.submit")]
+    assert {"account_id": account.hex} in [m.ids for m in engine.take_messages("dreamery.submit")]
 
 
 def test_a_job_whose_references_are_with_the_account_goes_by_the_fast_queue(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     job = job_of(engine, [account], sent_along(RED), kind="image", prompt="a boat [[http:503]]")
     engine.submit(job)
-    engine.lapse()
+    engine.expire_leases()
     engine.poll(account)
-    assert engine.row(job).state == "queued"
-    engine.due()
-    assert submit_waiting(job_id=job).startswith("submitted")
+    assert engine.job_row(job).state == "queued"
+    engine.make_due()
+    assert submit_batch(job_id=job).startswith("submitted")
 
 
 def test_order_is_kept_across_the_lanes(engine: Engine) -> None:
-    account = engine.account(max_images=1)
+    account = engine.add_account(max_images=1)
     heavy = job_of(engine, [account], sent_along(RED), kind="image")
-    light = engine.job(account)
-    engine.due()
-    assert submit_waiting(job_id=light) == f"{heavy} waits for its references"
-    engine.due()
-    assert bring(account_id=account).startswith(f"submitted {heavy}")
+    light = engine.add_job(account)
+    engine.make_due()
+    assert submit_batch(job_id=light) == f"{heavy} waits for its references"
+    engine.make_due()
+    assert upload_and_submit(account_id=account).startswith(f"submitted {heavy}")
     assert engine.states([heavy, light]) == ["running", "queued"]
 
 
-def test_a_mixed_queue_with_references_is_worked_off_by_messages_alone(engine: Engine, host: Host) -> None:
+def test_a_mixed_queue_with_references_is_worked_off_by_messages_alone(engine: Engine, host: MediaHost) -> None:
     import random
 
-    account = engine.account(max_images=2, max_videos=1)
-    link = host.show("/a", RED)
+    account = engine.add_account(max_images=2, max_videos=1)
+    link = host.add_file("/a", RED)
     made = [job_of(engine, [account], NewInput(url=link), kind="image") for _ in range(2)]
-    made += [engine.job(account), job_of(engine, [account], NewInput(url=link, role="first_frame"))]
-    engine.work(*made, dice=random.Random(3), loss=0.2, twice=0.2)
+    made += [engine.add_job(account), job_of(engine, [account], NewInput(url=link, role="first_frame"))]
+    engine.run_worker(*made, rng=random.Random(3), loss=0.2, duplication=0.2)
     assert engine.states(made) == ["succeeded"] * 4
-    assert (engine.charges(), engine.ledger()["violations"]) == (4, {})
+    assert (engine.charge_count(), engine.ledger()["violations"]) == (4, {})
 
 
 # --- the Chinese content check ---
@@ -285,35 +285,35 @@ def commented(words: str) -> NewInput:
 
 
 def test_a_picture_that_the_check_refuses_ends_the_job_unpaid_and_on_no_other_account(engine: Engine) -> None:
-    first, second = engine.account(region="cn"), engine.account(region="cn")
+    first, second = engine.add_account(region="cn"), engine.add_account(region="cn")
     job = job_of(engine, [first, second], commented("[[refuse:2003]]"), kind="image")
     message = refused(engine, job, "content_policy_violation")
     assert "reference picture 1" in message
     assert engine.ledger()["calls"]["/mweb/v1/algo_proxy"] == 1
-    assert engine.row(job).attempt == 1
+    assert engine.job_row(job).attempt == 1
     assert [engine.account_row(one).rest_until for one in (first, second)] == [None, None]
 
 
 @pytest.mark.parametrize("words", ["", "[[refuse:1002]]", "[[refuse:-6]]"])
 def test_any_other_answer_of_the_check_is_no_reason_to_stop(engine: Engine, words: str) -> None:
-    ended_well(engine, job_of(engine, [engine.account(region="cn")], commented(words), kind="image"))
+    ended_well(engine, job_of(engine, [engine.add_account(region="cn")], commented(words), kind="image"))
     assert engine.ledger()["calls"]["/mweb/v1/algo_proxy"] == 1
 
 
 def test_a_check_that_breaks_is_no_reason_to_stop(engine: Engine) -> None:
-    engine.gate.before[CHECK] = lambda *_: Response(status_code=502)
-    ended_well(engine, job_of(engine, [engine.account(region="cn")], commented(""), kind="image"))
+    engine.interceptor.before[CHECK] = lambda *_: Response(status_code=502)
+    ended_well(engine, job_of(engine, [engine.add_account(region="cn")], commented(""), kind="image"))
 
 
 def test_words_of_risk_are_a_refusal_whatever_their_code(engine: Engine) -> None:
-    engine.gate.before[CHECK] = lambda *_: Response(b'{"ret":"9999","errmsg":"Detected Risk","data":null}')
+    engine.interceptor.before[CHECK] = lambda *_: Response(b'{"ret":"9999","errmsg":"Detected Risk","data":null}')
     refused(
-        engine, job_of(engine, [engine.account(region="cn")], commented(""), kind="image"), "content_policy_violation"
+        engine, job_of(engine, [engine.add_account(region="cn")], commented(""), kind="image"), "content_policy_violation"
     )
 
 
 def test_elsewhere_nothing_is_checked(engine: Engine) -> None:
-    ended_well(engine, job_of(engine, [engine.account()], commented("[[refuse:2003]]"), kind="image"))
+    ended_well(engine, job_of(engine, [engine.add_account()], commented("[[refuse:2003]]"), kind="image"))
     assert "/mweb/v1/algo_proxy" not in engine.ledger()["calls"]
 
 
@@ -321,9 +321,9 @@ def test_elsewhere_nothing_is_checked(engine: Engine) -> None:
 
 
 def test_a_video_has_hours_and_a_picture_half_an_hour(engine: Engine) -> None:
-    account = engine.account()
+    account = engine.add_account()
     for kind, seconds in (("video", 14_400), ("image", 1800)):
-        job = engine.to_running(account, kind=kind)
+        job = engine.add_running_job(account, kind=kind)
         [row] = engine.sql(
             "SELECT extract(epoch FROM deadline_at - submitted_at) AS s FROM jobs WHERE id = :id", id=job
         )
@@ -331,43 +331,43 @@ def test_a_video_has_hours_and_a_picture_half_an_hour(engine: Engine) -> None:
 
 
 def test_what_upstream_told_of_the_result_is_kept_until_it_is_saved(engine: Engine) -> None:
-    [ref] = engine.row(engine.to_saving(engine.account(), kind="video")).result_refs
+    [ref] = engine.job_row(engine.add_saving_job(engine.add_account(), kind="video")).result_refs
     assert (ref["format"], ref["seconds"]) == ("mp4", 5.0)
     assert ref["item_id"]
     assert ref["poster_url"].startswith(engine.url)
 
 
 def test_an_account_that_failed_a_job_it_had_taken_rests_but_the_job_goes_nowhere_else(engine: Engine) -> None:
-    account, other = engine.account(), engine.account()
+    account, other = engine.add_account(), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=other)
-    job = engine.to_running(account, other)
-    row = engine.row(job)
+    job = engine.add_running_job(account, other)
+    row = engine.job_row(job)
     failed = {"status": 30, "fail_code": "4013", "history_record_id": "1", "task": {"submit_id": str(row.submit_key)}}
     answer = {"ret": "0", "errmsg": "success", "data": {str(row.submit_key): failed}}
-    engine.gate.before[HISTORY] = lambda *_: Response(json.dumps(answer).encode())
+    engine.interceptor.before[HISTORY] = lambda *_: Response(json.dumps(answer).encode())
     engine.poll(account)
-    assert (engine.row(job).state, engine.row(job).error_code) == ("failed", "upstream_risk_control")
+    assert (engine.job_row(job).state, engine.job_row(job).error_code) == ("failed", "upstream_risk_control")
     rested = engine.account_row(account)
     assert (rested.rest_code, rested.rests.total_seconds() > 7000) == ("upstream_risk_control", True)
     assert engine.account_row(other).rest_until is None
-    assert (engine.charges(), len(engine.submits())) == (1, 1)
+    assert (engine.charge_count(), len(engine.submits())) == (1, 1)
 
 
 # --- the timeline ---
 
 
 def test_the_timeline_tells_who_refused_and_who_was_passed_over(engine: Engine) -> None:
-    tired, off, broke, good = (engine.account(session=f"{word}-session-of-many") for word in ("a", "b", "broke", "c"))
+    tired, off, broke, good = (engine.add_account(session=f"{word}-session-of-many") for word in ("a", "b", "broke", "c"))
     engine.sql(
         "UPDATE accounts SET rest_until = now() + interval '1 hour', rest_code = 'daily_limit_reached' WHERE id = :id",
         id=tired,
     )
     engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=off)
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)
-    job = engine.job(tired, off, broke, good)
-    assert engine.drive(job) == ["succeeded"]
+    job = engine.add_job(tired, off, broke, good)
+    assert engine.run_until_final(job) == ["succeeded"]
     label = {one: engine.account_row(one).label for one in (tired, off, broke, good)}
-    events = engine.events(job)
+    events = engine.job_events(job)
     [back] = [e.note for e in events if e.to_state == "queued" and e.actor == "submit"]
     assert (back["account"], back["code"]) == (label[broke], "insufficient_quota")
     assert "1006" in back["detail"]
@@ -384,8 +384,8 @@ def test_the_timeline_tells_who_refused_and_who_was_passed_over(engine: Engine) 
 
 
 def test_a_claim_without_a_choice_tells_of_none(engine: Engine) -> None:
-    job = engine.to_running(engine.account())
-    [note] = [e.note for e in engine.events(job) if e.to_state == "submitting"]
+    job = engine.add_running_job(engine.add_account())
+    [note] = [e.note for e in engine.job_events(job) if e.to_state == "submitting"]
     assert note.keys() == {"account"}
 
 
@@ -393,45 +393,45 @@ def test_a_claim_without_a_choice_tells_of_none(engine: Engine) -> None:
 
 
 def test_the_better_video_is_asked_for_once_and_not_needed(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), kind="video")
+    job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.save(job)
     assert engine.ledger()["calls"]["/mweb/v1/get_local_item_list"] == 1
-    engine.gate.before[ITEMS] = lambda *_: Response(status_code=500)
-    again = engine.to_saving(engine.account(), kind="video")
+    engine.interceptor.before[ITEMS] = lambda *_: Response(status_code=500)
+    again = engine.add_saving_job(engine.add_account(), kind="video")
     engine.save(again)
     assert engine.states([job, again]) == ["succeeded", "succeeded"]
 
 
 def test_an_error_page_is_no_video_and_is_tried_again(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), kind="video")
-    engine.gate.before[MEDIA] = lambda *_: Response(b"<html>", media_type="video/mp4")
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    engine.interceptor.before[MEDIA] = lambda *_: Response(b"<html>", media_type="video/mp4")
     assert "again in 1 s" in engine.save(job)
     assert engine.files(job) == []
-    engine.gate.clear()
+    engine.interceptor.clear()
     engine.save(job)
     assert stored(engine, job).keys() == {"original", "thumbnail", "spritesheet"}
 
 
 def test_a_video_beyond_the_limit_fails_at_once(engine: Engine) -> None:
     engine.configure(MAX_VIDEO_BYTES="1000000")
-    job = engine.to_saving(engine.account(), kind="video")
-    engine.gate.before[MEDIA] = lambda *_: Response(b"\x00" * 1_500_000, media_type="video/mp4")
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    engine.interceptor.before[MEDIA] = lambda *_: Response(b"\x00" * 1_500_000, media_type="video/mp4")
     engine.save(job)
-    assert (engine.row(job).state, engine.row(job).error_code) == ("failed", "result_unavailable")
+    assert (engine.job_row(job).state, engine.job_row(job).error_code) == ("failed", "result_unavailable")
 
 
 def test_worn_out_links_of_videos_are_replaced_by_fresh_ones(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), kind="video")
-    engine.world.gallery.forget()
-    engine.gate.before[ITEMS] = lambda *_: Response(status_code=500)
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    engine.sandbox.gallery.forget()
+    engine.interceptor.before[ITEMS] = lambda *_: Response(status_code=500)
     assert "again in" in engine.save(job)
     engine.save(job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
 
 
 def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), kind="video")
-    refs = engine.row(job).result_refs
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    refs = engine.job_row(job).result_refs
     engine.save(job)
     before = [(tuple(row), storage.read_file(row.key)) for row in engine.files(job)]
     engine.sql(
@@ -440,7 +440,7 @@ def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None
         id=job,
     )
     engine.save(job)
-    assert engine.row(job).state == "succeeded"
+    assert engine.job_row(job).state == "succeeded"
     assert [(tuple(row), storage.read_file(row.key)) for row in engine.files(job)] == before
     assert len(before) == 3
 
@@ -450,9 +450,9 @@ def test_bytes_that_move_renew_lease_and_watchdog(engine: Engine, monkeypatch: p
     monkeypatch.setattr(lease_renewal, "_WATCHDOG_EVERY_SECONDS", 0.0)
     renewed: list[int | None] = []
     monkeypatch.setattr(watchdog, "renew", lambda ident=None: renewed.append(ident))
-    job = engine.to_saving(engine.account(), kind="video")
-    engine.gate.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET due_at = now() + interval '1 second'")
-    engine.due()
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    engine.interceptor.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET due_at = now() + interval '1 second'")
+    engine.make_due()
     save(job_id=job)
     [row] = engine.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM jobs WHERE id = :id", id=job)
     assert float(row.s) > 50
@@ -463,17 +463,17 @@ def test_a_save_that_somebody_took_over_stops_in_the_middle_of_a_file(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease_renewal, "_LEASE_EVERY_SECONDS", 0.0)
-    job = engine.to_saving(engine.account(), kind="video")
-    engine.gate.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET save_tries = save_tries + 1")
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    engine.interceptor.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET save_tries = save_tries + 1")
     assert engine.save(job) == f"save of {job} taken over"
     assert engine.files(job) == []
 
 
 def test_a_film_without_pictures_is_still_a_result_and_says_so(engine: Engine) -> None:
-    job = engine.to_saving(engine.account(), kind="video")
-    [ref] = engine.row(job).result_refs
+    job = engine.add_saving_job(engine.add_account(), kind="video")
+    [ref] = engine.job_row(job).result_refs
     whole = NewFile(n=0, key="k", mime="video/mp4", bytes=1, sha256="x", width=1, height=1)
-    keep = lease_renewal.Keeper(lambda: None)
+    keep = lease_renewal.LeaseRenewer(lambda: None)
     copied = save_video._with_pictures(job, whole, io.BytesIO(b"no film"), ref["poster_url"], keep)
     [film_row, poster] = copied.files
     assert (film_row, poster.variant, poster.mime) == (whole, "thumbnail", "image/jpeg")
@@ -488,23 +488,23 @@ def test_a_film_without_pictures_is_still_a_result_and_says_so(engine: Engine) -
 
         files.add_files(tx, job, copied.files)
         state_machine.mark_succeeded(tx, job_id=job, attempt=1, stored=1, wanted=1, remarks=copied.remarks)
-    assert engine.events(job)[-1].note["remarks"] == copied.remarks
+    assert engine.job_events(job)[-1].note["remarks"] == copied.remarks
 
 
 def test_retention_removes_every_form_of_a_result(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="1")
-    job = engine.to_end(engine.account(), kind="video")
+    job = engine.add_succeeded_job(engine.add_account(), kind="video")
     keys = [row.key for row in engine.files(job)]
     aged(engine, 2, job)
-    assert "removed 3 files" in upkeep()
+    assert "removed 3 files" in clean_up()
     for key in keys:
         with pytest.raises(storage.MissingFileError):
             storage.read_file(key)
 
 
-def test_the_fetcher_gives_every_piece_to_who_waits(engine: Engine, host: Host) -> None:
+def test_the_fetcher_gives_every_piece_to_who_waits(engine: Engine, host: MediaHost) -> None:
     pieces: list[int] = []
-    link = host.show("/big", b"x" * 3_000_000)
+    link = host.add_file("/big", b"x" * 3_000_000)
     with safe_fetch.download(
         link, max_bytes=5_000_000, deadline_seconds=10, keep=lambda: pieces.append(1)
     ).content as content:

@@ -20,15 +20,15 @@ from starlette.responses import Response
 from tests.support import factories
 from tests.support.engine import Engine
 from tests.support.platform import ROOT, eventually
-from tests.support.servers.http_servers import Received, Receiver, Stop, serving
+from tests.support.servers.http_servers import ReceivedWebhook, RequestPause, WebhookReceiver, running_app
 from worker import safe_fetch
-from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
+from worker.core.security.encryption import encrypt_secret, new_webhook_secret, webhook_secret
 from worker.core.webhook_policy import DELAYS
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.db.webhooks import endpoints, outbox
 from worker.db.webhooks.outbox import MOST_PER_LANE, MOST_PER_OWNER
-from worker.tasks.deliver_webhooks import MOST_BODY_BYTES, notify, notify_lane
+from worker.tasks.deliver_webhooks import MOST_BODY_BYTES, deliver, deliver_lane
 
 
 def listen(engine: Engine, url: str, **changes: Any) -> tuple[UUID, str]:
@@ -38,7 +38,7 @@ def listen(engine: Engine, url: str, **changes: Any) -> tuple[UUID, str]:
 
 def fail(engine: Engine, **changes: Any) -> UUID:
     """A job that ends at once, so that there is something to tell."""
-    job = engine.job(engine.account(), **changes)
+    job = engine.add_job(engine.add_account(), **changes)
     with transaction() as tx:
         assert state_machine.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
     return job
@@ -50,9 +50,9 @@ def delivery(engine: Engine) -> Any:
 
 
 def send(engine: Engine) -> str:
-    engine.due()
+    engine.make_due()
     engine.sql("UPDATE webhook_endpoints SET slow_until = NULL")
-    return notify(delivery_id=delivery(engine).id)
+    return deliver(delivery_id=delivery(engine).id)
 
 
 def endpoint_row(engine: Engine, endpoint_id: UUID) -> Any:
@@ -64,13 +64,13 @@ def attempts(engine: Engine) -> list[tuple[int, int | None, str | None]]:
 
 
 @pytest.fixture
-def others(engine: Engine) -> Iterator[Callable[[], Receiver]]:
+def others(engine: Engine) -> Iterator[Callable[[], WebhookReceiver]]:
     """More receivers, each on a port of its own, all of which the fetcher may reach."""
     with ExitStack() as stack:
 
-        def make() -> Receiver:
-            made = Receiver()
-            url = stack.enter_context(serving(made))
+        def make() -> WebhookReceiver:
+            made = WebhookReceiver()
+            url = stack.enter_context(running_app(made))
             made.url = f"{url}/hook"
             engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
             return made
@@ -81,7 +81,7 @@ def others(engine: Engine) -> Iterator[Callable[[], Receiver]]:
 # --- signatures ---
 
 
-def plain_check(got: Received, secret: str) -> list[bool]:
+def plain_check(got: ReceivedWebhook, secret: str) -> list[bool]:
     """Which of the signatures in the header this secret made; computed here, from the text of the standard."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = b".".join([got.headers["webhook-id"].encode(), got.headers["webhook-timestamp"].encode(), got.body])
@@ -91,11 +91,11 @@ def plain_check(got: Received, secret: str) -> list[bool]:
     return [value == right for value in values]
 
 
-def test_signatures_stand_before_three_independent_readers(engine: Engine, receiver: Receiver) -> None:
+def test_signatures_stand_before_three_independent_readers(engine: Engine, receiver: WebhookReceiver) -> None:
     _, secret = listen(engine, receiver.url)
-    job = engine.to_end(engine.account(), metadata={"order": "42", "name": "Wei\u00df \u9a6c"})
+    job = engine.add_succeeded_job(engine.add_account(), metadata={"order": "42", "name": "Wei\u00df \u9a6c"})
     assert send(engine).startswith("delivered job.completed")
-    [got] = receiver.got
+    [got] = receiver.received
     assert plain_check(got, secret) == [True]
     openai = OpenAI(api_key="none")
     openai.webhooks.verify_signature(got.body, got.headers, secret=secret)
@@ -111,18 +111,18 @@ def test_signatures_stand_before_three_independent_readers(engine: Engine, recei
     assert abs(int(got.headers["webhook-timestamp"]) - time.time()) < 30
 
 
-def test_during_a_rotation_two_secrets_sign_and_afterwards_one(engine: Engine, receiver: Receiver) -> None:
+def test_during_a_rotation_two_secrets_sign_and_afterwards_one(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, old = listen(engine, receiver.url)
     new = new_webhook_secret()
     with transaction() as tx:
-        sealed = seal_secret(new, context=endpoints.secret_context(endpoint))
+        sealed = encrypt_secret(new, context=endpoints.secret_context(endpoint))
         assert endpoints.rotate_secret(tx, endpoint, "tokens:test", secret=sealed, keep_hours=24)
     receiver.answers = [500]
     fail(engine)
     send(engine)
     engine.sql("UPDATE webhook_endpoints SET previous_until = now() - interval '1 second'")
     send(engine)
-    during, after = receiver.got
+    during, after = receiver.received
     assert plain_check(during, new) == [True, False]
     assert plain_check(during, old) == [False, True]
     for secret in (old, new):
@@ -133,34 +133,34 @@ def test_during_a_rotation_two_secrets_sign_and_afterwards_one(engine: Engine, r
         OpenAI(api_key="none").webhooks.verify_signature(after.body, after.headers, secret=old)
 
 
-def test_a_secret_sealed_with_another_key_is_told_not_used(engine: Engine, receiver: Receiver) -> None:
+def test_a_secret_sealed_with_another_key_is_told_not_used(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine)
     engine.configure(MASTER_KEY="another master key, with which nothing here was sealed")
     assert "DREAMERY_MASTER_KEY" in send(engine)
-    assert receiver.got == []
+    assert receiver.received == []
     assert delivery(engine).due_at
 
 
 # --- bodies ---
 
 
-def body_of(got: Received) -> dict[str, Any]:
+def body_of(got: ReceivedWebhook) -> dict[str, Any]:
     assert len(got.body) < MOST_BODY_BYTES
     return json.loads(got.body)
 
 
 @pytest.mark.parametrize("public", ["", "https://gen.example.com"])
-def test_the_body_has_links_and_what_the_job_is(engine: Engine, receiver: Receiver, public: str) -> None:
+def test_the_body_has_links_and_what_the_job_is(engine: Engine, receiver: WebhookReceiver, public: str) -> None:
     engine.configure(PUBLIC_URL=public, API_PORT="8123")
     listen(engine, receiver.url, events=("job.started", "job.completed"))
-    job = engine.to_end(engine.account(), count=2, prompt="a secret prompt")
+    job = engine.add_succeeded_job(engine.add_account(), count=2, prompt="a secret prompt")
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
-        engine.due()
-        notify(delivery_id=row.id)
-    by_type = {body["type"]: body for body in map(body_of, receiver.got)}
+        engine.make_due()
+        deliver(delivery_id=row.id)
+    by_type = {body["type"]: body for body in map(body_of, receiver.received)}
     assert set(by_type) == {"job.started", "job.completed"}
-    row, base = engine.row(job), public or "http://127.0.0.1:8123"
+    row, base = engine.job_row(job), public or "http://127.0.0.1:8123"
     done = by_type["job.completed"]
     assert set(done) == {"id", "object", "type", "timestamp", "created_at", "data"}
     assert done["created_at"] == int(row.finished_at.timestamp())
@@ -177,30 +177,30 @@ def test_the_body_has_links_and_what_the_job_is(engine: Engine, receiver: Receiv
     assert started["created_at"] == int(row.submitted_at.timestamp())
     assert (started["data"]["status"], started["data"]["output"]) == ("in_progress", None)
     assert (started["data"]["completed_at"], started["data"]["progress"]) == (None, 0)
-    assert b"secret prompt" not in b"".join(got.body for got in receiver.got)
+    assert b"secret prompt" not in b"".join(got.body for got in receiver.received)
 
 
-def test_a_failed_job_says_why(engine: Engine, receiver: Receiver) -> None:
+def test_a_failed_job_says_why(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine)
     send(engine)
-    data = body_of(receiver.got[0])["data"]
+    data = body_of(receiver.received[0])["data"]
     assert (data["status"], data["output"]) == ("failed", None)
     assert data["error"] == {"code": "upstream_error", "message": "x", "type": "server_error", "param": None}
 
 
-def test_metadata_that_is_too_large_is_left_out_and_said(engine: Engine, receiver: Receiver) -> None:
+def test_metadata_that_is_too_large_is_left_out_and_said(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine, metadata={f"{n}": "\u9a6c" * 512 for n in range(16)})
     send(engine)
-    data = body_of(receiver.got[0])["data"]
+    data = body_of(receiver.received[0])["data"]
     assert (data["metadata"], data["metadata_omitted"]) == ({}, True)
 
 
 # --- receivers of every kind ---
 
 
-def test_500_then_200(engine: Engine, receiver: Receiver) -> None:
+def test_500_then_200(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, secret = listen(engine, receiver.url)
     receiver.answers = [500]
     fail(engine)
@@ -212,20 +212,20 @@ def test_500_then_200(engine: Engine, receiver: Receiver) -> None:
     assert send(engine).startswith("delivered")
     assert endpoint_row(engine, endpoint).failing_since is None
     assert attempts(engine) == [(1, 500, "HTTP status 500"), (2, 200, None)]
-    assert [plain_check(got, secret) for got in receiver.got] == [[True], [True]]
-    first, second = receiver.got
+    assert [plain_check(got, secret) for got in receiver.received] == [[True], [True]]
+    first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == f"msg_{row.id.hex}"
     assert first.body == second.body
     assert send(engine) == "not due"
 
 
-def test_gone_disables_the_endpoint_at_once_and_gives_up_what_waits(engine: Engine, receiver: Receiver) -> None:
+def test_gone_disables_the_endpoint_at_once_and_gives_up_what_waits(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [410]
     jobs_ended = [fail(engine) for _ in range(3)]
-    engine.due()
+    engine.make_due()
     first = engine.sql("SELECT id FROM webhook_deliveries LIMIT 1")[0].id
-    notify(delivery_id=first)
+    deliver(delivery_id=first)
     row = endpoint_row(engine, endpoint)
     assert row.disabled_at
     assert "410" in row.disabled_reason
@@ -233,32 +233,32 @@ def test_gone_disables_the_endpoint_at_once_and_gives_up_what_waits(engine: Engi
     assert len(rows) == len(jobs_ended)
     assert all(item.given_up_at and item.due_at is None for item in rows)
     assert all("410" in item.last_error for item in rows)
-    assert len(receiver.got) == 1
+    assert len(receiver.received) == 1
     fail(engine)
     assert len(engine.sql("SELECT 1 FROM webhook_deliveries")) == 3, "it listens no more"
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_receiver_is_left_alone_as_long_as_it_asks(engine: Engine, receiver: Receiver, status: int) -> None:
+def test_a_busy_receiver_is_left_alone_as_long_as_it_asks(engine: Engine, receiver: WebhookReceiver, status: int) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [Response(status_code=status, headers={"Retry-After": "120"})]
     fail(engine)
-    engine.due()
+    engine.make_due()
     first = delivery(engine).id
-    notify(delivery_id=first)
+    deliver(delivery_id=first)
     assert 115 < delivery(engine).wait.total_seconds() <= 121
     assert 115 < endpoint_row(engine, endpoint).pause.total_seconds() <= 121
     fail(engine)
-    engine.due()
+    engine.make_due()
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
-        assert notify(delivery_id=row.id) == "not due", "all its deliveries wait"
-    assert len(receiver.got) == 1
+        assert deliver(delivery_id=row.id) == "not due", "all its deliveries wait"
+    assert len(receiver.received) == 1
     engine.sql("UPDATE webhook_endpoints SET slow_until = now() - interval '1 second'")
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
-        assert notify(delivery_id=row.id).startswith("delivered")
+        assert deliver(delivery_id=row.id).startswith("delivered")
 
 
-def test_nobody_is_asked_to_come_back_in_a_year(engine: Engine, receiver: Receiver) -> None:
+def test_nobody_is_asked_to_come_back_in_a_year(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [Response(status_code=503, headers={"Retry-After": "Wed, 01 Jan 2098 00:00:00 GMT"})]
     fail(engine)
@@ -268,30 +268,30 @@ def test_nobody_is_asked_to_come_back_in_a_year(engine: Engine, receiver: Receiv
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_a_failure_and_never_followed(
-    engine: Engine, receiver: Receiver, others: Callable[[], Receiver], status: int
+    engine: Engine, receiver: WebhookReceiver, others: Callable[[], WebhookReceiver], status: int
 ) -> None:
     elsewhere = others()
     listen(engine, receiver.url)
     receiver.answers = [Response(status_code=status, headers={"Location": elsewhere.url})]
     fail(engine)
     assert "redirects are not followed" in send(engine)
-    assert elsewhere.got == []
+    assert elsewhere.received == []
     assert delivery(engine).due_at
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
-def test_private_targets_are_never_reached(engine: Engine, receiver: Receiver, host: str) -> None:
+def test_private_targets_are_never_reached(engine: Engine, receiver: WebhookReceiver, host: str) -> None:
     engine.configure(FETCH_ALLOW="")
     listen(engine, receiver.url.replace("127.0.0.1", host))
     fail(engine)
     assert "private address" in send(engine)
-    assert receiver.got == []
+    assert receiver.received == []
     [(_, status, error)] = attempts(engine)
     assert status is None
     assert "private" in error
 
 
-def test_nobody_listens_there(engine: Engine, others: Callable[[], Receiver]) -> None:
+def test_nobody_listens_there(engine: Engine, others: Callable[[], WebhookReceiver]) -> None:
     engine.configure(FETCH_ALLOW="127.0.0.1")
     endpoint, _ = listen(engine, "http://127.0.0.1:1/hook")
     fail(engine)
@@ -303,11 +303,11 @@ def test_nobody_listens_there(engine: Engine, others: Callable[[], Receiver]) ->
 
 
 def test_a_receiver_that_lets_us_wait_is_left_after_the_deadline(
-    engine: Engine, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.5)
     listen(engine, receiver.url)
-    stop = Stop()
+    stop = RequestPause()
     receiver.hook = lambda: stop("", b"")
     fail(engine)
     begin = time.monotonic()
@@ -318,7 +318,7 @@ def test_a_receiver_that_lets_us_wait_is_left_after_the_deadline(
 
 
 def test_a_slow_receiver_holds_up_only_itself(
-    engine: Engine, receiver: Receiver, others: Callable[[], Receiver]
+    engine: Engine, receiver: WebhookReceiver, others: Callable[[], WebhookReceiver]
 ) -> None:
     quick = others()
     slow_one, _ = listen(engine, receiver.url)
@@ -327,31 +327,31 @@ def test_a_slow_receiver_holds_up_only_itself(
     receiver.hook = lambda: stop.wait(20)
     for _ in range(MOST_PER_LANE + 3):
         fail(engine)
-    engine.due()
+    engine.make_due()
     of = {row.id: row.endpoint_id for row in engine.sql("SELECT id, endpoint_id FROM webhook_deliveries")}
     results: list[str] = []
     threads = [
-        threading.Thread(target=lambda item=item: results.append(notify(delivery_id=item)))
+        threading.Thread(target=lambda item=item: results.append(deliver(delivery_id=item)))
         for item, endpoint in of.items()
         if endpoint == slow_one
     ]
     [thread.start() for thread in threads]
-    eventually(lambda: len(results) == 3 and len(receiver.got) == MOST_PER_LANE, what="the lane is full")
+    eventually(lambda: len(results) == 3 and len(receiver.received) == MOST_PER_LANE, what="the lane is full")
     # The others found the lane full and went away at once.
     assert sum(thread.is_alive() for thread in threads) == MOST_PER_LANE
     assert results == ["not due"] * 3
     begin = time.monotonic()
     first = next(item for item, endpoint in of.items() if endpoint == quick_one)
-    line = notify_lane(delivery_id=first)
+    line = deliver_lane(delivery_id=first)
     assert line.endswith(f"and {MOST_PER_LANE + 2} more")
     assert time.monotonic() - begin < 15
-    assert len(quick.got) == MOST_PER_LANE + 3
+    assert len(quick.received) == MOST_PER_LANE + 3
     stop.set()
     [thread.join(20) for thread in threads]
-    assert len(receiver.got) == MOST_PER_LANE
+    assert len(receiver.received) == MOST_PER_LANE
 
 
-def test_one_owner_with_many_slow_receivers_leaves_room_for_others(engine: Engine, receiver: Receiver) -> None:
+def test_one_owner_with_many_slow_receivers_leaves_room_for_others(engine: Engine, receiver: WebhookReceiver) -> None:
     for n in range(MOST_PER_OWNER):
         listen(engine, f"{receiver.url}/{n}")
     listen(engine, f"{receiver.url}/other", owner="tokens:other")
@@ -360,17 +360,17 @@ def test_one_owner_with_many_slow_receivers_leaves_room_for_others(engine: Engin
     fail(engine)
     fail(engine)
     fail(engine, owner="tokens:other")
-    engine.due()
+    engine.make_due()
     rows = engine.sql("SELECT id, owner FROM webhook_deliveries")
-    mine = [threading.Thread(target=notify, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:test"]
+    mine = [threading.Thread(target=deliver, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:test"]
     [thread.start() for thread in mine]
     eventually(lambda: sum(thread.is_alive() for thread in mine) <= MOST_PER_OWNER, what="no more than these are sent")
-    eventually(lambda: len(receiver.got) == MOST_PER_OWNER, what="these are sent")
+    eventually(lambda: len(receiver.received) == MOST_PER_OWNER, what="these are sent")
     [foreign] = [
-        threading.Thread(target=notify, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:other"
+        threading.Thread(target=deliver, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:other"
     ]
     foreign.start()
-    eventually(lambda: len(receiver.got) == MOST_PER_OWNER + 1, what="the other owner's is sent too")
+    eventually(lambda: len(receiver.received) == MOST_PER_OWNER + 1, what="the other owner's is sent too")
     stop.set()
     [thread.join(20) for thread in (*mine, foreign)]
 
@@ -379,14 +379,14 @@ def test_one_owner_with_many_slow_receivers_leaves_room_for_others(engine: Engin
 
 
 def test_killed_between_the_send_and_the_commit_it_is_sent_again_under_the_same_id(
-    engine: Engine, receiver: Receiver
+    engine: Engine, receiver: WebhookReceiver
 ) -> None:
     _, secret = listen(engine, receiver.url)
     fail(engine)
-    engine.due()
-    stop = Stop()
+    engine.make_due()
+    stop = RequestPause()
     receiver.hook = lambda: stop("", b"")
-    process = engine.process("notify", delivery_id=delivery(engine).id)
+    process = engine.start_process("notify", delivery_id=delivery(engine).id)
     stop.wait()
     process.kill()
     process.join()
@@ -395,31 +395,31 @@ def test_killed_between_the_send_and_the_commit_it_is_sent_again_under_the_same_
     row = delivery(engine)
     assert (row.delivered_at, row.tries) == (None, 1)
     assert attempts(engine) == [(1, None, None)], "seen, with no outcome"
-    assert notify(delivery_id=row.id) == "not due", "the lease holds"
+    assert deliver(delivery_id=row.id) == "not due", "the lease holds"
     assert send(engine).startswith("delivered")
-    first, second = receiver.got
+    first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
     assert plain_check(first, secret) == plain_check(second, secret) == [True]
     assert attempts(engine)[1] == (2, 200, None)
 
 
-def test_two_messages_for_one_delivery_send_it_once(engine: Engine, receiver: Receiver) -> None:
+def test_two_messages_for_one_delivery_send_it_once(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine)
-    engine.due()
+    engine.make_due()
     item = delivery(engine).id
-    threads = [threading.Thread(target=notify, kwargs={"delivery_id": item}) for _ in range(8)]
+    threads = [threading.Thread(target=deliver, kwargs={"delivery_id": item}) for _ in range(8)]
     [thread.start() for thread in threads]
     [thread.join(20) for thread in threads]
-    assert len(receiver.got) == 1
+    assert len(receiver.received) == 1
     assert delivery(engine).tries == 1
 
 
 # --- giving up and disabling ---
 
 
-def test_after_the_last_try_the_event_is_given_up_and_the_endpoint_stays(engine: Engine, receiver: Receiver) -> None:
+def test_after_the_last_try_the_event_is_given_up_and_the_endpoint_stays(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [500] * 20
     fail(engine)
@@ -439,7 +439,7 @@ def test_after_the_last_try_the_event_is_given_up_and_the_endpoint_stays(engine:
 
 @pytest.mark.parametrize(("days", "disabled"), [(4, False), (6, True)])
 def test_an_endpoint_that_took_nothing_for_days_is_disabled_when_an_event_is_given_up(
-    engine: Engine, receiver: Receiver, *, days: int, disabled: bool
+    engine: Engine, receiver: WebhookReceiver, *, days: int, disabled: bool
 ) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [500, 500]
@@ -449,9 +449,9 @@ def test_an_endpoint_that_took_nothing_for_days_is_disabled_when_an_event_is_giv
     assert endpoint_row(engine, endpoint).disabled_at is None, "one failed try is not enough"
     engine.sql("UPDATE webhook_deliveries SET tries = :n", n=len(DELAYS))
     fail(engine)
-    engine.due()
+    engine.make_due()
     last = engine.sql("SELECT id FROM webhook_deliveries WHERE tries > 0")[0].id
-    notify(delivery_id=last)
+    deliver(delivery_id=last)
     row = endpoint_row(engine, endpoint)
     assert bool(row.disabled_at) == disabled
     waiting = engine.sql("SELECT 1 FROM webhook_deliveries WHERE due_at IS NOT NULL")
@@ -462,19 +462,19 @@ def test_an_endpoint_that_took_nothing_for_days_is_disabled_when_an_event_is_giv
 
 
 def test_a_delivery_under_way_when_its_endpoint_is_disabled_stays_given_up_unless_taken(
-    engine: Engine, receiver: Receiver
+    engine: Engine, receiver: WebhookReceiver
 ) -> None:
     endpoint, _ = listen(engine, receiver.url)
     for answer in (500, 200):
         receiver.answers = [answer]
-        stop = Stop()
+        stop = RequestPause()
         receiver.hook = lambda stop=stop: stop("", b"")
         engine.sql("DELETE FROM webhook_deliveries")
         with transaction() as tx:
             endpoints.enable_endpoint(tx, endpoint, "tokens:test")
         fail(engine)
-        engine.due()
-        thread = threading.Thread(target=notify, kwargs={"delivery_id": delivery(engine).id})
+        engine.make_due()
+        thread = threading.Thread(target=deliver, kwargs={"delivery_id": delivery(engine).id})
         thread.start()
         stop.wait()
         with transaction() as tx:
@@ -502,14 +502,14 @@ def test_the_receiver_of_the_documentation_takes_what_we_send(
     module: dict[str, Any] = {}
     exec(compile(source, "webhooks.md", "exec"), module)
     job = fail(engine)
-    with serving(module["app"]) as url:
+    with running_app(module["app"]) as url:
         engine.sql("UPDATE webhook_endpoints SET url = :url", url=f"{url}/hook")
         assert send(engine).startswith("delivered")
         engine.sql("UPDATE webhook_deliveries SET delivered_at = NULL, due_at = now()")
         assert send(engine).startswith("delivered")
         assert capsys.readouterr().out.count(f"job.failed job_{job.hex}") == 1, "the repeat was dropped"
         with transaction() as tx:
-            sealed = seal_secret(new_webhook_secret(), context=endpoints.secret_context(endpoint))
+            sealed = encrypt_secret(new_webhook_secret(), context=endpoints.secret_context(endpoint))
             endpoints.rotate_secret(tx, endpoint, "tokens:test", secret=sealed, keep_hours=0)
         engine.sql("UPDATE webhook_deliveries SET delivered_at = NULL, due_at = now()")
         assert "HTTP status 400" in send(engine)

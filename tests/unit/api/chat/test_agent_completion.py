@@ -7,7 +7,14 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from api.chat.agent_completion import failure_after, finish_of, lost_text, progress_of, result_text, whole_answer
+from api.chat.agent_completion import (
+    agent_completion,
+    failure_after,
+    finish_reason,
+    lost_text,
+    progress_of,
+    result_text,
+)
 from worker.db.jobs.conversations import Spoken
 from worker.db.jobs.queries import JobView
 
@@ -74,13 +81,13 @@ def test_progress_names_the_picture_and_its_place():
     ],
 )
 def test_how_an_answer_ends(children, finish, code):
-    assert finish_of(talk(), children) == finish
+    assert finish_reason(talk(), children) == finish
     failure = failure_after(talk(), children)
     assert (failure.code if failure else None) == code
 
 
 def test_an_answer_cut_short_ends_with_length():
-    assert finish_of(talk(finish="length"), [child(**REFUSED)]) == "length"
+    assert finish_reason(talk(finish="length"), [child(**REFUSED)]) == "length"
 
 
 def test_a_conversation_that_failed_is_a_failure_whatever_it_made():
@@ -96,7 +103,7 @@ def test_things_that_never_started_are_counted():
 
 
 def test_a_whole_answer():
-    answer = whole_answer(
+    answer = agent_completion(
         talk("Look:", calls=2, children=2), [child("image/png"), child("video/mp4", kind="video")], BASE
     )
     message = answer["choices"][0]["message"]
@@ -108,5 +115,5 @@ def test_a_whole_answer():
 
 def test_a_whole_answer_tells_what_was_left_out():
     view = talk(params={"asked_model": "agent", "left_out": 2})
-    message = whole_answer(view, [], BASE)["choices"][0]["message"]
+    message = agent_completion(view, [], BASE)["choices"][0]["message"]
     assert "2 parts of the messages that are no text" in message["reasoning_content"]

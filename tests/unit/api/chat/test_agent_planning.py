@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from api.chat.agent_planning import read_turns
+from api.chat.agent_planning import build_messages
 from api.chat.schemas import ChatMessage
 from worker.core.errors import DreameryError
 
@@ -16,7 +16,7 @@ def said(role: str, content: Any) -> ChatMessage:
 
 
 def turns(*messages: tuple[str, Any]) -> list[tuple[str, str]]:
-    return [(turn["role"], turn["text"]) for turn in read_turns([said(*message) for message in messages])[0]]
+    return [(turn["role"], turn["text"]) for turn in build_messages([said(*message) for message in messages])[0]]
 
 
 def test_system_texts_go_in_front_of_the_first_user_message():
@@ -28,7 +28,7 @@ def test_system_texts_go_in_front_of_the_first_user_message():
 
 def test_only_text_parts_are_taken_and_the_rest_is_counted():
     parts = [{"type": "text", "text": "a"}, PICTURE, {"type": "input_text", "text": "b"}, "c", {"type": "x"}, 7]
-    found, left_out = read_turns([said("user", parts)])
+    found, left_out = build_messages([said("user", parts)])
     assert found == [{"role": "user", "text": "a\nb\nc"}]
     assert left_out == 3
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.chat.client_probes import read_agent_housekeeping, read_housekeeping
+from api.chat.client_probes import detect_agent_probe, detect_client_probe
 from api.chat.schemas import ChatRequest
 
 HISTORY = (
@@ -17,7 +17,7 @@ HISTORY = (
 def read(*messages: tuple[str, Any] | str, **fields: Any) -> Any:
     told = [one if isinstance(one, tuple) else ("user", one) for one in messages]
     body = {"messages": [{"role": role, "content": content} for role, content in told], **fields}
-    return read_housekeeping(ChatRequest.model_validate(body))
+    return detect_client_probe(ChatRequest.model_validate(body))
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_hostile_texts_take_no_time(text: str) -> None:
 
 def read_for_agent(*messages: Any, **more: Any) -> Any:
     told = [{"role": role, "content": said} for role, said in messages]
-    return read_agent_housekeeping(ChatRequest.model_validate({"model": "agent", "messages": told, **more}))
+    return detect_agent_probe(ChatRequest.model_validate({"model": "agent", "messages": told, **more}))
 
 
 def test_titles_and_tests_are_no_conversations_with_the_agent() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from api.chat.model_names import read_model_name
-from api.chat.prompt_extraction import read_prompt
+from api.chat.prompt_extraction import extract_prompt
 from api.chat.schemas import ChatRequest
 from worker.core.errors import DreameryError
 
@@ -35,9 +35,9 @@ def chat(*messages: tuple[str, Any]) -> ChatRequest:
         (":2k", ":2k", {}),
     ],
 )
-def test_names_of_models(written: str, name: str, says: dict[str, str]) -> None:
+def test_names_of_models(written: str, name: str, options: dict[str, str]) -> None:
     found = read_model_name(written, KNOWN.__contains__)
-    assert (found.name, found.says) == (name, says)
+    assert (found.name, found.options) == (name, options)
 
 
 @pytest.mark.parametrize("rest", ["huge", "2k4", "16:9x", "2k:4k", "1k2k", "0x0", "-1"])
@@ -49,7 +49,7 @@ def test_a_rest_that_says_nothing(rest: str) -> None:
 
 def test_the_last_user_message_is_the_prompt() -> None:
     asked = chat(("system", "be kind"), ("user", "a boat"), ("assistant", "x"), ("user", " a car "), ("assistant", "y"))
-    assert read_prompt(asked).text == "a car"
+    assert extract_prompt(asked).text == "a car"
 
 
 def test_parts() -> None:
@@ -62,9 +62,9 @@ def test_parts() -> None:
         {"type": "input_text", "text": "please"},
         {"type": "text", "text": None},
     ]
-    prompt = read_prompt(chat(("user", parts)))
+    prompt = extract_prompt(chat(("user", parts)))
     assert prompt.text == "a boat\nat night\nplease"
-    assert prompt.pictures == [parts[1], parts[3], parts[4]]
+    assert prompt.images == [parts[1], parts[3], parts[4]]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_parts() -> None:
 )  # fmt: skip
 def test_messages_that_ask_for_nothing_we_do(messages: list[tuple[str, Any]], code: str, param: str) -> None:
     with pytest.raises(DreameryError) as caught:
-        read_prompt(chat(*messages))
+        extract_prompt(chat(*messages))
     assert (caught.value.code, caught.value.param) == (code, param)
 
 
@@ -107,7 +107,7 @@ ANSWER = "".join(f"![image](http://h/v1/files/file_{n}/content)\n" for n in "abc
     ],
 )
 def test_an_earlier_picture_serves_when_a_change_is_asked_for(text: str, letter: str) -> None:
-    prompt = read_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text)))
+    prompt = extract_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text)))
     assert prompt.earlier == f"http://h/v1/files/file_{letter}/content"
 
 
@@ -115,15 +115,15 @@ def test_an_earlier_picture_serves_when_a_change_is_asked_for(text: str, letter:
     "text", ["a cat", "draw a house", "make a robot", "一只猫", "an image of rain", "a change of seasons"]
 )
 def test_a_new_wish_starts_from_nothing(text: str) -> None:
-    assert read_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text))).earlier is None
+    assert extract_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text))).earlier is None
 
 
 def test_which_answers_count() -> None:
     newer = "![image](https://h/new.png)"
     told = [("assistant", ANSWER), ("assistant", newer), ("assistant", "no picture here"), ("user", "make it blue")]
-    assert read_prompt(chat(*told)).earlier == "https://h/new.png"
-    assert read_prompt(chat(("user", ANSWER), ("user", "make it blue"))).earlier is None
-    assert read_prompt(chat(("user", "make it blue"), ("assistant", ANSWER))).earlier is None
+    assert extract_prompt(chat(*told)).earlier == "https://h/new.png"
+    assert extract_prompt(chat(("user", ANSWER), ("user", "make it blue"))).earlier is None
+    assert extract_prompt(chat(("user", "make it blue"), ("assistant", ANSWER))).earlier is None
     with_own = [{"type": "text", "text": "make it blue"}, {"type": "image_url", "image_url": LINK}]
-    assert read_prompt(chat(("assistant", ANSWER), ("user", with_own))).earlier is None
-    assert read_prompt(chat(("assistant", "![x](data:image/png;base64,AA)"), ("user", "make it blue"))).earlier is None
+    assert extract_prompt(chat(("assistant", ANSWER), ("user", with_own))).earlier is None
+    assert extract_prompt(chat(("assistant", "![x](data:image/png;base64,AA)"), ("user", "make it blue"))).earlier is None

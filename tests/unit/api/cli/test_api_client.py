@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from api.cli.api_client import Client, ClientError, follow, save_results, started_jobs
-from api.cli.progress_bars import bars_of, job_progress
+from api.cli.api_client import Client, ClientError, accepted_jobs, follow, save_results
+from api.cli.progress_bars import add_job_bars, job_progress
 from tests.support.platform import free_port
 
 
@@ -94,13 +94,13 @@ def test_failed_job_raises_its_reason(peer: Any) -> None:
 
 def test_several_jobs_of_one_answer_are_all_followed() -> None:
     one, two = job("queued"), job("completed", progress=None)
-    assert started_jobs({**one, "jobs": [one, two]}) == [one, two]
-    assert started_jobs(one) == [one]
+    assert accepted_jobs({**one, "jobs": [one, two]}) == [one, two]
+    assert accepted_jobs(one) == [one]
 
 
 def test_each_job_has_its_bar() -> None:
     progress = job_progress(Console(quiet=True))
-    show = bars_of(progress, [job("queued", queue={"position": 3}), job("queued")])
+    show = add_job_bars(progress, [job("queued", queue={"position": 3}), job("queued")])
     assert [task.description for task in progress.tasks] == ["queued 3", "queued"]
     show([job("in_progress", progress=40), job("completed", progress=None)])
     assert [(task.completed, task.description) for task in progress.tasks] == [(40, "generating"), (100, "done")]

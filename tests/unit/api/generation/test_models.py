@@ -5,7 +5,7 @@ from fastapi.testclient import TestClient
 
 from api.app import create_app
 from api.generation.model_schemas import Model, ModelList
-from tests.support.api_client import error_of
+from tests.support.api_client import assert_error
 from worker.core import catalog_overrides
 from worker.core.catalog.models import get_catalog
 from worker.core.settings import get_settings
@@ -112,4 +112,4 @@ def test_ids_may_hold_slashes_and_colons(client, path):
     row = client.get(f"/v1/models/{path}", headers=headers).json()
     Model.model_validate(row)
     assert row["id"] == "studio/own:1"
-    error_of(client.get("/v1/models/studio/other:1", headers=headers), 404, "model_not_found", "model")
+    assert_error(client.get("/v1/models/studio/other:1", headers=headers), 404, "model_not_found", "model")

@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from api.generation import reference_images
-from api.generation.reference_images import GivenPicture, read_pictures
-from tests.support.uploads import picture
+from api.generation.reference_images import ReferenceImage, read_reference_images
+from tests.support.uploads import make_image
 from tests.unit.worker.core.media.test_image import bomb
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 
-RED = picture("red")
+RED = make_image("red")
 B64 = base64.b64encode(RED).decode()
 LINK = "https://example.org/a.png"
 
 
-def read(model: str = "jimeng-4.0", **fields: Any) -> list[GivenPicture]:
-    return read_pictures(fields, get_catalog().image_model(model))
+def read(model: str = "jimeng-4.0", **fields: Any) -> list[ReferenceImage]:
+    return read_reference_images(fields, get_catalog().image_model(model))
 
 
 def refused(code: str, param: str, *, model: str = "jimeng-4.0", **fields: Any) -> str:

@@ -7,8 +7,8 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from api.http.cors_and_compression import go_duration
-from tests.support.api_client import error_of
+from api.http.cors_and_compression import format_go_duration
+from tests.support.api_client import assert_error
 from worker.core.settings import get_settings
 
 ORIGIN = "https://front.example"
@@ -98,7 +98,7 @@ def test_every_answer_is_marked(client):
         assert answer.headers["x-request-id"]
         assert int(answer.headers["openai-processing-ms"]) >= 0
         assert answer.headers["x-content-type-options"] == "nosniff"
-    error_of(client.get("/crash"), 500, "internal_error")
+    assert_error(client.get("/crash"), 500, "internal_error")
 
 
 def raw(client, method, path):
@@ -127,4 +127,4 @@ def test_streams_pictures_and_their_base64_never_are(client, method, path):
     [(0, "0ms"), (-1, "0ms"), (0.0115, "12ms"), (1, "1s"), (1.2, "2s"), (59.1, "1m0s"), (360, "6m0s"), (61, "1m1s")],
 )
 def test_go_durations(seconds, text):
-    assert go_duration(seconds) == text
+    assert format_go_duration(seconds) == text

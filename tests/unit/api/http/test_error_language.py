@@ -6,7 +6,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from api.app import create_app
-from api.http.errors import speak
+from api.http.errors import select_language
 from worker.core.errors import ERRORS
 from worker.core.settings import get_settings
 
@@ -42,7 +42,7 @@ def client(tmp_path_factory):
 )
 def test_accept_language(header, chinese):
     # In a context of its own: the language is that of a request, and this thread belongs to all tests.
-    assert copy_context().run(speak, header).chinese is chinese
+    assert copy_context().run(select_language, header).chinese is chinese
 
 
 def test_chinese_callers_read_chinese(client):

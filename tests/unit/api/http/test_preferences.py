@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import fingerprint
-from api.http.preferences import clean_idempotency_key, get_preference
+from api.http.preferences import get_preference, parse_idempotency_key
 from api.images.planning import plan_image_jobs
 from api.images.schemas import ImageGenerationRequest
 from api.jobs.file_routes import _span
@@ -67,7 +67,7 @@ def test_preferences(headers, respond_async, wait):
 
 
 def test_async_in_the_body_goes_with_wait():
-    asked = get_preference(request_with(("prefer", "wait=3"))).with_async(wanted=True)
+    asked = get_preference(request_with(("prefer", "wait=3"))).with_async(enabled=True)
     assert (asked.respond_async, asked.wait_seconds) == (True, 3)
     assert asked.applied(deferred=True) == "respond-async"
     assert asked.applied(deferred=False) == "wait=3"
@@ -77,13 +77,13 @@ def test_async_in_the_body_goes_with_wait():
     ("given", "key"), [("abc", "abc"), ('"a b"', "a b"), ("  x ", "x"), ("k" * 255, "k" * 255), (None, None)]
 )
 def test_idempotency_keys(given, key):
-    assert clean_idempotency_key(given) == key
+    assert parse_idempotency_key(given) == key
 
 
 @pytest.mark.parametrize("given", ["", '""', "k" * 256, "a\x00", "a\tb"])
 def test_odd_idempotency_keys(given):
     with pytest.raises(DreameryError) as caught:
-        clean_idempotency_key(given)
+        parse_idempotency_key(given)
     assert caught.value.param == "Idempotency-Key"
 
 

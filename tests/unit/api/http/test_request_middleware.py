@@ -14,14 +14,14 @@ from api.accounts import session_check_schemas
 from api.admin import schemas as admin_schemas
 from api.app import create_app
 from api.chat import schemas as chat_schemas
-from api.http.body_parsing import body_docs
+from api.http.body_parsing import body_openapi
 from api.http.errors import error_response
-from api.http.openapi import describe
-from api.http.preferences import name_job
+from api.http.openapi import install_openapi
+from api.http.preferences import set_job_id_header
 from api.jobs import schemas
 from api.videos import schemas as videos_schemas
 from api.webhooks import schemas as webhooks_schemas
-from tests.support.api_client import error_of, not_repeatable
+from tests.support.api_client import assert_error, forbids_retry
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.settings import get_settings
 
@@ -52,7 +52,7 @@ def _add_crash(app: FastAPI) -> None:
     async def crash(request: Request) -> None:
         error, accepted = app.state.crash
         if accepted:
-            name_job(request, JOB, accepted=True)
+            set_job_id_header(request, JOB, accepted=True)
         raise error
 
 
@@ -71,9 +71,9 @@ def crash(client: TestClient, error: Exception, *, accepted: bool) -> Any:
 )
 def test_a_crash_is_a_500_that_keeps_its_secrets(client, error):
     response = crash(client, error, accepted=False)
-    error_of(response, 500, "internal_error")
+    assert_error(response, 500, "internal_error")
     assert "secret" not in response.text
-    assert not not_repeatable(response)
+    assert not forbids_retry(response)
     assert "x-job-id" not in response.headers
 
 
@@ -81,25 +81,25 @@ def test_a_crash_is_a_500_that_keeps_its_secrets(client, error):
 def test_a_crash_after_acceptance_names_the_job_and_forbids_a_repeat(client, error):
     response = crash(client, error, accepted=True)
     code = "internal_error" if isinstance(error, RuntimeError) else "overloaded"
-    assert JOB in error_of(response, ERRORS[code].status, code)
+    assert JOB in assert_error(response, ERRORS[code].status, code)
     assert response.headers["x-job-id"] == JOB
-    assert not_repeatable(response)
+    assert forbids_retry(response)
     assert "retry-after" not in response.headers
 
 
 def test_without_a_database_a_request_may_be_repeated(client):
     response = crash(client, OperationalError("select", {}, Exception("gone")), accepted=False)
-    error_of(response, 503, "overloaded")
+    assert_error(response, 503, "overloaded")
     assert response.headers["retry-after"] == "5"
-    assert not not_repeatable(response)
+    assert not forbids_retry(response)
 
 
 @pytest.mark.parametrize("accepted", [False, True])
 def test_every_error_of_the_table_has_the_shape(client, accepted):
     for code, kind in ERRORS.items():
         response = crash(client, DreameryError(code), accepted=accepted)
-        error_of(response, kind.status, code)
-        assert not_repeatable(response) == accepted
+        assert_error(response, kind.status, code)
+        assert forbids_retry(response) == accepted
 
 
 def test_an_answer_that_has_begun_is_cut_not_mixed_with_an_error(app):
@@ -134,20 +134,20 @@ def test_slashes_too_many_are_forgiven(client, path):
 
 def test_model_ids_may_hold_slashes_and_colons(client):
     assert client.get("/v1/models/jimeng-4.0").json()["id"] == "jimeng-4.0"
-    error_of(client.get("/v1/models/org/name:tag"), 404, "model_not_found", "model")
+    assert_error(client.get("/v1/models/org/name:tag"), 404, "model_not_found", "model")
 
 
 def test_only_paths_that_take_pictures_take_the_larger_bodies(client):
     for path in ("/v1/images/generations", "//v1/images/edits/", "/v1/images/compositions"):
-        error_of(
+        assert_error(
             client.post(f"http://testserver{path}", json={"n": "x" * 1100}), 400, "missing_required_parameter", "prompt"
         )
-    error_of(client.post("/v1/jobs", json={"n": "x" * 1100}), 413, "request_too_large")
+    assert_error(client.post("/v1/jobs", json={"n": "x" * 1100}), 413, "request_too_large")
 
 
 @pytest.mark.parametrize("prompt", ["x" * 1500, "é" * 900])
 def test_a_body_over_the_limit_is_refused_by_its_length(client, prompt):
-    error_of(client.post("/v1/images/generations", json={"prompt": prompt}), 413, "request_too_large")
+    assert_error(client.post("/v1/images/generations", json={"prompt": prompt}), 413, "request_too_large")
 
 
 def test_a_body_over_the_limit_is_refused_while_it_comes(client):
@@ -159,7 +159,7 @@ def test_a_body_over_the_limit_is_refused_while_it_comes(client):
 
     headers = {"Content-Type": "application/json"}
     response = client.post("/v1/images/generations", content=chunks(), headers=headers)
-    error_of(response, 413, "request_too_large")
+    assert_error(response, 413, "request_too_large")
 
 
 @pytest.mark.parametrize("code", ["queue_full", "no_account_available", "overloaded", "rate_limit_exceeded"])
@@ -297,11 +297,11 @@ def test_nested_models_of_a_body_become_components():
 
     app = FastAPI()
 
-    @app.post("/x", openapi_extra=body_docs(Outer))
+    @app.post("/x", openapi_extra=body_openapi(Outer))
     async def take() -> None:
         return None
 
-    describe(app)
+    install_openapi(app)
     document = app.openapi()
     assert {"Inner", "Outer", "OuterForm"} <= set(document["components"]["schemas"])
     assert document["components"]["schemas"]["Outer"]["properties"]["inner"] == {"$ref": "#/components/schemas/Inner"}
@@ -330,5 +330,5 @@ def test_the_page_of_the_document_needs_no_internet(client):
         assert answer.status_code == 200
         assert len(answer.content) > 100
     assert b"SwaggerUIBundle" in client.get("/docs/swagger-ui-bundle.js").content
-    error_of(client.get("/docs/../../etc/passwd"), 404, "unknown_url")
-    error_of(client.get("/docs/core.py"), 404, "unknown_url")
+    assert_error(client.get("/docs/../../etc/passwd"), 404, "unknown_url")
+    assert_error(client.get("/docs/core.py"), 404, "unknown_url")

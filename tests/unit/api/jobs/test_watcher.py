@@ -11,38 +11,38 @@ from api.jobs.watcher import Watch
 
 
 def listener() -> Watch:
-    return Watch(uuid4(), words=True)
+    return Watch(uuid4(), with_text=True)
 
 
 def test_pieces_in_order_make_the_text():
     watch = listener()
-    watch.hear(0, "Hel")
-    watch.hear(3, "lo")
-    assert (watch.said, watch.behind) == ("Hello", False)
+    watch.append_text(0, "Hel")
+    watch.append_text(3, "lo")
+    assert (watch.text, watch.text_incomplete) == ("Hello", False)
 
 
 def test_a_doubled_piece_is_heard_once():
     watch = listener()
-    watch.hear(0, "Hel")
-    watch.hear(0, "Hel")
-    watch.hear(2, "llo")
-    assert watch.said == "Hello"
+    watch.append_text(0, "Hel")
+    watch.append_text(0, "Hel")
+    watch.append_text(2, "llo")
+    assert watch.text == "Hello"
 
 
 def test_a_gap_waits_for_the_row():
     watch = listener()
-    watch.hear(0, "Hel")
-    watch.hear(5, " you")
-    assert (watch.said, watch.behind) == ("Hel", True)
-    watch.read("Hello you")
-    assert (watch.said, watch.behind) == ("Hello you", False)
+    watch.append_text(0, "Hel")
+    watch.append_text(5, " you")
+    assert (watch.text, watch.text_incomplete) == ("Hel", True)
+    watch.replace_text("Hello you")
+    assert (watch.text, watch.text_incomplete) == ("Hello you", False)
 
 
 def test_an_older_row_takes_nothing_back():
     watch = listener()
-    watch.hear(0, "Hello")
-    watch.read("Hel")
-    assert watch.said == "Hello"
+    watch.append_text(0, "Hello")
+    watch.replace_text("Hel")
+    assert watch.text == "Hello"
 
 
 @given(st.text(max_size=60), st.data())
@@ -52,17 +52,17 @@ def test_whatever_is_lost_the_row_completes_it(text, data):
     pieces = list(itertools.pairwise(edges))
     for start, end in data.draw(st.permutations(pieces)):
         if data.draw(st.booleans()):
-            watch.hear(start, text[start:end])
-        assert text.startswith(watch.said)
-    watch.read(text)
-    assert watch.said == text
+            watch.append_text(start, text[start:end])
+        assert text.startswith(watch.text)
+    watch.replace_text(text)
+    assert watch.text == text
 
 
 def test_one_bell_for_several_watches():
     async def ring() -> bool:
-        bell = asyncio.Event()
-        first, second = Watch(uuid4(), bell=bell), Watch(uuid4(), bell=bell)
-        second.tell("running", 1)
+        event = asyncio.Event()
+        first, second = Watch(uuid4(), event=event), Watch(uuid4(), event=event)
+        second.update("running", 1)
         return await first.changed(1)
 
     assert asyncio.run(ring())

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from api.auth.dependencies import Caller
-from api.generation.acceptance import Planned
+from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
-from api.videos.planning import plan_now
+from api.videos.planning import plan_videos_sync
 from api.videos.schemas import VideoGenerationRequest
-from tests.support.media_files import film, sound
-from tests.support.uploads import picture
+from tests.support.media_files import make_audio, make_video
+from tests.support.uploads import make_image
 from worker import storage
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
@@ -36,9 +36,9 @@ def _plain_settings(monkeypatch, tmp_path):
         cached.cache_clear()
 
 
-def plan(prompt: str = "waves", *, caller: Caller | None = None, **fields: Any) -> Planned:
+def plan(prompt: str = "waves", *, caller: Caller | None = None, **fields: Any) -> GenerationPlan:
     body = VideoGenerationRequest.model_validate({"prompt": prompt, **fields})
-    return plan_now("/v1/videos/generations", body, caller or Caller(owner="user:x"))
+    return plan_videos_sync("/v1/videos/generations", body, caller or Caller(owner="user:x"))
 
 
 def order(*args: Any, **fields: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def uploaded(data: bytes, name: str = "") -> Upload:
     return Upload(name=name, size=len(data), file=io.BytesIO(data))
 
 
-def roles(planned: Planned) -> list[tuple[str, str, str]]:
+def roles(planned: GenerationPlan) -> list[tuple[str, str, str]]:
     return [(item.role, item.media, item.name) for item in planned.inputs]
 
 
@@ -227,7 +227,7 @@ def test_two_pictures_are_first_and_last(fields, model):
 
 
 def test_with_a_first_frame_the_video_has_its_ratio():
-    tall = base64.b64encode(picture(side=8)).decode()
+    tall = base64.b64encode(make_image(side=8)).decode()
     job = plan(image=tall, ratio="16:9").jobs[0]
     assert (job.params["order"]["ratio"], job.params["adjusted"]) == ("1:1", {"ratio": "16:9"})
     assert plan(image=tall).jobs[0].params["adjusted"] == {}
@@ -235,7 +235,7 @@ def test_with_a_first_frame_the_video_has_its_ratio():
 
 
 def test_bytes_are_stored_under_the_request_and_shown_without_them():
-    data = picture("red")
+    data = make_image("red")
     planned = plan(image=uploaded(data, "me.png"), n=2)
     (item,) = planned.inputs
     assert item.stored.key == f"inputs/{planned.jobs[0].id.hex}/0.png"
@@ -332,7 +332,7 @@ def test_limits_of_materials(fields, code, param):
 
 
 def test_videos_and_sounds_as_bytes_are_judged_by_their_content():
-    clip, song = film("red", "blue", seconds=2), sound()
+    clip, song = make_video("red", "blue", seconds=2), make_audio()
     data_url = f"data:video/mp4;base64,{base64.b64encode(clip).decode()}"
     planned = plan("go", model=OMNI, video=data_url, audio=uploaded(song, "C:\\songs\\hm.mp3"))
     video, audio = planned.inputs
@@ -342,13 +342,13 @@ def test_videos_and_sounds_as_bytes_are_judged_by_their_content():
     assert storage.read_file(video.stored.key) == clip
     assert storage.read_file(audio.stored.key) == song
     assert "seconds" in planned.jobs[0].params["images"][0]
-    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(picture(), "x.mp4"))
+    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(make_image(), "x.mp4"))
     refused("invalid_audio", "audio", "go", model=OMNI, audio=uploaded(clip, "x.wav"))
     refused("invalid_video", "video", "go", model=OMNI, video=uploaded(clip[: len(clip) // 2], "x.mp4"))
 
 
 def test_videos_together_may_not_be_too_long():
-    long = film("red", seconds=8)
+    long = make_video("red", seconds=8)
     told = refused("invalid_value", "videos.1", "go", model=OMNI, videos=[uploaded(long), uploaded(long)])
     assert "16.0 seconds" in told
 

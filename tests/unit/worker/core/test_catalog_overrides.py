@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from tests.support.platform import ROOT
-from tests.support.recorded_upstream import KEY, SESSION, Script, order
+from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_order
 from worker.core import catalog_overrides
 from worker.core.catalog.models import Catalog, get_catalog
 from worker.core.errors import DreameryError
@@ -173,9 +173,9 @@ user_agent = "My Browser/1.0"
 def test_what_the_file_says_goes_over_the_wire(monkeypatch, tmp_path):
     path = written(tmp_path, FILE)
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(path))
-    script = Script("generate.image.response.json", catalog_file=path)
-    script.provider.submit_image(Account(id="a", region="cn", session=SESSION), order(), submit_key=KEY)
-    cn = script.last
+    script = ScriptedUpstream("generate.image.response.json", catalog_file=path)
+    script.provider.submit_image(Account(id="a", region="cn", session=SESSION), make_order(), submit_key=KEY)
+    cn = script.last_request
     assert (cn.headers["appid"], cn.url.params["aid"]) == ("513999", "513999")
     assert json.loads(cn.content)["http_common_info"] == {"aid": 513999}
     assert (cn.headers["appvr"], cn.headers["app-sdk-version"]) == ("9.9.9", "50.0.0")
@@ -187,9 +187,9 @@ def test_what_the_file_says_goes_over_the_wire(monkeypatch, tmp_path):
     cookies = dict(pair.split("=", 1) for pair in cn.headers["cookie"].split("; "))
     assert (cookies["s_v_web_id"], cookies["store-region"], cookies["sessionid"]) == ("my-browser", "cn-sh", SESSION)
     with pytest.raises(DreameryError):
-        script.provider.credits(Account(id="a", region="us", session=SESSION))
-    assert script.last.url.host == "commerce.us.example.test"
-    assert "msToken" not in script.last.url.params
+        script.provider.fetch_credits(Account(id="a", region="us", session=SESSION))
+    assert script.last_request.url.host == "commerce.us.example.test"
+    assert "msToken" not in script.last_request.url.params
     us = site_for("us", None, "")
     assert (us.mweb, us.upload_host, us.upload_service) == (
         "https://mweb.us.example.test", "imagex.us.example.test", "service1",
@@ -199,8 +199,8 @@ def test_what_the_file_says_goes_over_the_wire(monkeypatch, tmp_path):
     auto = site_for("auto", cluster, "")
     assert (auto.mweb, auto.vod_host, auto.region) == ("https://m.test", "vod.auto.example.test", "JP")
     with pytest.raises(DreameryError):
-        script.provider.credits(Account(id="a", region="auto", session=SESSION, cluster=cluster))
-    assert "cc-target-idc=elsewhere" in script.last.headers["cookie"]
+        script.provider.fetch_credits(Account(id="a", region="auto", session=SESSION, cluster=cluster))
+    assert "cc-target-idc=elsewhere" in script.last_request.headers["cookie"]
 
 
 def test_without_a_file_everything_is_as_it_ships():

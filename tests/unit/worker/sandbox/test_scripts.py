@@ -90,8 +90,8 @@ def test_faults_repeat_with_their_seed_and_keep_to_their_paths():
 
 
 def test_media_is_only_disturbed_when_named():
-    assert Faults.read({"empty": 1}).draw("/_media", Role()) == Fault()
-    assert Faults.read({"empty": 1, "paths": ["/_media"]}).draw("/_media", Role()).before == "empty"
+    assert Faults.read({"empty": 1}).generate_images("/_media", Role()) == Fault()
+    assert Faults.read({"empty": 1, "paths": ["/_media"]}).generate_images("/_media", Role()).before == "empty"
 
 
 def test_flaky_accounts_stumble_on_about_a_third_of_their_calls():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.core.errors import ERRORS, Fault
-from worker.tasks.stages.cooldowns import REST_SECONDS, rest_seconds
+from worker.tasks.stages.cooldowns import COOLDOWN_SECONDS, cooldown_seconds
 
 HOUR = 3600
 
@@ -23,13 +23,13 @@ HOUR = 3600
     ],
 )
 def test_a_daily_limit_ends_with_the_day_where_the_account_lives(code, region, now, seconds):
-    assert rest_seconds(code, region, datetime.fromisoformat(now)) == seconds + 300
+    assert cooldown_seconds(code, region, datetime.fromisoformat(now)) == seconds + 300
 
 
 def test_other_refusals_rest_for_a_time_that_fits():
     now = datetime.now(UTC)
-    assert rest_seconds("upstream_risk_control", "us", now) >= HOUR
-    assert rest_seconds("rate_limit_exceeded", "us", now) < 60
-    assert rest_seconds("content_policy_violation", "us", now) == 0
-    assert rest_seconds("upstream_consent_required", "us", now) == 0
-    assert all(ERRORS[code].fault is Fault.ACCOUNT for code in REST_SECONDS)
+    assert cooldown_seconds("upstream_risk_control", "us", now) >= HOUR
+    assert cooldown_seconds("rate_limit_exceeded", "us", now) < 60
+    assert cooldown_seconds("content_policy_violation", "us", now) == 0
+    assert cooldown_seconds("upstream_consent_required", "us", now) == 0
+    assert all(ERRORS[code].fault is Fault.ACCOUNT for code in COOLDOWN_SECONDS)

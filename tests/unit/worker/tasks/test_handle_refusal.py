@@ -6,9 +6,9 @@ import pytest
 
 from worker.core.errors import ERRORS, Reaction
 from worker.providers.base import RecordState
-from worker.providers.dreamina.error_codes import fault_for
+from worker.providers.dreamina.error_codes import error_code_for
 from worker.providers.dreamina.job_records import parse_record
-from worker.tasks.stages.cooldowns import FULL_SECONDS, rest_seconds
+from worker.tasks.stages.cooldowns import KIND_COOLDOWN_SECONDS, cooldown_seconds
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = 3600
@@ -60,10 +60,10 @@ def test_the_table_is_whole() -> None:
 @pytest.mark.parametrize(("number", "ours"), ROWS)
 def test_a_refused_submit(number: str, ours: str) -> None:
     _, status, kind, reaction, least, most = TABLE[ours]
-    for code in (fault_for(number, "", "", ""), fault_for("", number, "", "")):
+    for code in (error_code_for(number, "", "", ""), error_code_for("", number, "", "")):
         row = ERRORS[code]
         assert (row.code, row.status, row.type, row.reaction) == (ours, status, kind, reaction)
-    assert least <= rest_seconds(ours, "us", NOON) <= most
+    assert least <= cooldown_seconds(ours, "us", NOON) <= most
 
 
 @pytest.mark.parametrize(("number", "ours"), ROWS)
@@ -75,10 +75,10 @@ def test_a_job_that_failed_after_it_was_accepted(number: str, ours: str) -> None
 
 
 def test_still_being_processed_is_unclear_at_submit_and_an_end_in_a_record() -> None:
-    assert ERRORS[fault_for("-1", "", "", "")].reaction is Reaction.UNCLEAR
+    assert ERRORS[error_code_for("-1", "", "", "")].reaction is Reaction.UNCLEAR
     record = parse_record("key", {"status": 30, "fail_code": "-1", "history_record_id": "1"})
     assert record.error_code == "generation_failed"
 
 
 def test_a_full_kind_waits_longer_the_longer_its_jobs_take() -> None:
-    assert FULL_SECONDS["image"] < FULL_SECONDS["video"] <= 60
+    assert KIND_COOLDOWN_SECONDS["image"] < KIND_COOLDOWN_SECONDS["video"] <= 60

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from tests.support.platform import ROOT, clean_env
-from tests.support.servers.http_servers import serving
+from tests.support.servers.http_servers import running_app
 from tests.support.servers.trace_receiver import Collector, attributes
 from worker.core.errors import DreameryError
 from worker.core.observability import job_context, tracing
@@ -24,7 +24,7 @@ OTHER = "00-aaaabbbbccccddddaaaabbbbccccdddd-00f067aa0ba902b7-01"
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
     made = Collector()
-    with serving(made) as url:
+    with running_app(made) as url:
         monkeypatch.setenv("DREAMERY_OTEL_ENDPOINT", url)
         get_settings.cache_clear()
         tracing.configure("dreamery-test")

@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from worker.core.security.encryption import (
     SecretUnreadableError,
+    decrypt_secret,
     derived_keys,
+    encrypt_secret,
+    encryption_key_id,
     master_keys,
-    open_secret,
-    reseal_secret,
-    seal_secret,
-    sealing_key,
+    reencrypt_secret,
 )
 from worker.core.settings import Settings
 
@@ -23,40 +23,40 @@ def _settings(*keys: str) -> Settings:
 @given(plain=st.text(max_size=200), context=st.text(min_size=1, max_size=50))
 def test_a_sealed_secret_opens_in_its_own_context_only(plain: str, context: str) -> None:
     settings = _settings("first-key")
-    sealed = seal_secret(plain, context=context, settings=settings)
-    assert open_secret(sealed, context=context, settings=settings) == plain
+    sealed = encrypt_secret(plain, context=context, settings=settings)
+    assert decrypt_secret(sealed, context=context, settings=settings) == plain
     with pytest.raises(SecretUnreadableError):
-        open_secret(sealed, context=context + "x", settings=settings)
+        decrypt_secret(sealed, context=context + "x", settings=settings)
 
 
 def test_an_older_key_of_the_list_still_opens_and_the_newest_seals() -> None:
     old, both, new = _settings("old"), _settings("new", "old"), _settings("new")
-    sealed_before = seal_secret("session", context="c", settings=old)
-    assert open_secret(sealed_before, context="c", settings=both) == "session"
+    sealed_before = encrypt_secret("session", context="c", settings=old)
+    assert decrypt_secret(sealed_before, context="c", settings=both) == "session"
     with pytest.raises(SecretUnreadableError):
-        open_secret(sealed_before, context="c", settings=new)
-    assert open_secret(seal_secret("session", context="c", settings=both), context="c", settings=new) == "session"
+        decrypt_secret(sealed_before, context="c", settings=new)
+    assert decrypt_secret(encrypt_secret("session", context="c", settings=both), context="c", settings=new) == "session"
 
 
 def test_the_same_secret_never_looks_the_same_twice() -> None:
     settings = _settings("key")
-    assert seal_secret("s", context="c", settings=settings) != seal_secret("s", context="c", settings=settings)
+    assert encrypt_secret("s", context="c", settings=settings) != encrypt_secret("s", context="c", settings=settings)
 
 
 def test_a_rotation_rewrites_what_is_not_under_the_newest_key() -> None:
     old, both, new = _settings("old"), _settings("new", "old"), _settings("new")
-    before = seal_secret("session", context="c", settings=old)
+    before = encrypt_secret("session", context="c", settings=old)
     # As versions before key ids wrote it.
     unnamed = f"v1:{before.rpartition(':')[2]}"
     for sealed in (before, unnamed):
-        assert sealing_key(sealed, context="c", settings=both) == master_keys(old)[0].id
-        assert sealing_key(sealed, context="c", settings=new) is None
-        after = reseal_secret(sealed, context="c", settings=both)
+        assert encryption_key_id(sealed, context="c", settings=both) == master_keys(old)[0].id
+        assert encryption_key_id(sealed, context="c", settings=new) is None
+        after = reencrypt_secret(sealed, context="c", settings=both)
         assert after is not None
-        assert open_secret(after, context="c", settings=new) == "session"
-        assert reseal_secret(after, context="c", settings=both) is None
+        assert decrypt_secret(after, context="c", settings=new) == "session"
+        assert reencrypt_secret(after, context="c", settings=both) is None
     with pytest.raises(SecretUnreadableError):
-        reseal_secret(before, context="c", settings=new)
+        reencrypt_secret(before, context="c", settings=new)
 
 
 def test_a_key_has_another_derived_key_for_each_purpose() -> None:
@@ -67,4 +67,4 @@ def test_a_key_has_another_derived_key_for_each_purpose() -> None:
 
 def test_without_a_master_key_nothing_is_sealed() -> None:
     with pytest.raises(SecretUnreadableError, match="DREAMERY_MASTER_KEY"):
-        seal_secret("s", context="c", settings=_settings())
+        encrypt_secret("s", context="c", settings=_settings())

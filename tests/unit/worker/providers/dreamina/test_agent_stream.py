@@ -10,25 +10,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.recorded_upstream import FIXTURES, SESSION, Script, account, load
+from tests.support.recorded_upstream import FIXTURES, SESSION, ScriptedUpstream, load_fixture, make_account
 from worker.core.errors import DreameryError
 from worker.providers.base import (
     AgentEvent,
     Conversation,
-    Ended,
+    ConversationMessage,
     JobStarted,
-    Listening,
+    KeepAlive,
     NotSentError,
-    Said,
+    StreamEnded,
+    TextDelta,
     ToolCalled,
-    Turn,
 )
-from worker.providers.dreamina.agent_stream import AgentReader
+from worker.providers.dreamina.agent_stream import AgentStreamParser
 
 A, B, V = (f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}" for digit in "132")
 ID = "44444444-4444-4444-8444-444444444444"
-HUSKY = Conversation((Turn("user", "draw two huskies, 16:9"),))
-OPENED = [Said("I will draw "), Said("them now.")]
+HUSKY = Conversation((ConversationMessage("user", "draw two huskies, 16:9"),))
+OPENED = [TextDelta("I will draw "), TextDelta("them now.")]
 
 
 def call(number: int, kind: str = "image") -> ToolCalled:
@@ -40,25 +40,25 @@ def job(number: int, key: str, record: str, kind: str = "image") -> JobStarted:
 
 
 TWO = [
-    *OPENED, call(1), call(2), job(1, A, "9000000000001"), job(2, B, "9000000000003"), Said("\n\nDone."), Ended(True),
+    *OPENED, call(1), call(2), job(1, A, "9000000000001"), job(2, B, "9000000000003"), TextDelta("\n\nDone."), StreamEnded(True),
 ]  # fmt: skip
-TEXT = [Said("Why did "), Said("the boat "), Said("float? "), Said("It had a light heart."), Ended(True)]
+TEXT = [TextDelta("Why did "), TextDelta("the boat "), TextDelta("float? "), TextDelta("It had a light heart."), StreamEnded(True)]
 STREAMS: dict[str, list[AgentEvent]] = {
     "agent.text.sse": TEXT,
-    "agent.one_image.sse": [*OPENED, call(1), job(1, A, "9000000000001"), Said("\n\nDone."), Ended(True)],
+    "agent.one_image.sse": [*OPENED, call(1), job(1, A, "9000000000001"), TextDelta("\n\nDone."), StreamEnded(True)],
     "agent.two_images.sse": TWO,
     "agent.two_images.replace.sse": TWO,
     "agent.video.sse": [
-        *OPENED, call(1, "video"), job(1, V, "9000000000002", "video"), Said("\n\nDone."), Ended(True),
+        *OPENED, call(1, "video"), job(1, V, "9000000000002", "video"), TextDelta("\n\nDone."), StreamEnded(True),
     ],
-    "agent.truncated.sse": [Said("I will dr"), Ended(False)],
-    "agent.complete_event_variant.sse": [Ended(True)],
+    "agent.truncated.sse": [TextDelta("I will dr"), StreamEnded(False)],
+    "agent.complete_event_variant.sse": [StreamEnded(True)],
 }  # fmt: skip
 
 
 def heard(pieces: list[bytes]) -> list[AgentEvent | str]:
     """What the reader makes of these pieces; a refusal as its code."""
-    reader, events = AgentReader(account()), list[AgentEvent | str]()
+    reader, events = AgentStreamParser(make_account()), list[AgentEvent | str]()
     try:
         for piece in pieces:
             events += reader.feed(piece)
@@ -124,7 +124,7 @@ def test_any_split_of_the_bytes_gives_the_same_events(places, ends):
 
 
 def test_characters_of_many_bytes_arrive_whole():
-    said = "".join(event.text for event in heard([MANY]) if isinstance(event, Said))
+    said = "".join(event.text for event in heard([MANY]) if isinstance(event, TextDelta))
     assert said == "你好，小船 🛶 — naïve…\n\n好了 ✅"
     assert JobStarted("c1", A, "1", "video") in heard([MANY])
 
@@ -160,18 +160,18 @@ def test_a_repeated_call_or_job_counts_once():
     result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
     tool = message("tool", result, "finished_successfully", "t", metadata={"tool_call_id": "c1"})
     events = heard([stream(tool_call(1), tool_call(1), tool, tool, delta("replace", result), DONE)])
-    assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), Ended(True)]
+    assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), StreamEnded(True)]
 
 
 def test_the_call_itself_may_name_its_job():
     events = heard([stream(tool_call(1, extra={"resource_type": "video", "submit_id": A}), DONE)])
-    assert events == [ToolCalled("c1", "video"), JobStarted("c1", A, "", "video"), Ended(True)]
+    assert events == [ToolCalled("c1", "video"), JobStarted("c1", A, "", "video"), StreamEnded(True)]
 
 
 def test_leaked_tool_json_is_no_answer():
     leak = json.dumps({"submit_id": A, "history_id": "1"})
     events = heard([stream(message("assistant"), delta("append", "Look: "), delta("append", leak), DONE)])
-    assert events == [Said("Look: "), Ended(True)]
+    assert events == [TextDelta("Look: "), StreamEnded(True)]
 
 
 def test_what_a_tool_says_in_pieces_is_put_together():
@@ -179,7 +179,7 @@ def test_what_a_tool_says_in_pieces_is_put_together():
     tool = message("tool", "", number="t", metadata={"tool_call_id": "c1"})
     pieces = [delta("append", result[:20]), delta("append", result[20:])]
     events = heard([stream(tool_call(1), tool, *pieces, delta("append", "There."), DONE)])
-    assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), Said("There."), Ended(True)]
+    assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), TextDelta("There."), StreamEnded(True)]
 
 
 def test_a_finished_message_does_not_say_its_text_again():
@@ -193,7 +193,7 @@ def test_a_finished_message_does_not_say_its_text_again():
             )
         ]
     )
-    assert events == [Said("One, "), Said("two"), Said(", three."), Ended(True)]
+    assert events == [TextDelta("One, "), TextDelta("two"), TextDelta(", three."), StreamEnded(True)]
 
 
 def test_the_end_of_a_turn_waits_for_the_jobs_of_its_calls():
@@ -201,17 +201,17 @@ def test_the_end_of_a_turn_waits_for_the_jobs_of_its_calls():
     result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
     tool = message("tool", result, "finished_successfully", "t", metadata={"tool_call_id": "c1"})
     events = heard([stream(tool_call(1), end, tool, ("delta", {"op": "append", "value": "never read"}))])
-    assert events == [ToolCalled("c1", "image"), Said("Done."), JobStarted("c1", A, "1", "image"), Ended(True)]
+    assert events == [ToolCalled("c1", "image"), TextDelta("Done."), JobStarted("c1", A, "1", "image"), StreamEnded(True)]
 
 
 def test_a_submit_id_that_no_poll_could_ask_for_is_no_job():
     tool = message("tool", '{"submit_id": "x"}', "finished_successfully", "t", metadata={"tool_call_id": "c1"})
-    assert heard([stream(tool_call(1), tool, DONE)]) == [ToolCalled("c1", "image"), Ended(True)]
+    assert heard([stream(tool_call(1), tool, DONE)]) == [ToolCalled("c1", "image"), StreamEnded(True)]
 
 
 def test_halves_of_characters_do_not_get_through():
     raw = b'event: delta\ndata: {"op":"append","value":"a\\ud83d\\u0000b"}\n\n'
-    assert heard([raw, stream(DONE)]) == [Said("a\ufffdb"), Ended(True)]
+    assert heard([raw, stream(DONE)]) == [TextDelta("a\ufffdb"), StreamEnded(True)]
 
 
 @pytest.mark.parametrize(
@@ -225,16 +225,16 @@ def test_halves_of_characters_do_not_get_through():
     ],
 )  # fmt: skip
 def test_refusals_inside_the_stream(event, code):
-    assert heard([stream(message("assistant"), delta("append", "Hm. "), event)]) == [Said("Hm. "), code]
+    assert heard([stream(message("assistant"), delta("append", "Hm. "), event)]) == [TextDelta("Hm. "), code]
 
 
 # --- the call ---
 
 
-def converse(answer: Any, region: str = "us", order: Conversation = HUSKY) -> tuple[Script, list[AgentEvent]]:
-    script = Script(answer)
-    events = list(script.provider.converse(account(region), order, conversation_id=ID))
-    return script, [event for event in events if not isinstance(event, Listening)]
+def converse(answer: Any, region: str = "us", order: Conversation = HUSKY) -> tuple[ScriptedUpstream, list[AgentEvent]]:
+    script = ScriptedUpstream(answer)
+    events = list(script.provider.converse(make_account(region), order, conversation_id=ID))
+    return script, [event for event in events if not isinstance(event, KeepAlive)]
 
 
 def sse(raw: bytes) -> httpx.Response:
@@ -243,7 +243,7 @@ def sse(raw: bytes) -> httpx.Response:
 
 def test_the_request_is_that_of_the_fixture():
     script, events = converse(sse((FIXTURES / "agent.text.sse").read_bytes()))
-    wanted, sent = load("agent.request.json"), script.last
+    wanted, sent = load_fixture("agent.request.json"), script.last_request
     assert (sent.method, sent.url.path) == (wanted["method"], wanted["path"])
     query = dict(parse_qsl(sent.url.query.decode()))
     query["web_id"] = wanted["query"]["web_id"]
@@ -260,9 +260,9 @@ def test_the_request_is_that_of_the_fixture():
 
 
 def test_several_turns_keep_their_order_and_roles():
-    turns = (Turn("user", "a"), Turn("assistant", "b"), Turn("user", "c"))
+    turns = (ConversationMessage("user", "a"), ConversationMessage("assistant", "b"), ConversationMessage("user", "c"))
     script, _ = converse(sse(stream(DONE)), order=Conversation(turns))
-    told = json.loads(script.last.content)["messages"]
+    told = json.loads(script.last_request.content)["messages"]
     assert [(m["author"]["role"], m["content"]["content_parts"][0]["text"]) for m in told] == [
         ("user", "a"), ("assistant", "b"), ("user", "c"),
     ]  # fmt: skip
@@ -311,8 +311,8 @@ def test_what_was_said_before_the_connection_broke_is_heard():
         yield stream(message("assistant"), delta("append", "I will"))
         raise httpx.ReadError("reset")
 
-    script = Script(httpx.Response(200, content=broken(), headers={"content-type": "text/event-stream"}))
-    events = script.provider.converse(account("us"), HUSKY, conversation_id=ID)
-    assert next(events) == Said("I will")
+    script = ScriptedUpstream(httpx.Response(200, content=broken(), headers={"content-type": "text/event-stream"}))
+    events = script.provider.converse(make_account("us"), HUSKY, conversation_id=ID)
+    assert next(events) == TextDelta("I will")
     with pytest.raises(DreameryError, match="upstream_unreachable"):
         list(events)

@@ -5,7 +5,15 @@ import json
 import httpx
 import pytest
 
-from tests.support.recorded_upstream import KEY, SESSION, Script, account, load, order, text
+from tests.support.recorded_upstream import (
+    KEY,
+    SESSION,
+    ScriptedUpstream,
+    load_fixture,
+    make_account,
+    make_order,
+    read_fixture,
+)
 from worker.core.errors import DreameryError
 from worker.providers.base import Credits, NotSentError, Provider, RecordState, Submitted
 
@@ -29,9 +37,9 @@ ERRORS_SEEN = [
 ]
 
 
-def fails(script: Script) -> DreameryError:
+def fails(script: ScriptedUpstream) -> DreameryError:
     with pytest.raises(DreameryError) as caught:
-        script.provider.submit_image(account(), order(), submit_key=KEY)
+        script.provider.submit_image(make_account(), make_order(), submit_key=KEY)
     return caught.value
 
 
@@ -40,20 +48,20 @@ def js(body: object, status: int = 200) -> httpx.Response:
 
 
 def test_it_is_a_provider():
-    provider: Provider = Script("user_credit.json").provider
+    provider: Provider = ScriptedUpstream("user_credit.json").provider
     provider.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "code"), ERRORS_SEEN)
 def test_every_recorded_refusal(name, code):
-    failure = fails(Script(name))
+    failure = fails(ScriptedUpstream(name))
     assert failure.code == code
     assert not isinstance(failure, NotSentError)
     assert SESSION not in f"{failure!r} {failure.message} {failure.detail}"
 
 
 def test_a_refusal_keeps_upstreams_words_and_log_id():
-    failure = fails(Script("error.shark.json"))
+    failure = fails(ScriptedUpstream("error.shark.json"))
     assert failure.message.endswith(
         "Upstream: Couldn't generate due to unusual activity in your account. Try again later."
     )
@@ -64,21 +72,21 @@ def test_a_refusal_keeps_upstreams_words_and_log_id():
 
 def test_an_echoed_session_is_blanked():
     body = {"ret": "1002", "errmsg": f"bad {SESSION}", "data": {"fail_starling_message": f"who is {SESSION}?"}}
-    failure = fails(Script(js(body)))
+    failure = fails(ScriptedUpstream(js(body)))
     assert failure.message.endswith("who is [hidden]?")
     assert SESSION not in str(failure.detail)
 
 
 @pytest.mark.parametrize("name", ["generate.image.response.json", "generate.image.response.queued.json"])
 def test_a_submit_that_was_taken(name):
-    taken = Script(name).provider.submit_image(account(), order(), submit_key=KEY)
+    taken = ScriptedUpstream(name).provider.submit_image(make_account(), make_order(), submit_key=KEY)
     assert taken == Submitted("9000000000001", 12 if "queued" in name else None, None)
 
 
 @pytest.mark.parametrize("ret", ["0", 0, None, "success"])
 def test_the_record_is_found_in_both_places_and_ids_become_strings(ret):
     for data in ({"history_record_id": 9000000000002}, {"aigc_data": {"history_record_id": 9000000000002}}):
-        taken = Script(js({"ret": ret, "data": data})).provider.submit_image(account(), order(), submit_key=KEY)
+        taken = ScriptedUpstream(js({"ret": ret, "data": data})).provider.submit_image(make_account(), make_order(), submit_key=KEY)
         assert taken.upstream_id == "9000000000002"
 
 
@@ -95,7 +103,7 @@ def test_the_record_is_found_in_both_places_and_ids_become_strings(ret):
     ],
 )
 def test_a_yes_without_a_record_is_unclear_unless_it_gives_a_reason(data, code):
-    assert fails(Script(js({"ret": "0", "data": data}))).code == code
+    assert fails(ScriptedUpstream(js({"ret": "0", "data": data}))).code == code
 
 
 @pytest.mark.parametrize(
@@ -110,13 +118,13 @@ def test_a_yes_without_a_record_is_unclear_unless_it_gives_a_reason(data, code):
     ],
 )
 def test_strange_http_answers(response, code):
-    assert fails(Script(response)).code == code
+    assert fails(ScriptedUpstream(response)).code == code
 
 
 def test_an_answer_that_cannot_be_unpacked():
     stream = httpx.ByteStream(b"\x1f\x8b broken")
     response = httpx.Response(200, stream=stream, headers={"content-encoding": "gzip"})
-    assert fails(Script(response)).code == "upstream_unreachable"
+    assert fails(ScriptedUpstream(response)).code == "upstream_unreachable"
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
@@ -124,7 +132,7 @@ def test_what_never_left_is_told_apart(error):
     def refuse(_request: httpx.Request) -> httpx.Response:
         raise error(f"no {SESSION}")
 
-    failure = fails(Script(refuse))
+    failure = fails(ScriptedUpstream(refuse))
     assert isinstance(failure, NotSentError)
     assert failure.code == "upstream_unreachable"
     assert SESSION not in str(failure.detail)
@@ -137,34 +145,34 @@ def test_what_may_have_left_is_unclear(error):
     def break_off(_request: httpx.Request) -> httpx.Response:
         raise error("gone")
 
-    script = Script(break_off)
+    script = ScriptedUpstream(break_off)
     failure = fails(script)
     assert failure.code == "upstream_unreachable"
     assert not isinstance(failure, NotSentError)
-    assert len(script.seen) == 1
+    assert len(script.requests) == 1
 
 
 def test_ask_sends_one_call_for_all_and_leaves_unknown_keys_out():
-    fixture = load("get_history_by_ids.request.by_submit_ids.json")
-    script = Script("get_history_by_ids.batch.mixed.json")
+    fixture = load_fixture("get_history_by_ids.request.by_submit_ids.json")
+    script = ScriptedUpstream("get_history_by_ids.batch.mixed.json")
     keys = fixture["body"]["submit_ids"]
-    found = script.provider.ask(account("us"), keys)
+    found = script.provider.fetch_records(make_account("us"), keys)
     assert {key: record.state for key, record in found.items()} == {
         keys[0]: RecordState.DONE,
         keys[1]: RecordState.RUNNING,
     }
-    assert len(script.seen) == 1
-    assert json.loads(script.last.content) == fixture["body"]
-    query = dict(script.last.url.params)
+    assert len(script.requests) == 1
+    assert json.loads(script.last_request.content) == fixture["body"]
+    query = dict(script.last_request.url.params)
     expected = {**fixture["query"], "web_id": query["web_id"]}
     del expected["web_component_open_flag"]  # absent on browser polls (section 2.1)
     assert query == expected
 
 
 def test_ask_about_nothing_calls_nobody():
-    script = Script("error.shark.json")
-    assert script.provider.ask(account(), []) == {}
-    assert script.seen == []
+    script = ScriptedUpstream("error.shark.json")
+    assert script.provider.fetch_records(make_account(), []) == {}
+    assert script.requests == []
 
 
 @pytest.mark.parametrize(
@@ -177,10 +185,10 @@ def test_ask_about_nothing_calls_nobody():
 )
 def test_ask_never_takes_a_failure_for_unknown(answer, code):
     with pytest.raises(DreameryError) as caught:
-        Script(answer).provider.ask(account(), [KEY])
+        ScriptedUpstream(answer).provider.fetch_records(make_account(), [KEY])
     assert caught.value.code == code
     with pytest.raises(DreameryError):
-        Script(js({"message": "error"})).provider.ask(account(), [KEY])
+        ScriptedUpstream(js({"message": "error"})).provider.fetch_records(make_account(), [KEY])
 
 
 @pytest.mark.parametrize(
@@ -192,10 +200,10 @@ def test_ask_never_takes_a_failure_for_unknown(answer, code):
     ],
 )
 def test_credits(name, expected):
-    script = Script(name)
-    assert script.provider.credits(account("us")) == expected
-    assert script.last.url.host == "commerce.us.capcut.com"
-    assert script.last.content == b"{}"
+    script = ScriptedUpstream(name)
+    assert script.provider.fetch_credits(make_account("us")) == expected
+    assert script.last_request.url.host == "commerce.us.capcut.com"
+    assert script.last_request.content == b"{}"
 
 
 @pytest.mark.parametrize(
@@ -203,61 +211,61 @@ def test_credits(name, expected):
 )
 def test_unreadable_credits_are_an_error_not_zero(body):
     with pytest.raises(DreameryError) as caught:
-        Script(js(body)).provider.credits(account())
+        ScriptedUpstream(js(body)).provider.fetch_credits(make_account())
     assert caught.value.code == "upstream_error"
 
 
 @pytest.mark.parametrize(("name", "gained"), [("credit_receive.first.json", 60), ("credit_receive.again.json", 0)])
 def test_receive_credits(name, gained):
-    script = Script(name)
-    assert script.provider.receive_credits(account()) == gained
-    assert json.loads(script.last.content) == {"time_zone": "Asia/Shanghai"}
+    script = ScriptedUpstream(name)
+    assert script.provider.receive_credits(make_account()) == gained
+    assert json.loads(script.last_request.content) == {"time_zone": "Asia/Shanghai"}
 
 
 def idc(request: httpx.Request) -> str:
     return request.headers["cookie"].rpartition("cc-target-idc=")[2]
 
 
-def probes(answers: dict[str, str]) -> Script:
-    return Script(lambda request: httpx.Response(200, text=text(answers.get(idc(request), "user_info.wrong_idc.json"))))
+def probes(answers: dict[str, str]) -> ScriptedUpstream:
+    return ScriptedUpstream(lambda request: httpx.Response(200, text=read_fixture(answers.get(idc(request), "user_info.wrong_idc.json"))))
 
 
 def test_locate_takes_the_first_success_in_list_order():
     script = probes({"useast5": "user_info.us_ttp2.json", "sg1": "user_info.sg.json"})
-    cluster = script.provider.locate(account("auto"))
+    cluster = script.provider.look_up_hosts(make_account("auto"))
     assert (cluster["country"], cluster["idc"]) == ("US", "useast5")
-    request = script.seen[0]
-    fixture = load("user_info.request.json")
+    request = script.requests[0]
+    fixture = load_fixture("user_info.request.json")
     assert str(request.url).partition("?")[0] == fixture["url"]
     assert json.loads(request.content) == fixture["body"]
-    assert {request.headers["cookie"].partition(";")[0] for request in script.seen} == {f"sessionid={SESSION}"}
+    assert {request.headers["cookie"].partition(";")[0] for request in script.requests} == {f"sessionid={SESSION}"}
 
 
 def test_a_located_account_uses_its_cluster():
     script = probes({"alisg": "user_info.jp.json"})
-    cluster = script.provider.locate(account("auto"))
-    user = account("auto", cluster=cluster)
+    cluster = script.provider.look_up_hosts(make_account("auto"))
+    user = make_account("auto", cluster=cluster)
     with pytest.raises(DreameryError):
-        script.provider.ask(user, [KEY])
-    assert script.last.url.host == "mweb-api-sg.capcut.com"
-    assert script.last.url.params["region"] == "JP"
-    assert idc(script.last) == "alisg"
+        script.provider.fetch_records(user, [KEY])
+    assert script.last_request.url.host == "mweb-api-sg.capcut.com"
+    assert script.last_request.url.params["region"] == "JP"
+    assert idc(script.last_request) == "alisg"
 
 
-def locate_fails(script: Script) -> str:
+def locate_fails(script: ScriptedUpstream) -> str:
     with pytest.raises(DreameryError) as caught:
-        script.provider.locate(account("auto"))
+        script.provider.look_up_hosts(make_account("auto"))
     return caught.value.code
 
 
 def test_locate_tells_a_bad_session_from_a_bad_network():
     def partly(request: httpx.Request) -> httpx.Response:
         if idc(request) == "hk":
-            return httpx.Response(200, text=text("user_info.wrong_idc.json"))
+            return httpx.Response(200, text=read_fixture("user_info.wrong_idc.json"))
         raise httpx.ReadTimeout("slow")
 
     assert locate_fails(probes({})) == "upstream_session_expired"
-    assert locate_fails(Script(partly)) == "upstream_session_expired"
-    assert locate_fails(Script("error.html_gateway.txt")) == "upstream_unreachable"
-    assert locate_fails(Script("error.rate_limited.json")) == "rate_limit_exceeded"
-    assert locate_fails(Script(js({"errmsg": "who?"}))) == "upstream_session_expired"
+    assert locate_fails(ScriptedUpstream(partly)) == "upstream_session_expired"
+    assert locate_fails(ScriptedUpstream("error.html_gateway.txt")) == "upstream_unreachable"
+    assert locate_fails(ScriptedUpstream("error.rate_limited.json")) == "rate_limit_exceeded"
+    assert locate_fails(ScriptedUpstream(js({"errmsg": "who?"}))) == "upstream_session_expired"

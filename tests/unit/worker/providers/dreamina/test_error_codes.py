@@ -3,7 +3,7 @@
 import pytest
 
 from worker.core.errors import ERRORS
-from worker.providers.dreamina.error_codes import CODES, KEYS, TEXTS, clean, fault_for, message_for
+from worker.providers.dreamina.error_codes import CODES, KEYS, TEXTS, clean, error_code_for, message_for
 
 # Every number of table 3.3, typed off the document rather than taken from faults.toml.
 _TABLE_3_3 = """-7 -6 -5 -4 -3 -2 -1 1 1000 1001 1002 1006 1014 1015 1018 1019 1021 1057 1063 1157 1158 1159 1161 1162
@@ -33,8 +33,8 @@ ROWS = [(number, ours) for ours, numbers in TABLE_3_2.items() for number in numb
 
 @pytest.mark.parametrize(("number", "ours"), ROWS)
 def test_every_row_of_3_2_maps_as_ret_and_as_fail_code(number, ours):
-    assert fault_for(number, "", "", "") == ours
-    assert fault_for("", number, "", "") == ours
+    assert error_code_for(number, "", "", "") == ours
+    assert error_code_for("", number, "", "") == ours
 
 
 @pytest.mark.parametrize("number", _TABLE_3_3.split())
@@ -77,7 +77,7 @@ def test_the_data_names_only_rows_of_our_table():
     ],
 )
 def test_the_most_exact_reason_wins(ret, fail_code, key, text, ours):
-    assert fault_for(ret, fail_code, key, text) == ours
+    assert error_code_for(ret, fail_code, key, text) == ours
 
 
 def test_a_message_carries_upstreams_words_but_no_secret_and_no_control_characters():

@@ -6,7 +6,7 @@ import httpcore
 import httpx
 import pytest
 
-from tests.support.recorded_upstream import KEY, SESSION, Script, account, order
+from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
 from worker.providers.dreamina import http
@@ -15,9 +15,9 @@ from worker.providers.dreamina.signing import sign, web_id
 
 
 def asked(region: str = "cn", session: str = SESSION, **settings: object) -> httpx.Request:
-    script = Script("get_history_by_ids.not_found.json", **settings)
-    script.provider.ask(account(region, session=session), [KEY])
-    return script.last
+    script = ScriptedUpstream("get_history_by_ids.not_found.json", **settings)
+    script.provider.fetch_records(make_account(region, session=session), [KEY])
+    return script.last_request
 
 
 @pytest.mark.parametrize(
@@ -62,11 +62,11 @@ def test_the_cookies():
 
 
 def test_cookies_of_one_account_never_reach_another():
-    script = Script(httpx.Response(200, json={"ret": "0", "data": {}}, headers={"set-cookie": "evil=1; Path=/"}))
-    script.provider.ask(account("us"), [KEY])
-    script.provider.ask(account("us", session="OTHER"), [KEY])
-    assert "evil" not in script.last.headers["cookie"]
-    assert SESSION not in script.last.headers["cookie"]
+    script = ScriptedUpstream(httpx.Response(200, json={"ret": "0", "data": {}}, headers={"set-cookie": "evil=1; Path=/"}))
+    script.provider.fetch_records(make_account("us"), [KEY])
+    script.provider.fetch_records(make_account("us", session="OTHER"), [KEY])
+    assert "evil" not in script.last_request.headers["cookie"]
+    assert SESSION not in script.last_request.headers["cookie"]
 
 
 def test_another_origin_keeps_path_query_and_the_real_host():
@@ -119,7 +119,7 @@ def clock(monkeypatch):
 def test_a_dripping_body_ends_with_the_total_deadline(clock):
     stream = Drip(clock, b" ")
     with pytest.raises(DreameryError) as caught:
-        Script(httpx.Response(200, stream=stream)).provider.submit_image(account(), order(), submit_key=KEY)
+        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.submit_image(make_account(), make_order(), submit_key=KEY)
     assert caught.value.code == "upstream_unreachable"
     assert clock[0] <= 1000 + 20 + 3
     assert stream.closed
@@ -128,7 +128,7 @@ def test_a_dripping_body_ends_with_the_total_deadline(clock):
 def test_an_endless_body_ends_with_the_size_limit(clock):
     stream = Drip([0.0], b" " * 1_000_000)
     with pytest.raises(DreameryError) as caught:
-        Script(httpx.Response(200, stream=stream)).provider.credits(account())
+        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.fetch_credits(make_account())
     assert caught.value.code == "upstream_unreachable"
     assert stream.closed
 
@@ -166,10 +166,10 @@ class SlowBackend(httpcore.NetworkBackend):
 def test_dripping_headers_end_with_the_total_deadline(clock, monkeypatch):
     stream = SlowStream(clock)
     monkeypatch.setattr(httpcore, "SyncBackend", lambda: SlowBackend(stream))
-    lines = http.Wire(Settings(_env_file=None))
+    lines = http.UpstreamHttp(Settings(_env_file=None))
     site = site_for("sandbox", None, "http://127.0.0.1:9")
     with pytest.raises(DreameryError) as caught:
-        lines.call(account("sandbox"), site, "http://127.0.0.1:9", "/mweb/v1/x?a=1", b"{}")
+        lines.call(make_account("sandbox"), site, "http://127.0.0.1:9", "/mweb/v1/x?a=1", b"{}")
     lines.close()
     assert caught.value.code == "upstream_unreachable"
     assert caught.value.detail is not None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.recorded_upstream import KEY, load
+from tests.support.recorded_upstream import KEY, load_fixture
 from worker.core.errors import ERRORS
 from worker.providers.base import Record, RecordState
 from worker.providers.dreamina.job_records import find_records, parse_record
@@ -13,7 +13,7 @@ URL = "https://cdn.example.test/a.png"
 
 
 def one(name: str) -> Record:
-    answer = load(f"get_history_by_ids.{name}.json")
+    answer = load_fixture(f"get_history_by_ids.{name}.json")
     (raw,) = answer["data"].values()
     return parse_record(KEY, raw)
 
@@ -171,20 +171,20 @@ def test_nonsense_maps_never_raise(data, wrapped):
 
 
 def test_both_shapes_of_the_answer():
-    raw = load("get_history_by_ids.image.processing.json")["data"]
+    raw = load_fixture("get_history_by_ids.image.processing.json")["data"]
     assert find_records([KEY], {"ret": "0", "data": raw}) == raw
     assert find_records([KEY], raw) == raw
     assert find_records([KEY], {"data": raw}) == raw
 
 
 def test_a_map_keyed_by_history_id_is_matched_by_the_records_submit_id():
-    answer = load("get_history_by_ids.image.done.cn.json")
+    answer = load_fixture("get_history_by_ids.image.done.cn.json")
     (submit_id,) = [raw["submit_id"] for raw in answer["data"].values()]
     assert find_records([submit_id], answer) == {submit_id: answer["data"]["9000000000001"]}
 
 
 def test_unknown_is_only_believed_from_a_real_envelope():
-    assert find_records([KEY], load("get_history_by_ids.not_found.json")) == {}
+    assert find_records([KEY], load_fixture("get_history_by_ids.not_found.json")) == {}
     assert find_records([KEY], {"ret": "0", "data": None}) == {}
     assert find_records([KEY], {"ret": "0", "data": {KEY: None}}) == {}
     for strange in (

@@ -8,26 +8,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.recorded_upstream import Script, account, load
+from tests.support.recorded_upstream import ScriptedUpstream, load_fixture, make_account
 from worker.core.errors import DreameryError
 from worker.providers.dreamina.model_list import image_models, video_models
 
 VIDEOS = "/mweb/v1/video_generate/get_common_config"
 
 
-def answers(images: httpx.Response | None = None, videos: httpx.Response | None = None) -> Script:
+def answers(images: httpx.Response | None = None, videos: httpx.Response | None = None) -> ScriptedUpstream:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == VIDEOS:
-            return videos or httpx.Response(200, json=load("video_generate.get_common_config.json"))
+            return videos or httpx.Response(200, json=load_fixture("video_generate.get_common_config.json"))
         assert request.url.path == "/mweb/v1/get_common_config"
-        return images or httpx.Response(200, json=load("get_common_config.image.json"))
+        return images or httpx.Response(200, json=load_fixture("get_common_config.image.json"))
 
-    return Script(answer)
+    return ScriptedUpstream(answer)
 
 
 def test_both_lists():
     script = answers()
-    models = script.provider.list_models(account())
+    models = script.provider.list_models(make_account())
     (picture,) = models.images
     assert (picture.key, picture.name, picture.references) == ("high_aes_general_v50", "Seedream 5.0 Lite", 10)
     assert (picture.resolutions, picture.counts) == (("2k", "4k"), (1, 2, 3, 4, 5, 6, 7, 8))
@@ -37,17 +37,17 @@ def test_both_lists():
     assert (video.key, video.durations, video.fps) == ("dreamina_ic_generate_video_model_vgfm_3.0", (5, 10), 24)
     assert (video.first_frame, video.end_frame) == (True, True)
     assert (video.ratios[0], video.benefit) == ("21:9", "basic_video_operation_vgfm_v_three")
-    assert json.loads(script.last.content) == {"scene": "generate_video", "params": {"needCache": True}}
-    assert script.seen[0].url.params["needRefresh"] == "false"
+    assert json.loads(script.last_request.content) == {"scene": "generate_video", "params": {"needCache": True}}
+    assert script.requests[0].url.params["needRefresh"] == "false"
 
 
 def test_one_list_that_cannot_be_had_leaves_its_kind_empty():
     broken = httpx.Response(200, json={"ret": "1002"})
-    assert answers(images=broken).provider.list_models(account()).images == ()
-    assert answers(images=broken).provider.list_models(account()).videos
-    assert answers(videos=broken).provider.list_models(account()).videos == ()
+    assert answers(images=broken).provider.list_models(make_account()).images == ()
+    assert answers(images=broken).provider.list_models(make_account()).videos
+    assert answers(videos=broken).provider.list_models(make_account()).videos == ()
     with pytest.raises(DreameryError) as caught:
-        answers(httpx.Response(200, json={"ret": "1015"}), broken).provider.list_models(account())
+        answers(httpx.Response(200, json={"ret": "1015"}), broken).provider.list_models(make_account())
     assert caught.value.code == "upstream_session_expired"
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.recorded_upstream import load
+from tests.support.recorded_upstream import load_fixture
 from worker.core.errors import DreameryError
 from worker.providers.dreamina.regions import read_cluster, site_for
 
@@ -45,7 +45,7 @@ def test_the_host_table(region, mweb, commerce, aid, value, lan, loc):
     ],
 )
 def test_a_cluster_is_read_stored_and_used(name, country, mweb, commerce):
-    cluster = json.loads(json.dumps(read_cluster(load(f"user_info.{name}.json"), "alisg")))
+    cluster = json.loads(json.dumps(read_cluster(load_fixture(f"user_info.{name}.json"), "alisg")))
     assert cluster == {"country": country, "idc": "alisg", "mweb": mweb, "commerce": commerce}
     site = site_for("auto", cluster, "")
     assert (site.mweb, site.commerce, site.region, site.idc) == (mweb, commerce, country, "alisg")
@@ -75,7 +75,7 @@ def test_without_domains_the_country_decides(location, mweb):
 
 
 def test_a_probe_of_the_wrong_centre_failed():
-    assert read_cluster(load("user_info.wrong_idc.json"), "hk") is None
+    assert read_cluster(load_fixture("user_info.wrong_idc.json"), "hk") is None
 
 
 _json = st.recursive(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.recorded_upstream import KEY, Script, account, load, order
+from tests.support.recorded_upstream import KEY, ScriptedUpstream, load_fixture, make_account, make_order
 from worker.providers.base import Material, PromptPart, Reference, VideoOrder
 from worker.providers.dreamina.request_drafts import uuids
 
@@ -30,18 +30,18 @@ def opened(body: dict[str, Any]) -> dict[str, Any]:
     return json.loads(UUID.sub("UUID", kept))
 
 
-def sent(script: Script, region: str, **changes: Any) -> dict[str, Any]:
-    script.provider.submit_image(account(region), order(**changes), submit_key=KEY)
-    return json.loads(script.last.content)
+def sent(script: ScriptedUpstream, region: str, **changes: Any) -> dict[str, Any]:
+    script.provider.submit_image(make_account(region), make_order(**changes), submit_key=KEY)
+    return json.loads(script.last_request.content)
 
 
 @pytest.mark.parametrize(("region", "model"), [("cn", "jimeng-5.0"), ("us", "jimeng-4.0")])
 def test_body_and_query_equal_the_browsers(region, model):
-    fixture = load(f"generate.image.request.{region}.json")
-    script = Script("generate.image.response.json")
+    fixture = load_fixture(f"generate.image.request.{region}.json")
+    script = ScriptedUpstream("generate.image.response.json")
     body = sent(script, region, model=model)
     assert json.dumps(opened(body)) == json.dumps(opened(fixture["body"]))
-    url = script.last.url
+    url = script.last_request.url
     assert f"{url.scheme}://{url.host}{url.path}" == fixture["url"]
     query = dict(url.params)
     web_id = "webId" if region == "cn" else "web_id"
@@ -50,8 +50,8 @@ def test_body_and_query_equal_the_browsers(region, model):
 
 
 def test_an_exact_count_equals_the_browsers_draft_and_declares_its_price():
-    fixture = opened(load("generate.image.request.gen_count.json")["body"])
-    script = Script("generate.image.response.json", upstream_da_version="3.3.20")
+    fixture = opened(load_fixture("generate.image.request.gen_count.json")["body"])
+    script = ScriptedUpstream("generate.image.response.json", upstream_da_version="3.3.20")
     changes = {"model": "jimeng-5.0", "count": 2, "width": 2048, "height": 2048, "ratio": "1:1"}
     body = opened(sent(script, "cn", **changes))
     ours, theirs = body.pop("metrics_extra"), fixture.pop("metrics_extra")
@@ -63,7 +63,7 @@ def test_an_exact_count_equals_the_browsers_draft_and_declares_its_price():
 
 
 def test_a_model_that_cannot_be_told_a_count_is_not_told_one():
-    script = Script("generate.image.response.json")
+    script = ScriptedUpstream("generate.image.response.json")
     body = opened(sent(script, "sg", model="jimeng-3.1", count=2))
     abilities = body["draft_content"]["component_list"][0]["abilities"]
     assert "gen_count" not in abilities["gen_option"]
@@ -71,13 +71,13 @@ def test_a_model_that_cannot_be_told_a_count_is_not_told_one():
 
 
 def test_the_key_of_a_model_follows_the_region():
-    script = Script("generate.image.response.json")
+    script = ScriptedUpstream("generate.image.response.json")
     assert "fangzhou" in sent(script, "cn", model="jimeng-3.1")["extend"]["root_model"]
     assert "fangzhou" not in sent(script, "us", model="jimeng-3.1")["extend"]["root_model"]
 
 
 def test_the_forced_size_of_a_model_in_the_us_only():
-    script = Script("generate.image.response.json")
+    script = ScriptedUpstream("generate.image.response.json")
     asked = {"model": "jimeng-nano-banana", "width": 1664, "height": 936, "resolution": "1k"}
     cluster = {"country": "US", "idc": "useast5", "mweb": "https://m.capcut.com", "commerce": "https://c.capcut.com"}
     for region, expected in (
@@ -90,8 +90,8 @@ def test_the_forced_size_of_a_model_in_the_us_only():
         ]
         info = core["large_image_info"]
         assert [info["width"], info["height"], info["resolution_type"], core["image_ratio"]] == expected
-    script.provider.submit_image(account("auto", cluster=cluster), order(**asked), submit_key=KEY)
-    assert '\\"width\\":1024' in script.last.content.decode()
+    script.provider.submit_image(make_account("auto", cluster=cluster), make_order(**asked), submit_key=KEY)
+    assert '\\"width\\":1024' in script.last_request.content.decode()
 
 
 def test_the_cheap_ids_are_version_4_uuids():
@@ -122,15 +122,15 @@ SQUARE = {"width": 2048, "height": 2048, "ratio": "1:1"}
     ],
 )
 def test_a_picture_from_pictures_equals_the_recorded_request(name, region, prompt, references):
-    fixture = load(name)
-    script = Script("generate.image.response.json")
+    fixture = load_fixture(name)
+    script = ScriptedUpstream("generate.image.response.json")
     body = opened(sent(script, region, prompt=prompt, references=references, **SQUARE))
     theirs = opened(fixture["body"])
     if region == "us":
         # The recording names the CN site in its blob addresses; a page names its own.
         theirs = json.loads(json.dumps(theirs).replace("blob:https://jimeng.jianying.com", f"blob:{WORLD}"))
     assert json.dumps(body) == json.dumps(theirs)
-    assert dict(script.last.url.params).keys() == fixture["query"].keys()
+    assert dict(script.last_request.url.params).keys() == fixture["query"].keys()
 
 
 WORLD = "https://dreamina.capcut.com"
@@ -138,7 +138,7 @@ WORLD = "https://dreamina.capcut.com"
 
 def test_a_blend_keeps_an_exact_count_and_a_negative_prompt():
     body = opened(
-        sent(Script("generate.image.response.json"), "cn", references=(CN_A,), count=3, negative_prompt="fog")
+        sent(ScriptedUpstream("generate.image.response.json"), "cn", references=(CN_A,), count=3, negative_prompt="fog")
     )
     abilities = body["draft_content"]["component_list"][0]["abilities"]
     assert abilities["gen_option"]["gen_count"] == 3
@@ -177,11 +177,11 @@ OMNI = {
 }
 
 
-def filmed(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[str, Any], Script]:
-    script = Script("generate.video.response.json", upstream_da_version=version)
-    taken = script.provider.submit_video(account(region), film(**changes), submit_key=VIDEO_KEY)
+def filmed(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[str, Any], ScriptedUpstream]:
+    script = ScriptedUpstream("generate.video.response.json", upstream_da_version=version)
+    taken = script.provider.submit_video(make_account(region), film(**changes), submit_key=VIDEO_KEY)
     assert (taken.upstream_id, taken.queue_position) == ("9000000000002", 12)
-    return opened(json.loads(script.last.content)), script
+    return opened(json.loads(script.last_request.content)), script
 
 
 @pytest.mark.parametrize(
@@ -195,10 +195,10 @@ def filmed(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[st
     ],
 )
 def test_a_video_equals_the_recorded_request(name, region, version, changes):
-    fixture = load(f"generate.video.{name}.json")
+    fixture = load_fixture(f"generate.video.{name}.json")
     body, script = filmed(region, version, **changes)
     assert json.dumps(body) == json.dumps(opened(fixture["body"]))
-    url = script.last.url
+    url = script.last_request.url
     assert f"{url.scheme}://{url.host}{url.path}" == fixture["url"]
     assert dict(url.params).keys() == fixture["query"].keys()
 
@@ -239,8 +239,8 @@ SERIES = "连续故事，生成6张，小船的一天"
 
 
 def test_a_series_equals_the_browsers():
-    fixture = load("generate.multi_image.request.cn.json")
-    script = Script("generate.image.response.json")
+    fixture = load_fixture("generate.multi_image.request.cn.json")
+    script = ScriptedUpstream("generate.image.response.json")
     assert json.dumps(opened(sent(script, "cn", prompt=SERIES, **SQUARE))) == json.dumps(opened(fixture["body"]))
 
 
@@ -248,7 +248,7 @@ def test_a_series_equals_the_browsers():
     "changes", [{"count": 6}, {"references": (CN_A,)}, {"model": "jimeng-5.0"}, {"prompt": "a story in six pictures"}]
 )
 def test_what_is_no_series_declares_its_charge(changes):
-    script = Script("generate.image.response.json")
+    script = ScriptedUpstream("generate.image.response.json")
     metrics = opened(sent(script, "cn", **{"prompt": SERIES, **SQUARE, **changes}))["metrics_extra"]
     assert metrics["sceneOptions"][0]["scene"] == "ImageBasicGenerate"
     assert "benefitCount" in metrics["sceneOptions"][0]

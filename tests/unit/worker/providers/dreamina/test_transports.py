@@ -61,7 +61,7 @@ def server() -> Iterator[Server]:
 def ask(proxy: str, allow: str = "127.0.0.1", origin: str = "http://upstream.example.test") -> None:
     provider = DreaminaProvider(Settings(_env_file=None, fetch_allow=allow, upstream_origin=origin))
     try:
-        provider.ask(Account(id="a1", region="us", session=SESSION, proxy=proxy), [KEY])
+        provider.fetch_records(Account(id="a1", region="us", session=SESSION, proxy=proxy), [KEY])
     finally:
         provider.close()
 

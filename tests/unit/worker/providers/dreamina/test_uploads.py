@@ -8,15 +8,15 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.recorded_upstream import SESSION, Script, account, load
+from tests.support.recorded_upstream import SESSION, ScriptedUpstream, load_fixture, make_account
 from worker.core.errors import DreameryError
 from worker.providers.base import Material, NotSentError, Reference
 from worker.providers.dreamina import uploads
-from worker.providers.dreamina.signing import Keys, aws_headers, canonical_query
+from worker.providers.dreamina.signing import AwsCredentials, aws_headers, canonical_query
 
 DATA = b"hello world"
 URI = "tos-cn-i-tb4s082cfz/0000000000000000000000000000aaaa"
-KEYS = Keys("AKTPSYNTHETICACCESSKEY0001", "SYNTHETIC/secret+key/0001", "STS2SYNTHETICSESSIONTOKEN0001")
+KEYS = AwsCredentials("AKTPSYNTHETICACCESSKEY0001", "SYNTHETIC/secret+key/0001", "STS2SYNTHETICSESSIONTOKEN0001")
 
 
 class Steps:
@@ -24,10 +24,10 @@ class Steps:
 
     def __init__(self, region: str = "cn", **answers: Any) -> None:
         self.answers: dict[str, Any] = {
-            "token": load(f"get_upload_token.image.{region if region in {'cn', 'us'} else 'sg'}.json"),
-            "apply": load("apply_image_upload.json"),
-            "put": load("tos_upload.ok.json"),
-            "commit": load("commit_image_upload.json"),
+            "token": load_fixture(f"get_upload_token.image.{region if region in {'cn', 'us'} else 'sg'}.json"),
+            "apply": load_fixture("apply_image_upload.json"),
+            "put": load_fixture("tos_upload.ok.json"),
+            "commit": load_fixture("commit_image_upload.json"),
             **answers,
         }
         self.steps: list[str] = []
@@ -48,10 +48,10 @@ class Steps:
         return answer if isinstance(answer, httpx.Response) else httpx.Response(200, json=answer)
 
 
-def upload(region: str = "cn", data: Any = DATA, **answers: Any) -> tuple[Reference, Script, Steps]:
+def upload(region: str = "cn", data: Any = DATA, **answers: Any) -> tuple[Reference, ScriptedUpstream, Steps]:
     steps = Steps(region, **answers)
-    script = Script(steps)
-    return script.provider.upload_image(account(region), data, name="cat.png"), script, steps
+    script = ScriptedUpstream(steps)
+    return script.provider.upload_image(make_account(region), data, name="cat.png"), script, steps
 
 
 def refused(**answers: Any) -> DreameryError:
@@ -92,7 +92,7 @@ def test_the_published_vectors_of_the_signature(method, query, body, signature):
     headers = aws_headers(KEYS, method, query, body, moment="20231114T221320Z", region="cn-north-1", service="imagex")
     assert headers["authorization"].endswith(f"Signature={signature}")
     if method == "POST":
-        recorded = load("commit_image_upload.request.json")["headers"]
+        recorded = load_fixture("commit_image_upload.request.json")["headers"]
         assert recorded["x-amz-content-sha256"] == headers["x-amz-content-sha256"]
         assert recorded["authorization"].replace("<hex>", signature) == headers["authorization"]
 
@@ -120,14 +120,14 @@ def test_keys_are_not_shown():
 def test_an_upload(region, host, service, aws_region, told):
     answers = {}
     if not told:
-        token = load("get_upload_token.image.cn.json")
+        token = load_fixture("get_upload_token.image.cn.json")
         for name in ("space_name", "service_id", "upload_domain"):
             token["data"].pop(name)
         answers["token"] = token
     reference, script, steps = upload(region, **answers)
     assert reference == Reference(URI, 1024, 1536, "png")
     assert steps.steps == ["token", "apply", "put", "commit"]
-    token, apply, put, commit = script.seen
+    token, apply, put, commit = script.requests
     assert json.loads(token.content) == {"scene": 2}
     assert SESSION in token.headers["cookie"]
     assert (apply.url.host, apply.url.params["ServiceId"]) == (host, service)
@@ -153,16 +153,16 @@ def test_an_upload(region, host, service, aws_region, told):
     assert put.headers["content-crc32"] == "0d4a1185"
     assert json.loads(commit.content) == {"SessionKey": "U1lOVEhFVElDX1NFU1NJT05fS0VZ"}
     assert commit.headers["content-type"] == "application/json"
-    for request in script.seen[1:]:
+    for request in script.requests[1:]:
         assert "cookie" not in request.headers
         assert SESSION not in f"{request.url} {request.headers}"
 
 
 def test_the_singular_host_and_a_commit_without_sizes():
-    commit = load("commit_image_upload.json")
+    commit = load_fixture("commit_image_upload.json")
     del commit["Result"]["PluginResult"]
-    reference, script, _ = upload(apply=load("apply_image_upload.singular_host.json"), commit=commit)
-    assert script.seen[2].url.host == "tos-upload.example.test"
+    reference, script, _ = upload(apply=load_fixture("apply_image_upload.singular_host.json"), commit=commit)
+    assert script.requests[2].url.host == "tos-upload.example.test"
     assert reference == Reference(URI, 0, 0, "")
 
 
@@ -171,7 +171,7 @@ def test_a_file_is_sent_piece_by_piece_with_its_size():
     file = io.BytesIO(data)
     file.seek(17)
     _, script, _ = upload(data=file)
-    put = script.seen[2]
+    put = script.requests[2]
     assert put.content == data
     assert (put.headers["content-length"], "transfer-encoding" in put.headers) == (str(len(data)), False)
     assert put.headers["content-crc32"] == f"{zlib.crc32(data):08x}"
@@ -180,21 +180,21 @@ def test_a_file_is_sent_piece_by_piece_with_its_size():
 def test_a_checksum_keeps_its_zeros():
     data = next(bytes([n, m]) for n in range(256) for m in range(256) if zlib.crc32(bytes([n, m])) < 0x01000000)
     _, script, _ = upload(data=data)
-    assert len(script.seen[2].headers["content-crc32"]) == 8
+    assert len(script.requests[2].headers["content-crc32"]) == 8
 
 
 # --- failures ---
 
 
 def test_an_upload_that_is_not_stored_fails():
-    assert refused(put=load("tos_upload.crc_mismatch.json")).code == "upstream_error"
-    commit = load("commit_image_upload.json")
+    assert refused(put=load_fixture("tos_upload.crc_mismatch.json")).code == "upstream_error"
+    commit = load_fixture("commit_image_upload.json")
     commit["Result"]["Results"][0]["UriStatus"] = 4000
     assert refused(commit=commit).code == "upstream_error"
 
 
 def test_a_refused_signature_is_named():
-    failure = refused(apply=load("apply_image_upload.error.json"))
+    failure = refused(apply=load_fixture("apply_image_upload.error.json"))
     assert failure.code == "upstream_sign_error"
     assert "SignatureDoesNotMatch" in str(failure.detail)
 
@@ -213,7 +213,7 @@ def test_an_upload_host_that_is_busy_is_waited_for(step):
 
 
 def test_a_dead_session_is_told_at_the_token():
-    assert refused(token=load("error.login_expired.json")).code == "upstream_session_expired"
+    assert refused(token=load_fixture("error.login_expired.json")).code == "upstream_session_expired"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +228,7 @@ def test_a_dead_session_is_told_at_the_token():
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused(change):
-    apply = load("apply_image_upload.json")
+    apply = load_fixture("apply_image_upload.json")
     apply["Result"]["UploadAddress"] |= change
     assert refused(apply=apply).code == "upstream_error"
 
@@ -237,7 +237,7 @@ def test_an_address_that_cannot_be_used_is_refused(change):
 def test_an_empty_picture_is_refused_before_any_call(data):
     steps = Steps()
     with pytest.raises(DreameryError) as caught:
-        Script(steps).provider.upload_image(account(), data, name="x")
+        ScriptedUpstream(steps).provider.upload_image(make_account(), data, name="x")
     assert (caught.value.code, steps.steps) == ("invalid_value", [])
 
 
@@ -256,11 +256,11 @@ def test_credentials_are_kept_per_account_and_session_for_half_their_life(monkey
     now = [1000.0]
     monkeypatch.setattr(uploads.time, "monotonic", lambda: now[0])
     steps = Steps()
-    provider = Script(steps).provider
+    provider = ScriptedUpstream(steps).provider
 
     def tokens(session: str = SESSION) -> int:
         steps.steps.clear()
-        provider.upload_image(account(session=session), DATA, name="x")
+        provider.upload_image(make_account(session=session), DATA, name="x")
         return steps.steps.count("token")
 
     assert [tokens(), tokens(), tokens("OTHER"), tokens()] == [1, 0, 1, 0]
@@ -271,18 +271,18 @@ def test_credentials_are_kept_per_account_and_session_for_half_their_life(monkey
 
 
 def test_credentials_that_died_early_are_asked_anew_once():
-    error = load("apply_image_upload.error.json")
+    error = load_fixture("apply_image_upload.error.json")
     steps = Steps()
-    provider = Script(steps).provider
-    provider.upload_image(account(), DATA, name="x")
-    steps.answers["apply"] = [error, load("apply_image_upload.json")]
+    provider = ScriptedUpstream(steps).provider
+    provider.upload_image(make_account(), DATA, name="x")
+    steps.answers["apply"] = [error, load_fixture("apply_image_upload.json")]
     steps.steps.clear()
-    provider.upload_image(account(), DATA, name="x")
+    provider.upload_image(make_account(), DATA, name="x")
     assert steps.steps == ["apply", "token", "apply", "put", "commit"]
     steps.answers["apply"] = error
     steps.steps.clear()
     with pytest.raises(DreameryError):
-        provider.upload_image(account(), DATA, name="x")
+        provider.upload_image(make_account(), DATA, name="x")
     assert steps.steps == ["apply", "token", "apply"]
 
 
@@ -296,10 +296,10 @@ def test_the_four_steps_share_one_deadline(monkeypatch):
         return steps(request)
 
     with pytest.raises(NotSentError):
-        Script(slow).provider.upload_image(account(), DATA, name="x")
+        ScriptedUpstream(slow).provider.upload_image(make_account(), DATA, name="x")
     assert steps.steps == ["token", "apply", "put"]
     steps.steps.clear()
-    Script(slow).provider.upload_image(account(), DATA, name="x", seconds=60)
+    ScriptedUpstream(slow).provider.upload_image(make_account(), DATA, name="x", seconds=60)
     assert steps.steps == ["token", "apply", "put", "commit"]
 
 
@@ -308,33 +308,33 @@ def test_the_four_steps_share_one_deadline(monkeypatch):
 
 def test_another_origin_takes_the_upload_hosts_too():
     steps = Steps()
-    script = Script(steps, upstream_origin="http://127.0.0.1:7777")
-    script.provider.upload_image(account(), DATA, name="x")
-    assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.seen} == {
+    script = ScriptedUpstream(steps, upstream_origin="http://127.0.0.1:7777")
+    script.provider.upload_image(make_account(), DATA, name="x")
+    assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.requests} == {
         "http://127.0.0.1:7777"
     }
-    assert [request.headers["x-orig-host"] for request in script.seen] == [
+    assert [request.headers["x-orig-host"] for request in script.requests] == [
         "jimeng.jianying.com",
         "imagex.bytedanceapi.com",
         "tos-upload.example.test",
         "imagex.bytedanceapi.com",
     ]
-    assert script.seen[2].url.path == f"/upload/v1/{URI}"
+    assert script.requests[2].url.path == f"/upload/v1/{URI}"
 
 
 def test_the_sandbox_is_its_own_upload_host():
-    token, apply = load("get_upload_token.image.us.json"), load("apply_image_upload.json")
+    token, apply = load_fixture("get_upload_token.image.us.json"), load_fixture("apply_image_upload.json")
     token["data"]["upload_domain"] = "127.0.0.1:9"
     apply["Result"]["UploadAddress"]["UploadHosts"] = ["127.0.0.1:9"]
-    script = Script(Steps(token=token, apply=apply), upstream_origin="http://127.0.0.1:7777")
-    script.provider.upload_image(account("sandbox"), DATA, name="x")
-    assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.seen} == {
+    script = ScriptedUpstream(Steps(token=token, apply=apply), upstream_origin="http://127.0.0.1:7777")
+    script.provider.upload_image(make_account("sandbox"), DATA, name="x")
+    assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.requests} == {
         "http://127.0.0.1:9"
     }
-    assert all("x-orig-host" not in request.headers for request in script.seen)
+    assert all("x-orig-host" not in request.headers for request in script.requests)
     del token["data"]["upload_domain"]
-    script.provider.upload_image(account("sandbox", session="B"), DATA, name="x")
-    assert {request.url.port for request in script.seen} == {9}
+    script.provider.upload_image(make_account("sandbox", session="B"), DATA, name="x")
+    assert {request.url.port for request in script.requests} == {9}
 
 
 # --- videos and sounds (section 5.7) ---
@@ -343,9 +343,9 @@ def test_the_sandbox_is_its_own_upload_host():
 def media_steps(**answers: Any) -> Steps:
     return Steps(
         **{
-            "token": load("get_upload_token.video.json"),
-            "apply": load("apply_upload_inner.json"),
-            "commit": load("commit_upload_inner.json"),
+            "token": load_fixture("get_upload_token.video.json"),
+            "apply": load_fixture("apply_upload_inner.json"),
+            "commit": load_fixture("commit_upload_inner.json"),
             **answers,
         }
     )
@@ -353,10 +353,10 @@ def media_steps(**answers: Any) -> Steps:
 
 @pytest.mark.parametrize("kind", ["video", "audio"])
 def test_an_upload_of_media(kind):
-    script = Script(media_steps())
-    material = script.provider.upload_media(account(), DATA, kind=kind, name="x.mp4")
+    script = ScriptedUpstream(media_steps())
+    material = script.provider.upload_media(make_account(), DATA, kind=kind, name="x.mp4")
     assert material == Material(kind, vid="v0synthetic0001", width=1280, height=720, milliseconds=4050)
-    token, apply, put, commit = script.seen
+    token, apply, put, commit = script.requests
     assert json.loads(token.content) == {"scene": 1}
     query = dict(apply.url.params)
     query.pop("s")
@@ -378,43 +378,43 @@ def test_an_upload_of_media(kind):
 
 
 def test_media_without_a_length_and_without_an_id():
-    commit = load("commit_upload_inner.json")
+    commit = load_fixture("commit_upload_inner.json")
     del commit["Result"]["Results"][0]["VideoMeta"]["Duration"]
-    material = Script(media_steps(commit=commit)).provider.upload_media(account(), DATA, kind="video", name="x")
+    material = ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(make_account(), DATA, kind="video", name="x")
     assert material.milliseconds == 0
     del commit["Result"]["Results"][0]["Vid"]
     with pytest.raises(DreameryError) as caught:
-        Script(media_steps(commit=commit)).provider.upload_media(account(), DATA, kind="video", name="x")
+        ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(make_account(), DATA, kind="video", name="x")
     assert caught.value.code == "upstream_error"
 
 
 def test_pictures_and_media_have_credentials_of_their_own():
     steps = Steps()
-    script = Script(steps)
-    script.provider.upload_image(account(), DATA, name="x")
+    script = ScriptedUpstream(steps)
+    script.provider.upload_image(make_account(), DATA, name="x")
     media = media_steps()
     steps.answers = media.answers
-    script.provider.upload_media(account(), DATA, kind="video", name="x")
+    script.provider.upload_media(make_account(), DATA, kind="video", name="x")
     assert steps.steps.count("token") == 2
 
 
 # --- the Chinese content check (section 5.6) ---
 
 
-def checked(answer: Any, region: str = "cn") -> Script:
-    script = Script(answer)
-    script.provider.check_image(account(region), Reference(URI))
+def checked(answer: Any, region: str = "cn") -> ScriptedUpstream:
+    script = ScriptedUpstream(answer)
+    script.provider.check_image(make_account(region), Reference(URI))
     return script
 
 
 def test_the_check_equals_the_recorded_one_and_is_made_in_china_only():
-    fixture = load("algo_proxy.request.json")
+    fixture = load_fixture("algo_proxy.request.json")
     script = checked(httpx.Response(200, json={"ret": "0", "errmsg": "success", "data": {}}))
-    assert (script.last.method, script.last.url.path) == (fixture["method"], fixture["path"])
-    assert json.loads(script.last.content) == fixture["body"]
-    told = script.last.url.params["babi_param"]
+    assert (script.last_request.method, script.last_request.url.path) == (fixture["method"], fixture["path"])
+    assert json.loads(script.last_request.content) == fixture["body"]
+    told = script.last_request.url.params["babi_param"]
     assert json.loads(told) == json.loads(fixture["query_extra"]["babi_param"])
-    assert checked(httpx.Response(500), "us").seen == []
+    assert checked(httpx.Response(500), "us").requests == []
 
 
 @pytest.mark.parametrize(

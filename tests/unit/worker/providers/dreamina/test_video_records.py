@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.recorded_upstream import Script, account, load
+from tests.support.recorded_upstream import ScriptedUpstream, load_fixture, make_account
 from worker.providers.base import Record, RecordState, ResultRef
 from worker.providers.dreamina.job_records import parse_record, video_result
 
@@ -17,7 +17,7 @@ ITEM = "7600000000000000091"
 
 
 def raw(name: str) -> dict[str, Any]:
-    return load(f"get_history_by_ids.video.{name}.json")["data"][KEY]
+    return load_fixture(f"get_history_by_ids.video.{name}.json")["data"][KEY]
 
 
 def read(name: str) -> Record:
@@ -97,23 +97,23 @@ def test_a_length_that_is_none(length):
 
 @pytest.mark.parametrize("name", ["item_list", "local_item_list"])
 def test_a_better_bit_rate(name):
-    answer = load("get_local_item_list.video.json")
+    answer = load_fixture("get_local_item_list.video.json")
     answer["data"] = {name: answer["data"]["item_list"]}
-    script = Script(httpx.Response(200, json=answer))
-    better = script.provider.better_video(account(), SMALL)
+    script = ScriptedUpstream(httpx.Response(200, json=answer))
+    better = script.provider.find_better_video(make_account(), SMALL)
     assert better.url.startswith(f"{CDN}/origin.mp4?")
     assert (better.poster_url, better.seconds, better.item_id) == (POSTER, 5.042, ITEM)
-    assert json.loads(script.last.content) == load("get_local_item_list.video.request.json")["body"]
+    assert json.loads(script.last_request.content) == load_fixture("get_local_item_list.video.request.json")["body"]
 
 
 def worse() -> httpx.Response:
-    answer = load("get_local_item_list.video.json")
+    answer = load_fixture("get_local_item_list.video.json")
     answer["data"]["item_list"][0]["video"]["transcoded_video"]["origin"]["width"] = 64
     return httpx.Response(200, json=answer)
 
 
 def another() -> httpx.Response:
-    answer = load("get_local_item_list.video.json")
+    answer = load_fixture("get_local_item_list.video.json")
     answer["data"]["item_list"][0]["common_attr"]["id"] = "1"
     return httpx.Response(200, json=answer)
 
@@ -134,11 +134,11 @@ def cut() -> httpx.Response:
     ],
 )
 def test_no_better_bit_rate_is_no_failure(answer):
-    assert Script(answer).provider.better_video(account(), SMALL) == SMALL
+    assert ScriptedUpstream(answer).provider.find_better_video(make_account(), SMALL) == SMALL
 
 
 def test_a_result_without_an_id_is_not_asked_for():
-    script = Script("user_credit.json")
+    script = ScriptedUpstream("user_credit.json")
     ref = ResultRef("https://v/a", None, None, None)
-    assert script.provider.better_video(account(), ref) is ref
-    assert script.seen == []
+    assert script.provider.find_better_video(make_account(), ref) is ref
+    assert script.requests == []
