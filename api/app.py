@@ -1,4 +1,4 @@
-"""Build the API: middleware, routes, error handlers, lifespan."""
+"""Build the API application: middleware, routes, error handlers, lifespan."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -8,33 +8,36 @@ import anyio
 import anyio.to_thread
 from fastapi import FastAPI
 
-from api.accounts import admin_routes as accounts_admin_routes
-from api.accounts import own_routes, session_check_routes
-from api.admin import audit_export_routes, job_routes, own_key_routes
+from api.accounts import admin_routes as account_admin_routes
+from api.accounts import own_routes as own_account_routes
+from api.accounts import session_check_routes
+from api.admin import audit_export_routes, own_key_routes
+from api.admin import job_routes as admin_job_routes
 from api.admin import routes as admin_routes
-from api.auth.failed_login_limits import FailedKeys
-from api.auth.session_tokens import presented, token_hash
+from api.auth.failed_login_limits import FailedLoginLimiter
+from api.auth.session_tokens import encrypt_session_token, session_token_hash
 from api.chat import routes as chat_routes
 from api.console import routes as console_routes
-from api.estimates import routes as estimates_routes
+from api.estimates import routes as estimate_routes
 from api.generation import job_action_routes, model_routes
-from api.http.cors_and_compression import CompressedReads, open_to_browsers
+from api.http.cors_and_compression import CompressionMiddleware, add_cors
 from api.http.errors import install_error_handlers
-from api.http.graceful_shutdown import hearing_stop
-from api.http.openapi import describe
-from api.http.request_middleware import RequestFrame
-from api.http.request_tracker import Attendance
-from api.images import routes as images_routes
+from api.http.graceful_shutdown import on_shutdown_signal
+from api.http.openapi import install_openapi
+from api.http.request_middleware import RequestMiddleware
+from api.http.request_tracker import RequestTracker
+from api.images import routes as image_routes
 from api.jobs import archive_routes, favourite_routes, file_routes, pin_routes
-from api.jobs import routes as jobs_routes
+from api.jobs import routes as job_routes
 from api.jobs.feed import JobFeeds
-from api.jobs.watcher import Hub
+from api.jobs.watcher import JobWatcher
 from api.operations import drain_routes, health_routes, system_routes
 from api.usage import credit_routes
 from api.usage import routes as usage_routes
-from api.videos import generation_routes
-from api.videos import routes as videos_routes
-from api.webhooks import delivery_routes, endpoint_routes
+from api.videos import generation_routes as video_generation_routes
+from api.videos import routes as video_routes
+from api.webhooks import delivery_routes as webhook_delivery_routes
+from api.webhooks import endpoint_routes as webhook_endpoint_routes
 from worker.core.observability import tracing
 from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.security import production_checks
@@ -44,78 +47,78 @@ from worker.db.accounts import accounts, management
 from worker.db.engine import get_engine, retry_when_database_away, transaction
 from worker.db.platform import root_key
 from worker.db.users import api_keys, users
-from worker.messaging import metrics_store as carried
+from worker.messaging import metrics_store
 from worker.messaging.rate_limits import RequestLimits
 
 log = get_logger("api")
 
-# Static words of paths stand before `{id}`.
+# Order matters: a path with a fixed segment must come before one with `{id}` in its place.
 ROUTES = (
     chat_routes,
-    images_routes,
-    generation_routes,
-    videos_routes,
+    image_routes,
+    video_generation_routes,
+    video_routes,
     favourite_routes,
-    jobs_routes,
+    job_routes,
     job_action_routes,
     pin_routes,
-    estimates_routes,
+    estimate_routes,
     model_routes,
-    own_routes,
+    own_account_routes,
     own_key_routes,
     archive_routes,
     file_routes,
     session_check_routes,
-    endpoint_routes,
-    delivery_routes,
+    webhook_endpoint_routes,
+    webhook_delivery_routes,
     admin_routes,
-    accounts_admin_routes,
+    account_admin_routes,
     console_routes,
     credit_routes,
     drain_routes,
     system_routes,
-    job_routes,
+    admin_job_routes,
     audit_export_routes,
     usage_routes,
     health_routes,
 )
 
-# Under `dreamery up` this session always works, with the admin key too while the pool has no real account.
+# A session id of the sandbox; added to an empty pool, so that `dreamery up` works without a real account.
 DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 
 
 @retry_when_database_away
 def _bootstrap(settings: Settings) -> None:
-    """The first admin's key, and with a sandbox and no other account, an account for it to use."""
-    root_key.load_root()
+    """Create the first admin and its API key; with a sandbox and an empty pool, also a sandbox account."""
+    root_key.load_root_key()
     with transaction() as tx:
         if settings.admin_key.get_secret_value():
             api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), settings.admin_key.get_secret_value())
         if settings.sandbox_url and settings.env != "production" and management.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
-            accounts.add_account(tx, replace(presented(token_hash(token), token), label="sandbox demo"), pool=True)
+            accounts.add_account(tx, replace(encrypt_session_token(session_token_hash(token), token), label="sandbox demo"), pool=True)
 
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings = get_settings()
-    # More threads than connections would only queue inside the pool.
+    # More threads than database connections would only wait for the pool.
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.db_pool_size
     await anyio.to_thread.run_sync(_bootstrap, settings)
-    app.state.hub = Hub()
-    app.state.hub.start()
-    app.state.feeds = JobFeeds(app.state.hub)
+    app.state.job_watcher = JobWatcher()
+    app.state.job_watcher.start()
+    app.state.feeds = JobFeeds(app.state.job_watcher)
     app.state.feeds.start()
-    flusher = carried.start()
+    flusher = metrics_store.start()
     app.state.limits = RequestLimits()
-    app.state.failed_keys = FailedKeys(app.state.limits)
-    app.state.attendance = Attendance()
-    await app.state.attendance.start()
-    with hearing_stop(app.state.hub.let_go):
+    app.state.failed_logins = FailedLoginLimiter(app.state.limits)
+    app.state.request_tracker = RequestTracker()
+    await app.state.request_tracker.start()
+    with on_shutdown_signal(app.state.job_watcher.release_waiters):
         yield
-    await app.state.attendance.stop()
+    await app.state.request_tracker.stop()
     await app.state.feeds.stop()
-    await app.state.hub.stop()
+    await app.state.job_watcher.stop()
     await app.state.limits.close()
     await anyio.to_thread.run_sync(flusher.stop)
     await anyio.to_thread.run_sync(tracing.stop)
@@ -125,8 +128,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def create_app() -> FastAPI:
     """The ASGI application (`uvicorn --factory api.app:create_app`)."""
     settings = get_settings()
-    if found := production_checks.refusals(settings):
-        raise SystemExit("\n".join(found))
+    if errors := production_checks.refusals(settings):
+        raise SystemExit("\n".join(errors))
     configure_logging(settings)
     for warning in production_checks.warnings(settings):
         log.warning("insecure_setting", what=warning)
@@ -136,15 +139,15 @@ def create_app() -> FastAPI:
         version="0.1.0",
         lifespan=_lifespan,
         redirect_slashes=False,
-        docs_url=None,  # `describe` serves a page that needs no internet
+        docs_url=None,  # `install_openapi` serves a page that works offline
         redoc_url=None,
-        strict_content_type=False,  # a body without Content-Type is tried as JSON; a cookie alone changes nothing here
+        strict_content_type=False,  # a body without Content-Type is parsed as JSON; CSRF protection does not depend on it
     )
-    # From the inside out.
-    app.add_middleware(CompressedReads)
-    app.add_middleware(open_to_browsers)
+    # The middleware added last is the outermost.
+    app.add_middleware(CompressionMiddleware)
+    app.add_middleware(add_cors)
     app.add_middleware(
-        RequestFrame,
+        RequestMiddleware,
         max_bytes=settings.request_max_bytes,
         max_upload_bytes=settings.request_max_upload_bytes,
         body_seconds=settings.request_body_seconds,
@@ -152,6 +155,6 @@ def create_app() -> FastAPI:
     install_error_handlers(app)
     for module in ROUTES:
         app.include_router(module.router)
-    app.webhooks.include_router(endpoint_routes.received)
-    describe(app)
+    app.webhooks.include_router(webhook_endpoint_routes.received)
+    install_openapi(app)
     return app

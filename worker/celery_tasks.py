@@ -1,4 +1,4 @@
-"""The switchboard: Celery's names for the steps. Each body is one call; what it returns is what Flower shows."""
+"""Registry of the Celery tasks. Each body calls one task function and returns the line that Flower shows."""
 
 import sys
 from functools import partial
@@ -8,7 +8,7 @@ from uuid import UUID
 import structlog
 from celery import signals
 
-import worker.core.gc_tuning  # noqa: F401 - before what is large
+import worker.core.gc_tuning  # noqa: F401 - must run before the large imports
 from worker.core.observability import metrics, tracing
 from worker.core.observability.logging import get_logger
 from worker.core.security import production_checks
@@ -16,31 +16,30 @@ from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db.engine import AWAY_ERRORS
-from worker.messaging import heartbeat
-from worker.messaging import metrics_store as carried
+from worker.messaging import heartbeat, metrics_store
 from worker.messaging.celery_app import HEARTBEAT, QUEUE_OF, app
-from worker.tasks import check_session as check_step
-from worker.tasks import cleanup as upkeep_step
-from worker.tasks import converse as converse_step
-from worker.tasks import deliver_webhooks as notify_step
-from worker.tasks import dispatch as tick_step
-from worker.tasks import poll as poll_step
-from worker.tasks import refresh_accounts as refresh_step
-from worker.tasks import save as save_step
-from worker.tasks import submit as submit_step
-from worker.tasks import sync_credits as ledger_step
+from worker.tasks import check_session as check_session_task
+from worker.tasks import cleanup as cleanup_task
+from worker.tasks import converse as converse_task
+from worker.tasks import deliver_webhooks as deliver_webhooks_task
+from worker.tasks import dispatch as dispatch_task
+from worker.tasks import poll as poll_task
+from worker.tasks import refresh_accounts as refresh_accounts_task
+from worker.tasks import save as save_task
+from worker.tasks import submit as submit_task
+from worker.tasks import sync_credits as sync_credits_task
 
 log = get_logger("tasks")
 
 if "flower" in sys.argv:
     production_checks.refuse_open_flower(get_settings(), sys.argv)
 
-# A step that met a restarting database is put off, not broken: its row is still due. Worth a line, not a traceback.
+# When the database restarts, the row stays due and the task runs again: log one line instead of a traceback.
 _task = partial(app.task, throws=AWAY_ERRORS)
 
 
 @signals.task_prerun.connect
-def _bind(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> None:
+def _bind_log_context(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> None:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(step=task.name, **(kwargs or {}))
     if task.name != HEARTBEAT:
@@ -48,37 +47,37 @@ def _bind(task: Any = None, kwargs: dict[str, str] | None = None, **_: Any) -> N
 
 
 @signals.celeryd_after_setup.connect
-def _hear_oneself(sender: str = "", instance: Any = None, **_: Any) -> None:
+def _subscribe_to_heartbeat_queue(sender: str = "", instance: Any = None, **_: Any) -> None:
     instance.app.amqp.queues.select_add(heartbeat.queue_of(sender))
 
 
 @signals.worker_ready.connect
-def _begin(sender: Any = None, **_: Any) -> None:
-    carried.start()
+def _start_worker(sender: Any = None, **_: Any) -> None:
+    metrics_store.start()
     tracing.configure("dreamery-worker")
     queues = [name for name in app.amqp.queues.consume_from if name in set(QUEUE_OF.values())]
     heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
 
 
 @signals.worker_shutting_down.connect
-def _leave(**_: Any) -> None:
+def _deregister_worker(**_: Any) -> None:
     heartbeat.leave()
 
 
 @signals.worker_shutting_down.connect
-def _stop(**_: Any) -> None:
+def _request_stop(**_: Any) -> None:
     stopping.ask()
 
 
 @signals.task_postrun.connect
-def _note_step(task: Any = None, state: str | None = None, **_: Any) -> None:
+def _record_task_end(task: Any = None, state: str | None = None, **_: Any) -> None:
     if task.name != HEARTBEAT:
         heartbeat.note_end()
     metrics.count("dreamery_steps", task.name.removeprefix("dreamery."), (state or "unknown").lower())
 
 
 @signals.task_failure.connect
-def _put_off(exception: BaseException | None = None, **_: Any) -> None:
+def _log_database_outage(exception: BaseException | None = None, **_: Any) -> None:
     if isinstance(exception, AWAY_ERRORS):
         log.warning("step_put_off", reason=type(exception).__name__)
 
@@ -91,90 +90,90 @@ def _id(value: str) -> UUID | None:
 def submit(job_id: str = "", account_id: str = "") -> str:
     """Submit one job."""
     with watchdog.watch("submit"):
-        return submit_step.submit_waiting(job_id=_id(job_id), account_id=_id(account_id))
+        return submit_task.submit_batch(job_id=_id(job_id), account_id=_id(account_id))
 
 
 @_task(name="dreamery.bring")
-def bring(account_id: str) -> str:
-    """Bring the references of one job to its account and submit it."""
+def upload_references(account_id: str) -> str:
+    """Upload the references of one job to its account and submit it."""
     with watchdog.watch("bring"):
-        return submit_step.bring(account_id=UUID(hex=account_id))
+        return submit_task.upload_and_submit(account_id=UUID(hex=account_id))
 
 
 @_task(name="dreamery.poll")
 def poll(account_id: str) -> str:
     """Poll one account."""
     with watchdog.watch("poll"):
-        return poll_step.poll(account_id=UUID(hex=account_id))
+        return poll_task.poll(account_id=UUID(hex=account_id))
 
 
 @_task(name="dreamery.converse")
 def converse(job_id: str = "", account_id: str = "") -> str:
-    """Hold one conversation with the agent, to its end."""
+    """Run one agent conversation to its end."""
     with watchdog.watch("converse", seconds=get_settings().talk_watchdog_seconds):
-        return converse_step.converse(job_id=_id(job_id), account_id=_id(account_id))
+        return converse_task.converse(job_id=_id(job_id), account_id=_id(account_id))
 
 
 @_task(name="dreamery.save")
 def save(job_ids: str) -> str:
-    """Save the results of a few jobs."""
+    """Save the results of the given jobs."""
     with watchdog.watch("save"):
-        return save_step.save_each(job_ids=[UUID(hex=job_id) for job_id in job_ids.split(",")])
+        return save_task.save_batch(job_ids=[UUID(hex=job_id) for job_id in job_ids.split(",")])
 
 
 @_task(name="dreamery.notify")
 def notify(delivery_id: str) -> str:
-    """Deliver one webhook, and what else is due to its receiver."""
+    """Deliver one webhook, then the other due deliveries to the same receiver."""
     with watchdog.watch("notify"):
-        return notify_step.notify_lane(delivery_id=UUID(hex=delivery_id))
+        return deliver_webhooks_task.deliver_lane(delivery_id=UUID(hex=delivery_id))
 
 
 @_task(name="dreamery.tick", send_events=False)
 def tick() -> str:
-    """Nudge what is due."""
+    """Enqueue all due work."""
     with watchdog.watch("tick"):
-        line = tick_step.tick()
+        line = dispatch_task.tick()
     heartbeat.note_seen("tick")
     return line
 
 
 @_task(name=HEARTBEAT, send_events=False)
-def heard() -> str:
-    """A worker hears itself."""
+def process_heartbeat() -> str:
+    """Record that this worker processed its own heartbeat message."""
     heartbeat.note_heard()
     return "heard"
 
 
 @_task(name="dreamery.sweep", send_events=False)
 def sweep() -> str:
-    """End what is overdue, mend what a crash left."""
+    """End overdue jobs and repair rows that a crash left behind."""
     with watchdog.watch("sweep"):
-        return tick_step.sweep()
+        return dispatch_task.sweep()
 
 
 @_task(name="dreamery.check")
 def check(check_id: str) -> str:
-    """Answer one question about a session id."""
+    """Check one session id with the upstream."""
     with watchdog.watch("check"):
-        return check_step.check(check_id=UUID(hex=check_id))
+        return check_session_task.check(check_id=UUID(hex=check_id))
 
 
 @_task(name="dreamery.refresh")
 def refresh() -> str:
-    """Ask a few accounts what upstream offers them, and resting ones whether they work again."""
+    """Refresh the model lists of a few accounts and test whether accounts in cooldown work again."""
     with watchdog.watch("refresh"):
-        return refresh_step.refresh()
+        return refresh_accounts_task.refresh_accounts()
 
 
 @_task(name="dreamery.ledger")
 def ledger() -> str:
-    """Read what jobs did cost, and take the daily credits of accounts where that is wanted."""
+    """Read the actual cost of jobs and claim daily credits for the accounts that have this enabled."""
     with watchdog.watch("ledger"):
-        return ledger_step.ledger()
+        return sync_credits_task.sync_credits()
 
 
 @_task(name="dreamery.upkeep")
 def upkeep() -> str:
-    """Remove what is past its retention."""
+    """Delete data past its retention."""
     with watchdog.watch("upkeep"):
-        return upkeep_step.upkeep()
+        return cleanup_task.clean_up()

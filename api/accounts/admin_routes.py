@@ -7,14 +7,14 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.accounts import changes as accounts_changes
-from api.accounts.imports import Keeper, import_accounts
+from api.accounts.imports import AccountOwner, import_accounts
 from api.accounts.schemas import (
     Account,
     AccountList,
     AdminAccountChange,
-    AdminAccountWish,
+    AdminAccountCreate,
     CheckedAccount,
-    ImportedAccounts,
+    AccountImportResult,
 )
 from api.accounts.serialization import account_object
 from api.admin.routes import find_user
@@ -29,8 +29,8 @@ from worker.db.engine import transaction
 router = APIRouter(prefix="/admin/v1/accounts", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
 
 
-@router.post("", summary="Add accounts", status_code=201, responses={201: {"model": ImportedAccounts}})
-async def add_accounts(request: Request, wish: AdminAccountWish, admin: AdminDep) -> Response:
+@router.post("", summary="Add accounts", status_code=201, responses={201: {"model": AccountImportResult}})
+async def add_accounts(request: Request, body: AdminAccountCreate, admin: AdminDep) -> Response:
     """Makes every session id of `tokens`, in any notation, an account of the platform, for all users or those of
     `groups`; with `user` that user's own.
 
@@ -38,12 +38,12 @@ async def add_accounts(request: Request, wish: AdminAccountWish, admin: AdminDep
     `refused` and lose no other. One that is an account already is named as `duplicate` and stays as it is. The session
     ids are stored encrypted.
     """
-    if wish.user and wish.groups:
+    if body.user and body.groups:
         message = "Groups are for accounts of the platform: leave out `groups` or `user`."
         raise DreameryError("invalid_value", message, param="groups")
-    user_id = await run_in_threadpool(_user_id, wish.user) if wish.user else None
-    keeper = Keeper(user_id=user_id, groups=wish.groups)
-    return json_response(await import_accounts(request, wish, admin, keeper), status=201)
+    user_id = await run_in_threadpool(_user_id, body.user) if body.user else None
+    account_owner = AccountOwner(user_id=user_id, groups=body.groups)
+    return json_response(await import_accounts(request, body, admin, account_owner), status=201)
 
 
 def _user_id(name_or_id: str) -> UUID:

@@ -9,13 +9,13 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from api.accounts.schemas import DAYS, AccountChange, WorkingHours
-from api.accounts.serialization import account_object, checkup_object
-from api.accounts.session_checks import answers, check_room, nudge_all
-from api.auth.dependencies import Caller, actor_of
-from api.auth.session_tokens import check_usable, presented, token_hash
+from api.accounts.serialization import account_object, account_check_object
+from api.accounts.session_checks import wait_for_results, ensure_capacity, enqueue_checks
+from api.auth.dependencies import Caller, audit_actor
+from api.auth.session_tokens import check_token_usable, encrypt_session_token, session_token_hash
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id, public_id
-from worker.core.security.encryption import lookup_hash, seal_secret
+from worker.core.security.encryption import lookup_hash, encrypt_secret
 from worker.core.security.session_tokens import SessionToken, check_proxy, parse_proxy, parse_token, shown_proxy
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts, management, session_checks
@@ -50,7 +50,7 @@ def change_account(
         if columns.get("groups") and not row.pool:
             raise DreameryError("invalid_value", "Groups are for accounts of the platform.", param="groups")
         if "working_hours" in changes:
-            columns |= _hours(tx, change.working_hours)
+            columns |= _working_hours_columns(tx, change.working_hours)
         management.change_account(tx, row.id, columns)
         if change.rested:
             management.end_rest(tx, row.id)
@@ -58,28 +58,28 @@ def change_account(
             (management.pause if change.paused else management.resume)(tx, row.id)
         told = {**changes, **({"session": "replaced"} if change.session is not None else {})}
         told |= {"proxy": shown_proxy(change.proxy) if change.proxy else None} if "proxy" in changes else {}
-        audit_log.note_act(tx, actor_of(request, caller), "account.change", public_id("account", row.id), **told)
+        audit_log.note_act(tx, audit_actor(request, caller), "account.change", public_id("account", row.id), **told)
         return account_object(management.see_account(tx, row.id))
 
 
 def _replace_session(tx: Transaction, row: Any, text: str) -> Any:
     """The account's row with its new session, its secrets sealed for it."""
-    token = _session(text)
+    token = _parse_session(text)
     if row.has_proxy and token.proxy is None:
         message = (
             f"This account has a proxy ({row.proxy_place or 'set before'}), sealed with the old session. "
             "Send it again as PROXY_URL@SESSION, or direct://@SESSION to go without."
         )
         raise DreameryError("invalid_value", message, param="session")
-    if not management.replace_session(tx, row.id, presented(token_hash(token), token)):
+    if not management.replace_session(tx, row.id, encrypt_session_token(session_token_hash(token), token)):
         raise DreameryError("account_known", param="session")
     return management.see_account(tx, row.id)
 
 
-def _session(text: str) -> SessionToken:
+def _parse_session(text: str) -> SessionToken:
     try:
         token = parse_token(text.strip(), 1, get_settings().default_region)
-        check_usable(token, 1)
+        check_token_usable(token, 1)
     except DreameryError as error:
         raise DreameryError("invalid_value", error.message, param="session") from None
     return token
@@ -96,11 +96,11 @@ def _set_proxy(tx: Transaction, row: Any, text: str | None) -> None:
     except DreameryError as error:
         raise DreameryError("invalid_value", error.message.replace("Token 1", "The proxy", 1), param="proxy") from None
     context = accounts.proxy_context(accounts.secret_context(row.lookup_hash))
-    sealed = seal_secret(proxy, context=context)
+    sealed = encrypt_secret(proxy, context=context)
     management.set_proxy(tx, row.id, proxy=sealed, proxy_hash=lookup_hash(f"proxy:{proxy}"), place=shown_proxy(proxy))
 
 
-def _hours(tx: Transaction, hours: WorkingHours | None) -> dict[str, Any]:
+def _working_hours_columns(tx: Transaction, hours: WorkingHours | None) -> dict[str, Any]:
     if hours is None:
         return dict.fromkeys(management.HOURS)
     if not management.knows_zone(tx, hours.zone):
@@ -120,34 +120,34 @@ def retire_account(request: Request, account_id: str, caller: Caller, *, user_id
         row = find_account(tx, account_id, user_id=user_id, lock=True)
         management.retire(tx, row.id)
         act = "account.retire"
-        audit_log.note_act(tx, actor_of(request, caller), act, public_id("account", row.id), label=row.label)
+        audit_log.note_act(tx, audit_actor(request, caller), act, public_id("account", row.id), label=row.label)
         return account_object(management.see_account(tx, row.id))
 
 
 async def check_account(request: Request, account_id: str, caller: Caller, *, user_id: UUID | None) -> dict[str, Any]:
     """Have a worker look at the account now. Raises check_timeout (504) when none answers in time."""
     check = new_id()
-    result = (await answers(request, [check], partial(_ask, request, account_id, caller, user_id, check))).get(check)
+    result = (await wait_for_results(request, [check], partial(_start_check, request, account_id, caller, user_id, check))).get(check)
     if result is None:
         raise DreameryError("check_timeout")
-    row = await run_in_threadpool(partial(_seen, account_id, user_id))
-    return {**account_object(row), "check": checkup_object(row, result)}
+    row = await run_in_threadpool(partial(_read_account, account_id, user_id))
+    return {**account_object(row), "check": account_check_object(row, result)}
 
 
-def _ask(request: Request, account_id: str, caller: Caller, user_id: UUID | None, check: UUID) -> list[UUID]:
+def _start_check(request: Request, account_id: str, caller: Caller, user_id: UUID | None, check: UUID) -> list[UUID]:
     with transaction() as tx:
         row = find_account(tx, account_id, user_id=user_id)
         if row.state == "retired":
             raise DreameryError("account_retired")
-        check_room(tx, caller.owner, 1)
+        ensure_capacity(tx, caller.owner, 1)
         session_checks.ask_about(tx, owner=caller.owner, accounts_by_check={check: row.id})
         # If nobody answers while somebody waits, it is done with the next ones that are due.
         management.check_soon(tx, row.id)
-        audit_log.note_act(tx, actor_of(request, caller), "account.check", public_id("account", row.id))
-        tx.on_commit(partial(nudge_all, [check]))
+        audit_log.note_act(tx, audit_actor(request, caller), "account.check", public_id("account", row.id))
+        tx.on_commit(partial(enqueue_checks, [check]))
     return [check]
 
 
-def _seen(account_id: str, user_id: UUID | None) -> Any:
+def _read_account(account_id: str, user_id: UUID | None) -> Any:
     with transaction() as tx:
         return find_account(tx, account_id, user_id=user_id)

@@ -14,7 +14,7 @@ Clock = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9
 _ALL_DAYS: list[Day] = list(DAYS)
 
 
-class AccountWish(BaseModel):
+class AccountCreate(BaseModel):
     """Upstream accounts to be added."""
 
     model_config = example(tokens="us-SESSIONID\nSESSIONID:cn", label="studio account")
@@ -28,7 +28,7 @@ class AccountWish(BaseModel):
     check: bool = Field(True, description="wait for a check-up of each; false = it comes within a minute")
 
 
-class AdminAccountWish(AccountWish):
+class AdminAccountCreate(AccountCreate):
     """Upstream accounts to be added for the platform, or for a user."""
 
     groups: Groups = Field([], description="only users of these groups may use them; none = all users")
@@ -97,7 +97,7 @@ class CheckError(BaseModel):
     message: str
 
 
-class CheckUp(BaseModel):
+class AccountCheck(BaseModel):
     """What a check-up found."""
 
     done: bool = Field(description="false = no worker has answered yet; it is done later")
@@ -156,17 +156,17 @@ class AccountList(BaseModel):
     has_more: bool
 
 
-class KeptAccount(Account):
+class ImportedAccount(Account):
     """An account as an import left it."""
 
     line: int = Field(description="which entry it was, from 1")
     outcome: Literal["added", "returned", "duplicate"] = Field(
         description="`returned`: it was known, and serves again; `duplicate`: an account already, unchanged"
     )
-    check: CheckUp | None
+    check: AccountCheck | None
 
 
-class RefusedEntry(BaseModel):
+class RejectedEntry(BaseModel):
     """An entry that made no account."""
 
     line: int
@@ -174,22 +174,22 @@ class RefusedEntry(BaseModel):
     error: CheckError
 
 
-class ImportedAccounts(BaseModel):
+class AccountImportResult(BaseModel):
     """What became of every entry of an import."""
 
     object: Literal["list"]
-    data: list[KeptAccount]
-    refused: list[RefusedEntry]
+    data: list[ImportedAccount]
+    refused: list[RejectedEntry]
     has_more: bool
 
 
 class CheckedAccount(Account):
     """An account after a check-up."""
 
-    check: CheckUp
+    check: AccountCheck
 
 
-def counts_of(models: dict[str, Any] | None) -> dict[str, int] | None:
+def model_counts(models: dict[str, Any] | None) -> dict[str, int] | None:
     """How many models of each kind a stored list has."""
     return None if models is None else {kind: len(rows) for kind, rows in models.items()}
 
@@ -201,7 +201,7 @@ class CreditReading(BaseModel):
     credits: int
 
 
-class CreditHold(BaseModel):
+class CreditReservation(BaseModel):
     """A job on the way to upstream, or there."""
 
     id: str
@@ -212,7 +212,7 @@ class CreditHold(BaseModel):
     since: int | None
 
 
-class CreditDay(BaseModel):
+class DailySpending(BaseModel):
     """What an account's jobs of one day (UTC) did cost."""
 
     day: str
@@ -222,7 +222,7 @@ class CreditDay(BaseModel):
     unknown: int = Field(description="jobs whose cost nobody knows")
 
 
-class CreditGift(BaseModel):
+class DailyCreditClaim(BaseModel):
     """A day on which the free credits were asked for."""
 
     day: str
@@ -241,6 +241,6 @@ class AccountCredits(BaseModel):
     left: int | None = Field(description="what a new job may cost at most")
     reserved: int = Field(description="held for jobs on their way to upstream")
     readings: list[CreditReading] = Field(description="oldest first; of days long past the last one")
-    open_jobs: list[CreditHold]
-    spent: list[CreditDay] = Field(description="newest first")
-    receives: list[CreditGift] = Field(description="newest first")
+    open_jobs: list[CreditReservation]
+    spent: list[DailySpending] = Field(description="newest first")
+    receives: list[DailyCreditClaim] = Field(description="newest first")

@@ -3,8 +3,8 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from api.accounts.schemas import DAYS, counts_of
-from api.http.responses import seconds_of
+from api.accounts.schemas import DAYS, model_counts
+from api.http.responses import unix_seconds
 from worker.core.ids import public_id
 
 
@@ -23,34 +23,34 @@ def account_object(row: Any) -> dict[str, Any]:
         "groups": row.groups,
         "state": "resting" if resting else row.state,
         "state_code": row.rest_code if resting else row.state_code,
-        "state_since": seconds_of(row.state_at),
-        "rest_until": seconds_of(row.rest_until) if resting else None,
+        "state_since": unix_seconds(row.state_at),
+        "rest_until": unix_seconds(row.rest_until) if resting else None,
         "rest_code": row.rest_code if resting else None,
         "max_images": row.max_images,
         "max_videos": row.max_videos,
         "submits_per_minute": row.submits_per_minute,
         "max_jobs_per_day": row.max_jobs_per_day,
         "jobs_today": row.jobs_today,
-        "working_hours": _hours(row),
+        "working_hours": _working_hours(row),
         "open_now": row.open_now,
-        "opens_at": None if row.open_now else seconds_of(row.opens_at),
+        "opens_at": None if row.open_now else unix_seconds(row.opens_at),
         "credits": row.credits,
-        "credits_at": seconds_of(row.credits_at),
+        "credits_at": unix_seconds(row.credits_at),
         "credits_left": None if row.credits_left is None else int(row.credits_left),
         "daily_receive": row.daily_receive,
-        "models": counts_of(row.models),
-        "checked_at": seconds_of(row.checked_at),
+        "models": model_counts(row.models),
+        "checked_at": unix_seconds(row.checked_at),
         "check_code": row.check_code,
-        "next_check_at": seconds_of(row.refresh_due_at),
-        "last_submit_at": seconds_of(row.last_submit_at),
+        "next_check_at": unix_seconds(row.refresh_due_at),
+        "last_submit_at": unix_seconds(row.last_submit_at),
         "in_flight": row.in_flight,
         "has_proxy": row.has_proxy,
         "proxy": row.proxy_place,
-        "created_at": seconds_of(row.created_at),
+        "created_at": unix_seconds(row.created_at),
     }
 
 
-def checkup_object(row: Any, result: dict[str, Any] | None) -> dict[str, Any]:
+def account_check_object(row: Any, result: dict[str, Any] | None) -> dict[str, Any]:
     """What a check-up found; None = nobody has answered yet."""
     told = result or {}
     return {
@@ -63,7 +63,7 @@ def checkup_object(row: Any, result: dict[str, Any] | None) -> dict[str, Any]:
     }
 
 
-def _hours(row: Any) -> dict[str, Any] | None:
+def _working_hours(row: Any) -> dict[str, Any] | None:
     if row.hours_zone is None:
         return None
     return {

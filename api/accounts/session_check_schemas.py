@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, Field
 
-from api.http.fields import Filled, example
+from api.http.fields import NonEmptyText, example
 
 
 class TokenCheck(BaseModel):
@@ -10,7 +10,7 @@ class TokenCheck(BaseModel):
 
     model_config = example(token="demo:sandbox")  # noqa: S106 - the session that always works under `dreamery up`
 
-    token: Filled = Field(description="a session id in any notation", max_length=4000)
+    token: NonEmptyText = Field(description="a session id in any notation", max_length=4000)
 
 
 class TokenLive(BaseModel):
@@ -37,7 +37,7 @@ class TokenFailure(BaseModel):
     code: str
 
 
-class TokenAnswer(BaseModel):
+class TokenResult(BaseModel):
     """One session id of a list."""
 
     token: str = Field(description="masked")

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, FullReaderDep, KeeperDep
+from api.auth.dependencies import Caller, FullReadDep, WebhookManagementDep
 from api.http.errors import error_responses
 from api.http.fields import Text
 from api.http.responses import json_response
@@ -27,14 +27,14 @@ _Event = Annotated[Text | None, Query(max_length=100, description="`job.complete
 _PAGE: dict[int | str, dict[str, object]] = {200: {"model": DeliveryList, "description": "One page, newest first."}}
 
 
-def _unknown(delivery_id: str) -> DreameryError:
+def _not_found(delivery_id: str) -> DreameryError:
     return DreameryError("webhook_not_found", f"No webhook delivery {delivery_id[:60]!r}.")
 
 
-def _uuid(delivery_id: str) -> UUID:
+def _parse_id(delivery_id: str) -> UUID:
     found = parse_public_id("msg", delivery_id)
     if found is None:
-        raise _unknown(delivery_id)
+        raise _not_found(delivery_id)
     return found
 
 
@@ -46,13 +46,13 @@ def _filter_id(prefix: str, value: str | None, param: str) -> UUID | None:
     return found
 
 
-async def _page(caller: Caller, wanted: DeliveryFilter, *, after: str | None, limit: int, order: str) -> Response:
+async def _page(caller: Caller, delivery_filter: DeliveryFilter, *, after: str | None, limit: int, order: str) -> Response:
     cursor = _filter_id("msg", after, "after")
 
     def read() -> tuple[list[Delivery], bool] | None:
         with transaction() as tx:
             return delivery_log.list_deliveries(
-                tx, caller.owner, wanted, after=cursor, limit=limit, newest_first=order == "desc"
+                tx, caller.owner, delivery_filter, after=cursor, limit=limit, newest_first=order == "desc"
             )
 
     page = await run_in_threadpool(read)
@@ -73,7 +73,7 @@ async def _page(caller: Caller, wanted: DeliveryFilter, *, after: str | None, li
 
 @router.get("/deliveries", summary="List webhook deliveries", responses={**_PAGE, **error_responses(400, 401)})
 async def list_deliveries(
-    caller: FullReaderDep,
+    caller: FullReadDep,
     *,
     limit: _Limit = 20,
     after: _After = None,
@@ -84,13 +84,13 @@ async def list_deliveries(
     status: DeliveryStatus | None = None,
 ) -> Response:
     """What was sent, or is to be, to your endpoints and to the `webhook` of your jobs, with every try. Kept 30 days."""
-    wanted = DeliveryFilter(
+    delivery_filter = DeliveryFilter(
         endpoint_id=_filter_id("whe", endpoint_id, "endpoint_id"),
         job_id=_filter_id("job", job_id, "job_id"),
         event=event,
         status=status,
     )
-    return await _page(caller, wanted, after=after, limit=limit, order=order)
+    return await _page(caller, delivery_filter, after=after, limit=limit, order=order)
 
 
 @router.get(
@@ -100,7 +100,7 @@ async def list_deliveries(
 )
 async def list_endpoint_deliveries(
     endpoint_id: str,
-    caller: FullReaderDep,
+    caller: FullReadDep,
     *,
     limit: _Limit = 20,
     after: _After = None,
@@ -109,15 +109,15 @@ async def list_endpoint_deliveries(
     status: DeliveryStatus | None = None,
 ) -> Response:
     """What was sent, or is to be, to one endpoint, with every try."""
-    wanted = parse_public_id("whe", endpoint_id)
+    delivery_filter = parse_public_id("whe", endpoint_id)
 
     def known() -> bool:
         with transaction() as tx:
-            return wanted is not None and endpoints.get_endpoint(tx, wanted, caller.owner) is not None
+            return delivery_filter is not None and endpoints.get_endpoint(tx, delivery_filter, caller.owner) is not None
 
     if not await run_in_threadpool(known):
         raise DreameryError("webhook_not_found", f"No webhook endpoint {endpoint_id[:60]!r}.")
-    narrowed = DeliveryFilter(endpoint_id=wanted, event=event, status=status)
+    narrowed = DeliveryFilter(endpoint_id=delivery_filter, event=event, status=status)
     return await _page(caller, narrowed, after=after, limit=limit, order=order)
 
 
@@ -126,17 +126,17 @@ async def list_endpoint_deliveries(
     summary="Get a webhook delivery",
     responses={200: {"model": DeliveryObject, "description": "The delivery."}, **error_responses(401, 404)},
 )
-async def get_delivery(delivery_id: str, caller: FullReaderDep) -> Response:
+async def get_delivery(delivery_id: str, caller: FullReadDep) -> Response:
     """One delivery by its `webhook-id`, with every try."""
-    wanted = _uuid(delivery_id)
+    delivery_filter = _parse_id(delivery_id)
 
     def read() -> Delivery | None:
         with transaction() as tx:
-            return delivery_log.get_delivery(tx, wanted, caller.owner)
+            return delivery_log.get_delivery(tx, delivery_filter, caller.owner)
 
     delivery = await run_in_threadpool(read)
     if delivery is None:
-        raise _unknown(delivery_id)
+        raise _not_found(delivery_id)
     return json_response(delivery_object(delivery))
 
 
@@ -150,7 +150,7 @@ def _replay(caller: Caller, delivery_id: UUID) -> Delivery | None:
             if endpoint is not None and endpoint.disabled_at is not None:
                 raise DreameryError("webhook_endpoint_disabled")
         if delivery_log.replay(tx, delivery_id):
-            tx.on_commit(partial(celery_app.nudge_notify, delivery_id))
+            tx.on_commit(partial(celery_app.enqueue_notify, delivery_id))
         return delivery_log.get_delivery(tx, delivery_id, caller.owner)
 
 
@@ -163,12 +163,12 @@ def _replay(caller: Caller, delivery_id: UUID) -> Delivery | None:
         **error_responses(401, 404, 409),
     },
 )
-async def replay_delivery(delivery_id: str, caller: KeeperDep) -> Response:
+async def replay_delivery(delivery_id: str, caller: WebhookManagementDep) -> Response:
     """Sends the event again at once, delivered or not, with the same `webhook-id` and a fresh round of tries.
 
     A receiver that keeps the ids it has handled can so tell a repeat. While a try is under way nothing is added to it.
     """
-    delivery = await run_in_threadpool(_replay, caller, _uuid(delivery_id))
+    delivery = await run_in_threadpool(_replay, caller, _parse_id(delivery_id))
     if delivery is None:
-        raise _unknown(delivery_id)
+        raise _not_found(delivery_id)
     return json_response(delivery_object(delivery), status=202)

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, FullReaderDep, KeeperDep, MakerDep
+from api.auth.dependencies import Caller, FullReadDep, WebhookManagementDep, GenerateDep
 from api.http.errors import error_responses
 from api.http.responses import json_response
 from api.webhooks.schemas import (
@@ -16,7 +16,7 @@ from api.webhooks.schemas import (
     Endpoint,
     EndpointChange,
     EndpointList,
-    EndpointRequest,
+    EndpointCreate,
     EndpointWithSecret,
     EventBody,
     WebhookSecret,
@@ -25,8 +25,8 @@ from api.webhooks.schemas import (
 )
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id
-from worker.core.security.encryption import new_webhook_secret, seal_secret, webhook_secret
-from worker.core.webhook_policy import EVENTS, ROTATION_HOURS
+from worker.core.security.encryption import new_webhook_secret, encrypt_secret, webhook_secret
+from worker.core.webhook_policy import WEBHOOK_EVENTS, ROTATION_HOURS
 from worker.db.engine import Row, transaction
 from worker.db.webhooks import delivery_log, endpoints, outbox
 from worker.db.webhooks.delivery_log import Delivery
@@ -39,20 +39,20 @@ router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 received = APIRouter(tags=["webhooks"])
 
 
-def _uuid(endpoint_id: str) -> UUID:
+def _parse_id(endpoint_id: str) -> UUID:
     found = parse_public_id("whe", endpoint_id)
     if found is None:
-        raise _unknown(endpoint_id)
+        raise _not_found(endpoint_id)
     return found
 
 
-def _unknown(endpoint_id: str) -> DreameryError:
+def _not_found(endpoint_id: str) -> DreameryError:
     return DreameryError("webhook_not_found", f"No webhook endpoint {endpoint_id[:60]!r}.")
 
 
-def _known(row: "Row[Any] | None", endpoint_id: str) -> "Row[Any]":
+def _require_found(row: "Row[Any] | None", endpoint_id: str) -> "Row[Any]":
     if row is None:
-        raise _unknown(endpoint_id)
+        raise _not_found(endpoint_id)
     return row
 
 
@@ -61,7 +61,7 @@ def _known(row: "Row[Any] | None", endpoint_id: str) -> "Row[Any]":
     summary="Get your webhook secret",
     responses={200: {"model": WebhookSecret, "description": "The secret."}, **error_responses(401)},
 )
-async def get_secret(caller: MakerDep) -> Response:
+async def get_secret(caller: GenerateDep) -> Response:
     """The `whsec_...` secret that signs what is sent to the `webhook` of your jobs (Standard Webhooks).
 
     Endpoints have secrets of their own.
@@ -74,7 +74,7 @@ async def get_secret(caller: MakerDep) -> Response:
     summary="List your webhook endpoints",
     responses={200: {"model": EndpointList, "description": "All of them, oldest first."}, **error_responses(401)},
 )
-async def list_endpoints(caller: FullReaderDep) -> Response:
+async def list_endpoints(caller: FullReadDep) -> Response:
     """Your endpoints, with why one is disabled and since when one fails. Secrets are not shown again."""
 
     def read() -> list[Row[Any]]:
@@ -85,7 +85,7 @@ async def list_endpoints(caller: FullReaderDep) -> Response:
     return json_response({"object": "list", "data": [endpoint_object(row) for row in rows], "has_more": False})
 
 
-def _key_of_scope(body: EndpointRequest, caller: Caller) -> UUID | None:
+def _key_of_scope(body: EndpointCreate, caller: Caller) -> UUID | None:
     """The key whose jobs alone the endpoint hears of, if one. Raises invalid_value for a scope the caller has not."""
     possible = ("user", "key") if caller.user_id is not None else ("tokens",)
     if body.scope is not None and body.scope not in possible:
@@ -103,15 +103,15 @@ def _key_of_scope(body: EndpointRequest, caller: Caller) -> UUID | None:
         **error_responses(400, 401),
     },
 )
-async def create_endpoint(body: EndpointRequest, caller: KeeperDep) -> Response:
+async def create_endpoint(body: EndpointCreate, caller: WebhookManagementDep) -> Response:
     """From now on the events of your jobs are sent there, signed with the endpoint's own secret. At most 20."""
     endpoint_id, secret = new_id(), new_webhook_secret()
     new = NewEndpoint(
         id=endpoint_id,
         owner=caller.owner,
         url=body.url,
-        events=body.wanted_events(),
-        secret=seal_secret(secret, context=secret_context(endpoint_id)),
+        events=body.selected_events(),
+        secret=encrypt_secret(secret, context=secret_context(endpoint_id)),
         description=body.description,
         user_id=caller.user_id,
         api_key_id=_key_of_scope(body, caller),
@@ -132,10 +132,10 @@ async def create_endpoint(body: EndpointRequest, caller: KeeperDep) -> Response:
     summary="Get a webhook endpoint",
     responses={200: {"model": Endpoint, "description": "The endpoint."}, **error_responses(401, 404)},
 )
-async def get_endpoint(endpoint_id: str, caller: FullReaderDep) -> Response:
+async def get_endpoint(endpoint_id: str, caller: FullReadDep) -> Response:
     """One of your endpoints."""
-    row = await run_in_threadpool(_get, caller, _uuid(endpoint_id))
-    return json_response(endpoint_object(_known(row, endpoint_id)))
+    row = await run_in_threadpool(_get, caller, _parse_id(endpoint_id))
+    return json_response(endpoint_object(_require_found(row, endpoint_id)))
 
 
 def _get(caller: Caller, endpoint_id: UUID) -> "Row[Any] | None":
@@ -162,14 +162,14 @@ def _change(caller: Caller, endpoint_id: UUID, body: EndpointChange) -> "Row[Any
     summary="Change a webhook endpoint",
     responses={200: {"model": Endpoint, "description": "The endpoint as it is now."}, **error_responses(400, 401, 404)},
 )
-async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: KeeperDep) -> Response:
+async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: WebhookManagementDep) -> Response:
     """Another address, other events, pause it, or enable it again.
 
     What waits for an endpoint when it is disabled is given up (`POST /v1/webhooks/deliveries/{id}/replay` sends it
     after all), and events that happen while it is disabled are not kept for it.
     """
-    row = await run_in_threadpool(_change, caller, _uuid(endpoint_id), body)
-    return json_response(endpoint_object(_known(row, endpoint_id)))
+    row = await run_in_threadpool(_change, caller, _parse_id(endpoint_id), body)
+    return json_response(endpoint_object(_require_found(row, endpoint_id)))
 
 
 @router.delete(
@@ -177,16 +177,16 @@ async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: Keeper
     summary="Delete a webhook endpoint",
     responses={200: {"model": DeletedEndpoint, "description": "It is gone."}, **error_responses(401, 404)},
 )
-async def delete_endpoint(endpoint_id: str, caller: KeeperDep) -> Response:
+async def delete_endpoint(endpoint_id: str, caller: WebhookManagementDep) -> Response:
     """The endpoint goes, with its log and with what was still to be sent there."""
-    wanted = _uuid(endpoint_id)
+    wanted = _parse_id(endpoint_id)
 
     def remove() -> bool:
         with transaction() as tx:
             return endpoints.remove_endpoint(tx, wanted, caller.owner)
 
     if not await run_in_threadpool(remove):
-        raise _unknown(endpoint_id)
+        raise _not_found(endpoint_id)
     return json_response({"id": endpoint_id, "object": "webhook.endpoint", "deleted": True})
 
 
@@ -200,20 +200,20 @@ async def delete_endpoint(endpoint_id: str, caller: KeeperDep) -> Response:
 )
 async def rotate_secret(
     endpoint_id: str,
-    caller: KeeperDep,
+    caller: WebhookManagementDep,
     keep_hours: Annotated[
         int, Query(ge=0, le=168, description="how long the old secret signs too; 0 = not at all, for one that leaked")
     ] = ROTATION_HOURS,
 ) -> Response:
     """A new secret. Until the old one expires, deliveries carry two signatures, so receivers can change at leisure."""
-    wanted, secret = _uuid(endpoint_id), new_webhook_secret()
-    sealed = seal_secret(secret, context=secret_context(wanted))
+    wanted, secret = _parse_id(endpoint_id), new_webhook_secret()
+    sealed = encrypt_secret(secret, context=secret_context(wanted))
 
     def write() -> Row[Any] | None:
         with transaction() as tx:
             return endpoints.rotate_secret(tx, wanted, caller.owner, secret=sealed, keep_hours=keep_hours)
 
-    row = _known(await run_in_threadpool(write), endpoint_id)
+    row = _require_found(await run_in_threadpool(write), endpoint_id)
     return json_response(endpoint_object(row, secret=secret))
 
 
@@ -225,7 +225,7 @@ def _test(caller: Caller, endpoint_id: UUID) -> Delivery | None:
         delivery_id = delivery_log.add_test(
             tx, delivery_id=new_id(), endpoint_id=endpoint_id, owner=caller.owner, url=endpoint.url
         )
-        tx.on_commit(partial(celery_app.nudge_notify, delivery_id))
+        tx.on_commit(partial(celery_app.enqueue_notify, delivery_id))
         return delivery_log.get_delivery(tx, delivery_id, caller.owner)
 
 
@@ -238,16 +238,16 @@ def _test(caller: Caller, endpoint_id: UUID) -> Delivery | None:
         **error_responses(401, 404),
     },
 )
-async def test_endpoint(endpoint_id: str, caller: KeeperDep) -> Response:
+async def test_endpoint(endpoint_id: str, caller: WebhookManagementDep) -> Response:
     """Sends one `webhook.test` event, once, also to a disabled endpoint. The `Location` header says where to look."""
-    delivery = await run_in_threadpool(_test, caller, _uuid(endpoint_id))
+    delivery = await run_in_threadpool(_test, caller, _parse_id(endpoint_id))
     if delivery is None:
-        raise _unknown(endpoint_id)
+        raise _not_found(endpoint_id)
     shown = delivery_object(delivery)
     return json_response(shown, status=202, headers={"Location": f"/v1/webhooks/deliveries/{shown['id']}"})
 
 
-async def _documented(body: EventBody) -> None:
+async def _webhook_event(body: EventBody) -> None:
     """A job of yours: sent to the endpoints that listen for it and, but for `job.started`, to the job's `webhook`.
 
     Headers `webhook-id` (the same on every try), `webhook-timestamp`, `webhook-signature` (Standard Webhooks). Answer
@@ -259,7 +259,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     204: {"description": "Taken. Any 2xx will do; the body is not read."},
     "default": {"description": "Not taken: the event is sent again later. 410 disables the endpoint."},
 }
-for _event in EVENTS:
+for _event in WEBHOOK_EVENTS:
     received.post(_event, summary=_event, operation_id=_event.replace(".", "_"), status_code=204, responses=_ANSWERS)(
-        _documented
+        _webhook_event
     )

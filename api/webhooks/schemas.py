@@ -8,11 +8,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from api.http.fields import Text
 from api.jobs.schemas import JobError, JobFile
 from worker.core.ids import public_id
-from worker.core.webhook_policy import FINAL_EVENTS, check_url
+from worker.core.webhook_policy import FINAL_EVENTS, WebhookEvent, check_url
 from worker.db.engine import Row
 from worker.db.webhooks.delivery_log import Delivery
 
-Event = Literal["job.completed", "job.failed", "job.cancelled", "job.started"]
 Scope = Literal["user", "key", "tokens"]
 DeliveryStatus = Literal["pending", "sending", "delivered", "failed"]
 
@@ -20,7 +19,7 @@ _EVENTS = "which events; default the three ends `job.completed`, `job.failed`, `
 _URL = "https address that takes POST requests"
 
 
-def _checked(url: str | None) -> str | None:
+def _validated_url(url: str | None) -> str | None:
     if url is not None:
         check_url(url)
     return url
@@ -33,7 +32,7 @@ class WebhookSecret(BaseModel):
     secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
 
 
-class EndpointRequest(BaseModel):
+class EndpointCreate(BaseModel):
     """A new webhook endpoint."""
 
     model_config = ConfigDict(
@@ -45,16 +44,16 @@ class EndpointRequest(BaseModel):
 
     url: Text = Field(description=_URL, min_length=1)
     description: Text = Field("", max_length=500, description="for you")
-    events: list[Event] | None = Field(None, min_length=1, max_length=20, description=_EVENTS)
+    events: list[WebhookEvent] | None = Field(None, min_length=1, max_length=20, description=_EVENTS)
     scope: Scope | None = Field(
         None,
         description="whose jobs: `user` = all of yours (default), `key` = only those made with this API key; with "
         "session ids always `tokens`: jobs of exactly these session ids",
     )
 
-    _url_goes = field_validator("url")(_checked)
+    _check_url = field_validator("url")(_validated_url)
 
-    def wanted_events(self) -> list[str]:
+    def selected_events(self) -> list[str]:
         """The events to listen for, each once."""
         return list(dict.fromkeys(self.events or FINAL_EVENTS))
 
@@ -66,10 +65,10 @@ class EndpointChange(BaseModel):
 
     url: Text | None = Field(None, description=_URL, min_length=1)
     description: Text | None = Field(None, max_length=500)
-    events: list[Event] | None = Field(None, min_length=1, max_length=20)
+    events: list[WebhookEvent] | None = Field(None, min_length=1, max_length=20)
     disabled: bool | None = Field(None, description="true = pause it; false = listen again, with a clean slate")
 
-    _url_goes = field_validator("url")(_checked)
+    _check_url = field_validator("url")(_validated_url)
 
 
 class Endpoint(BaseModel):
@@ -79,7 +78,7 @@ class Endpoint(BaseModel):
     object: Literal["webhook.endpoint"]
     url: str
     description: str
-    events: list[Event]
+    events: list[WebhookEvent]
     scope: Scope
     api_key_id: str | None = Field(description="with `scope: key`, that key")
     disabled: bool
@@ -174,7 +173,7 @@ class EventBody(BaseModel):
 
     id: str
     object: Literal["event"]
-    type: Event
+    type: WebhookEvent
     timestamp: datetime = Field(description="when it happened, ISO 8601")
     created_at: int = Field(description="the same in unix seconds")
     data: EventJob

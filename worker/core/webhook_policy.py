@@ -5,14 +5,16 @@ import re
 import socket
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 
 from worker.core.security.ip_addresses import allowed_privately, is_public
 from worker.core.settings import Settings, get_settings
 
-FINAL_EVENTS = ("job.completed", "job.failed", "job.cancelled")
-# What an endpoint may ask for. Progress is for the event stream: an outbox row for each step would be a flood.
-EVENTS = (*FINAL_EVENTS, "job.started")
+# The events an endpoint can subscribe to. Progress is only in the event stream: it would flood the outbox.
+WebhookEvent = Literal["job.completed", "job.failed", "job.cancelled", "job.started"]
+WEBHOOK_EVENTS: tuple[WebhookEvent, ...] = get_args(WebhookEvent)
+FINAL_EVENTS: tuple[WebhookEvent, ...] = tuple(event for event in WEBHOOK_EVENTS if event != "job.started")
 TEST_EVENT = "webhook.test"
 
 # Standard Webhooks' schedule after the first try at once: seconds after each failed one, together a little over 3 days.

@@ -19,7 +19,7 @@ from worker.messaging.timer import Timer
 log = get_logger("queue")
 
 # A worker that was away must not wake to a pile of old nudges; the tick sends what is still true.
-NUDGE_EXPIRES_SECONDS = 30
+MESSAGE_EXPIRES_SECONDS = 30
 # One thread saves the jobs of a message one after the other, so they are few.
 MOST_SAVES_PER_MESSAGE = 4
 
@@ -104,7 +104,7 @@ def _logging(**_: Any) -> None:
 
 def _send(name: str, **ids: str) -> bool:
     try:
-        app.send_task(name, kwargs=ids, expires=NUDGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
+        app.send_task(name, kwargs=ids, expires=MESSAGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
     except Exception as error:  # noqa: BLE001
         # Beside its own errors kombu raises AttributeError from a connection that the consumer has just closed.
         log.warning("nudge_lost", task=name, reason=type(error).__name__)
@@ -113,64 +113,66 @@ def _send(name: str, **ids: str) -> bool:
     return True
 
 
-def nudge_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
+def enqueue_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
     """A job is waiting, or an account has a free slot."""
     return _send("dreamery.submit", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
 
 
-def nudge_converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
+def enqueue_converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
     """A conversation is waiting, or an account may hold one more."""
     return _send("dreamery.converse", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
 
 
-def nudge_claim(kind: str, *, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
+def enqueue_claim(kind: str, *, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
     """A job of this kind is waiting, or an account has a free slot for one: the step that claims it."""
-    nudge = nudge_converse if kind == "chat" else nudge_submit
+    nudge = enqueue_converse if kind == "chat" else enqueue_submit
     return nudge(job_id=job_id, account_id=account_id)
 
 
 _timer = Timer()
-_submit_soon = Debounce[UUID](lambda account_id: nudge_submit(account_id=account_id), window_seconds=0.02, timer=_timer)
+_submit_soon = Debounce[UUID](
+    lambda account_id: enqueue_submit(account_id=account_id), window_seconds=0.02, timer=_timer
+)
 
 
-def nudge_submit_soon(account_id: UUID) -> None:
-    """A job is waiting for this account: like `nudge_submit`, but a burst of jobs shares messages."""
+def enqueue_submit_soon(account_id: UUID) -> None:
+    """A job is waiting for this account: like `enqueue_submit`, but a burst of jobs shares messages."""
     _submit_soon.wish(account_id)
 
 
-def nudge_bring(account_id: UUID) -> bool:
+def enqueue_upload_references(account_id: UUID) -> bool:
     """A job waits for this account whose references must be fetched and uploaded first."""
     return _send("dreamery.bring", account_id=account_id.hex)
 
 
-_bring_soon = Debounce[UUID](nudge_bring, window_seconds=0.1, timer=_timer)
+_bring_soon = Debounce[UUID](enqueue_upload_references, window_seconds=0.1, timer=_timer)
 
 
-def nudge_bring_soon(account_id: UUID) -> None:
-    """Like `nudge_bring`, but several findings of the same job share messages."""
+def enqueue_upload_references_soon(account_id: UUID) -> None:
+    """Like `enqueue_upload_references`, but several findings of the same job share messages."""
     _bring_soon.wish(account_id)
 
 
-def nudge_poll(account_id: UUID) -> bool:
+def enqueue_poll(account_id: UUID) -> bool:
     """An account's poll is due."""
     return _send("dreamery.poll", account_id=account_id.hex)
 
 
-def nudge_poll_later(account_id: UUID, *, seconds: float) -> None:
+def enqueue_poll_later(account_id: UUID, *, seconds: float) -> None:
     """An account's poll will be due: to the moment, where the tick would come up to half a second late."""
-    _timer.after(seconds, partial(nudge_poll, account_id))
+    _timer.after(seconds, partial(enqueue_poll, account_id))
 
 
-def nudge_save(*job_ids: UUID) -> bool:
+def enqueue_save(*job_ids: UUID) -> bool:
     """The results of these jobs wait to be copied; one worker thread copies them one after the other."""
     return _send("dreamery.save", job_ids=",".join(job_id.hex for job_id in job_ids))
 
 
-def nudge_notify(delivery_id: UUID) -> bool:
+def enqueue_notify(delivery_id: UUID) -> bool:
     """A webhook delivery is due."""
     return _send("dreamery.notify", delivery_id=delivery_id.hex)
 
 
-def nudge_check(check_id: UUID) -> bool:
+def enqueue_check(check_id: UUID) -> bool:
     """Somebody waits for what upstream says about a session id."""
     return _send("dreamery.check", check_id=check_id.hex)

@@ -28,7 +28,7 @@ _TURN_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RateLimitStatus:
     """Where a caller stands: how many requests a minute, how many are left, in how many seconds all are free again."""
 
     allowed: bool
@@ -57,7 +57,7 @@ class RequestLimits:
         self._counters = SlidingWindowCounterRateLimiter(storage)
         self._paused_until = 0.0
 
-    async def count(self, rules: list[tuple[str, int]]) -> Standing | None:
+    async def count(self, rules: list[tuple[str, int]]) -> RateLimitStatus | None:
         """Count one request under every rule (whose, how many a minute), unless it is one too many under any of them.
 
         The tightest standing of them. None = not limited, or Redis is away.
@@ -81,9 +81,9 @@ class RequestLimits:
             self._pause(error)
             return None
 
-    async def look(self, rules: list[tuple[str, int]]) -> list[Standing | None]:
+    async def look(self, rules: list[tuple[str, int]]) -> list[RateLimitStatus | None]:
         """Where each rule stands, counting nothing; None = Redis is away."""
-        found: list[Standing | None] = []
+        found: list[RateLimitStatus | None] = []
         for whose, most in rules:
             if time.monotonic() < self._paused_until:
                 found.append(None)
@@ -95,13 +95,15 @@ class RequestLimits:
                 found.append(None)
         return found
 
-    async def _tightest(self, rules: list[tuple[RateLimitItemPerMinute, str]], *, allowed: bool) -> Standing:
+    async def _tightest(self, rules: list[tuple[RateLimitItemPerMinute, str]], *, allowed: bool) -> RateLimitStatus:
         stands = []
         for rule, whose in rules:
             stats = await self._counters.get_window_stats(rule, whose)
             reset = max(stats.reset_time - time.time(), 0.0)
             stands.append(
-                Standing(allowed=allowed, limit=rule.amount, remaining=max(stats.remaining, 0), reset_seconds=reset)
+                RateLimitStatus(
+                    allowed=allowed, limit=rule.amount, remaining=max(stats.remaining, 0), reset_seconds=reset
+                )
             )
         return min(stands, key=lambda stand: stand.remaining)
 

@@ -1,7 +1,7 @@
-"""Housekeeping: requests past their repeats, session ids that never worked, what is past its time, stray bytes.
+"""Deletes what is past its retention: idempotency records, unused session ids, files, timelines, deliveries, orphans.
 
-Each part removes in batches and may be cut off anywhere: the next call goes on. What storage refuses waits for it; rows
-go on. The rows of removed files stay, so that a link can say so.
+Each part deletes in batches and may be interrupted anywhere: the next run continues. If the storage fails, only the
+deletion of files waits for it. The rows of deleted files stay, so that their links can answer 410.
 """
 
 from collections.abc import Callable
@@ -15,56 +15,56 @@ from worker.db.engine import transaction
 from worker.db.jobs import idempotency, inputs
 from worker.tasks.stages import expire_results, orphaned_files
 
-log = get_logger("upkeep")
+log = get_logger("cleanup")
 
 _BATCH = 200
-# How long references are kept after their job has ended; nothing reads them any more.
+# How long references are kept after their job has ended.
 INPUT_HOURS = 24
-# Not shorter than the keys live: a key must never stand for a job that is gone.
+# At least the lifetime of an idempotency key, so that a key never refers to a deleted job.
 NEVER_WORKED_HOURS = idempotency.KEY_HOURS
-# An answered question holds no secret any more, an unanswered one a sealed one.
+# An answered check holds no secret any more, an open one an encrypted secret.
 CHECK_MINUTES = 5
-_IN_WORDS = (
+_SUMMARY = (
     "removed {files} files, {inputs} inputs, {orphans} orphans, {events} events, {deliveries} deliveries; "
     "removed {accounts} accounts that never worked with {jobs} jobs; forgot {requests} requests"
 )
 
 
-def upkeep() -> str:
-    """Remove what is past its time; what went, in words, and as one line of the log."""
-    gone: dict[str, int] = {}
+def clean_up() -> str:
+    """Delete what is past its retention. Return a summary, which is also logged."""
+    deleted: dict[str, int] = {}
     with transaction() as tx:
-        gone["requests"] = idempotency.forget_requests(tx)
+        deleted["requests"] = idempotency.forget_requests(tx)
         session_checks.forget(tx, minutes=CHECK_MINUTES)
-    # Before the accounts that never worked: with them go the rows that know where the bytes are.
-    gone["inputs"] = _if_stored(lambda: expire_results.in_batches(_remove_inputs, size=_BATCH))
+    # Before the unused accounts, whose deletion also removes the rows that name these files.
+    deleted["inputs"] = _unless_storage_fails(lambda: expire_results.run_in_batches(_delete_input_batch, size=_BATCH))
     watchdog.renew()
     with transaction() as tx:
-        gone["accounts"], gone["jobs"] = unused_cleanup.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
-    gone["files"] = _if_stored(expire_results.results)
-    gone["deliveries"] = expire_results.webhooks()
-    gone["events"] = expire_results.timelines()
-    gone["orphans"] = _if_stored(orphaned_files.remove_strays)
-    for what, number in gone.items():
+        deleted["accounts"], deleted["jobs"] = unused_cleanup.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
+    deleted["files"] = _unless_storage_fails(expire_results.delete_expired_files)
+    deleted["deliveries"] = expire_results.delete_old_deliveries()
+    deleted["events"] = expire_results.delete_old_events()
+    deleted["orphans"] = _unless_storage_fails(orphaned_files.delete_orphans)
+    for kind, number in deleted.items():
         if number:
-            metrics.count("dreamery_removed", what, by=number)
-    if any(gone.values()):
-        log.info("upkeep", **gone)
-    return _IN_WORDS.format(**gone)
+            metrics.count("dreamery_removed", kind, by=number)
+    if any(deleted.values()):
+        log.info("upkeep", **deleted)
+    return _SUMMARY.format(**deleted)
 
 
-def _if_stored(remove: Callable[[], int]) -> int:
+def _unless_storage_fails(delete: Callable[[], int]) -> int:
     try:
-        return remove()
+        return delete()
     except storage.StorageError as error:
         log.warning("upkeep_waits_for_storage", reason=error.reason)
         return 0
 
 
-def _remove_inputs() -> int:
+def _delete_input_batch() -> int:
     with transaction() as tx:
         old = inputs.expired_inputs(tx, hours=INPUT_HOURS, limit=_BATCH)
-    # Jobs of one request share what their caller sent along.
+    # Jobs of one request share the files that the request contained.
     keys = sorted({row.key for row in old})
     for key in keys:
         watchdog.renew()

@@ -1,9 +1,9 @@
-"""Hold one conversation with the agent: claim it, send it once, pass its words on, adopt the jobs it starts.
+"""Runs one agent conversation: claims it, sends it once, streams its text, and adopts the jobs that it starts.
 
-Each piece of text is published at once and committed now and then, so that a waiter who missed one reads the row. From
-the row that is written just before the call, nothing sends the conversation again: it cannot be asked for by key, and
-what it started upstream may have been paid. Before that, and when upstream refuses it before the first word, the error
-table says what to do, as for any submit.
+Each piece of text is published at once and committed at intervals, so a waiting request that missed one reads the row.
+Once the row is marked as sent, just before the call, the conversation is never sent again: it cannot be looked up by
+key, and jobs that it started upstream may have been charged. Before that mark, and when upstream refuses the
+conversation before its first text, the error table decides, as for any submit.
 """
 
 import time
@@ -12,6 +12,7 @@ from functools import partial
 from uuid import UUID
 
 from worker.core.errors import DreameryError, Reaction
+from worker.core.job_state import JobState
 from worker.core.observability.job_context import about_job
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -26,68 +27,68 @@ from worker.providers.base import (
     Account,
     AgentEvent,
     Conversation,
-    Ended,
+    ConversationMessage,
     JobStarted,
-    Listening,
+    KeepAlive,
     NotSentError,
-    Said,
+    StreamEnded,
+    TextDelta,
     ToolCalled,
-    Turn,
 )
 from worker.providers.registry import get_provider
-from worker.tasks.stages import claim as claiming
 from worker.tasks.stages import handle_refusal
-from worker.tasks.stages.account_session import located
-from worker.tasks.stages.claim import How
-from worker.tasks.stages.conversation_heartbeat import pulse
+from worker.tasks.stages.account_session import prepare_account
+from worker.tasks.stages.claim import ClaimOptions, claim_job
+from worker.tasks.stages.conversation_heartbeat import heartbeat
+from worker.tasks.stages.fail_job import announce, fail_job
 
 log = get_logger("converse")
 
-_TALKS = How(kinds=("chat",), actor="converse")
-# The text so far is committed at most this often, and at every call of a tool.
+_CONVERSATIONS = ClaimOptions(kinds=("chat",), actor="converse")
+# The text is committed at most this often, and at every tool call.
 COMMIT_SECONDS = 1.0
-# Credits told less than this ago are believed.
-_CREDITS_BELIEVED_SECONDS = 600.0
-# Beyond the deadlines of the jobs it started, which all end by themselves.
+# A balance younger than this is not read again.
+_CREDITS_MAX_AGE_SECONDS = 600.0
+# Added to the deadlines of the jobs that the conversation started.
 _COLLECT_SLACK_SECONDS = 600.0
-# A conversation that would be killed with its process is ended by itself so long before, with what was said.
+# When the process stops, its conversations end this long before it is killed and keep their text.
 _STOP_MARGIN_SECONDS = 2.0
 
 
 def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
-    """Hold the first conversation that the given account (or the best account of the given job) may hold."""
-    claim, nudged = claiming.claim(_TALKS, job_id=job_id, account_id=account_id)
+    """Run the first conversation that the account (or the best account for the job) may run. Return a summary."""
+    claim, account_id = claim_job(_CONVERSATIONS, job_id=job_id, account_id=account_id)
     if not isinstance(claim, state_machine.Claim):
-        return handle_refusal.give_up_if_hopeless(job_id) if job_id else "nothing to say"
+        return handle_refusal.fail_if_unschedulable(job_id) if job_id else "no conversation to run"
     with about_job("converse", claim.id, claim.origin):
-        return _converse_claimed(claim, nudged)
+        return _converse_claimed(claim, account_id)
 
 
-def _converse_claimed(claim: state_machine.Claim, nudged: UUID | None) -> str:
+def _converse_claimed(claim: state_machine.Claim, account_id: UUID | None) -> str:
     try:
-        account = located(claim.account)
-        _take_daily_credits(claim, account)
+        account = prepare_account(claim.account)
+        _refill_credits(claim, account)
         watchdog.renew()
         if not _begin(claim):
             return handle_refusal.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
-        talk = _Talk(claim)
-        with pulse.holding(claim.id, claim.attempt):
-            line = talk.hold(account)
+        stream = _ConversationStream(claim)
+        with heartbeat.keep_lease(claim.id, claim.attempt):
+            line = stream.run(account)
     except DreameryError as error:
-        return handle_refusal.refused(claim, error)
-    # One message, one conversation: the account's next one may be taken by another thread.
-    celery_app.nudge_converse(account_id=nudged)
+        return handle_refusal.handle_refusal(claim, error)
+    # One conversation per message, so that another thread may run the account's next one.
+    celery_app.enqueue_converse(account_id=account_id)
     return line
 
 
-def _take_daily_credits(claim: state_machine.Claim, account: Account) -> None:
-    """Protocol section 9.3: without credits the agent talks but draws nothing. What goes wrong here is only logged."""
+def _refill_credits(claim: state_machine.Claim, account: Account) -> None:
+    """Claim daily credits if needed: without credits the agent only talks (protocol section 9.3). Errors are logged."""
     if get_settings().daily_receive == "off":
         return
     with transaction() as tx:
-        known = balances.known_credits(tx, claim.account.id, within=_CREDITS_BELIEVED_SECONDS)
+        known = balances.known_credits(tx, claim.account.id, within=_CREDITS_MAX_AGE_SECONDS)
     if not known:
-        handle_refusal.refill(claim, account)
+        handle_refusal.refill_credits(claim, account)
 
 
 @retry_when_database_away
@@ -96,38 +97,38 @@ def _begin(claim: state_machine.Claim) -> bool:
         return conversations.begin(tx, job_id=claim.id, attempt=claim.attempt)
 
 
-def _end_before_the_process() -> None:
+def _check_stopping() -> None:
     if stopping.asked_before(get_settings().stop_seconds - _STOP_MARGIN_SECONDS):
         raise DreameryError("stream_broken", detail="its worker was stopped")
 
 
 class _StoppedError(Exception):
-    """The job is no longer this step's, or nobody wants it any more. The message is the step's line."""
+    """Another task took the job over, or it was cancelled. The message is the summary line of this task."""
 
 
-class _Talk:
-    """One open stream and what has come of it."""
+class _ConversationStream:
+    """One open conversation and what it has produced so far."""
 
     def __init__(self, claim: state_machine.Claim) -> None:
         self._claim = claim
-        self._said = ""
+        self._text = ""
         self._running = False
         self._calls: dict[str, ToolCalled] = {}
         self._jobs = 0
         self._committed_at = 0.0
 
-    def hold(self, account: Account) -> str:
-        """Listen to the end. Raises what upstream refuses the conversation with before its first word."""
+    def run(self, account: Account) -> str:
+        """Read the stream to its end. Raises upstream's refusal if it comes before the first text."""
         claim = self._claim
-        turns = tuple(Turn(turn["role"], turn["text"]) for turn in claim.params["order"]["messages"])
-        heard = get_provider().converse(account, Conversation(turns), conversation_id=str(claim.submit_key))
+        messages = tuple(ConversationMessage(item["role"], item["text"]) for item in claim.params["order"]["messages"])
+        events = get_provider().converse(account, Conversation(messages), conversation_id=str(claim.submit_key))
         complete = False
         try:
-            with closing(heard):
-                for event in heard:
+            with closing(events):
+                for event in events:
                     watchdog.renew()
-                    _end_before_the_process()
-                    complete = self._take(event)
+                    _check_stopping()
+                    complete = self._handle(event)
         except _StoppedError as stopped:
             return str(stopped)
         except DreameryError as error:
@@ -136,27 +137,27 @@ class _Talk:
             return self._break_off(error)
         return self._finish("stop" if complete else "length")
 
-    def _take(self, event: AgentEvent) -> bool:
-        """Carry one event on; whether it was the mark of a good end."""
-        if isinstance(event, Listening):
+    def _handle(self, event: AgentEvent) -> bool:
+        """Process one event. Return whether it was a complete end of the stream."""
+        if isinstance(event, KeepAlive):
             if self._running and time.monotonic() - self._committed_at >= COMMIT_SECONDS:
                 self._commit()
             return False
         if not self._running:
-            self._open()
-        if isinstance(event, Said):
-            pubsub.publish_words(self._claim.id, len(self._said), event.text)
-            self._said += event.text
+            self._mark_running()
+        if isinstance(event, TextDelta):
+            pubsub.publish_words(self._claim.id, len(self._text), event.text)
+            self._text += event.text
         elif isinstance(event, ToolCalled):
             self._calls[event.id] = event
             self._commit()
         elif isinstance(event, JobStarted):
             self._jobs += 1
             self._commit(event)
-        return isinstance(event, Ended) and event.complete
+        return isinstance(event, StreamEnded) and event.complete
 
     @retry_when_database_away
-    def _open(self) -> None:
+    def _mark_running(self) -> None:
         settings = get_settings()
         with transaction() as tx:
             health.worked(tx, self._claim.account.id)
@@ -169,35 +170,35 @@ class _Talk:
                 deadline=settings.talk_seconds + settings.talk_lease_seconds,
             )
             if row is not None:
-                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
-            elif self._note(tx) is None:  # not this step's; else an earlier try of this was committed
+                announce(tx, row)
+            elif self._note(tx) is None:  # taken over; otherwise an earlier try of this transaction was committed
                 raise _StoppedError(f"conversation {self._claim.id} was taken over")
         self._running = True
 
     @retry_when_database_away
     def _commit(self, started: JobStarted | None = None) -> None:
-        """Commit the text so far, and the job that was started; raises when there is no point in going on."""
+        """Commit the text and a started job. Raises _StoppedError if the job was cancelled or taken over."""
         with transaction() as tx:
             if started is not None:
-                # Before anything else: whatever becomes of the conversation, this was paid for.
+                # First, because the job is charged whatever happens to the conversation.
                 self._adopt(tx, started)
-            wish = self._note(tx)
-            if wish:
+            cancelled = self._note(tx)
+            if cancelled:
                 row = state_machine.mark_cancelled(
                     tx, job_id=self._claim.id, attempt=self._claim.attempt, actor="converse"
                 )
                 if row is not None:
-                    tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+                    announce(tx, row)
         self._committed_at = time.monotonic()
-        if wish is not False:
-            raise _StoppedError(f"conversation {self._claim.id} {'cancelled' if wish else 'was taken over'}")
+        if cancelled is not False:
+            raise _StoppedError(f"conversation {self._claim.id} {'cancelled' if cancelled else 'was taken over'}")
 
     def _note(self, tx: Transaction, finish: str | None = None) -> bool | None:
         return conversations.note_said(
             tx,
             job_id=self._claim.id,
             attempt=self._claim.attempt,
-            said=self._said,
+            said=self._text,
             calls=max(len(self._calls), self._jobs),
             finish=finish,
         )
@@ -214,9 +215,9 @@ class _Talk:
         )
         if row is None:
             return
-        tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+        announce(tx, row)
         if accounts.poll_soon(tx, row.account_id):
-            tx.on_commit(partial(celery_app.nudge_poll, row.account_id))
+            tx.on_commit(partial(celery_app.enqueue_poll, row.account_id))
 
     @retry_when_database_away
     def _finish(self, finish: str) -> str:
@@ -226,43 +227,41 @@ class _Talk:
             if self._note(tx, finish) is None:
                 return f"conversation {claim.id} was taken over"
             row = state_machine.mark_collecting(
-                tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, said=len(self._said)
+                tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, said=len(self._text)
             )
             row = state_machine.mark_answered(tx, job_id=claim.id, actor="converse") or row
             if row is not None:
-                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
-        return f"conversation {claim.id} on {claim.account.label}: {len(self._said)} characters, {self._jobs} jobs"
+                announce(tx, row)
+        return f"conversation {claim.id} on {claim.account.label}: {len(self._text)} characters, {self._jobs} jobs"
 
     @retry_when_database_away
     def _break_off(self, error: DreameryError) -> str:
-        """The stream broke, or upstream refused to go on: the text so far and the jobs stay."""
+        """End a broken or refused stream. Its text and its jobs are kept."""
         claim = self._claim
-        told = error
+        failure = error
         if error.kind.reaction is Reaction.UNCLEAR:
-            told = DreameryError("stream_broken", detail=error.detail)
-        rest = handle_refusal.rest_before_next(claim, error)
+            failure = DreameryError("stream_broken", detail=error.detail)
+        cooldown = handle_refusal.cooldown_after(claim, error)
         with transaction() as tx:
             self._note(tx)
-            if rest:
-                health.rest(tx, claim.account.id, seconds=rest, code=error.code)
-            row = state_machine.mark_failed(
+            if cooldown:
+                health.cool_down(tx, claim.account.id, seconds=cooldown, code=error.code)
+            fail_job(
                 tx,
                 job_id=claim.id,
                 attempt=claim.attempt,
-                code=told.code,
-                message=told.message,
+                code=failure.code,
+                message=failure.message,
                 actor="converse",
-                detail=told.detail,
-                from_states=("running",),
+                detail=failure.detail,
+                from_states=(JobState.RUNNING,),
             )
-            if row is not None:
-                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
-        log.warning("conversation_broke", job_id=str(claim.id), code=told.code, detail=told.detail)
-        return f"failed {claim.id}: {told.code}"
+        log.warning("conversation_broke", job_id=str(claim.id), code=failure.code, detail=failure.detail)
+        return f"failed {claim.id}: {failure.code}"
 
 
 def _params(kind: str, call: ToolCalled | None, asked_model: str) -> dict[str, object]:
-    """What is known of a job that the agent ordered by itself: its words, and what it told its tool."""
+    """Return the params of a job that the agent ordered itself, as far as its tool call tells them."""
     order: dict[str, object] = {"prompt": call.prompt if call else "", "ratio": call.ratio if call else ""}
     if kind == "image":
         order |= {"width": 0, "height": 0, "resolution": "", "count": None}

@@ -1,7 +1,8 @@
-"""Deliver webhooks: outbox rows were written with the state they tell of, so a crash can only repeat a delivery.
+"""Delivers webhooks from the outbox. Its rows are committed together with the job state, so a crash can only repeat a
+delivery.
 
-Signed after Standard Webhooks; `webhook-id` is the same on every try, so a receiver can drop repeats (I11). Bodies hold
-links, never bytes, and stay the same from try to try, but for links that expire (LINK_TTL_SECONDS): they are fresh.
+Signed as in Standard Webhooks. `webhook-id` is the same on every try, so a receiver can drop duplicates (I11). Bodies
+contain links, never bytes. They are the same on every try, except for links that expire (LINK_TTL_SECONDS).
 """
 
 import random
@@ -22,7 +23,7 @@ from worker.core.ids import public_id
 from worker.core.observability import metrics
 from worker.core.observability.job_context import about_job
 from worker.core.observability.logging import get_logger
-from worker.core.security.encryption import SecretUnreadableError, open_secret, webhook_secret
+from worker.core.security.encryption import SecretUnreadableError, decrypt_secret, webhook_secret
 from worker.core.security.signed_links import file_link
 from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
@@ -33,11 +34,11 @@ from worker.db.jobs import queries
 from worker.db.platform import root_key
 from worker.db.webhooks import endpoints, outbox
 
-log = get_logger("notify")
+log = get_logger("deliver_webhooks")
 
-MOST_BODY_BYTES = 20_000
-_MOST_MESSAGE_CHARS = 2000
-# How long one message goes on with what is due in its lane; then the sweep's next message does.
+MAX_BODY_BYTES = 20_000
+_MAX_MESSAGE_CHARS = 2000
+# How long one message works on the due deliveries of its lane; the sweep enqueues the rest again.
 _LANE_SECONDS = 15.0
 
 _STATUS = {"job.completed": "completed", "job.failed": "failed", "job.cancelled": "cancelled"}
@@ -45,7 +46,7 @@ _STATUS = {"job.completed": "completed", "job.failed": "failed", "job.cancelled"
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """How one try ended; taken when `error` is None."""
+    """The result of one try; delivered if `error` is None."""
 
     seconds: float
     status: int | None = None
@@ -53,49 +54,49 @@ class _Outcome:
     retry_after: float | None = None
 
 
-def notify(*, delivery_id: UUID) -> str:
-    """Send the delivery, if it is due."""
-    told = _tell(delivery_id)
-    return told[1] if told else "not due"
+def deliver(*, delivery_id: UUID) -> str:
+    """Send the delivery, if it is due. Return a line about the outcome."""
+    sent = _claim_and_send(delivery_id)
+    return sent[1] if sent else "not due"
 
 
-def notify_lane(*, delivery_id: UUID) -> str:
-    """Send the delivery and then, for a while, what else is due to the same receiver."""
-    # Receivers may take their time; the other steps of this process must keep threads.
-    room = _room()
-    if not room.acquire(blocking=False):
-        return "no room"
+def deliver_lane(*, delivery_id: UUID) -> str:
+    """Send the delivery and then, for a while, the other due deliveries to the same receiver."""
+    # Receivers may be slow; the other tasks of this process must keep threads.
+    slots = _delivery_slots()
+    if not slots.acquire(blocking=False):
+        return "no free delivery slot"
     try:
         return _work_lane(delivery_id)
     finally:
-        room.release()
+        slots.release()
 
 
 @lru_cache(maxsize=1)
-def _room() -> threading.BoundedSemaphore:
+def _delivery_slots() -> threading.BoundedSemaphore:
     return threading.BoundedSemaphore(max(get_settings().worker_concurrency // 4, 1))
 
 
 def _work_lane(delivery_id: UUID) -> str:
     until = time.monotonic() + _LANE_SECONDS
-    told = _tell(delivery_id)
-    if told is None:
+    sent = _claim_and_send(delivery_id)
+    if sent is None:
         return "not due"
-    delivery, line = told
+    delivery, line = sent
     more = 0
     while time.monotonic() < until and not stopping.asked:
         watchdog.renew()
         claimed = _claim_next(delivery.owner, delivery.lane)
         if claimed is None:
             break
-        _attempt(*claimed)
+        _send_in_context(*claimed)
         more += 1
     return f"{line}, and {more} more" if more else line
 
 
-def _tell(delivery_id: UUID) -> tuple[Row[Any], str] | None:
+def _claim_and_send(delivery_id: UUID) -> tuple[Row[Any], str] | None:
     claimed = _claim(delivery_id)
-    return (claimed[0], _attempt(*claimed)) if claimed else None
+    return (claimed[0], _send_in_context(*claimed)) if claimed else None
 
 
 @retry_when_database_away
@@ -119,39 +120,39 @@ def _view(tx: Transaction, delivery: Row[Any]) -> queries.JobView | None:
     return queries.group_views(tx, [delivery.job_id])[0] if delivery.job_id else None
 
 
-def _attempt(delivery: Row[Any], view: queries.JobView | None) -> str:
-    """One try of a claimed delivery, and its outcome noted."""
+def _send_in_context(delivery: Row[Any], view: queries.JobView | None) -> str:
+    """Send a claimed delivery once and record the outcome, in the trace of its job."""
     if view is None:
-        return _attempted(delivery, view)
+        return _send_and_record(delivery, view)
     with about_job("notify", view.job.id, view.job.origin):
-        return _attempted(delivery, view)
+        return _send_and_record(delivery, view)
 
 
-def _attempted(delivery: Row[Any], view: queries.JobView | None) -> str:
+def _send_and_record(delivery: Row[Any], view: queries.JobView | None) -> str:
     outcome = _send(delivery, event_body(delivery, view))
     if outcome.error is None:
         metrics.count("dreamery_webhooks", "delivered")
         _note_delivered(delivery, outcome)
         return f"delivered {delivery.event} to {delivery.lane}"
-    again = next_delay(
+    delay = next_delay(
         delivery.tries,
         event=delivery.event,
         status=outcome.status,
         retry_after=outcome.retry_after,
-        dice=random.random(),  # noqa: S311 - spreads load, guards nothing
+        dice=random.random(),  # noqa: S311 - only spreads the load
     )
-    metrics.count("dreamery_webhooks", "failed" if again is not None else "given_up")
-    disabled = _note_failed(delivery, outcome, again)
+    metrics.count("dreamery_webhooks", "failed" if delay is not None else "given_up")
+    disabled = _note_failed(delivery, outcome, delay)
     log.warning(
         "webhook_not_taken",
         delivery_id=str(delivery.id),
         endpoint_id=str(delivery.endpoint_id or ""),
         status=outcome.status,
         reason=outcome.error,
-        again=again is not None,
+        again=delay is not None,
         disabled=disabled,
     )
-    return f"{delivery.event} to {delivery.lane} not taken: {outcome.error}"
+    return f"{delivery.event} to {delivery.lane} not delivered: {outcome.error}"
 
 
 @retry_when_database_away
@@ -166,7 +167,7 @@ def _note_delivered(delivery: Row[Any], outcome: _Outcome) -> None:
 
 @retry_when_database_away
 def _note_failed(delivery: Row[Any], outcome: _Outcome, delay: float | None) -> bool:
-    """Note a failed try; True when it was the one that disabled its endpoint."""
+    """Record a failed try. Return True if it disabled the endpoint."""
     with transaction() as tx:
         disabled = bool(delivery.endpoint_id) and _note_refusal(tx, delivery, outcome, given_up=delay is None)
         outbox.note_failed(
@@ -184,10 +185,10 @@ def _note_failed(delivery: Row[Any], outcome: _Outcome, delay: float | None) -> 
 
 
 def _note_refusal(tx: Transaction, delivery: Row[Any], outcome: _Outcome, *, given_up: bool) -> bool:
-    """What a failed try means for its endpoint; True when the endpoint is disabled for it."""
+    """Pause or disable the endpoint after a failed try. Return True if it is disabled now."""
     if outcome.status == 410:
         return endpoints.disable_endpoint(tx, delivery.endpoint_id, reason="the receiver answered 410 Gone")
-    # A test is the owner's own try: it says nothing about the events in line.
+    # A failed test does not affect the events in the queue.
     if delivery.event == TEST_EVENT:
         return False
     pause = pause_seconds(status=outcome.status, seconds=outcome.seconds, retry_after=outcome.retry_after)
@@ -196,7 +197,7 @@ def _note_refusal(tx: Transaction, delivery: Row[Any], outcome: _Outcome, *, giv
     if failing is None:
         return False
     since = failing.failing_since.astimezone(UTC).strftime("%Y-%m-%d")
-    reason = f"nothing was taken since {since}; last: {outcome.error}"
+    reason = f"no delivery succeeded since {since}; last error: {outcome.error}"
     return endpoints.disable_endpoint(tx, delivery.endpoint_id, reason=reason[:500])
 
 
@@ -204,7 +205,7 @@ def _note_refusal(tx: Transaction, delivery: Row[Any], outcome: _Outcome, *, giv
 
 
 def event_body(delivery: Row[Any], view: queries.JobView | None) -> bytes:
-    """The body of a delivery, below `MOST_BODY_BYTES`: a job as callers see it, as it was at the event."""
+    """Return the body of a delivery, below `MAX_BODY_BYTES`: the public job, in its state at the event."""
     data = _test_data(delivery) if view is None else _job_data(delivery.event, view)
     moment = delivery.created_at
     if view is not None:
@@ -218,8 +219,8 @@ def event_body(delivery: Row[Any], view: queries.JobView | None) -> bytes:
         "data": data,
     }
     body = orjson.dumps(envelope)
-    if len(body) >= MOST_BODY_BYTES:
-        # The one part whose size callers choose; said, so that nobody takes it for empty.
+    if len(body) >= MAX_BODY_BYTES:
+        # Callers choose the size of the metadata only. The flag distinguishes omitted from empty metadata.
         body = orjson.dumps({**envelope, "data": {**data, "metadata": {}, "metadata_omitted": True}})
     return body
 
@@ -268,11 +269,11 @@ def _job_data(event: str, view: queries.JobView) -> dict[str, Any]:
 
 def _error(job: Row[Any]) -> dict[str, Any]:
     kind, message = ERRORS[job.error_code], job.error_message or ERRORS[job.error_code].message
-    return {"code": kind.code, "message": message[:_MOST_MESSAGE_CHARS], "type": kind.type, "param": None}
+    return {"code": kind.code, "message": message[:_MAX_MESSAGE_CHARS], "type": kind.type, "param": None}
 
 
 def _base_url() -> str:
-    """The prefix of links. No request is at hand to take it from: without PUBLIC_URL, where the API listens here."""
+    """Return the prefix of links: PUBLIC_URL, or else the address the API listens on (there is no request to ask)."""
     settings = get_settings()
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.api_host, settings.api_host)
     return settings.public_url or f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
@@ -288,7 +289,7 @@ def _send(delivery: Row[Any], body: bytes) -> _Outcome:
     except safe_fetch.FetchError as error:
         return _Outcome(seconds=time.monotonic() - started, error=str(error))
     except SecretUnreadableError:
-        error_text = "its secret does not open with this DREAMERY_MASTER_KEY; rotate it"
+        error_text = "its secret cannot be decrypted with DREAMERY_MASTER_KEY; rotate it"
         return _Outcome(seconds=time.monotonic() - started, error=error_text)
     seconds = time.monotonic() - started
     if 200 <= posted.status < 300:
@@ -314,10 +315,10 @@ def _signed_headers(delivery: Row[Any], body: bytes) -> dict[str, str]:
 
 
 def _secrets(delivery: Row[Any]) -> list[str]:
-    """The secrets that sign: the owner's for a job's own `webhook`, else the endpoint's, newest first."""
+    """Return the signing secrets: the owner's for a job's own `webhook`, else those of the endpoint, newest first."""
     if delivery.endpoint_id is None:
-        root_key.load_root()
+        root_key.load_root_key()
         return [webhook_secret(delivery.owner)]
     context = endpoints.secret_context(delivery.endpoint_id)
-    sealed = [delivery.secret, delivery.previous_secret]
-    return [open_secret(item, context=context) for item in sealed if item is not None]
+    encrypted = [delivery.secret, delivery.previous_secret]
+    return [decrypt_secret(item, context=context) for item in encrypted if item is not None]

@@ -1,46 +1,46 @@
-"""The tick and the sweep: look for what is due and nudge it. They never claim; each step claims for itself.
+"""Dispatcher: the tick enqueues due work, the sweep rescues stuck jobs. Neither claims; each task claims its own work.
 
-Everything that a lost message, a dead worker or an emptied Redis leaves behind is found here, in the rows.
+Both read the rows, so they also find all work that a lost message, a dead worker or an emptied Redis left behind.
 """
 
-from functools import partial
 from typing import Any
 
-from worker.core.errors import ERRORS
+from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
 from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
 from worker.db.jobs import queries, state_machine
 from worker.db.scheduling import due_work, fair_queue, unschedulable
 from worker.db.webhooks.outbox import due_deliveries
-from worker.messaging import celery_app, pubsub
+from worker.messaging import celery_app
+from worker.tasks.stages.fail_job import announce, fail_job
 
-log = get_logger("tick")
+log = get_logger("dispatch")
 
-# A nudge that is older than this without effect was lost, or found no slot: send it again.
-NUDGE_AGAIN_SECONDS = 1.0
-SAVE_AGAIN_SECONDS = 3.0
-_MOST = 300
+# A message that had no effect for this long was lost or found no free slot: it is sent again.
+RESEND_SECONDS = 1.0
+RESEND_SAVE_SECONDS = 3.0
+_MAX_ROWS = 300
 
 _DEADLINE_CODE = {
-    "queued": "queue_timeout",
-    "submitting": "submit_unclear",
-    "running": "generation_timeout",
-    "saving": "result_unavailable",
+    JobState.QUEUED: "queue_timeout",
+    JobState.SUBMITTING: "submit_unclear",
+    JobState.RUNNING: "generation_timeout",
+    JobState.SAVING: "result_unavailable",
 }
 
 
 def tick() -> str:
-    """Nudge due polls, queued jobs with a free slot, and due saves."""
+    """Enqueue due polls, queued jobs with a free slot, and due saves."""
     with transaction() as tx:
-        polls = queries.accounts_to_poll(tx, limit=_MOST)
-        submits = due_work.take_submits(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
-        talks = due_work.take_talks(tx, again_after=NUDGE_AGAIN_SECONDS, limit=_MOST)
-        saves = due_work.take_saves(tx, again_after=SAVE_AGAIN_SECONDS, limit=_MOST)
-    sent = [celery_app.nudge_poll(account_id) for account_id in polls]
-    sent += [celery_app.nudge_submit(job_id=job_id) for job_id in submits]
-    sent += [celery_app.nudge_converse(job_id=job_id) for job_id in talks]
+        polls = queries.accounts_to_poll(tx, limit=_MAX_ROWS)
+        submits = due_work.take_submits(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
+        talks = due_work.take_talks(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
+        saves = due_work.take_saves(tx, again_after=RESEND_SAVE_SECONDS, limit=_MAX_ROWS)
+    sent = [celery_app.enqueue_poll(account_id) for account_id in polls]
+    sent += [celery_app.enqueue_submit(job_id=job_id) for job_id in submits]
+    sent += [celery_app.enqueue_converse(job_id=job_id) for job_id in talks]
     sent += [
-        celery_app.nudge_save(*saves[start : start + celery_app.MOST_SAVES_PER_MESSAGE])
+        celery_app.enqueue_save(*saves[start : start + celery_app.MOST_SAVES_PER_MESSAGE])
         for start in range(0, len(saves), celery_app.MOST_SAVES_PER_MESSAGE)
     ]
     waiting = len(submits) + len(talks)
@@ -49,15 +49,15 @@ def tick() -> str:
 
 @retry_when_database_away
 def sweep() -> str:
-    """End what is overdue or hopeless, mend what a crash left, nudge due webhooks."""
-    failed = _fail_overdue() + _fail_hopeless() + _end_lost_talks() + _end_answered_talks()
+    """End overdue and unschedulable jobs, repair rows after a crash, and enqueue due webhooks."""
+    failed = _fail_overdue() + _fail_unschedulable() + _end_lost_conversations() + _end_answered_conversations()
     with transaction() as tx:
         healed = due_work.heal_polls(tx)
         released = due_work.release_forgotten_slots(tx)
-        deliveries = due_deliveries(tx, limit=_MOST)
-        behind = fair_queue.left_behind(tx, limit=_MOST)
+        deliveries = due_deliveries(tx, limit=_MAX_ROWS)
+        behind = fair_queue.left_behind(tx, limit=_MAX_ROWS)
     for delivery_id in deliveries:
-        celery_app.nudge_notify(delivery_id)
+        celery_app.enqueue_notify(delivery_id)
     moved = 0
     for owner in behind:
         with transaction() as tx:
@@ -71,73 +71,59 @@ def sweep() -> str:
 
 def _fail_overdue() -> int:
     with transaction() as tx:
-        overdue = queries.overdue_jobs(tx, limit=_MOST)
+        overdue = queries.overdue_jobs(tx, limit=_MAX_ROWS)
     count = 0
     for job in overdue:
         code = _DEADLINE_CODE[job.state]
         with transaction() as tx:
-            row = state_machine.mark_failed(
+            row = fail_job(
                 tx,
                 job_id=job.id,
                 attempt=job.attempt,
                 code=code,
-                message=ERRORS[code].message,
                 actor="tick",
                 detail=f"deadline passed while {job.state}",
                 from_states=(job.state,),
                 overdue_only=True,
             )
-            if row is not None:
-                count += 1
-                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+            count += row is not None
     return count
 
 
-def _fail_hopeless() -> int:
-    """Queued jobs that none of their accounts will take: switched off, refused, or at rest for long."""
+def _fail_unschedulable() -> int:
+    """Fail queued jobs that no account will take: all are disabled, refused the job, or have a long cooldown."""
     with transaction() as tx:
-        found = unschedulable.stranded_jobs(tx, limit=_MOST)
+        job_ids = unschedulable.stranded_jobs(tx, limit=_MAX_ROWS)
     count = 0
-    for job_id in found:
+    for job_id in job_ids:
         with transaction() as tx:
             code = unschedulable.hopeless(tx, job_id)
             if code is None:
                 continue
-            row = state_machine.mark_failed(
-                tx,
-                job_id=job_id,
-                attempt=None,
-                code=code,
-                message=ERRORS[code].message,
-                actor="tick",
-                from_states=("queued",),
-            )
-            if row is not None:
-                count += 1
-                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+            row = fail_job(tx, job_id=job_id, attempt=None, code=code, actor="tick", from_states=(JobState.QUEUED,))
+            count += row is not None
     return count
 
 
-def _end_lost_talks() -> int:
-    """Conversations whose worker died: sent ones broke off, the others may be sent by another worker."""
+def _end_lost_conversations() -> int:
+    """Fail conversations that were sent by a dead worker; requeue those that were not sent yet."""
     with transaction() as tx:
-        lost = due_work.lost_talks(tx, limit=_MOST)
+        lost = due_work.lost_talks(tx, limit=_MAX_ROWS)
     count = 0
     for talk in lost:
         with transaction() as tx:
-            row = _end_lost_talk(tx, talk)
+            row = _end_lost_conversation(tx, talk)
             if row is not None:
                 count += 1
                 log.warning("conversation_lost", job_id=str(talk.id), sent=talk.sent, state=row.state)
-                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return count
 
 
-def _end_lost_talk(tx: Transaction, talk: due_work.LostTalk) -> Row[Any] | None:
-    if talk.cancel_requested and talk.state == "running":
-        return state_machine.mark_cancelled(tx, job_id=talk.id, attempt=talk.attempt, actor="tick")
-    if not talk.sent and talk.attempts_left:
-        return state_machine.requeue(
+def _end_lost_conversation(tx: Transaction, talk: due_work.LostTalk) -> Row[Any] | None:
+    if talk.cancel_requested and talk.state == JobState.RUNNING:
+        row = state_machine.mark_cancelled(tx, job_id=talk.id, attempt=talk.attempt, actor="tick")
+    elif not talk.sent and talk.attempts_left:
+        row = state_machine.requeue(
             tx,
             job_id=talk.id,
             attempt=talk.attempt,
@@ -146,29 +132,31 @@ def _end_lost_talk(tx: Transaction, talk: due_work.LostTalk) -> Row[Any] | None:
             delay=0.0,
             lapsed_only=True,
         )
-    code = "stream_broken" if talk.sent else "upstream_unreachable"
-    return state_machine.mark_failed(
-        tx,
-        job_id=talk.id,
-        attempt=talk.attempt,
-        code=code,
-        message=ERRORS[code].message,
-        actor="tick",
-        detail=f"its worker died while {talk.state}",
-        from_states=(talk.state,),
-        lapsed_only=True,
-    )
+    else:
+        return fail_job(
+            tx,
+            job_id=talk.id,
+            attempt=talk.attempt,
+            code="stream_broken" if talk.sent else "upstream_unreachable",
+            actor="tick",
+            detail=f"its worker died while {talk.state}",
+            from_states=(talk.state,),
+            lapsed_only=True,
+        )
+    if row is not None:
+        announce(tx, row)
+    return row
 
 
-def _end_answered_talks() -> int:
-    """Conversations whose last job has ended."""
+def _end_answered_conversations() -> int:
+    """End conversations whose last job has ended."""
     with transaction() as tx:
-        answered = due_work.answered_talks(tx, limit=_MOST)
+        answered = due_work.answered_talks(tx, limit=_MAX_ROWS)
     count = 0
     for job_id in answered:
         with transaction() as tx:
             row = state_machine.mark_answered(tx, job_id=job_id, actor="tick")
             if row is not None:
                 count += 1
-                tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+                announce(tx, row)
     return count

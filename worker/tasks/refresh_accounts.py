@@ -1,6 +1,6 @@
-"""Background check-ups: what upstream offers accounts now, what they have left, whether their sessions work.
+"""Checks accounts in the background: their model lists, their credits, and whether their sessions work.
 
-Gentle: one account after the other, each a few times a day, only those that somebody keeps or that worked of late.
+Low traffic: one account after the other, each a few times a day, and only accounts in the pool or in recent use.
 """
 
 import time
@@ -10,55 +10,55 @@ from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db.accounts import model_listings
 from worker.db.engine import transaction
-from worker.tasks.stages.account_check import check_up
+from worker.tasks.stages.account_check import check_account
 
-log = get_logger("refresh")
+log = get_logger("refresh_accounts")
 
-# A run is left unfinished rather than overlap with the next one, a minute later.
+# A run stops early rather than overlap with the next one, which starts a minute later.
 RUN_SECONDS = 40.0
-_MOST_LISTS = 20
-_MOST_CHECKS = 10
-# Longer than the time between two runs, so that no rest ends unchecked.
-_REST_ENDS_WITHIN = 70.0
-# Check-ups come a fifth early or late: a list is asked for again when it will be too old at the next one.
-_BELIEVED_SHARE = 0.75
+_MAX_LISTS = 20
+_MAX_CHECKS = 10
+# Longer than the interval between two runs, so that no cooldown ends without a check.
+_COOLDOWN_ENDS_WITHIN = 70.0
+# Checks have a jitter of 20 %: a list is fetched again if it would be too old at the next check.
+_MAX_AGE_SHARE = 0.75
 
 
-def refresh() -> str:
-    """Ask the accounts that are due, as far as time allows."""
+def refresh_accounts() -> str:
+    """Check the accounts that are due, as far as time allows. Return a summary."""
     until = time.monotonic() + RUN_SECONDS
-    checked, alive = _check_expired(until)
+    checked, working = _check_expired(until)
     listed = 0
-    while listed < _MOST_LISTS and time.monotonic() < until:
+    while listed < _MAX_LISTS and time.monotonic() < until:
         watchdog.renew()
         with transaction() as tx:
             due = model_listings.claim_checkup(
-                tx, models_believed=_BELIEVED_SHARE * get_settings().models_refresh_seconds
+                tx, models_believed=_MAX_AGE_SHARE * get_settings().models_refresh_seconds
             )
         if due is None:
             break
         listed += 1
-        check_up(due[0], models=due[1])
-    return f"asked {listed} accounts for what they have, {checked} for their session, {alive} work again"
+        check_account(due[0], models=due[1])
+    return f"checked {listed} accounts, tested {checked} expired sessions, {working} work again"
 
 
 def _check_expired(until: float) -> tuple[int, int]:
-    """Look at sessions that upstream did not know before a job meets them again: how many, and how many work."""
+    """Check expired sessions before the next job uses them. Return how many were checked and how many work."""
     with transaction() as tx:
-        rows = model_listings.expiry_to_check(tx, within=_REST_ENDS_WITHIN, limit=_MOST_CHECKS)
-    checked = alive = 0
+        rows = model_listings.expiry_to_check(tx, within=_COOLDOWN_ENDS_WITHIN, limit=_MAX_CHECKS)
+    checked = working = 0
     for row in rows:
         if time.monotonic() > until:
             break
         watchdog.renew()
         checked += 1
-        alive += check_up(row, models=False)["live"] is True
-    if checked > alive:
-        _warn_of_the_address()
-    return checked, alive
+        working += check_account(row, models=False)["live"] is True
+    if checked > working:
+        _warn_if_all_expired()
+    return checked, working
 
 
-def _warn_of_the_address() -> None:
+def _warn_if_all_expired() -> None:
     with transaction() as tx:
         number = model_listings.every_session_expired(tx)
     if number:

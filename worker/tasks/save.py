@@ -1,4 +1,4 @@
-"""Save one finished job: copy its results from upstream's short-lived links into our storage, then mark it succeeded.
+"""Saves a finished job: copies its results from upstream's short-lived URLs to our storage and marks it succeeded.
 
 Keys and rows are deterministic, so saving twice leaves the same bytes and the same rows (I10).
 """
@@ -12,7 +12,8 @@ from uuid import UUID
 from PIL import Image, UnidentifiedImageError
 
 from worker import safe_fetch, storage
-from worker.core.errors import ERRORS, DreameryError
+from worker.core.errors import DreameryError
+from worker.core.job_state import JobState
 from worker.core.media.conversion import NotConvertedError, Output, convert
 from worker.core.observability.job_context import about_job
 from worker.core.observability.logging import get_logger
@@ -21,39 +22,42 @@ from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts
 from worker.db.engine import Row, retry_when_database_away, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
-from worker.messaging import celery_app, pubsub
+from worker.messaging import celery_app
 from worker.providers.registry import get_provider
 from worker.tasks.stages import save_video
-from worker.tasks.stages.account_session import asked
-from worker.tasks.stages.lease_renewal import Keeper
+from worker.tasks.stages.account_session import call_upstream
+from worker.tasks.stages.fail_job import announce, fail_job
+from worker.tasks.stages.lease_renewal import LeaseRenewer
 
 log = get_logger("save")
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 FILE_DEADLINE_SECONDS = 30.0
 _BACKOFF_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-# An address that answers so is worn out; upstream's record gives a fresh one.
-_WORN_OUT = frozenset({401, 403, 404, 410})
-_MIME_OF = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
+# Statuses of an expired URL; upstream's record gives a fresh one.
+_EXPIRED_URL = frozenset({401, 403, 404, 410})
+_MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
-class _TakenOverError(Exception):
-    """The lease ran out and somebody else saves the job."""
+class _LeaseLostError(Exception):
+    """The lease ran out and another task saves the job."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
+    """What was copied, and what failed."""
+
     stored: list[files.NewFile] = field(default_factory=list)
     errors: list[safe_fetch.FetchError] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
-def save_each(*, job_ids: list[UUID]) -> str:
-    """Copy the results of each of these jobs whose save is due."""
+def save_batch(*, job_ids: list[UUID]) -> str:
+    """Save each of these jobs whose save is due. Return one line per job."""
     lines = []
     for n, job_id in enumerate(job_ids):
         if n and stopping.asked:
-            celery_app.nudge_save(*job_ids[n:])
+            celery_app.enqueue_save(*job_ids[n:])
             break
         watchdog.renew()
         lines.append(save(job_id=job_id))
@@ -61,7 +65,7 @@ def save_each(*, job_ids: list[UUID]) -> str:
 
 
 def save(*, job_id: UUID) -> str:
-    """Copy the results of the job, if its save is due."""
+    """Save the job, if its save is due. Return a line about the outcome."""
     claim = _claim(job_id)
     if claim is None:
         return "not due"
@@ -72,11 +76,11 @@ def save(*, job_id: UUID) -> str:
 def _save_claimed(claim: Row[Any]) -> str:
     try:
         outcome = _copy_all(claim)
-    except _TakenOverError:
+    except _LeaseLostError:
         return f"save of {claim.id} taken over"
     if not outcome.errors:
         return _succeed(claim, outcome)
-    return _try_later(claim, outcome)
+    return _retry_later(claim, outcome)
 
 
 @retry_when_database_away
@@ -89,14 +93,14 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
     outcome = _Outcome()
     for n, ref in enumerate(claim.result_refs):
         if n:
-            _renew(claim)
+            _renew_lease(claim)
         try:
             if claim.kind == "video":
-                copied = save_video.copy_film(claim, n, ref, Keeper(partial(_renew, claim)))
+                copied = save_video.copy_video(claim, n, ref, LeaseRenewer(partial(_renew_lease, claim)))
                 outcome.stored.extend(copied.files)
                 outcome.remarks.extend(copied.remarks)
             else:
-                outcome.stored.append(_copy(claim, n, ref))
+                outcome.stored.append(_copy_image(claim, n, ref))
         except safe_fetch.FetchError as error:
             log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
             outcome.errors.append(error)
@@ -107,35 +111,35 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
 
 
 @retry_when_database_away
-def _renew(claim: Row[Any]) -> None:
+def _renew_lease(claim: Row[Any]) -> None:
     watchdog.renew()
     with transaction() as tx:
         if not progress_and_leases.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
-            raise _TakenOverError
+            raise _LeaseLostError
 
 
-def _copy(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
+def _copy_image(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
     body = safe_fetch.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
-    with body.content as original, _as_wanted(claim, n, original) as content:
-        mime, width, height = _picture_facts(content)
+    with body.content as original, _in_requested_format(claim, n, original) as content:
+        mime, width, height = _image_facts(content)
         size, sha256 = (body.size, body.sha256) if content is original else _size_and_sha256(content)
         key = f"jobs/{claim.id.hex}/{n}.{mime.partition('/')[2]}"
         storage.put_file(key, content)
     return files.NewFile(n=n, key=key, mime=mime, bytes=size, sha256=sha256, width=width, height=height)
 
 
-def _as_wanted(claim: Row[Any], n: int, original: IO[bytes]) -> IO[bytes]:
-    """The picture in the format its caller asked for; as it came when nothing was asked or it cannot be written so.
+def _in_requested_format(claim: Row[Any], n: int, original: IO[bytes]) -> IO[bytes]:
+    """Return the image in the requested format, or the original if none was requested or the conversion fails.
 
-    It is paid and drawn: a picture in another format, which the answer names, is better than none.
+    The image is already paid for: another format, which the response names, is better than no image.
     """
     output = Output.of(claim.params)
-    mime, *_ = _picture_facts(original)
+    mime, *_ = _image_facts(original)
     if output is None or output.is_met_by(mime):
         return original
     try:
-        # While others are being converted the step is alive and keeps its claim.
-        return convert(original, output, while_waiting=partial(_renew, claim))
+        # While it waits for other conversions, the task renews its watchdog and lease.
+        return convert(original, output, while_waiting=partial(_renew_lease, claim))
     except NotConvertedError as error:
         log.warning("result_not_converted", job_id=str(claim.id), n=n, wanted=output.format, reason=str(error))
         return original
@@ -143,20 +147,20 @@ def _as_wanted(claim: Row[Any], n: int, original: IO[bytes]) -> IO[bytes]:
 
 def _size_and_sha256(content: IO[bytes]) -> tuple[int, str]:
     content.seek(0)
-    digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # wants more methods than it calls
+    digest = hashlib.file_digest(content, "sha256")  # type: ignore[arg-type]  # the stub requires unused methods
     return content.tell(), digest.hexdigest()
 
 
-def _picture_facts(content: IO[bytes]) -> tuple[str, int, int]:
-    """MIME type and pixels from the bytes themselves; an error page or a cut file is no picture."""
+def _image_facts(content: IO[bytes]) -> tuple[str, int, int]:
+    """Return MIME type, width and height, read from the bytes. Raises FetchError if they are not an image."""
     try:
-        with Image.open(content) as picture:
-            mime = _MIME_OF.get(picture.format or "")
-            width, height = picture.size
+        with Image.open(content) as image:
+            mime = _MIME_TYPES.get(image.format or "")
+            width, height = image.size
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise safe_fetch.FetchError("the answer is not a picture") from error
+        raise safe_fetch.FetchError("the response is not an image") from error
     if mime is None:
-        raise safe_fetch.FetchError(f"picture format {picture.format} is not known", final=True)
+        raise safe_fetch.FetchError(f"image format {image.format} is not supported", final=True)
     return mime, width, height
 
 
@@ -174,25 +178,25 @@ def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
             remarks=outcome.remarks,
         )
         if row is not None:
-            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+            announce(tx, row)
     return f"saved {results} of {claim.id}"
 
 
-def _try_later(claim: Row[Any], outcome: _Outcome) -> str:
+def _retry_later(claim: Row[Any], outcome: _Outcome) -> str:
     final = all(error.final for error in outcome.errors)
     delay = _BACKOFF_SECONDS[min(claim.save_tries, len(_BACKOFF_SECONDS)) - 1]
     if final or claim.seconds_left < delay:
         if outcome.stored:
             return _succeed(claim, outcome)
         return _fail(claim, str(outcome.errors[0]))
-    fresh = _fresh_refs(claim) if any(error.status in _WORN_OUT for error in outcome.errors) else None
+    fresh = _fetch_fresh_refs(claim) if any(error.status in _EXPIRED_URL for error in outcome.errors) else None
     with transaction() as tx:
         progress_and_leases.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=fresh)
     return f"save of {claim.id} again in {delay:.0f} s"
 
 
-def _fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
-    """The result addresses upstream gives today for the same job; None when it gives none."""
+def _fetch_fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
+    """Return the job's current result URLs from upstream; None if it gives none."""
     with transaction() as tx:
         account = accounts.get_account(tx, claim.account_id)
     if account is None:
@@ -200,7 +204,7 @@ def _fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
     key = str(claim.submit_key)
     watchdog.renew()
     try:
-        record = asked(account, lambda ready: get_provider().ask(ready, [key])).get(key)
+        record = call_upstream(account, lambda ready: get_provider().fetch_records(ready, [key])).get(key)
     except DreameryError as error:
         log.warning("fresh_links_not_given", job_id=str(claim.id), reason=error.code)
         return None
@@ -212,16 +216,13 @@ def _fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
 @retry_when_database_away
 def _fail(claim: Row[Any], reason: str) -> str:
     with transaction() as tx:
-        row = state_machine.mark_failed(
+        fail_job(
             tx,
             job_id=claim.id,
             attempt=claim.attempt,
             code="result_unavailable",
-            message=ERRORS["result_unavailable"].message,
             actor="save",
             detail=reason,
-            from_states=("saving",),
+            from_states=(JobState.SAVING,),
         )
-        if row is not None:
-            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
     return f"failed {claim.id}: result_unavailable"

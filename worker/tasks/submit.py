@@ -1,6 +1,6 @@
-"""Submit one job: claim it with an account slot, order it upstream once, note what is known afterwards.
+"""Submits a job: claims it with an account slot, orders it upstream once, and records the result.
 
-The submit key is committed by the claim, before the call that carries it; one key is sent at most once (I4).
+The claim commits the submit key before the call that carries it, and a key is sent at most once (I4).
 """
 
 import time
@@ -18,113 +18,113 @@ from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts, health
 from worker.db.engine import retry_when_database_away, transaction
 from worker.db.jobs import state_machine
-from worker.messaging import celery_app, pubsub
+from worker.messaging import celery_app
 from worker.providers.base import NotSentError, Submitted
 from worker.providers.registry import get_provider
 from worker.tasks.stages import build_order, handle_refusal, upload_references
-from worker.tasks.stages import claim as claiming
-from worker.tasks.stages.account_session import located
-from worker.tasks.stages.claim import How
+from worker.tasks.stages.account_session import prepare_account
+from worker.tasks.stages.claim import ClaimOptions, claim_job
+from worker.tasks.stages.fail_job import announce
 
 log = get_logger("submit")
 
-MOST_PER_MESSAGE = 8
+MAX_PER_MESSAGE = 8
 
-_ANY, _READY = How(), How(brings=False)
+_WITH_UPLOADS, _WITHOUT_UPLOADS = ClaimOptions(), ClaimOptions(uploads_references=False)
 
 
 @dataclass(frozen=True, slots=True)
-class _Done:
-    """What came of one claim: a line for the log, the account to go on with (None = no job was claimed), the job."""
+class _SubmitResult:
+    """The result of one claim: a summary line, the account to continue with (None = no job claimed), the job."""
 
     line: str
     account_id: UUID | None = None
     job_id: UUID | None = None
 
 
-def submit_waiting(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
-    """Submit one job after the other for the nudged account while it has slots, pace and waiting jobs.
+def submit_batch(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
+    """Submit one job after the other on the account while it has free slots, pace and waiting jobs.
 
-    One message may stand for many jobs that way; each is still claimed and ordered for itself. A job whose references
-    are not with the account yet is left to `bring`, on another queue: fetching and uploading may take minutes.
+    One message may thus submit many jobs; each is still claimed and ordered separately. A job with missing references is
+    left to `upload_and_submit` on another queue, because fetching and uploading may take minutes.
     """
-    done = _submit_one(job_id, account_id, how=_READY)
+    done = _submit_one(job_id, account_id, options=_WITHOUT_UPLOADS)
     line, count = done.line, 1
     while done.account_id is not None:
         if done.job_id == job_id:
             job_id = None
-        if count == MOST_PER_MESSAGE or stopping.asked:
-            # Others may wait for this thread; what is left here queues up behind them, or goes to another worker.
-            celery_app.nudge_submit(account_id=done.account_id)
+        if count == MAX_PER_MESSAGE or stopping.asked:
+            # Other messages may wait for this thread: the rest queues up behind them or goes to another worker.
+            celery_app.enqueue_submit(account_id=done.account_id)
             if job_id is not None:
-                celery_app.nudge_submit(job_id=job_id)
+                celery_app.enqueue_submit(job_id=job_id)
             break
         watchdog.renew()
-        done = _submit_one(None, done.account_id, how=_READY)
+        done = _submit_one(None, done.account_id, options=_WITHOUT_UPLOADS)
         if done.account_id is None and job_id is not None:
-            # Jobs before it took what was free there; for this one another account may be.
-            done = _submit_one(job_id, None, how=_READY)
+            # Earlier jobs took the free slots of that account; another account may be free for this job.
+            done = _submit_one(job_id, None, options=_WITHOUT_UPLOADS)
         if done.account_id is not None:
             line, count = done.line, count + 1
     return line if count == 1 else f"{line} (and {count - 1} before)"
 
 
-def bring(*, account_id: UUID) -> str:
-    """Submit the first job that the account may run, after bringing its references; others go on meanwhile."""
-    # What waits behind it need not wait for its references.
-    return _submit_one(None, account_id, how=_ANY, then=celery_app.nudge_submit).line
+def upload_and_submit(*, account_id: UUID) -> str:
+    """Upload the references of the first job that the account may run, and submit it."""
+    # The next jobs of the account need not wait for these uploads.
+    return _submit_one(None, account_id, options=_WITH_UPLOADS, after_claim=celery_app.enqueue_submit).line
 
 
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Submit the first job that the given account (or the best account of the given job) may run."""
-    return _submit_one(job_id, account_id, how=_ANY).line
+    return _submit_one(job_id, account_id, options=_WITH_UPLOADS).line
 
 
 def _submit_one(
-    job_id: UUID | None, account_id: UUID | None, *, how: How, then: Callable[..., object] | None = None
-) -> _Done:
-    """Claim a job and order it. `then` = who is told of the account after the claim."""
-    claim, used = claiming.claim(how, job_id=job_id, account_id=account_id)
+    job_id: UUID | None, account_id: UUID | None, *, options: ClaimOptions, after_claim: Callable[..., object] | None = None
+) -> _SubmitResult:
+    """Claim a job and order it. `after_claim` is called with the account once the job is claimed."""
+    claim, used = claim_job(options, job_id=job_id, account_id=account_id)
     if isinstance(claim, state_machine.ToBring):
-        return _Done(f"{claim.id} waits for its references")
+        return _SubmitResult(f"{claim.id} waits for its references")
     if claim is None:
-        return _Done(handle_refusal.give_up_if_hopeless(job_id) if job_id else "nothing to submit")
-    if then is not None:
-        then(account_id=used)
+        return _SubmitResult(handle_refusal.fail_if_unschedulable(job_id) if job_id else "nothing to submit")
+    if after_claim is not None:
+        after_claim(account_id=used)
     with about_job("submit", claim.id, claim.origin):
-        return _Done(_submit_claimed(claim), used, claim.id)
+        return _SubmitResult(_submit_claimed(claim), used, claim.id)
 
 
 def _submit_claimed(claim: state_machine.Claim) -> str:
     try:
         submitted = _order(claim)
     except upload_references.ClaimLostError:
-        # A no-op for a job that somebody else has; one whose caller no longer wants it is cancelled here.
+        # Does nothing if another task claimed the job; cancels the job if its cancellation was requested.
         return handle_refusal.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
     except DreameryError as error:
-        return handle_refusal.refused(claim, error)
-    _accepted(claim, submitted)
+        return handle_refusal.handle_refusal(claim, error)
+    _mark_running(claim, submitted)
     return f"submitted {claim.id} on {claim.account.label}"
 
 
 def _order(claim: state_machine.Claim) -> Submitted:
-    """The one call that may cost credits, after the lookups and uploads it needs."""
+    """Make the one call that may cost credits, after the look-ups and uploads it needs."""
     provider = get_provider()
-    account = located(claim.account)
-    claim, brought = upload_references.bring(claim, account)
+    account = prepare_account(claim.account)
+    claim, uploaded = upload_references.upload(claim, account)
     watchdog.renew()
     if time.monotonic() + get_settings().call_timeout_seconds > claim.until:
-        # This process stood still (a frozen container, a long swap): by now another may have ordered the job.
+        # This process was paused (frozen container, swapping), so another one may have ordered the job by now.
         raise NotSentError("the claim is too old to be ordered")
     if claim.kind == "video":
-        return provider.submit_video(account, build_order.video_order(claim, brought), submit_key=str(claim.submit_key))
-    return provider.submit_image(account, build_order.image_order(claim, brought), submit_key=str(claim.submit_key))
+        return provider.submit_video(account, build_order.build_video_order(claim, uploaded), submit_key=str(claim.submit_key))
+    return provider.submit_image(account, build_order.build_image_order(claim, uploaded), submit_key=str(claim.submit_key))
 
 
 @retry_when_database_away
-def _accepted(claim: state_machine.Claim, submitted: Submitted) -> None:
+def _mark_running(claim: state_machine.Claim, submitted: Submitted) -> None:
     with transaction() as tx:
-        # The account before the job, as in a claim.
+        # Lock order: account before job, as in a claim.
         health.worked(tx, claim.account.id)
         row = state_machine.mark_running(
             tx,
@@ -138,7 +138,7 @@ def _accepted(claim: state_machine.Claim, submitted: Submitted) -> None:
         if row is None:
             log.info("submit_overtaken", job_id=str(claim.id))
             return
-        # Asked at once when the account was idle: upstream's checks of the text refuse within the first moments.
+        # Poll an idle account at once: upstream's prompt checks refuse within the first moments.
         if accounts.poll_soon(tx, claim.account.id):
-            tx.on_commit(partial(celery_app.nudge_poll, claim.account.id))
-        tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(celery_app.enqueue_poll, claim.account.id))
+        announce(tx, row)

@@ -1,8 +1,8 @@
-"""What accounts' credits are doing, with few calls: upstream's history tells what jobs did cost and what is left, and
-the daily free credits are taken where that is wanted.
+"""Synchronises the accounts' credits with upstream: reads the actual cost of jobs and the balance from the credit history,
+and claims the daily free credits where that is enabled.
 
-Gentle: one account after the other; an account is asked for its history every ten minutes at most, and only while jobs
-of it are not settled or a job waits for its credits.
+Low traffic: one account after the other. The history of an account is read at most every ten minutes, and only while it
+has unsettled jobs or a job waits for its credits.
 """
 
 import time
@@ -22,71 +22,71 @@ from worker.db.engine import retry_when_database_away, transaction
 from worker.messaging import celery_app
 from worker.providers.base import CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
-from worker.tasks.stages.account_session import asked
+from worker.tasks.stages.account_session import call_upstream
 
-log = get_logger("ledger")
+log = get_logger("sync_credits")
 
-# A run is left unfinished rather than overlap with the next one, a minute later.
+# A run stops early rather than overlap with the next one, which starts a minute later.
 RUN_SECONDS = 40.0
-_MOST_ACCOUNTS = 20
-_MOST_RECEIVES = 20
-# Pages of history per account and run; what is further back is settled at its price.
-_MOST_PAGES = 4
-_BROKE = "insufficient_quota"
+_MAX_ACCOUNTS = 20
+_MAX_DAILY_CLAIMS = 20
+# Pages of history per account and run; older jobs are settled at their list price.
+_MAX_PAGES = 4
+_INSUFFICIENT = "insufficient_quota"
 _BATCH = 2000
-_RECEIVES_DAYS = 400
+_DAILY_CLAIMS_KEPT_DAYS = 400
 
 
-def ledger() -> str:
-    """One run over the accounts that are due, as far as time allows."""
+def sync_credits() -> str:
+    """Synchronise the accounts that are due, as far as time allows. Return a summary."""
     until = time.monotonic() + RUN_SECONDS
-    asked_accounts = settled = 0
-    while asked_accounts < _MOST_ACCOUNTS and time.monotonic() < until:
+    account_count = settled = 0
+    while account_count < _MAX_ACCOUNTS and time.monotonic() < until:
         watchdog.renew()
         with transaction() as tx:
             row = settlement.claim_account(tx)
         if row is None:
             break
-        asked_accounts += 1
+        account_count += 1
         settled += _settle(row)
-    received = _receive_daily(until)
+    claimed = _claim_daily_credits(until)
     with transaction() as tx:
         balances.thin_readings(tx, limit=_BATCH)
-        daily_credits.forget(tx, days=_RECEIVES_DAYS)
-    return f"asked {asked_accounts} accounts, settled {settled} jobs, took {received} daily gifts"
+        daily_credits.forget(tx, days=_DAILY_CLAIMS_KEPT_DAYS)
+    return f"checked {account_count} accounts, settled {settled} jobs, claimed daily credits of {claimed} accounts"
 
 
 def _settle(row: AccountRow) -> int:
-    """Read the account's history as far back as it is needed, and its balance; how many jobs were settled."""
+    """Read the account's history as far back as needed, and its balance. Return how many jobs were settled."""
     with transaction() as tx:
         since = settlement.oldest_unsettled(tx, row.id)
     asked_at = time.monotonic()
     try:
-        records, total, reaches = _history(row, since)
+        records, total, reaches = _fetch_history(row, since)
         if total is None:
             watchdog.renew()
             asked_at = time.monotonic()
-            total = asked(row, lambda account: get_provider().credits(account)).total
+            total = call_upstream(row, lambda account: get_provider().fetch_credits(account)).total
     except DreameryError as error:
         log.info("history_not_read", account=row.label, code=error.code, detail=error.detail)
         return 0
     if total == 0:
-        total = _refilled(row)
-    settled = _note(row, entries_of(records), reaches, total=total, seconds_ago=time.monotonic() - asked_at)
+        total = _refill_credits(row)
+    settled = _settle_entries(row, sum_entries(records), reaches, total=total, seconds_ago=time.monotonic() - asked_at)
     if settled == 0 and since is not None:
         with transaction() as tx:
             settlement.ask_later(tx, row.id)
     return settled
 
 
-def _history(row: AccountRow, since: datetime | None) -> tuple[list[CreditRecord], int | None, datetime | None]:
-    """The lines since then, the balance if it was told, and how far back all is there (None = there may be holes)."""
+def _fetch_history(row: AccountRow, since: datetime | None) -> tuple[list[CreditRecord], int | None, datetime | None]:
+    """Return the lines since then, the balance if present, and since when they are complete (None = maybe gaps)."""
     records: list[CreditRecord] = []
     total: int | None = None
     cursor, complete = "0", True
-    for _ in range(_MOST_PAGES):
+    for _ in range(_MAX_PAGES):
         watchdog.renew()
-        page: CreditHistory = asked(row, lambda account, at=cursor: get_provider().credit_history(account, cursor=at))  # type: ignore[misc]
+        page: CreditHistory = call_upstream(row, lambda account, at=cursor: get_provider().fetch_credit_history(account, cursor=at))  # type: ignore[misc]
         total = page.total if total is None else total
         records += page.records
         complete = complete and page.complete
@@ -95,13 +95,13 @@ def _history(row: AccountRow, since: datetime | None) -> tuple[list[CreditRecord
         if page.records and page.records[-1].at < since.timestamp():
             break
         cursor = page.cursor
-    at_the_end = bool(records) and not page.more
-    oldest = 0.0 if at_the_end else min((record.at for record in records), default=0.0)
+    reached_end = bool(records) and not page.more
+    oldest = 0.0 if reached_end else min((record.at for record in records), default=0.0)
     return records, total, datetime.fromtimestamp(oldest, UTC) if records and complete else None
 
 
-def entries_of(records: list[CreditRecord]) -> list[Entry]:
-    """What each submit did cost: its lines added up, for what comes back has the other sign."""
+def sum_entries(records: list[CreditRecord]) -> list[Entry]:
+    """Return the cost of each submit: the sum of its lines, because refunds have the opposite sign."""
     by_key: dict[UUID, list[CreditRecord]] = {}
     for record in records:
         try:
@@ -120,32 +120,32 @@ def entries_of(records: list[CreditRecord]) -> list[Entry]:
 
 
 @retry_when_database_away
-def _note(
+def _settle_entries(
     row: AccountRow, entries: list[Entry], reaches: datetime | None, *, total: int | None, seconds_ago: float
 ) -> int:
     with transaction() as tx:
-        told, free = settlement.settle(tx, row.id, entries, reaches=reaches)
+        charged, free = settlement.settle(tx, row.id, entries, reaches=reaches)
         if total is not None:
             balances.note_credits(tx, row.id, total, seconds_ago=seconds_ago)
-            if total > 0 and health.end_rest(tx, row.id, code=_BROKE):
+            if total > 0 and health.end_rest(tx, row.id, code=_INSUFFICIENT):
                 log.info("credits_are_back", account=row.label, credits=total)
-            tx.on_commit(partial(celery_app.nudge_submit, account_id=row.id))
-    return told + free
+            tx.on_commit(partial(celery_app.enqueue_submit, account_id=row.id))
+    return charged + free
 
 
-def _refilled(row: AccountRow) -> int | None:
-    """The account has none: its daily ones, where that is allowed; the balance afterwards, None = not known."""
+def _refill_credits(row: AccountRow) -> int | None:
+    """Claim the daily credits of an empty account, if allowed. Return the new balance; None = unknown."""
     with transaction() as tx:
         if not daily_credits.claim_empty(tx, row.id, everybody=get_settings().daily_receive != "off"):
             return 0
-    return _received(row)
+    return _receive_credits(row)
 
 
-def _received(row: AccountRow) -> int | None:
-    """Take the day's credits, whose claim is committed; the balance afterwards, None = not known."""
+def _receive_credits(row: AccountRow) -> int | None:
+    """Receive the daily credits; their claim is committed. Return the new balance; None = unknown."""
     watchdog.renew()
     try:
-        gained = asked(row, lambda account: get_provider().receive_credits(account))
+        gained = call_upstream(row, lambda account: get_provider().receive_credits(account))
     except DreameryError as error:
         log.info("gift_refused", account=row.label, code=error.code, detail=error.detail)
         with transaction() as tx:
@@ -158,24 +158,24 @@ def _received(row: AccountRow) -> int | None:
         daily_credits.note_answer(tx, row.id, gained=gained)
     watchdog.renew()
     try:
-        return asked(row, lambda account: get_provider().credits(account)).total
+        return call_upstream(row, lambda account: get_provider().fetch_credits(account)).total
     except DreameryError as error:
         log.info("credits_not_read", account=row.label, code=error.code, detail=error.detail)
         return None
 
 
-def _receive_daily(until: float) -> int:
-    """Take the day's credits of accounts where that is wanted every day; of how many it was asked."""
+def _claim_daily_credits(until: float) -> int:
+    """Claim the daily credits of all accounts that have this enabled. Return the number of accounts tried."""
     everybody = get_settings().daily_receive == "daily"
     tried: list[UUID] = []
-    while len(tried) < _MOST_RECEIVES and time.monotonic() < until:
+    while len(tried) < _MAX_DAILY_CLAIMS and time.monotonic() < until:
         with transaction() as tx:
             row = daily_credits.claim_daily(tx, everybody=everybody, tried=tried)
         if row is None:
             break
         tried.append(row.id)
         asked_at = time.monotonic()
-        total = _received(row)
+        total = _receive_credits(row)
         if total is not None:
-            _note(row, [], None, total=total, seconds_ago=time.monotonic() - asked_at)
+            _settle_entries(row, [], None, total=total, seconds_ago=time.monotonic() - asked_at)
     return len(tried)

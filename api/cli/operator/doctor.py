@@ -17,8 +17,8 @@ from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
 from worker.local.running_instance import running_platform
 
-LEAST_FREE_BYTES = 1_000_000_000
-MOST_CLOCK_DIFFERENCE = 5.0
+MIN_FREE_BYTES = 1_000_000_000
+MAX_CLOCK_DIFFERENCE = 5.0
 _NO_DATABASE = "Set DREAMERY_DATABASE_URL, or start a platform on this machine with `dreamery up`."
 
 
@@ -67,7 +67,7 @@ def wait_for_schema(seconds: float) -> str:
     return wait_for_schema(seconds)
 
 
-def examine() -> list[Finding]:
+def run_checks() -> list[Finding]:
     """Run every check; one that breaks is a finding too."""
     findings: list[Finding] = []
     for name, check in _CHECKS:
@@ -82,7 +82,7 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-_ADDRESS = Finding(
+_EXIT_ADDRESS = Finding(
     "exit address",
     ok=False,
     detail="upstream knows the session of no pool account",
@@ -112,7 +112,7 @@ def _check_database() -> list[Finding]:
     before = time.time()
     try:
         with transaction() as tx:
-            told = database_check(tx)
+            status = database_check(tx)
     except Exception as error:  # noqa: BLE001 - the drivers' exceptions belong to the database room
         reason = _first_line(error)
         if "alembic_version" in reason:
@@ -120,12 +120,12 @@ def _check_database() -> list[Finding]:
         hint = "Check DREAMERY_DATABASE_URL, and that the server runs and lets this machine in."
         return [Finding("database", ok=False, detail=reason, hint=hint)]
     return [
-        Finding("database", ok=True, detail=f"Postgres {told['version']}"),
-        _schema_finding(str(told["revision"])),
-        _clock_finding(told["clock"], (before + time.time()) / 2),
-        _accounts_finding(told["accounts"]),
+        Finding("database", ok=True, detail=f"Postgres {status['version']}"),
+        _schema_finding(str(status["revision"])),
+        _clock_finding(status["clock"], (before + time.time()) / 2),
+        _accounts_finding(status["accounts"]),
         *_master_key_findings(),
-        *([_ADDRESS] if told["every_session_expired"] else []),
+        *([_EXIT_ADDRESS] if status["every_session_expired"] else []),
     ]
 
 
@@ -148,11 +148,11 @@ def _master_key_findings() -> list[Finding]:
         return []  # said already, and without a key nothing can be tried
     try:
         newest, *older = [key.id for key in master_keys()]
-        root_key.load_root()
+        root_key.load_root_key()
     except SecretUnreadableError as error:
         hint = "Find the key in your secrets' store or a backup. Without it the stored session ids are lost."
         return [Finding("master key", ok=False, detail=str(error), hint=hint)]
-    counts = encrypted_columns.survey()
+    counts = encrypted_columns.count_by_key()
     waiting, lost = sum(counts.get(key, 0) for key in older), counts.get(None, 0)
     if waiting:
         hint = "Run `dreamery rotate-master-key`."
@@ -167,7 +167,7 @@ def _master_key_findings() -> list[Finding]:
 def _clock_finding(database_clock: float, our_clock: float) -> Finding:
     difference = abs(database_clock - our_clock)
     hint = "Set the clocks of this machine and the database by NTP; upstream refuses signatures of wrong clocks too."
-    return Finding("clock", difference <= MOST_CLOCK_DIFFERENCE, f"{difference:.1f} s from the database's", hint)
+    return Finding("clock", difference <= MAX_CLOCK_DIFFERENCE, f"{difference:.1f} s from the database's", hint)
 
 
 def _accounts_finding(by_state: dict[str, int]) -> Finding:
@@ -226,7 +226,7 @@ def _check_disk() -> list[Finding]:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     hint = "Free some space, or set DREAMERY_RETENTION_DAYS to remove old results."
-    return [Finding("disk", free >= LEAST_FREE_BYTES, f"{free / 1e9:.1f} GB free for {folder}", hint)]
+    return [Finding("disk", free >= MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free for {folder}", hint)]
 
 
 _CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
@@ -244,21 +244,21 @@ def list_settings() -> list[dict[str, Any]]:
     return [
         {
             "name": f"DREAMERY_{name.upper()}",
-            "default": _shown(field.default),
-            "value": _shown_value(settings, name),
+            "default": _format(field.default),
+            "value": _current_value(settings, name),
             "meaning": field.description or "",
         }
         for name, field in Settings.model_fields.items()
     ]
 
 
-def _shown_value(settings: Settings, name: str) -> str:
-    value = _shown(getattr(settings, name))
+def _current_value(settings: Settings, name: str) -> str:
+    value = _format(getattr(settings, name))
     # Passwords stand in the addresses of servers.
     return "(set)" if name in {"database_url", "redis_url"} and value else value
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     if isinstance(value, SecretStr):
         return "(set)" if value.get_secret_value() else ""
     return str(value).lower() if isinstance(value, bool) else str(value)

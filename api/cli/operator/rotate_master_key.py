@@ -29,11 +29,11 @@ def rotate_master_key(
     adopt_running_platform()
     try:
         newest, *older = [key.id for key in master_keys()]
-        root_key.load_root()
+        root_key.load_root_key()
     except SecretUnreadableError as error:
         raise StartError(str(error)) from None
     changed = 0 if check else _rotate(newest)
-    counts = encrypted_columns.survey()
+    counts = encrypted_columns.count_by_key()
     removable = not any(counts.get(key, 0) for key in older)
     rows = [{"key": key, "newest": key == newest, "values": counts.get(key, 0)} for key in (newest, *older)]
     report = {"keys": rows, "unreadable": counts.get(None, 0), "changed": changed, "old_keys_removable": removable}
@@ -50,7 +50,7 @@ def _rotate(newest: str) -> int:
     total = 0
     # What another process seals meanwhile, with settings from before the new key, is met by the next round.
     for _ in range(_ROUNDS):
-        if not (changed := encrypted_columns.reseal_all()):
+        if not (changed := encrypted_columns.reencrypt_all()):
             break
         total += changed
     if total:

@@ -5,7 +5,7 @@ to another row does not open. The master key list is newest first: the first enc
 
 Hashes that find things again hang on the *root key*, not on a master key: 32 bytes that the database keeps, sealed
 (`worker/db/platform/root_key.py`), so that a master key can be replaced without anything getting another hash.
-Only steps and the API's caller check call `open_secret` (I8).
+Only steps and the API's caller check call `decrypt_secret` (I8).
 """
 
 import base64
@@ -74,17 +74,17 @@ def derived_keys(purpose: str, *, settings: Settings | None = None) -> list[byte
 # --- ciphertexts ---
 
 
-def seal_secret(plain: str, *, context: str, settings: Settings | None = None) -> str:
+def encrypt_secret(plain: str, *, context: str, settings: Settings | None = None) -> str:
     """Encrypt with the newest key: `v2:KEYID:base64(nonce + ciphertext + tag)`."""
     return _seal(plain.encode(), context, master_keys(settings)[0])
 
 
-def open_secret(sealed: str, *, context: str, settings: Settings | None = None) -> str:
+def decrypt_secret(sealed: str, *, context: str, settings: Settings | None = None) -> str:
     """Decrypt with whichever key fits. Raises SecretUnreadableError."""
     return _open(sealed, context, master_keys(settings))[0].decode()
 
 
-def reseal_secret(sealed: str, *, context: str, settings: Settings | None = None) -> str | None:
+def reencrypt_secret(sealed: str, *, context: str, settings: Settings | None = None) -> str | None:
     """The same secret under the newest key; None when it is under that already. Raises SecretUnreadableError."""
     keys = master_keys(settings)
     if sealed.startswith(f"{_VERSION}:{keys[0].id}:"):
@@ -92,7 +92,7 @@ def reseal_secret(sealed: str, *, context: str, settings: Settings | None = None
     return _seal(_open(sealed, context, keys)[0], context, keys[0])
 
 
-def sealing_key(sealed: str, *, context: str, settings: Settings | None = None) -> str | None:
+def encryption_key_id(sealed: str, *, context: str, settings: Settings | None = None) -> str | None:
     """The id of the key of the list that opens this ciphertext; None = no key does."""
     try:
         return _open(sealed, context, master_keys(settings))[1].id
@@ -135,34 +135,34 @@ class _Root:
     key: bytes | None = None
 
 
-def use_root(key: bytes) -> None:
+def set_root_key(key: bytes) -> None:
     """Said once per process, by `worker.db.platform.root_key`, before anything is looked up."""
     _Root.key = key
 
 
-def sealed_root(key: bytes, *, context: str) -> str:
+def encrypt_root_key(key: bytes, *, context: str) -> str:
     """The root key as the database keeps it."""
-    return seal_secret(base64.b64encode(key).decode(), context=context)
+    return encrypt_secret(base64.b64encode(key).decode(), context=context)
 
 
-def opened_root(sealed: str, *, context: str) -> bytes:
+def decrypt_root_key(sealed: str, *, context: str) -> bytes:
     """The root key that the database keeps. Raises SecretUnreadableError."""
-    return base64.b64decode(open_secret(sealed, context=context))
+    return base64.b64decode(decrypt_secret(sealed, context=context))
 
 
-def new_root() -> bytes:
+def generate_root_key() -> bytes:
     """A fresh root key."""
     return os.urandom(_KEY_BYTES)
 
 
-def first_root() -> bytes:
+def legacy_root_key() -> bytes:
     """What earlier versions used in place of a root key: their oldest master key, by which their rows are found."""
     return master_keys()[-1].key
 
 
 def _root() -> bytes:
     if _Root.key is None:
-        raise RuntimeError("the root key is not loaded: call worker.db.platform.root_key.load_root() first")
+        raise RuntimeError("the root key is not loaded: call worker.db.platform.root_key.load_root_key() first")
     return _Root.key
 
 

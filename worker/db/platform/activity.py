@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Row, text
 
 from worker.core.ids import first_id_at
+from worker.core.job_state import OPEN, sql_list
 from worker.db.engine import Transaction
 
 
@@ -30,9 +31,9 @@ _REFUSALS = text(
     WHERE job_id >= :floor AND at >= :since AND to_state = 'queued' AND note ? 'code' GROUP BY 1"""
 )
 _QUEUES = text(
-    """/* activity_queues */
+    f"""/* activity_queues */
     SELECT kind, state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
-    FROM jobs WHERE state IN ('queued', 'submitting', 'running', 'saving') GROUP BY kind, state"""
+    FROM jobs WHERE state IN {sql_list(OPEN)} GROUP BY kind, state"""
 )
 
 

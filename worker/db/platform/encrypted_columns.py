@@ -12,7 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core.security.encryption import SecretUnreadableError, reseal_secret, sealing_key
+from worker.core.security.encryption import SecretUnreadableError, encryption_key_id, reencrypt_secret
 from worker.db.accounts import accounts
 from worker.db.engine import retry_when_database_away, transaction
 from worker.db.platform import root_key
@@ -23,7 +23,7 @@ _PAGE = 200
 
 
 @dataclass(frozen=True, slots=True)
-class SealedColumn:
+class EncryptedColumn:
     """A column of sealed values. `bound` names the column that `context` turns into what they are bound to."""
 
     table: str
@@ -41,14 +41,14 @@ def _endpoint(endpoint_id: UUID) -> str:
     return endpoints.secret_context(endpoint_id)
 
 
-SEALED = (
-    SealedColumn("accounts", "secret", "lookup_hash", accounts.secret_context),
-    SealedColumn("accounts", "proxy", "lookup_hash", _proxy),
-    SealedColumn("account_checks", "secret", "lookup_hash", accounts.secret_context),
-    SealedColumn("account_checks", "proxy", "lookup_hash", _proxy),
-    SealedColumn("webhook_endpoints", "secret", "id", _endpoint),
-    SealedColumn("webhook_endpoints", "previous_secret", "id", _endpoint),
-    SealedColumn("keyring", "sealed", "name", root_key.key_context, id="name"),
+ENCRYPTED_COLUMNS = (
+    EncryptedColumn("accounts", "secret", "lookup_hash", accounts.secret_context),
+    EncryptedColumn("accounts", "proxy", "lookup_hash", _proxy),
+    EncryptedColumn("account_checks", "secret", "lookup_hash", accounts.secret_context),
+    EncryptedColumn("account_checks", "proxy", "lookup_hash", _proxy),
+    EncryptedColumn("webhook_endpoints", "secret", "id", _endpoint),
+    EncryptedColumn("webhook_endpoints", "previous_secret", "id", _endpoint),
+    EncryptedColumn("keyring", "sealed", "name", root_key.key_context, id="name"),
 )
 
 
@@ -59,17 +59,17 @@ class _Value:
     context: str
 
 
-def survey() -> dict[str | None, int]:
+def count_by_key() -> dict[str | None, int]:
     """How many values each key opens, by key id; those that no key opens under None. Every value is tried."""
-    return dict(Counter(sealing_key(value.sealed, context=value.context) for _, value in _values()))
+    return dict(Counter(encryption_key_id(value.sealed, context=value.context) for _, value in _values()))
 
 
-def reseal_all(*, on_change: Callable[[], object] = lambda: None) -> int:
+def reencrypt_all(*, on_change: Callable[[], object] = lambda: None) -> int:
     """Bring every value under the newest key; how many were changed. What no key opens stays as it is."""
     changed = 0
     for column, value in _values():
         try:
-            sealed = reseal_secret(value.sealed, context=value.context)
+            sealed = reencrypt_secret(value.sealed, context=value.context)
         except SecretUnreadableError:
             continue
         if sealed is not None and _replace(column, value, sealed):
@@ -85,8 +85,8 @@ def note_rotation(*, actor: str, key_id: str, changed: int) -> None:
         audit_log.note_act(tx, who, "master_key.rotate", f"key {key_id}", values=changed)
 
 
-def _values() -> Iterator[tuple[SealedColumn, _Value]]:
-    for column in SEALED:
+def _values() -> Iterator[tuple[EncryptedColumn, _Value]]:
+    for column in ENCRYPTED_COLUMNS:
         after = None
         while page := _read(column, after):
             yield from ((column, value) for value in page)
@@ -94,7 +94,7 @@ def _values() -> Iterator[tuple[SealedColumn, _Value]]:
 
 
 @retry_when_database_away
-def _read(column: SealedColumn, after: Any) -> list[_Value]:
+def _read(column: EncryptedColumn, after: Any) -> list[_Value]:
     # Answered account checks are emptied, not removed.
     filled = f"{column.column} <> '' AND (:first OR {column.id} > :after)"
     statement = text(
@@ -108,7 +108,7 @@ def _read(column: SealedColumn, after: Any) -> list[_Value]:
 
 
 @retry_when_database_away
-def _replace(column: SealedColumn, value: _Value, sealed: str) -> bool:
+def _replace(column: EncryptedColumn, value: _Value, sealed: str) -> bool:
     statement = text(
         f"UPDATE {column.table} SET {column.column} = :new WHERE {column.id} = :id AND {column.column} = :old"
     )

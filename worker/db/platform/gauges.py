@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import OPEN, sql_list
 from worker.db.engine import Transaction
 
 
@@ -18,9 +19,9 @@ class Gauges:
 
 
 _OPEN_JOBS = text(
-    """/* gauge_jobs */
+    f"""/* gauge_jobs */
     SELECT kind, model, state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest
-    FROM jobs WHERE state IN ('queued', 'submitting', 'running', 'saving') GROUP BY kind, model, state"""
+    FROM jobs WHERE state IN {sql_list(OPEN)} GROUP BY kind, model, state"""
 )
 _ACCOUNTS = text(
     """/* gauge_accounts */

@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import text
 
 from worker.core.errors import ERRORS
+from worker.core.job_state import OPEN, JobState, sql_list
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 from worker.db.jobs import state_machine
@@ -20,11 +21,11 @@ _PAGE = 1000
 
 # The time between backup and restore counts for nobody.
 _GIVE_TIME = text(
-    """UPDATE jobs SET nudged_at = NULL,
+    f"""UPDATE jobs SET nudged_at = NULL,
            deadline_at = deadline_at + (clock_timestamp() - CAST(:made_at AS timestamptz)),
            due_at = clock_timestamp()
                + make_interval(secs => CASE state WHEN 'submitting' THEN :lost_after ELSE 0 END)
-       WHERE state IN ('queued', 'submitting', 'running', 'saving')"""
+       WHERE state IN {sql_list(OPEN)}"""
 )
 _NEVER_AGAIN = text("UPDATE jobs SET max_attempts = attempt WHERE state = 'submitting' RETURNING id")
 _QUEUED = text("SELECT id FROM jobs WHERE state = 'queued' ORDER BY id LIMIT :limit")
@@ -65,7 +66,7 @@ def _end_queued(tx: Transaction) -> int:
                 code=CODE,
                 message=ERRORS[CODE].message,
                 actor="restore",
-                from_states=("queued",),
+                from_states=(JobState.QUEUED,),
             )
         ended += len(page)
     return ended

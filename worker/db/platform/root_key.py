@@ -9,11 +9,11 @@ from sqlalchemy import text
 
 from worker.core.security.encryption import (
     SecretUnreadableError,
-    first_root,
-    new_root,
-    opened_root,
-    sealed_root,
-    use_root,
+    decrypt_root_key,
+    encrypt_root_key,
+    generate_root_key,
+    legacy_root_key,
+    set_root_key,
 )
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction, retry_when_database_away, transaction
@@ -30,9 +30,9 @@ def key_context(name: str) -> str:
     return f"keyring:{name}"
 
 
-def load_root() -> None:
+def load_root_key() -> None:
     """Make the root key known to this process. Raises SecretUnreadableError when the master key is another one."""
-    use_root(_root_of(get_settings().database_url))
+    set_root_key(_root_of(get_settings().database_url))
 
 
 @lru_cache(maxsize=4)
@@ -45,7 +45,7 @@ def _read_root() -> bytes:
     with transaction() as tx:
         sealed = _sealed(tx) or _made(tx)
     try:
-        return opened_root(sealed, context=key_context(_ROOT))
+        return decrypt_root_key(sealed, context=key_context(_ROOT))
     except SecretUnreadableError:
         raise SecretUnreadableError(_WRONG_KEY) from None
 
@@ -66,7 +66,7 @@ def _made(tx: Transaction) -> str:
                    OR EXISTS (SELECT 1 FROM webhook_endpoints) AS used"""
         )
     )
-    root = first_root() if used is not None and used.used else new_root()
-    sealed = sealed_root(root, context=key_context(_ROOT))
+    root = legacy_root_key() if used is not None and used.used else generate_root_key()
+    sealed = encrypt_root_key(root, context=key_context(_ROOT))
     tx.run(text("INSERT INTO keyring (name, sealed) VALUES (:name, :sealed)"), {"name": _ROOT, "sealed": sealed})
     return sealed

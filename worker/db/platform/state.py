@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from worker.core.job_state import OPEN, JobState
 from worker.db.engine import Transaction
 
 
@@ -65,9 +66,8 @@ def set_draining(tx: Transaction, reason: str | None) -> None:
 
 def open_jobs(tx: Transaction) -> dict[str, int]:
     """How many jobs have not ended, by state."""
-    states = ("queued", "submitting", "running", "saving")
     rows = tx.all(
         text("SELECT state, count(*) AS n FROM jobs WHERE state = ANY(:states) GROUP BY state"),
-        {"states": list(states)},
+        {"states": list(OPEN)},
     )
-    return dict.fromkeys(states, 0) | {row.state: row.n for row in rows}
+    return {state.value: 0 for state in JobState if state in OPEN} | {row.state: row.n for row in rows}

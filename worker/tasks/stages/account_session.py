@@ -1,14 +1,14 @@
-"""An account row made ready for a call: session and proxy opened, hosts looked up. All steps that call come here.
+"""Prepares an account for an upstream call: decrypts its session and proxy and resolves its hosts.
 
-Region `auto` is looked up when its hosts are not known or old (protocol section 1.2). A 1015 on hosts that were looked
-up earlier may only mean that the session moved, so they are looked up once more before it counts.
+The hosts of region `auto` are looked up when they are unknown or old (protocol section 1.2). A 1015 on stored hosts may
+only mean that the session moved to another cluster, so the hosts are looked up once more before the 1015 counts.
 """
 
 from collections.abc import Callable
 from typing import TypeVar
 
 from worker.core.errors import DreameryError
-from worker.core.security.encryption import SecretUnreadableError, open_secret
+from worker.core.security.encryption import SecretUnreadableError, decrypt_secret
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts
@@ -19,54 +19,54 @@ from worker.providers.registry import get_provider
 
 Answer = TypeVar("Answer")
 
-EXPIRED = "upstream_session_expired"
+SESSION_EXPIRED = "upstream_session_expired"
 
 
-class NotServableError(DreameryError):
-    """This account cannot be used at all; another may."""
+class AccountUnusableError(DreameryError):
+    """This account cannot be used at all; another one may work."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(EXPIRED, message)
+        super().__init__(SESSION_EXPIRED, message)
 
 
-def opened(row: AccountRow) -> Account:
-    """The account as calls need it, with the hosts that are known. Raises NotServableError."""
+def decrypt_account(row: AccountRow) -> Account:
+    """Return the account with its decrypted secrets and its stored hosts. Raises AccountUnusableError."""
     try:
-        session = open_secret(row.secret, context=row.lookup_context)
-        proxy = open_secret(row.proxy, context=row.proxy_context) if row.proxy else None
+        session = decrypt_secret(row.secret, context=row.lookup_context)
+        proxy = decrypt_secret(row.proxy, context=row.proxy_context) if row.proxy else None
     except SecretUnreadableError:
-        message = "The session of this account cannot be opened with DREAMERY_MASTER_KEY. Add the account again."
-        raise NotServableError(message) from None
+        message = "The session of this account cannot be decrypted with DREAMERY_MASTER_KEY. Add the account again."
+        raise AccountUnusableError(message) from None
     return Account(id=row.id.hex, region=row.region, session=session, cluster=row.cluster, proxy=proxy)
 
 
-def located(row: AccountRow) -> Account:
-    """The account with its hosts, which are looked up when they are not known, and remembered.
+def prepare_account(row: AccountRow) -> Account:
+    """Return the account with its hosts; unknown or old hosts are looked up and stored.
 
-    Raises NotServableError, NotSentError when the look-up reached nobody, or what upstream said to it.
+    Raises AccountUnusableError, NotSentError when the look-up reached no host, or upstream's refusal of the look-up.
     """
-    old = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
-    account = opened(row)
-    if row.region == "auto" and (row.cluster is None or old):
-        return _looked_up(row, account)
+    outdated = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
+    account = decrypt_account(row)
+    if row.region == "auto" and (row.cluster is None or outdated):
+        return _look_up_hosts(row, account)
     return account
 
 
-def asked(row: AccountRow, call: Callable[[Account], Answer]) -> Answer:
-    """What a call that costs nothing gives; after a 1015 on remembered hosts it is made once more on fresh ones."""
-    account = located(row)
+def call_upstream(row: AccountRow, call: Callable[[Account], Answer]) -> Answer:
+    """Return the result of a call that costs nothing. After a 1015 on stored hosts, repeat it once on fresh hosts."""
+    account = prepare_account(row)
     try:
         return call(account)
     except DreameryError as error:
         fresh = account.cluster is not row.cluster
-        if error.code != EXPIRED or row.region != "auto" or fresh:
+        if error.code != SESSION_EXPIRED or row.region != "auto" or fresh:
             raise
     watchdog.renew()
-    return call(_looked_up(row, account))
+    return call(_look_up_hosts(row, account))
 
 
 def forget_hosts(row: AccountRow) -> bool:
-    """After a 1015: whether its hosts were remembered ones. They are forgotten, so that the next call looks again."""
+    """After a 1015: remove the stored hosts, so that the next call looks them up. Return whether there were any."""
     if row.region != "auto" or row.cluster is None:
         return False
     with transaction() as tx:
@@ -74,11 +74,11 @@ def forget_hosts(row: AccountRow) -> bool:
     return True
 
 
-def _looked_up(row: AccountRow, account: Account) -> Account:
+def _look_up_hosts(row: AccountRow, account: Account) -> Account:
     try:
-        cluster = get_provider().locate(account)
+        cluster = get_provider().look_up_hosts(account)
     except DreameryError as error:
-        # Whatever went wrong, nothing was ordered by it.
+        # The look-up orders nothing, so a failure of it is never unclear.
         if error.code == "upstream_unreachable" and not isinstance(error, NotSentError):
             raise NotSentError(error.detail) from error
         raise

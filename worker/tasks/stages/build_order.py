@@ -1,4 +1,4 @@
-"""From a job row and its uploaded references to the order a provider takes. Part of the submit step."""
+"""Builds the provider's order from a job row and its uploaded references. Part of the submit task."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,22 +11,22 @@ from worker.db.jobs import state_machine
 from worker.providers.base import ImageOrder, Material, PromptPart, Reference, VideoOrder
 
 
-def image_order(claim: state_machine.Claim, brought: list[Row[Any]]) -> ImageOrder:
-    """A picture, made from these pictures when there are any. Rows as `inputs.job_inputs` gives them."""
-    return ImageOrder(model=claim.model, **claim.params["order"], references=tuple(_reference(row) for row in brought))
+def build_image_order(claim: state_machine.Claim, uploaded: list[Row[Any]]) -> ImageOrder:
+    """Return the order of an image, based on the uploaded images if there are any (rows of `inputs.job_inputs`)."""
+    return ImageOrder(model=claim.model, **claim.params["order"], references=tuple(_reference(row) for row in uploaded))
 
 
-def video_order(claim: state_machine.Claim, brought: list[Row[Any]]) -> VideoOrder:
-    """A video from text, from its first and last frame, or (role `reference`) from materials in the caller's order."""
-    given = dict(claim.params["order"])
-    parts = tuple(PromptPart(**part) for part in given.pop("parts", ()))
-    frames = {row.role: _reference(row) for row in brought if row.role != "reference"}
+def build_video_order(claim: state_machine.Claim, uploaded: list[Row[Any]]) -> VideoOrder:
+    """Return the order of a video: from text, from first and end frame, or from materials in the caller's order."""
+    fields = dict(claim.params["order"])
+    parts = tuple(PromptPart(**part) for part in fields.pop("parts", ()))
+    frames = {row.role: _reference(row) for row in uploaded if row.role != "reference"}
     order = VideoOrder(
         model=claim.model,
-        **given,
+        **fields,
         first_frame=frames.get("first_frame"),
         end_frame=frames.get("end_frame"),
-        materials=tuple(_material(row) for row in brought if row.role == "reference"),
+        materials=tuple(_material(row) for row in uploaded if row.role == "reference"),
         parts=parts,
     )
     return replace(order, benefit=_benefit(claim, order))
@@ -34,7 +34,7 @@ def video_order(claim: state_machine.Claim, brought: list[Row[Any]]) -> VideoOrd
 
 @retry_when_database_away
 def _benefit(claim: state_machine.Claim, order: VideoOrder) -> str:
-    """What upstream's list charges such a video of this account as; "" = the list says nothing, the catalog may."""
+    """Return the benefit type that upstream's model list names for this video; "" = use the catalog."""
     with transaction() as tx:
         models = model_listings.live_models(tx, claim.account.id)
     model = get_catalog().video_model(order.model)

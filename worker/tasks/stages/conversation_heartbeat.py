@@ -1,7 +1,7 @@
-"""The pulse of conversations: while a process holds their streams it renews their leases, also in silence.
+"""Renews the leases of the conversations that this process runs, also while their streams are silent.
 
-Part of the converse step. One thread and one statement for all; a process that dies or stands still is missed within
-one lease.
+Part of the converse task. One thread and one statement renew all leases. If the process dies or hangs, its
+conversations are found within one lease.
 """
 
 import threading
@@ -14,53 +14,53 @@ from worker.core.settings import get_settings
 from worker.db.engine import AWAY_ERRORS, transaction
 from worker.db.jobs import conversations
 
-log = get_logger("pulse")
+log = get_logger("conversation_heartbeat")
 
-_BEATS_PER_LEASE = 6
+_RENEWALS_PER_LEASE = 6
 
 
-class Pulse:
-    """Knows which conversations this process holds."""
+class ConversationHeartbeat:
+    """Keeps the leases of all open conversations of this process."""
 
     def __init__(self) -> None:
-        self._held: dict[UUID, int] = {}
+        self._attempts: dict[UUID, int] = {}
         self._lock = threading.Lock()
-        self._began = threading.Event()
-        self._newcomer = threading.Event()
+        self._any_open = threading.Event()
+        self._added = threading.Event()
         self._started = False
 
     @contextmanager
-    def holding(self, job_id: UUID, attempt: int) -> Iterator[None]:
-        """Show life for this conversation until the block ends."""
+    def keep_lease(self, job_id: UUID, attempt: int) -> Iterator[None]:
+        """Renew the lease of this conversation until the block ends."""
         with self._lock:
-            self._held[job_id] = attempt
+            self._attempts[job_id] = attempt
             if not self._started:
                 self._started = True
-                threading.Thread(target=self._run, name="pulse", daemon=True).start()
-        self._newcomer.set()
-        self._began.set()
+                threading.Thread(target=self._run, name="conversation-heartbeat", daemon=True).start()
+        self._added.set()
+        self._any_open.set()
         try:
             yield
         finally:
             with self._lock:
-                self._held.pop(job_id, None)
-                if not self._held:
-                    self._began.clear()
+                self._attempts.pop(job_id, None)
+                if not self._attempts:
+                    self._any_open.clear()
 
     def _run(self) -> None:
-        while self._began.wait():
-            # A newcomer need not wait out a pause that began before it.
-            self._newcomer.wait(get_settings().talk_lease_seconds / _BEATS_PER_LEASE)
-            self._newcomer.clear()
+        while self._any_open.wait():
+            # A new conversation is renewed at once, not after a pause that began before it.
+            self._added.wait(get_settings().talk_lease_seconds / _RENEWALS_PER_LEASE)
+            self._added.clear()
             with self._lock:
-                held = dict(self._held)
-            if not held:
+                attempts = dict(self._attempts)
+            if not attempts:
                 continue
             try:
                 with transaction() as tx:
-                    conversations.show_life(tx, held)
+                    conversations.renew_leases(tx, attempts)
             except AWAY_ERRORS as error:
-                log.warning("pulse_missed", conversations=len(held), reason=type(error).__name__)
+                log.warning("pulse_missed", conversations=len(attempts), reason=type(error).__name__)
 
 
-pulse = Pulse()
+heartbeat = ConversationHeartbeat()

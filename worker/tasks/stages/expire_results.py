@@ -1,7 +1,7 @@
-"""What is past its time: results, timelines, webhook deliveries. In batches, each finished by itself. Part of upkeep.
+"""Deletes results, timelines and webhook deliveries past their retention, in committed batches. Part of cleanup.
 
-A file is first marked as removed, so that its link says 410 and a pin comes too late, and then loses its bytes; a crash
-in between is made good by the next call.
+A file is first marked as removed and then loses its bytes. From the mark on its link answers 410 and it can no longer
+be pinned. After a crash in between, the next run deletes the bytes.
 """
 
 import time
@@ -16,66 +16,66 @@ from worker.db.webhooks import endpoints, outbox
 
 FILES_PER_BATCH = 200
 ROWS_PER_BATCH = 2000
-# How long one kind of clean-up works at a time; the next upkeep goes on.
-_MOST_SECONDS = 20.0
-# How long session ids that made nothing keep their webhook endpoints.
+# Time limit of one kind of deletion; the next run continues.
+_MAX_SECONDS = 20.0
+# How long the webhook endpoints of a session id that never produced a result are kept.
 UNPROVEN_DAYS = 7
 
 
-def in_batches(remove: Callable[[], int], *, size: int) -> int:
-    """Call it until a batch is not full or the time is over; how many it removed in all."""
-    removed, until = 0, time.monotonic() + _MOST_SECONDS
+def run_in_batches(delete_batch: Callable[[], int], *, size: int) -> int:
+    """Call `delete_batch` until a batch is not full or the time limit is reached. Return the total it deleted."""
+    deleted, until = 0, time.monotonic() + _MAX_SECONDS
     while True:
         watchdog.renew()
-        count = remove()
-        removed += count
+        count = delete_batch()
+        deleted += count
         if count < size or time.monotonic() >= until:
-            return removed
+            return deleted
 
 
-def results() -> int:
-    """Files past their retention, and those of deleted jobs; how many lost their bytes. Raises StorageError."""
+def delete_expired_files() -> int:
+    """Delete files past their retention and files of deleted jobs. Return their number. Raises StorageError."""
 
-    def expire() -> int:
+    def expire_batch() -> int:
         with transaction() as tx:
             return retention.expire_files(tx, days=get_settings().retention_days, limit=FILES_PER_BATCH)
 
-    in_batches(expire, size=FILES_PER_BATCH)
-    return in_batches(_erase, size=FILES_PER_BATCH)
+    run_in_batches(expire_batch, size=FILES_PER_BATCH)
+    return run_in_batches(_delete_file_batch, size=FILES_PER_BATCH)
 
 
-def _erase() -> int:
+def _delete_file_batch() -> int:
     with transaction() as tx:
-        old = files.to_erase(tx, limit=FILES_PER_BATCH)
-        old += deletions.deleted_files(tx, limit=FILES_PER_BATCH - len(old))
-    for row in old:
+        rows = files.to_erase(tx, limit=FILES_PER_BATCH)
+        rows += deletions.deleted_files(tx, limit=FILES_PER_BATCH - len(rows))
+    for row in rows:
         watchdog.renew()
         storage.delete_file(row.key)
-    if old:
+    if rows:
         with transaction() as tx:
-            files.note_removed(tx, [row.id for row in old])
-    return len(old)
+            files.note_removed(tx, [row.id for row in rows])
+    return len(rows)
 
 
-def timelines() -> int:
-    """Rows of the timelines of jobs that ended long ago; how many went."""
+def delete_old_events() -> int:
+    """Delete timeline rows of jobs that ended long ago. Return their number."""
     days = get_settings().events_days
 
-    def prune() -> int:
+    def prune_batch() -> int:
         with transaction() as tx:
             return retention.prune_events(tx, days=days, limit=ROWS_PER_BATCH)
 
-    return in_batches(prune, size=ROWS_PER_BATCH) if days else 0
+    return run_in_batches(prune_batch, size=ROWS_PER_BATCH) if days else 0
 
 
-def webhooks() -> int:
-    """Settled deliveries, and endpoints of session ids that made nothing; how many deliveries went."""
+def delete_old_deliveries() -> int:
+    """Delete settled deliveries and the endpoints of unproven session ids. Return the number of deliveries."""
     with transaction() as tx:
         outbox.give_up_pending(tx)
         endpoints.remove_unproven(tx, days=UNPROVEN_DAYS)
 
-    def settle() -> int:
+    def delete_batch() -> int:
         with transaction() as tx:
             return outbox.remove_settled(tx, days=get_settings().deliveries_days, limit=ROWS_PER_BATCH)
 
-    return in_batches(settle, size=ROWS_PER_BATCH)
+    return run_in_batches(delete_batch, size=ROWS_PER_BATCH)

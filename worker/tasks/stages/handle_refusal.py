@@ -1,6 +1,6 @@
-"""When upstream says no to a claimed job, or cannot be reached: wait, try another account, or give up (error table).
+"""Handles upstream's refusal of a claimed job, or a failure to reach it: retry, try another account, or fail the job.
 
-Part of the steps that claim a job and make one call for it (submit, converse): they hand over the claim and the error.
+Used by the tasks that claim a job and make one call for it (submit, converse). The error table decides the reaction.
 """
 
 import time
@@ -9,6 +9,7 @@ from functools import partial
 from uuid import UUID
 
 from worker.core.errors import DreameryError, Fault, Reaction
+from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
@@ -17,19 +18,20 @@ from worker.db.credits import balances, daily_credits
 from worker.db.engine import retry_when_database_away, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.db.scheduling import account_scoring, unschedulable
-from worker.messaging import celery_app, pubsub
+from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns, upload_references
-from worker.tasks.stages.account_session import NotServableError, forget_hosts, located
+from worker.tasks.stages.account_session import AccountUnusableError, forget_hosts, prepare_account
+from worker.tasks.stages.fail_job import announce, fail_job
 
-log = get_logger("refusals")
+log = get_logger("handle_refusal")
 
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 
 
-def refused(claim: state_machine.Claim, error: DreameryError) -> str:
-    """Carry a refusal, or a failure to reach upstream, into the rows; a line about what was done."""
+def handle_refusal(claim: state_machine.Claim, error: DreameryError) -> str:
+    """Apply a refusal, or a failure to reach upstream, to the rows. Return a line about what was done."""
     reaction = error.kind.reaction
     log.info(
         "submit_refused",
@@ -41,72 +43,76 @@ def refused(claim: state_machine.Claim, error: DreameryError) -> str:
     )
     if error.code == "proxy_unreachable" and not claim.attempts_left:
         return _react(claim, error, reaction)
-    if isinstance(error, NotSentError | upload_references.NotFetchedYetError):
+    if isinstance(error, NotSentError | upload_references.ReferenceNotFetchedError):
         return _retry(claim, error)
     if reaction is Reaction.UNCLEAR and claim.kind == "chat":
-        # A conversation cannot be asked for by key, and what it started upstream may have been paid.
-        return fail(claim, DreameryError("stream_broken", detail=error.detail))
+        # A conversation cannot be looked up by key, and jobs that it started upstream may have been charged.
+        return fail_claim(claim, DreameryError("stream_broken", detail=error.detail))
     if reaction is Reaction.UNCLEAR:
         with transaction() as tx:
             progress_and_leases.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
         return f"unclear {claim.id}"
-    remedy = _remedied(claim, error)
+    remedy = _try_remedy(claim, error)
     if remedy is not None:
         return requeue(claim, error, delay=0.0, reason=remedy)
     return _react(claim, error, reaction)
 
 
-def _remedied(claim: state_machine.Claim, error: DreameryError) -> str | None:
-    """What was done about a refusal so that the same account can be asked again at once; None = nothing helps."""
+def _try_remedy(claim: state_machine.Claim, error: DreameryError) -> str | None:
+    """Remove the cause, so that the same account can try again at once. Return what was done; None = no remedy."""
     if error.code == "upstream_session_expired" and forget_hosts(claim.account):
         return "session moved to another cluster; looked up again"
-    if error.code == "insufficient_quota" and refill(claim):
+    if error.code == "insufficient_quota" and refill_credits(claim):
         return "took the daily credits"
     return None
 
 
 def _react(claim: state_machine.Claim, error: DreameryError, reaction: Reaction) -> str:
     if error.code == "concurrency_limit":
-        # Says nothing about other kinds: an account that draws a video elsewhere goes on making pictures.
-        delay = cooldowns.FULL_SECONDS[claim.kind]
-        return requeue(claim, error, delay=delay, reason=error.code, full=delay)
+        # The limit is per kind: an account with a video in progress elsewhere can still make images.
+        delay = cooldowns.KIND_COOLDOWN_SECONDS[claim.kind]
+        return requeue(claim, error, delay=delay, reason=error.code, kind_cooldown=delay)
     if reaction is Reaction.RETRY_LATER:
-        delay = cooldowns.REST_SECONDS.get(error.code, BACKOFF_SECONDS[0])
-        return requeue(claim, error, delay=delay, reason=error.code, rest=delay)
+        delay = cooldowns.COOLDOWN_SECONDS.get(error.code, BACKOFF_SECONDS[0])
+        return requeue(claim, error, delay=delay, reason=error.code, cooldown=delay)
     if reaction is Reaction.OTHER_ACCOUNT:
-        rest = rest_before_next(claim, error)
-        line = requeue(claim, error, delay=0.0, reason=error.code, rest=rest, avoid=claim.account.id)
-        return f"{line}; {give_up_if_hopeless(claim.id, error=error)}"
-    return fail(claim, error)
+        cooldown = cooldown_after(claim, error)
+        line = requeue(claim, error, delay=0.0, reason=error.code, cooldown=cooldown, avoid=claim.account.id)
+        return f"{line}; {fail_if_unschedulable(claim.id, error=error)}"
+    return fail_claim(claim, error)
 
 
-def rest_before_next(claim: state_machine.Claim, error: DreameryError) -> float:
-    """How long the account rests after a refusal that is about the account; 0 = not at all."""
-    if isinstance(error, NotServableError):
+def cooldown_after(claim: state_machine.Claim, error: DreameryError) -> float:
+    """Return how many seconds the account cools down after a refusal that concerns it; 0 = not at all."""
+    if isinstance(error, AccountUnusableError):
         return 0.0
     if error.code == "insufficient_quota":
         with transaction() as tx:
-            # Upstream says the same to who may not use the model; read a moment ago, the credits tell which it is.
+            # Upstream gives the same answer when the account may not use the model. The credits, read a moment ago,
+            # tell the two cases apart.
             if balances.covers(tx, claim.id):
                 return 0.0
-    return cooldowns.rest_seconds(error.code, claim.account.region, datetime.now(UTC))
+    return cooldowns.cooldown_seconds(error.code, claim.account.region, datetime.now(UTC))
 
 
 def _actor(kind: str) -> str:
     return "converse" if kind == "chat" else "submit"
 
 
-def refill(claim: state_machine.Claim, account: Account | None = None) -> bool:
-    """Read the account's credits and take the daily ones when there are none; whether it gained some. Never fails."""
+def refill_credits(claim: state_machine.Claim, account: Account | None = None) -> bool:
+    """Read the account's credits and claim the daily ones if none are left. Return whether it gained any.
+
+    Never raises upstream's errors.
+    """
     provider = get_provider()
     gained = 0
     try:
-        account = account or located(claim.account)
+        account = account or prepare_account(claim.account)
         watchdog.renew()
         asked_at = time.monotonic()
-        left = provider.credits(account).total
+        left = provider.fetch_credits(account).total
         watchdog.renew()
-        if left == 0 and _may_receive(claim.account.id):
+        if left == 0 and _claim_daily_credits(claim.account.id):
             gained = provider.receive_credits(account)
             with transaction() as tx:
                 daily_credits.note_answer(tx, claim.account.id, gained=gained)
@@ -118,19 +124,19 @@ def refill(claim: state_machine.Claim, account: Account | None = None) -> bool:
     return gained > 0
 
 
-def _may_receive(account_id: UUID) -> bool:
-    """Take the account's day, before the call; False when it was taken already, or is not to be."""
+def _claim_daily_credits(account_id: UUID) -> bool:
+    """Commit the claim on today's credits before the call. Return False if it exists already or is not allowed."""
     with transaction() as tx:
         return daily_credits.claim_empty(tx, account_id, everybody=get_settings().daily_receive != "off")
 
 
 def _retry(claim: state_machine.Claim, error: DreameryError) -> str:
     if not claim.attempts_left:
-        return fail(claim, error)
+        return fail_claim(claim, error)
     if error.code == "proxy_unreachable":
-        # Only this account's way out is blocked: it pauses, and another one may take the job at once.
-        rest = cooldowns.REST_SECONDS[error.code]
-        return requeue(claim, error, delay=0.0, reason=error.code, counts=True, rest=rest)
+        # Only the proxy of this account failed: the account cools down, and another account may claim the job at once.
+        cooldown = cooldowns.COOLDOWN_SECONDS[error.code]
+        return requeue(claim, error, delay=0.0, reason=error.code, counts=True, cooldown=cooldown)
     delay = BACKOFF_SECONDS[min(claim.attempt, len(BACKOFF_SECONDS)) - 1]
     return requeue(claim, error, delay=delay, reason=error.code, counts=True)
 
@@ -142,20 +148,20 @@ def requeue(
     *,
     delay: float,
     reason: str,
-    rest: float = 0.0,
-    full: float = 0.0,
+    cooldown: float = 0.0,
+    kind_cooldown: float = 0.0,
     avoid: UUID | None = None,
     counts: bool = False,
 ) -> str:
-    """Back into the queue; a job that somebody wished to cancel is cancelled instead.
+    """Put the job back into the queue. A job whose cancellation was requested is cancelled instead.
 
-    `rest` = seconds for the whole account, `full` = seconds for its jobs of this kind only.
+    `cooldown` = seconds for the whole account, `kind_cooldown` = seconds for its jobs of this kind only.
     """
     with transaction() as tx:
-        if rest:
-            health.rest(tx, claim.account.id, seconds=rest, code=error.code)
-        if full:
-            health.rest_kind(tx, claim.account.id, claim.kind, seconds=full)
+        if cooldown:
+            health.cool_down(tx, claim.account.id, seconds=cooldown, code=error.code)
+        if kind_cooldown:
+            health.cool_down_kind(tx, claim.account.id, claim.kind, seconds=kind_cooldown)
         row = state_machine.requeue(
             tx,
             job_id=claim.id,
@@ -172,17 +178,17 @@ def requeue(
         if row is not None:
             if reason == error.code:
                 account_scoring.note_outcome(tx, claim.account.id, claim.model, code=error.code)
-            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+            announce(tx, row)
             if delay == 0.0:
-                tx.on_commit(partial(celery_app.nudge_claim, claim.kind, job_id=claim.id))
+                tx.on_commit(partial(celery_app.enqueue_claim, claim.kind, job_id=claim.id))
     return f"requeued {claim.id}: {reason}"
 
 
 @retry_when_database_away
-def fail(claim: state_machine.Claim, error: DreameryError) -> str:
-    """The job has failed."""
+def fail_claim(claim: state_machine.Claim, error: DreameryError) -> str:
+    """Fail the claimed job. Return a line about it."""
     with transaction() as tx:
-        row = state_machine.mark_failed(
+        row = fail_job(
             tx,
             job_id=claim.id,
             attempt=claim.attempt,
@@ -193,29 +199,26 @@ def fail(claim: state_machine.Claim, error: DreameryError) -> str:
             account=claim.account.label,
         )
         if row is not None:
-            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
-            # A job that was refused for its content or parameters leaves its slot to the next one at once.
-            tx.on_commit(partial(celery_app.nudge_claim, claim.kind, account_id=claim.account.id))
+            # The next job takes the slot at once.
+            tx.on_commit(partial(celery_app.enqueue_claim, claim.kind, account_id=claim.account.id))
     return f"failed {claim.id}: {error.code}"
 
 
 @retry_when_database_away
-def give_up_if_hopeless(job_id: UUID, *, error: DreameryError | None = None) -> str:
-    """Fail a queued job that none of its accounts will take; it is told the last refusal."""
+def fail_if_unschedulable(job_id: UUID, *, error: DreameryError | None = None) -> str:
+    """Fail a queued job that no account will take, with the last refusal if that is about the account."""
     with transaction() as tx:
         code = unschedulable.hopeless(tx, job_id)
         if code is None:
             return "waits for a slot" if error is None else "another account may take it"
-        told = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)
-        row = state_machine.mark_failed(
+        failure = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)
+        fail_job(
             tx,
             job_id=job_id,
             attempt=None,
-            code=told.code,
-            message=told.message,
+            code=failure.code,
+            message=failure.message,
             actor="submit",
-            from_states=("queued",),
+            from_states=(JobState.QUEUED,),
         )
-        if row is not None:
-            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
-    return f"failed {job_id}: {told.code}"
+    return f"failed {job_id}: {failure.code}"

@@ -1,6 +1,6 @@
-"""Keep a step alive while it moves a large file: the watchdog and its lease are renewed by the bytes that move.
+"""Keeps a task alive while it moves a large file: each chunk renews the watchdog and the lease.
 
-Part of submit (references) and save. Bytes that stand still renew nothing, so a stuck transfer ends as it always did.
+Used by submit (references) and save. A transfer that stalls renews nothing, so its timeouts still end it.
 """
 
 import io
@@ -15,59 +15,60 @@ _WATCHDOG_EVERY_SECONDS = 1.0
 _LEASE_EVERY_SECONDS = 10.0
 
 
-class Keeper:
-    """Called with every piece. `lease` renews the row's lease, in its own transaction; what it raises ends the move.
+class LeaseRenewer:
+    """Renews the watchdog and the lease when called with each chunk.
 
-    Pieces may be asked for by threads of a library: the step's own thread is the one that is watched.
+    `renew_lease` renews the lease of the row in its own transaction. An exception from it ends the transfer. A
+    library may call this from its own threads; the watched thread is always the one that created the object.
     """
 
-    def __init__(self, lease: Callable[[], object]) -> None:
-        self._lease = lease
+    def __init__(self, renew_lease: Callable[[], object]) -> None:
+        self._renew_lease = renew_lease
         self._ident = threading.get_ident()
-        self._watched = self._leased = time.monotonic()
+        self._watchdog_renewed_at = self._lease_renewed_at = time.monotonic()
 
     def __call__(self) -> None:
         now = time.monotonic()
-        if now - self._watched >= _WATCHDOG_EVERY_SECONDS:
-            self._watched = now
+        if now - self._watchdog_renewed_at >= _WATCHDOG_EVERY_SECONDS:
+            self._watchdog_renewed_at = now
             watchdog.renew(self._ident)
-        if now - self._leased >= _LEASE_EVERY_SECONDS:
-            self._leased = now
-            self._lease()
+        if now - self._lease_renewed_at >= _LEASE_EVERY_SECONDS:
+            self._lease_renewed_at = now
+            self._renew_lease()
 
 
-class KeptFile(io.RawIOBase, BinaryIO):
-    """A file that renews as it is read."""
+class RenewingFile(io.RawIOBase, BinaryIO):
+    """A file that calls `renew` on every read."""
 
-    def __init__(self, content: IO[bytes], keep: Callable[[], object]) -> None:
+    def __init__(self, content: IO[bytes], renew: Callable[[], object]) -> None:
         super().__init__()
         self._content = content
-        self._keep = keep
+        self._renew = renew
 
     def readable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """The next bytes."""
-        self._keep()
-        piece = self._content.read(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        """Read the next bytes into the buffer; return their number."""
+        self._renew()
+        chunk = self._content.read(len(buffer))
+        buffer[: len(chunk)] = chunk
+        return len(chunk)
 
     def read(self, size: int = -1) -> bytes:
-        """The next bytes, as the file under it gives them."""
-        self._keep()
+        """Return the next bytes of the underlying file."""
+        self._renew()
         return self._content.read(size)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move to a place."""
+        """Move to a position and return it."""
         return self._content.seek(offset, whence)
 
     def tell(self) -> int:
-        """Where it is."""
+        """Return the current position."""
         return self._content.tell()

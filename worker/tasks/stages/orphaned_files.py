@@ -1,11 +1,11 @@
-"""Bytes in storage that no row names: of requests that were never accepted, of saves that died, of jobs that are gone.
+"""Deletes orphaned files: bytes in storage without a row, left by rejected requests, dead saves and deleted jobs.
 
-Inputs are few and looked at in each upkeep. Results are walked once a day: a bucket a few pages at a time from where
-the last upkeep left off, a local folder at one go, for it lists in no order. Nothing younger than a day is touched,
-nor results of a job that has not ended. Part of upkeep.
+There are few inputs, so each cleanup lists them all. Results are listed once a day: a bucket a few pages at a time,
+from where the last cleanup stopped; a local folder in one go, because it is listed in no order. Files younger than a
+day and results of unfinished jobs are never touched. Part of cleanup.
 
-Only one platform may remove strays in a storage, for to another one its files are strays: the first to ask owns it,
-until an operator says otherwise (`dreamery take-storage`).
+Only one platform may delete orphans in a storage, because the files of another platform look orphaned to it. The first
+platform that claims the storage owns it until an operator changes that (`dreamery take-storage`).
 """
 
 from typing import Any
@@ -18,80 +18,80 @@ from worker.db.engine import transaction
 from worker.db.jobs import files, inputs, retention
 from worker.db.platform import state as platform_state
 
-log = get_logger("strays")
+log = get_logger("orphaned_files")
 
-# Longer than any request takes from storing its inputs to committing its jobs, or a save from its bytes to its rows.
+# Longer than a request takes from storing its inputs to committing its jobs, or a save from its bytes to its rows.
 ORPHAN_HOURS = 24
 _INPUTS = "inputs"
 _RESULTS = "jobs"
-_MOST_INPUTS = 200
-_PAGES_AT_ONCE = 20
-_WALK = "storage_walk"
-_WALK_EVERY_HOURS = 24
+_MAX_INPUTS = 200
+_PAGES_PER_RUN = 20
+_SCAN_STATE = "storage_walk"
+_SCAN_EVERY_HOURS = 24
 
 
-def remove_strays() -> int:
-    """Remove some; how many. Raises StorageError."""
-    return _stray_inputs() + (_stray_results() if _is_ours() else 0)
+def delete_orphans() -> int:
+    """Delete some orphaned files. Return their number. Raises StorageError."""
+    return _delete_orphaned_inputs() + (_delete_orphaned_results() if _owns_storage() else 0)
 
 
-def _is_ours() -> bool:
+def _owns_storage() -> bool:
     with transaction() as tx:
-        me = platform_state.installation(tx)
-    owner = storage.claim(me)
-    if owner != me:
-        log.warning("storage_of_another_platform", place=storage.place())
-    return owner == me
+        own_id = platform_state.installation(tx)
+    owner = storage.claim_ownership(own_id)
+    if owner != own_id:
+        log.warning("storage_of_another_platform", place=storage.describe_location())
+    return owner == own_id
 
 
-def _stray_inputs() -> int:
-    removed = 0
-    for keys in storage.old_keys(_INPUTS, hours=ORPHAN_HOURS):
+def _delete_orphaned_inputs() -> int:
+    deleted = 0
+    for keys in storage.list_old_keys(_INPUTS, hours=ORPHAN_HOURS):
         watchdog.renew()
         with transaction() as tx:
             known = inputs.known_keys(tx, keys)
-        removed += _remove(keys, known)
-        if removed >= _MOST_INPUTS:
+        deleted += _delete_unknown(keys, known)
+        if deleted >= _MAX_INPUTS:
             break
-    return removed
+    return deleted
 
 
-def _stray_results() -> int:
+def _delete_orphaned_results() -> int:
     with transaction() as tx:
-        after = _walk_from(platform_state.read(tx, _WALK))
+        after = _scan_start(platform_state.read(tx, _SCAN_STATE))
     if after is None:
         return 0
-    removed = 0
-    for looked, (keys, last) in enumerate(storage.pages(_RESULTS, hours=ORPHAN_HOURS, after=after), start=1):
+    deleted = 0
+    for count, (keys, last) in enumerate(storage.list_pages(_RESULTS, hours=ORPHAN_HOURS, after=after), start=1):
         watchdog.renew()
         with transaction() as tx:
             known = files.known_keys(tx, keys)
             unfinished = retention.unfinished_among(tx, sorted({job for key in keys if (job := _job_of(key))}))
-        removed += _remove(keys, known | {key for key in keys if _job_of(key) in unfinished})
+        deleted += _delete_unknown(keys, known | {key for key in keys if _job_of(key) in unfinished})
         if storage.lists_in_order():
-            _note_walk(last)
-            if looked >= _PAGES_AT_ONCE:
-                return removed
-    _note_walk(None)
-    return removed
+            _save_scan_position(last)
+            if count >= _PAGES_PER_RUN:
+                return deleted
+    _save_scan_position(None)
+    return deleted
 
 
-def _walk_from(noted: dict[str, Any] | None) -> str | None:
-    """Where to go on; None = the last walk is not long over."""
-    if noted is None:
+def _scan_start(saved: dict[str, Any] | None) -> str | None:
+    """Return the key to continue after ("" = the beginning); None = the last scan ended less than a day ago."""
+    if saved is None:
         return ""
-    if noted["after"] is None:
-        return "" if noted["age_hours"] >= _WALK_EVERY_HOURS else None
-    return str(noted["after"])
+    if saved["after"] is None:
+        return "" if saved["age_hours"] >= _SCAN_EVERY_HOURS else None
+    return str(saved["after"])
 
 
-def _note_walk(after: str | None) -> None:
+def _save_scan_position(after: str | None) -> None:
     with transaction() as tx:
-        platform_state.write(tx, _WALK, {"after": after})
+        platform_state.write(tx, _SCAN_STATE, {"after": after})
 
 
 def _job_of(key: str) -> UUID | None:
-    """Keys of results are `jobs/HEX/NAME`."""
+    """Return the job of a result key `jobs/HEX/NAME`; None for any other key."""
     part = key.split("/")[1] if key.count("/") > 1 else ""
     try:
         return UUID(hex=part)
@@ -99,9 +99,9 @@ def _job_of(key: str) -> UUID | None:
         return None
 
 
-def _remove(keys: list[str], known: set[str]) -> int:
-    strays = [key for key in keys if key not in known]
-    for key in strays:
+def _delete_unknown(keys: list[str], known: set[str]) -> int:
+    orphans = [key for key in keys if key not in known]
+    for key in orphans:
         watchdog.renew()
         storage.delete_file(key)
-    return len(strays)
+    return len(orphans)

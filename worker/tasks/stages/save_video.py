@@ -1,7 +1,7 @@
-"""Copy one finished video: the film itself, its first frame as `thumbnail`, a grid of its frames as `spritesheet`.
+"""Copies one finished video: the video itself, its first frame as `thumbnail`, a grid of frames as `spritesheet`.
 
-The two pictures are made from the film, and a film without them is still a result. Part of save. The same film gives
-the same bytes under the same keys (I10).
+Both images are made from the video; without them the video is still a result. Part of save. The same video gives the
+same bytes under the same keys (I10).
 """
 
 import io
@@ -21,27 +21,27 @@ from worker.db.engine import Row, transaction
 from worker.db.jobs.files import NewFile
 from worker.providers.base import ResultRef
 from worker.providers.registry import get_provider
-from worker.tasks.stages.account_session import asked
-from worker.tasks.stages.lease_renewal import Keeper, KeptFile
+from worker.tasks.stages.account_session import call_upstream
+from worker.tasks.stages.lease_renewal import LeaseRenewer, RenewingFile
 
-log = get_logger("films")
+log = get_logger("save_video")
 
-# Two gigabytes at ten megabits a second; the lease is renewed as they come.
-FILM_DEADLINE_SECONDS = 1800.0
+# Enough for two gigabytes at ten megabits per second; the lease is renewed while the bytes arrive.
+VIDEO_DEADLINE_SECONDS = 1800.0
 _POSTER_BYTES = 20 * 1024 * 1024
 _POSTER_DEADLINE_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Copied:
-    """The stored files of one video, the film first, and what could not be made of it."""
+class CopiedVideo:
+    """The stored files of one video, the video first, and remarks about images that could not be made."""
 
     files: list[NewFile]
     remarks: list[str] = field(default_factory=list)
 
 
-def result_ref(ref: dict[str, Any]) -> ResultRef:
-    """A `result_refs` entry of a job row; entries of older rows know less."""
+def parse_result_ref(ref: dict[str, Any]) -> ResultRef:
+    """Return a `result_refs` entry of a job row as a ResultRef; entries of older rows lack some fields."""
     return ResultRef(
         url=ref["url"],
         width=ref["width"],
@@ -53,26 +53,26 @@ def result_ref(ref: dict[str, Any]) -> ResultRef:
     )
 
 
-def copy_film(claim: Row[Any], n: int, ref: dict[str, Any], keep: Keeper) -> Copied:
-    """Store the video behind the ref and its pictures. Raises FetchError; what `keep` raises ends it."""
-    known = result_ref(ref)
-    best = _better(claim, known)
+def copy_video(claim: Row[Any], n: int, ref: dict[str, Any], renew: LeaseRenewer) -> CopiedVideo:
+    """Store the video of `ref` and its images. Raises FetchError, and any exception of `renew`."""
+    known = parse_result_ref(ref)
+    best = _find_better(claim, known)
     try:
-        body = _download(best.url, keep)
+        body = _download(best.url, renew)
     except safe_fetch.FetchError as error:
         if best.url == known.url:
             raise
         log.warning("better_video_not_copied", job_id=str(claim.id), reason=str(error))
-        body = _download(known.url, keep)
+        body = _download(known.url, renew)
     with body.content as content:
         watchdog.renew()
         try:
-            facts = video_facts(content, keep=keep)
+            facts = video_facts(content, keep=renew)
         except NotAClipError as error:
-            raise safe_fetch.FetchError(f"the answer is not a video: {error}") from error
+            raise safe_fetch.FetchError(f"the response is not a video: {error}") from error
         key = f"jobs/{claim.id.hex}/{n}.{facts.extension}"
-        storage.put_file(key, cast("IO[bytes]", KeptFile(content, keep)))
-        film = NewFile(
+        storage.put_file(key, cast("IO[bytes]", RenewingFile(content, renew)))
+        video = NewFile(
             n=n,
             key=key,
             mime=facts.mime,
@@ -82,16 +82,17 @@ def copy_film(claim: Row[Any], n: int, ref: dict[str, Any], keep: Keeper) -> Cop
             height=facts.height,
             seconds=facts.milliseconds / 1000,
         )
-        return _with_pictures(claim.id, film, content, best.poster_url, keep)
+        return _with_images(claim.id, video, content, best.poster_url, renew)
 
 
-def _download(url: str, keep: Keeper) -> safe_fetch.Downloaded:
-    most = get_settings().max_video_bytes
-    return safe_fetch.download(url, max_bytes=most, deadline_seconds=FILM_DEADLINE_SECONDS, keep=keep)
+def _download(url: str, renew: LeaseRenewer) -> safe_fetch.DownloadedFile:
+    return safe_fetch.download(
+        url, max_bytes=get_settings().max_video_bytes, deadline_seconds=VIDEO_DEADLINE_SECONDS, on_chunk=renew
+    )
 
 
-def _better(claim: Row[Any], ref: ResultRef) -> ResultRef:
-    """The same video at a better bit rate, if upstream has one. One call; whatever goes wrong, the ref is good."""
+def _find_better(claim: Row[Any], ref: ResultRef) -> ResultRef:
+    """Return the same video at a higher bit rate, if upstream has one, else `ref`. Makes one call and never fails."""
     if not ref.item_id:
         return ref
     with transaction() as tx:
@@ -99,7 +100,7 @@ def _better(claim: Row[Any], ref: ResultRef) -> ResultRef:
     if account is None:
         return ref
     try:
-        return asked(account, lambda ready: get_provider().better_video(ready, ref))
+        return call_upstream(account, lambda ready: get_provider().find_better_video(ready, ref))
     except DreameryError as error:
         log.info("better_video_not_asked", job_id=str(claim.id), reason=error.code)
         return ref
@@ -107,40 +108,42 @@ def _better(claim: Row[Any], ref: ResultRef) -> ResultRef:
         watchdog.renew()
 
 
-def _with_pictures(job_id: UUID, film: NewFile, content: IO[bytes], poster_url: str | None, keep: Keeper) -> Copied:
-    copied = Copied(files=[film])
+def _with_images(
+    job_id: UUID, video: NewFile, content: IO[bytes], poster_url: str | None, renew: LeaseRenewer
+) -> CopiedVideo:
+    copied = CopiedVideo(files=[video])
     try:
-        copied.files.append(_store(job_id, film.n, "thumbnail", first_frame(content, keep=keep)))
+        copied.files.append(_store_image(job_id, video.n, "thumbnail", first_frame(content, keep=renew)))
     except NotAClipError as error:
-        copied.remarks.append(f"thumbnail of {film.n} not made: {error}")
-        _take_poster(job_id, film.n, poster_url, copied)
+        copied.remarks.append(f"thumbnail of {video.n} not made: {error}")
+        _copy_poster(job_id, video.n, poster_url, copied)
     try:
-        copied.files.append(_store(job_id, film.n, "spritesheet", sprite_sheet(content, keep=keep)))
+        copied.files.append(_store_image(job_id, video.n, "spritesheet", sprite_sheet(content, keep=renew)))
     except NotAClipError as error:
-        copied.remarks.append(f"spritesheet of {film.n} not made: {error}")
+        copied.remarks.append(f"spritesheet of {video.n} not made: {error}")
     for remark in copied.remarks:
         log.warning("film_without_picture", job_id=str(job_id), remark=remark)
     return copied
 
 
-def _store(job_id: UUID, n: int, variant: str, still: Still) -> NewFile:
+def _store_image(job_id: UUID, n: int, variant: str, image: Still) -> NewFile:
     watchdog.renew()
     key = f"jobs/{job_id.hex}/{n}.{variant}.jpeg"
-    storage.put_file(key, io.BytesIO(still.data))
+    storage.put_file(key, io.BytesIO(image.data))
     return NewFile(
         n=n,
         key=key,
         mime="image/jpeg",
-        bytes=len(still.data),
-        sha256=still.sha256,
-        width=still.width,
-        height=still.height,
+        bytes=len(image.data),
+        sha256=image.sha256,
+        width=image.width,
+        height=image.height,
         variant=variant,
     )
 
 
-def _take_poster(job_id: UUID, n: int, url: str | None, copied: Copied) -> None:
-    """Upstream's own cover, when no frame could be read."""
+def _copy_poster(job_id: UUID, n: int, url: str | None, copied: CopiedVideo) -> None:
+    """Copy upstream's poster as the thumbnail, because no frame could be read."""
     if url is None:
         return
     watchdog.renew()

@@ -1,0 +1,53 @@
+"""Fails a job, and announces state changes to the requests that wait for it. Used by all tasks."""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from worker.core.errors import ERRORS
+from worker.core.job_state import OPEN, JobState
+from worker.db.engine import Row, Transaction
+from worker.db.jobs import state_machine
+from worker.messaging import pubsub
+
+
+def announce(tx: Transaction, row: Row[Any]) -> None:
+    """Publish the new state of the job after the commit."""
+    tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+
+
+def fail_job(
+    tx: Transaction,
+    *,
+    job_id: UUID,
+    attempt: int | None,
+    code: str,
+    actor: str,
+    message: str | None = None,
+    detail: str | None = None,
+    account: str | None = None,
+    from_states: Collection[JobState] = OPEN,
+    overdue_only: bool = False,
+    lapsed_only: bool = False,
+) -> Row[Any] | None:
+    """Fail the job and announce it. Return its row, or None when the job had already left these states.
+
+    Without `message` the job gets the message of the error table. For the other arguments see `mark_failed`.
+    """
+    row = state_machine.mark_failed(
+        tx,
+        job_id=job_id,
+        attempt=attempt,
+        code=code,
+        message=message or ERRORS[code].message,
+        actor=actor,
+        detail=detail,
+        account=account,
+        from_states=from_states,
+        overdue_only=overdue_only,
+        lapsed_only=lapsed_only,
+    )
+    if row is not None:
+        announce(tx, row)
+    return row
