@@ -6,29 +6,29 @@ from api.chat.chunks import finish_reason_of
 from api.chat.completion import completion, content_of, pictures_of
 from api.jobs.serialization import failure_of, job_error
 from worker.core.errors import DreameryError
+from worker.core.job_state import FINAL, UNSUCCESSFUL, JobState
 from worker.db.jobs.queries import JobView
 
 _PARTS = "{} parts of the messages that are no text were"
-_FINAL = frozenset({"succeeded", "failed", "cancelled"})
 _NAMES = {"image": "picture", "video": "video"}
 
 
 def is_over(view: JobView) -> bool:
     """Whether the job has ended."""
-    return view.job.state in _FINAL
+    return view.job.state in FINAL
 
 
 def says_no_more(talk: JobView) -> bool:
     """Whether the agent has said all; jobs that it started may still run."""
-    return talk.job.state == "saving" or is_over(talk)
+    return talk.job.state == JobState.SAVING or is_over(talk)
 
 
 def result_text(child: JobView, base: str) -> str:
     """An ended job of the agent, as a paragraph of its own: the results, or why there is none."""
-    if child.job.state == "succeeded":
+    if child.job.state == JobState.SUCCEEDED:
         return "".join(f"\n\n{content_of(item, base).lstrip()}" for item in child.files)
     name = _NAMES[child.job.kind]
-    if child.job.state == "cancelled":
+    if child.job.state == JobState.CANCELLED:
         return f"\n\nThe {name} was cancelled.\n"
     error = job_error(child) or {}
     return f"\n\nThe {name} could not be made: {error.get('message')}\n"
@@ -49,7 +49,7 @@ def progress_of(child: JobView, number: int, count: int) -> str:
     name = _NAMES[child.job.kind].capitalize()
     which = f"{name} {number} of {count}" if count > 1 else name
     job = child.job
-    if job.state == "saving":
+    if job.state == JobState.SAVING:
         return f"{which}: finished upstream, storing it."
     if job.queue_position:
         return f"{which}: place {job.queue_position} in upstream's queue."
@@ -58,7 +58,7 @@ def progress_of(child: JobView, number: int, count: int) -> str:
 
 def waiting_line(talk: JobView) -> str:
     """Where a conversation is before its first word."""
-    if talk.job.state == "queued":
+    if talk.job.state == JobState.QUEUED:
         place = "" if talk.position is None else f", place {talk.position}"
         return f"Waiting for an account{place}."
     return "Waiting for the agent."
@@ -66,9 +66,9 @@ def waiting_line(talk: JobView) -> str:
 
 def failure_after(talk: JobView, children: list[JobView]) -> DreameryError | None:
     """What to report at the end: that the conversation failed, or that nothing of what it started was made."""
-    if talk.job.state in {"failed", "cancelled"}:
+    if talk.job.state in UNSUCCESSFUL:
         return failure_of([talk])[0]
-    if children and all(child.job.state != "succeeded" for child in children):
+    if children and all(child.job.state != JobState.SUCCEEDED for child in children):
         return failure_of(children)[0]
     return None
 
@@ -77,7 +77,7 @@ def finish_of(talk: JobView, children: list[JobView]) -> str:
     """`length` for an answer that upstream cut short, `content_filter` when all that was started was refused."""
     if talk.spoken is not None and talk.spoken.finish == "length":
         return "length"
-    failures = [child.job.error_code for child in children if child.job.state != "succeeded"]
+    failures = [child.job.error_code for child in children if child.job.state != JobState.SUCCEEDED]
     all_refused = bool(failures) and len(failures) == len(children) and set(failures) == {"content_policy_violation"}
     return finish_reason_of(DreameryError("content_policy_violation")) if all_refused else "stop"
 

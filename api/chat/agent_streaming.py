@@ -51,6 +51,7 @@ from api.http.sse import HEARTBEAT, HEARTBEAT_SECONDS, SSE_HEADERS
 from api.jobs.serialization import failure_of
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
+from worker.core.job_state import UNSUCCESSFUL, JobState
 from worker.core.observability.logging import get_logger
 
 log = get_logger("chat")
@@ -105,7 +106,7 @@ async def _whole(request: Request, talk: Talk, accepted: Accepted, preference: P
         return error_response(restarting(request, [talk.view], base), headers=headers)
     if not talk.over:
         return error_response(out_of_time([talk.view], base), headers=headers)
-    if talk.view.job.state in {"failed", "cancelled"}:
+    if talk.view.job.state in UNSUCCESSFUL:
         error, status = failure_of([talk.view])
         return error_response(error, headers=headers, status=status)
     answer = await run_in_threadpool(whole_answer, talk.view, talk.children, base)
@@ -247,7 +248,7 @@ class AgentStream:
         talk, children = self.talk.view, self.talk.children
         frames = [self.chunks.content(lost)] if (lost := lost_text(talk)) else []
         failure = failure_after(talk, children)
-        if talk.job.state in {"succeeded", "saving"}:
+        if talk.job.state in {JobState.SUCCEEDED, JobState.SAVING}:
             frames.append(self.chunks.finish(finish_of(talk, children)))
             if self.with_usage:
                 frames.append(self.chunks.usage())

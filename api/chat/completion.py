@@ -11,10 +11,15 @@ from api.chat.chunks import NO_USAGE, completion_id, finish_reason_of
 from api.jobs.serialization import file_url, job_object
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
+from worker.core.job_state import JobState
 from worker.db.jobs.queries import JobView
 
-_FINAL = {"succeeded": "done", "failed": "failed", "cancelled": "cancelled"}
-_PASSING = {**_FINAL, "submitting": "sending upstream", "saving": "finished upstream, storing the results"}
+_FINAL = {JobState.SUCCEEDED: "done", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
+_PASSING = {
+    **_FINAL,
+    JobState.SUBMITTING: "sending upstream",
+    JobState.SAVING: "finished upstream, storing the results",
+}
 
 
 def content_of(item: Any, base: str) -> str:
@@ -57,7 +62,7 @@ def _stage(view: JobView, base: str) -> str:
     shown = job_object(view, base)
     queue = shown["queue"]
     wait = f", about {queue['eta_seconds']} s left" if queue["eta_seconds"] else ""
-    if state == "queued":
+    if state == JobState.QUEUED:
         return f"queued{'' if queue['position'] is None else ', place ' + str(queue['position'])}{wait}"
     if queue["upstream_position"]:
         return f"submitted, place {queue['upstream_position']} in upstream's queue{wait}"

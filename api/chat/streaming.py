@@ -22,6 +22,7 @@ from api.jobs.serialization import failure_of
 from api.jobs.watcher import Hub, Watch
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
+from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
 from worker.db.engine import AWAY_ERRORS, transaction
 from worker.db.jobs import queries
@@ -137,7 +138,7 @@ class ChatStream:
         """The results of jobs that have succeeded since the last look, as far as they were asked for."""
         texts: list[str] = []
         for view in views:
-            if view.job.state != "succeeded" or view.job.id in self._shown:
+            if view.job.state != JobState.SUCCEEDED or view.job.id in self._shown:
                 continue
             self._shown.add(view.job.id)
             wanted = view.files[: max(self.accepted.n - self._results, 0)]

@@ -22,6 +22,7 @@ from api.jobs.serialization import job_object
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
+from worker.core.job_state import JobState
 from worker.db.accounts import accounts
 from worker.db.engine import Transaction, transaction
 from worker.db.jobs import deletions, files, queries, state_machine
@@ -51,7 +52,7 @@ def cancel_now(
         if row is not None:
             tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
         view = queries.job_view(tx, job_id, viewer)
-        if view is not None and view.job.state == "running":
+        if view is not None and view.job.state == JobState.RUNNING:
             # The wish is carried out by a poll; let the next one come soon.
             accounts.poll_soon(tx, view.job.account_id, seconds=1.0)
             tx.on_commit(partial(celery_app.nudge_poll, view.job.account_id))

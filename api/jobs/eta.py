@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 
+from worker.core.job_state import JobState
 from worker.db.jobs.durations import Usual
 from worker.db.jobs.queries import JobView, Line
 
@@ -36,11 +37,11 @@ def forecast(view: JobView) -> Forecast:
         return Forecast(p50=None, p90=None, poll_after_ms=_POLL_MILLISECONDS[0])
     p50, p90 = _run_seconds(view)
     if job.submitted_at is None:
-        waits = _in_line(view.line, view.position, p50) if job.state == "queued" else 0.0
+        waits = _in_line(view.line, view.position, p50) if job.state == JobState.QUEUED else 0.0
         p50, p90 = waits + p50, waits * 1.5 + p90
     else:
         p50, p90 = _left(p50, p90, ran=float(job.running_seconds or 0.0))
-        if job.state == "saving":
+        if job.state == JobState.SAVING:
             p50, p90 = min(p50, _SAVING_SECONDS), min(p90, 6 * _SAVING_SECONDS)
     return _told(p50, p90)
 

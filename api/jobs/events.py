@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from api.http.sse import sse
 from api.jobs.serialization import job_object
 from api.jobs.watcher import Hub
+from worker.core.job_state import JobState
 from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView, Viewer
@@ -23,7 +24,7 @@ _HEARTBEAT = b": ka\n"
 _COME_BACK = b": this server restarts\n"
 # What a note may tell of the platform's own accounts; the timeline says who may see it.
 _OF_THE_POOL = ("account", "score", "passed_over")
-_FINAL_EVENT = {"succeeded": "completed", "failed": "failed", "cancelled": "cancelled"}
+_FINAL_EVENT = {JobState.SUCCEEDED: "completed", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
 
 
 def _read(job_id: UUID, viewer: Viewer, after: int | None) -> tuple[JobView | None, list[Any]]:

@@ -14,18 +14,19 @@ from worker import storage
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
+from worker.core.job_state import JobState
 from worker.core.security.signed_links import file_link
 from worker.core.settings import get_settings
 from worker.db.jobs.queries import JobView
 
 STATUS_OF = {
-    "queued": "queued",
-    "submitting": "in_progress",
-    "running": "in_progress",
-    "saving": "in_progress",
-    "succeeded": "completed",
-    "failed": "failed",
-    "cancelled": "cancelled",
+    JobState.QUEUED: "queued",
+    JobState.SUBMITTING: "in_progress",
+    JobState.RUNNING: "in_progress",
+    JobState.SAVING: "in_progress",
+    JobState.SUCCEEDED: "completed",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
 }
 STATES_OF: dict[str, list[str]] = {}
 for _state, _status in STATUS_OF.items():
@@ -40,7 +41,7 @@ def file_url(base: str, file_id: Any) -> str:
 def job_progress(view: JobView) -> int:
     """0..100, never falling, 100 only when completed: the larger of what upstream told and what time suggests."""
     job = view.job
-    if job.state == "succeeded":
+    if job.state == JobState.SUCCEEDED:
         return 100
     if job.submitted_at is None:
         return int(min(job.progress, 99))
@@ -64,7 +65,7 @@ def expires_at(view: JobView) -> int | None:
     """When the results are removed; None = never, or there are none."""
     days = view.job.retention_days
     days = get_settings().retention_days if days is None else days
-    if not days or view.job.state != "succeeded" or view.job.pinned_at is not None:
+    if not days or view.job.state != JobState.SUCCEEDED or view.job.pinned_at is not None:
         return None
     return seconds_of(view.job.finished_at + timedelta(days=days))
 
@@ -78,7 +79,7 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
     """The job object of the contract, section 4. Nullable keys are always present."""
     job = view.job
     job_id, status = public_id("job", job.id), STATUS_OF[job.state]
-    done, awaited = job.state == "succeeded", forecast(view)
+    done, awaited = job.state == JobState.SUCCEEDED, forecast(view)
     place = f"{base}/v1/jobs/{job_id}"
     return {
         "id": job_id,
@@ -155,7 +156,7 @@ def _output(view: JobView, base: str) -> list[dict[str, Any]] | dict[str, Any] |
     if view.job.kind == "chat":
         said = view.spoken.said if view.spoken else ""
         jobs = [public_id("job", child) for child in view.children]
-        return {"text": said, "jobs": jobs} if said or jobs or view.job.state == "succeeded" else None
+        return {"text": said, "jobs": jobs} if said or jobs or view.job.state == JobState.SUCCEEDED else None
     return [_file(view, item, base) for item in view.files]
 
 
@@ -175,7 +176,7 @@ def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
 def _usage(view: JobView) -> dict[str, int | None] | None:
     """What was made, once it is, and the credits: expected from the start, charged once upstream told or it ended."""
     job = view.job
-    made = _made(view) if job.state == "succeeded" and job.kind != "chat" else {}
+    made = _made(view) if job.state == JobState.SUCCEEDED and job.kind != "chat" else {}
     if not made and job.price is None and job.charged is None:
         return None
     return {**made, "credits_estimated": job.price, "credits_charged": job.charged}
@@ -191,7 +192,7 @@ def _made(view: JobView) -> dict[str, int]:
 def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:
     """The error, and its HTTP status, of a request none of whose jobs gave a picture."""
     job = views[0].job
-    if job.state == "cancelled":
+    if job.state == JobState.CANCELLED:
         error = DreameryError("job_cancelled", f"Job {public_id('job', job.id)} was cancelled.")
         return error, error.kind.status
     error = DreameryError(job.error_code, job.error_message)

@@ -9,18 +9,19 @@ from typing import Any
 from api.jobs.serialization import STATUS_OF
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
+from worker.core.job_state import JobState
 from worker.db.engine import Row
 from worker.db.jobs.queries import JobView
 
 _TEXTS = {
-    "queued": ("Accepted; it waits for a free account.", "已接受，等待空闲账号。"),
+    JobState.QUEUED: ("Accepted; it waits for a free account.", "已接受，等待空闲账号。"),
     "again": ("Back in the queue", "重新排队"),
-    "submitting": ("An account has taken it and sends it upstream.", "已分配账号，正在提交到上游。"),
-    "running": ("Upstream has accepted it.", "上游已接受，正在生成。"),
-    "saving": ("Upstream is done; the results are copied here.", "上游已完成，正在保存结果。"),
-    "succeeded": ("Done: the results are stored.", "完成，结果已保存。"),
-    "failed": ("Failed", "失败"),
-    "cancelled": ("Cancelled on request.", "已按要求取消。"),
+    JobState.SUBMITTING: ("An account has taken it and sends it upstream.", "已分配账号，正在提交到上游。"),
+    JobState.RUNNING: ("Upstream has accepted it.", "上游已接受，正在生成。"),
+    JobState.SAVING: ("Upstream is done; the results are copied here.", "上游已完成，正在保存结果。"),
+    JobState.SUCCEEDED: ("Done: the results are stored.", "完成，结果已保存。"),
+    JobState.FAILED: ("Failed", "失败"),
+    JobState.CANCELLED: ("Cancelled on request.", "已按要求取消。"),
 }
 # Why a candidate was passed over, as `worker/db/scheduling/selection_log.py` writes it.
 _PASSED_OVER = {
@@ -53,7 +54,7 @@ def timeline(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool) -> di
     own = False
     before: Row[Any] | None = None
     for row in rows:
-        if row.to_state == "submitting":
+        if row.to_state == JobState.SUBMITTING:
             attempt, account = attempt + 1, row.note.get("account")
             own = bool(row.note.get("own"))
         waited: float | None = None if before is None else round((row.at - before.at).total_seconds(), 3)
@@ -62,7 +63,7 @@ def timeline(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool) -> di
         shown = account if shows_labels or own or account is None else "pool"
         entries.append(_entry(row, attempt, shown, waited) | {"choice": _choice(row.note, shows_labels=shows_labels)})
         before = row
-        if row.to_state == "queued":
+        if row.to_state == JobState.QUEUED:
             account = None
     return {
         "object": "job.timeline",
@@ -110,9 +111,9 @@ def _choice(note: dict[str, Any], *, shows_labels: bool) -> dict[str, Any] | Non
 
 
 def _told(row: "Row[Any]") -> tuple[str, str]:
-    again = row.to_state == "queued" and row.from_state is not None
+    again = row.to_state == JobState.QUEUED and row.from_state is not None
     english, chinese = _TEXTS["again" if again else row.to_state]
-    if not again and row.to_state != "failed":
+    if not again and row.to_state != JobState.FAILED:
         return english, chinese
     why, why_zh = _reason(row.note)
     later = ""

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
+from worker.core.job_state import FINAL, JobState
 from worker.core.observability.logging import get_logger
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import conversations, queries
-from worker.db.jobs.state_machine import FINAL_STATES
 from worker.messaging import pubsub
 
 log = get_logger("hub")
@@ -35,7 +35,7 @@ class Watch:
 
     def __init__(self, job_id: UUID, bell: asyncio.Event | None = None, *, words: bool = False) -> None:
         self.job_id = job_id
-        self.state = "queued"
+        self.state: str = JobState.QUEUED
         self.seq = 0
         self.words = words
         self.said = ""
@@ -45,7 +45,7 @@ class Watch:
     @property
     def final(self) -> bool:
         """Whether the job has ended."""
-        return self.state in FINAL_STATES
+        return self.state in FINAL
 
     def ring(self) -> None:
         """Wake whoever waits, without news."""

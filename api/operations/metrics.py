@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
+from worker.core.job_state import JobState
 from worker.core.observability.metrics import MEASURES, Field
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.platform import gauges
@@ -102,7 +103,7 @@ def _gauges(rows: gauges.Gauges) -> Iterator[Metric]:
     ages: dict[str, float] = {}
     for row in rows.open_jobs:
         jobs.add_metric([row.kind, row.model, row.state], row.n)
-        if row.state == "queued":
+        if row.state == JobState.QUEUED:
             ages[row.kind] = max(ages.get(row.kind, 0.0), float(row.oldest))
     for kind, age in sorted(ages.items()):
         oldest.add_metric([kind], age)

@@ -12,6 +12,7 @@ from api.http.responses import json_response
 from api.operations.readiness import examine
 from api.operations.schemas import System
 from worker.core.errors import ERRORS
+from worker.core.job_state import FINAL, JobState
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.jobs import queries
@@ -83,7 +84,7 @@ def _open(rows: list[Any]) -> list[dict[str, Any]]:
     found = {kind: {"kind": kind, "queued": 0, "running": 0, "oldest_queued_seconds": None} for kind in _KINDS}
     for row in rows:
         entry: dict[str, Any] = found[row.kind]
-        if row.state == "queued":
+        if row.state == JobState.QUEUED:
             entry |= {"queued": row.n, "oldest_queued_seconds": round(float(row.oldest), 1)}
         else:
             entry["running"] += row.n
@@ -95,7 +96,7 @@ def _hours(ended: list[Any], first: datetime) -> list[dict[str, int]]:
     for row in ended:
         counts[int(row.hour.timestamp()), row.state] += row.n
     return [
-        {"at": at, **{state: counts[at, state] for state in ("succeeded", "failed", "cancelled")}}
+        {"at": at, **{state.value: counts[at, state] for state in JobState if state in FINAL}}
         for at in (int((first + timedelta(hours=n)).timestamp()) for n in range(_HOURS))
     ]
 
@@ -110,7 +111,7 @@ def _outcomes(ended: list[Any]) -> dict[str, int]:
 def _errors(done: activity.Activity) -> list[dict[str, Any]]:
     failed: Counter[str] = Counter()
     for row in done.ended:
-        if row.state == "failed":
+        if row.state == JobState.FAILED:
             failed[row.code] += row.n
     survived = Counter({row.code: row.n for row in done.refusals})
     return [

@@ -14,6 +14,7 @@ from api.videos.schemas import VideoGenerationRequest
 from api.videos.serialization import id_of_video
 from worker import storage
 from worker.core.errors import DreameryError
+from worker.core.job_state import JobState
 from worker.db.engine import Row, transaction
 from worker.db.jobs import inputs
 from worker.db.jobs.queries import JobView
@@ -25,7 +26,7 @@ _MEDIA_FIELDS = {"image": "images", "video": "videos", "audio": "audios"}
 def plan_remix(path: str, source: JobView, prompt: str, caller: Caller) -> Planned:
     """The plan of a remix of a completed video; runs in a thread. Flags in the new prompt win, as everywhere."""
     job = source.job
-    if job.state != "succeeded":
+    if job.state != JobState.SUCCEEDED:
         code = "video_failed" if job.finished_at else "video_not_ready"
         raise DreameryError(code, "Only a completed video can be remixed.")
     order = job.params["order"]

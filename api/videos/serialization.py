@@ -18,6 +18,7 @@ from api.jobs.serialization import (
 )
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import parse_public_id, public_id
+from worker.core.job_state import JobState
 from worker.db.jobs.queries import JobView
 
 
@@ -46,7 +47,7 @@ def is_expired(view: JobView) -> bool:
 
 def _status(view: JobView) -> str:
     """One of the four that clients know (openai-compat rule 17)."""
-    ended_badly = view.job.state == "cancelled" or is_expired(view)
+    ended_badly = view.job.state == JobState.CANCELLED or is_expired(view)
     return "failed" if ended_badly else STATUS_OF[view.job.state]
 
 
@@ -55,7 +56,7 @@ def _error(view: JobView) -> dict[str, str] | None:
     failure = job_error(view)
     if failure:
         return {"code": failure["code"], "message": failure["message"]}
-    if view.job.state == "cancelled":
+    if view.job.state == JobState.CANCELLED:
         return {"code": "job_cancelled", "message": told(ERRORS["job_cancelled"], None)}
     if is_expired(view):
         return {"code": "video_expired", "message": told(ERRORS["video_expired"], None)}
@@ -85,7 +86,7 @@ def video_object(view: JobView, base: str) -> dict[str, Any]:
         "status": status,
         "progress": min(job_progress(view), 100 if ready else 99),
         "created_at": seconds_of(job.created_at),
-        "completed_at": seconds_of(job.finished_at) if job.state == "succeeded" else None,
+        "completed_at": seconds_of(job.finished_at) if job.state == JobState.SUCCEEDED else None,
         "expires_at": expires_at(view),
         "seconds": _true_seconds(view),
         "size": _true_size(view),

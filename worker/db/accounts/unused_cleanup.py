@@ -9,9 +9,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.core.job_state import OPEN, sql_list
 from worker.db.engine import Transaction
 
-_OPEN = "('queued', 'submitting', 'running', 'saving')"
+_OPEN = sql_list(OPEN)
 _NEVER_WORKED = f"""NOT a.pool AND a.user_id IS NULL AND a.state = 'ok'
     AND greatest(a.created_at, a.last_submit_at) < clock_timestamp() - make_interval(hours => :hours)
     AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id

@@ -9,6 +9,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.core.job_state import UPSTREAM, sql_list
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 
@@ -53,9 +54,9 @@ def show_life(tx: Transaction, held: dict[UUID, int]) -> None:
     """(submitting, running) the lease anew for these jobs (id, attempt): their streams are open in this process."""
     tx.run(
         text(
-            """/* show_life */ UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease)
+            f"""/* show_life */ UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease)
                FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS held(id, attempt)
-               WHERE jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.state IN ('submitting', 'running')"""
+               WHERE jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.state IN {sql_list(UPSTREAM)}"""
         ),
         {"ids": list(held), "attempts": list(held.values()), "lease": get_settings().talk_lease_seconds},
     )

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import OPEN, sql_list
 from worker.db.engine import Transaction
 from worker.db.jobs.queries import Viewer, visible
 
@@ -32,7 +33,7 @@ def news(tx: Transaction, viewer: Viewer, *, since: float | None, limit: int) ->
     rows = tx.all(
         text(
             f"""SELECT id, event_seq FROM jobs
-                WHERE {condition} AND (state IN ('queued', 'submitting', 'running', 'saving')
+                WHERE {condition} AND (state IN {sql_list(OPEN)}
                     OR finished_at >= to_timestamp(CAST(:since AS double precision)))
                 ORDER BY id DESC LIMIT :limit"""
         ),

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import OPEN, JobState, sql_list
 from worker.core.settings import get_settings
 from worker.db.accounts import model_listings
 from worker.db.accounts.eligibility import candidates, free_at, works
@@ -85,8 +86,8 @@ def visible(viewer: Viewer) -> tuple[str, dict[str, Any]]:
 
 
 def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
-    done = [row.id for row in rows if row.state == "succeeded"]
-    waiting = [row.id for row in rows if row.state == "queued"]
+    done = [row.id for row in rows if row.state == JobState.SUCCEEDED]
+    waiting = [row.id for row in rows if row.state == JobState.QUEUED]
     by_job: dict[tuple[UUID, bool], list[Row[Any]]] = {}
     if done:
         for item in tx.all(text("SELECT * FROM files WHERE job_id = ANY(:ids) ORDER BY job_id, n"), {"ids": done}):
@@ -300,8 +301,8 @@ def open_job_count(tx: Transaction, owner: str) -> int:
     """How many jobs of an owner are not finished."""
     row = tx.first(
         text(
-            """SELECT count(*) AS n FROM jobs
-               WHERE owner = :owner AND state IN ('queued', 'submitting', 'running', 'saving')"""
+            f"""SELECT count(*) AS n FROM jobs
+               WHERE owner = :owner AND state IN {sql_list(OPEN)}"""
         ),
         {"owner": owner},
     )
@@ -324,8 +325,8 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
     """Open jobs past their deadline."""
     return tx.all(
         text(
-            """SELECT id, attempt, state, submit_key FROM jobs
-               WHERE state IN ('queued', 'submitting', 'running', 'saving') AND deadline_at <= clock_timestamp()
+            f"""SELECT id, attempt, state, submit_key FROM jobs
+               WHERE state IN {sql_list(OPEN)} AND deadline_at <= clock_timestamp()
                ORDER BY deadline_at LIMIT :limit"""
         ),
         {"limit": limit},

@@ -13,6 +13,7 @@ A job holds a slot of its account while `holds_slot`: submitting, running, or ca
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,6 +22,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import Row, TextClause, text
 
 from worker.core.ids import new_id
+from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
 from worker.core.observability import metrics
 from worker.core.observability.job_context import Origin, here
 from worker.core.settings import get_settings
@@ -31,9 +33,6 @@ from worker.db.engine import Transaction
 from worker.db.jobs import transition_metrics
 from worker.db.scheduling import account_scoring, fair_queue, job_selection, selection_log
 from worker.db.webhooks import outbox as webhooks_outbox
-
-OPEN_STATES = ("queued", "submitting", "running", "saving")
-FINAL_STATES = ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +59,7 @@ _RETURNED = f"""jobs.id, jobs.state, jobs.event_seq, jobs.attempt, jobs.account_
     {transition_metrics.COLUMNS}"""
 
 
-def _change(name: str, *, to: str, sets: str, where: str = "", told: bool = False) -> TextClause:
+def _change(name: str, *, to: JobState, sets: str, where: str = "", told: bool = False) -> TextClause:
     """The one shape of a state change. `to` is a literal from this file, never user input. `told` = webhooks hear."""
     outbox = f", {webhooks_outbox.OUTBOX}" if told else ""
     extra = f", {webhooks_outbox.OUTBOX_COLUMNS}" if told else ""
@@ -87,7 +86,7 @@ def _apply(
     *,
     job_id: UUID,
     attempt: int | None,
-    from_states: tuple[str, ...],
+    from_states: Collection[JobState],
     actor: str,
     note: dict[str, Any] | None = None,
     **values: Any,
@@ -105,7 +104,7 @@ def _apply(
     )
     if row is not None:
         transition_metrics.note_change(tx, row)
-        if row.state in {"succeeded", "failed"}:
+        if row.state in {JobState.SUCCEEDED, JobState.FAILED}:
             account_scoring.note_outcome(tx, row.account_id, row.model, code=row.error_code)
     return row
 
@@ -286,7 +285,7 @@ def _claim(
 
 _MARK_RUNNING = _change(
     "mark_running",
-    to="running",
+    to=JobState.RUNNING,
     sets="""upstream_id = :upstream_id, submitted_at = clock_timestamp(), absent_since = NULL,
             queue_position = :queue_position, forecast_seconds = :forecast_seconds,
             deadline_at = clock_timestamp() + make_interval(secs =>
@@ -314,7 +313,7 @@ def mark_running(
         _MARK_RUNNING,
         job_id=job_id,
         attempt=attempt,
-        from_states=("submitting",),
+        from_states=(JobState.SUBMITTING,),
         actor=actor,
         upstream_id=upstream_id,
         queue_position=queue_position,
@@ -328,7 +327,7 @@ def mark_running(
 
 _REQUEUE = _change(
     "requeue",
-    to="queued",
+    to=JobState.QUEUED,
     where="AND cancel_requested_at IS NULL AND (NOT :lapsed_only OR due_at <= clock_timestamp())",
     sets="""holds_slot = false, due_at = clock_timestamp() + make_interval(secs => :delay), submit_key = NULL,
             account_id = NULL, absent_since = NULL, nudged_at = NULL, max_attempts = jobs.max_attempts + :give_back,
@@ -364,7 +363,7 @@ def requeue(
         _REQUEUE,
         job_id=job_id,
         attempt=attempt,
-        from_states=("submitting",),
+        from_states=(JobState.SUBMITTING,),
         actor=actor,
         delay=delay,
         avoid=avoid,
@@ -372,12 +371,12 @@ def requeue(
         lapsed_only=lapsed_only,
         note={key: value for key, value in note.items() if value is not None},
     )
-    return row or _cancel(tx, job_id=job_id, from_states=("submitting",), attempt=attempt, actor=actor)
+    return row or _cancel(tx, job_id=job_id, from_states=(JobState.SUBMITTING,), attempt=attempt, actor=actor)
 
 
 _MARK_SAVING = _change(
     "mark_saving",
-    to="saving",
+    to=JobState.SAVING,
     sets="""holds_slot = false, result_refs = CAST(:refs AS jsonb), due_at = clock_timestamp(),
             save_tries = 0, nudged_at = clock_timestamp(),
             ready_items = :items, progress = greatest(jobs.progress, 95), queue_position = NULL,
@@ -392,7 +391,7 @@ def mark_saving(tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[
         _MARK_SAVING,
         job_id=job_id,
         attempt=attempt,
-        from_states=("running",),
+        from_states=(JobState.RUNNING,),
         actor="poll",
         refs=json.dumps(refs),
         items=len(refs),
@@ -403,7 +402,7 @@ def mark_saving(tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[
 
 _MARK_SUCCEEDED = _change(
     "mark_succeeded",
-    to="succeeded",
+    to=JobState.SUCCEEDED,
     where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
     sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {PAID}",
     told=True,
@@ -419,7 +418,7 @@ def mark_succeeded(
         _MARK_SUCCEEDED,
         job_id=job_id,
         attempt=attempt,
-        from_states=("saving",),
+        from_states=(JobState.SAVING,),
         actor="save",
         event="job.completed",
         note={"files": stored, "wanted": wanted, **({"remarks": remarks} if remarks else {})},
@@ -428,7 +427,7 @@ def mark_succeeded(
 
 _MARK_FAILED = _change(
     "mark_failed",
-    to="failed",
+    to=JobState.FAILED,
     where="""AND (NOT :overdue_only OR deadline_at <= clock_timestamp())
              AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
@@ -448,7 +447,7 @@ def mark_failed(
     actor: str,
     detail: str | None = None,
     account: str | None = None,
-    from_states: tuple[str, ...] = OPEN_STATES,
+    from_states: Collection[JobState] = OPEN,
     overdue_only: bool = False,
     lapsed_only: bool = False,
 ) -> Row[Any] | None:
@@ -475,7 +474,7 @@ def mark_failed(
 
 _CANCEL = _change(
     "cancel",
-    to="cancelled",
+    to=JobState.CANCELLED,
     # A running job is cancelled only on a wish; it keeps its slot, for upstream has no cancel call and draws on. A
     # conversation ends when its stream is closed.
     where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
@@ -488,7 +487,7 @@ _CANCEL = _change(
 
 
 def _cancel(
-    tx: Transaction, *, job_id: UUID, from_states: tuple[str, ...], attempt: int | None, actor: str
+    tx: Transaction, *, job_id: UUID, from_states: Collection[JobState], attempt: int | None, actor: str
 ) -> Row[Any] | None:
     return _apply(
         tx,
@@ -504,37 +503,37 @@ def _cancel(
 
 def cancel(tx: Transaction, job_id: UUID) -> Row[Any] | None:
     """queued -> cancelled at once; any other open job only gets the wish, which poll and requeue carry out."""
-    row = _cancel(tx, job_id=job_id, from_states=("queued",), attempt=None, actor="api")
+    row = _cancel(tx, job_id=job_id, from_states=(JobState.QUEUED,), attempt=None, actor="api")
     if row is None:
         tx.run(
             text(
                 """UPDATE jobs SET cancel_requested_at = clock_timestamp()
                    WHERE id = :id AND cancel_requested_at IS NULL AND state = ANY(:open)"""
             ),
-            {"id": job_id, "open": ["submitting", "running"]},
+            {"id": job_id, "open": list(UPSTREAM)},
         )
     return row
 
 
 def mark_cancelled(tx: Transaction, *, job_id: UUID, attempt: int, actor: str = "poll") -> Row[Any] | None:
     """running -> cancelled on a wish. The slot stays taken until upstream is done with it (`release_slot`)."""
-    return _cancel(tx, job_id=job_id, from_states=("running",), attempt=attempt, actor=actor)
+    return _cancel(tx, job_id=job_id, from_states=(JobState.RUNNING,), attempt=attempt, actor=actor)
 
 
 # --- conversations ---
 
 _MARK_COLLECTING = _change(
     "mark_collecting",
-    to="saving",
+    to=JobState.SAVING,
     where="AND kind = 'chat'",
     sets="""holds_slot = false, progress = greatest(jobs.progress, 50), save_tries = 0,
             deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
 )
 _MARK_ANSWERED = _change(
     "mark_answered",
-    to="succeeded",
+    to=JobState.SUCCEEDED,
     where=f"""AND kind = 'chat' AND NOT EXISTS (
-                  SELECT 1 FROM jobs child WHERE child.parent_id = jobs.id AND child.state IN {OPEN_STATES})""",
+                  SELECT 1 FROM jobs child WHERE child.parent_id = jobs.id AND child.state IN {sql_list(OPEN)})""",
     sets="finished_at = clock_timestamp(), progress = 100",
     told=True,
 )
@@ -547,7 +546,7 @@ def mark_collecting(tx: Transaction, *, job_id: UUID, attempt: int, deadline: fl
         _MARK_COLLECTING,
         job_id=job_id,
         attempt=attempt,
-        from_states=("running",),
+        from_states=(JobState.RUNNING,),
         actor="converse",
         deadline=deadline,
         note={"characters": said},
@@ -557,7 +556,13 @@ def mark_collecting(tx: Transaction, *, job_id: UUID, attempt: int, deadline: fl
 def mark_answered(tx: Transaction, *, job_id: UUID, actor: str) -> Row[Any] | None:
     """saving -> succeeded for a conversation none of whose jobs is open any more."""
     return _apply(
-        tx, _MARK_ANSWERED, job_id=job_id, attempt=None, from_states=("saving",), actor=actor, event="job.completed"
+        tx,
+        _MARK_ANSWERED,
+        job_id=job_id,
+        attempt=None,
+        from_states=(JobState.SAVING,),
+        actor=actor,
+        event="job.completed",
     )
 
 

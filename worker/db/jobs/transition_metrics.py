@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from worker.core.errors import ERRORS
+from worker.core.job_state import FINAL, JobState
 from worker.core.observability import metrics
 from worker.db.engine import Transaction
 
@@ -17,13 +18,13 @@ COLUMNS = """jobs.kind, jobs.model, jobs.error_code,
 
 def note_change(tx: Transaction, row: Row[Any]) -> None:
     """Count a job that upstream took, or that ended."""
-    if row.state == "running" and row.waited_seconds is not None:
+    if row.state == JobState.RUNNING and row.waited_seconds is not None:
         waited = max(float(row.waited_seconds), 0.0)
         tx.on_commit(partial(metrics.observe, "dreamery_job_wait_seconds", waited, row.kind))
     if row.ran_seconds is not None:
         ran = max(float(row.ran_seconds), 0.0)
         tx.on_commit(partial(metrics.observe, "dreamery_job_run_seconds", ran, row.kind, row.model))
-    if row.state in {"succeeded", "failed", "cancelled"}:
+    if row.state in FINAL:
         code = row.error_code or ""
         outcome = outcome_of(row.state, code)
         tx.on_commit(partial(metrics.count, "dreamery_jobs_ended", row.kind, row.model, row.state, code, outcome))
@@ -31,4 +32,4 @@ def note_change(tx: Transaction, row: Row[Any]) -> None:
 
 def outcome_of(state: str, code: str) -> str:
     """How a job ended in one word of few: a failure counts for whom it lies with."""
-    return str(ERRORS[code].fault) if state == "failed" and code in ERRORS else state
+    return str(ERRORS[code].fault) if state == JobState.FAILED and code in ERRORS else state

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
 from worker.db.accounts.available_credits import affords, credits_left
 from worker.db.accounts.concurrency import SUBMIT_KINDS, free_slots, slot_limits
 from worker.db.accounts.eligibility import may_use, ready
@@ -106,7 +107,7 @@ class LostTalk:
 
     id: UUID
     attempt: int
-    state: str
+    state: JobState
     sent: bool  # its call had begun
     attempts_left: bool
     cancel_requested: bool
@@ -116,26 +117,26 @@ def lost_talks(tx: Transaction, *, limit: int) -> list[LostTalk]:
     """Conversations under way whose lease has run out."""
     rows = tx.all(
         text(
-            """/* lost_talks */
+            f"""/* lost_talks */
             SELECT j.id, j.attempt, j.state, coalesce(c.attempt = j.attempt, false) AS sent,
                 j.attempt < j.max_attempts AS attempts_left, j.cancel_requested_at IS NOT NULL AS cancel_requested
             FROM jobs j LEFT JOIN conversations c ON c.job_id = j.id
-            WHERE j.kind = 'chat' AND j.holds_slot AND j.state IN ('submitting', 'running')
+            WHERE j.kind = 'chat' AND j.holds_slot AND j.state IN {sql_list(UPSTREAM)}
               AND j.due_at <= clock_timestamp() ORDER BY j.due_at LIMIT :limit"""
         ),
         {"limit": limit},
     )
-    return [LostTalk(**row._mapping) for row in rows]  # noqa: SLF001
+    return [LostTalk(**{**row._mapping, "state": JobState(row.state)}) for row in rows]  # noqa: SLF001
 
 
 def answered_talks(tx: Transaction, *, limit: int) -> list[UUID]:
     """Conversations that only waited for their jobs, all of which have ended."""
     rows = tx.all(
         text(
-            """/* answered_talks */
+            f"""/* answered_talks */
             SELECT j.id FROM jobs j WHERE j.kind = 'chat' AND j.state = 'saving' AND NOT EXISTS (
                 SELECT 1 FROM jobs c WHERE c.parent_id = j.id
-                  AND c.state IN ('queued', 'submitting', 'running', 'saving'))
+                  AND c.state IN {sql_list(OPEN)})
             LIMIT :limit"""
         ),
         {"limit": limit},

@@ -17,6 +17,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from worker.core.job_state import FINAL, OPEN, UPSTREAM, JobState, sql_list
 from worker.db.schema.base import metadata, timestamp_column
 
 # As Postgres writes it back. A priority is a head start of 20 turns.
@@ -88,19 +89,15 @@ jobs = Table(
     timestamp_column("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
-    CheckConstraint(
-        "state IN ('queued', 'submitting', 'running', 'saving', 'succeeded', 'failed', 'cancelled')", name="state"
-    ),
-    CheckConstraint(
-        "(state IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)", name="terminal_iff_finished"
-    ),
+    CheckConstraint(f"state IN {sql_list(JobState)}", name="state"),
+    CheckConstraint(f"(state IN {sql_list(FINAL)}) = (finished_at IS NOT NULL)", name="terminal_iff_finished"),
     CheckConstraint(
         "state NOT IN ('submitting', 'running', 'saving') OR (account_id IS NOT NULL AND submit_key IS NOT NULL)",
         name="open_work_has_account",
     ),
     CheckConstraint("(state = 'failed') = (error_code IS NOT NULL)", name="failed_iff_error"),
     CheckConstraint(
-        "holds_slot = (state IN ('submitting', 'running')) OR state = 'cancelled'", name="slot_while_upstream_works"
+        f"holds_slot = (state IN {sql_list(UPSTREAM)}) OR state = 'cancelled'", name="slot_while_upstream_works"
     ),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
     # Names given, so that a slow query's plan says which rule it used.
@@ -118,14 +115,14 @@ jobs = Table(
     Index(
         "ix_jobs_deadline",
         "deadline_at",
-        postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
+        postgresql_where=text(f"state IN {sql_list(OPEN)}"),
     ),
     Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
     Index("ix_jobs_user_id", "user_id", "id"),
     Index(
         "ix_jobs_open_owner",
         "owner",
-        postgresql_where=text("state IN ('queued', 'submitting', 'running', 'saving')"),
+        postgresql_where=text(f"state IN {sql_list(OPEN)}"),
     ),
     # What budgets and usage reports read, so that neither visits the wide rows.
     Index("ix_jobs_usage", "owner", "created_at", postgresql_include=_USAGE),

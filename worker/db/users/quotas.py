@@ -14,13 +14,14 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import OPEN, UNSUCCESSFUL, sql_list
 from worker.core.quotas import OPEN_JOBS, PERIODIC, Limit, OwnLimits, Value
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 
 # What a job costs its owner: what it did cost, else what it was expected to. One that ended before its first submit
 # surely cost nothing.
-CREDITS = "CASE WHEN attempt = 0 AND state IN ('failed', 'cancelled') THEN 0 ELSE coalesce(charged, price, 0) END"
+CREDITS = f"CASE WHEN attempt = 0 AND state IN {sql_list(UNSUCCESSFUL)} THEN 0 ELSE coalesce(charged, price, 0) END"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,11 @@ _USED = text(
     FROM b LEFT JOIN counted ON true GROUP BY b.day, b.month, b.next_day, b.next_month"""
 )
 _OPEN = text(
-    """/* budget_open */
+    f"""/* budget_open */
     SELECT count(*) AS user_open_jobs, count(*) FILTER (WHERE api_key_id IN (
         SELECT id FROM api_keys WHERE id = CAST(:key_root AS uuid) OR root_id = CAST(:key_root AS uuid)))
         AS key_open_jobs
-    FROM jobs WHERE owner = :owner AND state IN ('queued', 'submitting', 'running', 'saving')"""
+    FROM jobs WHERE owner = :owner AND state IN {sql_list(OPEN)}"""
 )
 
 

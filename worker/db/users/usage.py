@@ -12,6 +12,7 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import FINAL, sql_list
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 from worker.db.users.quotas import CREDITS
@@ -102,7 +103,7 @@ def _statement(wanted: UsageFilter, groups: Sequence[str]) -> str:
             count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
             count(*) FILTER (WHERE state = 'failed') AS failed,
             count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-            count(*) FILTER (WHERE state NOT IN ('succeeded', 'failed', 'cancelled')) AS open,
+            count(*) FILTER (WHERE state NOT IN {sql_list(FINAL)}) AS open,
             coalesce(sum(m.n) FILTER (WHERE p.kind_of = 'image'), 0) AS pictures,
             coalesce(sum(m.seconds) FILTER (WHERE p.kind_of = 'video'), 0) AS video_seconds,
             coalesce(sum(spent), 0) AS credits

@@ -1,0 +1,31 @@
+"""The states of a job, as in the column `jobs.state`, and the groups of states that code asks for.
+
+The public API shows other words (`queued`, `in_progress`, `completed`, ...): see `api/jobs/serialization.py`.
+"""
+
+from collections.abc import Collection
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """The state of a job. `worker/db/jobs/state_machine.py` holds the transitions."""
+
+    QUEUED = "queued"
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    SAVING = "saving"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OPEN = frozenset({JobState.QUEUED, JobState.SUBMITTING, JobState.RUNNING, JobState.SAVING})
+FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+UNSUCCESSFUL = FINAL - {JobState.SUCCEEDED}
+# The job is upstream, or may be: it holds a slot of its account.
+UPSTREAM = frozenset({JobState.SUBMITTING, JobState.RUNNING})
+
+
+def sql_list(states: Collection[JobState]) -> str:
+    """Return the states as an SQL list with parentheses, in the order of the enum: `('queued', 'running')`."""
+    return "(" + ", ".join(f"'{state}'" for state in JobState if state in states) + ")"
