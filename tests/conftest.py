@@ -132,7 +132,7 @@ def multi_region_platform(
     A test may kill its processes when it leaves the platform healthy. A dead conversation is detected after 4 s.
     """
     env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "200"}
-    env |= {"DREAMERY_ACCOUNT_MAX_CHATS": "40", "DREAMERY_TALK_LEASE_SECONDS": "4"}
+    env |= {"DREAMERY_ACCOUNT_MAX_CHATS": "40", "DREAMERY_CONVERSATION_LEASE_SECONDS": "4"}
     folder = tmp_path_factory.mktemp("wide")
     options = PlatformOptions(
         data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env

@@ -49,7 +49,7 @@ class Site:
     def health(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         env = clean_env(
             DREAMERY_REDIS_URL=self.platform.redis_url,
-            DREAMERY_DEAF_SECONDS="4",
+            DREAMERY_WORKER_HEARTBEAT_TIMEOUT_SECONDS="4",
             DREAMERY_API_PORT=str(self.platform.port),
         )
         command = [sys.executable, "-P", "-m", "api.cli.main", "health", *arguments]
@@ -64,7 +64,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         env = {
             "DREAMERY_OTEL_ENDPOINT": otlp,
             "DREAMERY_LOG_FORMAT": "json",
-            "DREAMERY_DEAF_SECONDS": "4",
+            "DREAMERY_WORKER_HEARTBEAT_TIMEOUT_SECONDS": "4",
             "DREAMERY_FETCH_ALLOW": "127.0.0.1",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }

@@ -105,7 +105,8 @@ def test_pods_wait_for_the_schema_and_are_probed() -> None:
         ]
     # Steps under way may take as long as the watchdog lets them, conversations as long as they last.
     assert pods()["worker"]["spec"]["terminationGracePeriodSeconds"] > Settings.model_fields["watchdog_seconds"].default
-    assert pods()["talker"]["spec"]["terminationGracePeriodSeconds"] > Settings.model_fields["talk_seconds"].default
+    conversation_seconds = Settings.model_fields["conversation_timeout_seconds"].default
+    assert pods()["talker"]["spec"]["terminationGracePeriodSeconds"] > conversation_seconds
 
 
 def test_selectors_find_their_pods() -> None:

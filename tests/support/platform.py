@@ -80,7 +80,7 @@ def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
         "sandbox_seconds": 0.5,
     }
     # Tests of all routes send more wrong keys than the limit allows.
-    options["extra_env"] = {"DREAMERY_FAILED_KEYS_PER_MINUTE": "0", **options.get("extra_env", {})}
+    options["extra_env"] = {"DREAMERY_FAILED_LOGINS_PER_MINUTE": "0", **options.get("extra_env", {})}
     platform = CheckedPlatform(PlatformOptions(**{**settings, **options}))
     platform.start()
     return platform

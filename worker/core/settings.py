@@ -1,6 +1,7 @@
-"""Every setting of Dreamery: one class, read once, prefix `DREAMERY_` (environment, then `.env`, then secret files).
+"""All settings of Dreamery in one class, read once, with the prefix `DREAMERY_`.
 
-`dreamery doctor --settings` and the README list them from the descriptions here. Nothing else reads the environment.
+Sources, highest priority first: environment, `.env`, secret files. `dreamery doctor --settings` and
+docs/configuration.md show the descriptions below. No other code reads the environment.
 """
 
 from functools import lru_cache
@@ -9,7 +10,13 @@ from typing import Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, SecretStr, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from worker.core import catalog_overrides
 
@@ -20,14 +27,39 @@ _SECRETS_DIR = Path("/run/secrets")
 
 
 def _secrets_dir() -> Path | None:
-    """Where Docker, Podman and Kubernetes put secrets as files; pydantic warns of a folder that is not there."""
+    """The folder in which Docker, Podman and Kubernetes mount secrets; None if missing, because pydantic would warn."""
     return _SECRETS_DIR if _SECRETS_DIR.is_dir() else None
 
 
-class Settings(BaseSettings):
-    """Values are validated at start, so a wrong one stops the process with its name instead of failing a job later."""
+# Former names, still accepted: a rolling upgrade keeps the environment of the previous version.
+FORMER_NAMES = {
+    "deaf_seconds": "worker_heartbeat_timeout_seconds",
+    "join_repeats": "deduplicate_requests",
+    "housekeeping_replies": "answer_client_probes",
+    "failed_keys_per_minute": "failed_logins_per_minute",
+    "stop_seconds": "shutdown_grace_seconds",
+    "talk_seconds": "conversation_timeout_seconds",
+    "talk_gap_seconds": "conversation_idle_timeout_seconds",
+    "talk_lease_seconds": "conversation_lease_seconds",
+    "talk_concurrency": "conversation_concurrency",
+    "events_days": "timeline_retention_days",
+    "deliveries_days": "webhook_delivery_retention_days",
+    "request_head_seconds": "request_header_timeout_seconds",
+    "request_body_seconds": "request_body_timeout_seconds",
+}
 
-    # A secret may also be a file: /run/secrets/dreamery_master_key. The environment wins over `.env`, both over files.
+
+def _former_names(settings_cls: type[BaseSettings], source: PydanticBaseSettingsSource) -> InitSettingsSource:
+    """The values that a source has under former names, as present names."""
+    variables = source.env_vars if isinstance(source, EnvSettingsSource) else {}
+    found = {new: variables.get(f"dreamery_{old}") for old, new in FORMER_NAMES.items()}
+    return InitSettingsSource(settings_cls, {name: value for name, value in found.items() if value is not None})
+
+
+class Settings(BaseSettings):
+    """Validated at start: an invalid value stops the process and names the setting, instead of failing a job later."""
+
+    # A secret may also be a file, such as /run/secrets/dreamery_master_key.
     model_config = SettingsConfigDict(
         env_prefix="DREAMERY_", env_file=".env", secrets_dir=_secrets_dir(), extra="ignore", frozen=True
     )
@@ -35,123 +67,184 @@ class Settings(BaseSettings):
     env: Literal["development", "production"] = Field("development", description="`production` refuses weak keys")
     database_url: str = Field("", description="`postgresql://...`; empty = `dreamery up` starts an embedded server")
     redis_url: str = Field("", description="`redis://...`; empty = `dreamery up` starts an embedded server")
-    data_dir: Path = Field(Path("data"), description="embedded servers, files, generated keys (mode 0700)")
-    public_url: str = Field("", description="prefix of links in answers; empty = taken from the request")
+    data_dir: Path = Field(
+        Path("data"), description="folder for embedded servers, files and generated keys (mode 0700)"
+    )
+    public_url: str = Field("", description="base URL of links in responses; empty = taken from the request")
     master_key: SecretStr = Field(
-        SecretStr(""), description="comma list of keys that encrypt account secrets, newest first"
+        SecretStr(""), description="comma-separated keys that encrypt account secrets, newest first"
     )
-    admin_key: SecretStr = Field(SecretStr(""), description="bootstrap API key of the first admin")
+    admin_key: SecretStr = Field(SecretStr(""), description="bootstrap API key of the first administrator")
     session_tokens: bool = Field(False, description="accept upstream session ids as Bearer tokens (`on` under `up`)")
-    default_region: Region = Field("auto", description="region of a token that names none")
-    sandbox_url: str = Field("", description="where region `sandbox` lives; set by `dreamery up`")
-    upstream_origin: str = Field("", description="reach every upstream host at this origin (real host: `X-Orig-Host`)")
-    fetch_allow: str = Field("", description="comma list of private host or host:port that fetcher and proxies may use")
+    default_region: Region = Field("auto", description="region of a session id that does not name one")
+    sandbox_url: str = Field("", description="URL of the sandbox (region `sandbox`); set by `dreamery up`")
+    upstream_origin: str = Field(
+        "", description="send all upstream calls to this origin (the real host goes into `X-Orig-Host`)"
+    )
+    fetch_allow: str = Field(
+        "", description="comma-separated private `host` or `host:port` that fetches and proxies may use"
+    )
     catalog_file: Path | None = Field(
-        None, description="TOML that changes models, aliases, sizes, hosts, wire constants"
+        None, description="TOML file that changes models, aliases, sizes, hosts and wire constants"
     )
-    sync_wait_seconds: float = Field(600, gt=0, description="longest blocking wait of a request")
-    housekeeping_replies: bool = Field(True, description="answer front ends' title, tag and test chats without a job")
-    join_repeats: bool = Field(True, description="a request repeated after a cut or timeout joins its first job")
-    account_max_images: int = Field(2, ge=1, description="picture jobs in flight per upstream account")
-    account_max_videos: int = Field(1, ge=1, description="video jobs in flight per upstream account")
-    account_max_chats: int = Field(2, ge=1, description="conversations with the agent at once per upstream account")
-    account_submits_per_minute: float = Field(20, gt=0, description="pace of submits per upstream account")
-    open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs a caller may have; then 429")
-    requests_per_minute: int = Field(600, ge=0, description="creating requests per caller and minute; 0 = no limit")
-    jobs_per_day: int = Field(0, ge=0, description="jobs per caller and day, without a limit of their own; 0 = any")
-    jobs_per_month: int = Field(0, ge=0, description="jobs per caller and month; 0 = any")
-    credits_per_day: int = Field(0, ge=0, description="upstream credits per caller and day; 0 = any")
-    credits_per_month: int = Field(0, ge=0, description="upstream credits per caller and month; 0 = any")
+    sync_wait_seconds: float = Field(600, gt=0, description="longest time a request waits for its job")
+    answer_client_probes: bool = Field(
+        True, description="answer title, tag and connection-test chats of front ends without a job"
+    )
+    deduplicate_requests: bool = Field(
+        True, description="a request repeated after a dropped connection or timeout joins its first job"
+    )
+    account_max_images: int = Field(2, ge=1, description="concurrent image jobs per upstream account")
+    account_max_videos: int = Field(1, ge=1, description="concurrent video jobs per upstream account")
+    account_max_chats: int = Field(2, ge=1, description="concurrent agent conversations per upstream account")
+    account_submits_per_minute: float = Field(20, gt=0, description="submits per minute and upstream account")
+    open_jobs_per_caller: int = Field(5000, ge=1, description="unfinished jobs per caller; more are refused with 429")
+    requests_per_minute: int = Field(600, ge=0, description="generation requests per caller and minute; 0 = no limit")
+    jobs_per_day: int = Field(0, ge=0, description="default limit of jobs per caller and day; 0 = no limit")
+    jobs_per_month: int = Field(0, ge=0, description="default limit of jobs per caller and month; 0 = no limit")
+    credits_per_day: int = Field(
+        0, ge=0, description="default limit of upstream credits per caller and day; 0 = no limit"
+    )
+    credits_per_month: int = Field(
+        0, ge=0, description="default limit of upstream credits per caller and month; 0 = no limit"
+    )
     budget_warn_percent: int = Field(
-        80, ge=0, le=100, description="part of a limit that warns; 0 = only soft limits do"
+        80, ge=0, le=100, description="warn at this percentage of a limit; 0 = warn only at soft limits"
     )
-    budget_time_zone: str = Field("UTC", description="where days and months of limits and usage begin")
-    failed_keys_per_minute: int = Field(
-        30, ge=0, description="wrong keys per network address and minute; then 429; 0 = no limit"
+    budget_time_zone: str = Field(
+        "UTC", description="time zone in which days and months of limits and usage reports begin"
     )
-    open_requests: int = Field(4000, ge=1, description="HTTP requests open at once per API process; then 503")
+    failed_logins_per_minute: int = Field(
+        30, ge=0, description="invalid keys per network address and minute; more get 429; 0 = no limit"
+    )
+    open_requests: int = Field(4000, ge=1, description="concurrent HTTP requests per API process; more get 503")
     open_requests_per_caller: int = Field(
-        1000, ge=1, description="requests and streams a caller may have open per API process; then 429"
+        1000, ge=1, description="concurrent requests and streams per caller and API process; more get 429"
     )
     poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
     poll_max_seconds: float = Field(20, gt=0, description="longest polling interval per account")
-    poll_batch: int = Field(100, ge=1, le=1000, description="ids asked in one poll call")
-    tick_seconds: float = Field(0.5, gt=0, le=5, description="how often the scheduler looks for what is due")
+    poll_batch: int = Field(100, ge=1, le=1000, description="job ids per poll call")
+    tick_seconds: float = Field(0.5, gt=0, le=5, description="how often the scheduler looks for due work")
     storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty = `DATA_DIR/files`")
-    s3_endpoint: str = Field("", description="address of an S3-compatible storage; empty = AWS")
-    s3_region: str = Field("", description="its region; empty = as `AWS_REGION` says, else us-east-1")
-    s3_access_key_id: str = Field("", description="key id for `s3://`; empty = as `AWS_*` or the machine's role say")
+    s3_endpoint: str = Field("", description="URL of an S3-compatible storage; empty = AWS")
+    s3_region: str = Field("", description="S3 region; empty = `AWS_REGION`, else us-east-1")
+    s3_access_key_id: str = Field("", description="key id for `s3://`; empty = from `AWS_*` or the role of the machine")
     s3_secret_access_key: SecretStr = Field(SecretStr(""), description="secret of that key id")
-    retention_days: int = Field(0, ge=0, description="results older than this are removed; 0 = kept for ever")
+    retention_days: int = Field(0, ge=0, description="delete results after this many days; 0 = keep permanently")
     link_ttl_seconds: int = Field(
-        0, ge=0, description="links to files are signed and expire after this; 0 = unguessable links for ever"
+        0, ge=0, description="sign file links and let them expire after this time; 0 = unguessable, permanent links"
     )
-    events_days: int = Field(90, ge=0, description="timelines of jobs older than this are removed; 0 = kept for ever")
-    deliveries_days: int = Field(30, ge=1, description="webhook deliveries are kept so long, for the log and replays")
-    pins_per_caller: int = Field(1000, ge=0, description="jobs a caller may keep beyond the retention; 0 = none")
-    stop_seconds: float = Field(10, gt=0, description="after SIGTERM, how long steps and conversations may go on")
-    log_format: Literal["auto", "console", "json"] = Field("auto", description="auto = console on a terminal")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is logged")
-    metrics_token: SecretStr = Field(SecretStr(""), description="Bearer token that `/metrics` asks for; empty = none")
-    otel_endpoint: str = Field("", description="OTLP/HTTP address that traces go to (extra `otel`); empty = no traces")
-    deaf_seconds: float = Field(15, ge=2, description="a worker that hears no message for so long is ill")
+    timeline_retention_days: int = Field(
+        90, ge=0, description="delete job timelines after this many days; 0 = keep permanently"
+    )
+    webhook_delivery_retention_days: int = Field(
+        30, ge=1, description="how long webhook deliveries stay in the log and can be replayed"
+    )
+    pins_per_caller: int = Field(
+        1000, ge=0, description="jobs a caller may pin to exempt them from retention; 0 = none"
+    )
+    shutdown_grace_seconds: float = Field(
+        10, gt=0, description="how long tasks and conversations may continue after SIGTERM"
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="auto = console on a terminal, else JSON"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    metrics_token: SecretStr = Field(SecretStr(""), description="Bearer token that `/metrics` requires; empty = none")
+    otel_endpoint: str = Field("", description="OTLP/HTTP URL for traces (extra `otel`); empty = no traces")
+    worker_heartbeat_timeout_seconds: float = Field(
+        15, ge=2, description="seconds without a processed heartbeat message before a worker counts as unhealthy"
+    )
 
-    image_deadline_seconds: float = Field(1800, gt=0, description="a picture job fails this long after its submit")
+    image_deadline_seconds: float = Field(1800, gt=0, description="an image job fails this long after its submit")
     video_deadline_seconds: float = Field(14400, gt=0, description="a video job fails this long after its submit")
-    queue_deadline_seconds: float = Field(86400, gt=0, description="a job that waited this long for an account fails")
-    save_deadline_seconds: float = Field(3600, gt=0, description="a finished job whose results cannot be copied fails")
+    queue_deadline_seconds: float = Field(86400, gt=0, description="a job fails after waiting this long for an account")
+    save_deadline_seconds: float = Field(
+        3600, gt=0, description="a finished job fails if its results cannot be copied within this time"
+    )
     max_video_bytes: int = Field(2_000_000_000, ge=1_000_000, description="largest video that is copied")
-    max_attempts: int = Field(3, ge=1, description="submits per job that surely or probably had no effect")
+    max_attempts: int = Field(
+        3, ge=1, description="submits per job, counting those that certainly or probably had no effect"
+    )
     call_timeout_seconds: float = Field(20, gt=0, description="total deadline of one upstream call")
-    talk_seconds: float = Field(300, gt=0, description="longest conversation with the agent, from its sending")
-    talk_gap_seconds: float = Field(60, gt=0, description="longest silence of the agent within a conversation")
-    talk_lease_seconds: float = Field(30, gt=2, description="a conversation whose worker shows no life so long is lost")
-    watchdog_seconds: float = Field(40, gt=0, description="a worker whose step overstays this exits")
-    lease_seconds: float = Field(60, gt=0, description="a claim is free again after this")
-    unclear_grace_seconds: float = Field(30, gt=0, description="an unknown submit key is believed lost after this")
+    conversation_timeout_seconds: float = Field(
+        300, gt=0, description="longest agent conversation, measured from sending the message"
+    )
+    conversation_idle_timeout_seconds: float = Field(
+        60, gt=0, description="longest silence of the agent within a conversation"
+    )
+    conversation_lease_seconds: float = Field(
+        30, gt=2, description="a conversation counts as lost after this long without a heartbeat of its worker"
+    )
+    watchdog_seconds: float = Field(40, gt=0, description="a worker exits when one of its tasks runs longer than this")
+    lease_seconds: float = Field(60, gt=0, description="lease of a claimed job; another worker may claim it afterwards")
+    unclear_grace_seconds: float = Field(30, gt=0, description="an unknown submit key counts as lost after this time")
     upstream_sign_ver: str = Field("8.4.0", description="`Appvr` of upstream calls")
     upstream_da_version: str = Field("3.3.9", description="`da_version` and draft version")
-    upstream_agent_da_version: str = Field("3.1.3", description="`da_version` of conversations with the agent")
+    upstream_agent_da_version: str = Field("3.1.3", description="`da_version` of agent conversations")
     upstream_web_version: str = Field("7.5.0", description="`web_version` of upstream calls")
-    models_refresh_seconds: float = Field(21600, ge=60, description="how often an account is asked what models it has")
-    account_check_seconds: float = Field(21600, ge=600, description="how often an account that is kept gets a check-up")
-    daily_receive: Literal["off", "when_empty", "daily"] = Field(
-        "when_empty", description="fetch an account's daily free credits: `when_empty`, `daily` (also `on`), or `off`"
+    models_refresh_seconds: float = Field(
+        21600, ge=60, description="how often the model list of an account is refreshed"
     )
-    region_cache_seconds: float = Field(86400, gt=0, description="how long a looked-up cluster is believed")
+    account_check_seconds: float = Field(21600, ge=600, description="how often a registered account is checked")
+    daily_receive: Literal["off", "when_empty", "daily"] = Field(
+        "when_empty",
+        description="claim the daily free credits of accounts: `when_empty`, `daily` (also `on`), or `off`",
+    )
+    region_cache_seconds: float = Field(86400, gt=0, description="how long a detected cluster is cached")
 
     api_port: int = Field(8000, ge=1, le=65535, description="port of the API")
     trusted_proxies: str = Field(
-        "127.0.0.1,::1", description="comma list of proxies' addresses or networks whose X-Forwarded-* is believed"
+        "127.0.0.1,::1",
+        description="comma-separated addresses or networks of proxies whose X-Forwarded-* headers are trusted",
     )
-    api_host: str = Field("127.0.0.1", description="address the API binds")
-    db_pool_size: int = Field(16, ge=1, description="database connections per API process, and its thread-pool size")
+    api_host: str = Field("127.0.0.1", description="address the API binds to")
+    db_pool_size: int = Field(16, ge=1, description="database connections and worker threads per API process")
     worker_concurrency: int = Field(32, ge=1, description="threads per worker process")
-    talk_concurrency: int = Field(16, ge=1, description="threads of the process that holds conversations")
+    conversation_concurrency: int = Field(16, ge=1, description="threads of the process that runs agent conversations")
     request_max_bytes: int = Field(1_000_000, ge=1000, description="largest JSON body")
-    request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may hold pictures")
-    request_head_seconds: float = Field(20, gt=0, description="headers that have not arrived by then are given up")
-    request_body_seconds: float = Field(600, gt=0, description="a body that has not arrived by then is given up")
-    console_session_hours: float = Field(72, gt=0, description="a console session without use ends after so long")
-    flower_url: str = Field("", description="where people reach Flower, for a link on the console's system page")
+    request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may contain images")
+    request_header_timeout_seconds: float = Field(20, gt=0, description="time in which the request headers must arrive")
+    request_body_timeout_seconds: float = Field(600, gt=0, description="time in which the request body must arrive")
+    console_session_hours: float = Field(72, gt=0, description="an unused console session ends after this time")
+    flower_url: str = Field("", description="URL of Flower, linked on the console's system page")
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Accept former names: in each source the present name wins over the former one."""
+        return (
+            init_settings,
+            env_settings,
+            _former_names(settings_cls, env_settings),
+            dotenv_settings,
+            _former_names(settings_cls, dotenv_settings),
+            file_secret_settings,
+        )
 
     @field_validator("daily_receive", mode="before")
     @classmethod
-    def _in_words(cls, value: object) -> object:
-        said = str(value).strip().lower()
-        return {"true": "daily", "on": "daily", "1": "daily", "false": "off", "0": "off"}.get(said, said)
+    def _accept_booleans(cls, value: object) -> object:
+        text = str(value).strip().lower()
+        return {"true": "daily", "on": "daily", "1": "daily", "false": "off", "0": "off"}.get(text, text)
 
     @field_validator("upstream_origin", "sandbox_url", "public_url", "s3_endpoint", "otel_endpoint", "flower_url")
     @classmethod
-    def _bare_origin(cls, value: str) -> str:
+    def _check_url(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
             raise ValueError("must start with http:// or https://")
         return value.rstrip("/")
 
     @field_validator("budget_time_zone")
     @classmethod
-    def _known_zone(cls, value: str) -> str:
+    def _check_time_zone(cls, value: str) -> str:
         try:
             ZoneInfo(value)
         except (ValueError, OSError, KeyError):
@@ -160,18 +253,18 @@ class Settings(BaseSettings):
 
     @field_validator("catalog_file", mode="before")
     @classmethod
-    def _unset(cls, value: object) -> object:
-        return value or None  # an empty variable is no file
+    def _empty_means_none(cls, value: object) -> object:
+        return value or None
 
     @field_validator("catalog_file")
     @classmethod
-    def _usable_catalog(cls, value: Path | None) -> Path | None:
+    def _check_catalog(cls, value: Path | None) -> Path | None:
         catalog_overrides.check(value)
         return value
 
     @model_validator(mode="after")
-    def _times_in_order(self) -> "Settings":
-        # Each must outlast the one before it, or a late twin of a call may be in flight when the row is re-driven.
+    def _check_combinations(self) -> "Settings":
+        # Each must exceed the previous one: otherwise a job could be claimed again while its first call still runs.
         if not self.call_timeout_seconds < self.watchdog_seconds < self.lease_seconds:
             raise ValueError("need CALL_TIMEOUT_SECONDS < WATCHDOG_SECONDS < LEASE_SECONDS")
         if bool(self.s3_access_key_id) != bool(self.s3_secret_access_key.get_secret_value()):
@@ -181,13 +274,13 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def talk_watchdog_seconds(self) -> float:
-        """Like `watchdog_seconds`, for the piece of a conversation that may be a silence."""
-        return self.talk_gap_seconds + self.watchdog_seconds
+    def conversation_watchdog_seconds(self) -> float:
+        """Watchdog limit for a conversation, in seconds: it includes the longest allowed silence of the agent."""
+        return self.conversation_idle_timeout_seconds + self.watchdog_seconds
 
     @property
     def files_url(self) -> str:
-        """Where results live, as a URL."""
+        """URL of the storage for results."""
         return self.storage_url or f"file://{self.data_dir.resolve()}/files"
 
     @property

@@ -13,12 +13,12 @@ from api.cli.output import JsonOption
 health_app = typer.Typer(no_args_is_help=True, help="Check one process of this machine, for container health checks.")
 
 
-def _well(line: str) -> NoReturn:
+def _healthy(line: str) -> NoReturn:
     print(line)
     raise typer.Exit(0)
 
 
-def _ill(line: str) -> NoReturn:
+def _unhealthy(line: str) -> NoReturn:
     print(line, file=sys.stderr)
     raise typer.Exit(1)
 
@@ -35,12 +35,12 @@ def health_api() -> None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        _ill(f"no answer on {host}:{settings.api_port}: {type(error).__name__}")
+        _unhealthy(f"no answer on {host}:{settings.api_port}: {type(error).__name__}")
     finally:
         connection.close()
     if status != 200:
-        _ill(f"HTTP status {status}")
-    _well("the API answers")
+        _unhealthy(f"HTTP status {status}")
+    _healthy("the API answers")
 
 
 @health_app.command("worker", epilog="Example: dreamery health worker --name talker")
@@ -59,7 +59,7 @@ def health_worker(
         found = heartbeat.workers()
     except BUS_ERRORS as error:
         # A new worker would hear no more than this one does.
-        _well(f"cannot tell: Redis does not answer ({type(error).__name__})")
+        _healthy(f"cannot tell: Redis does not answer ({type(error).__name__})")
     here = [w for w in found if w.host == socket.gethostname() and name in {"", w.name.partition("@")[0]}]
     # What stopped for good told something not long ago, too: only the newest of each name counts.
     newest = {w.name: w for w in sorted(here, key=lambda w: -w.started_seconds)}.values()
@@ -67,11 +67,11 @@ def health_worker(
         print(json.dumps({"data": [heartbeat.as_json(w) for w in newest]}, indent=2))
         raise typer.Exit(0 if newest and all(w.hears for w in newest) else 1)
     if not newest:
-        _ill(f"no worker {name + ' ' if name else ''}of this machine has told anything")
+        _unhealthy(f"no worker {name + ' ' if name else ''}of this machine has told anything")
     deaf = [w for w in newest if not w.hears]
     if deaf:
-        _ill("\n".join(f"{w.name} took no message for {w.heard_seconds:.0f} s" for w in deaf))
-    _well("\n".join(f"{w.name} took a message {w.heard_seconds:.0f} s ago" for w in newest))
+        _unhealthy("\n".join(f"{w.name} took no message for {w.heard_seconds:.0f} s" for w in deaf))
+    _healthy("\n".join(f"{w.name} took a message {w.heard_seconds:.0f} s ago" for w in newest))
 
 
 @health_app.command("scheduler", epilog="Example: dreamery health scheduler")
@@ -86,7 +86,7 @@ def health_scheduler() -> None:
     try:
         seconds = heartbeat.seen_seconds("scheduler")
     except BUS_ERRORS as error:
-        _well(f"cannot tell: Redis does not answer ({type(error).__name__})")
-    if seconds is None or seconds > get_settings().deaf_seconds:
-        _ill("the scheduler has sent nothing yet" if seconds is None else f"the last tick was sent {seconds:.0f} s ago")
-    _well(f"a tick was sent {seconds:.0f} s ago")
+        _healthy(f"cannot tell: Redis does not answer ({type(error).__name__})")
+    if seconds is None or seconds > get_settings().worker_heartbeat_timeout_seconds:
+        _unhealthy("the scheduler has sent nothing yet" if seconds is None else f"the last tick was sent {seconds:.0f} s ago")
+    _healthy(f"a tick was sent {seconds:.0f} s ago")

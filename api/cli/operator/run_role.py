@@ -10,10 +10,10 @@ import typer
 
 run_app = typer.Typer(no_args_is_help=True, help="Run one role of the platform in this process.")
 
-_PATIENCE_SECONDS = 20
+_GRACE_SECONDS = 20
 
 
-def _become(command: tuple[str, ...]) -> NoReturn:
+def _exec(command: tuple[str, ...]) -> NoReturn:
     """This process goes on as that program: signals of whoever started us reach it."""
     # -P: a folder named `api` where the user stands must not be imported.
     os.execv(sys.executable, [sys.executable, "-P", "-m", *command])  # noqa: S606 - our own commands
@@ -26,7 +26,7 @@ def run_api() -> None:
     from worker.local import process_commands
 
     settings = get_settings()
-    _become(process_commands.api(settings.api_host, settings.api_port, patience_seconds=_PATIENCE_SECONDS))
+    _exec(process_commands.api(settings.api_host, settings.api_port, patience_seconds=_GRACE_SECONDS))
 
 
 @run_app.command("worker", epilog="Example: dreamery run worker --queues fast,outbox --name quick")
@@ -38,16 +38,16 @@ def run_worker(
     from worker.core.settings import get_settings
     from worker.local import process_commands
 
-    _become(process_commands.worker(name, queues or process_commands.QUEUES, get_settings().worker_concurrency))
+    _exec(process_commands.worker(name, queues or process_commands.QUEUES, get_settings().worker_concurrency))
 
 
 @run_app.command("talker", epilog="Example: dreamery run talker")
 def run_talker(name: Annotated[str, typer.Option(help="Its name; one of a kind on this machine.")] = "talker") -> None:
-    """A worker for conversations with the agent; DREAMERY_TALK_CONCURRENCY at once."""
+    """A worker for conversations with the agent; DREAMERY_CONVERSATION_CONCURRENCY at once."""
     from worker.core.settings import get_settings
     from worker.local import process_commands
 
-    _become(process_commands.worker(name, process_commands.TALK_QUEUES, get_settings().talk_concurrency))
+    _exec(process_commands.worker(name, process_commands.TALK_QUEUES, get_settings().conversation_concurrency))
 
 
 @run_app.command("scheduler", epilog="Example: dreamery run scheduler")
@@ -55,7 +55,7 @@ def run_scheduler() -> None:
     """What sends the tick. One is enough; two do no harm."""
     from worker.local import process_commands
 
-    _become(process_commands.scheduler(Path(tempfile.mkdtemp(prefix="dreamery-")) / "schedule"))
+    _exec(process_commands.scheduler(Path(tempfile.mkdtemp(prefix="dreamery-")) / "schedule"))
 
 
 @run_app.command("flower", epilog="Example: dreamery run flower --url-prefix flower")
@@ -74,4 +74,4 @@ def run_flower(
         raise StartError("Flower needs a password: set DREAMERY_ADMIN_KEY.")
     # Through the environment, since `ps` shows command lines to everybody.
     os.environ["FLOWER_BASIC_AUTH"] = f"admin:{password}"  # noqa: TID251
-    _become(process_commands.flower(host, port, url_prefix=url_prefix))
+    _exec(process_commands.flower(host, port, url_prefix=url_prefix))

@@ -1,8 +1,8 @@
-"""`docs/configuration.md`, made from the settings class (`dreamery doctor --settings --markdown`)."""
+"""Generates `docs/configuration.md` from the settings class (`dreamery doctor --settings --markdown`)."""
 
 from pydantic import SecretStr
 
-from worker.core.settings import Settings
+from worker.core.settings import FORMER_NAMES, Settings
 
 # A heading stands before its first setting; the order is that of the class.
 _HEADINGS = {
@@ -19,23 +19,32 @@ _HEADINGS = {
 }
 _INTRODUCTION = """# Configuration
 
-Every setting, from the environment or a file `.env` in the working folder, read once at start by each process. A wrong
-value stops the process with the setting's name. Booleans are `on`/`off`, `true`/`false`, `1`/`0`. `dreamery doctor
---settings` shows them with their present values (secrets only as set or not).
+Each process reads its settings once at start, from the environment or a file `.env` in the working folder. An invalid
+value stops the process and names the setting. Booleans are `on`/`off`, `true`/`false`, `1`/`0`. `dreamery doctor
+--settings` shows all settings with their current values (secrets only as set or not).
 
-Made from `worker/core/settings.py` by `dreamery doctor --settings --markdown`; a test holds the two together.
+Generated from `worker/core/settings.py` by `dreamery doctor --settings --markdown`; a test keeps them in sync.
+"""
+_FORMER_NAMES = """
+## Former names
+
+These names of earlier versions are still accepted. If both are set, the present name wins.
+
+| former name | present name |
+|---|---|
 """
 
 
 def settings_reference() -> str:
-    """The whole page as Markdown."""
+    """Return the whole page as Markdown."""
     lines = [_INTRODUCTION]
     for name, field in Settings.model_fields.items():
         if name in _HEADINGS:
             lines.append(f"\n## {_HEADINGS[name]}\n\n| name | default | meaning |\n|---|---|---|\n")
         meaning = (field.description or "").replace("|", "\\|")
         lines.append(f"| `DREAMERY_{name.upper()}` | {_default(field.default)} | {meaning} |\n")
-    return "".join(lines)
+    former = [f"| `DREAMERY_{old.upper()}` | `DREAMERY_{new.upper()}` |\n" for old, new in FORMER_NAMES.items()]
+    return "".join([*lines, _FORMER_NAMES, *former])
 
 
 def _default(value: object) -> str:

@@ -37,20 +37,20 @@ _NOTE_SAID = text(
 
 def begin(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
     """(submitting) the call is about to be made, for the only time; False when the claim is lost or not wanted."""
-    values = {"id": job_id, "attempt": attempt, "lease": get_settings().talk_lease_seconds}
+    values = {"id": job_id, "attempt": attempt, "lease": get_settings().conversation_lease_seconds}
     return tx.first(_BEGIN, values) is not None
 
 
-def note_said(
+def record_reply(
     tx: Transaction, *, job_id: UUID, attempt: int, said: str, calls: int, finish: str | None = None
 ) -> bool | None:
     """(running) the whole text so far, and the lease anew. Whether somebody wishes it cancelled; None = it is lost."""
     values = {"id": job_id, "attempt": attempt, "said": said, "calls": calls, "finish": finish}
-    row = tx.first(_NOTE_SAID, {**values, "lease": get_settings().talk_lease_seconds})
+    row = tx.first(_NOTE_SAID, {**values, "lease": get_settings().conversation_lease_seconds})
     return row.cancel_requested if row is not None else None
 
 
-def show_life(tx: Transaction, held: dict[UUID, int]) -> None:
+def renew_leases(tx: Transaction, held: dict[UUID, int]) -> None:
     """(submitting, running) the lease anew for these jobs (id, attempt): their streams are open in this process."""
     tx.run(
         text(
@@ -58,12 +58,12 @@ def show_life(tx: Transaction, held: dict[UUID, int]) -> None:
                FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS held(id, attempt)
                WHERE jobs.id = held.id AND jobs.attempt = held.attempt AND jobs.state IN {sql_list(UPSTREAM)}"""
         ),
-        {"ids": list(held), "attempts": list(held.values()), "lease": get_settings().talk_lease_seconds},
+        {"ids": list(held), "attempts": list(held.values()), "lease": get_settings().conversation_lease_seconds},
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class AgentReply:
     """A conversation as its row has it. `finish` None = the agent still talks, or was cut off."""
 
     said: str = ""
@@ -71,15 +71,15 @@ class Spoken:
     finish: str | None = None
 
 
-def spoken(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, Spoken]:
+def spoken(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, AgentReply]:
     """What was said in these conversations; those that were not sent yet are absent."""
     rows = tx.all(
         text("SELECT job_id, said, calls, finish FROM conversations WHERE job_id = ANY(:ids)"), {"ids": job_ids}
     )
-    return {row.job_id: Spoken(row.said, row.calls, row.finish) for row in rows}
+    return {row.job_id: AgentReply(row.said, row.calls, row.finish) for row in rows}
 
 
-def said_beyond(tx: Transaction, known: dict[UUID, int]) -> dict[UUID, str]:
+def replies_longer_than(tx: Transaction, known: dict[UUID, int]) -> dict[UUID, str]:
     """The texts of these conversations that are longer than so many characters."""
     rows = tx.all(
         text(
