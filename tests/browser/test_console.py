@@ -52,7 +52,7 @@ def test_signing_in_and_out_with_the_keyboard(browser: Browser, platform: Checke
         page.goto("/console/jobs")
         page.get_by_label("API key").fill("sk-dreamery-wrong")
         page.keyboard.press("Enter")
-        expect(page.get_by_role("alert")).to_contain_text("Unknown API key")
+        expect(page.get_by_role("alert")).to_contain_text("Invalid API key")
         # That a wrong key is a 401 is all there may be to say.
         assert all("401" in complaint for complaint in complaints), complaints
         complaints.clear()

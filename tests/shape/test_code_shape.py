@@ -90,7 +90,7 @@ PLANTED = [
     ("worker/tasks/poll.py", "import worker.sandbox.options", "nothing imports the sandbox"),
     ("worker/tasks/deliver_webhooks.py", "import sqlalchemy", "sqlalchemy is used in worker.db only"),
     ("api/jobs/watcher.py", "import redis", "redis and celery are used in worker.messaging only"),
-    ("worker/tasks/dispatch.py", "import httpx", "httpx is used in providers and safe_fetch only"),
+    ("worker/tasks/dispatch.py", "import httpx", "httpx is used in providers, safe_fetch and http_deadlines only"),
     ("worker/storage.py", "import fastapi", "fastapi is used in api only"),
 ]
 
@@ -187,7 +187,7 @@ def test_a_setting_is_described(name: str) -> None:
 def test_the_error_table_is_complete_and_well_formed() -> None:
     source = (ROOT / "worker/core/errors.py").read_text(encoding="utf-8")
     table = source[source.index("ERRORS: dict") : source.index("class DreameryError")]
-    written = re.findall(r'_(?:ask|row)\(\s*"([a-z_]+)"', table)
+    written = re.findall(r'_(?:request_)?row\(\s*"([a-z_]+)"', table)
     assert len(written) == len(set(written)) == len(ERRORS), "a code that stands twice hides a row"
     types = {
         "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "insufficient_quota",

@@ -152,7 +152,7 @@ def test_what_was_refused_for_its_content_is_said_at_the_end(engine: Engine) -> 
     assert (len(told.links), told.finish) == (1, "content_filter")
     [choice] = chat_completion(read_job_views([good, bad]), n=2, model="m", base=BASE)["choices"]
     assert choice["finish_reason"] == "content_filter"
-    assert "refused the content" in choice["message"]["reasoning_content"]
+    assert "rejected the content" in choice["message"]["reasoning_content"]
 
 
 def test_a_failed_and_a_cancelled_job_end_in_an_error(engine: Engine) -> None:
@@ -263,7 +263,7 @@ def test_housekeeping_can_be_switched_off(client: TestClient, engine: Engine) ->
     headers = {"Prefer": "wait=0"}
     assert ask(client, "hi", headers=headers, **{"async": False}).status_code == 200
     assert engine.sql("SELECT 1 FROM jobs") == []
-    engine.configure(HOUSEKEEPING_REPLIES="false")
+    engine.configure(ANSWER_CLIENT_PROBES="false")
     late = ask(client, "hi", headers=headers, **{"async": False})
     assert_error(late, 504, "generation_timeout")
     assert len(engine.sql("SELECT 1 FROM jobs")) == 1
