@@ -1,12 +1,13 @@
-// The shell: who is signed in, navigation, the page that the address names.
-import { html, render, useEffect, useState, useRef } from "./lib/ui.js";
-import { may, resume, session, signIn, signOut } from "./lib/api.js";
-import { openJobs, startFeed } from "./lib/jobs.js";
-import { language, number, t } from "./lib/language.js";
-import { connected } from "./lib/live.js";
-import { Button, Confirmations, Dialog, Empty, Failure, Icon, Loading, TextField, Toasts, useAction } from "./lib/parts.js";
-import { Link, match, place } from "./lib/router.js";
-import { theme } from "./lib/store.js";
+// Application shell: sign-in, navigation and the current page.
+import { html, render, useEffect, useRef, useState } from "./lib/ui/preact.js";
+import { hasScope, loadSession, session, signIn, signOut } from "./lib/api/client.js";
+import { connected } from "./lib/api/event_stream.js";
+import { openJobIds, startJobFeed } from "./lib/api/jobs.js";
+import { formatNumber, language, t } from "./lib/state/language.js";
+import { theme } from "./lib/state/preferences.js";
+import { Link, matchRoute, route } from "./lib/state/router.js";
+import { Button, ConfirmDialog, Dialog, EmptyState, ErrorMessage, Loading, TextField, Toasts, useAction } from "./lib/ui/components.js";
+import { Icon } from "./lib/ui/icons.js";
 import { PAGES } from "./routes.js";
 
 const Brand = () => html`<span class="brand"><svg viewBox="0 0 32 32" width="26" height="26" aria-hidden="true"><rect width="32" height="32" rx="8" />
@@ -15,8 +16,8 @@ const Brand = () => html`<span class="brand"><svg viewBox="0 0 32 32" width="26"
 const NEXT_THEME = { auto: "light", light: "dark", dark: "auto" };
 const THEME_ICON = { auto: "screen", light: "sun", dark: "moon" };
 
-function Switches() {
-  return html`<div class="switches">
+function Preferences() {
+  return html`<div class="preferences">
     <${Button} kind="quiet" icon=${THEME_ICON[theme.value]} label=${t("theme.now", { theme: t(`theme.${theme.value}`) })}
       onClick=${() => { theme.value = NEXT_THEME[theme.value]; }} />
     <${Button} kind="quiet" icon="globe" lang=${language.value === "zh" ? "en" : "zh-CN"}
@@ -42,73 +43,73 @@ function SignIn() {
   useEffect(() => {
     document.title = `${t("signin.title")} · Dreamery`;
   });
-  return html`<div class="signin"><div class="signin-top"><${Brand} /><${Switches} /></div>
+  return html`<div class="signin"><div class="signin-top"><${Brand} /><${Preferences} /></div>
     <main id="main"><form class="card signin-card" onSubmit=${submit}>
       <h1>${t("signin.title")}</h1><p class="lead">${t("signin.lead")}</p>
       <${TextField} label=${t("signin.key")} hint=${t("signin.hint")} type="password" name="api-key" autocomplete="current-password"
         spellcheck="false" required placeholder="sk-dreamery-…" value=${key} onInput=${setKey} />
-      ${error && html`<${Failure} error=${error} />`}
+      ${error && html`<${ErrorMessage} error=${error} />`}
       <${Button} kind="primary" type="submit" busy=${busy} disabled=${!key.trim()}>${t("signin.action")}<//>
     </form></main></div>`;
 }
 
-const visible = () => PAGES.filter((page) => page.icon && (!page.scope || may(page.scope)));
+const visiblePages = () => PAGES.filter((page) => page.icon && (!page.scope || hasScope(page.scope)));
 
-function Navigation({ here, onFollow }) {
-  const pages = visible();
+function Navigation({ activePage, onNavigate }) {
+  const pages = visiblePages();
   const groups = [...new Set(pages.map((page) => page.group))];
   return html`<nav aria-label=${t("nav.label")}>${groups.map((group) => html`<div key=${group} class="nav-group">
     ${group !== "main" && html`<h2>${t(`nav.group_${group}`)}</h2>`}
     <ul>${pages.filter((page) => page.group === group).map((page) => html`<li key=${page.path}>
-      <${Link} to=${page.path} class="nav-link" aria-current=${page.name === here ? "page" : undefined} onClick=${onFollow}>
-        <${Icon} name=${page.icon} />${t(`nav.${page.name}`)}${page.name === "jobs" && openJobs.value.size > 0 && html`<span class="count" title=${t("nav.open_jobs", { n: openJobs.value.size })}>${number(openJobs.value.size)}</span>`}<//></li>`)}</ul></div>`)}</nav>`;
+      <${Link} to=${page.path} class="nav-link" aria-current=${page.name === activePage ? "page" : undefined} onClick=${onNavigate}>
+        <${Icon} name=${page.icon} />${t(`nav.${page.name}`)}${page.name === "jobs" && openJobIds.value.size > 0 && html`<span class="count" title=${t("nav.open_jobs", { n: openJobIds.value.size })}>${formatNumber(openJobIds.value.size)}</span>`}<//></li>`)}</ul></div>`)}</nav>`;
 }
 
-function Account() {
-  const [leave, busy] = useAction(signOut);
-  return html`<div class="account"><div class="account-name"><strong>${session.value.user}</strong><span>${t(`role.${session.value.role}`)}</span></div>
-    <${Button} kind="quiet" icon="leave" busy=${busy} label=${t("action.sign_out")} onClick=${leave} /></div>`;
+function CurrentUser() {
+  const [endSession, busy] = useAction(signOut);
+  return html`<div class="current-user"><div class="user-name"><strong>${session.value.user}</strong><span>${t(`role.${session.value.role}`)}</span></div>
+    <${Button} kind="quiet" icon="sign_out" busy=${busy} label=${t("action.sign_out")} onClick=${endSession} /></div>`;
 }
 
 function Page({ found }) {
   const [loaded, setLoaded] = useState(null);
   const [error, setError] = useState(null);
-  const [turn, setTurn] = useState(0);
+  const [attempt, setAttempt] = useState(0);
   const page = found?.page;
   useEffect(() => {
     if (!page) return;
     setError(null);
     page.load().then((module) => setLoaded({ page, Body: module.default }), setError);
-  }, [page, turn]);
+  }, [page, attempt]);
   useEffect(() => {
     document.title = `${t(page ? `nav.${page.name}` : "page.unknown")} · Dreamery`;
   });
-  if (!page) return html`<${Empty} icon="search" title=${t("page.unknown")}><${Link} to="">${t("page.home")}<//><//>`;
-  if (page.scope && !may(page.scope)) return html`<${Empty} icon="key" title=${t("page.forbidden")}>${t("page.forbidden_text")}<//>`;
-  if (error) return html`<${Failure} error=${error} onRetry=${() => setTurn(turn + 1)} />`;
+  if (!page) return html`<${EmptyState} icon="search" title=${t("page.unknown")}><${Link} to="">${t("page.home")}<//><//>`;
+  if (page.scope && !hasScope(page.scope)) return html`<${EmptyState} icon="key" title=${t("page.forbidden")}>${t("page.forbidden_text")}<//>`;
+  if (error) return html`<${ErrorMessage} error=${error} onRetry=${() => setAttempt(attempt + 1)} />`;
   if (loaded?.page !== page) return html`<${Loading} />`;
-  return html`<${loaded.Body} key=${page.path + JSON.stringify(found.params)} params=${found.params} query=${place.value.query} />`;
+  return html`<${loaded.Body} key=${page.path + JSON.stringify(found.params)} params=${found.params} query=${route.value.query} />`;
 }
 
 function Shell() {
   const [menu, setMenu] = useState(false);
   const main = useRef(null);
-  useEffect(startFeed, []);
-  const found = match(PAGES, place.value.path);
-  const here = found?.page.under ?? found?.page.name;
-  const skip = (event) => {
+  useEffect(startJobFeed, []);
+  const found = matchRoute(PAGES, route.value.path);
+  const activePage = found?.page.parent ?? found?.page.name;
+  const skipToContent = (event) => {
     event.preventDefault();
     main.current.focus();
   };
   return html`<div class="shell">
-    <a class="skip" href="#main" onClick=${skip}>${t("nav.skip")}</a>
-    <aside class="side"><${Link} to="" class="brand-link"><${Brand} /><//><${Navigation} here=${here} /><div class="side-foot"><${Switches} /><${Account} /></div></aside>
-    <header class="top"><${Link} to="" class="brand-link"><${Brand} /><//><${Button} kind="quiet" icon="menu" label=${t("nav.menu")} onClick=${() => setMenu(true)} /></header>
-    ${menu && html`<${Dialog} drawer title=${t("nav.menu")} onClose=${() => setMenu(false)}><${Navigation} here=${here} onFollow=${() => setMenu(false)} /><${Switches} /><${Account} /><//>`}
+    <a class="skip-link" href="#main" onClick=${skipToContent}>${t("nav.skip")}</a>
+    <aside class="sidebar"><${Link} to="" class="brand-link"><${Brand} /><//><${Navigation} activePage=${activePage} /><div class="sidebar-footer"><${Preferences} /><${CurrentUser} /></div></aside>
+    <header class="topbar"><${Link} to="" class="brand-link"><${Brand} /><//><${Button} kind="quiet" icon="menu" label=${t("nav.menu")} onClick=${() => setMenu(true)} /></header>
+    ${menu && html`<${Dialog} drawer title=${t("nav.menu")} onClose=${() => setMenu(false)}><${Navigation} activePage=${activePage} onNavigate=${() => setMenu(false)} /><${Preferences} /><${CurrentUser} /><//>`}
     ${!connected.value && html`<p class="offline" role="status"><span class="spinner" aria-hidden="true"></span>${t("live.lost")}</p>`}
     <main id="main" ref=${main} tabindex="-1"><${Page} found=${found} /></main>
-    <nav class="tabs" aria-label=${t("nav.quick")}>${visible().filter((page) => page.tab).map((page) => html`<${Link} key=${page.path} to=${page.path}
-      aria-current=${page.name === here ? "page" : undefined}><${Icon} name=${page.icon} /><span>${t(`nav.${page.name}`)}</span><//>`)}</nav>
+    <nav class="tab-bar" aria-label=${t("nav.quick")}>${visiblePages().filter((page) => page.inTabBar).map((page) => html`<${Link} key=${page.path} to=${page.path}
+      aria-current=${page.name === activePage ? "page" : undefined}><${Icon} name=${page.icon} /><span>${t(`nav.${page.name}`)}</span><//>`)}</nav>
   </div>`;
 }
 
@@ -116,16 +117,16 @@ function App() {
   const [error, setError] = useState(null);
   const start = () => {
     setError(null);
-    resume().catch(setError);
+    loadSession().catch(setError);
   };
   useEffect(() => {
     if (session.value === undefined) start();
   }, []);
   let view = html`<${Shell} />`;
-  if (error) view = html`<main id="main" class="alone"><${Failure} error=${error} onRetry=${start} /></main>`;
-  else if (session.value === undefined) view = html`<main id="main" class="alone"><${Loading} /></main>`;
+  if (error) view = html`<main id="main" class="centered"><${ErrorMessage} error=${error} onRetry=${start} /></main>`;
+  else if (session.value === undefined) view = html`<main id="main" class="centered"><${Loading} /></main>`;
   else if (session.value === null) view = html`<${SignIn} />`;
-  return html`${view}<${Toasts} /><${Confirmations} />`;
+  return html`${view}<${Toasts} /><${ConfirmDialog} />`;
 }
 
 render(html`<${App} />`, document.getElementById("app"));

@@ -1,10 +1,10 @@
-// Runs before the first paint, so that a chosen theme does not flash.
+// Applies the saved theme before the first paint, so that the page does not flash.
 (() => {
-  let chosen = null;
+  let saved = null;
   try {
-    chosen = localStorage.getItem("dreamery.theme");
+    saved = localStorage.getItem("dreamery.theme");
   } catch {
-    // Storage is switched off: follow the system.
+    // Local storage is disabled: use the system's theme.
   }
-  if (chosen === "light" || chosen === "dark") document.documentElement.dataset.theme = chosen;
+  if (saved === "light" || saved === "dark") document.documentElement.dataset.theme = saved;
 })();

@@ -1,76 +1,77 @@
-// One upstream account: how it stands, its credits over time, what it may do, a new session for it.
-import { html, useState } from "../lib/ui.js";
-import { AccountActions, AccountState, Load, hoursOf, words } from "../lib/accounts.js";
-import { api } from "../lib/api.js";
-import { number, t } from "../lib/language.js";
-import { Ago, Button, Checks, Dialog, Failure, Icon, Loading, PageHead, TextField, toast, useLoaded } from "../lib/parts.js";
-import { Plot } from "../lib/plot.js";
-import { usePolled } from "../lib/polling.js";
-import { Link } from "../lib/router.js";
+// One upstream account: state, credits over time, limits, and replacing its session.
+import { html, useState } from "../lib/ui/preact.js";
+import { api } from "../lib/api/client.js";
+import { useLoaded, usePolling } from "../lib/api/loading.js";
+import { formatNumber, t } from "../lib/state/language.js";
+import { Link } from "../lib/state/router.js";
+import { AccountActions, AccountState, formatWorkingHours, Load, splitList } from "../lib/ui/account_views.js";
+import { Button, CheckboxGroup, Dialog, ErrorMessage, Loading, PageHeader, RelativeTime, TextField, toast } from "../lib/ui/components.js";
+import { Icon } from "../lib/ui/icons.js";
+import { Plot } from "../lib/ui/plot.js";
 
 const DAYS = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
 export default function AccountPage({ params }) {
   const path = `/admin/v1/accounts/${params.id}`;
-  const loaded = usePolled(() => api.get(path), 5, [params.id]);
-  const money = usePolled(() => api.get(`${path}/credits`, { days: 30 }), 30, [params.id]);
+  const loaded = usePolling(() => api.get(path), 5, [params.id]);
+  const credits = usePolling(() => api.get(`${path}/credits`, { days: 30 }), 30, [params.id]);
   const system = useLoaded(() => api.get("/admin/v1/system"));
   const [replacing, setReplacing] = useState(false);
   const account = loaded.data;
-  if (!account) return html`<${PageHead} title=${t("nav.account")} />${loaded.error ? html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
-  const changed = (now) => loaded.setData((before) => ({ ...before, ...now }));
+  if (!account) return html`<${PageHeader} title=${t("nav.account")} />${loaded.error ? html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />` : html`<${Loading} />`}`;
+  const changed = (update) => loaded.setData((before) => ({ ...before, ...update }));
   return html`<p class="crumbs"><${Link} to="accounts"><${Icon} name="left" size=${16} />${t("nav.accounts")}<//></p>
-    <${PageHead} title=${account.label}><${AccountActions} account=${account} onChanged=${changed} /><//>
-    <div class="job-page"><div class="stack">
-      <${Money} money=${money} />
+    <${PageHeader} title=${account.label}><${AccountActions} account=${account} onChanged=${changed} /><//>
+    <div class="with-sidebar"><div class="stack">
+      <${CreditHistory} credits=${credits} />
       <${LimitsForm} key=${account.id} account=${account} defaults=${system.data?.defaults} path=${path} onChanged=${changed} />
     </div><aside class="stack" aria-label=${t("accounts.account")}><section class="card"><h2>${t("accounts.state")}</h2><${AccountState} account=${account} /><div class="gap"><${Load} account=${account} defaults=${system.data?.defaults} /></div><${Facts} account=${account} />
       <p class="hint gap break"><code>${account.id}</code></p>
       <div class="gap"><${Button} icon="key" onClick=${() => setReplacing(true)}>${t("accounts.replace")}<//></div></section></aside></div>
-    ${replacing && html`<${Replace} account=${account} path=${path} onClose=${() => setReplacing(false)} onChanged=${changed} />`}`;
+    ${replacing && html`<${ReplaceSessionDialog} account=${account} path=${path} onClose=${() => setReplacing(false)} onChanged=${changed} />`}`;
 }
 
 function Facts({ account }) {
-  const when = (at) => (at ? html`<${Ago} at=${at} />` : "–");
+  const relativeTime = (at) => (at ? html`<${RelativeTime} at=${at} />` : "–");
   const rows = [
     ["region", account.country ? `${account.region} · ${account.country}` : account.region],
-    ["since", account.state_since && when(account.state_since)],
+    ["since", account.state_since && relativeTime(account.state_since)],
     ["owner", account.user ?? t("accounts.platform")],
-    ["groups", account.groups.join(", ") || (account.pool ? t("accounts.everybody") : null)],
-    ["credits", account.credits === null ? null : html`${number(account.credits)} · ${when(account.credits_at)}`],
+    ["groups", account.groups.join(", ") || (account.pool ? t("accounts.all_users") : null)],
+    ["credits", account.credits === null ? null : html`${formatNumber(account.credits)} · ${relativeTime(account.credits_at)}`],
     ["models", account.models && Object.entries(account.models).map(([kind, count]) => `${t(`kind.${kind}`)} ${count}`).join(", ")],
     ["jobs_today", account.max_jobs_per_day ? `${account.jobs_today} / ${account.max_jobs_per_day}` : account.jobs_today],
-    ["hours", hoursOf(account)],
+    ["hours", formatWorkingHours(account)],
     ["proxy", account.proxy ?? t("accounts.no_proxy")],
-    ["last_job", when(account.last_submit_at)],
-    ["checked", when(account.checked_at)],
+    ["last_job", relativeTime(account.last_submit_at)],
+    ["checked", relativeTime(account.checked_at)],
     ["check_code", account.check_code && html`<code>${account.check_code}</code>`],
-    ["next_check", account.next_check_at && when(account.next_check_at)],
-    ["added", when(account.created_at)],
+    ["next_check", account.next_check_at && relativeTime(account.next_check_at)],
+    ["added", relativeTime(account.created_at)],
   ];
   return html`<dl class="facts">${rows.filter(([, value]) => value || value === 0).map(([name, value]) => html`<div key=${name}><dt>${t(`fact.${name}`)}</dt><dd>${value}</dd></div>`)}</dl>`;
 }
 
-function Money({ money }) {
-  const told = money.data;
-  const points = told?.readings ?? [];
-  const spent = [...(told?.spent ?? [])].sort((one, other) => one.day.localeCompare(other.day));
-  return html`<section class="card">${money.error && !told && html`<${Failure} error=${money.error} />`}${!told && !money.error && html`<${Loading} />`}
-    ${told && (points.length ? html`<${Plot} label=${t("accounts.credits_curve")} times=${points.map((one) => one.at)} unit=${points.at(-1).at - points[0].at > 3 * 86400 ? 86400 : 3600} series=${[{ label: t("param.credits"), values: points.map((one) => one.credits), colour: "--accent", stepped: true }]} />` : html`<h2>${t("accounts.credits_curve")}</h2><p class="hint">${t("accounts.no_readings")}</p>`)}
-    ${told && told.left !== null && html`<p class="hint gap">${t("accounts.reserved", { n: number(told.reserved), left: number(told.left) })}</p>`}
-    ${spent.length > 0 && html`<div class="gap"><${Plot} bars height=${140} label=${t("accounts.spent")} times=${spent.map((one) => new Date(`${one.day}T12:00:00`).getTime() / 1000)} series=${[{ label: t("param.credits"), values: spent.map((one) => one.credits), colour: "--good" }]} /></div>`}</section>`;
+function CreditHistory({ credits }) {
+  const history = credits.data;
+  const readings = history?.readings ?? [];
+  const spent = [...(history?.spent ?? [])].sort((first, second) => first.day.localeCompare(second.day));
+  return html`<section class="card">${credits.error && !history && html`<${ErrorMessage} error=${credits.error} />`}${!history && !credits.error && html`<${Loading} />`}
+    ${history && (readings.length ? html`<${Plot} label=${t("accounts.credits_curve")} times=${readings.map((item) => item.at)} unit=${readings.at(-1).at - readings[0].at > 3 * 86400 ? 86400 : 3600} series=${[{ label: t("param.credits"), values: readings.map((item) => item.credits), colour: "--accent", stepped: true }]} />` : html`<h2>${t("accounts.credits_curve")}</h2><p class="hint">${t("accounts.no_readings")}</p>`)}
+    ${history && history.left !== null && html`<p class="hint gap">${t("accounts.reserved", { n: formatNumber(history.reserved), left: formatNumber(history.left) })}</p>`}
+    ${spent.length > 0 && html`<div class="gap"><${Plot} bars height=${140} label=${t("accounts.spent")} times=${spent.map((item) => new Date(`${item.day}T12:00:00`).getTime() / 1000)} series=${[{ label: t("param.credits"), values: spent.map((item) => item.credits), colour: "--good" }]} /></div>`}</section>`;
 }
 
-const text = (value) => (value === null || value === undefined ? "" : String(value));
+const toText = (value) => (value === null || value === undefined ? "" : String(value));
 const numberOrNull = (value) => (value.trim() === "" ? null : Number(value));
 
 function LimitsForm({ account, defaults, path, onChanged }) {
-  const begin = (one) => ({
-    label: one.label, groups: one.groups.join(", "), max_images: text(one.max_images), max_videos: text(one.max_videos), submits_per_minute: text(one.submits_per_minute),
-    max_jobs_per_day: text(one.max_jobs_per_day), hours: one.working_hours !== null, days: one.working_hours?.days ?? DAYS, start: one.working_hours?.start ?? "09:00", end: one.working_hours?.end ?? "18:00",
-    zone: one.working_hours?.zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone, proxy: "",
+  const initialValues = (item) => ({
+    label: item.label, groups: item.groups.join(", "), max_images: toText(item.max_images), max_videos: toText(item.max_videos), submits_per_minute: toText(item.submits_per_minute),
+    max_jobs_per_day: toText(item.max_jobs_per_day), hours: item.working_hours !== null, days: item.working_hours?.days ?? DAYS, start: item.working_hours?.start ?? "09:00", end: item.working_hours?.end ?? "18:00",
+    zone: item.working_hours?.zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone, proxy: "",
   });
-  const [form, setForm] = useState(() => begin(account));
+  const [form, setForm] = useState(() => initialValues(account));
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
   const set = (name) => (value) => setForm({ ...form, [name]: value });
@@ -78,35 +79,35 @@ function LimitsForm({ account, defaults, path, onChanged }) {
     event.preventDefault();
     setBusy(true);
     setError(null);
-    const wish = {
+    const changes = {
       label: form.label.trim(), max_images: numberOrNull(form.max_images), max_videos: numberOrNull(form.max_videos), submits_per_minute: numberOrNull(form.submits_per_minute), max_jobs_per_day: numberOrNull(form.max_jobs_per_day),
-      working_hours: form.hours ? { days: form.days, start: form.start, end: form.end, zone: form.zone } : null, ...(account.pool ? { groups: words(form.groups) } : {}), ...(form.proxy.trim() ? { proxy: form.proxy.trim() } : {}),
+      working_hours: form.hours ? { days: form.days, start: form.start, end: form.end, zone: form.zone } : null, ...(account.pool ? { groups: splitList(form.groups) } : {}), ...(form.proxy.trim() ? { proxy: form.proxy.trim() } : {}),
     };
     try {
-      const now = await api.patch(path, wish);
-      onChanged(now);
-      setForm(begin(now));
+      const updated = await api.patch(path, changes);
+      onChanged(updated);
+      setForm(initialValues(updated));
       toast(t("state.saved"));
     } catch (failure) {
       setError(failure);
     }
     setBusy(false);
   };
-  const limit = (name, standard, rest = {}) => html`<${TextField} label=${t(`cap.${name}`)} type="number" min="1" value=${form[name]} onInput=${set(name)} placeholder=${standard ?? t("accounts.no_cap")} ...${rest} />`;
+  const limit = (name, fallback, rest = {}) => html`<${TextField} label=${t(`cap.${name}`)} type="number" min="1" value=${form[name]} onInput=${set(name)} placeholder=${fallback ?? t("accounts.no_limit")} ...${rest} />`;
   return html`<section class="card"><h2>${t("accounts.settings")}</h2><form class="stack" onSubmit=${save}>
     <div class="fields"><${TextField} label=${t("accounts.label")} value=${form.label} onInput=${set("label")} maxlength="100" required />
       ${account.pool && html`<${TextField} label=${t("accounts.groups")} hint=${t("accounts.groups_hint")} value=${form.groups} onInput=${set("groups")} />`}</div>
     <div class="fields four">${limit("max_images", defaults?.max_images)}${limit("max_videos", defaults?.max_videos)}${limit("submits_per_minute", defaults?.submits_per_minute, { step: "any", min: "0.1" })}${limit("max_jobs_per_day")}</div>
     <label class="check"><input type="checkbox" checked=${form.hours} onChange=${(event) => set("hours")(event.target.checked)} /><span>${t("accounts.only_hours")}</span></label>
-    ${form.hours && html`<${Checks} label=${t("accounts.days")} options=${DAYS.map((day) => [day, t(`day.${day}`)])} chosen=${form.days} onChange=${set("days")} />
+    ${form.hours && html`<${CheckboxGroup} label=${t("accounts.days")} options=${DAYS.map((day) => [day, t(`day.${day}`)])} selected=${form.days} onChange=${set("days")} />
       <div class="fields three"><${TextField} label=${t("accounts.from")} type="time" value=${form.start} onInput=${set("start")} required /><${TextField} label=${t("accounts.to")} type="time" value=${form.end === "24:00" ? "00:00" : form.end} onInput=${set("end")} required />
-      <${TextField} label=${t("accounts.zone")} value=${form.zone} onInput=${set("zone")} required /></div>`}
-    <${TextField} label=${t("accounts.proxy")} hint=${account.proxy ? t("accounts.proxy_now", { place: account.proxy }) : t("accounts.proxy_hint")} value=${form.proxy} onInput=${set("proxy")} placeholder="socks5://user:password@host:1080" autocomplete="off" spellcheck="false" />
-    ${error && html`<${Failure} error=${error} />`}
+      <${TextField} label=${t("accounts.time_zone")} value=${form.zone} onInput=${set("zone")} required /></div>`}
+    <${TextField} label=${t("accounts.proxy")} hint=${account.proxy ? t("accounts.proxy_now", { route: account.proxy }) : t("accounts.proxy_hint")} value=${form.proxy} onInput=${set("proxy")} placeholder="socks5://user:password@host:1080" autocomplete="off" spellcheck="false" />
+    ${error && html`<${ErrorMessage} error=${error} />`}
     <div class="row end">${account.proxy && html`<${Button} onClick=${async () => onChanged(await api.patch(path, { proxy: null }))}>${t("accounts.proxy_remove")}<//>`}<${Button} kind="primary" type="submit" busy=${busy}>${t("action.save")}<//></div></form></section>`;
 }
 
-function Replace({ account, path, onClose, onChanged }) {
+function ReplaceSessionDialog({ account, path, onClose, onChanged }) {
   const [session, setSession] = useState("");
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -124,6 +125,6 @@ function Replace({ account, path, onClose, onChanged }) {
   };
   return html`<${Dialog} title=${t("accounts.replace")} onClose=${onClose}><form class="stack" onSubmit=${replace}><p>${t("accounts.replace_text", { name: account.label })}</p>
     <${TextField} label=${t("accounts.session")} type="password" autocomplete="off" spellcheck="false" required value=${session} onInput=${setSession} />
-    ${error && html`<${Failure} error=${error} />`}
-    <div class="row end"><${Button} onClick=${onClose}>${t("action.back")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!session.trim()}>${t("accounts.replace")}<//></div></form><//>`;
+    ${error && html`<${ErrorMessage} error=${error} />`}
+    <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!session.trim()}>${t("accounts.replace")}<//></div></form><//>`;
 }

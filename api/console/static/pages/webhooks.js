@@ -1,13 +1,13 @@
-// Where one's events go: endpoints with their secrets, and the log of what was sent, live while something is under way.
-import { html, useState } from "../lib/ui.js";
-import { api, may } from "../lib/api.js";
-import { duration, t } from "../lib/language.js";
-import { Ago, Button, Checks, Dialog, Empty, Failure, Loading, PageHead, Select, Status, TextField, confirm, toast, useAction, useLoaded } from "../lib/parts.js";
-import { usePolled } from "../lib/polling.js";
-import { Link, setQuery } from "../lib/router.js";
-import { ShownOnce } from "../lib/secrets.js";
+// Webhook endpoints with their secrets, and the delivery log, which is polled faster while deliveries are pending.
+import { html, useState } from "../lib/ui/preact.js";
+import { api, hasScope } from "../lib/api/client.js";
+import { useLoaded, usePolling } from "../lib/api/loading.js";
+import { formatDuration, t } from "../lib/state/language.js";
+import { Link, setQuery } from "../lib/state/router.js";
+import { Button, CheckboxGroup, confirm, Dialog, EmptyState, ErrorMessage, Loading, PageHeader, RelativeTime, Select, StatusBadge, TextField, toast, useAction } from "../lib/ui/components.js";
+import { SecretDialog } from "../lib/ui/secret_dialog.js";
 
-const EVENTS = ["completed", "failed", "cancelled", "started"].map((one) => `job.${one}`);
+const EVENTS = ["completed", "failed", "cancelled", "started"].map((item) => `job.${item}`);
 const STATUSES = ["pending", "sending", "delivered", "failed"];
 const BASE = "/v1/webhooks";
 
@@ -15,32 +15,32 @@ export default function Webhooks({ query }) {
   const loaded = useLoaded(() => api.get(`${BASE}/endpoints`));
   const [editing, setEditing] = useState(null); // an endpoint, or {} for a new one
   const [secret, setSecret] = useState(null);
-  const changes = may("generate");
+  const editable = hasScope("generate");
   const endpoints = loaded.data?.data ?? [];
-  const saved = (made) => {
+  const saved = (endpoint) => {
     setEditing(null);
-    if (made.secret) setSecret(made.secret);
+    if (endpoint.secret) setSecret(endpoint.secret);
     loaded.reload();
   };
-  return html`<${PageHead} title=${t("nav.webhooks")} lead=${t("hooks.lead")}>${changes && html`<${Button} kind="primary" icon="plus" onClick=${() => setEditing({})}>${t("hooks.add")}<//>`}<//>
-    ${loaded.error && html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} />`}
+  return html`<${PageHeader} title=${t("nav.webhooks")} lead=${t("webhooks.lead")}>${editable && html`<${Button} kind="primary" icon="plus" onClick=${() => setEditing({})}>${t("webhooks.add")}<//>`}<//>
+    ${loaded.error && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
     ${!loaded.data && loaded.loading && html`<${Loading} />`}
-    <div class="stack">${loaded.data && !endpoints.length && html`<div class="card"><${Empty} icon="hook" title=${t("hooks.empty")}><p>${t("hooks.empty_text")}</p><//></div>`}
-      ${endpoints.length > 0 && html`<ul class="hooks" aria-label=${t("hooks.endpoints")}>${endpoints.map((one) => html`<${Endpoint} key=${one.id} endpoint=${one} changes=${changes} onEdit=${() => setEditing(one)} onChanged=${loaded.reload} onSecret=${setSecret} />`)}</ul>`}
-      <${Deliveries} endpoints=${endpoints} query=${query} changes=${changes} /></div>
-    ${editing && html`<${Edit} endpoint=${editing} onClose=${() => setEditing(null)} onSaved=${saved} />`}
-    ${secret && html`<${ShownOnce} title=${t("hooks.secret")} text=${t("hooks.secret_text")} secret=${secret} label=${t("hooks.secret")} onClose=${() => setSecret(null)} />`}`;
+    <div class="stack">${loaded.data && !endpoints.length && html`<div class="card"><${EmptyState} icon="webhook" title=${t("webhooks.empty")}><p>${t("webhooks.empty_text")}</p><//></div>`}
+      ${endpoints.length > 0 && html`<ul class="hooks" aria-label=${t("webhooks.endpoints")}>${endpoints.map((item) => html`<${Endpoint} key=${item.id} endpoint=${item} editable=${editable} onEdit=${() => setEditing(item)} onChanged=${loaded.reload} onSecret=${setSecret} />`)}</ul>`}
+      <${Deliveries} endpoints=${endpoints} query=${query} editable=${editable} /></div>
+    ${editing && html`<${EndpointDialog} endpoint=${editing} onClose=${() => setEditing(null)} onSaved=${saved} />`}
+    ${secret && html`<${SecretDialog} title=${t("webhooks.secret")} text=${t("webhooks.secret_text")} secret=${secret} label=${t("webhooks.secret")} onClose=${() => setSecret(null)} />`}`;
 }
 
-function Endpoint({ endpoint, changes, onEdit, onChanged, onSecret }) {
+function Endpoint({ endpoint, editable, onEdit, onChanged, onSecret }) {
   const path = `${BASE}/endpoints/${endpoint.id}`;
   const [test, testing] = useAction(async () => {
     await api.post(`${path}/test`);
-    toast(t("hooks.test_sent"));
-    news.tell();
+    toast(t("webhooks.test_sent"));
+    deliveryLog.reload();
   });
   const [rotate, rotating] = useAction(async () => {
-    if (!(await confirm({ title: t("hooks.rotate"), text: t("hooks.rotate_text"), action: t("action.rotate"), danger: false }))) return;
+    if (!(await confirm({ title: t("webhooks.rotate"), text: t("webhooks.rotate_text"), action: t("action.rotate"), danger: false }))) return;
     onSecret((await api.post(`${path}/rotate`)).secret);
     onChanged();
   });
@@ -49,61 +49,61 @@ function Endpoint({ endpoint, changes, onEdit, onChanged, onSecret }) {
     onChanged();
   });
   const [remove, removing] = useAction(async () => {
-    if (!(await confirm({ title: t("hooks.delete"), text: t("hooks.delete_text", { url: endpoint.url }), action: t("action.delete") }))) return;
+    if (!(await confirm({ title: t("webhooks.delete"), text: t("webhooks.delete_text", { url: endpoint.url }), action: t("action.delete") }))) return;
     await api.delete(path);
     onChanged();
   });
-  return html`<li class="card hook"><div class="row spread"><strong class="mono break">${endpoint.url}</strong><${Status} word=${endpoint.disabled ? "disabled" : endpoint.failing_since ? "failing" : "enabled"} /></div>
+  return html`<li class="card hook"><div class="row spread"><strong class="mono break">${endpoint.url}</strong><${StatusBadge} status=${endpoint.disabled ? "disabled" : endpoint.failing_since ? "failing" : "enabled"} /></div>
     ${endpoint.description && html`<p>${endpoint.description}</p>`}
-    <p class="hint">${endpoint.events.map((event) => t(`event.${event.replace(".", "_")}`)).join(", ")}${endpoint.scope === "key" ? ` · ${t("hooks.scope_key")}` : ""}</p>
-    ${endpoint.disabled && html`<p class="hint">${endpoint.disabled_reason}${endpoint.disabled_at && html` · <${Ago} at=${endpoint.disabled_at} />`}</p>`}
-    ${!endpoint.disabled && endpoint.failing_since && html`<p class="hint">${t("hooks.failing_since")} <${Ago} at=${endpoint.failing_since} /></p>`}
-    ${endpoint.previous_secret_expires_at && html`<p class="hint">${t("hooks.two_secrets")} <${Ago} at=${endpoint.previous_secret_expires_at} /></p>`}
-    ${changes && html`<div class="row"><${Button} small icon="send" busy=${testing} onClick=${test}>${t("hooks.test")}<//><${Button} small icon="edit" onClick=${onEdit}>${t("action.edit")}<//>
-      <${Button} small icon="again" busy=${rotating} onClick=${rotate}>${t("hooks.rotate")}<//><${Button} small icon=${endpoint.disabled ? "play" : "pause"} busy=${pausing} onClick=${pause}>${t(endpoint.disabled ? "accounts.resume" : "accounts.pause")}<//>
-      <${Button} small kind="quiet" icon="trash" busy=${removing} label=${t("hooks.delete")} onClick=${remove} /></div>`}</li>`;
+    <p class="hint">${endpoint.events.map((event) => t(`event.${event.replace(".", "_")}`)).join(", ")}${endpoint.scope === "key" ? ` · ${t("webhooks.scope_key")}` : ""}</p>
+    ${endpoint.disabled && html`<p class="hint">${endpoint.disabled_reason}${endpoint.disabled_at && html` · <${RelativeTime} at=${endpoint.disabled_at} />`}</p>`}
+    ${!endpoint.disabled && endpoint.failing_since && html`<p class="hint">${t("webhooks.failing_since")} <${RelativeTime} at=${endpoint.failing_since} /></p>`}
+    ${endpoint.previous_secret_expires_at && html`<p class="hint">${t("webhooks.old_secret")} <${RelativeTime} at=${endpoint.previous_secret_expires_at} /></p>`}
+    ${editable && html`<div class="row"><${Button} small icon="send" busy=${testing} onClick=${test}>${t("webhooks.test")}<//><${Button} small icon="edit" onClick=${onEdit}>${t("action.edit")}<//>
+      <${Button} small icon="repeat" busy=${rotating} onClick=${rotate}>${t("webhooks.rotate")}<//><${Button} small icon=${endpoint.disabled ? "play" : "pause"} busy=${pausing} onClick=${pause}>${t(endpoint.disabled ? "accounts.resume" : "accounts.pause")}<//>
+      <${Button} small kind="quiet" icon="trash" busy=${removing} label=${t("webhooks.delete")} onClick=${remove} /></div>`}</li>`;
 }
 
-// The log is read again at once when something was sent from here.
-const news = { tell() {} };
+// Lets an endpoint reload the delivery log after a test event.
+const deliveryLog = { reload() {} };
 
-function Deliveries({ endpoints, query, changes }) {
+function Deliveries({ endpoints, query, editable }) {
   const filter = { status: query.status, endpoint_id: query.endpoint };
   const [limit, setLimit] = useState(20);
-  const [moving, setMoving] = useState(false);
-  const loaded = usePolled(async () => {
+  const [pending, setPending] = useState(false);
+  const loaded = usePolling(async () => {
     const page = await api.get(`${BASE}/deliveries`, { ...filter, limit });
-    setMoving(page.data.some((one) => one.status === "pending" || one.status === "sending"));
+    setPending(page.data.some((item) => item.status === "pending" || item.status === "sending"));
     return page;
-  }, moving ? 1.5 : 8, [filter.status, filter.endpoint_id, limit]);
-  news.tell = loaded.reload;
+  }, pending ? 1.5 : 8, [filter.status, filter.endpoint_id, limit]);
+  deliveryLog.reload = loaded.reload;
   const [open, setOpen] = useState(null);
   const rows = loaded.data?.data ?? [];
-  const any = (options) => [["", t("filter.any")], ...options];
-  return html`<section class="card flush"><header class="card-head row spread"><h2>${t("hooks.log")}</h2><div class="row log-filters"><${Select} label=${t("filter.status")} value=${query.status ?? ""} onChange=${(status) => setQuery({ status })} options=${any(STATUSES.map((one) => [one, t(`status.${one}`)]))} />
-      ${endpoints.length > 1 && html`<${Select} label=${t("hooks.endpoint")} value=${query.endpoint ?? ""} onChange=${(endpoint) => setQuery({ endpoint })} options=${any(endpoints.map((one) => [one.id, one.url]))} />`}</div></header>
-    ${loaded.error && !loaded.data && html`<${Failure} error=${loaded.error} onRetry=${loaded.reload} />`}
-    ${loaded.data && !rows.length && html`<p class="hint pad">${t("hooks.log_empty")}</p>`}
-    ${rows.length > 0 && html`<div class="table-wrap"><table class="table"><thead><tr><th>${t("hooks.event")}</th><th>${t("hooks.to")}</th><th>${t("filter.status")}</th><th>${t("hooks.answer")}</th><th>${t("plot.time")}</th><th class="end"><span class="quiet-text">${t("table.actions")}</span></th></tr></thead>
-      <tbody>${rows.map((one) => html`<${Delivery} key=${one.id} delivery=${one} changes=${changes} open=${open === one.id} onOpen=${() => setOpen(open === one.id ? null : one.id)} onReplayed=${loaded.reload} />`)}</tbody></table></div>`}
+  const withAll = (options) => [["", t("filter.any")], ...options];
+  return html`<section class="card flush"><header class="card-head row spread"><h2>${t("webhooks.deliveries")}</h2><div class="row log-filters"><${Select} label=${t("filter.status")} value=${query.status ?? ""} onChange=${(status) => setQuery({ status })} options=${withAll(STATUSES.map((item) => [item, t(`status.${item}`)]))} />
+      ${endpoints.length > 1 && html`<${Select} label=${t("webhooks.endpoint")} value=${query.endpoint ?? ""} onChange=${(endpoint) => setQuery({ endpoint })} options=${withAll(endpoints.map((item) => [item.id, item.url]))} />`}</div></header>
+    ${loaded.error && !loaded.data && html`<${ErrorMessage} error=${loaded.error} onRetry=${loaded.reload} />`}
+    ${loaded.data && !rows.length && html`<p class="hint pad">${t("webhooks.no_deliveries")}</p>`}
+    ${rows.length > 0 && html`<div class="table-wrap"><table class="table"><thead><tr><th>${t("webhooks.event")}</th><th>${t("webhooks.url")}</th><th>${t("filter.status")}</th><th>${t("webhooks.response")}</th><th>${t("plot.time")}</th><th class="end"><span class="visually-hidden">${t("table.actions")}</span></th></tr></thead>
+      <tbody>${rows.map((item) => html`<${Delivery} key=${item.id} delivery=${item} editable=${editable} open=${open === item.id} onOpen=${() => setOpen(open === item.id ? null : item.id)} onReplayed=${loaded.reload} />`)}</tbody></table></div>`}
     ${loaded.data?.has_more && limit < 100 && html`<p class="pad"><${Button} small onClick=${() => setLimit(100)}>${t("action.more")}<//></p>`}</section>`;
 }
 
-function Delivery({ delivery, changes, open, onOpen, onReplayed }) {
+function Delivery({ delivery, editable, open, onOpen, onReplayed }) {
   const [replay, replaying] = useAction(async () => {
     await api.post(`${BASE}/deliveries/${delivery.id}/replay`);
-    toast(t("hooks.replayed"));
+    toast(t("webhooks.replayed"));
     onReplayed();
   });
-  const answer = delivery.last_status ? `HTTP ${delivery.last_status}` : delivery.last_error ?? "–";
-  return html`<tr><td data-label=${t("hooks.event")}><div><code>${delivery.event}</code>${delivery.job_id && html`<p class="hint"><${Link} to=${`jobs/${delivery.job_id}`}>${t("nav.job")}<//></p>`}</div></td>
-      <td data-label=${t("hooks.to")}><span class="mono break">${delivery.url}</span></td><td data-label=${t("filter.status")}><div><${Status} word=${delivery.status} />${delivery.next_try_at && html`<p class="hint">${t("hooks.next")} <${Ago} at=${delivery.next_try_at} /></p>`}</div></td>
-      <td data-label=${t("hooks.answer")}><span class="break">${answer}</span></td><td data-label=${t("plot.time")}><${Ago} at=${delivery.created_at} /></td>
-      <td class="end"><div class="row end"><${Button} small kind="quiet" aria-expanded=${open} onClick=${onOpen}>${t("hooks.tries", { n: delivery.attempts.length })}<//>${changes && html`<${Button} small icon="again" busy=${replaying} disabled=${delivery.status === "sending"} onClick=${replay}>${t("hooks.replay")}<//>`}</div></td></tr>
-    ${open && html`<tr class="detail"><td colspan="6"><ol class="tries" aria-label=${t("hooks.tries_label")}>${delivery.attempts.map((one) => html`<li key=${one.n}><span class="numeric">${one.n}.</span> <${Ago} at=${one.at} /> · ${one.status ? `HTTP ${one.status}` : one.error ?? t("hooks.unknown")}${one.error && one.status ? ` · ${one.error}` : ""}${one.seconds !== null ? ` · ${duration(one.seconds)}` : ""}</li>`)}${!delivery.attempts.length && html`<li class="hint">${t("hooks.no_try")}</li>`}</ol><p class="hint">webhook-id <code>${delivery.id}</code></p></td></tr>`}`;
+  const response = delivery.last_status ? `HTTP ${delivery.last_status}` : delivery.last_error ?? "–";
+  return html`<tr><td data-label=${t("webhooks.event")}><div><code>${delivery.event}</code>${delivery.job_id && html`<p class="hint"><${Link} to=${`jobs/${delivery.job_id}`}>${t("nav.job")}<//></p>`}</div></td>
+      <td data-label=${t("webhooks.url")}><span class="mono break">${delivery.url}</span></td><td data-label=${t("filter.status")}><div><${StatusBadge} status=${delivery.status} />${delivery.next_try_at && html`<p class="hint">${t("webhooks.next_attempt")} <${RelativeTime} at=${delivery.next_try_at} /></p>`}</div></td>
+      <td data-label=${t("webhooks.response")}><span class="break">${response}</span></td><td data-label=${t("plot.time")}><${RelativeTime} at=${delivery.created_at} /></td>
+      <td class="end"><div class="row end"><${Button} small kind="quiet" aria-expanded=${open} onClick=${onOpen}>${t("webhooks.attempts", { n: delivery.attempts.length })}<//>${editable && html`<${Button} small icon="repeat" busy=${replaying} disabled=${delivery.status === "sending"} onClick=${replay}>${t("webhooks.replay")}<//>`}</div></td></tr>
+    ${open && html`<tr class="detail"><td colspan="6"><ol class="attempts" aria-label=${t("webhooks.attempts_label")}>${delivery.attempts.map((item) => html`<li key=${item.n}><span class="numeric">${item.n}.</span> <${RelativeTime} at=${item.at} /> · ${item.status ? `HTTP ${item.status}` : item.error ?? t("webhooks.result_unknown")}${item.error && item.status ? ` · ${item.error}` : ""}${item.seconds !== null ? ` · ${formatDuration(item.seconds)}` : ""}</li>`)}${!delivery.attempts.length && html`<li class="hint">${t("webhooks.no_attempts")}</li>`}</ol><p class="hint">webhook-id <code>${delivery.id}</code></p></td></tr>`}`;
 }
 
-function Edit({ endpoint, onClose, onSaved }) {
+function EndpointDialog({ endpoint, onClose, onSaved }) {
   const [form, setForm] = useState({ url: endpoint.url ?? "", description: endpoint.description ?? "", events: endpoint.events ?? EVENTS.slice(0, 3), scope: "user" });
   const [error, setError] = useState(null);
   const [busy, setBusy] = useState(false);
@@ -120,11 +120,11 @@ function Edit({ endpoint, onClose, onSaved }) {
       setBusy(false);
     }
   };
-  return html`<${Dialog} title=${t(endpoint.id ? "hooks.edit" : "hooks.add")} onClose=${onClose}><form class="stack" onSubmit=${save}>
-    <${TextField} label=${t("hooks.url")} hint=${t("hooks.url_hint")} type="url" required value=${form.url} onInput=${set("url")} placeholder="https://example.com/hooks/dreamery" />
-    <${TextField} label=${t("hooks.description")} value=${form.description} onInput=${set("description")} maxlength="500" />
-    <${Checks} label=${t("hooks.events")} options=${EVENTS.map((event) => [event, t(`event.${event.replace(".", "_")}`)])} chosen=${form.events} onChange=${set("events")} />
-    ${!endpoint.id && html`<${Select} label=${t("hooks.scope")} value=${form.scope} onChange=${set("scope")} options=${[["user", t("hooks.scope_user")], ["key", t("hooks.scope_key")]]} />`}
-    ${error && html`<${Failure} error=${error} />`}
-    <div class="row end"><${Button} onClick=${onClose}>${t("action.back")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!form.url.trim() || !form.events.length}>${t(endpoint.id ? "action.save" : "hooks.add")}<//></div></form><//>`;
+  return html`<${Dialog} title=${t(endpoint.id ? "webhooks.edit" : "webhooks.add")} onClose=${onClose}><form class="stack" onSubmit=${save}>
+    <${TextField} label=${t("webhooks.url")} hint=${t("webhooks.url_hint")} type="url" required value=${form.url} onInput=${set("url")} placeholder="https://example.com/hooks/dreamery" />
+    <${TextField} label=${t("webhooks.description")} value=${form.description} onInput=${set("description")} maxlength="500" />
+    <${CheckboxGroup} label=${t("webhooks.events")} options=${EVENTS.map((event) => [event, t(`event.${event.replace(".", "_")}`)])} selected=${form.events} onChange=${set("events")} />
+    ${!endpoint.id && html`<${Select} label=${t("webhooks.scope")} value=${form.scope} onChange=${set("scope")} options=${[["user", t("webhooks.scope_user")], ["key", t("webhooks.scope_key")]]} />`}
+    ${error && html`<${ErrorMessage} error=${error} />`}
+    <div class="row end"><${Button} onClick=${onClose}>${t("action.cancel")}<//><${Button} kind="primary" type="submit" busy=${busy} disabled=${!form.url.trim() || !form.events.length}>${t(endpoint.id ? "action.save" : "webhooks.add")}<//></div></form><//>`;
 }

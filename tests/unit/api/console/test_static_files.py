@@ -1,4 +1,4 @@
-"""The console's files: words in both languages, modules that exist, nothing that the page's policy would refuse."""
+"""The console's files: texts in both languages, imports that resolve, nothing that the page's policy would block."""
 
 import json
 import re
@@ -9,48 +9,58 @@ import pytest
 from tests.support.platform import ROOT
 
 CONSOLE = ROOT / "api" / "console" / "static"
-OURS = [path for path in sorted(CONSOLE.rglob("*.js")) if "vendor" not in path.parts and path.name != "i18n.js"]
-SOURCES = {path: path.read_text(encoding="utf-8") for path in OURS}
-# `t("x.y")` and tables of keys name them whole; t(`x.${y}`) by how they begin.
-WHOLE = re.compile(r'"([a-z]+\.[a-z_]+)"')
-BEGINNING = re.compile(r"t\(`([a-z]+\.[a-z_]*)\$\{")
+TEXT_FILES = [path for path in sorted((CONSOLE / "i18n").glob("*.js")) if path.name != "index.js"]
+MODULES = [path for path in sorted(CONSOLE.rglob("*.js")) if "vendor" not in path.parts]
+SOURCES = {path: path.read_text(encoding="utf-8") for path in MODULES if path not in TEXT_FILES}
+# `t("x.y")` and lists of keys contain whole keys; t(`x.${y}`) contains a prefix.
+KEY = re.compile(r'"([a-z]+\.[a-z_]+)"')
+KEY_PREFIX = re.compile(r"t\(`([a-z]+\.[a-z_]*)\$\{")
 
 
 @pytest.fixture(scope="module")
-def table() -> dict[str, list[str]]:
-    text = (CONSOLE / "i18n.js").read_text(encoding="utf-8")
-    # The module is JSON but for its first words and trailing commas.
-    pairs = json.loads(
-        re.sub(r",(\s*})", r"\1", text.removeprefix("export default ").rstrip().rstrip(";")), object_pairs_hook=list
-    )
-    assert len(dict(pairs)) == len(pairs), "a key is there twice"
+def texts() -> dict[str, list[str]]:
+    """Every text of the console: key -> [English, Chinese]."""
+    pairs: list[tuple[str, list[str]]] = []
+    for path in TEXT_FILES:
+        # The module is JSON after its comment and `export default`, apart from trailing commas.
+        _, _, table = path.read_text(encoding="utf-8").partition("export default ")
+        pairs += json.loads(re.sub(r",(\s*})", r"\1", table.rstrip().rstrip(";")), object_pairs_hook=list)
+    assert len(dict(pairs)) == len(pairs), "duplicate key"
     return dict(pairs)
 
 
-def test_every_text_is_there_in_both_languages(table):
-    for key, texts in table.items():
-        assert len(texts) == 2, key
-        assert all(text.strip() for text in texts), key
-        english, chinese = (set(re.findall(r"{(\w+)}", text)) for text in texts)
-        assert english == chinese, f"{key} fills in other values in the other language"
+def test_lookup_includes_every_text_file():
+    index = SOURCES[CONSOLE / "i18n" / "index.js"]
+    assert len(TEXT_FILES) > 3
+    for path in TEXT_FILES:
+        assert f'import {path.stem} from "./{path.name}";' in index
+        assert re.search(rf"\.\.\.{path.stem}\b", index), path.name
 
 
-def test_every_text_that_is_asked_for_is_there_and_no_other(table):
-    areas = {key.partition(".")[0] for key in table}
-    used = {key for text in SOURCES.values() for key in WHOLE.findall(text) if key.partition(".")[0] in areas}
-    beginnings = tuple({key for text in SOURCES.values() for key in BEGINNING.findall(text)})
-    assert used - set(table) == set()
-    assert all(any(key.startswith(one) for key in table) for one in beginnings)
-    assert {key for key in table if key not in used and not key.startswith(beginnings)} == set()
+def test_every_text_exists_in_both_languages(texts):
+    for key, pair in texts.items():
+        assert len(pair) == 2, key
+        assert all(text.strip() for text in pair), key
+        english, chinese = (set(re.findall(r"{(\w+)}", text)) for text in pair)
+        assert english == chinese, f"{key} has different placeholders in the two languages"
 
 
-def test_every_page_of_the_menu_has_a_name(table):
-    named = re.findall(r'name: "(\w+)"', SOURCES[CONSOLE / "routes.js"])
-    assert len(named) > 3
-    assert [name for name in named if f"nav.{name}" not in table] == []
+def test_every_used_text_exists_and_every_text_is_used(texts):
+    areas = {key.partition(".")[0] for key in texts}
+    used = {key for source in SOURCES.values() for key in KEY.findall(source) if key.partition(".")[0] in areas}
+    prefixes = tuple({prefix for source in SOURCES.values() for prefix in KEY_PREFIX.findall(source)})
+    assert used - set(texts) == set()
+    assert all(any(key.startswith(prefix) for key in texts) for prefix in prefixes)
+    assert {key for key in texts if key not in used and not key.startswith(prefixes)} == set()
 
 
-def test_every_import_names_a_file():
+def test_every_page_has_a_title(texts):
+    names = re.findall(r'name: "(\w+)"', SOURCES[CONSOLE / "routes.js"])
+    assert len(names) > 3
+    assert [name for name in names if f"nav.{name}" not in texts] == []
+
+
+def test_every_import_resolves_to_a_file():
     for path in sorted(CONSOLE.rglob("*.js")):
         text = path.read_text(encoding="utf-8")
         for name in re.findall(r'(?:^|[\s;}])(?:from|import) ?\(?"([^"]+)"', text, re.MULTILINE):
@@ -58,7 +68,7 @@ def test_every_import_names_a_file():
             assert (path.parent / name).resolve().is_file(), f"{path.name} imports {name}"
 
 
-def test_the_page_needs_no_exception_from_its_policy():
+def test_page_complies_with_its_content_security_policy():
     page = (CONSOLE / "index.html").read_text(encoding="utf-8")
     assert re.findall(r"<script(?![^>]*\bsrc=)", page) == []
     assert re.findall(r"\sstyle=|<style|\son\w+=|https?://", page) == []
@@ -66,15 +76,15 @@ def test_the_page_needs_no_exception_from_its_policy():
         assert re.findall(r"innerHTML|\beval\(|new Function|style=\"", text) == [], path.name
 
 
-def test_every_vendored_library_has_its_licence_and_version():
+def test_every_vendored_library_has_licence_and_version():
     readme = (CONSOLE / "vendor" / "README.md").read_text(encoding="utf-8")
     for path in Path(CONSOLE / "vendor").glob("*.js"):
         assert f"`{path.name}`" in readme
         assert (path.parent / f"{path.stem.partition('-')[0]}.LICENSE").is_file()
 
 
-@pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
-def test_a_module_says_what_it_is_and_stays_readable(path):
-    text = SOURCES[path]
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(CONSOLE).as_posix())
+def test_module_has_a_description_and_at_most_400_lines(path):
+    text = path.read_text(encoding="utf-8")
     assert text.startswith("// ")
     assert text.count("\n") <= 400

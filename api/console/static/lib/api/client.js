@@ -1,18 +1,18 @@
-// Calls to the platform's own API, with the session cookie; failures arrive as ApiError with our error object.
-import { signal } from "./ui.js";
-import { language, t } from "./language.js";
+// Client of the platform's API. Uses the session cookie; failed requests throw ApiError.
+import { signal } from "../ui/preact.js";
+import { language, t } from "../state/language.js";
 
 const base = new URL(document.baseURI);
 
-// Who is signed in: null = nobody, undefined = not known yet. See `ConsoleSession` in the API document.
+// The signed-in user (`ConsoleSession` in the API document); null = signed out, undefined = not loaded yet.
 export const session = signal(document.documentElement.dataset.session === "yes" ? undefined : null);
-export const may = (scope) => session.value?.scopes.includes(scope) ?? false;
+export const hasScope = (scope) => session.value?.scopes.includes(scope) ?? false;
 
-// An address of this platform, whichever host links in its answers name: the page may only load from its own.
-export function here(link) {
+// A link as a URL on this page's own origin: the page's security policy forbids loading from another host.
+export function platformUrl(link) {
   if (!link) return link;
-  const at = link.indexOf("/v1/");
-  return new URL(at >= 0 && /^https?:/.test(link) ? link.slice(at + 1) : link.replace(/^\//, ""), base).href;
+  const start = link.indexOf("/v1/");
+  return new URL(start >= 0 && /^https?:/.test(link) ? link.slice(start + 1) : link.replace(/^\//, ""), base).href;
 }
 
 export class ApiError extends Error {
@@ -27,33 +27,33 @@ export class ApiError extends Error {
 }
 
 async function call(method, path, body, { headers = {}, signal: abort, raw = false } = {}) {
-  const sent = { "Accept-Language": language.value === "zh" ? "zh-CN" : "en", ...headers };
-  if (method !== "GET" && session.value) sent["X-CSRF-Token"] = session.value.csrf_token;
+  const requestHeaders = { "Accept-Language": language.value === "zh" ? "zh-CN" : "en", ...headers };
+  if (method !== "GET" && session.value) requestHeaders["X-CSRF-Token"] = session.value.csrf_token;
   let content = body;
   if (body !== undefined && !(body instanceof FormData)) {
-    sent["Content-Type"] = "application/json";
+    requestHeaders["Content-Type"] = "application/json";
     content = JSON.stringify(body);
   }
-  let answer;
+  let response;
   try {
-    answer = await fetch(here(path), { method, headers: sent, body: content, signal: abort, credentials: "same-origin" });
+    response = await fetch(platformUrl(path), { method, headers: requestHeaders, body: content, signal: abort, credentials: "same-origin" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, { message: t("error.unreachable"), code: "unreachable" });
   }
-  if (!answer.ok) {
-    const told = await answer.json().catch(() => null);
-    // The session is over: the shell shows the sign-in form.
-    if (answer.status === 401 && session.value) session.value = null;
-    throw new ApiError(answer.status, told?.error, answer.headers);
+  if (!response.ok) {
+    const failure = await response.json().catch(() => null);
+    // The session has ended: the shell shows the sign-in form.
+    if (response.status === 401 && session.value) session.value = null;
+    throw new ApiError(response.status, failure?.error, response.headers);
   }
-  if (raw) return answer;
-  return answer.status === 204 ? null : answer.json();
+  if (raw) return response;
+  return response.status === 204 ? null : response.json();
 }
 
 const withQuery = (path, query) => {
-  const set = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null && value !== "");
-  return set.length ? `${path}?${new URLSearchParams(set)}` : path;
+  const params = Object.entries(query ?? {}).filter(([, value]) => value !== undefined && value !== null && value !== "");
+  return params.length ? `${path}?${new URLSearchParams(params)}` : path;
 };
 
 export const api = {
@@ -64,7 +64,7 @@ export const api = {
   delete: (path, options) => call("DELETE", path, undefined, options),
 };
 
-export async function resume() {
+export async function loadSession() {
   try {
     session.value = await api.get("/console/session");
   } catch (error) {

@@ -1,0 +1,16 @@
+// Looks up every text of the console. A text is a pair: [English, Chinese].
+import accounts from "./accounts.js";
+import audit from "./audit.js";
+import common from "./common.js";
+import jobs from "./jobs.js";
+import keys from "./keys.js";
+import playground from "./playground.js";
+import system from "./system.js";
+import usage from "./usage.js";
+import users from "./users.js";
+import webhooks from "./webhooks.js";
+
+const TEXTS = { ...accounts, ...audit, ...common, ...jobs, ...keys, ...playground, ...system, ...usage, ...users, ...webhooks };
+
+// The text of a key in English or, for "zh", in Chinese; undefined for an unknown key.
+export const lookup = (key, language) => TEXTS[key]?.[language === "zh" ? 1 : 0];

@@ -1,0 +1,100 @@
+// Jobs: one live feed for the whole console, and the actions on a job.
+import { signal, useEffect, useRef } from "../ui/preact.js";
+import { api, platformUrl } from "./client.js";
+import { subscribe } from "./event_stream.js";
+import { t } from "../state/language.js";
+import { confirm, toast } from "../ui/components.js";
+
+const listeners = new Set();
+// Ids of the open jobs; the menu shows their number.
+export const openJobIds = signal(new Set());
+
+export const isOpen = (job) => job.status === "queued" || job.status === "in_progress";
+
+function notifyListeners(event) {
+  for (const listener of listeners) listener(event);
+}
+
+function trackOpenJobs(jobs) {
+  const ids = new Set(openJobIds.value);
+  for (const job of jobs) {
+    if (isOpen(job)) ids.add(job.id);
+    else ids.delete(job.id);
+  }
+  openJobIds.value = ids;
+}
+
+// Subscribe to all jobs of the signed-in user; returns a function that unsubscribes.
+export function startJobFeed() {
+  return subscribe("/v1/jobs/events", {
+    snapshot: ({ data }) => {
+      openJobIds.value = new Set();
+      trackOpenJobs(data);
+      for (const job of data) notifyListeners({ job });
+    },
+    job: (job) => {
+      trackOpenJobs([job]);
+      notifyListeners({ job });
+    },
+    // Events were missed: lists must be loaded again.
+    reset: () => notifyListeners({ reset: true }),
+  });
+}
+
+// Calls `handle({ job })` for each new or changed job, `handle({ deletedId })` for a deleted one and `handle({ reset: true })`
+// when lists are stale.
+export function useJobEvents(handle) {
+  const latest = useRef(handle);
+  latest.current = handle;
+  useEffect(() => {
+    const listener = (event) => latest.current(event);
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  }, []);
+}
+
+// Update a job in every list before the feed delivers it.
+export function publishJob(job) {
+  trackOpenJobs([job]);
+  notifyListeners({ job });
+}
+
+// The prompt of a job, or the last user message of a conversation.
+export const jobPrompt = (job) => job.input.prompt ?? job.input.messages?.findLast((item) => item.role === "user")?.text ?? "";
+export const jobTitle = (job) => jobPrompt(job) || t(`kind.${job.kind}`);
+export const jobFiles = (job) => (Array.isArray(job.output) ? job.output : []);
+// The URL of a thumbnail; `small` for list rows.
+export function thumbnailUrl(file, { small = false } = {}) {
+  if (file.mime.startsWith("video/")) return platformUrl(file.thumbnail_url ?? "");
+  const link = platformUrl(file.url.replace(/\/content(?=\?|$)/, "/thumbnail"));
+  return small ? `${link}${link.includes("?") ? "&" : "?"}size=small` : link;
+}
+export const jobDuration = (job) => (job.completed_at ? job.completed_at - job.created_at : null);
+
+export async function cancelJob(job) {
+  publishJob(await api.post(`/v1/jobs/${job.id}/cancel`));
+  toast(t("job.cancelling"));
+}
+
+// Create a new job with the parameters of another; `seed` = "same" or "new".
+export async function retryJob(job, seed = "new") {
+  const created = await api.post(`/v1/jobs/${job.id}/retry`, { seed });
+  publishJob(created);
+  toast(t("job.started"));
+  return created;
+}
+
+export async function setFavourite(job, favourite) {
+  const path = `/v1/jobs/${job.id}/favourite`;
+  publishJob(await (favourite ? api.put(path) : api.delete(path)));
+}
+
+// Ask for confirmation and delete the job; returns whether it was deleted.
+export async function deleteJob(job) {
+  const confirmed = await confirm({ title: t("job.delete"), text: t("job.delete_text"), action: t("action.delete") });
+  if (!confirmed) return false;
+  await api.delete(`/v1/jobs/${job.id}`);
+  notifyListeners({ deletedId: job.id });
+  toast(t("job.deleted"));
+  return true;
+}

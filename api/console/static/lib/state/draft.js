@@ -1,0 +1,119 @@
+// The values of the playground form, which other pages can fill in, and the API request they make.
+import { signal } from "../ui/preact.js";
+import { platformUrl } from "../api/client.js";
+import { navigate } from "./router.js";
+
+export const RATIOS = ["1:1", "4:3", "3:4", "16:9", "9:16", "3:2", "2:3", "21:9"];
+export const EMPTY_DRAFT = {
+  mode: "image", prompt: "", model: "", ratio: "", resolution: "", count: 0, duration: 0, seed: "", negative: "", strength: 0.5, images: [],
+};
+
+export const draft = signal(EMPTY_DRAFT);
+export const updateDraft = (values) => {
+  draft.value = { ...draft.value, ...values };
+};
+
+let lastId = 0;
+// A reference image: `source` is a link to a result of this platform or the data URL of a file.
+export const createReference = (source, name) => ({ id: ++lastId, source, name });
+
+// Read image files as data URLs; other files are skipped.
+export async function readImageFiles(files) {
+  const images = [...files].filter((file) => file.type.startsWith("image/"));
+  return Promise.all(
+    images.map(
+      (file) =>
+        new Promise((resolve, reject) => {
+          const reader = new FileReader();
+          reader.onload = () => resolve(createReference(reader.result, file.name));
+          reader.onerror = () => reject(reader.error);
+          reader.readAsDataURL(file);
+        }),
+    ),
+  );
+}
+
+export const modelsForMode = (models, mode) => models.filter((model) => model.kind === mode && !model.alias_of);
+
+// The form values limited to what the model supports: an unsupported value falls back to a supported one.
+export function fitToModel(values, model) {
+  const supported = (value, options, fallback) => (options.includes(value) ? value : fallback ?? options[0]);
+  return {
+    ...values,
+    model: model.id,
+    ratio: supported(values.ratio, model.ratios ?? RATIOS),
+    resolution: supported(values.resolution, model.resolutions, model.resolutions.includes("2k") ? "2k" : undefined),
+    count: model.counts.length ? supported(values.count, model.counts, model.default_count) : 0,
+    duration: model.durations ? supported(values.duration, model.durations) : 0,
+    images: values.images.slice(0, model.references),
+  };
+}
+
+// The API request { endpoint, body } of a draft that fits its model.
+export function buildRequest(values) {
+  const body = { model: values.model, prompt: values.prompt.trim(), ratio: values.ratio, resolution: values.resolution };
+  if (values.seed !== "") body.seed = Number(values.seed);
+  if (values.mode === "image") {
+    if (values.count) body.n = values.count;
+    if (values.negative.trim()) body.negative_prompt = values.negative.trim();
+    if (values.images.length) body.sample_strength = values.strength;
+  } else {
+    body.duration = values.duration;
+  }
+  if (values.images.length) body.images = values.images.map((image) => image.source);
+  return { endpoint: values.mode === "image" ? "/v1/images/generations" : "/v1/videos/generations", body };
+}
+
+// The draft of an existing job. Images that were uploaded are left out; images given as links are included.
+export function draftFromJob(job) {
+  const { input } = job;
+  const links = (input.images ?? []).filter((item) => typeof item === "string");
+  return {
+    ...EMPTY_DRAFT,
+    mode: job.kind,
+    prompt: input.prompt ?? "",
+    model: job.model,
+    ratio: input.ratio ?? "",
+    resolution: input.resolution ?? "",
+    count: input.n ?? 0,
+    duration: input.seconds ?? 0,
+    seed: input.seed == null ? "" : String(input.seed),
+    negative: input.negative_prompt ?? "",
+    strength: input.sample_strength ?? 0.5,
+    images: links.map((link) => createReference(link, link.split("/").at(-1))),
+  };
+}
+
+// Open the playground with the parameters and the seed of a job: with the same seed, a small edit of the prompt changes the
+// result only a little.
+export function editAndRemake(job) {
+  draft.value = draftFromJob(job);
+  navigate("");
+}
+
+// Open the playground with a result as a reference image.
+export function addReference(job, file) {
+  const before = draft.value.mode === "chat" ? EMPTY_DRAFT : draft.value;
+  draft.value = { ...before, images: [...before.images, createReference(file.url, job.id.slice(-8))] };
+  navigate("");
+}
+
+const shellQuote = (text) => `'${text.replaceAll("'", "'\\''")}'`;
+
+// The request as a curl command. Uploaded images are too long to show.
+export function curlCommand({ endpoint, body }) {
+  const printed = { ...body };
+  if (body.images) printed.images = body.images.map((image) => (String(image).startsWith("data:") ? "<link, data URL or base64>" : image));
+  return [
+    `curl ${platformUrl(endpoint)}`,
+    `  -H "Authorization: Bearer $DREAMERY_API_KEY"`,
+    `  -H 'Content-Type: application/json'`,
+    `  -d ${shellQuote(JSON.stringify(printed))}`,
+  ].join(" \\\n");
+}
+
+export const curlCommandOfJob = (job) => {
+  const images = (job.input.images ?? []).map((item) => (typeof item === "string" ? item : "data:"));
+  const { endpoint, body } = buildRequest(draftFromJob(job));
+  return curlCommand({ endpoint, body: images.length ? { ...body, images } : body });
+};

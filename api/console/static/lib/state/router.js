@@ -1,0 +1,60 @@
+// Maps URLs below /console to pages. A page gets `params` and `query`; links are ordinary links.
+import { html, signal } from "../ui/preact.js";
+
+const root = new URL("console", document.baseURI).pathname;
+
+function readLocation() {
+  const path = location.pathname.slice(root.length).replace(/^\/+|\/+$/g, "");
+  return { path, query: Object.fromEntries(new URLSearchParams(location.search)) };
+}
+
+export const route = signal(readLocation());
+
+addEventListener("popstate", () => {
+  route.value = readLocation();
+});
+
+// The URL path of a page such as `jobs/job_1?status=failed`.
+export const pagePath = (path) => (path ? `${root}/${path}` : root);
+
+export function navigate(path, { replace = false } = {}) {
+  const before = route.value.path;
+  history[replace ? "replaceState" : "pushState"](null, "", pagePath(path));
+  route.value = readLocation();
+  if (route.value.path !== before) scrollTo(0, 0);
+}
+
+// Change parts of the query; an empty value removes the parameter.
+export function setQuery(changes) {
+  const query = { ...route.value.query, ...changes };
+  const set = Object.entries(query).filter(([, value]) => value !== "" && value !== undefined && value !== null);
+  const text = new URLSearchParams(set).toString();
+  navigate(route.value.path + (text ? `?${text}` : ""), { replace: true });
+}
+
+export function Link({ to, children, ...rest }) {
+  const onClickLink = (event) => {
+    if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    rest.onClick?.(event);
+    navigate(to);
+  };
+  return html`<a ...${rest} href=${pagePath(to)} onClick=${onClickLink}>${children}</a>`;
+}
+
+// The page whose pattern (such as `jobs/:id`) matches the path, and its params; null without a match.
+export function matchRoute(pages, path) {
+  const parts = path.split("/");
+  for (const page of pages) {
+    const pattern = page.path.split("/");
+    if (pattern.length !== parts.length) continue;
+    const params = {};
+    const matches = pattern.every((part, n) => {
+      if (!part.startsWith(":")) return part === parts[n];
+      params[part.slice(1)] = decodeURIComponent(parts[n]);
+      return parts[n] !== "";
+    });
+    if (matches) return { page, params };
+  }
+  return null;
+}

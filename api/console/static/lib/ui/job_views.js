@@ -1,0 +1,146 @@
+// Views of jobs and their results.
+import { html, useEffect, useRef, useState } from "./preact.js";
+import { hasScope, platformUrl } from "../api/client.js";
+import { cancelJob, deleteJob, isOpen, jobDuration, jobFiles, jobTitle, retryJob, setFavourite, thumbnailUrl } from "../api/jobs.js";
+import { addReference, curlCommandOfJob, editAndRemake } from "../state/draft.js";
+import { formatBytes, formatDuration, formatNumber, t } from "../state/language.js";
+import { Link } from "../state/router.js";
+import { Button, CodeBlock, Dialog, Progress, RelativeTime, StatusBadge, useAction } from "./components.js";
+import { Icon } from "./icons.js";
+
+export const KIND_ICON = { image: "image", video: "video", chat: "chat" };
+
+export function JobStatus({ job }) {
+  return job.cancelling ? html`<${StatusBadge} status="cancelling" tone="off" />` : html`<${StatusBadge} status=${job.status} />`;
+}
+
+// The queue position and the remaining time of an open job.
+export function queueText(job) {
+  const { position, upstream_position: upstream } = job.queue;
+  const parts = [];
+  if (job.status === "queued" && position != null) parts.push(t("job.position", { n: formatNumber(position) }));
+  if (job.status === "in_progress" && upstream) parts.push(t("job.upstream_position", { n: formatNumber(upstream) }));
+  if (job.eta) parts.push(t("job.left", { time: formatDuration(job.eta.p50) }));
+  return parts.join(" · ");
+}
+
+export function JobProgress({ job }) {
+  return html`<div class="job-progress"><${Progress} value=${job.status === "queued" ? null : job.progress} label=${t("job.progress")} />
+    <p class="hint numeric">${job.status === "in_progress" && `${job.progress} % · `}${queueText(job)}</p></div>`;
+}
+
+export function Media({ file, title, full = false }) {
+  if (file.mime.startsWith("video/")) {
+    return html`<video src=${platformUrl(file.url)} poster=${file.thumbnail_url ? platformUrl(file.thumbnail_url) : undefined} controls loop playsinline
+      preload=${full ? "auto" : "none"} aria-label=${title} width=${file.width} height=${file.height}></video>`;
+  }
+  return html`<img src=${full ? platformUrl(file.url) : thumbnailUrl(file)} alt=${title} loading="lazy" decoding="async" width=${file.width} height=${file.height} />`;
+}
+
+export function FavouriteButton({ job, small = true }) {
+  const [toggle, busy] = useAction(() => setFavourite(job, !job.favourite));
+  if (!hasScope("generate")) return null;
+  return html`<button type="button" class="button quiet icon-only ${small ? "small" : ""} ${job.favourite ? "on" : ""}" aria-pressed=${job.favourite}
+    aria-label=${t("job.favourite")} title=${t("job.favourite")} disabled=${busy} onClick=${toggle}><${Icon} name="star" fill=${job.favourite} size=${18} /></button>`;
+}
+
+// The buttons that fit the status of a job. `details` = with a link to its page.
+export function JobActions({ job, onDeleted, details = true }) {
+  const [cancel, cancelling] = useAction(() => cancelJob(job));
+  const [retry, retrying] = useAction(() => retryJob(job, "new"));
+  const [remove, removing] = useAction(async () => (await deleteJob(job)) && onDeleted?.());
+  const isGeneration = job.kind !== "chat";
+  return html`<div class="row job-actions">
+    ${hasScope("generate") && isOpen(job) && html`<${Button} small icon="stop" busy=${cancelling} disabled=${job.cancelling} onClick=${cancel}>${t("action.cancel")}<//>`}
+    ${hasScope("generate") && isGeneration && !isOpen(job) && html`<${Button} small icon="repeat" busy=${retrying} onClick=${retry}>
+      ${t(job.status === "completed" ? "action.run_again" : "action.retry")}<//>`}
+    ${hasScope("generate") && isGeneration && !isOpen(job) && html`<${Button} small icon="remake" onClick=${() => editAndRemake(job)}>${t("action.edit_and_remake")}<//>`}
+    ${details && html`<${Link} to=${`jobs/${job.id}`} class="button small"><${Icon} name="right" size=${16} /><span>${t("action.details")}</span><//>`}
+    ${hasScope("generate") && !isOpen(job) && html`<${Button} small kind="quiet" icon="trash" busy=${removing} label=${t("job.delete")} onClick=${remove} />`}
+    <${FavouriteButton} job=${job} />
+  </div>`;
+}
+
+// `compact` = icons only, for grids of many results.
+export function FileActions({ job, file, compact = false }) {
+  const isImage = file.mime.startsWith("image/");
+  const ariaLabel = (label) => (compact ? { "aria-label": label, title: label } : {});
+  return html`<div class="row">
+    <a class="button small ${compact ? "icon-only" : ""}" href=${platformUrl(file.url)} download ...${ariaLabel(t("action.download"))}><${Icon} name="download" size=${16} />${!compact && html`<span>${t("action.download")}</span>`}</a>
+    ${isImage && hasScope("generate") && html`<${Button} small icon="image" label=${compact ? t("action.use_as_reference") : undefined} onClick=${() => addReference(job, file)}>${!compact && t("action.use_as_reference")}<//>`}
+  </div>`;
+}
+
+// The results of a job as a grid; images open in a lightbox.
+export function ResultGrid({ job }) {
+  const [openIndex, setOpenIndex] = useState(null);
+  const files = jobFiles(job);
+  if (!files.length) return null;
+  return html`<div class="results n${Math.min(files.length, 4)}">${files.map((file, n) => html`<figure key=${file.url} class="result">
+      ${file.mime.startsWith("video/")
+        ? html`<${Media} file=${file} title=${jobTitle(job)} />`
+        : html`<button type="button" class="result-open" aria-label=${t("job.open_image", { n: n + 1 })} onClick=${() => setOpenIndex(n)}><${Media} file=${file} title=${jobTitle(job)} /></button>`}
+      <figcaption><${FileActions} job=${job} file=${file} compact=${files.length > 2} /></figcaption></figure>`)}</div>
+    ${openIndex !== null && html`<${Lightbox} items=${files.map((file, n) => ({ job, file, n }))} at=${openIndex} onMove=${setOpenIndex} onClose=${() => setOpenIndex(null)} />`}`;
+}
+
+// One result in full size with the parameters of its job; the arrow keys move to the previous and next result.
+export function Lightbox({ items, at, onMove, onClose }) {
+  const { job, file } = items[at];
+  const move = (offset) => {
+    if (items[at + offset]) onMove(at + offset);
+  };
+  const onKeyDown = useRef(null);
+  onKeyDown.current = (event) => {
+    if (event.target.matches("video, input, textarea, select")) return;
+    if (event.key === "ArrowLeft") move(-1);
+    if (event.key === "ArrowRight") move(1);
+  };
+  useEffect(() => {
+    const listen = (event) => onKeyDown.current(event);
+    addEventListener("keydown", listen);
+    return () => removeEventListener("keydown", listen);
+  }, []);
+  return html`<${Dialog} wide title=${t(`kind.${job.kind}`)} onClose=${onClose}>
+    <div class="lightbox"><div class="lightbox-media"><${Media} key=${file.url} full file=${file} title=${jobTitle(job)} />
+      ${items.length > 1 && html`<div class="row spread"><${Button} small icon="left" disabled=${at === 0} onClick=${() => move(-1)}>${t("action.previous")}<//>
+        <span class="hint numeric">${at + 1} / ${items.length}</span><${Button} small icon="right" disabled=${at === items.length - 1} onClick=${() => move(1)}>${t("action.next")}<//></div>`}</div>
+    <div class="stack"><p class="prompt">${jobTitle(job)}</p><${JobParameters} job=${job} file=${file} />
+      <${FileActions} job=${job} file=${file} />
+      <${JobActions} job=${job} onDeleted=${onClose} /></div></div><//>`;
+}
+
+export function JobParameters({ job, file }) {
+  const { input } = job;
+  const cost = job.usage?.credits_charged ?? job.usage?.credits_estimated;
+  const rows = [
+    ["model", job.model],
+    ["size", file?.width ? `${file.width} × ${file.height}` : input.size?.replace("x", " × ")],
+    ["ratio", input.ratio],
+    ["resolution", input.resolution],
+    ["length", file?.seconds ? formatDuration(file.seconds) : input.seconds && formatDuration(input.seconds)],
+    ["seed", input.seed],
+    ["negative", input.negative_prompt],
+    ["references", input.images?.length || null],
+    ["file", file && formatBytes(file.bytes)],
+    ["duration", jobDuration(job) != null && formatDuration(jobDuration(job))],
+    ["credits", cost != null && formatNumber(cost)],
+    ["created", html`<${RelativeTime} at=${job.created_at} />`],
+  ];
+  return html`<dl class="facts">${rows.filter(([, value]) => value || value === 0).map(([name, value]) => html`<div key=${name}><dt>${t(`param.${name}`)}</dt><dd>${value}</dd></div>`)}</dl>`;
+}
+
+// A job as a card of the playground.
+export function JobCard({ job, onDeleted }) {
+  const [showCurl, setShowCurl] = useState(false);
+  return html`<article class="card job-card" aria-label=${jobTitle(job)}>
+    <header class="row spread"><p class="prompt clamp">${jobTitle(job)}</p><${JobStatus} job=${job} /></header>
+    <p class="hint">${job.model}${job.input.size ? ` · ${job.input.size.replace("x", " × ")}` : ""}${jobDuration(job) != null ? ` · ${formatDuration(jobDuration(job))}` : ""} · <${RelativeTime} at=${job.created_at} /></p>
+    ${isOpen(job) && html`<${JobProgress} job=${job} />`}
+    ${job.error && html`<p class="failure small" role="status"><${Icon} name="alert" size=${18} /><span>${job.error.message}</span></p>`}
+    <${ResultGrid} job=${job} />
+    <footer class="row spread"><${JobActions} job=${job} onDeleted=${onDeleted} />
+      ${job.kind !== "chat" && html`<${Button} small kind="quiet" icon="code" aria-expanded=${showCurl} onClick=${() => setShowCurl(!showCurl)}>curl<//>`}</footer>
+    ${showCurl && html`<${CodeBlock} label="curl" text=${curlCommandOfJob(job)} />`}
+  </article>`;
+}

@@ -1,0 +1,75 @@
+// Views of usage and limits.
+import { html } from "./preact.js";
+import { formatNumber, t } from "../state/language.js";
+import { RelativeTime, StatusBadge } from "./components.js";
+import { Plot } from "./plot.js";
+
+const DAY = 86400e3;
+const isoDate = (date) => `${date.getFullYear()}-${String(date.getMonth() + 1).padStart(2, "0")}-${String(date.getDate()).padStart(2, "0")}`;
+
+// The query for the last `count` days including today. The server may use another time zone, so it ends tomorrow.
+export const lastDays = (count) => ({ from: isoDate(new Date(Date.now() - (count - 1) * DAY)), to: isoDate(new Date(Date.now() + DAY)) });
+
+// Noon, so that the time zone does not change the day.
+const noonOf = (day) => new Date(`${day}T12:00:00`).getTime() / 1000;
+
+function allDays({ from, to }) {
+  const days = [];
+  const today = isoDate(new Date());
+  for (let date = new Date(`${from}T12:00:00`); isoDate(date) <= to; date = new Date(date.getTime() + DAY)) {
+    if (isoDate(date) <= today) days.push(isoDate(date));
+  }
+  return days;
+}
+
+const COLUMNS = ["accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits"];
+
+// The rows of a report summed by one group: Map(name -> sums).
+export function sumByGroup(rows, group) {
+  const sums = new Map();
+  for (const row of rows) {
+    const sum = sums.get(row[group]) ?? Object.fromEntries(COLUMNS.map((name) => [name, 0]));
+    for (const name of COLUMNS) sum[name] += row[name];
+    sums.set(row[group], sum);
+  }
+  return sums;
+}
+
+export function UsagePlots({ report }) {
+  const days = allDays(report);
+  const sums = sumByGroup(report.data, "day");
+  const column = (name) => days.map((day) => sums.get(day)?.[name] ?? 0);
+  const times = days.map(noonOf);
+  return html`<div class="plots"><section class="card wide"><${Plot} bars label=${t("usage.jobs_per_day")} times=${times} series=${[
+      { label: t("status.completed"), values: column("succeeded"), colour: "--accent" },
+      { label: t("status.failed"), values: column("failed"), colour: "--bad" },
+      { label: t("status.cancelled"), values: column("cancelled"), colour: "--line-strong" },
+      { label: t("usage.open"), values: column("open"), colour: "--busy" }]} /></section>
+    <section class="card"><${Plot} bars label=${t("usage.images_per_day")} times=${times} series=${[{ label: t("kind.images"), values: column("pictures"), colour: "--accent" }]} /></section>
+    <section class="card"><${Plot} bars label=${t("usage.credits_per_day")} times=${times} series=${[{ label: t("param.credits"), values: column("credits"), colour: "--good" }]} /></section></div>`;
+}
+
+// Jobs, images and credits per model or user, most jobs first, with a bar for the share.
+export function UsageByGroup({ title, rows, group }) {
+  const sums = [...sumByGroup(rows, group)].sort(([, first], [, second]) => second.accepted - first.accepted);
+  const maximum = Math.max(...sums.map(([, sum]) => sum.accepted), 1);
+  return html`<section class="card"><h2>${title}</h2>${sums.length ? html`<div class="table-wrap"><table class="table"><thead><tr><th>${title}</th><th class="end">${t("nav.jobs")}</th><th class="end">${t("status.failed")}</th><th class="end">${t("kind.images")}</th><th class="end">${t("param.credits")}</th></tr></thead>
+    <tbody>${sums.map(([name, sum]) => html`<tr key=${name}><td data-label=${title}><div class="share"><span>${name ?? t("usage.unassigned")}</span><i aria-hidden="true" style=${{ width: `${(100 * sum.accepted) / maximum}%` }}></i></div></td>
+      ${[["nav.jobs", sum.accepted], ["status.failed", sum.failed], ["kind.images", sum.pictures], ["param.credits", sum.credits]].map(([key, value]) => html`<td key=${key} data-label=${t(key)} class="figure numeric">${formatNumber(value)}</td>`)}</tr>`)}</tbody></table></div>` : html`<p class="hint">${t("usage.empty")}</p>`}</section>`;
+}
+
+const TONE = { ok: "good", warning: "wait", reached: "bad" };
+
+// Each limit with its usage and reset time.
+export function LimitList({ limits }) {
+  const effective = limits.filter((item) => item.hard !== null || item.soft !== null);
+  if (!effective.length) return html`<p class="hint">${t("limit.none")}</p>`;
+  return html`<ul class="limits">${effective.map((item) => {
+    const full = item.hard ?? item.soft;
+    const share = item.used === null ? null : full ? Math.min((100 * item.used) / full, 100) : 100;
+    const name = `${t(`limit.${item.name}`)}${item.scope === "key" ? ` (${t("limit.of_key")})` : ""}`;
+    return html`<li key=${item.scope + item.name}><div class="row spread"><strong>${name}</strong>${item.state !== "ok" && html`<${StatusBadge} tone=${TONE[item.state]}>${t(`limit.state_${item.state}`)}<//>`}</div>
+      <div class="meter tone-${TONE[item.state]}" role="meter" aria-label=${name} aria-valuemin="0" aria-valuemax=${full} aria-valuenow=${item.used ?? 0}><i style=${{ width: `${share ?? 0}%` }}></i></div>
+      <p class="hint numeric">${t("limit.used", { used: formatNumber(item.used), of: formatNumber(full) })}${item.resets_at && item.name !== "requests_per_minute" ? html` · ${t("limit.resets")} <${RelativeTime} at=${item.resets_at} />` : ""}</p></li>`;
+  })}</ul>`;
+}
