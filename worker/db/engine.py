@@ -1,7 +1,7 @@
-"""The database engine and `transaction()`: the one way to talk to Postgres.
+"""The database engine and `transaction()`: the only access to Postgres.
 
-What must happen only after the data is safe (publish an event, nudge a worker) is queued with `tx.on_commit` and runs
-after the commit; a rolled-back transaction drops it (I2).
+Actions that need committed data (publish an event, enqueue a task) are registered with `tx.on_commit` and run after the
+commit; a rollback drops them (I2).
 """
 
 import time
@@ -23,37 +23,37 @@ from worker.core.settings import get_settings
 
 log = get_logger("db")
 
-# `Row` is exported: rows travel to steps and api, which must not import sqlalchemy.
+# `Row` is exported for tasks and api, which must not import sqlalchemy.
 __all__ = [
-    "AWAY_ERRORS",
     "DATABASE_ERRORS",
+    "DATABASE_UNAVAILABLE_ERRORS",
     "Row",
     "Transaction",
     "get_engine",
-    "retry_when_database_away",
+    "retry_when_database_unavailable",
     "transaction",
 ]
 
-# What a reader outside this room may meet when Postgres goes away.
+# Every error that a caller of this package can get from the database.
 DATABASE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError,)
-# Of these, the ones that say nothing about the statement: Postgres is away, restarting or too busy.
-AWAY_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
+# The errors that are not about the statement: Postgres is unreachable, restarting or too busy.
+DATABASE_UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
 
-# A restart of Postgres takes seconds; a step or a request rather waits than fails on it.
-GUARDED_RETRY_SECONDS = 15
-# A pooled connection that was used a moment ago is taken to be alive.
+# A restart of Postgres takes seconds; a task or a request waits for it instead of failing.
+RETRY_SECONDS = 15
+# A pooled connection that was used more recently is not pinged.
 PING_AFTER_SECONDS = 1.0
 
 
 class Transaction:
-    """A connection inside a transaction, and what to do once it is committed."""
+    """A connection inside a transaction, with actions to run after the commit."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._after: list[Callable[[], object]] = []
 
     def run(self, statement: TextClause | Any, parameters: dict[str, Any] | list[dict[str, Any]] | None = None) -> Any:
-        """Execute a statement; a list of parameter sets executes it for each."""
+        """Execute a statement, once per parameter set if a list is given."""
         return self._connection.execute(statement, parameters)
 
     def first(self, statement: TextClause | Any, parameters: dict[str, Any] | None = None) -> Row[Any] | None:
@@ -66,11 +66,11 @@ class Transaction:
         return list(self._connection.execute(statement, parameters).all())
 
     def on_commit(self, action: Callable[[], object]) -> None:
-        """Run `action` after the commit. Its failure is logged, never raised: the rows are the truth."""
+        """Run `action` after the commit. Its failure is logged and not raised: the commit cannot be undone."""
         self._after.append(action)
 
-    def committed(self) -> None:
-        """Run what waited for the commit."""
+    def run_after_commit(self) -> None:
+        """Run the actions that `on_commit` registered."""
         for action in self._after:
             try:
                 action()
@@ -80,7 +80,7 @@ class Transaction:
 
 @lru_cache(maxsize=1)
 def get_engine() -> Engine:
-    """The engine of this process, made on first use (never at import, never before a fork)."""
+    """Return the engine of this process, created on first use (never at import, never before a fork)."""
     settings = get_settings()
     engine = create_engine(
         settings.sqlalchemy_url,
@@ -95,16 +95,16 @@ def get_engine() -> Engine:
         },
     )
     event.listen(engine, "checkout", _ping_when_idle)
-    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkin", _record_use)
     return engine
 
 
-def _note_use(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
+def _record_use(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
     record.info["used_at"] = time.monotonic()
 
 
 def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, _proxy: object) -> None:
-    """SQLAlchemy's own pre-ping asks before every transaction, a fifth of a short one's cost."""
+    """Ping an idle connection before use. SQLAlchemy's own pre-ping costs every transaction a round trip."""
     if time.monotonic() - record.info.get("used_at", 0.0) < PING_AFTER_SECONDS:
         return
     try:
@@ -116,17 +116,17 @@ def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, _p
 
 @contextmanager
 def transaction() -> Iterator[Transaction]:
-    """One transaction: commits at the end, rolls back on an exception, then runs what `on_commit` queued."""
+    """Open a transaction. Commits at the end and runs the `on_commit` actions; rolls back on an exception."""
     with get_engine().begin() as connection:
         tx = Transaction(connection)
         yield tx
-    tx.committed()
+    tx.run_after_commit()
 
 
-# For work that is safe to repeat as a whole because every write in it is guarded.
-retry_when_database_away = retry(
+# A decorator for functions that can be repeated as a whole, because every write in them is guarded.
+retry_when_database_unavailable = retry(
     retry=retry_if_exception_type((OperationalError, InterfaceError)),
     wait=wait_random_exponential(multiplier=0.1, max=2),
-    stop=stop_after_delay(GUARDED_RETRY_SECONDS),
+    stop=stop_after_delay(RETRY_SECONDS),
     reraise=True,
 )

@@ -1,6 +1,6 @@
-"""Jobs that their owner deleted: seen no more at once, and their bytes removed afterwards, however often that dies.
+"""Deleted jobs: hidden from their owner at once; their bytes are deleted afterwards, with retries after a crash.
 
-The rows stay: they are what was charged for, and what accounts and limits are counted from.
+The rows stay, because charges, account usage and quotas are counted from them.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from worker.db.engine import Transaction
 
 
 def delete_job(tx: Transaction, job_id: UUID) -> bool:
-    """Take an ended job from its owner's sight; False when it has not ended or is deleted already."""
+    """Hide a finished job from its owner; False if it has not finished or is already deleted."""
     row = tx.first(
         text(
             """UPDATE jobs SET deleted_at = clock_timestamp()
@@ -24,7 +24,7 @@ def delete_job(tx: Transaction, job_id: UUID) -> bool:
 
 
 def deleted_files(tx: Transaction, *, limit: int, job_id: UUID | None = None) -> list[Row[Any]]:
-    """Files of deleted jobs (of this one, or all) that still have bytes: `id` and `key`."""
+    """Return `id` and `key` of files of deleted jobs (one job, or all) whose bytes still exist."""
     return tx.all(
         text(
             """SELECT f.id, f.key FROM jobs j JOIN files f ON f.job_id = j.id
@@ -36,5 +36,5 @@ def deleted_files(tx: Transaction, *, limit: int, job_id: UUID | None = None) ->
 
 
 def hide_job(tx: Transaction, job_id: UUID) -> None:
-    """Take a job from its owner's sight, ended or not; what still runs of it runs to its end unseen."""
+    """Hide a job from its owner in any state; a running job continues, but hidden."""
     tx.run(text("UPDATE jobs SET deleted_at = coalesce(deleted_at, now()) WHERE id = :id"), {"id": job_id})

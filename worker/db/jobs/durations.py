@@ -1,6 +1,6 @@
-"""How long finished jobs took, from submit to stored result: median and ninth decile per kind, model and size.
+"""How long finished jobs took, from submit to stored result: median and 90th percentile per kind, model and size.
 
-Read from the jobs themselves, at most every half minute per model and process, and at most the newest few hundred.
+Computed from the newest finished jobs of a model, and cached per process for half a minute.
 """
 
 import threading
@@ -12,15 +12,15 @@ from sqlalchemy import text
 
 from worker.db.engine import Transaction
 
-_FRESH_SECONDS = 30.0
-_NEWEST = 400
-# Fewer say little; then all sizes of the model are taken together.
-_FEWEST = 5
+_CACHE_SECONDS = 30.0
+_MAX_JOBS = 400
+# With fewer jobs of a size, all sizes of the model are taken together.
+_MIN_JOBS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
-    """Seconds that such jobs took, and how many of them there were."""
+class DurationStats:
+    """Durations of similar jobs in seconds, and the number of jobs."""
 
     p50: float
     p90: float
@@ -28,7 +28,7 @@ class Usual:
 
 
 # Grouping sets: one row per size, and one for all of them.
-_LEARN = text(
+_READ_STATS = text(
     """/* learn_durations */
     WITH newest AS (
         SELECT extract(epoch FROM finished_at - submitted_at) AS seconds,
@@ -42,39 +42,39 @@ _LEARN = text(
 )
 
 _lock = threading.Lock()
-_known: dict[tuple[str, str], tuple[float, dict[str | None, Usual]]] = {}
+_cache: dict[tuple[str, str], tuple[float, dict[str | None, DurationStats]]] = {}
 
 
 def size_of(params: dict[str, Any]) -> str:
-    """What of an order decides how long it takes: the resolution, and the length of a video."""
+    """Return the part of an order that decides its duration: the resolution, and the length of a video."""
     order = params.get("order", {})
     return " ".join(str(order[name]) for name in ("resolution", "seconds") if order.get(name) is not None)
 
 
-def usual(tx: Transaction, kind: str, model: str, params: dict[str, Any]) -> Usual | None:
-    """What jobs like this one took lately; None when hardly any have finished."""
-    by_size = _learned(tx, kind, model)
+def find_duration_stats(tx: Transaction, kind: str, model: str, params: dict[str, Any]) -> DurationStats | None:
+    """Return the durations of recent similar jobs; None if too few have finished."""
+    by_size = _stats_by_size(tx, kind, model)
     for size in (size_of(params), None):
         found = by_size.get(size)
-        if found is not None and found.count >= _FEWEST:
+        if found is not None and found.count >= _MIN_JOBS:
             return found
     return None
 
 
-def _learned(tx: Transaction, kind: str, model: str) -> dict[str | None, Usual]:
+def _stats_by_size(tx: Transaction, kind: str, model: str) -> dict[str | None, DurationStats]:
     now = time.monotonic()
     with _lock:
-        at, by_size = _known.get((kind, model), (-_FRESH_SECONDS, {}))
-    if now - at < _FRESH_SECONDS:
+        at, by_size = _cache.get((kind, model), (-_CACHE_SECONDS, {}))
+    if now - at < _CACHE_SECONDS:
         return by_size
-    rows = tx.all(_LEARN, {"kind": kind, "model": model, "newest": _NEWEST})
-    by_size = {row.size: Usual(p50=row.p50, p90=row.p90, count=row.n) for row in rows if row.n}
+    rows = tx.all(_READ_STATS, {"kind": kind, "model": model, "newest": _MAX_JOBS})
+    by_size = {row.size: DurationStats(p50=row.p50, p90=row.p90, count=row.n) for row in rows if row.n}
     with _lock:
-        _known[kind, model] = (now, by_size)
+        _cache[kind, model] = (now, by_size)
     return by_size
 
 
-def forget() -> None:
-    """Read everything anew at the next question (another database)."""
+def clear_cache() -> None:
+    """Clear the cache, for example after a change of the database."""
     with _lock:
-        _known.clear()
+        _cache.clear()

@@ -1,4 +1,4 @@
-"""Which jobs their owner marked as favourites."""
+"""Favourite marks of jobs."""
 
 from uuid import UUID
 
@@ -8,5 +8,5 @@ from worker.db.engine import Transaction
 
 
 def mark_favourite(tx: Transaction, job_id: UUID, *, favourite: bool) -> None:
-    """Set or take the mark of a job that the caller was found to see."""
+    """Set or clear the mark. The caller has checked that the user may see the job."""
     tx.run(text("UPDATE jobs SET favourite = :favourite WHERE id = :id"), {"id": job_id, "favourite": favourite})

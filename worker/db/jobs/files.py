@@ -11,7 +11,7 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A stored result: number within the job from 0, storage key, facts read from the bytes."""
+    """A stored file: its number in the job (from 0), its storage key, and properties read from the bytes."""
 
     n: int
     key: str
@@ -24,7 +24,7 @@ class NewFile:
     variant: str = "original"  # original, thumbnail, spritesheet
 
 
-# The id is random, not derived: it is the unguessable part of the link (RFC 4122 version 4, 122 random bits).
+# The id is random (122 bits), because it is the unguessable part of the link.
 _ADD = text(
     """INSERT INTO files (id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds)
        VALUES (:id, :job_id, :n, :variant, :key, :mime, :bytes, :sha256, :width, :height, :seconds)
@@ -33,7 +33,7 @@ _ADD = text(
 
 
 def add_files(tx: Transaction, job_id: UUID, new_files: list[NewFile]) -> None:
-    """Add the rows of a job's files; those that are there already stay as they are."""
+    """Insert the rows of a job's files; existing rows stay unchanged."""
     tx.run(
         _ADD,
         [
@@ -55,16 +55,16 @@ def add_files(tx: Transaction, job_id: UUID, new_files: list[NewFile]) -> None:
     )
 
 
-def note_removed(tx: Transaction, file_ids: list[UUID]) -> None:
-    """The bytes are gone; the rows stay, so that a link can say so."""
+def mark_removed(tx: Transaction, file_ids: list[UUID]) -> None:
+    """Record that the bytes were deleted. The rows stay, so that a link answers 410."""
     tx.run(
         text("UPDATE files SET removed_at = coalesce(removed_at, now()), erased_at = now() WHERE id = ANY(:ids)"),
         {"ids": file_ids},
     )
 
 
-def to_erase(tx: Transaction, *, limit: int) -> list[Row[Any]]:
-    """Files that count as removed and still have bytes: `id` and `key`."""
+def find_files_to_erase(tx: Transaction, *, limit: int) -> list[Row[Any]]:
+    """Return `id` and `key` of removed files whose bytes still exist."""
     return tx.all(
         text("SELECT id, key FROM files WHERE removed_at IS NOT NULL AND erased_at IS NULL LIMIT :limit"),
         {"limit": limit},
@@ -72,6 +72,6 @@ def to_erase(tx: Transaction, *, limit: int) -> list[Row[Any]]:
 
 
 def known_keys(tx: Transaction, keys: list[str]) -> set[str]:
-    """Those of the keys whose bytes a row still names."""
+    """Return those of the keys that a file row still references."""
     rows = tx.all(text("SELECT key FROM files WHERE key = ANY(:keys) AND erased_at IS NULL"), {"keys": keys})
     return {row.key for row in rows}

@@ -1,7 +1,7 @@
-"""Creating requests and the jobs they stand for: what a repeat is joined to. Also which API processes live.
+"""Requests that create jobs, so that a repeated request joins the existing jobs; and leases of API processes.
 
-A row is written with the jobs it stands for. Its holder is the newest HTTP request for them; the end of that one is
-noted a moment later, and when its process dies first, the row of the process tells.
+A row is inserted together with its jobs. Its holder is the newest HTTP request for them. The end of that request is
+recorded a moment later; if its process dies first, the expired lease of the process shows it.
 """
 
 from dataclasses import dataclass
@@ -13,31 +13,31 @@ from sqlalchemy import text
 from worker.core.errors import ERRORS
 from worker.db.engine import Row, Transaction
 
-# How long a repeat with the same key is a repeat (draft-ietf-httpapi-idempotency-key-header).
+# How long an idempotency key is valid (draft-ietf-httpapi-idempotency-key-header).
 KEY_HOURS = 24
-# How long a repeat without a key is one (openai-compat section 8, rule 2).
+# How long a request without a key can be joined by an identical one.
 JOIN_MINUTES = 30
 
-# Refusals that cost nothing and may be over: they are not kept, or the same request could never be repeated.
-_PASSING = sorted(
+# Temporary refusals that cost nothing. Their requests are not kept, so that the client can retry.
+_TEMPORARY_CODES = sorted(
     code for code, kind in ERRORS.items() if kind.status in {429, 503} or code == "upstream_session_expired"
 )
 _REFUSED = """NOT EXISTS (SELECT 1 FROM jobs j WHERE j.group_id = r.group_id
-    AND (j.state <> 'failed' OR j.submitted_at IS NOT NULL OR j.error_code <> ALL(:passing)))"""
+    AND (j.state <> 'failed' OR j.submitted_at IS NOT NULL OR j.error_code <> ALL(:temporary_codes)))"""
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """An HTTP request that is open now: who it is, in which process, and after how many seconds its client hangs up."""
+    """An open HTTP request, its process, and the seconds after which its client disconnects (None = unknown)."""
 
     id: UUID
     process: UUID
-    gives_up_in: float | None = None
+    client_timeout: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class NewRequest:
-    """What a creating request is known by: `caller` and `route` are the scope of `key` and `fingerprint`."""
+    """The identity of a creating request: `key` and `fingerprint`, in the scope of `caller` and `route`."""
 
     caller: str
     route: str
@@ -46,25 +46,25 @@ class NewRequest:
     key: str | None = None
 
 
-def _held(holder: Holder) -> dict[str, Any]:
-    return {"holder": holder.id, "process": holder.process, "patience": holder.gives_up_in}
+def _holder_values(holder: Holder) -> dict[str, Any]:
+    return {"holder": holder.id, "process": holder.process, "client_timeout": holder.client_timeout}
 
 
-def lock_twins(tx: Transaction, request: NewRequest) -> None:
-    """Until the commit, no other request like this one is judged: a repeat sees the jobs of the one before it."""
+def lock_duplicates(tx: Transaction, request: NewRequest) -> None:
+    """Serialize identical requests until the commit, so that a duplicate sees the jobs of the first one."""
     tx.run(
         text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))"),
         {"scope": f"{request.caller} {request.fingerprint}"},
     )
 
 
-def remember_request(tx: Transaction, request: NewRequest, holder: Holder) -> bool:
-    """Write the row of a new group of jobs; False when its key is taken (that row is then committed and readable)."""
+def insert_request(tx: Transaction, request: NewRequest, holder: Holder) -> bool:
+    """Insert the row of a new group of jobs; False if its key is taken (that row is then committed and readable)."""
     row = tx.first(
         text(
             """INSERT INTO requests (group_id, caller, route, key, fingerprint, holder, process, gives_up_at)
                VALUES (:group_id, :caller, :route, :key, :fingerprint, :holder, :process,
-                       clock_timestamp() + make_interval(secs => :patience))
+                       clock_timestamp() + make_interval(secs => :client_timeout))
                ON CONFLICT DO NOTHING RETURNING group_id"""
         ),
         {
@@ -73,31 +73,31 @@ def remember_request(tx: Transaction, request: NewRequest, holder: Holder) -> bo
             "route": request.route,
             "key": request.key,
             "fingerprint": request.fingerprint,
-            **_held(holder),
+            **_holder_values(holder),
         },
     )
     return row is not None
 
 
-def remembered_request(tx: Transaction, request: NewRequest) -> "Row[tuple[UUID, str, bool]] | None":
-    """The earlier request with this key, locked: `group_id`, `fingerprint`, and whether it was refused at no cost."""
+def find_by_key(tx: Transaction, request: NewRequest) -> "Row[tuple[UUID, str, bool]] | None":
+    """Lock and return the earlier request with this key: `group_id`, `fingerprint`, and `refused` (at no cost)."""
     return tx.first(
         text(
             f"""SELECT r.group_id, r.fingerprint, {_REFUSED} AS refused FROM requests r
                 WHERE r.caller = :caller AND r.route = :route AND r.key = :key FOR UPDATE OF r"""
         ),
-        {"caller": request.caller, "route": request.route, "key": request.key, "passing": _PASSING},
+        {"caller": request.caller, "route": request.route, "key": request.key, "temporary_codes": _TEMPORARY_CODES},
     )
 
 
-def forget_request(tx: Transaction, group_id: UUID) -> None:
-    """Its key is free again. The jobs stay."""
+def delete_request(tx: Transaction, group_id: UUID) -> None:
+    """Delete a request, so that its key can be used again. The jobs stay."""
     tx.run(text("DELETE FROM requests WHERE group_id = :group_id"), {"group_id": group_id})
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
-    """An earlier request like this one. Ages are seconds; of `given_up_age`, below 0 = not yet."""
+class EarlierRequest:
+    """An earlier identical request. Ages are in seconds. A negative `client_timeout_age` is in the future."""
 
     group_id: UUID
     holder: UUID
@@ -106,8 +106,8 @@ class Earlier:
     ended_how: str | None
     ended_age: float | None
     held_age: float
-    given_up_age: float | None
-    seen_age: float | None  # of its process; None = that one is gone
+    client_timeout_age: float | None
+    seen_age: float | None  # of its process; None = the process has ended
     cancelled: bool
 
 
@@ -116,7 +116,7 @@ _SIMILAR = text(
     SELECT r.group_id, r.holder, r.process, r.joins, r.ended_how,
         CAST(extract(epoch FROM clock_timestamp() - r.ended_at) AS double precision) AS ended_age,
         CAST(extract(epoch FROM clock_timestamp() - r.held_at) AS double precision) AS held_age,
-        CAST(extract(epoch FROM clock_timestamp() - r.gives_up_at) AS double precision) AS given_up_age,
+        CAST(extract(epoch FROM clock_timestamp() - r.gives_up_at) AS double precision) AS client_timeout_age,
         CAST(extract(epoch FROM clock_timestamp() - p.seen_at) AS double precision) AS seen_age,
         EXISTS (SELECT 1 FROM jobs c WHERE c.group_id = r.group_id AND c.state = 'cancelled') AS cancelled
     FROM requests r LEFT JOIN api_processes p ON p.id = r.process
@@ -128,62 +128,62 @@ _SIMILAR = text(
 )
 
 
-def similar_requests(tx: Transaction, request: NewRequest) -> list[Earlier]:
-    """Requests without a key that asked for the same, of the last half hour, newest first."""
+def find_similar_requests(tx: Transaction, request: NewRequest) -> list[EarlierRequest]:
+    """Return identical requests without a key of the last half hour, newest first."""
     values = {
         "fingerprint": request.fingerprint,
         "caller": request.caller,
         "route": request.route,
         "minutes": JOIN_MINUTES,
-        "passing": _PASSING,
+        "temporary_codes": _TEMPORARY_CODES,
     }
-    return [Earlier(**row._mapping) for row in tx.all(_SIMILAR, values)]  # noqa: SLF001 - SQLAlchemy's public name
+    return [EarlierRequest(**row._mapping) for row in tx.all(_SIMILAR, values)]  # noqa: SLF001 - SQLAlchemy's public name
 
 
-def take_over(tx: Transaction, earlier: Earlier, holder: Holder) -> bool:
-    """A repeat now stands for these jobs; False when another took them first."""
+def take_over(tx: Transaction, earlier: EarlierRequest, holder: Holder) -> bool:
+    """Make a repeated request the holder of these jobs; False if another request was faster."""
     row = tx.first(
         text(
             """UPDATE requests SET holder = :holder, process = :process, joins = joins + 1, ended_at = NULL,
                    ended_how = NULL, held_at = clock_timestamp(),
-                   gives_up_at = clock_timestamp() + make_interval(secs => :patience)
+                   gives_up_at = clock_timestamp() + make_interval(secs => :client_timeout)
                WHERE group_id = :group_id AND holder = :before RETURNING group_id"""
         ),
-        {"group_id": earlier.group_id, "before": earlier.holder, **_held(holder)},
+        {"group_id": earlier.group_id, "before": earlier.holder, **_holder_values(holder)},
     )
     return row is not None
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How an HTTP request ended: answered, timeout (the wait ran out) or cut (the client has gone)."""
+class RequestEnd:
+    """How an HTTP request ended: answered, timeout (the wait ran out) or cut (the client disconnected)."""
 
     group_id: UUID
     holder: UUID
-    how: str
+    outcome: str
 
 
-def note_ends(tx: Transaction, ended: list[Ended]) -> None:
-    """These HTTP requests are over. One that another has taken over from changes nothing."""
+def record_request_ends(tx: Transaction, ended: list[RequestEnd]) -> None:
+    """Record the ends of HTTP requests. Requests that are no longer the holder are ignored."""
     if not ended:
         return
     tx.run(
         text(
-            """UPDATE requests r SET ended_at = clock_timestamp(), ended_how = e.how
-               FROM unnest(CAST(:groups AS uuid[]), CAST(:holders AS uuid[]), CAST(:hows AS text[]))
-                   AS e (group_id, holder, how)
+            """UPDATE requests r SET ended_at = clock_timestamp(), ended_how = e.outcome
+               FROM unnest(CAST(:groups AS uuid[]), CAST(:holders AS uuid[]), CAST(:outcomes AS text[]))
+                   AS e (group_id, holder, outcome)
                WHERE r.group_id = e.group_id AND r.holder = e.holder AND r.ended_at IS NULL"""
         ),
         {
-            "groups": [one.group_id for one in ended],
-            "holders": [one.holder for one in ended],
-            "hows": [one.how for one in ended],
+            "groups": [end.group_id for end in ended],
+            "holders": [end.holder for end in ended],
+            "outcomes": [end.outcome for end in ended],
         },
     )
 
 
-def beat(tx: Transaction, process: UUID, *, age: float) -> None:
-    """This API process lived `age` seconds ago, and every end before that moment is noted."""
+def record_heartbeat(tx: Transaction, process: UUID, *, age: float) -> None:
+    """Renew the lease of an API process as of `age` seconds ago. Every end before that moment has been recorded."""
     tx.run(
         text(
             """INSERT INTO api_processes (id, seen_at) VALUES (:id, clock_timestamp() - make_interval(secs => :age))
@@ -193,13 +193,13 @@ def beat(tx: Transaction, process: UUID, *, age: float) -> None:
     )
 
 
-def leave(tx: Transaction, process: UUID) -> None:
-    """This API process ends; what it still had open is cut."""
+def remove_process(tx: Transaction, process: UUID) -> None:
+    """Release the lease of an API process. Its open requests count as cut."""
     tx.run(text("DELETE FROM api_processes WHERE id = :id"), {"id": process})
 
 
-def forget_requests(tx: Transaction) -> int:
-    """Forget requests that can be repeated no more, and dead processes; the number of requests. Their jobs stay."""
+def delete_expired_requests(tx: Transaction) -> int:
+    """Delete requests that can no longer be joined, and dead processes; return the number of requests."""
     rows = tx.all(
         text(
             """DELETE FROM requests WHERE accepted_at < now() - make_interval(mins => :minutes)

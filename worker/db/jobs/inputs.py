@@ -1,6 +1,6 @@
-"""Rows of reference pictures: what a job is made from, and under which account each was uploaded.
+"""Rows of the references of jobs (images, videos, audio), and the accounts to which each was uploaded.
 
-The bytes are in `worker/storage.py`. Each row is one finished piece, so a submit that died goes on behind it.
+The bytes are in `worker/storage.py`. Each row is one finished part of the work, so a new worker continues after it.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class StoredInput:
-    """An input whose bytes are stored: key and facts read from them. A sound has no pixels, a picture no length."""
+    """An input whose bytes are stored: its key and properties. Audio has no width and height, an image no length."""
 
     key: str
     mime: str
@@ -27,9 +27,10 @@ class StoredInput:
 
 @dataclass(frozen=True, slots=True)
 class NewInput:
-    """An input as the caller gave it: a link still to be fetched, or bytes that are stored already.
+    """An input of a request: a link that is fetched later, or stored bytes.
 
-    `role` is reference, first_frame or end_frame; `media` image, video or audio; `name` what omni prompts call it.
+    `role` is reference, first_frame or end_frame; `media` is image, video or audio; `name` is its `@name` in omni
+    prompts.
     """
 
     url: str | None = None
@@ -43,15 +44,15 @@ _ADD = text(
     """INSERT INTO job_inputs (job_id, n, role, media, name, url, key, mime, bytes, width, height, sha256, milliseconds)
        VALUES (:job_id, :n, :role, :media, :name, :url, :key, :mime, :bytes, :width, :height, :sha256, :milliseconds)"""
 )
-_NOTHING: dict[str, Any] = dict.fromkeys(("key", "mime", "bytes", "width", "height", "sha256", "milliseconds"))
+_NOT_STORED: dict[str, Any] = dict.fromkeys(("key", "mime", "bytes", "width", "height", "sha256", "milliseconds"))
 
 
 def _values(stored: StoredInput | None) -> dict[str, Any]:
-    return {name: getattr(stored, name) for name in _NOTHING} if stored else _NOTHING
+    return {name: getattr(stored, name) for name in _NOT_STORED} if stored else _NOT_STORED
 
 
 def add_inputs(tx: Transaction, job_ids: list[UUID], new_inputs: list[NewInput]) -> None:
-    """Give each of the jobs of one request its references, in the caller's order."""
+    """Insert the references of a request for each of its jobs, in the caller's order."""
     rows = [
         {
             "job_id": job_id,
@@ -70,7 +71,7 @@ def add_inputs(tx: Transaction, job_ids: list[UUID], new_inputs: list[NewInput])
 
 
 def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]]:
-    """The references of a job in order, each with what is known of its upload under that account (`uri` or NULL)."""
+    """Return the references of a job in order, each with its upload to that account (`uri` is NULL without one)."""
     return tx.all(
         text(
             """SELECT i.n, i.role, i.media, i.name, i.url, i.key, i.mime, i.bytes, i.sha256,
@@ -83,8 +84,8 @@ def job_inputs(tx: Transaction, job_id: UUID, account_id: UUID) -> list[Row[Any]
     )
 
 
-def given_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
-    """What a job is made from, in order: as the caller gave it, and where its bytes are stored if they still are."""
+def original_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
+    """Return the inputs of a job in order, as in the request. `key` is NULL if the bytes are not stored any more."""
     return tx.all(
         text(
             """SELECT n, role, media, name, url, CASE WHEN removed_at IS NULL THEN key END AS key, mime, bytes, width,
@@ -95,8 +96,8 @@ def given_inputs(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
     )
 
 
-def note_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> None:
-    """The link was fetched, or stored bytes were measured; what a twin of this step stored first stays."""
+def record_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> None:
+    """Record the stored bytes of an input. If a concurrent task stored it first, its row stays."""
     tx.run(
         text(
             """UPDATE job_inputs SET key = :key, mime = :mime, bytes = :bytes, width = :width, height = :height,
@@ -107,7 +108,7 @@ def note_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) -> N
     )
 
 
-def note_uploaded(
+def record_upload(
     tx: Transaction,
     job_id: UUID,
     n: int,
@@ -116,10 +117,10 @@ def note_uploaded(
     uri: str,
     width: int,
     height: int,
-    picture_format: str = "",
+    image_format: str = "",
     milliseconds: int = 0,
 ) -> None:
-    """Upstream has the input, for this account only."""
+    """Record that the input was uploaded to upstream, for this account only."""
     tx.run(
         text(
             """INSERT INTO input_uploads (job_id, n, account_id, uri, width, height, format, milliseconds)
@@ -133,16 +134,16 @@ def note_uploaded(
             "uri": uri,
             "width": width,
             "height": height,
-            "format": picture_format,
+            "format": image_format,
             "milliseconds": milliseconds,
         },
     )
 
 
 def expired_inputs(tx: Transaction, *, hours: int, limit: int) -> list[Row[Any]]:
-    """Stored references whose job, and every other job of the same request (they share keys), ended that long ago.
+    """Return keys of stored references that no job needs any more.
 
-    A job that its owner deleted needs them no longer.
+    All jobs of the request (they share keys) finished `hours` ago, or were deleted by their owner.
     """
     return tx.all(
         text(
@@ -156,13 +157,13 @@ def expired_inputs(tx: Transaction, *, hours: int, limit: int) -> list[Row[Any]]
     )
 
 
-def note_inputs_removed(tx: Transaction, keys: list[str]) -> None:
-    """The bytes under these keys are gone; the rows stay."""
+def mark_inputs_removed(tx: Transaction, keys: list[str]) -> None:
+    """Record that the bytes under these keys were deleted. The rows stay."""
     tx.run(text("UPDATE job_inputs SET removed_at = now() WHERE key = ANY(:keys)"), {"keys": keys})
 
 
 def known_keys(tx: Transaction, keys: list[str]) -> set[str]:
-    """Those of the keys that an input of some job still names."""
+    """Return those of the keys that an input still references."""
     rows = tx.all(
         text("SELECT DISTINCT key FROM job_inputs WHERE key = ANY(:keys) AND removed_at IS NULL"), {"keys": keys}
     )

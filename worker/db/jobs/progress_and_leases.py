@@ -1,6 +1,6 @@
-"""What is noted about an open job without changing its state: leases, progress, absence, a slot that is free again.
+"""Updates of open jobs that do not change the state: leases, progress, absence upstream, released slots.
 
-Changes of state are in `jobs.py`, and nowhere else.
+Changes of state are in `state_machine.py`. The states in parentheses are the states that a function expects.
 """
 
 import json
@@ -14,24 +14,24 @@ from worker.db.accounts import accounts
 from worker.db.engine import Transaction
 
 _DEFER_UNCLEAR = text(
-    """/* note_unclear */ UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :grace)
+    """/* mark_submit_unclear */ UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :grace)
        WHERE id = :id AND state = 'submitting' AND attempt = :attempt RETURNING account_id"""
 )
 
 
-def note_unclear(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
-    """(submitting) the call is over and its effect unknown: from now on the poll may ask for its key.
+def mark_submit_unclear(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
+    """(submitting) The call ended without a clear result: from now on the poll may look up its submit key.
 
-    `due_at` is when an unknown key counts as lost; until then the job keeps its slot.
+    `due_at` = when an unknown key counts as lost; until then the job keeps its slot.
     """
     row = tx.first(_DEFER_UNCLEAR, {"id": job_id, "attempt": attempt, "grace": get_settings().unclear_grace_seconds})
     if row is not None:
-        accounts.poll_soon(tx, row.account_id)
+        accounts.schedule_poll(tx, row.account_id)
     return row is not None
 
 
-def renew_submit(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
-    """(submitting) keep the claim for another lease, after each reference; False when it is lost or not wanted."""
+def renew_submit_lease(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
+    """(submitting) Renew the lease of the claim; False if it is lost or a cancel was requested."""
     settings = get_settings()
     row = tx.first(
         text(
@@ -54,12 +54,12 @@ _CLAIM_SAVE = text(
 
 
 def claim_save(tx: Transaction, job_id: UUID) -> Row[Any] | None:
-    """(saving) take the save of this job for one lease; None when it is not due or somebody has it."""
+    """(saving) Claim the save of this job for one lease; None if it is not due or another worker has it."""
     return tx.first(_CLAIM_SAVE, {"id": job_id, "lease": get_settings().lease_seconds})
 
 
-def renew_save(tx: Transaction, *, job_id: UUID, save_tries: int) -> bool:
-    """(saving) keep the save for another lease, after each file; False when somebody else took it over."""
+def renew_save_lease(tx: Transaction, *, job_id: UUID, save_tries: int) -> bool:
+    """(saving) Renew the lease of the save; False if another worker took it over."""
     row = tx.first(
         text(
             """UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease)
@@ -73,7 +73,7 @@ def renew_save(tx: Transaction, *, job_id: UUID, save_tries: int) -> bool:
 def defer_save(
     tx: Transaction, *, job_id: UUID, save_tries: int, delay: float, refs: list[dict[str, Any]] | None
 ) -> bool:
-    """(saving) try again after `delay` seconds, with fresh addresses when upstream gave some."""
+    """(saving) Try again after `delay` seconds, with new result links (`refs`) if upstream returned some."""
     row = tx.first(
         text(
             """UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :delay), nudged_at = NULL,
@@ -86,7 +86,7 @@ def defer_save(
 
 
 def release_slot(tx: Transaction, job_id: UUID) -> bool:
-    """(cancelled) upstream has finished what nobody wants any more: the slot is free."""
+    """(cancelled) Release the slot: upstream has finished the job."""
     row = tx.first(
         text("UPDATE jobs SET holds_slot = false WHERE id = :id AND state = 'cancelled' AND holds_slot RETURNING id"),
         {"id": job_id},
@@ -94,7 +94,7 @@ def release_slot(tx: Transaction, job_id: UUID) -> bool:
     return row is not None
 
 
-def note_progress(
+def record_progress(
     tx: Transaction,
     *,
     job_id: UUID,
@@ -104,9 +104,9 @@ def note_progress(
     ready_items: int,
     progress: int,
 ) -> Row[Any] | None:
-    """(running) what upstream tells on the way; one event, and only when something a watcher sees has changed."""
+    """(running) Record the progress that upstream reports. Writes an event only if something visible has changed."""
     return tx.first(
-        _NOTE_PROGRESS,
+        _RECORD_PROGRESS,
         {
             "id": job_id,
             "attempt": attempt,
@@ -118,8 +118,8 @@ def note_progress(
     )
 
 
-_NOTE_PROGRESS = text(
-    """/* note_progress */
+_RECORD_PROGRESS = text(
+    """/* record_progress */
     WITH upd AS (
         UPDATE jobs SET progress = greatest(progress, :progress), queue_position = :position, ready_items = :items,
             forecast_seconds = coalesce(:forecast, forecast_seconds), absent_since = NULL, event_seq = event_seq + 1,
@@ -138,8 +138,8 @@ _NOTE_PROGRESS = text(
 )
 
 
-def note_stable(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | None:
-    """(running) some items, unchanged since the last poll: counts towards the stable rule of protocol section 8.3."""
+def count_stable_poll(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | None:
+    """(running) Count a poll without new items, for the rule that decides when a partial result is final."""
     return tx.first(
         text(
             """UPDATE jobs SET stable_polls = stable_polls + 1
@@ -150,8 +150,8 @@ def note_stable(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | No
     )
 
 
-def note_absent(tx: Transaction, *, job_id: UUID, attempt: int) -> float:
-    """(running, or cancelled here) upstream answered without it; the seconds since that began."""
+def mark_absent(tx: Transaction, *, job_id: UUID, attempt: int) -> float:
+    """(running, cancelled) Record that upstream does not know the job; return the seconds since the first time."""
     row = tx.first(
         text(
             """UPDATE jobs SET absent_since = coalesce(absent_since, clock_timestamp())

@@ -1,4 +1,4 @@
-"""Read-only questions: what callers, the hub, the tick and the doctor want to know. Nothing here writes."""
+"""Read-only queries of jobs, for the API, the watcher, the dispatcher and the doctor."""
 
 import json
 from dataclasses import dataclass, field
@@ -14,31 +14,31 @@ from worker.db.accounts import model_listings
 from worker.db.accounts.eligibility import candidates, free_at, works
 from worker.db.engine import Transaction
 from worker.db.jobs import conversations, durations
-from worker.db.jobs.conversations import Spoken
-from worker.db.jobs.durations import Usual
+from worker.db.jobs.conversations import AgentReply
+from worker.db.jobs.durations import DurationStats
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Whose jobs may be seen: those of a user, or those that list one of these accounts (I9).
+    """Which jobs a caller may see: those of a user, or those that list one of these accounts (I9).
 
-    `key_root` narrows a user's to those made by one line of keys. `everybody` = an administrator, who sees all.
+    `key_root` limits a user's jobs to those of one API key and its rotations. `all_jobs` = an administrator.
     """
 
     user_id: UUID | None = None
     account_ids: list[UUID] = field(default_factory=list)
     key_root: UUID | None = None
-    everybody: bool = False
+    all_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """What works off the queue that a job stands in: the accounts it may use that are ready."""
+class QueueCapacity:
+    """The capacity behind the queue of a job: the accounts it may use that are ready."""
 
     slots: int
     busy: int
     submits_per_minute: float
-    rest_seconds: float  # until the first of them is ready, when none is
+    cooldown_seconds: float  # until the first of them is ready, if none is
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +46,13 @@ class JobView:
     """A job as its owner sees it, with its files."""
 
     job: Row[Any]
-    files: list[Row[Any]]  # the results themselves, in order
-    position: int | None  # place in our own queue, 1 = next
+    files: list[Row[Any]]  # the results, in order
+    position: int | None  # position in our queue, 1 = next
     variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
-    spoken: Spoken | None = None  # a conversation: what the agent said so far
+    reply: AgentReply | None = None  # a conversation: the reply of the agent so far
     children: list[UUID] = field(default_factory=list)  # a conversation: the jobs it started, in order
-    line: Line | None = None  # of a queued job
-    usual: Usual | None = None  # what jobs like it take; only of an open one
+    capacity: QueueCapacity | None = None  # of a queued job
+    duration_stats: DurationStats | None = None  # of an open job: durations of similar jobs
 
 
 _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, account_id, upstream_id, progress,
@@ -71,9 +71,12 @@ _POSITION = text(
 )
 
 
-def visible(viewer: Viewer) -> tuple[str, dict[str, Any]]:
-    """The condition of what a viewer may see, and its values. One text per kind of viewer, so that plans fit."""
-    if viewer.everybody:
+def visibility_condition(viewer: Viewer) -> tuple[str, dict[str, Any]]:
+    """Return the SQL condition of the jobs that a viewer may see, and its values.
+
+    There is one text per kind of viewer, so that each gets its own query plan.
+    """
+    if viewer.all_jobs:
         return "deleted_at IS NULL", {}
     if viewer.user_id is None:
         condition = "deleted_at IS NULL AND user_id IS NULL AND account_ids && CAST(:account_ids AS uuid[])"
@@ -81,32 +84,34 @@ def visible(viewer: Viewer) -> tuple[str, dict[str, Any]]:
     condition, values = "deleted_at IS NULL AND user_id = :user_id", {"user_id": viewer.user_id}
     if viewer.key_root is None:
         return condition, values
-    line = "SELECT id FROM api_keys WHERE id = :key_root OR root_id = :key_root"
-    return f"{condition} AND api_key_id IN ({line})", {**values, "key_root": viewer.key_root}
+    keys = "SELECT id FROM api_keys WHERE id = :key_root OR root_id = :key_root"
+    return f"{condition} AND api_key_id IN ({keys})", {**values, "key_root": viewer.key_root}
 
 
-def _with_files(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
-    done = [row.id for row in rows if row.state == JobState.SUCCEEDED]
-    waiting = [row.id for row in rows if row.state == JobState.QUEUED]
+def _job_views(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
+    succeeded = [row.id for row in rows if row.state == JobState.SUCCEEDED]
+    queued = [row.id for row in rows if row.state == JobState.QUEUED]
     by_job: dict[tuple[UUID, bool], list[Row[Any]]] = {}
-    if done:
-        for item in tx.all(text("SELECT * FROM files WHERE job_id = ANY(:ids) ORDER BY job_id, n"), {"ids": done}):
+    if succeeded:
+        for item in tx.all(text("SELECT * FROM files WHERE job_id = ANY(:ids) ORDER BY job_id, n"), {"ids": succeeded}):
             by_job.setdefault((item.job_id, item.variant == "original"), []).append(item)
-    talks = [row.id for row in rows if row.kind == "chat"]
-    spoken = conversations.spoken(tx, talks) if talks else {}
-    children = _children(tx, talks) if talks else {}
-    positions = {row.id: row.position for row in tx.all(_POSITION, {"ids": waiting})} if waiting else {}
-    lines = _lines(tx, waiting) if waiting else {}
+    chats = [row.id for row in rows if row.kind == "chat"]
+    replies = conversations.find_replies(tx, chats) if chats else {}
+    children = _children(tx, chats) if chats else {}
+    positions = {row.id: row.position for row in tx.all(_POSITION, {"ids": queued})} if queued else {}
+    capacities = _capacities(tx, queued) if queued else {}
     return [
         JobView(
             job=row,
             files=by_job.get((row.id, True), []),
             position=positions.get(row.id),
             variants=by_job.get((row.id, False), []),
-            spoken=spoken.get(row.id, Spoken()) if row.kind == "chat" else None,
+            reply=replies.get(row.id, AgentReply()) if row.kind == "chat" else None,
             children=children.get(row.id, []),
-            line=lines.get(row.id),
-            usual=durations.usual(tx, row.kind, row.model, row.params) if row.finished_at is None else None,
+            capacity=capacities.get(row.id),
+            duration_stats=durations.find_duration_stats(tx, row.kind, row.model, row.params)
+            if row.finished_at is None
+            else None,
         )
         for row in rows
     ]
@@ -119,8 +124,8 @@ def _children(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, list[UUID]]:
     return found
 
 
-def talk_views(tx: Transaction, job_id: UUID) -> list[JobView]:
-    """A conversation, and behind it the jobs it started, in order; for the request that made it."""
+def conversation_views(tx: Transaction, job_id: UUID) -> list[JobView]:
+    """Return a conversation and then the jobs it started, in order. Does not check the viewer."""
     rows = tx.all(
         text(
             f"""SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id OR parent_id = :id
@@ -128,33 +133,34 @@ def talk_views(tx: Transaction, job_id: UUID) -> list[JobView]:
         ),
         {"id": job_id},
     )
-    return _with_files(tx, rows)
+    return _job_views(tx, rows)
 
 
-# Jobs that wait stand in few different lines, mostly one, so accounts are counted per line and not per job.
-_LINES = text(
-    f"""/* lines */
-    WITH lines AS (SELECT DISTINCT kind, account_ids, user_id, account_choice FROM jobs WHERE id = ANY(:ids)),
+# Queued jobs share few sets of usable accounts, mostly one, so accounts are counted per set and not per job.
+_CAPACITIES = text(
+    f"""/* queue_capacities */
+    WITH queues AS (SELECT DISTINCT kind, account_ids, user_id, account_choice FROM jobs WHERE id = ANY(:ids)),
     counted AS (
-        SELECT l.kind, l.account_ids, l.user_id, l.account_choice, count(*) FILTER (WHERE a.ready) AS ready,
+        SELECT q.kind, q.account_ids, q.user_id, q.account_choice, count(*) FILTER (WHERE a.ready) AS ready,
             coalesce(sum(a.slots) FILTER (WHERE a.ready), 0) AS slots,
             coalesce(sum(least(a.busy, a.slots)) FILTER (WHERE a.ready), 0) AS busy,
             coalesce(sum(a.pace) FILTER (WHERE a.ready), 0) AS pace,
-            coalesce(min(extract(epoch FROM a.free_at - clock_timestamp())) FILTER (WHERE NOT a.ready), 0) AS rest
-        FROM lines l CROSS JOIN LATERAL (
+            coalesce(min(extract(epoch FROM a.free_at - clock_timestamp())) FILTER (WHERE NOT a.ready), 0) AS cooldown
+        FROM queues q CROSS JOIN LATERAL (
             SELECT {free_at("a")} AS free_at, {works("a")} AS ready,
-                CASE l.kind WHEN 'video' THEN coalesce(a.max_videos, :videos)
+                CASE q.kind WHEN 'video' THEN coalesce(a.max_videos, :videos)
                             ELSE coalesce(a.max_images, :images) END AS slots,
                 coalesce(a.submits_per_minute, :pace) AS pace,
-                (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = l.kind) AS busy
-            FROM {candidates("l")} WHERE a.state = 'ok') a
-        GROUP BY l.kind, l.account_ids, l.user_id, l.account_choice)
-    SELECT j.id, c.slots, c.busy, c.pace, c.rest FROM jobs j JOIN counted c USING (kind, account_ids, account_choice)
+                (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = q.kind) AS busy
+            FROM {candidates("q")} WHERE a.state = 'ok') a
+        GROUP BY q.kind, q.account_ids, q.user_id, q.account_choice)
+    SELECT j.id, c.slots, c.busy, c.pace, c.cooldown
+    FROM jobs j JOIN counted c USING (kind, account_ids, account_choice)
     WHERE j.user_id IS NOT DISTINCT FROM c.user_id AND j.id = ANY(:ids)"""
 )
 
 
-def _lines(tx: Transaction, ids: list[UUID]) -> dict[UUID, Line]:
+def _capacities(tx: Transaction, ids: list[UUID]) -> dict[UUID, QueueCapacity]:
     settings = get_settings()
     values = {
         "ids": ids,
@@ -163,59 +169,59 @@ def _lines(tx: Transaction, ids: list[UUID]) -> dict[UUID, Line]:
         "pace": settings.account_submits_per_minute,
     }
     return {
-        row.id: Line(
+        row.id: QueueCapacity(
             slots=int(row.slots),
             busy=int(row.busy),
             submits_per_minute=float(row.pace),
-            rest_seconds=max(float(row.rest), 0.0),
+            cooldown_seconds=max(float(row.cooldown), 0.0),
         )
-        for row in tx.all(_LINES, values)
+        for row in tx.all(_CAPACITIES, values)
     }
 
 
 def group_views(tx: Transaction, job_ids: list[UUID]) -> list[JobView]:
-    """Jobs by id, oldest first; for the request that made them, so no check of the viewer."""
+    """Return jobs by id, oldest first. Does not check the viewer."""
     rows = tx.all(text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = ANY(:ids) ORDER BY id"), {"ids": job_ids})
-    return _with_files(tx, rows)
+    return _job_views(tx, rows)
 
 
 def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
-    """The jobs of one request, oldest first, without deleted ones."""
-    wanted = text("SELECT id FROM jobs WHERE group_id = :g AND deleted_at IS NULL ORDER BY id")
-    return [row.id for row in tx.all(wanted, {"g": group_id})]
+    """Return the ids of the jobs of one request, oldest first, without deleted ones."""
+    statement = text("SELECT id FROM jobs WHERE group_id = :g AND deleted_at IS NULL ORDER BY id")
+    return [row.id for row in tx.all(statement, {"g": group_id})]
 
 
 def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
-    """One job; None when there is none or it is a stranger's."""
-    condition, values = visible(viewer)
+    """Return one job; None if it does not exist or the viewer may not see it."""
+    condition, values = visibility_condition(viewer)
     rows = tx.all(text(f"SELECT {_JOB_COLUMNS} FROM jobs WHERE id = :id AND {condition}"), {"id": job_id, **values})
-    return _with_files(tx, rows)[0] if rows else None
+    return _job_views(tx, rows)[0] if rows else None
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """What a list of jobs is narrowed to; None = everything."""
+    """The filters of a list of jobs; None = no filter."""
 
     states: list[str] | None = None
     kinds: list[str] | None = None
     model: str | None = None
-    prompt: str | None = None  # words that must be in the prompt
+    prompt: str | None = None  # text that the prompt must contain
     favourite: bool | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None
     ids: list[UUID] | None = None
     group_id: UUID | None = None  # the first job of the request
-    metadata: dict[str, str] | None = None  # pairs that must be there
+    metadata: dict[str, str] | None = None  # pairs that must all match
     user_id: UUID | None = None
-    account_id: UUID | None = None  # that it runs, or ran last, on
+    account_id: UUID | None = None  # the account of its last attempt
 
 
 def list_jobs(
-    tx: Transaction, viewer: Viewer, wanted: JobFilter, *, after: UUID | None, limit: int, newest_first: bool
+    tx: Transaction, viewer: Viewer, filters: JobFilter, *, after: UUID | None, limit: int, newest_first: bool
 ) -> tuple[list[JobView], bool]:
-    """One page of a caller's jobs, and whether more follow. `after` is the last id of the page before."""
+    """Return one page of a caller's jobs, and whether more follow. `after` = the last id of the previous page."""
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
-    condition, values = visible(viewer)
+    condition, values = visibility_condition(viewer)
     rows = tx.all(
         text(
             f"""SELECT {_JOB_COLUMNS} FROM jobs
@@ -238,27 +244,27 @@ def list_jobs(
         ),
         {
             **values,
-            "states": wanted.states,
-            "kinds": wanted.kinds,
-            "prompt": wanted.prompt,
-            "favourite": wanted.favourite,
-            "model": wanted.model,
-            "since": wanted.created_after,
-            "until": wanted.created_before,
-            "ids": wanted.ids,
-            "group_id": wanted.group_id,
-            "pairs": json.dumps(wanted.metadata) if wanted.metadata else None,
-            "of_user": wanted.user_id,
-            "account_id": wanted.account_id,
+            "states": filters.states,
+            "kinds": filters.kinds,
+            "prompt": filters.prompt,
+            "favourite": filters.favourite,
+            "model": filters.model,
+            "since": filters.created_after,
+            "until": filters.created_before,
+            "ids": filters.ids,
+            "group_id": filters.group_id,
+            "pairs": json.dumps(filters.metadata) if filters.metadata else None,
+            "of_user": filters.user_id,
+            "account_id": filters.account_id,
             "after": after,
             "limit": limit + 1,
         },
     )
-    return _with_files(tx, rows[:limit]), len(rows) > limit
+    return _job_views(tx, rows[:limit]), len(rows) > limit
 
 
 def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
-    """What happened to a job after event number `seq`."""
+    """Return the events of a job after event number `seq`."""
     return tx.all(
         text("SELECT * FROM job_events WHERE job_id = :id AND seq > :seq ORDER BY seq LIMIT 500"),
         {"id": job_id, "seq": seq},
@@ -266,7 +272,7 @@ def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
 
 
 def transitions(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
-    """Every change of a job's state in order, without the notes of progress between them."""
+    """Return the state changes of a job in order, without progress events."""
     return tx.all(
         text(
             """SELECT seq, at, from_state, to_state, actor, note FROM job_events
@@ -277,9 +283,9 @@ def transitions(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
 
 
 def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str, int]]:
-    """State and last event number of many jobs in one query, for everybody who waits in this process.
+    """Return state and last event number of many jobs in one query, for all waiting requests of this process.
 
-    An account check is waited for like a job; its one event is its answer.
+    A request waits for a session check as for a job: its only event is its result.
     """
     rows = tx.all(
         text(
@@ -292,13 +298,13 @@ def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str
 
 
 def file_row(tx: Transaction, file_id: UUID) -> Row[Any] | None:
-    """One stored file; None when there is none or its job was deleted."""
+    """Return one stored file; None if it does not exist or its job was deleted."""
     statement = "SELECT f.* FROM files f JOIN jobs j ON j.id = f.job_id WHERE f.id = :id AND j.deleted_at IS NULL"
     return tx.first(text(statement), {"id": file_id})
 
 
 def open_job_count(tx: Transaction, owner: str) -> int:
-    """How many jobs of an owner are not finished."""
+    """Return how many jobs of an owner are open."""
     row = tx.first(
         text(
             f"""SELECT count(*) AS n FROM jobs
@@ -309,11 +315,8 @@ def open_job_count(tx: Transaction, owner: str) -> int:
     return int(row.n) if row is not None else 0
 
 
-# --- what is due (tick) ---
-
-
 def accounts_to_poll(tx: Transaction, *, limit: int) -> list[UUID]:
-    """Accounts whose poll time has come."""
+    """Return accounts whose poll is due."""
     rows = tx.all(
         text("SELECT id FROM accounts WHERE poll_due_at <= clock_timestamp() ORDER BY poll_due_at LIMIT :limit"),
         {"limit": limit},
@@ -322,7 +325,7 @@ def accounts_to_poll(tx: Transaction, *, limit: int) -> list[UUID]:
 
 
 def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
-    """Open jobs past their deadline."""
+    """Return open jobs past their deadline."""
     return tx.all(
         text(
             f"""SELECT id, attempt, state, submit_key FROM jobs
@@ -334,13 +337,13 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
 
 
 def schema_revision(tx: Transaction) -> str | None:
-    """The migration that the database is at."""
+    """Return the current migration of the database; None if there is none."""
     row = tx.first(text("SELECT version_num FROM alembic_version"))
     return None if row is None else str(row.version_num)
 
 
 def database_check(tx: Transaction) -> dict[str, Any]:
-    """Version, schema revision, clock and account counts of the database."""
+    """Return version, schema revision, clock and account counts of the database."""
     version = tx.first(text("SELECT current_setting('server_version') AS v, extract(epoch FROM now()) AS clock"))
     by_state = tx.all(text("SELECT state, count(*) AS n FROM accounts GROUP BY state"))
     return {

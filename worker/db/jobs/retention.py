@@ -1,6 +1,6 @@
-"""How long results, timelines and pins are kept: rules in SQL. The bytes go in `worker/tasks/stages/expire_results.py`.
+"""Retention of results and timelines, and pinned jobs. `worker/tasks/stages/expire_results.py` deletes the bytes.
 
-Rows of jobs stay whatever expires: they are what was charged, and what usage and limits are counted from.
+Rows of jobs stay, because charges, usage and quotas are counted from them.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -12,7 +12,7 @@ from worker.core.ids import first_id_at
 from worker.db.engine import Transaction
 
 # Files are older than the end of their job, so the index on their age finds the candidates. The job is locked and
-# looked at once more: a pin that comes meanwhile is either seen here, or sees that its files are removed.
+# checked again: a concurrent pin is either seen here, or sees that the files are removed.
 _EXPIRE = text(
     """/* expire_files */
     WITH due AS MATERIALIZED (
@@ -29,7 +29,7 @@ _EXPIRE = text(
     WHERE files.job_id = locked.id AND files.removed_at IS NULL RETURNING files.id"""
 )
 
-# Ids of jobs are in the order of time, and lead the key of this table.
+# Job ids are time-ordered and the first column of the primary key.
 _PRUNE_EVENTS = text(
     """/* prune_events */
     WITH old AS MATERIALIZED (
@@ -40,46 +40,49 @@ _PRUNE_EVENTS = text(
 
 
 def expire_files(tx: Transaction, *, days: int, limit: int) -> int:
-    """Mark files past their user's retention (else `days`; 0 = for ever) as removed; how many. Pinned jobs are kept."""
+    """Mark files past their user's retention as removed, except of pinned jobs; return how many.
+
+    `days` = the retention of users without their own; 0 = keep permanently.
+    """
     return len(tx.all(_EXPIRE, {"days": days, "limit": limit}))
 
 
 def prune_events(tx: Transaction, *, days: int, limit: int) -> int:
-    """Remove timeline rows of ended jobs that were accepted more than `days` ago; how many."""
+    """Delete timeline rows of finished jobs that were accepted more than `days` ago; return how many."""
     before = first_id_at(datetime.now(UTC) - timedelta(days=days))
     return len(tx.all(_PRUNE_EVENTS, {"before": before, "limit": limit}))
 
 
 def set_user_retention(tx: Transaction, user_id: UUID, days: int | None) -> None:
-    """How long a user's results are kept; None = the platform's setting, 0 = for ever."""
+    """Set the retention of a user's results in days; None = the platform's setting, 0 = permanently."""
     tx.run(text("UPDATE users SET retention_days = :days WHERE id = :id"), {"id": user_id, "days": days})
 
 
-def pin(tx: Transaction, job_id: UUID) -> bool:
-    """Keep the job's files for ever; False when they were removed already (then roll back)."""
+def pin_job(tx: Transaction, job_id: UUID) -> bool:
+    """Keep the files of the job permanently; False if they are already removed (the caller rolls back)."""
     tx.run(text("UPDATE jobs SET pinned_at = coalesce(pinned_at, now()) WHERE id = :id"), {"id": job_id})
-    gone = text("SELECT 1 FROM files WHERE job_id = :id AND removed_at IS NOT NULL LIMIT 1")
-    return tx.first(gone, {"id": job_id}) is None
+    removed = text("SELECT 1 FROM files WHERE job_id = :id AND removed_at IS NOT NULL LIMIT 1")
+    return tx.first(removed, {"id": job_id}) is None
 
 
-def unpin(tx: Transaction, job_id: UUID) -> None:
-    """The retention holds for the job again."""
+def unpin_job(tx: Transaction, job_id: UUID) -> None:
+    """Apply the retention to the job again."""
     tx.run(text("UPDATE jobs SET pinned_at = NULL WHERE id = :id"), {"id": job_id})
 
 
-def pins_of(tx: Transaction, owner: str, *, but: UUID) -> int:
-    """How many other jobs an owner has pinned."""
+def count_pinned_jobs(tx: Transaction, owner: str, *, except_job: UUID) -> int:
+    """Return how many other jobs an owner has pinned."""
     row = tx.first(
         text(
             """SELECT count(*) AS n FROM jobs
-               WHERE owner = :owner AND pinned_at IS NOT NULL AND deleted_at IS NULL AND id <> :but"""
+               WHERE owner = :owner AND pinned_at IS NOT NULL AND deleted_at IS NULL AND id <> :except_job"""
         ),
-        {"owner": owner, "but": but},
+        {"owner": owner, "except_job": except_job},
     )
     return int(row.n) if row is not None else 0
 
 
-def unfinished_among(tx: Transaction, job_ids: list[UUID]) -> set[UUID]:
-    """Those of the ids that are jobs which have not ended: their results may be stored before they have rows."""
+def open_jobs_among(tx: Transaction, job_ids: list[UUID]) -> set[UUID]:
+    """Return the ids of jobs that have not finished: their results may be stored before the file rows exist."""
     rows = tx.all(text("SELECT id FROM jobs WHERE id = ANY(:ids) AND finished_at IS NULL"), {"ids": job_ids})
     return {row.id for row in rows}

@@ -1,14 +1,15 @@
-"""The state machine of a job. Every change of `jobs.state` is one guarded UPDATE in this file, and nowhere else (I1).
+"""The state machine of a job. Every change of `jobs.state` is one guarded UPDATE in this file (I1).
 
     queued -> submitting -> running -> saving -> succeeded
        ^          |            |          |
-       +----------+            +----------+--> failed        queued | running (wish) -> cancelled
+       +----------+            +----------+--> failed        queued | running (on request) -> cancelled
 
-A conversation (kind chat) is `running` from the agent's first word and `saving` while the jobs it started still run.
+A conversation (kind chat) is `running` from the first text of the agent and `saving` while the jobs it started run.
 
-Each function is one statement: the UPDATE names the states and the attempt it expects and writes its `job_events` row
-(and the webhook outbox rows, `deliveries.OUTBOX`) with it. No row back means somebody was faster: the caller stops.
-A job holds a slot of its account while `holds_slot`: submitting, running, or cancelled here but still drawn upstream.
+Each function is one statement: the UPDATE names the states and the attempt it expects, and writes its `job_events` row
+(and the webhook outbox rows, `outbox.OUTBOX`) with it. No returned row means that another process was faster: the
+caller stops. A job holds a slot of its account while `holds_slot` is set: while submitting or running, and after a
+cancel until upstream has finished it.
 """
 
 import json
@@ -24,10 +25,10 @@ from sqlalchemy import Row, TextClause, text
 from worker.core.ids import new_id
 from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
 from worker.core.observability import metrics
-from worker.core.observability.job_context import Origin, here
+from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
-from worker.db.accounts.available_credits import PAID, PAID_IF_TAKEN
+from worker.db.accounts.available_credits import SET_CHARGED, SET_CHARGED_IF_TAKEN
 from worker.db.accounts.concurrency import SUBMIT_KINDS
 from worker.db.engine import Transaction
 from worker.db.jobs import transition_metrics
@@ -43,15 +44,15 @@ class NewJob:
     kind: str
     model: str
     params: dict[str, Any]
-    account_ids: list[UUID]  # empty = the pool
-    avoid_accounts: list[UUID] = field(default_factory=list)  # of these, those that cannot do it
+    account_ids: list[UUID]  # empty = all accounts of its caller
+    avoid_accounts: list[UUID] = field(default_factory=list)  # accounts that cannot run it
     user_id: UUID | None = None
     api_key_id: UUID | None = None
     webhook_url: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     account_choice: str = "any"  # see `eligibility.CHOICES`
-    usual_seconds: float | None = None  # what such jobs take; its progress is told by it
-    price: int | None = None  # credits it is expected to cost; None = not known
+    usual_seconds: float | None = None  # typical duration; its progress is estimated from it
+    price: int | None = None  # expected credits; None = unknown
     id: UUID = field(default_factory=new_id)
 
 
@@ -59,10 +60,10 @@ _RETURNED = f"""jobs.id, jobs.state, jobs.event_seq, jobs.attempt, jobs.account_
     {transition_metrics.COLUMNS}"""
 
 
-def _change(name: str, *, to: JobState, sets: str, where: str = "", told: bool = False) -> TextClause:
-    """The one shape of a state change. `to` is a literal from this file, never user input. `told` = webhooks hear."""
-    outbox = f", {webhooks_outbox.OUTBOX}" if told else ""
-    extra = f", {webhooks_outbox.OUTBOX_COLUMNS}" if told else ""
+def _change(name: str, *, to: JobState, sets: str, where: str = "", webhook: bool = False) -> TextClause:
+    """Return the statement of a state change. `webhook` = it also writes rows of the webhook outbox."""
+    outbox = f", {webhooks_outbox.OUTBOX}" if webhook else ""
+    extra = f", {webhooks_outbox.OUTBOX_COLUMNS}" if webhook else ""
     sql = f"""/* {name} */
         WITH old AS (
             SELECT id, state FROM jobs
@@ -103,9 +104,9 @@ def _apply(
         },
     )
     if row is not None:
-        transition_metrics.note_change(tx, row)
+        transition_metrics.record_transition(tx, row)
         if row.state in {JobState.SUCCEEDED, JobState.FAILED}:
-            account_scoring.note_outcome(tx, row.account_id, row.model, code=row.error_code)
+            account_scoring.record_outcome(tx, row.account_id, row.model, code=row.error_code)
     return row
 
 
@@ -119,30 +120,32 @@ _INSERT = text(
                CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :account_choice, :webhook_url,
                :usual_seconds, :price, :turn, :priority, CAST(:origin AS jsonb), 1)"""
 )
-# What is written as it stands in `NewJob`.
-_GIVEN = ("id", "owner", "user_id", "api_key_id", "kind", "model", "account_ids", "avoid_accounts", "account_choice",
+# Columns with the name and value of a field of `NewJob`.
+_COPIED = ("id", "owner", "user_id", "api_key_id", "kind", "model", "account_ids", "avoid_accounts", "account_choice",
           "webhook_url", "usual_seconds", "price")  # fmt: skip
 _INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
 
 
 def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
-    """new -> queued: the rows and their first events, all of one owner. The first job's id names the group."""
-    settings, source = get_settings(), json.dumps(here())
-    wanted = [fair_queue.Wanted(job.kind, job.account_ids, job.avoid_accounts, job.account_choice) for job in new_jobs]
-    given = fair_queue.give(tx, new_jobs[0].owner, new_jobs[0].user_id, wanted)
+    """new -> queued: insert jobs of one owner and their first events. The group id is the id of the first job."""
+    settings, origin = get_settings(), json.dumps(current_origin())
+    requests = [
+        fair_queue.QueueRequest(job.kind, job.account_ids, job.avoid_accounts, job.account_choice) for job in new_jobs
+    ]
+    positions = fair_queue.assign(tx, new_jobs[0].owner, new_jobs[0].user_id, requests)
     rows = [
         {
-            **{name: getattr(job, name) for name in _GIVEN},
+            **{name: getattr(job, name) for name in _COPIED},
             "group_id": new_jobs[0].id,
             "params": json.dumps(job.params),
             "metadata": json.dumps(job.metadata),
             "max_attempts": settings.max_attempts,
             "deadline": settings.queue_deadline_seconds,
-            "turn": turn.at,
-            "priority": turn.priority,
-            "origin": source,
+            "turn": position.turn,
+            "priority": position.priority,
+            "origin": origin,
         }
-        for job, turn in zip(new_jobs, given, strict=True)
+        for job, position in zip(new_jobs, positions, strict=True)
     ]
     tx.run(_INSERT, rows)
     tx.run(_INSERT_EVENT, [{"id": job.id} for job in new_jobs])
@@ -152,7 +155,7 @@ def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A job that this step, and nobody else, may submit now."""
+    """A job that only the claiming task may submit now."""
 
     id: UUID
     attempt: int
@@ -165,26 +168,26 @@ class Claim:
     event_seq: int
     group_id: UUID
     origin: Origin | None
-    until: float  # `time.monotonic()` at which others may take it for lost
+    expires_at: float  # `time.monotonic()` at which the lease expires
 
 
 @dataclass(frozen=True, slots=True)
-class ToBring:
-    """The first job an account may run has references that are not with it yet: work for another queue."""
+class NeedsUploads:
+    """The next job of an account has references that the account lacks: the upload queue takes it."""
 
     id: UUID
 
 
 @dataclass(frozen=True, slots=True)
 class Yielded:
-    """Another account that could take the job now is clearly better for it (`scores.py`); the job stays queued."""
+    """Another account that could take the job now has a clearly better score; the job stays queued."""
 
     id: UUID
     account_id: UUID
     kind: str
 
 
-# Of the job that `picks.pick` has locked in this transaction, for an account that `accounts.lock_ready` has.
+# The job was locked in this transaction by `job_selection.select_job`, the account by `accounts.lock_ready`.
 _CLAIM = text(
     """/* claim */
     WITH upd AS (
@@ -217,13 +220,15 @@ def claim_next(
     account_id: UUID,
     kinds: tuple[str, ...] = SUBMIT_KINDS,
     actor: str = "submit",
-    waits: bool = True,
+    wait_for_lock: bool = True,
 ) -> Claim | None:
-    """queued -> submitting: the first job this account may run, if a slot of its kind is free and the pace allows.
+    """queued -> submitting: the next job for this account, if a slot of its kind is free and the pace allows it.
 
-    `waits` = for another claim on the account to end; else that is as if it were not ready.
+    `wait_for_lock` = wait for another claim on the account to end; otherwise the account then counts as not ready.
     """
-    claim = claim_or_yield(tx, account_id=account_id, kinds=kinds, actor=actor, waits=waits, yields=False)
+    claim = claim_or_yield(
+        tx, account_id=account_id, kinds=kinds, actor=actor, wait_for_lock=wait_for_lock, may_yield=False
+    )
     return claim if isinstance(claim, Claim) else None
 
 
@@ -233,39 +238,43 @@ def claim_or_yield(
     account_id: UUID,
     kinds: tuple[str, ...] = SUBMIT_KINDS,
     actor: str = "submit",
-    brings: bool = True,
-    waits: bool = True,
-    yields: bool = True,
-) -> Claim | ToBring | Yielded | None:
-    """Like `claim_next`. Without `brings`, a job whose references are not all with the account stays queued and is only
-    named; with `yields`, so does one that another account should rather take.
+    can_upload: bool = True,
+    wait_for_lock: bool = True,
+    may_yield: bool = True,
+) -> Claim | NeedsUploads | Yielded | None:
+    """Like `claim_next`, but a job can stay queued and only be returned by id.
+
+    Without `can_upload`, a job that needs uploads gives `NeedsUploads`. With `may_yield`, a job for which another
+    account has a better score gives `Yielded`, unless this account already has some of its references.
     """
-    account = accounts.lock_ready(tx, account_id, waits=waits)
-    picked = job_selection.pick(tx, account, kinds, brings=brings) if account is not None else None
-    if account is None or picked is None:
+    account = accounts.lock_ready(tx, account_id, waits=wait_for_lock)
+    selected = job_selection.select_job(tx, account, kinds, can_upload=can_upload) if account is not None else None
+    if account is None or selected is None:
         return None
-    if picked.left_alone:
-        return ToBring(picked.id)
-    found = {} if picked.alone else account_scoring.ranked(tx, picked.id)
-    if yields and not picked.settled and (better := account_scoring.better_than(account.id, found)) is not None:
-        return Yielded(picked.id, better, picked.kind)
-    return _claim(tx, picked, account, actor, found)
+    if selected.needs_uploads:
+        return NeedsUploads(selected.id)
+    scores = {} if selected.single_account else account_scoring.rank_accounts(tx, selected.id)
+    if may_yield and not selected.has_uploads:
+        better = account_scoring.find_better_account(account.id, scores)
+        if better is not None:
+            return Yielded(selected.id, better, selected.kind)
+    return _claim(tx, selected, account, actor, scores)
 
 
 def _claim(
     tx: Transaction,
-    picked: job_selection.Pick,
+    selected: job_selection.Selection,
     account: accounts.AccountRow,
     actor: str,
-    found: dict[UUID, account_scoring.Score],
+    scores: dict[UUID, account_scoring.Score],
 ) -> Claim | None:
     settings = get_settings()
-    submit_key, until = uuid4(), time.monotonic() + settings.lease_seconds
-    mine = {"score": found[account.id].told()} if account.id in found else {}
+    submit_key, expires_at = uuid4(), time.monotonic() + settings.lease_seconds
+    score = {"score": scores[account.id].as_dict()} if account.id in scores else {}
     row = tx.first(
         _CLAIM,
         {
-            "id": picked.id,
+            "id": selected.id,
             "account_id": account.id,
             "submit_key": submit_key,
             "lease": settings.lease_seconds,
@@ -273,14 +282,14 @@ def _claim(
             "gap": 60 / account.submits_per_minute,
             "half_life": account_scoring.HALF_LIFE_SECONDS,
             "actor": actor,
-            "note": json.dumps({"account": account.label, **mine, **({"own": True} if account.user_id else {})}),
+            "note": json.dumps({"account": account.label, **score, **({"own": True} if account.user_id else {})}),
         },
     )
     if row is None:
         return None
-    if not picked.alone:
-        selection_log.note(tx, row.id, row.event_seq, account.id, found)
-    return Claim(**row._mapping, submit_key=submit_key, account=account, until=until)  # noqa: SLF001
+    if not selected.single_account:
+        selection_log.record_passed_over(tx, row.id, row.event_seq, account.id, scores)
+    return Claim(**row._mapping, submit_key=submit_key, account=account, expires_at=expires_at)  # noqa: SLF001
 
 
 _MARK_RUNNING = _change(
@@ -290,7 +299,7 @@ _MARK_RUNNING = _change(
             queue_position = :queue_position, forecast_seconds = :forecast_seconds,
             deadline_at = clock_timestamp() + make_interval(secs =>
                 CASE jobs.kind WHEN 'video' THEN :video_deadline ELSE :deadline END)""",
-    told=True,
+    webhook=True,
 )
 
 
@@ -305,8 +314,8 @@ def mark_running(
     forecast_seconds: int | None = None,
     deadline: float | None = None,
 ) -> Row[Any] | None:
-    """submitting -> running: upstream has the job. Called by submit, by poll for a key that upstream knows, and by
-    converse at the agent's first word (with a `deadline` of its own).
+    """submitting -> running: upstream has the job. Called by submit, by poll for a submit key that upstream knows, and
+    by converse at the first text of the agent (with its own `deadline` in seconds).
     """
     return _apply(
         tx,
@@ -351,11 +360,11 @@ def requeue(
     counts: bool = True,
     lapsed_only: bool = False,
 ) -> Row[Any] | None:
-    """submitting -> queued: surely not accepted (submit), unknown upstream after the grace (poll), or a conversation
-    that was never sent (tick, `lapsed_only`).
+    """submitting -> queued: certainly not accepted (submit), unknown upstream after the grace period (poll), or a
+    conversation that was never sent (dispatch, `lapsed_only`).
 
-    `avoid` = an account that refused it; `counts` = whether the try uses up one of the job's attempts. A job that
-    somebody wished to cancel is cancelled instead.
+    `avoid` = an account that refused it; `counts` = whether this uses up one of the job's attempts. If a cancel was
+    requested, the job is cancelled instead.
     """
     note = {"reason": reason, "delay_seconds": round(delay, 1), "code": code, "detail": detail, "account": account}
     row = _apply(
@@ -385,7 +394,7 @@ _MARK_SAVING = _change(
 
 
 def mark_saving(tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]]) -> Row[Any] | None:
-    """running -> saving: upstream is done; `refs` say where its results are."""
+    """running -> saving: upstream has finished; `refs` locate its results."""
     return _apply(
         tx,
         _MARK_SAVING,
@@ -404,15 +413,15 @@ _MARK_SUCCEEDED = _change(
     "mark_succeeded",
     to=JobState.SUCCEEDED,
     where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
-    sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {PAID}",
-    told=True,
+    sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {SET_CHARGED}",
+    webhook=True,
 )
 
 
 def mark_succeeded(
-    tx: Transaction, *, job_id: UUID, attempt: int, stored: int, wanted: int, remarks: list[str] | None = None
+    tx: Transaction, *, job_id: UUID, attempt: int, stored: int, expected: int, remarks: list[str] | None = None
 ) -> Row[Any] | None:
-    """saving -> succeeded: its files have rows (written in this transaction). `remarks`: what could not be had."""
+    """saving -> succeeded: its files have rows (written in this transaction). `remarks`: what is missing and why."""
     return _apply(
         tx,
         _MARK_SUCCEEDED,
@@ -421,7 +430,7 @@ def mark_succeeded(
         from_states=(JobState.SAVING,),
         actor="save",
         event="job.completed",
-        note={"files": stored, "wanted": wanted, **({"remarks": remarks} if remarks else {})},
+        note={"files": stored, "wanted": expected, **({"remarks": remarks} if remarks else {})},
     )
 
 
@@ -432,8 +441,8 @@ _MARK_FAILED = _change(
              AND (NOT :lapsed_only OR due_at <= clock_timestamp())""",
     sets="""finished_at = clock_timestamp(), error_code = :code, error_message = :message, holds_slot = false,
             queue_position = NULL, """
-    + PAID_IF_TAKEN,
-    told=True,
+    + SET_CHARGED_IF_TAKEN,
+    webhook=True,
 )
 
 
@@ -451,9 +460,9 @@ def mark_failed(
     overdue_only: bool = False,
     lapsed_only: bool = False,
 ) -> Row[Any] | None:
-    """Any open state -> failed. `account` = the label of who refused it.
+    """Any open state -> failed. `account` = the label of the account that refused it.
 
-    `overdue_only` and `lapsed_only` re-check deadline and lease under the lock (tick).
+    `overdue_only` and `lapsed_only` check the deadline and the lease again under the lock (dispatch).
     """
     note = {"code": code, "detail": detail, "account": account}
     return _apply(
@@ -475,14 +484,14 @@ def mark_failed(
 _CANCEL = _change(
     "cancel",
     to=JobState.CANCELLED,
-    # A running job is cancelled only on a wish; it keeps its slot, for upstream has no cancel call and draws on. A
-    # conversation ends when its stream is closed.
+    # A running job is cancelled only on request. It keeps its slot, because upstream has no cancel call and continues.
+    # A conversation ends when its stream is closed.
     where="AND (state = 'queued' OR cancel_requested_at IS NOT NULL)",
     sets="""finished_at = clock_timestamp(), queue_position = NULL,
             holds_slot = (old.state = 'running' AND jobs.kind <> 'chat'),
             cancel_requested_at = coalesce(jobs.cancel_requested_at, clock_timestamp()), """
-    + PAID_IF_TAKEN,
-    told=True,
+    + SET_CHARGED_IF_TAKEN,
+    webhook=True,
 )
 
 
@@ -502,7 +511,7 @@ def _cancel(
 
 
 def cancel(tx: Transaction, job_id: UUID) -> Row[Any] | None:
-    """queued -> cancelled at once; any other open job only gets the wish, which poll and requeue carry out."""
+    """queued -> cancelled at once. For a submitting or running job only record the request, for poll and requeue."""
     row = _cancel(tx, job_id=job_id, from_states=(JobState.QUEUED,), attempt=None, actor="api")
     if row is None:
         tx.run(
@@ -516,7 +525,7 @@ def cancel(tx: Transaction, job_id: UUID) -> Row[Any] | None:
 
 
 def mark_cancelled(tx: Transaction, *, job_id: UUID, attempt: int, actor: str = "poll") -> Row[Any] | None:
-    """running -> cancelled on a wish. The slot stays taken until upstream is done with it (`release_slot`)."""
+    """running -> cancelled on request. The slot stays taken until upstream has finished the job (`release_slot`)."""
     return _cancel(tx, job_id=job_id, from_states=(JobState.RUNNING,), attempt=attempt, actor=actor)
 
 
@@ -535,12 +544,14 @@ _MARK_ANSWERED = _change(
     where=f"""AND kind = 'chat' AND NOT EXISTS (
                   SELECT 1 FROM jobs child WHERE child.parent_id = jobs.id AND child.state IN {sql_list(OPEN)})""",
     sets="finished_at = clock_timestamp(), progress = 100",
-    told=True,
+    webhook=True,
 )
 
 
-def mark_collecting(tx: Transaction, *, job_id: UUID, attempt: int, deadline: float, said: int) -> Row[Any] | None:
-    """running -> saving: the agent has said all (`said` characters); the jobs it started may still run."""
+def mark_collecting(
+    tx: Transaction, *, job_id: UUID, attempt: int, deadline: float, characters: int
+) -> Row[Any] | None:
+    """running -> saving: the reply of the agent is complete; the jobs it started may still run."""
     return _apply(
         tx,
         _MARK_COLLECTING,
@@ -549,12 +560,12 @@ def mark_collecting(tx: Transaction, *, job_id: UUID, attempt: int, deadline: fl
         from_states=(JobState.RUNNING,),
         actor="converse",
         deadline=deadline,
-        note={"characters": said},
+        note={"characters": characters},
     )
 
 
 def mark_answered(tx: Transaction, *, job_id: UUID, actor: str) -> Row[Any] | None:
-    """saving -> succeeded for a conversation none of whose jobs is open any more."""
+    """saving -> succeeded: a conversation without open jobs."""
     return _apply(
         tx,
         _MARK_ANSWERED,
@@ -566,8 +577,8 @@ def mark_answered(tx: Transaction, *, job_id: UUID, actor: str) -> Row[Any] | No
     )
 
 
-# A job that upstream started by itself comes to us running. It may exceed the account's slots, for nobody asked us; the
-# claim counts it, so nothing is added until there is room again.
+# A job that the agent started upstream is already running. It may exceed the account's slots; the claim counts it, so
+# no other job is added until a slot is free.
 _ADOPT = text(
     """/* adopt_child */
     WITH parent AS (
@@ -595,9 +606,9 @@ _ADOPT = text(
 def adopt_child(
     tx: Transaction, *, parent_id: UUID, kind: str, submit_key: UUID, upstream_id: str, params: dict[str, Any]
 ) -> Row[Any] | None:
-    """-> running: a job that a conversation started upstream; the ordinary polls finish it. None when it is known.
+    """-> running: insert a job that a conversation started upstream; polls finish it. None if it exists already.
 
-    The row tells the parent's news: its timeline names the child.
+    The returned row is the parent's new event, which names the child.
     """
     settings = get_settings()
     values = {"id": new_id(), "parent_id": parent_id, "kind": kind, "submit_key": submit_key}

@@ -1,4 +1,4 @@
-"""What a change of a job's state adds to the metrics. `jobs.py` calls it for every change; counted after the commit."""
+"""Metrics of state changes. `state_machine.py` records every change; it is counted after the commit."""
 
 from functools import partial
 from typing import Any
@@ -10,14 +10,14 @@ from worker.core.job_state import FINAL, JobState
 from worker.core.observability import metrics
 from worker.db.engine import Transaction
 
-# What the row of a change must hold beside the job's state.
+# Columns that the row of a change needs in addition to the state.
 COLUMNS = """jobs.kind, jobs.model, jobs.error_code,
     extract(epoch FROM jobs.submitted_at - jobs.created_at) AS waited_seconds,
     extract(epoch FROM jobs.finished_at - jobs.submitted_at) AS ran_seconds"""
 
 
-def note_change(tx: Transaction, row: Row[Any]) -> None:
-    """Count a job that upstream took, or that ended."""
+def record_transition(tx: Transaction, row: Row[Any]) -> None:
+    """Count a job that upstream accepted or that ended, after the commit."""
     if row.state == JobState.RUNNING and row.waited_seconds is not None:
         waited = max(float(row.waited_seconds), 0.0)
         tx.on_commit(partial(metrics.observe, "dreamery_job_wait_seconds", waited, row.kind))
@@ -31,5 +31,5 @@ def note_change(tx: Transaction, row: Row[Any]) -> None:
 
 
 def outcome_of(state: str, code: str) -> str:
-    """How a job ended in one word of few: a failure counts for whom it lies with."""
+    """Return how a job ended: the fault of a failure (`Fault`), else the final state."""
     return str(ERRORS[code].fault) if state == JobState.FAILED and code in ERRORS else state

@@ -1,7 +1,7 @@
-"""Which account is the best for a job: of those that could take it this moment, the one with the highest score.
+"""Ranks the accounts that could take a job now by score. The highest score gets the job.
 
-SQL gathers the facts, `score` weighs them. What is told is told of the account only: refusals of content or parameters
-leave no mark. Facts fade (`HALF_LIFE_SECONDS`), so an account that failed is tried again.
+SQL gathers the facts, `score` weighs them. Only outcomes that say something about the account count: a refusal of the
+content or the parameters does not. Facts decay (`HALF_LIFE_SECONDS`), so an account that failed is tried again.
 """
 
 from dataclasses import asdict, dataclass
@@ -11,33 +11,33 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.errors import ERRORS, Fault
-from worker.db.accounts.available_credits import affords, credits_left
+from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import free_slots, slot_limits
 from worker.db.accounts.eligibility import candidates, may_take, ready
 from worker.db.engine import Transaction
 
-# What each part counts for; every part is between 0 and 1, and so is their weighted mean, the score.
+# The weight of each part. Every part is between 0 and 1, and so is the score, their weighted mean.
 WEIGHTS = {
-    "health": 4.0,  # accepted and finished jobs against failures that are the account's own, of all models
-    "load": 3.0,  # share of its slots for this kind that is free
-    "success": 2.0,  # like health, of this model alone
-    "credits": 2.0,  # what would be left after the job, in prices of such jobs
-    "wear": 1.0,  # how little it was used lately
+    "health": 4.0,  # finished jobs against failures caused by the account, all models
+    "load": 3.0,  # share of free slots for this kind
+    "success": 2.0,  # like health, for this model alone
+    "credits": 2.0,  # credits left after the job, in multiples of its price
+    "wear": 1.0,  # how little it was used recently
 }
-# Another account is asked instead only for a difference that means something.
+# A claim yields to another account only if its score is higher by this much.
 MARGIN = 0.02
 HALF_LIFE_SECONDS = 3600.0
-# So many jobs within a half-life are half the wear, and so many prices left are half the credits.
-_WEARY_JOBS = 10.0
-_GOOD_FOR_JOBS = 10.0
-_UNKNOWN = 0.5
-# A larger pool is compared by those that were idle longest.
-_MOST = 100
+# With this many recent jobs the wear part is 0.5; with credits for this many more jobs the credits part is 0.5.
+_HALF_WEAR_JOBS = 10.0
+_HALF_CREDITS_JOBS = 10.0
+_UNKNOWN_CREDITS = 0.5
+# Of a larger pool only the accounts that were idle longest are compared.
+_MAX_CANDIDATES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of an account that could take a job now. Counts fade with time."""
+    """The facts about an account that could take a job now. Counts decay with time."""
 
     slots: int
     free: int
@@ -45,14 +45,14 @@ class Facts:
     bad: float = 0.0
     model_good: float = 0.0
     model_bad: float = 0.0
-    credits_left: int | None = None  # None = not known
+    credits_left: int | None = None  # None = unknown
     price: int | None = None  # of the job
-    used: float = 0.0  # jobs it took lately
+    used: float = 0.0  # recent jobs, decayed
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The parts of a score, each between 0 (bad) and 1."""
+    """The parts of a score, each between 0 (bad) and 1 (good)."""
 
     health: float
     load: float
@@ -66,31 +66,30 @@ class Score:
         parts: dict[str, float] = asdict(self)
         return sum(WEIGHTS[name] * part for name, part in parts.items()) / sum(WEIGHTS.values())
 
-    def told(self) -> dict[str, float]:
-        """For the job's timeline: the parts and `total`, rounded."""
+    def as_dict(self) -> dict[str, float]:
+        """Return the parts and `total`, rounded, for the job's timeline."""
         return {name: round(part, 3) for name, part in {**asdict(self), "total": self.total}.items()}
 
 
 def score(facts: Facts) -> Score:
-    """Weigh what is known; an account of which nothing is known is trusted."""
+    """Return the score of an account. An account without history gets full marks for health and success."""
     if facts.credits_left is None or not facts.price:
-        purse = _UNKNOWN
+        credits_part = _UNKNOWN_CREDITS
     else:
         jobs_left = max(facts.credits_left - facts.price, 0) / facts.price
-        purse = jobs_left / (jobs_left + _GOOD_FOR_JOBS)
+        credits_part = jobs_left / (jobs_left + _HALF_CREDITS_JOBS)
     return Score(
         health=(facts.good + 1) / (facts.good + facts.bad + 1),
         load=facts.free / facts.slots if facts.slots else 0.0,
         success=(facts.model_good + 1) / (facts.model_good + facts.model_bad + 1),
-        credits=purse,
-        wear=_WEARY_JOBS / (_WEARY_JOBS + facts.used),
+        credits=credits_part,
+        wear=_HALF_WEAR_JOBS / (_HALF_WEAR_JOBS + facts.used),
     )
 
 
-_FADE = f"power(0.5, extract(epoch FROM clock_timestamp() - m.at) / {HALF_LIFE_SECONDS})"
+_DECAY = f"power(0.5, extract(epoch FROM clock_timestamp() - m.at) / {HALF_LIFE_SECONDS})"
 _USED = f"""a.used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - a.last_submit_at), 0)
     / {HALF_LIFE_SECONDS})"""
-# The accounts that could take this job now.
 _CANDIDATES = text(
     f"""/* candidates */
     SELECT a.id, j.price, room.free, room.credits_left, room.busy, {_USED} AS used,
@@ -102,33 +101,33 @@ _CANDIDATES = text(
             (SELECT count(*) FROM jobs s WHERE s.account_id = a.id AND s.holds_slot AND s.kind = j.kind) AS busy
         OFFSET 0) room
     LEFT JOIN LATERAL (
-        SELECT sum(m.good * {_FADE}) AS good, sum(m.bad * {_FADE}) AS bad,
-            sum(m.good * {_FADE}) FILTER (WHERE m.model = j.model) AS model_good,
-            sum(m.bad * {_FADE}) FILTER (WHERE m.model = j.model) AS model_bad
+        SELECT sum(m.good * {_DECAY}) AS good, sum(m.bad * {_DECAY}) AS bad,
+            sum(m.good * {_DECAY}) FILTER (WHERE m.model = j.model) AS model_good,
+            sum(m.bad * {_DECAY}) FILTER (WHERE m.model = j.model) AS model_bad
         FROM account_marks m WHERE m.account_id = a.id) m ON true
     WHERE j.id = :job_id AND j.state = 'queued' AND NOT (a.id = ANY(j.avoid_accounts)) AND {may_take("a", "j")}
-      AND {ready("a")} AND room.free > 0 AND {affords("room.credits_left", "j.price")}
-    ORDER BY a.last_submit_at NULLS FIRST, a.id LIMIT {_MOST}"""
+      AND {ready("a")} AND room.free > 0 AND {covers("room.credits_left", "j.price")}
+    ORDER BY a.last_submit_at NULLS FIRST, a.id LIMIT {_MAX_CANDIDATES}"""
 )
 
 
-def ranked(tx: Transaction, job_id: UUID) -> dict[UUID, Score]:
-    """The accounts that could take this queued job now, the best first; of equals, the one idle longest. Locks none."""
+def rank_accounts(tx: Transaction, job_id: UUID) -> dict[UUID, Score]:
+    """Return the accounts that could take this queued job now, best first, then longest idle. Locks nothing."""
     rows = tx.all(_CANDIDATES, {"job_id": job_id, **slot_limits()})
     scores = {row.id: score(_facts(row)) for row in rows}
     return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 3)))
 
 
-def best_for_job(tx: Transaction, job_id: UUID) -> UUID | None:
-    """The account that should take this queued job now; None when none can."""
-    return next(iter(ranked(tx, job_id)), None)
+def find_best_account(tx: Transaction, job_id: UUID) -> UUID | None:
+    """Return the best account that could take this queued job now; None if there is none."""
+    return next(iter(rank_accounts(tx, job_id)), None)
 
 
-def better_than(account_id: UUID, scores: dict[UUID, Score]) -> UUID | None:
-    """The account that should take a job instead of this one; None when none is clearly better."""
+def find_better_account(account_id: UUID, scores: dict[UUID, Score]) -> UUID | None:
+    """Return an account with a clearly better score for the job than this one; None if there is none."""
     best = next(iter(scores), account_id)
-    mine = scores[account_id].total if account_id in scores else 0.0
-    return best if best != account_id and scores[best].total > mine + MARGIN else None
+    own = scores[account_id].total if account_id in scores else 0.0
+    return best if best != account_id and scores[best].total > own + MARGIN else None
 
 
 def _facts(row: Row[Any]) -> Facts:
@@ -145,27 +144,26 @@ def _facts(row: Row[Any]) -> Facts:
     )
 
 
-_MARK = text(
+_RECORD_OUTCOME = text(
     f"""/* mark_account */
     INSERT INTO account_marks AS m (account_id, model, good, bad)
     VALUES (:account_id, :model, :good, :bad)
     ON CONFLICT (account_id, model) DO UPDATE SET
-        good = m.good * {_FADE} + excluded.good, bad = m.bad * {_FADE} + excluded.bad, at = clock_timestamp()"""
+        good = m.good * {_DECAY} + excluded.good, bad = m.bad * {_DECAY} + excluded.bad, at = clock_timestamp()"""
 )
 
 
-def note_outcome(tx: Transaction, account_id: UUID | None, model: str, *, code: str | None) -> None:
-    """Remember that an account finished a job (`code` None) or failed with a code. Last in its transaction: many wait
-    for the same row.
+def record_outcome(tx: Transaction, account_id: UUID | None, model: str, *, code: str | None) -> None:
+    """Record that an account finished a job (`code` None) or failed it with an error code.
 
-    Only what is about the account or its way upstream leaves a mark, never what a job itself is to blame for.
+    Failures that the job itself caused are ignored. Call this last in a transaction: the row is contended.
     """
-    if account_id is None or (code is not None and not counts_against(code)):
+    if account_id is None or (code is not None and not counts_against_account(code)):
         return
     good = 1.0 if code is None else 0.0
-    tx.run(_MARK, {"account_id": account_id, "model": model, "good": good, "bad": 1.0 - good})
+    tx.run(_RECORD_OUTCOME, {"account_id": account_id, "model": model, "good": good, "bad": 1.0 - good})
 
 
-def counts_against(code: str) -> bool:
-    """Whether an error code says something about the account that it was met on."""
+def counts_against_account(code: str) -> bool:
+    """Whether a failure with this code counts against the account (or its connection upstream), not the job."""
     return code in ERRORS and ERRORS[code].fault in {Fault.ACCOUNT, Fault.UPSTREAM} and code != "concurrency_limit"

@@ -1,4 +1,4 @@
-"""Which accounts could take a job that does not exist yet, and what stands before it. Nothing is written."""
+"""Which accounts could take a job that does not exist yet, and the queue in front of it. Writes nothing."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,18 +7,18 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.settings import get_settings
-from worker.db.accounts.available_credits import affords, credits_left, is_broke
+from worker.db.accounts.available_credits import covers, credits_left, is_insufficient
 from worker.db.accounts.concurrency import free_slots, slot_limits, slots_of
 from worker.db.accounts.eligibility import free_at, may_use
 from worker.db.engine import Transaction
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """The job, as far as accounts are concerned.
+class JobRequirements:
+    """What a job requires of accounts.
 
-    `account_ids` narrows what its user may use (none named and no strangers = all of that). `strangers` = session ids
-    without a row, of which nothing speaks against a first job. `place` = its place in line, see `turns.py`.
+    `account_ids` narrows the accounts of its user (empty and no unknown sessions = all of them). `unknown_sessions` =
+    session ids without an account row; each is assumed to be able to run a job. `place` = see `fair_queue.py`.
     """
 
     kind: str
@@ -28,25 +28,25 @@ class Wish:
     account_ids: list[UUID]
     avoid: list[UUID]
     place: float
-    strangers: int = 0
+    unknown_sessions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
-    """What a job would meet: of the accounts that have its model, how many could take it, and the line before it."""
+class Availability:
+    """The accounts that offer the job's model, how many could take it, and the queue in front of it."""
 
     accounts: int
-    at_all: int  # not switched off, and not surely without its price
-    now: int  # at once: rested, within its hours and cap, a free slot, the pace, enough credits
-    ahead: int  # jobs that wait before it
+    usable: int  # enabled, and not known to lack the credits
+    available_now: int  # no cooldown, within hours and daily cap, a free slot, pace and credits
+    jobs_ahead: int
     slots: int
     busy: int
     submits_per_minute: float
-    free_seconds: float  # until the first account works again (rest, hours, cap), when none does
-    rest_seconds: float  # until the rest of the first that could pay ends
-    broke: int  # surely without its price
-    left: int | None  # credits of those that work, together; None = of one it is not known
-    rest_code: str | None  # why the longest-resting account rests
+    free_seconds: float  # until the first account works again (cooldown, hours, cap), if none does
+    cooldown_seconds: float  # until the first cooldown of a usable account ends
+    insufficient: int  # enabled, but known to lack the credits
+    credits_left: int | None  # of all enabled accounts; None = unknown for one of them
+    cooldown_code: str | None  # error code of the longest cooldown
 
 
 _ACCOUNTS = text(
@@ -56,14 +56,14 @@ _ACCOUNTS = text(
         coalesce(greatest(extract(epoch FROM a.rest_until - clock_timestamp()), 0), 0) AS rests,
         coalesce(greatest(extract(epoch FROM {free_at("a")} - clock_timestamp()), 0), 0) AS free_in,
         a.next_submit_at <= clock_timestamp() AS paced, {free_slots("a", "CAST(:kind AS text)")} AS free,
-        {credits_left("a")} AS left, {affords(credits_left("a"), "CAST(:price AS integer)")} AS affords,
-        coalesce({is_broke("a", "CAST(:price AS integer)")}, false) AS broke
+        {credits_left("a")} AS left, {covers(credits_left("a"), "CAST(:price AS integer)")} AS covered,
+        coalesce({is_insufficient("a", "CAST(:price AS integer)")}, false) AS insufficient
     FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id, CAST(:ids AS uuid[]) AS account_ids,
         CAST(:choice AS text) AS account_choice) w
     WHERE {may_use("a", "w")} AND (w.account_ids <> '{{}}' OR a.state = 'ok') AND NOT (a.id = ANY(:avoid))"""
 )
-# As `reports.JobView.position` counts them.
-_AHEAD = text(
+# Counted like `queries.JobView.position`.
+_JOBS_AHEAD = text(
     """/* ahead */
     SELECT count(*) AS n FROM jobs o WHERE o.state = 'queued' AND o.kind = :kind AND o.place <= :place
        AND (o.account_ids && CAST(:ids AS uuid[]) OR (o.account_ids = '{}' AND CAST(:ids AS uuid[]) = '{}' AND (
@@ -72,45 +72,46 @@ _AHEAD = text(
 )
 
 
-def prospect(tx: Transaction, wish: Wish) -> Prospect:
-    """Look at the accounts that the job might run on, and at the line before it."""
+def estimate_availability(tx: Transaction, job: JobRequirements) -> Availability:
+    """Return the accounts that could run the job, and the queue in front of it."""
     values = {
-        "kind": wish.kind,
-        "price": wish.price,
-        "user_id": wish.user_id,
-        "choice": wish.account_choice,
-        "ids": wish.account_ids,
-        "avoid": wish.avoid,
-        "place": wish.place,
+        "kind": job.kind,
+        "price": job.price,
+        "user_id": job.user_id,
+        "choice": job.account_choice,
+        "ids": job.account_ids,
+        "avoid": job.avoid,
+        "place": job.place,
     }
-    # Only strangers: then the empty list does not stand for all.
-    nobody = bool(wish.strangers) and not wish.account_ids
-    rows = [] if nobody else tx.all(_ACCOUNTS, {**values, **slot_limits()})
-    ahead = None if nobody else tx.first(_AHEAD, values)
-    return _told(wish, rows, int(ahead.n) if ahead is not None else 0)
+    # With unknown sessions only, the empty list does not mean all accounts.
+    no_accounts = bool(job.unknown_sessions) and not job.account_ids
+    rows = [] if no_accounts else tx.all(_ACCOUNTS, {**values, **slot_limits()})
+    ahead = None if no_accounts else tx.first(_JOBS_AHEAD, values)
+    return _availability(job, rows, int(ahead.n) if ahead is not None else 0)
 
 
-def _told(wish: Wish, rows: list[Row[Any]], ahead: int) -> Prospect:
-    settings, strangers = get_settings(), wish.strangers
-    usable = [row for row in rows if row.works]
-    payers = [row for row in usable if not row.broke]
-    ready = [row for row in usable if row.free_in == 0]
-    slots = [slots_of(row)[wish.kind] for row in ready]
-    default = slot_limits()[f"most_{wish.kind}"]
-    pace = sum(row.submits_per_minute or settings.account_submits_per_minute for row in ready)
-    resting = max(usable, key=lambda row: row.rests, default=None)
-    alone = not strangers
-    return Prospect(
-        accounts=len(rows) + strangers,
-        at_all=len(payers) + strangers,
-        now=sum(bool(row.paced and row.free > 0 and row.affords) for row in ready) + strangers,
-        ahead=ahead,
-        slots=sum(slots) + strangers * default,
-        busy=sum(max(most - max(row.free, 0), 0) for most, row in zip(slots, ready, strict=True)),
-        submits_per_minute=float(pace) + strangers * settings.account_submits_per_minute,
-        free_seconds=float(min((row.free_in for row in usable), default=0)) if alone and not ready else 0.0,
-        rest_seconds=float(min((row.rests for row in payers), default=0)) if alone else 0.0,
-        broke=len(usable) - len(payers),
-        left=None if strangers or any(row.left is None for row in usable) else int(sum(row.left for row in usable)),
-        rest_code=resting.rest_code if resting is not None and resting.rests and alone else None,
+def _availability(job: JobRequirements, rows: list[Row[Any]], jobs_ahead: int) -> Availability:
+    settings, unknown = get_settings(), job.unknown_sessions
+    enabled = [row for row in rows if row.works]
+    usable = [row for row in enabled if not row.insufficient]
+    working = [row for row in enabled if row.free_in == 0]
+    slots = [slots_of(row)[job.kind] for row in working]
+    default_slots = slot_limits()[f"most_{job.kind}"]
+    pace = sum(row.submits_per_minute or settings.account_submits_per_minute for row in working)
+    longest = max(enabled, key=lambda row: row.rests, default=None)
+    return Availability(
+        accounts=len(rows) + unknown,
+        usable=len(usable) + unknown,
+        available_now=sum(bool(row.paced and row.free > 0 and row.covered) for row in working) + unknown,
+        jobs_ahead=jobs_ahead,
+        slots=sum(slots) + unknown * default_slots,
+        busy=sum(max(most - max(row.free, 0), 0) for most, row in zip(slots, working, strict=True)),
+        submits_per_minute=float(pace) + unknown * settings.account_submits_per_minute,
+        free_seconds=0.0 if unknown or working else float(min((row.free_in for row in enabled), default=0)),
+        cooldown_seconds=0.0 if unknown else float(min((row.rests for row in usable), default=0)),
+        insufficient=len(enabled) - len(usable),
+        credits_left=None
+        if unknown or any(row.left is None for row in enabled)
+        else int(sum(row.left for row in enabled)),
+        cooldown_code=longest.rest_code if longest is not None and longest.rests and not unknown else None,
     )

@@ -1,6 +1,6 @@
-"""What the tick takes note of: queued and saving rows that want a nudge, and repairs after crashes.
+"""Work that the dispatcher finds: queued and saving jobs to enqueue, and repairs after crashes.
 
-Writes only `nudged_at`, `poll_due_at` and forgotten slots; states are `jobs.py`'s business.
+Writes only `nudged_at`, `poll_due_at` and expired slots. Changes of state are in `jobs/state_machine.py`.
 """
 
 from dataclasses import dataclass
@@ -9,23 +9,23 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
-from worker.db.accounts.available_credits import affords, credits_left
+from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import SUBMIT_KINDS, free_slots, slot_limits
 from worker.db.accounts.eligibility import may_use, ready
 from worker.db.engine import Transaction
 
-# For every account that is ready: as many of the first waiting jobs of each kind as it has free slots for it, but few,
-# for a message that finds more of them takes them along. Each kind is looked at for itself, so that a long queue of one
-# hides nothing of another. Starting from the waiting jobs keeps thousands of idle accounts out of the query.
-_TAKE_SUBMITS = text(
+# For every account that is ready: the first waiting jobs of each kind, at most as many as it has free slots, and at
+# most four, because a submit task continues with the next job by itself. Each kind is read separately, so that a long
+# queue of one kind does not hide another. Starting from the waiting jobs keeps idle accounts out of the query.
+_TAKE_DUE_SUBMITS = text(
     f"""/* take_submits */
     WITH waiting AS MATERIALIZED (
         SELECT w.* FROM unnest(CAST(:kinds AS text[])) AS k(kind) CROSS JOIN LATERAL (
             SELECT id, kind, user_id, account_ids, account_choice, avoid_accounts, place, price, nudged_at FROM jobs
             WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
             ORDER BY place, id LIMIT 5000) w),
-    -- Not fewer than `may_use` lets through; it decides below. Who should take a job, the claim decides.
-    wanted AS (
+    -- A superset: `may_use` decides below. The claim decides which account takes a job.
+    usable AS (
         SELECT DISTINCT unnest(account_ids) AS id, kind FROM waiting
         UNION SELECT a.id, p.kind FROM accounts a
             JOIN (SELECT DISTINCT user_id, kind FROM waiting WHERE account_ids = '{{}}') p ON p.user_id = a.user_id
@@ -34,12 +34,12 @@ _TAKE_SUBMITS = text(
     ready AS (
         SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free,
             {credits_left("a")} AS left
-        FROM accounts a JOIN wanted w USING (id) WHERE {ready("a")}),
+        FROM accounts a JOIN usable w USING (id) WHERE {ready("a")}),
     chosen AS (
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
             SELECT w.id FROM waiting w
             WHERE w.kind = r.kind AND {may_use("r", "w")}
-              AND NOT (r.id = ANY(w.avoid_accounts)) AND {affords("r.left", "w.price")}
+              AND NOT (r.id = ANY(w.avoid_accounts)) AND {covers("r.left", "w.price")}
               AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
             ORDER BY w.place, w.id LIMIT least(greatest(r.free, 0), 4)) j
         LIMIT :limit)
@@ -47,7 +47,7 @@ _TAKE_SUBMITS = text(
     RETURNING jobs.id, jobs.place"""
 )
 
-_TAKE_SAVES = text(
+_TAKE_DUE_SAVES = text(
     """/* take_saves */
     UPDATE jobs SET nudged_at = clock_timestamp() WHERE id IN (
         SELECT id FROM jobs WHERE state = 'saving' AND kind <> 'chat' AND due_at <= clock_timestamp()
@@ -57,29 +57,32 @@ _TAKE_SAVES = text(
 )
 
 
-def take_submits(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
-    """Queued jobs that an account has room for and that were not nudged lately; they count as nudged now."""
+def take_due_submits(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
+    """Return queued jobs that an account has a free slot for, and mark them as enqueued.
+
+    Jobs that were enqueued within `again_after` seconds are skipped.
+    """
     return _take(tx, SUBMIT_KINDS, again_after=again_after, limit=limit)
 
 
-def take_talks(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
-    """The same for queued conversations."""
+def take_due_conversations(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
+    """Like `take_due_submits`, for queued conversations."""
     return _take(tx, ("chat",), again_after=again_after, limit=limit)
 
 
 def _take(tx: Transaction, kinds: tuple[str, ...], *, again_after: float, limit: int) -> list[UUID]:
     values = {"again_after": again_after, "limit": limit, "kinds": list(kinds), **slot_limits()}
-    rows = sorted(tx.all(_TAKE_SUBMITS, values), key=lambda row: (row.place, row.id))
+    rows = sorted(tx.all(_TAKE_DUE_SUBMITS, values), key=lambda row: (row.place, row.id))
     return [row.id for row in rows]
 
 
-def take_saves(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
-    """Jobs whose results wait to be copied and that were not nudged lately; they count as nudged now."""
-    return [row.id for row in tx.all(_TAKE_SAVES, {"again_after": again_after, "limit": limit})]
+def take_due_saves(tx: Transaction, *, again_after: float, limit: int) -> list[UUID]:
+    """Return jobs whose results are ready to be copied, and mark them as enqueued."""
+    return [row.id for row in tx.all(_TAKE_DUE_SAVES, {"again_after": again_after, "limit": limit})]
 
 
-def heal_polls(tx: Transaction) -> int:
-    """Accounts with open jobs and no poll planned are due now."""
+def schedule_missing_polls(tx: Transaction) -> int:
+    """Make accounts with open jobs but without a scheduled poll due now; return how many."""
     rows = tx.all(
         text(
             """UPDATE accounts SET poll_due_at = clock_timestamp()
@@ -90,8 +93,8 @@ def heal_polls(tx: Transaction) -> int:
     return len(rows)
 
 
-def release_forgotten_slots(tx: Transaction) -> int:
-    """Slots of cancelled jobs that upstream must have finished long ago: their deadline has passed."""
+def release_expired_slots(tx: Transaction) -> int:
+    """Release slots of cancelled jobs past their deadline (upstream has finished them by now); return how many."""
     rows = tx.all(
         text(
             """UPDATE jobs SET holds_slot = false
@@ -102,19 +105,19 @@ def release_forgotten_slots(tx: Transaction) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class LostTalk:
-    """A conversation whose worker shows no life any more."""
+class LostConversation:
+    """A conversation whose lease has expired."""
 
     id: UUID
     attempt: int
     state: JobState
-    sent: bool  # its call had begun
+    sent: bool  # the call upstream had begun
     attempts_left: bool
     cancel_requested: bool
 
 
-def lost_talks(tx: Transaction, *, limit: int) -> list[LostTalk]:
-    """Conversations under way whose lease has run out."""
+def find_lost_conversations(tx: Transaction, *, limit: int) -> list[LostConversation]:
+    """Return started conversations whose lease has expired."""
     rows = tx.all(
         text(
             f"""/* lost_talks */
@@ -126,11 +129,11 @@ def lost_talks(tx: Transaction, *, limit: int) -> list[LostTalk]:
         ),
         {"limit": limit},
     )
-    return [LostTalk(**{**row._mapping, "state": JobState(row.state)}) for row in rows]  # noqa: SLF001
+    return [LostConversation(**{**row._mapping, "state": JobState(row.state)}) for row in rows]  # noqa: SLF001
 
 
-def answered_talks(tx: Transaction, *, limit: int) -> list[UUID]:
-    """Conversations that only waited for their jobs, all of which have ended."""
+def find_answered_conversations(tx: Transaction, *, limit: int) -> list[UUID]:
+    """Return conversations that only waited for their jobs, all of which have ended."""
     rows = tx.all(
         text(
             f"""/* answered_talks */

@@ -1,20 +1,20 @@
-"""Whose turn it is: start-time fair queueing. Each job gets its turn when it is accepted; the claim takes the first.
+"""Start-time fair queueing: each job gets its position when it is accepted; a claim takes the lowest position.
 
-An owner's jobs of one kind stand `1 / weight` turns apart, so that of owners who wait at the same time each gets a
-share by weight. The line's own clock is where its accounts are: `accounts.turns` notes, at each claim, the furthest
-place an account has taken. Whoever has nothing waiting begins there, a touch before those who stand there already: next
-for a free slot however long the batches of others are, and without credit for the time away. Who comes back sooner than
-a turn of theirs lasts goes on behind their last one, so jobs sent one by one get no more than a batch does.
+`jobs.turn` is the virtual start time of a job. Consecutive jobs of one owner and kind are `1 / weight` apart, so owners
+who wait at the same time share the accounts by weight. The virtual clock of a queue is the progress of its accounts:
+at each claim, `accounts.turns` records the furthest position that the account has reached. An owner without waiting
+jobs starts at that clock, with a tiny head start over jobs at the same position: they get the next free slot however
+long the batches of others are, but do not accumulate credit while idle. An owner who returns within one interval
+continues behind their last job, so jobs sent one by one get no more than a batch does.
 
-`jobs.place` = turn - 20 * priority (a generated column) is the order of the claim: one index, no scan of what waits. A
-priority is a head start of so many turns, not a class of its own: what waits is passed by a limited number of jobs
-only, so it ages by itself and nobody starves. A job that is queued again keeps its turn. Only rows say all this: the
-last turn of an owner is that of their newest job that waits or was claimed, so a job cancelled while it waited gives
-its turn back.
+`jobs.place` = turn - 20 * priority (a generated column) is the order of the claim: one index, no scan of the queue. A
+priority is a head start of a fixed number of turns, not a class of its own: a waiting job is overtaken by a limited
+number of jobs, so nobody starves. A job that is requeued keeps its position. All state is in the rows: the last turn
+of an owner is that of their newest job that waits or was claimed, so cancelling a queued job releases its turn.
 
-Accounts that different people may use come along at different speeds. What an owner has had on their own accounts, or
-on those of a group, puts nothing of theirs behind in the line of the others: a new job starts from the clock of the
-accounts it may use, and the sweep brings forward what was left behind when such accounts stopped.
+Accounts that different users may use progress at different speeds. Jobs that ran on an owner's own accounts, or on
+those of a group, do not push their owner back in other queues: a new job starts from the clock of the accounts that it
+may use, and the sweep rebases jobs that were left far behind when such accounts stopped.
 """
 
 from dataclasses import asdict, dataclass, replace
@@ -25,37 +25,37 @@ from sqlalchemy import text
 from worker.db.accounts.eligibility import candidates, works
 from worker.db.engine import Transaction
 
-# So little that it only decides between the first job of somebody idle and a job of a batch at the same place.
+# So small that it only decides between the first job of an idle owner and a batch job at the same position.
 HEAD_START = 0.001
-# Turns, as in `jobs.place` (`tables.PLACE`).
+# In turns, as in `jobs.place` (`schema.jobs.PLACE`).
 HEAD_START_PER_PRIORITY = 20
 MOST_PRIORITY = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """The turn of a job, and how far apart its owner's are."""
+class QueuePosition:
+    """The virtual start time of a job (`jobs.turn`), the interval to its owner's next job, and its priority."""
 
-    at: float
-    step: float
+    turn: float
+    interval: float
     priority: int
 
     @property
     def place(self) -> float:
-        """Where it stands in line (`jobs.place`)."""
-        return self.at - HEAD_START_PER_PRIORITY * self.priority
+        """The order of the claim (`jobs.place`)."""
+        return self.turn - HEAD_START_PER_PRIORITY * self.priority
 
 
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('turns ' || :owner, 0))")
-# How far an account of the platform has come; those of one user have no line, as nobody else stands there.
+# The progress of the platform's accounts. Accounts of one user have no queue of several owners, so no clock.
 _CLOCK = "max((a.turns #>> ARRAY[{kind}, 'place'])::float8)"
-_NEXT = text(
+_NEXT_TURN = text(
     f"""/* next_turn */
     WITH w AS MATERIALIZED (
         SELECT CAST(:user_id AS uuid) AS user_id, CAST(:account_ids AS uuid[]) AS account_ids,
             CAST(:account_choice AS text) AS account_choice, CAST(:kind AS text) AS kind)
     SELECT coalesce(u.weight, 1) AS weight, coalesce(u.priority, 0) AS priority, last.turn AS last_turn,
-        last.state = 'queued' AS last_waits,
+        last.state = 'queued' AS last_is_queued,
         coalesce(
             (SELECT {_CLOCK.format(kind="w.kind")} FROM {candidates("w")}
              WHERE a.user_id IS NULL AND NOT (a.id = ANY(CAST(:avoid AS uuid[])))),
@@ -67,12 +67,16 @@ _NEXT = text(
         SELECT turn, state FROM jobs WHERE owner = :owner AND kind = :kind AND (attempt > 0 OR state = 'queued')
         ORDER BY turn DESC LIMIT 1) last ON true"""
 )
-_WAITS = text("SELECT max(turn) AS turn FROM jobs WHERE owner = :owner AND kind = :kind AND state = 'queued'")
+_LAST_QUEUED_TURN = text(
+    "SELECT max(turn) AS turn FROM jobs WHERE owner = :owner AND kind = :kind AND state = 'queued'"
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What jobs of one kind may run on, as far as it decides their turns. No account ids = what the choice allows."""
+class QueueRequest:
+    """The accounts that jobs of one kind may use, which decide their positions. No account ids = all that the choice
+    allows.
+    """
 
     kind: str
     account_ids: list[UUID]
@@ -80,42 +84,44 @@ class Wanted:
     account_choice: str = "any"
 
 
-def give(tx: Transaction, owner: str, user_id: UUID | None, wanted: list[Wanted]) -> list[Turn]:
-    """The turns of new jobs of one owner.
+def assign(tx: Transaction, owner: str, user_id: UUID | None, requests: list[QueueRequest]) -> list[QueuePosition]:
+    """Return the positions of new jobs of one owner, in order.
 
-    Until the commit no other request of the owner is given turns, or many at once would all get the same.
+    Holds a lock of the owner until the commit: otherwise concurrent requests would get the same positions.
     """
     tx.run(_LOCK, {"owner": owner})
-    given: list[Turn] = []
-    last: dict[str, Turn] = {}
-    for job in wanted:
-        if job.kind in last:
-            last[job.kind] = replace(last[job.kind], at=last[job.kind].at + last[job.kind].step)
+    positions: list[QueuePosition] = []
+    last: dict[str, QueuePosition] = {}
+    for request in requests:
+        previous = last.get(request.kind)
+        if previous is not None:
+            last[request.kind] = replace(previous, turn=previous.turn + previous.interval)
         else:
-            last[job.kind] = would_be(tx, owner, user_id, job)
-        given.append(last[job.kind])
-    return given
+            last[request.kind] = preview(tx, owner, user_id, request)
+        positions.append(last[request.kind])
+    return positions
 
 
-def would_be(tx: Transaction, owner: str, user_id: UUID | None, wanted: Wanted) -> Turn:
-    """The turn that a job would get if it were accepted now. Gives none, and locks nothing."""
-    row = tx.first(_NEXT, {**asdict(wanted), "owner": owner, "user_id": user_id})
+def preview(tx: Transaction, owner: str, user_id: UUID | None, request: QueueRequest) -> QueuePosition:
+    """Return the position that a job would get if it were accepted now. Writes and locks nothing."""
+    row = tx.first(_NEXT_TURN, {**asdict(request), "owner": owner, "user_id": user_id})
     if row is None:
-        raise LookupError("no answer about turns")
-    step = 1 / row.weight
+        raise LookupError("the query for the next turn returned no row")
+    interval = 1 / row.weight
     last = row.last_turn
-    # A turn that was taken in this line is no later than its clock (but for a head start). A later one was taken
-    # elsewhere and costs nothing here; what waits does.
-    reach = row.now + HEAD_START_PER_PRIORITY * max(row.priority, 0)
-    if last is not None and not row.last_waits and last > reach:
-        waits = tx.all(_WAITS, {"owner": owner, "kind": wanted.kind})[0].turn
-        last = reach if waits is None else max(reach, waits)
-    at = row.now - HEAD_START
-    return Turn(at=at if last is None else max(at, last + step), step=step, priority=row.priority)
+    # A turn taken in this queue is not later than its clock (plus a head start). A later one was taken on other
+    # accounts and does not count here; the owner's queued jobs do.
+    limit = row.now + HEAD_START_PER_PRIORITY * max(row.priority, 0)
+    if last is not None and not row.last_is_queued and last > limit:
+        queued = tx.all(_LAST_QUEUED_TURN, {"owner": owner, "kind": request.kind})[0].turn
+        last = limit if queued is None else max(limit, queued)
+    earliest = row.now - HEAD_START
+    turn = earliest if last is None else max(earliest, last + interval)
+    return QueuePosition(turn=turn, interval=interval, priority=row.priority)
 
 
-# The first that waits stays where it is and the others move together or apart.
-_RESPACE = text(
+# The first queued job keeps its turn; the intervals to the others are scaled.
+_RESCALE = text(
     """/* respace_turns */
     WITH first AS (SELECT kind, min(turn) AS turn FROM jobs WHERE owner = :owner AND state = 'queued' GROUP BY kind)
     UPDATE jobs SET priority = :priority, turn = first.turn + (jobs.turn - first.turn) * CAST(:ratio AS float8)
@@ -123,8 +129,8 @@ _RESPACE = text(
 )
 
 
-def set_shares(tx: Transaction, user_id: UUID, *, weight: float | None, priority: int | None) -> None:
-    """Give a user another weight or priority (None = as it was), also for what waits already."""
+def set_weight_and_priority(tx: Transaction, user_id: UUID, *, weight: float | None, priority: int | None) -> None:
+    """Change a user's weight or priority (None = unchanged), also for jobs that are already queued."""
     if weight is None and priority is None:
         return
     owner = f"user:{user_id}"
@@ -138,12 +144,12 @@ def set_shares(tx: Transaction, user_id: UUID, *, weight: float | None, priority
         text("UPDATE users SET weight = :weight, priority = :priority WHERE id = :id"),
         {"id": user_id, "weight": new_weight, "priority": new_priority},
     )
-    tx.run(_RESPACE, {"owner": owner, "priority": new_priority, "ratio": old.weight / new_weight})
+    tx.run(_RESCALE, {"owner": owner, "priority": new_priority, "ratio": old.weight / new_weight})
 
 
-# Jobs of one owner that may run on the same accounts. The first of them stands no further behind the line's clock than
-# a turn of theirs lasts, because their turn before that was taken there, or than a priority puts them or others. Where
-# it does, the accounts on which that turn was taken work no more, or it was cancelled.
+# Groups of one owner's jobs that may use the same accounts. The first job of a group is at most one interval (plus the
+# head start of a priority) behind the clock of its accounts, because the owner's previous turn was taken there. If it
+# is further behind, the accounts on which that turn was taken have stopped, or that job was cancelled.
 _LEFT_BEHIND = text(
     f"""/* left_behind */
     WITH first AS MATERIALIZED (
@@ -160,19 +166,19 @@ _LEFT_BEHIND = text(
     SELECT owner, kind, account_choice, account_ids, avoid_accounts, behind FROM behind
     WHERE behind > {HEAD_START_PER_PRIORITY * MOST_PRIORITY} ORDER BY owner LIMIT :limit"""
 )
-_BRING_FORWARD = text(
+_REBASE = text(
     """UPDATE jobs SET turn = turn - CAST(:behind AS float8) WHERE state = 'queued' AND owner = :owner AND kind = :kind
        AND account_choice = :account_choice AND account_ids = :account_ids AND avoid_accounts = :avoid_accounts"""
 )
 
 
-def left_behind(tx: Transaction, *, limit: int) -> list[str]:
-    """Owners with jobs that stand far behind where their accounts are, and would wait for all who come after them."""
+def find_owners_to_rebase(tx: Transaction, *, limit: int) -> list[str]:
+    """Return owners whose jobs are so far behind the clock of their accounts that every new job would overtake them."""
     return sorted({row.owner for row in tx.all(_LEFT_BEHIND, {"owner": None, "limit": limit})})
 
 
-def bring_forward(tx: Transaction, owner: str) -> int:
-    """Let such jobs of an owner stand where they would if they came now; how many moved."""
+def rebase(tx: Transaction, owner: str) -> int:
+    """Move such jobs of an owner to the position they would get now; return how many moved."""
     tx.run(_LOCK, {"owner": owner})
-    lines = tx.all(_LEFT_BEHIND, {"owner": owner, "limit": None})
-    return sum(tx.run(_BRING_FORWARD, dict(line._mapping)).rowcount for line in lines)  # noqa: SLF001
+    groups = tx.all(_LEFT_BEHIND, {"owner": owner, "limit": None})
+    return sum(tx.run(_REBASE, dict(group._mapping)).rowcount for group in groups)  # noqa: SLF001

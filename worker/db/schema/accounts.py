@@ -21,8 +21,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from worker.db.schema.base import metadata, timestamp_column
 
-# An upstream account. `pool`: the platform's, for all users or those of its groups; `user_id`: one user's own; neither:
-# it belongs to whoever presents its session id. What that means for a job: `eligibility.py`.
+# An upstream account. `pool`: of the platform, for all users or those of its groups; `user_id`: of one user; neither:
+# usable with its session id. `eligibility.py` has the rules for jobs.
 accounts = Table(
     "accounts",
     metadata,
@@ -31,16 +31,16 @@ accounts = Table(
     Column("region", Text, nullable=False),
     Column("lookup_hash", Text, nullable=False, unique=True),
     Column("secret", Text, nullable=False),
-    Column("proxy", Text),  # sealed; the way out for every call of this account
-    Column("proxy_hash", Text),  # tells one proxy from another without opening them; "" = told to go direct
-    Column("proxy_place", Text),  # where the proxy is, without credentials, to be shown
+    Column("proxy", Text),  # encrypted; every call of this account uses it
+    Column("proxy_hash", Text),  # compares proxies without decrypting them; "" = explicitly no proxy
+    Column("proxy_place", Text),  # host and port for display, without credentials
     Column("pool", Boolean, nullable=False, server_default=text("false")),
     Column("user_id", Uuid, ForeignKey("users.id", ondelete="RESTRICT")),
-    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),  # none = all users
+    Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),  # empty = all users
     Column("state", Text, nullable=False, server_default=text("'ok'")),
     Column("state_code", Text),  # why it needs a login or is blocked
     timestamp_column("state_at"),
-    # How often in a row the free call met an unknown session, and submits met risk control (once per rest).
+    # Consecutive checks that found an unknown session, and consecutive risk-control refusals (one per cooldown).
     Column("login_refusals", Integer, nullable=False, server_default=text("0")),
     Column("risk_refusals", Integer, nullable=False, server_default=text("0")),
     timestamp_column("rest_until"),
@@ -52,13 +52,13 @@ accounts = Table(
     Column("hours_from", Time),
     Column("hours_to", Time),
     Column("hours_zone", Text),
-    # Kinds of jobs that upstream has no room for: kind -> epoch seconds until which it rests.
+    # Cooldowns of job kinds whose upstream queue is full: kind -> end in epoch seconds.
     Column("kind_rests", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("submits_per_minute", Double),
     timestamp_column("next_submit_at", nullable=False, default=True),
     timestamp_column("last_submit_at"),
-    Column("used", Double, nullable=False, server_default=text("0")),  # jobs it took lately, at its last submit
-    # Kind -> {place, at}: how far in the line it has come, and when it took the last job (epoch seconds).
+    Column("used", Double, nullable=False, server_default=text("0")),  # recent jobs, decayed, as of its last submit
+    # Kind -> {place, at}: its progress in the fair queue, and when it claimed its last job (epoch seconds).
     Column("turns", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     timestamp_column("poll_due_at"),
     timestamp_column("polled_at"),
@@ -66,13 +66,13 @@ accounts = Table(
     timestamp_column("cluster_at"),
     Column("credits", Integer),
     timestamp_column("credits_at"),
-    Column("models", JSONB),  # what upstream offers it, as `worker.core.catalog.upstream_models` reads it
+    Column("models", JSONB),  # models that upstream lists, in the format of `worker.core.catalog.upstream_models`
     timestamp_column("models_at"),
-    timestamp_column("refresh_due_at"),  # its next check-up
+    timestamp_column("refresh_due_at"),  # next account check
     timestamp_column("checked_at"),
-    Column("check_code", Text),  # what went wrong in the last check-up
-    Column("daily_receive", Boolean),  # whether its daily credits are fetched; NULL = as the setting says
-    timestamp_column("ledger_due_at"),  # when upstream may be asked again what its jobs did cost
+    Column("check_code", Text),  # error code of the last account check
+    Column("daily_receive", Boolean),  # whether its daily credits are claimed; NULL = the platform's setting
+    timestamp_column("ledger_due_at"),  # when the credit history may be read again
     timestamp_column("created_at", nullable=False, default=True),
     CheckConstraint("state IN ('ok', 'paused', 'needs_login', 'blocked', 'retired')", name="state"),
     CheckConstraint("NOT pool OR user_id IS NULL", name="one_owner"),
@@ -84,12 +84,12 @@ accounts = Table(
 )
 
 
-# A question about a session id that makes no account: asked by the API, answered by a worker, gone after minutes.
+# A check of a session id without an account: inserted by the API, answered by a worker, deleted after minutes.
 account_checks = Table(
     "account_checks",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("owner", Text, nullable=False),  # a hash of where the question came from
+    Column("owner", Text, nullable=False),  # a hash of the caller
     Column("what", Text, nullable=False),
     Column("lookup_hash", Text, nullable=False),
     Column("region", Text, nullable=False),
@@ -108,7 +108,7 @@ account_checks = Table(
 )
 
 
-# How jobs of a model ended on an account; both counts fade from `at` on.
+# Outcomes of the jobs of a model on an account; both counts decay from `at` on.
 account_marks = Table(
     "account_marks",
     metadata,

@@ -1,4 +1,4 @@
-"""Tables about credits: what jobs were seen to cost, what accounts were seen to hold, which daily gifts were taken."""
+"""Tables of credits: learned prices, readings of account balances, and claims of daily credits."""
 
 from sqlalchemy import (
     CheckConstraint,
@@ -17,7 +17,7 @@ from sqlalchemy import (
 
 from worker.db.schema.base import metadata
 
-# The newest price seen for a place (an account's region), a model and a shape (see `worker.core.catalog.pricing`).
+# The newest observed price of a model and shape (see `worker.core.catalog.pricing`) in a place (an account's region).
 credit_prices = Table(
     "credit_prices",
     metadata,
@@ -30,12 +30,12 @@ credit_prices = Table(
     Column("credits", Integer, nullable=False),
     Column("source", Text, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False),  # when upstream charged it
-    Column("jobs", Integer, nullable=False, server_default=text("1")),  # how often it was seen so
+    Column("jobs", Integer, nullable=False, server_default=text("1")),  # number of jobs with this price
     CheckConstraint("credits > 0 AND units > 0", name="positive"),
     CheckConstraint("source IN ('history')", name="source"),
 )
 
-# What upstream said an account has left: the points of its curve.
+# Balances of an account as reported by upstream over time.
 credit_readings = Table(
     "credit_readings",
     metadata,
@@ -45,7 +45,7 @@ credit_readings = Table(
     Index("ix_credit_readings_at", "at"),
 )
 
-# One row per account and day of its region: written before the call, so that a day is taken at most once by us.
+# One row per account and day of its region, inserted before the call: each day is claimed at most once.
 credit_receives = Table(
     "credit_receives",
     metadata,
@@ -53,7 +53,7 @@ credit_receives = Table(
     Column("day", Date, primary_key=True),
     Column("how", Text, nullable=False),
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
-    Column("gained", Integer),  # none = the call's answer is not known
+    Column("gained", Integer),  # NULL = the response of the call is unknown
     Column("error_code", Text),
     CheckConstraint("how IN ('daily', 'empty', 'asked')", name="how"),
 )

@@ -1,4 +1,4 @@
-"""Tables of stored bytes: results, inputs, and which inputs an account already has."""
+"""Tables of stored bytes: results, inputs, and the uploads of inputs to accounts."""
 
 from sqlalchemy import (
     BigInteger,
@@ -34,8 +34,8 @@ files = Table(
     Column("height", Integer),
     Column("seconds", Double),
     timestamp_column("created_at", nullable=False, default=True),
-    timestamp_column("removed_at"),  # from here on nobody may read it
-    timestamp_column("erased_at"),  # its bytes are gone
+    timestamp_column("removed_at"),  # from then on it cannot be read
+    timestamp_column("erased_at"),  # its bytes were deleted
     UniqueConstraint("job_id", "n", "variant"),
     CheckConstraint("variant IN ('original', 'thumbnail', 'spritesheet')", name="variant"),
     Index("ix_files_kept", "created_at", postgresql_where=text("removed_at IS NULL")),
@@ -44,7 +44,7 @@ files = Table(
 )
 
 
-# What a job is made from, in the caller's order. A link has no key until the submit step has fetched it.
+# The inputs of a job, in the caller's order. A link has no key until a worker has fetched it.
 job_inputs = Table(
     "job_inputs",
     metadata,
@@ -52,7 +52,7 @@ job_inputs = Table(
     Column("n", Integer, primary_key=True),
     Column("role", Text, nullable=False, server_default=text("'reference'")),
     Column("media", Text, nullable=False, server_default=text("'image'")),
-    Column("name", Text, nullable=False, server_default=text("''")),  # what `@name` in an omni prompt means
+    Column("name", Text, nullable=False, server_default=text("''")),  # its `@name` in an omni prompt
     Column("url", Text),
     Column("key", Text),
     Column("mime", Text),
@@ -69,7 +69,7 @@ job_inputs = Table(
 )
 
 
-# An input as one account uploaded it; another account cannot use its uri (of a video or sound: its vid).
+# An input as uploaded to one account; another account cannot use its uri (of a video or audio: its vid).
 input_uploads = Table(
     "input_uploads",
     metadata,

@@ -17,10 +17,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from worker.core.job_state import FINAL, OPEN, UPSTREAM, JobState, sql_list
+from worker.core.job_state import FINAL, OPEN, UPSTREAM, sql_list
 from worker.db.schema.base import metadata, timestamp_column
 
-# As Postgres writes it back. A priority is a head start of 20 turns.
+# In the notation of Postgres, which `alembic check` compares. A priority is a head start of 20 turns.
 PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
 
 
@@ -42,7 +42,7 @@ jobs = Table(
     Column("params", JSONB, nullable=False),
     Column("metadata", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("state", Text, nullable=False),
-    Column("turn", Double, nullable=False, server_default=text("0")),  # see `turns.py`
+    Column("turn", Double, nullable=False, server_default=text("0")),  # see `fair_queue.py`
     Column("priority", Integer, nullable=False, server_default=text("0")),
     Column("place", Double, Computed(PLACE, persisted=True), nullable=False),  # the order of the claim
     Column("attempt", Integer, nullable=False, server_default=text("0")),
@@ -50,8 +50,8 @@ jobs = Table(
     timestamp_column("due_at", nullable=False),
     timestamp_column("deadline_at", nullable=False),
     timestamp_column("nudged_at"),
-    Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = all of its caller's
-    Column("account_choice", Text, nullable=False, server_default=text("'any'")),  # its user's own, the pool, or both
+    Column("account_ids", ARRAY(Uuid), nullable=False),  # accounts it may use; empty = all of its caller
+    Column("account_choice", Text, nullable=False, server_default=text("'any'")),  # own accounts, the pool, or both
     Column("account_id", Uuid, ForeignKey("accounts.id", ondelete="RESTRICT")),
     Column("holds_slot", Boolean, nullable=False, server_default=text("false")),
     Column("submit_key", Uuid, unique=True),
@@ -74,22 +74,18 @@ jobs = Table(
     timestamp_column("submitted_at"),
     timestamp_column("finished_at"),
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
-    # What jobs like it took when it was accepted; kept, because progress is told by it and must never fall.
+    # Typical duration when it was accepted. Fixed, because progress is computed from it and must not decrease.
     Column("usual_seconds", Double),
-    Column(
-        "origin", JSONB
-    ),  # the request that made it and its trace, as `worker.core.observability.job_context` reads it
-    Column("price", Integer),  # credits it is expected to cost, set when it is accepted; NULL = not known
-    Column("charged", Integer),  # credits it did cost, as far as known; 0 = surely nothing
-    timestamp_column(
-        "settled_at"
-    ),  # when `charged` became upstream's word, or was proven to be nothing; NULL = it is assumed
-    timestamp_column("pinned_at"),  # by its owner: its files are kept beyond the retention
-    Column("favourite", Boolean, nullable=False, server_default=text("false")),  # its owner's mark
-    timestamp_column("deleted_at"),  # by its owner, who sees it no more; then its files lose their bytes
+    Column("origin", JSONB),  # the request that created it and its trace (`worker.core.observability.job_context`)
+    Column("price", Integer),  # expected credits, set when it is accepted; NULL = unknown
+    Column("charged", Integer),  # actual credits as far as known; 0 = certainly nothing
+    timestamp_column("settled_at"),  # when upstream confirmed `charged` (or that it is 0); NULL = estimated
+    timestamp_column("pinned_at"),  # by its owner: its files are kept permanently
+    Column("favourite", Boolean, nullable=False, server_default=text("false")),  # set by its owner
+    timestamp_column("deleted_at"),  # by its owner: hidden, and its files are deleted
     CheckConstraint("kind IN ('image', 'video', 'chat')", name="kind"),
     CheckConstraint("account_choice IN ('any', 'own', 'pool')", name="account_choice"),
-    CheckConstraint(f"state IN {sql_list(JobState)}", name="state"),
+    CheckConstraint(f"state IN {sql_list(OPEN | FINAL)}", name="state"),
     CheckConstraint(f"(state IN {sql_list(FINAL)}) = (finished_at IS NOT NULL)", name="terminal_iff_finished"),
     CheckConstraint(
         "state NOT IN ('submitting', 'running', 'saving') OR (account_id IS NOT NULL AND submit_key IS NOT NULL)",
@@ -100,7 +96,7 @@ jobs = Table(
         f"holds_slot = (state IN {sql_list(UPSTREAM)}) OR state = 'cancelled'", name="slot_while_upstream_works"
     ),
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
-    # Names given, so that a slow query's plan says which rule it used.
+    # Explicit names, so that a query plan shows which rule it used.
     Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
@@ -124,7 +120,7 @@ jobs = Table(
         "owner",
         postgresql_where=text(f"state IN {sql_list(OPEN)}"),
     ),
-    # What budgets and usage reports read, so that neither visits the wide rows.
+    # Covers quotas and usage reports, so that they do not read the wide rows.
     Index("ix_jobs_usage", "owner", "created_at", postgresql_include=_USAGE),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
@@ -135,12 +131,12 @@ jobs = Table(
 )
 
 
-# The creating request that stands for a group of jobs: whoever repeats it joins them instead of making new ones. The
-# holder is the newest HTTP request for them; it is open until it has an end, or its process is gone.
+# The creating request of a group of jobs: a repeated request joins the jobs instead of creating new ones. The holder is
+# the newest HTTP request for them; it is open until its end is recorded or the lease of its process expires.
 requests = Table(
     "requests",
     metadata,
-    # Deferred, because this row is what two twins race for, and so it is written before the jobs.
+    # Deferred, because concurrent duplicates race for this row, so it is inserted before the jobs.
     Column(
         "group_id",
         Uuid,
@@ -156,7 +152,7 @@ requests = Table(
     Column("joins", Integer, nullable=False, server_default=text("0")),
     timestamp_column("accepted_at", nullable=False, default=True),
     timestamp_column("held_at", nullable=False, default=True),
-    timestamp_column("gives_up_at"),  # when the holder's client said it would hang up
+    timestamp_column("gives_up_at"),  # when the holder's client disconnects, as announced
     timestamp_column("ended_at"),
     Column("ended_how", Text),
     CheckConstraint("(ended_at IS NULL) = (ended_how IS NULL)", name="ended_somehow"),
@@ -167,7 +163,7 @@ requests = Table(
 )
 
 
-# API processes say every second that they live: an open request of a dead one was cut.
+# Leases of API processes, renewed every second. An open request of a dead process was cut.
 api_processes = Table(
     "api_processes",
     metadata,
@@ -189,16 +185,16 @@ job_events = Table(
 )
 
 
-# A conversation with the agent (kind `chat`). The row is made just before the one call that sends it.
+# A conversation with the agent (kind `chat`). The row is inserted just before the one call that sends it.
 conversations = Table(
     "conversations",
     metadata,
     Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
-    Column("attempt", Integer, nullable=False),  # of the job: an attempt without a row was surely never sent
+    Column("attempt", Integer, nullable=False),  # of the job: an attempt without a row was certainly never sent
     timestamp_column("sent_at", nullable=False, default=True),
     Column("said", Text, nullable=False, server_default=text("''")),
-    Column("calls", Integer, nullable=False, server_default=text("0")),  # of tools; those that became jobs have rows
-    Column("finish", Text),  # null while the agent talks
+    Column("calls", Integer, nullable=False, server_default=text("0")),  # tool calls; those that became jobs have rows
+    Column("finish", Text),  # NULL while the reply is incomplete
     timestamp_column("updated_at", nullable=False, default=True),
     CheckConstraint("finish IN ('stop', 'length')", name="finish"),
 )

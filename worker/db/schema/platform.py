@@ -1,4 +1,4 @@
-"""The table of keys that the database keeps, sealed by the master key."""
+"""Tables of the platform: keys encrypted with the master key, and named state such as a drain."""
 
 from sqlalchemy import Column, DateTime, Table, Text, func
 from sqlalchemy.dialects.postgresql import JSONB

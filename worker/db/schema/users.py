@@ -29,10 +29,12 @@ users = Table(
     Column("role", Text, nullable=False),
     Column("disabled", Boolean, nullable=False, server_default=text("false")),
     Column("groups", ARRAY(Text), nullable=False, server_default=text("'{}'::text[]")),
-    Column("weight", Double, nullable=False, server_default=text("1")),  # its share when several wait, see `turns.py`
+    Column(
+        "weight", Double, nullable=False, server_default=text("1")
+    ),  # its share of the fair queue, see `fair_queue.py`
     Column("priority", Integer, nullable=False, server_default=text("0")),
-    Column("retention_days", Integer),  # of results; NULL = the platform's setting, 0 = kept for ever
-    # By name (`worker/core/quotas.py`): what refuses, and what only warns; absent = the platform's default.
+    Column("retention_days", Integer),  # of results; NULL = the platform's setting, 0 = permanently
+    # By name (`worker/core/quotas.py`): hard limits and warning limits; absent = the platform's default.
     Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     timestamp_column("created_at", nullable=False, default=True),
@@ -50,20 +52,20 @@ api_keys = Table(
     Column("name", Text, nullable=False),
     Column("prefix", Text, nullable=False),
     Column("key_hash", Text, nullable=False, unique=True),
-    Column("scopes", ARRAY(Text)),  # what it may do; NULL = whatever its user's role allows
-    Column("models", ARRAY(Text)),  # public ids it may ask for; NULL = all
+    Column("scopes", ARRAY(Text)),  # its permissions; NULL = all that its user's role allows
+    Column("models", ARRAY(Text)),  # public model ids it may use; NULL = all
     timestamp_column("expires_at"),
     timestamp_column("last_used_at"),
     timestamp_column("created_at", nullable=False, default=True),
-    timestamp_column("revoked_at"),  # a moment to come while a rotated key is still in its grace
-    Column("root_id", Uuid),  # of a rotated key: the first of its line, which its jobs and budgets count with
+    timestamp_column("revoked_at"),  # in the future while a rotated key is in its grace period
+    Column("root_id", Uuid),  # of a rotated key: the first key, to which its jobs and quotas belong
     Column("limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Column("soft_limits", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     Index("ix_api_keys_root_id", "root_id", postgresql_where=text("root_id IS NOT NULL")),
 )
 
 
-# Every administrative act, append-only (a trigger refuses changes).
+# Every administrative action, append-only (a trigger rejects changes).
 audit_log = Table(
     "audit_log",
     metadata,
@@ -78,20 +80,20 @@ audit_log = Table(
 )
 
 
-# One row per user (or line of keys), limit and period whose soft value was reached: the warning is told once.
+# One row per user (or rotated key), limit and period whose warning limit was reached: each warning is sent once.
 budget_notices = Table(
     "budget_notices",
     metadata,
     Column("user_id", Uuid, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
-    Column("subject", Text, nullable=False),  # `user`, or the id of the first key of the line
+    Column("subject", Text, nullable=False),  # `user`, or the id of the first key
     Column("name", Text, nullable=False),
-    Column("period", DateTime(timezone=True), nullable=False),  # its beginning
+    Column("period", DateTime(timezone=True), nullable=False),  # its start
     Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     PrimaryKeyConstraint("user_id", "subject", "name", "period"),
 )
 
 
-# Who is signed in: a random id in a cookie, of which only the hash is here. It ends with its API key.
+# Console sign-ins: only the hash of the random id in the cookie is stored. A session ends with its API key.
 console_sessions = Table(
     "console_sessions",
     metadata,

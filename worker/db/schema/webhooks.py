@@ -18,7 +18,7 @@ from sqlalchemy import (
 
 from worker.db.schema.base import metadata, timestamp_column
 
-# Where an owner's events go. `api_key_id`: only those of jobs that this key made.
+# Where an owner's events are sent. `api_key_id`: only events of jobs of this key.
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,
@@ -29,13 +29,13 @@ webhook_endpoints = Table(
     Column("url", Text, nullable=False),
     Column("description", Text, nullable=False, server_default=text("''")),
     Column("events", ARRAY(Text), nullable=False),
-    Column("secret", Text, nullable=False),  # sealed, as is the one before it
+    Column("secret", Text, nullable=False),  # encrypted, like the previous one
     Column("previous_secret", Text),
     timestamp_column("previous_until"),
     timestamp_column("disabled_at"),
     Column("disabled_reason", Text),
-    timestamp_column("failing_since"),  # nothing was taken since
-    timestamp_column("slow_until"),  # it asked for a pause, or lets us wait
+    timestamp_column("failing_since"),  # no delivery succeeded since
+    timestamp_column("slow_until"),  # it asked for a pause, or responds slowly
     Column("proven", Boolean, nullable=False, server_default=text("false")),  # see `endpoints.remove_unproven`
     timestamp_column("created_at", nullable=False, default=True),
     CheckConstraint("(disabled_at IS NULL) = (disabled_reason IS NULL)", name="disabled_for_a_reason"),
@@ -46,19 +46,19 @@ webhook_endpoints = Table(
 )
 
 
-# The outbox, and the log. `lane` is what a slow receiver holds up: its endpoint, or the place that a job's URL names.
+# The outbox, and the delivery log. A slow receiver only delays its `lane`: its endpoint, or the host of a job's URL.
 webhook_deliveries = Table(
     "webhook_deliveries",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE")),  # none: a test event
-    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")),  # none: the job's `webhook`
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE")),  # NULL: a test event
+    Column("endpoint_id", Uuid, ForeignKey("webhook_endpoints.id", ondelete="CASCADE")),  # NULL: the job's `webhook`
     Column("event", Text, nullable=False),
     Column("url", Text, nullable=False),
     Column("owner", Text, nullable=False),
     Column("lane", Text, nullable=False),
-    Column("tries", Integer, nullable=False, server_default=text("0")),  # since it was written or replayed
-    Column("attempts", Integer, nullable=False, server_default=text("0")),  # in all
+    Column("tries", Integer, nullable=False, server_default=text("0")),  # since it was inserted or replayed
+    Column("attempts", Integer, nullable=False, server_default=text("0")),  # in total
     timestamp_column("due_at"),
     timestamp_column("claimed_until"),
     timestamp_column("delivered_at"),
@@ -78,7 +78,7 @@ webhook_deliveries = Table(
 )
 
 
-# Written when a try begins, so that one which died is seen too: it has no outcome.
+# Inserted when an attempt begins, so an attempt that crashed is visible: it has no outcome.
 webhook_attempts = Table(
     "webhook_attempts",
     metadata,
