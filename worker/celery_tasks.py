@@ -15,7 +15,7 @@ from worker.core.security import production_checks
 from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
-from worker.db.engine import AWAY_ERRORS
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS
 from worker.messaging import heartbeat, metrics_store
 from worker.messaging.celery_app import HEARTBEAT, QUEUE_OF, app
 from worker.tasks import check_session as check_session_task
@@ -32,10 +32,10 @@ from worker.tasks import sync_credits as sync_credits_task
 log = get_logger("tasks")
 
 if "flower" in sys.argv:
-    production_checks.refuse_open_flower(get_settings(), sys.argv)
+    production_checks.require_flower_login(get_settings(), sys.argv)
 
 # When the database restarts, the row stays due and the task runs again: log one line instead of a traceback.
-_task = partial(app.task, throws=AWAY_ERRORS)
+_task = partial(app.task, throws=DATABASE_UNAVAILABLE_ERRORS)
 
 
 @signals.task_prerun.connect
@@ -43,12 +43,12 @@ def _bind_log_context(task: Any = None, kwargs: dict[str, str] | None = None, **
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(step=task.name, **(kwargs or {}))
     if task.name != HEARTBEAT:
-        heartbeat.note_start()
+        heartbeat.record_task_start()
 
 
 @signals.celeryd_after_setup.connect
 def _subscribe_to_heartbeat_queue(sender: str = "", instance: Any = None, **_: Any) -> None:
-    instance.app.amqp.queues.select_add(heartbeat.queue_of(sender))
+    instance.app.amqp.queues.select_add(heartbeat.heartbeat_queue(sender))
 
 
 @signals.worker_ready.connect
@@ -61,24 +61,24 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _deregister_worker(**_: Any) -> None:
-    heartbeat.leave()
+    heartbeat.mark_leaving()
 
 
 @signals.worker_shutting_down.connect
 def _request_stop(**_: Any) -> None:
-    stopping.ask()
+    stopping.request()
 
 
 @signals.task_postrun.connect
 def _record_task_end(task: Any = None, state: str | None = None, **_: Any) -> None:
     if task.name != HEARTBEAT:
-        heartbeat.note_end()
+        heartbeat.record_task_end()
     metrics.count("dreamery_steps", task.name.removeprefix("dreamery."), (state or "unknown").lower())
 
 
 @signals.task_failure.connect
 def _log_database_outage(exception: BaseException | None = None, **_: Any) -> None:
-    if isinstance(exception, AWAY_ERRORS):
+    if isinstance(exception, DATABASE_UNAVAILABLE_ERRORS):
         log.warning("step_put_off", reason=type(exception).__name__)
 
 
@@ -110,7 +110,7 @@ def poll(account_id: str) -> str:
 @_task(name="dreamery.converse")
 def converse(job_id: str = "", account_id: str = "") -> str:
     """Run one agent conversation to its end."""
-    with watchdog.watch("converse", seconds=get_settings().talk_watchdog_seconds):
+    with watchdog.watch("converse", seconds=get_settings().conversation_watchdog_seconds):
         return converse_task.converse(job_id=_id(job_id), account_id=_id(account_id))
 
 
@@ -133,14 +133,14 @@ def tick() -> str:
     """Enqueue all due work."""
     with watchdog.watch("tick"):
         line = dispatch_task.tick()
-    heartbeat.note_seen("tick")
+    heartbeat.record_activity("tick")
     return line
 
 
 @_task(name=HEARTBEAT, send_events=False)
 def process_heartbeat() -> str:
     """Record that this worker processed its own heartbeat message."""
-    heartbeat.note_heard()
+    heartbeat.record_heartbeat()
     return "heard"
 
 

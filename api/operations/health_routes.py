@@ -1,4 +1,4 @@
-"""For whoever runs this: is the process alive, and can it work?"""
+"""Health, readiness and metrics endpoints for operators."""
 
 import hmac
 from typing import Annotated, Literal
@@ -10,8 +10,8 @@ from starlette.concurrency import run_in_threadpool
 
 from api.http.errors import error_responses
 from api.http.responses import base_url, json_response
-from api.operations.metrics import CONTENT_TYPE, exposition
-from api.operations.readiness import Check, examine
+from api.operations.metrics import CONTENT_TYPE, render_metrics
+from api.operations.readiness import Check, run_checks
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.db.engine import DATABASE_ERRORS, transaction
@@ -21,22 +21,22 @@ router = APIRouter(tags=["operations"])
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"]
 
 
 class Readiness(BaseModel):
-    """Everything needed is there."""
+    """All checks passed."""
 
     status: Literal["ready"]
     checks: dict[Check, Literal[True]]
-    draining: bool = Field(description="it finishes what is open and takes no new jobs")
+    draining: bool = Field(description="true = open jobs are finished and new ones refused")
 
 
 @router.get("/", include_in_schema=False)
 async def front_page(request: Request) -> Response:
-    """A browser is led to the console; a program has the wrong URL."""
+    """Redirect a browser to the console; for a program this URL does not exist."""
     if "text/html" not in request.headers.get("accept", ""):
         raise HTTPException(404)
     return RedirectResponse(f"{base_url(request)}/console")
@@ -45,60 +45,60 @@ async def front_page(request: Request) -> Response:
 @router.get(
     "/healthz",
     summary="Is the process alive?",
-    responses={200: {"model": Health, "description": "It is."}, **error_responses()},
+    responses={200: {"model": Health, "description": "The process is alive."}, **error_responses()},
 )
 async def healthz() -> Response:
-    """200 as long as the process answers."""
+    """200 as long as the process responds."""
     return json_response({"status": "ok"})
 
 
 @router.get(
     "/ping",
-    summary="Seed's ping",
+    summary="Ping (compatible with Seed)",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {"schema": {"const": "pong"}}}, "description": "It answers."},
+        200: {"content": {"text/plain": {"schema": {"const": "pong"}}}, "description": "The process is alive."},
         **error_responses(),
     },
 )
 async def ping() -> Response:
-    """`pong`."""
+    """Always answers `pong`."""
     return PlainTextResponse("pong")
 
 
 def _draining() -> bool:
     try:
         with transaction() as tx:
-            return platform_state.draining(tx) is not None
+            return platform_state.get_drain_reason(tx) is not None
     except DATABASE_ERRORS:
         return False
 
 
 @router.get(
     "/readyz",
-    summary="Can it work?",
-    responses={200: {"model": Readiness, "description": "It can."}, **error_responses(400, 503)},
+    summary="Is the platform ready?",
+    responses={200: {"model": Readiness, "description": "It is ready."}, **error_responses(400, 503)},
 )
 async def readyz(
     exclude: Annotated[list[Check] | None, Query(description="checks to leave out; may be repeated")] = None,
 ) -> Response:
-    """200 when all checks pass, else 503; the message says what is wrong.
+    """200 when all checks pass, otherwise 503 with the failed checks in the message.
 
-    `database` and `redis` answer, the `schema` is not older than this version, a `tick` ran lately, a `worker` takes
-    messages. A load balancer should exclude `tick` and `worker`: without them jobs are still accepted and shown. Also
-    200 while the platform drains, for reading, waiting and open jobs go on.
+    Checks: `database` and `redis` respond, the `schema` is not older than this version, a `tick` ran recently, and a
+    `worker` accepts messages. A load balancer should exclude `tick` and `worker`, because without them jobs are still
+    accepted and shown. The answer is also 200 while the platform drains: reading, waiting and open jobs continue.
     """
-    found = await run_in_threadpool(examine, exclude or ())
-    wrong = [reason for reason in found.values() if reason]
-    if wrong:
-        raise DreameryError("overloaded", f"Not ready: {'; '.join(wrong)}.")
+    results = await run_in_threadpool(run_checks, exclude or ())
+    problems = [problem for problem in results.values() if problem]
+    if problems:
+        raise DreameryError("overloaded", f"Not ready: {'; '.join(problems)}.")
     draining = await run_in_threadpool(_draining)
-    return json_response({"status": "ready", "checks": dict.fromkeys(found, True), "draining": draining})
+    return json_response({"status": "ready", "checks": dict.fromkeys(results, True), "draining": draining})
 
 
 @router.get(
     "/metrics",
-    summary="Numbers for Prometheus",
+    summary="Metrics for Prometheus",
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."},
@@ -106,11 +106,11 @@ async def readyz(
     },
 )
 def metrics(authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> Response:
-    """Counts of all processes of this platform together, and the state of queue and accounts now.
+    """Counters of all processes of this platform, and the current state of queue and accounts.
 
-    Open, unless `DREAMERY_METRICS_TOKEN` is set: then it is asked for as `Authorization: Bearer`.
+    Public unless `DREAMERY_METRICS_TOKEN` is set; then send it as `Authorization: Bearer`.
     """
-    wanted = get_settings().metrics_token.get_secret_value()
-    if wanted and not hmac.compare_digest(f"Bearer {wanted}".encode(), (authorization or "").encode()):
+    token = get_settings().metrics_token.get_secret_value()
+    if token and not hmac.compare_digest(f"Bearer {token}".encode(), (authorization or "").encode()):
         raise DreameryError("invalid_api_key", "Send the value of DREAMERY_METRICS_TOKEN as a Bearer token.")
-    return Response(exposition(), media_type=CONTENT_TYPE)
+    return Response(render_metrics(), media_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""`/metrics` in the form of Prometheus: what all processes counted, and what the rows say at this moment."""
+"""`/metrics` in the Prometheus format: counters of all processes, and gauges read at scrape time."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,82 +10,81 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from worker.core.job_state import JobState
-from worker.core.observability.metrics import MEASURES, Field
+from worker.core.observability.metrics import METRICS, Field
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.platform import gauges
-from worker.messaging import heartbeat
-from worker.messaging import metrics_store as carried
-from worker.messaging.pubsub import BUS_ERRORS
+from worker.messaging import heartbeat, metrics_store
+from worker.messaging.pubsub import REDIS_ERRORS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def exposition() -> bytes:
-    """All metrics now. What cannot be read (Redis or Postgres away) is left out, and `dreamery_up` says so."""
+def render_metrics() -> bytes:
+    """Return all current metrics. If Redis or Postgres is away, its metrics are missing and `dreamery_up` is 0."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(_Everything())
+    registry.register(_PlatformCollector())
     return generate_latest(registry)
 
 
-# What is read at the moment of the scrape: help text and labels. What is counted: `MEASURES`.
+# Gauges read at scrape time: help text and labels. Counters are in `METRICS`.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "dreamery_up": ("whether this source answered the scrape: 1 or 0", ("source",)),
-    "dreamery_build_info": ("the version that answered the scrape; always 1", ("version",)),
+    "dreamery_up": ("whether this source responded to the scrape: 1 or 0", ("source",)),
+    "dreamery_build_info": ("the version that served the scrape; always 1", ("version",)),
     "dreamery_jobs": ("open jobs", ("kind", "model", "state")),
     "dreamery_queue_oldest_seconds": ("age of the oldest queued job", ("kind",)),
     "dreamery_accounts": (
         "upstream accounts; state is ok, resting, needs_login, blocked, paused or retired",
         ("region", "state", "pool"),
     ),
-    "dreamery_account_credits": ("credits left, as last told", ("region", "pool")),
-    "dreamery_webhooks_waiting": ("webhook deliveries still to be made", ()),
-    "dreamery_scrape_time_seconds": ("when the rows were read, in seconds since 1970", ()),
-    "dreamery_messages_waiting": ("messages that no worker has taken yet", ("queue",)),
-    "dreamery_seen_age_seconds": ("since the tick last ran, since the scheduler last sent one", ("what",)),
-    "dreamery_workers": ("worker processes; hears = whether they take messages", ("queues", "hears")),
+    "dreamery_account_credits": ("last known credits", ("region", "pool")),
+    "dreamery_webhooks_waiting": ("pending webhook deliveries", ()),
+    "dreamery_scrape_time_seconds": ("time when the rows were read, in unix seconds", ()),
+    "dreamery_messages_waiting": ("messages that no worker has received yet", ("queue",)),
+    "dreamery_seen_age_seconds": ("seconds since the tick last ran, or the scheduler last sent one", ("what",)),
+    "dreamery_workers": ("worker processes; hears = whether they process messages", ("queues", "hears")),
     "dreamery_worker_threads": ("threads of worker processes", ("queues",)),
-    "dreamery_worker_threads_busy": ("threads of worker processes with a step on them", ("queues",)),
+    "dreamery_worker_threads_busy": ("busy threads of worker processes", ("queues",)),
     "dreamery_worker_memory_bytes": ("memory of the largest worker process", ("queues",)),
 }
-# A worker that has told nothing for so long was stopped or killed, and is no longer counted as a deaf one.
-_GONE_SECONDS = 120.0
+# A worker without a heartbeat for this long was stopped or killed, and no longer counts as unhealthy.
+_STOPPED_SECONDS = 120.0
 
 
-class _Everything(Collector):
+class _PlatformCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         up, build = _gauge("dreamery_up"), _gauge("dreamery_build_info")
         build.add_metric([version("dreamery")], 1)
         try:
-            yield from _counted(carried.read())
-            yield from _told()
+            yield from _stored_metrics(metrics_store.read())
+            yield from _redis_gauges()
             up.add_metric(["redis"], 1)
-        except BUS_ERRORS:
+        except REDIS_ERRORS:
             up.add_metric(["redis"], 0)
         try:
             with transaction() as tx:
                 rows = gauges.read(tx)
-            yield from _gauges(rows)
+            yield from _database_gauges(rows)
             up.add_metric(["database"], 1)
         except DATABASE_ERRORS:
             up.add_metric(["database"], 0)
         yield from (up, build)
 
 
-def _counted(sums: dict[Field, float]) -> Iterator[Metric]:
-    for name, measure in MEASURES.items():
-        mine = {(labels, part): value for (known, labels, part), value in sums.items() if known == name}
+def _stored_metrics(sums: dict[Field, float]) -> Iterator[Metric]:
+    for name, measure in METRICS.items():
+        own = {(labels, part): value for (known, labels, part), value in sums.items() if known == name}
         if measure.buckets:
-            yield _histogram(name, mine)
+            yield _histogram(name, own)
         else:
             counter = CounterMetricFamily(name, measure.help, labels=measure.labels)
-            for (labels, _), value in sorted(mine.items()):
+            for (labels, _), value in sorted(own.items()):
                 counter.add_metric(labels, value)
             yield counter
 
 
 def _histogram(name: str, parts: dict[tuple[tuple[str, ...], str], float]) -> Metric:
-    measure = MEASURES[name]
+    measure = METRICS[name]
     bounds = [*map(str, measure.buckets), "+Inf"]
     family = HistogramMetricFamily(name, measure.help, labels=measure.labels)
     for labels in sorted({labels for labels, _ in parts}):
@@ -97,7 +96,7 @@ def _histogram(name: str, parts: dict[tuple[tuple[str, ...], str], float]) -> Me
     return family
 
 
-def _gauges(rows: gauges.Gauges) -> Iterator[Metric]:
+def _database_gauges(rows: gauges.Gauges) -> Iterator[Metric]:
     jobs = _gauge("dreamery_jobs")
     oldest = _gauge("dreamery_queue_oldest_seconds")
     ages: dict[str, float] = {}
@@ -122,17 +121,17 @@ def _gauges(rows: gauges.Gauges) -> Iterator[Metric]:
     yield from (jobs, oldest, accounts, credit, webhooks, at)
 
 
-def _told() -> Iterator[Metric]:
-    """What Redis knows of this moment: messages that wait, the tick, the workers."""
+def _redis_gauges() -> Iterator[Metric]:
+    """Gauges from Redis: waiting messages, age of the tick, workers."""
     messages, ages = _gauge("dreamery_messages_waiting"), _gauge("dreamery_seen_age_seconds")
-    for queue, waiting in carried.messages_waiting().items():
+    for queue, waiting in metrics_store.queue_lengths().items():
         messages.add_metric([queue], waiting)
     for what in ("tick", "scheduler"):
-        seconds = heartbeat.seen_seconds(what)
+        seconds = heartbeat.seconds_since(what)
         if seconds is not None:
             ages.add_metric([what], seconds)
     yield from (messages, ages)
-    yield from _workers([w for w in heartbeat.workers() if w.told_seconds <= _GONE_SECONDS])
+    yield from _workers([w for w in heartbeat.list_workers() if w.told_seconds <= _STOPPED_SECONDS])
 
 
 def _workers(workers: list[heartbeat.Worker]) -> Iterator[Metric]:
@@ -141,12 +140,12 @@ def _workers(workers: list[heartbeat.Worker]) -> Iterator[Metric]:
         ("dreamery_workers", "dreamery_worker_threads", "dreamery_worker_threads_busy", "dreamery_worker_memory_bytes"),
     )
     for queues in sorted({",".join(worker.queues) for worker in workers}):
-        mine = [worker for worker in workers if ",".join(worker.queues) == queues]
+        own = [worker for worker in workers if ",".join(worker.queues) == queues]
         for state in (True, False):
-            number.add_metric([queues, str(state).lower()], sum(worker.hears is state for worker in mine))
-        threads.add_metric([queues], sum(worker.threads for worker in mine))
-        busy.add_metric([queues], sum(worker.busy for worker in mine))
-        memory.add_metric([queues], max(worker.resident_bytes for worker in mine))
+            number.add_metric([queues, str(state).lower()], sum(worker.is_responsive is state for worker in own))
+        threads.add_metric([queues], sum(worker.threads for worker in own))
+        busy.add_metric([queues], sum(worker.busy for worker in own))
+        memory.add_metric([queues], max(worker.resident_bytes for worker in own))
     yield from (number, threads, busy, memory)
 
 

@@ -1,4 +1,4 @@
-"""Can the platform work? Each check says what is wrong, in words for whoever runs it."""
+"""Readiness checks. Each check returns a problem description for the operator, or None."""
 
 from collections.abc import Callable, Collection
 from typing import Literal
@@ -7,40 +7,40 @@ from worker.core.settings import get_settings
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import queries
 from worker.messaging import heartbeat
-from worker.messaging.pubsub import BUS_ERRORS, redis_answers
+from worker.messaging.pubsub import REDIS_ERRORS, is_redis_available
 
 Check = Literal["database", "schema", "redis", "tick", "worker"]
 
-# What depends on whose answer: without it nothing is said of them.
-_NEEDS: dict[Check, Check] = {"schema": "database", "tick": "redis", "worker": "redis"}
+# Check -> the check it depends on; it is skipped when that one fails.
+_DEPENDS_ON: dict[Check, Check] = {"schema": "database", "tick": "redis", "worker": "redis"}
 
 
 def _database() -> str | None:
-    return None if _present_revision() is not None else "the database does not answer, or is empty"
+    return None if _present_revision() is not None else "the database does not respond, or is empty"
 
 
 def _schema() -> str | None:
     from worker.local.schema_upgrade import newest_revision, suffices
 
     present = _present_revision() or ""
-    return None if suffices(present) else f"the schema is at {present}, not {newest_revision()}: run dreamery migrate"
+    return None if suffices(present) else f"the schema is at {present}, not at {newest_revision()}: run dreamery migrate"
 
 
 def _redis() -> str | None:
-    return None if redis_answers() else "Redis does not answer"
+    return None if is_redis_available() else "Redis does not respond"
 
 
 def _tick() -> str | None:
-    seconds = heartbeat.seen_seconds("tick")
+    seconds = heartbeat.seconds_since("tick")
     if seconds is None:
         return "no tick has run yet: is the scheduler running?"
-    late = seconds > get_settings().deaf_seconds
+    late = seconds > get_settings().worker_heartbeat_timeout_seconds
     return f"the last tick ran {seconds:.0f} s ago: are scheduler and workers running?" if late else None
 
 
 def _worker() -> str | None:
-    hearing = [worker for worker in heartbeat.workers() if worker.hears and not worker.leaving]
-    return None if any("fast" in worker.queues for worker in hearing) else "no worker takes messages"
+    healthy = [worker for worker in heartbeat.list_workers() if worker.is_responsive and not worker.leaving]
+    return None if any("fast" in worker.queues for worker in healthy) else "no worker accepts messages"
 
 
 def _present_revision() -> str | None:
@@ -60,14 +60,14 @@ _CHECKS: dict[Check, Callable[[], str | None]] = {
 }
 
 
-def examine(exclude: Collection[Check] = ()) -> dict[Check, str | None]:
-    """Every check that was not excluded, with what is wrong, or None."""
-    found: dict[Check, str | None] = {}
+def run_checks(exclude: Collection[Check] = ()) -> dict[Check, str | None]:
+    """Run all checks that are not excluded. Returns the problem of each, or None if it passed."""
+    results: dict[Check, str | None] = {}
     for name, check in _CHECKS.items():
-        if name in exclude or found.get(_NEEDS.get(name, name)):
+        if name in exclude or results.get(_DEPENDS_ON.get(name, name)):
             continue
         try:
-            found[name] = check()
-        except BUS_ERRORS:
-            found[name] = "Redis does not answer"
-    return found
+            results[name] = check()
+        except REDIS_ERRORS:
+            results[name] = "Redis does not respond"
+    return results

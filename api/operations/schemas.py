@@ -1,4 +1,4 @@
-"""The answer of `GET /admin/v1/system`."""
+"""Response of `GET /admin/v1/system`."""
 
 from typing import Literal
 
@@ -8,51 +8,51 @@ Kind = Literal["image", "video", "chat"]
 
 
 class OpenJobs(BaseModel):
-    """Open jobs of a kind."""
+    """Open jobs of one kind."""
 
     kind: Kind
     queued: int
-    running: int = Field(description="with an account: submitting, running or saving")
-    oldest_queued_seconds: float | None = Field(description="age of the oldest that waits; null when none does")
+    running: int = Field(description="jobs with an account: submitting, running or saving")
+    oldest_queued_seconds: float | None = Field(description="age of the oldest queued job; null if there is none")
 
 
 class EndedJobs(BaseModel):
-    """Jobs that ended within an hour."""
+    """Jobs that ended within one hour."""
 
-    at: int = Field(description="when the hour began, unix seconds")
+    at: int = Field(description="start of the hour, unix seconds")
     succeeded: int
     failed: int
     cancelled: int
 
 
 class ErrorCount(BaseModel):
-    """How often an error was met in the last 24 hours."""
+    """How often an error occurred in the last 24 hours."""
 
     code: str
-    fault: str = Field(description="who has to change something: content, request, account, upstream or platform")
-    failed: int = Field(description="jobs that ended with it")
-    survived: int = Field(description="refusals after which the job went on, elsewhere or later")
+    fault: str = Field(description="cause of the error: content, request, account, upstream or platform")
+    failed: int = Field(description="jobs that failed with it")
+    survived: int = Field(description="refusals after which the job was retried")
 
 
 class AccountCount(BaseModel):
-    """Upstream accounts of a region in a state."""
+    """Number of upstream accounts by region and state."""
 
     region: str
     pool: bool
     state: str
     accounts: int
-    credits: int = Field(description="as last told")
+    credits: int = Field(description="last known credits")
 
 
 class SchemaVersion(BaseModel):
-    """The revision of the database, and the one this version brings."""
+    """The schema revision of the database, and the newest one of this version."""
 
     present: str | None
     newest: str
 
 
 class Defaults(BaseModel):
-    """What accounts without limits of their own have."""
+    """Limits of accounts without own limits."""
 
     max_images: int
     max_videos: int
@@ -60,18 +60,18 @@ class Defaults(BaseModel):
 
 
 class System(BaseModel):
-    """The platform at this moment and in the last 24 hours."""
+    """The platform now and in the last 24 hours."""
 
     object: Literal["system"]
     at: int
     version: str
     schema_: SchemaVersion = Field(alias="schema")
-    checks: dict[str, str | None] = Field(description="as in `/readyz`: null = fine, else what is wrong")
+    checks: dict[str, str | None] = Field(description="as in `/readyz`: null = passed, else the problem")
     draining: bool
     open: list[OpenJobs]
-    hours: list[EndedJobs] = Field(description="the last 24, oldest first; the last one is not over")
+    hours: list[EndedJobs] = Field(description="the last 24 hours, oldest first; the last one is not over")
     outcomes: dict[str, int] = Field(
-        description="jobs that ended in the last 24 hours: succeeded, cancelled, and failures by whose fault they were"
+        description="jobs that ended in the last 24 hours: succeeded, cancelled, and failures by cause"
     )
     errors: list[ErrorCount] = Field(description="most frequent first")
     accounts: list[AccountCount]

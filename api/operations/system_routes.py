@@ -1,4 +1,4 @@
-"""`GET /admin/v1/system`: is the platform well, what does it do, what went wrong? What `/metrics` tells, from rows."""
+"""`GET /admin/v1/system`: state of the platform for the console: queues, recent results, errors, accounts, checks."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 from api.auth.dependencies import AdminDep
 from api.http.errors import error_responses
 from api.http.responses import json_response
-from api.operations.readiness import examine
+from api.operations.readiness import run_checks
 from api.operations.schemas import System
 from worker.core.errors import ERRORS
 from worker.core.job_state import FINAL, JobState
@@ -26,8 +26,8 @@ _HOURS = 24
 _KINDS = ("image", "video", "chat")
 
 
-def _longest_life() -> timedelta:
-    """No job is open for longer, whatever it waits for; an hour for what is late."""
+def _max_job_lifetime() -> timedelta:
+    """The longest time a job can be open, plus an hour for delays."""
     settings = get_settings()
     return timedelta(
         hours=1,
@@ -37,35 +37,35 @@ def _longest_life() -> timedelta:
     )
 
 
-@router.get("/system", summary="See how the platform does", responses={200: {"model": System}})
+@router.get("/system", summary="Get the state of the platform", responses={200: {"model": System}})
 def see_system(request: Request, _admin: AdminDep) -> Response:
-    """Open jobs and how long they wait, what ended in the last 24 hours and how, errors, accounts, versions, checks.
+    """Open jobs and their waiting times, jobs ended in the last 24 hours, errors, accounts, versions and checks.
 
-    Workers are listed by `GET /admin/v1/workers`, which asks them.
+    `GET /admin/v1/workers` lists the workers.
     """
     from worker.local.schema_upgrade import newest_revision
 
     now = datetime.now(UTC)
     first_hour = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=_HOURS - 1)
-    checks = examine()
+    checks = run_checks()
     settings = get_settings()
     with transaction() as tx:
         rows = gauges.read(tx)
-        done = activity.read(tx, since=first_hour, oldest=first_hour - _longest_life())
+        recent = activity.read(tx, since=first_hour, oldest=first_hour - _max_job_lifetime())
         body: dict[str, Any] = {
             "object": "system",
             "at": int(now.timestamp()),
             "version": request.app.version,
             "schema": {"present": queries.schema_revision(tx), "newest": newest_revision()},
             "checks": checks,
-            "draining": platform_state.draining(tx) is not None,
-            "open": _open(activity.queues(tx)),
+            "draining": platform_state.get_drain_reason(tx) is not None,
+            "open": _open_jobs(activity.queues(tx)),
             "webhooks_waiting": rows.webhooks,
         }
     body |= {
-        "hours": _hours(done.ended, first_hour),
-        "outcomes": _outcomes(done.ended),
-        "errors": _errors(done),
+        "hours": _hours(recent.ended, first_hour),
+        "outcomes": _outcomes(recent.ended),
+        "errors": _errors(recent),
         "accounts": [
             {"region": row.region, "pool": row.pool, "state": row.state, "accounts": row.n, "credits": int(row.credits)}
             for row in rows.accounts
@@ -80,15 +80,15 @@ def see_system(request: Request, _admin: AdminDep) -> Response:
     return json_response(body)
 
 
-def _open(rows: list[Any]) -> list[dict[str, Any]]:
-    found = {kind: {"kind": kind, "queued": 0, "running": 0, "oldest_queued_seconds": None} for kind in _KINDS}
+def _open_jobs(rows: list[Any]) -> list[dict[str, Any]]:
+    counts = {kind: {"kind": kind, "queued": 0, "running": 0, "oldest_queued_seconds": None} for kind in _KINDS}
     for row in rows:
-        entry: dict[str, Any] = found[row.kind]
+        entry: dict[str, Any] = counts[row.kind]
         if row.state == JobState.QUEUED:
             entry |= {"queued": row.n, "oldest_queued_seconds": round(float(row.oldest), 1)}
         else:
             entry["running"] += row.n
-    return list(found.values())
+    return list(counts.values())
 
 
 def _hours(ended: list[Any], first: datetime) -> list[dict[str, int]]:
@@ -108,12 +108,12 @@ def _outcomes(ended: list[Any]) -> dict[str, int]:
     return dict(counts)
 
 
-def _errors(done: activity.Activity) -> list[dict[str, Any]]:
+def _errors(recent: activity.Activity) -> list[dict[str, Any]]:
     failed: Counter[str] = Counter()
-    for row in done.ended:
+    for row in recent.ended:
         if row.state == JobState.FAILED:
             failed[row.code] += row.n
-    survived = Counter({row.code: row.n for row in done.refusals})
+    survived = Counter({row.code: row.n for row in recent.refusals})
     return [
         {
             "code": code,

@@ -1,4 +1,4 @@
-"""Credits of upstream accounts and the prices that are known (`/admin/v1`)."""
+"""Credits of upstream accounts and known prices (`/admin/v1`)."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from api.accounts.changes import find_account
 from api.accounts.schemas import AccountCredits
 from api.auth.dependencies import AdminDep
 from api.http.errors import error_responses
-from api.http.responses import json_response, seconds_of
+from api.http.responses import json_response, unix_seconds
 from api.usage.schemas import PriceList
 from worker.core.catalog.models import get_catalog
 from worker.core.ids import public_id
@@ -18,37 +18,39 @@ from worker.db.engine import transaction
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404))
 
-_MOST_POINTS = 2000
-_MOST_JOBS = 1000
+_MAX_READINGS = 2000
+_MAX_JOBS = 1000
 
 
 @router.get(
-    "/accounts/{account_id}/credits", summary="The credits of an account", responses={200: {"model": AccountCredits}}
+    "/accounts/{account_id}/credits",
+    summary="Get the credits of an account",
+    responses={200: {"model": AccountCredits}},
 )
 def get_account_credits(
     account_id: str,
     _admin: AdminDep,
-    days: Annotated[int, Query(ge=1, le=400, description="how far back the curve and the days go")] = 30,
+    days: Annotated[int, Query(ge=1, le=400, description="number of days to report")] = 30,
 ) -> Response:
-    """What upstream said is left and when, what is held for open jobs, and what was spent on each day."""
+    """Returns the credit readings, the credits reserved for open jobs, and the credits spent per day."""
     since = datetime.now(UTC) - timedelta(days=days)
     with transaction() as tx:
         account = find_account(tx, account_id, user_id=None)
-        purse = balances.purse(tx, account.id)
-        points = balances.readings(tx, account.id, since=since, limit=_MOST_POINTS)
-        held = balances.reservations(tx, account.id, limit=_MOST_JOBS)
+        balance = balances.credit_summary(tx, account.id)
+        readings = balances.readings(tx, account.id, since=since, limit=_MAX_READINGS)
+        reservations = balances.reservations(tx, account.id, limit=_MAX_JOBS)
         spent = balances.spent_by_day(tx, account.id, days=days)
-        gifts = balances.receives(tx, account.id, limit=days)
+        claims = balances.daily_claims(tx, account.id, limit=days)
     return json_response(
         {
             "object": "account.credits",
             "id": public_id("account", account.id),
-            "credits": purse.credits if purse else None,
-            "credits_at": seconds_of(purse.credits_at) if purse else None,
-            "left": _whole(purse.left) if purse else None,
-            "reserved": _whole(purse.reserved) if purse else 0,
-            "readings": [{"at": point.at.timestamp(), "credits": point.credits} for point in points],
-            "open_jobs": [_open_job(row) for row in held],
+            "credits": balance.credits if balance else None,
+            "credits_at": unix_seconds(balance.credits_at) if balance else None,
+            "left": _int_or_none(balance.left) if balance else None,
+            "reserved": _int_or_none(balance.reserved) if balance else 0,
+            "readings": [{"at": reading.at.timestamp(), "credits": reading.credits} for reading in readings],
+            "open_jobs": [_open_job_object(row) for row in reservations],
             "spent": [
                 {
                     "day": str(row.day),
@@ -60,40 +62,42 @@ def get_account_credits(
                 for row in spent
             ],
             "receives": [
-                {"day": str(row.day), "how": row.how, "gained": row.gained, "error": row.error_code} for row in gifts
+                {"day": str(row.day), "how": row.how, "gained": row.gained, "error": row.error_code} for row in claims
             ],
         }
     )
 
 
-def _open_job(row: Any) -> dict[str, Any]:
+def _open_job_object(row: Any) -> dict[str, Any]:
     return {
         "id": public_id("job", row.id),
         "kind": row.kind,
         "model": row.model,
         "price": row.price,
         "taken": row.taken,
-        "since": seconds_of(row.submitted_at),
+        "since": unix_seconds(row.submitted_at),
     }
 
 
-def _whole(value: Any) -> int | None:
+def _int_or_none(value: Any) -> int | None:
     return None if value is None else int(value)
 
 
-@router.get("/prices", summary="The prices that are known", responses={200: {"model": PriceList}})
+@router.get("/prices", summary="List the known prices", responses={200: {"model": PriceList}})
 def list_prices(
     _admin: AdminDep,
-    model: Annotated[str | None, Query(max_length=200, description="only this model's; without the catalog")] = None,
+    model: Annotated[
+        str | None, Query(max_length=200, description="only learned prices of this model, without the catalog")
+    ] = None,
 ) -> Response:
-    """Learned ones first: what upstream charged, newest per shape. Then the catalog's starting values."""
+    """Lists the learned prices first (newest per shape), then the starting values of the catalog."""
     with transaction() as tx:
-        rows = learned_prices.learned(tx, model=model)
-    data = [_learned(row) for row in rows]
+        rows = learned_prices.list_learned_prices(tx, model=model)
+    data = [_learned_price_object(row) for row in rows]
     if model is None:
         data += [
             {
-                "place": place,
+                "place": region,
                 "kind": kind,
                 "model": name,
                 "shape": shape,
@@ -102,20 +106,20 @@ def list_prices(
                 "at": None,
                 "jobs": 0,
             }
-            for place, kind, name, shape, credit in get_catalog().starting_prices()
+            for region, kind, name, shape, credit in get_catalog().starting_prices()
         ]
     return json_response({"object": "list", "data": data, "has_more": False})
 
 
-def _learned(row: Any) -> dict[str, Any]:
-    whole = f"{row.units}s" if row.kind == "video" else f"x{row.units}"
+def _learned_price_object(row: Any) -> dict[str, Any]:
+    units = f"{row.units}s" if row.kind == "video" else f"x{row.units}"
     return {
         "place": row.place,
         "kind": row.kind,
         "model": row.model,
-        "shape": " ".join(part for part in (row.size, row.variant, whole) if part),
+        "shape": " ".join(part for part in (row.size, row.variant, units) if part),
         "credits": row.credits,
         "source": row.source,
-        "at": seconds_of(row.at),
+        "at": unix_seconds(row.at),
         "jobs": row.jobs,
     }

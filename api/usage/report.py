@@ -1,4 +1,4 @@
-"""A usage report: what was asked for, the rows as JSON or CSV, and where limits stand."""
+"""Usage reports: the request, the rows as JSON or CSV, and the current use of limits."""
 
 import csv
 import io
@@ -10,27 +10,27 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from api.auth.dependencies import Caller, request_rules
-from api.http.responses import csv_cell, json_response, seconds_of
+from api.auth.dependencies import Caller, request_rate_rules
+from api.http.responses import csv_cell, json_response, unix_seconds
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.quotas import OPEN_JOBS, PERIODIC, REQUESTS, Limit
 from worker.core.settings import get_settings
 from worker.db.engine import Row, Transaction, transaction
 from worker.db.users import quotas, usage
-from worker.db.users.quotas import Used
-from worker.db.users.usage import NUMBERS, Span, UsageFilter
+from worker.db.users.quotas import QuotaUsage
+from worker.db.users.usage import METRICS, DateRange, UsageFilter
 from worker.messaging.rate_limits import RequestLimits
 
-_MOST_DAYS = 400
-_MOST_ROWS = 20_000
-# Which group shows ids, and how they are written.
+_MAX_DAYS = 400
+_MAX_ROWS = 20_000
+# Groups that are shown with ids and names.
 _IDS = ("user", "key", "account")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a report is asked for."""
+class ReportRequest:
+    """The parameters of a report."""
 
     first: date | None
     last: date | None
@@ -38,66 +38,66 @@ class Asked:
     as_csv: bool
 
 
-def read_question(
+def parse_report_request(
     request: Request,
     *,
     days: tuple[date | None, date | None],
     group_by: str,
     form: str | None,
     allowed: Sequence[str],
-) -> Asked:
-    """The question of a request. Raises invalid_value."""
+) -> ReportRequest:
+    """Return the parameters of a report. Raises invalid_value."""
     groups = list(dict.fromkeys(part.strip() for part in group_by.split(",") if part.strip()))
     if wrong := [group for group in groups if group not in allowed]:
-        message = f"`group_by` must be of {', '.join(allowed)}, comma-separated; got {wrong[0][:40]!r}."
+        message = f"`group_by` must be one or more of {', '.join(allowed)}, comma-separated; got {wrong[0][:40]!r}."
         raise DreameryError("invalid_value", message, param="group_by")
     accept = request.headers.get("accept", "")
-    return Asked(*days, groups, as_csv=form == "csv" or (form is None and "text/csv" in accept))
+    return ReportRequest(*days, groups, as_csv=form == "csv" or (form is None and "text/csv" in accept))
 
 
-def _span(tx: Transaction, asked: Asked) -> Span:
-    """The days: by default those of this month so far. Raises invalid_value."""
-    last = asked.last or usage.today(tx)
-    first = asked.first or last.replace(day=1)
-    if not timedelta(0) <= last - first < timedelta(days=_MOST_DAYS):
-        message = f"`from` must not be after `to`, nor {_MOST_DAYS} days or more before it; got {first} to {last}."
+def _span(tx: Transaction, report_request: ReportRequest) -> DateRange:
+    """Return the reported days, by default the current month. Raises invalid_value."""
+    last = report_request.last or usage.today(tx)
+    first = report_request.first or last.replace(day=1)
+    if not timedelta(0) <= last - first < timedelta(days=_MAX_DAYS):
+        message = f"`from` must not be after `to`, and at most {_MAX_DAYS - 1} days before it; got {first} to {last}."
         raise DreameryError("invalid_value", message, param="from")
-    return Span(first=first, last=last)
+    return DateRange(first=first, last=last)
 
 
-def make_report(asked: Asked, wanted: UsageFilter) -> dict[str, Any]:
-    """The report without limits. Raises invalid_value when there are more rows than anybody would read."""
+def make_report(report_request: ReportRequest, usage_filter: UsageFilter) -> dict[str, Any]:
+    """Return the report without limits. Raises invalid_value when it has too many rows."""
     with transaction() as tx:
-        span = _span(tx, asked)
-        rows = usage.report(tx, span, wanted, asked.groups, limit=_MOST_ROWS)
-        if len(rows) > _MOST_ROWS:
-            message = f"That is more than {_MOST_ROWS} rows. Ask for fewer days, or group by less."
+        span = _span(tx, report_request)
+        rows = usage.report(tx, span, usage_filter, report_request.groups, limit=_MAX_ROWS)
+        if len(rows) > _MAX_ROWS:
+            message = f"The report has more than {_MAX_ROWS} rows. Request fewer days or fewer groups."
             raise DreameryError("invalid_value", message, param="group_by")
-        data = _named(tx, rows, asked.groups)
+        data = _with_names(tx, rows, report_request.groups)
     return {
         "object": "usage",
         "from": span.first.isoformat(),
         "to": span.last.isoformat(),
         "time_zone": get_settings().budget_time_zone,
-        "group_by": asked.groups,
+        "group_by": report_request.groups,
         "data": data,
-        "total": {name: sum((entry[name] for entry in data), start=_zero(name)) for name in NUMBERS},
+        "total": {name: sum((entry[name] for entry in data), start=_zero(name)) for name in METRICS},
     }
 
 
 def _numbers(row: "Row[Any]") -> dict[str, Any]:
-    found = row._mapping  # noqa: SLF001 - SQLAlchemy's public name
-    return {name: type(_zero(name))(found[name]) for name in NUMBERS}
+    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name
+    return {name: type(_zero(name))(values[name]) for name in METRICS}
 
 
 def _zero(name: str) -> float:
     return 0.0 if name == "video_seconds" else 0
 
 
-def _named(tx: Transaction, rows: "list[Row[Any]]", groups: list[str]) -> list[dict[str, Any]]:
-    """Each row with the names of what it is grouped by beside the ids."""
-    known = {
-        group: usage.names(tx, group, list({getattr(row, f"{group}_") for row in rows} - {None}))
+def _with_names(tx: Transaction, rows: "list[Row[Any]]", groups: list[str]) -> list[dict[str, Any]]:
+    """Return the rows with the names of their groups next to the ids."""
+    names = {
+        group: usage.get_names(tx, group, list({getattr(row, f"{group}_") for row in rows} - {None}))
         for group in groups
         if group in _IDS
     }
@@ -108,20 +108,22 @@ def _named(tx: Transaction, rows: "list[Row[Any]]", groups: list[str]) -> list[d
             value = getattr(row, f"{group}_")
             if group in _IDS:
                 entry[f"{group}_id"] = public_id(group, value) if value else None
-                entry[group] = known[group].get(value)
+                entry[group] = names[group].get(value)
             else:
                 entry[group] = value.isoformat() if group == "day" else value
         data.append({**entry, **_numbers(row)})
     return data
 
 
-def answer(asked: Asked, body: dict[str, Any]) -> Response:
-    """The report in the form that was asked for. CSV holds the rows only."""
-    if not asked.as_csv:
+def report_response(report_request: ReportRequest, body: dict[str, Any]) -> Response:
+    """Return the report as JSON or CSV. CSV contains only the rows."""
+    if not report_request.as_csv:
         return json_response(body, headers={"Vary": "Accept"})
-    columns = [name for group in asked.groups for name in ([f"{group}_id", group] if group in _IDS else [group])]
+    columns = [
+        name for group in report_request.groups for name in ([f"{group}_id", group] if group in _IDS else [group])
+    ]
     out = io.StringIO()
-    writer = csv.DictWriter(out, [*columns, *NUMBERS], lineterminator="\r\n")
+    writer = csv.DictWriter(out, [*columns, *METRICS], lineterminator="\r\n")
     writer.writeheader()
     for entry in body["data"]:
         writer.writerow({name: csv_cell(value) for name, value in entry.items()})
@@ -130,26 +132,28 @@ def answer(asked: Asked, body: dict[str, Any]) -> Response:
     return Response(out.getvalue(), media_type="text/csv; charset=utf-8", headers=headers)
 
 
-def count_budgets(caller: Caller) -> list[Used]:
-    """What the caller has used of its limits, but for requests per minute."""
+def count_quota_usage(caller: Caller) -> list[QuotaUsage]:
+    """Return the caller's use of each limit except requests per minute."""
     limits = [limit for limit in caller.limits if limit.name == OPEN_JOBS or limit.name in PERIODIC]
     with transaction() as tx:
-        return quotas.used(tx, caller.subject, limits)
+        return quotas.get_usage(tx, caller.subject, limits)
 
 
-async def standings(request: Request, caller: Caller, counted: list[Used]) -> list[dict[str, Any]]:
-    """Where each limit of the caller stands."""
+async def read_limit_statuses(request: Request, caller: Caller, counted: list[QuotaUsage]) -> list[dict[str, Any]]:
+    """Return the status of each limit of the caller, including requests per minute."""
     counters: RequestLimits = request.app.state.limits
-    looked = await counters.look(request_rules(caller))
+    statuses = await counters.peek(request_rate_rules(caller))
     rates = [limit for limit in caller.limits if limit.name == REQUESTS]
-    found = []
-    for limit, stand in zip(rates, looked, strict=True):
-        used = None if stand is None else stand.limit - stand.remaining
-        found.append(_standing(limit, used, None if stand is None else int(time.time() + stand.reset_seconds)))
-    return found + [_standing(one.limit, one.used, seconds_of(one.resets_at)) for one in counted]
+    rates_used = []
+    for limit, status in zip(rates, statuses, strict=True):
+        used = None if status is None else status.limit - status.remaining
+        rates_used.append(
+            _limit_status(limit, used, None if status is None else int(time.time() + status.reset_seconds))
+        )
+    return rates_used + [_limit_status(one.limit, one.used, unix_seconds(one.resets_at)) for one in counted]
 
 
-def _standing(limit: Limit, used: int | None, resets_at: int | None) -> dict[str, Any]:
+def _limit_status(limit: Limit, used: int | None, resets_at: int | None) -> dict[str, Any]:
     state = "ok"
     if used is not None and limit.soft is not None and used >= limit.soft:
         state = "warning"

@@ -1,4 +1,4 @@
-"""Usage reports: your own (`/v1/usage`), and for administrators everybody's (`/admin/v1/usage`)."""
+"""Usage reports: your own (`/v1/usage`) and, for administrators, of all users (`/admin/v1/usage`)."""
 
 from datetime import date
 from typing import Annotated, Any, Literal
@@ -8,11 +8,11 @@ from fastapi import APIRouter, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.admin.routes import find_key, find_user
-from api.auth.dependencies import AdminDep, Caller, ReaderDep
+from api.auth.dependencies import AdminDep, Caller, ReadDep
 from api.http.errors import error_responses
 from api.http.fields import Text
-from api.jobs.routes import model_id
-from api.usage.report import answer, count_budgets, make_report, read_question, standings
+from api.jobs.routes import resolve_model_id
+from api.usage.report import count_quota_usage, make_report, parse_report_request, read_limit_statuses, report_response
 from api.usage.schemas import UsageReport
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
@@ -23,11 +23,15 @@ from worker.db.users.usage import ALL_GROUPS, OWN_GROUPS, UsageFilter
 
 router = APIRouter()
 
-From = Annotated[date | None, Query(alias="from", description="first day, `YYYY-MM-DD`; default: of the month of `to`")]
-To = Annotated[date | None, Query(alias="to", description="last day, included; default: today")]
-Form = Annotated[Literal["json", "csv"] | None, Query(alias="format", description="also chosen by `Accept: text/csv`")]
+From = Annotated[
+    date | None, Query(alias="from", description="first day, `YYYY-MM-DD`; default: first day of the month of `to`")
+]
+To = Annotated[date | None, Query(alias="to", description="last day, inclusive; default: today")]
+Format = Annotated[
+    Literal["json", "csv"] | None, Query(alias="format", description="default: JSON, or CSV with `Accept: text/csv`")
+]
 Model = Annotated[Text | None, Query(description="only this model, by id or alias")]
-_ANSWER: dict[int | str, dict[str, Any]] = {
+_RESPONSE: dict[int | str, dict[str, Any]] = {
     200: {
         "model": UsageReport,
         "content": {"text/csv": {"example": "day,accepted,succeeded,...\r\n2026-11-25,3,2,...\r\n"}},
@@ -39,33 +43,33 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
 @router.get(
     "/v1/usage",
     tags=["usage"],
-    summary="See your usage",
-    responses={**_ANSWER, **error_responses(400, 401, 403)},
+    summary="Get your usage",
+    responses={**_RESPONSE, **error_responses(400, 401, 403)},
 )
 async def own_usage(
     request: Request,
-    caller: ReaderDep,
+    caller: ReadDep,
     *,
     first: From = None,
     last: To = None,
-    group_by: Annotated[str, Query(description=f"of {', '.join(OWN_GROUPS)}; comma-separated")] = "day",
+    group_by: Annotated[str, Query(description=f"one or more of {', '.join(OWN_GROUPS)}, comma-separated")] = "day",
     model: Model = None,
-    form: Form = None,
+    form: Format = None,
 ) -> Response:
-    """Jobs, pictures, seconds of video and credits, and where each of your limits stands.
+    """Returns jobs, images, seconds of video and credits, and the current use of your limits.
 
-    All keys of your user together; a key without the scope `read` is told of its own jobs only.
+    The report covers all keys of your user. A key without the scope `read` sees only its own jobs.
     """
-    asked = read_question(request, days=(first, last), group_by=group_by, form=form, allowed=OWN_GROUPS)
-    narrowed = None if caller.may("read") else caller.key_root
-    wanted = UsageFilter(owner=caller.owner, key_root=narrowed, model=model_id(model))
-    body = await run_in_threadpool(make_report, asked, wanted)
-    body["limits"] = await standings(request, caller, await run_in_threadpool(count_budgets, caller))
-    return answer(asked, body)
+    report_request = parse_report_request(request, days=(first, last), group_by=group_by, form=form, allowed=OWN_GROUPS)
+    key_root = None if caller.has_scope("read") else caller.key_root
+    usage_filter = UsageFilter(owner=caller.owner, key_root=key_root, model=resolve_model_id(model))
+    body = await run_in_threadpool(make_report, report_request, usage_filter)
+    body["limits"] = await read_limit_statuses(request, caller, await run_in_threadpool(count_quota_usage, caller))
+    return report_response(report_request, body)
 
 
-def _whose(user: str | None, key: str | None) -> Caller | None:
-    """The user, or the key with its user, whose usage alone is asked for. Raises user_not_found, key_not_found."""
+def _find_subject(user: str | None, key: str | None) -> Caller | None:
+    """Return the requested user, or the key with its user, as a caller. Raises user_not_found, key_not_found."""
     if user is None and key is None:
         return None
     with transaction() as tx:
@@ -86,8 +90,8 @@ def _whose(user: str | None, key: str | None) -> Caller | None:
 @router.get(
     "/admin/v1/usage",
     tags=["admin"],
-    summary="See everybody's usage",
-    responses={**_ANSWER, **error_responses(400, 401, 403, 404)},
+    summary="Get the usage of all users",
+    responses={**_RESPONSE, **error_responses(400, 401, 403, 404)},
 )
 async def all_usage(
     request: Request,
@@ -95,29 +99,31 @@ async def all_usage(
     *,
     first: From = None,
     last: To = None,
-    group_by: Annotated[str, Query(description=f"of {', '.join(ALL_GROUPS)}; comma-separated")] = "user",
-    user: Annotated[str | None, Query(max_length=120, description="only this user: name or id")] = None,
+    group_by: Annotated[str, Query(description=f"one or more of {', '.join(ALL_GROUPS)}, comma-separated")] = "user",
+    user: Annotated[str | None, Query(max_length=120, description="only this user (name or id)")] = None,
     key: Annotated[
-        str | None, Query(max_length=60, description="only this API key, with those it was rotated from")
+        str | None, Query(max_length=60, description="only this API key, including the keys it replaced")
     ] = (None),
     account: Annotated[str | None, Query(max_length=60, description="only jobs on this upstream account")] = None,
     model: Model = None,
-    form: Form = None,
+    form: Format = None,
 ) -> Response:
-    """All jobs of all users; of one user or key also where its limits stand."""
-    asked = read_question(request, days=(first, last), group_by=group_by, form=form, allowed=ALL_GROUPS)
+    """Returns the usage of all users; for one user or key also the current use of its limits."""
+    report_request = parse_report_request(request, days=(first, last), group_by=group_by, form=form, allowed=ALL_GROUPS)
     account_id = parse_public_id("account", account) if account is not None else None
     if account is not None and account_id is None:
         raise DreameryError("account_not_found", f"No account {account[:60]!r}.")
-    whose = await run_in_threadpool(_whose, user, key)
-    wanted = UsageFilter(
-        owner=whose.owner if whose else None,
-        key_root=whose.key_root if whose else None,
+    subject = await run_in_threadpool(_find_subject, user, key)
+    usage_filter = UsageFilter(
+        owner=subject.owner if subject else None,
+        key_root=subject.key_root if subject else None,
         account_id=account_id,
-        model=model_id(model),
+        model=resolve_model_id(model),
     )
-    body = await run_in_threadpool(make_report, asked, wanted)
+    body = await run_in_threadpool(make_report, report_request, usage_filter)
     body["limits"] = []
-    if whose is not None:
-        body["limits"] = await standings(request, whose, await run_in_threadpool(count_budgets, whose))
-    return answer(asked, body)
+    if subject is not None:
+        body["limits"] = await read_limit_statuses(
+            request, subject, await run_in_threadpool(count_quota_usage, subject)
+        )
+    return report_response(report_request, body)

@@ -1,4 +1,4 @@
-"""Bodies of usage reports and of the list of prices."""
+"""Bodies of usage reports and of the price list."""
 
 from typing import Literal
 
@@ -8,47 +8,47 @@ from api.http.fields import example
 
 
 class UsageNumbers(BaseModel):
-    """What was accepted and what came of it."""
+    """Numbers of jobs and their results."""
 
-    accepted: int = Field(description="jobs; each counts on the day on which it was accepted")
+    accepted: int = Field(description="jobs, counted on the day they were accepted")
     succeeded: int
     failed: int
     cancelled: int
-    open: int = Field(description="jobs that have not ended yet")
-    pictures: int = Field(description="pictures made, also those that are removed by now")
+    open: int = Field(description="jobs that have not finished yet")
+    pictures: int = Field(description="images generated, including removed ones")
     video_seconds: float
-    credits: int = Field(description="upstream credits: what jobs did cost, or are expected to; unknown counts as 0")
+    credits: int = Field(description="upstream credits that jobs cost or are expected to cost; unknown counts as 0")
 
 
 class UsageRow(UsageNumbers):
-    """The numbers of one group; of what is not grouped by, the keys are absent."""
+    """The numbers of one group. Keys of other groupings are omitted."""
 
     day: str | None = Field(None, description="`YYYY-MM-DD` in `time_zone`")
     user_id: str | None = Field(None, description="null for callers with session ids")
     user: str | None = None
-    key_id: str | None = Field(None, description="a rotated key counts with the first of its line")
+    key_id: str | None = Field(None, description="rotated keys count as the original key")
     key: str | None = None
     kind: str | None = None
     model: str | None = None
-    account_id: str | None = Field(None, description="null for jobs that no account has taken")
+    account_id: str | None = Field(None, description="null for jobs that no account has claimed")
     account: str | None = None
 
 
-class LimitStanding(BaseModel):
-    """Where a limit stands now."""
+class LimitStatus(BaseModel):
+    """The current use of a limit."""
 
-    scope: Literal["user", "key"] = Field(description="`user` = all keys of the user together")
+    scope: Literal["user", "key"] = Field(description="`user` = sum of all keys of the user")
     name: str
     soft: int | None
     hard: int | None
-    used: int | None = Field(description="null = cannot be told now")
-    remaining: int | None = Field(description="null = no hard limit, or cannot be told now")
-    resets_at: int | None = Field(description="unix seconds; null = whenever an open job ends")
+    used: int | None = Field(description="null = currently unknown")
+    remaining: int | None = Field(description="null = no hard limit, or currently unknown")
+    resets_at: int | None = Field(description="unix seconds; null = when an open job finishes")
     state: Literal["ok", "warning", "reached"]
 
 
 class UsageReport(BaseModel):
-    """Usage by group, all of it together, and where limits stand."""
+    """Usage by group, the total, and the current use of limits."""
 
     model_config = example(
         **{
@@ -75,29 +75,31 @@ class UsageReport(BaseModel):
 
     object: Literal["usage"]
     from_: str = Field(alias="from", description="the first day")
-    to: str = Field(description="the last day, included")
+    to: str = Field(description="the last day, inclusive")
     time_zone: str
     group_by: list[str]
     data: list[UsageRow]
     total: UsageNumbers
-    limits: list[LimitStanding] = Field(description="of the caller, or of the one user or key that was asked about")
+    limits: list[LimitStatus] = Field(description="of the caller, or of the requested user or key")
 
 
 class PriceLine(BaseModel):
-    """A price that upstream was seen to charge, or a starting value of the catalog."""
+    """A price learned from upstream charges, or a starting value of the catalog."""
 
-    place: str = Field(description="the region of the accounts it holds for")
+    place: str = Field(description="region of the accounts the price applies to")
     kind: Literal["image", "video"]
-    model: str = Field(description="`image` or `video` in lines of the catalog: all models of that kind")
-    shape: str = Field(description="`2k x4` = four pictures, `720p 10s` = ten seconds; without a number: of each one")
+    model: str = Field(description="`image` or `video` in catalog entries: all models of that kind")
+    shape: str = Field(
+        description="`2k x4` = four images, `720p 10s` = ten seconds; without a number: price per image or second"
+    )
     credits: float
     source: Literal["history", "catalog"]
-    at: int | None = Field(description="when upstream charged it")
-    jobs: int = Field(description="how many jobs in a row cost so")
+    at: int | None = Field(description="when upstream charged it last")
+    jobs: int = Field(description="number of consecutive jobs with this price")
 
 
 class PriceList(BaseModel):
-    """Every price that is known."""
+    """All known prices."""
 
     object: Literal["list"]
     data: list[PriceLine]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 # Names that tools have built in (openai-compat rule 13). They mean the default model until the operator says otherwise.
-HARD_CODED = (
+HARD_CODED_IMAGE_MODELS = (
     "gpt-image-1",
     "gpt-image-1-mini",
     "gpt-image-1.5",
@@ -22,8 +22,8 @@ HARD_CODED = (
     "dall-e-2",
     "dall-e-3",
 )
-HARD_CODED_VIDEOS = ("sora-2", "sora-2-pro")
-_BUILT_IN = {*HARD_CODED, *HARD_CODED_VIDEOS}
+HARD_CODED_VIDEO_MODELS = ("sora-2", "sora-2-pro")
+_BUILT_IN = {*HARD_CODED_IMAGE_MODELS, *HARD_CODED_VIDEO_MODELS}
 # Sessions of region `auto` are told their own site by upstream; the rest of the table holds for them too.
 _HOST_REGIONS = ("auto", "cn", "us", "sg", "hk", "jp")
 _ORIGINS = ("site", "mweb", "commerce")
@@ -61,7 +61,7 @@ def load(path: Path | None, shipped: Data) -> Data:
     data = copy.deepcopy(shipped)
     pictures: str = data["default_image_model"]
     videos: str = data["default_video_model"]
-    _point(data, dict.fromkeys(HARD_CODED, pictures) | dict.fromkeys(HARD_CODED_VIDEOS, videos))
+    _point(data, dict.fromkeys(HARD_CODED_IMAGE_MODELS, pictures) | dict.fromkeys(HARD_CODED_VIDEO_MODELS, videos))
     return _merged(_Reader(path, _parsed(path)), data, shipped) if path else data
 
 

@@ -64,7 +64,7 @@ def platform_defaults(settings: Settings) -> dict[str, Value]:
     return {name: value for name, value in values.items() if value}
 
 
-def limits_of(user: OwnLimits, key: OwnLimits, settings: Settings) -> list[Limit]:
+def effective_limits(user: OwnLimits, key: OwnLimits, settings: Settings) -> list[Limit]:
     """The limits of a caller. Keys have none but their own; those of the user count all keys together.
 
     Without a soft value of its own, a hard one warns at `BUDGET_WARN_PERCENT` of it.

@@ -3,29 +3,29 @@
 import time
 
 
-class Stopping:
+class StopFlag:
     """Told once, by a signal handler; asked by steps between two pieces of work."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
-    def ask(self) -> None:
+    def request(self) -> None:
         """The process shall stop. Safe in a signal handler: it takes no lock."""
         if self._since is None:
             self._since = time.monotonic()
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """As if nobody had asked, for a process that goes on."""
         self._since = None
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
         """Whether it shall."""
         return self._since is not None
 
-    def asked_before(self, seconds: float) -> bool:
+    def requested_for(self, seconds: float) -> bool:
         """Whether it was asked at least so long ago."""
         return self._since is not None and time.monotonic() - self._since >= seconds
 
 
-stopping = Stopping()
+stopping = StopFlag()

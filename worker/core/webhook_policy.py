@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Literal, get_args
 from urllib.parse import urlsplit
 
-from worker.core.security.ip_addresses import allowed_privately, is_public
+from worker.core.security.ip_addresses import is_allowed_private, is_public
 from worker.core.settings import Settings, get_settings
 
 # The events an endpoint can subscribe to. Progress is only in the event stream: it would flood the outbox.
@@ -18,7 +18,7 @@ FINAL_EVENTS: tuple[WebhookEvent, ...] = tuple(event for event in WEBHOOK_EVENTS
 TEST_EVENT = "webhook.test"
 
 # Standard Webhooks' schedule after the first try at once: seconds after each failed one, together a little over 3 days.
-DELAYS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
+RETRY_DELAYS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 # An endpoint that took nothing for so long is disabled when the next event is given up.
 FAILING_DAYS = 5
 # How long the secret before a rotation still signs.
@@ -31,7 +31,7 @@ _SLOW_SECONDS = 10.0
 _MOST_RETRY_AFTER = 3600.0
 _JITTER = 0.1
 
-MOST_URL_CHARS = 2000
+MAX_URL_CHARS = 2000
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 
 
@@ -43,9 +43,9 @@ def next_delay(
     410 Gone is the receiver's word that it never wants this. A test event is tried once. A busy receiver's
     `Retry-After` may make it later, up to an hour, never earlier.
     """
-    if status == 410 or event == TEST_EVENT or tries > len(DELAYS):
+    if status == 410 or event == TEST_EVENT or tries > len(RETRY_DELAYS):
         return None
-    delay = DELAYS[tries - 1] * (1 - _JITTER + 2 * _JITTER * dice)
+    delay = RETRY_DELAYS[tries - 1] * (1 - _JITTER + 2 * _JITTER * dice)
     return max(delay, min(retry_after or 0.0, _MOST_RETRY_AFTER)) if status in _BUSY else delay
 
 
@@ -77,8 +77,8 @@ def check_url(url: str, settings: Settings | None = None) -> None:
     Names are not resolved here: the fetcher checks every address that it connects to.
     """
     settings = settings or get_settings()
-    if len(url) > MOST_URL_CHARS:
-        raise ValueError(f"must have at most {MOST_URL_CHARS} characters")
+    if len(url) > MAX_URL_CHARS:
+        raise ValueError(f"must have at most {MAX_URL_CHARS} characters")
     if _UNPRINTABLE.search(url):
         raise ValueError("must not contain spaces, backslashes or control characters")
     try:
@@ -90,7 +90,7 @@ def check_url(url: str, settings: Settings | None = None) -> None:
         raise ValueError("must start with https:// or http:// and name a host")
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not contain a user name or password; deliveries are signed instead")
-    allowed = allowed_privately(host, port or (443 if parts.scheme == "https" else 80), settings.fetch_allow)
+    allowed = is_allowed_private(host, port or (443 if parts.scheme == "https" else 80), settings.fetch_allow)
     if not allowed and _names_private_place(host):
         raise ValueError(
             "names a private address, which webhooks do not go to (an operator can allow it with DREAMERY_FETCH_ALLOW)"

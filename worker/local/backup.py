@@ -18,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from worker import storage
 from worker.core.security.encryption import master_key_ids
-from worker.core.security.passphrase import lock_keys
+from worker.core.security.passphrase import encrypt_keys
 from worker.core.settings import Settings, get_settings
 from worker.db.platform import dump
 from worker.local import backup_archive
@@ -65,16 +65,16 @@ def make_backup(
         with backup_archive.writing(target) as writer, tempfile.TemporaryFile() as listed:
             manifest = _write_rows(writer, database_url, listed, show)
             if passphrase is not None:
-                writer.add(backup_archive.KEYS, [lock_keys(keys, passphrase)])
+                writer.add(backup_archive.KEYS, [encrypt_keys(keys, passphrase)])
             manifest["master_key_ids"] = key_ids(keys)
-            manifest["storage"] = storage.place()
+            manifest["storage"] = storage.describe_location()
             missing = _write_files(writer, listed, manifest["files"]["count"], show) if with_files else []
             manifest["files"] |= {"included": with_files, "missing": missing}
             writer.finish(manifest)
     except SQLAlchemyError as error:
         raise StartError(f"The database cannot be copied: {str(error).strip().splitlines()[0]}") from error
     except storage.StorageError as error:
-        raise StartError(f"The storage cannot be read ({storage.place()}): {error.reason}.") from error
+        raise StartError(f"The storage cannot be read ({storage.describe_location()}): {error.reason}.") from error
     return manifest
 
 
@@ -125,7 +125,7 @@ def _write_files(writer: Writer, listed: IO[bytes], count: int, show: Progress) 
     for n, line in enumerate(listed):
         show("files", n, count)
         file = json.loads(line)
-        pieces = storage.read_pieces(file["key"])
+        pieces = storage.read_chunks(file["key"])
         try:
             first = next(pieces)
         except storage.MissingFileError:

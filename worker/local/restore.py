@@ -13,7 +13,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import storage
-from worker.core.security.passphrase import WrongPassphraseError, unlock_keys
+from worker.core.security.passphrase import WrongPassphraseError, decrypt_keys
 from worker.db.platform import dump
 from worker.db.platform import restore as platform_restore
 from worker.db.platform.dump import TableRows
@@ -60,18 +60,18 @@ def check(reader: Reader, show: Progress) -> None:
 def check_target(database_url: str, *, force: bool) -> None:
     """Whether the database may be filled. Raises StartError."""
     try:
-        present = dump.look(database_url)
+        present = dump.inspect_database(database_url)
     except SQLAlchemyError as error:
         raise StartError(f"The database cannot be reached: {str(error).strip().splitlines()[0]}") from error
-    if not present.ours:
+    if not present.is_dreamery:
         names = ", ".join(sorted(present.tables)[:5])
         raise StartError(f"The database holds tables of something else ({names}). Use one of its own.")
-    if present.users:
+    if present.connections:
         raise StartError(
-            f"A platform uses this database ({present.users} connections). Stop it first: what it does meanwhile would "
+            f"A platform uses this database ({present.connections} connections). Stop it first: what it does meanwhile would "
             "be lost, or done twice."
         )
-    if present.rows and not force:
+    if present.has_rows and not force:
         raise StartError(
             "The database is not empty. Restore into an empty one, or remove all that is in it with --force."
         )
@@ -82,7 +82,7 @@ def bring_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphra
     needed = reader.manifest["master_key_ids"]
     if passphrase is not None and reader.has(backup_archive.KEYS):
         try:
-            keys = unlock_keys(b"".join(reader.pieces(backup_archive.KEYS)), passphrase)
+            keys = decrypt_keys(b"".join(reader.pieces(backup_archive.KEYS)), passphrase)
         except WrongPassphraseError:
             raise StartError("The passphrase does not open the keys of this backup.") from None
         folder = data_dir / "keys"
@@ -98,21 +98,21 @@ def bring_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphra
 def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progress) -> Restored:
     """Replace what is in the database by the rows of the archive. `check` and `check_target` come first."""
     manifest = reader.manifest
-    if dump.look(database_url).revision != manifest["schema"]:
+    if dump.inspect_database(database_url).revision != manifest["schema"]:
         dump.drop_all(database_url)
         upgrade_schema(database_url, manifest["schema"])
     rows, tables = 0, manifest["tables"]
     try:
-        with dump.loading(database_url) as loading:
-            loading.empty()
+        with dump.open_loader(database_url) as loader:
+            loader.truncate()
             for n, table in enumerate(tables):
                 show("tables", n, len(tables))
-                loading.load(TableRows(table["name"], table["columns"]), reader.pieces(table["member"]))
+                loader.load(TableRows(table["name"], table["columns"]), reader.pieces(table["member"]))
                 rows += table["rows"]
-            loading.continue_counters()
+            loader.reset_sequences()
             # In the same transaction: there is no moment at which jobs could run that must not.
             made_at = datetime.fromisoformat(manifest["made_at"])
-            jobs = platform_restore.settle(loading.tx, made_at=made_at, resume_open=resume_open)
+            jobs = platform_restore.recover_open_jobs(loader.tx, made_at=made_at, resume_open=resume_open)
     except SQLAlchemyError as error:
         raise StartError(f"The rows could not be restored: {str(error).strip().splitlines()[0]}") from error
     show("tables", len(tables), len(tables))
@@ -132,7 +132,7 @@ def bring_files(reader: Reader, found: Restored, *, sizes_only: bool, show: Prog
                 _put(reader, file)
                 good = True
         except storage.StorageError as error:
-            raise StartError(f"The storage does not work ({storage.place()}): {error.reason}.") from error
+            raise StartError(f"The storage does not work ({storage.describe_location()}): {error.reason}.") from error
         if good:
             found.files += 1
         else:
@@ -142,12 +142,12 @@ def bring_files(reader: Reader, found: Restored, *, sizes_only: bool, show: Prog
 
 def _is_there(file: Json, *, sizes_only: bool) -> bool:
     try:
-        if storage.size_of(file["key"]) != file["bytes"] and file["bytes"]:
+        if storage.file_size(file["key"]) != file["bytes"] and file["bytes"]:
             return False
         if sizes_only or file["sha256"] is None:
             return True
         digest = hashlib.sha256()
-        for piece in storage.read_pieces(file["key"]):
+        for piece in storage.read_chunks(file["key"]):
             digest.update(piece)
     except storage.MissingFileError:
         return False

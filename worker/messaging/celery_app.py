@@ -1,7 +1,7 @@
-"""The Celery app and the `nudge_*` functions: messages that only say "go and look", and carry ids only.
+"""The Celery app and the `enqueue_*` functions. Messages are wake-ups: they carry ids only, the work is in the rows.
 
-Any message may be lost, doubled or late. A nudge that cannot be sent is counted and forgotten: the tick finds the row.
-Settings and why: docs/architecture.md, "Celery".
+A message may be lost, duplicated or late. One that cannot be sent is counted and dropped, because the tick finds the
+row anyway. docs/architecture.md, "Celery", explains the configuration.
 """
 
 from functools import partial
@@ -18,12 +18,12 @@ from worker.messaging.timer import Timer
 
 log = get_logger("queue")
 
-# A worker that was away must not wake to a pile of old nudges; the tick sends what is still true.
+# A worker that comes back must not find a backlog of outdated messages: the tick enqueues what is still due.
 MESSAGE_EXPIRES_SECONDS = 30
-# One thread saves the jobs of a message one after the other, so they are few.
+# One thread saves all jobs of a message sequentially, so a message carries only a few.
 MOST_SAVES_PER_MESSAGE = 4
 
-# A message that a worker sends to itself, over a queue of its own (`worker/messaging/heartbeat.py`).
+# A worker sends this message to itself over its own queue (`worker/messaging/heartbeat.py`).
 HEARTBEAT = "dreamery.heartbeat"
 
 QUEUE_OF = {
@@ -42,7 +42,7 @@ QUEUE_OF = {
 }
 
 
-def _make_app() -> Celery:
+def _create_app() -> Celery:
     celery = Celery("dreamery")
     celery.conf.update(
         broker_url=get_settings().redis_url,
@@ -56,7 +56,7 @@ def _make_app() -> Celery:
         task_send_sent_event=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # Cancelling on connection loss would end steps between two effects for nothing: they finish without the broker.
+        # Do not cancel tasks on connection loss: they can finish without the broker.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_publish_retry_policy={
             "max_retries": 2,
@@ -64,8 +64,8 @@ def _make_app() -> Celery:
             "interval_step": 0.2,
             "interval_max": 0.5,
         },
-        # No `retry_on_timeout`: with it redis-py opens a lost connection again where it was, but not what it had
-        # subscribed to, so Flower and the workers' remote control stay deaf. Without it Celery begins anew.
+        # No `retry_on_timeout`: redis-py would reopen a lost connection without its subscriptions, and Flower and
+        # the remote control of workers would receive nothing. Without it, Celery reconnects from scratch.
         broker_transport_options={
             "visibility_timeout": 3600,
             "socket_keepalive": True,
@@ -94,7 +94,7 @@ def _make_app() -> Celery:
     return celery
 
 
-app = _make_app()
+app = _create_app()
 
 
 @signals.setup_logging.connect
@@ -106,7 +106,7 @@ def _send(name: str, **ids: str) -> bool:
     try:
         app.send_task(name, kwargs=ids, expires=MESSAGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
     except Exception as error:  # noqa: BLE001
-        # Beside its own errors kombu raises AttributeError from a connection that the consumer has just closed.
+        # kombu also raises AttributeError when the consumer has just closed the connection.
         log.warning("nudge_lost", task=name, reason=type(error).__name__)
         metrics.count("dreamery_nudges_lost", name.removeprefix("dreamery."))
         return False
@@ -114,19 +114,19 @@ def _send(name: str, **ids: str) -> bool:
 
 
 def enqueue_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
-    """A job is waiting, or an account has a free slot."""
+    """Wake the submit task for a queued job or for an account with a free slot; False if the message was lost."""
     return _send("dreamery.submit", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
 
 
 def enqueue_converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
-    """A conversation is waiting, or an account may hold one more."""
+    """Wake the conversation task for a queued conversation or for an account with a free slot."""
     return _send("dreamery.converse", **({"job_id": job_id.hex} if job_id else {"account_id": account_id.hex}))  # type: ignore[union-attr]
 
 
 def enqueue_claim(kind: str, *, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:
-    """A job of this kind is waiting, or an account has a free slot for one: the step that claims it."""
-    nudge = enqueue_converse if kind == "chat" else enqueue_submit
-    return nudge(job_id=job_id, account_id=account_id)
+    """Wake the task that claims jobs of this kind, for a queued job or for an account with a free slot."""
+    enqueue = enqueue_converse if kind == "chat" else enqueue_submit
+    return enqueue(job_id=job_id, account_id=account_id)
 
 
 _timer = Timer()
@@ -136,43 +136,43 @@ _submit_soon = Debounce[UUID](
 
 
 def enqueue_submit_soon(account_id: UUID) -> None:
-    """A job is waiting for this account: like `enqueue_submit`, but a burst of jobs shares messages."""
-    _submit_soon.wish(account_id)
+    """Like `enqueue_submit` for an account, but debounced: a burst of jobs shares messages."""
+    _submit_soon.request(account_id)
 
 
 def enqueue_upload_references(account_id: UUID) -> bool:
-    """A job waits for this account whose references must be fetched and uploaded first."""
+    """Wake the upload task: a job of this account has references that must be fetched and uploaded first."""
     return _send("dreamery.bring", account_id=account_id.hex)
 
 
-_bring_soon = Debounce[UUID](enqueue_upload_references, window_seconds=0.1, timer=_timer)
+_upload_references_soon = Debounce[UUID](enqueue_upload_references, window_seconds=0.1, timer=_timer)
 
 
 def enqueue_upload_references_soon(account_id: UUID) -> None:
-    """Like `enqueue_upload_references`, but several findings of the same job share messages."""
-    _bring_soon.wish(account_id)
+    """Like `enqueue_upload_references`, but debounced."""
+    _upload_references_soon.request(account_id)
 
 
 def enqueue_poll(account_id: UUID) -> bool:
-    """An account's poll is due."""
+    """Wake the poll task of an account."""
     return _send("dreamery.poll", account_id=account_id.hex)
 
 
 def enqueue_poll_later(account_id: UUID, *, seconds: float) -> None:
-    """An account's poll will be due: to the moment, where the tick would come up to half a second late."""
+    """Wake the poll task after a delay. The tick alone would be up to half a second late."""
     _timer.after(seconds, partial(enqueue_poll, account_id))
 
 
 def enqueue_save(*job_ids: UUID) -> bool:
-    """The results of these jobs wait to be copied; one worker thread copies them one after the other."""
+    """Wake the save task for these jobs; one worker thread copies their results sequentially."""
     return _send("dreamery.save", job_ids=",".join(job_id.hex for job_id in job_ids))
 
 
 def enqueue_notify(delivery_id: UUID) -> bool:
-    """A webhook delivery is due."""
+    """Wake the webhook task for a due delivery."""
     return _send("dreamery.notify", delivery_id=delivery_id.hex)
 
 
 def enqueue_check(check_id: UUID) -> bool:
-    """Somebody waits for what upstream says about a session id."""
+    """Wake the session check task."""
     return _send("dreamery.check", check_id=check_id.hex)

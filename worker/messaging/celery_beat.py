@@ -1,4 +1,4 @@
-"""The app for Celery beat (`-A worker.messaging.celery_beat:app`). It imports no tasks, which halves its memory."""
+"""The app for Celery beat (`-A worker.messaging.celery_beat:app`). It imports no tasks, to halve its memory."""
 
 from typing import Any
 
@@ -11,5 +11,5 @@ __all__ = ["app"]
 
 
 @signals.after_task_publish.connect(sender="dreamery.tick")
-def _note_beat(**_: Any) -> None:
-    heartbeat.note_seen("scheduler")
+def _record_tick_sent(**_: Any) -> None:
+    heartbeat.record_activity("scheduler")

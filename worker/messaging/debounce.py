@@ -1,7 +1,7 @@
-"""Many wishes for the same nudge in a short time become two: one at once, one when the time is over.
+"""Debounces messages: many requests for the same message in a short time send it twice, at once and at the end.
 
-A nudge says "go and look", and whoever looks takes several jobs along; a burst of 500 requests for one account needs a
-few dozen messages, not 500. The last one is always sent after the last wish, so nothing waits for the tick.
+A worker that receives a message handles several jobs, so a burst of 500 requests for one account needs a few dozen
+messages, not 500. The last message is always sent after the last request, so no job waits for the tick.
 """
 
 import threading
@@ -16,7 +16,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Debounce(Generic[Key]):
-    """Calls `send(key)` at most once per window and key, and always after the last `wish(key)`."""
+    """Calls `send(key)` at most once per window and key, and always once after the last `request(key)`."""
 
     def __init__(self, send: Callable[[Key], object], *, window_seconds: float, timer: Timer) -> None:
         self._send = send
@@ -26,27 +26,27 @@ class Debounce(Generic[Key]):
         self._sent_at: dict[Key, float] = {}
         self._waiting: set[Key] = set()
 
-    def wish(self, key: Key) -> None:
-        """Have `key` sent now, or at the end of the window that its last sending began."""
+    def request(self, key: Key) -> None:
+        """Send `key` now, or at the end of the window that its last send started."""
         now = time.monotonic()
         with self._lock:
             if key in self._waiting:
                 return
-            left = self._sent_at.get(key, 0.0) + self._window - now
-            if left > 0:
+            remaining = self._sent_at.get(key, 0.0) + self._window - now
+            if remaining > 0:
                 self._waiting.add(key)
-                self._timer.after(left, partial(self._send_late, key))
+                self._timer.after(remaining, partial(self._send_late, key))
                 return
-            self._note_sent(key, now)
+            self._record_sent(key, now)
         self._send(key)
 
     def _send_late(self, key: Key) -> None:
         with self._lock:
             self._waiting.discard(key)
-            self._note_sent(key, time.monotonic())
+            self._record_sent(key, time.monotonic())
         self._send(key)
 
-    def _note_sent(self, key: Key, now: float) -> None:
+    def _record_sent(self, key: Key, now: float) -> None:
         self._sent_at[key] = now
         if len(self._sent_at) > 10_000:
             self._sent_at = {known: at for known, at in self._sent_at.items() if at + self._window > now}

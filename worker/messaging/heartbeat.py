@@ -1,9 +1,9 @@
-"""Who is alive and hears: workers, the scheduler and the tick, as they tell in Redis.
+"""Heartbeats of workers, the scheduler and the tick, stored in Redis.
 
-A worker that is alive but takes no message is the failure that a process check misses. So each worker sends itself a
-message, over the broker and a queue of its own, and notes when one was *consumed*. A thread tells Redis how long ago
-that was, and how many threads are at work: a worker whose threads are all at work takes no message either, and its
-steps are the watchdog's business. Times are Redis' own, so that clocks of hosts do not matter.
+A process check does not detect a worker that is alive but consumes no messages. So each worker sends heartbeat
+messages to itself through the broker and records when one was *consumed*. A thread publishes that time and the number
+of busy threads to Redis. A worker whose threads are all busy consumes no messages either; the watchdog covers its
+tasks. All times are Redis server times, so clock differences between hosts do not matter.
 """
 
 import os
@@ -20,23 +20,23 @@ from kombu.entity import Exchange, Queue
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.messaging import celery_app
-from worker.messaging.pubsub import BUS_ERRORS
+from worker.messaging.pubsub import REDIS_ERRORS
 from worker.messaging.redis_connection import redis_client
 
 log = get_logger("heartbeat")
 
 _WORKERS = "dreamery:workers"
 _SEEN = "dreamery:seen"
-# So often within the time after which a worker is deaf, it sends itself a message.
+# Heartbeat messages per heartbeat timeout.
 _BEATS = 5
-# What a worker that is gone has left is forgotten after this.
-_FORGET_SECONDS = 600.0
-_SEEN_EVERY_SECONDS = 0.9
+# The entry of a stopped worker is deleted after this time.
+_ENTRY_TTL_SECONDS = 600.0
+_MIN_RECORD_INTERVAL_SECONDS = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One worker process, as it told last. Seconds are those since then, or until now."""
+    """The last published status of a worker process. Durations are seconds until now."""
 
     name: str  # Celery's name for it, `worker-1@host`
     host: str
@@ -44,25 +44,25 @@ class Worker:
     queues: list[str]
     threads: int
     busy: int
-    heard_seconds: float  # since it consumed its last message to itself
-    told_seconds: float  # since it told anything
+    heard_seconds: float  # since it consumed its last heartbeat message
+    told_seconds: float  # since it last published its status
     started_seconds: float
     resident_bytes: int
-    leaving: bool  # it was asked to stop, takes no more messages and finishes its steps
+    leaving: bool  # it is stopping: it consumes no messages and finishes its tasks
 
     @property
-    def hears(self) -> bool:
-        """Whether it takes messages, or cannot only because all of its threads are at work."""
-        return self.hears_within(get_settings().deaf_seconds)
+    def is_responsive(self) -> bool:
+        """Whether the worker consumes messages, or does not only because all its threads are busy."""
+        return self.is_responsive_within(get_settings().worker_heartbeat_timeout_seconds)
 
-    def hears_within(self, seconds: float) -> bool:
-        """The same, by another measure."""
+    def is_responsive_within(self, seconds: float) -> bool:
+        """Like `is_responsive`, with another timeout."""
         busy = self.leaving or self.busy >= self.threads
         return self.told_seconds <= seconds and (busy or self.heard_seconds <= seconds)
 
 
-class _Pulse:
-    """What this process knows of itself."""
+class _ProcessStatus:
+    """Status of this process."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -72,91 +72,90 @@ class _Pulse:
         self.leaving = False
 
 
-_pulse = _Pulse()
+_status = _ProcessStatus()
 
 
-def queue_of(name: str) -> Queue:
-    """The queue over which a worker hears itself; Redis forgets it when the worker is gone."""
-    known = f"self:{name}"
-    return Queue(known, exchange=Exchange("self"), routing_key=known, expires=_FORGET_SECONDS)  # type: ignore[no-untyped-call]
+def heartbeat_queue(name: str) -> Queue:
+    """The heartbeat queue of a worker; it expires after the worker has stopped."""
+    queue = f"self:{name}"
+    return Queue(queue, exchange=Exchange("self"), routing_key=queue, expires=_ENTRY_TTL_SECONDS)  # type: ignore[no-untyped-call]
 
 
-def note_heard() -> None:
-    """A message to oneself was consumed. Called by the task that the message names, and by nothing else."""
-    _pulse.heard = time.monotonic()
+def record_heartbeat() -> None:
+    """Record that a heartbeat message was consumed. Only the heartbeat task calls this."""
+    _status.heard = time.monotonic()
 
 
-def note_start() -> None:
-    """A step begins on a thread of this process."""
-    with _pulse.lock:
-        _pulse.busy += 1
+def record_task_start() -> None:
+    """Record that a task started on a thread of this process."""
+    with _status.lock:
+        _status.busy += 1
 
 
-def note_end() -> None:
-    """It has ended."""
-    with _pulse.lock:
-        _pulse.busy -= 1
+def record_task_end() -> None:
+    """Record that a task ended."""
+    with _status.lock:
+        _status.busy -= 1
 
 
-def note_seen(what: str) -> None:
-    """`tick` has run, or `scheduler` has sent one, just now. Told at most once a second."""
+def record_activity(what: str) -> None:
+    """Record in Redis that `tick` ran or `scheduler` sent one, at most once a second."""
     now = time.monotonic()
-    if now - _pulse.seen.get(what, 0.0) < _SEEN_EVERY_SECONDS:
+    if now - _status.seen.get(what, 0.0) < _MIN_RECORD_INTERVAL_SECONDS:
         return
     try:
         client = redis_client()
         client.hset(_SEEN, what, repr(_redis_now(client)))
-        _pulse.seen[what] = now
-    except BUS_ERRORS as error:
+        _status.seen[what] = now
+    except REDIS_ERRORS as error:
         log.warning("not_told", what=what, reason=type(error).__name__)
 
 
 def start(name: str, *, queues: list[str], threads: int) -> None:
-    """Begin to send oneself messages and to tell about it, until the end of the process."""
-    _pulse.started = _pulse.heard = time.monotonic()
-    threading.Thread(target=_beat, args=(name, queues, threads), name="heartbeat", daemon=True).start()
+    """Start to send heartbeat messages and publish the status, until the end of the process."""
+    _status.started = _status.heard = time.monotonic()
+    threading.Thread(target=_run_heartbeat, args=(name, queues, threads), name="heartbeat", daemon=True).start()
 
 
-def leave() -> None:
-    """This worker was asked to stop: it takes no more messages, and that it is gone soon is right."""
-    _pulse.leaving = True
+def mark_leaving() -> None:
+    """Mark this worker as stopping: from now on it consumes no messages, and its disappearance is not a failure."""
+    _status.leaving = True
 
 
-def _beat(name: str, queues: list[str], threads: int) -> None:
-    pause, every, own = threading.Event(), get_settings().deaf_seconds / _BEATS, queue_of(name)
+def _run_heartbeat(name: str, queues: list[str], threads: int) -> None:
+    timeout = get_settings().worker_heartbeat_timeout_seconds
+    pause, own_queue = threading.Event(), heartbeat_queue(name)
     while True:
         try:
-            if not _pulse.leaving:
-                celery_app.app.send_task(
-                    celery_app.HEARTBEAT, queue=own, expires=get_settings().deaf_seconds, ignore_result=True
-                )
-            tell(name, queues=queues, threads=threads)
-        except Exception as error:  # noqa: BLE001 - see `queue._send`; the next beat tries again
+            if not _status.leaving:
+                celery_app.app.send_task(celery_app.HEARTBEAT, queue=own_queue, expires=timeout, ignore_result=True)
+            publish_status(name, queues=queues, threads=threads)
+        except Exception as error:  # noqa: BLE001 - see `celery_app._send`; the next beat tries again
             log.warning("heartbeat_lost", reason=type(error).__name__)
-        pause.wait(every)
+        pause.wait(timeout / _BEATS)
 
 
-def tell(name: str, *, queues: list[str], threads: int) -> None:
-    """Write down how this worker is. Raises RedisError or OSError."""
+def publish_status(name: str, *, queues: list[str], threads: int) -> None:
+    """Publish the status of this worker. Raises RedisError or OSError."""
     client = redis_client()
-    now, here = _redis_now(client), time.monotonic()
-    known = {
+    now, local_now = _redis_now(client), time.monotonic()
+    status = {
         "name": name,
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "queues": queues,
         "threads": threads,
-        "busy": _pulse.busy,
+        "busy": _status.busy,
         "resident_bytes": _resident_bytes(),
-        "leaving": _pulse.leaving,
-        "heard": now - (here - _pulse.heard),
+        "leaving": _status.leaving,
+        "heard": now - (local_now - _status.heard),
         "told": now,
-        "started": now - (here - _pulse.started),
+        "started": now - (local_now - _status.started),
     }
-    client.hset(_WORKERS, _field(name), orjson.dumps(known))
-    gone = [field for field, worker in _read(client, now).items() if worker.told_seconds > _FORGET_SECONDS]
-    if gone:
-        client.hdel(_WORKERS, *gone)
+    client.hset(_WORKERS, _field(name), orjson.dumps(status))
+    expired = [field for field, worker in _read(client, now).items() if worker.told_seconds > _ENTRY_TTL_SECONDS]
+    if expired:
+        client.hdel(_WORKERS, *expired)
 
 
 def _field(name: str) -> str:
@@ -170,20 +169,20 @@ def _resident_bytes() -> int:
         return 0  # not on Linux
 
 
-def workers(redis_url: str = "") -> list[Worker]:
-    """Every worker that told anything in the last ten minutes, by name, but those that were asked to stop and have.
+def list_workers(redis_url: str = "") -> list[Worker]:
+    """Return all workers that published a status in the last ten minutes, by name, without those that stopped.
 
     Raises RedisError or OSError.
     """
     client = redis_client(redis_url)
     found = _read(client, _redis_now(client)).values()
-    limit = get_settings().deaf_seconds
-    kept = [w for w in found if w.told_seconds <= (limit if w.leaving else _FORGET_SECONDS)]
+    limit = get_settings().worker_heartbeat_timeout_seconds
+    kept = [w for w in found if w.told_seconds <= (limit if w.leaving else _ENTRY_TTL_SECONDS)]
     return sorted(kept, key=lambda worker: worker.name)
 
 
-def seen_seconds(what: str) -> float | None:
-    """How long ago `tick` or `scheduler` was last seen; None = never. Raises RedisError or OSError."""
+def seconds_since(what: str) -> float | None:
+    """Return the seconds since `tick` or `scheduler` was recorded; None = never. Raises RedisError or OSError."""
     client = redis_client()
     at = client.hget(_SEEN, what)
     return None if at is None else max(_redis_now(client) - float(at), 0.0)
@@ -192,19 +191,19 @@ def seen_seconds(what: str) -> float | None:
 def _read(client: redis.Redis, now: float) -> dict[bytes | str, Worker]:
     found = {}
     for field, raw in client.hgetall(_WORKERS).items():
-        told = orjson.loads(raw)
+        data = orjson.loads(raw)
         for moment in ("heard", "told", "started"):
-            told[f"{moment}_seconds"] = max(now - told.pop(moment), 0.0)
-        # A worker of another version may tell more.
-        known = {item.name: told[item.name] for item in fields(Worker) if item.name in told}
+            data[f"{moment}_seconds"] = max(now - data.pop(moment), 0.0)
+        # A worker of another version may publish more fields.
+        known = {item.name: data[item.name] for item in fields(Worker) if item.name in data}
         if len(known) == len(fields(Worker)):
             found[field] = Worker(**known)
     return found
 
 
 def as_json(worker: Worker) -> dict[str, object]:
-    """A worker as `dreamery health --json` and others show it."""
-    return {**asdict(worker), "hears": worker.hears}
+    """Return a worker as `dreamery health --json` and other outputs show it."""
+    return {**asdict(worker), "hears": worker.is_responsive}
 
 
 def _redis_now(client: redis.Redis) -> float:

@@ -1,7 +1,7 @@
-"""Counts of all processes, added up in one Redis hash: right with any number of API processes, workers and hosts.
+"""Sums the metrics of all processes in one Redis hash, for any number of API processes, workers and hosts.
 
-A process that is killed loses what it counted in the last two seconds; an emptied Redis starts from zero, which
-Prometheus takes for a restart.
+A killed process loses the counts of its last two seconds. An emptied Redis starts from zero, which Prometheus treats
+as a restart.
 """
 
 import atexit
@@ -23,35 +23,35 @@ FLUSH_SECONDS = 2.0
 
 
 def flush() -> bool:
-    """Carry the counts of this process to Redis; False when it is away, then they wait here."""
-    taken = metrics.take()
-    if not taken:
+    """Add the counts of this process to Redis. Return False if Redis is unavailable; the counts are then kept."""
+    counts = metrics.drain_counts()
+    if not counts:
         return True
     try:
         pipe = redis_client().pipeline(transaction=True)
-        for (name, labels, part), by in taken.items():
+        for (name, labels, part), by in counts.items():
             pipe.hincrbyfloat(KEY, orjson.dumps([name, labels, part]), by)
         pipe.execute()
     except RedisError as error:
-        metrics.give_back(taken)
+        metrics.restore_counts(counts)
         log.warning("metrics_wait", reason=type(error).__name__)
         return False
     return True
 
 
 def read() -> dict[Field, float]:
-    """The sums of all processes. Raises RedisError when Redis is away."""
+    """Return the sums over all processes. Raises RedisError if Redis is unavailable."""
     found: dict[Field, float] = {}
     for raw, value in redis_client().hgetall(KEY).items():
         name, labels, part = orjson.loads(raw)
-        # A name of another version is no longer known here.
-        if name in metrics.MEASURES:
+        # Another version may have stored a metric that does not exist here.
+        if name in metrics.METRICS:
             found[name, tuple(labels), part] = float(value)
     return found
 
 
-def messages_waiting() -> dict[str, int]:
-    """How many nudges lie in each queue. Raises RedisError when Redis is away."""
+def queue_lengths() -> dict[str, int]:
+    """Return the number of waiting messages per queue. Raises RedisError if Redis is unavailable."""
     names = sorted(set(QUEUE_OF.values()))
     pipe = redis_client().pipeline(transaction=False)
     for name in names:
@@ -60,7 +60,7 @@ def messages_waiting() -> dict[str, int]:
 
 
 class Flusher(threading.Thread):
-    """Flushes now and then, and at the end of the process or when it is stopped."""
+    """Flushes periodically, when stopped, and at the end of the process."""
 
     def __init__(self) -> None:
         super().__init__(name="metrics", daemon=True)
@@ -72,7 +72,7 @@ class Flusher(threading.Thread):
             flush()
 
     def stop(self) -> None:
-        """Flush for the last time; a second call does nothing."""
+        """Flush one last time. A second call has no effect."""
         if not self._stopped.is_set():
             self._stopped.set()
             atexit.unregister(self.stop)
@@ -82,7 +82,7 @@ class Flusher(threading.Thread):
 
 
 def start() -> Flusher:
-    """A flusher for this process, running."""
+    """Start the flusher of this process and return it."""
     flusher = Flusher()
     flusher.start()
     return flusher

@@ -1,4 +1,4 @@
-"""Publish and subscribe: "this job changed". Lossy by nature; whoever waits also reads the row now and then."""
+"""Publish and subscribe: job changes and agent text. Messages can be lost, so subscribers also reread the row."""
 
 import contextlib
 import threading
@@ -16,16 +16,16 @@ from worker.messaging.redis_connection import redis_client
 
 log = get_logger("events")
 
-# What a subscriber may meet when Redis goes away.
-BUS_ERRORS: tuple[type[Exception], ...] = (RedisError, OSError)
+# Errors of a call while Redis is unavailable.
+REDIS_ERRORS: tuple[type[Exception], ...] = (RedisError, OSError)
 
 CHANNEL = "dreamery:jobs"
-WORDS = "dreamery:words"
+AGENT_TEXT_CHANNEL = "dreamery:words"
 
 
 @dataclass(frozen=True, slots=True)
 class JobChanged:
-    """A committed change of a job: its state and the number of its newest event."""
+    """A committed change of a job: its state and the number of its latest event."""
 
     job_id: UUID
     state: str
@@ -33,39 +33,39 @@ class JobChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """A piece of what the agent says, and how many characters came before it."""
+class AgentText:
+    """A piece of the agent's text; `offset` is the number of characters before it."""
 
     job_id: UUID
     offset: int
     text: str
 
 
-class _Gathering(threading.local):
-    """Changes of this thread that wait to be sent in one message; None = each is sent at once."""
+class _Batch(threading.local):
+    """Changes of this thread that will be sent in one message; None = send each at once."""
 
     changes: list[tuple[str, str, int]] | None = None
 
 
-_gathering = _Gathering()
+_batch = _Batch()
 
 
-def announce(job_id: UUID, state: str, seq: int) -> None:
-    """Tell every API process that a job changed. After the commit only (I2); a failure is logged and forgotten."""
-    if _gathering.changes is None:
+def publish_job_change(job_id: UUID, state: str, seq: int) -> None:
+    """Notify all API processes that a job changed. Call it only after the commit (I2). A failure is only logged."""
+    if _batch.changes is None:
         _publish([(job_id.hex, state, seq)])
     else:
-        _gathering.changes.append((job_id.hex, state, seq))
+        _batch.changes.append((job_id.hex, state, seq))
 
 
 @contextlib.contextmanager
-def gathered() -> Iterator[None]:
-    """What this thread announces inside the block goes out as one message at its end: reading one costs as much."""
-    _gathering.changes = []
+def batch_job_changes() -> Iterator[None]:
+    """Send all job changes that this thread publishes inside the block as one message at its end."""
+    _batch.changes = []
     try:
         yield
     finally:
-        changes, _gathering.changes = _gathering.changes, None
+        changes, _batch.changes = _batch.changes, None
         if changes:
             _publish(changes)
 
@@ -77,39 +77,39 @@ def _publish(changes: list[tuple[str, str, int]]) -> None:
         log.warning("events_lost", jobs=len(changes), reason=type(error).__name__)
 
 
-def publish_words(job_id: UUID, offset: int, text: str) -> None:
-    """Tell what the agent has just said. Not committed yet: whoever misses it reads the row a moment later."""
+def publish_agent_text(job_id: UUID, offset: int, text: str) -> None:
+    """Publish new text of the agent. It is not committed yet; a subscriber that misses it rereads the row."""
     try:
-        redis_client().publish(WORDS, orjson.dumps([job_id.hex, offset, text]))
+        redis_client().publish(AGENT_TEXT_CHANNEL, orjson.dumps([job_id.hex, offset, text]))
     except RedisError as error:
         log.warning("words_lost", job_id=str(job_id), reason=type(error).__name__)
 
 
-def redis_answers() -> bool:
-    """Whether Redis answers a PING now."""
+def is_redis_available() -> bool:
+    """Return whether Redis answers a PING."""
     try:
         return bool(redis_client().ping())
     except RedisError:
         return False
 
 
-async def subscribe() -> AsyncIterator[JobChanged | Words]:
-    """Changes of all jobs and words of all conversations, on one connection, until Redis goes away.
+async def subscribe() -> AsyncIterator[JobChanged | AgentText]:
+    """Yield the changes of all jobs and the text of all conversations, on one connection.
 
-    Then RedisError or OSError is raised.
+    Raises RedisError or OSError when Redis becomes unavailable.
     """
     client = redis.asyncio.Redis.from_url(get_settings().redis_url, socket_connect_timeout=2, health_check_interval=15)
     try:
         async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(CHANNEL, WORDS)
+            await pubsub.subscribe(CHANNEL, AGENT_TEXT_CHANNEL)
             while True:
-                # A bounded wait keeps the health check running, so a dead connection is noticed.
+                # A bounded wait keeps the health check running, which detects a dead connection.
                 message = await pubsub.get_message(timeout=10)
                 if message is None:
                     continue
-                if message["channel"] == WORDS.encode():
+                if message["channel"] == AGENT_TEXT_CHANNEL.encode():
                     job, offset, text = orjson.loads(message["data"])
-                    yield Words(job_id=UUID(hex=job), offset=offset, text=text)
+                    yield AgentText(job_id=UUID(hex=job), offset=offset, text=text)
                 else:
                     for job, state, seq in orjson.loads(message["data"]):
                         yield JobChanged(job_id=UUID(hex=job), state=state, seq=seq)

@@ -1,7 +1,7 @@
-"""How many creating requests a caller may send in a minute, counted in Redis for all API processes together.
+"""Rate limits of generation requests per caller and minute, counted in Redis for all API processes.
 
-A courtesy to everybody else, not a lock: counts may be approximate, and without Redis nobody is refused. What must hold
-(slots, pace, open jobs) is counted in Postgres.
+The counts may be approximate, and no request is refused while Redis is unavailable. Limits that must be exact (slots,
+submit pace, open jobs) are counted in Postgres.
 """
 
 import time
@@ -15,21 +15,21 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.messaging.pubsub import BUS_ERRORS
+from worker.messaging.pubsub import REDIS_ERRORS
 
 log = get_logger("limits")
 
 _TIMEOUT_SECONDS = 0.5
-# After a failure Redis is left alone for so long, or each request would wait for it.
+# Do not call Redis for this long after a failure: otherwise each request would wait for the timeout.
 _PAUSE_SECONDS = 5.0
 _CONNECTIONS = 16
-# How long a request waits for one of them; a burst of hundreds shares them.
-_TURN_SECONDS = 2.0
+# How long a request waits for a free connection.
+_CONNECTION_WAIT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class RateLimitStatus:
-    """Where a caller stands: how many requests a minute, how many are left, in how many seconds all are free again."""
+    """Status of a limit: requests per minute, remaining requests, and seconds until the window is empty."""
 
     allowed: bool
     limit: int
@@ -38,13 +38,13 @@ class RateLimitStatus:
 
 
 class RequestLimits:
-    """The counters as one API process asks for them. Belongs to the event loop that uses it."""
+    """The counters of one API process. An instance belongs to one event loop."""
 
     def __init__(self) -> None:
         self._pool = redis.asyncio.BlockingConnectionPool.from_url(
             get_settings().redis_url,
             max_connections=_CONNECTIONS,
-            timeout=_TURN_SECONDS,
+            timeout=_CONNECTION_WAIT_SECONDS,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
         )
@@ -58,78 +58,78 @@ class RequestLimits:
         self._paused_until = 0.0
 
     async def count(self, rules: list[tuple[str, int]]) -> RateLimitStatus | None:
-        """Count one request under every rule (whose, how many a minute), unless it is one too many under any of them.
+        """Count one request under every rule (subject, limit per minute), unless a rule refuses it.
 
-        The tightest standing of them. None = not limited, or Redis is away.
+        Return the status of the tightest rule; None = no rules, or Redis is unavailable.
         """
-        counted = [(RateLimitItemPerMinute(most), whose) for whose, most in rules]
-        if not counted or time.monotonic() < self._paused_until:
+        items = [(RateLimitItemPerMinute(limit), subject) for subject, limit in rules]
+        if not items or time.monotonic() < self._paused_until:
             return None
-        # A request that a later rule refuses must not use up an earlier one.
-        *before, last = counted
+        # A request that a later rule refuses must not count under an earlier one.
+        *earlier, last = items
         try:
             allowed = True
-            for rule, whose in before:
-                allowed = allowed and await self._counters.test(rule, whose)
+            for rule, subject in earlier:
+                allowed = allowed and await self._counters.test(rule, subject)
             if allowed and await self._counters.hit(*last):
-                for rule, whose in before:
-                    await self._counters.hit(rule, whose)
+                for rule, subject in earlier:
+                    await self._counters.hit(rule, subject)
             else:
                 allowed = False
-            return await self._tightest([*before, last], allowed=allowed)
-        except BUS_ERRORS as error:
+            return await self._tightest([*earlier, last], allowed=allowed)
+        except REDIS_ERRORS as error:
             self._pause(error)
             return None
 
-    async def look(self, rules: list[tuple[str, int]]) -> list[RateLimitStatus | None]:
-        """Where each rule stands, counting nothing; None = Redis is away."""
+    async def peek(self, rules: list[tuple[str, int]]) -> list[RateLimitStatus | None]:
+        """Return the status of each rule without counting a request; None = Redis is unavailable."""
         found: list[RateLimitStatus | None] = []
-        for whose, most in rules:
+        for subject, limit in rules:
             if time.monotonic() < self._paused_until:
                 found.append(None)
                 continue
             try:
-                found.append(await self._tightest([(RateLimitItemPerMinute(most), whose)], allowed=True))
-            except BUS_ERRORS as error:
+                found.append(await self._tightest([(RateLimitItemPerMinute(limit), subject)], allowed=True))
+            except REDIS_ERRORS as error:
                 self._pause(error)
                 found.append(None)
         return found
 
     async def _tightest(self, rules: list[tuple[RateLimitItemPerMinute, str]], *, allowed: bool) -> RateLimitStatus:
-        stands = []
-        for rule, whose in rules:
-            stats = await self._counters.get_window_stats(rule, whose)
+        statuses = []
+        for rule, subject in rules:
+            stats = await self._counters.get_window_stats(rule, subject)
             reset = max(stats.reset_time - time.time(), 0.0)
-            stands.append(
+            statuses.append(
                 RateLimitStatus(
                     allowed=allowed, limit=rule.amount, remaining=max(stats.remaining, 0), reset_seconds=reset
                 )
             )
-        return min(stands, key=lambda stand: stand.remaining)
+        return min(statuses, key=lambda status: status.remaining)
 
-    async def is_over(self, kind: str, who: str, *, per_minute: int) -> bool:
-        """Whether as much of a kind was noted of somebody in the last minute. False when Redis is away."""
+    async def is_limit_reached(self, kind: str, who: str, *, per_minute: int) -> bool:
+        """Return whether `who` reached the limit of this kind in the last minute; False if Redis is unavailable."""
         rule = RateLimitItemPerMinute(per_minute, namespace=kind)
-        return await self._asked(lambda: self._counters.test(rule, who), otherwise=True) is False
+        return await self._call(lambda: self._counters.test(rule, who), default=True) is False
 
-    async def note(self, kind: str, who: str, *, per_minute: int) -> None:
-        """Note one of a kind, for `is_over`."""
+    async def record(self, kind: str, who: str, *, per_minute: int) -> None:
+        """Count one event of this kind, for `is_limit_reached`."""
         rule = RateLimitItemPerMinute(per_minute, namespace=kind)
-        await self._asked(lambda: self._counters.hit(rule, who), otherwise=True)
+        await self._call(lambda: self._counters.hit(rule, who), default=True)
 
-    async def _asked(self, question: Callable[[], Awaitable[bool]], *, otherwise: bool) -> bool:
+    async def _call(self, operation: Callable[[], Awaitable[bool]], *, default: bool) -> bool:
         if time.monotonic() < self._paused_until:
-            return otherwise
+            return default
         try:
-            return await question()
-        except BUS_ERRORS as error:
+            return await operation()
+        except REDIS_ERRORS as error:
             self._pause(error)
-            return otherwise
+            return default
 
     def _pause(self, error: BaseException) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECONDS
         log.warning("request_limits_away", reason=type(error).__name__)
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         await self._pool.aclose()

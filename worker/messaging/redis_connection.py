@@ -1,6 +1,6 @@
-"""The client of Redis for what is said now and then: one per address, kept, its connections shared by all threads.
+"""The Redis client for occasional commands: one cached client per URL, its connections shared by all threads.
 
-Celery has its own connections, and so has what waits for messages (`events.py`) or runs in an event loop (`limits.py`).
+Celery, the subscriber (`pubsub.py`) and the asynchronous rate limiter (`rate_limits.py`) have their own connections.
 """
 
 from functools import lru_cache
@@ -11,7 +11,7 @@ from worker.core.settings import get_settings
 
 
 def redis_client(url: str = "") -> redis.Redis:
-    """The client of this address, by default that of the settings. A call waits two seconds at most for an answer."""
+    """Return the client of this URL (default: from the settings). Each call times out after two seconds."""
     return _client(url or get_settings().redis_url)
 
 

@@ -1,4 +1,4 @@
-"""Calls made a little later, by one thread of this process. What is lost with the process, the tick makes good."""
+"""Delayed calls on one thread of this process. Calls lost with the process are made up for by the tick."""
 
 import heapq
 import itertools
@@ -12,18 +12,18 @@ log = get_logger("timer")
 
 
 class Timer:
-    """A heap of due times and a thread that works it off; the thread starts with the first call."""
+    """A heap of scheduled calls and the thread that runs them; the thread starts with the first call."""
 
     def __init__(self) -> None:
-        self._due: list[tuple[float, int, Callable[[], object]]] = []
+        self._scheduled: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._changed = threading.Condition()
         self._started = False
 
     def after(self, seconds: float, action: Callable[[], object]) -> None:
-        """Run `action` in `seconds`. It must be short, for later ones wait behind it."""
+        """Run `action` after `seconds`. It must be short, because later actions wait for it."""
         with self._changed:
-            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), action))
+            heapq.heappush(self._scheduled, (time.monotonic() + seconds, next(self._order), action))
             if not self._started:
                 self._started = True
                 threading.Thread(target=self._run, name="timer", daemon=True).start()
@@ -32,10 +32,10 @@ class Timer:
     def _next(self) -> Callable[[], object]:
         with self._changed:
             while True:
-                left = self._due[0][0] - time.monotonic() if self._due else None
-                if left is not None and left <= 0:
-                    return heapq.heappop(self._due)[2]
-                self._changed.wait(left)
+                remaining = self._scheduled[0][0] - time.monotonic() if self._scheduled else None
+                if remaining is not None and remaining <= 0:
+                    return heapq.heappop(self._scheduled)[2]
+                self._changed.wait(remaining)
 
     def _run(self) -> None:
         while True:

@@ -1,18 +1,18 @@
-"""Running workers, asked and told over the broker: what they take and do now; take nothing more; take again."""
+"""Remote control of running workers over the broker: list their queues and tasks, drain them, resume them."""
 
 from dataclasses import dataclass, field
 
 from worker.messaging import heartbeat
 from worker.messaging.celery_app import app
 
-_ANSWER_SECONDS = 2.0
+_TIMEOUT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker as it answers: the queues it takes messages from (none = drained), the steps it is in.
+    """Status of a worker: the queues it consumes (none = drained) and the tasks it is running.
 
-    Without the queue over which it hears itself: a drained worker that lost it would be ended as deaf.
+    The heartbeat queue is left out and never drained: a worker without it would be restarted as unresponsive.
     """
 
     name: str
@@ -21,27 +21,27 @@ class WorkerState:
 
 
 def list_workers(name: str | None = None) -> list[WorkerState]:
-    """Every worker that answers within two seconds, or the one of that name."""
-    asking = app.control.inspect(timeout=_ANSWER_SECONDS, destination=[name] if name else None)
-    queues = asking.active_queues() or {}
-    active = asking.active() or {}
+    """Return all workers that respond within two seconds, or only the one with this name."""
+    inspector = app.control.inspect(timeout=_TIMEOUT_SECONDS, destination=[name] if name else None)
+    queues = inspector.active_queues() or {}
+    active = inspector.active() or {}
     return [
         WorkerState(
             name=worker,
-            queues=sorted({queue["name"] for queue in taken or []} - {heartbeat.queue_of(worker).name}),
+            queues=sorted({queue["name"] for queue in consumed or []} - {heartbeat.heartbeat_queue(worker).name}),
             steps=sorted(step["name"].removeprefix("dreamery.") for step in active.get(worker, [])),
         )
-        for worker, taken in sorted(queues.items())
+        for worker, consumed in sorted(queues.items())
     ]
 
 
 def drain_worker(name: str, queues: list[str]) -> None:
-    """It takes no more messages from these queues; what it has begun it finishes. A restart takes this back."""
+    """Stop consuming these queues; running tasks finish. A restart of the worker undoes this."""
     for queue in queues:
-        app.control.cancel_consumer(queue, destination=[name], reply=True, timeout=_ANSWER_SECONDS)
+        app.control.cancel_consumer(queue, destination=[name], reply=True, timeout=_TIMEOUT_SECONDS)
 
 
-def refill_worker(name: str, queues: list[str]) -> None:
-    """It takes messages from these queues again."""
+def resume_worker(name: str, queues: list[str]) -> None:
+    """Consume these queues again."""
     for queue in queues:
-        app.control.add_consumer(queue, destination=[name], reply=True, timeout=_ANSWER_SECONDS)
+        app.control.add_consumer(queue, destination=[name], reply=True, timeout=_TIMEOUT_SECONDS)

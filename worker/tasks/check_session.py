@@ -17,7 +17,7 @@ from worker.core.watchdog import watchdog
 from worker.db.accounts import health, session_checks
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits
-from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.engine import Row, retry_when_database_unavailable, transaction
 from worker.messaging import pubsub
 from worker.providers.base import Credits
 from worker.providers.registry import get_provider
@@ -53,14 +53,14 @@ def _check_account(check_id: UUID, account: AccountRow, known: UUID | None) -> s
     return f"checked {account.label}"
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _store_answer(check_id: UUID, result: Result) -> None:
     with transaction() as tx:
-        if session_checks.answer(tx, check_id, result):
-            tx.on_commit(partial(pubsub.announce, check_id, JobState.SUCCEEDED, 1))
+        if session_checks.save_result(tx, check_id, result):
+            tx.on_commit(partial(pubsub.publish_job_change, check_id, JobState.SUCCEEDED, 1))
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _claim(check_id: UUID) -> tuple[Row[Any] | None, AccountRow | None, UUID | None]:
     with transaction() as tx:
         row = session_checks.claim(tx, check_id)
@@ -123,16 +123,16 @@ def _points(left: Credits) -> dict[str, int]:
     }
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _store_result(check_id: UUID, known: UUID | None, result: Result, *, seconds: float) -> None:
     with transaction() as tx:
-        if session_checks.answer(tx, check_id, result):
-            tx.on_commit(partial(pubsub.announce, check_id, JobState.SUCCEEDED, 1))
+        if session_checks.save_result(tx, check_id, result):
+            tx.on_commit(partial(pubsub.publish_job_change, check_id, JobState.SUCCEEDED, 1))
         points = result.get("points")
         if known is not None and points:
-            balances.note_credits(tx, known, points["totalCredit"], seconds_ago=seconds)
-            health.session_works(tx, known)
+            balances.record_credits(tx, known, points["totalCredit"], seconds_ago=seconds)
+            health.record_session_works(tx, known)
         if known is not None and "received" in result:
             refusal = result.get("error", {}).get("code")
             gained = None if refusal else result["received"]
-            daily_credits.note_answer(tx, known, gained=gained, error_code=refusal, asked=True)
+            daily_credits.record_result(tx, known, gained=gained, error_code=refusal, manual=True)

@@ -34,13 +34,13 @@ def clean_up() -> str:
     """Delete what is past its retention. Return a summary, which is also logged."""
     deleted: dict[str, int] = {}
     with transaction() as tx:
-        deleted["requests"] = idempotency.forget_requests(tx)
-        session_checks.forget(tx, minutes=CHECK_MINUTES)
+        deleted["requests"] = idempotency.delete_expired_requests(tx)
+        session_checks.delete_old(tx, minutes=CHECK_MINUTES)
     # Before the unused accounts, whose deletion also removes the rows that name these files.
     deleted["inputs"] = _unless_storage_fails(lambda: expire_results.run_in_batches(_delete_input_batch, size=_BATCH))
     watchdog.renew()
     with transaction() as tx:
-        deleted["accounts"], deleted["jobs"] = unused_cleanup.remove_never_worked(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
+        deleted["accounts"], deleted["jobs"] = unused_cleanup.delete_unused(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
     deleted["files"] = _unless_storage_fails(expire_results.delete_expired_files)
     deleted["deliveries"] = expire_results.delete_old_deliveries()
     deleted["events"] = expire_results.delete_old_events()
@@ -71,5 +71,5 @@ def _delete_input_batch() -> int:
         storage.delete_file(key)
     if keys:
         with transaction() as tx:
-            inputs.note_inputs_removed(tx, keys)
+            inputs.mark_inputs_removed(tx, keys)
     return len(keys)

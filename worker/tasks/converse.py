@@ -13,14 +13,14 @@ from uuid import UUID
 
 from worker.core.errors import DreameryError, Reaction
 from worker.core.job_state import JobState
-from worker.core.observability.job_context import about_job
+from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts, health
 from worker.db.credits import balances
-from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import conversations, state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import (
@@ -60,7 +60,7 @@ def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> s
     claim, account_id = claim_job(_CONVERSATIONS, job_id=job_id, account_id=account_id)
     if not isinstance(claim, state_machine.Claim):
         return handle_refusal.fail_if_unschedulable(job_id) if job_id else "no conversation to run"
-    with about_job("converse", claim.id, claim.origin):
+    with job_context("converse", claim.id, claim.origin):
         return _converse_claimed(claim, account_id)
 
 
@@ -86,19 +86,19 @@ def _refill_credits(claim: state_machine.Claim, account: Account) -> None:
     if get_settings().daily_receive == "off":
         return
     with transaction() as tx:
-        known = balances.known_credits(tx, claim.account.id, within=_CREDITS_MAX_AGE_SECONDS)
+        known = balances.recent_credits(tx, claim.account.id, within=_CREDITS_MAX_AGE_SECONDS)
     if not known:
         handle_refusal.refill_credits(claim, account)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _begin(claim: state_machine.Claim) -> bool:
     with transaction() as tx:
-        return conversations.begin(tx, job_id=claim.id, attempt=claim.attempt)
+        return conversations.begin_sending(tx, job_id=claim.id, attempt=claim.attempt)
 
 
 def _check_stopping() -> None:
-    if stopping.asked_before(get_settings().stop_seconds - _STOP_MARGIN_SECONDS):
+    if stopping.requested_for(get_settings().shutdown_grace_seconds - _STOP_MARGIN_SECONDS):
         raise DreameryError("stream_broken", detail="its worker was stopped")
 
 
@@ -146,7 +146,7 @@ class _ConversationStream:
         if not self._running:
             self._mark_running()
         if isinstance(event, TextDelta):
-            pubsub.publish_words(self._claim.id, len(self._text), event.text)
+            pubsub.publish_agent_text(self._claim.id, len(self._text), event.text)
             self._text += event.text
         elif isinstance(event, ToolCalled):
             self._calls[event.id] = event
@@ -156,18 +156,18 @@ class _ConversationStream:
             self._commit(event)
         return isinstance(event, StreamEnded) and event.complete
 
-    @retry_when_database_away
+    @retry_when_database_unavailable
     def _mark_running(self) -> None:
         settings = get_settings()
         with transaction() as tx:
-            health.worked(tx, self._claim.account.id)
+            health.record_success(tx, self._claim.account.id)
             row = state_machine.mark_running(
                 tx,
                 job_id=self._claim.id,
                 attempt=self._claim.attempt,
                 upstream_id=str(self._claim.submit_key),
                 actor="converse",
-                deadline=settings.talk_seconds + settings.talk_lease_seconds,
+                deadline=settings.conversation_timeout_seconds + settings.conversation_lease_seconds,
             )
             if row is not None:
                 announce(tx, row)
@@ -175,7 +175,7 @@ class _ConversationStream:
                 raise _StoppedError(f"conversation {self._claim.id} was taken over")
         self._running = True
 
-    @retry_when_database_away
+    @retry_when_database_unavailable
     def _commit(self, started: JobStarted | None = None) -> None:
         """Commit the text and a started job. Raises _StoppedError if the job was cancelled or taken over."""
         with transaction() as tx:
@@ -194,13 +194,13 @@ class _ConversationStream:
             raise _StoppedError(f"conversation {self._claim.id} {'cancelled' if cancelled else 'was taken over'}")
 
     def _note(self, tx: Transaction, finish: str | None = None) -> bool | None:
-        return conversations.note_said(
+        return conversations.record_reply(
             tx,
             job_id=self._claim.id,
             attempt=self._claim.attempt,
-            said=self._text,
-            calls=max(len(self._calls), self._jobs),
-            finish=finish,
+            text_so_far=self._text,
+            tool_calls=max(len(self._calls), self._jobs),
+            finish_reason=finish,
         )
 
     def _adopt(self, tx: Transaction, started: JobStarted) -> None:
@@ -216,10 +216,10 @@ class _ConversationStream:
         if row is None:
             return
         announce(tx, row)
-        if accounts.poll_soon(tx, row.account_id):
+        if accounts.schedule_poll(tx, row.account_id):
             tx.on_commit(partial(celery_app.enqueue_poll, row.account_id))
 
-    @retry_when_database_away
+    @retry_when_database_unavailable
     def _finish(self, finish: str) -> str:
         claim, settings = self._claim, get_settings()
         wait = settings.video_deadline_seconds + settings.save_deadline_seconds + _COLLECT_SLACK_SECONDS
@@ -227,14 +227,14 @@ class _ConversationStream:
             if self._note(tx, finish) is None:
                 return f"conversation {claim.id} was taken over"
             row = state_machine.mark_collecting(
-                tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, said=len(self._text)
+                tx, job_id=claim.id, attempt=claim.attempt, deadline=wait, characters=len(self._text)
             )
             row = state_machine.mark_answered(tx, job_id=claim.id, actor="converse") or row
             if row is not None:
                 announce(tx, row)
         return f"conversation {claim.id} on {claim.account.label}: {len(self._text)} characters, {self._jobs} jobs"
 
-    @retry_when_database_away
+    @retry_when_database_unavailable
     def _break_off(self, error: DreameryError) -> str:
         """End a broken or refused stream. Its text and its jobs are kept."""
         claim = self._claim

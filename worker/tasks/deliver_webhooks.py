@@ -21,15 +21,15 @@ from worker import safe_fetch
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.observability import metrics
-from worker.core.observability.job_context import about_job
+from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.security.encryption import SecretUnreadableError, decrypt_secret, webhook_secret
-from worker.core.security.signed_links import file_link
+from worker.core.security.signed_links import create_file_link
 from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.core.webhook_policy import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
-from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
+from worker.db.engine import Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries
 from worker.db.platform import root_key
 from worker.db.webhooks import endpoints, outbox
@@ -84,7 +84,7 @@ def _work_lane(delivery_id: UUID) -> str:
         return "not due"
     delivery, line = sent
     more = 0
-    while time.monotonic() < until and not stopping.asked:
+    while time.monotonic() < until and not stopping.requested:
         watchdog.renew()
         claimed = _claim_next(delivery.owner, delivery.lane)
         if claimed is None:
@@ -99,7 +99,7 @@ def _claim_and_send(delivery_id: UUID) -> tuple[Row[Any], str] | None:
     return (claimed[0], _send_in_context(*claimed)) if claimed else None
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _claim(delivery_id: UUID) -> tuple[Row[Any], queries.JobView | None] | None:
     with transaction() as tx:
         known = outbox.lane_of(tx, delivery_id)
@@ -109,7 +109,7 @@ def _claim(delivery_id: UUID) -> tuple[Row[Any], queries.JobView | None] | None:
         return None if delivery is None else (delivery, _view(tx, delivery))
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _claim_next(owner: str, lane: str) -> tuple[Row[Any], queries.JobView | None] | None:
     with transaction() as tx:
         delivery = outbox.claim_delivery(tx, owner=owner, lane=lane)
@@ -124,7 +124,7 @@ def _send_in_context(delivery: Row[Any], view: queries.JobView | None) -> str:
     """Send a claimed delivery once and record the outcome, in the trace of its job."""
     if view is None:
         return _send_and_record(delivery, view)
-    with about_job("notify", view.job.id, view.job.origin):
+    with job_context("notify", view.job.id, view.job.origin):
         return _send_and_record(delivery, view)
 
 
@@ -155,22 +155,22 @@ def _send_and_record(delivery: Row[Any], view: queries.JobView | None) -> str:
     return f"{delivery.event} to {delivery.lane} not delivered: {outcome.error}"
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _note_delivered(delivery: Row[Any], outcome: _Outcome) -> None:
     with transaction() as tx:
         if delivery.endpoint_id:
-            endpoints.note_taken(tx, delivery.endpoint_id)
-        outbox.note_delivered(
+            endpoints.record_success(tx, delivery.endpoint_id)
+        outbox.record_delivered(
             tx, delivery.id, attempt=delivery.attempts, status=outcome.status or 0, seconds=outcome.seconds
         )
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _note_failed(delivery: Row[Any], outcome: _Outcome, delay: float | None) -> bool:
     """Record a failed try. Return True if it disabled the endpoint."""
     with transaction() as tx:
         disabled = bool(delivery.endpoint_id) and _note_refusal(tx, delivery, outcome, given_up=delay is None)
-        outbox.note_failed(
+        outbox.record_failed(
             tx,
             delivery.id,
             attempt=delivery.attempts,
@@ -192,8 +192,8 @@ def _note_refusal(tx: Transaction, delivery: Row[Any], outcome: _Outcome, *, giv
     if delivery.event == TEST_EVENT:
         return False
     pause = pause_seconds(status=outcome.status, seconds=outcome.seconds, retry_after=outcome.retry_after)
-    endpoints.note_refused(tx, delivery.endpoint_id, pause=pause)
-    failing = endpoints.failing_for_long(tx, delivery.endpoint_id) if given_up else None
+    endpoints.record_failure(tx, delivery.endpoint_id, pause=pause)
+    failing = endpoints.get_failing_endpoint(tx, delivery.endpoint_id) if given_up else None
     if failing is None:
         return False
     since = failing.failing_since.astimezone(UTC).strftime("%Y-%m-%d")
@@ -250,7 +250,7 @@ def _job_data(event: str, view: queries.JobView) -> dict[str, Any]:
         "progress": {"completed": 100, "in_progress": 0}.get(status, min(job.progress, 99)),
         "output": [
             {
-                "url": file_link(base, item.id),
+                "url": create_file_link(base, item.id),
                 "mime": item.mime,
                 "width": item.width,
                 "height": item.height,

@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
-from worker.db.engine import Row, Transaction, retry_when_database_away, transaction
+from worker.db.engine import Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries, state_machine
 from worker.db.scheduling import due_work, fair_queue, unschedulable
 from worker.db.webhooks.outbox import due_deliveries
@@ -33,9 +33,9 @@ def tick() -> str:
     """Enqueue due polls, queued jobs with a free slot, and due saves."""
     with transaction() as tx:
         polls = queries.accounts_to_poll(tx, limit=_MAX_ROWS)
-        submits = due_work.take_submits(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
-        talks = due_work.take_talks(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
-        saves = due_work.take_saves(tx, again_after=RESEND_SAVE_SECONDS, limit=_MAX_ROWS)
+        submits = due_work.take_due_submits(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
+        talks = due_work.take_due_conversations(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
+        saves = due_work.take_due_saves(tx, again_after=RESEND_SAVE_SECONDS, limit=_MAX_ROWS)
     sent = [celery_app.enqueue_poll(account_id) for account_id in polls]
     sent += [celery_app.enqueue_submit(job_id=job_id) for job_id in submits]
     sent += [celery_app.enqueue_converse(job_id=job_id) for job_id in talks]
@@ -47,21 +47,21 @@ def tick() -> str:
     return f"{len(polls)} polls, {waiting} submits, {len(saves)} saves" if sent else "nothing due"
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def sweep() -> str:
     """End overdue and unschedulable jobs, repair rows after a crash, and enqueue due webhooks."""
     failed = _fail_overdue() + _fail_unschedulable() + _end_lost_conversations() + _end_answered_conversations()
     with transaction() as tx:
-        healed = due_work.heal_polls(tx)
-        released = due_work.release_forgotten_slots(tx)
+        healed = due_work.schedule_missing_polls(tx)
+        released = due_work.release_expired_slots(tx)
         deliveries = due_deliveries(tx, limit=_MAX_ROWS)
-        behind = fair_queue.left_behind(tx, limit=_MAX_ROWS)
+        behind = fair_queue.find_owners_to_rebase(tx, limit=_MAX_ROWS)
     for delivery_id in deliveries:
         celery_app.enqueue_notify(delivery_id)
     moved = 0
     for owner in behind:
         with transaction() as tx:
-            moved += fair_queue.bring_forward(tx, owner)
+            moved += fair_queue.rebase(tx, owner)
     if moved:
         log.info("jobs_brought_forward", jobs=moved)
     if healed or released:
@@ -93,11 +93,11 @@ def _fail_overdue() -> int:
 def _fail_unschedulable() -> int:
     """Fail queued jobs that no account will take: all are disabled, refused the job, or have a long cooldown."""
     with transaction() as tx:
-        job_ids = unschedulable.stranded_jobs(tx, limit=_MAX_ROWS)
+        job_ids = unschedulable.find_unschedulable_jobs(tx, limit=_MAX_ROWS)
     count = 0
     for job_id in job_ids:
         with transaction() as tx:
-            code = unschedulable.hopeless(tx, job_id)
+            code = unschedulable.unschedulable_reason(tx, job_id)
             if code is None:
                 continue
             row = fail_job(tx, job_id=job_id, attempt=None, code=code, actor="tick", from_states=(JobState.QUEUED,))
@@ -108,7 +108,7 @@ def _fail_unschedulable() -> int:
 def _end_lost_conversations() -> int:
     """Fail conversations that were sent by a dead worker; requeue those that were not sent yet."""
     with transaction() as tx:
-        lost = due_work.lost_talks(tx, limit=_MAX_ROWS)
+        lost = due_work.find_lost_conversations(tx, limit=_MAX_ROWS)
     count = 0
     for talk in lost:
         with transaction() as tx:
@@ -119,7 +119,7 @@ def _end_lost_conversations() -> int:
     return count
 
 
-def _end_lost_conversation(tx: Transaction, talk: due_work.LostTalk) -> Row[Any] | None:
+def _end_lost_conversation(tx: Transaction, talk: due_work.LostConversation) -> Row[Any] | None:
     if talk.cancel_requested and talk.state == JobState.RUNNING:
         row = state_machine.mark_cancelled(tx, job_id=talk.id, attempt=talk.attempt, actor="tick")
     elif not talk.sent and talk.attempts_left:
@@ -151,7 +151,7 @@ def _end_lost_conversation(tx: Transaction, talk: due_work.LostTalk) -> Row[Any]
 def _end_answered_conversations() -> int:
     """End conversations whose last job has ended."""
     with transaction() as tx:
-        answered = due_work.answered_talks(tx, limit=_MAX_ROWS)
+        answered = due_work.find_answered_conversations(tx, limit=_MAX_ROWS)
     count = 0
     for job_id in answered:
         with transaction() as tx:

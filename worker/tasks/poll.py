@@ -12,12 +12,12 @@ from uuid import UUID
 from worker.core.errors import DreameryError
 from worker.core.job_state import UPSTREAM, JobState
 from worker.core.observability import tracing
-from worker.core.observability.job_context import about_job, about_jobs
+from worker.core.observability.job_context import job_context, jobs_context
 from worker.core.observability.logging import get_logger
 from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts, health
 from worker.db.accounts.accounts import AccountRow, OpenJob
-from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Record, RecordState
@@ -44,7 +44,7 @@ def poll(*, account_id: UUID) -> str:
         return "not due"
     if not open_jobs:
         return "nothing open"
-    with about_jobs("poll", [job.origin for job in open_jobs]):
+    with jobs_context("poll", [job.origin for job in open_jobs]):
         return _poll_claimed(row, open_jobs)
 
 
@@ -63,7 +63,7 @@ def _poll_claimed(row: AccountRow, open_jobs: list[OpenJob]) -> str:
     return f"asked for {len(open_jobs)} on {row.label}, {freed} left the account"
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _claim(account_id: UUID) -> tuple[list[OpenJob], AccountRow | None]:
     with transaction() as tx:
         # Jitter keeps accounts from polling in step.
@@ -88,10 +88,10 @@ def _settle_all(account: AccountRow, open_jobs: list[OpenJob], records: dict[str
     freed = 0
     finished: list[UUID] = []
     poll_trace = tracing.traceparent()
-    with pubsub.gathered():
+    with pubsub.batch_job_changes():
         for job, record in news:
             watchdog.renew()
-            with about_job("settle", job.id, job.origin, links=[poll_trace] if poll_trace else []):
+            with job_context("settle", job.id, job.origin, links=[poll_trace] if poll_trace else []):
                 freed += _settle(account, job, record, finished)
             if len(finished) >= per_message:
                 celery_app.enqueue_save(*finished)
@@ -120,7 +120,7 @@ def _progress(record: Record) -> int:
     return 0 if record.state is RecordState.QUEUED else max(5, min(share, 90))
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: list[UUID]) -> int:
     """Apply one record to the rows. Return 1 if the job left its slot of the account, else 0."""
     with transaction() as tx:
@@ -142,13 +142,13 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
 def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
     """Return whether upstream finished the job. A job missing for a moment still counts, to respect the slot limit."""
     if record is None:
-        return progress_and_leases.note_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
+        return progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
     return record.state in {RecordState.DONE, RecordState.FAILED}
 
 
 def _settle_absent(tx: Transaction, job: OpenJob) -> int:
     if job.state == JobState.RUNNING:
-        if progress_and_leases.note_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
+        if progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
             return 0
         return _fail(tx, job, code="history_unavailable", detail="absent from upstream's history")
     if not job.overdue_unclear:
@@ -223,12 +223,12 @@ def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
     """Return whether the items, which may be incomplete, have not changed for long enough to count as all."""
     if not record.results or len(record.results) != job.ready_items:
         return False
-    row = progress_and_leases.note_stable(tx, job_id=job.id, attempt=job.attempt)
+    row = progress_and_leases.count_stable_poll(tx, job_id=job.id, attempt=job.attempt)
     return row is not None and row.stable_polls >= STABLE_POLLS and float(row.stable_seconds) >= STABLE_SECONDS
 
 
 def _note_progress(tx: Transaction, job: OpenJob, record: Record) -> None:
-    row = progress_and_leases.note_progress(
+    row = progress_and_leases.record_progress(
         tx,
         job_id=job.id,
         attempt=job.attempt,

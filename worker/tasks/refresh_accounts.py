@@ -32,8 +32,8 @@ def refresh_accounts() -> str:
     while listed < _MAX_LISTS and time.monotonic() < until:
         watchdog.renew()
         with transaction() as tx:
-            due = model_listings.claim_checkup(
-                tx, models_believed=_MAX_AGE_SHARE * get_settings().models_refresh_seconds
+            due = model_listings.claim_account_check(
+                tx, models_max_age=_MAX_AGE_SHARE * get_settings().models_refresh_seconds
             )
         if due is None:
             break
@@ -45,7 +45,7 @@ def refresh_accounts() -> str:
 def _check_expired(until: float) -> tuple[int, int]:
     """Check expired sessions before the next job uses them. Return how many were checked and how many work."""
     with transaction() as tx:
-        rows = model_listings.expiry_to_check(tx, within=_COOLDOWN_ENDS_WITHIN, limit=_MAX_CHECKS)
+        rows = model_listings.expired_sessions_to_recheck(tx, within=_COOLDOWN_ENDS_WITHIN, limit=_MAX_CHECKS)
     checked = working = 0
     for row in rows:
         if time.monotonic() > until:

@@ -15,12 +15,12 @@ from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
 from worker.core.media.conversion import NotConvertedError, Output, convert
-from worker.core.observability.job_context import about_job
+from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts
-from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.engine import Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.messaging import celery_app
 from worker.providers.registry import get_provider
@@ -56,7 +56,7 @@ def save_batch(*, job_ids: list[UUID]) -> str:
     """Save each of these jobs whose save is due. Return one line per job."""
     lines = []
     for n, job_id in enumerate(job_ids):
-        if n and stopping.asked:
+        if n and stopping.requested:
             celery_app.enqueue_save(*job_ids[n:])
             break
         watchdog.renew()
@@ -69,7 +69,7 @@ def save(*, job_id: UUID) -> str:
     claim = _claim(job_id)
     if claim is None:
         return "not due"
-    with about_job("save", claim.id, claim.origin):
+    with job_context("save", claim.id, claim.origin):
         return _save_claimed(claim)
 
 
@@ -83,7 +83,7 @@ def _save_claimed(claim: Row[Any]) -> str:
     return _retry_later(claim, outcome)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _claim(job_id: UUID) -> Row[Any] | None:
     with transaction() as tx:
         return progress_and_leases.claim_save(tx, job_id)
@@ -110,11 +110,11 @@ def _copy_all(claim: Row[Any]) -> _Outcome:
     return outcome
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _renew_lease(claim: Row[Any]) -> None:
     watchdog.renew()
     with transaction() as tx:
-        if not progress_and_leases.renew_save(tx, job_id=claim.id, save_tries=claim.save_tries):
+        if not progress_and_leases.renew_save_lease(tx, job_id=claim.id, save_tries=claim.save_tries):
             raise _LeaseLostError
 
 
@@ -164,7 +164,7 @@ def _image_facts(content: IO[bytes]) -> tuple[str, int, int]:
     return mime, width, height
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
     results = sum(item.variant == "original" for item in outcome.stored)
     with transaction() as tx:
@@ -174,7 +174,7 @@ def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
             job_id=claim.id,
             attempt=claim.attempt,
             stored=results,
-            wanted=len(claim.result_refs),
+            expected=len(claim.result_refs),
             remarks=outcome.remarks,
         )
         if row is not None:
@@ -213,7 +213,7 @@ def _fetch_fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
     return [asdict(ref) for ref in record.results]
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _fail(claim: Row[Any], reason: str) -> str:
     with transaction() as tx:
         fail_job(

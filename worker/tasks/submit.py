@@ -10,13 +10,13 @@ from functools import partial
 from uuid import UUID
 
 from worker.core.errors import DreameryError
-from worker.core.observability.job_context import about_job
+from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.shutdown import stopping
 from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts, health
-from worker.db.engine import retry_when_database_away, transaction
+from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.jobs import state_machine
 from worker.messaging import celery_app
 from worker.providers.base import NotSentError, Submitted
@@ -53,7 +53,7 @@ def submit_batch(*, job_id: UUID | None = None, account_id: UUID | None = None) 
     while done.account_id is not None:
         if done.job_id == job_id:
             job_id = None
-        if count == MAX_PER_MESSAGE or stopping.asked:
+        if count == MAX_PER_MESSAGE or stopping.requested:
             # Other messages may wait for this thread: the rest queues up behind them or goes to another worker.
             celery_app.enqueue_submit(account_id=done.account_id)
             if job_id is not None:
@@ -85,13 +85,13 @@ def _submit_one(
 ) -> _SubmitResult:
     """Claim a job and order it. `after_claim` is called with the account once the job is claimed."""
     claim, used = claim_job(options, job_id=job_id, account_id=account_id)
-    if isinstance(claim, state_machine.ToBring):
+    if isinstance(claim, state_machine.NeedsUploads):
         return _SubmitResult(f"{claim.id} waits for its references")
     if claim is None:
         return _SubmitResult(handle_refusal.fail_if_unschedulable(job_id) if job_id else "nothing to submit")
     if after_claim is not None:
         after_claim(account_id=used)
-    with about_job("submit", claim.id, claim.origin):
+    with job_context("submit", claim.id, claim.origin):
         return _SubmitResult(_submit_claimed(claim), used, claim.id)
 
 
@@ -113,7 +113,7 @@ def _order(claim: state_machine.Claim) -> Submitted:
     account = prepare_account(claim.account)
     claim, uploaded = upload_references.upload(claim, account)
     watchdog.renew()
-    if time.monotonic() + get_settings().call_timeout_seconds > claim.until:
+    if time.monotonic() + get_settings().call_timeout_seconds > claim.expires_at:
         # This process was paused (frozen container, swapping), so another one may have ordered the job by now.
         raise NotSentError("the claim is too old to be ordered")
     if claim.kind == "video":
@@ -121,11 +121,11 @@ def _order(claim: state_machine.Claim) -> Submitted:
     return provider.submit_image(account, build_order.build_image_order(claim, uploaded), submit_key=str(claim.submit_key))
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _mark_running(claim: state_machine.Claim, submitted: Submitted) -> None:
     with transaction() as tx:
         # Lock order: account before job, as in a claim.
-        health.worked(tx, claim.account.id)
+        health.record_success(tx, claim.account.id)
         row = state_machine.mark_running(
             tx,
             job_id=claim.id,
@@ -139,6 +139,6 @@ def _mark_running(claim: state_machine.Claim, submitted: Submitted) -> None:
             log.info("submit_overtaken", job_id=str(claim.id))
             return
         # Poll an idle account at once: upstream's prompt checks refuse within the first moments.
-        if accounts.poll_soon(tx, claim.account.id):
+        if accounts.schedule_poll(tx, claim.account.id):
             tx.on_commit(partial(celery_app.enqueue_poll, claim.account.id))
         announce(tx, row)

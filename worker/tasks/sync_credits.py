@@ -17,8 +17,8 @@ from worker.core.watchdog import watchdog
 from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits, settlement
-from worker.db.credits.settlement import Entry
-from worker.db.engine import retry_when_database_away, transaction
+from worker.db.credits.settlement import HistoryEntry
+from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
@@ -51,8 +51,8 @@ def sync_credits() -> str:
         settled += _settle(row)
     claimed = _claim_daily_credits(until)
     with transaction() as tx:
-        balances.thin_readings(tx, limit=_BATCH)
-        daily_credits.forget(tx, days=_DAILY_CLAIMS_KEPT_DAYS)
+        balances.delete_old_readings(tx, limit=_BATCH)
+        daily_credits.delete_old(tx, days=_DAILY_CLAIMS_KEPT_DAYS)
     return f"checked {account_count} accounts, settled {settled} jobs, claimed daily credits of {claimed} accounts"
 
 
@@ -75,7 +75,7 @@ def _settle(row: AccountRow) -> int:
     settled = _settle_entries(row, sum_entries(records), reaches, total=total, seconds_ago=time.monotonic() - asked_at)
     if settled == 0 and since is not None:
         with transaction() as tx:
-            settlement.ask_later(tx, row.id)
+            settlement.postpone(tx, row.id)
     return settled
 
 
@@ -100,7 +100,7 @@ def _fetch_history(row: AccountRow, since: datetime | None) -> tuple[list[Credit
     return records, total, datetime.fromtimestamp(oldest, UTC) if records and complete else None
 
 
-def sum_entries(records: list[CreditRecord]) -> list[Entry]:
+def sum_entries(records: list[CreditRecord]) -> list[HistoryEntry]:
     """Return the cost of each submit: the sum of its lines, because refunds have the opposite sign."""
     by_key: dict[UUID, list[CreditRecord]] = {}
     for record in records:
@@ -109,7 +109,7 @@ def sum_entries(records: list[CreditRecord]) -> list[Entry]:
         except ValueError:
             continue
     return [
-        Entry(
+        HistoryEntry(
             submit_key=key,
             credits=abs(sum(line.amount for line in lines)),
             returned=len({line.amount > 0 for line in lines}) > 1,
@@ -119,15 +119,15 @@ def sum_entries(records: list[CreditRecord]) -> list[Entry]:
     ]
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _settle_entries(
-    row: AccountRow, entries: list[Entry], reaches: datetime | None, *, total: int | None, seconds_ago: float
+    row: AccountRow, entries: list[HistoryEntry], reaches: datetime | None, *, total: int | None, seconds_ago: float
 ) -> int:
     with transaction() as tx:
         charged, free = settlement.settle(tx, row.id, entries, reaches=reaches)
         if total is not None:
-            balances.note_credits(tx, row.id, total, seconds_ago=seconds_ago)
-            if total > 0 and health.end_rest(tx, row.id, code=_INSUFFICIENT):
+            balances.record_credits(tx, row.id, total, seconds_ago=seconds_ago)
+            if total > 0 and health.end_cooldown(tx, row.id, code=_INSUFFICIENT):
                 log.info("credits_are_back", account=row.label, credits=total)
             tx.on_commit(partial(celery_app.enqueue_submit, account_id=row.id))
     return charged + free
@@ -136,7 +136,7 @@ def _settle_entries(
 def _refill_credits(row: AccountRow) -> int | None:
     """Claim the daily credits of an empty account, if allowed. Return the new balance; None = unknown."""
     with transaction() as tx:
-        if not daily_credits.claim_empty(tx, row.id, everybody=get_settings().daily_receive != "off"):
+        if not daily_credits.claim_when_empty(tx, row.id, enabled_by_default=get_settings().daily_receive != "off"):
             return 0
     return _receive_credits(row)
 
@@ -150,12 +150,12 @@ def _receive_credits(row: AccountRow) -> int | None:
         log.info("gift_refused", account=row.label, code=error.code, detail=error.detail)
         with transaction() as tx:
             if isinstance(error, NotSentError):
-                daily_credits.give_up_claim(tx, row.id)
+                daily_credits.release_claim(tx, row.id)
             else:
-                daily_credits.note_answer(tx, row.id, gained=None, error_code=error.code)
+                daily_credits.record_result(tx, row.id, gained=None, error_code=error.code)
         return None
     with transaction() as tx:
-        daily_credits.note_answer(tx, row.id, gained=gained)
+        daily_credits.record_result(tx, row.id, gained=gained)
     watchdog.renew()
     try:
         return call_upstream(row, lambda account: get_provider().fetch_credits(account)).total
@@ -170,7 +170,7 @@ def _claim_daily_credits(until: float) -> int:
     tried: list[UUID] = []
     while len(tried) < _MAX_DAILY_CLAIMS and time.monotonic() < until:
         with transaction() as tx:
-            row = daily_credits.claim_daily(tx, everybody=everybody, tried=tried)
+            row = daily_credits.claim_daily(tx, enabled_by_default=everybody, tried=tried)
         if row is None:
             break
         tried.append(row.id)

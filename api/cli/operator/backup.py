@@ -1,4 +1,4 @@
-"""`dreamery backup`, `dreamery restore`, `dreamery take-storage`: on the machine itself, not over the API."""
+"""`dreamery backup`, `dreamery restore`, `dreamery take-storage`: run on the machine itself, without the API."""
 
 import contextlib
 import json
@@ -17,41 +17,41 @@ from worker.core.settings import get_settings
 DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 PassphraseOption = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", help="File with the passphrase of the keys; asked for where it is needed."),
+    typer.Option("--passphrase-file", help="File with the passphrase of the keys; default: ask for it."),
 ]
-_MOST_NAMED = 20
+_MAX_LISTED = 20
 
 
 def backup(
-    target: Annotated[Path, typer.Argument(help="File to write, or a folder for one with the time in its name.")],
+    target: Annotated[Path, typer.Argument(help="File to write, or a folder for a file named after the time.")],
     data_dir: DataDirOption = None,
     passphrase_file: PassphraseOption = None,
     *,
-    with_files: Annotated[bool, typer.Option("--with-files", help="The bytes of the results too.")] = False,
+    with_files: Annotated[bool, typer.Option("--with-files", help="Include the result files.")] = False,
     with_keys: Annotated[
-        bool, typer.Option("--with-keys", help="The master and admin key too, locked with a passphrase.")
+        bool, typer.Option("--with-keys", help="Include the master and admin key, encrypted with a passphrase.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write rows and the list of files of one moment to a file, while the platform runs or not."""
+    """Write a consistent snapshot of the database and the list of files to a file. The platform may run."""
     from worker.local.backup import keys_of, make_backup, target_of
 
-    settle_place(data_dir)
+    use_data_dir(data_dir)
     passphrase = _passphrase(passphrase_file, twice=True) if with_keys else None
     file = target_of(target)
     folder = get_settings().data_dir
-    with _database(create=False) as url, _shown() as show:
-        made = make_backup(url, file, keys=keys_of(folder), passphrase=passphrase, with_files=with_files, show=show)
+    with _database(create=False) as url, _progress_bars() as show:
+        manifest = make_backup(url, file, keys=keys_of(folder), passphrase=passphrase, with_files=with_files, show=show)
     if as_json:
-        print(json.dumps({"file": str(file), **{k: v for k, v in made.items() if k != "tables"}}, indent=2))
+        print(json.dumps({"file": str(file), **{k: v for k, v in manifest.items() if k != "tables"}}, indent=2))
         return
-    files = made["files"]
-    rows = sum(table["rows"] for table in made["tables"])
-    inside = "included" if with_files else f"listed; they stay at {made['storage']}"
-    print(f"{file}: {rows} rows, schema {made['schema']}, {files['count']} files ({inside}).")
-    _tell_missing(files["missing"], "were not in storage")
-    keys = ", ".join(made["master_key_ids"]) or "unknown"
-    print(f"Master key: {keys} ({'included' if with_keys else 'not included: keep it apart'}).")
+    files = manifest["files"]
+    rows = sum(table["rows"] for table in manifest["tables"])
+    inside = "included" if with_files else f"listed; they stay at {manifest['storage']}"
+    print(f"{file}: {rows} rows, schema {manifest['schema']}, {files['count']} files ({inside}).")
+    _print_missing(files["missing"], "were not in storage")
+    keys = ", ".join(manifest["master_key_ids"]) or "unbar_ids"
+    print(f"Master key: {keys} ({'included' if with_keys else 'not included: store it separately'}).")
 
 
 def restore(
@@ -59,22 +59,24 @@ def restore(
     data_dir: DataDirOption = None,
     passphrase_file: PassphraseOption = None,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Remove what is in the database first.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Delete the contents of the database first.")] = False,
     resume_open: Annotated[
-        bool, typer.Option("--resume-open", help="Run jobs that were waiting; only when nothing ran since the backup.")
+        bool, typer.Option("--resume-open", help="Run waiting jobs again; only if no job has run since the backup.")
     ] = False,
-    sizes_only: Annotated[bool, typer.Option("--sizes-only", help="Do not read every stored file.")] = False,
+    sizes_only: Annotated[
+        bool, typer.Option("--sizes-only", help="Check only the sizes of stored files, not their contents.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Fill an empty database from a backup, and look for every file. The platform must not run."""
+    """Restore a backup into an empty database and check that every file exists. The platform must not run."""
     from worker.local import backup_archive
     from worker.local import restore as steps
     from worker.local.backup import keys_of
 
-    settle_place(data_dir)
+    use_data_dir(data_dir)
     folder = get_settings().data_dir
     with backup_archive.reading(source) as reader:
-        with _shown() as show:
+        with _progress_bars() as show:
             steps.check(reader, show)
         present = keys_of(folder)
         locked = reader.has(backup_archive.KEYS) and (passphrase_file is not None or "master" not in present)
@@ -82,36 +84,36 @@ def restore(
         with _database(create=True) as url:
             steps.check_target(url, force=force)
             missing_keys = steps.bring_keys(reader, folder, present, passphrase)
-            with _shown() as show:
-                found = steps.restore(reader, url, resume_open=resume_open, show=show)
-                found.missing_keys = missing_keys
-                steps.bring_files(reader, found, sizes_only=sizes_only, show=show)
+            with _progress_bars() as show:
+                report = steps.restore(reader, url, resume_open=resume_open, show=show)
+                report.missing_keys = missing_keys
+                steps.bring_files(reader, report, sizes_only=sizes_only, show=show)
     if as_json:
         names = ("rows", "jobs", "files", "missing", "missing_keys")
-        print(json.dumps({name: getattr(found, name) for name in names}, indent=2))
+        print(json.dumps({name: getattr(report, name) for name in names}, indent=2))
     else:
-        _tell(found)
-    raise typer.Exit(1 if found.missing or found.missing_keys else 0)
+        _print_summary(report)
+    raise typer.Exit(1 if report.missing or report.missing_keys else 0)
 
 
 def take_storage(data_dir: DataDirOption = None) -> None:
-    """Make this platform the one that removes stray files from its storage, when the one before it is gone."""
+    """Make this platform the owner of its storage, which deletes orphaned files, when the previous owner is gone."""
     from worker import storage
     from worker.db.engine import transaction
-    from worker.db.platform.state import installation
+    from worker.db.platform.state import get_installation_id
 
-    settle_place(data_dir)
+    use_data_dir(data_dir)
     with _database(create=False) as url:
-        os.environ["DREAMERY_DATABASE_URL"] = url  # noqa: TID251 - every room shall see it
+        os.environ["DREAMERY_DATABASE_URL"] = url  # noqa: TID251 - all modules must see it
         get_settings.cache_clear()
         with transaction() as tx:
-            me = installation(tx)
-    storage.take(me)
-    print(f"{storage.place()} belongs to this platform now.")
+            me = get_installation_id(tx)
+    storage.take_ownership(me)
+    print(f"{storage.describe_location()} now belongs to this platform.")
 
 
-def settle_place(data_dir: Path | None) -> None:
-    """Use that data folder, and the servers of a platform that runs on it. Before anything else reads the settings."""
+def use_data_dir(data_dir: Path | None) -> None:
+    """Use this data folder and the servers of a platform running on it. Call it before the settings are read."""
     from api.cli.operator.doctor import adopt_running_platform
 
     if data_dir is not None:
@@ -133,53 +135,53 @@ def _database(*, create: bool) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[Any]:
-    """Progress bars, one for each kind of thing."""
+def _progress_bars() -> Iterator[Any]:
+    """Yield a callback that shows one progress bar per kind of item."""
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        known: dict[str, Any] = {}
+        bar_ids: dict[str, Any] = {}
 
         def show(what: str, done: int, total: int | None) -> None:
-            if what not in known:
-                known[what] = bars.add_task(what, total=total)
-            bars.update(known[what], completed=done, total=total)
+            if what not in bar_ids:
+                bar_ids[what] = bars.add_task(what, total=total)
+            bars.update(bar_ids[what], completed=done, total=total)
 
         yield show
 
 
 def _passphrase(file: Path | None, *, twice: bool) -> str:
-    from worker.core.security.passphrase import LEAST_PASSPHRASE
+    from worker.core.security.passphrase import MIN_PASSPHRASE_CHARS
 
     if file is not None:
         try:
-            given = file.read_text().strip()
+            passphrase = file.read_text().strip()
         except OSError as error:
             raise typer.BadParameter(f"Cannot read {file}: {error.strerror}.") from error
     else:
-        given = typer.prompt("Passphrase of the keys", hide_input=True, confirmation_prompt=twice, err=True)
-    if len(given) < LEAST_PASSPHRASE:
-        raise typer.BadParameter(f"A passphrase must have at least {LEAST_PASSPHRASE} characters.")
-    return str(given)
+        passphrase = typer.prompt("Passphrase of the keys", hide_input=True, confirmation_prompt=twice, err=True)
+    if len(passphrase) < MIN_PASSPHRASE_CHARS:
+        raise typer.BadParameter(f"A passphrase must have at least {MIN_PASSPHRASE_CHARS} characters.")
+    return str(passphrase)
 
 
-def _tell(found: Any) -> None:
-    jobs = dict(found.jobs)
+def _print_summary(report: Any) -> None:
+    jobs = dict(report.jobs)
     interrupted = jobs.pop("interrupted", 0)
-    print(f"{found.rows} rows restored, {found.files} files found.")
+    print(f"{report.rows} rows restored, {report.files} files found.")
     if interrupted:
-        print(f"{interrupted} jobs that waited were ended (`interrupted_by_restore`): they may have run since.")
+        print(f"{interrupted} waiting jobs were ended (`interrupted_by_restore`): they may have run since.")
     if jobs:
-        still = ", ".join(f"{count} {state}" for state, count in sorted(jobs.items()))
-        print(f"Open jobs that go on when the platform starts: {still}.")
-    _tell_missing(found.missing, "are missing or damaged; their links will fail")
-    for name in found.missing_keys:
-        print(f"Master key {name} is not here: add it to DREAMERY_MASTER_KEY, or account secrets cannot be read.")
+        counts = ", ".join(f"{count} {state}" for state, count in sorted(jobs.items()))
+        print(f"Open jobs that continue when the platform starts: {counts}.")
+    _print_missing(report.missing, "are missing or damaged; their links will fail")
+    for name in report.missing_keys:
+        print(f"Master key {name} is missing: add it to DREAMERY_MASTER_KEY, or account secrets cannot be decrypted.")
 
 
-def _tell_missing(missing: list[str], what: str) -> None:
+def _print_missing(missing: list[str], what: str) -> None:
     if missing:
         print(f"{len(missing)} files {what}:")
-        for key in missing[:_MOST_NAMED]:
+        for key in missing[:_MAX_LISTED]:
             print(f"  {key}")
-        if len(missing) > _MOST_NAMED:
-            print(f"  and {len(missing) - _MOST_NAMED} more (--json lists all)")
+        if len(missing) > _MAX_LISTED:
+            print(f"  and {len(missing) - _MAX_LISTED} more (--json lists all)")

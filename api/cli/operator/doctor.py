@@ -1,4 +1,4 @@
-"""What `dreamery doctor` and `dreamery migrate` do: questions to this installation, each failure with what to do."""
+"""The checks of `dreamery doctor`, with a hint for each failure, and the schema upgrade of `dreamery migrate`."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ _NO_DATABASE = "Set DREAMERY_DATABASE_URL, or start a platform on this machine w
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One answer. `hint` says what to do when `ok` is false."""
+    """The result of one check. `hint` tells how to fix it if `ok` is false."""
 
     check: str
     ok: bool
@@ -33,9 +33,9 @@ class Finding:
 
 
 def adopt_running_platform() -> None:
-    """Ask the servers of the `dreamery up` that runs on this data folder, where none are set.
+    """Use the servers of a `dreamery up` that runs on this data folder, for those that are not set.
 
-    Through the environment, and before anything reads the settings, so that every room sees the same.
+    Sets environment variables before the settings are read, so that all modules see the same values.
     """
     settings = get_settings()
     running = running_platform(settings.data_dir)
@@ -52,7 +52,7 @@ def adopt_running_platform() -> None:
 
 
 def upgrade_schema() -> str:
-    """Upgrade the database of the settings; returns the revision it is at."""
+    """Upgrade the configured database and return its revision. Raises StartError if none is configured."""
     from worker.local.schema_upgrade import upgrade_schema
 
     if not get_settings().database_url:
@@ -61,19 +61,19 @@ def upgrade_schema() -> str:
 
 
 def wait_for_schema(seconds: float) -> str:
-    """Wait until the database of the settings has a schema that this version can use; returns its revision."""
+    """Wait until the configured database has a schema this version can use, and return its revision."""
     from worker.local.schema_upgrade import wait_for_schema
 
     return wait_for_schema(seconds)
 
 
 def run_checks() -> list[Finding]:
-    """Run every check; one that breaks is a finding too."""
+    """Run all checks. A check that raises becomes a failed finding."""
     findings: list[Finding] = []
     for name, check in _CHECKS:
         try:
             findings += check()
-        except Exception as error:  # noqa: BLE001 - a doctor that stops at the first surprise helps nobody
+        except Exception as error:  # noqa: BLE001 - one failing check must not hide the others
             findings.append(Finding(name, ok=False, detail=_first_line(error), hint="See the message."))
     return findings
 
@@ -85,20 +85,22 @@ def _first_line(error: BaseException) -> str:
 _EXIT_ADDRESS = Finding(
     "exit address",
     ok=False,
-    detail="upstream knows the session of no pool account",
-    hint="Sessions do not all end at once: upstream may refuse the network address of this machine. Log in with a "
-    "browser from here; if that works elsewhere only, use another exit or proxy tokens (`PROXY@SESSION`).",
+    detail="upstream rejects the sessions of all accounts of the platform",
+    hint="Sessions rarely expire all at once: upstream may block the IP address of this machine. Log in with a "
+    "browser from here. If that works only elsewhere, use another exit or proxy tokens (`PROXY@SESSION`).",
 )
 
 
 def _check_settings() -> list[Finding]:
     settings = get_settings()
     master = settings.master_key.get_secret_value() or (settings.data_dir / "keys" / "master.key").exists()
-    found = [Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, the others at their defaults")]
+    found = [Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, all others at their defaults")]
     found += [Finding("production", ok=False, detail=text) for text in refusals(settings) if master]
     found += [Finding("production", ok=True, detail=text) for text in warnings(settings)]
     if not master:
-        hint = "Set DREAMERY_MASTER_KEY to a long random text and keep it safe; `dreamery up` makes one by itself."
+        hint = (
+            "Set DREAMERY_MASTER_KEY to a long random text and keep it safe. `dreamery up` creates one automatically."
+        )
         found.append(Finding("master key", ok=False, detail="none", hint=hint))
     return found
 
@@ -108,16 +110,16 @@ def _check_database() -> list[Finding]:
     from worker.db.jobs.queries import database_check
 
     if not get_settings().database_url:
-        return [Finding("database", ok=False, detail="none set, none running here", hint=_NO_DATABASE)]
+        return [Finding("database", ok=False, detail="not set, and none runs here", hint=_NO_DATABASE)]
     before = time.time()
     try:
         with transaction() as tx:
             status = database_check(tx)
-    except Exception as error:  # noqa: BLE001 - the drivers' exceptions belong to the database room
+    except Exception as error:  # noqa: BLE001 - the drivers' exceptions are private to worker.db
         reason = _first_line(error)
         if "alembic_version" in reason:
             return [Finding("schema", ok=False, detail="the database is empty", hint="Run `dreamery migrate`.")]
-        hint = "Check DREAMERY_DATABASE_URL, and that the server runs and lets this machine in."
+        hint = "Check DREAMERY_DATABASE_URL, and that the server runs and accepts connections from this machine."
         return [Finding("database", ok=False, detail=reason, hint=hint)]
     return [
         Finding("database", ok=True, detail=f"Postgres {status['version']}"),
@@ -134,75 +136,79 @@ def _schema_finding(present: str) -> Finding:
 
     newest = newest_revision()
     if present == newest or is_later(present):
-        later = "" if present == newest else f", of a later version; this one brought {newest}"
+        later = "" if present == newest else f", from a later version; this version needs {newest}"
         return Finding("schema", ok=True, detail=f"{present}{later}")
     return Finding("schema", ok=False, detail=f"at {present}, newest is {newest}", hint="Run `dreamery migrate`.")
 
 
 def _master_key_findings() -> list[Finding]:
-    """Whether the keys of the list open what is stored, and whether the older ones are still needed."""
+    """Check that the master keys decrypt all stored secrets, and whether the older keys are still needed."""
     from worker.core.security.encryption import SecretUnreadableError, master_keys
     from worker.db.platform import encrypted_columns, root_key
 
     if not get_settings().master_key.get_secret_value():
-        return []  # said already, and without a key nothing can be tried
+        return []  # already reported by _check_settings
     try:
         newest, *older = [key.id for key in master_keys()]
         root_key.load_root_key()
     except SecretUnreadableError as error:
-        hint = "Find the key in your secrets' store or a backup. Without it the stored session ids are lost."
+        hint = "Find the key in your secret store or a backup. Without it the stored session ids are lost."
         return [Finding("master key", ok=False, detail=str(error), hint=hint)]
     counts = encrypted_columns.count_by_key()
-    waiting, lost = sum(counts.get(key, 0) for key in older), counts.get(None, 0)
-    if waiting:
+    outdated, lost = sum(counts.get(key, 0) for key in older), counts.get(None, 0)
+    if outdated:
         hint = "Run `dreamery rotate-master-key`."
-        return [Finding("master key", ok=False, detail=f"{waiting} secrets are under an older key", hint=hint)]
+        return [Finding("master key", ok=False, detail=f"{outdated} secrets use an older key", hint=hint)]
     if lost:
-        hint = "Their key is no longer in DREAMERY_MASTER_KEY: put it back as the last of the list, or add them again."
-        return [Finding("master key", ok=False, detail=f"{lost} secrets open with no key of the list", hint=hint)]
-    spare = ", the older ones can be removed" if older else ""
-    return [Finding("master key", ok=True, detail=f"{newest} opens everything{spare}")]
+        hint = "Their key is not in DREAMERY_MASTER_KEY: append it to the list again, or add the accounts again."
+        return [
+            Finding(
+                "master key", ok=False, detail=f"{lost} secrets cannot be decrypted with any configured key", hint=hint
+            )
+        ]
+    spare = ", the older keys can be removed" if older else ""
+    return [Finding("master key", ok=True, detail=f"{newest} decrypts everything{spare}")]
 
 
 def _clock_finding(database_clock: float, our_clock: float) -> Finding:
     difference = abs(database_clock - our_clock)
-    hint = "Set the clocks of this machine and the database by NTP; upstream refuses signatures of wrong clocks too."
-    return Finding("clock", difference <= MAX_CLOCK_DIFFERENCE, f"{difference:.1f} s from the database's", hint)
+    hint = "Synchronize the clocks of this machine and the database (NTP). Upstream also rejects wrong clocks."
+    return Finding("clock", difference <= MAX_CLOCK_DIFFERENCE, f"{difference:.1f} s off the database clock", hint)
 
 
 def _accounts_finding(by_state: dict[str, int]) -> Finding:
     detail = ", ".join(f"{count} {state}" for state, count in sorted(by_state.items())) or "none yet"
     usable = not by_state or by_state.get("ok", 0) > 0
-    hint = "Every upstream account is out of order: log in again upstream and use the new session ids."
+    hint = "No upstream account is usable: log in again upstream and use the new session ids."
     return Finding("accounts", usable, detail, "" if usable else hint)
 
 
 def _check_redis() -> list[Finding]:
     from worker.messaging import heartbeat
-    from worker.messaging.pubsub import redis_answers
+    from worker.messaging.pubsub import is_redis_available
 
     if not get_settings().redis_url:
         hint = "Set DREAMERY_REDIS_URL, or start a platform on this machine with `dreamery up`."
-        return [Finding("redis", ok=False, detail="none set, none running here", hint=hint)]
-    if not redis_answers():
-        hint = "Check DREAMERY_REDIS_URL, and that the server runs and lets this machine in."
+        return [Finding("redis", ok=False, detail="not set, and none runs here", hint=hint)]
+    if not is_redis_available():
+        hint = "Check DREAMERY_REDIS_URL, and that the server runs and accepts connections from this machine."
         return [Finding("redis", ok=False, detail="does not answer", hint=hint)]
-    workers = heartbeat.workers()
-    names = [worker.name if worker.hears else f"{worker.name} (takes no messages)" for worker in workers]
-    well = any(worker.hears for worker in workers)
+    workers = heartbeat.list_workers()
+    names = [worker.name if worker.is_responsive else f"{worker.name} (unresponsive)" for worker in workers]
+    responsive = any(worker.is_responsive for worker in workers)
     hint = "Start or restart workers: `dreamery up`, or the worker service of docker-compose.yml."
     return [
         Finding("redis", ok=True, detail="answers"),
-        Finding("workers", ok=well, detail=", ".join(names) or "none has told anything", hint=hint),
+        Finding("workers", ok=responsive, detail=", ".join(names) or "no heartbeat from any worker", hint=hint),
     ]
 
 
 def _check_storage() -> list[Finding]:
     from worker.db.engine import DATABASE_ERRORS, transaction
-    from worker.db.platform.state import installation
+    from worker.db.platform.state import get_installation_id
     from worker.storage import StorageError, owner, place, probe
 
-    hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine may write there."
+    hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine can write there."
     try:
         found = [Finding("storage", ok=True, detail=probe())]
         owned_by = owner()
@@ -213,10 +219,10 @@ def _check_storage() -> list[Finding]:
         return found
     try:
         with transaction() as tx:
-            ours = installation(tx) == owned_by
+            ours = get_installation_id(tx) == owned_by
     except DATABASE_ERRORS:
         return found
-    hint = "Stray files are not removed here. If that platform is gone: dreamery take-storage"
+    hint = "Orphaned files are not deleted. If the other platform is gone, run `dreamery take-storage`."
     return found if ours else [*found, Finding("storage", ok=False, detail="belongs to another platform", hint=hint)]
 
 
@@ -225,7 +231,7 @@ def _check_disk() -> list[Finding]:
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
-    hint = "Free some space, or set DREAMERY_RETENTION_DAYS to remove old results."
+    hint = "Free some space, or set DREAMERY_RETENTION_DAYS to delete old results."
     return [Finding("disk", free >= MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free for {folder}", hint)]
 
 
@@ -239,7 +245,7 @@ _CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
 
 
 def list_settings() -> list[dict[str, Any]]:
-    """Every setting with its default, present value (secrets only as set or not) and meaning."""
+    """Return all settings with default, current value (secrets only as set or not) and meaning."""
     settings = get_settings()
     return [
         {
@@ -254,7 +260,7 @@ def list_settings() -> list[dict[str, Any]]:
 
 def _current_value(settings: Settings, name: str) -> str:
     value = _format(getattr(settings, name))
-    # Passwords stand in the addresses of servers.
+    # The URLs of servers contain passwords.
     return "(set)" if name in {"database_url", "redis_url"} and value else value
 
 
@@ -265,7 +271,7 @@ def _format(value: object) -> str:
 
 
 def print_settings(listed: list[dict[str, Any]]) -> None:
-    """The settings as a table; a present value is shown where it differs from the default."""
+    """Print the settings as a table. The current value is shown only if it differs from the default."""
     table = Table("name", "default", "now", "meaning", box=None, pad_edge=False)
     for row in listed:
         now = "" if row["value"] == row["default"] else row["value"]
@@ -274,7 +280,7 @@ def print_settings(listed: list[dict[str, Any]]) -> None:
 
 
 def print_report(findings: list[Finding]) -> None:
-    """The findings, one a line, failures with what to do."""
+    """Print one line per finding, and a hint for each failure."""
     console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         mark = "[green]ok  [/]" if finding.ok else "[red]FAIL[/]"

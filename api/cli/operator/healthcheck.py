@@ -1,4 +1,4 @@
-"""`dreamery health ...`: questions of a container runtime or service manager to one process; exit code 0 = well."""
+"""`dreamery health ...`: health checks of one process for container runtimes; exit code 0 = healthy."""
 
 import http.client
 import json
@@ -10,7 +10,9 @@ import typer
 
 from api.cli.output import JsonOption
 
-health_app = typer.Typer(no_args_is_help=True, help="Check one process of this machine, for container health checks.")
+health_app = typer.Typer(
+    no_args_is_help=True, help="Health checks of the processes on this machine, for container runtimes."
+)
 
 
 def _healthy(line: str) -> NoReturn:
@@ -25,7 +27,7 @@ def _unhealthy(line: str) -> NoReturn:
 
 @health_app.command("api", epilog="Example: dreamery health api")
 def health_api() -> None:
-    """Does the API of this machine answer?"""
+    """Check that the API on this machine answers."""
     from worker.core.settings import get_settings
 
     settings = get_settings()
@@ -49,44 +51,48 @@ def health_worker(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Does the worker of this machine take messages? A worker that is alive but deaf fails."""
+    """Check that the worker on this machine processes messages. A running worker that is unresponsive fails."""
     from api.cli.operator.doctor import adopt_running_platform
     from worker.messaging import heartbeat
-    from worker.messaging.pubsub import BUS_ERRORS
+    from worker.messaging.pubsub import REDIS_ERRORS
 
     adopt_running_platform()
     try:
-        found = heartbeat.workers()
-    except BUS_ERRORS as error:
-        # A new worker would hear no more than this one does.
-        _healthy(f"cannot tell: Redis does not answer ({type(error).__name__})")
-    here = [w for w in found if w.host == socket.gethostname() and name in {"", w.name.partition("@")[0]}]
-    # What stopped for good told something not long ago, too: only the newest of each name counts.
-    newest = {w.name: w for w in sorted(here, key=lambda w: -w.started_seconds)}.values()
+        workers = heartbeat.list_workers()
+    except REDIS_ERRORS as error:
+        # Restarting the worker would not help.
+        _healthy(f"unknown: Redis does not answer ({type(error).__name__})")
+    local = [w for w in workers if w.host == socket.gethostname() and name in {"", w.name.partition("@")[0]}]
+    # A stopped worker may still have a recent heartbeat, so only the newest of each name counts.
+    newest = {w.name: w for w in sorted(local, key=lambda w: -w.started_seconds)}.values()
     if as_json:
         print(json.dumps({"data": [heartbeat.as_json(w) for w in newest]}, indent=2))
-        raise typer.Exit(0 if newest and all(w.hears for w in newest) else 1)
+        raise typer.Exit(0 if newest and all(w.is_responsive for w in newest) else 1)
     if not newest:
-        _unhealthy(f"no worker {name + ' ' if name else ''}of this machine has told anything")
-    deaf = [w for w in newest if not w.hears]
-    if deaf:
-        _unhealthy("\n".join(f"{w.name} took no message for {w.heard_seconds:.0f} s" for w in deaf))
-    _healthy("\n".join(f"{w.name} took a message {w.heard_seconds:.0f} s ago" for w in newest))
+        _unhealthy(f"no worker {name + ' ' if name else ''}on this machine has sent a heartbeat")
+    unresponsive = [w for w in newest if not w.is_responsive]
+    if unresponsive:
+        _unhealthy("\n".join(f"{w.name} has processed no message for {w.heard_seconds:.0f} s" for w in unresponsive))
+    _healthy("\n".join(f"{w.name} processed a message {w.heard_seconds:.0f} s ago" for w in newest))
 
 
 @health_app.command("scheduler", epilog="Example: dreamery health scheduler")
 def health_scheduler() -> None:
-    """Has the scheduler sent a tick lately?"""
+    """Check that the scheduler has sent a tick recently."""
     from api.cli.operator.doctor import adopt_running_platform
     from worker.core.settings import get_settings
     from worker.messaging import heartbeat
-    from worker.messaging.pubsub import BUS_ERRORS
+    from worker.messaging.pubsub import REDIS_ERRORS
 
     adopt_running_platform()
     try:
-        seconds = heartbeat.seen_seconds("scheduler")
-    except BUS_ERRORS as error:
-        _healthy(f"cannot tell: Redis does not answer ({type(error).__name__})")
+        seconds = heartbeat.seconds_since("scheduler")
+    except REDIS_ERRORS as error:
+        _healthy(f"unknown: Redis does not answer ({type(error).__name__})")
     if seconds is None or seconds > get_settings().worker_heartbeat_timeout_seconds:
-        _unhealthy("the scheduler has sent nothing yet" if seconds is None else f"the last tick was sent {seconds:.0f} s ago")
+        _unhealthy(
+            "the scheduler has not sent a tick yet"
+            if seconds is None
+            else f"the last tick was sent {seconds:.0f} s ago"
+        )
     _healthy(f"a tick was sent {seconds:.0f} s ago")

@@ -18,7 +18,7 @@ _MOST_LINKS = 100
 Origin = Mapping[str, Any]
 
 
-def here() -> dict[str, str]:
+def current_origin() -> dict[str, str]:
     """The request and the trace that this code runs for: what the row of a new job keeps."""
     request_id = structlog.contextvars.get_contextvars().get("request_id")
     known = {"request_id": request_id, "traceparent": tracing.traceparent()}
@@ -26,7 +26,9 @@ def here() -> dict[str, str]:
 
 
 @contextmanager
-def about_job(step: str, job_id: UUID, origin: Origin | None, *, links: Iterable[str] = ()) -> Iterator[tracing.Marks]:
+def job_context(
+    step: str, job_id: UUID, origin: Origin | None, *, links: Iterable[str] = ()
+) -> Iterator[tracing.SpanHandle]:
     """Log lines in the block name the job and its request; with traces on, a span of the job's trace is around it."""
     origin = origin or {}
     named = {"job_id": public_id("job", job_id)}
@@ -41,7 +43,7 @@ def about_job(step: str, job_id: UUID, origin: Origin | None, *, links: Iterable
 
 
 @contextmanager
-def about_jobs(step: str, origins: Iterable[Origin | None]) -> Iterator[tracing.Marks]:
+def jobs_context(step: str, origins: Iterable[Origin | None]) -> Iterator[tracing.SpanHandle]:
     """A span around work for many jobs at once: in the trace of the only one, else in its own, linked to theirs."""
     parents = [parent for known in origins if known and (parent := known.get("traceparent"))]
     only = parents[0] if len(parents) == 1 else None

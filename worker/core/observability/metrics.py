@@ -13,7 +13,7 @@ _CALLS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Measure:
+class Metric:
     """One metric: its help text, its labels in order, and for a histogram its bucket bounds in seconds."""
 
     help: str
@@ -21,25 +21,25 @@ class Measure:
     buckets: tuple[float, ...] = ()
 
 
-MEASURES: dict[str, Measure] = {
-    "dreamery_requests": Measure("HTTP requests answered", ("method", "route", "status")),
-    "dreamery_request_seconds": Measure("time to answer, waits included", ("route",), _WAITS),
-    "dreamery_jobs_accepted": Measure("jobs accepted", ("kind", "model")),
-    "dreamery_jobs_ended": Measure(
+METRICS: dict[str, Metric] = {
+    "dreamery_requests": Metric("HTTP requests answered", ("method", "route", "status")),
+    "dreamery_request_seconds": Metric("time to answer, waits included", ("route",), _WAITS),
+    "dreamery_jobs_accepted": Metric("jobs accepted", ("kind", "model")),
+    "dreamery_jobs_ended": Metric(
         "jobs that ended; outcome = succeeded, cancelled, or at whom the failure lies (fault of the error table)",
         ("kind", "model", "state", "code", "outcome"),
     ),
-    "dreamery_job_wait_seconds": Measure("from acceptance until upstream had the job", ("kind",), _WAITS),
-    "dreamery_job_run_seconds": Measure("from upstream's acceptance to the end", ("kind", "model"), _WAITS),
-    "dreamery_upstream_calls": Measure("calls to upstream, by endpoint and what came of them", ("endpoint", "code")),
-    "dreamery_upstream_seconds": Measure("time of a call to upstream", ("endpoint",), _CALLS),
-    "dreamery_poll_delay_seconds": Measure("how late polls are", (), _CALLS),
-    "dreamery_nudges_lost": Measure("messages that could not be sent; the tick makes them good", ("task",)),
-    "dreamery_webhooks": Measure("webhook attempts: delivered, failed (tried again) or given_up", ("outcome",)),
-    "dreamery_failed_keys": Measure("requests without a valid key, by what became of them", ("outcome",)),
-    "dreamery_requests_turned_away": Measure("requests refused because too many were open", ("why",)),
-    "dreamery_removed": Measure("what the clean-up has removed", ("what",)),
-    "dreamery_steps": Measure("steps run by workers", ("step", "outcome")),
+    "dreamery_job_wait_seconds": Metric("from acceptance until upstream had the job", ("kind",), _WAITS),
+    "dreamery_job_run_seconds": Metric("from upstream's acceptance to the end", ("kind", "model"), _WAITS),
+    "dreamery_upstream_calls": Metric("calls to upstream, by endpoint and what came of them", ("endpoint", "code")),
+    "dreamery_upstream_seconds": Metric("time of a call to upstream", ("endpoint",), _CALLS),
+    "dreamery_poll_delay_seconds": Metric("how late polls are", (), _CALLS),
+    "dreamery_nudges_lost": Metric("messages that could not be sent; the tick makes them good", ("task",)),
+    "dreamery_webhooks": Metric("webhook attempts: delivered, failed (tried again) or given_up", ("outcome",)),
+    "dreamery_failed_keys": Metric("requests without a valid key, by what became of them", ("outcome",)),
+    "dreamery_requests_turned_away": Metric("requests refused because too many were open", ("why",)),
+    "dreamery_removed": Metric("what the clean-up has removed", ("what",)),
+    "dreamery_steps": Metric("steps run by workers", ("step", "outcome")),
 }
 
 # (name, label values, part): part is "" for a counter, `sum`, `count` or the index of a bucket for a histogram.
@@ -50,13 +50,13 @@ _counts: dict[Field, float] = {}
 
 
 def count(name: str, *labels: str, by: float = 1.0) -> None:
-    """Add to a counter; label values in the order of its `Measure`."""
+    """Add to a counter; label values in the order of its `Metric`."""
     _add({(name, labels, ""): by})
 
 
 def observe(name: str, seconds: float, *labels: str) -> None:
     """Put a time into a histogram."""
-    bucket = bisect_left(MEASURES[name].buckets, seconds)
+    bucket = bisect_left(METRICS[name].buckets, seconds)
     _add({(name, labels, str(bucket)): 1.0, (name, labels, "sum"): seconds, (name, labels, "count"): 1.0})
 
 
@@ -66,7 +66,7 @@ def _add(changes: dict[Field, float]) -> None:
             _counts[field] = _counts.get(field, 0.0) + by
 
 
-def take() -> dict[Field, float]:
+def drain_counts() -> dict[Field, float]:
     """The counts since the last call; they are the caller's now."""
     with _lock:
         taken = dict(_counts)
@@ -74,6 +74,6 @@ def take() -> dict[Field, float]:
     return taken
 
 
-def give_back(changes: dict[Field, float]) -> None:
+def restore_counts(changes: dict[Field, float]) -> None:
     """Counts that could not be carried away count on here."""
     _add(changes)

@@ -23,7 +23,7 @@ _HOW_TO_GET_IT = (
 )
 
 
-class Marks(Protocol):
+class SpanHandle(Protocol):
     """What a span can be told while it is open."""
 
     def set(self, **attributes: Value) -> None:
@@ -36,7 +36,7 @@ class Marks(Protocol):
         """It went wrong, and this is the error's code."""
 
 
-class _NoMarks:
+class _NullSpan:
     """Nobody looks."""
 
     def set(self, **attributes: Value) -> None:
@@ -49,7 +49,7 @@ class _NoMarks:
         """Nothing."""
 
 
-class _SpanMarks:
+class _RecordingSpan:
     """Marks on a real span."""
 
     def __init__(self, span: "Span") -> None:
@@ -67,7 +67,7 @@ class _SpanMarks:
         self._span.set_status(Status(StatusCode.ERROR, code))
 
 
-_OFF: AbstractContextManager[Marks] = nullcontext(_NoMarks())
+_OFF: AbstractContextManager[SpanHandle] = nullcontext(_NullSpan())
 _tracer: "Tracer | None" = None
 _provider: Any = None
 
@@ -109,7 +109,7 @@ def span(
     links: Iterable[str] = (),
     kind: Kind = "internal",
     **attributes: Value,
-) -> AbstractContextManager[Marks]:
+) -> AbstractContextManager[SpanHandle]:
     """A span around a block, below the one that is open here, or below `parent` (a `traceparent` text).
 
     `links` are further `traceparent` texts. An exception that passes marks it with its `code`, or its type.
@@ -120,7 +120,7 @@ def span(
 @contextmanager
 def _open(
     tracer: "Tracer", name: str, parent: str | None, *, links: Iterable[str], kind: Kind, attributes: dict[str, Value]
-) -> Iterator[Marks]:
+) -> Iterator[SpanHandle]:
     from opentelemetry.trace import SpanKind
 
     with tracer.start_as_current_span(
@@ -133,7 +133,7 @@ def _open(
         record_exception=False,
         set_status_on_exception=False,
     ) as opened:
-        marks = _SpanMarks(opened)
+        marks = _RecordingSpan(opened)
         try:
             yield marks
         except Exception as error:

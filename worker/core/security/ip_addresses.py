@@ -57,7 +57,7 @@ def _carried(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return None
 
 
-def network_of(address: str) -> str | None:
+def client_network(address: str) -> str | None:
     """What one customer of a network usually has: an IPv4 address, the /64 of an IPv6 one. None = no address."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
@@ -68,7 +68,7 @@ def network_of(address: str) -> str | None:
     return str(ip.ipv4_mapped or ipaddress.IPv6Network((ip, 64), strict=False))
 
 
-def allowed_privately(host: str, port: int, allow: str) -> bool:
+def is_allowed_private(host: str, port: int, allow: str) -> bool:
     """Whether `DREAMERY_FETCH_ALLOW` (`allow`: a comma list of host or host:port) names this place."""
     allowed = {item.strip().lower() for item in allow.split(",") if item.strip()}
     return host.lower() in allowed or f"{host.lower()}:{port}" in allowed

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 _CONTEXT = b"dreamery-backup-keys"
 # 64 MiB and a few tenths of a second per guess.
 _COST, _BLOCK, _LANES = 2**16, 8, 1
-LEAST_PASSPHRASE = 12
+MIN_PASSPHRASE_CHARS = 12
 
 
 class WrongPassphraseError(Exception):
@@ -22,7 +22,7 @@ def _key(passphrase: str, salt: bytes) -> bytes:
     return Scrypt(salt=salt, length=32, n=_COST, r=_BLOCK, p=_LANES).derive(passphrase.encode())
 
 
-def lock_keys(keys: dict[str, str], passphrase: str) -> bytes:
+def encrypt_keys(keys: dict[str, str], passphrase: str) -> bytes:
     """The keys as a text that only the passphrase opens."""
     salt, nonce = os.urandom(16), os.urandom(12)
     sealed = AESGCM(_key(passphrase, salt)).encrypt(nonce, json.dumps(keys).encode(), _CONTEXT)
@@ -31,7 +31,7 @@ def lock_keys(keys: dict[str, str], passphrase: str) -> bytes:
     return json.dumps({"kdf": f"scrypt {_COST} {_BLOCK} {_LANES}", **encoded}).encode()
 
 
-def unlock_keys(locked: bytes, passphrase: str) -> dict[str, str]:
+def decrypt_keys(locked: bytes, passphrase: str) -> dict[str, str]:
     """The keys again. Raises WrongPassphraseError."""
     try:
         told = json.loads(locked)

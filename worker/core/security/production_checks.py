@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from worker.core.settings import Settings
 
-LEAST_KEY_CHARS = 32
+MIN_KEY_CHARS = 32
 _LEAST_DISTINCT = 12
 _MAKE_ONE = "Make one: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 # Parts of keys that stand in documents, templates and tests of this and of other projects.
@@ -31,8 +31,8 @@ def refusals(settings: Settings) -> list[str]:
 
 
 def _weakness(name: str, key: str) -> str:
-    if len(key) < LEAST_KEY_CHARS:
-        return f"{name} must have at least {LEAST_KEY_CHARS} characters in production. {_MAKE_ONE}"
+    if len(key) < MIN_KEY_CHARS:
+        return f"{name} must have at least {MIN_KEY_CHARS} characters in production. {_MAKE_ONE}"
     bare = key.removeprefix("sk-dreamery-").lower()
     if len(set(bare)) < _LEAST_DISTINCT or any(part in bare for part in _WELL_KNOWN):
         return f"{name} can be guessed: it repeats itself or holds a well-known word. {_MAKE_ONE}"
@@ -53,7 +53,7 @@ def warnings(settings: Settings) -> list[str]:
     return found
 
 
-def refuse_open_flower(settings: Settings, arguments: Sequence[str]) -> None:
+def require_flower_login(settings: Settings, arguments: Sequence[str]) -> None:
     """End a `celery flower` that would ask nobody for a password. Raises SystemExit."""
     if settings.env != "production" or "flower" not in arguments:
         return

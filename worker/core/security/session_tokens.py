@@ -123,13 +123,13 @@ def _is_private(host: str) -> bool:
         return False
 
 
-def shown_proxy(proxy: str) -> str:
+def proxy_without_credentials(proxy: str) -> str:
     """Where a proxy in its written form is, without its user part."""
     kind, _, rest = proxy.partition("://")
     return f"{kind}://{rest.rpartition('@')[2]}"
 
 
-def masked(token: SessionToken) -> str:
+def mask_token(token: SessionToken) -> str:
     """A token to show: enough to tell one's own apart, too little to use. Of its proxy nothing is shown."""
     session = token.session
     first, last = (4, 4) if len(session) >= 16 else (2, 0) if len(session) >= 8 else (0, 0)

@@ -21,7 +21,7 @@ from worker.core.settings import get_settings
 _STEP_SHARE = 10
 
 
-def file_link(base: str, file_id: UUID) -> str:
+def create_file_link(base: str, file_id: UUID) -> str:
     """The link of a stored file, good for LINK_TTL_SECONDS at least, or for ever when that is 0."""
     name, ttl = public_id("file", file_id), get_settings().link_ttl_seconds
     link = f"{base}/v1/files/{name}/content"
@@ -33,7 +33,7 @@ def file_link(base: str, file_id: UUID) -> str:
     return f"{link}?expires={expires}&signature={signature}"
 
 
-def seconds_left(name: str, expires: str | None, signature: str | None) -> int | None:
+def seconds_until_expiry(name: str, expires: str | None, signature: str | None) -> int | None:
     """How long a link to the file called `name` (`file_...`) goes on; None = for ever.
 
     Raises link_expired or link_not_signed (403).
@@ -54,7 +54,7 @@ def seconds_left(name: str, expires: str | None, signature: str | None) -> int |
 def check_link(link: str, name: str) -> None:
     """The same for a whole link to the file called `name`, such as one that comes as an input."""
     query = parse_qs(urlsplit(link).query)
-    seconds_left(name, *(query.get(field, [None])[0] for field in ("expires", "signature")))
+    seconds_until_expiry(name, *(query.get(field, [None])[0] for field in ("expires", "signature")))
 
 
 def _signer() -> Signer:

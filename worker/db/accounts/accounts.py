@@ -127,7 +127,7 @@ def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
     return _row(row) if row is not None else None
 
 
-def by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
+def find_by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
     """The account of a presented session id."""
     row = tx.first(text(f"SELECT {_COLUMNS} FROM accounts WHERE lookup_hash = :h"), {"h": lookup_hash})
     return _row(row) if row is not None else None
@@ -139,7 +139,7 @@ def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
     return {row.lookup_hash: row.id for row in rows}
 
 
-def hold_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
+def lock_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
     """Like `find_tokens`, for a job about to be made: a row that upkeep might remove is held until the commit.
 
     Rows in use are not touched, for locking writes to them.
@@ -235,7 +235,7 @@ def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | N
     )
 
 
-def poll_soon(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
+def schedule_poll(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
     """Make the account due for polling within `seconds`, not later than it already is; True when it is due now.
 
     Never sooner than one interval after its last poll (I6). Writes only when that changes something: a busy account's

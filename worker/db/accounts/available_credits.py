@@ -5,15 +5,15 @@ Off it go the jobs taken since, at what they cost or are expected to cost, and t
 """
 
 # A reading that is older decides nothing for good: the account is asked again before a job is given up for it.
-BELIEVED_SECONDS = 600
+MAX_READING_AGE_SECONDS = 600
 
 # What a job that ends did cost. Upstream charges what it takes, whatever becomes of it: its price, until upstream's own
 # word is read (`charges.settle`). What surely was not taken cost nothing; of a submit whose effect nobody knows,
 # nobody knows that either.
-PAID = "charged = coalesce(jobs.charged, jobs.price)"
+SET_CHARGED = "charged = coalesce(jobs.charged, jobs.price)"
 _NOT_TAKEN = """(old.state IN ('queued', 'submitting') AND jobs.submitted_at IS NULL
             AND NOT coalesce(CAST(:code AS text) IN ('submit_unclear', 'stream_broken'), false))"""
-PAID_IF_TAKEN = f"""charged = CASE WHEN {_NOT_TAKEN} THEN 0 WHEN jobs.submitted_at IS NULL THEN jobs.charged
+SET_CHARGED_IF_TAKEN = f"""charged = CASE WHEN {_NOT_TAKEN} THEN 0 WHEN jobs.submitted_at IS NULL THEN jobs.charged
             ELSE coalesce(jobs.charged, jobs.price) END,
             settled_at = CASE WHEN {_NOT_TAKEN} THEN clock_timestamp() ELSE jobs.settled_at END"""
 
@@ -29,14 +29,14 @@ def reserved(account: str) -> str:
         WHERE r.account_id = {account}.id AND r.holds_slot AND r.state = 'submitting'), 0)"""
 
 
-def affords(left: str, price: str) -> str:
+def covers(left: str, price: str) -> str:
     """SQL: whether credits (an expression) cover a price; what is not known never stands in the way."""
     return f"coalesce({left} >= {price}, true)"
 
 
-def is_broke(account: str, price: str) -> str:
+def is_insufficient(account: str, price: str) -> str:
     """SQL: whether the account surely has not the price: told of late, even if all that is open were given back."""
-    return f"""coalesce({account}.credits_at > clock_timestamp() - interval '{BELIEVED_SECONDS} seconds'
+    return f"""coalesce({account}.credits_at > clock_timestamp() - interval '{MAX_READING_AGE_SECONDS} seconds'
         AND {account}.credits - {_since(account, "AND s.finished_at IS NOT NULL")} < {price}, false)"""
 
 

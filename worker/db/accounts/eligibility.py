@@ -5,7 +5,7 @@
 
 from typing import Any
 
-from worker.db.accounts.available_credits import affords, credits_left
+from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import free_slots
 
 BOUND = ":account"
@@ -70,7 +70,7 @@ def may_take(account: str, job: str) -> str:
     own = f"""SELECT 1 FROM accounts o WHERE o.user_id = {job}.user_id AND {works("o")}
         AND o.next_submit_at <= clock_timestamp() + interval '{_OWN_PACE_SECONDS} seconds'
         AND NOT (o.id = ANY({job}.avoid_accounts)) AND ({job}.account_ids = '{{}}' OR o.id = ANY({job}.account_ids))
-        AND {free_slots("o", f"{job}.kind")} > 0 AND {affords(credits_left("o"), f"{job}.price")}"""
+        AND {free_slots("o", f"{job}.kind")} > 0 AND {covers(credits_left("o"), f"{job}.price")}"""
     owner = _BOUND_AS["user_id"] if account == BOUND else f"{account}.user_id"
     return f"""({may_use(account, job)} AND ({owner} IS NOT NULL OR {job}.user_id IS NULL
         OR {job}.account_choice <> 'any' OR NOT EXISTS ({own})))"""

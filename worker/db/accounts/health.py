@@ -35,12 +35,12 @@ _REST = text(
 )
 
 
-def rest(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> None:
+def cool_down(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> None:
     """Let the account rest; a longer rest that is under way stays."""
     tx.run(_REST, {"id": account_id, "seconds": seconds, "code": code, "risk": RISK, "most": MOST_RISK_REFUSALS})
 
 
-def rest_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -> None:
+def cool_down_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -> None:
     """Let one kind of jobs of the account rest: upstream has no room for more of it, which says nothing of others."""
     tx.run(
         text(
@@ -51,7 +51,7 @@ def rest_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -
     )
 
 
-def worked(tx: Transaction, account_id: UUID) -> None:
+def record_success(tx: Transaction, account_id: UUID) -> None:
     """Upstream took a job from the account: earlier refusals say nothing any more. Mostly writes nothing."""
     tx.run(
         text(
@@ -62,7 +62,7 @@ def worked(tx: Transaction, account_id: UUID) -> None:
     )
 
 
-def login_refused(tx: Transaction, account_id: UUID, *, seconds: float) -> bool:
+def record_login_refusal(tx: Transaction, account_id: UUID, *, seconds: float) -> bool:
     """The free call was told that upstream does not know the session. It rests, or has been told so often enough to
     need a login: then True.
     """
@@ -83,7 +83,7 @@ def login_refused(tx: Transaction, account_id: UUID, *, seconds: float) -> bool:
     return row is not None and bool(row.now)
 
 
-def session_works(tx: Transaction, account_id: UUID) -> bool:
+def record_session_works(tx: Transaction, account_id: UUID) -> bool:
     """Upstream knows the session: what was for that reason is over. True when the account may take jobs again."""
     row = tx.first(
         text(
@@ -102,7 +102,7 @@ def session_works(tx: Transaction, account_id: UUID) -> bool:
     return row is not None and bool(row.free)
 
 
-def end_rest(tx: Transaction, account_id: UUID, *, code: str) -> bool:
+def end_cooldown(tx: Transaction, account_id: UUID, *, code: str) -> bool:
     """The account rests for that reason and need not: it was seen to be over. True when it rested."""
     row = tx.first(
         text(

@@ -31,37 +31,37 @@ _WISH = """(SELECT CAST(:user_id AS uuid) AS user_id, '{}'::uuid[] AS account_id
 
 
 def list_accounts(
-    tx: Transaction, *, user_id: UUID | None, kept_only: bool, after: UUID | None, limit: int
+    tx: Transaction, *, user_id: UUID | None, registered_only: bool, after: UUID | None, limit: int
 ) -> list[Row[Any]]:
     """Accounts, oldest first, without retired ones; never their secrets. `user_id`: only that user's own;
-    `kept_only`: not those that are only presented as session ids.
+    `registered_only`: not those that are only presented as session ids.
     """
     return tx.all(
         text(
             f"""SELECT {_SEEN} FROM accounts a
-                WHERE (NOT :kept_only OR a.pool OR a.user_id IS NOT NULL) AND a.state <> 'retired'
+                WHERE (NOT :registered_only OR a.pool OR a.user_id IS NOT NULL) AND a.state <> 'retired'
                   AND (CAST(:user_id AS uuid) IS NULL OR a.user_id = :user_id)
                   AND (CAST(:after AS uuid) IS NULL OR a.id > :after)
                 ORDER BY a.id LIMIT :limit"""
         ),
-        {"user_id": user_id, "kept_only": kept_only, "after": after, "limit": limit},
+        {"user_id": user_id, "registered_only": registered_only, "after": after, "limit": limit},
     )
 
 
-def see_account(tx: Transaction, account_id: UUID, *, lock: bool = False) -> Row[Any] | None:
+def get_account_details(tx: Transaction, account_id: UUID, *, lock: bool = False) -> Row[Any] | None:
     """One account, retired or not; `lock` = it is about to be changed by what is seen."""
     if lock:
         tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR UPDATE"), {"id": account_id})
     return tx.first(text(f"SELECT {_SEEN} FROM accounts a WHERE a.id = :id"), {"id": account_id})
 
 
-def see_accounts(tx: Transaction, account_ids: list[UUID]) -> dict[UUID, Row[Any]]:
+def get_accounts_details(tx: Transaction, account_ids: list[UUID]) -> dict[UUID, Row[Any]]:
     """These accounts, by id."""
     rows = tx.all(text(f"SELECT {_SEEN} FROM accounts a WHERE a.id = ANY(:ids)"), {"ids": account_ids})
     return {row.id: row for row in rows}
 
 
-def keep_account(
+def register_account(
     tx: Transaction, token: PresentedToken, *, user_id: UUID | None, groups: list[str]
 ) -> tuple[UUID, str]:
     """Make the session id an account of the user, or with None of the platform: its id, and what that was.
@@ -97,7 +97,7 @@ def keep_account(
     return account_id, "returned" if known else "added"
 
 
-def part_with_toys(tx: Transaction, joined: list[UUID]) -> None:
+def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> None:
     """Toy pictures must never mix with real ones: the sandbox's accounts leave the pool when a real one joins it, but
     for those that somebody named along with it.
     """
@@ -194,7 +194,7 @@ def resume(tx: Transaction, account_id: UUID) -> None:
     )
 
 
-def check_soon(tx: Transaction, account_id: UUID) -> None:
+def schedule_check(tx: Transaction, account_id: UUID) -> None:
     """A check-up of the account is due at once."""
     tx.run(text("UPDATE accounts SET refresh_due_at = clock_timestamp() WHERE id = :id"), {"id": account_id})
 
@@ -210,7 +210,7 @@ def retire(tx: Transaction, account_id: UUID) -> None:
     )
 
 
-def end_rest(tx: Transaction, account_id: UUID) -> None:
+def end_cooldown(tx: Transaction, account_id: UUID) -> None:
     """Believe that the reason of its rest is gone: the next job will show."""
     tx.run(
         text("UPDATE accounts SET rest_until = NULL, rest_code = NULL, kind_rests = '{}' WHERE id = :id"),
@@ -237,7 +237,7 @@ def usable_regions(tx: Transaction, *, user_id: UUID | None, choice: str) -> dic
     return {row.region: list(row.ids) for row in rows}
 
 
-def why_unusable(tx: Transaction, *, user_id: UUID | None, choice: str) -> str:
+def unusable_reason(tx: Transaction, *, user_id: UUID | None, choice: str) -> str:
     """The error code for a user whose jobs may run on no account in order."""
     rows = tx.all(
         text(
@@ -252,6 +252,6 @@ def why_unusable(tx: Transaction, *, user_id: UUID | None, choice: str) -> str:
     return "accounts_blocked" if states else "no_account_available"
 
 
-def knows_zone(tx: Transaction, zone: str) -> bool:
+def is_known_time_zone(tx: Transaction, zone: str) -> bool:
     """Whether the database has the rules of that time zone: it is what judges working hours."""
     return tx.first(text("SELECT 1 FROM pg_timezone_names WHERE name = :zone"), {"zone": zone}) is not None

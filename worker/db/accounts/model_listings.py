@@ -13,7 +13,7 @@ from worker.db.accounts.eligibility import is_open, may_use
 from worker.db.engine import Transaction
 
 # An account whose list could not be had is asked again after so long.
-AGAIN_SECONDS = 900
+RETRY_SECONDS = 900
 # Accounts that nobody used for longer are left in peace.
 RECENT_DAYS = 7
 # The newest lists of a large pool say it all.
@@ -34,18 +34,18 @@ _CLAIM = text(
 )
 
 
-def claim_checkup(tx: Transaction, *, models_believed: float) -> tuple[AccountRow, bool] | None:
+def claim_account_check(tx: Transaction, *, models_max_age: float) -> tuple[AccountRow, bool] | None:
     """Take one account whose check-up is due, and whether its list of models is older than is believed.
 
     Those that the platform or a user keeps, and those that have worked of late; not outside their working hours. If
-    nobody notes a result, it is due again after `AGAIN_SECONDS`.
+    nobody notes a result, it is due again after `RETRY_SECONDS`.
     """
-    row = tx.first(_CLAIM, {"again": AGAIN_SECONDS, "days": RECENT_DAYS, "believed": models_believed})
+    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "days": RECENT_DAYS, "believed": models_max_age})
     account = accounts.get_account(tx, row.id) if row is not None else None
     return (account, bool(row.models_due)) if row is not None and account is not None else None
 
 
-def note_checkup(tx: Transaction, account_id: UUID, *, code: str | None, next_in: float) -> None:
+def record_account_check(tx: Transaction, account_id: UUID, *, code: str | None, next_in: float) -> None:
     """A check-up has ended, well or with an error; the next is due in so many seconds."""
     tx.run(
         text(
@@ -70,7 +70,7 @@ def store_models(tx: Transaction, account_id: UUID, models: dict[str, Any]) -> N
     )
 
 
-def live_models(tx: Transaction, account_id: UUID) -> dict[str, Any] | None:
+def upstream_models(tx: Transaction, account_id: UUID) -> dict[str, Any] | None:
     """What upstream offers the account, as `worker.core.catalog.upstream_models` describes it; None = not asked yet."""
     row = tx.first(text("SELECT models FROM accounts WHERE id = :id"), {"id": account_id})
     return row.models if row is not None else None
@@ -90,7 +90,7 @@ def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice
     return [Listing(account_id=row.id, region=row.region, models=row.models) for row in rows]
 
 
-def expiry_to_check(tx: Transaction, *, within: float, limit: int) -> list[AccountRow]:
+def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -> list[AccountRow]:
     """Accounts that rest because upstream did not know their session, and whose rest ends soon."""
     rows = tx.all(
         text(

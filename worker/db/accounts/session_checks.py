@@ -29,7 +29,7 @@ def count_open(tx: Transaction, owner: str) -> tuple[int, int]:
     return (int(row.own), int(row.n)) if row is not None else (0, 0)
 
 
-def ask(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, PresentedToken]) -> None:
+def create_checks(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, PresentedToken]) -> None:
     """Write a question (`check`, `points` or `receive`) for each token, under the given ids."""
     tx.run(
         text(
@@ -52,7 +52,7 @@ def ask(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, PresentedT
     )
 
 
-def ask_about(tx: Transaction, *, owner: str, accounts_by_check: dict[UUID, UUID]) -> None:
+def create_account_checks(tx: Transaction, *, owner: str, accounts_by_check: dict[UUID, UUID]) -> None:
     """Write the wish for a check-up of each account; the row holds no secret, for the account has its own."""
     tx.run(
         text(
@@ -76,7 +76,7 @@ def claim(tx: Transaction, check_id: UUID) -> Row[Any] | None:
 
 def account_of(tx: Transaction, row: Row[Any]) -> tuple[AccountRow, UUID | None]:
     """The account to ask about, and its id when it is known here; the way out is the one that was presented."""
-    known = accounts.by_lookup_hash(tx, row.lookup_hash)
+    known = accounts.find_by_lookup_hash(tx, row.lookup_hash)
     if known is None:
         stranger = AccountRow(
             id=row.id,
@@ -95,7 +95,7 @@ def account_of(tx: Transaction, row: Row[Any]) -> tuple[AccountRow, UUID | None]
     return (known if row.proxy_hash is None else replace(known, proxy=row.proxy)), known.id
 
 
-def answer(tx: Transaction, check_id: UUID, result: dict[str, Any]) -> bool:
+def save_result(tx: Transaction, check_id: UUID, result: dict[str, Any]) -> bool:
     """queued -> succeeded: what upstream said, a refusal included; the secrets are no longer needed."""
     row = tx.first(
         text(
@@ -115,7 +115,7 @@ def results(tx: Transaction, check_ids: list[UUID]) -> dict[UUID, dict[str, Any]
     return {row.id: row.result for row in rows}
 
 
-def forget(tx: Transaction, *, minutes: int) -> int:
+def delete_old(tx: Transaction, *, minutes: int) -> int:
     """Remove what is over; how many rows went."""
     statement = text("DELETE FROM account_checks WHERE created_at < clock_timestamp() - make_interval(mins => :m)")
     return int(tx.run(statement, {"m": minutes}).rowcount)

@@ -22,7 +22,7 @@ _NEVER_WORKED = f"""NOT a.pool AND a.user_id IS NULL AND a.state = 'ok'
                          OR j.finished_at > clock_timestamp() - make_interval(hours => :hours)))"""
 
 # Locked before they are judged: an intake that found such a row holds it until its job is committed (see
-# `accounts.hold_tokens`) and is skipped here; one that comes later waits and then makes the row anew.
+# `accounts.lock_tokens`) and is skipped here; one that comes later waits and then makes the row anew.
 _LOCK = text(
     f"""/* lock_leavers */ SELECT a.id FROM accounts a WHERE {_NEVER_WORKED}
         ORDER BY a.id LIMIT :limit FOR UPDATE OF a SKIP LOCKED"""
@@ -46,7 +46,7 @@ _LET_GO = text("UPDATE jobs SET account_id = NULL WHERE account_id = ANY(:ids)")
 _REMOVE = text("DELETE FROM accounts WHERE id = ANY(:ids)")
 
 
-def remove_never_worked(tx: Transaction, *, hours: int, limit: int) -> tuple[int, int]:
+def delete_unused(tx: Transaction, *, hours: int, limit: int) -> tuple[int, int]:
     """Remove one batch; how many accounts and how many jobs went."""
     values: dict[str, Any] = {"hours": hours}
     locked = [row.id for row in tx.all(_LOCK, {**values, "limit": limit})]

@@ -18,7 +18,7 @@ _SAME_SECONDS = 3600
 _FRESH_SECONDS = 120
 
 
-def note_credits(tx: Transaction, account_id: UUID, left: int, *, seconds_ago: float = 0.0) -> None:
+def record_credits(tx: Transaction, account_id: UUID, left: int, *, seconds_ago: float = 0.0) -> None:
     """Store a reading. `seconds_ago` = when upstream was asked, so that a job it took meanwhile counts as not in it.
 
     A reading asked for earlier than the stored one changes nothing.
@@ -47,7 +47,7 @@ def note_credits(tx: Transaction, account_id: UUID, left: int, *, seconds_ago: f
     )
 
 
-def known_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | None:
+def recent_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | None:
     """The credits that upstream told of in the last `within` seconds; None when that is longer ago."""
     row = tx.first(
         text(
@@ -59,7 +59,7 @@ def known_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | 
     return row.credits if row is not None else None
 
 
-def covers(tx: Transaction, job_id: UUID) -> bool:
+def account_covers_price(tx: Transaction, job_id: UUID) -> bool:
     """Whether the account of a job on its way surely has its price: then "not enough credits" meant something else."""
     row = tx.first(
         text(
@@ -72,7 +72,7 @@ def covers(tx: Transaction, job_id: UUID) -> bool:
     return row is not None
 
 
-def thin_readings(tx: Transaction, *, limit: int) -> int:
+def delete_old_readings(tx: Transaction, *, limit: int) -> int:
     """Remove readings that no curve needs any more; how many went."""
     rows = tx.all(
         text(
@@ -91,7 +91,7 @@ def thin_readings(tx: Transaction, *, limit: int) -> int:
     return len(rows)
 
 
-def purse(tx: Transaction, account_id: UUID) -> Row[Any] | None:
+def credit_summary(tx: Transaction, account_id: UUID) -> Row[Any] | None:
     """What the account had, holds for jobs, and can still spend; NULL = not known."""
     return tx.first(
         text(
@@ -144,7 +144,7 @@ def spent_by_day(tx: Transaction, account_id: UUID, *, days: int) -> list[Row[An
     )
 
 
-def receives(tx: Transaction, account_id: UUID, *, limit: int) -> list[Row[Any]]:
+def daily_claims(tx: Transaction, account_id: UUID, *, limit: int) -> list[Row[Any]]:
     """The days on which its daily credits were asked for, newest first."""
     return tx.all(
         text("SELECT * FROM credit_receives WHERE account_id = :id ORDER BY day DESC LIMIT :limit"),

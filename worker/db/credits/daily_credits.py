@@ -29,13 +29,13 @@ _CLAIM_DAILY = text(
 )
 
 
-def claim_daily(tx: Transaction, *, everybody: bool, tried: list[UUID]) -> AccountRow | None:
-    """Take one account whose day is not taken yet. `everybody` = also those that were not told so one by one."""
-    row = tx.first(_CLAIM_DAILY, {"everybody": everybody, "tried": tried, "days": RECENT_DAYS})
+def claim_daily(tx: Transaction, *, enabled_by_default: bool, tried: list[UUID]) -> AccountRow | None:
+    """Take one account whose day is not taken yet. `enabled_by_default` = also those that were not told so one by one."""
+    row = tx.first(_CLAIM_DAILY, {"everybody": enabled_by_default, "tried": tried, "days": RECENT_DAYS})
     return accounts.get_account(tx, row.account_id) if row is not None else None
 
 
-def claim_empty(tx: Transaction, account_id: UUID, *, everybody: bool) -> bool:
+def claim_when_empty(tx: Transaction, account_id: UUID, *, enabled_by_default: bool) -> bool:
     """Take today of an account that was found without credits; False when it is taken, or not wanted."""
     row = tx.first(
         text(
@@ -44,19 +44,19 @@ def claim_empty(tx: Transaction, account_id: UUID, *, everybody: bool) -> bool:
                 WHERE a.id = :id AND coalesce(a.daily_receive, :everybody)
                 ON CONFLICT DO NOTHING RETURNING account_id"""
         ),
-        {"id": account_id, "everybody": everybody},
+        {"id": account_id, "everybody": enabled_by_default},
     )
     return row is not None
 
 
-def note_answer(
-    tx: Transaction, account_id: UUID, *, gained: int | None, error_code: str | None = None, asked: bool = False
+def record_result(
+    tx: Transaction, account_id: UUID, *, gained: int | None, error_code: str | None = None, manual: bool = False
 ) -> None:
-    """What upstream answered today. `asked` = somebody asked for it (`/token/receive`), perhaps not for the first time.
+    """What upstream answered today. `manual` = somebody asked for it (`/token/receive`), perhaps not for the first time.
 
     None gained = it refused, or said nothing.
     """
-    if asked:
+    if manual:
         tx.run(
             text(
                 f"""INSERT INTO credit_receives AS r (account_id, day, how, gained, error_code)
@@ -78,7 +78,7 @@ def note_answer(
     )
 
 
-def give_up_claim(tx: Transaction, account_id: UUID) -> None:
+def release_claim(tx: Transaction, account_id: UUID) -> None:
     """The call surely never left: the day is free again."""
     tx.run(
         text(
@@ -89,7 +89,7 @@ def give_up_claim(tx: Transaction, account_id: UUID) -> None:
     )
 
 
-def forget(tx: Transaction, *, days: int) -> int:
+def delete_old(tx: Transaction, *, days: int) -> int:
     """Remove what is long over; how many rows went."""
     statement = text("DELETE FROM credit_receives WHERE at < clock_timestamp() - make_interval(days => :days)")
     return int(tx.run(statement, {"days": days}).rowcount)

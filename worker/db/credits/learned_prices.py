@@ -17,7 +17,7 @@ PLACE = "CASE WHEN a.region = 'auto' THEN coalesce(lower(a.cluster ->> 'country'
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedPrice:
     """What upstream charged for one job."""
 
     place: str
@@ -107,7 +107,7 @@ _LEARN = text(
 )
 
 
-def learn(tx: Transaction, seen: list[Seen]) -> None:
+def store_prices(tx: Transaction, seen: list[ObservedPrice]) -> None:
     """Remember prices; the newest wins. In one order for everybody, as two accounts of a place may learn at once."""
     rows = [
         {
@@ -129,7 +129,7 @@ def learn(tx: Transaction, seen: list[Seen]) -> None:
         tx.run(_LEARN, rows)
 
 
-def learned(tx: Transaction, *, model: str | None = None, limit: int = 5000) -> list[Row[Any]]:
+def list_learned_prices(tx: Transaction, *, model: str | None = None, limit: int = 5000) -> list[Row[Any]]:
     """The table of learned prices."""
     return tx.all(
         text(

@@ -14,10 +14,10 @@ from worker.core.catalog.models import get_catalog
 from worker.core.catalog.pricing import shape_of
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
-from worker.db.accounts.available_credits import BELIEVED_SECONDS, credits_left
+from worker.db.accounts.available_credits import MAX_READING_AGE_SECONDS, credits_left
 from worker.db.accounts.eligibility import is_open, may_use
 from worker.db.credits import learned_prices
-from worker.db.credits.learned_prices import PLACE, Seen
+from worker.db.credits.learned_prices import PLACE, ObservedPrice
 from worker.db.engine import Transaction
 
 # An account is asked at most so often, and this much later when its history told nothing of our jobs.
@@ -36,7 +36,7 @@ DAYS = 2
 _UNSETTLED = f"""u.account_id = a.id AND u.submitted_at > clock_timestamp() - interval '{DAYS} days'
     AND u.settled_at IS NULL AND u.finished_at < clock_timestamp() - make_interval(secs => :lag)"""
 # Somebody waits for this account's credits, and what is known of them is old.
-_WANTED = f"""a.credits_at < clock_timestamp() - interval '{BELIEVED_SECONDS} seconds' AND EXISTS (
+_WANTED = f"""a.credits_at < clock_timestamp() - interval '{MAX_READING_AGE_SECONDS} seconds' AND EXISTS (
     SELECT 1 FROM jobs w WHERE w.state = 'queued' AND w.price > {credits_left("a")}
       AND {may_use("a", "w")} AND NOT (a.id = ANY(w.avoid_accounts)))"""
 
@@ -71,7 +71,7 @@ def oldest_unsettled(tx: Transaction, account_id: UUID) -> datetime | None:
     return row.at if row is not None else None
 
 
-def ask_later(tx: Transaction, account_id: UUID) -> None:
+def postpone(tx: Transaction, account_id: UUID) -> None:
     """Its history told nothing of our jobs: no hurry to look again."""
     tx.run(
         text("""UPDATE accounts SET ledger_due_at = clock_timestamp() + make_interval(secs => :secs) WHERE id = :id"""),
@@ -80,7 +80,7 @@ def ask_later(tx: Transaction, account_id: UUID) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryEntry:
     """What the history says of one submit key: credits that went and did not come back."""
 
     submit_key: UUID
@@ -112,7 +112,9 @@ _OURS = text("SELECT 1 FROM jobs WHERE account_id = :id AND submit_key = ANY(:ke
 _PLACE = text(f"SELECT {PLACE} AS place FROM accounts a WHERE a.id = :id")
 
 
-def settle(tx: Transaction, account_id: UUID, entries: list[Entry], *, reaches: datetime | None) -> tuple[int, int]:
+def settle(
+    tx: Transaction, account_id: UUID, entries: list[HistoryEntry], *, reaches: datetime | None
+) -> tuple[int, int]:
     """Carry the history into the jobs and the price table; how many jobs it told of, and how many it proved free.
 
     `reaches` = the history holds all since then; None = it may have holes.
@@ -134,12 +136,12 @@ def settle(tx: Transaction, account_id: UUID, entries: list[Entry], *, reaches: 
     return len(told), len(tx.all(_SETTLE_ABSENT, values))
 
 
-def _learn(tx: Transaction, account_id: UUID, told: list[Row[Any]], entries: dict[UUID, Entry]) -> None:
+def _learn(tx: Transaction, account_id: UUID, told: list[Row[Any]], entries: dict[UUID, HistoryEntry]) -> None:
     place = tx.first(_PLACE, {"id": account_id})
     seen = []
     for row in told:
         entry = entries[row.submit_key]
         shape = shape_of(row.kind, row.model, row.params, get_catalog())
         if place is not None and shape is not None and entry.credits > 0 and not entry.returned:
-            seen.append(Seen(place.place, row.kind, row.model, shape, entry.credits, entry.at, "history"))
-    learned_prices.learn(tx, seen)
+            seen.append(ObservedPrice(place.place, row.kind, row.model, shape, entry.credits, entry.at, "history"))
+    learned_prices.store_prices(tx, seen)

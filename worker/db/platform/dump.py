@@ -20,8 +20,8 @@ from worker.db.engine import Transaction
 
 VERSION_TABLE = "alembic_version"
 # What only this moment's processes need.
-_FLEETING = frozenset({"api_processes", "account_checks", VERSION_TABLE})
-_OURS = frozenset({VERSION_TABLE, "jobs", "job_events"})
+_TRANSIENT = frozenset({"api_processes", "account_checks", VERSION_TABLE})
+_REQUIRED_TABLES = frozenset({VERSION_TABLE, "jobs", "job_events"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def _tables(connection: sa.Connection) -> list[sa.Table]:
     """Every table of the schema, those that others refer to first."""
     known = sa.MetaData()
     known.reflect(connection)
-    return [table for table in known.sorted_tables if table.name not in _FLEETING]
+    return [table for table in known.sorted_tables if table.name not in _TRANSIENT]
 
 
 class Snapshot:
@@ -123,34 +123,40 @@ def snapshot(url: str) -> Iterator[Snapshot]:
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class DatabaseContents:
     """What is in a database that something is to be restored into."""
 
     tables: list[str]
-    ours: bool  # the tables are those of this platform
-    rows: bool
-    users: int  # processes of a platform that are connected now
-    revision: str | None  # of its schema
+    is_dreamery: bool  # the tables are those of this platform, or there are none
+    has_rows: bool
+    connections: int  # connections of a running platform
+    revision: str | None  # revision of the schema
 
 
-def look(url: str) -> Present:
+def inspect_database(url: str) -> DatabaseContents:
     """What a database holds, before anything is changed."""
     with _connection(url) as connection:
         tables = sa.inspect(connection).get_table_names()
-        users = connection.execute(
+        connections = connection.execute(
             sa.text(
                 """SELECT count(*) FROM pg_stat_activity
                    WHERE datname = current_database() AND application_name = 'dreamery'"""
             )
         ).scalar_one()
-        rows = any(
+        has_rows = any(
             connection.execute(sa.select(sa.exists(sa.select(1).select_from(table)))).scalar_one()
             for table in _tables(connection)
             if table.name != "platform_state"
         )
         version = sa.text(f"SELECT version_num FROM {VERSION_TABLE}")
         revision = connection.execute(version).scalar() if VERSION_TABLE in tables else None
-    return Present(tables, ours=set(tables) >= _OURS or not tables, rows=rows, users=users, revision=revision)
+    return DatabaseContents(
+        tables,
+        is_dreamery=set(tables) >= _REQUIRED_TABLES or not tables,
+        has_rows=has_rows,
+        connections=connections,
+        revision=revision,
+    )
 
 
 def drop_all(url: str) -> None:
@@ -169,14 +175,14 @@ def drop_all(url: str) -> None:
             connection.exec_driver_sql(f"DROP FUNCTION {row.name} CASCADE")
 
 
-class Loading:
+class Loader:
     """One transaction that fills an empty schema; all of it or nothing."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self.tx = Transaction(connection)
 
-    def empty(self) -> None:
+    def truncate(self) -> None:
         """Take away what migrations and first starts have put into the tables."""
         names = ", ".join(f'"{table.name}"' for table in _tables(self._connection))
         self._connection.exec_driver_sql(f"TRUNCATE {names} CASCADE")
@@ -191,7 +197,7 @@ class Loading:
             for piece in rows:
                 copy.write(piece)
 
-    def continue_counters(self) -> None:
+    def reset_sequences(self) -> None:
         """Set each sequence that numbers a column behind the highest number there is."""
         behind = """SELECT setval(s.name, greatest((SELECT max("{column}") FROM "{table}"), 1))
                     FROM (SELECT pg_get_serial_sequence(:table, :column) AS name) s WHERE s.name IS NOT NULL"""
@@ -202,7 +208,7 @@ class Loading:
 
 
 @contextmanager
-def loading(url: str) -> Iterator[Loading]:
+def open_loader(url: str) -> Iterator[Loader]:
     """Fill a database whose schema is that of the backup; an exception leaves it empty."""
     with _connection(url) as connection, connection.begin():
-        yield Loading(connection)
+        yield Loader(connection)

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from worker.core.security.encryption import SecretUnreadableError, encryption_key_id, reencrypt_secret
 from worker.db.accounts import accounts
-from worker.db.engine import retry_when_database_away, transaction
+from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.platform import root_key
 from worker.db.users import audit_log
 from worker.db.webhooks import endpoints
@@ -78,11 +78,11 @@ def reencrypt_all(*, on_change: Callable[[], object] = lambda: None) -> int:
     return changed
 
 
-def note_rotation(*, actor: str, key_id: str, changed: int) -> None:
+def record_rotation(*, actor: str, key_id: str, changed: int) -> None:
     """Write the act into the audit log."""
     with transaction() as tx:
         who = audit_log.Actor(name=actor, user_id=None, address="")
-        audit_log.note_act(tx, who, "master_key.rotate", f"key {key_id}", values=changed)
+        audit_log.record_action(tx, who, "master_key.rotate", f"key {key_id}", values=changed)
 
 
 def _values() -> Iterator[tuple[EncryptedColumn, _Value]]:
@@ -93,7 +93,7 @@ def _values() -> Iterator[tuple[EncryptedColumn, _Value]]:
             after = page[-1].id
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _read(column: EncryptedColumn, after: Any) -> list[_Value]:
     # Answered account checks are emptied, not removed.
     filled = f"{column.column} <> '' AND (:first OR {column.id} > :after)"
@@ -107,7 +107,7 @@ def _read(column: EncryptedColumn, after: Any) -> list[_Value]:
     return [_Value(id=row.id, sealed=row.sealed, context=column.context(row.bound)) for row in rows]
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _replace(column: EncryptedColumn, value: _Value, sealed: str) -> bool:
     statement = text(
         f"UPDATE {column.table} SET {column.column} = :new WHERE {column.id} = :id AND {column.column} = :old"

@@ -36,7 +36,7 @@ _ASK_SOON = text(
 _COUNT = text("SELECT state, count(*) AS n FROM jobs WHERE finished_at IS NULL GROUP BY state")
 
 
-def settle(tx: Transaction, *, made_at: datetime, resume_open: bool) -> dict[str, int]:
+def recover_open_jobs(tx: Transaction, *, made_at: datetime, resume_open: bool) -> dict[str, int]:
     """Make a restored database fit to be run; how many jobs were ended (`interrupted`), and are open, by state.
 
     `resume_open`: nothing ran since the backup, so what was queued then may run.
@@ -51,7 +51,7 @@ def settle(tx: Transaction, *, made_at: datetime, resume_open: bool) -> dict[str
     tx.run(_ASK_SOON)
     # It is another platform now, to storage too, and begins without what the old one was told.
     tx.run(text("DELETE FROM platform_state"))
-    platform_state.installation(tx)
+    platform_state.get_installation_id(tx)
     return {"interrupted": interrupted, **{row.state: row.n for row in tx.all(_COUNT)}}
 
 

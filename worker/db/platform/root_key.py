@@ -16,7 +16,7 @@ from worker.core.security.encryption import (
     set_root_key,
 )
 from worker.core.settings import get_settings
-from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 
 _ROOT = "root"
 _WRONG_KEY = (
@@ -40,7 +40,7 @@ def _root_of(_database_url: str) -> bytes:
     return _read_root()
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _read_root() -> bytes:
     with transaction() as tx:
         sealed = _sealed(tx) or _made(tx)

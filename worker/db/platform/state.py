@@ -33,12 +33,12 @@ def write(tx: Transaction, name: str, value: dict[str, Any]) -> None:
     )
 
 
-def forget(tx: Transaction, name: str) -> None:
+def delete(tx: Transaction, name: str) -> None:
     """Take the value of that name away."""
     tx.run(text("DELETE FROM platform_state WHERE name = :name"), {"name": name})
 
 
-def installation(tx: Transaction) -> str:
+def get_installation_id(tx: Transaction) -> str:
     """Which platform this is: made once per database, and anew by a restore."""
     tx.run(
         text(
@@ -50,21 +50,21 @@ def installation(tx: Transaction) -> str:
     return str((read(tx, "installation") or {})["id"])
 
 
-def draining(tx: Transaction) -> str | None:
+def get_drain_reason(tx: Transaction) -> str | None:
     """Why the platform takes no new jobs; None = it does take them."""
     known = read(tx, "drain")
     return None if known is None else str(known["reason"])
 
 
-def set_draining(tx: Transaction, reason: str | None) -> None:
+def set_drain_reason(tx: Transaction, reason: str | None) -> None:
     """Take no new jobs, for that reason; None = take them again."""
     if reason is None:
-        forget(tx, "drain")
+        delete(tx, "drain")
     else:
         write(tx, "drain", {"reason": reason})
 
 
-def open_jobs(tx: Transaction) -> dict[str, int]:
+def count_open_jobs(tx: Transaction) -> dict[str, int]:
     """How many jobs have not ended, by state."""
     rows = tx.all(
         text("SELECT state, count(*) AS n FROM jobs WHERE state = ANY(:states) GROUP BY state"),

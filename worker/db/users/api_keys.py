@@ -84,10 +84,10 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
             ),
             {"id": row.api_key_id},
         )
-    return owner_of(row)
+    return key_owner(row)
 
 
-def owner_of(row: Row[Any]) -> KeyOwner:
+def key_owner(row: Row[Any]) -> KeyOwner:
     """Whoever presents a key, as `find_key` reads it; a console session is the same, by way of its key."""
     return KeyOwner(
         user_id=row.user_id,
@@ -127,7 +127,7 @@ def ensure_bootstrap_key(tx: Transaction, user_id: UUID, key: str) -> None:
     )
 
 
-def make_key(tx: Transaction, wanted: NewKey) -> tuple[UUID, str]:
+def create_key(tx: Transaction, wanted: NewKey) -> tuple[UUID, str]:
     """A new key: its id, and the key itself, which is told this once."""
     key_id, key = new_id(), KEY_PREFIX + secrets.token_urlsafe(32)
     tx.run(
@@ -199,7 +199,7 @@ def rotate_key(tx: Transaction, key_id: UUID, *, grace_seconds: float) -> tuple[
     row = tx.first(text(f"SELECT k.* FROM api_keys k WHERE k.id = :id AND {_VALID} FOR NO KEY UPDATE"), {"id": key_id})
     if row is None or row.revoked_at is not None:
         return None
-    made = make_key(
+    made = create_key(
         tx,
         NewKey(
             user_id=row.user_id,

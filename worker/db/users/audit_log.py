@@ -21,7 +21,7 @@ class Actor:
     address: str
 
 
-def note_act(tx: Transaction, actor: Actor, action: str, target: str, **details: Any) -> None:
+def record_action(tx: Transaction, actor: Actor, action: str, target: str, **details: Any) -> None:
     """Write down an act in the transaction that does it; sign-ins too. `details` must hold no secret.
 
     `action` is a thing and what happens to it (`key.revoke`), `target` the public id of the thing.
@@ -43,7 +43,7 @@ def note_act(tx: Transaction, actor: Actor, action: str, target: str, **details:
     )
 
 
-def read_on(
+def read_forward(
     tx: Transaction,
     *,
     action: str | None,

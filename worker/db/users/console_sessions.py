@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.db.engine import Transaction
-from worker.db.users.api_keys import KeyOwner, owner_of
+from worker.db.users.api_keys import KeyOwner, key_owner
 
 # However busy it is, a session ends after so long.
 _LONGEST_DAYS = 30
@@ -59,7 +59,7 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
         return None
     if row.stale:
         _note_use(tx, session_id, row.api_key_id, hours)
-    return owner_of(row)
+    return key_owner(row)
 
 
 def _note_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) -> None:

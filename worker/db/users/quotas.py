@@ -34,7 +34,7 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
+class QuotaUsage:
     """How much of a limit is used, and when it begins anew; `resets_at` None = whenever an open job ends."""
 
     limit: Limit
@@ -91,7 +91,7 @@ _OPEN = text(
 )
 
 
-def used(tx: Transaction, subject: Subject, limits: list[Limit]) -> list[Used]:
+def get_usage(tx: Transaction, subject: Subject, limits: list[Limit]) -> list[QuotaUsage]:
     """What is used of these limits now, in their order. Requests per minute are not counted here and left out."""
     counted = [limit for limit in limits if limit.name == OPEN_JOBS or limit.name in PERIODIC]
     if not counted:
@@ -103,15 +103,15 @@ def used(tx: Transaction, subject: Subject, limits: list[Limit]) -> list[Used]:
     found = dict(sums)
     if any(limit.name == OPEN_JOBS for limit in counted):
         found |= tx.all(_OPEN, values)[0]._mapping  # noqa: SLF001
-    return [_used(limit, found) for limit in counted]
+    return [_quota_usage(limit, found) for limit in counted]
 
 
-def _used(limit: Limit, found: Mapping[str, Any]) -> Used:
+def _quota_usage(limit: Limit, found: Mapping[str, Any]) -> QuotaUsage:
     amount = int(found[f"{limit.scope}_{limit.name}"])
     if limit.name == OPEN_JOBS:
-        return Used(limit=limit, used=amount, period=found["day"], resets_at=None)
+        return QuotaUsage(limit=limit, used=amount, period=found["day"], resets_at=None)
     span = limit.name.rpartition("_")[2]
-    return Used(limit=limit, used=amount, period=found[span], resets_at=found[f"next_{span}"])
+    return QuotaUsage(limit=limit, used=amount, period=found[span], resets_at=found[f"next_{span}"])
 
 
 def expected_credits(tx: Transaction, job_ids: list[UUID]) -> tuple[int, bool]:
@@ -126,7 +126,7 @@ def expected_credits(tx: Transaction, job_ids: list[UUID]) -> tuple[int, bool]:
     return int(row.credits), bool(row.known)
 
 
-def note_warning(tx: Transaction, subject: Subject, reached: Used) -> bool:
+def record_warning(tx: Transaction, subject: Subject, reached: QuotaUsage) -> bool:
     """Whether this is the first time in its period that the soft value of this limit is reached by a user or key."""
     row = tx.first(
         text(

@@ -28,11 +28,11 @@ _GROUPS = {
 }
 OWN_GROUPS = ("day", "key", "kind", "model")
 ALL_GROUPS = tuple(_GROUPS)
-NUMBERS = ("accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits")
+METRICS = ("accepted", "succeeded", "failed", "cancelled", "open", "pictures", "video_seconds", "credits")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class DateRange:
     """Days, both included, in the time zone of budgets."""
 
     first: date
@@ -58,8 +58,10 @@ def today(tx: Transaction) -> date:
     return day
 
 
-def report(tx: Transaction, span: Span, wanted: UsageFilter, groups: Sequence[str], *, limit: int) -> list[Row[Any]]:
-    """A row per group that had jobs, in the order of the groups: one column per group, then `NUMBERS`.
+def report(
+    tx: Transaction, span: DateRange, wanted: UsageFilter, groups: Sequence[str], *, limit: int
+) -> list[Row[Any]]:
+    """A row per group that had jobs, in the order of the groups: one column per group, then `METRICS`.
 
     `limit` = the most rows that are wanted; one more comes when there are more.
     """
@@ -110,7 +112,7 @@ def _statement(wanted: UsageFilter, groups: Sequence[str]) -> str:
         FROM p LEFT JOIN made m ON m.job_id = p.id {order} LIMIT :limit"""
 
 
-def names(tx: Transaction, kind: str, ids: list[UUID]) -> dict[UUID, str]:
+def get_names(tx: Transaction, kind: str, ids: list[UUID]) -> dict[UUID, str]:
     """What users, keys or accounts are called."""
     table, column = {"user": ("users", "name"), "key": ("api_keys", "name"), "account": ("accounts", "label")}[kind]
     rows = tx.all(text(f"SELECT id, {column} AS name FROM {table} WHERE id = ANY(:ids)"), {"ids": ids})

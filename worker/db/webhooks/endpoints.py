@@ -10,7 +10,7 @@ from sqlalchemy import Row, text
 from worker.core.webhook_policy import FAILING_DAYS
 from worker.db.engine import Transaction
 
-MOST_PER_OWNER = 20
+MAX_PER_OWNER = 20
 
 # What callers may see: all but the secrets.
 _SHOWN = """id, owner, user_id, api_key_id, url, description, events, previous_until, disabled_at, disabled_reason,
@@ -37,7 +37,7 @@ def secret_context(endpoint_id: UUID) -> str:
 
 
 def add_endpoint(tx: Transaction, new: NewEndpoint) -> Row[Any] | None:
-    """The new row; None when the owner has `MOST_PER_OWNER` already."""
+    """The new row; None when the owner has `MAX_PER_OWNER` already."""
     # Twins must not both count the others and find room.
     tx.run(
         text("SELECT pg_advisory_xact_lock(hashtextextended('webhook-endpoints:' || :owner, 0))"), {"owner": new.owner}
@@ -59,7 +59,7 @@ def add_endpoint(tx: Transaction, new: NewEndpoint) -> Row[Any] | None:
             "description": new.description,
             "events": new.events,
             "secret": new.secret,
-            "most": MOST_PER_OWNER,
+            "most": MAX_PER_OWNER,
         },
     )
 
@@ -157,7 +157,7 @@ def disable_endpoint(tx: Transaction, endpoint_id: UUID, *, reason: str) -> bool
 # --- what deliveries tell about an endpoint; always before the delivery's own row, so that locks come in one order ---
 
 
-def note_taken(tx: Transaction, endpoint_id: UUID) -> None:
+def record_success(tx: Transaction, endpoint_id: UUID) -> None:
     """It took a delivery: whatever was wrong is over."""
     # Most of the time there is nothing to write, and no row to lock.
     tx.run(
@@ -166,7 +166,7 @@ def note_taken(tx: Transaction, endpoint_id: UUID) -> None:
     )
 
 
-def note_refused(tx: Transaction, endpoint_id: UUID, *, pause: float | None) -> None:
+def record_failure(tx: Transaction, endpoint_id: UUID, *, pause: float | None) -> None:
     """It did not take a delivery; `pause` = seconds for which the others wait too."""
     tx.run(
         text(
@@ -179,7 +179,7 @@ def note_refused(tx: Transaction, endpoint_id: UUID, *, pause: float | None) -> 
     )
 
 
-def failing_for_long(tx: Transaction, endpoint_id: UUID) -> Row[Any] | None:
+def get_failing_endpoint(tx: Transaction, endpoint_id: UUID) -> Row[Any] | None:
     """The endpoint, if it has taken nothing for `FAILING_DAYS`."""
     return tx.first(
         text(
@@ -193,7 +193,7 @@ def failing_for_long(tx: Transaction, endpoint_id: UUID) -> Row[Any] | None:
 # --- upkeep ---
 
 
-def remove_unproven(tx: Transaction, *, days: int) -> int:
+def delete_unproven(tx: Transaction, *, days: int) -> int:
     """Remove endpoints of session ids that had `days` to make anything and did not; how many.
 
     Anybody can make session ids up, and each could leave endpoints here. Each is judged once: those whose owner has had

@@ -14,8 +14,8 @@ from worker.core.webhook_policy import TEST_EVENT
 from worker.db.engine import Transaction
 
 # Deliveries under way at the same time, so that one receiver, or one owner with many, leaves threads to the others.
-MOST_PER_LANE = 3
-MOST_PER_OWNER = 6
+MAX_PER_LANE = 3
+MAX_PER_OWNER = 6
 
 # Part of a state change (`jobs.py`): one row for the job's own `webhook`, which hears of ends only, and one for each
 # endpoint that listens. The lock makes a removal of an endpoint wait for this statement, or this one skip it.
@@ -58,7 +58,7 @@ _DUE = text(
 
 def due_deliveries(tx: Transaction, *, limit: int) -> list[UUID]:
     """Deliveries whose time has come and whose endpoint takes them now; a few of each lane."""
-    rows = tx.all(_DUE, {"limit": limit, "most_per_lane": MOST_PER_LANE, "test": TEST_EVENT})
+    rows = tx.all(_DUE, {"limit": limit, "most_per_lane": MAX_PER_LANE, "test": TEST_EVENT})
     return [row.id for row in rows]
 
 
@@ -111,8 +111,8 @@ def claim_delivery(tx: Transaction, *, owner: str, lane: str, delivery_id: UUID 
             "owner": owner,
             "lane": lane,
             "lease": get_settings().lease_seconds,
-            "most_per_lane": MOST_PER_LANE,
-            "most_per_owner": MOST_PER_OWNER,
+            "most_per_lane": MAX_PER_LANE,
+            "most_per_owner": MAX_PER_OWNER,
             "test": TEST_EVENT,
         },
     )
@@ -125,7 +125,7 @@ _NOTE_ATTEMPT = text(
 _MOST_ERROR_CHARS = 500
 
 
-def note_delivered(tx: Transaction, delivery_id: UUID, *, attempt: int, status: int, seconds: float) -> None:
+def record_delivered(tx: Transaction, delivery_id: UUID, *, attempt: int, status: int, seconds: float) -> None:
     """The receiver took it."""
     values = {"id": delivery_id, "n": attempt, "status": status, "error": None, "seconds": seconds}
     tx.run(
@@ -139,7 +139,7 @@ def note_delivered(tx: Transaction, delivery_id: UUID, *, attempt: int, status: 
     tx.run(_NOTE_ATTEMPT, values)
 
 
-def note_failed(
+def record_failed(
     tx: Transaction,
     delivery_id: UUID,
     *,
@@ -188,7 +188,7 @@ def give_up_pending(tx: Transaction, endpoint_id: UUID | None = None) -> int:
     return len(rows)
 
 
-def remove_settled(tx: Transaction, *, days: int, limit: int) -> int:
+def delete_settled(tx: Transaction, *, days: int, limit: int) -> int:
     """Remove deliveries, with their attempts, that were settled and written more than `days` ago; how many."""
     rows = tx.all(
         text(

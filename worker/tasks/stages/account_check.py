@@ -18,7 +18,7 @@ from worker.core.watchdog import watchdog
 from worker.db.accounts import health, model_listings
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances
-from worker.db.engine import retry_when_database_away, transaction
+from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import LiveModels
 from worker.providers.registry import get_provider
@@ -75,23 +75,23 @@ def _to_stored_form(models: LiveModels) -> dict[str, Any]:
     return {"images": images, "videos": [asdict(model) for model in models.videos]}
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _note_session_works(row: AccountRow, left: int, *, seconds_ago: float) -> None:
     with transaction() as tx:
-        balances.note_credits(tx, row.id, left, seconds_ago=seconds_ago)
-        if health.session_works(tx, row.id):
+        balances.record_credits(tx, row.id, left, seconds_ago=seconds_ago)
+        if health.record_session_works(tx, row.id):
             tx.on_commit(partial(celery_app.enqueue_submit, account_id=row.id))
             log.info("session_works_again", account=row.label)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
     about_account = error.kind.fault is Fault.ACCOUNT and error.code != "proxy_unreachable"
     result: Result = {"live": None, "credits": None, "models": None, "error": error_dict(error)}
     with transaction() as tx:
         if error.code == SESSION_EXPIRED and not isinstance(error, AccountUnusableError):
             result["live"] = False
-            if health.login_refused(tx, row.id, seconds=STILL_EXPIRED_SECONDS):
+            if health.record_login_refusal(tx, row.id, seconds=STILL_EXPIRED_SECONDS):
                 log.warning("account_needs_login", account=row.label)
         elif about_account and not isinstance(error, AccountUnusableError):
             # Under risk control, limited or without rights: upstream recognised the session.
@@ -99,16 +99,16 @@ def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
             if seconds := cooldowns.cooldown_seconds(error.code, row.region, datetime.now(UTC)):
                 health.cool_down(tx, row.id, seconds=seconds, code=error.code)
         # After an answer of upstream the next check is at the usual time, otherwise soon.
-        next_in = _next_check_seconds() if result["live"] is not None else model_listings.AGAIN_SECONDS
-        model_listings.note_checkup(tx, row.id, code=error.code, next_in=next_in)
+        next_in = _next_check_seconds() if result["live"] is not None else model_listings.RETRY_SECONDS
+        model_listings.record_account_check(tx, row.id, code=error.code, next_in=next_in)
     return result
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _note_check(row: AccountRow, error: DreameryError | None) -> None:
     with transaction() as tx:
-        next_in = _next_check_seconds() if error is None else model_listings.AGAIN_SECONDS
-        model_listings.note_checkup(tx, row.id, code=error.code if error else None, next_in=next_in)
+        next_in = _next_check_seconds() if error is None else model_listings.RETRY_SECONDS
+        model_listings.record_account_check(tx, row.id, code=error.code if error else None, next_in=next_in)
 
 
 def _next_check_seconds() -> float:

@@ -6,7 +6,7 @@ from typing import Any
 from worker.core.catalog import upstream_models
 from worker.core.catalog.models import get_catalog
 from worker.db.accounts import model_listings
-from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.engine import Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import state_machine
 from worker.providers.base import ImageOrder, Material, PromptPart, Reference, VideoOrder
 
@@ -32,11 +32,11 @@ def build_video_order(claim: state_machine.Claim, uploaded: list[Row[Any]]) -> V
     return replace(order, benefit=_benefit(claim, order))
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _benefit(claim: state_machine.Claim, order: VideoOrder) -> str:
     """Return the benefit type that upstream's model list names for this video; "" = use the catalog."""
     with transaction() as tx:
-        models = model_listings.live_models(tx, claim.account.id)
+        models = model_listings.upstream_models(tx, claim.account.id)
     model = get_catalog().video_model(order.model)
     return upstream_models.video_benefit(
         models, model, seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)

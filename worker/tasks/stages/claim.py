@@ -9,7 +9,7 @@ from functools import partial
 from uuid import UUID
 
 from worker.db.accounts.concurrency import SUBMIT_KINDS
-from worker.db.engine import Transaction, retry_when_database_away, transaction
+from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import state_machine
 from worker.db.scheduling import account_scoring
 from worker.messaging import celery_app
@@ -24,7 +24,7 @@ class ClaimOptions:
     uploads_references: bool = True
 
 
-_ClaimResult = state_machine.Claim | state_machine.ToBring | None
+_ClaimResult = state_machine.Claim | state_machine.NeedsUploads | None
 
 
 def claim_job(
@@ -43,15 +43,15 @@ def claim_job(
         tried.add(target)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _claim(options: ClaimOptions, job_id: UUID | None, account_id: UUID | None) -> tuple[_ClaimResult, UUID | None]:
     with transaction() as tx:
-        target = account_id or (account_scoring.best_for_job(tx, job_id) if job_id else None)
-        result = _claim_for_account(tx, target, options, yields=True) if target else None
+        target = account_id or (account_scoring.find_best_account(tx, job_id) if job_id else None)
+        result = _claim_for_account(tx, target, options, may_yield=True) if target else None
     if not isinstance(result, state_machine.Yielded) or target is None:
         return _without_yielded(result), target
     with transaction() as tx:
-        better = _claim_for_account(tx, result.account_id, options, waits=False)
+        better = _claim_for_account(tx, result.account_id, options, wait_for_lock=False)
     if isinstance(better, state_machine.Claim):
         return better, target
     with transaction() as tx:
@@ -67,17 +67,17 @@ def _without_yielded(result: _ClaimResult | state_machine.Yielded) -> _ClaimResu
 
 
 def _claim_for_account(
-    tx: Transaction, account_id: UUID, options: ClaimOptions, *, yields: bool = False, waits: bool = True
+    tx: Transaction, account_id: UUID, options: ClaimOptions, *, may_yield: bool = False, wait_for_lock: bool = True
 ) -> _ClaimResult | state_machine.Yielded:
     result = state_machine.claim_or_yield(
         tx,
         account_id=account_id,
         kinds=options.kinds,
         actor=options.actor,
-        brings=options.uploads_references,
-        yields=yields,
-        waits=waits,
+        can_upload=options.uploads_references,
+        may_yield=may_yield,
+        wait_for_lock=wait_for_lock,
     )
-    if isinstance(result, state_machine.ToBring):
+    if isinstance(result, state_machine.NeedsUploads):
         tx.on_commit(partial(celery_app.enqueue_upload_references_soon, account_id))
     return result

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.db.engine import AWAY_ERRORS, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import conversations
 
 log = get_logger("conversation_heartbeat")
@@ -50,7 +50,7 @@ class ConversationHeartbeat:
     def _run(self) -> None:
         while self._any_open.wait():
             # A new conversation is renewed at once, not after a pause that began before it.
-            self._added.wait(get_settings().talk_lease_seconds / _RENEWALS_PER_LEASE)
+            self._added.wait(get_settings().conversation_lease_seconds / _RENEWALS_PER_LEASE)
             self._added.clear()
             with self._lock:
                 attempts = dict(self._attempts)
@@ -59,7 +59,7 @@ class ConversationHeartbeat:
             try:
                 with transaction() as tx:
                     conversations.renew_leases(tx, attempts)
-            except AWAY_ERRORS as error:
+            except DATABASE_UNAVAILABLE_ERRORS as error:
                 log.warning("pulse_missed", conversations=len(attempts), reason=type(error).__name__)
 
 

@@ -46,20 +46,20 @@ def delete_expired_files() -> int:
 
 def _delete_file_batch() -> int:
     with transaction() as tx:
-        rows = files.to_erase(tx, limit=FILES_PER_BATCH)
+        rows = files.find_files_to_erase(tx, limit=FILES_PER_BATCH)
         rows += deletions.deleted_files(tx, limit=FILES_PER_BATCH - len(rows))
     for row in rows:
         watchdog.renew()
         storage.delete_file(row.key)
     if rows:
         with transaction() as tx:
-            files.note_removed(tx, [row.id for row in rows])
+            files.mark_removed(tx, [row.id for row in rows])
     return len(rows)
 
 
 def delete_old_events() -> int:
     """Delete timeline rows of jobs that ended long ago. Return their number."""
-    days = get_settings().events_days
+    days = get_settings().timeline_retention_days
 
     def prune_batch() -> int:
         with transaction() as tx:
@@ -72,10 +72,10 @@ def delete_old_deliveries() -> int:
     """Delete settled deliveries and the endpoints of unproven session ids. Return the number of deliveries."""
     with transaction() as tx:
         outbox.give_up_pending(tx)
-        endpoints.remove_unproven(tx, days=UNPROVEN_DAYS)
+        endpoints.delete_unproven(tx, days=UNPROVEN_DAYS)
 
     def delete_batch() -> int:
         with transaction() as tx:
-            return outbox.remove_settled(tx, days=get_settings().deliveries_days, limit=ROWS_PER_BATCH)
+            return outbox.delete_settled(tx, days=get_settings().webhook_delivery_retention_days, limit=ROWS_PER_BATCH)
 
     return run_in_batches(delete_batch, size=ROWS_PER_BATCH)

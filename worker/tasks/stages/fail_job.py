@@ -14,7 +14,7 @@ from worker.messaging import pubsub
 
 def announce(tx: Transaction, row: Row[Any]) -> None:
     """Publish the new state of the job after the commit."""
-    tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+    tx.on_commit(partial(pubsub.publish_job_change, row.id, row.state, row.event_seq))
 
 
 def fail_job(

@@ -15,7 +15,7 @@ from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
 from worker.db.accounts import health
 from worker.db.credits import balances, daily_credits
-from worker.db.engine import retry_when_database_away, transaction
+from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.db.scheduling import account_scoring, unschedulable
 from worker.messaging import celery_app
@@ -50,7 +50,7 @@ def handle_refusal(claim: state_machine.Claim, error: DreameryError) -> str:
         return fail_claim(claim, DreameryError("stream_broken", detail=error.detail))
     if reaction is Reaction.UNCLEAR:
         with transaction() as tx:
-            progress_and_leases.note_unclear(tx, job_id=claim.id, attempt=claim.attempt)
+            progress_and_leases.mark_submit_unclear(tx, job_id=claim.id, attempt=claim.attempt)
         return f"unclear {claim.id}"
     remedy = _try_remedy(claim, error)
     if remedy is not None:
@@ -90,7 +90,7 @@ def cooldown_after(claim: state_machine.Claim, error: DreameryError) -> float:
         with transaction() as tx:
             # Upstream gives the same answer when the account may not use the model. The credits, read a moment ago,
             # tell the two cases apart.
-            if balances.covers(tx, claim.id):
+            if balances.account_covers_price(tx, claim.id):
                 return 0.0
     return cooldowns.cooldown_seconds(error.code, claim.account.region, datetime.now(UTC))
 
@@ -115,19 +115,19 @@ def refill_credits(claim: state_machine.Claim, account: Account | None = None) -
         if left == 0 and _claim_daily_credits(claim.account.id):
             gained = provider.receive_credits(account)
             with transaction() as tx:
-                daily_credits.note_answer(tx, claim.account.id, gained=gained)
+                daily_credits.record_result(tx, claim.account.id, gained=gained)
     except DreameryError as error:
         log.info("refill_failed", account=claim.account.label, code=error.code)
         return False
     with transaction() as tx:
-        balances.note_credits(tx, claim.account.id, left + gained, seconds_ago=time.monotonic() - asked_at)
+        balances.record_credits(tx, claim.account.id, left + gained, seconds_ago=time.monotonic() - asked_at)
     return gained > 0
 
 
 def _claim_daily_credits(account_id: UUID) -> bool:
     """Commit the claim on today's credits before the call. Return False if it exists already or is not allowed."""
     with transaction() as tx:
-        return daily_credits.claim_empty(tx, account_id, everybody=get_settings().daily_receive != "off")
+        return daily_credits.claim_when_empty(tx, account_id, enabled_by_default=get_settings().daily_receive != "off")
 
 
 def _retry(claim: state_machine.Claim, error: DreameryError) -> str:
@@ -141,7 +141,7 @@ def _retry(claim: state_machine.Claim, error: DreameryError) -> str:
     return requeue(claim, error, delay=delay, reason=error.code, counts=True)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def requeue(
     claim: state_machine.Claim,
     error: DreameryError,
@@ -177,14 +177,14 @@ def requeue(
         )
         if row is not None:
             if reason == error.code:
-                account_scoring.note_outcome(tx, claim.account.id, claim.model, code=error.code)
+                account_scoring.record_outcome(tx, claim.account.id, claim.model, code=error.code)
             announce(tx, row)
             if delay == 0.0:
                 tx.on_commit(partial(celery_app.enqueue_claim, claim.kind, job_id=claim.id))
     return f"requeued {claim.id}: {reason}"
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def fail_claim(claim: state_machine.Claim, error: DreameryError) -> str:
     """Fail the claimed job. Return a line about it."""
     with transaction() as tx:
@@ -204,11 +204,11 @@ def fail_claim(claim: state_machine.Claim, error: DreameryError) -> str:
     return f"failed {claim.id}: {error.code}"
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def fail_if_unschedulable(job_id: UUID, *, error: DreameryError | None = None) -> str:
     """Fail a queued job that no account will take, with the last refusal if that is about the account."""
     with transaction() as tx:
-        code = unschedulable.hopeless(tx, job_id)
+        code = unschedulable.unschedulable_reason(tx, job_id)
         if code is None:
             return "waits for a slot" if error is None else "another account may take it"
         failure = error if error is not None and error.kind.fault is Fault.ACCOUNT else DreameryError(code)

@@ -37,7 +37,7 @@ def delete_orphans() -> int:
 
 def _owns_storage() -> bool:
     with transaction() as tx:
-        own_id = platform_state.installation(tx)
+        own_id = platform_state.get_installation_id(tx)
     owner = storage.claim_ownership(own_id)
     if owner != own_id:
         log.warning("storage_of_another_platform", place=storage.describe_location())
@@ -66,7 +66,7 @@ def _delete_orphaned_results() -> int:
         watchdog.renew()
         with transaction() as tx:
             known = files.known_keys(tx, keys)
-            unfinished = retention.unfinished_among(tx, sorted({job for key in keys if (job := _job_of(key))}))
+            unfinished = retention.open_jobs_among(tx, sorted({job for key in keys if (job := _job_of(key))}))
         deleted += _delete_unknown(keys, known | {key for key in keys if _job_of(key) in unfinished})
         if storage.lists_in_order():
             _save_scan_position(last)

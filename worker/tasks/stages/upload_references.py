@@ -16,7 +16,7 @@ from worker.core.media.video import NotAClipError, sound_facts, video_facts
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
-from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.engine import Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import inputs, progress_and_leases, state_machine
 from worker.providers.base import Account, Material, NotSentError, Reference
 from worker.providers.registry import get_provider
@@ -61,21 +61,21 @@ def upload(claim: state_machine.Claim, account: Account) -> tuple[state_machine.
     return _renew_claim(claim), _read_rows(claim)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _read_rows(claim: state_machine.Claim) -> list[Row[Any]]:
     with transaction() as tx:
         return inputs.job_inputs(tx, claim.id, claim.account.id)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _renew_claim(claim: state_machine.Claim) -> state_machine.Claim:
     """Return the claim with a new lease, long enough for the next file."""
     watchdog.renew()
     until = time.monotonic() + get_settings().lease_seconds
     with transaction() as tx:
-        if not progress_and_leases.renew_submit(tx, job_id=claim.id, attempt=claim.attempt):
+        if not progress_and_leases.renew_submit_lease(tx, job_id=claim.id, attempt=claim.attempt):
             raise ClaimLostError
-    return replace(claim, until=until)
+    return replace(claim, expires_at=until)
 
 
 def _lease_renewer(claim: state_machine.Claim) -> LeaseRenewer:
@@ -143,10 +143,10 @@ def _check_lengths(rows: list[Row[Any]]) -> None:
         raise DreameryError("invalid_video", message)
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _note_stored(claim: state_machine.Claim, n: int, stored: inputs.StoredInput) -> None:
     with transaction() as tx:
-        inputs.note_stored(tx, claim.id, n, stored)
+        inputs.record_stored(tx, claim.id, n, stored)
 
 
 def _open_stored(row: Row[Any], renew: LeaseRenewer) -> IO[bytes]:
@@ -172,7 +172,7 @@ def _upload_image(claim: state_machine.Claim, account: Account, row: Row[Any]) -
         uri=reference.uri,
         width=reference.width,
         height=reference.height,
-        picture_format=reference.format,
+        image_format=reference.format,
     )
 
 
@@ -212,7 +212,7 @@ def _as_not_sent(error: DreameryError) -> DreameryError:
     return NotSentError(error.detail) if error.code == "upstream_unreachable" else error
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _note_uploaded(claim: state_machine.Claim, n: int, **columns: Any) -> None:
     with transaction() as tx:
-        inputs.note_uploaded(tx, claim.id, n, account_id=claim.account.id, **columns)
+        inputs.record_upload(tx, claim.id, n, account_id=claim.account.id, **columns)

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.operations.metrics import GAUGES, exposition
+from api.operations.metrics import GAUGES, render_metrics
 from tests.support.platform import ROOT, clean_env
 from worker.core.observability import metrics
 from worker.messaging import celery_app, heartbeat
@@ -26,14 +26,14 @@ carried.start()
 
 @pytest.fixture(autouse=True)
 def _nothing_counted(engine):
-    metrics.take()
+    metrics.drain_counts()
     engine.redis.delete(heartbeat._WORKERS, heartbeat._SEEN)
 
 
 def samples() -> dict[tuple[str, str], float]:
     return {
         (sample.name, json.dumps(sample.labels, sort_keys=True)): sample.value
-        for family in text_string_to_metric_families(exposition().decode())
+        for family in text_string_to_metric_families(render_metrics().decode())
         for sample in family.samples
     }
 
@@ -89,22 +89,22 @@ def test_an_exposition_without_a_database(engine):
 
 def test_a_count_of_another_version_is_left_out(engine):
     engine.redis.hincrbyfloat(carried.KEY, '["dreamery_gone",["x"],""]', 1)
-    assert "dreamery_gone" not in exposition().decode()
+    assert "dreamery_gone" not in render_metrics().decode()
 
 
-@pytest.mark.parametrize("name", [*metrics.MEASURES, *GAUGES])
+@pytest.mark.parametrize("name", [*metrics.METRICS, *GAUGES])
 def test_every_metric_has_a_help_text_and_a_name_of_ours(name):
-    help_text = GAUGES[name][0] if name in GAUGES else metrics.MEASURES[name].help
+    help_text = GAUGES[name][0] if name in GAUGES else metrics.METRICS[name].help
     assert name.startswith("dreamery_")
     assert len(help_text) > 5
 
 
 def test_every_gauge_is_shown(engine):
     engine.add_job(engine.add_account())
-    heartbeat.tell("worker@here", queues=["fast"], threads=1)
+    heartbeat.publish_status("worker@here", queues=["fast"], threads=1)
     heartbeat._pulse.seen.clear()
-    heartbeat.note_seen("tick")
-    shown = {family.name for family in text_string_to_metric_families(exposition().decode())}
+    heartbeat.record_activity("tick")
+    shown = {family.name for family in text_string_to_metric_families(render_metrics().decode())}
     assert set(GAUGES) <= shown
     assert {"process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds"} <= shown
 
@@ -122,7 +122,7 @@ def test_messages_that_wait_are_counted_by_queue(engine):
 def test_the_age_of_the_tick(engine):
     assert of("dreamery_seen_age_seconds", what="tick") is None
     heartbeat._pulse.seen.clear()
-    heartbeat.note_seen("tick")
+    heartbeat.record_activity("tick")
     assert of("dreamery_seen_age_seconds", what="tick") < 60
     engine.redis.hset(heartbeat._SEEN, "tick", 0)
     assert of("dreamery_seen_age_seconds", what="tick") > 1e9
@@ -130,7 +130,7 @@ def test_the_age_of_the_tick(engine):
 
 def told(engine, name: str, **changes) -> None:
     """A worker that told this, some seconds ago."""
-    heartbeat.tell(name, queues=["fast"], threads=4)
+    heartbeat.publish_status(name, queues=["fast"], threads=4)
     (field,) = [field for field in engine.redis.hkeys(heartbeat._WORKERS) if field.decode().startswith(f"{name}#")]
     line = json.loads(engine.redis.hget(heartbeat._WORKERS, field))
     ago = {moment: line[moment] - seconds for moment, seconds in changes.items() if moment in {"heard", "told"}}
@@ -139,7 +139,7 @@ def told(engine, name: str, **changes) -> None:
 
 
 def test_workers_that_hear_and_workers_that_do_not(engine):
-    heartbeat.note_heard()
+    heartbeat.record_heartbeat()
     told(engine, "well@a")
     told(engine, "deaf@b", heard=30)
     told(engine, "stopped@c", heard=30, told=30)
@@ -151,21 +151,21 @@ def test_workers_that_hear_and_workers_that_do_not(engine):
     assert of("dreamery_worker_threads", queues="fast") == 16
     assert of("dreamery_worker_threads_busy", queues="fast") == 4
     assert of("dreamery_worker_memory_bytes", queues="fast") > 1e6
-    heartbeat.tell("well@a", queues=["fast"], threads=4)
+    heartbeat.publish_status("well@a", queues=["fast"], threads=4)
     assert not [field for field in engine.redis.hkeys(heartbeat._WORKERS) if field.startswith(b"forgotten@")]
 
 
 def test_a_worker_that_was_asked_to_stop_is_not_looked_for(engine):
-    heartbeat.tell("going@a", queues=["fast"], threads=1)
-    assert [worker.name for worker in heartbeat.workers()] == ["going@a"]
+    heartbeat.publish_status("going@a", queues=["fast"], threads=1)
+    assert [worker.name for worker in heartbeat.list_workers()] == ["going@a"]
     heartbeat._pulse.heard -= 1000
     try:
-        heartbeat.leave()
+        heartbeat.mark_leaving()
         told(engine, "going@a")
-        (worker,) = heartbeat.workers()
-        assert worker.hears
+        (worker,) = heartbeat.list_workers()
+        assert worker.is_responsive
         told(engine, "going@a", told=30)
-        assert heartbeat.workers() == []
+        assert heartbeat.list_workers() == []
     finally:
         heartbeat._pulse.leaving = False
 

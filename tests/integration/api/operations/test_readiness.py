@@ -20,10 +20,10 @@ HERE = socket.gethostname()
 def well(engine):
     """A platform as the checks see it: a tick has run, the scheduler has sent one, a worker hears."""
     heartbeat._pulse.seen.clear()
-    heartbeat.note_seen("tick")
-    heartbeat.note_seen("scheduler")
-    heartbeat.note_heard()
-    heartbeat.tell(f"worker@{HERE}", queues=["fast", "bulk"], threads=4)
+    heartbeat.record_activity("tick")
+    heartbeat.record_activity("scheduler")
+    heartbeat.record_heartbeat()
+    heartbeat.publish_status(f"worker@{HERE}", queues=["fast", "bulk"], threads=4)
     return engine
 
 
@@ -114,7 +114,7 @@ def health(*arguments: str) -> tuple[int, str]:
 
 def test_a_worker_that_hears_is_well(well):
     code, said = health("worker")
-    assert (code, f"worker@{HERE} took a message" in said) == (0, True)
+    assert (code, f"worker@{HERE} processed a message" in said) == (0, True)
     assert health("worker", "--name", "worker")[0] == 0
     (told,) = json.loads(health("worker", "--json")[1])["data"]
     assert (told["name"], told["hears"], told["threads"]) == (f"worker@{HERE}", True, 4)
@@ -124,13 +124,13 @@ def test_a_deaf_worker_is_ill(well):
     change(well, heard=0)
     code, said = health("worker")
     assert code == 1
-    assert f"worker@{HERE} took no message for" in said
+    assert f"worker@{HERE} has processed no message for" in said
     assert health("worker", "--json")[0] == 1
 
 
 def test_a_worker_elsewhere_does_not_count(well):
     change(well, host="elsewhere")
-    assert health("worker") == (1, "no worker of this machine has told anything\n")
+    assert health("worker") == (1, "no worker on this machine has sent a heartbeat\n")
     assert health("worker", "--name", "talker")[0] == 1
 
 
@@ -140,14 +140,14 @@ def test_the_scheduler(well):
     code, said = health("scheduler")
     assert (code, "the last tick was sent" in said) == (1, True)
     well.redis.hdel(heartbeat._SEEN, "scheduler")
-    assert health("scheduler") == (1, "the scheduler has sent nothing yet\n")
+    assert health("scheduler") == (1, "the scheduler has not sent a tick yet\n")
 
 
 def test_nobody_is_ill_because_redis_is_away(well):
     well.configure(REDIS_URL="redis://127.0.0.1:1/0")
     for name in ("worker", "scheduler"):
         code, said = health(name)
-        assert (code, "cannot tell: Redis does not answer" in said) == (0, True)
+        assert (code, "unknown: Redis does not answer" in said) == (0, True)
 
 
 def test_an_api_that_does_not_answer(engine):

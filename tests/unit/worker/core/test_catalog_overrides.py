@@ -64,8 +64,10 @@ def test_the_documented_example_does_what_it_says(monkeypatch, tmp_path):
 def test_without_a_file_hard_coded_names_mean_the_default_model(monkeypatch):
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", "")
     catalog = get_catalog()
-    assert {catalog.image_model(name).id for name in catalog_overrides.HARD_CODED} == {catalog.default_image_model}
-    assert {catalog.video_model(name).id for name in catalog_overrides.HARD_CODED_VIDEOS} == {
+    assert {catalog.image_model(name).id for name in catalog_overrides.HARD_CODED_IMAGE_MODELS} == {
+        catalog.default_image_model
+    }
+    assert {catalog.video_model(name).id for name in catalog_overrides.HARD_CODED_VIDEO_MODELS} == {
         catalog.default_video_model
     }
     assert catalog_overrides.shipped_data()["image"][0]["aliases"] == ["jimeng-image-4.0"]

@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 import pytest
 
 from worker.core.settings import Settings
-from worker.core.webhook_policy import DELAYS, TEST_EVENT, check_url, next_delay, pause_seconds, retry_after_seconds
+from worker.core.webhook_policy import (
+    RETRY_DELAYS,
+    TEST_EVENT,
+    check_url,
+    next_delay,
+    pause_seconds,
+    retry_after_seconds,
+)
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 DONE = "job.completed"
@@ -15,14 +22,14 @@ def test_the_schedule_is_that_of_standard_webhooks():
     hours = [next_delay(n, event=DONE, status=500, dice=0.5) for n in range(1, 10)]
     assert hours == [5, 300, 1800, 7200, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600]
     assert next_delay(10, event=DONE, status=500, dice=0.5) is None
-    assert 3 * 86_400 < sum(DELAYS) < 4 * 86_400
+    assert 3 * 86_400 < sum(RETRY_DELAYS) < 4 * 86_400
 
 
 @pytest.mark.parametrize("tries", range(1, 10))
 def test_the_jitter_is_a_tenth_either_way(tries):
     low, high = (next_delay(tries, event=DONE, status=None, dice=dice) for dice in (0.0, 1.0))
-    assert low == pytest.approx(DELAYS[tries - 1] * 0.9)
-    assert high == pytest.approx(DELAYS[tries - 1] * 1.1)
+    assert low == pytest.approx(RETRY_DELAYS[tries - 1] * 0.9)
+    assert high == pytest.approx(RETRY_DELAYS[tries - 1] * 1.1)
 
 
 def test_gone_and_tests_are_not_tried_again():

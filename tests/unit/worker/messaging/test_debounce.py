@@ -19,7 +19,7 @@ def test_actions_run_in_the_order_of_their_times_and_an_error_ends_nothing() -> 
 
 def test_a_single_wish_is_sent_at_once() -> None:
     sent: list[str] = []
-    Debounce[str](sent.append, window_seconds=60, timer=Timer()).wish("a")
+    Debounce[str](sent.append, window_seconds=60, timer=Timer()).request("a")
     assert sent == ["a"]
 
 
@@ -34,7 +34,7 @@ def test_a_burst_becomes_one_now_and_one_after_the_last_wish() -> None:
 
     debounce = Debounce[str](send, window_seconds=0.1, timer=Timer())
     for _ in range(50):
-        debounce.wish("a")
+        debounce.request("a")
     last_wish = time.monotonic()
     assert late.wait(10)
     assert [key for key, _ in sent] == ["a", "a"]
@@ -44,6 +44,6 @@ def test_a_burst_becomes_one_now_and_one_after_the_last_wish() -> None:
 def test_keys_do_not_wait_for_each_other() -> None:
     sent: list[str] = []
     debounce = Debounce[str](sent.append, window_seconds=60, timer=Timer())
-    debounce.wish("a")
-    debounce.wish("b")
+    debounce.request("a")
+    debounce.request("b")
     assert sent == ["a", "b"]

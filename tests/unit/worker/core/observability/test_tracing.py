@@ -56,7 +56,7 @@ def test_off_a_span_is_always_the_same_nothing() -> None:
         marks.rename("b")
         marks.fail("c")
         assert tracing.traceparent() is None
-        assert job_context.here() == {}
+        assert job_context.current_origin() == {}
 
 
 def test_asked_for_but_not_installed_is_said() -> None:
@@ -68,8 +68,8 @@ def test_asked_for_but_not_installed_is_said() -> None:
 
 def test_spans_of_a_job_belong_to_the_trace_of_its_request(collector: Collector) -> None:
     with tracing.span("request", parent=PARENT, kind="server"):
-        kept = job_context.here()
-    with job_context.about_job("save", JOB, kept, links=[OTHER]), tracing.span("store file", file__key="jobs/x"):
+        kept = job_context.current_origin()
+    with job_context.job_context("save", JOB, kept, links=[OTHER]), tracing.span("store file", file__key="jobs/x"):
         pass
     tracing.stop()
     spans = {span.name: span for _, span in collector.trace(PARENT.split("-")[1])}
@@ -83,9 +83,9 @@ def test_spans_of_a_job_belong_to_the_trace_of_its_request(collector: Collector)
 
 
 def test_a_step_for_one_job_is_in_its_trace_and_one_for_many_has_its_own(collector: Collector) -> None:
-    with job_context.about_jobs("one", [{"traceparent": PARENT}, None, {}]):
+    with job_context.jobs_context("one", [{"traceparent": PARENT}, None, {}]):
         pass
-    with job_context.about_jobs("many", [{"traceparent": PARENT}, {"traceparent": OTHER}]):
+    with job_context.jobs_context("many", [{"traceparent": PARENT}, {"traceparent": OTHER}]):
         pass
     tracing.stop()
     spans = {span.name: span for _, span in collector.spans}
@@ -117,7 +117,7 @@ def test_an_exception_leaves_its_code_and_not_its_words(collector: Collector) ->
 
 def test_log_lines_name_job_request_and_trace(collector: Collector) -> None:
     structlog.contextvars.clear_contextvars()
-    with job_context.about_job("save", JOB, {"request_id": "req_1", "traceparent": PARENT}):
+    with job_context.job_context("save", JOB, {"request_id": "req_1", "traceparent": PARENT}):
         event = structlog.contextvars.merge_contextvars(None, "", {"event": "x"})
         event = _name_trace(None, "", event)
     assert event == {

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.security.production_checks import refusals, refuse_open_flower, warnings
+from worker.core.security.production_checks import refusals, require_flower_login, warnings
 from worker.core.settings import Settings
 
 MASTER = "q8Zt0sJ1nVw4Xc7Lr2Hy6Kd9Gm3Bf5Pa"
@@ -54,9 +54,9 @@ def test_flower_without_a_login_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delenv("FLOWER_BASIC_AUTH", raising=False)
     command = ["celery", "-A", "worker.celery_tasks:app", "flower"]
     with pytest.raises(SystemExit, match="FLOWER_BASIC_AUTH"):
-        refuse_open_flower(settings(), command)
-    refuse_open_flower(settings(), [*command, "--basic-auth=admin:secret"])
-    refuse_open_flower(settings(), ["celery", "-A", "worker.celery_tasks:app", "worker"])
-    refuse_open_flower(settings(env="development"), command)
+        require_flower_login(settings(), command)
+    require_flower_login(settings(), [*command, "--basic-auth=admin:secret"])
+    require_flower_login(settings(), ["celery", "-A", "worker.celery_tasks:app", "worker"])
+    require_flower_login(settings(env="development"), command)
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "admin:secret")
-    refuse_open_flower(settings(), command)
+    require_flower_login(settings(), command)

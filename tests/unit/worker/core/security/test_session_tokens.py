@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.errors import DreameryError
-from worker.core.security.session_tokens import REGIONS, check_proxy, masked, parse_tokens
+from worker.core.security.session_tokens import REGIONS, check_proxy, mask_token, parse_tokens
 
 
 def pairs(text: str, default: str = "auto") -> list[tuple[str, str]]:
@@ -136,7 +136,7 @@ def test_other_proxies_are_judged_when_they_are_connected_to(text):
 )
 def test_a_masked_token_tells_little(text, shown):
     (token,) = parse_tokens(text, "auto")
-    assert masked(token) == shown
+    assert mask_token(token) == shown
 
 
 @given(st.text(max_size=80), st.sampled_from(sorted(REGIONS)))
