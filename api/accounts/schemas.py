@@ -8,75 +8,77 @@ from api.admin.schemas import Groups, Name
 from api.http.fields import Text, example
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-# The first is ISO's day 1.
+# In ISO order: Monday is day 1.
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Clock = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
 _ALL_DAYS: list[Day] = list(DAYS)
 
 
 class AccountCreate(BaseModel):
-    """Upstream accounts to be added."""
+    """Upstream accounts to add."""
 
     model_config = example(tokens="us-SESSIONID\nSESSIONID:cn", label="studio account")
 
     tokens: Text = Field(
-        description="session ids in any notation, one per line or a comma list; lines that begin with # are left out",
+        description="session ids in any notation, one per line or comma-separated; lines that start with # are ignored",
         min_length=1,
         max_length=100_000,
     )
     label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = ""
-    check: bool = Field(True, description="wait for a check-up of each; false = it comes within a minute")
+    check: bool = Field(
+        True, description="wait for the first check of each account; false = check it in the background within a minute"
+    )
 
 
 class AdminAccountCreate(AccountCreate):
-    """Upstream accounts to be added for the platform, or for a user."""
+    """Upstream accounts to add for the platform or for a user."""
 
-    groups: Groups = Field([], description="only users of these groups may use them; none = all users")
-    user: Text | None = Field(None, description="name or id of the user whose own they become", max_length=120)
+    groups: Groups = Field([], description="only users of these groups can use them; empty = all users")
+    user: Text | None = Field(
+        None, description="name or id of the user who owns them; null = the platform", max_length=120
+    )
 
 
 class WorkingHours(BaseModel):
-    """When an account takes jobs, by the clock of a time zone. An end not after the begin lies on the next day."""
+    """Hours in which an account accepts jobs. If `end` is not after `start`, it is on the next day."""
 
     model_config = example(days=["mon", "tue", "wed", "thu", "fri"], start="09:00", end="18:30", zone="Asia/Shanghai")
 
-    days: list[Day] = Field(_ALL_DAYS, min_length=1, max_length=7, description="days on which they begin")
+    days: list[Day] = Field(_ALL_DAYS, min_length=1, max_length=7, description="days on which the hours start")
     start: Clock = Field(description="HH:MM")
     end: Clock = Field(description="HH:MM; 24:00 = the end of the day")
     zone: Text = Field(description="IANA name, such as Asia/Shanghai", max_length=60)
 
     @field_validator("start")
     @classmethod
-    def _begins_within_the_day(cls, value: str) -> str:
+    def _start_before_24(cls, value: str) -> str:
         if value == "24:00":
             raise ValueError("must be 00:00 to 23:59")
         return value
 
     @field_validator("days")
     @classmethod
-    def _each_once(cls, value: list[Day]) -> list[Day]:
+    def _unique_sorted_days(cls, value: list[Day]) -> list[Day]:
         return [day for day in DAYS if day in value]
 
 
 class AccountChange(BaseModel):
-    """What to change of an account; absent = stays."""
+    """Changes of an account; omitted fields keep their value."""
 
     model_config = example(paused=True)
 
     label: Name | None = None
-    paused: bool | None = Field(
-        None, description="true = takes no new job until it is false again; false also ends `blocked`"
-    )
-    rested: bool | None = Field(None, description="true = end its rest now")
+    paused: bool | None = Field(None, description="true = accepts no new jobs; false = resume, also ends `blocked`")
+    rested: bool | None = Field(None, description="true = end its cooldown now")
     session: Text | None = Field(
         None, description="a new session id of the same upstream account, in any notation", max_length=2000
     )
     max_images: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
     max_videos: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
     submits_per_minute: float | None = Field(None, gt=0, le=10_000, description="null = the platform's setting")
-    max_jobs_per_day: int | None = Field(None, ge=1, le=1_000_000, description="null = no cap")
+    max_jobs_per_day: int | None = Field(None, ge=1, le=1_000_000, description="null = no limit")
     daily_receive: bool | None = Field(
-        None, description="true = fetch its free credits every day, false = never; null = as the setting says"
+        None, description="true = claim the free credits every day, false = never, null = the platform's setting"
     )
     working_hours: WorkingHours | None = Field(None, description="null = always")
     proxy: Text | None = Field(
@@ -85,25 +87,25 @@ class AccountChange(BaseModel):
 
 
 class AdminAccountChange(AccountChange):
-    """What an administrator may change besides."""
+    """Changes of an account by an administrator."""
 
-    groups: Groups | None = Field(None, description="only users of these groups may use it; [] = all users")
+    groups: Groups | None = Field(None, description="only users of these groups can use it; [] = all users")
 
 
 class CheckError(BaseModel):
-    """Why a check-up or an entry failed."""
+    """Why a check or an entry failed."""
 
     code: str
     message: str
 
 
 class AccountCheck(BaseModel):
-    """What a check-up found."""
+    """The result of an account check."""
 
-    done: bool = Field(description="false = no worker has answered yet; it is done later")
-    live: bool | None = Field(None, description="whether upstream knows the session; null = not known")
+    done: bool = Field(description="false = no worker has answered yet; the check runs later")
+    live: bool | None = Field(None, description="whether upstream accepts the session; null = unknown")
     credits: int | None = None
-    region: str | None = Field(None, description="where it is; the country that was looked up for region `auto`")
+    region: str | None = Field(None, description="the region, or the detected country for region `auto`")
     models: dict[str, int] | None = Field(None, description="how many models upstream lists, by kind")
     error: CheckError | None = None
 
@@ -115,13 +117,13 @@ class Account(BaseModel):
     object: Literal["account"]
     label: str
     region: str
-    country: str | None = Field(description="where a session of region `auto` was found")
-    pool: bool = Field(description="whether it is the platform's")
-    user_id: str | None = Field(description="whose own it is")
+    country: str | None = Field(description="the detected country of a session with region `auto`")
+    pool: bool = Field(description="whether the account belongs to the platform")
+    user_id: str | None = Field(description="the user who owns it; null = the platform or a session-id caller")
     user: str | None
     groups: list[str]
     state: Literal["ok", "resting", "needs_login", "blocked", "paused", "retired"]
-    state_code: str | None = Field(description="why it rests, needs a login or is blocked")
+    state_code: str | None = Field(description="why it is in cooldown, needs a login or is blocked")
     state_since: int | None
     rest_until: int | None
     rest_code: str | None
@@ -131,20 +133,22 @@ class Account(BaseModel):
     max_jobs_per_day: int | None
     jobs_today: int
     working_hours: WorkingHours | None
-    open_now: bool = Field(description="whether it is within its working hours")
+    open_now: bool = Field(description="whether the current time is within its working hours")
     opens_at: int | None
-    credits: int | None = Field(description="as upstream told last")
+    credits: int | None = Field(description="last known credits from upstream")
     credits_at: int | None
-    credits_left: int | None = Field(description="of these, less what jobs have cost since and what is held for others")
-    daily_receive: bool | None = Field(description="whether its daily credits are fetched; null = as the setting says")
+    credits_left: int | None = Field(description="`credits` minus the cost of jobs since then and minus reservations")
+    daily_receive: bool | None = Field(
+        description="whether its daily credits are claimed; null = the platform's setting"
+    )
     models: dict[str, int] | None
     checked_at: int | None
-    check_code: str | None = Field(description="what went wrong in its last check-up")
+    check_code: str | None = Field(description="error code of its last check")
     next_check_at: int | None
     last_submit_at: int | None
     in_flight: int
     has_proxy: bool
-    proxy: str | None = Field(description="kind, host and port of its proxy; never its credentials")
+    proxy: str | None = Field(description="scheme, host and port of its proxy, without credentials")
     created_at: int
 
 
@@ -157,25 +161,25 @@ class AccountList(BaseModel):
 
 
 class ImportedAccount(Account):
-    """An account as an import left it."""
+    """An account after an import."""
 
-    line: int = Field(description="which entry it was, from 1")
+    line: int = Field(description="number of the entry, from 1")
     outcome: Literal["added", "returned", "duplicate"] = Field(
-        description="`returned`: it was known, and serves again; `duplicate`: an account already, unchanged"
+        description="`returned`: a known account that is usable again; `duplicate`: already an account, unchanged"
     )
     check: AccountCheck | None
 
 
 class RejectedEntry(BaseModel):
-    """An entry that made no account."""
+    """An entry that could not be imported."""
 
     line: int
-    token: str | None = Field(description="masked; null when it could not be read")
+    token: str | None = Field(description="masked session id; null if it could not be parsed")
     error: CheckError
 
 
 class AccountImportResult(BaseModel):
-    """What became of every entry of an import."""
+    """The outcome of every entry of an import."""
 
     object: Literal["list"]
     data: list[ImportedAccount]
@@ -184,63 +188,63 @@ class AccountImportResult(BaseModel):
 
 
 class CheckedAccount(Account):
-    """An account after a check-up."""
+    """An account with the result of a check."""
 
     check: AccountCheck
 
 
 def model_counts(models: dict[str, Any] | None) -> dict[str, int] | None:
-    """How many models of each kind a stored list has."""
+    """Return the number of models of each kind in a stored model list."""
     return None if models is None else {kind: len(rows) for kind, rows in models.items()}
 
 
 class CreditReading(BaseModel):
-    """A point of an account's curve."""
+    """The credits of an account at one point in time."""
 
     at: float
     credits: int
 
 
 class CreditReservation(BaseModel):
-    """A job on the way to upstream, or there."""
+    """An open job that holds or has spent credits."""
 
     id: str
     kind: Literal["image", "video", "chat"]
     model: str
-    price: int | None = Field(description="expected credits; null = not known")
-    taken: bool = Field(description="upstream has it and has charged it; false = credits are held for it")
+    price: int | None = Field(description="expected credits; null = unknown")
+    taken: bool = Field(description="true = upstream has accepted and charged it; false = credits are reserved")
     since: int | None
 
 
 class DailySpending(BaseModel):
-    """What an account's jobs of one day (UTC) did cost."""
+    """Credits spent by the jobs of one day (UTC)."""
 
     day: str
     jobs: int
-    credits: int = Field(description="settled or expected")
-    settled: int = Field(description="of these, as upstream told")
-    unknown: int = Field(description="jobs whose cost nobody knows")
+    credits: int = Field(description="settled, or expected where not settled yet")
+    settled: int = Field(description="the part confirmed by upstream")
+    unknown: int = Field(description="number of jobs with unknown cost")
 
 
 class DailyCreditClaim(BaseModel):
-    """A day on which the free credits were asked for."""
+    """A claim of the daily free credits."""
 
     day: str
     how: Literal["daily", "empty", "asked"]
-    gained: int | None = Field(description="null = the answer is not known, or it was refused")
+    gained: int | None = Field(description="null = the outcome is unknown, or upstream refused")
     error: str | None
 
 
 class AccountCredits(BaseModel):
-    """What an account has, holds and spent."""
+    """Credits of an account: balance, reservations and spending."""
 
     object: Literal["account.credits"]
     id: str
-    credits: int | None = Field(description="as upstream told last; null = never asked")
+    credits: int | None = Field(description="last known credits from upstream; null = never read")
     credits_at: int | None
-    left: int | None = Field(description="what a new job may cost at most")
-    reserved: int = Field(description="held for jobs on their way to upstream")
-    readings: list[CreditReading] = Field(description="oldest first; of days long past the last one")
+    left: int | None = Field(description="available for new jobs")
+    reserved: int = Field(description="reserved for jobs that upstream has not accepted yet")
+    readings: list[CreditReading] = Field(description="oldest first; older days have one reading each")
     open_jobs: list[CreditReservation]
     spent: list[DailySpending] = Field(description="newest first")
     receives: list[DailyCreditClaim] = Field(description="newest first")

@@ -1,4 +1,4 @@
-"""An account row as JSON. Its session id never; of its proxy the place only."""
+"""Account rows as JSON. The session id is never included; of the proxy only kind, host and port."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from worker.core.ids import public_id
 
 
 def account_object(row: Any) -> dict[str, Any]:
-    """The account, for whoever keeps it."""
+    """Return the account as its owner and administrators see it."""
     resting = row.state == "ok" and row.rest_until is not None and row.rest_until > datetime.now(UTC)
     return {
         "id": public_id("account", row.id),
@@ -50,16 +50,16 @@ def account_object(row: Any) -> dict[str, Any]:
     }
 
 
-def account_check_object(row: Any, result: dict[str, Any] | None) -> dict[str, Any]:
-    """What a check-up found; None = nobody has answered yet."""
-    told = result or {}
+def account_check_object(row: Any, check: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the result of a check; `result` is None while no worker has answered."""
+    result = check or {}
     return {
-        "done": result is not None,
-        "live": told.get("live"),
-        "credits": told.get("credits"),
-        "region": (row.cluster or {}).get("country") or (row.region if told.get("live") else None),
-        "models": told.get("models"),
-        "error": told.get("error"),
+        "done": check is not None,
+        "live": result.get("live"),
+        "credits": result.get("credits"),
+        "region": (row.cluster or {}).get("country") or (row.region if result.get("live") else None),
+        "models": result.get("models"),
+        "error": result.get("error"),
     }
 
 

@@ -1,4 +1,4 @@
-"""Bodies of `/token/*`: what is asked about session ids, and what is told of them."""
+"""Bodies of `/token/*`: checks of session ids and their results."""
 
 from pydantic import BaseModel, Field
 
@@ -8,7 +8,7 @@ from api.http.fields import NonEmptyText, example
 class TokenCheck(BaseModel):
     """The body of `/token/check`."""
 
-    model_config = example(token="demo:sandbox")  # noqa: S106 - the session that always works under `dreamery up`
+    model_config = example(token="demo:sandbox")  # noqa: S106 - the sandbox session that always works
 
     token: NonEmptyText = Field(description="a session id in any notation", max_length=4000)
 
@@ -20,16 +20,16 @@ class TokenLive(BaseModel):
 
 
 class TokenPoints(BaseModel):
-    """Credits left, by kind."""
+    """Remaining credits, by kind."""
 
-    giftCredit: int  # noqa: N815 - names that other gateways' clients read
+    giftCredit: int  # noqa: N815 - clients of other gateways read these names
     purchaseCredit: int  # noqa: N815
     vipCredit: int  # noqa: N815
     totalCredit: int  # noqa: N815
 
 
 class TokenFailure(BaseModel):
-    """Why a session id has no numbers, or could not take any; the same four keys as in an error answer."""
+    """Why the check of a session id failed; the same four keys as in an error response."""
 
     message: str
     type: str
@@ -38,10 +38,12 @@ class TokenFailure(BaseModel):
 
 
 class TokenResult(BaseModel):
-    """One session id of a list."""
+    """The result for one session id of the list."""
 
     token: str = Field(description="masked")
-    points: TokenPoints | None = Field(description="null when it could not be asked")
-    credits: TokenPoints | None = Field(None, description="of `/token/receive`: the same as `points`, afterwards")
-    received: int | None = Field(None, description="of `/token/receive`: credits gained")
-    error: TokenFailure | None = Field(None, description="only there when something failed")
+    points: TokenPoints | None = Field(description="null when the check failed")
+    credits: TokenPoints | None = Field(
+        None, description="only from `/token/receive`: the same numbers as `points`, after claiming"
+    )
+    received: int | None = Field(None, description="only from `/token/receive`: credits gained")
+    error: TokenFailure | None = Field(None, description="present only when something failed")
