@@ -1,4 +1,4 @@
-"""The audit log as one file, streamed: JSON lines or CSV, oldest first."""
+"""Export of the audit log as a streamed file: JSON lines or CSV, oldest first."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ import orjson
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
-from api.auth.dependencies import AdminDep, actor_of
+from api.auth.dependencies import AdminDep, audit_actor
 from api.http.errors import error_responses
 from api.http.responses import csv_cell
 from worker.core.ids import public_id
@@ -24,11 +24,11 @@ _COLUMNS = ("id", "at", "actor", "actor_id", "address", "action", "target", "det
 _MEDIA = {"jsonl": "application/jsonl", "csv": "text/csv; charset=utf-8"}
 
 
-def _moment(seconds: float | None) -> datetime | None:
+def _to_datetime(seconds: float | None) -> datetime | None:
     return datetime.fromtimestamp(min(seconds, 4e9), UTC) if seconds is not None else None
 
 
-def _act(row: "Row[Any]") -> dict[str, Any]:
+def _entry_object(row: "Row[Any]") -> dict[str, Any]:
     return {
         "id": public_id("act", row.id),
         "at": row.at.astimezone(UTC).isoformat(),
@@ -41,31 +41,31 @@ def _act(row: "Row[Any]") -> dict[str, Any]:
     }
 
 
-def _lines(form: str, action: str | None, since: datetime | None, until: datetime) -> Iterator[bytes]:
-    """Page by page, each in a transaction of its own: a slow reader holds nothing open."""
+def _export_chunks(form: str, action: str | None, since: datetime | None, until: datetime) -> Iterator[bytes]:
+    """Yield the export page by page. Each page has its own transaction, so a slow client holds none open."""
     if form == "csv":
         yield (",".join(_COLUMNS) + "\r\n").encode()
     after = None
     while True:
         with transaction() as tx:
-            rows = audit_log.read_on(tx, action=action, since=since, until=until, after=after, limit=_PAGE)
+            rows = audit_log.read_forward(tx, action=action, since=since, until=until, after=after, limit=_PAGE)
         if rows:
-            yield (_csv if form == "csv" else _jsonl)([_act(row) for row in rows])
+            yield (_csv if form == "csv" else _jsonl)([_entry_object(row) for row in rows])
         if len(rows) < _PAGE:
             return
         after = rows[-1].id
 
 
-def _jsonl(acts: list[dict[str, Any]]) -> bytes:
-    return b"".join(orjson.dumps(act) + b"\n" for act in acts)
+def _jsonl(entries: list[dict[str, Any]]) -> bytes:
+    return b"".join(orjson.dumps(entry) + b"\n" for entry in entries)
 
 
-def _csv(acts: list[dict[str, Any]]) -> bytes:
+def _csv(entries: list[dict[str, Any]]) -> bytes:
     out = io.StringIO()
     writer = csv.DictWriter(out, _COLUMNS, lineterminator="\r\n")
-    for act in acts:
-        told = {**act, "details": orjson.dumps(act["details"]).decode()}
-        writer.writerow({name: csv_cell(value) for name, value in told.items()})
+    for entry in entries:
+        row = {**entry, "details": orjson.dumps(entry["details"]).decode()}
+        writer.writerow({name: csv_cell(value) for name, value in row.items()})
     return out.getvalue().encode()
 
 
@@ -79,7 +79,7 @@ def _csv(acts: list[dict[str, Any]]) -> bytes:
                 "application/jsonl": {"schema": {"type": "string"}},
                 "text/csv": {"schema": {"type": "string"}},
             },
-            "description": "An act a line.",
+            "description": "One entry per line.",
         }
     },
 )
@@ -88,17 +88,19 @@ def export_audit(
     admin: AdminDep,
     *,
     form: Annotated[Literal["jsonl", "csv"], Query(alias="format")] = "jsonl",
-    action: Annotated[str | None, Query(max_length=60, description="such as `key.revoke`, or `key` for all")] = None,
+    action: Annotated[
+        str | None, Query(max_length=60, description="for example `key.revoke`, or `key` for all key actions")
+    ] = None,
     since: Annotated[float | None, Query(ge=0, description="unix seconds")] = None,
     until: Annotated[float | None, Query(ge=0, description="unix seconds; default: now")] = None,
 ) -> StreamingResponse:
-    """All of it, or what was done between two moments. The export is written down too."""
+    """Exports the whole audit log or a time range. The export itself is recorded too."""
     now = datetime.now(UTC)
     with transaction() as tx:
-        audit_log.note_act(tx, actor_of(request, admin), "audit.export", "audit", format=form, of=action)
+        audit_log.record_action(tx, audit_actor(request, admin), "audit.export", "audit", format=form, of=action)
     name = f"audit-{now:%Y%m%dT%H%M%SZ}.{form}"
     return StreamingResponse(
-        _lines(form, action, _moment(since), _moment(until) or now),
+        _export_chunks(form, action, _to_datetime(since), _to_datetime(until) or now),
         media_type=_MEDIA[form],
         headers={"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"},
     )

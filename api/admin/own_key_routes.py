@@ -1,4 +1,4 @@
-"""A user's own API keys (`/v1/keys`): nobody makes, replaces or ends one that may do more than the one they use."""
+"""Routes for a user's own API keys (`/v1/keys`). A key cannot create, rotate or revoke a key with more rights."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -6,9 +6,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from api.admin.routes import NO_GRACE, key_object, model_id, page_of
-from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyList, OwnKeyWish, Rotation
-from api.auth.dependencies import Caller, CallerDep, actor_of
+from api.admin.routes import NO_GRACE, key_object, require_model_id, page_response
+from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
+from api.auth.dependencies import Caller, CallerDep, audit_actor
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
 from api.http.responses import json_response
@@ -20,149 +20,151 @@ from worker.db.users import api_keys, audit_log
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=error_responses(400, 401, 403, 404))
 
 
-def _user(caller: Caller) -> UUID:
+def _user_id_of(caller: Caller) -> UUID:
     if caller.user_id is None:
-        raise DreameryError("forbidden", "Session ids have no API keys of their own: use an API key.")
+        raise DreameryError("forbidden", "Callers with session ids have no API keys of their own: use an API key.")
     return caller.user_id
 
 
-def _reader(caller: CallerDep) -> Caller:
-    caller.need("read")
-    _user(caller)
+def _require_key_read(caller: CallerDep) -> Caller:
+    caller.require_scope("read")
+    _user_id_of(caller)
     return caller
 
 
-def _changer(caller: CallerDep) -> Caller:
-    caller.need("generate")
-    return _reader(caller)
+def _require_key_management(caller: CallerDep) -> Caller:
+    caller.require_scope("generate")
+    return _require_key_read(caller)
 
 
-ReaderDep = Annotated[Caller, Depends(_reader)]
-ChangerDep = Annotated[Caller, Depends(_changer)]
+OwnKeysReadDep = Annotated[Caller, Depends(_require_key_read)]
+OwnKeysManageDep = Annotated[Caller, Depends(_require_key_management)]
 
 
-def _own(row: Any, caller: Caller) -> dict[str, Any]:
+def _own_key_object(row: Any, caller: Caller) -> dict[str, Any]:
     return {**key_object(row), "current": row.id == caller.api_key_id}
 
 
-def _present(tx: Transaction, caller: Caller) -> Any:
-    """The key that the caller calls with."""
+def _calling_key(tx: Transaction, caller: Caller) -> Any:
+    """Return the row of the API key used for this request."""
     row = api_keys.get_key(tx, caller.api_key_id) if caller.api_key_id is not None else None
     if row is None:
         raise DreameryError("invalid_api_key")
     return row
 
 
-def _target(tx: Transaction, key_id: str, caller: Caller) -> Any:
-    """A key of the caller's user that may do no more than the caller. Raises key_not_found, forbidden."""
+def _find_own_key(tx: Transaction, key_id: str, caller: Caller) -> Any:
+    """Return a key of the same user that has no more rights than the caller. Raises key_not_found, forbidden."""
     found = parse_public_id("key", key_id)
     row = api_keys.get_key(tx, found) if found else None
-    if row is None or row.user_id != _user(caller):
-        raise DreameryError("key_not_found", f"No API key {key_id[:60]!r} of yours.")
+    if row is None or row.user_id != _user_id_of(caller):
+        raise DreameryError("key_not_found", f"You have no API key {key_id[:60]!r}.")
     if row.id == caller.api_key_id:
         return row
-    _need_no_limits(caller)
-    if not _within(row, _present(tx, caller)):
-        message = "That key may do more than the one you call with. Use that key itself, or ask an administrator."
+    _require_no_key_limits(caller)
+    if not _is_within_rights_of(row, _calling_key(tx, caller)):
+        message = "That key has more rights than the one you are using. Use that key itself, or ask an administrator."
         raise DreameryError("forbidden", message)
     return row
 
 
-def _need_no_limits(caller: Caller) -> None:
-    """Or a key with a budget could make others, each with the same budget again."""
+def _require_no_key_limits(caller: Caller) -> None:
+    """Raise forbidden if the key has limits: a new key would get the same budget again."""
     if caller.key_limits.hard:
-        message = "This key has limits of its own, so it cannot make or change other keys. Ask an administrator."
+        message = "This key has its own limits, so it cannot create or change other keys. Ask an administrator."
         raise DreameryError("forbidden", message)
 
 
-def _within(row: Any, other: Any) -> bool:
-    """Whether a key may do no more, and no longer, than another of the same user."""
+def _is_within_rights_of(row: Any, other: Any) -> bool:
+    """Whether a key has no more rights, and is not valid longer, than another key of the same user."""
     return (
-        _fits(row.scopes, other.scopes)
-        and _fits(row.models, other.models)
+        _is_subset(row.scopes, other.scopes)
+        and _is_subset(row.models, other.models)
         and (other.expires_at is None or (row.expires_at is not None and row.expires_at <= other.expires_at))
     )
 
 
-def _fits(narrow: list[str] | None, wide: list[str] | None) -> bool:
+def _is_subset(narrow: list[str] | None, wide: list[str] | None) -> bool:
     return wide is None or (narrow is not None and set(narrow) <= set(wide))
 
 
-def _wanted(wish: OwnKeyWish, caller: Caller, present: Any) -> api_keys.NewKey:
-    """What the new key is allowed; what is absent is as the caller's own. Raises forbidden, model_not_allowed."""
-    _need_no_limits(caller)
-    for scope in wish.scopes or []:
-        caller.need(scope)
+def _new_key(body: OwnKeyCreate, caller: Caller, calling_key: Any) -> api_keys.NewKey:
+    """Return the key to create; omitted fields are taken from `calling_key`. Raises forbidden, model_not_allowed."""
+    _require_no_key_limits(caller)
+    for scope in body.scopes or []:
+        caller.require_scope(scope)
     models = sorted(caller.models) if caller.models is not None else None
-    if wish.models is not None:
-        models = [model_id(name) for name in wish.models]
+    if body.models is not None:
+        models = [require_model_id(name) for name in body.models]
         for model in models:
-            caller.need_model(model)
-    expires_at = wish.expires_at or present.expires_at
-    if present.expires_at is not None and expires_at > present.expires_at:
-        last = present.expires_at.astimezone(UTC).isoformat(timespec="seconds")
-        message = f"It cannot outlive the key you call with, which expires at {last}."
+            caller.require_model(model)
+    expires_at = body.expires_at or calling_key.expires_at
+    if calling_key.expires_at is not None and expires_at > calling_key.expires_at:
+        last = calling_key.expires_at.astimezone(UTC).isoformat(timespec="seconds")
+        message = f"It cannot expire later than the key you are using, which expires at {last}."
         raise DreameryError("invalid_value", message, param="expires_at")
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise DreameryError("invalid_value", "`expires_at` is in the past.", param="expires_at")
-    scopes = list(wish.scopes) if wish.scopes is not None else present.scopes
-    return api_keys.NewKey(user_id=_user(caller), name=wish.name, scopes=scopes, models=models, expires_at=expires_at)
+    scopes = list(body.scopes) if body.scopes is not None else calling_key.scopes
+    return api_keys.NewKey(
+        user_id=_user_id_of(caller), name=body.name, scopes=scopes, models=models, expires_at=expires_at
+    )
 
 
 @router.get("", summary="List your API keys", responses={200: {"model": OwnKeyList}})
-def list_own_keys(caller: ReaderDep, after: After = None, limit: Limit = 100) -> Response:
-    """All keys of your user, oldest first; `current` is the one you call with."""
+def list_own_keys(caller: OwnKeysReadDep, after: After = None, limit: Limit = 100) -> Response:
+    """Lists all keys of your user, oldest first; `current` marks the key used for this request."""
     with transaction() as tx:
-        rows = api_keys.list_keys(tx, user_id=_user(caller), after=after_id("key", after), limit=limit + 1)
-    return page_of([_own(row, caller) for row in rows], limit)
+        rows = api_keys.list_keys(tx, user_id=_user_id_of(caller), after=after_id("key", after), limit=limit + 1)
+    return page_response([_own_key_object(row, caller) for row in rows], limit)
 
 
-@router.post("", summary="Make an API key of yours", status_code=201, responses={201: {"model": NewOwnKey}})
-def make_own_key(request: Request, wish: OwnKeyWish, caller: ChangerDep) -> Response:
-    """It may do no more than the key you call with, use no other models and last no longer.
+@router.post("", summary="Create your own API key", status_code=201, responses={201: {"model": NewOwnKey}})
+def make_own_key(request: Request, body: OwnKeyCreate, caller: OwnKeysManageDep) -> Response:
+    """The new key has at most the scopes, models and lifetime of the key used for this request.
 
-    The answer is the only time the key is shown; only a hash is stored.
+    The key is shown only in this response; only a hash is stored.
     """
     with transaction() as tx:
-        wanted = _wanted(wish, caller, _present(tx, caller))
-        key_id, key = api_keys.make_key(tx, wanted)
+        new_key = _new_key(body, caller, _calling_key(tx, caller))
+        key_id, key = api_keys.create_key(tx, new_key)
         row = api_keys.get_key(tx, key_id)
-        told = {"user": caller.name, "name": wish.name, "scopes": wanted.scopes}
-        audit_log.note_act(tx, actor_of(request, caller), "key.make", public_id("key", key_id), **told)
-    return json_response({**_own(row, caller), "key": key}, status=201)
+        details = {"user": caller.name, "name": body.name, "scopes": new_key.scopes}
+        audit_log.record_action(tx, audit_actor(request, caller), "key.make", public_id("key", key_id), **details)
+    return json_response({**_own_key_object(row, caller), "key": key}, status=201)
 
 
 @router.post(
     "/{key_id}/rotate",
-    summary="Replace an API key of yours",
+    summary="Rotate your own API key",
     status_code=201,
     responses={201: {"model": NewOwnKey}},
 )
 def rotate_own_key(
-    request: Request, key_id: str, caller: ChangerDep, rotation: Annotated[Rotation, Body()] = NO_GRACE
+    request: Request, key_id: str, caller: OwnKeysManageDep, rotation: Annotated[Rotation, Body()] = NO_GRACE
 ) -> Response:
-    """A new key with the same rights; the old one works on for `grace_seconds`, by default not at all."""
+    """Creates a key with the same rights. The old key stays valid for `grace_seconds`, by default 0."""
     grace = rotation.grace_seconds
     with transaction() as tx:
-        known = _target(tx, key_id, caller)
-        made = api_keys.rotate_key(tx, known.id, grace_seconds=grace)
-        if made is None:
-            raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: make a new one.")
-        new_id, key = made
+        existing = _find_own_key(tx, key_id, caller)
+        rotated = api_keys.rotate_key(tx, existing.id, grace_seconds=grace)
+        if rotated is None:
+            raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: create a new one.")
+        new_id, key = rotated
         row = api_keys.get_key(tx, new_id)
-        target, new = public_id("key", known.id), public_id("key", new_id)
-        audit_log.note_act(tx, actor_of(request, caller), "key.rotate", target, new=new, grace_seconds=grace)
-    return json_response({**_own(row, caller), "key": key}, status=201)
+        target, new = public_id("key", existing.id), public_id("key", new_id)
+        audit_log.record_action(tx, audit_actor(request, caller), "key.rotate", target, new=new, grace_seconds=grace)
+    return json_response({**_own_key_object(row, caller), "key": key}, status=201)
 
 
-@router.delete("/{key_id}", summary="Revoke an API key of yours", responses={200: {"model": OwnKey}})
-def revoke_own_key(request: Request, key_id: str, caller: ChangerDep) -> Response:
-    """It stops working at once, also when it is the one you call with; its jobs go on."""
+@router.delete("/{key_id}", summary="Revoke your own API key", responses={200: {"model": OwnKey}})
+def revoke_own_key(request: Request, key_id: str, caller: OwnKeysManageDep) -> Response:
+    """Revokes the key immediately, even the one used for this request. Its jobs continue."""
     with transaction() as tx:
-        known = _target(tx, key_id, caller)
-        api_keys.revoke_key(tx, known.id)
-        audit_log.note_act(
-            tx, actor_of(request, caller), "key.revoke", public_id("key", known.id), user=known.user_name
+        existing = _find_own_key(tx, key_id, caller)
+        api_keys.revoke_key(tx, existing.id)
+        audit_log.record_action(
+            tx, audit_actor(request, caller), "key.revoke", public_id("key", existing.id), user=existing.user_name
         )
-        row = api_keys.get_key(tx, known.id)
-    return json_response(_own(row, caller))
+        row = api_keys.get_key(tx, existing.id)
+    return json_response(_own_key_object(row, caller))

@@ -1,4 +1,4 @@
-"""Administration: users, API keys, the audit log (`/admin/v1`). Every act is written down in the same transaction."""
+"""Admin routes for users, API keys and the audit log (`/admin/v1`). Each action is audited in its transaction."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -8,23 +8,23 @@ from fastapi import APIRouter, Body, Query, Request, Response
 
 from api.admin.schemas import (
     ApiKey,
+    ApiKeyChange,
+    ApiKeyCreate,
+    ApiKeyList,
     AuditList,
-    KeyChange,
-    KeyList,
-    KeyWish,
     LimitChange,
     NewApiKey,
     Rotation,
     User,
     UserChange,
+    UserCreate,
     UserList,
-    UserWish,
 )
-from api.auth.dependencies import AdminDep, actor_of
+from api.auth.dependencies import AdminDep, audit_actor
 from api.generation.request_checks import AGENT
 from api.http.errors import error_responses
 from api.http.fields import After, Limit, after_id
-from api.http.responses import json_response, seconds_of
+from api.http.responses import json_response, unix_seconds
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
@@ -53,12 +53,10 @@ def _set_limits(tx: Transaction, table: Literal["users", "api_keys"], row_id: UU
         quotas.set_limits(tx, table, row_id, hard=hard, soft=soft)
 
 
-def _changes(change: LimitChange) -> dict[str, Any]:
-    """What a body changes, for the audit log: null takes away a limit or a time that results are kept; elsewhere it
-    changes nothing.
-    """
-    given = change.model_dump(exclude_unset=True, mode="json")
-    return {name: value for name, value in given.items() if value is not None or name == "retention_days"}
+def _audited_changes(change: LimitChange) -> dict[str, Any]:
+    """Return the changes for the audit log. Null is a change only inside limits and for `retention_days`."""
+    fields = change.model_dump(exclude_unset=True, mode="json")
+    return {name: value for name, value in fields.items() if value is not None or name == "retention_days"}
 
 
 def _user_object(row: Any) -> dict[str, Any]:
@@ -73,7 +71,7 @@ def _user_object(row: Any) -> dict[str, Any]:
         "priority": row.priority,
         "retention_days": row.retention_days,
         **_limits_of(row),
-        "created_at": seconds_of(row.created_at),
+        "created_at": unix_seconds(row.created_at),
     }
 
 
@@ -85,7 +83,7 @@ def _key_status(row: Any) -> str:
 
 
 def key_object(row: Any) -> dict[str, Any]:
-    """A key without the key itself."""
+    """Return the metadata of a key, without the key itself."""
     return {
         "id": public_id("key", row.id),
         "object": "api_key",
@@ -96,21 +94,21 @@ def key_object(row: Any) -> dict[str, Any]:
         "scopes": row.scopes,
         "models": row.models,
         "status": _key_status(row),
-        "expires_at": seconds_of(row.expires_at),
-        "last_used_at": seconds_of(row.last_used_at),
-        "revoked_at": seconds_of(row.revoked_at),
+        "expires_at": unix_seconds(row.expires_at),
+        "last_used_at": unix_seconds(row.last_used_at),
+        "revoked_at": unix_seconds(row.revoked_at),
         **_limits_of(row),
-        "created_at": seconds_of(row.created_at),
+        "created_at": unix_seconds(row.created_at),
     }
 
 
-def page_of(objects: list[dict[str, Any]], limit: int) -> Response:
-    """A list of at most `limit`; one object more tells that more follow."""
+def page_response(objects: list[dict[str, Any]], limit: int) -> Response:
+    """Return a page of at most `limit` objects; one object more means `has_more`."""
     return json_response({"object": "list", "data": objects[:limit], "has_more": len(objects) > limit})
 
 
 def find_user(tx: Transaction, name_or_id: str) -> Any:
-    """The user of that id or name. Raises user_not_found."""
+    """Return the user row by id or name. Raises user_not_found."""
     row = users.find_user(tx, user_id=parse_public_id("user", name_or_id), name=name_or_id)
     if row is None:
         raise DreameryError("user_not_found", f"No user {name_or_id[:60]!r}.")
@@ -118,6 +116,7 @@ def find_user(tx: Transaction, name_or_id: str) -> Any:
 
 
 def find_key(tx: Transaction, key_id: str) -> Any:
+    """Return the key row by id. Raises key_not_found."""
     found = parse_public_id("key", key_id)
     row = api_keys.get_key(tx, found) if found else None
     if row is None:
@@ -126,142 +125,151 @@ def find_key(tx: Transaction, key_id: str) -> Any:
 
 
 @router.post("/users", summary="Add a user", status_code=201, responses={201: {"model": User}})
-def add_user(request: Request, wish: UserWish, admin: AdminDep) -> Response:
-    """Adds a user. Names are unique; keys are made with `POST /admin/v1/keys`."""
+def add_user(request: Request, body: UserCreate, admin: AdminDep) -> Response:
+    """Adds a user. Names are unique. Create keys with `POST /admin/v1/keys`."""
     with transaction() as tx:
-        row = users.add_user(tx, **wish.model_dump(exclude={"limits", "soft_limits"}))
+        row = users.add_user(tx, **body.model_dump(exclude={"limits", "soft_limits"}))
         if row is None:
-            raise DreameryError("name_taken", f"There is a user {wish.name!r} already.", param="name")
-        _set_limits(tx, "users", row.id, wish)
-        actor, target = actor_of(request, admin), public_id("user", row.id)
-        audit_log.note_act(tx, actor, "user.add", target, **{**_changes(wish), "name": row.name, "role": row.role})
+            raise DreameryError("name_taken", f"A user named {body.name!r} already exists.", param="name")
+        _set_limits(tx, "users", row.id, body)
+        actor, target = audit_actor(request, admin), public_id("user", row.id)
+        audit_log.record_action(
+            tx, actor, "user.add", target, **{**_audited_changes(body), "name": row.name, "role": row.role}
+        )
         row = find_user(tx, target)
     return json_response(_user_object(row), status=201)
 
 
 @router.get("/users", summary="List the users", responses={200: {"model": UserList}})
 def list_users(_admin: AdminDep, after: After = None, limit: Limit = 100) -> Response:
-    """Oldest first."""
+    """Lists all users, oldest first."""
     with transaction() as tx:
         rows = users.list_users(tx, after=after_id("user", after), limit=limit + 1)
-    return page_of([_user_object(row) for row in rows], limit)
+    return page_response([_user_object(row) for row in rows], limit)
 
 
 @router.get("/users/{user}", summary="Get a user", responses={200: {"model": User}})
 def get_user(user: str, _admin: AdminDep) -> Response:
-    """By id or name."""
+    """Returns a user by id or name."""
     with transaction() as tx:
         return json_response(_user_object(find_user(tx, user)))
 
 
 @router.patch("/users/{user}", summary="Change a user", responses={200: {"model": User}})
 def change_user(request: Request, user: str, change: UserChange, admin: AdminDep) -> Response:
-    """Role, groups, limits, how long results are kept; disabled: the keys of a disabled user stop working at once;
-    weight and priority when several users wait. The last admin cannot be taken away.
+    """Changes role, groups, limits, retention, weight and priority; enables or disables the user.
+
+    The keys of a disabled user stop working immediately. The last admin cannot be disabled or lose the role.
     """
     with transaction() as tx:
-        known = find_user(tx, user)
-        # First, for it locks rows of several users: two changes at once would else wait for each other.
-        row = users.change_user(tx, known.id, role=change.role, disabled=change.disabled, groups=change.groups)
+        existing = find_user(tx, user)
+        # First, because it locks the rows of several users: otherwise two changes could deadlock.
+        row = users.change_user(tx, existing.id, role=change.role, disabled=change.disabled, groups=change.groups)
         if row is None:
             raise DreameryError("last_admin")
-        fair_queue.set_shares(tx, known.id, weight=change.weight, priority=change.priority)
+        fair_queue.set_weight_and_priority(tx, existing.id, weight=change.weight, priority=change.priority)
         if "retention_days" in change.model_fields_set:
-            retention.set_user_retention(tx, known.id, change.retention_days)
+            retention.set_user_retention(tx, existing.id, change.retention_days)
         _set_limits(tx, "users", row.id, change)
-        actor, target = actor_of(request, admin), public_id("user", row.id)
-        audit_log.note_act(tx, actor, "user.change", target, name=row.name, **_changes(change))
+        actor, target = audit_actor(request, admin), public_id("user", row.id)
+        audit_log.record_action(tx, actor, "user.change", target, name=row.name, **_audited_changes(change))
         row = find_user(tx, target)
     return json_response(_user_object(row))
 
 
-@router.post("/keys", summary="Make an API key", status_code=201, responses={201: {"model": NewApiKey}})
-def make_key(request: Request, wish: KeyWish, admin: AdminDep) -> Response:
-    """The answer is the only time the key is shown; only a hash is stored."""
-    models = [model_id(name) for name in wish.models] if wish.models is not None else None
+@router.post("/keys", summary="Create an API key", status_code=201, responses={201: {"model": NewApiKey}})
+def create_key(request: Request, body: ApiKeyCreate, admin: AdminDep) -> Response:
+    """Creates a key. The key is shown only in this response; only a hash is stored."""
+    models = [require_model_id(name) for name in body.models] if body.models is not None else None
     with transaction() as tx:
-        owner = find_user(tx, wish.user)
-        wanted = api_keys.NewKey(
+        owner = find_user(tx, body.user)
+        new_key = api_keys.NewKey(
             user_id=owner.id,
-            name=wish.name,
-            scopes=list(wish.scopes) if wish.scopes is not None else None,
+            name=body.name,
+            scopes=list(body.scopes) if body.scopes is not None else None,
             models=models,
-            expires_at=wish.expires_at,
+            expires_at=body.expires_at,
         )
-        key_id, key = api_keys.make_key(tx, wanted)
-        _set_limits(tx, "api_keys", key_id, wish)
+        key_id, key = api_keys.create_key(tx, new_key)
+        _set_limits(tx, "api_keys", key_id, body)
         row = api_keys.get_key(tx, key_id)
-        actor, facts = actor_of(request, admin), {"user": owner.name, "name": wish.name, "scopes": wanted.scopes}
-        audit_log.note_act(tx, actor, "key.make", public_id("key", key_id), **{**_changes(wish), **facts})
+        actor, details = audit_actor(request, admin), {"user": owner.name, "name": body.name, "scopes": new_key.scopes}
+        audit_log.record_action(
+            tx, actor, "key.make", public_id("key", key_id), **{**_audited_changes(body), **details}
+        )
     return json_response({**key_object(row), "key": key}, status=201)
 
 
-def model_id(name: str) -> str:
-    """The id a name stands for, so that a key limited to a model also takes its aliases."""
+def require_model_id(name: str) -> str:
+    """Return the model id of a name or alias, for the models of a key. Raises model_not_found."""
     catalog = get_catalog()
     if name == AGENT:
         return name
     return catalog.video_model(name).id if catalog.knows_video(name) else catalog.image_model(name).id
 
 
-@router.get("/keys", summary="List the API keys", responses={200: {"model": KeyList}})
+@router.get("/keys", summary="List the API keys", responses={200: {"model": ApiKeyList}})
 def list_keys(_admin: AdminDep, user: str | None = None, after: After = None, limit: Limit = 100) -> Response:
-    """All keys, or those of one user (name or id), oldest first."""
+    """Lists all keys, or the keys of one user (name or id), oldest first."""
     with transaction() as tx:
         user_id = find_user(tx, user).id if user else None
         rows = api_keys.list_keys(tx, user_id=user_id, after=after_id("key", after), limit=limit + 1)
-    return page_of([key_object(row) for row in rows], limit)
+    return page_response([key_object(row) for row in rows], limit)
 
 
 @router.get("/keys/{key_id}", summary="Get an API key", responses={200: {"model": ApiKey}})
 def get_key(key_id: str, _admin: AdminDep) -> Response:
-    """Everything but the key itself."""
+    """Returns the metadata of a key, without the key itself."""
     with transaction() as tx:
         return json_response(key_object(find_key(tx, key_id)))
 
 
 @router.patch("/keys/{key_id}", summary="Change an API key", responses={200: {"model": ApiKey}})
-def change_key(request: Request, key_id: str, change: KeyChange, admin: AdminDep) -> Response:
-    """Its name or its limits, which come on top of those of its user. What it may do stays: make another key."""
+def change_key(request: Request, key_id: str, change: ApiKeyChange, admin: AdminDep) -> Response:
+    """Changes the name or the limits, which apply in addition to the user's limits. Scopes and models cannot change."""
     with transaction() as tx:
-        known = find_key(tx, key_id)
-        api_keys.rename_key(tx, known.id, change.name or known.name)
-        _set_limits(tx, "api_keys", known.id, change)
-        target = public_id("key", known.id)
-        audit_log.note_act(tx, actor_of(request, admin), "key.change", target, user=known.user_name, **_changes(change))
+        existing = find_key(tx, key_id)
+        api_keys.rename_key(tx, existing.id, change.name or existing.name)
+        _set_limits(tx, "api_keys", existing.id, change)
+        target = public_id("key", existing.id)
+        audit_log.record_action(
+            tx, audit_actor(request, admin), "key.change", target, user=existing.user_name, **_audited_changes(change)
+        )
         row = find_key(tx, key_id)
     return json_response(key_object(row))
 
 
 @router.post(
-    "/keys/{key_id}/rotate", summary="Replace an API key", status_code=201, responses={201: {"model": NewApiKey}}
+    "/keys/{key_id}/rotate", summary="Rotate an API key", status_code=201, responses={201: {"model": NewApiKey}}
 )
 def rotate_key(
     request: Request, key_id: str, admin: AdminDep, rotation: Annotated[Rotation, Body()] = NO_GRACE
 ) -> Response:
-    """A new key with the same rights; the old one works on for `grace_seconds`, by default not at all."""
+    """Creates a key with the same rights. The old key stays valid for `grace_seconds`, by default 0."""
     grace = rotation.grace_seconds
     with transaction() as tx:
-        known = find_key(tx, key_id)
-        made = api_keys.rotate_key(tx, known.id, grace_seconds=grace)
-        if made is None:
-            raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: make a new one.")
-        new_id, key = made
+        existing = find_key(tx, key_id)
+        rotated = api_keys.rotate_key(tx, existing.id, grace_seconds=grace)
+        if rotated is None:
+            raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: create a new one.")
+        new_id, key = rotated
         row = api_keys.get_key(tx, new_id)
-        target = public_id("key", known.id)
-        audit_log.note_act(
-            tx, actor_of(request, admin), "key.rotate", target, new=public_id("key", new_id), grace_seconds=grace
+        target = public_id("key", existing.id)
+        audit_log.record_action(
+            tx, audit_actor(request, admin), "key.rotate", target, new=public_id("key", new_id), grace_seconds=grace
         )
     return json_response({**key_object(row), "key": key}, status=201)
 
 
 @router.delete("/keys/{key_id}", summary="Revoke an API key", responses={200: {"model": ApiKey}})
 def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
-    """It stops working at once; its jobs go on."""
+    """Revokes the key immediately. Its jobs continue."""
     with transaction() as tx:
-        known = find_key(tx, key_id)
-        api_keys.revoke_key(tx, known.id)
-        audit_log.note_act(tx, actor_of(request, admin), "key.revoke", public_id("key", known.id), user=known.user_name)
+        existing = find_key(tx, key_id)
+        api_keys.revoke_key(tx, existing.id)
+        audit_log.record_action(
+            tx, audit_actor(request, admin), "key.revoke", public_id("key", existing.id), user=existing.user_name
+        )
         row = find_key(tx, key_id)
     return json_response(key_object(row))
 
@@ -269,16 +277,18 @@ def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
 @router.get("/audit", summary="Read the audit log", responses={200: {"model": AuditList}})
 def read_audit(
     _admin: AdminDep,
-    action: Annotated[str | None, Query(max_length=60, description="such as `key.revoke`, or `key` for all")] = None,
+    action: Annotated[
+        str | None, Query(max_length=60, description="for example `key.revoke`, or `key` for all key actions")
+    ] = None,
     since: Annotated[float | None, Query(ge=0, description="unix seconds")] = None,
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
-    """Newest first. Page through it for an export."""
-    moment = datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None
+    """Returns the entries, newest first."""
+    since_time = datetime.fromtimestamp(min(since, 4e9), UTC) if since is not None else None
     with transaction() as tx:
-        rows = audit_log.read_log(tx, action=action, since=moment, after=after_id("act", after), limit=limit + 1)
-    acts = [
+        rows = audit_log.read_log(tx, action=action, since=since_time, after=after_id("act", after), limit=limit + 1)
+    entries = [
         {
             "id": public_id("act", row.id),
             "at": row.at.timestamp(),
@@ -290,4 +300,4 @@ def read_audit(
         }
         for row in rows
     ]
-    return page_of(acts, limit)
+    return page_response(entries, limit)

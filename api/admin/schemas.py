@@ -11,18 +11,18 @@ from worker.db.scheduling.fair_queue import HEAD_START_PER_PRIORITY, MOST_PRIORI
 
 Role = Literal["admin", "member", "viewer"]
 Scope = Literal["generate", "read", "admin"]
-# What can be typed on a command line and stand in a log line.
+# Printable characters only: names appear on command lines and in log lines.
 Name = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 
 Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,49}$")]
 Groups = Annotated[list[Group], Field(max_length=50)]
 
 
-# When several wait for the same accounts: `worker/db/scheduling/fair_queue.py`.
+# Weight and priority in the fair queue: `worker/db/scheduling/fair_queue.py`.
 Weight = Annotated[float, Field(ge=0.1, le=100, allow_inf_nan=False)]
 Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY)]
-_WEIGHT = "share of the accounts while others wait too; twice the weight, twice the jobs"
-_PRIORITY = f"each step goes before {HEAD_START_PER_PRIORITY} turns of the others; negative = behind them"
+_WEIGHT = "share of the accounts while other users wait; twice the weight means twice the jobs"
+_PRIORITY = f"each level moves jobs {HEAD_START_PER_PRIORITY} positions ahead in the fair queue; negative = behind"
 
 
 _Value = Annotated[int, Field(ge=0, le=10**9)] | Literal["unlimited"] | None
@@ -30,56 +30,56 @@ _Rate = Annotated[int, Field(ge=1, le=10**6)] | Literal["unlimited"] | None
 
 
 class SoftLimits(BaseModel):
-    """Limits that warn: from there on answers carry `x-budget-warning`. null = none of its own."""
+    """Limits that warn: once reached, responses carry `x-budget-warning`. null = no own limit."""
 
     model_config = example(jobs_per_day=80, credits_per_month=4000) | ConfigDict(extra="forbid")
 
-    open_jobs: _Value = Field(None, description="jobs that have not ended")
+    open_jobs: _Value = Field(None, description="jobs that have not finished")
     jobs_per_day: _Value = None
     jobs_per_month: _Value = None
-    credits_per_day: _Value = Field(None, description="upstream credits: what jobs did cost, or are expected to")
+    credits_per_day: _Value = Field(None, description="upstream credits that jobs cost or are expected to cost")
     credits_per_month: _Value = None
 
 
 class Limits(SoftLimits):
-    """Limits that refuse. null = the platform's default (of a key: none); `unlimited` = none."""
+    """Limits that refuse requests. null = the platform's default (for a key: no limit); `unlimited` = no limit."""
 
     model_config = example(jobs_per_day=100, credits_per_month=5000)
 
-    requests_per_minute: _Rate = Field(None, description="creating requests")
+    requests_per_minute: _Rate = Field(None, description="requests that create jobs")
 
 
 class LimitChange(BaseModel):
-    """Limits to be set; a name that is absent stays, null takes one away."""
+    """Limits to set; omitted limits keep their value, null removes a limit."""
 
     limits: Limits | None = None
     soft_limits: SoftLimits | None = None
 
 
-class UserWish(LimitChange):
-    """A user to be made."""
+class UserCreate(LimitChange):
+    """A user to create."""
 
     model_config = example(name="alice", role="member")
 
     name: Name
     role: Role = "member"
-    groups: Groups = Field([], description="whose accounts, kept for these groups, it may use")
+    groups: Groups = Field([], description="groups of the user; accounts of these groups are usable")
     weight: Weight = Field(1.0, description=_WEIGHT)
     priority: Priority = Field(0, description=_PRIORITY)
 
 
 class UserChange(LimitChange):
-    """What to change of a user; absent = stays."""
+    """Changes of a user; omitted fields keep their value."""
 
     model_config = example(limits={"jobs_per_day": 100, "credits_per_month": None}, soft_limits={"jobs_per_day": 80})
 
     role: Role | None = None
-    disabled: bool | None = Field(None, description="a disabled user's keys stop working at once")
-    groups: Groups | None = Field(None, description="all groups it is in from now on")
-    weight: Weight | None = Field(None, description=f"{_WEIGHT}; counts for what waits already, too")
+    disabled: bool | None = Field(None, description="true = disable; the user's keys stop working immediately")
+    groups: Groups | None = Field(None, description="all groups of the user, replacing the current ones")
+    weight: Weight | None = Field(None, description=f"{_WEIGHT}; applies to waiting jobs too")
     priority: Priority | None = Field(None, description=_PRIORITY)
     retention_days: int | None = Field(
-        None, ge=0, le=36_500, description="how long results are kept; 0 = for ever, null = the platform's setting"
+        None, ge=0, le=36_500, description="days to keep results; 0 = permanently, null = the platform's setting"
     )
 
 
@@ -94,7 +94,9 @@ class User(BaseModel):
     groups: list[str]
     weight: float
     priority: int
-    retention_days: int | None = Field(description="how long results are kept; 0 = for ever, null = the setting's")
+    retention_days: int | None = Field(
+        description="days to keep results; 0 = permanently, null = the platform's setting"
+    )
     limits: Limits
     soft_limits: SoftLimits
     created_at: int
@@ -108,28 +110,28 @@ class UserList(BaseModel):
     has_more: bool
 
 
-class KeyChange(LimitChange):
-    """What to change of a key; absent = stays."""
+class ApiKeyChange(LimitChange):
+    """Changes of a key; omitted fields keep their value."""
 
     model_config = example(limits={"jobs_per_day": 20})
 
     name: Name | None = None
 
 
-class KeyWish(LimitChange):
-    """An API key to be made."""
+class ApiKeyCreate(LimitChange):
+    """An API key to create."""
 
     model_config = example(user="alice", name="laptop", scopes=["generate", "read"])
 
-    user: Text = Field(description="name or id of its user", max_length=120)
+    user: Text = Field(description="name or id of the user who owns it", max_length=120)
     name: Name = "default"
-    scopes: list[Scope] | None = Field(None, description="absent = all that the user's role allows")
-    models: list[Text] | None = Field(None, max_length=200, description="the only models it may use; absent = all")
+    scopes: list[Scope] | None = Field(None, description="omitted = all scopes of the user's role")
+    models: list[Text] | None = Field(None, max_length=200, description="models the key can use; omitted = all")
     expires_at: AwareDatetime | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 
 
 class ApiKey(BaseModel):
-    """A key without the key itself, which nobody can read again."""
+    """Metadata of a key. The key itself is never returned again."""
 
     id: str
     object: Literal["api_key"]
@@ -149,12 +151,12 @@ class ApiKey(BaseModel):
 
 
 class NewApiKey(ApiKey):
-    """A key just made; the only time `key` is shown."""
+    """A new key; `key` is shown only in this response."""
 
     key: str
 
 
-class KeyList(BaseModel):
+class ApiKeyList(BaseModel):
     """One page of keys."""
 
     object: Literal["list"]
@@ -162,31 +164,31 @@ class KeyList(BaseModel):
     has_more: bool
 
 
-class OwnKeyWish(BaseModel):
-    """An API key of one's own to be made; what is absent is as of the key one calls with."""
+class OwnKeyCreate(BaseModel):
+    """Your own API key to create; omitted fields are taken from the key used for the request."""
 
     model_config = example(name="laptop", scopes=["generate", "read"])
 
     name: Name = "default"
     scopes: list[Scope] | None = Field(None, min_length=1, max_length=10)
-    models: list[Text] | None = Field(None, min_length=1, max_length=200, description="the only models it may use")
+    models: list[Text] | None = Field(None, min_length=1, max_length=200, description="models the key can use")
     expires_at: AwareDatetime | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 
 
 class OwnKey(ApiKey):
-    """A key of one's own."""
+    """One of your own keys."""
 
-    current: bool = Field(description="whether it is the one you call with")
+    current: bool = Field(description="whether it is the key used for this request")
 
 
 class NewOwnKey(OwnKey):
-    """A key just made; the only time `key` is shown."""
+    """A new key; `key` is shown only in this response."""
 
     key: str
 
 
 class OwnKeyList(BaseModel):
-    """One page of one's own keys."""
+    """One page of your own keys."""
 
     object: Literal["list"]
     data: list[OwnKey]
@@ -194,15 +196,15 @@ class OwnKeyList(BaseModel):
 
 
 class Rotation(BaseModel):
-    """How long the old key works on."""
+    """How long the old key stays valid."""
 
     model_config = example(grace_seconds=86_400)
 
     grace_seconds: int = Field(0, ge=0, le=30 * 86_400)
 
 
-class Act(BaseModel):
-    """One line of the audit log."""
+class AuditEntry(BaseModel):
+    """One entry of the audit log."""
 
     id: str
     at: float
@@ -217,11 +219,11 @@ class AuditList(BaseModel):
     """One page of the audit log, newest first."""
 
     object: Literal["list"]
-    data: list[Act]
+    data: list[AuditEntry]
     has_more: bool
 
 
-_WHOSE: dict[str, Any] = {
+_OWNERSHIP_EXAMPLE: dict[str, Any] = {
     "user_id": "user_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
     "user": "alice",
     "key_id": "key_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f",
@@ -229,7 +231,7 @@ _WHOSE: dict[str, Any] = {
     "account_id": None,
     "account": None,
 }
-_TIMELINE: dict[str, Any] = {
+_TIMELINE_EXAMPLE: dict[str, Any] = {
     "object": "job.timeline",
     "id": JOB_EXAMPLE["id"],
     "status": JOB_EXAMPLE["status"],
@@ -239,22 +241,22 @@ _TIMELINE: dict[str, Any] = {
 
 
 class AdminJob(Job):
-    """A job as its owner sees it, with whose it is and where it runs."""
+    """A job as its owner sees it, plus user, API key and account."""
 
-    model_config = example(**JOB_EXAMPLE, **_WHOSE)
+    model_config = example(**JOB_EXAMPLE, **_OWNERSHIP_EXAMPLE)
 
     user_id: str | None = Field(description="null for callers with session ids")
     user: str | None
     key_id: str | None
     key: str | None
-    account_id: str | None = Field(description="null while no account has taken it")
+    account_id: str | None = Field(description="null until an account claims it")
     account: str | None
 
 
 class AdminJobDetails(AdminJob):
-    """One job with its whole way."""
+    """One job with its timeline."""
 
-    model_config = example(**JOB_EXAMPLE, **_WHOSE, timeline=_TIMELINE)
+    model_config = example(**JOB_EXAMPLE, **_OWNERSHIP_EXAMPLE, timeline=_TIMELINE_EXAMPLE)
 
     timeline: Timeline
 
