@@ -1,4 +1,4 @@
-"""The log of webhook deliveries, and replays. docs/webhooks.md."""
+"""Routes for the webhook delivery log and replays. See docs/webhooks.md."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -22,8 +22,8 @@ from worker.messaging import celery_app
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
 _Limit = Annotated[int, Query(ge=1, le=100)]
-_After = Annotated[str | None, Query(description="the last id of the page before")]
-_Event = Annotated[Text | None, Query(max_length=100, description="`job.completed`, ...")]
+_After = Annotated[str | None, Query(description="last id of the previous page")]
+_Event = Annotated[Text | None, Query(max_length=100, description="for example `job.completed`")]
 _PAGE: dict[int | str, dict[str, object]] = {200: {"model": DeliveryList, "description": "One page, newest first."}}
 
 
@@ -46,7 +46,9 @@ def _filter_id(prefix: str, value: str | None, param: str) -> UUID | None:
     return found
 
 
-async def _page(caller: Caller, delivery_filter: DeliveryFilter, *, after: str | None, limit: int, order: str) -> Response:
+async def _page(
+    caller: Caller, delivery_filter: DeliveryFilter, *, after: str | None, limit: int, order: str
+) -> Response:
     cursor = _filter_id("msg", after, "after")
 
     def read() -> tuple[list[Delivery], bool] | None:
@@ -57,7 +59,7 @@ async def _page(caller: Caller, delivery_filter: DeliveryFilter, *, after: str |
 
     page = await run_in_threadpool(read)
     if page is None:
-        raise DreameryError("invalid_value", "`after` names no delivery of yours.", param="after")
+        raise DreameryError("invalid_value", "`after` is not the id of one of your deliveries.", param="after")
     found, more = page
     data = [delivery_object(delivery) for delivery in found]
     return json_response(
@@ -78,12 +80,12 @@ async def list_deliveries(
     limit: _Limit = 20,
     after: _After = None,
     order: Literal["asc", "desc"] = "desc",
-    endpoint_id: Annotated[str | None, Query(description="only those to this endpoint")] = None,
-    job_id: Annotated[str | None, Query(description="only those about this job")] = None,
+    endpoint_id: Annotated[str | None, Query(description="only deliveries to this endpoint")] = None,
+    job_id: Annotated[str | None, Query(description="only deliveries about this job")] = None,
     event: _Event = None,
     status: DeliveryStatus | None = None,
 ) -> Response:
-    """What was sent, or is to be, to your endpoints and to the `webhook` of your jobs, with every try. Kept 30 days."""
+    """Lists the deliveries to your endpoints and to the `webhook` of your jobs, with all attempts. Kept for 30 days."""
     delivery_filter = DeliveryFilter(
         endpoint_id=_filter_id("whe", endpoint_id, "endpoint_id"),
         job_id=_filter_id("job", job_id, "job_id"),
@@ -108,17 +110,17 @@ async def list_endpoint_deliveries(
     event: _Event = None,
     status: DeliveryStatus | None = None,
 ) -> Response:
-    """What was sent, or is to be, to one endpoint, with every try."""
-    delivery_filter = parse_public_id("whe", endpoint_id)
+    """Lists the deliveries to one endpoint, with all attempts."""
+    endpoint = parse_public_id("whe", endpoint_id)
 
-    def known() -> bool:
+    def exists() -> bool:
         with transaction() as tx:
-            return delivery_filter is not None and endpoints.get_endpoint(tx, delivery_filter, caller.owner) is not None
+            return endpoint is not None and endpoints.get_endpoint(tx, endpoint, caller.owner) is not None
 
-    if not await run_in_threadpool(known):
+    if not await run_in_threadpool(exists):
         raise DreameryError("webhook_not_found", f"No webhook endpoint {endpoint_id[:60]!r}.")
-    narrowed = DeliveryFilter(endpoint_id=delivery_filter, event=event, status=status)
-    return await _page(caller, narrowed, after=after, limit=limit, order=order)
+    delivery_filter = DeliveryFilter(endpoint_id=endpoint, event=event, status=status)
+    return await _page(caller, delivery_filter, after=after, limit=limit, order=order)
 
 
 @router.get(
@@ -127,12 +129,12 @@ async def list_endpoint_deliveries(
     responses={200: {"model": DeliveryObject, "description": "The delivery."}, **error_responses(401, 404)},
 )
 async def get_delivery(delivery_id: str, caller: FullReadDep) -> Response:
-    """One delivery by its `webhook-id`, with every try."""
-    delivery_filter = _parse_id(delivery_id)
+    """Returns one delivery by its `webhook-id`, with all attempts."""
+    parsed_id = _parse_id(delivery_id)
 
     def read() -> Delivery | None:
         with transaction() as tx:
-            return delivery_log.get_delivery(tx, delivery_filter, caller.owner)
+            return delivery_log.get_delivery(tx, parsed_id, caller.owner)
 
     delivery = await run_in_threadpool(read)
     if delivery is None:
@@ -159,14 +161,14 @@ def _replay(caller: Caller, delivery_id: UUID) -> Delivery | None:
     summary="Replay a webhook delivery",
     status_code=202,
     responses={
-        202: {"model": DeliveryObject, "description": "The delivery, due now."},
+        202: {"model": DeliveryObject, "description": "The delivery, now pending."},
         **error_responses(401, 404, 409),
     },
 )
 async def replay_delivery(delivery_id: str, caller: WebhookManagementDep) -> Response:
-    """Sends the event again at once, delivered or not, with the same `webhook-id` and a fresh round of tries.
+    """Sends the event again immediately, delivered or not, with the same `webhook-id` and a new retry schedule.
 
-    A receiver that keeps the ids it has handled can so tell a repeat. While a try is under way nothing is added to it.
+    Receivers can use the id to detect duplicates. While an attempt is in progress, the call changes nothing.
     """
     delivery = await run_in_threadpool(_replay, caller, _parse_id(delivery_id))
     if delivery is None:

@@ -1,4 +1,4 @@
-"""Webhook endpoints: where a caller's events go, and the secrets that receivers check them with. docs/webhooks.md."""
+"""Routes for webhook endpoints and their signing secrets. See docs/webhooks.md."""
 
 from functools import partial
 from typing import Annotated, Any
@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, FullReadDep, WebhookManagementDep, GenerateDep
+from api.auth.dependencies import Caller, FullReadDep, GenerateDep, WebhookManagementDep
 from api.http.errors import error_responses
 from api.http.responses import json_response
 from api.webhooks.schemas import (
@@ -15,8 +15,8 @@ from api.webhooks.schemas import (
     DeliveryObject,
     Endpoint,
     EndpointChange,
-    EndpointList,
     EndpointCreate,
+    EndpointList,
     EndpointWithSecret,
     EventBody,
     WebhookSecret,
@@ -25,8 +25,8 @@ from api.webhooks.schemas import (
 )
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id
-from worker.core.security.encryption import new_webhook_secret, encrypt_secret, webhook_secret
-from worker.core.webhook_policy import WEBHOOK_EVENTS, ROTATION_HOURS
+from worker.core.security.encryption import encrypt_secret, new_webhook_secret, webhook_secret
+from worker.core.webhook_policy import ROTATION_HOURS, WEBHOOK_EVENTS
 from worker.db.engine import Row, transaction
 from worker.db.webhooks import delivery_log, endpoints, outbox
 from worker.db.webhooks.delivery_log import Delivery
@@ -35,8 +35,8 @@ from worker.messaging import celery_app
 
 router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
 
-# What receivers get; in the OpenAPI document under `webhooks`.
-received = APIRouter(tags=["webhooks"])
+# Documents the events that receivers get, under `webhooks` in the OpenAPI document.
+documented_events = APIRouter(tags=["webhooks"])
 
 
 def _parse_id(endpoint_id: str) -> UUID:
@@ -62,9 +62,9 @@ def _require_found(row: "Row[Any] | None", endpoint_id: str) -> "Row[Any]":
     responses={200: {"model": WebhookSecret, "description": "The secret."}, **error_responses(401)},
 )
 async def get_secret(caller: GenerateDep) -> Response:
-    """The `whsec_...` secret that signs what is sent to the `webhook` of your jobs (Standard Webhooks).
+    """Returns the `whsec_...` secret that signs deliveries to the `webhook` of your jobs (Standard Webhooks).
 
-    Endpoints have secrets of their own.
+    Each endpoint has its own secret.
     """
     return json_response({"object": "webhook.secret", "secret": webhook_secret(caller.owner)})
 
@@ -72,10 +72,10 @@ async def get_secret(caller: GenerateDep) -> Response:
 @router.get(
     "/endpoints",
     summary="List your webhook endpoints",
-    responses={200: {"model": EndpointList, "description": "All of them, oldest first."}, **error_responses(401)},
+    responses={200: {"model": EndpointList, "description": "All endpoints, oldest first."}, **error_responses(401)},
 )
 async def list_endpoints(caller: FullReadDep) -> Response:
-    """Your endpoints, with why one is disabled and since when one fails. Secrets are not shown again."""
+    """Lists your endpoints with the reason why one is disabled and since when one fails. Secrets are not shown."""
 
     def read() -> list[Row[Any]]:
         with transaction() as tx:
@@ -86,7 +86,7 @@ async def list_endpoints(caller: FullReadDep) -> Response:
 
 
 def _key_of_scope(body: EndpointCreate, caller: Caller) -> UUID | None:
-    """The key whose jobs alone the endpoint hears of, if one. Raises invalid_value for a scope the caller has not."""
+    """Return the key an endpoint with scope `key` is limited to. Raises invalid_value for an unsupported scope."""
     possible = ("user", "key") if caller.user_id is not None else ("tokens",)
     if body.scope is not None and body.scope not in possible:
         message = f"`scope` must be {' or '.join(f'`{name}`' for name in possible)} for this credential."
@@ -99,12 +99,12 @@ def _key_of_scope(body: EndpointCreate, caller: Caller) -> UUID | None:
     summary="Create a webhook endpoint",
     status_code=201,
     responses={
-        201: {"model": EndpointWithSecret, "description": "The endpoint. Keep its secret: it is shown only here."},
+        201: {"model": EndpointWithSecret, "description": "The endpoint. Store the secret: it is shown only here."},
         **error_responses(400, 401),
     },
 )
 async def create_endpoint(body: EndpointCreate, caller: WebhookManagementDep) -> Response:
-    """From now on the events of your jobs are sent there, signed with the endpoint's own secret. At most 20."""
+    """Creates an endpoint that receives the events of your jobs, signed with its own secret. At most 20 endpoints."""
     endpoint_id, secret = new_id(), new_webhook_secret()
     new = NewEndpoint(
         id=endpoint_id,
@@ -133,7 +133,7 @@ async def create_endpoint(body: EndpointCreate, caller: WebhookManagementDep) ->
     responses={200: {"model": Endpoint, "description": "The endpoint."}, **error_responses(401, 404)},
 )
 async def get_endpoint(endpoint_id: str, caller: FullReadDep) -> Response:
-    """One of your endpoints."""
+    """Returns one of your endpoints."""
     row = await run_in_threadpool(_get, caller, _parse_id(endpoint_id))
     return json_response(endpoint_object(_require_found(row, endpoint_id)))
 
@@ -163,10 +163,10 @@ def _change(caller: Caller, endpoint_id: UUID, body: EndpointChange) -> "Row[Any
     responses={200: {"model": Endpoint, "description": "The endpoint as it is now."}, **error_responses(400, 401, 404)},
 )
 async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: WebhookManagementDep) -> Response:
-    """Another address, other events, pause it, or enable it again.
+    """Changes the URL, the description or the events; disables or enables the endpoint.
 
-    What waits for an endpoint when it is disabled is given up (`POST /v1/webhooks/deliveries/{id}/replay` sends it
-    after all), and events that happen while it is disabled are not kept for it.
+    Disabling gives up pending deliveries (send them again with `POST /v1/webhooks/deliveries/{id}/replay`). Events
+    that happen while the endpoint is disabled are not stored for it.
     """
     row = await run_in_threadpool(_change, caller, _parse_id(endpoint_id), body)
     return json_response(endpoint_object(_require_found(row, endpoint_id)))
@@ -175,15 +175,15 @@ async def change_endpoint(endpoint_id: str, body: EndpointChange, caller: Webhoo
 @router.delete(
     "/endpoints/{endpoint_id}",
     summary="Delete a webhook endpoint",
-    responses={200: {"model": DeletedEndpoint, "description": "It is gone."}, **error_responses(401, 404)},
+    responses={200: {"model": DeletedEndpoint, "description": "The endpoint is deleted."}, **error_responses(401, 404)},
 )
 async def delete_endpoint(endpoint_id: str, caller: WebhookManagementDep) -> Response:
-    """The endpoint goes, with its log and with what was still to be sent there."""
-    wanted = _parse_id(endpoint_id)
+    """Deletes the endpoint, its delivery log and its pending deliveries."""
+    parsed_id = _parse_id(endpoint_id)
 
     def remove() -> bool:
         with transaction() as tx:
-            return endpoints.remove_endpoint(tx, wanted, caller.owner)
+            return endpoints.remove_endpoint(tx, parsed_id, caller.owner)
 
     if not await run_in_threadpool(remove):
         raise _not_found(endpoint_id)
@@ -202,16 +202,17 @@ async def rotate_secret(
     endpoint_id: str,
     caller: WebhookManagementDep,
     keep_hours: Annotated[
-        int, Query(ge=0, le=168, description="how long the old secret signs too; 0 = not at all, for one that leaked")
+        int,
+        Query(ge=0, le=168, description="hours the old secret stays valid; 0 = invalidate it now, for a leaked secret"),
     ] = ROTATION_HOURS,
 ) -> Response:
-    """A new secret. Until the old one expires, deliveries carry two signatures, so receivers can change at leisure."""
-    wanted, secret = _parse_id(endpoint_id), new_webhook_secret()
-    sealed = encrypt_secret(secret, context=secret_context(wanted))
+    """Creates a new secret. Until the old one expires, deliveries carry both signatures, so receivers can switch."""
+    parsed_id, secret = _parse_id(endpoint_id), new_webhook_secret()
+    encrypted = encrypt_secret(secret, context=secret_context(parsed_id))
 
     def write() -> Row[Any] | None:
         with transaction() as tx:
-            return endpoints.rotate_secret(tx, wanted, caller.owner, secret=sealed, keep_hours=keep_hours)
+            return endpoints.rotate_secret(tx, parsed_id, caller.owner, secret=encrypted, keep_hours=keep_hours)
 
     row = _require_found(await run_in_threadpool(write), endpoint_id)
     return json_response(endpoint_object(row, secret=secret))
@@ -234,12 +235,12 @@ def _test(caller: Caller, endpoint_id: UUID) -> Delivery | None:
     summary="Send a test event",
     status_code=202,
     responses={
-        202: {"model": DeliveryObject, "description": "The delivery: ask for it to see how it went."},
+        202: {"model": DeliveryObject, "description": "The delivery. Get it later to see the result."},
         **error_responses(401, 404),
     },
 )
 async def test_endpoint(endpoint_id: str, caller: WebhookManagementDep) -> Response:
-    """Sends one `webhook.test` event, once, also to a disabled endpoint. The `Location` header says where to look."""
+    """Sends one `webhook.test` event without retries, even if the endpoint is disabled. `Location` has the result."""
     delivery = await run_in_threadpool(_test, caller, _parse_id(endpoint_id))
     if delivery is None:
         raise _not_found(endpoint_id)
@@ -248,18 +249,18 @@ async def test_endpoint(endpoint_id: str, caller: WebhookManagementDep) -> Respo
 
 
 async def _webhook_event(body: EventBody) -> None:
-    """A job of yours: sent to the endpoints that listen for it and, but for `job.started`, to the job's `webhook`.
+    """An event of your job, sent to subscribed endpoints and, except `job.started`, to the job's `webhook`.
 
-    Headers `webhook-id` (the same on every try), `webhook-timestamp`, `webhook-signature` (Standard Webhooks). Answer
-    with a 2xx status within 20 seconds; see docs/webhooks.md for what other answers mean.
+    Headers: `webhook-id` (the same for every attempt), `webhook-timestamp`, `webhook-signature` (Standard Webhooks).
+    Respond with a 2xx status within 20 seconds; see docs/webhooks.md for other responses.
     """
 
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    204: {"description": "Taken. Any 2xx will do; the body is not read."},
-    "default": {"description": "Not taken: the event is sent again later. 410 disables the endpoint."},
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    204: {"description": "Accepted. Any 2xx status; the response body is ignored."},
+    "default": {"description": "Not accepted: the event is sent again later. 410 disables the endpoint."},
 }
 for _event in WEBHOOK_EVENTS:
-    received.post(_event, summary=_event, operation_id=_event.replace(".", "_"), status_code=204, responses=_ANSWERS)(
-        _webhook_event
-    )
+    documented_events.post(
+        _event, summary=_event, operation_id=_event.replace(".", "_"), status_code=204, responses=_RESPONSES
+    )(_webhook_event)

@@ -1,4 +1,4 @@
-"""Bodies of the webhook routes, and rows -> the JSON that callers read. Answer models are for the OpenAPI document."""
+"""Bodies of the webhook routes, and webhook rows as JSON. The response models document the API."""
 
 from datetime import datetime
 from typing import Any, Literal
@@ -15,8 +15,8 @@ from worker.db.webhooks.delivery_log import Delivery
 Scope = Literal["user", "key", "tokens"]
 DeliveryStatus = Literal["pending", "sending", "delivered", "failed"]
 
-_EVENTS = "which events; default the three ends `job.completed`, `job.failed`, `job.cancelled`"
-_URL = "https address that takes POST requests"
+_EVENTS = "events to receive; default: `job.completed`, `job.failed` and `job.cancelled`"
+_URL = "https URL that accepts POST requests"
 
 
 def _validated_url(url: str | None) -> str | None:
@@ -26,7 +26,7 @@ def _validated_url(url: str | None) -> str | None:
 
 
 class WebhookSecret(BaseModel):
-    """What signs the webhooks that jobs name themselves."""
+    """The secret that signs deliveries to the `webhook` of a job."""
 
     object: Literal["webhook.secret"]
     secret: str = Field(examples=["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
@@ -43,30 +43,30 @@ class EndpointCreate(BaseModel):
     )
 
     url: Text = Field(description=_URL, min_length=1)
-    description: Text = Field("", max_length=500, description="for you")
+    description: Text = Field("", max_length=500, description="your own note")
     events: list[WebhookEvent] | None = Field(None, min_length=1, max_length=20, description=_EVENTS)
     scope: Scope | None = Field(
         None,
-        description="whose jobs: `user` = all of yours (default), `key` = only those made with this API key; with "
+        description="whose jobs: `user` = all your jobs (default), `key` = only jobs created with this API key; with "
         "session ids always `tokens`: jobs of exactly these session ids",
     )
 
     _check_url = field_validator("url")(_validated_url)
 
     def selected_events(self) -> list[str]:
-        """The events to listen for, each once."""
+        """Return the events to send, without duplicates."""
         return list(dict.fromkeys(self.events or FINAL_EVENTS))
 
 
 class EndpointChange(BaseModel):
-    """What changes; fields that are absent or null stay."""
+    """Changes of an endpoint; fields that are omitted or null keep their value."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"disabled": False}]})
 
     url: Text | None = Field(None, description=_URL, min_length=1)
     description: Text | None = Field(None, max_length=500)
     events: list[WebhookEvent] | None = Field(None, min_length=1, max_length=20)
-    disabled: bool | None = Field(None, description="true = pause it; false = listen again, with a clean slate")
+    disabled: bool | None = Field(None, description="true = disable; false = enable and reset its failures")
 
     _check_url = field_validator("url")(_validated_url)
 
@@ -83,9 +83,9 @@ class Endpoint(BaseModel):
     api_key_id: str | None = Field(description="with `scope: key`, that key")
     disabled: bool
     disabled_at: int | None
-    disabled_reason: str | None = Field(description="who or what disabled it")
-    failing_since: int | None = Field(description="nothing was taken since; null when the last delivery was")
-    previous_secret_expires_at: int | None = Field(description="until then two secrets sign")
+    disabled_reason: str | None = Field(description="why it was disabled")
+    failing_since: int | None = Field(description="all deliveries failed since then; null if the last one succeeded")
+    previous_secret_expires_at: int | None = Field(description="until then deliveries carry two signatures")
     created_at: int
 
 
@@ -104,7 +104,7 @@ class EndpointList(BaseModel):
 
 
 class DeletedEndpoint(BaseModel):
-    """It is gone."""
+    """Confirmation that an endpoint was deleted."""
 
     id: str
     object: Literal["webhook.endpoint"]
@@ -112,23 +112,23 @@ class DeletedEndpoint(BaseModel):
 
 
 class Attempt(BaseModel):
-    """One try of a delivery."""
+    """One attempt of a delivery."""
 
     n: int
     at: int
-    status: int | None = Field(description="HTTP status; null without an answer")
-    error: str | None = Field(description="null when it was taken, or when the outcome is not known (yet)")
+    status: int | None = Field(description="HTTP status; null without a response")
+    error: str | None = Field(description="null if it succeeded or if the outcome is not known yet")
     seconds: float | None
 
 
 class DeliveryObject(BaseModel):
-    """One event on its way to one receiver."""
+    """The delivery of one event to one receiver."""
 
-    id: str = Field(description="what the receiver sees as `webhook-id`")
+    id: str = Field(description="sent to the receiver as `webhook-id`")
     object: Literal["webhook.delivery"]
     event: str
     job_id: str | None
-    endpoint_id: str | None = Field(description="null: it goes to the `webhook` of the job")
+    endpoint_id: str | None = Field(description="null = sent to the `webhook` of the job")
     url: str
     status: DeliveryStatus = Field(description="`failed` = given up")
     last_status: int | None
@@ -150,31 +150,31 @@ class DeliveryList(BaseModel):
 
 
 class EventJob(BaseModel):
-    """The job an event is about: part of the job object. Links, never bytes."""
+    """The job of an event: a part of the job object, with links to the results."""
 
     id: str
     object: Literal["job"]
     kind: Literal["image", "video", "chat"]
     status: Literal["in_progress", "completed", "failed", "cancelled"]
     model: str
-    parent: str | None = Field(description="the conversation that started it, if one did")
+    parent: str | None = Field(description="the conversation that started the job, if any")
     created_at: int
     started_at: int | None
     completed_at: int | None
     progress: int
     output: list[JobFile] | None
     error: JobError | None
-    metadata: dict[str, str] = Field(description="`{}` beside `metadata_omitted: true` when it would be too large")
+    metadata: dict[str, str] = Field(description="`{}` with `metadata_omitted: true` if it would be too large")
     urls: dict[str, str]
 
 
 class EventBody(BaseModel):
-    """What your receiver gets. Verify the signature over the raw body before you parse it."""
+    """The body that your receiver gets. Verify the signature of the raw body before you parse it."""
 
     id: str
     object: Literal["event"]
     type: WebhookEvent
-    timestamp: datetime = Field(description="when it happened, ISO 8601")
+    timestamp: datetime = Field(description="time of the event, ISO 8601")
     created_at: int = Field(description="the same in unix seconds")
     data: EventJob
 
@@ -184,9 +184,9 @@ def _seconds(moment: datetime | None) -> int | None:
 
 
 def endpoint_object(row: Row[Any], *, secret: str | None = None) -> dict[str, Any]:
-    """An endpoint as its owner sees it; with its secret when that is new."""
+    """Return the endpoint as its owner sees it, with `secret` only when it is new."""
     scope = "tokens" if row.user_id is None else "user" if row.api_key_id is None else "key"
-    shown = {
+    endpoint = {
         "id": public_id("whe", row.id),
         "object": "webhook.endpoint",
         "url": row.url,
@@ -201,11 +201,11 @@ def endpoint_object(row: Row[Any], *, secret: str | None = None) -> dict[str, An
         "previous_secret_expires_at": _seconds(row.previous_until),
         "created_at": _seconds(row.created_at),
     }
-    return shown if secret is None else {**shown, "secret": secret}
+    return endpoint if secret is None else {**endpoint, "secret": secret}
 
 
 def delivery_object(delivery: Delivery) -> dict[str, Any]:
-    """A delivery with its tries."""
+    """Return the delivery with its attempts."""
     row = delivery.row
     return {
         "id": public_id("msg", row.id),
