@@ -1,4 +1,4 @@
-"""`dreamery accounts`: each command is one call of the admin API, or with --own of the API for one's own accounts."""
+"""`dreamery accounts`: each command calls the admin API, or with --own the API for your own accounts."""
 
 import sys
 from pathlib import Path
@@ -7,26 +7,26 @@ from typing import Annotated, Any
 import typer
 
 from api.cli.api_client import Json
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quoted
+from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
 
-accounts_app = typer.Typer(no_args_is_help=True, help="Upstream accounts that serve the API keys.")
+accounts_app = typer.Typer(no_args_is_help=True, help="Manage upstream accounts.")
 
 _COLUMNS = ("id", "label", "region", "state", "state_code", "user", "groups", "credits", "credits_left", "in_flight")
 _IMPORTED = ("line", "id", "label", "outcome", "state", "live", "region", "credits", "models", "error")
-# So many session ids does the API take at once.
-_AT_ONCE = 100
-AccountId = Annotated[str, typer.Argument(help="Id of the account, as `dreamery accounts list` shows it.")]
-_Own = Annotated[bool, typer.Option("--own", help="Your own accounts, with your own key; not as administrator.")]
+# The API accepts this many session ids per request.
+_BATCH_SIZE = 100
+AccountId = Annotated[str, typer.Argument(help="Account id, see `dreamery accounts list`.")]
+_Own = Annotated[bool, typer.Option("--own", help="Manage your own accounts with your own key, without admin rights.")]
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def _path(account: str = "", act: str = "", *, own: bool) -> str:
+def _path(account: str = "", action: str = "", *, own: bool) -> str:
     base = "/v1/accounts" if own else "/admin/v1/accounts"
-    return base + (f"/{quoted(account)}" if account else "") + act
+    return base + (f"/{quote_segment(account)}" if account else "") + action
 
 
-def _given(text: str) -> list[str]:
-    """The session ids of an argument, of standard input (-) or of a file (@NAME), without remarks."""
+def _read_entries(text: str) -> list[str]:
+    """Return the session ids of an argument, of standard input (-) or of a file (@NAME), without comments."""
     if text == "-":
         text = sys.stdin.read()
     elif text.startswith("@"):
@@ -40,40 +40,40 @@ def accounts_add(  # noqa: PLR0917 - each is an option of the command
     tokens: Annotated[
         str,
         typer.Argument(
-            help="Session ids in any notation: a comma list, - for standard input, @FILE; one per line there."
+            help="Session ids, comma-separated, in any notation. - reads standard input and @FILE a file, one per line."
         ),
     ],
-    label: Annotated[str, typer.Option(help="What to call it.")] = "",
-    group: Annotated[list[str] | None, typer.Option(help="Only users of this group may use it; repeat.")] = None,
-    user: Annotated[str | None, typer.Option(help="Name or id of the user whose own it becomes.")] = None,
+    label: Annotated[str, typer.Option(help="Name of the account.")] = "",
+    group: Annotated[list[str] | None, typer.Option(help="Only users of this group can use it. Repeatable.")] = None,
+    user: Annotated[str | None, typer.Option(help="Name or id of the user who owns it.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
-    check: Annotated[bool, typer.Option(help="Wait for a first check-up.")] = True,
+    check: Annotated[bool, typer.Option(help="Wait for the first check.")] = True,
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Add accounts and check them. On the command line others may see a session id: - reads from standard input."""
-    client, entries = platform_client(url, key), _given(tokens)
-    kept: list[Json] = []
+    """Add accounts and check them. Other users of the machine can see command lines, so prefer - (standard input)."""
+    client, entries = platform_client(url, key), _read_entries(tokens)
+    added: list[Json] = []
     refused: list[Json] = []
-    for start in range(0, max(len(entries), 1), _AT_ONCE):
-        wish: Json = {"tokens": "\n".join(entries[start : start + _AT_ONCE]), "label": label, "check": check}
-        wish |= {"groups": group or [], **({"user": user} if user else {})} if not own else {}
-        answer = client.post(_path(own=own), wish)
-        for entry in (*answer["data"], *answer["refused"]):
+    for start in range(0, max(len(entries), 1), _BATCH_SIZE):
+        body: Json = {"tokens": "\n".join(entries[start : start + _BATCH_SIZE]), "label": label, "check": check}
+        body |= {"groups": group or [], **({"user": user} if user else {})} if not own else {}
+        response = client.post(_path(own=own), body)
+        for entry in (*response["data"], *response["refused"]):
             entry["line"] += start
-        kept += answer["data"]
-        refused += answer["refused"]
-    if len(kept) == 1 and not refused:
-        print_object(kept[0], as_json=as_json)
+        added += response["data"]
+        refused += response["refused"]
+    if len(added) == 1 and not refused:
+        print_object(added[0], as_json=as_json)
         return
     if as_json:
-        print_list([*kept, *refused], (), as_json=True)
+        print_list([*added, *refused], (), as_json=True)
     else:
-        rows = [{**one, **(one["check"] or {}), "state": one["state"]} for one in kept]
+        rows = [{**one, **(one["check"] or {}), "state": one["state"]} for one in added]
         rows += [{**one, "outcome": "refused"} for one in refused]
-        print_list(sorted(map(_in_words, rows), key=_line), _IMPORTED, as_json=False)
+        print_list(sorted(map(_as_text, rows), key=_line), _IMPORTED, as_json=False)
     if refused:
         raise typer.Exit(1)
 
@@ -82,25 +82,25 @@ def _line(row: Json) -> int:
     return int(row["line"])
 
 
-def _in_words(row: Json) -> Json:
+def _as_text(row: Json) -> Json:
     error, models = row.get("error"), row.get("models")
-    told = ", ".join(f"{count} {kind}" for kind, count in models.items()) if models else None
-    return {**row, "error": error["message"] if error else None, "models": told}
+    model_counts = ", ".join(f"{count} {kind}" for kind, count in models.items()) if models else None
+    return {**row, "error": error["message"] if error else None, "models": model_counts}
 
 
 @accounts_app.command("list", epilog="Example: dreamery accounts list --all --json")
 def accounts_list(
-    user: Annotated[str | None, typer.Option(help="Only this user's own.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only accounts of this user.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
-    everybody: Annotated[bool, typer.Option("--all", help="Those of session-id callers too.")] = False,
+    all_users: Annotated[bool, typer.Option("--all", help="Include accounts of session-id callers.")] = False,
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List accounts: state and why, whose they are, credits as last told, jobs in flight."""
-    asked = {} if own else {"pool_only": str(not everybody).lower(), "user": user}
-    print_list(list(platform_client(url, key).every(_path(own=own), **asked)), _COLUMNS, as_json=as_json)
+    """List accounts with state, owner, credits and running jobs."""
+    params = {} if own else {"pool_only": str(not all_users).lower(), "user": user}
+    print_list(list(platform_client(url, key).list_all(_path(own=own), **params)), _COLUMNS, as_json=as_json)
 
 
 @accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
@@ -115,7 +115,7 @@ def accounts_show(
 def accounts_check(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
-    """Ask upstream about an account now: does its session work, what is left, which models."""
+    """Check an account now: is the session valid, how many credits are left, which models are available."""
     print_object(platform_client(url, key).post(_path(account, "/check", own=own), {}), as_json=as_json)
 
 
@@ -123,7 +123,7 @@ def accounts_check(
 def accounts_disable(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
-    """Pause an account: it takes no new job."""
+    """Pause an account. It accepts no new jobs."""
     print_object(platform_client(url, key).patch(_path(account, own=own), {"paused": True}), as_json=as_json)
 
 
@@ -131,7 +131,7 @@ def accounts_disable(
 def accounts_enable(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
-    """Let a paused, resting or blocked account work again. One that needs a login is only checked."""
+    """Resume a paused or blocked account and end its cooldown. An account that needs a login is only checked."""
     change = {"paused": False, "rested": True}
     print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
 
@@ -141,25 +141,33 @@ def accounts_enable(
 )
 def accounts_set(  # noqa: PLR0917 - each is an option of the command
     account: AccountId,
-    label: Annotated[str | None, typer.Option(help="What to call it.")] = None,
+    label: Annotated[str | None, typer.Option(help="Name of the account.")] = None,
     group: Annotated[
-        list[str] | None, typer.Option(help="Only users of this group; repeat. `all` = all users.")
+        list[str] | None, typer.Option(help="Only users of this group can use it; `all` = all users. Repeatable.")
     ] = None,
-    max_images: Annotated[str | None, typer.Option(help="Pictures at once; `none` = the platform's setting.")] = None,
-    max_videos: Annotated[str | None, typer.Option(help="Videos at once; `none` = the platform's setting.")] = None,
-    submits_per_minute: Annotated[str | None, typer.Option(help="Pace; `none` = the platform's setting.")] = None,
-    max_jobs_per_day: Annotated[str | None, typer.Option(help="Cap of a day; `none` = no cap.")] = None,
+    max_images: Annotated[
+        str | None, typer.Option(help="Concurrent image jobs; `none` = the platform's setting.")
+    ] = None,
+    max_videos: Annotated[
+        str | None, typer.Option(help="Concurrent video jobs; `none` = the platform's setting.")
+    ] = None,
+    submits_per_minute: Annotated[
+        str | None, typer.Option(help="Submits per minute; `none` = the platform's setting.")
+    ] = None,
+    max_jobs_per_day: Annotated[str | None, typer.Option(help="Jobs per day; `none` = no limit.")] = None,
     hours: Annotated[str | None, typer.Option(help="Working hours such as 22:00-06:00; `none` = always.")] = None,
-    days: Annotated[str, typer.Option(help="Days on which they begin, such as mon,tue,wed.")] = ",".join(_DAYS),
-    zone: Annotated[str, typer.Option(help="Time zone of the hours, such as Asia/Shanghai.")] = "UTC",
-    proxy: Annotated[str | None, typer.Option(help="Way out, - reads it from standard input; `none` = direct.")] = None,
+    days: Annotated[str, typer.Option(help="Days on which the working hours start, such as mon,tue,wed.")] = ",".join(
+        _DAYS
+    ),
+    zone: Annotated[str, typer.Option(help="Time zone of the working hours, such as Asia/Shanghai.")] = "UTC",
+    proxy: Annotated[str | None, typer.Option(help="Proxy URL; - reads standard input; `none` = no proxy.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Change label, groups, limits, working hours or proxy; what is not named stays."""
+    """Change label, groups, limits, working hours or proxy. Other values stay unchanged."""
     numbers = {
         "max_images": max_images,
         "max_videos": max_videos,
@@ -174,10 +182,10 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
     if hours is not None:
         change["working_hours"] = _hours(hours, days, zone)
     if proxy is not None:
-        given = sys.stdin.read().strip() if proxy == "-" else proxy
-        change["proxy"] = None if given == "none" else given
+        proxy_url = sys.stdin.read().strip() if proxy == "-" else proxy
+        change["proxy"] = None if proxy_url == "none" else proxy_url
     if not change:
-        raise typer.BadParameter("name at least one thing to change")
+        raise typer.BadParameter("give at least one option to change")
     print_object(platform_client(url, key).patch(_path(account, own=own), change), as_json=as_json)
 
 
@@ -185,7 +193,7 @@ def _number(text: str, name: str) -> float | None:
     try:
         return None if text == "none" else float(text) if "." in text else int(text)
     except ValueError:
-        raise typer.BadParameter("a number or `none`", param_hint=f"--{name.replace('_', '-')}") from None
+        raise typer.BadParameter("must be a number or `none`", param_hint=f"--{name.replace('_', '-')}") from None
 
 
 def _hours(text: str, days: str, zone: str) -> dict[str, Any] | None:
@@ -198,14 +206,14 @@ def _hours(text: str, days: str, zone: str) -> dict[str, Any] | None:
 @accounts_app.command("login", epilog="Example: dreamery accounts login account_0198... - < session.txt")
 def accounts_login(
     account: AccountId,
-    session: Annotated[str, typer.Argument(help="The new session id, in any notation; - reads standard input.")],
+    session: Annotated[str, typer.Argument(help="New session id in any notation; - reads standard input.")],
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Give an account a new session id of the same upstream account, and check it; its history stays."""
+    """Replace the session id with a new one of the same upstream account, and check it. The history is kept."""
     client = platform_client(url, key)
     client.patch(_path(account, own=own), {"session": sys.stdin.read().strip() if session == "-" else session})
     print_object(client.post(_path(account, "/check", own=own), {}), as_json=as_json)
@@ -215,5 +223,5 @@ def accounts_login(
 def accounts_remove(
     account: AccountId, url: UrlOption = "", key: KeyOption = "", *, own: _Own = False, as_json: JsonOption = False
 ) -> None:
-    """Retire an account; what it has in flight is finished."""
+    """Retire an account. Running jobs finish."""
     print_object(platform_client(url, key).delete(_path(account, own=own)), as_json=as_json)

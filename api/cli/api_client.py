@@ -1,4 +1,4 @@
-"""A small client of our own HTTP API for the command line: calls, follows jobs, saves files. Standard library only."""
+"""The HTTP client of the command line: calls the API, waits for jobs, saves files. Standard library only."""
 
 import contextlib
 import http.client
@@ -20,7 +20,7 @@ _ENDINGS = {"image/png": "png", "image/jpeg": "jpg", "image/webp": "webp", "imag
 
 
 class ClientError(Exception):
-    """A call that did not work, in words for the person at the terminal; `code` is the server's stable code."""
+    """A failed call with a message for the user; `code` is the error code of the server, or empty."""
 
     def __init__(self, message: str, *, status: int = 0, code: str = "") -> None:
         super().__init__(message)
@@ -30,30 +30,30 @@ class ClientError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Calls one platform with one key."""
+    """A client of one platform with one API key."""
 
     url: str
     key: str
 
     def get(self, path: str, **query: object) -> Json:
-        """GET a JSON object; parameters that are None are left out."""
-        asked = {name: str(value) for name, value in query.items() if value is not None}
-        return self._json("GET", path + (f"?{urllib.parse.urlencode(asked)}" if asked else ""))
+        """GET a JSON object. Parameters that are None are omitted. Raises ClientError."""
+        params = {name: str(value) for name, value in query.items() if value is not None}
+        return self._json("GET", path + (f"?{urllib.parse.urlencode(params)}" if params else ""))
 
     def post(self, path: str, body: Json) -> Json:
-        """POST a JSON object."""
+        """POST a JSON object and return the response. Raises ClientError."""
         return self._json("POST", path, json.dumps(body).encode())
 
     def patch(self, path: str, body: Json) -> Json:
-        """PATCH with a JSON object."""
+        """PATCH with a JSON object and return the response. Raises ClientError."""
         return self._json("PATCH", path, json.dumps(body).encode())
 
     def delete(self, path: str) -> Json:
-        """DELETE; the object as it was."""
+        """DELETE and return the deleted object. Raises ClientError."""
         return self._json("DELETE", path)
 
-    def every(self, path: str, **query: object) -> Iterator[Json]:
-        """The entries of a list, page after page."""
+    def list_all(self, path: str, **query: object) -> Iterator[Json]:
+        """Yield all entries of a paginated list."""
         after = None
         while True:
             page = self.get(path, after=after, **query)
@@ -63,121 +63,124 @@ class Client:
             after = page["data"][-1]["id"]
 
     def stream(self, path: str, body: Json) -> Iterator[Json]:
-        """POST, and the JSON objects of the answer's events as they come. An error among them is raised."""
+        """POST and yield the JSON objects of the event stream. Raises ClientError for an error event."""
         address = self.url.rstrip("/") + path
-        with self._opened("POST", address, json.dumps(body).encode(), with_key=True) as answer:
-            for line in _lines(answer):
+        with self._open("POST", address, json.dumps(body).encode(), with_key=True) as response:
+            for line in _lines(response):
                 if not line.startswith("data: ") or line == "data: [DONE]":
                     continue
                 event = _read_object(line.removeprefix("data: "), self.url)
-                if fault := event.get("error"):
-                    raise ClientError(str(fault["message"]), code=str(fault.get("code") or ""))
+                if error := event.get("error"):
+                    raise ClientError(str(error["message"]), code=str(error.get("code") or ""))
                 yield event
 
     def copy(self, path: str, out: IO[bytes], **query: object) -> None:
-        """GET a body of any length, as it comes."""
-        asked = {name: str(value) for name, value in query.items() if value is not None}
-        address = f"{self.url.rstrip('/')}{path}?{urllib.parse.urlencode(asked)}"
-        with self._opened("GET", address, None, with_key=True) as answer:
-            shutil.copyfileobj(answer, out)
+        """GET a body of any length and write it to `out` as it arrives."""
+        params = {name: str(value) for name, value in query.items() if value is not None}
+        address = f"{self.url.rstrip('/')}{path}?{urllib.parse.urlencode(params)}"
+        with self._open("GET", address, None, with_key=True) as response:
+            shutil.copyfileobj(response, out)
 
     def save(self, link: str, target: Path) -> None:
-        """Download a result. Links work without the key, so it is not sent: they may lead to a file store elsewhere."""
+        """Download a result. The key is not sent: links work without it and may point to another file store."""
         address = urllib.parse.urljoin(self.url + "/", link)
         target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(target.name + ".part")
-        with self._opened("GET", address, None, with_key=False) as answer:
-            content = answer.read()
-        draft.write_bytes(content)
-        draft.replace(target)
+        partial_file = target.with_name(target.name + ".part")
+        with self._open("GET", address, None, with_key=False) as response:
+            content = response.read()
+        partial_file.write_bytes(content)
+        partial_file.replace(target)
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Json:
-        with self._opened(method, self.url.rstrip("/") + path, body, with_key=True) as answer:
-            return _read_object(answer.read(), self.url)
+        with self._open(method, self.url.rstrip("/") + path, body, with_key=True) as response:
+            return _read_object(response.read(), self.url)
 
     @contextlib.contextmanager
-    def _opened(
+    def _open(
         self, method: str, address: str, body: bytes | None, *, with_key: bool
     ) -> Iterator[http.client.HTTPResponse]:
-        """An answer, to be read in the block; whatever fails there is taken for the peer's fault."""
+        """Open a response to be read in the block. Failures in the block are raised as ClientError."""
         headers = {"Accept": "*/*"} | ({"Authorization": f"Bearer {self.key}"} if with_key else {})
         headers |= {"Content-Type": "application/json"} if body is not None else {}
         parts = urllib.parse.urlsplit(address)
         if parts.scheme not in {"http", "https"}:
-            raise ClientError(f"{address} is not an http:// or https:// address.")
+            raise ClientError(f"{address} is not an http:// or https:// URL.")
         request = urllib.request.Request(address, data=body, headers=headers, method=method)  # noqa: S310 - checked
-        # A proxy of the surroundings must not be asked for this machine itself.
+        # Connections to this machine bypass the proxy of the environment.
         local = parts.hostname in {"127.0.0.1", "localhost", "::1"}
         opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
         try:
-            with opener.open(request, timeout=60) as answer:
-                yield answer
+            with opener.open(request, timeout=60) as response:
+                yield response
         except urllib.error.HTTPError as error:
-            raise _told_by_server(error) from error
+            raise _server_error(error) from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ClientError(
                 f"Nothing answers at {parts.scheme}://{parts.netloc} ({reason}). Start a platform with `dreamery up`, "
-                "or name the right one with --url or DREAMERY_URL."
+                "or set the right URL with --url or DREAMERY_URL."
             ) from error
 
 
-def _lines(answer: http.client.HTTPResponse) -> Iterator[str]:
-    for line in answer:
+def _lines(response: http.client.HTTPResponse) -> Iterator[str]:
+    for line in response:
         yield line.decode().rstrip("\r\n")
 
 
 def _read_object(text: str | bytes, url: str) -> Json:
     try:
-        answer = json.loads(text)
+        parsed = json.loads(text)
     except ValueError as error:
-        raise ClientError(f"{url} did not answer with JSON. Is it a Dreamery platform?") from error
-    return answer if isinstance(answer, dict) else {"data": answer}
+        raise ClientError(f"{url} did not return JSON. Is it a Dreamery platform?") from error
+    return parsed if isinstance(parsed, dict) else {"data": parsed}
 
 
-def _told_by_server(error: urllib.error.HTTPError) -> ClientError:
+def _server_error(error: urllib.error.HTTPError) -> ClientError:
     try:
         with error:
-            fault = json.loads(error.read())["error"]
-        message, code = str(fault["message"]), str(fault.get("code") or "")
+            body = json.loads(error.read())["error"]
+        message, code = str(body["message"]), str(body.get("code") or "")
     except (ValueError, KeyError, TypeError):
         message, code = f"The server answered {error.code} {error.reason}.", ""
     return ClientError(message, status=error.code, code=code)
 
 
-def started_jobs(answer: Json) -> list[Json]:
-    """The jobs of an asynchronous answer: one, or several when one job cannot make that many pictures."""
-    jobs = answer.get("jobs")
-    return jobs if isinstance(jobs, list) and jobs else [answer]
+def accepted_jobs(response: Json) -> list[Json]:
+    """Return the jobs of an asynchronous response: one, or several if one job cannot make that many images."""
+    jobs = response.get("jobs")
+    return jobs if isinstance(jobs, list) and jobs else [response]
 
 
-def follow(client: Client, jobs: Iterable[Json], on_progress: Callable[[list[Json]], None]) -> list[Json]:
-    """Ask after the jobs until all have ended; tells each round what is known. A failed job raises its error."""
-    known = list(jobs)
+def wait_for_jobs(client: Client, jobs: Iterable[Json], on_progress: Callable[[list[Json]], None]) -> list[Json]:
+    """Poll the jobs until all have finished and return them. Calls `on_progress` on every poll.
+
+    Raises ClientError when a job failed or was cancelled.
+    """
+    current = list(jobs)
     pause = threading.Event()
     while True:
-        known = [job if job["status"] in TERMINAL else client.get(f"/v1/jobs/{job['id']}") for job in known]
-        on_progress(known)
-        if all(job["status"] in TERMINAL for job in known):
+        current = [job if job["status"] in TERMINAL else client.get(f"/v1/jobs/{job['id']}") for job in current]
+        on_progress(current)
+        if all(job["status"] in TERMINAL for job in current):
             break
         pause.wait(FOLLOW_INTERVAL)
-    for job in known:
+    for job in current:
         if job["status"] != "completed":
-            fault = job.get("error") or {}
+            error = job.get("error") or {}
             raise ClientError(
-                f"Job {job['id']} {job['status']}: {fault.get('message') or 'no reason given'}",
-                code=str(fault.get("code") or ""),
+                f"Job {job['id']} {job['status']}: {error.get('message') or 'no reason given'}",
+                code=str(error.get("code") or ""),
             )
-    return known
+    return current
 
 
 def save_results(client: Client, jobs: Iterable[Json], folder: Path) -> list[tuple[Path, Json]]:
-    """Download every result of finished jobs; returns the files with what the server said of each."""
+    """Download all results of finished jobs and return each file with its description from the server."""
     saved = []
     for job in jobs:
         for number, item in enumerate(job.get("output") or [], start=1):
-            ending = _ENDINGS.get(str(item.get("mime")), "bin")
-            target = folder / f"{job['id']}-{number}.{ending}"
+            extension = _ENDINGS.get(str(item.get("mime")), "bin")
+            target = folder / f"{job['id']}-{number}.{extension}"
             client.save(str(item["url"]), target)
             saved.append((target, item))
     return saved

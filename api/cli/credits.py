@@ -1,49 +1,51 @@
-"""`dreamery prices` and `dreamery accounts credits`: each command is one call of the admin API."""
+"""`dreamery prices` and `dreamery accounts credits`: each command calls the admin API."""
 
 from typing import Annotated
 
 import typer
 
 from api.cli.accounts import AccountId, accounts_app
-from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quoted
+from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, print_list, print_object, quote_segment
 
-prices_app = typer.Typer(no_args_is_help=True, help="What jobs cost in credits, as far as known.")
+prices_app = typer.Typer(no_args_is_help=True, help="Show known prices of jobs in credits.")
 
 _PRICE_COLUMNS = ("place", "kind", "model", "shape", "credits", "source", "jobs")
 
 
 @prices_app.command("list", epilog="Example: dreamery prices list --model jimeng-4.0")
 def prices_list(
-    model: Annotated[str | None, typer.Option(help="Only this model's learned prices.")] = None,
+    model: Annotated[str | None, typer.Option(help="Only learned prices of this model.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """List learned prices, and the starting values of the catalog."""
+    """List learned prices and the starting values of the catalog."""
     print_list(platform_client(url, key).get("/admin/v1/prices", model=model)["data"], _PRICE_COLUMNS, as_json=as_json)
 
 
 @accounts_app.command("credits", epilog="Example: dreamery accounts credits account_0198... --days 7")
 def accounts_credits(
     account: AccountId,
-    days: Annotated[int, typer.Option(min=1, max=400, help="How far back.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=400, help="Number of days to show.")] = 7,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an account has left, what is held for open jobs, and what was spent on each day."""
-    found = platform_client(url, key).get(f"/admin/v1/accounts/{quoted(account)}/credits", days=str(days))
+    """Show the credits of an account: balance, reservations and spending per day."""
+    account_credits = platform_client(url, key).get(
+        f"/admin/v1/accounts/{quote_segment(account)}/credits", days=str(days)
+    )
     if as_json:
-        print_object(found, as_json=True)
+        print_object(account_credits, as_json=True)
         return
     names = ("id", "credits", "left", "reserved")
-    print_object({name: found[name] for name in names}, as_json=False)
+    print_object({name: account_credits[name] for name in names}, as_json=False)
     for title, rows, columns in (
-        ("Open jobs", found["open_jobs"], ("id", "kind", "model", "price", "taken")),
-        ("Spent per day (UTC)", found["spent"], ("day", "jobs", "credits", "settled", "unknown")),
-        ("Daily credits", found["receives"], ("day", "how", "gained", "error")),
+        ("Open jobs", account_credits["open_jobs"], ("id", "kind", "model", "price", "taken")),
+        ("Spent per day (UTC)", account_credits["spent"], ("day", "jobs", "credits", "settled", "unknown")),
+        ("Daily credits", account_credits["receives"], ("day", "how", "gained", "error")),
     ):
         typer.echo(f"\n{title}")
         print_list(rows, columns, as_json=False)

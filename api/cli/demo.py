@@ -1,4 +1,4 @@
-"""`dreamery demo`: a whole platform in a temporary folder, all kinds of results through the public API, and away."""
+"""`dreamery demo`: start a temporary platform, generate each kind of result through the API, and remove everything."""
 
 import base64
 import fcntl
@@ -15,8 +15,8 @@ from types import FrameType
 from PIL import Image
 from rich.console import Console
 
-from api.cli.api_client import Client, ClientError, Json, follow, save_results, started_jobs
-from api.cli.progress_bars import bars_of, job_progress
+from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
+from api.cli.progress_bars import add_job_bars, job_progress
 from worker.core.media.video import NotAClipError, video_facts
 from worker.local.processes import StartError, end_with_parent
 from worker.local.supervisor import Platform, PlatformOptions
@@ -28,14 +28,14 @@ VIDEO_SECONDS = 5
 VIDEO_SIZE = (1280, 720)
 QUESTION = "Draw a small sailing boat in the harbour"
 CHAT = "/v1/chat/completions"
-SECONDS = 4.0
-PATIENCE_SECONDS = 180.0
+JOB_SECONDS = 4.0
+TIMEOUT_SECONDS = 180.0
 _FOLDER_PREFIX = "dreamery-demo-"
-_PICTURE = re.compile(r"!\[image\]\((\S+?)\)")
+_IMAGE_LINK = re.compile(r"!\[image\]\((\S+?)\)")
 
 
 def run_demo(out: Path, *, die_with_parent: bool) -> None:
-    """Run it; raises what went wrong. Whatever happens, nothing is left running."""
+    """Run the demo. Raises ClientError on failure. No process is left running."""
     console = Console(highlight=False, soft_wrap=True)
     out = out.resolve()
     _remove_leftovers()
@@ -44,7 +44,7 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
         data_dir=folder,
         throwaway=True,
         flower=False,
-        sandbox_seconds=SECONDS,
+        sandbox_seconds=JOB_SECONDS,
         on_notice=lambda line: console.print(line, style="yellow"),
     )
     platform = Platform(options)
@@ -54,28 +54,28 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
         with console.status("Starting Postgres, Redis, API, worker, scheduler and sandbox ..."):
             platform.start()
         console.print(f"The platform runs at {platform.url} ({time.monotonic() - began:.1f} s to start).")
-        _make_all(_Show(platform, Client(platform.url, "demo:sandbox"), out, console))
+        _make_all(_Demo(platform, Client(platform.url, "demo:sandbox"), out, console))
     except KeyboardInterrupt:
-        raise ClientError("Stopped before everything was made.") from None
+        raise ClientError("Stopped before the demo was complete.") from None
     except (ClientError, StartError) as error:
         raise ClientError(f"{error}\nAll logs: {_keep_logs(platform.logs_dir, out)}") from error
     finally:
         with console.status("Stopping everything ..."):
             platform.stop()
         shutil.rmtree(folder, ignore_errors=True)
-    console.print("Everything is stopped again. Next: `make up` runs it for good, on your own accounts.")
+    console.print("Everything is stopped. Next: `make up` runs the platform with your own accounts.")
 
 
 def _keep_logs(logs: Path, out: Path) -> Path:
-    """Copy the logs to where the pictures would have been; the rest of the data folder goes."""
-    kept = out / "demo-logs"
-    shutil.copytree(logs, kept, dirs_exist_ok=True)
-    return kept
+    """Copy the logs to the output folder. The rest of the data folder is deleted."""
+    target = out / "demo-logs"
+    shutil.copytree(logs, target, dirs_exist_ok=True)
+    return target
 
 
 @dataclass(frozen=True, slots=True)
-class _Show:
-    """What the demo needs at hand."""
+class _Demo:
+    """The running platform, its client, and where to save and print results."""
 
     platform: Platform
     client: Client
@@ -83,96 +83,94 @@ class _Show:
     console: Console
 
     def make(self, path: str, body: Json, *, count: int, what: str) -> list[Path]:
-        """Order, follow with a bar per job, save; raises when it takes too long or too few came."""
-        told = {name: value if len(str(value)) < 60 else "..." for name, value in body.items()}
-        self.console.print(f"POST {self.client.url}{path}  {json.dumps(told)}")
+        """Create jobs, show their progress and save the files. Raises ClientError on a timeout or missing files."""
+        shown = {name: value if len(str(value)) < 60 else "..." for name, value in body.items()}
+        self.console.print(f"POST {self.client.url}{path}  {json.dumps(shown)}")
         began = time.monotonic()
-        jobs = started_jobs(self.client.post(path, {**body, "async": True}))
+        jobs = accepted_jobs(self.client.post(path, {**body, "async": True}))
         with job_progress(self.console) as bar:
-            show_bars = bars_of(bar, jobs)
+            show_bars = add_job_bars(bar, jobs)
 
-            def show(now: list[Json]) -> None:
-                show_bars(now)
+            def on_progress(current: list[Json]) -> None:
+                show_bars(current)
                 self.platform.check()
-                if time.monotonic() - began > PATIENCE_SECONDS:
-                    raise ClientError(f"{what} not ready after {PATIENCE_SECONDS:.0f} s.")
+                if time.monotonic() - began > TIMEOUT_SECONDS:
+                    raise ClientError(f"{what}: not finished after {TIMEOUT_SECONDS:.0f} s.")
 
-            saved = save_results(self.client, follow(self.client, jobs, show), self.out)
+            saved = save_results(self.client, wait_for_jobs(self.client, jobs, on_progress), self.out)
         if len(saved) != count:
-            raise ClientError(f"{what}: {count} asked for, {len(saved)} came.")
+            raise ClientError(f"{what}: expected {count} files, got {len(saved)}.")
         self.console.print(f"{what} after {time.monotonic() - began:.1f} s, saved and checked:")
         return [file for file, _ in saved]
 
 
-def _make_all(show: _Show) -> None:
-    """Pictures, a picture from the first of them, a video that begins with it, and an answer of the agent."""
+def _make_all(demo: _Demo) -> None:
+    """Generate images, an edit of the first image, a video that starts with it, and an agent conversation."""
     size = "{}x{}".format(*SIZE)
-    pictures = show.make(
-        "/v1/images/generations", {"prompt": PROMPT, "size": size, "n": COUNT}, count=COUNT, what=f"{COUNT} pictures"
+    images = demo.make(
+        "/v1/images/generations", {"prompt": PROMPT, "size": size, "n": COUNT}, count=COUNT, what=f"{COUNT} images"
     )
-    for file in pictures:
-        show.console.print(f"  {_checked_picture(file)}")
-    first = base64.b64encode(pictures[0].read_bytes()).decode()
-    again = {"prompt": "The same by night, the lamp lit", "image": first, "size": size, "n": 1}
-    (changed,) = show.make("/v1/images/edits", again, count=1, what="A picture from a picture")
-    show.console.print(f"  {_checked_picture(changed)}")
-    moving = {"prompt": "Waves roll ashore, gulls circle", "first_frame_image": first, "duration": VIDEO_SECONDS}
-    (film,) = show.make("/v1/videos/generations", moving, count=1, what="A video from a picture")
-    show.console.print(f"  {_checked_video(film)}")
-    _talk(show)
+    for file in images:
+        demo.console.print(f"  {_check_image(file)}")
+    first = base64.b64encode(images[0].read_bytes()).decode()
+    edit = {"prompt": "The same by night, the lamp lit", "image": first, "size": size, "n": 1}
+    (changed,) = demo.make("/v1/images/edits", edit, count=1, what="An image from an image")
+    demo.console.print(f"  {_check_image(changed)}")
+    body = {"prompt": "Waves roll ashore, gulls circle", "first_frame_image": first, "duration": VIDEO_SECONDS}
+    (video,) = demo.make("/v1/videos/generations", body, count=1, what="A video from an image")
+    demo.console.print(f"  {_check_video(video)}")
+    _chat_with_agent(demo)
 
 
-def _talk(show: _Show) -> None:
-    """An answer of the agent as it is said, and the picture that it decided to make."""
+def _chat_with_agent(demo: _Demo) -> None:
+    """Stream an answer of the agent and save the image that it generates."""
     body = {"model": "agent", "messages": [{"role": "user", "content": QUESTION}], "stream": True}
-    show.console.print(f"POST {show.client.url}{CHAT}  {json.dumps(body)}")
-    began, said = time.monotonic(), ""
-    for event in show.client.stream(CHAT, body):
+    demo.console.print(f"POST {demo.client.url}{CHAT}  {json.dumps(body)}")
+    began, text = time.monotonic(), ""
+    for event in demo.client.stream(CHAT, body):
         for choice in event["choices"]:
             delta = choice["delta"]
-            if doing := delta.get("reasoning_content"):
-                # Lines of progress stand on lines of their own.
-                show.console.print(f"\n{doing.strip()}", style="dim", end="", markup=False)
-            if words := delta.get("content"):
-                show.console.print(words, end="", markup=False)
-                said += words
-        show.platform.check()
-        if time.monotonic() - began > PATIENCE_SECONDS:
-            raise ClientError(f"The agent's answer not ready after {PATIENCE_SECONDS:.0f} s.")
-    links = _PICTURE.findall(said)
-    if len(links) != 1 or not said.partition("![")[0].strip():
-        raise ClientError(f"The agent was to say something and draw one picture, but said: {said[:500]!r}")
-    file = show.out / f"agent-{links[0].removesuffix('/content').rpartition('/')[2]}.jpg"
-    show.client.save(links[0], file)
-    show.console.print(
-        f"\nAn answer of the agent after {time.monotonic() - began:.1f} s, its picture saved and checked:"
-    )
-    show.console.print(f"  {_checked_picture(file, None)}")
+            if progress := delta.get("reasoning_content"):
+                # Each progress message gets its own line.
+                demo.console.print(f"\n{progress.strip()}", style="dim", end="", markup=False)
+            if content := delta.get("content"):
+                demo.console.print(content, end="", markup=False)
+                text += content
+        demo.platform.check()
+        if time.monotonic() - began > TIMEOUT_SECONDS:
+            raise ClientError(f"The agent did not finish after {TIMEOUT_SECONDS:.0f} s.")
+    links = _IMAGE_LINK.findall(text)
+    if len(links) != 1 or not text.partition("![")[0].strip():
+        raise ClientError(f"Expected some text and one image from the agent, but got: {text[:500]!r}")
+    file = demo.out / f"agent-{links[0].removesuffix('/content').rpartition('/')[2]}.jpg"
+    demo.client.save(links[0], file)
+    demo.console.print(f"\nAn answer of the agent after {time.monotonic() - began:.1f} s, its image saved and checked:")
+    demo.console.print(f"  {_check_image(file, None)}")
 
 
-def _checked_picture(file: Path, wanted: tuple[int, int] | None = SIZE) -> str:
-    """A line about a saved picture; raises when it is broken or not of the size that was asked for, if any was."""
+def _check_image(file: Path, expected: tuple[int, int] | None = SIZE) -> str:
+    """Return a description of a saved image. Raises ClientError if it is broken or does not have the expected size."""
     try:
-        with Image.open(file) as picture:
-            picture.load()
-            size, kind = picture.size, picture.format
+        with Image.open(file) as image:
+            image.load()
+            size, kind = image.size, image.format
     except OSError as error:
-        raise ClientError(f"{file} is not a whole picture: {error}") from error
-    if wanted is not None and size != wanted:
-        raise ClientError(f"{file} is {size[0]}x{size[1]}, but {wanted[0]}x{wanted[1]} was asked for.")
+        raise ClientError(f"{file} is not a complete image: {error}") from error
+    if expected is not None and size != expected:
+        raise ClientError(f"{file} is {size[0]}x{size[1]}, expected {expected[0]}x{expected[1]}.")
     return f"{file}  {kind} {size[0]}x{size[1]}, {file.stat().st_size // 1000} kB"
 
 
-def _checked_video(file: Path) -> str:
-    """A line about a saved video; raises when it is broken or not of the length and shape that was asked for."""
+def _check_video(file: Path) -> str:
+    """Return a description of a saved video. Raises ClientError if it is broken or has the wrong size or length."""
     try:
         with file.open("rb") as content:
             facts = video_facts(content)
     except NotAClipError as error:
-        raise ClientError(f"{file} is not a whole video: {error}") from error
+        raise ClientError(f"{file} is not a complete video: {error}") from error
     if (facts.width, facts.height) != VIDEO_SIZE or abs(facts.milliseconds - VIDEO_SECONDS * 1000) > 300:
-        told = f"{facts.width}x{facts.height} of {facts.milliseconds / 1000:.1f} s"
-        raise ClientError(f"{file} is {told}, but {VIDEO_SIZE[0]}x{VIDEO_SIZE[1]} of {VIDEO_SECONDS} s was asked for.")
+        actual = f"{facts.width}x{facts.height} of {facts.milliseconds / 1000:.1f} s"
+        raise ClientError(f"{file} is {actual}, expected {VIDEO_SIZE[0]}x{VIDEO_SIZE[1]} of {VIDEO_SECONDS} s.")
     length = f"{facts.milliseconds / 1000:.1f} s"
     return f"{file}  {facts.mime} {facts.width}x{facts.height}, {length}, {file.stat().st_size // 1000} kB"
 
@@ -197,7 +195,7 @@ def _stop_on_signals(platform: Platform, *, die_with_parent: bool) -> None:
 
 
 def _remove_leftovers() -> None:
-    """Remove the folders of demos that were killed with -9; those still in use hold their lock."""
+    """Remove the folders of demos that were killed. Running demos hold the lock of their folder."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
         try:
             with (folder / "lock").open("r+") as lock:

@@ -1,4 +1,4 @@
-"""`dreamery`: the command line. Each command is a few lines over the modules that do the work."""
+"""`dreamery`: the command line. Each command is a thin wrapper around the module that does the work."""
 
 import json
 import signal
@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 
 from api.cli.accounts import accounts_app
-from api.cli.admin import keys_app, log_app, users_app
-from api.cli.api_client import Client, ClientError, Json, follow, save_results, started_jobs
+from api.cli.admin import audit_app, keys_app, users_app
+from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
 from api.cli.credits import prices_app
 from api.cli.jobs import jobs_app
 from api.cli.operator.backup import backup, restore, take_storage
@@ -22,7 +22,7 @@ from api.cli.operator.healthcheck import health_app
 from api.cli.operator.rotate_master_key import rotate_master_key
 from api.cli.operator.run_role import run_app
 from api.cli.output import SANDBOX_KEY, JsonOption, KeyOption, UrlOption, platform_client
-from api.cli.progress_bars import bars_of, job_progress
+from api.cli.progress_bars import add_job_bars, job_progress
 from api.cli.usage import USAGE_EXAMPLE, show_usage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -30,7 +30,7 @@ app.add_typer(jobs_app, name="jobs")
 app.add_typer(users_app, name="users")
 app.add_typer(keys_app, name="keys")
 app.add_typer(accounts_app, name="accounts")
-app.add_typer(log_app, name="audit")
+app.add_typer(audit_app, name="audit")
 app.add_typer(prices_app, name="prices")
 app.command(epilog="Example: DREAMERY_MASTER_KEY=NEW,OLD dreamery rotate-master-key")(rotate_master_key)
 app.command("backup", epilog="Example: dreamery backup /srv/backups --with-files --with-keys")(backup)
@@ -43,8 +43,8 @@ app.add_typer(run_app, name="run")
 app.command("usage", epilog=USAGE_EXAMPLE)(show_usage)
 
 
-def _say_version(wanted: bool) -> None:  # noqa: FBT001 - the shape that typer calls
-    if wanted:
+def _print_version(enabled: bool) -> None:  # noqa: FBT001 - the signature that typer calls
+    if enabled:
         from importlib.metadata import version
 
         print(version("dreamery"))
@@ -55,10 +55,10 @@ def _say_version(wanted: bool) -> None:  # noqa: FBT001 - the shape that typer c
 def _root(
     *,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Say which version this is.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Dreamery: a self-hosted generation platform over your own Dreamina and Jimeng accounts."""
+    """Dreamery: a self-hosted generation platform on your own Dreamina and Jimeng accounts."""
 
 
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
@@ -72,7 +72,7 @@ def up(
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
     *,
     no_flower: Annotated[bool, typer.Option("--no-flower", help="Do not start Flower.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show what the processes log.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print the logs of all processes.")] = False,
     die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C: servers, API, workers, scheduler, sandbox, Flower."""
@@ -116,8 +116,8 @@ def _stop_on_signals(stop: Any, *, die_with_parent: bool) -> None:
 def _print_addresses(platform: Any) -> None:
     from worker.core.settings import get_settings
 
-    elsewhere = platform.data_dir != get_settings().data_dir.resolve()
-    remark = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if elsewhere else ""
+    custom_folder = platform.data_dir != get_settings().data_dir.resolve()
+    hint = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if custom_folder else ""
     flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: the admin key)"
     print(
         f"""
@@ -126,8 +126,8 @@ Dreamery is up.
   API        {platform.url}  (docs: {platform.url}/docs)
   Console    {platform.url}/console  (sign in with the admin key){flower}
   Admin key  {platform.admin_key}
-  Sandbox    the key {SANDBOX_KEY} makes test pictures, no account needed
-  Data       {platform.data_dir}  (logs: {platform.logs_dir}){remark}
+  Sandbox    the key {SANDBOX_KEY} generates test images, no account needed
+  Data       {platform.data_dir}  (logs: {platform.logs_dir}){hint}
 
 Try it in another terminal:
 
@@ -140,13 +140,13 @@ Ctrl-C stops everything.""",
     )
 
 
-@app.command(epilog="Example: dreamery demo --out pictures")
+@app.command(epilog="Example: dreamery demo --out results")
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("out"),
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out"),
     *,
     die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
 ) -> None:
-    """Start everything in a temporary folder, make pictures and a video with the sandbox, save them, stop it all."""
+    """Start a temporary platform, generate images and a video with the sandbox, save them, stop everything."""
     from api.cli.demo import run_demo
 
     run_demo(out, die_with_parent=die_with_parent)
@@ -155,11 +155,13 @@ def demo(
 @app.command(epilog="Example: DREAMERY_DATABASE_URL=postgresql://user:pw@db/dreamery dreamery migrate")
 def migrate(
     *,
-    wait: Annotated[bool, typer.Option("--wait", help="Only wait until another process has done it.")] = False,
-    seconds: Annotated[float, typer.Option("--seconds", min=1, help="With --wait: how long.")] = 300,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Only wait until another process has upgraded the schema.")
+    ] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=1, help="With --wait: timeout in seconds.")] = 300,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the schema of the database to the newest version; a schema of a later version is left as it is."""
+    """Upgrade the database schema to the newest version. A schema of a later version is not changed."""
     from api.cli.operator.doctor import adopt_running_platform, upgrade_schema, wait_for_schema
 
     adopt_running_platform()
@@ -170,12 +172,12 @@ def migrate(
 @app.command(epilog="Example: dreamery doctor --settings")
 def doctor(
     *,
-    settings: Annotated[bool, typer.Option("--settings", help="List every setting instead.")] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="With --settings: as docs/configuration.md.")] = False,
+    settings: Annotated[bool, typer.Option("--settings", help="List all settings instead of checking.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="With --settings: print docs/configuration.md.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check settings, database, Redis, workers, clock, disk and accounts; says what to do about each failure."""
-    from api.cli.operator.doctor import adopt_running_platform, examine, list_settings, print_report, print_settings
+    """Check settings, database, Redis, workers, clock, disk and accounts, with a hint for each failure."""
+    from api.cli.operator.doctor import adopt_running_platform, list_settings, print_report, print_settings, run_checks
     from api.cli.operator.settings_reference import settings_reference
 
     if settings and markdown:
@@ -186,7 +188,7 @@ def doctor(
         listed = list_settings()
         print(json.dumps({"data": listed}, indent=2)) if as_json else print_settings(listed)
         return
-    findings = examine()
+    findings = run_checks()
     if as_json:
         print(json.dumps({"data": [asdict(finding) for finding in findings]}, indent=2))
     else:
@@ -199,28 +201,28 @@ def doctor(
     'dreamery generate "waves roll ashore" --video'
 )
 def generate(  # noqa: PLR0917 - each is an option of the command
-    prompt: Annotated[str, typer.Argument(help="What to make.")],
-    model: Annotated[str | None, typer.Option(help="Model; the server's default when absent.")] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT.")] = None,
-    count: Annotated[int | None, typer.Option("-n", min=1, max=32, help="How many.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the files.")] = Path("out"),
+    prompt: Annotated[str, typer.Argument(help="Description of the image or video.")],
+    model: Annotated[str | None, typer.Option(help="Model; default: the server's default model.")] = None,
+    size: Annotated[str | None, typer.Option(help="Size as WIDTHxHEIGHT.")] = None,
+    count: Annotated[int | None, typer.Option("-n", min=1, max=32, help="Number of results.")] = None,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out"),
     url: UrlOption = "",
     key: KeyOption = "",
     *,
-    video: Annotated[bool, typer.Option("--video", help="Make videos.")] = False,
+    video: Annotated[bool, typer.Option("--video", help="Generate videos.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Make pictures (or with --video videos), show the progress, save the files."""
-    wanted = {"prompt": prompt, "model": model, "size": size, "n": count}
-    body = {name: value for name, value in wanted.items() if value is not None} | {"async": True}
+    """Generate images (with --video: videos), show the progress and save the files."""
+    fields = {"prompt": prompt, "model": model, "size": size, "n": count}
+    body = {name: value for name, value in fields.items() if value is not None} | {"async": True}
     client = platform_client(url, key)
     try:
-        saved = _make(client, body, out, video=video)
+        saved = _generate(client, body, out, video=video)
     except ClientError as error:
         if key or error.code != "no_account_available" or client.key == SANDBOX_KEY:
             raise
-        Console(stderr=True).print(f"No account can take this yet ({error}) Using the sandbox.", style="yellow")
-        saved = _make(Client(client.url, SANDBOX_KEY), body, out, video=video)
+        Console(stderr=True).print(f"No account is available yet ({error}) Using the sandbox.", style="yellow")
+        saved = _generate(Client(client.url, SANDBOX_KEY), body, out, video=video)
     if as_json:
         print(json.dumps({"data": [{**item, "path": str(file)} for file, item in saved]}, indent=2))
         return
@@ -228,16 +230,16 @@ def generate(  # noqa: PLR0917 - each is an option of the command
         print(file)
 
 
-def _make(client: Client, body: Json, out: Path, *, video: bool) -> list[tuple[Path, Json]]:
-    answer = client.post("/v1/videos/generations" if video else "/v1/images/generations", body)
-    jobs = started_jobs(answer)
+def _generate(client: Client, body: Json, out: Path, *, video: bool) -> list[tuple[Path, Json]]:
+    response = client.post("/v1/videos/generations" if video else "/v1/images/generations", body)
+    jobs = accepted_jobs(response)
     with job_progress(Console(stderr=True)) as bar:
-        show = bars_of(bar, jobs)
-        return save_results(client, follow(client, jobs, show), out)
+        show = add_job_bars(bar, jobs)
+        return save_results(client, wait_for_jobs(client, jobs, show), out)
 
 
 def main() -> None:
-    """Run the command line; failures that a person can act on are one message, not a traceback."""
+    """Run the command line. Expected failures print one message instead of a traceback."""
     from pydantic import ValidationError
 
     from worker.local.processes import StartError
@@ -247,8 +249,8 @@ def main() -> None:
     except (StartError, ClientError) as error:
         sys.exit(_fail(str(error)))
     except ValidationError as error:
-        wrong = "; ".join(f"DREAMERY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
-        sys.exit(_fail(f"A setting has a wrong value. {wrong}. `dreamery doctor --settings` lists all."))
+        problems = "; ".join(f"DREAMERY_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        sys.exit(_fail(f"A setting has an invalid value. {problems}. `dreamery doctor --settings` lists all settings."))
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,4 @@
-"""What commands share: which platform and key they talk to, and how they print what they were told."""
+"""Shared by all commands: the platform and key to use, and how results are printed."""
 
 import json
 from typing import Annotated, Any
@@ -10,23 +10,26 @@ from rich.text import Text
 
 from api.cli.api_client import Client, Json
 
-_LEAST_CUT = 22
+_MIN_CUT_WIDTH = 22
 SANDBOX_KEY = "demo:sandbox"
 UrlOption = Annotated[
-    str, typer.Option("--url", envvar="DREAMERY_URL", help="Address of the platform; default: the one running here.")
+    str,
+    typer.Option("--url", envvar="DREAMERY_URL", help="URL of the platform; default: the platform on this machine."),
 ]
 KeyOption = Annotated[
     str,
-    typer.Option("--key", envvar="DREAMERY_ADMIN_KEY", help="API key or session token; default: this machine's admin."),
+    typer.Option(
+        "--key", envvar="DREAMERY_ADMIN_KEY", help="API key or session id; default: the admin key of this machine."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 
 def platform_client(url: str, key: str) -> Client:
-    """The platform and key that were named, else those of the platform on this machine, else the sandbox's key."""
+    """Return a client for the given URL and key; defaults are the platform on this machine and the sandbox key."""
     if url and key:
         return Client(url=url, key=key)
-    # Slow to read in, and not needed where all is said.
+    # Slow imports, not needed when URL and key are given.
     from worker.core.settings import get_settings
     from worker.local.running_instance import running_platform
 
@@ -41,71 +44,73 @@ def platform_client(url: str, key: str) -> Client:
     return Client(url=url or (running.url if running else local), key=key or SANDBOX_KEY)
 
 
-def print_object(found: Json, *, as_json: bool) -> None:
-    """One object: for scripts, or a line per field."""
+def print_object(item: Json, *, as_json: bool) -> None:
+    """Print one object as JSON or with one line per field."""
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(item, indent=2))
         return
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in found.items():
+    for name, value in item.items():
         if name != "object":
-            table.add_row(name, Text(_shown(value)))
+            table.add_row(name, Text(_format(value)))
     Console(soft_wrap=True).print(table)
 
 
-def print_list(found: list[Json], columns: tuple[str, ...], *, as_json: bool, cut: str = "") -> None:
-    """Many objects: for scripts, or a line each. Where the terminal is too narrow for that, a line per field.
+def print_list(items: list[Json], columns: tuple[str, ...], *, as_json: bool, cut: str = "") -> None:
+    """Print objects as JSON or as a table; if the terminal is too narrow, with one line per field.
 
-    Ids are never cut: they are there to be copied. The column `cut` is, to what the others leave of the line.
+    Only the column `cut` is shortened, to the remaining width. Ids are never shortened, so they can be copied.
     """
     if as_json:
-        print(json.dumps({"data": found}, indent=2))
+        print(json.dumps({"data": items}, indent=2))
         return
-    if not found:
+    if not items:
         print("None.")
         return
-    rows = [[_shown(item.get(column)) for column in columns] for item in found]
+    rows = [[_format(item.get(column)) for column in columns] for item in items]
     screen = Console()
     widths = [max(len(row[n]) for row in [list(columns), *rows]) + 2 for n in range(len(columns))]
     if cut:
-        place = columns.index(cut)
-        room = max(screen.width - sum(widths) + widths[place], _LEAST_CUT)
+        cut_index = columns.index(cut)
+        max_width = max(screen.width - sum(widths) + widths[cut_index], _MIN_CUT_WIDTH)
         for row in rows:
-            row[place] = row[place] if len(row[place]) < room else f"{row[place][: room - 3]}…"
-        widths[place] = min(widths[place], room)
+            row[cut_index] = (
+                row[cut_index] if len(row[cut_index]) < max_width else f"{row[cut_index][: max_width - 3]}…"
+            )
+        widths[cut_index] = min(widths[cut_index], max_width)
     if sum(widths) > screen.width + 2 and screen.is_terminal:
-        _print_blocks(screen, rows, columns)
+        _print_records(screen, rows, columns)
         return
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
-    # Both sizes, or a terminal that cannot tell its own counts as 80 wide whatever is said here.
+    # Rich ignores the width if the height is not given and the terminal size is unknown.
     Console(width=max(sum(widths), screen.width), height=screen.height).print(table)
 
 
-def _print_blocks(screen: Console, rows: list[list[str]], columns: tuple[str, ...]) -> None:
-    """An object after the other, its fields below each other."""
+def _print_records(screen: Console, rows: list[list[str]], columns: tuple[str, ...]) -> None:
+    """Print each object with one line per field."""
     longest = max(map(len, columns))
     for number, row in enumerate(rows):
         if number:
             screen.print()
         for name, value in zip(columns, row, strict=True):
-            # Wrapped by the terminal, not by us: a copied id stays whole.
+            # The terminal wraps the line, so a copied id stays complete.
             screen.print(Text(f"{name.ljust(longest)}  {value}"), soft_wrap=True)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, list):
         return ", ".join(map(str, value))
     if isinstance(value, dict):
-        return ", ".join(f"{name}: {_shown(one)}" for name, one in value.items() if one is not None) or "-"
+        return ", ".join(f"{name}: {_format(one)}" for name, one in value.items() if one is not None) or "-"
     return str(value).replace("\n", " ")
 
 
-def quoted(text: str) -> str:
-    """A name as part of a path."""
+def quote_segment(text: str) -> str:
+    """Return the text percent-encoded as one segment of a URL path."""
     from urllib.parse import quote
 
     return quote(text, safe="")

@@ -1,4 +1,4 @@
-"""Progress bars of the commands that wait for jobs: one bar a job."""
+"""Progress bars of the commands that wait for jobs: one bar per job."""
 
 from collections.abc import Callable
 
@@ -9,24 +9,24 @@ from api.cli.api_client import Json
 
 
 def job_progress(console: Console) -> Progress:
-    """An empty set of bars on this console."""
+    """Return an empty progress display on this console."""
     columns = (TextColumn("{task.description:>12}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console)
 
 
-def bars_of(progress: Progress, jobs: list[Json]) -> Callable[[list[Json]], None]:
-    """A bar for each of the jobs; call the result with the same jobs as they are now."""
-    bars = [progress.add_task(_stage(job), total=100) for job in jobs]
+def add_job_bars(progress: Progress, jobs: list[Json]) -> Callable[[list[Json]], None]:
+    """Add a bar for each job and return a function that updates the bars with the current jobs."""
+    bars = [progress.add_task(_label(job), total=100) for job in jobs]
 
-    def show(now: list[Json]) -> None:
-        for bar, job in zip(bars, now, strict=True):
+    def update(current: list[Json]) -> None:
+        for bar, job in zip(bars, current, strict=True):
             done = 100.0 if job["status"] == "completed" else float(job.get("progress") or 0)
-            progress.update(bar, completed=done, description=_stage(job))
+            progress.update(bar, completed=done, description=_label(job))
 
-    return show
+    return update
 
 
-def _stage(job: Json) -> str:
+def _label(job: Json) -> str:
     if job["status"] in {"completed", "failed", "cancelled"}:
         return {"completed": "done"}.get(job["status"], str(job["status"]))
     if job["status"] == "queued":

@@ -1,4 +1,4 @@
-"""`dreamery usage`: what was used, and where limits stand."""
+"""`dreamery usage`: usage report and current use of limits."""
 
 import json
 import sys
@@ -16,45 +16,49 @@ _LIMIT_COLUMNS = ("scope", "name", "used", "soft", "hard", "state", "resets")
 
 
 def show_usage(  # noqa: PLR0917 - each is an option of the command
-    group_by: Annotated[str, typer.Option(help="day, key, kind, model; for admins also user, account.")] = "",
-    first: Annotated[str | None, typer.Option("--from", help="First day, YYYY-MM-DD; default: of the month.")] = None,
+    group_by: Annotated[
+        str, typer.Option(help="day, key, kind or model; for admins also user or account. Comma-separated.")
+    ] = "",
+    first: Annotated[
+        str | None, typer.Option("--from", help="First day, YYYY-MM-DD; default: first day of the month.")
+    ] = None,
     last: Annotated[str | None, typer.Option("--to", help="Last day; default: today.")] = None,
     user: Annotated[str | None, typer.Option(help="Only this user (admins; implies --all).")] = None,
-    of_key: Annotated[str | None, typer.Option("--of-key", help="Only this key's id (admins; implies --all).")] = None,
-    account: Annotated[str | None, typer.Option(help="Only on this account (admins; implies --all).")] = None,
+    of_key: Annotated[str | None, typer.Option("--of-key", help="Only this key id (admins; implies --all).")] = None,
+    account: Annotated[str | None, typer.Option(help="Only jobs on this account (admins; implies --all).")] = None,
     model: Annotated[str | None, typer.Option(help="Only this model.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
-    everybody: Annotated[bool, typer.Option("--all", help="Everybody's, for admins.")] = False,
+    all_users: Annotated[bool, typer.Option("--all", help="Usage of all users (admins).")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Jobs, pictures, seconds of video and credits of the key's user, and where the limits stand."""
+    """Show jobs, images, seconds of video and credits of your user, and the current use of limits."""
     client = platform_client(url, key)
-    whole = everybody or bool(user or of_key or account)
-    path = "/admin/v1/usage" if whole else "/v1/usage"
+    as_admin = all_users or bool(user or of_key or account)
+    path = "/admin/v1/usage" if as_admin else "/v1/usage"
     query: dict[str, str | None] = {"from": first, "to": last, "group_by": group_by or None, "model": model}
-    query |= {"user": user, "key": of_key, "account": account} if whole else {}
+    query |= {"user": user, "key": of_key, "account": account} if as_admin else {}
     if as_csv:
         client.copy(path, sys.stdout.buffer, format="csv", **query)
         return
-    found = client.get(path, **query)
+    report = client.get(path, **query)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
         return
-    print(f"{found['from']} to {found['to']} ({found['time_zone']})")
-    groups = tuple(found["group_by"])
-    total = {**dict.fromkeys(groups, ""), **({groups[0]: "total"} if groups else {}), **found["total"]}
-    lines = found["data"] if not groups else [*found["data"], total]
-    # A column of zeros says nothing.
-    numbers = [name for name in _NUMBERS if found["total"][name] or name == "accepted"]
+    print(f"{report['from']} to {report['to']} ({report['time_zone']})")
+    groups = tuple(report["group_by"])
+    total = {**dict.fromkeys(groups, ""), **({groups[0]: "total"} if groups else {}), **report["total"]}
+    lines = report["data"] if not groups else [*report["data"], total]
+    # Columns with only zeros are omitted.
+    numbers = [name for name in _NUMBERS if report["total"][name] or name == "accepted"]
     print_list(lines, (*groups, *numbers), as_json=False)
-    if found["limits"]:
+    if report["limits"]:
         print("\nLimits")
-        print_list([_limit(one) for one in found["limits"]], _LIMIT_COLUMNS, as_json=False)
+        print_list([_limit_row(limit) for limit in report["limits"]], _LIMIT_COLUMNS, as_json=False)
 
 
-def _limit(one: Json) -> Json:
-    when = one["resets_at"]
-    return {**one, "resets": time.strftime("%Y-%m-%d %H:%M", time.localtime(when)) if when else None}
+def _limit_row(limit: Json) -> Json:
+    resets_at = limit["resets_at"]
+    return {**limit, "resets": time.strftime("%Y-%m-%d %H:%M", time.localtime(resets_at)) if resets_at else None}

@@ -1,4 +1,4 @@
-"""`dreamery rotate-master-key`: everything that is sealed comes under the newest key of DREAMERY_MASTER_KEY."""
+"""`dreamery rotate-master-key`: re-encrypt all stored secrets with the newest key of DREAMERY_MASTER_KEY."""
 
 import json
 from typing import Annotated, Any
@@ -10,17 +10,19 @@ from api.cli.output import JsonOption
 
 _ROUNDS = 5
 _ADVICE = (
-    "Put the new key in front (DREAMERY_MASTER_KEY=NEW,OLD), restart every process, then run `dreamery "
-    "rotate-master-key`; when it says so, take the old key away and restart again."
+    "Put the new key first (DREAMERY_MASTER_KEY=NEW,OLD), restart every process, then run `dreamery "
+    "rotate-master-key`. When it says so, remove the old key and restart again."
 )
 
 
 def rotate_master_key(
     *,
-    check: Annotated[bool, typer.Option("--check", help="Change nothing; say what is under which key.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing. Show how many secrets each key encrypts.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring every stored secret under the newest master key. The platform may run; a run that was cut goes on."""
+    """Re-encrypt every stored secret with the newest master key. Safe while the platform runs, and can be repeated."""
     from api.cli.operator.doctor import adopt_running_platform
     from worker.core.security.encryption import SecretUnreadableError, master_keys
     from worker.db.platform import encrypted_columns, root_key
@@ -48,13 +50,13 @@ def _rotate(newest: str) -> int:
     from worker.db.platform import encrypted_columns
 
     total = 0
-    # What another process seals meanwhile, with settings from before the new key, is met by the next round.
+    # Processes that still use the old settings may encrypt with the old key meanwhile; the next round finds that.
     for _ in range(_ROUNDS):
         if not (changed := encrypted_columns.reencrypt_all()):
             break
         total += changed
     if total:
-        encrypted_columns.note_rotation(actor="command line", key_id=newest, changed=total)
+        encrypted_columns.record_rotation(actor="command line", key_id=newest, changed=total)
     return total
 
 
@@ -63,12 +65,14 @@ def _print(report: dict[str, Any], *, check: bool) -> None:
     for row in report["keys"]:
         console.print(f"key {row['key']}{' (newest)' if row['newest'] else ''}: {row['values']} values")
     if not check:
-        console.print(f"{report['changed']} values changed their key.")
+        console.print(f"{report['changed']} values re-encrypted.")
     if report["unreadable"]:
-        console.print(f"{report['unreadable']} values open with no key of the list: enter those accounts again.")
+        console.print(
+            f"{report['unreadable']} values cannot be decrypted with any configured key: add those accounts again."
+        )
     if not report["old_keys_removable"]:
         console.print("The old keys are still needed: run `dreamery rotate-master-key`.")
     elif len(report["keys"]) > 1:
         console.print("The old keys can be removed from DREAMERY_MASTER_KEY.")
     elif check:
-        console.print(f"There is one key. To replace it: {_ADVICE}")
+        console.print(f"There is only one key. To replace it: {_ADVICE}")

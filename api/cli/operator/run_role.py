@@ -1,4 +1,4 @@
-"""`dreamery run ROLE`: become one process of the platform, for containers and service managers."""
+"""`dreamery run ROLE`: run one process of the platform, for containers and service managers."""
 
 import os
 import sys
@@ -8,20 +8,20 @@ from typing import Annotated, NoReturn
 
 import typer
 
-run_app = typer.Typer(no_args_is_help=True, help="Run one role of the platform in this process.")
+run_app = typer.Typer(no_args_is_help=True, help="Run one role of the platform in the foreground.")
 
 _GRACE_SECONDS = 20
 
 
 def _exec(command: tuple[str, ...]) -> NoReturn:
-    """This process goes on as that program: signals of whoever started us reach it."""
-    # -P: a folder named `api` where the user stands must not be imported.
+    """Replace this process with the command, so that signals reach it directly."""
+    # -P: never import a folder named `api` from the working directory.
     os.execv(sys.executable, [sys.executable, "-P", "-m", *command])  # noqa: S606 - our own commands
 
 
 @run_app.command("api", epilog="Example: DREAMERY_API_HOST=0.0.0.0 dreamery run api")
 def run_api() -> None:
-    """The API, on DREAMERY_API_HOST and DREAMERY_API_PORT."""
+    """Run the API on DREAMERY_API_HOST and DREAMERY_API_PORT."""
     from worker.core.settings import get_settings
     from worker.local import process_commands
 
@@ -31,10 +31,10 @@ def run_api() -> None:
 
 @run_app.command("worker", epilog="Example: dreamery run worker --queues fast,outbox --name quick")
 def run_worker(
-    queues: Annotated[str, typer.Option(help="Queues to take messages from; default: all but conversations.")] = "",
-    name: Annotated[str, typer.Option(help="Its name; one of a kind on this machine.")] = "worker",
+    queues: Annotated[str, typer.Option(help="Queues to consume; default: all except conversations.")] = "",
+    name: Annotated[str, typer.Option(help="Worker name, unique on this machine.")] = "worker",
 ) -> None:
-    """A worker: submits, polls, saves, webhooks; DREAMERY_WORKER_CONCURRENCY threads."""
+    """Run a worker for submits, polls, saves and webhooks, with DREAMERY_WORKER_CONCURRENCY threads."""
     from worker.core.settings import get_settings
     from worker.local import process_commands
 
@@ -42,8 +42,8 @@ def run_worker(
 
 
 @run_app.command("talker", epilog="Example: dreamery run talker")
-def run_talker(name: Annotated[str, typer.Option(help="Its name; one of a kind on this machine.")] = "talker") -> None:
-    """A worker for conversations with the agent; DREAMERY_CONVERSATION_CONCURRENCY at once."""
+def run_talker(name: Annotated[str, typer.Option(help="Worker name, unique on this machine.")] = "talker") -> None:
+    """Run a worker for agent conversations, DREAMERY_CONVERSATION_CONCURRENCY at a time."""
     from worker.core.settings import get_settings
     from worker.local import process_commands
 
@@ -52,7 +52,7 @@ def run_talker(name: Annotated[str, typer.Option(help="Its name; one of a kind o
 
 @run_app.command("scheduler", epilog="Example: dreamery run scheduler")
 def run_scheduler() -> None:
-    """What sends the tick. One is enough; two do no harm."""
+    """Run the scheduler, which sends the tick. One is enough, two are harmless."""
     from worker.local import process_commands
 
     _exec(process_commands.scheduler(Path(tempfile.mkdtemp(prefix="dreamery-")) / "schedule"))
@@ -62,9 +62,9 @@ def run_scheduler() -> None:
 def run_flower(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5555,
-    url_prefix: Annotated[str, typer.Option(help="Path below which a proxy shows it, as `flower`.")] = "",
+    url_prefix: Annotated[str, typer.Option(help="Path prefix behind a reverse proxy, such as `flower`.")] = "",
 ) -> None:
-    """Flower, which shows workers and steps. User `admin`, password: the admin key."""
+    """Run Flower, which shows workers and tasks. User `admin`, password: the admin key."""
     from worker.core.settings import get_settings
     from worker.local import process_commands
     from worker.local.processes import StartError
@@ -72,6 +72,6 @@ def run_flower(
     password = get_settings().admin_key.get_secret_value()
     if not password:
         raise StartError("Flower needs a password: set DREAMERY_ADMIN_KEY.")
-    # Through the environment, since `ps` shows command lines to everybody.
+    # Through the environment, because `ps` shows command lines to all users.
     os.environ["FLOWER_BASIC_AUTH"] = f"admin:{password}"  # noqa: TID251
     _exec(process_commands.flower(host, port, url_prefix=url_prefix))

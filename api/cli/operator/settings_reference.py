@@ -4,7 +4,7 @@ from pydantic import SecretStr
 
 from worker.core.settings import FORMER_NAMES, Settings
 
-# A heading stands before its first setting; the order is that of the class.
+# Setting name -> heading before it, in the order of the class.
 _HEADINGS = {
     "env": "Platform",
     "default_region": "Upstream and its addresses",
