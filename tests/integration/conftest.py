@@ -32,7 +32,7 @@ def _sandbox() -> Iterator[tuple[RequestInterceptor, object, str]]:
     app = create_app(Options(seconds=0.0))
     interceptor = RequestInterceptor(app)
     with running_app(interceptor) as url:
-        yield interceptor, app.state.world, url
+        yield interceptor, app.state.sandbox, url
 
 
 @pytest.fixture(scope="session")

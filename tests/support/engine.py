@@ -31,7 +31,7 @@ from worker.db.schema.accounts import accounts as accounts_table
 from worker.messaging import celery_app
 from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
-from worker.sandbox.state import World
+from worker.sandbox.state import SandboxState
 from worker.tasks.converse import converse
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep
@@ -68,7 +68,7 @@ def reload_settings() -> None:
     for cached in (get_settings, get_engine, _dreamina, storage._store):
         cached.cache_clear()
     root_key._root_of.cache_clear()
-    durations.forget()
+    durations.clear()
 
 
 def use_broker(url: str) -> None:
@@ -115,7 +115,7 @@ class Engine:
         monkeypatch: pytest.MonkeyPatch,
         env: dict[str, str],
         interceptor: RequestInterceptor,
-        sandbox: World,
+        sandbox: SandboxState,
         url: str,
     ) -> None:
         self._monkeypatch = monkeypatch
@@ -235,9 +235,9 @@ class Engine:
         """Finish all generations in the sandbox."""
         for job in self.sandbox._by_submit.values():
             job.start_at = job.finish_at = min(job.finish_at, job.accepted_at)
-            job.lingers = False
+            job.shows_items_early = False
         for account in self.sandbox.accounts.values():
-            account._ends.clear()
+            account._finish_times.clear()
 
     # --- tasks ---
 

@@ -69,7 +69,8 @@ class SandboxClient:
         self.http, self.session, self.aid = http, session, aid
         self.name = hashlib.sha256(session.encode()).hexdigest()[:12]
 
-    def post(self, path, body, *, query=None, **headers):
+    def call(self, path, body, *, query=None, **headers):
+        """Send a signed call and return the response."""
         second = str(int(time.time()))
         sent = {
             "Appid": self.aid,
@@ -82,7 +83,11 @@ class SandboxClient:
             "Cookie": f"sessionid={self.session}; cc-target-idc=useast5",
             **headers,
         }
-        return self.http.post(path, params={"aid": self.aid, **(query or {})}, json=body, headers=sent).json()
+        return self.http.post(path, params={"aid": self.aid, **(query or {})}, json=body, headers=sent)
+
+    def post(self, path, body, *, query=None, **headers):
+        """Send a signed call and return the JSON of the response."""
+        return self.call(path, body, query=query, **headers).json()
 
     def token(self, scene=2, **headers):
         return self.post(TOKEN, {"scene": scene}, **headers)["data"]

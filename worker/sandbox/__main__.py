@@ -1,4 +1,4 @@
-"""`python -m worker.sandbox --port N`: one process, state in memory."""
+"""`python -m worker.sandbox --port N`: runs one process with its state in memory."""
 
 import argparse
 import contextlib
@@ -11,15 +11,18 @@ from worker.sandbox.server import create_app
 
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     default = Options()
-    parser = argparse.ArgumentParser(prog="python -m worker.sandbox", description="A stand-in upstream over HTTP.")
+    parser = argparse.ArgumentParser(prog="python -m worker.sandbox", description="A simulated upstream over HTTP.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--seconds", type=float, default=default.seconds, help="how long one generation takes")
-    parser.add_argument("--spread", type=float, default=default.spread, help="uniform spread around --seconds")
+    parser.add_argument("--seconds", type=float, default=default.seconds, help="duration of a generation")
+    parser.add_argument("--spread", type=float, default=default.spread, help="random variation of --seconds, uniform")
     parser.add_argument("--credits", type=int, default=default.credits, help="credits of a new account")
-    parser.add_argument("--slots", type=int, default=default.slots, help="jobs at once per account, 0 = any")
+    parser.add_argument("--slots", type=int, default=default.slots, help="concurrent jobs per account, 0 = unlimited")
     parser.add_argument(
-        "--video-slots", type=int, default=default.video_slots, help="videos at once per account, 0 = any; upstream: 1"
+        "--video-slots",
+        type=int,
+        default=default.video_slots,
+        help="concurrent videos per account, 0 = unlimited; upstream: 1",
     )
     parser.add_argument("--seed", type=int, default=default.seed)
     parser.add_argument("--sign", choices=["enforce", "warn", "off"], default=default.sign)
@@ -27,21 +30,21 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> None:
-    asked = _arguments(argv)
+    arguments = _arguments(argv)
     options = Options(
-        seconds=asked.seconds,
-        spread=asked.spread,
-        credits=asked.credits,
-        slots=asked.slots,
-        video_slots=asked.video_slots,
-        seed=asked.seed,
-        sign=asked.sign,
+        seconds=arguments.seconds,
+        spread=arguments.spread,
+        credits=arguments.credits,
+        slots=arguments.slots,
+        video_slots=arguments.video_slots,
+        seed=arguments.seed,
+        sign=arguments.sign,
     )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.run(
             create_app(options),
-            host=asked.host,
-            port=asked.port,
+            host=arguments.host,
+            port=arguments.port,
             loop="uvloop",
             http="httptools",
             ws="none",
@@ -51,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
             server_header=False,
             backlog=4096,
             timeout_keep_alive=75,
-            # Answers held back by a script must not hold back the end of the process.
+            # Responses delayed by a script must not delay the exit of the process.
             timeout_graceful_shutdown=1,
         )
 

@@ -1,4 +1,4 @@
-"""Accounts: made when a session id is first seen, with credits, running jobs and the history of what was charged."""
+"""Accounts: created when a session id is first seen, with credits, running jobs and the credit history."""
 
 import hashlib
 import heapq
@@ -6,8 +6,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from worker.sandbox.models.hosts import home_of
-from worker.sandbox.scripts import Role, read_role
+from worker.sandbox.models.hosts import cluster_of
+from worker.sandbox.scripts import AccountBehaviour, read_behaviour
 
 GIFT = 60
 _HISTORY = 500
@@ -23,8 +23,8 @@ def _china_day(now: float) -> int:
 class Account:
     name: str
     uid: str
-    role: Role
-    home: str | None
+    behaviour: AccountBehaviour
+    cluster: str | None
     purchased: int
     gifted: int = 0
     submits: int = 0
@@ -39,8 +39,8 @@ class Account:
     _last_poll: float | None = None
     _last_submit: float | None = None
     _gift_day: int = -1
-    _ends: list[float] = field(default_factory=list)
-    _video_ends: list[float] = field(default_factory=list)
+    _finish_times: list[float] = field(default_factory=list)
+    _video_finish_times: list[float] = field(default_factory=list)
     _refunds: list[tuple[float, int, str]] = field(default_factory=list)
     spent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_HISTORY))
 
@@ -49,48 +49,48 @@ class Account:
         return self.purchased + self.gifted
 
     def in_flight(self, now: float) -> int:
-        return _still_running(self._ends, now)
+        return _count_running(self._finish_times, now)
 
     def videos_in_flight(self, now: float) -> int:
-        return _still_running(self._video_ends, now)
+        return _count_running(self._video_finish_times, now)
 
     def start_job(self, now: float, end: float, *, video: bool) -> None:
         running = self.in_flight(now) + 1
-        heapq.heappush(self._ends, end)
+        heapq.heappush(self._finish_times, end)
         if video:
-            heapq.heappush(self._video_ends, end)
+            heapq.heappush(self._video_finish_times, end)
         self.max_in_flight = max(self.max_in_flight, running)
 
-    def slots(self, common: int) -> int:
-        """How many jobs may run at once; 0 = any number."""
-        return 1 if self.role.busy else common
+    def slots(self, default: int) -> int:
+        """Return the number of concurrent jobs; 0 = unlimited."""
+        return 1 if self.behaviour.busy else default
 
     def charge(self, amount: int, submit_id: str, now: float, *, title: str) -> None:
-        """Gifts go first, as they expire."""
+        """Charge credits. Gifted credits are used first because they expire."""
         from_gift = min(self.gifted, amount)
         self.gifted -= from_gift
         self.purchased -= amount - from_gift
         self.charged += amount
-        self._note(amount, submit_id, now, title)
+        self._record(amount, submit_id, now, title)
 
-    def promise_refund(self, at: float, amount: int, submit_id: str) -> None:
+    def schedule_refund(self, at: float, amount: int, submit_id: str) -> None:
         heapq.heappush(self._refunds, (at, amount, submit_id))
 
     def pay_refunds(self, now: float) -> None:
-        """Give back what is due by now."""
+        """Pay the refunds that are due."""
         while self._refunds and self._refunds[0][0] <= now:
             at, amount, submit_id = heapq.heappop(self._refunds)
             self.purchased += amount
             self.charged -= amount
-            self._note(-amount, submit_id, at, "refund")
+            self._record(-amount, submit_id, at, "refund")
 
-    def _note(self, amount: int, submit_id: str, at: float, title: str) -> None:
+    def _record(self, amount: int, submit_id: str, at: float, title: str) -> None:
         line = {"amount": amount, "create_time": int(at), "title": title, "submit_id": submit_id, "status": 1}
         self.spent.appendleft(line)
 
     def receive_gift(self, now: float) -> dict[str, Any]:
         today = _china_day(now)
-        gained = GIFT if self.role.gift and self._gift_day != today else 0
+        gained = GIFT if self.behaviour.gift and self._gift_day != today else 0
         if gained:
             self._gift_day = today
             self.gifted += gained
@@ -122,17 +122,17 @@ class Account:
             "has_more": cursor + len(page) < len(rows),
         }
 
-    def note_submit(self, now: float) -> None:
+    def record_submit(self, now: float) -> None:
         self.submits += 1
         if self._last_submit is not None:
-            self.min_submit_gap = _least(self.min_submit_gap, now - self._last_submit)
+            self.min_submit_gap = _minimum(self.min_submit_gap, now - self._last_submit)
         self._last_submit = now
 
-    def note_poll(self, now: float, ids: int) -> None:
+    def record_poll(self, now: float, ids: int) -> None:
         self.polls += 1
         self.max_ids = max(self.max_ids, ids)
         if self._last_poll is not None:
-            self.min_poll_gap = _least(self.min_poll_gap, now - self._last_poll)
+            self.min_poll_gap = _minimum(self.min_poll_gap, now - self._last_poll)
             self.max_poll_gap = max(self.max_poll_gap, now - self._last_poll)
         else:
             self._first_poll = now
@@ -140,30 +140,30 @@ class Account:
 
     @property
     def mean_poll_gap(self) -> float:
-        """Seconds between two polls, on the average."""
+        """Average seconds between two polls."""
         if self._first_poll is None or self._last_poll is None or self.polls < 2:
             return 0.0
         return (self._last_poll - self._first_poll) / (self.polls - 1)
 
 
-def _still_running(ends: list[float], now: float) -> int:
-    while ends and ends[0] <= now:
-        heapq.heappop(ends)
-    return len(ends)
+def _count_running(finish_times: list[float], now: float) -> int:
+    while finish_times and finish_times[0] <= now:
+        heapq.heappop(finish_times)
+    return len(finish_times)
 
 
-def _least(known: float | None, new: float) -> float:
-    return new if known is None else min(known, new)
+def _minimum(previous: float | None, new: float) -> float:
+    return new if previous is None else min(previous, new)
 
 
-def open_account(session: str, common_credits: int) -> Account:
-    """The account of a session id. Only a hash of the id is kept in what can be read from outside."""
+def create_account(session: str, default_credits: int) -> Account:
+    """Create the account of a session id. Its public name is a hash of the id."""
     digest = hashlib.sha256(session.encode()).hexdigest()
-    role = read_role(session)
+    behaviour = read_behaviour(session)
     return Account(
         name=digest[:12],
         uid="7" + str(int(digest[12:28], 16) % 10**18).zfill(18),
-        role=role,
-        home=home_of(session),
-        purchased=0 if role.broke or role.gift else common_credits,
+        behaviour=behaviour,
+        cluster=cluster_of(session),
+        purchased=0 if behaviour.broke or behaviour.gift else default_credits,
     )

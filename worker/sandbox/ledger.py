@@ -1,4 +1,4 @@
-"""The books: what was asked, charged, polled and done wrong. Readable by anyone, so no session id ever enters."""
+"""The ledger: submits, charges, polls and protocol violations. It is public, so it never contains session ids."""
 
 from collections import Counter, OrderedDict, deque
 from typing import Any
@@ -8,7 +8,7 @@ from worker.sandbox.jobs import Job
 
 KEEP = 20_000
 _KEEP_DETAILS = 20
-# Control calls (/_ledger, /_faults ...) are not counted; unknown paths share one line.
+# Control calls (/_ledger, /_faults ...) are not counted; unknown paths share one counter.
 MEDIA = "/_media"
 
 
@@ -23,11 +23,11 @@ class Ledger:
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._conversations: deque[dict[str, Any]] = deque(maxlen=KEEP)
 
-    def violation(self, code: str, *, path: str, account: str, detail: str, now: float) -> None:
+    def record_violation(self, code: str, *, path: str, account: str, detail: str, now: float) -> None:
         self._violations[code] += 1
         self._details.append({"code": code, "path": path, "account": account, "detail": detail, "at": now})
 
-    def accepted(self, job: Job) -> None:
+    def record_accepted(self, job: Job) -> None:
         order = job.order
         self._totals.update(accepted=1, charges=1, credits=order.price)
         name = job.account.name
@@ -45,31 +45,31 @@ class Ledger:
             "ret": "0",
             "charged": order.price,
         }
-        self._note(line, job)
+        self._record(line, job)
 
-    def conversation(self, conversation_id: str, account: str, prompt: str, now: float) -> dict[str, Any]:
-        """A line about a conversation with the agent; its end is noted in it."""
+    def record_conversation(self, conversation_id: str, account: str, prompt: str, now: float) -> dict[str, Any]:
+        """Add and return an entry for an agent conversation; the caller sets its `ended`."""
         line = {"conversation_id": conversation_id, "account": account, "prompt": prompt, "at": now, "ended": ""}
         self._conversations.append(line)
         return line
 
-    def refused(self, account: Account, ret: str, now: float, *, known: dict[str, Any]) -> None:
-        """A submit that was not taken; `known` is what could be read of it."""
+    def record_refused(self, account: Account, ret: str, now: float, *, fields: dict[str, Any]) -> None:
+        """Record a refused submit; `fields` are those that could be read from its body."""
         self._totals["refused"] += 1
         line = {
-            "submit_id": known.get("submit_id"),
+            "submit_id": fields.get("submit_id"),
             "account": account.name,
             "at": now,
-            "prompt": known.get("prompt"),
-            "model": known.get("model"),
-            "count": known.get("count"),
+            "prompt": fields.get("prompt"),
+            "model": fields.get("model"),
+            "count": fields.get("count"),
             "accepted": False,
             "ret": ret,
             "charged": 0,
         }
-        self._note(line, None)
+        self._record(line, None)
 
-    def _note(self, line: dict[str, Any], job: Job | None) -> None:
+    def _record(self, line: dict[str, Any], job: Job | None) -> None:
         self._totals["submits_seen"] += 1
         self._submits.append((line, job))
         submit_id = line["submit_id"]

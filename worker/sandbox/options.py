@@ -1,4 +1,4 @@
-"""What an operator may choose when the sandbox starts."""
+"""Options of a sandbox process."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,4 +1,4 @@
-"""The shapes of answers: envelopes of each family, refusals by code, edge pages and broken connections."""
+"""Response formats: envelopes of each path family, refusals by code, edge pages and broken connections."""
 
 import itertools
 import re
@@ -21,7 +21,7 @@ _CREDIT_KEY = "web_dre_m10n_generate_popup_credit_ininsufficient_title"
 _BUSY = "Too many people are generating. Try again later."
 _UNUSUAL = "Couldn't generate due to unusual activity in your account. Try again later."
 
-# ret -> errmsg, data.fail_code, data.fail_starling_key, data.fail_starling_message; no second part = data is null
+# ret -> errmsg, (data.fail_code, data.fail_starling_key, data.fail_starling_message); None = data is null
 _REFUSALS: dict[str, tuple[str, tuple[str, str, str] | None]] = {
     "-6": ("shark not pass reject", ("4013", _RISK_KEY, _UNUSUAL)),
     "1": ("rate limit", ("1", "web_rate_limited", _BUSY)),
@@ -51,19 +51,19 @@ _REFUSALS |= {
 }
 
 
-class Reset(Response):
-    """No answer at all: the connection is torn down with a TCP reset."""
+class ResetConnection(Response):
+    """No response: closes the connection with a TCP reset."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         transport = scope.get(TRANSPORT_KEY)
         if transport is None:
             raise ConnectionResetError("this server gives no access to its transport")
-        # Lingering for zero seconds turns the close into RST, as a dying middle box would send it.
-        if not transport.is_closing():  # a client that was killed has hung up first
-            with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as twin:
-                twin.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # SO_LINGER with zero seconds turns the close into a RST, as a failing middle box sends it.
+        if not transport.is_closing():  # a killed client has closed it already
+            with socket.socket(fileno=socket.dup(transport.get_extra_info("socket").fileno())) as duplicate:
+                duplicate.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             transport.abort()
-        # Returning before the server knows would make it complain about a missing answer.
+        # The server would report a missing response if this returned before the disconnect.
         while (await receive())["type"] != "http.disconnect":
             pass
 
@@ -77,13 +77,13 @@ def _json(body: bytes) -> Response:
 
 
 def mweb(data: Any, now: float) -> Response:
-    """Success of /mweb and /lv."""
+    """A successful response of /mweb and /lv."""
     head = f'{{"ret":"0","errmsg":"success","systime":"{int(now)}","logid":"{log_id(now)}","data":'
     return _json(head.encode() + orjson.dumps(data) + b"}")
 
 
 def commerce(data: Any, now: float) -> Response:
-    """Success of /commerce: the payload comes twice, as an object and as a JSON string."""
+    """A successful response of /commerce: contains the payload as an object and as a JSON string."""
     answer = {
         "ret": "0",
         "errmsg": "success",
@@ -101,7 +101,7 @@ def passport(data: Any) -> Response:
 
 
 def refusal(family: str, code: str, now: float) -> Response:
-    """A business error, always with HTTP 200."""
+    """An error response of the family. Always HTTP 200."""
     if family == "passport":
         expired = {"error_code": 1, "description": "session expired", "captcha": "", "desc_url": ""}
         return _json(orjson.dumps({"message": "error", "data": expired}))
@@ -126,17 +126,17 @@ def refusal(family: str, code: str, now: float) -> Response:
 _RANGE = re.compile(r"bytes=(\d{0,15})-(\d{0,15})")
 
 
-def part_of(content: bytes, media_type: str, wanted: str) -> Response:
-    """A file, or the one range of it that was asked for: a player seeks with these. Other ranges are ignored."""
+def range_response(content: bytes, media_type: str, range_header: str) -> Response:
+    """Return a file, or the single range of it that a player requests to seek. Ignores other `Range` headers."""
     headers = {"Accept-Ranges": "bytes"}
-    found = _RANGE.fullmatch(wanted.strip())
-    if not found or not (found[1] or found[2]):
+    match = _RANGE.fullmatch(range_header.strip())
+    if not match or not (match[1] or match[2]):
         return Response(content, media_type=media_type, headers=headers)
     size = len(content)
-    if found[1]:
-        first, last = int(found[1]), min(int(found[2]) if found[2] else size - 1, size - 1)
+    if match[1]:
+        first, last = int(match[1]), min(int(match[2]) if match[2] else size - 1, size - 1)
     else:
-        first, last = max(size - int(found[2]), 0), size - 1
+        first, last = max(size - int(match[2]), 0), size - 1
     if first > last:
         return Response(b"", 416, headers={**headers, "Content-Range": f"bytes */{size}"})
     headers["Content-Range"] = f"bytes {first}-{last}/{size}"
@@ -149,10 +149,10 @@ def edge_page(status: int) -> Response:
     return Response(page, status_code=status, media_type="text/html")
 
 
-def broken(kind: str) -> Response:
-    """The answer of a fault: `reset`, `empty`, `html`, or an HTTP status as text."""
+def fault_response(kind: str) -> Response:
+    """Return the response of a fault: `reset`, `empty`, `html`, or an HTTP status as text."""
     if kind == "reset":
-        return Reset()
+        return ResetConnection()
     if kind == "empty":
         return Response(b"", media_type="application/json")
     if kind == "html":

@@ -1,4 +1,4 @@
-"""Scripted outcomes: what the words of a prompt or of a session id make upstream do, and random faults."""
+"""Scripted outcomes: words in a prompt or a session id that control the sandbox, and random faults."""
 
 import random
 import re
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 _SCRIPT = re.compile(r"\[\[\s*([a-z]+)\s*(?::\s*([^\[\]]*?)\s*)?\]\]", re.IGNORECASE)
 _CODE = re.compile(r"-?\d{1,7}")
 _ENDINGS = {"10", "30", "40", "100"}
-# Codes about the account, the pace, the request or the risk: upstream says these in the answer to a submit.
-# Every other code is about the content or the generation and shows up in the record later.
+# Codes about the account, the rate, the request or the risk: upstream returns these in the response to a submit.
+# All other codes are about the content or the generation and appear in the record later.
 REFUSED_AT_SUBMIT = frozenset(
     {
         "-6", "1", "1000", "1001", "1002", "1006", "1010",
@@ -23,7 +23,7 @@ _FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
 
 @dataclass(frozen=True)
 class Script:
-    """What one prompt asks for. `before` and `after` are faults around the effect, each firing once per prompt."""
+    """The parsed script of a prompt. `before` and `after` are faults around the effect, once per prompt each."""
 
     seconds: float | None = None
     queue: int = 0
@@ -37,10 +37,10 @@ class Script:
     latency: float = 0.0
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    picture: str = "jpeg"
+    image_format: str = "jpeg"
     link_seconds: float | None = None
-    # A job that fails gets its credits back when it ends. How upstream words that is not recorded: here the history has
-    # a second line with the other sign.
+    # Refund a failed job when it ends. Upstream's format is not recorded; here the history gets a second line with the
+    # opposite sign.
     refund: bool = False
 
 
@@ -75,7 +75,7 @@ _SETTINGS: dict[str, Callable[[str], dict[str, object]]] = {
     "fail": _failure,
     "refuse": lambda value: {"refuse": value} if _CODE.fullmatch(value) else {},
     "keyonly": lambda _: {"ending": "30", "fail_code": "", "key_only": True},
-    "format": lambda value: {"picture": _FORMATS.get(value.lower(), "jpeg")},
+    "format": lambda value: {"image_format": _FORMATS.get(value.lower(), "jpeg")},
 }
 
 
@@ -89,13 +89,13 @@ def _fault(word: str, value: str) -> tuple[str, str] | None:
 
 
 def read_script(prompt: str) -> Script:
-    """Collect every `[[word:value]]` of a prompt; unknown words are left alone."""
+    """Parse every `[[word:value]]` of a prompt. Unknown words are ignored."""
     if "[[" not in prompt:
         return Script()
     settings: dict[str, object] = {}
     faults: dict[str, list[str]] = {"before": [], "after": []}
-    for found in _SCRIPT.finditer(prompt):
-        word, value = found.group(1).lower(), found.group(2) or ""
+    for match in _SCRIPT.finditer(prompt):
+        word, value = match.group(1).lower(), match.group(2) or ""
         fault = _fault(word, value)
         if fault:
             faults[fault[0]].append(fault[1])
@@ -105,18 +105,18 @@ def read_script(prompt: str) -> Script:
 
 
 def script_words(prompt: str) -> dict[str, str]:
-    """Every `[[word:value]]` of a prompt, for whoever knows words of its own."""
-    return {found.group(1).lower(): found.group(2) or "" for found in _SCRIPT.finditer(prompt)}
+    """Return every `[[word:value]]` of a prompt, for modules with their own words."""
+    return {match.group(1).lower(): match.group(2) or "" for match in _SCRIPT.finditer(prompt)}
 
 
 def plain_text(prompt: str) -> str:
-    """The prompt without its scripts: what a picture shows."""
+    """Return the prompt without its scripts: the text shown in a result."""
     return " ".join(_SCRIPT.sub(" ", prompt).split())
 
 
 @dataclass(frozen=True)
-class Role:
-    """How an account behaves, by words inside its session id."""
+class AccountBehaviour:
+    """The behaviour of an account, scripted by words in its session id."""
 
     dead: bool = False
     broke: bool = False
@@ -127,13 +127,13 @@ class Role:
     gift: bool = False
 
 
-# The shape of a true session id. One in three thousand random ones holds "dead" by chance; that is no script.
-_RANDOM = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
+# The format of real session ids. One in three thousand contains "dead" by chance; that is not a script.
+_REAL_SESSION = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
-def read_role(session: str) -> Role:
-    text = _RANDOM.sub(" ", session.lower())
-    return Role(
+def read_behaviour(session: str) -> AccountBehaviour:
+    text = _REAL_SESSION.sub(" ", session.lower())
+    return AccountBehaviour(
         dead="dead" in text,
         broke="broke" in text,
         limited="limited" in text or "punished" in text,
@@ -146,7 +146,7 @@ def read_role(session: str) -> Role:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault for one call: delay the answer, break before the effect, or break after it."""
+    """The fault of one call: delay the response, fail before the effect, or fail after it."""
 
     latency: float = 0.0
     before: str = ""
@@ -154,22 +154,22 @@ class Fault:
 
 
 _FLAKY = (Fault(before="500"), Fault(before="html"), Fault(before="empty"), Fault(before="reset"), Fault(after="reset"))
-_CALM = Fault()
+_NO_FAULT = Fault()
 _CHANCES = ("http_500", "html", "empty", "reset_before", "reset_after")
 
 
 @dataclass
 class Faults:
-    """The fault machine behind `/_faults`: chances per call, its own dice so that a seed repeats a run."""
+    """Random faults set through `/_faults`: probabilities per call. Has its own generator, so a seed repeats a run."""
 
     latency: float = 0.0
     chances: dict[str, float] = field(default_factory=dict)
     paths: list[str] | None = None
     seed: int = 1
-    dice: random.Random = field(default_factory=lambda: random.Random(1))
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
 
     @staticmethod
-    def read(body: dict[str, object]) -> "Faults":
+    def parse(body: dict[str, object]) -> "Faults":
         unknown = set(body) - {"latency", "paths", "seed", *_CHANCES}
         if unknown:
             raise ValueError(f"unknown keys: {', '.join(sorted(unknown))}")
@@ -183,25 +183,25 @@ class Faults:
             chances=chances,
             paths=None if paths is None else [str(path) for path in paths],
             seed=seed,
-            dice=random.Random(seed),
+            rng=random.Random(seed),
         )
 
-    def show(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         if not self.latency and not self.chances:
             return {}
         return {"latency": self.latency, **self.chances, "paths": self.paths, "seed": self.seed}
 
-    def concerns(self, path: str) -> bool:
+    def applies_to(self, path: str) -> bool:
         return path != "/_media" if self.paths is None else path in self.paths
 
-    def draw(self, path: str, role: Role) -> Fault:
-        """The fault of this call, if any; flaky accounts stumble on about three calls in ten."""
-        if role.flaky and self.dice.random() < 0.3:
-            return self.dice.choice(_FLAKY)
-        if not (self.latency or self.chances) or not self.concerns(path):
-            return _CALM
+    def next_fault(self, path: str, behaviour: AccountBehaviour) -> Fault:
+        """Return the fault of this call. Flaky accounts fail in about three calls of ten."""
+        if behaviour.flaky and self.rng.random() < 0.3:
+            return self.rng.choice(_FLAKY)
+        if not (self.latency or self.chances) or not self.applies_to(path):
+            return _NO_FAULT
         for name, kind in self._kinds():
-            if self.dice.random() < self.chances.get(name, 0.0):
+            if self.rng.random() < self.chances.get(name, 0.0):
                 after = name == "reset_after"
                 return Fault(self.latency, before="" if after else kind, after=kind if after else "")
         return Fault(self.latency)

@@ -1,6 +1,6 @@
-"""The sandbox over HTTP: routes, the checks every call passes, faults, and the control pages.
+"""The sandbox's HTTP server: routes, common checks of each call, faults, and control routes.
 
-A stand-in for the private web API of Dreamina and Jimeng. It shares no code with the client that talks to it.
+It imitates the private web API of Dreamina and Jimeng and shares no code with the client that calls it.
 """
 
 import asyncio
@@ -23,37 +23,37 @@ from worker.sandbox.models.hosts import HOSTS, Host, family_of
 from worker.sandbox.options import Options
 from worker.sandbox.requests.fields import RefusedError
 from worker.sandbox.requests.signature import check_app, check_sign
-from worker.sandbox.scripts import Fault, Faults, Role
-from worker.sandbox.state import Call, World
+from worker.sandbox.scripts import AccountBehaviour, Fault, Faults
+from worker.sandbox.state import Call, SandboxState
 from worker.sandbox.upload_server import upload_routes
 
-Handler = Callable[[World, Call], Response]
+Handler = Callable[[SandboxState, Call], Response]
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 API: dict[str, Handler] = {
-    "/lv/v1/user/web/user_info": World.user_info,
-    "/passport/account/info/v2": World.account_info,
-    "/commerce/v1/benefits/user_credit": World.user_credit,
-    "/commerce/v1/benefits/credit_receive": World.credit_receive,
-    "/commerce/v1/benefits/user_credit_history": World.user_credit_history,
-    "/mweb/v1/aigc_draft/generate": World.generate,
-    "/mweb/v1/get_history_by_ids": World.poll,
-    "/mweb/v1/get_upload_token": World.upload_token,
-    "/mweb/v1/algo_proxy": World.check_upload,
-    "/mweb/v1/get_local_item_list": World.local_items,
-    "/mweb/v1/get_common_config": World.picture_config,
-    "/mweb/v1/video_generate/get_common_config": World.video_config,
+    "/lv/v1/user/web/user_info": SandboxState.user_info,
+    "/passport/account/info/v2": SandboxState.account_info,
+    "/commerce/v1/benefits/user_credit": SandboxState.user_credit,
+    "/commerce/v1/benefits/credit_receive": SandboxState.credit_receive,
+    "/commerce/v1/benefits/user_credit_history": SandboxState.user_credit_history,
+    "/mweb/v1/aigc_draft/generate": SandboxState.generate,
+    "/mweb/v1/get_history_by_ids": SandboxState.poll,
+    "/mweb/v1/get_upload_token": SandboxState.upload_token,
+    "/mweb/v1/algo_proxy": SandboxState.check_upload,
+    "/mweb/v1/get_local_item_list": SandboxState.local_items,
+    "/mweb/v1/get_common_config": SandboxState.image_config,
+    "/mweb/v1/video_generate/get_common_config": SandboxState.video_config,
     "/mweb/v1/creation_agent/v2/conversation": converse,
 }
-_NOBODY = Role()
+_DEFAULT_BEHAVIOUR = AccountBehaviour()
 
 
 class Sandbox(Starlette):
-    """Hands the transport down, so that an answer can be a broken connection."""
+    """Passes the transport to responses, so that a response can break the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            # ASGI has no word for "hang up"; uvicorn's `send` is a method of the cycle that holds the transport.
+            # ASGI cannot reset a connection; uvicorn's `send` is a method of the object that holds the transport.
             scope[sandbox_responses.TRANSPORT_KEY] = getattr(getattr(send, "__self__", None), "transport", None)
         await super().__call__(scope, receive, send)
 
@@ -64,7 +64,10 @@ def _cookies(header: str) -> dict[str, str]:
 
 
 def _host(headers: Headers, family: str) -> Host | None:
-    """The true host of a call; None when the client addressed the sandbox itself."""
+    """Return the upstream host of a call, or None when the client addressed the sandbox itself.
+
+    Raises LookupError when the host does not serve the family.
+    """
     name = headers.get("x-orig-host")
     if name is None:
         return None
@@ -74,37 +77,37 @@ def _host(headers: Headers, family: str) -> Host | None:
     return host
 
 
-def _check(world: World, call: Call, wanted: str | None) -> str:
-    """The code this call is refused with before its handler sees it; empty = it may pass."""
-    mode = world.options.sign
+def _check(state: SandboxState, call: Call, expected_aid: str | None) -> str:
+    """Return the code that refuses this call before its handler runs, or an empty string."""
+    mode = state.options.sign
     try:
-        if call.account.role.dead:
+        if call.account.behaviour.dead:
             return "1015"
         appid = call.headers.get("appid", "")
-        check_app(appid=appid, aid=call.aid, aid_needed=call.family == "mweb", wanted=wanted)
+        check_app(appid=appid, aid=call.aid, aid_needed=call.family == "mweb", expected_aid=expected_aid)
         if mode != "off":
             check_sign(call.path, call.headers, call.now)
-    except RefusedError as problem:
-        world.violation(call, problem.code, problem.detail)
-        if problem.code != "1014" or mode == "enforce":
-            return problem.code
-    home = call.account.home
-    if call.host and home and home not in call.host.homes:
-        # For user_info this is an answered question, not a mistake.
+    except RefusedError as error:
+        state.record_violation(call, error.code, error.detail)
+        if error.code != "1014" or mode == "enforce":
+            return error.code
+    cluster = call.account.cluster
+    if call.host and cluster and cluster not in call.host.clusters:
+        # user_info calls may ask the wrong host: clients find their region that way.
         if call.family != "lv":
-            world.violation(call, "1015", f"a session of cluster {home} on {call.headers['x-orig-host']}")
+            state.record_violation(call, "1015", f"a session of cluster {cluster} on {call.headers['x-orig-host']}")
         return "1015"
     return ""
 
 
-async def _faulty(fault: Fault, act: Callable[[], Awaitable[Response]]) -> Response:
-    response = sandbox_responses.broken(fault.before) if fault.before else await act()
+async def _respond_with_fault(fault: Fault, handle: Callable[[], Awaitable[Response]]) -> Response:
+    response = sandbox_responses.fault_response(fault.before) if fault.before else await handle()
     if fault.latency:
         await asyncio.sleep(fault.latency)
-    return sandbox_responses.broken(fault.after) if fault.after else response
+    return sandbox_responses.fault_response(fault.after) if fault.after else response
 
 
-def _api_endpoint(world: World, path: str, handler: Handler) -> Endpoint:
+def _api_endpoint(state: SandboxState, path: str, handler: Handler) -> Endpoint:
     family = family_of(path)
 
     async def endpoint(request: Request) -> Response:
@@ -114,16 +117,16 @@ def _api_endpoint(world: World, path: str, handler: Handler) -> Endpoint:
         except ClientDisconnect:
             return Response(status_code=400)
         now = time.time()
-        ledger = world.ledger
+        ledger = state.ledger
         ledger.calls[path] += 1
         session = (cookies := _cookies(headers.get("cookie", ""))).get("sessionid", "")
         try:
             host = _host(headers, family)
-        except LookupError as problem:
-            ledger.violation("404", path=path, account="", detail=f"no such path on host {problem}", now=now)
+        except LookupError as error:
+            ledger.record_violation("404", path=path, account="", detail=f"no such path on host {error}", now=now)
             return sandbox_responses.edge_page(404)
         if not session:
-            ledger.violation("1015", path=path, account="", detail="cookie sessionid is missing", now=now)
+            ledger.record_violation("1015", path=path, account="", detail="cookie sessionid is missing", now=now)
             return sandbox_responses.refusal(family, "1015", now)
         call = Call(
             path=path,
@@ -133,40 +136,40 @@ def _api_endpoint(world: World, path: str, handler: Handler) -> Endpoint:
             body=body,
             base=f"{request.url.scheme}://{headers.get('host', '')}",
             now=now,
-            account=world.account(session),
+            account=state.get_account(session),
             host=host,
             query=request.query_params,
         )
 
-        async def act() -> Response:
-            code = _check(world, call, host.aid if host else None)
-            response = sandbox_responses.refusal(family, code, now) if code else handler(world, call)
-            if call.hold:
-                await asyncio.sleep(call.hold)
+        async def handle() -> Response:
+            code = _check(state, call, host.aid if host else None)
+            response = sandbox_responses.refusal(family, code, now) if code else handler(state, call)
+            if call.delay:
+                await asyncio.sleep(call.delay)
             return response
 
-        return await _faulty(world.faults.draw(path, call.account.role), act)
+        return await _respond_with_fault(state.faults.next_fault(path, call.account.behaviour), handle)
 
     return endpoint
 
 
-def _media_endpoint(world: World) -> Endpoint:
+def _media_endpoint(state: SandboxState) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        world.ledger.calls[MEDIA] += 1
+        state.ledger.calls[MEDIA] += 1
         path = request.path_params["path"]
         query = request.query_params
 
-        async def act() -> Response:
+        async def handle() -> Response:
             expires, signature = query.get("x-expires", ""), query.get("x-signature", "")
-            if not world.gallery.allowed(path, expires=expires, signature=signature, now=time.time()):
+            if not state.results.is_link_valid(path, expires=expires, signature=signature, now=time.time()):
                 return sandbox_responses.edge_page(403)
-            picture = world.gallery.find(path)
-            if picture is None:
+            drawing = state.results.find(path)
+            if drawing is None:
                 return sandbox_responses.edge_page(404)
-            content = await world.gallery.draw(picture)
-            return sandbox_responses.part_of(content, picture.media_type, request.headers.get("range", ""))
+            content = await state.results.get_bytes(drawing)
+            return sandbox_responses.range_response(content, drawing.media_type, request.headers.get("range", ""))
 
-        return await _faulty(world.faults.draw(MEDIA, _NOBODY), act)
+        return await _respond_with_fault(state.faults.next_fault(MEDIA, _DEFAULT_BEHAVIOUR), handle)
 
     return endpoint
 
@@ -175,25 +178,25 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status_code=status, media_type="application/json")
 
 
-def _control_routes(world: World) -> list[Route]:
+def _control_routes(state: SandboxState) -> list[Route]:
     async def health(_: Request) -> Response:
         return _json({"status": "ok"})
 
     async def ledger(request: Request) -> Response:
         summary = request.query_params.get("summary", "") not in {"", "0"}
-        return _json(world.ledger_view(with_lists=not summary))
+        return _json(state.ledger_view(with_lists=not summary))
 
     async def reset(_: Request) -> Response:
-        world.reset()
+        state.reset()
         return _json({"status": "ok"})
 
     async def faults(request: Request) -> Response:
         if request.method == "POST":
             try:
-                world.faults = _read_faults(await request.body())
-            except ValueError as problem:
-                return _json({"error": str(problem)}, 400)
-        return _json(world.faults.show())
+                state.faults = _read_faults(await request.body())
+            except ValueError as error:
+                return _json({"error": str(error)}, 400)
+        return _json(state.faults.as_dict())
 
     return [
         Route("/_health", health),
@@ -206,26 +209,26 @@ def _control_routes(world: World) -> list[Route]:
 def _read_faults(raw: bytes) -> Faults:
     body = orjson.loads(raw or b"{}")
     if not isinstance(body, dict):
-        raise ValueError("a JSON object is needed")  # noqa: TRY004  (a caller's mistake, not a type error of ours)
-    return Faults.read(body)
+        raise ValueError("a JSON object is required")  # noqa: TRY004  (an error of the caller, not a type error)
+    return Faults.parse(body)
 
 
-def _lost(world: World) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def lost(_: Request, __: Exception) -> Response:
-        world.ledger.calls["unknown"] += 1
+def _unknown_path(state: SandboxState) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def unknown_path(_: Request, __: Exception) -> Response:
+        state.ledger.calls["unknown"] += 1
         return sandbox_responses.edge_page(404)
 
-    return lost
+    return unknown_path
 
 
 def create_app(options: Options | None = None) -> Starlette:
-    """A sandbox with its own memory; `app.state.world` is there for tests in the same process."""
-    world = World(options or Options())
-    routes = [Route(path, _api_endpoint(world, path, handler), methods=["POST"]) for path, handler in API.items()]
-    routes.append(Route("/_media/{path:path}", _media_endpoint(world)))
-    routes += upload_routes(world, _faulty)
-    routes += _control_routes(world)
-    lost = _lost(world)
-    app = Sandbox(routes=routes, exception_handlers={404: lost, 405: lost})
-    app.state.world = world
+    """Create a sandbox with its own state; tests in the same process read it as `app.state.sandbox`."""
+    state = SandboxState(options or Options())
+    routes = [Route(path, _api_endpoint(state, path, handler), methods=["POST"]) for path, handler in API.items()]
+    routes.append(Route("/_media/{path:path}", _media_endpoint(state)))
+    routes += upload_routes(state, _respond_with_fault)
+    routes += _control_routes(state)
+    unknown_path = _unknown_path(state)
+    app = Sandbox(routes=routes, exception_handlers={404: unknown_path, 405: unknown_path})
+    app.state.sandbox = state
     return app

@@ -1,69 +1,69 @@
-"""The picture models upstream knows, where each is on offer, and how big its pictures become."""
+"""Upstream's image models: the sites that offer them, and the sizes of their images."""
 
 from dataclasses import dataclass
 
 EVERYWHERE = frozenset({"cn", "us", "asia"})
-ABROAD = frozenset({"us", "asia"})
+INTERNATIONAL = frozenset({"us", "asia"})
 
 
 @dataclass(frozen=True)
-class Model:
+class ImageModel:
     key: str
     name: str
-    places: frozenset[str] = EVERYWHERE
-    most: int = 8
-    # 3.x and older ignore gen_count: they always make four.
+    sites: frozenset[str] = EVERYWHERE
+    max_count: int = 8
+    # 3.x and older ignore gen_count and always make four.
     always_four: bool = False
-    # Pictures it takes as references; 0 = it makes pictures from text only.
+    # Maximum number of reference images; 0 = text only.
     references: int = 10
-    # The sizes it lists. More are accepted, as upstream does.
+    # The listed resolutions. Others are accepted too, like upstream does.
     resolutions: tuple[str, ...] = ("2k", "4k")
-    # Makes several different pictures of a prompt that asks for a series.
+    # Makes a series of different images from one prompt.
     series: bool = False
 
 
-def _old(key: str, name: str, places: frozenset[str] = EVERYWHERE, *, references: int = 0) -> Model:
-    return Model(key, name, places, always_four=True, references=references, resolutions=("1k",))
+def _legacy_model(key: str, name: str, sites: frozenset[str] = EVERYWHERE, *, references: int = 0) -> ImageModel:
+    return ImageModel(key, name, sites, always_four=True, references=references, resolutions=("1k",))
 
 
 _CHINA = frozenset({"cn"})
 _US = frozenset({"us"})
 _NANO = ("1k", "2k", "4k")
 _ALL = (
-    Model("high_aes_general_v40", "Image 4.0", series=True),
-    Model("high_aes_general_v41", "Image 4.1", series=True),
-    Model("high_aes_general_v40l", "Image 4.5", series=True),
-    Model("high_aes_general_v42", "Image 4.6"),
-    Model("high_aes_general_v43", "Image 4.7", frozenset({"cn", "asia"})),
-    Model("high_aes_general_v50", "Image 5.0 Lite"),
-    Model("high_aes_general_v50p_large", "Image 5.0 Pro", most=4, resolutions=("1.5k", "2k", "4k")),
-    Model("high_aes_general_v50_flash", "Image 5.0 Flash", _CHINA, most=4, resolutions=("1.5k", "2k")),
-    Model(
+    ImageModel("high_aes_general_v40", "Image 4.0", series=True),
+    ImageModel("high_aes_general_v41", "Image 4.1", series=True),
+    ImageModel("high_aes_general_v40l", "Image 4.5", series=True),
+    ImageModel("high_aes_general_v42", "Image 4.6"),
+    ImageModel("high_aes_general_v43", "Image 4.7", frozenset({"cn", "asia"})),
+    ImageModel("high_aes_general_v50", "Image 5.0 Lite"),
+    ImageModel("high_aes_general_v50p_large", "Image 5.0 Pro", max_count=4, resolutions=("1.5k", "2k", "4k")),
+    ImageModel("high_aes_general_v50_flash", "Image 5.0 Flash", _CHINA, max_count=4, resolutions=("1.5k", "2k")),
+    ImageModel(
         "jm_image_model_yc_mj82", "Aesthetic V8.2", _CHINA, always_four=True, references=20, resolutions=("1k", "2k")
     ),
-    _old("high_aes_general_v30l_art:general_v3.0_18b", "Image 3.1", ABROAD),
-    _old("high_aes_general_v30l_art_fangzhou:general_v3.0_18b", "Image 3.1", _CHINA),
-    _old("high_aes_general_v30l:general_v3.0_18b", "Image 3.0", references=10),
-    _old("high_aes_general_v21_L:general_v2.1_L", "Image 2.1"),
-    _old("high_aes_general_v20_L:general_v2.0_L", "Image 2.0 Pro"),
-    _old("high_aes_general_v20:general_v2.0", "Image 2.0"),
-    _old("high_aes_v14_dreamina:general_v1.4", "Image 1.4", ABROAD),
-    _old("high_aes_general_v14:general_v1.4", "Image 1.4", _CHINA),
-    _old("text2img_xl_sft", "Image XL Pro"),
-    Model("external_model_gemini_flash_image_v25", "Nano Banana", ABROAD, resolutions=("1k",)),
-    Model("dreamina_image_lib_1", "Nano Banana Pro", ABROAD, resolutions=_NANO),
-    Model("gemini_3_image_pro", "Nano Banana Pro", _US, resolutions=_NANO),
-    Model("dreamina_lib_img_20260423", "Nano Banana Pro", frozenset({"asia"}), resolutions=_NANO),
-    Model("gpt_image_2", "GPT Image 2", _US),
-    Model("dreamina_gpt_image_2_5_flare", "GPT Image 2.5 Flare", _US),
-    Model("dreamina_gpt_image_2_5_sunburst", "GPT Image 2.5 Sunburst", _US),
+    _legacy_model("high_aes_general_v30l_art:general_v3.0_18b", "Image 3.1", INTERNATIONAL),
+    _legacy_model("high_aes_general_v30l_art_fangzhou:general_v3.0_18b", "Image 3.1", _CHINA),
+    _legacy_model("high_aes_general_v30l:general_v3.0_18b", "Image 3.0", references=10),
+    _legacy_model("high_aes_general_v21_L:general_v2.1_L", "Image 2.1"),
+    _legacy_model("high_aes_general_v20_L:general_v2.0_L", "Image 2.0 Pro"),
+    _legacy_model("high_aes_general_v20:general_v2.0", "Image 2.0"),
+    _legacy_model("high_aes_v14_dreamina:general_v1.4", "Image 1.4", INTERNATIONAL),
+    _legacy_model("high_aes_general_v14:general_v1.4", "Image 1.4", _CHINA),
+    _legacy_model("text2img_xl_sft", "Image XL Pro"),
+    ImageModel("external_model_gemini_flash_image_v25", "Nano Banana", INTERNATIONAL, resolutions=("1k",)),
+    ImageModel("dreamina_image_lib_1", "Nano Banana Pro", INTERNATIONAL, resolutions=_NANO),
+    ImageModel("gemini_3_image_pro", "Nano Banana Pro", _US, resolutions=_NANO),
+    ImageModel("dreamina_lib_img_20260423", "Nano Banana Pro", frozenset({"asia"}), resolutions=_NANO),
+    ImageModel("gpt_image_2", "GPT Image 2", _US),
+    ImageModel("dreamina_gpt_image_2_5_flare", "GPT Image 2.5 Flare", _US),
+    ImageModel("dreamina_gpt_image_2_5_sunburst", "GPT Image 2.5 Sunburst", _US),
 )
-MODELS = {model.key: model for model in _ALL}
+IMAGE_MODELS = {model.key: model for model in _ALL}
 
 PRICES = {"1k": 1, "1.5k": 1, "2k": 2, "4k": 4}
 
-# Pixels a bucket may hold. Clients use several families of sizes for one bucket (1328 and 1024, 5120 and 5404),
-# so a size is only "contradicting" when its area belongs to another bucket.
+# Range of pixels of each resolution. Clients use several families of sizes (1328 and 1024, 5120 and 5404), so a size
+# contradicts its resolution only when its area belongs to another one.
 _AREAS = {
     "1k": (400_000, 2_000_000),
     "1.5k": (1_900_000, 3_000_000),
@@ -105,8 +105,8 @@ SIZES = {
 }
 
 
-def picture_size(resolution: str, width: int, height: int, ratio: int | None) -> tuple[int, int]:
-    """The size upstream really makes: the bucket wins over a width and height that contradict it."""
+def image_size(resolution: str, width: int, height: int, ratio: int | None) -> tuple[int, int]:
+    """Return the size that upstream makes: the resolution overrides a width and height that contradict it."""
     low, high = _AREAS[resolution]
     if low <= width * height <= high and max(width, height) <= 8 * min(width, height):
         return width, height

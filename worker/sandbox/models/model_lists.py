@@ -1,23 +1,27 @@
-"""The lists of models as upstream tells them at run time, made from the same tables that check the drafts."""
+"""The model lists that upstream returns, built from the tables that also validate the drafts."""
 
 from typing import Any
 
-from worker.sandbox.models.image_models import MODELS, SIZES, Model
+from worker.sandbox.models.image_models import IMAGE_MODELS, SIZES, ImageModel
 from worker.sandbox.models.video_models import RATIOS, VIDEO_MODELS, VideoModel
 
 
-def pictures(place: str | None) -> dict[str, Any]:
-    return {"model_list": [_picture(model) for model in MODELS.values() if place is None or place in model.places]}
+def image_models(site: str | None) -> dict[str, Any]:
+    return {
+        "model_list": [_image_entry(model) for model in IMAGE_MODELS.values() if site is None or site in model.sites]
+    }
 
 
-def videos(place: str | None) -> dict[str, Any]:
-    return {"model_list": [_video(model) for model in VIDEO_MODELS.values() if place is None or place in model.places]}
+def video_models(site: str | None) -> dict[str, Any]:
+    return {
+        "model_list": [_video_entry(model) for model in VIDEO_MODELS.values() if site is None or site in model.sites]
+    }
 
 
-def _picture(model: Model) -> dict[str, Any]:
+def _image_entry(model: ImageModel) -> dict[str, Any]:
     limit = [{"max_image_num": model.references, "ability_name": "byte_edit"}] if model.references else []
     preferred = "2k" if "2k" in model.resolutions else model.resolutions[0]
-    shown: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "model_name": model.name,
         "model_req_key": model.key,
         "model_tip": f"{model.name} of the sandbox",
@@ -26,15 +30,15 @@ def _picture(model: Model) -> dict[str, Any]:
         "default_resolution_type": preferred,
         "sample_steps": {"steps": 16, "min": 10, "max": 41},
         "input_image_limit": limit,
-        "resolution_map": {name: _bucket(name) for name in model.resolutions},
+        "resolution_map": {name: _resolution(name) for name in model.resolutions},
     }
-    # Models that always make four do not declare a count.
+    # Models that always make four do not list counts.
     if not model.always_four:
-        shown |= {"generate_count_options": list(range(1, model.most + 1)), "default_generate_count": 4}
-    return shown
+        entry |= {"generate_count_options": list(range(1, model.max_count + 1)), "default_generate_count": 4}
+    return entry
 
 
-def _bucket(name: str) -> dict[str, Any]:
+def _resolution(name: str) -> dict[str, Any]:
     return {
         "resolution_name": name.upper(),
         "image_ratio_sizes": [
@@ -44,7 +48,7 @@ def _bucket(name: str) -> dict[str, Any]:
     }
 
 
-def _video(model: VideoModel) -> dict[str, Any]:
+def _video_entry(model: VideoModel) -> dict[str, Any]:
     feats = ["support_first_image"]
     feats += ["support_end_image"] if model.end_frame else []
     feats += ["support_unified_edit"] if model.omni else []

@@ -1,4 +1,4 @@
-"""The video models upstream knows: where each is on offer, what it can do, and how big its videos become."""
+"""Upstream's video models: the sites that offer them, their options, and the sizes of their videos."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,13 @@ _V3 = "basic_video_operation_vgfm_v_three"
 class VideoModel:
     key: str
     name: str
-    # The first is the one its configuration names; clients disagree about some models, and all were served.
+    # The first one is in the model's configuration. Clients use different ones for some models; upstream accepted all.
     benefits: tuple[str, ...]
-    places: frozenset[str] = EVERYWHERE
+    sites: frozenset[str] = EVERYWHERE
     seconds: tuple[int, ...] = (5, 10)
     resolutions: tuple[str, ...] = ("720p",)
     end_frame: bool = False
-    # Takes pictures, videos and sounds as materials of one `unified_edit_input`.
+    # Accepts images, video and audio as materials of one `unified_edit_input`.
     omni: bool = False
 
 
@@ -41,11 +41,11 @@ _VISION = ("seedance_20_pro_720p_output", "seedance_20_pro_1080p_output", "seeda
 _BOTH = ("720p", "1080p")
 
 
-def _seedance(key: str, name: str, benefits: tuple[str, ...], places: frozenset[str], *resolutions: str) -> VideoModel:
-    return VideoModel(key, name, benefits, places, _SEEDANCE, resolutions or ("720p",), end_frame=True, omni=True)
+def _seedance(key: str, name: str, benefits: tuple[str, ...], sites: frozenset[str], *resolutions: str) -> VideoModel:
+    return VideoModel(key, name, benefits, sites, _SEEDANCE, resolutions or ("720p",), end_frame=True, omni=True)
 
 
-def _guest(key: str, name: str, benefit: str, seconds: tuple[int, ...]) -> VideoModel:
+def _external_model(key: str, name: str, benefit: str, seconds: tuple[int, ...]) -> VideoModel:
     return VideoModel(key, name, (benefit, _V3), EVERYWHERE, seconds, _BOTH)
 
 
@@ -60,10 +60,10 @@ _ALL = (
     VideoModel(
         _vgfm("vgfm_3.5_pro"), "Video 3.5 Pro", ("dreamina_video_seedance_15_pro",), seconds=(5, 10, 12), end_frame=True
     ),
-    _guest("dreamina_sora2_generate_video", "Sora 2", "generate_video_sora2", (4, 8, 12)),
-    _guest("dreamina_veo31_generate_video", "Veo 3.1", _VEO31, (8,)),
-    _guest("dreamina_veo3.1_generate_video", "Veo 3.1", _VEO31, (8,)),
-    _guest("dreamina_veo3_generate_video", "Veo 3", "generate_video_veo3", (8,)),
+    _external_model("dreamina_sora2_generate_video", "Sora 2", "generate_video_sora2", (4, 8, 12)),
+    _external_model("dreamina_veo31_generate_video", "Veo 3.1", _VEO31, (8,)),
+    _external_model("dreamina_veo3.1_generate_video", "Veo 3.1", _VEO31, (8,)),
+    _external_model("dreamina_veo3_generate_video", "Veo 3", "generate_video_veo3", (8,)),
     _seedance("dreamina_seedance_40_pro", "Seedance 2.0", _PRO, EVERYWHERE),
     _seedance("dreamina_seedance_40", "Seedance 2.0 Fast", _FAST, EVERYWHERE),
     _seedance("dreamina_seedance_40_mini", "Seedance 2.0 mini", _MINI, EVERYWHERE),
@@ -75,27 +75,27 @@ _ALL = (
 )
 VIDEO_MODELS = {model.key: model for model in _ALL}
 
-_LINES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
-_WIDE = {480: 854}
+_SHORT_SIDES = {"480p": 480, "720p": 720, "1080p": 1080, "4k": 2160}
+_LONG_SIDES_16_9 = {480: 854}
 
 
 def closest_ratio(width: int, height: int) -> str:
-    """With a first frame the video follows the picture: the ratio on offer that is nearest to it."""
+    """Return the ratio nearest to the size of a first frame, which determines the ratio of the video."""
 
     def distance(ratio: str) -> float:
         across, down = (int(side) for side in ratio.split(":"))
-        mine, theirs = across * height, down * width
-        return max(mine, theirs) / min(mine, theirs)
+        first, second = across * height, down * width
+        return max(first, second) / min(first, second)
 
     return min(RATIOS, key=distance)
 
 
 def video_size(resolution: str, ratio: str) -> tuple[int, int]:
-    """The short side is the resolution; sides are even, as H.264 with halved colour needs them."""
-    short = _LINES[resolution]
+    """Return width and height. The resolution is the short side; sides are even, as H.264 with 4:2:0 requires."""
+    short = _SHORT_SIDES[resolution]
     across, down = (int(side) for side in ratio.split(":"))
     long = short * max(across, down) // min(across, down)
     if {across, down} == {16, 9}:
-        long = _WIDE.get(short, long)
+        long = _LONG_SIDES_16_9.get(short, long)
     long += long % 2
     return (long, short) if across >= down else (short, long)

@@ -1,4 +1,4 @@
-"""Drawings: what a picture of the sandbox looks like, and the canvas its videos start from."""
+"""Draws the images of the sandbox and the background of its videos."""
 
 import io
 import textwrap
@@ -7,11 +7,11 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from worker.sandbox.uploads.file_inspection import Thumb
+from worker.sandbox.uploads.file_inspection import Thumbnail
 
-# Edges of bands on multiples of 16 fall between JPEG blocks: a smooth look at the price of flat colour.
+# Bands of 16 pixels align with JPEG blocks: they compress like flat colour.
 _BAND = 16
-_SHOWN_CHARACTERS = 240
+_MAX_CHARACTERS = 240
 _COLOURS = (
     ((24, 36, 84), (214, 108, 122), (250, 214, 137)),
     ((12, 62, 70), (64, 160, 130), (232, 226, 160)),
@@ -27,17 +27,17 @@ _WHITE, _SHADE = (255, 255, 255), (20, 24, 40)
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageDrawing:
     text: str
     colour: int
     label: str
     width: int
     height: int
     format: str
-    # References, to be seen in the result.
-    pasted: tuple[Thumb, ...] = ()
-    # A picture that fills everything: the first frame on the cover of a video.
-    backdrop: Thumb | None = None
+    # Thumbnails of the references.
+    references: tuple[Thumbnail, ...] = ()
+    # Background image: the first frame on the cover of a video.
+    background: Thumbnail | None = None
 
     @property
     def media_type(self) -> str:
@@ -62,12 +62,12 @@ def _mix(colours: tuple[tuple[int, int, int], ...], share: float) -> tuple[int, 
 
 
 def _printable(text: str) -> str:
-    shown = "".join(character if character.isprintable() else " " for character in text)
-    return shown[:_SHOWN_CHARACTERS] + ("..." if len(shown) > _SHOWN_CHARACTERS else "")
+    cleaned = "".join(character if character.isprintable() else " " for character in text)
+    return cleaned[:_MAX_CHARACTERS] + ("..." if len(cleaned) > _MAX_CHARACTERS else "")
 
 
-def landscape(width: int, height: int, colour: int) -> Image.Image:
-    """Sky bands and a sun whose place tells the variant."""
+def draw_landscape(width: int, height: int, colour: int) -> Image.Image:
+    """Draw sky bands and a sun whose position shows the variant."""
     colours = _COLOURS[colour % len(_COLOURS)]
     image = Image.new("RGB", (width, height), colours[0])
     draw = ImageDraw.Draw(image)
@@ -79,25 +79,25 @@ def landscape(width: int, height: int, colour: int) -> Image.Image:
     return image
 
 
-def filled(thumb: Thumb, width: int, height: int) -> Image.Image:
-    return ImageOps.fit(thumb.open(), (width, height))
+def fit_thumbnail(thumbnail: Thumbnail, width: int, height: int) -> Image.Image:
+    return ImageOps.fit(thumbnail.open(), (width, height))
 
 
-def paste(image: Image.Image, thumbs: tuple[Thumb, ...]) -> None:
-    """The references side by side across the middle, each whole and framed."""
-    if not thumbs:
+def paste_references(image: Image.Image, thumbnails: tuple[Thumbnail, ...]) -> None:
+    """Paste the references side by side across the middle, uncropped and framed."""
+    if not thumbnails:
         return
     margin = max(4, image.width // 40)
-    side = min(image.height * 2 // 5, (image.width - margin) // len(thumbs) - margin)
-    left = (image.width - len(thumbs) * (side + margin) + margin) // 2
-    for index, thumb in enumerate(thumbs):
-        small = ImageOps.expand(ImageOps.contain(thumb.open(), (side, side)), max(1, side // 60), _WHITE)
+    side = min(image.height * 2 // 5, (image.width - margin) // len(thumbnails) - margin)
+    left = (image.width - len(thumbnails) * (side + margin) + margin) // 2
+    for index, thumbnail in enumerate(thumbnails):
+        small = ImageOps.expand(ImageOps.contain(thumbnail.open(), (side, side)), max(1, side // 60), _WHITE)
         x = left + index * (side + margin) + (side - small.width) // 2
         image.paste(small, (x, image.height // 2 - small.height // 2))
 
 
-def write(image: Image.Image, text: str, label: str, size: str) -> None:
-    """Prompt, the word sandbox, pixel size and number; outlined where a photograph may lie below."""
+def draw_text(image: Image.Image, text: str, label: str, size: str) -> None:
+    """Draw the prompt, the word sandbox, the pixel size and a label; outlined, as there can be a photo below."""
     width, height = image.size
     draw = ImageDraw.Draw(image)
     unit = max(10, min(width, height) // 22)
@@ -127,12 +127,16 @@ def write(image: Image.Image, text: str, label: str, size: str) -> None:
     )
 
 
-def paint(picture: Picture) -> bytes:
-    """The landscape or the backdrop, the references, and the words over them."""
-    width, height = picture.width, picture.height
-    image = filled(picture.backdrop, width, height) if picture.backdrop else landscape(width, height, picture.colour)
-    paste(image, picture.pasted)
-    write(image, picture.text, picture.label, f"{width} x {height}")
+def render_image(drawing: ImageDrawing) -> bytes:
+    """Draw background, references and text, and return the encoded image."""
+    width, height = drawing.width, drawing.height
+    image = (
+        fit_thumbnail(drawing.background, width, height)
+        if drawing.background
+        else draw_landscape(width, height, drawing.colour)
+    )
+    paste_references(image, drawing.references)
+    draw_text(image, drawing.text, drawing.label, f"{width} x {height}")
     out = io.BytesIO()
-    image.save(out, picture.format.upper(), **_SAVE[picture.format])
+    image.save(out, drawing.format.upper(), **_SAVE[drawing.format])
     return out.getvalue()

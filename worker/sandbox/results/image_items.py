@@ -1,49 +1,51 @@
-"""Results as records list them: pictures here, videos next door."""
+"""Finished results as records list them: image items here, video items in `video_items.py`."""
 
 from typing import Any
 
 from worker.sandbox.jobs import Job
-from worker.sandbox.results.drawing import Picture
-from worker.sandbox.results.media import Gallery
-from worker.sandbox.results.video_items import LINK_SECONDS, PREVIEW_SECONDS, shown_text, video_items
+from worker.sandbox.results.drawing import ImageDrawing
+from worker.sandbox.results.media import ResultStore
+from worker.sandbox.results.video_items import LINK_SECONDS, PREVIEW_SECONDS, display_text, video_items
 
 GENERATE_TYPES = {"image": 1, "blend": 12, "video": 10}
 _PREVIEWS = (360, 720, 1080, 2400)
 
 
-def show_items(job: Job, now: float, gallery: Gallery, base: str, *, download: bool = False) -> list[dict[str, Any]]:
-    """`download` = the list of `get_local_item_list`, where videos always come in their best form."""
-    if job.order.film:
-        return video_items(job, now, gallery, base, origin=download or job.number % 2 == 1)
-    return _image_items(job, now, gallery, base)
+def list_items(
+    job: Job, now: float, results: ResultStore, base: str, *, download: bool = False
+) -> list[dict[str, Any]]:
+    """Return the items of a job. `download` = for `get_local_item_list`, where videos have their original size."""
+    if job.order.video:
+        return video_items(job, now, results, base, origin=download or job.number % 2 == 1)
+    return _image_items(job, now, results, base)
 
 
-def _image_items(job: Job, now: float, gallery: Gallery, base: str) -> list[dict[str, Any]]:
-    order, text = job.order, shown_text(job.order)
+def _image_items(job: Job, now: float, results: ResultStore, base: str) -> list[dict[str, Any]]:
+    order, text = job.order, display_text(job.order)
     keys = [
-        gallery.keep(
-            Picture(
+        results.add(
+            ImageDrawing(
                 text=text,
-                # Few variants, so that a bench with one prompt lives on the cache.
+                # Few variants, so that a benchmark with one prompt uses the cache.
                 colour=(order.seed + index) % 4,
                 label=f"{index + 1} / {order.count}",
                 width=order.width,
                 height=order.height,
-                format=job.script.picture,
-                pasted=order.pasted,
+                format=job.script.image_format,
+                references=order.references,
             )
         )
-        for index in range(job.made)
+        for index in range(job.result_count)
     ]
-    return [_item(job, index, key, now=now, gallery=gallery, base=base) for index, key in enumerate(keys)]
+    return [_item(job, index, key, now=now, results=results, base=base) for index, key in enumerate(keys)]
 
 
-def _item(job: Job, index: int, key: str, *, now: float, gallery: Gallery, base: str) -> dict[str, Any]:
+def _item(job: Job, index: int, key: str, *, now: float, results: ResultStore, base: str) -> dict[str, Any]:
     order, script = job.order, job.script
     uri = f"tos-sandbox/{key}"
-    lives = script.link_seconds
-    large = gallery.link(base, key, now + (LINK_SECONDS if lives is None else lives))
-    preview = gallery.link(base, key, now + (PREVIEW_SECONDS if lives is None else lives))
+    link_seconds = script.link_seconds
+    large = results.link(base, key, now + (LINK_SECONDS if link_seconds is None else link_seconds))
+    preview = results.link(base, key, now + (PREVIEW_SECONDS if link_seconds is None else link_seconds))
     item_id = job.item_id(index)
     return {
         "common_attr": {
@@ -73,14 +75,14 @@ def _item(job: Job, index: int, key: str, *, now: float, gallery: Gallery, base:
         },
         "author": None,
         "image": {
-            "format": script.picture,
+            "format": script.image_format,
             "large_images": [
                 {
                     "image_uri": uri,
-                    "image_url": large(0, script.picture),
+                    "image_url": large(0, script.image_format),
                     "width": order.width,
                     "height": order.height,
-                    "format": script.picture,
+                    "format": script.image_format,
                     "smart_crop_loc": None,
                 }
             ],

@@ -1,73 +1,73 @@
-"""Finished videos as records list them: the older form with `origin`, the newer one with a ladder of sizes."""
+"""Finished videos as records list them: the older format with `origin`, the newer one with several sizes."""
 
 import json
 from typing import Any
 
 from worker.sandbox.jobs import Job
-from worker.sandbox.requests.image import MARK
-from worker.sandbox.requests.order import Film, Order
-from worker.sandbox.results.drawing import Picture
-from worker.sandbox.results.media import Gallery
-from worker.sandbox.results.video_files import FRAMES_PER_SECOND, Clip
+from worker.sandbox.requests.image import REFERENCE_MARK
+from worker.sandbox.requests.order import Order, VideoOptions
+from worker.sandbox.results.drawing import ImageDrawing
+from worker.sandbox.results.media import ResultStore
+from worker.sandbox.results.video_files import FRAMES_PER_SECOND, VideoDrawing
 from worker.sandbox.scripts import plain_text
 
 LINK_SECONDS = 25 * 86_400
 PREVIEW_SECONDS = 80 * 60
 _VIDEO_SECONDS = 7 * 86_400
-_STEPS = (360, 480, 720, 1080)
+_SHORT_SIDES = (360, 480, 720, 1080)
 
 
-def shown_text(order: Order) -> str:
-    """The prompt without scripts, and without the marks that stand for references."""
+def display_text(order: Order) -> str:
+    """Return the prompt without scripts and reference marks."""
     text = plain_text(order.prompt)
-    return text.replace(MARK, "").strip() if order.kind == "blend" else text
+    return text.replace(REFERENCE_MARK, "").strip() if order.kind == "blend" else text
 
 
-def video_items(job: Job, now: float, gallery: Gallery, base: str, *, origin: bool) -> list[dict[str, Any]]:
-    order, film = job.order, job.order.film
-    if film is None or not job.made:
+def video_items(job: Job, now: float, results: ResultStore, base: str, *, origin: bool) -> list[dict[str, Any]]:
+    order, video = job.order, job.order.video
+    if video is None or not job.result_count:
         return []
-    text, colour = shown_text(order), order.seed % 4
-    clip = Clip(
+    text, colour = display_text(order), order.seed % 4
+    drawing = VideoDrawing(
         text=text,
         colour=colour,
         width=order.width,
         height=order.height,
-        seconds=film.seconds,
-        first=film.first,
-        last=film.last,
-        pasted=order.pasted,
+        seconds=video.seconds,
+        first=video.first,
+        last=video.last,
+        references=order.references,
     )
-    cover = Picture(
+    cover = ImageDrawing(
         text=text,
         colour=colour,
-        label=f"{film.seconds} s",
+        label=f"{video.seconds} s",
         width=order.width,
         height=order.height,
         format="jpeg",
-        pasted=order.pasted,
-        backdrop=film.first,
+        references=order.references,
+        background=video.first,
     )
-    lives = job.script.link_seconds
-    clip_key, cover_key = gallery.keep(clip), gallery.keep(cover)
-    link = gallery.video_link(base, clip_key, now + (_VIDEO_SECONDS if lives is None else lives))
-    preview = gallery.link(base, cover_key, now + (PREVIEW_SECONDS if lives is None else lives))
+    link_seconds = job.script.link_seconds
+    clip_key, cover_key = results.add(drawing), results.add(cover)
+    link = results.video_link(base, clip_key, now + (_VIDEO_SECONDS if link_seconds is None else link_seconds))
+    preview = results.link(base, cover_key, now + (PREVIEW_SECONDS if link_seconds is None else link_seconds))
     short = min(order.width, order.height)
     if origin:
-        steps = {"origin": short}
+        sizes = {"origin": short}
     else:
-        steps = {f"{lines}p": lines for lines in _STEPS if lines < short} | {f"{short}p": short}
-    versions = {name: _version(name, clip.scaled(lines), link(lines)) for name, lines in steps.items()}
+        sizes = {f"{lines}p": lines for lines in _SHORT_SIDES if lines < short} | {f"{short}p": short}
+    versions = {name: _version(name, drawing.scaled(lines), link(lines)) for name, lines in sizes.items()}
     poster = preview(0, "jpeg")
-    return [_item(job, film, versions, cover_url=poster, cover_uri=f"tos-sandbox/{cover_key}", key=clip_key)]
+    return [_item(job, video, versions, cover_url=poster, cover_uri=f"tos-sandbox/{cover_key}", key=clip_key)]
 
 
-def _version(name: str, clip: Clip, url: str) -> dict[str, Any]:
+def _version(name: str, drawing: VideoDrawing, url: str) -> dict[str, Any]:
     return {
         "vid": "",
         "fps": FRAMES_PER_SECOND,
-        "width": clip.width,
-        "height": clip.height,
+        "width": drawing.width,
+        "height": drawing.height,
         "duration": 0,
         "video_url": url,
         "cover_url": "",
@@ -75,7 +75,7 @@ def _version(name: str, clip: Clip, url: str) -> dict[str, Any]:
         "definition": name,
         "logo_type": "",
         "encryption_key": "",
-        # The file is made when it is first fetched; nothing true can be told about its bytes here.
+        # The file is rendered at its first download, so checksum and size are unknown.
         "md5": "",
         "size": 0,
         "video_id": "",
@@ -83,11 +83,11 @@ def _version(name: str, clip: Clip, url: str) -> dict[str, Any]:
 
 
 def _item(
-    job: Job, film: Film, versions: dict[str, Any], *, cover_url: str, cover_uri: str, key: str
+    job: Job, video: VideoOptions, versions: dict[str, Any], *, cover_url: str, cover_uri: str, key: str
 ) -> dict[str, Any]:
     order = job.order
     item_id = job.item_id(0)
-    lengths = {"play_info_duration": film.seconds, "v_duration": film.seconds, "a_duration": 0}
+    lengths = {"play_info_duration": video.seconds, "v_duration": video.seconds, "a_duration": 0}
     return {
         "common_attr": {
             "id": item_id,
@@ -106,13 +106,13 @@ def _item(
         "author": None,
         "video": {
             "video_id": f"v0{key[:14]}",
-            "duration": film.seconds,
+            "duration": video.seconds,
             "origin_video": None,
             "transcoded_video": versions,
             "video_size_type": 3,
             "cover_uri": cover_uri,
             "transcode_status": 1,
-            "duration_ms": film.seconds * 1000,
+            "duration_ms": video.seconds * 1000,
             "watermark_type": 1,
             "cover_url": cover_url,
             "duration_info": json.dumps(lengths, separators=(",", ":")),
@@ -121,12 +121,12 @@ def _item(
             "is_mute": False,
         },
         "aigc_image_params": {
-            # 32 was seen on videos between two frames.
-            "generate_type": 32 if film.last else 10,
+            # Recorded videos with two frames have 32.
+            "generate_type": 32 if video.last else 10,
             "first_generate_type": 10,
             "text2video_params": {
-                "video_gen_inputs": [_input(order, film)],
-                "video_aspect_ratio": film.ratio,
+                "video_gen_inputs": [_input(order, video)],
+                "video_aspect_ratio": video.ratio,
                 "seed": order.seed,
                 "task_scene": "",
                 "priority": 0,
@@ -136,7 +136,7 @@ def _item(
     }
 
 
-def _input(order: Order, film: Film) -> dict[str, Any]:
+def _input(order: Order, video: VideoOptions) -> dict[str, Any]:
     return {
         "prompt": order.prompt,
         "lens_motion_type": "",
@@ -146,7 +146,7 @@ def _input(order: Order, film: Film) -> dict[str, Any]:
         "pre_task_id": "0",
         "audio_vid": "",
         "video_mode": 2,
-        "fps": film.fps,
-        "duration_ms": film.seconds * 1000,
+        "fps": video.fps,
+        "duration_ms": video.seconds * 1000,
         "template_id": "0",
     }

@@ -1,4 +1,4 @@
-"""What an uploaded file really is: read from its bytes, never from what the caller says about it."""
+"""Inspects uploaded files: all facts are read from their bytes, not from the client's declarations."""
 
 import hashlib
 import io
@@ -12,8 +12,8 @@ _THUMB_SIDE = 1024
 
 
 @dataclass(frozen=True)
-class Thumb:
-    """A small copy of an upload, pasted into what is made from it. Two of equal digest are the same picture."""
+class Thumbnail:
+    """A small copy of an upload, drawn into results. Equal digests mean equal images."""
 
     digest: str
     data: bytes = field(compare=False, repr=False)
@@ -23,69 +23,69 @@ class Thumb:
 
 
 @dataclass(frozen=True)
-class Contents:
-    """The facts of one file; `thumb` is missing for sounds."""
+class FileInfo:
+    """Facts of a file; `thumbnail` is None for audio."""
 
     width: int
     height: int
     format: str
     size: int
     md5: str
-    thumb: Thumb | None
+    thumbnail: Thumbnail | None
     seconds: float = 0.0
     fps: float = 0.0
     codec: str = ""
-    # What a picture says of itself beside its pixels: the place for scripts.
-    words: str = ""
+    # Text in the metadata of an image; can contain scripts.
+    embedded_text: str = ""
 
 
-def _thumb(picture: Image.Image) -> Thumb:
-    small = picture.convert("RGB")
+def _thumbnail(image: Image.Image) -> Thumbnail:
+    small = image.convert("RGB")
     small.thumbnail((_THUMB_SIDE, _THUMB_SIDE))
     out = io.BytesIO()
     small.save(out, "JPEG", quality=85)
-    return Thumb(hashlib.sha256(out.getvalue()).hexdigest()[:16], out.getvalue())
+    return Thumbnail(hashlib.sha256(out.getvalue()).hexdigest()[:16], out.getvalue())
 
 
-def _words(picture: Image.Image) -> str:
-    """The comment of a JPEG or GIF and the texts of a PNG."""
-    told = (value.decode("latin-1") if isinstance(value, bytes) else value for value in picture.info.values())
-    return " ".join(value for value in told if isinstance(value, str))[:4000]
+def _embedded_text(image: Image.Image) -> str:
+    """Return the comment of a JPEG or GIF, or the texts of a PNG."""
+    values = (value.decode("latin-1") if isinstance(value, bytes) else value for value in image.info.values())
+    return " ".join(value for value in values if isinstance(value, str))[:4000]
 
 
-def examine_picture(raw: bytes) -> Contents | None:
-    """None when the bytes are no picture, or one too big to be unpacked."""
+def inspect_image(raw: bytes) -> FileInfo | None:
+    """Return the facts of an image, or None when it cannot be read or is too large to decode."""
     try:
-        with Image.open(io.BytesIO(raw)) as picture:
-            width, height, kind = picture.width, picture.height, (picture.format or "").lower()
-            # JPEG decodes at a fraction of its size: an upload of many megapixels stays cheap.
-            picture.draft("RGB", (_THUMB_SIDE, _THUMB_SIDE))
-            words = _words(picture)
-            thumb = _thumb(picture)
+        with Image.open(io.BytesIO(raw)) as image:
+            width, height, kind = image.width, image.height, (image.format or "").lower()
+            # JPEG can decode at a fraction of its size, which keeps large uploads cheap.
+            image.draft("RGB", (_THUMB_SIDE, _THUMB_SIDE))
+            embedded_text = _embedded_text(image)
+            thumbnail = _thumbnail(image)
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    return Contents(width, height, kind, len(raw), hashlib.md5(raw).hexdigest(), thumb, words=words)
+    return FileInfo(width, height, kind, len(raw), hashlib.md5(raw).hexdigest(), thumbnail, embedded_text=embedded_text)
 
 
-def examine_media(raw: bytes) -> Contents | None:
-    """A video, or a sound for the caller to tell apart by its missing picture; None when it is neither."""
+def inspect_media(raw: bytes) -> FileInfo | None:
+    """Return the facts of a video or of an audio file (no thumbnail), or None when it is neither."""
     try:
         with av.open(io.BytesIO(raw), "r") as media:
             seconds = float(media.duration or 0) / av.time_base
             kind = media.format.name.upper().split(",")
-            known = "MP4" if "MP4" in kind else kind[0]
+            format_name = "MP4" if "MP4" in kind else kind[0]
             md5 = hashlib.md5(raw).hexdigest()
             if not media.streams.video:
-                return Contents(0, 0, known, len(raw), md5, None, seconds) if media.streams.audio else None
+                return FileInfo(0, 0, format_name, len(raw), md5, None, seconds) if media.streams.audio else None
             stream = media.streams.video[0]
             first = next(media.decode(stream)).to_image()  # type: ignore[no-untyped-call]
-            return Contents(
+            return FileInfo(
                 width=first.width,
                 height=first.height,
-                format=known,
+                format=format_name,
                 size=len(raw),
                 md5=md5,
-                thumb=_thumb(first),
+                thumbnail=_thumbnail(first),
                 seconds=seconds,
                 fps=float(stream.average_rate or 0),
                 codec=stream.codec_context.name,

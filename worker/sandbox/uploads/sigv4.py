@@ -1,4 +1,4 @@
-"""AWS signature version 4 as the upload gateways check it: by the list of headers the caller says it signed."""
+"""AWS signature version 4 as the upload gateways check it: over the headers listed in SignedHeaders."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True)
 class Authorization:
-    """What an `Authorization` header claims."""
+    """The parsed `Authorization` header."""
 
     key: str
     day: str
@@ -31,22 +31,22 @@ class Authorization:
 
 
 def read_authorization(header: str) -> Authorization | None:
-    found = _HEADER.fullmatch(header.strip())
-    if found is None:
+    match = _HEADER.fullmatch(header.strip())
+    if match is None:
         return None
-    names = tuple(found["names"].split(";"))
-    return Authorization(found["key"], found["day"], found["region"], found["service"], names, found["signature"])
+    names = tuple(match["names"].split(";"))
+    return Authorization(match["key"], match["day"], match["region"], match["service"], names, match["signature"])
 
 
 def canonical_query(raw: str) -> str:
-    """Sorted by encoded name and value, both percent-encoded by RFC 3986."""
+    """Return the query sorted by encoded name and value, percent-encoded by RFC 3986."""
     pairs = parse_qsl(raw, keep_blank_values=True)
     encoded = sorted((quote(name, safe="-_.~"), quote(value, safe="-_.~")) for name, value in pairs)
     return "&".join(f"{name}={value}" for name, value in encoded)
 
 
 def canonical_request(method: str, query: str, headers: Mapping[str, str], names: tuple[str, ...], body: bytes) -> str:
-    """`headers` with lower-case names. The path is always `/` on these hosts."""
+    """Return the canonical request. `headers` have lower-case names; the path is always `/` on these hosts."""
     lines = "".join(f"{name}:{' '.join(headers.get(name, '').split())}\n" for name in names)
     digest = hashlib.sha256(body).hexdigest()
     return "\n".join((method, "/", canonical_query(query), lines, ";".join(names), digest))

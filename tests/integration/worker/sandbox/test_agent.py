@@ -1,4 +1,4 @@
-"""The sandbox's agent over real HTTP: every form of the stream has the shape of its recorded fixture."""
+"""The sandbox's agent over real HTTP: each format of the stream matches its recorded fixture."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ def http():
 
 
 @pytest.fixture
-def who(http):
+def client(http):
     return SandboxClient(http, f"agent-{uuid.uuid4().int}")
 
 
@@ -37,8 +37,8 @@ def body(*texts, **changes):
     return {**made, **changes}
 
 
-def head(who):
-    """The headers of a signed call."""
+def head(client):
+    """Return the headers of a signed call."""
     seen = {}
 
     class Recorder:
@@ -46,20 +46,20 @@ def head(who):
             seen.update(kwargs["headers"])
             return httpx.Response(200, json={})
 
-    SandboxClient(Recorder(), who.session).post(TALK, {})
+    SandboxClient(Recorder(), client.session).post(TALK, {})
     return {**seen, "Accept": "text/event-stream"}
 
 
-def pieces(who, sent, **headers):
-    """The answer as it came: moment and bytes of each piece."""
+def pieces(client, sent, **headers):
+    """Stream a response; return the time and bytes of each piece."""
     params = {"aid": "513641", **QUERY}
-    with who.http.stream("POST", TALK, params=params, json=sent, headers={**head(who), **headers}) as response:
+    with client.http.stream("POST", TALK, params=params, json=sent, headers={**head(client), **headers}) as response:
         found = [(time.monotonic(), piece) for piece in response.iter_raw()]
     return response, found
 
 
-def talk(who, *texts):
-    response, found = pieces(who, body(*texts))
+def talk(client, *texts):
+    response, found = pieces(client, body(*texts))
     assert response.headers["content-type"].startswith("text/event-stream")
     return b"".join(piece for _, piece in found)
 
@@ -71,7 +71,7 @@ def events(raw):
 
 
 def shape(value):
-    """Keys and types; JSON inside strings is looked into."""
+    """Return keys and types; parses JSON inside strings."""
     if isinstance(value, dict):
         return {name: shape(part) for name, part in value.items()}
     if isinstance(value, list):
@@ -82,7 +82,7 @@ def shape(value):
 
 
 def outline(raw):
-    """The shapes of a stream in order; how many pieces its text comes in does not matter."""
+    """Return the shapes of a stream's events in order; text pieces count as one."""
     lines = []
     for name, data in events(raw):
         line = (name, shape(data), data.get("op"), data.get("status"), data.get("type"))
@@ -103,19 +103,19 @@ def outline(raw):
         ("agent.truncated.sse", "a long story [[truncate]]"),
     ],
 )
-def test_each_form_has_the_shape_of_its_fixture(http, who, fixture, prompt):
+def test_each_format_has_the_shape_of_its_fixture(http, client, fixture, prompt):
     http.post("/_reset")
-    assert outline(talk(who, prompt)) == outline((RECORDED / fixture).read_bytes())
+    assert outline(talk(client, prompt)) == outline((RECORDED / fixture).read_bytes())
     assert get_violations(http) == {}
 
 
-def test_the_other_end_form(who):
+def test_alternative_end_event(client):
     recorded = list(events((RECORDED / "agent.complete_event_variant.sse").read_bytes()))
-    assert list(events(talk(who, "hi [[complete]]")))[-1] == recorded[-1]
+    assert list(events(talk(client, "hi [[complete]]")))[-1] == recorded[-1]
 
 
-def test_every_event_with_a_long_character_is_cut_inside_it(who):
-    _, found = pieces(who, body("你好 🛶"))
+def test_events_are_split_inside_multibyte_characters(client):
+    _, found = pieces(client, body("你好 🛶"))
     cut = 0
     for _, piece in found:
         try:
@@ -125,46 +125,46 @@ def test_every_event_with_a_long_character_is_cut_inside_it(who):
     assert cut >= 4
 
 
-def test_words_come_one_by_one_and_pauses_are_kept(who):
-    _, found = pieces(who, body("[[words:4]] [[pause:0.2]]"))
+def test_words_are_streamed_one_by_one_with_pauses(client):
+    _, found = pieces(client, body("[[words:4]] [[pause:0.2]]"))
     assert len(found) > 12
     assert found[-1][0] - found[0][0] > 1.0
 
 
 def results(raw):
-    """The tool results of a stream."""
+    """Return the tool results of a stream."""
     for _, data in events(raw):
         if data.get("author", {}).get("role") == "tool":
             yield json.loads(data["content"]["content_parts"][0]["text"])
 
 
-def test_a_call_starts_a_job_that_polls_know_and_that_is_charged(http, who):
-    first, second = results(talk(who, "draw two huskies, 16:9 [[image:2]]"))
-    record = who.finish(first["submit_id"])
+def test_tool_call_starts_a_job_that_can_be_polled_and_is_charged(http, client):
+    first, second = results(talk(client, "draw two huskies, 16:9 [[image:2]]"))
+    record = client.finish(first["submit_id"])
     assert record["status"] == 50
     assert record["history_record_id"] == first["history_id"]
     assert len(record["item_list"]) == 1
-    assert who.finish(second["submit_id"])["status"] == 50
+    assert client.finish(second["submit_id"])["status"] == 50
     ledger = http.get("/_ledger").json()
-    assert [c["submit_id"] for c in ledger["charges"] if c["account"] == who.name] == [
+    assert [c["submit_id"] for c in ledger["charges"] if c["account"] == client.name] == [
         first["submit_id"], second["submit_id"],
     ]  # fmt: skip
 
 
-def test_a_video_of_the_agent_is_a_video(who):
-    (result,) = results(talk(who, "[[image:0]] [[video]]"))
+def test_agent_starts_video_jobs(client):
+    (result,) = results(talk(client, "[[image:0]] [[video]]"))
     assert result["resource_type"] == "video"
-    record = who.finish(result["submit_id"])
+    record = client.finish(result["submit_id"])
     assert record["item_list"][0]["video"]
 
 
-def test_a_script_for_the_job_works_on_the_job(who):
-    (result,) = results(talk(who, "draw a boat [[fail:2004]]"))
-    assert who.finish(result["submit_id"])["fail_code"] == "2004"
+def test_job_scripts_apply_to_agent_jobs(client):
+    (result,) = results(talk(client, "draw a boat [[fail:2004]]"))
+    assert client.finish(result["submit_id"])["fail_code"] == "2004"
 
 
-def test_leaks_repeats_and_lost_calls(who):
-    raw = talk(who, "draw [[image:2]] [[leak]] [[repeat]] [[lost]]")
+def test_leak_repeat_and_lost_scripts(client):
+    raw = talk(client, "draw [[image:2]] [[leak]] [[repeat]] [[lost]]")
     (result,) = results(raw)
     calls = [data for _, data in events(raw) if data.get("op") == "add"]
     assert len(calls) == 4
@@ -172,50 +172,50 @@ def test_leaks_repeats_and_lost_calls(who):
     assert [json.loads(text)["submit_id"] for text in leaked] == [result["submit_id"]]
 
 
-def test_a_broke_account_starts_nothing(http):
+def test_account_without_credits_starts_no_job(http):
     poor = SandboxClient(http, f"broke-{uuid.uuid4().int}")
     assert list(results(talk(poor, "draw a boat"))) == []
 
 
-def test_refusals_instead_of_a_stream(http, who):
+def test_refusals_without_a_stream(http, client):
     for script, code in (("[[json:1015]]", "1015"), ("[[refuse:1310]]", "1310"), ("[[fail:1018]]", "1018")):
-        response, found = pieces(who, body(f"hi {script}"))
+        response, found = pieces(client, body(f"hi {script}"))
         assert response.headers["content-type"] == "application/json"
         assert json.loads(b"".join(piece for _, piece in found))["ret"] == code
     dead = SandboxClient(http, f"dead-{uuid.uuid4().int}")
     assert json.loads(pieces(dead, body("hi"))[1][0][1])["ret"] == "1015"
 
 
-def test_a_torn_connection_after_some_words(http, who):
+def test_connection_cut_after_some_words(http, client):
     heard = []
     with (
         http.stream(
-            "POST", TALK, params={"aid": "513641", **QUERY}, json=body("a b c [[cut]]"), headers=head(who)
+            "POST", TALK, params={"aid": "513641", **QUERY}, json=body("a b c [[cut]]"), headers=head(client)
         ) as response,
         pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)),
     ):
         heard.extend(response.iter_raw())
     assert b'"append"' in b"".join(heard)
-    (line,) = [c for c in http.get("/_ledger").json()["conversations"] if c["account"] == who.name]
+    (line,) = [c for c in http.get("/_ledger").json()["conversations"] if c["account"] == client.name]
     assert line["ended"] == "cut"
 
 
-def test_who_hangs_up_starts_nothing_more(http, who):
+def test_disconnected_client_starts_no_further_jobs(http, client):
     with http.stream(
-        "POST", TALK, params={"aid": "513641", **QUERY}, json=body("draw a boat [[pause:0.2]]"), headers=head(who)
+        "POST", TALK, params={"aid": "513641", **QUERY}, json=body("draw a boat [[pause:0.2]]"), headers=head(client)
     ) as response:
         next(response.iter_raw())
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         ledger = http.get("/_ledger").json()
-        if any(c["account"] == who.name and c["ended"] for c in ledger["conversations"]):
+        if any(c["account"] == client.name and c["ended"] for c in ledger["conversations"]):
             break
         threading.Event().wait(0.05)
-    assert not [c for c in ledger["charges"] if c["account"] == who.name]
+    assert not [c for c in ledger["charges"] if c["account"] == client.name]
 
 
 @pytest.mark.parametrize(
-    ("spoil", "why"),
+    ("change", "reason"),
     [
         (lambda b: b.update(version="2.0.0"), "version"),
         (lambda b: b.update(conversation_id="x"), "conversation_id"),
@@ -228,25 +228,25 @@ def test_who_hangs_up_starts_nothing_more(http, who):
         (lambda b: b["messages"][0]["metadata"].update(conversation_id="y"), "metadata.conversation_id"),
     ],
 )
-def test_a_wrong_request_is_refused_and_booked(http, who, spoil, why):
+def test_invalid_request_is_refused_and_recorded(http, client, change, reason):
     http.post("/_reset")
     sent = body("hi")
-    spoil(sent)
-    _, found = pieces(who, sent)
+    change(sent)
+    _, found = pieces(client, sent)
     assert json.loads(b"".join(piece for _, piece in found))["ret"] == "1000"
-    assert why in get_violations(http)["details"][0]["detail"]
+    assert reason in get_violations(http)["details"][0]["detail"]
 
 
-def test_a_call_without_its_accept_header_is_booked(http, who):
+def test_missing_accept_header_is_recorded(http, client):
     http.post("/_reset")
-    pieces(who, body("hi"), Accept="application/json")
+    pieces(client, body("hi"), Accept="application/json")
     assert get_violations(http)["1000"] == 1
     http.post("/_reset")
 
 
-def test_a_result_can_be_had_in_ranges(http, who):
-    (result,) = results(talk(who, "draw a boat"))
-    link = who.finish(result["submit_id"])["item_list"][0]["image"]["large_images"][0]["image_url"]
+def test_results_support_range_requests(http, client):
+    (result,) = results(talk(client, "draw a boat"))
+    link = client.finish(result["submit_id"])["item_list"][0]["image"]["large_images"][0]["image_url"]
     whole = http.get(link)
     assert whole.headers["accept-ranges"] == "bytes"
     size = len(whole.content)

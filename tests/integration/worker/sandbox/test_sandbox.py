@@ -1,37 +1,25 @@
-"""The sandbox as its clients meet it: a process of its own, spoken to over real HTTP."""
+"""The sandbox as its clients use it: a separate process, called over real HTTP."""
 
-import hashlib
 import io
 import json
-import socket
-import subprocess
-import sys
 import time
 import uuid
-from pathlib import Path
 
 import httpx
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[4]
+from tests.support.sandbox_client import GENERATE, POLL, ROOT, SandboxClient, running_sandbox
+
 RECORDED = json.loads((ROOT / "tests/fixtures/sandbox/generate.image.request.us.json").read_bytes())["body"]
-GENERATE = "/mweb/v1/aigc_draft/generate"
-POLL = "/mweb/v1/get_history_by_ids"
 CREDIT = "/commerce/v1/benefits/user_credit"
 RECEIVE = "/commerce/v1/benefits/credit_receive"
 HISTORY = "/commerce/v1/benefits/user_credit_history"
 BROKEN = (httpx.RemoteProtocolError, httpx.ReadError)
 
 
-def _free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def order(prompt="a boat", *, count=None, size=None, **core):
-    """A recorded submit with another prompt, count or size, under a fresh submit id."""
+    """Return a recorded submit with another prompt, count or size and a new submit id."""
     body = {**RECORDED, "submit_id": str(uuid.uuid4())}
     draft = json.loads(body["draft_content"])
     abilities = draft["component_list"][0]["abilities"]
@@ -45,70 +33,32 @@ def order(prompt="a boat", *, count=None, size=None, **core):
     return {**body, "draft_content": json.dumps(draft)}
 
 
-class Client:
-    """One account's way to the sandbox."""
-
-    def __init__(self, http, session):
-        self.http = http
-        self.session = session
-        self.name = hashlib.sha256(session.encode()).hexdigest()[:12]
-
-    def post(self, path, body):
-        second = str(int(time.time()))
-        headers = {
-            "Appid": "513641",
-            "Appvr": "8.4.0",
-            "Pf": "7",
-            "Tdid": "",
-            "Device-Time": second,
-            "Sign-Ver": "1",
-            "Sign": hashlib.md5(f"9e2c|{path[-7:]}|7|8.4.0|{second}||11ac".encode()).hexdigest(),
-            "Cookie": f"sessionid={self.session}; cc-target-idc=useast5",
-        }
-        return self.http.post(path, params={"aid": "513641"}, json=body, headers=headers)
+class Client(SandboxClient):
+    """One account's calls, with helpers for image jobs."""
 
     def submit(self, body):
-        return self.post(GENERATE, body).json()
+        return self.call(GENERATE, body).json()
 
     def poll(self, *submit_ids):
-        return self.post(POLL, {"submit_ids": list(submit_ids)}).json()["data"]
+        return self.call(POLL, {"submit_ids": list(submit_ids)}).json()["data"]
 
     def credits(self):
-        return sum(self.post(CREDIT, {}).json()["data"]["credit"].values())
+        return sum(self.call(CREDIT, {}).json()["data"]["credit"].values())
 
-    def finish(self, body):
-        """Poll until the job shows a status it will keep."""
-        for _ in range(200):
-            record = self.poll(body["submit_id"]).get(body["submit_id"])
-            if record and record["status"] not in {20, 42, 45}:
-                return record
-            time.sleep(0.02)
-        raise AssertionError("the job never ended")
+    def finish_job(self, body):
+        """Poll until the job has a final status and return its record."""
+        return self.finish(body["submit_id"])
 
     def run(self, prompt, **more):
         body = order(prompt, **more)
         assert self.submit(body)["ret"] == "0"
-        return self.finish(body)
+        return self.finish_job(body)
 
 
 @pytest.fixture(scope="module")
 def http():
-    port = _free_port()
-    command = [sys.executable, "-m", "worker.sandbox", "--port", str(port), "--seconds", "0.1", "--credits", "1000"]
-    process = subprocess.Popen(command, cwd=ROOT)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=15, trust_env=False) as client:
-            for _ in range(200):
-                try:
-                    assert client.get("/_health").status_code == 200
-                    break
-                except httpx.ConnectError:
-                    assert process.poll() is None
-                    time.sleep(0.05)
-            yield client
-    finally:
-        process.terminate()
-        process.wait(10)
+    with running_sandbox("--seconds", "0.1", "--credits", "1000") as client:
+        yield client
 
 
 @pytest.fixture
@@ -133,7 +83,7 @@ def large(item):
     return item["image"]["large_images"][0]
 
 
-def test_a_job_lives_through_its_states(client):
+def test_job_passes_all_states(client):
     body = order("a boat [[seconds:0.4]]")
     record = client.submit(body)["data"]["aigc_data"]
     assert (record["status"], record["item_list"], record["total_image_count"]) == (20, [], 0)
@@ -151,14 +101,14 @@ def test_a_job_lives_through_its_states(client):
     assert record["total_image_count"] == record["finished_image_count"] == 4
 
 
-def test_batch_polls_mix_ids_and_hide_strangers(http, client):
+def test_batch_poll_accepts_both_ids_and_hides_other_accounts_jobs(http, client):
     first, second = order(), order()
     history_id = client.submit(first)["data"]["aigc_data"]["history_record_id"]
     client.submit(second)
-    asked = {"submit_ids": [second["submit_id"], "nobody"], "history_ids": [history_id, "123"]}
-    assert set(client.post(POLL, asked).json()["data"]) == {second["submit_id"], history_id}
-    stranger = Client(http, "stranger" + uuid.uuid4().hex)
-    assert stranger.post(POLL, asked).json()["data"] == {}
+    body = {"submit_ids": [second["submit_id"], "nobody"], "history_ids": [history_id, "123"]}
+    assert set(client.call(POLL, body).json()["data"]) == {second["submit_id"], history_id}
+    other = Client(http, "other" + uuid.uuid4().hex)
+    assert other.call(POLL, body).json()["data"] == {}
 
 
 def test_partial_results(client):
@@ -167,7 +117,7 @@ def test_partial_results(client):
     assert (record["total_image_count"], record["finished_image_count"]) == (4, 1)
 
 
-def test_hang_queue_and_absence(client):
+def test_hang_queue_and_absent_scripts(client):
     hanging, queued, absent = order("[[hang]]"), order("[[queue:9]]"), order("[[absent:2]]")
     for body in (hanging, queued, absent):
         assert client.submit(body)["ret"] == "0"
@@ -203,31 +153,31 @@ def test_scripted_refusals_are_free(http, client, script, ret):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_reset_tears_the_connection_down(client, moment):
+def test_reset_script_breaks_the_connection(client, moment):
     prompt = f"{uuid.uuid4()} [[reset:{moment}]]"
-    lost, again = order(prompt), order(prompt)
+    first, second = order(prompt), order(prompt)
     with pytest.raises(BROKEN):
-        client.submit(lost)
-    assert bool(client.poll(lost["submit_id"])) == (moment == "after")
+        client.submit(first)
+    assert bool(client.poll(first["submit_id"])) == (moment == "after")
     assert client.credits() == (992 if moment == "after" else 1000)
-    assert client.submit(again)["ret"] == "0"
+    assert client.submit(second)["ret"] == "0"
 
 
 @pytest.mark.parametrize(
     ("script", "status", "stored"),
     [("[[http:500]]", 500, 0), ("[[html]]", 502, 0), ("[[empty]]", 200, 0), ("[[empty:after]]", 200, 1)],
 )
-def test_other_faults_fire_once_per_prompt(client, script, status, stored):
+def test_other_faults_happen_once_per_prompt(client, script, status, stored):
     prompt = f"{uuid.uuid4()} {script}"
     lost = order(prompt)
-    answer = client.post(GENERATE, lost)
+    answer = client.call(GENERATE, lost)
     assert answer.status_code == status
     assert '"ret"' not in answer.text
     assert len(client.poll(lost["submit_id"])) == stored
     assert client.submit(order(prompt))["ret"] == "0"
 
 
-def test_latency_holds_the_answer_back_every_time(client):
+def test_latency_delays_every_response(client):
     for _ in range(2):
         begin = time.monotonic()
         assert client.submit(order("[[latency:0.15]]"))["ret"] == "0"
@@ -244,50 +194,50 @@ def test_latency_holds_the_answer_back_every_time(client):
         ("shark", "-6", "0"),
     ],
 )
-def test_accounts_play_their_role(http, session, word, submit, read):
+def test_session_id_words_control_the_account(http, session, word, submit, read):
     client = Client(http, f"{word}-{session}")
     assert client.submit(order())["ret"] == submit
-    assert client.post(POLL, {"submit_ids": ["x"]}).json()["ret"] == read
-    assert client.post(CREDIT, {}).json()["ret"] == read
-    assert client.post(RECEIVE, {}).json()["ret"] == (submit if word in {"dead", "shark"} else "0")
+    assert client.call(POLL, {"submit_ids": ["x"]}).json()["ret"] == read
+    assert client.call(CREDIT, {}).json()["ret"] == read
+    assert client.call(RECEIVE, {}).json()["ret"] == (submit if word in {"dead", "shark"} else "0")
 
 
-def test_a_busy_account_runs_one_job_at_a_time(http, session):
+def test_busy_account_runs_one_job_at_a_time(http, session):
     client = Client(http, f"busy-{session}")
     first = order()
     assert client.submit(first)["ret"] == "0"
     assert client.submit(order())["ret"] == "1310"
-    client.finish(first)
+    client.finish_job(first)
     assert client.submit(order())["ret"] == "0"
     assert account_in(http, client)["max_in_flight"] == 1
 
 
-def test_a_flaky_account_stumbles_now_and_then(http, session):
+def test_flaky_account_fails_sometimes(http, session):
     client = Client(http, f"flaky-{session}")
     good = 0
     for _ in range(60):
         try:
-            answer = client.post(CREDIT, {})
+            answer = client.call(CREDIT, {})
             good += answer.status_code == 200 and bool(answer.content)
         except BROKEN:
             continue
     assert 20 < good < 60
 
 
-def test_a_gift_comes_once_a_day_and_is_spent(http, session):
+def test_daily_gift_is_received_once_and_spent(http, session):
     client = Client(http, f"gift-{session}")
     assert client.credits() == 0
     assert client.submit(order())["ret"] == "1006"
-    assert [client.post(RECEIVE, {}).json()["data"]["receive_quota"] for _ in range(2)] == [60, 0]
+    assert [client.call(RECEIVE, {}).json()["data"]["receive_quota"] for _ in range(2)] == [60, 0]
     body = order(count=2, size=(4096, 4096, "4k"))
     assert client.submit(body)["ret"] == "0"
     assert client.credits() == 52
-    [spent] = client.post(HISTORY, {"count": 20, "cursor": "0"}).json()["data"]["records"]
+    [spent] = client.call(HISTORY, {"count": 20, "cursor": "0"}).json()["data"]["records"]
     assert (spent["amount"], spent["submit_id"]) == (8, body["submit_id"])
 
 
 @pytest.mark.parametrize(
-    ("size", "made", "picture"),
+    ("size", "actual_size", "image_format"),
     [
         ((1328, 1328, "1k"), (1328, 1328), "jpeg"),
         ((2560, 1440, "2k"), (2560, 1440), "png"),
@@ -295,20 +245,20 @@ def test_a_gift_comes_once_a_day_and_is_spent(http, session):
         ((1024, 576, "1k"), (1024, 576), "webp"),
     ],
 )
-def test_pictures_have_the_promised_size_and_format(http, client, size, made, picture):
-    record = client.run(f"一艘小船 with a very long tail {'x' * 400} [[format:{picture}]]", size=size, count=1)
+def test_images_have_the_declared_size_and_format(http, client, size, actual_size, image_format):
+    record = client.run(f"一艘小船 with a very long tail {'x' * 400} [[format:{image_format}]]", size=size, count=1)
     [item] = record["item_list"]
     entry = large(item)
-    assert (entry["width"], entry["height"], entry["format"]) == (*made, picture)
+    assert (entry["width"], entry["height"], entry["format"]) == (*actual_size, image_format)
     answer = http.get(entry["image_url"])
-    assert answer.headers["content-type"] == f"image/{picture}"
+    assert answer.headers["content-type"] == f"image/{image_format}"
     with Image.open(io.BytesIO(answer.content)) as image:
-        assert (image.size, image.format) == (made, picture.upper())
+        assert (image.size, image.format) == (actual_size, image_format.upper())
     with Image.open(io.BytesIO(http.get(item["common_attr"]["cover_url"]).content)) as preview:
         assert max(preview.size) == 360
 
 
-def test_pictures_differ_within_a_job_and_repeat_between_jobs(http, client):
+def test_images_differ_within_a_job_and_repeat_between_jobs(http, client):
     first, second = (client.run("same", seed=2_500_000_001, size=(1024, 576, "1k")) for _ in range(2))
     bytes_of = [[http.get(large(item)["image_url"]).content for item in one["item_list"]] for one in (first, second)]
     assert len(set(bytes_of[0])) == 4
@@ -326,20 +276,20 @@ def test_links_expire_and_cannot_be_forged(http, client):
     assert http.get(link).status_code == 200
 
 
-def test_the_ledger_tells_everything_but_session_ids(http, client):
+def test_ledger_contains_everything_but_session_ids(http, client):
     body = order("a boat")
     assert [client.submit(body)["ret"] for _ in range(2)] == ["0", "0"]
-    client.finish(body)
+    client.finish_job(body)
     client.submit({**order(), "draft_content": {}})
-    book = http.get("/_ledger").json()
-    assert client.session not in json.dumps(book)
-    lines = [line for line in book["submits"] if line["account"] == client.name]
+    ledger = http.get("/_ledger").json()
+    assert client.session not in json.dumps(ledger)
+    lines = [line for line in ledger["submits"] if line["account"] == client.name]
     assert [(line["accepted"], line["ret"], line["charged"]) for line in lines] == [
         (True, "0", 8),
         (True, "0", 8),
         (False, "1002", 0),
     ]
-    # Every third job stays at 45 for a moment after its pictures are there.
+    # Every third job keeps status 45 for a moment after its images are listed.
     assert lines[0]["status"] in {45, 50}
     assert lines[0] | {"at": 0, "finish_at": 0, "status": 50} == {
         "submit_id": body["submit_id"],
@@ -356,14 +306,16 @@ def test_the_ledger_tells_everything_but_session_ids(http, client):
     }
     assert lines[0]["finish_at"] - lines[0]["at"] == pytest.approx(0.1)
     assert [charge["amount"] for charge in lines_of(http, client, "charges")] == [8, 8]
-    account = book["accounts"][client.name]
+    account = ledger["accounts"][client.name]
     assert (account["submits"], account["charged"], account["credits"], account["max_in_flight"]) == (3, 16, 984, 2)
-    assert book["polls"][client.name]["max_ids"] == 1
-    assert book["polls"][client.name]["min_gap_seconds"] is None or book["polls"][client.name]["min_gap_seconds"] > 0
-    assert book["submit_gaps"][client.name] > 0
-    assert book["totals"]["duplicate_submit_ids"] >= 1
-    assert book["violations"]["1002"] >= 1
-    assert book["calls"][GENERATE] >= 3
+    assert ledger["polls"][client.name]["max_ids"] == 1
+    assert (
+        ledger["polls"][client.name]["min_gap_seconds"] is None or ledger["polls"][client.name]["min_gap_seconds"] > 0
+    )
+    assert ledger["submit_gaps"][client.name] > 0
+    assert ledger["totals"]["duplicate_submit_ids"] >= 1
+    assert ledger["violations"]["1002"] >= 1
+    assert ledger["calls"][GENERATE] >= 3
     assert not {"submits", "charges"} & set(http.get("/_ledger?summary=1").json())
 
 
@@ -383,18 +335,18 @@ def test_faults_can_be_switched_on_and_off(http, client):
     assert http.get(large(record["item_list"][0])["image_url"]).status_code == 200
 
 
-def test_reset_forgets_everything(http, client):
+def test_reset_clears_all_state(http, client):
     body = order()
     client.submit(body)
     assert http.post("/_reset").status_code == 200
-    book = http.get("/_ledger").json()
-    assert book["accounts"] == {}
-    assert book["totals"]["submits_seen"] == 0
-    assert book["violations"] == {}
+    ledger = http.get("/_ledger").json()
+    assert ledger["accounts"] == {}
+    assert ledger["totals"]["submits_seen"] == 0
+    assert ledger["violations"] == {}
     assert client.poll(body["submit_id"]) == {}
 
 
-def test_unknown_paths_meet_the_edge(http):
+def test_unknown_paths_return_the_edge_page(http):
     for answer in (http.get("/"), http.post("/mweb/v1/unknown"), http.get(GENERATE)):
         assert answer.status_code == 404
         assert answer.headers["content-type"].startswith("text/html")

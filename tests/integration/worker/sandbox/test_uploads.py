@@ -1,4 +1,4 @@
-"""Uploads to the sandbox by the four steps of the protocol, and every step done wrong."""
+"""Uploads to the sandbox in the four stages of the protocol, and errors in each stage."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from tests.support.sandbox_client import RECORDED, SandboxClient, get_violations
 from tests.unit.worker.sandbox.test_response_shapes import shape
 
 
-def picture(colour=(250, 0, 0), size=(64, 96), kind="PNG"):
+def make_image(colour=(250, 0, 0), size=(64, 96), kind="PNG"):
     out = io.BytesIO()
     Image.new("RGB", size, colour).save(out, kind)
     return out.getvalue()
@@ -33,11 +33,11 @@ def client(http):
     return SandboxClient(http, uuid.uuid4().hex)
 
 
-def test_the_four_steps_answer_like_the_recorded_ones(http, client):
+def test_upload_stages_match_the_recorded_ones(http, client):
     token = client.token()
     assert shape({**token}) == shape(recorded("get_upload_token.image.sg")["data"])
     assert token["upload_domain"] == f"{http.base_url.host}:{http.base_url.port}"
-    raw = picture()
+    raw = make_image()
     applied = client.apply(token, len(raw)).json()
     assert shape(applied) == shape(recorded("apply_image_upload"))
     address = applied["Result"]["UploadAddress"]
@@ -50,7 +50,7 @@ def test_the_four_steps_answer_like_the_recorded_ones(http, client):
     assert get_violations(http) == {}
 
 
-def test_every_third_place_names_its_host_in_the_singular(client):
+def test_every_third_address_has_a_single_upload_host(client):
     token = client.token()
     answers = [client.apply(token, 10).json() for _ in range(3)]
     assert ["UploadHosts" in one["Result"]["UploadAddress"] for one in answers] == [True, True, False]
@@ -58,11 +58,11 @@ def test_every_third_place_names_its_host_in_the_singular(client):
     assert shape(answers[2]) == shape(recorded("apply_image_upload.singular_host"))
 
 
-def test_the_same_bytes_get_an_address_each(client):
-    assert client.upload(picture()) != client.upload(picture())
+def test_equal_bytes_get_separate_addresses(client):
+    assert client.upload(make_image()) != client.upload(make_image())
 
 
-def test_true_hosts_are_told_to_a_caller_of_true_hosts(http, client):
+def test_callers_of_upstream_hosts_get_upstream_hosts(http, client):
     token = client.token(**{"X-Orig-Host": "mweb-api-sg.capcut.com"})
     assert token["upload_domain"] == "imagex-normal-sg.capcutapi.com"
     query = f"Action=ApplyImageUpload&FileSize=9&ServiceId={token['space_name']}&Version=2018-08-01"
@@ -74,7 +74,7 @@ def test_true_hosts_are_told_to_a_caller_of_true_hosts(http, client):
     assert shape(answer) == shape(recorded("get_upload_token.video")["data"])
 
 
-def test_a_spoiled_signature_is_refused_like_the_recorded_one(http, client):
+def test_wrong_signature_is_refused_like_the_recorded_one(http, client):
     token = client.token()
     forged = client.apply({**token, "secret_access_key": "x"}, 10)
     assert forged.status_code == 403
@@ -92,7 +92,7 @@ def test_a_spoiled_signature_is_refused_like_the_recorded_one(http, client):
 
 
 def test_the_store_checks_crc_size_and_authorization(http, client):
-    token, raw = client.token(), picture()
+    token, raw = client.token(), make_image()
     address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
     assert client.send(address, raw, **{"Content-CRC32": "d4a1185"}).json() == recorded("tos_upload.crc_mismatch")
     assert client.send(address, raw + b"x").json()["code"] == 4012
@@ -101,7 +101,7 @@ def test_the_store_checks_crc_size_and_authorization(http, client):
     assert get_violations(http)["tos 4013"] == 1
 
 
-def test_a_commit_needs_readable_bytes_and_a_key_of_the_account(http, client):
+def test_commit_requires_readable_bytes_and_own_session_key(http, client):
     token, raw = client.token(), b"no picture at all"
     address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
     assert client.send(address, raw).json()["code"] == 2000
@@ -112,8 +112,8 @@ def test_a_commit_needs_readable_bytes_and_a_key_of_the_account(http, client):
     assert client.post("/mweb/v1/get_upload_token", {"scene": 9})["ret"] == "1000"
 
 
-def test_faults_reach_the_upload_gateways(http, client):
-    token, raw = client.token(), picture()
+def test_faults_apply_to_upload_gateways(http, client):
+    token, raw = client.token(), make_image()
     http.post("/_faults", json={"http_500": 1, "paths": ["/upload/v1"]})
     try:
         address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
@@ -129,24 +129,24 @@ CHECK = "/mweb/v1/algo_proxy"
 
 
 def check(client, uri, *, change=None, entrance=None):
-    """The recorded call about an upload, with fields changed."""
+    """Send the recorded content check of an upload with changed fields."""
     recorded = json.loads((RECORDED / "algo_proxy.request.json").read_bytes())
     told = {"babi_param": entrance or recorded["query_extra"]["babi_param"]}
     body = {**recorded["body"], "file_list": [{"file_uri": uri}], **(change or {})}
     return client.post(CHECK, body, query=told)["ret"]
 
 
-def test_an_upload_is_checked_as_its_own_comment_says(client):
+def test_content_check_is_scripted_by_the_image_comment(client):
     out, info = io.BytesIO(), PngImagePlugin.PngInfo()
     info.add_text("Comment", "[[refuse:2003]]")
     Image.new("RGB", (32, 32), "red").save(out, "PNG", pnginfo=info)
-    assert check(client, client.upload(picture())) == "0"
+    assert check(client, client.upload(make_image())) == "0"
     assert check(client, client.upload(out.getvalue())) == "2003"
     assert get_violations(client.http) == {}
 
 
-def test_a_check_that_is_not_the_pages_is_a_mistake(http, client):
-    uri = client.upload(picture())
+def test_invalid_content_check_is_refused(http, client):
+    uri = client.upload(make_image())
     stranger = SandboxClient(http, uuid.uuid4().hex)
     for change in ({"scene": "x"}, {"req_key": "x"}, {"options": {}}, {"req_params": 1}, {"file_list": []}):
         assert check(client, uri, change=change) == "1000"

@@ -1,4 +1,4 @@
-"""Videos of the sandbox, and pictures made from pictures: drafts, records, and real files that show what was given."""
+"""Videos and blend images of the sandbox: drafts, records, and real files that show their inputs."""
 
 import io
 import json
@@ -34,32 +34,32 @@ def chinese(http):
 
 
 def draft(name, change, prompt=None):
-    """A recorded request under a new id; `change` edits the abilities of its draft."""
+    """Return a recorded request with a new id; `change` edits the abilities of its draft."""
     body = json.loads((RECORDED / f"generate.{name}.json").read_bytes())["body"]
     inside = json.loads(body["draft_content"])
     change(inside["component_list"][0]["abilities"])
     return {**body, "submit_id": str(uuid.uuid4()), "draft_content": json.dumps(inside)}
 
 
-def aim(image, uri, size=(0, 0)):
+def set_upload(image, uri, size=(0, 0)):
     image |= {"image_uri": uri, "uri": uri, "width": size[0], "height": size[1]}
 
 
-def given_of(abilities):
+def video_input_of(abilities):
     return abilities["gen_video"]["text_to_video_params"]["video_gen_inputs"][0]
 
 
 def text_video(prompt="the boat drifts slowly", **changes):
-    return draft("video.text.request", lambda abilities: given_of(abilities).update(prompt=prompt, **changes))
+    return draft("video.text.request", lambda abilities: video_input_of(abilities).update(prompt=prompt, **changes))
 
 
-def framed(first, last=None, prompt="a boat"):
+def frame_video(first, last=None, prompt="a boat"):
     def change(abilities):
-        given = given_of(abilities)
+        given = video_input_of(abilities)
         given["prompt"] = prompt
-        aim(given["first_frame_image"], first)
+        set_upload(given["first_frame_image"], first)
         if last:
-            aim(given["end_frame_image"], last)
+            set_upload(given["end_frame_image"], last)
 
     return draft("video.first_last.request" if last else "video.first_frame.request", change)
 
@@ -71,7 +71,7 @@ def blend(name, *uris, prompt="##a hat"):
         core["large_image_info"] |= {"width": 1024, "height": 1024, "resolution_type": "1k"}
         for ability, uri in zip(abilities["blend"]["ability_list"], uris, strict=True):
             ability["image_uri_list"] = [uri]
-            aim(ability["image_list"][0], uri)
+            set_upload(ability["image_list"][0], uri)
 
     return draft(f"blend.request.{name}", change)
 
@@ -93,36 +93,36 @@ def frames_of(raw):
         return [frame.to_image() for frame in media.decode(video=0)]
 
 
-def near(colour, wanted):
-    return all(abs(a - b) < 60 for a, b in zip(colour, wanted, strict=True))
+def is_near(colour, expected):
+    return all(abs(a - b) < 60 for a, b in zip(colour, expected, strict=True))
 
 
 def versions(record):
     return record["item_list"][0]["video"]["transcoded_video"]
 
 
-def test_a_picture_from_pictures_shows_them(client):
+def test_blend_image_shows_its_references(client):
     uris = [client.upload(picture(colour, size=(300, 300))) for colour in (RED, BLUE)]
     record = run(client, blend("us.two_refs", *uris, prompt="####both"))
     assert (record["status"], record["generate_type"], len(record["item_list"])) == (50, 12, 4)
     url = record["item_list"][0]["image"]["large_images"][0]["image_url"]
     shown = Image.open(io.BytesIO(fetch(client, url).content)).convert("RGB")
     assert shown.size == (1024, 1024)
-    assert near(shown.getpixel((300, 512)), RED)
-    assert near(shown.getpixel((720, 512)), BLUE)
+    assert is_near(shown.getpixel((300, 512)), RED)
+    assert is_near(shown.getpixel((720, 512)), BLUE)
     assert get_violations(client.http) == {}
 
 
-def test_nobody_uses_the_upload_of_somebody_else(http, client):
-    stranger = SandboxClient(http, uuid.uuid4().hex)
-    uri = stranger.upload(picture())
-    for body in (blend("us.two_refs", uri, uri), framed(uri), framed("tos-alisg-i-wopfjsm1ax/unknown")):
+def test_other_accounts_uploads_are_refused(http, client):
+    other = SandboxClient(http, uuid.uuid4().hex)
+    uri = other.upload(picture())
+    for body in (blend("us.two_refs", uri, uri), frame_video(uri), frame_video("tos-alisg-i-wopfjsm1ax/unknown")):
         assert client.post(GENERATE, body)["ret"] == "1000"
     assert get_violations(http)["1000"] == 3
     assert "upload of this account" in get_violations(http)["details"][-1]["detail"]
 
 
-def test_a_video_from_text_is_a_small_real_file(client):
+def test_text_video_is_a_real_file(client):
     record = run(client, text_video())
     assert (record["generate_type"], record["total_image_count"], record["finished_image_count"]) == (10, 0, 0)
     video = record["item_list"][0]["video"]
@@ -146,7 +146,7 @@ def test_a_video_from_text_is_a_small_real_file(client):
     assert get_violations(client.http) == {}
 
 
-def test_old_and_new_form_take_turns_and_the_item_list_has_the_best(client):
+def test_video_formats_alternate_and_item_list_has_the_original(client):
     first, second = (run(client, text_video(f"boat {number}")) for number in (1, 2))
     assert list(versions(first)) == ["origin"]
     assert list(versions(second)) == ["360p", "480p", "720p"]
@@ -158,24 +158,24 @@ def test_old_and_new_form_take_turns_and_the_item_list_has_the_best(client):
         items = client.post(LOCAL_ITEMS, body)["data"][name]
         assert [item["common_attr"]["id"] for item in items] == asked
         assert all("origin" in item["video"]["transcoded_video"] for item in items)
-    stranger = SandboxClient(client.http, uuid.uuid4().hex)
-    assert stranger.post(LOCAL_ITEMS, body)["data"]["item_list"] == []
+    other = SandboxClient(client.http, uuid.uuid4().hex)
+    assert other.post(LOCAL_ITEMS, body)["data"]["item_list"] == []
 
 
-def test_first_and_last_frame_are_seen_and_give_the_ratio(client):
+def test_first_and_last_frame_are_shown_and_set_the_ratio(client):
     red, blue = (client.upload(picture(colour, size=(600, 800))) for colour in (RED, BLUE))
-    record = run(client, framed(red, blue))
+    record = run(client, frame_video(red, blue))
     origin = versions(record)["origin"]
     assert (origin["width"], origin["height"]) == (720, 960)
     frames = frames_of(fetch(client, origin["video_url"]).content)
-    assert near(frames[0].getpixel((360, 400)), RED)
-    assert near(frames[-1].getpixel((360, 400)), BLUE)
+    assert is_near(frames[0].getpixel((360, 400)), RED)
+    assert is_near(frames[-1].getpixel((360, 400)), BLUE)
     cover = Image.open(io.BytesIO(fetch(client, record["item_list"][0]["video"]["cover_url"]).content))
-    assert near(cover.convert("RGB").getpixel((360, 400)), RED)
+    assert is_near(cover.convert("RGB").getpixel((360, 400)), RED)
     assert record["item_list"][0]["aigc_image_params"]["generate_type"] == 32
 
 
-def test_materials_of_an_omni_reference(chinese):
+def test_omni_reference_materials(chinese):
     raw = fetch(
         chinese, versions(run(chinese, draft("video.seedance_mini.request.cn", lambda _: None)))["origin"]["video_url"]
     ).content
@@ -185,21 +185,21 @@ def test_materials_of_an_omni_reference(chinese):
     uri = chinese.upload(picture(RED, size=(400, 400)))
 
     def change(abilities, vid=done["Vid"]):
-        materials = given_of(abilities)["unified_edit_input"]["material_list"]
-        aim(materials[0]["image_info"], uri, (400, 400))
+        materials = video_input_of(abilities)["unified_edit_input"]["material_list"]
+        set_upload(materials[0]["image_info"], uri, (400, 400))
         materials[1]["video_info"]["vid"] = vid
 
     body = draft("video.omni.request.cn", change)
     record = run(chinese, body)
     assert record["history_group_key"] == "use  as the first frame and copy the motion of "
     frame = frames_of(fetch(chinese, list(versions(record).values())[-1]["video_url"]).content)[3]
-    assert near(frame.getpixel((480, 360)), RED)
+    assert is_near(frame.getpixel((480, 360)), RED)
     assert get_violations(chinese.http) == {}
     unknown = draft("video.omni.request.cn", lambda abilities: change(abilities, "v0nobody"))
     assert chinese.post(GENERATE, unknown)["ret"] == "1000"
 
 
-def test_one_video_at_a_time(client):
+def test_video_slots_limit_concurrent_videos(client):
     assert client.post(GENERATE, text_video("a [[hang]]"))["ret"] == "0"
     assert client.post(GENERATE, text_video("b"))["ret"] == "1310"
     record = run(client, json.loads((RECORDED / "generate.image.request.us.json").read_bytes())["body"])
@@ -209,19 +209,19 @@ def test_one_video_at_a_time(client):
 @pytest.mark.parametrize(
     ("script", "status"), [("[[fail:40]]", 40), ("[[fail:2039]]", 30), ("[[keyonly]]", 30), ("[[fail:100]]", 100)]
 )
-def test_scripts_work_for_videos(client, script, status):
+def test_failure_scripts_work_for_videos(client, script, status):
     record = run(client, text_video(f"boat {script}"))
     assert (record["status"], record["item_list"]) == (status, [])
 
 
-def test_refusals_and_queues_work_for_videos(client):
+def test_refusal_and_queue_scripts_work_for_videos(client):
     assert client.post(GENERATE, text_video("[[refuse:4013]]"))["ret"] == "4013"
     body = text_video("[[queue:3]][[seconds:0]]")
     assert client.post(GENERATE, body)["data"]["aigc_data"]["queue_info"]["queue_status"] == 1
-    broken = text_video("x", duration_ms=7000)
-    assert client.post(GENERATE, broken)["ret"] == "1000"
+    fault_response = text_video("x", duration_ms=7000)
+    assert client.post(GENERATE, fault_response)["ret"] == "1000"
 
 
-def test_links_of_videos_expire(client):
+def test_video_links_expire(client):
     record = run(client, text_video("boat [[expires:0]]"))
     assert client.http.get(versions(record)["origin"]["video_url"]).status_code == 403

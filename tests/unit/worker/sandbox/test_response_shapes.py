@@ -1,4 +1,4 @@
-"""Answers have the shape of the recorded ones; told through the app itself, without a socket."""
+"""Responses have the format of the recorded ones. Calls the app directly, without a socket."""
 
 import asyncio
 import hashlib
@@ -25,7 +25,7 @@ def recorded(name):
 
 
 def shape(value):
-    """Keys and kinds, without values; whole numbers and floats count as one kind."""
+    """Return keys and types without values; integers and floats are one type."""
     if isinstance(value, dict):
         return {key: shape(child) for key, child in value.items()}
     if isinstance(value, list):
@@ -78,14 +78,14 @@ def call(app, path, body, *, session="demo", **headers):
         ("permission_3018", "3018"),
     ],
 )
-def test_refusals_are_the_recorded_ones(name, code):
+def test_refusals_match_the_recorded_ones(name, code):
     given, wanted = json.loads(refusal("mweb", code, 1_700_000_000.5).body), recorded(f"error.{name}")
     assert given.pop("logid")
     wanted.pop("logid")
     assert given == wanted
 
 
-def test_submit_answer_and_records():
+def test_submit_response_and_records():
     app = create_app(Options(seconds=0.0))
     body = order()
     answer = call(app, GENERATE, body).json()
@@ -98,7 +98,7 @@ def test_submit_answer_and_records():
     assert (done["status"], done["total_image_count"], done["finished_image_count"]) == (50, 4, 4)
 
 
-def test_every_third_job_shows_its_items_while_still_at_45():
+def test_every_third_job_shows_items_in_status_45():
     app = create_app(Options(seconds=0.0))
     bodies = [order() for _ in range(3)]
     for body in bodies:
@@ -118,7 +118,7 @@ def test_every_third_job_shows_its_items_while_still_at_45():
         ("[[fail:100]]", "deleted_100"),
     ],
 )
-def test_failed_records(script, name):
+def test_records_of_failed_jobs(script, name):
     app = create_app(Options(seconds=0.0))
     body = order(script)
     call(app, GENERATE, body)
@@ -130,7 +130,7 @@ def test_failed_records(script, name):
     assert shape(given) == shape(wanted)
 
 
-def test_a_queue_gets_shorter():
+def test_queue_position_decreases():
     app = create_app(Options(seconds=0.0))
     body = order("[[queue:40]]")
     first = call(app, GENERATE, body).json()["data"]["aigc_data"]
@@ -145,7 +145,7 @@ def test_a_queue_gets_shorter():
     assert later["queue_info"]["queue_idx"] <= 40
 
 
-def test_account_answers():
+def test_account_responses():
     app = create_app()
     info = "/lv/v1/user/web/user_info"
     assert shape(call(app, info, {}, session="a-jp").json()) == shape(recorded("user_info.jp"))
@@ -160,7 +160,7 @@ def test_account_answers():
     assert call(app, passport, {}, session="dead").json() == recorded("account_info.expired")
 
 
-def test_commerce_answers_say_everything_twice():
+def test_commerce_responses_contain_the_payload_twice():
     app = create_app(Options(credits=50))
     received = call(app, "/commerce/v1/benefits/credit_receive", {}, session="gift").json()
     assert received["data"] == recorded("credit_receive.first")["data"]
@@ -180,11 +180,11 @@ def test_sign_modes():
     assert call(enforce, CREDIT, {}, **wrong).json()["ret"] == "1014"
     assert call(warn, CREDIT, {}, **wrong).json()["ret"] == "0"
     assert call(off, CREDIT, {}, **wrong).json()["ret"] == "0"
-    counts = [app.state.world.ledger_view(with_lists=False)["violations"].get("1014") for app in (enforce, warn, off)]
+    counts = [app.state.sandbox.ledger_view(with_lists=False)["violations"].get("1014") for app in (enforce, warn, off)]
     assert counts == [1, 1, None]
 
 
-def test_slots_limit_every_account():
+def test_slots_limit_concurrent_jobs_per_account():
     app = create_app(Options(seconds=60, slots=2))
     assert [call(app, GENERATE, order()).json()["ret"] for _ in range(3)] == ["0", "0", "1310"]
     assert call(app, GENERATE, order(), session="other").json()["ret"] == "0"
@@ -213,16 +213,16 @@ def test_hosts_and_clusters(host, path, session, appid, expected):
         assert "<html>" in answer.text
 
 
-def test_no_cookie_is_a_login_error_and_a_violation():
+def test_missing_cookie_is_a_login_error_and_a_violation():
     app = create_app()
     assert call(app, POLL, {"submit_ids": ["x"]}, Cookie="other=1").json()["ret"] == "1015"
-    assert app.state.world.ledger_view(with_lists=False)["violations"]["1015"] == 1
+    assert app.state.sandbox.ledger_view(with_lists=False)["violations"]["1015"] == 1
 
 
-def test_a_session_id_never_shows_in_the_ledger():
+def test_ledger_contains_no_session_ids():
     app = create_app()
     call(app, GENERATE, order(), session="very-secret-one")
     call(app, GENERATE, {}, session="very-secret-one", Sign="x")
-    book = json.dumps(app.state.world.ledger_view(with_lists=True))
+    book = json.dumps(app.state.sandbox.ledger_view(with_lists=True))
     assert "very-secret-one" not in book
     assert hashlib.sha256(b"very-secret-one").hexdigest()[:12] in book

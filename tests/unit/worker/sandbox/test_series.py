@@ -1,4 +1,4 @@
-"""A series from one prompt: the recorded request is taken, and what does not belong to one is found."""
+"""A series of images from one prompt: the recorded request is accepted, invalid ones are refused."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,10 @@ RECORDED = Path(__file__).parents[3] / "fixtures" / "sandbox" / "generate.multi_
 
 def read(*, metrics=None, scene=None, model=None, prompt=None, gen_count=None):
     body = json.loads(RECORDED.read_bytes())["body"]
-    told = json.loads(body["metrics_extra"])
-    shown = json.loads(told["sceneOptions"])
-    shown[0] |= scene or {}
-    told |= {"sceneOptions": json.dumps(shown), **(metrics or {})}
+    metrics_extra = json.loads(body["metrics_extra"])
+    scenes = json.loads(metrics_extra["sceneOptions"])
+    scenes[0] |= scene or {}
+    metrics_extra |= {"sceneOptions": json.dumps(scenes), **(metrics or {})}
     draft = json.loads(body["draft_content"])
     abilities = draft["component_list"][0]["abilities"]
     core = abilities["generate"]["core_param"]
@@ -25,11 +25,11 @@ def read(*, metrics=None, scene=None, model=None, prompt=None, gen_count=None):
         core["model"] = body["extend"]["root_model"] = model
     if gen_count:
         abilities["gen_option"]["gen_count"] = gen_count
-    body |= {"metrics_extra": json.dumps(told), "draft_content": json.dumps(draft)}
-    return read_order(json.dumps(body).encode(), aid="513695", place="cn")
+    body |= {"metrics_extra": json.dumps(metrics_extra), "draft_content": json.dumps(draft)}
+    return read_order(json.dumps(body).encode(), aid="513695", site="cn")
 
 
-def test_the_recorded_series_is_taken_and_its_number_is_in_the_prompt():
+def test_series_count_is_read_from_the_prompt():
     assert read().count == 6
     assert read(prompt="绘本 12 张").count == 12
     assert read(prompt="连续的故事").count == 4
@@ -48,7 +48,7 @@ def test_the_recorded_series_is_taken_and_its_number_is_in_the_prompt():
         {"gen_count": 6},
     ],
 )
-def test_what_does_not_belong_to_a_series_is_a_mistake(wrong):
+def test_invalid_series_is_refused(wrong):
     with pytest.raises(RefusedError) as caught:
         read(**wrong)
     assert caught.value.code == "1000"

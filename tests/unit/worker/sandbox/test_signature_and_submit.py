@@ -1,4 +1,4 @@
-"""Signatures and submit bodies: the recorded ones pass, and every planted mistake is found."""
+"""Signatures and submit bodies: recorded requests are accepted, and every planted mistake is refused."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def _signed(**changes):
     return {**headers, **changes}
 
 
-def test_a_signed_call_passes():
+def test_signed_call_is_accepted():
     check_sign("/mweb/v1/get_history_by_ids", _signed(), 1_700_000_200.0)
 
 
@@ -45,57 +45,57 @@ def test_a_signed_call_passes():
     "changes",
     [{"appvr": "5.8.0"}, {"device-time": "1699999000"}, {"device-time": "x"}, {"sign": ""}, {"sign-ver": "2"}],
 )
-def test_a_badly_signed_call_is_a_sign_error(changes):
+def test_wrong_signature_returns_1014(changes):
     with pytest.raises(RefusedError) as caught:
         check_sign("/mweb/v1/get_history_by_ids", _signed(**changes), 1_700_000_000.0)
     assert caught.value.code == "1014"
 
 
 @pytest.mark.parametrize(
-    ("appid", "aid", "wanted"),
+    ("appid", "aid", "expected_aid"),
     [("", "513641", None), ("513695", "513641", None), ("513641", "", None), ("513641", "513641", "513695")],
 )
-def test_aid_must_agree_everywhere(appid, aid, wanted):
+def test_aid_must_be_consistent(appid, aid, expected_aid):
     with pytest.raises(RefusedError):
-        check_app(appid=appid, aid=aid, aid_needed=True, wanted=wanted)
+        check_app(appid=appid, aid=aid, aid_needed=True, expected_aid=expected_aid)
 
 
 def _recorded(name):
     return json.loads((FIXTURES / f"generate.image.request.{name}.json").read_bytes())
 
 
-def _read(body, aid="513641", place=None):
-    return read_order(json.dumps(body).encode(), aid=aid, place=place)
+def _read(body, aid="513641", site=None):
+    return read_order(json.dumps(body).encode(), aid=aid, site=site)
 
 
 @pytest.mark.parametrize(
-    ("name", "place", "size", "count", "price"),
+    ("name", "site", "size", "count", "price"),
     [
         ("us", "us", (2560, 1440), 4, 8),
         ("cn", "cn", (2560, 1440), 4, 8),
         ("gen_count", "cn", (2048, 2048), 2, 4),
     ],
 )
-def test_recorded_requests_are_taken(name, place, size, count, price):
+def test_recorded_requests_are_accepted(name, site, size, count, price):
     recorded = _recorded(name)
-    order = _read(recorded["body"], aid=recorded["query"]["aid"], place=place)
+    order = _read(recorded["body"], aid=recorded["query"]["aid"], site=site)
     assert (order.width, order.height) == size
     assert (order.count, order.price) == (count, price)
     assert order.prompt == "a red paper boat on a calm lake"
 
 
 def _changed(path, value, name="us"):
-    """The recorded body with one field of its draft replaced, or removed when the value is None."""
+    """Return the recorded body with one field of its draft replaced, or removed if the value is None."""
     body = _recorded(name)["body"]
     draft = json.loads(body["draft_content"])
     *parents, last = path.split(".")
-    place = draft
+    site = draft
     for step in parents:
-        place = place[int(step)] if step.isdigit() else place[step]
+        site = site[int(step)] if step.isdigit() else site[step]
     if value is None:
-        del place[last]
+        del site[last]
     else:
-        place[last] = value
+        site[last] = value
     body["draft_content"] = json.dumps(draft)
     return body
 
@@ -134,13 +134,13 @@ CORE = f"{COMPONENT}.abilities.generate.core_param"
         (f"{COMPONENT}.abilities.gen_option.gen_count", 9),
     ],
 )
-def test_a_wrong_draft_is_an_invalid_parameter(path, value):
+def test_invalid_draft_returns_1000(path, value):
     with pytest.raises(RefusedError) as caught:
         _read(_changed(path, value))
     assert caught.value.code == "1000"
 
 
-def test_a_draft_that_is_not_a_string_is_a_common_error():
+def test_draft_that_is_not_a_string_returns_1002():
     body = _recorded("us")["body"]
     with pytest.raises(RefusedError) as caught:
         _read({**body, "draft_content": json.loads(body["draft_content"])})
@@ -158,7 +158,7 @@ def test_a_draft_that_is_not_a_string_is_a_common_error():
         {"extend": {}},
     ],
 )
-def test_a_wrong_body_is_an_invalid_parameter(changes):
+def test_invalid_body_returns_1000(changes):
     with pytest.raises(RefusedError) as caught:
         _read({**_recorded("us")["body"], **changes})
     assert caught.value.code == "1000"
@@ -174,18 +174,18 @@ def _with_model(key, count=None):
     return body
 
 
-def test_models_are_limited_to_their_regions():
+def test_models_are_limited_to_their_sites():
     flash = _with_model("high_aes_general_v50_flash")
-    assert _read(flash, place="cn").model.key == "high_aes_general_v50_flash"
-    assert _read(flash, place=None).model.most == 4
-    for place in ("us", "asia"):
+    assert _read(flash, site="cn").model.key == "high_aes_general_v50_flash"
+    assert _read(flash, site=None).model.max_count == 4
+    for site in ("us", "asia"):
         with pytest.raises(RefusedError):
-            _read(flash, place=place)
+            _read(flash, site=site)
     with pytest.raises(RefusedError, match="unknown"):
         _read(_with_model("high_aes_general_v45"))
 
 
-def test_counts_follow_the_model():
+def test_counts_depend_on_the_model():
     assert _read(_with_model("high_aes_general_v40", 8)).count == 8
     assert _read(_with_model("high_aes_general_v30l:general_v3.0_18b", 1)).count == 4
     with pytest.raises(RefusedError):
@@ -202,7 +202,7 @@ def test_counts_follow_the_model():
         ("1k", (1024, 576), (1024, 576), 4),
     ],
 )
-def test_the_resolution_wins_over_a_contradicting_size(resolution, asked, made, price):
+def test_resolution_overrides_a_contradicting_size(resolution, asked, made, price):
     info = {"type": "", "id": "", "width": asked[0], "height": asked[1], "resolution_type": resolution}
     order = _read(_changed(f"{CORE}.large_image_info", info))
     assert (order.width, order.height) == made

@@ -1,4 +1,4 @@
-"""Signature version 4: the vectors AWS publishes and those of the protocol notes."""
+"""AWS signature version 4: AWS's published vectors and those of the upload gateways."""
 
 import pytest
 
@@ -10,27 +10,27 @@ from worker.sandbox.uploads.sigv4 import (
     signature,
 )
 
-AMAZON = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
-NOTES = "SYNTHETIC/secret+key/0001"
+AWS_SECRET = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
+GATEWAY_SECRET = "SYNTHETIC/secret+key/0001"
 TOKEN = "STS2SYNTHETICSESSIONTOKEN0001"
 
 
 @pytest.mark.parametrize(
-    ("query", "wanted"),
+    ("query", "expected"),
     [
         ("", "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
         ("Param2=value2&Param1=value1", "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500"),
     ],
 )
-def test_vectors_of_amazon(query, wanted):
+def test_aws_vectors(query, expected):
     claim = Authorization("AKIDEXAMPLE", "20150830", "us-east-1", "service", ("host", "x-amz-date"), "")
     headers = {"host": "example.amazonaws.com", "x-amz-date": "20150830T123600Z"}
     text = canonical_request("GET", query, headers, claim.names, b"")
-    assert signature(text, secret=AMAZON, stamp="20150830T123600Z", claim=claim) == wanted
+    assert signature(text, secret=AWS_SECRET, stamp="20150830T123600Z", claim=claim) == expected
 
 
 @pytest.mark.parametrize(
-    ("method", "query", "body", "extra", "wanted"),
+    ("method", "query", "body", "extra", "expected"),
     [
         (
             "GET",
@@ -48,11 +48,11 @@ def test_vectors_of_amazon(query, wanted):
         ),
     ],
 )
-def test_vectors_of_the_protocol_notes(method, query, body, extra, wanted):
+def test_upload_gateway_vectors(method, query, body, extra, expected):
     names = (*extra, "x-amz-date", "x-amz-security-token")
     header = (
         "AWS4-HMAC-SHA256 Credential=AKTPSYNTHETICACCESSKEY0001/20231114/cn-north-1/imagex/aws4_request, "
-        f"SignedHeaders={';'.join(names)}, Signature={wanted}"
+        f"SignedHeaders={';'.join(names)}, Signature={expected}"
     )
     claim = read_authorization(header)
     headers = {
@@ -61,13 +61,13 @@ def test_vectors_of_the_protocol_notes(method, query, body, extra, wanted):
         "x-amz-content-sha256": "b619c70ccc15a836256325f2551b4005d35e9964e172824396173d9fba9476ef",
     }
     text = canonical_request(method, query, headers, claim.names, body)
-    assert signature(text, secret=NOTES, stamp="20231114T221320Z", claim=claim) == claim.signature
+    assert signature(text, secret=GATEWAY_SECRET, stamp="20231114T221320Z", claim=claim) == claim.signature
 
 
-def test_a_query_is_sorted_and_encoded():
+def test_canonical_query_is_sorted_and_encoded():
     assert canonical_query("b=2&a=%E4%BD%A0+x&a=/&c") == "a=%2F&a=%E4%BD%A0%20x&b=2&c="
 
 
 @pytest.mark.parametrize("header", ["", "Bearer x", "AWS4-HMAC-SHA256 Credential=a/b, SignedHeaders=x, Signature=y"])
-def test_what_is_no_signature_is_not_read(header):
+def test_malformed_authorization_returns_none(header):
     assert read_authorization(header) is None

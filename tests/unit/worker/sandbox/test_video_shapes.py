@@ -1,4 +1,4 @@
-"""Records of videos and lists of models have the shape of the recorded ones."""
+"""Video records and model lists have the format of the recorded ones."""
 
 import json
 import uuid
@@ -25,7 +25,7 @@ def _first(name):
     return next(iter(recorded(name)["data"].values()))
 
 
-def test_submit_answer_and_both_forms_of_finished_videos():
+def test_submit_response_and_both_formats_of_finished_videos():
     app = create_app(Options(seconds=0.0))
     first, answer = _submit(app)
     assert shape(answer) == shape(recorded("generate.video.response"))
@@ -34,13 +34,13 @@ def test_submit_answer_and_both_forms_of_finished_videos():
     assert shape(_poll(app, second)) == shape(_first("get_history_by_ids.video.done.ladder"))
 
 
-def test_a_running_video():
+def test_running_video():
     app = create_app(Options(seconds=60.0))
     submit_id, _ = _submit(app)
     assert shape(_poll(app, submit_id)) == shape(_first("get_history_by_ids.video.processing"))
 
 
-def test_the_item_list():
+def test_item_list():
     app = create_app(Options(seconds=0.0))
     submit_id, _ = _submit(app)
     item = _poll(app, submit_id)["item_list"][0]["common_attr"]["id"]
@@ -54,7 +54,7 @@ def _models(path, **headers):
     return answer, {model["model_req_key"]: model for model in answer["data"]["model_list"]}
 
 
-def test_the_list_of_picture_models():
+def test_image_model_list():
     _, models = _models("/mweb/v1/get_common_config")
     (wanted,) = recorded("get_common_config.image")["data"]["model_list"]
     given = models[wanted["model_req_key"]]
@@ -67,7 +67,7 @@ def test_the_list_of_picture_models():
     assert "gpt_image_2" not in asia
 
 
-def test_the_list_of_video_models():
+def test_video_model_list():
     _, models = _models("/mweb/v1/video_generate/get_common_config")
     (wanted,) = recorded("video_generate.get_common_config")["data"]["model_list"]
     assert models[wanted["model_req_key"]] == wanted

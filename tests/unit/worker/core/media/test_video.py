@@ -68,10 +68,9 @@ def test_a_video_whose_end_is_missing_is_refused(lost: int) -> None:
 
 def _with_index_in_front() -> bytes:
     """The sandbox's videos begin with their index, so that a cut file still opens."""
-    from worker.sandbox.results.video_files import Clip
-    from worker.sandbox.results.video_files import film as sandbox_film
+    from worker.sandbox.results.video_files import VideoDrawing, render_video
 
-    return sandbox_film(Clip(text="x", colour=1, width=320, height=240, seconds=2))
+    return render_video(VideoDrawing(text="x", colour=1, width=320, height=240, seconds=2))
 
 
 @pytest.mark.parametrize("data", [b"", b"ID3", b"RIFF1234WAVE", FILM, b"\xff\xfb" + b"\x00" * 50])
