@@ -44,7 +44,7 @@ from worker.core.security import production_checks
 from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import Settings, get_settings
 from worker.db.accounts import accounts, management
-from worker.db.engine import get_engine, retry_when_database_away, transaction
+from worker.db.engine import get_engine, retry_when_database_unavailable, transaction
 from worker.db.platform import root_key
 from worker.db.users import api_keys, users
 from worker.messaging import metrics_store
@@ -87,7 +87,7 @@ ROUTES = (
 DEMO_TOKEN = "demo:sandbox"  # noqa: S105
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _bootstrap(settings: Settings) -> None:
     """Create the first admin and its API key; with a sandbox and an empty pool, also a sandbox account."""
     root_key.load_root_key()
@@ -96,7 +96,9 @@ def _bootstrap(settings: Settings) -> None:
             api_keys.ensure_bootstrap_key(tx, users.ensure_admin(tx), settings.admin_key.get_secret_value())
         if settings.sandbox_url and settings.env != "production" and management.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
-            accounts.add_account(tx, replace(encrypt_session_token(session_token_hash(token), token), label="sandbox demo"), pool=True)
+            accounts.add_account(
+                tx, replace(encrypt_session_token(session_token_hash(token), token), label="sandbox demo"), pool=True
+            )
 
 
 @contextlib.asynccontextmanager
@@ -141,7 +143,7 @@ def create_app() -> FastAPI:
         redirect_slashes=False,
         docs_url=None,  # `install_openapi` serves a page that works offline
         redoc_url=None,
-        strict_content_type=False,  # a body without Content-Type is parsed as JSON; CSRF protection does not depend on it
+        strict_content_type=False,  # a body without Content-Type is parsed as JSON; the CSRF check does not rely on it
     )
     # The middleware added last is the outermost.
     app.add_middleware(CompressionMiddleware)
@@ -150,11 +152,11 @@ def create_app() -> FastAPI:
         RequestMiddleware,
         max_bytes=settings.request_max_bytes,
         max_upload_bytes=settings.request_max_upload_bytes,
-        body_seconds=settings.request_body_seconds,
+        body_seconds=settings.request_body_timeout_seconds,
     )
     install_error_handlers(app)
     for module in ROUTES:
         app.include_router(module.router)
-    app.webhooks.include_router(webhook_endpoint_routes.received)
+    app.webhooks.include_router(webhook_endpoint_routes.documented_events)
     install_openapi(app)
     return app

@@ -1,7 +1,7 @@
-"""The web console's session: its cookie, and the proof that a request comes from the console's own page.
+"""The web console's session cookie and its CSRF protection.
 
-The cookie holds a random id. Requests that change something must also carry the CSRF token, which is derived from that
-id and told only to the page; `Origin` and `Sec-Fetch-Site`, where a browser sends them, must agree.
+The cookie holds a random session id. Requests that change something must also send the CSRF token, which is derived
+from that id and given only to the console page; `Origin` and `Sec-Fetch-Site` must match if the browser sends them.
 """
 
 import hashlib
@@ -14,26 +14,26 @@ from worker.core.errors import DreameryError
 
 CSRF_HEADER = "x-csrf-token"
 _SAFE = {"GET", "HEAD", "OPTIONS"}
-_OWN_SITES = {"same-origin", "none"}  # `none` = typed in or bookmarked
+_OWN_SITES = {"same-origin", "none"}  # `none` = typed or bookmarked
 
 
 def _cookie_name(base: str) -> str:
-    # `__Host-` binds the cookie to this host and to https; browsers refuse the prefix over plain http.
+    # `__Host-` binds the cookie to this host and to https; browsers reject the prefix over plain http.
     return "__Host-dreamery" if base.startswith("https:") else "dreamery_session"
 
 
-def session_of(request: Request, base: str) -> str:
-    """The session id that the request's cookie carries, or an empty text."""
+def read_session_cookie(request: Request, base: str) -> str:
+    """Return the session id from the request's cookie, or an empty string."""
     return request.cookies.get(_cookie_name(base), "")[:200]
 
 
 def csrf_token(session_id: str) -> str:
-    """The token that belongs to a session. Whoever cannot read the cookie cannot make it."""
+    """Derive the CSRF token of a session. Another site cannot read the cookie, so it cannot compute the token."""
     return hmac.new(session_id.encode(), b"dreamery console csrf", hashlib.sha256).hexdigest()
 
 
-def check_site(request: Request, base: str) -> None:
-    """Raises `csrf_failed` when the browser says that another site sent the request."""
+def check_origin(request: Request, base: str) -> None:
+    """Raise `csrf_failed` if the browser reports that another site sent the request."""
     origin = request.headers.get("origin")
     hosts = {request.headers.get("host", ""), urlsplit(base).netloc}
     if origin is not None and urlsplit(origin).netloc not in hosts:
@@ -42,25 +42,25 @@ def check_site(request: Request, base: str) -> None:
         raise DreameryError("csrf_failed")
 
 
-def check_page(request: Request, base: str, session_id: str) -> None:
-    """Raises `csrf_failed` unless the console's own page sent this request, which the cookie came with."""
-    check_site(request, base)
+def check_csrf(request: Request, base: str, session_id: str) -> None:
+    """Raise `csrf_failed` unless the console's own page sent this cookie-authenticated request."""
+    check_origin(request, base)
     if request.method in _SAFE:
         return
-    given = request.headers.get(CSRF_HEADER, "")
-    if not hmac.compare_digest(given.encode(), csrf_token(session_id).encode()):
+    token = request.headers.get(CSRF_HEADER, "")
+    if not hmac.compare_digest(token.encode(), csrf_token(session_id).encode()):
         raise DreameryError("csrf_failed")
 
 
-def set_cookie(response: Response, base: str, session_id: str) -> None:
-    """Give the browser its session; it forgets it when it is closed, or the session is over."""
+def set_session_cookie(response: Response, base: str, session_id: str) -> None:
+    """Set the session cookie; the browser drops it when it closes."""
     response.set_cookie(
         _cookie_name(base), session_id, path="/", httponly=True, samesite="lax", secure=base.startswith("https:")
     )
 
 
-def drop_cookie(response: Response, base: str) -> None:
-    """Have the browser forget the session."""
+def clear_session_cookie(response: Response, base: str) -> None:
+    """Delete the session cookie."""
     response.delete_cookie(
         _cookie_name(base), path="/", httponly=True, samesite="lax", secure=base.startswith("https:")
     )

@@ -1,4 +1,4 @@
-"""Who calls: an API key, a console session or upstream session ids -> `Caller`. And what a request prefers."""
+"""Authentication: an API key, a console session or upstream session ids become a `Caller`; permission dependencies."""
 
 import hashlib
 import hmac
@@ -12,13 +12,13 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.console_session import check_page, session_of
-from api.auth.failed_login_limits import FailedKeys
-from api.auth.session_tokens import presented, read_tokens
-from api.http.own_file_links import note_origin
+from api.auth.console_session import check_csrf, read_session_cookie
+from api.auth.failed_login_limits import FailedLoginLimiter
+from api.auth.session_tokens import encrypt_session_token, parse_session_tokens
+from api.http.own_file_links import set_request_origin
 from api.http.responses import base_url
 from worker.core.errors import DreameryError
-from worker.core.quotas import REQUESTS, Limit, OwnLimits, limits_of
+from worker.core.quotas import REQUESTS, Limit, OwnLimits, effective_limits
 from worker.core.security.session_tokens import SessionToken
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
@@ -29,89 +29,89 @@ from worker.db.users.audit_log import Actor
 from worker.db.users.quotas import Subject
 from worker.messaging.rate_limits import RequestLimits
 
-# Only for the OpenAPI document and the Authorize button of /docs.
-_BEARER = HTTPBearer(
-    auto_error=False, description="`sk-dreamery-...`, or upstream session ids where they are switched on"
-)
+# Used only for the OpenAPI document and the Authorize button of /docs.
+_BEARER = HTTPBearer(auto_error=False, description="`sk-dreamery-...`, or upstream session ids where they are enabled")
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request. With `tokens` each job runs on one of exactly these accounts; else on the platform's pool."""
+    """The authenticated caller. With `tokens`, jobs run only on these accounts; otherwise on the account pool."""
 
     owner: str
     user_id: UUID | None = None
     api_key_id: UUID | None = None
     role: str = "member"
     name: str = ""
-    scopes: frozenset[str] | None = None  # None = all that the role allows
+    scopes: frozenset[str] | None = None  # None = everything the role allows
     models: frozenset[str] | None = None  # public ids; None = all
     account_choice: str = "any"  # see `worker.db.accounts.eligibility.CHOICES`
     tokens: tuple[tuple[str, SessionToken], ...] = field(default=(), repr=False)  # (lookup hash, token)
-    key_root: UUID | None = None  # the first key of this key's line: what was rotated counts as one
+    key_root: UUID | None = None  # the first key of a rotation chain; rotated keys count as one
     user_limits: OwnLimits = field(default_factory=OwnLimits)
     key_limits: OwnLimits = field(default_factory=OwnLimits)
 
     @property
     def scope(self) -> str:
-        """Within what Idempotency-Keys and repeats count: the API key, or the set of session ids."""
+        """The scope of idempotency keys and deduplication: the API key, or the set of session ids."""
         return f"key:{self.api_key_id}" if self.api_key_id is not None else self.owner
 
-    def may(self, scope: str) -> bool:
-        """Whether the caller may do such things: `generate`, `read` or `admin`. Deny by default."""
+    def has_scope(self, scope: str) -> bool:
+        """Whether the caller has the scope `generate`, `read` or `admin`. Denied by default."""
         if self.scopes is not None and scope not in self.scopes:
             return False
         if scope == "admin":
             return self.role == "admin"
         return scope == "read" or self.role in {"admin", "member"}
 
-    def need(self, scope: str) -> None:
-        """Raises `forbidden` (403) unless the caller may."""
-        if not self.may(scope):
-            message = f"This key may not do that: it needs the scope `{scope}`, and its user a role that has it."
+    def require_scope(self, scope: str) -> None:
+        """Raise `forbidden` (403) unless the caller has the scope."""
+        if not self.has_scope(scope):
+            message = (
+                f"This key lacks permission: it needs the scope `{scope}`, and its user needs a role with that scope."
+            )
             raise DreameryError("forbidden", message)
 
     @property
     def limits(self) -> list[Limit]:
-        """The limits in force for this caller."""
-        return limits_of(self.user_limits, self.key_limits, get_settings())
+        """The limits that apply to this caller."""
+        return effective_limits(self.user_limits, self.key_limits, get_settings())
 
     @property
     def subject(self) -> Subject:
-        """Whose budget this caller uses."""
+        """The user and key whose quotas this caller uses."""
         return Subject(owner=self.owner, user_id=self.user_id, key_root=self.key_root)
 
-    def need_model(self, model_id: str) -> None:
-        """Raises `model_not_allowed` (403) when the key is limited to other models."""
+    def require_model(self, model_id: str) -> None:
+        """Raise `model_not_allowed` (403) when the key is limited to other models."""
         if self.models is not None and model_id not in self.models:
             allowed = ", ".join(sorted(self.models)) or "none"
             message = f"This key may not use model {model_id!r}; it may use: {allowed}."
             raise DreameryError("model_not_allowed", message, param="model")
 
     def viewer(self, tx: Transaction) -> Viewer:
-        """Whose jobs this caller may see. Reading never makes account rows.
+        """The jobs that this caller may see. Reading never creates account rows.
 
-        A key without `read` sees what it made itself, or whoever may only generate could not fetch the results.
+        A key without `read` still sees its own jobs, so that it can fetch its results.
         """
         if self.user_id is not None:
-            return Viewer(user_id=self.user_id, key_root=None if self.may("read") else self.key_root)
+            return Viewer(user_id=self.user_id, key_root=None if self.has_scope("read") else self.key_root)
         return Viewer(account_ids=list(accounts.find_tokens(tx, [h for h, _ in self.tokens]).values()))
 
     def account_ids(self, tx: Transaction) -> list[UUID]:
-        """The accounts a new job of this caller may use; empty = the pool. Unknown session ids get a row."""
-        found = accounts.hold_tokens(tx, [h for h, _ in self.tokens]) if self.tokens else {}
-        # In one order for everybody, or two callers with the same new session ids could wait for each other's rows.
-        news = sorted(
+        """Ids of the accounts that new jobs may use; empty = the pool. Creates rows for unknown session ids."""
+        found = accounts.lock_tokens(tx, [h for h, _ in self.tokens]) if self.tokens else {}
+        # Sorted, because two callers with the same new session ids could deadlock on each other's rows.
+        new_tokens = sorted(
             ((h, token) for h, token in self.tokens if h not in found or token.proxy is not None), key=itemgetter(0)
         )
-        if news:
-            sealed = [presented(h, token) for h, token in news]
-            found |= dict(zip((h for h, _ in news), accounts.ensure_tokens(tx, sealed), strict=True))
+        if new_tokens:
+            encrypted = [encrypt_session_token(h, token) for h, token in new_tokens]
+            found |= dict(zip((h for h, _ in new_tokens), accounts.ensure_tokens(tx, encrypted), strict=True))
         return [found[h] for h, _ in self.tokens]
 
 
-def get_bearer(request: Request) -> str:
-    """The credential of a request's headers, or an empty text."""
+def read_credential(request: Request) -> str:
+    """Return the credential from the request headers, or an empty string."""
     header = request.headers.get("authorization", "").strip()
     scheme, _, value = header.partition(" ")
     if scheme.lower() == "bearer" and value.strip():
@@ -120,15 +120,15 @@ def get_bearer(request: Request) -> str:
 
 
 def _from_tokens(bearer: str) -> Caller:
-    hashed = read_tokens(bearer)
+    hashed = parse_session_tokens(bearer)
     digest = hashlib.sha256(",".join(sorted(h for h, _ in hashed)).encode()).hexdigest()
     return Caller(owner=f"tokens:{digest[:40]}", tokens=hashed)
 
 
-async def caller_of_key(request: Request, bearer: str) -> Caller:
-    """The owner of an API key, for signing in to the console. Raises `invalid_api_key`, also for session ids."""
+async def caller_from_key(request: Request, bearer: str) -> Caller:
+    """Authenticate an API key for the console sign-in. Raises `invalid_api_key`, also for session ids."""
     if _is_key(bearer):
-        return await _by_key(request, bearer)
+        return await _authenticate_key(request, bearer)
     message = "Sign in with an API key (`sk-dreamery-...`) of a user; upstream session ids cannot sign in."
     raise DreameryError("invalid_api_key", message)
 
@@ -145,7 +145,7 @@ def _from_session(session_id: str) -> Caller:
     with transaction() as tx:
         found = console_sessions.find_session(tx, session_id, hours=get_settings().console_session_hours)
     if found is None:
-        raise DreameryError("invalid_api_key", "The console session is over. Sign in again.")
+        raise DreameryError("invalid_api_key", "The console session has ended. Sign in again.")
     return _caller(found)
 
 
@@ -165,78 +165,82 @@ def _caller(found: api_keys.KeyOwner) -> Caller:
 
 
 async def get_caller(request: Request, _scheme: Annotated[object, Depends(_BEARER)] = None) -> Caller:
-    """The caller of a request, counted. Raises missing_api_key or invalid_api_key (401), rate_limit_exceeded (429).
+    """Authenticate and count a request. Raises missing_api_key, invalid_api_key (401) or rate_limit_exceeded (429).
 
-    Dependencies are solved before a route reads its body, so none of this costs the reading of an upload.
+    Dependencies run before the route reads the body, so a rejected upload is not read.
     """
-    caller = await _who_calls(request)
-    _count_open(request, caller)
-    await _count(request, caller)
+    caller = await _authenticate(request)
+    _count_open_request(request, caller)
+    await _count_rate(request, caller)
     return caller
 
 
-def _count_open(request: Request, caller: Caller) -> None:
-    """Until its answer has been sent. A route that asks twice who calls is one request."""
-    if getattr(request.state, "open_of", None) is None:
-        request.state.open_requests.begin_of(caller.owner)
-        request.state.open_of = caller.owner
+def _count_open_request(request: Request, caller: Caller) -> None:
+    """Count the request as open until its response was sent; a second authentication does not count again."""
+    if getattr(request.state, "open_requests_caller", None) is None:
+        request.state.open_requests.begin_for_caller(caller.owner)
+        request.state.open_requests_caller = caller.owner
 
 
-async def _count(request: Request, caller: Caller) -> None:
-    """Count requests that create or change something; reading and cancelling are free, or polling would use it up."""
+async def _count_rate(request: Request, caller: Caller) -> None:
+    """Count a POST request towards the rate limit; reading and cancelling are free, so polling does not use it up."""
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
     if limits is None or request.method != "POST" or request.url.path.endswith("/cancel"):
         return
-    standing = await limits.count(request_rules(caller))
-    if standing is None:
+    status = await limits.count(request_rate_rules(caller))
+    if status is None:
         return
-    request.state.standing = standing
-    if not standing.allowed:
-        message = f"More than {standing.limit} requests in a minute. Wait a little and go on more slowly."
-        raise DreameryError("rate_limit_exceeded", message, retry_after=math.ceil(standing.reset_seconds))
+    request.state.rate_limit_status = status
+    if not status.allowed:
+        message = f"More than {status.limit} requests per minute. Wait and then send requests more slowly."
+        raise DreameryError("rate_limit_exceeded", message, retry_after=math.ceil(status.reset_seconds))
 
 
-def request_rules(caller: Caller) -> list[tuple[str, int]]:
-    """What requests per minute are counted by: whose they are, and how many are allowed."""
-    of = {"user": caller.owner, "key": f"key:{caller.key_root}"}
-    return [(of[one.scope], one.hard) for one in caller.limits if one.name == REQUESTS and one.hard is not None]
+def request_rate_rules(caller: Caller) -> list[tuple[str, int]]:
+    """The rate-limit rules of a caller: (counter name, allowed requests per minute)."""
+    counters = {"user": caller.owner, "key": f"key:{caller.key_root}"}
+    return [
+        (counters[limit.scope], limit.hard)
+        for limit in caller.limits
+        if limit.name == REQUESTS and limit.hard is not None
+    ]
 
 
-async def _who_calls(request: Request) -> Caller:
+async def _authenticate(request: Request) -> Caller:
     base = base_url(request)
-    note_origin(base)
-    bearer = get_bearer(request)
+    set_request_origin(base)
+    bearer = read_credential(request)
     if not bearer:
-        return await _who_is_signed_in(request, base)
+        return await _authenticate_session(request, base)
     if get_settings().session_tokens and not _is_key(bearer):
         return _from_tokens(bearer)
-    return await _by_key(request, bearer)
+    return await _authenticate_key(request, bearer)
 
 
-async def _by_key(request: Request, bearer: str) -> Caller:
-    failed: FailedKeys | None = getattr(request.app.state, "failed_keys", None)
-    if failed is None:  # an app that was not started
+async def _authenticate_key(request: Request, bearer: str) -> Caller:
+    failed: FailedLoginLimiter | None = getattr(request.app.state, "failed_logins", None)
+    if failed is None:  # the lifespan of the app did not run
         return await run_in_threadpool(_from_key, bearer)
-    await failed.admit(request, bearer)
+    await failed.check(request, bearer)
     try:
         caller = await run_in_threadpool(_from_key, bearer)
     except DreameryError:
-        await failed.note(request, bearer, right=False)
+        await failed.record(request, bearer, valid=False)
         raise
-    await failed.note(request, bearer, right=True)
+    await failed.record(request, bearer, valid=True)
     return caller
 
 
-async def _who_is_signed_in(request: Request, base: str) -> Caller:
-    session_id = session_of(request, base)
+async def _authenticate_session(request: Request, base: str) -> Caller:
+    session_id = read_session_cookie(request, base)
     if not session_id:
         raise DreameryError("missing_api_key")
-    check_page(request, base, session_id)
+    check_csrf(request, base, session_id)
     return await run_in_threadpool(_from_session, session_id)
 
 
 def _is_key(bearer: str) -> bool:
-    # The bootstrap key is the operator's own text and may not carry our prefix.
+    # The operator chooses the bootstrap key, so it may lack our prefix.
     return bearer.startswith(api_keys.KEY_PREFIX) or _is_admin_key(bearer)
 
 
@@ -248,53 +252,53 @@ CallerDep = Annotated[Caller, Depends(get_caller)]
 
 
 _ACCOUNTS = (
-    "an API key's jobs run on: `own` = only your own accounts, `pool` = only the platform's, `any` = your own first"
+    "accounts for the jobs of an API key: `own` = only your own, `pool` = only the platform's, `any` = your own first"
 )
 AccountChoice = Literal["any", "own", "pool"]
 
 
-async def get_maker(
+async def require_generate(
     caller: CallerDep, x_accounts: Annotated[AccountChoice, Header(description=_ACCOUNTS)] = "any"
 ) -> Caller:
-    """A caller who may start jobs; for every creating route."""
-    caller.need("generate")
+    """A caller who may create jobs; for every creating route."""
+    caller.require_scope("generate")
     return replace(caller, account_choice=x_accounts)
 
 
-async def get_reader(caller: CallerDep) -> Caller:
-    """A caller who may read jobs: all of its own, or with `generate` alone those that its key made."""
-    if not caller.may("generate"):
-        caller.need("read")
+async def require_read(caller: CallerDep) -> Caller:
+    """A caller who may read jobs: all of its user's, or with `generate` alone those that its key created."""
+    if not caller.has_scope("generate"):
+        caller.require_scope("read")
     return caller
 
 
-async def get_full_reader(caller: CallerDep) -> Caller:
-    """A caller who may read all that is its user's; for what no single key made, such as webhooks."""
-    caller.need("read")
+async def require_full_read(caller: CallerDep) -> Caller:
+    """A caller who may read everything of its user; for things that belong to no single key, such as webhooks."""
+    caller.require_scope("read")
     return caller
 
 
-async def get_keeper(caller: CallerDep) -> Caller:
-    """A caller who may say where the events of all of its user's jobs go: it makes things, and reads all."""
-    caller.need("generate")
-    caller.need("read")
+async def require_webhook_management(caller: CallerDep) -> Caller:
+    """A caller who may manage webhooks: they receive the events of all jobs of the user, so both scopes are needed."""
+    caller.require_scope("generate")
+    caller.require_scope("read")
     return caller
 
 
-async def get_admin(caller: CallerDep) -> Caller:
+async def require_admin(caller: CallerDep) -> Caller:
     """A caller who may administer the platform."""
-    caller.need("admin")
+    caller.require_scope("admin")
     return caller
 
 
-MakerDep = Annotated[Caller, Depends(get_maker)]
-ReaderDep = Annotated[Caller, Depends(get_reader)]
-FullReaderDep = Annotated[Caller, Depends(get_full_reader)]
-KeeperDep = Annotated[Caller, Depends(get_keeper)]
-AdminDep = Annotated[Caller, Depends(get_admin)]
+GenerateDep = Annotated[Caller, Depends(require_generate)]
+ReadDep = Annotated[Caller, Depends(require_read)]
+FullReadDep = Annotated[Caller, Depends(require_full_read)]
+WebhookManagementDep = Annotated[Caller, Depends(require_webhook_management)]
+AdminDep = Annotated[Caller, Depends(require_admin)]
 
 
-def actor_of(request: Request, caller: Caller) -> Actor:
-    """Who acts and from where, for the audit log."""
+def audit_actor(request: Request, caller: Caller) -> Actor:
+    """The actor of an audit log entry: user and network address."""
     address = request.client.host if request.client else ""
     return Actor(name=caller.name or "session tokens", user_id=caller.user_id, address=address)

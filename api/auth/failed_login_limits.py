@@ -1,7 +1,7 @@
-"""Who sends many wrong keys is refused before the database is asked, for the rest of the minute.
+"""Rate limit for failed logins: a client that sends many invalid keys is rejected before the database lookup.
 
-Counted per network address (IPv6: per /64) in Redis for all processes together; without Redis nobody is refused. A key
-that was right a while ago is always asked about, so one guesser does not lock out everybody behind the same address.
+Counted per network address (IPv6: per /64) and minute in Redis for all processes; without Redis there is no limit. A
+key that was valid recently is always looked up, so one attacker does not lock out others behind the same address.
 """
 
 import hashlib
@@ -12,67 +12,67 @@ from starlette.requests import Request
 
 from worker.core.errors import DreameryError
 from worker.core.observability import metrics
-from worker.core.security.ip_addresses import is_public, network_of
+from worker.core.security.ip_addresses import client_network, is_public
 from worker.core.settings import get_settings
 from worker.messaging.rate_limits import RequestLimits
 
 _KIND = "failed-keys"
 _RETRY_AFTER_SECONDS = 60
-# How long and of how many keys it is remembered that they were right.
+# How long, and for how many keys, the process remembers that a key was valid.
 _REMEMBER_SECONDS = 3600.0
-_MOST_REMEMBERED = 10_000
+_MAX_REMEMBERED = 10_000
 
 
-class FailedKeys:
-    """The counting of one API process."""
+class FailedLoginLimiter:
+    """Counts failed logins for one API process."""
 
     def __init__(self, limits: RequestLimits) -> None:
         self._limits = limits
-        self._right: OrderedDict[bytes, float] = OrderedDict()
+        self._valid_until: OrderedDict[bytes, float] = OrderedDict()
 
-    async def admit(self, request: Request, key: str) -> None:
-        """Before a key is looked up. Raises too_many_failed_keys (429)."""
-        most, place = get_settings().failed_keys_per_minute, _place(request)
-        if not most or place is None or self._was_right(key):
+    async def check(self, request: Request, key: str) -> None:
+        """Call before a key is looked up. Raises too_many_failed_keys (429)."""
+        limit, network = get_settings().failed_logins_per_minute, _client_network(request)
+        if not limit or network is None or self._was_valid(key):
             return
-        if await self._limits.is_over(_KIND, place, per_minute=most):
+        if await self._limits.is_limit_reached(_KIND, network, per_minute=limit):
             metrics.count("dreamery_failed_keys", "throttled")
             raise DreameryError("too_many_failed_keys", retry_after=_RETRY_AFTER_SECONDS)
 
-    async def note(self, request: Request, key: str, *, right: bool) -> None:
-        """After it was looked up."""
+    async def record(self, request: Request, key: str, *, valid: bool) -> None:
+        """Record the result of the lookup."""
         digest = _digest(key)
-        self._right.pop(digest, None)
-        if right:
-            self._right[digest] = time.monotonic() + _REMEMBER_SECONDS
-            if len(self._right) > _MOST_REMEMBERED:
-                self._right.popitem(last=False)
+        self._valid_until.pop(digest, None)
+        if valid:
+            self._valid_until[digest] = time.monotonic() + _REMEMBER_SECONDS
+            if len(self._valid_until) > _MAX_REMEMBERED:
+                self._valid_until.popitem(last=False)
             return
         metrics.count("dreamery_failed_keys", "refused")
-        most, place = get_settings().failed_keys_per_minute, _place(request)
-        if most and place is not None:
-            await self._limits.note(_KIND, place, per_minute=most)
+        limit, network = get_settings().failed_logins_per_minute, _client_network(request)
+        if limit and network is not None:
+            await self._limits.record(_KIND, network, per_minute=limit)
 
-    def _was_right(self, key: str) -> bool:
-        return self._right.get(_digest(key), 0.0) > time.monotonic()
+    def _was_valid(self, key: str) -> bool:
+        return self._valid_until.get(_digest(key), 0.0) > time.monotonic()
 
 
 def _digest(key: str) -> bytes:
-    # Nobody who reads this process's memory should find keys that are used no more.
+    # A memory dump of this process must not reveal keys.
     return hashlib.sha256(key.encode()).digest()
 
 
-def _place(request: Request) -> str | None:
-    """Whom to count. None = not known: the address is that of a proxy which TRUSTED_PROXIES does not name.
+def _client_network(request: Request) -> str | None:
+    """The network to count. None = unknown: the address belongs to a proxy that TRUSTED_PROXIES does not list.
 
-    Behind such a proxy everybody has one address, and counting it would let one guesser lock out all others.
+    Behind such a proxy all clients share one address, so counting it would let one attacker lock out the others.
     """
-    place = network_of(request.client.host) if request.client else None
-    if place is None or "x-forwarded-for" not in request.headers or _is_outside(place):
-        return place
-    # uvicorn puts the address a trusted proxy tells in place of the proxy's own, with no port.
-    return place if request.client and request.client.port == 0 else None
+    network = client_network(request.client.host) if request.client else None
+    if network is None or "x-forwarded-for" not in request.headers or _is_public_network(network):
+        return network
+    # For a trusted proxy, uvicorn replaces the proxy's address by the forwarded one, with port 0.
+    return network if request.client and request.client.port == 0 else None
 
 
-def _is_outside(place: str) -> bool:
-    return is_public(place.partition("/")[0])
+def _is_public_network(network: str) -> bool:
+    return is_public(network.partition("/")[0])

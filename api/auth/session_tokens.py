@@ -1,8 +1,8 @@
 """Upstream session ids from requests and administrators: parse, check and encrypt them for the database."""
 
 from worker.core.errors import DreameryError
-from worker.core.security.encryption import lookup_hash, encrypt_secret
-from worker.core.security.session_tokens import SessionToken, check_proxy, parse_tokens, shown_proxy
+from worker.core.security.encryption import encrypt_secret, lookup_hash
+from worker.core.security.session_tokens import SessionToken, check_proxy, parse_tokens, proxy_without_credentials
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import PresentedToken
@@ -23,7 +23,7 @@ def encrypt_session_token(digest: str, token: SessionToken) -> PresentedToken:
         secret=encrypt_secret(token.session, context=context),
         proxy=encrypt_secret(token.proxy, context=accounts.proxy_context(context)) if token.proxy else None,
         proxy_hash=lookup_hash(f"proxy:{token.proxy}") if token.proxy else token.proxy,
-        proxy_place=shown_proxy(token.proxy) if token.proxy else None,
+        proxy_place=proxy_without_credentials(token.proxy) if token.proxy else None,
     )
 
 
@@ -32,7 +32,9 @@ def parse_session_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
     settings = get_settings()
     tokens = parse_tokens(bearer, settings.default_region)
     if settings.env == "production" and any(t.region == "sandbox" for t in tokens):
-        raise DreameryError("invalid_api_key", "Region `sandbox` is disabled in production, because anyone could use it.")
+        raise DreameryError(
+            "invalid_api_key", "Region `sandbox` is disabled in production, because anyone could use it."
+        )
     for position, token in enumerate(tokens, start=1):
         check_token_usable(token, position)
     # One session is one account, whatever its proxy. If it appears twice, the last entry counts.

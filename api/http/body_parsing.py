@@ -1,7 +1,7 @@
-"""Bodies that may come as JSON or as multipart forms: read into one shape, then checked by the same schema.
+"""Parse request bodies sent as JSON or as forms into one shape, and validate both with the same schema.
 
 Clients write lists as `image[]` or by repeating a name, and objects as `input_reference[image_url]` (openai-compat
-rules 14 to 16). All form values are text; the schema turns them into numbers. Files stay on disk until they are read.
+rules 14 to 16). All form values are text; the schema converts them. Uploaded files stay on disk until they are read.
 """
 
 import json
@@ -19,8 +19,8 @@ from starlette.exceptions import HTTPException
 
 from worker.core.errors import DreameryError
 
-# Whose bodies may hold pictures or videos, so that a larger limit holds for them.
-PATHS_WITH_FILES = frozenset(
+# Paths whose bodies may contain images or videos, so the larger size limit applies.
+PATHS_WITH_UPLOADS = frozenset(
     {
         "/v1/chat/completions",
         "/v1/estimate",
@@ -32,10 +32,10 @@ PATHS_WITH_FILES = frozenset(
         "/v1/videos/generations",
     }
 )
-_MOST_FILES = 64
-_MOST_FIELDS = 500
-_LONGEST_FIELD = 4_000_000
-_QUICK = 1_000_000
+_MAX_FILES = 64
+_MAX_FIELDS = 500
+_MAX_FIELD_BYTES = 4_000_000
+_MAX_INLINE_PARSE_BYTES = 1_000_000
 _FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
 _NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
 
@@ -46,50 +46,53 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file part. Its name and declared type are hints only: what it is says its content."""
+    """A file part of a form. Its name is only a hint; its type is detected from the content."""
 
     name: str
     size: int
     file: IO[bytes] = field(repr=False)
 
     def read(self) -> bytes:
-        """All bytes, from the start."""
+        """Return all bytes, from the start."""
         self.file.seek(0)
         return self.file.read()
 
 
-async def read_body(request: Request, schema: type[Schema]) -> Schema:
-    """The body of a request as `schema`, whether it came as JSON or as a form. Raises what is wrong with it."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in _FORM_TYPES:
-        fields = await _form_fields(request)
+async def parse_body(request: Request, schema: type[Schema]) -> Schema:
+    """Parse the JSON or form body of a request into `schema`. Raises DreameryError or RequestValidationError."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type in _FORM_TYPES:
+        fields = await _parse_form(request)
     else:
-        body = await _all_bytes(request)
-        # Reading 100 MB takes half a second, in which nobody else would be served.
-        fields = await run_in_threadpool(_json_fields, body, kind) if len(body) > _QUICK else _json_fields(body, kind)
-    return checked(fields, schema)
+        body = await _read_bytes(request)
+        if len(body) > _MAX_INLINE_PARSE_BYTES:
+            # Parsing 100 MB takes half a second and would block the event loop.
+            fields = await run_in_threadpool(_parse_json, body, content_type)
+        else:
+            fields = _parse_json(body, content_type)
+    return validate_body(fields, schema)
 
 
-def checked(fields: dict[str, Any], schema: type[Schema]) -> Schema:
-    """The fields of a body as `schema`. Raises what is wrong with them."""
+def validate_body(fields: dict[str, Any], schema: type[Schema]) -> Schema:
+    """Validate the fields of a body as `schema`. Raises RequestValidationError."""
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
-        # The framework's own class, so that one handler words every complaint.
+        # The framework's own class, so that one handler formats every validation error.
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
-async def _all_bytes(request: Request) -> bytearray:
-    """The body. Not `request.body()`: that keeps 100 MB of pictures alive for as long as their caller waits."""
+async def _read_bytes(request: Request) -> bytearray:
+    """Read the body. Not with `request.body()`, which keeps it in memory (up to 100 MB) while the caller waits."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
     return body
 
 
-def _json_fields(body: bytearray, kind: str) -> dict[str, Any]:
-    if kind and kind != "application/json" and not kind.endswith("+json"):
-        message = f"The body must be application/json or multipart/form-data, not {kind[:80]!r}."
+def _parse_json(body: bytearray, content_type: str) -> dict[str, Any]:
+    if content_type and content_type != "application/json" and not content_type.endswith("+json"):
+        message = f"The body must be application/json or multipart/form-data, not {content_type[:80]!r}."
         raise DreameryError("unsupported_media_type", message)
     if not body:
         raise DreameryError("invalid_json", "A body is required (Content-Type: application/json or a form).")
@@ -103,43 +106,43 @@ def _json_fields(body: bytearray, kind: str) -> dict[str, Any]:
     return fields
 
 
-async def _form_fields(request: Request) -> dict[str, Any]:
+async def _parse_form(request: Request) -> dict[str, Any]:
     try:
-        form = await request.form(max_files=_MOST_FILES, max_fields=_MOST_FIELDS, max_part_size=_LONGEST_FIELD)
+        form = await request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
     except HTTPException as error:
         if error.status_code == 413:
             raise
-        raise DreameryError("invalid_form", f"The form cannot be read: {error.detail}") from None
-    # Its files are read later; whoever frames the request closes them with it.
+        raise DreameryError("invalid_form", f"The form cannot be parsed: {error.detail}") from None
+    # Its files are read later; the request middleware closes them at the end of the request.
     request.state.form = form
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
-        # A field that was left empty was left out.
+        # An empty form field counts as absent.
         if value != "":
-            _put(fields, name, _plain(value))
+            _set_field(fields, name, _form_value(value))
     return fields
 
 
-async def close_form(state: Mapping[str, Any]) -> None:
-    """Close the files of a form that `read_body` read in the request with this state."""
+async def close_form_files(state: Mapping[str, Any]) -> None:
+    """Close the files of the form that `parse_body` stored in this request state, if any."""
     form = state.get("form")
     if isinstance(form, FormData):
         await form.close()
 
 
-def _plain(value: Any) -> Any:
+def _form_value(value: Any) -> Any:
     if isinstance(value, UploadFile):
         return Upload(name=value.filename or "", size=value.size or 0, file=value.file)
     return value
 
 
-def _put(fields: dict[str, Any], name: str, value: Any) -> None:
-    """`a` sets, a second `a` or `a[]` makes a list, `a[b]` an object."""
+def _set_field(fields: dict[str, Any], name: str, value: Any) -> None:
+    """Add a form field: `a` sets a value, a second `a` or `a[]` makes a list, `a[b]` an object."""
     nested = _NESTED.fullmatch(name)
     if nested is None:
         known = fields.get(name)
         fields[name] = value if known is None else [*(known if isinstance(known, list) else [known]), value]
-    elif nested[2] in {"", *map(str, range(_MOST_FILES))}:
+    elif nested[2] in {"", *map(str, range(_MAX_FILES))}:
         known = fields.get(nested[1], [])
         fields[nested[1]] = [*(known if isinstance(known, list) else [known]), value]
     else:
@@ -147,31 +150,35 @@ def _put(fields: dict[str, Any], name: str, value: Any) -> None:
         fields[nested[1]] = {**(known if isinstance(known, dict) else {}), nested[2]: value}
 
 
-def body_docs(schema: type[BaseModel], *, form: bool = True, example: dict[str, Any] | None = None) -> dict[str, Any]:
-    """`openapi_extra` of a route whose body `read_body` reads; `example` in place of those of the schema.
+def body_openapi(
+    schema: type[BaseModel], *, form: bool = True, example: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the `openapi_extra` of a route that uses `parse_body`; `example` replaces the examples of the schema.
 
-    The `$defs` in it are moved to the document's components by `api.http.openapi`, where the references point.
+    `api.http.openapi` moves its `$defs` to the components of the document, where the references point.
     """
-    whole = schema.model_json_schema(ref_template=_COMPONENT)
-    nested, examples = whole.pop("$defs", {}), whole.pop("examples", [])
+    full = schema.model_json_schema(ref_template=_COMPONENT)
+    nested, examples = full.pop("$defs", {}), full.pop("examples", [])
     examples = [example] if example else examples
     named = {example.get("prompt", str(n))[:40]: {"value": example} for n, example in enumerate(examples)}
-    reference = {"$ref": _COMPONENT.format(model=schema.__name__), "$defs": {**nested, schema.__name__: whole}}
+    reference = {"$ref": _COMPONENT.format(model=schema.__name__), "$defs": {**nested, schema.__name__: full}}
     content = {"application/json": {"schema": reference, **({"examples": named} if named else {})}}
     if form:
-        as_form = {"$ref": _COMPONENT.format(model=f"{schema.__name__}Form")}
-        content["multipart/form-data"] = {"schema": {**as_form, "$defs": {f"{schema.__name__}Form": _as_form(whole)}}}
+        form_reference = {"$ref": _COMPONENT.format(model=f"{schema.__name__}Form")}
+        content["multipart/form-data"] = {
+            "schema": {**form_reference, "$defs": {f"{schema.__name__}Form": _form_schema(full)}}
+        }
     return {"requestBody": {"required": True, "content": content}}
 
 
-def _as_form(whole: dict[str, Any]) -> dict[str, Any]:
-    """The same body as form fields: where anything may stand, files may."""
+def _form_schema(full: dict[str, Any]) -> dict[str, Any]:
+    """The same schema as form fields; a field without a type accepts files."""
     fields = {
         name: field if _has_type(field) else {**field, "type": "array", "items": {"type": "string", "format": "binary"}}
-        for name, field in whole["properties"].items()
+        for name, field in full["properties"].items()
     }
-    said = "As a form: a file field may come once, several times, or as `name[]`; an object as `name[key]`."
-    return {**whole, "title": f"{whole['title']}Form", "description": said, "properties": fields}
+    description = "In a form, a file field may appear once, repeatedly, or as `name[]`; an object as `name[key]`."
+    return {**full, "title": f"{full['title']}Form", "description": description, "properties": fields}
 
 
 def _has_type(field: dict[str, Any]) -> bool:

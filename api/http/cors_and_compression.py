@@ -1,4 +1,4 @@
-"""What stands between the socket and the routes: leave for browsers (CORS), compression, what headers say of limits."""
+"""CORS, gzip compression, and response headers about rate limits and budgets."""
 
 import math
 from collections.abc import Iterable
@@ -8,11 +8,11 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from worker.db.users.quotas import Used
-from worker.messaging.rate_limits import Standing
+from worker.db.users.quotas import QuotaUsage
+from worker.messaging.rate_limits import RateLimitStatus
 
-# Headers of answers that scripts of other origins may read (openai-compat section 2).
-_EXPOSED = (
+# Response headers that scripts of other origins may read (openai-compat section 2).
+_EXPOSED_HEADERS = (
     "content-disposition",
     "content-range",
     "etag",
@@ -33,15 +33,15 @@ _EXPOSED = (
     "x-request-id",
     "x-should-retry",
 )
-_LEAST_COMPRESSED = 1000
-_LEVEL = 5
+_MIN_COMPRESSED_BYTES = 1000
+_GZIP_LEVEL = 5
 
 
-def open_to_browsers(app: ASGIApp) -> ASGIApp:
-    """The app with leave for every origin. No credentials: a page must bring a key, so no origin is worth refusing.
+def add_cors(app: ASGIApp) -> ASGIApp:
+    """Wrap the app so that every origin may call it. Without credentials: a page must send a key, never the cookie.
 
-    Asked-for headers are reflected, since `*` does not cover Authorization. Hosted front ends may call a Dreamery on
-    the user's own machine (private network access).
+    Requested headers are reflected, because `*` does not cover Authorization. Hosted front ends may call a Dreamery
+    on the user's own machine (private network access).
     """
     return CORSMiddleware(
         app,
@@ -49,20 +49,20 @@ def open_to_browsers(app: ASGIApp) -> ASGIApp:
         allow_methods=["*"],
         allow_headers=["*"],
         allow_private_network=True,
-        expose_headers=_EXPOSED,
+        expose_headers=_EXPOSED_HEADERS,
         max_age=86400,
     )
 
 
-class CompressedReads:
-    """Compression of what is read: lists, models, documents. Streams and pictures never are (by their content type).
+class CompressionMiddleware:
+    """Gzip responses of GET requests (lists, models, documents), except streams and images (by content type).
 
-    Answers of creating calls stay plain: they are small, or base64 of pictures that are compressed already.
+    Responses of POST requests stay uncompressed: they are small, or base64 of images that are already compressed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._plain = app
-        self._compressed = GZipMiddleware(app, minimum_size=_LEAST_COMPRESSED, compresslevel=_LEVEL)
+        self._compressed = GZipMiddleware(app, minimum_size=_MIN_COMPRESSED_BYTES, compresslevel=_GZIP_LEVEL)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -70,32 +70,32 @@ class CompressedReads:
         await (self._compressed if reads else self._plain)(scope, receive, send)
 
 
-def limit_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
-    """OpenAI's trio; the reset as a Go duration."""
+def rate_limit_headers(standing: RateLimitStatus) -> list[tuple[bytes, bytes]]:
+    """OpenAI's three rate-limit headers; the reset is a Go duration."""
     return [
         (b"x-ratelimit-limit-requests", str(standing.limit).encode()),
         (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
-        (b"x-ratelimit-reset-requests", go_duration(standing.reset_seconds).encode()),
+        (b"x-ratelimit-reset-requests", format_go_duration(standing.reset_seconds).encode()),
     ]
 
 
-def budget_warning(warnings: Iterable[Used]) -> bytes:
-    """Limits whose soft value is reached: `user.jobs_per_day; used=81; soft=80; hard=100; reset=...`, by commas."""
-    return ", ".join(_told(one) for one in warnings).encode()
+def format_budget_warning(warnings: Iterable[QuotaUsage]) -> bytes:
+    """Value of `x-budget-warning`: `user.jobs_per_day; used=81; soft=80; hard=100; reset=...`, comma-separated."""
+    return ", ".join(_format_usage(one) for one in warnings).encode()
 
 
-def _told(one: Used) -> str:
-    facts = {"used": one.used, "soft": one.limit.soft, "hard": one.limit.hard, "reset": utc_text(one.resets_at)}
+def _format_usage(one: QuotaUsage) -> str:
+    facts = {"used": one.used, "soft": one.limit.soft, "hard": one.limit.hard, "reset": format_utc(one.resets_at)}
     return "; ".join([one.limit.full_name, *(f"{name}={fact}" for name, fact in facts.items() if fact is not None)])
 
 
-def utc_text(moment: datetime | None) -> str | None:
-    """`2026-11-25T00:00:00Z`."""
+def format_utc(moment: datetime | None) -> str | None:
+    """Format as `2026-11-25T00:00:00Z`; None stays None."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ") if moment else None
 
 
-def go_duration(seconds: float) -> str:
-    """`12ms`, `1s`, `6m0s`: as Go prints durations, rounded up."""
+def format_go_duration(seconds: float) -> str:
+    """Format seconds as Go prints durations, rounded up: `12ms`, `1s`, `6m0s`."""
     if seconds < 1:
         return f"{math.ceil(max(seconds, 0) * 1000)}ms"
     minutes, rest = divmod(math.ceil(seconds), 60)

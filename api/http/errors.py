@@ -1,4 +1,4 @@
-"""Every failure as the OpenAI error object: a status and `{"error": {message, type, param, code}}`, all four keys."""
+"""Every failure as an OpenAI error object: a status and `{"error": {message, type, param, code}}`, all four keys."""
 
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -13,20 +13,22 @@ from starlette.exceptions import HTTPException
 
 from worker.core.errors import DreameryError, ErrorKind
 from worker.core.observability.logging import get_logger
-from worker.db.engine import AWAY_ERRORS
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS
 
 log = get_logger("api")
 
 _AWAY_RETRY_SECONDS = 5
-# Where clients knock that were set up for something else; most front ends show the message and nothing more.
+# Headers of the framework's errors that the response keeps.
+_KEPT_HEADERS = ("Allow", "Connection")
+# URLs that misconfigured clients call; most front ends show only the message.
 _HINTS = {
     "/v1/responses": "The Responses API is not offered: set the client to chat completions or images "
     "(AI SDK: `openai.chat(model)` or `openai.image(model)`).",
     "/v1/completions": "Completions are not offered: use /v1/chat/completions.",
     "/chat/completions": "The base URL must end in /v1: use /v1/chat/completions.",
     "/v1/chat": "Use POST /v1/chat/completions.",
-    "/v1/embeddings": "No model here makes embeddings: choose another provider for them.",
-    "/v1/audio": "No model here hears or speaks: choose another provider for sound.",
+    "/v1/embeddings": "Embeddings are not offered: choose another provider for them.",
+    "/v1/audio": "Speech and transcription are not offered: choose another provider for audio.",
     "/v1/moderations": "Moderation is not offered: choose another provider for it.",
     "/v1/assistants": "Assistants are not offered: use /v1/chat/completions.",
     "/v1/threads": "Threads are not offered: use /v1/chat/completions.",
@@ -38,78 +40,78 @@ _HINTS = {
     "/v1": "Offered are /v1/chat/completions, /v1/images/generations, /v1/models and /v1/jobs; see /docs.",
 }
 _DESCRIPTIONS = {
-    400: "The request cannot be carried out as it is, or upstream refused its content.",
-    401: "No valid key, or upstream does not know the session.",
-    403: "The key, the link or the upstream account may not do that.",
-    404: "No such model, job, file, webhook or URL.",
+    400: "The request is invalid, or upstream refused its content.",
+    401: "The key is missing or invalid, or upstream does not know the session id.",
+    403: "The key, the link or the upstream account does not allow this.",
+    404: "The model, job, file, webhook or URL does not exist.",
     409: "The job was cancelled, or the webhook endpoint is disabled.",
     410: "The result is past its retention and was removed.",
     413: "The body is too large.",
-    415: "The body is not application/json.",
-    416: "No byte of the file is in that range.",
+    415: "The body has an unsupported content type.",
+    416: "The range is outside the file.",
     422: "The Idempotency-Key was used with another request.",
-    429: "Too many requests, a limit of yours is reached, or no credits are left. With `x-should-retry: false` do not "
-    "repeat: a job was accepted, or the limit resets later.",
-    500: "A fault of this server.",
-    502: "Upstream failed. The job was accepted: do not repeat.",
-    503: "Nothing can be accepted now. Try again after `Retry-After`.",
-    504: "The wait is over; the job named in `X-Job-Id` goes on.",
+    429: "Too many requests, one of your limits is reached, or no credits are left. Do not retry when "
+    "`x-should-retry` is `false`: a job was accepted, or the limit resets later.",
+    500: "Internal error of this server.",
+    502: "Upstream failed. The job was accepted: do not retry.",
+    503: "The server accepts no jobs at the moment. Try again after `Retry-After` seconds.",
+    504: "The wait timed out; the job named in `X-Job-Id` continues.",
 }
 
 
 @dataclass(slots=True)
 class Language:
-    """In which language a request is told what went wrong, and whether its answer depended on that (`Vary`)."""
+    """Language of a request's error messages, and whether its response used it (`Vary`)."""
 
     chinese: bool = False
-    mattered: bool = False
+    used: bool = False
 
 
 _language: ContextVar[Language] = ContextVar("language")
 
 
-def speak(accept_language: str) -> Language:
-    """Choose the language of this request's error texts: Chinese where `Accept-Language` likes it best."""
-    best, liked = "", 0.0
+def select_language(accept_language: str) -> Language:
+    """Choose the language of this request's error messages: Chinese if `Accept-Language` ranks it first."""
+    best, best_weight = "", 0.0
     for part in accept_language.split(","):
         name, _, quality = part.strip().lower().partition(";")
         try:
             weight = float(quality.strip().removeprefix("q=") or 1) if quality else 1.0
         except ValueError:
             weight = 0.0
-        if weight > liked:
-            best, liked = name.strip(), weight
+        if weight > best_weight:
+            best, best_weight = name.strip(), weight
     language = Language(chinese=best == "zh" or best.startswith("zh-"))
     _language.set(language)
     return language
 
 
-def told(kind: ErrorKind, message: str | None) -> str:
-    """The text of an error in the language of the request that is being answered."""
+def localized_message(kind: ErrorKind, message: str | None) -> str:
+    """Return the message of an error in the language of the current request."""
     language = _language.get(None)
     if language is None:
         return message or kind.message
-    language.mattered = True
-    return kind.said_in_chinese(message) if language.chinese else message or kind.message
+    language.used = True
+    return kind.chinese_message(message) if language.chinese else message or kind.message
 
 
 class ErrorObject(BaseModel):
-    """What went wrong."""
+    """The error."""
 
-    message: str = Field(description="what happened and what to do about it")
+    message: str = Field(description="what happened and how to fix it")
     type: str = Field(description="OpenAI's class of error", examples=["invalid_request_error"])
-    param: str | None = Field(description="the field that is wrong")
+    param: str | None = Field(description="the invalid field")
     code: str = Field(description="stable: never changes meaning", examples=["invalid_value"])
 
 
 class ErrorBody(BaseModel):
-    """The body of every error answer."""
+    """Body of every error response."""
 
     error: ErrorObject
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route in the OpenAPI document: these statuses, and any other, carry the error object."""
+    """OpenAPI `responses` of a route: these statuses, and the default, carry the error object."""
     documented: dict[int | str, dict[str, Any]] = {
         status: {"model": ErrorBody, "description": _DESCRIPTIONS[status]} for status in statuses
     }
@@ -117,16 +119,16 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def error_body(kind: ErrorKind, message: str | None = None, param: str | None = None) -> dict[str, Any]:
-    """The body of an error answer."""
-    fields = {"message": told(kind, message), "type": kind.type, "param": param, "code": kind.code}
-    # Names and values of a bad request may hold lone surrogates, which no body can carry.
+    """Build the body of an error response."""
+    fields = {"message": localized_message(kind, message), "type": kind.type, "param": param, "code": kind.code}
+    # Names and values of an invalid request may contain unpaired surrogates, which UTF-8 cannot encode.
     return {"error": {name: text and text.encode(errors="replace").decode() for name, text in fields.items()}}
 
 
 def error_response(
     error: DreameryError, *, headers: Mapping[str, str] | None = None, status: int | None = None
 ) -> JSONResponse:
-    """The answer for a failure of ours. Retry-After is 1..60 s: SDKs give up on larger values, or sleep them out."""
+    """Build an error response. Retry-After is limited to 1..60 s: SDKs ignore larger values or sleep for that long."""
     extra = {**(headers or {}), **error.headers}
     if error.retry_after is not None:
         extra["Retry-After"] = str(min(max(error.retry_after, 1), 60))
@@ -136,18 +138,18 @@ def error_response(
     return JSONResponse(error_body(error.kind, error.message, error.param), status_code=status, headers=extra)
 
 
-def fault_response(scope_state: Mapping[str, Any], code: str, *, retry_after: int | None = None) -> JSONResponse:
-    """The answer for a failure that is not the caller's doing. Once a job was accepted it says where the job is."""
+def server_fault_response(scope_state: Mapping[str, Any], code: str, *, retry_after: int | None = None) -> JSONResponse:
+    """Build the response for a server-side failure. If a job was accepted, the message says where to find it."""
     job_id = scope_state.get("job_id")
     if job_id is None or not scope_state.get("accepted"):
         return error_response(DreameryError(code, retry_after=retry_after))
     message = (
-        f"Something went wrong here, but job {job_id} was accepted. Ask for it at /v1/jobs/{job_id}; do not repeat."
+        f"An error occurred, but job {job_id} was accepted. Get it at /v1/jobs/{job_id}; do not retry this request."
     )
     return error_response(DreameryError(code, message))
 
 
-def _from_validation(error: RequestValidationError, content_type: str) -> DreameryError:
+def _validation_error(error: RequestValidationError, content_type: str) -> DreameryError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"] if part not in {"body", "query", "path", "header"}]
     param = ".".join(location) or None
@@ -156,14 +158,14 @@ def _from_validation(error: RequestValidationError, content_type: str) -> Dreame
             "invalid_json", f"The body is not valid JSON: {first['ctx'].get('error', 'cannot parse')}."
         )
     if param is None:
-        return _without_fields(missing=first["type"] == "missing", content_type=content_type)
+        return _body_error(missing=first["type"] == "missing", content_type=content_type)
     if first["type"] == "missing":
         return DreameryError("missing_required_parameter", f"Missing required parameter: {param!r}.", param=param)
     message = str(first["msg"]).removeprefix("Value error, ")
     return DreameryError("invalid_value", f"Invalid value for {param!r}: {message}.".replace("..", "."), param=param)
 
 
-def _without_fields(*, missing: bool, content_type: str) -> DreameryError:
+def _body_error(*, missing: bool, content_type: str) -> DreameryError:
     if missing:
         return DreameryError("invalid_json", "A JSON body is required (Content-Type: application/json).")
     kind = content_type.partition(";")[0].strip().lower()
@@ -172,9 +174,9 @@ def _without_fields(*, missing: bool, content_type: str) -> DreameryError:
     return DreameryError("invalid_json", 'The body must be a JSON object, such as {"prompt": "a boat"}.')
 
 
-def _from_http(error: HTTPException, request: Request) -> DreameryError:
+def _http_error(error: HTTPException, request: Request) -> DreameryError:
     if error.status_code == 405:
-        return DreameryError("method_not_allowed", f"{request.url.path} does not take {request.method}.")
+        return DreameryError("method_not_allowed", f"{request.url.path} does not support {request.method}.")
     if error.status_code == 404:
         hint = _hint(request.url.path)
         return DreameryError("unknown_url", f"Unknown URL: {request.method} {request.url.path}. {hint}")
@@ -186,32 +188,31 @@ def _from_http(error: HTTPException, request: Request) -> DreameryError:
 
 
 def _hint(path: str) -> str:
-    """The words for the longest beginning of the path that is known."""
+    """The hint for the longest known prefix of the path."""
     while path and path not in _HINTS:
         path = path.rpartition("/")[0]
     return _HINTS.get(path, "See /docs.")
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Route every exception of the framework and ours into the one shape."""
+    """Turn every exception, ours and the framework's, into an OpenAI error object."""
 
     @app.exception_handler(DreameryError)
-    async def ours(_request: Request, error: DreameryError) -> JSONResponse:
+    async def dreamery_error(_request: Request, error: DreameryError) -> JSONResponse:
         return error_response(error)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(_from_validation(error, request.headers.get("content-type", "")))
+    async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(_validation_error(error, request.headers.get("content-type", "")))
 
     @app.exception_handler(HTTPException)
-    async def framework(request: Request, error: HTTPException) -> JSONResponse:
-        kept = ("Allow", "Connection")
-        headers = {name: value for name, value in (error.headers or {}).items() if name in kept}
-        return error_response(_from_http(error, request), headers=headers)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        headers = {name: value for name, value in (error.headers or {}).items() if name in _KEPT_HEADERS}
+        return error_response(_http_error(error, request), headers=headers)
 
-    async def away(request: Request, error: Exception) -> JSONResponse:
+    async def database_unavailable(request: Request, error: Exception) -> JSONResponse:
         log.warning("database_away", path=request.url.path, reason=type(error).__name__)
-        return fault_response(request.scope.get("state", {}), "overloaded", retry_after=_AWAY_RETRY_SECONDS)
+        return server_fault_response(request.scope.get("state", {}), "overloaded", retry_after=_AWAY_RETRY_SECONDS)
 
-    for kind in AWAY_ERRORS:
-        app.add_exception_handler(kind, away)
+    for kind in DATABASE_UNAVAILABLE_ERRORS:
+        app.add_exception_handler(kind, database_unavailable)

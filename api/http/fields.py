@@ -13,11 +13,11 @@ from worker.core.webhook_policy import check_url
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-After = Annotated[str | None, Query(max_length=60, description="the last id of the page before")]
+After = Annotated[str | None, Query(max_length=60, description="last id of the previous page")]
 
 
 def after_id(prefix: str, value: str | None) -> UUID | None:
-    """The id a page begins behind. Raises `invalid_value`."""
+    """Parse the `after` cursor of a page. Raises `invalid_value`."""
     if value is None:
         return None
     found = parse_public_id(prefix, value)
@@ -26,49 +26,49 @@ def after_id(prefix: str, value: str | None) -> UUID | None:
     return found
 
 
-MAX_PICTURES = 32
+MAX_IMAGES = 32
 
 
-def _storable(value: str) -> str:
+def _check_storable(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not contain a NUL character")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise ValueError("must not contain half of a surrogate pair") from None
+        raise ValueError("must not contain an unpaired surrogate") from None
     return value
 
 
 # Text that Postgres can store and JSON can carry.
-Text = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, AfterValidator(_check_storable)]
 
 
-def _small_metadata(value: dict[str, str]) -> dict[str, str]:
+def _check_metadata(value: dict[str, str]) -> dict[str, str]:
     if len(value) > 16 or any(len(k) > 64 or len(v) > 512 for k, v in value.items()):
         raise ValueError("at most 16 pairs, keys up to 64 and values up to 512 characters")
     return value
 
 
-def _http_webhook(value: str) -> str:
+def _check_webhook(value: str) -> str:
     if value:
         check_url(value)
     return value
 
 
-Metadata = Annotated[dict[Text, Text], AfterValidator(_small_metadata)]
+Metadata = Annotated[dict[Text, Text], AfterValidator(_check_metadata)]
 
 
-Webhook = Annotated[Text, AfterValidator(_http_webhook)]
+Webhook = Annotated[Text, AfterValidator(_check_webhook)]
 
 
-Filled = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_storable)]
+NonEmptyText = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1), AfterValidator(_check_storable)]
 
 
-def _word(value: Any) -> Any:
-    """One of a few words, in any case; an empty one was not said."""
+def lowercase_or_none(value: Any) -> Any:
+    """Normalise a keyword to lower case; an empty one counts as absent."""
     return (value.strip().lower() or None) if isinstance(value, str) else value
 
 
 def example(**fields: Any) -> ConfigDict:
-    """The `model_config` of a body with this example in the OpenAPI document."""
+    """Return a `model_config` that shows this example in the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": [fields]})

@@ -1,6 +1,6 @@
-"""Hear of the end in time: the server tells an application that it stops only when every answer is sent.
+"""React to SIGTERM at once. The server informs the application only after every response was sent.
 
-So that who waits here is answered at once and not cut off, the signal itself is heard, and passed on.
+Waiting requests must be answered before that, so the signal itself is handled here and then passed on.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextlib.contextmanager
-def hearing_stop(stop: Callable[[], None]) -> Iterator[None]:
-    """Until the block ends, call `stop` in this event loop when the process is told to end; the server still hears it.
+def on_shutdown_signal(stop: Callable[[], None]) -> Iterator[None]:
+    """Within the block, call `stop` in this event loop on SIGTERM or SIGINT; the previous handlers still run.
 
-    Only the main thread can hear signals; elsewhere (an application inside another program) nothing is heard.
+    Only the main thread can handle signals; in another thread (an embedded application) this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -27,13 +27,13 @@ def hearing_stop(stop: Callable[[], None]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in _SIGNALS}
 
-    def heard(passed_on: Any, number: int, frame: FrameType | None) -> None:
+    def handle(previous: Any, number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(stop)
-        if callable(passed_on):
-            passed_on(number, frame)
+        if callable(previous):
+            previous(number, frame)
 
     for number, handler in before.items():
-        signal.signal(number, partial(heard, handler))
+        signal.signal(number, partial(handle, handler))
     try:
         yield
     finally:

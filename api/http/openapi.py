@@ -1,7 +1,7 @@
-"""The OpenAPI document as it is served, and the pages that show it without reaching for the internet.
+"""The OpenAPI document, and a Swagger UI page that needs no internet access.
 
-The framework's document is completed here: bodies that `read_body` reads become components, each answer names the
-headers that every answer has.
+Completes the framework's document: bodies that `parse_body` reads become components, and each response lists the
+headers that every response has.
 """
 
 import html
@@ -18,7 +18,7 @@ from worker.core.errors import DreameryError
 
 router = APIRouter(include_in_schema=False)
 
-# The package that brings Swagger UI along; its files are read, its code is not used.
+# The package that contains the Swagger UI files; its code is not used.
 _PACKAGE, _FOLDER = "fastapi_offline", "static"
 _ASSETS = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css", "favicon.png": "image/png"}
 
@@ -38,10 +38,10 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-_START = """const place = document.getElementById("swagger-ui");
+_START = """const root = document.getElementById("swagger-ui");
 SwaggerUIBundle({
-  url: place.dataset.document,
-  domNode: place,
+  url: root.dataset.document,
+  domNode: root,
   layout: "BaseLayout",
   deepLinking: true,
   tryItOutEnabled: true,
@@ -50,7 +50,7 @@ SwaggerUIBundle({
   presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
 });
 """
-# A key may be typed in here. Swagger UI sets styles by itself and draws its icons from `data:`.
+# Strict, because users enter keys on this page. Swagger UI sets inline styles and uses `data:` icons.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -58,84 +58,85 @@ _POLICY = (
 
 _ABOUT = """OpenAI-compatible generation on your own Dreamina and Jimeng accounts.
 
-**Who calls**: `Authorization: Bearer sk-dreamery-...`, or upstream session ids where they are switched on. Azure's
-`api-key` header works too. **Errors**, on every path: a status and `{"error": {"message", "type", "param", "code"}}`,
-in English, or in Chinese where `Accept-Language` likes it better. **After a job was accepted** each answer carries
-`X-Job-Id`, and each error `x-should-retry: false`: repeating would pay again. **Creating calls** take
-`Idempotency-Key`, `Prefer: respond-async` and `Prefer: wait=N`. Unknown fields of a body are ignored.
+**Authentication**: `Authorization: Bearer sk-dreamery-...`, or upstream session ids where they are enabled. Azure's
+`api-key` header works too. **Errors** have the same form on every path: a status and
+`{"error": {"message", "type", "param", "code"}}`, in Chinese if `Accept-Language` prefers it, otherwise in English.
+**After a job was accepted**, each response carries `X-Job-Id`, and each error `x-should-retry: false`, because a retry
+would pay again. **Creating calls** accept `Idempotency-Key`, `Prefer: respond-async` and `Prefer: wait=N`. Unknown
+fields of a body are ignored.
 """
 _TAGS = [
-    {"name": "images", "description": "Pictures from text and pictures."},
-    {"name": "videos", "description": "Videos from text, frames and references."},
-    {"name": "chat", "description": "Pictures, videos and the agent as a chat."},
-    {"name": "jobs", "description": "What was accepted: list, follow, cancel."},
-    {"name": "files", "description": "Stored results. The link is the right to read them."},
-    {"name": "models", "description": "What can be asked for."},
-    {"name": "webhooks", "description": "Being told when a job has ended."},
-    {"name": "session ids", "description": "Upstream session ids: do they live, what is left on them."},
-    {"name": "accounts", "description": "Your own upstream accounts: only your jobs run on them."},
+    {"name": "images", "description": "Generate images from text and images."},
+    {"name": "videos", "description": "Generate videos from text, frames and references."},
+    {"name": "chat", "description": "Generate images and videos, or use the agent, through chat."},
+    {"name": "jobs", "description": "List, follow and cancel accepted jobs."},
+    {"name": "files", "description": "Stored results. The link grants access to the file."},
+    {"name": "models", "description": "Available models."},
+    {"name": "webhooks", "description": "Notifications when a job ends."},
+    {"name": "session ids", "description": "Check whether upstream session ids are valid and what credit they have."},
+    {"name": "accounts", "description": "Your own upstream accounts, used only for your jobs."},
     {"name": "keys", "description": "Your own API keys."},
-    {"name": "usage", "description": "What you used, and where your limits stand."},
-    {"name": "admin", "description": "Users, their keys, limits and jobs, and the log of what administrators did."},
-    {"name": "console", "description": "Signing in to the web console."},
-    {"name": "operations", "description": "For whoever runs this."},
+    {"name": "usage", "description": "Your usage and your limits."},
+    {"name": "admin", "description": "Users, API keys, limits, jobs and the audit log."},
+    {"name": "console", "description": "Sign in to the web console."},
+    {"name": "operations", "description": "Health, readiness and metrics."},
 ]
 _HEADERS = {
-    "X-Request-Id": "name it when you report a problem",
-    "openai-processing-ms": "milliseconds until the answer began",
+    "X-Request-Id": "quote it when you report a problem",
+    "openai-processing-ms": "milliseconds until the response began",
 }
 _CREATING_HEADERS = {
-    "X-Job-Id": "the first job of the request, once one was accepted",
-    "x-ratelimit-limit-requests": "creating requests a caller may send in a minute",
-    "x-ratelimit-remaining-requests": "how many are left",
-    "x-ratelimit-reset-requests": "until more are free, as `12ms`, `1s` or `6m0s`",
-    "x-budget-warning": "limits that are nearly used: `user.jobs_per_day; used=81; soft=80; hard=100; reset=...`",
+    "X-Job-Id": "the first job of the request, after it was accepted",
+    "x-ratelimit-limit-requests": "creating requests that the caller may send per minute",
+    "x-ratelimit-remaining-requests": "remaining creating requests",
+    "x-ratelimit-reset-requests": "time until the limit resets, as `12ms`, `1s` or `6m0s`",
+    "x-budget-warning": "limits that are almost reached: `user.jobs_per_day; used=81; soft=80; hard=100; reset=...`",
 }
 
 
-def describe(app: FastAPI) -> None:
-    """Have the app serve the completed document, and its pages."""
+def install_openapi(app: FastAPI) -> None:
+    """Serve the completed OpenAPI document and the Swagger UI page."""
 
-    def document() -> dict[str, Any]:
+    def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _document(app)
+            app.openapi_schema = _build_document(app)
         return app.openapi_schema
 
-    app.openapi = document  # type: ignore[method-assign]  # the framework's own way to replace it
+    app.openapi = openapi  # type: ignore[method-assign]  # the framework's own way to replace it
     app.include_router(router)
 
 
-def _document(app: FastAPI) -> dict[str, Any]:
-    made = get_openapi(
+def _build_document(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
         title=app.title, version=app.version, description=_ABOUT, routes=app.routes, webhooks=app.webhooks.routes
     )
-    schemas = made.setdefault("components", {}).setdefault("schemas", {})
-    _hoist(made["paths"], schemas)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    _move_definitions(document["paths"], schemas)
     used: set[str] = set()
-    for item in made["paths"].values():
+    for item in document["paths"].values():
         for method, operation in item.items():
-            _show_example(operation, schemas)
-            _name_headers(operation, creating=method == "post")
+            _add_examples(operation, schemas)
+            _add_response_headers(operation, creating=method == "post")
             used.update(operation.get("tags", []))
-    made["tags"] = [tag for tag in _TAGS if tag["name"] in used]
-    return made
+    document["tags"] = [tag for tag in _TAGS if tag["name"] in used]
+    return document
 
 
-def _hoist(node: Any, schemas: dict[str, Any]) -> None:
-    """Move every `$defs` in the tree to the components, which is where `ref_template` made its references point."""
+def _move_definitions(node: Any, schemas: dict[str, Any]) -> None:
+    """Move every `$defs` of the tree to the components, where the references made by `ref_template` point."""
     if isinstance(node, dict):
         for name, schema in node.pop("$defs", {}).items():
-            _hoist(schema, schemas)
+            _move_definitions(schema, schemas)
             schemas.setdefault(name, schema)
         for value in node.values():
-            _hoist(value, schemas)
+            _move_definitions(value, schemas)
     elif isinstance(node, list):
         for value in node:
-            _hoist(value, schemas)
+            _move_definitions(value, schemas)
 
 
-def _show_example(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
-    """The examples of a body's schema where readers of the document look for them: at the body, and at the answer."""
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Copy the examples of a schema to the request body and the responses, where tools show them."""
     for body in (operation.get("requestBody", {}), *operation["responses"].values()):
         content = body.get("content", {}).get("application/json", {})
         schema = schemas.get(content.get("schema", {}).get("$ref", "").rpartition("/")[2], {})
@@ -143,33 +144,33 @@ def _show_example(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
             content["examples"] = {str(n): {"value": example} for n, example in enumerate(schema["examples"], start=1)}
 
 
-def _name_headers(operation: dict[str, Any], *, creating: bool) -> None:
-    named = {**_HEADERS, **(_CREATING_HEADERS if creating else {})}
-    for answer in operation["responses"].values():
-        told = {name: {"description": text, "schema": {"type": "string"}} for name, text in named.items()}
-        answer["headers"] = {**told, **answer.get("headers", {})}
+def _add_response_headers(operation: dict[str, Any], *, creating: bool) -> None:
+    descriptions = {**_HEADERS, **(_CREATING_HEADERS if creating else {})}
+    for response in operation["responses"].values():
+        headers = {name: {"description": text, "schema": {"type": "string"}} for name, text in descriptions.items()}
+        response["headers"] = {**headers, **response.get("headers", {})}
 
 
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """Swagger UI over /openapi.json."""
     root = request.scope.get("root_path", "").rstrip("/")
-    # Not the framework's page: its script stands in the page itself, which the policy forbids.
+    # Not the framework's page: it has an inline script, which the policy forbids.
     page = _PAGE.format(root=html.escape(root), title=html.escape(request.app.title))
     return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
 
 
 @router.get("/docs/{name}", responses=error_responses(404))
 async def asset(name: str) -> Response:
-    """A part of the page."""
+    """A script, style sheet or icon of the page."""
     headers = {"Cache-Control": "public, max-age=86400"}
     if name == "start.js":
         return Response(_START, media_type="text/javascript", headers=headers)
     if name not in _ASSETS:
         raise DreameryError("unknown_url")
-    content = await run_in_threadpool(_asset, name)
+    content = await run_in_threadpool(_read_asset, name)
     return Response(content, media_type=_ASSETS[name], headers=headers)
 
 
-def _asset(name: str) -> bytes:
+def _read_asset(name: str) -> bytes:
     return (files(_PACKAGE) / _FOLDER / name).read_bytes()

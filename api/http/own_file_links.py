@@ -1,6 +1,6 @@
-"""Links to results of ours that come back as inputs: their bytes are read here, not fetched.
+"""Links to our own results that come back as inputs: the bytes are read from storage instead of fetched.
 
-The guarded fetcher may not reach private addresses, and where this server stands is often one.
+The guarded fetcher may not reach private addresses, and this server often runs on one.
 """
 
 from contextvars import ContextVar
@@ -10,23 +10,23 @@ from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.security.signed_links import check_link
 from worker.core.settings import get_settings
-from worker.db.engine import Row, retry_when_database_away, transaction
+from worker.db.engine import Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries
 
-# Where the request that is being answered came in; its answers hold links that begin so.
+# Base URL of the current request; links in its responses start with it.
 _origin: ContextVar[str] = ContextVar("origin", default="")
 
 
-def note_origin(base: str) -> None:
-    """Said once per request, before its body is read."""
+def set_request_origin(base: str) -> None:
+    """Set the base URL of the current request; called once, before the body is read."""
     _origin.set(base)
 
 
-def own_bytes(link: str, *, media: str, param: str) -> bytes | None:
-    """The bytes behind a link to a stored result; None when it leads elsewhere.
+def read_own_file(link: str, *, media: str, param: str) -> bytes | None:
+    """Return the bytes of the stored result that a link points to; None for any other link.
 
-    `media` is image, video or audio. Raises file_expired when the result is gone or is something else, link_expired
-    or link_not_signed when the link is no good (any more).
+    `media` is image, video or audio. Raises file_expired when the result was removed, invalid_value when it is of
+    another type, link_expired or link_not_signed when the link is not valid.
     """
     file_id = _file_id(link)
     if file_id is None:
@@ -41,9 +41,10 @@ def own_bytes(link: str, *, media: str, param: str) -> bytes | None:
             return storage.read_file(row.key)
         except storage.MissingFileError:
             row = None
-    what = "is not there any more" if row is None or row.removed_at is not None else f"is no {media}"
-    message = f"`{param}` is a link to a result here that {what}. Send the file itself, or another link."
-    raise DreameryError("file_expired" if "any more" in what else "invalid_value", message, param=param)
+    removed = row is None or row.removed_at is not None
+    problem = "no longer exists" if removed else f"is not of type `{media}`"
+    message = f"`{param}` links to a result of this server that {problem}. Send the file itself, or another link."
+    raise DreameryError("file_expired" if removed else "invalid_value", message, param=param)
 
 
 def _file_id(link: str) -> str | None:
@@ -53,7 +54,7 @@ def _file_id(link: str) -> str | None:
     return None
 
 
-@retry_when_database_away
+@retry_when_database_unavailable
 def _file_row(public: str) -> "Row[object] | None":
     found = parse_public_id("file", public)
     with transaction() as tx:

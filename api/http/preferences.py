@@ -1,4 +1,4 @@
-"""What a request asks of its answer: `Prefer`, client timeouts, `Idempotency-Key`, `X-Job-Id`."""
+"""Request preferences: `Prefer`, client timeouts and `Idempotency-Key`; and the `X-Job-Id` response header."""
 
 import contextlib
 import re
@@ -10,80 +10,78 @@ from fastapi import Depends, Header, Request
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
-_LONGEST_TIMEOUT = 1e6
-
-
+_MAX_TIMEOUT_SECONDS = 1e6
 _WAIT = re.compile(r'[0-9]{1,9}|"[0-9]{1,9}"')
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """How the caller wants to wait: at most `wait_seconds`, and then a 202 with the job, or a 504.
+    """How long the caller wants to wait: up to `wait_seconds`, then a 202 with the job, or a 504.
 
-    `asked_wait` is what `Prefer: wait=N` said, capped; None when it said nothing.
+    `requested_wait` is N of `Prefer: wait=N`, limited to `max_wait`; None without it.
     """
 
     respond_async: bool
-    longest_wait: float
-    asked_wait: float | None = None
+    max_wait: float
+    requested_wait: float | None = None
 
     @property
     def wait_seconds(self) -> float:
-        """How long to wait for the end."""
-        if self.asked_wait is not None:
-            return self.asked_wait
-        return 0.0 if self.respond_async else self.longest_wait
+        """Seconds to wait for the jobs to end."""
+        if self.requested_wait is not None:
+            return self.requested_wait
+        return 0.0 if self.respond_async else self.max_wait
 
     def applied(self, *, deferred: bool) -> str | None:
-        """The value of `Preference-Applied`; `deferred` = the answer is a 202."""
+        """The value of `Preference-Applied`; `deferred` means that the response is a 202."""
         if deferred:
             return "respond-async"
-        return None if self.asked_wait is None else f"wait={int(self.asked_wait)}"
+        return None if self.requested_wait is None else f"wait={int(self.requested_wait)}"
 
-    def with_async(self, *, wanted: bool | None) -> "Preference":
-        """The same with the body's `"async": true`, which means what `respond-async` means."""
-        return replace(self, respond_async=True) if wanted else self
+    def with_async(self, *, enabled: bool | None) -> "Preference":
+        """Apply the body's `"async": true`, which has the same effect as `respond-async`."""
+        return replace(self, respond_async=True) if enabled else self
 
 
-def read_timeout(request: Request) -> float | None:
-    """After how many seconds without an answer the client hangs up, as the OpenAI SDKs tell (Python's, Node's)."""
+def client_timeout(request: Request) -> float | None:
+    """Seconds without a response until the client disconnects, as the OpenAI SDKs report; None = unknown."""
     for name in ("x-stainless-read-timeout", "x-stainless-timeout"):
         with contextlib.suppress(ValueError):
             seconds = float(request.headers.get(name, ""))
-            if seconds < _LONGEST_TIMEOUT:  # not a number is not less
+            if seconds < _MAX_TIMEOUT_SECONDS:  # false for NaN
                 return max(seconds, 1.0)
     return None
 
 
-def _longest_wait(request: Request) -> float:
-    longest, timeout = get_settings().sync_wait_seconds, read_timeout(request)
-    # Answer before the SDK gives up, or it repeats a request that is still running.
-    return longest if timeout is None else min(longest, max(1.0, timeout - 5))
+def _max_wait(request: Request) -> float:
+    limit, timeout = get_settings().sync_wait_seconds, client_timeout(request)
+    # Respond before the SDK times out; otherwise it retries a request that is still running.
+    return limit if timeout is None else min(limit, max(1.0, timeout - 5))
 
 
-_PREFER = "`respond-async` = 202 with the job at once; `wait=N` = wait at most N seconds (RFC 7240)"
+_PREFER = "`respond-async` = 202 with the job at once; `wait=N` = wait up to N seconds (RFC 7240)"
 
 
 def get_preference(
     request: Request, _prefer: Annotated[str | None, Header(alias="prefer", description=_PREFER)] = None
 ) -> Preference:
-    """Read RFC 7240 `Prefer` and the SDKs' own read timeout; unknown preferences are ignored."""
-    longest = _longest_wait(request)
+    """Read RFC 7240 `Prefer` and the SDK's own read timeout; unknown preferences are ignored."""
+    limit = _max_wait(request)
     respond_async, wait = False, None
     for part in ",".join(request.headers.getlist("prefer")).split(","):
         name, _, value = (piece.strip().lower() for piece in part.partition(";")[0].partition("="))
         if name == "respond-async":
             respond_async = True
         elif name == "wait" and _WAIT.fullmatch(value):
-            wait = min(float(value.strip('"')), longest)
-    return Preference(respond_async=respond_async, longest_wait=longest, asked_wait=wait)
+            wait = min(float(value.strip('"')), limit)
+    return Preference(respond_async=respond_async, max_wait=limit, requested_wait=wait)
 
 
 PreferenceDep = Annotated[Preference, Depends(get_preference)]
 
 
-def clean_idempotency_key(value: str | None) -> str | None:
-    """The key of an `Idempotency-Key` header: a quoted structured string or a bare token, at most 255 characters."""
+def parse_idempotency_key(value: str | None) -> str | None:
+    """Parse an `Idempotency-Key` header: a quoted structured string or a bare token, at most 255 characters."""
     if value is None:
         return None
     key = value.strip()
@@ -95,10 +93,10 @@ def clean_idempotency_key(value: str | None) -> str | None:
     return key
 
 
-def name_job(request: Request, job_id: str, *, accepted: bool = False) -> None:
-    """From here on the answer, also one about a crash, carries `X-Job-Id`.
+def set_job_id_header(request: Request, job_id: str, *, accepted: bool = False) -> None:
+    """Send `X-Job-Id` with the response, even if the request fails from here on.
 
-    `accepted` = this request made or joined the job, so errors tell SDKs not to repeat it.
+    `accepted` means that this request created or joined the job, so errors tell SDKs not to retry.
     """
     request.state.job_id = job_id
     if accepted:

@@ -1,8 +1,8 @@
-"""Who is still there: the HTTP requests of this process that made or joined jobs, and how each of them ended.
+"""Track the HTTP requests of this process that created or joined jobs, and how each of them ended.
 
-Whether a repeat joins depends on it (openai-compat section 8). The ends are written in batches, apart from the
-requests: a cut one has nobody left to wait for it. Each batch comes with a sign of life, so another process that sees
-one knows that everything which ended here before is noted.
+Deduplication uses this to decide whether a repeated request joins an earlier one (openai-compat section 8). A
+background task writes the ends in batches, because nothing waits for a request whose client disconnected. Each batch
+also renews the lease of this process: another process that sees the renewal knows that all earlier ends are recorded.
 """
 
 import asyncio
@@ -18,137 +18,137 @@ from starlette.concurrency import run_in_threadpool
 from worker.core.observability.logging import get_logger
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import idempotency
-from worker.db.jobs.idempotency import Ended, Holder
+from worker.db.jobs.idempotency import Holder, RequestEnd
 
 log = get_logger("attendance")
 
 End = Literal["answered", "timeout", "cut"]
 
-# A process that gave no sign of life for this long is dead.
+# A process that has not renewed its lease for this long counts as dead.
 LEASE_SECONDS = 5.0
-_BEAT_SECONDS = 1.0
+_RENEW_SECONDS = 1.0
 _FLUSH_SECONDS = 0.05
-# A client's own timeout begins before ours and may be kept a little late.
-_SLACK_SECONDS = 1.0
+# The client's timeout starts before our clock does, and may fire a little late.
+_TIMEOUT_MARGIN_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Visit:
-    """One HTTP request that makes or joins jobs."""
+class TrackedRequest:
+    """One HTTP request that creates or joins jobs."""
 
-    attendance: "Attendance"
-    retries: int = 0  # how often its client has sent it before, as the SDKs tell
+    tracker: "RequestTracker"
+    retries: int = 0  # earlier attempts of the client, from the SDK's retry header
     route: str = ""
-    gives_up_in: float | None = None  # seconds after which the client hangs up, if it said so
+    client_timeout: float | None = None  # seconds after which the client disconnects; None = unknown
     id: UUID = field(default_factory=uuid4)
     arrived: float = field(default_factory=time.monotonic)
-    gone: asyncio.Event = field(default_factory=asyncio.Event)  # set once the client has hung up
-    out_of_time: bool = False
-    group_id: UUID | None = None  # the jobs it stands for, perhaps: set before the commit
+    disconnected: asyncio.Event = field(default_factory=asyncio.Event)  # set once the client has disconnected
+    deadline_passed: bool = False
+    group_id: UUID | None = None  # its jobs; set before the commit, so the commit may still fail
     ended: End | None = None
 
     @property
     def holder(self) -> Holder:
-        """How the rows know it."""
-        patience = None if self.gives_up_in is None else self.gives_up_in + _SLACK_SECONDS
-        return Holder(id=self.id, process=self.attendance.process, gives_up_in=patience)
+        """The identity of this request in the database."""
+        patience = None if self.client_timeout is None else self.client_timeout + _TIMEOUT_MARGIN_SECONDS
+        return Holder(id=self.id, process=self.tracker.process, client_timeout=patience)
 
     @property
     def waited(self) -> float:
-        """Seconds since it came."""
+        """Seconds since the request arrived."""
         return time.monotonic() - self.arrived
 
     def end(self, how: End) -> None:
-        """The HTTP request is over. The first word counts."""
+        """Record how the HTTP request ended. Only the first call has an effect."""
         if self.ended is None:
             self.ended = how
-            self.attendance.note_end(self)
+            self.tracker.record_end(self)
 
 
-class Attendance:
-    """All visits of this process."""
+class RequestTracker:
+    """All tracked requests of this process, and its lease."""
 
     def __init__(self) -> None:
         self.process = uuid4()
-        self._visits: dict[UUID, Visit] = {}
-        self._ended: list[Visit] = []
-        self._bell = asyncio.Event()
+        self._requests: dict[UUID, TrackedRequest] = {}
+        self._ended: list[TrackedRequest] = []
+        self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
 
     async def start(self) -> None:
-        """Give the first sign of life, before any request is accepted, and go on giving them."""
-        with contextlib.suppress(*DATABASE_ERRORS):  # the next one comes in a second
+        """Take the lease before any request is accepted, and keep renewing it."""
+        with contextlib.suppress(*DATABASE_ERRORS):  # the next attempt follows in a second
             await self._flush()
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Note the last ends; what is open yet is cut."""
+        """Write the last ends and release the lease; requests that are still open count as cut."""
         self._stopping = True
-        self._bell.set()
+        self._wake.set()
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
-        with contextlib.suppress(*DATABASE_ERRORS):  # then the lease runs out instead
+        with contextlib.suppress(*DATABASE_ERRORS):  # the lease expires instead
             await self._flush()
-            await run_in_threadpool(self._leave)
+            await run_in_threadpool(self._release_lease)
 
-    def visit(self, request: Request) -> Visit:
-        """The visit of this HTTP request, begun by the first to ask. The frame around the answer ends it."""
-        known: Visit | None = getattr(request.state, "visit", None)
-        if known is not None:
-            return known
+    def track(self, request: Request) -> TrackedRequest:
+        """Return the tracked request, created on the first call. The request middleware ends it."""
+        existing: TrackedRequest | None = getattr(request.state, "tracked_request", None)
+        if existing is not None:
+            return existing
         count = request.headers.get("x-stainless-retry-count", "")
-        visit = Visit(
-            attendance=self,
+        tracked = TrackedRequest(
+            tracker=self,
             retries=int(count) if count.isdecimal() and len(count) < 5 else 0,
             route=f"{request.method} {request.url.path}",
         )
-        self._visits[visit.id] = visit
-        request.state.visit = visit
-        return visit
+        self._requests[tracked.id] = tracked
+        request.state.tracked_request = tracked
+        return tracked
 
-    def note_end(self, visit: Visit) -> None:
-        """A visit has ended: write it soon."""
-        self._ended.append(visit)
-        self._bell.set()
+    def record_end(self, tracked: TrackedRequest) -> None:
+        """Queue the end of a request for the next batch."""
+        self._ended.append(tracked)
+        self._wake.set()
 
-    def known(self, holder: UUID) -> Visit | None:
-        """A visit of this process that is open, or whose end is not written yet."""
-        return self._visits.get(holder)
+    def find(self, holder: UUID) -> TrackedRequest | None:
+        """Return a request of this process that is open, or whose end is not written yet; else None."""
+        return self._requests.get(holder)
 
     async def _run(self) -> None:
         while not self._stopping:
             with contextlib.suppress(TimeoutError):
-                # `wait_for` may lose a cancellation that comes together with the bell (until Python 3.12).
-                async with asyncio.timeout(_BEAT_SECONDS):
-                    await self._bell.wait()
-                await asyncio.sleep(_FLUSH_SECONDS)  # so that a burst shares a statement
-            self._bell.clear()
+                # Until Python 3.12 `wait_for` may lose a cancellation that arrives together with the wake-up.
+                async with asyncio.timeout(_RENEW_SECONDS):
+                    await self._wake.wait()
+                await asyncio.sleep(_FLUSH_SECONDS)  # a burst shares one statement
+            self._wake.clear()
             try:
                 await self._flush()
             except DATABASE_ERRORS as error:
                 log.warning("ends_not_noted", reason=type(error).__name__)
-                await asyncio.sleep(_BEAT_SECONDS)
+                await asyncio.sleep(_RENEW_SECONDS)
 
     async def _flush(self) -> None:
-        # The sign of life is of this moment: what ends between now and the commit is not in it.
+        # The lease renewal carries this moment: requests that end between now and the commit are not in the batch.
         ended, at = self._ended[:], time.monotonic()
         await run_in_threadpool(self._write, ended, at)
         del self._ended[: len(ended)]
-        # After the commit: who does not find it here finds it there.
-        for visit in ended:
-            self._visits.pop(visit.id, None)
+        # Only after the commit, so that every request is found either here or in the database.
+        for tracked in ended:
+            self._requests.pop(tracked.id, None)
 
-    def _write(self, ended: list[Visit], at: float) -> None:
+    def _write(self, ended: list[TrackedRequest], at: float) -> None:
         ends = [
-            Ended(group_id=visit.group_id, holder=visit.id, how=visit.ended)
-            for visit in ended
-            if visit.group_id is not None and visit.ended is not None
+            RequestEnd(group_id=tracked.group_id, holder=tracked.id, outcome=tracked.ended)
+            for tracked in ended
+            if tracked.group_id is not None and tracked.ended is not None
         ]
         with transaction() as tx:
-            idempotency.note_ends(tx, ends)
-            idempotency.beat(tx, self.process, age=time.monotonic() - at)
+            idempotency.record_request_ends(tx, ends)
+            idempotency.record_heartbeat(tx, self.process, age=time.monotonic() - at)
 
-    def _leave(self) -> None:
+    def _release_lease(self) -> None:
         with transaction() as tx:
-            idempotency.leave(tx, self.process)
+            idempotency.remove_process(tx, self.process)

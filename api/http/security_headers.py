@@ -1,4 +1,4 @@
-"""Headers that tell browsers what an answer may do: load, be framed, be kept, be sent on as a referrer."""
+"""Browser security headers: content security policy, framing, referrer, caching, HSTS."""
 
 from collections.abc import Iterable
 from functools import lru_cache
@@ -9,16 +9,16 @@ from worker.core.settings import get_settings
 Header = tuple[bytes, bytes]
 
 _HTML = b"text/html"
-# JSON, text, events: nothing of it is to be run or shown as a page.
-_NOTHING = "default-src 'none'; frame-ancestors 'none'"
-# A picture or video opened by itself: browsers make a page around it.
+# JSON, text and events: a browser must not run anything in them or frame them.
+_DENY_ALL = "default-src 'none'; frame-ancestors 'none'"
+# An image or video opened directly: browsers build a page around it.
 FILE_POLICY = "default-src 'none'; img-src 'self' data:; media-src 'self'; style-src 'unsafe-inline'; sandbox"
 _HSTS = (b"strict-transport-security", b"max-age=31536000")
 
 
 @lru_cache(maxsize=4)
 def _page_policy(public_url: str) -> str:
-    """For our pages: scripts and styles from files of ours only. Results may be linked at PUBLIC_URL."""
+    """Policy of our pages: scripts and styles only from our own files. Results may be served from PUBLIC_URL."""
     parts = urlsplit(public_url)
     results = f" {parts.scheme}://{parts.netloc}" if parts.netloc else ""
     return (
@@ -27,19 +27,19 @@ def _page_policy(public_url: str) -> str:
     )
 
 
-def protective_headers(sent: Iterable[Header]) -> list[Header]:
-    """What an answer with these headers needs besides; what a route has said itself stays."""
-    present = {name.lower(): value for name, value in sent}
+def security_headers(present_headers: Iterable[Header]) -> list[Header]:
+    """Return the security headers that a response lacks; headers that the route set itself are kept."""
+    present = {name.lower(): value for name, value in present_headers}
     url = get_settings().public_url
     page = present.get(b"content-type", b"").startswith(_HTML)
-    wanted = {
+    defaults = {
         b"x-content-type-options": b"nosniff",
-        # Links to files are secrets, and must not be told to other sites.
+        # Links to files are secrets; other sites must not receive them.
         b"referrer-policy": b"no-referrer",
-        b"content-security-policy": (_page_policy(url) if page else _NOTHING).encode(),
+        b"content-security-policy": (_page_policy(url) if page else _DENY_ALL).encode(),
         b"x-frame-options": b"DENY",
-        # What says nothing of caches is somebody's own.
+        # A response without a cache policy belongs to one caller.
         b"cache-control": b"no-store",
     }
-    headers = [(name, value) for name, value in wanted.items() if name not in present]
+    headers = [(name, value) for name, value in defaults.items() if name not in present]
     return [*headers, _HSTS] if url.startswith("https://") else headers
