@@ -1,7 +1,7 @@
-"""The web console: its page and files, signing in with an API key, signing out.
+"""The web console: its page and static files, sign-in with an API key, sign-out.
 
-The page is plain ES modules without a build step. It calls the same API as everybody, with a session cookie instead of
-a key (`api/auth/dependencies.py`).
+The page consists of plain ES modules without a build step. It calls the same API as other clients, with a session
+cookie instead of a key (`api/auth/dependencies.py`).
 """
 
 import hashlib
@@ -16,8 +16,14 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.console_session import check_site, csrf_token, drop_cookie, session_of, set_cookie
-from api.auth.dependencies import Caller, CallerDep, actor_of, caller_of_key, get_bearer
+from api.auth.console_session import (
+    check_origin,
+    clear_session_cookie,
+    csrf_token,
+    read_session_cookie,
+    set_session_cookie,
+)
+from api.auth.dependencies import Caller, CallerDep, audit_actor, caller_from_key, read_credential
 from api.console.schemas import ConsoleSession, ConsoleSignedOut
 from api.http.errors import error_responses
 from api.http.responses import base_url, json_response
@@ -30,7 +36,7 @@ from worker.messaging.rate_limits import RequestLimits
 
 router = APIRouter(prefix="/console", tags=["console"])
 
-# Guessing a key is hopeless; this keeps whoever tries from filling the audit log.
+# Keys cannot be guessed; this limit keeps attempts from filling the audit log.
 _FAILURES_PER_MINUTE = 20
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self' blob:; "
@@ -43,36 +49,36 @@ _PAGE_HEADERS = {
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-_TYPES = {".js": "text/javascript", ".svg": "image/svg+xml", ".css": "text/css", ".json": "application/json"}
+_MEDIA_TYPES = {".js": "text/javascript", ".svg": "image/svg+xml", ".css": "text/css", ".json": "application/json"}
 
 
-def _answer(caller: Caller, session_id: str, version: str) -> dict[str, Any]:
+def _session_object(caller: Caller, session_id: str, version: str) -> dict[str, Any]:
     return {
         "object": "console.session",
         "user": caller.name,
         "role": caller.role,
-        "scopes": [scope for scope in ("admin", "generate", "read") if caller.may(scope)],
+        "scopes": [scope for scope in ("admin", "generate", "read") if caller.has_scope(scope)],
         "models": None if caller.models is None else sorted(caller.models),
         "csrf_token": csrf_token(session_id),
         "version": version,
     }
 
 
-async def _note_failure(request: Request, error: DreameryError) -> None:
-    """Write a failure down, unless there were too many of this address. The key is never noted."""
+async def _record_failure(request: Request, error: DreameryError) -> None:
+    """Write a failed sign-in to the audit log, without the key. Raises rate_limit_exceeded after too many."""
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
-    actor = actor_of(request, Caller(owner="", name="unknown"))
+    actor = audit_actor(request, Caller(owner="", name="unknown"))
     if limits:
-        if await limits.is_over("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE):
-            message = "Too many attempts to sign in from this address. Wait a minute."
+        if await limits.is_limit_reached("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE):
+            message = "Too many failed sign-ins from this address. Wait a minute."
             raise DreameryError("rate_limit_exceeded", message, retry_after=60)
-        await limits.note("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE)
+        await limits.record("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE)
 
-    def note() -> None:
+    def record() -> None:
         with transaction() as tx:
-            audit_log.note_act(tx, actor, "console.sign_in_failed", "console", code=error.kind.code)
+            audit_log.record_action(tx, actor, "console.sign_in_failed", "console", code=error.kind.code)
 
-    await run_in_threadpool(note)
+    await run_in_threadpool(record)
 
 
 def _open_session(request: Request, caller: Caller) -> str:
@@ -80,8 +86,8 @@ def _open_session(request: Request, caller: Caller) -> str:
         raise DreameryError("invalid_api_key")
     with transaction() as tx:
         session_id = console_sessions.open_session(tx, caller.api_key_id, hours=get_settings().console_session_hours)
-        audit_log.note_act(
-            tx, actor_of(request, caller), "console.sign_in", public_id("key", caller.api_key_id), role=caller.role
+        audit_log.record_action(
+            tx, audit_actor(request, caller), "console.sign_in", public_id("key", caller.api_key_id), role=caller.role
         )
     return session_id
 
@@ -92,23 +98,23 @@ def _open_session(request: Request, caller: Caller) -> str:
     status_code=201,
     responses={201: {"model": ConsoleSession, "description": "Signed in."}, **error_responses(401, 403, 429)},
 )
-async def sign_in(request: Request, bearer: Annotated[str, Depends(get_bearer)]) -> Response:
-    """Takes an API key as every call does (`Authorization: Bearer ...`) and answers with a session cookie.
+async def sign_in(request: Request, bearer: Annotated[str, Depends(read_credential)]) -> Response:
+    """Send an API key (`Authorization: Bearer ...`); the response sets a session cookie.
 
-    The session ends when it is not used for `DREAMERY_CONSOLE_SESSION_HOURS`, after 30 days, or with its key.
+    The session ends after `DREAMERY_CONSOLE_SESSION_HOURS` without use, after 30 days, or when its key is revoked.
     """
     base = base_url(request)
-    check_site(request, base)
+    check_origin(request, base)
     if not bearer:
         raise DreameryError("missing_api_key")
     try:
-        caller = await caller_of_key(request, bearer)
+        caller = await caller_from_key(request, bearer)
         session_id = await run_in_threadpool(_open_session, request, caller)
     except DreameryError as error:
-        await _note_failure(request, error)
+        await _record_failure(request, error)
         raise
-    response = json_response(_answer(caller, session_id, request.app.version), status=201, headers=_NO_STORE)
-    set_cookie(response, base, session_id)
+    response = json_response(_session_object(caller, session_id, request.app.version), status=201, headers=_NO_STORE)
+    set_session_cookie(response, base, session_id)
     return response
 
 
@@ -117,78 +123,75 @@ _NO_STORE = {"Cache-Control": "no-store"}
 
 @router.get(
     "/session",
-    summary="Ask who is signed in",
+    summary="Get the current session",
     responses={200: {"model": ConsoleSession, "description": "The session."}, **error_responses(401, 403)},
 )
 async def get_session(request: Request, caller: CallerDep) -> Response:
-    """The user of the session cookie, with the token that changing requests need."""
-    session_id = session_of(request, base_url(request))
-    return json_response(_answer(caller, session_id, request.app.version), headers=_NO_STORE)
+    """Returns the signed-in user and the CSRF token that requests with changes need."""
+    session_id = read_session_cookie(request, base_url(request))
+    return json_response(_session_object(caller, session_id, request.app.version), headers=_NO_STORE)
 
 
 def _sign_out(request: Request, caller: Caller, session_id: str) -> None:
     with transaction() as tx:
         if console_sessions.close_session(tx, session_id):
-            audit_log.note_act(tx, actor_of(request, caller), "console.sign_out", "console")
+            audit_log.record_action(tx, audit_actor(request, caller), "console.sign_out", "console")
 
 
 @router.delete(
     "/session",
     summary="Sign out of the console",
-    responses={200: {"model": ConsoleSignedOut, "description": "The session is over."}, **error_responses(401, 403)},
+    responses={200: {"model": ConsoleSignedOut, "description": "Signed out."}, **error_responses(401, 403)},
 )
 async def sign_out(request: Request, caller: CallerDep) -> Response:
-    """Ends the session of the cookie; the API key stays as it is."""
+    """Ends the session of the cookie; the API key stays valid."""
     base = base_url(request)
-    await run_in_threadpool(_sign_out, request, caller, session_of(request, base))
+    await run_in_threadpool(_sign_out, request, caller, read_session_cookie(request, base))
     response = json_response({"object": "console.session.deleted", "deleted": True})
-    drop_cookie(response, base)
+    clear_session_cookie(response, base)
     return response
-
-
-# --- the page and its files ---
 
 
 @lru_cache(maxsize=1)
 def _assets() -> tuple[str, dict[str, bytes]]:
-    """Every file of the console by its path, and a word that changes with any of them."""
-    found: dict[str, bytes] = {}
+    """Return a version hash of all console files, and their contents by path."""
+    contents: dict[str, bytes] = {}
 
-    def gather(folder: Traversable, prefix: str) -> None:
+    def collect(folder: Traversable, prefix: str) -> None:
         for item in folder.iterdir():
             if item.is_dir():
-                gather(item, f"{prefix}{item.name}/")
+                collect(item, f"{prefix}{item.name}/")
             elif not item.name.endswith(".md"):
-                found[prefix + item.name] = item.read_bytes()
+                contents[prefix + item.name] = item.read_bytes()
 
-    gather(files("api.console") / "static", "")
+    collect(files("api.console") / "static", "")
     digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(name.encode() + b"\0" + found[name])
-    return digest.hexdigest()[:12], found
+    for name in sorted(contents):
+        digest.update(name.encode() + b"\0" + contents[name])
+    return digest.hexdigest()[:12], contents
 
 
 @router.get("/static/{version}/{path:path}", include_in_schema=False)
 async def static_file(version: str, path: str) -> Response:
-    """A file of the page. The address changes with the files, so browsers keep them for ever."""
-    current, found = await run_in_threadpool(_assets)
-    content = found.get(path)
+    """A file of the page. The URL contains a version hash, so browsers may cache it permanently."""
+    current, contents = await run_in_threadpool(_assets)
+    content = contents.get(path)
     if content is None or path == "index.html":
         raise DreameryError("unknown_url")
-    kept = "public, max-age=31536000, immutable" if version == current else "no-cache"
+    cache = "public, max-age=31536000, immutable" if version == current else "no-cache"
     suffix = path[path.rfind(".") :]
-    kind = _TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "application/octet-stream"
-    return Response(content, media_type=kind, headers={"Cache-Control": kept})
+    media_type = _MEDIA_TYPES.get(suffix) or mimetypes.guess_type(path)[0] or "application/octet-stream"
+    return Response(content, media_type=media_type, headers={"Cache-Control": cache})
 
 
 @router.get("", include_in_schema=False)
 @router.get("/{path:path}", include_in_schema=False)
 async def page(request: Request) -> Response:
-    """The page, for each address of the console: it reads the rest of the path itself."""
-    version, found = await run_in_threadpool(_assets)
+    """The console page, for every console URL; its router reads the rest of the path."""
+    version, contents = await run_in_threadpool(_assets)
     base = base_url(request)
-    # Told by the server, so that the page need not ask and be refused when nobody is signed in.
-    session = "yes" if session_of(request, base) else "no"
-    text = found["index.html"].decode().replace("{version}", version).replace("{session}", session)
+    # Set by the server, so that the page need not send a request that fails without a session.
+    session = "yes" if read_session_cookie(request, base) else "no"
+    text = contents["index.html"].decode().replace("{version}", version).replace("{session}", session)
     text = text.replace("{root}", escape(urlsplit(base).path.rstrip("/")))
     return Response(text, media_type="text/html", headers=_PAGE_HEADERS)

@@ -1,4 +1,4 @@
-"""Answers of the console's own routes."""
+"""Responses of the console's own routes."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from api.http.fields import example
 
 
 class ConsoleSession(BaseModel):
-    """Who is signed in to the console, and what they may do."""
+    """The signed-in user of the console and their permissions."""
 
     model_config = example(
         object="console.session",
@@ -23,14 +23,14 @@ class ConsoleSession(BaseModel):
     object: Literal["console.session"]
     user: str
     role: str
-    scopes: list[str] = Field(description="what the key may do: of `generate`, `read`, `admin`")
-    models: list[str] | None = Field(description="the models the key is limited to; null = all")
-    csrf_token: str = Field(description="send as `X-CSRF-Token` with every request that changes something")
-    version: str = Field(description="of this server")
+    scopes: list[str] = Field(description="scopes of the session: `generate`, `read`, `admin`")
+    models: list[str] | None = Field(description="models that the key is limited to; null = all")
+    csrf_token: str = Field(description="send it as `X-CSRF-Token` with every request that changes something")
+    version: str = Field(description="version of this server")
 
 
 class ConsoleSignedOut(BaseModel):
-    """The session is over."""
+    """The session has ended."""
 
     object: Literal["console.session.deleted"]
     deleted: Literal[True]
