@@ -90,7 +90,7 @@ def see_drain(_admin: AdminDep) -> Response:
 
 @router.patch("/drain", summary="Start or stop draining the platform", responses={200: {"model": Drain}})
 def set_drain(request: Request, update: DrainUpdate, admin: AdminDep) -> Response:
-    """While the platform drains, new jobs are refused with 503 `draining`. Open jobs are finished; reading still works."""
+    """While the platform drains, new jobs are refused with 503 `draining`; open jobs are finished, reading works."""
     with transaction() as tx:
         platform_state.set_drain_reason(tx, update.reason if update.draining else None)
         audit_log.record_action(tx, audit_actor(request, admin), "platform.drain", "platform", **update.model_dump())

@@ -16,14 +16,18 @@ _DEPENDS_ON: dict[Check, Check] = {"schema": "database", "tick": "redis", "worke
 
 
 def _database() -> str | None:
-    return None if _present_revision() is not None else "the database does not respond, or is empty"
+    return None if _current_revision() is not None else "the database does not respond, or is empty"
 
 
 def _schema() -> str | None:
-    from worker.local.schema_upgrade import newest_revision, suffices
+    from worker.local.schema_upgrade import is_compatible, newest_revision
 
-    present = _present_revision() or ""
-    return None if suffices(present) else f"the schema is at {present}, not at {newest_revision()}: run dreamery migrate"
+    present = _current_revision() or ""
+    return (
+        None
+        if is_compatible(present)
+        else f"the schema is at {present}, not at {newest_revision()}: run dreamery migrate"
+    )
 
 
 def _redis() -> str | None:
@@ -43,7 +47,7 @@ def _worker() -> str | None:
     return None if any("fast" in worker.queues for worker in healthy) else "no worker accepts messages"
 
 
-def _present_revision() -> str | None:
+def _current_revision() -> str | None:
     try:
         with transaction() as tx:
             return queries.schema_revision(tx)
