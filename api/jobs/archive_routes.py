@@ -1,4 +1,4 @@
-"""Results of many jobs as one zip, made while it is sent, with a manifest that says what each file is."""
+"""Download the results of many jobs as one streamed zip, with a manifest that describes each file."""
 
 import re
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 from zipstream import ZipStream
 
-from api.auth.dependencies import Caller, ReaderDep
+from api.auth.dependencies import Caller, ReadDep
 from api.http.errors import error_responses
 from api.jobs.serialization import job_object
 from worker import storage
@@ -24,26 +24,26 @@ from worker.db.jobs.queries import JobFilter, JobView
 
 router = APIRouter(prefix="/v1/files", tags=["files"])
 
-_MOST_JOBS = 100
-_ODD = re.compile(r"[^\w.-]+")
-_ENDINGS = {"image/jpeg": "jpg", "video/quicktime": "mov"}
+_MAX_JOBS = 100
+_UNSAFE_CHARACTERS = re.compile(r"[^\w.-]+")
+_EXTENSIONS = {"image/jpeg": "jpg", "video/quicktime": "mov"}
 
 
-def _wanted(ids: str) -> list[UUID]:
-    named = list(dict.fromkeys(part.strip() for part in ids.split(",") if part.strip()))
-    if not 1 <= len(named) <= _MOST_JOBS:
-        message = f"`ids` takes 1 to {_MOST_JOBS} job ids, comma-separated; got {len(named)}. Ask for several archives."
+def _parse_ids(ids: str) -> list[UUID]:
+    parts = list(dict.fromkeys(part.strip() for part in ids.split(",") if part.strip()))
+    if not 1 <= len(parts) <= _MAX_JOBS:
+        message = f"`ids` takes 1 to {_MAX_JOBS} job ids, comma-separated; got {len(parts)}. Request several archives."
         raise DreameryError("invalid_value", message, param="ids")
-    found: list[UUID] = []
-    for one in named:
+    job_ids: list[UUID] = []
+    for one in parts:
         job_id = parse_public_id("job", one)
         if job_id is None:
             raise DreameryError("job_not_found", f"No job {one[:60]!r}.")
-        found.append(job_id)
-    return found
+        job_ids.append(job_id)
+    return job_ids
 
 
-def _views(caller: Caller, ids: list[UUID]) -> list[JobView]:
+def _find_jobs(caller: Caller, ids: list[UUID]) -> list[JobView]:
     with transaction() as tx:
         views, _ = queries.list_jobs(
             tx, caller.viewer(tx), JobFilter(ids=ids), after=None, limit=len(ids), newest_first=True
@@ -54,17 +54,19 @@ def _views(caller: Caller, ids: list[UUID]) -> list[JobView]:
     return views
 
 
-def _name(view: JobView, item: Any) -> str:
-    """`20261125-101500_a-red-boat_1a2b3c4d_1.jpg`: sorts by time, says what it is, and is unlike any other."""
-    words = _ODD.sub("-", str(view.job.params["order"].get("prompt") or ""))[:40].strip("-.") or view.job.kind
-    ending = _ENDINGS.get(item.mime) or item.mime.partition("/")[2]
-    # The end of the id is its random part.
-    return f"{view.job.created_at:%Y%m%d-%H%M%S}_{words}_{view.job.id.hex[-8:]}_{item.n + 1}.{ending}"
+def _file_name(view: JobView, item: Any) -> str:
+    """File name such as `20261125-101500_a-red-boat_1a2b3c4d_1.jpg`: sorts by time, is descriptive and unique."""
+    slug = (
+        _UNSAFE_CHARACTERS.sub("-", str(view.job.params["order"].get("prompt") or ""))[:40].strip("-.") or view.job.kind
+    )
+    extension = _EXTENSIONS.get(item.mime) or item.mime.partition("/")[2]
+    # The last characters of the id are random.
+    return f"{view.job.created_at:%Y%m%d-%H%M%S}_{slug}_{view.job.id.hex[-8:]}_{item.n + 1}.{extension}"
 
 
-def _line(view: JobView, item: Any, job: dict[str, Any]) -> dict[str, Any]:
+def _manifest_entry(view: JobView, item: Any, job: dict[str, Any]) -> dict[str, Any]:
     return {
-        "name": _name(view, item),
+        "name": _file_name(view, item),
         "file": public_id("file", item.id),
         "job": job["id"],
         "kind": job["kind"],
@@ -81,27 +83,27 @@ def _line(view: JobView, item: Any, job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _archive(views: list[JobView]) -> ZipStream:
-    """The archive, unread so far. Raises `file_not_found` when it would be empty."""
-    lines, skipped, contents = [], [], []
+def _build_archive(views: list[JobView]) -> ZipStream:
+    """Build the archive; files are read while it is sent. Raises `file_not_found` if it would be empty."""
+    entries, skipped, contents = [], [], []
     for view in views:
         job = job_object(view, "")
-        kept = [item for item in view.files if item.removed_at is None]
-        if not kept:
+        available = [item for item in view.files if item.removed_at is None]
+        if not available:
             reason = "its results were removed" if view.files else f"it has no files ({job['status']})"
             skipped.append({"job": job["id"], "reason": reason})
-        for item in kept:
-            lines.append(_line(view, item, job))
-            contents.append((item, _name(view, item)))
+        for item in available:
+            entries.append(_manifest_entry(view, item, job))
+            contents.append((item, _file_name(view, item)))
     if not contents:
-        raise DreameryError("file_not_found", "None of these jobs has files that can be downloaded.")
+        raise DreameryError("file_not_found", "None of these jobs has files to download.")
     manifest = {
         "object": "archive.manifest",
         "created_at": int(datetime.now(UTC).timestamp()),
-        "files": lines,
+        "files": entries,
         "skipped": skipped,
     }
-    # Stored, not deflated: pictures and videos are compressed already, and so the length is known beforehand.
+    # Stored, not deflated: images and videos are compressed already, and the total length is known in advance.
     archive = ZipStream(sized=True)
     archive.add(orjson.dumps(manifest, option=orjson.OPT_INDENT_2), "manifest.json")
     for item, name in contents:
@@ -119,15 +121,15 @@ def _archive(views: list[JobView]) -> ZipStream:
     },
 )
 async def get_archive(
-    caller: ReaderDep,
+    caller: ReadDep,
     ids: Annotated[str, Query(max_length=8000, description="1 to 100 job ids, comma-separated")],
 ) -> StreamingResponse:
-    """A zip of the pictures and videos, with a `manifest.json`: of each file its job, prompt, parameters and SHA-256.
+    """A zip of images and videos with a `manifest.json`: job, prompt, parameters and SHA-256 of each file.
 
-    Jobs without files are named in the manifest as `skipped`.
+    The manifest lists jobs without files as `skipped`.
     """
-    views = await run_in_threadpool(_views, caller, _wanted(ids))
-    archive = _archive(views)
+    views = await run_in_threadpool(_find_jobs, caller, _parse_ids(ids))
+    archive = _build_archive(views)
     headers = {
         "Content-Length": str(len(archive)),
         "Content-Disposition": f'attachment; filename="dreamery-{datetime.now(UTC):%Y%m%d-%H%M%S}.zip"',

@@ -1,4 +1,4 @@
-"""All jobs of a caller as they change, and the mark of favourites."""
+"""Follow all jobs of a caller, and mark jobs as favourites."""
 
 import re
 from functools import partial
@@ -9,13 +9,13 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, MakerDep, ReaderDep
+from api.auth.dependencies import Caller, GenerateDep, ReadDep
 from api.http.errors import error_responses
-from api.http.preferences import name_job
+from api.http.preferences import set_job_id_header
 from api.http.responses import base_url, json_response
-from api.http.sse import SSE_HEADERS, stream_docs
+from api.http.sse import SSE_HEADERS, sse_openapi
 from api.jobs.feed import JobFeeds, feed_events
-from api.jobs.routes import find_job, job_uuid
+from api.jobs.routes import find_job, parse_job_id
 from api.jobs.schemas import Job
 from api.jobs.serialization import job_object
 from worker.db.engine import transaction
@@ -38,51 +38,51 @@ def _viewer(caller: Caller) -> Viewer:
     summary="Follow all your jobs",
     response_class=StreamingResponse,
     responses={
-        200: {"content": stream_docs(_EVENT), "description": "The events."},
+        200: {"content": sse_openapi(_EVENT), "description": "The events."},
         **error_responses(400, 401),
     },
 )
 async def follow_jobs(
     request: Request,
-    caller: ReaderDep,
+    caller: ReadDep,
     after: Annotated[float | None, Query(ge=0, le=10**11, description="like Last-Event-ID")] = None,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
-    """Server-sent events: `snapshot` with the open jobs, then a `job` for each that is new or looks different.
+    """Server-sent events: `snapshot` with the open jobs, then a `job` event for each new or changed job.
 
-    `Last-Event-ID` (or `?after=`) replays what was missed instead; `reset` says that it was too much: list the jobs
-    again. The stream ends after a few minutes; `EventSource` comes again by itself.
+    With `Last-Event-ID` (or `?after=`), missed changes are replayed instead of the snapshot; a `reset` event means that
+    there were too many: list the jobs again. The stream ends after a few minutes; `EventSource` reconnects by itself.
     """
     if last_event_id and _EVENT_ID.fullmatch(last_event_id):
         after = float(last_event_id)
     feeds: JobFeeds = request.app.state.feeds
     stream = feed_events(
-        feeds, partial(_viewer, caller), base=base_url(request), since=after, gone=request.is_disconnected
+        feeds, partial(_viewer, caller), base=base_url(request), since=after, is_disconnected=request.is_disconnected
     )
     return StreamingResponse(stream, media_type="text/event-stream", headers=SSE_HEADERS)
 
 
-def _mark(caller: Caller, job_id: UUID, *, favourite: bool) -> JobView:
+def _set_favourite(caller: Caller, job_id: UUID, *, favourite: bool) -> JobView:
     find_job(caller, job_id)
     with transaction() as tx:
         favourites.mark_favourite(tx, job_id, favourite=favourite)
     return find_job(caller, job_id)
 
 
-_ANSWERS = {200: {"model": Job, "description": "The job as it is now."}, **error_responses(401, 403, 404)}
+_RESPONSES = {200: {"model": Job, "description": "The updated job."}, **error_responses(401, 403, 404)}
 
 
-@router.put("/{job_id}/favourite", summary="Mark a job as a favourite", responses=_ANSWERS)
-async def mark_job(request: Request, job_id: str, caller: MakerDep) -> Response:
-    """Lists narrow to favourites with `?favourite=true`."""
-    view = await run_in_threadpool(_mark, caller, job_uuid(job_id), favourite=True)
-    name_job(request, job_id)
+@router.put("/{job_id}/favourite", summary="Mark a job as a favourite", responses=_RESPONSES)
+async def mark_job(request: Request, job_id: str, caller: GenerateDep) -> Response:
+    """Lists can be filtered with `?favourite=true`."""
+    view = await run_in_threadpool(_set_favourite, caller, parse_job_id(job_id), favourite=True)
+    set_job_id_header(request, job_id)
     return json_response(job_object(view, base_url(request)))
 
 
-@router.delete("/{job_id}/favourite", summary="Take a job's mark away", responses=_ANSWERS)
-async def unmark_job(request: Request, job_id: str, caller: MakerDep) -> Response:
-    """The job itself stays."""
-    view = await run_in_threadpool(_mark, caller, job_uuid(job_id), favourite=False)
-    name_job(request, job_id)
+@router.delete("/{job_id}/favourite", summary="Remove a job from the favourites", responses=_RESPONSES)
+async def unmark_job(request: Request, job_id: str, caller: GenerateDep) -> Response:
+    """Removes only the mark, not the job."""
+    view = await run_in_threadpool(_set_favourite, caller, parse_job_id(job_id), favourite=False)
+    set_job_id_header(request, job_id)
     return json_response(job_object(view, base_url(request)))

@@ -1,7 +1,7 @@
-"""Bodies of requests and answers.
+"""Request and response schemas of jobs.
 
-Unknown request fields are ignored (clients add many); a known field with a bad value is a 400 with `param`. The answer
-models are for the OpenAPI document and the tests: `render.py` writes the JSON without them.
+Unknown request fields are ignored (clients add many); a known field with an invalid value is a 400 with `param`. The
+response models are for the OpenAPI document and the tests: `serialization.py` writes the JSON without them.
 """
 
 from typing import Annotated, Any, Literal
@@ -12,18 +12,20 @@ from api.http.fields import example
 
 
 class JobQueue(BaseModel):
-    """Where a job stands in line."""
+    """Position of a job in the queues."""
 
-    position: int | None = Field(description="place in our own queue, 1 = next; null once it has left it")
+    position: int | None = Field(description="position in our own queue, 1 = next; null once it has left it")
     upstream_position: int | None
-    eta_seconds: int | None = Field(description="seconds until the result, as `eta.p50`; null once it has ended")
+    eta_seconds: int | None = Field(
+        description="seconds until the result, same as `eta.p50`; null once the job has ended"
+    )
 
 
 class JobEta(BaseModel):
     """Seconds from now until the result, learned from finished jobs of the same model and size."""
 
-    p50: int = Field(description="what to expect")
-    p90: int = Field(description="what to be prepared for")
+    p50: int = Field(description="median")
+    p90: int = Field(description="90th percentile")
 
 
 class JobFile(BaseModel):
@@ -39,15 +41,15 @@ class JobFile(BaseModel):
     spritesheet_url: str | None = Field(None, description="(videos) a JPEG of small frames in rows")
 
 
-class JobTalk(BaseModel):
-    """What a conversation with the agent gave."""
+class JobConversation(BaseModel):
+    """Output of a conversation with the agent."""
 
-    text: str = Field(description="what the agent said, so far")
-    jobs: list[str] = Field(description="the pictures and videos it started, each a job of its own")
+    text: str = Field(description="text of the agent so far")
+    jobs: list[str] = Field(description="ids of the image and video jobs that it started")
 
 
 class JobError(BaseModel):
-    """Why a job failed; the same four keys as in an error answer."""
+    """Why a job failed; the same four keys as in an error response."""
 
     message: str
     type: str
@@ -56,7 +58,7 @@ class JobError(BaseModel):
 
 
 class JobUrls(BaseModel):
-    """Where to ask about the job."""
+    """URLs of the job."""
 
     get: str
     events: str
@@ -66,15 +68,15 @@ class JobUrls(BaseModel):
 
 
 class JobUsage(BaseModel):
-    """What a job made and what that costs upstream."""
+    """Results of a job and their upstream cost."""
 
-    images: int | None = Field(None, description="(pictures) once completed")
+    images: int | None = Field(None, description="(images) once completed")
     videos: int | None = Field(None, description="(videos) once completed")
     seconds: int | None = Field(None, description="(videos) once completed")
-    credits_estimated: int | None = Field(description="upstream credits it is expected to cost; null = not known")
+    credits_estimated: int | None = Field(description="expected upstream credits; null = unknown")
     credits_charged: int | None = Field(
-        description="what it did cost, as far as known: at its end the expected, later as upstream tells; 0 = surely "
-        "nothing; null = not known (yet)"
+        description="actual upstream credits: when the job ends, the expected ones; later, as upstream reports; "
+        "0 = certainly nothing; null = not known (yet)"
     )
 
 
@@ -125,26 +127,26 @@ class Job(BaseModel):
     type: Literal["image", "video", "chat"] = Field(description="the same as `kind`")
     status: Literal["queued", "in_progress", "completed", "failed", "cancelled"]
     model: str
-    group: str = Field(description="the first job of the request that made it")
-    parent: str | None = Field(description="the conversation that started it, if one did")
+    group: str = Field(description="the first job of the request that created it")
+    parent: str | None = Field(description="the conversation that started it, if any")
     created_at: int
     queued_at: int
     started_at: int | None
     completed_at: int | None
     expires_at: int | None = Field(description="when the results are removed; null = never")
-    expired_at: int | None = Field(description="when they were removed: their links answer 410 `file_expired`")
-    pinned: bool = Field(description="its results are kept for ever")
+    expired_at: int | None = Field(description="when the results were removed; their links answer 410 `file_expired`")
+    pinned: bool = Field(description="its results are kept permanently")
     progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
     queue: JobQueue
     eta: JobEta | None
     input: dict[str, Any]
-    output: list[JobFile] | JobTalk | None
+    output: list[JobFile] | JobConversation | None
     error: JobError | None
     metadata: dict[str, str]
     favourite: bool = Field(description="marked by its owner (`PUT /v1/jobs/{id}/favourite`)")
-    cancelling: bool = Field(description="cancelling was asked for and is not carried out yet")
+    cancelling: bool = Field(description="cancellation was requested and is not complete yet")
     urls: JobUrls
-    usage: JobUsage | None = Field(description="null: nothing was made and no price is known")
+    usage: JobUsage | None = Field(description="null = no results and no known price")
 
 
 class JobList(BaseModel):
@@ -155,11 +157,11 @@ class JobList(BaseModel):
     first_id: str | None
     last_id: str | None
     has_more: bool
-    missing: list[str] | None = Field(None, description="with `ids`: those of them that are no jobs of yours")
+    missing: list[str] | None = Field(None, description="with `ids`: ids that are not your jobs")
 
 
 class DeletedJob(BaseModel):
-    """The answer to a deletion."""
+    """Response to a deletion."""
 
     id: str
     object: Literal["job.deleted"]
@@ -167,16 +169,16 @@ class DeletedJob(BaseModel):
 
 
 class RetryRequest(BaseModel):
-    """The body of `POST /v1/jobs/{id}/retry`; may be left out."""
+    """Body of `POST /v1/jobs/{id}/retry`; optional."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"seed": "new"}]})
 
     seed: Literal["same", "new"] | Annotated[int, Field(ge=0, le=2**32 - 1)] = Field(
-        "same", description="`same` as before, `new` for another one, or the seed itself"
+        "same", description="`same` = as before, `new` = another random seed, or a seed number"
     )
 
 
 class AcceptedJob(Job):
-    """The answer to `respond-async`: the job, and all of them when the request made several."""
+    """Response to `respond-async`: the job, and all jobs if the request created several."""
 
     jobs: list[Job] | None = None

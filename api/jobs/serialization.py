@@ -1,21 +1,21 @@
-"""Job rows -> the JSON that callers read: the job object, the pictures of an answer, the error of a failed job.
+"""Convert job rows to JSON: the job object, its files and usage, and the error of a failed job.
 
-OpenAI's Video object and the answers of video routes are in `video_objects.py`.
+OpenAI's Images response and Video object are in the `serialization.py` of `api/images` and `api/videos`.
 """
 
 import base64
 from datetime import timedelta
 from typing import Any
 
-from api.http.errors import told
-from api.http.responses import seconds_of
-from api.jobs.eta import forecast, usual_seconds
+from api.http.errors import localized_message
+from api.http.responses import unix_seconds
+from api.jobs.eta import default_seconds, estimate_eta
 from worker import storage
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
-from worker.core.security.signed_links import file_link
+from worker.core.security.signed_links import create_file_link
 from worker.core.settings import get_settings
 from worker.db.jobs.queries import JobView
 
@@ -34,53 +34,53 @@ for _state, _status in STATUS_OF.items():
 
 
 def file_url(base: str, file_id: Any) -> str:
-    """The link of a stored file."""
-    return file_link(base, file_id)
+    """Return the link of a stored file."""
+    return create_file_link(base, file_id)
 
 
 def job_progress(view: JobView) -> int:
-    """0..100, never falling, 100 only when completed: the larger of what upstream told and what time suggests."""
+    """Progress 0..100: the larger of upstream's value and an estimate by time. Never falls; 100 only when completed."""
     job = view.job
     if job.state == JobState.SUCCEEDED:
         return 100
     if job.submitted_at is None:
         return int(min(job.progress, 99))
-    # A job that failed or was cancelled stays at what it showed last.
+    # A failed or cancelled job keeps its last value.
     ran = (job.finished_at - job.submitted_at).total_seconds() if job.finished_at else float(job.running_seconds)
-    # By what such jobs took when this one was accepted: a forecast that changes on the way would let it fall.
-    by_time = 90 * ran / (ran + (job.usual_seconds or usual_seconds(job.kind)) / 2)
+    # Uses the typical duration stored at acceptance: a changing estimate could make the progress fall.
+    by_time = 90 * ran / (ran + (job.usual_seconds or default_seconds(job.kind)) / 2)
     return int(min(max(job.progress, by_time), 95))
 
 
 def job_error(view: JobView) -> dict[str, Any] | None:
-    """The error object of a failed job, without the `error` wrapper."""
+    """The error object of a failed job, without the `error` wrapper; None without an error."""
     job = view.job
     if job.error_code is None:
         return None
     kind = ERRORS[job.error_code]
-    return {"code": kind.code, "message": told(kind, job.error_message), "type": kind.type, "param": None}
+    return {"code": kind.code, "message": localized_message(kind, job.error_message), "type": kind.type, "param": None}
 
 
 def expires_at(view: JobView) -> int | None:
-    """When the results are removed; None = never, or there are none."""
+    """Unix time when the results will be removed; None = never, or there are none."""
     days = view.job.retention_days
     days = get_settings().retention_days if days is None else days
     if not days or view.job.state != JobState.SUCCEEDED or view.job.pinned_at is not None:
         return None
-    return seconds_of(view.job.finished_at + timedelta(days=days))
+    return unix_seconds(view.job.finished_at + timedelta(days=days))
 
 
 def expired_at(view: JobView) -> int | None:
-    """When the results were removed, the first of them; None = they are there, or there never were any."""
+    """Unix time when the first result was removed; None = none was removed."""
     return min((int(item.removed_at.timestamp()) for item in view.files if item.removed_at is not None), default=None)
 
 
 def job_object(view: JobView, base: str) -> dict[str, Any]:
-    """The job object of the contract, section 4. Nullable keys are always present."""
+    """The job object of the API contract, section 4. Nullable keys are always present."""
     job = view.job
     job_id, status = public_id("job", job.id), STATUS_OF[job.state]
-    done, awaited = job.state == JobState.SUCCEEDED, forecast(view)
-    place = f"{base}/v1/jobs/{job_id}"
+    done, eta = job.state == JobState.SUCCEEDED, estimate_eta(view)
+    url = f"{base}/v1/jobs/{job_id}"
     return {
         "id": job_id,
         "object": "job",
@@ -90,10 +90,10 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "model": job.model,
         "group": public_id("job", job.group_id),
         "parent": public_id("job", job.parent_id) if job.parent_id else None,
-        "created_at": seconds_of(job.created_at),
-        "queued_at": seconds_of(job.created_at),
-        "started_at": seconds_of(job.submitted_at),
-        "completed_at": seconds_of(job.finished_at),
+        "created_at": unix_seconds(job.created_at),
+        "queued_at": unix_seconds(job.created_at),
+        "started_at": unix_seconds(job.submitted_at),
+        "completed_at": unix_seconds(job.finished_at),
         "expires_at": expires_at(view),
         "expired_at": expired_at(view),
         "pinned": job.pinned_at is not None,
@@ -101,9 +101,9 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "queue": {
             "position": view.position,
             "upstream_position": job.queue_position,
-            "eta_seconds": awaited.p50,
+            "eta_seconds": eta.p50,
         },
-        "eta": None if awaited.p50 is None else {"p50": awaited.p50, "p90": awaited.p90},
+        "eta": None if eta.p50 is None else {"p50": eta.p50, "p90": eta.p90},
         "input": _input(job),
         "output": _output(view, base) if done or job.kind == "chat" else None,
         "error": job_error(view),
@@ -111,17 +111,17 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "favourite": job.favourite,
         "cancelling": job.cancel_requested_at is not None and status == "in_progress",
         "urls": {
-            "get": place,
-            **{name: f"{place}/{name}" for name in ("events", "cancel", "retry", "timeline")},
+            "get": url,
+            **{name: f"{url}/{name}" for name in ("events", "cancel", "retry", "timeline")},
         },
         "usage": _usage(view),
     }
 
 
 def job_size(job: Any) -> str | None:
-    """The pixels ordered, `WxH`; of a video those its ratio and resolution stand for, of a conversation none."""
+    """The ordered size as `WxH`; for a video, the pixels of its ratio and resolution; None for a conversation."""
     order = job.params["order"]
-    # The agent does not say which size it asked for.
+    # The agent does not report the size that it requested.
     if job.kind == "image" and order["width"]:
         return f"{order['width']}x{order['height']}"
     if job.kind == "video" and order["ratio"] and order["resolution"]:
@@ -130,7 +130,7 @@ def job_size(job: Any) -> str | None:
 
 
 def _input(job: Any) -> dict[str, Any]:
-    """What the job was asked for: the order, and how it was worded."""
+    """The input of the job: the order, and the parameters as the caller wrote them."""
     params = job.params
     return {
         **{name: value for name, value in params["order"].items() if name != "count"},
@@ -145,23 +145,22 @@ def _input(job: Any) -> dict[str, Any]:
 
 
 def variant_url(view: JobView, n: int, variant: str, base: str) -> str | None:
-    """The link of another form of result `n`; None when there is none."""
-    found = (item for item in view.variants if (item.n, item.variant) == (n, variant))
-    item = next(found, None)
+    """The link of a variant (thumbnail, spritesheet) of result `n`; None if it does not exist."""
+    item = next((item for item in view.variants if (item.n, item.variant) == (n, variant)), None)
     return file_url(base, item.id) if item is not None else None
 
 
 def _output(view: JobView, base: str) -> list[dict[str, Any]] | dict[str, Any] | None:
-    """The files of a job. Of a conversation: its text, also when it broke off, and the jobs it started."""
+    """The files of a job; for a conversation, its text (also if it was interrupted) and the jobs it started."""
     if view.job.kind == "chat":
-        said = view.spoken.said if view.spoken else ""
+        text = view.reply.text if view.reply else ""
         jobs = [public_id("job", child) for child in view.children]
-        return {"text": said, "jobs": jobs} if said or jobs or view.job.state == JobState.SUCCEEDED else None
+        return {"text": text, "jobs": jobs} if text or jobs or view.job.state == JobState.SUCCEEDED else None
     return [_file(view, item, base) for item in view.files]
 
 
 def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
-    forms = ("thumbnail", "spritesheet") if view.job.kind == "video" else ()
+    variants = ("thumbnail", "spritesheet") if view.job.kind == "video" else ()
     return {
         "url": file_url(base, item.id),
         "mime": item.mime,
@@ -169,47 +168,47 @@ def _file(view: JobView, item: Any, base: str) -> dict[str, Any]:
         "height": item.height,
         "bytes": item.bytes,
         "seconds": item.seconds,
-        **{f"{form}_url": variant_url(view, item.n, form, base) for form in forms},
+        **{f"{variant}_url": variant_url(view, item.n, variant, base) for variant in variants},
     }
 
 
 def _usage(view: JobView) -> dict[str, int | None] | None:
-    """What was made, once it is, and the credits: expected from the start, charged once upstream told or it ended."""
+    """Result counts once completed, and credits: estimated from the start, charged once known."""
     job = view.job
-    made = _made(view) if job.state == JobState.SUCCEEDED and job.kind != "chat" else {}
-    if not made and job.price is None and job.charged is None:
+    counts = _result_counts(view) if job.state == JobState.SUCCEEDED and job.kind != "chat" else {}
+    if not counts and job.price is None and job.charged is None:
         return None
-    return {**made, "credits_estimated": job.price, "credits_charged": job.charged}
+    return {**counts, "credits_estimated": job.price, "credits_charged": job.charged}
 
 
-def _made(view: JobView) -> dict[str, int]:
+def _result_counts(view: JobView) -> dict[str, int]:
     if view.job.kind == "video":
-        known = [item.seconds or view.job.params["order"]["seconds"] for item in view.files]
-        return {"videos": len(known), "seconds": round(sum(known))}
+        durations = [item.seconds or view.job.params["order"]["seconds"] for item in view.files]
+        return {"videos": len(durations), "seconds": round(sum(durations))}
     return {"images": len(view.files)}
 
 
-def failure_of(views: list[JobView]) -> tuple[DreameryError, int]:
-    """The error, and its HTTP status, of a request none of whose jobs gave a picture."""
+def group_error(views: list[JobView]) -> tuple[DreameryError, int]:
+    """The error and HTTP status of a request whose jobs all failed or were cancelled."""
     job = views[0].job
     if job.state == JobState.CANCELLED:
         error = DreameryError("job_cancelled", f"Job {public_id('job', job.id)} was cancelled.")
         return error, error.kind.status
     error = DreameryError(job.error_code, job.error_message)
-    # With the platform's own accounts a dead session is the operator's trouble, not a wrong key of the caller.
+    # With the platform's own accounts, an expired session is the operator's problem, not an invalid key.
     pooled_session = job.user_id is not None and error.code == "upstream_session_expired"
     return error, 503 if pooled_session else error.kind.status
 
 
-def base64_of(key: str) -> str:
-    """The bytes under a key as JSON carries them. Raises file_expired when they were removed."""
+def read_base64(key: str) -> str:
+    """Read a stored file as base64 text. Raises file_expired when it was removed."""
     try:
         return base64.b64encode(storage.read_file(key)).decode()
     except storage.MissingFileError:
         raise DreameryError("file_expired") from None
 
 
-def safety_echo(view: JobView) -> dict[str, str]:
-    """OpenAI tells back the `safety_identifier`, or the older `user`; nothing when neither was sent."""
-    told = view.job.metadata.get("safety_identifier") or view.job.metadata.get("user")
-    return {"safety_identifier": told} if told else {}
+def safety_identifier_field(view: JobView) -> dict[str, str]:
+    """Echo `safety_identifier`, or the older `user`, as OpenAI does; empty when neither was sent."""
+    identifier = view.job.metadata.get("safety_identifier") or view.job.metadata.get("user")
+    return {"safety_identifier": identifier} if identifier else {}

@@ -1,4 +1,4 @@
-"""Bodies of a job's timeline."""
+"""Response schemas of the job timeline."""
 
 from typing import Literal
 
@@ -6,54 +6,54 @@ from pydantic import BaseModel, Field
 
 
 class TimelineText(BaseModel):
-    """What happened, in words."""
+    """A description in English and Chinese."""
 
     en: str
     zh: str
 
 
 class TimelineOther(BaseModel):
-    """An account that a job might have gone to."""
+    """A candidate account that was not chosen."""
 
-    account: str = Field(description="its label; `pool` for accounts of the platform")
-    why: str = Field(description="why it did not take the job")
+    account: str = Field(description="label of the account; `pool` for accounts of the platform")
+    why: str = Field(description="why it was not chosen")
     text: TimelineText
-    score: float | None = Field(description="0 to 1; null = it could not have taken the job at that moment")
-    until: str | None = Field(description="when its rest ends")
-    code: str | None = Field(description="the error code behind its rest")
+    score: float | None = Field(description="0 to 1; null = it could not take the job at that moment")
+    until: str | None = Field(description="end of its cooldown")
+    code: str | None = Field(description="the error code that caused its cooldown")
 
 
 class TimelineChoice(BaseModel):
-    """Why the account of this try was chosen."""
+    """Why the account of this attempt was chosen."""
 
     score: dict[str, float] | None = Field(
-        description="of the chosen account, 0 to 1: `total`, and its parts health, load, success, credits and wear"
+        description="score of the chosen account, 0 to 1: `total` and its parts health, load, success, credits and wear"
     )
     others: list[TimelineOther]
 
 
 class TimelineEntry(BaseModel):
-    """One change of a job's state."""
+    """One state change of a job."""
 
     seq: int
     at: float = Field(description="unix seconds")
     from_state: str | None
     state: str = Field(description="queued, submitting, running, saving, succeeded, failed or cancelled")
-    actor: str = Field(description="who changed it: api, submit, poll, save or tick")
-    attempt: int = Field(description="which try to submit it belongs to; 0 = none yet")
+    actor: str = Field(description="component that changed it: api, submit, poll, save or tick")
+    attempt: int = Field(description="number of the submit attempt; 0 = not yet submitted")
     account: str | None = Field(description="label of the upstream account; `pool` for accounts of the platform")
-    waited_seconds: float | None = Field(description="how long it was in the state before")
-    code: str | None = Field(description="the error code behind it")
-    delay_seconds: float | None = Field(description="after how long it is tried again")
+    waited_seconds: float | None = Field(description="seconds in the previous state")
+    code: str | None = Field(description="the error code that caused it")
+    delay_seconds: float | None = Field(description="seconds until the next attempt")
     text: TimelineText
-    choice: TimelineChoice | None = Field(None, description="of a claim with more than one account to choose from")
+    choice: TimelineChoice | None = Field(None, description="only for a claim with more than one candidate account")
 
 
 class Timeline(BaseModel):
-    """A job's whole way, oldest first."""
+    """All state changes of a job, oldest first."""
 
     object: Literal["job.timeline"]
     id: str
     status: str
     data: list[TimelineEntry]
-    seconds: dict[str, float] = Field(description="in each state, together")
+    seconds: dict[str, float] = Field(description="total seconds in each state")

@@ -1,7 +1,7 @@
-"""The hub: one Redis subscription per process wakes whoever waits for a job. A waiter holds no thread, no connection.
+"""Wake requests that wait for a job: one Redis subscription per process. A waiter holds no thread and no connection.
 
-Events may be lost: one grouped query every two seconds reads the state of everything that is waited for here, another
-the words of conversations that somebody here has not heard.
+Redis messages may be lost. Therefore one grouped query every two seconds reads the state of all watched jobs, and a
+second one the conversation texts that a watch does not have yet.
 """
 
 import asyncio
@@ -22,110 +22,110 @@ log = get_logger("hub")
 
 RECONCILE_SECONDS = 2.0
 _RECONNECT_SECONDS = 0.5
-_MISSED_SECONDS = 0.4
+_TEXT_DELAY_SECONDS = 0.4
 
 
 class Watch:
-    """Somebody's interest in one job: the newest known state, and a bell that rings on change.
+    """One waiter for one job: the newest known state, and an event that is set on change.
 
-    With `words` also what the agent has said in it so far; several watches may ring the same bell.
+    `with_text` also collects the text of a conversation. Several watches may share one event.
     """
 
-    __slots__ = ("_bell", "behind", "job_id", "said", "seq", "state", "words")
+    __slots__ = ("_event", "job_id", "seq", "state", "text", "text_incomplete", "with_text")
 
-    def __init__(self, job_id: UUID, bell: asyncio.Event | None = None, *, words: bool = False) -> None:
+    def __init__(self, job_id: UUID, event: asyncio.Event | None = None, *, with_text: bool = False) -> None:
         self.job_id = job_id
         self.state: str = JobState.QUEUED
         self.seq = 0
-        self.words = words
-        self.said = ""
-        self.behind = False  # a piece was missed: the row has it
-        self._bell = bell or asyncio.Event()  # one for all jobs that are watched together
+        self.with_text = with_text
+        self.text = ""
+        self.text_incomplete = False  # a chunk was missed; the row has it
+        self._event = event or asyncio.Event()  # shared by jobs that are watched together
 
     @property
     def final(self) -> bool:
         """Whether the job has ended."""
         return self.state in FINAL
 
-    def ring(self) -> None:
-        """Wake whoever waits, without news."""
-        self._bell.set()
+    def notify(self) -> None:
+        """Wake the waiter without a change."""
+        self._event.set()
 
-    def tell(self, state: str, seq: int) -> None:
-        """News of the job; older news than known is ignored."""
+    def update(self, state: str, seq: int) -> None:
+        """Set the state of the job; an older `seq` is ignored."""
         if seq > self.seq:
             self.seq, self.state = seq, state
-            self._bell.set()
+            self._event.set()
 
-    def hear(self, offset: int, text: str) -> None:
-        """A piece of what is said. One that leaves a gap is not used; the row will have it soon."""
-        new = len(self.said) - offset
+    def append_text(self, offset: int, text: str) -> None:
+        """Add a chunk of text. A chunk after a gap is dropped; the row will contain it soon."""
+        new = len(self.text) - offset
         if new < 0:
-            self.behind = True
+            self.text_incomplete = True
         elif new < len(text):
-            self.said += text[new:]
-            self._bell.set()
+            self.text += text[new:]
+            self._event.set()
 
-    def read(self, said: str) -> None:
-        """The text as the row has it. It may be older than what was heard."""
-        if len(said) > len(self.said):
-            self.said, self.behind = said, False
-            self._bell.set()
+    def replace_text(self, text: str) -> None:
+        """Set the text that the row contains; ignored if it is older than the received text."""
+        if len(text) > len(self.text):
+            self.text, self.text_incomplete = text, False
+            self._event.set()
 
     async def changed(self, timeout_seconds: float) -> bool:
-        """Wait for news of this job, or of any that is watched together with it; False when none came in time."""
+        """Wait for a change of this job, or of any job that shares the event; False on timeout."""
         try:
-            # `wait_for` may lose a cancellation that comes together with the news (until Python 3.12).
+            # Until Python 3.12 `wait_for` may lose a cancellation that arrives together with the change.
             async with asyncio.timeout(timeout_seconds):
-                await self._bell.wait()
+                await self._event.wait()
         except TimeoutError:
             return False
-        self._bell.clear()
+        self._event.clear()
         return True
 
 
-class Hub:
-    """All watches of this process, fed by the subscription and the grouped query."""
+class JobWatcher:
+    """All watches of this process, updated by the subscription and the grouped queries."""
 
     def __init__(self) -> None:
         self._watches: dict[UUID, set[Watch]] = {}
         self._tasks: list[asyncio.Task[None]] = []
-        self._missed = asyncio.Event()
-        self._overhearing: list[Callable[[UUID], None]] = []
-        self.stopping = False  # this process ends: nobody shall wait here any longer
+        self._text_missing = asyncio.Event()
+        self._listeners: list[Callable[[UUID], None]] = []
+        self.stopping = False  # this process is shutting down; waits end at once
 
-    def let_go(self) -> None:
-        """Wake everybody who waits; whoever sees `stopping` gives the answer there is."""
+    def release_waiters(self) -> None:
+        """Wake all waiters; they see `stopping` and respond with the current state."""
         self.stopping = True
         for watches in self._watches.values():
             for watch in watches:
-                watch.ring()
+                watch.notify()
 
-    def overhear(self, listener: Callable[[UUID], None]) -> None:
-        """Have a function told of each job that changes, whoever watches it or not. News may be lost on the way."""
-        self._overhearing.append(listener)
+    def add_listener(self, listener: Callable[[UUID], None]) -> None:
+        """Call `listener` for each changed job, watched or not. Changes may be lost."""
+        self._listeners.append(listener)
 
     def start(self) -> None:
-        """Begin listening."""
+        """Start the subscription and the grouped queries."""
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._reconcile())]
 
     async def stop(self) -> None:
-        """End listening."""
-        left = set(self._tasks)
-        while left:
-            # Asked again: met while it connects, the Redis client turns a cancellation into an error of its own.
-            for task in left:
+        """Stop the subscription and the grouped queries."""
+        pending = set(self._tasks)
+        while pending:
+            # Repeated, because the Redis client turns a cancellation during a connect into its own error.
+            for task in pending:
                 task.cancel()
-            _, left = await asyncio.wait(left, timeout=0.2)
+            _, pending = await asyncio.wait(pending, timeout=0.2)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     @contextlib.contextmanager
-    def watching(
-        self, job_ids: list[UUID], *, words: bool = False, bell: asyncio.Event | None = None
+    def watch_jobs(
+        self, job_ids: list[UUID], *, with_text: bool = False, event: asyncio.Event | None = None
     ) -> Iterator[list[Watch]]:
-        """Register interest, before the row is read or written, so that nothing falls in between."""
-        bell = bell or asyncio.Event()
-        watches = [Watch(job_id, bell, words=words) for job_id in job_ids]
+        """Watch jobs within the block. Start before the row is read or written, so that no change is missed."""
+        event = event or asyncio.Event()
+        watches = [Watch(job_id, event, with_text=with_text) for job_id in job_ids]
         for watch in watches:
             self._watches.setdefault(watch.job_id, set()).add(watch)
         try:
@@ -138,81 +138,81 @@ class Hub:
                     self._watches.pop(watch.job_id, None)
 
     async def wait_final(self, watches: list[Watch], timeout_seconds: float) -> bool:
-        """Wait until every job has ended; False when the time is over first, or the process stops."""
-        until = time.monotonic() + timeout_seconds
+        """Wait until every job has ended; False on timeout, or when the process stops."""
+        deadline = time.monotonic() + timeout_seconds
         for watch in watches:
             while not watch.final:
-                left = until - time.monotonic()
-                if self.stopping or left <= 0 or not await watch.changed(left):
+                remaining = deadline - time.monotonic()
+                if self.stopping or remaining <= 0 or not await watch.changed(remaining):
                     return False
         return True
 
-    def _tell(self, job_id: UUID, state: str, seq: int) -> None:
+    def _update_watches(self, job_id: UUID, state: str, seq: int) -> None:
         for watch in self._watches.get(job_id, ()):
-            watch.tell(state, seq)
+            watch.update(state, seq)
 
-    def _hear(self, job_id: UUID, offset: int, text: str) -> None:
+    def _append_texts(self, job_id: UUID, offset: int, text: str) -> None:
         for watch in self._watches.get(job_id, ()):
-            if watch.words:
-                watch.hear(offset, text)
-                if watch.behind:
-                    self._missed.set()
+            if watch.with_text:
+                watch.append_text(offset, text)
+                if watch.text_incomplete:
+                    self._text_missing.set()
 
     async def _listen(self) -> None:
         while True:
             try:
-                async for news in pubsub.subscribe():
-                    if isinstance(news, pubsub.Words):
-                        self._hear(news.job_id, news.offset, news.text)
+                async for message in pubsub.subscribe():
+                    if isinstance(message, pubsub.AgentText):
+                        self._append_texts(message.job_id, message.offset, message.text)
                     else:
-                        self._tell(news.job_id, news.state, news.seq)
-                        for listener in self._overhearing:
-                            listener(news.job_id)
-            except pubsub.BUS_ERRORS as error:
+                        self._update_watches(message.job_id, message.state, message.seq)
+                        for listener in self._listeners:
+                            listener(message.job_id)
+            except pubsub.REDIS_ERRORS as error:
                 log.warning("events_away", reason=type(error).__name__)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _reconcile(self) -> None:
         while True:
             await self._pause()
-            wanted = list(self._watches)
-            if not wanted:
+            job_ids = list(self._watches)
+            if not job_ids:
                 continue
-            heard = self._least_heard()
+            lengths = self._shortest_texts()
             try:
-                states = await run_in_threadpool(_read_states, wanted)
-                said = await run_in_threadpool(_read_said, heard) if heard else {}
+                states = await run_in_threadpool(_read_states, job_ids)
+                texts = await run_in_threadpool(_read_texts, lengths) if lengths else {}
             except DATABASE_ERRORS as error:
                 log.warning("reconcile_failed", reason=type(error).__name__)
                 continue
-            for job_id, text in said.items():
+            for job_id, text in texts.items():
                 for watch in self._watches.get(job_id, ()):
-                    watch.read(text)
+                    watch.replace_text(text)
             for job_id, (state, seq) in states.items():
-                self._tell(job_id, state, seq)
+                self._update_watches(job_id, state, seq)
 
     async def _pause(self) -> None:
-        """Until the next reading: two seconds, or a moment after somebody missed a piece of text."""
+        """Wait for the next read: two seconds, or shortly after a watch missed a chunk of text."""
         try:
-            await asyncio.wait_for(self._missed.wait(), RECONCILE_SECONDS)
+            await asyncio.wait_for(self._text_missing.wait(), RECONCILE_SECONDS)
         except TimeoutError:
             return
-        # The row is written once a second: what was missed may not be in it yet.
-        await asyncio.sleep(_MISSED_SECONDS)
-        self._missed.clear()
+        # The row is written once a second, so the missed chunk may not be in it yet.
+        await asyncio.sleep(_TEXT_DELAY_SECONDS)
+        self._text_missing.clear()
 
-    def _least_heard(self) -> dict[UUID, int]:
-        """How many characters of each conversation the slowest of its listeners has."""
+    def _shortest_texts(self) -> dict[UUID, int]:
+        """Length of the text of each conversation, in the watch that has the least of it."""
         return {
-            job_id: min(len(watch.said) for watch in listeners)
+            job_id: min(len(watch.text) for watch in text_watches)
             for job_id, watches in self._watches.items()
-            if (listeners := [watch for watch in watches if watch.words])
+            if (text_watches := [watch for watch in watches if watch.with_text])
         }
 
 
-def _read_said(heard: dict[UUID, int]) -> dict[UUID, str]:
+def _read_texts(lengths: dict[UUID, int]) -> dict[UUID, str]:
     with transaction() as tx:
-        return conversations.said_beyond(tx, heard)
+        return conversations.replies_longer_than(tx, lengths)
 
 
 def _read_states(job_ids: list[UUID]) -> dict[UUID, tuple[str, int]]:
