@@ -1,8 +1,8 @@
-"""Result bytes: a local folder or an S3-compatible bucket, by key. Keys are deterministic; puts are atomic.
+"""File storage: a local folder or an S3-compatible bucket, addressed by key. Keys are deterministic; puts are atomic.
 
-obstore does the work: its local store writes a temporary file and renames it, S3 shows an upload only when it is
-complete, so a key holds all bytes or none. Bytes are read in ranges of a few megabytes, each a request of its own: a
-slow reader of a long film holds no connection to the bucket, and no request outlasts its deadline.
+obstore writes a temporary file and renames it locally, and S3 shows an upload only when it is complete, so a key holds
+all bytes or none. Files are read in ranges of a few megabytes, one request each: a slow reader of a long video holds no
+connection to the bucket, and no request outlasts its deadline.
 """
 
 import re
@@ -25,24 +25,24 @@ from worker.core.observability import tracing
 from worker.core.settings import Settings, get_settings
 
 _CHUNK_BYTES = 256 * 1024
-_PIECE_BYTES = 4 * 1024 * 1024
+_RANGE_BYTES = 4 * 1024 * 1024
 _SPOOL_BYTES = 8 * 1024 * 1024
 _LIST_BATCH = 500
-_UPLOADS_AT_ONCE = 2
+_PARALLEL_UPLOADS = 2
 _OWNER_KEY = "platform/owner"
-_PROBES = "platform/probes"
-# One request, and after which time it is not tried again: together less than the watchdog of a step.
+_PROBE_PREFIX = "platform/probes"
+# Timeout of one request, and the time after which it is not retried: together less than the watchdog of a task.
 _REQUEST_SECONDS = 30
 _RETRY_SECONDS = 5
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 
 
 class MissingFileError(Exception):
-    """The key has no bytes."""
+    """No file is stored under the key."""
 
 
 class StorageError(DreameryError):
-    """The storage does not do what it should: it is away, full, or refuses us. Worth another try later."""
+    """The storage is unreachable, full or refuses access. Another try may succeed later."""
 
     def __init__(self, reason: str) -> None:
         super().__init__("storage_unavailable", detail=reason)
@@ -63,8 +63,8 @@ def _store() -> ObjectStore:
 
 
 def _bucket(settings: Settings, bucket: str, prefix: str) -> S3Store:
-    """What is not set here is found as AWS' own tools find it: `AWS_*` variables, then the machine's role."""
-    given: dict[str, Any] = {
+    """Return the bucket. Unset settings are resolved as by AWS tools: `AWS_*` variables, then the machine role."""
+    options: dict[str, Any] = {
         "endpoint": settings.s3_endpoint,
         "region": settings.s3_region,
         "access_key_id": settings.s3_access_key_id,
@@ -79,20 +79,20 @@ def _bucket(settings: Settings, bucket: str, prefix: str) -> S3Store:
             "timeout": timedelta(seconds=_REQUEST_SECONDS),
         },
         retry_config={"max_retries": 3, "retry_timeout": timedelta(seconds=_RETRY_SECONDS)},
-        **{name: value for name, value in given.items() if value},
+        **{name: value for name, value in options.items() if value},
     )
 
 
 def reason_of(error: BaseException) -> str:
-    """What went wrong in one line: S3's own code where it told one, never a body or an address with a query."""
+    """Describe the error in one line: S3's error code if there is one, never a body or a URL with a query."""
     text = str(error)
-    told = _CODE.search(text)
-    if isinstance(error, UnauthenticatedError | PermissionDeniedError) or (told and told[1] in _REFUSALS):
-        return f"access was refused ({told[1] if told else type(error).__name__})"
-    if told and told[1] == "NoSuchBucket":
+    match = _CODE.search(text)
+    if isinstance(error, UnauthenticatedError | PermissionDeniedError) or (match and match[1] in _REFUSALS):
+        return f"access was refused ({match[1] if match else type(error).__name__})"
+    if match and match[1] == "NoSuchBucket":
         return "the bucket does not exist"
-    if told:
-        return f"the storage answered {told[1]}"
+    if match:
+        return f"the storage responded with {match[1]}"
     first = (text.strip().splitlines() or [type(error).__name__])[0]
     if "Error performing" in first:
         return f"it cannot be reached ({first.rpartition(' - ')[2][:100]})"
@@ -103,8 +103,8 @@ _REFUSALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDen
 
 
 @contextmanager
-def _speaking(key: str) -> Iterator[None]:
-    """The library's errors as ours. Raises MissingFileError, StorageError."""
+def _translate_errors(key: str) -> Iterator[None]:
+    """Translate the library's errors. Raises MissingFileError, StorageError."""
     try:
         yield
     except (NotFoundError, FileNotFoundError) as error:
@@ -112,88 +112,88 @@ def _speaking(key: str) -> Iterator[None]:
             raise StorageError(reason_of(error)) from None
         raise MissingFileError(key) from error
     except (BaseError, OSError) as error:
-        # Not chained: the library's text holds whole answers of the server.
+        # Not chained: the library's text contains whole responses of the server.
         raise StorageError(reason_of(error)) from None
 
 
 def put_file(key: str, content: IO[bytes]) -> None:
-    """Store the bytes under the key; the same key again stores the same bytes again. Raises StorageError.
+    """Store the file under the key and replace an existing one. Raises StorageError.
 
-    Large ones go up in parts; parts of an upload that dies are the bucket's to remove (a life-cycle rule).
+    Large files are uploaded in parts. A life-cycle rule of the bucket has to remove the parts of failed uploads.
     """
     content.seek(0)
     try:
-        with tracing.span("store file", kind="client", file__key=key), _speaking(key):
-            _store().put(key, content, max_concurrency=_UPLOADS_AT_ONCE)
+        with tracing.span("store file", kind="client", file__key=key), _translate_errors(key):
+            _store().put(key, content, max_concurrency=_PARALLEL_UPLOADS)
     except MissingFileError as error:
-        raise StorageError("the place for it does not exist") from error
+        raise StorageError("the target folder does not exist") from error
 
 
 def delete_file(key: str) -> None:
-    """Remove the bytes; a key without bytes is fine. Raises StorageError."""
+    """Delete the file, if it exists. Raises StorageError."""
     try:
-        with _speaking(key):
+        with _translate_errors(key):
             _store().delete(key)
     except MissingFileError:
         return
 
 
-def old_keys(prefix: str, *, hours: float) -> Iterator[list[str]]:
-    """Keys under a folder whose bytes were stored more than `hours` ago, in batches. Raises StorageError."""
-    for batch, _last in pages(prefix, hours=hours):
+def list_old_keys(prefix: str, *, hours: float) -> Iterator[list[str]]:
+    """Yield batches of keys under a prefix whose files are older than `hours`. Raises StorageError."""
+    for batch, _last in list_pages(prefix, hours=hours):
         yield batch
 
 
-def pages(prefix: str, *, hours: float, after: str = "") -> Iterator[tuple[list[str], str]]:
-    """Like `old_keys`, each batch with the last key that was looked at: go on behind it with `after`.
+def list_pages(prefix: str, *, hours: float, after: str = "") -> Iterator[tuple[list[str], str]]:
+    """Like `list_old_keys`, but each batch comes with the last listed key: pass it as `after` to continue.
 
     Only a bucket lists in order; see `lists_in_order`.
     """
     before = datetime.now(UTC) - timedelta(hours=hours)
-    with _speaking(prefix):
+    with _translate_errors(prefix):
         for batch in _store().list(prefix, offset=after or None, chunk_size=_LIST_BATCH):
             keys = [item["path"] for item in batch if item["last_modified"] < before]
             yield keys, max(item["path"] for item in batch)
 
 
 def lists_in_order() -> bool:
-    """Whether a listing may be left off and taken up again behind a key."""
+    """Return whether a listing can be continued after a key."""
     return isinstance(_store(), S3Store)
 
 
-def size_of(key: str) -> int:
-    """How many bytes a key has. Raises MissingFileError, StorageError."""
-    with _speaking(key):
+def file_size(key: str) -> int:
+    """Return the size of a file in bytes. Raises MissingFileError, StorageError."""
+    with _translate_errors(key):
         return int(_store().head(key)["size"])
 
 
 def read_file(key: str) -> bytes:
-    """All bytes of a key. Raises MissingFileError, StorageError."""
-    return b"".join(read_pieces(key))
+    """Return all bytes of a file. Raises MissingFileError, StorageError."""
+    return b"".join(read_chunks(key))
 
 
-def read_pieces(key: str) -> Iterator[bytes]:
-    """All bytes of a key, a few megabytes at a time. Raises MissingFileError, StorageError."""
-    with _speaking(key):
-        first = _store().get(key, options={"range": (0, _PIECE_BYTES)})
-        size, piece = int(first.meta["size"]), bytes(first.bytes())
-    yield piece
-    for start in range(_PIECE_BYTES, size, _PIECE_BYTES):
-        with _speaking(key):
-            piece = bytes(_store().get_range(key, start=start, end=min(start + _PIECE_BYTES, size)))
-        yield piece
+def read_chunks(key: str) -> Iterator[bytes]:
+    """Yield all bytes of a file, a few megabytes at a time. Raises MissingFileError, StorageError."""
+    with _translate_errors(key):
+        first = _store().get(key, options={"range": (0, _RANGE_BYTES)})
+        size, chunk = int(first.meta["size"]), bytes(first.bytes())
+    yield chunk
+    for start in range(_RANGE_BYTES, size, _RANGE_BYTES):
+        with _translate_errors(key):
+            chunk = bytes(_store().get_range(key, start=start, end=min(start + _RANGE_BYTES, size)))
+        yield chunk
 
 
-def open_file(key: str, *, keep: Callable[[], object] = lambda: None) -> IO[bytes]:
-    """All bytes of a key in a temporary file that vanishes when closed; `keep` is called with every piece.
+def open_file(key: str, *, on_chunk: Callable[[], object] = lambda: None) -> IO[bytes]:
+    """Return the file as a temporary copy, which is deleted when closed. `on_chunk` is called for every chunk.
 
     Raises MissingFileError, StorageError.
     """
     content = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
     try:
-        for piece in read_pieces(key):
-            keep()
-            content.write(piece)
+        for chunk in read_chunks(key):
+            on_chunk()
+            content.write(chunk)
     except BaseException:
         content.close()
         raise
@@ -202,7 +202,7 @@ def open_file(key: str, *, keep: Callable[[], object] = lambda: None) -> IO[byte
 
 
 def iter_file(key: str, *, size: int) -> Iterator[bytes]:
-    """All bytes of a key in chunks, read as they are asked for. Raises MissingFileError at the first."""
+    """Yield all bytes of a file in chunks, read on demand. Raises MissingFileError before the first chunk."""
     try:
         result = _store().get(key, options={"range": (0, size)})
     except (NotFoundError, FileNotFoundError) as error:
@@ -212,79 +212,79 @@ def iter_file(key: str, *, size: int) -> Iterator[bytes]:
 
 
 async def stream_file(key: str, *, start: int, end: int) -> AsyncIterator[bytes]:
-    """Bytes `start` up to but not including `end`, in chunks.
+    """Return an iterator over the bytes from `start` up to but not including `end`.
 
     Raises MissingFileError or StorageError before the first chunk.
     """
-    first = await _range(key, start, end)
+    first = await _read_range(key, start, end)
 
     async def chunks() -> AsyncIterator[bytes]:
-        piece, at = first, start
-        while piece:
-            for offset in range(0, len(piece), _CHUNK_BYTES):
-                yield piece[offset : offset + _CHUNK_BYTES]
-            at += len(piece)
-            piece = await _range(key, at, end)
+        data, position = first, start
+        while data:
+            for offset in range(0, len(data), _CHUNK_BYTES):
+                yield data[offset : offset + _CHUNK_BYTES]
+            position += len(data)
+            data = await _read_range(key, position, end)
 
     return chunks()
 
 
-async def _range(key: str, start: int, end: int) -> bytes:
+async def _read_range(key: str, start: int, end: int) -> bytes:
     if start >= end:
         return b""
-    with _speaking(key):
-        return bytes(await _store().get_range_async(key, start=start, end=min(start + _PIECE_BYTES, end)))
+    with _translate_errors(key):
+        return bytes(await _store().get_range_async(key, start=start, end=min(start + _RANGE_BYTES, end)))
 
 
 def probe() -> str:
-    """Store, read and remove a few bytes, for the doctor; where the storage is. Raises StorageError."""
-    key, said = f"{_PROBES}/{uuid4().hex}", b"dreamery"
+    """Store, read and delete a few bytes, for the doctor. Return the location of the storage. Raises StorageError."""
+    key, written = f"{_PROBE_PREFIX}/{uuid4().hex}", b"dreamery"
     try:
-        with _speaking(key):
-            _store().put(key, said)
-            heard = bytes(_store().get(key).bytes())
+        with _translate_errors(key):
+            _store().put(key, written)
+            read = bytes(_store().get(key).bytes())
             _store().delete(key)
     except MissingFileError as error:
-        raise StorageError("what was stored is not there a moment later") from error
-    if heard != said:
-        raise StorageError("other bytes came back than were stored")
-    return place()
+        raise StorageError("a file is missing right after it was stored") from error
+    if read != written:
+        raise StorageError("the storage returned other bytes than were stored")
+    return describe_location()
 
 
-def place() -> str:
-    """Where the bytes are, in words, without anything secret."""
+def describe_location() -> str:
+    """Return where the files are stored, without secrets."""
     parts = urlsplit(get_settings().files_url)
     if parts.scheme == "file":
         return unquote(parts.path)
-    where = urlsplit(get_settings().s3_endpoint).netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{parts.hostname}{parts.path}" + (f" at {where}" if where else "")
+    endpoint = urlsplit(get_settings().s3_endpoint).netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{parts.hostname}{parts.path}" + (f" at {endpoint}" if endpoint else "")
 
 
-def owner() -> str | None:
-    """The platform that removes what no row names here; None = nobody has said so yet. Raises StorageError."""
+def read_owner() -> str | None:
+    """Return the platform that deletes orphaned files here; None = not claimed yet. Raises StorageError."""
     try:
         return read_file(_OWNER_KEY).decode(errors="replace").strip()
     except MissingFileError:
         return None
 
 
-def claim(platform: str) -> str:
-    """Become the owner where there is none; who it is then. Raises StorageError."""
-    if (known := owner()) is not None:
+def claim_ownership(platform: str) -> str:
+    """Become the owner if there is none. Return the owner. Raises StorageError."""
+    if (known := read_owner()) is not None:
         return known
     try:
-        with _speaking(_OWNER_KEY):
+        with _translate_errors(_OWNER_KEY):
             obstore.put(_store(), _OWNER_KEY, platform.encode(), mode="create")
     except (MissingFileError, StorageError):
-        # Somebody was faster, or the storage cannot create conditionally: what stands there decides.
-        known = owner()
+        # Another platform was faster, or the storage does not support conditional puts: the stored owner counts.
+        known = read_owner()
         if known is None:
             raise
         return known
     return platform
 
 
-def take(platform: str) -> None:
-    """Become the owner whoever it was. Raises StorageError."""
-    with _speaking(_OWNER_KEY):
+def take_ownership(platform: str) -> None:
+    """Become the owner, even if another platform is. Raises StorageError."""
+    with _translate_errors(_OWNER_KEY):
         _store().put(_OWNER_KEY, platform.encode())

@@ -1,7 +1,7 @@
-"""The Protocol every upstream speaks towards the engine: submit, ask, converse, check. No wire format here.
+"""The Provider protocol between the job engine and an upstream. It knows no wire format.
 
-Failures are raised as `DreameryError`; its row in the error table says what the engine does. A failure to reach
-upstream *after* a submit may have left us is `upstream_unreachable` (reaction `unclear`).
+Failures are raised as `DreameryError`; the error table decides the reaction. If upstream becomes unreachable *after* a
+submit may have been sent, the error is `upstream_unreachable` (reaction `unclear`).
 """
 
 from collections.abc import Generator
@@ -14,7 +14,7 @@ from worker.core.errors import DreameryError
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """What a call needs to know of an account. `session` is opened just before the call and never kept."""
+    """What a call needs to know about an account. `session` is decrypted just before the call and never kept."""
 
     id: str
     region: str  # auto, cn, us, sg, hk, jp, sandbox
@@ -25,7 +25,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A picture that was uploaded to upstream with the account that will use it. Sizes 0 = upstream did not say."""
+    """An image uploaded to upstream with the account that will use it. Size 0 = not reported by upstream."""
 
     uri: str
     width: int = 0
@@ -35,7 +35,7 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """One thing an omni video is made from: a picture (`image`), or a video or sound by its upstream id (`vid`)."""
+    """One input of an omni video: an image (`image`), or a video or audio file by its upstream id (`vid`)."""
 
     kind: str  # image, video, audio
     image: Reference | None = None
@@ -48,7 +48,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True)
 class PromptPart:
-    """A piece of an omni prompt in reading order: text, or a mark that stands for the material of that index."""
+    """A part of an omni prompt in reading order: text, or a placeholder for the material of that index."""
 
     text: str = ""
     material: int | None = None
@@ -56,7 +56,7 @@ class PromptPart:
 
 @dataclass(frozen=True, slots=True)
 class ImageOrder:
-    """A picture job as the engine hands it over; sizes are final. With `references` it is made from these pictures."""
+    """An image job from the engine; sizes are final. With `references` it is based on these images."""
 
     model: str  # public id
     prompt: str
@@ -69,12 +69,12 @@ class ImageOrder:
     negative_prompt: str = ""
     sample_strength: float = 0.5
     references: tuple[Reference, ...] = ()
-    key: str = ""  # upstream's own key of a model that only its list knows; `model` says the same then
+    key: str = ""  # upstream's key of a model that is only in its list; `model` is then the same
 
 
 @dataclass(frozen=True, slots=True)
 class VideoOrder:
-    """A video job as the engine hands it over. `materials` make it an omni job, whose prompt is `parts`."""
+    """A video job from the engine. With `materials` it is an omni job, whose prompt is `parts`."""
 
     model: str  # public id
     prompt: str
@@ -87,11 +87,11 @@ class VideoOrder:
     end_frame: Reference | None = None
     materials: tuple[Material, ...] = ()
     parts: tuple[PromptPart, ...] = ()
-    benefit: str = ""  # from the live model list when known; it wins over the catalog
+    benefit: str = ""  # from the live model list if known; overrides the catalog
 
 
 class RecordState(StrEnum):
-    """Where upstream says a job is."""
+    """The state of a job upstream."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -101,7 +101,7 @@ class RecordState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ResultRef:
-    """A finished item still at upstream: where to fetch it. A video also has a length, a poster and an item id."""
+    """A finished item that is still upstream: its URL. A video also has a length, a poster and an item id."""
 
     url: str
     width: int | None
@@ -114,24 +114,24 @@ class ResultRef:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Upstream's answer about one job, normalised."""
+    """The normalised upstream record of one job."""
 
     submit_key: str
     upstream_id: str
     state: RecordState
-    wanted: int  # total_image_count, 0 = not told
+    expected: int  # total_image_count, 0 = not reported
     results: tuple[ResultRef, ...] = ()
-    settled: bool = True  # False: items are there but more may come (status 45); the engine waits for stability
+    settled: bool = True  # False: more items may follow (status 45); the engine waits until they are stable
     queue_position: int | None = None
     forecast_seconds: int | None = None
-    error_code: str | None = None  # row of the error table, when FAILED
+    error_code: str | None = None  # code of the error table, if FAILED
     error_message: str | None = None
-    detail: str | None = None  # upstream's own code, key, log id; for the job's events
+    detail: str | None = None  # upstream's code, key and log id, for the job's timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """A submit that upstream accepted."""
+    """An accepted submit."""
 
     upstream_id: str
     queue_position: int | None = None
@@ -148,24 +148,24 @@ class Credits:
 
     @property
     def total(self) -> int:
-        """All kinds together."""
+        """The sum of all kinds."""
         return self.gift + self.purchase + self.vip
 
 
 @dataclass(frozen=True, slots=True)
 class CreditRecord:
-    """One line of an account's history: credits that went, or came back (then with the other sign), for a submit."""
+    """One line of an account's history: credits charged for a submit, or refunded (with the opposite sign)."""
 
-    submit_key: str  # "" = for none
+    submit_key: str  # "" = not for a submit
     amount: int
     at: float  # unix seconds
 
 
 @dataclass(frozen=True, slots=True)
 class CreditHistory:
-    """A page of an account's history, newest first. It runs behind what was submitted."""
+    """A page of an account's history, newest first. It lags behind the submits."""
 
-    total: int | None  # credits left; None = not told
+    total: int | None  # credits left; None = not reported
     records: tuple[CreditRecord, ...]
     cursor: str  # of the next page
     more: bool
@@ -174,7 +174,7 @@ class CreditHistory:
 
 @dataclass(frozen=True, slots=True)
 class LiveImageModel:
-    """A picture model as upstream lists it for an account. Being listed does not mean the account may use it."""
+    """An image model in upstream's list for an account. A listed model is not always usable by the account."""
 
     key: str
     name: str
@@ -188,7 +188,7 @@ class LiveImageModel:
 
 @dataclass(frozen=True, slots=True)
 class LiveVideoModel:
-    """A video model as upstream lists it for an account. Empty or None = upstream did not say."""
+    """A video model in upstream's list for an account. Empty or None = not reported."""
 
     key: str
     name: str
@@ -203,15 +203,15 @@ class LiveVideoModel:
 
 @dataclass(frozen=True, slots=True)
 class LiveModels:
-    """What upstream offers an account now."""
+    """The models that upstream currently lists for an account."""
 
     images: tuple[LiveImageModel, ...] = ()
     videos: tuple[LiveVideoModel, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """One message of a conversation so far."""
+class ConversationMessage:
+    """One message of a conversation."""
 
     role: str  # user, assistant
     text: str
@@ -219,31 +219,31 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """What the agent is to answer: the messages in order, the newest last."""
+    """The messages that the agent answers, in order, the newest last."""
 
-    messages: tuple[Turn, ...]
+    messages: tuple[ConversationMessage, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """The agent has said this piece of its answer."""
+class TextDelta:
+    """The next piece of the agent's answer."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolCalled:
-    """The agent wants something made; the job follows as `JobStarted` with the same id, or never."""
+    """The agent requested a generation. Its job may follow as `JobStarted` with the same id."""
 
     id: str
-    kind: str  # image, video: as far as the call tells
+    kind: str  # image or video, guessed from the call
     prompt: str = ""
     ratio: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class JobStarted:
-    """Upstream works on something the agent asked for: polls find it by `submit_key`, a UUID."""
+    """Upstream started a job for the agent. Polls find it by `submit_key`, a UUID."""
 
     tool_call_id: str
     submit_key: str
@@ -252,78 +252,78 @@ class JobStarted:
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
-    """Bytes came, but nothing to tell: the stream lives."""
+class KeepAlive:
+    """The stream is alive, but the received bytes completed no event."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """The answer is over. Not `complete`: the stream was closed without the mark of an end."""
+class StreamEnded:
+    """The answer is over. Not `complete` = the stream was closed without an end marker."""
 
     complete: bool
 
 
-AgentEvent = Said | ToolCalled | JobStarted | Listening | Ended
+AgentEvent = TextDelta | ToolCalled | JobStarted | KeepAlive | StreamEnded
 
 
 class Provider(Protocol):
-    """An upstream. Implementations are safe to share between threads."""
+    """An upstream. Implementations are thread-safe."""
 
-    def locate(self, account: Account) -> dict[str, str]:
-        """Look up the hosts of an account whose region is `auto` (four probes). Raises upstream_session_expired."""
+    def look_up_hosts(self, account: Account) -> dict[str, str]:
+        """Look up the hosts of an account with region `auto` (four probes). Raises upstream_session_expired."""
 
     def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
-        """Order pictures, once, with no retry of any kind."""
+        """Order images, once, without any retry."""
 
     def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
-        """Order a video, once, with no retry of any kind."""
+        """Order a video, once, without any retry."""
 
     def upload_image(
         self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
     ) -> Reference:
-        """Upload a picture for later orders of the same account, within `seconds` (default: one call's deadline).
+        """Upload an image for later orders of the same account, within `seconds` (default: the deadline of one call).
 
-        Nothing is paid by it: unreachable is always NotSentError, and the caller may simply try again.
+        An upload costs nothing: an unreachable upstream is always NotSentError, and the caller may retry.
         """
 
     def upload_media(
         self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
     ) -> Material:
-        """Upload a `video` or `audio` for omni orders of the same account; like `upload_image`."""
+        """Upload a `video` or `audio` file for omni orders of the same account; like `upload_image`."""
 
     def check_image(self, account: Account, reference: Reference) -> None:
-        """Ask whether a picture just uploaded may be used, where upstream has such a check; elsewhere does nothing.
+        """Check the content of an uploaded image, on sites that have such a check.
 
-        Raises `content_policy_violation` when it may not. Any other failure says nothing about the picture.
+        Raises `content_policy_violation` if the image is refused. Any other failure does not concern the image.
         """
 
-    def better_video(self, account: Account, result: ResultRef) -> ResultRef:
-        """The same video at a better bit rate when upstream has one, else `result`; never fails for upstream."""
+    def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
+        """Return the same video at a higher bit rate if there is one, else `result`. Upstream errors are ignored."""
 
     def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> Generator[AgentEvent]:
-        """Send a conversation, once, and yield what comes of it until `Ended`, in this thread; close it when done.
+        """Send a conversation, once, and yield its events up to `StreamEnded` in this thread. Close it when done.
 
-        Raises before or between events; being unreachable once it may have left us says nothing about what it caused.
+        Raises before or between events. If it may have been sent, `upstream_unreachable` leaves its effect unclear.
         """
 
     def list_models(self, account: Account) -> LiveModels:
-        """What upstream offers this account now."""
+        """Return the models that upstream lists for this account."""
 
-    def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
-        """State of many jobs in one call, keyed by submit key; unknown keys are absent."""
+    def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
+        """Return the records of many jobs in one call, by submit key. Unknown keys are absent."""
 
-    def credits(self, account: Account) -> Credits:
-        """Credits left."""
+    def fetch_credits(self, account: Account) -> Credits:
+        """Return the credits left."""
 
-    def credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
-        """One page of what the account's credits were spent on."""
+    def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
+        """Return one page of the account's credit history."""
 
     def receive_credits(self, account: Account) -> int:
-        """Take the daily free credits; the number gained, 0 when there was none."""
+        """Claim the daily free credits. Return the number gained; 0 = nothing left to claim today."""
 
 
 class NotSentError(DreameryError):
-    """Upstream was not reached and the request surely never left: unlike other `upstream_unreachable`, not unclear."""
+    """The request was certainly not sent. Unlike other `upstream_unreachable` errors, this is never unclear."""
 
     def __init__(self, detail: str | None = None, *, code: str = "upstream_unreachable") -> None:
         super().__init__(code, detail=detail)

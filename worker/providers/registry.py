@@ -1,4 +1,4 @@
-"""Which provider serves a job; one instance per process, shared by its threads."""
+"""Returns the provider: one instance per process, shared by its threads."""
 
 import threading
 from functools import lru_cache
@@ -7,13 +7,13 @@ from worker.core.settings import get_settings
 from worker.providers.base import Provider
 from worker.providers.dreamina.client import DreaminaProvider
 
-_making = threading.Lock()
+_create_lock = threading.Lock()
 
 
 def get_provider() -> Provider:
-    """The provider of all current models."""
-    # The cache alone lets the first threads of a worker make one each, with connections of their own.
-    with _making:
+    """Return the provider of all current models."""
+    # Without the lock the first threads of a worker would create several instances, each with its own connections.
+    with _create_lock:
         return _dreamina()
 
 

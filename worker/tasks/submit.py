@@ -35,7 +35,7 @@ _WITH_UPLOADS, _WITHOUT_UPLOADS = ClaimOptions(), ClaimOptions(uploads_reference
 
 @dataclass(frozen=True, slots=True)
 class _SubmitResult:
-    """The result of one claim: a summary line, the account to continue with (None = no job claimed), the job."""
+    """The result of one claim: a summary line, the account to continue with (None = no claim), the job."""
 
     line: str
     account_id: UUID | None = None
@@ -45,27 +45,27 @@ class _SubmitResult:
 def submit_batch(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Submit one job after the other on the account while it has free slots, pace and waiting jobs.
 
-    One message may thus submit many jobs; each is still claimed and ordered separately. A job with missing references is
-    left to `upload_and_submit` on another queue, because fetching and uploading may take minutes.
+    One message may submit many jobs this way; each is claimed and ordered separately. A job with missing references
+    is left to `upload_and_submit` on another queue, because fetching and uploading may take minutes.
     """
-    done = _submit_one(job_id, account_id, options=_WITHOUT_UPLOADS)
-    line, count = done.line, 1
-    while done.account_id is not None:
-        if done.job_id == job_id:
+    result = _submit_one(job_id, account_id, options=_WITHOUT_UPLOADS)
+    line, count = result.line, 1
+    while result.account_id is not None:
+        if result.job_id == job_id:
             job_id = None
         if count == MAX_PER_MESSAGE or stopping.requested:
             # Other messages may wait for this thread: the rest queues up behind them or goes to another worker.
-            celery_app.enqueue_submit(account_id=done.account_id)
+            celery_app.enqueue_submit(account_id=result.account_id)
             if job_id is not None:
                 celery_app.enqueue_submit(job_id=job_id)
             break
         watchdog.renew()
-        done = _submit_one(None, done.account_id, options=_WITHOUT_UPLOADS)
-        if done.account_id is None and job_id is not None:
+        result = _submit_one(None, result.account_id, options=_WITHOUT_UPLOADS)
+        if result.account_id is None and job_id is not None:
             # Earlier jobs took the free slots of that account; another account may be free for this job.
-            done = _submit_one(job_id, None, options=_WITHOUT_UPLOADS)
-        if done.account_id is not None:
-            line, count = done.line, count + 1
+            result = _submit_one(job_id, None, options=_WITHOUT_UPLOADS)
+        if result.account_id is not None:
+            line, count = result.line, count + 1
     return line if count == 1 else f"{line} (and {count - 1} before)"
 
 
@@ -81,7 +81,11 @@ def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str
 
 
 def _submit_one(
-    job_id: UUID | None, account_id: UUID | None, *, options: ClaimOptions, after_claim: Callable[..., object] | None = None
+    job_id: UUID | None,
+    account_id: UUID | None,
+    *,
+    options: ClaimOptions,
+    after_claim: Callable[..., object] | None = None,
 ) -> _SubmitResult:
     """Claim a job and order it. `after_claim` is called with the account once the job is claimed."""
     claim, used = claim_job(options, job_id=job_id, account_id=account_id)
@@ -117,8 +121,12 @@ def _order(claim: state_machine.Claim) -> Submitted:
         # This process was paused (frozen container, swapping), so another one may have ordered the job by now.
         raise NotSentError("the claim is too old to be ordered")
     if claim.kind == "video":
-        return provider.submit_video(account, build_order.build_video_order(claim, uploaded), submit_key=str(claim.submit_key))
-    return provider.submit_image(account, build_order.build_image_order(claim, uploaded), submit_key=str(claim.submit_key))
+        return provider.submit_video(
+            account, build_order.build_video_order(claim, uploaded), submit_key=str(claim.submit_key)
+        )
+    return provider.submit_image(
+        account, build_order.build_image_order(claim, uploaded), submit_key=str(claim.submit_key)
+    )
 
 
 @retry_when_database_unavailable

@@ -1,5 +1,5 @@
-"""Synchronises the accounts' credits with upstream: reads the actual cost of jobs and the balance from the credit history,
-and claims the daily free credits where that is enabled.
+"""Synchronises the accounts' credits with upstream: reads the actual cost of jobs and the balance from the history, and
+claims the daily free credits where that is enabled.
 
 Low traffic: one account after the other. The history of an account is read at most every ten minutes, and only while it
 has unsettled jobs or a job waits for its credits.
@@ -20,7 +20,7 @@ from worker.db.credits import balances, daily_credits, settlement
 from worker.db.credits.settlement import HistoryEntry
 from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
-from worker.providers.base import CreditHistory, CreditRecord, NotSentError
+from worker.providers.base import Account, CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
 from worker.tasks.stages.account_session import call_upstream
 
@@ -86,7 +86,7 @@ def _fetch_history(row: AccountRow, since: datetime | None) -> tuple[list[Credit
     cursor, complete = "0", True
     for _ in range(_MAX_PAGES):
         watchdog.renew()
-        page: CreditHistory = call_upstream(row, lambda account, at=cursor: get_provider().fetch_credit_history(account, cursor=at))  # type: ignore[misc]
+        page = call_upstream(row, partial(_fetch_page, cursor=cursor))
         total = page.total if total is None else total
         records += page.records
         complete = complete and page.complete
@@ -98,6 +98,10 @@ def _fetch_history(row: AccountRow, since: datetime | None) -> tuple[list[Credit
     reached_end = bool(records) and not page.more
     oldest = 0.0 if reached_end else min((record.at for record in records), default=0.0)
     return records, total, datetime.fromtimestamp(oldest, UTC) if records and complete else None
+
+
+def _fetch_page(account: Account, *, cursor: str) -> CreditHistory:
+    return get_provider().fetch_credit_history(account, cursor=cursor)
 
 
 def sum_entries(records: list[CreditRecord]) -> list[HistoryEntry]:
@@ -124,7 +128,7 @@ def _settle_entries(
     row: AccountRow, entries: list[HistoryEntry], reaches: datetime | None, *, total: int | None, seconds_ago: float
 ) -> int:
     with transaction() as tx:
-        charged, free = settlement.settle(tx, row.id, entries, reaches=reaches)
+        charged, free = settlement.settle(tx, row.id, entries, complete_since=reaches)
         if total is not None:
             balances.record_credits(tx, row.id, total, seconds_ago=seconds_ago)
             if total > 0 and health.end_cooldown(tx, row.id, code=_INSUFFICIENT):

@@ -34,14 +34,14 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Write a consistent snapshot of the database and the list of files to a file. The platform may run."""
-    from worker.local.backup import keys_of, make_backup, target_of
+    from worker.local.backup import read_keys, create_backup, backup_path
 
     use_data_dir(data_dir)
     passphrase = _passphrase(passphrase_file, twice=True) if with_keys else None
-    file = target_of(target)
+    file = backup_path(target)
     folder = get_settings().data_dir
     with _database(create=False) as url, _progress_bars() as show:
-        manifest = make_backup(url, file, keys=keys_of(folder), passphrase=passphrase, with_files=with_files, show=show)
+        manifest = create_backup(url, file, keys=read_keys(folder), passphrase=passphrase, with_files=with_files, show=show)
     if as_json:
         print(json.dumps({"file": str(file), **{k: v for k, v in manifest.items() if k != "tables"}}, indent=2))
         return
@@ -50,7 +50,7 @@ def backup(
     inside = "included" if with_files else f"listed; they stay at {manifest['storage']}"
     print(f"{file}: {rows} rows, schema {manifest['schema']}, {files['count']} files ({inside}).")
     _print_missing(files["missing"], "were not in storage")
-    keys = ", ".join(manifest["master_key_ids"]) or "unbar_ids"
+    keys = ", ".join(manifest["master_key_ids"]) or "unknown"
     print(f"Master key: {keys} ({'included' if with_keys else 'not included: store it separately'}).")
 
 
@@ -71,23 +71,23 @@ def restore(
     """Restore a backup into an empty database and check that every file exists. The platform must not run."""
     from worker.local import backup_archive
     from worker.local import restore as steps
-    from worker.local.backup import keys_of
+    from worker.local.backup import read_keys
 
     use_data_dir(data_dir)
     folder = get_settings().data_dir
-    with backup_archive.reading(source) as reader:
+    with backup_archive.open_reader(source) as reader:
         with _progress_bars() as show:
-            steps.check(reader, show)
-        present = keys_of(folder)
+            steps.check_archive(reader, show)
+        present = read_keys(folder)
         locked = reader.has(backup_archive.KEYS) and (passphrase_file is not None or "master" not in present)
         passphrase = _passphrase(passphrase_file, twice=False) if locked else None
         with _database(create=True) as url:
             steps.check_target(url, force=force)
-            missing_keys = steps.bring_keys(reader, folder, present, passphrase)
+            missing_keys = steps.restore_keys(reader, folder, present, passphrase)
             with _progress_bars() as show:
                 report = steps.restore(reader, url, resume_open=resume_open, show=show)
                 report.missing_keys = missing_keys
-                steps.bring_files(reader, report, sizes_only=sizes_only, show=show)
+                steps.restore_files(reader, report, sizes_only=sizes_only, show=show)
     if as_json:
         names = ("rows", "jobs", "files", "missing", "missing_keys")
         print(json.dumps({name: getattr(report, name) for name in names}, indent=2))

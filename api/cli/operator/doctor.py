@@ -15,7 +15,7 @@ from rich.table import Table
 from worker.core.security.production_checks import refusals, warnings
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
-from worker.local.running_instance import running_platform
+from worker.local.running_instance import find_running_platform
 
 MIN_FREE_BYTES = 1_000_000_000
 MAX_CLOCK_DIFFERENCE = 5.0
@@ -38,7 +38,7 @@ def adopt_running_platform() -> None:
     Sets environment variables before the settings are read, so that all modules see the same values.
     """
     settings = get_settings()
-    running = running_platform(settings.data_dir)
+    running = find_running_platform(settings.data_dir)
     if running is None:
         return
     key_file = settings.data_dir / "keys" / "master.key"
@@ -132,10 +132,10 @@ def _check_database() -> list[Finding]:
 
 
 def _schema_finding(present: str) -> Finding:
-    from worker.local.schema_upgrade import is_later, newest_revision
+    from worker.local.schema_upgrade import is_newer, newest_revision
 
     newest = newest_revision()
-    if present == newest or is_later(present):
+    if present == newest or is_newer(present):
         later = "" if present == newest else f", from a later version; this version needs {newest}"
         return Finding("schema", ok=True, detail=f"{present}{later}")
     return Finding("schema", ok=False, detail=f"at {present}, newest is {newest}", hint="Run `dreamery migrate`.")
@@ -206,15 +206,15 @@ def _check_redis() -> list[Finding]:
 def _check_storage() -> list[Finding]:
     from worker.db.engine import DATABASE_ERRORS, transaction
     from worker.db.platform.state import get_installation_id
-    from worker.storage import StorageError, owner, place, probe
+    from worker.storage import StorageError, describe_location, probe, read_owner
 
     hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine can write there."
     try:
         found = [Finding("storage", ok=True, detail=probe())]
-        owned_by = owner()
+        owned_by = read_owner()
     except (StorageError, ValueError) as error:
         reason = error.reason if isinstance(error, StorageError) else _first_line(error)
-        return [Finding("storage", ok=False, detail=f"{place()}: {reason}", hint=hint)]
+        return [Finding("storage", ok=False, detail=f"{describe_location()}: {reason}", hint=hint)]
     if owned_by is None or not get_settings().database_url:
         return found
     try:

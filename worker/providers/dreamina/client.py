@@ -1,6 +1,6 @@
-"""The Dreamina / Jimeng client: each method is one endpoint of the private web API, as the engine's Provider.
+"""The Dreamina / Jimeng client: implements `Provider`, one endpoint of the private web API per method.
 
-What upstream demands of a browser beyond that (protocol section 12) is not imitated: such a refusal is reported.
+It does not imitate the further checks of a browser (protocol section 12); a refusal because of them is reported.
 """
 
 import time
@@ -26,7 +26,7 @@ from worker.providers.base import (
     CreditHistory,
     Credits,
     ImageOrder,
-    Listening,
+    KeepAlive,
     LiveImageModel,
     LiveModels,
     LiveVideoModel,
@@ -38,34 +38,34 @@ from worker.providers.base import (
     Submitted,
     VideoOrder,
 )
-from worker.providers.dreamina.agent_stream import AgentReader, conversation_body
-from worker.providers.dreamina.credit_history import read_history
+from worker.providers.dreamina.agent_stream import AgentStreamParser, build_conversation_body
+from worker.providers.dreamina.credit_history import parse_history
 from worker.providers.dreamina.error_codes import clean
-from worker.providers.dreamina.http import Wire, refusal
-from worker.providers.dreamina.image_requests import image_body
+from worker.providers.dreamina.http import UpstreamHttp, refusal
+from worker.providers.dreamina.image_requests import build_image_body
 from worker.providers.dreamina.job_records import (
-    fail_fields,
     find_items,
     find_records,
-    item_id,
     parse_record,
-    queue_of,
-    record_id,
-    video_result,
+    read_fail_fields,
+    read_item_id,
+    read_queue,
+    read_record_id,
+    read_video_result,
 )
-from worker.providers.dreamina.model_list import image_models, video_models
+from worker.providers.dreamina.model_list import parse_image_models, parse_video_models
 from worker.providers.dreamina.regions import PROBES, Site, probe_site, read_cluster, site_for
-from worker.providers.dreamina.request_drafts import Stamp
+from worker.providers.dreamina.request_drafts import SubmitContext
 from worker.providers.dreamina.signing import web_id
-from worker.providers.dreamina.uploads import TokenCall, Uploads
-from worker.providers.dreamina.video_requests import video_body
+from worker.providers.dreamina.uploads import FetchUploadToken, Uploader
+from worker.providers.dreamina.video_requests import build_video_body
 
 _GENERATE = "/mweb/v1/aigc_draft/generate"
 _HISTORY = "/mweb/v1/get_history_by_ids"
-_MAY_UPLOAD = "/mweb/v1/get_upload_token"
+_UPLOAD_ACCESS = "/mweb/v1/get_upload_token"
 _ITEMS = "/mweb/v1/get_local_item_list"
 _CHECK = "/mweb/v1/algo_proxy"
-# Where on the page the check is made (section 2.1); telemetry.
+# Telemetry: where on the page the check happens (section 2.1).
 _CHECK_ENTRANCE = "&babi_param=" + quote(
     orjson.dumps(
         {
@@ -77,14 +77,14 @@ _CHECK_ENTRANCE = "&babi_param=" + quote(
     ),
     safe="",
 )
-# How the check words a refusal whose code is not one of content.
-_RISK_WORDS = ("risk not pass", "detected risk")
+# Texts of a refused check whose code is not a content code.
+_RISK_TEXTS = ("risk not pass", "detected risk")
 _IMAGE_CONFIG = "/mweb/v1/get_common_config"
 _VIDEO_CONFIG = "/mweb/v1/video_generate/get_common_config"
 _CONVERSATION = "/mweb/v1/creation_agent/v2/conversation"
 _USER_INFO = "/lv/v1/user/web/user_info"
 _CREDIT = "/commerce/v1/benefits/user_credit"
-_SPENT = "/commerce/v1/benefits/user_credit_history"
+_CREDIT_HISTORY = "/commerce/v1/benefits/user_credit_history"
 _RECEIVE = "/commerce/v1/benefits/credit_receive"
 _USER_INFO_BODY = orjson.dumps(
     {
@@ -99,28 +99,31 @@ _USER_INFO_BODY = orjson.dumps(
 
 
 class DreaminaProvider:
-    """Implements `Provider`; one instance per process, shared by all threads."""
+    """Implements `Provider`. One instance per process, shared by all threads."""
 
     def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
-        self._wire = Wire(settings, transport)
-        self._uploads = Uploads(self._wire)
+        self._http = UpstreamHttp(settings, transport)
+        self._uploader = Uploader(self._http)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
-        told = catalog_overrides.wire(settings.catalog_file)
-        self._da_version = told.get("da_version", settings.upstream_da_version)
-        self._agent_da_version = told.get("agent_da_version", settings.upstream_agent_da_version)
-        self._web_version = told.get("web_version", settings.upstream_web_version)
-        self._talk_seconds, self._talk_gap = settings.talk_seconds, settings.talk_gap_seconds
+        overrides = catalog_overrides.wire(settings.catalog_file)
+        self._da_version = overrides.get("da_version", settings.upstream_da_version)
+        self._agent_da_version = overrides.get("agent_da_version", settings.upstream_agent_da_version)
+        self._web_version = overrides.get("web_version", settings.upstream_web_version)
+        self._conversation_seconds, self._conversation_gap = (
+            settings.conversation_timeout_seconds,
+            settings.conversation_idle_timeout_seconds,
+        )
         self._catalog = get_catalog()
 
     def close(self) -> None:
-        """Close all connections; for the end of the process."""
-        self._wire.close()
+        """Close all connections."""
+        self._http.close()
 
-    def locate(self, account: Account) -> dict[str, str]:
-        """Four probes in parallel, first success in list order (section 1.2).
+    def look_up_hosts(self, account: Account) -> dict[str, str]:
+        """Send four probes in parallel and return the first success in list order (section 1.2).
 
-        None succeeded: what upstream said when it said one thing, else `upstream_session_expired`;
-        `upstream_unreachable` when no probe got an answer.
+        If all fail, raises upstream's error if all probes agree, else `upstream_session_expired`;
+        `upstream_unreachable` if no probe got a response.
         """
         pool = ThreadPoolExecutor(max_workers=len(PROBES), thread_name_prefix="locate")
         try:
@@ -132,8 +135,8 @@ class DreaminaProvider:
                     failures.append(failure)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-        away = {"upstream_unreachable", "proxy_unreachable"}
-        answered = {failure.code: failure for failure in failures if failure.code not in away}
+        unreachable = {"upstream_unreachable", "proxy_unreachable"}
+        answered = {failure.code: failure for failure in failures if failure.code not in unreachable}
         if not answered:
             raise failures[0]
         if len(answered) == 1:
@@ -141,30 +144,30 @@ class DreaminaProvider:
         raise DreameryError("upstream_session_expired", detail="probes answered: " + ", ".join(sorted(answered)))
 
     def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
-        """Section 6. One call, never repeated here. Unclear when the answer names neither a record nor a reason."""
+        """Section 6. One call, never repeated here. A response without a record or a reason is unclear."""
         site = self._site(account)
-        return self._submit(account, site, image_body(order, self._catalog, site, self._stamp(submit_key)))
+        return self._submit(account, site, build_image_body(order, self._catalog, site, self._context(submit_key)))
 
     def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
         """Section 7; like `submit_image`."""
         site = self._site(account)
-        return self._submit(account, site, video_body(order, self._catalog, site, self._stamp(submit_key)))
+        return self._submit(account, site, build_video_body(order, self._catalog, site, self._context(submit_key)))
 
-    def _stamp(self, submit_key: str) -> Stamp:
-        return Stamp(submit_key, int(time.time() * 1000), self._da_version)
+    def _context(self, submit_key: str) -> SubmitContext:
+        return SubmitContext(submit_key, int(time.time() * 1000), self._da_version)
 
     def _submit(self, account: Account, site: Site, body: bytes) -> Submitted:
         query = _query(site, self._da_version, self._web_version, "&web_component_open_flag=1")
-        answer = self._wire.call(account, site, site.mweb, _target(_GENERATE, query, site, account), body)
+        answer = self._http.call(account, site, site.mweb, _target(_GENERATE, query, site, account), body)
         data = answer.get("data")
         data = data if isinstance(data, dict) else {}
         record = data.get("aigc_data")
         record = record if isinstance(record, dict) else data
-        upstream_id = record_id(record)
+        upstream_id = read_record_id(record)
         if upstream_id:
-            position, forecast = queue_of(record)
+            position, forecast = read_queue(record)
             return Submitted(upstream_id, position, forecast)
-        fail_code, key, _, _ = fail_fields(data, record)
+        fail_code, key, _, _ = read_fail_fields(data, record)
         if fail_code not in {"", "0"} or key:
             raise refusal("", answer, account)
         raise DreameryError("upstream_unreachable", detail=f"{_GENERATE}: accepted, but without history_record_id")
@@ -172,22 +175,24 @@ class DreaminaProvider:
     def upload_image(
         self, account: Account, data: bytes | BinaryIO, *, name: str, seconds: float | None = None
     ) -> Reference:
-        """Section 5. `name` is for the details of failures only: upstream is not told how callers call their files."""
+        """Section 5. `name` only appears in error details; upstream never receives the file name."""
         site = self._site(account)
         with _upload_failures(name):
-            return self._uploads.image(account, site, data, self._token_call(account, site, 2), seconds=seconds)
+            return self._uploader.upload_image(
+                account, site, data, self._token_fetcher(account, site, 2), seconds=seconds
+            )
 
     def upload_media(
         self, account: Account, data: bytes | BinaryIO, *, kind: str, name: str, seconds: float | None = None
     ) -> Material:
         """Section 5.7; like `upload_image`."""
         site = self._site(account)
-        ask_token = self._token_call(account, site, 1)
+        fetch_token = self._token_fetcher(account, site, 1)
         with _upload_failures(name):
-            return self._uploads.media(account, site, data, ask_token, kind=kind, seconds=seconds)
+            return self._uploader.upload_media(account, site, data, fetch_token, kind=kind, seconds=seconds)
 
     def check_image(self, account: Account, reference: Reference) -> None:
-        """Section 5.6: a content check of one upload, on the Chinese site only."""
+        """Section 5.6: check the content of one upload, on the Chinese site only."""
         site = self._site(account)
         if not site.cn:
             return
@@ -203,36 +208,36 @@ class DreaminaProvider:
         try:
             answer = self._mweb(account, _CHECK, body, _CHECK_ENTRANCE)
         except DreameryError as failure:
-            words = failure.detail or ""
-            if failure.code != "content_policy_violation" and _is_risk(words):
-                raise DreameryError("content_policy_violation", detail=words) from None
+            text = failure.detail or ""
+            if failure.code != "content_policy_violation" and _is_risk(text):
+                raise DreameryError("content_policy_violation", detail=text) from None
             raise
-        words = str(answer.get("errmsg") or "")
-        if _is_risk(words):
-            raise DreameryError("content_policy_violation", detail=clean(words))
+        text = str(answer.get("errmsg") or "")
+        if _is_risk(text):
+            raise DreameryError("content_policy_violation", detail=clean(text))
 
-    def _token_call(self, account: Account, site: Site, scene: int) -> TokenCall:
-        def ask_token(left: float) -> dict[str, Any]:
+    def _token_fetcher(self, account: Account, site: Site, scene: int) -> FetchUploadToken:
+        def fetch_token(seconds: float) -> dict[str, Any]:
             query = _query(site, self._da_version, self._web_version, "")
-            target = _target(_MAY_UPLOAD, query, site, account)
+            target = _target(_UPLOAD_ACCESS, query, site, account)
             body = orjson.dumps({"scene": scene})
-            given = self._wire.call(account, site, site.mweb, target, body, seconds=left).get("data")
-            return given if isinstance(given, dict) else {}
+            data = self._http.call(account, site, site.mweb, target, body, seconds=seconds).get("data")
+            return data if isinstance(data, dict) else {}
 
-        return ask_token
+        return fetch_token
 
-    def ask(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
-        """Section 8. One call for all keys; the caller bounds their number."""
+    def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
+        """Section 8. One call for all keys; the caller limits their number."""
         if not submit_keys:
             return {}
         answer = self._mweb(account, _HISTORY, orjson.dumps({"submit_ids": submit_keys}))
-        found = find_records(submit_keys, answer)
-        if found is None:
+        records = find_records(submit_keys, answer)
+        if records is None:
             raise DreameryError("upstream_unreachable", detail=f"{_HISTORY}: an answer without a map of records")
-        return {key: parse_record(key, raw) for key, raw in found.items()}
+        return {key: parse_record(key, raw) for key, raw in records.items()}
 
-    def better_video(self, account: Account, result: ResultRef) -> ResultRef:
-        """Section 8.4. Whatever goes wrong here, `result` is still good."""
+    def find_better_video(self, account: Account, result: ResultRef) -> ResultRef:
+        """Section 8.4. After a failure `result` is returned, which is still usable."""
         if not result.item_id:
             return result
         body = orjson.dumps(
@@ -246,45 +251,49 @@ class DreaminaProvider:
             items = find_items(self._mweb(account, _ITEMS, body))
         except DreameryError:
             return result
-        found = next((ref for item in items if item_id(item) == result.item_id and (ref := video_result(item))), None)
-        if found is None or _area(found) < _area(result):
+        better = next(
+            (ref for item in items if read_item_id(item) == result.item_id and (ref := read_video_result(item))), None
+        )
+        if better is None or _area(better) < _area(result):
             return result
-        return replace(found, seconds=found.seconds or result.seconds, poster_url=found.poster_url or result.poster_url)
+        return replace(
+            better, seconds=better.seconds or result.seconds, poster_url=better.poster_url or result.poster_url
+        )
 
     def converse(self, account: Account, order: Conversation, *, conversation_id: str) -> Generator[AgentEvent]:
         """Section 9."""
-        site, reader = self._site(account), AgentReader(account)
-        # The one call whose region is not that of the account (section 9.1).
+        site, parser = self._site(account), AgentStreamParser(account)
+        # The only call whose region is not that of the account (section 9.1).
         query = (
             f"aid={site.aid}&device_platform=web&region=US&web_version={self._web_version}"
             f"&da_version={self._agent_da_version}&web_component_open_flag=1"
         )
         target = _target(_CONVERSATION, query, site, account)
-        body = conversation_body(order, conversation_id, int(time.time() * 1000))
-        pieces = self._wire.stream(
-            account, site, site.mweb, target, body, seconds=self._talk_seconds, gap=self._talk_gap
+        body = build_conversation_body(order, conversation_id, int(time.time() * 1000))
+        chunks = self._http.stream(
+            account, site, site.mweb, target, body, seconds=self._conversation_seconds, gap=self._conversation_gap
         )
-        with closing(pieces):
-            for piece in pieces:
-                yield from reader.feed(piece)
-                yield Listening()
-                if reader.over:
+        with closing(chunks):
+            for chunk in chunks:
+                yield from parser.feed(chunk)
+                yield KeepAlive()
+                if parser.over:
                     break
-        yield from reader.close()
+        yield from parser.close()
 
     def list_models(self, account: Account) -> LiveModels:
-        """Section 10.3. One list that cannot be had leaves its kind empty; an error when neither can."""
+        """Section 10.3. A list that fails leaves its kind empty; raises only if both lists fail."""
         images: tuple[LiveImageModel, ...] = ()
         videos: tuple[LiveVideoModel, ...] = ()
         failure: DreameryError | None = None
         try:
             flags = "&needCache=true&needRefresh=false"
             body = b'{"is_client_filter":false,"need_beta_model":true}'
-            images = image_models(self._mweb(account, _IMAGE_CONFIG, body, flags))
+            images = parse_image_models(self._mweb(account, _IMAGE_CONFIG, body, flags))
         except DreameryError as caught:
             failure = caught
         try:
-            videos = video_models(
+            videos = parse_video_models(
                 self._mweb(account, _VIDEO_CONFIG, b'{"scene":"generate_video","params":{"needCache":true}}')
             )
         except DreameryError as caught:
@@ -292,8 +301,8 @@ class DreaminaProvider:
                 raise failure from caught
         return LiveModels(images=images, videos=videos)
 
-    def credits(self, account: Account) -> Credits:
-        """Section 4.3: `data.credit`, else the JSON string `response`."""
+    def fetch_credits(self, account: Account) -> Credits:
+        """Section 4.3: read `data.credit`, else the JSON string `response`."""
         answer = self._commerce(account, _CREDIT, b"{}")
         credit = _credit(answer.get("data")) or _credit(_from_json(answer.get("response")))
         if credit is None:
@@ -304,12 +313,12 @@ class DreaminaProvider:
             vip=_amount(credit.get("vip_credit")),
         )
 
-    def credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
+    def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
         """Section 4.5."""
-        return read_history(self._commerce(account, _SPENT, orjson.dumps({"count": 50, "cursor": cursor})))
+        return parse_history(self._commerce(account, _CREDIT_HISTORY, orjson.dumps({"count": 50, "cursor": cursor})))
 
     def receive_credits(self, account: Account) -> int:
-        """Section 4.4. Asking twice a day is harmless: the second answer is 0."""
+        """Section 4.4. A second call on the same day is harmless and returns 0."""
         answer = self._commerce(account, _RECEIVE, b'{"time_zone":"Asia/Shanghai"}')
         data = answer.get("data")
         data = data if isinstance(data, dict) else _from_json(answer.get("response"))
@@ -321,17 +330,17 @@ class DreaminaProvider:
     def _mweb(self, account: Account, path: str, body: bytes, flags: str = "") -> dict[str, Any]:
         site = self._site(account)
         query = _query(site, self._da_version, self._web_version, flags)
-        return self._wire.call(account, site, site.mweb, _target(path, query, site, account), body)
+        return self._http.call(account, site, site.mweb, _target(path, query, site, account), body)
 
     def _commerce(self, account: Account, path: str, body: bytes) -> dict[str, Any]:
         site = self._site(account)
         query = f"aid={site.aid}&device_platform=web&region={site.region}"
-        return self._wire.call(account, site, site.commerce, _target(path, query, site, account), body)
+        return self._http.call(account, site, site.commerce, _target(path, query, site, account), body)
 
     def _probe(self, account: Account, idc: str) -> dict[str, str]:
         site = probe_site(idc)
         target = _target(_USER_INFO, f"aid={site.aid}&device_platform=web", site, account)
-        answer = self._wire.call(account, site, site.site, target, _USER_INFO_BODY)
+        answer = self._http.call(account, site, site.site, target, _USER_INFO_BODY)
         cluster = read_cluster(answer, idc)
         if cluster is None:
             raise DreameryError("upstream_session_expired", detail=f"{_USER_INFO}: errmsg is not success")
@@ -340,7 +349,7 @@ class DreaminaProvider:
 
 @contextmanager
 def _upload_failures(name: str) -> Iterator[None]:
-    """Name the file in the detail of a failure. Uploads cost nothing, so being unreachable is never unclear."""
+    """Add the file name to the error detail. Uploads cost nothing, so an unreachable upstream is never unclear."""
     try:
         yield
     except DreameryError as failure:
@@ -352,7 +361,7 @@ def _upload_failures(name: str) -> Iterator[None]:
 
 @lru_cache(maxsize=1024)
 def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
-    """The query of `/mweb/` calls but for the web id (section 2.1)."""
+    """Return the query of `/mweb/` calls without the web id (section 2.1)."""
     return (
         f"aid={site.aid}&device_platform=web&region={site.region}&da_version={da_version}&os=windows{flags}"
         f"&web_version={web_version}&aigc_features=app_lip_sync"
@@ -360,12 +369,12 @@ def _query(site: Site, da_version: str, web_version: str, flags: str) -> str:
 
 
 def _target(path: str, query: str, site: Site, account: Account) -> str:
-    own = f"&{site.query}" if site.query else ""
-    return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}{own}"
+    extra = f"&{site.query}" if site.query else ""
+    return f"{path}?{query}&{site.web_id_param}={web_id(account.session)}{extra}"
 
 
-def _is_risk(words: str) -> bool:
-    return any(word in words.lower() for word in _RISK_WORDS)
+def _is_risk(text: str) -> bool:
+    return any(risk in text.lower() for risk in _RISK_TEXTS)
 
 
 def _area(result: ResultRef) -> int:

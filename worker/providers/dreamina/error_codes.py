@@ -1,4 +1,4 @@
-"""Upstream's ways to say no -> rows of our error table. The data is `faults.toml` (protocol sections 3.2 to 3.4)."""
+"""Maps upstream's errors to our error table, with the data of `faults.toml` (protocol sections 3.2 to 3.4)."""
 
 import tomllib
 from pathlib import Path
@@ -11,18 +11,18 @@ CODES: dict[str, str] = {str(number): ours for ours, numbers in _DATA["codes"].i
 KEYS: dict[str, str] = _DATA["keys"]
 TEXTS: dict[str, str] = _DATA["texts"]
 _GATE = frozenset(str(number) for number in _DATA["gate"]["ret"])
-# Codes that say only "it did not work": a text key beside them knows more.
+# Unspecific codes: a text key next to them is more exact.
 _VAGUE = frozenset({None, "upstream_error", "generation_failed"})
-_TEXT_MAX = 300
-# A shorter session is a word of the sandbox, and would blank parts of other words.
-_SECRET_MIN = 8
+_MAX_TEXT_CHARS = 300
+# A shorter session is a sandbox name; hiding it would blank parts of ordinary words.
+_MIN_SECRET_CHARS = 8
 
 
-def fault_for(ret: str, fail_code: str, starling_key: str, text: str) -> str:
-    """The code of our error table. Pass "" for what the answer did not hold.
+def error_code_for(ret: str, fail_code: str, starling_key: str, text: str) -> str:
+    """Return the code of our error table. Pass "" for fields that the response does not have.
 
-    Order: a `ret` that stopped the request at the door, the `fail_code` (more exact than the `ret` around it), the
-    `ret`, then the text key, then hints in the message.
+    Precedence: a `ret` of the gateway, the `fail_code` (more exact than the `ret` around it), the `ret`, the text key,
+    then hints in the message.
     """
     if ret in _GATE:
         return CODES[ret]
@@ -39,18 +39,18 @@ def fault_for(ret: str, fail_code: str, starling_key: str, text: str) -> str:
 
 
 def message_for(code: str, upstream_text: str, *, secret: str = "") -> str:
-    """Our message with upstream's own words as its tail, cleaned of control characters and of the session id."""
+    """Return our message followed by upstream's text, without control characters and the session id."""
     tail = clean(upstream_text, secret=secret)
     message = ERRORS[code].message
     return f"{message} Upstream: {tail}" if tail else message
 
 
 def clean(text: str, *, secret: str = "") -> str:
-    """Foreign text made fit for people and logs: one line, printable, short, without the secret."""
-    if len(secret) >= _SECRET_MIN:
+    """Return upstream's text as one short printable line without the secret."""
+    if len(secret) >= _MIN_SECRET_CHARS:
         text = text.replace(secret, "[hidden]")
-    line = " ".join("".join(char if char.isprintable() else " " for char in text[: _TEXT_MAX * 2]).split())
-    return line[:_TEXT_MAX]
+    line = " ".join("".join(char if char.isprintable() else " " for char in text[: _MAX_TEXT_CHARS * 2]).split())
+    return line[:_MAX_TEXT_CHARS]
 
 
 def _first_part(table: dict[str, str], text: str) -> str | None:

@@ -1,7 +1,7 @@
-"""One call to upstream: envelope (protocol section 2), total deadline, reading of the answer (3.1). No endpoint here.
+"""Makes calls to upstream: envelope (protocol section 2), total deadline, parsing of the response (3.1). No endpoints.
 
-Calls go straight to an httpx transport: `httpx.Client` keeps one cookie jar, which would carry the cookies of one
-account into the calls of another. No redirects, no retries, no proxies but the one an account names.
+Calls use an httpx transport directly: `httpx.Client` has one cookie jar, which would send the cookies of one account
+with the calls of another. There are no redirects, no retries, and no proxies except the proxy of the account.
 """
 
 import re
@@ -19,14 +19,15 @@ from worker.core import catalog_overrides
 from worker.core.errors import DreameryError
 from worker.core.observability import metrics, tracing
 from worker.core.settings import Settings
+from worker.http_deadlines import Deadline
 from worker.providers.base import Account, NotSentError
-from worker.providers.dreamina.error_codes import clean, fault_for, message_for
-from worker.providers.dreamina.job_records import fail_fields
+from worker.providers.dreamina.error_codes import clean, error_code_for, message_for
+from worker.providers.dreamina.job_records import read_fail_fields
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.signing import PF, sign, uid_token, web_id
-from worker.providers.dreamina.transports import Deadline, DeadlineTransport, ProxyTransports
+from worker.providers.dreamina.transports import DeadlineTransport, ProxyTransports
 
-# 200 records of eight pictures are about 10 MB.
+# 200 records of eight images are about 10 MB.
 MAX_BODY = 16_000_000
 _NUMBER = re.compile(r"-?[0-9]{1,12}")
 _COOKIE_SAFE = re.compile(r"[!#-+\--:<-\[\]-~]+")
@@ -37,21 +38,21 @@ _SDK_VERSION = "48.0.0"
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 
-class Wire:
-    """The shared connections and the envelope. Safe between threads."""
+class UpstreamHttp:
+    """The shared connections and the request envelope. Thread-safe."""
 
     def __init__(self, settings: Settings, transport: httpx.BaseTransport | None = None) -> None:
         self._seconds = settings.call_timeout_seconds
         self._origin = settings.upstream_origin
-        told = catalog_overrides.wire(settings.catalog_file)
-        self._appvr = told.get("appvr", settings.upstream_sign_ver)
-        self._agent = told.get("user_agent", _AGENT)
-        self._sdk_version = told.get("sdk_version", _SDK_VERSION)
+        overrides = catalog_overrides.wire(settings.catalog_file)
+        self._appvr = overrides.get("appvr", settings.upstream_sign_ver)
+        self._agent = overrides.get("user_agent", _AGENT)
+        self._sdk_version = overrides.get("sdk_version", _SDK_VERSION)
         self._deadline = Deadline()
         self._transport = transport or DeadlineTransport(self._deadline)
         self._proxies = ProxyTransports(self._deadline, frozenset(settings.fetch_allow.replace(" ", "").split(",")))
         self._timeouts = {
-            # A quarter, because a host with several dead addresses is tried at each of them.
+            # A quarter, because a host may have several dead addresses, which are tried one after the other.
             "connect": self._seconds / 4,
             "read": self._seconds,
             "write": self._seconds,
@@ -66,35 +67,35 @@ class Wire:
     def call(
         self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None = None
     ) -> dict[str, Any]:
-        """POST `body` to `target` (path and query) of the host `base`; the JSON of an answer that is no refusal.
+        """POST `body` to `target` (path and query) at `base`. Return the JSON of a response that is not a refusal.
 
-        Raises NotSentError, or DreameryError: `upstream_unreachable` without a readable answer, else what upstream
-        said. Whether that is unclear is for the caller's kind of call.
+        Raises NotSentError, or DreameryError: `upstream_unreachable` without a readable response, else upstream's
+        refusal. The caller knows whether `upstream_unreachable` is unclear for its call.
         """
         path, started = target.partition("?")[0], time.monotonic()
         try:
             with _span(path, base):
-                answer = self._called(account, site, base, target, body, seconds=seconds)
+                answer = self._call(account, site, base, target, body, seconds=seconds)
         except DreameryError as error:
             _note_call(path, error.code, started)
             raise
         _note_call(path, "ok", started)
         return answer
 
-    def _called(
+    def _call(
         self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float | None
     ) -> dict[str, Any]:
         path = target.partition("?")[0]
-        # No chained causes below: the frames of the HTTP library hold the cookie, and a traceback may print locals.
+        # No chained exceptions below: the HTTP library's frames hold the cookie, and a traceback may print locals.
         request = self._request(account, site, base, target, body)
         self._deadline.start(min(seconds or self._seconds, self._seconds))
         try:
             status, kind, content = self._exchange(account, request)
         except _NOT_SENT as failure:
-            raise _not_sent(account, f"{path}: {_name(failure, account)}") from None
+            raise _not_sent(account, f"{path}: {_describe(failure, account)}") from None
         except httpx.HTTPError as failure:
-            raise _unreachable(path, _name(failure, account)) from None
-        return _read(path, status, kind, content, account)
+            raise _unreachable(path, _describe(failure, account)) from None
+        return _parse_response(path, status, kind, content, account)
 
     def send(
         self,
@@ -107,17 +108,17 @@ class Wire:
         body: bytes | Iterable[bytes],
         seconds: float,
     ) -> tuple[int, bytes]:
-        """One call without session and envelope, to the hosts of section 5: status and body, whatever they are.
+        """Send a call without session and envelope to a host of section 5. Return any status and body.
 
-        `seconds` is its total deadline. Raises NotSentError for anything but an answer: these calls cost nothing.
+        `seconds` is the total deadline. Without a response it raises NotSentError, because these calls cost nothing.
         """
-        where = httpx.URL(url)
+        target = httpx.URL(url)
         headers = {"User-Agent": self._agent, "Accept": "*/*", "Accept-Encoding": "gzip, deflate", **headers}
         headers |= {"Origin": site.site, "Referer": f"{site.site}/"}
         if self._origin and not site.direct:
-            headers["X-Orig-Host"] = where.netloc.decode()
-            url = self._origin + where.raw_path.decode()
-        # A large file may take all of `seconds` as long as it moves; one that stands still is given up soon.
+            headers["X-Orig-Host"] = target.netloc.decode()
+            url = self._origin + target.raw_path.decode()
+        # A large file may take all of `seconds` while bytes move; a stalled transfer is given up sooner.
         timeouts = {
             **self._timeouts,
             "read": min(seconds, self._seconds),
@@ -126,65 +127,66 @@ class Wire:
         request = httpx.Request(method, url, headers=headers, content=body, extensions={"timeout": timeouts})
         self._deadline.start(seconds)
         try:
-            with tracing.span(f"upstream {method}", kind="client", server__address=where.host):
+            with tracing.span(f"upstream {method}", kind="client", server__address=target.host):
                 status, _, content = self._exchange(account, request)
         except _NOT_SENT as failure:
-            raise _not_sent(account, f"{where.host}: {_name(failure, account)}") from None
+            raise _not_sent(account, f"{target.host}: {_describe(failure, account)}") from None
         except httpx.HTTPError as failure:
-            raise NotSentError(f"{where.host}: {_name(failure, account)}") from None
+            raise NotSentError(f"{target.host}: {_describe(failure, account)}") from None
         return status, content
 
     def stream(
         self, account: Account, site: Site, base: str, target: str, body: bytes, *, seconds: float, gap: float
     ) -> Generator[bytes]:
-        """POST `body` and yield the event stream that answers it as it comes: at most `gap` seconds between pieces and
-        `seconds` for all. An answer that is no stream raises like `call`; so does a stream that breaks.
+        """POST `body` and yield the chunks of the event stream: at most `gap` seconds apart, `seconds` in total.
+
+        A response that is not a stream, and a stream that breaks, raise like `call`.
         """
         path = target.partition("?")[0]
         request = self._request(account, site, base, target, body)
-        # Compressed pieces would come late, whole blocks at a time.
+        # Compression would delay the chunks until a block is full.
         request.headers.update({"Accept": "text/event-stream", "Accept-Encoding": "identity"})
         request.extensions = {"timeout": {**self._timeouts, "read": gap}}
         self._deadline.start(seconds)
         try:
             with _span(path, base), self._transport_for(account) as transport:
-                yield from self._pieces(account, path, transport.handle_request(request))
+                yield from self._iter_chunks(account, path, transport.handle_request(request))
         except _NOT_SENT as failure:
-            raise _not_sent(account, f"{path}: {_name(failure, account)}") from None
+            raise _not_sent(account, f"{path}: {_describe(failure, account)}") from None
         except httpx.HTTPError as failure:
-            raise _unreachable(path, _name(failure, account)) from None
+            raise _unreachable(path, _describe(failure, account)) from None
 
-    def _pieces(self, account: Account, path: str, response: httpx.Response) -> Iterator[bytes]:
+    def _iter_chunks(self, account: Account, path: str, response: httpx.Response) -> Iterator[bytes]:
         kind = response.headers.get("content-type", "")
         may_stream = response.status_code == 200 and "json" not in kind and "html" not in kind
         until, head, size, streaming = self._deadline.until, b"", 0, False
         try:
-            for piece in response.iter_bytes():
-                size += len(piece)
+            for chunk in response.iter_bytes():
+                size += len(chunk)
                 if size > MAX_BODY:
-                    raise httpx.ReadError(f"the answer is longer than {MAX_BODY} bytes")
+                    raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
                 if not streaming:
-                    # Gateways and refusals answer with JSON or a page, whatever they call it.
-                    head += piece
+                    # Gateways and refusals send JSON or a page, whatever content type they declare.
+                    head += chunk
                     streaming = may_stream and head.lstrip()[:1] not in {b"", b"{", b"<"}
-                    piece = head  # noqa: PLW2901
+                    chunk = head  # noqa: PLW2901
                 if streaming:
-                    yield piece
+                    yield chunk
                     self._deadline.resume(until)
             if not streaming:
-                _read(path, response.status_code, kind, head, account)
-                raise _unreachable(path, "an answer without a stream")
+                _parse_response(path, response.status_code, kind, head, account)
+                raise _unreachable(path, "a response without a stream")
         finally:
             response.close()
 
     @property
     def seconds(self) -> float:
-        """The total deadline of a call."""
+        """Return the total deadline of a call in seconds."""
         return self._seconds
 
     def _request(self, account: Account, site: Site, base: str, target: str, body: bytes) -> httpx.Request:
         if not _COOKIE_SAFE.fullmatch(account.session):
-            raise DreameryError("upstream_session_expired", detail="the session id cannot be sent as a cookie")
+            raise DreameryError("upstream_session_expired", detail="the session id is not a valid cookie value")
         path = target.partition("?")[0]
         now = int(time.time())
         headers = dict(_site_headers(site, self._appvr, self._sdk_version, self._agent))
@@ -200,7 +202,7 @@ class Wire:
 
     def _exchange(self, account: Account, request: httpx.Request) -> tuple[int, str, bytes]:
         with self._transport_for(account) as transport:
-            return self._answer(transport, request)
+            return self._read_response(transport, request)
 
     @contextmanager
     def _transport_for(self, account: Account) -> Iterator[httpx.BaseTransport]:
@@ -210,23 +212,23 @@ class Wire:
         with self._proxies.use(account.proxy) as transport:
             yield transport
 
-    def _answer(self, transport: httpx.BaseTransport, request: httpx.Request) -> tuple[int, str, bytes]:
+    def _read_response(self, transport: httpx.BaseTransport, request: httpx.Request) -> tuple[int, str, bytes]:
         response = transport.handle_request(request)
         try:
             size = 0
-            pieces: list[bytes] = []
-            for piece in response.iter_bytes():
-                size += len(piece)
+            chunks: list[bytes] = []
+            for chunk in response.iter_bytes():
+                size += len(chunk)
                 if size > MAX_BODY:
-                    raise httpx.ReadError(f"the answer is longer than {MAX_BODY} bytes")
-                self._deadline.left(httpx.ReadTimeout)
-                pieces.append(piece)
-            return response.status_code, response.headers.get("content-type", ""), b"".join(pieces)
+                    raise httpx.ReadError(f"the response is longer than {MAX_BODY} bytes")
+                self._deadline.remaining(httpx.ReadTimeout)
+                chunks.append(chunk)
+            return response.status_code, response.headers.get("content-type", ""), b"".join(chunks)
         finally:
             response.close()
 
 
-def _span(path: str, base: str) -> AbstractContextManager[tracing.Marks]:
+def _span(path: str, base: str) -> AbstractContextManager[tracing.SpanHandle]:
     host = urlsplit(base).hostname or ""
     return tracing.span(f"upstream {path.rpartition('/')[2]}", kind="client", server__address=host, url__path=path)
 
@@ -237,7 +239,7 @@ def _note_call(path: str, code: str, started: float) -> None:
     metrics.observe("dreamery_upstream_seconds", time.monotonic() - started, endpoint)
 
 
-def _read(path: str, status: int, kind: str, content: bytes, account: Account) -> dict[str, Any]:
+def _parse_response(path: str, status: int, kind: str, content: bytes, account: Account) -> dict[str, Any]:
     if status >= 500 or not content:
         raise _unreachable(path, f"HTTP {status}, {len(content)} bytes")
     try:
@@ -245,50 +247,50 @@ def _read(path: str, status: int, kind: str, content: bytes, account: Account) -
     except orjson.JSONDecodeError:
         raise _unreachable(path, f"HTTP {status}, not JSON, {clean(kind)}, {len(content)} bytes") from None
     if not isinstance(answer, dict):
-        raise _unreachable(path, f"HTTP {status}, JSON that is no object")
+        raise _unreachable(path, f"HTTP {status}, JSON that is not an object")
     ret = answer.get("ret")
     number = str(ret) if isinstance(ret, str | int) and not isinstance(ret, bool) else ""
     if _NUMBER.fullmatch(number) and int(number) != 0:
         raise refusal(number, answer, account)
     if not 200 <= status < 300:
-        raise _unreachable(path, f"HTTP {status} without a refusal in it")
+        raise _unreachable(path, f"HTTP {status} without a refusal")
     return answer
 
 
 def refusal(ret: str, answer: dict[str, Any], account: Account) -> DreameryError:
-    """Upstream's no as our error. `ret` "" when the envelope said yes but its data does not."""
+    """Return upstream's refusal as our error. Pass `ret` "" if only the data, not the envelope, refuses."""
     data = answer.get("data")
     data = data if isinstance(data, dict) else {}
     inner = data.get("aigc_data")
-    fail_code, key, words, machine_words = fail_fields(data, inner if isinstance(inner, dict) else {})
+    fail_code, key, message, technical = read_fail_fields(data, inner if isinstance(inner, dict) else {})
     errmsg = str(answer.get("errmsg") or "")
-    code = fault_for(ret, fail_code, key, f"{words} {machine_words} {errmsg}")
+    code = error_code_for(ret, fail_code, key, f"{message} {technical} {errmsg}")
     log_id = answer.get("logid") or answer.get("log_id") or ""
     return DreameryError(
         code,
-        message_for(code, words, secret=account.session),
+        message_for(code, message, secret=account.session),
         detail=clean(
             f"ret={ret} errmsg={errmsg} fail_code={fail_code} key={key} logid={log_id}", secret=account.session
         ),
     )
 
 
-def _name(failure: Exception, account: Account) -> str:
+def _describe(failure: Exception, account: Account) -> str:
     return clean(f"{type(failure).__name__} {failure}", secret=account.session)
 
 
 def _not_sent(account: Account, detail: str) -> NotSentError:
-    """No connection. With a proxy nothing else was connected to, so that is what has to be looked at."""
+    """Return the error for a failed connection. With a proxy, only the proxy was connected to, so it is the cause."""
     return NotSentError(detail, code="proxy_unreachable" if account.proxy else "upstream_unreachable")
 
 
-def _unreachable(path: str, why: str) -> DreameryError:
-    return DreameryError("upstream_unreachable", detail=f"{path}: {why}")
+def _unreachable(path: str, reason: str) -> DreameryError:
+    return DreameryError("upstream_unreachable", detail=f"{path}: {reason}")
 
 
 @lru_cache(maxsize=1024)
 def _site_headers(site: Site, appvr: str, sdk_version: str, agent: str) -> dict[str, str]:
-    """The headers that are the same for every call to a site (section 2.2)."""
+    """Return the headers that are the same for every call to a site (section 2.2)."""
     return {
         "Accept": "application/json, text/plain, */*",
         "Accept-Encoding": "gzip, deflate",
@@ -312,7 +314,7 @@ def _site_headers(site: Site, appvr: str, sdk_version: str, agent: str) -> dict[
 
 
 def _cookies(session: str, site: Site) -> str:
-    """The cookies of section 2.5, with the cluster that was found rather than a fixed one (section 11, row 20)."""
+    """Return the cookies of section 2.5, with the looked-up cluster instead of a fixed one (section 11, row 20)."""
     if not site.cn:
         pairs = {"sessionid": session, "sessionid_ss": session, "cc-target-idc": site.idc}
     else:
@@ -328,5 +330,5 @@ def _cookies(session: str, site: Site) -> str:
             "store-region": "cn-gd",
             "store-region-src": "uid",
         }
-    # The operator's own come last, in the place of ours of the same name.
+    # The operator's cookies come last and replace ours of the same name.
     return "; ".join(f"{name}={value}" for name, value in (pairs | dict(site.cookies)).items())

@@ -1,6 +1,6 @@
-"""Request bodies of picture submits (protocol section 6): from text, and from other pictures (`blend`, 6.5).
+"""Request bodies of image submits (protocol section 6): from text, and from other images (`blend`, 6.5).
 
-They are shaped as the browser sends them (fixtures generate.image.* and generate.blend.*).
+They have the form that the browser sends (fixtures generate.image.* and generate.blend.*).
 """
 
 from typing import Any
@@ -11,39 +11,46 @@ from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size
 from worker.core.catalog.prompt_flags import series_asked
 from worker.providers.base import ImageOrder
 from worker.providers.dreamina.regions import Site
-from worker.providers.dreamina.request_drafts import Stamp, draft, metadata, picture, to_json, uuids
+from worker.providers.dreamina.request_drafts import (
+    SubmitContext,
+    build_draft,
+    build_image,
+    build_metadata,
+    to_json,
+    uuids,
+)
 
 _MIN_VERSION = "3.0.2"
 _MIN_VERSION_BLEND = "3.2.9"
-_MARK = "##"
+_PLACEHOLDER = "##"
 
 
-def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) -> bytes:
-    """The whole JSON body of a picture submit."""
-    # A model that only upstream's list knows came with its key; the order says all there is to know of it.
+def build_image_body(order: ImageOrder, catalog: Catalog, site: Site, context: SubmitContext) -> bytes:
+    """Return the JSON body of an image submit."""
+    # A model that is only in upstream's list comes with its key; the order then contains all that is known of it.
     model = None if order.key else catalog.image_model(order.model)
     key = model.upstream_key("cn" if site.cn else "world") if model else order.key
     size = _size(order, model, site)
     count = order.count if model is None or model.counts else None
-    # A number that is told means as many of the same; a series reads its number from the prompt (section 6.7).
+    # An explicit count means variations; the length of a series is in the prompt (section 6.7).
     in_series = model is not None and model.series and count is None and not order.references
     series = in_series and series_asked(order.prompt) is not None
     core = _core_param(order, key, size, catalog.ratios[size.ratio])
-    component = _component(order, core, count, stamp)
+    component = _component(order, core, count, context)
     return orjson.dumps(
         {
             "extend": {"root_model": key},
-            "submit_id": stamp.submit_key,
+            "submit_id": context.submit_key,
             "metrics_extra": _metrics(
-                stamp.submit_key,
+                context.submit_key,
                 key,
                 resolution=size.resolution,
                 count=count,
                 charged=None if series else count or (model.default_count if model else DEFAULT_COUNT),
                 abilities=_ability_reports(order, site),
             ),
-            "draft_content": draft(
-                component, stamp, min_version=_MIN_VERSION_BLEND if order.references else _MIN_VERSION
+            "draft_content": build_draft(
+                component, context, min_version=_MIN_VERSION_BLEND if order.references else _MIN_VERSION
             ),
             "http_common_info": {"aid": site.aid},
         }
@@ -51,18 +58,18 @@ def image_body(order: ImageOrder, catalog: Catalog, site: Site, stamp: Stamp) ->
 
 
 def _size(order: ImageOrder, model: ImageModel | None, site: Site) -> Size:
-    # Real US accounts only: the sandbox carries the country US but draws what it is told.
+    # Only for real US accounts: the sandbox also has the country US, but makes any size.
     if model and model.only_us and site.region == "US" and not site.direct:
         return model.only_us
     return Size(order.width, order.height, order.ratio, order.resolution)
 
 
 def _core_param(order: ImageOrder, key: str, size: Size, ratio_number: int) -> dict[str, Any]:
-    own, large = uuids(2)
+    core_id, size_id = uuids(2)
     blend = bool(order.references)
-    core: dict[str, Any] = {"type": "", "id": own, "model": key}
-    # Each reference owns one mark, in front of the text and in the order of the abilities (section 6.5).
-    core["prompt"] = _MARK * len(order.references) + order.prompt
+    core: dict[str, Any] = {"type": "", "id": core_id, "model": key}
+    # Each reference has one placeholder, before the text and in the order of the abilities (section 6.5).
+    core["prompt"] = _PLACEHOLDER * len(order.references) + order.prompt
     if not blend or order.negative_prompt:
         core["negative_prompt"] = order.negative_prompt
     if not blend:
@@ -72,7 +79,7 @@ def _core_param(order: ImageOrder, key: str, size: Size, ratio_number: int) -> d
         "image_ratio": ratio_number,
         "large_image_info": {
             "type": "",
-            "id": large,
+            "id": size_id,
             "height": size.height,
             "width": size.width,
             "resolution_type": size.resolution,
@@ -84,7 +91,7 @@ def _core_param(order: ImageOrder, key: str, size: Size, ratio_number: int) -> d
     return core
 
 
-def _component(order: ImageOrder, core: dict[str, Any], count: int | None, stamp: Stamp) -> dict[str, Any]:
+def _component(order: ImageOrder, core: dict[str, Any], count: int | None, context: SubmitContext) -> dict[str, Any]:
     component, abilities, option = uuids(3)
     kind = "blend" if order.references else "generate"
     gen_option: dict[str, Any] = {"type": "", "id": option, "generate_all": False}
@@ -95,7 +102,7 @@ def _component(order: ImageOrder, core: dict[str, Any], count: int | None, stamp
         "id": component,
         "min_version": _MIN_VERSION,
         "aigc_mode": "workbench",
-        "metadata": metadata(stamp),
+        "metadata": build_metadata(context),
         "generate_type": kind,
         "abilities": {
             "type": "",
@@ -107,11 +114,11 @@ def _component(order: ImageOrder, core: dict[str, Any], count: int | None, stamp
 
 
 def _blend(order: ImageOrder, core: dict[str, Any]) -> dict[str, Any]:
-    """The ability that makes a picture from pictures, with a placeholder for each (section 6.2)."""
-    own, postedit = uuids(2)
+    """Return the ability that makes an image from images, with a placeholder for each (section 6.2)."""
+    blend_id, postedit = uuids(2)
     return {
         "type": "",
-        "id": own,
+        "id": blend_id,
         "min_version": _MIN_VERSION_BLEND,
         "min_features": [],
         "core_param": core,
@@ -121,28 +128,28 @@ def _blend(order: ImageOrder, core: dict[str, Any]) -> dict[str, Any]:
                 "id": uuids(1)[0],
                 "name": "byte_edit",
                 "image_uri_list": [reference.uri],
-                "image_list": [picture(reference)],
+                "image_list": [build_image(reference)],
                 "strength": order.sample_strength,
             }
             for reference in order.references
         ],
         "prompt_placeholder_info_list": [
-            {"type": "", "id": own_id, "ability_index": index}
-            for index, own_id in enumerate(uuids(len(order.references)))
+            {"type": "", "id": placeholder_id, "ability_index": index}
+            for index, placeholder_id in enumerate(uuids(len(order.references)))
         ],
         "postedit_param": {"type": "", "id": postedit, "generate_type": 0},
     }
 
 
 def _ability_reports(order: ImageOrder, site: Site) -> list[dict[str, Any]]:
-    """Telemetry of a blend: the page reports each picture under the address it has in the browser (section 6.3)."""
+    """Return the telemetry of a blend: the page reports each image with its URL in the browser (section 6.3)."""
     return [
         {
             "abilityName": "byte_edit",
             "strength": order.sample_strength,
-            "source": {"imageUrl": f"blob:{site.site}/{own_id}"},
+            "source": {"imageUrl": f"blob:{site.site}/{blob_id}"},
         }
-        for own_id in uuids(len(order.references))
+        for blob_id in uuids(len(order.references))
     ]
 
 
@@ -155,9 +162,9 @@ def _metrics(
     charged: int | None,
     abilities: list[dict[str, Any]],
 ) -> str:
-    """Telemetry, except `benefitCount`: it declares how many pictures will be charged (section 6.3).
+    """Return the telemetry. Only `benefitCount` matters: it declares how many images are charged (section 6.3).
 
-    A series (`charged` None) declares none: only the model knows how many it will be (section 6.7).
+    A series (`charged` None) declares none, because only the model knows its length (section 6.7).
     """
     scene: dict[str, Any] = {
         "type": "image",

@@ -1,6 +1,6 @@
-"""Reading upstream's own lists of models (protocol section 10.3).
+"""Parses upstream's model lists (protocol section 10.3).
 
-Foreign data: a model is any object with a `model_req_key`, wherever it is; what cannot be read is left out.
+The data is not trusted: a model is any object with a `model_req_key` at any place, and unreadable parts are skipped.
 """
 
 from collections.abc import Iterator
@@ -8,30 +8,30 @@ from typing import Any
 
 from worker.providers.base import LiveImageModel, LiveVideoModel
 
-_DEEPEST = 8
-_MOST_MODELS = 200
-_MOST_VALUES = 64
-_TEXT = 200
+_MAX_DEPTH = 8
+_MAX_MODELS = 200
+_MAX_VALUES = 64
+_MAX_TEXT_CHARS = 200
 
 
-def image_models(answer: dict[str, Any]) -> tuple[LiveImageModel, ...]:
-    """The picture models of a `get_common_config` answer."""
+def parse_image_models(answer: dict[str, Any]) -> tuple[LiveImageModel, ...]:
+    """Return the image models of a `get_common_config` response."""
     return tuple(_image(raw) for raw in _models(answer))
 
 
-def video_models(answer: dict[str, Any]) -> tuple[LiveVideoModel, ...]:
-    """The video models of a `video_generate/get_common_config` answer."""
+def parse_video_models(answer: dict[str, Any]) -> tuple[LiveVideoModel, ...]:
+    """Return the video models of a `video_generate/get_common_config` response."""
     return tuple(_video(raw) for raw in _models(answer))
 
 
 def _models(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """Objects with a `model_req_key`, the first of each key."""
-    found: dict[str, dict[str, Any]] = {}
-    for raw in _objects(answer.get("data"), _DEEPEST):
+    """Return the objects with a `model_req_key`, the first of each key."""
+    models: dict[str, dict[str, Any]] = {}
+    for raw in _objects(answer.get("data"), _MAX_DEPTH):
         key = _text(raw.get("model_req_key"))
-        if key and len(found) < _MOST_MODELS:
-            found.setdefault(key, raw)
-    return list(found.values())
+        if key and len(models) < _MAX_MODELS:
+            models.setdefault(key, raw)
+    return list(models.values())
 
 
 def _objects(value: Any, depth: int) -> Iterator[dict[str, Any]]:
@@ -49,7 +49,7 @@ def _objects(value: Any, depth: int) -> Iterator[dict[str, Any]]:
 def _image(raw: dict[str, Any]) -> LiveImageModel:
     sizes: list[tuple[str, int, int, int]] = []
     resolutions: list[str] = []
-    for name, bucket in list(_dict(raw.get("resolution_map")).items())[:_MOST_VALUES]:
+    for name, bucket in list(_dict(raw.get("resolution_map")).items())[:_MAX_VALUES]:
         resolutions.append(str(name)[:16])
         for row in _dicts(_dict(bucket).get("image_ratio_sizes")):
             ratio, width, height = (_number(row.get(part)) for part in ("ratio_type", "width", "height"))
@@ -80,7 +80,7 @@ def _video(raw: dict[str, Any]) -> LiveVideoModel:
         name=_text(raw.get("model_name")),
         tip=_text(raw.get("model_tip")),
         durations=_numbers(raw.get("duration_option")),
-        ratios=tuple(_text(ratio) for ratio in ratios[:_MOST_VALUES] if _text(ratio))
+        ratios=tuple(_text(ratio) for ratio in ratios[:_MAX_VALUES] if _text(ratio))
         if isinstance(ratios, list)
         else (),
         fps=_number(raw.get("fps")),
@@ -91,7 +91,7 @@ def _video(raw: dict[str, Any]) -> LiveVideoModel:
 
 
 def _text(value: Any) -> str:
-    return "".join(char for char in value[:_TEXT] if char.isprintable()) if isinstance(value, str) else ""
+    return "".join(char for char in value[:_MAX_TEXT_CHARS] if char.isprintable()) if isinstance(value, str) else ""
 
 
 def _number(value: Any) -> int | None:
@@ -99,7 +99,7 @@ def _number(value: Any) -> int | None:
 
 
 def _numbers(value: Any) -> tuple[int, ...]:
-    values = value[:_MOST_VALUES] if isinstance(value, list) else []
+    values = value[:_MAX_VALUES] if isinstance(value, list) else []
     return tuple(number for number in map(_number, values) if number)
 
 
@@ -108,4 +108,4 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [row for row in value[:_MOST_VALUES] if isinstance(row, dict)] if isinstance(value, list) else []
+    return [row for row in value[:_MAX_VALUES] if isinstance(row, dict)] if isinstance(value, list) else []

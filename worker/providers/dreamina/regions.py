@@ -1,4 +1,4 @@
-"""Where accounts live: the host table (protocol section 1.1) and the cluster of an international session (1.2)."""
+"""The hosts of each region (protocol section 1.1) and the cluster of an international session (1.2)."""
 
 import re
 from dataclasses import dataclass, replace
@@ -18,20 +18,20 @@ US_MWEB = "https://dreamina-api.us.capcut.com"
 US_COMMERCE = "https://commerce.us.capcut.com"
 AID_CN = 513695
 AID_WORLD = 513641
-# Values of the `cc-target-idc` cookie, in the order in which a first success counts (section 1.2).
+# Values of the `cc-target-idc` cookie; the first success in this order counts (section 1.2).
 PROBES = ("alisg", "hk", "useast5", "sg1")
 
 _EDIT_HOST = re.compile(r"edit-api-([a-z0-9-]+)\.capcut\.com$")
 _AUTHORITY = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?")
 _COUNTRY = re.compile(r"[A-Z]{2}")
-# Where our names differ from those of the operator's file.
-_FIELD_OF = {"upload_service": "service"}
+# Our field names where they differ from those of the operator's file.
+_FIELD_NAMES = {"upload_service": "service"}
 _IDC = re.compile(r"[a-z0-9_-]{1,32}")
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """One column of the host table. `direct` = reached at its own address even when UPSTREAM_ORIGIN is set."""
+    """One column of the host table. `direct` = contacted at its own URL even if UPSTREAM_ORIGIN is set."""
 
     site: str
     mweb: str
@@ -44,7 +44,7 @@ class Site:
     idc: str
     cn: bool = False
     direct: bool = False
-    # What the operator's file may say; "" and () = what is known here.
+    # Overrides from the operator's file; "" and () = use the built-in values.
     upload: str = ""
     service: str = ""
     vod: str = ""
@@ -54,7 +54,7 @@ class Site:
 
     @property
     def upload_host(self) -> str:
-        """The ImageX host when the upload token names none."""
+        """Return the ImageX host to use if the upload token names none."""
         if self.upload:
             return self.upload
         if self.direct:
@@ -65,23 +65,23 @@ class Site:
 
     @property
     def upload_service(self) -> str:
-        """The ImageX service id when the upload token names none."""
+        """Return the ImageX service id to use if the upload token names none."""
         return self.service or ("tb4s082cfz" if self.cn else "wopfjsm1ax")
 
     @property
     def vod_host(self) -> str:
-        """The host for videos and sounds when the upload token names none; outside CN it is not confirmed."""
+        """Return the host for video and audio if the upload token names none; outside CN it is not confirmed."""
         return self.vod or (authority(self.site) if self.direct else "vod.bytedanceapi.com")
 
     @property
     def aws_region(self) -> str:
-        """The region name inside upload signatures (section 5.5)."""
+        """Return the region name of upload signatures (section 5.5)."""
         if self.cn:
             return "cn-north-1"
         return "us-east-1" if self.region == "US" else "ap-southeast-1"
 
     def upload_origin(self, host: str) -> str:
-        """The origin of an upload host: https, except for the sandbox, which is its own upload host."""
+        """Return the origin of an upload host: https, except for the sandbox, which is its own upload host."""
         return self.site if self.direct and host == authority(self.site) else f"https://{host}"
 
 
@@ -99,7 +99,7 @@ def _world(country: str, mweb: str, commerce: str, idc: str) -> Site:
     )
 
 
-# The idc of SG, HK and JP is the one that the recorded user_info of the SG hosts names.
+# The idc of SG, HK and JP comes from the recorded user_info of the SG hosts.
 SITES: dict[str, Site] = {
     "cn": Site(CN_SITE, CN_SITE, CN_SITE, AID_CN, "cn", "webId", "zh-Hans", "cn", idc="", cn=True),
     "us": _world("US", US_MWEB, US_COMMERCE, "useast5"),
@@ -110,28 +110,28 @@ SITES: dict[str, Site] = {
 
 
 def site_for(region: str, cluster: dict[str, str] | None, sandbox_url: str) -> Site:
-    """The site of an account. Region `auto` needs the cluster that `read_cluster` gave."""
+    """Return the site of an account. Region `auto` needs a cluster from `read_cluster`."""
     if region == "sandbox":
         return _sandbox(sandbox_url)
     if region != "auto":
-        return _changed(SITES[region], region)
+        return _with_overrides(SITES[region], region)
     if not cluster:
-        raise DreameryError("internal_error", detail="an account of region auto was used before its look-up")
+        raise DreameryError("internal_error", detail="an account of region auto was used before its host look-up")
     try:
-        return _looked_up(cluster["country"], cluster["mweb"], cluster["commerce"], cluster["idc"])
+        return _cluster_site(cluster["country"], cluster["mweb"], cluster["commerce"], cluster["idc"])
     except KeyError as missing:
         raise DreameryError("internal_error", detail=f"stored cluster without {missing}") from missing
 
 
 def probe_site(idc: str) -> Site:
-    """The site that a look-up probe speaks to; only the cookie differs."""
-    return _looked_up("US", WORLD_SITE, WORLD_SITE, idc)
+    """Return the site of a look-up probe; only the cookie differs."""
+    return _cluster_site("US", WORLD_SITE, WORLD_SITE, idc)
 
 
 def read_cluster(body: dict[str, Any], idc: str) -> dict[str, str] | None:
-    """Hosts from a `user_info` answer to the probe `idc`, as plain strings to store; None = the probe failed.
+    """Return the hosts in a `user_info` response to the probe `idc`, ready to store; None = the probe failed.
 
-    `idc` is kept as probed, for the session was seen to live there (section 11, row 20).
+    `idc` stays as probed, because the session works there (section 11, row 20).
     """
     if body.get("errmsg") != "success":
         return None
@@ -148,17 +148,17 @@ def read_cluster(body: dict[str, Any], idc: str) -> dict[str, str] | None:
 
 
 def _mweb_of(web_domain: str, country: str) -> str:
-    found = _EDIT_HOST.search(web_domain)
-    if not found:
+    match = _EDIT_HOST.search(web_domain)
+    if not match:
         return US_MWEB if country == "US" else ASIA_MWEB
-    key = found.group(1)
+    key = match.group(1)
     if key.startswith("us"):
         return f"https://dreamina-api.{key.partition('-')[0]}.capcut.com"
     return f"https://mweb-api-{key}.capcut.com"
 
 
 def authority(value: Any) -> str:
-    """Host and port of a domain given with or without a scheme; "" when it is neither."""
+    """Return host and port of a domain with or without a scheme; "" if it is invalid."""
     if not isinstance(value, str):
         return ""
     host = value.strip().lower().rpartition("://")[2].partition("/")[0]
@@ -174,18 +174,18 @@ def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _looked_up(country: str, mweb: str, commerce: str, idc: str) -> Site:
+def _cluster_site(country: str, mweb: str, commerce: str, idc: str) -> Site:
     if not _IDC.fullmatch(idc):
         raise DreameryError("internal_error", detail="stored cluster with a bad idc")
-    return _changed(_world(country, mweb, commerce, idc), "auto")
+    return _with_overrides(_world(country, mweb, commerce, idc), "auto")
 
 
-def _changed(site: Site, region: str) -> Site:
-    """The site as the operator's file changes it, without a release."""
-    told = catalog_overrides.hosts(get_settings().catalog_file, region)
-    if not told:
+def _with_overrides(site: Site, region: str) -> Site:
+    """Return the site with the overrides of the operator's file."""
+    overrides = catalog_overrides.hosts(get_settings().catalog_file, region)
+    if not overrides:
         return site
-    changes: dict[str, Any] = {_FIELD_OF.get(name, name): value for name, value in told.items()}
+    changes: dict[str, Any] = {_FIELD_NAMES.get(name, name): value for name, value in overrides.items()}
     if "cookies" in changes:
         changes["cookies"] = tuple(changes["cookies"].items())
     if "query" in changes:

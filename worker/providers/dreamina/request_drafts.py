@@ -1,4 +1,4 @@
-"""What the request bodies of all submits share (protocol sections 6.1 and 6.2): ids, the frame of a draft, pictures."""
+"""Shared parts of all submit bodies (protocol sections 6.1 and 6.2): ids, the draft envelope, image objects."""
 
 import os
 from dataclasses import dataclass
@@ -10,16 +10,18 @@ from worker.providers.base import Reference
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """What makes one submit different from the next: its key, the moment, the draft version of the settings."""
+class SubmitContext:
+    """The values that differ per submit: its key, the time, and the draft version from the settings."""
 
     submit_key: str
     milliseconds: int
     version: str
 
 
-def draft(component: dict[str, Any], stamp: Stamp, *, min_version: str, min_features: tuple[str, ...] = ()) -> str:
-    """`draft_content`: one component in its frame. A JSON string, for an object is refused with 1002."""
+def build_draft(
+    component: dict[str, Any], context: SubmitContext, *, min_version: str, min_features: tuple[str, ...] = ()
+) -> str:
+    """Return `draft_content`: one component in its envelope, as a JSON string (upstream refuses an object: 1002)."""
     return to_json(
         {
             "type": "draft",
@@ -27,27 +29,27 @@ def draft(component: dict[str, Any], stamp: Stamp, *, min_version: str, min_feat
             "min_version": min_version,
             "min_features": list(min_features),
             "is_from_tsn": True,
-            "version": stamp.version,
+            "version": context.version,
             "main_component_id": component["id"],
             "component_list": [component],
         }
     )
 
 
-def metadata(stamp: Stamp) -> dict[str, Any]:
-    """Where and when the draft was made."""
+def build_metadata(context: SubmitContext) -> dict[str, Any]:
+    """Return where and when the draft was created."""
     return {
         "type": "",
         "id": uuids(1)[0],
         "created_platform": 3,
         "created_platform_version": "",
-        "created_time_in_ms": str(stamp.milliseconds),
+        "created_time_in_ms": str(context.milliseconds),
         "created_did": "",
     }
 
 
-def picture(reference: Reference) -> dict[str, Any]:
-    """The IMAGE object of section 6.2; zero sizes were accepted too."""
+def build_image(reference: Reference) -> dict[str, Any]:
+    """Return the IMAGE object of section 6.2. Upstream also accepts sizes of zero."""
     return {
         "type": "image",
         "id": uuids(1)[0],
@@ -63,12 +65,12 @@ def picture(reference: Reference) -> dict[str, Any]:
 
 
 def to_json(value: Any) -> str:
-    """Compact JSON text, as the page makes it."""
+    """Return compact JSON, as the web page sends it."""
     return orjson.dumps(value).decode()
 
 
 def uuids(number: int) -> list[str]:
-    """Random version 4 UUIDs from one read of the random source; `uuid.uuid4()` costs several times as much."""
+    """Return random version 4 UUIDs from one read of the random source; `uuid.uuid4()` is several times slower."""
     digits = os.urandom(16 * number).hex()
     return [
         f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"

@@ -1,4 +1,4 @@
-"""The `Sign` header (protocol section 2.3), AWS signatures of uploads (5.5), made-up but stable ids of a session."""
+"""Signs calls (protocol section 2.3) and uploads (AWS, 5.5), and derives stable browser ids from a session."""
 
 import hashlib
 import hmac
@@ -9,24 +9,24 @@ PF = "7"
 
 
 def sign(path: str, appvr: str, unix_seconds: int) -> str:
-    """MD5 over the last seven characters of the path, the version and the second that `Device-Time` carries."""
+    """Return the `Sign` header: MD5 of the end of the path, the version and the time in `Device-Time`."""
     text = f"9e2c|{path[-7:]}|{PF}|{appvr}|{unix_seconds}||11ac"
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def web_id(session: str) -> str:
-    """A 19-digit id: the same for a session in every worker, so that an account looks like one browser."""
+    """Return a 19-digit id. It is the same in every worker, so that an account looks like one browser."""
     digest = hashlib.sha256(b"web-id:" + session.encode()).digest()
     return f"7{int.from_bytes(digest[:8], 'big') % 10**18:018d}"
 
 
 def uid_token(session: str) -> str:
-    """A 32-digit value for the `uid_tt` cookie, stable per session like `web_id`."""
+    """Return the 32-digit value of the `uid_tt` cookie, stable per session like `web_id`."""
     return hashlib.sha256(b"uid-tt:" + session.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class AwsCredentials:
     """Short-lived credentials of an upload service."""
 
     access_key: str = field(repr=False)
@@ -35,16 +35,16 @@ class Keys:
 
 
 def canonical_query(query: dict[str, str]) -> str:
-    """Parameters sorted by name and percent-encoded: what is signed is exactly what must be sent."""
+    """Return the parameters sorted and percent-encoded. Exactly this string is signed and must be sent."""
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(query.items()))
 
 
-def aws_headers(
-    keys: Keys, method: str, query: dict[str, str], body: bytes, *, moment: str, region: str, service: str
+def sign_aws_request(
+    keys: AwsCredentials, method: str, query: dict[str, str], body: bytes, *, moment: str, region: str, service: str
 ) -> dict[str, str]:
-    """The headers of a request signed by AWS signature version 4, without `host`, as the web clients sign (5.5).
+    """Return the headers of an AWS signature version 4, without `host`, as the web client signs (5.5).
 
-    `moment` is UTC as `YYYYMMDDTHHMMSSZ`; a body is signed on POST only.
+    `moment` is UTC as `YYYYMMDDTHHMMSSZ`; only POST signs the body.
     """
     digest = hashlib.sha256(body).hexdigest()
     headers = {"x-amz-date": moment, "x-amz-security-token": keys.session_token}

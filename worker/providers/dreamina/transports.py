@@ -1,11 +1,10 @@
-"""The connections below the wire: sockets that know the total deadline of a call, and one pool per proxy.
+"""Transports of upstream calls: connection pools with a total deadline, and one pool per proxy.
 
-A proxy is named by a token (protocol section 1.3), that is by a caller: it is no way into the private network.
+A caller names the proxy in a token (protocol section 1.3), so it must not lead into the private network.
 """
 
 import ssl
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,47 +16,23 @@ import httpcore
 import httpx
 
 from worker.core.security.ip_addresses import is_public, resolve
+from worker.http_deadlines import Deadline, DeadlineBackend
 
 MAX_CONNECTIONS = 64
 MAX_IDLE = 32
-# More than a worker has threads, so that there is always an idle one to close.
+# More than a worker has threads, so at least one is always idle and can be closed.
 MAX_PROXIES = 128
-_WRITE_PIECE = 65_536
-_NAME_SECONDS = 5.0
+_RESOLVE_SECONDS = 5.0
 
 
 @lru_cache(maxsize=1)
 def _tls_context() -> ssl.SSLContext:
-    """One for all pools: each would read the whole list of authorities, which takes 25 ms."""
+    """Return one context for all pools, because loading the certificate authorities takes 25 ms."""
     return httpx.create_ssl_context(trust_env=False)
 
 
-class Deadline(threading.local):
-    """When the call that runs in this thread must be over."""
-
-    until = 0.0
-
-    def start(self, seconds: float) -> None:
-        """A new call begins."""
-        self.until = time.monotonic() + seconds
-
-    def resume(self, until: float) -> None:
-        """A call goes on after its thread did something else, perhaps another call."""
-        self.until = until
-
-    def left(self, late: type[Exception]) -> float:
-        """Seconds left; raises `late` when there are none."""
-        left = self.until - time.monotonic()
-        if left <= 0:
-            raise late("total deadline of the call")
-        return left
-
-
 class DeadlineTransport(httpx.HTTPTransport):
-    """httpx's own transport over a pool whose sockets know the total deadline.
-
-    httpx timeouts are per read, so a server that drips bytes, in the headers too, could hold a thread for ever.
-    """
+    """The transport of httpx over a pool whose sockets know the total deadline."""
 
     def __init__(self, deadline: Deadline) -> None:
         context = _tls_context()
@@ -72,7 +47,7 @@ class DeadlineTransport(httpx.HTTPTransport):
 
 
 class ProxyTransport(httpx.HTTPTransport):
-    """Like `DeadlineTransport`, through one proxy: `http`, `https` or `socks5`, as `SessionToken.proxy` holds it."""
+    """Like `DeadlineTransport`, through one proxy: `http`, `https` or `socks5`, in the form of `SessionToken.proxy`."""
 
     def __init__(self, deadline: Deadline, proxy: str, allowed: frozenset[str]) -> None:
         context = _tls_context()
@@ -80,13 +55,13 @@ class ProxyTransport(httpx.HTTPTransport):
         parts = urlsplit(proxy)
         url = httpcore.URL(scheme=parts.scheme, host=str(parts.hostname), port=parts.port, target="/")
         auth = (unquote(parts.username), unquote(parts.password or "")) if parts.username else None
-        self._opened = _OpenedBackend(DeadlineBackend(PublicBackend(httpcore.SyncBackend(), allowed), deadline))
+        self._tracker = _TrackingBackend(DeadlineBackend(PublicBackend(httpcore.SyncBackend(), allowed), deadline))
         shared: dict[str, Any] = {
             "ssl_context": context,
             "max_connections": MAX_CONNECTIONS,
             "max_keepalive_connections": MAX_IDLE,
             "keepalive_expiry": 5.0,
-            "network_backend": self._opened,
+            "network_backend": self._tracker,
         }
         if parts.scheme == "socks5":
             self._pool = httpcore.SOCKSProxy(url, proxy_auth=auth, **shared)
@@ -95,20 +70,20 @@ class ProxyTransport(httpx.HTTPTransport):
             self._pool = httpcore.HTTPProxy(url, proxy_auth=auth, proxy_ssl_context=own, **shared)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """The answer; what a broken SOCKS server makes the library raise is a failure of the network as well."""
-        self._opened.streams = []
+        """Return the response. An error that a broken SOCKS server causes in the library becomes a network error."""
+        self._tracker.streams = []
         try:
             return super().handle_request(request)
         except httpx.HTTPError:
-            self._opened.close_all()
+            self._tracker.close_all()
             raise
-        except Exception as failure:  # noqa: BLE001 - socksio raises assertions and errors of its own
-            self._opened.close_all()
+        except Exception as failure:  # noqa: BLE001 - socksio raises assertions and its own errors
+            self._tracker.close_all()
             raise httpx.RemoteProtocolError(f"proxy: {type(failure).__name__}") from None
 
 
 class ProxyTransports:
-    """One transport per proxy; too many close the one that was idle longest. Safe between threads."""
+    """One transport per proxy. Beyond the maximum, the least recently used idle one is closed. Thread-safe."""
 
     def __init__(self, deadline: Deadline, allowed: frozenset[str]) -> None:
         self._deadline = deadline
@@ -119,7 +94,7 @@ class ProxyTransports:
 
     @contextmanager
     def use(self, proxy: str) -> Iterator[ProxyTransport]:
-        """The transport of a proxy, which stays open at least until the block ends."""
+        """Return the transport of a proxy. It stays open at least until the block ends."""
         with self._lock:
             transport = self._open.get(proxy)
             if transport is None:
@@ -149,8 +124,8 @@ class ProxyTransports:
             self._open.clear()
 
 
-class _OpenedBackend(threading.local, httpcore.NetworkBackend):
-    """Remembers what a call of this thread opened: httpcore leaves the socket open when a SOCKS proxy refuses."""
+class _TrackingBackend(threading.local, httpcore.NetworkBackend):
+    """Tracks the sockets that a call of this thread opened: httpcore leaks the socket when a SOCKS proxy refuses."""
 
     def __init__(self, inner: httpcore.NetworkBackend) -> None:
         self._inner = inner
@@ -164,20 +139,20 @@ class _OpenedBackend(threading.local, httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: "Iterable[Any] | None" = None,
     ) -> httpcore.NetworkStream:
-        """Connect and remember."""
+        """Connect and track the socket."""
         stream = self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
         self.streams.append(stream)
         return stream
 
     def close_all(self) -> None:
-        """Close what the failed call opened."""
+        """Close the sockets that the failed call opened."""
         for stream in self.streams:
             stream.close()
         self.streams = []
 
 
 class PublicBackend(httpcore.NetworkBackend):
-    """Connects only to public addresses and to what `FETCH_ALLOW` names; what was checked is what is used."""
+    """Connects only to public addresses and to hosts in `FETCH_ALLOW`. It connects to the very address it checked."""
 
     def __init__(self, inner: httpcore.NetworkBackend, allowed: frozenset[str]) -> None:
         self._inner = inner
@@ -191,9 +166,9 @@ class PublicBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: "Iterable[Any] | None" = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address of the name that is allowed."""
+        """Connect to the first allowed address of the host."""
         if host not in self._allowed and f"{host}:{port}" not in self._allowed:
-            host = _public_address(host, port, timeout or _NAME_SECONDS)
+            host = _public_address(host, port, timeout or _RESOLVE_SECONDS)
         return self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
 
 
@@ -201,57 +176,8 @@ def _public_address(host: str, port: int, seconds: float) -> str:
     try:
         found = resolve(host, port, seconds=seconds)
     except OSError:
-        raise httpcore.ConnectError("the proxy's name cannot be resolved") from None
+        raise httpcore.ConnectError("the proxy's host name cannot be resolved") from None
     for address in found:
         if is_public(address):
             return address
     raise httpcore.ConnectError("the proxy has no public address; FETCH_ALLOW can name it")
-
-
-class DeadlineBackend(httpcore.NetworkBackend):
-    """Opens connections whose every operation ends with the deadline."""
-
-    def __init__(self, inner: httpcore.NetworkBackend, deadline: Deadline) -> None:
-        self._inner = inner
-        self._deadline = deadline
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: "Iterable[Any] | None" = None,
-    ) -> httpcore.NetworkStream:
-        """Connect within what is left, and within the connect timeout."""
-        left = self._deadline.left(httpcore.ConnectTimeout)
-        stream = self._inner.connect_tcp(host, port, min(left, timeout or left), local_address, socket_options)
-        return _DeadlineStream(stream, self._deadline)
-
-
-class _DeadlineStream(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream, deadline: Deadline) -> None:
-        self._inner = inner
-        self._deadline = deadline
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        left = self._deadline.left(httpcore.ReadTimeout)
-        return self._inner.read(max_bytes, min(left, timeout or left))
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _WRITE_PIECE):
-            left = self._deadline.left(httpcore.WriteTimeout)
-            self._inner.write(buffer[start : start + _WRITE_PIECE], min(left, timeout or left))
-
-    def close(self) -> None:
-        self._inner.close()
-
-    def start_tls(
-        self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.NetworkStream:
-        left = self._deadline.left(httpcore.ConnectTimeout)
-        stream = self._inner.start_tls(ssl_context, server_hostname, min(left, timeout or left))
-        return _DeadlineStream(stream, self._deadline)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)

@@ -1,6 +1,6 @@
-"""Uploading in four steps: token, apply, bytes, commit. Pictures by protocol sections 5.1 to 5.5, media by 5.7.
+"""Uploads files in four steps: token, apply, bytes, commit. Images: protocol sections 5.1 to 5.5, video and audio: 5.7.
 
-Nothing here costs credits, so every failure to reach a host is NotSentError: the caller may repeat the whole upload.
+Uploads cost no credits, so every failure to reach a host is NotSentError: the caller may repeat the whole upload.
 """
 
 import hashlib
@@ -19,40 +19,40 @@ import orjson
 from worker.core.errors import DreameryError
 from worker.providers.base import Account, Material, NotSentError, Reference
 from worker.providers.dreamina.error_codes import clean
-from worker.providers.dreamina.http import Wire
+from worker.providers.dreamina.http import UpstreamHttp
 from worker.providers.dreamina.regions import Site, authority
-from worker.providers.dreamina.signing import Keys, aws_headers, canonical_query
+from worker.providers.dreamina.signing import AwsCredentials, canonical_query, sign_aws_request
 
 # The gateway rule of section 5.3.
 MAX_BYTES = 100 * 1024 * 1024
 _VERSION = "2018-08-01"
 _MEDIA_VERSION = "2020-11-19"
 _STORED = 2000
-_PIECE = 262_144
-_CREDENTIALS_KEPT = 1024
-# Credentials live about an hour, which is not documented; half of what the answer says, and never more, is safe.
-_LIFETIME = 3600.0
+_CHUNK_BYTES = 262_144
+_MAX_CACHED_CREDENTIALS = 1024
+# Credentials are valid for about an hour (undocumented); at most half of the stated lifetime is used.
+_MAX_LIFETIME = 3600.0
 _URI = re.compile(r"[A-Za-z0-9._~:@+=-]+(/[A-Za-z0-9._~:@+=-]+)*")
 _HEADER = re.compile(r"[!-~]([ -~]{0,4094}[!-~])?")
 _FORMAT = re.compile(r"[a-z0-9]{1,16}")
 
-# Asks `get_upload_token` within so many seconds; the answer's data.
-TokenCall = Callable[[float], dict[str, Any]]
+# Calls `get_upload_token` within the given seconds and returns the data of the response.
+FetchUploadToken = Callable[[float], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Access:
-    """Where and with what an account may upload for a while."""
+class _UploadAccess:
+    """The host and the temporary credentials with which an account may upload."""
 
-    keys: Keys = field(repr=False)
+    keys: AwsCredentials = field(repr=False)
     host: str
     service: str
     until: float
 
 
 @dataclass(frozen=True, slots=True)
-class _Slot:
-    """One place for one file."""
+class _UploadTarget:
+    """The upload target of one file."""
 
     host: str
     uri: str
@@ -60,95 +60,101 @@ class _Slot:
     session_key: str = field(repr=False)
 
 
-class Uploads:
-    """Uploads over the wire, with the credentials of each account cached. Safe between threads."""
+class Uploader:
+    """Uploads files and caches the upload credentials of each account. Thread-safe."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, http: UpstreamHttp) -> None:
+        self._http = http
         self._lock = threading.Lock()
-        self._known: OrderedDict[str, _Access] = OrderedDict()
+        self._cache: OrderedDict[str, _UploadAccess] = OrderedDict()
 
-    def image(
-        self, account: Account, site: Site, data: bytes | BinaryIO, ask_token: TokenCall, *, seconds: float | None
-    ) -> Reference:
-        """The uploaded picture. `seconds` is the deadline of all four steps together."""
-        upload = _Upload(self._wire, account, site, time.monotonic() + (seconds or self._wire.seconds))
-        return upload.commit(*self._stored(upload, data, ask_token, _cache_key(account, site, "imagex")))
-
-    def media(
+    def upload_image(
         self,
         account: Account,
         site: Site,
         data: bytes | BinaryIO,
-        ask_token: TokenCall,
+        fetch_token: FetchUploadToken,
+        *,
+        seconds: float | None,
+    ) -> Reference:
+        """Upload an image and return it. `seconds` is the total deadline of all four steps."""
+        upload = _Upload(self._http, account, site, time.monotonic() + (seconds or self._http.seconds))
+        return upload.commit(*self._store(upload, data, fetch_token, _cache_key(account, site, "imagex")))
+
+    def upload_media(
+        self,
+        account: Account,
+        site: Site,
+        data: bytes | BinaryIO,
+        fetch_token: FetchUploadToken,
         *,
         kind: str,
         seconds: float | None,
     ) -> Material:
-        """The uploaded video or sound, within `seconds` for all four steps together."""
-        upload = _MediaUpload(self._wire, account, site, time.monotonic() + (seconds or self._wire.seconds))
+        """Upload a video or audio file and return it. `seconds` is the total deadline of all four steps."""
+        upload = _MediaUpload(self._http, account, site, time.monotonic() + (seconds or self._http.seconds))
         upload.kind = kind
-        return upload.finish(*self._stored(upload, data, ask_token, _cache_key(account, site, "vod")))
+        return upload.finish(*self._store(upload, data, fetch_token, _cache_key(account, site, "vod")))
 
-    def _stored(
-        self, upload: "_Upload", data: bytes | BinaryIO, ask_token: TokenCall, key: str
-    ) -> tuple["_Access", "_Slot"]:
-        """The first three steps, with new credentials only when there are none that work."""
+    def _store(
+        self, upload: "_Upload", data: bytes | BinaryIO, fetch_token: FetchUploadToken, key: str
+    ) -> tuple["_UploadAccess", "_UploadTarget"]:
+        """Run the first three steps. New credentials are fetched only if no cached ones work."""
         size, crc = _measure(data)
-        access = self._remembered(key)
+        access = self._cached(key)
         if access:
             try:
-                slot = upload.apply(access, size)
+                target = upload.apply(access, size)
             except DreameryError as failure:
                 if failure.code not in {"upstream_error", "upstream_sign_error"}:
                     raise
-                # The credentials may have died early: once more with new ones.
+                # The credentials may have expired early: try once more with new ones.
                 access = None
         if access is None:
-            access = self._remember(key, upload.access(ask_token(upload.left())))
-            slot = upload.apply(access, size)
-        upload.put(slot, data, size, crc)
-        return access, slot
+            access = self._put_in_cache(key, upload.access(fetch_token(upload.remaining())))
+            target = upload.apply(access, size)
+        upload.put(target, data, size, crc)
+        return access, target
 
-    def _remembered(self, key: str) -> _Access | None:
+    def _cached(self, key: str) -> _UploadAccess | None:
         with self._lock:
-            access = self._known.get(key)
+            access = self._cache.get(key)
             if access is None or access.until <= time.monotonic():
                 return None
-            self._known.move_to_end(key)
+            self._cache.move_to_end(key)
             return access
 
-    def _remember(self, key: str, access: _Access) -> _Access:
+    def _put_in_cache(self, key: str, access: _UploadAccess) -> _UploadAccess:
         with self._lock:
-            self._known[key] = access
-            self._known.move_to_end(key)
-            if len(self._known) > _CREDENTIALS_KEPT:
-                self._known.popitem(last=False)
+            self._cache[key] = access
+            self._cache.move_to_end(key)
+            if len(self._cache) > _MAX_CACHED_CREDENTIALS:
+                self._cache.popitem(last=False)
         return access
 
 
 class _Upload:
-    """The calls of one upload of a picture."""
+    """The calls of one image upload."""
 
     service = "imagex"
-    # The name of the caller's file is nobody's business; other clients send this word as well.
+    # Hides the name of the caller's file; other clients send this value too.
     extra_headers: ClassVar[dict[str, str]] = {"Content-Disposition": 'attachment; filename="undefined"'}
 
-    def __init__(self, wire: Wire, account: Account, site: Site, until: float) -> None:
-        self._wire = wire
+    def __init__(self, http: UpstreamHttp, account: Account, site: Site, until: float) -> None:
+        self._http = http
         self._account = account
         self._site = site
         self._until = until
 
-    def left(self) -> float:
-        """Seconds left of the whole upload."""
-        left = self._until - time.monotonic()
-        if left <= 0:
+    def remaining(self) -> float:
+        """Return the seconds left for the whole upload."""
+        remaining = self._until - time.monotonic()
+        if remaining <= 0:
             raise NotSentError("upload: total deadline")
-        return left
+        return remaining
 
-    def apply(self, access: _Access, size: int) -> _Slot:
-        """Section 5.2: a place for a file of this size."""
+    def apply(self, access: _UploadAccess, size: int) -> _UploadTarget:
+        """Section 5.2: request an upload target for a file of this size."""
         query = {
             "Action": "ApplyImageUpload",
             "FileSize": str(size),
@@ -162,100 +168,100 @@ class _Upload:
         store = _first(address.get("StoreInfos"))
         hosts = address.get("UploadHosts")
         host = (hosts[0] if isinstance(hosts, list) and hosts else None) or address.get("UploadHost")
-        return _slot(host, store, address.get("SessionKey"))
+        return _target(host, store, address.get("SessionKey"))
 
-    def access(self, data: dict[str, Any]) -> _Access:
-        """What `get_upload_token` gave (section 5.1)."""
+    def access(self, data: dict[str, Any]) -> _UploadAccess:
+        """Read the response of `get_upload_token` (section 5.1)."""
         return _access(data, self._site.upload_host, self._site.upload_service)
 
-    def put(self, slot: _Slot, data: bytes | BinaryIO, size: int, crc: str) -> None:
-        """Section 5.3: the bytes."""
+    def put(self, target: _UploadTarget, data: bytes | BinaryIO, size: int, crc: str) -> None:
+        """Section 5.3: send the bytes."""
         headers = {
-            "Authorization": slot.auth,
+            "Authorization": target.auth,
             "Content-CRC32": crc,
             "Content-Type": "application/octet-stream",
             "Content-Length": str(size),
             **self.extra_headers,
         }
-        url = f"{self._site.upload_origin(slot.host)}/upload/v1/{slot.uri}"
-        body = data if isinstance(data, bytes) else _pieces(data)
-        answer = self._answer("upload", self._send("POST", url, headers, body, self.left()))
+        url = f"{self._site.upload_origin(target.host)}/upload/v1/{target.uri}"
+        body = data if isinstance(data, bytes) else _iter_chunks(data)
+        answer = self._parse_response("upload", self._send("POST", url, headers, body, self.remaining()))
         if answer.get("code") != _STORED:
-            raise _strange(f"upload: code={answer.get('code')} {answer.get('message')}")
+            raise _bad_response(f"upload: code={answer.get('code')} {answer.get('message')}")
 
-    def commit(self, access: _Access, slot: _Slot) -> Reference:
-        """Section 5.4. A failed commit fails: an uncommitted picture may not be readable (section 11, row 12)."""
+    def commit(self, access: _UploadAccess, target: _UploadTarget) -> Reference:
+        """Section 5.4: commit. A failure is final: an uncommitted image may be unreadable (section 11, row 12)."""
         query = {"Action": "CommitImageUpload", "ServiceId": access.service, "Version": _VERSION}
-        result = self._signed(access, "POST", query, orjson.dumps({"SessionKey": slot.session_key}))
+        result = self._signed(access, "POST", query, orjson.dumps({"SessionKey": target.session_key}))
         stored = _first(result.get("Results"))
         if stored.get("UriStatus") != _STORED:
-            raise _strange(f"CommitImageUpload: UriStatus={stored.get('UriStatus')}")
+            raise _bad_response(f"CommitImageUpload: UriStatus={stored.get('UriStatus')}")
         uri = stored.get("Uri")
-        told = _first(result.get("PluginResult"))
-        kind = str(told.get("ImageFormat") or "").lower()
+        info = _first(result.get("PluginResult"))
+        kind = str(info.get("ImageFormat") or "").lower()
         return Reference(
-            uri=uri if isinstance(uri, str) and _matches(_URI, uri) else slot.uri,
-            width=_pixels(told.get("ImageWidth")),
-            height=_pixels(told.get("ImageHeight")),
+            uri=uri if isinstance(uri, str) and _matches(_URI, uri) else target.uri,
+            width=_pixels(info.get("ImageWidth")),
+            height=_pixels(info.get("ImageHeight")),
             format=kind if _FORMAT.fullmatch(kind) else "",
         )
 
-    def _signed(self, access: _Access, method: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
+    def _signed(self, access: _UploadAccess, method: str, query: dict[str, str], body: bytes) -> dict[str, Any]:
         moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        headers = aws_headers(
+        headers = sign_aws_request(
             access.keys, method, query, body, moment=moment, region=self._site.aws_region, service=self.service
         )
         if body:
             headers["Content-Type"] = "application/json"
         url = f"{self._site.upload_origin(access.host)}/?{canonical_query(query)}"
         action = query["Action"]
-        # Only the bytes of a file may take longer than a call.
-        seconds = min(self.left(), self._wire.seconds)
-        answer = self._answer(action, self._send(method, url, headers, body, seconds))
-        about = _dict(answer.get("ResponseMetadata"))
-        error = about.get("Error")
-        if error or about.get("Action") != action:
-            told = _dict(error)
-            code = "upstream_sign_error" if "Signature" in str(told.get("Code")) else "upstream_error"
-            raise DreameryError(code, detail=clean(f"{action}: {told.get('Code')} {told.get('Message')}"))
+        # Only sending the bytes may take longer than a call.
+        seconds = min(self.remaining(), self._http.seconds)
+        answer = self._parse_response(action, self._send(method, url, headers, body, seconds))
+        response_metadata = _dict(answer.get("ResponseMetadata"))
+        error = response_metadata.get("Error")
+        if error or response_metadata.get("Action") != action:
+            fault = _dict(error)
+            code = "upstream_sign_error" if "Signature" in str(fault.get("Code")) else "upstream_error"
+            raise DreameryError(code, detail=clean(f"{action}: {fault.get('Code')} {fault.get('Message')}"))
         return _dict(answer.get("Result"))
 
     def _send(
         self, method: str, url: str, headers: dict[str, str], body: bytes | Iterator[bytes], seconds: float
     ) -> tuple[int, bytes]:
-        return self._wire.send(
+        return self._http.send(
             self._account, self._site, method=method, url=url, headers=headers, body=body, seconds=seconds
         )
 
-    def _answer(self, what: str, answer: tuple[int, bytes]) -> dict[str, Any]:
-        """The JSON of an answer; a refusal of an upload host is JSON too, with any HTTP status."""
-        status, content = answer
+    def _parse_response(self, step: str, response: tuple[int, bytes]) -> dict[str, Any]:
+        """Return the JSON of a response. An upload host also refuses with JSON, under any HTTP status."""
+        status, content = response
         try:
             value = orjson.loads(content) if status < 500 else None
         except orjson.JSONDecodeError:
             value = None
         if status == 429:
-            raise DreameryError("rate_limit_exceeded", detail=f"{what}: HTTP 429")
+            raise DreameryError("rate_limit_exceeded", detail=f"{step}: HTTP 429")
         if not isinstance(value, dict):
-            raise NotSentError(f"{what}: HTTP {status}, {len(content)} bytes, no JSON object")
+            raise NotSentError(f"{step}: HTTP {status}, {len(content)} bytes, not a JSON object")
         if status >= 400 and not _dict(value.get("ResponseMetadata")).get("Error"):
-            raise _strange(f"{what}: HTTP {status} code={value.get('code')} {value.get('message')}")
+            raise _bad_response(f"{step}: HTTP {status} code={value.get('code')} {value.get('message')}")
         return value
 
 
 class _MediaUpload(_Upload):
-    """The calls of one upload of a video or sound (section 5.7)."""
+    """The calls of one video or audio upload (section 5.7)."""
 
     service = "vod"
     kind = "video"
     extra_headers: ClassVar[dict[str, str]] = {}
 
-    def access(self, data: dict[str, Any]) -> _Access:
-        """What `get_upload_token` gave for scene 1."""
+    def access(self, data: dict[str, Any]) -> _UploadAccess:
+        """Read the response of `get_upload_token` for scene 1."""
         return _access(data, self._site.vod_host, self._site.vod_service)
 
-    def apply(self, access: _Access, size: int) -> _Slot:
-        """A place for a file of this size."""
+    def apply(self, access: _UploadAccess, size: int) -> _UploadTarget:
+        """Request an upload target for a file of this size."""
         query = {
             "Action": "ApplyUploadInner",
             "FileSize": str(size),
@@ -267,79 +273,79 @@ class _MediaUpload(_Upload):
         }
         nodes = _dict(self._signed(access, "GET", query, b"").get("InnerUploadAddress")).get("UploadNodes")
         node = _first(nodes)
-        return _slot(node.get("UploadHost"), _first(node.get("StoreInfos")), node.get("SessionKey"))
+        return _target(node.get("UploadHost"), _first(node.get("StoreInfos")), node.get("SessionKey"))
 
-    def finish(self, access: _Access, slot: _Slot) -> Material:
-        """The commit, which names the file and measures it."""
+    def finish(self, access: _UploadAccess, target: _UploadTarget) -> Material:
+        """Commit; the response has the id and the properties of the file."""
         query = {"Action": "CommitUploadInner", "SpaceName": access.service, "Version": _MEDIA_VERSION}
-        body = orjson.dumps({"SessionKey": slot.session_key, "Functions": []})
+        body = orjson.dumps({"SessionKey": target.session_key, "Functions": []})
         stored = _first(self._signed(access, "POST", query, body).get("Results"))
-        vid, told = stored.get("Vid"), _dict(stored.get("VideoMeta"))
+        vid, info = stored.get("Vid"), _dict(stored.get("VideoMeta"))
         if not (isinstance(vid, str) and _matches(_URI, vid)):
-            raise _strange("CommitUploadInner: an answer without Vid")
-        length = told.get("Duration")
+            raise _bad_response("CommitUploadInner: a response without Vid")
+        length = info.get("Duration")
         known = isinstance(length, int | float) and not isinstance(length, bool) and 0 < length < 86_400
         return Material(
             kind=self.kind,
             vid=vid,
-            width=_pixels(told.get("Width")),
-            height=_pixels(told.get("Height")),
+            width=_pixels(info.get("Width")),
+            height=_pixels(info.get("Height")),
             milliseconds=round(float(length) * 1000) if known and length else 0,
         )
 
 
-def _slot(host: Any, store: dict[str, Any], session_key: Any) -> _Slot:
-    place, uri, auth = authority(host), store.get("StoreUri"), store.get("Auth")
-    if not (place and _matches(_URI, uri) and _matches(_HEADER, auth) and isinstance(session_key, str)):
-        raise _strange("apply: an answer without a usable upload address")
-    return _Slot(place, str(uri), str(auth), session_key)
+def _target(host: Any, store: dict[str, Any], session_key: Any) -> _UploadTarget:
+    authority_name, uri, auth = authority(host), store.get("StoreUri"), store.get("Auth")
+    if not (authority_name and _matches(_URI, uri) and _matches(_HEADER, auth) and isinstance(session_key, str)):
+        raise _bad_response("apply: a response without a usable upload address")
+    return _UploadTarget(authority_name, str(uri), str(auth), session_key)
 
 
-def _access(data: dict[str, Any], default_host: str, default_service: str) -> _Access:
+def _access(data: dict[str, Any], default_host: str, default_service: str) -> _UploadAccess:
     values = [data.get(name) for name in ("access_key_id", "secret_access_key", "session_token")]
     if not all(_matches(_HEADER, value) for value in values):
-        raise _strange("get_upload_token: an answer without credentials")
-    keys = Keys(*(str(value) for value in values))
+        raise _bad_response("get_upload_token: a response without credentials")
+    keys = AwsCredentials(*(str(value) for value in values))
     service = next(
         (str(v) for v in (data.get("space_name"), data.get("service_id")) if isinstance(v, str) and v.strip()),
         default_service,
     )
-    lifetime = min(_seconds(data.get("expired_time")) - _seconds(data.get("current_time")), _LIFETIME)
+    lifetime = min(_seconds(data.get("expired_time")) - _seconds(data.get("current_time")), _MAX_LIFETIME)
     if lifetime <= 0:
-        lifetime = _LIFETIME
+        lifetime = _MAX_LIFETIME
     host = authority(data.get("upload_domain")) or default_host
-    return _Access(keys, host, service, time.monotonic() + lifetime / 2)
+    return _UploadAccess(keys, host, service, time.monotonic() + lifetime / 2)
 
 
 def _measure(data: bytes | BinaryIO) -> tuple[int, str]:
-    """Size and CRC-32 as eight lower hex digits; a file is read from its start and put back there."""
+    """Return size and CRC-32 (eight lower-case hex digits). A file is read from its start and rewound."""
     size = crc = 0
     if isinstance(data, bytes):
         size, crc = len(data), zlib.crc32(data)
     else:
         data.seek(0)
-        for piece in _pieces(data):
-            size += len(piece)
-            crc = zlib.crc32(piece, crc)
+        for chunk in _iter_chunks(data):
+            size += len(chunk)
+            crc = zlib.crc32(chunk, crc)
             if size > MAX_BYTES:
                 break
         data.seek(0)
     if not 0 < size <= MAX_BYTES:
-        raise DreameryError("invalid_value", f"A file must have between 1 byte and {MAX_BYTES // 2**20} MiB.")
+        raise DreameryError("invalid_value", f"The file size must be between 1 byte and {MAX_BYTES // 2**20} MiB.")
     return size, f"{crc:08x}"
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    while piece := file.read(_PIECE):
-        yield piece
+def _iter_chunks(file: BinaryIO) -> Iterator[bytes]:
+    while chunk := file.read(_CHUNK_BYTES):
+        yield chunk
 
 
 def _cache_key(account: Account, site: Site, service: str) -> str:
-    """Per account, session and site: credentials of an old session are not used for a new one."""
+    """Return a key per account, session and site: a new session never uses the credentials of an old one."""
     return hashlib.sha256(f"{account.id}\0{account.session}\0{site.mweb}\0{service}".encode()).hexdigest()
 
 
-def _strange(detail: str) -> DreameryError:
+def _bad_response(detail: str) -> DreameryError:
     return DreameryError("upstream_error", detail=clean(detail))
 
 

@@ -1,6 +1,6 @@
 """Request bodies of video submits (protocol section 7): text, first frame, first and last frame, omni reference.
 
-They are shaped as the fixtures generate.video.* show them; what differs between models is in the catalog.
+They have the form of the fixtures generate.video.*; the differences between models are in the catalog.
 """
 
 from typing import Any
@@ -10,7 +10,14 @@ import orjson
 from worker.core.catalog.models import Catalog, VideoModel
 from worker.providers.base import Material, PromptPart, VideoOrder
 from worker.providers.dreamina.regions import Site
-from worker.providers.dreamina.request_drafts import Stamp, draft, metadata, picture, to_json, uuids
+from worker.providers.dreamina.request_drafts import (
+    SubmitContext,
+    build_draft,
+    build_image,
+    build_metadata,
+    to_json,
+    uuids,
+)
 
 _MIN_VERSION = "3.0.5"
 _MIN_VERSION_OMNI = "3.3.9"
@@ -18,20 +25,20 @@ _OMNI_FEATURE = "AIGC_Video_UnifiedEdit"
 _MATERIAL_NUMBERS = {"image": 1, "video": 2, "audio": 3}
 
 
-def video_body(order: VideoOrder, catalog: Catalog, site: Site, stamp: Stamp) -> bytes:
-    """The whole JSON body of a video submit."""
+def build_video_body(order: VideoOrder, catalog: Catalog, site: Site, context: SubmitContext) -> bytes:
+    """Return the JSON body of a video submit."""
     model = catalog.video_model(order.model)
-    metrics = _metrics(order, model, stamp)
+    metrics = _metrics(order, model, context)
     omni = bool(order.materials)
     features = (*model.features, *((_OMNI_FEATURE,) if omni else ()))
     return orjson.dumps(
         {
             "extend": {"root_model": model.key, **_commerce(order, model)},
-            "submit_id": stamp.submit_key,
+            "submit_id": context.submit_key,
             "metrics_extra": metrics,
-            "draft_content": draft(
-                _component(order, model, metrics, stamp),
-                stamp,
+            "draft_content": build_draft(
+                _component(order, model, metrics, context),
+                context,
                 min_version=_min_version(order, model),
                 min_features=features,
             ),
@@ -45,7 +52,7 @@ def _min_version(order: VideoOrder, model: VideoModel) -> str:
 
 
 def _commerce(order: VideoOrder, model: VideoModel) -> dict[str, Any]:
-    """What the job is charged as (section 7.3). Unknown = not declared: a guess could be charged as something else."""
+    """Return the declared benefit (section 7.3), or {} if it is unknown: a wrong guess could change the charge."""
     benefit = order.benefit or model.benefit_for(
         seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)
     )
@@ -58,20 +65,20 @@ def _commerce(order: VideoOrder, model: VideoModel) -> dict[str, Any]:
         "resource_sub_type": "aigc",
     }
     if model.amount:
-        # Output seconds and those of the videos it is made from; upstream checks it, the price is its own.
+        # Seconds of the output and of the input videos; upstream checks the number but computes the price itself.
         inputs = sum(m.milliseconds for m in order.materials if m.kind == "video")
         info["amount"] = order.seconds + -(-inputs // 1000)
     return {"m_video_commerce_info": info, "m_video_commerce_info_list": [info]}
 
 
-def _component(order: VideoOrder, model: VideoModel, metrics: str, stamp: Stamp) -> dict[str, Any]:
+def _component(order: VideoOrder, model: VideoModel, metrics: str, context: SubmitContext) -> dict[str, Any]:
     component, abilities, gen_video, params = uuids(4)
     return {
         "type": "video_base_component",
         "id": component,
         "min_version": "1.0.0",
         "aigc_mode": "workbench",
-        "metadata": metadata(stamp),
+        "metadata": build_metadata(context),
         "generate_type": "gen_video",
         "abilities": {
             "type": "",
@@ -96,8 +103,8 @@ def _component(order: VideoOrder, model: VideoModel, metrics: str, stamp: Stamp)
 
 
 def _input(order: VideoOrder, model: VideoModel) -> dict[str, Any]:
-    """The INPUT object of section 7.1. With materials the prompt is empty: its text is in the meta list."""
-    one: dict[str, Any] = {
+    """Return the INPUT object of section 7.1. With materials the prompt is empty: its text is in the meta list."""
+    result: dict[str, Any] = {
         "type": "",
         "id": uuids(1)[0],
         "min_version": _min_version(order, model),
@@ -107,21 +114,21 @@ def _input(order: VideoOrder, model: VideoModel) -> dict[str, Any]:
         "duration_ms": order.seconds * 1000,
     }
     if model.sends_resolution:
-        one["resolution"] = order.resolution
+        result["resolution"] = order.resolution
     if model.draft_mode:
-        one["is_draft_mode"] = True
+        result["is_draft_mode"] = True
     if order.first_frame:
-        one["first_frame_image"] = picture(order.first_frame)
+        result["first_frame_image"] = build_image(order.first_frame)
     if order.end_frame:
-        one["end_frame_image"] = picture(order.end_frame)
+        result["end_frame_image"] = build_image(order.end_frame)
     if order.materials:
-        one["unified_edit_input"] = _unified_edit(order)
-    one["idip_meta_list"] = []
-    return one
+        result["unified_edit_input"] = _unified_edit(order)
+    result["idip_meta_list"] = []
+    return result
 
 
 def _unified_edit(order: VideoOrder) -> dict[str, Any]:
-    """Materials and the prompt that refers to them (section 7.2)."""
+    """Return the materials and the prompt that refers to them (section 7.2)."""
     parts = order.parts or (PromptPart(text=order.prompt),)
     return {
         "type": "",
@@ -132,12 +139,12 @@ def _unified_edit(order: VideoOrder) -> dict[str, Any]:
 
 
 def _material(material: Material) -> dict[str, Any]:
-    own, inner = uuids(2)
-    entry: dict[str, Any] = {"type": "", "id": own, "material_type": material.kind}
+    entry_id, info_id = uuids(2)
+    entry: dict[str, Any] = {"type": "", "id": entry_id, "material_type": material.kind}
     if material.kind == "image" and material.image:
-        entry["image_info"] = picture(material.image)
+        entry["image_info"] = build_image(material.image)
         return entry
-    info: dict[str, Any] = {"type": material.kind, "id": inner, "source_from": "upload"}
+    info: dict[str, Any] = {"type": material.kind, "id": info_id, "source_from": "upload"}
     if material.kind == "video":
         info |= {
             "name": material.name,
@@ -160,8 +167,8 @@ def _meta(part: PromptPart, materials: tuple[Material, ...]) -> dict[str, Any]:
     return {"meta_type": kind, "text": "", "material_ref": {"material_idx": part.material}}
 
 
-def _metrics(order: VideoOrder, model: VideoModel, stamp: Stamp) -> str:
-    """Telemetry, sent twice: as `metrics_extra` and inside the draft (section 7.1)."""
+def _metrics(order: VideoOrder, model: VideoModel, context: SubmitContext) -> str:
+    """Return the telemetry, which is sent twice: as `metrics_extra` and inside the draft (section 7.1)."""
     scene: dict[str, Any] = {"type": "video", "scene": "BasicVideoGenerateButton"}
     if model.sends_resolution:
         scene["resolution"] = order.resolution
@@ -180,7 +187,7 @@ def _metrics(order: VideoOrder, model: VideoModel, stamp: Stamp) -> str:
         {
             "promptSource": "custom",
             "isDefaultSeed": 1,
-            "originSubmitId": stamp.submit_key,
+            "originSubmitId": context.submit_key,
             "isRegenerate": False,
             "enterFrom": "click",
             "position": "page_bottom_box",

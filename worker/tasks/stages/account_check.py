@@ -34,7 +34,7 @@ Result = dict[str, Any]
 
 
 def check_account(row: AccountRow, *, models: bool) -> Result:
-    """Check the account upstream. Return `{live, credits, models}`; after a failure `live` may be None, plus `error`."""
+    """Check the account upstream. Return `{live, credits, models}`; a failure adds `error`, and `live` may be None."""
     asked_at = time.monotonic()
     try:
         left = call_upstream(row, lambda account: get_provider().fetch_credits(account)).total
