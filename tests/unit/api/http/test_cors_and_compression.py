@@ -1,4 +1,4 @@
-"""Headers around every answer: leave for browsers, compression, request id, limits. No servers."""
+"""Headers of every response: CORS, compression, request id, rate limits. No servers."""
 
 import gzip
 
@@ -12,13 +12,13 @@ from tests.support.api_client import assert_error
 from worker.core.settings import get_settings
 
 ORIGIN = "https://front.example"
-ASKED = "authorization, content-type, x-stainless-lang, x-stainless-retry-count"
+REQUESTED_HEADERS = "authorization, content-type, x-stainless-lang, x-stainless-retry-count"
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("edge"))
+        patch.chdir(tmp_path_factory.mktemp("cors"))
         patch.setenv("DREAMERY_MASTER_KEY", "a key for tests only")
         patch.setenv("DREAMERY_SESSION_TOKENS", "on")
         patch.setenv("DREAMERY_LOG_LEVEL", "error")
@@ -37,8 +37,8 @@ def app(tmp_path_factory):
 
             return StreamingResponse(frames(), media_type="text/event-stream")
 
-        @app.get("/picture", include_in_schema=False)
-        async def picture() -> StreamingResponse:
+        @app.get("/image", include_in_schema=False)
+        async def image() -> StreamingResponse:
             return StreamingResponse(iter([b"x" * 5000]), media_type="image/png")
 
         @app.post("/made", include_in_schema=False)
@@ -56,18 +56,18 @@ def client(app):
 
 @pytest.mark.parametrize("path", ["/v1/images/generations", "/v1/nonsense", "/crash", "/v1/files/x/content"])
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
-def test_a_preflight_is_answered_everywhere_without_a_key(app, path, method):
+def test_preflight_needs_no_key(app, path, method):
     headers = {
         "Origin": ORIGIN,
         "Access-Control-Request-Method": method,
-        "Access-Control-Request-Headers": ASKED,
+        "Access-Control-Request-Headers": REQUESTED_HEADERS,
         "Access-Control-Request-Private-Network": "true",
     }
     answer = TestClient(app).options(path, headers=headers)
     assert answer.status_code == 200
     assert answer.headers["access-control-allow-origin"] == "*"
     assert method in answer.headers["access-control-allow-methods"]
-    assert answer.headers["access-control-allow-headers"] == ASKED
+    assert answer.headers["access-control-allow-headers"] == REQUESTED_HEADERS
     assert answer.headers["access-control-allow-private-network"] == "true"
     assert "access-control-allow-credentials" not in answer.headers
     assert int(answer.headers["access-control-max-age"]) > 0
@@ -81,7 +81,7 @@ def test_a_preflight_is_answered_everywhere_without_a_key(app, path, method):
         ("POST", "/v1/jobs", 413), ("OPTIONS", "/v1/models", 405),
     ],
 )  # fmt: skip
-def test_pages_of_other_origins_may_read_every_answer(client, method, path, status):
+def test_other_origins_may_read_every_response(client, method, path, status):
     content = b"x" * 1001 if status == 413 else None
     answer = client.request(method, path, content=content, headers={"Origin": ORIGIN})
     assert answer.status_code == status
@@ -92,7 +92,7 @@ def test_pages_of_other_origins_may_read_every_answer(client, method, path, stat
     assert "access-control-allow-credentials" not in answer.headers
 
 
-def test_every_answer_is_marked(client):
+def test_every_response_has_standard_headers(client):
     for path in ("/healthz", "/v1/models", "/v1/nonsense", "/crash", "/docs"):
         answer = client.get(path)
         assert answer.headers["x-request-id"]
@@ -101,23 +101,23 @@ def test_every_answer_is_marked(client):
     assert_error(client.get("/crash"), 500, "internal_error")
 
 
-def raw(client, method, path):
+def read_raw(client, method, path):
     with client.stream(method, path, headers={"Accept-Encoding": "gzip"}) as answer:
         return answer, b"".join(answer.iter_raw())
 
 
-def test_what_is_read_is_compressed(client):
-    answer, body = raw(client, "GET", "/v1/models")
+def test_get_responses_are_compressed(client):
+    answer, body = read_raw(client, "GET", "/v1/models")
     assert answer.headers["content-encoding"] == "gzip"
     assert "Accept-Encoding" in answer.headers["vary"]
     assert gzip.decompress(body) == client.get("/v1/models", headers={"Accept-Encoding": "identity"}).content
-    small, _ = raw(client, "GET", "/healthz")
+    small, _ = read_raw(client, "GET", "/healthz")
     assert "content-encoding" not in small.headers
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/stream"), ("GET", "/picture"), ("POST", "/made")])
-def test_streams_pictures_and_their_base64_never_are(client, method, path):
-    answer, body = raw(client, method, path)
+@pytest.mark.parametrize(("method", "path"), [("GET", "/stream"), ("GET", "/image"), ("POST", "/made")])
+def test_streams_images_and_base64_are_not_compressed(client, method, path):
+    answer, body = read_raw(client, method, path)
     assert "content-encoding" not in answer.headers
     assert b"xxx" in body
 
@@ -126,5 +126,5 @@ def test_streams_pictures_and_their_base64_never_are(client, method, path):
     ("seconds", "text"),
     [(0, "0ms"), (-1, "0ms"), (0.0115, "12ms"), (1, "1s"), (1.2, "2s"), (59.1, "1m0s"), (360, "6m0s"), (61, "1m1s")],
 )
-def test_go_durations(seconds, text):
+def test_format_go_duration(seconds, text):
     assert format_go_duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Error texts in the caller's language; nothing else of an answer depends on it."""
+"""Error messages in the caller's language; no other part of a response depends on it."""
 
 from contextvars import copy_context
 
@@ -40,33 +40,33 @@ def client(tmp_path_factory):
         (";;,,q=", False),
     ],
 )
-def test_accept_language(header, chinese):
-    # In a context of its own: the language is that of a request, and this thread belongs to all tests.
+def test_accept_language_selects_chinese(header, chinese):
+    # In its own context, because the language belongs to a request and all tests share this thread.
     assert copy_context().run(select_language, header).chinese is chinese
 
 
-def test_chinese_callers_read_chinese(client):
+def test_error_message_is_in_chinese_on_request(client):
     english = client.get("/v1/models/gpt-9")
     chinese = client.get("/v1/models/gpt-9", headers={"Accept-Language": "zh-CN,zh;q=0.9"})
     assert english.status_code == chinese.status_code == 404
     assert english.headers["vary"] == chinese.headers["vary"] == "Origin, Accept-Language"
     one, other = english.json()["error"], chinese.json()["error"]
     assert {**one, "message": ""} == {**other, "message": ""}
-    # The particulars stay readable.
+    # Details exist in English only and follow in brackets.
     assert other["message"] == f"{ERRORS['model_not_found'].message_zh}（{one['message']}）"
 
 
-def test_a_plain_error_is_only_the_text_of_the_table(client):
+def test_error_without_details_has_only_the_table_text(client):
     headers = {"Accept-Language": "zh", "Authorization": ""}
     assert client.get("/v1/models", headers=headers).json()["error"]["message"] == ERRORS["missing_api_key"].message_zh
 
 
-def test_an_answer_without_an_error_does_not_vary(client):
+def test_response_without_error_does_not_vary_by_language(client):
     answer = client.get("/v1/models", headers={"Accept-Language": "zh"})
     assert "Accept-Language" not in answer.headers["vary"]
 
 
-def test_texts_of_the_framework_and_of_the_frame_are_told_so_too(client):
+def test_framework_and_middleware_errors_are_translated(client):
     headers = {"Accept-Language": "zh"}
     for response in (
         client.get("/nowhere", headers=headers),

@@ -1,4 +1,4 @@
-"""What a request says, read: preferences, idempotency keys, ids, ranges, and the jobs it asks for."""
+"""Parsing of requests: preferences, idempotency keys, ids, ranges, and the jobs planned from an image request."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from api.generation.acceptance import fingerprint
 from api.http.preferences import get_preference, parse_idempotency_key
 from api.images.planning import plan_image_jobs
 from api.images.schemas import ImageGenerationRequest
-from api.jobs.file_routes import _span
+from api.jobs.file_routes import _parse_range
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id, parse_public_id, public_id
 from worker.core.settings import get_settings
@@ -56,43 +56,43 @@ def request_with(*headers: tuple[str, str]) -> Request:
         ([("x-stainless-read-timeout", "not given")], False, 600),
     ],
 )
-def test_preferences(headers, respond_async, wait):
+def test_prefer_and_client_timeout(headers, respond_async, wait):
     preference = get_preference(request_with(*headers))
-    waits = preference.wait_seconds
+    seconds = preference.wait_seconds
     if headers == [("x-stainless-read-timeout", "nan")]:
-        assert 1 <= waits <= 600
+        assert 1 <= seconds <= 600
     else:
-        assert waits == wait
+        assert seconds == wait
     assert preference.respond_async == respond_async
 
 
-def test_async_in_the_body_goes_with_wait():
-    asked = get_preference(request_with(("prefer", "wait=3"))).with_async(enabled=True)
-    assert (asked.respond_async, asked.wait_seconds) == (True, 3)
-    assert asked.applied(deferred=True) == "respond-async"
-    assert asked.applied(deferred=False) == "wait=3"
+def test_async_in_body_combines_with_wait():
+    preference = get_preference(request_with(("prefer", "wait=3"))).with_async(enabled=True)
+    assert (preference.respond_async, preference.wait_seconds) == (True, 3)
+    assert preference.applied(deferred=True) == "respond-async"
+    assert preference.applied(deferred=False) == "wait=3"
 
 
 @pytest.mark.parametrize(
-    ("given", "key"), [("abc", "abc"), ('"a b"', "a b"), ("  x ", "x"), ("k" * 255, "k" * 255), (None, None)]
+    ("header", "key"), [("abc", "abc"), ('"a b"', "a b"), ("  x ", "x"), ("k" * 255, "k" * 255), (None, None)]
 )
-def test_idempotency_keys(given, key):
-    assert parse_idempotency_key(given) == key
+def test_parse_idempotency_key(header, key):
+    assert parse_idempotency_key(header) == key
 
 
-@pytest.mark.parametrize("given", ["", '""', "k" * 256, "a\x00", "a\tb"])
-def test_odd_idempotency_keys(given):
+@pytest.mark.parametrize("header", ["", '""', "k" * 256, "a\x00", "a\tb"])
+def test_invalid_idempotency_key_raises(header):
     with pytest.raises(DreameryError) as caught:
-        parse_idempotency_key(given)
+        parse_idempotency_key(header)
     assert caught.value.param == "Idempotency-Key"
 
 
-def test_ids_have_one_spelling():
+def test_public_id_has_one_spelling():
     number = new_id()
     text = public_id("job", number)
     assert parse_public_id("job", text) == number
     digits = text.removeprefix("job_")
-    for odd in (
+    for invalid in (
         text.upper(),
         f"job_{digits[:-1]}",
         f"file_{digits}",
@@ -100,7 +100,7 @@ def test_ids_have_one_spelling():
         "job_" + "\u0660" * 32,
         f"job_{digits[:15]}_{digits[16:]}",
     ):
-        assert parse_public_id("job", odd) is None
+        assert parse_public_id("job", invalid) is None
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_ids_have_one_spelling():
         ("bytes=0-1,5-6", None), ("bytes=" + "9" * 5000 + "-", None),
     ],
 )  # fmt: skip
-def test_ranges(header, span):
-    assert _span(header, 100) == span
+def test_parse_range(header, span):
+    assert _parse_range(header, 100) == span
 
 
 def plan(**fields):
@@ -129,13 +129,13 @@ def order(**fields):
 SERIES = "连续故事，生成12张，小船的一天"
 
 
-def test_a_series_is_one_job_that_is_told_no_number():
+def test_image_series_is_one_job_without_count():
     planned, n = plan(prompt=SERIES)
     assert (len(planned), n, planned[0].params["order"]["count"]) == (1, 12, None)
 
 
 @pytest.mark.parametrize("fields", [{"n": 2}, {"model": "jimeng-5.0"}, {"image": "https://example.com/a.png"}])
-def test_a_number_of_its_own_or_references_or_another_model_make_no_series(fields):
+def test_explicit_n_references_or_other_model_disable_series(fields):
     planned, n = plan(**{"prompt": SERIES, **fields})
     assert (n, planned[0].params["order"]["count"]) == (fields.get("n", 4), fields.get("n", 4))
 
@@ -161,9 +161,9 @@ def test_a_number_of_its_own_or_references_or_another_model_make_no_series(field
         ({"model": "jimeng-2.1"}, (1328, 1328)),
     ],
 )
-def test_sizes(fields, pixels):
-    drawn = order(**fields)
-    assert (drawn.width, drawn.height) == pixels
+def test_size_parameters(fields, pixels):
+    ordered = order(**fields)
+    assert (ordered.width, ordered.height) == pixels
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,9 @@ def test_sizes(fields, pixels):
         ({"quality": "low", "prompt": "a -re 2k"}, (2048, 2048)),
     ],
 )
-def test_quality_chooses_where_nothing_else_does(fields, pixels):
-    drawn = order(**fields)
-    assert (drawn.width, drawn.height) == pixels
+def test_quality_sets_resolution_without_other_size_parameters(fields, pixels):
+    ordered = order(**fields)
+    assert (ordered.width, ordered.height) == pixels
 
 
 @pytest.mark.parametrize(
@@ -198,12 +198,12 @@ def test_quality_chooses_where_nothing_else_does(fields, pixels):
         ({"output_format": "webp", "output_compression": "7"}, {"format": "webp", "compression": 7}),
     ],
 )
-def test_the_file_asked_for(fields, output):
+def test_output_format(fields, output):
     planned, _ = plan(**fields)
     assert planned[0].params.get("output") == output
 
 
-def test_the_user_is_kept_under_both_names():
+def test_user_and_safety_identifier_are_kept_in_metadata():
     planned, _ = plan(user="ann", safety_identifier="s-1", metadata={"a": "b"})
     assert planned[0].metadata == {"a": "b", "user": "ann", "safety_identifier": "s-1"}
 
@@ -218,7 +218,7 @@ def test_the_user_is_kept_under_both_names():
         ({"prompt": "a"}, (2048, 2048), {}),
     ],
 )  # fmt: skip
-def test_flags_win_over_fields(fields, pixels, flags):
+def test_prompt_flags_override_fields(fields, pixels, flags):
     planned, _ = plan(**fields)
     params = planned[0].params
     assert (params["order"]["prompt"], params["flags"]) == ("a", flags)
@@ -262,7 +262,7 @@ def test_flags_win_over_fields(fields, pixels, flags):
         ({"background": "transparent"}, "unsupported_parameter", "background"),
     ],
 )
-def test_what_cannot_be_drawn(fields, code, param):
+def test_invalid_image_request_raises(fields, code, param):
     with pytest.raises(DreameryError) as caught:
         plan(**fields)
     assert (caught.value.code, caught.value.param) == (code, param)
@@ -276,9 +276,9 @@ def test_what_cannot_be_drawn(fields, code, param):
         ("jimeng-3.0", None, [None]), ("jimeng-3.0", 1, [None]), ("jimeng-3.0", 9, [None, None, None]),
     ],
 )  # fmt: skip
-def test_n_becomes_jobs_in_order(model, n, counts):
-    planned, wanted = plan(model=model, n=n, seed=2**32 - 1)
-    assert wanted == (n or 4)
+def test_n_is_split_into_jobs_in_order(model, n, counts):
+    planned, n_images = plan(model=model, n=n, seed=2**32 - 1)
+    assert n_images == (n or 4)
     orders = [job.params["order"] for job in planned]
     assert [one["count"] for one in orders] == counts
     assert [one["seed"] for one in orders] == [(2**32 - 1 + i) % 2**32 for i in range(len(counts))]
@@ -301,14 +301,14 @@ def test_n_becomes_jobs_in_order(model, n, counts):
         {"style": "loud"}, {"input_fidelity": "some"}, {"stream": "perhaps"}, {"safety_identifier": "x" * 201},
     ],
 )  # fmt: skip
-def test_values_that_no_field_takes(fields):
+def test_invalid_field_values_are_rejected(fields):
     with pytest.raises(ValidationError):
         ImageGenerationRequest.model_validate({"prompt": "a", **fields})
 
 
-def test_null_everywhere_and_unknown_fields_are_fine():
+def test_null_and_unknown_fields_are_accepted():
     fields = dict.fromkeys(set(ImageGenerationRequest.model_fields) - {"prompt", "run_async"} | {"async"})
-    strange = {
+    unknown = {
         "quality": "hd",
         "style": "vivid",
         "moderation": "low",
@@ -316,16 +316,22 @@ def test_null_everywhere_and_unknown_fields_are_fine():
         "extra": {"a": []},
         "background": "auto",
     }
-    planned, n = plan(**fields | strange)
+    planned, n = plan(**fields | unknown)
     assert (len(planned), n) == (1, 4)
 
 
-def test_the_fingerprint_ignores_what_we_ignore():
-    def of(**fields):
+def test_fingerprint_ignores_unsupported_fields():
+    def fingerprint_of(**fields):
         body = ImageGenerationRequest.model_validate({"prompt": "a", **fields})
         return fingerprint("/p", body.model_dump(mode="json"), [])
 
-    assert of() == of(style="vivid", moderation="low", partial_images=2, input_fidelity="high") == of(n=None)
-    assert of() != of(n=1)
-    assert of() != fingerprint("/q", ImageGenerationRequest(prompt="a").model_dump(mode="json"), [])
-    assert of() != fingerprint("/p", ImageGenerationRequest(prompt="a").model_dump(mode="json"), ["a picture"])
+    assert (
+        fingerprint_of()
+        == fingerprint_of(style="vivid", moderation="low", partial_images=2, input_fidelity="high")
+        == fingerprint_of(n=None)
+    )
+    assert fingerprint_of() != fingerprint_of(n=1)
+    assert fingerprint_of() != fingerprint("/q", ImageGenerationRequest(prompt="a").model_dump(mode="json"), [])
+    assert fingerprint_of() != fingerprint(
+        "/p", ImageGenerationRequest(prompt="a").model_dump(mode="json"), ["an image"]
+    )

@@ -1,4 +1,4 @@
-"""The frame around every answer, and the error object for everything that can go wrong inside. No servers."""
+"""The request middleware, the error object for every failure, and the OpenAPI document. No servers."""
 
 import re
 from typing import Any
@@ -31,7 +31,7 @@ JOB = "job_0123456789abcdef0123456789abcdef"
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("frame"))
+        patch.chdir(tmp_path_factory.mktemp("middleware"))
         patch.setenv("DREAMERY_MASTER_KEY", "a key for tests only")
         patch.setenv("DREAMERY_SESSION_TOKENS", "on")
         patch.setenv("DREAMERY_SANDBOX_URL", "http://127.0.0.1:1")
@@ -46,7 +46,7 @@ def app(tmp_path_factory):
 
 
 def _add_crash(app: FastAPI) -> None:
-    """A route that does as `app.state.crash` says: raise that, after acceptance of a job or before."""
+    """Add a route that raises the error in `app.state.crash`, before or after a job was accepted."""
 
     @app.get("/crash", include_in_schema=False)
     async def crash(request: Request) -> None:
@@ -67,9 +67,9 @@ def crash(client: TestClient, error: Exception, *, accepted: bool) -> Any:
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("secret words"), KeyError("x"), UnicodeEncodeError("utf-8", "x", 0, 1, "y")]
+    "error", [RuntimeError("secret text"), KeyError("x"), UnicodeEncodeError("utf-8", "x", 0, 1, "y")]
 )
-def test_a_crash_is_a_500_that_keeps_its_secrets(client, error):
+def test_crash_returns_500_without_details(client, error):
     response = crash(client, error, accepted=False)
     assert_error(response, 500, "internal_error")
     assert "secret" not in response.text
@@ -78,7 +78,7 @@ def test_a_crash_is_a_500_that_keeps_its_secrets(client, error):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("x"), OperationalError("select", {}, Exception("gone"))])
-def test_a_crash_after_acceptance_names_the_job_and_forbids_a_repeat(client, error):
+def test_crash_after_acceptance_names_job_and_forbids_retry(client, error):
     response = crash(client, error, accepted=True)
     code = "internal_error" if isinstance(error, RuntimeError) else "overloaded"
     assert JOB in assert_error(response, ERRORS[code].status, code)
@@ -87,7 +87,7 @@ def test_a_crash_after_acceptance_names_the_job_and_forbids_a_repeat(client, err
     assert "retry-after" not in response.headers
 
 
-def test_without_a_database_a_request_may_be_repeated(client):
+def test_database_outage_before_acceptance_allows_retry(client):
     response = crash(client, OperationalError("select", {}, Exception("gone")), accepted=False)
     assert_error(response, 503, "overloaded")
     assert response.headers["retry-after"] == "5"
@@ -95,14 +95,14 @@ def test_without_a_database_a_request_may_be_repeated(client):
 
 
 @pytest.mark.parametrize("accepted", [False, True])
-def test_every_error_of_the_table_has_the_shape(client, accepted):
+def test_every_error_code_has_openai_shape(client, accepted):
     for code, kind in ERRORS.items():
         response = crash(client, DreameryError(code), accepted=accepted)
         assert_error(response, kind.status, code)
         assert forbids_retry(response) == accepted
 
 
-def test_an_answer_that_has_begun_is_cut_not_mixed_with_an_error(app):
+def test_started_response_is_cut_off_on_error(app):
     @app.get("/half", include_in_schema=False)
     async def half() -> StreamingResponse:
         async def chunks():
@@ -116,28 +116,28 @@ def test_an_answer_that_has_begun_is_cut_not_mixed_with_an_error(app):
 
 
 @pytest.mark.parametrize(("seconds", "sent"), [(-5, "1"), (0, "1"), (30, "30"), (86_400, "60")])
-def test_retry_after_stays_between_1_and_60(seconds, sent):
+def test_retry_after_is_limited_to_1_to_60(seconds, sent):
     response = error_response(DreameryError("queue_full", retry_after=seconds))
     assert response.headers["retry-after"] == sent
 
 
-def test_a_callers_request_id_is_kept_when_it_is_harmless(client):
+def test_safe_request_id_of_caller_is_kept(client):
     assert client.get("/healthz", headers={"X-Request-Id": "my id-1"}).headers["x-request-id"] == "my id-1"
-    for odd in (b"x" * 101, b"caf\xe9", b""):
-        assert client.get("/healthz", headers={"X-Request-Id": odd}).headers["x-request-id"].startswith("req_")
+    for unsafe in (b"x" * 101, b"caf\xe9", b""):
+        assert client.get("/healthz", headers={"X-Request-Id": unsafe}).headers["x-request-id"].startswith("req_")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/", "//v1/models", "/v1//models//"])
-def test_slashes_too_many_are_forgiven(client, path):
+def test_extra_slashes_are_ignored(client, path):
     assert client.get(f"http://testserver{path}").json()["object"] == "list"
 
 
-def test_model_ids_may_hold_slashes_and_colons(client):
+def test_model_ids_may_contain_slashes_and_colons(client):
     assert client.get("/v1/models/jimeng-4.0").json()["id"] == "jimeng-4.0"
     assert_error(client.get("/v1/models/org/name:tag"), 404, "model_not_found", "model")
 
 
-def test_only_paths_that_take_pictures_take_the_larger_bodies(client):
+def test_only_upload_paths_accept_larger_bodies(client):
     for path in ("/v1/images/generations", "//v1/images/edits/", "/v1/images/compositions"):
         assert_error(
             client.post(f"http://testserver{path}", json={"n": "x" * 1100}), 400, "missing_required_parameter", "prompt"
@@ -146,11 +146,11 @@ def test_only_paths_that_take_pictures_take_the_larger_bodies(client):
 
 
 @pytest.mark.parametrize("prompt", ["x" * 1500, "é" * 900])
-def test_a_body_over_the_limit_is_refused_by_its_length(client, prompt):
+def test_body_over_limit_is_rejected_by_content_length(client, prompt):
     assert_error(client.post("/v1/images/generations", json={"prompt": prompt}), 413, "request_too_large")
 
 
-def test_a_body_over_the_limit_is_refused_while_it_comes(client):
+def test_chunked_body_over_limit_is_rejected(client):
     def chunks():
         yield b'{"prompt": "'
         for _ in range(20):
@@ -163,14 +163,14 @@ def test_a_body_over_the_limit_is_refused_while_it_comes(client):
 
 
 @pytest.mark.parametrize("code", ["queue_full", "no_account_available", "overloaded", "rate_limit_exceeded"])
-def test_what_may_be_repeated_says_when(client, code):
-    """Before acceptance 429 and 503 always carry Retry-After; afterwards there is nothing to repeat."""
+def test_retryable_error_has_retry_after(client, code):
+    """Before acceptance 429 and 503 always carry Retry-After; after it they must not be retried."""
     assert crash(client, DreameryError(code), accepted=False).headers["retry-after"] == "5"
     assert crash(client, DreameryError(code, retry_after=7), accepted=False).headers["retry-after"] == "7"
     assert "retry-after" not in crash(client, DreameryError(code), accepted=True).headers
 
 
-def test_crashes_never_leak_into_the_next_request(client):
+def test_job_header_does_not_leak_into_next_request(client):
     crash(client, RuntimeError("x"), accepted=True)
     assert "x-job-id" not in client.get("/healthz").headers
 
@@ -186,7 +186,7 @@ def _refs(node):
             yield from _refs(value)
 
 
-def test_the_openapi_document_is_whole_and_shows_the_error_object(client):
+def test_openapi_references_resolve_and_errors_are_documented(client):
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.")
     schemas = document["components"]["schemas"]
@@ -210,7 +210,7 @@ def test_the_openapi_document_is_whole_and_shows_the_error_object(client):
     assert "HTTPValidationError" not in schemas
 
 
-def test_bodies_are_described_as_they_are_taken(client):
+def test_openapi_describes_request_bodies(client):
     document = client.get("/openapi.json").json()
     schemas = document["components"]["schemas"]
     assert not list(_values_of(document, "$defs"))
@@ -237,7 +237,7 @@ def test_bodies_are_described_as_they_are_taken(client):
 _MODULES = (schemas, admin_schemas, chat_schemas, session_check_schemas, videos_schemas, webhooks_schemas)
 
 
-def _with_examples():
+def _models_with_examples():
     for module in _MODULES:
         for model in vars(module).values():
             if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == module.__name__:
@@ -245,9 +245,9 @@ def _with_examples():
                 yield from ((model, example) for example in extra.get("examples", []))
 
 
-def test_every_example_is_one():
-    """An answer that fits its model, a body that would be taken; nothing that the model does not know."""
-    seen = list(_with_examples())
+def test_every_openapi_example_is_valid():
+    """Each example validates against its model and has no unknown fields."""
+    seen = list(_models_with_examples())
     assert len(seen) >= 15
     for model, example in seen:
         model.model_validate(example)
@@ -258,13 +258,13 @@ def test_every_example_is_one():
 _STREAMS = ("/v1/chat/completions", "/v1/images/generations", "/v1/images/edits", "/v1/jobs/{job_id}/events")
 
 
-def test_answers_are_described_as_they_are_given(client):
+def test_openapi_describes_responses(client):
     document = client.get("/openapi.json").json()
     for path, item in document["paths"].items():
         for method, op in item.items():
-            good = {status: answer for status, answer in op["responses"].items() if status[0] == "2"}
-            assert good, (path, method)
-            for status, answer in good.items():
+            successful = {status: answer for status, answer in op["responses"].items() if status[0] == "2"}
+            assert successful, (path, method)
+            for status, answer in successful.items():
                 if "application/json" in answer.get("content", {}):
                     assert answer["content"]["application/json"]["schema"], (path, method, status)
             if "application/json" in op.get("requestBody", {}).get("content", {}):
@@ -287,7 +287,7 @@ def test_answers_are_described_as_they_are_given(client):
     assert job["examples"]["1"]["value"]["object"] == "job"
 
 
-def test_nested_models_of_a_body_become_components():
+def test_nested_models_become_components():
     class Inner(BaseModel):
         a: int
 
@@ -298,7 +298,7 @@ def test_nested_models_of_a_body_become_components():
     app = FastAPI()
 
     @app.post("/x", openapi_extra=body_openapi(Outer))
-    async def take() -> None:
+    async def accept() -> None:
         return None
 
     install_openapi(app)
@@ -319,7 +319,7 @@ def _values_of(node, key):
             yield from _values_of(value, key)
 
 
-def test_the_page_of_the_document_needs_no_internet(client):
+def test_docs_page_works_offline(client):
     page = client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     parts = re.findall(r'(?:src|href)="([^"]+)"', page.text)

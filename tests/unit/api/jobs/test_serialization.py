@@ -1,4 +1,4 @@
-"""Progress: it never falls, whatever a job goes through."""
+"""Job progress never falls."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from api.jobs.serialization import job_progress
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def shown(state, *, ran=None, progress=0, finished=False, usual=None):
+def progress_of(state, *, ran=None, progress=0, finished=False, usual=None):
     job = SimpleNamespace(
         kind="image",
         usual_seconds=usual,
@@ -29,17 +29,21 @@ def shown(state, *, ran=None, progress=0, finished=False, usual=None):
     [("saving", 95, False), ("succeeded", 100, True), ("failed", 5, True), ("cancelled", 0, True)],
 )
 def test_progress_never_falls(state, progress, finished):
-    way = [shown("queued"), shown("submitting")]
-    way += [shown("running", ran=seconds, progress=5) for seconds in (0, 1, 10, 60, 600, 3600)]
-    way.append(shown(state, ran=3601, progress=progress, finished=finished))
-    assert way == sorted(way)
-    assert all(value < 100 for value in way[:-1])
-    assert (way[-1] == 100) == (state == "succeeded")
+    values = [progress_of("queued"), progress_of("submitting")]
+    values += [progress_of("running", ran=seconds, progress=5) for seconds in (0, 1, 10, 60, 600, 3600)]
+    values.append(progress_of(state, ran=3601, progress=progress, finished=finished))
+    assert values == sorted(values)
+    assert all(value < 100 for value in values[:-1])
+    assert (values[-1] == 100) == (state == "succeeded")
 
 
-def test_what_upstream_says_counts_when_it_is_more():
-    assert shown("running", ran=1, progress=60) == 60
+def test_larger_upstream_progress_is_used():
+    assert progress_of("running", ran=1, progress=60) == 60
 
 
-def test_a_job_that_usually_takes_long_shows_less_at_first():
-    assert shown("running", ran=30, usual=300.0) < shown("running", ran=30) < shown("running", ran=30, usual=5.0)
+def test_longer_typical_duration_means_slower_progress():
+    assert (
+        progress_of("running", ran=30, usual=300.0)
+        < progress_of("running", ran=30)
+        < progress_of("running", ran=30, usual=5.0)
+    )
