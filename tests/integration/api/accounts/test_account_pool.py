@@ -1,4 +1,4 @@
-"""Accounts that are kept: imports with a first check-up, states, check-ups, changes, and who may see and do what."""
+"""Accounts: imports, states, checks, changes, and access rights."""
 
 import json
 import threading
@@ -35,23 +35,6 @@ def http(engine: Engine) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def worker(engine: Engine) -> Iterator[Callable[..., None]]:
-    """Obeys the nudges of checks as they come, like a worker does."""
-    over = threading.Event()
-
-    def obey() -> None:
-        while not over.wait(0.02):
-            for message in engine.take_messages("dreamery.check"):
-                message.execute()
-
-    thread = threading.Thread(target=obey)
-    thread.start()
-    yield over.set
-    over.set()
-    thread.join(20)
-
-
-@pytest.fixture
 def member(http: TestClient) -> Callable[..., dict[str, str]]:
     """Headers of a new user."""
     names = iter(("anna", "ben", "cleo"))
@@ -73,13 +56,13 @@ def add(http: TestClient, tokens: str, path: str = ADMIN, **fields: Any) -> dict
     return dict(answer.json())
 
 
-def row_id(account: dict[str, Any]) -> UUID:
+def account_row_id(account: dict[str, Any]) -> UUID:
     found = parse_public_id("account", account["id"])
     assert found is not None
     return found
 
 
-def seen(http: TestClient, account: dict[str, Any]) -> dict[str, Any]:
+def read_account(http: TestClient, account: dict[str, Any]) -> dict[str, Any]:
     answer = http.get(f"{ADMIN}/{account['id']}")
     Account.model_validate(answer.json(), strict=True)
     return dict(answer.json())
@@ -89,7 +72,7 @@ def seen(http: TestClient, account: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("worker")
-def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: TestClient) -> None:
+def test_import_reports_the_outcome_of_each_entry(engine: Engine, http: TestClient) -> None:
     known = engine.add_account(session="known-before-00001", region="us", pool=True)
     lines = [
         "# the studio's",
@@ -103,8 +86,8 @@ def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: Test
         "nowhere-import-001:mars",
     ]
     found = add(http, "\r\n".join(lines), label="studio", check=True)
-    told = [(one["line"], one["outcome"], one["label"]) for one in found["data"]]
-    assert told == [
+    outcomes = [(one["line"], one["outcome"], one["label"]) for one in found["data"]]
+    assert outcomes == [
         (1, "added", "studio 1"), (2, "added", "studio 2"), (3, "added", "studio 3"), (4, "added", "studio 4"),
         (6, "duplicate", engine.account_row(known).label), (7, "duplicate", "studio 1"),
     ]  # fmt: skip
@@ -133,50 +116,52 @@ def test_an_import_tells_of_each_entry_what_was_found(engine: Engine, http: Test
         assert secret not in json.dumps(found) + stored
 
 
-def test_an_import_of_nothing_useful_is_an_error(http: TestClient) -> None:
+def test_import_without_usable_entries_is_an_error(http: TestClient) -> None:
     assert_error(http.post(ADMIN, json={"tokens": "a b"}), 401, "invalid_api_key")
     assert "Token 2" in assert_error(http.post(ADMIN, json={"tokens": "a b\nc d"}), 400, "invalid_value", "tokens")
     assert_error(http.post(ADMIN, json={"tokens": " \n# none\n"}), 400, "invalid_value", "tokens")
-    assert_error(http.post(ADMIN, json={"tokens": "\n".join(f"s{n}" for n in range(101))}), 400, "invalid_value", "tokens")
+    assert_error(
+        http.post(ADMIN, json={"tokens": "\n".join(f"s{n}" for n in range(101))}), 400, "invalid_value", "tokens"
+    )
     both = {"tokens": "plain-both-0000001", "groups": ["a"], "user": "admin"}
     assert_error(http.post(ADMIN, json=both), 400, "invalid_value", "groups")
     assert http.get(ADMIN).json()["data"] == []
 
 
-def test_a_check_up_nobody_did_is_done_later(engine: Engine, http: TestClient) -> None:
+def test_check_without_worker_runs_in_the_background(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "plain-later-000001:sandbox")["data"]
     assert one["check"]["done"] is False
-    # Redis has lost the message of an asked one, or its worker has died with it.
-    wish = threading.Thread(target=http.post, args=(f"{ADMIN}/{one['id']}/check",), kwargs={"json": {}})
-    wish.start()
-    eventually(lambda: engine.sql("SELECT 1 FROM account_checks"), what="the question is written")
-    questions = engine.sql("SELECT id FROM account_checks")
+    # Redis lost the message of a requested check, or the worker died with it.
+    request = threading.Thread(target=http.post, args=(f"{ADMIN}/{one['id']}/check",), kwargs={"json": {}})
+    request.start()
+    eventually(lambda: engine.sql("SELECT 1 FROM account_checks"), what="the check is stored")
+    checks = engine.sql("SELECT id FROM account_checks")
     engine.redis.flushall()
     with transaction() as tx:
-        assert session_checks.claim(tx, questions[0].id) is not None
-    assert "asked 1 accounts" in refresh_accounts()
-    assert seen(http, one)["checked_at"] is not None
-    # A worker that dies in a background check-up leaves it due again.
+        assert session_checks.claim(tx, checks[0].id) is not None
+    assert "checked 1 accounts" in refresh_accounts()
+    assert read_account(http, one)["checked_at"] is not None
+    # If a worker dies during a background check, the check is due again.
     engine.sql("UPDATE accounts SET refresh_due_at = now(), checked_at = NULL")
     with transaction() as tx:
-        assert model_listings.claim_checkup(tx, models_believed=0) is not None
-        assert model_listings.claim_checkup(tx, models_believed=0) is None
+        assert model_listings.claim_account_check(tx, models_max_age=0) is not None
+        assert model_listings.claim_account_check(tx, models_max_age=0) is None
     [due] = engine.sql("SELECT refresh_due_at - now() AS left FROM accounts")
-    assert 0 < due.left.total_seconds() <= model_listings.AGAIN_SECONDS
-    # Whoever waits is told in the end; the question is over.
+    assert 0 < due.left.total_seconds() <= model_listings.RETRY_SECONDS
+    # The waiting request gets the result in the end.
     with transaction() as tx:
-        session_checks.answer(tx, questions[0].id, {"live": True})
-    wish.join(30)
-    assert not wish.is_alive()
+        session_checks.save_result(tx, checks[0].id, {"live": True})
+    request.join(30)
+    assert not request.is_alive()
 
 
-def test_a_session_that_was_presented_or_retired_returns_with_its_history(engine: Engine, http: TestClient) -> None:
+def test_known_or_retired_session_is_restored_with_its_history(engine: Engine, http: TestClient) -> None:
     account = engine.add_account(session="plain-returns-0001")
     job = engine.add_succeeded_job(account)
     [one] = add(http, "plain-returns-0001:sandbox")["data"]
-    assert (row_id(one), one["outcome"], one["pool"]) == (account, "returned", True)
-    gone = http.delete(f"{ADMIN}/{one['id']}").json()
-    assert (gone["state"], gone["pool"]) == ("retired", False)
+    assert (account_row_id(one), one["outcome"], one["pool"]) == (account, "returned", True)
+    retired = http.delete(f"{ADMIN}/{one['id']}").json()
+    assert (retired["state"], retired["pool"]) == ("retired", False)
     assert_error(http.patch(f"{ADMIN}/{one['id']}", json={"paused": False}), 409, "account_retired")
     assert_error(http.post(f"{ADMIN}/{one['id']}/check"), 409, "account_retired")
     [back] = add(http, "plain-returns-0001:sandbox", groups=["staff"])["data"]
@@ -187,7 +172,7 @@ def test_a_session_that_was_presented_or_retired_returns_with_its_history(engine
 # --- own accounts ---
 
 
-def test_a_user_keeps_accounts_that_nobody_else_sees(
+def test_own_accounts_are_invisible_to_other_users(
     engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
 ) -> None:
     anna, ben, viewer = member(), member(), member(role="viewer")
@@ -197,16 +182,16 @@ def test_a_user_keeps_accounts_that_nobody_else_sees(
     path = f"{OWN}/{mine['id']}"
     assert http.get(path, headers=anna).json()["label"] == "mine"
     assert http.patch(path, json={"max_images": 3}, headers=anna).json()["max_images"] == 3
-    for who in (ben, viewer):
-        assert_error(http.get(path, headers=who), 404, "account_not_found")
-        assert http.get(OWN, headers=who).json()["data"] == []
-    for ask in (
-        lambda where: http.patch(where, json={"paused": True}, headers=ben),
-        lambda where: http.delete(where, headers=ben),
-        lambda where: http.post(f"{where}/check", headers=ben),
+    for other in (ben, viewer):
+        assert_error(http.get(path, headers=other), 404, "account_not_found")
+        assert http.get(OWN, headers=other).json()["data"] == []
+    for call in (
+        lambda path: http.patch(path, json={"paused": True}, headers=ben),
+        lambda path: http.delete(path, headers=ben),
+        lambda path: http.post(f"{path}/check", headers=ben),
     ):
-        assert_error(ask(path), 404, "account_not_found")
-        assert_error(ask(f"{OWN}/{pooled['id']}"), 404, "account_not_found")
+        assert_error(call(path), 404, "account_not_found")
+        assert_error(call(f"{OWN}/{pooled['id']}"), 404, "account_not_found")
     assert_error(http.post(OWN, json={"tokens": "plain-x:sandbox"}, headers=viewer), 403, "forbidden")
     tokens = {"Authorization": "Bearer plain-annas-000001:sandbox"}
     assert_error(http.get(OWN, headers=tokens), 403, "forbidden")
@@ -215,22 +200,22 @@ def test_a_user_keeps_accounts_that_nobody_else_sees(
     assert [one["id"] for one in listed["data"]] == [mine["id"]]
     assert {one["id"] for one in http.get(ADMIN).json()["data"]} == {mine["id"], pooled["id"]}
     assert [one["id"] for one in http.get(ADMIN, params={"user": "anna"}).json()["data"]] == [mine["id"]]
-    # The same session cannot be taken from who keeps it, and what it is is not told.
+    # Another user's session cannot be added, and nothing about it is revealed.
     for taken in ("plain-annas-000001:sandbox", "plain-pool-0000001:sandbox"):
         assert_error(http.post(OWN, json={"tokens": taken}, headers=ben), 409, "account_known")
     both = add(http, "plain-annas-000001:sandbox,plain-bens-0000001:sandbox", OWN, headers=ben)
     assert [one["outcome"] for one in both["data"]] == ["added"]
     assert [one["error"]["code"] for one in both["refused"]] == ["account_known"]
-    # Groups are the platform's business; a member cannot set them, and nobody on an own account.
+    # Only platform accounts have groups: neither members nor admins can set them on a user's own account.
     assert http.patch(path, json={"groups": ["x"]}, headers=anna).json()["groups"] == []
     assert_error(http.patch(f"{ADMIN}/{mine['id']}", json={"groups": ["x"]}), 400, "invalid_value", "groups")
     assert http.delete(path, headers=anna).json()["state"] == "retired"
-    acts = [(act["actor"], act["action"]) for act in http.get("/admin/v1/audit").json()["data"]]
-    assert ("anna", "account.retire") in acts
-    assert ("ben", "account.add") in acts
+    entries = [(entry["actor"], entry["action"]) for entry in http.get("/admin/v1/audit").json()["data"]]
+    assert ("anna", "account.retire") in entries
+    assert ("ben", "account.add") in entries
 
 
-def test_the_timeline_names_an_own_account_and_no_other(
+def test_timeline_shows_labels_only_of_own_accounts(
     engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
 ) -> None:
     anna = member()
@@ -252,40 +237,40 @@ def test_the_timeline_names_an_own_account_and_no_other(
 # --- states ---
 
 
-def until_due(engine: Engine) -> None:
-    """The rest of every account ends within a moment."""
+def end_cooldowns_soon(engine: Engine) -> None:
+    """Let the cooldown of every account end in 30 seconds."""
     engine.sql("UPDATE accounts SET rest_until = now() + interval '30 seconds' WHERE rest_until IS NOT NULL")
 
 
-def test_a_session_refused_again_and_again_needs_a_login(engine: Engine, http: TestClient) -> None:
+def test_repeatedly_refused_session_needs_a_login(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "dead-for-good-0001:sandbox")["data"]
     presented = engine.add_account(session="dead-presented-001")
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=presented)
     refresh_accounts()
     for expected in ("resting", "needs_login"):
-        until_due(engine)
+        end_cooldowns_soon(engine)
         engine.sql(
             """UPDATE accounts SET rest_code = 'upstream_session_expired', rest_until = now() + interval '30 seconds'
                WHERE id = :id""",
             id=presented,
         )
         assert "0 work again" in refresh_accounts()
-        assert seen(http, one)["state"] == expected
-    state = seen(http, one)
+        assert read_account(http, one)["state"] == expected
+    state = read_account(http, one)
     assert (state["state_code"], state["state_since"] is not None) == ("upstream_session_expired", True)
-    assert engine.account_row(presented).state == "ok", "who presents a session id is told its refusals"
+    assert engine.account_row(presented).state == "ok", "a session-id caller gets the refusals itself"
     waiting = engine.add_job()
     sweep()
     assert engine.job_row(waiting).error_code == "accounts_need_login"
-    # No job and no haste, but a check-up now and then; an operator's pause does not make it well.
-    assert "asked 0 accounts" in refresh_accounts()
+    # No jobs, but an occasional check. Resuming it does not make the session valid.
+    assert "checked 0 accounts" in refresh_accounts()
     path = f"{ADMIN}/{one['id']}"
     assert http.patch(path, json={"paused": False, "rested": True}).json()["state"] == "needs_login"
-    assert "asked 1 accounts" in refresh_accounts()
-    assert seen(http, one)["state"] == "needs_login"
+    assert "checked 1 accounts" in refresh_accounts()
+    assert read_account(http, one)["state"] == "needs_login"
 
 
-def test_a_check_up_that_succeeds_ends_it(engine: Engine, http: TestClient) -> None:
+def test_successful_check_ends_needs_login(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "plain-comes-back-1:sandbox")["data"]
     engine.sql(
         """UPDATE accounts SET state = 'needs_login', state_code = 'upstream_session_expired', login_refusals = 3,
@@ -293,15 +278,17 @@ def test_a_check_up_that_succeeds_ends_it(engine: Engine, http: TestClient) -> N
     )
     engine.take_messages()
     refresh_accounts()
-    back = seen(http, one)
+    back = read_account(http, one)
     assert (back["state"], back["state_code"], back["rest_code"]) == ("ok", None, None)
-    assert [message.ids for message in engine.take_messages("dreamery.submit")] == [{"account_id": row_id(one).hex}]
+    assert [message.ids for message in engine.take_messages("dreamery.submit")] == [
+        {"account_id": account_row_id(one).hex}
+    ]
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_new_session_keeps_the_account(engine: Engine, http: TestClient) -> None:
+def test_new_session_keeps_the_account(engine: Engine, http: TestClient) -> None:
     [one], [other] = (add(http, f"{name}-login-00001:sandbox")["data"] for name in ("dead", "plain"))
-    path, account = f"{ADMIN}/{one['id']}", row_id(one)
+    path, account = f"{ADMIN}/{one['id']}", account_row_id(one)
     engine.sql(
         "UPDATE accounts SET state = 'needs_login', state_code = 'upstream_session_expired', max_images = 7 WHERE id = :id",
         id=account,
@@ -316,36 +303,36 @@ def test_a_new_session_keeps_the_account(engine: Engine, http: TestClient) -> No
     assert checked["credits"] == checked["check"]["credits"] > 0
     job = engine.add_succeeded_job(account)
     assert engine.job_row(job).account_id == account
-    assert seen(http, other)["state"] == "ok"
+    assert read_account(http, other)["state"] == "ok"
     log = json.dumps(http.get("/admin/v1/audit").json())
     assert "plain-fresh" not in log
     assert '"session": "replaced"' in log
 
 
-def test_risk_control_blocks_an_account_that_meets_it_again(engine: Engine, http: TestClient) -> None:
+def test_repeated_risk_control_blocks_the_account(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "shark-of-the-pool1:sandbox")["data"]
-    for _ in range(2):  # refused together: one refusal
+    for _ in range(2):  # simultaneous refusals count once
         engine.submit(engine.add_job())
-    first = seen(http, one)
+    first = read_account(http, one)
     assert (first["state"], first["state_code"]) == ("resting", "upstream_risk_control")
     engine.end_cooldowns()
     engine.submit(engine.add_job())
-    blocked = seen(http, one)
+    blocked = read_account(http, one)
     assert (blocked["state"], blocked["state_code"]) == ("blocked", "upstream_risk_control")
     waiting = engine.add_job()
     sweep()
     assert engine.job_row(waiting).error_code == "accounts_blocked"
-    # The free call works for a blocked account, so it proves nothing; its keeper lets it go on.
+    # The free check also works for a blocked account, so it proves nothing. The owner has to resume it.
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
-    assert "asked 0 accounts" in refresh_accounts()
+    assert "checked 0 accounts" in refresh_accounts()
     path = f"{ADMIN}/{one['id']}"
     assert http.patch(path, json={"paused": False}).json()["state"] == "ok"
     engine.end_cooldowns()
     engine.submit(engine.add_job())
-    assert seen(http, one)["state"] == "resting", "counted anew"
+    assert read_account(http, one)["state"] == "resting", "the count restarted"
 
 
-def test_a_job_that_upstream_takes_clears_the_count(engine: Engine) -> None:
+def test_accepted_job_resets_the_refusal_counts(engine: Engine) -> None:
     account = engine.add_account(pool=True)
     engine.sql("UPDATE accounts SET risk_refusals = 1, login_refusals = 2")
     engine.add_succeeded_job(account)
@@ -353,7 +340,7 @@ def test_a_job_that_upstream_takes_clears_the_count(engine: Engine) -> None:
     assert (row.risk_refusals, row.login_refusals) == (0, 0)
 
 
-def test_bad_jobs_leave_an_account_as_it_is(engine: Engine) -> None:
+def test_failed_jobs_do_not_change_the_account_state(engine: Engine) -> None:
     account = engine.add_account(pool=True)
     for code in ("2005", "1000", "2038", "1000"):
         job = engine.add_job(prompt=f"a boat [[fail:{code}]]")
@@ -362,12 +349,12 @@ def test_bad_jobs_leave_an_account_as_it_is(engine: Engine) -> None:
     assert (row.state, row.rest_until, row.risk_refusals, row.login_refusals) == ("ok", None, 0, 0)
 
 
-# --- check-ups ---
+# --- checks ---
 
 
-def test_check_ups_keep_to_working_hours_and_states(engine: Engine, http: TestClient) -> None:
+def test_checks_respect_working_hours_and_states(engine: Engine, http: TestClient) -> None:
     made = add(http, ",".join(f"plain-check-{n}-00001:sandbox" for n in range(4)))["data"]
-    closed, paused, resting, ready = (row_id(one) for one in made)
+    closed, paused, resting, ready = (account_row_id(one) for one in made)
     hour = "(now() AT TIME ZONE 'UTC' + interval '{} hours')::time"
     engine.sql(
         f"""UPDATE accounts SET hours_zone = 'UTC', hours_days = '{{1,2,3,4,5,6,7}}', hours_from = {hour.format(1)},
@@ -377,13 +364,13 @@ def test_check_ups_keep_to_working_hours_and_states(engine: Engine, http: TestCl
     engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=paused)
     engine.sql("UPDATE accounts SET rest_until = now() + interval '1 hour' WHERE id = :id", id=resting)
     calls = len(engine.interceptor.calls)
-    assert "asked 1 accounts" in refresh_accounts()
+    assert "checked 1 accounts" in refresh_accounts()
     assert engine.account_row(ready).checked_at is not None
     assert len(engine.interceptor.calls) - calls == 3, "credits and two lists"
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
     calls = len(engine.interceptor.calls)
-    assert "asked 1 accounts" in refresh_accounts()
-    assert len(engine.interceptor.calls) - calls == 1, "the lists are believed for hours"
+    assert "checked 1 accounts" in refresh_accounts()
+    assert len(engine.interceptor.calls) - calls == 1, "model lists are cached for hours"
     left = engine.sql("SELECT extract(epoch FROM refresh_due_at - now()) AS s FROM accounts WHERE id = :i", i=ready)
     assert 0.79 * 21600 < left[0].s < 1.21 * 21600
 
@@ -391,7 +378,7 @@ def test_check_ups_keep_to_working_hours_and_states(engine: Engine, http: TestCl
 # --- changes ---
 
 
-def test_limits_hours_and_their_errors(http: TestClient) -> None:
+def test_change_limits_and_working_hours(http: TestClient) -> None:
     [one] = add(http, "plain-changes-0001:sandbox")["data"]
     path = f"{ADMIN}/{one['id']}"
     hours = {"days": ["fri", "mon"], "start": "22:00", "end": "06:30", "zone": "Asia/Shanghai"}
@@ -411,20 +398,20 @@ def test_limits_hours_and_their_errors(http: TestClient) -> None:
 
 
 @pytest.mark.usefixtures("worker")
-def test_the_proxy_of_an_account(engine: Engine, http: TestClient) -> None:
+def test_proxy_of_an_account(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "plain-proxied-0001:sandbox")["data"]
     path = f"{ADMIN}/{one['id']}"
     with running_proxy("http") as proxy:
-        told = assert_error(http.patch(path, json={"proxy": proxy.url}), 400, "invalid_value", "proxy")
-        assert "DREAMERY_FETCH_ALLOW" in told
+        message = assert_error(http.patch(path, json={"proxy": proxy.url}), 400, "invalid_value", "proxy")
+        assert "DREAMERY_FETCH_ALLOW" in message
         assert_error(http.patch(path, json={"proxy": "socks4://a:1"}), 400, "invalid_value", "proxy")
         engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},127.0.0.1:{proxy.port}")
         changed = http.patch(path, json={"proxy": proxy.url})
         place = f"http://127.0.0.1:{proxy.port}"
         assert (changed.json()["proxy"], changed.json()["has_proxy"]) == (place, True)
         assert http.post(f"{path}/check").json()["check"]["live"] is True
-        assert proxy.targets, "its calls go through it"
-        # Its password is sealed for this session, so a new session names its way out anew.
+        assert proxy.targets, "its calls use the proxy"
+        # The proxy password is encrypted for this session, so a new session needs the proxy again.
         assert_error(http.patch(path, json={"session": "plain-proxied-0002:sandbox"}), 400, "invalid_value", "session")
         again = http.patch(path, json={"session": f"{proxy.url}@plain-proxied-0002:sandbox"})
         assert again.json()["proxy"] == place
@@ -440,11 +427,13 @@ def test_the_proxy_of_an_account(engine: Engine, http: TestClient) -> None:
             assert secret not in changed.text + again.text + log + stored
 
 
-def test_a_check_of_an_account_that_got_another_session(engine: Engine, http: TestClient) -> None:
+def test_check_started_before_a_session_change_fails(engine: Engine, http: TestClient) -> None:
     [one] = add(http, "plain-moves-000001:sandbox")["data"]
     with transaction() as tx:
-        session_checks.ask_about(tx, owner="test", accounts_by_check={(question := UUID(int=7)): row_id(one)})
+        session_checks.create_account_checks(
+            tx, owner="test", accounts_by_check={(check_id := UUID(int=7)): account_row_id(one)}
+        )
     http.patch(f"{ADMIN}/{one['id']}", json={"session": "plain-moves-000002:sandbox"})
-    check(check_id=question)
+    check(check_id=check_id)
     [row] = engine.sql("SELECT state, result FROM account_checks")
     assert (row.state, row.result["error"]["code"]) == ("succeeded", "account_not_found")

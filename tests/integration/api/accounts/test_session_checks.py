@@ -1,7 +1,6 @@
-"""`/token/check`, `points`, `receive`: asked over HTTP, answered by the step through the real sandbox."""
+"""`/token/check`, `points` and `receive` over HTTP, answered by the task with the real sandbox."""
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -27,28 +26,11 @@ def http(engine: Engine) -> Iterator[TestClient]:
         yield client
 
 
-@pytest.fixture
-def worker(engine: Engine) -> Iterator[Callable[..., None]]:
-    """Obeys the nudges of checks as they come, like a worker does."""
-    over = threading.Event()
-
-    def obey() -> None:
-        while not over.wait(0.02):
-            for message in engine.take_messages("dreamery.check"):
-                message.execute()
-
-    thread = threading.Thread(target=obey)
-    thread.start()
-    yield over.set
-    over.set()
-    thread.join(20)
+def post_tokens(http: TestClient, action: str, tokens: str) -> Any:
+    return http.post(f"/token/{action}", headers={"Authorization": f"Bearer {tokens}"})
 
 
-def ask(http: TestClient, what: str, tokens: str) -> Any:
-    return http.post(f"/token/{what}", headers={"Authorization": f"Bearer {tokens}"})
-
-
-def strangers(engine: Engine) -> int:
+def count_unowned_accounts(engine: Engine) -> int:
     return len(engine.sql("SELECT 1 FROM accounts WHERE NOT pool"))
 
 
@@ -66,20 +48,20 @@ def strangers(engine: Engine) -> int:
         ("dead-looked-up-001:auto", False),
     ],
 )
-def test_check_says_whether_upstream_knows_the_session(
+def test_check_reports_whether_the_session_is_valid(
     engine: Engine, http: TestClient, token: str, *, live: bool
 ) -> None:
     answer = http.post("/token/check", json={"token": token})
     assert (answer.status_code, answer.json()) == (200, {"live": live})
-    assert strangers(engine) == 0, "no account row"
+    assert count_unowned_accounts(engine) == 0, "no account row"
     [row] = engine.sql("SELECT * FROM account_checks")
     assert (row.state, row.secret, row.proxy) == ("succeeded", "", None)
 
 
 @pytest.mark.usefixtures("worker")
-def test_points_of_a_list_in_order_with_masked_tokens(engine: Engine, http: TestClient) -> None:
+def test_points_returns_results_in_order_with_masked_tokens(engine: Engine, http: TestClient) -> None:
     tokens = ["plain-points-00001:sandbox", "dead-points-000001:sandbox", "us-plain-points-0002"]
-    answer = ask(http, "points", " , ".join(tokens))
+    answer = post_tokens(http, "points", " , ".join(tokens))
     assert answer.status_code == 200
     good, dead, us = answer.json()
     assert [entry["token"] for entry in (good, dead, us)] == [
@@ -93,40 +75,40 @@ def test_points_of_a_list_in_order_with_masked_tokens(engine: Engine, http: Test
     assert dead["points"] is None
     assert (dead["error"]["code"], dead["error"]["type"]) == ("upstream_session_expired", "authentication_error")
     assert not any(token.partition(":")[0] in answer.text for token in tokens)
-    assert strangers(engine) == 0
+    assert count_unowned_accounts(engine) == 0
 
 
 @pytest.mark.usefixtures("worker")
-def test_receive_takes_the_gift_once_and_says_how_much(engine: Engine, http: TestClient) -> None:
+def test_receive_claims_the_daily_credits_once(engine: Engine, http: TestClient) -> None:
     tokens = "gift-of-today-0001:sandbox,plain-no-more-0001:sandbox,shark-receives-001:sandbox"
-    gift, plain, shark = ask(http, "receive", tokens).json()
-    assert (gift["received"], gift["points"]["giftCredit"]) == (60, 60)
-    assert gift["credits"] == gift["points"]
+    claimed, plain, risk_controlled = post_tokens(http, "receive", tokens).json()
+    assert (claimed["received"], claimed["points"]["giftCredit"]) == (60, 60)
+    assert claimed["credits"] == claimed["points"]
     assert plain["received"] == 0
     assert set(plain) == {"token", "points", "credits", "received"}
-    # The gift is refused, what there is is told all the same.
-    assert (shark["received"], shark["error"]["code"]) == (0, "upstream_risk_control")
-    assert shark["points"]["totalCredit"] > 0
-    [again, *_] = ask(http, "receive", tokens).json()
+    # The claim is refused, but the remaining credits are still reported.
+    assert (risk_controlled["received"], risk_controlled["error"]["code"]) == (0, "upstream_risk_control")
+    assert risk_controlled["points"]["totalCredit"] > 0
+    [again, *_] = post_tokens(http, "receive", tokens).json()
     assert (again["received"], again["points"]["giftCredit"]) == (0, 60)
 
 
 @pytest.mark.usefixtures("worker")
-def test_what_is_learned_of_a_known_account_is_noted(engine: Engine, http: TestClient) -> None:
+def test_points_updates_a_known_account(engine: Engine, http: TestClient) -> None:
     account = engine.add_account(session="plain-known-000001")
     engine.sql(
         """UPDATE accounts SET rest_until = now() + interval '5 minutes', rest_code = 'upstream_session_expired'
            WHERE id = :id""",
         id=account,
     )
-    [entry] = ask(http, "points", "plain-known-000001:sandbox").json()
+    [entry] = post_tokens(http, "points", "plain-known-000001:sandbox").json()
     row = engine.account_row(account)
     assert row.credits == entry["points"]["totalCredit"]
     assert (row.rest_until, row.rest_code) == (None, None)
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_check_goes_through_the_proxy_of_the_token(engine: Engine, http: TestClient) -> None:
+def test_check_uses_the_proxy_of_the_token(engine: Engine, http: TestClient) -> None:
     with running_proxy("socks5") as proxy:
         engine.configure(FETCH_ALLOW=f"127.0.0.1:{proxy.port}")
         answer = http.post("/token/check", json={"token": f"{proxy.url}@plain-by-proxy-001:sandbox"})
@@ -136,19 +118,19 @@ def test_a_check_goes_through_the_proxy_of_the_token(engine: Engine, http: TestC
         engine.configure()  # new connections
         answer = http.post("/token/check", json={"token": f"{proxy.url}@plain-by-proxy-002:sandbox"})
         assert_error(answer, 502, "proxy_unreachable")
-        [entry] = ask(http, "points", f"{proxy.url}@plain-by-proxy-002:sandbox").json()
+        [entry] = post_tokens(http, "points", f"{proxy.url}@plain-by-proxy-002:sandbox").json()
         assert entry["error"]["code"] == "proxy_unreachable"
         assert proxy.ports == {port for _, port in engine.interceptor.callers}
 
 
 @pytest.mark.usefixtures("worker")
-def test_an_upstream_that_is_away_is_no_dead_session(engine: Engine, http: TestClient) -> None:
+def test_unreachable_upstream_does_not_mark_the_session_invalid(engine: Engine, http: TestClient) -> None:
     engine.interceptor.before["/user_credit"] = lambda _path, _body: Response(status_code=502)
     assert_error(http.post("/token/check", json={"token": "plain-away-0000001:sandbox"}), 502, "upstream_unreachable")
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_session_that_moved_is_looked_up_again(engine: Engine, http: TestClient) -> None:
+def test_moved_session_is_located_again(engine: Engine, http: TestClient) -> None:
     account = engine.add_account(session="x-hk-moved-check-01", region="auto")
     engine.sql(
         """UPDATE accounts SET cluster_at = now(), cluster = '{"country": "US", "idc": "useast5",
@@ -164,20 +146,22 @@ def test_a_session_that_moved_is_looked_up_again(engine: Engine, http: TestClien
     assert 1 <= calls.count("user_info") <= 4, "the first probe that succeeds ends the look-up"
 
 
-def test_nobody_answers(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_without_worker_times_out(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.5)
-    monkeypatch.setattr(accounts_session_checks, "_NUDGE_AGAIN_SECONDS", 0.1)
-    message = assert_error(http.post("/token/check", json={"token": "plain-alone-000001:sandbox"}), 504, "check_timeout")
+    monkeypatch.setattr(accounts_session_checks, "_ENQUEUE_AGAIN_SECONDS", 0.1)
+    message = assert_error(
+        http.post("/token/check", json={"token": "plain-alone-000001:sandbox"}), 504, "check_timeout"
+    )
     assert "worker" in message
-    assert_error(ask(http, "points", "plain-alone-000001:sandbox"), 504, "check_timeout")
-    assert len(engine.take_messages("dreamery.check")) > 2, "nudged again, for a nudge may be lost"
+    assert_error(post_tokens(http, "points", "plain-alone-000001:sandbox"), 504, "check_timeout")
+    assert len(engine.take_messages("dreamery.check")) > 2, "enqueued again, because a message may be lost"
     chinese = http.post(
         "/token/check", json={"token": "plain-alone-000001:sandbox"}, headers={"Accept-Language": "zh-CN"}
     )
     assert "账号查询" in chinese.json()["error"]["message"]
 
 
-def test_a_question_is_put_once_and_not_too_late(engine: Engine, http: TestClient, monkeypatch) -> None:
+def test_check_runs_once_and_only_before_it_expires(engine: Engine, http: TestClient, monkeypatch) -> None:
     monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.1)
     for _ in range(2):
         http.post("/token/check", json={"token": "plain-once-0000001:sandbox"})
@@ -192,22 +176,22 @@ def test_a_question_is_put_once_and_not_too_late(engine: Engine, http: TestClien
     assert [row.id for row in engine.sql("SELECT id FROM account_checks")] == [first]
 
 
-def test_open_questions_are_bounded(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_checks_are_limited(engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounts_session_checks, "WAIT_SECONDS", 0.1)
     many = ",".join(f"plain-bounded-{n:04}:sandbox" for n in range(100))
     for _ in range(2):
-        assert_error(ask(http, "points", many), 504, "check_timeout")
-    refused = ask(http, "points", "plain-bounded-0000:sandbox")
+        assert_error(post_tokens(http, "points", many), 504, "check_timeout")
+    refused = post_tokens(http, "points", "plain-bounded-0000:sandbox")
     assert_error(refused, 429, "queue_full")
     assert refused.headers["retry-after"] == "30"
     assert len(engine.sql("SELECT 1 FROM account_checks")) == 200
     with transaction() as tx:
-        assert session_checks.count_open(tx, "address:somebody-else") == (0, 200)
+        assert session_checks.count_open(tx, "address:other") == (0, 200)
 
 
-def test_who_may_ask(engine: Engine, http: TestClient) -> None:
+def test_invalid_credentials_and_bodies_are_rejected(engine: Engine, http: TestClient) -> None:
     key = engine.env["DREAMERY_ADMIN_KEY"]
-    assert "session ids" in assert_error(ask(http, "points", key), 400, "invalid_value", "Authorization")
+    assert "session ids" in assert_error(post_tokens(http, "points", key), 400, "invalid_value", "Authorization")
     assert_error(http.post("/token/receive"), 401, "missing_api_key")
     assert_error(http.post("/token/check", json={}), 400, "missing_required_parameter", "token")
     assert_error(http.post("/token/check", json={"token": "a b"}), 400, "invalid_value", "token")
@@ -215,12 +199,12 @@ def test_who_may_ask(engine: Engine, http: TestClient) -> None:
     assert_error(http.post("/token/check", json={"token": 5}), 400, "invalid_value", "token")
     engine.configure(SESSION_TOKENS="false")
     assert_error(http.post("/token/check", json={"token": "plain:sandbox"}), 401, "missing_api_key")
-    assert_error(ask(http, "points", "plain:sandbox"), 401, "invalid_api_key")
+    assert_error(post_tokens(http, "points", "plain:sandbox"), 401, "invalid_api_key")
     assert not engine.sql("SELECT 1 FROM account_checks")
 
 
 @pytest.mark.usefixtures("worker")
-def test_where_session_ids_are_off_a_key_may_check(engine: Engine, http: TestClient) -> None:
+def test_api_key_is_required_when_session_ids_are_disabled(engine: Engine, http: TestClient) -> None:
     engine.configure(SESSION_TOKENS="false")
     auth = {"Authorization": f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"}
     answer = http.post("/token/check", json={"token": "plain-checked-0001:sandbox"}, headers=auth)

@@ -1,4 +1,4 @@
-"""Jobs of all users for administrators, the audit export, and their commands, on a running platform."""
+"""Admin routes for jobs, limits and the audit export, and their commands, on a running platform."""
 
 import csv
 import io
@@ -34,14 +34,14 @@ def admin(api_platform) -> Iterator[ApiClient]:
 
 @pytest.fixture
 def add(admin) -> Iterator[Add]:
-    """A user with a key: the name, and the caller."""
+    """Add a user with a key; returns the name and a client."""
     faces = []
 
     def make(**limits: Any) -> tuple[str, ApiClient]:
-        name = f"maker {next(_count)} {time.time_ns()}"
+        name = f"member {next(_count)} {time.time_ns()}"
         body = {"name": name, **({"limits": limits} if limits else {})}
         assert admin.http.post("/admin/v1/users", json=body).status_code == 201
-        key = admin.http.post("/admin/v1/keys", json={"user": name, "name": "maker's"}).json()["key"]
+        key = admin.http.post("/admin/v1/keys", json={"user": name, "name": "member key"}).json()["key"]
         faces.append(admin.as_caller(key))
         return name, faces[-1]
 
@@ -50,76 +50,76 @@ def add(admin) -> Iterator[Add]:
         client.http.close()
 
 
-def acts(admin: ApiClient, job_id: str) -> list[tuple[str, str]]:
+def audit_entries(admin: ApiClient, job_id: str) -> list[tuple[str, str]]:
     found = admin.http.get("/admin/v1/audit", params={"action": "job", "limit": 1000}).json()["data"]
-    return [(act["action"], act["actor"]) for act in found if act["target"] == job_id]
+    return [(entry["action"], entry["actor"]) for entry in found if entry["target"] == job_id]
 
 
-def listed(admin: ApiClient, **query: Any) -> list[str]:
+def list_job_ids(admin: ApiClient, **query: Any) -> list[str]:
     answer = admin.http.get("/admin/v1/jobs", params=query)
     assert answer.status_code == 200, answer.text
     AdminJobList.model_validate(answer.json())
     return [job["id"] for job in answer.json()["data"]]
 
 
-def test_everybodys_jobs_are_listed_and_narrowed(admin, add: Add) -> None:
+def test_jobs_of_all_users_are_listed_and_filtered(admin, add: Add) -> None:
     (alice, one), (bob, other) = add(), add()
     mine = one.wait_for_end(one.start_job("a boat")["id"])["id"]
     broken = one.wait_for_end(one.start_job("a boat [[fail:2038]]", model="jimeng-3.0")["id"])["id"]
     theirs = other.wait_for_end(other.start_job("a boat")["id"])["id"]
     with ApiClient(admin.platform) as tokens:
         theirs_too = tokens.start_job()["id"]
-        assert {mine, broken, theirs, theirs_too} <= set(listed(admin, limit=100))
-    assert listed(admin, user=alice) == [broken, mine]
-    assert listed(admin, user=bob) == [theirs]
-    assert listed(admin, user=alice, status="failed") == [broken]
-    assert listed(admin, user=alice, model="jimeng-image-3.0") == [broken]
-    assert listed(admin, user=alice, since=time.time() + 60) == []
-    assert listed(admin, user=alice, limit=1) == [broken]
-    assert listed(admin, user=alice, limit=1, after=broken) == [mine]
+        assert {mine, broken, theirs, theirs_too} <= set(list_job_ids(admin, limit=100))
+    assert list_job_ids(admin, user=alice) == [broken, mine]
+    assert list_job_ids(admin, user=bob) == [theirs]
+    assert list_job_ids(admin, user=alice, status="failed") == [broken]
+    assert list_job_ids(admin, user=alice, model="jimeng-image-3.0") == [broken]
+    assert list_job_ids(admin, user=alice, since=time.time() + 60) == []
+    assert list_job_ids(admin, user=alice, limit=1) == [broken]
+    assert list_job_ids(admin, user=alice, limit=1, after=broken) == [mine]
     shown = AdminJobDetails.model_validate(admin.http.get(f"/admin/v1/jobs/{mine}").json())
-    assert (shown.user, shown.key, shown.status) == (alice, "maker's", "completed")
+    assert (shown.user, shown.key, shown.status) == (alice, "member key", "completed")
     assert [entry.state for entry in shown.timeline.data][-1] == "succeeded"
     assert {entry.account for entry in shown.timeline.data} - {None} == {shown.account}, "admins see labels"
-    assert mine in listed(admin, user=alice, account=shown.account_id)
-    assert listed(admin, user=alice, account=f"account_{'0' * 32}") == []
+    assert mine in list_job_ids(admin, user=alice, account=shown.account_id)
+    assert list_job_ids(admin, user=alice, account=f"account_{'0' * 32}") == []
     assert_error(admin.http.get("/admin/v1/jobs", params={"user": "nobody"}), 404, "user_not_found")
     assert_error(admin.http.get("/admin/v1/jobs", params={"account": "x"}), 404, "account_not_found")
     assert_error(admin.http.get("/admin/v1/jobs", params={"status": "odd"}), 400, "invalid_value", "status")
     assert_error(admin.http.get("/admin/v1/jobs/job_x"), 404, "job_not_found")
 
 
-def test_an_admin_cancels_and_runs_again(admin, add: Add) -> None:
+def test_admin_cancels_and_retries_a_job(admin, add: Add) -> None:
     alice, one = add(jobs_per_day=1)
     job = one.start_job("a boat [[seconds:20]]")["id"]
     cancelled = admin.http.post(f"/admin/v1/jobs/{job}/cancel").json()
     assert (cancelled["id"], cancelled["user"]) == (job, alice)
     assert one.wait_for_status(job, "cancelled")
-    assert acts(admin, job) == [("job.cancel", "admin")]
+    assert audit_entries(admin, job) == [("job.cancel", "admin")]
     assert_error(one.http.post(f"/v1/jobs/{job}/retry"), 429, "budget_exceeded")
     answer = admin.http.post(f"/admin/v1/jobs/{job}/retry", json={"seed": 5})
     assert answer.status_code == 202, answer.text
     new = answer.json()["id"]
-    # It is the user's, and counts as theirs.
+    # The new job belongs to the user and counts towards the user's limits.
     assert one.job(new)["metadata"]["retry_of"] == job
-    assert acts(admin, job) == [("job.retry", "admin"), ("job.cancel", "admin")]
+    assert audit_entries(admin, job) == [("job.retry", "admin"), ("job.cancel", "admin")]
     limits = {limit["name"]: limit for limit in one.http.get("/v1/usage").json()["limits"]}
     assert limits["jobs_per_day"]["used"] == 2
     one.cancel(new)
     assert_error(admin.http.post("/admin/v1/jobs/job_x/cancel"), 404, "job_not_found")
 
 
-def test_a_job_on_session_ids_is_run_again_by_its_caller_only(admin) -> None:
+def test_admin_cannot_retry_a_job_of_a_session_id_caller(admin) -> None:
     with ApiClient(admin.platform) as tokens:
         job = tokens.wait_for_end(tokens.start_job()["id"])["id"]
     assert_error(admin.http.post(f"/admin/v1/jobs/{job}/retry"), 400, "unsupported_operation")
-    assert acts(admin, job) == []
+    assert audit_entries(admin, job) == []
 
 
 # --- limits over HTTP ---
 
 
-def test_limits_are_set_shown_and_written_down(admin, add: Add) -> None:
+def test_limits_are_set_shown_and_audited(admin, add: Add) -> None:
     alice, one = add(jobs_per_day=5)
     path = f"/admin/v1/users/{alice}"
     assert admin.http.get(path).json()["limits"]["jobs_per_day"] == 5
@@ -128,14 +128,14 @@ def test_limits_are_set_shown_and_written_down(admin, add: Add) -> None:
     assert {k: v for k, v in changed["limits"].items() if v is not None} == {"credits_per_month": 100}
     assert changed["soft_limits"]["open_jobs"] == 3
     admin.http.patch(path, json={"limits": {"open_jobs": "unlimited"}})
-    assert admin.http.get(path).json()["limits"]["credits_per_month"] == 100, "what is not named stays"
+    assert admin.http.get(path).json()["limits"]["credits_per_month"] == 100, "omitted limits keep their value"
     [key] = admin.http.get("/admin/v1/keys", params={"user": alice}).json()["data"]
     changed = admin.http.patch(f"/admin/v1/keys/{key['id']}", json={"name": "ci", "limits": {"jobs_per_day": 1}}).json()
     assert (changed["name"], changed["limits"]["jobs_per_day"]) == ("ci", 1)
-    standing = {(limit["scope"], limit["name"]) for limit in one.http.get("/v1/usage").json()["limits"]}
-    assert {("user", "credits_per_month"), ("user", "open_jobs"), ("key", "jobs_per_day")} <= standing
+    limit_names = {(limit["scope"], limit["name"]) for limit in one.http.get("/v1/usage").json()["limits"]}
+    assert {("user", "credits_per_month"), ("user", "open_jobs"), ("key", "jobs_per_day")} <= limit_names
     log = admin.http.get("/admin/v1/audit", params={"limit": 20}).json()["data"]
-    details = {act["target"]: act["details"] for act in log if act["action"] in {"user.change", "key.change"}}
+    details = {entry["target"]: entry["details"] for entry in log if entry["action"] in {"user.change", "key.change"}}
     assert details[key["id"]]["limits"] == {"jobs_per_day": 1}
     for body in ({"limits": {"jobs_per_dya": 1}}, {"limits": {"jobs_per_day": -1}}, {"limits": {"jobs_per_day": "x"}}):
         answer = admin.http.patch(path, json=body)
@@ -143,16 +143,16 @@ def test_limits_are_set_shown_and_written_down(admin, add: Add) -> None:
     assert_error(admin.http.patch("/admin/v1/keys/key_x", json={}), 404, "key_not_found")
 
 
-# --- the audit log as a file ---
+# --- audit export ---
 
 
-def test_the_audit_log_is_exported(admin, add: Add) -> None:
+def test_audit_log_export(admin, add: Add) -> None:
     alice, _ = add()
     answer = admin.http.get("/admin/v1/audit/export", params={"action": "user"})
     assert answer.headers["content-type"].startswith("application/jsonl")
-    told = [json.loads(line) for line in answer.text.splitlines()]
-    assert [act["id"] for act in told] == sorted(act["id"] for act in told), "oldest first"
-    [mine] = [act for act in told if act["details"].get("name") == alice]
+    entries = [json.loads(line) for line in answer.text.splitlines()]
+    assert [entry["id"] for entry in entries] == sorted(entry["id"] for entry in entries), "oldest first"
+    [mine] = [entry for entry in entries if entry["details"].get("name") == alice]
     assert (mine["action"], mine["actor"], mine["address"]) == ("user.add", "admin", "127.0.0.1")
     answer = admin.http.get("/admin/v1/audit/export", params={"format": "csv", "since": time.time() - 3600})
     rows = list(csv.DictReader(io.StringIO(answer.text)))
@@ -166,7 +166,7 @@ def test_the_audit_log_is_exported(admin, add: Add) -> None:
 
 
 def invoke(client: ApiClient, *words: str, key: str | None = None) -> Result:
-    """The command in this process: starting Python for each would take longer than all else here."""
+    """Run the command in this process, because starting Python takes too long."""
     env = {"DREAMERY_URL": client.platform.url, "DREAMERY_ADMIN_KEY": key or client.platform.admin_key, "COLUMNS": "60"}
     return CliRunner(env=env).invoke(app, list(words))
 
@@ -179,14 +179,14 @@ def run(client: ApiClient, *words: str, key: str | None = None) -> str:
 
 @pytest.fixture(autouse=True)
 def _own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Commands read the settings of this process, which are not those of the platform."""
+    """Isolate the settings of this process, which the commands read, from those of the platform."""
     monkeypatch.chdir(tmp_path)
     get_settings.cache_clear()
     yield
     get_settings.cache_clear()
 
 
-def test_the_commands(admin, add: Add, tmp_path) -> None:
+def test_admin_commands(admin, add: Add, tmp_path) -> None:
     alice, one = add()
     job = one.wait_for_end(one.start_job("a boat")["id"])["id"]
     assert [found["id"] for found in json.loads(run(admin, "jobs", "list", "--user", alice, "--json"))["data"]] == [job]
@@ -213,7 +213,7 @@ def test_the_commands(admin, add: Add, tmp_path) -> None:
 
 
 def test_tables_fit_a_narrow_terminal(admin, add: Add) -> None:
-    """Where a line does not fit, a field per line; what is written to a file keeps its lines."""
+    """A row that does not fit is printed with one field per line; piped output keeps one row per line."""
     alice, _ = add()
     [key] = admin.http.get("/admin/v1/keys", params={"user": alice}).json()["data"]
     words = [sys.executable, "-m", "api.cli.main", "keys", "list", "--user", alice]
@@ -232,7 +232,7 @@ def test_tables_fit_a_narrow_terminal(admin, add: Add) -> None:
     assert len(run(admin, "keys", "list", "--user", alice).splitlines()) == 2
 
 
-def test_who_is_no_admin_is_told_so(admin, add: Add) -> None:
+def test_command_without_admin_rights_fails(admin, add: Add) -> None:
     _, one = add()
     done = invoke(admin, "jobs", "cancel", one.start_job()["id"], key=new_key())
     assert isinstance(done.exception, ClientError)

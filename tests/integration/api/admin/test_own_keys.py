@@ -1,4 +1,4 @@
-"""`/v1/keys`: people manage their own API keys, and no key makes, replaces or ends one that may do more than itself."""
+"""`/v1/keys`: users manage their own API keys, and no key can manage a key with more rights."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ def admin(api_platform) -> Iterator[ApiClient]:
 
 @pytest.fixture
 def person(admin) -> Iterator[Callable[..., ApiClient]]:
-    """Makes keys of one new user; each is a caller."""
+    """Create keys of one new user; each is returned as a client."""
     name = f"user-{random.SystemRandom().randrange(10**12)}"
     assert admin.http.post("/admin/v1/users", json={"name": name}).status_code == 201
     faces: list[ApiClient] = []
@@ -54,7 +54,7 @@ def status(client: ApiClient, key: str) -> int:
         return caller.http.get("/v1/jobs").status_code
 
 
-def test_a_key_is_made_used_replaced_and_revoked(admin, person):
+def test_own_key_lifecycle(admin, person):
     mine = person()
     made = make(mine, name="laptop", scopes=["read", "generate"])
     with mine.as_caller(made["key"]) as laptop:
@@ -67,13 +67,13 @@ def test_a_key_is_made_used_replaced_and_revoked(admin, person):
     assert mine.http.delete(f"/v1/keys/{replaced['id']}").json()["status"] == "revoked"
     assert status(mine, replaced["key"]) == 401
     assert_error(mine.http.post(f"/v1/keys/{replaced['id']}/rotate"), 404, "key_not_found")
-    acts = admin.http.get("/admin/v1/audit", params={"action": "key", "limit": 200}).json()["data"]
-    about = [act["action"] for act in acts if act["target"] in {made["id"], replaced["id"]}]
+    entries = admin.http.get("/admin/v1/audit", params={"action": "key", "limit": 200}).json()["data"]
+    about = [entry["action"] for entry in entries if entry["target"] in {made["id"], replaced["id"]}]
     assert about == ["key.revoke", "key.rotate", "key.make"]
-    assert made["key"] not in str(acts)
+    assert made["key"] not in str(entries)
 
 
-def test_a_new_key_may_do_no_more_than_the_one_that_makes_it(person):
+def test_new_key_has_at_most_the_rights_of_its_creator(person):
     soon = datetime.now(UTC) + timedelta(hours=1)
     narrow = person(scopes=["generate", "read"], models=["jimeng-4.0"], expires_at=soon.isoformat())
     like_it = make(narrow)
@@ -89,27 +89,27 @@ def test_a_new_key_may_do_no_more_than_the_one_that_makes_it(person):
         ({"scopes": []}, "invalid_value", "scopes"),
     ):
         assert_error(narrow.http.post("/v1/keys", json=fields), 400 if code == "invalid_value" else 403, code, param)
-    # Nor does a member's key without limits of its own give what the role has not.
+    # A member's unrestricted key cannot exceed the role either.
     assert_error(person().http.post("/v1/keys", json={"scopes": ["admin"]}), 403, "forbidden")
 
 
-def test_a_narrow_key_does_not_touch_a_wider_one(person):
+def test_key_cannot_rotate_or_revoke_a_key_with_more_rights(person):
     wide, narrow = person(name="wide"), person(name="narrow", scopes=["generate", "read"])
     ids = {key["name"]: key["id"] for key in own(narrow)}
     assert_error(narrow.http.post(f"/v1/keys/{ids['wide']}/rotate"), 403, "forbidden")
     assert_error(narrow.http.delete(f"/v1/keys/{ids['wide']}"), 403, "forbidden")
     assert wide.http.delete(f"/v1/keys/{ids['narrow']}").status_code == 200
     assert_error(narrow.http.get("/v1/keys"), 401, "invalid_api_key")
-    # The one they call with, they may end, whatever it is.
+    # The key used for the request can always be revoked.
     assert wide.http.delete(f"/v1/keys/{ids['wide']}").status_code == 200
     assert_error(wide.http.get("/v1/keys"), 401, "invalid_api_key")
 
 
-def test_strangers_readers_and_session_ids(admin, person):
+def test_other_users_readers_and_session_ids_are_rejected(admin, person):
     mine = person()
     (key,) = own(mine)
-    for act in (admin.http.delete(f"/v1/keys/{key['id']}"), admin.http.post(f"/v1/keys/{key['id']}/rotate")):
-        assert_error(act, 404, "key_not_found")
+    for response in (admin.http.delete(f"/v1/keys/{key['id']}"), admin.http.post(f"/v1/keys/{key['id']}/rotate")):
+        assert_error(response, 404, "key_not_found")
     assert_error(person(scopes=["read"]).http.post("/v1/keys", json={}), 403, "forbidden")
     assert_error(person(scopes=["generate"]).http.get("/v1/keys"), 403, "forbidden")
     with admin.as_caller(new_key()) as sessions:
@@ -117,15 +117,15 @@ def test_strangers_readers_and_session_ids(admin, person):
         assert_error(sessions.http.post("/v1/keys", json={}), 403, "forbidden")
 
 
-def test_a_key_with_a_budget_makes_no_others_and_signs_in_with_its_budget(admin, person):
+def test_limited_key_cannot_create_keys_and_its_limits_apply_in_the_console(admin, person):
     limited = person(name="limited", limits={"jobs_per_day": 1})
     assert_error(limited.http.post("/v1/keys", json={}), 403, "forbidden")
     origin = {"Origin": admin.platform.url}
     with httpx.Client(base_url=admin.platform.url, headers=origin, trust_env=False, timeout=60) as browser:
         session = browser.post("/console/session", headers={"Authorization": f"Bearer {limited.key}"}).json()
         token = {"X-CSRF-Token": session["csrf_token"]}
-        (standing,) = [one for one in browser.get("/v1/usage").json()["limits"] if one["name"] == "jobs_per_day"]
-        assert (standing["scope"], standing["hard"], standing["used"]) == ("key", 1, 0)
+        (limit,) = [one for one in browser.get("/v1/usage").json()["limits"] if one["name"] == "jobs_per_day"]
+        assert (limit["scope"], limit["hard"], limit["used"]) == ("key", 1, 0)
         body = {"prompt": "a boat", "n": 1, "async": True}
         assert browser.post("/v1/images/generations", json=body, headers=token).status_code == 202
         assert_error(browser.post("/v1/images/generations", json=body, headers=token), 429, "budget_exceeded")

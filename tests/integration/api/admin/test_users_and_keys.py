@@ -1,4 +1,4 @@
-"""`/admin/v1` and its commands on a running platform: users, keys and what they may do, the audit log."""
+"""`/admin/v1` and its commands on a running platform: users, keys, permissions, accounts, the audit log."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ _count = iter(range(10**6))
 
 
 def new_name() -> str:
-    return f"person {next(_count)} {time.time_ns()}"
+    return f"user {next(_count)} {time.time_ns()}"
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def works(client: ApiClient, key: str) -> bool:
     return answer.status_code == 200
 
 
-# --- who may administer ---
+# --- permissions ---
 
 ROUTES = [
     ("GET", "/admin/v1/users"),
@@ -97,10 +97,12 @@ ROUTES = [
 ]
 
 
-def test_every_admin_route_is_in_the_walk(admin):
+def test_every_admin_route_is_covered(admin):
     paths = httpx.get(f"{admin.platform.url}/openapi.json", trust_env=False).json()["paths"]
-    known = {(method.upper(), path) for path, item in paths.items() if path.startswith("/admin/") for method in item}
-    walked = {
+    documented = {
+        (method.upper(), path) for path, item in paths.items() if path.startswith("/admin/") for method in item
+    }
+    covered = {
         (
             method,
             path.replace("/admin/v1/users/admin", "/admin/v1/users/{user}")
@@ -111,29 +113,29 @@ def test_every_admin_route_is_in_the_walk(admin):
         )
         for method, path in ROUTES
     }
-    assert known == walked
+    assert documented == covered
 
 
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_only_admins_pass(admin, add_key, method, path):
-    def ask(key: str | None) -> httpx.Response:
+def test_admin_routes_require_the_admin_scope(admin, add_key, method, path):
+    def request(key: str | None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         return httpx.request(
             method, admin.platform.url + path, headers=headers, json={"name": new_name()}, trust_env=False
         )
 
-    assert_error(ask(None), 401, "missing_api_key")
-    assert_error(ask("sk-dreamery-wrong"), 401, "invalid_api_key")
-    assert_error(ask(new_key()), 403, "forbidden")
-    assert_error(ask(add_key(role="member")["key"]), 403, "forbidden")
-    assert_error(ask(add_key(role="viewer")["key"]), 403, "forbidden")
-    assert_error(ask(add_key(role="admin", scopes=["generate", "read"])["key"]), 403, "forbidden")
+    assert_error(request(None), 401, "missing_api_key")
+    assert_error(request("sk-dreamery-wrong"), 401, "invalid_api_key")
+    assert_error(request(new_key()), 403, "forbidden")
+    assert_error(request(add_key(role="member")["key"]), 403, "forbidden")
+    assert_error(request(add_key(role="viewer")["key"]), 403, "forbidden")
+    assert_error(request(add_key(role="admin", scopes=["generate", "read"])["key"]), 403, "forbidden")
 
 
 # --- users ---
 
 
-def test_a_user_lives(admin, add_user):
+def test_user_lifecycle(admin, add_user):
     made = add_user(role="viewer")
     assert made["role"] == "viewer"
     by_name = admin.http.get(f"/admin/v1/users/{made['name']}").json()
@@ -146,8 +148,8 @@ def test_a_user_lives(admin, add_user):
     assert_error(admin.http.post("/admin/v1/users", json={"name": "x", "role": "king"}), 400, "invalid_value", "role")
 
 
-def test_users_come_in_pages(admin, add_user):
-    wanted = [add_user()["id"] for _ in range(3)]
+def test_users_are_paginated(admin, add_user):
+    added = [add_user()["id"] for _ in range(3)]
     found: list[str] = []
     after = None
     while True:
@@ -158,35 +160,35 @@ def test_users_come_in_pages(admin, add_user):
             break
         after = found[-1]
     assert len(found) == len(set(found))
-    assert [one for one in found if one in wanted] == wanted
+    assert [one for one in found if one in added] == added
     assert_error(admin.http.get("/admin/v1/users", params={"after": "x"}), 400, "invalid_value", "after")
 
 
 @pytest.fixture
 def only_admin(admin) -> Iterator[ApiClient]:
-    """The bootstrap admin, and no other; it is one again afterwards."""
+    """Make the bootstrap admin the only admin, and restore it afterwards."""
     with psycopg.connect(admin.platform.database_url, autocommit=True) as connection:
         connection.execute("UPDATE users SET role = 'member' WHERE name <> 'admin' AND role = 'admin'")
         yield admin
         connection.execute("UPDATE users SET role = 'admin', disabled = false WHERE name = 'admin'")
 
 
-def test_the_last_admin_stays(only_admin, add_user):
+def test_last_admin_cannot_be_removed(only_admin, add_user):
     patch = only_admin.http.patch
     assert_error(patch("/admin/v1/users/admin", json={"role": "member"}), 409, "last_admin")
     assert_error(patch("/admin/v1/users/admin", json={"disabled": True}), 409, "last_admin")
-    # With a second one either may go, but not both, also when both are asked for at the same moment.
+    # With two admins either one can be removed, but not both, even concurrently.
     names = ["admin", add_user(role="admin")["id"]]
     with ThreadPoolExecutor(2) as pool:
         answers = list(pool.map(lambda name: patch(f"/admin/v1/users/{name}", json={"role": "member"}), names))
-    # 403: the first to go was the caller itself.
+    # 403 if the caller itself was removed first.
     assert sorted(answer.status_code for answer in answers) in ([200, 403], [200, 409])
 
 
 # --- keys ---
 
 
-def test_a_key_is_shown_once_and_stored_as_a_hash(admin, add_key):
+def test_key_is_shown_once_and_stored_as_a_hash(admin, add_key):
     made = add_key(name="laptop")
     key = made["key"]
     assert key.startswith("sk-dreamery-")
@@ -201,14 +203,14 @@ def test_a_key_is_shown_once_and_stored_as_a_hash(admin, add_key):
     assert key not in str(stored) + str(log)
 
 
-def test_the_last_use_of_a_key_is_known(admin, add_key):
+def test_last_use_of_a_key_is_recorded(admin, add_key):
     made = add_key()
     assert made["last_used_at"] is None
     assert works(admin, made["key"])
     assert admin.http.get(f"/admin/v1/keys/{made['id']}").json()["last_used_at"] >= made["created_at"]
 
 
-def test_a_revoked_key_stops_at_once(admin, add_key):
+def test_revoked_key_stops_working_immediately(admin, add_key):
     made = add_key()
     assert works(admin, made["key"])
     assert admin.http.delete(f"/admin/v1/keys/{made['id']}").json()["status"] == "revoked"
@@ -218,7 +220,7 @@ def test_a_revoked_key_stops_at_once(admin, add_key):
     assert_error(admin.http.post(f"/admin/v1/keys/{made['id']}/rotate"), 404, "key_not_found")
 
 
-def test_a_rotated_key_works_on_for_its_grace(admin, add_key):
+def test_rotated_key_works_during_its_grace_period(admin, add_key):
     made = add_key(scopes=["read"], models=["jimeng-4.0"])
     fresh = admin.http.post(f"/admin/v1/keys/{made['id']}/rotate", json={"grace_seconds": 3600}).json()
     assert fresh["id"] != made["id"]
@@ -231,14 +233,14 @@ def test_a_rotated_key_works_on_for_its_grace(admin, add_key):
     assert works(admin, last["key"])
 
 
-def test_an_expired_key(admin, add_key):
+def test_expired_key_is_rejected(admin, add_key):
     assert not works(admin, add_key(expires_at="2020-01-01T00:00:00Z")["key"])
     assert works(admin, add_key(expires_at="2100-01-01T00:00:00Z")["key"])
-    wish = {"user": "admin", "expires_at": "2100-01-01T00:00:00"}
-    assert_error(admin.http.post("/admin/v1/keys", json=wish), 400, "invalid_value", "expires_at")
+    body = {"user": "admin", "expires_at": "2100-01-01T00:00:00"}
+    assert_error(admin.http.post("/admin/v1/keys", json=body), 400, "invalid_value", "expires_at")
 
 
-def test_a_disabled_users_keys_rest(admin, add_user, add_key):
+def test_keys_of_a_disabled_user_are_rejected(admin, add_user, add_key):
     user = add_user()
     key = add_key(user=user["id"])["key"]
     admin.http.patch(f"/admin/v1/users/{user['id']}", json={"disabled": True})
@@ -247,7 +249,7 @@ def test_a_disabled_users_keys_rest(admin, add_user, add_key):
     assert works(admin, key)
 
 
-def test_what_a_key_may_do(admin, add_key):
+def test_key_scopes_and_models_are_enforced(admin, add_key):
     def draw(key: str, **fields: Any) -> httpx.Response:
         with admin.as_caller(key) as caller:
             return caller.http.post(IMAGES, json={"prompt": "a", "n": 1, "async": True, **fields})
@@ -255,7 +257,7 @@ def test_what_a_key_may_do(admin, add_key):
     assert_error(draw(add_key(role="viewer")["key"]), 403, "forbidden")
     assert_error(draw(add_key(scopes=["read"])["key"]), 403, "forbidden")
     assert draw(add_key(scopes=["generate"])["key"]).status_code == 202
-    # An alias stands for its model, on both sides.
+    # Aliases resolve to their model, both in the key and in the request.
     narrow = add_key(models=["jimeng-image-4.0"])
     assert narrow["models"] == ["jimeng-4.0"]
     assert draw(narrow["key"], model="jimeng-4.0").status_code == 202
@@ -265,7 +267,7 @@ def test_what_a_key_may_do(admin, add_key):
     )
 
 
-def test_keys_of_one_user(admin, add_user, add_key):
+def test_list_keys_of_one_user(admin, add_user, add_key):
     user = add_user()
     mine = [add_key(user=user["name"], name=f"key {n}")["id"] for n in range(2)]
     add_key()
@@ -286,7 +288,7 @@ def new_account(admin: ApiClient, *words: str, **fields: Any) -> list[dict[str, 
     return answer.json()["data"]
 
 
-def test_accounts_come_and_go(admin):
+def test_account_lifecycle(admin):
     made = new_account(admin, "one", "two", label="studio")
     try:
         assert [one["label"] for one in made] == ["studio 1", "studio 2"]
@@ -302,13 +304,13 @@ def test_accounts_come_and_go(admin):
         assert_error(admin.http.get("/admin/v1/accounts/account_x"), 404, "account_not_found")
         assert_error(admin.http.post("/admin/v1/accounts", json={"tokens": "a b"}), 401, "invalid_api_key")
     finally:
-        gone = [admin.http.delete(f"/admin/v1/accounts/{one['id']}").json() for one in made]
-    assert {one["state"] for one in gone} == {"retired"}
+        retired = [admin.http.delete(f"/admin/v1/accounts/{one['id']}").json() for one in made]
+    assert {one["state"] for one in retired} == {"retired"}
     listed = admin.http.get("/admin/v1/accounts", params={"limit": 1000}).json()["data"]
     assert not {one["id"] for one in made} & {one["id"] for one in listed}
 
 
-def test_an_account_that_rests_may_be_called_back(admin):
+def test_cooldown_of_an_account_can_be_ended(admin):
     [made] = new_account(admin, "tired")
     row = made["id"].partition("_")[2]
     with psycopg.connect(admin.platform.database_url, autocommit=True) as connection:
@@ -323,26 +325,26 @@ def test_an_account_that_rests_may_be_called_back(admin):
     admin.http.delete(path)
 
 
-# --- shares of the accounts (who is served when: test_turns.py) ---
+# --- weight and priority (the fair queue itself: test_fair_queue.py) ---
 
 
-def test_weight_and_priority_are_set_and_written_down(admin, add_user):
+def test_weight_and_priority_are_set_and_audited(admin, add_user):
     user = add_user(weight=2.5)
     assert (user["weight"], user["priority"]) == (2.5, 0)
     path = f"/admin/v1/users/{user['id']}"
     changed = admin.http.patch(path, json={"priority": 2}).json()
     assert (changed["weight"], changed["priority"], changed["role"]) == (2.5, 2, user["role"])
     assert admin.http.patch(path, json={"weight": 0.5}).json()["weight"] == 0.5
-    acts = admin.http.get("/admin/v1/audit", params={"action": "user.change"}).json()["data"]
-    told_of = [act["details"] for act in acts if act["target"] == user["id"]]
-    assert [{key: one[key] for key in one if key != "name"} for one in told_of] == [{"weight": 0.5}, {"priority": 2}]
+    entries = admin.http.get("/admin/v1/audit", params={"action": "user.change"}).json()["data"]
+    details = [entry["details"] for entry in entries if entry["target"] == user["id"]]
+    assert [{key: one[key] for key in one if key != "name"} for one in details] == [{"weight": 0.5}, {"priority": 2}]
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [("weight", 0), ("weight", -1), ("weight", 1e9), ("weight", "NaN"), ("priority", 6), ("priority", 1.5)],
 )
-def test_a_share_that_cannot_be_is_refused(admin, add_user, field, value):
+def test_invalid_weight_or_priority_is_rejected(admin, add_user, field, value):
     user = add_user()
     answer = admin.http.patch(f"/admin/v1/users/{user['id']}", json={field: value})
     assert answer.status_code == 400
@@ -352,7 +354,7 @@ def test_a_share_that_cannot_be_is_refused(admin, add_user, field, value):
 # --- the audit log ---
 
 
-def test_every_act_is_written_down(admin, add_user, add_key):
+def test_every_admin_action_is_audited(admin, add_user, add_key):
     user = add_user()
     key = add_key(user=user["name"])
     admin.http.patch(f"/admin/v1/users/{user['id']}", json={"disabled": True})
@@ -361,29 +363,29 @@ def test_every_act_is_written_down(admin, add_user, add_key):
     answer = admin.http.get("/admin/v1/audit", params={"limit": 1000}).json()
     AuditList.model_validate(answer)
     about = {user["id"], key["id"], rotated["id"]}
-    acts = [(act["action"], act["target"]) for act in answer["data"] if act["target"] in about]
-    assert acts == [
+    actions = [(entry["action"], entry["target"]) for entry in answer["data"] if entry["target"] in about]
+    assert actions == [
         ("key.revoke", rotated["id"]),
         ("key.rotate", key["id"]),
         ("user.change", user["id"]),
         ("key.make", key["id"]),
         ("user.add", user["id"]),
     ]
-    written = {(act["actor"], act["address"]) for act in answer["data"] if act["target"] in about}
-    assert written == {("admin", "127.0.0.1")}
+    actors = {(entry["actor"], entry["address"]) for entry in answer["data"] if entry["target"] in about}
+    assert actors == {("admin", "127.0.0.1")}
     only = admin.http.get("/admin/v1/audit", params={"action": "key", "limit": 1000}).json()["data"]
-    assert {act["action"].partition(".")[0] for act in only} == {"key"}
+    assert {entry["action"].partition(".")[0] for entry in only} == {"key"}
     assert admin.http.get("/admin/v1/audit", params={"since": time.time() + 60}).json()["data"] == []
 
 
-def test_a_refused_act_leaves_no_line(only_admin):
+def test_refused_action_is_not_audited(only_admin):
     admin = only_admin
     before = admin.http.get("/admin/v1/audit", params={"limit": 1}).json()["data"]
     assert_error(admin.http.patch("/admin/v1/users/admin", json={"role": "member"}), 409, "last_admin")
     assert admin.http.get("/admin/v1/audit", params={"limit": 1}).json()["data"] == before
 
 
-def test_the_log_cannot_be_changed(admin, add_user):
+def test_audit_log_is_append_only(admin, add_user):
     add_user()
     with psycopg.connect(admin.platform.database_url) as connection:
         for words in ("UPDATE audit_log SET actor = 'nobody'", "DELETE FROM audit_log"):
@@ -395,95 +397,95 @@ def test_the_log_cannot_be_changed(admin, add_user):
 # --- commands ---
 
 
-def command(client: ApiClient, *words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+def command(client: ApiClient, *words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "api.cli.main", *words],
         cwd=ROOT,
         env=clean_env(DREAMERY_URL=client.platform.url, DREAMERY_ADMIN_KEY=client.platform.admin_key),
-        input=given,
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def inside(client: ApiClient, *words: str, given: str | None = None) -> Result:
-    """The command without a process of its own, which takes as long as ten commands."""
+def invoke(client: ApiClient, *words: str, stdin: str | None = None) -> Result:
+    """Run the command in this process, because starting Python takes as long as ten commands."""
     env = {"DREAMERY_URL": client.platform.url, "DREAMERY_ADMIN_KEY": client.platform.admin_key}
-    return CliRunner().invoke(cli, words, input=given, env=env, catch_exceptions=False)
+    return CliRunner().invoke(cli, words, input=stdin, env=env, catch_exceptions=False)
 
 
-def told(client: ApiClient, *words: str, given: str | None = None) -> Any:
-    done = inside(client, *words, "--json", given=given)
+def run_json(client: ApiClient, *words: str, stdin: str | None = None) -> Any:
+    done = invoke(client, *words, "--json", stdin=stdin)
     assert done.exit_code == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def test_the_commands(admin):
+def test_admin_commands(admin):
     name = new_name()
-    user = told(admin, "users", "add", name, "--role", "member")
+    user = run_json(admin, "users", "add", name, "--role", "member")
     assert user["name"] == name
-    made = told(admin, "keys", "add", name, "--name", "ci", "--scope", "generate", "--model", "jimeng-4.0")
+    made = run_json(admin, "keys", "add", name, "--name", "ci", "--scope", "generate", "--model", "jimeng-4.0")
     assert {"id", "key"} <= set(made)
     assert works(admin, made["key"])
-    assert [key["id"] for key in told(admin, "keys", "list", "--user", name)["data"]] == [made["id"]]
-    fresh = told(admin, "keys", "rotate", made["id"])
+    assert [key["id"] for key in run_json(admin, "keys", "list", "--user", name)["data"]] == [made["id"]]
+    fresh = run_json(admin, "keys", "rotate", made["id"])
     assert works(admin, fresh["key"])
     assert not works(admin, made["key"])
-    assert told(admin, "keys", "disable", fresh["id"])["status"] == "revoked"
-    assert told(admin, "users", "disable", name)["disabled"] is True
-    assert told(admin, "users", "show", name)["disabled"] is True
-    assert told(admin, "users", "enable", name)["disabled"] is False
-    assert told(admin, "users", "role", name, "viewer")["role"] == "viewer"
-    shared = told(admin, "users", "share", name, "--weight", "3", "--priority", "-1")
+    assert run_json(admin, "keys", "disable", fresh["id"])["status"] == "revoked"
+    assert run_json(admin, "users", "disable", name)["disabled"] is True
+    assert run_json(admin, "users", "show", name)["disabled"] is True
+    assert run_json(admin, "users", "enable", name)["disabled"] is False
+    assert run_json(admin, "users", "role", name, "viewer")["role"] == "viewer"
+    shared = run_json(admin, "users", "share", name, "--weight", "3", "--priority", "-1")
     assert (shared["weight"], shared["priority"]) == (3, -1)
-    assert inside(admin, "users", "share", name).exit_code == 2
-    assert user["id"] in {one["id"] for one in told(admin, "users", "list")["data"]}
+    assert invoke(admin, "users", "share", name).exit_code == 2
+    assert user["id"] in {one["id"] for one in run_json(admin, "users", "list")["data"]}
     session = f"cli{time.time_ns()}:sandbox"
-    account = told(admin, "accounts", "add", session, "--label", "cli")
-    assert told(admin, "accounts", "disable", account["id"])["state"] == "paused"
-    assert told(admin, "accounts", "enable", account["id"])["state"] == "ok"
-    assert account["id"] in {one["id"] for one in told(admin, "accounts", "list")["data"]}
+    account = run_json(admin, "accounts", "add", session, "--label", "cli")
+    assert run_json(admin, "accounts", "disable", account["id"])["state"] == "paused"
+    assert run_json(admin, "accounts", "enable", account["id"])["state"] == "ok"
+    assert account["id"] in {one["id"] for one in run_json(admin, "accounts", "list")["data"]}
     change = ("--max-jobs-per-day", "9", "--hours", "22:00-06:00", "--days", "sat,sun", "--zone", "Asia/Tokyo")
-    changed = told(admin, "accounts", "set", account["id"], *change, "--group", "staff", "--max-images", "3")
+    changed = run_json(admin, "accounts", "set", account["id"], *change, "--group", "staff", "--max-images", "3")
     assert (changed["max_jobs_per_day"], changed["groups"], changed["max_images"]) == (9, ["staff"], 3)
     hours = {"days": ["sat", "sun"], "start": "22:00", "end": "06:00", "zone": "Asia/Tokyo"}
     assert changed["working_hours"] == hours
-    wide = told(
+    wide = run_json(
         admin, "accounts", "set", account["id"], "--hours", "none", "--max-jobs-per-day", "none", "--group", "all"
     )
     assert (wide["max_jobs_per_day"], wide["groups"], wide["working_hours"]) == (None, [], None)
-    assert told(admin, "accounts", "check", account["id"])["check"]["live"] is True
+    assert run_json(admin, "accounts", "check", account["id"])["check"]["live"] is True
     fresh_session = f"fresh{time.time_ns()}:sandbox"
-    assert told(admin, "accounts", "login", account["id"], "-", given=fresh_session)["check"]["live"] is True
-    assert told(admin, "users", "groups", name, "staff", "board")["groups"] == ["staff", "board"]
-    assert told(admin, "accounts", "remove", account["id"])["state"] == "retired"
-    assert session not in json.dumps(told(admin, "audit", "list"))
-    assert "user.add" in {act["action"] for act in told(admin, "audit", "list")["data"]}
+    assert run_json(admin, "accounts", "login", account["id"], "-", stdin=fresh_session)["check"]["live"] is True
+    assert run_json(admin, "users", "groups", name, "staff", "board")["groups"] == ["staff", "board"]
+    assert run_json(admin, "accounts", "remove", account["id"])["state"] == "retired"
+    assert session not in json.dumps(run_json(admin, "audit", "list"))
+    assert "user.add" in {entry["action"] for entry in run_json(admin, "audit", "list")["data"]}
     table = command(admin, "keys", "list").stdout
     assert made["id"] in table
     assert made["key"] not in table
 
 
-def test_many_accounts_from_standard_input(admin):
+def test_accounts_are_imported_from_standard_input(admin):
     number = time.time_ns()
     lines = ["# from the studio", f"stdin-one-{number}:sandbox", "not usable", f"dead-stdin-{number}:sandbox"]
-    done = command(admin, "accounts", "add", "-", "--label", "many", given="\n".join(lines))
-    assert done.returncode == 1, "one was refused"
+    done = command(admin, "accounts", "add", "-", "--label", "many", stdin="\n".join(lines))
+    assert done.returncode == 1, "one entry was refused"
     for word in ("added", "refused", "Token 2 is not usable", "many 1", "many 3"):
         assert word in done.stdout
     assert str(number) not in done.stdout + done.stderr
-    found = told(admin, "accounts", "list")["data"]
+    found = run_json(admin, "accounts", "list")["data"]
     made = {one["label"]: one for one in found if one["label"].startswith("many ")}
     assert set(made) == {"many 1", "many 3"}
     assert made["many 1"]["credits"] > 0
     assert made["many 3"]["state_code"] == "upstream_session_expired"
     for one in made.values():
         assert one["id"] in done.stdout
-        told(admin, "accounts", "remove", one["id"])
+        run_json(admin, "accounts", "remove", one["id"])
 
 
-def test_a_command_that_fails_says_why(admin):
+def test_failed_command_prints_the_reason(admin):
     done = command(admin, "keys", "add", "nobody at all")
     assert done.returncode == 1
     assert "No user 'nobody at all'" in done.stderr

@@ -1,4 +1,4 @@
-"""Usage reports: your own and everybody's, as JSON and CSV."""
+"""Usage reports of the caller and of all users, as JSON and CSV."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ from worker.db.users import api_keys, usage, users
 ENDED = {"succeeded", "failed", "cancelled"}
 
 
-class World:
+class UsageData:
     """Two users with keys, an account, and jobs as rows."""
 
     def __init__(self, engine: Engine, client: TestClient) -> None:
@@ -36,7 +36,7 @@ class World:
 
     def add_key(self, label: str, user: str, **fields: Any) -> UUID:
         with transaction() as tx:
-            self.keys[label] = api_keys.make_key(tx, api_keys.NewKey(user_id=self.users[user], name=label, **fields))
+            self.keys[label] = api_keys.create_key(tx, api_keys.NewKey(user_id=self.users[user], name=label, **fields))
         return self.keys[label][0]
 
     def job(self, user: str, state: str = "succeeded", *, key: str = "", days_ago: int = 0, **fields: Any) -> UUID:
@@ -81,30 +81,30 @@ class World:
 
 
 @pytest.fixture
-def world(engine: Engine) -> Iterator[World]:
+def data(engine: Engine) -> Iterator[UsageData]:
     with TestClient(create_app(), raise_server_exceptions=False) as client:
-        yield World(engine, client)
+        yield UsageData(engine, client)
 
 
-def days(world: World, *ago: int) -> list[str]:
-    [row] = world.engine.sql("SELECT CAST(now() AT TIME ZONE 'UTC' AS date) AS day")
+def days(data: UsageData, *ago: int) -> list[str]:
+    [row] = data.engine.sql("SELECT CAST(now() AT TIME ZONE 'UTC' AS date) AS day")
     return [str(row.day.fromordinal(row.day.toordinal() - one)) for one in ago]
 
 
 def numbers(entry: dict[str, Any]) -> dict[str, Any]:
-    return {name: entry[name] for name in usage.NUMBERS if entry[name]}
+    return {name: entry[name] for name in usage.METRICS if entry[name]}
 
 
-def test_what_is_counted(world: World) -> None:
-    world.job("alice", files=4, price=5, charged=4)
-    world.job("alice", files=1, price=5, deleted_at="now()")
-    world.job("alice", kind="video", files=1, seconds=5.0, charged=20)
-    world.job("alice", "failed", price=5, charged=0)
-    world.job("alice", "cancelled", price=5, attempt=0, account_id=None)
-    world.job("alice", "running", price=7)
-    world.job("=bob", files=4, price=100)
-    [today] = days(world, 0)
-    body = world.report("/v1/usage", "alice", **{"from": today, "group_by": ""})
+def test_report_counts_jobs_files_and_credits(data: UsageData) -> None:
+    data.job("alice", files=4, price=5, charged=4)
+    data.job("alice", files=1, price=5, deleted_at="now()")
+    data.job("alice", kind="video", files=1, seconds=5.0, charged=20)
+    data.job("alice", "failed", price=5, charged=0)
+    data.job("alice", "cancelled", price=5, attempt=0, account_id=None)
+    data.job("alice", "running", price=7)
+    data.job("=bob", files=4, price=100)
+    [today] = days(data, 0)
+    body = data.report("/v1/usage", "alice", **{"from": today, "group_by": ""})
     assert numbers(body["total"]) == {
         "accepted": 6, "succeeded": 3, "failed": 1, "cancelled": 1, "open": 1,
         "pictures": 5, "video_seconds": 5.0, "credits": 4 + 5 + 20 + 7,
@@ -113,34 +113,34 @@ def test_what_is_counted(world: World) -> None:
     assert body["data"] == [body["total"]]
 
 
-def test_groups_and_days(world: World) -> None:
-    today, before, long_ago = days(world, 0, 1, 40)
-    world.add_key("spare", "alice")
+def test_report_groups_and_day_ranges(data: UsageData) -> None:
+    today, before, long_ago = days(data, 0, 1, 40)
+    data.add_key("spare", "alice")
     with transaction() as tx:
-        rotated = api_keys.rotate_key(tx, world.keys["spare"][0], grace_seconds=60)
+        rotated = api_keys.rotate_key(tx, data.keys["spare"][0], grace_seconds=60)
     assert rotated is not None
-    root = world.keys["spare"][0]
-    world.keys["fresh"] = rotated
-    world.job("alice")
-    world.job("alice", days_ago=1, model="jimeng-3.0")
-    world.job("alice", key="spare")
-    world.job("alice", key="fresh")
-    world.job("alice", days_ago=40)
-    asked = {"from": before, "to": today}
+    root = data.keys["spare"][0]
+    data.keys["fresh"] = rotated
+    data.job("alice")
+    data.job("alice", days_ago=1, model="jimeng-3.0")
+    data.job("alice", key="spare")
+    data.job("alice", key="fresh")
+    data.job("alice", days_ago=40)
+    days_range = {"from": before, "to": today}
 
-    def found(group_by: str, **query: str) -> list[dict[str, Any]]:
-        return world.report("/v1/usage", "alice", group_by=group_by, **{**asked, **query})["data"]
+    def rows(group_by: str, **query: str) -> list[dict[str, Any]]:
+        return data.report("/v1/usage", "alice", group_by=group_by, **{**days_range, **query})["data"]
 
-    assert [(one["day"], one["accepted"]) for one in found("day")] == [(before, 1), (today, 3)]
-    by_key = {one["key_id"]: one["accepted"] for one in found("key")}
-    assert by_key == {public_id("key", world.keys["alice"][0]): 2, public_id("key", root): 2}
-    assert [(one["kind"], one["model"], one["accepted"]) for one in found("kind,model")] == [
+    assert [(one["day"], one["accepted"]) for one in rows("day")] == [(before, 1), (today, 3)]
+    by_key = {one["key_id"]: one["accepted"] for one in rows("key")}
+    assert by_key == {public_id("key", data.keys["alice"][0]): 2, public_id("key", root): 2}
+    assert [(one["kind"], one["model"], one["accepted"]) for one in rows("kind,model")] == [
         ("image", "jimeng-3.0", 1),
         ("image", "jimeng-4.0", 3),
     ]
-    assert [one["accepted"] for one in found("", model="jimeng-image-3.0")] == [1], "an alias stands for its model"
-    assert [one["accepted"] for one in found("", **{"from": long_ago})] == [5]
-    assert found("day", **{"from": days(world, 39)[0], "to": days(world, 2)[0]}) == []
+    assert [one["accepted"] for one in rows("", model="jimeng-image-3.0")] == [1], "an alias stands for its model"
+    assert [one["accepted"] for one in rows("", **{"from": long_ago})] == [5]
+    assert rows("day", **{"from": days(data, 39)[0], "to": days(data, 2)[0]}) == []
 
 
 @pytest.mark.parametrize(
@@ -154,15 +154,15 @@ def test_groups_and_days(world: World) -> None:
         ({"format": "xml"}, "format"),
     ],
 )
-def test_what_cannot_be_asked(world: World, query: dict[str, str], param: str) -> None:
-    assert_error(world.get("/v1/usage", "alice", **query), 400, "invalid_value", param)
+def test_invalid_usage_query_returns_400(data: UsageData, query: dict[str, str], param: str) -> None:
+    assert_error(data.get("/v1/usage", "alice", **query), 400, "invalid_value", param)
 
 
-def test_csv(world: World) -> None:
-    world.job("alice", files=2)
-    world.job("=bob")
+def test_csv_report(data: UsageData) -> None:
+    data.job("alice", files=2)
+    data.job("=bob")
     for more in ({"format": "csv"}, {"accept": "text/csv"}):
-        answer = world.get("/admin/v1/usage", group_by="user,model", **more)
+        answer = data.get("/admin/v1/usage", group_by="user,model", **more)
         assert answer.headers["content-type"] == "text/csv; charset=utf-8"
         assert "attachment" in answer.headers["content-disposition"]
         rows = list(csv.DictReader(io.StringIO(answer.text)))
@@ -170,46 +170,46 @@ def test_csv(world: World) -> None:
             ("alice", "jimeng-4.0", "2"),
             ("'=bob", "jimeng-4.0", "0"),
         }
-    assert world.get("/v1/usage", "alice", format="json", accept="text/csv").json()["object"] == "usage"
+    assert data.get("/v1/usage", "alice", format="json", accept="text/csv").json()["object"] == "usage"
 
 
-def test_everybodys(world: World) -> None:
-    world.job("alice")
-    world.job("=bob", charged=3)
-    world.job("=bob", "failed")
-    world.engine.add_job(owner="tokens:somebody")
-    by_user = {one["user"]: one for one in world.report("/admin/v1/usage")["data"]}
+def test_admin_report_of_all_users(data: UsageData) -> None:
+    data.job("alice")
+    data.job("=bob", charged=3)
+    data.job("=bob", "failed")
+    data.engine.add_job(owner="tokens:other")
+    by_user = {one["user"]: one for one in data.report("/admin/v1/usage")["data"]}
     assert {name: one["accepted"] for name, one in by_user.items()} == {"alice": 1, "=bob": 2, None: 1}
-    assert by_user["alice"]["user_id"] == public_id("user", world.users["alice"])
-    account = public_id("account", world.account.id)
-    on_account = world.report("/admin/v1/usage", account=account, group_by="account,day")
+    assert by_user["alice"]["user_id"] == public_id("user", data.users["alice"])
+    account = public_id("account", data.account.id)
+    on_account = data.report("/admin/v1/usage", account=account, group_by="account,day")
     assert [(one["account_id"], one["account"], one["accepted"]) for one in on_account["data"]] == [
         (account, "sandbox demo", 3)
     ]
-    bob = world.report("/admin/v1/usage", user="=bob", group_by="")
+    bob = data.report("/admin/v1/usage", user="=bob", group_by="")
     assert numbers(bob["total"]) == {"accepted": 2, "succeeded": 1, "failed": 1, "credits": 3}
     assert [one["name"] for one in bob["limits"]] == ["requests_per_minute"]
-    key = public_id("key", world.keys["alice"][0])
-    assert world.report("/admin/v1/usage", key=key)["total"]["accepted"] == 1
-    assert_error(world.get("/admin/v1/usage", key=key, user="=bob"), 404, "key_not_found")
-    assert_error(world.get("/admin/v1/usage", user="nobody"), 404, "user_not_found")
-    assert_error(world.get("/admin/v1/usage", account="x"), 404, "account_not_found")
-    assert_error(world.get("/admin/v1/usage", "alice"), 403, "forbidden")
+    key = public_id("key", data.keys["alice"][0])
+    assert data.report("/admin/v1/usage", key=key)["total"]["accepted"] == 1
+    assert_error(data.get("/admin/v1/usage", key=key, user="=bob"), 404, "key_not_found")
+    assert_error(data.get("/admin/v1/usage", user="nobody"), 404, "user_not_found")
+    assert_error(data.get("/admin/v1/usage", account="x"), 404, "account_not_found")
+    assert_error(data.get("/admin/v1/usage", "alice"), 403, "forbidden")
 
 
-def test_a_key_that_may_not_read_is_told_of_its_own_jobs(world: World) -> None:
-    world.add_key("narrow", "alice", scopes=["generate"])
-    world.add_key("admin only", "alice", scopes=["admin"])
-    world.job("alice")
-    world.job("alice", key="narrow")
-    assert world.report("/v1/usage", "narrow")["total"]["accepted"] == 1
-    assert world.report("/v1/usage", "alice")["total"]["accepted"] == 2
-    assert_error(world.get("/v1/usage", "admin only"), 403, "forbidden")
+def test_key_without_read_scope_sees_only_its_own_jobs(data: UsageData) -> None:
+    data.add_key("narrow", "alice", scopes=["generate"])
+    data.add_key("admin only", "alice", scopes=["admin"])
+    data.job("alice")
+    data.job("alice", key="narrow")
+    assert data.report("/v1/usage", "narrow")["total"]["accepted"] == 1
+    assert data.report("/v1/usage", "alice")["total"]["accepted"] == 2
+    assert_error(data.get("/v1/usage", "admin only"), 403, "forbidden")
 
 
 @pytest.mark.parametrize("owner", ["user:x", None])
-def test_wide_rows_are_not_visited(world: World, owner: str | None) -> None:
-    """Whatever is grouped by, the report reads the jobs from the index alone."""
+def test_report_uses_an_index_only_scan(data: UsageData, owner: str | None) -> None:
+    """With any grouping the report reads jobs only from the index."""
     statement = usage._statement(usage.UsageFilter(owner=owner), ["day", "user", "model", "kind", "account"])
     values = {"first": "2026-01-01", "last": "2026-01-31", "zone": "UTC", "limit": 9, "owner": owner}
     with transaction() as tx:
