@@ -178,7 +178,7 @@ def change_user(request: Request, user: str, change: UserChange, admin: AdminDep
 
 
 @router.post("/keys", summary="Create an API key", status_code=201, responses={201: {"model": NewApiKey}})
-def create_key(request: Request, body: ApiKeyCreate, admin: AdminDep) -> Response:
+def make_key(request: Request, body: ApiKeyCreate, admin: AdminDep) -> Response:
     """Creates a key. The key is shown only in this response; only a hash is stored."""
     models = [require_model_id(name) for name in body.models] if body.models is not None else None
     with transaction() as tx:
