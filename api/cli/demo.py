@@ -18,7 +18,7 @@ from rich.console import Console
 from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
 from api.cli.progress_bars import add_job_bars, job_progress
 from worker.core.media.video import NotAClipError, video_facts
-from worker.local.processes import StartError, end_with_parent
+from worker.local.processes import StartError, stop_when_parent_dies
 from worker.local.supervisor import Platform, PlatformOptions
 
 PROMPT = "A lighthouse on a cliff at dawn, watercolour"
@@ -180,7 +180,7 @@ def _stop_on_signals(platform: Platform, *, die_with_parent: bool) -> None:
 
     def stop() -> None:
         nonlocal stopping
-        platform.ask_to_stop()
+        platform.request_stop()
         if not stopping:
             stopping = True
             raise KeyboardInterrupt
@@ -191,7 +191,7 @@ def _stop_on_signals(platform: Platform, *, die_with_parent: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, on_signal)
     if die_with_parent:
-        end_with_parent(stop)
+        stop_when_parent_dies(stop)
 
 
 def _remove_leftovers() -> None:

@@ -89,7 +89,7 @@ def up(
         on_notice=lambda line: console.print(line, style="yellow", highlight=False, soft_wrap=True),
     )
     platform = Platform(options)
-    _stop_on_signals(platform.ask_to_stop, die_with_parent=die_with_parent)
+    _stop_on_signals(platform.request_stop, die_with_parent=die_with_parent)
     with console.status("Starting ..."):
         platform.start()
     _print_addresses(platform)
@@ -100,7 +100,7 @@ def up(
 
 
 def _stop_on_signals(stop: Any, *, die_with_parent: bool) -> None:
-    from worker.local.processes import end_with_parent
+    from worker.local.processes import stop_when_parent_dies
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
         stop()
@@ -110,7 +110,7 @@ def _stop_on_signals(stop: Any, *, die_with_parent: bool) -> None:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGHUP, on_signal)
     if die_with_parent:
-        end_with_parent(stop)
+        stop_when_parent_dies(stop)
 
 
 def _print_addresses(platform: Any) -> None:

@@ -31,10 +31,10 @@ def platform_client(url: str, key: str) -> Client:
         return Client(url=url, key=key)
     # Slow imports, not needed when URL and key are given.
     from worker.core.settings import get_settings
-    from worker.local.running_instance import running_platform
+    from worker.local.running_instance import find_running_platform
 
     settings = get_settings()
-    running = running_platform(settings.data_dir)
+    running = find_running_platform(settings.data_dir)
     key_file = settings.data_dir / "keys" / "admin.key"
     if not key:
         key = settings.admin_key.get_secret_value()

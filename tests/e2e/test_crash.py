@@ -215,7 +215,7 @@ def _kill(platform: Platform, *names: str) -> None:
     """Kill and wait until each has a new process."""
     pids = {name: platform.children[name].pid for name in names}
     for name in names:
-        platform.children[name].kill9()
+        platform.children[name].kill()
     eventually(lambda: all(_restarted(platform, name, pids[name]) for name in names), what=f"{names} started again")
 
 

@@ -118,7 +118,7 @@ def test_the_api_killed_while_sdk_clients_wait(platform):
     def kill() -> None:
         with ApiClient(platform, key) as caller:
             eventually(lambda: len(caller.http.get("/v1/jobs", params={"limit": 100}).json()["data"]) == clients)
-        platform.children["api"].kill9()
+        platform.children["api"].kill()
 
     with ThreadPoolExecutor(1) as pool:
         killer = pool.submit(kill)
@@ -150,7 +150,7 @@ def test_the_api_killed_while_clients_wait_that_mark_nothing(platform):
             while count < clients:
                 await asyncio.sleep(0.1)
                 count = len((await http.get("/v1/jobs")).json()["data"])
-            await asyncio.to_thread(platform.children["api"].kill9)
+            await asyncio.to_thread(platform.children["api"].kill)
             return await asyncio.gather(*asked)
 
     answers = asyncio.run(all_of_them())

@@ -67,8 +67,8 @@ def reload_settings() -> None:
         _dreamina().close()
     for cached in (get_settings, get_engine, _dreamina, storage._store):
         cached.cache_clear()
-    root_key._root_of.cache_clear()
-    durations.clear()
+    root_key._cached_root_key.cache_clear()
+    durations.clear_cache()
 
 
 def use_broker(url: str) -> None:
@@ -140,7 +140,7 @@ class Engine:
     def close(self) -> None:
         """Stop processes and timers that the test has left running."""
         with celery_app._timer._changed:
-            celery_app._timer._due.clear()
+            celery_app._timer._scheduled.clear()
         for process in self._processes:
             process.kill()
             process.join()

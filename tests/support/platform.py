@@ -14,7 +14,7 @@ import httpx
 import psutil
 
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
-from worker.local.processes import Child, Keeper, free_port
+from worker.local.processes import Child, ProcessSupervisor, free_port
 from worker.local.supervisor import Platform, PlatformOptions
 
 __all__ = [
@@ -57,8 +57,8 @@ class CheckedPlatform(Platform):
     def lose(self) -> None:
         """Stop everything but the sandbox and delete files and database, like the loss of a machine."""
         self._leaks = self._find_leaks()
-        assert self._keeper is not None
-        self._keeper.stop([child for name, child in self.children.items() if name != "sandbox"], patience=10)
+        assert self._supervisor is not None
+        self._supervisor.stop([child for name, child in self.children.items() if name != "sandbox"], timeout=10)
         for folder in ("files", "postgres"):
             shutil.rmtree(self.data_dir / folder)
 
@@ -131,28 +131,28 @@ def find_processes(folder: Path) -> list[psutil.Process]:
 def running_postgres(folder: Path, *, throwaway: bool = True) -> Iterator[tuple[EmbeddedPostgres, Child]]:
     """Run an embedded Postgres with its data in `folder` until the block ends."""
     server = embedded_postgres(folder / "postgres", port=free_port(), password="test", throwaway=throwaway)
-    keeper = Keeper()
+    supervisor = ProcessSupervisor()
     try:
-        server.create(keeper, folder / "postgres.log")
-        child = keeper.start(server.server(folder / "postgres.log"))
+        server.create(supervisor, folder / "postgres.log")
+        child = supervisor.start(server.server(folder / "postgres.log"))
         eventually(server.is_ready, what=f"Postgres ready, see {folder / 'postgres.log'}")
-        keeper.keep(child)
+        supervisor.restart_on_exit(child)
         yield server, child
-        keeper.stop([child], patience=15)
+        supervisor.stop([child], timeout=15)
     finally:
-        keeper.close()
+        supervisor.close()
 
 
 @contextlib.contextmanager
 def running_redis(folder: Path) -> Iterator[tuple[EmbeddedRedis, Child]]:
     """Run an embedded Valkey with its data in `folder` until the block ends."""
     server = embedded_redis(folder / "redis", port=free_port(), throwaway=True)
-    keeper = Keeper()
+    supervisor = ProcessSupervisor()
     try:
-        child = keeper.start(server.server(folder / "redis.log"))
+        child = supervisor.start(server.server(folder / "redis.log"))
         eventually(server.is_ready, what=f"Valkey ready, see {folder / 'redis.log'}")
-        keeper.keep(child)
+        supervisor.restart_on_exit(child)
         yield server, child
-        keeper.stop([child], patience=15)
+        supervisor.stop([child], timeout=15)
     finally:
-        keeper.close()
+        supervisor.close()

@@ -1,7 +1,7 @@
-"""`dreamery backup`: rows, the list of stored files and on demand their bytes and the keys, as one archive.
+"""`dreamery backup`: writes rows, the list of stored files, and optionally their bytes and the keys to one archive.
 
-The rows are those of one moment, while the platform runs on. Files never change, so their bytes may be read afterwards;
-one that the clean-up has removed meanwhile is named as missing.
+The rows are a snapshot; the platform may run. Stored files never change, so their bytes can be read later. Files that
+the clean-up deletes in the meantime are reported as missing.
 """
 
 import json
@@ -27,48 +27,48 @@ from worker.local.processes import StartError
 
 
 class Progress(Protocol):
-    """Who shows how far it is."""
+    """A callback that shows progress."""
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
-        """`done` of `total` of this are over; None = nobody knows how many there are."""
+        """Show that `done` of `total` items of this kind are complete; None = unknown total."""
 
 
-def keys_of(data_dir: Path) -> dict[str, str]:
-    """The keys of this platform, from its settings or its data folder."""
+def read_keys(data_dir: Path) -> dict[str, str]:
+    """Return the keys of this platform from its settings or its data folder."""
     settings = get_settings()
-    given = {"master": settings.master_key.get_secret_value(), "admin": settings.admin_key.get_secret_value()}
-    found = {}
-    for name, value in given.items():
+    configured = {"master": settings.master_key.get_secret_value(), "admin": settings.admin_key.get_secret_value()}
+    keys = {}
+    for name, value in configured.items():
         file = data_dir / "keys" / f"{name}.key"
         text = value or (file.read_text().strip() if file.exists() else "")
         if text:
-            found[name] = text
-    return found
+            keys[name] = text
+    return keys
 
 
 def key_ids(keys: dict[str, str]) -> list[str]:
-    """Names of the master keys among them, newest first."""
+    """Return the ids of the master keys, newest first."""
     return master_key_ids(Settings.model_construct(master_key=SecretStr(keys.get("master", ""))))
 
 
-def target_of(place: Path) -> Path:
-    """The file to write: the place itself, or a name with the time in it when the place is a folder."""
+def backup_path(target: Path) -> Path:
+    """Return the file to write: the target, or a file with the time in its name if the target is a folder."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return place / f"dreamery-{stamp}.zip" if place.is_dir() else place
+    return target / f"dreamery-{stamp}.zip" if target.is_dir() else target
 
 
-def make_backup(
+def create_backup(
     database_url: str, target: Path, *, keys: dict[str, str], passphrase: str | None, with_files: bool, show: Progress
 ) -> Json:
-    """Write the archive; what is in it. `passphrase` = the keys go along, locked with it. Raises StartError."""
+    """Write the archive and return its manifest. A `passphrase` adds the keys, encrypted with it. Raises StartError."""
     try:
-        with backup_archive.writing(target) as writer, tempfile.TemporaryFile() as listed:
-            manifest = _write_rows(writer, database_url, listed, show)
+        with backup_archive.open_writer(target) as writer, tempfile.TemporaryFile() as file_list:
+            manifest = _write_rows(writer, database_url, file_list, show)
             if passphrase is not None:
                 writer.add(backup_archive.KEYS, [encrypt_keys(keys, passphrase)])
             manifest["master_key_ids"] = key_ids(keys)
             manifest["storage"] = storage.describe_location()
-            missing = _write_files(writer, listed, manifest["files"]["count"], show) if with_files else []
+            missing = _write_files(writer, file_list, manifest["files"]["count"], show) if with_files else []
             manifest["files"] |= {"included": with_files, "missing": missing}
             writer.finish(manifest)
     except SQLAlchemyError as error:
@@ -78,36 +78,36 @@ def make_backup(
     return manifest
 
 
-def _write_rows(writer: Writer, database_url: str, listed: IO[bytes], show: Progress) -> Json:
+def _write_rows(writer: Writer, database_url: str, file_list: IO[bytes], show: Progress) -> Json:
     with dump.snapshot(database_url) as snapshot:
         tables = snapshot.tables()
-        copied: list[Json] = []
+        entries: list[Json] = []
         for n, table in enumerate(tables):
             show("tables", n, len(tables))
             member = f"tables/{table.name}.copy"
             rows = writer.add(member, snapshot.rows_of(table))["lines"]
-            copied.append({"name": table.name, "columns": table.columns, "rows": rows, "member": member})
+            entries.append({"name": table.name, "columns": table.columns, "rows": rows, "member": member})
         show("tables", len(tables), len(tables))
         totals = {"count": 0, "bytes": 0}
-        writer.add(backup_archive.FILES, _file_lines(snapshot, totals, listed))
+        writer.add(backup_archive.FILES, _file_lines(snapshot, totals, file_list))
         return {
             "made_at": snapshot.at.isoformat(),
             "dreamery": _version(),
             "schema": snapshot.revision,
             "server": snapshot.server,
-            "installation": snapshot.installation(),
-            "tables": copied,
+            "installation": snapshot.installation_id(),
+            "tables": entries,
             "files": totals,
         }
 
 
-def _file_lines(snapshot: dump.Snapshot, totals: dict[str, int], listed: IO[bytes]) -> Iterator[bytes]:
-    """The list of files, also into `listed`: what an archive holds is read again only when it is whole."""
+def _file_lines(snapshot: dump.Snapshot, totals: dict[str, int], file_list: IO[bytes]) -> Iterator[bytes]:
+    """Yield the list of files, and copy it to `file_list`: a zip member cannot be read before the archive is closed."""
     for file in snapshot.files():
         totals["count"] += 1
         totals["bytes"] += file.bytes
         line = json.dumps({"key": file.key, "bytes": file.bytes, "sha256": file.sha256}).encode() + b"\n"
-        listed.write(line)
+        file_list.write(line)
         yield line
 
 
@@ -118,11 +118,11 @@ def _version() -> str:
         return "unknown"
 
 
-def _write_files(writer: Writer, listed: IO[bytes], count: int, show: Progress) -> list[str]:
-    """The bytes of every listed file; the keys of those that are not there or not what the row says."""
+def _write_files(writer: Writer, file_list: IO[bytes], count: int, show: Progress) -> list[str]:
+    """Write the bytes of all listed files. Returns the keys of files that are missing or differ from their row."""
     missing = []
-    listed.seek(0)
-    for n, line in enumerate(listed):
+    file_list.seek(0)
+    for n, line in enumerate(file_list):
         show("files", n, count)
         file = json.loads(line)
         pieces = storage.read_chunks(file["key"])
@@ -131,7 +131,7 @@ def _write_files(writer: Writer, listed: IO[bytes], count: int, show: Progress) 
         except storage.MissingFileError:
             missing.append(file["key"])
             continue
-        written = writer.add(f"files/{file['key']}", chain([first], pieces), packed=False)
+        written = writer.add(f"files/{file['key']}", chain([first], pieces), compress=False)
         if file["sha256"] not in {None, written["sha256"]}:
             missing.append(file["key"])
     show("files", count, count)

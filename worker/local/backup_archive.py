@@ -1,7 +1,7 @@
-"""The file of a backup: a zip archive whose manifest names every member with its size and SHA-256.
+"""The file of a backup: a zip archive with a manifest that lists each member with its size and SHA-256.
 
-A zip, so that any member is reached without reading the others, and ordinary tools can look into it. It is written
-under another name and renamed when it is whole.
+Zip allows access to any member without reading the others, and ordinary tools can open it. The archive is written under
+another name and renamed when it is complete.
 """
 
 import contextlib
@@ -22,23 +22,23 @@ MANIFEST = "manifest.json"
 FILES = "files.jsonl"
 KEYS = "keys.locked"
 _PIECE_BYTES = 1024 * 1024
-# What `zipfile` raises for wrong bytes; RuntimeError: encryption, methods and versions it does not know.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, OSError, RuntimeError)
+# Errors of `zipfile` for damaged bytes; RuntimeError: unknown encryption, methods and versions.
+_DAMAGE_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, ValueError, TypeError, OSError, RuntimeError)
 
 Json = dict[str, Any]
 
 
 class Writer:
-    """An archive that is being written."""
+    """Writes an archive."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
         self.members: dict[str, Json] = {}
 
-    def add(self, name: str, pieces: Iterable[bytes], *, packed: bool = True) -> Json:
-        """Write a member; its `bytes`, `lines` and `sha256`. `packed` = worth compressing."""
+    def add(self, name: str, pieces: Iterable[bytes], *, compress: bool = True) -> Json:
+        """Write a member and return its `bytes`, `lines` and `sha256`."""
         info = zipfile.ZipInfo(name, date_time=datetime.now().astimezone().timetuple()[:6])
-        info.compress_type = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+        info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
         info.external_attr = 0o600 << 16
         digest, size, lines = hashlib.sha256(), 0, 0
         with self._archive.open(info, "w", force_zip64=True) as member:
@@ -51,14 +51,14 @@ class Writer:
         return self.members[name]
 
     def finish(self, manifest: Json) -> None:
-        """Write the manifest, last: without it the archive is none."""
+        """Write the manifest as the last member: an archive without it is invalid."""
         body = json.dumps({"format": FORMAT, **manifest, "members": self.members}, indent=2)
         self._archive.writestr(MANIFEST, body)
 
 
 @contextlib.contextmanager
-def writing(target: Path) -> Iterator[Writer]:
-    """An archive at `target` once the block ends well; readable by its owner only."""
+def open_writer(target: Path) -> Iterator[Writer]:
+    """Create an archive, readable only by its owner. It exists at `target` after the block ends without an error."""
     draft = target.with_name(target.name + ".part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -78,38 +78,38 @@ def writing(target: Path) -> Iterator[Writer]:
 
 
 class Reader:
-    """An archive whose manifest was read and whose members are checked by it."""
+    """Reads an archive and checks its members against the manifest."""
 
     def __init__(self, archive: zipfile.ZipFile, manifest: Json) -> None:
         self._archive = archive
         self.manifest = manifest
 
     def has(self, name: str) -> bool:
-        """Whether there is such a member."""
+        """Return whether the archive has this member."""
         return name in self.manifest["members"]
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """The bytes of a member. Raises StartError at its end when they are not those that were written."""
+        """Yield the bytes of a member. Raises StartError when they are damaged, a wrong checksum only at the end."""
         digest = hashlib.sha256()
         try:
             with self._archive.open(name) as member:
                 while piece := member.read(_PIECE_BYTES):
                     digest.update(piece)
                     yield piece
-        except _DAMAGE as error:
+        except _DAMAGE_ERRORS as error:
             raise StartError(f"The backup is damaged: {name} cannot be read. Use another one.") from error
         if digest.hexdigest() != self.manifest["members"][name]["sha256"]:
-            raise StartError(f"The backup is damaged: {name} is not what its manifest says. Use another one.")
+            raise StartError(f"The backup is damaged: {name} does not match the manifest. Use another one.")
 
     def lines(self, name: str) -> Iterator[Json]:
-        """The JSON lines of a member."""
+        """Yield the JSON lines of a member."""
         rest = b""
         for piece in self.pieces(name):
-            *whole, rest = (rest + piece).split(b"\n")
-            yield from map(json.loads, whole)
+            *complete, rest = (rest + piece).split(b"\n")
+            yield from map(json.loads, complete)
 
-    def check(self, on_member: Callable[[str], object]) -> None:
-        """Read every member once. Raises StartError for the first that is damaged."""
+    def verify(self, on_member: Callable[[str], object]) -> None:
+        """Read all members. Raises StartError for the first damaged one."""
         for name in self.manifest["members"]:
             for _piece in self.pieces(name):
                 pass
@@ -117,17 +117,17 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reading(source: Path) -> Iterator[Reader]:
-    """An archive of ours. Raises StartError when it is none, or of a format that is not known."""
-    with contextlib.ExitStack() as opened:
+def open_reader(source: Path) -> Iterator[Reader]:
+    """Open an archive. Raises StartError when it is not a backup or has an unknown format."""
+    with contextlib.ExitStack() as stack:
         try:
-            archive = opened.enter_context(zipfile.ZipFile(source))
+            archive = stack.enter_context(zipfile.ZipFile(source))
             manifest = json.loads(archive.read(MANIFEST))
-            form = manifest["format"]
+            format_version = manifest["format"]
         except OSError as error:
             raise StartError(f"Cannot read {source}: {error.strerror or error}.") from error
-        except _DAMAGE as error:
-            raise StartError(f"{source} is no backup of this platform, or only part of one.") from error
-        if form != FORMAT:
-            raise StartError(f"{source} has format {form}; this version reads {FORMAT}. Use a newer version.")
+        except _DAMAGE_ERRORS as error:
+            raise StartError(f"{source} is not a Dreamery backup, or it is incomplete.") from error
+        if format_version != FORMAT:
+            raise StartError(f"{source} has format {format_version}; this version reads {FORMAT}. Use a newer version.")
         yield Reader(archive, manifest)

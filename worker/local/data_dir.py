@@ -1,4 +1,4 @@
-"""The data folder of one machine: private, held by one supervisor at a time, home of the generated keys."""
+"""The data folder of one machine: private, locked by one supervisor at a time, contains the generated keys."""
 
 import contextlib
 import fcntl
@@ -15,17 +15,17 @@ _KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs"})
 
 @dataclass(frozen=True, slots=True)
 class DataDir:
-    """An open data folder; `lock` keeps a second supervisor out until `close`."""
+    """An open data folder. `lock` blocks a second supervisor until `close`."""
 
     path: Path
     lock: IO[str]
 
     def close(self) -> None:
-        """Let another supervisor use the folder."""
+        """Release the lock of the folder."""
         self.lock.close()
 
     def key(self, name: str, *, prefix: str = "") -> str:
-        """The secret kept in `keys/NAME.key`, generated the first time."""
+        """Return the secret in `keys/NAME.key`; generates it the first time."""
         folder = self.path / "keys"
         folder.mkdir(mode=0o700, exist_ok=True)
         file = folder / f"{name}.key"
@@ -37,7 +37,7 @@ class DataDir:
 
 
 def write_private(file: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all, safe on disk before this returns."""
+    """Write a file readable only by its owner, atomically, and sync it to disk."""
     draft = file.with_name(file.name + ".new")
     draft.unlink(missing_ok=True)
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as target:
@@ -48,7 +48,7 @@ def write_private(file: Path, text: str) -> None:
 
 
 def open_data_dir(path: Path) -> DataDir:
-    """Create the folder when missing, make it private, and take its lock."""
+    """Create the folder if it is missing, make it private, and lock it. Raises StartError."""
     path = path.expanduser().resolve()
     try:
         _make_private(path)
@@ -64,7 +64,7 @@ def open_data_dir(path: Path) -> DataDir:
         holder = lock.read().strip() or "unknown"
         lock.close()
         raise StartError(
-            f"Dreamery already runs on {path} (process {holder}). Stop that one first, or choose another folder with "
+            f"Dreamery already runs on {path} (process {holder}). Stop it first, or choose another folder with "
             "--data-dir."
         ) from error
     lock.truncate(0)
@@ -73,8 +73,8 @@ def open_data_dir(path: Path) -> DataDir:
     return DataDir(path=path, lock=lock)
 
 
-def is_held(path: Path) -> bool:
-    """Whether a supervisor runs on this folder now."""
+def is_locked(path: Path) -> bool:
+    """Return whether a supervisor runs on this folder."""
     try:
         with (path / "lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -95,7 +95,7 @@ def _make_private(path: Path) -> None:
         )
     names = {entry.name for entry in path.iterdir()}
     if names and not names & _KNOWN_NAMES:
-        # Making it private would lock others out of a folder that is not ours, such as /tmp or a home.
-        raise StartError(f"The folder {path} holds other files. Choose an empty or new one with --data-dir.")
+        # Changing the permissions of a foreign folder such as /tmp or a home would lock other users out.
+        raise StartError(f"The folder {path} contains other files. Choose an empty or new one with --data-dir.")
     with contextlib.suppress(PermissionError):
         path.chmod(0o700)

@@ -1,12 +1,10 @@
-"""The command of each role of the platform, as `python -m` takes it: one place for `dreamery up`, for `dreamery run`
-and so for containers, service managers and Kubernetes.
-"""
+"""The command of each process role, as arguments of `python -m`, for `dreamery up`, `dreamery run` and containers."""
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]  # where the packages and `alembic.ini` are
+ROOT = Path(__file__).resolve().parents[2]  # contains the packages and `alembic.ini`
 QUEUES = "fast,bulk,outbox"
-# A conversation holds its thread for minutes, so conversations have a process of their own.
+# A conversation occupies its thread for minutes, so conversations have a separate process.
 TALK_QUEUES = "talk"
 FLOWER_PORT = 5555
 
@@ -16,12 +14,12 @@ _QUIET = ("--loglevel", "WARNING")
 
 
 def api(host: str, port: int, *, patience_seconds: int) -> tuple[str, ...]:
-    """The API. `patience_seconds` = how long answers under way are waited for when it is asked to stop."""
+    """Return the command of the API. `patience_seconds` = how long it waits for open requests when it stops."""
     return ("api.http.server", "--host", host, "--port", str(port), "--drain-seconds", str(patience_seconds))
 
 
 def worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
-    """A worker on these queues; its full name is `name@host`."""
+    """Return the command of a worker for these queues. Its full name is `name@host`."""
     return (
         *_CELERY, "worker", "-P", "threads", "-c", str(threads), "-Q", queues,
         "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-E", *_QUIET,
@@ -29,12 +27,12 @@ def worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
 
 
 def scheduler(schedule: Path) -> tuple[str, ...]:
-    """What sends the tick. It may forget `schedule`, a file of its own, at any time."""
+    """Return the command of the scheduler (Celery beat). The file `schedule` can be deleted at any time."""
     return (*_BEAT, "-s", str(schedule), "--pidfile=", *_QUIET)
 
 
 def flower(host: str, port: int, *, url_prefix: str = "") -> tuple[str, ...]:
-    """Flower, showing what each step said of itself. Its login comes from FLOWER_BASIC_AUTH (`user:password`)."""
+    """Return the command of Flower, with the results of tasks. FLOWER_BASIC_AUTH (`user:password`) is its login."""
     prefix = (f"--url_prefix={url_prefix}",) if url_prefix else ()
     return (
         *_CELERY, "flower", f"--address={host}", f"--port={port}", *prefix,

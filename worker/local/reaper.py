@@ -1,7 +1,7 @@
-"""Ends a supervisor's children when the supervisor dies, on systems without a parent-death signal (macOS).
+"""Kills a supervisor's children when the supervisor dies, on systems without a parent-death signal (macOS).
 
-A helper process (`python -m worker.local.reaper`) holds the read end of a pipe whose write end only the supervisor has.
-The pipe closes when the supervisor ends in any way; the helper then signals the processes that it was told of.
+A helper process (`python -m worker.local.reaper`) holds the read end of a pipe; only the supervisor has the write end.
+The pipe closes when the supervisor ends for any reason; the helper then signals all registered processes.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class Reaper:
-    """The supervisor's side: starts the helper and tells it which processes exist."""
+    """The supervisor's side: starts the helper and registers processes with it."""
 
     def __init__(self) -> None:
         root = str(Path(__file__).resolve().parents[2])
@@ -30,17 +30,17 @@ class Reaper:
         return self._helper.pid
 
     def watch(self, name: str, pid: int, death_signal: signal.Signals) -> None:
-        """Remember the present process of a child, in place of an earlier one of the same name."""
-        self._tell(f"{name} {pid} {int(death_signal)}")
+        """Register the current process of a child; replaces an earlier one with the same name."""
+        self._send(f"{name} {pid} {int(death_signal)}")
 
     def close(self) -> None:
-        """End the helper without any killing."""
-        self._tell("done 0 0")
+        """End the helper without signalling any process."""
+        self._send("done 0 0")
         if self._helper.stdin is not None:
             self._helper.stdin.close()
         self._helper.wait()
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         if self._helper.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._helper.stdin.write(f"{line}\n".encode())
@@ -48,7 +48,7 @@ class Reaper:
 
 
 def main() -> None:
-    """Read what to watch until the pipe closes; then end all of it."""
+    """Read registrations until the pipe closes, then signal all registered processes."""
     watched: dict[str, tuple[int, int]] = {}
     for line in sys.stdin:
         name, pid, number = line.split()
@@ -57,12 +57,12 @@ def main() -> None:
         watched[name] = (int(pid), int(number))
     for pid, number in watched.values():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            # Each child leads a process group of its own.
+            # Each child leads its own process group.
             os.killpg(pid, number)
 
 
 if __name__ == "__main__":
-    # Ctrl-C and SIGTERM of the whole terminal are the supervisor's to handle.
+    # The supervisor handles Ctrl-C and SIGTERM sent to the whole terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     main()

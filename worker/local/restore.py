@@ -1,7 +1,7 @@
-"""`dreamery restore`: an archive of `dreamery backup` back into an empty database, its files into storage.
+"""`dreamery restore`: restores an archive of `dreamery backup` into an empty database, and its files into storage.
 
-Everything that can be wrong is looked at before anything is changed: the archive, its schema, who uses the database.
-The rows come back in one transaction, in the schema they were written with, which the migrations then bring up to date.
+Everything is checked before anything changes: the archive, its schema, and whether the database is in use. One
+transaction restores the rows in the schema of the backup; then the migrations upgrade it.
 """
 
 import hashlib
@@ -22,26 +22,26 @@ from worker.local.backup import Progress, key_ids
 from worker.local.backup_archive import Json, Reader
 from worker.local.data_dir import write_private
 from worker.local.processes import StartError
-from worker.local.schema_upgrade import is_later, newest_revision, upgrade_schema
+from worker.local.schema_upgrade import is_newer, newest_revision, upgrade_schema
 
 _SPOOL_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(slots=True)
-class Restored:
-    """What came of it."""
+class RestoreReport:
+    """The result of a restore."""
 
     rows: int
-    jobs: dict[str, int]  # interrupted, and open ones by state
+    jobs: dict[str, int]  # counts: interrupted jobs, and open jobs by state
     files: int = 0
-    missing: list[str] = field(default_factory=list)  # keys without bytes, or with other ones
-    missing_keys: list[str] = field(default_factory=list)  # names of master keys that are not here
+    missing: list[str] = field(default_factory=list)  # storage keys of files that are missing or differ
+    missing_keys: list[str] = field(default_factory=list)  # ids of master keys that are not available
 
 
-def check(reader: Reader, show: Progress) -> None:
-    """Whether this archive can be restored by this version. Raises StartError."""
+def check_archive(reader: Reader, show: Progress) -> None:
+    """Check that this version can restore the archive and that it is intact. Raises StartError."""
     schema = reader.manifest["schema"]
-    if is_later(schema):
+    if is_newer(schema):
         raise StartError(
             f"The backup was made by a newer version (schema {schema}, dreamery {reader.manifest['dreamery']}). "
             "Update dreamery first, then restore."
@@ -49,36 +49,34 @@ def check(reader: Reader, show: Progress) -> None:
     count = len(reader.manifest["members"])
     done = 0
 
-    def checked(_name: str) -> None:
+    def count_member(_name: str) -> None:
         nonlocal done
         done += 1
         show("checked", done, count)
 
-    reader.check(checked)
+    reader.verify(count_member)
 
 
 def check_target(database_url: str, *, force: bool) -> None:
-    """Whether the database may be filled. Raises StartError."""
+    """Check that the database can be restored into. Raises StartError."""
     try:
         present = dump.inspect_database(database_url)
     except SQLAlchemyError as error:
         raise StartError(f"The database cannot be reached: {str(error).strip().splitlines()[0]}") from error
     if not present.is_dreamery:
         names = ", ".join(sorted(present.tables)[:5])
-        raise StartError(f"The database holds tables of something else ({names}). Use one of its own.")
+        raise StartError(f"The database contains tables of another application ({names}). Use a separate database.")
     if present.connections:
         raise StartError(
-            f"A platform uses this database ({present.connections} connections). Stop it first: what it does meanwhile would "
-            "be lost, or done twice."
+            f"A platform uses this database ({present.connections} connections). Stop it first: its changes would "
+            "be lost, or repeated."
         )
     if present.has_rows and not force:
-        raise StartError(
-            "The database is not empty. Restore into an empty one, or remove all that is in it with --force."
-        )
+        raise StartError("The database is not empty. Restore into an empty one, or delete its contents with --force.")
 
 
-def bring_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphrase: str | None) -> list[str]:
-    """Put the keys of the archive where they are missing; the names of master keys that are still not here."""
+def restore_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphrase: str | None) -> list[str]:
+    """Write the keys of the archive that are missing here. Returns the ids of master keys that are still missing."""
     needed = reader.manifest["master_key_ids"]
     if passphrase is not None and reader.has(backup_archive.KEYS):
         try:
@@ -91,12 +89,12 @@ def bring_keys(reader: Reader, data_dir: Path, present: dict[str, str], passphra
             if name not in present:
                 write_private(folder / f"{name}.key", value + "\n")
                 present[name] = value
-    here = set(key_ids(present))
-    return [name for name in needed if name not in here]
+    available = set(key_ids(present))
+    return [name for name in needed if name not in available]
 
 
-def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progress) -> Restored:
-    """Replace what is in the database by the rows of the archive. `check` and `check_target` come first."""
+def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progress) -> RestoreReport:
+    """Replace the contents of the database by the archive's rows. Call `check_archive` and `check_target` first."""
     manifest = reader.manifest
     if dump.inspect_database(database_url).revision != manifest["schema"]:
         dump.drop_all(database_url)
@@ -110,7 +108,7 @@ def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progr
                 loader.load(TableRows(table["name"], table["columns"]), reader.pieces(table["member"]))
                 rows += table["rows"]
             loader.reset_sequences()
-            # In the same transaction: there is no moment at which jobs could run that must not.
+            # In the same transaction, so that no job can run in between that must not run.
             made_at = datetime.fromisoformat(manifest["made_at"])
             jobs = platform_restore.recover_open_jobs(loader.tx, made_at=made_at, resume_open=resume_open)
     except SQLAlchemyError as error:
@@ -118,29 +116,29 @@ def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progr
     show("tables", len(tables), len(tables))
     if manifest["schema"] != newest_revision():
         upgrade_schema(database_url)
-    return Restored(rows=rows, jobs=jobs)
+    return RestoreReport(rows=rows, jobs=jobs)
 
 
-def bring_files(reader: Reader, found: Restored, *, sizes_only: bool, show: Progress) -> None:
-    """Put the files of the archive into storage, and look for those that it only lists."""
+def restore_files(reader: Reader, report: RestoreReport, *, sizes_only: bool, show: Progress) -> None:
+    """Store the files of the archive, and check that the files it only lists exist. Updates the report."""
     count = reader.manifest["files"]["count"]
     for n, file in enumerate(reader.lines(backup_archive.FILES)):
         show("files", n, count)
         try:
-            good = _is_there(file, sizes_only=sizes_only)
-            if not good and reader.has(f"files/{file['key']}"):
-                _put(reader, file)
-                good = True
+            intact = _is_intact(file, sizes_only=sizes_only)
+            if not intact and reader.has(f"files/{file['key']}"):
+                _store_file(reader, file)
+                intact = True
         except storage.StorageError as error:
             raise StartError(f"The storage does not work ({storage.describe_location()}): {error.reason}.") from error
-        if good:
-            found.files += 1
+        if intact:
+            report.files += 1
         else:
-            found.missing.append(file["key"])
+            report.missing.append(file["key"])
     show("files", count, count)
 
 
-def _is_there(file: Json, *, sizes_only: bool) -> bool:
+def _is_intact(file: Json, *, sizes_only: bool) -> bool:
     try:
         if storage.file_size(file["key"]) != file["bytes"] and file["bytes"]:
             return False
@@ -154,7 +152,7 @@ def _is_there(file: Json, *, sizes_only: bool) -> bool:
     return bool(digest.hexdigest() == file["sha256"])
 
 
-def _put(reader: Reader, file: Json) -> None:
+def _store_file(reader: Reader, file: Json) -> None:
     with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as content:
         for piece in reader.pieces(f"files/{file['key']}"):
             content.write(piece)

@@ -1,7 +1,7 @@
-"""The schema of a database as the command line sees it: upgrade it, wait for it, name the newest revision.
+"""The database schema for commands: upgrade it, wait for it, and the latest revision.
 
-Migrations only add what the version before them does not miss (expand, and contract a version later), so code runs on
-its own schema and on later ones: that is what lets versions be replaced one process at a time, and be put back.
+A migration only adds what the previous version does not miss (expand now, contract one version later). So code runs on
+its own schema and on later ones: processes can be upgraded one at a time, and rolled back.
 """
 
 import threading
@@ -20,7 +20,7 @@ from worker.core.settings import Settings, get_settings
 from worker.local.process_commands import ROOT
 from worker.local.processes import StartError
 
-_LOOK_EVERY_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
 
 def _config() -> Config:
@@ -29,7 +29,7 @@ def _config() -> Config:
 
 @lru_cache(maxsize=1)
 def newest_revision() -> str:
-    """The revision this code needs."""
+    """Return the latest revision of this code."""
     return ScriptDirectory.from_config(_config()).get_current_head() or ""
 
 
@@ -38,17 +38,17 @@ def _known_revisions() -> frozenset[str]:
     return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
-def suffices(revision: str) -> bool:
-    """Whether this code runs on a database of that revision: its own, or a later one that it has never heard of."""
-    return revision == newest_revision() or is_later(revision)
+def is_compatible(revision: str) -> bool:
+    """Return whether this code runs on that revision: its own, or a later one that it does not know."""
+    return revision == newest_revision() or is_newer(revision)
 
 
-def is_later(revision: str) -> bool:
-    """Whether a newer version than this one has migrated the database."""
+def is_newer(revision: str) -> bool:
+    """Return whether a newer version of Dreamery has migrated the database."""
     return bool(revision) and revision not in _known_revisions()
 
 
-def _present_revision(url: str) -> str:
+def _current_revision(url: str) -> str:
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:
@@ -58,14 +58,14 @@ def _present_revision(url: str) -> str:
 
 
 def upgrade_schema(url: str | None = None, revision: str = "head") -> str:
-    """Upgrade the database of the settings, or that one; returns the revision it is at, perhaps later than we know."""
+    """Upgrade the database at `url` (default: the settings) and return its revision, which can be a newer one."""
     config = _config()
     settings = get_settings() if url is None else Settings.model_construct(database_url=url)
     config.attributes["url"] = settings.sqlalchemy_url
     try:
-        present = _present_revision(settings.sqlalchemy_url)
-        if is_later(present):
-            return present
+        current = _current_revision(settings.sqlalchemy_url)
+        if is_newer(current):
+            return current
         command.upgrade(config, revision)
     except (SQLAlchemyError, CommandError) as error:
         raise StartError(f"The schema could not be upgraded: {_first_line(error)}") from error
@@ -73,17 +73,17 @@ def upgrade_schema(url: str | None = None, revision: str = "head") -> str:
 
 
 def wait_for_schema(seconds: float) -> str:
-    """Wait until somebody else has upgraded it; returns the revision it is at. Raises StartError when time is up."""
-    pause, present, reason = threading.Event(), "", ""
-    for _ in range(max(int(seconds / _LOOK_EVERY_SECONDS), 1)):
+    """Wait until another process has upgraded the schema and return its revision. Raises StartError after `seconds`."""
+    pause, current, reason = threading.Event(), "", ""
+    for _ in range(max(int(seconds / _POLL_SECONDS), 1)):
         try:
-            present = _present_revision(get_settings().sqlalchemy_url)
+            current = _current_revision(get_settings().sqlalchemy_url)
         except SQLAlchemyError as error:
             reason = f" ({_first_line(error)})"
-        if suffices(present):
-            return present
-        pause.wait(_LOOK_EVERY_SECONDS)
-    raise StartError(f"The schema is at {present or 'nothing'}{reason}, not {newest_revision()}: run dreamery migrate.")
+        if is_compatible(current):
+            return current
+        pause.wait(_POLL_SECONDS)
+    raise StartError(f"The schema is at {current or 'nothing'}{reason}, not {newest_revision()}: run dreamery migrate.")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,7 +1,7 @@
-"""The whole platform on one machine: what runs, in which order, with which environment.
+"""The whole platform on one machine: its processes, their start order and their environment.
 
-`Platform` is what `dreamery up`, `dreamery demo`, the end-to-end tests and the bench start. How processes are kept is
-in `processes.py`, how the embedded servers run in `embedded.py`.
+`dreamery up`, `dreamery demo`, the end-to-end tests and the benchmarks start a `Platform`. `processes.py` supervises
+the processes, `embedded_servers.py` describes the embedded servers.
 """
 
 import os
@@ -21,23 +21,23 @@ from worker.core.settings import Settings, get_settings
 from worker.local import process_commands
 from worker.local.data_dir import DataDir, open_data_dir
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
-from worker.local.processes import Child, ChildSpec, Keeper, StartError, free_port, port_is_free
-from worker.local.running_instance import RunningPlatform, announce, withdraw
-from worker.local.worker_liveness import Ears, answers
+from worker.local.processes import Child, ChildSpec, ProcessSupervisor, StartError, free_port, port_is_free
+from worker.local.running_instance import RunningPlatform, remove_running_platform, write_running_platform
+from worker.local.worker_liveness import WorkerLivenessMonitor, responds_ok
 
 __all__ = ["Child", "Platform", "PlatformOptions", "StartError"]
 
-_START_PATIENCE = 120.0
-_SERVERS_STOP_PATIENCE = 15.0
+_START_TIMEOUT = 120.0
+_SERVERS_STOP_TIMEOUT = 15.0
 
 
-def _say_nothing(_line: str) -> None:
+def _ignore_notice(_line: str) -> None:
     pass
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlatformOptions:
-    """What to start. None means: the setting's value, or for ports a free one."""
+    """Options of a platform. None = the value of the setting; for ports: a free one if throwaway."""
 
     data_dir: Path | None = None
     host: str | None = None
@@ -47,28 +47,28 @@ class PlatformOptions:
     sandbox_seconds: float = 3.0
     sandbox_spread: float = 0.0
     sandbox_credits: int | None = None
-    sandbox_args: tuple[str, ...] = ()  # further flags of `python -m worker.sandbox`
-    throwaway: bool = False  # no settings of the surroundings, free ports, no fsync: for tests and the demo
-    extra_env: Mapping[str, str] = field(default_factory=dict)  # wins over everything else, full names
+    sandbox_args: tuple[str, ...] = ()  # more arguments of `python -m worker.sandbox`
+    throwaway: bool = False  # ignores the settings of the environment, free ports, no fsync: for tests and the demo
+    extra_env: Mapping[str, str] = field(default_factory=dict)  # overrides everything else; full names
     restart: bool = True
     verbose: bool = False  # children write to our stderr instead of DATA_DIR/logs
-    on_notice: Callable[[str], None] = _say_nothing  # one line for the person at the terminal
+    on_notice: Callable[[str], None] = _ignore_notice  # receives one line for the terminal
 
 
 class Platform:
     """One running platform. `start`, then `wait` or work, then `stop`; or use it as a context manager."""
 
     def __init__(self, options: PlatformOptions) -> None:
-        # A test or a demo must never meet the real database that the surroundings may point to.
+        # A test or a demo must not use the real database that the environment may name.
         self._settings = Settings.model_construct() if options.throwaway else get_settings()
         self.options = options
         self.children: dict[str, Child] = {}
         self.host = options.host or self._settings.api_host
         self.port = options.port or (free_port() if options.throwaway else self._settings.api_port)
-        self._stop_asked = threading.Event()
-        self._hurry = threading.Event()
-        self._keeper: Keeper | None = None
-        self._ears: Ears | None = None
+        self._stop_requested = threading.Event()
+        self._kill_now = threading.Event()
+        self._supervisor: ProcessSupervisor | None = None
+        self._liveness_monitor: WorkerLivenessMonitor | None = None
         self._data: DataDir | None = None
         self._postgres: EmbeddedPostgres | None = None
         self._redis: EmbeddedRedis | None = None
@@ -77,55 +77,55 @@ class Platform:
         self._admin_key = ""
         self._master_key = ""
 
-    # ---- where things are
+    # ---- addresses, keys and folders
 
     @property
     def data_dir(self) -> Path:
-        """The data folder, absolute."""
+        """Absolute path of the data folder."""
         return (self.options.data_dir or self._settings.data_dir).expanduser().resolve()
 
     @property
     def url(self) -> str:
-        """The API, as reached from this machine."""
+        """URL of the API on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)
         return f"http://{host}:{self.port}"
 
     @property
     def admin_key(self) -> str:
-        """API key of the first admin."""
+        """API key of the first administrator."""
         return self._admin_key
 
     @property
     def master_key(self) -> str:
-        """Keys that encrypt account secrets."""
+        """Master keys that encrypt account secrets, comma-separated, newest first."""
         return self._master_key
 
     @property
     def database_url(self) -> str:
-        """The embedded or the given database."""
+        """URL of the embedded or the configured database."""
         return self._postgres.url() if self._postgres else self._settings.database_url
 
     @property
     def redis_url(self) -> str:
-        """The embedded or the given Redis."""
+        """URL of the embedded or the configured Redis."""
         return self._redis.url if self._redis else self._settings.redis_url
 
     @property
     def sandbox_url(self) -> str:
-        """The stand-in upstream."""
+        """URL of the sandbox, the simulated upstream."""
         return self._settings.sandbox_url or f"http://127.0.0.1:{self._sandbox_port}"
 
     @property
     def flower_url(self) -> str:
-        """Flower, or nothing when it was not asked for."""
+        """URL of Flower, or an empty string when it is not started."""
         return f"http://127.0.0.1:{self._flower_port}" if self._flower_port else ""
 
     @property
     def logs_dir(self) -> Path:
-        """Where the children write."""
+        """Folder with the logs of the child processes."""
         return self.data_dir / "logs"
 
-    # ---- life
+    # ---- lifecycle
 
     def __enter__(self) -> Self:
         if not self.children:
@@ -136,7 +136,7 @@ class Platform:
         self.stop()
 
     def start(self) -> None:
-        """Start everything; returns when the API answers. On failure nothing is left running."""
+        """Start everything; returns when the API is ready. On failure all processes are stopped."""
         try:
             self._start()
         except BaseException:
@@ -144,100 +144,113 @@ class Platform:
             raise
 
     def check(self) -> None:
-        """Raise when a child dies again and again, for callers that would otherwise wait for its work for ever."""
+        """Raise StartError when a child is in a crash loop, so that callers do not wait for it forever."""
         for child in list(self.children.values()):
-            if child.keeps_failing:
-                raise StartError(f"{child.name} ends again and again.{child.last_words()}")
+            if child.is_crash_looping:
+                raise StartError(f"{child.name} keeps exiting.{child.log_excerpt()}")
 
-    def ask_to_stop(self) -> None:
-        """Make `wait`, or a `start` under way, return soon. Safe in a signal handler; a second call hurries `stop`."""
-        if self._stop_asked.is_set():
-            self._hurry.set()
-        self._stop_asked.set()
+    def request_stop(self) -> None:
+        """Make `wait` or a running `start` return. Safe in a signal handler; a second call makes `stop` kill."""
+        if self._stop_requested.is_set():
+            self._kill_now.set()
+        self._stop_requested.set()
 
     def wait(self) -> None:
-        """Block until somebody asks to stop."""
-        self._stop_asked.wait()
+        """Block until a stop is requested."""
+        self._stop_requested.wait()
 
     def stop(self) -> None:
-        """Stop all children, front door first, servers last. Safe to call twice."""
-        self._stop_asked.set()
-        if self._ears is not None:
-            self._ears.stop()
-        if self._keeper is not None:
+        """Stop all children: the API first, the servers last. Safe to call twice."""
+        self._stop_requested.set()
+        if self._liveness_monitor is not None:
+            self._liveness_monitor.stop()
+        if self._supervisor is not None:
             servers = [self.children[name] for name in ("redis", "postgres") if name in self.children]
             others = [child for child in self.children.values() if child not in servers]
             order = ("api", "scheduler", "worker", "talker", "flower", "sandbox")
-            others.sort(key=lambda child: next((n for n, part in enumerate(order) if child.name.startswith(part)), 9))
-            self._keeper.stop(others, patience=self._settings.stop_seconds, hurry=self._hurry)
-            self._keeper.stop(servers, patience=_SERVERS_STOP_PATIENCE)
-            self._keeper.close()
-            self._keeper = None
+            others.sort(
+                key=lambda child: next((n for n, prefix in enumerate(order) if child.name.startswith(prefix)), 9)
+            )
+            self._supervisor.stop(others, timeout=self._settings.shutdown_grace_seconds, kill_now=self._kill_now)
+            self._supervisor.stop(servers, timeout=_SERVERS_STOP_TIMEOUT)
+            self._supervisor.close()
+            self._supervisor = None
         if self._data is not None:
-            withdraw(self._data.path)
+            remove_running_platform(self._data.path)
             self._data.close()
             self._data = None
 
-    # ---- start, step by step
+    # ---- start
 
     def _start(self) -> None:
         self._data = open_data_dir(self.data_dir)
         self._read_keys(self._data)
         self._check_ports()
-        self._keeper = Keeper(self._tell_of_death)
-        self._start_servers(self._keeper, self._data)
+        self._supervisor = ProcessSupervisor(self._report_exit)
+        self._start_servers(self._supervisor, self._data)
         self._migrate()
         api = self._run(self._python("api", *process_commands.api(self.host, self.port, patience_seconds=5)))
         for number in range(1, self.options.workers + 1):
             name, threads = f"worker-{number}", self._settings.worker_concurrency
-            self._run(self._python(name, *process_commands.worker(name, process_commands.QUEUES, threads)), keep=True)
-        talker = process_commands.worker("talker", process_commands.TALK_QUEUES, self._settings.talk_concurrency)
-        self._run(self._python("talker", *talker), keep=True)
-        self._run(self._python("scheduler", *process_commands.scheduler(self.data_dir / "beat-schedule")), keep=True)
+            self._run(
+                self._python(name, *process_commands.worker(name, process_commands.QUEUES, threads)), restart=True
+            )
+        talker = process_commands.worker(
+            "talker", process_commands.TALK_QUEUES, self._settings.conversation_concurrency
+        )
+        self._run(self._python("talker", *talker), restart=True)
+        self._run(self._python("scheduler", *process_commands.scheduler(self.data_dir / "beat-schedule")), restart=True)
         if self.options.flower:
-            self._run(self._python("flower", *process_commands.flower("127.0.0.1", self._flower_port)), keep=True)
+            self._run(self._python("flower", *process_commands.flower("127.0.0.1", self._flower_port)), restart=True)
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
-        self._await(api, lambda: answers(host, self.port, "/healthz"))
+        self._wait_until_ready(api, lambda: responds_ok(host, self.port, "/healthz"))
         if "sandbox" in self.children:
-            self._await(self.children["sandbox"], lambda: answers("127.0.0.1", self._sandbox_port, "/_health"))
-        self._await(api, lambda: self._is_ready(host))
-        self._listen()
-        known = RunningPlatform(url=self.url, database_url=self.database_url, redis_url=self.redis_url)
-        announce(self._data.path, known)
+            self._wait_until_ready(
+                self.children["sandbox"], lambda: responds_ok("127.0.0.1", self._sandbox_port, "/_health")
+            )
+        self._wait_until_ready(api, lambda: self._is_ready(host))
+        self._start_liveness_monitor()
+        addresses = RunningPlatform(url=self.url, database_url=self.database_url, redis_url=self.redis_url)
+        write_running_platform(self._data.path, addresses)
 
     def _is_ready(self, host: str) -> bool:
-        self.check()  # a worker that cannot start would be waited for in vain
-        return answers(host, self.port, "/readyz")
+        self.check()  # do not wait for a worker that cannot start
+        return responds_ok(host, self.port, "/readyz")
 
-    def _listen(self) -> None:
+    def _start_liveness_monitor(self) -> None:
         workers = [child for name, child in self.children.items() if name == "talker" or name.startswith("worker-")]
-        seconds = float(self._environment().get("DREAMERY_DEAF_SECONDS") or self._settings.deaf_seconds)
-        self._ears = Ears(workers, redis_url=self.redis_url, seconds=seconds, on_notice=self.options.on_notice)
-        self._ears.start()
+        name = "DREAMERY_WORKER_HEARTBEAT_TIMEOUT_SECONDS"
+        seconds = float(self._environment().get(name) or self._settings.worker_heartbeat_timeout_seconds)
+        self._liveness_monitor = WorkerLivenessMonitor(
+            workers, redis_url=self.redis_url, seconds=seconds, on_notice=self.options.on_notice
+        )
+        self._liveness_monitor.start()
 
     def _read_keys(self, data: DataDir) -> None:
-        given = self._settings
-        if given.env == "production" and (found := production_checks.refusals(given)):
-            raise StartError("\n".join(found))  # no key is made here: it must be kept apart from the data
-        self._master_key = given.master_key.get_secret_value() or data.key("master")
-        self._admin_key = given.admin_key.get_secret_value() or data.key("admin", prefix="sk-dreamery-")
+        settings = self._settings
+        if settings.env == "production" and (problems := production_checks.find_problems(settings)):
+            raise StartError(
+                "\n".join(problems)
+            )  # production keys are not generated: they must not be stored with the data
+        self._master_key = settings.master_key.get_secret_value() or data.key("master")
+        self._admin_key = settings.admin_key.get_secret_value() or data.key("admin", prefix="sk-dreamery-")
 
     def _check_ports(self) -> None:
-        # An API that was killed a moment ago may still be letting go of its port.
+        # The port of an API that was just killed can still be in use.
         deadline = time.monotonic() + 2
         while not port_is_free(self.host, self.port):
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"Port {self.port} on {self.host} is taken by another program. Choose another one: dreamery up "
+                    f"Port {self.port} on {self.host} is used by another program. Choose another one: dreamery up "
                     f"--port {self.port + 1} (or set DREAMERY_API_PORT)."
                 )
-            self._stop_asked.wait(0.1)
+            self._stop_requested.wait(0.1)
         if self.options.flower:
-            # Its usual port is for a platform that stays: of two that start at once one would not get it.
-            usual = not self.options.throwaway and port_is_free("127.0.0.1", process_commands.FLOWER_PORT)
-            self._flower_port = process_commands.FLOWER_PORT if usual else free_port()
+            # A throwaway platform never takes the default port: two that start together would compete for it.
+            use_default = not self.options.throwaway and port_is_free("127.0.0.1", process_commands.FLOWER_PORT)
+            self._flower_port = process_commands.FLOWER_PORT if use_default else free_port()
 
-    def _start_servers(self, keeper: Keeper, data: DataDir) -> None:
+    def _start_servers(self, supervisor: ProcessSupervisor, data: DataDir) -> None:
         throwaway = self.options.throwaway
         if not self._settings.sandbox_url:
             self._run(self._python("sandbox", *self._sandbox_command()))
@@ -248,11 +261,11 @@ class Platform:
             self._postgres = embedded_postgres(
                 data.path / "postgres", port=free_port(), password=data.key("postgres"), throwaway=throwaway
             )
-            self._postgres.create(keeper, self.logs_dir / "postgres.log")
-            self._await(self._run(self._postgres.server(self._log("postgres"))), self._postgres.is_ready)
+            self._postgres.create(supervisor, self.logs_dir / "postgres.log")
+            self._wait_until_ready(self._run(self._postgres.server(self._log("postgres"))), self._postgres.is_ready)
             self._postgres.ensure_database()
         if self._redis is not None:
-            self._await(self.children["redis"], self._redis.is_ready)
+            self._wait_until_ready(self.children["redis"], self._redis.is_ready)
 
     def _migrate(self) -> None:
         child = self._run(self._python("migrate", "worker.local.schema_upgrade"))
@@ -263,45 +276,45 @@ class Platform:
             raise StartError(f"The database schema could not be upgraded:\n{child.log_tail(30)}")
 
     def _run(self, spec: ChildSpec, *, keep: bool = False) -> Child:
-        if self._keeper is None:
+        if self._supervisor is None:
             raise StartError("the platform is not started")
-        child = self._keeper.start(spec)
+        child = self._supervisor.start(spec)
         self.children[spec.name] = child
         if keep and self.options.restart:
-            self._keeper.keep(child)
+            self._supervisor.restart_on_exit(child)
         return child
 
-    def _await(self, child: Child, is_ready: Callable[[], bool]) -> None:
-        """Wait until a child serves; from then on it is replaced when it dies."""
-        deadline = time.monotonic() + _START_PATIENCE
+    def _wait_until_ready(self, child: Child, is_ready: Callable[[], bool]) -> None:
+        """Wait until a child is ready; from then on it is restarted when it exits."""
+        deadline = time.monotonic() + _START_TIMEOUT
         while not is_ready():
             if child.exit_code is not None:
                 raise StartError(
-                    f"{child.name} ended while starting (exit code {child.exit_code}).{child.last_words()}"
+                    f"{child.name} exited during its start (exit code {child.exit_code}).{child.log_excerpt()}"
                 )
             if time.monotonic() > deadline:
-                raise StartError(f"{child.name} was not ready after {_START_PATIENCE:.0f} s.{child.last_words()}")
+                raise StartError(f"{child.name} was not ready after {_START_TIMEOUT:.0f} s.{child.log_excerpt()}")
             self._pause(0.03)
-        if self.options.restart and self._keeper is not None:
-            self._keeper.keep(child)
+        if self.options.restart and self._supervisor is not None:
+            self._supervisor.restart_on_exit(child)
 
     def _pause(self, seconds: float) -> None:
-        if self._stop_asked.wait(seconds):
-            raise StartError("Stopped before everything was started.")
+        if self._stop_requested.wait(seconds):
+            raise StartError("Stopped before the start was complete.")
 
-    def _tell_of_death(self, child: Child, exit_code: int, delay: float) -> None:
-        where = f" See {child.spec.log_path}" if child.spec.log_path else ""
-        how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
-        self.options.on_notice(f"{child.name} ended ({how}), starting it again in {delay:.1f} s.{where}")
+    def _report_exit(self, child: Child, exit_code: int, delay: float) -> None:
+        log_hint = f" See {child.spec.log_path}" if child.spec.log_path else ""
+        reason = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+        self.options.on_notice(f"{child.name} ended ({reason}), restarting it in {delay:.1f} s.{log_hint}")
 
-    # ---- what runs
+    # ---- commands and environment
 
     def _log(self, name: str) -> Path | None:
         return None if self.options.verbose else self.logs_dir / f"{name}.log"
 
     def _python(self, name: str, *command: str) -> ChildSpec:
-        # -P and a working directory of our own: a folder named `api` where the user stands must not be imported.
-        # The migration's words are wanted only when it fails, so they always go to a file.
+        # -P and our own working directory: a folder named `api` in the user's directory must not be imported.
+        # The output of the migration matters only when it fails, so it always goes to a file.
         log_path = self.logs_dir / "migrate.log" if name == "migrate" else self._log(name)
         return ChildSpec(
             name=name,
@@ -312,14 +325,14 @@ class Platform:
         )
 
     def _environment(self) -> dict[str, str]:
-        """Every setting the children need, by name: they read no `.env` of their own and no stray `DREAMERY_*`."""
+        """Return the complete environment of the children, so that they need no `.env` and no other `DREAMERY_*`."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("DREAMERY_")}  # noqa: TID251
         env["PYTHONPATH"] = os.pathsep.join([str(process_commands.ROOT), *filter(None, [env.get("PYTHONPATH")])])
         env["PYTHONUNBUFFERED"] = "1"
-        given = {name: _as_text(getattr(self._settings, name)) for name in self._settings.model_fields_set}
+        values = {name: _as_text(getattr(self._settings, name)) for name in self._settings.model_fields_set}
         if self._settings.env != "production":
-            given = {"session_tokens": "true", **given}
-        given |= {
+            values = {"session_tokens": "true", **values}
+        values |= {
             "database_url": self.database_url,
             "redis_url": self.redis_url,
             "data_dir": str(self.data_dir),
@@ -331,18 +344,18 @@ class Platform:
             "api_port": str(self.port),
             "flower_url": self._settings.flower_url or self.flower_url,
         }
-        env |= {f"DREAMERY_{name.upper()}": value for name, value in given.items()}
-        # Through the environment, since `ps` shows command lines to everybody.
+        env |= {f"DREAMERY_{name.upper()}": value for name, value in values.items()}
+        # In the environment, as `ps` shows command lines to all users.
         env["FLOWER_BASIC_AUTH"] = f"admin:{self._admin_key}"
         return env | dict(self.options.extra_env)
 
     def _sandbox_command(self) -> tuple[str, ...]:
         options = self.options
-        money = () if options.sandbox_credits is None else ("--credits", str(options.sandbox_credits))
+        credit_args = () if options.sandbox_credits is None else ("--credits", str(options.sandbox_credits))
         return (
             "worker.sandbox", "--host", "127.0.0.1", "--port", str(self._sandbox_port),
             "--seconds", str(options.sandbox_seconds), "--spread", str(options.sandbox_spread),
-            *money, *options.sandbox_args,
+            *credit_args, *options.sandbox_args,
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Ends workers of this machine that are alive but deaf, so that the keeper starts them anew."""
+"""Kills unresponsive workers of this machine, so that the process supervisor restarts them."""
 
 import http.client
 import threading
@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterable
 
 from worker.local.processes import Child
 from worker.messaging import heartbeat
-from worker.messaging.pubsub import BUS_ERRORS
+from worker.messaging.pubsub import REDIS_ERRORS
 
-# A process that has just been started imports for a while before it hears anything.
-_START_PATIENCE = 60.0
+# A new process imports modules for a while before it processes its first heartbeat.
+_STARTUP_SECONDS = 60.0
 
 
-def answers(host: str, port: int, path: str) -> bool:
-    """Whether a server of this machine answers a GET with 200."""
+def responds_ok(host: str, port: int, path: str) -> bool:
+    """Return whether a GET to a server of this machine returns 200."""
     connection = http.client.HTTPConnection(host, port, timeout=2)
     try:
         connection.request("GET", path)
@@ -25,47 +25,47 @@ def answers(host: str, port: int, path: str) -> bool:
         connection.close()
 
 
-class Ears(threading.Thread):
-    """Looks now and then whether each worker process has heard itself; kills those that have not for `seconds`.
+class WorkerLivenessMonitor(threading.Thread):
+    """Checks the heartbeat of each worker process and kills workers without one for `seconds`.
 
-    Only time in which Redis answered counts, for without it nobody hears anything.
+    Time without Redis does not count, as heartbeats are messages.
     """
 
     def __init__(
         self, workers: Iterable[Child], *, redis_url: str, seconds: float, on_notice: Callable[[str], None]
     ) -> None:
-        super().__init__(name="dreamery-ears", daemon=True)
+        super().__init__(name="dreamery-liveness", daemon=True)
         self._workers = list(workers)
         self._redis_url = redis_url
         self._seconds = seconds
         self._on_notice = on_notice
-        self._well_until: dict[int, float] = {}
+        self._healthy_until: dict[int, float] = {}
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Look no more."""
+        """End the thread."""
         self._stopped.set()
         if self.is_alive():
             self.join()
 
     def run(self) -> None:
-        """The thread."""
+        """Check all workers five times per `seconds` until stopped."""
         while not self._stopped.wait(self._seconds / 5):
             try:
-                found = heartbeat.workers(self._redis_url)
-            except BUS_ERRORS:
-                self._well_until.clear()
+                workers = heartbeat.list_workers(self._redis_url)
+            except REDIS_ERRORS:
+                self._healthy_until.clear()
                 continue
-            hearing = {worker.pid for worker in found if worker.hears_within(self._seconds)}
+            responsive = {worker.pid for worker in workers if worker.is_responsive_within(self._seconds)}
             for child in self._workers:
-                self._look_at(child, hearing)
+                self._check(child, responsive)
 
-    def _look_at(self, child: Child, hearing: set[int]) -> None:
+    def _check(self, child: Child, responsive: set[int]) -> None:
         now, pid = time.monotonic(), child.pid
-        if pid in hearing:
-            self._well_until[pid] = now + self._seconds
-        elif pid not in self._well_until:
-            self._well_until[pid] = now + max(self._seconds, _START_PATIENCE)
-        elif now > self._well_until[pid] and child.kept and child.exit_code is None:
-            self._on_notice(f"{child.name} takes no messages, ending it.")
-            child.kill9()
+        if pid in responsive:
+            self._healthy_until[pid] = now + self._seconds
+        elif pid not in self._healthy_until:
+            self._healthy_until[pid] = now + max(self._seconds, _STARTUP_SECONDS)
+        elif now > self._healthy_until[pid] and child.restarts_on_exit and child.exit_code is None:
+            self._on_notice(f"{child.name} does not respond, restarting it.")
+            child.kill()

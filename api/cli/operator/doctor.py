@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from worker.core.security.production_checks import refusals, warnings
+from worker.core.security.production_checks import find_problems, find_warnings
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
 from worker.local.running_instance import find_running_platform
@@ -95,8 +95,8 @@ def _check_settings() -> list[Finding]:
     settings = get_settings()
     master = settings.master_key.get_secret_value() or (settings.data_dir / "keys" / "master.key").exists()
     found = [Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, all others at their defaults")]
-    found += [Finding("production", ok=False, detail=text) for text in refusals(settings) if master]
-    found += [Finding("production", ok=True, detail=text) for text in warnings(settings)]
+    found += [Finding("production", ok=False, detail=text) for text in find_problems(settings) if master]
+    found += [Finding("production", ok=True, detail=text) for text in find_warnings(settings)]
     if not master:
         hint = (
             "Set DREAMERY_MASTER_KEY to a long random text and keep it safe. `dreamery up` creates one automatically."

@@ -83,14 +83,14 @@ class Chaos:
         children = self._platform.children
         workers = sorted(child for child in children if child.startswith("worker"))
         actions: dict[str, Callable[[], object]] = {
-            "kill a worker": children[self._random.choice(workers)].kill9,
-            "kill all workers": lambda: [children[worker].kill9() for worker in workers],
-            "kill api": children["api"].kill9,
-            "kill scheduler": children["scheduler"].kill9,
-            "kill redis": children["redis"].kill9,
+            "kill a worker": children[self._random.choice(workers)].kill,
+            "kill all workers": lambda: [children[worker].kill() for worker in workers],
+            "kill api": children["api"].kill,
+            "kill scheduler": children["scheduler"].kill,
+            "kill redis": children["redis"].kill,
             "empty redis": lambda: empty_redis(self._platform),
             "restart postgres": lambda: children["postgres"].send(signal.SIGINT),
-            "kill postgres": children["postgres"].kill9,
+            "kill postgres": children["postgres"].kill,
         }
         actions[name]()
 

@@ -71,8 +71,8 @@ def rows_of(url: str, table: str) -> list[Any]:
 
 def tables_of(url: str) -> list[str]:
     with psycopg.connect(url) as connection:
-        report = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
-    return sorted({name for (name,) in report} - {"platform_state", "api_processes", "account_checks"})
+        rows = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    return sorted({name for (name,) in rows} - {"platform_state", "api_processes", "account_checks"})
 
 
 # --- rows ---
@@ -92,9 +92,9 @@ def test_all_rows_are_restored(engine: Engine, archive: Path, target_url: str) -
         engine_id = platform_state.get_installation_id(tx)
     made = back_up(engine, archive)
     report = restore_backup(archive, target_url)
-    here = engine.env["DREAMERY_DATABASE_URL"]
-    assert tables_of(here) == tables_of(target_url)
-    differ = [name for name in tables_of(here) if rows_of(here, name) != rows_of(target_url, name)]
+    source_url = engine.env["DREAMERY_DATABASE_URL"]
+    assert tables_of(source_url) == tables_of(target_url)
+    differ = [name for name in tables_of(source_url) if rows_of(source_url, name) != rows_of(target_url, name)]
     assert differ == []
     assert report.rows == sum(table["rows"] for table in made["tables"])
     assert report.jobs == {"interrupted": 0}
@@ -224,18 +224,18 @@ def test_wrong_bytes_are_detected_or_irrelevant(engine: Engine, archive: Path) -
 def test_database_in_use_or_with_rows_is_refused(engine: Engine, archive: Path, target_url: str) -> None:
     job = engine.add_succeeded_job(engine.add_account())
     back_up(engine, archive)
-    here = engine.env["DREAMERY_DATABASE_URL"]
+    source_url = engine.env["DREAMERY_DATABASE_URL"]
     with pytest.raises(StartError, match="uses this database"):
-        restore_backup(archive, here, force=True)
+        restore_backup(archive, source_url, force=True)
     assert engine.job_row(job).state == "succeeded"
     restore_backup(archive, target_url)
     with pytest.raises(StartError, match="not empty"):
         restore_backup(archive, target_url)
     restore_backup(archive, target_url, force=True)
-    assert rows_of(target_url, "jobs") == rows_of(here, "jobs")
+    assert rows_of(target_url, "jobs") == rows_of(source_url, "jobs")
     with psycopg.connect(target_url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE somebodys (id int)")
-    with pytest.raises(StartError, match="somebodys"):
+        connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; CREATE TABLE other_table (id int)")
+    with pytest.raises(StartError, match="other_table"):
         restore_backup(archive, target_url, force=True)
 
 
@@ -270,7 +270,7 @@ def open_jobs(engine: Engine) -> dict[str, UUID]:
     for name in ("arrived", "lost"):
         account = fresh()
         jobs[name] = engine.add_running_job(account, prompt=name)
-        # As if the answer to the submit had not come, or the submit had not deleted out.
+        # The response of the submit was lost, or the submit was never sent.
         key = "submit_key" if name == "arrived" else "gen_random_uuid()"
         engine.sql(
             f"""UPDATE jobs SET state = 'submitting', upstream_id = NULL, submitted_at = NULL, submit_key = {key}
@@ -358,7 +358,7 @@ def test_files_are_restored_into_another_storage(
     before = stored(engine)
     made = back_up(engine, archive, with_files=True)
     assert made["files"] == {"count": 2, "bytes": sum(map(len, before.values())), "included": True, "missing": []}
-    other = s3.settings("another/archive") if kind == "folder" else {"STORAGE_URL": f"file://{tmp_path}/other"}
+    other = s3.settings("another/prefix") if kind == "folder" else {"STORAGE_URL": f"file://{tmp_path}/other"}
     engine.configure(**other)
     report = restore_backup(archive, target_url)
     assert (report.files, report.missing) == (2, [])
@@ -413,7 +413,7 @@ def test_keys_are_restored_only_where_missing(engine: Engine, archive: Path, tmp
         assert file.read_text().strip() == keys["master"]
         assert file.stat().st_mode & 0o777 == 0o600
         present = {"master": "old key of the tests"}
-        assert restore.restore_keys(reader, tmp_path / "b", present, PASSPHRASE) == names[:1], "a key here stays"
+        assert restore.restore_keys(reader, tmp_path / "b", present, PASSPHRASE) == names[:1], "existing keys stay"
 
 
 # --- the commands ---

@@ -1,4 +1,4 @@
-"""The data folder: private, locked, and its keys kept."""
+"""The data folder: private, locked, with persistent keys."""
 
 import os
 import stat
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.local.data_dir import is_held, open_data_dir, write_private
+from worker.local.data_dir import is_locked, open_data_dir, write_private
 from worker.local.processes import StartError
 
 
@@ -14,7 +14,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_folder_and_keys_are_private_and_kept(tmp_path: Path) -> None:
+def test_folder_and_keys_are_private_and_persistent(tmp_path: Path) -> None:
     data = open_data_dir(tmp_path / "a b" / "data")
     key = data.key("admin", prefix="sk-dreamery-")
     data.close()
@@ -22,10 +22,10 @@ def test_folder_and_keys_are_private_and_kept(tmp_path: Path) -> None:
     assert len(key) > 50
     assert mode(data.path) == 0o700
     assert mode(data.path / "keys" / "admin.key") == 0o600
-    again = open_data_dir(data.path)
-    assert again.key("admin", prefix="sk-dreamery-") == key
-    assert again.key("master") != key
-    again.close()
+    reopened = open_data_dir(data.path)
+    assert reopened.key("admin", prefix="sk-dreamery-") == key
+    assert reopened.key("master") != key
+    reopened.close()
 
 
 def test_empty_key_file_counts_as_missing(tmp_path: Path) -> None:
@@ -36,32 +36,32 @@ def test_empty_key_file_counts_as_missing(tmp_path: Path) -> None:
     data.close()
 
 
-def test_second_supervisor_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+def test_second_supervisor_is_refused_with_the_process_id(tmp_path: Path) -> None:
     data = open_data_dir(tmp_path / "data")
-    assert is_held(data.path)
+    assert is_locked(data.path)
     with pytest.raises(StartError, match=f"already runs on .*process {os.getpid()}.*--data-dir"):
         open_data_dir(data.path)
     data.close()
-    assert not is_held(data.path)
-    assert not is_held(tmp_path / "nowhere")
+    assert not is_locked(data.path)
+    assert not is_locked(tmp_path / "nowhere")
     open_data_dir(data.path).close()
 
 
-def test_folder_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_foreign_folder_is_refused_unchanged(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_text("x")
     before = mode(tmp_path)
-    with pytest.raises(StartError, match="holds other files"):
+    with pytest.raises(StartError, match="contains other files"):
         open_data_dir(tmp_path)
     assert mode(tmp_path) == before
 
 
-def test_path_that_is_a_file_is_explained(tmp_path: Path) -> None:
+def test_path_of_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(StartError, match=r"Cannot use the data folder .*--data-dir"):
         open_data_dir(tmp_path / "file")
 
 
-def test_write_private_replaces_whole_files(tmp_path: Path) -> None:
+def test_write_private_replaces_files_atomically(tmp_path: Path) -> None:
     target = tmp_path / "secret"
     write_private(target, "one")
     (tmp_path / "secret.new").write_text("left by a crash")

@@ -1,4 +1,4 @@
-"""What the supervisor would run: commands and environment, without starting anything."""
+"""Commands and environment of the child processes, without starting them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ from worker.core.settings import get_settings
 from worker.local import process_commands
 from worker.local.data_dir import open_data_dir
 from worker.local.processes import ChildSpec
-from worker.local.running_instance import RunningPlatform, announce, running_platform
+from worker.local.running_instance import RunningPlatform, find_running_platform, write_running_platform
 from worker.local.supervisor import Platform, PlatformOptions
 
 
@@ -33,7 +33,7 @@ def specs(platform: Platform) -> list[ChildSpec]:
     return [platform._python(name, *program) for name, program in programs.items()]
 
 
-def test_secrets_are_never_on_a_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_are_not_on_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAMERY_ADMIN_KEY", "sk-dreamery-hush")
     monkeypatch.setenv("DREAMERY_MASTER_KEY", "master-hush")
     platform = Platform(PlatformOptions(data_dir=tmp_path / "data"))
@@ -66,12 +66,14 @@ def test_children_get_the_settings_of_env_file_and_environment(tmp_path: Path, m
     assert (env["DREAMERY_API_PORT"], platform.url) == ("9000", "http://127.0.0.1:9000")
 
 
-def test_given_session_tokens_setting_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_configured_session_tokens_setting_overrides_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DREAMERY_SESSION_TOKENS", "off")
     assert specs(Platform(PlatformOptions()))[0].env["DREAMERY_SESSION_TOKENS"] == "false"
 
 
-def test_throwaway_platform_ignores_the_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_throwaway_platform_ignores_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAMERY_DATABASE_URL", "postgresql://production/precious")
     monkeypatch.setenv("DREAMERY_API_PORT", "8000")
     monkeypatch.setenv("DREAMERY_UPSTREAM_ORIGIN", "http://elsewhere")
@@ -82,23 +84,23 @@ def test_throwaway_platform_ignores_the_surroundings(tmp_path: Path, monkeypatch
     assert platform.port != 8000
 
 
-def test_children_do_not_import_from_where_the_user_stands(tmp_path: Path) -> None:
+def test_children_do_not_import_from_the_users_directory(tmp_path: Path) -> None:
     for spec in specs(Platform(PlatformOptions(data_dir=tmp_path / "data"))):
         assert spec.command[1] == "-P"
         assert spec.cwd == tmp_path / "data"
         assert spec.env["PYTHONPATH"].split(":")[0] == str(Path(__file__).resolve().parents[4])
 
 
-def test_address_for_this_machine_when_listening_everywhere() -> None:
+def test_url_is_loopback_when_listening_on_all_addresses() -> None:
     assert Platform(PlatformOptions(host="0.0.0.0", port=81)).url == "http://127.0.0.1:81"
 
 
-def test_announcement_counts_only_while_the_folder_is_held(tmp_path: Path) -> None:
+def test_running_platform_is_found_only_while_the_folder_is_locked(tmp_path: Path) -> None:
     data = open_data_dir(tmp_path / "data")
-    here = RunningPlatform(url="http://127.0.0.1:81", database_url="postgresql://x", redis_url="redis://x")
-    announce(data.path, here)
-    assert running_platform(data.path) == here
+    platform = RunningPlatform(url="http://127.0.0.1:81", database_url="postgresql://x", redis_url="redis://x")
+    write_running_platform(data.path, platform)
+    assert find_running_platform(data.path) == platform
     assert (data.path / "running.json").stat().st_mode & 0o077 == 0
     data.close()
-    assert running_platform(data.path) is None, "left by a kill -9"
-    assert running_platform(tmp_path / "nowhere") is None
+    assert find_running_platform(data.path) is None, "left by a kill -9"
+    assert find_running_platform(tmp_path / "nowhere") is None
