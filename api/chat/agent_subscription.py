@@ -1,6 +1,7 @@
-"""Following one conversation: its words as they are said, and the jobs it starts, all on one bell.
+"""Subscription to one conversation: its text as it is written, and the jobs it starts, with one event for all.
 
-Words come live through the hub; the row has what was missed. A follower holds no thread and no connection.
+Text arrives live through the job watcher; the row has what was missed. A subscriber holds no thread and no database
+connection.
 """
 
 import asyncio
@@ -10,75 +11,78 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from api.chat.agent_completion import is_over, says_no_more
-from api.jobs.watcher import Hub, Watch
+from api.chat.agent_completion import has_ended, is_text_complete
+from api.jobs.watcher import JobWatcher, Watch
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
-from worker.db.engine import AWAY_ERRORS, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView
 
 log = get_logger("chat")
 
 
-class Talk:
-    """A conversation as its followers see it. `read` it once before anything else."""
+class ConversationSubscription:
+    """A conversation and the jobs it started, as last read. Call `refresh` once before reading any property."""
 
-    def __init__(self, hub: Hub, job_id: UUID) -> None:
+    def __init__(self, job_watcher: JobWatcher, job_id: UUID) -> None:
         self.job_id = job_id
         self.views: list[JobView] = []
-        self._hub = hub
-        self._bell = asyncio.Event()
+        self._job_watcher = job_watcher
+        self._event = asyncio.Event()
         self._watches: dict[UUID, Watch] = {}
         self._stack = ExitStack()
 
     @contextmanager
-    def followed(self, *, words: bool) -> Iterator["Talk"]:
-        """Hear what happens until the block ends, with every word or without."""
+    def subscribe(self, *, with_text: bool) -> Iterator["ConversationSubscription"]:
+        """Receive changes until the block ends, with or without the text."""
         with self._stack:
-            self._watch(self.job_id, words=words)
+            self._watch(self.job_id, with_text=with_text)
             yield self
 
-    def _watch(self, job_id: UUID, *, words: bool = False) -> None:
-        watching = self._hub.watching([job_id], words=words, bell=self._bell)
-        (self._watches[job_id],) = self._stack.enter_context(watching)
+    def _watch(self, job_id: UUID, *, with_text: bool = False) -> None:
+        watch_jobs = self._job_watcher.watch_jobs([job_id], with_text=with_text, event=self._event)
+        (self._watches[job_id],) = self._stack.enter_context(watch_jobs)
 
     @property
-    def said(self) -> str:
-        """What the agent has said so far."""
-        return self._watches[self.job_id].said
+    def text(self) -> str:
+        """The agent's text so far."""
+        return self._watches[self.job_id].text
 
     @property
     def view(self) -> JobView:
-        """The conversation's own job, as last read."""
+        """The job of the conversation."""
         return self.views[0]
 
     @property
     def children(self) -> list[JobView]:
-        """The jobs it started, as last read."""
+        """The jobs that the agent started."""
         return self.views[1:]
 
     @property
-    def over(self) -> bool:
-        """Whether the agent has said all and everything it started has ended."""
-        return bool(self.views) and says_no_more(self.view) and all(is_over(child) for child in self.children)
+    def finished(self) -> bool:
+        """Whether the text is complete and all jobs that the agent started have ended."""
+        return bool(self.views) and is_text_complete(self.view) and all(has_ended(child) for child in self.children)
 
     @property
     def stopping(self) -> bool:
-        """Whether this process ends, so that nobody shall follow it here."""
-        return self._hub.stopping
+        """Whether this process stops, so that subscribers must leave."""
+        return self._job_watcher.stopping
 
     @property
-    def stale(self) -> bool:
-        """Whether something has happened since the last reading, other than words."""
+    def has_unread_changes(self) -> bool:
+        """Whether a job changed since the last read; new text does not count."""
         read = {view.job.id: view.job.event_seq for view in self.views}
         return any(watch.seq > read.get(job_id, 0) for job_id, watch in self._watches.items())
 
-    async def read(self) -> None:
-        """Read the rows. While the database is away nothing changes: the jobs go on without it."""
+    async def refresh(self) -> None:
+        """Read the rows. While the database is unavailable the last known rows stay; the jobs continue.
+
+        Raises `job_not_found`.
+        """
         try:
-            views = await run_in_threadpool(_views, self.job_id)
-        except AWAY_ERRORS as error:
+            views = await run_in_threadpool(_read_views, self.job_id)
+        except DATABASE_UNAVAILABLE_ERRORS as error:
             log.warning("talk_waits_for_database", reason=type(error).__name__)
             return
         if not views:
@@ -87,20 +91,20 @@ class Talk:
         for job_id in new:
             self._watch(job_id)
         if new:
-            # What happened to them between the reading and the watching.
-            views = await run_in_threadpool(_views, self.job_id)
+            # They may have changed after the read and before the watch.
+            views = await run_in_threadpool(_read_views, self.job_id)
         self.views = views
         for view in views:
             if (watch := self._watches.get(view.job.id)) is not None:
-                watch.tell(view.job.state, view.job.event_seq)
-        if self.view.spoken is not None:
-            self._watches[self.job_id].read(self.view.spoken.said)
+                watch.update(view.job.state, view.job.event_seq)
+        if self.view.reply is not None:
+            self._watches[self.job_id].replace_text(self.view.reply.text)
 
     async def wait(self, seconds: float) -> None:
-        """Until something happens, or the time is over."""
+        """Wait for a change, at most `seconds`."""
         await self._watches[self.job_id].changed(seconds)
 
 
-def _views(job_id: UUID) -> list[JobView]:
+def _read_views(job_id: UUID) -> list[JobView]:
     with transaction() as tx:
-        return queries.talk_views(tx, job_id)
+        return queries.conversation_views(tx, job_id)

@@ -1,11 +1,10 @@
-"""Picture requests with `stream: true`: OpenAI's named events, one `completed` for each picture once its job has ended.
+"""Image requests with `stream: true`: OpenAI's named events, one `completed` event per image when its job has ended.
 
-No `partial_image` is ever sent, which OpenAI allows: upstream shows no unfinished pictures. No `id:` and no `retry:`
-here, they break the SDKs (openai-compat rule 1). The status is decided before the first byte: what is refused, is
-refused as a plain HTTP error.
+No `partial_image` is sent, which OpenAI allows: upstream has no unfinished images. Events carry no `id:` and no
+`retry:`, which break the SDKs (openai-compat rule 1). The status is decided before the first byte: a rejected request
+is a plain HTTP error.
 """
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,20 +13,20 @@ from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from api.generation.acceptance import Accepted
-from api.generation.response import catch_up, views_of
+from api.generation.acceptance import AcceptedRequest
+from api.generation.response import read_job_views, sync_watches
 from api.http.errors import error_body
-from api.http.sse import HEARTBEAT, HEARTBEAT_SECONDS, sse
-from api.jobs.serialization import base64_of, failure_of, safety_echo
-from api.jobs.watcher import Hub, Watch
+from api.http.sse import HEARTBEAT, sse, stream_events
+from api.jobs.serialization import group_error, read_base64, safety_identifier_field
+from api.jobs.watcher import JobWatcher, Watch
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
-from worker.db.engine import AWAY_ERRORS, Row
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row
 from worker.db.jobs.queries import JobView
 
 log = get_logger("api")
 
-# Our models count no tokens; the SDKs demand the numbers.
+# The models count no tokens, but the SDKs require the numbers.
 _NO_USAGE = {
     "input_tokens": 0,
     "output_tokens": 0,
@@ -37,97 +36,104 @@ _NO_USAGE = {
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """What every event of a stream tells: the kind of its names, and `quality` and `background` as asked."""
+class EventFields:
+    """Fields that all events of a stream share."""
 
     kind: str  # image_generation or image_edit
     quality: str
     background: str
 
 
-async def picture_events(
-    hub: Hub, accepted: Accepted, told: Told, unanswered: Callable[[], None]
-) -> AsyncIterator[bytes]:
-    """The frames of one request until its last picture is sent. An error event only when there is none at all.
+class _ImageSource:
+    """The `completed` events of one request, in the order in which its jobs end."""
 
-    `unanswered` is called before the stream ends while its jobs go on.
+    def __init__(
+        self, job_watcher: JobWatcher, watches: list[Watch], accepted: AcceptedRequest, event_fields: EventFields
+    ) -> None:
+        self._job_watcher, self._accepted, self._event_fields = job_watcher, accepted, event_fields
+        self._watches, self._open = watches, list(watches)
+        self._synced = False
+        self.sent = 0
+
+    async def new_frames(self) -> AsyncIterator[bytes]:
+        """Yield an event for each image of the jobs that ended."""
+        if not self._synced:
+            await sync_watches(self._watches)
+            self._synced = True
+        for watch in [watch for watch in self._open if watch.final]:
+            self._open.remove(watch)
+            (view,) = await run_in_threadpool(read_job_views, [watch.job_id])
+            for item in view.files[: self._accepted.n - self.sent]:
+                self.sent += 1
+                yield await run_in_threadpool(_completed, view, item, self._event_fields)
+
+    def is_finished(self) -> bool:
+        """Return whether all jobs have ended and their images were sent."""
+        return not self._open
+
+    def is_released(self) -> bool:
+        """Return whether this process stops."""
+        return self._job_watcher.stopping
+
+    def release(self) -> bytes:
+        """Raise `restarting`."""
+        raise DreameryError("restarting")
+
+    def expire(self) -> bytes:
+        """Return nothing: the jobs have deadlines, the stream has none."""
+        return b""
+
+    async def wait(self, seconds: float) -> object:
+        """Wait for a change of any of the jobs."""
+        return await self._watches[0].changed(seconds)
+
+
+async def image_events(
+    job_watcher: JobWatcher, accepted: AcceptedRequest, event_fields: EventFields, mark_unanswered: Callable[[], None]
+) -> AsyncIterator[bytes]:
+    """Yield the frames of one request until its last image is sent. An error event is sent only without any image.
+
+    `mark_unanswered` is called when the stream ends before its jobs do.
     """
     # Some clients give up on a connection that is silent for a minute.
     yield HEARTBEAT
-    sent = 0
     try:
-        async for job_id in _as_they_end(hub, accepted.job_ids):
-            if job_id is None:
-                yield HEARTBEAT
-                continue
-            (view,) = await run_in_threadpool(views_of, [job_id])
-            for item in view.files[: accepted.n - sent]:
-                sent += 1
-                yield await run_in_threadpool(_completed, view, item, told)
-        if not sent:
+        with job_watcher.watch_jobs(accepted.job_ids) as watches:
+            source = _ImageSource(job_watcher, watches, accepted, event_fields)
+            async for frame in stream_events(source):
+                yield frame
+        if not source.sent:
             yield await run_in_threadpool(_failed, accepted.job_ids)
-        elif sent < accepted.n:
-            yield f": {sent} of {accepted.n} pictures\n".encode()
+        elif source.sent < accepted.n:
+            yield f": {source.sent} of {accepted.n} pictures\n".encode()
     except DreameryError as error:
         if error.code == "restarting":
-            unanswered()
+            mark_unanswered()
         yield _error(error)
-    except AWAY_ERRORS as error:
+    except DATABASE_UNAVAILABLE_ERRORS as error:
         log.warning("database_away", reason=type(error).__name__)
-        unanswered()
-        yield _error(DreameryError("overloaded", "The platform lost its database for a while; the job goes on."))
+        mark_unanswered()
+        yield _error(DreameryError("overloaded", "The database was unavailable for a while; the job continues."))
 
 
-async def _as_they_end(hub: Hub, job_ids: list[UUID]) -> AsyncIterator[UUID | None]:
-    """The jobs in the order in which they end; None after each while of silence.
-
-    Raises `restarting` when this process stops.
-    """
-    ended: asyncio.Queue[UUID | None] = asyncio.Queue()
-    with hub.watching(job_ids) as watches:
-        await catch_up(watches)
-        tasks = [asyncio.create_task(_report_end(hub, watch, ended)) for watch in watches]
-        try:
-            left = len(watches)
-            while left:
-                try:
-                    job_id = await asyncio.wait_for(ended.get(), HEARTBEAT_SECONDS)
-                except TimeoutError:
-                    yield None
-                    continue
-                if job_id is None:
-                    raise DreameryError("restarting")
-                left -= 1
-                yield job_id
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
-async def _report_end(hub: Hub, watch: Watch, ended: "asyncio.Queue[UUID | None]") -> None:
-    while not watch.final and not hub.stopping:
-        await watch.changed(HEARTBEAT_SECONDS)
-    ended.put_nowait(watch.job_id if watch.final else None)
-
-
-def _completed(view: JobView, item: Row[Any], told: Told) -> bytes:
-    name = f"{told.kind}.completed"
+def _completed(view: JobView, item: Row[Any], event_fields: EventFields) -> bytes:
+    name = f"{event_fields.kind}.completed"
     data = {
         "type": name,
-        "b64_json": base64_of(item.key),
-        "background": told.background,
+        "b64_json": read_base64(item.key),
+        "background": event_fields.background,
         "created_at": int(time.time()),
         "output_format": item.mime.partition("/")[2],
-        "quality": told.quality,
+        "quality": event_fields.quality,
         "size": f"{item.width}x{item.height}",
         "usage": _NO_USAGE,
-        **safety_echo(view),
+        **safety_identifier_field(view),
     }
     return sse(name, data)
 
 
 def _failed(job_ids: list[UUID]) -> bytes:
-    error, _status = failure_of(views_of(job_ids))
+    error, _status = group_error(read_job_views(job_ids))
     return _error(error)
 
 

@@ -1,29 +1,27 @@
-"""Server-sent events of a job: a snapshot, then what happens, then its end.
+"""Server-sent events of one job: a snapshot, then each change, then its end.
 
-Here, and only here, events carry an `id` (openai-compat rule 1): the number of the job's newest event, which a client
-sends back as `Last-Event-ID` to get what it missed.
+The `id` of an event is the number of the job's newest event. A client sends it back as `Last-Event-ID` to receive the
+events it missed. Streams of the OpenAI-compatible routes carry no `id` (openai-compat rule 1).
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
-from api.http.sse import sse
+from api.http.sse import sse, stream_events
 from api.jobs.serialization import job_object
-from api.jobs.watcher import Hub
+from api.jobs.watcher import JobWatcher, Watch
 from worker.core.job_state import JobState
 from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView, Viewer
 
-HEARTBEAT_SECONDS = 12.0
-_HEARTBEAT = b": ka\n"
-# An end without a final event: clients connect again, with their `Last-Event-ID`.
-_COME_BACK = b": this server restarts\n"
-# What a note may tell of the platform's own accounts; the timeline says who may see it.
-_OF_THE_POOL = ("account", "score", "passed_over")
+# The last line of a stream without a final event: clients connect again with their `Last-Event-ID`.
+_RESTARTING = b": this server restarts\n"
+# Fields of a note about platform accounts; the timeline decides who sees them.
+_PLATFORM_ACCOUNT_FIELDS = ("account", "score", "passed_over")
 _FINAL_EVENT = {JobState.SUCCEEDED: "completed", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
 
 
@@ -33,44 +31,78 @@ def _read(job_id: UUID, viewer: Viewer, after: int | None) -> tuple[JobView | No
         return view, (queries.events_after(tx, job_id, after) if after is not None and view is not None else [])
 
 
-def _missed(rows: list[Any], job: Any) -> list[bytes]:
-    """Events as they were written; the newest state goes into the snapshot or final event that follows."""
+def _missed_frames(rows: list[Any], job: Any) -> list[bytes]:
+    """Return frames of past events. The newest state follows in the snapshot or final event."""
     frames = []
     for row in rows:
         if row.to_state in _FINAL_EVENT:
             continue
         data = {"state": row.to_state, "at": row.at.timestamp(), **row.note}
-        for name in ("detail", *(_OF_THE_POOL if job.user_id is not None else ())):
-            data.pop(name, None)  # upstream's own words and log ids are for the operator, as are his accounts
+        for name in ("detail", *(_PLATFORM_ACCOUNT_FIELDS if job.user_id is not None else ())):
+            data.pop(name, None)  # upstream messages, log ids and platform accounts are visible to operators only
         frames.append(sse("progress", {"id": f"job_{job.id.hex}", **data}, row.seq))
     return frames
 
 
-async def job_events(
-    hub: Hub, job_id: UUID, viewer: Viewer, *, base: str, after: int | None, gone: Callable[[], Any]
-) -> AsyncIterator[bytes]:
-    """The frames of one job until it ends or the client is gone."""
-    with hub.watching([job_id]) as (watch,):
-        view, missed = await run_in_threadpool(_read, job_id, viewer, after)
-        if view is None:
-            return
-        for frame in _missed(missed, view.job):
-            yield frame
-        event = "snapshot" if after is None else "progress"
-        while view is not None:
-            seq = view.job.event_seq
-            watch.tell(view.job.state, seq)
-            final = _FINAL_EVENT.get(view.job.state)
-            yield sse(final or event, job_object(view, base), seq)
-            if final:
+class _JobEventSource:
+    """The events of one watched job."""
+
+    def __init__(self, job_watcher: JobWatcher, watch: Watch, viewer: Viewer, *, base: str, after: int | None) -> None:
+        self._job_watcher, self._watch, self._viewer, self._base = job_watcher, watch, viewer, base
+        self._after = after
+        self._sent_seq = -1
+        self._finished = False
+
+    async def new_frames(self) -> AsyncIterator[bytes]:
+        """Yield the missed events on the first call, and one event for each newer state of the job."""
+        while self._watch.seq > self._sent_seq and not self._finished:
+            first = self._sent_seq < 0
+            after = self._after if first else None
+            view, missed = await run_in_threadpool(_read, self._watch.job_id, self._viewer, after)
+            if view is None:
+                self._finished = True
                 return
-            while view.job.event_seq >= watch.seq:
-                if hub.stopping:
-                    yield _COME_BACK
-                    return
-                if not await watch.changed(HEARTBEAT_SECONDS):
-                    if await gone():
-                        return
-                    yield _HEARTBEAT
-            event = "progress"
-            view, _ = await run_in_threadpool(_read, job_id, viewer, None)
+            for frame in _missed_frames(missed, view.job):
+                yield frame
+            self._sent_seq = view.job.event_seq
+            self._watch.update(view.job.state, self._sent_seq)
+            final = _FINAL_EVENT.get(view.job.state)
+            self._finished = final is not None
+            event = final or ("snapshot" if first and self._after is None else "progress")
+            yield sse(event, job_object(view, self._base), self._sent_seq)
+
+    def is_finished(self) -> bool:
+        """Return whether the final event was sent, or the job is no longer visible."""
+        return self._finished
+
+    def is_released(self) -> bool:
+        """Return whether this process stops."""
+        return self._job_watcher.stopping
+
+    def release(self) -> bytes:
+        """Return a comment: the client reconnects without losing an event."""
+        return _RESTARTING
+
+    def expire(self) -> bytes:
+        """Return nothing: the stream of one job has no deadline."""
+        return b""
+
+    async def wait(self, seconds: float) -> object:
+        """Wait for a change of the job."""
+        return await self._watch.changed(seconds)
+
+
+async def job_events(
+    job_watcher: JobWatcher,
+    job_id: UUID,
+    viewer: Viewer,
+    *,
+    base: str,
+    after: int | None,
+    is_disconnected: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[bytes]:
+    """Yield the frames of one job until it ends or the client disconnects."""
+    with job_watcher.watch_jobs([job_id]) as (watch,):
+        source = _JobEventSource(job_watcher, watch, viewer, base=base, after=after)
+        async for frame in stream_events(source, is_disconnected=is_disconnected):
+            yield frame

@@ -1,99 +1,103 @@
 """All jobs of a caller as one stream of server-sent events.
 
-The hub hears of every change on this machine's one subscription; a few times a second one query tells whose the changed
-jobs are. Each feed reads its own jobs again, sends what looks different, and now and then looks for what was lost on
-the way. The `id` of an event is a time: what a client sends back as `Last-Event-ID` to get what it missed.
+The job watcher reports every change on one subscription per process; a few times a second one query finds the owners of
+the changed jobs. Each feed reads its own changed jobs, sends those that look different, and regularly sweeps for
+changes that were lost. The `id` of an event is a time: a client sends it back as `Last-Event-ID` to receive what it
+missed.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import orjson
 from starlette.concurrency import run_in_threadpool
 
+from api.http.sse import HEARTBEAT, sse, stream_events
 from api.jobs.serialization import job_object
-from api.jobs.watcher import Hub
+from api.jobs.watcher import JobWatcher
 from worker.core.observability.logging import get_logger
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import feed as jobs_feed
 from worker.db.jobs import queries
-from worker.db.jobs.feed import News
+from worker.db.jobs.feed import ChangedJobs
 from worker.db.jobs.queries import JobFilter, JobView, Viewer
 
 log = get_logger("job_feed")
 
-# Changes are gathered for so long before anybody is asked whose they are.
-_GATHER_SECONDS = 0.2
-# Progress and places in the queue change without an event.
+# Changes are collected for this long before their owners are looked up.
+_BATCH_SECONDS = 0.2
+# Progress and queue positions change without an event.
 _REFRESH_SECONDS = 2.5
-_REFRESHED_JOBS = 60
+_MAX_REFRESHED_JOBS = 60
 _SWEEP_SECONDS = 10.0
+# A sweep that finds nothing sends a heartbeat itself; the loop sends one only when the database delays the sweep.
+_HEARTBEAT_SECONDS = 1.5 * _SWEEP_SECONDS
 _OVERLAP_SECONDS = 5.0
-_MOST_MISSED = 300
-# Then the client comes again, and is asked again who it is.
-_LONGEST_SECONDS = 300.0
+_MAX_MISSED = 300
+# The client reconnects afterwards and is authenticated again.
+_DEADLINE_SECONDS = 300.0
 
 
 class Feed:
-    """One client's interest in all jobs that it may see."""
+    """The subscription of one client to all jobs that it may see."""
 
-    __slots__ = ("_accounts", "_bell", "_changed", "viewer")
+    __slots__ = ("_account_ids", "_changed", "_event", "viewer")
 
     def __init__(self, viewer: Viewer) -> None:
-        self.see(viewer)
+        self.set_viewer(viewer)
         self._changed: set[UUID] = set()
-        self._bell = asyncio.Event()
+        self._event = asyncio.Event()
 
-    def see(self, viewer: Viewer) -> None:
-        """Whose jobs these are. A session id that nobody used before gets its account only with its first job."""
+    def set_viewer(self, viewer: Viewer) -> None:
+        """Set whose jobs the feed shows. A new session id has an account only after its first job."""
         self.viewer = viewer
-        self._accounts = frozenset(viewer.account_ids)
+        self._account_ids = frozenset(viewer.account_ids)
 
-    def tell(self, job_id: UUID, user_id: UUID | None, account_ids: list[UUID]) -> None:
-        """A job changed; noted if the viewer may see it (I9)."""
-        own = user_id == self.viewer.user_id if user_id else not self._accounts.isdisjoint(account_ids)
+    def add_change(self, job_id: UUID, user_id: UUID | None, account_ids: list[UUID]) -> None:
+        """Record that a job changed, if the viewer may see it (I9)."""
+        own = user_id == self.viewer.user_id if user_id else not self._account_ids.isdisjoint(account_ids)
         if own:
             self._changed.add(job_id)
-            self._bell.set()
+            self._event.set()
 
-    async def changed(self, timeout_seconds: float) -> set[UUID]:
-        """The jobs that changed; empty when none did in time."""
+    async def wait_for_changes(self, timeout_seconds: float) -> set[UUID]:
+        """Return the jobs that changed; empty after the timeout."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
-                await self._bell.wait()
-        self._bell.clear()
-        taken, self._changed = self._changed, set()
-        return taken
+                await self._event.wait()
+        self._event.clear()
+        changed, self._changed = self._changed, set()
+        return changed
 
 
 class JobFeeds:
     """All feeds of this process."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, job_watcher: JobWatcher) -> None:
+        self._job_watcher = job_watcher
         self._feeds: set[Feed] = set()
         self._changed: set[UUID] = set()
-        self._bell = asyncio.Event()
+        self._event = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin passing on what the hub hears."""
-        self._hub.overhear(self._hear)
-        self._task = asyncio.create_task(self._pass_on())
+        """Start to distribute changes to the feeds."""
+        self._job_watcher.add_listener(self._add_change)
+        self._task = asyncio.create_task(self._distribute())
 
     async def stop(self) -> None:
-        """End it."""
+        """Stop to distribute changes."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
     @contextlib.contextmanager
-    def open(self, viewer: Viewer) -> Iterator[Feed]:
-        """A feed, registered before its first reading so that nothing falls in between."""
+    def subscribe(self, viewer: Viewer) -> Iterator[Feed]:
+        """Register a feed. Register it before the first read, so that no change is lost in between."""
         feed = Feed(viewer)
         self._feeds.add(feed)
         try:
@@ -101,39 +105,39 @@ class JobFeeds:
         finally:
             self._feeds.discard(feed)
 
-    def _hear(self, job_id: UUID) -> None:
+    def _add_change(self, job_id: UUID) -> None:
         if self._feeds:
             self._changed.add(job_id)
-            self._bell.set()
+            self._event.set()
 
-    async def _pass_on(self) -> None:
+    async def _distribute(self) -> None:
         while True:
-            await self._bell.wait()
-            await asyncio.sleep(_GATHER_SECONDS)
-            self._bell.clear()
-            taken, self._changed = list(self._changed), set()
+            await self._event.wait()
+            await asyncio.sleep(_BATCH_SECONDS)
+            self._event.clear()
+            changed, self._changed = list(self._changed), set()
             try:
-                rows = await run_in_threadpool(_whose, taken)
+                rows = await run_in_threadpool(_read_owners, changed)
             except DATABASE_ERRORS as error:
-                # The feeds' own sweeps find these jobs later.
-                log.warning("feed_lost", jobs=len(taken), reason=type(error).__name__)
+                # The sweeps of the feeds find these jobs later.
+                log.warning("feed_lost", jobs=len(changed), reason=type(error).__name__)
                 continue
             for row in rows:
                 for feed in self._feeds:
-                    feed.tell(row.id, row.user_id, row.account_ids)
+                    feed.add_change(row.id, row.user_id, row.account_ids)
 
 
-def _whose(job_ids: list[UUID]) -> list[Any]:
+def _read_owners(job_ids: list[UUID]) -> list[Any]:
     with transaction() as tx:
-        return jobs_feed.whose(tx, job_ids)
+        return jobs_feed.find_viewers(tx, job_ids)
 
 
-def _news(viewer: Viewer, since: float | None) -> News:
+def _read_changes(viewer: Viewer, since: float | None) -> ChangedJobs:
     with transaction() as tx:
-        return jobs_feed.news(tx, viewer, since=since, limit=_MOST_MISSED)
+        return jobs_feed.find_changed_jobs(tx, viewer, since=since, limit=_MAX_MISSED)
 
 
-def _views(viewer: Viewer, ids: list[UUID]) -> list[JobView]:
+def _read_views(viewer: Viewer, ids: list[UUID]) -> list[JobView]:
     if not ids:
         return []
     with transaction() as tx:
@@ -142,8 +146,8 @@ def _views(viewer: Viewer, ids: list[UUID]) -> list[JobView]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What of a job a client has seen."""
+class _SentState:
+    """What a client was last sent about a job."""
 
     seq: int
     open: bool
@@ -151,83 +155,120 @@ class _Look:
     position: int | None
 
 
-class _Story:
-    """What one client was sent so far, so that nothing is sent twice."""
+class _FeedSource:
+    """The events of one feed. It remembers what the client was sent, so that nothing is sent twice."""
 
-    def __init__(self, feed: Feed, base: str) -> None:
-        self._feed = feed
-        self._base = base
-        self._shown: dict[UUID, _Look] = {}  # open jobs, and those that ended lately
-        self.since = 0.0
+    def __init__(self, feed: Feed, find_viewer: Callable[[], Viewer], *, base: str, since: float | None) -> None:
+        self._feed, self._find_viewer, self._base = feed, find_viewer, base
+        self._sent: dict[UUID, _SentState] = {}  # open jobs, and jobs that ended recently
+        self._since = since  # database time of the newest sweep
+        self._changed: set[UUID] = set()
+        self._started = False
+        self._swept_at = 0.0
 
-    async def begin(self, since: float | None) -> bytes:
-        """A snapshot of the open jobs, or what was missed since; `reset` when that is too much."""
-        news = await run_in_threadpool(_news, self._feed.viewer, None if since is None else since - _OVERLAP_SECONDS)
-        self.since = news.now
-        jobs = await self._read(list(news.seqs))
+    async def new_frames(self) -> AsyncIterator[bytes]:
+        """Yield the start of the feed on the first call, then frames for changed jobs and for sweeps that are due."""
+        if not self._started:
+            self._started = True
+            yield b"retry: 500\n" + await self._first_frames()
+            self._swept_at = time.monotonic()
+            return
+        frames = await (self._job_frames(self._changed) if self._changed else self._refresh())
+        if time.monotonic() - self._swept_at > _SWEEP_SECONDS:
+            self._swept_at = time.monotonic()
+            frames += await self._sweep() or HEARTBEAT
+        if frames:
+            yield frames
+
+    def is_finished(self) -> bool:
+        """Return False: a feed ends at its deadline."""
+        return False
+
+    def is_released(self) -> bool:
+        """Return False: the server closes the connection of a feed when it stops."""
+        return False
+
+    def release(self) -> bytes:
+        """Return nothing: a feed is never released."""
+        return b""
+
+    def expire(self) -> bytes:
+        """Return nothing: the stream ends and the client reconnects."""
+        return b""
+
+    async def wait(self, seconds: float) -> object:
+        """Wait for changed jobs, at most until the next refresh."""
+        self._changed = await self._feed.wait_for_changes(min(seconds, _REFRESH_SECONDS))
+        return self._changed
+
+    async def _first_frames(self) -> bytes:
+        """Return a snapshot of the open jobs, or what the client missed; `reset` when it missed too much."""
+        since, viewer = self._since, self._feed.viewer
+        found = await run_in_threadpool(_read_changes, viewer, None if since is None else since - _OVERLAP_SECONDS)
+        self._since = found.now
+        jobs = await self._changed_jobs(list(found.event_seqs))
         if since is None:
-            return self._frame("snapshot", {"object": "list", "data": jobs, "has_more": news.more})
-        if news.more:
+            return self._frame("snapshot", {"object": "list", "data": jobs, "has_more": found.has_more})
+        if found.has_more:
             return self._frame("reset", {})
         return b"".join(self._frame("job", job) for job in jobs)
 
-    async def tell(self, job_ids: set[UUID]) -> bytes:
-        """Frames for those of the jobs that look different now."""
-        return b"".join([self._frame("job", job) for job in await self._read(list(job_ids))])
+    async def _job_frames(self, job_ids: set[UUID]) -> bytes:
+        """Return frames of those jobs that look different now."""
+        return b"".join([self._frame("job", job) for job in await self._changed_jobs(list(job_ids))])
 
-    async def refresh(self) -> bytes:
-        """Frames for open jobs whose progress or place in the queue is another now."""
-        newest_first = sorted((job_id for job_id, look in self._shown.items() if look.open), reverse=True)
-        return await self.tell(set(newest_first[:_REFRESHED_JOBS]))
+    async def _refresh(self) -> bytes:
+        """Return frames of open jobs whose progress or queue position changed."""
+        newest_first = sorted((job_id for job_id, state in self._sent.items() if state.open), reverse=True)
+        return await self._job_frames(set(newest_first[:_MAX_REFRESHED_JOBS]))
 
-    async def sweep(self, viewer: Viewer) -> bytes:
-        """Frames for what nobody told us about."""
-        self._feed.see(viewer)
-        news = await run_in_threadpool(_news, self._feed.viewer, self.since - _OVERLAP_SECONDS)
-        self._shown = {job_id: look for job_id, look in self._shown.items() if job_id in news.seqs}
-        seqs = {job_id: look.seq for job_id, look in self._shown.items()}
-        frames = await self.tell({job_id for job_id, seq in news.seqs.items() if seqs.get(job_id) != seq})
-        self.since = news.now
+    async def _sweep(self) -> bytes:
+        """Return frames of jobs whose change was not reported."""
+        viewer = await run_in_threadpool(self._find_viewer)
+        self._feed.set_viewer(viewer)
+        found = await run_in_threadpool(_read_changes, viewer, (self._since or 0.0) - _OVERLAP_SECONDS)
+        self._sent = {job_id: state for job_id, state in self._sent.items() if job_id in found.event_seqs}
+        seqs = {job_id: state.seq for job_id, state in self._sent.items()}
+        frames = await self._job_frames({job_id for job_id, seq in found.event_seqs.items() if seqs.get(job_id) != seq})
+        self._since = found.now
         return frames
 
-    async def _read(self, ids: list[UUID]) -> list[dict[str, Any]]:
-        views = await run_in_threadpool(_views, self._feed.viewer, ids)
-        return [job for view in views if (job := self._new(view)) is not None]
+    async def _changed_jobs(self, ids: list[UUID]) -> list[dict[str, Any]]:
+        views = await run_in_threadpool(_read_views, self._feed.viewer, ids)
+        return [job for view in views if (job := self._job_if_changed(view)) is not None]
 
-    def _new(self, view: JobView) -> dict[str, Any] | None:
+    def _job_if_changed(self, view: JobView) -> dict[str, Any] | None:
         job = job_object(view, self._base)
-        look = _Look(
+        state = _SentState(
             seq=view.job.event_seq,
             open=view.job.finished_at is None,
             progress=job["progress"],
             position=job["queue"]["position"],
         )
-        if self._shown.get(view.job.id) == look:
+        if self._sent.get(view.job.id) == state:
             return None
-        self._shown[view.job.id] = look
+        self._sent[view.job.id] = state
         return job
 
     def _frame(self, event: str, data: Any) -> bytes:
-        return f"id: {self.since:.3f}\nevent: {event}\ndata: ".encode() + orjson.dumps(data) + b"\n\n"
+        return sse(event, data, f"{self._since or 0.0:.3f}")
 
 
 async def feed_events(
-    all_feeds: JobFeeds, find_viewer: Callable[[], Viewer], *, base: str, since: float | None, gone: Callable[[], Any]
+    all_feeds: JobFeeds,
+    find_viewer: Callable[[], Viewer],
+    *,
+    base: str,
+    since: float | None,
+    is_disconnected: Callable[[], Awaitable[bool]],
 ) -> AsyncIterator[bytes]:
-    """The frames of a feed until the client is gone, or for a few minutes."""
-    clock = asyncio.get_running_loop().time
-    until = clock() + _LONGEST_SECONDS
-    with all_feeds.open(await run_in_threadpool(find_viewer)) as feed:
-        story = _Story(feed, base)
-        yield b"retry: 500\n" + await story.begin(since)
-        swept = clock()
-        while clock() < until:
-            changed = await feed.changed(_REFRESH_SECONDS)
-            frames = await (story.tell(changed) if changed else story.refresh())
-            if clock() - swept > _SWEEP_SECONDS:
-                if await gone():
-                    return
-                swept = clock()
-                frames += await story.sweep(await run_in_threadpool(find_viewer)) or b": ka\n"
-            if frames:
-                yield frames
+    """Yield the frames of a feed until the client disconnects, at most for a few minutes."""
+    with all_feeds.subscribe(await run_in_threadpool(find_viewer)) as feed:
+        source = _FeedSource(feed, find_viewer, base=base, since=since)
+        async for frame in stream_events(
+            source,
+            heartbeat_seconds=_HEARTBEAT_SECONDS,
+            deadline_seconds=_DEADLINE_SECONDS,
+            is_disconnected=is_disconnected,
+        ):
+            yield frame
