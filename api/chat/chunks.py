@@ -1,6 +1,6 @@
-"""Frames of a chat stream: OpenAI's `chat.completion.chunk` objects, exactly as openai-compat section 3 wants them.
+"""Frames of a chat stream: OpenAI's `chat.completion.chunk` objects, as openai-compat section 3 requires.
 
-No `id:`, no `retry:`, no event names, no empty `data:` here: each of these breaks some client.
+Frames have no `id:`, no `retry:`, no event names and no empty `data:`, because each of these breaks some client.
 """
 
 import time
@@ -17,36 +17,36 @@ NO_USAGE = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
 
 
 def completion_id() -> str:
-    """A fresh id of a chat answer."""
+    """Return a new id of a chat answer."""
     return f"chatcmpl-{uuid4().hex}"
 
 
 @dataclass(frozen=True, slots=True)
 class Chunks:
-    """Makes the frames of one stream; all share id, time and model."""
+    """Builds the frames of one stream, which share id, time and model."""
 
     model: str
     id: str = field(default_factory=completion_id)
     created: int = field(default_factory=lambda: int(time.time()))
 
     def role(self) -> bytes:
-        """The first frame, sent at once."""
+        """Return the first frame, which is sent at once."""
         return self._choice({"role": "assistant", "content": ""})
 
     def content(self, text: str) -> bytes:
-        """A piece of the answer."""
+        """Return a piece of the answer."""
         return self._choice({"content": text})
 
     def reasoning(self, line: str) -> bytes:
-        """A line of progress; front ends show it as thinking."""
+        """Return a progress line; front ends show it as thinking."""
         return self._choice({"reasoning_content": f"{line}\n"})
 
     def finish(self, reason: str = "stop") -> bytes:
-        """The frame without which some clients take the stream for broken."""
+        """Return the last choice frame; some clients treat a stream without it as broken."""
         return self._choice({}, reason)
 
     def usage(self) -> bytes:
-        """Only when `stream_options.include_usage` asked for it; the last before DONE."""
+        """Return the usage frame, the last before DONE; only for `stream_options.include_usage`."""
         return self._frame([], usage=NO_USAGE)
 
     def _choice(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
@@ -65,10 +65,10 @@ class Chunks:
 
 
 def error_frame(body: dict[str, Any]) -> bytes:
-    """A failure after the first byte: `body` is the error object of an answer (`api.http.errors.error_body`)."""
+    """Return the frame of an error after the first byte; `body` comes from `api.http.errors.error_body`."""
     return b"data: " + orjson.dumps(body) + b"\n\n"
 
 
 def finish_reason_of(error: DreameryError | None) -> str:
-    """How a chat answer ended: content that upstream refused is `content_filter`."""
+    """Return OpenAI's finish reason: `content_filter` for content that upstream rejected, else `stop`."""
     return "content_filter" if error is not None and error.code == "content_policy_violation" else "stop"

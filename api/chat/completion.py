@@ -1,6 +1,6 @@
-"""What a chat shows of jobs: Markdown of results, lines of progress, the whole answer without a stream.
+"""Jobs as chat text: Markdown of results, progress lines, and the whole answer without a stream.
 
-Front ends load these links without a key, so they are absolute and cannot be guessed (openai-compat 9.1).
+Front ends load the links without a key, so they are absolute and unguessable (openai-compat 9.1).
 """
 
 import time
@@ -15,15 +15,15 @@ from worker.core.job_state import JobState
 from worker.db.jobs.queries import JobView
 
 _FINAL = {JobState.SUCCEEDED: "done", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
-_PASSING = {
+_STAGES = {
     **_FINAL,
     JobState.SUBMITTING: "sending upstream",
     JobState.SAVING: "finished upstream, storing the results",
 }
 
 
-def content_of(item: Any, base: str) -> str:
-    """One result: a picture alone on its line; a video as a block with blank lines around, and a plain link."""
+def file_markdown(item: Any, base: str) -> str:
+    """Return the Markdown of a result: an image on its own line, or a video element with a plain link."""
     url = file_url(base, item.id)
     if not item.mime.startswith("video/"):
         return f"![image]({url})\n"
@@ -31,21 +31,21 @@ def content_of(item: Any, base: str) -> str:
     return f'\n<video controls src="{url}"></video>\n\n[{name}]({url})\n'
 
 
-def pictures_of(files: Iterable[Any], base: str) -> dict[str, Any]:
-    """The field `images` of a message, for clients that read no Markdown; without pictures no such field."""
+def image_fields(files: Iterable[Any], base: str) -> dict[str, Any]:
+    """Return the field `images` of a message, for clients that read no Markdown; {} without images."""
     links = [file_url(base, item.id) for item in files if item.mime.startswith("image/")]
     return {"images": [{"type": "image_url", "image_url": {"url": link}} for link in links]} if links else {}
 
 
-def first_line(job_ids: list[str], model: str, earlier: str | None) -> str:
-    """What a stream says before anything has happened."""
+def accepted_line(job_ids: list[str], model: str, source_image: str | None) -> str:
+    """Return the first line of a stream."""
     jobs = job_ids[0] if len(job_ids) == 1 else f"{len(job_ids)} jobs, the first is {job_ids[0]}"
-    source = f" Working from the earlier picture {earlier}" if earlier else ""
+    source = f" Source image: {source_image}" if source_image else ""
     return f"Accepted by {model} as {jobs}.{source}"
 
 
 def progress_line(views: list[JobView], base: str) -> str:
-    """How far the jobs of a request are, in one line."""
+    """Return the progress of the jobs of a request in one line."""
     if len(views) == 1:
         return _sentence(_stage(views[0], base))
     return _sentence("; ".join(f"job {n} of {len(views)}: {_stage(view, base)}" for n, view in enumerate(views, 1)))
@@ -57,53 +57,53 @@ def _sentence(text: str) -> str:
 
 def _stage(view: JobView, base: str) -> str:
     state = view.job.state
-    if state in _PASSING:
-        return _PASSING[state]
+    if state in _STAGES:
+        return _STAGES[state]
     shown = job_object(view, base)
     queue = shown["queue"]
     wait = f", about {queue['eta_seconds']} s left" if queue["eta_seconds"] else ""
     if state == JobState.QUEUED:
-        return f"queued{'' if queue['position'] is None else ', place ' + str(queue['position'])}{wait}"
+        return f"queued{'' if queue['position'] is None else ', position ' + str(queue['position'])}{wait}"
     if queue["upstream_position"]:
-        return f"submitted, place {queue['upstream_position']} in upstream's queue{wait}"
+        return f"submitted, position {queue['upstream_position']} in the upstream queue{wait}"
     return f"{'generating, ' + str(shown['progress']) + ' %' if shown['progress'] else 'submitted'}{wait}"
 
 
-def finish_of(views: list[JobView]) -> str:
-    """`content_filter` when upstream refused a part of what was asked for, else `stop`."""
+def finish_reason(views: list[JobView]) -> str:
+    """Return `content_filter` when upstream rejected any job of the request, else `stop`."""
     codes = {view.job.error_code for view in views}
     return finish_reason_of(DreameryError("content_policy_violation") if "content_policy_violation" in codes else None)
 
 
-def _story(view: JobView) -> str:
-    """What an ended job went through."""
+def _job_summary(view: JobView) -> str:
+    """Return how long an ended job waited and ran, and its error."""
     job = view.job
-    asked = job.submitted_at or job.finished_at
-    waited = int((asked - job.created_at).total_seconds()) if asked else 0
-    worked = int((job.finished_at - asked).total_seconds()) if asked and job.finished_at else 0
-    why = f": {job.error_message}" if job.error_message else ""
-    return (
-        f"{public_id('job', job.id)}: queued {waited} s, worked {worked} s, {_FINAL.get(job.state, job.state)}{why}\n"
-    )
+    started = job.submitted_at or job.finished_at
+    waited = int((started - job.created_at).total_seconds()) if started else 0
+    ran = int((job.finished_at - started).total_seconds()) if started and job.finished_at else 0
+    error = f": {job.error_message}" if job.error_message else ""
+    return f"{public_id('job', job.id)}: queued {waited} s, ran {ran} s, {_FINAL.get(job.state, job.state)}{error}\n"
 
 
-def chat_answer(views: list[JobView], *, n: int, model: str, base: str) -> dict[str, Any]:
-    """OpenAI's chat.completion from the jobs of one request, at most n results."""
+def chat_completion(views: list[JobView], *, n: int, model: str, base: str) -> dict[str, Any]:
+    """Return OpenAI's chat.completion from the jobs of one request, with at most n results."""
     files = [item for view in views for item in view.files][:n]
     message = {
         "role": "assistant",
-        "content": "".join(content_of(item, base) for item in files),
+        "content": "".join(file_markdown(item, base) for item in files),
         "refusal": None,
-        "reasoning_content": "".join(map(_story, views)),
-        **pictures_of(files, base),
+        "reasoning_content": "".join(map(_job_summary, views)),
+        **image_fields(files, base),
     }
-    return completion(message, model=model, created=int(views[0].job.created_at.timestamp()), finish=finish_of(views))
+    return completion(
+        message, model=model, created=int(views[0].job.created_at.timestamp()), finish=finish_reason(views)
+    )
 
 
 def completion(
     message: dict[str, Any], *, model: str, created: int | None = None, finish: str = "stop"
 ) -> dict[str, Any]:
-    """OpenAI's chat.completion with one choice."""
+    """Return OpenAI's chat.completion with one choice."""
     return {
         "id": completion_id(),
         "object": "chat.completion",

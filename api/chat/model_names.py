@@ -1,6 +1,6 @@
-"""Model names as chat clients write them: an id or alias, and what may follow it: `:2k`, `:16:9`, `:1024x1024`, `:5s`.
+"""Model names with suffixes, as chat clients send them: an id or alias, then `:2k`, `:16:9`, `:1024x1024` or `:5s`.
 
-LobeChat's `name:image` means the name alone.
+LobeChat's `name:image` means the model without options.
 """
 
 import re
@@ -9,57 +9,57 @@ from dataclasses import dataclass, field
 
 from worker.core.errors import DreameryError
 
-# Longest first: `16:9` must not be read as two words.
-_WORD = re.compile(
+# Ordered so that `16:9` is read as one suffix.
+_SUFFIX = re.compile(
     r"""(?P<size>[1-9][0-9]{0,4}[x×*][1-9][0-9]{0,4})
     | (?P<ratio>[0-9]{1,2}:[0-9]{1,2})
     | (?P<resolution>[0-9](?:\.[0-9])?k|[0-9]{3,4}p)
     | (?P<duration>[0-9]{1,3})s(?:ec(?:onds?)?)?
-    | (?P<mark>image|video)""",
+    | (?P<kind>image|video)""",
     re.VERBOSE,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A known model's id or alias, and what the rest of the name says: size, ratio, resolution, duration (seconds)."""
+    """The id or alias of a model and the options of its suffixes: size, ratio, resolution, duration (seconds)."""
 
     name: str
-    says: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
 
 
-def read_model_name(written: str, known: Callable[[str], bool]) -> ModelName:
-    """Split a name at the colon behind a known model. Names that are known as a whole, or not at all, stay whole.
+def parse_model_name(name: str, is_known: Callable[[str], bool]) -> ModelName:
+    """Split a name at the colon after a known model. Names that are known as a whole, or unknown, are not split.
 
-    Raises `invalid_value` for a rest that says nothing we know.
+    Raises `invalid_value` for an unknown suffix.
     """
-    if known(written):
-        return ModelName(written)
-    colons = [n for n, letter in enumerate(written) if letter in ":："]
+    if is_known(name):
+        return ModelName(name)
+    colons = [n for n, letter in enumerate(name) if letter in ":："]
     for colon in reversed(colons):
-        if known(written[:colon]):
-            return ModelName(written[:colon], _read_rest(written[colon + 1 :], written))
-    return ModelName(written)
+        if is_known(name[:colon]):
+            return ModelName(name[:colon], _parse_suffixes(name[colon + 1 :], name))
+    return ModelName(name)
 
 
-def _read_rest(rest: str, written: str) -> dict[str, str]:
-    says: dict[str, str] = {}
-    left = rest.replace("：", ":").strip().lower()
+def _parse_suffixes(suffixes: str, name: str) -> dict[str, str]:
+    options: dict[str, str] = {}
+    left = suffixes.replace("：", ":").strip().lower()
     while left:
-        match = _WORD.match(left)
+        match = _SUFFIX.match(left)
         end = match.end() if match else 0
         if match is None or match.lastgroup is None or left[end : end + 1] not in {"", ":"}:
-            raise _not_understood(written, left)
-        if says.setdefault(match.lastgroup, match[match.lastgroup]) != match[match.lastgroup]:
-            raise _not_understood(written, left)
+            raise _invalid_suffix(name, left)
+        if options.setdefault(match.lastgroup, match[match.lastgroup]) != match[match.lastgroup]:
+            raise _invalid_suffix(name, left)
         left = left[end + 1 :]
-    says.pop("mark", None)
-    return says
+    options.pop("kind", None)
+    return options
 
 
-def _not_understood(written: str, part: str) -> DreameryError:
+def _invalid_suffix(name: str, suffix: str) -> DreameryError:
     message = (
-        f"`:{part[:40]}` at the end of model {written[:80]!r} is not understood. What may follow a model's name: a "
-        "resolution (`:2k`, `:720p`), a ratio (`:16:9`), pixels (`:1024x1024`), for videos seconds (`:5s`)."
+        f"Unknown suffix `:{suffix[:40]}` of model {name[:80]!r}. Allowed after a model name: a resolution (`:2k`, "
+        "`:720p`), a ratio (`:16:9`), pixels (`:1024x1024`) and, for videos, seconds (`:5s`)."
     )
     return DreameryError("invalid_value", message, param="model")

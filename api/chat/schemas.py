@@ -1,6 +1,6 @@
-"""Bodies of `/v1/chat/completions`, and how its messages are read.
+"""Bodies of `/v1/chat/completions` and helpers to read messages.
 
-Unknown fields, and OpenAI's sampling fields, are ignored; a known field with a bad value is a 400 with `param`.
+Unknown fields and OpenAI's sampling fields are ignored. A known field with an invalid value is a 400 with `param`.
 """
 
 from typing import Any, Literal
@@ -8,9 +8,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.config import JsonDict
 
-from api.http.fields import MAX_PICTURES, Text, example
+from api.http.fields import MAX_IMAGES, Text, example
 
-_MOST_MESSAGES = 5000
+_MAX_MESSAGES = 5000
 _EXAMPLE: JsonDict = {
     "model": "jimeng-4.0",
     "messages": [{"role": "user", "content": "a red paper boat on a calm lake -ra 16:9"}],
@@ -36,38 +36,38 @@ class StreamOptions(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """A chat with a picture or video model, or with the agent."""
+    """A chat with an image or video model, or with the agent."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [_EXAMPLE]})
 
     messages: list[ChatMessage] = Field(
         min_length=1,
-        max_length=_MOST_MESSAGES,
-        description="the last user message is the prompt; its pictures are used",
+        max_length=_MAX_MESSAGES,
+        description="the last user message is the prompt; its images are the references",
     )
     model: Text | None = Field(
         None,
         max_length=200,
-        description="public id of `GET /v1/models`; more may follow: `jimeng-4.0:2k`, `:16:9`, `:1024x1024`",
+        description="public id of `GET /v1/models`, with optional suffixes: `jimeng-4.0:2k`, `:16:9`, `:1024x1024`",
     )
     stream: bool | None = Field(None, description="true = chunks: progress as `reasoning_content`, then the results")
     stream_options: StreamOptions | None = None
-    n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="pictures wanted; absent = those of one job (4)")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
+    n: int | None = Field(None, ge=1, le=MAX_IMAGES, description="number of images; default: those of one job (4)")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default random")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
-    webhook: Text | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    webhook: Text | None = Field(None, max_length=2000, description="https address called when the job has ended")
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
-    size: Text | None = Field(None, description="pictures: `WxH` or `auto`")
-    ratio: Text | None = Field(None, description="such as `16:9`")
+    size: Text | None = Field(None, description="images: `WxH` or `auto`")
+    ratio: Text | None = Field(None, description="for example `16:9`")
     aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
-    resolution: Text | None = Field(None, description="such as `2k`, for videos `720p`")
-    negative_prompt: Text | None = Field(None, description="pictures: what should not be in them")
+    resolution: Text | None = Field(None, description="for example `2k`, for videos `720p`")
+    negative_prompt: Text | None = Field(None, description="images: what to leave out")
     duration: int | None = Field(None, ge=1, le=3600, description="videos: seconds")
-    max_tokens: int | None = Field(None, description="ignored, but 16 or less marks a test of the connection")
+    max_tokens: int | None = Field(None, description="ignored, but 16 or less marks a connection test")
     max_completion_tokens: int | None = Field(None, description="the same")
-    response_format: dict[str, Any] | None = Field(None, description="ignored, but a JSON type marks a helper call")
-    tools: list[Any] | None = Field(None, description="ignored by picture and video models")
+    response_format: dict[str, Any] | None = Field(None, description="ignored, but a JSON type marks a background call")
+    tools: list[Any] | None = Field(None, description="ignored by image and video models")
 
 
 class ChatImageUrl(BaseModel):
@@ -77,19 +77,19 @@ class ChatImageUrl(BaseModel):
 
 
 class ChatImage(BaseModel):
-    """A picture beside the text, for clients that read no Markdown."""
+    """An image besides the text, for clients that read no Markdown."""
 
     type: Literal["image_url"]
     image_url: ChatImageUrl
 
 
 class ChatAnswerMessage(BaseModel):
-    """The answer: Markdown pictures, or a video element and its link."""
+    """The answer: Markdown images, or a video element and its link."""
 
     role: Literal["assistant"]
     content: str | None
     refusal: str | None
-    reasoning_content: str | None = Field(None, description="what the job went through")
+    reasoning_content: str | None = Field(None, description="the history of the job")
     images: list[ChatImage] | None = None
 
 
@@ -102,7 +102,7 @@ class ChatChoice(BaseModel):
 
 
 class ChatUsage(BaseModel):
-    """Tokens: none are counted."""
+    """Token counts, always 0."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -140,7 +140,7 @@ class ChatAnswer(BaseModel):
 
 
 def text_of(message: ChatMessage) -> str:
-    """The text of a message, its parts joined by newlines; other parts are left out."""
+    """Return the text of a message, its text parts joined by newlines."""
     if message.content is None or isinstance(message.content, str):
         return message.content or ""
     texts = [part if isinstance(part, str) else text_of_part(part) for part in message.content]
@@ -148,14 +148,14 @@ def text_of(message: ChatMessage) -> str:
 
 
 def text_of_part(part: Any) -> str | None:
-    """The text of a text part; None for others."""
+    """Return the text of a text part; None for other parts."""
     if isinstance(part, dict) and part.get("type") in {"text", "input_text", "output_text"}:
         text = part.get("text")
         return text if isinstance(text, str) else ""
     return None
 
 
-def last_user(messages: list[ChatMessage]) -> int | None:
-    """Where the last user message stands; None = there is none."""
-    places = [n for n, message in enumerate(messages) if message.role.lower() == "user"]
-    return places[-1] if places else None
+def last_user_index(messages: list[ChatMessage]) -> int | None:
+    """Return the index of the last user message; None without one."""
+    indexes = [n for n, message in enumerate(messages) if message.role.lower() == "user"]
+    return indexes[-1] if indexes else None

@@ -1,4 +1,4 @@
-"""Which chats are calls of front ends that nobody wants drawn, and what they are answered."""
+"""Background calls of chat front ends: detection and answers."""
 
 import json
 from typing import Any
@@ -14,9 +14,9 @@ HISTORY = (
 )
 
 
-def read(*messages: tuple[str, Any] | str, **fields: Any) -> Any:
-    told = [one if isinstance(one, tuple) else ("user", one) for one in messages]
-    body = {"messages": [{"role": role, "content": content} for role, content in told], **fields}
+def detect(*messages: tuple[str, Any] | str, **fields: Any) -> Any:
+    messages_json = [one if isinstance(one, tuple) else ("user", one) for one in messages]
+    body = {"messages": [{"role": role, "content": content} for role, content in messages_json], **fields}
     return detect_client_probe(ChatRequest.model_validate(body))
 
 
@@ -33,19 +33,19 @@ def read(*messages: tuple[str, Any] | str, **fields: Any) -> Any:
         ('Complete the text.\n{ "text": "<completion>" }', "completion", {"text": ""}),
     ],
 )  # fmt: skip
-def test_tasks_get_the_json_they_want(form: str, kind: str, answer: dict[str, Any]) -> None:
-    found = read(f"### Task:\n{form}\n### Chat History:\n{HISTORY}")
-    assert found.kind == kind
-    assert json.loads(found.answer) == answer
+def test_task_is_answered_with_its_json(form: str, kind: str, answer: dict[str, Any]) -> None:
+    probe = detect(f"### Task:\n{form}\n### Chat History:\n{HISTORY}")
+    assert probe.kind == kind
+    assert json.loads(probe.answer) == answer
 
 
-def test_other_tasks_are_answered_too() -> None:
-    assert read("  ### Task:\nReflect the mood with one emoji.\nMessage: great").answer == "🖼️"
-    assert read(f"### Task:\nWrite a title, plain.\n{HISTORY}").answer == "Draw a red boat on a"
-    assert "Nothing was made" in read("### Task:\nAnswer from the context. <context>a</context>").answer
+def test_tasks_without_json_are_answered() -> None:
+    assert detect("  ### Task:\nReflect the mood with one emoji.\nMessage: great").answer == "🖼️"
+    assert detect(f"### Task:\nWrite a title, plain.\n{HISTORY}").answer == "Draw a red boat on a"
+    assert "Nothing was generated" in detect("### Task:\nAnswer from the context. <context>a</context>").answer
 
 
-NAMINGS = [
+TITLE_REQUESTS = [
     # NextChat: at the end of the conversation
     [("user", "a red boat"), ("assistant", "![image](http://a/b)"),
      ("user", "Please generate a four to five word title summarizing our conversation without any punctuation.")],
@@ -67,40 +67,40 @@ NAMINGS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("messages", NAMINGS, ids=range(len(NAMINGS)))
-def test_who_names_a_chat_gets_a_name(messages: list[tuple[str, str]]) -> None:
-    found = read(*messages)
-    assert (found.kind, found.answer) == ("title", "A red boat")
+@pytest.mark.parametrize("messages", TITLE_REQUESTS, ids=range(len(TITLE_REQUESTS)))
+def test_title_request_is_answered_with_a_title(messages: list[tuple[str, str]]) -> None:
+    probe = detect(*messages)
+    assert (probe.kind, probe.answer) == ("title", "A red boat")
 
 
-def test_a_summary_for_later_turns() -> None:
+def test_summary_request_is_detected() -> None:
     words = "Summarize the discussion briefly in 200 words or less to use as a prompt for future context."
-    assert read("a boat", ("assistant", "x"), ("system", words)).kind == "summary"
+    assert detect("a boat", ("assistant", "x"), ("system", words)).kind == "summary"
     assert (
-        read("a boat", ("assistant", "x"), ("system", "简要总结一下对话内容，用作后续的上下文提示")).kind == "summary"
+        detect("a boat", ("assistant", "x"), ("system", "简要总结一下对话内容，用作后续的上下文提示")).kind == "summary"
     )
 
 
 @pytest.mark.parametrize("text", ["hi", "Hello!", "test", " ping ", "你好", "测试。"])
-def test_a_greeting_alone_is_a_test_of_the_connection(text: str) -> None:
-    assert read(text).answer == "ok"
-    assert read([{"type": "text", "text": text}]).answer == "ok"
-    assert read(("system", "test"), text).answer == "ok"
-    assert read("a boat", ("assistant", "![image](http://a/b)"), text) is None
+def test_first_greeting_is_a_connection_test(text: str) -> None:
+    assert detect(text).answer == "ok"
+    assert detect([{"type": "text", "text": text}]).answer == "ok"
+    assert detect(("system", "test"), text).answer == "ok"
+    assert detect("a boat", ("assistant", "![image](http://a/b)"), text) is None
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
-def test_few_tokens_are_a_test(name: str) -> None:
-    assert read("a red boat", **{name: 1}).answer == "ok"
-    assert read("a red boat", **{name: 16}).answer == "ok"
+def test_small_token_limit_is_a_connection_test(name: str) -> None:
+    assert detect("a red boat", **{name: 1}).answer == "ok"
+    assert detect("a red boat", **{name: 16}).answer == "ok"
     for unlimited in (17, 4096, 0, -1, None):
-        assert read("a red boat", **{name: unlimited}) is None
+        assert detect("a red boat", **{name: unlimited}) is None
 
 
-def test_json_is_answered_with_json() -> None:
-    assert json.loads(read("a red boat", response_format={"type": "json_object"}).answer) == {"title": "A red boat"}
+def test_json_format_is_answered_with_json() -> None:
+    assert json.loads(detect("a red boat", response_format={"type": "json_object"}).answer) == {"title": "A red boat"}
     tags = 'Give tags as {"tags": ["a"]}'
-    assert json.loads(read(tags, response_format={"type": "json_object"}).answer) == {"tags": ["Pictures"]}
+    assert json.loads(detect(tags, response_format={"type": "json_object"}).answer) == {"tags": ["Pictures"]}
     schema = {
         "type": "object",
         "properties": {
@@ -112,22 +112,29 @@ def test_json_is_answered_with_json() -> None:
         },
     }
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    assert json.loads(read("a red boat", response_format=wanted).answer) == {
+    assert json.loads(detect("a red boat", response_format=wanted).answer) == {
         "title": "A red boat", "emoji": "", "tags": [], "mood": "good", "inner": {"n": 0, "yes": False},
     }  # fmt: skip
-    assert read("a red boat", response_format={"type": "text"}) is None
+    assert detect("a red boat", response_format={"type": "text"}) is None
 
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
 
 
-def test_tools_without_a_wish_for_a_picture() -> None:
-    assert "Nothing was made" in read("what is the weather in Paris?", tools=TOOLS).answer
-    for wish in ("draw a boat", "A picture of rain", "画一只猫", "a boat -ra 16:9", "make it blue", "a boat [[hang]]"):
-        assert read(wish, tools=TOOLS) is None, wish
-    assert read("what is the weather in Paris?", tools=[]) is None
+def test_tools_without_image_request_are_answered() -> None:
+    assert "Nothing was generated" in detect("what is the weather in Paris?", tools=TOOLS).answer
+    for prompt in (
+        "draw a boat",
+        "A picture of rain",
+        "画一只猫",
+        "a boat -ra 16:9",
+        "make it blue",
+        "a boat [[hang]]",
+    ):
+        assert detect(prompt, tools=TOOLS) is None, prompt
+    assert detect("what is the weather in Paris?", tools=[]) is None
     part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
-    assert read([{"type": "text", "text": "brighter"}, part], tools=TOOLS) is None
+    assert detect([{"type": "text", "text": "brighter"}, part], tools=TOOLS) is None
 
 
 @pytest.mark.parametrize(
@@ -144,13 +151,13 @@ def test_tools_without_a_wish_for_a_picture() -> None:
         "### A heading\na boat",
     ],
 )
-def test_wishes_are_left_alone(text: str) -> None:
-    assert read(text) is None
-    assert read(("system", "You are a helpful assistant."), text, max_tokens=4096) is None
+def test_generation_requests_are_not_probes(text: str) -> None:
+    assert detect(text) is None
+    assert detect(("system", "You are a helpful assistant."), text, max_tokens=4096) is None
 
 
 @pytest.mark.parametrize(
-    ("said", "title"),
+    ("text", "title"),
     [
         ("x" * 500, "X" + "x" * 47),
         ("画" * 100, "画" * 24),
@@ -159,41 +166,41 @@ def test_wishes_are_left_alone(text: str) -> None:
         ('"Quoted."', "Quoted"),
     ],
 )
-def test_titles_are_short(said: str, title: str) -> None:
+def test_titles_are_shortened(text: str, title: str) -> None:
     wanted = '### Task:\nTitle as { "title": "x" }\n<chat_history>\nUSER: '
-    assert json.loads(read(f"{wanted}{said}\n</chat_history>").answer)["title"] == title
+    assert json.loads(detect(f"{wanted}{text}\n</chat_history>").answer)["title"] == title
 
 
 @pytest.mark.parametrize(
     "text", ["user:\n" * 3000, "title " * 3000, "<chat_history>" * 2000, "[(" * 5000, '"text": "' * 2000]
 )
-def test_hostile_texts_take_no_time(text: str) -> None:
+def test_hostile_texts_are_classified_quickly(text: str) -> None:
     import time
 
     started = time.process_time()
-    read(text, response_format={"type": "json_object"}, tools=TOOLS)
-    read(f"### Task: {text}")
+    detect(text, response_format={"type": "json_object"}, tools=TOOLS)
+    detect(f"### Task: {text}")
     assert time.process_time() - started < 1.0
 
 
-def read_for_agent(*messages: Any, **more: Any) -> Any:
-    told = [{"role": role, "content": said} for role, said in messages]
-    return detect_agent_probe(ChatRequest.model_validate({"model": "agent", "messages": told, **more}))
+def detect_for_agent(*messages: Any, **more: Any) -> Any:
+    messages_json = [{"role": role, "content": text} for role, text in messages]
+    return detect_agent_probe(ChatRequest.model_validate({"model": "agent", "messages": messages_json, **more}))
 
 
-def test_titles_and_tests_are_no_conversations_with_the_agent() -> None:
-    title = read_for_agent(("user", f'### Task:\nTitle as {{ "title": "x" }}\n{HISTORY}'))
+def test_agent_probes_are_titles_tasks_and_connection_tests() -> None:
+    title = detect_for_agent(("user", f'### Task:\nTitle as {{ "title": "x" }}\n{HISTORY}'))
     assert json.loads(title.answer) == {"title": "Draw a red boat on a"}
-    assert read_for_agent(("user", '### Task:\nSuggest. { "follow_ups": [] }')).answer == '{"follow_ups": []}'
-    assert read_for_agent(("user", "tell me a joke"), max_tokens=16).answer == "ok"
-    for messages in NAMINGS:
-        assert read_for_agent(*messages).kind == "title"
+    assert detect_for_agent(("user", '### Task:\nSuggest. { "follow_ups": [] }')).answer == '{"follow_ups": []}'
+    assert detect_for_agent(("user", "tell me a joke"), max_tokens=16).answer == "ok"
+    for messages in TITLE_REQUESTS:
+        assert detect_for_agent(*messages).kind == "title"
 
 
-def test_the_agent_is_asked_whatever_it_can_answer() -> None:
+def test_other_agent_messages_are_not_probes() -> None:
     json_form = {"type": "json_object"}
-    assert read_for_agent(("user", "hi")) is None
-    assert read_for_agent(("user", "what is the weather in Paris?"), tools=TOOLS, max_tokens=17) is None
-    assert read_for_agent(("user", "three colours"), response_format=json_form, max_completion_tokens=0) is None
-    assert read_for_agent(("user", "### Task:\nWrite a poem about rain.")) is None
-    assert read_for_agent(("user", "a"), ("assistant", "b"), ("user", "summarize our chat in 50 words")) is None
+    assert detect_for_agent(("user", "hi")) is None
+    assert detect_for_agent(("user", "what is the weather in Paris?"), tools=TOOLS, max_tokens=17) is None
+    assert detect_for_agent(("user", "three colours"), response_format=json_form, max_completion_tokens=0) is None
+    assert detect_for_agent(("user", "### Task:\nWrite a poem about rain.")) is None
+    assert detect_for_agent(("user", "a"), ("assistant", "b"), ("user", "summarize our chat in 50 words")) is None

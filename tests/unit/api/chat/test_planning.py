@@ -1,10 +1,10 @@
-"""What a chat asks for: the model's name, the prompt, its pictures, an earlier picture."""
+"""What a chat asks for: the model's name, the prompt, its pictures, an source_image picture."""
 
 from typing import Any
 
 import pytest
 
-from api.chat.model_names import read_model_name
+from api.chat.model_names import parse_model_name
 from api.chat.prompt_extraction import extract_prompt
 from api.chat.schemas import ChatRequest
 from worker.core.errors import DreameryError
@@ -18,7 +18,7 @@ def chat(*messages: tuple[str, Any]) -> ChatRequest:
 
 
 @pytest.mark.parametrize(
-    ("written", "name", "says"),
+    ("written", "name", "options"),
     [
         ("jimeng-4.0", "jimeng-4.0", {}),
         ("jimeng-4.0:2k", "jimeng-4.0", {"resolution": "2k"}),
@@ -35,24 +35,24 @@ def chat(*messages: tuple[str, Any]) -> ChatRequest:
         (":2k", ":2k", {}),
     ],
 )
-def test_names_of_models(written: str, name: str, options: dict[str, str]) -> None:
-    found = read_model_name(written, KNOWN.__contains__)
+def test_model_name_with_suffixes_is_parsed(written: str, name: str, options: dict[str, str]) -> None:
+    found = parse_model_name(written, KNOWN.__contains__)
     assert (found.name, found.options) == (name, options)
 
 
-@pytest.mark.parametrize("rest", ["huge", "2k4", "16:9x", "2k:4k", "1k2k", "0x0", "-1"])
-def test_a_rest_that_says_nothing(rest: str) -> None:
-    with pytest.raises(DreameryError, match="not understood") as caught:
-        read_model_name(f"jimeng-4.0:{rest}", KNOWN.__contains__)
+@pytest.mark.parametrize("suffix", ["huge", "2k4", "16:9x", "2k:4k", "1k2k", "0x0", "-1"])
+def test_unknown_suffix_is_rejected(suffix: str) -> None:
+    with pytest.raises(DreameryError, match="Unknown suffix") as caught:
+        parse_model_name(f"jimeng-4.0:{suffix}", KNOWN.__contains__)
     assert (caught.value.code, caught.value.param) == ("invalid_value", "model")
 
 
-def test_the_last_user_message_is_the_prompt() -> None:
-    asked = chat(("system", "be kind"), ("user", "a boat"), ("assistant", "x"), ("user", " a car "), ("assistant", "y"))
-    assert extract_prompt(asked).text == "a car"
+def test_last_user_message_is_the_prompt() -> None:
+    body = chat(("system", "be kind"), ("user", "a boat"), ("assistant", "x"), ("user", " a car "), ("assistant", "y"))
+    assert extract_prompt(body).text == "a car"
 
 
-def test_parts() -> None:
+def test_text_and_image_parts_are_extracted() -> None:
     parts = [
         {"type": "text", "text": "a boat"},
         {"type": "image_url", "image_url": {"url": LINK, "detail": "high"}},
@@ -81,7 +81,7 @@ def test_parts() -> None:
         ([("user", ["a", 7])], "unsupported_parameter", "messages.0.content.1"),
     ],
 )  # fmt: skip
-def test_messages_that_ask_for_nothing_we_do(messages: list[tuple[str, Any]], code: str, param: str) -> None:
+def test_unusable_messages_are_rejected(messages: list[tuple[str, Any]], code: str, param: str) -> None:
     with pytest.raises(DreameryError) as caught:
         extract_prompt(chat(*messages))
     assert (caught.value.code, caught.value.param) == (code, param)
@@ -106,24 +106,27 @@ ANSWER = "".join(f"![image](http://h/v1/files/file_{n}/content)\n" for n in "abc
         ("this image #4, brighter", "d"),
     ],
 )
-def test_an_earlier_picture_serves_when_a_change_is_asked_for(text: str, letter: str) -> None:
+def test_change_request_uses_earlier_image(text: str, letter: str) -> None:
     prompt = extract_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text)))
-    assert prompt.earlier == f"http://h/v1/files/file_{letter}/content"
+    assert prompt.source_image == f"http://h/v1/files/file_{letter}/content"
 
 
 @pytest.mark.parametrize(
     "text", ["a cat", "draw a house", "make a robot", "一只猫", "an image of rain", "a change of seasons"]
 )
-def test_a_new_wish_starts_from_nothing(text: str) -> None:
-    assert extract_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text))).earlier is None
+def test_new_request_uses_no_earlier_image(text: str) -> None:
+    assert extract_prompt(chat(("user", "a boat"), ("assistant", ANSWER), ("user", text))).source_image is None
 
 
-def test_which_answers_count() -> None:
+def test_only_newest_assistant_answer_with_image_is_used() -> None:
     newer = "![image](https://h/new.png)"
-    told = [("assistant", ANSWER), ("assistant", newer), ("assistant", "no picture here"), ("user", "make it blue")]
-    assert extract_prompt(chat(*told)).earlier == "https://h/new.png"
-    assert extract_prompt(chat(("user", ANSWER), ("user", "make it blue"))).earlier is None
-    assert extract_prompt(chat(("user", "make it blue"), ("assistant", ANSWER))).earlier is None
+    messages = [("assistant", ANSWER), ("assistant", newer), ("assistant", "no picture here"), ("user", "make it blue")]
+    assert extract_prompt(chat(*messages)).source_image == "https://h/new.png"
+    assert extract_prompt(chat(("user", ANSWER), ("user", "make it blue"))).source_image is None
+    assert extract_prompt(chat(("user", "make it blue"), ("assistant", ANSWER))).source_image is None
     with_own = [{"type": "text", "text": "make it blue"}, {"type": "image_url", "image_url": LINK}]
-    assert extract_prompt(chat(("assistant", ANSWER), ("user", with_own))).earlier is None
-    assert extract_prompt(chat(("assistant", "![x](data:image/png;base64,AA)"), ("user", "make it blue"))).earlier is None
+    assert extract_prompt(chat(("assistant", ANSWER), ("user", with_own))).source_image is None
+    assert (
+        extract_prompt(chat(("assistant", "![x](data:image/png;base64,AA)"), ("user", "make it blue"))).source_image
+        is None
+    )
