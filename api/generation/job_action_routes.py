@@ -1,4 +1,4 @@
-"""Jobs, changed: cancel, retry, delete. A stranger's job is a 404 (I9)."""
+"""Cancel, retry and delete jobs. A job of another user is a 404 (I9)."""
 
 import contextlib
 from collections.abc import Callable
@@ -9,14 +9,21 @@ from uuid import UUID
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, MakerDep
-from api.generation.response import KeyHeader, answer_headers, job_answer, start, views_of, wait_accepted
+from api.auth.dependencies import Caller, GenerateDep
+from api.generation.response import (
+    IdempotencyKeyHeader,
+    accept_jobs,
+    accepted_response,
+    job_headers,
+    read_job_views,
+    wait_for_jobs,
+)
 from api.generation.retries import plan_retry
-from api.http.body_parsing import body_docs, read_body
+from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
-from api.http.preferences import PreferenceDep, clean_idempotency_key, name_job
+from api.http.preferences import PreferenceDep, parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
-from api.jobs.routes import find_job, job_uuid, unknown_job
+from api.jobs.routes import find_job, job_not_found, parse_job_id
 from api.jobs.schemas import AcceptedJob, DeletedJob, Job, RetryRequest
 from api.jobs.serialization import job_object
 from worker import storage
@@ -32,32 +39,34 @@ from worker.messaging import celery_app, pubsub
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 # More than any job has.
-_MOST_FILES = 1000
+_MAX_FILES = 1000
 
 
-def cancel_now(
-    viewer_in: Callable[[Transaction], Viewer], job_id: UUID, also: Callable[[Transaction], object] | None = None
+def cancel_job_now(
+    get_viewer: Callable[[Transaction], Viewer],
+    job_id: UUID,
+    extra_write: Callable[[Transaction], object] | None = None,
 ) -> JobView:
-    """Cancel a job that a viewer may see, or leave the wish; the job as it is then. Raises `job_not_found`.
+    """Cancel a job or request its cancellation, and return it. Raises `job_not_found`.
 
-    `also` is done in the same transaction.
+    `extra_write` runs in the same transaction.
     """
     with transaction() as tx:
-        viewer = viewer_in(tx)
+        viewer = get_viewer(tx)
         if queries.job_view(tx, job_id, viewer) is None:
-            raise unknown_job(public_id("job", job_id))
+            raise job_not_found(public_id("job", job_id))
         row = state_machine.cancel(tx, job_id)
-        if also is not None:
-            also(tx)
+        if extra_write is not None:
+            extra_write(tx)
         if row is not None:
-            tx.on_commit(partial(pubsub.announce, row.id, row.state, row.event_seq))
+            tx.on_commit(partial(pubsub.publish_job_change, row.id, row.state, row.event_seq))
         view = queries.job_view(tx, job_id, viewer)
         if view is not None and view.job.state == JobState.RUNNING:
-            # The wish is carried out by a poll; let the next one come soon.
-            accounts.poll_soon(tx, view.job.account_id, seconds=1.0)
-            tx.on_commit(partial(celery_app.nudge_poll, view.job.account_id))
+            # The next poll performs the cancellation; schedule it soon.
+            accounts.schedule_poll(tx, view.job.account_id, seconds=1.0)
+            tx.on_commit(partial(celery_app.enqueue_poll, view.job.account_id))
     if view is None:
-        raise unknown_job(public_id("job", job_id))
+        raise job_not_found(public_id("job", job_id))
     return view
 
 
@@ -66,17 +75,17 @@ def cancel_now(
     summary="Cancel a job",
     responses={200: {"model": Job, "description": "The job as it is now."}, **error_responses(401, 404)},
 )
-async def cancel_job(request: Request, job_id: str, caller: MakerDep) -> Response:
-    """A queued job is cancelled at once; a running one as soon as upstream is asked next (`cancelling` until then).
+async def cancel_job(request: Request, job_id: str, caller: GenerateDep) -> Response:
+    """A queued job is cancelled at once, a running one with its next poll (`cancelling` until then).
 
-    Upstream has no cancel call, so what it has begun it finishes and charges. A job that has ended stays as it is.
+    Upstream has no cancel call: it finishes and charges work that it has started. A job that has ended stays unchanged.
     """
-    view = await run_in_threadpool(cancel_now, caller.viewer, job_uuid(job_id))
-    name_job(request, job_id)
+    view = await run_in_threadpool(cancel_job_now, caller.viewer, parse_job_id(job_id))
+    set_job_id_header(request, job_id)
     return json_response(job_object(view, base_url(request)))
 
 
-RETRY_DOCS = body_docs(RetryRequest, form=False)
+RETRY_DOCS = body_openapi(RetryRequest, form=False)
 RETRY_DOCS["requestBody"]["required"] = False
 
 
@@ -93,52 +102,52 @@ RETRY_DOCS["requestBody"]["required"] = False
 async def retry_job(
     request: Request,
     job_id: str,
-    caller: MakerDep,
+    caller: GenerateDep,
     preference: PreferenceDep,
-    idempotency_key: KeyHeader = None,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """A new job with the parameters and inputs of one that has ended, with its seed or another.
+    """Creates a job with the parameters and inputs of a job that has ended, with the same or another seed.
 
-    Its `metadata.retry_of` names the old one. It is paid like any other. `Prefer: wait=N` answers when it has ended, or
-    after N seconds. Inputs that came as bytes are kept for 24 hours; later a retry answers 410 `input_expired`.
+    Its `metadata.retry_of` names the old job. It costs the same as any other job. `Prefer: wait=N` answers when it has
+    ended, or after N seconds. Inputs sent as bytes are kept for 24 hours; later a retry answers 410 `input_expired`.
     """
-    key = clean_idempotency_key(idempotency_key)
-    body = await read_body(request, RetryRequest) if await request.body() else RetryRequest()
-    view = await run_in_threadpool(find_job, caller, job_uuid(job_id))
-    planned = await run_in_threadpool(plan_retry, request.url.path, view, body.seed, caller)
-    accepted = await start(request, planned, caller=caller, key=key)
-    if preference.asked_wait:
-        await wait_accepted(request, accepted, preference.asked_wait)
-    views = await run_in_threadpool(views_of, accepted.job_ids)
-    applied = None if preference.asked_wait is None else f"wait={int(preference.asked_wait)}"
-    return job_answer(views, base_url(request), answer_headers(accepted, applied))
+    key = parse_idempotency_key(idempotency_key)
+    body = await parse_body(request, RetryRequest) if await request.body() else RetryRequest()
+    view = await run_in_threadpool(find_job, caller, parse_job_id(job_id))
+    plan = await run_in_threadpool(plan_retry, request.url.path, view, body.seed, caller)
+    accepted = await accept_jobs(request, plan, caller=caller, key=key)
+    if preference.requested_wait:
+        await wait_for_jobs(request, accepted, preference.requested_wait)
+    views = await run_in_threadpool(read_job_views, accepted.job_ids)
+    applied = None if preference.requested_wait is None else f"wait={int(preference.requested_wait)}"
+    return accepted_response(views, base_url(request), job_headers(accepted, applied))
 
 
 def _delete(caller: Caller, job_id: UUID) -> None:
-    """Out of sight first, in one transaction; then the bytes. What a crash leaves of them, upkeep removes."""
+    """Mark the job deleted in one transaction, then remove its files. The cleanup removes files left by a crash."""
     with transaction() as tx:
         view = queries.job_view(tx, job_id, caller.viewer(tx))
         if view is None:
-            raise unknown_job(public_id("job", job_id))
+            raise job_not_found(public_id("job", job_id))
         if not deletions.delete_job(tx, job_id):
             message = "The job has not ended yet. Cancel it first (POST .../cancel), then delete it."
             raise DreameryError("job_not_finished", message)
-        gone = deletions.deleted_files(tx, limit=_MOST_FILES, job_id=job_id)
-    with contextlib.suppress(storage.StorageError):  # upkeep removes them when the storage is there again
-        for item in gone:
+        deleted = deletions.deleted_files(tx, limit=_MAX_FILES, job_id=job_id)
+    with contextlib.suppress(storage.StorageError):  # the cleanup removes them when the storage is available again
+        for item in deleted:
             storage.delete_file(item.key)
-        if gone:
+        if deleted:
             with transaction() as tx:
-                files.note_removed(tx, [item.id for item in gone])
+                files.mark_removed(tx, [item.id for item in deleted])
 
 
 @router.delete(
     "/{job_id}",
     summary="Delete a job",
-    responses={200: {"model": DeletedJob, "description": "It is gone."}, **error_responses(400, 401, 404)},
+    responses={200: {"model": DeletedJob, "description": "The job was deleted."}, **error_responses(400, 401, 404)},
 )
-async def delete_job(job_id: str, caller: MakerDep) -> Response:
-    """Takes a job that has ended from every list and removes its files. It cannot be undone."""
-    await run_in_threadpool(_delete, caller, job_uuid(job_id))
+async def delete_job(job_id: str, caller: GenerateDep) -> Response:
+    """Removes a job that has ended from every list, and its files. This cannot be undone."""
+    await run_in_threadpool(_delete, caller, parse_job_id(job_id))
     body: dict[str, Any] = {"id": job_id, "object": "job.deleted", "deleted": True}
     return json_response(body)

@@ -1,22 +1,22 @@
-"""The model list: OpenAI's shape, with the fields that other gateways' users read beside it."""
+"""The model list in OpenAI's format, with fields that clients of other gateways read."""
 
 from typing import Any
 
 from fastapi import APIRouter, Response
 
 from api.auth.dependencies import Caller, CallerDep
-from api.generation.model_availability import offer_for_list
+from api.generation.model_availability import read_offer_or_empty
 from api.generation.model_schemas import Model, ModelList
 from api.http.errors import error_responses
 from api.http.responses import json_response
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
-from worker.core.catalog.upstream_models import Offer
+from worker.core.catalog.upstream_models import UpstreamModels
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
-# Models have no birthday upstream; clients only want an integer.
+# Upstream gives no creation time; clients only need an integer.
 _CREATED = 1_763_000_000
-# The conversation is no model of the catalog: upstream chooses what it calls (protocol section 10.2).
+# The agent is not in the catalog: upstream chooses the models it calls (protocol section 10.2).
 _AGENT = {
     "id": "agent",
     "object": "model",
@@ -24,7 +24,7 @@ _AGENT = {
     "owned_by": "dreamina",
     "kind": "chat",
     "model_name": "Agent",
-    "model_tip": "Agent: talks, and makes pictures and videos on its own",
+    "model_tip": "Agent: chats, and generates images and videos on its own",
     "model_req_key": "capcut_conversation_v2",
     "alias_of": None,
     "resolutions": [],
@@ -36,32 +36,32 @@ _AGENT = {
 
 
 def _regions(caller: Caller) -> set[str]:
-    """The regions of the caller's session ids; none = the pool, which may hold accounts of all."""
+    """Return the regions of the caller's session ids; empty for the pool, which may have accounts of all regions."""
     return {token.region for _, token in caller.tokens}
 
 
-def _listed(model: ImageModel | VideoModel, region: str) -> bool:
-    # A session without a region is an international one; which cluster it lives on is not known before its first job.
-    return bool(model.where - {"cn"}) if region == "auto" else model.offered_in(region)
+def _is_offered(model: ImageModel | VideoModel, region: str) -> bool:
+    # A session without a region is international; its cluster is known only after its first job.
+    return bool(model.where - {"cn"}) if region == "auto" else model.is_available_in(region)
 
 
-def _tip(model: ImageModel, told: str) -> str:
-    if told:
-        return told
-    counts = f"1 to {model.most_per_job} pictures" if model.counts else f"{model.default_count} pictures"
+def _tip(model: ImageModel, upstream_tip: str) -> str:
+    if upstream_tip:
+        return upstream_tip
+    counts = f"1 to {model.max_per_job} images" if model.counts else f"{model.default_count} images"
     return f"{model.name}: {', '.join(model.resolutions)}; {counts} per job"
 
 
-def _model(model: ImageModel, name: str, regions: set[str], offer: Offer) -> dict[str, Any]:
-    told_name, told_tip = offer.texts(model.key, model.key_cn)
+def _model(model: ImageModel, name: str, regions: set[str], offer: UpstreamModels) -> dict[str, Any]:
+    upstream_name, upstream_tip = offer.name_and_tip(model.key, model.key_cn)
     return {
         "id": name,
         "object": "model",
         "created": _CREATED,
         "owned_by": "dreamina",
         "kind": "image",
-        "model_name": told_name or model.name,
-        "model_tip": _tip(model, told_tip),
+        "model_name": upstream_name or model.name,
+        "model_tip": _tip(model, upstream_tip),
         "model_req_key": model.key_cn if regions == {"cn"} else model.key,
         "alias_of": None if name == model.id else model.id,
         "resolutions": list(model.resolutions),
@@ -104,18 +104,18 @@ def _video_model(model: VideoModel, name: str) -> dict[str, Any]:
     responses={200: {"model": ModelList, "description": "The models."}, **error_responses(401)},
 )
 async def list_models(caller: CallerDep) -> Response:
-    """Every model and alias; with session ids, those that the region of at least one of them offers.
+    """Lists every model and alias; with session ids, those that the region of at least one of them offers.
 
-    Names, tips, sizes and counts are upstream's own as soon as the accounts were asked for them; a model that only
-    upstream's list knows has upstream's key as its id.
+    Names, tips, sizes and counts come from upstream once the accounts' lists were read. A model that only upstream
+    lists has upstream's key as its id.
     """
-    regions, offer = _regions(caller), await offer_for_list(caller)
+    regions, offer = _regions(caller), await read_offer_or_empty(caller)
     catalog = get_catalog()
     models: list[ImageModel | VideoModel] = [*offer.image_models(catalog), *catalog.video_models]
     data = [
         _video_model(model, name) if isinstance(model, VideoModel) else _model(model, name, regions, offer)
         for model in models
-        if not regions or any(_listed(model, region) for region in regions)
+        if not regions or any(_is_offered(model, region) for region in regions)
         for name in (model.id, *model.aliases)
     ]
     return json_response({"object": "list", "data": [*data, _AGENT]})
@@ -127,11 +127,11 @@ async def list_models(caller: CallerDep) -> Response:
     responses={200: {"model": Model, "description": "The model."}, **error_responses(401, 404)},
 )
 async def get_model(model_id: str, caller: CallerDep) -> Response:
-    """One model by id or alias, wherever it is offered; ids may hold slashes and colons."""
+    """Returns a model by id or alias, in any region; ids may contain slashes and colons."""
     catalog = get_catalog()
     if model_id == _AGENT["id"]:
         return json_response(_AGENT)
     if catalog.knows_video(model_id):
         return json_response(_video_model(catalog.video_model(model_id), model_id))
-    offer = await offer_for_list(caller)
+    offer = await read_offer_or_empty(caller)
     return json_response(_model(offer.image_model(catalog, model_id), model_id, _regions(caller), offer))

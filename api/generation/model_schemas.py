@@ -1,4 +1,4 @@
-"""What `/v1/models` answers."""
+"""Answers of `/v1/models`."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ from pydantic import BaseModel, Field
 
 
 class Model(BaseModel):
-    """A model: OpenAI's four keys, the three that other gateways have (`model_...`), and ours.
+    """A model: OpenAI's four keys, three of other gateways (`model_...`), and our own.
 
-    Keys of videos (from `durations` on) are there only for video models.
+    Keys from `durations` on exist only for video models.
     """
 
     id: str
@@ -23,14 +23,14 @@ class Model(BaseModel):
     resolutions: list[str]
     counts: list[int]
     default_count: int
-    references: int = Field(description="the most pictures it can work from; 0 = none")
+    references: int = Field(description="maximum number of reference images; 0 = none")
     regions: list[str]
     durations: list[int] | None = Field(None, description="lengths in seconds; the first is the default")
     ratios: list[str] | None = Field(None, description="the first is the default")
     fps: list[int] | None = None
     first_frame: bool | None = None
-    end_frame: bool | None = Field(None, description="takes a picture of the last frame")
-    omni: bool | None = Field(None, description="takes pictures, videos and sounds that the prompt refers to")
+    end_frame: bool | None = Field(None, description="accepts an image of the last frame")
+    omni: bool | None = Field(None, description="accepts images, videos and audio that the prompt refers to")
 
 
 class ModelList(BaseModel):

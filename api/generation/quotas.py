@@ -1,11 +1,11 @@
-"""May these jobs be accepted? The limits of a user and a key, judged inside the accepting transaction."""
+"""Checks the limits of a user and an API key inside the accepting transaction."""
 
 import math
 from datetime import UTC, datetime
 from uuid import UUID
 
 from api.auth.dependencies import Caller
-from api.http.cors_and_compression import utc_text
+from api.http.cors_and_compression import format_utc
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.observability.logging import get_logger
@@ -15,41 +15,41 @@ from worker.db.engine import Transaction
 from worker.db.jobs import queries
 from worker.db.users import audit_log, quotas
 from worker.db.users.audit_log import Actor
-from worker.db.users.quotas import Used
+from worker.db.users.quotas import QuotaUsage
 
 log = get_logger("budgets")
 
-# How soon a place among the open jobs may be free.
-_OPEN_RETRY_SECONDS = 30
-# SDKs repeat a refused request within a minute or two: beyond that they are told not to.
-_WORTH_REPEATING_SECONDS = 120
+# Retry-After of a full queue.
+_QUEUE_FULL_RETRY_SECONDS = 30
+# SDKs retry within a minute or two; a limit that resets later is answered with `x-should-retry: false`.
+_MAX_SDK_RETRY_SECONDS = 120
 _SUBJECTS = {"user": "of your user", "key": "of this API key"}
 
 
-class Budget:
-    """The budget that new jobs of a caller use. All of a request is admitted, or nothing.
+class QuotaCheck:
+    """Checks the limits of a caller for new jobs. A request is accepted as a whole or not at all.
 
-    Made before the rows are written, for then a refusal costs no write; `take` is called when they are.
+    Create it before the rows are written, so that a rejection costs no write. Call `check_cost` afterwards.
     """
 
     def __init__(self, tx: Transaction, caller: Caller, *, new_jobs: int) -> None:
-        """Raises `queue_full` or `budget_exceeded` when the number of jobs alone is too much, or no credit is left."""
+        """Raise `queue_full` or `budget_exceeded` when the number of jobs exceeds a limit or no credit is left."""
         self._tx, self._caller, self._new_jobs = tx, caller, new_jobs
-        self._before: list[Used] = []
+        self._before: list[QuotaUsage] = []
         limits = [limit for limit in caller.limits if limit.name != REQUESTS]
         if OPEN_JOBS not in caller.user_limits.hard:
             _check_open_jobs(tx, caller, new_jobs)
         if not limits:
-            return  # the usual case: no lock, no count
+            return  # the common case needs no lock and no count
         quotas.lock_owner(tx, caller.owner)
-        self._before = quotas.used(tx, caller.subject, limits)
+        self._before = quotas.get_usage(tx, caller.subject, limits)
         for one in self._before:
             self._check(one, adds=0 if one.limit.counts_credits else new_jobs)
 
-    def take(self, job_ids: list[UUID]) -> tuple[Used, ...]:
-        """The jobs have rows, with what they are expected to cost. What is used now of limits that warn.
+    def check_cost(self, job_ids: list[UUID]) -> tuple[QuotaUsage, ...]:
+        """Check the expected cost of written jobs and return the usage of limits whose soft value is reached.
 
-        Raises `budget_exceeded` when they may cost more than is left, or nobody knows what and nothing is left.
+        Raises `budget_exceeded` when they may cost more than is left, or their price is unknown and nothing is left.
         """
         cost, known = 0, True
         if any(one.limit.counts_credits for one in self._before):
@@ -58,79 +58,80 @@ class Budget:
         for one in self._before:
             adds = cost if one.limit.counts_credits else self._new_jobs
             if one.limit.counts_credits:
-                # What nobody can tell the price of needs at least something left.
-                self._check(one, adds=adds, least=adds if known else max(adds, 1))
-            after.append(Used(one.limit, one.used + adds, one.period, one.resets_at))
+                # An unknown price needs at least one credit.
+                self._check(one, adds=adds, minimum=adds if known else max(adds, 1))
+            after.append(QuotaUsage(one.limit, one.used + adds, one.period, one.resets_at))
         warned = tuple(one for one in after if one.limit.soft is not None and one.used >= one.limit.soft)
         for one in warned:
-            self._note(one)
+            self._record_warning(one)
         return warned
 
-    def _check(self, one: Used, *, adds: int, least: int = 0) -> None:
-        if not _exceeds(one, max(adds, least)):
+    def _check(self, one: QuotaUsage, *, adds: int, minimum: int = 0) -> None:
+        if not _exceeds(one, max(adds, minimum)):
             return
         log.info("budget_refused", owner=self._caller.owner, limit=one.limit.full_name, used=one.used, asked=adds)
-        raise _refusal(one, adds)
+        raise _limit_error(one, adds)
 
-    def _note(self, one: Used) -> None:
-        """Tell the operator once per period. Callers with session ids would fill the log: anybody can be many."""
+    def _record_warning(self, one: QuotaUsage) -> None:
+        """Warn the operator once per period. Session-id callers are skipped: their number is unlimited."""
         caller = self._caller
-        if caller.user_id is None or not quotas.note_warning(self._tx, caller.subject, one):
+        if caller.user_id is None or not quotas.record_warning(self._tx, caller.subject, one):
             return
-        whose = public_id("user", caller.user_id)
+        target = public_id("user", caller.user_id)
         if one.limit.scope == "key" and caller.key_root is not None:
-            whose = public_id("key", caller.key_root)
+            target = public_id("key", caller.key_root)
         facts = {"limit": one.limit.name, "used": one.used, "soft": one.limit.soft, "hard": one.limit.hard}
         platform = Actor(name="platform", user_id=None, address="")
-        audit_log.note_act(self._tx, platform, "budget.warn", whose, user=caller.name, **facts)
-        self._tx.on_commit(lambda: log.warning("budget_warning", target=whose, user=caller.name, **facts))
+        audit_log.record_action(self._tx, platform, "budget.warn", target, user=caller.name, **facts)
+        self._tx.on_commit(lambda: log.warning("budget_warning", target=target, user=caller.name, **facts))
 
 
-def refusals(tx: Transaction, caller: Caller, credits_each: list[int | None]) -> list[DreameryError]:
-    """What new jobs would be refused with now, given what each is expected to cost (None = not known). Takes no lock
-    and tells nobody.
+def quota_errors(tx: Transaction, caller: Caller, credits_each: list[int | None]) -> list[DreameryError]:
+    """Return the errors that new jobs would be rejected with now; `credits_each` = expected cost (None = unknown).
+
+    Takes no lock and records nothing.
     """
     found = []
     if OPEN_JOBS not in caller.user_limits.hard:
         try:
             _check_open_jobs(tx, caller, len(credits_each))
-        except DreameryError as refusal:
-            found.append(refusal)
+        except DreameryError as error:
+            found.append(error)
     cost, known = sum(one or 0 for one in credits_each), None not in credits_each
     limits = [limit for limit in caller.limits if limit.name != REQUESTS]
-    for one in quotas.used(tx, caller.subject, limits):
+    for one in quotas.get_usage(tx, caller.subject, limits):
         adds = cost if one.limit.counts_credits else len(credits_each)
         if _exceeds(one, adds if known else max(adds, 1)):
-            found.append(_refusal(one, adds))
+            found.append(_limit_error(one, adds))
     return found
 
 
-def _exceeds(one: Used, adds: int) -> bool:
+def _exceeds(one: QuotaUsage, adds: int) -> bool:
     return one.limit.hard is not None and one.used + adds > one.limit.hard
 
 
 def _check_open_jobs(tx: Transaction, caller: Caller, new_jobs: int) -> None:
-    """The platform's guard against a flood. Without a lock, so some more may slip in at the same moment."""
+    """Limit the open jobs of a caller. Without a lock, so concurrent requests may exceed the limit slightly."""
     most = get_settings().open_jobs_per_caller
     if queries.open_job_count(tx, caller.owner) + new_jobs > most:
-        raise DreameryError("queue_full", retry_after=_OPEN_RETRY_SECONDS)
+        raise DreameryError("queue_full", retry_after=_QUEUE_FULL_RETRY_SECONDS)
 
 
-def _refusal(one: Used, adds: int) -> DreameryError:
-    limit, reset = one.limit, utc_text(one.resets_at)
-    asked = f"; this request needs {adds} more" if adds else ""
-    message = f"The limit `{limit.name}` {_SUBJECTS[limit.scope]} is reached: {one.used} of {limit.hard} used{asked}."
-    never = limit.hard is not None and adds > limit.hard
+def _limit_error(one: QuotaUsage, adds: int) -> DreameryError:
+    limit, reset = one.limit, format_utc(one.resets_at)
+    needed = f"; this request needs {adds} more" if adds else ""
+    message = f"The limit `{limit.name}` {_SUBJECTS[limit.scope]} is reached: {one.used} of {limit.hard} used{needed}."
+    can_never_fit = limit.hard is not None and adds > limit.hard
     headers = {"X-Budget-Limit": limit.full_name}
     if one.resets_at is None:
-        hint = "Ask for fewer at once." if never else "Try again when some of them have ended."
-        headers |= {"x-should-retry": "false"} if never else {}
-        return DreameryError("queue_full", f"{message} {hint}", retry_after=_OPEN_RETRY_SECONDS, headers=headers)
+        hint = "Send fewer jobs at once." if can_never_fit else "Try again when some jobs have ended."
+        headers |= {"x-should-retry": "false"} if can_never_fit else {}
+        return DreameryError("queue_full", f"{message} {hint}", retry_after=_QUEUE_FULL_RETRY_SECONDS, headers=headers)
     seconds = (one.resets_at - datetime.now(UTC)).total_seconds()
     headers["X-Budget-Reset"] = str(reset)
-    if never or seconds > _WORTH_REPEATING_SECONDS:
+    if can_never_fit or seconds > _MAX_SDK_RETRY_SECONDS:
         headers["x-should-retry"] = "false"
-    hint = "Ask for less, wait, or ask an administrator for more."
+    hint = "Request less, wait, or ask an administrator for a higher limit."
     return DreameryError(
         "budget_exceeded", f"{message} resets_at: {reset}. {hint}", retry_after=math.ceil(seconds), headers=headers
     )

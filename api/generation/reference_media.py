@@ -1,6 +1,7 @@
-"""Inputs of a video request, pictures, videos and sounds: every form clients write them in, checked and stored.
+"""Image, video and audio inputs of a video request, in every form that clients send, checked and stored.
 
-A link stays a link (the worker fetches it, guarded); bytes are looked at here, and stored before the job is accepted.
+A link stays a link (the worker fetches it with SSRF protection). Bytes are inspected here and stored before the job is
+accepted.
 """
 
 import hashlib
@@ -10,29 +11,36 @@ from pathlib import PurePosixPath
 from typing import IO, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from api.generation.reference_images import GivenPicture, checked_link, decoded, is_link, read_picture, store_picture
+from api.generation.reference_images import (
+    ReferenceImage,
+    check_link,
+    decode_base64,
+    is_link,
+    read_reference_image,
+    store_reference_image,
+)
 from api.http.body_parsing import Upload
-from api.http.own_file_links import own_bytes
+from api.http.own_file_links import read_own_file
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.media.image import MAX_INPUT_BYTES
-from worker.core.media.video import ClipFacts, NotAClipError, sound_facts, video_facts
+from worker.core.media.video import MediaInfo, InvalidMediaError, inspect_audio, inspect_video
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.inputs import NewInput, StoredInput
 
 Media = Literal["image", "video", "audio"]
-_LONGEST_NAME = 120
+_MAX_NAME_CHARS = 120
 _FORMS = 'Send an http(s) link, a data URL, base64, a file part, or an object like {"url": "https://..."}.'
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One input as it stands in the request: the field to name in an error, its value, and what kind it must be.
+class InputEntry:
+    """One input of a request: its parameter name for errors, its value and its media type.
 
-    `number` = of which `image_file_<number>` and the like it came.
+    `number` is set for numbered fields such as `image_file_<number>`.
     """
 
     param: str
@@ -42,33 +50,33 @@ class Entry:
 
     @property
     def code(self) -> str:
-        """The error when it cannot be used."""
+        """The error code of an invalid input."""
         return f"invalid_{self.media}"
 
     @property
     def name(self) -> str:
-        """What the caller calls it: a name beside it, of its file, or at the end of its link; "" = nothing."""
+        """The name that the caller gave it: a `name` field, its file name, or the end of its link; "" = none."""
         value = self.value
         if isinstance(value, dict) and isinstance(value.get("name"), str):
-            return _clean(value["name"])
+            return _clean_name(value["name"])
         if isinstance(value, Upload):
-            return _clean(value.name)
+            return _clean_name(value.name)
         text = link_text(value, self.media)
         if text and is_link(text.strip()):
             try:
-                return _clean(unquote(urlsplit(text.strip()).path))
+                return _clean_name(unquote(urlsplit(text.strip()).path))
             except ValueError:
                 return ""
         return ""
 
 
-def _clean(name: str) -> str:
+def _clean_name(name: str) -> str:
     last = PurePosixPath(name.replace("\\", "/")).name
-    return "".join(char for char in last if char.isprintable()).strip()[:_LONGEST_NAME]
+    return "".join(char for char in last if char.isprintable()).strip()[:_MAX_NAME_CHARS]
 
 
 def link_text(value: Any, media: Media) -> str | None:
-    """The link or base64 in `"..."`, `{"url": "..."}`, `{"video_url": "..."}` or `{"video_url": {"url": "..."}}`."""
+    """Return the text in `"..."`, `{"url": "..."}`, `{"video_url": "..."}` or `{"video_url": {"url": "..."}}`."""
     if isinstance(value, dict):
         value = value.get(f"{media}_url", value.get("url"))
         if isinstance(value, dict):
@@ -77,19 +85,19 @@ def link_text(value: Any, media: Media) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenClip:
-    """A video or sound as it was given: a link, or its bytes with what they are."""
+class ReferenceMedia:
+    """A video or audio reference as sent: a link, or its bytes with their properties."""
 
     media: Media
     url: str | None = None
     content: IO[bytes] | None = field(default=None, repr=False)
     bytes: int = 0
     sha256: str = ""
-    facts: ClipFacts | None = None
+    facts: MediaInfo | None = None
 
     @property
-    def mark(self) -> str | dict[str, Any]:
-        """How the job shows it: the link, or what the bytes were; never the bytes."""
+    def description(self) -> str | dict[str, Any]:
+        """The reference as the job shows it: the link, or properties of the bytes; never the bytes."""
         facts = self.facts
         if facts is None:
             return self.url or ""
@@ -103,64 +111,64 @@ class GivenClip:
         }
 
 
-Given = GivenPicture | GivenClip
+ReferenceInput = ReferenceImage | ReferenceMedia
 
 
-def read_input(entry: Entry) -> Given:
-    """One input, looked at. Raises `invalid_image`, `invalid_video` or `invalid_audio` with the field's name."""
+def read_input(entry: InputEntry) -> ReferenceInput:
+    """Return an inspected input. Raises `invalid_image`, `invalid_video` or `invalid_audio` with the parameter name."""
     value = entry.value
     if isinstance(value, dict) and value.get("file_id"):
         return _stored_result(entry, value["file_id"])
     if entry.media == "image":
-        return read_picture(entry.param, value)
-    return _read_clip(entry)
+        return read_reference_image(entry.param, value)
+    return _read_media(entry)
 
 
-def _read_clip(entry: Entry) -> GivenClip:
+def _read_media(entry: InputEntry) -> ReferenceMedia:
     param, value = entry.param, entry.value
     if isinstance(value, Upload):
-        return _clip_of(entry, value.file, value.size)
+        return _inspect_media(entry, value.file, value.size)
     text = link_text(value, entry.media)
     if text is None or not text.strip():
-        what = "a video" if entry.media == "video" else "a sound"
-        raise DreameryError(entry.code, f"`{param}` is not {what}. {_FORMS}", param=param)
+        kind = "a video" if entry.media == "video" else "an audio file"
+        raise DreameryError(entry.code, f"`{param}` is not {kind}. {_FORMS}", param=param)
     text = text.strip()
-    own = own_bytes(text, media=entry.media, param=param) if is_link(text) else None
+    own = read_own_file(text, media=entry.media, param=param) if is_link(text) else None
     if is_link(text) and own is None:
-        return GivenClip(media=entry.media, url=checked_link(param, text, entry.code))
-    data = own or decoded(param, text, entry.code)
-    return _clip_of(entry, io.BytesIO(data), len(data))
+        return ReferenceMedia(media=entry.media, url=check_link(param, text, entry.code))
+    data = own or decode_base64(param, text, entry.code)
+    return _inspect_media(entry, io.BytesIO(data), len(data))
 
 
-def _clip_of(entry: Entry, content: IO[bytes], size: int) -> GivenClip:
+def _inspect_media(entry: InputEntry, content: IO[bytes], size: int) -> ReferenceMedia:
     if size > MAX_INPUT_BYTES:
         message = f"`{entry.param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller file."
         raise DreameryError(entry.code, message, param=entry.param)
     try:
-        facts = (video_facts if entry.media == "video" else sound_facts)(content)
-    except NotAClipError as error:
+        facts = (inspect_video if entry.media == "video" else inspect_audio)(content)
+    except InvalidMediaError as error:
         message = f"`{entry.param}` cannot be used: {error}."
         raise DreameryError(entry.code, message, param=entry.param) from None
     content.seek(0)
-    sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type] # any binary file will do
-    return GivenClip(media=entry.media, content=content, bytes=size, sha256=sha256, facts=facts)
+    sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type] # the stub is too strict
+    return ReferenceMedia(media=entry.media, content=content, bytes=size, sha256=sha256, facts=facts)
 
 
-def _stored_result(entry: Entry, file_id: object) -> Given:
-    """A result of this platform as an input: its id is the right to read it, as with the link of `/v1/files`."""
-    wanted = parse_public_id("file", str(file_id)[:80])
+def _stored_result(entry: InputEntry, file_id: object) -> ReferenceInput:
+    """Return a result of this platform as an input. Its id grants read access, like its link in `/v1/files`."""
+    file_uuid = parse_public_id("file", str(file_id)[:80])
     row = None
-    if wanted is not None:
+    if file_uuid is not None:
         with transaction() as tx:
-            row = queries.file_row(tx, wanted)
+            row = queries.file_row(tx, file_uuid)
     param = f"{entry.param}.file_id"
     if get_settings().link_ttl_seconds:
-        message = "Links to results expire here, so an id alone gives no right to one. Send its link instead."
+        message = "Links to results expire on this server, so an id alone grants no access. Send the link instead."
         raise DreameryError("link_not_signed", message, param=param)
     if row is None or row.removed_at is not None:
         message = (
             f"No file {str(file_id)[:60]!r} here. A `file_id` is the id in a result's link (`/v1/files/file_...`); "
-            "there is no Files API: send the file itself, or a link."
+            "there is no Files API: send the file or a link."
         )
         raise DreameryError("file_not_found", message, param=param)
     try:
@@ -170,10 +178,10 @@ def _stored_result(entry: Entry, file_id: object) -> Given:
     return read_input(replace(entry, value=Upload(name=row.key, size=len(data), file=io.BytesIO(data))))
 
 
-def store_input(item: Given, stem: str) -> NewInput:
-    """Store what came as bytes under a key that begins with `stem`; the row to be."""
-    if isinstance(item, GivenPicture):
-        return store_picture(item, stem)
+def store_input(item: ReferenceInput, stem: str) -> NewInput:
+    """Store an input that is bytes under a key that begins with `stem` and return its row."""
+    if isinstance(item, ReferenceImage):
+        return store_reference_image(item, stem)
     if item.facts is None or item.content is None:
         return NewInput(url=item.url, media=item.media)
     key = f"{stem}.{item.facts.extension}"

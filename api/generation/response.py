@@ -1,6 +1,7 @@
-"""The one way from a planned request to its answer: accept, wait, then 200, 202, 504 or what the jobs failed with.
+"""From a planned request to its answer: accept, wait, then 200, 202, 504 or the error of the jobs.
 
-Every creating route goes through `create` (it waits) or `start` (it does not, for streams and asynchronous objects).
+Every creating route calls `create_and_respond` (which waits) or `accept_jobs` (which does not, for streams and
+asynchronous objects).
 """
 
 import asyncio
@@ -14,83 +15,85 @@ from fastapi import Header, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
-from api.generation.acceptance import Accepted, Planned, accept
+from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
 from api.http.errors import error_response
-from api.http.preferences import Preference, name_job, read_timeout
-from api.http.request_tracker import Attendance, Visit
+from api.http.preferences import Preference, client_timeout, set_job_id_header
+from api.http.request_tracker import RequestTracker, TrackedRequest
 from api.http.responses import base_url, json_response
-from api.jobs.eta import forecast_all
-from api.jobs.serialization import failure_of, job_object
-from api.jobs.watcher import Hub, Watch
+from api.jobs.eta import estimate_group_eta
+from api.jobs.serialization import group_error, job_object
+from api.jobs.watcher import JobWatcher, Watch
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
-from worker.db.engine import retry_when_database_away, transaction
+from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView
 
-KeyHeader = Annotated[str | None, Header(alias="idempotency-key", description="same key, same body: the same jobs")]
+IdempotencyKeyHeader = Annotated[
+    str | None, Header(alias="idempotency-key", description="same key, same body: the same jobs")
+]
 
-# What nginx logs for a client that hung up; nobody reads it.
-HUNG_UP = 499
+# nginx's status for a client that disconnected; it only appears in logs.
+CLIENT_CLOSED_REQUEST = 499
 
-# The body of a 200 from ended jobs that gave at least one result, and the base of links. Runs in a thread.
-BodyOf = Callable[[list[JobView], str], dict[str, Any]]
-# Further keys of a 202, from the jobs.
-MoreOf = Callable[[list[JobView]], dict[str, Any]]
+# Builds the body of a 200 from ended jobs with at least one result and the base of links. Runs in a thread.
+BuildBody = Callable[[list[JobView], str], dict[str, Any]]
+# Builds additional keys of a 202 from the jobs.
+BuildExtraFields = Callable[[list[JobView]], dict[str, Any]]
 
 
-async def create(
+async def create_and_respond(
     request: Request,
-    planned: Planned,
+    plan: GenerationPlan,
     *,
     caller: Caller,
     preference: Preference,
     key: str | None,
-    body_of: BodyOf,
-    more_of: MoreOf = lambda _: {},
+    build_body: BuildBody,
+    build_extra_fields: BuildExtraFields = lambda _: {},
 ) -> Response:
     """Accept the jobs, wait as the caller prefers, and answer."""
-    hub: Hub = request.app.state.hub
-    # Watched before the rows exist, so that no end can fall between the commit and the wait.
-    with hub.watching([job.id for job in planned.jobs]) as watches:
-        accepted = await start(request, planned, caller=caller, key=key, answers_late=True)
-        if not await stays(request, _wait(hub, watches, accepted, preference.wait_seconds)):
-            return Response(status_code=HUNG_UP)
-    return await _answer(request, accepted, preference, body_of, more_of, keyed=key is not None)
+    job_watcher: JobWatcher = request.app.state.job_watcher
+    # Watch before the rows exist, so that no end is missed between the commit and the wait.
+    with job_watcher.watch_jobs([job.id for job in plan.jobs]) as watches:
+        accepted = await accept_jobs(request, plan, caller=caller, key=key, answers_late=True)
+        if not await wait_unless_disconnected(request, _wait(job_watcher, watches, accepted, preference.wait_seconds)):
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    return await _respond(request, accepted, preference, build_body, build_extra_fields, keyed=key is not None)
 
 
-def visit_of(request: Request) -> Visit:
-    """What is known of this HTTP request itself. It ends by itself when the answer does, see `api/app.py`."""
-    attendance: Attendance = request.app.state.attendance
-    return attendance.visit(request)
+def tracked_request(request: Request) -> TrackedRequest:
+    """Return the tracking state of this HTTP request; the request middleware ends it with the answer."""
+    tracker: RequestTracker = request.app.state.request_tracker
+    return tracker.track(request)
 
 
-async def start(
-    request: Request, planned: Planned, *, caller: Caller, key: str | None, answers_late: bool = False
-) -> Accepted:
-    """Accept the jobs, or join those of the request that this one repeats; from here on errors forbid a repeat.
+async def accept_jobs(
+    request: Request, plan: GenerationPlan, *, caller: Caller, key: str | None, answers_late: bool = False
+) -> AcceptedRequest:
+    """Accept the jobs, or join those of the request that this one repeats. Later errors forbid a client retry.
 
-    Nothing needs to be closed. `answers_late` = the answer comes when the jobs have ended, so the client may give up
-    before: then wait within `stays`. A stream that ends while its jobs go on calls `note_unanswered` first.
+    `answers_late` = the answer comes after the jobs have ended, so the client may disconnect before: wait within
+    `wait_unless_disconnected`. A stream that ends before its jobs calls `mark_unanswered` first.
     """
-    visit = visit_of(request)
+    tracked = tracked_request(request)
     if answers_late:
-        visit.gives_up_in = read_timeout(request)
-    async with _listening(request, visit):
-        accepted = await accept(planned, caller=caller, key=key, visit=visit)
-    name_job(request, public_id("job", accepted.job_ids[0]), accepted=True)
+        tracked.client_timeout = client_timeout(request)
+    async with _watching_disconnect(request, tracked):
+        accepted = await accept(plan, caller=caller, key=key, tracked=tracked)
+    set_job_id_header(request, public_id("job", accepted.job_ids[0]), accepted=True)
     if accepted.warnings:
         request.state.budget_warnings = accepted.warnings
     return accepted
 
 
-async def stays(request: Request, waiting: Coroutine[Any, Any, object]) -> bool:
-    """Wait for the end; False at once when the client hangs up, so that its repeat finds its request over."""
+async def wait_unless_disconnected(request: Request, waiting: Coroutine[Any, Any, object]) -> bool:
+    """Wait for `waiting`; return False at once when the client disconnects, so that its retry can join."""
     task = asyncio.ensure_future(waiting)
-    async with _listening(request, visit_of(request)) as hung_up:
+    async with _watching_disconnect(request, tracked_request(request)) as disconnected_task:
         try:
-            await asyncio.wait({task, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, disconnected_task}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             if not task.done():
                 task.cancel()
@@ -101,15 +104,15 @@ async def stays(request: Request, waiting: Coroutine[Any, Any, object]) -> bool:
     return True
 
 
-def note_unanswered(request: Request) -> None:
-    """The jobs go on and the answer has said so: the same request again is a repeat."""
-    visit_of(request).out_of_time = True
+def mark_unanswered(request: Request) -> None:
+    """Record that the answer ends before the jobs do: the same request sent again is a repeat."""
+    tracked_request(request).deadline_passed = True
 
 
 @contextlib.asynccontextmanager
-async def _listening(request: Request, visit: Visit) -> AsyncIterator["asyncio.Task[None]"]:
-    """Meanwhile the client may hang up: then `visit.gone` is set and the task is done. It sleeps until then."""
-    task = asyncio.create_task(_listen(request, visit))
+async def _watching_disconnect(request: Request, tracked: TrackedRequest) -> AsyncIterator["asyncio.Task[None]"]:
+    """Watch for a disconnect in the block: it sets `tracked.disconnected` and completes the task."""
+    task = asyncio.create_task(_receive_disconnect(request, tracked))
     try:
         yield task
     finally:
@@ -117,71 +120,79 @@ async def _listening(request: Request, visit: Visit) -> AsyncIterator["asyncio.T
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _listen(request: Request, visit: Visit) -> None:
+async def _receive_disconnect(request: Request, tracked: TrackedRequest) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    visit.gone.set()
+    tracked.disconnected.set()
 
 
-async def wait_accepted(request: Request, accepted: Accepted, seconds: float) -> None:
-    """Wait until the jobs have ended, the time is over, or the client has hung up."""
-    await stays(request, _wait_known(request.app.state.hub, accepted.job_ids, seconds))
+async def wait_for_jobs(request: Request, accepted: AcceptedRequest, seconds: float) -> None:
+    """Wait until the jobs have ended, the time is over, or the client disconnects."""
+    await wait_unless_disconnected(
+        request, _wait_for_existing(request.app.state.job_watcher, accepted.job_ids, seconds)
+    )
 
 
-async def _wait(hub: Hub, watches: list[Watch], accepted: Accepted, seconds: float) -> None:
+async def _wait(job_watcher: JobWatcher, watches: list[Watch], accepted: AcceptedRequest, seconds: float) -> None:
     if accepted.replayed:
-        await _wait_known(hub, accepted.job_ids, seconds)
+        await _wait_for_existing(job_watcher, accepted.job_ids, seconds)
     else:
-        await hub.wait_final(watches, seconds)
+        await job_watcher.wait_final(watches, seconds)
 
 
-async def _wait_known(hub: Hub, job_ids: list[UUID], seconds: float) -> None:
-    """Wait for jobs of an earlier request, which may have ended long ago."""
-    with hub.watching(job_ids) as watches:
-        await catch_up(watches)
-        await hub.wait_final(watches, seconds)
+async def _wait_for_existing(job_watcher: JobWatcher, job_ids: list[UUID], seconds: float) -> None:
+    """Wait for jobs of an earlier request, which may have ended already."""
+    with job_watcher.watch_jobs(job_ids) as watches:
+        await sync_watches(watches)
+        await job_watcher.wait_final(watches, seconds)
 
 
-async def catch_up(watches: list[Watch]) -> list[JobView]:
-    """Read the rows of watched jobs once: what happened before the watch began is told to it."""
-    views = await run_in_threadpool(views_of, [watch.job_id for watch in watches])
+async def sync_watches(watches: list[Watch]) -> list[JobView]:
+    """Read the rows of watched jobs once, so that the watches know changes from before they began."""
+    views = await run_in_threadpool(read_job_views, [watch.job_id for watch in watches])
     for watch, view in zip(watches, views, strict=True):
-        watch.tell(view.job.state, view.job.event_seq)
+        watch.update(view.job.state, view.job.event_seq)
     return views
 
 
-@retry_when_database_away
-def views_of(job_ids: list[UUID]) -> list[JobView]:
-    """The jobs of a request as they are now."""
+@retry_when_database_unavailable
+def read_job_views(job_ids: list[UUID]) -> list[JobView]:
+    """Return the jobs of a request as they are now."""
     with transaction() as tx:
         return queries.group_views(tx, job_ids)
 
 
-async def _answer(
-    request: Request, accepted: Accepted, preference: Preference, body_of: BodyOf, more_of: MoreOf, *, keyed: bool
+async def _respond(
+    request: Request,
+    accepted: AcceptedRequest,
+    preference: Preference,
+    build_body: BuildBody,
+    build_extra_fields: BuildExtraFields,
+    *,
+    keyed: bool,
 ) -> Response:
-    views = await run_in_threadpool(views_of, accepted.job_ids)
+    views = await run_in_threadpool(read_job_views, accepted.job_ids)
     base = base_url(request)
     unfinished = any(view.job.finished_at is None for view in views)
     deferred = preference.respond_async and (unfinished or preference.wait_seconds == 0)
-    headers = answer_headers(accepted, preference.applied(deferred=deferred))
+    headers = job_headers(accepted, preference.applied(deferred=deferred))
     if deferred:
-        return job_answer(views, base, headers, more_of(views))
-    if unfinished and request.app.state.hub.stopping:
-        return error_response(restarting(request, views, base, keyed=keyed), headers=headers)
+        return accepted_response(views, base, headers, build_extra_fields(views))
+    if unfinished and request.app.state.job_watcher.stopping:
+        return error_response(restart_error(request, views, base, keyed=keyed), headers=headers)
     if unfinished:
-        return error_response(out_of_time(views, base), headers=headers)
+        return error_response(timeout_error(views, base), headers=headers)
     stored = sum(len(view.files) for view in views)
     if stored == 0:
-        error, status = failure_of(views)
+        error, status = group_error(views)
         return error_response(error, headers=headers, status=status)
     if stored < accepted.n:
         headers["X-Partial-Results"] = f"{stored}/{accepted.n}"
-    return json_response(await run_in_threadpool(body_of, views, base), headers=headers)
+    return json_response(await run_in_threadpool(build_body, views, base), headers=headers)
 
 
-def answer_headers(accepted: Accepted, applied: str | None) -> dict[str, str]:
-    """Headers of an answer that belongs to accepted jobs."""
+def job_headers(accepted: AcceptedRequest, applied: str | None) -> dict[str, str]:
+    """Return the headers of an answer for accepted jobs."""
     headers = {"Vary": "Prefer"}
     if applied:
         headers["Preference-Applied"] = applied
@@ -190,37 +201,38 @@ def answer_headers(accepted: Accepted, applied: str | None) -> dict[str, str]:
     return headers
 
 
-def out_of_time(views: list[JobView], base: str) -> DreameryError:
-    """The wait is over and the jobs go on: where they are."""
+def timeout_error(views: list[JobView], base: str) -> DreameryError:
+    """Return the error of a wait that timed out, with the addresses of the jobs."""
     where = " and ".join(f"{base}/v1/jobs/{public_id('job', view.job.id)}" for view in views)
     message = (
-        f"The generation did not finish in time; it goes on. Get the result from {where} and do not repeat the request."
+        f"The generation did not finish in time; it continues. Get the result from {where} "
+        "and do not repeat the request."
     )
-    return DreameryError("generation_timeout", message, retry_after=forecast_all(views).retry_after)
+    return DreameryError("generation_timeout", message, retry_after=estimate_group_eta(views).retry_after)
 
 
-def restarting(request: Request, views: list[JobView], base: str, *, keyed: bool = False) -> DreameryError:
-    """This process ends while the jobs go on: come back, the same request joins them, if such requests do."""
-    note_unanswered(request)
-    request.state.repeat_joins = keyed or get_settings().join_repeats
-    return told_to_come_back(views, base)
+def restart_error(request: Request, views: list[JobView], base: str, *, keyed: bool = False) -> DreameryError:
+    """Return the error of a wait that ends because this process stops; the same request joins the jobs again."""
+    mark_unanswered(request)
+    request.state.repeat_joins = keyed or get_settings().deduplicate_requests
+    return restart_notice(views, base)
 
 
-def told_to_come_back(views: list[JobView], base: str) -> DreameryError:
-    """What whoever waits is told when this process ends."""
+def restart_notice(views: list[JobView], base: str) -> DreameryError:
+    """Return the error for clients that wait when this process stops."""
     where = " and ".join(f"{base}/v1/jobs/{public_id('job', view.job.id)}" for view in views)
     message = (
-        f"This server restarts; the generation goes on. Send the same request again, or get the result from {where}."
+        f"This server restarts; the generation continues. Send the same request again, or get the result from {where}."
     )
     return DreameryError("restarting", message, retry_after=1)
 
 
-def job_answer(
+def accepted_response(
     views: list[JobView], base: str, headers: dict[str, str], more: Mapping[str, Any] = MappingProxyType({})
 ) -> Response:
-    """The 202 of an asynchronous request: its job, and all of them when there are several; `more` = further keys."""
+    """Return the 202 of an asynchronous request: its first job, and all jobs when there are several."""
     objects = [job_object(view, base) for view in views]
     body = {**objects[0], **({"jobs": objects} if len(objects) > 1 else {}), **more}
     location = f"/v1/jobs/{objects[0]['id']}"
-    where = {"Location": location, "Retry-After": str(forecast_all(views).retry_after)}
+    where = {"Location": location, "Retry-After": str(estimate_group_eta(views).retry_after)}
     return json_response(body, status=202, headers={**headers, **where})

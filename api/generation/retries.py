@@ -1,6 +1,6 @@
-"""A job once more: the plan of a new one with the parameters and inputs of one that has ended.
+"""Plans a retry: a new job with the parameters and inputs of a job that has ended.
 
-Its inputs are copied under keys of the new job, so that neither job's housekeeping takes them from the other.
+Inputs are copied under keys of the new job, so that the retention of one job does not remove inputs of the other.
 """
 
 import io
@@ -9,7 +9,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from api.auth.dependencies import Caller
-from api.generation.acceptance import Planned, fingerprint
+from api.generation.acceptance import GenerationPlan, fingerprint
 from api.generation.request_checks import check_regions
 from worker import storage
 from worker.core.catalog.models import get_catalog
@@ -24,22 +24,22 @@ from worker.db.jobs.state_machine import NewJob
 Seed = Literal["same", "new"] | int
 
 
-def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Planned:
-    """The new job. Raises job_not_finished, input_expired, or what is wrong with the seed or the model by now."""
+def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> GenerationPlan:
+    """Return the plan of the new job. Raises `job_not_finished`, `input_expired`, or an error of the seed or model."""
     job = view.job
     if job.finished_at is None:
         message = f"Job {public_id('job', job.id)} has not ended yet. Wait for it, or cancel it first."
         raise DreameryError("job_not_finished", message)
-    caller.need_model(job.model)
+    caller.require_model(job.model)
     _check_model(job.kind, job.model, caller)
-    order = _reseeded(job.params["order"], seed)
+    order = _with_seed(job.params["order"], seed)
     new = NewJob(
         id=new_id(),
         owner=caller.owner,
         kind=job.kind,
         model=job.model,
-        # Of a request that made several jobs this is one, so it stands for its own results only.
-        params={**job.params, "order": order, "n": _results(job.kind, order)},
+        # The old request may have had several jobs; the retry counts only the results of this one.
+        params={**job.params, "order": order, "n": _result_count(job.kind, order)},
         account_ids=[],
         user_id=caller.user_id,
         api_key_id=caller.api_key_id,
@@ -47,17 +47,17 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Planned:
         metadata={**job.metadata, "retry_of": public_id("job", job.id)},
     )
     with transaction() as tx:
-        given = inputs.given_inputs(tx, job.id)
-    return Planned(
+        input_rows = inputs.original_inputs(tx, job.id)
+    return GenerationPlan(
         jobs=[new],
         n=new.params["n"],
         fingerprint=fingerprint(path, {"seed": seed}, []),
-        inputs=[_copied(row, new.id) for row in given],
+        inputs=[_copy_input(row, new.id) for row in input_rows],
     )
 
 
 def _check_model(kind: str, model: str, caller: Caller) -> None:
-    """The catalog may have changed since."""
+    """Check the model again, because the catalog may have changed."""
     catalog = get_catalog()
     if kind == "image":
         check_regions(catalog.image_model(model), caller)
@@ -65,23 +65,23 @@ def _check_model(kind: str, model: str, caller: Caller) -> None:
         check_regions(catalog.video_model(model), caller)
 
 
-def _results(kind: str, order: dict[str, Any]) -> int:
+def _result_count(kind: str, order: dict[str, Any]) -> int:
     return int(order.get("count") or 1) if kind == "image" else int(kind == "video")
 
 
-def _reseeded(order: dict[str, Any], seed: Seed) -> dict[str, Any]:
+def _with_seed(order: dict[str, Any], seed: Seed) -> dict[str, Any]:
     if seed == "same":
         return order
     if "seed" not in order:
         if seed == "new":
-            return order  # without a seed every run differs
+            return order  # every run without a seed differs
         raise DreameryError("unsupported_parameter", "A conversation has no seed. Leave `seed` out.", param="seed")
-    fresh = random.randrange(2**32) if seed == "new" else seed  # noqa: S311 - chance, not a secret
+    fresh = random.randrange(2**32) if seed == "new" else seed  # noqa: S311 - not a secret
     return {**order, "seed": fresh}
 
 
-def _copied(row: "Row[Any]", job_id: UUID) -> NewInput:
-    """The input again. Bytes are copied; what is gone and was a link is fetched anew."""
+def _copy_input(row: "Row[Any]", job_id: UUID) -> NewInput:
+    """Copy an input. Stored bytes are copied; a link whose bytes were removed is fetched again."""
     about = {"role": row.role, "media": row.media, "name": row.name}
     if row.key is not None:
         key = f"inputs/{job_id.hex}/{row.n}.{row.key.rpartition('.')[2]}"

@@ -1,4 +1,4 @@
-"""Which earlier request is joined, by what is known of each."""
+"""Which earlier request a new one joins, by the state of each."""
 
 import time
 from typing import Any
@@ -8,61 +8,71 @@ import pytest
 
 from api.generation.deduplication import DuplicateUndecidedError, _EarlierState, select_original
 from api.http.request_tracker import RequestTracker, TrackedRequest
-from worker.db.jobs.idempotency import Earlier
+from worker.db.jobs.idempotency import EarlierRequest
 
 
-def seen(state: Any, age: float = 0.0, *, joins: int = 0, cancelled: bool = False) -> _EarlierState:
-    earlier = Earlier(
+def earlier_state(state: Any, age: float = 0.0, *, joins: int = 0, cancelled: bool = False) -> _EarlierState:
+    earlier = EarlierRequest(
         group_id=uuid4(), holder=uuid4(), process=uuid4(), joins=joins, ended_how=None, ended_age=None, held_age=age,
-        given_up_age=None, seen_age=None, cancelled=cancelled,
+        client_timeout_age=None, seen_age=None, cancelled=cancelled,
     )  # fmt: skip
     return _EarlierState(earlier, state, age)
 
 
-def visit(retries: int = 0, *, waited: float = 0.0) -> TrackedRequest:
+def tracked(retries: int = 0, *, waited: float = 0.0) -> TrackedRequest:
     return TrackedRequest(tracker=RequestTracker(), retries=retries, arrived=time.monotonic() - waited)
 
 
-def test_a_first_request_joins_what_was_never_answered():
-    cut = seen("cut", 20)
-    assert select_original([seen("timeout", 30), cut, seen("answered"), seen("open")], visit()) is cut.earlier
-    assert select_original([seen("answered"), seen("open")], visit()) is None
-    assert select_original([seen("cut", 301)], visit()) is None
-    assert select_original([seen("cut", cancelled=True)], visit()) is None
-    assert select_original([], visit()) is None
+def test_unmarked_request_joins_unanswered_request():
+    cut = earlier_state("cut", 20)
+    assert (
+        select_original(
+            [earlier_state("timeout", 30), cut, earlier_state("answered"), earlier_state("open")], tracked()
+        )
+        is cut.earlier
+    )
+    assert select_original([earlier_state("answered"), earlier_state("open")], tracked()) is None
+    assert select_original([earlier_state("cut", 301)], tracked()) is None
+    assert select_original([earlier_state("cut", cancelled=True)], tracked()) is None
+    assert select_original([], tracked()) is None
 
 
-def test_a_first_request_waits_only_for_a_sign_of_life():
+def test_unmarked_request_waits_only_for_liveness():
     with pytest.raises(DuplicateUndecidedError):
-        select_original([seen("unsure")], visit())
-    assert select_original([seen("unsure")], visit(waited=6.1)) is None
-    cut = seen("cut")
-    assert select_original([seen("unsure"), cut], visit()) is cut.earlier
+        select_original([earlier_state("unsure")], tracked())
+    assert select_original([earlier_state("unsure")], tracked(waited=6.1)) is None
+    cut = earlier_state("cut")
+    assert select_original([earlier_state("unsure"), cut], tracked()) is cut.earlier
 
 
-def test_a_marked_repeat_joins_whatever_is_over():
+def test_marked_retry_joins_any_ended_request():
     for state in ("cut", "timeout", "answered"):
-        over = seen(state, 1000)
-        assert select_original([over], visit(1)) is over.earlier
-    cut = seen("cut", 500, cancelled=True)
-    assert select_original([seen("answered", 1), cut], visit(1)) is cut.earlier
+        over = earlier_state(state, 1000)
+        assert select_original([over], tracked(1)) is over.earlier
+    cut = earlier_state("cut", 500, cancelled=True)
+    assert select_original([earlier_state("answered", 1), cut], tracked(1)) is cut.earlier
 
 
-def test_a_marked_repeat_waits_a_moment_for_the_end_of_what_it_repeats():
-    answered = seen("answered", 100)
+def test_marked_retry_waits_briefly_for_open_request():
+    answered = earlier_state("answered", 100)
     with pytest.raises(DuplicateUndecidedError):
-        select_original([seen("open"), answered], visit(1))
-    assert select_original([seen("open"), answered], visit(1, waited=2.1)) is answered.earlier
-    assert select_original([seen("open")], visit(1, waited=2.1)) is None
+        select_original([earlier_state("open"), answered], tracked(1))
+    assert select_original([earlier_state("open"), answered], tracked(1, waited=2.1)) is answered.earlier
+    assert select_original([earlier_state("open")], tracked(1, waited=2.1)) is None
 
 
-def test_a_marked_repeat_joins_beside_another_repeat():
-    repeated = seen("open", joins=1)
-    assert select_original([seen("open"), seen("open", joins=3), repeated], visit(2)) is repeated.earlier
+def test_marked_retry_joins_open_request_with_fewest_joins():
+    repeated = earlier_state("open", joins=1)
+    assert (
+        select_original([earlier_state("open"), earlier_state("open", joins=3), repeated], tracked(2))
+        is repeated.earlier
+    )
 
 
-def test_a_commit_whose_answer_was_lost_is_found_again():
-    mine, other = visit(), seen("cut")
-    held = seen("open")
-    earlier = Earlier(**{**{name: getattr(held.earlier, name) for name in Earlier.__slots__}, "holder": mine.id})
-    assert select_original([other, _EarlierState(earlier, "open")], mine) is earlier
+def test_own_commit_with_lost_answer_is_found():
+    own, other = tracked(), earlier_state("cut")
+    held = earlier_state("open")
+    earlier = EarlierRequest(
+        **{**{name: getattr(held.earlier, name) for name in EarlierRequest.__slots__}, "holder": own.id}
+    )
+    assert select_original([other, _EarlierState(earlier, "open")], own) is earlier

@@ -1,4 +1,4 @@
-"""`/v1/models`: the fields people know, what each region is offered, and ids with slashes and colons."""
+"""`/v1/models`: fields, models of each region, and ids with slashes and colons."""
 
 import pytest
 from fastapi.testclient import TestClient
@@ -43,27 +43,27 @@ def client(tmp_path_factory):
         cached.cache_clear()
 
 
-def listed(client, token):
+def list_models(client, token):
     answer = client.get("/v1/models", headers={"Authorization": f"Bearer {token}"}).json()
     ModelList.model_validate(answer)
     return {row["id"]: row for row in answer["data"]}
 
 
-def test_the_fields_that_users_of_other_gateways_read(client):
-    row = listed(client, "me:sandbox")["jimeng-4.0"]
+def test_model_has_fields_of_other_gateways(client):
+    row = list_models(client, "me:sandbox")["jimeng-4.0"]
     assert {"id", "object", "owned_by", "model_name", "model_tip", "model_req_key"} <= set(row)
-    assert row["model_tip"] == "Image 4.0: 1k, 2k, 4k; 1 to 8 pictures per job"
+    assert row["model_tip"] == "Image 4.0: 1k, 2k, 4k; 1 to 8 images per job"
     assert (row["object"], row["model_req_key"], row["alias_of"]) == ("model", "high_aes_general_v40", None)
 
 
-def test_every_name_is_listed(client):
-    rows = listed(client, "me:sandbox")
-    assert {*catalog_overrides.HARD_CODED, "jimeng-image-4.0", "studio/own:1"} <= set(rows)
+def test_models_and_aliases_are_listed(client):
+    rows = list_models(client, "me:sandbox")
+    assert {*catalog_overrides.HARD_CODED_IMAGE_MODELS, "jimeng-image-4.0", "studio/own:1"} <= set(rows)
     assert rows["dall-e-3"]["alias_of"] == "jimeng-4.0"
 
 
 @pytest.mark.parametrize(
-    ("token", "there", "not_there"),
+    ("token", "listed", "not_listed"),
     [
         ("me:cn", "jimeng-5.0-flash", "dreamina-gpt-image-2"),
         ("us-me", "dreamina-gpt-image-2", "jimeng-4.7"),
@@ -77,14 +77,14 @@ def test_every_name_is_listed(client):
         ("us-me", "agent", "jimeng-video-seedance-2.0"),
     ],
 )
-def test_a_session_sees_what_its_region_offers(client, token, there, not_there):
-    ids = listed(client, token)
-    assert there in ids
-    assert not_there not in ids
+def test_session_lists_models_of_its_region(client, token, listed, not_listed):
+    ids = list_models(client, token)
+    assert listed in ids
+    assert not_listed not in ids
 
 
-def test_video_models_tell_what_they_can(client):
-    rows = listed(client, "me:sandbox")
+def test_video_model_lists_its_capabilities(client):
+    rows = list_models(client, "me:sandbox")
     row = rows["jimeng-video-seedance-2.0"]
     assert row["model_tip"] == "Seedance 2.0: 720p; 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 s"
     assert (row["kind"], row["durations"][0], row["omni"], row["end_frame"]) == ("video", 5, True, True)
@@ -94,20 +94,20 @@ def test_video_models_tell_what_they_can(client):
 
 
 @pytest.mark.parametrize("name", ["jimeng-video-3.0", "sora-2", "agent"])
-def test_one_of_any_kind(client, name):
+def test_get_model_of_each_kind(client, name):
     row = client.get(f"/v1/models/{name}", headers={"Authorization": "Bearer me:sandbox"}).json()
     Model.model_validate(row)
-    assert row == listed(client, "me:sandbox")[name]
+    assert row == list_models(client, "me:sandbox")[name]
 
 
-def test_the_key_is_that_of_the_region(client):
-    assert listed(client, "me:cn")["studio/own:1"]["model_req_key"] == "own_key_cn"
-    assert "fangzhou" in listed(client, "me:cn")["jimeng-3.1"]["model_req_key"]
-    assert "fangzhou" not in listed(client, "us-me")["jimeng-3.1"]["model_req_key"]
+def test_model_key_depends_on_region(client):
+    assert list_models(client, "me:cn")["studio/own:1"]["model_req_key"] == "own_key_cn"
+    assert "fangzhou" in list_models(client, "me:cn")["jimeng-3.1"]["model_req_key"]
+    assert "fangzhou" not in list_models(client, "us-me")["jimeng-3.1"]["model_req_key"]
 
 
 @pytest.mark.parametrize("path", ["studio/own:1", "studio%2Fown%3A1"])
-def test_ids_may_hold_slashes_and_colons(client, path):
+def test_ids_may_contain_slashes_and_colons(client, path):
     headers = {"Authorization": "Bearer me:sandbox"}
     row = client.get(f"/v1/models/{path}", headers=headers).json()
     Model.model_validate(row)

@@ -1,4 +1,4 @@
-"""The forms in which a request may carry pictures, and what is wrong with the others."""
+"""Accepted forms of image inputs, and errors of invalid ones."""
 
 import base64
 from typing import Any
@@ -21,7 +21,7 @@ def read(model: str = "jimeng-4.0", **fields: Any) -> list[ReferenceImage]:
     return read_reference_images(fields, get_catalog().image_model(model))
 
 
-def refused(code: str, param: str, *, model: str = "jimeng-4.0", **fields: Any) -> str:
+def error_message(code: str, param: str, *, model: str = "jimeng-4.0", **fields: Any) -> str:
     with pytest.raises(DreameryError) as caught:
         read(model, **fields)
     assert (caught.value.code, caught.value.param, caught.value.kind.status) == (code, param, 400)
@@ -36,25 +36,25 @@ def refused(code: str, param: str, *, model: str = "jimeng-4.0", **fields: Any) 
     LINK, "HTTP://example.org:81/x?y=%20z", B64, f"data:image/png;base64,{B64}", f"DATA:;base64,{B64}",
     f"data:image/jpeg;charset=utf-8;base64,{B64}", B64.rstrip("="), "\n".join(B64[i : i + 76] for i in range(0, len(B64), 76)),
 ])  # fmt: skip
-def test_every_form_of_every_value(wrap, value) -> None:
+def test_every_input_form_is_accepted(wrap, value) -> None:
     [one] = read(image=wrap(value))
     if one.url is not None:
-        assert (one.url, one.content, one.mark) == (value, None, value)
+        assert (one.url, one.content, one.description) == (value, None, value)
     else:
         assert one.content is not None
         one.content.seek(0)
         assert (one.content.read(), one.size) == (RED, len(RED))
-        assert isinstance(one.mark, dict)
-        assert {"mime": "image/png", "width": 8, "height": 8, "bytes": len(RED)}.items() <= one.mark.items()
+        assert isinstance(one.description, dict)
+        assert {"mime": "image/png", "width": 8, "height": 8, "bytes": len(RED)}.items() <= one.description.items()
 
 
-def test_both_fields_are_joined_in_order() -> None:
-    given = read(image=[LINK, B64], images=[f"{LINK}?2", {"image_url": f"{LINK}?3"}])
-    assert [one.url for one in given] == [LINK, None, f"{LINK}?2", f"{LINK}?3"]
+def test_image_and_images_are_combined_in_order() -> None:
+    images = read(image=[LINK, B64], images=[f"{LINK}?2", {"image_url": f"{LINK}?3"}])
+    assert [one.url for one in images] == [LINK, None, f"{LINK}?2", f"{LINK}?3"]
 
 
 @pytest.mark.parametrize("fields", [{}, {"image": None}, {"image": "", "images": []}])
-def test_no_pictures(fields) -> None:
+def test_absent_and_empty_fields_give_no_images(fields) -> None:
     assert read("jimeng-2.1", **fields) == []
 
 
@@ -64,30 +64,32 @@ def test_no_pictures(fields) -> None:
     base64.b64encode(b"<html>").decode(), base64.b64encode(RED[:50]).decode(), "é", 5, True, {"file_id": "file-1"},
     {"image_url": {"url": None}}, [LINK], None, "",
 ])  # fmt: skip
-def test_what_is_no_picture_is_named(value) -> None:
-    refused("invalid_image", "images.1", images=[LINK, value])
+def test_invalid_image_error_names_its_entry(value) -> None:
+    error_message("invalid_image", "images.1", images=[LINK, value])
 
 
-def test_a_single_one_is_named_by_its_field() -> None:
-    assert "example" not in refused("invalid_image", "image", image="nonsense!")
+def test_single_invalid_image_error_names_its_field() -> None:
+    assert "example" not in error_message("invalid_image", "image", image="nonsense!")
 
 
-def test_bombs_and_giants(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "million pixels" in refused("invalid_image", "image", image=base64.b64encode(bomb(9000, 9000)).decode())
+def test_decompression_bombs_and_large_files_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "million pixels" in error_message(
+        "invalid_image", "image", image=base64.b64encode(bomb(9000, 9000)).decode()
+    )
     monkeypatch.setattr(reference_images, "MAX_INPUT_BYTES", 1000)
-    refused("invalid_image", "image.0", image=[base64.b64encode(b"x" * 1001).decode()])
-    refused("invalid_image", "image.0", image=[base64.b64encode(b"x" * 9000).decode()])
+    error_message("invalid_image", "image.0", image=[base64.b64encode(b"x" * 1001).decode()])
+    error_message("invalid_image", "image.0", image=[base64.b64encode(b"x" * 9000).decode()])
 
 
-def test_more_than_the_model_takes_names_those_that_take_them() -> None:
-    message = refused("invalid_value", "images", images=[LINK] * 11)
+def test_too_many_images_error_names_models_that_accept_them() -> None:
+    message = error_message("invalid_value", "images", images=[LINK] * 11)
     assert "at most 10" in message
     assert "jimeng-aesthetic-8.2" in message
-    assert "No model takes that many" in refused("invalid_value", "image", image=[LINK] * 20, images=[LINK])
+    assert "No model accepts that many" in error_message("invalid_value", "image", image=[LINK] * 20, images=[LINK])
     assert len(read(images=[LINK] * 10)) == 10
 
 
-def test_a_model_that_draws_from_text_only_names_the_others() -> None:
-    message = refused("unsupported_parameter", "image", image=LINK, model="jimeng-3.1")
+def test_text_only_model_error_names_models_with_references() -> None:
+    message = error_message("unsupported_parameter", "image", image=LINK, model="jimeng-3.1")
     assert "jimeng-4.0" in message
     assert "jimeng-2.1" not in message
