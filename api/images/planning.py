@@ -1,6 +1,6 @@
-"""A picture request, checked against the catalog: the jobs it stands for. Nothing is written here but its pictures.
+"""Plans an image request: checks it against the catalog and returns its jobs. It stores nothing but the inputs.
 
-Everything a job needs is decided here, so a worker never has to guess what the caller meant.
+All parameters of a job are decided here, so that a worker does not have to interpret the request.
 """
 
 import random
@@ -11,53 +11,53 @@ from functools import partial
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
-from api.generation.acceptance import Planned, fingerprint
-from api.generation.model_availability import offer_of
-from api.generation.reference_images import read_pictures, store_pictures
+from api.generation.acceptance import GenerationPlan, fingerprint
+from api.generation.model_availability import read_offer
+from api.generation.reference_images import read_reference_images, store_reference_images
 from api.generation.request_checks import check_prompt, check_regions
 from api.images.schemas import ImageGenerationRequest
 from worker.core.catalog.models import Catalog, ImageModel, Size, get_catalog
-from worker.core.catalog.prompt_flags import Flags, read_flags, series_asked
-from worker.core.catalog.upstream_models import Offer
+from worker.core.catalog.prompt_flags import Flags, parse_flags, requested_series_count
+from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
-from worker.core.media.conversion import FORMATS, Output
+from worker.core.media.conversion import FORMATS, OutputFormat
 from worker.db.jobs.state_machine import NewJob
 
-# Beyond this shape no model draws (openai-compat: 1:3 to 3:1).
-_MOST_STRETCHED = 3.0
+# Limit of all models (openai-compat: 1:3 to 3:1).
+_MAX_ASPECT_RATIO = 3.0
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
-NO_OFFER = Offer()
-# Formats that clients name and no model and no conversion gives.
-_OTHER_FORMATS = ("gif", "svg")
-# Whoever asks for a model by one of OpenAI's names expects OpenAI's default number of pictures.
-_ONE_BY_DEFAULT = ("gpt-image-", "chatgpt-image-", "dall-e-")
-_MOST_QUALITY = ("high", "hd", "xhigh", "max")
+NO_OFFER = UpstreamModels()
+# Formats that clients request and that neither models nor conversion support.
+_UNSUPPORTED_FORMATS = ("gif", "svg")
+# Clients that use OpenAI's model names expect OpenAI's default of one image.
+_SINGLE_IMAGE_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
+_HIGH_QUALITIES = ("high", "hd", "xhigh", "max")
 
 
-def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: Offer = NO_OFFER) -> tuple[list[NewJob], int]:
-    """The jobs of a picture request, and how many pictures its answer holds. Raises what is wrong with the request.
+def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: UpstreamModels = NO_OFFER) -> tuple[list[NewJob], int]:
+    """Return the jobs of an image request and the number of images in its answer. Raises the request's error.
 
-    `offer` = what upstream lists for the caller's accounts: a model that only it knows may be asked for by its key.
+    `offer` = upstream's models for the caller's accounts; a model that only upstream lists is requested by its key.
     """
     check_prompt(body.prompt, "prompt")
     check_prompt(body.negative_prompt or "", "negative_prompt")
-    _check_possible(body)
+    _reject_unsupported(body)
     catalog = get_catalog()
     model = offer.image_model(catalog, body.model)
     check_regions(model, caller)
-    flags = read_flags(body.prompt)
-    size = _wanted_size(catalog, model, _with_flags(body, flags, catalog, model))
-    # "A story in six pictures" without a number of its own: one job, whose model reads the number from the prompt.
-    series = None if body.n or body.image or body.images or not model.series else series_asked(flags.prompt)
+    flags = parse_flags(body.prompt)
+    size = _requested_size(catalog, model, _apply_flags(body, flags, catalog, model))
+    # A prompt such as "a story in six pictures" without `n`: one job whose model reads the number from the prompt.
+    series = None if body.n or body.image or body.images or not model.series else requested_series_count(flags.prompt)
     n = body.n or series or _default_count(body, model)
-    output = _wanted_output(body)
-    counts = [n] if series else model.jobs_for(n)
-    # Sorted, so that the order of the ids is the order of the pictures also among ids of the same millisecond.
+    output = _requested_output(body)
+    counts = [n] if series else model.split_into_jobs(n)
+    # Sorted, so that ids of the same millisecond follow the order of the images.
     ids = sorted(new_id() for _ in counts)
-    # The first seed is the caller's; further jobs of one request must differ or they draw the same pictures again.
+    # Jobs after the first use other seeds, otherwise they generate the same images again.
     seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
-    planned = [
+    jobs = [
         NewJob(
             id=ids[number],
             owner=caller.owner,
@@ -90,82 +90,82 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: Offer =
         )
         for number, count in enumerate(counts)
     ]
-    return planned, n
+    return jobs, n
 
 
 def _default_count(body: ImageGenerationRequest, model: ImageModel) -> int:
-    return 1 if (body.model or "").startswith(_ONE_BY_DEFAULT) else model.default_count
+    return 1 if (body.model or "").startswith(_SINGLE_IMAGE_MODELS) else model.default_count
 
 
-def _with_flags(
+def _apply_flags(
     body: ImageGenerationRequest, flags: Flags, catalog: Catalog, model: ImageModel
 ) -> ImageGenerationRequest:
-    """The request as the flags of its prompt change it: they win over the fields."""
-    flags.refuse("duration", "a picture has no length.")
+    """Return the request with the flags of its prompt applied; they override fields."""
+    flags.reject("duration", "an image has no duration.")
     changes: dict[str, str | int | None] = {}
     if resolution := flags.choose("resolution", model.resolutions):
         changes["resolution"] = resolution
     if ratio := flags.choose("ratio", catalog.ratios):
-        # Pixels would say a ratio too; front ends send a size with every request.
+        # The flag also overrides the size, which front ends send with every request.
         changes |= {"ratio": ratio, "aspect_ratio": None, "size": None, "width": None, "height": None}
     return body.model_copy(update=changes)
 
 
 def _metadata(body: ImageGenerationRequest) -> dict[str, str]:
-    """What is kept with each job: the caller's own pairs, and whom it names as its user."""
-    named = {"user": body.user, "safety_identifier": body.safety_identifier}
-    return {**(body.metadata or {}), **{name: value for name, value in named.items() if value}}
+    """Return the metadata of each job: the caller's pairs and its user identifiers."""
+    identifiers = {"user": body.user, "safety_identifier": body.safety_identifier}
+    return {**(body.metadata or {}), **{name: value for name, value in identifiers.items() if value}}
 
 
-def _check_possible(body: ImageGenerationRequest) -> None:
-    """Refuse what is known and cannot be done; doing something else in silence would be worse."""
+def _reject_unsupported(body: ImageGenerationRequest) -> None:
+    """Raise `unsupported_parameter` for known fields that no model supports, instead of ignoring them."""
     for name in ("mask", "markup"):
         if getattr(body, name):
-            message = f"No model takes a `{name}`: describe in `prompt` what is to be changed, and where."
+            message = f"No model supports `{name}`: describe in `prompt` what to change and where."
             raise DreameryError("unsupported_parameter", message, param=name)
     if body.background == "transparent":
-        message = "No model draws a transparent background. Leave `background` out or send `auto`."
+        message = "No model supports a transparent background. Leave `background` out or send `auto`."
         raise DreameryError("unsupported_parameter", message, param="background")
 
 
-def _wanted_output(body: ImageGenerationRequest) -> Output | None:
-    """The file format and compression asked for; None = as upstream gives it. Raises what cannot be given."""
-    wanted = "jpeg" if body.output_format == "jpg" else body.output_format
-    if wanted is not None and wanted not in FORMATS:
-        code = "unsupported_parameter" if wanted in _OTHER_FORMATS else "invalid_value"
-        message = f"`output_format` must be one of {', '.join(FORMATS)}; got {wanted[:20]!r}."
+def _requested_output(body: ImageGenerationRequest) -> OutputFormat | None:
+    """Return the requested file format and compression; None = upstream's. Raises the error of an unsupported one."""
+    requested = "jpeg" if body.output_format == "jpg" else body.output_format
+    if requested is not None and requested not in FORMATS:
+        code = "unsupported_parameter" if requested in _UNSUPPORTED_FORMATS else "invalid_value"
+        message = f"`output_format` must be one of {', '.join(FORMATS)}; got {requested[:20]!r}."
         raise DreameryError(code, message, param="output_format")
-    if wanted in {None, "png"} and body.output_compression not in {None, 100}:
+    if requested in {None, "png"} and body.output_compression not in {None, 100}:
         message = "`output_compression` below 100 needs `output_format` `jpeg` or `webp`."
         raise DreameryError("invalid_value", message, param="output_compression")
-    if wanted is None:
+    if requested is None:
         return None
-    return Output(wanted, None if wanted == "png" else body.output_compression)
+    return OutputFormat(requested, None if requested == "png" else body.output_compression)
 
 
-def _wanted_size(catalog: Catalog, model: ImageModel, body: ImageGenerationRequest) -> Size:
-    pixels = _wanted_pixels(body)
-    ratio = _wanted_ratio(catalog, body)
-    resolution = _wanted_resolution(model, body)
+def _requested_size(catalog: Catalog, model: ImageModel, body: ImageGenerationRequest) -> Size:
+    pixels = _requested_pixels(body)
+    ratio = _requested_ratio(catalog, body)
+    resolution = _requested_resolution(model, body)
     if pixels is None:
         return catalog.size(ratio or "1:1", resolution or _resolution_of_quality(model, body.quality))
     size = catalog.nearest_size(model, *pixels)
     if ratio is not None and ratio != size.ratio:
         message = (
-            f"`size` {pixels[0]}x{pixels[1]} is {size.ratio}, but the ratio asked for is {ratio}. Send one of them."
+            f"`size` {pixels[0]}x{pixels[1]} is {size.ratio}, but the requested ratio is {ratio}. Send one of them."
         )
         raise DreameryError("invalid_value", message, param="ratio")
     return catalog.size(size.ratio, resolution) if resolution else size
 
 
 def _resolution_of_quality(model: ImageModel, quality: str | None) -> str:
-    """What `quality` chooses where neither pixels nor a resolution were named. Resolutions grow in their list."""
+    """Return the resolution for `quality`, used without size and resolution. Resolutions are listed in rising order."""
     if quality == "low":
         return model.resolutions[0]
-    return model.resolutions[-1] if quality in _MOST_QUALITY else model.default_resolution
+    return model.resolutions[-1] if quality in _HIGH_QUALITIES else model.default_resolution
 
 
-def _wanted_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
+def _requested_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
     if (body.width is None) != (body.height is None):
         missing = "height" if body.height is None else "width"
         raise DreameryError(
@@ -176,8 +176,8 @@ def _wanted_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
         if pixels is not None and pixels != (body.width, body.height):
             raise DreameryError("invalid_value", "`size` and `width`/`height` differ. Send one of them.", param="size")
         pixels, param = (body.width, body.height), "width"
-    if pixels is not None and max(pixels) > _MOST_STRETCHED * min(pixels):
-        message = f"{pixels[0]}x{pixels[1]} is more stretched than 3:1, which no model draws."
+    if pixels is not None and max(pixels) > _MAX_ASPECT_RATIO * min(pixels):
+        message = f"{pixels[0]}x{pixels[1]} exceeds the aspect ratio 3:1, which no model supports."
         raise DreameryError("invalid_value", message, param=param)
     return pixels
 
@@ -193,44 +193,44 @@ def _size_pixels(size: str | None) -> tuple[int, int] | None:
     return int(match.group(1)), int(match.group(2))
 
 
-def _wanted_ratio(catalog: Catalog, body: ImageGenerationRequest) -> str | None:
+def _requested_ratio(catalog: Catalog, body: ImageGenerationRequest) -> str | None:
     ratio, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
     if not ratio or ratio.strip().lower() == "auto":
         return None
-    wanted = ratio.strip().replace("：", ":")
-    if wanted not in catalog.ratios:
+    requested = ratio.strip().replace("：", ":")
+    if requested not in catalog.ratios:
         message = f"`{param}` must be one of {', '.join(catalog.ratios)}; got {ratio[:20]!r}."
         raise DreameryError("invalid_value", message, param=param)
-    return wanted
+    return requested
 
 
-def _wanted_resolution(model: ImageModel, body: ImageGenerationRequest) -> str | None:
+def _requested_resolution(model: ImageModel, body: ImageGenerationRequest) -> str | None:
     if not body.resolution:
         return None
-    wanted = body.resolution.strip().lower()
-    if wanted not in model.resolutions:
-        message = f"Model {model.id!r} draws in {', '.join(model.resolutions)}; got {body.resolution[:20]!r}."
+    requested = body.resolution.strip().lower()
+    if requested not in model.resolutions:
+        message = f"Model {model.id!r} supports {', '.join(model.resolutions)}; got {body.resolution[:20]!r}."
         raise DreameryError("invalid_value", message, param="resolution")
-    return wanted
+    return requested
 
 
-async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *, required: bool) -> Planned:
-    """The whole plan of a picture request; `required` = it must hold pictures to work from. Those are stored here."""
-    offer = await offer_of(caller)
-    planned, n = plan_image_jobs(body, caller, offer)
+async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *, required: bool) -> GenerationPlan:
+    """Return the plan of an image request and store its inputs. `required` = it must have reference images."""
+    offer = await read_offer(caller)
+    jobs, n = plan_image_jobs(body, caller, offer)
     model = offer.image_model(get_catalog(), body.model)
-    return await run_in_threadpool(partial(_with_pictures, path, body, planned, n, model, required=required))
+    return await run_in_threadpool(partial(_plan_with_inputs, path, body, jobs, n, model, required=required))
 
 
-def _with_pictures(
-    path: str, body: ImageGenerationRequest, planned: list[NewJob], n: int, model: ImageModel, *, required: bool
-) -> Planned:
-    given = read_pictures({"image": body.image, "images": body.images}, model)
-    if required and not given:
+def _plan_with_inputs(
+    path: str, body: ImageGenerationRequest, jobs: list[NewJob], n: int, model: ImageModel, *, required: bool
+) -> GenerationPlan:
+    references = read_reference_images({"image": body.image, "images": body.images}, model)
+    if required and not references:
         raise DreameryError("missing_required_parameter", "Missing required parameter: 'image'.", param="image")
-    # Before the transaction that accepts: a row never waits for a slow disk or bucket.
-    stored = store_pictures(given, planned[0].id)
-    marks = [item.mark for item in given]
-    jobs = [replace(job, params={**job.params, "images": marks}) for job in planned]
+    # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
+    stored = store_reference_images(references, jobs[0].id)
+    descriptions = [item.description for item in references]
+    jobs = [replace(job, params={**job.params, "images": descriptions}) for job in jobs]
     fields = body.model_dump(mode="json", exclude={"image", "images"})
-    return Planned(jobs=jobs, n=n, inputs=stored, fingerprint=fingerprint(path, fields, marks))
+    return GenerationPlan(jobs=jobs, n=n, inputs=stored, fingerprint=fingerprint(path, fields, descriptions))

@@ -1,4 +1,4 @@
-"""Pictures from text and pictures: `POST /v1/images/generations`, `compositions` and `edits`, OpenAI's shape."""
+"""`POST /v1/images/generations`, `compositions` and `edits` in OpenAI's format."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -7,17 +7,17 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from api.auth.dependencies import Caller, MakerDep
-from api.generation.acceptance import Planned
-from api.generation.response import KeyHeader, answer_headers, create, note_unanswered, start
-from api.http.body_parsing import body_docs, read_body
+from api.auth.dependencies import Caller, GenerateDep
+from api.generation.acceptance import GenerationPlan
+from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_and_respond, job_headers, mark_unanswered
+from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
-from api.http.preferences import Preference, PreferenceDep, clean_idempotency_key
-from api.http.sse import SSE_HEADERS, stream_docs
+from api.http.preferences import Preference, PreferenceDep, parse_idempotency_key
+from api.http.sse import SSE_HEADERS, sse_openapi
 from api.images.planning import plan_images
 from api.images.schemas import ImageGenerationRequest, ImagesAnswer
-from api.images.serialization import image_answer
-from api.images.streaming import Told, picture_events
+from api.images.serialization import images_response
+from api.images.streaming import EventFields, image_events
 from api.jobs.schemas import AcceptedJob
 from worker.db.jobs.queries import JobView
 
@@ -30,115 +30,115 @@ _EVENT = (
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": ImagesAnswer,
-        "description": "The pictures; with `stream: true` events, each with one picture.",
-        "content": stream_docs(_EVENT),
+        "description": "The images; with `stream: true` events, each with one image.",
+        "content": sse_openapi(_EVENT),
     },
     202: {"model": AcceptedJob, "description": "With `Prefer: respond-async`: the job."},
     **error_responses(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 502, 503, 504),
 }
-_BODY = body_docs(ImageGenerationRequest)
-_EDIT_BODY = body_docs(
+_BODY = body_openapi(ImageGenerationRequest)
+_EDIT_BODY = body_openapi(
     ImageGenerationRequest,
     example={"prompt": "the same boat at night", "image": "https://example.org/boat.png", "n": 1},
 )
 
-# OpenAI's own models of these names know no links, and their clients read none (openai-compat rule 12).
-_ANSWER_BYTES = ("gpt-image-", "chatgpt-image-")
-_TOLD_QUALITY = ("low", "medium", "high", "xhigh", "max")
+# OpenAI's models with these names return no links, and their clients read none (openai-compat rule 12).
+_BASE64_MODELS = ("gpt-image-", "chatgpt-image-")
+_ECHOED_QUALITIES = ("low", "medium", "high", "xhigh", "max")
 
 
 @router.post(
     "/v1/images/generations",
-    summary="Make pictures from text, or from text and pictures",
+    summary="Generate images from text, or from text and images",
     responses=_RESPONSES,
     openapi_extra=_BODY,
 )
 async def create_images(
     request: Request,
-    caller: MakerDep,
+    caller: GenerateDep,
     preference: PreferenceDep,
-    idempotency_key: KeyHeader = None,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """Draws `n` pictures and answers when they are stored; links in the answer point to this server and keep working.
+    """Generates `n` images and answers when they are stored. Links in the answer point to this server and stay valid.
 
     `Prefer: respond-async` (or `"async": true`) answers 202 with the job at once; `Prefer: wait=N` waits at most N
-    seconds. A wait that runs out answers 504 with `X-Job-Id`; the job goes on. When some of the pictures could not be
-    drawn, the answer holds the others and `X-Partial-Results: 3/4` says so.
+    seconds. A wait that times out answers 504 with `X-Job-Id`; the job continues. When some images failed, the answer
+    has the others and the header `X-Partial-Results: 3/4`.
 
-    `"stream": true` answers with server-sent events: `image_generation.completed` for each picture as soon as it is
-    there, always with `b64_json`; `error` only when there is none.
+    `"stream": true` answers with server-sent events: `image_generation.completed` for each image as soon as it is
+    stored, always with `b64_json`; `error` only when there is no image.
     """
-    return await _create(request, caller, preference, idempotency_key, from_pictures=False)
+    return await _create(request, caller, preference, idempotency_key, from_images=False)
 
 
 @router.post(
     "/v1/images/compositions",
-    summary="Make pictures from pictures",
+    summary="Generate images from images",
     responses=_RESPONSES,
     openapi_extra=_EDIT_BODY,
 )
 @router.post(
     "/v1/images/edits",
-    summary="Make pictures from pictures (OpenAI's path)",
+    summary="Generate images from images (OpenAI's path)",
     responses=_RESPONSES,
     openapi_extra=_EDIT_BODY,
 )
-async def create_images_from_pictures(
+async def create_images_from_images(
     request: Request,
-    caller: MakerDep,
+    caller: GenerateDep,
     preference: PreferenceDep,
-    idempotency_key: KeyHeader = None,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """The same as `/v1/images/generations`, but `image` or `images` must be there.
+    """Like `/v1/images/generations`, but `image` or `images` is required.
 
-    As JSON, or as a form with one file `image` or several `image[]`. Events of a stream are called `image_edit...`.
+    Send JSON, or a form with one file `image` or several `image[]`. Events of a stream are named `image_edit...`.
     """
-    return await _create(request, caller, preference, idempotency_key, from_pictures=True)
+    return await _create(request, caller, preference, idempotency_key, from_images=True)
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """What the answer needs of the request. The body itself, with 100 MB of pictures, must not wait for the jobs."""
+class _ResponseOptions:
+    """Fields of the request that its answer needs. The body, with up to 100 MB of images, is freed before the wait."""
 
-    form: str
+    response_format: str
     quality: str | None
     background: str | None
     stream: bool
     run_async: bool
 
     @classmethod
-    def of(cls, body: ImageGenerationRequest) -> "_Asked":
-        """Read it from the body."""
-        by_name = "b64_json" if (body.model or "").startswith(_ANSWER_BYTES) else "url"
+    def of(cls, body: ImageGenerationRequest) -> "_ResponseOptions":
+        """Read the options from the body."""
+        default_format = "b64_json" if (body.model or "").startswith(_BASE64_MODELS) else "url"
         return cls(
-            form=body.response_format or by_name,
+            response_format=body.response_format or default_format,
             quality=body.quality,
             background=body.background,
             stream=bool(body.stream),
             run_async=bool(body.run_async),
         )
 
-    def echoed(self) -> dict[str, str]:
-        """What OpenAI's answer may tell back; of other words (`auto`, `hd`) strict clients know nothing."""
-        quality = {"quality": self.quality} if self.quality in _TOLD_QUALITY else {}
+    def echoed_fields(self) -> dict[str, str]:
+        """Return fields that the answer repeats. Strict clients reject values such as `auto` and `hd` in answers."""
+        quality = {"quality": self.quality} if self.quality in _ECHOED_QUALITIES else {}
         return {**quality, **({"background": "opaque"} if self.background == "opaque" else {})}
 
-    def told(self, kind: str) -> Told:
-        """What each event of a stream tells; here `auto` is known."""
-        return Told(
+    def event_fields(self, kind: str) -> EventFields:
+        """Return the fields of stream events, where `auto` is a valid value."""
+        return EventFields(
             kind=kind,
-            quality=self.quality if self.quality in _TOLD_QUALITY else "auto",
+            quality=self.quality if self.quality in _ECHOED_QUALITIES else "auto",
             background="opaque" if self.background == "opaque" else "auto",
         )
 
 
-async def _plan(request: Request, caller: Caller, *, from_pictures: bool) -> tuple[Planned, _Asked]:
+async def _plan(request: Request, caller: Caller, *, from_images: bool) -> tuple[GenerationPlan, _ResponseOptions]:
     try:
-        body = await read_body(request, ImageGenerationRequest)
-        planned = await plan_images(request.url.path, body, caller, required=from_pictures)
-        return planned, _Asked.of(body)
+        body = await parse_body(request, ImageGenerationRequest)
+        plan = await plan_images(request.url.path, body, caller, required=from_images)
+        return plan, _ResponseOptions.of(body)
     finally:
-        # Uploads lie in temporary files until they are closed.
+        # Closes the temporary files of uploads.
         await request.close()
 
 
@@ -148,20 +148,24 @@ async def _create(
     preference: Preference,
     idempotency_key: str | None,
     *,
-    from_pictures: bool,
+    from_images: bool,
 ) -> Response:
-    key = clean_idempotency_key(idempotency_key)
-    planned, asked = await _plan(request, caller, from_pictures=from_pictures)
-    preference = preference.with_async(wanted=asked.run_async)
-    if asked.stream and not preference.respond_async:
-        kind = "image_edit" if from_pictures else "image_generation"
-        accepted = await start(request, planned, caller=caller, key=key)
-        events = picture_events(request.app.state.hub, accepted, asked.told(kind), partial(note_unanswered, request))
+    key = parse_idempotency_key(idempotency_key)
+    plan, options = await _plan(request, caller, from_images=from_images)
+    preference = preference.with_async(enabled=options.run_async)
+    if options.stream and not preference.respond_async:
+        kind = "image_edit" if from_images else "image_generation"
+        accepted = await accept_jobs(request, plan, caller=caller, key=key)
+        events = image_events(
+            request.app.state.job_watcher, accepted, options.event_fields(kind), partial(mark_unanswered, request)
+        )
         return StreamingResponse(
-            events, media_type="text/event-stream", headers={**SSE_HEADERS, **answer_headers(accepted, None)}
+            events, media_type="text/event-stream", headers={**SSE_HEADERS, **job_headers(accepted, None)}
         )
 
-    def body_of(views: list[JobView], base: str) -> dict[str, Any]:
-        return image_answer(views, n=planned.n, response_format=asked.form, base=base, echoed=asked.echoed())
+    def build_body(views: list[JobView], base: str) -> dict[str, Any]:
+        return images_response(
+            views, n=plan.n, response_format=options.response_format, base=base, echoed_fields=options.echoed_fields()
+        )
 
-    return await create(request, planned, caller=caller, preference=preference, key=key, body_of=body_of)
+    return await create_and_respond(request, plan, caller=caller, preference=preference, key=key, build_body=build_body)

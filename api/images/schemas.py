@@ -4,13 +4,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from api.http.fields import MAX_PICTURES, Filled, Metadata, Text, Webhook, _word, example
+from api.http.fields import MAX_IMAGES, Metadata, NonEmptyText, Text, Webhook, example, lowercase_or_none
 
 _Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
 
 
 class ImageGenerationRequest(BaseModel):
-    """Bodies of `/v1/images/...`: OpenAI's fields, and ours for what the models can do beyond them."""
+    """Body of `/v1/images/...`: OpenAI's fields and our own for other abilities of the models."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -21,67 +21,67 @@ class ImageGenerationRequest(BaseModel):
         },
     )
 
-    prompt: Filled = Field(description="what to draw; may hold flags: `-re 2k`, `-ra 16:9`")
+    prompt: NonEmptyText = Field(description="what to generate; may contain flags: `-re 2k`, `-ra 16:9`")
     model: Text | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
-    n: int | None = Field(None, ge=1, le=MAX_PICTURES, description="pictures wanted; absent = what the model makes (4)")
-    size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size the model draws")
+    n: int | None = Field(None, ge=1, le=MAX_IMAGES, description="number of images; default: the model's (4)")
+    size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size of the model")
     width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")
     height: int | None = Field(None, ge=64, le=16384)
     ratio: Text | None = Field(None, description="`1:1`, `4:3`, `3:4`, `16:9`, `9:16`, `3:2`, `2:3` or `21:9`")
     aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
     resolution: Text | None = Field(None, description="`1k`, `1.5k`, `2k` or `4k`, as the model offers")
-    negative_prompt: Text | None = Field(None, description="what should not be in the picture")
+    negative_prompt: Text | None = Field(None, description="what to leave out of the image")
     sample_strength: float | None = Field(None, ge=0, le=1, description="0..1, default 0.5")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
-    quality: Annotated[_Quality | None, BeforeValidator(_word)] = Field(
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default random")
+    quality: Annotated[_Quality | None, BeforeValidator(lowercase_or_none)] = Field(
         None,
-        description="chooses the resolution where nothing else names one: `low` = the model's least, `high`, `hd` and "
-        "above = its most, any other = its usual",
+        description="selects the resolution when no other field does: `low` = the model's lowest, `high`, `hd` and "
+        "above = its highest, other values = its default",
     )
-    response_format: Annotated[Literal["url", "b64_json"] | None, BeforeValidator(_word)] = Field(
+    response_format: Annotated[Literal["url", "b64_json"] | None, BeforeValidator(lowercase_or_none)] = Field(
         None, description="default `url`; `b64_json` for models named `gpt-image-...` or `chatgpt-image-...`"
     )
-    output_format: Annotated[Text | None, BeforeValidator(_word)] = Field(
+    output_format: Annotated[Text | None, BeforeValidator(lowercase_or_none)] = Field(
         None,
-        description="`png`, `jpeg` or `webp`: the pictures are stored so; absent = as upstream draws them",
+        description="`png`, `jpeg` or `webp`: format of the stored images; default: upstream's format",
         json_schema_extra={"enum": ["png", "jpeg", "webp", None]},
     )
     output_compression: int | None = Field(
         None, ge=0, le=100, description="quality of `jpeg` and `webp`, 100 = best; default 95"
     )
-    background: Annotated[Literal["auto", "opaque", "transparent"] | None, BeforeValidator(_word)] = Field(
-        None, description="`auto` or `opaque`; no model draws `transparent`"
+    background: Annotated[Literal["auto", "opaque", "transparent"] | None, BeforeValidator(lowercase_or_none)] = Field(
+        None, description="`auto` or `opaque`; no model supports `transparent`"
     )
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
-    webhook: Webhook | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    webhook: Webhook | None = Field(None, max_length=2000, description="https address called when the job has ended")
     metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
-    safety_identifier: Text | None = Field(None, max_length=200, description="kept with the job, and told back")
-    stream: bool | None = Field(None, description="true = server-sent events, one per picture as soon as it is there")
+    safety_identifier: Text | None = Field(None, max_length=200, description="kept with the job and returned")
+    stream: bool | None = Field(None, description="true = server-sent events, one per image as soon as it is stored")
     partial_images: int | None = Field(
-        None, ge=0, le=3, exclude=True, description="checked only: no model shows unfinished pictures, so none are sent"
+        None, ge=0, le=3, exclude=True, description="validated only: models have no partial images, so none are sent"
     )
-    moderation: Annotated[Literal["low", "auto"] | None, BeforeValidator(_word)] = Field(
-        None, exclude=True, description="checked only: upstream moderates as it does"
+    moderation: Annotated[Literal["low", "auto"] | None, BeforeValidator(lowercase_or_none)] = Field(
+        None, exclude=True, description="validated only: upstream decides on moderation"
     )
-    style: Annotated[Literal["vivid", "natural"] | None, BeforeValidator(_word)] = Field(
-        None, exclude=True, description="checked only: say the style in `prompt`"
+    style: Annotated[Literal["vivid", "natural"] | None, BeforeValidator(lowercase_or_none)] = Field(
+        None, exclude=True, description="validated only: describe the style in `prompt`"
     )
-    input_fidelity: Annotated[Literal["high", "low"] | None, BeforeValidator(_word)] = Field(
-        None, exclude=True, description="checked only: `sample_strength` says how much of the picture stays"
+    input_fidelity: Annotated[Literal["high", "low"] | None, BeforeValidator(lowercase_or_none)] = Field(
+        None, exclude=True, description="validated only: use `sample_strength` to control how much of the image is kept"
     )
     image: Any = Field(
         None,
-        description="a picture to work from, or a list: link, data URL, base64, or "
+        description="a reference image, or a list: link, data URL, base64, or "
         '`{"type": "image_url", "image_url": {"url": "..."}}`',
     )
-    images: Any = Field(None, description="the same as `image`; both together are joined")
-    mask: Any = Field(None, description="no model takes one: 400")
-    markup: Any = Field(None, description="no model takes one: 400")
+    images: Any = Field(None, description="the same as `image`; both are combined")
+    mask: Any = Field(None, description="not supported by any model: 400")
+    markup: Any = Field(None, description="not supported by any model: 400")
 
 
 class Picture(BaseModel):
-    """One picture of an answer: a link, or its bytes."""
+    """One image of an answer: a link or its bytes."""
 
     url: str | None = Field(None, description="a link to this server; readable without a key")
     b64_json: str | None = Field(None, description="the bytes, with `response_format: b64_json`")
@@ -100,8 +100,8 @@ class ImagesAnswer(BaseModel):
 
     created: int
     data: list[Picture]
-    size: str = Field(description="pixels of the first picture, `WxH`")
-    output_format: str = Field(description="`png`, `jpeg`, `webp` or `gif`, as the bytes are")
-    quality: str | None = Field(None, description="as asked, where it was `low`, `medium`, `high`, `xhigh` or `max`")
-    background: str | None = Field(None, description="`opaque` where that was asked")
-    safety_identifier: str | None = Field(None, description="as asked, or `user`")
+    size: str = Field(description="size of the first image, `WxH`")
+    output_format: str = Field(description="format of the bytes: `png`, `jpeg`, `webp` or `gif`")
+    quality: str | None = Field(None, description="as requested, if `low`, `medium`, `high`, `xhigh` or `max`")
+    background: str | None = Field(None, description="`opaque` if requested")
+    safety_identifier: str | None = Field(None, description="as requested, or `user`")

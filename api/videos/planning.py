@@ -1,6 +1,6 @@
-"""A video request, checked against the catalog: the jobs it stands for. Nothing is written here but its inputs.
+"""Plans a video request: checks it against the catalog and returns its jobs. It stores nothing but the inputs.
 
-Everything a job needs is decided here, so a worker never has to guess what the caller meant.
+All parameters of a job are decided here, so that a worker does not have to interpret the request.
 """
 
 import math
@@ -14,83 +14,91 @@ from uuid import UUID
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
-from api.generation.acceptance import Planned, fingerprint
-from api.generation.reference_images import GivenPicture
-from api.generation.reference_media import Given, GivenClip, read_input, store_input
+from api.generation.acceptance import GenerationPlan, fingerprint
+from api.generation.reference_images import ReferenceImage
+from api.generation.reference_media import ReferenceInput, ReferenceMedia, read_input, store_input
 from api.generation.request_checks import check_prompt
-from api.videos.input_roles import MOST_MILLISECONDS, ROUNDED_UP, Roles, roles_of
+from api.videos.input_roles import MAX_REFERENCE_MILLISECONDS, ROUNDING_TOLERANCE_MILLISECONDS, Roles, assign_roles
 from api.videos.schemas import INPUT_FIELDS, VideoGenerationRequest
 from worker.core.catalog.models import Catalog, VideoModel, get_catalog, nearest_ratio
-from worker.core.catalog.prompt_flags import Flags, read_flags
-from worker.core.catalog_overrides import HARD_CODED_VIDEOS
+from worker.core.catalog.prompt_flags import Flags, parse_flags
+from worker.core.catalog_overrides import HARD_CODED_VIDEO_MODELS
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.db.jobs.inputs import NewInput
 from worker.db.jobs.state_machine import NewJob
 
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
-_MOST_STRETCHED = 3.0
+_MAX_ASPECT_RATIO = 3.0
 _SECONDS = re.compile(r"([0-9]{1,3})(?:\.0+)? ?(?:s|秒)?", re.IGNORECASE)
-_FPS = 24  # what upstream's own site sends
+_FPS = 24  # as upstream's website sends
 
 
 @dataclass(frozen=True, slots=True)
-class _Wish:
-    """What is to be made: final values, and what was asked for and cannot be made exactly."""
+class _VideoSpec:
+    """Final values of the video, and requested values that were adjusted."""
 
     model: VideoModel
     prompt: str
     ratio: str
-    ratio_chosen: bool
+    is_ratio_requested: bool
     resolution: str
     seconds: int
     flags: dict[str, str]
     adjusted: dict[str, str]
 
 
-def one_only(body: VideoGenerationRequest) -> VideoGenerationRequest:
-    """Refuse several videos where the answer is one."""
+def require_single_video(body: VideoGenerationRequest) -> VideoGenerationRequest:
+    """Return the body; raise `unsupported_parameter` when it requests several videos."""
     if (body.n or 1) > 1:
-        message = "This call makes one video. Use /v1/videos/generations for several, or call it again."
+        message = "This call generates one video. Use /v1/videos/generations for several, or call it again."
         raise DreameryError("unsupported_parameter", message, param="n")
     return body
 
 
-async def plan_videos(path: str, body: VideoGenerationRequest, caller: Caller) -> Planned:
-    """The whole plan of a video request; its inputs are looked at and stored here. Raises what is wrong with it."""
-    return await run_in_threadpool(partial(plan_now, path, body, caller))
+async def plan_videos(path: str, body: VideoGenerationRequest, caller: Caller) -> GenerationPlan:
+    """Return the plan of a video request; its inputs are inspected and stored. Raises the request's error."""
+    return await run_in_threadpool(partial(plan_videos_sync, path, body, caller))
 
 
-def plan_now(path: str, body: VideoGenerationRequest, caller: Caller, *, more: dict[str, Any] | None = None) -> Planned:
-    """The same, for callers in a thread. `more` = further `params` of the jobs."""
-    wish = _wish(body, caller)
-    roles = roles_of(body, wish.model, wish.prompt)
-    given = [read_input(entry) for _, entry in roles.inputs]
-    _check_lengths(given, roles)
-    marks = [item.mark for item in given]
-    jobs = _jobs(body, caller, _with_frame(wish, roles, given), roles, {**(more or {}), "images": marks})
-    # Before the transaction that accepts: a row never waits for a slow disk or bucket.
-    stored = _stored(roles, given, jobs[0].id)
-    fields = {**body.model_dump(mode="json", exclude=set(INPUT_FIELDS)), **(more or {})}
-    told = [[role, mark] for (role, _), mark in zip(roles.inputs, marks, strict=True)]
-    return Planned(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=fingerprint(path, fields, told))
+def plan_videos_sync(
+    path: str, body: VideoGenerationRequest, caller: Caller, *, extra_params: dict[str, Any] | None = None
+) -> GenerationPlan:
+    """Like `plan_videos`, for callers in a thread. `extra_params` = additional `params` of the jobs."""
+    spec = _resolve_spec(body, caller)
+    roles = assign_roles(body, spec.model, spec.prompt)
+    references = [read_input(entry) for _, entry in roles.inputs]
+    _check_durations(references, roles)
+    descriptions = [item.description for item in references]
+    jobs = _jobs(
+        body,
+        caller,
+        _apply_first_frame_ratio(spec, roles, references),
+        roles,
+        {**(extra_params or {}), "images": descriptions},
+    )
+    # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
+    stored = _store_inputs(roles, references, jobs[0].id)
+    fields = {**body.model_dump(mode="json", exclude=set(INPUT_FIELDS)), **(extra_params or {})}
+    inputs = [[role, item] for (role, _), item in zip(roles.inputs, descriptions, strict=True)]
+    return GenerationPlan(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=fingerprint(path, fields, inputs))
 
 
-def _wish(body: VideoGenerationRequest, caller: Caller) -> _Wish:
+def _resolve_spec(body: VideoGenerationRequest, caller: Caller) -> _VideoSpec:
     check_prompt(body.prompt, "prompt")
-    _check_possible(body)
+    _reject_unsupported(body)
     catalog = get_catalog()
     model = video_model(catalog, body.model)
     _check_regions(catalog, model, caller)
-    caller.need_model(model.id)
-    flags = read_flags(body.prompt)
-    ratio, resolution, chosen = _shape(catalog, model, body, flags)
-    seconds, adjusted = _length(catalog, model, body, flags)
-    return _Wish(
+    caller.require_model(model.id)
+    flags = parse_flags(body.prompt)
+    ratio, resolution, is_ratio_requested = _resolve_ratio_and_resolution(catalog, model, body, flags)
+    seconds, adjusted = _resolve_duration(catalog, model, body, flags)
+    return _VideoSpec(
         model=model,
         prompt=flags.prompt,
         ratio=ratio,
-        ratio_chosen=chosen,
+        is_ratio_requested=is_ratio_requested,
         resolution=resolution,
         seconds=seconds,
         flags=flags.found,
@@ -99,54 +107,56 @@ def _wish(body: VideoGenerationRequest, caller: Caller) -> _Wish:
 
 
 def video_model(catalog: Catalog, name: str | None) -> VideoModel:
-    """The video model of that name. Raises `model_not_found`, which says so when it is a model of pictures."""
+    """Return the video model of that name. Raises `model_not_found`, with a hint for an image model."""
     if name and not catalog.knows_video(name) and any(name in {m.id, *m.aliases} for m in catalog.image_models):
         message = (
-            f"Model {name[:80]!r} makes pictures: use /v1/images/generations, or a video model such as "
+            f"Model {name[:80]!r} generates images: use /v1/images/generations, or a video model such as "
             f"{catalog.default_video_model!r}."
         )
         raise DreameryError("model_not_found", message, param="model")
     return catalog.video_model(name)
 
 
-def _check_possible(body: VideoGenerationRequest) -> None:
-    """Refuse what is known and cannot be done; doing something else in silence would be worse."""
+def _reject_unsupported(body: VideoGenerationRequest) -> None:
+    """Raise `unsupported_parameter` for known fields that no model supports, instead of ignoring them."""
     if body.negative_prompt and body.negative_prompt.strip():
-        message = "Video models take no `negative_prompt`: say in `prompt` what should not be seen."
+        message = "Video models support no `negative_prompt`: describe in `prompt` what to leave out."
         raise DreameryError("unsupported_parameter", message, param="negative_prompt")
     if body.stream:
         message = (
-            'Videos are not streamed here. Send `"async": true` and follow /v1/jobs/{id}/events, or ask a video model '
+            'This call does not stream. Send `"async": true` and follow /v1/jobs/{id}/events, or ask a video model '
             "at /v1/chat/completions with `stream`."
         )
         raise DreameryError("unsupported_parameter", message, param="stream")
 
 
 def _check_regions(catalog: Catalog, model: VideoModel, caller: Caller) -> None:
-    """Refuse a model that none of the caller's session ids can have."""
+    """Raise `model_not_found` for a model that no region of the caller's session ids offers."""
     regions = sorted({token.region for _, token in caller.tokens})
-    if regions and not any(model.offered_in(region) for region in regions):
-        able = sorted({name for region in regions for name in catalog.videos_that_can(region=region)})
-        message = f"Model {model.id!r} is not offered in region {', '.join(regions)}; there are: {', '.join(able)}."
+    if regions and not any(model.is_available_in(region) for region in regions):
+        able = sorted({name for region in regions for name in catalog.find_video_models(region=region)})
+        message = f"Model {model.id!r} is not offered in region {', '.join(regions)}; available: {', '.join(able)}."
         raise DreameryError("model_not_found", message, param="model")
 
 
-def _able(names: list[str]) -> str:
-    return f"Models that can: {', '.join(names)}." if names else "No model can."
+def _hint(names: list[str]) -> str:
+    return f"Models that do: {', '.join(names)}." if names else "No model does."
 
 
-def _shape(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, flags: Flags) -> tuple[str, str, bool]:
-    """Ratio, resolution, and whether anything said which ratio. Flags win over fields; a wish wins over `size`."""
+def _resolve_ratio_and_resolution(
+    catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, flags: Flags
+) -> tuple[str, str, bool]:
+    """Return ratio, resolution, and whether the ratio was requested. Flags override fields, and fields `size`."""
     ratio = flags.choose("ratio", model.ratios)
-    # Front ends send a size with every request, so a flag sets it aside.
-    pixels = None if ratio else _pixels(body)
-    named = ratio or _named_ratio(catalog, model, body)
-    resolution = flags.choose("resolution", model.resolutions) or _named_resolution(catalog, model, body)
+    # Front ends send a size with every request, so a flag overrides it.
+    pixels = None if ratio else _requested_pixels(body)
+    named = ratio or _requested_ratio(catalog, model, body)
+    resolution = flags.choose("resolution", model.resolutions) or _requested_resolution(catalog, model, body)
     if pixels is not None:
         nearest = nearest_ratio(model.ratios, *pixels)
         if named is not None and named != nearest:
             message = (
-                f"`size` {pixels[0]}x{pixels[1]} is {nearest}, but the ratio asked for is {named}. Send one of them."
+                f"`size` {pixels[0]}x{pixels[1]} is {nearest}, but the requested ratio is {named}. Send one of them."
             )
             raise DreameryError("invalid_value", message, param="ratio")
         named = nearest
@@ -154,30 +164,30 @@ def _shape(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, fl
     return named or model.ratios[0], resolution or model.resolutions[0], named is not None
 
 
-def _named_ratio(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
-    given, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
-    if not given or given.strip().lower() == "auto":
+def _requested_ratio(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
+    value, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
+    if not value or value.strip().lower() == "auto":
         return None
-    wanted = re.sub(r"\s", "", given).replace("：", ":")
-    if wanted not in model.ratios:
-        others = catalog.videos_that_can(ratio=wanted)
-        message = f"Model {model.id!r} makes {', '.join(model.ratios)}; got {given[:20]!r}. {_able(others)}"
+    requested = re.sub(r"\s", "", value).replace("：", ":")
+    if requested not in model.ratios:
+        others = catalog.find_video_models(ratio=requested)
+        message = f"Model {model.id!r} supports {', '.join(model.ratios)}; got {value[:20]!r}. {_hint(others)}"
         raise DreameryError("invalid_value", message, param=param)
-    return wanted
+    return requested
 
 
-def _named_resolution(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
-    wanted = (body.resolution or "").strip().lower()
-    if wanted in {"", "auto"}:
+def _requested_resolution(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
+    requested = (body.resolution or "").strip().lower()
+    if requested in {"", "auto"}:
         return None
-    if wanted not in model.resolutions:
-        others = catalog.videos_that_can(resolution=wanted)
-        message = f"Model {model.id!r} makes {', '.join(model.resolutions)}; got {wanted[:20]!r}. {_able(others)}"
+    if requested not in model.resolutions:
+        others = catalog.find_video_models(resolution=requested)
+        message = f"Model {model.id!r} supports {', '.join(model.resolutions)}; got {requested[:20]!r}. {_hint(others)}"
         raise DreameryError("invalid_value", message, param="resolution")
-    return wanted
+    return requested
 
 
-def _pixels(body: VideoGenerationRequest) -> tuple[int, int] | None:
+def _requested_pixels(body: VideoGenerationRequest) -> tuple[int, int] | None:
     if (body.width is None) != (body.height is None):
         missing = "height" if body.height is None else "width"
         message = f"`width` and `height` go together; `{missing}` is missing."
@@ -194,95 +204,98 @@ def _pixels(body: VideoGenerationRequest) -> tuple[int, int] | None:
         if found not in {None, (body.width, body.height)}:
             raise DreameryError("invalid_value", "`size` and `width`/`height` differ. Send one of them.", param="size")
         found, param = (body.width, body.height), "width"
-    if found is not None and max(found) > _MOST_STRETCHED * min(found):
-        message = f"{found[0]}x{found[1]} is more stretched than 3:1, which no model makes."
+    if found is not None and max(found) > _MAX_ASPECT_RATIO * min(found):
+        message = f"{found[0]}x{found[1]} exceeds the aspect ratio 3:1, which no model supports."
         raise DreameryError("invalid_value", message, param=param)
     return found
 
 
-def _length(
+def _resolve_duration(
     catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, flags: Flags
 ) -> tuple[int, dict[str, str]]:
-    """The seconds, and what had to be adjusted.
+    """Return the seconds, and the requested value if it was adjusted. Raises `invalid_value`.
 
-    Tools that have a name of OpenAI's built in can send OpenAI's lengths only (4, 8, 12), so for such a name the
-    nearest length of the model stands in, the shorter of two; the answer says so. For other names it is a refusal.
+    Tools with a built-in OpenAI model name can send only OpenAI's durations (4, 8, 12). For such a name the nearest
+    duration of the model is used, the shorter of two, and the answer reports it. Other names raise an error.
     """
     flag = flags.choose("duration", [str(seconds) for seconds in model.durations])
     if flag:
         return int(flag), {}
-    given, param = (body.duration, "duration") if body.duration not in {None, ""} else (body.seconds, "seconds")
-    if given is None or given == "":
+    value, param = (body.duration, "duration") if body.duration not in {None, ""} else (body.seconds, "seconds")
+    if value is None or value == "":
         return model.durations[0], {}
-    wanted = _whole_seconds(given)
-    if wanted in model.durations:
-        return wanted, {}
-    if wanted and body.model in HARD_CODED_VIDEOS and body.model != model.id:
-        seconds = min(model.durations, key=lambda other: (abs(other - wanted), other))
-        return seconds, {"seconds": str(wanted)}
-    others = catalog.videos_that_can(seconds=wanted) if wanted else []
+    requested = _whole_seconds(value)
+    if requested in model.durations:
+        return requested, {}
+    if requested and body.model in HARD_CODED_VIDEO_MODELS and body.model != model.id:
+        seconds = min(model.durations, key=lambda other: (abs(other - requested), other))
+        return seconds, {"seconds": str(requested)}
+    others = catalog.find_video_models(seconds=requested) if requested else []
     allowed = ", ".join(str(seconds) for seconds in sorted(model.durations))
-    message = f"Model {model.id!r} makes videos of {allowed} seconds; got {str(given)[:20]!r}. {_able(others)}"
+    message = f"Model {model.id!r} generates videos of {allowed} seconds; got {str(value)[:20]!r}. {_hint(others)}"
     raise DreameryError("invalid_value", message, param=param)
 
 
-def _whole_seconds(given: float | str) -> int | None:
-    if isinstance(given, str):
-        match = _SECONDS.fullmatch(given.strip())
+def _whole_seconds(value: float | str) -> int | None:
+    if isinstance(value, str):
+        match = _SECONDS.fullmatch(value.strip())
         return int(match[1]) if match else None
-    return int(given) if math.isfinite(given) and given == int(given) else None
+    return int(value) if math.isfinite(value) and value == int(value) else None
 
 
-def _check_lengths(given: list[Given], roles: Roles) -> None:
-    """What came as bytes is measured now, what is behind a link once it is fetched."""
-    clips = [(item, entry) for item, (_, entry) in zip(given, roles.inputs, strict=True) if entry.media == "video"]
-    known = [(item.facts.milliseconds, entry) for item, entry in clips if isinstance(item, GivenClip) and item.facts]
+def _check_durations(references: list[ReferenceInput], roles: Roles) -> None:
+    """Check the total duration of reference videos sent as bytes; links are checked when they are fetched."""
+    videos = [
+        (item, entry) for item, (_, entry) in zip(references, roles.inputs, strict=True) if entry.media == "video"
+    ]
+    known = [
+        (item.facts.milliseconds, entry) for item, entry in videos if isinstance(item, ReferenceMedia) and item.facts
+    ]
     total = sum(milliseconds for milliseconds, _ in known)
-    if total > MOST_MILLISECONDS + ROUNDED_UP:
-        message = (
-            f"The videos to refer to have {total / 1000:.1f} seconds together; the most is {MOST_MILLISECONDS // 1000}."
-        )
+    if total > MAX_REFERENCE_MILLISECONDS + ROUNDING_TOLERANCE_MILLISECONDS:
+        maximum = MAX_REFERENCE_MILLISECONDS // 1000
+        message = f"The reference videos have {total / 1000:.1f} seconds in total; the maximum is {maximum}."
         raise DreameryError("invalid_value", message, param=known[-1][1].param)
 
 
-def _with_frame(wish: _Wish, roles: Roles, given: list[Given]) -> _Wish:
-    """With a first frame the video takes the picture's ratio, whatever is asked for; told as far as it is known."""
-    for (role, _), item in zip(roles.inputs, given, strict=True):
-        if role == "first_frame" and isinstance(item, GivenPicture) and item.facts:
-            ratio = nearest_ratio(wish.model.ratios, item.facts.width, item.facts.height)
-            adjusted = {"ratio": wish.ratio} if wish.ratio_chosen and ratio != wish.ratio else {}
-            return replace(wish, ratio=ratio, adjusted={**wish.adjusted, **adjusted})
-    return wish
+def _apply_first_frame_ratio(spec: _VideoSpec, roles: Roles, references: list[ReferenceInput]) -> _VideoSpec:
+    """Return the spec with the ratio of the first frame, which upstream uses regardless of the request."""
+    for (role, _), item in zip(roles.inputs, references, strict=True):
+        if role == "first_frame" and isinstance(item, ReferenceImage) and item.facts:
+            ratio = nearest_ratio(spec.model.ratios, item.facts.width, item.facts.height)
+            adjusted = {"ratio": spec.ratio} if spec.is_ratio_requested and ratio != spec.ratio else {}
+            return replace(spec, ratio=ratio, adjusted={**spec.adjusted, **adjusted})
+    return spec
 
 
 def _jobs(
-    body: VideoGenerationRequest, caller: Caller, wish: _Wish, roles: Roles, more: dict[str, Any]
+    body: VideoGenerationRequest, caller: Caller, spec: _VideoSpec, roles: Roles, extra_params: dict[str, Any]
 ) -> list[NewJob]:
-    # Sorted, so that the order of the ids is the order of the videos also among ids of the same millisecond.
+    # Sorted, so that ids of the same millisecond follow the order of the videos.
     ids = sorted(new_id() for _ in range(body.n or 1))
-    # The first seed is the caller's; further jobs of one request must differ or they make the same video again.
+    # Jobs after the first use other seeds, otherwise they generate the same video again.
     seed = body.seed if body.seed is not None else random.randrange(2**32)  # noqa: S311
     return [
         NewJob(
             id=job_id,
             owner=caller.owner,
             kind="video",
-            model=wish.model.id,
+            model=spec.model.id,
             params={
                 "order": {
-                    "prompt": wish.prompt,
-                    "ratio": wish.ratio,
-                    "resolution": wish.resolution,
-                    "seconds": wish.seconds,
+                    "prompt": spec.prompt,
+                    "ratio": spec.ratio,
+                    "resolution": spec.resolution,
+                    "seconds": spec.seconds,
                     "seed": (seed + number) % 2**32,
                     "fps": body.fps or _FPS,
                     "parts": roles.parts,
                 },
                 "n": 1,
-                "flags": wish.flags,
-                "asked_model": body.model or wish.model.id,
-                "adjusted": wish.adjusted,
-                **more,
+                "flags": spec.flags,
+                "asked_model": body.model or spec.model.id,
+                "adjusted": spec.adjusted,
+                **extra_params,
             },
             account_ids=[],
             user_id=caller.user_id,
@@ -294,8 +307,8 @@ def _jobs(
     ]
 
 
-def _stored(roles: Roles, given: list[Given], group_id: UUID) -> list[NewInput]:
+def _store_inputs(roles: Roles, references: list[ReferenceInput], group_id: UUID) -> list[NewInput]:
     return [
         replace(store_input(item, f"inputs/{group_id.hex}/{n}"), role=role, name=name)
-        for n, (item, (role, _), name) in enumerate(zip(given, roles.inputs, roles.names, strict=True))
+        for n, (item, (role, _), name) in enumerate(zip(references, roles.inputs, roles.names, strict=True))
     ]

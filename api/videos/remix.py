@@ -1,17 +1,17 @@
-"""A remix: the same video again with another prompt. Model, length, shape, seed and inputs are those of the first.
+"""Plans a remix: a video with a new prompt and the model, duration, size, seed and inputs of an earlier one.
 
-Upstream has no way to change a finished video, so keeping everything but the words is the nearest there is.
+Upstream cannot change a finished video, so a new video with the same parameters is the closest result.
 """
 
 import io
 from typing import Any
 
 from api.auth.dependencies import Caller
-from api.generation.acceptance import Planned
+from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
-from api.videos.planning import plan_now
+from api.videos.planning import plan_videos_sync
 from api.videos.schemas import VideoGenerationRequest
-from api.videos.serialization import id_of_video
+from api.videos.serialization import public_video_id
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
@@ -23,18 +23,18 @@ _FRAME_FIELDS = {"first_frame": "first_frame_image", "end_frame": "end_frame_ima
 _MEDIA_FIELDS = {"image": "images", "video": "videos", "audio": "audios"}
 
 
-def plan_remix(path: str, source: JobView, prompt: str, caller: Caller) -> Planned:
-    """The plan of a remix of a completed video; runs in a thread. Flags in the new prompt win, as everywhere."""
+def plan_remix(path: str, source: JobView, prompt: str, caller: Caller) -> GenerationPlan:
+    """Return the plan of a remix of a completed video; call it in a thread. Flags in the new prompt override."""
     job = source.job
     if job.state != JobState.SUCCEEDED:
         code = "video_failed" if job.finished_at else "video_not_ready"
         raise DreameryError(code, "Only a completed video can be remixed.")
     order = job.params["order"]
     with transaction() as tx:
-        rows = inputs.given_inputs(tx, job.id)
+        rows = inputs.original_inputs(tx, job.id)
     fields: dict[str, Any] = {
         "prompt": prompt,
-        # By id: what the asked name stands for may have changed since.
+        # The id, because the requested name may mean another model by now.
         "model": job.model,
         "ratio": order["ratio"],
         "resolution": order["resolution"],
@@ -46,14 +46,14 @@ def plan_remix(path: str, source: JobView, prompt: str, caller: Caller) -> Plann
         **({"function_mode": "omni_reference"} if order["parts"] else {}),
     }
     body = VideoGenerationRequest.model_validate(fields)
-    more = {"remixed_from_video_id": id_of_video(job.id), "asked_model": job.params["asked_model"]}
-    return plan_now(path, body, caller, more=more)
+    extra_params = {"remixed_from_video_id": public_video_id(job.id), "asked_model": job.params["asked_model"]}
+    return plan_videos_sync(path, body, caller, extra_params=extra_params)
 
 
 def _input_fields(rows: list[Row[Any]]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for row in rows:
-        value = _bytes_of(row) or _link_of(row)
+        value = _stored_file(row) or _link(row)
         if row.role in _FRAME_FIELDS:
             fields[_FRAME_FIELDS[row.role]] = value
         else:
@@ -61,8 +61,8 @@ def _input_fields(rows: list[Row[Any]]) -> dict[str, Any]:
     return fields
 
 
-def _bytes_of(row: Row[Any]) -> Upload | None:
-    """The stored bytes, to be stored again under the new job's keys: the old ones leave by their own time."""
+def _stored_file(row: Row[Any]) -> Upload | None:
+    """Return the stored bytes, to be copied under the new job's keys: the old files have their own retention."""
     if row.key is None:
         return None
     try:
@@ -72,11 +72,11 @@ def _bytes_of(row: Row[Any]) -> Upload | None:
     return Upload(name=row.name, size=len(data), file=io.BytesIO(data))
 
 
-def _link_of(row: Row[Any]) -> dict[str, str]:
+def _link(row: Row[Any]) -> dict[str, str]:
     if row.url is None:
         message = (
-            "What this video was made from is no longer stored (it is kept for 24 hours). "
-            "Send it again with a new request instead of a remix."
+            "The inputs of this video are no longer stored (they are kept for 24 hours). "
+            "Send them again with a new request instead of a remix."
         )
         raise DreameryError("input_unavailable", message)
     return {"url": row.url, "name": row.name}

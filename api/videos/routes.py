@@ -7,19 +7,26 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, CallerDep, MakerDep, ReaderDep
-from api.generation.acceptance import Planned
-from api.generation.job_action_routes import cancel_now
-from api.generation.response import KeyHeader, answer_headers, start, views_of
-from api.http.body_parsing import body_docs, read_body
+from api.auth.dependencies import Caller, CallerDep, GenerateDep, ReadDep
+from api.generation.acceptance import GenerationPlan
+from api.generation.job_action_routes import cancel_job_now
+from api.generation.response import IdempotencyKeyHeader, accept_jobs, job_headers, read_job_views
+from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
-from api.http.preferences import clean_idempotency_key, name_job
+from api.http.preferences import parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
-from api.jobs.file_routes import Asked, send_file
-from api.videos.planning import one_only, plan_videos
+from api.jobs.file_routes import FileConditions, send_file
+from api.videos.planning import plan_videos, require_single_video
 from api.videos.remix import plan_remix
 from api.videos.schemas import RemixRequest, Video, VideoDeleted, VideoGenerationRequest, VideoList
-from api.videos.serialization import content_of, id_of_video, job_id_of, poll_after, unknown_video, video_object
+from api.videos.serialization import (
+    parse_video_id,
+    poll_headers,
+    public_video_id,
+    select_content_file,
+    video_not_found_error,
+    video_object,
+)
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
@@ -30,45 +37,45 @@ from worker.db.jobs.queries import JobFilter, JobView
 router = APIRouter(prefix="/v1/videos", tags=["videos"])
 
 _CREATED: dict[int | str, dict[str, Any]] = {
-    200: {"model": Video, "description": "The video, just begun."},
+    200: {"model": Video, "description": "The new video."},
     **error_responses(400, 401, 403, 404, 413, 415, 422, 429, 500, 503),
 }
-_MOST_FILES = 100  # of one video, far more than it has
-_INSTEAD = {
+_MAX_FILES = 100  # more than any video has
+_ALTERNATIVES = {
     "edits": "A finished video cannot be edited. Use /v1/videos/{id}/remix for the same video with another prompt, or "
-    "/v1/videos/generations with a model that refers to videos (`videos`).",
-    "extensions": "A video cannot be extended. Use /v1/videos/generations with its last picture as "
-    "`first_frame_image`, or with the video itself as `videos` and a model that refers to videos.",
-    "characters": "Characters are not offered. Use /v1/videos/generations with pictures of the character as `images` "
-    "and a model that refers to pictures, naming them in the prompt: `@image1`.",
+    "/v1/videos/generations with a model that accepts reference videos (`videos`).",
+    "extensions": "A video cannot be extended. Use /v1/videos/generations with its last frame as "
+    "`first_frame_image`, or with the video as `videos` and a model that accepts reference videos.",
+    "characters": "Characters are not supported. Use /v1/videos/generations with images of the character as `images` "
+    "and a model that accepts reference images, and name them in the prompt: `@image1`.",
 }
 
 
-def view_of(caller: Caller, job_id: UUID) -> JobView:
-    """A video of this caller. Raises `video_not_found` for all others (I9)."""
+def find_video(caller: Caller, job_id: UUID) -> JobView:
+    """Return a video of this caller. Raises `video_not_found` for videos of other users (I9)."""
     with transaction() as tx:
         view = queries.job_view(tx, job_id, caller.viewer(tx))
     if view is None or view.job.kind != "video":
-        raise unknown_video(id_of_video(job_id))
+        raise video_not_found_error(public_video_id(job_id))
     return view
 
 
-async def _start(request: Request, planned: Planned, caller: Caller, key: str | None) -> Response:
-    accepted = await start(request, planned, caller=caller, key=key)
-    (view,) = await run_in_threadpool(views_of, accepted.job_ids)
-    headers = {**answer_headers(accepted, None), **poll_after(view)}
+async def _start(request: Request, plan: GenerationPlan, caller: Caller, key: str | None) -> Response:
+    accepted = await accept_jobs(request, plan, caller=caller, key=key)
+    (view,) = await run_in_threadpool(read_job_views, accepted.job_ids)
+    headers = {**job_headers(accepted, None), **poll_headers(view)}
     return json_response(video_object(view, base_url(request)), headers=headers)
 
 
-@router.post("", summary="Start a video", responses=_CREATED, openapi_extra=body_docs(VideoGenerationRequest))
-async def create_video(request: Request, caller: MakerDep, idempotency_key: KeyHeader = None) -> Response:
-    """Answers at once with the video's object, as JSON or multipart asks; retrieve it until it is done.
+@router.post("", summary="Start a video", responses=_CREATED, openapi_extra=body_openapi(VideoGenerationRequest))
+async def create_video(request: Request, caller: GenerateDep, idempotency_key: IdempotencyKeyHeader = None) -> Response:
+    """Answers at once with the video object; retrieve it until it is completed. The body is JSON or multipart.
 
-    `input_reference` is the first frame. `seconds` must be a length the model can do; only with the names that tools
-    have built in (`sora-2`, `sora-2-pro`) the nearest one stands in, and `seconds` and `adjusted` of the answer say so.
+    `input_reference` is the first frame. `seconds` must be a duration of the model. Only for names built into tools
+    (`sora-2`, `sora-2-pro`) the nearest duration is used; `seconds` and `adjusted` of the answer report it.
     """
-    key = clean_idempotency_key(idempotency_key)
-    body = one_only(await read_body(request, VideoGenerationRequest))
+    key = parse_idempotency_key(idempotency_key)
+    body = require_single_video(await parse_body(request, VideoGenerationRequest))
     return await _start(request, await plan_videos(request.url.path, body, caller), caller, key)
 
 
@@ -79,19 +86,19 @@ async def create_video(request: Request, caller: MakerDep, idempotency_key: KeyH
 )
 async def list_videos(
     request: Request,
-    caller: ReaderDep,
+    caller: ReadDep,
     limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: Annotated[str | None, Query(description="the last id of the page before")] = None,
+    after: Annotated[str | None, Query(description="the last id of the previous page")] = None,
     order: Literal["asc", "desc"] = "desc",
 ) -> Response:
-    """One page, newest first. `has_more` and `last_id` lead to the next: send it as `after`."""
-    cursor = job_id_of(after) if after else None
+    """Returns one page, newest first. When `has_more` is true, send `last_id` as `after` for the next page."""
+    cursor = parse_video_id(after) if after else None
 
     def read() -> tuple[list[JobView], bool]:
         with transaction() as tx:
-            wanted = JobFilter(kinds=["video"])
+            job_filter = JobFilter(kinds=["video"])
             return queries.list_jobs(
-                tx, caller.viewer(tx), wanted, after=cursor, limit=limit, newest_first=order == "desc"
+                tx, caller.viewer(tx), job_filter, after=cursor, limit=limit, newest_first=order == "desc"
             )
 
     views, more = await run_in_threadpool(read)
@@ -104,9 +111,9 @@ async def list_videos(
 @router.post("/extensions", include_in_schema=False)
 @router.post("/characters", include_in_schema=False)
 @router.get("/characters/{_character}", include_in_schema=False)
-async def not_offered(request: Request, _caller: CallerDep) -> Response:
-    """Newer calls of OpenAI's that cannot be done here: what to use instead."""
-    raise DreameryError("unsupported_operation", _INSTEAD[request.url.path.split("/")[3]])
+async def unsupported_operation(request: Request, _caller: CallerDep) -> Response:
+    """Newer OpenAI calls that are not supported; the error names an alternative."""
+    raise DreameryError("unsupported_operation", _ALTERNATIVES[request.url.path.split("/")[3]])
 
 
 @router.get(
@@ -114,96 +121,98 @@ async def not_offered(request: Request, _caller: CallerDep) -> Response:
     summary="Get a video",
     responses={200: {"model": Video, "description": "The video."}, **error_responses(401, 404)},
 )
-async def get_video(request: Request, video_id: str, caller: ReaderDep) -> Response:
-    """The video's object. While it is unfinished, `openai-poll-after-ms` says when to ask again."""
-    view = await run_in_threadpool(view_of, caller, job_id_of(video_id))
-    name_job(request, public_id("job", view.job.id))
-    return json_response(video_object(view, base_url(request)), headers=poll_after(view))
+async def get_video(request: Request, video_id: str, caller: ReadDep) -> Response:
+    """Returns the video object. Until it is completed, `openai-poll-after-ms` gives the time until the next poll."""
+    view = await run_in_threadpool(find_video, caller, parse_video_id(video_id))
+    set_job_id_header(request, public_id("job", view.job.id))
+    return json_response(video_object(view, base_url(request)), headers=poll_headers(view))
 
 
 _CONTENT: dict[int | str, dict[str, Any]] = {
     200: {"content": {"video/mp4": {}, "image/jpeg": {}}, "description": "The bytes."},
-    206: {"content": {"video/mp4": {}, "image/jpeg": {}}, "description": "The range asked for."},
-    304: {"description": "What the caller has is still right."},
+    206: {"content": {"video/mp4": {}, "image/jpeg": {}}, "description": "The requested range."},
+    304: {"description": "The caller's copy is current."},
     **error_responses(400, 401, 404, 410, 416),
 }
 
 
-@router.head("/{video_id}/content", summary="Ask about a video's bytes", response_class=Response, responses=_CONTENT)
+@router.head(
+    "/{video_id}/content", summary="Get headers of a video's bytes", response_class=Response, responses=_CONTENT
+)
 @router.get("/{video_id}/content", summary="Get a video's bytes", response_class=Response, responses=_CONTENT)
 async def get_content(
     request: Request,
     video_id: str,
-    caller: ReaderDep,
+    caller: ReadDep,
     *,
-    variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Query(description="which form of it")] = "video",
+    variant: Annotated[Literal["video", "thumbnail", "spritesheet"], Query(description="which file")] = "video",
     range_header: Annotated[str | None, Header(alias="range")] = None,
     if_none_match: Annotated[str | None, Header()] = None,
     if_range: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The video, its first frame (JPEG) or a sheet of small frames (JPEG); with range requests, without redirects."""
-    view = await run_in_threadpool(view_of, caller, job_id_of(video_id))
-    name_job(request, public_id("job", view.job.id))
-    row = content_of(view, variant)
+    """Returns the video, its first frame (JPEG) or a sprite sheet (JPEG). Supports range requests; no redirects."""
+    view = await run_in_threadpool(find_video, caller, parse_video_id(video_id))
+    set_job_id_header(request, public_id("job", view.job.id))
+    row = select_content_file(view, variant)
     ending = "" if variant == "video" else f"-{variant}"
-    name = f"{id_of_video(view.job.id)}{ending}.{row.mime.partition('/')[2]}"
-    asked = Asked(range=range_header, if_none_match=if_none_match, if_range=if_range)
-    return await send_file(request, row, name=name, asked=asked, cache="private, max-age=31536000, immutable")
+    name = f"{public_video_id(view.job.id)}{ending}.{row.mime.partition('/')[2]}"
+    conditions = FileConditions(range=range_header, if_none_match=if_none_match, if_range=if_range)
+    return await send_file(request, row, name=name, conditions=conditions, cache="private, max-age=31536000, immutable")
 
 
 def _delete(caller: Caller, job_id: UUID) -> None:
-    """Cancel it if it runs, mark it deleted, remove its files.
+    """Cancel a running video, mark it deleted and remove its files.
 
-    From the mark on nobody sees it. A death after it leaves bytes that upkeep removes, one before it a cancelled video
-    that can be deleted again.
+    The mark hides it. A crash after the mark leaves files that the cleanup removes; a crash before it leaves a
+    cancelled video that can be deleted again.
     """
-    view = view_of(caller, job_id)
+    view = find_video(caller, job_id)
     if view.job.finished_at is None:
-        cancel_now(caller.viewer, job_id)
+        cancel_job_now(caller.viewer, job_id)
     with transaction() as tx:
         deletions.hide_job(tx, job_id)
-        left = deletions.deleted_files(tx, limit=_MOST_FILES, job_id=job_id)
-    with contextlib.suppress(storage.StorageError):  # upkeep removes them when the storage is there again
-        for row in left:
+        file_rows = deletions.deleted_files(tx, limit=_MAX_FILES, job_id=job_id)
+    with contextlib.suppress(storage.StorageError):  # the cleanup removes them when the storage is available again
+        for row in file_rows:
             storage.delete_file(row.key)
-        if left:
+        if file_rows:
             with transaction() as tx:
-                files.note_removed(tx, [row.id for row in left])
+                files.mark_removed(tx, [row.id for row in file_rows])
 
 
 @router.delete(
     "/{video_id}",
     summary="Delete a video",
-    responses={200: {"model": VideoDeleted, "description": "It is gone."}, **error_responses(401, 404)},
+    responses={200: {"model": VideoDeleted, "description": "The video was deleted."}, **error_responses(401, 404)},
 )
-async def delete_video(request: Request, video_id: str, caller: MakerDep) -> Response:
-    """Removes the video and its files; it is a 404 from now on. One that is not finished is cancelled first.
+async def delete_video(request: Request, video_id: str, caller: GenerateDep) -> Response:
+    """Removes the video and its files; later requests answer 404. An unfinished video is cancelled first.
 
-    What upstream has begun it finishes and charges.
+    Upstream finishes and charges work that it has started.
     """
-    job_id = job_id_of(video_id)
+    job_id = parse_video_id(video_id)
     await run_in_threadpool(_delete, caller, job_id)
-    name_job(request, public_id("job", job_id))
-    return json_response({"id": id_of_video(job_id), "object": "video.deleted", "deleted": True})
+    set_job_id_header(request, public_id("job", job_id))
+    return json_response({"id": public_video_id(job_id), "object": "video.deleted", "deleted": True})
 
 
 @router.post(
     "/{video_id}/remix",
-    summary="Make a video again with another prompt",
+    summary="Generate a video again with another prompt",
     responses=_CREATED,
-    openapi_extra=body_docs(RemixRequest),
+    openapi_extra=body_openapi(RemixRequest),
 )
 async def remix_video(
     request: Request,
     video_id: str,
-    caller: MakerDep,
-    idempotency_key: KeyHeader = None,
+    caller: GenerateDep,
+    idempotency_key: IdempotencyKeyHeader = None,
 ) -> Response:
-    """A new video with the same model, length, shape, seed and inputs, and the new prompt."""
-    key = clean_idempotency_key(idempotency_key)
-    body = await read_body(request, RemixRequest)
+    """Creates a video with the new prompt and the same model, duration, size, seed and inputs."""
+    key = parse_idempotency_key(idempotency_key)
+    body = await parse_body(request, RemixRequest)
 
-    def plan() -> Planned:
-        return plan_remix(request.url.path, view_of(caller, job_id_of(video_id)), body.prompt, caller)
+    def plan() -> GenerationPlan:
+        return plan_remix(request.url.path, find_video(caller, parse_video_id(video_id)), body.prompt, caller)
 
     return await _start(request, await run_in_threadpool(plan), caller, key)

@@ -1,4 +1,4 @@
-"""Bodies of requests for videos and of their answers. Rules as in `schemas.py`."""
+"""Bodies of video requests and answers."""
 
 import re
 from typing import Any, Literal
@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
-from api.http.fields import Filled, Metadata, Text, Webhook, example
+from api.http.fields import Metadata, NonEmptyText, Text, Webhook, example
 from api.jobs.schemas import JOB_EXAMPLE, AcceptedJob
 
 MAX_VIDEOS = 4
@@ -15,7 +15,7 @@ _FORMS = "link, data URL, base64, file part, or an object with `url` (and `name`
 
 
 class VideoGenerationRequest(BaseModel):
-    """Bodies of `/v1/videos` and `/v1/videos/generations`: OpenAI's fields, and those of the other gateways."""
+    """Body of `/v1/videos` and `/v1/videos/generations`: OpenAI's fields and those of other gateways."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -26,8 +26,8 @@ class VideoGenerationRequest(BaseModel):
         },
     )
 
-    prompt: Filled = Field(
-        description="what happens; may hold flags: `-ra 16:9`, `-re 1080p`, `-d 5`, and for omni models marks: "
+    prompt: NonEmptyText = Field(
+        description="what happens; may contain flags: `-ra 16:9`, `-re 1080p`, `-d 5`, and for omni models references: "
         "`@image_file_1`, `@video_file_1`, `@audio_file_1`, `@image1`, `@1`, `@<file name>`"
     )
     model: Text | None = Field(None, max_length=200, description="id of `GET /v1/models`; default `jimeng-video-3.0`")
@@ -39,12 +39,12 @@ class VideoGenerationRequest(BaseModel):
     size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest ratio and resolution")
     width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")
     height: int | None = Field(None, ge=64, le=16384)
-    fps: int | None = Field(None, ge=1, le=60, description="told to upstream as it is; default 24")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="same seed, same start; default random")
-    n: int | None = Field(None, ge=1, le=MAX_VIDEOS, description="videos wanted, each a job of its own; default 1")
-    negative_prompt: Text | None = Field(None, description="not offered for videos")
-    image: Any = Field(None, description=f"a picture or a list: {_FORMS}. One = first frame, two = first and last")
-    images: Any = Field(None, description="the same as `image`; all are joined")
+    fps: int | None = Field(None, ge=1, le=60, description="sent to upstream unchanged; default 24")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default random")
+    n: int | None = Field(None, ge=1, le=MAX_VIDEOS, description="number of videos, one job each; default 1")
+    negative_prompt: Text | None = Field(None, description="not supported for videos")
+    image: Any = Field(None, description=f"an image or a list: {_FORMS}. One = first frame, two = first and last frame")
+    images: Any = Field(None, description="the same as `image`; all are combined")
     image_url: Any = Field(None, description="the same as `image`")
     file_paths: Any = Field(None, description="the same as `image`")
     input_reference: Any = Field(
@@ -54,27 +54,27 @@ class VideoGenerationRequest(BaseModel):
     end_frame_image: Any = Field(None, description="the last frame; needs a first one")
     last_frame_image: Any = Field(None, description="another name for `end_frame_image`")
     end_image: Any = Field(None, description="another name for `end_frame_image`")
-    video: Any = Field(None, description=f"(omni models) a video to refer to, or a list: {_FORMS}")
+    video: Any = Field(None, description=f"(omni models) a reference video, or a list: {_FORMS}")
     videos: Any = Field(None, description="the same as `video`")
     video_url: Any = Field(None, description="the same as `video`")
-    audio: Any = Field(None, description=f"(omni models) a sound to refer to, or a list: {_FORMS}")
+    audio: Any = Field(None, description=f"(omni models) reference audio, or a list: {_FORMS}")
     audios: Any = Field(None, description="the same as `audio`")
     audio_url: Any = Field(None, description="the same as `audio`")
     function_mode: Literal["first_last_frames", "omni_reference"] | None = Field(
-        None, description="what pictures are for; absent: told by their number and by marks in the prompt"
+        None, description="role of images; default: by their number and by references in the prompt"
     )
     response_format: Literal["url", "b64_json"] | None = Field(None, description="default `url`")
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
-    webhook: Webhook | None = Field(None, max_length=2000, description="https address told when the job has ended")
+    webhook: Webhook | None = Field(None, max_length=2000, description="https address called when the job has ended")
     metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
-    stream: bool | None = Field(None, description="not offered here: follow `/v1/jobs/{id}/events`, or use chat")
-    numbered: SkipJsonSchema[dict[str, Any]] = Field({}, description="`image_file_1`, ... as they came")
+    stream: bool | None = Field(None, description="not supported: follow `/v1/jobs/{id}/events`, or use chat")
+    numbered: SkipJsonSchema[dict[str, Any]] = Field({}, description="`image_file_1`, ... as sent")
 
     @model_validator(mode="before")
     @classmethod
     def _collect(cls, fields: Any) -> Any:
-        """Inputs of numbered fields, and other gateways' spellings."""
+        """Collect numbered input fields and accept other gateways' field names."""
         if not isinstance(fields, dict):
             return fields
         renamed = {"filePaths": "file_paths", "functionMode": "function_mode"}
@@ -83,7 +83,7 @@ class VideoGenerationRequest(BaseModel):
         return {**fields, **same, "numbered": found}
 
 
-# Fields that hold inputs: never part of a fingerprint or an error, for they may hold megabytes.
+# Input fields: never part of a fingerprint or an error, because they may hold megabytes.
 INPUT_FIELDS = frozenset(
     {
         *("image", "images", "image_url", "file_paths", "input_reference", "numbered"),
@@ -98,11 +98,11 @@ class RemixRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"prompt": "the same, but at night"}]})
 
-    prompt: Filled
+    prompt: NonEmptyText
 
 
 class GeneratedVideo(BaseModel):
-    """One video of an answer: a link, or its bytes."""
+    """One video of an answer: a link or its bytes."""
 
     url: str | None = Field(None, description="a link to this server; readable without a key")
     b64_json: str | None = Field(None, description="the bytes, with `response_format: b64_json`")
@@ -110,7 +110,7 @@ class GeneratedVideo(BaseModel):
 
 
 class VideosAnswer(BaseModel):
-    """The answer of a call that waited."""
+    """The answer of a call that waits."""
 
     model_config = example(
         created=1763000000,
@@ -122,7 +122,7 @@ class VideosAnswer(BaseModel):
 
 
 class AcceptedVideo(AcceptedJob):
-    """The answer to `respond-async`: the job, and under which id `GET /v1/videos/{id}` knows it."""
+    """The answer to `respond-async`: the job, and its id for `GET /v1/videos/{id}`."""
 
     model_config = example(**JOB_EXAMPLE, request_id="video_0197f0c2a3b47c1d8e9f0a1b2c3d4e5f")
 
@@ -160,22 +160,22 @@ VIDEO_EXAMPLE: dict[str, Any] = {
 
 
 class Video(BaseModel):
-    """OpenAI's Video object, and what else readers of other gateways look for."""
+    """OpenAI's Video object, with fields that clients of other gateways read."""
 
     model_config = example(**VIDEO_EXAMPLE)
 
     id: str
     object: Literal["video"]
-    model: str = Field(description="as it was asked for")
+    model: str = Field(description="as requested")
     status: Literal["queued", "in_progress", "completed", "failed"] = Field(
-        description="a cancelled or expired video is `failed`; `error.code` says which"
+        description="a cancelled or expired video is `failed`; `error.code` tells the difference"
     )
-    progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
+    progress: int = Field(ge=0, le=100, description="never decreases; 100 only when completed")
     created_at: int
     completed_at: int | None
-    expires_at: int | None = Field(description="when the files are removed, where the operator set a time")
-    seconds: str = Field(description="the length that is or will be made")
-    size: str = Field(description="the pixels that are or will be made")
+    expires_at: int | None = Field(description="when the files are removed, if the operator set a retention")
+    seconds: str = Field(description="actual duration")
+    size: str = Field(description="actual size in pixels")
     prompt: str
     error: VideoError | None
     remixed_from_video_id: str | None
@@ -185,7 +185,7 @@ class Video(BaseModel):
     queue_position: int | None
     eta_seconds: int | None
     adjusted: dict[str, str] | None = Field(
-        description="what was asked for and is not what is made (length, with names that tools have built in)"
+        description="requested values that were adjusted (duration, for model names built into tools)"
     )
 
 

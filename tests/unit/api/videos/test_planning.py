@@ -1,4 +1,4 @@
-"""What a video request stands for: shape, length, frames, materials; and what is refused, naming who can."""
+"""What a video request stands for: shape, length, frames, materials; and what is error_message, naming who can."""
 
 import base64
 import io
@@ -20,8 +20,8 @@ from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import get_settings
 
 LINK = "https://example.org/a.png"
-CLIP = "https://example.org/dance.mp4"
-SONG = "https://example.org/song.mp3"
+VIDEO = "https://example.org/dance.mp4"
+AUDIO = "https://example.org/song.mp3"
 OMNI = "jimeng-video-seedance-2.0"
 PLAIN = "jimeng-video-3.0"
 
@@ -45,7 +45,7 @@ def order(*args: Any, **fields: Any) -> dict[str, Any]:
     return plan(*args, **fields).jobs[0].params["order"]
 
 
-def refused(code: str, param: str | None, *args: Any, **fields: Any) -> str:
+def error_message(code: str, param: str | None, *args: Any, **fields: Any) -> str:
     with pytest.raises(DreameryError) as caught:
         plan(*args, **fields)
     assert (caught.value.code, caught.value.param) == (code, param), caught.value.message
@@ -56,13 +56,13 @@ def uploaded(data: bytes, name: str = "") -> Upload:
     return Upload(name=name, size=len(data), file=io.BytesIO(data))
 
 
-def roles(planned: GenerationPlan) -> list[tuple[str, str, str]]:
-    return [(item.role, item.media, item.name) for item in planned.inputs]
+def roles(request_plan: GenerationPlan) -> list[tuple[str, str, str]]:
+    return [(item.role, item.media, item.name) for item in request_plan.inputs]
 
 
-def test_text_alone_takes_the_models_defaults():
-    planned = plan(user="me", metadata={"a": "b"})
-    (job,) = planned.jobs
+def test_text_only_request_uses_model_defaults():
+    request_plan = plan(user="me", metadata={"a": "b"})
+    (job,) = request_plan.jobs
     seed = job.params["order"].pop("seed")
     assert 0 <= seed < 2**32
     assert (job.kind, job.model, job.metadata) == ("video", PLAIN, {"a": "b", "user": "me"})
@@ -74,14 +74,14 @@ def test_text_alone_takes_the_models_defaults():
         "adjusted": {},
         "images": [],
     }
-    assert (planned.n, planned.inputs) == (1, [])
+    assert (request_plan.n, request_plan.inputs) == (1, [])
 
 
-def test_n_videos_are_n_jobs_with_other_seeds():
-    planned = plan(n=3, seed=2**32 - 1)
-    assert [job.params["order"]["seed"] for job in planned.jobs] == [2**32 - 1, 0, 1]
-    assert planned.n == 3
-    assert [job.id for job in planned.jobs] == sorted(job.id for job in planned.jobs)
+def test_n_videos_are_n_jobs_with_different_seeds():
+    request_plan = plan(n=3, seed=2**32 - 1)
+    assert [job.params["order"]["seed"] for job in request_plan.jobs] == [2**32 - 1, 0, 1]
+    assert request_plan.n == 3
+    assert [job.id for job in request_plan.jobs] == sorted(job.id for job in request_plan.jobs)
 
 
 @pytest.mark.parametrize(
@@ -99,15 +99,20 @@ def test_n_videos_are_n_jobs_with_other_seeds():
         ({"size": "1680x720", "ratio": "21:9"}, "21:9", "720p", 5),
     ],
 )
-def test_shape_and_length(fields, ratio, resolution, seconds):
-    made = order(**fields)
-    assert (made["ratio"], made["resolution"], made["seconds"]) == (ratio, resolution, seconds)
+def test_ratio_resolution_and_duration_are_resolved(fields, ratio, resolution, seconds):
+    order_params = order(**fields)
+    assert (order_params["ratio"], order_params["resolution"], order_params["seconds"]) == (ratio, resolution, seconds)
 
 
-def test_flags_win_over_fields_and_are_told():
+def test_flags_override_fields_and_are_reported():
     job = plan("waves -ra 1:1 -re 1080p -d 10", ratio="16:9", size="1280x720", duration=5, resolution="720p").jobs[0]
-    made = job.params["order"]
-    assert (made["prompt"], made["ratio"], made["resolution"], made["seconds"]) == ("waves", "1:1", "1080p", 10)
+    order_params = job.params["order"]
+    assert (order_params["prompt"], order_params["ratio"], order_params["resolution"], order_params["seconds"]) == (
+        "waves",
+        "1:1",
+        "1080p",
+        10,
+    )
     assert job.params["flags"] == {"ratio": "1:1", "resolution": "1080p", "duration": "10"}
     assert order("海浪 比例 9:16")["ratio"] == "9:16"
 
@@ -116,20 +121,20 @@ def test_flags_win_over_fields_and_are_told():
     ("prompt", "allowed"),
     [("waves -d 7", "5, 10"), ("waves -ra 3:2", "16:9, 21:9"), ("waves -re 4k", "720p, 1080p"), ("a -d", "5, 10")],
 )
-def test_a_flag_with_a_bad_value_names_the_good_ones(prompt, allowed):
-    assert allowed in refused("invalid_value", "prompt", prompt)
+def test_invalid_flag_error_lists_allowed_values(prompt, allowed):
+    assert allowed in error_message("invalid_value", "prompt", prompt)
 
 
 @pytest.mark.parametrize(
-    ("fields", "code", "param", "told"),
+    ("fields", "code", "param", "message"),
     [
         ({"duration": 7}, "invalid_value", "duration", "jimeng-video-seedance-2.0-mini"),
         ({"seconds": "4"}, "invalid_value", "seconds", "jimeng-video-sora2"),
         ({"duration": "soon"}, "invalid_value", "duration", "5, 10"),
         ({"duration": float("nan")}, "invalid_value", "duration", "5, 10"),
-        ({"duration": 99}, "invalid_value", "duration", "No model can"),
+        ({"duration": 99}, "invalid_value", "duration", "No model does"),
         ({"resolution": "4k"}, "invalid_value", "resolution", "jimeng-video-seedance-2.0-pro"),
-        ({"ratio": "3:2"}, "invalid_value", "ratio", "No model can"),
+        ({"ratio": "3:2"}, "invalid_value", "ratio", "No model does"),
         ({"aspect_ratio": "wide"}, "invalid_value", "aspect_ratio", "16:9"),
         ({"size": "large"}, "invalid_value", "size", "1280x720"),
         ({"size": "4000x1000"}, "invalid_value", "size", "3:1"),
@@ -142,31 +147,31 @@ def test_a_flag_with_a_bad_value_names_the_good_ones(prompt, allowed):
         ({"model": "jimeng-4.0"}, "model_not_found", "model", "/v1/images/generations"),
         ({"image": [LINK, LINK], "model": "jimeng-video-3.0-pro"}, "unsupported_parameter", "image.1", PLAIN),
         ({"images": [LINK] * 3}, "unsupported_parameter", "images.0", OMNI),
-        ({"videos": [CLIP]}, "unsupported_parameter", "videos.0", OMNI),
-        ({"audio": SONG}, "unsupported_parameter", "audio", OMNI),
+        ({"videos": [VIDEO]}, "unsupported_parameter", "videos.0", OMNI),
+        ({"audio": AUDIO}, "unsupported_parameter", "audio", OMNI),
         ({"function_mode": "omni_reference", "image": LINK}, "unsupported_parameter", "function_mode", OMNI),
         ({"end_image": LINK}, "missing_required_parameter", "first_frame_image", "first frame"),
-        ({"image": LINK, "first_frame_image": LINK}, "invalid_value", "first_frame_image", "Send it or"),
-        ({"images": [LINK, LINK], "end_image": LINK}, "invalid_value", "end_image", "one picture"),
+        ({"image": LINK, "first_frame_image": LINK}, "invalid_value", "first_frame_image", "Send either"),
+        ({"images": [LINK, LINK], "end_image": LINK}, "invalid_value", "end_image", "one image"),
         ({"first_frame_image": LINK, "end_image": LINK, "end_frame_image": LINK}, "invalid_value", "end_image", "one"),
         ({"image": "no picture"}, "invalid_image", "image", "base64"),
         ({"image": 7}, "invalid_image", "image", "link"),
     ],
 )
-def test_what_cannot_be_done_says_who_can(fields, code, param, told):
-    assert told in refused(code, param, **fields)
+def test_invalid_request_error_names_alternatives(fields, code, param, message):
+    assert message in error_message(code, param, **fields)
 
 
-def test_a_model_that_no_session_has_names_those_they_have():
+def test_model_outside_region_error_names_available_models():
     caller = Caller(owner="tokens:x", tokens=tuple(("h", token) for token in parse_tokens("us-abc", "us")))
-    told = refused("model_not_found", "model", model="jimeng-video-3.0-pro", caller=caller)
-    assert "region us" in told
-    assert "jimeng-video-3.0," in told
+    message = error_message("model_not_found", "model", model="jimeng-video-3.0-pro", caller=caller)
+    assert "region us" in message
+    assert "jimeng-video-3.0," in message
     assert plan(caller=caller).jobs
 
 
 @pytest.mark.parametrize(
-    ("seconds", "made", "adjusted"),
+    ("seconds", "order_params", "adjusted"),
     [
         ("4", 5, {"seconds": "4"}),
         ("8", 10, {"seconds": "8"}),
@@ -176,14 +181,14 @@ def test_a_model_that_no_session_has_names_those_they_have():
     ],
 )
 @pytest.mark.parametrize("name", ["sora-2", "sora-2-pro"])
-def test_built_in_names_get_the_nearest_length_and_say_so(name, seconds, made, adjusted):
+def test_built_in_name_uses_nearest_duration_and_reports_it(name, seconds, order_params, adjusted):
     job = plan(model=name, seconds=seconds, size="1280x720").jobs[0]
     assert (job.model, job.params["asked_model"]) == (PLAIN, name)
-    assert (job.params["order"]["seconds"], job.params["adjusted"]) == (made, adjusted)
-    refused("invalid_value", "seconds", model=name, seconds="soon")
+    assert (job.params["order"]["seconds"], job.params["adjusted"]) == (order_params, adjusted)
+    error_message("invalid_value", "seconds", model=name, seconds="soon")
 
 
-def test_a_name_the_operator_points_elsewhere_is_met_exactly(monkeypatch, tmp_path):
+def test_operator_alias_uses_exact_duration(monkeypatch, tmp_path):
     own = tmp_path / "own.toml"
     own.write_text('[aliases]\n"sora-2" = "jimeng-video-sora2"\n')
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(own))
@@ -200,11 +205,11 @@ def test_a_name_the_operator_points_elsewhere_is_met_exactly(monkeypatch, tmp_pa
     "field", ["image", "images", "image_url", "file_paths", "filePaths", "input_reference", "first_frame_image"]
 )
 @pytest.mark.parametrize("value", [LINK, [LINK], {"image_url": LINK}, {"image_url": {"url": LINK}}, {"url": LINK}])
-def test_one_picture_is_the_first_frame(field, value):
-    planned = plan(**{field: value})
-    assert [(item.url, item.role, item.media) for item in planned.inputs] == [(LINK, "first_frame", "image")]
-    assert planned.jobs[0].params["images"] == [LINK]
-    assert planned.jobs[0].params["order"]["parts"] == []
+def test_one_image_is_the_first_frame(field, value):
+    request_plan = plan(**{field: value})
+    assert [(item.url, item.role, item.media) for item in request_plan.inputs] == [(LINK, "first_frame", "image")]
+    assert request_plan.jobs[0].params["images"] == [LINK]
+    assert request_plan.jobs[0].params["order"]["parts"] == []
 
 
 @pytest.mark.parametrize(
@@ -221,12 +226,15 @@ def test_one_picture_is_the_first_frame(field, value):
     ],
 )
 @pytest.mark.parametrize("model", [PLAIN, OMNI])
-def test_two_pictures_are_first_and_last(fields, model):
-    planned = plan(model=model, **fields)
-    assert [(item.url, item.role) for item in planned.inputs] == [(LINK, "first_frame"), (f"{LINK}?2", "end_frame")]
+def test_two_images_are_first_and_last_frame(fields, model):
+    request_plan = plan(model=model, **fields)
+    assert [(item.url, item.role) for item in request_plan.inputs] == [
+        (LINK, "first_frame"),
+        (f"{LINK}?2", "end_frame"),
+    ]
 
 
-def test_with_a_first_frame_the_video_has_its_ratio():
+def test_first_frame_sets_the_ratio():
     tall = base64.b64encode(make_image(side=8)).decode()
     job = plan(image=tall, ratio="16:9").jobs[0]
     assert (job.params["order"]["ratio"], job.params["adjusted"]) == ("1:1", {"ratio": "16:9"})
@@ -234,34 +242,34 @@ def test_with_a_first_frame_the_video_has_its_ratio():
     assert plan(image=LINK, ratio="9:16").jobs[0].params["order"]["ratio"] == "9:16"
 
 
-def test_bytes_are_stored_under_the_request_and_shown_without_them():
+def test_bytes_are_stored_and_described_in_params():
     data = make_image("red")
-    planned = plan(image=uploaded(data, "me.png"), n=2)
-    (item,) = planned.inputs
-    assert item.stored.key == f"inputs/{planned.jobs[0].id.hex}/0.png"
+    request_plan = plan(image=uploaded(data, "me.png"), n=2)
+    (item,) = request_plan.inputs
+    assert item.stored.key == f"inputs/{request_plan.jobs[0].id.hex}/0.png"
     assert storage.read_file(item.stored.key) == data
     assert item.name == "me.png"
-    assert planned.jobs[1].params["images"][0]["sha256"] == item.stored.sha256
+    assert request_plan.jobs[1].params["images"][0]["sha256"] == item.stored.sha256
 
 
 # --- omni ---
 
 
-def test_materials_and_marks_in_reading_order():
-    planned = plan(
+def test_references_are_parsed_in_reading_order():
+    request_plan = plan(
         "@image_file_2 dances like @video_file_1 to @Audio_file_1。@image1在看",
         model=OMNI,
         images=[{"url": LINK, "name": "cat.png"}, "https://example.org/x/dog.webp?s=1"],
-        videos=[CLIP],
-        audio=SONG,
+        videos=[VIDEO],
+        audio=AUDIO,
     )
-    assert roles(planned) == [
+    assert roles(request_plan) == [
         ("reference", "image", "cat.png"),
         ("reference", "image", "dog.webp"),
         ("reference", "video", "dance.mp4"),
         ("reference", "audio", "song.mp3"),
     ]
-    assert planned.jobs[0].params["order"]["parts"] == [
+    assert request_plan.jobs[0].params["order"]["parts"] == [
         {"material": 1},
         {"text": " dances like "},
         {"material": 2},
@@ -271,7 +279,7 @@ def test_materials_and_marks_in_reading_order():
         {"material": 0},
         {"text": "在看"},
     ]
-    assert planned.jobs[0].params["images"] == [LINK, "https://example.org/x/dog.webp?s=1", CLIP, SONG]
+    assert request_plan.jobs[0].params["images"] == [LINK, "https://example.org/x/dog.webp?s=1", VIDEO, AUDIO]
 
 
 @pytest.mark.parametrize(
@@ -284,18 +292,18 @@ def test_materials_and_marks_in_reading_order():
         ("mail me@1.com, @friend, @1st: @2", [{"text": "mail me@1.com, @friend, @1st: "}, {"material": 1}]),
     ],
 )
-def test_the_ways_to_name_a_picture(prompt, parts):
+def test_reference_name_forms(prompt, parts):
     images = [{"url": LINK, "name": "my cat.png"}, {"url": LINK}]
     assert order(prompt, model=OMNI, images=images)["parts"] == parts
 
 
-def test_without_a_mark_the_prompt_stays_as_it_was_written():
+def test_prompt_without_reference_is_unchanged():
     assert order("they dance", model=OMNI, images=[LINK] * 3)["parts"] == [{"text": "they dance"}]
-    assert order("they dance", model=OMNI, videos=CLIP)["parts"] == [{"text": "they dance"}]
+    assert order("they dance", model=OMNI, videos=VIDEO)["parts"] == [{"text": "they dance"}]
     assert order("she", model=OMNI, image=LINK, function_mode="omni_reference")["parts"] == [{"text": "she"}]
 
 
-def test_few_pictures_without_a_mark_are_frames_also_for_omni_models():
+def test_two_images_without_reference_are_frames_for_omni_models():
     assert roles(plan("they dance", model=OMNI, images=[LINK, LINK]))[1][0] == "end_frame"
     framed = plan("@image1 dances", model=OMNI, image=LINK, function_mode="first_last_frames")
     assert roles(framed)[0][0] == "first_frame"
@@ -308,60 +316,60 @@ def test_numbered_fields_keep_their_numbers():
 
 
 @pytest.mark.parametrize("mark", ["@image_file_3", "@image9", "@video_file_1", "@3", "@audio1"])
-def test_a_mark_without_its_input_is_a_mistake(mark):
-    told = refused("invalid_value", "prompt", f"@1 meets {mark} there", model=OMNI, images=[LINK, LINK])
-    assert mark in told
-    assert "@image_file_1, @image_file_2" in told
+def test_reference_without_input_is_rejected(mark):
+    message = error_message("invalid_value", "prompt", f"@1 meets {mark} there", model=OMNI, images=[LINK, LINK])
+    assert mark in message
+    assert "@image_file_1, @image_file_2" in message
 
 
 @pytest.mark.parametrize(
     ("fields", "code", "param"),
     [
         ({"images": [LINK] * 10}, "invalid_value", "images.9"),
-        ({"videos": [CLIP] * 4}, "invalid_value", "videos.3"),
-        ({"audios": [SONG] * 4}, "invalid_value", "audios.3"),
+        ({"videos": [VIDEO] * 4}, "invalid_value", "videos.3"),
+        ({"audios": [AUDIO] * 4}, "invalid_value", "audios.3"),
         ({"function_mode": "omni_reference"}, "missing_required_parameter", "images"),
-        ({"videos": [CLIP], "first_frame_image": LINK}, "invalid_value", "first_frame_image"),
+        ({"videos": [VIDEO], "first_frame_image": LINK}, "invalid_value", "first_frame_image"),
         ({"videos": ["junk!"]}, "invalid_video", "videos.0"),
         ({"videos": [7]}, "invalid_video", "videos.0"),
         ({"audio": "ftp://example.org/x"}, "invalid_audio", "audio"),
     ],
 )
-def test_limits_of_materials(fields, code, param):
-    refused(code, param, "they dance", model=OMNI, **fields)
+def test_invalid_references_are_rejected(fields, code, param):
+    error_message(code, param, "they dance", model=OMNI, **fields)
 
 
-def test_videos_and_sounds_as_bytes_are_judged_by_their_content():
+def test_uploaded_video_and_audio_are_inspected():
     clip, song = make_video("red", "blue", seconds=2), make_audio()
     data_url = f"data:video/mp4;base64,{base64.b64encode(clip).decode()}"
-    planned = plan("go", model=OMNI, video=data_url, audio=uploaded(song, "C:\\songs\\hm.mp3"))
-    video, audio = planned.inputs
+    request_plan = plan("go", model=OMNI, video=data_url, audio=uploaded(song, "C:\\songs\\hm.mp3"))
+    video, audio = request_plan.inputs
     assert (video.stored.mime, video.stored.width, video.stored.height) == ("video/mp4", 64, 64)
     assert abs(video.stored.milliseconds - 2000) < 100
     assert (audio.media, audio.stored.mime, audio.name) == ("audio", "audio/mpeg", "hm.mp3")
     assert storage.read_file(video.stored.key) == clip
     assert storage.read_file(audio.stored.key) == song
-    assert "seconds" in planned.jobs[0].params["images"][0]
-    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(make_image(), "x.mp4"))
-    refused("invalid_audio", "audio", "go", model=OMNI, audio=uploaded(clip, "x.wav"))
-    refused("invalid_video", "video", "go", model=OMNI, video=uploaded(clip[: len(clip) // 2], "x.mp4"))
+    assert "seconds" in request_plan.jobs[0].params["images"][0]
+    error_message("invalid_video", "video", "go", model=OMNI, video=uploaded(make_image(), "x.mp4"))
+    error_message("invalid_audio", "audio", "go", model=OMNI, audio=uploaded(clip, "x.wav"))
+    error_message("invalid_video", "video", "go", model=OMNI, video=uploaded(clip[: len(clip) // 2], "x.mp4"))
 
 
-def test_videos_together_may_not_be_too_long():
+def test_total_video_duration_is_limited():
     long = make_video("red", seconds=8)
-    told = refused("invalid_value", "videos.1", "go", model=OMNI, videos=[uploaded(long), uploaded(long)])
-    assert "16.0 seconds" in told
+    message = error_message("invalid_value", "videos.1", "go", model=OMNI, videos=[uploaded(long), uploaded(long)])
+    assert "16.0 seconds" in message
 
 
-def test_a_fingerprint_tells_inputs_and_roles_apart():
+def test_fingerprint_depends_on_inputs_and_roles():
     prints = {
         plan(**fields).fingerprint
         for fields in [
             {},
             {"image": LINK},
-            {"image": CLIP},
-            {"images": [LINK, CLIP]},
-            {"images": [CLIP, LINK]},
+            {"image": VIDEO},
+            {"images": [LINK, VIDEO]},
+            {"images": [VIDEO, LINK]},
             {"image": LINK, "ratio": "1:1"},
             {"model": OMNI, "image": LINK, "function_mode": "omni_reference"},
         ]
