@@ -1,4 +1,4 @@
-"""What a creating call would cost and how long it would take: planned like the real one, without making anything."""
+"""Estimates cost and time of a generation call: it is planned like the real call, but no job is created."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -10,20 +10,26 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.chat.agent_planning import plan_conversation
-from api.chat.client_probes import read_agent_housekeeping, read_housekeeping
-from api.chat.planning import model_name, plan_chat
+from api.chat.client_probes import detect_agent_probe, detect_client_probe
+from api.chat.planning import plan_chat, resolve_model
 from api.chat.schemas import ChatRequest
 from api.estimates.schemas import EstimateRequest
 from api.generation import quotas
-from api.generation.acceptance import Planned, model_of, refuse_while_draining, unfit_accounts, usable_regions
-from api.generation.reference_images import drop_pictures
+from api.generation.acceptance import (
+    GenerationPlan,
+    accounts_without_model,
+    find_catalog_model,
+    reject_while_draining,
+    usable_regions,
+)
+from api.generation.reference_images import delete_stored_inputs
 from api.generation.request_checks import AGENT
-from api.http.body_parsing import checked
+from api.http.body_parsing import validate_body
 from api.http.errors import error_body
 from api.images.planning import plan_images
 from api.images.schemas import ImageGenerationRequest
-from api.jobs.eta import Forecast, forecast_new
-from api.videos.planning import one_only, plan_videos
+from api.jobs.eta import Eta, estimate_new_job_eta
+from api.videos.planning import plan_videos, require_single_video
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.pricing import Price, shape_of
@@ -33,52 +39,54 @@ from worker.db.accounts import accounts
 from worker.db.credits.learned_prices import PriceList
 from worker.db.engine import Transaction, transaction
 from worker.db.jobs import durations
-from worker.db.jobs.queries import Line
+from worker.db.jobs.queries import QueueCapacity
 from worker.db.jobs.state_machine import NewJob
 from worker.db.scheduling import availability_estimate, fair_queue
-from worker.db.scheduling.availability_estimate import Prospect, Wish
-from worker.db.scheduling.unschedulable import PATIENCE_SECONDS
+from worker.db.scheduling.availability_estimate import Availability, JobRequirements
+from worker.db.scheduling.unschedulable import LONGEST_COOLDOWN_SECONDS
 
-_NOBODY = Prospect(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, None, None)
+_NO_ACCOUNTS = Availability(0, 0, 0, 0, 0, 0, 0.0, 0.0, 0.0, 0, None, None)
 Fields = dict[str, Any]
 
 
-async def estimate(wish: EstimateRequest, caller: Caller) -> Fields:
-    """The answer. Raises what the real call would raise about the request itself."""
-    planned = await _PLANS[wish.endpoint](wish.endpoint, wish.body, caller)
-    if planned is None:
-        return _answer(wish.endpoint, str(wish.body.get("model") or AGENT), [])
+async def estimate(body: EstimateRequest, caller: Caller) -> Fields:
+    """Return the estimate. Raises the errors that the real call would raise about the request."""
+    plan = await _PLANS[body.endpoint](body.endpoint, body.body, caller)
+    if plan is None:
+        return _answer(body.endpoint, str(body.body.get("model") or AGENT), [])
     try:
-        return await run_in_threadpool(partial(_estimate, wish.endpoint, planned, caller))
+        return await run_in_threadpool(partial(_estimate, body.endpoint, plan, caller))
     finally:
-        # The plan stored what it was sent, as the real call does before it is accepted.
-        await run_in_threadpool(drop_pictures, planned.inputs)
+        # Planning stored the inputs, as in the real call.
+        await run_in_threadpool(delete_stored_inputs, plan.inputs)
 
 
-async def _plan_images(path: str, body: Fields, caller: Caller) -> Planned:
-    request = checked(body, ImageGenerationRequest)
+async def _plan_images(path: str, body: Fields, caller: Caller) -> GenerationPlan:
+    request = validate_body(body, ImageGenerationRequest)
     return await plan_images(path, request, caller, required=path != "/v1/images/generations")
 
 
-async def _plan_videos(path: str, body: Fields, caller: Caller) -> Planned:
-    request = checked(body, VideoGenerationRequest)
-    return await plan_videos(path, request if path == "/v1/videos/generations" else one_only(request), caller)
+async def _plan_videos(path: str, body: Fields, caller: Caller) -> GenerationPlan:
+    request = validate_body(body, VideoGenerationRequest)
+    return await plan_videos(
+        path, request if path == "/v1/videos/generations" else require_single_video(request), caller
+    )
 
 
-async def _plan_chat(path: str, body: Fields, caller: Caller) -> Planned | None:
-    """None = a front end's own call, which is answered without a job."""
-    request = checked(body, ChatRequest)
+async def _plan_chat(path: str, body: Fields, caller: Caller) -> GenerationPlan | None:
+    """Return the plan of a chat; None for a background call of a front end, which is answered without a job."""
+    request = validate_body(body, ChatRequest)
     agent = request.model == AGENT
     if not agent:
-        model_name(request)
-    if get_settings().housekeeping_replies and not request.run_async:
-        read = read_agent_housekeeping if agent else read_housekeeping
-        if read(request) is not None:
+        resolve_model(request)
+    if get_settings().answer_client_probes and not request.run_async:
+        detect = detect_agent_probe if agent else detect_client_probe
+        if detect(request) is not None:
             return None
-    return plan_conversation(path, request, caller) if agent else (await plan_chat(path, request, caller)).planned
+    return plan_conversation(path, request, caller) if agent else (await plan_chat(path, request, caller)).generation
 
 
-_PLANS: dict[str, Callable[[str, Fields, Caller], Awaitable[Planned | None]]] = {
+_PLANS: dict[str, Callable[[str, Fields, Caller], Awaitable[GenerationPlan | None]]] = {
     "/v1/images/generations": _plan_images,
     "/v1/images/edits": _plan_images,
     "/v1/images/compositions": _plan_images,
@@ -91,79 +99,91 @@ _PLANS: dict[str, Callable[[str, Fields, Caller], Awaitable[Planned | None]]] = 
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """The accounts that a job may use."""
+    """The accounts that a job may use, and the regions whose prices apply."""
 
-    account_ids: list[UUID]  # empty without strangers = the pool
+    account_ids: list[UUID]  # empty without unknown sessions = the pool
     avoid: list[UUID]
-    strangers: int  # session ids that have no row yet
+    unknown_sessions: int  # session ids without a row
     places: list[str]
 
 
-def _estimate(endpoint: str, planned: Planned, caller: Caller) -> Fields:
-    first = planned.jobs[0]
+def _estimate(endpoint: str, plan: GenerationPlan, caller: Caller) -> Fields:
+    first = plan.jobs[0]
     with transaction() as tx:
         prices = PriceList(tx, user_id=caller.user_id, choice=caller.account_choice)
-        candidates, nowhere = _candidates_or_why(tx, first, caller, prices)
-        jobs = _priced(planned, prices, candidates.places)
+        candidates, no_account = _try_find_candidates(tx, first, caller, prices)
+        jobs = _price_jobs(plan, prices, candidates.places)
         refusals = _refusals(tx, caller, jobs)
-        if nowhere is not None:
-            return _answer(endpoint, first.model, jobs, refusals=(*refusals, nowhere))
-        found = availability_estimate.prospect(tx, _wish(tx, first, caller, candidates, jobs))
-        usual = durations.usual(tx, first.kind, first.model, first.params)
-    line = Line(found.slots, found.busy, found.submits_per_minute, found.free_seconds)
-    eta = forecast_new(first.kind, usual, line, found.ahead + len(planned.jobs) - 1)
-    if (hopeless := _hopeless(found)) is not None:
-        refusals.append(hopeless)
-    elif found.left is not None and found.left < sum(price.credits for _, price in jobs if price):
-        message = "The accounts have not the credits for all jobs of this call; some would fail."
+        if no_account is not None:
+            return _answer(endpoint, first.model, jobs, refusals=(*refusals, no_account))
+        availability = availability_estimate.estimate_availability(
+            tx, _job_requirements(tx, first, caller, candidates, jobs)
+        )
+        duration_stats = durations.find_duration_stats(tx, first.kind, first.model, first.params)
+    capacity = QueueCapacity(
+        availability.slots, availability.busy, availability.submits_per_minute, availability.free_seconds
+    )
+    eta = estimate_new_job_eta(first.kind, duration_stats, capacity, availability.jobs_ahead + len(plan.jobs) - 1)
+    if (error := _unschedulable_error(availability)) is not None:
+        refusals.append(error)
+    elif availability.credits_left is not None and availability.credits_left < sum(
+        price.credits for _, price in jobs if price
+    ):
+        message = "The accounts do not have enough credits for all jobs of this call; some would fail."
         refusals.append(DreameryError("insufficient_quota", message))
-    told = eta if hopeless is None else None
-    return _answer(endpoint, first.model, jobs, eta=told, found=found, refusals=tuple(refusals))
+    return _answer(
+        endpoint,
+        first.model,
+        jobs,
+        eta=eta if error is None else None,
+        availability=availability,
+        refusals=tuple(refusals),
+    )
 
 
 def _refusals(tx: Transaction, caller: Caller, jobs: list[tuple[NewJob, Price | None]]) -> list[DreameryError]:
-    """What the accepting of these jobs would be refused with, whatever accounts there are."""
-    found = quotas.refusals(tx, caller, [price.credits if price else None for _, price in jobs])
+    """Return the errors that accepting these jobs would raise, regardless of accounts."""
+    errors = quotas.quota_errors(tx, caller, [price.credits if price else None for _, price in jobs])
     try:
-        refuse_while_draining(tx)
-    except DreameryError as refusal:
-        found.insert(0, refusal)
-    return found
+        reject_while_draining(tx)
+    except DreameryError as error:
+        errors.insert(0, error)
+    return errors
 
 
-def _candidates_or_why(
+def _try_find_candidates(
     tx: Transaction, job: NewJob, caller: Caller, prices: PriceList
 ) -> tuple[_Candidates, DreameryError | None]:
     try:
-        return _candidates(tx, job, caller, prices), None
-    except DreameryError as refusal:
-        return _Candidates([], [], 0, []), refusal
+        return _find_candidates(tx, job, caller, prices), None
+    except DreameryError as error:
+        return _Candidates([], [], 0, []), error
 
 
-def _wish(
+def _job_requirements(
     tx: Transaction, first: NewJob, caller: Caller, candidates: _Candidates, jobs: list[tuple[NewJob, Price | None]]
-) -> Wish:
-    wanted = fair_queue.Wanted(first.kind, candidates.account_ids, candidates.avoid, first.account_choice)
-    turn = fair_queue.would_be(tx, caller.owner, caller.user_id, wanted)
-    return Wish(
+) -> JobRequirements:
+    request = fair_queue.QueueRequest(first.kind, candidates.account_ids, candidates.avoid, first.account_choice)
+    position = fair_queue.preview(tx, caller.owner, caller.user_id, request)
+    return JobRequirements(
         kind=first.kind,
         price=max((price.credits for _, price in jobs if price), default=None),
         user_id=caller.user_id,
         account_choice=caller.account_choice,
         account_ids=candidates.account_ids,
         avoid=candidates.avoid,
-        place=turn.place,
-        strangers=candidates.strangers,
+        place=position.place,
+        unknown_sessions=candidates.unknown_sessions,
     )
 
 
-def _candidates(tx: Transaction, job: NewJob, caller: Caller, prices: PriceList) -> _Candidates:
-    """Like the accepting of a job, but unknown session ids get no row. Raises `no_account_available`."""
+def _find_candidates(tx: Transaction, job: NewJob, caller: Caller, prices: PriceList) -> _Candidates:
+    """Return the accounts as in acceptance, without rows for unknown sessions. Raises `no_account_available`."""
     if not caller.tokens:
-        avoid = unfit_accounts(tx, job, caller, usable_regions(tx, caller))
+        avoid = accounts_without_model(tx, job, caller, usable_regions(tx, caller))
         return _Candidates(job.account_ids, avoid, 0, prices.places(job.account_ids, avoid=avoid))
-    known, model = accounts.find_tokens(tx, [digest for digest, _ in caller.tokens]), model_of(job)
-    tokens = [(h, t) for h, t in caller.tokens if model is None or model.offered_in(t.region)] or list(caller.tokens)
+    known, model = accounts.find_tokens(tx, [digest for digest, _ in caller.tokens]), find_catalog_model(job)
+    tokens = [(h, t) for h, t in caller.tokens if model is None or model.is_available_in(t.region)] or list(caller.tokens)
     if job.account_ids:
         tokens = [(h, t) for h, t in tokens if known.get(h) in job.account_ids]
     ids = [known[h] for h, _ in tokens if h in known]
@@ -172,18 +192,18 @@ def _candidates(tx: Transaction, job: NewJob, caller: Caller, prices: PriceList)
     return _Candidates(ids, [], len(tokens) - len(ids), places)
 
 
-def _priced(planned: Planned, prices: PriceList, places: list[str]) -> list[tuple[NewJob, Price | None]]:
+def _price_jobs(plan: GenerationPlan, prices: PriceList, places: list[str]) -> list[tuple[NewJob, Price | None]]:
     return [
-        (job, prices.price_of(kind=job.kind, model=job.model, params=job.params, places=places)) for job in planned.jobs
+        (job, prices.price_of(kind=job.kind, model=job.model, params=job.params, places=places)) for job in plan.jobs
     ]
 
 
-def _hopeless(found: Prospect) -> DreameryError | None:
-    """Why no account would take the job, if none would."""
-    if found.at_all == 0:
-        return DreameryError("insufficient_quota" if found.broke else "no_account_available")
-    if found.rest_seconds > PATIENCE_SECONDS:
-        return DreameryError(found.rest_code or "no_account_available")
+def _unschedulable_error(availability: Availability) -> DreameryError | None:
+    """Return why no account would run the job; None if one would."""
+    if availability.usable == 0:
+        return DreameryError("insufficient_quota" if availability.insufficient else "no_account_available")
+    if availability.cooldown_seconds > LONGEST_COOLDOWN_SECONDS:
+        return DreameryError(availability.cooldown_code or "no_account_available")
     return None
 
 
@@ -192,21 +212,24 @@ def _answer(
     model: str,
     jobs: list[tuple[NewJob, Price | None]],
     *,
-    eta: Forecast | None = None,
-    found: Prospect = _NOBODY,
+    eta: Eta | None = None,
+    availability: Availability = _NO_ACCOUNTS,
     refusals: tuple[DreameryError, ...] = (),
 ) -> Fields:
-    told = [_job(job, price) for job, price in jobs]
     known = all(price is not None for _, price in jobs)
     return {
         "object": "estimate",
         "endpoint": endpoint,
         "model": model,
-        "jobs": told,
+        "jobs": [_job(job, price) for job, price in jobs],
         "credits": sum(price.credits for _, price in jobs if price) if known else None,
         "known": known,
         "eta": {"p50": eta.p50, "p90": eta.p90} if eta is not None else None,
-        "accounts": {"candidates": found.accounts, "at_all": found.at_all, "now": found.now},
+        "accounts": {
+            "candidates": availability.accounts,
+            "at_all": availability.usable,
+            "now": availability.available_now,
+        },
         "refusals": [
             {**error_body(error.kind, error.message, error.param)["error"], "status": error.kind.status}
             for error in refusals

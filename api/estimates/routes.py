@@ -1,11 +1,11 @@
-"""`POST /v1/estimate`: what a creating call would cost, before it is made."""
+"""`POST /v1/estimate`: the cost of a generation call before it is made."""
 
 from fastapi import APIRouter, Request, Response
 
-from api.auth.dependencies import MakerDep
+from api.auth.dependencies import GenerateDep
 from api.estimates.estimation import estimate
 from api.estimates.schemas import Estimate, EstimateRequest
-from api.http.body_parsing import body_docs, read_body
+from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.responses import json_response
 
@@ -14,18 +14,18 @@ router = APIRouter(tags=["jobs"])
 
 @router.post(
     "/v1/estimate",
-    summary="Ask what a creating call would cost",
+    summary="Estimate the cost of a generation call",
     responses={
-        200: {"model": Estimate, "description": "Price, wait, accounts; nothing was made."},
+        200: {"model": Estimate, "description": "Price, waiting time and accounts; nothing was created."},
         **error_responses(400, 401, 403, 404, 413, 415, 422, 429, 500, 503),
     },
-    openapi_extra=body_docs(EstimateRequest, form=False),
+    openapi_extra=body_openapi(EstimateRequest, form=False),
 )
-async def create_estimate(request: Request, caller: MakerDep) -> Response:
-    """Checks `body` as the call at `endpoint` would, with the same errors for what is wrong with it.
+async def create_estimate(request: Request, caller: GenerateDep) -> Response:
+    """Validates `body` like the call at `endpoint`, with the same errors.
 
-    What depends on the moment (no account, no credits, too many open jobs) is in `refusals` of a 200. A price that is
-    not known is null, and `known` false: the job is accepted all the same.
+    Temporary obstacles (no account, no credits, too many open jobs) are in `refusals` of a 200. An unknown price is
+    null with `known` false; the call itself would still be accepted.
     """
-    wish = await read_body(request, EstimateRequest)
-    return json_response(await estimate(wish, caller))
+    body = await parse_body(request, EstimateRequest)
+    return json_response(await estimate(body, caller))

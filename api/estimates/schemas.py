@@ -20,7 +20,7 @@ Endpoint = Literal[
 
 
 class EstimateRequest(BaseModel):
-    """A creating call that is not to be made yet."""
+    """A generation call to estimate."""
 
     model_config = ConfigDict(
         extra="ignore",
@@ -34,42 +34,42 @@ class EstimateRequest(BaseModel):
         },
     )
 
-    endpoint: Endpoint = Field(description="the path of the creating call")
-    body: dict[str, Any] = Field(description="its JSON body, exactly as it would be sent there")
+    endpoint: Endpoint = Field(description="path of the generation call")
+    body: dict[str, Any] = Field(description="JSON body of the call, as it would be sent there")
 
 
 class EstimatedJob(BaseModel):
-    """One of the upstream jobs that the call would make."""
+    """One of the upstream jobs that the call would create."""
 
     kind: Literal["image", "video", "chat"]
     model: str
     resolution: str | None
-    pictures: int | None = Field(description="(pictures) how many it makes")
-    seconds: int | None = Field(description="(videos) how long it is")
-    credits: int | None = Field(description="what it will cost; null = not known")
+    pictures: int | None = Field(description="(images) number of images")
+    seconds: int | None = Field(description="(videos) duration in seconds")
+    credits: int | None = Field(description="expected cost; null = unknown")
     source: Literal["learned", "scaled", "catalog", "unknown"] = Field(
-        description="`learned`: upstream charged it for such a job; `scaled`: for another number or length of them; "
-        "`catalog`: a starting value; `unknown`: nobody knows"
+        description="`learned`: charged by upstream for such a job; `scaled`: from another count or duration; "
+        "`catalog`: an initial value; `unknown`: no price"
     )
     learned_at: int | None = Field(description="when upstream charged it")
 
 
 class AccountsFor(BaseModel):
-    """How many upstream accounts could take the first of the jobs."""
+    """Number of upstream accounts that could run the first job."""
 
-    candidates: int = Field(description="those that have the model and may be used by you")
-    at_all: int = Field(description="of these, those that work and are not known to lack the credits")
-    now: int = Field(description="of these, those with a free slot, rest over and enough credits at this moment")
+    candidates: int = Field(description="accounts with the model that you may use")
+    at_all: int = Field(description="of these, usable accounts not known to lack credits")
+    now: int = Field(description="of these, accounts with a free slot, no cooldown and enough credits now")
 
 
 class Refusal(ErrorObject):
-    """Why the call would be refused, or its jobs would fail, as things stand."""
+    """Why the call would be rejected now, or its jobs would fail."""
 
     status: int
 
 
 class Estimate(BaseModel):
-    """What a creating call would cost and how long it would take. Nothing was made."""
+    """Expected cost and time of a generation call. Nothing was created."""
 
     model_config = example(
         object="estimate",
@@ -97,9 +97,9 @@ class Estimate(BaseModel):
     object: Literal["estimate"]
     endpoint: Endpoint
     model: str
-    jobs: list[EstimatedJob] = Field(description="empty: answered without a job, at no cost")
-    credits: int | None = Field(description="of all jobs; null = the price of one is not known")
+    jobs: list[EstimatedJob] = Field(description="empty: answered without a job, free of charge")
+    credits: int | None = Field(description="sum of all jobs; null = one price is unknown")
     known: bool = Field(description="whether `credits` is known")
-    eta: JobEta | None = Field(description="seconds until the last result; null = nothing is made, or no account could")
+    eta: JobEta | None = Field(description="seconds until the last result; null = no job, or no account could run it")
     accounts: AccountsFor
     refusals: list[Refusal] = Field(description="empty: the call would be accepted")
