@@ -1,4 +1,4 @@
-"""The web console's own routes: its page, signing in and out, who may use a session from where."""
+"""The web console's own routes: page, sign-in, sign-out, session lifetime and CSRF protection."""
 
 import random
 import re
@@ -21,21 +21,21 @@ def admin(api_platform) -> Iterator[ApiClient]:
 
 
 @pytest.fixture
-def make_user(admin) -> Callable[..., dict[str, str]]:
-    """A new user: name, id of the user, id of the key, the key."""
+def create_user(admin) -> Callable[..., dict[str, str]]:
+    """Create a user with a key; returns name, user_id, key_id and key."""
 
-    def make(role: str = "member") -> dict[str, str]:
+    def create(role: str = "member") -> dict[str, str]:
         name = f"user-{random.SystemRandom().randrange(10**12)}"
         user = admin.http.post("/admin/v1/users", json={"name": name, "role": role}).json()
         key = admin.http.post("/admin/v1/keys", json={"user": name}).json()
         return {"name": name, "user_id": user["id"], "key_id": key["id"], "key": key["key"]}
 
-    return make
+    return create
 
 
 @contextmanager
 def browser(caller: ApiClient, **headers: str) -> Iterator[httpx.Client]:
-    """A client that keeps cookies and has no key."""
+    """A client with a cookie jar and no API key."""
     with httpx.Client(base_url=caller.platform.url, headers=headers, timeout=60, trust_env=False) as client:
         yield client
 
@@ -44,58 +44,64 @@ def sign_in(client: httpx.Client, key: str, **headers: str) -> httpx.Response:
     return client.post("/console/session", headers={"Authorization": f"Bearer {key}", **headers})
 
 
-def acts(admin: ApiClient, action: str) -> list[dict]:
+def audit_entries(admin: ApiClient, action: str) -> list[dict]:
     return admin.http.get("/admin/v1/audit", params={"action": action, "limit": 1000}).json()["data"]
 
 
-class TestSigningIn:
-    def test_a_key_is_exchanged_for_a_session(self, admin, make_user):
-        user = make_user()
+class TestSignIn:
+    def test_sign_in_with_api_key_creates_a_session(self, admin, create_user):
+        user = create_user()
         with browser(admin) as client:
             answer = sign_in(client, user["key"])
             assert answer.status_code == 201
-            told = answer.json()
-            assert (told["user"], told["role"], told["scopes"]) == (user["name"], "member", ["generate", "read"])
+            session = answer.json()
+            assert (session["user"], session["role"], session["scopes"]) == (
+                user["name"],
+                "member",
+                ["generate", "read"],
+            )
             cookie = answer.headers["set-cookie"]
             assert {"HttpOnly", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
             assert user["key"] not in cookie
-            assert client.get("/console/session").json() == told
+            assert client.get("/console/session").json() == session
             assert client.get("/v1/jobs").json()["data"] == []
             assert_error(client.get("/admin/v1/users"), 403, "forbidden")
-            done = client.post(IMAGES, json={"prompt": "a", "n": 1}, headers={"X-CSRF-Token": told["csrf_token"]})
-            assert done.status_code == 200, done.text
+            generated = client.post(
+                IMAGES, json={"prompt": "a", "n": 1}, headers={"X-CSRF-Token": session["csrf_token"]}
+            )
+            assert generated.status_code == 200, generated.text
             assert len(client.get("/v1/jobs").json()["data"]) == 1
-        (act,) = [act for act in acts(admin, "console.sign_in") if act["actor"] == user["name"]]
-        assert act["target"] == user["key_id"]
+        (entry,) = [entry for entry in audit_entries(admin, "console.sign_in") if entry["actor"] == user["name"]]
+        assert entry["target"] == user["key_id"]
 
-    def test_behind_https_the_cookie_is_bound_to_host_and_scheme(self, admin):
+    def test_cookie_has_host_prefix_behind_https(self, admin):
         with browser(admin, **{"X-Forwarded-Proto": "https"}) as client:
             cookie = sign_in(client, admin.key).headers["set-cookie"]
         assert cookie.startswith("__Host-dreamery=")
         assert {"Secure", "HttpOnly", "Path=/"} <= set(cookie.split("; "))
 
-    def test_what_is_no_key_of_a_user_is_refused_and_noted(self, admin):
+    def test_failed_sign_in_is_rejected_and_audited(self, admin):
         wrong = f"sk-dreamery-{random.SystemRandom().randrange(10**30)}"
-        before = len(acts(admin, "console.sign_in_failed"))
+        before = len(audit_entries(admin, "console.sign_in_failed"))
         with browser(admin) as client:
             assert_error(sign_in(client, wrong), 401, "invalid_api_key")
             assert "session ids cannot sign in" in assert_error(sign_in(client, new_key()), 401, "invalid_api_key")
             assert "set-cookie" not in sign_in(client, wrong).headers
             assert_error(client.post("/console/session"), 401, "missing_api_key")
-        failed = acts(admin, "console.sign_in_failed")
+        failed = audit_entries(admin, "console.sign_in_failed")
         assert len(failed) == before + 3
         assert wrong not in str(failed)
 
-    def test_failures_without_end_are_not_all_noted(self, admin):
-        before = len(acts(admin, "console.sign_in_failed"))
+    def test_failed_sign_ins_are_rate_limited_and_not_all_audited(self, admin):
+        before = len(audit_entries(admin, "console.sign_in_failed"))
         with browser(admin, **{"X-Forwarded-For": "203.0.113.7"}) as client:
             answers = [sign_in(client, "sk-dreamery-wrong") for _ in range(22)]
             assert_error(answers[-1], 429, "rate_limit_exceeded")
-            # Whoever has a key is not held up by others behind the same address.
+            # A valid key still works from the same address.
             assert sign_in(client, admin.key).status_code == 201
-        assert len(acts(admin, "console.sign_in_failed")) - before <= 21
+        assert len(audit_entries(admin, "console.sign_in_failed")) - before <= 21
 
-    def test_only_a_hash_of_the_session_is_stored(self, admin, api_platform):
+    def test_only_a_hash_of_the_session_id_is_stored(self, admin, api_platform):
         with browser(admin) as client:
             sign_in(client, admin.key)
             session_id = client.cookies[COOKIE]
@@ -105,41 +111,43 @@ class TestSigningIn:
         assert session_id not in str(rows)
 
 
-class TestEnding:
-    def ends(self, admin: ApiClient, key: str, act: Callable[[httpx.Client, str], object]) -> None:
+class TestSessionEnd:
+    def check_session_ends(
+        self, admin: ApiClient, key: str, end_session: Callable[[httpx.Client, str], object]
+    ) -> None:
         with browser(admin) as client:
             token = sign_in(client, key).json()["csrf_token"]
-            kept = client.cookies[COOKIE]
+            session_id = client.cookies[COOKIE]
             assert client.get("/console/session").status_code == 200
-            act(client, token)
-            client.cookies.set(COOKIE, kept)
+            end_session(client, token)
+            client.cookies.set(COOKIE, session_id)
             assert_error(client.get("/console/session"), 401, "invalid_api_key")
             assert_error(client.get("/v1/jobs/events"), 401, "invalid_api_key")
 
-    def test_by_signing_out(self, admin, make_user):
-        user = make_user()
+    def test_session_ends_on_sign_out(self, admin, create_user):
+        user = create_user()
 
-        def leave(client: httpx.Client, token: str) -> None:
+        def sign_out(client: httpx.Client, token: str) -> None:
             answer = client.delete("/console/session", headers={"X-CSRF-Token": token})
             assert answer.json()["deleted"] is True
             assert COOKIE not in client.cookies
 
-        self.ends(admin, user["key"], leave)
-        assert any(act["actor"] == user["name"] for act in acts(admin, "console.sign_out"))
+        self.check_session_ends(admin, user["key"], sign_out)
+        assert any(entry["actor"] == user["name"] for entry in audit_entries(admin, "console.sign_out"))
 
-    def test_with_its_key(self, admin, make_user):
-        user = make_user()
-        self.ends(admin, user["key"], lambda *_: admin.http.delete(f"/admin/v1/keys/{user['key_id']}"))
+    def test_session_ends_with_its_key(self, admin, create_user):
+        user = create_user()
+        self.check_session_ends(admin, user["key"], lambda *_: admin.http.delete(f"/admin/v1/keys/{user['key_id']}"))
 
-    def test_with_its_user(self, admin, make_user):
-        user = make_user()
+    def test_session_ends_when_its_user_is_disabled(self, admin, create_user):
+        user = create_user()
         path = f"/admin/v1/users/{user['user_id']}"
-        self.ends(admin, user["key"], lambda *_: admin.http.patch(path, json={"disabled": True}))
+        self.check_session_ends(admin, user["key"], lambda *_: admin.http.patch(path, json={"disabled": True}))
 
-    def test_when_its_time_is_over(self, admin, make_user, api_platform):
-        user = make_user()
+    def test_session_expires(self, admin, create_user, api_platform):
+        user = create_user()
 
-        def grow_old(*_: object) -> None:
+        def expire(*_: object) -> None:
             with psycopg.connect(api_platform.database_url) as connection:
                 connection.execute(
                     """UPDATE console_sessions SET expires_at = now() WHERE api_key_id IN (
@@ -147,28 +155,28 @@ class TestEnding:
                     [user["name"]],
                 )
 
-        self.ends(admin, user["key"], grow_old)
+        self.check_session_ends(admin, user["key"], expire)
 
-    def test_use_makes_it_last_longer(self, admin, make_user, api_platform):
-        user = make_user()
-        mine = """FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = s.api_key_id AND u.name = %s"""
+    def test_use_extends_the_session(self, admin, create_user, api_platform):
+        user = create_user()
+        own_key = """FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = s.api_key_id AND u.name = %s"""
         with browser(admin) as client, psycopg.connect(api_platform.database_url, autocommit=True) as connection:
             sign_in(client, user["key"])
             connection.execute(
                 f"""UPDATE console_sessions s SET expires_at = now() + interval '5 min',
-                        last_used_at = now() - interval '1 hour' {mine}""",
+                        last_used_at = now() - interval '1 hour' {own_key}""",
                 [user["name"]],
             )
             assert client.get("/v1/jobs").status_code == 200
-            left = connection.execute(
-                f"""SELECT s.expires_at - now() > interval '1 hour' FROM console_sessions s WHERE EXISTS (SELECT {mine})""",
+            extended = connection.execute(
+                f"""SELECT s.expires_at - now() > interval '1 hour' FROM console_sessions s WHERE EXISTS (SELECT {own_key})""",
                 [user["name"]],
             ).fetchone()
-        assert left == (True,)
+        assert extended == (True,)
 
 
-class TestOtherSites:
-    """A browser sends the cookie along whoever asks it to: what changes something must come from the page itself."""
+class TestCsrf:
+    """A browser sends the cookie with requests of other sites too, so changes must come from the console page."""
 
     @pytest.fixture
     def signed_in(self, admin) -> Iterator[tuple[httpx.Client, str]]:
@@ -176,13 +184,13 @@ class TestOtherSites:
             yield client, sign_in(client, admin.key).json()["csrf_token"]
 
     @pytest.mark.parametrize("headers", [{}, {"X-CSRF-Token": ""}, {"X-CSRF-Token": "0" * 64}])
-    def test_a_change_needs_the_pages_token(self, signed_in, headers):
+    def test_change_requires_the_csrf_token(self, signed_in, headers):
         client, _ = signed_in
         assert_error(client.post(IMAGES, json={"prompt": "a"}, headers=headers), 403, "csrf_failed")
         assert_error(client.put("/v1/jobs/job_x/favourite", headers=headers), 403, "csrf_failed")
         assert_error(client.delete("/console/session", headers=headers), 403, "csrf_failed")
 
-    def test_the_token_of_another_session_does_not_do(self, admin, signed_in):
+    def test_csrf_token_of_another_session_is_rejected(self, admin, signed_in):
         client, _ = signed_in
         with browser(admin) as other:
             foreign = sign_in(other, admin.key).json()["csrf_token"]
@@ -197,7 +205,7 @@ class TestOtherSites:
             {"Sec-Fetch-Site": "same-site"},
         ],
     )
-    def test_a_request_that_another_site_sent_is_refused(self, admin, signed_in, headers):
+    def test_request_from_another_site_is_rejected(self, admin, signed_in, headers):
         client, token = signed_in
         assert_error(
             client.post(IMAGES, json={"prompt": "a"}, headers={"X-CSRF-Token": token, **headers}), 403, "csrf_failed"
@@ -205,35 +213,35 @@ class TestOtherSites:
         assert_error(client.get("/v1/jobs", headers=headers), 403, "csrf_failed")
         with browser(admin) as other:
             assert_error(sign_in(other, admin.key, **headers), 403, "csrf_failed")
-            # With a key nobody's cookie is misused, so any origin may call.
+            # A request with an API key does not use the cookie, so any origin may send it.
             key = {"Authorization": f"Bearer {admin.key}"}
             assert other.get("/v1/jobs", headers={**headers, **key}).status_code == 200
 
-    def test_its_own_page_may(self, admin, signed_in):
+    def test_request_from_the_console_page_is_accepted(self, admin, signed_in):
         client, token = signed_in
         headers = {"X-CSRF-Token": token, "Origin": admin.platform.url, "Sec-Fetch-Site": "same-origin"}
         assert_error(client.put("/v1/jobs/job_x/favourite", headers=headers), 404, "job_not_found")
 
 
 class TestPage:
-    def test_a_browser_at_the_root_is_led_to_it(self, admin):
+    def test_root_redirects_browsers_to_the_console(self, admin):
         with browser(admin, Accept="text/html,application/xhtml+xml,*/*;q=0.8") as client:
-            led = client.get("/")
-            assert (led.status_code, led.headers["location"]) == (307, f"{admin.platform.url}/console")
-            assert "<title>" in client.get(led.headers["location"]).text
+            redirect = client.get("/")
+            assert (redirect.status_code, redirect.headers["location"]) == (307, f"{admin.platform.url}/console")
+            assert "<title>" in client.get(redirect.headers["location"]).text
         with browser(admin) as client:
             assert_error(client.get("/"), 404, "unknown_url")
 
-    def test_every_address_is_the_page_and_all_it_names_is_there(self, admin):
+    def test_every_console_url_serves_the_page_and_its_files_exist(self, admin):
         with browser(admin) as client:
             page = client.get("/console")
             policy = page.headers["content-security-policy"]
             assert "default-src 'none'" in policy
             assert "unsafe" not in policy
             assert client.get("/console/jobs/job_x").text == page.text
-            named = re.findall(r'(?:src|href)="(console/static/[^"]+)"', page.text)
-            assert len(named) > 5
-            for path in named:
+            paths = re.findall(r'(?:src|href)="(console/static/[^"]+)"', page.text)
+            assert len(paths) > 5
+            for path in paths:
                 asset = client.get(f"/{path}")
                 assert asset.status_code == 200, path
                 assert "immutable" in asset.headers["cache-control"]
@@ -245,7 +253,7 @@ class TestPage:
                 assert_error(client.get(path), 404, "unknown_url")
             assert client.get("/console/static/old/app.js").headers["cache-control"] == "no-cache"
 
-    def test_the_page_says_whether_there_is_a_session(self, admin):
+    def test_page_shows_whether_a_session_exists(self, admin):
         with browser(admin) as client:
             assert 'data-session="no"' in client.get("/console").text
             sign_in(client, admin.key)

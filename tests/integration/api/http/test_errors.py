@@ -1,4 +1,4 @@
-"""Every error of a running platform, over real HTTP: OpenAI's shape, the right status, the right headers."""
+"""Errors of a running platform over HTTP: OpenAI's shape, status and headers."""
 
 import http.client
 import json
@@ -34,7 +34,7 @@ def client(api_platform) -> Iterator[ApiClient]:
         (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", 400, "invalid_json"),
     ],
 )
-def test_bodies_that_are_no_request(client, content, status, code):
+def test_invalid_json_body_returns_400(client, content, status, code):
     response = client.http.post(IMAGES, content=content, headers=JSON)
     assert_error(response, status, code)
     assert not forbids_retry(response)
@@ -63,42 +63,42 @@ def test_bodies_that_are_no_request(client, content, status, code):
         ('{"prompt": "' + "x" * 32_001 + '"}', "prompt_too_long", "prompt"),
     ],
 )
-def test_fields_with_bad_values(client, fields, code, param):
+def test_invalid_field_values_return_400(client, fields, code, param):
     response = client.http.post(IMAGES, content=fields.encode(), headers=JSON)
     assert_error(response, 400, code, param)
     assert not forbids_retry(response)
 
 
-def test_an_unknown_model(client):
+def test_unknown_model_returns_404(client):
     assert "gpt-9" in assert_error(client.generate_images(model="gpt-9"), 404, "model_not_found", "model")
     assert_error(client.http.get("/v1/models/gpt-9"), 404, "model_not_found", "model")
 
 
-def test_a_body_that_is_neither_json_nor_a_form(client):
+def test_unsupported_content_type_returns_415(client):
     response = client.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": "text/plain"})
     assert_error(response, 415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize(
-    ("kind", "code", "param"),
+    ("content_type", "code", "param"),
     [
         ("application/x-www-form-urlencoded", "missing_required_parameter", "prompt"),
         ("multipart/form-data; boundary=x", "invalid_form", None),
         ("multipart/form-data", "invalid_form", None),
     ],
 )
-def test_a_body_that_says_form_and_is_none(client, kind, code, param):
-    response = client.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": kind})
+def test_body_that_is_not_the_declared_form_returns_400(client, content_type, code, param):
+    response = client.http.post(IMAGES, content=b'{"prompt": "a"}', headers={"Content-Type": content_type})
     assert_error(response, 400, code, param)
 
 
-def test_a_body_without_content_type_is_read_as_json(client):
+def test_body_without_content_type_is_parsed_as_json(client):
     assert_error(client.http.post(IMAGES, content=b'{"prompt": ""}'), 400, "invalid_value", "prompt")
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"])
 @pytest.mark.parametrize("path", ["/nowhere", "/v1/nothing/here", "/v1/images/variations", "/v1/responses"])
-def test_unknown_urls(client, method, path):
+def test_unknown_url_returns_404(client, method, path):
     assert path in assert_error(client.http.request(method, path), 404, "unknown_url")
 
 
@@ -107,24 +107,24 @@ def test_unknown_urls(client, method, path):
     [("GET", IMAGES, "POST"), ("OPTIONS", IMAGES, "POST"), ("DELETE", "/v1/models", "GET"), ("PUT", "/v1/jobs", "GET"),
      ("GET", "/v1/jobs/job_x/cancel", "POST"), ("PATCH", "/healthz", "GET")],
 )  # fmt: skip
-def test_methods_a_url_does_not_take(client, method, path, allow):
+def test_unsupported_method_returns_405(client, method, path, allow):
     response = client.http.request(method, path)
     assert_error(response, 405, "method_not_allowed")
     assert response.headers["allow"] == allow
 
 
 @pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), (IMAGES, 405)])
-def test_head_has_the_headers_only(client, path, status):
+def test_head_returns_headers_only(client, path, status):
     response = client.http.head(path)
     assert (response.status_code, response.content) == (status, b"")
     assert response.headers["x-request-id"]
 
 
-def test_a_body_over_the_limit_with_its_length(client):
+def test_body_over_limit_by_content_length_returns_413(client):
     assert_error(client.http.post(IMAGES, json={"prompt": "x" * 1_000_000}), 413, "request_too_large")
 
 
-def test_a_body_over_the_limit_in_chunks(client):
+def test_chunked_body_over_limit_returns_413(client):
     def chunks() -> Iterator[bytes]:
         yield b'{"prompt": "'
         for _ in range(40):
@@ -134,7 +134,7 @@ def test_a_body_over_the_limit_in_chunks(client):
     assert_error(client.http.post(IMAGES, content=chunks(), headers=JSON), 413, "request_too_large")
 
 
-def test_who_asks_before_sending_too_much_is_told_no(api_platform):
+def test_expect_continue_with_too_large_body_returns_413(api_platform):
     with socket.create_connection(("127.0.0.1", api_platform.port), timeout=20) as line:
         line.sendall(
             f"POST {IMAGES} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n\r\n".encode()
@@ -158,7 +158,7 @@ def test_who_asks_before_sending_too_much_is_told_no(api_platform):
 @pytest.mark.parametrize(
     ("method", "path"), [("GET", "/v1/models"), ("POST", IMAGES), ("GET", "/v1/jobs/job_x/events")]
 )
-def test_callers_without_a_valid_key(api_platform, authorization, code, method, path):
+def test_invalid_credentials_return_401(api_platform, authorization, code, method, path):
     headers = {} if authorization is None else {"Authorization": authorization}
     body = {"prompt": "a"} if method == "POST" else None
     response = httpx.request(method, api_platform.url + path, headers=headers, json=body, trust_env=False)
@@ -169,7 +169,7 @@ def test_callers_without_a_valid_key(api_platform, authorization, code, method, 
         assert part not in response.text or part not in text
 
 
-def test_other_ways_to_give_a_key(api_platform):
+def test_accepted_forms_of_credentials(api_platform):
     for headers in (
         {"Authorization": "bEaReR   demo:sandbox"},
         {"api-key": "demo:sandbox"},
@@ -189,12 +189,12 @@ def test_other_ways_to_give_a_key(api_platform):
         ("created_before=" + "9" * 400, "created_before"), ("created_before=9e999", "created_before"),
     ],
 )  # fmt: skip
-def test_lists_of_jobs_with_bad_queries(client, query, param):
+def test_invalid_job_list_query_returns_400(client, query, param):
     assert_error(client.http.get(f"/v1/jobs?{query}"), 400, "invalid_value", param)
 
 
 @pytest.mark.parametrize("job_id", ["job_" + "0" * 32, "job_x", "x", "job_" + "\u0660" * 32, "file_" + "0" * 32, "%00"])
-def test_jobs_that_are_not_there(client, job_id):
+def test_unknown_job_returns_404(client, job_id):
     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
         response = client.http.request(method, f"/v1/jobs/{job_id}{path}", headers={"Last-Event-ID": "9" * 5000})
         assert_error(response, 404, "job_not_found")
@@ -203,12 +203,12 @@ def test_jobs_that_are_not_there(client, job_id):
     assert_error(client.http.get(f"/v1/jobs/job_{'0' * 32}?wait=nan"), 400, "invalid_value", "wait")
 
 
-def test_a_file_that_is_not_there(client):
+def test_unknown_file_returns_404(client):
     assert_error(client.http.get(f"/v1/files/file_{'0' * 32}/content"), 404, "file_not_found")
 
 
 @pytest.mark.parametrize(
-    ("words", "prompt", "status", "code"),
+    ("session", "prompt", "status", "code"),
     [
         ("caller", "[[fail:2005]]", 400, "content_policy_violation"),
         ("caller", "[[fail:40]]", 400, "content_policy_violation"),
@@ -219,8 +219,8 @@ def test_a_file_that_is_not_there(client):
         ("shark", "a boat", 503, "upstream_risk_control"),
     ],
 )
-def test_a_job_that_fails_forbids_its_repeat(api_platform, words, prompt, status, code):
-    with ApiClient(api_platform, new_key(words)) as client:
+def test_failed_job_forbids_retry(api_platform, session, prompt, status, code):
+    with ApiClient(api_platform, new_key(session)) as client:
         response = client.generate_images(prompt, n=1)
         job_id = response.headers["x-job-id"]
         job = client.job(job_id)
@@ -231,14 +231,16 @@ def test_a_job_that_fails_forbids_its_repeat(api_platform, words, prompt, status
         assert "retry-after" not in response.headers
 
 
-def test_a_refusal_is_told_in_chinese_by_the_answer_and_by_the_job(api_platform):
+def test_job_error_is_translated_in_response_and_job(api_platform):
     with ApiClient(api_platform, new_key("dead-chinese-")) as client:
         client.http.headers["Accept-Language"] = "zh-CN,zh;q=0.9"
         response = client.generate_images(n=1)
-        told = assert_error(response, 401, "upstream_session_expired")
-        assert told == ERRORS["upstream_session_expired"].message_zh
+        message = assert_error(response, 401, "upstream_session_expired")
+        assert message == ERRORS["upstream_session_expired"].message_zh
         job = client.http.get(f"/v1/jobs/{response.headers['x-job-id']}")
-        assert job.json()["error"]["message"] == told
+        assert job.json()["error"]["message"] == message
         assert "Accept-Language" in job.headers["vary"]
         del client.http.headers["Accept-Language"]
-        assert client.job(response.headers["x-job-id"])["error"]["message"] == ERRORS["upstream_session_expired"].message
+        assert (
+            client.job(response.headers["x-job-id"])["error"]["message"] == ERRORS["upstream_session_expired"].message
+        )

@@ -1,4 +1,4 @@
-"""Request limits per caller, counted in Redis; and what a caller pays who sends too much, too slowly, or without a key."""
+"""Rate limits per caller, counted in Redis; request bodies that are too large, too slow or sent without a valid key."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ from tests.support.platform import free_port
 from tests.support.servers.http_servers import running_app
 
 IMAGES = "/v1/images/generations"
-TRIO = tuple(f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset"))
+RATE_LIMIT_HEADERS = tuple(f"x-ratelimit-{name}-requests" for name in ("limit", "remaining", "reset"))
 
 
 @pytest.fixture
@@ -28,55 +28,55 @@ def client(engine: Engine) -> Iterator[TestClient]:
         yield client
 
 
-def ask(client: TestClient, **fields: Any) -> Any:
+def generate(client: TestClient, **fields: Any) -> Any:
     headers = fields.pop("headers", None)
     return client.post(IMAGES, json={"prompt": "a boat", "async": True, **fields}, headers=headers)
 
 
-def test_a_caller_is_told_where_it_stands_and_refused_before_anything_is_accepted(client, engine: Engine) -> None:
+def test_rate_limit_headers_and_429_before_acceptance(client, engine: Engine) -> None:
     for left in (2, 1, 0):
-        answer = ask(client)
+        answer = generate(client)
         assert answer.status_code == 202
-        limit, remaining, reset = (answer.headers[name] for name in TRIO)
+        limit, remaining, reset = (answer.headers[name] for name in RATE_LIMIT_HEADERS)
         assert (limit, remaining) == ("3", str(left))
         assert reset.endswith(("ms", "s"))
-    refused = ask(client)
-    assert_error(refused, 429, "rate_limit_exceeded")
-    assert refused.json()["error"]["type"] == "rate_limit_error"
-    assert 1 <= int(refused.headers["retry-after"]) <= 60
-    assert refused.headers["x-ratelimit-remaining-requests"] == "0"
-    assert "x-should-retry" not in refused.headers
+    rejected = generate(client)
+    assert_error(rejected, 429, "rate_limit_exceeded")
+    assert rejected.json()["error"]["type"] == "rate_limit_error"
+    assert 1 <= int(rejected.headers["retry-after"]) <= 60
+    assert rejected.headers["x-ratelimit-remaining-requests"] == "0"
+    assert "x-should-retry" not in rejected.headers
     assert len(engine.sql("SELECT 1 FROM jobs")) == 3
 
 
-def test_reading_and_cancelling_are_not_counted(client) -> None:
-    job = ask(client).json()["id"]
+def test_reads_and_cancellations_are_not_counted(client) -> None:
+    job = generate(client).json()["id"]
     for _ in range(10):
         assert client.get(f"/v1/jobs/{job}").status_code == 200
         answer = client.get("/v1/models")
-        assert not set(TRIO) & set(answer.headers)
+        assert not set(RATE_LIMIT_HEADERS) & set(answer.headers)
     assert client.post(f"/v1/jobs/{job}/cancel").status_code == 200
-    assert ask(client).headers["x-ratelimit-remaining-requests"] == "1"
+    assert generate(client).headers["x-ratelimit-remaining-requests"] == "1"
 
 
-def test_each_caller_has_its_own_count_and_bad_keys_have_none(client) -> None:
+def test_callers_are_counted_separately_and_invalid_keys_not_at_all(client) -> None:
     for _ in range(4):
-        ask(client)
-    assert ask(client).status_code == 429
-    assert ask(client, headers={"Authorization": f"Bearer {new_key()}"}).status_code == 202
-    bad = ask(client, headers={"Authorization": "Bearer sk-dreamery-wrong"})
-    assert not set(TRIO) & set(bad.headers)
+        generate(client)
+    assert generate(client).status_code == 429
+    assert generate(client, headers={"Authorization": f"Bearer {new_key()}"}).status_code == 202
+    invalid = generate(client, headers={"Authorization": "Bearer sk-dreamery-wrong"})
+    assert not set(RATE_LIMIT_HEADERS) & set(invalid.headers)
 
 
-def test_no_limit(client, engine: Engine) -> None:
+def test_zero_disables_rate_limit(client, engine: Engine) -> None:
     engine.configure(REQUESTS_PER_MINUTE="0")
     for _ in range(5):
-        answer = ask(client)
+        answer = generate(client)
         assert answer.status_code == 202
-        assert not set(TRIO) & set(answer.headers)
+        assert not set(RATE_LIMIT_HEADERS) & set(answer.headers)
 
 
-def test_without_redis_nobody_is_refused(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_rate_limit_without_redis(engine: Engine, capfd: pytest.CaptureFixture[str]) -> None:
     engine.configure(REQUESTS_PER_MINUTE="1", LOG_FORMAT="json")
     live = engine.env["DREAMERY_REDIS_URL"]
     engine.configure(REDIS_URL=f"redis://127.0.0.1:{free_port()}/0")
@@ -86,11 +86,11 @@ def test_without_redis_nobody_is_refused(engine: Engine, capfd: pytest.CaptureFi
         for _ in range(3):
             answer = client.post(IMAGES, json={"prompt": ""})
             assert_error(answer, 400, "invalid_value", "prompt")
-            assert not set(TRIO) & set(answer.headers)
+            assert not set(RATE_LIMIT_HEADERS) & set(answer.headers)
         assert time.monotonic() - started < 20
     engine.configure(REDIS_URL=live)
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if "request_limits_away" in line]
-    assert len(lines) == 1, "asked once, then left alone for a while"
+    assert len(lines) == 1, "Redis is tried once, then paused"
 
 
 # --- bodies, over raw sockets ---
@@ -98,7 +98,7 @@ def test_without_redis_nobody_is_refused(engine: Engine, capfd: pytest.CaptureFi
 
 @pytest.fixture
 def address(engine: Engine) -> Iterator[tuple[str, int]]:
-    engine.configure(REQUEST_BODY_SECONDS="1")
+    engine.configure(REQUEST_BODY_TIMEOUT_SECONDS="1")
     with running_app(create_app(), lifespan="on") as url:
         parts = urlsplit(url)
         yield str(parts.hostname), int(parts.port or 0)
@@ -121,7 +121,7 @@ def read_head(line: socket.socket) -> str:
     return data.decode()
 
 
-def test_a_bad_key_is_answered_without_reading_the_upload(address) -> None:
+def test_invalid_key_is_rejected_without_reading_the_upload(address) -> None:
     with socket.create_connection(address, timeout=10) as line:
         line.sendall(head(length=100_000_000, key="sk-dreamery-wrong") + b'{"prompt": "a')
         answer = read_head(line)
@@ -129,7 +129,7 @@ def test_a_bad_key_is_answered_without_reading_the_upload(address) -> None:
     assert "invalid_api_key" in answer
 
 
-def test_a_bad_key_gets_no_leave_to_send(address) -> None:
+def test_invalid_key_gets_no_100_continue(address) -> None:
     with socket.create_connection(address, timeout=10) as line:
         line.sendall(head("Expect: 100-continue", length=100_000_000, key="sk-dreamery-wrong"))
         assert read_head(line).startswith("HTTP/1.1 401")
@@ -138,7 +138,7 @@ def test_a_bad_key_gets_no_leave_to_send(address) -> None:
         assert read_head(line).startswith("HTTP/1.1 100")
 
 
-def test_too_much_is_refused_before_it_is_sent(address) -> None:
+def test_too_large_body_is_rejected_before_it_is_sent(address) -> None:
     with socket.create_connection(address, timeout=10) as line:
         line.sendall(head("Expect: 100-continue", length=141_000_000))
         answer = read_head(line)
@@ -146,7 +146,7 @@ def test_too_much_is_refused_before_it_is_sent(address) -> None:
     assert "larger than 140000000 bytes" in answer
 
 
-def test_a_body_that_stalls_is_given_up(address) -> None:
+def test_stalled_body_times_out(address) -> None:
     started = time.monotonic()
     with socket.create_connection(address, timeout=20) as line:
         line.sendall(head(length=1000) + b'{"prompt": "a')

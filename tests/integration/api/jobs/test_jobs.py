@@ -1,4 +1,4 @@
-"""`/v1/jobs` on a running platform: list, get, cancel, follow; and who may see what (I9)."""
+"""`/v1/jobs` on a running platform: list, get, cancel, follow; visibility of jobs (I9)."""
 
 import threading
 from collections.abc import Iterator
@@ -18,15 +18,18 @@ def client(api_platform) -> Iterator[ApiClient]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def silent(api_platform) -> Iterator[tuple[list[bytes], threading.Thread]]:
-    """What a stream sends that has nothing to tell; begun early and read in the background, for it takes a while."""
+def idle_stream(api_platform) -> Iterator[tuple[list[bytes], threading.Thread]]:
+    """Chunks of a stream without events. Started early and read in the background, because the heartbeat takes a while."""
     chunks: list[bytes] = []
     with ApiClient(api_platform) as client:
         job_id = client.start_job("[[hang]]")["id"]
         client.wait_for_status(job_id, "in_progress")
 
         def read() -> None:
-            with ApiClient(api_platform, client.key) as same, same.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
+            with (
+                ApiClient(api_platform, client.key) as same,
+                same.http.stream("GET", f"/v1/jobs/{job_id}/events") as response,
+            ):
                 for chunk in response.iter_raw():
                     chunks.append(chunk)
                     if chunk.startswith(b":"):
@@ -48,37 +51,37 @@ def ids_of(client: ApiClient, **query) -> list[str]:
 class TestList:
     @pytest.fixture(scope="class")
     @staticmethod
-    def shelf(api_platform) -> Iterator[tuple[ApiClient, dict[str, str]]]:
-        """A caller with a job of every status, oldest first."""
+    def listed_jobs(api_platform) -> Iterator[tuple[ApiClient, dict[str, str]]]:
+        """A caller with one job of every status, oldest first."""
         with ApiClient(api_platform) as client:
-            made = {
+            jobs = {
                 "completed": client.start_job("one")["id"],
                 "failed": client.start_job("[[fail:2005]]", model="jimeng-3.0")["id"],
             }
-            for job_id in made.values():
+            for job_id in jobs.values():
                 client.wait_for_end(job_id)
-            made["in_progress"] = client.start_job("[[hang]]")["id"]
-            client.wait_for_status(made["in_progress"], "in_progress")
-            made["other"] = client.start_job("[[hang]]")["id"]
-            client.wait_for_status(made["other"], "in_progress")
-            made["queued"] = client.start_job("three")["id"]
-            made["cancelled"] = client.start_job("four")["id"]
-            client.cancel(made["cancelled"])
-            yield client, made
-            for job_id in made.values():
+            jobs["in_progress"] = client.start_job("[[hang]]")["id"]
+            client.wait_for_status(jobs["in_progress"], "in_progress")
+            jobs["other"] = client.start_job("[[hang]]")["id"]
+            client.wait_for_status(jobs["other"], "in_progress")
+            jobs["queued"] = client.start_job("three")["id"]
+            jobs["cancelled"] = client.start_job("four")["id"]
+            client.cancel(jobs["cancelled"])
+            yield client, jobs
+            for job_id in jobs.values():
                 client.cancel(job_id)
 
-    def test_a_page_has_the_documented_shape(self, shelf):
-        client, made = shelf
+    def test_page_has_documented_shape(self, listed_jobs):
+        client, jobs = listed_jobs
         page = client.http.get("/v1/jobs").json()
         JobList.model_validate(page)
-        assert [job["id"] for job in page["data"]] == list(reversed(made.values()))
-        assert (page["first_id"], page["last_id"]) == (made["cancelled"], made["completed"])
+        assert [job["id"] for job in page["data"]] == list(reversed(jobs.values()))
+        assert (page["first_id"], page["last_id"]) == (jobs["cancelled"], jobs["completed"])
         assert page["has_more"] is False
 
     @pytest.mark.parametrize("order", ["asc", "desc"])
-    def test_pages_follow_each_other_without_gap_or_repeat(self, shelf, order):
-        client, made = shelf
+    def test_pagination_has_no_gaps_or_duplicates(self, listed_jobs, order):
+        client, jobs = listed_jobs
         seen, query = [], {"order": order, "limit": 2}
         while True:
             page = client.http.get("/v1/jobs", params=query).json()
@@ -87,31 +90,31 @@ class TestList:
             if not page["has_more"]:
                 break
             query["after"] = page["last_id"]
-        wanted = list(made.values())
-        assert seen == (wanted if order == "asc" else wanted[::-1])
+        expected = list(jobs.values())
+        assert seen == (expected if order == "asc" else expected[::-1])
 
-    def test_filters(self, shelf):
-        client, made = shelf
-        assert ids_of(client, status="completed") == [made["completed"]]
-        assert ids_of(client, status="failed,cancelled") == [made["cancelled"], made["failed"]]
-        assert ids_of(client, status="queued, in_progress") == [made["queued"], made["other"], made["in_progress"]]
-        assert ids_of(client, model="jimeng-3.0") == [made["failed"]] == ids_of(client, model="jimeng-image-3.0")
+    def test_filters_by_status_model_and_kind(self, listed_jobs):
+        client, jobs = listed_jobs
+        assert ids_of(client, status="completed") == [jobs["completed"]]
+        assert ids_of(client, status="failed,cancelled") == [jobs["cancelled"], jobs["failed"]]
+        assert ids_of(client, status="queued, in_progress") == [jobs["queued"], jobs["other"], jobs["in_progress"]]
+        assert ids_of(client, model="jimeng-3.0") == [jobs["failed"]] == ids_of(client, model="jimeng-image-3.0")
         assert ids_of(client, model="gpt-9") == []
         assert len(ids_of(client, kind="image")) == 6
         assert ids_of(client, kind="video") == []
         assert ids_of(client, status="completed", model="jimeng-3.0") == []
 
-    def test_filters_by_time(self, shelf):
-        client, made = shelf
-        moment = client.job(made["completed"])["created_at"]
+    def test_filters_by_time(self, listed_jobs):
+        client, jobs = listed_jobs
+        moment = client.job(jobs["completed"])["created_at"]
         assert len(ids_of(client, created_after=str(moment))) == 6
         assert ids_of(client, created_before=str(moment)) == []
         assert ids_of(client, created_after=str(moment + 3600)) == []
         assert len(ids_of(client, created_before="2999-01-01T00:00:00Z", created_after="1999-01-01")) == 6
 
-    def test_a_job_has_the_documented_shape_in_every_status(self, shelf):
-        client, made = shelf
-        for name, job_id in made.items():
+    def test_job_has_documented_shape_in_every_status(self, listed_jobs):
+        client, jobs = listed_jobs
+        for name, job_id in jobs.items():
             job = client.job(job_id)
             Job.model_validate(job)
             assert set(job) == set(Job.model_fields)
@@ -123,7 +126,7 @@ class TestList:
             assert job["urls"]["get"] == f"{client.platform.url}/v1/jobs/{job_id}"
 
 
-def test_a_queued_job_knows_its_place(client):
+def test_queued_job_shows_its_position(client):
     running = [client.start_job("[[hang]]")["id"] for _ in range(2)]
     for job_id in running:
         client.wait_for_status(job_id, "in_progress")
@@ -136,21 +139,21 @@ def test_a_queued_job_knows_its_place(client):
         client.cancel(job_id)
 
 
-def test_progress_never_falls_until_the_end(client):
+def test_progress_never_falls(client):
     job_id = client.start_job("[[seconds:1.5]] [[queue:2]]")["id"]
     seen = [0]
-    places = []
+    positions = []
     while seen[-1] < 100:
         job = client.job(job_id)
         assert job["status"] not in {"failed", "cancelled"}
         seen.append(job["progress"])
-        places.append(job["queue"]["upstream_position"])
+        positions.append(job["queue"]["upstream_position"])
     assert seen == sorted(seen)
     assert len(set(seen)) > 3
-    assert places[-1] is None
+    assert positions[-1] is None
 
 
-def test_waiting_for_a_job_with_get(client):
+def test_get_with_wait_returns_when_job_ends(client):
     job_id = client.start_job("[[seconds:1]]")["id"]
     response = client.http.get(f"/v1/jobs/{job_id}", params={"wait": 0.2})
     assert response.json()["status"] in {"queued", "in_progress"}
@@ -161,7 +164,7 @@ def test_waiting_for_a_job_with_get(client):
 
 
 class TestCancel:
-    def test_a_queued_job_is_cancelled_at_once(self, client):
+    def test_queued_job_is_cancelled_immediately(self, client):
         running = [client.start_job("[[hang]]")["id"] for _ in range(2)]
         for job_id in running:
             client.wait_for_status(job_id, "in_progress")
@@ -174,7 +177,7 @@ class TestCancel:
         for job_id in running:
             client.cancel(job_id)
 
-    def test_a_running_job_is_cancelled_soon(self, client):
+    def test_running_job_is_cancelled(self, client):
         job_id = client.start_job("[[seconds:30]]")["id"]
         client.wait_for_status(job_id, "in_progress")
         response = client.http.post(f"/v1/jobs/{job_id}/cancel")
@@ -185,7 +188,7 @@ class TestCancel:
         assert (ended["status"], ended["cancelling"], ended["error"]) == ("cancelled", False, None)
         assert client.cancel(job_id) == ended
 
-    def test_a_finished_job_stays_as_it_is(self, client):
+    def test_cancelling_an_ended_job_changes_nothing(self, client):
         job_id = client.start_job()["id"]
         done = client.wait_for_end(job_id)
         assert client.cancel(job_id) == client.cancel(job_id) == done
@@ -193,8 +196,8 @@ class TestCancel:
 
 class TestEvents:
     def follow(self, client: ApiClient, job_id: str, **headers: str) -> list[tuple[str, int | None, dict]]:
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        with client.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=named) as response:
+        request_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        with client.http.stream("GET", f"/v1/jobs/{job_id}/events", headers=request_headers) as response:
             assert response.status_code == 200
             assert response.headers["content-type"].startswith("text/event-stream")
             assert response.headers["x-job-id"] == job_id
@@ -202,7 +205,7 @@ class TestEvents:
             assert response.headers["x-accel-buffering"] == "no"
             return list(read_events(response.iter_lines()))
 
-    def test_from_snapshot_to_the_end(self, client):
+    def test_events_from_snapshot_to_completion(self, client):
         job_id = client.start_job("[[seconds:1]]")["id"]
         frames = self.follow(client, job_id)
         names, numbers = [name for name, _, _ in frames], [number for _, number, _ in frames]
@@ -218,14 +221,14 @@ class TestEvents:
         assert frames[-1][2] == client.job(job_id)
 
     @pytest.mark.parametrize(("prompt", "last"), [("[[fail:2005]]", "failed"), ("[[hang]]", "cancelled")])
-    def test_other_ends(self, client, prompt, last):
+    def test_final_event_of_failed_and_cancelled_jobs(self, client, prompt, last):
         job_id = client.start_job(prompt)["id"]
         if last == "cancelled":
             client.wait_for_status(job_id, "in_progress")
             client.cancel(job_id)
         assert self.follow(client, job_id)[-1][0] == last
 
-    def test_resuming_gives_what_was_missed(self, client):
+    def test_last_event_id_replays_missed_events(self, client):
         job_id = client.start_job("[[seconds:1]]")["id"]
         with client.http.stream("GET", f"/v1/jobs/{job_id}/events") as response:
             name, seen, _ = next(read_events(response.iter_lines()))
@@ -239,7 +242,7 @@ class TestEvents:
         states = [data["state"] for name, _, data in frames if name == "progress"]
         assert states[-1] == "saving"
 
-    def test_after_the_end_the_final_event_comes_again(self, client):
+    def test_final_event_is_repeated_after_the_end(self, client):
         job_id = client.start_job()["id"]
         client.wait_for_end(job_id)
         ((name, number, job),) = self.follow(client, job_id)
@@ -250,35 +253,35 @@ class TestEvents:
             f"id: {number}\nevent: completed\n"
         )
 
-    def test_silence_is_filled_with_one_comment_line(self, silent):
-        chunks, reader = silent
+    def test_idle_stream_sends_heartbeat_comments(self, idle_stream):
+        chunks, reader = idle_stream
         reader.join(timeout=60)
         assert chunks[-1] == b": ka\n"
         assert b"retry:" not in b"".join(chunks)
         assert all(chunk.endswith(b"\n\n") for chunk in chunks[:-1])
 
 
-class TestStrangers:
-    """I9: a caller sees only their own jobs; a stranger's id answers 404, not 403."""
+class TestOtherCallers:
+    """I9: callers see only their own jobs; the id of another caller's job returns 404, not 403."""
 
-    def test_strangers_see_nothing(self, client):
+    def test_other_callers_job_returns_404(self, client):
         job_id = client.start_job("[[hang]]")["id"]
         done = client.generate_images(n=1).headers["x-job-id"]
         admin = client.platform.admin_key
         for key in (new_key(), new_session() + ":cn", client.key.replace(":sandbox", ":cn"), admin):
-            with client.as_caller(key) as stranger:
-                for wanted in (job_id, done):
+            with client.as_caller(key) as other:
+                for hidden_id in (job_id, done):
                     for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
-                        response = stranger.http.request(method, f"/v1/jobs/{wanted}{path}")
+                        response = other.http.request(method, f"/v1/jobs/{hidden_id}{path}")
                         assert_error(response, 404, "job_not_found")
                         assert "x-job-id" not in response.headers
                 if key != admin:
-                    assert ids_of(stranger) == []
-                assert not {job_id, done} & set(ids_of(stranger, limit=100))
+                    assert ids_of(other) == []
+                assert not {job_id, done} & set(ids_of(other, limit=100))
         assert client.job(job_id)["status"] != "cancelled"
         client.cancel(job_id)
 
-    def test_sessions_do_not_see_the_jobs_of_keys(self, client):
+    def test_session_ids_do_not_see_jobs_of_api_keys(self, client):
         with client.as_caller(client.platform.admin_key) as admin:
             job_id = admin.generate_images(n=1).headers["x-job-id"]  # ran on the demo account of the pool
             assert admin.job(job_id)["status"] == "completed"
@@ -288,7 +291,7 @@ class TestStrangers:
                 assert_error(session.http.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
                 assert job_id not in ids_of(session, limit=100)
 
-    def test_one_member_of_a_list_is_enough_to_see_its_jobs(self, client):
+    def test_one_session_of_a_list_sees_its_jobs(self, client):
         first, second = new_key(), new_key()
         with client.as_caller(f" {first} , {second},") as both:
             job_id = both.start_job("[[seconds:0.5]]")["id"]
@@ -299,7 +302,7 @@ class TestStrangers:
                 assert ids_of(member) == [job_id]
         assert_error(client.http.get(f"/v1/jobs/{job_id}"), 404, "job_not_found")
 
-    def test_looking_makes_no_account(self, client, api_platform):
+    def test_reading_creates_no_account(self, client, api_platform):
         count = "SELECT count(*) FROM accounts"
         with psycopg.connect(api_platform.database_url, autocommit=True) as connection:
             before = connection.execute(count).fetchone()
@@ -308,14 +311,14 @@ class TestStrangers:
             assert connection.execute(count).fetchone() == before
 
 
-def test_a_list_of_sessions_survives_a_dead_member(api_platform):
+def test_session_list_works_with_one_expired_session(api_platform):
     with ApiClient(api_platform, f"{new_key('dead')},{new_key()}") as client:
         answers = [client.generate_images(n=1) for _ in range(2)]
     assert [answer.status_code for answer in answers] == [200, 200]
 
 
-def test_two_callers_with_the_same_new_sessions_do_not_block_each_other(api_platform):
-    """Rows of new accounts are made in one order whatever the order of the list, or Postgres may see a deadlock."""
+def test_callers_with_the_same_new_sessions_do_not_deadlock(api_platform):
+    """Rows of new accounts are created in sorted order, because any other order could deadlock in Postgres."""
 
     def start(order: list[str]) -> str:
         with ApiClient(api_platform, ",".join(order)) as client:

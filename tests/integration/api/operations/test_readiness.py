@@ -1,4 +1,4 @@
-"""`/readyz`, `dreamery health` and the token of `/metrics`: what is wrong is said, and what is well answers 200."""
+"""`/readyz`, `dreamery health` and the token of `/metrics`."""
 
 import json
 import socket
@@ -17,8 +17,8 @@ HERE = socket.gethostname()
 
 
 @pytest.fixture
-def well(engine):
-    """A platform as the checks see it: a tick has run, the scheduler has sent one, a worker hears."""
+def healthy(engine):
+    """A platform that passes all checks: a tick has run, the scheduler has sent one, a worker processes messages."""
     heartbeat._pulse.seen.clear()
     heartbeat.record_activity("tick")
     heartbeat.record_activity("scheduler")
@@ -28,20 +28,20 @@ def well(engine):
 
 
 @pytest.fixture
-def http(well):
+def http(healthy):
     return TestClient(create_app())
 
 
-def change(engine, **told) -> None:
+def change_worker(engine, **fields) -> None:
     ((field, raw),) = engine.redis.hgetall(heartbeat._WORKERS).items()
-    engine.redis.hset(heartbeat._WORKERS, field, json.dumps({**json.loads(raw), **told}))
+    engine.redis.hset(heartbeat._WORKERS, field, json.dumps({**json.loads(raw), **fields}))
 
 
-def wrong(http, **query) -> str:
+def not_ready_message(http, **query) -> str:
     return assert_error(http.get("/readyz", params=query), 503, "overloaded")
 
 
-def test_all_is_well(http):
+def test_ready_when_all_checks_pass(http):
     answer = http.get("/readyz")
     assert answer.status_code == 200, answer.text
     assert answer.json() == {
@@ -51,49 +51,51 @@ def test_all_is_well(http):
     }  # fmt: skip
 
 
-def test_no_tick_ran_lately(http, engine):
+def test_not_ready_without_a_recent_tick(http, engine):
     engine.redis.hset(heartbeat._SEEN, "tick", 0)
-    assert "last tick ran" in wrong(http)
+    assert "last tick ran" in not_ready_message(http)
     engine.redis.hdel(heartbeat._SEEN, "tick")
-    assert "no tick has run yet" in wrong(http)
+    assert "no tick has run yet" in not_ready_message(http)
     assert http.get("/readyz", params={"exclude": "tick"}).status_code == 200
 
 
-@pytest.mark.parametrize("told", [{"heard": 0}, {"told": 0, "heard": 0}, {"queues": ["talk"]}])
-def test_no_worker_takes_messages(http, engine, told):
-    change(engine, **told)
-    assert "no worker takes messages" in wrong(http)
+@pytest.mark.parametrize("fields", [{"heard": 0}, {"told": 0, "heard": 0}, {"queues": ["talk"]}])
+def test_not_ready_without_a_responsive_worker(http, engine, fields):
+    change_worker(engine, **fields)
+    assert "no worker accepts messages" in not_ready_message(http)
     assert "worker" not in http.get("/readyz", params={"exclude": ["tick", "worker"]}).json()["checks"]
 
 
-def test_a_worker_with_all_threads_at_work_is_no_deaf_one(http, engine):
-    change(engine, heard=0, busy=4)
+def test_fully_busy_worker_is_ready(http, engine):
+    change_worker(engine, heard=0, busy=4)
     assert http.get("/readyz").status_code == 200
 
 
-def test_an_old_schema_is_not_ready_and_a_later_one_is(http, engine):
+def test_old_schema_is_not_ready_and_newer_schema_is(http, engine):
     try:
         engine.sql("UPDATE alembic_version SET version_num = '0014_prices'")
-        assert f"the schema is at 0014_prices, not {newest_revision()}: run dreamery migrate" in wrong(http)
-        # Old processes go on while the new version has migrated already.
+        assert f"the schema is at 0014_prices, not at {newest_revision()}: run dreamery migrate" in not_ready_message(
+            http
+        )
+        # Old processes keep running after the new version has migrated the database.
         engine.sql("UPDATE alembic_version SET version_num = '9999_of_the_future'")
         assert http.get("/readyz").status_code == 200
     finally:
         engine.sql("UPDATE alembic_version SET version_num = :newest", newest=newest_revision())
 
 
-def test_servers_that_do_not_answer(http, engine):
+def test_not_ready_without_redis_or_database(http, engine):
     engine.configure(REDIS_URL="redis://127.0.0.1:1/0")
-    assert wrong(http) == "Not ready: Redis does not answer."
+    assert not_ready_message(http) == "Not ready: Redis does not respond."
     engine.configure(DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
-    assert "the database does not answer" in wrong(http)
+    assert "the database does not respond" in not_ready_message(http)
 
 
-def test_a_check_that_does_not_exist(http):
+def test_unknown_check_returns_400(http):
     assert_error(http.get("/readyz", params={"exclude": "moon"}), 400, "invalid_value", "exclude.0")
 
 
-def test_metrics_ask_for_their_token(http, engine):
+def test_metrics_require_the_configured_token(http, engine):
     assert http.get("/metrics").status_code == 200
     engine.configure(METRICS_TOKEN="a-token-for-prometheus")
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "a-token-for-prometheus"}):
@@ -112,45 +114,45 @@ def health(*arguments: str) -> tuple[int, str]:
     return answer.exit_code, answer.output
 
 
-def test_a_worker_that_hears_is_well(well):
-    code, said = health("worker")
-    assert (code, f"worker@{HERE} processed a message" in said) == (0, True)
+def test_responsive_worker_is_healthy(healthy):
+    code, output = health("worker")
+    assert (code, f"worker@{HERE} processed a message" in output) == (0, True)
     assert health("worker", "--name", "worker")[0] == 0
-    (told,) = json.loads(health("worker", "--json")[1])["data"]
-    assert (told["name"], told["hears"], told["threads"]) == (f"worker@{HERE}", True, 4)
+    (status,) = json.loads(health("worker", "--json")[1])["data"]
+    assert (status["name"], status["hears"], status["threads"]) == (f"worker@{HERE}", True, 4)
 
 
-def test_a_deaf_worker_is_ill(well):
-    change(well, heard=0)
-    code, said = health("worker")
+def test_unresponsive_worker_is_unhealthy(healthy):
+    change_worker(healthy, heard=0)
+    code, output = health("worker")
     assert code == 1
-    assert f"worker@{HERE} has processed no message for" in said
+    assert f"worker@{HERE} has processed no message for" in output
     assert health("worker", "--json")[0] == 1
 
 
-def test_a_worker_elsewhere_does_not_count(well):
-    change(well, host="elsewhere")
+def test_worker_on_another_machine_is_ignored(healthy):
+    change_worker(healthy, host="elsewhere")
     assert health("worker") == (1, "no worker on this machine has sent a heartbeat\n")
     assert health("worker", "--name", "talker")[0] == 1
 
 
-def test_the_scheduler(well):
+def test_scheduler_health(healthy):
     assert health("scheduler")[0] == 0
-    well.redis.hset(heartbeat._SEEN, "scheduler", 0)
-    code, said = health("scheduler")
-    assert (code, "the last tick was sent" in said) == (1, True)
-    well.redis.hdel(heartbeat._SEEN, "scheduler")
+    healthy.redis.hset(heartbeat._SEEN, "scheduler", 0)
+    code, output = health("scheduler")
+    assert (code, "the last tick was sent" in output) == (1, True)
+    healthy.redis.hdel(heartbeat._SEEN, "scheduler")
     assert health("scheduler") == (1, "the scheduler has not sent a tick yet\n")
 
 
-def test_nobody_is_ill_because_redis_is_away(well):
-    well.configure(REDIS_URL="redis://127.0.0.1:1/0")
+def test_redis_outage_does_not_make_a_process_unhealthy(healthy):
+    healthy.configure(REDIS_URL="redis://127.0.0.1:1/0")
     for name in ("worker", "scheduler"):
-        code, said = health(name)
-        assert (code, "unknown: Redis does not answer" in said) == (0, True)
+        code, output = health(name)
+        assert (code, "unknown: Redis does not answer" in output) == (0, True)
 
 
-def test_an_api_that_does_not_answer(engine):
+def test_unreachable_api_is_unhealthy(engine):
     engine.configure(API_PORT="1")
-    code, said = health("api")
-    assert (code, "no answer on 127.0.0.1:1" in said) == (1, True)
+    code, output = health("api")
+    assert (code, "no answer on 127.0.0.1:1" in output) == (1, True)
