@@ -1,4 +1,4 @@
-"""The invariants I1 to I12 of docs/architecture.md, a test named after each. Whole processes: tests/e2e/test_crash.py."""
+"""The invariants I1 to I12 of docs/architecture.md, one test or more for each. Processes: tests/e2e/test_crash.py."""
 
 import ast
 import json
@@ -40,7 +40,9 @@ from worker.tasks.save import save
 from worker.tasks.submit import submit
 
 ROOT = Path(__file__).parents[3]
-SOURCES = [p for room in ("api", "worker") for p in sorted((ROOT / room).rglob("*.py")) if "sandbox" not in p.parts]
+SOURCES = [
+    p for package in ("api", "worker") for p in sorted((ROOT / package).rglob("*.py")) if "sandbox" not in p.parts
+]
 STATES = ("queued", "submitting", "running", "saving")
 
 
@@ -49,7 +51,7 @@ def parsed() -> list[tuple[str, ast.Module]]:
     return [(str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
 
 
-def texts(tree: ast.AST) -> Iterator[str]:
+def name_and_tip(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
@@ -58,7 +60,7 @@ def texts(tree: ast.AST) -> Iterator[str]:
 
 
 def in_state(engine: Engine, state: str) -> Any:
-    """A job that stands there, and its account."""
+    """Return a job in that state and its account."""
     account = engine.add_account()
     if state == "queued":
         return engine.add_job(account), account
@@ -66,7 +68,9 @@ def in_state(engine: Engine, state: str) -> Any:
         job = engine.add_job(account, prompt=f"{uuid4()} [[reset:before]]")
         engine.submit(job)
         return job, account
-    made = {"running": engine.add_running_job, "saving": engine.add_saving_job, "succeeded": engine.add_succeeded_job}[state]
+    made = {"running": engine.add_running_job, "saving": engine.add_saving_job, "succeeded": engine.add_succeeded_job}[
+        state
+    ]
     return made(account), account
 
 
@@ -81,7 +85,7 @@ def test_i1_only_the_state_machine_writes_states() -> None:
     new_rows = re.compile(r"\b(INSERT\s+INTO|MERGE\s+INTO|COPY)\s+jobs\b", re.IGNORECASE)
     found = {name for name, tree in parsed() for sql in texts(tree) if writes_state.search(sql) or new_rows.search(sql)}
     assert found == {"worker/db/jobs/state_machine.py"}
-    # Nobody writes rows past the SQL texts either.
+    # No other code uses the table objects.
     for name, tree in parsed():
         for node in ast.walk(tree):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("worker.db.schema"):
@@ -89,7 +93,7 @@ def test_i1_only_the_state_machine_writes_states() -> None:
 
 
 @pytest.mark.parametrize("end", sorted(FINAL))
-def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
+def test_i1_final_states_never_change(engine: Engine, end: str) -> None:
     account = engine.add_account()
     job = engine.add_succeeded_job(account) if end == "succeeded" else engine.add_job(account)
     if end != "succeeded":
@@ -100,20 +104,20 @@ def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
                 state_machine.mark_failed(
                     tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test"
                 )
-    before, told = tuple(engine.job_row(job)), len(engine.job_events(job))
+    before, events = tuple(engine.job_row(job)), len(engine.job_events(job))
     attempt = engine.job_row(job).attempt
     same: dict[str, Any] = {"job_id": job, "attempt": attempt}
     with transaction() as tx:
         assert state_machine.mark_running(tx, **same, upstream_id="x", actor="test") is None
         assert state_machine.requeue(tx, **same, actor="test", reason="x", delay=0) is None
-        assert not progress_and_leases.note_unclear(tx, **same)
+        assert not progress_and_leases.mark_submit_unclear(tx, **same)
         assert state_machine.mark_saving(tx, **same, refs=[{"url": "x"}]) is None
         assert progress_and_leases.claim_save(tx, job) is None
-        assert not progress_and_leases.renew_save(tx, job_id=job, save_tries=engine.job_row(job).save_tries)
+        assert not progress_and_leases.renew_save_lease(tx, job_id=job, save_tries=engine.job_row(job).save_tries)
         assert not progress_and_leases.defer_save(
             tx, job_id=job, save_tries=engine.job_row(job).save_tries, delay=0, refs=[{"url": "x"}]
         )
-        assert state_machine.mark_succeeded(tx, **same, stored=1, wanted=1) is None
+        assert state_machine.mark_succeeded(tx, **same, stored=1, expected=1) is None
         assert state_machine.mark_failed(tx, **same, code="upstream_error", message="x", actor="test") is None
         assert (
             state_machine.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
@@ -121,11 +125,11 @@ def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
         )
         assert state_machine.cancel(tx, job) is None
         assert state_machine.mark_cancelled(tx, **same) is None
-        assert progress_and_leases.note_stable(tx, **same) is None
-        progress_and_leases.note_absent(tx, **same)
+        assert progress_and_leases.count_stable_poll(tx, **same) is None
+        progress_and_leases.mark_absent(tx, **same)
         progress_and_leases.release_slot(tx, job)
         progress: dict[str, Any] = {"queue_position": 3, "forecast_seconds": 3, "ready_items": 2, "progress": 99}
-        assert progress_and_leases.note_progress(tx, **same, **progress) is None
+        assert progress_and_leases.record_progress(tx, **same, **progress) is None
     engine.pass_deadline(job)
     engine.make_due()
     submit(job_id=job)
@@ -135,13 +139,23 @@ def test_i1_what_has_ended_never_changes(engine: Engine, end: str) -> None:
     sweep()
     after = engine.job_row(job)
     changed = {name for name, a, b in zip(after._fields, before, after, strict=True) if a != b}
-    assert changed == {"deadline_at"}, "only what this test itself moved"
-    assert len(engine.job_events(job)) == told
+    assert changed == {"deadline_at"}, "only the column that this test changed"
+    assert len(engine.job_events(job)) == events
 
 
 # --- I2 ---
 
-OUTSIDE = {"fetch", "storage", "provider", "get_provider", "queue", "events", "httpx", "redis", "decrypt_secret"}
+OUTSIDE = {
+    "safe_fetch",
+    "storage",
+    "provider",
+    "get_provider",
+    "celery_app",
+    "pubsub",
+    "httpx",
+    "redis",
+    "decrypt_secret",
+}
 
 
 def outside_calls(body: list[ast.stmt]) -> Iterator[str]:
@@ -155,7 +169,7 @@ def outside_calls(body: list[ast.stmt]) -> Iterator[str]:
                     yield f"{ast.unparse(node.func)} in line {node.lineno}"
 
 
-def test_i2_no_code_in_a_transaction_calls_outside() -> None:
+def test_i2_no_code_inside_a_transaction_calls_outside() -> None:
     wrong = []
     for name, tree in parsed():
         for node in ast.walk(tree):
@@ -173,8 +187,8 @@ def test_i2_no_code_in_a_transaction_calls_outside() -> None:
 def test_i2_nothing_leaves_the_process_while_a_database_connection_is_held(
     engine: Engine, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Postgres is spoken to by C code, so whatever a Python socket does is HTTP or Redis."""
-    held, talked, wrong = threading.local(), [], []
+    """Postgres is accessed by C code, so all traffic of Python sockets is HTTP or Redis."""
+    held, socket_calls, wrong = threading.local(), [], []
 
     def out(*_: Any) -> None:
         held.count = getattr(held, "count", 0) + 1
@@ -188,14 +202,16 @@ def test_i2_nothing_leaves_the_process_while_a_database_connection_is_held(
         real = getattr(socket.socket, name)
 
         def watched(self: socket.socket, *args: Any, _real: Any = real, _name: str = name) -> Any:
-            if not threading.current_thread().name.startswith(("peer-", "asyncio", "gate")):
-                talked.append(_name)
+            if not threading.current_thread().name.startswith(("server-", "asyncio", "gate")):
+                socket_calls.append(_name)
                 if getattr(held, "count", 0):
                     wrong.append((_name, threading.current_thread().name))
             return _real(self, *args)
 
         monkeypatch.setattr(socket.socket, name, watched)
-    engine.add_succeeded_job(engine.add_account(session="us-watched-000001", region="auto"), webhook_url=receiver.url, count=2)
+    engine.add_succeeded_job(
+        engine.add_account(session="us-watched-000001", region="auto"), webhook_url=receiver.url, count=2
+    )
     engine.run_until_final(engine.add_job(engine.add_account(session="gift-watched-0001")))
     engine.run_until_final(engine.add_job(engine.add_account(), prompt="bad [[refuse:2038]]"))
     engine.run_until_final(engine.add_job(engine.add_account(), prompt="a boat [[reset:after]]"))
@@ -210,66 +226,66 @@ def test_i2_nothing_leaves_the_process_while_a_database_connection_is_held(
     engine.make_due()
     tick()
     sweep()
-    assert len(talked) > 100
+    assert len(socket_calls) > 100
     assert wrong == []
 
 
-def test_i2_nothing_is_told_before_the_commit_or_after_a_rollback(engine: Engine) -> None:
-    told: list[str] = []
+def test_i2_on_commit_actions_run_only_after_a_commit(engine: Engine) -> None:
+    actions: list[str] = []
     with transaction() as tx:
-        tx.on_commit(lambda: told.append("committed"))
-        assert told == []
-    assert told == ["committed"]
+        tx.on_commit(lambda: actions.append("committed"))
+        assert actions == []
+    assert actions == ["committed"]
 
-    def change_of_mind() -> None:
+    def roll_back() -> None:
         with transaction() as tx:
-            tx.on_commit(lambda: told.append("never"))
-            raise RuntimeError("changed my mind")
+            tx.on_commit(lambda: actions.append("never"))
+            raise RuntimeError("rollback")
 
-    with pytest.raises(RuntimeError, match="changed my mind"):
-        change_of_mind()
-    assert told == ["committed"]
+    with pytest.raises(RuntimeError, match="rollback"):
+        roll_back()
+    assert actions == ["committed"]
 
 
 # --- I3, I12 ---
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_i3_lost_doubled_and_shuffled_messages_change_only_timing(engine: Engine, seed: int) -> None:
-    hands = [engine.add_account(max_images=2), engine.add_account(max_images=3)]
+def test_i3_lost_duplicate_and_reordered_messages_only_change_timing(engine: Engine, seed: int) -> None:
+    pool = [engine.add_account(max_images=2), engine.add_account(max_images=3)]
     endings = ["", "[[reset:after]]", "[[html]]", "[[absent:2]]", "[[partial:1]]", "[[refuse:2038]]", "[[fail:2038]]"]
-    all_jobs = [engine.add_job(*hands, prompt=f"boat {n} {endings[n % 7]}", count=2) for n in range(21)]
+    all_jobs = [engine.add_job(*pool, prompt=f"boat {n} {endings[n % 7]}", count=2) for n in range(21)]
     engine.run_worker(*all_jobs, rng=random.Random(seed), loss=0.25, duplication=0.4)
-    wanted = ["failed" if n % 7 in {5, 6} else "succeeded" for n in range(21)]
-    assert engine.states(all_jobs) == wanted
-    assert {engine.job_row(j).error_code for j, w in zip(all_jobs, wanted, strict=True) if w == "failed"} == {
+    expected = ["failed" if n % 7 in {5, 6} else "succeeded" for n in range(21)]
+    assert engine.states(all_jobs) == expected
+    assert {engine.job_row(j).error_code for j, w in zip(all_jobs, expected, strict=True) if w == "failed"} == {
         "content_policy_violation"
     }
-    # Paid: every job but those refused at the door, and each once.
+    # Every job is charged once, except those refused at submit.
     assert engine.charge_count() == 18
     assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
     assert max(view["max_in_flight"] for view in engine.ledger()["accounts"].values()) <= 3
 
 
-def test_i12_an_emptied_redis_and_dead_claims_lose_no_job(engine: Engine) -> None:
-    stand = {state: in_state(engine, state)[0] for state in STATES}
+def test_i12_empty_redis_and_dead_claims_lose_no_job(engine: Engine) -> None:
+    jobs_by_state = {state: in_state(engine, state)[0] for state in STATES}
     dead = engine.add_account()  # a worker claims, and dies
-    stand["claimed"] = engine.add_job(dead)
+    jobs_by_state["claimed"] = engine.add_job(dead)
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=dead)
     with transaction() as tx:
-        assert progress_and_leases.claim_save(tx, stand["saving"])
+        assert progress_and_leases.claim_save(tx, jobs_by_state["saving"])
     engine.redis.flushall()
     engine.finish_upstream()
-    engine.run_worker(*stand.values(), rng=random.Random(3), rounds=20)
-    assert engine.states(stand.values()) == ["succeeded"] * 5
+    engine.run_worker(*jobs_by_state.values(), rng=random.Random(3), rounds=20)
+    assert engine.states(jobs_by_state.values()) == ["succeeded"] * 5
     assert engine.charge_count() == 5
 
 
 # --- I4 ---
 
 
-def test_i4_the_key_is_committed_before_the_call_and_sent_once(engine: Engine) -> None:
+def test_i4_submit_key_is_committed_before_the_call_and_sent_once(engine: Engine) -> None:
     seen = []
 
     def look(_path: str, body: bytes) -> None:
@@ -289,7 +305,7 @@ def test_i4_the_key_is_committed_before_the_call_and_sent_once(engine: Engine) -
     assert engine.charge_count() == 6
 
 
-# --- I5, I6 (more of both in test_claims.py and test_poll.py) ---
+# --- I5, I6 (more tests in test_claim.py and test_poll.py) ---
 
 
 def test_i5_slots_and_pace_hold_with_sixteen_threads(engine: Engine) -> None:
@@ -336,8 +352,8 @@ def test_i6_one_poll_per_account_and_interval(engine: Engine) -> None:
             thread.join()
         assert engine.poll_count() == before + 1
         with transaction() as tx:
-            accounts.poll_soon(tx, account)
-        assert poll(account_id=account) == "not due", "an early wish waits for the interval"
+            accounts.schedule_poll(tx, account)
+        assert poll(account_id=account) == "not due", "an early poll waits for the interval"
 
 
 # --- I7 ---
@@ -366,7 +382,7 @@ def test_i7_every_open_state_ends_at_its_deadline(engine: Engine, state: str, co
 # --- I8 ---
 
 
-def test_i8_session_ids_never_show(engine: Engine, receiver: WebhookReceiver, tmp_path: Path) -> None:
+def test_i8_session_ids_are_never_exposed(engine: Engine, receiver: WebhookReceiver, tmp_path: Path) -> None:
     mark = "5eCr3t"
     lines: list[str] = []
 
@@ -418,12 +434,12 @@ def test_i8_session_ids_never_show(engine: Engine, receiver: WebhookReceiver, tm
         lines += [str(row) for row in engine.sql(f"SELECT to_jsonb(t)::text FROM {table} t")]
     lines += [got.body.decode() + str(got.headers) for got in receiver.received]
     lines += [str(raw) for name in ("fast", "bulk", "outbox") for raw in engine.redis.lrange(name, 0, -1)]
-    assert any("submit_refused" in line for line in lines), "the log was really read"
+    assert any("submit_refused" in line for line in lines), "the log was captured"
     assert [line[:300] for line in lines if mark in line] == []
 
 
-def test_i8_the_log_of_a_worker_shows_no_session_id(engine: Engine, tmp_path: Path) -> None:
-    """As a worker logs it, at its most talkative, with the tracebacks of the libraries below."""
+def test_i8_worker_log_contains_no_session_id(engine: Engine, tmp_path: Path) -> None:
+    """At log level debug, with tracebacks of the libraries."""
     mark = "5eCr3t"
     log = tmp_path / "worker.log"
     for word in ("dead", "plain"):
@@ -436,7 +452,7 @@ def test_i8_the_log_of_a_worker_shows_no_session_id(engine: Engine, tmp_path: Pa
     assert mark not in text
 
 
-def test_i8_reprs_hide_what_they_hold(engine: Engine) -> None:
+def test_i8_reprs_hide_secrets(engine: Engine) -> None:
     account_id = engine.add_account(session="5eCr3t-in-a-repr-01")
     [token] = parse_tokens("Bearer 5eCr3t-in-a-repr-01:sandbox", "auto")
     with transaction() as tx:
@@ -448,10 +464,10 @@ def test_i8_reprs_hide_what_they_hold(engine: Engine) -> None:
     presented = accounts.PresentedToken(lookup_hash="h", region="cn", label="l", secret="v1:sealed")
     shown = f"{token!r} {row!r} {claim!r} {caller!r} {presented!r} {Account(id='1', region='cn', session='5eCr3t')!r}"
     assert "5eCr3t" not in shown
-    assert "v1:" not in shown, "nor the sealed form"
+    assert "v1:" not in shown, "nor the encrypted form"
 
 
-def test_i8_only_steps_open_secrets() -> None:
+def test_i8_only_tasks_decrypt_secrets() -> None:
     users = {
         name
         for name, tree in parsed()
@@ -466,7 +482,7 @@ def test_i8_only_steps_open_secrets() -> None:
 # --- I9 ---
 
 
-def test_i9_a_stranger_meets_404_and_an_empty_list(engine: Engine) -> None:
+def test_i9_other_users_get_404_and_an_empty_list(engine: Engine) -> None:
     owner, stranger = (
         {"Authorization": "Bearer owner-0123456789:sandbox"},
         {"Authorization": "Bearer other-0123456789:sandbox"},
@@ -489,8 +505,8 @@ def test_i9_a_stranger_meets_404_and_an_empty_list(engine: Engine) -> None:
                 unknown = http.request(method, f"/v1/jobs/{public_id('job', uuid4())}{path}", headers=who)
                 assert answer.json()["error"]["code"] == unknown.json()["error"]["code"] == "job_not_found"
             assert http.get("/v1/jobs", headers=who).json()["data"] == []
-        assert http.get(f"/v1/jobs/{job_id}", headers=owner).json()["status"] == "queued", "nobody cancelled it"
-        # Whoever presents the session id sees its jobs, also among others.
+        assert http.get(f"/v1/jobs/{job_id}", headers=owner).json()["status"] == "queued", "it was not cancelled"
+        # A caller with the session id sees its jobs, also in a list of session ids.
         both = {"Authorization": "Bearer fresh-0123456789:sandbox, owner-0123456789:sandbox"}
         assert http.get(f"/v1/jobs/{job_id}", headers=both).status_code == 200
         other_region = {"Authorization": "Bearer owner-0123456789:cn"}
@@ -499,10 +515,10 @@ def test_i9_a_stranger_meets_404_and_an_empty_list(engine: Engine) -> None:
         assert (file_answer.status_code, file_answer.json()["error"]["code"]) == (404, "file_not_found")
         engine.run_until_final(*[row.id for row in engine.sql("SELECT id FROM jobs")])
         [link] = [o["url"] for o in http.get(f"/v1/jobs/{job_id}", headers=owner).json()["output"]]
-        # The link is the right to read: unguessable, and good without a key.
+        # The link is unguessable and works without a key.
         assert http.get(link).status_code == 200
         assert all(row.id.version == 4 for row in engine.sql("SELECT id FROM files"))
-    assert engine.sql("SELECT count(*) AS n FROM accounts WHERE NOT pool")[0].n == 1, "reading makes no rows"
+    assert engine.sql("SELECT count(*) AS n FROM accounts WHERE NOT pool")[0].n == 1, "reading creates no rows"
 
 
 # --- I10 ---
@@ -518,20 +534,20 @@ def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None
     engine.save(job)
     kept = [tuple(row) for row in engine.files(job)]
     stored = [storage.read_file(row.key) for row in engine.files(job)]
-    story = engine.state_history(job)
+    history = engine.state_history(job)
     stop.release()
     slow.join(20)
     assert [tuple(row) for row in engine.files(job)] == kept
     assert [storage.read_file(row.key) for row in engine.files(job)] == stored
-    assert engine.state_history(job) == story
-    # The rows of a save that comes too late are not added beside those that are there.
+    assert engine.state_history(job) == history
+    # A late save does not add rows.
     with transaction() as tx:
         one = files.NewFile(n=0, key="elsewhere", mime="image/png", bytes=1, sha256="0", width=1, height=1)
         files.add_files(tx, job, [one])
     assert [tuple(row) for row in engine.files(job)] == kept
     assert engine.sql("SELECT count(*) AS n FROM webhook_deliveries")[0].n == 0
     folder = tmp_files(engine)
-    assert sorted(folder) == sorted(row.key for row in engine.files(job)), "no stray bytes"
+    assert sorted(folder) == sorted(row.key for row in engine.files(job)), "no orphaned files"
 
 
 def tmp_files(engine: Engine) -> list[str]:
@@ -542,7 +558,7 @@ def tmp_files(engine: Engine) -> list[str]:
 # --- I11 ---
 
 
-def test_i11_the_outbox_row_comes_with_the_end_and_only_with_it(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_i11_outbox_row_is_written_with_the_final_state_only(engine: Engine, receiver: WebhookReceiver) -> None:
     job = engine.add_job(engine.add_account(), webhook_url=receiver.url)
 
     def crash() -> None:

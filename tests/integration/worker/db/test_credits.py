@@ -1,4 +1,4 @@
-"""Credits through the real sandbox: prices learned from its history, held at the claim, settled, given back, received."""
+"""Credits with the real sandbox: learned prices, reservation at the claim, settlement, refunds, daily credits."""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from tests.support.engine import Engine
 from worker.db.credits import learned_prices
-from worker.db.credits.balances import note_credits, purse, readings, thin_readings
+from worker.db.credits.balances import credit_summary, delete_old_readings, readings, record_credits
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.tasks.dispatch import sweep
@@ -21,21 +21,21 @@ SPENT = "/user_credit_history"
 RECEIVE = "/credit_receive"
 
 
-def told(engine: Engine) -> str:
-    """One run of the step, once upstream's history has caught up and every account may be asked."""
+def sync(engine: Engine) -> str:
+    """Run the task once, with an up-to-date upstream history and every account due."""
     engine.sql("UPDATE accounts SET ledger_due_at = NULL")
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 minute' WHERE finished_at IS NOT NULL")
     return sync_credits()
 
 
-def with_credits(engine: Engine, account: UUID, left: int, *, ago: float = 0.0) -> None:
+def set_credits(engine: Engine, account: UUID, left: int, *, ago: float = 0.0) -> None:
     with transaction() as tx:
-        note_credits(tx, account, left, seconds_ago=ago)
+        record_credits(tx, account, left, seconds_ago=ago)
 
 
 def left(account: UUID) -> int | None:
     with transaction() as tx:
-        found = purse(tx, account)
+        found = credit_summary(tx, account)
     return None if found is None or found.left is None else int(found.left)
 
 
@@ -59,82 +59,82 @@ def calls(engine: Engine, path: str) -> int:
 # --- prices ---
 
 
-def test_prices_are_learned_from_what_upstream_charged(engine: Engine) -> None:
+def test_prices_are_learned_from_the_credit_history(engine: Engine) -> None:
     account = engine.add_account(session="us-prices-of-pictures", region="us")
     wide = {"order": {"resolution": "2k", "count": 3, "prompt": ""}}
-    assert price("jimeng-4.0", wide, "us") is None, "no starting value stands for a region that nobody knows"
+    assert price("jimeng-4.0", wide, "us") is None, "an unknown region has no starting price"
     order = {"resolution": "2k", "width": 2048, "height": 2048}
     done = engine.add_succeeded_job(account, order=order, count=3)
-    film = engine.add_succeeded_job(account, kind="video", order={"seconds": 10})
-    assert charge(engine, done) == (None, False), "no price was known, so nothing is claimed"
-    assert "settled 2 jobs" in told(engine)
-    assert (charge(engine, done), charge(engine, film)) == ((6, True), (50, True))
+    video_job = engine.add_succeeded_job(account, kind="video", order={"seconds": 10})
+    assert charge(engine, done) == (None, False), "the price was unknown, so nothing is charged yet"
+    assert "settled 2 jobs" in sync(engine)
+    assert (charge(engine, done), charge(engine, video_job)) == ((6, True), (50, True))
     assert price("jimeng-4.0", wide, "us") == (6, "learned")
     assert price("jimeng-4.0", {"order": {"resolution": "2k", "count": 5, "prompt": ""}}, "us") == (10, "scaled")
     assert price("jimeng-4.0", {"order": {"resolution": "4k", "count": 3, "prompt": ""}}, "us") is None
     assert price("jimeng-4.0", wide, "cn") is None, "another region may have other prices"
     video = {"order": {"resolution": "720p", "seconds": 10}}
     assert price("jimeng-video-3.0", video, "us", "video") == (50, "learned")
-    assert engine.account_row(account).credits == 10_000 - 56, "the history tells the balance with it"
+    assert engine.account_row(account).credits == 10_000 - 56, "the history contains the balance"
     assert calls(engine, SPENT) == 1
-    told(engine)
-    assert calls(engine, SPENT) == 1, "nothing is open, so nobody is asked"
+    sync(engine)
+    assert calls(engine, SPENT) == 1, "nothing is unsettled, so no account is read"
 
 
-def test_the_newest_price_wins_and_an_older_one_does_not_come_back(engine: Engine) -> None:
+def test_newest_price_wins_over_older_records(engine: Engine) -> None:
     account = engine.add_account(region="us")
     first = engine.add_succeeded_job(account)
-    told(engine)
+    sync(engine)
     shape = {"order": {"resolution": "1k", "count": 1, "prompt": ""}}
     assert price("jimeng-4.0", shape, "us") == (1, "learned")
     engine.sql("UPDATE credit_prices SET credits = 9, at = now() + interval '1 hour'")
     engine.sql("UPDATE jobs SET settled_at = NULL WHERE id = :id", id=first)
-    told(engine)
+    sync(engine)
     assert price("jimeng-4.0", shape, "us") == (9, "learned")
 
 
-# --- held, settled, given back ---
+# --- reservation, settlement, refund ---
 
 
-def test_an_account_without_the_price_does_not_take_the_job(engine: Engine) -> None:
+def test_account_with_insufficient_credits_does_not_claim_job(engine: Engine) -> None:
     poor, rich = engine.add_account(), engine.add_account()
-    with_credits(engine, poor, 3), with_credits(engine, rich, 100)
-    dear = engine.add_job(poor, rich, price=4)
+    set_credits(engine, poor, 3), set_credits(engine, rich, 100)
+    expensive = engine.add_job(poor, rich, price=4)
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=poor) is None
     cheap = engine.add_job(poor, price=3)
     with transaction() as tx:
         claim = state_machine.claim_next(tx, account_id=poor)
     assert claim is not None
-    assert claim.id == cheap, "a dear job is in no cheap one's way"
-    engine.submit(dear)
-    assert engine.job_row(dear).account_id == rich
+    assert claim.id == cheap, "an expensive job does not block a cheap one"
+    engine.submit(expensive)
+    assert engine.job_row(expensive).account_id == rich
 
 
-def test_a_job_that_nobody_can_pay_fails_at_once_when_that_is_sure(engine: Engine) -> None:
+def test_job_fails_at_once_if_no_account_has_the_credits(engine: Engine) -> None:
     account = engine.add_account()
-    with_credits(engine, account, 3)
+    set_credits(engine, account, 3)
     job = engine.add_job(account, price=4)
     assert engine.submit(job)
     row = engine.job_row(job)
     assert (row.state, row.error_code, row.charged) == ("failed", "insufficient_quota", 0)
-    assert engine.submits() == [], "upstream was not even asked"
+    assert engine.submits() == [], "nothing was sent upstream"
 
 
-def test_old_knowledge_is_read_anew_before_a_job_is_given_up(engine: Engine) -> None:
+def test_stale_balance_is_refreshed_before_a_job_fails(engine: Engine) -> None:
     account = engine.add_account()
-    with_credits(engine, account, 3, ago=7200)
+    set_credits(engine, account, 3, ago=7200)
     job = engine.add_job(account, price=4)
     engine.submit(job), sweep()
     assert engine.job_row(job).state == "queued"
-    told(engine)
+    sync(engine)
     assert left(account) == 10_000
     assert engine.run_until_final(job) == ["succeeded"]
 
 
-def test_two_claims_at_once_keep_the_sum_of_what_is_held(engine: Engine) -> None:
+def test_concurrent_claims_do_not_exceed_the_balance(engine: Engine) -> None:
     account = engine.add_account(max_images=8)
-    with_credits(engine, account, 10)
+    set_credits(engine, account, 10)
     waiting = [engine.add_job(account, price=4) for _ in range(6)]
     engine.make_due()
 
@@ -148,16 +148,16 @@ def test_two_claims_at_once_keep_the_sum_of_what_is_held(engine: Engine) -> None
         taken = [found for found in pool.map(claim, range(12)) if found]
     assert len(taken) == 2
     assert left(account) == 2
-    # One is refused before it was taken: what was held for it is free again, without anybody giving it back.
+    # One job is refused at submit: its reservation ends without an explicit release.
     with transaction() as tx:
         state_machine.requeue(tx, job_id=taken[0], attempt=1, actor="submit", reason="a test", delay=0.0)
     assert left(account) == 6
     assert set(engine.states(waiting)) == {"queued", "submitting"}
 
 
-def test_the_balance_moves_with_the_jobs_and_needs_no_call(engine: Engine) -> None:
+def test_balance_follows_the_jobs_without_upstream_calls(engine: Engine) -> None:
     account = engine.add_account(session="plain-moves-with-jobs")
-    with_credits(engine, account, 10_000)
+    set_credits(engine, account, 10_000)
     for number in range(3):
         engine.add_succeeded_job(account, price=number + 1, count=number + 1)
     assert left(account) == 10_000 - 6
@@ -165,13 +165,13 @@ def test_the_balance_moves_with_the_jobs_and_needs_no_call(engine: Engine) -> No
     assert calls(engine, "/user_credit") == 0
     name = engine.submits()[0]["account"]
     assert engine.ledger()["accounts"][name]["credits"] == left(account)
-    told(engine)
+    sync(engine)
     assert (engine.account_row(account).credits, left(account)) == (9_994, 9_994)
 
 
-def test_what_was_refused_before_it_was_taken_costs_nothing(engine: Engine) -> None:
+def test_job_refused_at_submit_costs_nothing(engine: Engine) -> None:
     account = engine.add_account()
-    with_credits(engine, account, 100)
+    set_credits(engine, account, 100)
     job = engine.add_job(account, price=4, prompt="a boat [[refuse:2038]]")
     engine.submit(job)
     assert engine.job_row(job).state == "failed"
@@ -180,58 +180,56 @@ def test_what_was_refused_before_it_was_taken_costs_nothing(engine: Engine) -> N
 
 
 @pytest.mark.parametrize(("script", "cost"), [("[[fail:2038]]", 1), ("[[fail:2038]] [[refund]]", 0)])
-def test_a_failure_after_it_was_taken_costs_its_price_until_upstream_gives_it_back(
-    engine: Engine, script: str, cost: int
-) -> None:
+def test_job_failed_after_submit_is_charged_until_upstream_refunds_it(engine: Engine, script: str, cost: int) -> None:
     account = engine.add_account()
-    with_credits(engine, account, 100)
+    set_credits(engine, account, 100)
     job = engine.add_job(account, price=1, prompt=f"a boat {script}")
     engine.submit(job), engine.poll(account)
     row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "content_policy_violation")
-    assert charge(engine, job) == (1, False), "as far as known"
+    assert charge(engine, job) == (1, False), "charged, not yet confirmed"
     assert left(account) == 99
-    told(engine)
-    assert charge(engine, job) == (cost, cost == 0), "credits may still come back"
+    sync(engine)
+    assert charge(engine, job) == (cost, cost == 0), "a refund is still possible"
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 hour'")
-    told(engine)
+    sync(engine)
     assert charge(engine, job) == (cost, True)
     assert engine.account_row(account).credits == 10_000 - cost
     assert bool(engine.sql("SELECT 1 FROM credit_prices")) is (cost > 0)
 
 
-def test_what_is_not_in_upstreams_history_was_free(engine: Engine) -> None:
+def test_job_missing_in_the_credit_history_was_free(engine: Engine) -> None:
     account = engine.add_account()
     free = engine.add_succeeded_job(account, price=3)
     paid = engine.add_succeeded_job(account, price=3)
     [holder] = engine.sandbox.accounts.values()
-    # A model that is free of charge leaves no line.
+    # A free model leaves no record.
     holder.spent = type(holder.spent)(
         (line for line in holder.spent if line["submit_id"] != str(engine.job_row(free).submit_key)), maxlen=500
     )
-    told(engine)
-    assert (charge(engine, paid), charge(engine, free)) == ((1, True), (3, False)), "it may still come"
+    sync(engine)
+    assert (charge(engine, paid), charge(engine, free)) == ((1, True), (3, False)), "the record may still appear"
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 hour'")
-    told(engine)
+    sync(engine)
     assert charge(engine, free) == (0, True)
     lost = engine.add_succeeded_job(account, price=3)
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 hour'")
     engine.interceptor.before[SPENT] = lambda *_: Response('{"ret": "0", "data": {"records": []}}')
-    told(engine)
+    sync(engine)
     assert charge(engine, lost) == (3, False), "an empty history proves nothing"
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_doubled_and_lost_messages_settle_each_job_once(engine: Engine, seed: int) -> None:
+def test_duplicate_and_lost_messages_settle_each_job_once(engine: Engine, seed: int) -> None:
     accounts = [engine.add_account(), engine.add_account(session="flaky-settles-once")]
     for account in accounts:
-        with_credits(engine, account, 10_000)
+        set_credits(engine, account, 10_000)
     made = [engine.add_job(*accounts, price=1, prompt=f"a boat {n} {'[[fail:2038]]' * (n % 3 == 0)}") for n in range(9)]
     engine.run_worker(*made, rng=random.Random(seed), loss=0.2, duplication=0.5)
     with ThreadPoolExecutor(3) as pool:
         engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 hour' WHERE finished_at IS NOT NULL")
         list(pool.map(lambda _: sync_credits(), range(3)))
-    for _ in range(20):  # the flaky account's history is not to be had each time
+    for _ in range(20):  # reading the flaky account's history fails sometimes
         if not engine.sql("SELECT 1 FROM jobs WHERE settled_at IS NULL"):
             break
         engine.sql("UPDATE accounts SET ledger_due_at = NULL")
@@ -245,9 +243,9 @@ def test_doubled_and_lost_messages_settle_each_job_once(engine: Engine, seed: in
     assert sum(engine.account_row(a).credits for a in accounts) == 20_000 - charged
 
 
-def test_a_killed_step_holds_no_credits(engine: Engine) -> None:
+def test_killed_task_holds_no_credits(engine: Engine) -> None:
     account = engine.add_account(session="plain-killed-step")
-    with_credits(engine, account, 5)
+    set_credits(engine, account, 5)
     job = engine.add_job(account, price=4, prompt="a boat [[latency:20]]")
     engine.make_due()
     process = engine.start_process("submit", job_id=job)
@@ -257,20 +255,20 @@ def test_a_killed_step_holds_no_credits(engine: Engine) -> None:
         process.join(0.05)
     process.kill()
     process.join()
-    assert left(account) == 1, "held while nobody knows"
+    assert left(account) == 1, "reserved while the outcome is unknown"
     assert engine.run_until_final(job) == ["succeeded"]
     assert engine.charge_count() == 1
     assert left(account) == 1
-    told(engine)
+    sync(engine)
     assert (charge(engine, job), left(account)) == ((1, True), 9_999)
 
 
-def test_no_credits_for_a_model_one_may_not_use_is_no_reason_to_rest(engine: Engine) -> None:
+def test_insufficient_credits_refusal_of_an_affordable_model_does_not_cool_down_the_account(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, price=4, prompt="a boat [[refuse:1006]]")
     engine.submit(job)
     assert engine.job_row(job).error_code == "insufficient_quota"
-    assert engine.account_row(account).rest_until is None, "its credits, read at once, cover the price"
+    assert engine.account_row(account).rest_until is None, "its balance, refreshed at once, covers the price"
     poor = engine.add_account(session="broke-and-refused")
     other = engine.add_job(poor, price=4)
     engine.submit(other)
@@ -281,13 +279,13 @@ def test_no_credits_for_a_model_one_may_not_use_is_no_reason_to_rest(engine: Eng
 # --- readings and daily credits ---
 
 
-def test_readings_make_a_curve_that_is_thinned_with_age(engine: Engine) -> None:
+def test_balance_readings_are_thinned_with_age(engine: Engine) -> None:
     account = engine.add_account()
-    with_credits(engine, account, 50), with_credits(engine, account, 50), with_credits(engine, account, 40)
-    with_credits(engine, account, 70, ago=3600)
+    set_credits(engine, account, 50), set_credits(engine, account, 50), set_credits(engine, account, 40)
+    set_credits(engine, account, 70, ago=3600)
     with transaction() as tx:
         assert [point.credits for point in readings(tx, account, since=None, limit=9)] == [50, 40]
-    assert engine.account_row(account).credits == 40, "an older answer that comes late changes nothing"
+    assert engine.account_row(account).credits == 40, "an older reading that arrives late is ignored"
     engine.sql(
         """INSERT INTO credit_readings (account_id, at, credits)
            SELECT :id, date_trunc('day', now()) - interval '9 days' + make_interval(hours => h), h
@@ -296,14 +294,14 @@ def test_readings_make_a_curve_that_is_thinned_with_age(engine: Engine) -> None:
     )
     engine.sql("INSERT INTO credit_readings VALUES (:id, now() - interval '500 days', 9)", id=account)
     with transaction() as tx:
-        assert thin_readings(tx, limit=100) == 5
+        assert delete_old_readings(tx, limit=100) == 5
         assert [point.credits for point in readings(tx, account, since=None, limit=9)] == [5, 50, 40]
 
 
-def test_daily_credits_are_taken_once_a_day_where_that_is_wanted(engine: Engine) -> None:
+def test_daily_credits_are_claimed_once_a_day_when_enabled(engine: Engine) -> None:
     gift, other = engine.add_account(session="gift-daily-000001", pool=True), engine.add_account(pool=True)
-    told(engine)
-    assert calls(engine, RECEIVE) == 0, "off unless asked for"
+    sync(engine)
+    assert calls(engine, RECEIVE) == 0, "disabled by default"
     engine.configure(DAILY_RECEIVE="on")
     engine.sql("UPDATE accounts SET daily_receive = false WHERE id = :id", id=other)
     with ThreadPoolExecutor(4) as pool:
@@ -312,17 +310,20 @@ def test_daily_credits_are_taken_once_a_day_where_that_is_wanted(engine: Engine)
     assert engine.account_row(gift).credits == 60
     [row] = engine.sql("SELECT * FROM credit_receives")
     assert (row.account_id, row.how, row.gained, row.error_code) == (gift, "daily", 60, None)
-    # A worker that died between its claim and its call leaves a day without an answer, and no second call.
+    # If a worker dies between its claim and its call, that day is not retried.
     engine.sql("UPDATE credit_receives SET gained = NULL")
-    told(engine)
+    sync(engine)
     assert calls(engine, RECEIVE) == 1
     engine.sql("UPDATE credit_receives SET day = day - 1")
-    told(engine)
+    sync(engine)
     assert calls(engine, RECEIVE) == 2
 
 
-def test_one_account_may_want_its_daily_credits_alone(engine: Engine) -> None:
-    wanted, shark = engine.add_account(session="gift-alone-00001", pool=True), engine.add_account(session="shark-gift-00001")
+def test_daily_credits_can_be_enabled_for_one_account(engine: Engine) -> None:
+    wanted, shark = (
+        engine.add_account(session="gift-alone-00001", pool=True),
+        engine.add_account(session="shark-gift-00001"),
+    )
     engine.add_account(pool=True)
     engine.sql("UPDATE accounts SET daily_receive = true, pool = true WHERE id = ANY(:ids)", ids=[wanted, shark])
     sync_credits(), sync_credits()
@@ -332,14 +333,14 @@ def test_one_account_may_want_its_daily_credits_alone(engine: Engine) -> None:
     assert found[shark].error_code == "upstream_risk_control"
 
 
-def test_a_waiting_job_brings_an_empty_account_its_daily_credits(engine: Engine) -> None:
+def test_waiting_job_makes_an_empty_account_claim_its_daily_credits(engine: Engine) -> None:
     account = engine.add_account(session="gift-for-waiting-1")
-    with_credits(engine, account, 0, ago=7200)
+    set_credits(engine, account, 0, ago=7200)
     job = engine.add_job(account, price=4)
     engine.make_due()
     submit(job_id=job)
     assert engine.job_row(job).state == "queued"
-    told(engine)
+    sync(engine)
     assert left(account) == 60
     assert engine.run_until_final(job) == ["succeeded"]
     assert calls(engine, RECEIVE) == 1

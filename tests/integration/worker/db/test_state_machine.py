@@ -1,4 +1,4 @@
-"""Any sequence of the functions of `worker/db/jobs/state_machine.py`, by callers who are late or wrong, against a model and Postgres."""
+"""Random sequences of the functions of `worker/db/jobs/state_machine.py`, compared with a model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,24 +17,24 @@ from hypothesis.stateful import (
 
 from tests.support import factories
 from tests.support.engine import FINAL, Engine
+from worker.core.job_state import OPEN, UPSTREAM
 from worker.db.engine import transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.db.jobs.files import NewFile
 
 LIMITS = (2, 1)
-OPEN = {"queued", "submitting", "running", "saving"}
 
 
 @dataclass
 class Known:
-    """What the model says of a job."""
+    """A job in the model."""
 
     allowed: list[int]
     state: str = "queued"
     attempt: int = 0
     holds: bool = False
     account: int | None = None
-    wish: bool = False
+    cancel_requested: bool = False
     save_tries: int = 0
     save_due: bool = False
     files: bool = False
@@ -42,7 +42,7 @@ class Known:
 
 
 class JobMachine(RuleBasedStateMachine):
-    """Each rule calls one function, right or late, and says what must come of it."""
+    """Each rule calls one function, in time or late, and checks its result."""
 
     engine: Engine
 
@@ -58,9 +58,9 @@ class JobMachine(RuleBasedStateMachine):
         job_id = list(self.jobs)[number % len(self.jobs)]
         return job_id, self.jobs[job_id]
 
-    def expect(self, row: Any, known: Known, right: Any, **changes: Any) -> None:
-        assert (row is not None and row is not False) == bool(right)
-        if right:
+    def expect(self, row: Any, known: Known, expected: Any, **changes: Any) -> None:
+        assert (row is not None and row is not False) == bool(expected)
+        if expected:
             for name, value in changes.items():
                 setattr(known, name, value)
 
@@ -81,7 +81,7 @@ class JobMachine(RuleBasedStateMachine):
         waiting = [
             job_id
             for job_id, known in self.jobs.items()
-            if known.state == "queued" and not known.wish and number in known.allowed
+            if known.state == "queued" and not known.cancel_requested and number in known.allowed
         ]
         with transaction() as tx:
             got = state_machine.claim_next(tx, account_id=self.accounts[number])
@@ -112,24 +112,24 @@ class JobMachine(RuleBasedStateMachine):
             row = state_machine.requeue(
                 tx, job_id=job_id, attempt=known.attempt - late, actor="test", reason="x", delay=0, counts=counts
             )
-        state = "cancelled" if known.wish else "queued"
+        state = "cancelled" if known.cancel_requested else "queued"
         self.expect(row, known, known.state == "submitting" and not late, state=state, holds=False)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1))
-    def note_unclear(self, number: int, late: int) -> None:
+    def mark_submit_unclear(self, number: int, late: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
-            row = progress_and_leases.note_unclear(tx, job_id=job_id, attempt=known.attempt - late)
+            row = progress_and_leases.mark_submit_unclear(tx, job_id=job_id, attempt=known.attempt - late)
         self.expect(row, known, known.state == "submitting" and not late)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), progress=st.integers(0, 90), items=st.integers(0, 3))
-    def note_on_the_way(self, number: int, late: int, progress: int, items: int) -> None:
+    def record_progress(self, number: int, late: int, progress: int, items: int) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
             before = self.engine.job_row(job_id)
-            row = progress_and_leases.note_progress(
+            row = progress_and_leases.record_progress(
                 tx,
                 job_id=job_id,
                 attempt=known.attempt - late,
@@ -138,11 +138,11 @@ class JobMachine(RuleBasedStateMachine):
                 ready_items=items,
                 progress=progress,
             )
-            news = items != before.ready_items or progress > before.progress or before.queue_position is not None
-            assert (row is not None) == (known.state == "running" and not late and news)
-            stable = progress_and_leases.note_stable(tx, job_id=job_id, attempt=known.attempt - late)
+            changed = items != before.ready_items or progress > before.progress or before.queue_position is not None
+            assert (row is not None) == (known.state == "running" and not late and changed)
+            stable = progress_and_leases.count_stable_poll(tx, job_id=job_id, attempt=known.attempt - late)
             assert (stable is not None) == (known.state == "running" and not late)
-            progress_and_leases.note_absent(tx, job_id=job_id, attempt=known.attempt - late)
+            progress_and_leases.mark_absent(tx, job_id=job_id, attempt=known.attempt - late)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1))
@@ -152,8 +152,8 @@ class JobMachine(RuleBasedStateMachine):
             row = state_machine.mark_saving(
                 tx, job_id=job_id, attempt=known.attempt - late, refs=[{"url": "http://x/"}]
             )
-        right = known.state == "running" and not late
-        self.expect(row, known, right, state="saving", holds=False, save_tries=0, save_due=True)
+        expected = known.state == "running" and not late
+        self.expect(row, known, expected, state="saving", holds=False, save_tries=0, save_due=True)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7))
@@ -161,35 +161,35 @@ class JobMachine(RuleBasedStateMachine):
         job_id, known = self.pick(number)
         with transaction() as tx:
             row = progress_and_leases.claim_save(tx, job_id)
-        right = known.state == "saving" and known.save_due
-        self.expect(row, known, right, save_tries=known.save_tries + 1, save_due=False)
+        expected = known.state == "saving" and known.save_due
+        self.expect(row, known, expected, save_tries=known.save_tries + 1, save_due=False)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), again=st.booleans())
     def renew_or_defer(self, number: int, late: int, again: bool) -> None:  # noqa: FBT001
         job_id, known = self.pick(number)
         tries = known.save_tries - late
-        right = known.state == "saving" and not late
+        expected = known.state == "saving" and not late
         with transaction() as tx:
             if again:
                 row = progress_and_leases.defer_save(tx, job_id=job_id, save_tries=tries, delay=-1, refs=None)
-                self.expect(row, known, right, save_due=True)
+                self.expect(row, known, expected, save_due=True)
             else:
-                row = progress_and_leases.renew_save(tx, job_id=job_id, save_tries=tries)
-                self.expect(row, known, right, save_due=False)
+                row = progress_and_leases.renew_save_lease(tx, job_id=job_id, save_tries=tries)
+                self.expect(row, known, expected, save_due=False)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), with_files=st.booleans())
     def mark_succeeded(self, number: int, late: int, with_files: bool) -> None:  # noqa: FBT001
         job_id, known = self.pick(number)
-        right = known.state == "saving" and not late
+        expected = known.state == "saving" and not late
         with transaction() as tx:
-            if right and with_files:
+            if expected and with_files:
                 one = NewFile(n=0, key="k", mime="image/png", bytes=1, sha256="0", width=1, height=1)
                 files.add_files(tx, job_id, [one])
                 known.files = True
-            row = state_machine.mark_succeeded(tx, job_id=job_id, attempt=known.attempt - late, stored=1, wanted=1)
-        self.expect(row, known, right and known.files, state="succeeded")
+            row = state_machine.mark_succeeded(tx, job_id=job_id, attempt=known.attempt - late, stored=1, expected=1)
+        self.expect(row, known, expected and known.files, state="succeeded")
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), overdue=st.booleans())
@@ -205,8 +205,8 @@ class JobMachine(RuleBasedStateMachine):
                 actor="test",
                 overdue_only=overdue,
             )
-        right = known.state in OPEN and not late and not overdue
-        self.expect(row, known, right, state="failed", holds=False)
+        expected = known.state in OPEN and not late and not overdue
+        self.expect(row, known, expected, state="failed", holds=False)
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7))
@@ -214,7 +214,7 @@ class JobMachine(RuleBasedStateMachine):
         job_id, known = self.pick(number)
         with transaction() as tx:
             row = state_machine.cancel(tx, job_id)
-        known.wish = known.wish or known.state in {"queued", "submitting", "running"}
+        known.cancel_requested = known.cancel_requested or known.state in {"queued", *UPSTREAM}
         self.expect(row, known, known.state == "queued", state="cancelled")
 
     @precondition(lambda self: self.jobs)
@@ -223,8 +223,8 @@ class JobMachine(RuleBasedStateMachine):
         job_id, known = self.pick(number)
         with transaction() as tx:
             row = state_machine.mark_cancelled(tx, job_id=job_id, attempt=known.attempt - late)
-        # It keeps its slot: upstream draws on.
-        self.expect(row, known, known.state == "running" and known.wish and not late, state="cancelled")
+        # It keeps its slot: upstream continues.
+        self.expect(row, known, known.state == "running" and known.cancel_requested and not late, state="cancelled")
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7))
@@ -235,10 +235,10 @@ class JobMachine(RuleBasedStateMachine):
         self.expect(row or None, known, known.state == "cancelled" and known.holds, holds=False)
 
     @invariant()
-    def rows_are_as_the_model_says(self) -> None:
+    def rows_match_the_model(self) -> None:
         rows = self.engine.sql(
             """SELECT j.*, (SELECT array_agg(e.seq ORDER BY e.seq) FROM job_events e WHERE e.job_id = j.id) AS seqs,
-                   (SELECT e.to_state FROM job_events e WHERE e.job_id = j.id ORDER BY e.seq DESC LIMIT 1) AS told,
+                   (SELECT e.to_state FROM job_events e WHERE e.job_id = j.id ORDER BY e.seq DESC LIMIT 1) AS last_event_state,
                    (SELECT count(*) FROM webhook_deliveries w WHERE w.job_id = j.id) AS hooks,
                    (to_jsonb(j) - 'holds_slot' - 'absent_since')::text AS whole
                FROM jobs j ORDER BY j.id"""
@@ -246,25 +246,25 @@ class JobMachine(RuleBasedStateMachine):
         for row in rows:
             known = self.jobs[row.id]
             assert (row.state, row.attempt, row.holds_slot) == (known.state, known.attempt, known.holds)
-            assert (row.cancel_requested_at is not None) == known.wish
+            assert (row.cancel_requested_at is not None) == known.cancel_requested
             assert row.save_tries == known.save_tries
-            assert row.seqs == list(range(1, row.event_seq + 1)), "no event is missing or doubled"
-            assert row.told == row.state
+            assert row.seqs == list(range(1, row.event_seq + 1)), "no event is missing or duplicated"
+            assert row.last_event_state == row.state
             assert (row.finished_at is not None) == (row.state in FINAL)
             assert (row.error_code is not None) == (row.state == "failed")
             assert row.hooks == (1 if row.webhook_url and row.state in FINAL else 0)
-            if row.state in {"submitting", "running"}:
+            if row.state in UPSTREAM:
                 assert row.holds_slot
                 assert row.account_id == self.accounts[known.account or 0]
                 assert row.submit_key
             if known.state in FINAL:
                 known.ended = known.ended or row.whole
-                assert row.whole == known.ended, "what has ended stays as it is"
+                assert row.whole == known.ended, "a final row never changes"
         for number, limit in enumerate(LIMITS):
             assert sum(k.holds and k.account == number for k in self.jobs.values()) <= limit
 
 
-def test_the_state_machine_of_jobs(engine: Engine) -> None:
+def test_job_state_machine(engine: Engine) -> None:
     JobMachine.engine = engine
     run_state_machine_as_test(
         JobMachine,

@@ -1,4 +1,4 @@
-"""Which events are written for whom, in the transaction of the change they tell of."""
+"""The webhook outbox: which deliveries are written in the transaction of a state change."""
 
 import json
 import threading
@@ -22,17 +22,17 @@ from worker.tasks.dispatch import sweep
 URL = "https://example.com/hook"
 
 
-def listen(engine: Engine, **changes: Any) -> UUID:
+def add_endpoint(engine: Engine, **changes: Any) -> UUID:
     with transaction() as tx:
         return factories.make_endpoint(tx, changes.pop("url", URL), **changes)[0]
 
 
-def told(engine: Engine) -> list[tuple[UUID | None, str]]:
+def deliveries(engine: Engine) -> list[tuple[UUID | None, str]]:
     rows = engine.sql("SELECT endpoint_id, event FROM webhook_deliveries ORDER BY event, endpoint_id")
     return [(row.endpoint_id, row.event) for row in rows]
 
 
-def fail(job_id: UUID) -> Any:
+def fail_job(job_id: UUID) -> Any:
     with transaction() as tx:
         return state_machine.mark_failed(
             tx, job_id=job_id, attempt=None, code="upstream_error", message="x", actor="test"
@@ -47,8 +47,8 @@ def key_of(name: str, key: str) -> api_keys.KeyOwner:
     return found
 
 
-def test_one_row_for_each_that_listens_and_one_for_the_jobs_own_webhook(engine: Engine) -> None:
-    first, second = listen(engine), listen(engine, url="https://example.org/other")
+def test_outbox_has_one_row_per_endpoint_and_one_for_the_jobs_own_webhook(engine: Engine) -> None:
+    first, second = add_endpoint(engine), add_endpoint(engine, url="https://example.org/other")
     job = engine.add_succeeded_job(engine.add_account(), webhook_url="http://place.example:8080/a?b=c")
     rows = engine.sql("SELECT *, xmin::text AS x FROM webhook_deliveries")
     [change] = engine.sql("SELECT xmin::text AS x FROM jobs WHERE id = :id", id=job)
@@ -63,41 +63,41 @@ def test_one_row_for_each_that_listens_and_one_for_the_jobs_own_webhook(engine: 
 
 
 @pytest.mark.parametrize("wanted", WEBHOOK_EVENTS)
-def test_an_endpoint_hears_what_it_asked_for_and_nothing_else(engine: Engine, wanted: str) -> None:
-    endpoint = listen(engine, events=(wanted,))
+def test_endpoint_receives_only_subscribed_events(engine: Engine, wanted: str) -> None:
+    endpoint = add_endpoint(engine, events=(wanted,))
     engine.add_succeeded_job(engine.add_account())
-    fail(engine.add_job(engine.add_account()))
+    fail_job(engine.add_job(engine.add_account()))
     with transaction() as tx:
         state_machine.cancel(tx, factories.make_job(tx, []))
-    assert told(engine) == [(endpoint, wanted)]
+    assert deliveries(engine) == [(endpoint, wanted)]
 
 
-def test_started_is_told_to_endpoints_only_and_only_when_asked(engine: Engine) -> None:
-    listen(engine)
-    eager = listen(engine, events=("job.started", "job.completed"))
+def test_started_event_goes_only_to_subscribed_endpoints(engine: Engine) -> None:
+    add_endpoint(engine)
+    subscribed = add_endpoint(engine, events=("job.started", "job.completed"))
     running = engine.add_running_job(engine.add_account(), webhook_url=URL)
-    assert told(engine) == [(eager, "job.started")]
+    assert deliveries(engine) == [(subscribed, "job.started")]
     assert engine.job_row(running).state == "running"
 
 
-def test_of_a_conversation_its_own_webhook_hears_once_and_endpoints_of_each_job_with_its_parent(
+def test_conversation_webhook_is_sent_once_and_endpoints_receive_each_job_with_its_parent(
     engine: Engine,
 ) -> None:
-    endpoint = listen(engine)
+    endpoint = add_endpoint(engine)
     order = {"messages": [{"role": "user", "text": "draw a boat"}]}
     params = {"order": order, "n": 0, "flags": {}, "asked_model": "agent", "images": []}
-    talk = engine.add_job(engine.add_account(), kind="chat", model="agent", params=params, webhook_url=URL)
+    chat = engine.add_job(engine.add_account(), kind="chat", model="agent", params=params, webhook_url=URL)
     engine.make_due()
-    converse(job_id=talk)
-    [child] = engine.sql("SELECT * FROM jobs WHERE parent_id = :id", id=talk)
-    assert told(engine) == [], "the conversation ends with what it has started"
+    converse(job_id=chat)
+    [child] = engine.sql("SELECT * FROM jobs WHERE parent_id = :id", id=chat)
+    assert deliveries(engine) == [], "the conversation ends with its jobs"
     engine.finish_upstream()
     engine.make_due()
     engine.poll(child.account_id)
     engine.save(child.id)
     sweep()
     rows = engine.sql("SELECT * FROM webhook_deliveries")
-    assert sorted((row.endpoint_id is not None, row.event, row.job_id == talk) for row in rows) == [
+    assert sorted((row.endpoint_id is not None, row.event, row.job_id == chat) for row in rows) == [
         (False, "job.completed", True),
         (True, "job.completed", False),
         (True, "job.completed", True),
@@ -106,37 +106,37 @@ def test_of_a_conversation_its_own_webhook_hears_once_and_endpoints_of_each_job_
     with transaction() as tx:
         views = {row.job_id: queries.group_views(tx, [row.job_id])[0] for row in rows}
     parents = {row.job_id: json.loads(event_body(row, views[row.job_id]))["data"]["parent"] for row in rows}
-    assert parents == {talk: None, child.id: f"job_{talk.hex}"}
+    assert parents == {chat: None, child.id: f"job_{chat.hex}"}
 
 
-def test_strangers_and_disabled_endpoints_hear_nothing(engine: Engine) -> None:
-    listen(engine, owner="tokens:somebody-else")
-    silent = listen(engine)
+def test_other_users_and_disabled_endpoints_receive_nothing(engine: Engine) -> None:
+    add_endpoint(engine, owner="tokens:somebody-else")
+    disabled = add_endpoint(engine)
     with transaction() as tx:
-        assert endpoints.disable_endpoint(tx, silent, reason="test")
-        assert not endpoints.disable_endpoint(tx, silent, reason="again")
-    fail(engine.add_job(engine.add_account()))
-    assert told(engine) == []
+        assert endpoints.disable_endpoint(tx, disabled, reason="test")
+        assert not endpoints.disable_endpoint(tx, disabled, reason="again")
+    fail_job(engine.add_job(engine.add_account()))
+    assert deliveries(engine) == []
 
 
-def test_an_endpoint_of_a_key_hears_of_that_keys_jobs_only(engine: Engine) -> None:
+def test_endpoint_of_a_key_receives_only_events_of_that_keys_jobs(engine: Engine) -> None:
     old = key_of("old", "sk-dreamery-first-0123456789")
     new = key_of("new", "sk-dreamery-second-0123456789")
     assert old.user_id == new.user_id
     owner = f"user:{old.user_id}"
     whole: dict[str, Any] = {"owner": owner, "user_id": old.user_id}
-    of_user, of_key = listen(engine, **whole), listen(engine, **whole, api_key_id=new.api_key_id)
+    of_user, of_key = add_endpoint(engine, **whole), add_endpoint(engine, **whole, api_key_id=new.api_key_id)
     account = engine.add_account(pool=True)
-    fail(engine.add_job(account, **whole, api_key_id=old.api_key_id))
-    assert told(engine) == [(of_user, "job.failed")]
-    fail(engine.add_job(account, **whole, api_key_id=new.api_key_id))
-    assert sorted(told(engine)) == sorted([(of_user, "job.failed")] * 2 + [(of_key, "job.failed")])
+    fail_job(engine.add_job(account, **whole, api_key_id=old.api_key_id))
+    assert deliveries(engine) == [(of_user, "job.failed")]
+    fail_job(engine.add_job(account, **whole, api_key_id=new.api_key_id))
+    assert sorted(deliveries(engine)) == sorted([(of_user, "job.failed")] * 2 + [(of_key, "job.failed")])
     engine.sql("DELETE FROM api_keys WHERE id = :id", id=new.api_key_id)
     assert engine.sql("SELECT id FROM webhook_endpoints")[0].id == of_user
 
 
-def test_a_crash_before_the_commit_leaves_neither_state_nor_event(engine: Engine) -> None:
-    listen(engine)
+def test_crash_before_commit_leaves_neither_state_nor_event(engine: Engine) -> None:
+    add_endpoint(engine)
     job = engine.add_job(engine.add_account(), webhook_url=URL)
 
     def crash() -> None:
@@ -150,18 +150,18 @@ def test_a_crash_before_the_commit_leaves_neither_state_nor_event(engine: Engine
     with pytest.raises(RuntimeError, match="crash"):
         crash()
     assert engine.job_row(job).state == "queued"
-    assert told(engine) == []
+    assert deliveries(engine) == []
 
 
-def test_a_doubled_end_is_told_once(engine: Engine) -> None:
-    endpoint = listen(engine)
+def test_duplicate_end_creates_one_delivery(engine: Engine) -> None:
+    endpoint = add_endpoint(engine)
     job = engine.add_job(engine.add_account(), webhook_url=URL)
     results: list[Any] = []
-    threads = [threading.Thread(target=lambda: results.append(fail(job))) for _ in range(6)]
+    threads = [threading.Thread(target=lambda: results.append(fail_job(job))) for _ in range(6)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
     assert sum(row is not None for row in results) == 1
-    assert told(engine) == [(endpoint, "job.failed"), (None, "job.failed")]
+    assert deliveries(engine) == [(endpoint, "job.failed"), (None, "job.failed")]
     for endpoint_id in (endpoint, None):
         with pytest.raises(psycopg.errors.UniqueViolation), engine.connect() as other:
             other.execute(
@@ -171,11 +171,11 @@ def test_a_doubled_end_is_told_once(engine: Engine) -> None:
             )
 
 
-def test_the_end_of_a_job_is_not_stopped_by_an_endpoint_that_is_just_leaving(engine: Engine) -> None:
-    leaving, staying = listen(engine), listen(engine)
+def test_job_ends_while_its_endpoint_is_being_removed(engine: Engine) -> None:
+    leaving, staying = add_endpoint(engine), add_endpoint(engine)
     job = engine.add_job(engine.add_account())
     done: list[Any] = []
-    thread = threading.Thread(target=lambda: done.append(fail(job)))
+    thread = threading.Thread(target=lambda: done.append(fail_job(job)))
     with engine.connect() as other:
         other.execute("DELETE FROM webhook_endpoints WHERE id = %s", [leaving])
         thread.start()
@@ -183,44 +183,44 @@ def test_the_end_of_a_job_is_not_stopped_by_an_endpoint_that_is_just_leaving(eng
         assert thread.is_alive(), "it waits for the removal"
     thread.join(10)
     assert done[0] is not None
-    assert told(engine) == [(staying, "job.failed")]
+    assert deliveries(engine) == [(staying, "job.failed")]
 
 
-def test_with_the_job_or_the_endpoint_go_its_deliveries_and_their_attempts(engine: Engine, receiver) -> None:
-    kept, gone = listen(engine, url=receiver.url), listen(engine, url=receiver.url)
-    fail(engine.add_job(engine.add_account()))
+def test_deleting_job_or_endpoint_deletes_deliveries_and_attempts(engine: Engine, receiver) -> None:
+    kept, removed = add_endpoint(engine, url=receiver.url), add_endpoint(engine, url=receiver.url)
+    fail_job(engine.add_job(engine.add_account()))
     other = engine.add_job(engine.add_account())
-    fail(other)
+    fail_job(other)
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
         with transaction() as tx:
             lane = outbox.lane_of(tx, row.id)
             assert outbox.claim_delivery(tx, owner=lane.owner, lane=lane.lane, delivery_id=row.id)
     assert engine.sql("SELECT count(*) AS n FROM webhook_attempts")[0].n == 4
     with transaction() as tx:
-        assert endpoints.remove_endpoint(tx, gone, "tokens:test")
-        assert not endpoints.remove_endpoint(tx, gone, "tokens:test")
+        assert endpoints.remove_endpoint(tx, removed, "tokens:test")
+        assert not endpoints.remove_endpoint(tx, removed, "tokens:test")
         assert not endpoints.remove_endpoint(tx, kept, "tokens:somebody-else")
-    assert {endpoint for endpoint, _ in told(engine)} == {kept}
+    assert {endpoint for endpoint, _ in deliveries(engine)} == {kept}
     engine.sql("DELETE FROM jobs WHERE id = :id", id=other)
-    assert told(engine) == [(kept, "job.failed")]
+    assert deliveries(engine) == [(kept, "job.failed")]
     assert engine.sql("SELECT count(*) AS n FROM webhook_attempts")[0].n == 1
 
 
-def test_the_sweep_takes_a_few_of_each_lane_and_none_that_must_wait(engine: Engine) -> None:
-    busy, paused, off, quiet = (listen(engine, url=f"https://example.com/{n}") for n in range(4))
+def test_sweep_takes_a_few_due_deliveries_of_each_lane(engine: Engine) -> None:
+    busy, paused, off, quiet = (add_endpoint(engine, url=f"https://example.com/{n}") for n in range(4))
     for _ in range(6):
-        fail(engine.add_job(engine.add_account()))
+        fail_job(engine.add_job(engine.add_account()))
     engine.sql("DELETE FROM webhook_deliveries WHERE endpoint_id = :id", id=quiet)
-    fail(engine.add_job(engine.add_account(), webhook_url="https://Example.net/x"))
+    fail_job(engine.add_job(engine.add_account(), webhook_url="https://Example.net/x"))
     engine.sql("UPDATE webhook_endpoints SET slow_until = now() + interval '1 minute' WHERE id = :id", id=paused)
     engine.sql("UPDATE webhook_endpoints SET disabled_at = now(), disabled_reason = 'x' WHERE id = :id", id=off)
     engine.make_due()
     engine.sql("UPDATE webhook_deliveries SET due_at = now() + interval '1 hour' WHERE endpoint_id IS NULL")
     engine.take_messages()
     assert sweep().endswith("4 webhooks")
-    nudged = {UUID(hex=m.ids["delivery_id"]) for m in engine.take_messages("dreamery.notify")}
+    enqueued = {UUID(hex=m.ids["delivery_id"]) for m in engine.take_messages("dreamery.notify")}
     by_id = {row.id: row.endpoint_id for row in engine.sql("SELECT id, endpoint_id FROM webhook_deliveries")}
-    assert sorted(str(by_id[item]) for item in nudged) == sorted([str(busy)] * 3 + [str(quiet)])
+    assert sorted(str(by_id[item]) for item in enqueued) == sorted([str(busy)] * 3 + [str(quiet)])
     engine.make_due()
     sweep()
     lanes = {engine.sql("SELECT lane FROM webhook_deliveries WHERE id = :id", id=UUID(hex=m.ids["delivery_id"]))[0].lane

@@ -1,4 +1,4 @@
-"""The claim: which job an account takes, and that slots and pace hold with many hands at once."""
+"""The claim: which job an account takes, and that slots and pace hold with concurrent claims."""
 
 import random
 import threading
@@ -19,15 +19,15 @@ def claim(account):
         return state_machine.claim_next(tx, account_id=account)
 
 
-def many(number, work) -> None:
-    """Run `work(i)` in so many threads at once; what one raises is raised."""
+def run_in_threads(number, work) -> None:
+    """Run `work(i)` in `number` threads at once; fail if one of them raises."""
     failures, barrier = [], threading.Barrier(number)
 
     def run(index: int) -> None:
         barrier.wait()
         try:
             work(index)
-        except Exception as failure:  # noqa: BLE001 - told below
+        except Exception as failure:  # noqa: BLE001 - asserted below
             failures.append(failure)
 
     threads = [threading.Thread(target=run, args=(index,)) for index in range(number)]
@@ -38,7 +38,7 @@ def many(number, work) -> None:
     assert failures == []
 
 
-def test_the_oldest_job_goes_first_and_priority_before_age(engine: Engine) -> None:
+def test_oldest_job_is_claimed_first_and_priority_precedes_age(engine: Engine) -> None:
     account = engine.add_account(max_images=3)
     first, second, third = (engine.add_job(account) for _ in range(3))
     engine.sql("UPDATE jobs SET priority = 1 WHERE id = :id", id=third)
@@ -49,7 +49,7 @@ def test_the_oldest_job_goes_first_and_priority_before_age(engine: Engine) -> No
     assert order == [third, first, second]
 
 
-def test_a_claim_carries_a_new_key_each_time(engine: Engine) -> None:
+def test_each_claim_has_a_new_submit_key(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     first = claim(account)
@@ -62,7 +62,7 @@ def test_a_claim_carries_a_new_key_each_time(engine: Engine) -> None:
     assert engine.job_row(job).submit_key == second.submit_key
 
 
-def test_an_account_takes_only_its_own_jobs(engine: Engine) -> None:
+def test_account_claims_only_jobs_that_may_use_it(engine: Engine) -> None:
     mine, other, pooled = engine.add_account(), engine.add_account(), engine.add_account(pool=True)
     own, common = engine.add_job(mine), engine.add_job()
     assert claim(other) is None
@@ -71,7 +71,7 @@ def test_an_account_takes_only_its_own_jobs(engine: Engine) -> None:
     assert claim(pooled).id == common
 
 
-def test_an_account_that_rests_is_off_or_refused_the_job_takes_nothing(engine: Engine) -> None:
+def test_unavailable_account_claims_nothing(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     for change in (
@@ -92,13 +92,13 @@ def test_an_account_that_rests_is_off_or_refused_the_job_takes_nothing(engine: E
     assert claim(account).id == job
 
 
-def test_the_least_loaded_account_is_chosen(engine: Engine) -> None:
+def test_least_loaded_account_is_chosen(engine: Engine) -> None:
     busy, free = engine.add_account(max_images=3), engine.add_account(max_images=3)
     engine.add_running_job(busy)
     engine.make_due()
     job = engine.add_job(busy, free)
     with transaction() as tx:
-        assert account_scoring.best_for_job(tx, job) == free
+        assert account_scoring.find_best_account(tx, job) == free
 
 
 def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
@@ -108,7 +108,7 @@ def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
         engine.add_job(account)
     dice = random.Random(5)
     for _ in range(10):
-        many(16, lambda _i: [claim(account) for _ in range(3)])
+        run_in_threads(16, lambda _i: [claim(account) for _ in range(3)])
         held = engine.sql("SELECT id, attempt FROM jobs WHERE holds_slot")
         assert len(held) == 3, "every slot is used, none twice"
         with transaction() as tx:
@@ -118,13 +118,13 @@ def test_sixteen_threads_never_exceed_three_slots(engine: Engine) -> None:
                 )
 
 
-def test_slots_hold_while_others_free_them(engine: Engine) -> None:
-    """Real steps against the sandbox, whose ledger counts what ran at the same moment."""
+def test_slot_limit_holds_while_slots_are_released(engine: Engine) -> None:
+    """Real tasks against the sandbox, whose ledger counts concurrent jobs."""
     engine.configure(DB_POOL_SIZE="16", POLL_MIN_SECONDS="0.01", POLL_MAX_SECONDS="0.02")
     account = engine.add_account(max_images=3)
     all_jobs = [engine.add_job(account, prompt=f"boat {n} [[seconds:0.03]]") for n in range(40)]
 
-    def hand(index: int) -> None:
+    def work(index: int) -> None:
         for _ in range(40):
             if index % 4:
                 submit(account_id=account)
@@ -132,7 +132,7 @@ def test_slots_hold_while_others_free_them(engine: Engine) -> None:
                 poll(account_id=account)
 
     for _ in range(6):
-        many(12, hand)
+        run_in_threads(12, work)
         if "queued" not in engine.states(all_jobs):
             break
     [seen] = engine.ledger()["accounts"].values()
@@ -142,38 +142,38 @@ def test_slots_hold_while_others_free_them(engine: Engine) -> None:
     assert set(keys.values()) == {1}
 
 
-def test_the_pace_holds(engine: Engine) -> None:
+def test_submit_pace_is_respected(engine: Engine) -> None:
     engine.configure(DB_POOL_SIZE="16")
     account = engine.add_account(max_images=100, submits_per_minute=2000)
     for _ in range(30):
         engine.add_job(account)
-    many(8, lambda _i: [claim(account) for _ in range(40)])
+    run_in_threads(8, lambda _i: [claim(account) for _ in range(40)])
     rows = engine.sql("SELECT due_at FROM jobs WHERE state = 'submitting' ORDER BY due_at")
     assert len(rows) >= 3
     gaps = [(b.due_at - a.due_at).total_seconds() for a, b in pairwise(rows)]
     assert min(gaps) >= 60 / 2000 - 0.001
 
 
-def test_no_job_is_claimed_twice_by_two_accounts(engine: Engine) -> None:
+def test_no_job_is_claimed_by_two_accounts(engine: Engine) -> None:
     engine.configure(DB_POOL_SIZE="16")
-    hands = [engine.add_account(max_images=50) for _ in range(8)]
+    pool = [engine.add_account(max_images=50) for _ in range(8)]
     for _ in range(60):
-        engine.add_job(*hands)
+        engine.add_job(*pool)
     taken, lock = [], threading.Lock()
 
     def grab(index: int) -> None:
         for _ in range(12):
-            got = claim(hands[index])
+            got = claim(pool[index])
             if got is not None:
                 with lock:
                     taken.append(got.id)
 
-    many(8, grab)
+    run_in_threads(8, grab)
     assert len(taken) == len(set(taken))
 
 
-def test_a_claim_makes_the_poll_due_before_it_is_believed_lost(engine: Engine) -> None:
-    """So that a submit whose worker died is asked for although nothing else is open on the account."""
+def test_claim_schedules_a_poll_before_its_lease_expires(engine: Engine) -> None:
+    """So that the submit of a dead worker is looked up even if the account has no other open job."""
     account = engine.add_account()
     engine.add_job(account)
     claim(account)
@@ -181,7 +181,7 @@ def test_a_claim_makes_the_poll_due_before_it_is_believed_lost(engine: Engine) -
     assert row.poll_due_at is not None
 
 
-def test_polling_is_not_switched_off_under_a_claim(engine: Engine) -> None:
+def test_polling_is_not_disabled_during_a_claim(engine: Engine) -> None:
     account = engine.add_account(max_images=200)
     for _ in range(60):
         engine.add_job(account)
@@ -195,6 +195,6 @@ def test_polling_is_not_switched_off_under_a_claim(engine: Engine) -> None:
             else:
                 claim(account)
 
-    many(8, work)
+    run_in_threads(8, work)
     assert engine.sql("SELECT 1 FROM jobs WHERE holds_slot")
     assert engine.account_row(account).poll_due_at is not None

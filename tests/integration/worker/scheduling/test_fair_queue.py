@@ -1,4 +1,4 @@
-"""Whose turn it is: shares by weight, newcomers, priorities that age, own order, and that only rows decide it."""
+"""The fair queue: shares by weight, new users, priorities, order of an owner's jobs, and state only in rows."""
 
 import random
 from collections import Counter
@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.integration.worker.scheduling.test_claim import many
+from tests.integration.worker.scheduling.test_claim import run_in_threads
 from tests.support import factories
 from tests.support.engine import Engine
 from worker.db.accounts import management
@@ -17,7 +17,7 @@ from worker.db.engine import transaction
 from worker.db.jobs import queries, state_machine
 from worker.db.scheduling import fair_queue
 from worker.db.users import users
-from worker.tasks import dispatch as steps_tick
+from worker.tasks import dispatch
 
 
 def user(name: str, *, weight: float = 1.0, priority: int = 0) -> UUID:
@@ -28,17 +28,19 @@ def user(name: str, *, weight: float = 1.0, priority: int = 0) -> UUID:
     return user_id
 
 
-def send(user_id: UUID | None, number: int = 1, *, accounts: list[UUID] | None = None, **changes: Any) -> list[UUID]:
-    """One request for so many jobs; of a user (pool), or of session ids (`owner`)."""
-    who = {"owner": f"user:{user_id}", "user_id": user_id} if user_id else {}
-    made = [factories.new_job(accounts or [], **{**who, **changes}) for _ in range(number)]
+def add_jobs(
+    user_id: UUID | None, number: int = 1, *, accounts: list[UUID] | None = None, **changes: Any
+) -> list[UUID]:
+    """Accept one request for a number of jobs, of a user (pool) or of session ids (`owner`)."""
+    identity = {"owner": f"user:{user_id}", "user_id": user_id} if user_id else {}
+    made = [factories.new_job(accounts or [], **{**identity, **changes}) for _ in range(number)]
     with transaction() as tx:
         state_machine.accept(tx, made)
     return [job.id for job in made]
 
 
-class Line:
-    """One account of the pool with room for everything, and who was claimed on it, in order."""
+class PoolQueue:
+    """A pool account without limits, and the jobs claimed on it, in order."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -47,7 +49,7 @@ class Line:
         self.owners: dict[str, str] = {}
 
     def claim(self, number: int = 1) -> list[str]:
-        """The owners of the next jobs."""
+        """Claim the next jobs and return their owners."""
         taken = []
         for _ in range(number):
             with transaction() as tx:
@@ -62,42 +64,42 @@ class Line:
 
 
 @pytest.fixture
-def line(engine: Engine) -> Line:
-    return Line(engine)
+def queue(engine: Engine) -> PoolQueue:
+    return PoolQueue(engine)
 
 
 def owner(user_id: UUID) -> str:
     return f"user:{user_id}"
 
 
-def test_shares_are_within_a_tenth_of_the_weights_whatever_the_appetite(line: Line) -> None:
-    """Three users of weights 3, 2 and 1 with 500, 200 and 50 jobs; looked at while all of them wait."""
+def test_shares_match_the_weights_within_ten_percent(queue: PoolQueue) -> None:
+    """Three users of weights 3, 2 and 1 with 500, 200 and 50 jobs; measured while all of them wait."""
     ann, ben, cleo = user("ann", weight=3), user("ben", weight=2), user("cleo", weight=1)
-    for who, number in ((ann, 500), (ben, 200), (cleo, 50)):
-        send(who, number)
-    taken = line.claim(240)
+    for user_id, number in ((ann, 500), (ben, 200), (cleo, 50)):
+        add_jobs(user_id, number)
+    taken = queue.claim(240)
     for start in (0, 120):
         counts = Counter(taken[start : start + 120])
-        for who, weight in ((ann, 3), (ben, 2), (cleo, 1)):
-            assert counts[owner(who)] == pytest.approx(20 * weight, rel=0.1)
+        for user_id, weight in ((ann, 3), (ben, 2), (cleo, 1)):
+            assert counts[owner(user_id)] == pytest.approx(20 * weight, rel=0.1)
 
 
 @pytest.mark.parametrize("weight", [0.1, 1, 10])
-def test_a_newcomer_waits_for_running_jobs_only(line: Line, weight: float) -> None:
+def test_new_user_waits_only_for_running_jobs(queue: PoolQueue, weight: float) -> None:
     ann, ben, new = user("ann", weight=3), user("ben"), user("new", weight=weight)
-    send(ann, 500)
-    send(ben, 100)
-    line.claim(61)
-    send(new, 3)
-    assert line.claim(1) == [owner(new)]
-    # Of two who come together the first to come is the first, and the batches go on after them.
-    send(None, owner="tokens:early", accounts=[line.account])
-    send(user("late"))
-    assert line.claim(2) == ["tokens:early", owner(people_id("late"))]
-    assert owner(ann) in line.claim(20)
+    add_jobs(ann, 500)
+    add_jobs(ben, 100)
+    queue.claim(61)
+    add_jobs(new, 3)
+    assert queue.claim(1) == [owner(new)]
+    # Of two new owners the first one is served first, and the batches continue after them.
+    add_jobs(None, owner="tokens:early", accounts=[queue.account])
+    add_jobs(user("late"))
+    assert queue.claim(2) == ["tokens:early", owner(user_id_of("late"))]
+    assert owner(ann) in queue.claim(20)
 
 
-def people_id(name: str) -> UUID:
+def user_id_of(name: str) -> UUID:
     with transaction() as tx:
         row = users.find_user(tx, name=name)
     assert row is not None
@@ -105,173 +107,173 @@ def people_id(name: str) -> UUID:
     return user_id
 
 
-def test_who_was_away_has_saved_nothing(line: Line) -> None:
+def test_idle_user_does_not_accumulate_credit(queue: PoolQueue) -> None:
     ann, ben = user("ann"), user("ben")
-    send(ben, 2)
-    send(ann, 200)
-    line.claim(102)  # ben has had nothing waiting for a hundred turns
-    send(ben, 60)
-    counts = Counter(line.claim(60))
+    add_jobs(ben, 2)
+    add_jobs(ann, 200)
+    queue.claim(102)  # ben has had no waiting job for a hundred turns
+    add_jobs(ben, 60)
+    counts = Counter(queue.claim(60))
     assert counts[owner(ben)] == pytest.approx(30, abs=2)
 
 
-def test_jobs_sent_one_by_one_get_no_more_than_a_batch(line: Line) -> None:
-    """Ten users who send the next job when their last was taken must not keep a batch from its share."""
+def test_jobs_sent_one_by_one_get_no_more_than_a_batch(queue: PoolQueue) -> None:
+    """Ten users who send their next job after each claim must not reduce the share of a batch."""
     batch = user("batch")
     eager = [user(f"eager{n}") for n in range(10)]
-    send(batch, 100)
-    for who in eager:
-        send(who)
+    add_jobs(batch, 100)
+    for user_id in eager:
+        add_jobs(user_id)
     counts: Counter[str] = Counter()
     for _ in range(110):
-        [taken] = line.claim(1)
+        [taken] = queue.claim(1)
         counts[taken] += 1
         if taken != owner(batch):
-            send(UUID(taken.removeprefix("user:")))
+            add_jobs(UUID(taken.removeprefix("user:")))
     assert counts[owner(batch)] == pytest.approx(10, abs=1)
-    assert all(counts[owner(who)] == pytest.approx(10, abs=1) for who in eager)
+    assert all(counts[owner(user_id)] == pytest.approx(10, abs=1) for user_id in eager)
 
 
-def test_an_owners_jobs_keep_their_order_and_kinds_do_not_mix(line: Line) -> None:
+def test_jobs_of_an_owner_keep_their_order_per_kind(queue: PoolQueue) -> None:
     ann, ben = user("ann", weight=2.5), user("ben")
-    mine: dict[tuple[UUID, str], list[UUID]] = {}
+    jobs_by_kind: dict[tuple[UUID, str], list[UUID]] = {}
     dice = random.Random(4)
     for _ in range(40):
-        who, kind = dice.choice([ann, ben]), dice.choice(["image", "video"])
-        mine.setdefault((who, kind), []).extend(send(who, dice.randint(1, 3), kind=kind))
-    line.claim(200)
-    for jobs_of_one in mine.values():
-        place = [line.order.index(one) for one in jobs_of_one]
+        user_id, kind = dice.choice([ann, ben]), dice.choice(["image", "video"])
+        jobs_by_kind.setdefault((user_id, kind), []).extend(add_jobs(user_id, dice.randint(1, 3), kind=kind))
+    queue.claim(200)
+    for jobs_of_one in jobs_by_kind.values():
+        place = [queue.order.index(one) for one in jobs_of_one]
         assert place == sorted(place)
 
 
-def test_a_slow_pace_serves_every_kind(line: Line) -> None:
-    """A queue of pictures that is older than all videos takes every second submit, not all."""
+def test_slow_pace_serves_every_kind(queue: PoolQueue) -> None:
+    """Images that are older than all videos get every second submit, not all of them."""
     ann, ben = user("ann"), user("ben")
-    send(ann, 30)
-    send(ben, 10, kind="video")
-    counts = Counter(line.claim(20))
+    add_jobs(ann, 30)
+    add_jobs(ben, 10, kind="video")
+    counts = Counter(queue.claim(20))
     assert counts[owner(ben)] == 10
 
 
-def test_a_priority_goes_first_but_only_for_so_many_turns(line: Line) -> None:
+def test_priority_is_a_limited_head_start(queue: PoolQueue) -> None:
     usual, urgent, patient = user("usual"), user("urgent", priority=1), user("patient", priority=-1)
-    send(patient, 10)
-    send(usual, 100)
-    line.claim(5)
-    send(urgent, 60)
-    assert set(line.claim(20)) == {owner(urgent)}, "a head start of twenty turns"
-    after = Counter(line.claim(20))
+    add_jobs(patient, 10)
+    add_jobs(usual, 100)
+    queue.claim(5)
+    add_jobs(urgent, 60)
+    assert set(queue.claim(20)) == {owner(urgent)}, "a head start of twenty turns"
+    after = Counter(queue.claim(20))
     assert after[owner(usual)] == pytest.approx(10, abs=1)
-    taken = line.claim(60)
-    assert owner(patient) in taken, "what waits is passed by a limited number of jobs"
+    taken = queue.claim(60)
+    assert owner(patient) in taken, "a waiting job is overtaken by a limited number of jobs"
     assert taken.index(owner(patient)) > 5
 
 
 @pytest.mark.parametrize("others", [1, 4])
-def test_a_low_priority_gets_its_turn_while_others_never_stop(line: Line, others: int) -> None:
+def test_low_priority_job_does_not_starve(queue: PoolQueue, others: int) -> None:
     patient = user("patient", priority=-2)
     busy = [user(f"busy{n}") for n in range(others)]
-    for who in busy:
-        send(who, 5)
-    line.claim(2)
-    send(patient)
+    for user_id in busy:
+        add_jobs(user_id, 5)
+    queue.claim(2)
+    add_jobs(patient)
     for n in range(60 * others):
-        if owner(patient) in line.claim(1):
+        if owner(patient) in queue.claim(1):
             break
-        send(busy[n % others])
+        add_jobs(busy[n % others])
     else:
         pytest.fail("it starved")
     assert n <= 41 * others + 5 * others
 
 
-def test_what_is_cancelled_while_it_waits_gives_its_turn_back(line: Line) -> None:
+def test_cancelling_a_queued_job_releases_its_position(queue: PoolQueue) -> None:
     ann, ben = user("ann"), user("ben")
-    send(ben, 50)
-    batch = send(ann, 50)
-    line.claim(10)
+    add_jobs(ben, 50)
+    batch = add_jobs(ann, 50)
+    queue.claim(10)
     with transaction() as tx:
         for job in batch:
             state_machine.cancel(tx, job)
-    send(ann, 1)
-    assert owner(ann) in line.claim(2)
+    add_jobs(ann, 1)
+    assert owner(ann) in queue.claim(2)
 
 
-def test_what_is_queued_again_keeps_its_turn(line: Line) -> None:
+def test_requeued_job_keeps_its_position(queue: PoolQueue) -> None:
     ann, ben = user("ann"), user("ben")
-    send(ann, 20)
-    send(ben, 20)
-    line.claim(1)
-    first = line.order[0]
-    line.claim(10)
-    row = line.engine.job_row(first)
+    add_jobs(ann, 20)
+    add_jobs(ben, 20)
+    queue.claim(1)
+    first = queue.order[0]
+    queue.claim(10)
+    row = queue.engine.job_row(first)
     with transaction() as tx:
         assert state_machine.requeue(tx, job_id=first, attempt=row.attempt, actor="test", reason="x", delay=0)
-    line.claim(1)
-    assert line.order[-1] == first
-    assert line.engine.job_row(first).turn == row.turn
+    queue.claim(1)
+    assert queue.order[-1] == first
+    assert queue.engine.job_row(first).turn == row.turn
 
 
-def test_many_requests_at_once_get_turns_of_their_own(line: Line) -> None:
-    """Or a caller with a hundred connections would have a hundred first turns."""
-    line.engine.configure(DB_POOL_SIZE="16")
+def test_concurrent_requests_get_distinct_positions(queue: PoolQueue) -> None:
+    """Otherwise a caller with a hundred connections would get a hundred first positions."""
+    queue.engine.configure(DB_POOL_SIZE="16")
     ann = user("ann", weight=2)
-    many(12, lambda _n: [send(ann, 2) for _ in range(3)])
-    rows = line.engine.sql("SELECT turn FROM jobs ORDER BY turn")
+    run_in_threads(12, lambda _n: [add_jobs(ann, 2) for _ in range(3)])
+    rows = queue.engine.sql("SELECT turn FROM jobs ORDER BY turn")
     gaps = {round(b.turn - a.turn, 6) for a, b in pairwise(rows)}
     assert (len(rows), gaps) == (72, {0.5})
 
 
-def test_a_new_weight_counts_for_what_waits(line: Line) -> None:
+def test_new_weight_applies_to_queued_jobs(queue: PoolQueue) -> None:
     ann, ben = user("ann"), user("ben")
-    send(ann, 100)
-    send(ben, 100)
-    line.claim(10)
+    add_jobs(ann, 100)
+    add_jobs(ben, 100)
+    queue.claim(10)
     with transaction() as tx:
-        fair_queue.set_shares(tx, ann, weight=4, priority=None)
-    assert Counter(line.claim(50))[owner(ann)] == pytest.approx(40, abs=2)
+        fair_queue.set_weight_and_priority(tx, ann, weight=4, priority=None)
+    assert Counter(queue.claim(50))[owner(ann)] == pytest.approx(40, abs=2)
     with transaction() as tx:
-        fair_queue.set_shares(tx, ben, weight=None, priority=2)
-    assert Counter(line.claim(20))[owner(ben)] == 20
+        fair_queue.set_weight_and_priority(tx, ben, weight=None, priority=2)
+    assert Counter(queue.claim(20))[owner(ben)] == 20
 
 
-def test_session_ids_are_owners_of_weight_one_and_lines_of_other_accounts_do_not_matter(line: Line) -> None:
-    private = line.engine.add_account(max_images=1000, submits_per_minute=10**9)
-    send(None, 300, owner="tokens:fast", accounts=[private])
+def test_session_id_owners_have_weight_one_and_independent_queues(queue: PoolQueue) -> None:
+    private = queue.engine.add_account(max_images=1000, submits_per_minute=10**9)
+    add_jobs(None, 300, owner="tokens:fast", accounts=[private])
     ann = user("ann")
-    send(ann, 50)
+    add_jobs(ann, 50)
     for _ in range(200):
         with transaction() as tx:
             state_machine.claim_next(tx, account_id=private)
-    line.claim(10)
-    send(None, 30, owner="tokens:new", accounts=[line.account])
-    taken = line.claim(20)
+    queue.claim(10)
+    add_jobs(None, 30, owner="tokens:new", accounts=[queue.account])
+    taken = queue.claim(20)
     assert taken[0] == "tokens:new"
     assert Counter(taken)["tokens:new"] == pytest.approx(10, abs=1)
 
 
-def test_an_account_that_joins_the_pool_gives_nobody_the_queue(line: Line) -> None:
-    """All old accounts are gone and the new one has served nobody: newcomers still begin where the queue is."""
+def test_account_that_joins_the_pool_gives_no_owner_an_advantage(queue: PoolQueue) -> None:
+    """The old accounts are removed and the new one has no history: new jobs still start at the position of the queue."""
     ann, ben = user("ann"), user("ben")
-    send(ann, 100)
-    line.claim(50)
-    line.engine.sql("UPDATE accounts SET pool = false")
-    line.account = line.engine.add_account(pool=True, max_images=1000, submits_per_minute=10**9)
-    send(ben, 40)
-    assert Counter(line.claim(20))[owner(ben)] == pytest.approx(10, abs=2)
+    add_jobs(ann, 100)
+    queue.claim(50)
+    queue.engine.sql("UPDATE accounts SET pool = false")
+    queue.account = queue.engine.add_account(pool=True, max_images=1000, submits_per_minute=10**9)
+    add_jobs(ben, 40)
+    assert Counter(queue.claim(20))[owner(ben)] == pytest.approx(10, abs=2)
 
 
-def test_the_place_that_callers_are_told_is_the_order_of_the_claims(line: Line) -> None:
+def test_reported_queue_position_is_the_order_of_claims(queue: PoolQueue) -> None:
     ann, ben, cleo = user("ann", weight=3), user("ben"), user("cleo", priority=1)
-    waiting = [*send(ann, 8), *send(ben, 5), *send(cleo, 2)]
+    waiting = [*add_jobs(ann, 8), *add_jobs(ben, 5), *add_jobs(cleo, 2)]
     with transaction() as tx:
-        told = {view.job.id: view.position for view in queries.group_views(tx, waiting)}
-    line.claim(15)
-    assert [told[one] for one in line.order] == list(range(1, 16))
+        positions = {view.job.id: view.position for view in queries.group_views(tx, waiting)}
+    queue.claim(15)
+    assert [positions[job] for job in queue.order] == list(range(1, 16))
 
 
-def on(account_id: UUID, number: int) -> int:
-    """Let an account take so many jobs; how many it found."""
+def claim_jobs(account_id: UUID, number: int) -> int:
+    """Claim up to `number` jobs for an account; return how many it got."""
     taken = 0
     for _ in range(number):
         with transaction() as tx:
@@ -279,94 +281,94 @@ def on(account_id: UUID, number: int) -> int:
     return taken
 
 
-def wide(engine: Engine, **changes: Any) -> UUID:
+def add_unlimited_account(engine: Engine, **changes: Any) -> UUID:
     return engine.add_account(max_images=10_000, max_videos=10_000, submits_per_minute=10**9, **changes)
 
 
-def test_what_ran_on_an_account_of_ones_own_costs_no_turn_on_the_platforms(line: Line) -> None:
-    """Ann's own account has done far more than the pool. Then she asks for the pool, and shares it with Ben's batch."""
+def test_jobs_on_own_accounts_do_not_count_in_the_pool_queue(queue: PoolQueue) -> None:
+    """Ann's own account ran far more jobs than the pool. Then she uses the pool and shares it with Ben's batch."""
     ann, ben = user("ann"), user("ben")
-    own = wide(line.engine)
-    line.engine.sql("UPDATE accounts SET user_id = :ann WHERE id = :id", ann=ann, id=own)
-    send(ben, 100)
-    line.claim(20)
-    send(ann, 60)
-    assert on(own, 60) == 60
-    send(ann, 20, account_choice="pool")
-    taken = line.claim(20)
+    own = add_unlimited_account(queue.engine)
+    queue.engine.sql("UPDATE accounts SET user_id = :ann WHERE id = :id", ann=ann, id=own)
+    add_jobs(ben, 100)
+    queue.claim(20)
+    add_jobs(ann, 60)
+    assert claim_jobs(own, 60) == 60
+    add_jobs(ann, 20, account_choice="pool")
+    taken = queue.claim(20)
     assert owner(ann) in taken[:2]
     assert Counter(taken)[owner(ann)] == pytest.approx(10, abs=1)
 
 
-@pytest.mark.parametrize("before", [True, False], ids=["waiting already", "sent afterwards"])
-def test_a_group_whose_account_stops_is_not_left_behind(line: Line, *, before: bool) -> None:
-    """The group's account came far; when it is blocked, the group's jobs stand among those who wait for the others."""
+@pytest.mark.parametrize("before", [True, False], ids=["already queued", "sent afterwards"])
+def test_jobs_of_a_group_are_rebased_when_its_account_stops(queue: PoolQueue, *, before: bool) -> None:
+    """The group's account ran many jobs. When it is blocked, the group's jobs join the queue of the other accounts."""
     ann, ben = user("ann"), user("ben")
-    line.engine.sql("UPDATE users SET groups = '{lab}' WHERE id = :id", id=ann)
-    theirs = wide(line.engine, pool=True)
-    line.engine.sql("UPDATE accounts SET groups = '{lab}' WHERE id = :id", id=theirs)
-    send(ben, 100)
-    line.claim(5)
-    send(ann, 150)
-    assert on(theirs, 130) == 130
+    queue.engine.sql("UPDATE users SET groups = '{lab}' WHERE id = :id", id=ann)
+    group_account = add_unlimited_account(queue.engine, pool=True)
+    queue.engine.sql("UPDATE accounts SET groups = '{lab}' WHERE id = :id", id=group_account)
+    add_jobs(ben, 100)
+    queue.claim(5)
+    add_jobs(ann, 150)
+    assert claim_jobs(group_account, 130) == 130
     if not before:
-        line.engine.sql("DELETE FROM jobs WHERE state = 'queued' AND owner = :owner", owner=owner(ann))
-    line.engine.sql("UPDATE accounts SET state = 'blocked' WHERE id = :id", id=theirs)
+        queue.engine.sql("DELETE FROM jobs WHERE state = 'queued' AND owner = :owner", owner=owner(ann))
+    queue.engine.sql("UPDATE accounts SET state = 'blocked' WHERE id = :id", id=group_account)
     if not before:
-        send(ann, 20)
-    assert set(line.claim(5)) == {owner(ben)}
-    steps_tick.sweep()
-    assert Counter(line.claim(20))[owner(ann)] == pytest.approx(10, abs=1)
-    # Nobody else was moved, and there is nothing left to move.
+        add_jobs(ann, 20)
+    assert set(queue.claim(5)) == {owner(ben)}
+    dispatch.sweep()
+    assert Counter(queue.claim(20))[owner(ann)] == pytest.approx(10, abs=1)
+    # No other owner was moved, and nothing is left to move.
     with transaction() as tx:
-        assert fair_queue.left_behind(tx, limit=10) == []
+        assert fair_queue.find_owners_to_rebase(tx, limit=10) == []
 
 
-def test_sweeps_leave_the_turns_of_a_line_alone(line: Line) -> None:
+def test_sweeps_do_not_move_normal_queues(queue: PoolQueue) -> None:
     ann, ben, cleo = user("ann", weight=0.1), user("ben", priority=5), user("cleo", priority=-5)
-    for who in (ann, ben, cleo):
-        send(who, 40)
+    for user_id in (ann, ben, cleo):
+        add_jobs(user_id, 40)
     for _ in range(12):
-        line.claim(5)
+        queue.claim(5)
         with transaction() as tx:
-            assert fair_queue.left_behind(tx, limit=10) == []
+            assert fair_queue.find_owners_to_rebase(tx, limit=10) == []
 
 
-def test_a_session_that_becomes_an_account_of_the_platform_gives_nobody_the_queue(line: Line) -> None:
-    """Its own users had come further with it than the pool has: newcomers must not begin there."""
-    engine, ann, ben = line.engine, user("ann"), user("ben")
-    private = wide(engine)
-    send(None, 60, owner="tokens:fast", accounts=[private])
-    assert on(private, 60) == 60
-    send(ann, 100)
-    line.claim(10)
+def test_session_added_to_the_pool_gives_no_owner_an_advantage(queue: PoolQueue) -> None:
+    """The account ran more jobs than the pool: new jobs must not start at its position."""
+    engine, ann, ben = queue.engine, user("ann"), user("ben")
+    private = add_unlimited_account(engine)
+    add_jobs(None, 60, owner="tokens:fast", accounts=[private])
+    assert claim_jobs(private, 60) == 60
+    add_jobs(ann, 100)
+    queue.claim(10)
     row = engine.sql("SELECT * FROM accounts WHERE id = :id", id=private)[0]
     token = PresentedToken(label=row.label, region=row.region, lookup_hash=row.lookup_hash, secret=row.secret)
     with transaction() as tx:
-        assert management.keep_account(tx, token, user_id=None, groups=[]) == (private, "returned")
-    send(ben, 40)
-    assert Counter(line.claim(20))[owner(ben)] == pytest.approx(10, abs=1)
+        assert management.register_account(tx, token, user_id=None, groups=[]) == (private, "returned")
+    add_jobs(ben, 40)
+    assert Counter(queue.claim(20))[owner(ben)] == pytest.approx(10, abs=1)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_random_work_keeps_the_bound_of_fair_queueing(line: Line, seed: int) -> None:
-    """Between any two owners who both wait all the time, the turns had differ by one of each at most."""
+def test_random_load_keeps_the_fair_queueing_bound(queue: PoolQueue, seed: int) -> None:
+    """For any two owners who both wait all the time, the served turns differ by at most one of each."""
     dice = random.Random(seed)
     weights = {owner(user(f"u{n}", weight=w)): w for n, w in enumerate([0.5, 1, 1, 2, 4])}
     waits: Counter[str] = Counter()
     served: dict[tuple[str, str], tuple[int, int]] = {}
     for _ in range(160):
         if dice.random() < 0.25:
-            who = dice.choice(list(weights))
+            name = dice.choice(list(weights))
             number = dice.randint(1, 12)
-            send(UUID(who.removeprefix("user:")), number)
-            waits[who] += number
-        for who in line.claim(1):
-            waits[who] -= 1
+            add_jobs(UUID(name.removeprefix("user:")), number)
+            waits[name] += number
+        for name in queue.claim(1):
+            waits[name] -= 1
             both = [(a, b) for a in weights for b in weights if a < b]
             for a, b in both:
                 had_a, had_b = served.get((a, b), (0, 0))
-                served[a, b] = (had_a + (who == a), had_b + (who == b))
+                served[a, b] = (had_a + (name == a), had_b + (name == b))
         for a in weights:
             for b in weights:
                 if a < b and not (waits[a] and waits[b]):

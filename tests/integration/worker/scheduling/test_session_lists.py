@@ -1,4 +1,4 @@
-"""A list of session ids succeeds while one of them can do the job, and the job's timeline says why each was skipped."""
+"""A list of session ids succeeds if one of them can run the job; the timeline shows why each other one was skipped."""
 
 from collections.abc import Iterator
 from uuid import UUID
@@ -26,47 +26,47 @@ def http(engine: Engine) -> Iterator[TestClient]:
         yield client
 
 
-def order(http: TestClient, tokens: str, prompt: str = "a boat") -> UUID:
+def create_job(http: TestClient, tokens: str, prompt: str = "a boat") -> UUID:
     body = {"prompt": prompt, "n": 1, "async": True}
-    answer = http.post("/v1/images/generations", json=body, headers={"Authorization": f"Bearer {tokens}"})
-    assert answer.status_code == 202, answer.text
-    job_id = parse_public_id("job", answer.json()["id"])
+    response = http.post("/v1/images/generations", json=body, headers={"Authorization": f"Bearer {tokens}"})
+    assert response.status_code == 202, response.text
+    job_id = parse_public_id("job", response.json()["id"])
     assert job_id is not None
     return job_id
 
 
 def skipped(engine: Engine, job: UUID) -> set[tuple[str, str]]:
-    """Account and code of each refusal on the job's timeline."""
+    """Return account and code of each refusal on the job's timeline."""
     return {(e.note["account"], e.note["code"]) for e in engine.job_events(job) if {"account", "code"} <= set(e.note)}
 
 
-def test_a_list_succeeds_while_one_member_can(engine: Engine, http: TestClient) -> None:
+def test_session_list_succeeds_if_one_session_works(engine: Engine, http: TestClient) -> None:
     tokens = [*REFUSE, GOOD]
-    # Each has an account of its own first, so that the labels are known; the good one was used last and is tried last.
+    # Each session first gets its own account, so that the labels are known; the good one was used last and is tried last.
     labels = {}
     for session in REFUSE:
-        alone = order(http, f"{session}:sandbox")
+        alone = create_job(http, f"{session}:sandbox")
         assert engine.run_until_final(alone) == ["failed"]
         labels[session] = engine.account_row(engine.job_row(alone).account_ids[0]).label
-    # Nobody knows any more what was learned of them, also not that one has no credits.
+    # Reset everything learned about the accounts, also that one has no credits.
     engine.sql("UPDATE accounts SET rest_until = NULL, rest_code = NULL, credits = NULL, credits_at = NULL")
     engine.sql("DELETE FROM account_marks")
-    good = order(http, f"{GOOD}:sandbox")
+    good = create_job(http, f"{GOOD}:sandbox")
     assert engine.run_until_final(good) == ["succeeded"]
     engine.sql("UPDATE accounts SET last_submit_at = NULL WHERE id <> :id", id=engine.job_row(good).account_id)
-    job = order(http, ", ".join(f"{session}:sandbox" for session in tokens))
+    job = create_job(http, ", ".join(f"{session}:sandbox" for session in tokens))
     assert engine.run_until_final(job) == ["succeeded"]
     assert engine.job_row(job).account_id == engine.job_row(good).account_id
     assert skipped(engine, job) == {(labels[session], code) for session, code in REFUSE.items()}
     assert engine.charge_count() == 2
-    # Whoever presents any of them sees the job.
+    # Each of the session ids can see the job.
     for session in tokens:
-        seen = http.get("/v1/jobs", headers={"Authorization": f"Bearer {session}:sandbox"}).json()["data"]
-        assert job in {parse_public_id("job", row["id"]) for row in seen}
+        visible = http.get("/v1/jobs", headers={"Authorization": f"Bearer {session}:sandbox"}).json()["data"]
+        assert job in {parse_public_id("job", row["id"]) for row in visible}
 
 
-def test_a_list_without_a_good_member_says_why(engine: Engine, http: TestClient) -> None:
-    job = order(http, ",".join(f"{session}:sandbox" for session in REFUSE))
+def test_session_list_without_a_working_session_returns_the_reason(engine: Engine, http: TestClient) -> None:
+    job = create_job(http, ",".join(f"{session}:sandbox" for session in REFUSE))
     assert engine.run_until_final(job) == ["failed"]
     assert engine.job_row(job).error_code in set(REFUSE.values())
     assert {code for _, code in skipped(engine, job)} == set(REFUSE.values())
@@ -74,8 +74,8 @@ def test_a_list_without_a_good_member_says_why(engine: Engine, http: TestClient)
 
 
 @pytest.mark.parametrize("script", ["[[refuse:2038]]", "[[fail:2038]]", "[[fail:10]]"])
-def test_a_content_refusal_does_not_go_to_the_next(engine: Engine, http: TestClient, script: str) -> None:
-    job = order(http, "plain-of-content-1:sandbox,plain-of-content-2:sandbox", prompt=f"bad {script}")
+def test_content_refusal_is_not_retried_with_the_next_session(engine: Engine, http: TestClient, script: str) -> None:
+    job = create_job(http, "plain-of-content-1:sandbox,plain-of-content-2:sandbox", prompt=f"bad {script}")
     assert engine.run_until_final(job) == ["failed"]
     assert engine.job_row(job).error_code == "content_policy_violation"
     assert len(engine.submits()) == 1
@@ -83,15 +83,15 @@ def test_a_content_refusal_does_not_go_to_the_next(engine: Engine, http: TestCli
     assert not any(row.rest_until for row in engine.sql("SELECT rest_until FROM accounts"))
 
 
-def test_repeats_and_blanks_in_a_list_are_one_account(engine: Engine, http: TestClient) -> None:
-    job = order(http, f" ,{GOOD}:sandbox, , {GOOD}:SANDBOX,direct://@{GOOD}:sandbox,")
+def test_duplicates_and_blanks_in_a_session_list_are_ignored(engine: Engine, http: TestClient) -> None:
+    job = create_job(http, f" ,{GOOD}:sandbox, , {GOOD}:SANDBOX,direct://@{GOOD}:sandbox,")
     assert len(engine.job_row(job).account_ids) == 1
     assert engine.run_until_final(job) == ["succeeded"]
 
 
-def test_an_expired_session_is_told_in_both_languages(engine: Engine, http: TestClient) -> None:
+def test_expired_session_error_exists_in_both_languages(engine: Engine, http: TestClient) -> None:
     auth = {"Authorization": "Bearer dead-in-languages-1:sandbox"}
-    job = order(http, "dead-in-languages-1:sandbox")
+    job = create_job(http, "dead-in-languages-1:sandbox")
     assert engine.run_until_final(job) == ["failed"]
     texts = {}
     for language in ("en", "zh-CN"):

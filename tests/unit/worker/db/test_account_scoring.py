@@ -1,4 +1,4 @@
-"""The score of an account: what each part says, that no part outweighs its weight, and what counts against an account."""
+"""The score of an account: its parts, their weights, and the errors that count against an account."""
 
 from dataclasses import asdict, replace
 from uuid import uuid4
@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.errors import ERRORS, Fault
-from worker.db.scheduling.account_scoring import MARGIN, WEIGHTS, Facts, better_than, counts_against, score
+from worker.db.scheduling.account_scoring import (
+    MARGIN,
+    WEIGHTS,
+    Facts,
+    counts_against_account,
+    find_better_account,
+    score,
+)
 
 FRESH = Facts(slots=2, free=2)
 COUNT = st.floats(0, 1000)
@@ -26,10 +33,10 @@ ANY = st.builds(
 ).map(lambda facts: replace(facts, free=min(facts.free, facts.slots)))
 
 
-def test_what_is_not_known_is_trusted() -> None:
+def test_account_without_history_is_trusted() -> None:
     parts = score(FRESH)
     assert asdict(parts) == {"health": 1.0, "load": 1.0, "success": 1.0, "credits": 0.5, "wear": 1.0}
-    assert parts.told()["total"] == pytest.approx(11 / 12, abs=0.001)
+    assert parts.as_dict()["total"] == pytest.approx(11 / 12, abs=0.001)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +53,12 @@ def test_what_is_not_known_is_trusted() -> None:
         (replace(FRESH, used=30.0), replace(FRESH, free=1)),
     ],
 )
-def test_which_of_two_is_better(better: Facts, worse: Facts) -> None:
+def test_better_account_has_the_higher_score(better: Facts, worse: Facts) -> None:
     assert score(better).total > score(worse).total
 
 
 @given(ANY)
-def test_every_part_and_the_total_are_shares(facts: Facts) -> None:
+def test_every_part_and_the_total_are_between_0_and_1(facts: Facts) -> None:
     parts = score(facts)
     assert set(asdict(parts)) == set(WEIGHTS)
     assert all(0 <= part <= 1 for part in asdict(parts).values())
@@ -59,25 +66,23 @@ def test_every_part_and_the_total_are_shares(facts: Facts) -> None:
 
 
 @given(ANY, COUNT, COUNT)
-def test_more_failures_never_raise_it_and_more_jobs_well_done_never_lower_it(
-    facts: Facts, more: float, n: float
-) -> None:
+def test_score_is_monotonic_in_failures_and_successes(facts: Facts, more: float, n: float) -> None:
     assert score(replace(facts, bad=facts.bad + more)).total <= score(facts).total + 1e-9
     assert score(replace(facts, good=facts.good + n)).total >= score(facts).total - 1e-9
 
 
-def test_another_is_better_only_by_a_difference_that_means_something() -> None:
+def test_better_account_must_exceed_the_margin() -> None:
     near, far = replace(FRESH, used=0.5), replace(FRESH, free=1)
     assert abs(score(near).total - score(FRESH).total) < MARGIN
     best, other = uuid4(), uuid4()
-    assert better_than(other, {best: score(FRESH), other: score(near)}) is None
-    assert better_than(other, {best: score(FRESH), other: score(far)}) == best
-    assert better_than(best, {best: score(FRESH), other: score(far)}) is None
-    assert better_than(other, {}) is None
-    assert better_than(other, {best: score(FRESH)}) == best, "it is full by now"
+    assert find_better_account(other, {best: score(FRESH), other: score(near)}) is None
+    assert find_better_account(other, {best: score(FRESH), other: score(far)}) == best
+    assert find_better_account(best, {best: score(FRESH), other: score(far)}) is None
+    assert find_better_account(other, {}) is None
+    assert find_better_account(other, {best: score(FRESH)}) == best, "the account without a score is full"
 
 
 @pytest.mark.parametrize("code", sorted(ERRORS))
-def test_what_a_job_is_to_blame_for_says_nothing_of_an_account(code: str) -> None:
+def test_errors_caused_by_the_job_do_not_count_against_the_account(code: str) -> None:
     blames_job = ERRORS[code].fault in {Fault.CONTENT, Fault.REQUEST, Fault.PLATFORM}
-    assert counts_against(code) == (not blames_job and code != "concurrency_limit")
+    assert counts_against_account(code) == (not blames_job and code != "concurrency_limit")
