@@ -130,10 +130,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 def create_app() -> FastAPI:
     """The ASGI application (`uvicorn --factory api.app:create_app`)."""
     settings = get_settings()
-    if errors := production_checks.refusals(settings):
+    if errors := production_checks.find_problems(settings):
         raise SystemExit("\n".join(errors))
     configure_logging(settings)
-    for warning in production_checks.warnings(settings):
+    for warning in production_checks.find_warnings(settings):
         log.warning("insecure_setting", what=warning)
     tracing.configure("dreamery-api")
     app = FastAPI(

@@ -1,7 +1,7 @@
-"""How often Python looks for cycles of objects. Imported by the API and the workers before what is large.
+"""Garbage collector thresholds. The API and the workers import this module before any large import.
 
-What an application reads in stays: with Python's own thresholds (700, 10, 10) a fourth of the start of a worker goes
-into looking at it again and again.
+With Python's defaults (700, 10, 10), a quarter of a worker's startup time goes into collecting imported objects that
+stay anyway.
 """
 
 import gc

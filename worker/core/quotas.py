@@ -1,6 +1,6 @@
-"""Limits of users and keys: their names, what an administrator may set, and which of them apply to a caller.
+"""Limits of users and keys: names, values that an administrator can set, and the effective limits of a caller.
 
-Counting is done in `worker/db/users/quotas.py`, and for requests per minute in `worker/messaging/rate_limits.py`.
+`worker/db/users/quotas.py` counts usage, `worker/messaging/rate_limits.py` counts requests per minute.
 """
 
 from collections.abc import Mapping
@@ -10,22 +10,22 @@ from typing import Literal
 from worker.core.settings import Settings
 
 Scope = Literal["user", "key"]
-# In the database and in bodies: no limit, also where the platform has one by default.
+# In the database and in requests: no limit, even if the platform has a default limit.
 UNLIMITED: Literal["unlimited"] = "unlimited"
 Value = int | Literal["unlimited"]
 
 REQUESTS = "requests_per_minute"
 OPEN_JOBS = "open_jobs"
-# What is counted over a day or a month.
+# Limits per day or month.
 PERIODIC = ("jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month")
 NAMES = (REQUESTS, OPEN_JOBS, *PERIODIC)
-# Of requests per minute the headers of every answer tell how many are left: nothing to warn of besides.
+# Requests per minute have no soft limit: the headers of every response already show the remaining requests.
 SOFT_NAMES = (OPEN_JOBS, *PERIODIC)
 
 
 @dataclass(frozen=True, slots=True)
 class OwnLimits:
-    """What was set for one user or key, by name: `hard` refuses, `soft` warns. A name that is absent is not set."""
+    """Limits set for one user or key, by name: `hard` refuses, `soft` warns. An absent name is not set."""
 
     hard: Mapping[str, Value] = field(default_factory=dict)
     soft: Mapping[str, Value] = field(default_factory=dict)
@@ -36,7 +36,7 @@ NO_LIMITS = OwnLimits(hard=dict.fromkeys(NAMES, UNLIMITED))
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit in force. At least one of `soft` and `hard` is a number."""
+    """An effective limit. At least one of `soft` and `hard` is set."""
 
     scope: Scope
     name: str
@@ -45,12 +45,12 @@ class Limit:
 
     @property
     def full_name(self) -> str:
-        """Such as `key.jobs_per_day`."""
+        """Scope and name, such as `key.jobs_per_day`."""
         return f"{self.scope}.{self.name}"
 
     @property
     def counts_credits(self) -> bool:
-        """Whether it counts credits, not jobs."""
+        """Whether the limit counts credits instead of jobs."""
         return self.name.startswith("credits_")
 
 
@@ -59,15 +59,15 @@ def _number(value: Value | None) -> int | None:
 
 
 def platform_defaults(settings: Settings) -> dict[str, Value]:
-    """What applies to every user without a value of their own, and to callers with session ids; 0 = no limit."""
+    """Return the default limits of users without own values and of callers with session ids, without those set to 0."""
     values = {name: getattr(settings, name) for name in (REQUESTS, *PERIODIC)}
     return {name: value for name, value in values.items() if value}
 
 
 def effective_limits(user: OwnLimits, key: OwnLimits, settings: Settings) -> list[Limit]:
-    """The limits of a caller. Keys have none but their own; those of the user count all keys together.
+    """Return the effective limits of a caller. Platform defaults apply to users; a user's limits count all its keys.
 
-    Without a soft value of its own, a hard one warns at `BUDGET_WARN_PERCENT` of it.
+    A hard limit without an own soft limit warns at `BUDGET_WARN_PERCENT` of its value.
     """
     found = []
     scopes: list[tuple[Scope, Mapping[str, Value], OwnLimits]] = [

@@ -1,30 +1,30 @@
-"""Whether this process was told to stop, and how long ago. Steps finish what they have begun and begin nothing new."""
+"""The stop flag of this process. Tasks finish the work in progress and start no new work once it is set."""
 
 import time
 
 
 class StopFlag:
-    """Told once, by a signal handler; asked by steps between two pieces of work."""
+    """Set by a signal handler, and checked by tasks between two pieces of work."""
 
     def __init__(self) -> None:
         self._since: float | None = None
 
     def request(self) -> None:
-        """The process shall stop. Safe in a signal handler: it takes no lock."""
+        """Request a stop. Only the first call has an effect. Takes no lock, so it is safe in a signal handler."""
         if self._since is None:
             self._since = time.monotonic()
 
     def reset(self) -> None:
-        """As if nobody had asked, for a process that goes on."""
+        """Clear the flag, for a process that continues."""
         self._since = None
 
     @property
     def requested(self) -> bool:
-        """Whether it shall."""
+        """Whether a stop was requested."""
         return self._since is not None
 
     def requested_for(self, seconds: float) -> bool:
-        """Whether it was asked at least so long ago."""
+        """Return whether a stop was requested at least `seconds` ago."""
         return self._since is not None and time.monotonic() - self._since >= seconds
 
 

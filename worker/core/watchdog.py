@@ -1,6 +1,6 @@
-"""The watchdog of a worker process. Threads know no time limits, so a step that overstays ends the whole process.
+"""The watchdog of a worker process. Threads cannot be killed, so an overdue task ends the whole process.
 
-The supervisor (or the container runtime) starts a new one and the rows re-drive what was under way.
+The supervisor (or the container runtime) starts a new process, and the interrupted work is resumed from the rows.
 """
 
 import os
@@ -19,38 +19,38 @@ _CHECK_EVERY_SECONDS = 1.0
 
 
 class Watchdog:
-    """Knows which steps run in this process and until when each may."""
+    """Tracks the running tasks of this process and their deadlines."""
 
     def __init__(self) -> None:
-        self._until: dict[int, tuple[str, float]] = {}
+        self._deadlines: dict[int, tuple[str, float]] = {}
         self._allowed: dict[int, float] = {}
         self._started = False
         self._lock = threading.Lock()
 
     @contextmanager
-    def watch(self, step: str, *, seconds: float | None = None) -> Iterator[None]:
-        """Watch the step that runs in this thread; each of its pieces may take `seconds` (default: the setting)."""
+    def watch(self, task: str, *, seconds: float | None = None) -> Iterator[None]:
+        """Watch the task of this thread. Each of its pieces may take `seconds` (default: WATCHDOG_SECONDS)."""
         self._start_once()
         ident, allowed = threading.get_ident(), seconds or get_settings().watchdog_seconds
         self._allowed[ident] = allowed
-        self._until[ident] = (step, time.monotonic() + allowed)
+        self._deadlines[ident] = (task, time.monotonic() + allowed)
         try:
             yield
         finally:
-            self._until.pop(ident, None)
+            self._deadlines.pop(ident, None)
             self._allowed.pop(ident, None)
 
     def renew(self, ident: int | None = None) -> None:
-        """The step of this thread (or of that id) has finished one bounded piece and begins another."""
+        """Reset the deadline: the task of this thread (or of thread `ident`) starts its next piece."""
         ident = threading.get_ident() if ident is None else ident
-        watched, allowed = self._until.get(ident), self._allowed.get(ident)
+        watched, allowed = self._deadlines.get(ident), self._allowed.get(ident)
         if watched is not None and allowed is not None:
-            self._until[ident] = (watched[0], time.monotonic() + allowed)
+            self._deadlines[ident] = (watched[0], time.monotonic() + allowed)
 
     def overdue(self) -> str | None:
-        """The name of a step that overstays, or None."""
+        """Return the name of an overdue task, or None."""
         now = time.monotonic()
-        return next((step for step, until in list(self._until.values()) if until < now), None)
+        return next((task for task, deadline in list(self._deadlines.values()) if deadline < now), None)
 
     def _start_once(self) -> None:
         with self._lock:
@@ -61,9 +61,9 @@ class Watchdog:
     def _guard(self) -> None:
         ticker = threading.Event()
         while not ticker.wait(_CHECK_EVERY_SECONDS):
-            step = self.overdue()
-            if step is not None:
-                log.error("step_overstayed", step=step, action="exit")
+            task = self.overdue()
+            if task is not None:
+                log.error("step_overstayed", step=task, action="exit")
                 os._exit(EXIT_CODE)
 
 

@@ -139,7 +139,7 @@ def _send_and_record(delivery: Row[Any], view: queries.JobView | None) -> str:
         event=delivery.event,
         status=outcome.status,
         retry_after=outcome.retry_after,
-        dice=random.random(),  # noqa: S311 - only spreads the load
+        random_fraction=random.random(),  # noqa: S311 - only spreads the load
     )
     metrics.count("dreamery_webhooks", "failed" if delay is not None else "given_up")
     disabled = _note_failed(delivery, outcome, delay)

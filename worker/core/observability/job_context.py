@@ -1,5 +1,5 @@
-"""Where a job came from: the request that made it and that request's trace. Rows carry it from the API to the steps,
-because messages carry ids only; so that every log line and span about a job names its request.
+"""Origin of a job: the request that created it and the trace of that request. Job rows carry it from the API to the
+tasks, because messages carry ids only. So every log line and span of a job names its request.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,41 +12,41 @@ import structlog
 from worker.core.ids import public_id
 from worker.core.observability import tracing
 
-# Of a poll that asks for very many jobs, so many are named in its span.
-_MOST_LINKS = 100
+# Maximum number of jobs linked in the span of a poll.
+_MAX_LINKS = 100
 
 Origin = Mapping[str, Any]
 
 
 def current_origin() -> dict[str, str]:
-    """The request and the trace that this code runs for: what the row of a new job keeps."""
+    """Return the current request id and trace, to be stored in the row of a new job."""
     request_id = structlog.contextvars.get_contextvars().get("request_id")
-    known = {"request_id": request_id, "traceparent": tracing.traceparent()}
-    return {name: value for name, value in known.items() if value}
+    origin = {"request_id": request_id, "traceparent": tracing.traceparent()}
+    return {name: value for name, value in origin.items() if value}
 
 
 @contextmanager
 def job_context(
-    step: str, job_id: UUID, origin: Origin | None, *, links: Iterable[str] = ()
+    task: str, job_id: UUID, origin: Origin | None, *, links: Iterable[str] = ()
 ) -> Iterator[tracing.SpanHandle]:
-    """Log lines in the block name the job and its request; with traces on, a span of the job's trace is around it."""
+    """Add the job and its request to the log lines of the block, and open a span in the job's trace."""
     origin = origin or {}
-    named = {"job_id": public_id("job", job_id)}
+    fields = {"job_id": public_id("job", job_id)}
     if "request_id" in origin:
-        named["request_id"] = str(origin["request_id"])
+        fields["request_id"] = str(origin["request_id"])
     parent = origin.get("traceparent")
     with (
-        structlog.contextvars.bound_contextvars(**named),
-        tracing.span(step, parent=parent, links=links, kind="consumer", job__id=named["job_id"]) as marks,
+        structlog.contextvars.bound_contextvars(**fields),
+        tracing.span(task, parent=parent, links=links, kind="consumer", job__id=fields["job_id"]) as span,
     ):
-        yield marks
+        yield span
 
 
 @contextmanager
-def jobs_context(step: str, origins: Iterable[Origin | None]) -> Iterator[tracing.SpanHandle]:
-    """A span around work for many jobs at once: in the trace of the only one, else in its own, linked to theirs."""
-    parents = [parent for known in origins if known and (parent := known.get("traceparent"))]
+def jobs_context(task: str, origins: Iterable[Origin | None]) -> Iterator[tracing.SpanHandle]:
+    """Open a span for work on many jobs: in the trace of a single job, else in its own trace with links to theirs."""
+    parents = [parent for origin in origins if origin and (parent := origin.get("traceparent"))]
     only = parents[0] if len(parents) == 1 else None
-    links = [] if only else parents[:_MOST_LINKS]
-    with tracing.span(step, parent=only, links=links, kind="consumer", jobs=len(parents)) as marks:
-        yield marks
+    links = [] if only else parents[:_MAX_LINKS]
+    with tracing.span(task, parent=only, links=links, kind="consumer", jobs=len(parents)) as span:
+        yield span

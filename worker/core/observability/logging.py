@@ -1,6 +1,6 @@
 """Logging: structlog with static event names and fields; JSON when not on a terminal.
 
-A processor blanks values of fields that are known to hold secrets, as a net below the rule that nobody logs them.
+A processor hides the values of fields that may contain secrets, as a safety net: code must not log them anyway.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def _blank_secrets(_logger: Any, _name: str, event: MutableMapping[str, Any]) ->
 
 
 def _name_trace(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """Every line within a span names its trace."""
+    """Add the trace id to every line within a span."""
     trace_id = tracing.trace_id()
     if trace_id is not None:
         event["trace_id"] = trace_id
@@ -34,7 +34,7 @@ def _name_trace(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mu
 
 
 def _name_job(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    """A job has one name everywhere: that of its row and of messages becomes the one that callers see."""
+    """Log the public id of a job instead of the internal one."""
     job_id = event.get("job_id")
     if isinstance(job_id, str) and job_id:
         with contextlib.suppress(ValueError):
@@ -42,19 +42,19 @@ def _name_job(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Muta
     return event
 
 
-# How kombu and Celery begin. The third ends a worker: while reconnecting, kombu can trip over its own closed channel.
+# First words of messages of kombu and Celery. The third stops a worker: reconnecting can fail on a closed channel.
 _BROKER_AWAY = ("Couldn't ack", "Message Error", "Unrecoverable error")
 
 
 def _lost_connection(error: BaseException | None) -> bool:
-    """Whether a failed connection is among the causes. By name: redis-py is not known in this room."""
+    """Return whether a connection error is among the causes. Compared by name: core does not import redis-py."""
     while error is not None and "ConnectionError" not in {kind.__name__ for kind in type(error).__mro__}:
         error = error.__cause__ or error.__context__
     return error is not None
 
 
-class _Terse(logging.Filter):
-    """One line without a traceback for what only says that Redis went away: the tick sends again what was lost."""
+class _ShortenConnectionErrors(logging.Filter):
+    """Logs a lost Redis connection as one line without a traceback, because the tick enqueues lost messages again."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if record.exc_info and str(record.msg).startswith(_BROKER_AWAY) and _lost_connection(record.exc_info[1]):
@@ -98,13 +98,13 @@ def configure_logging(settings: Settings) -> None:
             ],
         )
     )
-    handler.addFilter(_Terse())
+    handler.addFilter(_ShortenConnectionErrors())
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # These log a line per call, with whole addresses in it.
+    # These log one line per call, including full URLs.
     for name in ("httpx", "httpcore", "celery.worker.strategy", "celery.app.trace", "celery.beat", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """A logger named after the room that speaks."""
+    """Return the logger with this name."""
     return structlog.stdlib.get_logger(name)

@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry: off unless `DREAMERY_OTEL_ENDPOINT` is set, and then the only place that knows the library.
+"""OpenTelemetry tracing, off unless `DREAMERY_OTEL_ENDPOINT` is set. No other module imports the library.
 
-Off, we import nothing of it and a span costs one comparison. Only what we name is put into a span: no bodies, no
-addresses with secrets in them, no messages of exceptions. The SDK itself reads the standard `OTEL_*` variables
-(headers of the exporter, resource attributes, the sampler).
+When tracing is off, nothing is imported and a span costs one comparison. Spans contain only explicit attributes: no
+bodies, no URLs with secrets, no exception messages. The SDK reads the standard `OTEL_*` variables (exporter headers,
+resource attributes, sampler).
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 Kind = Literal["internal", "server", "client", "producer", "consumer"]
 Value = str | int | float | bool
 
-_HOW_TO_GET_IT = (
-    "DREAMERY_OTEL_ENDPOINT is set, but OpenTelemetry is not installed. Install it (pip install 'dreamery[otel]'), or "
-    "unset it."
+_INSTALL_HINT = (
+    "DREAMERY_OTEL_ENDPOINT is set, but OpenTelemetry is not installed. Install it (pip install 'dreamery[otel]') or "
+    "unset the setting."
 )
 
 
 class SpanHandle(Protocol):
-    """What a span can be told while it is open."""
+    """Operations on an open span."""
 
     def set(self, **attributes: Value) -> None:
-        """Attributes; `__` in names becomes `.`."""
+        """Set attributes; `__` in names becomes `.`."""
 
     def rename(self, name: str) -> None:
-        """A better name, known later."""
+        """Change the name of the span."""
 
     def fail(self, code: str) -> None:
-        """It went wrong, and this is the error's code."""
+        """Mark the span as failed with this error code."""
 
 
 class _NullSpan:
-    """Nobody looks."""
+    """The span when tracing is off."""
 
     def set(self, **attributes: Value) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def rename(self, name: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def fail(self, code: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class _RecordingSpan:
-    """Marks on a real span."""
+    """A span of OpenTelemetry."""
 
     def __init__(self, span: "Span") -> None:
         self._span = span
@@ -67,15 +67,15 @@ class _RecordingSpan:
         self._span.set_status(Status(StatusCode.ERROR, code))
 
 
-_OFF: AbstractContextManager[SpanHandle] = nullcontext(_NullSpan())
+_NULL_SPAN: AbstractContextManager[SpanHandle] = nullcontext(_NullSpan())
 _tracer: "Tracer | None" = None
 _provider: Any = None
 
 
 def configure(service: str) -> None:
-    """Start tracing in this process if the settings ask for it. A second call does nothing.
+    """Start tracing in this process if it is enabled in the settings. A second call has no effect.
 
-    Raises SystemExit when the library is missing: whoever asked for traces should not believe that there are some.
+    Raises SystemExit if the library is missing, so tracing is never silently off.
     """
     global _tracer, _provider  # noqa: PLW0603 - one per process
     endpoint = get_settings().otel_endpoint
@@ -87,15 +87,15 @@ def configure(service: str) -> None:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise SystemExit(_HOW_TO_GET_IT) from error
-    # `create` lets OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME add to it; the provider flushes at exit.
+        raise SystemExit(_INSTALL_HINT) from error
+    # `create` also reads OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME. The provider flushes at exit.
     _provider = TracerProvider(resource=Resource.create({"service.name": service, "service.namespace": "dreamery"}))
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")))
     _tracer = _provider.get_tracer("dreamery")
 
 
 def stop() -> None:
-    """Send what is left and switch tracing off in this process."""
+    """Flush the spans and turn tracing off in this process."""
     global _tracer, _provider  # noqa: PLW0603 - one per process
     if _provider is not None:
         _provider.shutdown()
@@ -110,11 +110,13 @@ def span(
     kind: Kind = "internal",
     **attributes: Value,
 ) -> AbstractContextManager[SpanHandle]:
-    """A span around a block, below the one that is open here, or below `parent` (a `traceparent` text).
+    """Open a span around a block, as a child of the current span or of `parent` (a `traceparent` value).
 
-    `links` are further `traceparent` texts. An exception that passes marks it with its `code`, or its type.
+    `links` are further `traceparent` values. An exception marks the span as failed with its `code` or its type.
     """
-    return _OFF if _tracer is None else _open(_tracer, name, parent, links=links, kind=kind, attributes=attributes)
+    return (
+        _NULL_SPAN if _tracer is None else _open(_tracer, name, parent, links=links, kind=kind, attributes=attributes)
+    )
 
 
 @contextmanager
@@ -129,20 +131,20 @@ def _open(
         kind=SpanKind[kind.upper()],
         links=[link for text in links if (link := _link_to(text)) is not None],
         attributes=_dotted(attributes),
-        # Messages of exceptions may hold what callers sent.
+        # Exception messages may contain request data.
         record_exception=False,
         set_status_on_exception=False,
     ) as opened:
-        marks = _RecordingSpan(opened)
+        handle = _RecordingSpan(opened)
         try:
-            yield marks
+            yield handle
         except Exception as error:
-            marks.fail(str(getattr(error, "code", "") or type(error).__name__))
+            handle.fail(str(getattr(error, "code", "") or type(error).__name__))
             raise
 
 
 def traceparent() -> str | None:
-    """The open span as W3C Trace Context writes it; None when tracing is off or nothing is open."""
+    """Return the current span in W3C Trace Context format; None if tracing is off or no span is open."""
     if _tracer is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -153,7 +155,7 @@ def traceparent() -> str | None:
 
 
 def trace_id() -> str | None:
-    """The id of the trace that is open here, 32 hex digits."""
+    """Return the current trace id (32 hex digits), or None."""
     text = traceparent()
     return text.split("-")[1] if text else None
 
@@ -162,7 +164,7 @@ def _context_of(text: str) -> Any:
     from opentelemetry.context import Context
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-    # Into an empty context: a parent that cannot be read begins a trace of its own.
+    # Use an empty context: an invalid parent starts a new trace.
     return TraceContextTextMapPropagator().extract({"traceparent": text}, context=Context())
 
 

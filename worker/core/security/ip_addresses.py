@@ -1,29 +1,29 @@
-"""Names and addresses that somebody else chose: resolved within a time, and which of them are out on the Internet."""
+"""Untrusted host names and IP addresses: resolve them within a deadline, and tell public from private ones."""
 
 import ipaddress
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as LookupTimeoutError
 
-# Well-known prefixes whose last 32 bits are an IPv4 address that a gateway on the way, or this machine, may speak to:
-# NAT64 (RFC 6052), IPv4-translated (RFC 2765), IPv4-compatible (RFC 4291).
-_CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
-# Not for the Internet, though `is_global` of this Python does not know: NAT64 of one's own network (RFC 8215),
-# site-local, documentation, segment routing.
-_INSIDE = tuple(map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")))
+# Prefixes with an embedded IPv4 address in the last 32 bits, which a gateway or this machine may connect to: NAT64
+# (RFC 6052), IPv4-translated (RFC 2765), IPv4-compatible (RFC 4291).
+_EMBEDDING_NETWORKS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::ffff:0:0:0/96", "::/96")))
+# Not public, although `is_global` of this Python says so: local NAT64 (RFC 8215), site-local, documentation, segment
+# routing.
+_PRIVATE_NETWORKS = tuple(map(ipaddress.IPv6Network, ("64:ff9b:1::/48", "fec0::/10", "3fff::/20", "5f00::/16")))
 _RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 # The interface part of an ISATAP address (RFC 5214): 0:5efe or 200:5efe, then an IPv4 address.
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 
 
-# Threads are made when they are needed. A name server that is slow on purpose fills them, and nothing else.
+# Threads start on demand. A deliberately slow name server can only fill this pool.
 _resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolve")
 
 
 def resolve(host: str, port: int, *, seconds: float) -> list[str]:
-    """The addresses of a name, each once, in the resolver's order. Raises OSError, also when it takes longer.
+    """Return the distinct addresses of a name in the resolver's order. Raises OSError on failure or timeout.
 
-    The resolver knows no deadline of ours, and whoever owns a name may let its server answer as slowly as they like.
+    The system resolver has no deadline, and the owner of a name can make its name server arbitrarily slow.
     """
     future = _resolvers.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
     try:
@@ -37,28 +37,28 @@ def resolve(host: str, port: int, *, seconds: float) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, as resolved, is out on the Internet: not loopback, private, link-local or special."""
+    """Return whether an IP address is public: not loopback, private, link-local or otherwise special."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv4Address):
         return ip.is_global and not ip.is_multicast and ip not in _RELAYS
-    if any(ip in network for network in _INSIDE):
+    if any(ip in network for network in _PRIVATE_NETWORKS):
         return False
-    carried = ip.ipv4_mapped or ip.sixtofour or _carried(ip)
-    if carried is not None:
-        return is_public(str(carried))
+    embedded = ip.ipv4_mapped or ip.sixtofour or _embedded_ipv4(ip)
+    if embedded is not None:
+        return is_public(str(embedded))
     return ip.is_global and not ip.is_multicast
 
 
-def _carried(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+def _embedded_ipv4(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     number = int(ip)
     isatap = (number >> 32) & 0xFFFF_FFFF in _ISATAP
-    if isatap or any(ip in network for network in _CARRIERS):
+    if isatap or any(ip in network for network in _EMBEDDING_NETWORKS):
         return ipaddress.IPv4Address(number & 0xFFFF_FFFF)
     return None
 
 
 def client_network(address: str) -> str | None:
-    """What one customer of a network usually has: an IPv4 address, the /64 of an IPv6 one. None = no address."""
+    """Return the network of one client: its IPv4 address, or the /64 of its IPv6 address. None = not an address."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
@@ -69,6 +69,6 @@ def client_network(address: str) -> str | None:
 
 
 def is_allowed_private(host: str, port: int, allow: str) -> bool:
-    """Whether `DREAMERY_FETCH_ALLOW` (`allow`: a comma list of host or host:port) names this place."""
+    """Return whether `DREAMERY_FETCH_ALLOW` (`allow`: comma-separated host or host:port) contains this host."""
     allowed = {item.strip().lower() for item in allow.split(",") if item.strip()}
     return host.lower() in allowed or f"{host.lower()}:{port}" in allowed

@@ -1,6 +1,6 @@
 """Upstream session ids that callers send as Bearer tokens, with their region notations (protocol section 1.3).
 
-Nothing here ever puts a token into an error message, a log or a repr.
+Tokens never appear in error messages, logs or reprs.
 """
 
 import re
@@ -19,22 +19,22 @@ _PREFIX = re.compile(r"(us|hk|jp|sg)-", re.IGNORECASE)
 _SUFFIX = re.compile(r":([A-Za-z]+)$")
 _PROXY = re.compile(r"(https?|socks[45]?[ah]?)://", re.IGNORECASE)
 _DIRECT = re.compile(r"direct://@?", re.IGNORECASE)
-# Spellings of an IPv4 address that resolvers understand: 2130706433, 0x7f.1, 0177.0.0.1.
+# Notations of an IPv4 address that resolvers accept: 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMERIC = re.compile(r"(0x[0-9a-f]+|[0-9]+)(\.(0x[0-9a-f]+|[0-9]+)){0,3}", re.IGNORECASE)
 _PROXY_KINDS = {"http": ("http", 80), "https": ("https", 443)} | dict.fromkeys(
     ("socks", "socks5", "socks5h"), ("socks5", 1080)
 )
 _PROXY_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
 _PROXY_USER = re.compile(r"[!-~]{0,512}")
-# What a cookie value may hold (RFC 6265): printable ASCII without space, quote, comma, semicolon and backslash.
+# Valid cookie value (RFC 6265): printable ASCII without space, quote, comma, semicolon and backslash.
 _SESSION = re.compile(r"[!#-+\--:<-\[\]-~]{1,512}")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionToken:
-    """One session id, the region it names or the default one, and the proxy it goes out through.
+    """One session id with its region (named or default) and its proxy.
 
-    `proxy` None = none is named, so an account that has one keeps it; "" (`direct://@SESSION`) = none from now on.
+    `proxy` None = not given, an account keeps its proxy; "" (`direct://@SESSION`) = remove the proxy.
     """
 
     session: str = field(repr=False)
@@ -43,9 +43,9 @@ class SessionToken:
 
 
 def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
-    """The tokens of an `Authorization` value, in order, without repeats.
+    """Return the distinct tokens of an `Authorization` value, in order.
 
-    Raises `missing_api_key` when there is none and `invalid_api_key` for one that cannot be used.
+    Raises `missing_api_key` if there is none, and `invalid_api_key` for an invalid one.
     """
     scheme, _, rest = bearer.strip().partition(" ")
     text = rest if scheme.lower() == "bearer" else bearer
@@ -53,20 +53,20 @@ def parse_tokens(bearer: str, default_region: str) -> list[SessionToken]:
     if not parts:
         raise DreameryError("missing_api_key")
     if len(parts) > MAX_TOKENS:
-        raise DreameryError("invalid_api_key", f"At most {MAX_TOKENS} tokens are taken at once.")
-    found = (parse_token(part, place, default_region) for place, part in enumerate(parts, start=1))
+        raise DreameryError("invalid_api_key", f"At most {MAX_TOKENS} tokens are allowed per request.")
+    found = (parse_token(part, position, default_region) for position, part in enumerate(parts, start=1))
     return list(dict.fromkeys(found))
 
 
-def parse_token(part: str, place: int, default_region: str) -> SessionToken:
-    """One token, the `place`-th of those that were given. Raises `invalid_api_key`."""
+def parse_token(part: str, position: int, default_region: str) -> SessionToken:
+    """Parse one token; `position` counts from 1 and is used in error messages. Raises `invalid_api_key`."""
     proxy: str | None = None
     if direct := _DIRECT.match(part):
         proxy, part = "", part[direct.end() :]
     elif _PROXY.match(part):
-        # At the last @, for the user part of a proxy has one too.
+        # Split at the last @, because the user part of a proxy may contain one.
         address, _, part = part.rpartition("@")
-        proxy = parse_proxy(address, place)
+        proxy = parse_proxy(address, position)
     prefix = _PREFIX.match(part)
     session = part[prefix.end() :] if prefix else part
     region = prefix.group(1).lower() if prefix else ""
@@ -74,42 +74,46 @@ def parse_token(part: str, place: int, default_region: str) -> SessionToken:
     if suffix:
         named = suffix.group(1).lower()
         if named not in REGIONS:
-            raise _refused(place, "unknown region after the colon; known are " + ", ".join(sorted(REGIONS)))
+            raise _invalid_token(
+                position, "unknown region after the colon; known regions: " + ", ".join(sorted(REGIONS))
+            )
         if region and named != region:
-            raise _refused(place, "prefix and suffix name different regions")
+            raise _invalid_token(position, "prefix and suffix have different regions")
         session, region = session[: suffix.start()], named
     if not _SESSION.fullmatch(session):
-        raise _refused(place, "a session id is 1 to 512 printable ASCII characters, no spaces or quotes")
+        raise _invalid_token(position, "a session id has 1 to 512 printable ASCII characters without spaces or quotes")
     return SessionToken(session=session, region=region or default_region, proxy=proxy)
 
 
-def parse_proxy(address: str, place: int) -> str:
-    """The proxy in its one written form: kind, user part as given, host in lower case, port always there.
+def parse_proxy(address: str, position: int) -> str:
+    """Return the proxy in canonical form: scheme, user part as given, host in lower case, explicit port.
 
     Raises `invalid_api_key`.
     """
     scheme, _, rest = address.partition("://")
     kind, default_port = _PROXY_KINDS.get(scheme.lower(), ("", 0))
     if not kind and address:
-        raise _refused(place, "the proxy must be http, https, socks or socks5; socks4 is not supported")
+        raise _invalid_token(position, "the proxy must be http, https, socks or socks5; socks4 is not supported")
     user, at, authority = rest.removesuffix("/").rpartition("@")
     host, _, port = authority.partition(":")
     number = port or str(default_port)
     good_port = number.isascii() and number.isdigit() and len(number) <= 5 and 0 < int(number) < 65536
     if not (_PROXY_HOST.fullmatch(host) and good_port and _PROXY_USER.fullmatch(user)) or set(user) & set("/?#"):
-        raise _refused(place, "the form of a proxy token is http://user:password@host:port@SESSION")
+        raise _invalid_token(position, "a proxy token has the form http://user:password@host:port@SESSION")
     return f"{kind}://{user}{at}{host.lower()}:{int(number)}"
 
 
-def check_proxy(token: SessionToken, place: int, allowed: frozenset[str]) -> None:
-    """Refuse a proxy that is written as a private address and not `allowed` (`host` or `host:port`).
+def check_proxy(token: SessionToken, position: int, allowed: frozenset[str]) -> None:
+    """Refuse a proxy with a literal private address that is not `allowed` (`host` or `host:port`).
 
-    Names are resolved, and judged again, when they are connected to.
+    Host names are resolved and checked when connecting. Raises `invalid_api_key`.
     """
     authority = (token.proxy or "").rpartition("://")[2].rpartition("@")[2]
     host = authority.rpartition(":")[0]
     if authority and not {host, authority} & allowed and _is_private(host):
-        raise _refused(place, "its proxy is at a private address; the operator can allow it with DREAMERY_FETCH_ALLOW")
+        raise _invalid_token(
+            position, "its proxy has a private address; the operator can allow it with DREAMERY_FETCH_ALLOW"
+        )
 
 
 def _is_private(host: str) -> bool:
@@ -124,17 +128,17 @@ def _is_private(host: str) -> bool:
 
 
 def proxy_without_credentials(proxy: str) -> str:
-    """Where a proxy in its written form is, without its user part."""
+    """Return a canonical proxy without its user part."""
     kind, _, rest = proxy.partition("://")
     return f"{kind}://{rest.rpartition('@')[2]}"
 
 
 def mask_token(token: SessionToken) -> str:
-    """A token to show: enough to tell one's own apart, too little to use. Of its proxy nothing is shown."""
+    """Return a masked token for display: recognizable to its owner, but not usable. The proxy is left out."""
     session = token.session
     first, last = (4, 4) if len(session) >= 16 else (2, 0) if len(session) >= 8 else (0, 0)
     return f"{session[:first]}****{session[len(session) - last :]}:{token.region}"
 
 
-def _refused(place: int, why: str) -> DreameryError:
-    return DreameryError("invalid_api_key", f"Token {place} is not usable: {why}.")
+def _invalid_token(position: int, reason: str) -> DreameryError:
+    return DreameryError("invalid_api_key", f"Token {position} is invalid: {reason}.")

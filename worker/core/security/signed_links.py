@@ -1,7 +1,7 @@
-"""Links to stored files. The id cannot be guessed; with LINK_TTL_SECONDS a link also carries a signature that expires.
+"""Links to stored files. Ids are unguessable; with LINK_TTL_SECONDS links also have a signature that expires.
 
-Signed with a key derived from the newest master key, accepted under every key of the list: a link dies with its key,
-and each reading of a job gives a fresh one.
+Links are signed with a key derived from the newest master key and accepted with any master key. Removing a key
+invalidates its links, and each read of a job returns fresh ones.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from worker.core.ids import public_id
 from worker.core.security.encryption import derived_keys
 from worker.core.settings import get_settings
 
-# The end of a link moves in steps of this share of its life, so that readings soon after each other give one link
-# and browsers need not load the picture again.
+# Expiry times are rounded to this share of the lifetime, so consecutive reads return the same link and browsers can
+# cache the image.
 _STEP_SHARE = 10
 
 
 def create_file_link(base: str, file_id: UUID) -> str:
-    """The link of a stored file, good for LINK_TTL_SECONDS at least, or for ever when that is 0."""
+    """Return the link of a stored file, valid for at least LINK_TTL_SECONDS, or permanently if that is 0."""
     name, ttl = public_id("file", file_id), get_settings().link_ttl_seconds
     link = f"{base}/v1/files/{name}/content"
     if not ttl:
@@ -34,7 +34,7 @@ def create_file_link(base: str, file_id: UUID) -> str:
 
 
 def seconds_until_expiry(name: str, expires: str | None, signature: str | None) -> int | None:
-    """How long a link to the file called `name` (`file_...`) goes on; None = for ever.
+    """Return the remaining validity of a link to the file `name` (`file_...`) in seconds; None = permanent.
 
     Raises link_expired or link_not_signed (403).
     """
@@ -42,7 +42,7 @@ def seconds_until_expiry(name: str, expires: str | None, signature: str | None) 
         return None
     if not expires or not signature:
         raise DreameryError("link_not_signed")
-    # The signature first: what it does not cover says nothing.
+    # Check the signature first: an unsigned expiry time cannot be trusted.
     if not (expires.isascii() and expires.isdigit() and _signer().verify_signature(f"{name}.{expires}", signature)):
         raise DreameryError("link_not_signed")
     left = int(expires) - int(time.time())
@@ -52,12 +52,12 @@ def seconds_until_expiry(name: str, expires: str | None, signature: str | None) 
 
 
 def check_link(link: str, name: str) -> None:
-    """The same for a whole link to the file called `name`, such as one that comes as an input."""
+    """Check a complete link to the file `name`, such as an input of a job. Raises like `seconds_until_expiry`."""
     query = parse_qs(urlsplit(link).query)
     seconds_until_expiry(name, *(query.get(field, [None])[0] for field in ("expires", "signature")))
 
 
 def _signer() -> Signer:
-    # The library wants its keys oldest first.
+    # The library expects the keys oldest first.
     keys = derived_keys("file links")[::-1]
     return Signer(keys, salt="dreamery.file-link", key_derivation="hmac", digest_method=hashlib.sha256)

@@ -1,4 +1,4 @@
-"""Upstream accounts: rows, limits, rest, pace and when to poll. Jobs in flight are counted, never stored."""
+"""Upstream accounts: rows, limits, cooldown, submit pace and polling. Jobs in flight are counted, never stored."""
 
 import json
 import random
@@ -20,35 +20,34 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class AccountRow:
-    """An account as steps use it. `secret` is sealed; only a step opens it, just before a call."""
+    """An account as tasks use it. `secret` is encrypted; a task decrypts it just before an upstream call."""
 
     id: UUID
     label: str
     region: str
     secret: str = field(repr=False)
     pool: bool
-    slots: dict[str, int]  # jobs in flight it may have, by kind; 0 while that kind rests
+    slots: dict[str, int]  # maximum jobs in flight by kind; 0 while that kind is in cooldown
     submits_per_minute: float
     cluster: dict[str, str] | None
     cluster_age_seconds: float | None
-    lookup_context: str  # what the sealed secret is bound to
-    proxy: str | None = field(default=None, repr=False)  # sealed as well
-    user_id: UUID | None = None  # whose own it is
-    groups: tuple[str, ...] = ()  # of the platform's: who may use it; none = all
+    lookup_context: str  # encryption context of the secret
+    proxy: str | None = field(default=None, repr=False)  # encrypted
+    user_id: UUID | None = None  # owner of a private account
+    groups: tuple[str, ...] = ()  # user groups that may use a platform account; empty = all
     capped: bool = False
 
     @property
     def proxy_context(self) -> str:
-        """What the sealed proxy is bound to."""
+        """Encryption context of the proxy."""
         return proxy_context(self.lookup_context)
 
 
 @dataclass(frozen=True, slots=True)
 class PresentedToken:
-    """A session id somebody presented: how to find its row, and the sealed secret should it need one.
+    """A session id from a request: the hash to look up its row, and the encrypted secret for a new row.
 
-    `proxy_hash` tells whether the sealed `proxy` is another one than the row has: None = the token names none, then
-    the row keeps the one it has; "" = it says to go direct.
+    `proxy_hash` detects a changed proxy. None = the token names no proxy, so the row keeps its own; "" = use no proxy.
     """
 
     lookup_hash: str
@@ -57,16 +56,16 @@ class PresentedToken:
     secret: str = field(repr=False)
     proxy: str | None = field(default=None, repr=False)
     proxy_hash: str | None = None
-    proxy_place: str | None = None  # host and port, to be shown
+    proxy_place: str | None = None  # host and port, for display
 
 
 def secret_context(lookup_hash: str) -> str:
-    """What an account's sealed session is bound to: copied to another row it does not open."""
+    """Encryption context of a session: the ciphertext cannot be decrypted in another row."""
     return f"account:{lookup_hash}"
 
 
 def proxy_context(context: str) -> str:
-    """What the sealed proxy of an account is bound to, given what its session is bound to."""
+    """Encryption context of the proxy, derived from the context of the session."""
     return f"{context}:proxy"
 
 
@@ -103,16 +102,16 @@ _LOCK_READY = text(
         FOR NO KEY UPDATE"""
 )
 _LOCK_READY_NOW = text(f"{_LOCK_READY.text} SKIP LOCKED")
-# In a statement of its own, after the lock: in the locking one the count would be of an old snapshot.
+# A separate statement after the lock: the locking statement would count in an old snapshot.
 _UNDER_CAP = text(f"""/* under_cap */ SELECT 1 FROM accounts a WHERE a.id = :id AND {under_cap("a")}""")
 _GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
 
 
 def lock_ready(tx: Transaction, account_id: UUID, *, waits: bool = True) -> AccountRow | None:
-    """Lock the account for a claim; None when it rests, is switched off, or its pace, hours or cap say no.
+    """Lock the account for a claim. None if it is in cooldown, disabled, or its pace, hours or daily cap forbid a job.
 
-    Waits for a claim in progress: skipping the row would lose nudges of a busy single account until the next tick.
-    Without `waits`, None too when another claim has it.
+    Waits for a claim in progress: skipping the row would lose wake-ups of a busy account until the next tick. With
+    `waits` False, also None if another claim holds the row.
     """
     row = tx.first(_LOCK_READY if waits else _LOCK_READY_NOW, {"id": account_id})
     account = _row(row) if row is not None else None
@@ -122,27 +121,27 @@ def lock_ready(tx: Transaction, account_id: UUID, *, waits: bool = True) -> Acco
 
 
 def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
-    """One account."""
+    """Return one account, or None."""
     row = tx.first(_GET, {"id": account_id})
     return _row(row) if row is not None else None
 
 
 def find_by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
-    """The account of a presented session id."""
+    """Return the account of a session id, or None."""
     row = tx.first(text(f"SELECT {_COLUMNS} FROM accounts WHERE lookup_hash = :h"), {"h": lookup_hash})
     return _row(row) if row is not None else None
 
 
 def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
-    """Ids of the presented session ids that have a row, by lookup hash."""
+    """Return the account ids of the session ids that have a row, by lookup hash."""
     rows = tx.all(text("SELECT id, lookup_hash FROM accounts WHERE lookup_hash = ANY(:h)"), {"h": hashes})
     return {row.lookup_hash: row.id for row in rows}
 
 
 def lock_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
-    """Like `find_tokens`, for a job about to be made: a row that upkeep might remove is held until the commit.
+    """Like `find_tokens`, and lock rows that the cleanup might delete until the commit of the new job.
 
-    Rows in use are not touched, for locking writes to them.
+    Rows in recent use are not locked, because a lock writes to them.
     """
     rows = tx.all(
         text(
@@ -152,36 +151,34 @@ def lock_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
         {"h": hashes},
     )
     idle = sorted(row.lookup_hash for row in rows if row.idle)
-    held = {row.lookup_hash: row.id for row in rows if not row.idle}
+    found = {row.lookup_hash: row.id for row in rows if not row.idle}
     if idle:
         locking = text("SELECT id, lookup_hash FROM accounts WHERE lookup_hash = ANY(:h) ORDER BY id FOR KEY SHARE")
-        held |= {row.lookup_hash: row.id for row in tx.all(locking, {"h": idle})}
-    return held
+        found |= {row.lookup_hash: row.id for row in tx.all(locking, {"h": idle})}
+    return found
 
 
 def ensure_tokens(tx: Transaction, tokens: list[PresentedToken]) -> list[UUID]:
-    """Account ids for presented session ids, in their order; missing rows are made (with the job that needs them),
-    and known ones take the proxy that is presented now.
-    """
+    """Return the account ids of the session ids, in order. Insert missing rows and update changed proxies."""
     hashes = [token.lookup_hash for token in tokens]
     rows = tx.all(text("SELECT id, lookup_hash, proxy_hash FROM accounts WHERE lookup_hash = ANY(:h)"), {"h": hashes})
     known = {row.lookup_hash: row.id for row in rows}
-    through = {row.lookup_hash: row.proxy_hash or "" for row in rows}
+    proxy_hashes = {row.lookup_hash: row.proxy_hash or "" for row in rows}
     for token in tokens:
         if token.lookup_hash not in known:
             known[token.lookup_hash] = add_account(tx, token, pool=False)
-        elif token.proxy_hash not in {None, through[token.lookup_hash]}:
-            # Only when it is another one: a busy account's row is locked by every claim.
+        elif token.proxy_hash not in {None, proxy_hashes[token.lookup_hash]}:
+            # Only if the proxy changed: every claim locks the row of a busy account.
             tx.run(
-                _GO_THROUGH,
+                _SET_PROXY,
                 {"id": known[token.lookup_hash], "proxy": token.proxy, "hash": token.proxy_hash}
                 | {"place": token.proxy_place},
             )
     return [known[token.lookup_hash] for token in tokens]
 
 
-# The newest proxy counts, also for what is under way. A rest that the old one caused is over.
-_GO_THROUGH = text(
+# The newest proxy also applies to running jobs. A cooldown caused by the old proxy ends.
+_SET_PROXY = text(
     """UPDATE accounts SET proxy = :proxy, proxy_hash = :hash, proxy_place = :place,
            rest_until = CASE WHEN rest_code = 'proxy_unreachable' THEN NULL ELSE rest_until END
        WHERE id = :id"""
@@ -189,7 +186,7 @@ _GO_THROUGH = text(
 
 
 def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
-    """Add an account; one that is known already keeps its row (a pool account stays in the pool)."""
+    """Add an account and return its id. An existing account keeps its row, and a pool account stays in the pool."""
     row = tx.first(
         text(
             """INSERT INTO accounts (id, label, region, lookup_hash, secret, proxy, proxy_hash, proxy_place, pool)
@@ -217,14 +214,14 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
     if row is None:
         raise LookupError("account row neither inserted nor found")
     if pool and token.region != "sandbox":
-        # Toy pictures must never mix with real ones: the demo account leaves the pool when a real one joins it.
+        # Sandbox results must not mix with real ones: sandbox accounts leave the pool when a real account joins.
         tx.run(text("UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox'"))
     account_id: UUID = row.id
     return account_id
 
 
 def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | None) -> None:
-    """Remember where an international session lives; None forgets it."""
+    """Store the detected cluster of an international session; None deletes it."""
     tx.run(
         text(
             """UPDATE accounts SET cluster = CAST(:cluster AS jsonb),
@@ -236,10 +233,10 @@ def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | N
 
 
 def schedule_poll(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
-    """Make the account due for polling within `seconds`, not later than it already is; True when it is due now.
+    """Schedule a poll of the account within `seconds`, never later than already scheduled. True if it is due now.
 
-    Never sooner than one interval after its last poll (I6). Writes only when that changes something: a busy account's
-    row is locked by every claim.
+    Polls keep the minimum interval (I6). The row is written only if the time changes, because every claim locks the
+    row of a busy account.
     """
     row = tx.first(
         text(
@@ -256,7 +253,7 @@ def schedule_poll(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) ->
 
 @dataclass(frozen=True, slots=True)
 class OpenJob:
-    """A job that upstream works on, or may: what the poll needs to judge its record."""
+    """A job that upstream is working on, or may be: the data the poll needs to evaluate its record."""
 
     id: UUID
     attempt: int
@@ -265,7 +262,7 @@ class OpenJob:
     attempts_left: bool
     group_id: UUID
     event_seq: int
-    overdue_unclear: bool  # submitting, and past the time until which an unknown key may still turn up
+    overdue_unclear: bool  # submitting, and an unknown submit key can no longer appear upstream
     cancel_requested: bool
     ready_items: int
     queue_position: int | None
@@ -275,9 +272,8 @@ class OpenJob:
     origin: dict[str, Any] | None
 
 
-# One poll per account and interval, whoever asks (I6): moving `poll_due_at` on is the claim. The interval is 5 % of the
-# age of the youngest running job, +-10 % but never below the least, so that a ten-minute video is not asked for every
-# second.
+# At most one poll per account and interval (I6): moving `poll_due_at` forward is the claim. The interval is 5 % of the
+# age of the youngest running job, +-10 %, but at least the minimum, so a ten-minute video is not polled every second.
 _CLAIM_POLL = text(
     """/* claim_poll */
     WITH old AS (SELECT id, poll_due_at FROM accounts WHERE id = :id AND poll_due_at <= clock_timestamp())
@@ -300,13 +296,13 @@ _OPEN_JOBS = text(
         AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
     ORDER BY submitted_at NULLS FIRST, id LIMIT 5000"""
 )
-# With more open jobs than one call takes: this share of a call asks for the oldest, which are likeliest to be done; the
-# rest for others by chance, so that jobs that hang at the front starve nobody.
+# With more open jobs than fit into one call, this share of the call polls the oldest jobs, which are most likely done.
+# The rest is a random sample, so jobs that hang do not starve the others.
 _OLDEST_SHARE = 0.7
 
 
 def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> float | None:
-    """Take this interval's poll of the account; the seconds until the next one, None when it is not due now."""
+    """Claim the poll of this interval. Return the seconds until the next one, or None if no poll is due."""
     settings = get_settings()
     values = {"id": account_id, "jitter": jitter}
     row = tx.first(_CLAIM_POLL, {**values, "least": settings.poll_min_seconds, "most": settings.poll_max_seconds})
@@ -317,10 +313,10 @@ def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> float | N
 
 
 def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:
-    """The jobs to ask upstream for, at most one call's worth.
+    """Return the jobs to poll, at most as many as fit into one call.
 
-    A submitting job is among them once its call is surely over: asking earlier could take a request still on its way
-    for one that was lost.
+    A submitting job is included once its submit call has certainly ended: polling earlier could treat a request in
+    flight as lost.
     """
     settings = get_settings()
     values = {"id": account_id, "grace": settings.unclear_grace_seconds}
@@ -332,9 +328,9 @@ def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:
 
 
 def stop_polling(tx: Transaction, account_id: UUID) -> None:
-    """Nothing is open on the account: no poll until a submit asks for one.
+    """Stop polling the account if it has no open jobs; the next submit schedules a poll again.
 
-    Locked first: an UPDATE that waits for a claim in progress would judge NOT EXISTS by its old snapshot and switch off
+    The row is locked first: an UPDATE that waits for a claim would evaluate NOT EXISTS in its old snapshot and stop
     the polling of the job just claimed.
     """
     tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR NO KEY UPDATE"), {"id": account_id})

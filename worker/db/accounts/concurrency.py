@@ -1,33 +1,33 @@
-"""How many jobs an account may have in flight, by kind: the one place. They are counted in SQL, never stored."""
+"""Concurrency slots: jobs an account may have in flight, by kind. They are counted in SQL, never stored."""
 
 from typing import Any
 
 from worker.core.settings import get_settings
 
-# kind -> the account's own limit, if it has such a column, and the setting behind it. A new kind is one line here; its
-# jobs count apart from those of all others.
+# kind -> the column with the account's own limit (if any) and the default setting. A new kind is one line here; the
+# jobs of each kind are counted separately.
 SLOT_LIMITS: dict[str, tuple[str | None, str]] = {
     "image": ("max_images", "account_max_images"),
     "video": ("max_videos", "account_max_videos"),
     "chat": (None, "account_max_chats"),
 }
-# What the submit step takes. Conversations are claimed by a step of their own.
+# Kinds that the submit task claims. A separate task claims conversations.
 SUBMIT_KINDS = ("image", "video")
 
 
 def slot_limits() -> dict[str, int]:
-    """The values that `free_slots` binds: what accounts without a limit of their own may have in flight."""
+    """Return the bind values of `free_slots`: the limits of accounts without an own limit."""
     return {f"most_{kind}": _setting(kind) for kind in SLOT_LIMITS}
 
 
 def slots_of(row: Any) -> dict[str, int]:
-    """The limits of a row of accounts (its own columns, `kind_rests`, and `clock` = epoch seconds of the database)."""
+    """Return the limits by kind of an account row (with `kind_rests` and `clock` = epoch seconds of the database)."""
     limits = {kind: (getattr(row, own) if own else None) or _setting(kind) for kind, (own, _) in SLOT_LIMITS.items()}
     return {kind: 0 if row.kind_rests.get(kind, 0.0) > float(row.clock) else most for kind, most in limits.items()}
 
 
 def free_slots(account: str, kind: str) -> str:
-    """SQL: the free slots of an account (table alias) for a kind (expression); 0 or less = none, or that kind rests."""
+    """SQL: free slots of an account (table alias) for a kind (expression); 0 or less = none, or kind in cooldown."""
     cases = " ".join(
         f"WHEN '{name}' THEN " + (f"coalesce({account}.{own}, :most_{name})" if own else f":most_{name}")
         for name, (own, _) in SLOT_LIMITS.items()

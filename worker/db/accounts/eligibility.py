@@ -1,6 +1,6 @@
-"""Who may use which account, and when an account works: the one place. SQL for the statements that choose.
+"""Eligibility: which jobs may run on which account, and when an account is available. SQL fragments for selection.
 
-`account` and `job` name a row of that statement (an alias); `BOUND` is the account whose columns `bound` binds.
+`account` and `job` are table aliases in the surrounding statement. `BOUND` stands for the account that `bound` binds.
 """
 
 from typing import Any
@@ -9,9 +9,9 @@ from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import free_slots
 
 BOUND = ":account"
-# What a request may say about the accounts its jobs run on: its user's own first, only those, or only the platform's.
+# Account choice of a request: the user's own accounts first, only those, or only the platform's.
 CHOICES = ("any", "own", "pool")
-# An own account that its pace lets go so soon counts as free: the platform's does not take its job.
+# An own account whose pace allows a submit within this time counts as free, so no platform account takes the job.
 _OWN_PACE_SECONDS = 10
 
 _BOUND_AS = {
@@ -23,7 +23,7 @@ _BOUND_AS = {
 
 
 def bound(account: Any) -> dict[str, Any]:
-    """The values behind `BOUND`, of an `AccountRow`."""
+    """Return the bind values of `BOUND` for an `AccountRow`."""
     return {
         "account_id": account.id,
         "pool": account.pool,
@@ -33,11 +33,11 @@ def bound(account: Any) -> dict[str, Any]:
 
 
 def may_use(account: str, job: str) -> str:
-    """SQL: the account may run the job.
+    """SQL: whether the account may run the job.
 
-    A job of session ids runs on exactly those. A job of a user runs on the user's own accounts and on those of the
-    platform that are open to all or to one of the user's groups, as far as its `account_choice` goes; `account_ids`
-    can only narrow that, so nobody gets at another user's account by naming it.
+    A job with session ids runs on exactly those accounts. A job of a user runs, according to its `account_choice`, on
+    the user's own accounts and on platform accounts that are open to all or to one of the user's groups. `account_ids`
+    can only narrow this, so naming another user's account gives no access to it.
     """
     of = _BOUND_AS if account == BOUND else {name: f"{account}.{name}" for name in _BOUND_AS}
     named = f"{of['id']} = ANY({job}.account_ids)"
@@ -52,7 +52,7 @@ def may_use(account: str, job: str) -> str:
 def candidates(job: str) -> str:
     """SQL for FROM: the accounts, as `a`, that the job may run on.
 
-    Each branch has its index; in one condition they would have every account read for every job.
+    Each branch uses an index; one combined condition would read every account for every job.
     """
     return f"""LATERAL (SELECT a.* FROM (
         SELECT * FROM accounts WHERE id = ANY({job}.account_ids)
@@ -62,10 +62,9 @@ def candidates(job: str) -> str:
 
 
 def may_take(account: str, job: str) -> str:
-    """SQL: the account may run the job and should now: one of the platform's leaves it to an own account that is free
-    and can pay for it.
+    """SQL: whether the account may run the job now. A platform account yields to a free own account that can pay.
 
-    Needs `slots.slot_limits()` among the values.
+    Needs the bind values of `concurrency.slot_limits()`.
     """
     own = f"""SELECT 1 FROM accounts o WHERE o.user_id = {job}.user_id AND {works("o")}
         AND o.next_submit_at <= clock_timestamp() + interval '{_OWN_PACE_SECONDS} seconds'
@@ -77,21 +76,21 @@ def may_take(account: str, job: str) -> str:
 
 
 def works(account: str) -> str:
-    """SQL: the account takes jobs at this time: in order, not resting, within its hours and its cap of the day."""
+    """SQL: whether the account is available: state ok, no cooldown, within its working hours and its daily cap."""
     return f"""({account}.state = 'ok' AND ({account}.rest_until IS NULL OR {account}.rest_until <= clock_timestamp())
         AND {is_open(account)} AND {under_cap(account)})"""
 
 
 def ready(account: str) -> str:
-    """SQL: the account works and its pace lets it submit now."""
+    """SQL: whether the account is available and its pace allows a submit now."""
     return f"({account}.next_submit_at <= clock_timestamp() AND {works(account)})"
 
 
 def is_open(account: str, at: str = "clock_timestamp()") -> str:
-    """SQL: the moment lies within the account's working hours.
+    """SQL: whether the moment is within the account's working hours.
 
-    They are wall-clock hours of a named zone, so the database's rules of that zone decide about summer time. Hours that
-    end no later than they begin go on past midnight and belong to the day on which they began.
+    These are wall-clock hours in a named time zone, so the database handles daylight saving time. Hours that end no
+    later than they start continue past midnight and belong to the day on which they started.
     """
     return f"""({account}.hours_zone IS NULL OR (
         SELECT CASE WHEN {account}.hours_from < {account}.hours_to
@@ -104,7 +103,7 @@ def is_open(account: str, at: str = "clock_timestamp()") -> str:
 
 
 def opens_at(account: str, at: str = "clock_timestamp()") -> str:
-    """SQL: when the account's working hours begin next after the moment; NULL without such hours."""
+    """SQL: the next start of the account's working hours after the moment; NULL without working hours."""
     return f"""(SELECT min(d.begins) FROM (
         SELECT (l.today + make_interval(days => n) + {account}.hours_from) AT TIME ZONE {account}.hours_zone AS begins,
             extract(isodow FROM l.today + make_interval(days => n))::int AS day
@@ -114,9 +113,9 @@ def opens_at(account: str, at: str = "clock_timestamp()") -> str:
 
 
 def jobs_today(account: str) -> str:
-    """SQL: the jobs that upstream took from the account since its day began, and those on their way there.
+    """SQL: jobs of the account that upstream accepted today, plus those being submitted.
 
-    The day is that of its working hours' zone, else UTC.
+    The day is in the time zone of the working hours, or UTC.
     """
     return f"""((SELECT count(*) FROM jobs d
             WHERE d.account_id = {account}.id AND d.submitted_at >= {day_began(account)})
@@ -125,17 +124,17 @@ def jobs_today(account: str) -> str:
 
 
 def day_began(account: str) -> str:
-    """SQL: midnight of the account's day. By `now()`, which stands still in a statement, so that an index serves."""
+    """SQL: midnight of the account's day. Uses `now()`, which is constant in a statement, so an index can be used."""
     zone = f"coalesce({account}.hours_zone, 'UTC')"
     return f"(date_trunc('day', now() AT TIME ZONE {zone}) AT TIME ZONE {zone})"
 
 
 def under_cap(account: str) -> str:
-    """SQL: the account may take one more job today."""
+    """SQL: whether the account is below its daily cap."""
     return f"({account}.max_jobs_per_day IS NULL OR {jobs_today(account)} < {account}.max_jobs_per_day)"
 
 
 def free_at(account: str) -> str:
-    """SQL: when the account will work as far as rest, hours and cap tell; a moment gone by = it does now."""
+    """SQL: when cooldown, working hours and daily cap allow the next job; a past time = now."""
     return f"""greatest({account}.rest_until, CASE WHEN NOT {is_open(account)} THEN {opens_at(account)} END,
         CASE WHEN NOT {under_cap(account)} THEN {day_began(account)} + interval '1 day' END)"""

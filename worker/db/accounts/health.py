@@ -1,7 +1,7 @@
-"""How an account stands with upstream: rests, refused logins, risk control; and what brings it back.
+"""Health of upstream accounts: cooldowns, refused logins, risk control, and recovery.
 
-`needs_login` and `blocked` are states of accounts that the platform or a user keeps. One that is only presented as a
-session id rests at most: whoever presents it is told its refusals.
+`needs_login` and `blocked` are states of registered accounts only. An account that is only presented as a session id
+gets a cooldown at most, because its caller receives the errors directly.
 """
 
 from uuid import UUID
@@ -12,13 +12,13 @@ from worker.db.engine import Transaction
 
 EXPIRED = "upstream_session_expired"
 RISK = "upstream_risk_control"
-# So often in a row the free call must have met an unknown session, rests between, before its account needs a login.
-MOST_LOGIN_REFUSALS = 3
-# So often in a row submits must have met risk control, a rest between, before people must look at the account.
-MOST_RISK_REFUSALS = 2
+# Consecutive refused logins, with cooldowns in between, after which an account needs a login.
+MAX_LOGIN_REFUSALS = 3
+# Consecutive risk control refusals, with cooldowns in between, after which an account is blocked.
+MAX_RISK_REFUSALS = 2
 
-# Risk control counts once per rest: several jobs that were refused together are one refusal.
-_REST = text(
+# Risk control counts once per cooldown: several jobs refused together count as one refusal.
+_COOL_DOWN = text(
     """/* rest */
     UPDATE accounts SET rest_code = :code,
         rest_until = greatest(rest_until, clock_timestamp() + make_interval(secs => :seconds)),
@@ -36,12 +36,12 @@ _REST = text(
 
 
 def cool_down(tx: Transaction, account_id: UUID, *, seconds: float, code: str) -> None:
-    """Let the account rest; a longer rest that is under way stays."""
-    tx.run(_REST, {"id": account_id, "seconds": seconds, "code": code, "risk": RISK, "most": MOST_RISK_REFUSALS})
+    """Start a cooldown of the account. A longer cooldown in progress stays."""
+    tx.run(_COOL_DOWN, {"id": account_id, "seconds": seconds, "code": code, "risk": RISK, "most": MAX_RISK_REFUSALS})
 
 
 def cool_down_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: float) -> None:
-    """Let one kind of jobs of the account rest: upstream has no room for more of it, which says nothing of others."""
+    """Start a cooldown for one kind of job: upstream has no capacity for this kind, other kinds are not affected."""
     tx.run(
         text(
             """UPDATE accounts SET kind_rests = kind_rests || jsonb_build_object(CAST(:kind AS text),
@@ -52,7 +52,7 @@ def cool_down_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: flo
 
 
 def record_success(tx: Transaction, account_id: UUID) -> None:
-    """Upstream took a job from the account: earlier refusals say nothing any more. Mostly writes nothing."""
+    """Upstream accepted a job of the account: reset its refusal counters. Usually there is nothing to write."""
     tx.run(
         text(
             """UPDATE accounts SET login_refusals = 0, risk_refusals = 0
@@ -63,8 +63,8 @@ def record_success(tx: Transaction, account_id: UUID) -> None:
 
 
 def record_login_refusal(tx: Transaction, account_id: UUID, *, seconds: float) -> bool:
-    """The free call was told that upstream does not know the session. It rests, or has been told so often enough to
-    need a login: then True.
+    """Record that upstream does not recognize the session. The account gets a cooldown, or after too many refusals the
+    state `needs_login`: then return True.
     """
     row = tx.first(
         text(
@@ -78,13 +78,13 @@ def record_login_refusal(tx: Transaction, account_id: UUID, *, seconds: float) -
                   FROM accounts WHERE id = :id FOR NO KEY UPDATE) gone
             WHERE accounts.id = gone.of RETURNING gone.now"""
         ),
-        {"id": account_id, "seconds": seconds, "code": EXPIRED, "most": MOST_LOGIN_REFUSALS},
+        {"id": account_id, "seconds": seconds, "code": EXPIRED, "most": MAX_LOGIN_REFUSALS},
     )
     return row is not None and bool(row.now)
 
 
 def record_session_works(tx: Transaction, account_id: UUID) -> bool:
-    """Upstream knows the session: what was for that reason is over. True when the account may take jobs again."""
+    """Record that upstream accepts the session, and end its effects. True if the account may take jobs again."""
     row = tx.first(
         text(
             """/* session_works */
@@ -103,7 +103,7 @@ def record_session_works(tx: Transaction, account_id: UUID) -> bool:
 
 
 def end_cooldown(tx: Transaction, account_id: UUID, *, code: str) -> bool:
-    """The account rests for that reason and need not: it was seen to be over. True when it rested."""
+    """End a cooldown with this code, because its cause is gone. True if there was one."""
     row = tx.first(
         text(
             """UPDATE accounts SET rest_until = NULL, rest_code = NULL

@@ -1,4 +1,4 @@
-"""Accounts as administrators and their owners see and change them. How jobs use them is in `accounts.py`."""
+"""Account management by administrators and owners. `accounts.py` has what jobs need."""
 
 from typing import Any
 from uuid import UUID
@@ -11,34 +11,34 @@ from worker.db.accounts.available_credits import credits_left
 from worker.db.accounts.eligibility import is_open, jobs_today, may_use, opens_at
 from worker.db.engine import Transaction
 
-# What may be set; None takes an account's own limit away.
+# Limits of an account; None removes the own limit.
 LIMITS = ("max_images", "max_videos", "submits_per_minute", "max_jobs_per_day")
-# What has a setting, or nothing, behind it.
+# Columns where NULL means the platform's default, or no limit.
 NULLABLE = (*LIMITS, "daily_receive")
 HOURS = ("hours_days", "hours_from", "hours_to", "hours_zone")
 _COLUMNS = ("label", "groups", *NULLABLE, *HOURS)
-_SEEN = f"""a.id, a.label, a.region, a.lookup_hash, a.pool, a.user_id, a.groups, a.state, a.state_code, a.state_at,
-    a.rest_until, a.rest_code, a.max_images, a.max_videos, a.submits_per_minute, a.max_jobs_per_day, a.hours_days,
-    a.hours_from, a.hours_to, a.hours_zone, a.credits, a.credits_at, {credits_left("a")} AS credits_left,
+_DETAIL_COLUMNS = f"""a.id, a.label, a.region, a.lookup_hash, a.pool, a.user_id, a.groups, a.state, a.state_code,
+    a.state_at, a.rest_until, a.rest_code, a.max_images, a.max_videos, a.submits_per_minute, a.max_jobs_per_day,
+    a.hours_days, a.hours_from, a.hours_to, a.hours_zone, a.credits, a.credits_at, {credits_left("a")} AS credits_left,
     a.daily_receive, a.cluster, a.models, a.checked_at, a.check_code,
     a.refresh_due_at, a.last_submit_at, a.created_at, a.proxy IS NOT NULL AS has_proxy, a.proxy_place,
     (SELECT u.name FROM users u WHERE u.id = a.user_id) AS user_name, {is_open("a")} AS open_now,
     {opens_at("a")} AS opens_at, {jobs_today("a")} AS jobs_today,
     (SELECT count(*) FROM jobs j WHERE j.account_id = a.id AND j.holds_slot) AS in_flight"""
-# What `may_use` asks of a job, of one that a caller might start.
-_WISH = """(SELECT CAST(:user_id AS uuid) AS user_id, '{}'::uuid[] AS account_ids,
+# The columns that `may_use` reads from a job, for a job that a caller could start.
+_REQUEST = """(SELECT CAST(:user_id AS uuid) AS user_id, '{}'::uuid[] AS account_ids,
     CAST(:choice AS text) AS account_choice) w"""
 
 
 def list_accounts(
     tx: Transaction, *, user_id: UUID | None, registered_only: bool, after: UUID | None, limit: int
 ) -> list[Row[Any]]:
-    """Accounts, oldest first, without retired ones; never their secrets. `user_id`: only that user's own;
-    `registered_only`: not those that are only presented as session ids.
+    """Return accounts, oldest first, without retired ones and without secrets. `user_id`: only accounts of that user;
+    `registered_only`: without accounts that are only presented as session ids.
     """
     return tx.all(
         text(
-            f"""SELECT {_SEEN} FROM accounts a
+            f"""SELECT {_DETAIL_COLUMNS} FROM accounts a
                 WHERE (NOT :registered_only OR a.pool OR a.user_id IS NOT NULL) AND a.state <> 'retired'
                   AND (CAST(:user_id AS uuid) IS NULL OR a.user_id = :user_id)
                   AND (CAST(:after AS uuid) IS NULL OR a.id > :after)
@@ -49,30 +49,30 @@ def list_accounts(
 
 
 def get_account_details(tx: Transaction, account_id: UUID, *, lock: bool = False) -> Row[Any] | None:
-    """One account, retired or not; `lock` = it is about to be changed by what is seen."""
+    """Return one account, even a retired one. `lock` locks the row before it is changed."""
     if lock:
         tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR UPDATE"), {"id": account_id})
-    return tx.first(text(f"SELECT {_SEEN} FROM accounts a WHERE a.id = :id"), {"id": account_id})
+    return tx.first(text(f"SELECT {_DETAIL_COLUMNS} FROM accounts a WHERE a.id = :id"), {"id": account_id})
 
 
 def get_accounts_details(tx: Transaction, account_ids: list[UUID]) -> dict[UUID, Row[Any]]:
-    """These accounts, by id."""
-    rows = tx.all(text(f"SELECT {_SEEN} FROM accounts a WHERE a.id = ANY(:ids)"), {"ids": account_ids})
+    """Return these accounts, by id."""
+    rows = tx.all(text(f"SELECT {_DETAIL_COLUMNS} FROM accounts a WHERE a.id = ANY(:ids)"), {"ids": account_ids})
     return {row.id: row for row in rows}
 
 
 def register_account(
     tx: Transaction, token: PresentedToken, *, user_id: UUID | None, groups: list[str]
 ) -> tuple[UUID, str]:
-    """Make the session id an account of the user, or with None of the platform: its id, and what that was.
+    """Register the session id as an account of the user, or of the platform if None. Return its id and the outcome.
 
-    `added`; `returned` (it was retired, or only presented so far; its history stays); `duplicate` (it is kept already,
-    and stays as it is, whoever keeps it). A check-up is due at once, but for a duplicate.
+    Outcomes: `added`; `returned` (it was retired or only presented before, and keeps its history); `duplicate` (it is
+    already registered, by any owner, and stays unchanged). Except for a duplicate, an account check is due at once.
     """
     known = bool(accounts.find_tokens(tx, [token.lookup_hash]))
     if not known:
         accounts.add_account(tx, token, pool=False)
-    # Judged under the lock: of two who bring the same session at once, the second finds it kept.
+    # Decided under the lock: of two concurrent registrations, the second finds a duplicate.
     row = tx.all(
         text("SELECT id, state, pool, user_id FROM accounts WHERE lookup_hash = :h FOR UPDATE"),
         {"h": token.lookup_hash},
@@ -98,8 +98,8 @@ def register_account(
 
 
 def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> None:
-    """Toy pictures must never mix with real ones: the sandbox's accounts leave the pool when a real one joins it, but
-    for those that somebody named along with it.
+    """Remove sandbox accounts from the pool when a real account joins, so that their results never mix. Sandbox
+    accounts added in the same request stay.
     """
     tx.run(
         text(
@@ -111,7 +111,7 @@ def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> None:
 
 
 def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -> None:
-    """Set a label, groups, limits, the daily credits, or all four columns of the working hours. `changes` by column."""
+    """Set label, groups, limits, daily credits, or all four columns of the working hours. `changes` is by column."""
     known = [name for name in _COLUMNS if name in changes]
     if known:
         sets = ", ".join(f"{name} = :{name}" for name in known)
@@ -119,7 +119,7 @@ def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -
 
 
 def set_proxy(tx: Transaction, account_id: UUID, *, proxy: str | None, proxy_hash: str, place: str | None) -> None:
-    """The way out of the account from now on (sealed), or none. A rest that the old one caused is over."""
+    """Set the (encrypted) proxy of the account, or None. A cooldown caused by the old proxy ends."""
     tx.run(
         text(
             """UPDATE accounts SET proxy = :proxy, proxy_hash = :hash, proxy_place = :place,
@@ -131,9 +131,9 @@ def set_proxy(tx: Transaction, account_id: UUID, *, proxy: str | None, proxy_has
 
 
 def replace_session(tx: Transaction, account_id: UUID, token: PresentedToken) -> bool:
-    """Give the account a new session; its history, limits and jobs stay. False: another account has that session.
+    """Replace the session; history, limits and jobs stay. Return False if another account has that session.
 
-    What was held against the old session is over, and a check-up is due at once.
+    Login problems of the old session are reset, and an account check is due at once.
     """
     taken = tx.first(
         text("SELECT 1 FROM accounts WHERE lookup_hash = :h AND id <> :id"), {"h": token.lookup_hash, "id": account_id}
@@ -166,7 +166,7 @@ def replace_session(tx: Transaction, account_id: UUID, token: PresentedToken) ->
 
 
 def pause(tx: Transaction, account_id: UUID) -> None:
-    """It takes no new job."""
+    """Pause the account: it takes no new jobs."""
     tx.run(
         text(
             """UPDATE accounts SET state = 'paused', state_code = NULL, state_at = clock_timestamp()
@@ -177,8 +177,8 @@ def pause(tx: Transaction, account_id: UUID) -> None:
 
 
 def resume(tx: Transaction, account_id: UUID) -> None:
-    """A paused or blocked account takes jobs again, as its owner has looked at it. One that needs a login is only
-    checked, as all are.
+    """Resume a paused or blocked account. In every state an account check is due at once; an account that needs a
+    login keeps its state until then.
     """
     tx.run(
         text(
@@ -195,12 +195,12 @@ def resume(tx: Transaction, account_id: UUID) -> None:
 
 
 def schedule_check(tx: Transaction, account_id: UUID) -> None:
-    """A check-up of the account is due at once."""
+    """Make an account check due at once."""
     tx.run(text("UPDATE accounts SET refresh_due_at = clock_timestamp() WHERE id = :id"), {"id": account_id})
 
 
 def retire(tx: Transaction, account_id: UUID) -> None:
-    """It takes no job any more and nobody's jobs count on it; its row stays for its history."""
+    """Retire the account: it leaves the pool and takes no more jobs. Its row stays for the history."""
     tx.run(
         text(
             """UPDATE accounts SET state = 'retired', state_code = NULL, state_at = clock_timestamp(), pool = false,
@@ -211,25 +211,24 @@ def retire(tx: Transaction, account_id: UUID) -> None:
 
 
 def end_cooldown(tx: Transaction, account_id: UUID) -> None:
-    """Believe that the reason of its rest is gone: the next job will show."""
+    """End all cooldowns of the account and reset its failure score."""
     tx.run(
         text("UPDATE accounts SET rest_until = NULL, rest_code = NULL, kind_rests = '{}' WHERE id = :id"),
         {"id": account_id},
     )
-    # Its score too: what it failed with is not held against it any more.
     tx.run(text("UPDATE account_marks SET bad = 0 WHERE account_id = :id"), {"id": account_id})
 
 
 def pool_is_empty(tx: Transaction) -> bool:
-    """Whether the platform has no account, in whatever state."""
+    """Return whether the platform has no account in any state."""
     return tx.first(text("SELECT 1 FROM accounts WHERE pool LIMIT 1")) is None
 
 
 def usable_regions(tx: Transaction, *, user_id: UUID | None, choice: str) -> dict[str, list[UUID]]:
-    """The accounts in order that a user's jobs may run on, by region."""
+    """Return the healthy accounts that a user's jobs may run on, by region."""
     rows = tx.all(
         text(
-            f"""SELECT a.region, array_agg(a.id) AS ids FROM accounts a CROSS JOIN {_WISH}
+            f"""SELECT a.region, array_agg(a.id) AS ids FROM accounts a CROSS JOIN {_REQUEST}
                 WHERE a.state = 'ok' AND {may_use("a", "w")} GROUP BY a.region"""
         ),
         {"user_id": user_id, "choice": choice},
@@ -238,10 +237,10 @@ def usable_regions(tx: Transaction, *, user_id: UUID | None, choice: str) -> dic
 
 
 def unusable_reason(tx: Transaction, *, user_id: UUID | None, choice: str) -> str:
-    """The error code for a user whose jobs may run on no account in order."""
+    """Return the error code for a user without any healthy account."""
     rows = tx.all(
         text(
-            f"""SELECT DISTINCT a.state FROM accounts a CROSS JOIN {_WISH}
+            f"""SELECT DISTINCT a.state FROM accounts a CROSS JOIN {_REQUEST}
                 WHERE a.state IN ('needs_login', 'blocked') AND {may_use("a", "w")}"""
         ),
         {"user_id": user_id, "choice": choice},
@@ -253,5 +252,5 @@ def unusable_reason(tx: Transaction, *, user_id: UUID | None, choice: str) -> st
 
 
 def is_known_time_zone(tx: Transaction, zone: str) -> bool:
-    """Whether the database has the rules of that time zone: it is what judges working hours."""
+    """Return whether the database knows the time zone, because it evaluates the working hours."""
     return tx.first(text("SELECT 1 FROM pg_timezone_names WHERE name = :zone"), {"zone": zone}) is not None

@@ -1,4 +1,4 @@
-"""What upstream offers accounts, and the background questions to them: which is due, what was learned."""
+"""Model lists of accounts, and the schedule of background account checks."""
 
 import json
 from typing import Any
@@ -6,17 +6,17 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core.catalog.upstream_models import Listing
+from worker.core.catalog.upstream_models import ModelListing
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.eligibility import is_open, may_use
 from worker.db.engine import Transaction
 
-# An account whose list could not be had is asked again after so long.
+# Delay before the next check after a failed one.
 RETRY_SECONDS = 900
-# Accounts that nobody used for longer are left in peace.
+# Accounts unused for longer are not checked.
 RECENT_DAYS = 7
-# The newest lists of a large pool say it all.
+# The newest lists of a large pool are sufficient.
 _MOST_LISTINGS = 50
 
 _CLAIM = text(
@@ -30,23 +30,23 @@ _CLAIM = text(
           AND (a.pool OR a.user_id IS NOT NULL OR (a.last_submit_at > clock_timestamp() - make_interval(days => :days)
                           AND EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id AND j.submitted_at IS NOT NULL)))
         ORDER BY a.refresh_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id, coalesce(models_at < clock_timestamp() - make_interval(secs => :believed), true) AS models_due"""
+    RETURNING id, coalesce(models_at < clock_timestamp() - make_interval(secs => :max_age), true) AS models_due"""
 )
 
 
 def claim_account_check(tx: Transaction, *, models_max_age: float) -> tuple[AccountRow, bool] | None:
-    """Take one account whose check-up is due, and whether its list of models is older than is believed.
+    """Claim one account whose check is due; also return whether its model list is older than `models_max_age` seconds.
 
-    Those that the platform or a user keeps, and those that have worked of late; not outside their working hours. If
-    nobody notes a result, it is due again after `RETRY_SECONDS`.
+    Includes registered accounts and accounts used recently, within their working hours. Without a recorded result the
+    check is due again after `RETRY_SECONDS`.
     """
-    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "days": RECENT_DAYS, "believed": models_max_age})
+    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "days": RECENT_DAYS, "max_age": models_max_age})
     account = accounts.get_account(tx, row.id) if row is not None else None
     return (account, bool(row.models_due)) if row is not None and account is not None else None
 
 
 def record_account_check(tx: Transaction, account_id: UUID, *, code: str | None, next_in: float) -> None:
-    """A check-up has ended, well or with an error; the next is due in so many seconds."""
+    """Record the end of an account check, with an error code or None; the next is due in `next_in` seconds."""
     tx.run(
         text(
             """UPDATE accounts SET checked_at = clock_timestamp(), check_code = :code,
@@ -57,10 +57,7 @@ def record_account_check(tx: Transaction, account_id: UUID, *, code: str | None,
 
 
 def store_models(tx: Transaction, account_id: UUID, models: dict[str, Any]) -> None:
-    """Remember what upstream offers the account.
-
-    A kind that upstream did not list this time keeps its last list.
-    """
+    """Store the model list of the account. A kind that upstream did not list this time keeps its last list."""
     tx.run(
         text(
             """UPDATE accounts SET models = coalesce(models, '{}'::jsonb) || CAST(:models AS jsonb),
@@ -71,13 +68,13 @@ def store_models(tx: Transaction, account_id: UUID, models: dict[str, Any]) -> N
 
 
 def upstream_models(tx: Transaction, account_id: UUID) -> dict[str, Any] | None:
-    """What upstream offers the account, as `worker.core.catalog.upstream_models` describes it; None = not asked yet."""
+    """Return the model list of the account (see `worker.core.catalog.upstream_models`); None = not known yet."""
     row = tx.first(text("SELECT models FROM accounts WHERE id = :id"), {"id": account_id})
     return row.models if row is not None else None
 
 
-def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice: str = "any") -> list[Listing]:
-    """The lists of the accounts of these session ids; of none = of those that the user's jobs may run on."""
+def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice: str = "any") -> list[ModelListing]:
+    """Return the lists of the accounts of these session ids; if empty, of all accounts of the user's jobs."""
     which = "a.lookup_hash = ANY(:hashes)" if hashes else f"a.state = 'ok' AND {may_use('a', 'w')}"
     rows = tx.all(
         text(
@@ -87,11 +84,11 @@ def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice
         ),
         {"hashes": hashes, "user_id": user_id, "choice": choice, "most": _MOST_LISTINGS},
     )
-    return [Listing(account_id=row.id, region=row.region, models=row.models) for row in rows]
+    return [ModelListing(account_id=row.id, region=row.region, models=row.models) for row in rows]
 
 
 def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -> list[AccountRow]:
-    """Accounts that rest because upstream did not know their session, and whose rest ends soon."""
+    """Return accounts whose cooldown for an expired session ends within `within` seconds."""
     rows = tx.all(
         text(
             """SELECT id FROM accounts WHERE state = 'ok' AND rest_code = 'upstream_session_expired'
@@ -106,9 +103,9 @@ def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -
 
 
 def every_session_expired(tx: Transaction) -> int:
-    """How many real pool accounts there are, when upstream knows the session of none; else 0.
+    """Return the number of real pool accounts if the sessions of all are expired, else 0.
 
-    Sessions do not all end at once: the exit address of this machine is what upstream refuses (protocol section 12).
+    Sessions do not all expire at once: more likely upstream refuses this machine's exit address (protocol section 12).
     """
     row = tx.first(
         text(

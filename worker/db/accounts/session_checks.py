@@ -1,6 +1,6 @@
-"""Account checks: questions about session ids that the API asks and a worker answers, without a job or an account row.
+"""Session checks: the API inserts a check of a session id and a worker runs it, without a job or an account row.
 
-A row is open for as long as somebody may wait for it, and leaves minutes later.
+A row is open while a request may wait for it, and is deleted minutes later.
 """
 
 import json
@@ -14,14 +14,14 @@ from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow, PresentedToken
 from worker.db.engine import Transaction
 
-# Nobody waits longer, so an older question is not put to upstream any more.
+# No request waits longer, so an older check is not run.
 OPEN_SECONDS = 30.0
 
 _OPEN = "state = 'queued' AND created_at > clock_timestamp() - make_interval(secs => :open)"
 
 
 def count_open(tx: Transaction, owner: str) -> tuple[int, int]:
-    """Unanswered questions from this place, and from everywhere."""
+    """Return the number of open checks of this owner, and of all owners."""
     row = tx.first(
         text(f"SELECT count(*) FILTER (WHERE owner = :owner) AS own, count(*) AS n FROM account_checks WHERE {_OPEN}"),
         {"owner": owner, "open": OPEN_SECONDS},
@@ -30,7 +30,7 @@ def count_open(tx: Transaction, owner: str) -> tuple[int, int]:
 
 
 def create_checks(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, PresentedToken]) -> None:
-    """Write a question (`check`, `points` or `receive`) for each token, under the given ids."""
+    """Insert a check (`check`, `points` or `receive`) for each token, under the given ids."""
     tx.run(
         text(
             """INSERT INTO account_checks (id, owner, what, lookup_hash, region, secret, proxy, proxy_hash)
@@ -53,7 +53,7 @@ def create_checks(tx: Transaction, *, owner: str, what: str, tokens: dict[UUID, 
 
 
 def create_account_checks(tx: Transaction, *, owner: str, accounts_by_check: dict[UUID, UUID]) -> None:
-    """Write the wish for a check-up of each account; the row holds no secret, for the account has its own."""
+    """Insert a check of each account. The row holds no secret, because the account has it."""
     tx.run(
         text(
             """INSERT INTO account_checks (id, owner, what, lookup_hash, region, secret)
@@ -64,7 +64,7 @@ def create_account_checks(tx: Transaction, *, owner: str, accounts_by_check: dic
 
 
 def claim(tx: Transaction, check_id: UUID) -> Row[Any] | None:
-    """Take an open question, once: if its worker dies, whoever waits is told so instead of asking upstream twice."""
+    """Claim an open check, once only: if its worker dies, the waiting request times out instead of a second call."""
     return tx.first(
         text(
             f"""UPDATE account_checks SET claimed_at = clock_timestamp()
@@ -75,10 +75,10 @@ def claim(tx: Transaction, check_id: UUID) -> Row[Any] | None:
 
 
 def account_of(tx: Transaction, row: Row[Any]) -> tuple[AccountRow, UUID | None]:
-    """The account to ask about, and its id when it is known here; the way out is the one that was presented."""
+    """Return the account to check, with the proxy of the request, and its id if it has an account row."""
     known = accounts.find_by_lookup_hash(tx, row.lookup_hash)
     if known is None:
-        stranger = AccountRow(
+        unregistered = AccountRow(
             id=row.id,
             label=f"session-{row.lookup_hash[:8]}",
             region=row.region,
@@ -91,12 +91,12 @@ def account_of(tx: Transaction, row: Row[Any]) -> tuple[AccountRow, UUID | None]
             lookup_context=accounts.secret_context(row.lookup_hash),
             proxy=row.proxy,
         )
-        return stranger, None
+        return unregistered, None
     return (known if row.proxy_hash is None else replace(known, proxy=row.proxy)), known.id
 
 
 def save_result(tx: Transaction, check_id: UUID, result: dict[str, Any]) -> bool:
-    """queued -> succeeded: what upstream said, a refusal included; the secrets are no longer needed."""
+    """queued -> succeeded: store the result, even a refusal, and delete the secrets. False if it was already stored."""
     row = tx.first(
         text(
             """UPDATE account_checks SET state = 'succeeded', result = CAST(:result AS jsonb), secret = '', proxy = NULL
@@ -108,7 +108,7 @@ def save_result(tx: Transaction, check_id: UUID, result: dict[str, Any]) -> bool
 
 
 def results(tx: Transaction, check_ids: list[UUID]) -> dict[UUID, dict[str, Any]]:
-    """The answers that are there."""
+    """Return the finished results, by check id."""
     rows = tx.all(
         text("SELECT id, result FROM account_checks WHERE id = ANY(:ids) AND state = 'succeeded'"), {"ids": check_ids}
     )
@@ -116,6 +116,6 @@ def results(tx: Transaction, check_ids: list[UUID]) -> dict[UUID, dict[str, Any]
 
 
 def delete_old(tx: Transaction, *, minutes: int) -> int:
-    """Remove what is over; how many rows went."""
+    """Delete checks older than `minutes`; return how many."""
     statement = text("DELETE FROM account_checks WHERE created_at < clock_timestamp() - make_interval(mins => :m)")
     return int(tx.run(statement, {"m": minutes}).rowcount)

@@ -1,7 +1,7 @@
-"""Session ids that never worked: their account rows, and the jobs that only they could have run, leave after a day.
+"""Deletes accounts of session ids that never worked, with the jobs that only they could have run, after a day.
 
-Whoever makes tokens up gets a row with each accepted job. What no account ever took upstream was never paid for, so
-nothing is lost with it; without this anybody could fill the database.
+Invented session ids create a row with each accepted job, so without this cleanup they could fill the database. Their
+jobs were never accepted upstream and cost nothing, so nothing of value is lost.
 """
 
 from typing import Any
@@ -21,41 +21,41 @@ _NEVER_WORKED = f"""NOT a.pool AND a.user_id IS NULL AND a.state = 'ok'
                     AND (j.state IN {_OPEN} OR j.holds_slot
                          OR j.finished_at > clock_timestamp() - make_interval(hours => :hours)))"""
 
-# Locked before they are judged: an intake that found such a row holds it until its job is committed (see
-# `accounts.lock_tokens`) and is skipped here; one that comes later waits and then makes the row anew.
+# Locked before the check: a request that found such a row locks it until its job is committed (see
+# `accounts.lock_tokens`) and is skipped here; a later request waits and then inserts a new row.
 _LOCK = text(
     f"""/* lock_leavers */ SELECT a.id FROM accounts a WHERE {_NEVER_WORKED}
         ORDER BY a.id LIMIT :limit FOR UPDATE OF a SKIP LOCKED"""
 )
-# In a statement of its own: the locking one may have judged by an older snapshot.
-_JUDGE = text(f"SELECT a.id FROM accounts a WHERE a.id = ANY(:ids) AND {_NEVER_WORKED}")
+# A separate statement: the locking statement may have used an older snapshot.
+_RECHECK = text(f"SELECT a.id FROM accounts a WHERE a.id = ANY(:ids) AND {_NEVER_WORKED}")
 
-# A job that also lists an account that stays is still seen through that one, so it stays too.
-_REMOVE_JOBS = text(
+# A job that also lists a remaining account is still visible through it, so it stays.
+_DELETE_JOBS = text(
     """/* remove_leavers_jobs */
     DELETE FROM jobs j WHERE j.account_ids && CAST(:ids AS uuid[]) AND j.submitted_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM accounts k WHERE k.id = ANY(j.account_ids) AND NOT k.id = ANY(:ids))
     RETURNING id"""
 )
-# Their webhooks are still to be told.
-_UNSETTLED = text(
+# Accounts whose jobs have pending webhook deliveries.
+_WITH_PENDING_WEBHOOKS = text(
     """SELECT DISTINCT unnest(j.account_ids) AS id FROM jobs j JOIN webhook_deliveries d ON d.job_id = j.id
        WHERE j.account_ids && CAST(:ids AS uuid[]) AND d.due_at IS NOT NULL"""
 )
-_LET_GO = text("UPDATE jobs SET account_id = NULL WHERE account_id = ANY(:ids)")
-_REMOVE = text("DELETE FROM accounts WHERE id = ANY(:ids)")
+_DETACH_JOBS = text("UPDATE jobs SET account_id = NULL WHERE account_id = ANY(:ids)")
+_DELETE = text("DELETE FROM accounts WHERE id = ANY(:ids)")
 
 
 def delete_unused(tx: Transaction, *, hours: int, limit: int) -> tuple[int, int]:
-    """Remove one batch; how many accounts and how many jobs went."""
+    """Delete one batch. Return the number of deleted accounts and jobs."""
     values: dict[str, Any] = {"hours": hours}
     locked = [row.id for row in tx.all(_LOCK, {**values, "limit": limit})]
-    ids: set[UUID] = {row.id for row in tx.all(_JUDGE, {**values, "ids": locked})} if locked else set()
+    ids: set[UUID] = {row.id for row in tx.all(_RECHECK, {**values, "ids": locked})} if locked else set()
     if ids:
-        ids -= {row.id for row in tx.all(_UNSETTLED, {"ids": list(ids)})}
+        ids -= {row.id for row in tx.all(_WITH_PENDING_WEBHOOKS, {"ids": list(ids)})}
     if not ids:
         return 0, 0
-    gone = tx.all(_REMOVE_JOBS, {"ids": list(ids)})
-    tx.run(_LET_GO, {"ids": list(ids)})
-    tx.run(_REMOVE, {"ids": list(ids)})
-    return len(ids), len(gone)
+    deleted_jobs = tx.all(_DELETE_JOBS, {"ids": list(ids)})
+    tx.run(_DETACH_JOBS, {"ids": list(ids)})
+    tx.run(_DELETE, {"ids": list(ids)})
+    return len(ids), len(deleted_jobs)

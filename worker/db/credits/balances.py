@@ -1,4 +1,4 @@
-"""What upstream says accounts have left: the one place that stores it, and the views of an account's credits."""
+"""Credit readings of accounts: storing them, and the credit reports of an account."""
 
 from datetime import datetime
 from typing import Any
@@ -9,19 +9,19 @@ from sqlalchemy import Row, text
 from worker.db.accounts.available_credits import credits_left, reserved
 from worker.db.engine import Transaction
 
-# Readings of the last days are all kept, of earlier ones the last of each day, for as long as anybody draws a curve.
-WHOLE_DAYS = 3
-MOST_DAYS = 400
-# What was told again is no new point of the curve, unless the last one is older than this.
+# All readings of the last days are kept; of earlier days only the last one, up to the maximum that charts show.
+FULL_DETAIL_DAYS = 3
+MAX_DAYS = 400
+# An unchanged value is stored again only if the last reading is older than this.
 _SAME_SECONDS = 3600
-# A reading that is younger tells whether a refusal of just now was about credits.
+# Maximum age of a reading that decides whether a refusal was caused by missing credits.
 _FRESH_SECONDS = 120
 
 
 def record_credits(tx: Transaction, account_id: UUID, left: int, *, seconds_ago: float = 0.0) -> None:
-    """Store a reading. `seconds_ago` = when upstream was asked, so that a job it took meanwhile counts as not in it.
+    """Store a reading. `seconds_ago` = age of the request, so a job accepted since then counts as not included.
 
-    A reading asked for earlier than the stored one changes nothing.
+    A reading older than the stored one is ignored.
     """
     values = {"id": account_id, "credits": left, "ago": max(seconds_ago, 0.0), "same": _SAME_SECONDS}
     row = tx.first(
@@ -48,7 +48,7 @@ def record_credits(tx: Transaction, account_id: UUID, left: int, *, seconds_ago:
 
 
 def recent_credits(tx: Transaction, account_id: UUID, *, within: float) -> int | None:
-    """The credits that upstream told of in the last `within` seconds; None when that is longer ago."""
+    """Return the credits if the last reading is at most `within` seconds old, else None."""
     row = tx.first(
         text(
             """SELECT credits FROM accounts
@@ -60,7 +60,7 @@ def recent_credits(tx: Transaction, account_id: UUID, *, within: float) -> int |
 
 
 def account_covers_price(tx: Transaction, job_id: UUID) -> bool:
-    """Whether the account of a job on its way surely has its price: then "not enough credits" meant something else."""
+    """Return whether the account can certainly pay for a submitting job: then a credits error has another cause."""
     row = tx.first(
         text(
             f"""SELECT 1 FROM jobs j JOIN accounts a ON a.id = j.account_id
@@ -73,7 +73,7 @@ def account_covers_price(tx: Transaction, job_id: UUID) -> bool:
 
 
 def delete_old_readings(tx: Transaction, *, limit: int) -> int:
-    """Remove readings that no curve needs any more; how many went."""
+    """Delete readings that no chart needs; return how many."""
     rows = tx.all(
         text(
             """/* thin_readings */
@@ -86,13 +86,13 @@ def delete_old_readings(tx: Transaction, *, limit: int) -> int:
                 ORDER BY r.at LIMIT :limit)
             RETURNING account_id"""
         ),
-        {"most": MOST_DAYS, "whole": WHOLE_DAYS, "limit": limit},
+        {"most": MAX_DAYS, "whole": FULL_DETAIL_DAYS, "limit": limit},
     )
     return len(rows)
 
 
 def credit_summary(tx: Transaction, account_id: UUID) -> Row[Any] | None:
-    """What the account had, holds for jobs, and can still spend; NULL = not known."""
+    """Return the last reading, reserved and available credits of the account; NULL = unknown."""
     return tx.first(
         text(
             f"""SELECT a.credits, a.credits_at, a.daily_receive, {credits_left("a")} AS left,
@@ -104,7 +104,7 @@ def credit_summary(tx: Transaction, account_id: UUID) -> Row[Any] | None:
 
 
 def readings(tx: Transaction, account_id: UUID, *, since: datetime | None, limit: int) -> list[Row[Any]]:
-    """The newest points of the curve, oldest first."""
+    """Return the newest readings, oldest first."""
     rows = tx.all(
         text(
             """SELECT at, credits FROM credit_readings
@@ -117,7 +117,7 @@ def readings(tx: Transaction, account_id: UUID, *, since: datetime | None, limit
 
 
 def reservations(tx: Transaction, account_id: UUID, *, limit: int) -> list[Row[Any]]:
-    """Its jobs on the way to upstream and there: what they are expected to cost, and whether upstream has taken it."""
+    """Return the jobs in flight with their expected cost and whether upstream accepted them (`taken`)."""
     return tx.all(
         text(
             """SELECT id, kind, model, state, price, charged, submitted_at, submitted_at IS NOT NULL AS taken FROM jobs
@@ -128,7 +128,7 @@ def reservations(tx: Transaction, account_id: UUID, *, limit: int) -> list[Row[A
 
 
 def spent_by_day(tx: Transaction, account_id: UUID, *, days: int) -> list[Row[Any]]:
-    """Credits and jobs per UTC day, newest first; `unknown` = jobs whose cost nobody told and no price is known for."""
+    """Return credits and jobs per UTC day, newest first; `unknown` = jobs with neither a charge nor a price."""
     return tx.all(
         text(
             """/* spent_by_day */
@@ -145,7 +145,7 @@ def spent_by_day(tx: Transaction, account_id: UUID, *, days: int) -> list[Row[An
 
 
 def daily_claims(tx: Transaction, account_id: UUID, *, limit: int) -> list[Row[Any]]:
-    """The days on which its daily credits were asked for, newest first."""
+    """Return the days on which daily credits were claimed, newest first."""
     return tx.all(
         text("SELECT * FROM credit_receives WHERE account_id = :id ORDER BY day DESC LIMIT :limit"),
         {"id": account_id, "limit": limit},

@@ -1,6 +1,6 @@
-"""The daily free credits of accounts: each day of an account's region is taken at most once by the platform itself.
+"""Daily free credits of accounts: the platform claims each day of an account's region at most once.
 
-The row is written before the call. A worker that dies in between leaves a row without an answer, and that day is over.
+The row is inserted before the call. If the worker dies after inserting the row, that day is not retried.
 """
 
 from uuid import UUID
@@ -13,14 +13,15 @@ from worker.db.accounts.eligibility import is_open
 from worker.db.accounts.model_listings import RECENT_DAYS
 from worker.db.engine import Transaction
 
-# The day at the account's place, as in `worker.tasks.stages.cooldowns`.
+# The current day in the account's region, as in `worker.tasks.stages.cooldowns`.
 _TODAY = "(clock_timestamp() AT TIME ZONE CASE WHEN a.region = 'cn' THEN 'Asia/Shanghai' ELSE 'UTC' END)::date"
 
 _CLAIM_DAILY = text(
     f"""/* claim_daily_receive */
     INSERT INTO credit_receives (account_id, day, how)
     SELECT a.id, {_TODAY}, 'daily' FROM accounts a
-    WHERE a.state = 'ok' AND {is_open("a")} AND coalesce(a.daily_receive, :everybody) AND NOT (a.id = ANY(:tried))
+    WHERE a.state = 'ok' AND {is_open("a")} AND coalesce(a.daily_receive, :enabled_by_default)
+      AND NOT (a.id = ANY(:tried))
       AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp() OR a.rest_code = 'insufficient_quota')
       AND (a.pool OR a.user_id IS NOT NULL OR a.last_submit_at > clock_timestamp() - make_interval(days => :days))
       AND NOT EXISTS (SELECT 1 FROM credit_receives r WHERE r.account_id = a.id AND r.day = {_TODAY})
@@ -30,21 +31,21 @@ _CLAIM_DAILY = text(
 
 
 def claim_daily(tx: Transaction, *, enabled_by_default: bool, tried: list[UUID]) -> AccountRow | None:
-    """Take one account whose day is not taken yet. `enabled_by_default` = also those that were not told so one by one."""
-    row = tx.first(_CLAIM_DAILY, {"everybody": enabled_by_default, "tried": tried, "days": RECENT_DAYS})
+    """Claim today for one account. `enabled_by_default` applies to accounts without an own setting."""
+    row = tx.first(_CLAIM_DAILY, {"enabled_by_default": enabled_by_default, "tried": tried, "days": RECENT_DAYS})
     return accounts.get_account(tx, row.account_id) if row is not None else None
 
 
 def claim_when_empty(tx: Transaction, account_id: UUID, *, enabled_by_default: bool) -> bool:
-    """Take today of an account that was found without credits; False when it is taken, or not wanted."""
+    """Claim today for an account without credits; False if already claimed or not enabled."""
     row = tx.first(
         text(
             f"""INSERT INTO credit_receives (account_id, day, how)
                 SELECT a.id, {_TODAY}, 'empty' FROM accounts a
-                WHERE a.id = :id AND coalesce(a.daily_receive, :everybody)
+                WHERE a.id = :id AND coalesce(a.daily_receive, :enabled_by_default)
                 ON CONFLICT DO NOTHING RETURNING account_id"""
         ),
-        {"id": account_id, "everybody": enabled_by_default},
+        {"id": account_id, "enabled_by_default": enabled_by_default},
     )
     return row is not None
 
@@ -52,9 +53,9 @@ def claim_when_empty(tx: Transaction, account_id: UUID, *, enabled_by_default: b
 def record_result(
     tx: Transaction, account_id: UUID, *, gained: int | None, error_code: str | None = None, manual: bool = False
 ) -> None:
-    """What upstream answered today. `manual` = somebody asked for it (`/token/receive`), perhaps not for the first time.
+    """Record the result of a claim. `manual` = requested by a caller (`/token/receive`), possibly repeatedly.
 
-    None gained = it refused, or said nothing.
+    `gained` None = upstream refused or did not respond.
     """
     if manual:
         tx.run(
@@ -79,7 +80,7 @@ def record_result(
 
 
 def release_claim(tx: Transaction, account_id: UUID) -> None:
-    """The call surely never left: the day is free again."""
+    """Release the claim of today, because the call was certainly not sent."""
     tx.run(
         text(
             """DELETE FROM credit_receives WHERE account_id = :id AND gained IS NULL AND error_code IS NULL
@@ -90,6 +91,6 @@ def release_claim(tx: Transaction, account_id: UUID) -> None:
 
 
 def delete_old(tx: Transaction, *, days: int) -> int:
-    """Remove what is long over; how many rows went."""
+    """Delete claims older than `days`; return how many."""
     statement = text("DELETE FROM credit_receives WHERE at < clock_timestamp() - make_interval(days => :days)")
     return int(tx.run(statement, {"days": days}).rowcount)

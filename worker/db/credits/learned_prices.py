@@ -1,4 +1,4 @@
-"""Prices of jobs: those learned from what upstream charged, and the one function that everybody asks."""
+"""Job prices: those learned from upstream charges, and `PriceList`, which all price lookups use."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,17 +8,17 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.core.catalog.models import get_catalog
-from worker.core.catalog.pricing import Known, Price, Shape, price_anywhere, shape_of
+from worker.core.catalog.pricing import KnownPrice, Price, Shape, find_highest_price, shape_of
 from worker.db.accounts.eligibility import may_use
 from worker.db.engine import Transaction
 
-# Where an account's prices hold: its region, or the country that upstream named for a session that was looked up.
+# Price place of an account: its region, or the country that upstream reported for a detected session.
 PLACE = "CASE WHEN a.region = 'auto' THEN coalesce(lower(a.cluster ->> 'country'), 'auto') ELSE a.region END"
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedPrice:
-    """What upstream charged for one job."""
+    """A price that upstream charged for one job."""
 
     place: str
     kind: str
@@ -26,13 +26,13 @@ class ObservedPrice:
     shape: Shape
     credits: int
     at: datetime
-    source: str  # where it was read: history
+    source: str  # origin of the price: history
 
 
 def places_of(
     tx: Transaction, account_ids: list[UUID], *, user_id: UUID | None, choice: str, avoid: list[UUID] | None = None
 ) -> list[str]:
-    """The places at which a job may run: those of these accounts, or when none is named of all that it may use."""
+    """Return the price places where a job may run: of these accounts, or if empty, of all accounts it may use."""
     rows = tx.all(
         text(
             f"""SELECT DISTINCT {PLACE} AS place FROM accounts a CROSS JOIN (SELECT CAST(:user_id AS uuid) AS user_id,
@@ -46,26 +46,26 @@ def places_of(
 
 
 class PriceList:
-    """The prices for the jobs of one request: read once per set of accounts and model, within a transaction.
+    """Prices for the jobs of one request, read once per set of accounts and model within a transaction.
 
-    `choice` = which accounts the request is for, see `eligibility.CHOICES`.
+    `choice` = account choice of the request, see `eligibility.CHOICES`.
     """
 
     def __init__(self, tx: Transaction, *, user_id: UUID | None, choice: str) -> None:
         self._tx = tx
         self._user_id, self._choice = user_id, choice
         self._places: dict[tuple[tuple[UUID, ...], tuple[UUID, ...]], list[str]] = {}
-        self._known: dict[tuple[str, tuple[str, ...]], list[Known]] = {}
+        self._known: dict[tuple[str, tuple[str, ...]], list[KnownPrice]] = {}
 
     def price_of_job(
         self, *, kind: str, model: str, params: dict[str, Any], account_ids: list[UUID], avoid: list[UUID]
     ) -> Price | None:
-        """What the job will cost on these accounts (none named = all usable) without the avoided; None = not known."""
+        """Return the price on these accounts (empty = all usable) without the avoided ones; None = unknown."""
         places = self.places(account_ids, avoid=avoid)
         return self.price_of(kind=kind, model=model, params=params, places=places)
 
     def places(self, account_ids: list[UUID], *, avoid: list[UUID]) -> list[str]:
-        """The places at which a job may run on these accounts (none named = all usable) without the avoided."""
+        """Return the price places of these accounts (empty = all usable) without the avoided ones."""
         key = (tuple(account_ids), tuple(avoid))
         if key not in self._places:
             self._places[key] = places_of(
@@ -74,16 +74,16 @@ class PriceList:
         return self._places[key]
 
     def price_of(self, *, kind: str, model: str, params: dict[str, Any], places: list[str]) -> Price | None:
-        """What a job will cost at the dearest of these places; None = not known."""
+        """Return the highest price of a job at these places; None = unknown."""
         catalog = get_catalog()
         shape = shape_of(kind, model, params, catalog)
         if shape is None:
             return None
-        return price_anywhere(
+        return find_highest_price(
             places, kind=kind, model=model, shape=shape, known=self._known_of(model, places), catalog=catalog
         )
 
-    def _known_of(self, model: str, places: list[str]) -> list[Known]:
+    def _known_of(self, model: str, places: list[str]) -> list[KnownPrice]:
         key = (model, tuple(places))
         if key not in self._known:
             rows = self._tx.all(
@@ -91,7 +91,7 @@ class PriceList:
                 {"model": model, "places": places},
             )
             self._known[key] = [
-                Known(row.place, Shape(row.size, row.units, row.variant), row.credits, row.at) for row in rows
+                KnownPrice(row.place, Shape(row.size, row.units, row.variant), row.credits, row.at) for row in rows
             ]
         return self._known[key]
 
@@ -107,8 +107,8 @@ _LEARN = text(
 )
 
 
-def store_prices(tx: Transaction, seen: list[ObservedPrice]) -> None:
-    """Remember prices; the newest wins. In one order for everybody, as two accounts of a place may learn at once."""
+def store_prices(tx: Transaction, observed: list[ObservedPrice]) -> None:
+    """Store prices; the newest wins. Sorted, so that concurrent tasks lock the rows in the same order."""
     rows = [
         {
             "place": one.place,
@@ -121,7 +121,7 @@ def store_prices(tx: Transaction, seen: list[ObservedPrice]) -> None:
             "source": one.source,
             "at": one.at,
         }
-        for one in seen
+        for one in observed
         if one.credits > 0 and one.shape.units > 0
     ]
     rows.sort(key=lambda row: tuple(str(row[name]) for name in ("place", "model", "size", "variant", "units", "at")))
@@ -130,7 +130,7 @@ def store_prices(tx: Transaction, seen: list[ObservedPrice]) -> None:
 
 
 def list_learned_prices(tx: Transaction, *, model: str | None = None, limit: int = 5000) -> list[Row[Any]]:
-    """The table of learned prices."""
+    """Return the learned prices."""
     return tx.all(
         text(
             """SELECT * FROM credit_prices WHERE CAST(:model AS text) IS NULL OR model = :model

@@ -1,6 +1,6 @@
-"""What upstream's own history says jobs did cost: which account is to be asked for it, and what is learned from it.
+"""Settlement: read the actual cost of jobs from upstream's credit history and learn prices from it.
 
-Until then a job that upstream took counts as having cost its price (`jobs.charged`, `settled_at` NULL).
+Until then an accepted job counts with its expected price (`jobs.charged`, `settled_at` NULL).
 """
 
 from dataclasses import dataclass
@@ -20,23 +20,23 @@ from worker.db.credits import learned_prices
 from worker.db.credits.learned_prices import PLACE, ObservedPrice
 from worker.db.engine import Transaction
 
-# An account is asked at most so often, and this much later when its history told nothing of our jobs.
-AGAIN_SECONDS = 600
-SILENT_SECONDS = 3600
-# Upstream's history runs behind: a job that has just ended may not be in it yet.
+# Minimum interval between two reads of an account, and the longer one after a read without entries of our jobs.
+RETRY_SECONDS = 600
+NO_ENTRIES_RETRY_SECONDS = 3600
+# Upstream's history lags: a job that has just ended may not be in it yet.
 LAG_SECONDS = 20
-# Of a failed job credits may still come back; of one that is not in the history later, none went.
+# A failed job may still be refunded for this long. A job that is absent after this long was not charged.
 FAILED_SECONDS = 600
 ABSENT_SECONDS = 1800
-# Clocks of theirs and ours.
+# Tolerated clock difference to upstream.
 _CLOCK_SECONDS = 300
-# What the history did not tell by then it will not tell.
+# Jobs not in the history after this many days will not appear.
 DAYS = 2
 
 _UNSETTLED = f"""u.account_id = a.id AND u.submitted_at > clock_timestamp() - interval '{DAYS} days'
     AND u.settled_at IS NULL AND u.finished_at < clock_timestamp() - make_interval(secs => :lag)"""
-# Somebody waits for this account's credits, and what is known of them is old.
-_WANTED = f"""a.credits_at < clock_timestamp() - interval '{MAX_READING_AGE_SECONDS} seconds' AND EXISTS (
+# A queued job waits for credits of this account, and the last reading is old.
+_BLOCKS_A_JOB = f"""a.credits_at < clock_timestamp() - interval '{MAX_READING_AGE_SECONDS} seconds' AND EXISTS (
     SELECT 1 FROM jobs w WHERE w.state = 'queued' AND w.price > {credits_left("a")}
       AND {may_use("a", "w")} AND NOT (a.id = ANY(w.avoid_accounts)))"""
 
@@ -47,20 +47,20 @@ _CLAIM = text(
         SELECT a.id FROM accounts a
         WHERE a.state = 'ok' AND {is_open("a")} AND (a.ledger_due_at IS NULL OR a.ledger_due_at <= clock_timestamp())
           AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp() OR a.rest_code = 'insufficient_quota')
-          AND (EXISTS (SELECT 1 FROM jobs u WHERE u.kind <> 'chat' AND {_UNSETTLED}) OR ({_WANTED}))
+          AND (EXISTS (SELECT 1 FROM jobs u WHERE u.kind <> 'chat' AND {_UNSETTLED}) OR ({_BLOCKS_A_JOB}))
         ORDER BY a.ledger_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id"""
 )
 
 
 def claim_account(tx: Transaction) -> AccountRow | None:
-    """Take one account whose jobs' cost is not told yet, or whose old credits keep a job waiting."""
-    row = tx.first(_CLAIM, {"again": AGAIN_SECONDS, "lag": LAG_SECONDS})
+    """Claim one account with unsettled jobs, or whose old reading keeps a job waiting."""
+    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "lag": LAG_SECONDS})
     return accounts.get_account(tx, row.id) if row is not None else None
 
 
 def oldest_unsettled(tx: Transaction, account_id: UUID) -> datetime | None:
-    """When upstream took the oldest job whose cost is not told yet; None = there is none."""
+    """Return when upstream accepted the oldest unsettled job; None = there is none."""
     row = tx.first(
         text(
             f"""SELECT min(u.submitted_at) AS at FROM jobs u JOIN accounts a ON a.id = u.account_id
@@ -72,24 +72,24 @@ def oldest_unsettled(tx: Transaction, account_id: UUID) -> datetime | None:
 
 
 def postpone(tx: Transaction, account_id: UUID) -> None:
-    """Its history told nothing of our jobs: no hurry to look again."""
+    """Delay the next read: the history had no entries of our jobs."""
     tx.run(
         text("""UPDATE accounts SET ledger_due_at = clock_timestamp() + make_interval(secs => :secs) WHERE id = :id"""),
-        {"id": account_id, "secs": SILENT_SECONDS},
+        {"id": account_id, "secs": NO_ENTRIES_RETRY_SECONDS},
     )
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """What the history says of one submit key: credits that went and did not come back."""
+    """Net credits charged for one submit key according to the history."""
 
     submit_key: UUID
     credits: int
-    returned: bool  # some came back: then it says nothing about the price
+    returned: bool  # partly refunded: then it does not show the price
     at: datetime
 
 
-# A job that still runs is not settled by it: whether it fails, and credits come back, is not known yet.
+# A running job is not settled, because it may still fail and be refunded.
 _SETTLE = text(
     """/* settle_charges */
     UPDATE jobs j SET charged = e.credits,
@@ -99,7 +99,7 @@ _SETTLE = text(
     WHERE j.submit_key = e.key AND j.account_id = :id AND j.submitted_at IS NOT NULL AND j.settled_at IS NULL
     RETURNING j.id, j.submit_key, j.kind, j.model, j.params, j.charged, j.settled_at"""
 )
-# Not in a history that reaches back beyond it and knows other jobs of ours: nothing was taken for it.
+# A job that is absent from a complete history with other jobs of ours was not charged.
 _SETTLE_ABSENT = text(
     """/* settle_absent */
     UPDATE jobs SET charged = 0, settled_at = clock_timestamp()
@@ -113,14 +113,14 @@ _PLACE = text(f"SELECT {PLACE} AS place FROM accounts a WHERE a.id = :id")
 
 
 def settle(
-    tx: Transaction, account_id: UUID, entries: list[HistoryEntry], *, reaches: datetime | None
+    tx: Transaction, account_id: UUID, entries: list[HistoryEntry], *, complete_since: datetime | None
 ) -> tuple[int, int]:
-    """Carry the history into the jobs and the price table; how many jobs it told of, and how many it proved free.
+    """Apply the history to jobs and learned prices. Return the number of charged jobs and of jobs proved free.
 
-    `reaches` = the history holds all since then; None = it may have holes.
+    `complete_since` = the history has all entries since then; None = it may have gaps.
     """
     keys = [entry.submit_key for entry in entries]
-    told = tx.all(
+    charged = tx.all(
         _SETTLE,
         {
             "id": account_id,
@@ -129,19 +129,25 @@ def settle(
             "failed": FAILED_SECONDS,
         },
     )
-    _learn(tx, account_id, told, {entry.submit_key: entry for entry in entries})
-    if reaches is None or tx.first(_OURS, {"id": account_id, "keys": keys}) is None:
-        return len(told), 0
-    values = {"id": account_id, "keys": keys, "since": reaches, "clock": _CLOCK_SECONDS, "absent": ABSENT_SECONDS}
-    return len(told), len(tx.all(_SETTLE_ABSENT, values))
+    _learn(tx, account_id, charged, {entry.submit_key: entry for entry in entries})
+    if complete_since is None or tx.first(_OURS, {"id": account_id, "keys": keys}) is None:
+        return len(charged), 0
+    values = {
+        "id": account_id,
+        "keys": keys,
+        "since": complete_since,
+        "clock": _CLOCK_SECONDS,
+        "absent": ABSENT_SECONDS,
+    }
+    return len(charged), len(tx.all(_SETTLE_ABSENT, values))
 
 
-def _learn(tx: Transaction, account_id: UUID, told: list[Row[Any]], entries: dict[UUID, HistoryEntry]) -> None:
+def _learn(tx: Transaction, account_id: UUID, charged: list[Row[Any]], entries: dict[UUID, HistoryEntry]) -> None:
     place = tx.first(_PLACE, {"id": account_id})
-    seen = []
-    for row in told:
+    observed = []
+    for row in charged:
         entry = entries[row.submit_key]
         shape = shape_of(row.kind, row.model, row.params, get_catalog())
         if place is not None and shape is not None and entry.credits > 0 and not entry.returned:
-            seen.append(ObservedPrice(place.place, row.kind, row.model, shape, entry.credits, entry.at, "history"))
-    learned_prices.store_prices(tx, seen)
+            observed.append(ObservedPrice(place.place, row.kind, row.model, shape, entry.credits, entry.at, "history"))
+    learned_prices.store_prices(tx, observed)

@@ -1,4 +1,4 @@
-"""What the platform did lately and what it has to do, from rows, for the people who run it. Read-only."""
+"""Recent activity and queue lengths for operators, read from the rows. Read-only."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,7 +13,7 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What ended by hour, and what upstream said against jobs; both since one moment."""
+    """Ended jobs by hour, and refusals by upstream, both since the same time."""
 
     ended: list[Row[Any]]
     refusals: list[Row[Any]]
@@ -24,7 +24,7 @@ _ENDED = text(
     SELECT date_trunc('hour', finished_at) AS hour, kind, state, error_code AS code, count(*) AS n FROM jobs
     WHERE id >= :floor AND finished_at >= :since GROUP BY 1, 2, 3, 4"""
 )
-# Refusals that a job outlived: it went back to the queue, to be tried elsewhere or later.
+# Refusals that the job recovered from: it returned to the queue for another account or a later attempt.
 _REFUSALS = text(
     """/* activity_refusals */
     SELECT note ->> 'code' AS code, count(*) AS n FROM job_events
@@ -38,13 +38,13 @@ _QUEUES = text(
 
 
 def read(tx: Transaction, *, since: datetime, oldest: datetime) -> Activity:
-    """What happened since a moment. `oldest`: no job was made before it that can have changed since then; ids sort by
-    time, so that the rest of the history is not read.
+    """Return the activity since a time. `oldest`: jobs created earlier cannot have changed since then. Ids sort by
+    time, so older rows are not read.
     """
     values = {"since": since, "floor": first_id_at(oldest)}
     return Activity(ended=tx.all(_ENDED, values), refusals=tx.all(_REFUSALS, values))
 
 
 def queues(tx: Transaction) -> list[Row[Any]]:
-    """Open jobs by kind and state, with the age of the oldest in seconds."""
+    """Return open jobs by kind and state, with the age of the oldest in seconds."""
     return tx.all(_QUEUES)

@@ -1,8 +1,8 @@
-"""The rows of the whole database, out in one consistent snapshot and back into an empty one, over COPY.
+"""Dumps all rows in one consistent snapshot and loads them into an empty database, with COPY.
 
-COPY in text form is read by every version of Postgres and needs no program beside the driver, so a backup of an
-embedded server is restored into a managed one and the other way round. Tables are those the database has, not those
-this code knows: a backup is loaded into the schema it was made with, which the migrations then bring up to date.
+Every version of Postgres reads COPY text format, and only the driver is needed, so a backup of an embedded server can
+be restored into a managed one and vice versa. The tables come from the database, not from this code: a backup is
+loaded into the schema it was made with, which the migrations then upgrade.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ from worker.core.settings import Settings
 from worker.db.engine import Transaction
 
 VERSION_TABLE = "alembic_version"
-# What only this moment's processes need.
+# Tables that only running processes need.
 _TRANSIENT = frozenset({"api_processes", "account_checks", VERSION_TABLE})
 _REQUIRED_TABLES = frozenset({VERSION_TABLE, "jobs", "job_events"})
 
@@ -34,7 +34,7 @@ class TableRows:
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """Bytes that a row names."""
+    """A stored file that a row refers to."""
 
     key: str
     bytes: int
@@ -43,7 +43,7 @@ class StoredFile:
 
 @contextmanager
 def _connection(url: str, **options: Any) -> Iterator[sa.Connection]:
-    """One connection without the time limits of steps: a large table takes minutes."""
+    """Open one connection without the usual statement timeouts, because a large table takes minutes."""
     address = Settings.model_construct(database_url=url).sqlalchemy_url
     arguments = {"connect_timeout": 5, "application_name": "dreamery-backup"}
     engine = sa.create_engine(address, poolclass=NullPool, connect_args=arguments)
@@ -55,14 +55,14 @@ def _connection(url: str, **options: Any) -> Iterator[sa.Connection]:
 
 
 def _tables(connection: sa.Connection) -> list[sa.Table]:
-    """Every table of the schema, those that others refer to first."""
-    known = sa.MetaData()
-    known.reflect(connection)
-    return [table for table in known.sorted_tables if table.name not in _TRANSIENT]
+    """Return all tables of the schema, referenced tables first."""
+    metadata = sa.MetaData()
+    metadata.reflect(connection)
+    return [table for table in metadata.sorted_tables if table.name not in _TRANSIENT]
 
 
 class Snapshot:
-    """The database at one moment, however much is written meanwhile."""
+    """A consistent view of the database at one moment, unaffected by concurrent writes."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
@@ -74,14 +74,14 @@ class Snapshot:
         self.server: str = row.server
 
     def tables(self) -> list[TableRows]:
-        """What there is to copy, in the order in which it can be loaded."""
+        """Return the tables to copy, in an order in which they can be loaded."""
         return [
             TableRows(table.name, [column.name for column in table.columns if column.computed is None])
             for table in _tables(self._connection)
         ]
 
     def rows_of(self, table: TableRows) -> Iterator[bytes]:
-        """The rows of a table as COPY writes them, one line each."""
+        """Yield the rows of a table as COPY writes them, one line each."""
         statement = sql.SQL("COPY (SELECT {} FROM {}) TO STDOUT").format(
             sql.SQL(", ").join(map(sql.Identifier, table.columns)), sql.Identifier(table.name)
         )
@@ -91,7 +91,7 @@ class Snapshot:
                 yield bytes(line)
 
     def files(self) -> Iterator[StoredFile]:
-        """All bytes that rows name: results and inputs."""
+        """Yield all stored files: results and inputs."""
         found = self._connection.execution_options(yield_per=1000).execute(
             sa.text(
                 """SELECT f.key, f.bytes, f.sha256 FROM files f JOIN jobs j ON j.id = f.job_id
@@ -104,8 +104,8 @@ class Snapshot:
         for row in found:
             yield StoredFile(row.key, row.bytes or 0, row.sha256)
 
-    def installation(self) -> str | None:
-        """Which platform it is, if that was ever asked."""
+    def installation_id(self) -> str | None:
+        """Return the id of the platform, if it has one yet."""
         statement = sa.text("SELECT value ->> 'id' AS id FROM platform_state WHERE name = 'installation'")
         row = self._connection.execute(statement).first()
         return row.id if row is not None else None
@@ -113,18 +113,18 @@ class Snapshot:
 
 @contextmanager
 def snapshot(url: str) -> Iterator[Snapshot]:
-    """A read-only look at one moment of a database. Raises sqlalchemy's errors."""
+    """Open a read-only snapshot of a database. Raises SQLAlchemy errors."""
     options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with _connection(url, **options) as connection, connection.begin():
         yield Snapshot(connection)
 
 
-# --- the way back ---
+# --- restore ---
 
 
 @dataclass(frozen=True, slots=True)
 class DatabaseContents:
-    """What is in a database that something is to be restored into."""
+    """Contents of the target database of a restore."""
 
     tables: list[str]
     is_dreamery: bool  # the tables are those of this platform, or there are none
@@ -134,7 +134,7 @@ class DatabaseContents:
 
 
 def inspect_database(url: str) -> DatabaseContents:
-    """What a database holds, before anything is changed."""
+    """Return the contents of a database without changing it."""
     with _connection(url) as connection:
         tables = sa.inspect(connection).get_table_names()
         connections = connection.execute(
@@ -160,7 +160,7 @@ def inspect_database(url: str) -> DatabaseContents:
 
 
 def drop_all(url: str) -> None:
-    """Remove every table and function of the schema. Only for a database that is this platform's."""
+    """Drop all tables and functions of the schema. Only for a database of this platform."""
     with _connection(url) as connection, connection.begin():
         for name in sa.inspect(connection).get_table_names():
             connection.exec_driver_sql(f'DROP TABLE IF EXISTS "{name}" CASCADE')
@@ -176,39 +176,39 @@ def drop_all(url: str) -> None:
 
 
 class Loader:
-    """One transaction that fills an empty schema; all of it or nothing."""
+    """Fills an empty schema in one transaction: all or nothing."""
 
     def __init__(self, connection: sa.Connection) -> None:
         self._connection = connection
         self.tx = Transaction(connection)
 
     def truncate(self) -> None:
-        """Take away what migrations and first starts have put into the tables."""
+        """Delete the rows that migrations and the first start inserted."""
         names = ", ".join(f'"{table.name}"' for table in _tables(self._connection))
         self._connection.exec_driver_sql(f"TRUNCATE {names} CASCADE")
 
     def load(self, table: TableRows, rows: Iterable[bytes]) -> None:
-        """Fill a table with what `Snapshot.rows_of` gave, in pieces of any size."""
+        """Load a table from the output of `Snapshot.rows_of`, in chunks of any size."""
         statement = sql.SQL("COPY {} ({}) FROM STDIN").format(
             sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, table.columns))
         )
         driver: Any = self._connection.connection.driver_connection
         with driver.cursor() as cursor, cursor.copy(statement) as copy:
-            for piece in rows:
-                copy.write(piece)
+            for chunk in rows:
+                copy.write(chunk)
 
     def reset_sequences(self) -> None:
-        """Set each sequence that numbers a column behind the highest number there is."""
-        behind = """SELECT setval(s.name, greatest((SELECT max("{column}") FROM "{table}"), 1))
+        """Set each sequence to the highest value of its column."""
+        set_value = """SELECT setval(s.name, greatest((SELECT max("{column}") FROM "{table}"), 1))
                     FROM (SELECT pg_get_serial_sequence(:table, :column) AS name) s WHERE s.name IS NOT NULL"""
         for table in _tables(self._connection):
             for column in (column.name for column in table.columns if isinstance(column.type, sa.Integer)):
-                statement = sa.text(behind.format(column=column, table=table.name))
+                statement = sa.text(set_value.format(column=column, table=table.name))
                 self._connection.execute(statement, {"table": f'"{table.name}"', "column": column})
 
 
 @contextmanager
 def open_loader(url: str) -> Iterator[Loader]:
-    """Fill a database whose schema is that of the backup; an exception leaves it empty."""
+    """Open a loader for a database with the schema of the backup. An exception leaves it empty."""
     with _connection(url) as connection, connection.begin():
         yield Loader(connection)

@@ -1,7 +1,7 @@
-"""Every sealed column: under which master key its values are, and how they come under the newest one.
+"""All encrypted columns: which master key encrypts each value, and re-encryption with the newest key.
 
-A value is replaced only if it is still the one that was read, one row per transaction, so a rotation runs beside
-everything else, holds nobody up, and goes on where it stopped however it ended.
+A value is replaced only if it is unchanged since it was read, one row per transaction. So a rotation can run while the
+platform is in use, and continues where it stopped after an interruption.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ _PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class EncryptedColumn:
-    """A column of sealed values. `bound` names the column that `context` turns into what they are bound to."""
+    """A column of encrypted values. `context` computes the encryption context from the column `bound`."""
 
     table: str
     column: str
@@ -33,21 +33,21 @@ class EncryptedColumn:
     id: str = "id"
 
 
-def _proxy(lookup_hash: str) -> str:
+def _proxy_context(lookup_hash: str) -> str:
     return accounts.proxy_context(accounts.secret_context(lookup_hash))
 
 
-def _endpoint(endpoint_id: UUID) -> str:
+def _endpoint_context(endpoint_id: UUID) -> str:
     return endpoints.secret_context(endpoint_id)
 
 
 ENCRYPTED_COLUMNS = (
     EncryptedColumn("accounts", "secret", "lookup_hash", accounts.secret_context),
-    EncryptedColumn("accounts", "proxy", "lookup_hash", _proxy),
+    EncryptedColumn("accounts", "proxy", "lookup_hash", _proxy_context),
     EncryptedColumn("account_checks", "secret", "lookup_hash", accounts.secret_context),
-    EncryptedColumn("account_checks", "proxy", "lookup_hash", _proxy),
-    EncryptedColumn("webhook_endpoints", "secret", "id", _endpoint),
-    EncryptedColumn("webhook_endpoints", "previous_secret", "id", _endpoint),
+    EncryptedColumn("account_checks", "proxy", "lookup_hash", _proxy_context),
+    EncryptedColumn("webhook_endpoints", "secret", "id", _endpoint_context),
+    EncryptedColumn("webhook_endpoints", "previous_secret", "id", _endpoint_context),
     EncryptedColumn("keyring", "sealed", "name", root_key.key_context, id="name"),
 )
 
@@ -55,34 +55,34 @@ ENCRYPTED_COLUMNS = (
 @dataclass(frozen=True, slots=True)
 class _Value:
     id: Any
-    sealed: str
+    encrypted: str
     context: str
 
 
 def count_by_key() -> dict[str | None, int]:
-    """How many values each key opens, by key id; those that no key opens under None. Every value is tried."""
-    return dict(Counter(encryption_key_id(value.sealed, context=value.context) for _, value in _values()))
+    """Decrypt every value and return the number of values per key id; None = not decryptable with any key."""
+    return dict(Counter(encryption_key_id(value.encrypted, context=value.context) for _, value in _values()))
 
 
 def reencrypt_all(*, on_change: Callable[[], object] = lambda: None) -> int:
-    """Bring every value under the newest key; how many were changed. What no key opens stays as it is."""
+    """Re-encrypt all values with the newest key; return how many changed. Undecryptable values stay unchanged."""
     changed = 0
     for column, value in _values():
         try:
-            sealed = reencrypt_secret(value.sealed, context=value.context)
+            encrypted = reencrypt_secret(value.encrypted, context=value.context)
         except SecretUnreadableError:
             continue
-        if sealed is not None and _replace(column, value, sealed):
+        if encrypted is not None and _replace(column, value, encrypted):
             changed += 1
             on_change()
     return changed
 
 
 def record_rotation(*, actor: str, key_id: str, changed: int) -> None:
-    """Write the act into the audit log."""
+    """Record the rotation in the audit log."""
     with transaction() as tx:
-        who = audit_log.Actor(name=actor, user_id=None, address="")
-        audit_log.record_action(tx, who, "master_key.rotate", f"key {key_id}", values=changed)
+        actor_row = audit_log.Actor(name=actor, user_id=None, address="")
+        audit_log.record_action(tx, actor_row, "master_key.rotate", f"key {key_id}", values=changed)
 
 
 def _values() -> Iterator[tuple[EncryptedColumn, _Value]]:
@@ -95,22 +95,22 @@ def _values() -> Iterator[tuple[EncryptedColumn, _Value]]:
 
 @retry_when_database_unavailable
 def _read(column: EncryptedColumn, after: Any) -> list[_Value]:
-    # Answered account checks are emptied, not removed.
+    # Finished session checks have empty secrets.
     filled = f"{column.column} <> '' AND (:first OR {column.id} > :after)"
     statement = text(
-        f"""SELECT {column.id} AS id, {column.column} AS sealed, {column.bound} AS bound FROM {column.table}
+        f"""SELECT {column.id} AS id, {column.column} AS encrypted, {column.bound} AS bound FROM {column.table}
             WHERE {filled} ORDER BY {column.id} LIMIT :page"""
     )
     lowest = UUID(int=0) if column.id == "id" else ""
     with transaction() as tx:
         rows = tx.all(statement, {"first": after is None, "after": lowest if after is None else after, "page": _PAGE})
-    return [_Value(id=row.id, sealed=row.sealed, context=column.context(row.bound)) for row in rows]
+    return [_Value(id=row.id, encrypted=row.encrypted, context=column.context(row.bound)) for row in rows]
 
 
 @retry_when_database_unavailable
-def _replace(column: EncryptedColumn, value: _Value, sealed: str) -> bool:
+def _replace(column: EncryptedColumn, value: _Value, encrypted: str) -> bool:
     statement = text(
         f"UPDATE {column.table} SET {column.column} = :new WHERE {column.id} = :id AND {column.column} = :old"
     )
     with transaction() as tx:
-        return bool(tx.run(statement, {"id": value.id, "new": sealed, "old": value.sealed}).rowcount)
+        return bool(tx.run(statement, {"id": value.id, "new": encrypted, "old": value.encrypted}).rowcount)

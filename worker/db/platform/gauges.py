@@ -1,4 +1,4 @@
-"""Numbers of this moment for metrics: how many rows stand where. Read-only."""
+"""Current row counts for the metrics endpoint. Read-only."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +11,7 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Open jobs and the age of the oldest, accounts by region and state, deliveries that wait."""
+    """Open jobs with the age of the oldest, accounts by region and state, and pending webhook deliveries."""
 
     open_jobs: list[Row[Any]]
     accounts: list[Row[Any]]
@@ -33,7 +33,7 @@ _ACCOUNTS = text(
 
 
 def read(tx: Transaction) -> Gauges:
-    """All of them, in one transaction."""
+    """Read all gauges in one transaction."""
     waiting = tx.first(text("SELECT count(*) AS n FROM webhook_deliveries WHERE due_at IS NOT NULL"))
     return Gauges(
         open_jobs=tx.all(_OPEN_JOBS),

@@ -1,8 +1,8 @@
-"""Open jobs of a database that was restored from a backup: what may go on, and what must not be paid twice.
+"""Recovers open jobs after a restore from a backup, without paying for any job twice.
 
-Between the backup and the loss the platform went on. A job that was queued may have been submitted and paid since,
-under a key that nobody knows any more; so it ends, with a code that says so. One that was being submitted is asked for
-by its key, which the backup has, but never sent again. What upstream had is polled and saved as ever: it is paid.
+The platform may have run after the backup was made. A job that was queued then may have been submitted and charged
+since, under an unknown submit key, so it fails with its own error code. A job that was being submitted is looked up by
+its submit key from the backup, but never submitted again. Jobs already accepted upstream are polled and saved as usual.
 """
 
 from datetime import datetime
@@ -19,17 +19,17 @@ from worker.db.platform import state as platform_state
 CODE = "interrupted_by_restore"
 _PAGE = 1000
 
-# The time between backup and restore counts for nobody.
-_GIVE_TIME = text(
+# The time between backup and restore does not count towards deadlines.
+_EXTEND_DEADLINES = text(
     f"""UPDATE jobs SET nudged_at = NULL,
            deadline_at = deadline_at + (clock_timestamp() - CAST(:made_at AS timestamptz)),
            due_at = clock_timestamp()
                + make_interval(secs => CASE state WHEN 'submitting' THEN :lost_after ELSE 0 END)
        WHERE state IN {sql_list(OPEN)}"""
 )
-_NEVER_AGAIN = text("UPDATE jobs SET max_attempts = attempt WHERE state = 'submitting' RETURNING id")
+_FORBID_RESUBMIT = text("UPDATE jobs SET max_attempts = attempt WHERE state = 'submitting' RETURNING id")
 _QUEUED = text("SELECT id FROM jobs WHERE state = 'queued' ORDER BY id LIMIT :limit")
-_ASK_SOON = text(
+_SCHEDULE_POLLS = text(
     """UPDATE accounts SET poll_due_at = clock_timestamp()
        WHERE id IN (SELECT account_id FROM jobs WHERE holds_slot AND kind <> 'chat')"""
 )
@@ -37,26 +37,26 @@ _COUNT = text("SELECT state, count(*) AS n FROM jobs WHERE finished_at IS NULL G
 
 
 def recover_open_jobs(tx: Transaction, *, made_at: datetime, resume_open: bool) -> dict[str, int]:
-    """Make a restored database fit to be run; how many jobs were ended (`interrupted`), and are open, by state.
+    """Prepare a restored database for running. Return the number of failed jobs (`interrupted`) and open jobs by state.
 
-    `resume_open`: nothing ran since the backup, so what was queued then may run.
+    `resume_open`: the platform did not run after the backup, so queued jobs may run.
     """
     settings = get_settings()
     lost_after = settings.lease_seconds + settings.unclear_grace_seconds
-    tx.run(_GIVE_TIME, {"made_at": made_at, "lost_after": lost_after})
+    tx.run(_EXTEND_DEADLINES, {"made_at": made_at, "lost_after": lost_after})
     interrupted = 0
     if not resume_open:
-        tx.all(_NEVER_AGAIN)
-        interrupted = _end_queued(tx)
-    tx.run(_ASK_SOON)
-    # It is another platform now, to storage too, and begins without what the old one was told.
+        tx.all(_FORBID_RESUBMIT)
+        interrupted = _fail_queued_jobs(tx)
+    tx.run(_SCHEDULE_POLLS)
+    # The restored database is a new installation, also for the storage, and starts without platform state.
     tx.run(text("DELETE FROM platform_state"))
     platform_state.get_installation_id(tx)
     return {"interrupted": interrupted, **{row.state: row.n for row in tx.all(_COUNT)}}
 
 
-def _end_queued(tx: Transaction) -> int:
-    ended = 0
+def _fail_queued_jobs(tx: Transaction) -> int:
+    failed = 0
     while page := tx.all(_QUEUED, {"limit": _PAGE}):
         for row in page:
             state_machine.mark_failed(
@@ -68,5 +68,5 @@ def _end_queued(tx: Transaction) -> int:
                 actor="restore",
                 from_states=(JobState.QUEUED,),
             )
-        ended += len(page)
-    return ended
+        failed += len(page)
+    return failed

@@ -1,6 +1,6 @@
-"""The root key: made once per database, kept sealed by the master key, read once per process.
+"""The root key: created once per database, stored encrypted with the master key, read once per process.
 
-Look-up hashes and derived webhook secrets hang on it, so they stay when the master key is replaced.
+Lookup hashes and derived webhook secrets are keyed with it, so they survive a master-key rotation.
 """
 
 from functools import lru_cache
@@ -20,46 +20,46 @@ from worker.db.engine import Transaction, retry_when_database_unavailable, trans
 
 _ROOT = "root"
 _WRONG_KEY = (
-    "DREAMERY_MASTER_KEY is not a key that this database was written with. Put back the one that was used until now; "
-    "a new key goes in front of it, as in NEW,OLD. See docs/security.md."
+    "DREAMERY_MASTER_KEY does not match this database. Restore the previous key; to rotate, put the new key in front "
+    "of it, as in NEW,OLD. See docs/security.md."
 )
 
 
 def key_context(name: str) -> str:
-    """What a sealed key is bound to."""
+    """Encryption context of a stored key."""
     return f"keyring:{name}"
 
 
 def load_root_key() -> None:
-    """Make the root key known to this process. Raises SecretUnreadableError when the master key is another one."""
-    set_root_key(_root_of(get_settings().database_url))
+    """Load the root key into this process. Raises SecretUnreadableError if the master key does not match."""
+    set_root_key(_cached_root_key(get_settings().database_url))
 
 
 @lru_cache(maxsize=4)
-def _root_of(_database_url: str) -> bytes:
-    return _read_root()
+def _cached_root_key(_database_url: str) -> bytes:
+    return _read_root_key()
 
 
 @retry_when_database_unavailable
-def _read_root() -> bytes:
+def _read_root_key() -> bytes:
     with transaction() as tx:
-        sealed = _sealed(tx) or _made(tx)
+        encrypted = _stored_root_key(tx) or _create_root_key(tx)
     try:
-        return decrypt_root_key(sealed, context=key_context(_ROOT))
+        return decrypt_root_key(encrypted, context=key_context(_ROOT))
     except SecretUnreadableError:
         raise SecretUnreadableError(_WRONG_KEY) from None
 
 
-def _sealed(tx: Transaction) -> str | None:
+def _stored_root_key(tx: Transaction) -> str | None:
     row = tx.first(text("SELECT sealed FROM keyring WHERE name = :name"), {"name": _ROOT})
     return row.sealed if row is not None else None
 
 
-def _made(tx: Transaction) -> str:
-    """A random root key; in a database of an earlier version the one that its hashes were made with."""
+def _create_root_key(tx: Transaction) -> str:
+    """Create a random root key. A database of an earlier version gets the key its hashes were made with."""
     tx.run(text("SELECT pg_advisory_xact_lock(hashtextextended('keyring', 0))"))
-    if (known := _sealed(tx)) is not None:
-        return known
+    if (stored := _stored_root_key(tx)) is not None:
+        return stored
     used = tx.first(
         text(
             """SELECT EXISTS (SELECT 1 FROM accounts) OR EXISTS (SELECT 1 FROM jobs) OR EXISTS (SELECT 1 FROM users)
@@ -67,6 +67,6 @@ def _made(tx: Transaction) -> str:
         )
     )
     root = legacy_root_key() if used is not None and used.used else generate_root_key()
-    sealed = encrypt_root_key(root, context=key_context(_ROOT))
-    tx.run(text("INSERT INTO keyring (name, sealed) VALUES (:name, :sealed)"), {"name": _ROOT, "sealed": sealed})
-    return sealed
+    encrypted = encrypt_root_key(root, context=key_context(_ROOT))
+    tx.run(text("INSERT INTO keyring (name, sealed) VALUES (:name, :sealed)"), {"name": _ROOT, "sealed": encrypted})
+    return encrypted

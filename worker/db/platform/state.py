@@ -1,4 +1,4 @@
-"""What the platform as a whole remembers, by name: `installation`, `storage_walk`, `drain`."""
+"""Persistent state of the whole platform, by name: `installation`, `storage_walk`, `drain`."""
 
 import json
 from typing import Any
@@ -11,7 +11,7 @@ from worker.db.engine import Transaction
 
 
 def read(tx: Transaction, name: str) -> dict[str, Any] | None:
-    """The value of that name with its `age_hours`, if there is one."""
+    """Return the value of this name with its `age_hours`, or None."""
     row = tx.first(
         text(
             """SELECT value, CAST(extract(epoch FROM clock_timestamp() - updated_at) / 3600 AS double precision) AS age
@@ -23,7 +23,7 @@ def read(tx: Transaction, name: str) -> dict[str, Any] | None:
 
 
 def write(tx: Transaction, name: str, value: dict[str, Any]) -> None:
-    """Set the value of that name."""
+    """Set the value of this name."""
     tx.run(
         text(
             """INSERT INTO platform_state (name, value) VALUES (:name, CAST(:value AS jsonb))
@@ -34,12 +34,12 @@ def write(tx: Transaction, name: str, value: dict[str, Any]) -> None:
 
 
 def delete(tx: Transaction, name: str) -> None:
-    """Take the value of that name away."""
+    """Delete the value of this name."""
     tx.run(text("DELETE FROM platform_state WHERE name = :name"), {"name": name})
 
 
 def get_installation_id(tx: Transaction) -> str:
-    """Which platform this is: made once per database, and anew by a restore."""
+    """Return the id of this installation: created once per database, and again by a restore."""
     tx.run(
         text(
             """INSERT INTO platform_state (name, value) VALUES ('installation', CAST(:value AS jsonb))
@@ -51,13 +51,13 @@ def get_installation_id(tx: Transaction) -> str:
 
 
 def get_drain_reason(tx: Transaction) -> str | None:
-    """Why the platform takes no new jobs; None = it does take them."""
-    known = read(tx, "drain")
-    return None if known is None else str(known["reason"])
+    """Return why the platform accepts no new jobs; None = it accepts them."""
+    drain = read(tx, "drain")
+    return None if drain is None else str(drain["reason"])
 
 
 def set_drain_reason(tx: Transaction, reason: str | None) -> None:
-    """Take no new jobs, for that reason; None = take them again."""
+    """Stop accepting new jobs for this reason; None = accept them again."""
     if reason is None:
         delete(tx, "drain")
     else:
@@ -65,7 +65,7 @@ def set_drain_reason(tx: Transaction, reason: str | None) -> None:
 
 
 def count_open_jobs(tx: Transaction) -> dict[str, int]:
-    """How many jobs have not ended, by state."""
+    """Return the number of open jobs by state."""
     rows = tx.all(
         text("SELECT state, count(*) AS n FROM jobs WHERE state = ANY(:states) GROUP BY state"),
         {"states": list(OPEN)},

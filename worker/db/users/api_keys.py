@@ -1,4 +1,4 @@
-"""API keys: made, found, rotated, revoked. Only a hash is stored; 256 random bits need no slow one (SHA-256)."""
+"""API keys: create, find, rotate, revoke. Only a SHA-256 hash is stored; 256 random bits need no slow hash."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from worker.db.engine import Transaction
 
 KEY_PREFIX = "sk-dreamery-"
 BOOTSTRAP = "bootstrap"
-# What a key may be narrowed to. Without scopes it may do what its user's role allows.
+# Possible scopes of a key. A key without scopes has all rights of its user's role.
 SCOPES = ("generate", "read", "admin")
-_SHOWN_CHARS = len(KEY_PREFIX) + 4
+_PREFIX_CHARS = len(KEY_PREFIX) + 4
 _COLUMNS = """k.id, k.user_id, u.name AS user_name, k.name, k.prefix, k.scopes, k.models, k.expires_at, k.last_used_at,
               k.created_at, k.revoked_at, k.limits, k.soft_limits, coalesce(k.root_id, k.id) AS root_id"""
 _VALID = """(k.revoked_at IS NULL OR k.revoked_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())"""
@@ -26,7 +26,7 @@ _VALID = """(k.revoked_at IS NULL OR k.revoked_at > now()) AND (k.expires_at IS 
 
 @dataclass(frozen=True, slots=True)
 class KeyOwner:
-    """Who an API key stands for and what it may do. `scopes` and `models` None = no limit of the key's own."""
+    """The user of an API key and the rights of the key. `scopes` and `models` None = not restricted."""
 
     user_id: UUID
     api_key_id: UUID
@@ -34,14 +34,14 @@ class KeyOwner:
     role: str
     scopes: frozenset[str] | None = None
     models: frozenset[str] | None = None
-    root_id: UUID | None = None  # the first key of its line: what was rotated counts as one key
+    root_id: UUID | None = None  # first key of the rotation chain: rotated keys count as one
     user_limits: OwnLimits = field(default_factory=OwnLimits)
     key_limits: OwnLimits = field(default_factory=OwnLimits)
 
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """What a key to be is allowed."""
+    """A key to create, with its rights."""
 
     user_id: UUID
     name: str
@@ -53,14 +53,14 @@ class NewKey:
 
 
 def key_hash(key: str) -> str:
-    """How a key is stored and found."""
+    """Return the hash under which a key is stored and found."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def find_key(tx: Transaction, key: str) -> KeyOwner | None:
-    """The owner of a valid key; None when it is unknown, revoked, expired or its user is disabled.
+    """Return the owner of a valid key; None if it is unknown, revoked, expired or its user is disabled.
 
-    Notes its use, at most once a minute.
+    Records the use of the key, at most once a minute.
     """
     row = tx.first(
         text(
@@ -76,7 +76,7 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
     if row is None:
         return None
     if row.stale:
-        # Skipped when somebody else notes it: no request waits for a timestamp.
+        # Skipped if another request holds the row: no request waits for a timestamp.
         tx.run(
             text(
                 """UPDATE api_keys SET last_used_at = now() WHERE id IN (
@@ -88,7 +88,7 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
 
 
 def key_owner(row: Row[Any]) -> KeyOwner:
-    """Whoever presents a key, as `find_key` reads it; a console session is the same, by way of its key."""
+    """Build the owner from a row of `find_key` or of a console session."""
     return KeyOwner(
         user_id=row.user_id,
         api_key_id=row.api_key_id,
@@ -103,7 +103,7 @@ def key_owner(row: Row[Any]) -> KeyOwner:
 
 
 def ensure_bootstrap_key(tx: Transaction, user_id: UUID, key: str) -> None:
-    """The key of DREAMERY_ADMIN_KEY; an older bootstrap key is revoked."""
+    """Store the key of DREAMERY_ADMIN_KEY and revoke older bootstrap keys."""
     tx.run(
         text(
             """UPDATE api_keys SET revoked_at = now() WHERE name = :name AND revoked_at IS NULL
@@ -121,14 +121,14 @@ def ensure_bootstrap_key(tx: Transaction, user_id: UUID, key: str) -> None:
             "id": new_id(),
             "user_id": user_id,
             "name": BOOTSTRAP,
-            "prefix": key[:_SHOWN_CHARS],
+            "prefix": key[:_PREFIX_CHARS],
             "hash": key_hash(key),
         },
     )
 
 
-def create_key(tx: Transaction, wanted: NewKey) -> tuple[UUID, str]:
-    """A new key: its id, and the key itself, which is told this once."""
+def create_key(tx: Transaction, new: NewKey) -> tuple[UUID, str]:
+    """Create a key. Return its id and the key itself, which cannot be read again."""
     key_id, key = new_id(), KEY_PREFIX + secrets.token_urlsafe(32)
     tx.run(
         text(
@@ -139,23 +139,23 @@ def create_key(tx: Transaction, wanted: NewKey) -> tuple[UUID, str]:
         ),
         {
             "id": key_id,
-            "user_id": wanted.user_id,
-            "name": wanted.name,
-            "prefix": key[:_SHOWN_CHARS],
+            "user_id": new.user_id,
+            "name": new.name,
+            "prefix": key[:_PREFIX_CHARS],
             "hash": key_hash(key),
-            "scopes": wanted.scopes,
-            "models": wanted.models,
-            "expires_at": wanted.expires_at,
-            "root_id": wanted.root_id,
-            "limits": json.dumps(dict(wanted.limits.hard)),
-            "soft_limits": json.dumps(dict(wanted.limits.soft)),
+            "scopes": new.scopes,
+            "models": new.models,
+            "expires_at": new.expires_at,
+            "root_id": new.root_id,
+            "limits": json.dumps(dict(new.limits.hard)),
+            "soft_limits": json.dumps(dict(new.limits.soft)),
         },
     )
     return key_id, key
 
 
 def list_keys(tx: Transaction, *, user_id: UUID | None, after: UUID | None, limit: int) -> list[Row[Any]]:
-    """Keys of one user or of all, oldest first; never the keys themselves."""
+    """Return the keys of one user or of all, oldest first, without the keys themselves."""
     return tx.all(
         text(
             f"""SELECT {_COLUMNS} FROM api_keys k JOIN users u ON u.id = k.user_id
@@ -168,19 +168,19 @@ def list_keys(tx: Transaction, *, user_id: UUID | None, after: UUID | None, limi
 
 
 def get_key(tx: Transaction, key_id: UUID) -> Row[Any] | None:
-    """One key."""
+    """Return one key, or None."""
     return tx.first(
         text(f"SELECT {_COLUMNS} FROM api_keys k JOIN users u ON u.id = k.user_id WHERE k.id = :id"), {"id": key_id}
     )
 
 
 def rename_key(tx: Transaction, key_id: UUID, name: str) -> None:
-    """What the key is called."""
+    """Rename a key."""
     tx.run(text("UPDATE api_keys SET name = :name WHERE id = :id"), {"id": key_id, "name": name})
 
 
 def revoke_key(tx: Transaction, key_id: UUID, *, grace_seconds: float = 0.0) -> bool:
-    """The key stops working now, or after the grace; one that is revoked already stays so. False = no such key."""
+    """Revoke a key now or after the grace period. A revoked key stays revoked. False = no such key."""
     row = tx.first(
         text(
             """UPDATE api_keys SET revoked_at = least(revoked_at, now() + make_interval(secs => :grace))
@@ -192,14 +192,14 @@ def revoke_key(tx: Transaction, key_id: UUID, *, grace_seconds: float = 0.0) -> 
 
 
 def rotate_key(tx: Transaction, key_id: UUID, *, grace_seconds: float) -> tuple[UUID, str] | None:
-    """A new key with the same rights and limits, whose budget goes on; the old one works on for the grace.
+    """Create a new key with the same rights, limits and quota usage; the old key works until the grace period ends.
 
     None = no such key, or it is revoked.
     """
     row = tx.first(text(f"SELECT k.* FROM api_keys k WHERE k.id = :id AND {_VALID} FOR NO KEY UPDATE"), {"id": key_id})
     if row is None or row.revoked_at is not None:
         return None
-    made = create_key(
+    created = create_key(
         tx,
         NewKey(
             user_id=row.user_id,
@@ -212,4 +212,4 @@ def rotate_key(tx: Transaction, key_id: UUID, *, grace_seconds: float) -> tuple[
         ),
     )
     revoke_key(tx, key_id, grace_seconds=grace_seconds)
-    return made
+    return created

@@ -1,4 +1,4 @@
-"""The audit log: who did what to whom, from where. Rows are only ever added."""
+"""The audit log: administrative actions with actor, target and address. Rows are never changed."""
 
 import json
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from worker.db.engine import Transaction
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: a user's name and id, and the network address the request came from."""
+    """The actor of an action: name, user id, and network address of the request."""
 
     name: str
     user_id: UUID | None
@@ -22,9 +22,9 @@ class Actor:
 
 
 def record_action(tx: Transaction, actor: Actor, action: str, target: str, **details: Any) -> None:
-    """Write down an act in the transaction that does it; sign-ins too. `details` must hold no secret.
+    """Record an action, such as a sign-in, in the same transaction. `details` must not contain secrets.
 
-    `action` is a thing and what happens to it (`key.revoke`), `target` the public id of the thing.
+    `action` is the kind of object and the verb (`key.revoke`), `target` the public id of the object.
     """
     tx.run(
         text(
@@ -52,7 +52,7 @@ def read_forward(
     after: UUID | None,
     limit: int,
 ) -> list[Row[Any]]:
-    """The next acts behind `after`, oldest first; of `action` as in `read_log`."""
+    """Return the next actions after `after`, oldest first; `action` filters as in `read_log`."""
     return tx.all(
         text(
             """SELECT id, at, actor, actor_id, address, action, target, details FROM audit_log
@@ -68,7 +68,7 @@ def read_forward(
 def read_log(
     tx: Transaction, *, action: str | None, since: datetime | None, after: UUID | None, limit: int
 ) -> list[Row[Any]]:
-    """Acts, newest first. `action` may be a whole one (`key.revoke`) or its first word (`key`)."""
+    """Return actions, newest first. `action` filters by full name (`key.revoke`) or first word (`key`)."""
     return tx.all(
         text(
             """SELECT id, at, actor, actor_id, address, action, target, details FROM audit_log

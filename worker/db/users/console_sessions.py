@@ -1,4 +1,4 @@
-"""Sessions of the web console: opened with an API key, found by their cookie, closed. Only hashes are stored."""
+"""Web console sessions: opened with an API key and found by their cookie. Only hashes are stored."""
 
 import hashlib
 import secrets
@@ -9,8 +9,8 @@ from sqlalchemy import text
 from worker.db.engine import Transaction
 from worker.db.users.api_keys import KeyOwner, key_owner
 
-# However busy it is, a session ends after so long.
-_LONGEST_DAYS = 30
+# Maximum lifetime of a session, even if it is in use.
+_MAX_DAYS = 30
 
 
 def _hash(session_id: str) -> str:
@@ -18,7 +18,7 @@ def _hash(session_id: str) -> str:
 
 
 def open_session(tx: Transaction, api_key_id: UUID, *, hours: float) -> str:
-    """A new session of this key: its id, told this once. Sessions that are over are removed on the way."""
+    """Create a session of this key and return its id, which cannot be read again. Expired sessions are deleted."""
     tx.run(
         text(
             """DELETE FROM console_sessions WHERE id_hash IN (
@@ -38,9 +38,9 @@ def open_session(tx: Transaction, api_key_id: UUID, *, hours: float) -> str:
 
 
 def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner | None:
-    """Who is signed in; None when the session is over, or its key or user is no longer valid.
+    """Return the owner of a session; None if the session has expired, or its key or user is no longer valid.
 
-    Use is noted at most once a minute, on the session, which then lasts `hours` more, and on the key.
+    At most once a minute, extends the session by `hours` and records the use of the key.
     """
     row = tx.first(
         text(
@@ -58,12 +58,12 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
     if row is None:
         return None
     if row.stale:
-        _note_use(tx, session_id, row.api_key_id, hours)
+        _record_use(tx, session_id, row.api_key_id, hours)
     return key_owner(row)
 
 
-def _note_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) -> None:
-    # Skipped when somebody else notes it: no request waits for a timestamp.
+def _record_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) -> None:
+    # Skipped if another request holds the row: no request waits for a timestamp.
     tx.run(
         text(
             """UPDATE console_sessions SET last_used_at = now(),
@@ -72,7 +72,7 @@ def _note_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) 
                WHERE id_hash IN (SELECT id_hash FROM console_sessions WHERE id_hash = :hash
                                  FOR NO KEY UPDATE SKIP LOCKED)"""
         ),
-        {"hash": _hash(session_id), "seconds": hours * 3600, "days": _LONGEST_DAYS},
+        {"hash": _hash(session_id), "seconds": hours * 3600, "days": _MAX_DAYS},
     )
     tx.run(
         text(
@@ -84,7 +84,7 @@ def _note_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) 
 
 
 def close_session(tx: Transaction, session_id: str) -> bool:
-    """End a session; False when there was none."""
+    """End a session; False if there was none."""
     row = tx.first(
         text("DELETE FROM console_sessions WHERE id_hash = :hash RETURNING id_hash"), {"hash": _hash(session_id)}
     )

@@ -1,8 +1,8 @@
-"""Budgets, counted: what a caller has used of its limits. From the job rows themselves, so nothing can drift.
+"""Quotas: how much of its limits a caller has used, counted from the job rows, so no counter can drift.
 
-A job counts in the day and month in which it was accepted, whatever became of it, deleted or not; jobs that a
-conversation started count too. Whoever admits new jobs holds `lock_owner` from before the count until the commit: the
-next count then sees them, so a limit is exact however many requests come at once.
+A job counts in the day and month it was accepted, with any outcome, even if deleted. Jobs started by a conversation
+count too. A transaction that accepts jobs holds `lock_owner` from before the count until its commit, so limits are
+exact under concurrent requests.
 """
 
 import json
@@ -19,14 +19,13 @@ from worker.core.quotas import OPEN_JOBS, PERIODIC, Limit, OwnLimits, Value
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 
-# What a job costs its owner: what it did cost, else what it was expected to. One that ended before its first submit
-# surely cost nothing.
+# The cost of a job for its owner: the charge, or else the price. A job that ended before its first submit cost nothing.
 CREDITS = f"CASE WHEN attempt = 0 AND state IN {sql_list(UNSUCCESSFUL)} THEN 0 ELSE coalesce(charged, price, 0) END"
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose budget: an owner, and with a key also the line of keys it belongs to (its first key's id)."""
+    """The subject of a quota: an owner, and for a key the id of the first key of its rotation chain."""
 
     owner: str
     user_id: UUID | None = None
@@ -35,7 +34,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class QuotaUsage:
-    """How much of a limit is used, and when it begins anew; `resets_at` None = whenever an open job ends."""
+    """Usage of a limit and its next reset; `resets_at` None = it decreases when an open job ends."""
 
     limit: Limit
     used: int
@@ -44,16 +43,16 @@ class QuotaUsage:
 
     @property
     def remaining(self) -> int | None:
-        """What is left; None = only a soft limit."""
+        """Remaining amount; None = soft limit only."""
         return None if self.limit.hard is None else max(self.limit.hard - self.used, 0)
 
 
 def lock_owner(tx: Transaction, owner: str) -> None:
-    """Until the commit nobody else admits jobs of this owner."""
+    """Block other transactions from accepting jobs of this owner until the commit."""
     tx.run(text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))"), {"scope": f"budget {owner}"})
 
 
-# `now()` on both sides: a transaction's own jobs fall into the day it counts, also when it waits over midnight.
+# `now()` on both sides: a transaction's own jobs fall into the day it counts, even if it waits past midnight.
 _USED = text(
     f"""/* budget_used */
     WITH p AS MATERIALIZED (
@@ -92,14 +91,14 @@ _OPEN = text(
 
 
 def get_usage(tx: Transaction, subject: Subject, limits: list[Limit]) -> list[QuotaUsage]:
-    """What is used of these limits now, in their order. Requests per minute are not counted here and left out."""
+    """Return the current usage of these limits, in order. Requests per minute are counted elsewhere and left out."""
     counted = [limit for limit in limits if limit.name == OPEN_JOBS or limit.name in PERIODIC]
     if not counted:
         return []
     values: dict[str, Any] = {"owner": subject.owner, "key_root": subject.key_root}
-    asked = {**values, "zone": get_settings().budget_time_zone}
-    asked["monthly"] = any(limit.name.endswith("_month") for limit in counted)
-    sums = tx.all(_USED, asked)[0]._mapping  # noqa: SLF001 - SQLAlchemy's public name
+    parameters = {**values, "zone": get_settings().budget_time_zone}
+    parameters["monthly"] = any(limit.name.endswith("_month") for limit in counted)
+    sums = tx.all(_USED, parameters)[0]._mapping  # noqa: SLF001 - SQLAlchemy's public name
     found = dict(sums)
     if any(limit.name == OPEN_JOBS for limit in counted):
         found |= tx.all(_OPEN, values)[0]._mapping  # noqa: SLF001
@@ -115,7 +114,7 @@ def _quota_usage(limit: Limit, found: Mapping[str, Any]) -> QuotaUsage:
 
 
 def expected_credits(tx: Transaction, job_ids: list[UUID]) -> tuple[int, bool]:
-    """What new jobs are expected to cost together, as far as known, and whether that is known of all of them."""
+    """Return the sum of the known prices of these jobs, and whether all prices are known."""
     row = tx.all(
         text(
             """SELECT coalesce(sum(price), 0) AS credits, count(price) = count(*) AS known
@@ -127,7 +126,7 @@ def expected_credits(tx: Transaction, job_ids: list[UUID]) -> tuple[int, bool]:
 
 
 def record_warning(tx: Transaction, subject: Subject, reached: QuotaUsage) -> bool:
-    """Whether this is the first time in its period that the soft value of this limit is reached by a user or key."""
+    """Record that a soft limit was reached; True if this is the first time in its period for this user or key."""
     row = tx.first(
         text(
             """WITH old AS (
@@ -154,7 +153,7 @@ def set_limits(
     hard: Mapping[str, Value | None],
     soft: Mapping[str, Value | None],
 ) -> None:
-    """Set limits of a user or key by name; None takes one away, so that the platform's default applies again."""
+    """Set limits of a user or key by name; None removes one, so the platform's default applies again."""
     tx.run(
         text(
             f"""UPDATE {table} SET limits = jsonb_strip_nulls(limits || CAST(:hard AS jsonb)),
@@ -165,5 +164,5 @@ def set_limits(
 
 
 def own_limits(row: "Row[Any]") -> OwnLimits:
-    """The limits that a row of a user or key carries."""
+    """Return the limits of a user or key row."""
     return OwnLimits(hard=row.limits, soft=row.soft_limits)

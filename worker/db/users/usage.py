@@ -1,7 +1,7 @@
-"""Usage reports: what was accepted and what came of it, by day, user, key, model, kind and account. Read-only.
+"""Usage reports: accepted jobs and their outcomes, by day, user, key, model, kind and account. Read-only.
 
-Counted from the job rows, which stay when their owner deletes a job and when retention takes its files. A job belongs
-to the day on which it was accepted. `ix_jobs_usage` holds all that is counted, so the wide rows are not visited.
+Counted from the job rows, which remain after the owner deletes a job and after retention deletes its files. A job
+counts on the day it was accepted. `ix_jobs_usage` covers all counted columns, so the wide rows are not read.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from worker.core.settings import get_settings
 from worker.db.engine import Transaction
 from worker.db.users.quotas import CREDITS
 
-# What can be grouped by. A rotated key counts with the first of its line.
+# Group columns. A rotated key counts together with its first key.
 _GROUPS = {
     "day": "CAST(j.created_at AT TIME ZONE :zone AS date)",
     "user": "j.user_id",
@@ -33,7 +33,7 @@ METRICS = ("accepted", "succeeded", "failed", "cancelled", "open", "pictures", "
 
 @dataclass(frozen=True, slots=True)
 class DateRange:
-    """Days, both included, in the time zone of budgets."""
+    """First and last day, inclusive, in the time zone of budgets."""
 
     first: date
     last: date
@@ -41,7 +41,7 @@ class DateRange:
 
 @dataclass(frozen=True, slots=True)
 class UsageFilter:
-    """Whose usage; None = everybody's."""
+    """Filters of a usage report; None = all."""
 
     owner: str | None = None
     key_root: UUID | None = None
@@ -50,7 +50,7 @@ class UsageFilter:
 
 
 def today(tx: Transaction) -> date:
-    """The day that it is in the time zone of budgets."""
+    """Return the current day in the time zone of budgets."""
     row = tx.all(
         text("SELECT CAST(now() AT TIME ZONE :zone AS date) AS day"), {"zone": get_settings().budget_time_zone}
     )
@@ -59,44 +59,44 @@ def today(tx: Transaction) -> date:
 
 
 def report(
-    tx: Transaction, span: DateRange, wanted: UsageFilter, groups: Sequence[str], *, limit: int
+    tx: Transaction, span: DateRange, filters: UsageFilter, groups: Sequence[str], *, limit: int
 ) -> list[Row[Any]]:
-    """A row per group that had jobs, in the order of the groups: one column per group, then `METRICS`.
+    """Return one row per group with jobs, in group order: one column per group, then `METRICS`.
 
-    `limit` = the most rows that are wanted; one more comes when there are more.
+    Returns up to `limit` + 1 rows; the extra row shows that there are more.
     """
     values = {
         "first": span.first,
         "last": span.last,
         "zone": get_settings().budget_time_zone,
         "limit": limit + 1,
-        "owner": wanted.owner,
-        "key_root": wanted.key_root,
-        "account_id": wanted.account_id,
-        "model": wanted.model,
+        "owner": filters.owner,
+        "key_root": filters.key_root,
+        "account_id": filters.account_id,
+        "model": filters.model,
     }
-    return tx.all(text(_statement(wanted, groups)), values)
+    return tx.all(text(_statement(filters, groups)), values)
 
 
-def _statement(wanted: UsageFilter, groups: Sequence[str]) -> str:
-    """Conditions that do not apply are left out, so that each question gets the plan that fits it."""
+def _statement(filters: UsageFilter, groups: Sequence[str]) -> str:
+    """Build the statement without unused conditions, so each report gets its own query plan."""
     conditions = [
         "j.created_at >= CAST(:first AS timestamp) AT TIME ZONE :zone",
         "j.created_at < (CAST(:last AS timestamp) + interval '1 day') AT TIME ZONE :zone",
-        *(["j.owner = :owner"] if wanted.owner is not None else []),
-        *(["j.account_id = :account_id"] if wanted.account_id is not None else []),
-        *(["j.model = :model"] if wanted.model is not None else []),
-        *(["coalesce(k.root_id, k.id) = :key_root"] if wanted.key_root is not None else []),
+        *(["j.owner = :owner"] if filters.owner is not None else []),
+        *(["j.account_id = :account_id"] if filters.account_id is not None else []),
+        *(["j.model = :model"] if filters.model is not None else []),
+        *(["coalesce(k.root_id, k.id) = :key_root"] if filters.key_root is not None else []),
     ]
-    keys = "LEFT JOIN api_keys k ON k.id = j.api_key_id" if "key" in groups or wanted.key_root is not None else ""
+    keys = "LEFT JOIN api_keys k ON k.id = j.api_key_id" if "key" in groups or filters.key_root is not None else ""
     named = "".join(f"{_GROUPS[group]} AS {group}_, " for group in groups)
     columns = "".join(f"p.{group}_, " for group in groups)
     order = f"GROUP BY {columns[:-2]} ORDER BY {columns[:-2]}" if groups else ""
     return f"""/* usage */
         WITH p AS MATERIALIZED (
-            SELECT {named} j.id, j.kind AS kind_of, j.state, {CREDITS} AS spent
+            SELECT {named} j.id, j.kind AS job_kind, j.state, {CREDITS} AS spent
             FROM jobs j {keys} WHERE {" AND ".join(conditions)}),
-        made AS (
+        results AS (
             SELECT f.job_id, count(*) AS n, sum(f.seconds) AS seconds
             FROM files f JOIN p ON p.id = f.job_id
             WHERE f.variant = 'original' AND p.state = 'succeeded' GROUP BY f.job_id)
@@ -106,14 +106,14 @@ def _statement(wanted: UsageFilter, groups: Sequence[str]) -> str:
             count(*) FILTER (WHERE state = 'failed') AS failed,
             count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
             count(*) FILTER (WHERE state NOT IN {sql_list(FINAL)}) AS open,
-            coalesce(sum(m.n) FILTER (WHERE p.kind_of = 'image'), 0) AS pictures,
-            coalesce(sum(m.seconds) FILTER (WHERE p.kind_of = 'video'), 0) AS video_seconds,
+            coalesce(sum(m.n) FILTER (WHERE p.job_kind = 'image'), 0) AS pictures,
+            coalesce(sum(m.seconds) FILTER (WHERE p.job_kind = 'video'), 0) AS video_seconds,
             coalesce(sum(spent), 0) AS credits
-        FROM p LEFT JOIN made m ON m.job_id = p.id {order} LIMIT :limit"""
+        FROM p LEFT JOIN results m ON m.job_id = p.id {order} LIMIT :limit"""
 
 
 def get_names(tx: Transaction, kind: str, ids: list[UUID]) -> dict[UUID, str]:
-    """What users, keys or accounts are called."""
+    """Return the names of users, keys or accounts, by id."""
     table, column = {"user": ("users", "name"), "key": ("api_keys", "name"), "account": ("accounts", "label")}[kind]
     rows = tx.all(text(f"SELECT id, {column} AS name FROM {table} WHERE id = ANY(:ids)"), {"ids": ids})
     return {row.id: row.name for row in rows}

@@ -1,4 +1,4 @@
-"""Users. Their API keys are in `keys.py`, what was done to them in `audit.py`."""
+"""Users. `api_keys.py` has their API keys, `audit_log.py` the audit log."""
 
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,7 @@ _COLUMNS = "id, name, role, disabled, groups, weight, priority, retention_days, 
 
 
 def ensure_admin(tx: Transaction) -> UUID:
-    """The bootstrap admin, made when there is none of that name."""
+    """Return the id of the bootstrap administrator; insert the user if it does not exist."""
     row = tx.first(
         text(
             """INSERT INTO users (id, name, role) VALUES (:id, :name, 'admin')
@@ -38,7 +38,7 @@ def add_user(
     weight: float = 1.0,
     priority: int = 0,
 ) -> Row[Any] | None:
-    """A new user; None when the name is taken."""
+    """Insert a user and return the row; None if the name is taken."""
     return tx.first(
         text(
             f"""INSERT INTO users (id, name, role, groups, weight, priority)
@@ -50,7 +50,7 @@ def add_user(
 
 
 def list_users(tx: Transaction, *, after: UUID | None, limit: int) -> list[Row[Any]]:
-    """Users, oldest first."""
+    """Return users, oldest first."""
     return tx.all(
         text(
             f"""SELECT {_COLUMNS} FROM users WHERE (CAST(:after AS uuid) IS NULL OR id > :after)
@@ -61,7 +61,7 @@ def list_users(tx: Transaction, *, after: UUID | None, limit: int) -> list[Row[A
 
 
 def find_user(tx: Transaction, *, user_id: UUID | None = None, name: str = "") -> Row[Any] | None:
-    """One user, by id or by name."""
+    """Return one user, by id or name."""
     return tx.first(
         text(f"SELECT {_COLUMNS} FROM users WHERE id = CAST(:id AS uuid) OR name = :name"),
         {"id": user_id, "name": name},
@@ -71,9 +71,9 @@ def find_user(tx: Transaction, *, user_id: UUID | None = None, name: str = "") -
 def change_user(
     tx: Transaction, user_id: UUID, *, role: str | None, disabled: bool | None, groups: list[str] | None = None
 ) -> Row[Any] | None:
-    """Change what is given; the row as it is then. The last enabled admin stays one: None then too."""
-    # All admins are locked in one order, or two of them could take each other's role at the same moment. Jobs that they
-    # start meanwhile refer to their rows, which this lock allows: their turns are locked by then.
+    """Update the given values and return the new row; None if not found or the change affects the last admin."""
+    # Lock all admins in one order: otherwise two of them could remove each other's role at the same time. This lock
+    # mode still allows inserting jobs of the admins.
     tx.all(text("SELECT id FROM users WHERE role = 'admin' ORDER BY id FOR NO KEY UPDATE"))
     return tx.first(
         text(

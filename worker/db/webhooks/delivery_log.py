@@ -1,4 +1,4 @@
-"""Webhook deliveries as their owner sees them: the log with its attempts, test events, replays."""
+"""The delivery log of an owner: deliveries with their attempts, test events, replays."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ _COLUMNS = f"""d.id, d.job_id, d.endpoint_id, d.event, d.url, d.attempts, d.due_
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A delivery and its tries, first to last."""
+    """A delivery and its attempts, oldest first."""
 
     row: Row[Any]
     attempts: list[Row[Any]]
@@ -25,7 +25,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFilter:
-    """What a list of deliveries is narrowed to; None = everything."""
+    """Filters of a list of deliveries; None = all."""
 
     endpoint_id: UUID | None = None
     job_id: UUID | None = None
@@ -45,9 +45,9 @@ def _with_attempts(tx: Transaction, rows: list[Row[Any]]) -> list[Delivery]:
 
 
 def list_deliveries(
-    tx: Transaction, owner: str, wanted: DeliveryFilter, *, after: UUID | None, limit: int, newest_first: bool
+    tx: Transaction, owner: str, filters: DeliveryFilter, *, after: UUID | None, limit: int, newest_first: bool
 ) -> tuple[list[Delivery], bool] | None:
-    """One page of an owner's deliveries, and whether more follow; None when there is no such `after`."""
+    """Return one page of an owner's deliveries and whether more follow; None if `after` does not exist."""
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
     cursor = None
     if after is not None:
@@ -70,10 +70,10 @@ def list_deliveries(
         ),
         {
             "owner": owner,
-            "endpoint_id": wanted.endpoint_id,
-            "job_id": wanted.job_id,
-            "event": wanted.event,
-            "status": wanted.status,
+            "endpoint_id": filters.endpoint_id,
+            "job_id": filters.job_id,
+            "event": filters.event,
+            "status": filters.status,
             "after": after,
             "moment": cursor.created_at if cursor is not None else None,
             "limit": limit + 1,
@@ -83,7 +83,7 @@ def list_deliveries(
 
 
 def get_delivery(tx: Transaction, delivery_id: UUID, owner: str) -> Delivery | None:
-    """One delivery; None when there is none or it is a stranger's (I9)."""
+    """Return one delivery; None if it does not exist or has another owner (I9)."""
     rows = tx.all(
         text(f"SELECT {_COLUMNS} FROM webhook_deliveries d WHERE d.id = :id AND d.owner = :owner"),
         {"id": delivery_id, "owner": owner},
@@ -92,7 +92,7 @@ def get_delivery(tx: Transaction, delivery_id: UUID, owner: str) -> Delivery | N
 
 
 def add_test(tx: Transaction, *, delivery_id: UUID, endpoint_id: UUID, owner: str, url: str) -> UUID:
-    """Write a test event for an endpoint, due now; the id of the one that still waits, if one does."""
+    """Insert a test event, due now, and return its id; or return the id of a pending one."""
     waiting = tx.first(
         text(
             """SELECT id FROM webhook_deliveries
@@ -101,8 +101,8 @@ def add_test(tx: Transaction, *, delivery_id: UUID, endpoint_id: UUID, owner: st
         {"endpoint_id": endpoint_id, "event": TEST_EVENT},
     )
     if waiting is not None:
-        found: UUID = waiting.id
-        return found
+        waiting_id: UUID = waiting.id
+        return waiting_id
     tx.run(
         text(
             """INSERT INTO webhook_deliveries (id, endpoint_id, event, url, owner, lane, due_at)
@@ -121,7 +121,7 @@ def add_test(tx: Transaction, *, delivery_id: UUID, endpoint_id: UUID, owner: st
 
 
 def replay(tx: Transaction, delivery_id: UUID) -> bool:
-    """Begin a new round of tries at once, under the same id; False when a try is under way now."""
+    """Start a new series of attempts now, under the same id; False if an attempt is in progress."""
     row = tx.first(
         text(
             """UPDATE webhook_deliveries SET tries = 0, due_at = now(), claimed_until = NULL, delivered_at = NULL,

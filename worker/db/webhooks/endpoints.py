@@ -1,4 +1,4 @@
-"""Webhook endpoints: where an owner's events go. Secrets are sealed; only the step that signs opens them."""
+"""Webhook endpoints of owners. Secrets are encrypted; only the task that signs deliveries decrypts them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from worker.db.engine import Transaction
 
 MAX_PER_OWNER = 20
 
-# What callers may see: all but the secrets.
-_SHOWN = """id, owner, user_id, api_key_id, url, description, events, previous_until, disabled_at, disabled_reason,
-    failing_since, slow_until, created_at"""
+# Columns that callers may see: all but the secrets.
+_PUBLIC_COLUMNS = """id, owner, user_id, api_key_id, url, description, events, previous_until, disabled_at,
+    disabled_reason, failing_since, slow_until, created_at"""
 
 
 @dataclass(frozen=True, slots=True)
 class NewEndpoint:
-    """A validated endpoint before it has a row; `secret` is sealed for `secret_context(id)`."""
+    """A validated endpoint before it has a row; `secret` is encrypted for `secret_context(id)`."""
 
     id: UUID
     owner: str
@@ -32,13 +32,13 @@ class NewEndpoint:
 
 
 def secret_context(endpoint_id: UUID) -> str:
-    """What an endpoint's sealed secrets are bound to."""
+    """Encryption context of an endpoint's secrets."""
     return f"webhook:{endpoint_id.hex}"
 
 
 def add_endpoint(tx: Transaction, new: NewEndpoint) -> Row[Any] | None:
-    """The new row; None when the owner has `MAX_PER_OWNER` already."""
-    # Twins must not both count the others and find room.
+    """Insert an endpoint and return its row; None if the owner already has `MAX_PER_OWNER`."""
+    # Concurrent inserts must not both pass the count below.
     tx.run(
         text("SELECT pg_advisory_xact_lock(hashtextextended('webhook-endpoints:' || :owner, 0))"), {"owner": new.owner}
     )
@@ -48,7 +48,7 @@ def add_endpoint(tx: Transaction, new: NewEndpoint) -> Row[Any] | None:
                 SELECT CAST(:id AS uuid), CAST(:owner AS text), CAST(:user_id AS uuid), CAST(:api_key_id AS uuid),
                        CAST(:url AS text), CAST(:description AS text), CAST(:events AS text[]), CAST(:secret AS text)
                 WHERE (SELECT count(*) FROM webhook_endpoints WHERE owner = :owner) < :most
-                RETURNING {_SHOWN}"""
+                RETURNING {_PUBLIC_COLUMNS}"""
         ),
         {
             "id": new.id,
@@ -65,16 +65,17 @@ def add_endpoint(tx: Transaction, new: NewEndpoint) -> Row[Any] | None:
 
 
 def list_endpoints(tx: Transaction, owner: str) -> list[Row[Any]]:
-    """The endpoints of an owner, oldest first."""
+    """Return the endpoints of an owner, oldest first."""
     return tx.all(
-        text(f"SELECT {_SHOWN} FROM webhook_endpoints WHERE owner = :owner ORDER BY created_at, id"), {"owner": owner}
+        text(f"SELECT {_PUBLIC_COLUMNS} FROM webhook_endpoints WHERE owner = :owner ORDER BY created_at, id"),
+        {"owner": owner},
     )
 
 
 def get_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> Row[Any] | None:
-    """One endpoint; None when there is none or it is a stranger's (I9)."""
+    """Return one endpoint; None if it does not exist or has another owner (I9)."""
     return tx.first(
-        text(f"SELECT {_SHOWN} FROM webhook_endpoints WHERE id = :id AND owner = :owner"),
+        text(f"SELECT {_PUBLIC_COLUMNS} FROM webhook_endpoints WHERE id = :id AND owner = :owner"),
         {"id": endpoint_id, "owner": owner},
     )
 
@@ -88,7 +89,7 @@ def change_endpoint(
     description: str | None = None,
     events: Sequence[str] | None = None,
 ) -> Row[Any] | None:
-    """Change what is given. Another address begins with a clean slate: no pause, no failures."""
+    """Update the given values. A new URL resets the failure state."""
     return tx.first(
         text(
             f"""UPDATE webhook_endpoints SET url = coalesce(:url, url),
@@ -96,7 +97,7 @@ def change_endpoint(
                     events = coalesce(CAST(:events AS text[]), events),
                     failing_since = CASE WHEN coalesce(:url, url) = url THEN failing_since END,
                     slow_until = CASE WHEN coalesce(:url, url) = url THEN slow_until END
-                WHERE id = :id AND owner = :owner RETURNING {_SHOWN}"""
+                WHERE id = :id AND owner = :owner RETURNING {_PUBLIC_COLUMNS}"""
         ),
         {
             "id": endpoint_id,
@@ -109,20 +110,20 @@ def change_endpoint(
 
 
 def rotate_secret(tx: Transaction, endpoint_id: UUID, owner: str, *, secret: str, keep_hours: int) -> Row[Any] | None:
-    """Sign with this sealed secret from now on, and with the one before it too for `keep_hours`."""
+    """Set a new encrypted secret. The previous one also signs for `keep_hours`."""
     return tx.first(
         text(
             f"""UPDATE webhook_endpoints SET previous_secret = CASE WHEN :hours > 0 THEN secret END,
                     previous_until = CASE WHEN :hours > 0 THEN now() + make_interval(hours => :hours) END,
                     secret = :secret
-                WHERE id = :id AND owner = :owner RETURNING {_SHOWN}"""
+                WHERE id = :id AND owner = :owner RETURNING {_PUBLIC_COLUMNS}"""
         ),
         {"id": endpoint_id, "owner": owner, "secret": secret, "hours": keep_hours},
     )
 
 
 def remove_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> bool:
-    """Remove an endpoint with its deliveries, sent and unsent; False when there is none."""
+    """Delete an endpoint with all its deliveries; False if it does not exist."""
     row = tx.first(
         text("DELETE FROM webhook_endpoints WHERE id = :id AND owner = :owner RETURNING id"),
         {"id": endpoint_id, "owner": owner},
@@ -131,7 +132,7 @@ def remove_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> bool:
 
 
 def enable_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> None:
-    """Listen again, with a clean slate."""
+    """Enable an endpoint and reset its failure state."""
     tx.run(
         text(
             """UPDATE webhook_endpoints SET disabled_at = NULL, disabled_reason = NULL, failing_since = NULL,
@@ -143,7 +144,7 @@ def enable_endpoint(tx: Transaction, endpoint_id: UUID, owner: str) -> None:
 
 
 def disable_endpoint(tx: Transaction, endpoint_id: UUID, *, reason: str) -> bool:
-    """Listen no more; True when it did until now. The caller gives up what waits (`deliveries.give_up_pending`)."""
+    """Disable an endpoint; True if it was enabled. The caller gives up its pending deliveries (`give_up_pending`)."""
     row = tx.first(
         text(
             """UPDATE webhook_endpoints SET disabled_at = clock_timestamp(), disabled_reason = :reason
@@ -154,12 +155,12 @@ def disable_endpoint(tx: Transaction, endpoint_id: UUID, *, reason: str) -> bool
     return row is not None
 
 
-# --- what deliveries tell about an endpoint; always before the delivery's own row, so that locks come in one order ---
+# --- outcome of deliveries; always written before the delivery's own row, to keep one lock order ---
 
 
 def record_success(tx: Transaction, endpoint_id: UUID) -> None:
-    """It took a delivery: whatever was wrong is over."""
-    # Most of the time there is nothing to write, and no row to lock.
+    """Record a successful delivery: the endpoint is no longer failing."""
+    # Usually there is nothing to write and no row to lock.
     tx.run(
         text("UPDATE webhook_endpoints SET failing_since = NULL WHERE id = :id AND failing_since IS NOT NULL"),
         {"id": endpoint_id},
@@ -167,7 +168,7 @@ def record_success(tx: Transaction, endpoint_id: UUID) -> None:
 
 
 def record_failure(tx: Transaction, endpoint_id: UUID, *, pause: float | None) -> None:
-    """It did not take a delivery; `pause` = seconds for which the others wait too."""
+    """Record a failed delivery; `pause` = seconds for which all deliveries of the endpoint wait."""
     tx.run(
         text(
             """UPDATE webhook_endpoints SET failing_since = coalesce(failing_since, clock_timestamp()),
@@ -180,7 +181,7 @@ def record_failure(tx: Transaction, endpoint_id: UUID, *, pause: float | None) -
 
 
 def get_failing_endpoint(tx: Transaction, endpoint_id: UUID) -> Row[Any] | None:
-    """The endpoint, if it has taken nothing for `FAILING_DAYS`."""
+    """Return the endpoint if it has been failing for `FAILING_DAYS`, else None."""
     return tx.first(
         text(
             """SELECT failing_since FROM webhook_endpoints
@@ -190,20 +191,20 @@ def get_failing_endpoint(tx: Transaction, endpoint_id: UUID) -> Row[Any] | None:
     )
 
 
-# --- upkeep ---
+# --- cleanup ---
 
 
 def delete_unproven(tx: Transaction, *, days: int) -> int:
-    """Remove endpoints of session ids that had `days` to make anything and did not; how many.
+    """Delete endpoints of session ids without an accepted job within `days`; return how many.
 
-    Anybody can make session ids up, and each could leave endpoints here. Each is judged once: those whose owner has had
-    a job that upstream took stay for good.
+    Session ids can be invented, and each could leave endpoints here. Each endpoint is checked once: it stays
+    permanently if upstream accepted a job of its owner.
     """
     old = "owner LIKE 'tokens:%' AND NOT proven AND created_at < now() - make_interval(days => :days)"
     worked = "EXISTS (SELECT 1 FROM jobs j WHERE j.owner = e.owner AND j.submitted_at IS NOT NULL)"
     tx.run(text(f"UPDATE webhook_endpoints e SET proven = true WHERE {old} AND {worked}"), {"days": days})
-    gone = tx.all(
+    deleted = tx.all(
         text(f"/* remove_unproven */ DELETE FROM webhook_endpoints e WHERE {old} AND NOT {worked} RETURNING id"),
         {"days": days},
     )
-    return len(gone)
+    return len(deleted)

@@ -1,7 +1,7 @@
-"""The webhook outbox: rows are written by `jobs.py` with the state; this file finds, claims and settles them.
+"""The webhook outbox: `state_machine.py` inserts rows with each state change; this module claims and settles them.
 
-A lane is what one slow receiver may hold up: an endpoint, or the place that a job's own `webhook` names. What callers
-see of deliveries is in `delivery_log.py`.
+A lane groups deliveries to one receiver, so a slow receiver delays only its own lane: an endpoint, or the origin of a
+job's `webhook` URL. `delivery_log.py` has the deliveries as callers see them.
 """
 
 from typing import Any
@@ -13,19 +13,19 @@ from worker.core.settings import get_settings
 from worker.core.webhook_policy import TEST_EVENT
 from worker.db.engine import Transaction
 
-# Deliveries under way at the same time, so that one receiver, or one owner with many, leaves threads to the others.
+# Maximum concurrent deliveries, so one receiver or owner cannot use all threads.
 MAX_PER_LANE = 3
 MAX_PER_OWNER = 6
 
-# Part of a state change (`jobs.py`): one row for the job's own `webhook`, which hears of ends only, and one for each
-# endpoint that listens. The lock makes a removal of an endpoint wait for this statement, or this one skip it.
+# Part of a state change (`state_machine.py`): one row for the job's own `webhook` (final events only) and one for each
+# subscribed endpoint. The lock makes the deletion of an endpoint wait for this statement.
 OUTBOX_COLUMNS = "jobs.webhook_url, jobs.owner, jobs.api_key_id"
 OUTBOX = """listening AS (
             SELECT e.id, e.url FROM upd JOIN webhook_endpoints e ON e.owner = upd.owner
                 AND e.disabled_at IS NULL AND CAST(:event AS text) = ANY(e.events)
                 AND (e.api_key_id IS NULL OR e.api_key_id = upd.api_key_id)
             FOR KEY SHARE OF e),
-        told AS (
+        outbox AS (
             INSERT INTO webhook_deliveries (id, job_id, endpoint_id, event, url, owner, lane, due_at)
             SELECT gen_random_uuid(), upd.id, CAST(NULL AS uuid), CAST(:event AS text), upd.webhook_url, upd.owner,
                    'place:' || lower(coalesce(substring(upd.webhook_url FROM '^[^/]*//[^/?#]+'), upd.webhook_url)),
@@ -37,7 +37,7 @@ OUTBOX = """listening AS (
             FROM upd CROSS JOIN listening l
             ON CONFLICT DO NOTHING)"""
 
-# From lane to lane along the index, a few of each, so that thousands waiting for one receiver hide nobody else's.
+# Walks the index from lane to lane and takes a few of each, so one lane with thousands does not hide the others.
 _DUE = text(
     """/* due_deliveries */
     WITH RECURSIVE lanes AS (
@@ -57,21 +57,21 @@ _DUE = text(
 
 
 def due_deliveries(tx: Transaction, *, limit: int) -> list[UUID]:
-    """Deliveries whose time has come and whose endpoint takes them now; a few of each lane."""
+    """Return due deliveries whose endpoint is enabled and not paused, a few of each lane."""
     rows = tx.all(_DUE, {"limit": limit, "most_per_lane": MAX_PER_LANE, "test": TEST_EVENT})
     return [row.id for row in rows]
 
 
 def lane_of(tx: Transaction, delivery_id: UUID) -> Row[Any] | None:
-    """`owner` and `lane` of a delivery that is due; None when it is not."""
+    """Return `owner` and `lane` of a due delivery; None if it is not due."""
     return tx.first(
         text("SELECT owner, lane FROM webhook_deliveries WHERE id = :id AND due_at <= clock_timestamp()"),
         {"id": delivery_id},
     )
 
 
-# The count below must see every claim before it, so claims of one owner come one after the other.
-_ONE_AT_A_TIME = text("SELECT pg_advisory_xact_lock(hashtextextended('webhooks:' || :owner, 0))")
+# Serialize the claims of one owner, because the count below must see all earlier claims.
+_LOCK_OWNER = text("SELECT pg_advisory_xact_lock(hashtextextended('webhooks:' || :owner, 0))")
 _CLAIM = text(
     """/* claim_delivery */
     WITH busy AS MATERIALIZED (
@@ -98,12 +98,11 @@ _CLAIM = text(
 
 
 def claim_delivery(tx: Transaction, *, owner: str, lane: str, delivery_id: UUID | None = None) -> Row[Any] | None:
-    """Take that delivery, or the next one due in its lane, for a lease; None when there is none, or no room for it.
+    """Claim this delivery, or the next due one of its lane, for one lease. None if none is due or a limit is reached.
 
-    The row comes with the sealed secrets of its endpoint and the number of this try (`attempts`), by which its outcome
-    is noted.
+    The row includes the encrypted secrets of its endpoint and the attempt number (`attempts`), needed for the outcome.
     """
-    tx.run(_ONE_AT_A_TIME, {"owner": owner})
+    tx.run(_LOCK_OWNER, {"owner": owner})
     return tx.first(
         _CLAIM,
         {
@@ -118,15 +117,15 @@ def claim_delivery(tx: Transaction, *, owner: str, lane: str, delivery_id: UUID 
     )
 
 
-_NOTE_ATTEMPT = text(
+_RECORD_ATTEMPT = text(
     """UPDATE webhook_attempts SET status = :status, error = :error, seconds = :seconds
        WHERE delivery_id = :id AND n = :n"""
 )
-_MOST_ERROR_CHARS = 500
+_MAX_ERROR_CHARS = 500
 
 
 def record_delivered(tx: Transaction, delivery_id: UUID, *, attempt: int, status: int, seconds: float) -> None:
-    """The receiver took it."""
+    """Record a successful attempt."""
     values = {"id": delivery_id, "n": attempt, "status": status, "error": None, "seconds": seconds}
     tx.run(
         text(
@@ -136,7 +135,7 @@ def record_delivered(tx: Transaction, delivery_id: UUID, *, attempt: int, status
         ),
         values,
     )
-    tx.run(_NOTE_ATTEMPT, values)
+    tx.run(_RECORD_ATTEMPT, values)
 
 
 def record_failed(
@@ -149,11 +148,11 @@ def record_failed(
     seconds: float,
     delay: float | None,
 ) -> None:
-    """The receiver did not take it: due again after `delay` seconds, or given up (None).
+    """Record a failed attempt: due again after `delay` seconds, or given up if None.
 
-    One that was given up meanwhile, because its endpoint was disabled, stays so.
+    A delivery that was given up meanwhile, because its endpoint was disabled, stays given up.
     """
-    values = {"id": delivery_id, "n": attempt, "status": status, "error": error[:_MOST_ERROR_CHARS], "seconds": seconds}
+    values = {"id": delivery_id, "n": attempt, "status": status, "error": error[:_MAX_ERROR_CHARS], "seconds": seconds}
     tx.run(
         text(
             """UPDATE webhook_deliveries SET claimed_until = NULL, last_status = :status, last_error = :error,
@@ -165,13 +164,13 @@ def record_failed(
         ),
         {**values, "delay": delay},
     )
-    tx.run(_NOTE_ATTEMPT, values)
+    tx.run(_RECORD_ATTEMPT, values)
 
 
 def give_up_pending(tx: Transaction, endpoint_id: UUID | None = None) -> int:
-    """Give up what waits for a disabled endpoint, or for any; how many. They can be replayed.
+    """Give up pending deliveries of one disabled endpoint, or of all; return how many. They can be replayed.
 
-    For all of them: an event may be written in the moment in which its endpoint is disabled.
+    Run periodically for all, because an event may be inserted at the moment its endpoint is disabled.
     """
     rows = tx.all(
         text(
@@ -189,7 +188,7 @@ def give_up_pending(tx: Transaction, endpoint_id: UUID | None = None) -> int:
 
 
 def delete_settled(tx: Transaction, *, days: int, limit: int) -> int:
-    """Remove deliveries, with their attempts, that were settled and written more than `days` ago; how many."""
+    """Delete settled deliveries older than `days`, with their attempts; return how many."""
     rows = tx.all(
         text(
             """/* remove_settled_deliveries */

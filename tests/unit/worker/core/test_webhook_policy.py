@@ -19,32 +19,36 @@ DONE = "job.completed"
 
 
 def test_the_schedule_is_that_of_standard_webhooks():
-    hours = [next_delay(n, event=DONE, status=500, dice=0.5) for n in range(1, 10)]
+    hours = [next_delay(n, event=DONE, status=500, random_fraction=0.5) for n in range(1, 10)]
     assert hours == [5, 300, 1800, 7200, 5 * 3600, 10 * 3600, 14 * 3600, 20 * 3600, 24 * 3600]
-    assert next_delay(10, event=DONE, status=500, dice=0.5) is None
+    assert next_delay(10, event=DONE, status=500, random_fraction=0.5) is None
     assert 3 * 86_400 < sum(RETRY_DELAYS) < 4 * 86_400
 
 
 @pytest.mark.parametrize("tries", range(1, 10))
 def test_the_jitter_is_a_tenth_either_way(tries):
-    low, high = (next_delay(tries, event=DONE, status=None, dice=dice) for dice in (0.0, 1.0))
+    low, high = (next_delay(tries, event=DONE, status=None, random_fraction=fraction) for fraction in (0.0, 1.0))
     assert low == pytest.approx(RETRY_DELAYS[tries - 1] * 0.9)
     assert high == pytest.approx(RETRY_DELAYS[tries - 1] * 1.1)
 
 
 def test_gone_and_tests_are_not_tried_again():
-    assert next_delay(1, event=DONE, status=410, dice=0.5) is None
-    assert next_delay(1, event=TEST_EVENT, status=500, dice=0.5) is None
+    assert next_delay(1, event=DONE, status=410, random_fraction=0.5) is None
+    assert next_delay(1, event=TEST_EVENT, status=500, random_fraction=0.5) is None
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_a_busy_receiver_may_ask_for_more_time_within_bounds(status):
     def delay(retry_after):
-        return next_delay(1, event=DONE, status=status, retry_after=retry_after, dice=0.5)
+        return next_delay(1, event=DONE, status=status, retry_after=retry_after, random_fraction=0.5)
 
     assert [delay(asked) for asked in (None, 0, 3, 90, 1e9)] == [5, 5, 5, 90, 3600]
-    assert next_delay(4, event=DONE, status=status, retry_after=90, dice=0.5) == 7200, "never earlier than the schedule"
-    assert next_delay(1, event=DONE, status=500, retry_after=90, dice=0.5) == 5, "only busy answers are asked"
+    assert next_delay(4, event=DONE, status=status, retry_after=90, random_fraction=0.5) == 7200, (
+        "never earlier than the schedule"
+    )
+    assert next_delay(1, event=DONE, status=500, retry_after=90, random_fraction=0.5) == 5, (
+        "only busy answers are asked"
+    )
 
 
 @pytest.mark.parametrize(

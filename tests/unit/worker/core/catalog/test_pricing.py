@@ -8,19 +8,19 @@ import pytest
 
 from worker.core import catalog_overrides
 from worker.core.catalog.models import Catalog
-from worker.core.catalog.pricing import Known, Shape, price_anywhere, price_in, shape_of
+from worker.core.catalog.pricing import KnownPrice, Shape, find_highest_price, find_price, shape_of
 from worker.core.errors import DreameryError
-from worker.providers.dreamina.credit_history import read_history
+from worker.providers.dreamina.credit_history import parse_history
 
 CATALOG = Catalog(catalog_overrides.load(None, catalog_overrides.shipped_data()))
 
 
-def seen(units: int, price: int, *, day: int = 1, size: str = "2k", variant: str = "", place: str = "us") -> Known:
-    return Known(place, Shape(size, units, variant), price, datetime(2026, 1, day, tzinfo=UTC))
+def seen(units: int, price: int, *, day: int = 1, size: str = "2k", variant: str = "", place: str = "us") -> KnownPrice:
+    return KnownPrice(place, Shape(size, units, variant), price, datetime(2026, 1, day, tzinfo=UTC))
 
 
-def price(known: list[Known], shape: Shape, *, place: str = "us", kind: str = "image") -> tuple[int, str] | None:
-    found = price_in(place, kind=kind, model="jimeng-4.0", shape=shape, known=known, catalog=CATALOG)
+def price(known: list[KnownPrice], shape: Shape, *, place: str = "us", kind: str = "image") -> tuple[int, str] | None:
+    found = find_price(place, kind=kind, model="jimeng-4.0", shape=shape, known=known, catalog=CATALOG)
     return (found.credits, found.source) if found else None
 
 
@@ -55,12 +55,12 @@ def test_an_exact_price_comes_before_a_scaled_one_and_the_newest_before_older_on
 
 def test_at_several_places_the_dearest_counts() -> None:
     known = [seen(1, 3), seen(1, 7, place="sg")]
-    found = price_anywhere(
+    found = find_highest_price(
         ["cn", "us", "sg"], kind="image", model="m", shape=Shape("2k", 1), known=known, catalog=CATALOG
     )
     assert found is not None
     assert (found.credits, found.place) == (7, "sg")
-    assert price_anywhere([], kind="image", model="m", shape=Shape("2k", 1), known=known, catalog=CATALOG) is None
+    assert find_highest_price([], kind="image", model="m", shape=Shape("2k", 1), known=known, catalog=CATALOG) is None
 
 
 def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_rate(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_ra
     catalog = Catalog(catalog_overrides.load(path, catalog_overrides.shipped_data()))
 
     def start(kind: str, model: str, units: int, size: str = "2k", variant: str = "", place: str = "cn") -> int | None:
-        return catalog.starting_price(place, kind, model, size=size, units=units, variant=variant)
+        return catalog.default_price(place, kind, model, size=size, units=units, variant=variant)
 
     assert start("image", "jimeng-4.0", 4) == 5
     assert start("image", "jimeng-4.0", 3) == 5, "1.5 each, rounded up"
@@ -89,8 +89,8 @@ def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_ra
     [
         ("[prices]\ncn = 1", "prices.cn"),
         ("[prices.CHINA.image]", "prices.CHINA"),
-        ('[prices.cn.nobody]\n"2k" = 1', "names no model"),
-        ('[prices.cn.image]\n"2k four" = 1', "'2k four' must look like"),
+        ('[prices.cn.nobody]\n"2k" = 1', "is not a model"),
+        ('[prices.cn.image]\n"2k four" = 1', "'2k four' must have the form"),
         ('[prices.cn.image]\n"2k" = -1', "must be credits"),
         ('[prices.cn.image]\n"2k" = true', "must be credits"),
         ("[prices.cn]\nimage = 3", "must be a table"),
@@ -106,11 +106,11 @@ def test_a_mistake_in_the_operators_prices_names_its_place(tmp_path: Path, text:
 def test_a_history_is_read_whatever_is_in_it() -> None:
     good = {"amount": 3, "create_time": 1700000000, "submit_id": "k", "title": "t", "status": 1}
     rows = [good, {**good, "amount": "x"}, {**good, "create_time": None}, 7, {**good, "amount": float("nan")}]
-    page = read_history({"data": {"total_credit": 12, "records": rows, "new_cursor": 20, "has_more": True}})
+    page = parse_history({"data": {"total_credit": 12, "records": rows, "new_cursor": 20, "has_more": True}})
     assert [(line.submit_key, line.amount) for line in page.records] == [("k", 3)]
     assert (page.total, page.cursor, page.more, page.complete) == (12, "20", True, False)
-    page = read_history({"response": '{"records": [], "total_credit": true}'})
+    page = parse_history({"response": '{"records": [], "total_credit": true}'})
     assert (page.total, page.records, page.more, page.complete) == (None, (), False, True)
     for answer in ({}, {"data": []}, {"response": "no json"}, {"data": {"records": None}}):
         with pytest.raises(DreameryError, match="upstream"):
-            read_history(answer)
+            parse_history(answer)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from worker.core.observability.logging import _Terse
+from worker.core.observability.logging import _ShortenConnectionErrors
 
 
 def _record(message: str, cause: Exception | None) -> logging.LogRecord:
@@ -22,7 +22,7 @@ def _record(message: str, cause: Exception | None) -> logging.LogRecord:
 @pytest.mark.parametrize("message", ["Couldn't ack", "Message Error", "Unrecoverable error"])
 def test_a_lost_broker_is_one_warning(message: str) -> None:
     record = _record(message, ConnectionError("refused"))
-    assert _Terse().filter(record)
+    assert _ShortenConnectionErrors().filter(record)
     assert (record.levelname, record.exc_info, record.getMessage()) == ("WARNING", None, f"{message}: 'why'")
 
 
@@ -31,5 +31,5 @@ def test_a_lost_broker_is_one_warning(message: str) -> None:
 )
 def test_a_mistake_of_ours_keeps_its_traceback(message: str, cause: Exception | None) -> None:
     record = _record(message, cause)
-    assert _Terse().filter(record)
+    assert _ShortenConnectionErrors().filter(record)
     assert (record.levelname, record.exc_info is None) == ("CRITICAL", False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.core.security.production_checks import refusals, require_flower_login, warnings
+from worker.core.security.production_checks import find_problems, find_warnings, require_flower_login
 from worker.core.settings import Settings
 
 MASTER = "q8Zt0sJ1nVw4Xc7Lr2Hy6Kd9Gm3Bf5Pa"
@@ -18,36 +18,36 @@ def settings(**values: object) -> Settings:
     [
         ({"master_key": ""}, "DREAMERY_MASTER_KEY is not set"),
         ({"master_key": "short"}, "DREAMERY_MASTER_KEY must have at least 32"),
-        ({"master_key": "abab" * 10}, "DREAMERY_MASTER_KEY can be guessed"),
-        ({"master_key": "changeme-q8Zt0sJ1nVw4Xc7Lr2Hy6Kd9"}, "DREAMERY_MASTER_KEY can be guessed"),
+        ({"master_key": "abab" * 10}, "DREAMERY_MASTER_KEY is easy to guess"),
+        ({"master_key": "changeme-q8Zt0sJ1nVw4Xc7Lr2Hy6Kd9"}, "DREAMERY_MASTER_KEY is easy to guess"),
         ({"admin_key": ""}, "DREAMERY_ADMIN_KEY must have at least 32"),
-        ({"admin_key": "sk-dreamery-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, "DREAMERY_ADMIN_KEY can be guessed"),
+        ({"admin_key": "sk-dreamery-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}, "DREAMERY_ADMIN_KEY is easy to guess"),
         ({"admin_key": MASTER}, "must differ"),
     ],
 )
 def test_weak_secrets_are_refused_and_never_told(wrong: dict[str, str], said: str) -> None:
-    [text] = refusals(settings(**wrong))
+    [text] = find_problems(settings(**wrong))
     assert said in text
     assert "token_urlsafe" in text, "it says what to do"
     assert not any(value and value in text for value in wrong.values())
 
 
 def test_good_secrets_pass_and_a_weak_old_key_may_still_be_replaced() -> None:
-    assert refusals(settings()) == []
-    assert refusals(settings(master_key=f"{MASTER},short")) == []
+    assert find_problems(settings()) == []
+    assert find_problems(settings(master_key=f"{MASTER},short")) == []
 
 
 def test_development_needs_a_master_key_only() -> None:
-    assert refusals(settings(env="development", master_key="short", admin_key="")) == []
-    assert refusals(settings(env="development", master_key="")) != []
+    assert find_problems(settings(env="development", master_key="short", admin_key="")) == []
+    assert find_problems(settings(env="development", master_key="")) != []
 
 
 def test_warnings() -> None:
-    assert warnings(settings(public_url="https://x")) == []
-    found = " ".join(warnings(settings(public_url="http://x", session_tokens=True, sandbox_url="http://s")))
+    assert find_warnings(settings(public_url="https://x")) == []
+    found = " ".join(find_warnings(settings(public_url="http://x", session_tokens=True, sandbox_url="http://s")))
     for name in ("PUBLIC_URL", "SESSION_TOKENS", "SANDBOX_URL"):
         assert name in found
-    assert warnings(settings(env="development", public_url="http://x")) == []
+    assert find_warnings(settings(env="development", public_url="http://x")) == []
 
 
 def test_flower_without_a_login_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

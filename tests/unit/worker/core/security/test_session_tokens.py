@@ -43,7 +43,7 @@ def test_the_default_region_is_the_settings():
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("good,SOCKS4://h:1@us-S3CR3T", "Token 2 is not usable: the proxy must be http"),
+        ("good,SOCKS4://h:1@us-S3CR3T", "Token 2 is invalid: the proxy must be http"),
         ("socks4a://h:1@S3CR3T", "the proxy must be http"),
         ("http://S3CR3T", "form of a proxy token"),
         ("http://h:0@S3CR3T", "form of a proxy token"),
@@ -112,7 +112,7 @@ def test_a_token_with_a_proxy(text, proxy, session, region):
 )  # fmt: skip
 def test_a_private_proxy_needs_leave(host, allowed):
     (token,) = parse_tokens(f"http://u:S3CR3T@{host}:8@abc", "auto")
-    with pytest.raises(DreameryError, match="its proxy is at a private address") as caught:
+    with pytest.raises(DreameryError, match="its proxy has a private address") as caught:
         check_proxy(token, 3, frozenset({allowed}))
     assert "S3CR3T" not in str(caught.value)
     for leave in (host, f"{host}:8"):
