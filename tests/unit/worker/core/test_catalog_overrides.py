@@ -1,4 +1,4 @@
-"""The operator's file: what it changes, and complaints that name file, model and field."""
+"""The operator's catalog file: its changes, and errors that name file, model and field."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def loaded(folder: Path, text: str) -> Catalog:
     return Catalog(catalog_overrides.load(written(folder, text), catalog_overrides.shipped_data()))
 
 
-def test_the_documented_example_does_what_it_says(monkeypatch, tmp_path):
+def test_documented_example_changes_the_catalog(monkeypatch, tmp_path):
     [example] = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/models.md").read_text(encoding="utf-8"), re.DOTALL)
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(written(tmp_path, example)))
     catalog = get_catalog()
@@ -61,7 +61,7 @@ def test_the_documented_example_does_what_it_says(monkeypatch, tmp_path):
     assert catalog_overrides.wire(get_settings().catalog_file) == {"appvr": "8.5.0", "da_version": "3.3.28"}
 
 
-def test_without_a_file_hard_coded_names_mean_the_default_model(monkeypatch):
+def test_hard_coded_names_mean_the_default_model_without_a_file(monkeypatch):
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", "")
     catalog = get_catalog()
     assert {catalog.image_model(name).id for name in catalog_overrides.HARD_CODED_IMAGE_MODELS} == {
@@ -73,7 +73,7 @@ def test_without_a_file_hard_coded_names_mean_the_default_model(monkeypatch):
     assert catalog_overrides.shipped_data()["image"][0]["aliases"] == ["jimeng-image-4.0"]
 
 
-def test_a_model_may_take_a_hard_coded_name(tmp_path):
+def test_model_can_use_a_hard_coded_name(tmp_path):
     catalog = loaded(
         tmp_path,
         '[[image]]\nid = "gpt-image-2"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions = ["1k"]\ncounts = []',
@@ -85,7 +85,7 @@ NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[[image]", "is not TOML"),
         ('[[image]]\nname = "x"', "image number 1, field 'id': must be a string"),
@@ -128,7 +128,10 @@ NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions
         ('[hosts.us]\nquery = { "a&b" = "x" }', "field 'query': 'a&b' cannot be set"),
         ('[hosts.us]\nquery = { webId = "x" }', "field 'query': 'webId' cannot be set"),
         ('[hosts.us]\ncookies = { a = "x; y=z" }', "the value of 'a' must be a string"),
-        ('[hosts.auto]\nmweb = "https://x.org"', "hosts.auto, field 'mweb': cannot be set, because upstream reports the hosts"),
+        (
+            '[hosts.auto]\nmweb = "https://x.org"',
+            "hosts.auto, field 'mweb': cannot be set, because upstream reports the hosts",
+        ),
         ("wire = 5", "wire: must be a table"),
         ('[wire]\nmoon = "1"', "wire, field 'moon': is unknown"),
         ('[wire]\nappvr = "8.4.0\\n"', "wire, field 'appvr': must be a string"),
@@ -136,14 +139,14 @@ NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions
         ('[hosts.us]\nmweb = "x.org/y"', "hosts.us, field 'mweb': must be an origin"),
     ],
 )
-def test_a_mistake_names_file_model_and_field(tmp_path, text, told):
+def test_error_names_file_model_and_field(tmp_path, text, message):
     path = written(tmp_path, text)
-    with pytest.raises(catalog_overrides.CatalogFileError, match=told) as caught:
+    with pytest.raises(catalog_overrides.CatalogFileError, match=message) as caught:
         catalog_overrides.load(path, catalog_overrides.shipped_data())
     assert str(caught.value).startswith(f"{path}: ")
 
 
-def test_a_wrong_file_stops_the_start(tmp_path, monkeypatch):
+def test_invalid_file_stops_the_start(tmp_path, monkeypatch):
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(tmp_path / "none.toml"))
     with pytest.raises(ValidationError, match=r"none\.toml: cannot be read"):
         Settings()
@@ -172,7 +175,7 @@ user_agent = "My Browser/1.0"
 """
 
 
-def test_what_the_file_says_goes_over_the_wire(monkeypatch, tmp_path):
+def test_file_values_are_sent_upstream(monkeypatch, tmp_path):
     path = written(tmp_path, FILE)
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(path))
     script = ScriptedUpstream("generate.image.response.json", catalog_file=path)
@@ -205,7 +208,7 @@ def test_what_the_file_says_goes_over_the_wire(monkeypatch, tmp_path):
     assert "cc-target-idc=elsewhere" in script.last_request.headers["cookie"]
 
 
-def test_without_a_file_everything_is_as_it_ships():
+def test_shipped_catalog_is_unchanged_without_a_file():
     for region, site in SITES.items():
         assert site_for(region, None, "") == site
     assert SITES["cn"].upload_host == "imagex.bytedanceapi.com"

@@ -1,4 +1,4 @@
-"""Timer and debounce: order, no lost last wish, no more messages than windows."""
+"""Timer and debounce: order, no lost last request, at most one message per window."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from worker.messaging.debounce import Debounce
 from worker.messaging.timer import Timer
 
 
-def test_actions_run_in_the_order_of_their_times_and_an_error_ends_nothing() -> None:
+def test_timer_runs_actions_in_order_and_survives_errors() -> None:
     timer, seen, done = Timer(), [], threading.Event()
     timer.after(0.06, done.set)
     timer.after(0.04, lambda: seen.append("second"))
@@ -17,13 +17,13 @@ def test_actions_run_in_the_order_of_their_times_and_an_error_ends_nothing() -> 
     assert seen == ["first", "second"]
 
 
-def test_a_single_wish_is_sent_at_once() -> None:
+def test_single_request_is_sent_at_once() -> None:
     sent: list[str] = []
     Debounce[str](sent.append, window_seconds=60, timer=Timer()).request("a")
     assert sent == ["a"]
 
 
-def test_a_burst_becomes_one_now_and_one_after_the_last_wish() -> None:
+def test_burst_is_sent_at_once_and_after_the_last_request() -> None:
     sent: list[tuple[str, float]] = []
     late = threading.Event()
 
@@ -35,13 +35,13 @@ def test_a_burst_becomes_one_now_and_one_after_the_last_wish() -> None:
     debounce = Debounce[str](send, window_seconds=0.1, timer=Timer())
     for _ in range(50):
         debounce.request("a")
-    last_wish = time.monotonic()
+    last_request = time.monotonic()
     assert late.wait(10)
     assert [key for key, _ in sent] == ["a", "a"]
-    assert sent[1][1] >= last_wish
+    assert sent[1][1] >= last_request
 
 
-def test_keys_do_not_wait_for_each_other() -> None:
+def test_keys_are_debounced_independently() -> None:
     sent: list[str] = []
     debounce = Debounce[str](sent.append, window_seconds=60, timer=Timer())
     debounce.request("a")

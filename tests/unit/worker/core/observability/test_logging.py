@@ -1,4 +1,4 @@
-"""A broker that went away is worth one line; every other crash of a worker keeps its traceback."""
+"""A lost broker is logged as one line; all other crashes of a worker keep their traceback."""
 
 import logging
 import sys
@@ -20,7 +20,7 @@ def _record(message: str, cause: Exception | None) -> logging.LogRecord:
 
 
 @pytest.mark.parametrize("message", ["Couldn't ack", "Message Error", "Unrecoverable error"])
-def test_a_lost_broker_is_one_warning(message: str) -> None:
+def test_lost_broker_is_logged_as_one_warning(message: str) -> None:
     record = _record(message, ConnectionError("refused"))
     assert _ShortenConnectionErrors().filter(record)
     assert (record.levelname, record.exc_info, record.getMessage()) == ("WARNING", None, f"{message}: 'why'")
@@ -29,7 +29,7 @@ def test_a_lost_broker_is_one_warning(message: str) -> None:
 @pytest.mark.parametrize(
     ("message", "cause"), [("Unrecoverable error", None), ("Task raised unexpected", ConnectionError("refused"))]
 )
-def test_a_mistake_of_ours_keeps_its_traceback(message: str, cause: Exception | None) -> None:
+def test_other_errors_keep_their_traceback(message: str, cause: Exception | None) -> None:
     record = _record(message, cause)
     assert _ShortenConnectionErrors().filter(record)
     assert (record.levelname, record.exc_info is None) == ("CRITICAL", False)

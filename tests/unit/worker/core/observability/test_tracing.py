@@ -1,4 +1,4 @@
-"""Traces and the origin of jobs: nothing when off, the right parents when on."""
+"""Traces and job origins: no effect when off, correct parents when on."""
 
 import subprocess
 import sys
@@ -23,12 +23,12 @@ OTHER = "00-aaaabbbbccccddddaaaabbbbccccdddd-00f067aa0ba902b7-01"
 
 @pytest.fixture
 def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
-    made = Collector()
-    with running_app(made) as url:
+    trace_collector = Collector()
+    with running_app(trace_collector) as url:
         monkeypatch.setenv("DREAMERY_OTEL_ENDPOINT", url)
         get_settings.cache_clear()
         tracing.configure("dreamery-test")
-        yield made
+        yield trace_collector
         tracing.stop()
     get_settings.cache_clear()
 
@@ -39,8 +39,8 @@ def python(program: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_off_no_tracer_and_no_exporter_is_imported() -> None:
-    """The client of Redis imports some of the SDK's metrics by itself where it is installed."""
+def test_tracer_and_exporter_are_not_imported_when_off() -> None:
+    """Other parts of the SDK may be imported: redis-py imports its metrics if it is installed."""
     program = "import sys, worker.celery_tasks, api.app; from worker.core.observability import tracing; tracing.configure('x'); "
     program += "print([name for name in sys.modules if name.startswith(('opentelemetry.sdk.trace', 'opentelemetry.exporter'))])"
     done = python(
@@ -49,17 +49,17 @@ def test_off_no_tracer_and_no_exporter_is_imported() -> None:
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_off_a_span_is_always_the_same_nothing() -> None:
+def test_span_is_a_shared_null_object_when_off() -> None:
     assert tracing.span("a", parent=PARENT) is tracing.span("b", links=[PARENT], colour="red")
-    with tracing.span("a") as marks:
-        marks.set(colour="red")
-        marks.rename("b")
-        marks.fail("c")
+    with tracing.span("a") as span:
+        span.set(colour="red")
+        span.rename("b")
+        span.fail("c")
         assert tracing.traceparent() is None
         assert job_context.current_origin() == {}
 
 
-def test_asked_for_but_not_installed_is_said() -> None:
+def test_missing_library_stops_the_start() -> None:
     program = "import sys; sys.modules['opentelemetry.sdk'] = None; from worker.core.observability import tracing; tracing.configure('x')"
     done = python(program, DREAMERY_OTEL_ENDPOINT="http://127.0.0.1:1")
     assert done.returncode == 1
@@ -68,8 +68,8 @@ def test_asked_for_but_not_installed_is_said() -> None:
 
 def test_spans_of_a_job_belong_to_the_trace_of_its_request(collector: Collector) -> None:
     with tracing.span("request", parent=PARENT, kind="server"):
-        kept = job_context.current_origin()
-    with job_context.job_context("save", JOB, kept, links=[OTHER]), tracing.span("store file", file__key="jobs/x"):
+        origin = job_context.current_origin()
+    with job_context.job_context("save", JOB, origin, links=[OTHER]), tracing.span("store file", file__key="jobs/x"):
         pass
     tracing.stop()
     spans = {span.name: span for _, span in collector.trace(PARENT.split("-")[1])}
@@ -82,7 +82,7 @@ def test_spans_of_a_job_belong_to_the_trace_of_its_request(collector: Collector)
     assert attributes(spans["store file"]) == {"file.key": "jobs/x"}
 
 
-def test_a_step_for_one_job_is_in_its_trace_and_one_for_many_has_its_own(collector: Collector) -> None:
+def test_span_of_one_job_joins_its_trace_and_span_of_many_has_its_own(collector: Collector) -> None:
     with job_context.jobs_context("one", [{"traceparent": PARENT}, None, {}]):
         pass
     with job_context.jobs_context("many", [{"traceparent": PARENT}, {"traceparent": OTHER}]):
@@ -95,7 +95,7 @@ def test_a_step_for_one_job_is_in_its_trace_and_one_for_many_has_its_own(collect
 
 
 @pytest.mark.parametrize("parent", ["", "nonsense", "00-0-0-01", "ff" * 300, "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
-def test_a_parent_that_cannot_be_read_begins_a_trace(collector: Collector, parent: str) -> None:
+def test_invalid_parent_starts_a_new_trace(collector: Collector, parent: str) -> None:
     with tracing.span("request", parent=parent, links=[parent]):
         assert len(tracing.trace_id() or "") == 32
     tracing.stop()
@@ -103,7 +103,7 @@ def test_a_parent_that_cannot_be_read_begins_a_trace(collector: Collector, paren
     assert (span.parent_span_id, list(span.links)) == (b"", [])
 
 
-def test_an_exception_leaves_its_code_and_not_its_words(collector: Collector) -> None:
+def test_exception_is_recorded_by_code_without_message(collector: Collector) -> None:
     with pytest.raises(DreameryError), tracing.span("call"):
         raise DreameryError("upstream_unreachable", "sessionid=secret")
     with pytest.raises(ValueError, match="secret"), tracing.span("other"):
@@ -115,7 +115,7 @@ def test_an_exception_leaves_its_code_and_not_its_words(collector: Collector) ->
     assert "secret" not in str(collector.spans)
 
 
-def test_log_lines_name_job_request_and_trace(collector: Collector) -> None:
+def test_log_lines_contain_job_request_and_trace(collector: Collector) -> None:
     structlog.contextvars.clear_contextvars()
     with job_context.job_context("save", JOB, {"request_id": "req_1", "traceparent": PARENT}):
         event = structlog.contextvars.merge_contextvars(None, "", {"event": "x"})
@@ -127,6 +127,6 @@ def test_log_lines_name_job_request_and_trace(collector: Collector) -> None:
 
 
 @pytest.mark.parametrize("text", [str(JOB), JOB.hex, f"job_{JOB.hex}"])
-def test_a_job_has_one_name_in_the_log(text: str) -> None:
+def test_job_id_is_logged_in_public_form(text: str) -> None:
     assert _name_job(None, "", {"job_id": text}) == {"job_id": f"job_{JOB.hex}"}
     assert _name_job(None, "", {"job_id": ""}) == {"job_id": ""}

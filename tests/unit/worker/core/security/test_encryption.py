@@ -1,4 +1,4 @@
-"""Secrets at rest: what opens what, and what no stored form gives away."""
+"""Encryption of secrets at rest: contexts, key rotation, derived keys."""
 
 import pytest
 from hypothesis import given
@@ -21,37 +21,37 @@ def _settings(*keys: str) -> Settings:
 
 
 @given(plain=st.text(max_size=200), context=st.text(min_size=1, max_size=50))
-def test_a_sealed_secret_opens_in_its_own_context_only(plain: str, context: str) -> None:
+def test_ciphertext_decrypts_only_in_its_own_context(plain: str, context: str) -> None:
     settings = _settings("first-key")
-    sealed = encrypt_secret(plain, context=context, settings=settings)
-    assert decrypt_secret(sealed, context=context, settings=settings) == plain
+    encrypted = encrypt_secret(plain, context=context, settings=settings)
+    assert decrypt_secret(encrypted, context=context, settings=settings) == plain
     with pytest.raises(SecretUnreadableError):
-        decrypt_secret(sealed, context=context + "x", settings=settings)
+        decrypt_secret(encrypted, context=context + "x", settings=settings)
 
 
-def test_an_older_key_of_the_list_still_opens_and_the_newest_seals() -> None:
+def test_older_key_decrypts_and_newest_key_encrypts() -> None:
     old, both, new = _settings("old"), _settings("new", "old"), _settings("new")
-    sealed_before = encrypt_secret("session", context="c", settings=old)
-    assert decrypt_secret(sealed_before, context="c", settings=both) == "session"
+    encrypted_before = encrypt_secret("session", context="c", settings=old)
+    assert decrypt_secret(encrypted_before, context="c", settings=both) == "session"
     with pytest.raises(SecretUnreadableError):
-        decrypt_secret(sealed_before, context="c", settings=new)
+        decrypt_secret(encrypted_before, context="c", settings=new)
     assert decrypt_secret(encrypt_secret("session", context="c", settings=both), context="c", settings=new) == "session"
 
 
-def test_the_same_secret_never_looks_the_same_twice() -> None:
+def test_same_secret_gives_different_ciphertexts() -> None:
     settings = _settings("key")
     assert encrypt_secret("s", context="c", settings=settings) != encrypt_secret("s", context="c", settings=settings)
 
 
-def test_a_rotation_rewrites_what_is_not_under_the_newest_key() -> None:
+def test_rotation_rewrites_ciphertexts_of_older_keys() -> None:
     old, both, new = _settings("old"), _settings("new", "old"), _settings("new")
     before = encrypt_secret("session", context="c", settings=old)
-    # As versions before key ids wrote it.
+    # The format of versions without key ids.
     unnamed = f"v1:{before.rpartition(':')[2]}"
-    for sealed in (before, unnamed):
-        assert encryption_key_id(sealed, context="c", settings=both) == master_keys(old)[0].id
-        assert encryption_key_id(sealed, context="c", settings=new) is None
-        after = reencrypt_secret(sealed, context="c", settings=both)
+    for encrypted in (before, unnamed):
+        assert encryption_key_id(encrypted, context="c", settings=both) == master_keys(old)[0].id
+        assert encryption_key_id(encrypted, context="c", settings=new) is None
+        after = reencrypt_secret(encrypted, context="c", settings=both)
         assert after is not None
         assert decrypt_secret(after, context="c", settings=new) == "session"
         assert reencrypt_secret(after, context="c", settings=both) is None
@@ -59,12 +59,12 @@ def test_a_rotation_rewrites_what_is_not_under_the_newest_key() -> None:
         reencrypt_secret(before, context="c", settings=new)
 
 
-def test_a_key_has_another_derived_key_for_each_purpose() -> None:
+def test_derived_keys_differ_by_purpose() -> None:
     links, cookies = (derived_keys(name, settings=_settings("new", "old")) for name in ("links", "cookies"))
     assert len({*links, *cookies}) == 4
     assert links[1:] == derived_keys("links", settings=_settings("old"))
 
 
-def test_without_a_master_key_nothing_is_sealed() -> None:
+def test_encryption_needs_a_master_key() -> None:
     with pytest.raises(SecretUnreadableError, match="DREAMERY_MASTER_KEY"):
         encrypt_secret("s", context="c", settings=_settings())

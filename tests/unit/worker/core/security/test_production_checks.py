@@ -1,4 +1,4 @@
-"""What production refuses to start with, and what it only warns of."""
+"""Production checks: weak secrets are refused, risky settings give warnings."""
 
 import pytest
 
@@ -14,7 +14,7 @@ def settings(**values: object) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"master_key": ""}, "DREAMERY_MASTER_KEY is not set"),
         ({"master_key": "short"}, "DREAMERY_MASTER_KEY must have at least 32"),
@@ -25,24 +25,24 @@ def settings(**values: object) -> Settings:
         ({"admin_key": MASTER}, "must differ"),
     ],
 )
-def test_weak_secrets_are_refused_and_never_told(wrong: dict[str, str], said: str) -> None:
+def test_weak_secrets_are_refused_without_revealing_them(wrong: dict[str, str], message: str) -> None:
     [text] = find_problems(settings(**wrong))
-    assert said in text
-    assert "token_urlsafe" in text, "it says what to do"
+    assert message in text
+    assert "token_urlsafe" in text, "the message explains how to create a key"
     assert not any(value and value in text for value in wrong.values())
 
 
-def test_good_secrets_pass_and_a_weak_old_key_may_still_be_replaced() -> None:
+def test_strong_secrets_pass_even_with_a_weak_older_master_key() -> None:
     assert find_problems(settings()) == []
     assert find_problems(settings(master_key=f"{MASTER},short")) == []
 
 
-def test_development_needs_a_master_key_only() -> None:
+def test_development_needs_only_a_master_key() -> None:
     assert find_problems(settings(env="development", master_key="short", admin_key="")) == []
     assert find_problems(settings(env="development", master_key="")) != []
 
 
-def test_warnings() -> None:
+def test_risky_settings_give_warnings() -> None:
     assert find_warnings(settings(public_url="https://x")) == []
     found = " ".join(find_warnings(settings(public_url="http://x", session_tokens=True, sandbox_url="http://s")))
     for name in ("PUBLIC_URL", "SESSION_TOKENS", "SANDBOX_URL"):
@@ -50,7 +50,7 @@ def test_warnings() -> None:
     assert find_warnings(settings(env="development", public_url="http://x")) == []
 
 
-def test_flower_without_a_login_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flower_without_login_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FLOWER_BASIC_AUTH", raising=False)
     command = ["celery", "-A", "worker.celery_tasks:app", "flower"]
     with pytest.raises(SystemExit, match="FLOWER_BASIC_AUTH"):

@@ -32,11 +32,11 @@ def pairs(text: str, default: str = "auto") -> list[tuple[str, str]]:
         ("x" * 512, [("x" * 512, "auto")]),
     ],
 )
-def test_notations(text, expected):
+def test_token_notations(text, expected):
     assert pairs(text) == expected
 
 
-def test_the_default_region_is_the_settings():
+def test_default_region_comes_from_the_settings():
     assert pairs("abc,us-abc", "cn") == [("abc", "cn"), ("abc", "us")]
 
 
@@ -45,12 +45,12 @@ def test_the_default_region_is_the_settings():
     [
         ("good,SOCKS4://h:1@us-S3CR3T", "Token 2 is invalid: the proxy must be http"),
         ("socks4a://h:1@S3CR3T", "the proxy must be http"),
-        ("http://S3CR3T", "form of a proxy token"),
-        ("http://h:0@S3CR3T", "form of a proxy token"),
-        ("http://h:66000@S3CR3T", "form of a proxy token"),
-        ("http://@S3CR3T", "form of a proxy token"),
-        ("http://h:1/path@S3CR3T", "form of a proxy token"),
-        ("http://S3CR3T/x:y@h:1@abc", "form of a proxy token"),
+        ("http://S3CR3T", "a proxy token has the form"),
+        ("http://h:0@S3CR3T", "a proxy token has the form"),
+        ("http://h:66000@S3CR3T", "a proxy token has the form"),
+        ("http://@S3CR3T", "a proxy token has the form"),
+        ("http://h:1/path@S3CR3T", "a proxy token has the form"),
+        ("http://S3CR3T/x:y@h:1@abc", "a proxy token has the form"),
         ("http://S3CR3T:pw@h:1@us-abc:cn", "different regions"),
         ("http://S3CR3T:pw@h:1@", "session id"),
         ("S3CR3T:fr", "unknown region"),
@@ -66,7 +66,7 @@ def test_the_default_region_is_the_settings():
         (",".join(f"S3CR3T{i}" for i in range(101)), "At most 100"),
     ],
 )
-def test_what_cannot_be_used_is_refused_without_an_echo(text, words):
+def test_invalid_token_is_refused_without_echoing_it(text, words):
     with pytest.raises(DreameryError) as caught:
         parse_tokens(text, "auto")
     assert caught.value.code == "invalid_api_key"
@@ -75,13 +75,13 @@ def test_what_cannot_be_used_is_refused_without_an_echo(text, words):
 
 
 @pytest.mark.parametrize("text", ["", "  ", "Bearer", "Bearer ", "Bearer , ,"])
-def test_no_token_at_all(text):
+def test_missing_token_is_refused(text):
     with pytest.raises(DreameryError) as caught:
         parse_tokens(text, "auto")
     assert caught.value.code == "missing_api_key"
 
 
-def test_a_repr_hides_the_session():
+def test_repr_hides_the_session():
     assert "S3CR3T" not in repr(parse_tokens("S3CR3T:cn", "auto"))
 
 
@@ -99,7 +99,7 @@ def test_a_repr_hides_the_session():
         ("a@b", None, "a@b", "auto"),
     ],
 )
-def test_a_token_with_a_proxy(text, proxy, session, region):
+def test_token_with_proxy(text, proxy, session, region):
     (token,) = parse_tokens(text, "auto")
     assert (token.proxy, token.session, token.region) == (proxy, session, region)
     assert "h:1" not in repr(token)
@@ -110,17 +110,17 @@ def test_a_token_with_a_proxy(text, proxy, session, region):
     [("127.0.0.1", ""), ("10.0.0.1", "10.0.0.1:9"), ("localhost", ""), ("a.localhost", ""), ("2130706433", ""),
      ("0177.0.0.1", ""), ("0x7f000001", ""), ("127.1", "")],
 )  # fmt: skip
-def test_a_private_proxy_needs_leave(host, allowed):
+def test_private_proxy_must_be_allowed(host, allowed):
     (token,) = parse_tokens(f"http://u:S3CR3T@{host}:8@abc", "auto")
     with pytest.raises(DreameryError, match="its proxy has a private address") as caught:
         check_proxy(token, 3, frozenset({allowed}))
     assert "S3CR3T" not in str(caught.value)
-    for leave in (host, f"{host}:8"):
-        check_proxy(token, 3, frozenset({leave}))
+    for allowed_host in (host, f"{host}:8"):
+        check_proxy(token, 3, frozenset({allowed_host}))
 
 
 @pytest.mark.parametrize("text", ["abc", "direct://@abc", "http://8.8.8.8:1@abc", "socks5://proxy.example@abc"])
-def test_other_proxies_are_judged_when_they_are_connected_to(text):
+def test_public_proxies_and_host_names_are_accepted(text):
     (token,) = parse_tokens(text, "auto")
     check_proxy(token, 1, frozenset({""}))
 
@@ -134,13 +134,13 @@ def test_other_proxies_are_judged_when_they_are_connected_to(text):
         ("0123456", "****:auto"),
     ],
 )
-def test_a_masked_token_tells_little(text, shown):
+def test_masked_token_reveals_little(text, shown):
     (token,) = parse_tokens(text, "auto")
     assert mask_token(token) == shown
 
 
 @given(st.text(max_size=80), st.sampled_from(sorted(REGIONS)))
-def test_any_text_gives_usable_tokens_or_a_clean_refusal(text, default):
+def test_any_text_gives_valid_tokens_or_invalid_api_key(text, default):
     try:
         tokens = parse_tokens(text, default)
     except DreameryError as refusal:
