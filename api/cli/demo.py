@@ -17,7 +17,7 @@ from rich.console import Console
 
 from api.cli.api_client import Client, ClientError, Json, accepted_jobs, save_results, wait_for_jobs
 from api.cli.progress_bars import add_job_bars, job_progress
-from worker.core.media.video import NotAClipError, video_facts
+from worker.core.media.video import InvalidMediaError, inspect_video
 from worker.local.processes import StartError, stop_when_parent_dies
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -165,8 +165,8 @@ def _check_video(file: Path) -> str:
     """Return a description of a saved video. Raises ClientError if it is broken or has the wrong size or length."""
     try:
         with file.open("rb") as content:
-            facts = video_facts(content)
-    except NotAClipError as error:
+            facts = inspect_video(content)
+    except InvalidMediaError as error:
         raise ClientError(f"{file} is not a complete video: {error}") from error
     if (facts.width, facts.height) != VIDEO_SIZE or abs(facts.milliseconds - VIDEO_SECONDS * 1000) > 300:
         actual = f"{facts.width}x{facts.height} of {facts.milliseconds / 1000:.1f} s"

@@ -77,7 +77,7 @@ def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: Upstrea
                     **({"key": model.key} if model.listed else {}),
                 },
                 "n": n,
-                "flags": flags.found,
+                "flags": flags.values,
                 "asked_model": body.model or model.id,
                 "images": [],
                 **({"output": output.as_params()} if output else {}),

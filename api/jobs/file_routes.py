@@ -16,8 +16,8 @@ from api.http.security_headers import FILE_POLICY
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
-from worker.core.media.image import NotAPictureError
-from worker.core.media.thumbnails import thumbnail
+from worker.core.media.image import InvalidImageError
+from worker.core.media.thumbnails import make_thumbnail
 from worker.core.security.signed_links import seconds_until_expiry
 from worker.db.engine import Row, transaction
 from worker.db.jobs import queries
@@ -92,10 +92,10 @@ def _download_name(row: Any) -> str:
 
 def _make_thumbnail(row: Any, side: int) -> bytes:
     try:
-        return thumbnail(storage.read_file(row.key), side=side)
+        return make_thumbnail(storage.read_file(row.key), side=side)
     except storage.MissingFileError:
         raise DreameryError("file_not_found") from None
-    except NotAPictureError as error:
+    except InvalidImageError as error:
         raise DreameryError("file_not_found", f"This file has no thumbnail: {error}.") from None
 
 

@@ -106,7 +106,7 @@ def list_prices(
                 "at": None,
                 "jobs": 0,
             }
-            for region, kind, name, shape, credit in get_catalog().starting_prices()
+            for region, kind, name, shape, credit in get_catalog().default_prices()
         ]
     return json_response({"object": "list", "data": data, "has_more": False})
 

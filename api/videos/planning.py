@@ -101,7 +101,7 @@ def _resolve_spec(body: VideoGenerationRequest, caller: Caller) -> _VideoSpec:
         is_ratio_requested=is_ratio_requested,
         resolution=resolution,
         seconds=seconds,
-        flags=flags.found,
+        flags=flags.values,
         adjusted=adjusted,
     )
 

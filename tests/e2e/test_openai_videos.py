@@ -11,7 +11,7 @@ from openai.types import Video
 from PIL import Image
 
 from tests.support.api_client import new_key
-from worker.core.media.video import video_facts
+from worker.core.media.video import inspect_video
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK says of the API that it will go
 
@@ -108,7 +108,7 @@ class TestDone:
 
     def test_download_each_form(self, made: tuple[OpenAI, Video]) -> None:
         client, video = made
-        facts = video_facts(io.BytesIO(client.videos.download_content(video.id).content))
+        facts = inspect_video(io.BytesIO(client.videos.download_content(video.id).content))
         assert (facts.mime, facts.width, facts.height) == ("video/mp4", 1280, 720)
         assert abs(facts.milliseconds - 5000) < 300
         for variant in ("thumbnail", "spritesheet"):

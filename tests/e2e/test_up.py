@@ -20,7 +20,7 @@ import redis
 from PIL import Image
 
 from tests.support.platform import ROOT, clean_env, eventually, find_processes, free_port
-from worker.core.media.video import video_facts
+from worker.core.media.video import inspect_video
 
 CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "talker", "scheduler"}
 
@@ -126,7 +126,7 @@ def test_generate_makes_a_video(up: Up, tmp_path: Path) -> None:
     [file] = [Path(line) for line in done.stdout.splitlines()]
     assert file.suffix == ".mp4"
     with file.open("rb") as content:
-        facts = video_facts(content)
+        facts = inspect_video(content)
     assert (facts.width, facts.height, round(facts.milliseconds / 1000)) == (720, 1280, 5)
 
 

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
-from worker.core.media.conversion import NotConvertedError, Output, convert
+from worker.core.media.conversion import ConversionError, OutputFormat, convert
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.shutdown import stopping
@@ -133,14 +133,14 @@ def _in_requested_format(claim: Row[Any], n: int, original: IO[bytes]) -> IO[byt
 
     The image is already paid for: another format, which the response names, is better than no image.
     """
-    output = Output.of(claim.params)
+    output = OutputFormat.from_params(claim.params)
     mime, *_ = _image_facts(original)
-    if output is None or output.is_met_by(mime):
+    if output is None or output.accepts(mime):
         return original
     try:
         # While it waits for other conversions, the task renews its watchdog and lease.
         return convert(original, output, while_waiting=partial(_renew_lease, claim))
-    except NotConvertedError as error:
+    except ConversionError as error:
         log.warning("result_not_converted", job_id=str(claim.id), n=n, wanted=output.format, reason=str(error))
         return original
 

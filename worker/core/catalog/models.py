@@ -1,6 +1,6 @@
-"""The model catalog: which models exist, where, in which sizes and lengths, how many pictures one job makes.
+"""The model catalog: models, their regions, sizes and lengths, and the number of images per job.
 
-The data is `models.toml`; nothing in the code names a model.
+The data is in `models.toml`; no code names a model.
 """
 
 import math
@@ -18,7 +18,7 @@ DEFAULT_COUNT = 4
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A size upstream can draw: pixels, ratio as `W:H`, resolution bucket such as `2k`."""
+    """An image size that upstream supports: pixels, ratio as `W:H`, resolution such as `2k`."""
 
     width: int
     height: int
@@ -28,7 +28,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class ImageModel:
-    """One picture model. `counts` empty = it cannot be told how many and makes `default_count`."""
+    """One image model. Empty `counts` = the count cannot be chosen; it makes `default_count`."""
 
     id: str
     name: str
@@ -40,32 +40,32 @@ class ImageModel:
     aliases: tuple[str, ...] = ()
     only_us: Size | None = None
     default_count: int = DEFAULT_COUNT
-    references: int = 0  # the most pictures to make one from; 0 = none
-    series: bool = False  # a prompt that asks for a series gets one (protocol section 6.7)
-    listed: bool = False  # known from upstream's own list only (`worker.core.catalog.upstream_models`)
+    references: int = 0  # maximum number of reference images; 0 = none
+    series: bool = False  # supports series of images (protocol section 6.7)
+    listed: bool = False  # only in upstream's model list (`worker.core.catalog.upstream_models`)
 
     @property
     def default_resolution(self) -> str:
-        """2k where the model has it, else its least (protocol section 6.4)."""
+        """2k if the model supports it, otherwise its smallest (protocol section 6.4)."""
         return "2k" if "2k" in self.resolutions else self.resolutions[0]
 
     @property
-    def most_per_job(self) -> int:
-        """The most pictures one upstream job can give."""
+    def max_per_job(self) -> int:
+        """Maximum number of images of one upstream job."""
         return max(self.counts, default=self.default_count)
 
     def upstream_key(self, region: str) -> str:
-        """`model_req_key` for a region."""
+        """Return the `model_req_key` for a region."""
         return self.key_cn if region == "cn" else self.key
 
-    def offered_in(self, region: str) -> bool:
-        """Whether accounts of this region have the model; a region not looked up yet may."""
-        return _offered(self.where, region)
+    def is_available_in(self, region: str) -> bool:
+        """Return whether accounts of this region have the model. An undetected region counts as available."""
+        return _is_available(self.where, region)
 
-    def jobs_for(self, n: int) -> list[int]:
-        """Split `n` wanted pictures into upstream jobs; each number is what that job is asked to give."""
-        full, rest = divmod(n, self.most_per_job)
-        return [self.most_per_job] * full + ([rest] if rest else [])
+    def split_into_jobs(self, n: int) -> list[int]:
+        """Split `n` images into upstream jobs. Returns the number of images of each job."""
+        full, rest = divmod(n, self.max_per_job)
+        return [self.max_per_job] * full + ([rest] if rest else [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,62 +94,62 @@ class VideoModel:
     benefit_up_to: tuple[tuple[int, str], ...] = ()
 
     def benefit_for(self, *, seconds: int, resolution: str, omni: bool = False) -> str:
-        """The `benefit_type` of a job (section 7.3); "" = never seen, so none is declared."""
+        """Return the `benefit_type` of a job (section 7.3); "" = unknown, so none is declared."""
         if omni and self.benefit_omni:
             return self.benefit_omni
         by_resolution = dict(self.benefit_resolution).get(resolution)
-        by_seconds = next((benefit for most, benefit in self.benefit_up_to if seconds <= most), None)
+        by_seconds = next((benefit for limit, benefit in self.benefit_up_to if seconds <= limit), None)
         return by_resolution or by_seconds or self.benefit
 
-    def offered_in(self, region: str) -> bool:
-        """Whether accounts of this region have the model; a region not looked up yet may."""
-        return _offered(self.where, region)
+    def is_available_in(self, region: str) -> bool:
+        """Return whether accounts of this region have the model. An undetected region counts as available."""
+        return _is_available(self.where, region)
 
 
-def _offered(where: frozenset[str], region: str) -> bool:
+def _is_available(where: frozenset[str], region: str) -> bool:
     if region in {"sandbox", "auto"}:
         return True
     return ("asia" if region in {"sg", "hk", "jp"} else region) in where
 
 
 class Catalog:
-    """Models by public id or alias, and the table of sizes."""
+    """Models by public id or alias, sizes and default prices."""
 
     def __init__(self, data: dict[str, Any]) -> None:
         self.ratios: dict[str, int] = data["ratios"]
         self.sizes: dict[str, dict[str, list[int]]] = data["sizes"]
         self.image_models = [_image_model(row) for row in data["image"]]
         self.default_image_model: str = data["default_image_model"]
-        self._by_name = {name: m for m in self.image_models for name in (m.id, *m.aliases)}
+        self._images_by_name = {name: m for m in self.image_models for name in (m.id, *m.aliases)}
         self.video_models = [_video_model(row, data["video_ratios"]) for row in data["video"]]
         self.default_video_model: str = data["default_video_model"]
-        self._video_lines: dict[str, int] = data["video_lines"]
-        self._videos = {name: m for m in self.video_models for name in (m.id, *m.aliases)}
+        self._short_sides: dict[str, int] = data["video_lines"]
+        self._videos_by_name = {name: m for m in self.video_models for name in (m.id, *m.aliases)}
         self._prices: dict[str, dict[str, dict[str, float]]] = data.get("prices", {})
 
     def image_model(self, name: str | None) -> ImageModel:
-        """The model of that public id or alias; the default for None. Raises `model_not_found`."""
-        model = self._by_name.get(name or self.default_image_model)
+        """Return the model with this public id or alias; None = the default model. Raises `model_not_found`."""
+        model = self._images_by_name.get(name or self.default_image_model)
         if model is None:
             raise _unknown(name, self.default_image_model)
         return model
 
     def video_model(self, name: str | None) -> VideoModel:
-        """The model of that public id or alias; the default for None. Raises `model_not_found`."""
-        model = self._videos.get(name or self.default_video_model)
+        """Return the model with this public id or alias; None = the default model. Raises `model_not_found`."""
+        model = self._videos_by_name.get(name or self.default_video_model)
         if model is None:
             raise _unknown(name, self.default_video_model)
         return model
 
     def knows_image(self, name: str) -> bool:
-        """Whether that public id or alias is a picture model."""
-        return name in self._by_name
+        """Return whether this public id or alias is an image model."""
+        return name in self._images_by_name
 
     def knows_video(self, name: str) -> bool:
-        """Whether that public id or alias is a video model."""
-        return name in self._videos
+        """Return whether this public id or alias is a video model."""
+        return name in self._videos_by_name
 
-    def videos_that_can(
+    def find_video_models(
         self,
         *,
         end_frame: bool = False,
@@ -159,7 +159,7 @@ class Catalog:
         ratio: str | None = None,
         region: str = "auto",
     ) -> list[str]:
-        """Public ids of the models that can do all of it; what a refusal names instead."""
+        """Return the public ids of the models that support all of it, for error messages."""
         return [
             model.id
             for model in self.video_models
@@ -168,41 +168,42 @@ class Catalog:
             and (seconds is None or seconds in model.durations)
             and (resolution is None or resolution in model.resolutions)
             and (ratio is None or ratio in model.ratios)
-            and model.offered_in(region)
+            and model.is_available_in(region)
         ]
 
     def size(self, ratio: str, resolution: str) -> Size:
-        """The pixels of a ratio in a resolution."""
+        """Return the size of a ratio in a resolution."""
         width, height = self.sizes[resolution][ratio]
         return Size(width=width, height=height, ratio=ratio, resolution=resolution)
 
     def video_size(self, ratio: str, resolution: str) -> tuple[int, int]:
-        """The pixels a video of that ratio and resolution has, as far as known before it is made; sides are even."""
+        """Return the expected width and height of a video; sides are even."""
         wide, high = _sides(ratio)
-        short = self._video_lines.get(resolution, self._video_lines["720p"])
+        short = self._short_sides.get(resolution, self._short_sides["720p"])
         long = round(short * max(wide, high) / min(wide, high) / 2) * 2
         return (long, short) if wide >= high else (short, long)
 
-    def starting_price(
+    def default_price(
         self, place: str, kind: str, model: str, *, size: str, units: int, variant: str = ""
     ) -> int | None:
-        """Credits of a job as far as the catalog tells; None = it does not. `units`: pictures, or seconds.
+        """Return the credits of a job by the catalog, or None. `units`: images, or seconds of video.
 
-        A model's own table comes before that of its kind, a whole (`2k x4`, `720p 10s`) before a rate (`2k`, `720p`).
+        The table of a model takes precedence over that of its kind, a total price (`2k x4`, `720p 10s`) over a rate
+        (`2k`, `720p`).
         """
-        whole = f"{units}s" if kind == "video" else f"x{units}"
+        total = f"{units}s" if kind == "video" else f"x{units}"
         sizes = [f"{size} {variant}", size] if variant else [size]
         for name in (model, kind):
             table = self._prices.get(place, {}).get(name, {})
-            for own in sizes:
-                if (price := table.get(f"{own} {whole}")) is not None:
+            for name_of_size in sizes:
+                if (price := table.get(f"{name_of_size} {total}")) is not None:
                     return math.ceil(price)
-                if (rate := table.get(own)) is not None:
+                if (rate := table.get(name_of_size)) is not None:
                     return math.ceil(rate * units)
         return None
 
-    def starting_prices(self) -> list[tuple[str, str, str, str, float]]:
-        """All of them: place, kind, model (or the kind), shape, credits."""
+    def default_prices(self) -> list[tuple[str, str, str, str, float]]:
+        """Return all default prices: place, kind, model (or kind), shape, credits."""
         return [
             (place, "video" if name == "video" or self.knows_video(name) else "image", name, shape, price)
             for place, tables in self._prices.items()
@@ -211,12 +212,12 @@ class Catalog:
         ]
 
     def nearest_resolution(self, model: VideoModel, width: int, height: int) -> str:
-        """The resolution of the model whose short side is nearest to that of asked pixels."""
+        """Return the model's resolution whose short side is nearest to that of the requested size."""
         short = min(width, height)
         return min(model.resolutions, key=lambda name: abs(min(self.video_size("1:1", name)) - short))
 
     def nearest_size(self, model: ImageModel, width: int, height: int) -> Size:
-        """The size of the model that fits asked pixels best: nearest ratio, then nearest longest side."""
+        """Return the model's size nearest to the requested one: nearest ratio, then nearest longer side."""
         ratio = nearest_ratio(self.ratios, width, height)
         options = [self.size(ratio, resolution) for resolution in model.resolutions]
         return min(options, key=lambda s: abs(max(s.width, s.height) - max(width, height)))
@@ -228,12 +229,12 @@ def _sides(ratio: str) -> tuple[int, int]:
 
 
 def nearest_ratio(ratios: Iterable[str], width: int, height: int) -> str:
-    """The ratio that fits asked pixels best."""
-    wanted = width / height
+    """Return the ratio nearest to the requested size."""
+    requested = width / height
 
     def distance(ratio: str) -> float:
         wide, high = _sides(ratio)
-        return max(wanted / (wide / high), (wide / high) / wanted)
+        return max(requested / (wide / high), (wide / high) / requested)
 
     return min(ratios, key=distance)
 
@@ -241,7 +242,7 @@ def nearest_ratio(ratios: Iterable[str], width: int, height: int) -> str:
 def _unknown(name: str | None, example: str) -> DreameryError:
     return DreameryError(
         "model_not_found",
-        f"Unknown model {(name or '')[:80]!r}. `GET /v1/models` lists the known ones, for example {example!r}.",
+        f"Unknown model {(name or '')[:80]!r}. `GET /v1/models` lists the available ones, for example {example!r}.",
         param="model",
     )
 
@@ -269,7 +270,7 @@ def _image_model(row: dict[str, Any]) -> ImageModel:
 
 
 def _video_model(row: dict[str, Any], ratios: list[str]) -> VideoModel:
-    up_to = {int(most): benefit for most, benefit in row.get("benefit_up_to", {}).items()}
+    up_to = {int(limit): benefit for limit, benefit in row.get("benefit_up_to", {}).items()}
     return VideoModel(
         id=row["id"],
         name=row["name"],
@@ -296,5 +297,5 @@ def _video_model(row: dict[str, Any], ratios: list[str]) -> VideoModel:
 
 @lru_cache(maxsize=1)
 def get_catalog() -> Catalog:
-    """The catalog that ships with this version, as the operator's file changes it."""
+    """Return the built-in catalog with the changes of the operator's file."""
     return Catalog(catalog_overrides.load(get_settings().catalog_file, catalog_overrides.shipped_data()))

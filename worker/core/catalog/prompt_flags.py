@@ -1,7 +1,7 @@
-"""Flags that people of other gateways write into their prompts: `-re 2k`, `-ra 16:9`, `-d 5`, `比例 16:9`.
+"""Flags in prompts, as other gateways support them: `-re 2k`, `-ra 16:9`, `-d 5`, `比例 16:9`.
 
-Only marked words are flags: a bare `2k` stays prose. Sandbox scripts (`[[...]]`) are left alone. What a value may be is
-the model's matter: `Flags.choose` checks it, and its error names the allowed ones.
+Only marked words are flags: a bare `2k` stays text. Sandbox scripts (`[[...]]`) are text. The allowed values depend on
+the model: `Flags.choose` checks them, and its error lists them.
 """
 
 import re
@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from worker.core.errors import DreameryError
 
 _NAMES = {"re": "resolution", "ra": "ratio", "d": "duration"}
-_WRITTEN = {name: f"-{flag}" for flag, name in _NAMES.items()}
+_FLAG_NAMES = {name: f"-{flag}" for flag, name in _NAMES.items()}
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
-# Chinese is written without spaces, so a flag may follow or precede its letters directly; in other scripts a flag
-# stands apart from words (`pre-re` is none). Possessive quantifiers keep hostile prompts linear.
+# Chinese has no spaces between words, so a flag may touch its characters; in other scripts a flag is separate from
+# words (`pre-re` is not a flag). Possessive quantifiers keep the time for hostile prompts linear.
 _FLAG = re.compile(
     rf"""(?P<script>\[\[[^\[\]]*+\]\])
     | (?<![^\W{_CJK}])(?<![-－])-(?P<name>re|ra|d)(?:\s*+[:：=]\s*+|\s++|$)
@@ -23,98 +23,100 @@ _FLAG = re.compile(
     | 比例(?:\s*+[:：])?\s*+(?P<ratio>\d++\s*+[:：]\s*+\d++)(?![:：\d])""",
     re.IGNORECASE | re.VERBOSE,
 )
-# Taking a flag out can bring two halves of another together; nobody writes more than a few on purpose.
-_MOST_PASSES = 4
+# Removing a flag can join two halves of another one, so the prompt is parsed again a few times.
+_MAX_PASSES = 4
 
 
 # "Continuous", "picture book", "story", or a number of sheets (protocol section 6.7).
 _SERIES = re.compile(r"连续|绘本|故事|(?P<number>\d{1,4})\s*张")
-_SERIES_DEFAULT, _SERIES_MOST = 4, 15
+_SERIES_DEFAULT, _SERIES_MAX = 4, 15
 
 
-def series_asked(prompt: str) -> int | None:
-    """How many pictures a prompt asks for that wants a series of different ones; None = it wants no series."""
-    found = list(_SERIES.finditer(prompt))
-    if not found:
+def requested_series_count(prompt: str) -> int | None:
+    """Return the number of images if a prompt requests a series, otherwise None."""
+    matches = list(_SERIES.finditer(prompt))
+    if not matches:
         return None
-    number = next((int(match["number"]) for match in found if match["number"]), 0)
-    return min(number, _SERIES_MOST) or _SERIES_DEFAULT
+    number = next((int(match["number"]) for match in matches if match["number"]), 0)
+    return min(number, _SERIES_MAX) or _SERIES_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class Flags:
-    """A prompt without its flags, and what they said: `resolution`, `ratio`, `duration`, as plain lower-case text."""
+    """A prompt without its flags, and their values by name: `resolution`, `ratio`, `duration`, in lower case."""
 
     prompt: str
-    found: dict[str, str] = field(default_factory=dict)
+    values: dict[str, str] = field(default_factory=dict)
 
     def choose(self, name: str, allowed: Iterable[str]) -> str | None:
-        """The flag's value; None when it was not written. Raises `invalid_value` naming the allowed ones."""
-        value, options = self.found.get(name), list(allowed)
+        """Return the value of a flag, or None without it. Raises `invalid_value`, which lists the allowed values."""
+        value, options = self.values.get(name), list(allowed)
         if value is None or value in options:
             return value
-        said = f"got {value[:20]!r}" if value else "it has no value"
-        message = f"`{_WRITTEN[name]}` in the prompt must be one of {', '.join(options)}; {said}."
+        actual = f"got {value[:20]!r}" if value else "it has no value"
+        message = f"`{_FLAG_NAMES[name]}` in the prompt must be one of {', '.join(options)}; {actual}."
         raise DreameryError("invalid_value", message, param="prompt")
 
-    def refuse(self, name: str, why: str) -> None:
-        """Raise `unsupported_parameter` when a flag was written that makes no sense here."""
-        if name in self.found:
-            message = f"`{_WRITTEN[name]}` in the prompt: {why} Take it out."
+    def reject(self, name: str, reason: str) -> None:
+        """Raise `unsupported_parameter` if the prompt has this flag. `reason` is a sentence for the message."""
+        if name in self.values:
+            message = f"`{_FLAG_NAMES[name]}` in the prompt: {reason} Remove it."
             raise DreameryError("unsupported_parameter", message, param="prompt")
 
 
-def read_flags(prompt: str) -> Flags:
-    """Take the flags out of a prompt. Raises `invalid_value` for flags that contradict each other or leave nothing."""
-    found: dict[str, str] = {}
+def parse_flags(prompt: str) -> Flags:
+    """Remove the flags from a prompt. Raises `invalid_value` for contradicting flags or a prompt with only flags."""
+    values: dict[str, str] = {}
     rest = prompt
-    for _ in range(_MOST_PASSES):
-        stripped = _pass(rest, found)
+    for _ in range(_MAX_PASSES):
+        stripped = _remove_flags(rest, values)
         if stripped == rest:
             break
         rest = stripped
     else:
-        raise DreameryError("invalid_value", "The flags in the prompt are nested. Write each once.", param="prompt")
-    if found and not rest:
-        message = "The prompt holds nothing but flags. Say what to make."
+        raise DreameryError("invalid_value", "The flags in the prompt are nested. Write each one once.", param="prompt")
+    if values and not rest:
+        message = "The prompt contains only flags. Describe what to generate."
         raise DreameryError("invalid_value", message, param="prompt")
-    return Flags(prompt=rest, found=found)
+    return Flags(prompt=rest, values=values)
 
 
-def _pass(prompt: str, found: dict[str, str]) -> str:
+def _remove_flags(prompt: str, values: dict[str, str]) -> str:
     end = 0
     pieces: list[str] = []
     for match in _FLAG.finditer(prompt):
         if match["script"]:
             continue
-        start, after = _note(match, found), _value_end(match)
-        kept = prompt[end:start]
+        start, after = _record_value(match, values), _value_end(match)
+        text = prompt[end:start]
         if not prompt[after : after + 1].isalnum():
-            kept = kept.rstrip()
-        elif kept and not kept[-1].isspace():
-            # Words that only the flag held apart stay apart.
-            kept += " "
-        pieces.append(kept)
+            text = text.rstrip()
+        elif text and not text[-1].isspace():
+            # Words that were separated by the flag only stay separate.
+            text += " "
+        pieces.append(text)
         end = after
     return ("".join(pieces) + prompt[end:]).strip() if pieces else prompt
 
 
 def _value_end(match: "re.Match[str]") -> int:
-    """Where the flag ends: a full stop after the value is the sentence's."""
+    """Return the end of a flag. A full stop after the value belongs to the sentence."""
     if match["name"] is None or match["unit"]:
         return match.end()
     value = match["value"]
     return match.end() - (len(value) - len(value.rstrip(".")))
 
 
-def _note(match: "re.Match[str]", found: dict[str, str]) -> int:
-    """Remember what a match says; where it starts."""
+def _record_value(match: "re.Match[str]", values: dict[str, str]) -> int:
+    """Record the value of a match and return its start."""
     name = _NAMES[match["name"].lower()] if match["name"] else "ratio"
     raw = match["value"].rstrip(".") if match["name"] else re.sub(r"\s", "", match["ratio"])
     value = unicodedata.normalize("NFKC", raw).lower()
     if name == "duration" and re.fullmatch(r"[0-9]+s", value):
         value = value[:-1]
-    if found.setdefault(name, value) != value:
-        message = f"The prompt says `{_WRITTEN[name]}` twice: {found[name][:20]!r} and {value[:20]!r}. Keep one."
+    if values.setdefault(name, value) != value:
+        message = (
+            f"The prompt contains `{_FLAG_NAMES[name]}` twice: {values[name][:20]!r} and {value[:20]!r}. Keep one."
+        )
         raise DreameryError("invalid_value", message, param="prompt")
     return match.start()

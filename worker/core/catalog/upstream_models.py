@@ -1,8 +1,8 @@
-"""What upstream offers accounts now (protocol section 10.3), as it is stored with them, laid over the catalog.
+"""The models that upstream currently lists for accounts (protocol section 10.3), merged into the catalog.
 
-Foreign data that a step has read into plain JSON: `{"images": [{key, name, tip, resolutions, counts, references}],
-"videos": [{key, name, tip, durations, ratios, fps, first_frame, end_frame, benefit}]}`. It only ever adds to what the
-catalog knows, for being listed does not mean that an account may use it, and lists are narrower than what is taken.
+A task stores the lists as JSON: `{"images": [{key, name, tip, resolutions, counts, references}], "videos": [{key, name,
+tip, durations, ratios, fps, first_frame, end_frame, benefit}]}`. They only add to the catalog: a listed model is not
+always usable by the account, and upstream accepts more than it lists.
 """
 
 from collections.abc import Iterable
@@ -16,15 +16,15 @@ _EVERYWHERE = frozenset({"cn", "us", "asia"})
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """What one account is offered."""
+class ModelListing:
+    """The model list of one account."""
 
     account_id: UUID
     region: str
     models: dict[str, Any]
 
     def has(self, *keys: str) -> bool:
-        """Whether a model with one of these keys is on it."""
+        """Return whether the list contains a model with one of these keys."""
         return any(row["key"] in keys for kind in ("images", "videos") for row in self.models.get(kind, ()))
 
 
@@ -39,49 +39,51 @@ class _Image:
     account_ids: list[UUID] = field(default_factory=list)
 
 
-class Offer:
-    """The lists of a caller's accounts joined."""
+class UpstreamModels:
+    """The merged model lists of a caller's accounts."""
 
-    def __init__(self, listings: Iterable[Listing] = ()) -> None:
+    def __init__(self, listings: Iterable[ModelListing] = ()) -> None:
         self._images: dict[str, _Image] = {}
         self._videos: dict[str, dict[str, Any]] = {}
         for listing in listings:
             self._add(listing)
 
-    def _add(self, listing: Listing) -> None:
+    def _add(self, listing: ModelListing) -> None:
         for row in listing.models.get("images", ()):
-            known = self._images.setdefault(row["key"], _Image())
-            known.name, known.tip = known.name or row["name"], known.tip or row["tip"]
-            known.resolutions |= dict.fromkeys(row["resolutions"])
-            known.counts |= set(row["counts"])
-            known.references = max(known.references, row["references"])
-            known.regions.add(listing.region)
-            known.account_ids.append(listing.account_id)
+            image = self._images.setdefault(row["key"], _Image())
+            image.name, image.tip = image.name or row["name"], image.tip or row["tip"]
+            image.resolutions |= dict.fromkeys(row["resolutions"])
+            image.counts |= set(row["counts"])
+            image.references = max(image.references, row["references"])
+            image.regions.add(listing.region)
+            image.account_ids.append(listing.account_id)
         for row in listing.models.get("videos", ()):
             self._videos.setdefault(row["key"], row)
 
     def image_models(self, catalog: Catalog) -> list[ImageModel]:
-        """The models of the catalog as they are now, and after them those that it does not know."""
+        """Return the catalog's models with upstream's additions, followed by models that only upstream lists."""
         known = {key for model in catalog.image_models for key in (model.key, model.key_cn)}
         new = [self._new_image(key, catalog) for key in self._images if key not in known]
-        return [self._over(model, catalog) for model in catalog.image_models] + [model for model in new if model]
+        return [self._apply_listing(model, catalog) for model in catalog.image_models] + [
+            model for model in new if model
+        ]
 
     def image_model(self, catalog: Catalog, name: str | None) -> ImageModel:
-        """The model of that public id, alias, or key that upstream lists. Raises `model_not_found`."""
+        """Return the model with this public id, alias, or upstream key. Raises `model_not_found`."""
         if name and name in self._images and not catalog.knows_image(name):
             if by_key := next((m for m in catalog.image_models if name in {m.key, m.key_cn}), None):
-                return self._over(by_key, catalog)
+                return self._apply_listing(by_key, catalog)
             if new := self._new_image(name, catalog):
                 return new
-        return self._over(catalog.image_model(name), catalog)
+        return self._apply_listing(catalog.image_model(name), catalog)
 
     def accounts_with(self, key: str) -> list[UUID]:
-        """The accounts whose list has a picture model of that key."""
-        known = self._images.get(key)
-        return known.account_ids if known else []
+        """Return the accounts whose list contains the image model with this key."""
+        image = self._images.get(key)
+        return image.account_ids if image else []
 
-    def texts(self, *keys: str) -> tuple[str, str]:
-        """Upstream's own name and tip of the model with one of these keys; "" = it says nothing."""
+    def name_and_tip(self, *keys: str) -> tuple[str, str]:
+        """Return upstream's name and tip of the model with one of these keys; "" if it is not listed."""
         for key in keys:
             row = self._images.get(key)
             if row is not None:
@@ -90,14 +92,14 @@ class Offer:
                 return str(video["name"]), str(video["tip"])
         return "", ""
 
-    def _over(self, model: ImageModel, catalog: Catalog) -> ImageModel:
+    def _apply_listing(self, model: ImageModel, catalog: Catalog) -> ImageModel:
         rows = [self._images[key] for key in dict.fromkeys((model.key, model.key_cn)) if key in self._images]
         for row in rows:
             more = [name for name in row.resolutions if name in catalog.sizes and name not in model.resolutions]
             model = replace(
                 model,
                 resolutions=(*model.resolutions, *more),
-                # A model that the catalog knows to ignore counts goes on ignoring them.
+                # A model without counts in the catalog ignores them, so the listed ones are not used.
                 counts=tuple(sorted(row.counts)) if model.counts and row.counts else model.counts,
                 references=row.references or model.references,
                 where=model.where | {_place(region) for region in row.regions if region not in {"auto", "sandbox"}},
@@ -105,7 +107,7 @@ class Offer:
         return model
 
     def _new_image(self, key: str, catalog: Catalog) -> ImageModel | None:
-        """A model that only upstream's list tells of, its key as its id; None when its sizes are not known here."""
+        """Return a model that only upstream lists, with its key as id, or None when none of its sizes is known."""
         row = self._images[key]
         resolutions = tuple(name for name in row.resolutions if name in catalog.sizes)
         if not resolutions:
@@ -128,13 +130,12 @@ def _place(region: str) -> str:
     return "asia" if region in {"sg", "hk", "jp"} else region
 
 
-def video_benefit(
+def listed_benefit(
     models: dict[str, Any] | None, model: VideoModel, *, seconds: int, resolution: str, omni: bool = False
 ) -> str:
-    """The benefit type that upstream's list names for a video model; "" = take the catalog's.
+    """Return the benefit type of a video model in upstream's list; "" = use the catalog's.
 
-    The list knows one for the plain case only, so where the catalog has an exception (by length, resolution or
-    references) the exception stays.
+    The list has only the standard one, so exceptions of the catalog (by length, resolution or references) stay.
     """
     if model.benefit_for(seconds=seconds, resolution=resolution, omni=omni) != model.benefit:
         return ""

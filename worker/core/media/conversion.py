@@ -1,7 +1,7 @@
-"""Turn a finished picture into the format its caller asked for. Pillow does the work; the pixels stay what they are.
+"""Converts a finished image into the format that the caller requested. Pillow does the work; the pixels stay the same.
 
-Only the colour profile is carried over: the rest of the metadata speaks of a file that is not this one. A turned photo
-(EXIF orientation) is written the way it is meant to be seen, since the note that says so is left out.
+Only the colour profile is kept, as other metadata describes the original file. A rotated photo (EXIF orientation) is
+stored upright, as its orientation tag is removed.
 """
 
 import contextlib
@@ -12,103 +12,103 @@ from typing import IO, Any
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from worker.core.media.image import MAX_INPUT_PIXELS, decoding
+from worker.core.media.image import MAX_INPUT_PIXELS, decode_slots
 
-# What callers may ask for, and what Pillow calls it.
+# Format that callers request -> Pillow's name.
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
-# Without a wish: little loss. Above 95 a JPEG grows without looking better.
-USUAL_QUALITY = 95
+# High quality: above 95 a JPEG grows without a visible difference.
+DEFAULT_QUALITY = 95
 _MIME_OF = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 _SPOOL_BYTES = 8 * 1024 * 1024
-_TURN_SECONDS = 5.0
+_WAIT_SECONDS = 5.0
 
 
-class NotConvertedError(Exception):
-    """This picture cannot be written in the wanted format. The message says why."""
+class ConversionError(Exception):
+    """The image cannot be converted. The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
-    """The file a caller wants: `format` png, jpeg or webp; `compression` 0..100 as OpenAI counts it, 100 = best."""
+class OutputFormat:
+    """The requested format: png, jpeg or webp; `compression` 0..100 as in OpenAI's API, 100 = best quality."""
 
     format: str
     compression: int | None = None
 
     @classmethod
-    def of(cls, params: dict[str, Any]) -> "Output | None":
-        """What the parameters of a job ask for; None = as upstream gives it."""
-        wanted = params.get("output") or {}
-        return cls(wanted["format"], wanted.get("compression")) if wanted.get("format") in FORMATS else None
+    def from_params(cls, params: dict[str, Any]) -> "OutputFormat | None":
+        """Read the format from a job's parameters; None = keep upstream's format."""
+        output = params.get("output") or {}
+        return cls(output["format"], output.get("compression")) if output.get("format") in FORMATS else None
 
     def as_params(self) -> dict[str, Any]:
-        """The same as a job's parameters carry it."""
+        """Return the format as stored in a job's parameters."""
         return {"format": self.format, "compression": self.compression}
 
-    def is_met_by(self, mime: str) -> bool:
-        """Whether bytes of this type may stay as they are."""
+    def accepts(self, mime: str) -> bool:
+        """Return whether a file of this type needs no conversion."""
         return self.compression is None and mime == _MIME_OF[self.format]
 
 
-def convert(content: IO[bytes], output: Output, *, while_waiting: Callable[[], object]) -> IO[bytes]:
-    """The picture in the wanted format, in a temporary file that vanishes when closed. Raises NotConvertedError.
+def convert(content: IO[bytes], output: OutputFormat, *, while_waiting: Callable[[], object]) -> IO[bytes]:
+    """Convert an image; returns a temporary file that disappears when closed. Raises ConversionError.
 
-    The same bytes and the same wish give the same bytes again. Few are made at once; `while_waiting` is called every
-    few seconds until it is this one's turn.
+    The result is deterministic. Only a few conversions run at once; `while_waiting` is called every few seconds until
+    this one starts.
     """
-    made: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
+    result: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
     try:
-        with _turn(while_waiting), Image.open(content) as picture:
-            _check_pixels(picture)
-            _write(picture, made, output)
+        with _decode_slot(while_waiting), Image.open(content) as image:
+            _check_pixels(image)
+            _write(image, result, output)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError) as error:
-        # What Pillow raises for broken files, each format its own.
-        made.close()
-        raise NotConvertedError(f"{type(error).__name__}: {error}") from error
+        # Pillow raises different errors for damaged files of each format.
+        result.close()
+        raise ConversionError(f"{type(error).__name__}: {error}") from error
     except BaseException:
-        made.close()
+        result.close()
         raise
-    return made
+    return result
 
 
 @contextlib.contextmanager
-def _turn(while_waiting: Callable[[], object]) -> Iterator[None]:
-    while not decoding.acquire(timeout=_TURN_SECONDS):
+def _decode_slot(while_waiting: Callable[[], object]) -> Iterator[None]:
+    while not decode_slots.acquire(timeout=_WAIT_SECONDS):
         while_waiting()
     try:
         yield
     finally:
-        decoding.release()
+        decode_slots.release()
 
 
-def _check_pixels(picture: Image.Image) -> None:
-    if picture.width * picture.height > MAX_INPUT_PIXELS:
-        raise NotConvertedError("it has too many pixels")
+def _check_pixels(image: Image.Image) -> None:
+    if image.width * image.height > MAX_INPUT_PIXELS:
+        raise ConversionError("it has too many pixels")
 
 
-def _write(picture: Image.Image, made: IO[bytes], output: Output) -> None:
-    profile = picture.info.get("icc_profile") if picture.mode != "CMYK" else None
-    upright = _plain(ImageOps.exif_transpose(picture), opaque=output.format == "jpeg")
-    # What Pillow would write out again by itself.
+def _write(image: Image.Image, result: IO[bytes], output: OutputFormat) -> None:
+    profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
+    upright = _normalize_mode(ImageOps.exif_transpose(image), opaque=output.format == "jpeg")
+    # Otherwise Pillow writes the metadata again.
     upright.info = {}
-    upright.save(made, FORMATS[output.format], **_options(output), **({"icc_profile": profile} if profile else {}))
+    upright.save(result, FORMATS[output.format], **_options(output), **({"icc_profile": profile} if profile else {}))
 
 
-def _plain(picture: Image.Image, *, opaque: bool) -> Image.Image:
-    """RGB, or RGBA where something shows through; on white for formats that know no transparency."""
-    if not picture.has_transparency_data:
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    full = picture.convert("RGBA")
+def _normalize_mode(image: Image.Image, *, opaque: bool) -> Image.Image:
+    """Return the image as RGB, or RGBA if it has transparency; `opaque` puts it on white instead."""
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image.convert("RGBA")
     if not opaque:
-        return full
-    ground = Image.new("RGBA", full.size, "white")
-    return Image.alpha_composite(ground, full).convert("RGB")
+        return rgba
+    background = Image.new("RGBA", rgba.size, "white")
+    return Image.alpha_composite(background, rgba).convert("RGB")
 
 
-def _options(output: Output) -> dict[str, Any]:
+def _options(output: OutputFormat) -> dict[str, Any]:
     if output.format == "png":
-        # Lossless at any level; above 3 it takes twice the time for a few percent.
+        # Lossless at every level; above 3 it takes twice the time to save a few percent.
         return {"compress_level": 3}
-    quality = USUAL_QUALITY if output.compression is None else output.compression
+    quality = DEFAULT_QUALITY if output.compression is None else output.compression
     if output.format == "webp":
         return {"quality": quality, "method": 4}
     return {"quality": max(quality, 1), "optimize": False}

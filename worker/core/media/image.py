@@ -1,6 +1,6 @@
-"""What a picture somebody gave us is, judged by its bytes alone: kind, pixels, whether it can be decoded.
+"""Inspects image files by their bytes: format, pixels, and whether they can be decoded.
 
-Names, MIME types and sizes that came with the bytes are never believed.
+File names, MIME types and sizes declared by clients are ignored.
 """
 
 import threading
@@ -11,20 +11,20 @@ from PIL import Image, UnidentifiedImageError
 
 MAX_INPUT_BYTES = 100 * 1024 * 1024
 MAX_INPUT_PIXELS = 64_000_000
-# MPO is how phones write a JPEG with a second picture behind it; every reader shows the first.
+# MPO is a JPEG with a second image, written by phones; readers show the first one.
 _MIME_OF = {"PNG": "image/png", "JPEG": "image/jpeg", "MPO": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 _READERS = ("PNG", "JPEG", "WEBP", "GIF")
-# A decoded picture takes four bytes a pixel; more than a few at once would be felt by everybody.
-decoding = threading.Semaphore(2)
+# A decoded image takes four bytes per pixel, so only a few are decoded at once.
+decode_slots = threading.Semaphore(2)
 
 
-class NotAPictureError(Exception):
-    """These bytes cannot be a reference picture. The message says why, fit for callers."""
+class InvalidImageError(Exception):
+    """The bytes are not a usable image. The message is a reason for API callers."""
 
 
 @dataclass(frozen=True, slots=True)
-class PictureFacts:
-    """What the bytes say of themselves."""
+class ImageInfo:
+    """Format and size of an image."""
 
     mime: str
     width: int
@@ -32,36 +32,36 @@ class PictureFacts:
 
     @property
     def extension(self) -> str:
-        """How a file with these bytes is named at its end."""
+        """File name extension without the dot."""
         return self.mime.partition("/")[2]
 
 
-def picture_facts(content: IO[bytes]) -> PictureFacts:
-    """Kind and pixels of a picture that is whole. Raises NotAPictureError."""
+def inspect_image(content: IO[bytes]) -> ImageInfo:
+    """Return format and size of a complete image. Raises InvalidImageError."""
     try:
-        with decoding, Image.open(content, formats=_READERS) as picture:
-            facts = PictureFacts(_MIME_OF[picture.format or ""], *picture.size)
-            # Before anything is decoded: the header is enough to tell a bomb.
-            if facts.width * facts.height > MAX_INPUT_PIXELS:
-                raise NotAPictureError(_too_many_pixels())
-            _decode(picture)
+        with decode_slots, Image.open(content, formats=_READERS) as image:
+            info = ImageInfo(_MIME_OF[image.format or ""], *image.size)
+            # Checked before decoding: the header is enough to detect a decompression bomb.
+            if info.width * info.height > MAX_INPUT_PIXELS:
+                raise InvalidImageError(_too_many_pixels())
+            _decode(image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise NotAPictureError(_too_many_pixels()) from None
+        raise InvalidImageError(_too_many_pixels()) from None
     except UnidentifiedImageError:
-        raise NotAPictureError("it is not a PNG, JPEG, WebP or GIF picture") from None
+        raise InvalidImageError("it is not a PNG, JPEG, WebP or GIF image") from None
     except (OSError, ValueError, SyntaxError, EOFError, KeyError):
-        # What Pillow raises for broken files, each format its own.
-        raise NotAPictureError("the picture is broken or cut off") from None
-    return facts
+        # Pillow raises different errors for damaged files of each format.
+        raise InvalidImageError("the image is damaged or incomplete") from None
+    return info
 
 
-def _decode(picture: Image.Image) -> None:
-    """Find out that a file was cut, at the least cost: checksums of a PNG, a small draft of a JPEG."""
-    if picture.format == "PNG":
-        picture.verify()
+def _decode(image: Image.Image) -> None:
+    """Detect incomplete files at low cost: by the checksums of a PNG or a small draft of a JPEG."""
+    if image.format == "PNG":
+        image.verify()
         return
-    picture.draft("RGB", (max(picture.width // 8, 1), max(picture.height // 8, 1)))
-    picture.load()
+    image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
+    image.load()
 
 
 def _too_many_pixels() -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, Size
-from worker.core.catalog.prompt_flags import series_asked
+from worker.core.catalog.prompt_flags import requested_series_count
 from worker.providers.base import ImageOrder
 from worker.providers.dreamina.regions import Site
 from worker.providers.dreamina.request_drafts import (
@@ -34,7 +34,7 @@ def build_image_body(order: ImageOrder, catalog: Catalog, site: Site, context: S
     count = order.count if model is None or model.counts else None
     # An explicit count means variations; the length of a series is in the prompt (section 6.7).
     in_series = model is not None and model.series and count is None and not order.references
-    series = in_series and series_asked(order.prompt) is not None
+    series = in_series and requested_series_count(order.prompt) is not None
     core = _core_param(order, key, size, catalog.ratios[size.ratio])
     component = _component(order, core, count, context)
     return orjson.dumps(

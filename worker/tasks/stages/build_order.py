@@ -38,7 +38,7 @@ def _benefit(claim: state_machine.Claim, order: VideoOrder) -> str:
     with transaction() as tx:
         models = model_listings.upstream_models(tx, claim.account.id)
     model = get_catalog().video_model(order.model)
-    return upstream_models.video_benefit(
+    return upstream_models.listed_benefit(
         models, model, seconds=order.seconds, resolution=order.resolution, omni=bool(order.materials)
     )
 

@@ -11,8 +11,8 @@ from uuid import UUID
 
 from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
-from worker.core.media.image import NotAPictureError, picture_facts
-from worker.core.media.video import NotAClipError, Still, first_frame, sprite_sheet, video_facts
+from worker.core.media.image import InvalidImageError, inspect_image
+from worker.core.media.video import InvalidMediaError, JpegImage, inspect_video, make_sprite_sheet
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
@@ -67,8 +67,8 @@ def copy_video(claim: Row[Any], n: int, ref: dict[str, Any], renew: LeaseRenewer
     with body.content as content:
         watchdog.renew()
         try:
-            facts = video_facts(content, keep=renew)
-        except NotAClipError as error:
+            facts = inspect_video(content, keep_alive=renew)
+        except InvalidMediaError as error:
             raise safe_fetch.FetchError(f"the response is not a video: {error}") from error
         key = f"jobs/{claim.id.hex}/{n}.{facts.extension}"
         storage.put_file(key, cast("IO[bytes]", RenewingFile(content, renew)))
@@ -113,20 +113,20 @@ def _with_images(
 ) -> CopiedVideo:
     copied = CopiedVideo(files=[video])
     try:
-        copied.files.append(_store_image(job_id, video.n, "thumbnail", first_frame(content, keep=renew)))
-    except NotAClipError as error:
+        copied.files.append(_store_image(job_id, video.n, "thumbnail", extract_first_frame(content, keep_alive=renew)))
+    except InvalidMediaError as error:
         copied.remarks.append(f"thumbnail of {video.n} not made: {error}")
         _copy_poster(job_id, video.n, poster_url, copied)
     try:
-        copied.files.append(_store_image(job_id, video.n, "spritesheet", sprite_sheet(content, keep=renew)))
-    except NotAClipError as error:
+        copied.files.append(_store_image(job_id, video.n, "spritesheet", make_sprite_sheet(content, keep_alive=renew)))
+    except InvalidMediaError as error:
         copied.remarks.append(f"spritesheet of {video.n} not made: {error}")
     for remark in copied.remarks:
         log.warning("film_without_picture", job_id=str(job_id), remark=remark)
     return copied
 
 
-def _store_image(job_id: UUID, n: int, variant: str, image: Still) -> NewFile:
+def _store_image(job_id: UUID, n: int, variant: str, image: JpegImage) -> NewFile:
     watchdog.renew()
     key = f"jobs/{job_id.hex}/{n}.{variant}.jpeg"
     storage.put_file(key, io.BytesIO(image.data))
@@ -150,10 +150,10 @@ def _copy_poster(job_id: UUID, n: int, url: str | None, copied: CopiedVideo) -> 
     try:
         body = safe_fetch.download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS)
         with body.content as content:
-            facts = picture_facts(content)
+            facts = inspect_image(content)
             key = f"jobs/{job_id.hex}/{n}.thumbnail.{facts.extension}"
             storage.put_file(key, content)
-    except (safe_fetch.FetchError, NotAPictureError) as error:
+    except (safe_fetch.FetchError, InvalidImageError) as error:
         copied.remarks.append(f"upstream's poster of {n} not copied: {error}")
         return
     copied.files.append(

@@ -11,8 +11,8 @@ from typing import IO, Any, cast
 from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.media import video
-from worker.core.media.image import MAX_INPUT_BYTES, NotAPictureError, picture_facts
-from worker.core.media.video import NotAClipError, sound_facts, video_facts
+from worker.core.media.image import MAX_INPUT_BYTES, InvalidImageError, inspect_image
+from worker.core.media.video import InvalidMediaError, inspect_audio, inspect_video
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
@@ -126,10 +126,10 @@ def _inspect(row: Row[Any], content: IO[bytes], renew: LeaseRenewer) -> tuple[in
     """Return the properties of the file, without its key, size and hash, and its file extension."""
     try:
         if row.media == "image":
-            image = picture_facts(content)
+            image = inspect_image(content)
             return inputs.StoredInput("", image.mime, 0, image.width, image.height, ""), image.extension
-        media = (video_facts if row.media == "video" else sound_facts)(content, keep=renew)
-    except (NotAPictureError, NotAClipError) as error:
+        media = (inspect_video if row.media == "video" else inspect_audio)(content, keep_alive=renew)
+    except (InvalidImageError, InvalidMediaError) as error:
         raise DreameryError(_CODES[row.media], f"{_name(row)} cannot be used: {error}.") from error
     measured = inputs.StoredInput("", media.mime, 0, media.width, media.height, "", milliseconds=media.milliseconds)
     return measured, media.extension
@@ -137,7 +137,7 @@ def _inspect(row: Row[Any], content: IO[bytes], renew: LeaseRenewer) -> tuple[in
 
 def _check_lengths(rows: list[Row[Any]]) -> None:
     total = sum(row.length for row in rows if row.media == "video")
-    if total > video.MAX_REFERENCE_MILLISECONDS + video.ROUNDED_UP_MILLISECONDS:
+    if total > video.MAX_REFERENCE_MILLISECONDS + video.ROUNDING_MILLISECONDS:
         most = video.MAX_REFERENCE_MILLISECONDS // 1000
         message = f"The reference videos are {total / 1000:.1f} s long in total; the maximum is {most} s. Shorten them."
         raise DreameryError("invalid_video", message)

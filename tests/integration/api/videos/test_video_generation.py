@@ -1,4 +1,4 @@
-"""Videos from the request to the bytes, on a running platform with its engine and the sandbox."""
+"""Videos from the request to the bytes, on a running platform with workers and sandbox."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from tests.support.api_client import ApiClient, assert_error, new_key
 from tests.support.media_files import make_audio, make_video
 from tests.support.platform import eventually
 from tests.support.uploads import make_image
-from worker.core.media.video import video_facts
+from worker.core.media.video import inspect_video
 
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"
 OMNI = "jimeng-video-seedance-2.0"
@@ -43,7 +43,7 @@ def frames(data: bytes) -> list[Image.Image]:
 
 
 def colour(image: Image.Image) -> str:
-    """Which of red and blue a frame mostly is, away from what is written on it."""
+    """Return the dominant colour of a frame, red or blue, outside its text."""
     red, _green, blue = image.resize((9, 9)).getpixel((7, 1))
     return "red" if red > blue else "blue"
 
@@ -57,18 +57,18 @@ def colour(image: Image.Image) -> str:
         ({"model": "jimeng-video-seedance-2.5-draft"}, (854, 480), 5),
     ],
 )
-def test_a_video_from_text(client, fields, size, seconds):
+def test_video_from_text(client, fields, size, seconds):
     (data,) = bytes_of(generate(client, **fields))
-    facts = video_facts(io.BytesIO(data))
+    facts = inspect_video(io.BytesIO(data))
     assert (facts.width, facts.height) == size
     assert abs(facts.milliseconds - seconds * 1000) < 300
 
 
-def test_bytes_in_the_answer(client):
+def test_base64_answer(client):
     answer = generate(client, response_format="b64_json")
     assert answer.status_code == 200, answer.text
     (one,) = answer.json()["data"]
-    assert video_facts(io.BytesIO(base64.b64decode(one["b64_json"]))).width == 1280
+    assert inspect_video(io.BytesIO(base64.b64decode(one["b64_json"]))).width == 1280
 
 
 def test_two_videos_of_one_request(client):
@@ -76,7 +76,7 @@ def test_two_videos_of_one_request(client):
     assert first != second
 
 
-def test_first_and_last_frame_are_seen_in_it(client):
+def test_video_shows_first_and_last_frame(client):
     red, blue = (base64.b64encode(make_image(name, side=64)).decode() for name in ("red", "blue"))
     answer = client.http.post(GENERATIONS, json={"prompt": "a boat", "images": [red, blue]})
     (data,) = bytes_of(answer)
@@ -85,13 +85,16 @@ def test_first_and_last_frame_are_seen_in_it(client):
     assert (colour(seen[0]), colour(seen[-1])) == ("red", "blue")
 
 
-def test_a_first_frame_by_form(client):
-    parts = {"prompt": (None, "a boat"), "input_reference": ("x", make_image("blue", side=64), "application/octet-stream")}
+def test_first_frame_as_form_file(client):
+    parts = {
+        "prompt": (None, "a boat"),
+        "input_reference": ("x", make_image("blue", side=64), "application/octet-stream"),
+    }
     (data,) = bytes_of(client.http.post(GENERATIONS, files=parts))
     assert colour(frames(data)[0]) == "blue"
 
 
-def test_materials_of_every_kind(client):
+def test_references_of_every_kind(client):
     parts = [
         ("prompt", (None, "@image_file_1 dances like @video_file_1 to @audio_file_1")),
         ("model", (None, OMNI)),
@@ -100,10 +103,10 @@ def test_materials_of_every_kind(client):
         ("audio_file_1", ("song.mp3", make_audio(), "audio/mpeg")),
     ]
     (data,) = bytes_of(client.http.post(GENERATIONS, files=parts, timeout=90))
-    assert video_facts(io.BytesIO(data)).width == 1280
+    assert inspect_video(io.BytesIO(data)).width == 1280
 
 
-def test_the_job_on_its_way_and_at_its_end(client):
+def test_job_progress_and_result(client):
     started = client.http.post(GENERATIONS, json={"prompt": "waves", "async": True}).json()
     job = client.wait_for_end(started["id"])
     assert job["status"] == "completed", job
@@ -117,25 +120,25 @@ def test_the_job_on_its_way_and_at_its_end(client):
     assert (shown["status"], shown["url"]) == ("completed", output["url"])
 
 
-def test_the_task_of_new_api(client):
+def test_new_api_task(client):
     task = client.http.post(TASKS, json={"prompt": "waves", "model": "sora-2", "duration": 5}).json()
     path = f"{TASKS}/{task['task_id']}"
     eventually(lambda: client.http.get(path).json()["status"] == "completed", what="the task completed")
     done = client.http.get(path).json()
-    assert video_facts(io.BytesIO(httpx.get(done["url"], trust_env=False).content)).width == done["metadata"]["width"]
+    assert inspect_video(io.BytesIO(httpx.get(done["url"], trust_env=False).content)).width == done["metadata"]["width"]
 
 
 @pytest.mark.parametrize(
     ("prompt", "status", "code"),
     [("[[fail:2038]] waves", 400, "content_policy_violation"), ("[[fail:2002]] waves", 502, "generation_failed")],
 )
-def test_failures(client, prompt, status, code):
+def test_failures_return_their_error(client, prompt, status, code):
     answer = generate(client, prompt)
     assert_error(answer, status, code)
     assert answer.headers["x-should-retry"] == "false"
 
 
-def test_a_deleted_one_that_ran_frees_its_files_and_its_slot(client):
+def test_delete_of_running_video_frees_files_and_slot(client):
     started = client.http.post(VIDEOS, json={"prompt": "waves [[seconds:2]]"}).json()
     eventually(
         lambda: client.http.get(f"{VIDEOS}/{started['id']}").json()["status"] == "in_progress", what="it is running"
@@ -146,6 +149,6 @@ def test_a_deleted_one_that_ran_frees_its_files_and_its_slot(client):
     assert generate(client).status_code == 200
 
 
-def test_a_dead_member_of_a_list_does_not_matter(api_platform):
+def test_invalid_session_in_a_list_is_skipped(api_platform):
     with ApiClient(api_platform, f"{new_key('dead')},{new_key()}") as client:
         assert generate(client).status_code == 200

@@ -1,4 +1,4 @@
-"""Video routes over HTTP: accepted, shown, listed, read, deleted, remixed. What the engine makes is put there as rows."""
+"""Video routes over HTTP: create, get, list, content, delete and remix. Results are inserted as rows."""
 
 import base64
 import io
@@ -20,14 +20,14 @@ from tests.support.media_files import make_video
 from tests.support.uploads import make_image
 from tests.support.video_rows import finish_video, set_state
 from worker import storage
-from worker.core.media.video import video_facts
+from worker.core.media.video import inspect_video
 from worker.core.security.session_tokens import parse_tokens
 from worker.tasks.cleanup import clean_up
 
 GENERATIONS, VIDEOS, TASKS = "/v1/videos/generations", "/v1/videos", "/v1/video/generations"
 LINK = "https://example.org/a.png"
 OMNI = "jimeng-video-seedance-2.0"
-FILM = make_video("navy", seconds=1)
+VIDEO_BYTES = make_video("navy", seconds=1)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def account_of(client: TestClient, engine: Engine) -> UUID:
 
 def finished(client: TestClient, engine: Engine, prompt: str = "waves", **fields: Any) -> dict[str, Any]:
     made = start(client, prompt, **fields)
-    finish_video(parse_job_id(made["id"]), account_of(client, engine), data=FILM)
+    finish_video(parse_job_id(made["id"]), account_of(client, engine), data=VIDEO_BYTES)
     return client.get(f"{VIDEOS}/{made['id']}").json()
 
 
@@ -72,7 +72,7 @@ def keys(engine: Engine) -> list[str]:
 
 
 class TestCreate:
-    def test_the_object_comes_at_once(self, client) -> None:
+    def test_video_object_is_returned_at_once(self, client) -> None:
         answer = client.post(VIDEOS, json={"prompt": "waves -ra 1:1", "seconds": "10", "metadata": {"a": "b"}})
         made = answer.json()
         Video.model_validate(made)
@@ -86,7 +86,7 @@ class TestCreate:
         assert answer.headers["x-job-id"] == f"job_{made['id'][6:]}"
         assert client.get(f"{VIDEOS}/{made['id']}").json() == made
 
-    def test_the_job_is_the_same_under_its_own_name(self, client) -> None:
+    def test_job_and_video_share_their_digits(self, client) -> None:
         made = start(client, model="sora-2", seconds="4", size="720x1280")
         assert (made["model"], made["seconds"], made["adjusted"]) == ("sora-2", "5", {"seconds": "4"})
         job = client.get(f"/v1/jobs/job_{made['id'][6:]}").json()
@@ -97,7 +97,7 @@ class TestCreate:
         (listed,) = client.get("/v1/jobs", params={"kind": "video", "model": "sora-2"}).json()["data"]
         assert listed["id"] == job["id"]
 
-    def test_as_a_form_without_a_file(self, client) -> None:
+    def test_form_without_file_is_accepted(self, client) -> None:
         # As the SDKs send it: multipart, all values text.
         form = {
             "prompt": (None, "waves"),
@@ -126,7 +126,7 @@ class TestCreate:
         assert (row.role, row.media, row.url) == ("first_frame", "image", LINK if part[1] == LINK else None)
         assert row.key is None or storage.read_file(row.key) == red
 
-    def test_a_result_of_ours_by_its_file_id(self, client, engine: Engine) -> None:
+    def test_own_result_is_used_by_file_id(self, client, engine: Engine) -> None:
         shown = finished(client, engine)
         file_id = shown["thumbnail_url"].split("/")[-2]
         made = start(client, input_reference={"file_id": file_id})
@@ -136,12 +136,12 @@ class TestCreate:
             answer = client.post(VIDEOS, json={"prompt": "a", "input_reference": {"file_id": bad}})
             assert "Files API" in assert_error(answer, 404, "file_not_found", "input_reference.file_id")
 
-    def test_materials_are_rows_in_order(self, client, engine: Engine) -> None:
+    def test_references_are_stored_in_order(self, client, engine: Engine) -> None:
         parts = [
             ("prompt", (None, "@video_file_1 with @image_file_1")),
             ("model", (None, OMNI)),
             ("image_file_1", ("cat.png", make_image("red"), "image/png")),
-            ("video_file_1", ("dance.mp4", FILM, "video/mp4")),
+            ("video_file_1", ("dance.mp4", VIDEO_BYTES, "video/mp4")),
         ]
         answer = client.post(GENERATIONS, files=[*parts, ("async", (None, "true"))])
         assert answer.status_code == 202, answer.text
@@ -150,11 +150,11 @@ class TestCreate:
             (0, "reference", "image", "cat.png"),
             (1, "reference", "video", "dance.mp4"),
         ]
-        assert rows[1].milliseconds == video_facts(io.BytesIO(FILM)).milliseconds
+        assert rows[1].milliseconds == inspect_video(io.BytesIO(VIDEO_BYTES)).milliseconds
         assert answer.json()["input"]["parts"] == [{"material": 1}, {"text": " with "}, {"material": 0}]
 
     @pytest.mark.parametrize("path", [VIDEOS, GENERATIONS, TASKS])
-    def test_refusals(self, client, engine: Engine, path: str) -> None:
+    def test_invalid_requests_are_rejected(self, client, engine: Engine, path: str) -> None:
         def ask(**fields: Any) -> Any:
             return client.post(path, json={"prompt": "waves", **fields})
 
@@ -171,11 +171,11 @@ class TestCreate:
         assert (engine.sql("SELECT 1 FROM jobs"), keys(engine)) == ([], [])
 
     @pytest.mark.parametrize("path", [VIDEOS, TASKS])
-    def test_where_the_answer_is_one_video_several_are_refused(self, client, path: str) -> None:
+    def test_single_video_routes_reject_several_videos(self, client, path: str) -> None:
         told = assert_error(client.post(path, json={"prompt": "a", "n": 2}), 400, "unsupported_parameter", "n")
         assert GENERATIONS in told
 
-    def test_repeats_with_a_key_are_one_video(self, client, engine: Engine) -> None:
+    def test_requests_with_one_key_create_one_video(self, client, engine: Engine) -> None:
         headers = {"Idempotency-Key": "once"}
         body = {"prompt": "waves", "image": base64.b64encode(make_image("red")).decode()}
         first = client.post(VIDEOS, json=body, headers=headers)
@@ -185,7 +185,7 @@ class TestCreate:
         assert_error(client.post(VIDEOS, json={"prompt": "x"}, headers=headers), 422, "idempotency_key_reuse")
         assert len(engine.sql("SELECT 1 FROM jobs")) == len(keys(engine)) == 1
 
-    def test_what_is_not_offered_says_what_is(self, client) -> None:
+    def test_unsupported_operations_name_alternatives(self, client) -> None:
         for what in ("edits", "extensions", "characters"):
             told = assert_error(
                 client.post(f"{VIDEOS}/{what}", files={"prompt": (None, "a")}), 400, "unsupported_operation"
@@ -196,7 +196,7 @@ class TestCreate:
 
 
 class TestGenerations:
-    def test_asynchronous_answers_name_the_job_and_the_video(self, client) -> None:
+    def test_async_answer_names_job_and_video(self, client) -> None:
         answer = client.post(GENERATIONS, json={"prompt": "a", "n": 2}, headers={"Prefer": "respond-async"})
         made = answer.json()
         assert answer.status_code == 202
@@ -207,33 +207,33 @@ class TestGenerations:
         assert len(made["jobs"]) == 2
         assert client.get(f"{VIDEOS}/{made['request_id']}").json()["status"] == "queued"
 
-    def test_a_wait_that_runs_out(self, client) -> None:
+    def test_timed_out_wait_returns_504(self, client) -> None:
         answer = client.post(GENERATIONS, json={"prompt": "a"}, headers={"Prefer": "wait=0"})
         assert "/v1/jobs/job_" in assert_error(answer, 504, "generation_timeout")
         assert answer.headers["x-should-retry"] == "false"
 
     @pytest.mark.parametrize("form", ["url", "b64_json", None])
-    def test_a_finished_one_has_the_seeds_shape(self, client, engine: Engine, form: str | None) -> None:
+    def test_finished_video_answer_format(self, client, engine: Engine, form: str | None) -> None:
         key = {"Idempotency-Key": "k"}
         body = {"prompt": "a", **({"response_format": form} if form else {})}
         begun = client.post(GENERATIONS, json=body, headers={**key, "Prefer": "respond-async"})
         job_id = parse_job_id(begun.json()["id"])
-        finish_video(job_id, account_of(client, engine), data=FILM)
+        finish_video(job_id, account_of(client, engine), data=VIDEO_BYTES)
         answer = client.post(GENERATIONS, json=body, headers=key)
         assert answer.status_code == 200, answer.text
         VideosAnswer.model_validate(answer.json())
         (one,) = answer.json()["data"]
         assert one.pop("revised_prompt") is None
         if form == "b64_json":
-            assert base64.b64decode(one.pop("b64_json")) == FILM
+            assert base64.b64decode(one.pop("b64_json")) == VIDEO_BYTES
         else:
             link = one.pop("url")
             got = client.get(httpx.URL(link).raw_path.decode(), headers={"Authorization": ""})
-            assert (got.content, got.headers["content-type"]) == (FILM, "video/mp4")
+            assert (got.content, got.headers["content-type"]) == (VIDEO_BYTES, "video/mp4")
             assert got.headers["access-control-allow-origin"] == "*"
         assert one == {}
 
-    def test_a_failed_one_is_an_error(self, client, engine: Engine) -> None:
+    def test_failed_video_is_an_error(self, client, engine: Engine) -> None:
         key = {"Idempotency-Key": "k"}
         begun = client.post(GENERATIONS, json={"prompt": "a"}, headers={**key, "Prefer": "respond-async"})
         job_id = parse_job_id(begun.json()["id"])
@@ -244,7 +244,7 @@ class TestGenerations:
 
 
 class TestTasks:
-    def test_from_start_to_end(self, client, engine: Engine) -> None:
+    def test_task_from_start_to_end(self, client, engine: Engine) -> None:
         body = {"prompt": "a", "model": "sora-2", "width": 720, "height": 1280, "duration": 5, "n": 1}
         made = client.post(TASKS, json=body).json()
         VideoTask.model_validate(made)
@@ -253,7 +253,7 @@ class TestTasks:
         VideoTaskState.model_validate(waiting)
         assert (waiting["status"], waiting["url"], waiting["error"]) == ("queued", None, None)
         assert (waiting["metadata"]["width"], waiting["metadata"]["duration"]) == (720, 5)
-        finish_video(parse_job_id(made["id"]), account_of(client, engine), data=FILM)
+        finish_video(parse_job_id(made["id"]), account_of(client, engine), data=VIDEO_BYTES)
         done = client.get(f"{TASKS}/{made['task_id']}").json()
         assert (done["status"], done["format"], done["metadata"]["width"]) == ("completed", "mp4", 64)
         assert done["url"]
@@ -261,7 +261,7 @@ class TestTasks:
 
 
 class TestStatus:
-    def test_a_finished_one_tells_what_was_made(self, client, engine: Engine) -> None:
+    def test_completed_video_has_actual_values(self, client, engine: Engine) -> None:
         shown = finished(client, engine, size="1280x720")
         Video.model_validate(shown)
         assert (shown["status"], shown["progress"], shown["error"]) == ("completed", 100, None)
@@ -276,7 +276,7 @@ class TestStatus:
         assert output["spritesheet_url"].startswith("http")
         assert job["usage"] == {"videos": 1, "seconds": 5, "credits_estimated": 25, "credits_charged": None}
 
-    def test_a_running_one(self, client, engine: Engine) -> None:
+    def test_running_video_has_progress(self, client, engine: Engine) -> None:
         video = put(client, engine, "running", progress=40, forecast_seconds=33)
         answer = client.get(f"{VIDEOS}/{video}")
         shown = answer.json()
@@ -291,7 +291,7 @@ class TestStatus:
             ("cancelled", {}, "job_cancelled"),
         ],
     )
-    def test_what_ended_badly_is_failed_and_answers_200(self, client, engine: Engine, state, columns, code) -> None:
+    def test_unsuccessful_video_is_failed_with_status_200(self, client, engine: Engine, state, columns, code) -> None:
         video = put(client, engine, state, progress=30, **columns)
         shown = client.get(f"{VIDEOS}/{video}").json()
         Video.model_validate(shown)
@@ -300,7 +300,7 @@ class TestStatus:
         assert 30 <= shown["progress"] < 100
         assert_error(client.get(f"{VIDEOS}/{video}/content"), 400, "video_failed")
 
-    def test_of_a_conversation_too_the_job_is_shown(self, client, engine: Engine) -> None:
+    def test_video_of_a_conversation_is_shown(self, client, engine: Engine) -> None:
         order = {"messages": [{"role": "user", "text": "hi"}]}
         params = {"order": order, "n": 0, "flags": {}, "asked_model": "agent", "images": []}
         start(client)
@@ -315,7 +315,7 @@ class TestStatus:
         )
         assert_error(client.get(f"{VIDEOS}/video_{job_id.hex}"), 404, "video_not_found")
 
-    def test_strangers_and_other_kinds_are_unknown(self, client, engine: Engine) -> None:
+    def test_other_users_and_non_video_jobs_return_404(self, client, engine: Engine) -> None:
         made = finished(client, engine)
         stranger = {"Authorization": f"Bearer {new_key()}"}
         for path in ("", "/content"):
@@ -331,7 +331,7 @@ class TestStatus:
 
 
 class TestList:
-    def test_pages(self, client) -> None:
+    def test_list_pages(self, client) -> None:
         assert client.get(VIDEOS).json() == {
             "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False,
         }  # fmt: skip
@@ -350,13 +350,13 @@ class TestList:
 
 
 class TestContent:
-    def test_each_form(self, client, engine: Engine) -> None:
+    def test_each_variant_is_served(self, client, engine: Engine) -> None:
         made = finished(client, engine)
         content = f"{VIDEOS}/{made['id']}/content"
         whole = client.get(content, headers={"Accept": "application/binary"})
-        assert (whole.status_code, whole.content) == (200, FILM)
+        assert (whole.status_code, whole.content) == (200, VIDEO_BYTES)
         assert whole.headers["content-type"] == "video/mp4"
-        assert whole.headers["content-length"] == str(len(FILM))
+        assert whole.headers["content-length"] == str(len(VIDEO_BYTES))
         assert whole.headers["accept-ranges"] == "bytes"
         assert f'filename="{made["id"]}.mp4"' in whole.headers["content-disposition"]
         assert "private" in whole.headers["cache-control"]
@@ -367,30 +367,30 @@ class TestContent:
         assert sheet.content == thumbnail.content + b"\0"
         assert_error(client.get(content, params={"variant": "gif"}), 400, "invalid_value", "variant")
 
-    def test_parts_and_what_the_caller_has(self, client, engine: Engine) -> None:
+    def test_range_and_conditional_requests(self, client, engine: Engine) -> None:
         content = f"{VIDEOS}/{finished(client, engine)['id']}/content"
         part = client.get(content, headers={"Range": "bytes=10-19"})
-        assert (part.status_code, part.content) == (206, FILM[10:20])
-        assert part.headers["content-range"] == f"bytes 10-19/{len(FILM)}"
-        outside = client.get(content, headers={"Range": f"bytes={len(FILM)}-"})
+        assert (part.status_code, part.content) == (206, VIDEO_BYTES[10:20])
+        assert part.headers["content-range"] == f"bytes 10-19/{len(VIDEO_BYTES)}"
+        outside = client.get(content, headers={"Range": f"bytes={len(VIDEO_BYTES)}-"})
         assert_error(outside, 416, "range_not_satisfiable")
         known = client.get(content, headers={"If-None-Match": part.headers["etag"]})
         assert (known.status_code, known.content) == (304, b"")
         head = client.head(content)
-        assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(FILM)))
+        assert (head.status_code, head.content, head.headers["content-length"]) == (200, b"", str(len(VIDEO_BYTES)))
 
-    def test_a_form_that_was_not_made(self, client, engine: Engine) -> None:
+    def test_missing_variant_returns_404(self, client, engine: Engine) -> None:
         made = start(client)
-        finish_video(parse_job_id(made["id"]), account_of(client, engine), data=FILM, sheet=False)
+        finish_video(parse_job_id(made["id"]), account_of(client, engine), data=VIDEO_BYTES, sheet=False)
         answer = client.get(f"{VIDEOS}/{made['id']}/content", params={"variant": "spritesheet"})
         assert_error(answer, 404, "file_not_found", "variant")
 
-    def test_not_ready_yet(self, client, engine: Engine) -> None:
+    def test_unfinished_video_has_no_content(self, client, engine: Engine) -> None:
         assert "queued" in assert_error(client.get(f"{VIDEOS}/{start(client)['id']}/content"), 400, "video_not_ready")
         video = put(client, engine, "running", progress=40)
         assert "40 %" in assert_error(client.get(f"{VIDEOS}/{video}/content"), 400, "video_not_ready")
 
-    def test_past_its_retention(self, client, engine: Engine) -> None:
+    def test_expired_video_returns_410(self, client, engine: Engine) -> None:
         engine.configure(RETENTION_DAYS="7")
         made = finished(client, engine)
         assert made["expires_at"] == made["completed_at"] + 7 * 86400
@@ -405,7 +405,7 @@ class TestContent:
 
 
 class TestDelete:
-    def test_a_finished_one_is_gone_with_its_files(self, client, engine: Engine) -> None:
+    def test_delete_removes_video_and_files(self, client, engine: Engine) -> None:
         made = finished(client, engine)
         kept = start(client)["id"]
         answer = client.request("DELETE", f"{VIDEOS}/{made['id']}", headers={"Content-Type": "application/json"})
@@ -419,27 +419,25 @@ class TestDelete:
         assert_error(client.get(httpx.URL(made["url"]).raw_path.decode()), 404, "file_not_found")
         assert [one["id"] for one in client.get(VIDEOS).json()["data"]] == [kept]
 
-    def test_a_waiting_one_is_cancelled(self, client, engine: Engine) -> None:
+    def test_delete_cancels_a_queued_video(self, client, engine: Engine) -> None:
         made = start(client)
         assert client.delete(f"{VIDEOS}/{made['id']}").status_code == 200
         assert engine.job_row(parse_job_id(made["id"])).state == "cancelled"
 
-    def test_what_upstream_still_makes_is_wished_away_and_its_files_go_when_they_come(
-        self, client, engine: Engine
-    ) -> None:
+    def test_delete_of_running_video_removes_files_when_they_arrive(self, client, engine: Engine) -> None:
         video = put(client, engine, "running")
         assert client.delete(f"{VIDEOS}/{video}").status_code == 200
         row = engine.job_row(parse_job_id(video))
         assert (row.state, row.cancel_requested_at is not None, row.holds_slot) == ("running", True, True)
         engine.sql("UPDATE jobs SET holds_slot = false, state = 'saving' WHERE id = :id", id=row.id)
-        finish_video(row.id, row.account_id, data=FILM)
+        finish_video(row.id, row.account_id, data=VIDEO_BYTES)
         assert_error(client.get(f"{VIDEOS}/{video}"), 404, "video_not_found")
         assert len(keys(engine)) == 3
         assert "removed 3 files" in clean_up()
         assert keys(engine) == []
         assert all(item.removed_at for item in engine.files(row.id))
 
-    def test_a_death_after_the_mark_loses_no_bytes_from_sight(self, client, engine: Engine) -> None:
+    def test_crash_after_the_mark_leaves_files_to_the_cleanup(self, client, engine: Engine) -> None:
         made = finished(client, engine)
         engine.sql("UPDATE jobs SET deleted_at = now() WHERE id = :id", id=parse_job_id(made["id"]))
         assert_error(client.get(httpx.URL(made["url"]).raw_path.decode()), 404, "file_not_found")
@@ -448,7 +446,7 @@ class TestDelete:
 
 
 class TestRemix:
-    def test_everything_but_the_words_stays(self, client, engine: Engine) -> None:
+    def test_remix_keeps_everything_but_the_prompt(self, client, engine: Engine) -> None:
         red = make_image("red")
         fields = {"seconds": "10", "resolution": "1080p", "seed": 9, "metadata": {"a": "b"}}
         source = finished(
@@ -468,7 +466,7 @@ class TestRemix:
         assert storage.read_file(rows[0].key) == red
         assert client.get(f"{VIDEOS}/{source['id']}").json()["remixed_from_video_id"] is None
 
-    def test_materials_are_named_as_before(self, client, engine: Engine) -> None:
+    def test_remix_keeps_reference_names(self, client, engine: Engine) -> None:
         images = [{"url": LINK, "name": "cat.png"}, {"url": f"{LINK}?2"}]
         source = finished(
             client, engine, "@cat.png runs", model=OMNI, images=images, videos="https://example.org/d.mp4"
@@ -479,11 +477,11 @@ class TestRemix:
         plain = client.post(f"{VIDEOS}/{source['id']}/remix", json={"prompt": "they sleep"}).json()
         assert engine.job_row(parse_job_id(plain["id"])).params["order"]["parts"] == [{"text": "they sleep"}]
 
-    def test_only_what_is_there_can_be_remixed(self, client, engine: Engine) -> None:
+    def test_only_completed_videos_with_inputs_can_be_remixed(self, client, engine: Engine) -> None:
         waiting = start(client, image=base64.b64encode(make_image("red")).decode())
         remix = f"{VIDEOS}/{waiting['id']}/remix"
         assert_error(client.post(remix, json={"prompt": "a"}), 400, "video_not_ready")
-        finish_video(parse_job_id(waiting["id"]), account_of(client, engine), data=FILM)
+        finish_video(parse_job_id(waiting["id"]), account_of(client, engine), data=VIDEO_BYTES)
         assert_error(client.post(remix, json={}), 400, "missing_required_parameter", "prompt")
         engine.sql("UPDATE job_inputs SET removed_at = now()")
         assert "24 hours" in assert_error(client.post(remix, json={"prompt": "a"}), 400, "input_unavailable")

@@ -1,4 +1,4 @@
-"""Background questions: live model lists in `/v1/models` and in requests, and sessions that are looked at while they rest."""
+"""Background checks: live model lists in `/v1/models` and in requests, and checks of sessions in cooldown."""
 
 import json
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ from api.generation import model_availability
 from tests.support.api_client import assert_error
 from tests.support.engine import GENERATE, Engine
 from worker.core.catalog.models import get_catalog
-from worker.core.catalog.upstream_models import video_benefit
+from worker.core.catalog.upstream_models import listed_benefit
 from worker.core.ids import parse_public_id
-from worker.db.accounts.model_listings import every_session_expired, live_models
+from worker.db.accounts.model_listings import every_session_expired, upstream_models
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.tasks.refresh_accounts import refresh_accounts
@@ -53,7 +53,7 @@ def asked(engine: Engine) -> int:
 
 
 def listing(*rows: dict[str, Any]) -> Response:
-    """An answer of `get_common_config`."""
+    """Return a response of `get_common_config`."""
     return Response(json.dumps({"ret": "0", "data": {"model_list": list(rows)}}), media_type="application/json")
 
 
@@ -70,13 +70,13 @@ def row(key: str, **more: Any) -> dict[str, Any]:
     }
 
 
-def test_pool_accounts_and_those_that_worked_are_asked_once_per_period(engine: Engine) -> None:
+def test_pool_and_recently_used_accounts_are_checked_once_per_period(engine: Engine) -> None:
     pooled, worked = engine.add_account(pool=True), engine.add_account()
     idle, dead = engine.add_account(), engine.add_account(session="dead-list-00001", pool=True)
     long_ago = engine.add_account()
     engine.add_succeeded_job(worked), engine.add_succeeded_job(long_ago)
     engine.sql("UPDATE accounts SET last_submit_at = now() - interval '8 days' WHERE id = :id", id=long_ago)
-    assert "asked 3 accounts" in refresh_accounts()
+    assert "checked 3 accounts" in refresh_accounts()
     for account in (pooled, worked):
         found = engine.account_row(account)
         assert {image["key"] for image in found.models["images"]} >= {"high_aes_general_v40"}
@@ -86,18 +86,18 @@ def test_pool_accounts_and_those_that_worked_are_asked_once_per_period(engine: E
         )
         assert 0.79 * 21600 < left[0].s < 1.21 * 21600
     assert [engine.account_row(a).models for a in (idle, dead, long_ago)] == [None, None, None]
-    assert asked(engine) == 2, "the free call had said that upstream does not know the third"
+    assert asked(engine) == 2, "the free call had shown that the third session is expired"
     assert engine.account_row(dead).rest_code == "upstream_session_expired"
-    assert "asked 0 accounts" in refresh_accounts()
+    assert "checked 0 accounts" in refresh_accounts()
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
-    assert "asked 2 accounts" in refresh_accounts()
-    assert asked(engine) == 2, "lists are believed for longer"
+    assert "checked 2 accounts" in refresh_accounts()
+    assert asked(engine) == 2, "model lists are valid for longer"
     engine.sql("UPDATE accounts SET refresh_due_at = now(), models_at = now() - interval '6 hours'")
-    assert "asked 2 accounts" in refresh_accounts()
+    assert "checked 2 accounts" in refresh_accounts()
     assert asked(engine) == 4
 
 
-def test_a_kind_that_is_not_listed_this_time_keeps_its_last_list(engine: Engine) -> None:
+def test_kind_missing_from_response_keeps_its_last_list(engine: Engine) -> None:
     account = engine.add_account(pool=True)
     refresh_accounts()
     engine.sql("UPDATE accounts SET refresh_due_at = now(), models_at = now() - interval '1 day'")
@@ -106,7 +106,7 @@ def test_a_kind_that_is_not_listed_this_time_keeps_its_last_list(engine: Engine)
     assert engine.account_row(account).models["images"]
 
 
-def test_the_list_shows_upstreams_names_and_new_models(engine: Engine, http: TestClient) -> None:
+def test_model_list_shows_upstream_names_and_new_models(engine: Engine, http: TestClient) -> None:
     engine.add_account(session="plain-lists-models-1", pool=True)
     key = engine.env["DREAMERY_ADMIN_KEY"]
     before = models(http, key)
@@ -118,20 +118,23 @@ def test_the_list_shows_upstreams_names_and_new_models(engine: Engine, http: Tes
     after = models(http, key)
     assert (after[NEW_KEY]["model_name"], after[NEW_KEY]["kind"]) == (f"Name of {NEW_KEY}", "image")
     assert after[NEW_KEY]["model_req_key"] == NEW_KEY
-    assert after[NEW_KEY]["resolutions"] == ["2k", "4k"], "those whose pixels are known"
+    assert after[NEW_KEY]["resolutions"] == ["2k", "4k"], "only sizes with known pixels"
     assert (after[NEW_KEY]["counts"], after[NEW_KEY]["references"]) == ([1, 2], 3)
-    assert "odd" not in after, "nothing that could be asked for"
+    assert "odd" not in after, "it cannot be requested"
     known = after["jimeng-4.0"]
     assert (known["model_name"], known["model_tip"]) == ("Name of high_aes_general_v40", "Upstream's own tip")
     assert (known["counts"], known["references"], known["resolutions"]) == ([1, 2], 3, ["1k", "2k", "4k"])
-    assert set(after) - {NEW_KEY} == set(before), "a short list takes nothing away"
+    assert set(after) - {NEW_KEY} == set(before), "a short list removes nothing"
     assert http.get(f"/v1/models/{NEW_KEY}", headers=auth(key)).json() == after[NEW_KEY]
 
 
-def test_a_new_model_is_drawn_by_an_account_that_lists_it(engine: Engine, http: TestClient) -> None:
-    # A model that the sandbox draws and the catalog does not know.
+def test_new_model_runs_on_an_account_that_lists_it(engine: Engine, http: TestClient) -> None:
+    # The sandbox supports this model, the catalog does not know it.
     key = "gemini_3_image_pro"
-    has, has_not = engine.add_account(session="plain-has-model-0001"), engine.add_account(session="plain-has-not-000001")
+    has, has_not = (
+        engine.add_account(session="plain-has-model-0001"),
+        engine.add_account(session="plain-has-not-000001"),
+    )
     engine.add_succeeded_job(has), engine.add_succeeded_job(has_not)
     refresh_accounts()
     engine.sql('UPDATE accounts SET models = \'{"images": [], "videos": []}\' WHERE id = :id', id=has_not)
@@ -146,7 +149,7 @@ def test_a_new_model_is_drawn_by_an_account_that_lists_it(engine: Engine, http: 
     assert engine.run_until_final(job) == ["succeeded"]
     assert engine.submits("a new boat")[0]["model"] == key
     assert answer.json()["model"] == key
-    # Who is not offered it is told so.
+    # Callers whose accounts do not list it get an error.
     model_availability.forget()
     refused = http.post("/v1/images/generations", json=body, headers=auth("plain-has-not-000001:sandbox"))
     assert_error(refused, 404, "model_not_found", "model")
@@ -156,7 +159,7 @@ def test_a_new_model_is_drawn_by_an_account_that_lists_it(engine: Engine, http: 
     assert not engine.ledger()["violations"]
 
 
-def test_a_pool_job_of_a_new_model_runs_where_it_is_listed(engine: Engine, http: TestClient) -> None:
+def test_pool_job_of_new_model_runs_where_it_is_listed(engine: Engine, http: TestClient) -> None:
     has, other = engine.add_account(pool=True), engine.add_account(pool=True)
     refresh_accounts()
     engine.sql("UPDATE accounts SET models = NULL WHERE id = :id", id=other)
@@ -168,10 +171,12 @@ def test_a_pool_job_of_a_new_model_runs_where_it_is_listed(engine: Engine, http:
     assert isinstance(job, UUID)
     assert engine.run_until_final(job) == ["succeeded"]
     assert engine.job_row(job).account_id == has
-    assert not http.get("/v1/jobs", headers=auth("plain:sandbox")).json()["data"], "the pool's accounts are no callers"
+    assert not http.get("/v1/jobs", headers=auth("plain:sandbox")).json()["data"], (
+        "an account of the pool is not a caller"
+    )
 
 
-def test_a_model_of_another_region_goes_to_the_session_that_has_it(engine: Engine, http: TestClient) -> None:
+def test_model_of_another_region_runs_on_the_session_that_lists_it(engine: Engine, http: TestClient) -> None:
     body = {"model": "jimeng-4.7", "prompt": "a boat", "async": True, "n": 1}
     answer = http.post("/v1/images/generations", json=body, headers=auth("us-plain-two-places,sg-plain-two-places"))
     job = parse_public_id("job", answer.json()["id"])
@@ -179,7 +184,7 @@ def test_a_model_of_another_region_goes_to_the_session_that_has_it(engine: Engin
     [account] = engine.job_row(job).account_ids
     assert engine.account_row(account).region == "sg"
     assert engine.run_until_final(job) == ["succeeded"]
-    # What upstream lists for an account counts more than the catalog's regions.
+    # Upstream's list overrides the catalog's regions.
     assert_error(
         http.post("/v1/images/generations", json=body, headers=auth("us-plain-two-places")),
         404,
@@ -192,28 +197,28 @@ def test_a_model_of_another_region_goes_to_the_session_that_has_it(engine: Engin
     assert http.post("/v1/images/generations", json=body, headers=auth("us-plain-two-places")).status_code == 202
 
 
-def test_the_benefit_of_a_video_comes_from_the_accounts_list(engine: Engine) -> None:
+def test_video_benefit_comes_from_the_model_list_of_the_account(engine: Engine) -> None:
     account = engine.add_account(pool=True)
     with transaction() as tx:
-        assert live_models(tx, account) is None
+        assert upstream_models(tx, account) is None
     refresh_accounts()
     with transaction() as tx:
-        found = live_models(tx, account)
+        found = upstream_models(tx, account)
     assert found is not None
     catalog = get_catalog()
     plain, fast = catalog.video_model("jimeng-video-3.0"), catalog.video_model("jimeng-video-3.0-fast")
     for video in found["videos"]:
         video["benefit"] = f"live_{video['key']}"
-    assert video_benefit(found, plain, seconds=5, resolution="720p") == f"live_{plain.key}"
-    assert video_benefit(None, plain, seconds=5, resolution="720p") == ""
-    # Exceptions of the catalog are about cases that the list does not tell of.
-    assert video_benefit(found, fast, seconds=5, resolution="1080p") == ""
-    assert video_benefit(found, fast, seconds=5, resolution="720p") == f"live_{fast.key}"
+    assert listed_benefit(found, plain, seconds=5, resolution="720p") == f"live_{plain.key}"
+    assert listed_benefit(None, plain, seconds=5, resolution="720p") == ""
+    # Exceptions of the catalog apply to cases that the list does not cover.
+    assert listed_benefit(found, fast, seconds=5, resolution="1080p") == ""
+    assert listed_benefit(found, fast, seconds=5, resolution="720p") == f"live_{fast.key}"
     omni = catalog.video_model("jimeng-video-seedance-2.0")
-    assert video_benefit(found, omni, seconds=5, resolution="720p", omni=True) == ""
+    assert listed_benefit(found, omni, seconds=5, resolution="720p", omni=True) == ""
 
 
-# --- sessions that upstream did not know ---
+# --- expired sessions ---
 
 
 def resting(engine: Engine, account: UUID, seconds: int = 30) -> None:
@@ -224,29 +229,29 @@ def resting(engine: Engine, account: UUID, seconds: int = 30) -> None:
     )  # fmt: skip
 
 
-def test_a_session_is_looked_at_before_its_rest_ends(engine: Engine) -> None:
+def test_expired_session_is_checked_before_its_cooldown_ends(engine: Engine) -> None:
     back, dead = engine.add_account(pool=True), engine.add_account(session="dead-for-good-001", pool=True)
     later, unused = engine.add_account(pool=True), engine.add_account()
     for account, seconds in ((back, 30), (dead, 30), (later, 200), (unused, 30)):
         resting(engine, account, seconds)
-    assert "2 for their session, 1 work again" in refresh_accounts()
+    assert "tested 2 expired sessions, 1 work again" in refresh_accounts()
     assert engine.account_row(back).rest_until is None
     assert engine.account_row(back).credits > 0
     assert engine.account_row(dead).rests.total_seconds() > 1000
     assert engine.account_row(later).rest_code == "upstream_session_expired"
     assert [message.ids for message in engine.take_messages("dreamery.submit")] == [{"account_id": back.hex}]
-    assert "0 for their session" in refresh_accounts()
+    assert "tested 0 expired sessions" in refresh_accounts()
 
 
-def test_an_upstream_that_is_away_changes_no_rest(engine: Engine) -> None:
+def test_unreachable_upstream_does_not_change_cooldowns(engine: Engine) -> None:
     account = engine.add_account(pool=True)
     resting(engine, account)
     engine.interceptor.before["/user_credit"] = lambda *_: Response(status_code=502)
-    assert "1 for their session, 0 work again" in refresh_accounts()
+    assert "tested 1 expired sessions, 0 work again" in refresh_accounts()
     assert engine.account_row(account).rests.total_seconds() < 31
 
 
-def test_all_sessions_expired_at_once_point_to_the_address(engine: Engine) -> None:
+def test_all_sessions_expired_at_once_logs_address_warning(engine: Engine) -> None:
     accounts = [engine.add_account(session=f"dead-all-{n}-000000", region="us", pool=True) for n in range(2)]
     resting(engine, accounts[0])
     engine.sql("UPDATE accounts SET refresh_due_at = now() + interval '1 hour'")
@@ -265,7 +270,7 @@ def test_all_sessions_expired_at_once_point_to_the_address(engine: Engine) -> No
     assert "address" in found["exit address"].hint
 
 
-def test_a_video_is_charged_as_the_list_says(engine: Engine) -> None:
+def test_video_is_charged_as_the_list_says(engine: Engine) -> None:
     account = engine.add_account(pool=True)
     seen: list[dict[str, Any]] = []
     engine.interceptor.before[GENERATE] = lambda _path, body: seen.append(json.loads(body))
@@ -275,8 +280,8 @@ def test_a_video_is_charged_as_the_list_says(engine: Engine) -> None:
     second = engine.add_job(account, kind="video")
     engine.make_due()
     engine.submit(second)
-    told = [body["extend"]["m_video_commerce_info"]["benefit_type"] for body in seen]
-    assert told == [get_catalog().video_model("jimeng-video-3.0").benefit, "live_benefit"]
+    declared = [body["extend"]["m_video_commerce_info"]["benefit_type"] for body in seen]
+    assert declared == [get_catalog().video_model("jimeng-video-3.0").benefit, "live_benefit"]
 
 
 def pool_job(http: TestClient, engine: Engine, model: str) -> Any:
@@ -285,7 +290,7 @@ def pool_job(http: TestClient, engine: Engine, model: str) -> Any:
     return http.post("/v1/images/generations", json=body, headers=auth(engine.env["DREAMERY_ADMIN_KEY"]))
 
 
-def test_a_pool_of_many_regions_gives_a_job_to_accounts_that_have_its_model(engine: Engine, http: TestClient) -> None:
+def test_mixed_region_pool_assigns_job_to_accounts_with_its_model(engine: Engine, http: TestClient) -> None:
     here, there = engine.add_account(pool=True, region="sg"), engine.add_account(pool=True, region="us")
     job = parse_public_id("job", pool_job(http, engine, "jimeng-4.7").json()["id"])
     assert isinstance(job, UUID)
@@ -299,10 +304,10 @@ def test_a_pool_of_many_regions_gives_a_job_to_accounts_that_have_its_model(engi
     assert [skipped["why"] for skipped in note["passed_over"]] == ["has not this model"]
 
 
-def test_a_pool_without_the_models_region_says_so_at_once(engine: Engine, http: TestClient) -> None:
+def test_pool_without_the_region_of_the_model_fails_at_once(engine: Engine, http: TestClient) -> None:
     there = engine.add_account(pool=True, region="us")
     assert "asia" in assert_error(pool_job(http, engine, "jimeng-4.7"), 503, "no_account_available", "model")
-    # What upstream lists for an account counts more than the catalog's regions; one that may be anywhere is tried.
+    # Upstream's list overrides the catalog's regions; an account with an unknown region is tried.
     key = get_catalog().image_model("jimeng-4.7").key
     found = {"images": [{"key": key, "name": "", "tip": "", "resolutions": [], "counts": [], "references": 0}]}
     engine.sql(

@@ -1,4 +1,4 @@
-"""The catalog: every model of the protocol, sizes, counts and how many jobs a wish becomes."""
+"""The catalog: all models, sizes, counts, and the split of a request into jobs."""
 
 import pytest
 from hypothesis import given
@@ -31,40 +31,40 @@ _NAMES = [
 
 
 @pytest.mark.parametrize("name", _NAMES)
-def test_every_public_id_of_the_protocol_is_known(name: str) -> None:
+def test_all_public_ids_are_known(name: str) -> None:
     assert name in {n for m in get_catalog().image_models for n in (m.id, *m.aliases)}
 
 
-def test_no_name_stands_for_two_models() -> None:
+def test_image_model_names_are_unique() -> None:
     names = [n for m in get_catalog().image_models for n in (m.id, *m.aliases)]
     assert len(names) == len(set(names))
 
 
-def test_every_resolution_of_a_model_has_all_eight_ratios() -> None:
+def test_every_resolution_has_all_eight_ratios() -> None:
     catalog = get_catalog()
     for model in catalog.image_models:
         for resolution in model.resolutions:
             assert set(catalog.sizes[resolution]) == set(catalog.ratios)
 
 
-def test_the_cn_key_of_3_1_differs() -> None:
+def test_cn_key_of_model_3_1_differs() -> None:
     model = get_catalog().image_model("jimeng-3.1")
     assert "fangzhou" in model.upstream_key("cn")
     assert "fangzhou" not in model.upstream_key("us")
 
 
-def test_an_unknown_model_says_where_the_list_is() -> None:
+def test_unknown_image_model_error_names_the_model_list() -> None:
     with pytest.raises(DreameryError, match="GET /v1/models") as caught:
         get_catalog().image_model("dall-e-9")
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
 
 
 @given(n=st.integers(1, 64), name=st.sampled_from(["jimeng-4.0", "jimeng-5.0-pro", "jimeng-3.0"]))
-def test_the_jobs_of_a_wish_give_enough_and_not_too_many(n: int, name: str) -> None:
+def test_split_into_jobs_gives_the_exact_count(n: int, name: str) -> None:
     model = get_catalog().image_model(name)
-    counts = model.jobs_for(n)
+    counts = model.split_into_jobs(n)
     assert sum(counts) == n
-    assert all(1 <= count <= model.most_per_job for count in counts)
+    assert all(1 <= count <= model.max_per_job for count in counts)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_jobs_of_a_wish_give_enough_and_not_too_many(n: int, name: str) -> N
         (512, 512, (1328, 1328)),
     ],
 )
-def test_pixels_are_mapped_to_the_nearest_size(width: int, height: int, expected: tuple[int, int]) -> None:
+def test_requested_size_maps_to_the_nearest_size(width: int, height: int, expected: tuple[int, int]) -> None:
     catalog = get_catalog()
     size = catalog.nearest_size(catalog.image_model("jimeng-4.0"), width, height)
     assert (size.width, size.height) == expected
@@ -112,11 +112,11 @@ _VIDEOS = [
 
 
 @pytest.mark.parametrize(("name", "key"), _VIDEOS)
-def test_every_video_model_of_the_protocol_is_known(name: str, key: str) -> None:
+def test_all_video_models_are_known(name: str, key: str) -> None:
     assert get_catalog().video_model(name).key == key
 
 
-def test_no_name_stands_for_two_models_pictures_and_videos_together() -> None:
+def test_model_names_are_unique_across_images_and_videos() -> None:
     catalog = get_catalog()
     models = [*catalog.image_models, *catalog.video_models]
     names = [n for m in models for n in (m.id, *m.aliases)]
@@ -137,24 +137,24 @@ def test_no_name_stands_for_two_models_pictures_and_videos_together() -> None:
         ("jimeng-video-seedance-2.0-mini", 12, "720p", False, "seedance_20_mini_720p_output"),
     ],
 )
-def test_what_a_video_is_charged_as(name: str, seconds: int, resolution: str, *, omni: bool, benefit: str) -> None:
+def test_benefit_type_of_a_video(name: str, seconds: int, resolution: str, *, omni: bool, benefit: str) -> None:
     model = get_catalog().video_model(name)
     assert model.benefit_for(seconds=seconds, resolution=resolution, omni=omni) == benefit
 
 
-def test_the_models_that_can() -> None:
+def test_find_video_models_by_capability() -> None:
     catalog = get_catalog()
-    assert "jimeng-video-3.0" in catalog.videos_that_can(end_frame=True)
-    assert "jimeng-video-3.0-pro" not in catalog.videos_that_can(end_frame=True)
-    assert catalog.videos_that_can(seconds=12, region="us", end_frame=True) == [
+    assert "jimeng-video-3.0" in catalog.find_video_models(end_frame=True)
+    assert "jimeng-video-3.0-pro" not in catalog.find_video_models(end_frame=True)
+    assert catalog.find_video_models(seconds=12, region="us", end_frame=True) == [
         "jimeng-video-3.5-pro",
         "jimeng-video-seedance-2.0-mini",
     ]
-    assert catalog.videos_that_can(resolution="4k") == ["jimeng-video-seedance-2.0-pro"]
-    assert all(catalog.video_model(name).omni for name in catalog.videos_that_can(omni=True))
+    assert catalog.find_video_models(resolution="4k") == ["jimeng-video-seedance-2.0-pro"]
+    assert all(catalog.video_model(name).omni for name in catalog.find_video_models(omni=True))
 
 
-def test_an_unknown_video_model_says_where_the_list_is() -> None:
+def test_unknown_video_model_error_names_an_example() -> None:
     with pytest.raises(DreameryError, match=r"jimeng-video-3\.0") as caught:
         get_catalog().video_model("sora-9")
     assert caught.value.code == "model_not_found"
@@ -163,11 +163,11 @@ def test_an_unknown_video_model_says_where_the_list_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "most"),
+    ("name", "maximum"),
     [("jimeng-4.0", 10), ("jimeng-aesthetic-8.2", 20), ("jimeng-3.1", 0), ("jimeng-2.1", 0), ("jimeng-3.0", 10)],
 )
-def test_how_many_pictures_a_picture_may_be_made_from(name: str, most: int) -> None:
-    assert get_catalog().image_model(name).references == most
+def test_maximum_number_of_reference_images(name: str, maximum: int) -> None:
+    assert get_catalog().image_model(name).references == maximum
 
 
 @pytest.mark.parametrize(
@@ -183,11 +183,11 @@ def test_how_many_pictures_a_picture_may_be_made_from(name: str, most: int) -> N
         ("16:9", "4k", (3840, 2160)),
     ],
 )
-def test_pixels_of_videos(ratio: str, resolution: str, size: tuple[int, int]) -> None:
+def test_video_sizes(ratio: str, resolution: str, size: tuple[int, int]) -> None:
     assert get_catalog().video_size(ratio, resolution) == size
 
 
-def test_every_resolution_of_a_video_model_has_pixels() -> None:
+def test_every_video_resolution_has_a_size() -> None:
     catalog = get_catalog()
     for model in catalog.video_models:
         for resolution in model.resolutions:

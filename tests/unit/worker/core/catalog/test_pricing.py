@@ -1,4 +1,4 @@
-"""Prices: what counts of an order, which known price is taken, and an operator's own starting values."""
+"""Prices: the shape of an order, the choice between known prices, and the operator's default prices."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,13 +15,17 @@ from worker.providers.dreamina.credit_history import parse_history
 CATALOG = Catalog(catalog_overrides.load(None, catalog_overrides.shipped_data()))
 
 
-def seen(units: int, price: int, *, day: int = 1, size: str = "2k", variant: str = "", place: str = "us") -> KnownPrice:
+def known_price(
+    units: int, price: int, *, day: int = 1, size: str = "2k", variant: str = "", place: str = "us"
+) -> KnownPrice:
     return KnownPrice(place, Shape(size, units, variant), price, datetime(2026, 1, day, tzinfo=UTC))
 
 
-def price(known: list[KnownPrice], shape: Shape, *, place: str = "us", kind: str = "image") -> tuple[int, str] | None:
-    found = find_price(place, kind=kind, model="jimeng-4.0", shape=shape, known=known, catalog=CATALOG)
-    return (found.credits, found.source) if found else None
+def price_and_source(
+    known: list[KnownPrice], shape: Shape, *, place: str = "us", kind: str = "image"
+) -> tuple[int, str] | None:
+    result = find_price(place, kind=kind, model="jimeng-4.0", shape=shape, known=known, catalog=CATALOG)
+    return (result.credits, result.source) if result else None
 
 
 @pytest.mark.parametrize(
@@ -37,33 +41,35 @@ def price(known: list[KnownPrice], shape: Shape, *, place: str = "us", kind: str
         ("chat", "agent", {"messages": []}, None),
     ],
 )
-def test_what_of_an_order_decides_its_price(kind: str, model: str, order: dict[str, Any], shape: Shape | None) -> None:
+def test_shape_of_an_order(kind: str, model: str, order: dict[str, Any], shape: Shape | None) -> None:
     assert shape_of(kind, model, {"order": order}, CATALOG) == shape
 
 
-def test_an_exact_price_comes_before_a_scaled_one_and_the_newest_before_older_ones() -> None:
-    known = [seen(4, 8), seen(3, 5, day=2), seen(1, 9, size="4k")]
-    assert price(known, Shape("2k", 4)) == (8, "learned")
-    assert price(known, Shape("2k", 2)) == (4, "scaled"), "5 of 3, rounded up"
-    assert price(known, Shape("1k", 1)) is None
-    assert price(known, Shape("2k", 4), place="cn") is None
-    omni = [seen(5, 25, size="720p"), seen(5, 60, size="720p", variant="omni")]
-    assert price(omni, Shape("720p", 10, "omni"), kind="video") == (120, "scaled")
-    assert price(omni[:1], Shape("720p", 5, "omni"), kind="video") == (25, "scaled"), "at least the plain one's"
-    assert price(omni[1:], Shape("720p", 5), kind="video") is None
+def test_exact_price_precedes_scaled_price() -> None:
+    known = [known_price(4, 8), known_price(3, 5, day=2), known_price(1, 9, size="4k")]
+    assert price_and_source(known, Shape("2k", 4)) == (8, "learned")
+    assert price_and_source(known, Shape("2k", 2)) == (4, "scaled"), "5 of 3, rounded up"
+    assert price_and_source(known, Shape("1k", 1)) is None
+    assert price_and_source(known, Shape("2k", 4), place="cn") is None
+    omni = [known_price(5, 25, size="720p"), known_price(5, 60, size="720p", variant="omni")]
+    assert price_and_source(omni, Shape("720p", 10, "omni"), kind="video") == (120, "scaled")
+    assert price_and_source(omni[:1], Shape("720p", 5, "omni"), kind="video") == (25, "scaled"), (
+        "at least the price of the plain video"
+    )
+    assert price_and_source(omni[1:], Shape("720p", 5), kind="video") is None
 
 
-def test_at_several_places_the_dearest_counts() -> None:
-    known = [seen(1, 3), seen(1, 7, place="sg")]
-    found = find_highest_price(
+def test_highest_price_of_several_places() -> None:
+    known = [known_price(1, 3), known_price(1, 7, place="sg")]
+    result = find_highest_price(
         ["cn", "us", "sg"], kind="image", model="m", shape=Shape("2k", 1), known=known, catalog=CATALOG
     )
-    assert found is not None
-    assert (found.credits, found.place) == (7, "sg")
+    assert result is not None
+    assert (result.credits, result.place) == (7, "sg")
     assert find_highest_price([], kind="image", model="m", shape=Shape("2k", 1), known=known, catalog=CATALOG) is None
 
 
-def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_rate(tmp_path: Path) -> None:
+def test_precedence_of_default_prices(tmp_path: Path) -> None:
     path = tmp_path / "models.toml"
     path.write_text(
         '[prices.cn.image]\n"2k" = 1.5\n[prices.cn."jimeng-4.0"]\n"2k x4" = 5\n'
@@ -71,17 +77,19 @@ def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_ra
     )
     catalog = Catalog(catalog_overrides.load(path, catalog_overrides.shipped_data()))
 
-    def start(kind: str, model: str, units: int, size: str = "2k", variant: str = "", place: str = "cn") -> int | None:
+    def default_price(
+        kind: str, model: str, units: int, size: str = "2k", variant: str = "", place: str = "cn"
+    ) -> int | None:
         return catalog.default_price(place, kind, model, size=size, units=units, variant=variant)
 
-    assert start("image", "jimeng-4.0", 4) == 5
-    assert start("image", "jimeng-4.0", 3) == 5, "1.5 each, rounded up"
-    assert start("image", "jimeng-4.1", 4) == 6
-    assert start("image", "jimeng-4.1", 4, size="4k") is None
-    assert [start("video", "v", s, "720p") for s in (5, 10)] == [40, 70]
-    assert start("video", "v", 5, "720p", "omni") == 60
-    assert start("image", "jimeng-4.0", 1, place="sandbox") == 3
-    assert start("image", "jimeng-4.0", 1, size="4k", place="sandbox") == 4, "what the file does not say stays"
+    assert default_price("image", "jimeng-4.0", 4) == 5
+    assert default_price("image", "jimeng-4.0", 3) == 5, "1.5 each, rounded up"
+    assert default_price("image", "jimeng-4.1", 4) == 6
+    assert default_price("image", "jimeng-4.1", 4, size="4k") is None
+    assert [default_price("video", "v", s, "720p") for s in (5, 10)] == [40, 70]
+    assert default_price("video", "v", 5, "720p", "omni") == 60
+    assert default_price("image", "jimeng-4.0", 1, place="sandbox") == 3
+    assert default_price("image", "jimeng-4.0", 1, size="4k", place="sandbox") == 4, "other prices stay"
 
 
 @pytest.mark.parametrize(
@@ -96,14 +104,14 @@ def test_starting_values_of_a_model_come_before_its_kind_and_a_whole_before_a_ra
         ("[prices.cn]\nimage = 3", "must be a table"),
     ],
 )
-def test_a_mistake_in_the_operators_prices_names_its_place(tmp_path: Path, text: str, complaint: str) -> None:
+def test_invalid_operator_prices_are_reported_with_their_location(tmp_path: Path, text: str, complaint: str) -> None:
     path = tmp_path / "models.toml"
     path.write_text(text)
     with pytest.raises(catalog_overrides.CatalogFileError, match=complaint):
         catalog_overrides.load(path, catalog_overrides.shipped_data())
 
 
-def test_a_history_is_read_whatever_is_in_it() -> None:
+def test_credit_history_skips_invalid_records() -> None:
     good = {"amount": 3, "create_time": 1700000000, "submit_id": "k", "title": "t", "status": 1}
     rows = [good, {**good, "amount": "x"}, {**good, "create_time": None}, 7, {**good, "amount": float("nan")}]
     page = parse_history({"data": {"total_credit": 12, "records": rows, "new_cursor": 20, "has_more": True}})

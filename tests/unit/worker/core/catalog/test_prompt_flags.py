@@ -1,4 +1,4 @@
-"""Flags in prompts: what is one, what stays prose, and that nothing else is lost."""
+"""Flags in prompts: which words are flags, which stay text, and that no other text is lost."""
 
 import contextlib
 import time
@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.core.catalog.prompt_flags import read_flags, series_asked
+from worker.core.catalog.prompt_flags import parse_flags, requested_series_count
 from worker.core.errors import DreameryError
 
 
 @pytest.mark.parametrize(
-    ("prompt", "rest", "found"),
+    ("prompt", "rest", "values"),
     [
         ("少女祈祷中... -re 4k -ra 16:9", "少女祈祷中...", {"resolution": "4k", "ratio": "16:9"}),
         ("a boat -RE 2K on a lake", "a boat on a lake", {"resolution": "2k"}),
@@ -34,27 +34,27 @@ from worker.core.errors import DreameryError
         ("boat [[fail:2038]] -re 4k", "boat [[fail:2038]]", {"resolution": "4k"}),
     ],
 )
-def test_flags_are_found_and_taken_out(prompt, rest, found):
-    flags = read_flags(prompt)
-    assert (flags.prompt, flags.found) == (rest, found)
+def test_flags_are_parsed_and_removed(prompt, rest, values):
+    flags = parse_flags(prompt)
+    assert (flags.prompt, flags.values) == (rest, values)
 
 
 @pytest.mark.parametrize("prompt", ["-re 4k", "a -re 2k -re 4k", "a 比例 1:1 -ra 4:3", "比例 " * 9 + "1:1 " * 9])
-def test_what_contradicts_itself_or_leaves_nothing(prompt):
+def test_contradicting_flags_or_empty_prompts_are_refused(prompt):
     with pytest.raises(DreameryError) as caught:
-        read_flags(prompt)
+        parse_flags(prompt)
     assert (caught.value.code, caught.value.param) == ("invalid_value", "prompt")
 
 
-def test_a_bad_value_names_the_allowed_ones():
-    flags = read_flags("a boat -re 9k -d 5")
+def test_invalid_flag_value_error_lists_allowed_values():
+    flags = parse_flags("a boat -re 9k -d 5")
     with pytest.raises(DreameryError, match="must be one of 1k, 2k; got '9k'"):
         flags.choose("resolution", ["1k", "2k"])
     with pytest.raises(DreameryError, match="no length"):
-        flags.refuse("duration", "a picture has no length.")
+        flags.reject("duration", "an image has no length.")
     assert flags.choose("ratio", ["1:1"]) is None
     with pytest.raises(DreameryError, match="it has no value"):
-        read_flags("a -re").choose("resolution", ["1k"])
+        parse_flags("a -re").choose("resolution", ["1k"])
 
 
 _WORDS = st.lists(
@@ -67,14 +67,14 @@ _WORDS = st.lists(
 
 
 @given(st.one_of(_WORDS, st.text(max_size=60)))
-def test_reading_twice_finds_nothing_more(prompt):
+def test_parsing_again_finds_no_more_flags(prompt):
     try:
-        flags = read_flags(prompt)
+        flags = parse_flags(prompt)
     except DreameryError:
         return
-    again = read_flags(flags.prompt)
-    assert (again.prompt, again.found) == (flags.prompt, {})
-    if not flags.found:
+    second = parse_flags(flags.prompt)
+    assert (second.prompt, second.values) == (flags.prompt, {})
+    if not flags.values:
         assert flags.prompt == prompt
 
 
@@ -83,19 +83,19 @@ def test_reading_twice_finds_nothing_more(prompt):
     st.sampled_from(["-re 4k", "-ra 16:9", "-D 5", "比例 16：9", "-Re：2k"]),
     st.integers(0, 8),
 )
-def test_other_words_stay_in_their_order(words, flag, place):
-    place = min(place, len(words))
-    assert read_flags(" ".join([*words[:place], flag, *words[place:]])).prompt == " ".join(words)
+def test_other_words_keep_their_order(words, flag, position):
+    position = min(position, len(words))
+    assert parse_flags(" ".join([*words[:position], flag, *words[position:]])).prompt == " ".join(words)
 
 
 @pytest.mark.parametrize(
     "piece", ["-re ", " ", "[[", "比例 ", "-ra:", "比例 1", "-d 5 ", "1:1 比例", "-re 4k猫 ", "-re" + " " * 99]
 )
-def test_hostile_prompts_are_quick(piece):
+def test_hostile_prompts_are_parsed_quickly(piece):
     prompt = "a" + piece * (32_000 // len(piece))
     started = time.monotonic()
     with contextlib.suppress(DreameryError):
-        read_flags(prompt)
+        parse_flags(prompt)
     assert time.monotonic() - started < 1
 
 
@@ -113,5 +113,5 @@ def test_hostile_prompts_are_quick(piece):
         ("一张纸", None),
     ],
 )
-def test_which_prompts_ask_for_a_series(prompt, number):
-    assert series_asked(prompt) == number
+def test_requested_series_count(prompt, number):
+    assert requested_series_count(prompt) == number

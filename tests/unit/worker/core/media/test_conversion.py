@@ -1,4 +1,4 @@
-"""Conversion of finished pictures: real formats, the same pixels, no foreign metadata."""
+"""Conversion of finished images: real formats, the same pixels, no foreign metadata."""
 
 import io
 import threading
@@ -6,105 +6,109 @@ import threading
 import pytest
 from PIL import Image, ImageCms
 
-from worker.core.media.conversion import NotConvertedError, Output, convert
-from worker.core.media.image import decoding
+from worker.core.media.conversion import ConversionError, OutputFormat, convert
+from worker.core.media.image import decode_slots
 
 SIZE = (64, 48)
 
 
-def drawn(mode: str = "RGB", form: str = "JPEG", **options) -> io.BytesIO:
-    picture = Image.merge("RGB", [Image.effect_noise(SIZE, 60) for _ in range(3)]).convert(mode)
+def encode_image(mode: str = "RGB", image_format: str = "JPEG", **options) -> io.BytesIO:
+    image = Image.merge("RGB", [Image.effect_noise(SIZE, 60) for _ in range(3)]).convert(mode)
     if mode == "RGBA":
-        picture.putalpha(Image.linear_gradient("L").resize(SIZE))
+        image.putalpha(Image.linear_gradient("L").resize(SIZE))
     content = io.BytesIO()
-    picture.save(content, form, **options)
+    image.save(content, image_format, **options)
     return content
 
 
-def made(content: io.BytesIO, form: str, compression: int | None = None) -> bytes:
-    with convert(content, Output(form, compression), while_waiting=pytest.fail) as result:
+def convert_bytes(content: io.BytesIO, image_format: str, compression: int | None = None) -> bytes:
+    with convert(content, OutputFormat(image_format, compression), while_waiting=pytest.fail) as result:
         result.seek(0)
         return result.read()
 
 
-def opened(data: bytes) -> Image.Image:
+def open_image(data: bytes) -> Image.Image:
     return Image.open(io.BytesIO(data))
 
 
 @pytest.mark.parametrize("source", ["PNG", "JPEG", "WEBP"])
-@pytest.mark.parametrize(("form", "name"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
-def test_every_format_into_every_other(source, form, name):
-    content = drawn(form=source)
-    picture = opened(made(content, form))
-    picture.load()
-    assert (picture.format, picture.size, picture.mode) == (name, SIZE, "RGB")
-    assert made(content, form) == made(content, form), "saving twice gives the same bytes"
+@pytest.mark.parametrize(("image_format", "name"), [("png", "PNG"), ("jpeg", "JPEG"), ("webp", "WEBP")])
+def test_all_formats_convert_to_all_formats(source, image_format, name):
+    content = encode_image(image_format=source)
+    image = open_image(convert_bytes(content, image_format))
+    image.load()
+    assert (image.format, image.size, image.mode) == (name, SIZE, "RGB")
+    assert convert_bytes(content, image_format) == convert_bytes(content, image_format), "deterministic"
 
 
-def test_a_png_has_the_very_pixels(tmp_path):
-    content = drawn()
-    assert opened(made(content, "png")).tobytes() == Image.open(content).tobytes()
+def test_png_conversion_is_lossless(tmp_path):
+    content = encode_image()
+    assert open_image(convert_bytes(content, "png")).tobytes() == Image.open(content).tobytes()
 
 
-def test_transparency_stays_where_the_format_has_it_and_becomes_white_elsewhere():
-    content = drawn("RGBA", "PNG")
-    assert opened(made(content, "png")).tobytes() == Image.open(content).tobytes()
-    assert opened(made(content, "webp")).mode == "RGBA"
-    clear = io.BytesIO()
-    Image.new("RGBA", SIZE, (255, 0, 0, 0)).save(clear, "PNG")
-    assert opened(made(clear, "jpeg")).getpixel((5, 5)) == (255, 255, 255)
+def test_transparency_is_kept_or_becomes_white():
+    content = encode_image("RGBA", "PNG")
+    assert open_image(convert_bytes(content, "png")).tobytes() == Image.open(content).tobytes()
+    assert open_image(convert_bytes(content, "webp")).mode == "RGBA"
+    transparent = io.BytesIO()
+    Image.new("RGBA", SIZE, (255, 0, 0, 0)).save(transparent, "PNG")
+    assert open_image(convert_bytes(transparent, "jpeg")).getpixel((5, 5)) == (255, 255, 255)
 
 
-@pytest.mark.parametrize(("mode", "form"), [("CMYK", "JPEG"), ("L", "PNG"), ("P", "PNG"), ("1", "PNG"), ("P", "GIF")])
-def test_odd_modes_become_rgb(mode, form):
-    assert opened(made(drawn(mode, form), "webp")).mode == "RGB"
+@pytest.mark.parametrize(
+    ("mode", "image_format"), [("CMYK", "JPEG"), ("L", "PNG"), ("P", "PNG"), ("1", "PNG"), ("P", "GIF")]
+)
+def test_other_colour_modes_become_rgb(mode, image_format):
+    assert open_image(convert_bytes(encode_image(mode, image_format), "webp")).mode == "RGB"
 
 
-def test_less_quality_is_less_bytes():
-    content = drawn()
-    for form in ("jpeg", "webp"):
-        sizes = [len(made(content, form, level)) for level in (0, 50, 100)]
+def test_lower_quality_gives_smaller_files():
+    content = encode_image()
+    for image_format in ("jpeg", "webp"):
+        sizes = [len(convert_bytes(content, image_format, level)) for level in (0, 50, 100)]
         assert sizes == sorted(sizes)
         assert sizes[0] < sizes[2]
-    assert len(made(content, "jpeg")) == len(made(content, "jpeg", 95))
+    assert len(convert_bytes(content, "jpeg")) == len(convert_bytes(content, "jpeg", 95))
 
 
-def test_the_colour_profile_is_kept_and_the_rest_is_not():
+def test_only_the_colour_profile_of_the_metadata_is_kept():
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # rotated by 90 degrees
     exif[0x010E] = "a secret prompt"
-    content = drawn(icc_profile=profile, exif=exif, comment=b"a secret remark")
-    for form in ("png", "jpeg", "webp"):
-        data = made(content, form)
-        picture = opened(data)
-        assert picture.info["icc_profile"] == profile
+    content = encode_image(icc_profile=profile, exif=exif, comment=b"a secret remark")
+    for image_format in ("png", "jpeg", "webp"):
+        data = convert_bytes(content, image_format)
+        image = open_image(data)
+        assert image.info["icc_profile"] == profile
         assert b"secret" not in data
-        assert not picture.getexif()
-        assert picture.size == SIZE[::-1], "as it is meant to be seen"
+        assert not image.getexif()
+        assert image.size == SIZE[::-1], "stored upright"
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>", drawn().getvalue()[:300], drawn(form="PNG").getvalue()[:300]])
-def test_what_is_no_whole_picture_is_refused(data):
-    with pytest.raises(NotConvertedError):
-        made(io.BytesIO(data), "webp")
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", encode_image().getvalue()[:300], encode_image(image_format="PNG").getvalue()[:300]]
+)
+def test_incomplete_image_is_not_converted(data):
+    with pytest.raises(ConversionError):
+        convert_bytes(io.BytesIO(data), "webp")
 
 
-def test_a_bomb_is_refused_before_it_is_decoded():
+def test_decompression_bomb_is_refused_before_decoding():
     content = io.BytesIO()
     Image.new("1", (16000, 5000)).save(content, "PNG")
-    with pytest.raises(NotConvertedError, match="too many pixels"):
-        made(content, "jpeg")
+    with pytest.raises(ConversionError, match="too many pixels"):
+        convert_bytes(content, "jpeg")
 
 
-def test_who_waits_for_a_turn_says_so(monkeypatch):
-    monkeypatch.setattr("worker.core.media.conversion._TURN_SECONDS", 0.01)
+def test_while_waiting_is_called_until_a_slot_is_free(monkeypatch):
+    monkeypatch.setattr("worker.core.media.conversion._WAIT_SECONDS", 0.01)
     waited = threading.Event()
-    with decoding, decoding:
+    with decode_slots, decode_slots:
         results = []
 
         def run():
-            with convert(drawn(), Output("png"), while_waiting=waited.set):
+            with convert(encode_image(), OutputFormat("png"), while_waiting=waited.set):
                 results.append("done")
 
         thread = threading.Thread(target=run)
@@ -115,11 +119,11 @@ def test_who_waits_for_a_turn_says_so(monkeypatch):
     assert results == ["done"]
 
 
-def test_what_a_job_asks_for():
-    assert Output.of({}) is None
-    assert Output.of({"output": {}}) is None
-    wanted = Output("webp", 40)
-    assert Output.of({"output": wanted.as_params()}) == wanted
-    assert not wanted.is_met_by("image/webp")
-    assert Output("webp").is_met_by("image/webp")
-    assert not Output("png").is_met_by("image/jpeg")
+def test_output_format_from_job_parameters():
+    assert OutputFormat.from_params({}) is None
+    assert OutputFormat.from_params({"output": {}}) is None
+    output = OutputFormat("webp", 40)
+    assert OutputFormat.from_params({"output": output.as_params()}) == output
+    assert not output.accepts("image/webp")
+    assert OutputFormat("webp").accepts("image/webp")
+    assert not OutputFormat("png").accepts("image/jpeg")

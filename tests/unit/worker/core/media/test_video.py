@@ -1,4 +1,4 @@
-"""Videos and sounds judged by their bytes, and the pictures made of a video."""
+"""Inspection of video and audio bytes, and the preview images of a video."""
 
 import io
 from collections.abc import Callable
@@ -6,19 +6,25 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.media_files import make_audio, make_video, pixel_color
-from worker.core.media.video import NotAClipError, first_frame, sound_facts, sprite_sheet, video_facts
+from worker.core.media.video import (
+    InvalidMediaError,
+    extract_first_frame,
+    inspect_audio,
+    inspect_video,
+    make_sprite_sheet,
+)
 
-FILM = make_video("red", "blue", seconds=4)
+VIDEO = make_video("red", "blue", seconds=4)
 
 
 @pytest.mark.parametrize(
     ("kind", "mime", "extension"),
     [("mp4", "video/mp4", "mp4"), ("mov", "video/quicktime", "mov"), ("webm", "video/webm", "webm")],
 )
-def test_a_video_is_what_its_bytes_are(kind: str, mime: str, extension: str) -> None:
-    facts = video_facts(io.BytesIO(make_video("red", seconds=2, kind=kind)))
-    assert (facts.mime, facts.extension, facts.width, facts.height) == (mime, extension, 64, 64)
-    assert abs(facts.milliseconds - 2000) <= 130
+def test_video_facts_are_read_from_bytes(kind: str, mime: str, extension: str) -> None:
+    info = inspect_video(io.BytesIO(make_video("red", seconds=2, kind=kind)))
+    assert (info.mime, info.extension, info.width, info.height) == (mime, extension, 64, 64)
+    assert abs(info.milliseconds - 2000) <= 130
 
 
 @pytest.mark.parametrize(
@@ -33,10 +39,10 @@ def test_a_video_is_what_its_bytes_are(kind: str, mime: str, extension: str) -> 
         ("webm", "libopus", "audio/webm", "webm"),
     ],
 )
-def test_a_sound_is_what_its_bytes_are(kind: str, codec: str, mime: str, extension: str) -> None:
-    facts = sound_facts(io.BytesIO(make_audio(seconds=1.5, kind=kind, codec=codec)))
-    assert (facts.mime, facts.extension, facts.width) == (mime, extension, None)
-    assert 1400 <= facts.milliseconds <= 1700
+def test_audio_facts_are_read_from_bytes(kind: str, codec: str, mime: str, extension: str) -> None:
+    info = inspect_audio(io.BytesIO(make_audio(seconds=1.5, kind=kind, codec=codec)))
+    assert (info.mime, info.extension, info.width) == (mime, extension, None)
+    assert 1400 <= info.milliseconds <= 1700
 
 
 @pytest.mark.parametrize(
@@ -46,64 +52,64 @@ def test_a_sound_is_what_its_bytes_are(kind: str, codec: str, mime: str, extensi
         b"<html>",
         b"#EXTM3U\nfile:///etc/passwd\n",
         b"ffconcat version 1.0\nfile /etc/passwd\n",
-        FILM[:40],
-        FILM[: len(FILM) // 2],
+        VIDEO[:40],
+        VIDEO[: len(VIDEO) // 2],
         b"\x00\x00\x00\x18ftypisom" + b"\x00" * 500,
         make_audio(),
         make_audio(kind="ipod", codec="aac"),
     ],
 )
-def test_what_is_no_whole_video_is_refused(data: bytes) -> None:
-    with pytest.raises(NotAClipError):
-        video_facts(io.BytesIO(data))
+def test_invalid_or_incomplete_video_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidMediaError):
+        inspect_video(io.BytesIO(data))
 
 
-@pytest.mark.parametrize("lost", [20, 200, 1000])
-def test_a_video_whose_end_is_missing_is_refused(lost: int) -> None:
-    fast = _with_index_in_front()
-    video_facts(io.BytesIO(fast))
-    with pytest.raises(NotAClipError, match="cut off"):
-        video_facts(io.BytesIO(fast[:-lost]))
+@pytest.mark.parametrize("missing_bytes", [20, 200, 1000])
+def test_video_without_its_end_is_refused(missing_bytes: int) -> None:
+    video = _video_with_index_at_the_front()
+    inspect_video(io.BytesIO(video))
+    with pytest.raises(InvalidMediaError, match="incomplete"):
+        inspect_video(io.BytesIO(video[:-missing_bytes]))
 
 
-def _with_index_in_front() -> bytes:
-    """The sandbox's videos begin with their index, so that a cut file still opens."""
+def _video_with_index_at_the_front() -> bytes:
+    """The sandbox's videos begin with their index, so an incomplete file can frame be opened."""
     from worker.sandbox.results.video_files import VideoDrawing, render_video
 
     return render_video(VideoDrawing(text="x", colour=1, width=320, height=240, seconds=2))
 
 
-@pytest.mark.parametrize("data", [b"", b"ID3", b"RIFF1234WAVE", FILM, b"\xff\xfb" + b"\x00" * 50])
-def test_what_is_no_sound_is_refused(data: bytes) -> None:
-    with pytest.raises(NotAClipError):
-        sound_facts(io.BytesIO(data))
+@pytest.mark.parametrize("data", [b"", b"ID3", b"RIFF1234WAVE", VIDEO, b"\xff\xfb" + b"\x00" * 50])
+def test_invalid_audio_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidMediaError):
+        inspect_audio(io.BytesIO(data))
 
 
-def test_the_first_frame_and_the_sheet_show_the_film_and_are_the_same_every_time() -> None:
-    content = io.BytesIO(FILM)
-    still, sheet = first_frame(content), sprite_sheet(content)
-    assert (still.width, still.height) == (64, 64)
-    assert _near(pixel_color(still.data), (255, 0, 0))
+def test_first_frame_and_sprite_sheet_show_the_video_and_are_deterministic() -> None:
+    content = io.BytesIO(VIDEO)
+    frame, sheet = extract_first_frame(content), make_sprite_sheet(content)
+    assert (frame.width, frame.height) == (64, 64)
+    assert _is_near(pixel_color(frame.data), (255, 0, 0))
     assert (sheet.width, sheet.height) == (4 * 240, 4 * 240)
-    # Four rows of four: the first half of the film is red, the second blue.
-    assert _near(pixel_color(sheet.data, at=(0.05, 0.05)), (255, 0, 0))
-    assert _near(pixel_color(sheet.data, at=(0.95, 0.45)), (255, 0, 0))
-    assert _near(pixel_color(sheet.data, at=(0.05, 0.55)), (0, 0, 255))
-    assert _near(pixel_color(sheet.data, at=(0.95, 0.95)), (0, 0, 255))
-    assert (first_frame(content), sprite_sheet(content)) == (still, sheet)
+    # Four rows of four: the first half of the video is red, the second blue.
+    assert _is_near(pixel_color(sheet.data, at=(0.05, 0.05)), (255, 0, 0))
+    assert _is_near(pixel_color(sheet.data, at=(0.95, 0.45)), (255, 0, 0))
+    assert _is_near(pixel_color(sheet.data, at=(0.05, 0.55)), (0, 0, 255))
+    assert _is_near(pixel_color(sheet.data, at=(0.95, 0.95)), (0, 0, 255))
+    assert (extract_first_frame(content), make_sprite_sheet(content)) == (frame, sheet)
 
 
-@pytest.mark.parametrize("act", [first_frame, sprite_sheet])
-def test_no_pictures_of_what_is_no_video(act: Callable[[io.BytesIO], object]) -> None:
-    for data in (b"", make_audio(), FILM[:100]):
-        with pytest.raises(NotAClipError):
-            act(io.BytesIO(data))
+@pytest.mark.parametrize("make_preview", [extract_first_frame, make_sprite_sheet])
+def test_invalid_video_has_no_previews(make_preview: Callable[[io.BytesIO], object]) -> None:
+    for data in (b"", make_audio(), VIDEO[:100]):
+        with pytest.raises(InvalidMediaError):
+            make_preview(io.BytesIO(data))
 
 
-def test_a_video_of_fewer_frames_than_tiles_has_a_sheet_too() -> None:
-    sheet = sprite_sheet(io.BytesIO(make_video("lime", seconds=1)))
-    assert _near(pixel_color(sheet.data, at=(0.95, 0.95)), (0, 255, 0))
+def test_sprite_sheet_of_a_video_with_fewer_frames_than_tiles() -> None:
+    sheet = make_sprite_sheet(io.BytesIO(make_video("lime", seconds=1)))
+    assert _is_near(pixel_color(sheet.data, at=(0.95, 0.95)), (0, 255, 0))
 
 
-def _near(colour: tuple[int, int, int], wanted: tuple[int, int, int]) -> bool:
-    return all(abs(a - b) < 40 for a, b in zip(colour, wanted, strict=True))
+def _is_near(colour: tuple[int, int, int], expected: tuple[int, int, int]) -> bool:
+    return all(abs(a - b) < 40 for a, b in zip(colour, expected, strict=True))
