@@ -377,7 +377,7 @@ def test_sandbox_is_disabled_in_production(engine: Engine) -> None:
 
 
 def test_production_disables_session_ids_and_doctor_reports_weak_settings(engine: Engine) -> None:
-    begin_production(engine, PUBLIC_URL="http://pictures.example")
+    begin_production(engine, PUBLIC_URL="http://images.example")
     engine._monkeypatch.delenv("DREAMERY_SESSION_TOKENS")
     get_settings.cache_clear()
     with TestClient(create_app()) as client:

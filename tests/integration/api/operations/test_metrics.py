@@ -87,8 +87,8 @@ def test_metrics_without_a_database(engine):
 
 
 def test_counter_of_another_version_is_ignored(engine):
-    engine.redis.hincrbyfloat(metrics_store.KEY, '["dreamery_removed",["x"],""]', 1)
-    assert "dreamery_removed" not in render_metrics().decode()
+    engine.redis.hincrbyfloat(metrics_store.KEY, '["dreamery_unknown",["x"],""]', 1)
+    assert "dreamery_unknown" not in render_metrics().decode()
 
 
 @pytest.mark.parametrize("name", [*metrics.METRICS, *GAUGES])
@@ -101,7 +101,7 @@ def test_every_metric_has_help_text_and_prefix(name):
 def test_every_gauge_is_exported(engine):
     engine.add_job(engine.add_account())
     heartbeat.publish_status("worker@here", queues=["fast"], threads=1)
-    heartbeat._pulse.seen.clear()
+    heartbeat._status.seen.clear()
     heartbeat.record_activity("tick")
     exported = {family.name for family in text_string_to_metric_families(render_metrics().decode())}
     assert set(GAUGES) <= exported
@@ -120,7 +120,7 @@ def test_waiting_messages_are_counted_by_queue(engine):
 
 def test_age_of_the_tick(engine):
     assert value_of("dreamery_seen_age_seconds", what="tick") is None
-    heartbeat._pulse.seen.clear()
+    heartbeat._status.seen.clear()
     heartbeat.record_activity("tick")
     assert value_of("dreamery_seen_age_seconds", what="tick") < 60
     engine.redis.hset(heartbeat._SEEN, "tick", 0)
@@ -157,7 +157,7 @@ def test_responsive_and_unresponsive_workers_are_counted(engine):
 def test_stopping_worker_is_not_reported_missing(engine):
     heartbeat.publish_status("leaving@a", queues=["fast"], threads=1)
     assert [worker.name for worker in heartbeat.list_workers()] == ["leaving@a"]
-    heartbeat._pulse.heard -= 1000
+    heartbeat._status.heard -= 1000
     try:
         heartbeat.mark_leaving()
         report_worker(engine, "leaving@a")
@@ -166,7 +166,7 @@ def test_stopping_worker_is_not_reported_missing(engine):
         report_worker(engine, "leaving@a", told=30)
         assert heartbeat.list_workers() == []
     finally:
-        heartbeat._pulse.leaving = False
+        heartbeat._status.leaving = False
 
 
 def test_failed_webhook_delivery_is_counted(engine, receiver):

@@ -19,7 +19,7 @@ HERE = socket.gethostname()
 @pytest.fixture
 def healthy(engine):
     """A platform that passes all checks: a tick has run, the scheduler has sent one, a worker processes messages."""
-    heartbeat._pulse.seen.clear()
+    heartbeat._status.seen.clear()
     heartbeat.record_activity("tick")
     heartbeat.record_activity("scheduler")
     heartbeat.record_heartbeat()
