@@ -19,7 +19,7 @@ from api.http.own_file_links import read_own_file
 from worker import storage
 from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError
-from worker.core.media.image import MAX_INPUT_BYTES, InvalidImageError, ImageInfo, inspect_image
+from worker.core.media.image import MAX_INPUT_BYTES, ImageInfo, InvalidImageError, inspect_image
 from worker.db.jobs.inputs import NewInput, StoredInput
 
 _MAX_LINK_CHARS = 8000

@@ -25,7 +25,7 @@ from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.media.image import MAX_INPUT_BYTES
-from worker.core.media.video import MediaInfo, InvalidMediaError, inspect_audio, inspect_video
+from worker.core.media.video import InvalidMediaError, MediaInfo, inspect_audio, inspect_video
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.jobs import queries

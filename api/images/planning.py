@@ -35,7 +35,9 @@ _SINGLE_IMAGE_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
 _HIGH_QUALITIES = ("high", "hd", "xhigh", "max")
 
 
-def plan_image_jobs(body: ImageGenerationRequest, caller: Caller, offer: UpstreamModels = NO_OFFER) -> tuple[list[NewJob], int]:
+def plan_image_jobs(
+    body: ImageGenerationRequest, caller: Caller, offer: UpstreamModels = NO_OFFER
+) -> tuple[list[NewJob], int]:
     """Return the jobs of an image request and the number of images in its answer. Raises the request's error.
 
     `offer` = upstream's models for the caller's accounts; a model that only upstream lists is requested by its key.

@@ -275,12 +275,12 @@ class Platform:
         if child.exit_code != 0:
             raise StartError(f"The database schema could not be upgraded:\n{child.log_tail(30)}")
 
-    def _run(self, spec: ChildSpec, *, keep: bool = False) -> Child:
+    def _run(self, spec: ChildSpec, *, restart: bool = False) -> Child:
         if self._supervisor is None:
             raise StartError("the platform is not started")
         child = self._supervisor.start(spec)
         self.children[spec.name] = child
-        if keep and self.options.restart:
+        if restart and self.options.restart:
             self._supervisor.restart_on_exit(child)
         return child
 

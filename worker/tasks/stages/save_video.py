@@ -12,7 +12,13 @@ from uuid import UUID
 from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.media.image import InvalidImageError, inspect_image
-from worker.core.media.video import InvalidMediaError, JpegImage, inspect_video, make_sprite_sheet
+from worker.core.media.video import (
+    InvalidMediaError,
+    JpegImage,
+    extract_first_frame,
+    inspect_video,
+    make_sprite_sheet,
+)
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.core.watchdog import watchdog
