@@ -70,12 +70,12 @@ class CompressionMiddleware:
         await (self._compressed if reads else self._plain)(scope, receive, send)
 
 
-def rate_limit_headers(standing: RateLimitStatus) -> list[tuple[bytes, bytes]]:
+def rate_limit_headers(status: RateLimitStatus) -> list[tuple[bytes, bytes]]:
     """OpenAI's three rate-limit headers; the reset is a Go duration."""
     return [
-        (b"x-ratelimit-limit-requests", str(standing.limit).encode()),
-        (b"x-ratelimit-remaining-requests", str(standing.remaining).encode()),
-        (b"x-ratelimit-reset-requests", format_go_duration(standing.reset_seconds).encode()),
+        (b"x-ratelimit-limit-requests", str(status.limit).encode()),
+        (b"x-ratelimit-remaining-requests", str(status.remaining).encode()),
+        (b"x-ratelimit-reset-requests", format_go_duration(status.reset_seconds).encode()),
     ]
 
 
