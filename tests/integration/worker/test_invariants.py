@@ -51,7 +51,7 @@ def parsed() -> list[tuple[str, ast.Module]]:
     return [(str(path.relative_to(ROOT)), ast.parse(path.read_text(encoding="utf-8"))) for path in SOURCES]
 
 
-def name_and_tip(tree: ast.AST) -> Iterator[str]:
+def string_constants(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
@@ -83,7 +83,7 @@ def test_i1_only_the_state_machine_writes_states() -> None:
         re.IGNORECASE | re.DOTALL,
     )
     new_rows = re.compile(r"\b(INSERT\s+INTO|MERGE\s+INTO|COPY)\s+jobs\b", re.IGNORECASE)
-    found = {name for name, tree in parsed() for sql in texts(tree) if writes_state.search(sql) or new_rows.search(sql)}
+    found = {name for name, tree in parsed() for sql in string_constants(tree) if writes_state.search(sql) or new_rows.search(sql)}
     assert found == {"worker/db/jobs/state_machine.py"}
     # No other code uses the table objects.
     for name, tree in parsed():
@@ -217,7 +217,7 @@ def test_i2_nothing_leaves_the_process_while_a_database_connection_is_held(
     engine.run_until_final(engine.add_job(engine.add_account(), prompt="a boat [[reset:after]]"))
     engine.run_until_final(engine.add_job(engine.add_account(session="dead-watched-0001"), engine.add_account()))
     worn_out = engine.add_saving_job(engine.add_account())
-    engine.sandbox.gallery.forget()
+    engine.sandbox.results.clear()
     engine.run_until_final(worn_out)
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
         engine.make_due()
@@ -290,8 +290,8 @@ def test_i4_submit_key_is_committed_before_the_call_and_sent_once(engine: Engine
 
     def look(_path: str, body: bytes) -> None:
         key = json.loads(body)["submit_id"]
-        with engine.connect() as somebody:
-            row = somebody.execute("SELECT state, holds_slot FROM jobs WHERE submit_key = %s", (key,)).fetchone()
+        with engine.connect() as connection:
+            row = connection.execute("SELECT state, holds_slot FROM jobs WHERE submit_key = %s", (key,)).fetchone()
         seen.append((key, row))
 
     engine.interceptor.before[GENERATE] = look
@@ -483,7 +483,7 @@ def test_i8_only_tasks_decrypt_secrets() -> None:
 
 
 def test_i9_other_users_get_404_and_an_empty_list(engine: Engine) -> None:
-    owner, stranger = (
+    owner, other_user = (
         {"Authorization": "Bearer owner-0123456789:sandbox"},
         {"Authorization": "Bearer other-0123456789:sandbox"},
     )
@@ -498,7 +498,7 @@ def test_i9_other_users_get_404_and_an_empty_list(engine: Engine) -> None:
         job_id = made.json()["id"]
         own = http.get(f"/v1/jobs/{job_id}", headers=owner)
         assert own.status_code == 200
-        for who in (stranger, admin):
+        for who in (other_user, admin):
             for method, path in (("GET", ""), ("POST", "/cancel"), ("GET", "/events")):
                 answer = http.request(method, f"/v1/jobs/{job_id}{path}", headers=who)
                 assert answer.status_code == 404, (who, path)

@@ -53,7 +53,7 @@ _ACCOUNTS = text(
     f"""/* prospects */
     SELECT a.id, a.max_images, a.max_videos, a.kind_rests, extract(epoch FROM clock_timestamp()) AS clock,
         a.state = 'ok' AS works, a.rest_code, a.submits_per_minute,
-        coalesce(greatest(extract(epoch FROM a.rest_until - clock_timestamp()), 0), 0) AS rests,
+        coalesce(greatest(extract(epoch FROM a.rest_until - clock_timestamp()), 0), 0) AS cooldown,
         coalesce(greatest(extract(epoch FROM {free_at("a")} - clock_timestamp()), 0), 0) AS free_in,
         a.next_submit_at <= clock_timestamp() AS paced, {free_slots("a", "CAST(:kind AS text)")} AS free,
         {credits_left("a")} AS left, {covers(credits_left("a"), "CAST(:price AS integer)")} AS covered,
@@ -98,7 +98,7 @@ def _availability(job: JobRequirements, rows: list[Row[Any]], jobs_ahead: int) -
     slots = [slots_of(row)[job.kind] for row in working]
     default_slots = slot_limits()[f"most_{job.kind}"]
     pace = sum(row.submits_per_minute or settings.account_submits_per_minute for row in working)
-    longest = max(enabled, key=lambda row: row.rests, default=None)
+    longest = max(enabled, key=lambda row: row.cooldown, default=None)
     return Availability(
         accounts=len(rows) + unknown,
         usable=len(usable) + unknown,
@@ -108,7 +108,7 @@ def _availability(job: JobRequirements, rows: list[Row[Any]], jobs_ahead: int) -
         busy=sum(max(most - max(row.free, 0), 0) for most, row in zip(slots, working, strict=True)),
         submits_per_minute=float(pace) + unknown * settings.account_submits_per_minute,
         free_seconds=0.0 if unknown or working else float(min((row.free_in for row in enabled), default=0)),
-        cooldown_seconds=0.0 if unknown else float(min((row.rests for row in usable), default=0)),
+        cooldown_seconds=0.0 if unknown else float(min((row.cooldown for row in usable), default=0)),
         insufficient=len(enabled) - len(usable),
         credits_left=None
         if unknown or any(row.left is None for row in enabled)

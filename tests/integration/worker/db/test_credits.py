@@ -60,7 +60,7 @@ def calls(engine: Engine, path: str) -> int:
 
 
 def test_prices_are_learned_from_the_credit_history(engine: Engine) -> None:
-    account = engine.add_account(session="us-prices-of-pictures", region="us")
+    account = engine.add_account(session="us-prices-of-images-1", region="us")
     wide = {"order": {"resolution": "2k", "count": 3, "prompt": ""}}
     assert price("jimeng-4.0", wide, "us") is None, "an unknown region has no starting price"
     order = {"resolution": "2k", "width": 2048, "height": 2048}
@@ -244,7 +244,7 @@ def test_duplicate_and_lost_messages_settle_each_job_once(engine: Engine, seed: 
 
 
 def test_killed_task_holds_no_credits(engine: Engine) -> None:
-    account = engine.add_account(session="plain-killed-step")
+    account = engine.add_account(session="plain-killed-task")
     set_credits(engine, account, 5)
     job = engine.add_job(account, price=4, prompt="a boat [[latency:20]]")
     engine.make_due()

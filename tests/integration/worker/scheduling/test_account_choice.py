@@ -163,17 +163,17 @@ def test_claim_does_not_wait_for_a_locked_better_account(engine: Engine) -> None
 
 
 def test_job_stays_with_the_account_that_has_its_uploads(engine: Engine) -> None:
-    mine, better = add_account(engine), add_account(engine)
-    record_failures(mine, "upstream_error")
+    uploaded_to, better = add_account(engine), add_account(engine)
+    record_failures(uploaded_to, "upstream_error")
     job = engine.add_job()
     engine.sql("INSERT INTO job_inputs (job_id, n, key) VALUES (:job, 0, 'inputs/x/0.png')", job=job)
     engine.sql(
         """INSERT INTO input_uploads (job_id, n, account_id, uri, width, height, format)
            VALUES (:job, 0, :account, 'x', 8, 8, 'png')""",
         job=job,
-        account=mine,
+        account=uploaded_to,
     )
-    assert claim_with(mine).account.id == mine
+    assert claim_with(uploaded_to).account.id == uploaded_to
     assert engine.account_row(better).last_submit_at is None
 
 

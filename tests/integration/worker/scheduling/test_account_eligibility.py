@@ -69,16 +69,20 @@ def runs_on(engine: Engine, job: UUID, account: UUID) -> tuple[bool, bool, bool]
 
 def test_users_never_run_on_each_others_accounts(engine: Engine) -> None:
     one, other = add_user(engine), add_user(engine)
-    mine = add_own_account(engine, one)
-    theirs = engine.add_job(user_id=other, owner="other")
-    assert runs_on(engine, theirs, mine) == (False, False, False)
+    own_account = add_own_account(engine, one)
+    other_job = engine.add_job(user_id=other, owner="other")
+    assert runs_on(engine, other_job, own_account) == (False, False, False)
     # Not even if the job names the account, and not for a caller without a user.
-    assert runs_on(engine, engine.add_job(mine, user_id=other, owner="other"), mine) == (False, False, False)
-    assert runs_on(engine, engine.add_job(), mine) == (False, False, False)
-    assert runs_on(engine, engine.add_job(user_id=one, owner="one"), mine) == (True, True, True)
+    assert runs_on(engine, engine.add_job(own_account, user_id=other, owner="other"), own_account) == (
+        False,
+        False,
+        False,
+    )
+    assert runs_on(engine, engine.add_job(), own_account) == (False, False, False)
+    assert runs_on(engine, engine.add_job(user_id=one, owner="one"), own_account) == (True, True, True)
     # Jobs without a usable account fail at once instead of waiting for an account of another user.
     sweep()
-    assert engine.job_row(theirs).error_code == "no_account_available"
+    assert engine.job_row(other_job).error_code == "no_account_available"
 
 
 def test_group_account_is_only_for_users_of_the_group(engine: Engine) -> None:
@@ -95,11 +99,11 @@ def test_group_account_is_only_for_users_of_the_group(engine: Engine) -> None:
 
 def test_own_accounts_are_preferred_and_the_pool_is_the_fallback(engine: Engine) -> None:
     me = add_user(engine)
-    mine, pooled = add_own_account(engine, me, max_images=1), engine.add_account(pool=True)
+    own_account, pooled = add_own_account(engine, me, max_images=1), engine.add_account(pool=True)
     first, second = (engine.add_job(user_id=me, owner="me") for _ in range(2))
-    assert find_best(first) == mine
+    assert find_best(first) == own_account
     assert claim_job(pooled) is None, "left to the own account, which is free"
-    assert claim_job(mine) == first
+    assert claim_job(own_account) == first
     assert claim_job(pooled) == second, "the own account is full"
     [note] = [event.note for event in engine.job_events(second) if event.to_state == "submitting"]
     assert note["account"] == engine.account_row(pooled).label
@@ -107,7 +111,7 @@ def test_own_accounts_are_preferred_and_the_pool_is_the_fallback(engine: Engine)
     third = engine.add_job(user_id=me, owner="me")
     engine.sql("UPDATE accounts SET max_images = 5")
     assert claim_job(pooled) is None
-    engine.sql("UPDATE accounts SET rest_until = now() + interval '1 minute' WHERE id = :id", id=mine)
+    engine.sql("UPDATE accounts SET rest_until = now() + interval '1 minute' WHERE id = :id", id=own_account)
     assert claim_job(pooled) == third
 
 
@@ -116,8 +120,8 @@ def test_request_can_choose_own_accounts_or_the_pool(
     engine: Engine, choice: str, *, by_own: bool, by_pool: bool
 ) -> None:
     me = add_user(engine)
-    mine, pooled = add_own_account(engine, me), engine.add_account(pool=True)
-    for account, expected in ((mine, by_own), (pooled, by_pool)):
+    own_account, pooled = add_own_account(engine, me), engine.add_account(pool=True)
+    for account, expected in ((own_account, by_own), (pooled, by_pool)):
         job = engine.add_job(user_id=me, owner="me", account_choice=choice)
         assert (claim_job(account) == job) is expected
         engine.sql("DELETE FROM jobs")

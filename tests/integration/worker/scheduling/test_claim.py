@@ -63,11 +63,11 @@ def test_each_claim_has_a_new_submit_key(engine: Engine) -> None:
 
 
 def test_account_claims_only_jobs_that_may_use_it(engine: Engine) -> None:
-    mine, other, pooled = engine.add_account(), engine.add_account(), engine.add_account(pool=True)
-    own, common = engine.add_job(mine), engine.add_job()
+    named, other, pooled = engine.add_account(), engine.add_account(), engine.add_account(pool=True)
+    own, common = engine.add_job(named), engine.add_job()
     assert claim(other) is None
-    assert claim(mine).id == own
-    assert claim(mine) is None
+    assert claim(named).id == own
+    assert claim(named) is None
     assert claim(pooled).id == common
 
 
