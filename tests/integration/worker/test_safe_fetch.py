@@ -1,4 +1,4 @@
-"""The guarded fetcher against real peers: it never reaches inside, never reads too much, never waits too long."""
+"""safe_fetch against real servers: private addresses, size limits and deadlines."""
 
 import contextlib
 import socket
@@ -16,8 +16,8 @@ Talk = Callable[[socket.socket], None]
 
 
 @contextlib.contextmanager
-def raw_peer(talk: Talk, *, heard: list[bytes] | None = None) -> Iterator[int]:
-    """A TCP server that says what `talk` says, to each who comes; gives its port. `heard` takes what they sent."""
+def raw_peer(talk: Talk, *, received: list[bytes] | None = None) -> Iterator[int]:
+    """Run a TCP server that serves every connection with `talk`; yield its port. `received` collects the requests."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         over = threading.Event()
 
@@ -28,8 +28,8 @@ def raw_peer(talk: Talk, *, heard: list[bytes] | None = None) -> Iterator[int]:
                     with connection:
                         connection.settimeout(5)
                         request = connection.recv(65536)
-                        if heard is not None:
-                            heard.append(request)
+                        if received is not None:
+                            received.append(request)
                         talk(connection)
 
         thread = threading.Thread(target=serve, daemon=True)
@@ -44,13 +44,13 @@ def raw_peer(talk: Talk, *, heard: list[bytes] | None = None) -> Iterator[int]:
             thread.join(10)
 
 
-def says(*pieces: bytes, pause: float = 0.0) -> Talk:
-    """A peer that sends these pieces."""
+def send_chunks(*chunks: bytes, pause: float = 0.0) -> Talk:
+    """Return a server that sends these chunks."""
 
     def talk(connection: socket.socket) -> None:
         waiting = threading.Event()
-        for piece in pieces:
-            connection.sendall(piece)
+        for chunk in chunks:
+            connection.sendall(chunk)
             waiting.wait(pause)
 
     return talk
@@ -90,18 +90,18 @@ def get(port: int, *, max_bytes: int = 1000, deadline: float = 5.0, path: str = 
         "017700000001", "127.0.0.1.", "LOCALHOST", "2002:0a00:0001::", "localhost", "2130706433", "0x7f.1", "127.1", "0",
     ],
 )  # fmt: skip
-def test_addresses_inside_are_refused(host: str) -> None:
+def test_private_addresses_are_refused(host: str) -> None:
     with pytest.raises(FetchError) as refused:
         resolve_allowed_addresses(host, 80)
     assert "private" in str(refused.value) or "resolved" in str(refused.value)
 
 
 @pytest.mark.parametrize("host", ["8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::8.8.8.8"])
-def test_addresses_outside_are_fine(host: str) -> None:
+def test_public_addresses_are_allowed(host: str) -> None:
     assert resolve_allowed_addresses(host, 443)
 
 
-def test_one_private_address_among_many_spoils_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(_host, port, **_more):
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("8.8.8.8", "10.0.0.7")]
 
@@ -110,7 +110,7 @@ def test_one_private_address_among_many_spoils_the_name(monkeypatch: pytest.Monk
         resolve_allowed_addresses("two-faced.example", 443)
 
 
-def test_a_name_that_leads_inside_is_never_connected_to() -> None:
+def test_host_resolving_to_private_address_is_never_connected() -> None:
     came = []
     with raw_peer(came.append) as port:
         for host in ("localhost", "127.0.0.1", "[::ffff:127.0.0.1]"):
@@ -119,11 +119,11 @@ def test_a_name_that_leads_inside_is_never_connected_to() -> None:
             assert refused.value.final
         with pytest.raises(FetchError, match="private"):
             post(f"http://localhost:{port}/", body=b"{}", headers={})
-    assert not came[:-1], "only the knock of the end"
+    assert not came[:-1], "only the connection that ends the server"
 
 
-def test_the_checked_address_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch, allow) -> None:
-    """A second DNS answer cannot lead elsewhere: the name is resolved once."""
+def test_download_connects_to_the_checked_address(monkeypatch: pytest.MonkeyPatch, allow) -> None:
+    """A second DNS answer cannot redirect the connection: the host is resolved once."""
     asked = []
     real = socket.getaddrinfo
 
@@ -134,7 +134,7 @@ def test_the_checked_address_is_the_one_connected_to(monkeypatch: pytest.MonkeyP
         return real(host, port, *more, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
-    with raw_peer(says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")) as port:
+    with raw_peer(send_chunks(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")) as port:
         allow(f"rebind.example:{port}")
         done = download(f"http://rebind.example:{port}/", max_bytes=10, deadline_seconds=5)
         with done.content as content:
@@ -142,19 +142,19 @@ def test_the_checked_address_is_the_one_connected_to(monkeypatch: pytest.MonkeyP
     assert asked == ["rebind.example"]
 
 
-def test_an_allowed_place_is_one_port_only(allow) -> None:
-    with raw_peer(says(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as port:
+def test_allowed_host_is_limited_to_its_port(allow) -> None:
+    with raw_peer(send_chunks(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as port:
         allow(f"127.0.0.1:{port}")
         assert get(port) == b"ok"
         with pytest.raises(FetchError, match="private"):
             get(port + 1)
 
 
-def test_a_redirect_inside_is_refused(allow) -> None:
+def test_redirect_to_private_address_is_refused(allow) -> None:
     came = []
     with raw_peer(came.append) as inside:
         away = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{inside}/\r\nContent-Length: 0\r\n\r\n".encode()
-        with raw_peer(says(away)) as port:
+        with raw_peer(send_chunks(away)) as port:
             allow(f"127.0.0.1:{port}")
             with pytest.raises(FetchError, match="private"):
                 get(port)
@@ -164,8 +164,10 @@ def test_a_redirect_inside_is_refused(allow) -> None:
 @pytest.mark.parametrize(
     "place", ["file:///etc/passwd", "gopher://x/", "//", "http://[::1", "http://", "ftp://127.0.0.1/"]
 )
-def test_a_redirect_to_something_else_is_refused(allow, place: str) -> None:
-    with raw_peer(says(f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())) as port:
+def test_redirect_to_other_scheme_is_refused(allow, place: str) -> None:
+    with raw_peer(
+        send_chunks(f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())
+    ) as port:
         allow("127.0.0.1")
         with pytest.raises(FetchError):
             get(port)
@@ -174,22 +176,22 @@ def test_a_redirect_to_something_else_is_refused(allow, place: str) -> None:
 @pytest.mark.parametrize(
     "url", ["file:///etc/passwd", "http://", "http:///x", "//host/x", "http://[", "http://a:b/", ""]
 )
-def test_what_is_no_web_address_is_refused(url: str) -> None:
+def test_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(FetchError):
         download(url, max_bytes=10, deadline_seconds=1)
     with pytest.raises(FetchError):
         post(url, body=b"", headers={})
 
 
-def test_redirects_end(allow) -> None:
-    with raw_peer(says(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n")) as port:
+def test_redirects_are_limited(allow) -> None:
+    with raw_peer(send_chunks(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n")) as port:
         allow("127.0.0.1")
         with pytest.raises(FetchError, match="too many redirects"):
             get(port)
 
 
-def test_a_status_is_told(allow) -> None:
-    with raw_peer(says(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")) as port:
+def test_error_contains_the_http_status(allow) -> None:
+    with raw_peer(send_chunks(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n")) as port:
         allow("127.0.0.1")
         with pytest.raises(FetchError) as refused:
             get(port)
@@ -206,34 +208,34 @@ def test_a_status_is_told(allow) -> None:
     ],
     ids=["announced", "chunked", "until the end"],
 )
-def test_a_body_over_the_cap_is_refused_for_good(allow, answer: bytes) -> None:
-    with raw_peer(says(answer)) as port:
+def test_body_over_the_limit_is_a_final_error(allow, answer: bytes) -> None:
+    with raw_peer(send_chunks(answer)) as port:
         allow("127.0.0.1")
         with pytest.raises(FetchError, match="larger than 1000") as refused:
             get(port)
         assert refused.value.final
 
 
-@pytest.mark.parametrize(("layers", "told"), [(1, "gzip"), (2, "gzip, gzip"), (1, "br"), (1, "x-own")])
-def test_a_packed_bomb_is_not_unpacked(allow, layers: int, told: str) -> None:
-    """Two layers of gzip make a gigabyte of a few kilobytes, in one piece, before anything could be counted."""
+@pytest.mark.parametrize(("layers", "encoding"), [(1, "gzip"), (2, "gzip, gzip"), (1, "br"), (1, "x-own")])
+def test_compressed_body_is_refused(allow, layers: int, encoding: str) -> None:
+    """Two layers of gzip expand a few kilobytes to a gigabyte in one chunk, before a limit could apply."""
     import gzip
 
     bomb = b"\0" * 1_000_000
     for _ in range(layers):
         bomb = gzip.compress(bomb)
-    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {told}\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
-    with raw_peer(says(head + bomb)) as port:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
+    with raw_peer(send_chunks(head + bomb)) as port:
         allow("127.0.0.1")
-        with pytest.raises(FetchError, match="packed") as refused:
+        with pytest.raises(FetchError, match="Content-Encoding") as refused:
             get(port, max_bytes=2000)
         assert refused.value.final
 
 
-def test_nothing_packed_is_asked_for(allow) -> None:
+def test_identity_encoding_is_requested(allow) -> None:
     heads: list[bytes] = []
-    talk = says(b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\nok")
-    with raw_peer(talk, heard=heads) as port:
+    talk = send_chunks(b"HTTP/1.1 200 OK\r\nContent-Encoding: identity\r\nContent-Length: 2\r\n\r\nok")
+    with raw_peer(talk, received=heads) as port:
         allow("127.0.0.1")
         assert get(port) == b"ok"
     assert b"accept-encoding: identity\r\n" in heads[0].lower()
@@ -252,8 +254,8 @@ ENDLESS = {
 
 
 @pytest.mark.parametrize("part", ENDLESS)
-def test_a_peer_without_end_is_left(allow, part: str) -> None:
-    """As fast as it can send: by the cap, by the limits of the protocol, at the latest by the deadline."""
+def test_endless_body_is_aborted(allow, part: str) -> None:
+    """Stopped by the size limit, by the limits of the protocol, or at the latest by the deadline."""
     start, again = ENDLESS[part]
 
     def flood(connection: socket.socket) -> None:
@@ -270,7 +272,7 @@ def test_a_peer_without_end_is_left(allow, part: str) -> None:
 
 
 @pytest.mark.parametrize("address", ["http://user:pw@{}/", "http://user@{}/", "http://a:b@c@{}/"])
-def test_a_user_name_in_an_address_is_refused(allow, address: str) -> None:
+def test_url_with_user_name_is_refused(allow, address: str) -> None:
     came = []
     with raw_peer(came.append) as port:
         allow("127.0.0.1")
@@ -283,7 +285,7 @@ def test_a_user_name_in_an_address_is_refused(allow, address: str) -> None:
                 call()
             assert "pw" not in str(refused.value)
         away = f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode()
-        with raw_peer(says(away)) as first, pytest.raises(FetchError):
+        with raw_peer(send_chunks(away)) as first, pytest.raises(FetchError):
             get(first)
     assert not came[:-1]
 
@@ -291,29 +293,29 @@ def test_a_user_name_in_an_address_is_refused(allow, address: str) -> None:
 @pytest.mark.parametrize(
     "place", ["http://169.254.169.254/latest/", "http://[::ffff:169.254.169.254]/", "http://2852039166/", "//0x7f.1/"]
 )
-def test_a_redirect_to_the_metadata_address_is_refused(allow, place: str) -> None:
-    with raw_peer(says(f"HTTP/1.1 307 Away\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())) as port:
+def test_redirect_to_metadata_address_is_refused(allow, place: str) -> None:
+    with raw_peer(send_chunks(f"HTTP/1.1 307 Away\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode())) as port:
         allow(f"127.0.0.1:{port}")
         with pytest.raises(FetchError, match="private") as refused:
             get(port)
         assert refused.value.final
 
 
-def test_redirects_through_several_hosts_are_each_checked(allow) -> None:
+def test_each_redirect_is_checked(allow) -> None:
     came = []
     with raw_peer(came.append) as inside:
         last = f"HTTP/1.1 308 On\r\nLocation: http://localhost:{inside}/\r\nContent-Length: 0\r\n\r\n".encode()
-        with raw_peer(says(last)) as second:
+        with raw_peer(send_chunks(last)) as second:
             on = f"HTTP/1.1 303 On\r\nLocation: http://127.0.0.1:{second}/\r\nContent-Length: 0\r\n\r\n".encode()
-            with raw_peer(says(on)) as first:
+            with raw_peer(send_chunks(on)) as first:
                 allow(f"127.0.0.1:{first}", f"127.0.0.1:{second}")
                 with pytest.raises(FetchError, match="private"):
                     get(first)
     assert not came[:-1]
 
 
-def test_a_name_whose_second_answer_leads_inside_gives_nothing(monkeypatch: pytest.MonkeyPatch, allow) -> None:
-    """DNS rebinding: public when the redirect is checked, loopback when it is connected to. There is one look-up."""
+def test_dns_rebinding_is_blocked(monkeypatch: pytest.MonkeyPatch, allow) -> None:
+    """DNS rebinding: public at the check, loopback at the connection. The host is resolved only once."""
     real, asked, tried = socket.getaddrinfo, [], []
 
     def answers(host, port, *more, **options):
@@ -325,7 +327,7 @@ def test_a_name_whose_second_answer_leads_inside_gives_nothing(monkeypatch: pyte
 
     def connect(address, *_rest, **_options):
         tried.append(address[0])
-        raise OSError("nobody there")
+        raise OSError("unreachable")
 
     monkeypatch.setattr(socket, "getaddrinfo", answers)
     monkeypatch.setattr(socket, "create_connection", connect)
@@ -337,7 +339,7 @@ def test_a_name_whose_second_answer_leads_inside_gives_nothing(monkeypatch: pyte
     assert len(tried) == 1
 
 
-def test_a_name_server_that_takes_its_time_is_left_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_name_server_ends_at_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     go = threading.Event()
 
     def slow(*_more, **_options):
@@ -366,8 +368,8 @@ def test_a_name_server_that_takes_its_time_is_left_at_the_deadline(monkeypatch: 
     ],
     ids=["length", "chunked", "headers", "silence", "gibberish"],
 )
-def test_a_cut_answer_is_an_error_and_may_be_tried_again(allow, answer: bytes) -> None:
-    with raw_peer(says(answer)) as port:
+def test_truncated_response_is_a_retryable_error(allow, answer: bytes) -> None:
+    with raw_peer(send_chunks(answer)) as port:
         allow("127.0.0.1")
         with pytest.raises(FetchError) as cut:
             get(port)
@@ -375,10 +377,10 @@ def test_a_cut_answer_is_an_error_and_may_be_tried_again(allow, answer: bytes) -
 
 
 @pytest.mark.parametrize("part", ["headers", "body", "silence"])
-def test_a_peer_that_drips_is_left_at_the_deadline(allow, part: str) -> None:
+def test_slow_server_ends_at_the_deadline(allow, part: str) -> None:
     start = b"HTTP/1.1 200 OK\r\n" if part == "headers" else b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n"
-    pieces = [start, *[b"X-A: b\r\n" if part == "headers" else b"x"] * 40]
-    talk = says(*([] if part == "silence" else pieces), pause=0.2)
+    chunks = [start, *[b"X-A: b\r\n" if part == "headers" else b"x"] * 40]
+    talk = send_chunks(*([] if part == "silence" else chunks), pause=0.2)
 
     def drip(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -394,12 +396,12 @@ def test_a_peer_that_drips_is_left_at_the_deadline(allow, part: str) -> None:
         assert time.monotonic() - begin < 6
 
 
-def test_a_webhook_receiver_that_drips_is_left_too(allow, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_webhook_receiver_ends_at_the_deadline(allow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.4)
 
     def drip(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            says(b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n"] * 40, pause=0.2)(connection)
+            send_chunks(b"HTTP/1.1 200 OK\r\n", *[b"X-A: b\r\n"] * 40, pause=0.2)(connection)
 
     with raw_peer(drip) as port:
         allow("127.0.0.1")
@@ -409,9 +411,9 @@ def test_a_webhook_receiver_that_drips_is_left_too(allow, monkeypatch: pytest.Mo
         assert time.monotonic() - begin < 6
 
 
-def test_a_failed_download_leaves_no_open_file(allow) -> None:
-    """ResourceWarnings are errors here; the body is closed when the download is."""
-    with raw_peer(says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")) as port:
+def test_failed_download_leaves_no_open_file(allow) -> None:
+    """ResourceWarnings are errors in tests: a failed download closes its temporary file."""
+    with raw_peer(send_chunks(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf")) as port:
         allow("127.0.0.1")
         with pytest.raises(FetchError):
             get(port)

@@ -1,4 +1,4 @@
-"""Storage: the same behaviour from a local folder and from a bucket behind a real S3-speaking server."""
+"""Storage behaves the same with a local folder and with a bucket of a real S3 server."""
 
 import asyncio
 import io
@@ -19,7 +19,7 @@ KINDS = ("folder", "bucket")
 
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, engine: Engine, s3: Bucket) -> Engine:
-    """The engine with its storage in a folder, then in the bucket, empty."""
+    """Yield the engine with an empty folder, then with an empty bucket as storage."""
     if request.param == "bucket":
         s3.empty()
         engine.configure(**s3.settings(PREFIX))
@@ -32,42 +32,42 @@ def noise(size: int) -> bytes:
 
 def streamed(key: str, start: int, end: int) -> list[bytes]:
     async def read() -> list[bytes]:
-        return [piece async for piece in await storage.stream_file(key, start=start, end=end)]
+        return [chunk async for chunk in await storage.stream_file(key, start=start, end=end)]
 
     return asyncio.run(read())
 
 
 @pytest.mark.parametrize("size", [1, 70_000, 13_000_000])
-def test_bytes_come_back_as_they_went(store: Engine, size: int) -> None:
+def test_file_is_read_back_unchanged(store: Engine, size: int) -> None:
     data = noise(size)
     with io.BytesIO(data) as content:
-        content.read(1)  # wherever it stands
+        content.read(1)  # the position does not matter
         storage.put_file("jobs/a/0.png", content)
-    assert storage.size_of("jobs/a/0.png") == size
+    assert storage.file_size("jobs/a/0.png") == size
     assert storage.read_file("jobs/a/0.png") == data
     with storage.open_file("jobs/a/0.png") as copy:
         assert copy.read() == data
     assert b"".join(streamed("jobs/a/0.png", 0, size)) == data
     for start, end in ((0, 1), (size // 2, size), (size - 1, size), (size // 3, size // 3 + size // 2 + 1)):
-        pieces = streamed("jobs/a/0.png", start, end)
-        assert b"".join(pieces) == data[start:end]
-        assert max(map(len, pieces)) <= 300_000, "a slow reader needs little memory"
+        chunks = streamed("jobs/a/0.png", start, end)
+        assert b"".join(chunks) == data[start:end]
+        assert max(map(len, chunks)) <= 300_000, "a slow reader uses little memory"
 
 
-def test_a_key_holds_the_newest_bytes_until_it_is_deleted(store: Engine) -> None:
+def test_key_holds_the_newest_file_until_deleted(store: Engine) -> None:
     for text in (b"old and longer", b"new"):
         storage.put_file("jobs/a/0.png", io.BytesIO(text))
     assert storage.read_file("jobs/a/0.png") == b"new"
     storage.delete_file("jobs/a/0.png")
     storage.delete_file("jobs/a/0.png")
-    for read in (storage.read_file, storage.open_file, storage.size_of):
+    for read in (storage.read_file, storage.open_file, storage.file_size):
         with pytest.raises(storage.MissingFileError):
             read("jobs/a/0.png")
     with pytest.raises(storage.MissingFileError):
         streamed("jobs/a/0.png", 0, 1)
 
 
-def test_keys_are_listed_by_folder_and_age(store: Engine) -> None:
+def test_keys_are_listed_by_prefix_and_age(store: Engine) -> None:
     for key in ("inputs/a/0.png", "inputs/b/0.png", "inputsnot/c", "jobs/d/0.png"):
         storage.put_file(key, io.BytesIO(b"x"))
     assert sorted(k for keys in storage.list_old_keys("inputs", hours=-1) for k in keys) == [
@@ -77,20 +77,18 @@ def test_keys_are_listed_by_folder_and_age(store: Engine) -> None:
     assert [k for keys in storage.list_old_keys("inputs", hours=1) for k in keys] == []
 
 
-def test_a_bucket_lists_in_order_and_goes_on_behind_a_key(
-    engine: Engine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_bucket_listing_continues_after_a_key(engine: Engine, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 2)
     keys = [f"jobs/{letter}/0.png" for letter in "abcde"]
     for key in reversed(keys):
         storage.put_file(key, io.BytesIO(b"x"))
     assert storage.lists_in_order()
-    first, second, *_ = storage.pages("jobs", hours=-1)
+    first, second, *_ = storage.list_pages("jobs", hours=-1)
     assert [*first[0], *second[0]] == keys[:4]
-    assert [k for page, _ in storage.pages("jobs", hours=-1, after=first[1]) for k in page] == keys[2:]
+    assert [k for page, _ in storage.list_pages("jobs", hours=-1, after=first[1]) for k in page] == keys[2:]
 
 
-def test_large_files_go_up_in_parts_below_the_prefix(engine: Engine, bucket: Bucket) -> None:
+def test_large_files_are_uploaded_in_parts_under_the_prefix(engine: Engine, bucket: Bucket) -> None:
     storage.put_file("jobs/a/0.mp4", io.BytesIO(noise(12_000_000)))
     assert bucket.keys("") == {f"{PREFIX}/jobs/a/0.mp4": 12_000_000}
     with bucket.client() as client:
@@ -99,11 +97,11 @@ def test_large_files_go_up_in_parts_below_the_prefix(engine: Engine, bucket: Buc
     assert etag.strip('"').endswith("-3"), "three parts"
 
 
-def test_an_upload_that_breaks_off_leaves_nothing(engine: Engine, bucket: Bucket) -> None:
+def test_aborted_upload_leaves_nothing(engine: Engine, bucket: Bucket) -> None:
     class Torn(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             if self.tell() > 6_000_000:
-                raise OSError("the disk is gone")
+                raise OSError("the disk failed")
             return super().read(size)
 
     with pytest.raises(storage.StorageError):
@@ -120,7 +118,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(engine: Engine, bucket: Bucket
         ("S3_ENDPOINT", "http://127.0.0.1:1", "it cannot be reached"),
     ],
 )
-def test_what_a_bucket_refuses_is_told_clearly(
+def test_bucket_errors_have_clear_messages(
     engine: Engine, bucket: Bucket, setting: str, value: str, reason: str
 ) -> None:
     engine.configure(**{setting: value})
@@ -141,14 +139,14 @@ def test_what_a_bucket_refuses_is_told_clearly(
     assert "DREAMERY_S3_" in finding.hint
 
 
-def test_the_doctor_finds_a_storage_that_works(store: Engine) -> None:
+def test_doctor_reports_working_storage(store: Engine) -> None:
     [finding] = [found for found in doctor.run_checks() if found.check == "storage"]
     assert finding.ok
     assert store.env.get("DREAMERY_STORAGE_URL", store.env["DREAMERY_DATA_DIR"]) in finding.detail
     assert [key for keys in storage.list_old_keys("platform", hours=-1) for key in keys] == []
 
 
-def test_a_folder_that_cannot_be_written_is_told_clearly(engine: Engine, tmp_path: Path) -> None:
+def test_unwritable_folder_has_a_clear_message(engine: Engine, tmp_path: Path) -> None:
     (tmp_path / "a file").write_bytes(b"")
     engine.configure(STORAGE_URL=f"file://{tmp_path}/store")
     (tmp_path / "store").mkdir()
@@ -157,22 +155,22 @@ def test_a_folder_that_cannot_be_written_is_told_clearly(engine: Engine, tmp_pat
         storage.put_file("jobs/a/0.png", io.BytesIO(b"x"))
 
 
-def test_the_first_platform_owns_a_storage(store: Engine) -> None:
-    assert storage.owner() is None
-    assert storage.claim("one") == "one"
-    assert storage.claim("two") == "one"
-    assert storage.owner() == "one"
-    storage.take("two")
-    assert storage.claim("one") == "two"
+def test_first_platform_owns_the_storage(store: Engine) -> None:
+    assert storage.read_owner() is None
+    assert storage.claim_ownership("one") == "one"
+    assert storage.claim_ownership("two") == "one"
+    assert storage.read_owner() == "one"
+    storage.take_ownership("two")
+    assert storage.claim_ownership("one") == "two"
 
 
-def test_a_job_lands_in_the_bucket(engine: Engine, bucket: Bucket) -> None:
+def test_job_result_is_stored_in_the_bucket(engine: Engine, bucket: Bucket) -> None:
     job = engine.add_succeeded_job(engine.add_account(), count=2)
     stored = bucket.keys(PREFIX)
     assert stored == {f"{PREFIX}/{row.key}": row.bytes for row in engine.files(job)}
 
 
-def test_a_job_whose_result_cannot_be_stored_is_saved_later(engine: Engine, bucket: Bucket) -> None:
+def test_save_is_retried_when_storage_fails(engine: Engine, bucket: Bucket) -> None:
     job = engine.add_saving_job(engine.add_account())
     engine.configure(S3_SECRET_ACCESS_KEY="not-the-secret")
     engine.save(job)
@@ -185,7 +183,7 @@ def test_a_job_whose_result_cannot_be_stored_is_saved_later(engine: Engine, buck
     assert engine.charge_count() == 1
 
 
-def test_the_environment_of_aws_is_heard_where_nothing_is_set(
+def test_aws_environment_is_used_for_unset_settings(
     engine: Engine, s3: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.configure(STORAGE_URL=f"s3://{BUCKET}", S3_ENDPOINT=s3.url)

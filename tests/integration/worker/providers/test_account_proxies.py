@@ -1,4 +1,4 @@
-"""`PROXY@TOKEN` from the request to the pictures, through real proxies: no call of the account goes round its proxy."""
+"""`PROXY@TOKEN` from the request to the images, through real proxies: no call of the account bypasses its proxy."""
 
 import logging
 import socket
@@ -45,14 +45,14 @@ def order(http: TestClient, tokens: str, prompt: str = "a boat") -> UUID:
 
 
 def calls_of(engine: Engine, *proxies: Proxy) -> list[str]:
-    """The calls that upstream got, files aside; each came from one of the proxies."""
+    """Return the calls that upstream received, without files; checks that each came from one of the proxies."""
     ports = {port for proxy in proxies for port in proxy.ports}
     calls = [(path, port) for path, port in engine.interceptor.callers if not path.startswith(MEDIA)]
-    assert [path for path, port in calls if port not in ports] == [], "went direct"
+    assert [path for path, port in calls if port not in ports] == [], "a call bypassed the proxy"
     return [path for path, _ in calls]
 
 
-def test_an_order_goes_through_the_proxy_from_end_to_end(engine: Engine, http: TestClient, proxy: Proxy) -> None:
+def test_order_uses_the_proxy_end_to_end(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     job = order(http, f"{proxy.url}@plain-proxied-0001:sandbox")
     assert engine.run_until_final(job) == ["succeeded"]
     calls = calls_of(engine, proxy)
@@ -61,7 +61,7 @@ def test_an_order_goes_through_the_proxy_from_end_to_end(engine: Engine, http: T
     assert engine.charge_count() == 1
 
 
-def test_a_look_up_and_a_poll_after_a_move_go_through_it_too(engine: Engine, http: TestClient, proxy: Proxy) -> None:
+def test_look_up_and_poll_after_a_move_use_the_proxy(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     job = order(http, f"{proxy.url}@x-jp-proxied-look-up-1:auto")
     assert engine.run_until_final(job) == ["succeeded"]
     assert sum(USER_INFO in path for path in calls_of(engine, proxy)) >= 1
@@ -69,7 +69,7 @@ def test_a_look_up_and_a_poll_after_a_move_go_through_it_too(engine: Engine, htt
     assert row.cluster["country"] == "JP"
 
 
-def test_a_conversation_streams_through_it(engine: Engine, http: TestClient, proxy: Proxy) -> None:
+def test_conversation_streams_through_the_proxy(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     job = order(http, f"{proxy.url}@plain-proxied-chat-1:sandbox")
     assert engine.run_until_final(job) == ["succeeded"]
     talk = chat(engine, engine.job_row(job).account_id)
@@ -78,7 +78,7 @@ def test_a_conversation_streams_through_it(engine: Engine, http: TestClient, pro
     assert any("conversation" in path for path in calls_of(engine, proxy))
 
 
-def test_a_refusing_proxy_means_no_call_at_all(engine: Engine, http: TestClient, proxy: Proxy) -> None:
+def test_refusing_proxy_makes_no_call(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     proxy.closed = True
     engine.configure(UPSTREAM_ORIGIN="", MAX_ATTEMPTS="2")  # https: the proxy is asked for a tunnel
     job = order(http, f"{proxy.url}@us-plain-proxied-0003")
@@ -90,15 +90,15 @@ def test_a_refusing_proxy_means_no_call_at_all(engine: Engine, http: TestClient,
     assert notes.count("proxy_unreachable") == 3  # two refusals and the end
 
 
-def test_a_list_with_a_dead_proxy_goes_on_with_the_next(engine: Engine, http: TestClient) -> None:
-    with running_proxy("socks5") as gone:
+def test_dead_proxy_fails_over_to_the_next_account(engine: Engine, http: TestClient) -> None:
+    with running_proxy("socks5") as dead:
         pass
     with running_proxy("http") as good:
-        allow(engine, good, gone)
-        tokens = f"{gone.url}@plain-way-closed-01:sandbox, {good.url}@plain-way-open-001:sandbox"
+        allow(engine, good, dead)
+        tokens = f"{dead.url}@plain-way-closed-01:sandbox, {good.url}@plain-way-open-001:sandbox"
         job = order(http, tokens)
         accounts = {row.label: row.id for row in engine.sql("SELECT label, id FROM accounts WHERE NOT pool")}
-        closed = next(i for i in accounts.values() if i == _account(engine, gone))
+        closed = next(i for i in accounts.values() if i == _account(engine, dead))
         engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id <> :id", id=closed)  # it is tried first
         engine.submit(job)
         assert engine.job_row(job).state == "queued"
@@ -112,14 +112,14 @@ def test_a_list_with_a_dead_proxy_goes_on_with_the_next(engine: Engine, http: Te
 
 
 def _account(engine: Engine, proxy: Proxy) -> UUID:
-    """The account that goes out through it."""
+    """Return the account that uses this proxy."""
     from worker.core.security.encryption import lookup_hash
 
     [row] = engine.sql("SELECT id FROM accounts WHERE proxy_hash = :h", h=lookup_hash(f"proxy:{proxy.url}"))
     return row.id
 
 
-def test_the_newest_proxy_counts_and_a_bare_session_id_keeps_it(engine: Engine, http: TestClient) -> None:
+def test_newest_proxy_is_used_and_bare_session_id_keeps_it(engine: Engine, http: TestClient) -> None:
     with running_proxy("http") as first, running_proxy("socks5") as second:
         allow(engine, first, second)
         session = "plain-changes-way-1:sandbox"
@@ -130,11 +130,11 @@ def test_the_newest_proxy_counts_and_a_bare_session_id_keeps_it(engine: Engine, 
         calls_of(engine, first)
         engine.interceptor.clear()
         assert engine.run_until_final(order(http, f"{second.url}@{session}")) == ["succeeded"]
-        assert calls_of(engine, second), "also for what the old one began"
+        assert calls_of(engine, second), "also for jobs that started with the old proxy"
         engine.interceptor.clear()
         assert engine.run_until_final(order(http, session)) == ["succeeded"]
-        assert calls_of(engine, second), "a bare session id does not suddenly go direct"
-        # One session is one account: it sees its jobs, whatever its way out.
+        assert calls_of(engine, second), "a bare session id keeps the proxy"
+        # One session is one account: it sees its jobs with any proxy.
         seen = http.get("/v1/jobs", headers={"Authorization": f"Bearer {session}"}).json()["data"]
         assert len(seen) == 3
         assert [row.id for row in engine.sql("SELECT id FROM accounts WHERE NOT pool")] == [account]
@@ -146,7 +146,7 @@ def test_the_newest_proxy_counts_and_a_bare_session_id_keeps_it(engine: Engine, 
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "10.1.2.3", "169.254.169.254", "2130706433", "0x7f.1"])
-def test_a_private_proxy_is_refused_at_the_door(engine: Engine, http: TestClient, host: str) -> None:
+def test_private_proxy_is_refused_by_the_api(engine: Engine, http: TestClient, host: str) -> None:
     answer = http.post(
         "/v1/images/generations",
         json={"prompt": "a boat"},
@@ -159,7 +159,7 @@ def test_a_private_proxy_is_refused_at_the_door(engine: Engine, http: TestClient
     assert not engine.sql("SELECT 1 FROM accounts WHERE NOT pool")
 
 
-def test_a_name_that_leads_to_a_private_proxy_is_refused_by_the_step(
+def test_host_name_of_a_private_proxy_is_refused_by_the_task(
     engine: Engine, http: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = socket.getaddrinfo
@@ -177,7 +177,7 @@ def test_a_name_that_leads_to_a_private_proxy_is_refused_by_the_step(
     assert not engine.interceptor.calls
 
 
-def test_a_proxy_shows_nowhere(engine: Engine, http: TestClient, proxy: Proxy) -> None:
+def test_proxy_is_never_revealed(engine: Engine, http: TestClient, proxy: Proxy) -> None:
     lines: list[str] = []
 
     class Keep(logging.Handler):

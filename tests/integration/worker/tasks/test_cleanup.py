@@ -1,4 +1,4 @@
-"""Housekeeping: what is past its time goes, and nothing else does."""
+"""Cleanup deletes what is past its retention, and nothing else."""
 
 import io
 import os
@@ -19,13 +19,13 @@ from worker.tasks.cleanup import clean_up
 
 
 def aged(engine: Engine, days: int, *jobs: UUID) -> None:
-    """The jobs ended that long ago."""
+    """Make the jobs end that long ago."""
     then = f"now() - interval '{days} days'"
     engine.sql(f"UPDATE jobs SET finished_at = {then} WHERE id = ANY(:ids)", ids=list(jobs))
     engine.sql(f"UPDATE files SET created_at = {then} WHERE job_id = ANY(:ids)", ids=list(jobs))
 
 
-def test_results_past_their_retention_lose_their_bytes_only(engine: Engine) -> None:
+def test_expired_results_lose_their_bytes_only(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     old, young = engine.add_succeeded_job(engine.add_account(), count=2), engine.add_succeeded_job(engine.add_account())
     aged(engine, 8, old)
@@ -41,7 +41,7 @@ def test_results_past_their_retention_lose_their_bytes_only(engine: Engine) -> N
     assert "removed 0 files" in clean_up()
 
 
-def test_a_crash_between_bytes_and_row_is_repeated(engine: Engine) -> None:
+def test_cleanup_recovers_from_crash_between_bytes_and_row(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     job = engine.add_succeeded_job(engine.add_account())
     aged(engine, 8, job)
@@ -50,18 +50,18 @@ def test_a_crash_between_bytes_and_row_is_repeated(engine: Engine) -> None:
     assert engine.files(job)[0].removed_at
 
 
-def test_without_a_retention_everything_stays(engine: Engine) -> None:
+def test_without_retention_nothing_is_deleted(engine: Engine) -> None:
     job = engine.add_succeeded_job(engine.add_account())
     aged(engine, 9999, job)
     clean_up()
     assert storage.read_file(engine.files(job)[0].key)
 
 
-# --- inputs that no job names ---
+# --- orphaned inputs ---
 
 
 def stored_input(key: str, *, hours_ago: float = 0) -> None:
-    """Bytes under a key, as old as that."""
+    """Store a file of that age under the key."""
     storage.put_file(key, io.BytesIO(b"bytes"))
     then = time.time() - hours_ago * 3600
     os.utime(Path(storage._store().prefix) / key, (then, then))
@@ -74,7 +74,7 @@ def is_there(key: str) -> bool:
         return False
 
 
-def test_inputs_of_a_request_that_died_before_its_jobs_leave_after_a_day(engine: Engine) -> None:
+def test_inputs_without_jobs_are_deleted_after_a_day(engine: Engine) -> None:
     job = engine.add_job(engine.add_account())
     engine.sql("INSERT INTO job_inputs (job_id, n, key) VALUES (:job, 0, 'inputs/a/0.png')", job=job)
     stored_input("inputs/a/0.png", hours_ago=100)
@@ -88,9 +88,9 @@ def test_inputs_of_a_request_that_died_before_its_jobs_leave_after_a_day(engine:
     assert "0 orphans" in clean_up()
 
 
-def test_many_orphans_leave_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_orphans_are_deleted_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 3)
-    monkeypatch.setattr("worker.tasks.stages.orphaned_files._MOST_INPUTS", 4)
+    monkeypatch.setattr("worker.tasks.stages.orphaned_files._MAX_INPUTS", 4)
     for n in range(10):
         stored_input(f"inputs/x{n}/0.png", hours_ago=30)
     for _ in range(4):
@@ -98,13 +98,13 @@ def test_many_orphans_leave_in_batches(engine: Engine, monkeypatch: pytest.Monke
     assert not any(is_there(f"inputs/x{n}/0.png") for n in range(10))
 
 
-# --- session ids that never worked ---
+# --- unused session ids ---
 
 DEAD = "dead-made-up-"
 
 
 def a_day_later(engine: Engine) -> None:
-    """Everything happened 25 hours earlier."""
+    """Move all timestamps back by 25 hours."""
     past = "- interval '25 hours'"
     engine.sql(f"UPDATE accounts SET created_at = created_at {past}, last_submit_at = last_submit_at {past}")
     engine.sql(f"UPDATE jobs SET created_at = created_at {past}, finished_at = finished_at {past}")
@@ -124,7 +124,7 @@ def failed(engine: Engine, *accounts: UUID, **changes: object) -> UUID:
     return job
 
 
-def test_session_ids_that_never_worked_leave_with_their_jobs(engine: Engine) -> None:
+def test_unused_session_ids_are_deleted_with_their_jobs(engine: Engine) -> None:
     made_up = [engine.add_account(session=f"{DEAD}{number}") for number in range(3)]
     for account in made_up:
         failed(engine, account)
@@ -132,7 +132,7 @@ def test_session_ids_that_never_worked_leave_with_their_jobs(engine: Engine) -> 
     refused = engine.add_account()
     failed(engine, refused, prompt="bad [[refuse:2038]]")  # keeps `account_id`, but upstream never took it
     clean_up()
-    assert known(engine) == {*made_up, refused}, "a day is not over"
+    assert known(engine) == {*made_up, refused}, "a day has not passed yet"
     a_day_later(engine)
     assert "removed 4 accounts that never worked with 5 jobs" in clean_up()
     assert not known(engine)
@@ -140,7 +140,7 @@ def test_session_ids_that_never_worked_leave_with_their_jobs(engine: Engine) -> 
     assert "removed 0 accounts" in clean_up()
 
 
-def test_accounts_that_worked_or_may_yet_work_stay(engine: Engine) -> None:
+def test_accounts_that_worked_or_may_still_work_are_kept(engine: Engine) -> None:
     worked, paused, pooled = engine.add_account(), engine.add_account(), engine.add_account(pool=True)
     jobs = {engine.add_succeeded_job(worked)}
     waits = engine.add_account(session=f"{DEAD}waits")
@@ -157,7 +157,7 @@ def test_accounts_that_worked_or_may_yet_work_stay(engine: Engine) -> None:
     assert jobs_left(engine) == jobs
 
 
-def test_a_job_of_a_list_stays_with_the_account_that_stays(engine: Engine) -> None:
+def test_job_with_several_accounts_is_kept_with_the_kept_account(engine: Engine) -> None:
     dead, good = engine.add_account(session=f"{DEAD}list"), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
     job = engine.add_job(dead, good)
@@ -168,7 +168,7 @@ def test_a_job_of_a_list_stays_with_the_account_that_stays(engine: Engine) -> No
     assert len(engine.files(job)) == 1
 
 
-def test_a_webhook_that_is_not_told_yet_keeps_its_job(engine: Engine) -> None:
+def test_pending_webhook_keeps_its_job(engine: Engine) -> None:
     account = engine.add_account(session=f"{DEAD}hook")
     job = failed(engine, account, webhook_url="http://127.0.0.1:1/hook")
     a_day_later(engine)
@@ -182,7 +182,7 @@ def caller_of(session: str) -> Caller:
     return Caller(owner="tokens:x", tokens=((session_token_hash(token), token),))
 
 
-def test_a_job_that_is_being_accepted_holds_its_account(engine: Engine) -> None:
+def test_job_being_accepted_keeps_its_account(engine: Engine) -> None:
     account = engine.add_account(session=f"{DEAD}held")
     a_day_later(engine)
     with transaction() as tx:
@@ -191,7 +191,7 @@ def test_a_job_that_is_being_accepted_holds_its_account(engine: Engine) -> None:
     assert "removed 1 accounts" in clean_up()
 
 
-def test_an_intake_that_comes_too_late_makes_the_row_anew(engine: Engine) -> None:
+def test_acceptance_after_cleanup_creates_the_account_again(engine: Engine) -> None:
     old = engine.add_account(session=f"{DEAD}late")
     a_day_later(engine)
     found: list[UUID] = []
@@ -205,7 +205,7 @@ def test_an_intake_that_comes_too_late_makes_the_row_anew(engine: Engine) -> Non
         thread = threading.Thread(target=intake)
         thread.start()
         thread.join(0.5)
-        assert thread.is_alive(), "it waits for the removal"
+        assert thread.is_alive(), "it waits for the deletion"
         other.execute("DELETE FROM accounts WHERE id = %s", [old])
     thread.join(10)
     [new] = found

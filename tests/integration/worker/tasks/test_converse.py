@@ -1,4 +1,4 @@
-"""The converse step against the sandbox's agent: words, jobs it starts, refusals, broken streams, kills."""
+"""The converse task against the sandbox's agent: text, started jobs, refusals, broken streams, killed workers."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ from worker import celery_tasks
 from worker.db.accounts import accounts
 from worker.db.engine import Row, transaction
 from worker.db.jobs import state_machine
-from worker.messaging.pubsub import WORDS
+from worker.messaging.pubsub import AGENT_TEXT_CHANNEL
 from worker.tasks.converse import converse
 from worker.tasks.dispatch import sweep
 from worker.tasks.poll import poll
@@ -37,13 +37,13 @@ def params(*texts: str) -> dict[str, Any]:
 
 
 def chat(engine: Engine, *account_ids: UUID, prompt: str = "hi", **changes: Any) -> UUID:
-    """A conversation in the queue."""
+    """Add a conversation to the queue."""
     values = {"kind": "chat", "model": "agent", "params": params(prompt), **changes}
     return engine.add_job(*account_ids, **values)
 
 
 def hold(engine: Engine, job_id: UUID) -> str:
-    """The converse step for a job, its time having come."""
+    """Run the converse task for a job that is due."""
     engine.make_due()
     return converse(job_id=job_id)
 
@@ -57,12 +57,12 @@ def children(engine: Engine, job_id: UUID) -> list[Row[Any]]:
 
 
 def sent(engine: Engine) -> list[dict[str, Any]]:
-    """The conversations upstream got."""
+    """Return the conversations that upstream received."""
     return list(engine.ledger()["conversations"])
 
 
 def collect(engine: Engine, job_id: UUID) -> None:
-    """Let upstream finish what the agent started, and copy it."""
+    """Let upstream finish the jobs of the agent, and save them."""
     for child in children(engine, job_id):
         engine.finish_upstream()
         engine.make_due()
@@ -74,53 +74,53 @@ def collect(engine: Engine, job_id: UUID) -> None:
 
 
 def lapse(engine: Engine, job_id: UUID) -> None:
-    """The lease of a conversation has run out."""
+    """Expire the lease of a conversation."""
     engine.sql("UPDATE jobs SET due_at = now() - interval '1 second' WHERE id = :id", id=job_id)
 
 
 @contextmanager
 def listening(engine: Engine) -> Iterator[Callable[[], list[tuple[str, int, str]]]]:
-    """Hear every word that is published; a function that gives them so far."""
-    heard: list[tuple[str, int, str]] = []
+    """Subscribe to all published text. Yield a function that returns what has arrived."""
+    received: list[tuple[str, int, str]] = []
     with engine.redis.pubsub(ignore_subscribe_messages=True) as line:
-        line.subscribe(WORDS)
+        line.subscribe(AGENT_TEXT_CHANNEL)
         line.get_message(timeout=5)
 
         def read() -> list[tuple[str, int, str]]:
             while (message := line.get_message(timeout=0.2)) is not None:
-                heard.append(tuple(json.loads(message["data"])))
-            return heard
+                received.append(tuple(json.loads(message["data"])))
+            return received
 
         yield read
 
 
 @contextmanager
 def in_thread(work: Callable[[], Any]) -> Iterator[None]:
-    """The step beside the test."""
+    """Run the task in a thread beside the test."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         yield
         done.result(30)
 
 
-# --- what is said ---
+# --- text ---
 
 
-def test_a_conversation_is_said_published_and_ends(engine: Engine) -> None:
+def test_conversation_is_published_stored_and_ends(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account, prompt="tell me 一个笑话")
     with listening(engine) as words:
         hold(engine, job)
-        heard = words()
+        published = words()
     row, talk = engine.job_row(job), spoken(engine, job)
     assert talk.said == "You said: “tell me 一个笑话” — 好的 🙂"
     assert (talk.finish, talk.calls) == ("stop", 0)
-    assert len(heard) > 3
+    assert len(published) > 3
     offset = 0
-    for name, start, text in heard:
+    for name, start, text in published:
         assert (name, start) == (job.hex, offset)
         offset += len(text)
-    assert "".join(text for *_, text in heard) == talk.said
+    assert "".join(text for *_, text in published) == talk.said
     assert engine.state_history(job) == ["queued", "submitting", "running", "saving", "succeeded"]
     assert (row.state, row.progress, row.holds_slot) == ("succeeded", 100, False)
     (line,) = sent(engine)
@@ -128,13 +128,13 @@ def test_a_conversation_is_said_published_and_ends(engine: Engine) -> None:
     assert engine.ledger()["violations"] == {}
 
 
-def test_all_turns_are_sent_and_the_last_one_is_answered(engine: Engine) -> None:
+def test_all_messages_are_sent_and_the_last_one_is_answered(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), params=params("my name is Bo", "Hello Bo", "what is my name?"))
     hold(engine, job)
     assert "what is my name?" in spoken(engine, job).said
 
 
-def test_a_webhook_is_due_once_when_everything_is_there(engine: Engine) -> None:
+def test_webhook_is_due_once_when_all_jobs_ended(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw a boat", webhook_url="https://hook.test/x")
     hold(engine, job)
     assert engine.job_row(job).state == "saving"
@@ -145,20 +145,20 @@ def test_a_webhook_is_due_once_when_everything_is_there(engine: Engine) -> None:
     assert (hook.job_id, hook.event) == (job, "job.completed")
 
 
-# --- what it starts ---
+# --- jobs of the agent ---
 
 
 @pytest.mark.parametrize("form", ["", "[[replace]]", "[[complete]]", "[[repeat]] [[leak]]", "[[replace]] [[complete]]"])
-def test_pictures_become_jobs_that_poll_and_save_finish(engine: Engine, form: str) -> None:
+def test_agent_images_become_jobs_that_poll_and_save_finish(engine: Engine, form: str) -> None:
     account = engine.add_account()
-    job = chat(engine, account, prompt=f"draw two huskies, 16:9 [[image:2]] {form}", owner="tokens:somebody")
+    job = chat(engine, account, prompt=f"draw two huskies, 16:9 [[image:2]] {form}", owner="tokens:alice")
     hold(engine, job)
     found = children(engine, job)
     assert engine.job_row(job).state == "saving"
     assert [child.state for child in found] == ["running", "running"]
     assert engine.charge_count() == 2
     for child in found:
-        assert (child.kind, child.owner, child.account_id, child.attempt) == ("image", "tokens:somebody", account, 1)
+        assert (child.kind, child.owner, child.account_id, child.attempt) == ("image", "tokens:alice", account, 1)
         assert child.account_ids == [account]
         assert child.group_id == child.id
         assert child.params["order"]["prompt"].startswith("draw two huskies")
@@ -177,7 +177,7 @@ def test_pictures_become_jobs_that_poll_and_save_finish(engine: Engine, form: st
     assert engine.ledger()["violations"] == {}
 
 
-def test_a_video_is_adopted_as_a_video(engine: Engine) -> None:
+def test_agent_video_is_adopted_as_a_video(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="[[image:0]] a video of a boat")
     hold(engine, job)
     (child,) = children(engine, job)
@@ -185,14 +185,14 @@ def test_a_video_is_adopted_as_a_video(engine: Engine) -> None:
     assert str(child.submit_key) in {charge["submit_id"] for charge in engine.ledger()["charges"]}
 
 
-def test_a_call_that_never_became_a_job_is_counted(engine: Engine) -> None:
+def test_tool_call_without_job_is_counted(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw [[image:3]] [[lost]]")
     hold(engine, job)
     assert len(children(engine, job)) == 2
     assert spoken(engine, job).calls == 3
 
 
-def test_a_job_of_the_agent_that_fails_ends_the_conversation_all_the_same(engine: Engine) -> None:
+def test_failed_agent_job_still_ends_the_conversation(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw a boat [[fail:2004]]")
     hold(engine, job)
     collect(engine, job)
@@ -201,7 +201,7 @@ def test_a_job_of_the_agent_that_fails_ends_the_conversation_all_the_same(engine
     assert engine.job_row(job).state == "succeeded"
 
 
-def test_adopting_twice_makes_one_job(engine: Engine) -> None:
+def test_adopting_twice_creates_one_job(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw a boat")
     hold(engine, job)
     (child,) = children(engine, job)
@@ -214,7 +214,7 @@ def test_adopting_twice_makes_one_job(engine: Engine) -> None:
     assert engine.job_row(job).event_seq == len(engine.job_events(job))
 
 
-def test_only_a_conversation_adopts(engine: Engine) -> None:
+def test_only_a_conversation_adopts_jobs(engine: Engine) -> None:
     image = engine.add_running_job(engine.add_account())
     with transaction() as tx:
         assert (
@@ -223,7 +223,7 @@ def test_only_a_conversation_adopts(engine: Engine) -> None:
         )
 
 
-def test_daily_credits_are_taken_before_the_agent_would_have_none(engine: Engine) -> None:
+def test_daily_credits_are_claimed_before_a_conversation_without_credits(engine: Engine) -> None:
     account = engine.add_account(session=f"gift{uuid4().int}")
     job = chat(engine, account, prompt="draw a boat")
     hold(engine, job)
@@ -241,21 +241,21 @@ def test_credits_are_not_read_for_each_conversation(engine: Engine) -> None:
 # --- limits ---
 
 
-def test_conversations_have_slots_of_their_own(engine: Engine) -> None:
+def test_conversations_have_separate_slots(engine: Engine) -> None:
     engine.configure(ACCOUNT_MAX_CHATS="1", ACCOUNT_MAX_IMAGES="1")
     account = engine.add_account()
     first, second = (chat(engine, account, prompt="[[words:5]] [[silent]]") for _ in range(2))
-    engine.configure(TALK_GAP_SECONDS="2")
+    engine.configure(CONVERSATION_IDLE_TIMEOUT_SECONDS="2")
     with in_thread(lambda: hold(engine, first)):
         eventually(lambda: engine.job_row(first).state == "running")
         assert hold(engine, second) == "waits for a slot"
-        picture = engine.add_running_job(account)
-        assert engine.job_row(picture).holds_slot
+        image = engine.add_running_job(account)
+        assert engine.job_row(image).holds_slot
     hold(engine, second)
     assert engine.job_row(second).submit_key is not None
 
 
-def test_many_claims_at_once_keep_to_the_limit(engine: Engine) -> None:
+def test_concurrent_claims_respect_the_limit(engine: Engine) -> None:
     engine.configure(ACCOUNT_MAX_CHATS="3")
     account = engine.add_account()
     for _ in range(12):
@@ -270,7 +270,7 @@ def test_many_claims_at_once_keep_to_the_limit(engine: Engine) -> None:
     assert len(got) == 3
 
 
-def test_the_pace_of_the_account_counts_for_conversations_too(engine: Engine) -> None:
+def test_account_pace_applies_to_conversations(engine: Engine) -> None:
     account = engine.add_account(submits_per_minute=1)
     first, second = chat(engine, account), chat(engine, account)
     assert "characters" in converse(job_id=first)
@@ -278,12 +278,12 @@ def test_the_pace_of_the_account_counts_for_conversations_too(engine: Engine) ->
     assert engine.job_row(second).state == "queued"
 
 
-def test_polls_do_not_ask_for_conversations(engine: Engine) -> None:
+def test_polls_ignore_conversations(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     with transaction() as tx:
         state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
-        accounts.poll_soon(tx, account)
+        accounts.schedule_poll(tx, account)
     assert engine.poll(account) == "nothing open"
     assert engine.account_row(account).poll_due_at is None
     assert (engine.poll_count(), engine.job_row(job).state) == (0, "submitting")
@@ -291,7 +291,7 @@ def test_polls_do_not_ask_for_conversations(engine: Engine) -> None:
     assert engine.account_row(account).poll_due_at is None
 
 
-def test_the_steps_of_pictures_leave_conversations_alone(engine: Engine) -> None:
+def test_image_tasks_ignore_conversations(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     engine.make_due()
@@ -300,22 +300,22 @@ def test_the_steps_of_pictures_leave_conversations_alone(engine: Engine) -> None
     assert engine.job_row(job).state == "queued"
 
 
-def test_the_tick_nudges_conversations_on_a_queue_of_their_own(engine: Engine) -> None:
+def test_tick_enqueues_conversations_on_their_own_queue(engine: Engine) -> None:
     account = engine.add_account()
     made = [chat(engine, account) for _ in range(5)]
     engine.make_due()
     celery_tasks.tick()
-    nudges = engine.take_messages("dreamery.converse")
-    assert [UUID(hex=nudge.ids["job_id"]) for nudge in nudges] == made[:2]
-    for nudge in nudges:
-        nudge.execute()
+    messages = engine.take_messages("dreamery.converse")
+    assert [UUID(hex=message.ids["job_id"]) for message in messages] == made[:2]
+    for message in messages:
+        message.execute()
     assert engine.states(made[:2]) == ["succeeded", "succeeded"]
 
 
-# --- refusals before the first word ---
+# --- refusals before the first text ---
 
 
-def test_a_dead_session_fails_over_to_the_next(engine: Engine) -> None:
+def test_expired_session_fails_over_to_the_next_account(engine: Engine) -> None:
     dead, good = engine.add_account(session=f"dead{uuid4().int}"), engine.add_account()
     job = chat(engine, dead, good)
     converse(account_id=dead)
@@ -337,7 +337,7 @@ def test_a_dead_session_fails_over_to_the_next(engine: Engine) -> None:
         ("[[json:4242]]", "upstream_error"),
     ],
 )
-def test_a_refusal_ends_the_job_with_its_row_of_the_table(engine: Engine, script: str, code: str) -> None:
+def test_refusal_fails_the_job_with_its_code(engine: Engine, script: str, code: str) -> None:
     job = chat(engine, engine.add_account(), prompt=f"hi {script}")
     hold(engine, job)
     sweep()
@@ -346,18 +346,18 @@ def test_a_refusal_ends_the_job_with_its_row_of_the_table(engine: Engine, script
     assert not row.holds_slot
 
 
-def test_a_busy_upstream_is_waited_for(engine: Engine) -> None:
+def test_busy_upstream_requeues_the_job(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account, prompt="hi [[json:1310]]")
     hold(engine, job)
     row = engine.job_row(job)
     assert (row.state, row.avoid_accounts, row.attempt) == ("queued", [], 1)
-    # Only its conversations rest: upstream has room for pictures.
+    # Only its conversations cool down: upstream still accepts images.
     assert set(engine.account_row(account).kind_rests) == {"chat"}
     assert engine.account_row(account).rest_code is None
 
 
-def test_an_upstream_that_was_not_reached_is_tried_again(engine: Engine) -> None:
+def test_unreachable_upstream_is_retried(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     dead = f"http://127.0.0.1:{free_port()}"
@@ -373,7 +373,7 @@ def test_an_upstream_that_was_not_reached_is_tried_again(engine: Engine) -> None
 @pytest.mark.parametrize(
     "script", ["[[reset]]", "[[reset:after]]", "[[empty:after]]", "[[html:after]]", "[[http:500]]"]
 )
-def test_no_answer_is_never_asked_again(engine: Engine, script: str) -> None:
+def test_conversation_without_response_is_never_sent_again(engine: Engine, script: str) -> None:
     job = chat(engine, engine.add_account(), prompt=f"draw a boat {script}")
     hold(engine, job)
     row = engine.job_row(job)
@@ -381,10 +381,10 @@ def test_no_answer_is_never_asked_again(engine: Engine, script: str) -> None:
     assert engine.ledger()["calls"]["/mweb/v1/creation_agent/v2/conversation"] == 1
 
 
-# --- streams that break ---
+# --- broken streams ---
 
 
-def test_a_torn_connection_keeps_the_text(engine: Engine) -> None:
+def test_broken_connection_keeps_the_text(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="one two three [[cut]]")
     hold(engine, job)
     row, talk = engine.job_row(job), spoken(engine, job)
@@ -395,7 +395,7 @@ def test_a_torn_connection_keeps_the_text(engine: Engine) -> None:
     assert len(sent(engine)) == 1
 
 
-def test_what_it_started_before_it_broke_still_finishes(engine: Engine) -> None:
+def test_jobs_started_before_the_break_still_finish(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[cut:tools]]")
     hold(engine, job)
     assert engine.job_row(job).error_code == "stream_broken"
@@ -404,13 +404,13 @@ def test_what_it_started_before_it_broke_still_finishes(engine: Engine) -> None:
     assert engine.charge_count() == 2
 
 
-def test_a_stream_closed_without_an_end_mark_is_an_answer_cut_short(engine: Engine) -> None:
+def test_stream_without_end_marker_finishes_with_length(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="one two three [[truncate]]")
     hold(engine, job)
     assert (engine.job_row(job).state, spoken(engine, job).finish) == ("succeeded", "length")
 
 
-def test_a_truncated_stream_keeps_its_jobs(engine: Engine) -> None:
+def test_truncated_stream_keeps_its_jobs(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[truncate:tools]]")
     hold(engine, job)
     collect(engine, job)
@@ -418,15 +418,15 @@ def test_a_truncated_stream_keeps_its_jobs(engine: Engine) -> None:
     assert [child.state for child in children(engine, job)] == ["succeeded", "succeeded"]
 
 
-def test_silence_ends(engine: Engine) -> None:
-    engine.configure(TALK_GAP_SECONDS="0.5")
+def test_silent_stream_times_out(engine: Engine) -> None:
+    engine.configure(CONVERSATION_IDLE_TIMEOUT_SECONDS="0.5")
     job = chat(engine, engine.add_account(), prompt="one two [[silent]]")
     hold(engine, job)
     assert engine.job_row(job).error_code == "stream_broken"
 
 
-def test_a_conversation_has_a_longest_time(engine: Engine) -> None:
-    engine.configure(TALK_SECONDS="1")
+def test_conversation_has_a_time_limit(engine: Engine) -> None:
+    engine.configure(CONVERSATION_TIMEOUT_SECONDS="1")
     job = chat(engine, engine.add_account(), prompt="[[words:5000]] [[pause:0.02]]")
     began = time.monotonic()
     hold(engine, job)
@@ -438,7 +438,7 @@ def test_a_conversation_has_a_longest_time(engine: Engine) -> None:
 # --- cancelling ---
 
 
-def test_a_wish_to_cancel_closes_the_stream(engine: Engine) -> None:
+def test_cancel_request_closes_the_stream(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account, prompt="[[words:2000]] [[pause:0.02]]")
     with in_thread(lambda: hold(engine, job)):
@@ -450,7 +450,7 @@ def test_a_wish_to_cancel_closes_the_stream(engine: Engine) -> None:
     eventually(lambda: sent(engine)[0]["ended"] == "hung up")
 
 
-def test_a_conversation_cancelled_before_it_was_sent_is_not_sent(engine: Engine) -> None:
+def test_conversation_cancelled_before_sending_is_not_sent(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     stop = engine.interceptor.before[CREDIT] = RequestPause()
@@ -466,7 +466,7 @@ def test_a_conversation_cancelled_before_it_was_sent_is_not_sent(engine: Engine)
 # --- killed workers ---
 
 
-def test_killed_before_it_was_sent_it_is_sent_by_another(engine: Engine) -> None:
+def test_conversation_killed_before_sending_is_sent_by_another_worker(engine: Engine) -> None:
     job = chat(engine, engine.add_account())
     stop = engine.interceptor.before[CREDIT] = RequestPause()
     worker = engine.start_process("converse", job_id=job)
@@ -475,7 +475,7 @@ def test_killed_before_it_was_sent_it_is_sent_by_another(engine: Engine) -> None
     stop.release()
     assert engine.job_row(job).state == "submitting"
     sweep()
-    assert engine.job_row(job).state == "submitting", "a lease that has not run out"
+    assert engine.job_row(job).state == "submitting", "its lease has not expired"
     lapse(engine, job)
     sweep()
     assert engine.job_row(job).state == "queued"
@@ -484,7 +484,7 @@ def test_killed_before_it_was_sent_it_is_sent_by_another(engine: Engine) -> None
     assert len(sent(engine)) == 1
 
 
-def test_killed_while_the_call_is_under_way_it_is_never_sent_again(engine: Engine) -> None:
+def test_conversation_killed_during_the_call_is_never_sent_again(engine: Engine) -> None:
     job = chat(engine, engine.add_account())
     stop = engine.interceptor.before[TALK] = RequestPause()
     worker = engine.start_process("converse", job_id=job)
@@ -499,24 +499,24 @@ def test_killed_while_the_call_is_under_way_it_is_never_sent_again(engine: Engin
     assert len(sent(engine)) <= 1
 
 
-def test_killed_after_the_first_word_the_text_stays(engine: Engine) -> None:
+def test_conversation_killed_after_the_first_text_keeps_the_text(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="[[words:3000]] [[pause:0.02]]")
     worker = engine.start_process("converse", job_id=job)
     eventually(lambda: len(spoken(engine, job).said) > 10 if engine.job_row(job).state == "running" else False)
     worker.kill()
     worker.join()
-    said = spoken(engine, job).said
+    text = spoken(engine, job).said
     sweep()
-    assert engine.job_row(job).state == "running", "a lease that has not run out"
+    assert engine.job_row(job).state == "running", "its lease has not expired"
     lapse(engine, job)
     sweep()
     row = engine.job_row(job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", "stream_broken", False)
-    assert spoken(engine, job).said == said
+    assert spoken(engine, job).said == text
     assert len(sent(engine)) == 1
 
 
-def test_killed_after_a_tool_call_its_jobs_still_finish(engine: Engine) -> None:
+def test_jobs_of_a_killed_conversation_still_finish(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[silent:tools]]")
     worker = engine.start_process("converse", job_id=job)
     eventually(lambda: len(children(engine, job)) == 2)
@@ -531,8 +531,8 @@ def test_killed_after_a_tool_call_its_jobs_still_finish(engine: Engine) -> None:
     assert len(sent(engine)) == 1
 
 
-def test_a_silent_agent_is_not_taken_for_a_dead_worker(engine: Engine) -> None:
-    engine.configure(TALK_LEASE_SECONDS="2.1", TALK_GAP_SECONDS="4")
+def test_silent_agent_keeps_its_lease(engine: Engine) -> None:
+    engine.configure(CONVERSATION_LEASE_SECONDS="2.1", CONVERSATION_IDLE_TIMEOUT_SECONDS="4")
     job = chat(engine, engine.add_account(), prompt="one two [[silent]]")
     with in_thread(lambda: hold(engine, job)):
         eventually(lambda: engine.job_row(job).state == "running")
@@ -544,7 +544,7 @@ def test_a_silent_agent_is_not_taken_for_a_dead_worker(engine: Engine) -> None:
     assert engine.job_row(job).error_code == "stream_broken"
 
 
-def test_i8_a_conversation_shows_no_session_id(engine: Engine, tmp_path: Path) -> None:
+def test_i8_conversation_does_not_reveal_session_id(engine: Engine, tmp_path: Path) -> None:
     mark = "5eCr3t"
     log = tmp_path / "worker.log"
     for word, script in (("dead", ""), ("plain", "[[cut]]"), ("plain2", "[[reset]]"), ("plain3", "[[reject]]")):
@@ -558,7 +558,7 @@ def test_i8_a_conversation_shows_no_session_id(engine: Engine, tmp_path: Path) -
     assert mark not in text
 
 
-def test_an_overdue_conversation_ends(engine: Engine) -> None:
+def test_overdue_conversation_fails(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     with transaction() as tx:
@@ -570,8 +570,8 @@ def test_an_overdue_conversation_ends(engine: Engine) -> None:
     assert engine.job_row(job).error_code == "generation_timeout"
 
 
-def test_a_hostile_queue_changes_only_the_timing(engine: Engine) -> None:
-    """Messages lost, doubled, shuffled: each conversation is sent once, each picture made once."""
+def test_lost_and_repeated_messages_change_only_the_timing(engine: Engine) -> None:
+    """With lost, repeated and reordered messages each conversation is sent once and each image is made once."""
     import random
 
     account = engine.add_account(max_images=50)
@@ -585,17 +585,17 @@ def test_a_hostile_queue_changes_only_the_timing(engine: Engine) -> None:
     assert engine.ledger()["violations"] == {}
 
 
-def test_thirty_conversations_and_pictures_at_once(engine: Engine) -> None:
-    """Every one ends; pictures do not wait for conversations that only talk slowly."""
+def test_thirty_concurrent_conversations_with_images(engine: Engine) -> None:
+    """All of them end, and images do not wait for slow conversations."""
     engine.configure(ACCOUNT_MAX_CHATS="30", ACCOUNT_MAX_IMAGES="100")
     account = engine.add_account()
     talks = [chat(engine, account, prompt=f"draw boat {n} [[pause:0.2]]") for n in range(30)]
     with ThreadPoolExecutor(30) as pool:
         held = [pool.submit(converse, job_id=job) for job in talks]
         eventually(lambda: sum(state == "running" for state in engine.states(talks)) >= 10)
-        picture = engine.add_job(account)
-        submit(job_id=picture)
-        assert engine.job_row(picture).state == "running"
+        image = engine.add_job(account)
+        submit(job_id=image)
+        assert engine.job_row(image).state == "running"
         assert not all(line.done() for line in held)
         for line in held:
             line.result(60)

@@ -1,4 +1,4 @@
-"""Webhooks: delivered at least once, signed after Standard Webhooks, repeated with the same id."""
+"""Webhooks are delivered at least once, signed as in Standard Webhooks, and repeated with the same id."""
 
 import json
 
@@ -8,7 +8,7 @@ from standardwebhooks import Webhook
 from tests.support.engine import Engine
 from tests.support.servers.http_servers import WebhookReceiver
 from worker.core.security.encryption import webhook_secret
-from worker.core.webhook_policy import DELAYS
+from worker.core.webhook_policy import RETRY_DELAYS
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep
 
@@ -27,7 +27,7 @@ def send(engine: Engine) -> str:
     ("prompt", "kind", "status"),
     [("a boat", "job.completed", "completed"), ("a boat [[refuse:2038]]", "job.failed", "failed")],
 )
-def test_the_end_of_a_job_is_told_and_signed(engine: Engine, receiver: WebhookReceiver, prompt, kind, status) -> None:
+def test_job_end_is_delivered_and_signed(engine: Engine, receiver: WebhookReceiver, prompt, kind, status) -> None:
     job = engine.add_job(engine.add_account(), prompt=prompt, webhook_url=receiver.url, metadata={"order": "42"})
     engine.run_until_final(job)
     assert send(engine).startswith("delivered")
@@ -43,10 +43,10 @@ def test_the_end_of_a_job_is_told_and_signed(engine: Engine, receiver: WebhookRe
     assert send(engine) == "not due"
 
 
-def test_a_receiver_that_stumbles_is_told_again_under_the_same_id(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_failed_delivery_is_retried_with_the_same_id(engine: Engine, receiver: WebhookReceiver) -> None:
     receiver.answers = [500, 302, 503]
     engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
-    for tries, wait in enumerate(DELAYS[:3], start=1):
+    for tries, wait in enumerate(RETRY_DELAYS[:3], start=1):
         send(engine)
         row = delivery(engine)
         assert row.tries == tries
@@ -60,7 +60,7 @@ def test_a_receiver_that_stumbles_is_told_again_under_the_same_id(engine: Engine
         assert Webhook(webhook_secret("tokens:test")).verify(got.body, got.headers)
 
 
-def test_gone_means_gone(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_410_disables_endpoint(engine: Engine, receiver: WebhookReceiver) -> None:
     receiver.answers = [410]
     engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     send(engine)
@@ -70,18 +70,18 @@ def test_gone_means_gone(engine: Engine, receiver: WebhookReceiver) -> None:
     assert send(engine) == "not due"
 
 
-def test_after_the_last_try_it_is_given_up(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_delivery_is_given_up_after_the_last_try(engine: Engine, receiver: WebhookReceiver) -> None:
     receiver.answers = [500] * 20
     engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
-    for _ in range(len(DELAYS) + 1):
+    for _ in range(len(RETRY_DELAYS) + 1):
         send(engine)
     row = delivery(engine)
-    assert (row.tries, row.due_at) == (len(DELAYS) + 1, None)
+    assert (row.tries, row.due_at) == (len(RETRY_DELAYS) + 1, None)
     assert row.given_up_at
     assert send(engine) == "not due"
 
 
-def test_a_private_address_is_not_called(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_private_address_is_not_called(engine: Engine, receiver: WebhookReceiver) -> None:
     engine.configure(FETCH_ALLOW=engine.url.removeprefix("http://"))
     engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     assert "private address" in send(engine)
@@ -89,7 +89,7 @@ def test_a_private_address_is_not_called(engine: Engine, receiver: WebhookReceiv
     assert "private address" in delivery(engine).last_error
 
 
-def test_the_sweep_nudges_what_is_due(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_sweep_enqueues_due_deliveries(engine: Engine, receiver: WebhookReceiver) -> None:
     engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     engine.make_due()
     engine.take_messages()
@@ -102,7 +102,7 @@ def test_the_sweep_nudges_what_is_due(engine: Engine, receiver: WebhookReceiver)
     assert engine.take_messages("dreamery.notify") == []
 
 
-def test_the_body_says_nothing_of_accounts(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_body_does_not_reveal_accounts(engine: Engine, receiver: WebhookReceiver) -> None:
     account = engine.add_account(session="session-of-the-owner-1")
     engine.add_succeeded_job(account, webhook_url=receiver.url)
     send(engine)
@@ -114,6 +114,6 @@ def test_the_body_says_nothing_of_accounts(engine: Engine, receiver: WebhookRece
     assert "session-of-the-owner-1" not in text
 
 
-def test_no_webhook_no_row(engine: Engine) -> None:
+def test_job_without_webhook_has_no_delivery(engine: Engine) -> None:
     engine.add_succeeded_job(engine.add_account())
     assert engine.sql("SELECT 1 FROM webhook_deliveries") == []

@@ -1,4 +1,4 @@
-"""The tick and the sweep: what is due is nudged once, what a crash left is mended, and nothing is claimed."""
+"""Tick and sweep: due work is enqueued once, rows are repaired after a crash, and nothing is claimed."""
 
 import json
 from uuid import uuid4
@@ -12,12 +12,12 @@ def tasks(engine: Engine):
     return sorted({message.task for message in engine.take_messages()})
 
 
-def test_nothing_due_nothing_sent(engine: Engine) -> None:
+def test_tick_without_due_work_enqueues_nothing(engine: Engine) -> None:
     assert tick() == "nothing due"
     assert engine.take_messages() == []
 
 
-def test_what_is_due_is_nudged_once(engine: Engine) -> None:
+def test_due_work_is_enqueued_once(engine: Engine) -> None:
     account = engine.add_account(max_images=2)
     engine.add_saving_job(account)
     engine.add_running_job(account)
@@ -33,7 +33,7 @@ def test_what_is_due_is_nudged_once(engine: Engine) -> None:
     assert set(tasks(engine)) - {"dreamery.poll"} == {"dreamery.save", "dreamery.submit"}
 
 
-def test_only_as_many_jobs_are_nudged_as_an_account_has_room_for(engine: Engine) -> None:
+def test_enqueued_jobs_are_limited_to_free_slots(engine: Engine) -> None:
     account = engine.add_account(max_images=2)
     for _ in range(9):
         engine.add_job(account)
@@ -48,7 +48,7 @@ def test_only_as_many_jobs_are_nudged_as_an_account_has_room_for(engine: Engine)
     assert engine.take_messages("dreamery.submit") == []
 
 
-def test_messages_carry_ids_only_and_expire(engine: Engine) -> None:
+def test_messages_contain_only_ids_and_expire(engine: Engine) -> None:
     account = engine.add_account(session="not-in-a-message-01")
     engine.add_job(account, prompt="not in a message either")
     engine.make_due()
@@ -61,7 +61,7 @@ def test_messages_carry_ids_only_and_expire(engine: Engine) -> None:
     assert set(message.ids) == {"job_id"}
 
 
-def test_the_tick_claims_nothing(engine: Engine) -> None:
+def test_tick_claims_nothing(engine: Engine) -> None:
     account = engine.add_account()
     running, queued = engine.add_running_job(account), engine.add_job(account)
     engine.make_due()
@@ -70,7 +70,7 @@ def test_the_tick_claims_nothing(engine: Engine) -> None:
     assert [(r.state, r.attempt, r.due_at) for r in map(engine.job_row, (queued, running))] == before
 
 
-def test_a_tick_without_redis_is_no_failure(engine: Engine) -> None:
+def test_tick_without_redis_does_not_fail(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     home = engine.env["DREAMERY_REDIS_URL"]
@@ -82,7 +82,7 @@ def test_a_tick_without_redis_is_no_failure(engine: Engine) -> None:
     engine.configure(REDIS_URL=home)
 
 
-def test_an_account_whose_poll_was_forgotten_is_polled_again(engine: Engine) -> None:
+def test_sweep_repairs_lost_polls(engine: Engine) -> None:
     account = engine.add_account()
     engine.add_running_job(account)
     engine.sql("UPDATE accounts SET poll_due_at = NULL")
@@ -90,7 +90,7 @@ def test_an_account_whose_poll_was_forgotten_is_polled_again(engine: Engine) -> 
     assert engine.account_row(account).poll_due_at is not None
 
 
-def test_jobs_that_no_account_will_take_fail_with_the_reason(engine: Engine) -> None:
+def test_unschedulable_jobs_fail_with_the_reason(engine: Engine) -> None:
     paused, resting, refused, fine = (engine.add_account() for _ in range(4))
     jobs = [engine.add_job(account) for account in (paused, resting, refused, fine)]
     engine.sql("UPDATE accounts SET state = 'paused' WHERE id = :id", id=paused)
@@ -108,7 +108,7 @@ def test_jobs_that_no_account_will_take_fail_with_the_reason(engine: Engine) -> 
     ]
 
 
-def test_a_short_rest_is_waited_for(engine: Engine) -> None:
+def test_job_waits_for_a_short_cooldown(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     engine.sql("UPDATE accounts SET rest_until = now() + interval '30 seconds', rest_code = 'rate_limit_exceeded'")
@@ -116,13 +116,13 @@ def test_a_short_rest_is_waited_for(engine: Engine) -> None:
     assert engine.job_row(job).state == "queued"
 
 
-def test_a_job_for_an_empty_pool_fails(engine: Engine) -> None:
+def test_job_for_an_empty_pool_fails(engine: Engine) -> None:
     job = engine.add_job()
     sweep()
     assert engine.job_row(job).error_code == "no_account_available"
 
 
-def test_messages_about_nothing_do_nothing(engine: Engine) -> None:
+def test_messages_with_unknown_ids_do_nothing(engine: Engine) -> None:
     celery_app.enqueue_submit(job_id=uuid4())
     celery_app.enqueue_submit(account_id=uuid4())
     celery_app.enqueue_upload_references(uuid4())

@@ -1,4 +1,4 @@
-"""Each step killed with -9 between every two of its effects: the row is re-driven, nothing is lost, nothing paid twice."""
+"""Each task is killed with -9 between every two of its effects: the job continues, without loss or double charge."""
 
 import signal
 from uuid import UUID
@@ -27,12 +27,12 @@ def kill(process) -> None:
 
 
 def kill_at_lock(engine: Engine, process, lock: psycopg.Connection) -> None:
-    """Kill the step while it waits for a row that somebody holds, then let the row go."""
+    """Kill the task while it waits for a row that another transaction locks, then release the row."""
     waiting = """SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
                  AND application_name = 'dreamery'"""
     with engine.connect() as watch:
         watch.autocommit = True
-        eventually(lambda: watch.execute(waiting).fetchall(), what="the step waits for the row")
+        eventually(lambda: watch.execute(waiting).fetchall(), what="the task waits for the row")
         kill(process)
         watch.execute(waiting.replace("SELECT pid", "SELECT pg_terminate_backend(pid)"))
         eventually(lambda: not watch.execute(waiting).fetchall(), what="its backend is gone")
@@ -41,14 +41,14 @@ def kill_at_lock(engine: Engine, process, lock: psycopg.Connection) -> None:
 
 
 def hold(engine: Engine, job_id: UUID) -> psycopg.Connection:
-    """Somebody else has the row."""
+    """Lock the row in another transaction."""
     connection = engine.connect()
     connection.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
     return connection
 
 
 def paid_once(engine: Engine, *job_ids: UUID) -> None:
-    """Whatever happened: every job ends well, upstream charged once for each, and no key was sent twice."""
+    """Check that every job succeeds, upstream charged each once, and no key was sent twice."""
     engine.interceptor.clear()
     assert engine.run_until_final(*job_ids) == ["succeeded"] * len(job_ids)
     assert engine.charge_count() == len(job_ids)
@@ -63,7 +63,7 @@ def paid_once(engine: Engine, *job_ids: UUID) -> None:
 # --- submit ---
 
 
-def test_submit_killed_after_the_claim_before_the_look_up(engine: Engine) -> None:
+def test_submit_killed_between_claim_and_look_up(engine: Engine) -> None:
     job = engine.add_job(engine.add_account(session="us-killed-0000001", region="auto"))
     stop = engine.interceptor.before[USER_INFO] = RequestPause()
     process = engine.start_process("submit", job_id=job)
@@ -76,7 +76,7 @@ def test_submit_killed_after_the_claim_before_the_look_up(engine: Engine) -> Non
     assert engine.job_row(job).attempt == 2
 
 
-def test_submit_killed_when_the_order_has_left_but_not_arrived(engine: Engine) -> None:
+def test_submit_killed_before_the_order_arrived(engine: Engine) -> None:
     job = engine.add_job(engine.add_account())
     stop = RequestPause()
 
@@ -95,7 +95,7 @@ def test_submit_killed_when_the_order_has_left_but_not_arrived(engine: Engine) -
     assert engine.job_row(job).attempt == 2
 
 
-def test_submit_killed_when_upstream_has_accepted_but_not_answered(engine: Engine) -> None:
+def test_submit_killed_after_acceptance_before_the_response(engine: Engine) -> None:
     job = engine.add_job(engine.add_account())
     stop = engine.interceptor.after[GENERATE] = RequestPause()
     process = engine.start_process("submit", job_id=job)
@@ -109,7 +109,7 @@ def test_submit_killed_when_upstream_has_accepted_but_not_answered(engine: Engin
     assert engine.job_row(job).attempt == 1
 
 
-def test_submit_killed_with_the_answer_in_its_hands(engine: Engine) -> None:
+def test_submit_killed_after_the_response(engine: Engine) -> None:
     job = engine.add_job(engine.add_account())
     stop = engine.interceptor.after[GENERATE] = RequestPause()
     process = engine.start_process("submit", job_id=job)
@@ -122,8 +122,8 @@ def test_submit_killed_with_the_answer_in_its_hands(engine: Engine) -> None:
     assert engine.job_row(job).attempt == 1
 
 
-def test_submit_killed_with_a_refusal_in_its_hands(engine: Engine) -> None:
-    """The refusal is lost: the key is asked for, is unknown, the job is sent again and is refused again."""
+def test_submit_killed_after_a_refusal(engine: Engine) -> None:
+    """The refusal is lost: the key is polled and unknown, the job is sent again and refused again."""
     job = engine.add_job(engine.add_account(), prompt="bad [[refuse:2038]]")
     stop = engine.interceptor.after[GENERATE] = RequestPause()
     process = engine.start_process("submit", job_id=job)
@@ -156,7 +156,7 @@ def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> N
     assert (engine.job_row(job).state, engine.charge_count()) == ("submitting", 0)
     assert [row.n for row in engine.sql("SELECT n FROM input_uploads")] == [0]
     paid_once(engine, job)
-    # What was with the account already was not uploaded again.
+    # Files that the account already had were not uploaded again.
     applied = engine.ledger()["calls"]["/?Action=CommitUploadInner"]
     assert (applied, engine.ledger()["violations"]) == (2, {})
 
@@ -164,7 +164,7 @@ def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> N
 # --- poll ---
 
 
-def test_poll_killed_when_upstream_has_answered(engine: Engine) -> None:
+def test_poll_killed_after_the_response(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     engine.submit(job)
@@ -194,7 +194,7 @@ def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
     paid_once(engine, *jobs)
 
 
-def test_poll_killed_while_it_finds_a_lost_submit(engine: Engine) -> None:
+def test_poll_killed_while_finding_a_lost_submit(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[reset:after]]")
     engine.submit(job)
@@ -214,7 +214,7 @@ def test_poll_killed_while_it_finds_a_lost_submit(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("nth", [1, 2])
-def test_save_killed_while_it_copies(engine: Engine, nth: int) -> None:
+def test_save_killed_while_copying(engine: Engine, nth: int) -> None:
     job = engine.add_saving_job(engine.add_account(), count=2)
     engine.make_due()
     stop = engine.interceptor.before[MEDIA] = RequestPause(nth=nth)
@@ -228,7 +228,7 @@ def test_save_killed_while_it_copies(engine: Engine, nth: int) -> None:
     assert len(engine.files(job)) == 2
 
 
-def test_save_killed_with_the_bytes_stored_and_no_row(engine: Engine) -> None:
+def test_save_killed_between_bytes_and_rows(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     engine.make_due()
     stop = engine.interceptor.after[MEDIA] = RequestPause()
@@ -243,14 +243,14 @@ def test_save_killed_with_the_bytes_stored_and_no_row(engine: Engine) -> None:
     assert len(engine.files(job)) == 1
 
 
-def test_save_killed_between_the_rows_of_its_files_and_the_end(engine: Engine) -> None:
+def test_save_killed_between_file_rows_and_commit(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     engine.make_due()
     stop = engine.interceptor.after[MEDIA] = RequestPause()
     process = engine.start_process("save", job_id=job)
     stop.wait()
     lock = engine.connect()
-    # Lets the foreign key of the file rows pass, and stops the UPDATE of the job behind them.
+    # Allows the foreign key check of the file rows, but blocks the UPDATE of the job after them.
     lock.execute("SELECT 1 FROM jobs WHERE id = %s FOR NO KEY UPDATE", (job,))
     stop.release()
     kill_at_lock(engine, process, lock)
@@ -263,7 +263,7 @@ def test_save_killed_between_the_rows_of_its_files_and_the_end(engine: Engine) -
 
 
 @pytest.mark.parametrize("moment", ["asked for a better one", "copied"])
-def test_save_of_a_video_killed_on_the_way(engine: Engine, moment: str) -> None:
+def test_video_save_killed_while_copying(engine: Engine, moment: str) -> None:
     job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.make_due()
     stop = engine.interceptor.before[MEDIA if moment == "copied" else "/get_local_item_list"] = RequestPause()
@@ -276,7 +276,7 @@ def test_save_of_a_video_killed_on_the_way(engine: Engine, moment: str) -> None:
     assert len(engine.files(job)) == 3
 
 
-def test_save_of_a_video_killed_with_every_picture_stored_and_no_row(engine: Engine) -> None:
+def test_video_save_killed_between_images_and_rows(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.make_due()
     stop = engine.interceptor.after[MEDIA] = RequestPause()
@@ -293,10 +293,10 @@ def test_save_of_a_video_killed_with_every_picture_stored_and_no_row(engine: Eng
     assert [storage.read_file(key) for key in keys] == left
 
 
-# --- notify ---
+# --- webhooks ---
 
 
-def test_notify_killed_before_it_noted_the_delivery(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_webhook_task_killed_before_recording_the_delivery(engine: Engine, receiver: WebhookReceiver) -> None:
     job = engine.add_succeeded_job(engine.add_account(), webhook_url=receiver.url)
     engine.make_due()
     [delivery] = engine.sql("SELECT id FROM webhook_deliveries")

@@ -1,4 +1,4 @@
-"""A worker that stood still between its claim and the call (a frozen container) must not order what others took over."""
+"""A worker that was paused between claim and call (frozen container) must not order a job that others took over."""
 
 import time
 from dataclasses import replace
@@ -12,7 +12,7 @@ from worker.providers.base import NotSentError
 from worker.tasks import submit as submit_step
 
 
-def test_i4_a_claim_is_ordered_only_while_the_call_ends_before_the_lease(engine: Engine) -> None:
+def test_i4_claim_is_ordered_only_if_the_call_ends_before_the_lease(engine: Engine) -> None:
     account = engine.add_account()
     engine.add_job(account)
     with transaction() as tx:

@@ -1,4 +1,4 @@
-"""The poll step: one answer of upstream, carried into the rows of every open job of the account."""
+"""The poll task: one upstream response, applied to the rows of all open jobs of the account."""
 
 import json
 import threading
@@ -14,13 +14,13 @@ from worker.tasks.poll import STABLE_POLLS, poll
 
 
 def cancel(job_id):
-    """What the API does with a wish to cancel."""
+    """Request the cancellation as the API does."""
     with transaction() as tx:
         return state_machine.cancel(tx, job_id)
 
 
 def answer(engine: Engine, **record):
-    """Upstream says this about every job it is asked for."""
+    """Make upstream return this for every polled job."""
 
     def hook(_path, body):
         asked = json.loads(body)["submit_ids"]
@@ -37,7 +37,7 @@ def items(number):
     ]
 
 
-def test_a_finished_job_is_saved_next(engine: Engine) -> None:
+def test_finished_job_is_enqueued_for_save(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, count=2)
     engine.submit(job)
@@ -48,7 +48,7 @@ def test_a_finished_job_is_saved_next(engine: Engine) -> None:
     assert {m.task for m in engine.take_messages()} - {"dreamery.poll"} == {"dreamery.save", "dreamery.submit"}
 
 
-def test_nothing_open_means_no_more_polls(engine: Engine) -> None:
+def test_account_without_open_jobs_is_not_polled(engine: Engine) -> None:
     account = engine.add_account()
     engine.add_succeeded_job(account)
     before = engine.poll_count()
@@ -58,7 +58,7 @@ def test_nothing_open_means_no_more_polls(engine: Engine) -> None:
     assert engine.poll_count() == before
 
 
-def test_one_call_asks_for_all_jobs_of_the_account(engine: Engine) -> None:
+def test_one_call_polls_all_jobs_of_the_account(engine: Engine) -> None:
     account = engine.add_account(max_images=5)
     open_jobs = [engine.add_running_job(account) for _ in range(5)]
     before = engine.poll_count()
@@ -68,7 +68,7 @@ def test_one_call_asks_for_all_jobs_of_the_account(engine: Engine) -> None:
     assert engine.states(open_jobs) == ["running"] * 5
 
 
-def test_more_jobs_than_fit_in_a_call_are_all_asked_for_in_time(engine: Engine) -> None:
+def test_more_jobs_than_fit_in_a_call_are_all_polled(engine: Engine) -> None:
     engine.configure(POLL_BATCH="2")
     account = engine.add_account(max_images=6)
     hanging = [engine.add_running_job(account) for _ in range(4)]
@@ -78,13 +78,13 @@ def test_more_jobs_than_fit_in_a_call_are_all_asked_for_in_time(engine: Engine) 
         if engine.job_row(last).state != "running":
             break
         engine.poll(account)
-    assert engine.job_row(last).state == "saving", "jobs that hang at the front starve nobody"
+    assert engine.job_row(last).state == "saving", "hanging jobs at the front do not block the others"
     assert engine.states(hanging) == ["running"] * 4
     [seen] = engine.ledger()["polls"].values()
     assert seen["max_ids"] == 2
 
 
-def test_progress_and_upstreams_queue_are_noted_once(engine: Engine) -> None:
+def test_progress_and_queue_position_are_stored_once(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account, prompt="a boat [[queue:400]]")
     engine.poll(account)
@@ -98,7 +98,7 @@ def test_progress_and_upstreams_queue_are_noted_once(engine: Engine) -> None:
     assert len(engine.job_events(job)) == seen
 
 
-def test_a_job_that_upstream_forgets_for_a_while_goes_on(engine: Engine) -> None:
+def test_temporarily_missing_job_continues(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account, prompt="a boat [[absent:3]]")
     for _ in range(3):
@@ -109,7 +109,7 @@ def test_a_job_that_upstream_forgets_for_a_while_goes_on(engine: Engine) -> None
     assert engine.job_row(job).state == "saving"
 
 
-def test_an_absence_that_ended_starts_anew(engine: Engine) -> None:
+def test_absence_timer_restarts_after_a_record(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
     engine.interceptor.before[HISTORY] = lambda *_: Response('{"ret": "0", "data": {}}', media_type="application/json")
@@ -119,7 +119,7 @@ def test_an_absence_that_ended_starts_anew(engine: Engine) -> None:
     assert engine.job_row(job).absent_since is None
 
 
-def test_a_job_that_stays_away_is_gone(engine: Engine) -> None:
+def test_permanently_missing_job_fails(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account, prompt="a boat [[absent:99]]")
     engine.poll(account)
@@ -128,7 +128,7 @@ def test_a_job_that_stays_away_is_gone(engine: Engine) -> None:
     assert engine.job_row(job).error_code == "history_unavailable"
 
 
-def test_a_record_that_was_away_and_says_nothing_new_still_ends_the_absence(engine: Engine) -> None:
+def test_unchanged_record_ends_the_absence(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
     answer(engine, status=42)
@@ -138,7 +138,7 @@ def test_a_record_that_was_away_and_says_nothing_new_still_ends_the_absence(engi
     assert engine.job_row(job).absent_since is None
 
 
-def test_unchanged_answers_open_no_transaction(engine: Engine) -> None:
+def test_unchanged_records_open_no_transaction(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
     answer(engine, status=42)
@@ -149,7 +149,7 @@ def test_unchanged_answers_open_no_transaction(engine: Engine) -> None:
     assert before.version == after.version
 
 
-def test_fewer_pictures_than_wanted_are_a_success(engine: Engine) -> None:
+def test_fewer_images_than_requested_is_a_success(engine: Engine) -> None:
     job = engine.add_job(engine.add_account(), prompt="a boat [[partial:2]]", count=4)
     assert engine.run_until_final(job) == ["succeeded"]
     assert len(engine.files(job)) == 2
@@ -164,27 +164,27 @@ def test_fewer_pictures_than_wanted_are_a_success(engine: Engine) -> None:
         ("[[fail:2002]]", "generation_failed"),
     ],
 )
-def test_a_failure_of_the_record_is_told(engine: Engine, script: str, code: str) -> None:
+def test_failed_record_fails_the_job_with_its_reason(engine: Engine, script: str, code: str) -> None:
     job = engine.add_job(engine.add_account(), prompt=f"a boat {script}")
     assert engine.run_until_final(job) == ["failed"]
     row = engine.job_row(job)
     assert (row.error_code, row.holds_slot) == (code, False)
 
 
-def test_items_without_a_word_that_they_are_all_must_stay_the_same(engine: Engine) -> None:
+def test_unsettled_items_must_be_stable(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
     answer(engine, status=45, item_list=items(2), total_image_count=4, finished_image_count=2)
     for _ in range(STABLE_POLLS + 1):
         engine.poll(account)
-    assert engine.job_row(job).state == "running", "the seconds have not passed"
+    assert engine.job_row(job).state == "running", "the stability period has not passed"
     engine.sql("UPDATE jobs SET stable_since = now() - interval '16 seconds', stable_polls = 0")
     for _ in range(STABLE_POLLS - 1):
         engine.poll(account)
-    assert engine.job_row(job).state == "running", "the polls are not enough"
+    assert engine.job_row(job).state == "running", "there were too few polls"
     answer(engine, status=45, item_list=items(3), total_image_count=4, finished_image_count=3)
     engine.poll(account)
-    assert engine.job_row(job).stable_polls == 0, "a new item starts the count anew"
+    assert engine.job_row(job).stable_polls == 0, "a new item restarts the count"
     engine.sql("UPDATE jobs SET stable_since = now() - interval '16 seconds'")
     for _ in range(STABLE_POLLS):
         engine.poll(account)
@@ -193,7 +193,7 @@ def test_items_without_a_word_that_they_are_all_must_stay_the_same(engine: Engin
 
 
 @pytest.mark.parametrize("status", [500, 200])
-def test_a_poll_that_fails_changes_nothing(engine: Engine, status: int) -> None:
+def test_failed_poll_changes_nothing(engine: Engine, status: int) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account, prompt="a boat")
     engine.interceptor.before[HISTORY] = lambda *_: Response("<html>", status_code=status)
@@ -205,7 +205,7 @@ def test_a_poll_that_fails_changes_nothing(engine: Engine, status: int) -> None:
     assert engine.run_until_final(job) == ["succeeded"]
 
 
-def test_an_unclear_answer_about_an_unclear_submit_requeues_nothing(engine: Engine) -> None:
+def test_unreadable_record_of_unclear_submit_requeues_nothing(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[reset:after]]")
     engine.submit(job)
@@ -219,7 +219,7 @@ def test_an_unclear_answer_about_an_unclear_submit_requeues_nothing(engine: Engi
     assert engine.charge_count() == 1
 
 
-def test_a_session_that_moved_is_looked_up_again_by_the_same_poll(engine: Engine) -> None:
+def test_moved_session_is_looked_up_by_the_same_poll(engine: Engine) -> None:
     account = engine.add_account(session="hk-lookup-again-1", region="auto")
     job = engine.add_running_job(account)
     engine.finish_upstream()
@@ -231,16 +231,18 @@ def test_a_session_that_moved_is_looked_up_again_by_the_same_poll(engine: Engine
     engine.poll(account)
     assert engine.account_row(account).cluster["country"] == "HK"
     assert engine.job_row(job).state in {"running", "saving"}
-    # Asked where it was, looked up, asked where it is.
+    # Polled at the old hosts, looked up, polled at the new hosts.
     calls = [path.rpartition("/")[2] for path in engine.interceptor.calls]
     assert calls.count("get_history_by_ids") == 2
     assert 1 <= calls.count("user_info") <= 4, "the first probe that succeeds ends the look-up"
 
 
-def test_a_dead_session_is_looked_up_once_per_poll(engine: Engine) -> None:
+def test_expired_session_is_looked_up_once_per_poll(engine: Engine) -> None:
     account = engine.add_account(session="hk-lookup-again-2", region="auto")
     job = engine.add_running_job(account)
-    engine.interceptor.before[HISTORY] = lambda *_: Response('{"ret": "1015", "data": null}', media_type="application/json")
+    engine.interceptor.before[HISTORY] = lambda *_: Response(
+        '{"ret": "1015", "data": null}', media_type="application/json"
+    )
     engine.interceptor.calls.clear()
     assert "upstream_session_expired" in engine.poll(account)
     calls = [path.rpartition("/")[2] for path in engine.interceptor.calls]
@@ -249,7 +251,7 @@ def test_a_dead_session_is_looked_up_once_per_poll(engine: Engine) -> None:
     assert engine.job_row(job).state == "running"
 
 
-def test_a_session_that_cannot_be_opened_leaves_its_jobs_to_their_deadline(engine: Engine) -> None:
+def test_undecryptable_session_leaves_jobs_to_their_deadline(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
     engine.configure(MASTER_KEY="quite another master key, forty characters long")
@@ -257,7 +259,7 @@ def test_a_session_that_cannot_be_opened_leaves_its_jobs_to_their_deadline(engin
     assert engine.job_row(job).state == "running"
 
 
-def test_a_hanging_generation_ends_at_its_deadline(engine: Engine) -> None:
+def test_hanging_generation_fails_at_its_deadline(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
     engine.poll(account)
@@ -272,7 +274,7 @@ def test_a_hanging_generation_ends_at_its_deadline(engine: Engine) -> None:
 # --- cancel ---
 
 
-def test_a_queued_job_is_cancelled_at_once(engine: Engine) -> None:
+def test_queued_job_is_cancelled_at_once(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     assert cancel(job).state == "cancelled"
@@ -280,7 +282,7 @@ def test_a_queued_job_is_cancelled_at_once(engine: Engine) -> None:
     assert engine.submits() == []
 
 
-def test_a_running_job_is_cancelled_by_a_poll_and_keeps_its_slot_until_upstream_is_done(engine: Engine) -> None:
+def test_running_job_is_cancelled_by_poll_and_keeps_its_slot_until_upstream_ends(engine: Engine) -> None:
     account = engine.add_account(max_images=1)
     job = engine.add_running_job(account)
     assert cancel(job) is None
@@ -301,7 +303,7 @@ def test_a_running_job_is_cancelled_by_a_poll_and_keeps_its_slot_until_upstream_
     assert account_view["max_in_flight"] == 1
 
 
-def test_a_cancelled_job_that_upstream_forgets_for_a_while_keeps_its_slot(engine: Engine) -> None:
+def test_temporarily_missing_cancelled_job_keeps_its_slot(engine: Engine) -> None:
     account = engine.add_account(max_images=1)
     job = engine.add_running_job(account)
     cancel(job)
@@ -314,7 +316,7 @@ def test_a_cancelled_job_that_upstream_forgets_for_a_while_keeps_its_slot(engine
     assert engine.job_row(job).holds_slot is False
 
 
-def test_a_cancelled_job_never_holds_its_slot_past_its_deadline(engine: Engine) -> None:
+def test_cancelled_job_releases_its_slot_at_its_deadline(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
     cancel(job)
@@ -326,7 +328,7 @@ def test_a_cancelled_job_never_holds_its_slot_past_its_deadline(engine: Engine) 
 
 
 @pytest.mark.parametrize(("script", "charges"), [("[[reset:after]]", 1), ("[[reset:before]]", 0)])
-def test_an_unclear_submit_is_cancelled_once_it_is_clear(engine: Engine, script: str, charges: int) -> None:
+def test_unclear_submit_is_cancelled_once_it_is_found(engine: Engine, script: str, charges: int) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt=f"a boat {script}")
     engine.submit(job)
@@ -342,7 +344,7 @@ def test_an_unclear_submit_is_cancelled_once_it_is_clear(engine: Engine, script:
 
 
 @pytest.mark.parametrize("end", ["saving", "succeeded"])
-def test_what_upstream_has_finished_is_not_cancelled(engine: Engine, end: str) -> None:
+def test_finished_job_is_not_cancelled(engine: Engine, end: str) -> None:
     account = engine.add_account()
     job = engine.add_saving_job(account) if end == "saving" else engine.add_succeeded_job(account)
     assert cancel(job) is None
@@ -350,7 +352,7 @@ def test_what_upstream_has_finished_is_not_cancelled(engine: Engine, end: str) -
     assert engine.job_row(job).cancel_requested_at is None
 
 
-def test_a_wish_is_not_lost_when_the_submit_is_refused(engine: Engine) -> None:
+def test_cancel_request_survives_a_refused_submit(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[refuse:1057]]")
 
@@ -362,7 +364,7 @@ def test_a_wish_is_not_lost_when_the_submit_is_refused(engine: Engine) -> None:
     assert engine.job_row(job).state == "cancelled"
 
 
-def test_polls_at_once_are_one_call(engine: Engine) -> None:
+def test_concurrent_polls_make_one_call(engine: Engine) -> None:
     account = engine.add_account()
     engine.add_running_job(account)
     engine.make_due()

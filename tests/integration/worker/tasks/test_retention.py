@@ -1,4 +1,4 @@
-"""What is kept how long: per platform and user, pins, timelines, deliveries, stray bytes. Usage never changes by it."""
+"""Retention per platform and user, pins, timelines, deliveries, orphaned files. Usage figures never change."""
 
 import io
 import threading
@@ -25,7 +25,7 @@ from worker.tasks.cleanup import clean_up
 
 
 def user(engine: Engine, days: int | None) -> UUID:
-    """A user whose results are kept so long."""
+    """Add a user with this retention."""
     with transaction() as tx:
         row = users.add_user(tx, name=f"user-{new_id().hex}", role="member")
         assert row is not None
@@ -38,13 +38,13 @@ def made_by(engine: Engine, user_id: UUID | None) -> UUID:
 
 
 def kept(engine: Engine, job: UUID) -> bool:
-    """Whether the job's files are there: row and bytes agree."""
+    """Return whether the files of the job exist; checks that rows and bytes agree."""
     states = set()
     for row in engine.files(job):
         try:
             storage.read_file(row.key)
             states.add(row.removed_at is None and row.erased_at is None)
-            assert states == {True}, "bytes that no row names"
+            assert states == {True}, "files without a row"
         except storage.MissingFileError:
             assert row.removed_at
             assert row.erased_at
@@ -53,7 +53,7 @@ def kept(engine: Engine, job: UUID) -> bool:
     return states.pop()
 
 
-def test_a_users_own_retention_goes_before_the_platforms(engine: Engine) -> None:
+def test_user_retention_overrides_platform_retention(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     jobs = {days: made_by(engine, user(engine, days)) for days in (None, 0, 3, 30)}
     aged(engine, 5, *jobs.values())
@@ -64,36 +64,36 @@ def test_a_users_own_retention_goes_before_the_platforms(engine: Engine) -> None
     assert {days: kept(engine, job) for days, job in jobs.items()} == {None: False, 0: True, 3: False, 30: True}
 
 
-def test_a_users_retention_holds_where_the_platform_keeps_all(engine: Engine) -> None:
+def test_user_retention_applies_without_platform_retention(engine: Engine) -> None:
     mine, other = made_by(engine, user(engine, 3)), made_by(engine, user(engine, None))
     aged(engine, 4, mine, other)
     clean_up()
     assert (kept(engine, mine), kept(engine, other)) == (False, True)
 
 
-def test_pinned_results_are_kept_until_they_are_unpinned(engine: Engine) -> None:
+def test_pinned_results_are_kept_until_unpinned(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     job = made_by(engine, None)
     aged(engine, 100, job)
     with transaction() as tx:
-        assert retention.pin(tx, job)
+        assert retention.pin_job(tx, job)
     clean_up()
     assert kept(engine, job)
     with transaction() as tx:
-        retention.unpin(tx, job)
+        retention.unpin_job(tx, job)
     clean_up()
     assert not kept(engine, job)
 
 
-def test_a_pin_and_a_clean_up_at_once_agree(engine: Engine) -> None:
-    """The pin is committed while the clean-up waits for the job, and the other way round."""
+def test_concurrent_pin_and_cleanup_agree(engine: Engine) -> None:
+    """The pin is committed while the cleanup waits for the job, and vice versa."""
     engine.configure(RETENTION_DAYS="7")
     job = made_by(engine, None)
     aged(engine, 100, job)
     with transaction() as tx:
-        assert retention.pin(tx, job)
+        assert retention.pin_job(tx, job)
         clean_up()
-        assert kept(engine, job), "a job that somebody holds is left for the next time"
+        assert kept(engine, job), "a locked job is left for the next run"
     clean_up()
     assert kept(engine, job)
     engine.sql("UPDATE jobs SET pinned_at = NULL")
@@ -101,19 +101,19 @@ def test_a_pin_and_a_clean_up_at_once_agree(engine: Engine) -> None:
 
     def late() -> None:
         with transaction() as tx:
-            outcome.append(retention.pin(tx, job))
+            outcome.append(retention.pin_job(tx, job))
 
     with transaction() as tx:
         assert retention.expire_files(tx, days=7, limit=10) == 1
         thread = threading.Thread(target=late)
         thread.start()
         thread.join(0.3)
-        assert thread.is_alive(), "the pin waits for the clean-up"
+        assert thread.is_alive(), "the pin waits for the cleanup"
     thread.join(10)
     assert outcome == [False]
 
 
-def test_a_clean_up_that_died_between_mark_and_bytes_goes_on(engine: Engine) -> None:
+def test_cleanup_continues_after_crash_between_mark_and_bytes(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     job = made_by(engine, None)
     aged(engine, 8, job)
@@ -124,7 +124,7 @@ def test_a_clean_up_that_died_between_mark_and_bytes_goes_on(engine: Engine) -> 
     assert not kept(engine, job)
 
 
-def test_many_files_leave_in_one_upkeep_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_files_are_deleted_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 2)
     engine.configure(RETENTION_DAYS="7")
     jobs = [engine.add_succeeded_job(engine.add_account(), count=2) for _ in range(3)]
@@ -133,7 +133,7 @@ def test_many_files_leave_in_one_upkeep_in_batches(engine: Engine, monkeypatch: 
     assert not any(kept(engine, job) for job in jobs)
 
 
-def test_a_caller_pins_so_many_jobs_and_no_more(engine: Engine) -> None:
+def test_pins_per_caller_are_limited(engine: Engine) -> None:
     engine.configure(PINS_PER_CALLER="2")
     account = engine.add_account(session="pins-of-one")
     first, second, third = (engine.add_succeeded_job(account) for _ in range(3))
@@ -145,14 +145,14 @@ def test_a_caller_pins_so_many_jobs_and_no_more(engine: Engine) -> None:
     pin_routes._unpin(caller, first)
     assert pin_routes._pin(caller, third).job.pinned_at
     with pytest.raises(DreameryError, match="job_not_found"):
-        pin_routes._pin(caller_of("a stranger"), first)
+        pin_routes._pin(caller_of("another user"), first)
 
 
 # --- timelines, deliveries, usage ---
 
 
 def old_job(engine: Engine, days: float, **changes: Any) -> UUID:
-    """A job that was accepted so long ago and has ended."""
+    """Add a final job that was accepted that long ago."""
     first = first_id_at(datetime.now(UTC) - timedelta(days=days))
     job = engine.add_job(engine.add_account(), id=UUID(int=first.int + new_id().int % 2**60), **changes)
     engine.run_until_final(job)
@@ -160,36 +160,36 @@ def old_job(engine: Engine, days: float, **changes: Any) -> UUID:
 
 
 def usage(engine: Engine) -> list[Any]:
-    """What jobs were charged and how they ended, as figures of usage are counted."""
+    """Return charges and outcomes of jobs as the usage figures count them."""
     return engine.sql(
         "SELECT state, kind, model, error_code, count(*), count(submitted_at) FROM jobs GROUP BY 1, 2, 3, 4"
     )
 
 
-def test_timelines_leave_and_nothing_that_is_counted_changes(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timelines_are_deleted_without_changing_usage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.tasks.stages.expire_results.ROWS_PER_BATCH", 3)
-    engine.configure(EVENTS_DAYS="30", RETENTION_DAYS="7")
+    engine.configure(TIMELINE_RETENTION_DAYS="30", RETENTION_DAYS="7")
     old, young = [old_job(engine, 31) for _ in range(2)], old_job(engine, 29)
     failed = old_job(engine, 40, prompt="no [[fail:2038]]")
     waiting = engine.add_job(engine.add_account(), id=first_id_at(datetime.now(UTC) - timedelta(days=50)))
     aged(engine, 31, *old)
     before = usage(engine)
-    metrics.take()
-    told = clean_up()
+    metrics.drain_counts()
+    summary = clean_up()
     assert [bool(engine.job_events(job)) for job in (*old, failed, young, waiting)] == [False, False, False, True, True]
     assert usage(engine) == before
-    counted = {labels[0]: by for (name, labels, _), by in metrics.take().items() if name == "dreamery_removed"}
+    counted = {labels[0]: by for (name, labels, _), by in metrics.drain_counts().items() if name == "dreamery_removed"}
     assert counted["files"] == 2
-    assert f"{counted['events']:.0f} events" in told
+    assert f"{counted['events']:.0f} events" in summary
     assert "0 events" in clean_up()
-    engine.configure(EVENTS_DAYS="0")
+    engine.configure(TIMELINE_RETENTION_DAYS="0")
     aged(engine, 999, young)
     clean_up()
     assert engine.job_events(young)
 
 
-def test_settled_deliveries_leave_after_their_days(engine: Engine) -> None:
-    engine.configure(DELIVERIES_DAYS="5")
+def test_settled_deliveries_are_deleted_after_retention(engine: Engine) -> None:
+    engine.configure(WEBHOOK_DELIVERY_RETENTION_DAYS="5")
     job = engine.add_job(engine.add_account(), webhook_url="http://127.0.0.1:1/hook", prompt="no [[fail:2038]]")
     engine.run_until_final(job)
     engine.sql(
@@ -200,14 +200,14 @@ def test_settled_deliveries_leave_after_their_days(engine: Engine) -> None:
     assert "1 deliveries" in clean_up()
 
 
-# --- stray bytes ---
+# --- orphaned files ---
 
 
 def stray_key(job: UUID | None = None) -> str:
     return f"jobs/{(job or new_id()).hex}/9.png"
 
 
-def test_stray_results_leave_once_a_day(engine: Engine) -> None:
+def test_orphaned_results_are_deleted_once_a_day(engine: Engine) -> None:
     done, saving = engine.add_succeeded_job(engine.add_account()), engine.add_saving_job(engine.add_account())
     named = engine.files(done)[0].key
     stray, of_done, of_saving, young = stray_key(), stray_key(done), stray_key(saving), stray_key()
@@ -216,26 +216,26 @@ def test_stray_results_leave_once_a_day(engine: Engine) -> None:
     assert "2 orphans" in clean_up()
     assert [is_there(key) for key in (stray, of_done, of_saving, young, named)] == [False, False, True, True, True]
     stored_input(stray, hours_ago=25)
-    assert "0 orphans" in clean_up(), "the next walk is tomorrow"
+    assert "0 orphans" in clean_up(), "the next scan is tomorrow"
     engine.sql("UPDATE platform_state SET updated_at = now() - interval '25 hours' WHERE name = 'storage_walk'")
     assert "1 orphans" in clean_up()
 
 
-def test_another_platforms_files_are_no_strays(engine: Engine) -> None:
-    storage.take("another platform")
+def test_files_of_another_platform_are_not_orphans(engine: Engine) -> None:
+    storage.take_ownership("another platform")
     stray = stray_key()
     stored_input(stray, hours_ago=99)
     assert "0 orphans" in clean_up()
     assert is_there(stray)
 
 
-def test_a_bucket_is_walked_some_pages_at_a_time(
+def test_bucket_is_scanned_a_few_pages_per_run(
     engine: Engine,
     bucket: Bucket,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.storage._LIST_BATCH", 1)
-    monkeypatch.setattr("worker.tasks.stages.orphaned_files._PAGES_AT_ONCE", 2)
+    monkeypatch.setattr("worker.tasks.stages.orphaned_files._PAGES_PER_RUN", 2)
     monkeypatch.setattr("worker.tasks.stages.orphaned_files.ORPHAN_HOURS", -1)
     for _ in range(5):
         storage.put_file(stray_key(), io.BytesIO(b"bytes"))
@@ -246,8 +246,8 @@ def test_a_bucket_is_walked_some_pages_at_a_time(
     assert left == [3, 1, 0]
 
 
-def test_upkeep_goes_on_without_the_storage(engine: Engine, bucket: Bucket) -> None:
-    engine.configure(RETENTION_DAYS="7", EVENTS_DAYS="30")
+def test_cleanup_continues_without_storage(engine: Engine, bucket: Bucket) -> None:
+    engine.configure(RETENTION_DAYS="7", TIMELINE_RETENTION_DAYS="30")
     job = old_job(engine, 31)
     aged(engine, 31, job)
     engine.configure(S3_SECRET_ACCESS_KEY="not-the-secret")
@@ -264,7 +264,7 @@ def test_upkeep_goes_on_without_the_storage(engine: Engine, bucket: Bucket) -> N
 # --- over HTTP ---
 
 
-def test_pins_over_http(admin: Any, run: Any) -> None:
+def test_pin_routes(admin: Any, run: Any) -> None:
     job = admin.wait_for_end(admin.start_job()["id"])
     assert (job["pinned"], job["expires_at"], job["expired_at"]) == (False, None, None)
     [link] = [item["url"] for item in job["output"]]
@@ -280,19 +280,19 @@ def test_pins_over_http(admin: Any, run: Any) -> None:
     assert not admin.job(job["id"])["pinned"]
 
 
-def test_a_users_retention_over_http(admin: Any, run: Any) -> None:
+def test_user_retention_routes(admin: Any, run: Any) -> None:
     name = f"user-{new_id().hex}"
     assert admin.http.post("/admin/v1/users", json={"name": name}).json()["retention_days"] is None
     key = admin.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
     with admin.as_caller(key) as caller:
         job = caller.wait_for_end(caller.start_job()["id"])
-        for days, wanted in ((30, job["completed_at"] + 30 * 86400), (0, None), (None, None)):
+        for days, expected in ((30, job["completed_at"] + 30 * 86400), (0, None), (None, None)):
             changed = admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": days}).json()
             assert changed["retention_days"] == days
-            assert caller.job(job["id"])["expires_at"] == wanted
+            assert caller.job(job["id"])["expires_at"] == expected
         admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": 30})
         admin.http.patch(f"/admin/v1/users/{name}", json={"role": "viewer"})
-        assert caller.job(job["id"])["expires_at"] == job["completed_at"] + 30 * 86400, "what is absent stays"
+        assert caller.job(job["id"])["expires_at"] == job["completed_at"] + 30 * 86400, "an omitted field is unchanged"
     assert_error(
         admin.http.patch(f"/admin/v1/users/{name}", json={"retention_days": -1}), 400, "invalid_value", "retention_days"
     )
@@ -310,7 +310,7 @@ def admin(api_platform: Any) -> Any:
 
 @pytest.fixture
 def run(api_platform: Any) -> Any:
-    """Run a statement in the platform's database."""
+    """Run a statement in the database of the platform."""
     from sqlalchemy import create_engine
 
     from worker.core.settings import Settings

@@ -1,4 +1,4 @@
-"""The save step: upstream's results become files of ours, once, whatever happens on the way."""
+"""The save task copies upstream's results to our storage exactly once."""
 
 import hashlib
 import io
@@ -21,11 +21,11 @@ from worker.tasks.save import save
 
 
 def page(*_):
-    """An error page in the dress of a success, as an overloaded edge sends it."""
+    """An error page with status 200, as an overloaded CDN sends it."""
     return Response("<html>please wait</html>", media_type="text/html")
 
 
-def test_the_bytes_and_the_row_are_those_of_upstream(engine: Engine) -> None:
+def test_saved_file_equals_upstream(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), count=3)
     links = [ref["url"] for ref in engine.job_row(job).result_refs]
     engine.save(job)
@@ -43,14 +43,14 @@ def test_the_bytes_and_the_row_are_those_of_upstream(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("form", ["png", "webp"])
-def test_the_type_comes_from_the_bytes(engine: Engine, form: str) -> None:
+def test_mime_type_comes_from_the_bytes(engine: Engine, form: str) -> None:
     job = engine.add_succeeded_job(engine.add_account(), prompt=f"a boat [[format:{form}]]")
     [stored] = engine.files(job)
     assert (stored.mime, stored.key.rpartition(".")[2]) == (f"image/{form}", form)
 
 
 def ask_for(engine: Engine, form: str, compression: int | None = None) -> None:
-    """Every job asks for its pictures in that format."""
+    """Make every job request its images in that format."""
     engine.sql(
         "UPDATE jobs SET params = params || CAST(:output AS jsonb)",
         output=json.dumps({"output": {"format": form, "compression": compression}}),
@@ -58,7 +58,7 @@ def ask_for(engine: Engine, form: str, compression: int | None = None) -> None:
 
 
 @pytest.mark.parametrize("form", ["png", "webp"])
-def test_a_picture_is_stored_once_in_the_format_asked_for(engine: Engine, form: str) -> None:
+def test_image_is_stored_once_in_the_requested_format(engine: Engine, form: str) -> None:
     job = engine.add_saving_job(engine.add_account(), count=2)
     ask_for(engine, form)
     links = [ref["url"] for ref in engine.job_row(job).result_refs]
@@ -72,13 +72,13 @@ def test_a_picture_is_stored_once_in_the_format_asked_for(engine: Engine, form: 
         assert (stored.mime, stored.bytes) == (f"image/{form}", len(content))
         assert stored.sha256 == hashlib.sha256(content).hexdigest()
         drawn = Image.open(io.BytesIO(httpx.get(link, trust_env=False).content))
-        picture = Image.open(io.BytesIO(content))
-        assert (picture.format, picture.size) == (form.upper(), (stored.width, stored.height))
+        image = Image.open(io.BytesIO(content))
+        assert (image.format, image.size) == (form.upper(), (stored.width, stored.height))
         if form == "png":
-            assert picture.tobytes() == drawn.tobytes()
+            assert image.tobytes() == drawn.tobytes()
 
 
-def test_what_upstream_gave_in_that_format_is_not_touched_unless_quality_is_asked(engine: Engine) -> None:
+def test_image_in_requested_format_is_unchanged_unless_quality_is_requested(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     ask_for(engine, "jpeg")
     original = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
@@ -91,7 +91,7 @@ def test_what_upstream_gave_in_that_format_is_not_touched_unless_quality_is_aske
     assert len(storage.read_file(engine.files(small)[0].key)) < len(original)
 
 
-def test_a_picture_that_cannot_be_converted_is_kept_as_it_came(engine: Engine) -> None:
+def test_image_that_cannot_be_converted_keeps_its_format(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     ask_for(engine, "webp")
     data = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
@@ -102,17 +102,17 @@ def test_a_picture_that_cannot_be_converted_is_kept_as_it_came(engine: Engine) -
     assert (stored.mime, storage.read_file(stored.key)) == ("image/jpeg", cut)
 
 
-def test_a_save_that_is_not_due_does_nothing(engine: Engine) -> None:
+def test_save_that_is_not_due_does_nothing(engine: Engine) -> None:
     job = engine.add_running_job(engine.add_account())
     assert save(job_id=job) == "not due"
     done = engine.add_succeeded_job(engine.add_account())
     assert engine.save(done) == "not due"
 
 
-def test_worn_out_links_are_replaced_by_fresh_ones(engine: Engine) -> None:
+def test_expired_urls_are_replaced_by_fresh_ones(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), count=2)
     old = engine.job_row(job).result_refs
-    engine.sandbox.gallery.forget()
+    engine.sandbox.results.clear()
     asked = engine.poll_count()
     assert "again in" in engine.save(job)
     assert engine.poll_count() == asked + 1
@@ -122,7 +122,7 @@ def test_worn_out_links_are_replaced_by_fresh_ones(engine: Engine) -> None:
     assert engine.charge_count() == 1
 
 
-def test_links_that_are_always_worn_out_fail_at_the_deadline(engine: Engine) -> None:
+def test_always_expired_urls_fail_at_the_deadline(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), prompt="a boat [[expires:0]]")
     engine.save(job)
     assert engine.job_row(job).state == "saving"
@@ -133,7 +133,7 @@ def test_links_that_are_always_worn_out_fail_at_the_deadline(engine: Engine) -> 
     assert engine.files(job) == []
 
 
-def test_fresh_links_that_upstream_does_not_give_do_no_harm(engine: Engine) -> None:
+def test_missing_fresh_urls_do_not_end_the_save(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     old = engine.job_row(job).result_refs
     engine.interceptor.before[MEDIA] = lambda *_: Response(status_code=403)
@@ -144,13 +144,13 @@ def test_fresh_links_that_upstream_does_not_give_do_no_harm(engine: Engine) -> N
     assert engine.run_until_final(job) == ["succeeded"]
 
 
-def test_an_error_page_is_no_picture_and_is_tried_again(engine: Engine) -> None:
+def test_error_page_is_not_saved_and_retried(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     engine.interceptor.before[MEDIA] = page
     asked = engine.poll_count()
     assert "again in 1 s" in engine.save(job)
     assert "again in 3 s" in engine.save(job)
-    assert engine.poll_count() == asked, "an error page is no reason to ask for fresh links"
+    assert engine.poll_count() == asked, "an error page does not trigger a request for fresh URLs"
     assert engine.files(job) == []
     engine.interceptor.clear()
     engine.save(job)
@@ -158,7 +158,7 @@ def test_an_error_page_is_no_picture_and_is_tried_again(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
-def test_a_server_error_is_tried_again(engine: Engine, status: int) -> None:
+def test_server_error_is_retried(engine: Engine, status: int) -> None:
     job = engine.add_saving_job(engine.add_account())
     engine.interceptor.before[MEDIA] = lambda *_: Response(status_code=status)
     engine.save(job)
@@ -168,7 +168,7 @@ def test_a_server_error_is_tried_again(engine: Engine, status: int) -> None:
     assert engine.run_until_final(job) == ["succeeded"]
 
 
-def test_a_result_that_is_too_large_fails_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_result_fails_at_once(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(save_step, "MAX_FILE_BYTES", 100)
     job = engine.add_saving_job(engine.add_account())
     engine.save(job)
@@ -178,7 +178,7 @@ def test_a_result_that_is_too_large_fails_at_once(engine: Engine, monkeypatch: p
     assert "larger than 100 bytes" in failed.note["detail"]
 
 
-def test_one_result_missing_at_the_deadline_is_a_partial_success(engine: Engine) -> None:
+def test_missing_result_at_deadline_is_partial_success(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), count=3)
     count = iter(range(100))
     engine.interceptor.before[MEDIA] = lambda *_: page() if next(count) % 3 == 1 else None
@@ -192,14 +192,14 @@ def test_one_result_missing_at_the_deadline_is_a_partial_success(engine: Engine)
     assert done.note == {"files": 2, "wanted": 3}
 
 
-def test_a_save_past_its_deadline_fails_even_if_no_step_runs(engine: Engine) -> None:
+def test_overdue_save_is_failed_by_the_sweep(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     engine.pass_deadline(job)
     sweep()
     assert engine.job_row(job).error_code == "result_unavailable"
 
 
-def test_two_saves_at_once_copy_once(engine: Engine) -> None:
+def test_concurrent_saves_copy_once(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
     engine.make_due()
     before = engine.ledger()["calls"].get(MEDIA, 0)
@@ -218,7 +218,7 @@ def test_two_saves_at_once_copy_once(engine: Engine) -> None:
     assert engine.ledger()["calls"][MEDIA] - before == 1
 
 
-def test_a_save_that_overslept_its_lease_gives_way(engine: Engine) -> None:
+def test_save_with_expired_lease_stops(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), count=2)
     engine.make_due()
     stop, answers = RequestPause(), []

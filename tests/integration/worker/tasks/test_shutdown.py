@@ -1,4 +1,4 @@
-"""A worker that was told to stop: it finishes what it has begun, begins nothing, and hands the rest on."""
+"""A stopping worker finishes its current job, starts no other, and hands over the rest."""
 
 from collections.abc import Iterator
 
@@ -15,47 +15,47 @@ from worker.tasks.submit import submit_batch
 @pytest.fixture(autouse=True)
 def _forgotten() -> Iterator[None]:
     yield
-    stopping.forget()
+    stopping.reset()
 
 
-def test_a_submit_step_hands_the_jobs_it_has_not_begun_on(engine: Engine) -> None:
+def test_stopping_submit_hands_over_its_remaining_jobs(engine: Engine) -> None:
     account = engine.add_account(max_images=9)
     jobs = [engine.add_job(account) for _ in range(3)]
     engine.take_messages()
-    stopping.ask()
+    stopping.request()
     submit_batch(account_id=account)
     assert sorted(engine.states(jobs)) == ["queued", "queued", "running"]
     assert [m.ids["account_id"] for m in engine.take_messages("dreamery.submit")] == [account.hex]
 
 
-def test_a_save_step_hands_the_jobs_it_has_not_begun_on(engine: Engine) -> None:
+def test_stopping_save_hands_over_its_remaining_jobs(engine: Engine) -> None:
     account = engine.add_account(max_images=9)
     jobs = [engine.add_saving_job(account) for _ in range(3)]
     engine.make_due()
     engine.take_messages()
-    stopping.ask()
+    stopping.request()
     save_batch(job_ids=jobs)
     assert engine.states(jobs) == ["succeeded", "saving", "saving"]
     [message] = engine.take_messages("dreamery.save")
     assert message.ids["job_ids"] == ",".join(job.hex for job in jobs[1:])
 
 
-def test_a_conversation_may_end_in_time(engine: Engine) -> None:
-    engine.configure(STOP_SECONDS="60")
+def test_conversation_may_end_before_the_process_stops(engine: Engine) -> None:
+    engine.configure(SHUTDOWN_GRACE_SECONDS="60")
     job = chat(engine, engine.add_account())
-    stopping.ask()
+    stopping.request()
     hold(engine, job)
     assert engine.job_row(job).state == "succeeded"
 
 
-def test_a_conversation_that_would_be_killed_ends_with_what_was_said(engine: Engine) -> None:
-    engine.configure(STOP_SECONDS="2.1")
+def test_conversation_ends_with_its_text_before_the_process_is_killed(engine: Engine) -> None:
+    engine.configure(SHUTDOWN_GRACE_SECONDS="2.1")
     job = chat(engine, engine.add_account(), prompt="talk for long [[words:2000]] [[pause:0.02]]")
     with in_thread(lambda: hold(engine, job)):
         eventually(lambda: engine.job_row(job).state == "running", what="it talks")
-        stopping.ask()
+        stopping.request()
         eventually(lambda: engine.job_row(job).state == "failed", what="it ends by itself")
     assert engine.job_row(job).error_code == "stream_broken"
     assert spoken(engine, job).said
     assert engine.run_until_final(job) == ["failed"]
-    assert len(engine.ledger()["conversations"]) == 1, "it is not sent again"
+    assert len(engine.ledger()["conversations"]) == 1, "the conversation is not sent again"

@@ -1,4 +1,4 @@
-"""The submit step: what each answer of upstream does to the job and to the account."""
+"""The submit task: the effect of each upstream response on the job and on the account."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -11,16 +11,16 @@ from worker.tasks.submit import submit
 
 
 def codes(engine: Engine, job_id):
-    """Reasons in the job's events."""
+    """Return the reasons in the timeline of the job."""
     return [row.note["code"] for row in engine.job_events(job_id) if "code" in row.note]
 
 
 def probed(engine: Engine) -> int:
-    """How often upstream was asked where a session lives."""
+    """Return the number of host look-ups."""
     return engine.ledger()["calls"].get("/lv/v1/user/web/user_info", 0)
 
 
-def test_a_job_becomes_running_and_its_account_due(engine: Engine) -> None:
+def test_submitted_job_is_running_and_its_account_due(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     assert engine.submit(job).startswith("submitted")
@@ -32,7 +32,7 @@ def test_a_job_becomes_running_and_its_account_due(engine: Engine) -> None:
     assert [line["submit_id"] for line in engine.submits()] == [str(row.submit_key)]
 
 
-def test_nothing_to_submit_is_no_harm(engine: Engine) -> None:
+def test_submit_without_jobs_does_nothing(engine: Engine) -> None:
     account = engine.add_account()
     assert submit(account_id=account) == "nothing to submit"
     job = engine.add_running_job(account)
@@ -40,7 +40,7 @@ def test_nothing_to_submit_is_no_harm(engine: Engine) -> None:
     assert len(engine.submits()) == 1
 
 
-def test_a_dead_account_fails_over_to_the_next(engine: Engine) -> None:
+def test_expired_account_fails_over_to_the_next_account(engine: Engine) -> None:
     dead, good = engine.add_account(session="dead-one-of-two"), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
     job = engine.add_job(dead, good)
@@ -53,7 +53,7 @@ def test_a_dead_account_fails_over_to_the_next(engine: Engine) -> None:
     assert engine.charge_count() == 1
 
 
-def test_when_every_account_refuses_the_job_fails_with_the_last_reason(engine: Engine) -> None:
+def test_job_refused_by_all_accounts_fails_with_the_last_reason(engine: Engine) -> None:
     first, second = engine.add_account(session="dead-a-0123456"), engine.add_account(session="dead-b-0123456")
     job = engine.add_job(first, second)
     assert engine.run_until_final(job) == ["failed"]
@@ -71,7 +71,7 @@ def test_when_every_account_refuses_the_job_fails_with_the_last_reason(engine: E
         ("dead-account-12", "upstream_session_expired"),
     ],
 )
-def test_an_account_that_refuses_fails_the_job_and_rests(engine: Engine, session: str, code: str) -> None:
+def test_refusing_account_fails_the_job_and_cools_down(engine: Engine, session: str, code: str) -> None:
     account = engine.add_account(session=session)
     job = engine.add_job(account)
     engine.submit(job)
@@ -80,13 +80,13 @@ def test_an_account_that_refuses_fails_the_job_and_rests(engine: Engine, session
     rested = engine.account_row(account)
     assert rested.rest_code == code
     assert rested.rests.total_seconds() > 60
-    # The next job is told at once instead of being sent after it.
+    # The next job fails at once instead of trying the account as well.
     second = engine.add_job(account)
     assert code in engine.submit(second)
     assert len(engine.submits()) <= 1
 
 
-def test_a_limited_account_rests_until_tomorrow(engine: Engine) -> None:
+def test_limited_account_cools_down_until_tomorrow(engine: Engine) -> None:
     account = engine.add_account(session="limited-account-of-today")
     engine.submit(engine.add_job(account))
     left = datetime.combine(datetime.now(UTC) + timedelta(days=1), datetime.min.time(), UTC) - datetime.now(UTC)
@@ -94,7 +94,7 @@ def test_a_limited_account_rests_until_tomorrow(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("script", ["[[refuse:2038]]", "[[refuse:2003]]"])
-def test_a_content_refusal_never_fails_over(engine: Engine, script: str) -> None:
+def test_content_refusal_never_fails_over(engine: Engine, script: str) -> None:
     first, second = engine.add_account(), engine.add_account()
     job = engine.add_job(first, second, prompt=f"bad {script}")
     assert engine.run_until_final(job) == ["failed"]
@@ -103,7 +103,7 @@ def test_a_content_refusal_never_fails_over(engine: Engine, script: str) -> None
 
 
 @pytest.mark.parametrize("script", ["[[fail:2038]]", "[[fail:10]]", "[[fail:40]]", "[[keyonly]]"])
-def test_a_content_verdict_of_the_record_is_final(engine: Engine, script: str) -> None:
+def test_content_refusal_in_the_record_is_final(engine: Engine, script: str) -> None:
     first, second = engine.add_account(), engine.add_account()
     job = engine.add_job(first, second, prompt=f"bad {script}")
     assert engine.run_until_final(job) == ["failed"]
@@ -111,7 +111,7 @@ def test_a_content_verdict_of_the_record_is_final(engine: Engine, script: str) -
     assert len(engine.submits()) == 1
 
 
-def test_an_account_without_credits_takes_its_daily_ones(engine: Engine) -> None:
+def test_account_without_credits_claims_daily_credits(engine: Engine) -> None:
     account = engine.add_account(session="gift-of-the-day-1")
     job = engine.add_job(account)
     assert engine.run_until_final(job) == ["succeeded"]
@@ -121,14 +121,14 @@ def test_an_account_without_credits_takes_its_daily_ones(engine: Engine) -> None
     assert engine.job_row(job).max_attempts == 4  # the refusal used up none of its attempts
 
 
-def test_the_daily_credits_may_be_left_alone(engine: Engine) -> None:
+def test_daily_credits_can_be_disabled(engine: Engine) -> None:
     engine.configure(DAILY_RECEIVE="false")
     job = engine.add_job(engine.add_account(session="gift-of-the-day-2"))
     engine.submit(job)
     assert engine.job_row(job).error_code == "insufficient_quota"
 
 
-def test_a_concurrency_refusal_waits_and_succeeds(engine: Engine) -> None:
+def test_concurrency_refusal_is_retried_and_succeeds(engine: Engine) -> None:
     account = engine.add_account(session="busy-account-12", max_images=2)
     first = engine.add_running_job(account)
     second = engine.add_job(account)
@@ -143,7 +143,7 @@ def test_a_concurrency_refusal_waits_and_succeeds(engine: Engine) -> None:
     assert engine.charge_count() == 2
 
 
-def test_a_slow_down_is_no_failure_however_often_it_comes(engine: Engine) -> None:
+def test_repeated_rate_limit_never_fails_the_job(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[fail:1057]]")
     for _ in range(5):
@@ -155,7 +155,7 @@ def test_a_slow_down_is_no_failure_however_often_it_comes(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("script", ["[[reset:before]]", "[[html]]", "[[http:500]]", "[[empty]]"])
-def test_a_submit_without_effect_is_sent_again_under_a_new_key(engine: Engine, script: str) -> None:
+def test_submit_without_effect_is_repeated_with_a_new_key(engine: Engine, script: str) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt=f"a boat {script}")
     engine.submit(job)
@@ -170,7 +170,7 @@ def test_a_submit_without_effect_is_sent_again_under_a_new_key(engine: Engine, s
 
 
 @pytest.mark.parametrize("script", ["[[reset:after]]", "[[empty:after]]", "[[html:after]]"])
-def test_a_submit_whose_answer_was_lost_is_found_by_its_key(engine: Engine, script: str) -> None:
+def test_submit_with_lost_response_is_found_by_its_key(engine: Engine, script: str) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt=f"a boat {script}")
     engine.submit(job)
@@ -183,7 +183,7 @@ def test_a_submit_whose_answer_was_lost_is_found_by_its_key(engine: Engine, scri
     assert (len(engine.submits()), engine.charge_count()) == (1, 1)
 
 
-def test_a_call_that_outlasts_its_deadline_is_unclear(engine: Engine) -> None:
+def test_call_past_its_deadline_is_unclear(engine: Engine) -> None:
     engine.configure(CALL_TIMEOUT_SECONDS="0.3")
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[latency:0.6]]")
@@ -193,7 +193,7 @@ def test_a_call_that_outlasts_its_deadline_is_unclear(engine: Engine) -> None:
     assert engine.charge_count() == 1
 
 
-def test_an_unclear_submit_waits_its_grace_before_it_counts_as_lost(engine: Engine) -> None:
+def test_unclear_submit_counts_as_lost_after_the_grace_period(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[reset:before]]")
     engine.submit(job)
@@ -204,7 +204,7 @@ def test_an_unclear_submit_waits_its_grace_before_it_counts_as_lost(engine: Engi
     assert engine.job_row(job).state == "queued"
 
 
-def test_attempts_run_out(engine: Engine) -> None:
+def test_job_fails_when_attempts_run_out(engine: Engine) -> None:
     engine.configure(MAX_ATTEMPTS="2")
     job = engine.add_job(engine.add_account(), prompt="a boat [[reset:before]] [[html]] [[http:500]] [[empty]]")
     assert engine.run_until_final(job) == ["failed"]
@@ -212,7 +212,7 @@ def test_attempts_run_out(engine: Engine) -> None:
     assert (row.error_code, row.attempt) == ("upstream_unreachable", 2)
 
 
-def test_an_unreachable_upstream_is_tried_later_and_was_never_charged(engine: Engine) -> None:
+def test_unreachable_upstream_is_retried_without_charge(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account)
     home = engine.env["DREAMERY_SANDBOX_URL"]
@@ -226,7 +226,7 @@ def test_an_unreachable_upstream_is_tried_later_and_was_never_charged(engine: En
     assert engine.charge_count() == 1
 
 
-def test_an_auto_account_is_looked_up_once(engine: Engine) -> None:
+def test_hosts_of_auto_account_are_looked_up_once(engine: Engine) -> None:
     account = engine.add_account(session="jp-looked-up-0001", region="auto")
     first = engine.add_job(account)
     assert engine.run_until_final(first) == ["succeeded"]
@@ -238,7 +238,7 @@ def test_an_auto_account_is_looked_up_once(engine: Engine) -> None:
     assert probed(engine) == probes
 
 
-def test_a_session_that_moved_is_looked_up_again_once(engine: Engine) -> None:
+def test_moved_session_is_looked_up_again_once(engine: Engine) -> None:
     account = engine.add_account(session="jp-moved-house-01", region="auto")
     stale = {
         "country": "US",
@@ -259,7 +259,7 @@ def test_a_session_that_moved_is_looked_up_again_once(engine: Engine) -> None:
     assert engine.charge_count() == 1
 
 
-def test_a_dead_auto_account_is_looked_up_again_only_once(engine: Engine) -> None:
+def test_expired_auto_account_is_looked_up_again_only_once(engine: Engine) -> None:
     account = engine.add_account(session="dead-auto-0123456", region="auto")
     engine.sql(
         """UPDATE accounts SET cluster_at = now(), cluster = '{"country": "JP", "idc": "alisg",
@@ -274,7 +274,7 @@ def test_a_dead_auto_account_is_looked_up_again_only_once(engine: Engine) -> Non
     assert len([c for c in engine.interceptor.calls if GENERATE in c]) == 1
 
 
-def test_a_look_up_that_fails_has_ordered_nothing(engine: Engine) -> None:
+def test_failed_look_up_orders_nothing(engine: Engine) -> None:
     account = engine.add_account(session="us-look-up-00001", region="auto")
     job = engine.add_job(account)
     engine.interceptor.before[USER_INFO] = lambda _path, _body: Response(status_code=502)
@@ -285,7 +285,7 @@ def test_a_look_up_that_fails_has_ordered_nothing(engine: Engine) -> None:
     assert engine.charge_count() == 1
 
 
-def test_a_session_that_cannot_be_opened_fails_over(engine: Engine) -> None:
+def test_undecryptable_session_fails_over(engine: Engine) -> None:
     lost, good = engine.add_account(), engine.add_account()
     engine.sql("UPDATE accounts SET secret = 'v1:' || encode('x', 'base64') WHERE id = :id", id=lost)
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)

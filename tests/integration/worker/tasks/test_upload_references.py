@@ -1,4 +1,4 @@
-"""Pictures from pictures, the engine's side: each fetched once, uploaded once per account, and nothing paid before."""
+"""Reference images in the engine: each is fetched once, uploaded once per account, and nothing is charged before."""
 
 import hashlib
 import io
@@ -45,7 +45,7 @@ def sent_along(data: bytes, key: str = "inputs/test/0.png") -> NewInput:
 
 
 def job_from(engine: Engine, accounts: list[UUID], *given: str | NewInput) -> UUID:
-    """A job with references: links, or what was sent along."""
+    """Add a job with references: URLs, or files of the request."""
     with transaction() as tx:
         job = factories.new_job(accounts)
         state_machine.accept(tx, [job])
@@ -65,7 +65,7 @@ def failed_unpaid(engine: Engine, job_id: UUID, code: str) -> str:
     return str(row.error_message)
 
 
-def test_links_and_bytes_arrive_in_the_order_they_were_given(engine: Engine, host: MediaHost) -> None:
+def test_references_keep_their_order(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account()
     job = job_from(engine, [account], host.add_file("/a", BLUE), sent_along(RED), host.add_file("/c", RED))
     assert engine.run_until_final(job) == ["succeeded"]
@@ -75,7 +75,7 @@ def test_links_and_bytes_arrive_in_the_order_they_were_given(engine: Engine, hos
     assert len(set(uploaded(engine, job))) == 3
     assert host.gets == ["/a", "/c"]
     stored = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id ORDER BY n", id=job)
-    # What it is was read from the bytes, not from the host's text/plain.
+    # The type comes from the bytes, not from the host's text/plain.
     assert [(r.mime, r.width, r.bytes) for r in stored] == [
         ("image/jpeg", 8, len(BLUE)), ("image/png", 8, len(RED)), ("image/png", 8, len(RED)),
     ]  # fmt: skip
@@ -83,14 +83,14 @@ def test_links_and_bytes_arrive_in_the_order_they_were_given(engine: Engine, hos
     assert engine.charge_count() == 1
 
 
-def test_without_references_nothing_changes(engine: Engine, host: MediaHost) -> None:
+def test_job_without_references_uploads_nothing(engine: Engine, host: MediaHost) -> None:
     job = engine.add_job(engine.add_account())
     assert engine.run_until_final(job) == ["succeeded"]
     assert (host.uploads, host.orders[0]["uris"]) == ([], [])
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_a_submit_killed_between_uploads_goes_on_where_it_stopped(engine: Engine, host: MediaHost, at: int) -> None:
+def test_submit_killed_between_uploads_continues_where_it_stopped(engine: Engine, host: MediaHost, at: int) -> None:
     given = [host.add_file("/a", RED), host.add_file("/b", BLUE), host.add_file("/c", make_image("green"))]
     job = job_from(engine, [engine.add_account()], *given)
     stop = RequestPause(nth=at)
@@ -112,28 +112,28 @@ def test_a_submit_killed_between_uploads_goes_on_where_it_stopped(engine: Engine
     row = engine.job_row(job)
     assert (row.state, row.holds_slot, len(uploaded(engine, job))) == ("submitting", True, at - 1)
     assert engine.run_until_final(job) == ["succeeded"]
-    # Each link was fetched once and each picture is upstream once, over both lives of the step.
+    # Over both runs of the task, each URL was fetched once and each image was uploaded once.
     assert sorted(host.gets) == ["/a", "/b", "/c"]
     assert [data for _, data in host.uploads] == [RED, BLUE, make_image("green")]
     assert host.orders == [{"account": engine.job_row(job).account_id.hex, "uris": uploaded(engine, job)}]
     assert engine.charge_count() == 1
 
 
-def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
+def test_submit_killed_between_fetches_fetches_each_url_once(
     engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
     real, seen = upload_references._renewed, []
 
     def dies(claim: state_machine.Claim) -> state_machine.Claim:
-        # The first link renews before and after its fetch; the third time is before the second link.
+        # The first URL renews before and after its fetch; the third renewal is before the second URL.
         seen.append(claim)
         if len(seen) == 3:
             raise SystemExit
         return real(claim)
 
     with monkeypatch.context() as patch:
-        patch.setattr(upload_references, "_renewed", dies)
+        patch.setattr(upload_references, "_renew_claim", dies)
         with pytest.raises(SystemExit):
             engine.submit(job)
     assert engine.job_row(job).state == "submitting"
@@ -141,7 +141,7 @@ def test_a_submit_that_dies_between_fetches_fetches_each_link_once(
     assert (host.gets, engine.charge_count()) == (["/a", "/b"], 1)
 
 
-def test_another_account_uploads_again_and_the_first_does_not(engine: Engine, host: MediaHost) -> None:
+def test_failover_uploads_again_only_to_the_new_account(engine: Engine, host: MediaHost) -> None:
     dead, good = engine.add_account(session="dead-with-pictures"), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
     job = job_from(engine, [dead, good], host.add_file("/a", RED), sent_along(BLUE))
@@ -153,7 +153,7 @@ def test_another_account_uploads_again_and_the_first_does_not(engine: Engine, ho
     assert engine.charge_count() == 1
 
 
-def test_the_same_account_gets_the_same_uploads_again(engine: Engine, host: MediaHost) -> None:
+def test_retry_on_the_same_account_reuses_uploads(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account()
     job = job_from(engine, [account], sent_along(RED), sent_along(BLUE, "inputs/test/1.jpeg"))
     answers = iter([200, 429, 200])
@@ -167,14 +167,14 @@ def test_the_same_account_gets_the_same_uploads_again(engine: Engine, host: Medi
 
 
 @pytest.mark.parametrize(("status", "code"), [(400, "content_policy_violation"), (401, "upstream_session_expired")])
-def test_a_refused_upload_is_an_ordinary_refusal(engine: Engine, host: MediaHost, status: int, code: str) -> None:
+def test_refused_upload_is_handled_like_any_refusal(engine: Engine, host: MediaHost, status: int, code: str) -> None:
     job = job_from(engine, [engine.add_account()], sent_along(RED))
     host.upload_status = lambda _account, _data: status
     engine.submit(job)
     failed_unpaid(engine, job, code)
 
 
-def test_an_unreachable_upload_is_tried_again_and_never_unclear(engine: Engine, host: MediaHost) -> None:
+def test_unreachable_upload_is_retried_and_never_unclear(engine: Engine, host: MediaHost) -> None:
     engine.configure(MAX_ATTEMPTS="2")
     job = job_from(engine, [engine.add_account()], sent_along(RED))
     host.upload_status = lambda _account, _data: 502
@@ -184,17 +184,17 @@ def test_an_unreachable_upload_is_tried_again_and_never_unclear(engine: Engine, 
 
 
 @pytest.mark.parametrize("status", [404, 403, 410])
-def test_nothing_is_paid_when_a_link_is_dead(engine: Engine, host: MediaHost, status: int) -> None:
-    host.pages["/gone"] = lambda: Response(status_code=status)
-    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), f"{host.url}/gone")
+def test_dead_url_fails_the_job_without_charge(engine: Engine, host: MediaHost, status: int) -> None:
+    host.pages["/missing"] = lambda: Response(status_code=status)
+    job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), f"{host.url}/missing")
     engine.submit(job)
     message = failed_unpaid(engine, job, "input_unavailable")
-    assert message.startswith("Reference picture 2 could not be fetched")
+    assert message.startswith("Reference image 2 could not be fetched")
     assert host.uploads == []
     assert engine.job_row(job).attempt == 1
 
 
-def test_a_link_that_fails_for_a_while_is_tried_again(engine: Engine, host: MediaHost) -> None:
+def test_temporary_fetch_failure_is_retried(engine: Engine, host: MediaHost) -> None:
     answers = [Response(status_code=503), Response(RED)]
     host.pages["/a"] = lambda: answers.pop(0)
     job = job_from(engine, [engine.add_account()], f"{host.url}/a")
@@ -202,7 +202,7 @@ def test_a_link_that_fails_for_a_while_is_tried_again(engine: Engine, host: Medi
     assert (host.gets, engine.job_row(job).attempt, engine.charge_count()) == (["/a", "/a"], 2, 1)
 
 
-def test_a_link_that_keeps_failing_ends_the_job_unpaid(engine: Engine, host: MediaHost) -> None:
+def test_repeated_fetch_failure_fails_the_job_without_charge(engine: Engine, host: MediaHost) -> None:
     host.pages["/a"] = lambda: Response(status_code=503)
     job = job_from(engine, [engine.add_account()], f"{host.url}/a")
     assert engine.run_until_final(job) == ["failed"]
@@ -211,20 +211,20 @@ def test_a_link_that_keeps_failing_ends_the_job_unpaid(engine: Engine, host: Med
 
 
 @pytest.mark.parametrize("data", [b"<html>", b"", RED[:40], b"GIF89a"])
-def test_a_link_to_something_else_is_no_picture(engine: Engine, host: MediaHost, data: bytes) -> None:
+def test_url_without_image_is_refused(engine: Engine, host: MediaHost, data: bytes) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", data))
     engine.submit(job)
     failed_unpaid(engine, job, "invalid_image")
 
 
-def test_a_link_to_too_many_bytes_is_left(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_reference_is_refused(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_references, "MAX_INPUT_BYTES", 1000)
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED + b"x" * 2000))
     engine.submit(job)
     failed_unpaid(engine, job, "input_unavailable")
 
 
-def test_private_links_are_refused_also_after_a_redirect(engine: Engine, host: MediaHost) -> None:
+def test_private_urls_are_refused_also_after_a_redirect(engine: Engine, host: MediaHost) -> None:
     inside = MediaHost()
     with running_app(inside) as url:
         secret = f"{url}/secret"
@@ -236,16 +236,14 @@ def test_private_links_are_refused_also_after_a_redirect(engine: Engine, host: M
     assert inside.gets == []
 
 
-def test_each_piece_renews_the_lease_and_the_watchdog(
-    engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """I2: nobody takes the job for lost while its pictures are on the way, however long they take together."""
+def test_each_file_renews_lease_and_watchdog(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job does not count as lost during its transfers, however long they take in total."""
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
     real, left, renewals = host.pages["/b"], [], []
     monkeypatch.setattr(watchdog, "renew", lambda: renewals.append(1))
 
     def slow() -> Response:
-        # As if the first picture had taken almost the whole lease.
+        # Simulates that the first image took almost the whole lease.
         left.append(engine.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM jobs WHERE id = :id", id=job)[0].s)
         return real()
 
@@ -260,7 +258,7 @@ def test_each_piece_renews_the_lease_and_the_watchdog(
     assert len(renewals) >= 5
 
 
-def test_i2_no_database_connection_is_held_while_pictures_are_on_the_way(engine: Engine, host: MediaHost) -> None:
+def test_i2_no_database_connection_is_held_during_transfers(engine: Engine, host: MediaHost) -> None:
     held: list[int] = []
 
     def counted(data: bytes) -> bytes:
@@ -275,7 +273,7 @@ def test_i2_no_database_connection_is_held_while_pictures_are_on_the_way(engine:
     assert held == [0, 0, 0]
 
 
-def test_a_claim_that_was_lost_on_the_way_orders_nothing(engine: Engine, host: MediaHost) -> None:
+def test_lost_claim_orders_nothing(engine: Engine, host: MediaHost) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED))
 
     def taken_over() -> Response:
@@ -287,20 +285,20 @@ def test_a_claim_that_was_lost_on_the_way_orders_nothing(engine: Engine, host: M
     assert (engine.job_row(job).state, engine.submits(), host.uploads) == ("submitting", [], [])
 
 
-def test_a_wish_to_cancel_ends_it_before_the_order(engine: Engine, host: MediaHost) -> None:
+def test_cancel_request_ends_the_job_before_the_order(engine: Engine, host: MediaHost) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", RED))
 
-    def unwanted() -> Response:
+    def cancel_and_serve() -> Response:
         with transaction() as tx:
             state_machine.cancel(tx, job)
         return Response(RED)
 
-    host.pages["/a"] = unwanted
+    host.pages["/a"] = cancel_and_serve
     engine.submit(job)
     assert (engine.job_row(job).state, host.gets, engine.charge_count()) == ("cancelled", ["/a"], 0)
 
 
-def test_inputs_go_a_day_after_every_job_of_the_request_has_ended(engine: Engine, host: MediaHost) -> None:
+def test_inputs_are_deleted_a_day_after_the_last_job_of_the_request(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account()
     shared = sent_along(RED)
     with transaction() as tx:
@@ -321,7 +319,7 @@ def test_inputs_go_a_day_after_every_job_of_the_request_has_ended(engine: Engine
         assert tx.first(text("SELECT count(*) AS n FROM job_inputs WHERE removed_at IS NOT NULL")).n == 2  # type: ignore[union-attr]
 
 
-def test_bytes_that_are_gone_fail_the_job_unpaid(engine: Engine, host: MediaHost) -> None:
+def test_missing_input_file_fails_the_job_without_charge(engine: Engine, host: MediaHost) -> None:
     given = sent_along(RED)
     job = job_from(engine, [engine.add_account()], given)
     storage.delete_file("inputs/test/0.png")

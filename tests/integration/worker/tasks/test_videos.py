@@ -1,4 +1,4 @@
-"""Videos from order to files, through the real steps against the sandbox: text, frames, omni; and what may go wrong."""
+"""Videos from order to files, with the real tasks against the sandbox: text, frames, omni, and failures."""
 
 import io
 import json
@@ -37,7 +37,7 @@ STORE = "/upload/v1"
 
 @pytest.fixture
 def host(engine: Engine) -> Iterator[MediaHost]:
-    """Somebody who has pictures and films, and whom the fetcher may reach."""
+    """A host with images and videos that the fetcher may reach."""
     made = MediaHost()
     with running_app(made) as url:
         made.url = url
@@ -46,7 +46,7 @@ def host(engine: Engine) -> Iterator[MediaHost]:
 
 
 def job_of(engine: Engine, accounts: list[UUID], *given: NewInput, **changes: Any) -> UUID:
-    """An accepted job with inputs, a video unless said otherwise."""
+    """Add an accepted job with inputs, a video by default."""
     with transaction() as tx:
         job = factories.new_job(accounts, **{"kind": "video", **changes})
         state_machine.accept(tx, [job])
@@ -55,7 +55,7 @@ def job_of(engine: Engine, accounts: list[UUID], *given: NewInput, **changes: An
 
 
 def meanwhile(engine: Engine, statement: str) -> Hook:
-    """Something happens to the rows while a call is under way."""
+    """Run an action on the rows during a call."""
 
     def hook(_path: str, _body: bytes) -> None:
         engine.sql(statement)
@@ -63,12 +63,12 @@ def meanwhile(engine: Engine, statement: str) -> Hook:
     return hook
 
 
-def near(colour: tuple[int, int, int], wanted: tuple[int, int, int]) -> bool:
-    return all(abs(a - b) < 60 for a, b in zip(colour, wanted, strict=True))
+def near(colour: tuple[int, int, int], expected: tuple[int, int, int]) -> bool:
+    return all(abs(a - b) < 60 for a, b in zip(colour, expected, strict=True))
 
 
 def stored(engine: Engine, job: UUID) -> dict[str, Any]:
-    """The files of the one result, by variant; their facts are those of their bytes."""
+    """Return the files of the only result by variant; checks their rows against their bytes."""
     found = {row.variant: row for row in engine.files(job)}
     for row in found.values():
         assert (row.n, row.bytes) == (0, len(storage.read_file(row.key)))
@@ -89,7 +89,7 @@ def draft(engine: Engine, request: bytes) -> dict[str, Any]:
 
 
 def orders_of(engine: Engine) -> list[dict[str, Any]]:
-    """From now on, the parameters of every video submit."""
+    """Record the parameters of every video submit from now on."""
     seen: list[dict[str, Any]] = []
     engine.interceptor.before[GENERATE] = lambda _path, body: seen.append(draft(engine, body))
     return seen
@@ -98,7 +98,7 @@ def orders_of(engine: Engine) -> list[dict[str, Any]]:
 # --- from order to files ---
 
 
-def test_a_video_from_text(engine: Engine) -> None:
+def test_video_from_text(engine: Engine) -> None:
     seen = orders_of(engine)
     order = {"ratio": "16:9", "resolution": "720p", "seconds": 10, "seed": 99}
     job = job_of(engine, [engine.add_account()], prompt="the boat drifts", order=order)
@@ -117,7 +117,7 @@ def test_a_video_from_text(engine: Engine) -> None:
     assert (params["video_aspect_ratio"], params["seed"]) == ("16:9", 99)
 
 
-def test_first_and_last_frame_are_seen_in_the_film(engine: Engine, host: MediaHost) -> None:
+def test_first_and_last_frame_appear_in_the_video(engine: Engine, host: MediaHost) -> None:
     given = [
         NewInput(url=host.add_file("/first", RED), role="first_frame"),
         NewInput(stored=sent_along(BLUE).stored, role="end_frame"),
@@ -129,7 +129,7 @@ def test_first_and_last_frame_are_seen_in_the_film(engine: Engine, host: MediaHo
     assert near(pixel_color(sheet, at=(0.76, 0.76)), (0, 0, 255))
 
 
-def test_a_first_frame_alone(engine: Engine) -> None:
+def test_video_with_first_frame_only(engine: Engine) -> None:
     seen = orders_of(engine)
     frame = NewInput(stored=sent_along(GREEN).stored, role="first_frame")
     files = ended_well(engine, job_of(engine, [engine.add_account()], frame))
@@ -137,11 +137,11 @@ def test_a_first_frame_alone(engine: Engine) -> None:
     assert "end_frame_image" not in seen[0]["video_gen_inputs"][0]
 
 
-def test_an_omni_video_of_a_picture_a_video_and_a_sound(engine: Engine, host: MediaHost) -> None:
+def test_omni_video_from_image_video_and_audio(engine: Engine, host: MediaHost) -> None:
     seen = orders_of(engine)
-    clip = make_video("red", "blue", seconds=3, side=96)
+    video = make_video("red", "blue", seconds=3, side=96)
     given = [
-        NewInput(url=host.add_file("/clip", clip), media="video", name="clip.mp4"),
+        NewInput(url=host.add_file("/clip", video), media="video", name="clip.mp4"),
         NewInput(stored=sent_along(RED).stored),
         NewInput(url=host.add_file("/tone", make_audio(seconds=2)), media="audio", name="tone.mp3"),
     ]
@@ -151,18 +151,18 @@ def test_an_omni_video_of_a_picture_a_video_and_a_sound(engine: Engine, host: Me
     [given_input] = seen[0]["video_gen_inputs"]
     edit = given_input["unified_edit_input"]
     assert [one["material_type"] for one in edit["material_list"]] == ["video", "image", "audio"]
-    video_info, sound_info = edit["material_list"][0]["video_info"], edit["material_list"][2]["audio_info"]
+    video_info, audio_info = edit["material_list"][0]["video_info"], edit["material_list"][2]["audio_info"]
     assert (video_info["width"], video_info["duration"], video_info["name"]) == (96, 3000, "clip.mp4")
-    assert abs(sound_info["duration"] - 2000) < 100
-    told = [(one["meta_type"], one["text"]) for one in edit["meta_list"]]
-    assert told == [("image", ""), ("text", " moves like "), ("video", ""), ("text", " to "), ("audio", "")]
+    assert abs(audio_info["duration"] - 2000) < 100
+    prompt_parts = [(one["meta_type"], one["text"]) for one in edit["meta_list"]]
+    assert prompt_parts == [("image", ""), ("text", " moves like "), ("video", ""), ("text", " to "), ("audio", "")]
     rows = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id ORDER BY n", id=job)
     assert [row.mime for row in rows] == ["video/mp4", "image/png", "audio/mpeg"]
     assert [row.milliseconds for row in rows][:2] == [3000, None]
-    assert storage.read_file(rows[0].key) == clip
+    assert storage.read_file(rows[0].key) == video
 
 
-def test_media_sent_along_is_measured_before_it_is_uploaded(engine: Engine) -> None:
+def test_media_in_the_request_is_measured_before_upload(engine: Engine) -> None:
     data = make_video("red", seconds=2)
     given = sent_along(data, "inputs/test/0.mp4").stored
     job = job_of(engine, [engine.add_account()], NewInput(stored=given, media="video"), model=OMNI)
@@ -171,14 +171,14 @@ def test_media_sent_along_is_measured_before_it_is_uploaded(engine: Engine) -> N
     assert (row.mime, row.milliseconds, row.width) == ("video/mp4", 2000, 64)
 
 
-def test_a_series_of_pictures_is_as_long_as_its_prompt_says(engine: Engine) -> None:
+def test_image_series_has_the_length_in_its_prompt(engine: Engine) -> None:
     job = engine.add_job(engine.add_account(), prompt="连续故事，生成6张", order={"count": None})
     assert engine.run_until_final(job) == ["succeeded"]
     assert [row.n for row in engine.files(job)] == list(range(6))
     assert engine.ledger()["violations"] == {}
 
 
-# --- references that cannot be used ---
+# --- unusable references ---
 
 
 def refused(engine: Engine, job: UUID, code: str) -> str:
@@ -199,34 +199,35 @@ def refused(engine: Engine, job: UUID, code: str) -> str:
         ("image", make_video("red"), "invalid_image"),
     ],
 )
-def test_a_reference_that_is_something_else_is_refused(
+def test_reference_of_wrong_type_is_refused(
     engine: Engine, host: MediaHost, media: str, data: bytes, code: str
 ) -> None:
     job = job_of(engine, [engine.add_account()], NewInput(url=host.add_file("/x", data), media=media), model=OMNI)
     assert "cannot be used" in refused(engine, job, code)
 
 
-def test_reference_videos_of_more_than_fifteen_seconds_are_refused_before_any_upload(
-    engine: Engine, host: MediaHost
-) -> None:
+def test_reference_videos_over_fifteen_seconds_are_refused_before_upload(engine: Engine, host: MediaHost) -> None:
     long = host.add_file("/a", make_video("red", seconds=8))
-    given = [NewInput(url=long, media="video"), NewInput(url=host.add_file("/b", make_video("blue", seconds=8)), media="video")]
+    given = [
+        NewInput(url=long, media="video"),
+        NewInput(url=host.add_file("/b", make_video("blue", seconds=8)), media="video"),
+    ]
     message = refused(engine, job_of(engine, [engine.add_account()], *given, model=OMNI), "invalid_video")
     assert "16.0 s" in message
     assert "15 s is the most" in message
     assert STORE not in engine.ledger()["calls"]
 
 
-# --- the lanes ---
+# --- queues ---
 
 
-def test_the_fast_queue_leaves_a_job_with_references_to_the_bulk_queue(engine: Engine, host: MediaHost) -> None:
+def test_fast_queue_leaves_job_with_references_to_bulk_queue(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account(max_images=2)
     heavy = job_of(engine, [account], NewInput(url=host.add_file("/a", RED)), kind="image")
     light = engine.add_job(account, kind="video", prompt="a boat [[hang]]")
     engine.make_due()
     engine.take_messages()
-    # A kind whose oldest job needs nothing brought is not held up by one that does.
+    # A kind whose oldest job needs no uploads is not blocked by a job that does.
     assert "submitted" in submit_batch(account_id=account)
     engine.make_due()
     assert submit_batch(job_id=heavy) == f"{heavy} waits for its references"
@@ -235,11 +236,11 @@ def test_the_fast_queue_leaves_a_job_with_references_to_the_bulk_queue(engine: E
     engine.make_due()
     assert message.execute() == f"submitted {heavy} on {engine.sql('SELECT label FROM accounts')[0].label}"
     assert host.gets == ["/a"]
-    # What waits behind it was told to go on while it was brought.
+    # The job behind it was enqueued during the upload.
     assert {"account_id": account.hex} in [m.ids for m in engine.take_messages("dreamery.submit")]
 
 
-def test_a_job_whose_references_are_with_the_account_goes_by_the_fast_queue(engine: Engine) -> None:
+def test_job_with_uploaded_references_uses_the_fast_queue(engine: Engine) -> None:
     account = engine.add_account()
     job = job_of(engine, [account], sent_along(RED), kind="image", prompt="a boat [[http:503]]")
     engine.submit(job)
@@ -250,7 +251,7 @@ def test_a_job_whose_references_are_with_the_account_goes_by_the_fast_queue(engi
     assert submit_batch(job_id=job).startswith("submitted")
 
 
-def test_order_is_kept_across_the_lanes(engine: Engine) -> None:
+def test_order_is_kept_across_queues(engine: Engine) -> None:
     account = engine.add_account(max_images=1)
     heavy = job_of(engine, [account], sent_along(RED), kind="image")
     light = engine.add_job(account)
@@ -261,7 +262,7 @@ def test_order_is_kept_across_the_lanes(engine: Engine) -> None:
     assert engine.states([heavy, light]) == ["running", "queued"]
 
 
-def test_a_mixed_queue_with_references_is_worked_off_by_messages_alone(engine: Engine, host: MediaHost) -> None:
+def test_mixed_queue_with_references_is_processed_by_messages_alone(engine: Engine, host: MediaHost) -> None:
     import random
 
     account = engine.add_account(max_images=2, max_videos=1)
@@ -277,50 +278,52 @@ def test_a_mixed_queue_with_references_is_worked_off_by_messages_alone(engine: E
 
 
 def commented(words: str) -> NewInput:
-    """A picture with a text in it, which the sandbox reads as a script."""
+    """Return an image with embedded text, which the sandbox reads as a script."""
     out, info = io.BytesIO(), PngImagePlugin.PngInfo()
     info.add_text("Comment", words)
     Image.new("RGB", (32, 32), "red").save(out, "PNG", pnginfo=info)
     return sent_along(out.getvalue())
 
 
-def test_a_picture_that_the_check_refuses_ends_the_job_unpaid_and_on_no_other_account(engine: Engine) -> None:
+def test_image_refused_by_the_check_fails_the_job_without_charge_or_failover(engine: Engine) -> None:
     first, second = engine.add_account(region="cn"), engine.add_account(region="cn")
     job = job_of(engine, [first, second], commented("[[refuse:2003]]"), kind="image")
     message = refused(engine, job, "content_policy_violation")
-    assert "reference picture 1" in message
+    assert "reference image 1" in message
     assert engine.ledger()["calls"]["/mweb/v1/algo_proxy"] == 1
     assert engine.job_row(job).attempt == 1
     assert [engine.account_row(one).rest_until for one in (first, second)] == [None, None]
 
 
 @pytest.mark.parametrize("words", ["", "[[refuse:1002]]", "[[refuse:-6]]"])
-def test_any_other_answer_of_the_check_is_no_reason_to_stop(engine: Engine, words: str) -> None:
+def test_other_responses_of_the_check_are_ignored(engine: Engine, words: str) -> None:
     ended_well(engine, job_of(engine, [engine.add_account(region="cn")], commented(words), kind="image"))
     assert engine.ledger()["calls"]["/mweb/v1/algo_proxy"] == 1
 
 
-def test_a_check_that_breaks_is_no_reason_to_stop(engine: Engine) -> None:
+def test_failing_check_is_ignored(engine: Engine) -> None:
     engine.interceptor.before[CHECK] = lambda *_: Response(status_code=502)
     ended_well(engine, job_of(engine, [engine.add_account(region="cn")], commented(""), kind="image"))
 
 
-def test_words_of_risk_are_a_refusal_whatever_their_code(engine: Engine) -> None:
+def test_risk_text_is_a_refusal_with_any_code(engine: Engine) -> None:
     engine.interceptor.before[CHECK] = lambda *_: Response(b'{"ret":"9999","errmsg":"Detected Risk","data":null}')
     refused(
-        engine, job_of(engine, [engine.add_account(region="cn")], commented(""), kind="image"), "content_policy_violation"
+        engine,
+        job_of(engine, [engine.add_account(region="cn")], commented(""), kind="image"),
+        "content_policy_violation",
     )
 
 
-def test_elsewhere_nothing_is_checked(engine: Engine) -> None:
+def test_other_regions_have_no_content_check(engine: Engine) -> None:
     ended_well(engine, job_of(engine, [engine.add_account()], commented("[[refuse:2003]]"), kind="image"))
     assert "/mweb/v1/algo_proxy" not in engine.ledger()["calls"]
 
 
-# --- while it is drawn ---
+# --- during the generation ---
 
 
-def test_a_video_has_hours_and_a_picture_half_an_hour(engine: Engine) -> None:
+def test_video_deadline_is_hours_and_image_deadline_half_an_hour(engine: Engine) -> None:
     account = engine.add_account()
     for kind, seconds in (("video", 14_400), ("image", 1800)):
         job = engine.add_running_job(account, kind=kind)
@@ -330,14 +333,14 @@ def test_a_video_has_hours_and_a_picture_half_an_hour(engine: Engine) -> None:
         assert abs(float(row.s) - seconds) < 1
 
 
-def test_what_upstream_told_of_the_result_is_kept_until_it_is_saved(engine: Engine) -> None:
+def test_result_ref_is_stored_until_the_save(engine: Engine) -> None:
     [ref] = engine.job_row(engine.add_saving_job(engine.add_account(), kind="video")).result_refs
     assert (ref["format"], ref["seconds"]) == ("mp4", 5.0)
     assert ref["item_id"]
     assert ref["poster_url"].startswith(engine.url)
 
 
-def test_an_account_that_failed_a_job_it_had_taken_rests_but_the_job_goes_nowhere_else(engine: Engine) -> None:
+def test_account_failure_after_acceptance_cools_down_without_failover(engine: Engine) -> None:
     account, other = engine.add_account(), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=other)
     job = engine.add_running_job(account, other)
@@ -356,8 +359,10 @@ def test_an_account_that_failed_a_job_it_had_taken_rests_but_the_job_goes_nowher
 # --- the timeline ---
 
 
-def test_the_timeline_tells_who_refused_and_who_was_passed_over(engine: Engine) -> None:
-    tired, off, broke, good = (engine.add_account(session=f"{word}-session-of-many") for word in ("a", "b", "broke", "c"))
+def test_timeline_names_refusing_and_skipped_accounts(engine: Engine) -> None:
+    tired, off, broke, good = (
+        engine.add_account(session=f"{word}-session-of-many") for word in ("a", "b", "broke", "c")
+    )
     engine.sql(
         "UPDATE accounts SET rest_until = now() + interval '1 hour', rest_code = 'daily_limit_reached' WHERE id = :id",
         id=tired,
@@ -383,7 +388,7 @@ def test_the_timeline_tells_who_refused_and_who_was_passed_over(engine: Engine) 
     assert resting["until"].endswith("Z")
 
 
-def test_a_claim_without_a_choice_tells_of_none(engine: Engine) -> None:
+def test_claim_without_alternatives_logs_no_selection(engine: Engine) -> None:
     job = engine.add_running_job(engine.add_account())
     [note] = [e.note for e in engine.job_events(job) if e.to_state == "submitting"]
     assert note.keys() == {"account"}
@@ -392,7 +397,7 @@ def test_a_claim_without_a_choice_tells_of_none(engine: Engine) -> None:
 # --- saving ---
 
 
-def test_the_better_video_is_asked_for_once_and_not_needed(engine: Engine) -> None:
+def test_better_video_is_requested_once_and_optional(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.save(job)
     assert engine.ledger()["calls"]["/mweb/v1/get_local_item_list"] == 1
@@ -402,7 +407,7 @@ def test_the_better_video_is_asked_for_once_and_not_needed(engine: Engine) -> No
     assert engine.states([job, again]) == ["succeeded", "succeeded"]
 
 
-def test_an_error_page_is_no_video_and_is_tried_again(engine: Engine) -> None:
+def test_error_page_is_not_saved_as_video_and_retried(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.interceptor.before[MEDIA] = lambda *_: Response(b"<html>", media_type="video/mp4")
     assert "again in 1 s" in engine.save(job)
@@ -412,7 +417,7 @@ def test_an_error_page_is_no_video_and_is_tried_again(engine: Engine) -> None:
     assert stored(engine, job).keys() == {"original", "thumbnail", "spritesheet"}
 
 
-def test_a_video_beyond_the_limit_fails_at_once(engine: Engine) -> None:
+def test_too_large_video_fails_at_once(engine: Engine) -> None:
     engine.configure(MAX_VIDEO_BYTES="1000000")
     job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.interceptor.before[MEDIA] = lambda *_: Response(b"\x00" * 1_500_000, media_type="video/mp4")
@@ -420,9 +425,9 @@ def test_a_video_beyond_the_limit_fails_at_once(engine: Engine) -> None:
     assert (engine.job_row(job).state, engine.job_row(job).error_code) == ("failed", "result_unavailable")
 
 
-def test_worn_out_links_of_videos_are_replaced_by_fresh_ones(engine: Engine) -> None:
+def test_expired_video_urls_are_replaced_by_fresh_ones(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), kind="video")
-    engine.sandbox.gallery.forget()
+    engine.sandbox.results.clear()
     engine.interceptor.before[ITEMS] = lambda *_: Response(status_code=500)
     assert "again in" in engine.save(job)
     engine.save(job)
@@ -445,7 +450,7 @@ def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None
     assert len(before) == 3
 
 
-def test_bytes_that_move_renew_lease_and_watchdog(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transferred_bytes_renew_lease_and_watchdog(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_renewal, "_LEASE_EVERY_SECONDS", 0.0)
     monkeypatch.setattr(lease_renewal, "_WATCHDOG_EVERY_SECONDS", 0.0)
     renewed: list[int | None] = []
@@ -459,9 +464,7 @@ def test_bytes_that_move_renew_lease_and_watchdog(engine: Engine, monkeypatch: p
     assert sum(ident is not None for ident in renewed) >= 5
 
 
-def test_a_save_that_somebody_took_over_stops_in_the_middle_of_a_file(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_save_taken_over_stops_in_the_middle_of_a_file(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_renewal, "_LEASE_EVERY_SECONDS", 0.0)
     job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.interceptor.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET save_tries = save_tries + 1")
@@ -469,29 +472,29 @@ def test_a_save_that_somebody_took_over_stops_in_the_middle_of_a_file(
     assert engine.files(job) == []
 
 
-def test_a_film_without_pictures_is_still_a_result_and_says_so(engine: Engine) -> None:
+def test_video_without_thumbnails_is_saved_with_a_remark(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), kind="video")
     [ref] = engine.job_row(job).result_refs
     whole = NewFile(n=0, key="k", mime="video/mp4", bytes=1, sha256="x", width=1, height=1)
     keep = lease_renewal.LeaseRenewer(lambda: None)
-    copied = save_video._with_pictures(job, whole, io.BytesIO(b"no film"), ref["poster_url"], keep)
-    [film_row, poster] = copied.files
-    assert (film_row, poster.variant, poster.mime) == (whole, "thumbnail", "image/jpeg")
+    copied = save_video._with_images(job, whole, io.BytesIO(b"not a video"), ref["poster_url"], keep)
+    [video_row, poster] = copied.files
+    assert (video_row, poster.variant, poster.mime) == (whole, "thumbnail", "image/jpeg")
     with Image.open(io.BytesIO(storage.read_file(poster.key))) as shown:
         assert shown.size == (poster.width, poster.height)
     assert [remark.partition(" ")[0] for remark in copied.remarks] == ["thumbnail", "spritesheet"]
-    gone = save_video._with_pictures(job, whole, io.BytesIO(b"no film"), f"{engine.url}/_media/none", keep)
-    assert gone.files == [whole]
-    assert len(gone.remarks) == 3
+    without_poster = save_video._with_images(job, whole, io.BytesIO(b"not a video"), f"{engine.url}/_media/none", keep)
+    assert without_poster.files == [whole]
+    assert len(without_poster.remarks) == 3
     with transaction() as tx:
         from worker.db.jobs import files
 
         files.add_files(tx, job, copied.files)
-        state_machine.mark_succeeded(tx, job_id=job, attempt=1, stored=1, wanted=1, remarks=copied.remarks)
+        state_machine.mark_succeeded(tx, job_id=job, attempt=1, stored=1, expected=1, remarks=copied.remarks)
     assert engine.job_events(job)[-1].note["remarks"] == copied.remarks
 
 
-def test_retention_removes_every_form_of_a_result(engine: Engine) -> None:
+def test_retention_deletes_every_variant_of_a_result(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="1")
     job = engine.add_succeeded_job(engine.add_account(), kind="video")
     keys = [row.key for row in engine.files(job)]
@@ -502,11 +505,11 @@ def test_retention_removes_every_form_of_a_result(engine: Engine) -> None:
             storage.read_file(key)
 
 
-def test_the_fetcher_gives_every_piece_to_who_waits(engine: Engine, host: MediaHost) -> None:
-    pieces: list[int] = []
+def test_download_calls_on_chunk_for_every_chunk(engine: Engine, host: MediaHost) -> None:
+    chunks: list[int] = []
     link = host.add_file("/big", b"x" * 3_000_000)
     with safe_fetch.download(
-        link, max_bytes=5_000_000, deadline_seconds=10, keep=lambda: pieces.append(1)
+        link, max_bytes=5_000_000, deadline_seconds=10, on_chunk=lambda: chunks.append(1)
     ).content as content:
         assert len(content.read()) == 3_000_000
-    assert len(pieces) >= 3
+    assert len(chunks) >= 3

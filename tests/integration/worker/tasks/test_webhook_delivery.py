@@ -1,4 +1,4 @@
-"""Sending: signatures checked by others than us, receivers of every kind, a step killed half way."""
+"""Webhook delivery: signatures checked by independent libraries, receivers of every kind, a killed task."""
 
 import base64
 import hashlib
@@ -23,12 +23,12 @@ from tests.support.platform import ROOT, eventually
 from tests.support.servers.http_servers import ReceivedWebhook, RequestPause, WebhookReceiver, running_app
 from worker import safe_fetch
 from worker.core.security.encryption import encrypt_secret, new_webhook_secret, webhook_secret
-from worker.core.webhook_policy import DELAYS
+from worker.core.webhook_policy import RETRY_DELAYS
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.db.webhooks import endpoints, outbox
-from worker.db.webhooks.outbox import MOST_PER_LANE, MOST_PER_OWNER
-from worker.tasks.deliver_webhooks import MOST_BODY_BYTES, deliver, deliver_lane
+from worker.db.webhooks.outbox import MAX_PER_LANE, MAX_PER_OWNER
+from worker.tasks.deliver_webhooks import MAX_BODY_BYTES, deliver, deliver_lane
 
 
 def listen(engine: Engine, url: str, **changes: Any) -> tuple[UUID, str]:
@@ -37,7 +37,7 @@ def listen(engine: Engine, url: str, **changes: Any) -> tuple[UUID, str]:
 
 
 def fail(engine: Engine, **changes: Any) -> UUID:
-    """A job that ends at once, so that there is something to tell."""
+    """Add a job that ends at once, so that there is an event to deliver."""
     job = engine.add_job(engine.add_account(), **changes)
     with transaction() as tx:
         assert state_machine.mark_failed(tx, job_id=job, attempt=None, code="upstream_error", message="x", actor="test")
@@ -65,7 +65,7 @@ def attempts(engine: Engine) -> list[tuple[int, int | None, str | None]]:
 
 @pytest.fixture
 def others(engine: Engine) -> Iterator[Callable[[], WebhookReceiver]]:
-    """More receivers, each on a port of its own, all of which the fetcher may reach."""
+    """Start more receivers, each on its own port, which the fetcher may reach."""
     with ExitStack() as stack:
 
         def make() -> WebhookReceiver:
@@ -82,7 +82,7 @@ def others(engine: Engine) -> Iterator[Callable[[], WebhookReceiver]]:
 
 
 def plain_check(got: ReceivedWebhook, secret: str) -> list[bool]:
-    """Which of the signatures in the header this secret made; computed here, from the text of the standard."""
+    """Return which signatures in the header match this secret, computed here from the text of the standard."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = b".".join([got.headers["webhook-id"].encode(), got.headers["webhook-timestamp"].encode(), got.body])
     right = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
@@ -91,7 +91,7 @@ def plain_check(got: ReceivedWebhook, secret: str) -> list[bool]:
     return [value == right for value in values]
 
 
-def test_signatures_stand_before_three_independent_readers(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_signatures_verify_with_three_independent_libraries(engine: Engine, receiver: WebhookReceiver) -> None:
     _, secret = listen(engine, receiver.url)
     job = engine.add_succeeded_job(engine.add_account(), metadata={"order": "42", "name": "Wei\u00df \u9a6c"})
     assert send(engine).startswith("delivered job.completed")
@@ -111,12 +111,12 @@ def test_signatures_stand_before_three_independent_readers(engine: Engine, recei
     assert abs(int(got.headers["webhook-timestamp"]) - time.time()) < 30
 
 
-def test_during_a_rotation_two_secrets_sign_and_afterwards_one(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_two_secrets_sign_during_rotation_and_one_afterwards(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, old = listen(engine, receiver.url)
     new = new_webhook_secret()
     with transaction() as tx:
-        sealed = encrypt_secret(new, context=endpoints.secret_context(endpoint))
-        assert endpoints.rotate_secret(tx, endpoint, "tokens:test", secret=sealed, keep_hours=24)
+        encrypted = encrypt_secret(new, context=endpoints.secret_context(endpoint))
+        assert endpoints.rotate_secret(tx, endpoint, "tokens:test", secret=encrypted, keep_hours=24)
     receiver.answers = [500]
     fail(engine)
     send(engine)
@@ -133,10 +133,10 @@ def test_during_a_rotation_two_secrets_sign_and_afterwards_one(engine: Engine, r
         OpenAI(api_key="none").webhooks.verify_signature(after.body, after.headers, secret=old)
 
 
-def test_a_secret_sealed_with_another_key_is_told_not_used(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_undecryptable_secret_fails_the_delivery(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine)
-    engine.configure(MASTER_KEY="another master key, with which nothing here was sealed")
+    engine.configure(MASTER_KEY="another master key, with which nothing here was encrypted")
     assert "DREAMERY_MASTER_KEY" in send(engine)
     assert receiver.received == []
     assert delivery(engine).due_at
@@ -146,12 +146,12 @@ def test_a_secret_sealed_with_another_key_is_told_not_used(engine: Engine, recei
 
 
 def body_of(got: ReceivedWebhook) -> dict[str, Any]:
-    assert len(got.body) < MOST_BODY_BYTES
+    assert len(got.body) < MAX_BODY_BYTES
     return json.loads(got.body)
 
 
 @pytest.mark.parametrize("public", ["", "https://gen.example.com"])
-def test_the_body_has_links_and_what_the_job_is(engine: Engine, receiver: WebhookReceiver, public: str) -> None:
+def test_body_contains_links_and_the_job(engine: Engine, receiver: WebhookReceiver, public: str) -> None:
     engine.configure(PUBLIC_URL=public, API_PORT="8123")
     listen(engine, receiver.url, events=("job.started", "job.completed"))
     job = engine.add_succeeded_job(engine.add_account(), count=2, prompt="a secret prompt")
@@ -172,7 +172,7 @@ def test_the_body_has_links_and_what_the_job_is(engine: Engine, receiver: Webhoo
     assert {item["mime"] for item in data["output"]} <= {"image/jpeg", "image/png", "image/webp"}
     assert data["urls"]["get"] == f"{base}/v1/jobs/job_{job.hex}"
     assert (data["error"], data["completed_at"]) == (None, int(row.finished_at.timestamp()))
-    # Told late, it still tells of the moment it is about.
+    # A late delivery still has the time of its event.
     started = by_type["job.started"]
     assert started["created_at"] == int(row.submitted_at.timestamp())
     assert (started["data"]["status"], started["data"]["output"]) == ("in_progress", None)
@@ -180,7 +180,7 @@ def test_the_body_has_links_and_what_the_job_is(engine: Engine, receiver: Webhoo
     assert b"secret prompt" not in b"".join(got.body for got in receiver.received)
 
 
-def test_a_failed_job_says_why(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_failed_job_body_contains_the_error(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine)
     send(engine)
@@ -189,7 +189,7 @@ def test_a_failed_job_says_why(engine: Engine, receiver: WebhookReceiver) -> Non
     assert data["error"] == {"code": "upstream_error", "message": "x", "type": "server_error", "param": None}
 
 
-def test_metadata_that_is_too_large_is_left_out_and_said(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_too_large_metadata_is_omitted_with_a_flag(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine, metadata={f"{n}": "\u9a6c" * 512 for n in range(16)})
     send(engine)
@@ -200,7 +200,7 @@ def test_metadata_that_is_too_large_is_left_out_and_said(engine: Engine, receive
 # --- receivers of every kind ---
 
 
-def test_500_then_200(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_delivery_succeeds_after_500(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, secret = listen(engine, receiver.url)
     receiver.answers = [500]
     fail(engine)
@@ -219,7 +219,7 @@ def test_500_then_200(engine: Engine, receiver: WebhookReceiver) -> None:
     assert send(engine) == "not due"
 
 
-def test_gone_disables_the_endpoint_at_once_and_gives_up_what_waits(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_410_disables_endpoint_and_gives_up_pending_deliveries(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [410]
     jobs_ended = [fail(engine) for _ in range(3)]
@@ -235,11 +235,11 @@ def test_gone_disables_the_endpoint_at_once_and_gives_up_what_waits(engine: Engi
     assert all("410" in item.last_error for item in rows)
     assert len(receiver.received) == 1
     fail(engine)
-    assert len(engine.sql("SELECT 1 FROM webhook_deliveries")) == 3, "it listens no more"
+    assert len(engine.sql("SELECT 1 FROM webhook_deliveries")) == 3, "the endpoint is disabled"
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_receiver_is_left_alone_as_long_as_it_asks(engine: Engine, receiver: WebhookReceiver, status: int) -> None:
+def test_retry_after_pauses_the_endpoint(engine: Engine, receiver: WebhookReceiver, status: int) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [Response(status_code=status, headers={"Retry-After": "120"})]
     fail(engine)
@@ -251,14 +251,14 @@ def test_a_busy_receiver_is_left_alone_as_long_as_it_asks(engine: Engine, receiv
     fail(engine)
     engine.make_due()
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
-        assert deliver(delivery_id=row.id) == "not due", "all its deliveries wait"
+        assert deliver(delivery_id=row.id) == "not due", "its deliveries wait"
     assert len(receiver.received) == 1
     engine.sql("UPDATE webhook_endpoints SET slow_until = now() - interval '1 second'")
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
         assert deliver(delivery_id=row.id).startswith("delivered")
 
 
-def test_nobody_is_asked_to_come_back_in_a_year(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_retry_after_is_capped(engine: Engine, receiver: WebhookReceiver) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [Response(status_code=503, headers={"Retry-After": "Wed, 01 Jan 2098 00:00:00 GMT"})]
     fail(engine)
@@ -267,7 +267,7 @@ def test_nobody_is_asked_to_come_back_in_a_year(engine: Engine, receiver: Webhoo
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_a_failure_and_never_followed(
+def test_redirects_fail_and_are_never_followed(
     engine: Engine, receiver: WebhookReceiver, others: Callable[[], WebhookReceiver], status: int
 ) -> None:
     elsewhere = others()
@@ -280,7 +280,7 @@ def test_redirects_are_a_failure_and_never_followed(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
-def test_private_targets_are_never_reached(engine: Engine, receiver: WebhookReceiver, host: str) -> None:
+def test_private_targets_are_never_called(engine: Engine, receiver: WebhookReceiver, host: str) -> None:
     engine.configure(FETCH_ALLOW="")
     listen(engine, receiver.url.replace("127.0.0.1", host))
     fail(engine)
@@ -291,18 +291,18 @@ def test_private_targets_are_never_reached(engine: Engine, receiver: WebhookRece
     assert "private" in error
 
 
-def test_nobody_listens_there(engine: Engine, others: Callable[[], WebhookReceiver]) -> None:
+def test_unreachable_receiver_is_a_failure(engine: Engine, others: Callable[[], WebhookReceiver]) -> None:
     engine.configure(FETCH_ALLOW="127.0.0.1")
     endpoint, _ = listen(engine, "http://127.0.0.1:1/hook")
     fail(engine)
-    assert "not taken" in send(engine)
-    assert endpoint_row(engine, endpoint).slow_until is None, "a refused connection costs nothing"
+    assert "not delivered" in send(engine)
+    assert endpoint_row(engine, endpoint).slow_until is None, "a refused connection causes no pause"
 
 
-# --- slow ones ---
+# --- slow receivers ---
 
 
-def test_a_receiver_that_lets_us_wait_is_left_after_the_deadline(
+def test_slow_receiver_fails_at_the_deadline(
     engine: Engine, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.5)
@@ -317,7 +317,7 @@ def test_a_receiver_that_lets_us_wait_is_left_after_the_deadline(
     assert delivery(engine).due_at
 
 
-def test_a_slow_receiver_holds_up_only_itself(
+def test_slow_receiver_delays_only_its_own_lane(
     engine: Engine, receiver: WebhookReceiver, others: Callable[[], WebhookReceiver]
 ) -> None:
     quick = others()
@@ -325,7 +325,7 @@ def test_a_slow_receiver_holds_up_only_itself(
     quick_one, _ = listen(engine, quick.url)
     stop = threading.Event()
     receiver.hook = lambda: stop.wait(20)
-    for _ in range(MOST_PER_LANE + 3):
+    for _ in range(MAX_PER_LANE + 3):
         fail(engine)
     engine.make_due()
     of = {row.id: row.endpoint_id for row in engine.sql("SELECT id, endpoint_id FROM webhook_deliveries")}
@@ -336,23 +336,23 @@ def test_a_slow_receiver_holds_up_only_itself(
         if endpoint == slow_one
     ]
     [thread.start() for thread in threads]
-    eventually(lambda: len(results) == 3 and len(receiver.received) == MOST_PER_LANE, what="the lane is full")
-    # The others found the lane full and went away at once.
-    assert sum(thread.is_alive() for thread in threads) == MOST_PER_LANE
+    eventually(lambda: len(results) == 3 and len(receiver.received) == MAX_PER_LANE, what="the lane is full")
+    # The other messages found the lane full and returned at once.
+    assert sum(thread.is_alive() for thread in threads) == MAX_PER_LANE
     assert results == ["not due"] * 3
     begin = time.monotonic()
     first = next(item for item, endpoint in of.items() if endpoint == quick_one)
     line = deliver_lane(delivery_id=first)
-    assert line.endswith(f"and {MOST_PER_LANE + 2} more")
+    assert line.endswith(f"and {MAX_PER_LANE + 2} more")
     assert time.monotonic() - begin < 15
-    assert len(quick.received) == MOST_PER_LANE + 3
+    assert len(quick.received) == MAX_PER_LANE + 3
     stop.set()
     [thread.join(20) for thread in threads]
-    assert len(receiver.received) == MOST_PER_LANE
+    assert len(receiver.received) == MAX_PER_LANE
 
 
-def test_one_owner_with_many_slow_receivers_leaves_room_for_others(engine: Engine, receiver: WebhookReceiver) -> None:
-    for n in range(MOST_PER_OWNER):
+def test_owner_with_many_slow_receivers_does_not_block_others(engine: Engine, receiver: WebhookReceiver) -> None:
+    for n in range(MAX_PER_OWNER):
         listen(engine, f"{receiver.url}/{n}")
     listen(engine, f"{receiver.url}/other", owner="tokens:other")
     stop = threading.Event()
@@ -364,13 +364,13 @@ def test_one_owner_with_many_slow_receivers_leaves_room_for_others(engine: Engin
     rows = engine.sql("SELECT id, owner FROM webhook_deliveries")
     mine = [threading.Thread(target=deliver, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:test"]
     [thread.start() for thread in mine]
-    eventually(lambda: sum(thread.is_alive() for thread in mine) <= MOST_PER_OWNER, what="no more than these are sent")
-    eventually(lambda: len(receiver.received) == MOST_PER_OWNER, what="these are sent")
+    eventually(lambda: sum(thread.is_alive() for thread in mine) <= MAX_PER_OWNER, what="no more than these are sent")
+    eventually(lambda: len(receiver.received) == MAX_PER_OWNER, what="these are sent")
     [foreign] = [
         threading.Thread(target=deliver, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:other"
     ]
     foreign.start()
-    eventually(lambda: len(receiver.received) == MOST_PER_OWNER + 1, what="the other owner's is sent too")
+    eventually(lambda: len(receiver.received) == MAX_PER_OWNER + 1, what="the other owner's is sent too")
     stop.set()
     [thread.join(20) for thread in (*mine, foreign)]
 
@@ -378,9 +378,7 @@ def test_one_owner_with_many_slow_receivers_leaves_room_for_others(engine: Engin
 # --- crashes ---
 
 
-def test_killed_between_the_send_and_the_commit_it_is_sent_again_under_the_same_id(
-    engine: Engine, receiver: WebhookReceiver
-) -> None:
+def test_delivery_killed_before_commit_is_repeated_with_the_same_id(engine: Engine, receiver: WebhookReceiver) -> None:
     _, secret = listen(engine, receiver.url)
     fail(engine)
     engine.make_due()
@@ -394,8 +392,8 @@ def test_killed_between_the_send_and_the_commit_it_is_sent_again_under_the_same_
     receiver.hook = None
     row = delivery(engine)
     assert (row.delivered_at, row.tries) == (None, 1)
-    assert attempts(engine) == [(1, None, None)], "seen, with no outcome"
-    assert deliver(delivery_id=row.id) == "not due", "the lease holds"
+    assert attempts(engine) == [(1, None, None)], "recorded without an outcome"
+    assert deliver(delivery_id=row.id) == "not due", "the lease is still valid"
     assert send(engine).startswith("delivered")
     first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
@@ -404,7 +402,7 @@ def test_killed_between_the_send_and_the_commit_it_is_sent_again_under_the_same_
     assert attempts(engine)[1] == (2, 200, None)
 
 
-def test_two_messages_for_one_delivery_send_it_once(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_two_messages_send_one_delivery_once(engine: Engine, receiver: WebhookReceiver) -> None:
     listen(engine, receiver.url)
     fail(engine)
     engine.make_due()
@@ -419,26 +417,28 @@ def test_two_messages_for_one_delivery_send_it_once(engine: Engine, receiver: We
 # --- giving up and disabling ---
 
 
-def test_after_the_last_try_the_event_is_given_up_and_the_endpoint_stays(engine: Engine, receiver: WebhookReceiver) -> None:
+def test_event_is_given_up_after_the_last_try_and_endpoint_stays_enabled(
+    engine: Engine, receiver: WebhookReceiver
+) -> None:
     endpoint, _ = listen(engine, receiver.url)
     receiver.answers = [500] * 20
     fail(engine)
-    for tries, wait in enumerate(DELAYS, start=1):
+    for tries, wait in enumerate(RETRY_DELAYS, start=1):
         send(engine)
         row = delivery(engine)
         assert row.tries == tries
         assert wait * 0.9 - 1 < row.wait.total_seconds() <= wait * 1.1
     send(engine)
     row = delivery(engine)
-    assert (row.tries, row.due_at) == (len(DELAYS) + 1, None)
+    assert (row.tries, row.due_at) == (len(RETRY_DELAYS) + 1, None)
     assert row.given_up_at
-    assert len(attempts(engine)) == len(DELAYS) + 1
+    assert len(attempts(engine)) == len(RETRY_DELAYS) + 1
     assert endpoint_row(engine, endpoint).disabled_at is None
     assert send(engine) == "not due"
 
 
 @pytest.mark.parametrize(("days", "disabled"), [(4, False), (6, True)])
-def test_an_endpoint_that_took_nothing_for_days_is_disabled_when_an_event_is_given_up(
+def test_endpoint_failing_for_days_is_disabled_when_an_event_is_given_up(
     engine: Engine, receiver: WebhookReceiver, *, days: int, disabled: bool
 ) -> None:
     endpoint, _ = listen(engine, receiver.url)
@@ -447,7 +447,7 @@ def test_an_endpoint_that_took_nothing_for_days_is_disabled_when_an_event_is_giv
     engine.sql("UPDATE webhook_endpoints SET failing_since = now() - make_interval(days => :days)", days=days)
     send(engine)
     assert endpoint_row(engine, endpoint).disabled_at is None, "one failed try is not enough"
-    engine.sql("UPDATE webhook_deliveries SET tries = :n", n=len(DELAYS))
+    engine.sql("UPDATE webhook_deliveries SET tries = :n", n=len(RETRY_DELAYS))
     fail(engine)
     engine.make_due()
     last = engine.sql("SELECT id FROM webhook_deliveries WHERE tries > 0")[0].id
@@ -457,11 +457,11 @@ def test_an_endpoint_that_took_nothing_for_days_is_disabled_when_an_event_is_giv
     waiting = engine.sql("SELECT 1 FROM webhook_deliveries WHERE due_at IS NOT NULL")
     assert len(waiting) == (0 if disabled else 1)
     if disabled:
-        assert "nothing was taken since" in row.disabled_reason
+        assert "no delivery succeeded since" in row.disabled_reason
         assert "HTTP status 500" in row.disabled_reason
 
 
-def test_a_delivery_under_way_when_its_endpoint_is_disabled_stays_given_up_unless_taken(
+def test_delivery_in_flight_at_disabling_stays_given_up_unless_delivered(
     engine: Engine, receiver: WebhookReceiver
 ) -> None:
     endpoint, _ = listen(engine, receiver.url)
@@ -491,7 +491,7 @@ def test_a_delivery_under_way_when_its_endpoint_is_disabled_stays_given_up_unles
 # --- docs/webhooks.md ---
 
 
-def test_the_receiver_of_the_documentation_takes_what_we_send(
+def test_documented_receiver_accepts_our_deliveries(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (ROOT / "docs/webhooks.md").read_text(encoding="utf-8")
@@ -509,7 +509,7 @@ def test_the_receiver_of_the_documentation_takes_what_we_send(
         assert send(engine).startswith("delivered")
         assert capsys.readouterr().out.count(f"job.failed job_{job.hex}") == 1, "the repeat was dropped"
         with transaction() as tx:
-            sealed = encrypt_secret(new_webhook_secret(), context=endpoints.secret_context(endpoint))
-            endpoints.rotate_secret(tx, endpoint, "tokens:test", secret=sealed, keep_hours=0)
+            encrypted = encrypt_secret(new_webhook_secret(), context=endpoints.secret_context(endpoint))
+            endpoints.rotate_secret(tx, endpoint, "tokens:test", secret=encrypted, keep_hours=0)
         engine.sql("UPDATE webhook_deliveries SET delivered_at = NULL, due_at = now()")
         assert "HTTP status 400" in send(engine)

@@ -1,4 +1,4 @@
-"""How long an account rests after each refusal."""
+"""How long an account cools down after each refusal."""
 
 from datetime import UTC, datetime
 
@@ -22,11 +22,11 @@ HOUR = 3600
         ("sandbox", "2026-11-22T00:00:00Z", 24 * HOUR),
     ],
 )
-def test_a_daily_limit_ends_with_the_day_where_the_account_lives(code, region, now, seconds):
+def test_daily_limit_ends_at_midnight_in_the_region_of_the_account(code, region, now, seconds):
     assert cooldown_seconds(code, region, datetime.fromisoformat(now)) == seconds + 300
 
 
-def test_other_refusals_rest_for_a_time_that_fits():
+def test_other_refusals_have_their_own_cooldown():
     now = datetime.now(UTC)
     assert cooldown_seconds("upstream_risk_control", "us", now) >= HOUR
     assert cooldown_seconds("rate_limit_exceeded", "us", now) < 60

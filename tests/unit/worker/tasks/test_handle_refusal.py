@@ -1,4 +1,4 @@
-"""Every code of protocol tables 3.2 and 3.3: what the caller is told, what becomes of the job, how the account rests."""
+"""Every code of protocol tables 3.2 and 3.3: the response, the reaction of the engine, the cooldown of the account."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = 3600
 GIVE_UP, OTHER, LATER = Reaction.GIVE_UP, Reaction.OTHER_ACCOUNT, Reaction.RETRY_LATER
 
-# code of ours: upstream's codes, HTTP status, type, what the engine does, least and most seconds of rest
+# our code: upstream's codes, HTTP status, type, reaction, minimum and maximum cooldown in seconds
 TABLE = {
     "upstream_risk_control": (
         "-6 1019 1021 2035 2043 2049 4013", 503, "server_error", OTHER, 2 * HOUR, 24 * HOUR
@@ -45,20 +45,20 @@ TABLE = {
     "daily_limit_reached": ("121101", 429, "insufficient_quota", OTHER, 12 * HOUR, 12.2 * HOUR),
 }  # fmt: skip
 ROWS = [(number, ours) for ours, row in TABLE.items() for number in row[0].split()]
-# Table 3.3 from the document, but for -1 ("still being processed"), 0 and what stands in 3.2 alone.
+# Table 3.3 of the document, without -1 ("still being processed"), 0 and the codes that are in 3.2 only.
 IN_3_3 = """-7 -6 -5 -4 -3 -2 1 1000 1001 1002 1006 1014 1015 1018 1019 1021 1057 1063 1157 1158 1159 1161 1162 1189 1190
 2001 2002 2003 2004 2005 2006 2007 2008 2009 2010 2011 2012 2013 2014 2015 2016 2020 2024 2025 2026 2027 2028 2031 2035
 2037 2038 2039 2040 2041 2042 2043 2044 2046 2047 2048 2049 2050 2056 2203 2204 3021 4001 4003 4007 4010 4013 4101 4102
 4103 4104 4105 4106 4107 5000 10020 121101"""
 
 
-def test_the_table_is_whole() -> None:
+def test_error_table_is_complete() -> None:
     assert set(IN_3_3.split()) <= {number for number, _ in ROWS}
     assert len(ROWS) == len({number for number, _ in ROWS})
 
 
 @pytest.mark.parametrize(("number", "ours"), ROWS)
-def test_a_refused_submit(number: str, ours: str) -> None:
+def test_refused_submit_gets_the_reaction_of_the_table(number: str, ours: str) -> None:
     _, status, kind, reaction, least, most = TABLE[ours]
     for code in (error_code_for(number, "", "", ""), error_code_for("", number, "", "")):
         row = ERRORS[code]
@@ -67,18 +67,18 @@ def test_a_refused_submit(number: str, ours: str) -> None:
 
 
 @pytest.mark.parametrize(("number", "ours"), ROWS)
-def test_a_job_that_failed_after_it_was_accepted(number: str, ours: str) -> None:
-    """The same reason, but it has ended: nobody repeats it, and a vague reason is that of the status."""
+def test_failure_after_acceptance_maps_to_our_code(number: str, ours: str) -> None:
+    """The same reason in a final record: the job is not repeated, and the status replaces a vague reason."""
     record = parse_record("key", {"status": 30, "fail_code": number, "history_record_id": "1"})
     assert record.state is RecordState.FAILED
     assert record.error_code == ("generation_failed" if ours == "upstream_error" else ours)
 
 
-def test_still_being_processed_is_unclear_at_submit_and_an_end_in_a_record() -> None:
+def test_still_processing_code_is_unclear_at_submit_and_final_in_a_record() -> None:
     assert ERRORS[error_code_for("-1", "", "", "")].reaction is Reaction.UNCLEAR
     record = parse_record("key", {"status": 30, "fail_code": "-1", "history_record_id": "1"})
     assert record.error_code == "generation_failed"
 
 
-def test_a_full_kind_waits_longer_the_longer_its_jobs_take() -> None:
+def test_kind_cooldown_grows_with_job_duration() -> None:
     assert KIND_COOLDOWN_SECONDS["image"] < KIND_COOLDOWN_SECONDS["video"] <= 60

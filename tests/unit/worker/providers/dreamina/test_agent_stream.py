@@ -1,4 +1,4 @@
-"""The agent (protocol section 9): the body of a conversation and every form of the stream, in any split."""
+"""The agent (protocol section 9): the request body and every form of the stream, in any split."""
 
 import itertools
 import json
@@ -42,7 +42,13 @@ def job(number: int, key: str, record: str, kind: str = "image") -> JobStarted:
 TWO = [
     *OPENED, call(1), call(2), job(1, A, "9000000000001"), job(2, B, "9000000000003"), TextDelta("\n\nDone."), StreamEnded(True),
 ]  # fmt: skip
-TEXT = [TextDelta("Why did "), TextDelta("the boat "), TextDelta("float? "), TextDelta("It had a light heart."), StreamEnded(True)]
+TEXT = [
+    TextDelta("Why did "),
+    TextDelta("the boat "),
+    TextDelta("float? "),
+    TextDelta("It had a light heart."),
+    StreamEnded(True),
+]
 STREAMS: dict[str, list[AgentEvent]] = {
     "agent.text.sse": TEXT,
     "agent.one_image.sse": [*OPENED, call(1), job(1, A, "9000000000001"), TextDelta("\n\nDone."), StreamEnded(True)],
@@ -56,13 +62,13 @@ STREAMS: dict[str, list[AgentEvent]] = {
 }  # fmt: skip
 
 
-def heard(pieces: list[bytes]) -> list[AgentEvent | str]:
-    """What the reader makes of these pieces; a refusal as its code."""
-    reader, events = AgentStreamParser(make_account()), list[AgentEvent | str]()
+def parse(chunks: list[bytes]) -> list[AgentEvent | str]:
+    """Return the events of these chunks; a refusal as its code."""
+    parser, events = AgentStreamParser(make_account()), list[AgentEvent | str]()
     try:
-        for piece in pieces:
-            events += reader.feed(piece)
-        events += reader.close()
+        for chunk in chunks:
+            events += parser.feed(chunk)
+        events += parser.close()
     except DreameryError as error:
         events.append(error.code)
     return events
@@ -105,36 +111,36 @@ MANY = stream(
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_each_recorded_form(name):
-    assert heard([(FIXTURES / name).read_bytes()]) == STREAMS[name]
+def test_each_recorded_stream_is_parsed(name):
+    assert parse([(FIXTURES / name).read_bytes()]) == STREAMS[name]
 
 
 @pytest.mark.parametrize("name", [*STREAMS, "agent.rejected.sse"])
-def test_byte_by_byte(name):
+def test_stream_split_into_single_bytes(name):
     raw = (FIXTURES / name).read_bytes()
-    assert heard([raw[n : n + 1] for n in range(len(raw))]) == heard([raw])
+    assert parse([raw[n : n + 1] for n in range(len(raw))]) == parse([raw])
 
 
 @given(places=st.lists(st.integers(0, 10_000), max_size=40), ends=st.sampled_from([b"\n", b"\r\n"]))
 @settings(max_examples=200, deadline=None)
-def test_any_split_of_the_bytes_gives_the_same_events(places, ends):
+def test_any_split_gives_the_same_events(places, ends):
     for raw in (MANY, *((FIXTURES / name).read_bytes() for name in STREAMS)):
         sent = raw.replace(b"\n", ends)
-        assert heard(cut(sent, places)) == heard([raw])
+        assert parse(cut(sent, places)) == parse([raw])
 
 
-def test_characters_of_many_bytes_arrive_whole():
-    said = "".join(event.text for event in heard([MANY]) if isinstance(event, TextDelta))
-    assert said == "你好，小船 🛶 — naïve…\n\n好了 ✅"
-    assert JobStarted("c1", A, "1", "video") in heard([MANY])
+def test_multibyte_characters_stay_intact():
+    emitted = "".join(event.text for event in parse([MANY]) if isinstance(event, TextDelta))
+    assert emitted == "你好，小船 🛶 — naïve…\n\n好了 ✅"
+    assert JobStarted("c1", A, "1", "video") in parse([MANY])
 
 
 @given(raw=st.binary(max_size=300), places=st.lists(st.integers(0, 10_000), max_size=10))
 @settings(max_examples=200, deadline=None)
-def test_nonsense_is_ignored(raw, places):
+def test_invalid_data_is_ignored(raw, places):
     noise = b"data: " + raw.replace(b"\n", b" ") + b"\n\n"
     text = (FIXTURES / "agent.text.sse").read_bytes()
-    assert heard(cut(noise + text, places)) == TEXT
+    assert parse(cut(noise + text, places)) == TEXT
 
 
 @pytest.mark.parametrize(
@@ -152,38 +158,43 @@ def test_nonsense_is_ignored(raw, places):
         ("message", {"event_data": {"submit_info": {"code": 0}}}),
     ],
 )
-def test_what_is_not_known_is_passed_over(strange):
-    assert heard([stream(strange) + (FIXTURES / "agent.text.sse").read_bytes()]) == TEXT
+def test_unknown_events_are_ignored(strange):
+    assert parse([stream(strange) + (FIXTURES / "agent.text.sse").read_bytes()]) == TEXT
 
 
-def test_a_repeated_call_or_job_counts_once():
+def test_repeated_call_or_job_counts_once():
     result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
     tool = message("tool", result, "finished_successfully", "t", metadata={"tool_call_id": "c1"})
-    events = heard([stream(tool_call(1), tool_call(1), tool, tool, delta("replace", result), DONE)])
+    events = parse([stream(tool_call(1), tool_call(1), tool, tool, delta("replace", result), DONE)])
     assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), StreamEnded(True)]
 
 
-def test_the_call_itself_may_name_its_job():
-    events = heard([stream(tool_call(1, extra={"resource_type": "video", "submit_id": A}), DONE)])
+def test_tool_call_may_contain_its_job():
+    events = parse([stream(tool_call(1, extra={"resource_type": "video", "submit_id": A}), DONE)])
     assert events == [ToolCalled("c1", "video"), JobStarted("c1", A, "", "video"), StreamEnded(True)]
 
 
-def test_leaked_tool_json_is_no_answer():
+def test_leaked_tool_json_is_not_emitted():
     leak = json.dumps({"submit_id": A, "history_id": "1"})
-    events = heard([stream(message("assistant"), delta("append", "Look: "), delta("append", leak), DONE)])
+    events = parse([stream(message("assistant"), delta("append", "Look: "), delta("append", leak), DONE)])
     assert events == [TextDelta("Look: "), StreamEnded(True)]
 
 
-def test_what_a_tool_says_in_pieces_is_put_together():
+def test_tool_result_in_chunks_is_joined():
     result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
     tool = message("tool", "", number="t", metadata={"tool_call_id": "c1"})
-    pieces = [delta("append", result[:20]), delta("append", result[20:])]
-    events = heard([stream(tool_call(1), tool, *pieces, delta("append", "There."), DONE)])
-    assert events == [ToolCalled("c1", "image"), JobStarted("c1", A, "1", "image"), TextDelta("There."), StreamEnded(True)]
+    deltas = [delta("append", result[:20]), delta("append", result[20:])]
+    events = parse([stream(tool_call(1), tool, *deltas, delta("append", "There."), DONE)])
+    assert events == [
+        ToolCalled("c1", "image"),
+        JobStarted("c1", A, "1", "image"),
+        TextDelta("There."),
+        StreamEnded(True),
+    ]
 
 
-def test_a_finished_message_does_not_say_its_text_again():
-    events = heard(
+def test_finished_message_does_not_repeat_its_text():
+    events = parse(
         [
             stream(
                 message("assistant"),
@@ -196,22 +207,27 @@ def test_a_finished_message_does_not_say_its_text_again():
     assert events == [TextDelta("One, "), TextDelta("two"), TextDelta(", three."), StreamEnded(True)]
 
 
-def test_the_end_of_a_turn_waits_for_the_jobs_of_its_calls():
+def test_end_of_turn_waits_for_jobs_of_its_calls():
     end = message("assistant", "Done.", "finished_successfully", end_turn=True)
     result = json.dumps({"submit_id": A, "history_id": "1", "resource_type": "image"})
     tool = message("tool", result, "finished_successfully", "t", metadata={"tool_call_id": "c1"})
-    events = heard([stream(tool_call(1), end, tool, ("delta", {"op": "append", "value": "never read"}))])
-    assert events == [ToolCalled("c1", "image"), TextDelta("Done."), JobStarted("c1", A, "1", "image"), StreamEnded(True)]
+    events = parse([stream(tool_call(1), end, tool, ("delta", {"op": "append", "value": "never read"}))])
+    assert events == [
+        ToolCalled("c1", "image"),
+        TextDelta("Done."),
+        JobStarted("c1", A, "1", "image"),
+        StreamEnded(True),
+    ]
 
 
-def test_a_submit_id_that_no_poll_could_ask_for_is_no_job():
+def test_invalid_submit_id_starts_no_job():
     tool = message("tool", '{"submit_id": "x"}', "finished_successfully", "t", metadata={"tool_call_id": "c1"})
-    assert heard([stream(tool_call(1), tool, DONE)]) == [ToolCalled("c1", "image"), StreamEnded(True)]
+    assert parse([stream(tool_call(1), tool, DONE)]) == [ToolCalled("c1", "image"), StreamEnded(True)]
 
 
-def test_halves_of_characters_do_not_get_through():
+def test_lone_surrogates_are_replaced():
     raw = b'event: delta\ndata: {"op":"append","value":"a\\ud83d\\u0000b"}\n\n'
-    assert heard([raw, stream(DONE)]) == [TextDelta("a\ufffdb"), StreamEnded(True)]
+    assert parse([raw, stream(DONE)]) == [TextDelta("a\ufffdb"), StreamEnded(True)]
 
 
 @pytest.mark.parametrize(
@@ -224,8 +240,8 @@ def test_halves_of_characters_do_not_get_through():
         (("message", {"event_data": {"submit_info": {"code": 987654}}}), "upstream_error"),
     ],
 )  # fmt: skip
-def test_refusals_inside_the_stream(event, code):
-    assert heard([stream(message("assistant"), delta("append", "Hm. "), event)]) == [TextDelta("Hm. "), code]
+def test_refusal_inside_the_stream_raises(event, code):
+    assert parse([stream(message("assistant"), delta("append", "Hm. "), event)]) == [TextDelta("Hm. "), code]
 
 
 # --- the call ---
@@ -241,41 +257,41 @@ def sse(raw: bytes) -> httpx.Response:
     return httpx.Response(200, content=raw, headers={"content-type": "text/event-stream"})
 
 
-def test_the_request_is_that_of_the_fixture():
+def test_request_equals_the_fixture():
     script, events = converse(sse((FIXTURES / "agent.text.sse").read_bytes()))
-    wanted, sent = load_fixture("agent.request.json"), script.last_request
-    assert (sent.method, sent.url.path) == (wanted["method"], wanted["path"])
+    expected, sent = load_fixture("agent.request.json"), script.last_request
+    assert (sent.method, sent.url.path) == (expected["method"], expected["path"])
     query = dict(parse_qsl(sent.url.query.decode()))
-    query["web_id"] = wanted["query"]["web_id"]
-    assert query == wanted["query"]
-    assert {name: sent.headers[name] for name in wanted["headers"]} == wanted["headers"]
+    query["web_id"] = expected["query"]["web_id"]
+    assert query == expected["query"]
+    assert {name: sent.headers[name] for name in expected["headers"]} == expected["headers"]
     assert "accept" in sent.headers
     assert sent.headers.get_list("accept") == ["text/event-stream"]
     body = json.loads(sent.content)
-    for mine, theirs in zip(body["messages"], wanted["body"]["messages"], strict=True):
-        assert len(mine["id"]) == 36
-        mine["id"], mine["create_time"] = theirs["id"], theirs["create_time"]
-    assert body == wanted["body"]
+    for ours, recorded in zip(body["messages"], expected["body"]["messages"], strict=True):
+        assert len(ours["id"]) == 36
+        ours["id"], ours["create_time"] = recorded["id"], recorded["create_time"]
+    assert body == expected["body"]
     assert events == TEXT
 
 
-def test_several_turns_keep_their_order_and_roles():
+def test_messages_keep_order_and_roles():
     turns = (ConversationMessage("user", "a"), ConversationMessage("assistant", "b"), ConversationMessage("user", "c"))
     script, _ = converse(sse(stream(DONE)), order=Conversation(turns))
-    told = json.loads(script.last_request.content)["messages"]
-    assert [(m["author"]["role"], m["content"]["content_parts"][0]["text"]) for m in told] == [
+    messages = json.loads(script.last_request.content)["messages"]
+    assert [(m["author"]["role"], m["content"]["content_parts"][0]["text"]) for m in messages] == [
         ("user", "a"), ("assistant", "b"), ("user", "c"),
     ]  # fmt: skip
-    assert len({m["id"] for m in told}) == 3
+    assert len({m["id"] for m in messages}) == 3
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream", ""])
 @pytest.mark.parametrize("step", [1, 7, 1000])
-def test_a_refusal_instead_of_a_stream_whatever_it_is_called(kind, step):
+def test_refusal_instead_of_stream_raises_for_any_content_type(kind, step):
     raw = (FIXTURES / "agent.error_json_body.txt").read_bytes()
-    pieces = (raw[n : n + step] for n in range(0, len(raw), step))
+    chunks = (raw[n : n + step] for n in range(0, len(raw), step))
     with pytest.raises(DreameryError) as caught:
-        converse(httpx.Response(200, content=pieces, headers={"content-type": kind}))
+        converse(httpx.Response(200, content=chunks, headers={"content-type": kind}))
     assert caught.value.code == "upstream_session_expired"
     assert "20231114000000EXAMPLELOGID" in caught.value.detail
     assert SESSION not in f"{caught.value!r} {caught.value.detail}"
@@ -291,14 +307,14 @@ def test_a_refusal_instead_of_a_stream_whatever_it_is_called(kind, step):
         httpx.Response(200, content=b'{"ret":"0","data":{}}'),
     ],
 )
-def test_no_stream_and_no_reason_is_unclear(answer):
+def test_response_without_stream_and_reason_is_unclear(answer):
     with pytest.raises(DreameryError) as caught:
         converse(answer)
     assert caught.value.code == "upstream_unreachable"
     assert not isinstance(caught.value, NotSentError)
 
 
-def test_never_reached_is_not_sent():
+def test_unreachable_upstream_raises_not_sent():
     def down(request: httpx.Request) -> httpx.Response:
         raise httpx.ConnectError("refused", request=request)
 
@@ -306,7 +322,7 @@ def test_never_reached_is_not_sent():
         converse(down)
 
 
-def test_what_was_said_before_the_connection_broke_is_heard():
+def test_text_before_a_broken_connection_is_emitted():
     def broken():
         yield stream(message("assistant"), delta("append", "I will"))
         raise httpx.ReadError("reset")

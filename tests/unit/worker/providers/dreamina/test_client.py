@@ -1,4 +1,4 @@
-"""Each method of the provider against recorded answers (protocol sections 1.2, 3, 4, 6.8, 8)."""
+"""Each method of the provider against recorded responses (protocol sections 1.2, 3, 4, 6.8, 8)."""
 
 import json
 
@@ -47,20 +47,20 @@ def js(body: object, status: int = 200) -> httpx.Response:
     return httpx.Response(status, json=body)
 
 
-def test_it_is_a_provider():
+def test_client_implements_provider():
     provider: Provider = ScriptedUpstream("user_credit.json").provider
     provider.close()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("name", "code"), ERRORS_SEEN)
-def test_every_recorded_refusal(name, code):
+def test_every_recorded_refusal_maps_to_its_code(name, code):
     failure = fails(ScriptedUpstream(name))
     assert failure.code == code
     assert not isinstance(failure, NotSentError)
     assert SESSION not in f"{failure!r} {failure.message} {failure.detail}"
 
 
-def test_a_refusal_keeps_upstreams_words_and_log_id():
+def test_refusal_keeps_upstream_text_and_log_id():
     failure = fails(ScriptedUpstream("error.shark.json"))
     assert failure.message.endswith(
         "Upstream: Couldn't generate due to unusual activity in your account. Try again later."
@@ -70,7 +70,7 @@ def test_a_refusal_keeps_upstreams_words_and_log_id():
         assert part in failure.detail
 
 
-def test_an_echoed_session_is_blanked():
+def test_echoed_session_is_hidden():
     body = {"ret": "1002", "errmsg": f"bad {SESSION}", "data": {"fail_starling_message": f"who is {SESSION}?"}}
     failure = fails(ScriptedUpstream(js(body)))
     assert failure.message.endswith("who is [hidden]?")
@@ -78,15 +78,17 @@ def test_an_echoed_session_is_blanked():
 
 
 @pytest.mark.parametrize("name", ["generate.image.response.json", "generate.image.response.queued.json"])
-def test_a_submit_that_was_taken(name):
+def test_accepted_submit(name):
     taken = ScriptedUpstream(name).provider.submit_image(make_account(), make_order(), submit_key=KEY)
     assert taken == Submitted("9000000000001", 12 if "queued" in name else None, None)
 
 
 @pytest.mark.parametrize("ret", ["0", 0, None, "success"])
-def test_the_record_is_found_in_both_places_and_ids_become_strings(ret):
+def test_record_is_found_in_both_places_and_ids_become_strings(ret):
     for data in ({"history_record_id": 9000000000002}, {"aigc_data": {"history_record_id": 9000000000002}}):
-        taken = ScriptedUpstream(js({"ret": ret, "data": data})).provider.submit_image(make_account(), make_order(), submit_key=KEY)
+        taken = ScriptedUpstream(js({"ret": ret, "data": data})).provider.submit_image(
+            make_account(), make_order(), submit_key=KEY
+        )
         assert taken.upstream_id == "9000000000002"
 
 
@@ -102,7 +104,7 @@ def test_the_record_is_found_in_both_places_and_ids_become_strings(ret):
         ({"aigc_data": {"fail_code": "", "fail_starling_key": "web_rate_limited"}}, "rate_limit_exceeded"),
     ],
 )
-def test_a_yes_without_a_record_is_unclear_unless_it_gives_a_reason(data, code):
+def test_success_without_record_is_unclear_unless_it_has_a_reason(data, code):
     assert fails(ScriptedUpstream(js({"ret": "0", "data": data}))).code == code
 
 
@@ -117,18 +119,18 @@ def test_a_yes_without_a_record_is_unclear_unless_it_gives_a_reason(data, code):
         (js([1]), "upstream_unreachable"),
     ],
 )
-def test_strange_http_answers(response, code):
+def test_unexpected_http_responses_are_unreachable(response, code):
     assert fails(ScriptedUpstream(response)).code == code
 
 
-def test_an_answer_that_cannot_be_unpacked():
+def test_response_that_cannot_be_decompressed_is_unreachable():
     stream = httpx.ByteStream(b"\x1f\x8b broken")
     response = httpx.Response(200, stream=stream, headers={"content-encoding": "gzip"})
     assert fails(ScriptedUpstream(response)).code == "upstream_unreachable"
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
-def test_what_never_left_is_told_apart(error):
+def test_unsent_request_raises_not_sent(error):
     def refuse(_request: httpx.Request) -> httpx.Response:
         raise error(f"no {SESSION}")
 
@@ -141,7 +143,7 @@ def test_what_never_left_is_told_apart(error):
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError])
-def test_what_may_have_left_is_unclear(error):
+def test_possibly_sent_request_is_unclear(error):
     def break_off(_request: httpx.Request) -> httpx.Response:
         raise error("gone")
 
@@ -152,7 +154,7 @@ def test_what_may_have_left_is_unclear(error):
     assert len(script.requests) == 1
 
 
-def test_ask_sends_one_call_for_all_and_leaves_unknown_keys_out():
+def test_fetch_records_makes_one_call_and_omits_unknown_keys():
     fixture = load_fixture("get_history_by_ids.request.by_submit_ids.json")
     script = ScriptedUpstream("get_history_by_ids.batch.mixed.json")
     keys = fixture["body"]["submit_ids"]
@@ -169,7 +171,7 @@ def test_ask_sends_one_call_for_all_and_leaves_unknown_keys_out():
     assert query == expected
 
 
-def test_ask_about_nothing_calls_nobody():
+def test_fetch_records_without_keys_makes_no_call():
     script = ScriptedUpstream("error.shark.json")
     assert script.provider.fetch_records(make_account(), []) == {}
     assert script.requests == []
@@ -183,7 +185,7 @@ def test_ask_about_nothing_calls_nobody():
         ("error.empty_body.txt", "upstream_unreachable"),
     ],
 )
-def test_ask_never_takes_a_failure_for_unknown(answer, code):
+def test_fetch_records_never_reports_a_failure_as_unknown(answer, code):
     with pytest.raises(DreameryError) as caught:
         ScriptedUpstream(answer).provider.fetch_records(make_account(), [KEY])
     assert caught.value.code == code
@@ -199,7 +201,7 @@ def test_ask_never_takes_a_failure_for_unknown(answer, code):
         ("user_credit.zero.json", Credits(gift=0, purchase=0, vip=0)),
     ],
 )
-def test_credits(name, expected):
+def test_fetch_credits(name, expected):
     script = ScriptedUpstream(name)
     assert script.provider.fetch_credits(make_account("us")) == expected
     assert script.last_request.url.host == "commerce.us.capcut.com"
@@ -209,7 +211,7 @@ def test_credits(name, expected):
 @pytest.mark.parametrize(
     "body", [{"ret": "0"}, {"ret": "0", "data": 1, "response": "{"}, {"ret": "0", "response": "[]"}]
 )
-def test_unreadable_credits_are_an_error_not_zero(body):
+def test_unreadable_credits_raise_instead_of_zero(body):
     with pytest.raises(DreameryError) as caught:
         ScriptedUpstream(js(body)).provider.fetch_credits(make_account())
     assert caught.value.code == "upstream_error"
@@ -227,10 +229,12 @@ def idc(request: httpx.Request) -> str:
 
 
 def probes(answers: dict[str, str]) -> ScriptedUpstream:
-    return ScriptedUpstream(lambda request: httpx.Response(200, text=read_fixture(answers.get(idc(request), "user_info.wrong_idc.json"))))
+    return ScriptedUpstream(
+        lambda request: httpx.Response(200, text=read_fixture(answers.get(idc(request), "user_info.wrong_idc.json")))
+    )
 
 
-def test_locate_takes_the_first_success_in_list_order():
+def test_look_up_hosts_returns_first_success_in_list_order():
     script = probes({"useast5": "user_info.us_ttp2.json", "sg1": "user_info.sg.json"})
     cluster = script.provider.look_up_hosts(make_account("auto"))
     assert (cluster["country"], cluster["idc"]) == ("US", "useast5")
@@ -241,7 +245,7 @@ def test_locate_takes_the_first_success_in_list_order():
     assert {request.headers["cookie"].partition(";")[0] for request in script.requests} == {f"sessionid={SESSION}"}
 
 
-def test_a_located_account_uses_its_cluster():
+def test_account_with_cluster_uses_its_hosts():
     script = probes({"alisg": "user_info.jp.json"})
     cluster = script.provider.look_up_hosts(make_account("auto"))
     user = make_account("auto", cluster=cluster)
@@ -258,7 +262,7 @@ def locate_fails(script: ScriptedUpstream) -> str:
     return caught.value.code
 
 
-def test_locate_tells_a_bad_session_from_a_bad_network():
+def test_look_up_hosts_distinguishes_bad_session_from_bad_network():
     def partly(request: httpx.Request) -> httpx.Response:
         if idc(request) == "hk":
             return httpx.Response(200, text=read_fixture("user_info.wrong_idc.json"))

@@ -5,7 +5,7 @@ import pytest
 from worker.core.errors import ERRORS
 from worker.providers.dreamina.error_codes import CODES, KEYS, TEXTS, clean, error_code_for, message_for
 
-# Every number of table 3.3, typed off the document rather than taken from faults.toml.
+# Every number of table 3.3, copied from the document, not from faults.toml.
 _TABLE_3_3 = """-7 -6 -5 -4 -3 -2 -1 1 1000 1001 1002 1006 1014 1015 1018 1019 1021 1057 1063 1157 1158 1159 1161 1162
 1189 1190 2001 2002 2003 2004 2005 2006 2007 2008 2009 2010 2011 2012 2013 2014 2015 2016 2020 2024 2025 2026 2027 2028
 2031 2035 2037 2038 2039 2040 2041 2042 2043 2044 2046 2047 2048 2049 2050 2056 2203 2204 3021 4001 4003 4007 4010 4013
@@ -32,7 +32,7 @@ ROWS = [(number, ours) for ours, numbers in TABLE_3_2.items() for number in numb
 
 
 @pytest.mark.parametrize(("number", "ours"), ROWS)
-def test_every_row_of_3_2_maps_as_ret_and_as_fail_code(number, ours):
+def test_every_row_of_3_2_maps_as_ret_and_fail_code(number, ours):
     assert error_code_for(number, "", "", "") == ours
     assert error_code_for("", number, "", "") == ours
 
@@ -42,7 +42,7 @@ def test_every_code_of_3_3_is_known(number):
     assert number in CODES
 
 
-def test_the_data_names_only_rows_of_our_table():
+def test_data_names_only_codes_of_our_table():
     assert {*CODES.values(), *KEYS.values(), *TEXTS.values()} <= ERRORS.keys()
     assert [part for part in [*KEYS, *TEXTS] if part != part.lower()] == []
 
@@ -76,11 +76,11 @@ def test_the_data_names_only_rows_of_our_table():
         ("", "2002", "", "OutputImageRisk", "content_policy_violation"),
     ],
 )
-def test_the_most_exact_reason_wins(ret, fail_code, key, text, ours):
+def test_most_specific_reason_takes_precedence(ret, fail_code, key, text, ours):
     assert error_code_for(ret, fail_code, key, text) == ours
 
 
-def test_a_message_carries_upstreams_words_but_no_secret_and_no_control_characters():
+def test_message_contains_upstream_text_without_secrets_and_control_characters():
     message = message_for("rate_limit_exceeded", "slow\x1b[31m down\nSYNTHETIC_SESSION_A", secret="SYNTHETIC_SESSION_A")
     assert message == "Too many requests in a short time. Try again later. Upstream: slow [31m down [hidden]"
     assert message_for("rate_limit_exceeded", " \n") == "Too many requests in a short time. Try again later."

@@ -27,7 +27,7 @@ def asked(region: str = "cn", session: str = SESSION, **settings: object) -> htt
         ("jp", "https://dreamina.capcut.com", "513641", "same-site"),
     ],
 )
-def test_the_headers(region, site, aid, fetch_site):
+def test_request_headers(region, site, aid, fetch_site):
     headers = asked(region).headers
     expected = {
         "accept": "application/json, text/plain, */*",
@@ -47,29 +47,31 @@ def test_the_headers(region, site, aid, fetch_site):
     assert set(headers["accept-encoding"].split(", ")) == {"gzip", "deflate"}
 
 
-def test_no_anti_bot_parameter_is_invented():
+def test_no_anti_bot_parameters_are_sent():
     request = asked("us")
     everything = f"{request.url} {request.headers} {request.headers['cookie']}".lower()
     for name in ("mstoken", "a_bogus", "x-bogus", "x-gnarly", "verifyfp", "sid_guard"):
         assert name not in everything
 
 
-def test_the_cookies():
+def test_request_cookies():
     assert asked("us").headers["cookie"] == f"sessionid={SESSION}; sessionid_ss={SESSION}; cc-target-idc=useast5"
     cookies = dict(pair.split("=", 1) for pair in asked("cn").headers["cookie"].split("; "))
     assert cookies["sessionid"] == cookies["sessionid_ss"] == cookies["sid_tt"] == SESSION
     assert cookies["_tea_web_id"] == web_id(SESSION) == asked("cn").url.params["webId"]
 
 
-def test_cookies_of_one_account_never_reach_another():
-    script = ScriptedUpstream(httpx.Response(200, json={"ret": "0", "data": {}}, headers={"set-cookie": "evil=1; Path=/"}))
+def test_cookies_of_one_account_are_not_sent_for_another():
+    script = ScriptedUpstream(
+        httpx.Response(200, json={"ret": "0", "data": {}}, headers={"set-cookie": "evil=1; Path=/"})
+    )
     script.provider.fetch_records(make_account("us"), [KEY])
     script.provider.fetch_records(make_account("us", session="OTHER"), [KEY])
     assert "evil" not in script.last_request.headers["cookie"]
     assert SESSION not in script.last_request.headers["cookie"]
 
 
-def test_another_origin_keeps_path_query_and_the_real_host():
+def test_upstream_origin_keeps_path_query_and_real_host():
     origin = "http://127.0.0.1:7777"
     request = asked("us", upstream_origin=origin)
     assert str(request.url).startswith(f"{origin}/mweb/v1/get_history_by_ids?aid=513641&")
@@ -78,14 +80,14 @@ def test_another_origin_keeps_path_query_and_the_real_host():
     assert "x-orig-host" not in asked("us").headers
 
 
-def test_the_sandbox_is_reached_at_its_own_address():
+def test_sandbox_is_called_at_its_own_url():
     here = asked("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="http://127.0.0.1:9")
     assert (here.url.port, "x-orig-host" in here.headers) == (9, False)
     assert asked("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="").url.port == 7777
 
 
 @pytest.mark.parametrize("session", ["a\r\nX-Evil: 1", "a; b=1", "", "é", 'a"b'])
-def test_a_session_that_cannot_be_a_cookie_is_never_sent_nor_shown(session):
+def test_session_invalid_as_cookie_is_neither_sent_nor_shown(session):
     with pytest.raises(DreameryError) as caught:
         asked("us", session=session)
     assert caught.value.code == "upstream_session_expired"
@@ -93,17 +95,17 @@ def test_a_session_that_cannot_be_a_cookie_is_never_sent_nor_shown(session):
 
 
 class Drip(httpx.SyncByteStream):
-    """A body that goes on for ever; every piece takes three seconds of a stopped clock."""
+    """An endless body; every chunk takes three seconds of a fake clock."""
 
-    def __init__(self, clock: list[float], piece: bytes) -> None:
+    def __init__(self, clock: list[float], chunk: bytes) -> None:
         self.clock = clock
-        self.piece = piece
+        self.chunk = chunk
         self.closed = False
 
     def __iter__(self):
         while True:
             self.clock[0] += 3
-            yield self.piece
+            yield self.chunk
 
     def close(self) -> None:
         self.closed = True
@@ -116,16 +118,18 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_dripping_body_ends_with_the_total_deadline(clock):
+def test_slow_body_ends_at_the_total_deadline(clock):
     stream = Drip(clock, b" ")
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.submit_image(make_account(), make_order(), submit_key=KEY)
+        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.submit_image(
+            make_account(), make_order(), submit_key=KEY
+        )
     assert caught.value.code == "upstream_unreachable"
     assert clock[0] <= 1000 + 20 + 3
     assert stream.closed
 
 
-def test_an_endless_body_ends_with_the_size_limit(clock):
+def test_endless_body_ends_at_the_size_limit(clock):
     stream = Drip([0.0], b" " * 1_000_000)
     with pytest.raises(DreameryError) as caught:
         ScriptedUpstream(httpx.Response(200, stream=stream)).provider.fetch_credits(make_account())
@@ -134,7 +138,7 @@ def test_an_endless_body_ends_with_the_size_limit(clock):
 
 
 class SlowStream(httpcore.NetworkStream):
-    """A server that sends one byte of its headers every six seconds; notes the timeouts it was given."""
+    """A server that sends one header byte every six seconds and records the timeouts it gets."""
 
     def __init__(self, clock: list[float]) -> None:
         self.clock = clock
@@ -163,7 +167,7 @@ class SlowBackend(httpcore.NetworkBackend):
         return self.stream
 
 
-def test_dripping_headers_end_with_the_total_deadline(clock, monkeypatch):
+def test_slow_headers_end_at_the_total_deadline(clock, monkeypatch):
     stream = SlowStream(clock)
     monkeypatch.setattr(httpcore, "SyncBackend", lambda: SlowBackend(stream))
     lines = http.UpstreamHttp(Settings(_env_file=None))
@@ -185,13 +189,13 @@ def test_each_thread_has_its_own_deadline(clock):
 
     def other() -> None:
         deadline.start(50)
-        seen.append(deadline.left(TimeoutError))
+        seen.append(deadline.remaining(TimeoutError))
 
     thread = threading.Thread(target=other)
     thread.start()
     thread.join()
     assert seen == [50]
-    assert deadline.left(TimeoutError) == 5
+    assert deadline.remaining(TimeoutError) == 5
     clock[0] += 5
     with pytest.raises(TimeoutError):
-        deadline.left(TimeoutError)
+        deadline.remaining(TimeoutError)

@@ -1,4 +1,4 @@
-"""Poll answers -> Record, by the rules of protocol sections 8.2 to 8.4."""
+"""Poll responses -> Record, by the rules of protocol sections 8.2 to 8.4."""
 
 import pytest
 from hypothesis import given, settings
@@ -35,7 +35,7 @@ def item(url: object = URL) -> dict:
         ("image.done.cover_only", RecordState.DONE, 1, True),
     ],
 )
-def test_the_picture_fixtures(name, state, count, settled):
+def test_image_fixtures(name, state, count, settled):
     record = one(name)
     assert (record.state, len(record.results), record.settled) == (state, count, settled)
     assert record.upstream_id == "9000000000001"
@@ -53,14 +53,14 @@ def test_the_picture_fixtures(name, state, count, settled):
         ("deleted_100", "history_unavailable"),
     ],
 )
-def test_the_failure_fixtures(name, code):
+def test_failure_fixtures(name, code):
     record = one(name)
     assert (record.state, record.error_code) == (RecordState.FAILED, code)
     assert record.error_message is not None
     assert record.error_message.startswith(ERRORS[code].message)
 
 
-def test_upstreams_own_words_are_passed_on():
+def test_upstream_text_is_passed_on():
     record = one("failed.content")
     assert record.error_message is not None
     assert record.error_message.endswith("The text does not meet the platform rules. Change it and try again.")
@@ -68,18 +68,18 @@ def test_upstreams_own_words_are_passed_on():
     assert "fail_code=2038 key=web_text_violates_community_guidelines_toast" in record.detail
 
 
-def test_the_place_in_the_queue():
+def test_queue_position():
     assert one("image.queued").queue_position == 12
     assert one("image.processing").queue_position is None
 
 
 @pytest.mark.parametrize("queue", [{"queue_status": 2, "queue_length": 9}, {"queue_status": 1, "queue_length": 0}, 7])
-def test_waiting_needs_status_1_and_a_queue(queue):
+def test_queue_position_requires_status_1_and_a_queue(queue):
     record = parse_record(KEY, {"status": 20, "queue_info": queue, "forecast_queue_cost": 90})
     assert (record.state, record.queue_position, record.forecast_seconds) == (RecordState.RUNNING, None, 90)
 
 
-def test_results_carry_size_and_format():
+def test_results_have_size_and_format():
     (first, *_) = one("image.done.cn").results
     assert (first.width, first.height, first.format) == (2560, 1440, "png")
     assert "resize:0:0" in first.url
@@ -88,7 +88,7 @@ def test_results_carry_size_and_format():
     assert cover.format is None
 
 
-def test_the_preview_is_the_last_choice():
+def test_preview_is_the_last_choice():
     raw = {"status": 50, "item_list": [{"common_attr": {"cover_url": URL, "cover_url_map": {"9": "x", "a": None}}}]}
     assert parse_record(KEY, raw).results[0].url == URL
 
@@ -120,7 +120,7 @@ def test_the_preview_is_the_last_choice():
          RecordState.RUNNING, None),
     ],
 )  # fmt: skip
-def test_the_status_table(raw, state, code):
+def test_status_table(raw, state, code):
     record = parse_record(KEY, raw)
     assert (record.state, record.error_code) == (state, code)
 
@@ -153,7 +153,7 @@ _nonsense = st.recursive(
 
 @settings(max_examples=400, deadline=None)
 @given(st.dictionaries(st.sampled_from(_FIELDS), _nonsense, max_size=12))
-def test_nonsense_never_raises_and_never_lies(raw):
+def test_invalid_record_never_raises_and_never_ends_a_job(raw):
     record = parse_record(KEY, raw)
     assert record.submit_key == KEY
     assert all(ref.url.startswith(("http://", "https://")) for ref in record.results)
@@ -164,26 +164,26 @@ def test_nonsense_never_raises_and_never_lies(raw):
 
 @settings(max_examples=100, deadline=None)
 @given(_nonsense, st.booleans())
-def test_nonsense_maps_never_raise(data, wrapped):
+def test_invalid_maps_never_raise(data, wrapped):
     answer = {"ret": "0", "data": data} if wrapped or not isinstance(data, dict) else data
     found = find_records([KEY], answer)
     assert found is None or found.keys() <= {KEY}
 
 
-def test_both_shapes_of_the_answer():
+def test_both_forms_of_the_response():
     raw = load_fixture("get_history_by_ids.image.processing.json")["data"]
     assert find_records([KEY], {"ret": "0", "data": raw}) == raw
     assert find_records([KEY], raw) == raw
     assert find_records([KEY], {"data": raw}) == raw
 
 
-def test_a_map_keyed_by_history_id_is_matched_by_the_records_submit_id():
+def test_map_keyed_by_history_id_is_matched_by_submit_id():
     answer = load_fixture("get_history_by_ids.image.done.cn.json")
     (submit_id,) = [raw["submit_id"] for raw in answer["data"].values()]
     assert find_records([submit_id], answer) == {submit_id: answer["data"]["9000000000001"]}
 
 
-def test_unknown_is_only_believed_from_a_real_envelope():
+def test_unknown_requires_an_envelope_with_empty_data():
     assert find_records([KEY], load_fixture("get_history_by_ids.not_found.json")) == {}
     assert find_records([KEY], {"ret": "0", "data": None}) == {}
     assert find_records([KEY], {"ret": "0", "data": {KEY: None}}) == {}

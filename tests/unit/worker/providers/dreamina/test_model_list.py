@@ -1,4 +1,4 @@
-"""Upstream's own lists of models (protocol section 10.3)."""
+"""Upstream's model lists (protocol section 10.3)."""
 
 import json
 from typing import Any
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.support.recorded_upstream import ScriptedUpstream, load_fixture, make_account
 from worker.core.errors import DreameryError
-from worker.providers.dreamina.model_list import image_models, video_models
+from worker.providers.dreamina.model_list import parse_image_models, parse_video_models
 
 VIDEOS = "/mweb/v1/video_generate/get_common_config"
 
@@ -25,14 +25,14 @@ def answers(images: httpx.Response | None = None, videos: httpx.Response | None 
     return ScriptedUpstream(answer)
 
 
-def test_both_lists():
+def test_image_and_video_lists_are_parsed():
     script = answers()
     models = script.provider.list_models(make_account())
-    (picture,) = models.images
-    assert (picture.key, picture.name, picture.references) == ("high_aes_general_v50", "Seedream 5.0 Lite", 10)
-    assert (picture.resolutions, picture.counts) == (("2k", "4k"), (1, 2, 3, 4, 5, 6, 7, 8))
-    assert len(picture.sizes) == 16
-    assert ("4k", 3, 5404, 3040) in picture.sizes
+    (image,) = models.images
+    assert (image.key, image.name, image.references) == ("high_aes_general_v50", "Seedream 5.0 Lite", 10)
+    assert (image.resolutions, image.counts) == (("2k", "4k"), (1, 2, 3, 4, 5, 6, 7, 8))
+    assert len(image.sizes) == 16
+    assert ("4k", 3, 5404, 3040) in image.sizes
     (video,) = models.videos
     assert (video.key, video.durations, video.fps) == ("dreamina_ic_generate_video_model_vgfm_3.0", (5, 10), 24)
     assert (video.first_frame, video.end_frame) == (True, True)
@@ -41,7 +41,7 @@ def test_both_lists():
     assert script.requests[0].url.params["needRefresh"] == "false"
 
 
-def test_one_list_that_cannot_be_had_leaves_its_kind_empty():
+def test_failed_list_leaves_its_kind_empty():
     broken = httpx.Response(200, json={"ret": "1002"})
     assert answers(images=broken).provider.list_models(make_account()).images == ()
     assert answers(images=broken).provider.list_models(make_account()).videos
@@ -51,10 +51,10 @@ def test_one_list_that_cannot_be_had_leaves_its_kind_empty():
     assert caught.value.code == "upstream_session_expired"
 
 
-def test_models_are_found_wherever_they_are_and_once():
+def test_models_are_found_at_any_depth_and_once():
     row = {"model_req_key": "k", "model_name": "n\x00\n", "duration_option": [5, "x", True, -1], "feats": None}
     answer: dict[str, Any] = {"data": {"groups": [{"deep": {"list": [row, {**row, "model_name": "other"}]}}]}}
-    (video,) = video_models(answer)
+    (video,) = parse_video_models(answer)
     assert (video.name, video.durations, video.first_frame, video.end_frame) == ("n", (5,), None, None)
 
 
@@ -77,6 +77,6 @@ JSON = st.recursive(
 
 @settings(max_examples=100, deadline=None)
 @given(JSON)
-def test_no_answer_breaks_the_reading(value):
-    assert isinstance(image_models({"data": value}), tuple)
-    assert isinstance(video_models({"data": value}), tuple)
+def test_invalid_lists_never_raise(value):
+    assert isinstance(parse_image_models({"data": value}), tuple)
+    assert isinstance(parse_video_models({"data": value}), tuple)

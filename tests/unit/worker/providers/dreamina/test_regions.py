@@ -22,7 +22,7 @@ from worker.providers.dreamina.regions import read_cluster, site_for
         ("sandbox", "http://127.0.0.1:9", "http://127.0.0.1:9", 513641, "US", "en", "us"),
     ],
 )
-def test_the_host_table(region, mweb, commerce, aid, value, lan, loc):
+def test_host_table(region, mweb, commerce, aid, value, lan, loc):
     site = site_for(region, None, "http://127.0.0.1:9")
     assert (site.mweb, site.commerce, site.aid, site.region, site.lan, site.loc) == (
         mweb,
@@ -44,7 +44,7 @@ def test_the_host_table(region, mweb, commerce, aid, value, lan, loc):
         ("jp", "JP", "https://mweb-api-sg.capcut.com", "https://commerce-api-sg.capcut.com"),
     ],
 )
-def test_a_cluster_is_read_stored_and_used(name, country, mweb, commerce):
+def test_cluster_is_read_stored_and_used(name, country, mweb, commerce):
     cluster = json.loads(json.dumps(read_cluster(load_fixture(f"user_info.{name}.json"), "alisg")))
     assert cluster == {"country": country, "idc": "alisg", "mweb": mweb, "commerce": commerce}
     site = site_for("auto", cluster, "")
@@ -52,7 +52,7 @@ def test_a_cluster_is_read_stored_and_used(name, country, mweb, commerce):
 
 
 @pytest.mark.parametrize("scheme", ["", "https://", "http://", "HTTPS://"])
-def test_domains_come_with_or_without_a_scheme(scheme):
+def test_domains_may_have_a_scheme(scheme):
     domain = {"web_domain": f"{scheme}edit-api-sg.capcut.com", "commerce_domain": f"{scheme}commerce-x.capcut.com/"}
     body = {"errmsg": "success", "data": {"location": {"code": "hk", "domain": domain}}}
     assert read_cluster(body, "hk") == {
@@ -67,14 +67,14 @@ def test_domains_come_with_or_without_a_scheme(scheme):
     ("location", "mweb"),
     [({}, "https://dreamina-api.us.capcut.com"), ({"code": "JP"}, "https://mweb-api-sg.capcut.com")],
 )
-def test_without_domains_the_country_decides(location, mweb):
+def test_country_selects_hosts_without_domains(location, mweb):
     cluster = read_cluster({"errmsg": "success", "data": {"location": location}}, "sg1")
     assert cluster is not None
     assert cluster["mweb"] == mweb
     assert cluster["commerce"] == "https://commerce-api-sg.capcut.com"
 
 
-def test_a_probe_of_the_wrong_centre_failed():
+def test_probe_of_the_wrong_datacenter_fails():
     assert read_cluster(load_fixture("user_info.wrong_idc.json"), "hk") is None
 
 
@@ -86,7 +86,7 @@ _json = st.recursive(
 
 
 @given(_json, st.text(max_size=40), st.text(max_size=40))
-def test_nonsense_in_user_info_never_names_a_strange_host(data, web, commerce):
+def test_invalid_user_info_never_yields_a_foreign_host(data, web, commerce):
     domain = {"web_domain": web, "commerce_domain": commerce}
     for body in ({"errmsg": "success", "data": data}, {"errmsg": "success", "data": {"location": {"domain": domain}}}):
         cluster = read_cluster(body, "sg1")
@@ -104,7 +104,7 @@ def test_nonsense_in_user_info_never_names_a_strange_host(data, web, commerce):
         ("sandbox", None, "invalid_value"),
     ],
 )
-def test_what_cannot_be_addressed_is_said(region, cluster, code):
+def test_unusable_region_raises_a_clear_error(region, cluster, code):
     with pytest.raises(DreameryError) as caught:
         site_for(region, cluster, "")
     assert caught.value.code == code

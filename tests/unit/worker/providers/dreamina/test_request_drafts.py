@@ -1,4 +1,4 @@
-"""Generated submits against the recorded requests (fixtures generate.image.*, generate.blend.*, generate.video.*)."""
+"""Generated submits compared with the recorded requests (fixtures generate.image.*, .blend.*, .video.*)."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from worker.providers.dreamina.request_drafts import uuids
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
-def opened(body: dict[str, Any]) -> dict[str, Any]:
-    """A body with its JSON strings opened and what differs per run replaced; the key order stays visible."""
+def normalized(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a body with parsed JSON strings and placeholders for values that differ per run. Keeps the key order."""
     given = body["metrics_extra"]
     metrics = json.loads(given)
     if "sceneOptions" in metrics:
@@ -24,7 +24,7 @@ def opened(body: dict[str, Any]) -> dict[str, Any]:
     component = body["draft_content"]["component_list"][0]
     component["metadata"]["created_time_in_ms"] = "NOW"
     if gen_video := component["abilities"].get("gen_video"):
-        # The draft repeats the telemetry; comparing the strings shows that, key order and all.
+        # The draft repeats the telemetry; comparing the strings also checks the key order.
         gen_video["video_task_extra"] = gen_video["video_task_extra"] == given
     kept = json.dumps(body).replace(KEY, "THE-KEY")
     return json.loads(UUID.sub("UUID", kept))
@@ -36,11 +36,11 @@ def sent(script: ScriptedUpstream, region: str, **changes: Any) -> dict[str, Any
 
 
 @pytest.mark.parametrize(("region", "model"), [("cn", "jimeng-5.0"), ("us", "jimeng-4.0")])
-def test_body_and_query_equal_the_browsers(region, model):
+def test_body_and_query_equal_the_browser_request(region, model):
     fixture = load_fixture(f"generate.image.request.{region}.json")
     script = ScriptedUpstream("generate.image.response.json")
     body = sent(script, region, model=model)
-    assert json.dumps(opened(body)) == json.dumps(opened(fixture["body"]))
+    assert json.dumps(normalized(body)) == json.dumps(normalized(fixture["body"]))
     url = script.last_request.url
     assert f"{url.scheme}://{url.host}{url.path}" == fixture["url"]
     query = dict(url.params)
@@ -49,34 +49,34 @@ def test_body_and_query_equal_the_browsers(region, model):
     assert query == {**fixture["query"], web_id: query[web_id]}
 
 
-def test_an_exact_count_equals_the_browsers_draft_and_declares_its_price():
-    fixture = opened(load_fixture("generate.image.request.gen_count.json")["body"])
+def test_exact_count_equals_the_browser_draft_and_declares_its_price():
+    fixture = normalized(load_fixture("generate.image.request.gen_count.json")["body"])
     script = ScriptedUpstream("generate.image.response.json", upstream_da_version="3.3.20")
     changes = {"model": "jimeng-5.0", "count": 2, "width": 2048, "height": 2048, "ratio": "1:1"}
-    body = opened(sent(script, "cn", **changes))
+    body = normalized(sent(script, "cn", **changes))
     ours, theirs = body.pop("metrics_extra"), fixture.pop("metrics_extra")
     assert body == fixture
-    # That recording is of another page: it sends a templateId and no sceneOptions; ours must declare the charge.
+    # The recording is of another page: it sends a templateId and no sceneOptions; we must declare the charge.
     assert theirs.pop("templateId") == "0"
     assert theirs.items() <= ours.items()
     assert ours["sceneOptions"][0]["benefitCount"] == 2
 
 
-def test_a_model_that_cannot_be_told_a_count_is_not_told_one():
+def test_model_without_counts_sends_no_count():
     script = ScriptedUpstream("generate.image.response.json")
-    body = opened(sent(script, "sg", model="jimeng-3.1", count=2))
+    body = normalized(sent(script, "sg", model="jimeng-3.1", count=2))
     abilities = body["draft_content"]["component_list"][0]["abilities"]
     assert "gen_count" not in abilities["gen_option"]
     assert body["metrics_extra"]["sceneOptions"][0]["benefitCount"] == 4
 
 
-def test_the_key_of_a_model_follows_the_region():
+def test_model_key_depends_on_region():
     script = ScriptedUpstream("generate.image.response.json")
     assert "fangzhou" in sent(script, "cn", model="jimeng-3.1")["extend"]["root_model"]
     assert "fangzhou" not in sent(script, "us", model="jimeng-3.1")["extend"]["root_model"]
 
 
-def test_the_forced_size_of_a_model_in_the_us_only():
+def test_forced_model_size_applies_in_the_us_only():
     script = ScriptedUpstream("generate.image.response.json")
     asked = {"model": "jimeng-nano-banana", "width": 1664, "height": 936, "resolution": "1k"}
     cluster = {"country": "US", "idc": "useast5", "mweb": "https://m.capcut.com", "commerce": "https://c.capcut.com"}
@@ -85,7 +85,7 @@ def test_the_forced_size_of_a_model_in_the_us_only():
         ("sg", [1664, 936, "1k", 3]),
         ("sandbox", [1664, 936, "1k", 3]),
     ):
-        core = opened(sent(script, region, **asked))["draft_content"]["component_list"][0]["abilities"]["generate"][
+        core = normalized(sent(script, region, **asked))["draft_content"]["component_list"][0]["abilities"]["generate"][
             "core_param"
         ]
         info = core["large_image_info"]
@@ -94,13 +94,13 @@ def test_the_forced_size_of_a_model_in_the_us_only():
     assert '\\"width\\":1024' in script.last_request.content.decode()
 
 
-def test_the_cheap_ids_are_version_4_uuids():
+def test_fast_ids_are_version_4_uuids():
     ids = uuids(50)
     assert len(set(ids)) == 50
     assert all(uuid.UUID(text).version == 4 and uuid.UUID(text).variant == uuid.RFC_4122 for text in ids)
 
 
-# --- pictures from pictures (sections 6.2, 6.5) ---
+# --- images from images (sections 6.2, 6.5) ---
 
 CN_A = Reference("tos-cn-i-tb4s082cfz/0000000000000000000000000000aaaa", 1024, 1536, "png")
 CN_B = Reference("tos-cn-i-tb4s082cfz/0000000000000000000000000000bbbb", 1024, 1536, "png")
@@ -121,13 +121,13 @@ SQUARE = {"width": 2048, "height": 2048, "ratio": "1:1"}
         ),
     ],
 )
-def test_a_picture_from_pictures_equals_the_recorded_request(name, region, prompt, references):
+def test_blend_equals_the_recorded_request(name, region, prompt, references):
     fixture = load_fixture(name)
     script = ScriptedUpstream("generate.image.response.json")
-    body = opened(sent(script, region, prompt=prompt, references=references, **SQUARE))
-    theirs = opened(fixture["body"])
+    body = normalized(sent(script, region, prompt=prompt, references=references, **SQUARE))
+    theirs = normalized(fixture["body"])
     if region == "us":
-        # The recording names the CN site in its blob addresses; a page names its own.
+        # The recording has the CN site in its blob URLs; each site uses its own.
         theirs = json.loads(json.dumps(theirs).replace("blob:https://jimeng.jianying.com", f"blob:{WORLD}"))
     assert json.dumps(body) == json.dumps(theirs)
     assert dict(script.last_request.url.params).keys() == fixture["query"].keys()
@@ -136,8 +136,8 @@ def test_a_picture_from_pictures_equals_the_recorded_request(name, region, promp
 WORLD = "https://dreamina.capcut.com"
 
 
-def test_a_blend_keeps_an_exact_count_and_a_negative_prompt():
-    body = opened(
+def test_blend_keeps_exact_count_and_negative_prompt():
+    body = normalized(
         sent(ScriptedUpstream("generate.image.response.json"), "cn", references=(CN_A,), count=3, negative_prompt="fog")
     )
     abilities = body["draft_content"]["component_list"][0]["abilities"]
@@ -149,7 +149,7 @@ def test_a_blend_keeps_an_exact_count_and_a_negative_prompt():
 # --- videos (section 7) ---
 
 
-def film(**changes: Any) -> VideoOrder:
+def video_order(**changes: Any) -> VideoOrder:
     values: dict[str, Any] = {
         "model": "jimeng-video-3.0",
         "prompt": "the boat drifts slowly",
@@ -177,11 +177,11 @@ OMNI = {
 }
 
 
-def filmed(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[str, Any], ScriptedUpstream]:
+def submit_video(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[str, Any], ScriptedUpstream]:
     script = ScriptedUpstream("generate.video.response.json", upstream_da_version=version)
-    taken = script.provider.submit_video(make_account(region), film(**changes), submit_key=VIDEO_KEY)
+    taken = script.provider.submit_video(make_account(region), video_order(**changes), submit_key=VIDEO_KEY)
     assert (taken.upstream_id, taken.queue_position) == ("9000000000002", 12)
-    return opened(json.loads(script.last_request.content)), script
+    return normalized(json.loads(script.last_request.content)), script
 
 
 @pytest.mark.parametrize(
@@ -194,17 +194,17 @@ def filmed(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[st
         ("seedance_mini.request.cn", "cn", "3.3.20", {"model": "jimeng-video-seedance-2.0-mini", "seconds": 4}),
     ],
 )
-def test_a_video_equals_the_recorded_request(name, region, version, changes):
+def test_video_equals_the_recorded_request(name, region, version, changes):
     fixture = load_fixture(f"generate.video.{name}.json")
-    body, script = filmed(region, version, **changes)
-    assert json.dumps(body) == json.dumps(opened(fixture["body"]))
+    body, script = submit_video(region, version, **changes)
+    assert json.dumps(body) == json.dumps(normalized(fixture["body"]))
     url = script.last_request.url
     assert f"{url.scheme}://{url.host}{url.path}" == fixture["url"]
     assert dict(url.params).keys() == fixture["query"].keys()
 
 
-def test_the_draft_model_says_so():
-    body, _ = filmed("cn", model="jimeng-video-seedance-2.5-draft", resolution="480p")
+def test_draft_model_sends_draft_mode():
+    body, _ = submit_video("cn", model="jimeng-video-seedance-2.5-draft", resolution="480p")
     draft = body["draft_content"]
     assert (draft["min_version"], draft["min_features"]) == ("3.3.28", ["AIGC_Video_Seedance25ResultAction"])
     one = draft["component_list"][0]["abilities"]["gen_video"]["text_to_video_params"]["video_gen_inputs"][0]
@@ -212,16 +212,16 @@ def test_the_draft_model_says_so():
     assert body["extend"]["m_video_commerce_info"]["amount"] == 5
 
 
-def test_what_is_charged_is_never_guessed_and_the_live_list_wins():
-    unknown, _ = filmed("cn", model="seedance-2.0-lite")
+def test_unknown_benefit_is_not_declared_and_live_list_takes_precedence():
+    unknown, _ = submit_video("cn", model="seedance-2.0-lite")
     assert unknown["extend"] == {"root_model": "seedance_2_0_lite"}
-    told, _ = filmed("cn", benefit="from_the_live_list")
-    assert told["extend"]["m_video_commerce_info"]["benefit_type"] == "from_the_live_list"
+    declared, _ = submit_video("cn", benefit="from_the_live_list")
+    assert declared["extend"]["m_video_commerce_info"]["benefit_type"] == "from_the_live_list"
 
 
-def test_sounds_and_input_seconds():
+def test_audio_materials_and_input_seconds():
     materials = (*OMNI["materials"], Material("audio", vid="v0a", milliseconds=3000, name="a.mp3"))
-    body, _ = filmed("cn", model="jimeng-video-seedance-2.0-mini", materials=materials, parts=())
+    body, _ = submit_video("cn", model="jimeng-video-seedance-2.0-mini", materials=materials, parts=())
     assert body["extend"]["m_video_commerce_info"]["amount"] == 5 + 5
     assert body["metrics_extra"]["sceneOptions"][0]["materialTypes"] == [1, 2, 3]
     one = body["draft_content"]["component_list"][0]["abilities"]["gen_video"]["text_to_video_params"][
@@ -238,18 +238,20 @@ def test_sounds_and_input_seconds():
 SERIES = "连续故事，生成6张，小船的一天"
 
 
-def test_a_series_equals_the_browsers():
+def test_series_equals_the_browser_request():
     fixture = load_fixture("generate.multi_image.request.cn.json")
     script = ScriptedUpstream("generate.image.response.json")
-    assert json.dumps(opened(sent(script, "cn", prompt=SERIES, **SQUARE))) == json.dumps(opened(fixture["body"]))
+    assert json.dumps(normalized(sent(script, "cn", prompt=SERIES, **SQUARE))) == json.dumps(
+        normalized(fixture["body"])
+    )
 
 
 @pytest.mark.parametrize(
     "changes", [{"count": 6}, {"references": (CN_A,)}, {"model": "jimeng-5.0"}, {"prompt": "a story in six pictures"}]
 )
-def test_what_is_no_series_declares_its_charge(changes):
+def test_request_without_series_declares_its_charge(changes):
     script = ScriptedUpstream("generate.image.response.json")
-    metrics = opened(sent(script, "cn", **{"prompt": SERIES, **SQUARE, **changes}))["metrics_extra"]
+    metrics = normalized(sent(script, "cn", **{"prompt": SERIES, **SQUARE, **changes}))["metrics_extra"]
     assert metrics["sceneOptions"][0]["scene"] == "ImageBasicGenerate"
     assert "benefitCount" in metrics["sceneOptions"][0]
     assert "templateId" not in metrics

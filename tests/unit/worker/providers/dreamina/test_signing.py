@@ -1,4 +1,4 @@
-"""The signature's test vectors (protocol section 2.3) and the stable ids."""
+"""Test vectors of the signature (protocol section 2.3) and the stable ids."""
 
 import pytest
 
@@ -14,11 +14,11 @@ from worker.providers.dreamina.signing import sign, uid_token, web_id
         ("/lv/v1/user/web/user_info", "5.8.0", "ea287b7d7d4f1b9124fb3c1505cc0b87"),
     ],
 )
-def test_sign_gives_the_recorded_values(path, appvr, expected):
+def test_sign_returns_the_recorded_values(path, appvr, expected):
     assert sign(path, appvr, 1700000000) == expected
 
 
-def test_ids_are_stable_per_session_and_do_not_show_it():
+def test_ids_are_stable_per_session_and_do_not_reveal_it():
     assert web_id("abc") == web_id("abc") != web_id("abd")
     assert len(web_id("abc")) == 19
     assert web_id("abc").isdigit()

@@ -12,10 +12,11 @@ import pytest
 from tests.support.recorded_upstream import KEY, SESSION
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
+from worker.http_deadlines import Deadline
 from worker.providers.base import Account, NotSentError
 from worker.providers.dreamina import transports
 from worker.providers.dreamina.client import DreaminaProvider
-from worker.providers.dreamina.transports import Deadline, ProxyTransports, PublicBackend
+from worker.providers.dreamina.transports import ProxyTransports, PublicBackend
 
 ANSWER = b'{"ret":"0","data":{}}'
 HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
@@ -25,7 +26,7 @@ HTTP_ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Len
 
 
 class Handler(socketserver.BaseRequestHandler):
-    """A proxy that answers itself: HTTP forward requests, and SOCKS5 with a password."""
+    """A proxy that responds itself: to HTTP forward requests, and to SOCKS5 with a password."""
 
     def handle(self) -> None:
         first = self.request.recv(65536)
@@ -66,14 +67,14 @@ def ask(proxy: str, allow: str = "127.0.0.1", origin: str = "http://upstream.exa
         provider.close()
 
 
-def test_an_http_proxy_gets_the_call_and_its_password(server):
+def test_http_proxy_gets_call_and_password(server):
     ask(f"http://user:p%40ss@127.0.0.1:{server.server_address[1]}")
     (request,) = server.seen
     assert request.startswith(b"POST http://upstream.example.test/mweb/v1/get_history_by_ids?")
     assert base64.b64encode(b"user:p@ss") in request
 
 
-def test_a_socks_proxy_gets_name_and_password_and_then_the_call(server):
+def test_socks_proxy_gets_credentials_and_then_the_call(server):
     ask(f"socks5://user:pass@127.0.0.1:{server.server_address[1]}")
     login, connect, request = server.seen
     assert b"user" in login
@@ -82,7 +83,7 @@ def test_a_socks_proxy_gets_name_and_password_and_then_the_call(server):
     assert request.startswith(b"POST /mweb/v1/get_history_by_ids?")
 
 
-def test_a_proxy_that_refuses_the_tunnel_means_not_sent(server):
+def test_refused_tunnel_raises_not_sent(server):
     server.answer = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     with pytest.raises(NotSentError) as caught:
         ask(f"http://u:S3CR3T@127.0.0.1:{server.server_address[1]}", origin="")
@@ -91,7 +92,7 @@ def test_a_proxy_that_refuses_the_tunnel_means_not_sent(server):
     assert "S3CR3T" not in f"{caught.value!r}{caught.value.detail}"
 
 
-def test_a_private_proxy_is_not_reached_unless_allowed(server):
+def test_private_proxy_is_refused_unless_allowed(server):
     port = server.server_address[1]
     with pytest.raises(NotSentError, match="cannot be reached") as caught:
         ask(f"http://127.0.0.1:{port}", allow="")
@@ -102,7 +103,7 @@ def test_a_private_proxy_is_not_reached_unless_allowed(server):
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "224.0.0.1"])
-def test_the_address_that_was_checked_is_the_one_used(monkeypatch, address):
+def test_connection_uses_the_checked_address(monkeypatch, address):
     tried: list[str] = []
 
     class Inner(httpcore.NetworkBackend):
@@ -119,7 +120,7 @@ def test_the_address_that_was_checked_is_the_one_used(monkeypatch, address):
         backend.connect_tcp("proxy.example", 1)
 
 
-def test_a_name_that_is_none(monkeypatch):
+def test_unresolvable_proxy_host_raises_not_sent(monkeypatch):
     def fail(*_a: object, **_k: object) -> None:
         raise socket.gaierror
 
@@ -144,5 +145,5 @@ def test_only_idle_transports_are_closed(monkeypatch):
     assert not pool._open
 
 
-def test_a_proxy_is_not_shown():
+def test_errors_do_not_contain_the_proxy():
     assert "S3CR3T" not in repr(Account(id="a", region="us", session="s", proxy="http://S3CR3T@h:1"))

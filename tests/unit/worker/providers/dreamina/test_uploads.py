@@ -1,4 +1,4 @@
-"""The four steps of an upload (protocol section 5) against recorded answers."""
+"""The four steps of an upload (protocol section 5) against recorded responses."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from tests.support.recorded_upstream import SESSION, ScriptedUpstream, load_fixt
 from worker.core.errors import DreameryError
 from worker.providers.base import Material, NotSentError, Reference
 from worker.providers.dreamina import uploads
-from worker.providers.dreamina.signing import AwsCredentials, aws_headers, canonical_query
+from worker.providers.dreamina.signing import AwsCredentials, canonical_query, sign_aws_request
 
 DATA = b"hello world"
 URI = "tos-cn-i-tb4s082cfz/0000000000000000000000000000aaaa"
@@ -20,7 +20,7 @@ KEYS = AwsCredentials("AKTPSYNTHETICACCESSKEY0001", "SYNTHETIC/secret+key/0001",
 
 
 class Steps:
-    """An upstream that takes uploads; answers can be replaced by step."""
+    """An upstream that accepts uploads; the response of each step can be replaced."""
 
     def __init__(self, region: str = "cn", **answers: Any) -> None:
         self.answers: dict[str, Any] = {
@@ -88,8 +88,10 @@ def refused(**answers: Any) -> DreameryError:
         ),
     ],
 )
-def test_the_published_vectors_of_the_signature(method, query, body, signature):
-    headers = aws_headers(KEYS, method, query, body, moment="20231114T221320Z", region="cn-north-1", service="imagex")
+def test_signature_matches_published_vectors(method, query, body, signature):
+    headers = sign_aws_request(
+        KEYS, method, query, body, moment="20231114T221320Z", region="cn-north-1", service="imagex"
+    )
     assert headers["authorization"].endswith(f"Signature={signature}")
     if method == "POST":
         recorded = load_fixture("commit_image_upload.request.json")["headers"]
@@ -97,12 +99,12 @@ def test_the_published_vectors_of_the_signature(method, query, body, signature):
         assert recorded["authorization"].replace("<hex>", signature) == headers["authorization"]
 
 
-def test_what_is_signed_is_escaped_and_sorted():
+def test_canonical_query_is_escaped_and_sorted():
     assert canonical_query({"b": "1 2/~", "A": "é"}) == "A=%C3%A9&b=1%202%2F~"
 
 
-def test_keys_are_not_shown():
-    assert repr(KEYS) == "Keys()"
+def test_credentials_are_not_in_repr():
+    assert repr(KEYS) == "AwsCredentials()"
 
 
 # --- the steps ---
@@ -116,10 +118,10 @@ def test_keys_are_not_shown():
         ("jp", "imagex-normal-sg.capcutapi.com", "wopfjsm1ax", "ap-southeast-1"),
     ],
 )
-@pytest.mark.parametrize("told", [True, False])
-def test_an_upload(region, host, service, aws_region, told):
+@pytest.mark.parametrize("names_host", [True, False])
+def test_image_upload(region, host, service, aws_region, names_host):
     answers = {}
-    if not told:
+    if not names_host:
         token = load_fixture("get_upload_token.image.cn.json")
         for name in ("space_name", "service_id", "upload_domain"):
             token["data"].pop(name)
@@ -136,7 +138,7 @@ def test_an_upload(region, host, service, aws_region, told):
     for request in (apply, commit):
         assert f"/{aws_region}/imagex/aws4_request" in request.headers["authorization"]
         query = dict(request.url.params)
-        expected = aws_headers(
+        expected = sign_aws_request(
             KEYS,
             request.method,
             query,
@@ -158,7 +160,7 @@ def test_an_upload(region, host, service, aws_region, told):
         assert SESSION not in f"{request.url} {request.headers}"
 
 
-def test_the_singular_host_and_a_commit_without_sizes():
+def test_single_upload_host_and_commit_without_sizes():
     commit = load_fixture("commit_image_upload.json")
     del commit["Result"]["PluginResult"]
     reference, script, _ = upload(apply=load_fixture("apply_image_upload.singular_host.json"), commit=commit)
@@ -166,7 +168,7 @@ def test_the_singular_host_and_a_commit_without_sizes():
     assert reference == Reference(URI, 0, 0, "")
 
 
-def test_a_file_is_sent_piece_by_piece_with_its_size():
+def test_file_is_sent_in_chunks_with_its_size():
     data = bytes(range(256)) * 4000
     file = io.BytesIO(data)
     file.seek(17)
@@ -177,7 +179,7 @@ def test_a_file_is_sent_piece_by_piece_with_its_size():
     assert put.headers["content-crc32"] == f"{zlib.crc32(data):08x}"
 
 
-def test_a_checksum_keeps_its_zeros():
+def test_checksum_keeps_leading_zeros():
     data = next(bytes([n, m]) for n in range(256) for m in range(256) if zlib.crc32(bytes([n, m])) < 0x01000000)
     _, script, _ = upload(data=data)
     assert len(script.requests[2].headers["content-crc32"]) == 8
@@ -186,14 +188,14 @@ def test_a_checksum_keeps_its_zeros():
 # --- failures ---
 
 
-def test_an_upload_that_is_not_stored_fails():
+def test_upload_that_is_not_stored_fails():
     assert refused(put=load_fixture("tos_upload.crc_mismatch.json")).code == "upstream_error"
     commit = load_fixture("commit_image_upload.json")
     commit["Result"]["Results"][0]["UriStatus"] = 4000
     assert refused(commit=commit).code == "upstream_error"
 
 
-def test_a_refused_signature_is_named():
+def test_refused_signature_has_its_own_code():
     failure = refused(apply=load_fixture("apply_image_upload.error.json"))
     assert failure.code == "upstream_sign_error"
     assert "SignatureDoesNotMatch" in str(failure.detail)
@@ -203,16 +205,16 @@ def test_a_refused_signature_is_named():
 @pytest.mark.parametrize(
     "answer", [httpx.ConnectError("no"), httpx.ReadTimeout("slow"), httpx.Response(502, text="<html>")]
 )
-def test_unreachable_is_never_unclear(step, answer):
+def test_unreachable_upload_host_is_never_unclear(step, answer):
     assert isinstance(refused(**{step: answer}), NotSentError)
 
 
 @pytest.mark.parametrize("step", ["apply", "put", "commit"])
-def test_an_upload_host_that_is_busy_is_waited_for(step):
+def test_busy_upload_host_raises_rate_limit(step):
     assert refused(**{step: httpx.Response(429, text="slow down")}).code == "rate_limit_exceeded"
 
 
-def test_a_dead_session_is_told_at_the_token():
+def test_expired_session_is_reported_by_the_token_call():
     assert refused(token=load_fixture("error.login_expired.json")).code == "upstream_session_expired"
 
 
@@ -227,21 +229,21 @@ def test_a_dead_session_is_told_at_the_token():
         {"StoreInfos": [{"StoreUri": "a", "Auth": "x\r\nEvil: 1"}]},
     ],
 )
-def test_an_address_that_cannot_be_used_is_refused(change):
+def test_unusable_upload_address_is_refused(change):
     apply = load_fixture("apply_image_upload.json")
     apply["Result"]["UploadAddress"] |= change
     assert refused(apply=apply).code == "upstream_error"
 
 
 @pytest.mark.parametrize("data", [b"", io.BytesIO(b"")])
-def test_an_empty_picture_is_refused_before_any_call(data):
+def test_empty_image_is_refused_before_any_call(data):
     steps = Steps()
     with pytest.raises(DreameryError) as caught:
         ScriptedUpstream(steps).provider.upload_image(make_account(), data, name="x")
     assert (caught.value.code, steps.steps) == ("invalid_value", [])
 
 
-def test_a_picture_that_is_too_large_is_refused(monkeypatch):
+def test_too_large_image_is_refused(monkeypatch):
     monkeypatch.setattr(uploads, "MAX_BYTES", 10)
     with pytest.raises(DreameryError, match="MiB"):
         upload(data=DATA)
@@ -252,7 +254,7 @@ def test_a_picture_that_is_too_large_is_refused(monkeypatch):
 # --- credentials ---
 
 
-def test_credentials_are_kept_per_account_and_session_for_half_their_life(monkeypatch):
+def test_credentials_are_cached_per_account_and_session_for_half_their_lifetime(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(uploads.time, "monotonic", lambda: now[0])
     steps = Steps()
@@ -270,7 +272,7 @@ def test_credentials_are_kept_per_account_and_session_for_half_their_life(monkey
     assert tokens() == 1
 
 
-def test_credentials_that_died_early_are_asked_anew_once():
+def test_early_expired_credentials_are_renewed_once():
     error = load_fixture("apply_image_upload.error.json")
     steps = Steps()
     provider = ScriptedUpstream(steps).provider
@@ -286,7 +288,7 @@ def test_credentials_that_died_early_are_asked_anew_once():
     assert steps.steps == ["apply", "token", "apply"]
 
 
-def test_the_four_steps_share_one_deadline(monkeypatch):
+def test_four_upload_steps_share_one_deadline(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(uploads.time, "monotonic", lambda: now[0])
     steps = Steps()
@@ -303,10 +305,10 @@ def test_the_four_steps_share_one_deadline(monkeypatch):
     assert steps.steps == ["token", "apply", "put", "commit"]
 
 
-# --- where the hosts are ---
+# --- upload hosts ---
 
 
-def test_another_origin_takes_the_upload_hosts_too():
+def test_upstream_origin_also_replaces_upload_hosts():
     steps = Steps()
     script = ScriptedUpstream(steps, upstream_origin="http://127.0.0.1:7777")
     script.provider.upload_image(make_account(), DATA, name="x")
@@ -322,7 +324,7 @@ def test_another_origin_takes_the_upload_hosts_too():
     assert script.requests[2].url.path == f"/upload/v1/{URI}"
 
 
-def test_the_sandbox_is_its_own_upload_host():
+def test_sandbox_is_its_own_upload_host():
     token, apply = load_fixture("get_upload_token.image.us.json"), load_fixture("apply_image_upload.json")
     token["data"]["upload_domain"] = "127.0.0.1:9"
     apply["Result"]["UploadAddress"]["UploadHosts"] = ["127.0.0.1:9"]
@@ -337,7 +339,7 @@ def test_the_sandbox_is_its_own_upload_host():
     assert {request.url.port for request in script.requests} == {9}
 
 
-# --- videos and sounds (section 5.7) ---
+# --- video and audio (section 5.7) ---
 
 
 def media_steps(**answers: Any) -> Steps:
@@ -352,7 +354,7 @@ def media_steps(**answers: Any) -> Steps:
 
 
 @pytest.mark.parametrize("kind", ["video", "audio"])
-def test_an_upload_of_media(kind):
+def test_media_upload(kind):
     script = ScriptedUpstream(media_steps())
     material = script.provider.upload_media(make_account(), DATA, kind=kind, name="x.mp4")
     assert material == Material(kind, vid="v0synthetic0001", width=1280, height=720, milliseconds=4050)
@@ -377,10 +379,12 @@ def test_an_upload_of_media(kind):
     assert json.loads(commit.content) == {"SessionKey": "U1lOVEhFVElDX1NFU1NJT05fS0VZ", "Functions": []}
 
 
-def test_media_without_a_length_and_without_an_id():
+def test_media_without_length_and_without_id():
     commit = load_fixture("commit_upload_inner.json")
     del commit["Result"]["Results"][0]["VideoMeta"]["Duration"]
-    material = ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(make_account(), DATA, kind="video", name="x")
+    material = ScriptedUpstream(media_steps(commit=commit)).provider.upload_media(
+        make_account(), DATA, kind="video", name="x"
+    )
     assert material.milliseconds == 0
     del commit["Result"]["Results"][0]["Vid"]
     with pytest.raises(DreameryError) as caught:
@@ -388,7 +392,7 @@ def test_media_without_a_length_and_without_an_id():
     assert caught.value.code == "upstream_error"
 
 
-def test_pictures_and_media_have_credentials_of_their_own():
+def test_images_and_media_use_separate_credentials():
     steps = Steps()
     script = ScriptedUpstream(steps)
     script.provider.upload_image(make_account(), DATA, name="x")
@@ -407,13 +411,13 @@ def checked(answer: Any, region: str = "cn") -> ScriptedUpstream:
     return script
 
 
-def test_the_check_equals_the_recorded_one_and_is_made_in_china_only():
+def test_content_check_equals_the_recording_and_runs_in_china_only():
     fixture = load_fixture("algo_proxy.request.json")
     script = checked(httpx.Response(200, json={"ret": "0", "errmsg": "success", "data": {}}))
     assert (script.last_request.method, script.last_request.url.path) == (fixture["method"], fixture["path"])
     assert json.loads(script.last_request.content) == fixture["body"]
-    told = script.last_request.url.params["babi_param"]
-    assert json.loads(told) == json.loads(fixture["query_extra"]["babi_param"])
+    babi_param = script.last_request.url.params["babi_param"]
+    assert json.loads(babi_param) == json.loads(fixture["query_extra"]["babi_param"])
     assert checked(httpx.Response(500), "us").requests == []
 
 
@@ -428,7 +432,7 @@ def test_the_check_equals_the_recorded_one_and_is_made_in_china_only():
         (httpx.Response(502), "upstream_unreachable"),
     ],
 )
-def test_only_words_and_codes_of_content_refuse_a_picture(answer: Any, code: str):
+def test_only_content_codes_and_risk_texts_refuse_an_image(answer: Any, code: str):
     with pytest.raises(DreameryError) as caught:
         checked(answer)
     assert caught.value.code == code

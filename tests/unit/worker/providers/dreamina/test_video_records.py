@@ -1,4 +1,4 @@
-"""Finished videos in both forms (protocol section 8.4) and the way to a better bit rate."""
+"""Finished videos in both forms (protocol section 8.4), and better bit rates."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.recorded_upstream import ScriptedUpstream, load_fixture, make_account
 from worker.providers.base import Record, RecordState, ResultRef
-from worker.providers.dreamina.job_records import parse_record, video_result
+from worker.providers.dreamina.job_records import parse_record, read_video_result
 
 KEY = "22222222-2222-4222-8222-222222222222"
 CDN = "https://video-cdn.example.test/synthetic"
@@ -25,21 +25,21 @@ def read(name: str) -> Record:
 
 
 @pytest.mark.parametrize(("name", "file"), [("done", "origin"), ("done.ladder", "720p")])
-def test_both_forms_of_a_finished_video(name, file):
+def test_finished_video_is_parsed_in_both_forms(name, file):
     record = read(name)
-    assert (record.state, record.settled, record.wanted) == (RecordState.DONE, True, 0)
+    assert (record.state, record.settled, record.expected) == (RecordState.DONE, True, 0)
     (ref,) = record.results
     assert ref.url.startswith(f"{CDN}/{file}.mp4?")
     assert (ref.width, ref.height, ref.format, ref.seconds) == (1280, 720, "mp4", 5.042)
     assert (ref.poster_url, ref.item_id) == (POSTER, ITEM)
 
 
-def test_a_video_that_waits():
+def test_queued_video():
     record = read("processing")
     assert (record.state, record.queue_position) == (RecordState.QUEUED, 12)
 
 
-def test_a_video_that_is_there_while_the_status_is_still_45():
+def test_video_with_status_45_is_not_settled():
     record = parse_record(KEY, {**raw("done"), "status": 45})
     assert (record.state, record.settled, len(record.results)) == (RecordState.RUNNING, False, 1)
 
@@ -49,7 +49,7 @@ def url(name: str) -> dict[str, str]:
 
 
 LADDER = {name: url(name) for name in ("360p", "2160p", "1080p", "720p")}
-PLACES: list[tuple[str, dict[str, Any]]] = [
+SOURCES: list[tuple[str, dict[str, Any]]] = [
     ("https://v/common", {"common_attr": {"transcoded_video": {"origin": url("common")}}}),
     ("https://v/origin", {"video": {"transcoded_video": {"origin": url("origin")}}}),
     ("https://v/2160p", {"video": {"transcoded_video": LADDER}}),
@@ -70,22 +70,22 @@ def merged(places: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     return item
 
 
-@pytest.mark.parametrize("start", range(len(PLACES)))
-def test_the_places_of_a_video_in_their_order(start):
-    ref = video_result(merged(PLACES[start:]))
+@pytest.mark.parametrize("start", range(len(SOURCES)))
+def test_video_sources_are_tried_in_order(start):
+    ref = read_video_result(merged(SOURCES[start:]))
     assert ref is not None
-    assert (ref.url, ref.poster_url) == (PLACES[start][0], "https://v/cover")
+    assert (ref.url, ref.poster_url) == (SOURCES[start][0], "https://v/cover")
 
 
-def test_a_cover_is_no_stand_in_for_a_video():
+def test_cover_does_not_replace_missing_video():
     item = {"common_attr": {"cover_url": "https://v/cover"}, "video": {"video_id": "v", "transcoded_video": None}}
     record = parse_record(KEY, {"status": 50, "item_list": [item]})
     assert (record.state, record.error_code) == (RecordState.FAILED, "result_unavailable")
 
 
 @pytest.mark.parametrize("length", [None, "x", -1, 10**12, True])
-def test_a_length_that_is_none(length):
-    ref = video_result({"video": {"play_url": "https://v/a", "duration_ms": length}})
+def test_invalid_video_length_is_ignored(length):
+    ref = read_video_result({"video": {"play_url": "https://v/a", "duration_ms": length}})
     assert ref is not None
     assert (ref.seconds, ref.poster_url, ref.item_id, ref.format) == (None, None, None, "mp4")
 
@@ -96,7 +96,7 @@ def test_a_length_that_is_none(length):
 
 
 @pytest.mark.parametrize("name", ["item_list", "local_item_list"])
-def test_a_better_bit_rate(name):
+def test_better_video_is_found(name):
     answer = load_fixture("get_local_item_list.video.json")
     answer["data"] = {name: answer["data"]["item_list"]}
     script = ScriptedUpstream(httpx.Response(200, json=answer))
@@ -133,11 +133,11 @@ def cut() -> httpx.Response:
         lambda _: httpx.Response(200, text="<html>"),
     ],
 )
-def test_no_better_bit_rate_is_no_failure(answer):
+def test_missing_better_video_keeps_the_result(answer):
     assert ScriptedUpstream(answer).provider.find_better_video(make_account(), SMALL) == SMALL
 
 
-def test_a_result_without_an_id_is_not_asked_for():
+def test_result_without_item_id_makes_no_call():
     script = ScriptedUpstream("user_credit.json")
     ref = ResultRef("https://v/a", None, None, None)
     assert script.provider.find_better_video(make_account(), ref) is ref
