@@ -1,6 +1,6 @@
-"""`make bench`: a fresh platform with the sandbox, the scenarios of docs/performance.md, one table (`--json` for scripts).
+"""`make bench`: run the scenarios of docs/performance.md on a new sandbox platform and print a table (`--json` for scripts).
 
-Every figure is of this machine at this moment: compare within one run.
+The figures depend on the machine and its load: compare only figures of the same run.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from tests.bench.measure import Row, run_scenario
 from tests.support.platform import start_platform
 from worker.local.supervisor import Platform
 
-# The bench measures the engine, so the limits that protect real accounts are wide open.
+# The benchmark measures the engine, so the limits that protect real accounts are raised.
 _SETTINGS = {
     "DREAMERY_REQUESTS_PER_MINUTE": "0",
     "DREAMERY_ACCOUNT_MAX_IMAGES": "1000",
@@ -44,7 +44,7 @@ _COLUMNS = {
 
 
 def _prompts(count: int, accounts: int, seconds: list[float]) -> list[tuple[str, str]]:
-    """(token, prompt) pairs; the script word's digits make every prompt its own name in the sandbox's ledger."""
+    """(token, prompt) pairs; the digits of the script make every prompt unique in the sandbox's ledger."""
     return [
         (f"bench{i % accounts}:sandbox", f"a paper boat [[seconds:{seconds[i % len(seconds)] + i / 1e7:.7f}]]")
         for i in range(count)
@@ -53,7 +53,7 @@ def _prompts(count: int, accounts: int, seconds: list[float]) -> list[tuple[str,
 
 def _scenarios(*, quick: bool) -> list[tuple[str, list[tuple[str, str]], int]]:
     spread = [random.Random(7).uniform(4, 8) for _ in range(1000)]
-    found = [
+    scenarios = [
         ("0 s, one caller, 40 accounts", _prompts(40, 40, [0.0]), 1),
         ("6 s, 100 callers, 1 account", _prompts(100, 1, [6.0]), 100),
         ("4-8 s, 20 callers, 10 accounts", _prompts(80, 10, spread), 20),
@@ -62,10 +62,10 @@ def _scenarios(*, quick: bool) -> list[tuple[str, list[tuple[str, str]], int]]:
         ("5 s, 500 callers, 1 account", _prompts(1000, 1, [5.0]), 500),
         ("5 s, 500 callers, 10 accounts", _prompts(1000, 10, [5.0]), 500),
     ]
-    return found[:4] if quick else found
+    return scenarios[:4] if quick else scenarios
 
 
-def _show(rows: list[Row], platform: Platform) -> None:
+def _print_table(rows: list[Row], platform: Platform) -> None:
     table = Table(title=f"{machine.machine()}, {os.cpu_count()} cores, {platform.options.workers} worker processes")
     for title in _COLUMNS.values():
         table.add_column(title, justify="left" if title == "scenario" else "right")
@@ -75,7 +75,7 @@ def _show(rows: list[Row], platform: Platform) -> None:
 
 
 def _many(*, workers: int, as_json: bool) -> int:
-    """The scenario `many`; 0 when nothing was wrong."""
+    """Run the scenario `many`; returns 0 if there were no problems."""
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         options = {"workers": workers, "sandbox_credits": 10**7, "sandbox_seconds": 1.0}
@@ -92,8 +92,8 @@ def _many(*, workers: int, as_json: bool) -> int:
 
 
 def _console(*, workers: int, as_json: bool) -> int:
-    """The scenario `console`."""
-    from tests.bench.console import run as look_at
+    """Run the scenario `console`; returns 1 without Chromium, otherwise 0."""
+    from tests.bench.console import run as run_console
     from tests.browser.conftest import REMEDY, find_chromium
 
     executable = find_chromium()
@@ -103,7 +103,7 @@ def _console(*, workers: int, as_json: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         with start_platform(Path(folder), workers=workers, extra_env=_SETTINGS) as platform:
-            figures = asdict(look_at(platform, executable, jobs=10_000, scrolled=1000))
+            figures = asdict(run_console(platform, executable, jobs=10_000, scrolled=1000))
     if as_json:
         print(json.dumps(figures, indent=2))
     else:
@@ -115,37 +115,37 @@ def _console(*, workers: int, as_json: bool) -> int:
 
 
 def main() -> int:
-    """Run the bench; 0 when no job failed."""
+    """Run the benchmark; returns 0 if no job failed."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument("--quick", action="store_true", help="the small scenarios only")
-    parser.add_argument("--only", default="", help="only scenarios whose name holds this")
+    parser.add_argument("--only", default="", help="only scenarios whose name contains this text")
     parser.add_argument("--workers", type=int, default=2, help="worker processes")
     parser.add_argument(
-        "--many", action="store_true", help="only this: 50 users, 20 accounts, 2,000 jobs, mixed outcomes"
+        "--many", action="store_true", help="only the scenario with 50 users, 20 accounts, 2,000 jobs, mixed outcomes"
     )
     parser.add_argument(
-        "--console", action="store_true", help="only this: the console's list with 10,000 jobs, in Chromium"
+        "--console", action="store_true", help="only the console's job list with 10,000 jobs, in Chromium"
     )
     args = parser.parse_args()
     if args.console:
         return _console(workers=args.workers, as_json=args.json)
     if args.many:
         return _many(workers=args.workers, as_json=args.json)
-    chosen = [found for found in _scenarios(quick=args.quick) if args.only in found[0]]
+    selected = [scenario for scenario in _scenarios(quick=args.quick) if args.only in scenario[0]]
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         with start_platform(Path(folder), workers=args.workers, extra_env=_SETTINGS, sandbox_credits=10**7) as platform:
-            # Connections, imports and the drawn pictures of the sandbox are warm before anything counts.
+            # Warm up connections, imports and the sandbox's cached images before measuring.
             run_scenario(platform, "warm-up", _prompts(60, 10, [0.0]), concurrency=20)
             rows = []
-            for name, prompts, concurrency in chosen:
+            for name, prompts, concurrency in selected:
                 print(f"... {name}", file=sys.stderr, flush=True)
                 rows.append(run_scenario(platform, name, prompts, concurrency=concurrency))
             if args.json:
                 print(json.dumps({"cores": os.cpu_count(), "rows": [row.as_dict() for row in rows]}, indent=2))
             else:
-                _show(rows, platform)
+                _print_table(rows, platform)
     return 1 if any(row.failed for row in rows) else 0
 
 

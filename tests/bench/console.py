@@ -1,6 +1,6 @@
-"""The console's list of jobs with many jobs in it: how soon is the first page there, and how well does it scroll?
+"""Benchmark of the console's job list with many jobs: time to the first page, and scrolling.
 
-The jobs are rows made from a few that really ran, so they have results with pictures. Chromium as Debian packs it.
+The jobs are copies of a few that really ran, so they have results with images.
 """
 
 import os
@@ -17,43 +17,43 @@ from psycopg import sql
 from worker.local.supervisor import Platform
 
 _SCREEN = {"width": 1440, "height": 900}
-# Told by the page itself: since the navigation began.
+# Measured by the page, from the start of the navigation.
 _FIRST_ROW = """
-new MutationObserver((_, watch) => {
+new MutationObserver((_, observer) => {
   if (!document.querySelector('.job-row')) return;
-  watch.disconnect();
+  observer.disconnect();
   requestAnimationFrame(() => setTimeout(() => { window.firstRow = performance.now(); }));
 }).observe(document, { childList: true, subtree: true });
 """
-# Down, a screen at a time, until so many rows are there; the time of every frame.
+# Scrolls down one screen at a time until `rows` rows exist; measures every frame.
 _SCROLL = """
 async (rows) => {
   const frames = [];
-  let over = false;
+  let finished = false;
   let last = performance.now();
-  const began = last;
-  const beat = (now) => { frames.push(now - last); last = now; if (!over) requestAnimationFrame(beat); };
-  requestAnimationFrame(beat);
+  const start = last;
+  const measureFrame = (now) => { frames.push(now - last); last = now; if (!finished) requestAnimationFrame(measureFrame); };
+  requestAnimationFrame(measureFrame);
   while (document.querySelectorAll('.job-row').length < rows) {
     scrollBy(0, innerHeight);
-    await new Promise((go) => requestAnimationFrame(() => setTimeout(go, 16)));
+    await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve, 16)));
   }
-  over = true;
-  frames.sort((one, other) => one - other);
-  return { seconds: (performance.now() - began) / 1000, median: frames[frames.length >> 1], p95: frames[Math.floor(frames.length * 0.95)] };
+  finished = true;
+  frames.sort((a, b) => a - b);
+  return { seconds: (performance.now() - start) / 1000, median: frames[frames.length >> 1], p95: frames[Math.floor(frames.length * 0.95)] };
 }
 """
 
 
 @dataclass
 class Figures:
-    """Medians, and what scrolling took."""
+    """Median times of the API and the page, and the figures of scrolling."""
 
     jobs: int
     load_average: float
     api_first_ms: float  # GET /v1/jobs?limit=50, the newest
     api_deep_ms: float  # the same from the middle of the list
-    api_search_ms: float  # a word that half of the jobs have in their prompts
+    api_search_ms: float  # search for a word in half of the prompts
     page_ms: float  # from navigation to the first painted row, browser cache warm
     page_cold_ms: float  # the same with an empty cache
     scrolled_rows: int
@@ -63,12 +63,12 @@ class Figures:
 
 
 def run(platform: Platform, executable: str, *, jobs: int, scrolled: int) -> Figures:
-    """Fill the list and look at it."""
+    """Fill the list and measure it."""
     headers = {"Authorization": f"Bearer {platform.admin_key}"}
     with httpx.Client(base_url=platform.url, headers=headers, timeout=120, trust_env=False) as http:
         for prompt in ("a red paper boat on a calm lake", "waves roll ashore at dawn"):
             http.post("/v1/images/generations", json={"prompt": prompt, "n": 1}).raise_for_status()
-        fill(platform.database_url, jobs)
+        fill_jobs(platform.database_url, jobs)
         newest = http.get("/v1/jobs", params={"limit": 50}).json()
         with psycopg.connect(platform.database_url) as database:
             row = database.execute("SELECT id FROM jobs ORDER BY id OFFSET %s LIMIT 1", [jobs // 2]).fetchone()
@@ -80,7 +80,7 @@ def run(platform: Platform, executable: str, *, jobs: int, scrolled: int) -> Fig
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
         try:
-            cold, warm, scroll = _look(browser, platform, scrolled)
+            cold, warm, scroll = _measure_page(browser, platform, scrolled)
         finally:
             browser.close()
     return Figures(
@@ -98,12 +98,12 @@ def run(platform: Platform, executable: str, *, jobs: int, scrolled: int) -> Fig
     )
 
 
-def fill(database_url: str, jobs: int) -> None:
-    """So many jobs of the past year, each a copy of one that ran, with a copy of its file."""
+def fill_jobs(database_url: str, jobs: int) -> None:
+    """Insert `jobs` jobs of the past year, copies of finished jobs with their files."""
     with psycopg.connect(database_url, autocommit=True) as database:
         new = {"id", "group_id", "submit_key", "created_at", "submitted_at", "finished_at"}
         of_jobs, of_files = _columns(database, "jobs", new), _columns(database, "files", {"id", "job_id"})
-        # Ids of version 7: the time in front, so that they sort as real ones do.
+        # UUIDs of version 7, which sort by time like real ids.
         database.execute(
             sql.SQL(
                 """CREATE TEMP TABLE copies AS
@@ -131,28 +131,28 @@ def fill(database_url: str, jobs: int) -> None:
         database.execute("ANALYZE")
 
 
-def _columns(database: Any, table: str, without: set[str]) -> dict[str, sql.Composable]:
-    """What is copied as it is: `names` to insert, `columns` to select."""
+def _columns(database: Any, table: str, excluded: set[str]) -> dict[str, sql.Composable]:
+    """The copied columns: `names` to insert, `columns` to select."""
     rows = database.execute(
         "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND is_generated = 'NEVER'", [table]
     ).fetchall()
-    kept = [name for (name,) in rows if name not in without]
+    copied = [name for (name,) in rows if name not in excluded]
     return {
-        "names": sql.SQL(", ").join(sql.Identifier(name) for name in kept),
-        "columns": sql.SQL(", ").join(sql.Identifier(table, name) for name in kept),
+        "names": sql.SQL(", ").join(sql.Identifier(name) for name in copied),
+        "columns": sql.SQL(", ").join(sql.Identifier(table, name) for name in copied),
     }
 
 
 def _median_ms(http: httpx.Client, params: dict[str, Any]) -> float:
-    taken = []
+    seconds = []
     for _ in range(25):
-        began = time.perf_counter()
+        start = time.perf_counter()
         http.get("/v1/jobs", params=params).raise_for_status()
-        taken.append(time.perf_counter() - began)
-    return round(statistics.median(taken) * 1000, 1)
+        seconds.append(time.perf_counter() - start)
+    return round(statistics.median(seconds) * 1000, 1)
 
 
-def _look(browser: Any, platform: Platform, rows: int) -> tuple[float, float, dict[str, float]]:
+def _measure_page(browser: Any, platform: Platform, rows: int) -> tuple[float, float, dict[str, float]]:
     key = {"Authorization": f"Bearer {platform.admin_key}"}
     times: dict[bool, list[float]] = {True: [], False: []}
     scroll: dict[str, float] = {}
@@ -171,9 +171,9 @@ def _look(browser: Any, platform: Platform, rows: int) -> tuple[float, float, di
 def _load(page: Page) -> float:
     page.goto("/console/jobs")
     page.locator(".job-row").first.wait_for()
-    # The page's policy allows no waiting for an expression.
+    # The page's security policy forbids `wait_for_function`.
     return float(
         page.evaluate(
-            "new Promise((go) => { const look = () => (window.firstRow ? go(window.firstRow) : setTimeout(look, 5)); look(); })"
+            "new Promise((resolve) => { const check = () => (window.firstRow ? resolve(window.firstRow) : setTimeout(check, 5)); check(); })"
         )
     )

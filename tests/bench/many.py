@@ -1,7 +1,7 @@
-"""Many users on many accounts, some of which are dead, broke, limited or flaky: does every job end right, and in turn?
+"""Many users on many accounts, some of them dead, broke, limited or flaky: do all jobs end correctly and in fair order?
 
-Nothing is taken from our own word alone: charges, jobs at the same moment and gaps between submits come from the sandbox's
-books, ends and claims from the rows.
+The checks do not rely on the platform alone: charges, concurrent jobs and gaps between submits come from the sandbox's
+ledger; outcomes and claims come from the rows.
 """
 
 import asyncio
@@ -21,13 +21,13 @@ from worker.core.errors import ERRORS, Fault
 from worker.local.supervisor import Platform
 
 _CONTENT = "content_policy_violation"
-_AT_ONCE = 40
-_LONGEST = 1200.0
+_CONCURRENCY = 40
+_TIMEOUT_SECONDS = 1200.0
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How many of what. `users` = (how many, weight, jobs of each)."""
+    """The size of the scenario. `users` = (number of users, weight, jobs per user)."""
 
     users: tuple[tuple[int, float, int], ...]
     good: int
@@ -38,7 +38,7 @@ class Scale:
 
     @property
     def jobs(self) -> int:
-        """All of them, without the newcomer's."""
+        """The number of jobs, without the newcomer's job."""
         return sum(count * each for count, _, each in self.users)
 
 
@@ -48,7 +48,7 @@ SMALL = Scale(users=((2, 3, 24), (2, 2, 16), (4, 1, 10)), good=3, bad=1, slots=4
 
 @dataclass
 class Figures:
-    """What came of it; `problems` is empty when all is right."""
+    """The results; `problems` is empty if everything is correct."""
 
     users: int
     accounts: int
@@ -58,16 +58,16 @@ class Figures:
     jobs_per_second: float
     submits: int
     refusals: int
-    shares: dict[str, float]  # by weight: jobs a user got, over what the weight promises
-    shares_counted: int  # claims while everybody waited
-    newcomer_behind: int  # claims between its acceptance and its own
+    shares: dict[str, float]  # by weight: jobs per user, divided by the fair share
+    shares_counted: int  # claims while all users had waiting jobs
+    newcomer_behind: int  # claims of other jobs between its acceptance and its own claim
     newcomer_seconds: float
-    most_at_once: int
-    most_in_a_minute: int
+    max_concurrent: int
+    max_submits_per_minute: int
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The figures as JSON data."""
         return asdict(self)
 
 
@@ -79,13 +79,13 @@ class _User:
 
 
 def settings(scale: Scale) -> dict[str, str]:
-    """The platform's settings for it."""
+    """The platform settings of the scenario."""
     return {
         "DREAMERY_REQUESTS_PER_MINUTE": "0",
         "DREAMERY_ACCOUNT_MAX_IMAGES": str(scale.slots),
         "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": str(scale.pace),
         "DREAMERY_LOG_LEVEL": "warning",
-        # A flaky account makes submits unclear; nobody here wants to wait minutes for them.
+        # Flaky accounts cause unclear submits; short times keep the wait for them short.
         "DREAMERY_CALL_TIMEOUT_SECONDS": str(scale.call_seconds),
         "DREAMERY_WATCHDOG_SECONDS": str(1.4 * scale.call_seconds),
         "DREAMERY_LEASE_SECONDS": str(1.8 * scale.call_seconds),
@@ -94,9 +94,9 @@ def settings(scale: Scale) -> dict[str, str]:
 
 
 def run_many(platform: Platform, scale: Scale) -> Figures:
-    """Set up users and accounts on a fresh platform, send everything, wait for the end, read the books."""
+    """Set up users and accounts on a new platform, send all jobs, wait for their end, and collect the figures."""
     with httpx2.Client(base_url=platform.url, headers=_bearer(platform.admin_key), timeout=60) as admin:
-        _add_accounts(admin, _words(scale)[:1])
+        _add_accounts(admin, _session_ids(scale)[:1])
         admin.patch(f"/admin/v1/accounts/{_accounts(admin)[0]['id']}", json={"max_images": 1}).raise_for_status()
         users = [
             _add_user(admin, f"user{n}-{weight}-{k}", weight, each)
@@ -104,31 +104,31 @@ def run_many(platform: Platform, scale: Scale) -> Figures:
             for k in range(count)
         ]
         newcomer = _add_user(admin, "newcomer", 1, 1)
-    # One account with one slot hardly works off anything while they come: then all wait, and the others join.
-    asyncio.run(_send(platform, [(user.key, prompt) for user in _mixed(users) for prompt in user.prompts]))
+    # A single account with one slot processes almost nothing while the jobs arrive, so all users wait when the others join.
+    asyncio.run(_send(platform, [(user.key, prompt) for user in _by_job_count(users) for prompt in user.prompts]))
     started = time.time()
     with httpx2.Client(base_url=platform.url, headers=_bearer(platform.admin_key), timeout=60) as admin:
         admin.patch(f"/admin/v1/accounts/{_accounts(admin)[0]['id']}", json={"max_images": None}).raise_for_status()
-        _add_accounts(admin, _words(scale)[1:])
+        _add_accounts(admin, _session_ids(scale)[1:])
     _wait(platform, until=lambda left: left <= 0.6 * scale.jobs)
     asyncio.run(_send(platform, [(newcomer.key, newcomer.prompts[0])]))
     _wait(platform, until=lambda left: left == 0)
-    return _read(platform, scale, users, newcomer, started=started)
+    return _collect_figures(platform, scale, users, newcomer, started=started)
 
 
 def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-def _words(scale: Scale) -> list[str]:
-    """The session ids; their words script the accounts."""
+def _session_ids(scale: Scale) -> list[str]:
+    """The session ids; their first word scripts the behaviour of the account."""
     kinds = ["good"] * scale.good + [kind for kind in ("dead", "broke", "limited", "flaky") for _ in range(scale.bad)]
     return [f"{kind}-many-{n}" for n, kind in enumerate(kinds)]
 
 
 def _accounts(admin: httpx2.Client) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = admin.get("/admin/v1/accounts").json()["data"]
-    return found
+    accounts: list[dict[str, Any]] = admin.get("/admin/v1/accounts").json()["data"]
+    return accounts
 
 
 def _add_accounts(admin: httpx2.Client, sessions: list[str]) -> None:
@@ -142,42 +142,42 @@ def _add_accounts(admin: httpx2.Client, sessions: list[str]) -> None:
 def _add_user(admin: httpx2.Client, name: str, weight: float, jobs: int) -> _User:
     admin.post("/admin/v1/users", json={"name": name, "weight": weight}).raise_for_status()
     key = admin.post("/admin/v1/keys", json={"user": name}).raise_for_status().json()["key"]
-    # One in twelve is refused at the door for its content, one in twelve after it was accepted.
-    words = ["[[refuse:2038]]", "[[fail:2038]]", *[""] * 10]
-    return _User(weight, key, [f"{name} boat {n} {words[n % 12]}".strip() for n in range(jobs)])
+    # One job in twelve is refused by upstream at submit, one in twelve fails after it was accepted.
+    scripts = ["[[refuse:2038]]", "[[fail:2038]]", *[""] * 10]
+    return _User(weight, key, [f"{name} boat {n} {scripts[n % 12]}".strip() for n in range(jobs)])
 
 
-def _mixed(users: list[_User]) -> list[_User]:
-    """The greedy first, so that the order of their coming helps nobody with less."""
+def _by_job_count(users: list[_User]) -> list[_User]:
+    """Users with most jobs first, so that the arrival order does not favour users with few jobs."""
     return sorted(users, key=lambda user: -len(user.prompts))
 
 
 async def _send(platform: Platform, orders: list[tuple[str, str]]) -> None:
-    todo = iter(orders)
+    remaining = iter(orders)
 
     async def caller(client: httpx2.AsyncClient) -> None:
-        for key, prompt in todo:
+        for key, prompt in remaining:
             body = {"prompt": prompt, "n": 1, "resolution": "1k", "async": True}
-            answer = await client.post("/v1/images/generations", json=body, headers=_bearer(key))
-            answer.raise_for_status()
+            response = await client.post("/v1/images/generations", json=body, headers=_bearer(key))
+            response.raise_for_status()
 
     async with httpx2.AsyncClient(base_url=platform.url, timeout=120) as client:
-        await asyncio.gather(*(caller(client) for _ in range(min(_AT_ONCE, len(orders)))))
+        await asyncio.gather(*(caller(client) for _ in range(min(_CONCURRENCY, len(orders)))))
 
 
 def _wait(platform: Platform, *, until: Any) -> None:
-    """Until the number of jobs that have not ended is such."""
-    deadline = time.monotonic() + _LONGEST
+    """Wait until `until(open jobs)` is true."""
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     with psycopg.connect(platform.database_url, autocommit=True) as connection:
         while time.monotonic() < deadline:
             row = connection.execute("SELECT count(*) FROM jobs WHERE finished_at IS NULL").fetchone()
             if row is not None and until(row[0]):
                 return
             time.sleep(0.2)
-    raise TimeoutError(f"jobs are still open after {_LONGEST} s")
+    raise TimeoutError(f"jobs are still open after {_TIMEOUT_SECONDS} s")
 
 
-def _read(
+def _collect_figures(
     platform: Platform,
     scale: Scale,
     users: list[_User],
@@ -195,11 +195,11 @@ def _read(
     by_prompt = {job["prompt"]: job for job in jobs}
     shares, counted = _shares(users, by_prompt, started)
     new = by_prompt[newcomer.prompts[0]]
-    seen = [view for view in ledger["accounts"].values() if view["submits"]]
+    used_accounts = [view for view in ledger["accounts"].values() if view["submits"]]
     wall = max(job["finished_at"] for job in jobs).timestamp() - started
     return Figures(
         users=len(users) + 1,
-        accounts=len(_words(scale)),
+        accounts=len(_session_ids(scale)),
         jobs=len(jobs),
         ends=dict(Counter(job["error_code"] or job["state"] for job in jobs)),
         wall_seconds=round(wall, 1),
@@ -210,54 +210,56 @@ def _read(
         shares_counted=counted,
         newcomer_behind=sum(new["created_at"] < job["claimed_at"] < new["claimed_at"] for job in jobs),
         newcomer_seconds=round((new["claimed_at"] - new["created_at"]).total_seconds(), 2),
-        most_at_once=max(view["max_in_flight"] for view in seen),
-        most_in_a_minute=max(_most_in_a_minute(ledger, name) for name in ledger["accounts"]),
-        problems=[*_wrong_ends(jobs, scale), *_wrong_books(ledger, by_prompt, scale)],
+        max_concurrent=max(view["max_in_flight"] for view in used_accounts),
+        max_submits_per_minute=max(_max_submits_per_minute(ledger, name) for name in ledger["accounts"]),
+        problems=[*_check_outcomes(jobs, scale), *_check_ledger(ledger, by_prompt, scale)],
     )
 
 
 def _shares(users: list[_User], jobs: dict[str, Any], started: float) -> tuple[dict[str, float], int]:
-    """By weight: the jobs a user got on average while everybody had some waiting, over what the weights promise."""
+    """By weight: average jobs per user while all users had waiting jobs, divided by the fair share; and all such claims."""
     claimed: dict[int, list[datetime]] = {
         n: sorted(jobs[prompt]["claimed_at"] for prompt in user.prompts) for n, user in enumerate(users)
     }
     until = min(times[-1] for times in claimed.values())
-    got = {n: sum(started <= at.timestamp() <= until.timestamp() for at in times) for n, times in claimed.items()}
-    total, weights = sum(got.values()), sum(user.weight for user in users)
-    found: dict[str, float] = {}
+    claims = {n: sum(started <= at.timestamp() <= until.timestamp() for at in times) for n, times in claimed.items()}
+    total, weights = sum(claims.values()), sum(user.weight for user in users)
+    shares: dict[str, float] = {}
     for weight in sorted({user.weight for user in users}):
-        of_weight = [got[n] for n, user in enumerate(users) if user.weight == weight]
-        found[f"{weight:g}"] = round(statistics.mean(of_weight) / (total * weight / weights), 3) if total else 0.0
-    return found, total
+        of_weight = [claims[n] for n, user in enumerate(users) if user.weight == weight]
+        shares[f"{weight:g}"] = round(statistics.mean(of_weight) / (total * weight / weights), 3) if total else 0.0
+    return shares, total
 
 
-def _wrong_ends(jobs: list[dict[str, Any]], scale: Scale) -> list[str]:
+def _check_outcomes(jobs: list[dict[str, Any]], scale: Scale) -> list[str]:
     problems = [] if len(jobs) == scale.jobs + 1 else [f"{len(jobs)} jobs instead of {scale.jobs + 1}"]
     for job in jobs:
-        bad, end = "[[" in job["prompt"], job["error_code"] or job["state"]
-        # A flaky account may break every try of a job; then it must have ended as upstream's fault.
-        unlucky = end in ERRORS and ERRORS[end].fault is Fault.UPSTREAM
-        if end != (_CONTENT if bad else "succeeded") and not unlucky:
+        scripted, end = "[[" in job["prompt"], job["error_code"] or job["state"]
+        # A flaky account may break every attempt of a job; then it must have failed with an upstream error.
+        upstream_failure = end in ERRORS and ERRORS[end].fault is Fault.UPSTREAM
+        if end != (_CONTENT if scripted else "succeeded") and not upstream_failure:
             problems.append(f"{job['prompt']!r} ended as {end}")
     return problems
 
 
-def _wrong_books(ledger: dict[str, Any], jobs: dict[str, Any], scale: Scale) -> list[str]:
-    problems = [f"the sandbox objected: {code} x {count}" for code, count in ledger["violations"].items()]
+def _check_ledger(ledger: dict[str, Any], jobs: dict[str, Any], scale: Scale) -> list[str]:
+    problems = [f"the sandbox reported: {code} x {count}" for code, count in ledger["violations"].items()]
     if ledger["totals"]["duplicate_submit_ids"]:
         problems.append(f"{ledger['totals']['duplicate_submit_ids']} submit keys were sent twice")
-    paid = Counter(line["prompt"] for line in ledger["submits"] if line["accepted"])
-    problems += [f"{prompt!r} was paid {count} times" for prompt, count in paid.items() if count > 1]
-    problems += [f"{p!r} succeeded unpaid" for p, job in jobs.items() if job["state"] == "succeeded" and not paid[p]]
+    charged = Counter(line["prompt"] for line in ledger["submits"] if line["accepted"])
+    problems += [f"{prompt!r} was charged {count} times" for prompt, count in charged.items() if count > 1]
+    problems += [
+        f"{p!r} succeeded without a charge" for p, job in jobs.items() if job["state"] == "succeeded" and not charged[p]
+    ]
     for name, view in ledger["accounts"].items():
         if view["max_in_flight"] > scale.slots:
-            problems.append(f"account {name} had {view['max_in_flight']} jobs at once")
-        if (most := _most_in_a_minute(ledger, name)) > scale.pace + 1:
-            problems.append(f"account {name} was sent {most} submits in a minute")
+            problems.append(f"account {name} had {view['max_in_flight']} concurrent jobs")
+        if (most := _max_submits_per_minute(ledger, name)) > scale.pace + 1:
+            problems.append(f"account {name} received {most} submits in a minute")
     return problems
 
 
-def _most_in_a_minute(ledger: dict[str, Any], account: str) -> int:
-    """The most submits that an account was sent within any sixty seconds."""
+def _max_submits_per_minute(ledger: dict[str, Any], account: str) -> int:
+    """The maximum number of submits to an account within any 60 seconds."""
     times = sorted(line["at"] for line in ledger["submits"] if line["account"] == account)
     return max((bisect_left(times, at + 60) - n for n, at in enumerate(times)), default=0)

@@ -1,4 +1,4 @@
-"""What the bench measures: delays from the sandbox's own clock, CPU and memory of our processes from the kernel."""
+"""Measurements of the benchmark: delays by the sandbox's clock, CPU and memory of our processes from the kernel."""
 
 import asyncio
 import statistics
@@ -11,14 +11,14 @@ import psutil
 
 from worker.local.supervisor import Platform
 
-# Each client keeps to few connections: async HTTP clients get slow with hundreds on one pool.
+# Async HTTP clients get slow with hundreds of connections in one pool, so each client has few.
 CONNECTIONS_PER_CLIENT = 50
-_LONG = 600.0
+_TIMEOUT_SECONDS = 600.0
 
 
 @dataclass
 class Row:
-    """One scenario's figures. Delays in seconds; CPU and memory of everything but sandbox and load generator."""
+    """The figures of one scenario. Delays in seconds; CPU and memory without the sandbox and the load generator."""
 
     scenario: str
     jobs: int
@@ -35,23 +35,23 @@ class Row:
     by_process: dict[str, tuple[float, float]]  # milliseconds of CPU per job, MB
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The row as JSON data."""
         return asdict(self)
 
 
-def _family(platform: Platform) -> dict[str, list[psutil.Process]]:
-    found: dict[str, list[psutil.Process]] = {}
+def _processes_by_child(platform: Platform) -> dict[str, list[psutil.Process]]:
+    processes: dict[str, list[psutil.Process]] = {}
     for name, child in platform.children.items():
         root = psutil.Process(child.pid)
-        found[name] = [root, *root.children(recursive=True)]
-    return found
+        processes[name] = [root, *root.children(recursive=True)]
+    return processes
 
 
 def usage(platform: Platform) -> tuple[dict[str, float], dict[str, float]]:
-    """CPU seconds so far and RSS in MB, per child of the platform (its own children included)."""
+    """CPU seconds so far and memory in MB of each child process of the platform, including its own children."""
     cpu: dict[str, float] = {}
     rss: dict[str, float] = {}
-    for name, processes in _family(platform).items():
+    for name, processes in _processes_by_child(platform).items():
         for process in processes:
             try:
                 times, memory = process.cpu_times(), process.memory_full_info().uss
@@ -64,7 +64,7 @@ def usage(platform: Platform) -> tuple[dict[str, float], dict[str, float]]:
 
 @dataclass
 class Call:
-    """One blocking request as the caller saw it."""
+    """One blocking request, measured by the caller."""
 
     prompt: str
     sent: float
@@ -73,24 +73,26 @@ class Call:
 
 
 async def call_all(platform: Platform, prompts: list[tuple[str, str]], *, concurrency: int) -> list[Call]:
-    """Send every (token, prompt) as a blocking request, `concurrency` at a time; each caller goes on when answered."""
-    todo = iter(prompts)
+    """Send every (token, prompt) as a blocking request, `concurrency` at a time."""
+    remaining = iter(prompts)
     clients = [
         httpx2.AsyncClient(
-            timeout=_LONG, limits=httpx2.Limits(max_connections=CONNECTIONS_PER_CLIENT), base_url=platform.url
+            timeout=_TIMEOUT_SECONDS,
+            limits=httpx2.Limits(max_connections=CONNECTIONS_PER_CLIENT),
+            base_url=platform.url,
         )
         for _ in range(-(-concurrency // CONNECTIONS_PER_CLIENT))
     ]
     calls: list[Call] = []
 
     async def caller(client: httpx2.AsyncClient) -> None:
-        for token, prompt in todo:
+        for token, prompt in remaining:
             body = {"prompt": prompt, "n": 1, "resolution": "1k"}
             sent = time.time()
-            answer = await client.post(
+            response = await client.post(
                 "/v1/images/generations", json=body, headers={"Authorization": f"Bearer {token}"}
             )
-            calls.append(Call(prompt=prompt, sent=sent, answered=time.time(), status=answer.status_code))
+            calls.append(Call(prompt=prompt, sent=sent, answered=time.time(), status=response.status_code))
 
     await asyncio.gather(*(caller(clients[i % len(clients)]) for i in range(concurrency)))
     for client in clients:
@@ -99,7 +101,7 @@ async def call_all(platform: Platform, prompts: list[tuple[str, str]], *, concur
 
 
 def run_scenario(platform: Platform, scenario: str, prompts: list[tuple[str, str]], *, concurrency: int) -> Row:
-    """Run one scenario on a running platform and read every figure of it."""
+    """Run one scenario on a running platform; returns its figures."""
     httpx2.post(f"{platform.sandbox_url}/_reset")
     before, _ = usage(platform)
     started = time.time()
@@ -108,15 +110,15 @@ def run_scenario(platform: Platform, scenario: str, prompts: list[tuple[str, str
     after, rss = usage(platform)
     ledger = httpx2.get(f"{platform.sandbox_url}/_ledger", timeout=60).json()
     finished = {submit["prompt"]: submit["finish_at"] for submit in ledger["submits"] if submit["accepted"]}
-    good = [call for call in calls if call.status == 200]
-    delays = [call.answered - finished[call.prompt] for call in good]
+    successful = [call for call in calls if call.status == 200]
+    delays = [call.answered - finished[call.prompt] for call in successful]
     ours = [name for name in after if name != "sandbox"]
     spent = {name: 1000 * (after[name] - before.get(name, 0.0)) / len(calls) for name in ours}
     upstream = sum(count for path, count in ledger["calls"].items() if path.startswith(("/mweb", "/commerce", "/lv")))
     return Row(
         scenario=scenario,
         jobs=len(calls),
-        failed=len(calls) - len(good),
+        failed=len(calls) - len(successful),
         wall_seconds=round(wall, 2),
         jobs_per_second=round(len(calls) / wall, 1),
         delay_p50=_quantile(delays, 0.5),

@@ -1,6 +1,6 @@
-"""A real browser on the console of one platform: Debian's Chromium, driven by Playwright, and what it complained about.
+"""Fixtures for console tests: a platform, and Chromium driven by Playwright.
 
-Playwright's own browsers are never downloaded. A machine without Chromium gets it from apt when the tests run as root;
+Playwright's own browsers are never downloaded. If Chromium is missing and the tests run as root, apt installs it;
 otherwise every test here fails and says what to install.
 """
 
@@ -20,35 +20,37 @@ REMEDY = (
     "The console's tests and its bench need Chromium. Debian and Ubuntu: `apt-get install --no-install-recommends chromium "
     "fonts-noto-cjk`; elsewhere put `chromium` or `google-chrome` on the PATH."
 )
-# How long the page may take for anything; this machine may be busy.
-PATIENCE_MS = 30_000
+# Time limit of every browser action; the machine may be busy.
+TIMEOUT_MS = 30_000
 
 
 def find_chromium() -> str | None:
-    """The path of a Chromium that is installed here."""
+    """The path of an installed Chromium; None if there is none."""
     names = ("chromium", "chromium-browser", "google-chrome")
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
 def _install() -> str:
-    """Debian's Chromium by apt; what apt said when that failed."""
+    """Install Chromium with apt and return the end of the output, or the reason why that is impossible."""
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        return "Not root, or no apt-get here."
+        return "Not root, or apt-get is missing."
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    said = ""
-    for step in (("update",), ("install", "-y", "--no-install-recommends", *_PACKAGES)):
-        done = subprocess.run(["apt-get", *step], env=env, capture_output=True, text=True, check=False, timeout=280)
-        said = done.stdout[-500:] + done.stderr[-1000:]
-    return said
+    output = ""
+    for command in (("update",), ("install", "-y", "--no-install-recommends", *_PACKAGES)):
+        process = subprocess.run(
+            ["apt-get", *command], env=env, capture_output=True, text=True, check=False, timeout=280
+        )
+        output = process.stdout[-500:] + process.stderr[-1000:]
+    return output
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of the browser."""
-    said = "" if find_chromium() else _install()
+    """The path of Chromium."""
+    output = "" if find_chromium() else _install()
     path = find_chromium()
     if path is None:
-        pytest.fail(f"{REMEDY}\n{said}")
+        pytest.fail(f"{REMEDY}\n{output}")
     return path
 
 
@@ -58,7 +60,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatfo
     env = {
         "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000",
         "DREAMERY_POLL_MIN_SECONDS": "0.2",
-        "DREAMERY_FETCH_ALLOW": "127.0.0.1",  # webhooks may go to a receiver of the test
+        "DREAMERY_FETCH_ALLOW": "127.0.0.1",  # allow webhooks to a local test receiver
     }
     with start_platform(tmp_path_factory.mktemp("browser"), extra_env=env, sandbox_seconds=0.3) as started:
         yield started
@@ -66,14 +68,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatfo
 
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Browser]:
-    """One browser per file; each test has a context of its own.
+    """One browser per file; each test gets its own context.
 
-    It ends with the file: as long as Playwright lives, this thread counts as running an event loop, and
-    no test may run one of its own.
+    The browser closes with the file: while Playwright runs, this thread has a running event loop, so no other test
+    could start one.
     """
-    expect.set_options(timeout=PATIENCE_MS)
+    expect.set_options(timeout=TIMEOUT_MS)
     with sync_playwright() as playwright:
-        # Root cannot use Chromium's own sandbox.
+        # Chromium's sandbox does not work as root.
         started = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield started
         started.close()
@@ -81,44 +83,44 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def signed_in(browser: Browser, platform: CheckedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cookies of an administrator who signed in, as a file."""
+    """Path of a storage state with the cookies of a signed-in administrator."""
     with browser.new_context(base_url=platform.url) as context:
-        answer = context.request.post("/console/session", headers={"Authorization": f"Bearer {platform.admin_key}"})
-        assert answer.status == 201, answer.text()
-        kept = tmp_path_factory.mktemp("cookies") / "admin.json"
-        context.storage_state(path=kept)
-    return kept
+        response = context.request.post("/console/session", headers={"Authorization": f"Bearer {platform.admin_key}"})
+        assert response.status == 201, response.text()
+        path = tmp_path_factory.mktemp("cookies") / "admin.json"
+        context.storage_state(path=path)
+    return path
 
 
-def watch(page: Page) -> list[str]:
-    """What the page complains about from now on: errors and warnings of the console, exceptions, failed policies."""
-    complaints: list[str] = []
+def collect_errors(page: Page) -> list[str]:
+    """A list that receives the page's errors from now on: console errors and warnings, exceptions, policy violations."""
+    errors: list[str] = []
 
-    def hear(message: ConsoleMessage) -> None:
-        where = message.location.get("url", "")
-        # A platform that offers no estimates answers 404, and the page goes without.
-        if message.type in {"error", "warning"} and not where.endswith("/v1/estimate"):
-            complaints.append(f"{message.text} ({where})")
+    def on_console(message: ConsoleMessage) -> None:
+        url = message.location.get("url", "")
+        # A platform without estimates answers 404; the page handles it.
+        if message.type in {"error", "warning"} and not url.endswith("/v1/estimate"):
+            errors.append(f"{message.text} ({url})")
 
-    page.on("console", hear)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return complaints
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    return errors
 
 
 @pytest.fixture
 def context(browser: Browser, platform: CheckedPlatform, signed_in: Path) -> Iterator[BrowserContext]:
-    """A browser of an administrator who is signed in."""
+    """A browser context of a signed-in administrator."""
     with browser.new_context(
         base_url=platform.url, storage_state=signed_in, locale="en", accept_downloads=True
-    ) as made:
-        made.set_default_timeout(PATIENCE_MS)
-        yield made
+    ) as new_context:
+        new_context.set_default_timeout(TIMEOUT_MS)
+        yield new_context
 
 
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
-    """A page in it; the test fails when the page complained about anything."""
-    made = context.new_page()
-    complaints = watch(made)
-    yield made
-    assert complaints == []
+    """A page of that context; the test fails if the page reported any error."""
+    new_page = context.new_page()
+    errors = collect_errors(new_page)
+    yield new_page
+    assert errors == []

@@ -1,4 +1,4 @@
-"""The console as a person uses it: a real browser on a running platform, from signing in to a zip of the results."""
+"""The console in a real browser on a running platform: sign-in, playground, jobs, gallery and accessibility."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 
-from tests.browser.conftest import watch
+from tests.browser.conftest import collect_errors
 from tests.support.api_client import ApiClient
 from tests.support.platform import CheckedPlatform
 
@@ -26,18 +26,19 @@ def client(platform: CheckedPlatform):
 
 
 def card(page: Page, prompt: str) -> Locator:
-    """The newest card of a job in the playground."""
+    """The newest playground card of a job with this prompt."""
     return page.get_by_role("article", name=prompt).first
 
 
-def ask_for(page: Page, prompt: str, what: str = "picture") -> Locator:
+def generate(page: Page, prompt: str, kind: str = "image") -> Locator:
+    """Submit the playground form and return the card of the new job."""
     page.get_by_label("Prompt", exact=True).fill(prompt)
-    page.get_by_role("button", name=f"Make {what}").click()
+    page.get_by_role("button", name=f"Generate {kind}").click()
     return card(page, prompt)
 
 
-def choose(page: Page, name: str) -> None:
-    # The radio button itself is invisible, its label is what one clicks.
+def select_option(page: Page, name: str) -> None:
+    # The radio button itself is invisible; users click its label.
     page.locator("label.choice-item").filter(has=page.get_by_role("radio", name=name, exact=True)).click()
 
 
@@ -45,17 +46,17 @@ def row(page: Page, prompt: str) -> Locator:
     return page.get_by_role("listitem").filter(has=page.get_by_role("link", name=prompt, exact=True))
 
 
-def test_signing_in_and_out_with_the_keyboard(browser: Browser, platform: CheckedPlatform):
+def test_keyboard_sign_in_and_sign_out(browser: Browser, platform: CheckedPlatform):
     with browser.new_context(base_url=platform.url, locale="en") as context:
         page = context.new_page()
-        complaints = watch(page)
+        errors = collect_errors(page)
         page.goto("/console/jobs")
         page.get_by_label("API key").fill("sk-dreamery-wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_contain_text("Invalid API key")
-        # That a wrong key is a 401 is all there may be to say.
-        assert all("401" in complaint for complaint in complaints), complaints
-        complaints.clear()
+        # The 401 of the wrong key is the only allowed error.
+        assert all("401" in error for error in errors), errors
+        errors.clear()
         page.get_by_label("API key").fill(platform.admin_key)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
@@ -65,43 +66,47 @@ def test_signing_in_and_out_with_the_keyboard(browser: Browser, platform: Checke
         expect(page.get_by_role("main")).to_be_focused()
         page.reload()
         expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
+        # The list has loaded: a request during the sign-out would be a 401.
+        expect(page.locator("main .spinner")).to_have_count(0)
         page.get_by_role("button", name="Sign out").click()
         expect(page.get_by_label("API key")).to_be_visible()
         page.reload()
         expect(page.get_by_label("API key")).to_be_visible()
-        assert complaints == []
+        assert errors == []
 
 
-def test_a_picture_is_watched_and_worked_on(page: Page, client: ApiClient):
+def test_image_job_progress_rerun_remake_and_reference(page: Page, client: ApiClient):
     page.goto("/console")
-    made = ask_for(page, "[[seconds:4]] a lighthouse")
-    expect(made.get_by_text("In progress", exact=True)).to_be_visible()
-    expect(made.get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile(r"[1-9]"))
-    expect(made.get_by_text("Completed", exact=True)).to_be_visible()
-    expect(made.get_by_role("img")).to_have_count(4)
-    made.get_by_role("button", name="curl").click()
-    expect(made.get_by_label("curl")).to_contain_text("/v1/images/generations")
-    made.get_by_role("button", name="Again", exact=True).click()
+    job_card = generate(page, "[[seconds:4]] a lighthouse")
+    expect(job_card.get_by_text("In progress", exact=True)).to_be_visible()
+    expect(job_card.get_by_role("progressbar")).to_have_attribute("aria-valuenow", re.compile(r"[1-9]"))
+    expect(job_card.get_by_text("Completed", exact=True)).to_be_visible()
+    expect(job_card.get_by_role("img")).to_have_count(4)
+    job_card.get_by_role("button", name="curl").click()
+    expect(job_card.get_by_label("curl")).to_contain_text("/v1/images/generations")
+    job_card.get_by_role("button", name="Run again", exact=True).click()
     expect(page.get_by_role("article", name="[[seconds:4]] a lighthouse")).to_have_count(2)
     (again, first) = client.http.get("/v1/jobs", params={"q": "a lighthouse"}).json()["data"]
     assert again["input"]["seed"] != first["input"]["seed"]
     page.get_by_label("Prompt", exact=True).fill("something else")
-    page.get_by_role("article", name="[[seconds:4]] a lighthouse").last.get_by_role("button", name="Vary").click()
+    page.get_by_role("article", name="[[seconds:4]] a lighthouse").last.get_by_role(
+        "button", name="Edit & remake"
+    ).click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("[[seconds:4]] a lighthouse")
     page.get_by_text("More settings").click()
     expect(page.get_by_label("Seed")).to_have_value(str(first["input"]["seed"]))
     page.get_by_role("article", name="[[seconds:4]] a lighthouse").last.get_by_role(
-        "button", name="As reference"
+        "button", name="Use as reference"
     ).first.click()
     expect(page.get_by_role("img", name="Reference 1")).to_be_visible()
-    from_picture = ask_for(page, "the same at night")
-    expect(from_picture.get_by_text("Completed", exact=True)).to_be_visible()
+    from_reference = generate(page, "the same at night")
+    expect(from_reference.get_by_text("Completed", exact=True)).to_be_visible()
     assert len(client.http.get("/v1/jobs", params={"q": "at night"}).json()["data"][0]["input"]["images"]) == 1
 
 
-def test_a_picture_is_made_from_a_dropped_file(page: Page, client: ApiClient):
-    picture = io.BytesIO()
-    Image.new("RGB", (96, 64), "teal").save(picture, "PNG")
+def test_dropped_file_becomes_reference_image(page: Page, client: ApiClient):
+    image = io.BytesIO()
+    Image.new("RGB", (96, 64), "teal").save(image, "PNG")
     page.goto("/console")
     transfer = page.evaluate_handle(
         """async (content) => {
@@ -110,74 +115,74 @@ def test_a_picture_is_made_from_a_dropped_file(page: Page, client: ApiClient):
             moved.items.add(new File([bytes], "teal.png", { type: "image/png" }));
             return moved;
         }""",
-        base64.b64encode(picture.getvalue()).decode(),
+        base64.b64encode(image.getvalue()).decode(),
     )
     page.locator(".drop").dispatch_event("drop", {"dataTransfer": transfer})
     expect(page.get_by_role("img", name="Reference 1")).to_be_visible()
-    made = ask_for(page, "in oil colours")
-    expect(made.get_by_text("Completed", exact=True)).to_be_visible()
-    (given,) = client.http.get("/v1/jobs", params={"q": "in oil colours"}).json()["data"][0]["input"]["images"]
-    assert (given["width"], given["height"]) == (96, 64)
+    job_card = generate(page, "in oil colours")
+    expect(job_card.get_by_text("Completed", exact=True)).to_be_visible()
+    (reference,) = client.http.get("/v1/jobs", params={"q": "in oil colours"}).json()["data"][0]["input"]["images"]
+    assert (reference["width"], reference["height"]) == (96, 64)
 
 
-def test_a_video_and_the_models_own_choices(page: Page, client: ApiClient):
+def test_video_generation_offers_options_of_the_model(page: Page, client: ApiClient):
     page.goto("/console")
-    choose(page, "Video")
+    select_option(page, "Video")
     page.get_by_label("Model").select_option("jimeng-video-veo3")
     expect(page.get_by_label("Length").get_by_role("option")).to_have_text(["8 s"])
     page.get_by_label("Model").select_option("jimeng-video-3.0")
     expect(page.get_by_label("Length").get_by_role("option")).to_have_text(["5 s", "10 s"])
-    choose(page, "9:16")
-    made = ask_for(page, "waves roll ashore", "video")
-    expect(made.get_by_text("Completed", exact=True)).to_be_visible()
-    video = made.locator("video")
-    # It plays: the browser can read what was stored.
-    assert video.evaluate("one => one.play().then(() => one.videoWidth)") > 0
+    select_option(page, "9:16")
+    job_card = generate(page, "waves roll ashore", "video")
+    expect(job_card.get_by_text("Completed", exact=True)).to_be_visible()
+    video = job_card.locator("video")
+    # It plays, so the browser can decode the stored file.
+    assert video.evaluate("video => video.play().then(() => video.videoWidth)") > 0
     (job,) = client.http.get("/v1/jobs", params={"q": "waves roll ashore"}).json()["data"]
     assert (job["kind"], job["input"]["ratio"]) == ("video", "9:16")
 
 
-def test_the_agent_talks_and_draws(page: Page):
+def test_agent_chat_creates_image(page: Page):
     page.goto("/console")
-    choose(page, "Agent")
+    select_option(page, "Agent")
     page.get_by_label("Message").fill("draw a cat")
     page.keyboard.press("Enter")
-    talk = page.get_by_role("log")
-    expect(talk.get_by_role("img")).to_be_visible()
-    talk.get_by_role("link", name="Show the job").click()
+    log = page.get_by_role("log")
+    expect(log.get_by_role("img")).to_be_visible()
+    log.get_by_role("link", name="View job").click()
     expect(page.get_by_role("heading", name="draw a cat", level=1)).to_be_visible()
-    expect(page.get_by_text("Made by the agent")).to_be_visible()
+    expect(page.get_by_text("Jobs created by the agent")).to_be_visible()
 
 
-def test_jobs_are_live_filtered_cancelled_and_retried(page: Page, client: ApiClient):
+def test_job_list_updates_filters_cancels_and_retries(page: Page, client: ApiClient):
     page.goto("/console/jobs")
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     client.start_job("[[hang]] never ends")
     hanging = row(page, "[[hang]] never ends")
-    # It appears by itself: nothing was reloaded.
+    # The row appears without a reload.
     expect(hanging.get_by_text("In progress", exact=True)).to_be_visible()
-    hanging.get_by_role("button", name="Cancel this job").click()
+    hanging.get_by_role("button", name="Cancel job").click()
     expect(hanging.get_by_text("Cancelled", exact=True)).to_be_visible()
     client.wait_for_end(client.start_job("[[fail:2038]] refused")["id"])
     refused = row(page, "[[fail:2038]] refused")
     expect(refused.get_by_text("Failed", exact=True)).to_be_visible()
-    page.get_by_label("Search in prompts").fill("refused")
+    page.get_by_label("Search prompts").fill("refused")
     expect(hanging).to_have_count(0)
-    refused.get_by_role("button", name="Run this job again").click()
+    refused.get_by_role("button", name="Run job again").click()
     expect(refused.get_by_text("Failed", exact=True)).to_have_count(2)
     page.get_by_label("Status").select_option("cancelled")
-    expect(page.get_by_text("No job matches")).to_be_visible()
+    expect(page.get_by_text("No matching jobs")).to_be_visible()
     page.get_by_role("button", name="Clear filters").click()
     hanging.get_by_role("link").click()
     expect(page.get_by_role("heading", name="Timeline")).to_be_visible()
     expect(page.get_by_text("Cancelled on request.")).to_be_visible()
-    page.get_by_role("button", name="Delete this job").click()
+    page.get_by_role("button", name="Delete job").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     expect(hanging).to_have_count(0)
 
 
-def test_a_list_goes_on_as_one_scrolls(page: Page, client: ApiClient):
+def test_job_list_loads_next_page_on_scroll(page: Page, client: ApiClient):
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(lambda _: client.start_job("[[fail:2038]] one of many"), range(60)))
     page.goto("/console/jobs?q=one+of+many")
@@ -187,10 +192,12 @@ def test_a_list_goes_on_as_one_scrolls(page: Page, client: ApiClient):
     expect(rows).to_have_count(60)
 
 
-def test_the_gallery_finds_marks_shows_and_packs(page: Page, client: ApiClient):
-    made = {name: client.wait_for_end(client.start_job(f"{name} in the gallery", n=2)["id"]) for name in ("apple", "pear")}
+def test_gallery_search_favourites_lightbox_and_zip(page: Page, client: ApiClient):
+    jobs = {
+        name: client.wait_for_end(client.start_job(f"{name} in the gallery", n=2)["id"]) for name in ("apple", "pear")
+    }
     page.goto("/console/gallery")
-    page.get_by_label("Search in prompts").fill("in the gallery")
+    page.get_by_label("Search prompts").fill("in the gallery")
     tiles = page.locator(".tile")
     expect(tiles).to_have_count(4)
     tiles.first.hover()
@@ -198,29 +205,29 @@ def test_the_gallery_finds_marks_shows_and_packs(page: Page, client: ApiClient):
     expect(page.get_by_role("button", name="Favourite", pressed=True)).to_have_count(2)
     page.get_by_role("button", name="Favourites").click()
     expect(tiles).to_have_count(2)
-    page.get_by_role("button", name=re.compile("^Open picture 1")).click()
-    shown = page.get_by_role("dialog")
-    expect(shown.get_by_text("1 / 2")).to_be_visible()
+    page.get_by_role("button", name=re.compile("^Open image 1")).click()
+    lightbox = page.get_by_role("dialog")
+    expect(lightbox.get_by_text("1 / 2")).to_be_visible()
     page.keyboard.press("ArrowRight")
-    expect(shown.get_by_text("2 / 2")).to_be_visible()
-    with page.expect_download() as one:
-        shown.get_by_role("link", name="Download").click()
-    assert one.value.suggested_filename.endswith("-2.jpg")
+    expect(lightbox.get_by_text("2 / 2")).to_be_visible()
+    with page.expect_download() as download:
+        lightbox.get_by_role("link", name="Download").click()
+    assert download.value.suggested_filename.endswith("-2.jpg")
     page.keyboard.press("Escape")
-    expect(shown).to_have_count(0)
+    expect(lightbox).to_have_count(0)
     page.get_by_role("button", name="Favourites").click()
     expect(tiles).to_have_count(4)
-    page.get_by_role("button", name="Choose", exact=True).click()
-    page.get_by_role("button", name="Choose all shown").click()
-    with page.expect_download() as packed:
+    page.get_by_role("button", name="Select", exact=True).click()
+    page.get_by_role("button", name="Select all loaded").click()
+    with page.expect_download() as download:
         page.get_by_role("link", name="Download zip").click()
-    with zipfile.ZipFile(packed.value.path()) as archive:
+    with zipfile.ZipFile(download.value.path()) as archive:
         manifest = json.loads(archive.read("manifest.json"))
         assert archive.testzip() is None
-    assert sorted(line["job"] for line in manifest["files"]) == sorted([job["id"] for job in made.values()] * 2)
+    assert sorted(line["job"] for line in manifest["files"]) == sorted([job["id"] for job in jobs.values()] * 2)
 
 
-def test_it_speaks_chinese_and_remembers(context: BrowserContext):
+def test_chinese_language_is_remembered(context: BrowserContext):
     page = context.new_page()
     page.goto("/console")
     page.get_by_role("button", name="中文").click()
@@ -228,58 +235,58 @@ def test_it_speaks_chinese_and_remembers(context: BrowserContext):
     page.reload()
     expect(page.get_by_role("heading", name="创作", level=1)).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "zh-CN"
-    # Errors come in the same language from the server.
+    # The server returns error messages in the same language.
     page.goto("/console/jobs/job_0")
     expect(page.get_by_role("alert")).to_contain_text("任务")
 
 
-PLACES = ("/console", "/console/jobs", "/console/gallery")
+PATHS = ("/console", "/console/jobs", "/console/gallery")
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_page_keeps_anybody_out(
+def test_pages_are_accessible(
     browser: Browser, platform: CheckedPlatform, signed_in: Path, client: ApiClient, theme: str
 ):
-    """axe-core finds nothing serious, and on a phone nothing is cut off at the side."""
-    job = client.wait_for_end(client.start_job("for everybody", n=1)["id"])
-    client.wait_for_end(client.start_job("[[fail:2038]] for everybody")["id"])
+    """axe-core finds no serious violation, and no page is wider than a phone."""
+    job = client.wait_for_end(client.start_job("for accessibility", n=1)["id"])
+    client.wait_for_end(client.start_job("[[fail:2038]] for accessibility")["id"])
     options = {"base_url": platform.url, "locale": "en", "color_scheme": theme}
     with browser.new_context(**options) as context:
         page = context.new_page()
         page.goto("/console")
         expect(page.get_by_label("API key")).to_be_visible()
-        check(page, theme=theme)
+        check_accessibility(page, theme=theme)
     with browser.new_context(**options, storage_state=signed_in) as context:
         page = context.new_page()
-        for place in (*PLACES, f"/console/jobs/{job['id']}"):
-            page.goto(place)
-            expect(page.get_by_text("for everybody").first).to_be_attached()
-            check(page, theme=theme)
+        for path in (*PATHS, f"/console/jobs/{job['id']}"):
+            page.goto(path)
+            expect(page.get_by_text("for accessibility").first).to_be_attached()
+            check_accessibility(page, theme=theme)
             page.set_viewport_size({"width": 390, "height": 844})
-            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, place
-            check(page, theme=theme)
+            assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, path
+            check_accessibility(page, theme=theme)
             page.set_viewport_size({"width": 1440, "height": 900})
         page.goto("/console/gallery")
-        page.get_by_role("button", name=re.compile("^Open picture 1: for everybody")).first.click()
+        page.get_by_role("button", name=re.compile("^Open image 1: for accessibility")).first.click()
         expect(page.get_by_role("dialog")).to_be_visible()
-        check(page, theme=theme)
+        check_accessibility(page, theme=theme)
 
 
-def check(page: Page, *, theme: str = "light") -> None:
-    """Nothing that axe-core calls serious or critical. What does not depend on colours is looked at in one theme."""
-    # Evaluated from outside, so the page's own policy stays as it is.
+def check_accessibility(page: Page, *, theme: str = "light") -> None:
+    """Assert that axe-core finds no serious or critical violation. The dark theme is only checked for contrast."""
+    # Evaluated by Playwright, so the page's content security policy is not affected.
     page.evaluate(AXE)
     rules = ", runOnly: ['color-contrast']" if theme == "dark" else ""
-    found = page.evaluate(f"axe.run(document, {{ resultTypes: ['violations']{rules} }})")["violations"]
-    grave = [
+    violations = page.evaluate(f"axe.run(document, {{ resultTypes: ['violations']{rules} }})")["violations"]
+    serious = [
         f"{one['id']}: {one['help']} at {[node['target'] for node in one['nodes']][:3]}"
-        for one in found
+        for one in violations
         if one["impact"] in {"serious", "critical"}
     ]
-    assert grave == [], page.url
+    assert serious == [], page.url
 
 
-def test_a_phone_has_a_menu(context: BrowserContext):
+def test_phone_navigation(context: BrowserContext):
     page = context.new_page()
     page.set_viewport_size({"width": 390, "height": 844})
     page.goto("/console")

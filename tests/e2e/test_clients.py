@@ -1,6 +1,6 @@
 """Real clients, each in its own environment (`tests/support/client_environments.py`), against one running platform.
 
-The newest openai for Python is in our own environment: `test_openai_sdk.py`, `_chat.py` and `_videos.py`.
+The newest openai for Python is tested in `test_openai_sdk.py`, `_chat.py` and `_videos.py`.
 """
 
 import time
@@ -14,18 +14,18 @@ from tests.support.api_client import new_key
 from tests.support.client_environments import run
 from worker.local.supervisor import Platform
 
-# `slow` is a job of 40 s that streams to its end; each client gives up after 30 s of silence, or as its makers chose.
+# `slow` streams a job of 40 s; each client times out after 30 s without data, or after its default.
 _PARTS = {
-    ("openai1", "check.py"): "pictures edits streams chat slow",
-    ("litellm", "check.py"): "pictures edits chat videos slow",
-    ("node", "openai.mjs"): "pictures edits streams chat videos slow",
-    ("node", "ai-sdk.mjs"): "pictures edits chat slow",
+    ("openai1", "check.py"): "images edits streams chat slow",
+    ("litellm", "check.py"): "images edits chat videos slow",
+    ("node", "openai.mjs"): "images edits streams chat videos slow",
+    ("node", "ai-sdk.mjs"): "images edits chat slow",
 }
 
 
 @pytest.fixture(scope="module")
-def told(api_platform: Platform) -> Iterator[dict[str, Future[str]]]:
-    """What each script says. They run side by side, so that 40 s are waited for once."""
+def outputs(api_platform: Platform) -> Iterator[dict[str, Future[str]]]:
+    """The output of each script. They run in parallel, so that the 40 s job is waited for once."""
     with ThreadPoolExecutor(len(_PARTS)) as pool:
         yield {
             script: pool.submit(run, *script, api_platform, new_key(), *parts.split(), seconds=280)
@@ -34,13 +34,13 @@ def told(api_platform: Platform) -> Iterator[dict[str, Future[str]]]:
 
 
 @pytest.mark.parametrize("script", _PARTS, ids=" ".join)
-def test_a_client_does_all_it_can(told, script):
-    said = [line for line in told[script].result().splitlines() if line.endswith(" ok")]
-    assert said == [f"{part} ok" for part in _PARTS[script].split()]
+def test_client_supports_its_features(outputs, script):
+    passed = [line for line in outputs[script].result().splitlines() if line.endswith(" ok")]
+    assert passed == [f"{part} ok" for part in _PARTS[script].split()]
 
 
-def test_a_job_of_40_seconds_streams_to_its_end_in_the_newest_openai(api_platform, told):
-    """As in the others, with strict validation."""
+def test_newest_openai_streams_a_40_second_job(api_platform, outputs):
+    """As in the other clients, with strict response validation."""
     started = time.monotonic()
     with OpenAI(
         base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=30,

@@ -1,4 +1,4 @@
-"""Crashes of real processes: nothing accepted is lost, nothing is paid twice, nothing hangs (I7, I12, and I1, I4, I5 on the way)."""
+"""Crashes of real processes: no accepted job is lost or charged twice, and nothing hangs (I7, I12; also I1, I4, I5)."""
 
 import asyncio
 import contextlib
@@ -20,9 +20,9 @@ from tests.support.platform import eventually, find_processes, start_platform
 from worker.local.supervisor import Platform
 
 SLOTS = 3
-# The order of times is kept, only quicker: call 3 s < watchdog 4.5 s < lease 6 s < lease + grace 9 s.
+# Short times in the required order: call 3 s < watchdog 4.5 s < lease 6 s < lease + grace 9 s.
 QUICK = {
-    "DREAMERY_REQUESTS_PER_MINUTE": "0",  # the clients are few callers who ask much
+    "DREAMERY_REQUESTS_PER_MINUTE": "0",  # a few callers send many requests
     "DREAMERY_CALL_TIMEOUT_SECONDS": "3",
     "DREAMERY_WATCHDOG_SECONDS": "4.5",
     "DREAMERY_LEASE_SECONDS": "6",
@@ -36,7 +36,7 @@ QUICK = {
 _numbers = count(1_001)
 
 
-# ---- one platform, which heals between the tests; what it logged is read at the end
+# ---- one platform for all tests; it recovers between them, and its logs are checked at the end
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,10 @@ def shared_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[
 
 @pytest.fixture
 def platform(shared_platform: tuple[Platform, list[str]]) -> Iterator[Platform]:
-    """The shared platform, well: no faults, every process up, workers listening."""
+    """The shared platform in a healthy state: no injected faults, every process running, workers ready."""
     platform, _ = shared_platform
     set_faults(platform, {})
-    eventually(lambda: _is_well(platform), within=60, what="the platform is well again")
+    eventually(lambda: _is_healthy(platform), within=60, what="the platform is healthy again")
     yield platform
     set_faults(platform, {})
     for child in platform.children.values():
@@ -64,23 +64,23 @@ def platform(shared_platform: tuple[Platform, list[str]]) -> Iterator[Platform]:
 
 @pytest.fixture
 def notices(shared_platform: tuple[Platform, list[str]]) -> list[str]:
-    """What the supervisor tells of deaths during this test."""
+    """The supervisor's notices during this test."""
     shared_platform[1].clear()
     return shared_platform[1]
 
 
-def _is_well(platform: Platform) -> bool:
+def _is_healthy(platform: Platform) -> bool:
     with contextlib.suppress(httpx2.TransportError):
         ready = httpx2.get(f"{platform.url}/readyz", trust_env=False).status_code == 200
         return ready and all(child.exit_code is None for child in platform.children.values())
     return False
 
 
-# ---- the storm
+# ---- many random crashes
 
 
 @pytest.mark.timeout(240)
-def test_i12_a_storm_of_kills_loses_no_job_and_pays_each_once(platform: Platform, notices: list[str]) -> None:
+def test_i12_random_kills_lose_no_job_and_charge_each_once(platform: Platform, notices: list[str]) -> None:
     seed = int(os.environ.get("TEST_SEED", "1"))
     tokens = [f"storm{n}:sandbox" for n in range(1, 7)]
     orders = random_requests(random.Random(seed), count=110, tokens=tokens, within=14)
@@ -96,19 +96,21 @@ def test_i12_a_storm_of_kills_loses_no_job_and_pays_each_once(platform: Platform
     snapshot.assert_concurrency_within(slots=SLOTS)
     snapshot.assert_history_valid()
     snapshot.assert_files_stored({order.number: order.expected_files for order in orders})
-    _assert_ended_as_wanted(snapshot, outcomes)
+    _assert_expected_outcomes(snapshot, outcomes)
 
 
 async def _run_clients(url: str, orders: list[ClientRequest], *, within: float) -> tuple[list[Outcome], LoadClients]:
     async with LoadClients(url) as clients:
-        places = {asyncio.create_task(clients.run(order)): order for order in orders}
-        _, late = await asyncio.wait(places, timeout=within)
+        order_of_task = {asyncio.create_task(clients.run(order)): order for order in orders}
+        _, late = await asyncio.wait(order_of_task, timeout=within)
         for task in late:
             task.cancel()
-        outcomes = await asyncio.gather(*places, return_exceptions=True)
-        clients.failures += [f"no end seen in time: {places[task].prompt}" for task in late]
+        outcomes = await asyncio.gather(*order_of_task, return_exceptions=True)
+        clients.failures += [f"not finished in time: {order_of_task[task].prompt}" for task in late]
         clients.failures += [
-            f"{places[task].prompt}: {task.exception()!r}" for task in places if task not in late and task.exception()
+            f"{order_of_task[task].prompt}: {task.exception()!r}"
+            for task in order_of_task
+            if task not in late and task.exception()
         ]
     return [outcome for outcome in outcomes if isinstance(outcome, Outcome)], clients
 
@@ -118,37 +120,41 @@ def _snapshot(platform: Platform, orders: list[ClientRequest]) -> PlatformSnapsh
 
 
 def _snapshot_at_the_end(platform: Platform, orders: list[ClientRequest]) -> PlatformSnapshot:
-    """Callers have left; what they left behind ends too, or is shown by the snapshot."""
+    """The snapshot when all jobs have ended, at the latest after 30 s; it shows jobs that are still open."""
     deadline = time.monotonic() + 30
     while (snapshot := _snapshot(platform, orders)).open_jobs and time.monotonic() < deadline:
         time.sleep(0.5)
     return snapshot
 
 
-def _assert_ended_as_wanted(snapshot: PlatformSnapshot, outcomes: list[Outcome]) -> None:
+def _assert_expected_outcomes(snapshot: PlatformSnapshot, outcomes: list[Outcome]) -> None:
     job_of = {snapshot.number_of(job): job for job in snapshot.jobs}
-    words = {"succeeded": "completed"}
+    api_status = {"succeeded": "completed"}
     for outcome in outcomes:
         order = outcome.order
         job = job_of.get(order.number)
         if order.mode == "once" and outcome.status == "lost":
             if job is not None:
-                assert words.get(job["state"], job["state"]) in order.expected_statuses, snapshot.describe_history(job["id"])
+                assert api_status.get(job["state"], job["state"]) in order.expected_statuses, snapshot.describe_history(
+                    job["id"]
+                )
             continue
-        assert job is not None, f"accepted, but no row: {outcome}"
-        story = f"{outcome}\n{snapshot.describe_history(job['id'])}"
-        assert outcome.job_ids == {f"job_{job['id'].hex}"}, story
-        assert words.get(job["state"], job["state"]) == outcome.status, story
-        assert outcome.status in order.expected_statuses, story
+        assert job is not None, f"accepted, but there is no row: {outcome}"
+        context = f"{outcome}\n{snapshot.describe_history(job['id'])}"
+        assert outcome.job_ids == {f"job_{job['id'].hex}"}, context
+        assert api_status.get(job["state"], job["state"]) == outcome.status, context
+        assert outcome.status in order.expected_statuses, context
         if outcome.promised_cancel:
-            assert outcome.status == "cancelled", story
+            assert outcome.status == "cancelled", context
         if outcome.status == "failed":
-            assert outcome.code == job["error_code"] == order.expected_code, story
+            assert outcome.code == job["error_code"] == order.expected_code, context
         if outcome.status == "completed":
-            assert len(outcome.urls) == order.expected_files, story
+            assert len(outcome.urls) == order.expected_files, context
 
 
-def _print_figures(snapshot: PlatformSnapshot, outcomes: list[Outcome], clients: LoadClients, chaos: Chaos, notices: list[str]) -> None:
+def _print_figures(
+    snapshot: PlatformSnapshot, outcomes: list[Outcome], clients: LoadClients, chaos: Chaos, notices: list[str]
+) -> None:
     ends = Counter(job["state"] for job in snapshot.jobs)
     attempts = Counter(job["attempt"] for job in snapshot.jobs)
     adopted = sum(
@@ -163,17 +169,19 @@ def _print_figures(snapshot: PlatformSnapshot, outcomes: list[Outcome], clients:
     ended = Counter(int((job["finished_at"] - first).total_seconds()) // 10 * 10 for job in closed)
     print(f"ended in each 10 s: {[ended[second] for second in range(0, max(ended) + 1, 10)]}")
     totals = snapshot.ledger["totals"]
-    print(f"jobs {len(snapshot.jobs)} {dict(ends)} in {(last - first).total_seconds():.1f} s; attempts {dict(attempts)}")
+    print(
+        f"jobs {len(snapshot.jobs)} {dict(ends)} in {(last - first).total_seconds():.1f} s; attempts {dict(attempts)}"
+    )
     print(f"found by key {adopted}, requeued {requeued}; client repeats {clients.repeats}")
     print(f"ledger {totals}; max in flight {[a['max_in_flight'] for a in snapshot.ledger['accounts'].values()]}")
-    print(f"blows {dict(Counter(chaos.actions))}; deaths {dict(deaths)}")
+    print(f"crashes {dict(Counter(chaos.actions))}; deaths {dict(deaths)}")
 
 
 # ---- one crash at a time
 
 
 def _orders(name: str, number: int, *, script: str = "", mode: str = "async") -> list[ClientRequest]:
-    """Like orders of one caller, whose session is its own."""
+    """Identical orders of one caller with its own session."""
     return [
         ClientRequest(number=next(_numbers), token=f"{name}:sandbox", script=script, seed=n % 2, mode=mode)  # type: ignore[arg-type]
         for n in range(number)
@@ -181,24 +189,30 @@ def _orders(name: str, number: int, *, script: str = "", mode: str = "async") ->
 
 
 def _run(
-    platform: Platform, orders: list[ClientRequest], meanwhile: Callable[[], object] | None = None, *, within: float = 60
+    platform: Platform,
+    orders: list[ClientRequest],
+    meanwhile: Callable[[], object] | None = None,
+    *,
+    within: float = 60,
 ) -> tuple[list[Outcome], PlatformSnapshot]:
-    """Place the orders, do something meanwhile in a thread, and check the snapshot when all have ended."""
+    """Send the orders, run `meanwhile` in a thread, and check the snapshot when all have ended."""
 
-    async def scene() -> tuple[list[Outcome], LoadClients]:
+    async def send_and_crash() -> tuple[list[Outcome], LoadClients]:
         work: list[Awaitable[object]] = [asyncio.to_thread(meanwhile)] if meanwhile else []
         results = await asyncio.gather(_run_clients(platform.url, orders, within=within), *work)
         return results[0]  # type: ignore[return-value]
 
-    outcomes, clients = asyncio.run(scene())
+    outcomes, clients = asyncio.run(send_and_crash())
     snapshot = _snapshot(platform, orders)
-    assert not clients.failures, "\n".join(clients.failures + [snapshot.describe_history(job["id"]) for job in snapshot.open_jobs])
+    assert not clients.failures, "\n".join(
+        clients.failures + [snapshot.describe_history(job["id"]) for job in snapshot.open_jobs]
+    )
     assert len(outcomes) == len(orders)
     snapshot.assert_charged_once()
     snapshot.assert_concurrency_within(slots=SLOTS)
     snapshot.assert_history_valid()
     snapshot.assert_files_stored({order.number: order.expected_files for order in orders})
-    _assert_ended_as_wanted(snapshot, outcomes)
+    _assert_expected_outcomes(snapshot, outcomes)
     return outcomes, snapshot
 
 
@@ -212,7 +226,7 @@ def _restarted(platform: Platform, name: str, pid: int) -> bool:
 
 
 def _kill(platform: Platform, *names: str) -> None:
-    """Kill and wait until each has a new process."""
+    """Kill processes and wait until each is replaced."""
     pids = {name: platform.children[name].pid for name in names}
     for name in names:
         platform.children[name].kill()
@@ -229,8 +243,8 @@ def test_i7_all_workers_killed_while_jobs_run(platform: Platform) -> None:
     _run(platform, orders, crash)
 
 
-def test_i12_the_api_killed_while_callers_wait(platform: Platform) -> None:
-    """The jobs go on without it, and a caller who repeats with the same Idempotency-Key gets the pictures."""
+def test_i12_api_killed_while_callers_wait(platform: Platform) -> None:
+    """The jobs continue, and a caller that retries with the same Idempotency-Key gets the images."""
     orders = _orders("killed-api", 6, script="[[seconds:2]]", mode="wait")
 
     def crash() -> None:
@@ -243,7 +257,7 @@ def test_i12_the_api_killed_while_callers_wait(platform: Platform) -> None:
 
 
 def test_i12_redis_emptied_with_queued_jobs(platform: Platform) -> None:
-    """The workers are dead while 20 jobs come in, so all their messages are in Redis when it forgets everything."""
+    """The workers are stopped while 20 jobs are accepted, so all messages are in Redis when it is emptied."""
     orders = _orders("emptied", 20, script="[[seconds:0.5]]")
 
     def crash() -> None:
@@ -267,8 +281,8 @@ def test_i12_redis_killed_while_callers_wait(platform: Platform) -> None:
     assert not any(outcome.replayed for outcome in outcomes)
 
 
-def test_i7_the_scheduler_away_for_a_while(platform: Platform) -> None:
-    """Nothing moves by itself without it, nothing is lost either; it catches up when it is back."""
+def test_i7_scheduler_suspended_and_killed(platform: Platform) -> None:
+    """Without the scheduler nothing is dispatched and nothing is lost; after its restart it catches up."""
     orders = _orders("no-scheduler", 8, script="[[seconds:1]]")
 
     def crash() -> None:
@@ -280,25 +294,26 @@ def test_i7_the_scheduler_away_for_a_while(platform: Platform) -> None:
     _run(platform, orders, crash)
 
 
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])
-def test_i12_postgres_restarted_while_callers_wait(platform: Platform, blow: signal.Signals) -> None:
-    """Nobody has to repeat anything: the callers who wait get their pictures."""
-    orders = _orders(f"postgres-{blow.name}", 8, script="[[seconds:1.5]]", mode="wait")
+@pytest.mark.parametrize("stop_signal", [signal.SIGINT, signal.SIGKILL])
+def test_i12_postgres_restarted_while_callers_wait(platform: Platform, stop_signal: signal.Signals) -> None:
+    """Waiting callers get their images without a retry."""
+    orders = _orders(f"postgres-{stop_signal.name}", 8, script="[[seconds:1.5]]", mode="wait")
 
     def crash() -> None:
         eventually(lambda: sum(_states(platform, orders).values()) == 8, what="all accepted")
         pid = platform.children["postgres"].pid
-        platform.children["postgres"].send(blow)
+        platform.children["postgres"].send(stop_signal)
         eventually(lambda: _restarted(platform, "postgres", pid), what="Postgres started again")
 
     outcomes, _ = _run(platform, orders, crash)
     assert not any(outcome.replayed for outcome in outcomes)
 
 
-def test_i12_callers_who_come_while_postgres_restarts(platform: Platform) -> None:
-    """They wait for it, or are told to try again; nobody meets an internal error, and no order becomes two jobs."""
+def test_i12_requests_during_postgres_restart(platform: Platform) -> None:
+    """New requests wait or get a retryable error: no internal error, and no order becomes two jobs."""
     orders = [
-        ClientRequest(number=next(_numbers), token="postgres-away:sandbox", starts_at=n / 10, mode="async") for n in range(20)
+        ClientRequest(number=next(_numbers), token="postgres-away:sandbox", starts_at=n / 10, mode="async")
+        for n in range(20)
     ]
 
     def crash() -> None:
@@ -308,8 +323,8 @@ def test_i12_callers_who_come_while_postgres_restarts(platform: Platform) -> Non
     _run(platform, orders, crash)
 
 
-def test_i7_a_watchdog_exit_while_saving(platform: Platform, notices: list[str]) -> None:
-    """Upstream's file server is slower than a step may take: the worker exits, and the rows re-drive the save."""
+def test_i7_watchdog_exit_while_saving(platform: Platform, notices: list[str]) -> None:
+    """Upstream's file server is slower than the watchdog allows: the worker exits, and the save is retried from the rows."""
     orders = _orders("slow-files", 2, script="[[seconds:0.5]]")
     set_faults(platform, {"latency": 9, "paths": ["/_media"]})
 
@@ -320,17 +335,17 @@ def test_i7_a_watchdog_exit_while_saving(platform: Platform, notices: list[str])
     _run(platform, orders, crash)
 
 
-def test_i4_a_submit_slower_than_every_patience(platform: Platform) -> None:
-    """The call ends at its own deadline; the poll finds the job by its key, and it is not ordered again."""
+def test_i4_submit_slower_than_call_timeout_is_not_repeated(platform: Platform) -> None:
+    """The call ends at its own deadline; the poll finds the job by its submit key, and it is not submitted again."""
     orders = _orders("slow-submit", 2, script="[[seconds:1]][[latency:10]]")
     _, snapshot = _run(platform, orders)
     assert [job["attempt"] for job in snapshot.jobs] == [1, 1]
 
 
-def test_i4_workers_that_sleep_through_their_lease(platform: Platform, notices: list[str]) -> None:
-    """All workers stand still in the middle of their calls until the leases are over, and then go on as if nothing was.
+def test_i4_workers_suspended_beyond_their_lease_submit_once(platform: Platform, notices: list[str]) -> None:
+    """All workers are suspended during their calls until their leases expire, and then resume.
 
-    What they had claimed must not be ordered twice, whoever acts first: they themselves, or who took over.
+    Their claimed jobs must not be submitted twice, by the resumed workers or by those that took over.
     """
     orders = _orders("sleepers", 8, script="[[seconds:1]][[latency:2]]")
 

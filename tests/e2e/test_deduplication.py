@@ -1,4 +1,4 @@
-"""Repeat storms on the whole platform: every wish is one job and one charge, whatever clients and crashes do."""
+"""Retries on a whole platform: every request is one job and one charge, despite client retries and crashes."""
 
 import asyncio
 from collections import Counter
@@ -16,18 +16,18 @@ from tests.support.api_client import IMAGES, ApiClient, account_name, new_key
 from tests.support.platform import eventually
 from worker.local.supervisor import Platform
 
-# As an SDK that does not tell its timeout: the server cannot answer before the client gives up.
-SILENT = {"x-stainless-read-timeout": ""}
+# Hides the SDK's timeout: the server cannot answer before the client gives up.
+WITHOUT_TIMEOUT_HEADER = {"x-stainless-read-timeout": ""}
 
 
 @pytest.fixture
 def platform(multi_region_platform: Platform) -> Platform:
-    """Its API is killed in here, and is back when its test ends."""
+    """A shared platform. Tests kill its API, which is running again when the test ends."""
     return multi_region_platform
 
 
 class CallerSnapshot:
-    """What a caller's wishes became, here and upstream."""
+    """A caller's jobs on the platform, and its submits and charges upstream."""
 
     def __init__(self, platform: Platform, key: str) -> None:
         ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False, timeout=30).json()
@@ -43,16 +43,16 @@ class CallerSnapshot:
                     break
                 query["after"] = page["last_id"]
 
-    def assert_once(self, wishes: int) -> None:
-        """A job and a charge for every wish."""
+    def assert_one_job_each(self, requests: int) -> None:
+        """Assert one job, one submit and one charge per request."""
         by_prompt = Counter(job["input"]["prompt"] for job in self.jobs)
-        assert len(self.jobs) == wishes, by_prompt.most_common(3)
-        assert len(self.submits) == wishes
-        assert len(self.charges) == wishes
-        assert len({charge["submit_id"] for charge in self.charges}) == wishes
+        assert len(self.jobs) == requests, by_prompt.most_common(3)
+        assert len(self.submits) == requests
+        assert len(self.charges) == requests
+        assert len({charge["submit_id"] for charge in self.charges}) == requests
 
 
-def ended(platform: Platform, key: str) -> None:
+def wait_until_ended(platform: Platform, key: str) -> None:
     def open_jobs() -> list[Any]:
         with ApiClient(platform, key) as caller:
             return caller.http.get("/v1/jobs", params={"status": "queued,in_progress"}).json()["data"]
@@ -60,58 +60,60 @@ def ended(platform: Platform, key: str) -> None:
     eventually(lambda: not open_jobs(), within=90, what="all jobs ended")
 
 
-def storm(
+def generate_in_parallel(
     platform: Platform, key: str, *, prompts: list[str], headers: dict[str, str] | None = None, **options: Any
 ) -> list[Any]:
-    """Each prompt is asked for by a client of its own; their answers, or what the SDK raised."""
+    """Send each prompt with its own client; returns the responses or the exceptions of the SDK."""
 
-    async def ask(client: AsyncOpenAI, prompt: str) -> Any:
+    async def generate(client: AsyncOpenAI, prompt: str) -> Any:
         return await client.images.generate(
             model="jimeng-4.0", prompt=prompt, n=1, size="512x512", extra_headers=headers
         )
 
-    async def all_of_them() -> list[Any]:
+    async def run_all() -> list[Any]:
         base = f"{platform.url}/v1"
         clients = [AsyncOpenAI(base_url=base, api_key=key, **options) for _ in prompts]
         try:
-            asked = [ask(client, prompt) for client, prompt in zip(clients, prompts, strict=True)]
-            return await asyncio.gather(*asked, return_exceptions=True)
+            requests = [generate(client, prompt) for client, prompt in zip(clients, prompts, strict=True)]
+            return await asyncio.gather(*requests, return_exceptions=True)
         finally:
             await asyncio.gather(*(client.close() for client in clients))
 
-    return asyncio.run(all_of_them())
+    return asyncio.run(run_all())
 
 
-def joins(platform: Platform) -> int:
+def count_joins(platform: Platform) -> int:
     with psycopg.connect(platform.database_url) as connection:
         return connection.execute("SELECT coalesce(sum(joins), 0) FROM requests").fetchone()[0]
 
 
 @pytest.mark.parametrize(
-    ("clients", "headers"), [(30, {}), (100, SILENT)], ids=["as it is", "without telling its timeout"]
+    ("clients", "headers"),
+    [(30, {}), (100, WITHOUT_TIMEOUT_HEADER)],
+    ids=["with timeout header", "without timeout header"],
 )
-def test_clients_with_short_timeouts_that_repeat_by_themselves(platform, clients, headers):
-    """Jobs of 5 s, timeouts of 3 s. Told the timeout, the server answers before it and the SDK repeats nothing."""
-    key, before = new_key(), joins(platform)
+def test_sdk_retries_with_short_timeouts_create_one_job_each(platform, clients, headers):
+    """Jobs of 5 s, timeouts of 3 s. If the server knows the timeout, it answers earlier and the SDK does not retry."""
+    key, before = new_key(), count_joins(platform)
     prompts = [f"client {number} [[seconds:5]]" for number in range(clients)]
-    # Two repeats are enough on a machine that has nothing else to do.
-    answers = storm(platform, key, prompts=prompts, timeout=3, max_retries=8, headers=headers)
-    ended(platform, key)
-    CallerSnapshot(platform, key).assert_once(clients)
-    pictures = [answer.data[0].url for answer in answers if not isinstance(answer, BaseException)]
-    refused = [answer for answer in answers if isinstance(answer, BaseException)]
+    # Two retries are enough on an idle machine.
+    responses = generate_in_parallel(platform, key, prompts=prompts, timeout=3, max_retries=8, headers=headers)
+    wait_until_ended(platform, key)
+    CallerSnapshot(platform, key).assert_one_job_each(clients)
+    urls = [response.data[0].url for response in responses if not isinstance(response, BaseException)]
+    errors = [response for response in responses if isinstance(response, BaseException)]
     if headers:
-        assert joins(platform) - before >= clients, "the clients really repeated"
-        assert all(isinstance(error, openai.APITimeoutError) for error in refused), refused
-        assert len(pictures) > clients // 2
-        assert len(set(pictures)) == len(pictures)
+        assert count_joins(platform) - before >= clients, "the clients retried"
+        assert all(isinstance(error, openai.APITimeoutError) for error in errors), errors
+        assert len(urls) > clients // 2
+        assert len(set(urls)) == len(urls)
     else:
-        assert {error.code for error in refused} == {"generation_timeout"}
-        assert len(refused) == clients
+        assert {error.code for error in errors} == {"generation_timeout"}
+        assert len(errors) == clients
 
 
-def test_the_api_killed_while_sdk_clients_wait(platform):
-    """They see a cut connection and repeat by themselves; the new process joins them to their jobs."""
+def test_api_killed_while_sdk_clients_wait(platform):
+    """The SDK retries after the broken connection; the new process joins the retries to their jobs."""
     key, clients = new_key(), 20
     prompts = [f"killed {number} [[seconds:4]]" for number in range(clients)]
 
@@ -122,54 +124,56 @@ def test_the_api_killed_while_sdk_clients_wait(platform):
 
     with ThreadPoolExecutor(1) as pool:
         killer = pool.submit(kill)
-        answers = storm(platform, key, prompts=prompts, timeout=60, max_retries=8)
+        responses = generate_in_parallel(platform, key, prompts=prompts, timeout=60, max_retries=8)
         killer.result()
-    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
-    assert len({answer.data[0].url for answer in answers}) == clients
-    CallerSnapshot(platform, key).assert_once(clients)
+    assert [response for response in responses if isinstance(response, BaseException)] == []
+    assert len({response.data[0].url for response in responses}) == clients
+    CallerSnapshot(platform, key).assert_one_job_each(clients)
 
 
-def test_the_api_killed_while_clients_wait_that_mark_nothing(platform):
+def test_api_killed_while_clients_without_retry_headers_wait(platform):
     key, clients = new_key(), 10
 
-    async def stubborn(http: httpx2.AsyncClient, number: int) -> dict[str, Any]:
+    async def retry_until_success(http: httpx2.AsyncClient, number: int) -> dict[str, Any]:
         while True:
             try:
-                answer = await http.post(IMAGES, json={"prompt": f"plain {number} [[seconds:4]]", "n": 1})
-                if answer.status_code == 200:
-                    return answer.json()
+                response = await http.post(IMAGES, json={"prompt": f"plain {number} [[seconds:4]]", "n": 1})
+                if response.status_code == 200:
+                    return response.json()
             except httpx2.TransportError:
                 pass
             await asyncio.sleep(0.3)
 
-    async def all_of_them() -> list[dict[str, Any]]:
+    async def run_all() -> list[dict[str, Any]]:
         headers = {"Authorization": f"Bearer {key}"}
         async with httpx2.AsyncClient(base_url=platform.url, headers=headers, timeout=60, trust_env=False) as http:
-            asked = [asyncio.create_task(stubborn(http, number)) for number in range(clients)]
+            requests = [asyncio.create_task(retry_until_success(http, number)) for number in range(clients)]
             count = 0
             while count < clients:
                 await asyncio.sleep(0.1)
                 count = len((await http.get("/v1/jobs")).json()["data"])
             await asyncio.to_thread(platform.children["api"].kill)
-            return await asyncio.gather(*asked)
+            return await asyncio.gather(*requests)
 
-    answers = asyncio.run(all_of_them())
-    assert len({answer["data"][0]["url"] for answer in answers}) == clients
-    CallerSnapshot(platform, key).assert_once(clients)
+    responses = asyncio.run(run_all())
+    assert len({response["data"][0]["url"] for response in responses}) == clients
+    CallerSnapshot(platform, key).assert_one_job_each(clients)
 
 
-def test_a_pair_of_identical_calls_is_two_wishes_also_when_both_are_repeated(platform):
-    """`@ai-sdk/openai` with n = 2 on an unknown model sends two identical calls at once and wants two pictures."""
+def test_two_identical_parallel_calls_stay_two_jobs_when_retried(platform):
+    """`@ai-sdk/openai` with n = 2 on an unknown model sends two identical calls at once and expects two images."""
     key = new_key()
     twins = ["twins [[seconds:5]]"] * 2
-    answers = storm(platform, key, prompts=twins, timeout=3, max_retries=4, headers=SILENT)
-    assert [answer for answer in answers if isinstance(answer, BaseException)] == []
-    assert len({answer.data[0].url for answer in answers}) == 2
-    CallerSnapshot(platform, key).assert_once(2)
+    responses = generate_in_parallel(
+        platform, key, prompts=twins, timeout=3, max_retries=4, headers=WITHOUT_TIMEOUT_HEADER
+    )
+    assert [response for response in responses if isinstance(response, BaseException)] == []
+    assert len({response.data[0].url for response in responses}) == 2
+    CallerSnapshot(platform, key).assert_one_job_each(2)
 
 
 def test_parallel_identical_calls_never_join(platform):
     key = new_key()
-    answers = storm(platform, key, prompts=["the same [[seconds:1]]"] * 8, timeout=60, max_retries=2)
-    assert len({answer.data[0].url for answer in answers}) == 8
-    CallerSnapshot(platform, key).assert_once(8)
+    responses = generate_in_parallel(platform, key, prompts=["the same [[seconds:1]]"] * 8, timeout=60, max_retries=2)
+    assert len({response.data[0].url for response in responses}) == 8
+    CallerSnapshot(platform, key).assert_one_job_each(8)

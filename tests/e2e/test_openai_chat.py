@@ -1,4 +1,4 @@
-"""Chats through the official `openai` SDK, with strict response validation, against a running platform."""
+"""Chat completions through the official `openai` SDK, with strict response validation, against a running platform."""
 
 import asyncio
 import base64
@@ -25,36 +25,36 @@ def client(api_platform) -> Iterator[OpenAI]:
         yield client
 
 
-def says(text: str) -> list[dict[str, str]]:
+def user_message(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
-def submits_of(client: OpenAI, platform) -> int:
+def count_submits(client: OpenAI, platform) -> int:
     ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
     return sum(line["account"] == account_name(client.api_key) for line in ledger["submits"])
 
 
-def is_picture(link: str) -> bool:
+def is_image(link: str) -> bool:
     return httpx.get(link, trust_env=False).headers["content-type"].startswith("image/")
 
 
-def test_an_answer(client):
+def test_completion(client):
     answer = client.chat.completions.create(
-        model=MODEL, messages=says("a lighthouse"), n=1, temperature=0.7, max_tokens=1000, user="u", seed=7
+        model=MODEL, messages=user_message("a lighthouse"), n=1, temperature=0.7, max_tokens=1000, user="u", seed=7
     )
     [choice] = answer.choices
     assert (answer.model, choice.finish_reason, choice.message.role) == (MODEL, "stop", "assistant")
     [link] = _LINK.findall(choice.message.content)
-    assert is_picture(link)
+    assert is_image(link)
     assert choice.message.images == [{"type": "image_url", "image_url": {"url": link}}]
     assert answer.usage.total_tokens == 0
 
 
-def test_a_stream(client):
+def test_stream(client):
     chunks = list(
         client.chat.completions.create(
             model=MODEL,
-            messages=says("a lighthouse [[seconds:2]]"),
+            messages=user_message("a lighthouse [[seconds:2]]"),
             n=1,
             stream=True,
             stream_options={"include_usage": True},
@@ -64,42 +64,42 @@ def test_a_stream(client):
     assert deltas[0].role == "assistant"
     assert any("reasoning_content" in delta.model_extra for delta in deltas)
     content = "".join(delta.content or "" for delta in deltas)
-    assert is_picture(_LINK.findall(content)[0])
+    assert is_image(_LINK.findall(content)[0])
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage.total_tokens == 0
     assert len({(chunk.id, chunk.created, chunk.model) for chunk in chunks}) == 1
 
 
-def test_the_stream_helper(client):
-    with client.chat.completions.stream(model=MODEL, messages=says("a lighthouse"), n=1) as stream:
+def test_stream_helper(client):
+    with client.chat.completions.stream(model=MODEL, messages=user_message("a lighthouse"), n=1) as stream:
         for _ in stream:
             pass
         final = stream.get_final_completion()
     assert final.choices[0].finish_reason == "stop"
-    assert is_picture(_LINK.findall(final.choices[0].message.content)[0])
+    assert is_image(_LINK.findall(final.choices[0].message.content)[0])
 
 
-def test_a_picture_from_a_picture(client, api_platform):
+def test_image_from_reference_image(client, api_platform):
     link = f"data:image/png;base64,{base64.b64encode(make_image('red', side=64)).decode()}"
     parts = [{"type": "text", "text": "at night"}, {"type": "image_url", "image_url": {"url": link}}]
     messages = [{"role": "user", "content": parts}]
     answer = client.chat.completions.create(model="jimeng-4.0:1k", messages=messages, n=1)
-    assert is_picture(_LINK.findall(answer.choices[0].message.content)[0])
+    assert is_image(_LINK.findall(answer.choices[0].message.content)[0])
     assert httpx.get(f"{api_platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["violations"] == {}
 
 
-def test_many_at_once(api_platform):
+def test_parallel_streams(api_platform):
     async def run() -> None:
         base_url = f"{api_platform.url}/v1"
         async with AsyncOpenAI(base_url=base_url, api_key=new_key(), _strict_response_validation=True) as client:
 
-            async def one(number: int) -> str:
+            async def stream_text(number: int) -> str:
                 stream = await client.chat.completions.create(
-                    model=MODEL, messages=says(f"boat {number}"), n=1, stream=True
+                    model=MODEL, messages=user_message(f"boat {number}"), n=1, stream=True
                 )
                 return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
 
-            contents = await asyncio.gather(*(one(number) for number in range(8)))
+            contents = await asyncio.gather(*(stream_text(number) for number in range(8)))
             assert len({link for content in contents for link in _LINK.findall(content)}) == 8
 
     asyncio.run(run())
@@ -115,29 +115,29 @@ def test_many_at_once(api_platform):
         ("caller", "[[fail:2002]]", openai.InternalServerError, "generation_failed"),
     ],
 )
-def test_a_failed_job_is_raised_and_not_repeated(api_platform, words, prompt, error, code, stream):
+def test_failed_job_raises_and_is_not_retried(api_platform, words, prompt, error, code, stream):
     key = new_key(words)
     with OpenAI(base_url=f"{api_platform.url}/v1", api_key=key, max_retries=2) as client:
-        with pytest.raises(openai.APIError if stream else error) as caught:
-            list(client.chat.completions.create(model=MODEL, messages=says(prompt), n=1, stream=stream))
-        assert caught.value.code == code
-        assert caught.value.message
+        with pytest.raises(openai.APIError if stream else error) as error_info:
+            list(client.chat.completions.create(model=MODEL, messages=user_message(prompt), n=1, stream=stream))
+        assert error_info.value.code == code
+        assert error_info.value.message
     with ApiClient(api_platform, key) as caller:
         assert len(caller.http.get("/v1/jobs").json()["data"]) == 1
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_mistakes_are_told_with_their_message(client, api_platform, stream):
+def test_invalid_requests_raise_with_message(client, api_platform, stream):
     with pytest.raises(openai.NotFoundError, match="gpt-9") as unknown:
-        client.chat.completions.create(model="gpt-9", messages=says("a"), stream=stream)
+        client.chat.completions.create(model="gpt-9", messages=user_message("a"), stream=stream)
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.BadRequestError, match="-re"):
-        client.chat.completions.create(model=MODEL, messages=says("a -re 9k"), stream=stream)
-    assert submits_of(client, api_platform) == 0
+        client.chat.completions.create(model=MODEL, messages=user_message("a -re 9k"), stream=stream)
+    assert count_submits(client, api_platform) == 0
 
 
-def test_a_client_that_is_killed_leaves_its_job_running(client, api_platform):
-    stream = client.chat.completions.create(model=MODEL, messages=says("a [[seconds:1.5]]"), n=1, stream=True)
+def test_closing_the_stream_does_not_cancel_the_job(client, api_platform):
+    stream = client.chat.completions.create(model=MODEL, messages=user_message("a [[seconds:1.5]]"), n=1, stream=True)
     next(stream)
     stream.close()
     with ApiClient(api_platform, client.api_key) as caller:
@@ -145,8 +145,8 @@ def test_a_client_that_is_killed_leaves_its_job_running(client, api_platform):
         assert caller.wait_for_end(job["id"])["status"] == "completed"
 
 
-def test_the_first_chunk_comes_at_once(client, api_platform):
-    stream = client.chat.completions.create(model=MODEL, messages=says("a [[seconds:3]]"), n=1, stream=True)
+def test_first_chunk_is_sent_immediately(client, api_platform):
+    stream = client.chat.completions.create(model=MODEL, messages=user_message("a [[seconds:3]]"), n=1, stream=True)
     first, second = next(stream), next(stream)
     with ApiClient(api_platform, client.api_key) as caller:
         [job] = caller.http.get("/v1/jobs").json()["data"]
@@ -156,9 +156,9 @@ def test_the_first_chunk_comes_at_once(client, api_platform):
     assert any(chunk.choices[0].delta.content for chunk in stream)
 
 
-def test_housekeeping(client, api_platform):
-    answer = client.chat.completions.create(model=MODEL, messages=says("hi"), max_tokens=16)
+def test_client_probes_create_no_job(client, api_platform):
+    answer = client.chat.completions.create(model=MODEL, messages=user_message("hi"), max_tokens=16)
     assert answer.choices[0].message.content == "ok"
-    stream = client.chat.completions.create(model=MODEL, messages=says("test"), stream=True)
+    stream = client.chat.completions.create(model=MODEL, messages=user_message("test"), stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == "ok"
-    assert submits_of(client, api_platform) == 0
+    assert count_submits(client, api_platform) == 0

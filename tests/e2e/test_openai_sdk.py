@@ -24,36 +24,36 @@ def client(api_platform) -> Iterator[OpenAI]:
         yield client
 
 
-def submits_of(client: OpenAI, platform) -> int:
+def count_submits(client: OpenAI, platform) -> int:
     ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
     name = account_name(client.api_key)
     return sum(line["account"] == name for line in ledger["submits"])
 
 
-def test_a_link(client):
+def test_url_response(client):
     answer = client.images.generate(prompt="a lighthouse", n=2, size="1024x1024", quality="auto", user="u")
     assert len(answer.data) == 2
     assert answer.size == "1328x1328"
     assert answer.created > 1_700_000_000
-    for one in answer.data:
-        assert one.b64_json is None
-        assert httpx.get(one.url, trust_env=False).headers["content-type"] == f"image/{answer.output_format}"
+    for item in answer.data:
+        assert item.b64_json is None
+        assert httpx.get(item.url, trust_env=False).headers["content-type"] == f"image/{answer.output_format}"
 
 
-def test_bytes(client):
+def test_b64_json_response(client):
     answer = client.images.generate(model="jimeng-4.0", prompt="a boat", n=1, response_format="b64_json")
-    (one,) = answer.data
-    assert one.url is None
-    with Image.open(io.BytesIO(base64.b64decode(one.b64_json))) as picture:
-        assert picture.size == (2048, 2048)
+    (item,) = answer.data
+    assert item.url is None
+    with Image.open(io.BytesIO(base64.b64decode(item.b64_json))) as image:
+        assert image.size == (2048, 2048)
 
 
-def test_own_fields_go_in_extra_body(client):
+def test_own_fields_in_extra_body(client):
     extra = {"ratio": "16:9", "resolution": "1k", "seed": 7, "negative_prompt": "rain"}
     assert client.images.generate(prompt="a boat", n=1, extra_body=extra).size == "1664x936"
 
 
-def test_a_base_url_with_a_slash_too_many(api_platform):
+def test_base_url_with_extra_slashes(api_platform):
     with OpenAI(base_url=f"{api_platform.url}//v1//", api_key=new_key(), _strict_response_validation=True) as client:
         assert client.models.list().data
 
@@ -65,60 +65,60 @@ def test_models(client):
     for model in models:
         assert (model.object, bool(model.owned_by), model.created > 0) == ("model", True, True)
     assert client.models.retrieve("jimeng-4.0").id == "jimeng-4.0"
-    with pytest.raises(openai.NotFoundError) as caught:
+    with pytest.raises(openai.NotFoundError) as error_info:
         client.models.retrieve("org/gpt-9:free")
-    assert caught.value.code == "model_not_found"
+    assert error_info.value.code == "model_not_found"
 
 
-def drawn(one) -> Image.Image:
-    with Image.open(io.BytesIO(base64.b64decode(one.b64_json, validate=True))) as picture:
-        picture.load()
-        return picture
+def decode_image(item) -> Image.Image:
+    with Image.open(io.BytesIO(base64.b64decode(item.b64_json, validate=True))) as image:
+        image.load()
+        return image
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
-def test_every_field_of_a_picture(client, form):
+def test_every_image_field(client, form):
     answer = client.images.generate(
         model="gpt-image-1", prompt="a boat", size="1024x1536", quality="low", background="auto", moderation="low",
         output_format=form, output_compression=100, user="ann",
     )  # fmt: skip
-    (one,) = answer.data
-    assert (one.url, answer.quality, answer.output_format) == (None, "low", form)
+    (item,) = answer.data
+    assert (item.url, answer.quality, answer.output_format) == (None, "low", form)
     assert answer.safety_identifier == "ann"
-    assert drawn(one).format.lower() == form
-    assert answer.size == "x".join(map(str, drawn(one).size))
+    assert decode_image(item).format.lower() == form
+    assert answer.size == "x".join(map(str, decode_image(item).size))
 
 
-def test_a_stream_of_pictures(client):
+def test_image_stream(client):
     events = list(client.images.generate(prompt="a boat", n=10, size="512x512", stream=True, partial_images=2))
     assert [event.type for event in events] == ["image_generation.completed"] * 10
-    assert {drawn(event).size for event in events} == {(1328, 1328)}
+    assert {decode_image(event).size for event in events} == {(1328, 1328)}
     assert all(event.usage.total_tokens == 0 for event in events)
 
 
-def test_a_slow_stream_lives_on_heartbeats(client):
-    """The heartbeats must pass an SDK that reads events, and the time between two bytes stay small."""
-    patient = client.with_options(timeout=15, max_retries=0)
-    (event,) = patient.images.generate(prompt="[[seconds:20]]", n=1, size="512x512", stream=True)
+def test_heartbeats_keep_a_slow_stream_alive(client):
+    """The SDK must ignore heartbeats, and they must keep the connection alive."""
+    short_timeout = client.with_options(timeout=15, max_retries=0)
+    (event,) = short_timeout.images.generate(prompt="[[seconds:20]]", n=1, size="512x512", stream=True)
     assert event.type == "image_generation.completed"
 
 
-def test_edits_in_every_form(client, tmp_path):
+def test_edits_with_every_file_type(client, tmp_path):
     red, blue = make_image("red"), make_image("blue")
     path = tmp_path / "red.png"
     path.write_bytes(red)
-    for given in (red, ("a.png", red, "image/png"), path.open("rb"), [red, ("b.bin", blue)], [path, io.BytesIO(blue)]):
+    for images in (red, ("a.png", red, "image/png"), path.open("rb"), [red, ("b.bin", blue)], [path, io.BytesIO(blue)]):
         answer = client.images.edit(
-            image=given, prompt="a boat", n=2, size="auto", input_fidelity="high", quality="low",
+            image=images, prompt="a boat", n=2, size="auto", input_fidelity="high", quality="low",
             response_format="b64_json", output_format="webp", output_compression=80,
         )  # fmt: skip
-        assert [drawn(one).format for one in answer.data] == ["WEBP"] * 2
-        if hasattr(given, "close"):
-            given.close()
-    assert submits_of(client, client.platform) == 5
+        assert [decode_image(item).format for item in answer.data] == ["WEBP"] * 2
+        if hasattr(images, "close"):
+            images.close()
+    assert count_submits(client, client.platform) == 5
 
 
-def test_edits_as_a_stream(client):
+def test_edit_stream(client):
     events = list(client.images.edit(image=[make_image("red"), make_image("blue")], prompt="a boat", n=2, stream=True))
     assert [event.type for event in events] == ["image_edit.completed"] * 2
     with pytest.raises(openai.BadRequestError, match="mask") as masked:
@@ -129,19 +129,19 @@ def test_edits_as_a_stream(client):
     assert failed.value.code == "content_policy_violation"
 
 
-def test_too_many_pictures(client):
-    with pytest.raises(openai.BadRequestError, match="at most 10") as caught:
+def test_too_many_images(client):
+    with pytest.raises(openai.BadRequestError, match="at most 10") as error_info:
         client.images.edit(image=[make_image("red")] * 17, prompt="a boat")
-    assert caught.value.param == "image"
+    assert error_info.value.param == "image"
 
 
 def test_async_client(api_platform):
     async def run() -> None:
         base_url = f"{api_platform.url}/v1"
         async with AsyncOpenAI(base_url=base_url, api_key=new_key(), _strict_response_validation=True) as client:
-            asked = [client.images.generate(prompt=f"boat {n}", n=1, response_format=kind)
+            requests = [client.images.generate(prompt=f"boat {n}", n=1, response_format=kind)
                      for n, kind in enumerate(["url", "b64_json"])]  # fmt: skip
-            linked, inline = await asyncio.gather(*asked)
+            linked, inline = await asyncio.gather(*requests)
             assert linked.data[0].url
             assert inline.data[0].b64_json
             assert (await client.models.list()).data
@@ -149,7 +149,7 @@ def test_async_client(api_platform):
     asyncio.run(run())
 
 
-def test_mistakes_are_told_with_their_message(client, api_platform):
+def test_invalid_requests_raise_with_message(client, api_platform):
     with pytest.raises(openai.NotFoundError, match="gpt-9") as unknown:
         client.images.generate(prompt="a", model="gpt-9")
     assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
@@ -161,7 +161,7 @@ def test_mistakes_are_told_with_their_message(client, api_platform):
         OpenAI(base_url=f"{api_platform.url}/v1", api_key="sk-dreamery-wrong").models.list()
     with pytest.raises(openai.NotFoundError, match="Responses API"):
         client.responses.create(model="jimeng-4.0", input="a")
-    assert submits_of(client, api_platform) == 0
+    assert count_submits(client, api_platform) == 0
 
 
 @pytest.mark.parametrize(
@@ -174,23 +174,23 @@ def test_mistakes_are_told_with_their_message(client, api_platform):
         ("shark", "a boat", openai.InternalServerError, "upstream_risk_control"),
     ],
 )
-def test_a_failed_job_is_not_repeated(api_platform, words, prompt, error, code):
+def test_failed_job_is_not_retried(api_platform, words, prompt, error, code):
     key = new_key(words)
     with OpenAI(base_url=f"{api_platform.url}/v1", api_key=key, max_retries=2) as client:
-        with pytest.raises(error) as caught:
+        with pytest.raises(error) as error_info:
             client.images.generate(prompt=prompt, n=1)
-        assert caught.value.code == code
-        assert caught.value.message
-        assert submits_of(client, api_platform) == 1
+        assert error_info.value.code == code
+        assert error_info.value.message
+        assert count_submits(client, api_platform) == 1
     with ApiClient(api_platform, key) as caller:
         (job,) = caller.http.get("/v1/jobs").json()["data"]
-        assert job["id"] == caught.value.response.headers["x-job-id"]
+        assert job["id"] == error_info.value.response.headers["x-job-id"]
 
 
-def test_a_wait_that_runs_out_is_not_repeated(api_platform):
-    """The SDK sends its read timeout; the server answers before it and the SDK does not ask again."""
+def test_generation_timeout_is_not_retried(api_platform):
+    """The SDK sends its read timeout; the server answers earlier and the SDK does not retry."""
     with OpenAI(base_url=f"{api_platform.url}/v1", api_key=new_key(), max_retries=2, timeout=6.5) as client:
-        with pytest.raises(openai.InternalServerError, match="do not repeat") as caught:
+        with pytest.raises(openai.InternalServerError, match="do not repeat") as error_info:
             client.images.generate(prompt="[[seconds:4]]", n=1)
-        assert caught.value.code == "generation_timeout"
-        assert submits_of(client, api_platform) == 1
+        assert error_info.value.code == "generation_timeout"
+        assert count_submits(client, api_platform) == 1

@@ -13,11 +13,11 @@ from PIL import Image
 from tests.support.api_client import new_key
 from worker.core.media.video import inspect_video
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK says of the API that it will go
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # the SDK marks this API as deprecated
 
 
-def wide(color: str) -> bytes:
-    """A small picture of the shape of most videos."""
+def widescreen_image(color: str) -> bytes:
+    """A small 16:9 image."""
     out = io.BytesIO()
     Image.new("RGB", (64, 36), color).save(out, "PNG")
     return out.getvalue()
@@ -32,16 +32,16 @@ def client(api_platform) -> Iterator[OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def made(api_platform) -> Iterator[tuple[OpenAI, Video]]:
-    """A caller and a video that is done."""
+def finished_video(api_platform) -> Iterator[tuple[OpenAI, Video]]:
+    """A caller and its finished video."""
     with OpenAI(
         base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=60
     ) as client:
         yield client, client.videos.create_and_poll(prompt="waves", model="sora-2", seconds="4", size="1280x720")
 
 
-class TestBegun:
-    """What needs no finished video."""
+class TestWithoutFinishedVideo:
+    """Requests that need no finished video."""
 
     def test_create_and_retrieve(self, client: OpenAI) -> None:
         video = client.videos.create(prompt="waves [[seconds:60]]", model="sora-2", seconds="8", size="720x1280")
@@ -56,21 +56,21 @@ class TestBegun:
         assert early.value.code == "video_not_ready"
         assert client.videos.delete(video.id).deleted
 
-    def test_own_fields_go_in_extra_body(self, client: OpenAI) -> None:
+    def test_own_fields_in_extra_body(self, client: OpenAI) -> None:
         extra = {"ratio": "1:1", "resolution": "1080p", "seed": 7}
-        # Strict validation knows four sizes only; the true one is told all the same.
+        # Strict validation accepts only four sizes; the response contains the real size.
         with client.with_options(_extra_kwargs={"_strict_response_validation": False}) as lenient:
             video = lenient.videos.create(prompt="waves [[hang]]", model="jimeng-video-3.0", extra_body=extra)
             assert video.size == "1080x1080"
             lenient.videos.delete(video.id)
 
     @pytest.mark.parametrize("form", ["bytes", "file", "tuple"])
-    def test_a_first_frame(self, client: OpenAI, tmp_path: Path, form: str) -> None:
-        red = wide("red")
+    def test_first_frame(self, client: OpenAI, tmp_path: Path, form: str) -> None:
+        red = widescreen_image("red")
         (tmp_path / "red.png").write_bytes(red)
-        given = {"bytes": red, "file": (tmp_path / "red.png").open("rb"), "tuple": ("red.png", red, "image/png")}
-        video = client.videos.create(prompt="waves [[hang]]", input_reference=given[form])
-        given["file"].close()
+        references = {"bytes": red, "file": (tmp_path / "red.png").open("rb"), "tuple": ("red.png", red, "image/png")}
+        video = client.videos.create(prompt="waves [[hang]]", input_reference=references[form])
+        references["file"].close()
         assert video.size == "1280x720"
         client.videos.delete(video.id)
 
@@ -80,60 +80,60 @@ class TestBegun:
         deleted = client.videos.delete(ids[1])
         assert (deleted.id, deleted.object, deleted.deleted) == (ids[1], "video.deleted", True)
         assert [video.id for video in client.videos.list(order="asc", limit=1)] == [ids[0], ids[2]]
-        with pytest.raises(openai.NotFoundError) as gone:
+        with pytest.raises(openai.NotFoundError) as not_found:
             client.videos.retrieve(ids[1])
-        assert gone.value.code == "video_not_found"
-        for left in (ids[0], ids[2]):
-            client.videos.delete(left)
+        assert not_found.value.code == "video_not_found"
+        for video_id in (ids[0], ids[2]):
+            client.videos.delete(video_id)
 
-    def test_mistakes_are_told_with_their_message(self, client: OpenAI) -> None:
+    def test_invalid_requests_raise_with_message(self, client: OpenAI) -> None:
         with pytest.raises(openai.BadRequestError, match="5, 10") as bad:
             client.videos.create(prompt="waves", model="jimeng-video-3.0", seconds="4")
         assert (bad.value.code, bad.value.param) == ("invalid_value", "seconds")
         with pytest.raises(openai.NotFoundError, match="gpt-9"):
             client.videos.create(prompt="waves", model="gpt-9")
         with pytest.raises(openai.BadRequestError, match="remix"):
-            client.videos.edit(prompt="at night", video=b"a film")
+            client.videos.edit(prompt="at night", video=b"a video")
         assert list(client.videos.list()) == []
 
 
-class TestDone:
-    """What needs the engine to make it."""
+class TestFinishedVideo:
+    """Requests on finished videos."""
 
-    def test_create_and_poll(self, made: tuple[OpenAI, Video]) -> None:
-        _, video = made
+    def test_create_and_poll(self, finished_video: tuple[OpenAI, Video]) -> None:
+        _, video = finished_video
         assert (video.status, video.progress, video.error) == ("completed", 100, None)
         assert (video.model, video.seconds, video.size) == ("sora-2", "5", "1280x720")
         assert video.completed_at is not None
 
-    def test_download_each_form(self, made: tuple[OpenAI, Video]) -> None:
-        client, video = made
+    def test_download_every_variant(self, finished_video: tuple[OpenAI, Video]) -> None:
+        client, video = finished_video
         facts = inspect_video(io.BytesIO(client.videos.download_content(video.id).content))
         assert (facts.mime, facts.width, facts.height) == ("video/mp4", 1280, 720)
         assert abs(facts.milliseconds - 5000) < 300
         for variant in ("thumbnail", "spritesheet"):
             content = client.videos.download_content(video.id, variant=variant)
             assert content.response.headers["content-type"].startswith("image/")
-            with Image.open(io.BytesIO(content.content)) as shown:
-                shown.load()
+            with Image.open(io.BytesIO(content.content)) as image:
+                image.load()
 
-    def test_remix(self, made: tuple[OpenAI, Video]) -> None:
-        client, video = made
+    def test_remix(self, finished_video: tuple[OpenAI, Video]) -> None:
+        client, video = finished_video
         remix = client.videos.remix(video.id, prompt="the same at night")
         assert (remix.remixed_from_video_id, remix.seconds, remix.size) == (video.id, video.seconds, video.size)
         done = client.videos.poll(remix.id)
         assert (done.status, done.prompt) == ("completed", "the same at night")
         assert client.videos.delete(remix.id).deleted
 
-    def test_from_a_first_frame(self, client: OpenAI) -> None:
-        video = client.videos.create_and_poll(prompt="waves", input_reference=wide("red"))
+    def test_video_from_first_frame(self, client: OpenAI) -> None:
+        video = client.videos.create_and_poll(prompt="waves", input_reference=widescreen_image("red"))
         assert (video.status, video.size) == ("completed", "1280x720")
 
     @pytest.mark.parametrize(("script", "code"), [("2038", "content_policy_violation"), ("2002", "generation_failed")])
-    def test_a_failed_one_does_not_raise(self, client: OpenAI, script: str, code: str) -> None:
+    def test_failed_video_has_error(self, client: OpenAI, script: str, code: str) -> None:
         video = client.videos.create_and_poll(prompt=f"[[fail:{script}]] waves")
         assert (video.status, video.error.code) == ("failed", code)
         assert video.error.message
-        with pytest.raises(openai.BadRequestError) as caught:
+        with pytest.raises(openai.BadRequestError) as error_info:
             client.videos.download_content(video.id)
-        assert caught.value.code == "video_failed"
+        assert error_info.value.code == "video_failed"

@@ -1,4 +1,4 @@
-"""A platform in operation: results in a bucket, rolling restarts, maintenance, and the drill of backup and loss."""
+"""Operations: results in a bucket, rolling restarts, maintenance, and a backup and restore drill."""
 
 import json
 import signal
@@ -25,7 +25,7 @@ POLL_SECONDS = 0.5
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory, s3: Bucket) -> Iterator[CheckedPlatform]:
-    """Two workers, storage in a bucket. Restarted in the tests, so no other test shares it."""
+    """Two workers, storage in a bucket. Tests restart its processes, so no other file shares it."""
     env = {f"DREAMERY_{name}": value for name, value in s3.settings("operations").items()}
     env |= {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_ACCOUNT_MAX_IMAGES": "40"}
     env |= {"DREAMERY_POLL_MIN_SECONDS": str(POLL_SECONDS), "DREAMERY_POLL_MAX_SECONDS": str(POLL_SECONDS)}
@@ -46,21 +46,21 @@ def admin(platform: CheckedPlatform) -> Iterator[ApiClient]:
         yield made
 
 
-def restarted(platform: CheckedPlatform, admin: ApiClient, name: str) -> None:
-    """SIGTERM; back when another process has taken its place and answers."""
+def restart_worker(platform: CheckedPlatform, admin: ApiClient, name: str) -> None:
+    """Send SIGTERM and wait until a new process has replaced it and responds."""
     child = platform.children[name]
     before, pid = child.restarts, child.pid
     child.terminate()
-    eventually(lambda: child.restarts > before and child.pid != pid, what=f"{name} ends by itself and is replaced")
-    eventually(lambda: name in workers(admin), what=f"the new {name} answers")
+    eventually(lambda: child.restarts > before and child.pid != pid, what=f"{name} exits and is replaced")
+    eventually(lambda: name in workers(admin), what=f"the new {name} responds")
 
 
 def workers(admin: ApiClient) -> set[str]:
-    """The workers that answer, without the machine's name."""
+    """Names of the responding workers, without the host name."""
     return {worker["name"].partition("@")[0] for worker in admin.http.get("/admin/v1/workers").json()["data"]}
 
 
-def serves(platform: CheckedPlatform) -> bool:
+def is_api_healthy(platform: CheckedPlatform) -> bool:
     try:
         return httpx.get(f"{platform.url}/healthz", trust_env=False).status_code == 200
     except httpx.TransportError:
@@ -78,7 +78,7 @@ def dreamery(*arguments: str, data: Path, **env: str) -> subprocess.CompletedPro
 # --- storage ---
 
 
-def test_a_picture_lands_in_the_bucket_and_is_served(client: ApiClient, s3: Bucket) -> None:
+def test_image_is_stored_in_bucket_and_served(client: ApiClient, s3: Bucket) -> None:
     job = client.wait_for_end(client.start_job()["id"])
     [item] = job["output"]
     [(key, size)] = s3.keys(f"operations/jobs/{job['id'].removeprefix('job_')}").items()
@@ -94,36 +94,34 @@ def test_a_picture_lands_in_the_bucket_and_is_served(client: ApiClient, s3: Buck
 # --- rolling restarts ---
 
 
-def test_workers_are_restarted_under_load_and_nothing_is_lost(
+def test_rolling_worker_restart_under_load_loses_nothing(
     platform: CheckedPlatform, client: ApiClient, admin: ApiClient
 ) -> None:
     numbers = list(range(9000, 9060))
-    eventually(lambda: workers(admin) >= {"worker-1", "worker-2"}, what="both workers answer")
-    through = client.start_job("a boat that is polled all the time [[seconds:100]]")["id"]
+    eventually(lambda: workers(admin) >= {"worker-1", "worker-2"}, what="both workers respond")
+    long_job = client.start_job("a boat that is polled all the time [[seconds:100]]")["id"]
     jobs = [client.start_job(f"a boat [[job:{number}]][[seconds:6]]")["id"] for number in numbers[:30]]
     eventually(lambda: len(client.submits()) >= 20, what="jobs are with upstream")
     for start, worker in ((30, "worker-1"), (45, "worker-2")):
         jobs += [client.start_job(f"a boat [[job:{n}]][[seconds:3]]")["id"] for n in numbers[start : start + 15]]
-        restarted(platform, admin, worker)
+        restart_worker(platform, admin, worker)
     assert {client.wait_for_end(job)["status"] for job in jobs} == {"completed"}
-    client.cancel(through)
+    client.cancel(long_job)
     snapshot = PlatformSnapshot(platform, numbers)
     snapshot.assert_charged_once()
-    assert {job["attempt"] for job in snapshot.jobs} == {1}, "every submit under way was finished, none repeated"
+    assert {job["attempt"] for job in snapshot.jobs} == {1}, "every started submit was finished, none was repeated"
     ledger = httpx.get(f"{platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()
     polls = ledger["polls"][account_name(client.key)]
-    # A figure to be read, not judged: a busy machine starts processes slowly.
-    print(
-        f"between two polls: {polls['mean_gap_seconds']:.2f} s on the average, {polls['max_gap_seconds']:.2f} s at most"
-    )
+    # For information only: a busy machine starts processes slowly.
+    print(f"between two polls: {polls['mean_gap_seconds']:.2f} s on average, {polls['max_gap_seconds']:.2f} s at most")
     assert polls["count"] > 10
 
 
-def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPlatform, client: ApiClient) -> None:
+def test_api_stop_sends_retryable_error_and_retry_joins_job(platform: CheckedPlatform, client: ApiClient) -> None:
     prompt = "a slow boat [[seconds:8]]"
     streamed = client.start_job("a boat to follow [[seconds:8]]")["id"]
     events: list[str] = []
-    ended: list[bool] = []
+    finished: list[bool] = []
 
     def follow() -> None:
         with client.http.stream("GET", f"/v1/jobs/{streamed}/events") as answer:
@@ -133,7 +131,7 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
                     line for line in answer.iter_lines() if not line.startswith("retry")
                 )
             )
-        ended.append(True)  # a stream that is cut off raises instead
+        finished.append(True)  # a broken stream raises instead
 
     with ThreadPoolExecutor() as pool:
         following = pool.submit(follow)
@@ -145,24 +143,24 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
             )
             for model in ("jimeng-4.0", "agent")
         ]  # fmt: skip
-        eventually(lambda: len(client.submits()) >= 3, what="all are under way")
+        eventually(lambda: len(client.submits()) >= 3, what="all are submitted")
         api = platform.children["api"]
         before = api.pid
         api.send(signal.SIGTERM)
         answer = waiting.result()
         following.result()
-        told = [chat.result().text for chat in chats]
+        chat_streams = [chat.result().text for chat in chats]
     message = assert_error(answer, 503, "restarting")
     job_id = answer.headers["x-job-id"]
     assert job_id in message
     assert (answer.headers["retry-after"], answer.headers["x-should-retry"]) == ("1", "true")
-    assert ended
+    assert finished
     assert events
     assert set(events) <= {"snapshot", "progress"}
-    for text in told:
+    for text in chat_streams:
         assert text.rstrip().endswith("data: [DONE]")
         assert '"code":"restarting"' in text
-    eventually(lambda: api.pid != before and serves(platform), what="another API process")
+    eventually(lambda: api.pid != before and is_api_healthy(platform), what="another API process")
     again = client.generate_images(prompt, n=1)
     assert (again.status_code, again.headers["x-job-id"]) == (200, job_id), "the same request joins its job"
     assert client.wait_for_end(streamed)["status"] == "completed"
@@ -172,36 +170,38 @@ def test_who_waits_when_the_api_stops_is_told_and_comes_back(platform: CheckedPl
 # --- maintenance ---
 
 
-def test_a_draining_platform_finishes_what_it_has(platform: CheckedPlatform, client: ApiClient, admin: ApiClient) -> None:
+def test_draining_platform_finishes_open_jobs(platform: CheckedPlatform, client: ApiClient, admin: ApiClient) -> None:
     data = platform.data_dir
     open_job = client.start_job("a boat that is open [[seconds:3]]")["id"]
-    told = dreamery("drain", "--reason", "a new disk", "--json", data=data)
-    assert json.loads(told.stdout)["draining"], told.stderr
+    result = dreamery("drain", "--reason", "a new disk", "--json", data=data)
+    assert json.loads(result.stdout)["draining"], result.stderr
     message = assert_error(client.generate_images(n=1), 503, "draining")
     assert "a new disk" in message
     assert client.generate_images(n=1).headers["retry-after"] == "30"
     assert httpx.get(f"{platform.url}/readyz", trust_env=False).json()["draining"]
-    told = dreamery("drain", "--wait", "--json", data=data)
-    assert sum(json.loads(told.stdout)["open_jobs"].values()) == 0, told.stderr
+    result = dreamery("drain", "--wait", "--json", data=data)
+    assert sum(json.loads(result.stdout)["open_jobs"].values()) == 0, result.stderr
     assert client.job(open_job)["status"] == "completed"
     assert not json.loads(dreamery("drain", "--off", "--json", data=data).stdout)["draining"]
     assert client.generate_images(n=1).status_code == 200
-    acts = admin.http.get("/admin/v1/audit", params={"action": "platform.drain"}).json()["data"]
-    assert len(acts) >= 3
+    entries = admin.http.get("/admin/v1/audit", params={"action": "platform.drain"}).json()["data"]
+    assert len(entries) >= 3
 
 
-def test_a_drained_worker_rests_while_the_other_works(platform: CheckedPlatform, client: ApiClient, admin: ApiClient) -> None:
+def test_drained_worker_is_idle_while_the_other_works(
+    platform: CheckedPlatform, client: ApiClient, admin: ApiClient
+) -> None:
     listed = admin.http.get("/admin/v1/workers").json()["data"]
-    one = next(worker["name"] for worker in listed if worker["name"].startswith("worker-1"))
+    name = next(worker["name"] for worker in listed if worker["name"].startswith("worker-1"))
     assert all(worker["queues"] for worker in listed)
-    place = f"/admin/v1/workers/{one}/drain"
-    drained = admin.http.patch(place, json={"draining": True}).json()
+    url = f"/admin/v1/workers/{name}/drain"
+    drained = admin.http.patch(url, json={"draining": True}).json()
     assert (drained["draining"], drained["queues"]) == (True, [])
     since = time.monotonic()
     assert client.generate_images(n=1).status_code == 200
     # It still hears itself, or it would be ended as deaf.
-    eventually(lambda: heard_seconds(platform, one) < time.monotonic() - since, what="it hears while it rests")
-    back = admin.http.patch(place, json={"draining": False}).json()
+    eventually(lambda: heard_seconds(platform, name) < time.monotonic() - since, what="it hears while it rests")
+    back = admin.http.patch(url, json={"draining": False}).json()
     assert (back["draining"], back["queues"]) == (False, ["bulk", "fast", "outbox"])
     assert_error(admin.http.patch("/admin/v1/workers/nobody/drain", json={"draining": True}), 404, "worker_not_found")
 
@@ -209,18 +209,18 @@ def test_a_drained_worker_rests_while_the_other_works(platform: CheckedPlatform,
 def heard_seconds(platform: CheckedPlatform, name: str) -> float:
     """How long ago the worker of that process heard its last message to itself."""
     pid = platform.children[name.partition("@")[0]].pid
-    return next(worker.heard_seconds for worker in heartbeat.workers(platform.redis_url) if worker.pid == pid)
+    return next(worker.heard_seconds for worker in heartbeat.list_workers(platform.redis_url) if worker.pid == pid)
 
 
-# --- the drill ---
+# --- backup and restore drill ---
 
 
 def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
-    """A backup while a job runs; everything is lost; another machine goes on with the same links, keys and jobs."""
+    """Back up while a job runs, destroy all data, and restore elsewhere with the same links, keys and jobs."""
     (tmp_path / "passphrase").write_text("correct horse battery staple")
-    locked = ("--passphrase-file", str(tmp_path / "passphrase"))
+    passphrase = ("--passphrase-file", str(tmp_path / "passphrase"))
     file = tmp_path / "backup.zip"
-    slow = "a job that runs on [[seconds:30]]"
+    slow = "a long job [[seconds:30]]"
     with start_platform(tmp_path / "one", sandbox_seconds=0.3) as old:
         with ApiClient(old, old.admin_key) as admin:
             admin.http.post("/admin/v1/users", json={"name": "alice"})
@@ -230,17 +230,17 @@ def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
                 done = [alice.wait_for_end(alice.start_job(f"number {n}", n=2)["id"]) for n in range(3)]
                 before = {link: httpx.get(link, trust_env=False).content for link in links(done)}
                 running = guest.start_job(slow)["id"]
-                eventually(lambda: guest.job(running)["started_at"], what="it runs")
-                told = dreamery("backup", str(file), "--with-files", "--with-keys", *locked, data=old.data_dir)
-                assert told.returncode == 0, told.stderr
+                eventually(lambda: guest.job(running)["started_at"], what="the job runs")
+                result = dreamery("backup", str(file), "--with-files", "--with-keys", *passphrase, data=old.data_dir)
+                assert result.returncode == 0, result.stderr
         old_url = old.url
         old.destroy_data()
         new_data = tmp_path / "two" / "data"
-        told = dreamery("restore", str(file), *locked, "--json", data=new_data)
-        assert told.returncode == 0, told.stdout + told.stderr
-        found = json.loads(told.stdout)
-        assert (found["missing"], found["missing_keys"]) == ([], [])
-        assert found["jobs"] == {"interrupted": 0, "running": 1}
+        result = dreamery("restore", str(file), *passphrase, "--json", data=new_data)
+        assert result.returncode == 0, result.stdout + result.stderr
+        report = json.loads(result.stdout)
+        assert (report["missing"], report["missing_keys"]) == ([], [])
+        assert report["jobs"] == {"interrupted": 0, "running": 1}
         upstream = {
             "DREAMERY_SANDBOX_URL": old.sandbox_url,
             "DREAMERY_FETCH_ALLOW": old.sandbox_url.partition("://")[2],
@@ -253,7 +253,9 @@ def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
                 assert {job["id"] for job in alice.http.get("/v1/jobs").json()["data"]} == {job["id"] for job in done}
                 assert guest.wait_for_end(running)["status"] == "completed"
                 assert [line["prompt"] for line in guest_submits(old, session)].count(slow) == 1
-                assert guest.generate_images("and on", n=1).status_code == 200, "the account's secret opens"
+                assert guest.generate_images("after the restore", n=1).status_code == 200, (
+                    "the account's session can be decrypted"
+                )
 
 
 def links(jobs: list[dict[str, Any]]) -> list[str]:

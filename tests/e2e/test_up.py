@@ -1,4 +1,4 @@
-"""`dreamery up`, the commands beside it and `dreamery demo`, as real processes on a real data folder."""
+"""`dreamery up`, related commands and `dreamery demo`, as real processes on a real data folder."""
 
 import contextlib
 import json
@@ -26,13 +26,13 @@ CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "talker", "schedu
 
 
 @dataclass
-class Up:
-    """A running `dreamery up` and what it has printed."""
+class RunningUp:
+    """A running `dreamery up` and its output."""
 
     process: subprocess.Popen[str]
     data: Path
     port: int
-    printed: str = field(default="")
+    output: str = field(default="")
 
     def command(self, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return dreamery(*arguments, DREAMERY_DATA_DIR=str(self.data), **env)
@@ -46,20 +46,20 @@ def dreamery(*arguments: str, cwd: Path = ROOT, **env: str) -> subprocess.Comple
 
 
 @contextlib.contextmanager
-def running_up(data: Path, *flags: str, port: int | None = None, **env: str) -> Iterator[Up]:
+def running_up(data: Path, *flags: str, port: int | None = None, **env: str) -> Iterator[RunningUp]:
     port = port or free_port()
     command = [sys.executable, "-P", "-m", "api.cli.main", "up", "--data-dir", str(data), "--port", str(port), *flags]
     process = subprocess.Popen(
         command, cwd=data.parent, env=clean_env(**env), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     try:
-        up = Up(process, data, port)
+        up = RunningUp(process, data, port)
         assert process.stdout is not None
         for line in process.stdout:
-            up.printed += line
+            up.output += line
             if "Ctrl-C stops everything" in line:
                 break
-        assert process.poll() is None, up.printed
+        assert process.poll() is None, up.output
         yield up
     finally:
         process.kill()
@@ -69,68 +69,68 @@ def running_up(data: Path, *flags: str, port: int | None = None, **env: str) -> 
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
-    with running_up(tmp_path_factory.mktemp("a place") / "data") as running:
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningUp]:
+    with running_up(tmp_path_factory.mktemp("folder with spaces") / "data") as running:
         yield running
 
 
-def test_up_prints_what_a_newcomer_needs(up: Up) -> None:
+def test_up_prints_addresses_and_key(up: RunningUp) -> None:
     key = (up.data / "keys" / "admin.key").read_text().strip()
-    assert f"http://127.0.0.1:{up.port}" in up.printed
+    assert f"http://127.0.0.1:{up.port}" in up.output
     assert key.startswith("sk-dreamery-")
-    assert key in up.printed
-    assert "demo:sandbox" in up.printed
-    assert re.search(r"Flower +http://127.0.0.1:\d+", up.printed)
+    assert key in up.output
+    assert "demo:sandbox" in up.output
+    assert re.search(r"Flower +http://127.0.0.1:\d+", up.output)
     for folder in (up.data, up.data / "keys"):
         assert folder.stat().st_mode & 0o077 == 0
 
 
-def test_printed_curl_makes_a_picture(up: Up, tmp_path: Path) -> None:
-    curl = up.printed[up.printed.index("curl ") : up.printed.index("Ctrl-C stops")].strip()
-    done = subprocess.run(
+def test_printed_curl_command_works(up: RunningUp, tmp_path: Path) -> None:
+    curl = up.output[up.output.index("curl ") : up.output.index("Ctrl-C stops")].strip()
+    result = subprocess.run(
         ["sh", "-c", curl.replace("curl", "curl -sS", 1)], capture_output=True, text=True, check=False
     )
-    if done.returncode == 127:
-        pytest.skip("no curl on this machine")
-    [item] = json.loads(done.stdout)["data"]
-    with urllib.request.urlopen(item["url"], timeout=30) as answer:
-        (tmp_path / "picture").write_bytes(answer.read())
-    with Image.open(tmp_path / "picture") as picture:
-        assert picture.size == (2048, 2048)
+    if result.returncode == 127:
+        pytest.skip("curl is not installed")
+    [item] = json.loads(result.stdout)["data"]
+    with urllib.request.urlopen(item["url"], timeout=30) as response:
+        (tmp_path / "image").write_bytes(response.read())
+    with Image.open(tmp_path / "image") as image:
+        assert image.size == (2048, 2048)
 
 
-def test_generate_saves_what_it_says(up: Up, tmp_path: Path) -> None:
-    done = up.command("generate", "a red boat", "--size", "1440x2560", "-n", "2", "--out", str(tmp_path / "my out"))
-    assert done.returncode == 0, done.stderr
-    files = [Path(line) for line in done.stdout.splitlines()]
+def test_generate_saves_the_printed_files(up: RunningUp, tmp_path: Path) -> None:
+    result = up.command("generate", "a red boat", "--size", "1440x2560", "-n", "2", "--out", str(tmp_path / "my out"))
+    assert result.returncode == 0, result.stderr
+    files = [Path(line) for line in result.stdout.splitlines()]
     assert len(files) == 2
     for file in files:
-        with Image.open(file) as picture:
-            assert picture.size == (1440, 2560)
+        with Image.open(file) as image:
+            assert image.size == (1440, 2560)
     assert sorted((tmp_path / "my out").iterdir()) == sorted(files)
 
 
-def test_generate_tells_why_a_job_failed(up: Up, tmp_path: Path) -> None:
-    done = up.command("generate", "[[fail:2038]] no", "--key", "demo:sandbox", "--out", str(tmp_path))
-    assert done.returncode == 1
-    assert "failed: " in done.stderr
-    assert "Traceback" not in done.stderr
+def test_generate_prints_why_a_job_failed(up: RunningUp, tmp_path: Path) -> None:
+    result = up.command("generate", "[[fail:2038]] no", "--key", "demo:sandbox", "--out", str(tmp_path))
+    assert result.returncode == 1
+    assert "failed: " in result.stderr
+    assert "Traceback" not in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_generate_makes_a_video(up: Up, tmp_path: Path) -> None:
-    done = up.command(
+def test_generate_video(up: RunningUp, tmp_path: Path) -> None:
+    result = up.command(
         "generate", "waves", "--video", "--size", "720x1280", "--key", "demo:sandbox", "--out", str(tmp_path)
     )
-    assert done.returncode == 0, done.stderr
-    [file] = [Path(line) for line in done.stdout.splitlines()]
+    assert result.returncode == 0, result.stderr
+    [file] = [Path(line) for line in result.stdout.splitlines()]
     assert file.suffix == ".mp4"
     with file.open("rb") as content:
         facts = inspect_video(content)
     assert (facts.width, facts.height, round(facts.milliseconds / 1000)) == (720, 1280, 5)
 
 
-def test_jobs_list_shows_them(up: Up, tmp_path: Path) -> None:
+def test_jobs_list(up: RunningUp, tmp_path: Path) -> None:
     up.command("generate", "listed boat", "-n", "1", "--key", "demo:sandbox", "--out", str(tmp_path))
     table = up.command("jobs", "list", "--key", "demo:sandbox")
     assert table.returncode == 0, table.stderr
@@ -139,40 +139,40 @@ def test_jobs_list_shows_them(up: Up, tmp_path: Path) -> None:
     assert listed["data"][0]["id"] in table.stdout
 
 
-def test_its_own_address_needs_no_key_and_another_gets_none_of_ours(up: Up) -> None:
-    named = up.command("users", "list", "--url", f"http://127.0.0.1:{up.port}/", "--json")
-    assert named.returncode == 0, named.stderr
-    assert [user["name"] for user in json.loads(named.stdout)["data"]] == ["admin"]
+def test_admin_key_is_used_only_for_the_own_address(up: RunningUp) -> None:
+    own = up.command("users", "list", "--url", f"http://127.0.0.1:{up.port}/", "--json")
+    assert own.returncode == 0, own.stderr
+    assert [user["name"] for user in json.loads(own.stdout)["data"]] == ["admin"]
     elsewhere = up.command("users", "list", "--url", f"http://localhost:{up.port}", "--json")
     assert elsewhere.returncode != 0
 
 
-def test_doctor_is_content_with_it(up: Up) -> None:
-    done = up.command("doctor", "--json")
-    findings = {row["check"]: row for row in json.loads(done.stdout)["data"]}
-    assert done.returncode == 0, findings
+def test_doctor_passes(up: RunningUp) -> None:
+    result = up.command("doctor", "--json")
+    findings = {row["check"]: row for row in json.loads(result.stdout)["data"]}
+    assert result.returncode == 0, findings
     assert {"settings", "database", "schema", "clock", "accounts", "redis", "workers", "disk"} <= set(findings)
     assert "worker-1@" in findings["workers"]["detail"]
     assert up.command("doctor").stdout.count("ok") >= 8
 
 
-def test_migrate_finds_the_running_database(up: Up) -> None:
-    done = up.command("migrate")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("The schema is at ")
+def test_migrate_finds_the_running_database(up: RunningUp) -> None:
+    result = up.command("migrate")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("The schema is at ")
 
 
-def test_flower_asks_for_the_admin_key(up: Up) -> None:
-    found = re.search(r"Flower +(http://127.0.0.1:\d+)", up.printed)
-    assert found
+def test_flower_requires_admin_key(up: RunningUp) -> None:
+    flower = re.search(r"Flower +(http://127.0.0.1:\d+)", up.output)
+    assert flower
     key = (up.data / "keys" / "admin.key").read_text().strip()
 
     def status(password: str) -> int:
         opener = urllib.request.HTTPPasswordMgrWithDefaultRealm()
-        opener.add_password(None, found[1], "admin", password)
+        opener.add_password(None, flower[1], "admin", password)
         try:
             with urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(opener)).open(
-                found[1] + "/workers"
+                flower[1] + "/workers"
             ) as a:
                 return int(a.status)
         except urllib.error.HTTPError as error:
@@ -185,7 +185,7 @@ def test_flower_asks_for_the_admin_key(up: Up) -> None:
     assert status(key) == 200
 
 
-def test_no_secret_is_on_any_command_line(up: Up) -> None:
+def test_no_secret_in_command_lines(up: RunningUp) -> None:
     secrets = [file.read_text().strip() for file in (up.data / "keys").iterdir()]
     running = json.loads((up.data / "running.json").read_text())
     secrets.append(running["redis_url"].split(":")[2].split("@")[0])
@@ -194,44 +194,44 @@ def test_no_secret_is_on_any_command_line(up: Up) -> None:
     assert not [line for line in lines if any(secret in line for secret in secrets)]
 
 
-def test_second_up_on_the_same_folder_is_refused(up: Up) -> None:
-    done = dreamery("up", "--data-dir", str(up.data), "--port", str(free_port()))
-    assert done.returncode == 1
-    assert f"already runs on {up.data} (process {up.process.pid})" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_second_up_on_the_same_folder_fails(up: RunningUp) -> None:
+    result = dreamery("up", "--data-dir", str(up.data), "--port", str(free_port()))
+    assert result.returncode == 1
+    assert f"already runs on {up.data} (process {up.process.pid})" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_taken_port_is_named_with_the_way_out(up: Up, tmp_path: Path) -> None:
-    done = dreamery("up", "--data-dir", str(tmp_path / "data"), "--port", str(up.port))
-    assert done.returncode == 1
-    assert f"Port {up.port} on 127.0.0.1 is taken" in done.stderr
-    assert f"--port {up.port + 1}" in done.stderr
+def test_taken_port_error_suggests_another_port(up: RunningUp, tmp_path: Path) -> None:
+    result = dreamery("up", "--data-dir", str(tmp_path / "data"), "--port", str(up.port))
+    assert result.returncode == 1
+    assert f"Port {up.port} on 127.0.0.1 is taken" in result.stderr
+    assert f"--port {up.port + 1}" in result.stderr
 
 
-def test_wrong_setting_is_named(tmp_path: Path) -> None:
-    done = dreamery("up", "--data-dir", str(tmp_path / "data"), DREAMERY_POLL_MIN_SECONDS="often")
-    assert done.returncode == 1
-    assert "DREAMERY_POLL_MIN_SECONDS" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_invalid_setting_is_named(tmp_path: Path) -> None:
+    result = dreamery("up", "--data-dir", str(tmp_path / "data"), DREAMERY_POLL_MIN_SECONDS="often")
+    assert result.returncode == 1
+    assert "DREAMERY_POLL_MIN_SECONDS" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def test_wrong_usage_is_exit_code_2() -> None:
+def test_invalid_usage_exits_with_code_2() -> None:
     assert dreamery("up", "--no-such-flag").returncode == 2
     assert dreamery("generate").returncode == 2
 
 
 def test_every_command_has_help_with_an_example() -> None:
     for command in (["up"], ["demo"], ["migrate"], ["doctor"], ["generate"], ["jobs", "list"]):
-        done = dreamery(*command, "--help")
-        assert done.returncode == 0
-        assert "Example: " in done.stdout, command
+        result = dreamery(*command, "--help")
+        assert result.returncode == 0
+        assert "Example: " in result.stdout, command
 
 
-def test_doctor_without_a_platform_says_what_to_do(tmp_path: Path) -> None:
-    done = dreamery("doctor", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "FAIL" in done.stdout
-    assert "dreamery up" in done.stdout
+def test_doctor_without_platform_suggests_up(tmp_path: Path) -> None:
+    result = dreamery("doctor", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "FAIL" in result.stdout
+    assert "dreamery up" in result.stdout
     listed = json.loads(dreamery("doctor", "--settings", "--json", cwd=tmp_path, DREAMERY_ADMIN_KEY="hush").stdout)[
         "data"
     ]
@@ -240,40 +240,40 @@ def test_doctor_without_a_platform_says_what_to_do(tmp_path: Path) -> None:
     assert all(r["meaning"] for r in listed)
 
 
-def test_generate_without_a_platform_says_what_to_do(tmp_path: Path) -> None:
-    done = dreamery("generate", "x", "--url", f"http://127.0.0.1:{free_port()}", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Start a platform with `dreamery up`" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_generate_without_platform_suggests_up(tmp_path: Path) -> None:
+    result = dreamery("generate", "x", "--url", f"http://127.0.0.1:{free_port()}", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Start a platform with `dreamery up`" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
-def stops_cleanly(up: Up, how: signal.Signals) -> None:
-    up.process.send_signal(how)
+def assert_stops_cleanly(up: RunningUp, stop_signal: signal.Signals) -> None:
+    up.process.send_signal(stop_signal)
     assert up.process.wait(timeout=30) == 0
     assert find_processes(up.data) == []
     assert not (up.data / "running.json").exists()
 
 
-def children_of(up: Up) -> set[int]:
-    """The processes that the supervisor itself started, without the dead. Postgres' are its own."""
-    living = set()
+def children_of(up: RunningUp) -> set[int]:
+    """The living child processes of the supervisor, without their own children (Postgres)."""
+    alive = set()
     for child in psutil.Process(up.process.pid).children():
-        with contextlib.suppress(psutil.NoSuchProcess):  # it ended as it was looked at
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
             if child.status() != psutil.STATUS_ZOMBIE:
-                living.add(child.pid)
-    return living
+                alive.add(child.pid)
+    return alive
 
 
-def draws(up: Up, prompt: str, out: Path, **env: str) -> bool:
-    done = up.command("generate", prompt, "-n", "1", "--key", "demo:sandbox", "--out", str(out), **env)
-    return done.returncode == 0
+def generate_succeeds(up: RunningUp, prompt: str, out: Path, **env: str) -> bool:
+    result = up.command("generate", prompt, "-n", "1", "--key", "demo:sandbox", "--out", str(out), **env)
+    return result.returncode == 0
 
 
-def test_kill_9_of_anything_leaves_no_process_and_loses_nothing(tmp_path: Path) -> None:
-    """First the supervisor, then, started again, each of its children; what is left ends cleanly with Ctrl-C."""
+def test_sigkill_of_any_process_leaves_no_orphan_and_loses_no_data(tmp_path: Path) -> None:
+    """Kill the supervisor, restart it, kill each of its children, and stop the rest with Ctrl-C."""
     data, out = tmp_path / "data", tmp_path / "out"
     with running_up(data, "--no-flower") as up:
-        assert draws(up, "kept boat", out)
+        assert generate_succeeds(up, "kept boat", out)
         key = (data / "keys" / "admin.key").read_text()
         up.process.kill()
         up.process.wait()
@@ -286,21 +286,25 @@ def test_kill_9_of_anything_leaves_no_process_and_loses_nothing(tmp_path: Path) 
         assert len(killed) == len(CHILDREN), killed
         for pid in killed:
             os.kill(pid, signal.SIGKILL)
-        eventually(lambda: len(children_of(again) - killed) == len(CHILDREN), what="each is replaced")
-        eventually(lambda: draws(again, "another boat", out), within=60, what="a picture after all were killed")
-        stops_cleanly(again, signal.SIGINT)
+        eventually(lambda: len(children_of(again) - killed) == len(CHILDREN), what="every process is replaced")
+        eventually(
+            lambda: generate_succeeds(again, "another boat", out),
+            within=60,
+            what="an image after all processes were killed",
+        )
+        assert_stops_cleanly(again, signal.SIGINT)
         assert "database system is shut down" in (data / "logs" / "postgres.log").read_text()
 
 
-def test_external_servers_are_used_when_set_and_left_alone(
+def test_external_servers_are_used_and_not_stopped(
     tmp_path: Path, postgres_url: str, redis_url: str, database_url: str
 ) -> None:
     env = {"DREAMERY_DATABASE_URL": database_url, "DREAMERY_REDIS_URL": redis_url}
     with running_up(tmp_path / "data", "--no-flower", **env) as up:
         names = {file.stem for file in (up.data / "logs").iterdir()}
         assert names.isdisjoint({"postgres", "redis"})
-        assert draws(up, "boat", tmp_path / "out", **env)
-        stops_cleanly(up, signal.SIGTERM)
+        assert generate_succeeds(up, "boat", tmp_path / "out", **env)
+        assert_stops_cleanly(up, signal.SIGTERM)
     with psycopg.connect(database_url) as connection, redis.Redis.from_url(redis_url) as client:
         assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
         assert client.ping()
@@ -310,30 +314,30 @@ def test_external_servers_are_used_when_set_and_left_alone(
 def taken_ports(*ports: int) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for port in ports:
-            with contextlib.suppress(OSError):  # taken by something else on this machine: as good
+            with contextlib.suppress(OSError):  # another process already uses the port
                 stack.enter_context(socket.create_server(("127.0.0.1", port)))
         yield
 
 
-@pytest.mark.parametrize("moment", ["postgres.log", "worker-1.log"])
-def test_demo_ends_with_the_make_that_started_it(tmp_path: Path, moment: str) -> None:
-    """As `make demo`: killed with -9 at an early and at a late moment, it takes everything with it."""
+@pytest.mark.parametrize("log_file", ["postgres.log", "worker-1.log"])
+def test_demo_ends_with_its_parent_process(tmp_path: Path, log_file: str) -> None:
+    """As with `make demo`: the parent is killed with SIGKILL early or late, and everything ends with it."""
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-P", "-m", "api.cli.main", "demo", "--die-with-parent", "--out", str(tmp_path / "out")]
     parent = subprocess.Popen(
         [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command],
         cwd=ROOT, env=clean_env(TMPDIR=str(tmp_path / "tmp")), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
-    eventually(lambda: list((tmp_path / "tmp").glob(f"*/logs/{moment}")), what=moment)
+    eventually(lambda: list((tmp_path / "tmp").glob(f"*/logs/{log_file}")), what=log_file)
     [child] = psutil.Process(parent.pid).children()
     parent.kill()
     parent.wait()
     eventually(lambda: not child.is_running() and find_processes(tmp_path) == [], within=30, what="the end of the demo")
-    assert list((tmp_path / "tmp").iterdir()) == [], "its data folder is gone too"
+    assert list((tmp_path / "tmp").iterdir()) == [], "its data folder is deleted too"
 
 
-def test_demo_killed_with_9_leaves_nothing_running_and_the_next_one_tidies_up(tmp_path: Path) -> None:
-    """The next one also finds every usual port taken, and a database of somebody else in its surroundings."""
+def test_killed_demo_is_cleaned_up_by_the_next_demo(tmp_path: Path) -> None:
+    """For the next demo, all default ports are taken and the environment names another database."""
     temporary = tmp_path / "tmp dir"
     temporary.mkdir()
     command = [sys.executable, "-P", "-m", "api.cli.main", "demo", "--out", str(tmp_path / "out")]
@@ -344,13 +348,13 @@ def test_demo_killed_with_9_leaves_nothing_running_and_the_next_one_tidies_up(tm
     eventually(lambda: find_processes(tmp_path) == [], within=30, what="the end of every process")
     assert list(temporary.iterdir()) != []
     with taken_ports(8000, 5432, 6379, 5555):
-        done = dreamery(
+        result = dreamery(
             "demo", "--out", str(tmp_path / "out"), TMPDIR=str(temporary), DREAMERY_DATABASE_URL="postgresql://x/y"
         )
-    assert done.returncode == 0, done.stdout + done.stderr
-    made = list((tmp_path / "out").iterdir())
-    assert sorted(file.suffix == ".mp4" for file in made) == [False, False, False, False, True]
-    assert "Done — 完成" in done.stdout, "what the agent says"
-    assert all(str(file) in done.stdout for file in made)
-    assert list(temporary.iterdir()) == [], "the next demo removes what the killed one left"
+    assert result.returncode == 0, result.stdout + result.stderr
+    files = list((tmp_path / "out").iterdir())
+    assert sorted(file.suffix == ".mp4" for file in files) == [False, False, False, False, True]
+    assert "Done — 完成" in result.stdout, "the agent's answer"
+    assert all(str(file) in result.stdout for file in files)
+    assert list(temporary.iterdir()) == [], "the next demo deletes the data of the killed one"
     assert find_processes(temporary) == []

@@ -1,4 +1,4 @@
-"""Webhooks of a whole platform: a real job, real workers, a real receiver, checked with the openai SDK."""
+"""Webhooks of a whole platform with real workers and a real receiver, verified with the openai SDK."""
 
 import json
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ DELIVERIES = "/v1/webhooks/deliveries"
 
 @pytest.fixture
 def client(multi_region_platform: Platform) -> Iterator[ApiClient]:
-    """A caller with an API key, on a platform whose webhooks may go to `webhook_receivers`."""
+    """A caller with an API key on a platform that may send webhooks to `webhook_receivers`."""
     with ApiClient(multi_region_platform, multi_region_platform.admin_key) as client:
         yield client
 
@@ -27,55 +27,58 @@ def receiver(webhook_receivers: WebhookReceivers) -> WebhookReceiver:
     return webhook_receivers.new()
 
 
-def verified(got: ReceivedWebhook, secret: str) -> dict:
-    OpenAI(api_key="none").webhooks.verify_signature(got.body, got.headers, secret=secret)
-    return json.loads(got.body)
+def verify(webhook: ReceivedWebhook, secret: str) -> dict:
+    """Verify the signature; returns the event."""
+    OpenAI(api_key="none").webhooks.verify_signature(webhook.body, webhook.headers, secret=secret)
+    return json.loads(webhook.body)
 
 
-def test_a_picture_is_told_to_endpoint_and_webhook_and_its_links_work(client: ApiClient, receiver: WebhookReceiver) -> None:
+def test_completed_job_is_delivered_to_endpoint_and_job_webhook(client: ApiClient, receiver: WebhookReceiver) -> None:
     endpoint = client.http.post(ENDPOINTS, json={"url": f"{receiver.url}/endpoint"}).json()
     job = client.start_job(webhook=f"{receiver.url}/own", metadata={"order": "42"})
-    eventually(lambda: len(receiver.received) == 2, what="both are told")
+    eventually(lambda: len(receiver.received) == 2, what="both receive the event")
     own_secret = client.http.get("/v1/webhooks/secret").json()["secret"]
     log = {item["id"]: item for item in client.http.get(DELIVERIES, params={"job_id": job["id"]}).json()["data"]}
-    for got in receiver.received:
-        to_endpoint = log[got.headers["webhook-id"]]["endpoint_id"] == endpoint["id"]
-        event = verified(got, endpoint["secret"] if to_endpoint else own_secret)
+    for webhook in receiver.received:
+        to_endpoint = log[webhook.headers["webhook-id"]]["endpoint_id"] == endpoint["id"]
+        event = verify(webhook, endpoint["secret"] if to_endpoint else own_secret)
         assert (event["type"], event["data"]["id"]) == ("job.completed", job["id"])
         assert event["data"]["metadata"] == {"order": "42"}
-        [picture] = event["data"]["output"]
-        assert len(client.http.get(picture["url"]).content) == picture["bytes"]
+        [image] = event["data"]["output"]
+        assert len(client.http.get(image["url"]).content) == image["bytes"]
         assert client.http.get(event["data"]["urls"]["get"]).json()["output"] == event["data"]["output"]
-    # Endpoints of other tests of the same caller may hear of it too.
+    # Endpoints of other tests of the same caller may also receive it.
     assert {item["endpoint_id"] for item in log.values()} >= {endpoint["id"], None}
 
-    def noted() -> set[str | None]:
-        told = client.http.get(DELIVERIES, params={"job_id": job["id"], "status": "delivered"}).json()["data"]
-        return {item["endpoint_id"] for item in told}
+    def delivered_endpoints() -> set[str | None]:
+        deliveries = client.http.get(DELIVERIES, params={"job_id": job["id"], "status": "delivered"}).json()["data"]
+        return {item["endpoint_id"] for item in deliveries}
 
-    eventually(lambda: noted() >= {endpoint["id"], None}, what="both are noted")
+    eventually(lambda: delivered_endpoints() >= {endpoint["id"], None}, what="both deliveries are recorded")
 
 
-def test_a_receiver_that_stumbles_is_told_again_within_seconds(client: ApiClient, receiver: WebhookReceiver) -> None:
+def test_failed_delivery_is_retried_within_seconds(client: ApiClient, receiver: WebhookReceiver) -> None:
     endpoint = client.http.post(ENDPOINTS, json={"url": receiver.url, "events": ["job.failed"]}).json()
     receiver.answers = [500]
     job = client.start_job("[[fail:2038]]")
-    eventually(lambda: len(receiver.received) == 2, what="told again after 5 s")
-    events = [verified(got, endpoint["secret"]) for got in receiver.received]
+    eventually(lambda: len(receiver.received) == 2, what="a retry after 5 s")
+    events = [verify(webhook, endpoint["secret"]) for webhook in receiver.received]
     assert events[0] == events[1]
     assert events[0]["data"]["id"] == job["id"]
     assert events[0]["data"]["error"]["code"] == client.wait_for_end(job["id"])["error"]["code"]
 
 
-def test_a_test_event_arrives_at_once(client: ApiClient, receiver: WebhookReceiver) -> None:
+def test_test_event_is_delivered_immediately(client: ApiClient, receiver: WebhookReceiver) -> None:
     endpoint = client.http.post(ENDPOINTS, json={"url": receiver.url}).json()
     sent = client.http.post(f"{ENDPOINTS}/{endpoint['id']}/test")
     assert sent.status_code == 202
     eventually(lambda: receiver.received, within=10, what="the test event")
-    assert verified(receiver.received[0], endpoint["secret"])["type"] == "webhook.test"
+    assert verify(receiver.received[0], endpoint["secret"])["type"] == "webhook.test"
     path = sent.headers["location"]
-    eventually(lambda: client.http.get(path).json()["status"] == "delivered", within=10, what="it is noted")
+    eventually(
+        lambda: client.http.get(path).json()["status"] == "delivered", within=10, what="the delivery is recorded"
+    )
 
 
-def test_an_address_of_the_private_network_is_refused_at_once(client: ApiClient) -> None:
+def test_private_network_url_returns_400(client: ApiClient) -> None:
     assert_error(client.http.post(ENDPOINTS, json={"url": "https://10.0.0.1/"}), 400, "invalid_value", "url")
