@@ -34,14 +34,16 @@ def backup(
     as_json: JsonOption = False,
 ) -> None:
     """Write a consistent snapshot of the database and the list of files to a file. The platform may run."""
-    from worker.local.backup import read_keys, create_backup, backup_path
+    from worker.local.backup import backup_path, create_backup, read_keys
 
     use_data_dir(data_dir)
     passphrase = _passphrase(passphrase_file, twice=True) if with_keys else None
     file = backup_path(target)
     folder = get_settings().data_dir
     with _database(create=False) as url, _progress_bars() as show:
-        manifest = create_backup(url, file, keys=read_keys(folder), passphrase=passphrase, with_files=with_files, show=show)
+        manifest = create_backup(
+            url, file, keys=read_keys(folder), passphrase=passphrase, with_files=with_files, show=show
+        )
     if as_json:
         print(json.dumps({"file": str(file), **{k: v for k, v in manifest.items() if k != "tables"}}, indent=2))
         return

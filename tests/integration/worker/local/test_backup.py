@@ -90,16 +90,16 @@ def test_all_rows_are_restored(engine: Engine, archive: Path, target_url: str) -
             tx, audit_log.Actor(name=awkward, user_id=None, address="::1"), "test", "x", text=awkward
         )
         engine_id = platform_state.get_installation_id(tx)
-    made = back_up(engine, archive)
+    manifest = back_up(engine, archive)
     report = restore_backup(archive, target_url)
     source_url = engine.env["DREAMERY_DATABASE_URL"]
     assert tables_of(source_url) == tables_of(target_url)
     differ = [name for name in tables_of(source_url) if rows_of(source_url, name) != rows_of(target_url, name)]
     assert differ == []
-    assert report.rows == sum(table["rows"] for table in made["tables"])
+    assert report.rows == sum(table["rows"] for table in manifest["tables"])
     assert report.jobs == {"interrupted": 0}
     assert (report.files, report.missing) == (1, [])
-    assert made["installation"] == engine_id
+    assert manifest["installation"] == engine_id
     assert engine_id not in "".join(rows_of(target_url, "platform_state")), "it is another platform"
     with psycopg.connect(target_url) as connection, pytest.raises(psycopg.errors.RaiseException):
         connection.execute("DELETE FROM audit_log")
@@ -299,7 +299,7 @@ def test_restore_continues_open_jobs_and_fails_queued_ones(
     [delivery] = engine.sql("SELECT * FROM webhook_deliveries WHERE job_id = :id", id=open_jobs["queued"])
     assert delivery.event == "job.failed"
     left = engine.sql("SELECT deadline_at > now() + interval '4 minutes' AS good FROM jobs WHERE finished_at IS NULL")
-    assert [row.good for row in left] == [True] * 4, "the time in between counts for nobody"
+    assert [row.good for row in left] == [True] * 4, "the downtime does not count"
     engine.finish_upstream()
     states = dict(zip(open_jobs, engine.run_until_final(*open_jobs.values(), rounds=20), strict=True))
     assert states == {
@@ -356,8 +356,8 @@ def test_files_are_restored_into_another_storage(
         engine.configure(**s3.settings())
     engine.add_succeeded_job(engine.add_account(), count=2)
     before = stored(engine)
-    made = back_up(engine, archive, with_files=True)
-    assert made["files"] == {"count": 2, "bytes": sum(map(len, before.values())), "included": True, "missing": []}
+    manifest = back_up(engine, archive, with_files=True)
+    assert manifest["files"] == {"count": 2, "bytes": sum(map(len, before.values())), "included": True, "missing": []}
     other = s3.settings("another/prefix") if kind == "folder" else {"STORAGE_URL": f"file://{tmp_path}/other"}
     engine.configure(**other)
     report = restore_backup(archive, target_url)
@@ -394,9 +394,14 @@ def test_keys_are_encrypted_with_the_passphrase() -> None:
     assert b"one,two" not in locked
     assert decrypt_keys(locked, PASSPHRASE) == {"master": "one,two"}
     torn = locked.replace(b'"nonce": "', b'"nonce": "AAAA')
-    for given, passphrase in ((locked, PASSPHRASE + "!"), (torn, PASSPHRASE), (b"{}", PASSPHRASE), (b"", PASSPHRASE)):
+    for encrypted, passphrase in (
+        (locked, PASSPHRASE + "!"),
+        (torn, PASSPHRASE),
+        (b"{}", PASSPHRASE),
+        (b"", PASSPHRASE),
+    ):
         with pytest.raises(WrongPassphraseError):
-            decrypt_keys(given, passphrase)
+            decrypt_keys(encrypted, passphrase)
 
 
 def test_keys_are_restored_only_where_missing(engine: Engine, archive: Path, tmp_path: Path) -> None:

@@ -28,13 +28,13 @@ def client(http):
 
 
 def body(*texts, **changes):
-    made = json.loads((RECORDED / "agent.request.json").read_bytes())["body"]
-    (message,) = made["messages"]
-    made["messages"] = [
+    body = json.loads((RECORDED / "agent.request.json").read_bytes())["body"]
+    (message,) = body["messages"]
+    body["messages"] = [
         {**json.loads(json.dumps(message)), "id": str(uuid.uuid4()), "content": {"content_parts": [{"text": text}]}}
         for text in texts
     ]
-    return {**made, **changes}
+    return {**body, **changes}
 
 
 def head(client):
@@ -187,15 +187,15 @@ def test_refusals_without_a_stream(http, client):
 
 
 def test_connection_cut_after_some_words(http, client):
-    heard = []
+    received = []
     with (
         http.stream(
             "POST", TALK, params={"aid": "513641", **QUERY}, json=body("a b c [[cut]]"), headers=head(client)
         ) as response,
         pytest.raises((httpx.ReadError, httpx.RemoteProtocolError)),
     ):
-        heard.extend(response.iter_raw())
-    assert b'"append"' in b"".join(heard)
+        received.extend(response.iter_raw())
+    assert b'"append"' in b"".join(received)
     (line,) = [c for c in http.get("/_ledger").json()["conversations"] if c["account"] == client.name]
     assert line["ended"] == "cut"
 
@@ -224,7 +224,7 @@ def test_disconnected_client_starts_no_further_jobs(http, client):
         (lambda b: b["messages"][0].update(tools=None), "tools"),
         (lambda b: b["messages"][0].update(create_time=1700000000), "create_time"),
         (lambda b: b["messages"][0]["author"].update(role="system"), "role"),
-        (lambda b: b["messages"][0]["content"].update(content_parts=[{"text": " "}]), "without text"),
+        (lambda b: b["messages"][0]["content"].update(content_parts=[{"text": " "}]), "has no text"),
         (lambda b: b["messages"][0]["metadata"].update(conversation_id="y"), "metadata.conversation_id"),
     ],
 )
@@ -250,13 +250,13 @@ def test_results_support_range_requests(http, client):
     whole = http.get(link)
     assert whole.headers["accept-ranges"] == "bytes"
     size = len(whole.content)
-    for wanted, first, last in (
+    for byte_range, first, last in (
         ("0-9", 0, 9),
         ("10-", 10, size - 1),
         ("-7", size - 7, size - 1),
         (f"5-{size * 2}", 5, size - 1),
     ):
-        part = http.get(link, headers={"Range": f"bytes={wanted}"})
+        part = http.get(link, headers={"Range": f"bytes={byte_range}"})
         assert part.status_code == 206
         assert part.headers["content-range"] == f"bytes {first}-{last}/{size}"
         assert part.content == whole.content[first : last + 1]

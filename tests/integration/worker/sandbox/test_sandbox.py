@@ -105,7 +105,7 @@ def test_batch_poll_accepts_both_ids_and_hides_other_accounts_jobs(http, client)
     first, second = order(), order()
     history_id = client.submit(first)["data"]["aigc_data"]["history_record_id"]
     client.submit(second)
-    body = {"submit_ids": [second["submit_id"], "nobody"], "history_ids": [history_id, "123"]}
+    body = {"submit_ids": [second["submit_id"], "unknown"], "history_ids": [history_id, "123"]}
     assert set(client.call(POLL, body).json()["data"]) == {second["submit_id"], history_id}
     other = Client(http, "other" + uuid.uuid4().hex)
     assert other.call(POLL, body).json()["data"] == {}

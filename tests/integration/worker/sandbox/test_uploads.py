@@ -102,12 +102,12 @@ def test_the_store_checks_crc_size_and_authorization(http, client):
 
 
 def test_commit_requires_readable_bytes_and_own_session_key(http, client):
-    token, raw = client.token(), b"no picture at all"
+    token, raw = client.token(), b"not an image"
     address = client.apply(token, len(raw)).json()["Result"]["UploadAddress"]
     assert client.send(address, raw).json()["code"] == 2000
     assert client.commit(token, address["SessionKey"]).json()["ResponseMetadata"]["Error"]["Code"] == "InvalidFormat"
-    stranger = SandboxClient(http, uuid.uuid4().hex)
-    answer = stranger.commit(stranger.token(), address["SessionKey"]).json()
+    other = SandboxClient(http, uuid.uuid4().hex)
+    answer = other.commit(other.token(), address["SessionKey"]).json()
     assert answer["ResponseMetadata"]["Error"]["Code"] == "InvalidSessionKey"
     assert client.post("/mweb/v1/get_upload_token", {"scene": 9})["ret"] == "1000"
 
@@ -131,9 +131,9 @@ CHECK = "/mweb/v1/algo_proxy"
 def check(client, uri, *, change=None, entrance=None):
     """Send the recorded content check of an upload with changed fields."""
     recorded = json.loads((RECORDED / "algo_proxy.request.json").read_bytes())
-    told = {"babi_param": entrance or recorded["query_extra"]["babi_param"]}
+    query = {"babi_param": entrance or recorded["query_extra"]["babi_param"]}
     body = {**recorded["body"], "file_list": [{"file_uri": uri}], **(change or {})}
-    return client.post(CHECK, body, query=told)["ret"]
+    return client.post(CHECK, body, query=query)["ret"]
 
 
 def test_content_check_is_scripted_by_the_image_comment(client):
@@ -147,10 +147,10 @@ def test_content_check_is_scripted_by_the_image_comment(client):
 
 def test_invalid_content_check_is_refused(http, client):
     uri = client.upload(make_image())
-    stranger = SandboxClient(http, uuid.uuid4().hex)
+    other = SandboxClient(http, uuid.uuid4().hex)
     for change in ({"scene": "x"}, {"req_key": "x"}, {"options": {}}, {"req_params": 1}, {"file_list": []}):
         assert check(client, uri, change=change) == "1000"
     assert check(client, uri, entrance="{}") == "1000"
     assert check(client, "tos-cn-i-tb4s082cfz/unknown") == "1000"
-    assert check(stranger, uri) == "1000"
+    assert check(other, uri) == "1000"
     assert get_violations(http)["1000"] == 8

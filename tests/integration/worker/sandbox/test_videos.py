@@ -8,7 +8,7 @@ import av
 import pytest
 from PIL import Image
 
-from tests.integration.worker.sandbox.test_uploads import picture
+from tests.integration.worker.sandbox.test_uploads import make_image
 from tests.support.sandbox_client import GENERATE, RECORDED, SandboxClient, get_violations, running_sandbox
 
 LOCAL_ITEMS = "/mweb/v1/get_local_item_list"
@@ -55,11 +55,11 @@ def text_video(prompt="the boat drifts slowly", **changes):
 
 def frame_video(first, last=None, prompt="a boat"):
     def change(abilities):
-        given = video_input_of(abilities)
-        given["prompt"] = prompt
-        set_upload(given["first_frame_image"], first)
+        video_input = video_input_of(abilities)
+        video_input["prompt"] = prompt
+        set_upload(video_input["first_frame_image"], first)
         if last:
-            set_upload(given["end_frame_image"], last)
+            set_upload(video_input["end_frame_image"], last)
 
     return draft("video.first_last.request" if last else "video.first_frame.request", change)
 
@@ -102,7 +102,7 @@ def versions(record):
 
 
 def test_blend_image_shows_its_references(client):
-    uris = [client.upload(picture(colour, size=(300, 300))) for colour in (RED, BLUE)]
+    uris = [client.upload(make_image(colour, size=(300, 300))) for colour in (RED, BLUE)]
     record = run(client, blend("us.two_refs", *uris, prompt="####both"))
     assert (record["status"], record["generate_type"], len(record["item_list"])) == (50, 12, 4)
     url = record["item_list"][0]["image"]["large_images"][0]["image_url"]
@@ -115,7 +115,7 @@ def test_blend_image_shows_its_references(client):
 
 def test_other_accounts_uploads_are_refused(http, client):
     other = SandboxClient(http, uuid.uuid4().hex)
-    uri = other.upload(picture())
+    uri = other.upload(make_image())
     for body in (blend("us.two_refs", uri, uri), frame_video(uri), frame_video("tos-alisg-i-wopfjsm1ax/unknown")):
         assert client.post(GENERATE, body)["ret"] == "1000"
     assert get_violations(http)["1000"] == 3
@@ -152,18 +152,18 @@ def test_video_formats_alternate_and_item_list_has_the_original(client):
     assert list(versions(second)) == ["360p", "480p", "720p"]
     small = frames_of(fetch(client, versions(second)["360p"]["video_url"]).content)[0]
     assert small.size == (640, 360)
-    asked = [record["item_list"][0]["common_attr"]["id"] for record in (first, second)]
-    body = {"item_id_list": [*asked, "7"], "pack_item_opt": {"scene": 1, "need_data_integrity": True}}
+    item_ids = [record["item_list"][0]["common_attr"]["id"] for record in (first, second)]
+    body = {"item_id_list": [*item_ids, "7"], "pack_item_opt": {"scene": 1, "need_data_integrity": True}}
     for name in ("item_list", "item_list", "local_item_list"):
         items = client.post(LOCAL_ITEMS, body)["data"][name]
-        assert [item["common_attr"]["id"] for item in items] == asked
+        assert [item["common_attr"]["id"] for item in items] == item_ids
         assert all("origin" in item["video"]["transcoded_video"] for item in items)
     other = SandboxClient(client.http, uuid.uuid4().hex)
     assert other.post(LOCAL_ITEMS, body)["data"]["item_list"] == []
 
 
 def test_first_and_last_frame_are_shown_and_set_the_ratio(client):
-    red, blue = (client.upload(picture(colour, size=(600, 800))) for colour in (RED, BLUE))
+    red, blue = (client.upload(make_image(colour, size=(600, 800))) for colour in (RED, BLUE))
     record = run(client, frame_video(red, blue))
     origin = versions(record)["origin"]
     assert (origin["width"], origin["height"]) == (720, 960)
@@ -182,7 +182,7 @@ def test_omni_reference_materials(chinese):
     done = chinese.upload_video(raw)
     meta = done["VideoMeta"]
     assert (meta["Width"], meta["Height"], meta["Codec"], meta["Format"]) == (1280, 720, "h264", "MP4")
-    uri = chinese.upload(picture(RED, size=(400, 400)))
+    uri = chinese.upload(make_image(RED, size=(400, 400)))
 
     def change(abilities, vid=done["Vid"]):
         materials = video_input_of(abilities)["unified_edit_input"]["material_list"]
@@ -195,7 +195,7 @@ def test_omni_reference_materials(chinese):
     frame = frames_of(fetch(chinese, list(versions(record).values())[-1]["video_url"]).content)[3]
     assert is_near(frame.getpixel((480, 360)), RED)
     assert get_violations(chinese.http) == {}
-    unknown = draft("video.omni.request.cn", lambda abilities: change(abilities, "v0nobody"))
+    unknown = draft("video.omni.request.cn", lambda abilities: change(abilities, "v0unknown"))
     assert chinese.post(GENERATE, unknown)["ret"] == "1000"
 
 

@@ -79,10 +79,10 @@ def call(app, path, body, *, session="demo", **headers):
     ],
 )
 def test_refusals_match_the_recorded_ones(name, code):
-    given, wanted = json.loads(refusal("mweb", code, 1_700_000_000.5).body), recorded(f"error.{name}")
-    assert given.pop("logid")
-    wanted.pop("logid")
-    assert given == wanted
+    actual, expected = json.loads(refusal("mweb", code, 1_700_000_000.5).body), recorded(f"error.{name}")
+    assert actual.pop("logid")
+    expected.pop("logid")
+    assert actual == expected
 
 
 def test_submit_response_and_records():
@@ -91,10 +91,10 @@ def test_submit_response_and_records():
     answer = call(app, GENERATE, body).json()
     assert shape(answer) == shape(recorded("generate.image.response"))
     done = call(app, POLL, {"submit_ids": [body["submit_id"]]}).json()["data"][body["submit_id"]]
-    wanted = next(iter(recorded("get_history_by_ids.image.done.us")["data"].values()))
+    expected = next(iter(recorded("get_history_by_ids.image.done.us")["data"].values()))
     links = done["item_list"][0]["common_attr"].pop("cover_url_map")
-    assert set(links) < set(wanted["item_list"][0]["common_attr"].pop("cover_url_map"))
-    assert shape(done) == shape(wanted)
+    assert set(links) < set(expected["item_list"][0]["common_attr"].pop("cover_url_map"))
+    assert shape(done) == shape(expected)
     assert (done["status"], done["total_image_count"], done["finished_image_count"]) == (50, 4, 4)
 
 
@@ -122,12 +122,12 @@ def test_records_of_failed_jobs(script, name):
     app = create_app(Options(seconds=0.0))
     body = order(script)
     call(app, GENERATE, body)
-    given = call(app, POLL, {"submit_ids": [body["submit_id"]]}).json()["data"][body["submit_id"]]
-    wanted = next(iter(recorded(f"get_history_by_ids.{name}")["data"].values()))
+    actual = call(app, POLL, {"submit_ids": [body["submit_id"]]}).json()["data"][body["submit_id"]]
+    expected = next(iter(recorded(f"get_history_by_ids.{name}")["data"].values()))
     for key in ("status", "fail_code", "fail_starling_key", "fail_starling_message", "finished_image_count"):
-        assert given[key] == wanted[key], key
-    assert bool(given["finish_time"]) == bool(wanted["finish_time"])
-    assert shape(given) == shape(wanted)
+        assert actual[key] == expected[key], key
+    assert bool(actual["finish_time"]) == bool(expected["finish_time"])
+    assert shape(actual) == shape(expected)
 
 
 def test_queue_position_decreases():
@@ -223,6 +223,6 @@ def test_ledger_contains_no_session_ids():
     app = create_app()
     call(app, GENERATE, order(), session="very-secret-one")
     call(app, GENERATE, {}, session="very-secret-one", Sign="x")
-    book = json.dumps(app.state.sandbox.ledger_view(with_lists=True))
-    assert "very-secret-one" not in book
-    assert hashlib.sha256(b"very-secret-one").hexdigest()[:12] in book
+    ledger = json.dumps(app.state.sandbox.ledger_view(with_lists=True))
+    assert "very-secret-one" not in ledger
+    assert hashlib.sha256(b"very-secret-one").hexdigest()[:12] in ledger

@@ -193,7 +193,7 @@ def test_counts_depend_on_the_model():
 
 
 @pytest.mark.parametrize(
-    ("resolution", "asked", "made", "price"),
+    ("resolution", "requested", "actual", "price"),
     [
         ("2k", (4096, 4096), (2560, 1440), 8),
         ("4k", (2560, 1440), (5404, 3040), 16),
@@ -202,8 +202,8 @@ def test_counts_depend_on_the_model():
         ("1k", (1024, 576), (1024, 576), 4),
     ],
 )
-def test_resolution_overrides_a_contradicting_size(resolution, asked, made, price):
-    info = {"type": "", "id": "", "width": asked[0], "height": asked[1], "resolution_type": resolution}
+def test_resolution_overrides_a_contradicting_size(resolution, requested, actual, price):
+    info = {"type": "", "id": "", "width": requested[0], "height": requested[1], "resolution_type": resolution}
     order = _read(_changed(f"{CORE}.large_image_info", info))
-    assert (order.width, order.height) == made
+    assert (order.width, order.height) == actual
     assert order.price == price

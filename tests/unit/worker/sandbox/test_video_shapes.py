@@ -56,11 +56,11 @@ def _models(path, **headers):
 
 def test_image_model_list():
     _, models = _models("/mweb/v1/get_common_config")
-    (wanted,) = recorded("get_common_config.image")["data"]["model_list"]
-    given = models[wanted["model_req_key"]]
-    assert shape(given) == shape(wanted)
-    assert given["resolution_map"] == wanted["resolution_map"]
-    assert given["generate_count_options"] == wanted["generate_count_options"]
+    (expected,) = recorded("get_common_config.image")["data"]["model_list"]
+    actual = models[expected["model_req_key"]]
+    assert shape(actual) == shape(expected)
+    assert actual["resolution_map"] == expected["resolution_map"]
+    assert actual["generate_count_options"] == expected["generate_count_options"]
     assert "generate_count_options" not in models["text2img_xl_sft"]
     _, asia = _models("/mweb/v1/get_common_config", **{"X-Orig-Host": "mweb-api-sg.capcut.com"})
     assert "gpt_image_2" in models
@@ -69,6 +69,6 @@ def test_image_model_list():
 
 def test_video_model_list():
     _, models = _models("/mweb/v1/video_generate/get_common_config")
-    (wanted,) = recorded("video_generate.get_common_config")["data"]["model_list"]
-    assert models[wanted["model_req_key"]] == wanted
+    (expected,) = recorded("video_generate.get_common_config")["data"]["model_list"]
+    assert models[expected["model_req_key"]] == expected
     assert json.dumps(models["dreamina_seedance_40_mini"]["duration_option"]) == json.dumps(list(range(4, 16)))
