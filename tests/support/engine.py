@@ -101,7 +101,7 @@ class Message:
     task: str
     ids: dict[str, str]
 
-    def obey(self) -> str:
+    def execute(self) -> str:
         """Run the task as a worker would and return its result."""
         return str(celery_app.app.tasks[self.task](**self.ids))
 
