@@ -24,7 +24,7 @@ def test_api_conforms_to_its_openapi_document(tmp_path):
     # The requests contain invented session ids of every region: none may leave this machine.
     env["DREAMERY_UPSTREAM_ORIGIN"] = platform.sandbox_url
     with platform, ThreadPoolExecutor(3) as pool:
-        keys = {"making": new_key(), "rest": new_key(), "admin": platform.admin_key}
+        keys = {"generation": new_key(), "rest": new_key(), "admin": platform.admin_key}
         runs = [
             pool.submit(run, "schemathesis", "check.py", platform, key, part, _EXAMPLES, "--seed", _SEED, seconds=280)
             for part, key in keys.items()

@@ -1,12 +1,13 @@
-// The Vercel AI SDK with @ai-sdk/openai-compatible and @ai-sdk/openai: `ai-sdk.mjs PART...` of pictures, edits, chat, slow.
+// The Vercel AI SDK with @ai-sdk/openai-compatible and @ai-sdk/openai: `ai-sdk.mjs PART...`,
+// parts: images, edits, chat, slow.
 import assert from "node:assert/strict";
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateImage, generateText, streamText } from "ai";
 
-const how = { baseURL: `${process.env.DREAMERY_URL}/v1`, apiKey: process.env.DREAMERY_KEY };
-const compatible = createOpenAICompatible({ name: "dreamery", ...how });
-const openai = createOpenAI(how);
+const options = { baseURL: `${process.env.DREAMERY_URL}/v1`, apiKey: process.env.DREAMERY_KEY };
+const compatible = createOpenAICompatible({ name: "dreamery", ...options });
+const openai = createOpenAI(options);
 const RED = Buffer.from(
   "iVBORw0KGgoAAAANSUhEUgAAAEAAAABACAIAAAAlC+aJAAAATElEQVR42u3PQQ0AAAgEoNP+nTWCbzdoQE1+6wgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIHBZShQF/CY4YrwAAAABJRU5ErkJggg==",
   "base64",
@@ -22,20 +23,20 @@ async function readStream(prompt) {
   });
   const text = await result.text;
   assert.deepEqual(failures, []);
-  await picturesIn(text);
+  await assertImageLinks(text);
   assert.equal(await result.finishReason, "stop");
-  // The lines of progress are its reasoning parts.
+  // Progress lines arrive as reasoning parts.
   assert.ok((await result.reasoningText)?.includes("\n"));
 }
 
-async function picturesIn(text) {
-  const links = [...text.matchAll(/!\[[^\]]*\]\((\S+?)\)/g)].map((found) => found[1]);
+async function assertImageLinks(text) {
+  const links = [...text.matchAll(/!\[[^\]]*\]\((\S+?)\)/g)].map((match) => match[1]);
   assert.ok(links.length > 0, text);
   for (const link of links) assert.match((await fetch(link)).headers.get("content-type"), /^image\//);
 }
 
 const parts = {
-  async pictures() {
+  async images() {
     for (const [provider, model, n] of [[compatible, "jimeng-4.0", 2], [openai, "gpt-image-1", 1], [openai, "jimeng-4.0", 2]]) {
       const { images } = await generateImage({
         model: provider.imageModel(model), prompt: "a boat", n, size: "512x512", maxRetries: 0,
@@ -59,13 +60,13 @@ const parts = {
   },
   async chat() {
     const { text } = await generateText({ model: compatible("jimeng-4.0"), prompt: "a boat -re 1k", maxRetries: 0 });
-    await picturesIn(text);
+    await assertImageLinks(text);
     await readStream("a boat -re 1k");
     const messages = [{
       role: "user",
       content: [{ type: "text", text: "at night -re 1k" }, { type: "image", image: RED, mediaType: "image/png" }],
     }];
-    await picturesIn((await generateText({ model: compatible("jimeng-4.0"), messages, maxRetries: 0 })).text);
+    await assertImageLinks((await generateText({ model: compatible("jimeng-4.0"), messages, maxRetries: 0 })).text);
     await assert.rejects(
       generateText({ model: compatible("gpt-9"), prompt: "a", maxRetries: 0 }),
       (error) => error.statusCode === 404 && error.message.includes("gpt-9"),

@@ -1,10 +1,10 @@
 """Run schemathesis over the OpenAPI document of a running platform: `check.py PART EXAMPLES [more]`.
 
-It goes through the values at the edges of each parameter, and with EXAMPLES > 0 makes up as many more for each path.
+It tests boundary values of each parameter; with EXAMPLES > 0 it also generates that many requests per path.
 
-Two calls in three of a path with ids name something real, made here first, so that answers of success are seen too
-(`hooks.py`); its jobs have ended, so their event streams end at once. Jobs are asked for with `Prefer: respond-async`,
-or each of hundreds of pictures would be waited for.
+Two of three calls of a path with ids use an existing object created here, so that successful responses are tested too
+(`hooks.py`). Its jobs have ended, so their event streams end immediately. Requests send `Prefer: respond-async`, so that
+they do not wait for hundreds of images.
 """
 
 import json
@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-_MAKING = "/v1/(images|chat|videos?)/?"
+_GENERATION = "/v1/(images|chat|videos?)/?"
 HERE = Path(__file__).resolve().parent
 CHECKS = (
     "status_code_conformance",
@@ -28,28 +28,28 @@ CHECKS = (
 )
 
 
-# Each path is in one of them, but the feed of all jobs, whose answer ends after minutes only.
+# Every path belongs to one part, except the feed of all jobs, which ends only after minutes.
 PARTS = {
-    "making": ["--include-path-regex", f"^{_MAKING}"],
+    "generation": ["--include-path-regex", f"^{_GENERATION}"],
     "admin": ["--include-path-regex", "^/admin/"],
-    "rest": ["--exclude-path-regex", f"^{_MAKING}|^/admin/|^/v1/jobs/events$"],
+    "rest": ["--exclude-path-regex", f"^{_GENERATION}|^/admin/|^/v1/jobs/events$"],
 }
 URL = os.environ["DREAMERY_URL"]
 _HEADERS = {"Authorization": f"Bearer {os.environ['DREAMERY_KEY']}", "Prefer": "respond-async"}
 
 
 def _call(method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-    answer = requests.request(method, URL + path, json=body, headers=_HEADERS, timeout=60)
-    answer.raise_for_status()
-    return answer.json()
+    response = requests.request(method, URL + path, json=body, headers=_HEADERS, timeout=60)
+    response.raise_for_status()
+    return response.json()
 
 
-def things_of_a_caller() -> dict[str, list[str]]:
-    """Finished jobs with their files, an endpoint and a delivery, by the names that paths give them."""
-    picture = _call("POST", "/v1/images/generations", {"prompt": "a boat", "n": 1})["id"]
+def create_caller_objects() -> dict[str, list[str]]:
+    """Finished jobs with files, an endpoint and a delivery: path parameter -> ids."""
+    image = _call("POST", "/v1/images/generations", {"prompt": "a boat", "n": 1})["id"]
     video = _call("POST", "/v1/videos", {"prompt": "waves"})["id"]
     failed = _call("POST", "/v1/images/generations", {"prompt": "[[fail:2005]]", "n": 1})["id"]
-    jobs = [_call("GET", f"/v1/jobs/{one.replace('video_', 'job_')}?wait=60") for one in (picture, video, failed)]
+    jobs = [_call("GET", f"/v1/jobs/{job_id.replace('video_', 'job_')}?wait=60") for job_id in (image, video, failed)]
     assert [job["status"] for job in jobs] == ["completed", "completed", "failed"], jobs
     endpoint = _call("POST", "/v1/webhooks/endpoints", {"url": "https://hooks.example/dreamery"})["id"]
     delivery = _call("POST", f"/v1/webhooks/endpoints/{endpoint}/test")["id"]
@@ -64,17 +64,17 @@ def things_of_a_caller() -> dict[str, list[str]]:
     }
 
 
-def things_of_an_admin() -> dict[str, list[str]]:
-    """A user and a key."""
+def create_admin_objects() -> dict[str, list[str]]:
+    """A user and a key: path parameter -> ids."""
     user = _call("POST", "/admin/v1/users", {"name": f"user-{uuid.uuid4().hex[:8]}", "role": "member"})
     key = _call("POST", "/admin/v1/keys", {"user": user["name"]})
     return {"user": [user["id"], user["name"]], "key_id": [key["id"]]}
 
 
 def main() -> None:
-    """Become schemathesis; its exit code says whether all checks held."""
-    part, most, *more = sys.argv[1:]
-    known = things_of_an_admin() if part == "admin" else things_of_a_caller()
+    """Replace this process with schemathesis, which exits with 0 if all checks pass."""
+    part, examples, *options = sys.argv[1:]
+    known_ids = create_admin_objects() if part == "admin" else create_caller_objects()
     command = [
         sys.executable, "-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"),
         "run", f"{URL}/openapi.json",
@@ -82,17 +82,22 @@ def main() -> None:
         "--header", "Prefer: respond-async",
         *PARTS[part],
         "--checks", ",".join(CHECKS),
-        "--phases", "examples,coverage,fuzzing" if int(most) else "examples,coverage",
-        "--max-examples", str(max(int(most), 1)),
+        "--phases", "examples,coverage,fuzzing" if int(examples) else "examples,coverage",
+        "--max-examples", str(max(int(examples), 1)),
         "--request-timeout", "30",
-        # Its threads may break CPython 3.11's compiler: "AST constructor recursion depth mismatch". Run parts side by side.
+        # Its threads may hit a bug of CPython 3.11: "AST constructor recursion depth mismatch". Run parts in parallel instead.
         "--workers", "1",
         "--suppress-health-check", "all",
         "--warnings", "off",
         "--no-color",
-        *more,
+        *options,
     ]  # fmt: skip
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "hooks", "PYTHONPATH": str(HERE), "KNOWN_IDS": json.dumps(known)}
+    environment = {
+        **os.environ,
+        "SCHEMATHESIS_HOOKS": "hooks",
+        "PYTHONPATH": str(HERE),
+        "KNOWN_IDS": json.dumps(known_ids),
+    }
     os.execve(sys.executable, command, environment)
 
 

@@ -1,4 +1,4 @@
-"""What schemathesis checks of Dreamery beside its own rules: every failure is the error object, and no status is a 5xx."""
+"""Additional schemathesis checks for Dreamery: every error is an error object, and no status is a 5xx."""
 
 import itertools
 import json
@@ -7,28 +7,28 @@ from typing import Any
 
 import schemathesis
 
-# What a route may answer though it is a 5xx: a busy machine is not always ready.
-MAY_BE = {("/readyz", 503)}
+# Allowed 5xx responses: a busy machine is not always ready.
+ALLOWED_5XX = {("/readyz", 503)}
 KEYS = {"message", "type", "param", "code"}
 KNOWN: dict[str, list[str]] = json.loads(os.environ["KNOWN_IDS"])
-# All that the API takes for true.
+# All values that the API accepts as true.
 _TRUE = {"true", "1", "1.0", "on", "yes", "y", "t"}
-_turn = itertools.count()
+_call_count = itertools.count()
 
 
 @schemathesis.hook
 def before_call(_ctx: Any, case: Any, _kwargs: Any) -> None:
-    """Name something real in two calls of three, but never to delete it. A long poll waits a second at most.
+    """Use an existing id in two of three calls, but never to delete it. Long polls wait at most one second.
 
-    Events are followed of jobs that have ended only, or each stream would be waited for. The platform is not told to
-    drain: it would answer 503 to whoever makes something.
+    Event streams always use a finished job, because others would not end. Draining is never enabled: generation
+    requests would get 503.
     """
     if isinstance(case.body, dict) and str(case.body.get("draining")).lower() in _TRUE:
         case.body["draining"] = False
-    turn = next(_turn)
+    count = next(_call_count)
     for name in case.path_parameters or {}:
-        if name in KNOWN and case.method.upper() != "DELETE" and (turn % 3 or case.path.endswith("/events")):
-            case.path_parameters[name] = KNOWN[name][turn % len(KNOWN[name])]
+        if name in KNOWN and case.method.upper() != "DELETE" and (count % 3 or case.path.endswith("/events")):
+            case.path_parameters[name] = KNOWN[name][count % len(KNOWN[name])]
     query = case.query if isinstance(case.query, dict) else {}
     if str(query.get("wait")).replace(".", "", 1).isdigit() and 1 < float(query["wait"]) <= 300:
         query["wait"] = 1
@@ -36,8 +36,8 @@ def before_call(_ctx: Any, case: Any, _kwargs: Any) -> None:
 
 @schemathesis.check
 def error_object(_ctx: Any, response: Any, case: Any) -> None:
-    """Every answer that is no success carries `{"error": {...}}` with exactly the four keys, and a request id."""
-    expected = response.status_code < 500 or (case.path, response.status_code) in MAY_BE
+    """Every error response contains `{"error": {...}}` with exactly the four keys, and every response has a request id."""
+    expected = response.status_code < 500 or (case.path, response.status_code) in ALLOWED_5XX
     assert expected, f"{response.status_code}: {response.text[:500]}"
     headers = {name.lower(): value for name, value in response.headers.items()}
     assert headers.get("x-request-id"), "no x-request-id"
