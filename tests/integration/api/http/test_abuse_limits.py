@@ -31,17 +31,15 @@ INVALID_KEY = "sk-dreamery-wrong"
 
 
 class LimitedApi:
-    """An API server on this machine; `forwarded_for` sets the client address as a trusted proxy does."""
+    """An API server on this machine; `client_ip` sets the client address as a trusted proxy does."""
 
     def __init__(self, url: str, admin_key: str) -> None:
         self.url = url
         self.admin_key = admin_key
         self.address = (url.split("/")[2].split(":", maxsplit=1)[0], int(url.rpartition(":")[2]))
 
-    def get(
-        self, key: str, *, forwarded_for: str | None = None, path: str = "/v1/models", **more: Any
-    ) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {key}"} | ({"X-Forwarded-For": forwarded_for} if forwarded_for else {})
+    def get(self, key: str, *, client_ip: str | None = None, path: str = "/v1/models", **more: Any) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {key}"} | ({"X-Forwarded-For": client_ip} if client_ip else {})
         return httpx.get(self.url + path, headers=headers, trust_env=False, **more)
 
 
@@ -61,38 +59,38 @@ def api(engine: Engine) -> Iterator[LimitedApi]:
 
 
 def test_failed_logins_are_limited_and_known_keys_keep_working(api: LimitedApi, engine: Engine) -> None:
-    assert api.get(api.admin_key, forwarded_for="192.0.2.1").status_code == 200
+    assert api.get(api.admin_key, client_ip="192.0.2.1").status_code == 200
     for _ in range(3):
-        assert_error(api.get(INVALID_KEY, forwarded_for="192.0.2.1"), 401, "invalid_api_key")
-    rejected = api.get(INVALID_KEY, forwarded_for="192.0.2.1")
+        assert_error(api.get(INVALID_KEY, client_ip="192.0.2.1"), 401, "invalid_api_key")
+    rejected = api.get(INVALID_KEY, client_ip="192.0.2.1")
     assert_error(rejected, 429, "too_many_failed_keys")
     assert rejected.headers["retry-after"] == "60"
     # A key that was valid before keeps working; an unknown key has to wait; other addresses are not affected.
-    assert api.get(api.admin_key, forwarded_for="192.0.2.1").status_code == 200
+    assert api.get(api.admin_key, client_ip="192.0.2.1").status_code == 200
     with transaction() as tx:
         [admin] = api_keys.list_keys(tx, user_id=None, after=None, limit=1)
         _, fresh = api_keys.create_key(tx, api_keys.NewKey(user_id=admin.user_id, name="fresh"))
-    assert_error(api.get(fresh, forwarded_for="192.0.2.1"), 429, "too_many_failed_keys")
-    assert api.get(fresh, forwarded_for="192.0.2.2").status_code == 200
+    assert_error(api.get(fresh, client_ip="192.0.2.1"), 429, "too_many_failed_keys")
+    assert api.get(fresh, client_ip="192.0.2.2").status_code == 200
     # After one success the key is known.
-    assert api.get(fresh, forwarded_for="192.0.2.1").status_code == 200
+    assert api.get(fresh, client_ip="192.0.2.1").status_code == 200
 
 
 def test_ipv6_addresses_of_one_64_network_count_together(api: LimitedApi) -> None:
     for n in range(3):
-        assert_error(api.get(INVALID_KEY, forwarded_for=f"2001:db8:1:2:{n}::9"), 401, "invalid_api_key")
-    assert_error(api.get(INVALID_KEY, forwarded_for="2001:db8:1:2:ffff::1"), 429, "too_many_failed_keys")
-    assert_error(api.get(INVALID_KEY, forwarded_for="2001:db8:1:3::1"), 401, "invalid_api_key")
+        assert_error(api.get(INVALID_KEY, client_ip=f"2001:db8:1:2:{n}::9"), 401, "invalid_api_key")
+    assert_error(api.get(INVALID_KEY, client_ip="2001:db8:1:2:ffff::1"), 429, "too_many_failed_keys")
+    assert_error(api.get(INVALID_KEY, client_ip="2001:db8:1:3::1"), 401, "invalid_api_key")
 
 
 def test_revoked_key_is_not_remembered_as_valid(api: LimitedApi) -> None:
-    assert api.get(api.admin_key, forwarded_for="192.0.2.3").status_code == 200
+    assert api.get(api.admin_key, client_ip="192.0.2.3").status_code == 200
     with transaction() as tx:
         [admin] = api_keys.list_keys(tx, user_id=None, after=None, limit=1)
         api_keys.revoke_key(tx, admin.id)
     for _ in range(3):
-        assert_error(api.get(api.admin_key, forwarded_for="192.0.2.3"), 401, "invalid_api_key")
-    assert_error(api.get(api.admin_key, forwarded_for="192.0.2.3"), 429, "too_many_failed_keys")
+        assert_error(api.get(api.admin_key, client_ip="192.0.2.3"), 401, "invalid_api_key")
+    assert_error(api.get(api.admin_key, client_ip="192.0.2.3"), 429, "too_many_failed_keys")
 
 
 def test_without_redis_failed_logins_are_not_limited(engine: Engine) -> None:
@@ -101,7 +99,7 @@ def test_without_redis_failed_logins_are_not_limited(engine: Engine) -> None:
     with running_app(create_app(), lifespan="on") as url:
         api = LimitedApi(url, "")
         for _ in range(3):
-            assert_error(api.get(INVALID_KEY, forwarded_for="192.0.2.4", timeout=30), 401, "invalid_api_key")
+            assert_error(api.get(INVALID_KEY, client_ip="192.0.2.4", timeout=30), 401, "invalid_api_key")
     engine.configure(REDIS_URL=live)
 
 

@@ -157,7 +157,7 @@ def test_responsive_and_unresponsive_workers_are_counted(engine):
 def test_stopping_worker_is_not_reported_missing(engine):
     heartbeat.publish_status("leaving@a", queues=["fast"], threads=1)
     assert [worker.name for worker in heartbeat.list_workers()] == ["leaving@a"]
-    heartbeat._status.heard -= 1000
+    heartbeat._status.consumed_at -= 1000
     try:
         heartbeat.mark_leaving()
         report_worker(engine, "leaving@a")

@@ -18,7 +18,7 @@ KEY_PREFIX = re.compile(r"t\(`([a-z]+\.[a-z_]*)\$\{")
 
 
 @pytest.fixture(scope="module")
-def name_and_tip() -> dict[str, list[str]]:
+def texts() -> dict[str, list[str]]:
     """Every text of the console: key -> [English, Chinese]."""
     pairs: list[tuple[str, list[str]]] = []
     for path in TEXT_FILES:
