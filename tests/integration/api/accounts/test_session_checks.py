@@ -158,7 +158,7 @@ def test_check_without_worker_times_out(engine: Engine, http: TestClient, monkey
     chinese = http.post(
         "/token/check", json={"token": "plain-alone-000001:sandbox"}, headers={"Accept-Language": "zh-CN"}
     )
-    assert "账号查询" in chinese.json()["error"]["message"]
+    assert "账号检查" in chinese.json()["error"]["message"]
 
 
 def test_check_runs_once_and_only_before_it_expires(engine: Engine, http: TestClient, monkeypatch) -> None:

@@ -28,8 +28,8 @@ from worker.db.engine import transaction
 from worker.db.platform import encrypted_columns, root_key
 from worker.db.webhooks import endpoints
 
-OLD = "the old master key, which is long enough"
-NEW = "the new master key, which is long enough"
+OLD = "the old master key that is long enough for a test"
+NEW = "the new master key that is long enough for a test"
 BOTH = f"{NEW},{OLD}"
 RUN_AND_CRASH = "import os; from worker.db.platform import encrypted_columns; encrypted_columns.reencrypt_all(on_change=lambda: os.kill(os.getpid(), 9))"
 
@@ -141,12 +141,12 @@ def test_master_key_rotation_with_crashes(engine: Engine) -> None:
     }
 
 
-@pytest.mark.parametrize("keys", [NEW, ""])
-def test_wrong_or_missing_master_key_prevents_start_with_an_explanation(engine: Engine, keys: str) -> None:
+@pytest.mark.parametrize(("keys", "reason"), [(NEW, "does not match this database"), ("", "is not set")])
+def test_wrong_or_missing_master_key_prevents_start_with_an_explanation(engine: Engine, keys: str, reason: str) -> None:
     install_with_keys(engine, OLD)
     engine.configure(MASTER_KEY=keys)
     with (
-        pytest.raises((SecretUnreadableError, SystemExit), match="DREAMERY_MASTER_KEY is not"),
+        pytest.raises((SecretUnreadableError, SystemExit), match=f"DREAMERY_MASTER_KEY {reason}"),
         TestClient(create_app()),
     ):
         pass
@@ -156,7 +156,7 @@ def test_wrong_or_missing_master_key_prevents_start_with_an_explanation(engine: 
     command = [sys.executable, "-m", "api.cli.main", "rotate-master-key"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("Error: DREAMERY_MASTER_KEY is not")
+    assert done.stderr.startswith(f"Error: DREAMERY_MASTER_KEY {reason}")
     assert OLD not in done.stdout + done.stderr
 
 
