@@ -1,4 +1,4 @@
-"""Alembic's environment: our settings, a lock so that two migrators do not meet, and short waits for locks."""
+"""Alembic environment: uses our settings, an advisory lock against concurrent migrations, and short lock timeouts."""
 
 from alembic import context
 from sqlalchemy import create_engine, text
@@ -7,12 +7,12 @@ from sqlalchemy.pool import NullPool
 from worker.core.settings import get_settings
 from worker.db.schema.all_tables import metadata
 
-# Any constant does, as long as all versions use the same.
+# An arbitrary constant; it must be the same in all versions.
 MIGRATION_LOCK = 7_140_922_001
 
 
 def run_migrations() -> None:
-    """Apply what the command asked for, on one connection, under an advisory lock."""
+    """Run the requested migrations on one connection, under an advisory lock."""
     url = context.config.attributes.get("url") or get_settings().sqlalchemy_url
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
     with engine.connect() as connection:

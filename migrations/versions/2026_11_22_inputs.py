@@ -16,7 +16,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_table('job_inputs',
     sa.Column('job_id', sa.Uuid(), nullable=False),
     sa.Column('n', sa.Integer(), nullable=False),
@@ -49,7 +49,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_table('input_uploads')
     op.drop_index('ix_job_inputs_key', table_name='job_inputs', postgresql_where=sa.text('key IS NOT NULL AND removed_at IS NULL'))
     op.drop_table('job_inputs')

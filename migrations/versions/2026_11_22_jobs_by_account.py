@@ -16,12 +16,12 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_index(
         'ix_jobs_account_id', 'jobs', ['account_id'], postgresql_where=sa.text('account_id IS NOT NULL')
     )
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_index('ix_jobs_account_id', table_name='jobs', postgresql_where=sa.text('account_id IS NOT NULL'))

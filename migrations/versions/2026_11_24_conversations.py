@@ -1,6 +1,6 @@
 """conversations
 
-What the agent has said so far, so that a waiter who missed a piece reads it here.
+Text of the agent so far, for clients that missed part of the stream.
 
 Revision ID: 0008_conversations
 Revises: 0005_engine_video
@@ -18,7 +18,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_table(
         'conversations',
         sa.Column('job_id', sa.Uuid(), nullable=False),
@@ -37,5 +37,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_table('conversations')

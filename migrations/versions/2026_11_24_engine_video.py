@@ -1,6 +1,6 @@
 """engine_video
 
-A kind of jobs rests by itself: an account that may make no second video now may still make pictures.
+Cooldown per kind of job: an account that may not start another video now can still generate images.
 
 Revision ID: 0005_engine_video
 Revises: 0004_media
@@ -19,10 +19,10 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column('accounts', sa.Column('kind_rests', JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False))
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_column('accounts', 'kind_rests')

@@ -1,6 +1,6 @@
 """media
 
-Videos and sounds beside pictures: what an input is for, several stored forms of a result, slots for videos.
+Videos and audio in addition to images: roles of inputs, several stored variants of a result, slots for videos.
 
 Revision ID: 0004_media
 Revises: 0003_jobs_by_account
@@ -18,7 +18,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column('accounts', sa.Column('max_videos', sa.Integer(), nullable=True))
     op.add_column('jobs', sa.Column('parent_id', sa.Uuid(), nullable=True))
     op.create_foreign_key(op.f('fk_jobs_parent_id_jobs'), 'jobs', 'jobs', ['parent_id'], ['id'], ondelete='CASCADE')
@@ -41,7 +41,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_column('input_uploads', 'milliseconds')
     op.drop_constraint(op.f('ck_job_inputs_media'), 'job_inputs', type_='check')
     op.drop_constraint(op.f('ck_job_inputs_role'), 'job_inputs', type_='check')

@@ -1,6 +1,6 @@
 """people
 
-Keys with scopes, allowed models, expiry and grace; users with a share; the audit log.
+API keys with scopes, allowed models, expiry and grace period; weights of users; the audit log.
 
 Revision ID: 0013_people
 Revises: 0011_repeats
@@ -19,7 +19,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column('api_keys', sa.Column('scopes', sa.ARRAY(sa.Text()), nullable=True))
     op.add_column('api_keys', sa.Column('models', sa.ARRAY(sa.Text()), nullable=True))
     op.add_column('api_keys', sa.Column('expires_at', sa.DateTime(timezone=True), nullable=True))
@@ -36,7 +36,7 @@ def upgrade() -> None:
         sa.Column('details', JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False),
         sa.PrimaryKeyConstraint('id', name=op.f('pk_audit_log')),
     )
-    # Append-only, also for whoever gets hold of our connection.
+    # Append-only, even for other users of our database connection.
     op.execute(
         """CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS
            $$ BEGIN RAISE EXCEPTION 'the audit log is append-only'; END $$"""
@@ -48,7 +48,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_table('audit_log')
     op.execute('DROP FUNCTION refuse_change()')
     for column in ('last_used_at', 'expires_at', 'models', 'scopes'):

@@ -1,7 +1,6 @@
 """repeats
 
-Which HTTP request stands for which jobs and how it ended, so that a repeat joins them; deleted jobs; what a job of
-that kind usually takes.
+HTTP requests with their jobs and outcome, so that repeats join them; deleted jobs; usual durations of jobs.
 
 Revision ID: 0011_repeats
 Revises: 0010_webhook_endpoints
@@ -19,7 +18,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_table(
         'api_processes',
         sa.Column('id', sa.Uuid(), nullable=False),
@@ -61,7 +60,7 @@ def upgrade() -> None:
         'ix_requests_fingerprint', 'requests', ['fingerprint'], postgresql_where=sa.text('key IS NULL')
     )
     op.create_index('ix_requests_accepted_at', 'requests', ['accepted_at'])
-    # Keys had no route; nearly all of them were used on this one.
+    # Idempotency keys had no route; nearly all of them were used on this one.
     op.execute(
         """INSERT INTO requests (group_id, caller, route, key, fingerprint, holder, process, accepted_at, ended_at,
                                  ended_how)
@@ -69,7 +68,7 @@ def upgrade() -> None:
                   k.key, k.fingerprint, gen_random_uuid(), gen_random_uuid(), k.created_at, now(), 'answered'
            FROM idempotency_keys k JOIN jobs j ON j.id = k.group_id ON CONFLICT DO NOTHING"""
     )
-    # Or the tables cannot be altered below: the check of the new rows' reference is still to come.
+    # Otherwise the tables cannot be altered below, because the foreign key check of the new rows is pending.
     op.execute('SET CONSTRAINTS ALL IMMEDIATE')
     op.drop_table('idempotency_keys')
     op.add_column('jobs', sa.Column('usual_seconds', sa.Double(), nullable=True))
@@ -82,7 +81,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_index('ix_jobs_succeeded', table_name='jobs', postgresql_where=sa.text("state = 'succeeded'"))
     op.drop_index('ix_jobs_deleted_at', table_name='jobs', postgresql_where=sa.text('deleted_at IS NOT NULL'))
     op.drop_column('jobs', 'deleted_at')

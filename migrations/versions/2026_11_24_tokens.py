@@ -1,6 +1,6 @@
 """tokens
 
-The way out of an account, what upstream offers it, and questions about session ids that are asked without a job.
+Proxies and model lists of accounts, and session checks without a job.
 
 Revision ID: 0009_tokens
 Revises: 0008_conversations
@@ -19,7 +19,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column('accounts', sa.Column('proxy', sa.Text(), nullable=True))
     op.add_column('accounts', sa.Column('proxy_hash', sa.Text(), nullable=True))
     op.add_column('accounts', sa.Column('models', postgresql.JSONB(astext_type=sa.Text()), nullable=True))
@@ -51,7 +51,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Undo the upgrade."""
     op.drop_table('account_checks')
     for column in ('refresh_due_at', 'models_at', 'models', 'proxy_hash', 'proxy'):
         op.drop_column('accounts', column)

@@ -1,6 +1,6 @@
 """webhook endpoints
 
-Endpoints beside the `webhook` of a job, the log of attempts, lanes so that a slow receiver holds up only itself.
+Endpoints in addition to the `webhook` of a job, the log of attempts, lanes that isolate slow receivers.
 
 Revision ID: 0010_webhook_endpoints
 Revises: 0009_tokens
@@ -20,7 +20,7 @@ _LANE = "'place:' || lower(coalesce(substring(url FROM '^[^/]*//[^/?#]+'), url))
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_table('webhook_endpoints',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('owner', sa.Text(), nullable=False),
@@ -82,7 +82,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back. Deliveries to endpoints go with the endpoints."""
+    """Undo the upgrade. Deliveries to endpoints are deleted with the endpoints."""
     op.drop_table('webhook_attempts')
     op.execute('DELETE FROM webhook_deliveries WHERE endpoint_id IS NOT NULL')
     for name in ('settled', 'endpoint_id', 'owner', 'claimed', 'due'):

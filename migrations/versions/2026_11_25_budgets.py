@@ -1,4 +1,4 @@
-"""Limits of users and keys, the line of rotated keys, who was warned, and the index that usage is read from."""
+"""Limits of users and keys, chains of rotated keys, sent budget warnings, and the index for usage reports."""
 
 from typing import Sequence
 
@@ -15,7 +15,7 @@ _OF_USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "stat
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     for table in ("users", "api_keys"):
         for column in ("limits", "soft_limits"):
             op.add_column(table, sa.Column(column, JSONB(), server_default=sa.text("'{}'::jsonb"), nullable=False))
@@ -37,7 +37,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_table("budget_notices")
     op.drop_index("ix_jobs_usage", table_name="jobs")
     op.drop_index("ix_api_keys_root_id", table_name="api_keys")

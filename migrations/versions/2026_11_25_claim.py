@@ -1,6 +1,6 @@
 """claim
 
-Fair turns of owners, and what the choice of an account remembers.
+Positions in the fair queue, and data for the choice of an account.
 
 Revision ID: 0015_claim
 Revises: 0014_prices
@@ -22,7 +22,7 @@ QUEUED = sa.text("state = 'queued'")
 
 
 def upgrade() -> None:
-    """Apply. What waits already keeps its order: all have the turn 0, and the older go first."""
+    """Upgrade the schema. Waiting jobs keep their order: all get position 0, and older jobs go first."""
     op.add_column("users", sa.Column("weight", sa.Double(), nullable=False, server_default=sa.text("1")))
     op.add_column("users", sa.Column("priority", sa.Integer(), nullable=False, server_default=sa.text("0")))
     op.create_check_constraint("weight", "users", "weight > 0")
@@ -50,7 +50,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_table("account_marks")
     op.drop_index("ix_jobs_turns", table_name="jobs")
     op.drop_index("ix_jobs_queue", table_name="jobs")

@@ -1,4 +1,4 @@
-"""Who is signed in to the web console, and which jobs are favourites."""
+"""Sessions of the web console, and favourite jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_table(
         "console_sessions",
         sa.Column("id_hash", sa.Text(), nullable=False),
@@ -32,7 +32,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_index("ix_jobs_favourite", table_name="jobs")
     op.drop_column("jobs", "favourite")
     op.drop_table("console_sessions")

@@ -1,4 +1,4 @@
-"""Learned prices, the curve of each account's credits, daily gifts, and which charges upstream has told."""
+"""Learned prices, credit history per account, daily credits, and charges confirmed by upstream."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_table(
         "credit_prices",
         sa.Column("place", sa.Text(), nullable=False),
@@ -61,12 +61,12 @@ def upgrade() -> None:
         ["account_id", "submitted_at"],
         postgresql_where=sa.text("submitted_at IS NOT NULL AND settled_at IS NULL"),
     )
-    # What ended before is past asking: its price is not known, and nobody reckons with it.
+    # Jobs that ended earlier cannot be settled: their price is unknown and is not needed.
     op.execute("UPDATE jobs SET settled_at = finished_at WHERE finished_at IS NOT NULL")
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_index("ix_jobs_unsettled", table_name="jobs")
     op.drop_column("jobs", "settled_at")
     op.drop_column("accounts", "ledger_due_at")

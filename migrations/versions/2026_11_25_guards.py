@@ -1,4 +1,4 @@
-"""Keys that the database keeps, sealed by the master key."""
+"""Keys stored in the database, encrypted with the master key."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ depends_on: str | None = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.create_table(
         "keyring",
         sa.Column("name", sa.Text(), nullable=False),
@@ -21,5 +21,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_table("keyring")

@@ -1,4 +1,4 @@
-"""Which request made a job, and its trace: for log lines and spans of the steps."""
+"""Request id and trace of each job, for log lines and spans of tasks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,10 +11,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column("jobs", sa.Column("origin", postgresql.JSONB()))
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_column("jobs", "origin")

@@ -1,4 +1,4 @@
-"""Accounts of the platform, of groups and of users; their states, hours, caps and check-ups."""
+"""Accounts of the platform, of groups and of users; their states, working hours, daily caps and checks."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,7 +12,7 @@ _NONE = sa.text("'{}'::text[]")
 
 
 def _new() -> list[sa.Column[object]]:
-    # Made anew each time: a column that was added to a table cannot be added again.
+    # New objects on each call: a column cannot be added to a second table.
     return [
         sa.Column("proxy_place", sa.Text()),
         sa.Column("user_id", sa.Uuid()),
@@ -32,7 +32,7 @@ def _new() -> list[sa.Column[object]]:
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column("users", sa.Column("groups", sa.ARRAY(sa.Text()), nullable=False, server_default=_NONE))
     for column in _new():
         op.add_column("accounts", column)
@@ -56,7 +56,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo. States that the old version does not know become `paused`; users' own accounts are retired."""
+    """Undo the upgrade. States unknown to the old version become `paused`; users' own accounts are retired."""
     op.execute("DELETE FROM account_checks WHERE what = 'checkup'")
     _questions("'check', 'points', 'receive'")
     _jobs_by_account(["account_id"])

@@ -1,4 +1,4 @@
-"""What a job is expected to cost, and what it did cost."""
+"""Expected and charged price of each job."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,12 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column("jobs", sa.Column("price", sa.Integer()))
     op.add_column("jobs", sa.Column("charged", sa.Integer()))
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_column("jobs", "charged")
     op.drop_column("jobs", "price")

@@ -1,4 +1,4 @@
-"""Retention per user, pins, two steps of removing a file, and what the platform as a whole remembers."""
+"""Retention per user, pins, two-step file removal, and platform-wide state."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Upgrade the schema."""
     op.add_column("users", sa.Column("retention_days", sa.Integer()))
     op.create_check_constraint("retention_days", "users", "retention_days >= 0")
     op.add_column("jobs", sa.Column("pinned_at", sa.DateTime(timezone=True)))
@@ -34,7 +34,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Undo."""
+    """Undo the upgrade."""
     op.drop_table("platform_state")
     op.drop_index("ix_files_key", "files")
     op.drop_index("ix_files_to_erase", "files")
