@@ -19,7 +19,7 @@ from api.http.errors import error_responses
 from api.http.fields import Text
 from api.http.preferences import parse_idempotency_key, set_job_id_header
 from api.http.responses import base_url, json_response
-from api.jobs.routes import job_not_found, resolve_model_id, parse_job_id, parse_kinds, parse_statuses
+from api.jobs.routes import job_not_found, parse_job_id, parse_kinds, parse_statuses, resolve_model_id
 from api.jobs.schemas import AcceptedJob, RetryRequest
 from api.jobs.serialization import job_object
 from api.jobs.timeline import timeline_object

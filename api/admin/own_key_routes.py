@@ -6,7 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Body, Depends, Request, Response
 
-from api.admin.routes import NO_GRACE, key_object, require_model_id, page_response
+from api.admin.routes import NO_GRACE, key_object, page_response, require_model_id
 from api.admin.schemas import NewOwnKey, OwnKey, OwnKeyCreate, OwnKeyList, Rotation
 from api.auth.dependencies import Caller, CallerDep, audit_actor
 from api.http.errors import error_responses
