@@ -107,10 +107,10 @@ def test_planted_wrong_imports_break_the_contracts_meant_for_them(tmp_path: Path
         file.write_text("".join([*lines[:after_docstring], f"{line}\n", *lines[after_docstring:]]), encoding="utf-8")
     report = lint_imports(tmp_path)
     assert {name for name in contracts() if f"{name} BROKEN" in report} == {name for *_, name in PLANTED}
-    told = sections(report)
+    broken = sections(report)
     for place, line, name in PLANTED:
         importer, imported = place.removesuffix(".py").replace("/", "."), line.removeprefix("import ")
-        assert re.search(rf"{re.escape(importer)} -> {re.escape(imported)}\b", told[name]), (name, importer, told[name])
+        assert re.search(rf"{re.escape(importer)} -> {re.escape(imported)}\b", broken[name]), (name, importer, broken[name])
 
 
 def sections(report: str) -> dict[str, str]:

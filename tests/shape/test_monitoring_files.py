@@ -16,7 +16,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from api.operations.metrics import GAUGES
 from tests.support.promtool import promtool
-from worker.core.observability.metrics import MEASURES
+from worker.core.observability.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -32,7 +32,7 @@ TARGET = {"job", "instance", "pod"}
 def known_series() -> dict[str, set[str]]:
     """Every series that `/metrics` can show, with its labels."""
     found = {name: set(labels) for name, (_, labels) in GAUGES.items()}
-    for name, measure in MEASURES.items():
+    for name, measure in METRICS.items():
         parts = {"_bucket": {"le"}, "_sum": set(), "_count": set()} if measure.buckets else {"_total": set()}
         found |= {f"{name}{part}": {*measure.labels, *more} for part, more in parts.items()}
     return found
@@ -104,7 +104,7 @@ def test_every_metric_is_looked_at() -> None:
         for part in parts_of(promql_parser.parse(expression))
         if isinstance(part, promql_parser.VectorSelector)
     }
-    unseen = {name for name in [*MEASURES, *GAUGES] if not any(series.startswith(name) for series in used)}
+    unseen = {name for name in [*METRICS, *GAUGES] if not any(series.startswith(name) for series in used)}
     assert unseen == {"dreamery_scrape_time_seconds"}
 
 
@@ -181,7 +181,7 @@ def test_the_table_of_metrics_is_complete() -> None:
     text = (ROOT / "docs" / "observability.md").read_text()
     rows = dict(re.findall(r"^\| `(dreamery_\w+)` \| \w+ \| (.*?) \|", text, re.MULTILINE))
     wanted = {
-        **{name + ("" if measure.buckets else "_total"): measure.labels for name, measure in MEASURES.items()},
+        **{name + ("" if measure.buckets else "_total"): measure.labels for name, measure in METRICS.items()},
         **{name: labels for name, (_, labels) in GAUGES.items()},
     }
     assert {name: re.findall(r"`(\w+)`", labels) for name, labels in rows.items()} == {

@@ -66,7 +66,7 @@ class _ProcessStatus:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.started = self.heard = time.monotonic()
+        self.started = self.consumed_at = time.monotonic()
         self.busy = 0
         self.seen: dict[str, float] = {}
         self.leaving = False
@@ -83,7 +83,7 @@ def heartbeat_queue(name: str) -> Queue:
 
 def record_heartbeat() -> None:
     """Record that a heartbeat message was consumed. Only the heartbeat task calls this."""
-    _status.heard = time.monotonic()
+    _status.consumed_at = time.monotonic()
 
 
 def record_task_start() -> None:
@@ -113,7 +113,7 @@ def record_activity(what: str) -> None:
 
 def start(name: str, *, queues: list[str], threads: int) -> None:
     """Start to send heartbeat messages and publish the status, until the end of the process."""
-    _status.started = _status.heard = time.monotonic()
+    _status.started = _status.consumed_at = time.monotonic()
     threading.Thread(target=_run_heartbeat, args=(name, queues, threads), name="heartbeat", daemon=True).start()
 
 
@@ -148,7 +148,7 @@ def publish_status(name: str, *, queues: list[str], threads: int) -> None:
         "busy": _status.busy,
         "resident_bytes": _resident_bytes(),
         "leaving": _status.leaving,
-        "heard": now - (local_now - _status.heard),
+        "heard": now - (local_now - _status.consumed_at),
         "told": now,
         "started": now - (local_now - _status.started),
     }

@@ -24,7 +24,7 @@ _NEVER_WORKED = f"""NOT a.pool AND a.user_id IS NULL AND a.state = 'ok'
 # Locked before the check: a request that found such a row locks it until its job is committed (see
 # `accounts.lock_tokens`) and is skipped here; a later request waits and then inserts a new row.
 _LOCK = text(
-    f"""/* lock_leavers */ SELECT a.id FROM accounts a WHERE {_NEVER_WORKED}
+    f"""/* lock_unused_accounts */ SELECT a.id FROM accounts a WHERE {_NEVER_WORKED}
         ORDER BY a.id LIMIT :limit FOR UPDATE OF a SKIP LOCKED"""
 )
 # A separate statement: the locking statement may have used an older snapshot.
@@ -32,7 +32,7 @@ _RECHECK = text(f"SELECT a.id FROM accounts a WHERE a.id = ANY(:ids) AND {_NEVER
 
 # A job that also lists a remaining account is still visible through it, so it stays.
 _DELETE_JOBS = text(
-    """/* remove_leavers_jobs */
+    """/* delete_jobs_of_unused_accounts */
     DELETE FROM jobs j WHERE j.account_ids && CAST(:ids AS uuid[]) AND j.submitted_at IS NULL
         AND NOT EXISTS (SELECT 1 FROM accounts k WHERE k.id = ANY(j.account_ids) AND NOT k.id = ANY(:ids))
     RETURNING id"""

@@ -14,7 +14,7 @@ export default {
   "webhooks.description": ["Description", "说明"],
   "webhooks.edit": ["Edit endpoint", "编辑端点"],
   "webhooks.empty": ["No endpoints yet", "还没有端点"],
-  "webhooks.empty_text": ["An endpoint is a URL of yours that Dreamery calls when a job ends. Events are signed (Standard Webhooks).", "端点是您提供的 URL，任务结束时 Dreamery 会调用它。事件带有签名（Standard Webhooks）。"],
+  "webhooks.empty_text": ["An endpoint is one of your URLs. Dreamery calls it when a job ends. Events are signed (Standard Webhooks).", "端点是您提供的 URL，任务结束时 Dreamery 会调用它。事件带有签名（Standard Webhooks）。"],
   "webhooks.endpoint": ["Endpoint", "端点"],
   "webhooks.endpoints": ["Endpoints", "端点"],
   "webhooks.event": ["Event", "事件"],

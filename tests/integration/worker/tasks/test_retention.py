@@ -203,19 +203,19 @@ def test_settled_deliveries_are_deleted_after_retention(engine: Engine) -> None:
 # --- orphaned files ---
 
 
-def stray_key(job: UUID | None = None) -> str:
+def orphan_key(job: UUID | None = None) -> str:
     return f"jobs/{(job or new_id()).hex}/9.png"
 
 
 def test_orphaned_results_are_deleted_once_a_day(engine: Engine) -> None:
     done, saving = engine.add_succeeded_job(engine.add_account()), engine.add_saving_job(engine.add_account())
     named = engine.files(done)[0].key
-    stray, of_done, of_saving, young = stray_key(), stray_key(done), stray_key(saving), stray_key()
-    for key, hours in ((stray, 25), (of_done, 25), (of_saving, 25), (young, 1), (named, 99)):
+    orphan, of_done, of_saving, young = orphan_key(), orphan_key(done), orphan_key(saving), orphan_key()
+    for key, hours in ((orphan, 25), (of_done, 25), (of_saving, 25), (young, 1), (named, 99)):
         stored_input(key, hours_ago=hours)
     assert "2 orphans" in clean_up()
-    assert [is_there(key) for key in (stray, of_done, of_saving, young, named)] == [False, False, True, True, True]
-    stored_input(stray, hours_ago=25)
+    assert [is_there(key) for key in (orphan, of_done, of_saving, young, named)] == [False, False, True, True, True]
+    stored_input(orphan, hours_ago=25)
     assert "0 orphans" in clean_up(), "the next scan is tomorrow"
     engine.sql("UPDATE platform_state SET updated_at = now() - interval '25 hours' WHERE name = 'storage_walk'")
     assert "1 orphans" in clean_up()
@@ -223,10 +223,10 @@ def test_orphaned_results_are_deleted_once_a_day(engine: Engine) -> None:
 
 def test_files_of_another_platform_are_not_orphans(engine: Engine) -> None:
     storage.take_ownership("another platform")
-    stray = stray_key()
-    stored_input(stray, hours_ago=99)
+    orphan = orphan_key()
+    stored_input(orphan, hours_ago=99)
     assert "0 orphans" in clean_up()
-    assert is_there(stray)
+    assert is_there(orphan)
 
 
 def test_bucket_is_scanned_a_few_pages_per_run(
@@ -238,7 +238,7 @@ def test_bucket_is_scanned_a_few_pages_per_run(
     monkeypatch.setattr("worker.tasks.stages.orphaned_files._PAGES_PER_RUN", 2)
     monkeypatch.setattr("worker.tasks.stages.orphaned_files.ORPHAN_HOURS", -1)
     for _ in range(5):
-        storage.put_file(stray_key(), io.BytesIO(b"bytes"))
+        storage.put_file(orphan_key(), io.BytesIO(b"bytes"))
     left = []
     for _ in range(3):
         clean_up()
