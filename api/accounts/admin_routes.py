@@ -48,8 +48,8 @@ async def add_accounts(request: Request, body: AdminAccountCreate, admin: AdminD
 
 def _user_id(name_or_id: str) -> UUID:
     with transaction() as tx:
-        found: UUID = find_user(tx, name_or_id).id
-        return found
+        user_id: UUID = find_user(tx, name_or_id).id
+        return user_id
 
 
 @router.get("", summary="List the accounts", responses={200: {"model": AccountList}})

@@ -31,8 +31,8 @@ from worker.db.users import audit_log
 
 def find_account(tx: Transaction, account_id: str, *, user_id: UUID | None, lock: bool = False) -> Any:
     """Return the account row. With `user_id` only an account of that user. Raises account_not_found (404)."""
-    found = parse_public_id("account", account_id)
-    row = management.get_account_details(tx, found, lock=lock) if found else None
+    parsed_id = parse_public_id("account", account_id)
+    row = management.get_account_details(tx, parsed_id, lock=lock) if parsed_id else None
     if row is None or (user_id is not None and row.user_id != user_id):
         raise DreameryError("account_not_found", f"No account {account_id[:60]!r}.")
     return row

@@ -109,10 +109,10 @@ def get_job(request: Request, job_id: str, _admin: AdminDep) -> Response:
     """Returns the job with its user, API key, account, and a timeline with account labels."""
     with transaction() as tx:
         view = _find_job(tx, job_id)
-        [found] = _job_objects(tx, [view], base_url(request))
+        [job] = _job_objects(tx, [view], base_url(request))
         rows = queries.transitions(tx, view.job.id)
     set_job_id_header(request, job_id)
-    return json_response({**found, "timeline": timeline_object(view, rows, shows_labels=True)})
+    return json_response({**job, "timeline": timeline_object(view, rows, shows_labels=True)})
 
 
 @router.post("/{job_id}/cancel", summary="Cancel a job of any user", responses={200: {"model": AdminJob}})
@@ -122,8 +122,8 @@ def cancel_job(request: Request, job_id: str, admin: AdminDep) -> Response:
     view = cancel_job_now(_all_jobs_viewer, parse_job_id(job_id), extra_write=note)
     set_job_id_header(request, job_id)
     with transaction() as tx:
-        [found] = _job_objects(tx, [view], base_url(request))
-    return json_response(found)
+        [job] = _job_objects(tx, [view], base_url(request))
+    return json_response(job)
 
 
 def _record_action(actor: Actor, action: str, job_id: str, tx: Transaction, **details: str) -> None:

@@ -55,8 +55,8 @@ def _calling_key(tx: Transaction, caller: Caller) -> Any:
 
 def _find_own_key(tx: Transaction, key_id: str, caller: Caller) -> Any:
     """Return a key of the same user that has no more rights than the caller. Raises key_not_found, forbidden."""
-    found = parse_public_id("key", key_id)
-    row = api_keys.get_key(tx, found) if found else None
+    parsed_id = parse_public_id("key", key_id)
+    row = api_keys.get_key(tx, parsed_id) if parsed_id else None
     if row is None or row.user_id != _user_id_of(caller):
         raise DreameryError("key_not_found", f"You have no API key {key_id[:60]!r}.")
     if row.id == caller.api_key_id:

@@ -117,8 +117,8 @@ def find_user(tx: Transaction, name_or_id: str) -> Any:
 
 def find_key(tx: Transaction, key_id: str) -> Any:
     """Return the key row by id. Raises key_not_found."""
-    found = parse_public_id("key", key_id)
-    row = api_keys.get_key(tx, found) if found else None
+    parsed_id = parse_public_id("key", key_id)
+    row = api_keys.get_key(tx, parsed_id) if parsed_id else None
     if row is None:
         raise DreameryError("key_not_found", f"No API key {key_id[:60]!r}.")
     return row

@@ -32,18 +32,18 @@ def _not_found(delivery_id: str) -> DreameryError:
 
 
 def _parse_id(delivery_id: str) -> UUID:
-    found = parse_public_id("msg", delivery_id)
-    if found is None:
+    parsed_id = parse_public_id("msg", delivery_id)
+    if parsed_id is None:
         raise _not_found(delivery_id)
-    return found
+    return parsed_id
 
 
 def _filter_id(prefix: str, value: str | None, param: str) -> UUID | None:
-    found = parse_public_id(prefix, value) if value is not None else None
-    if value is not None and found is None:
+    parsed_id = parse_public_id(prefix, value) if value is not None else None
+    if value is not None and parsed_id is None:
         message = f"`{param}` must be an id like `{prefix}_...`; got {value[:60]!r}."
         raise DreameryError("invalid_value", message, param=param)
-    return found
+    return parsed_id
 
 
 async def _page(
@@ -60,8 +60,8 @@ async def _page(
     page = await run_in_threadpool(read)
     if page is None:
         raise DreameryError("invalid_value", "`after` is not the id of one of your deliveries.", param="after")
-    found, more = page
-    data = [delivery_object(delivery) for delivery in found]
+    deliveries, more = page
+    data = [delivery_object(delivery) for delivery in deliveries]
     return json_response(
         {
             "object": "list",

@@ -40,10 +40,10 @@ documented_events = APIRouter(tags=["webhooks"])
 
 
 def _parse_id(endpoint_id: str) -> UUID:
-    found = parse_public_id("whe", endpoint_id)
-    if found is None:
+    parsed_id = parse_public_id("whe", endpoint_id)
+    if parsed_id is None:
         raise _not_found(endpoint_id)
-    return found
+    return parsed_id
 
 
 def _not_found(endpoint_id: str) -> DreameryError:

@@ -130,7 +130,7 @@ class DeliveryObject(BaseModel):
     job_id: str | None
     endpoint_id: str | None = Field(description="null = sent to the `webhook` of the job")
     url: str
-    status: DeliveryStatus = Field(description="`failed` = given up")
+    status: DeliveryStatus = Field(description="`failed` = no more attempts")
     last_status: int | None
     last_error: str | None
     next_try_at: int | None

@@ -94,15 +94,17 @@ _EXIT_ADDRESS = Finding(
 def _check_settings() -> list[Finding]:
     settings = get_settings()
     master = settings.master_key.get_secret_value() or (settings.data_dir / "keys" / "master.key").exists()
-    found = [Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, all others at their defaults")]
-    found += [Finding("production", ok=False, detail=text) for text in find_problems(settings) if master]
-    found += [Finding("production", ok=True, detail=text) for text in find_warnings(settings)]
+    findings = [
+        Finding("settings", ok=True, detail=f"{len(settings.model_fields_set)} set, all others at their defaults")
+    ]
+    findings += [Finding("production", ok=False, detail=text) for text in find_problems(settings) if master]
+    findings += [Finding("production", ok=True, detail=text) for text in find_warnings(settings)]
     if not master:
         hint = (
             "Set DREAMERY_MASTER_KEY to a long random text and keep it safe. `dreamery up` creates one automatically."
         )
-        found.append(Finding("master key", ok=False, detail="none", hint=hint))
-    return found
+        findings.append(Finding("master key", ok=False, detail="none", hint=hint))
+    return findings
 
 
 def _check_database() -> list[Finding]:
@@ -210,20 +212,22 @@ def _check_storage() -> list[Finding]:
 
     hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine can write there."
     try:
-        found = [Finding("storage", ok=True, detail=probe())]
+        findings = [Finding("storage", ok=True, detail=probe())]
         owned_by = read_owner()
     except (StorageError, ValueError) as error:
         reason = error.reason if isinstance(error, StorageError) else _first_line(error)
         return [Finding("storage", ok=False, detail=f"{describe_location()}: {reason}", hint=hint)]
     if owned_by is None or not get_settings().database_url:
-        return found
+        return findings
     try:
         with transaction() as tx:
             ours = get_installation_id(tx) == owned_by
     except DATABASE_ERRORS:
-        return found
+        return findings
     hint = "Orphaned files are not deleted. If the other platform is gone, run `dreamery take-storage`."
-    return found if ours else [*found, Finding("storage", ok=False, detail="belongs to another platform", hint=hint)]
+    return (
+        findings if ours else [*findings, Finding("storage", ok=False, detail="belongs to another platform", hint=hint)]
+    )
 
 
 def _check_disk() -> list[Finding]:
