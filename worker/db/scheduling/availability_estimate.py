@@ -113,5 +113,5 @@ def _availability(job: JobRequirements, rows: list[Row[Any]], jobs_ahead: int) -
         credits_left=None
         if unknown or any(row.left is None for row in enabled)
         else int(sum(row.left for row in enabled)),
-        cooldown_code=longest.rest_code if longest is not None and longest.rests and not unknown else None,
+        cooldown_code=longest.rest_code if longest is not None and longest.cooldown and not unknown else None,
     )
