@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` on a running platform, over real HTTP: answers, streams to the byte, refusals, leavers."""
+"""`/v1/chat/completions` on a running platform over HTTP: answers, exact streams, rejections, disconnects."""
 
 import base64
 import json
@@ -20,7 +20,7 @@ from tests.support.platform import find_processes
 from tests.support.uploads import make_image
 
 CHAT = "/v1/chat/completions"
-MODEL = "jimeng-3.0"  # draws small pictures
+MODEL = "jimeng-3.0"  # generates small images
 
 
 @pytest.fixture
@@ -31,8 +31,8 @@ def client(api_platform) -> Iterator[ApiClient]:
 
 def body_of(content: Any, **fields: Any) -> dict[str, Any]:
     messages = content if isinstance(content, list) and isinstance(content[0], tuple) else [("user", content)]
-    told = [{"role": role, "content": text} for role, text in messages]
-    return {"model": MODEL, "messages": told, "n": 1, **fields}
+    parsed = [{"role": role, "content": text} for role, text in messages]
+    return {"model": MODEL, "messages": parsed, "n": 1, **fields}
 
 
 def ask(client: ApiClient, content: Any, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx.Response:
@@ -47,12 +47,12 @@ def stream(client: ApiClient, content: Any, *, headers: dict[str, str] | None = 
     assert response.headers["x-accel-buffering"] == "no"
     assert "content-length" not in response.headers
     assert "content-encoding" not in response.headers
-    told = check_stream(response.content)
-    assert told.heartbeats == 0 or told.lines
-    return told
+    parsed = check_stream(response.content)
+    assert parsed.heartbeats == 0 or parsed.lines
+    return parsed
 
 
-def is_picture(link: str) -> bool:
+def is_image(link: str) -> bool:
     got = httpx.get(link, trust_env=False)
     return got.status_code == 200 and got.headers["content-type"].startswith("image/") and len(got.content) > 500
 
@@ -69,7 +69,7 @@ def uploads(client: ApiClient) -> int:
 # --- answers ---
 
 
-def test_an_answer_has_the_documented_shape(client):
+def test_answer_has_the_documented_format(client):
     response = ask(client, "a red boat", temperature=0.5, top_p=1, presence_penalty=0, whatever={"a": 1})
     assert response.status_code == 200, response.text
     answer = response.json()
@@ -83,20 +83,20 @@ def test_an_answer_has_the_documented_shape(client):
     link = image["image_url"]["url"]
     assert message["content"] == f"![image]({link})\n"
     assert link.startswith(client.platform.url)
-    assert is_picture(link)
+    assert is_image(link)
     assert response.headers["x-job-id"] in message["reasoning_content"]
     assert answer["usage"] == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     job = client.job(response.headers["x-job-id"])
     assert (job["kind"], job["input"]["prompt"], job["output"][0]["url"]) == ("image", "a red boat", link)
 
 
-def test_without_n_one_job_gives_what_the_model_makes_at_once(client):
+def test_request_without_n_is_one_job(client):
     answer = ask(client, "a boat", n=None).json()
     assert answer["choices"][0]["message"]["content"].count("![image](") == 4
     assert len(client.submits()) == 1
 
 
-def test_fields_flags_and_names_decide_the_picture(client):
+def test_fields_flags_and_suffixes_set_parameters(client):
     def order(content="a boat", **fields):
         job = ask(client, content, **{"async": True, **fields}).json()
         client.cancel(job["id"])
@@ -110,12 +110,12 @@ def test_fields_flags_and_names_decide_the_picture(client):
     assert (flagged["prompt"], flagged["size"], flagged["flags"]) == (
         "a boat", "1664x936", {"ratio": "16:9", "resolution": "1k"},
     )  # fmt: skip
-    told = order(seed=7, negative_prompt="rain", ratio="4:3", user="u", metadata={"a": "b"})
-    assert (told["seed"], told["negative_prompt"], told["ratio"]) == (7, "rain", "4:3")
+    parsed = order(seed=7, negative_prompt="rain", ratio="4:3", user="u", metadata={"a": "b"})
+    assert (parsed["seed"], parsed["negative_prompt"], parsed["ratio"]) == (7, "rain", "4:3")
     assert order(model=None)["model"] == "jimeng-4.0"
 
 
-def test_async_is_a_job(client):
+def test_async_returns_the_job(client):
     for fields, headers in (
         ({"async": True}, {}),
         ({}, {"Prefer": "respond-async"}),
@@ -129,7 +129,7 @@ def test_async_is_a_job(client):
         assert client.wait_for_end(response.json()["id"])["status"] == "completed"
 
 
-def test_a_key_that_was_used_tells_the_same_pictures_again(client):
+def test_used_key_returns_the_same_images(client):
     headers = {"Idempotency-Key": "chat-1"}
     first = ask(client, "a boat", headers=headers)
     again = ask(client, "a boat", headers=headers)
@@ -144,31 +144,31 @@ def test_a_key_that_was_used_tells_the_same_pictures_again(client):
 # --- streams ---
 
 
-def test_a_stream_tells_what_happens_in_the_documented_order(client):
+def test_stream_frames_follow_the_documented_order(client):
     started = time.monotonic()
-    told = stream(client, "a boat [[seconds:2]] [[queue:3]]", stream_options={"include_usage": True})
-    assert told.model == MODEL
-    assert told.finish == "stop"
-    assert told.usage == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-    assert told.order[:2] == ["role", "line"]
-    assert told.order.index("content") > max(n for n, kind in enumerate(told.order) if kind == "line")
-    [link] = told.links
-    assert is_picture(link)
+    parsed = stream(client, "a boat [[seconds:2]] [[queue:3]]", stream_options={"include_usage": True})
+    assert parsed.model == MODEL
+    assert parsed.finish == "stop"
+    assert parsed.usage == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert parsed.order[:2] == ["role", "line"]
+    assert parsed.order.index("content") > max(n for n, kind in enumerate(parsed.order) if kind == "line")
+    [link] = parsed.links
+    assert is_image(link)
     [job] = client.http.get("/v1/jobs").json()["data"]
-    assert job["id"] in told.lines[0]
-    assert any("upstream's queue" in line for line in told.lines)
-    assert len(told.lines) == len(set(told.lines)) <= time.monotonic() - started + 2
+    assert job["id"] in parsed.lines[0]
+    assert any("upstream queue" in line for line in parsed.lines)
+    assert len(parsed.lines) == len(set(parsed.lines)) <= time.monotonic() - started + 2
 
 
-def test_content_is_the_same_with_and_without_a_stream(client):
-    told = stream(client, "a boat", n=5)
-    assert len(told.links) == 5
-    assert told.contents == [f"![image]({link})\n" for link in told.links]
-    assert "ob 1 of 2" in "".join(told.lines) or len(told.lines) == 1
+def test_content_is_equal_with_and_without_stream(client):
+    parsed = stream(client, "a boat", n=5)
+    assert len(parsed.links) == 5
+    assert parsed.contents == [f"![image]({link})\n" for link in parsed.links]
+    assert "ob 1 of 2" in "".join(parsed.lines) or len(parsed.lines) == 1
 
 
-def test_each_result_is_shown_when_it_is_there(api_platform):
-    """Two slots, three jobs: the first results come while the last job still waits."""
+def test_each_result_is_sent_when_it_is_stored(api_platform):
+    """With two slots and three jobs, the first results arrive while the last job waits."""
     with ApiClient(api_platform) as client, client.http.stream(
         "POST", CHAT, json=body_of("a boat [[seconds:1.5]]", n=12, stream=True)
     ) as response:  # fmt: skip
@@ -177,8 +177,8 @@ def test_each_result_is_shown_when_it_is_there(api_platform):
             raw += chunk
             if b"![image]" in chunk:
                 seen.append((time.monotonic(), chunk.count(b"![image]")))
-    told = check_stream(raw)
-    assert len(told.links) == len(set(told.links)) == 12
+    parsed = check_stream(raw)
+    assert len(parsed.links) == len(set(parsed.links)) == 12
     assert seen[-1][0] - seen[0][0] > 0.8
 
 
@@ -222,22 +222,22 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("words", "prompt", "status", "code"), FAILURES)
-def test_a_failed_job_is_an_error_or_an_error_frame(api_platform, words, prompt, status, code):
+def test_failed_job_is_an_error_or_an_error_frame(api_platform, words, prompt, status, code):
     with ApiClient(api_platform, new_key(words)) as client:
         response = ask(client, prompt)
         message = assert_error(response, status, code)
         assert forbids_retry(response)
     with ApiClient(api_platform, new_key(words)) as client:
-        told = stream(client, prompt)
-    # Whether upstream's own words follow depends on who noticed first that no account is left, the step or the sweep.
-    first, second = (text.partition(" Upstream:")[0] for text in (message, told.error["message"]))
-    assert (told.error["code"], second) == (code, first)
-    assert told.contents == []
-    assert told.lines
+        parsed = stream(client, prompt)
+    # Upstream's message follows only if the task, not the sweep, noticed first that no account is left.
+    first, second = (text.partition(" Upstream:")[0] for text in (message, parsed.error["message"]))
+    assert (parsed.error["code"], second) == (code, first)
+    assert parsed.contents == []
+    assert parsed.lines
 
 
-def test_a_full_queue_is_told_before_the_stream(engine):
-    """See `test_chat_stream.py` for the streams themselves; this needs its own limit."""
+def test_full_queue_is_reported_before_the_stream(engine):
+    """Streams are tested in `test_streaming.py`; this test needs its own limit."""
     from starlette.testclient import TestClient
 
     from api.app import create_app
@@ -248,69 +248,69 @@ def test_a_full_queue_is_told_before_the_stream(engine):
         assert_error(client.post(CHAT, json=body_of("a", stream=True)), 429, "queue_full")
 
 
-# --- pictures in the message ---
+# --- images in the message ---
 
 
-def with_pictures(text: str, *links: Any) -> list[Any]:
+def with_images(text: str, *links: Any) -> list[Any]:
     return [{"type": "text", "text": text}, *({"type": "image_url", "image_url": link} for link in links)]
 
 
-def test_pictures_of_the_message_are_references(client):
+def test_message_images_are_references(client):
     before = uploads(client)
     red = base64.b64encode(make_image("red", side=64)).decode()
-    parts = with_pictures("merge these", {"url": f"data:image/png;base64,{red}"}, f"data:image/png;base64,{red}")
-    told = stream(client, parts, model="jimeng-4.0:1k")
-    assert is_picture(told.links[0])
+    parts = with_images("merge these", {"url": f"data:image/png;base64,{red}"}, f"data:image/png;base64,{red}")
+    parsed = stream(client, parts, model="jimeng-4.0:1k")
+    assert is_image(parsed.links[0])
     [job] = client.http.get("/v1/jobs").json()["data"]
     assert [mark["mime"] for mark in job["input"]["images"]] == ["image/png"] * 2
     assert uploads(client) - before == 2
     assert violations(client) == {}
 
 
-def test_an_earlier_picture_is_worked_on_when_a_change_is_asked_for(client):
+def test_change_request_uses_an_earlier_image(client):
     first = stream(client, "a boat", n=2, model="jimeng-4.0:1k")
     before = uploads(client)
-    talk = [("user", "a boat"), ("assistant", first.content), ("user", "make the second picture blue")]
-    told = stream(client, talk, model="jimeng-4.0:1k")
-    assert is_picture(told.links[0])
-    assert first.links[1] in told.lines[0]
+    conversation = [("user", "a boat"), ("assistant", first.content), ("user", "make the second picture blue")]
+    parsed = stream(client, conversation, model="jimeng-4.0:1k")
+    assert is_image(parsed.links[0])
+    assert first.links[1] in parsed.lines[0]
     second, _ = client.http.get("/v1/jobs").json()["data"]
     [mark] = second["input"]["images"]
     assert mark["bytes"] == len(httpx.get(first.links[1], trust_env=False).content)
     assert uploads(client) - before == 1
-    talk[-1] = ("user", "a cat")
-    fresh = stream(client, talk, model="jimeng-4.0:1k")
+    conversation[-1] = ("user", "a cat")
+    fresh = stream(client, conversation, model="jimeng-4.0:1k")
     assert first.links[0] not in fresh.lines[0]
     assert uploads(client) - before == 1
     assert violations(client) == {}
 
 
-def test_a_picture_of_ours_may_be_sent_as_a_link(client):
+def test_link_to_own_result_is_accepted(client):
     first = stream(client, "a boat", model="jimeng-4.0:1k")
-    answer = ask(client, with_pictures("a boat at night", {"url": first.links[0]}), model="jimeng-4.0:1k")
+    answer = ask(client, with_images("a boat at night", {"url": first.links[0]}), model="jimeng-4.0:1k")
     assert answer.status_code == 200, answer.text
-    gone = f"{client.platform.url}/v1/files/file_{'0' * 32}/content"
-    assert_error(ask(client, with_pictures("night", gone), model="jimeng-4.0"), 410, "file_expired", "messages")
+    missing = f"{client.platform.url}/v1/files/file_{'0' * 32}/content"
+    assert_error(ask(client, with_images("night", missing), model="jimeng-4.0"), 410, "file_expired", "messages")
 
 
 @pytest.mark.parametrize(
     ("parts", "fields", "code", "param"),
     [
-        (with_pictures("a", "data:image/png;base64,AAAA"), {}, "invalid_image", "messages"),
-        (with_pictures("a", {"url": 7}), {}, "invalid_image", "messages"),
-        (with_pictures("a", "https://example.org/a.png"), {"model": "jimeng-3.1"}, "unsupported_parameter", "messages"),
-        (with_pictures("a", *["https://example.org/a.png"] * 11), {}, "invalid_value", "messages"),
+        (with_images("a", "data:image/png;base64,AAAA"), {}, "invalid_image", "messages"),
+        (with_images("a", {"url": 7}), {}, "invalid_image", "messages"),
+        (with_images("a", "https://example.org/a.png"), {"model": "jimeng-3.1"}, "unsupported_parameter", "messages"),
+        (with_images("a", *["https://example.org/a.png"] * 11), {}, "invalid_value", "messages"),
         ([{"type": "file", "file": {}}, "a"], {}, "unsupported_parameter", "messages.0.content.0"),
     ],
 )
-def test_pictures_that_cannot_be_used(client, parts, fields, code, param):
+def test_invalid_images_are_rejected(client, parts, fields, code, param):
     assert_error(ask(client, parts, **fields), 400, code, param)
 
 
-# --- who leaves, and many ---
+# --- disconnects and many streams ---
 
 
-def test_who_leaves_cancels_nothing(api_platform):
+def test_closing_the_stream_does_not_cancel_the_job(api_platform):
     with ApiClient(api_platform) as client:
         with client.http.stream("POST", CHAT, json=body_of("a boat [[seconds:2]]", stream=True)) as response:
             job_id = response.headers["x-job-id"]
@@ -319,8 +319,8 @@ def test_who_leaves_cancels_nothing(api_platform):
         assert client.wait_for_end(job_id)["status"] == "completed"
 
 
-def test_a_stream_outlives_an_emptied_redis(api_platform):
-    """Messages and the subscription are gone: the rows and the hub's own look at them bring the stream to its end."""
+def test_stream_survives_redis_flush(api_platform):
+    """Messages and the subscription are lost; the stream ends because the job watcher also reads the rows."""
     with ApiClient(api_platform) as client, client.http.stream(
         "POST", CHAT, json=body_of("a boat [[seconds:2]]", stream=True)
     ) as response:  # fmt: skip
@@ -333,13 +333,15 @@ def test_a_stream_outlives_an_emptied_redis(api_platform):
                 if one["sub"] != "0":
                     redis_client.client_kill_filter(_id=one["id"])
         raw += b"".join(chunks)
-    told = check_stream(raw)
-    assert is_picture(told.links[0])
+    parsed = check_stream(raw)
+    assert is_image(parsed.links[0])
 
 
-def test_many_streams_hold_no_threads(api_platform):
+def test_many_streams_use_no_threads(api_platform):
     [api] = [
-        p for p in find_processes(api_platform.data_dir) if "api.http.server" in " ".join(p.cmdline()) and p.is_running()
+        p
+        for p in find_processes(api_platform.data_dir)
+        if "api.http.server" in " ".join(p.cmdline()) and p.is_running()
     ]
     with ApiClient(api_platform) as client, ThreadPoolExecutor(100) as pool:
         opened = threading.Semaphore(0)
@@ -361,12 +363,12 @@ def test_many_streams_hold_no_threads(api_platform):
         # Before anything is judged, or the streams would keep the test.
         for job in (job for page in pages(client) for job in page):
             client.cancel(job["id"])
-        told = [one.result(timeout=60) for one in streams]
+        parsed = [one.result(timeout=60) for one in streams]
     assert all(came)
     # The pool has 16; the rest are uvicorn's own, the storage's and the bus timer's.
     assert threads <= 40
     assert (alive, seconds < 2) == (200, True)
-    assert {one.error["code"] for one in told} == {"job_cancelled"}
+    assert {one.error["code"] for one in parsed} == {"job_cancelled"}
 
 
 def pages(client: ApiClient) -> Iterator[list[dict[str, Any]]]:
@@ -382,13 +384,13 @@ def pages(client: ApiClient) -> Iterator[list[dict[str, Any]]]:
 # --- housekeeping ---
 
 
-def test_housekeeping_is_answered_at_no_cost(client):
+def test_client_probes_are_answered_without_a_job(client):
     task = '### Task:\nA title as { "title": "x" }\n<chat_history>\nUSER: a red boat\n</chat_history>'
     answer = ask(client, task).json()
     ChatAnswer.model_validate(answer)
     assert json.loads(answer["choices"][0]["message"]["content"]) == {"title": "A red boat"}
-    told = stream_bytes(client, "hi", stream_options={"include_usage": True})
-    assert (told.content, told.finish, told.usage["total_tokens"]) == ("ok", "stop", 0)
+    parsed = stream_bytes(client, "hi", stream_options={"include_usage": True})
+    assert (parsed.content, parsed.finish, parsed.usage["total_tokens"]) == ("ok", "stop", 0)
     assert ask(client, "a boat", max_tokens=5).json()["choices"][0]["message"]["content"] == "ok"
     assert_error(ask(client, task, model="gpt-9"), 404, "model_not_found", "model")
     assert client.submits() == []
@@ -401,7 +403,7 @@ def stream_bytes(client: ApiClient, content: Any, **fields: Any) -> ParsedStream
     return check_stream(ask(client, content, stream=True, **fields).content)
 
 
-def test_who_asks_for_a_job_gets_one(client):
+def test_async_probe_creates_a_job(client):
     job = ask(client, "test", **{"async": True})
     assert job.status_code == 202
     assert client.wait_for_end(job.json()["id"])["status"] == "completed"
@@ -421,5 +423,5 @@ def test_who_asks_for_a_job_gets_one(client):
         ("/chat/completions", "must end in /v1"),
     ],
 )
-def test_unknown_routes_say_what_to_use(client, path, hint):
+def test_unknown_routes_name_alternatives(client, path, hint):
     assert hint in assert_error(client.http.post(path, json={}), 404, "unknown_url")

@@ -1,4 +1,4 @@
-"""The frames of a chat over real rows, with seconds made short: silence, slow jobs, several jobs, faults in mid-stream."""
+"""Frames of chat streams over real rows with short intervals: heartbeats, slow jobs, several jobs, failures."""
 
 import asyncio
 import base64
@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from api.chat.chunks import Chunks
 from api.chat.completion import chat_completion
-from api.chat.streaming import ChatStream, Pace
+from api.chat.streaming import ChatStream, StreamTiming
 from api.generation.acceptance import AcceptedRequest
 from api.generation.response import read_job_views
 from api.jobs.watcher import JobWatcher
@@ -24,7 +24,9 @@ from tests.support.chat.chat_stream_checks import ParsedStream, check_stream
 from tests.support.engine import Engine
 from tests.support.uploads import make_image
 
-QUICK = Pace(heartbeat=0.15, line_least=0.02, line_most=30.0, look=0.05, longest=20.0)
+FAST = StreamTiming(
+    heartbeat=0.15, min_line_interval=0.02, max_line_interval=30.0, refresh_interval=0.05, deadline=20.0
+)
 BASE = "http://here"
 CHAT = "/v1/chat/completions"
 
@@ -34,17 +36,17 @@ def follow(
     meanwhile: Callable[[], object] = lambda: None,
     after: float = 0.0,
     n: int = 1,
-    pace: Pace = QUICK,
-    unanswered: Callable[[], None] = lambda: None,
+    timing: StreamTiming = FAST,
+    mark_unanswered: Callable[[], None] = lambda: None,
 ) -> ParsedStream:
-    """Read a stream to its end; `meanwhile` runs in a thread, so many seconds after the first frame."""
+    """Read a stream to its end; `meanwhile` runs in a thread, `after` seconds after the first frame."""
 
     async def read() -> bytes:
         job_watcher = JobWatcher()
         job_watcher.start()
         raw, doing = b"", None
         accepted = AcceptedRequest(job_ids=list(job_ids), n=n)
-        stream = ChatStream(job_watcher, accepted, Chunks("m"), BASE, unanswered, with_usage=True, pace=pace)
+        stream = ChatStream(job_watcher, accepted, Chunks("m"), BASE, mark_unanswered, with_usage=True, timing=timing)
         async for frame in stream.frames():
             raw += frame
             if doing is None:
@@ -67,39 +69,39 @@ def finish(engine: Engine, job_id: UUID) -> None:
     engine.save(job_id)
 
 
-def test_a_slow_job_shows_signs_of_life(engine: Engine) -> None:
+def test_slow_job_sends_heartbeats(engine: Engine) -> None:
     job = engine.add_running_job(engine.add_account())
-    told = follow(job, meanwhile=lambda: finish(engine, job), after=1.0)
-    assert told.heartbeats >= 3
-    assert len(told.links) == 1
-    assert told.links[0].startswith(f"{BASE}/v1/files/file_")
+    parsed = follow(job, meanwhile=lambda: finish(engine, job), after=1.0)
+    assert parsed.heartbeats >= 3
+    assert len(parsed.links) == 1
+    assert parsed.links[0].startswith(f"{BASE}/v1/files/file_")
 
 
-def test_silence_is_never_longer_than_a_heartbeat_and_a_line_comes_now_and_then(engine: Engine) -> None:
+def test_heartbeats_and_repeated_lines_until_the_deadline(engine: Engine) -> None:
     job = engine.add_running_job(engine.add_account())
     # Long ago, so that the shown progress stands still.
     engine.sql("UPDATE jobs SET submitted_at = now() - interval '1 day' WHERE id = :id", id=job)
-    pace = replace(QUICK, line_most=0.5, longest=1.7)
-    told = follow(job, pace=pace)
-    assert told.error["code"] == "generation_timeout"
-    assert f"/v1/jobs/job_{job.hex}" in told.error["message"]
-    assert 5 <= told.heartbeats <= 12
-    assert 4 <= len(told.lines) <= 5
+    timing = replace(FAST, max_line_interval=0.5, deadline=1.7)
+    parsed = follow(job, timing=timing)
+    assert parsed.error["code"] == "generation_timeout"
+    assert f"/v1/jobs/job_{job.hex}" in parsed.error["message"]
+    assert 5 <= parsed.heartbeats <= 12
+    assert 4 <= len(parsed.lines) <= 5
     assert engine.job_row(job).state == "running"
 
 
-def test_only_a_stream_that_ends_before_its_jobs_is_unanswered(engine: Engine) -> None:
+def test_only_stream_that_ends_before_its_jobs_is_unanswered(engine: Engine) -> None:
     account, calls = engine.add_account(), []
     done = engine.add_running_job(account)
-    follow(done, meanwhile=lambda: finish(engine, done), unanswered=lambda: calls.append("done"))
+    follow(done, meanwhile=lambda: finish(engine, done), mark_unanswered=lambda: calls.append("done"))
     assert calls == []
     slow = engine.add_running_job(account)
-    told = follow(slow, pace=replace(QUICK, longest=0.5), unanswered=lambda: calls.append("slow"))
-    assert told.error["code"] == "generation_timeout"
+    parsed = follow(slow, timing=replace(FAST, deadline=0.5), mark_unanswered=lambda: calls.append("slow"))
+    assert parsed.error["code"] == "generation_timeout"
     assert calls == ["slow"]
 
 
-def test_lines_keep_their_distance(engine: Engine) -> None:
+def test_lines_respect_the_minimum_interval(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[hang]]")
 
@@ -107,12 +109,12 @@ def test_lines_keep_their_distance(engine: Engine) -> None:
         engine.submit(job)
         finish(engine, job)
 
-    told = follow(job, meanwhile=hurry, pace=replace(QUICK, line_least=60.0))
-    assert len(told.lines) == 1
-    assert told.links
+    parsed = follow(job, meanwhile=hurry, timing=replace(FAST, min_line_interval=60.0))
+    assert len(parsed.lines) == 1
+    assert parsed.links
 
 
-def test_the_places_in_the_queue_are_told(engine: Engine) -> None:
+def test_queue_position_is_reported(engine: Engine) -> None:
     account = engine.add_account()
     first, second, third = (engine.add_job(account, prompt="a boat") for _ in range(3))
 
@@ -120,63 +122,63 @@ def test_the_places_in_the_queue_are_told(engine: Engine) -> None:
         engine.run_until_final(first)
         engine.run_until_final(second, third)
 
-    told = follow(third, meanwhile=work, after=0.3)
-    assert told.lines[1].startswith("Queued, place 3, about ")
-    assert told.links
+    parsed = follow(third, meanwhile=work, after=0.3)
+    assert parsed.lines[1].startswith("Queued, position 3, about ")
+    assert parsed.links
 
 
-def test_several_jobs_and_each_result_when_it_is_there(engine: Engine) -> None:
+def test_each_result_of_several_jobs_is_sent_when_stored(engine: Engine) -> None:
     account = engine.add_account(max_images=5)
     early = engine.add_succeeded_job(account)
     late = engine.add_running_job(account)
-    told = follow(early, late, n=2, meanwhile=lambda: finish(engine, late), after=0.4)
-    assert told.order.index("content") < len(told.order) - 1 - told.order[::-1].index("line")
-    assert any(line.startswith("Job 1 of 2: done; job 2 of 2: ") for line in told.lines)
-    assert len(set(told.links)) == 2
+    parsed = follow(early, late, n=2, meanwhile=lambda: finish(engine, late), after=0.4)
+    assert parsed.order.index("content") < len(parsed.order) - 1 - parsed.order[::-1].index("line")
+    assert any(line.startswith("Job 1 of 2: done; job 2 of 2: ") for line in parsed.lines)
+    assert len(set(parsed.links)) == 2
 
 
-def test_no_more_results_than_were_asked_for(engine: Engine) -> None:
+def test_at_most_n_results_are_sent(engine: Engine) -> None:
     jobs = [engine.add_succeeded_job(engine.add_account(), count=4) for _ in range(2)]
-    told = follow(*jobs, n=5)
-    assert len(set(told.links)) == 5
+    parsed = follow(*jobs, n=5)
+    assert len(set(parsed.links)) == 5
     answer = chat_completion(read_job_views(jobs), n=5, model="m", base=BASE)
-    assert answer["choices"][0]["message"]["content"] == told.content
+    assert answer["choices"][0]["message"]["content"] == parsed.content
 
 
-def test_what_was_refused_for_its_content_is_said_at_the_end(engine: Engine) -> None:
+def test_content_policy_violation_sets_finish_reason(engine: Engine) -> None:
     account = engine.add_account(max_images=5)
     good = engine.add_succeeded_job(account)
     bad = engine.add_job(account, prompt="a boat [[fail:2005]]")
     engine.run_until_final(bad)
-    told = follow(good, bad, n=2)
-    assert (len(told.links), told.finish) == (1, "content_filter")
+    parsed = follow(good, bad, n=2)
+    assert (len(parsed.links), parsed.finish) == (1, "content_filter")
     [choice] = chat_completion(read_job_views([good, bad]), n=2, model="m", base=BASE)["choices"]
     assert choice["finish_reason"] == "content_filter"
     assert "rejected the content" in choice["message"]["reasoning_content"]
 
 
-def test_a_failed_and_a_cancelled_job_end_in_an_error(engine: Engine) -> None:
+def test_failed_and_cancelled_jobs_end_in_an_error(engine: Engine) -> None:
     account = engine.add_account()
     bad = engine.add_job(account, prompt="a boat [[fail:2005]]")
     engine.run_until_final(bad)
     assert follow(bad).error["code"] == "content_policy_violation"
     hopeless = engine.add_job(engine.add_account(session="dead1"), prompt="a boat")
-    told = follow(hopeless, meanwhile=lambda: engine.run_until_final(hopeless))
-    assert told.error["code"] == "upstream_session_expired"
+    parsed = follow(hopeless, meanwhile=lambda: engine.run_until_final(hopeless))
+    assert parsed.error["code"] == "upstream_session_expired"
 
 
-def test_a_video_is_a_block_and_a_link(engine: Engine) -> None:
+def test_video_is_an_element_and_a_link(engine: Engine) -> None:
     job = engine.add_succeeded_job(engine.add_account())
     engine.sql("UPDATE files SET mime = 'video/mp4' WHERE job_id = :id", id=job)
-    told = follow(job)
+    parsed = follow(job)
     url = f"{BASE}/v1/files/file_{engine.files(job)[0].id.hex}/content"
-    assert told.contents == [f'\n<video controls src="{url}"></video>\n\n[video.mp4]({url})\n']
+    assert parsed.contents == [f'\n<video controls src="{url}"></video>\n\n[video.mp4]({url})\n']
     [choice] = chat_completion(read_job_views([job]), n=1, model="m", base=BASE)["choices"]
-    assert choice["message"]["content"] == told.content
+    assert choice["message"]["content"] == parsed.content
     assert "images" not in choice["message"]
 
 
-def test_a_database_that_goes_away_is_waited_for(engine: Engine) -> None:
+def test_stream_waits_for_unavailable_database(engine: Engine) -> None:
     job = engine.add_running_job(engine.add_account())
 
     def cut() -> None:
@@ -192,7 +194,7 @@ def test_a_database_that_goes_away_is_waited_for(engine: Engine) -> None:
     assert len(follow(job, meanwhile=cut, after=0.2).links) == 1
 
 
-def test_a_database_that_hangs_keeps_nobody_waiting_for_a_heartbeat(engine: Engine) -> None:
+def test_heartbeats_continue_while_database_hangs(engine: Engine) -> None:
     job = engine.add_running_job(engine.add_account())
 
     def block() -> None:
@@ -202,15 +204,15 @@ def test_a_database_that_hangs_keeps_nobody_waiting_for_a_heartbeat(engine: Engi
             connection.rollback()
         finish(engine, job)
 
-    told = follow(job, meanwhile=block)
-    assert told.heartbeats >= 4
-    assert told.links
+    parsed = follow(job, meanwhile=block)
+    assert parsed.heartbeats >= 4
+    assert parsed.links
 
 
-def test_a_job_that_is_removed_ends_the_stream(engine: Engine) -> None:
+def test_removed_job_ends_the_stream(engine: Engine) -> None:
     job = engine.add_running_job(engine.add_account())
-    told = follow(job, meanwhile=lambda: engine.sql("DELETE FROM jobs WHERE id = :id", id=job), after=0.2)
-    assert told.error["code"] == "job_not_found"
+    parsed = follow(job, meanwhile=lambda: engine.sql("DELETE FROM jobs WHERE id = :id", id=job), after=0.2)
+    assert parsed.error["code"] == "job_not_found"
 
 
 # --- from the request to the row ---
@@ -228,12 +230,12 @@ def ask(client: TestClient, content: Any, *, headers: dict[str, str] | None = No
     return client.post(CHAT, json=body, headers=headers)
 
 
-def with_pictures(text: str, number: int) -> list[Any]:
+def with_images(text: str, number: int) -> list[Any]:
     link = f"data:image/png;base64,{base64.b64encode(make_image('red')).decode()}"
     return [{"type": "text", "text": text}, *[{"type": "image_url", "image_url": {"url": link}}] * number]
 
 
-def test_video_models_make_video_jobs(client: TestClient, engine: Engine) -> None:
+def test_video_model_creates_a_video_job(client: TestClient, engine: Engine) -> None:
     answer = ask(client, "a boat -ra 9:16", model="jimeng-video-3.0:1280x720:10s", seed=5)
     assert answer.status_code == 202, answer.text
     [job] = engine.sql("SELECT * FROM jobs")
@@ -244,14 +246,14 @@ def test_video_models_make_video_jobs(client: TestClient, engine: Engine) -> Non
 
 
 @pytest.mark.parametrize(("number", "roles"), [(0, []), (1, ["first_frame"]), (2, ["first_frame", "end_frame"])])
-def test_pictures_of_a_video_chat_are_its_frames(client: TestClient, engine: Engine, number: int, roles: Any) -> None:
-    assert ask(client, with_pictures("a boat", number), model="jimeng-video-3.0").status_code == 202
+def test_images_of_a_video_chat_are_its_frames(client: TestClient, engine: Engine, number: int, roles: Any) -> None:
+    assert ask(client, with_images("a boat", number), model="jimeng-video-3.0").status_code == 202
     assert [row.role for row in engine.sql("SELECT role FROM job_inputs ORDER BY n")] == roles
 
 
-def test_video_wishes_that_cannot_be_met(client: TestClient, engine: Engine) -> None:
+def test_invalid_video_requests_are_rejected(client: TestClient, engine: Engine) -> None:
     video = "jimeng-video-3.0"
-    assert_error(ask(client, with_pictures("a", 3), model=video), 400, "unsupported_parameter", "messages")
+    assert_error(ask(client, with_images("a", 3), model=video), 400, "unsupported_parameter", "messages")
     assert_error(ask(client, "a", model=video, size="big"), 400, "invalid_value", "size")
     assert_error(ask(client, "a", model=video, size="1280x720", ratio="1:1"), 400, "invalid_value", "ratio")
     assert_error(ask(client, "a", model=video, negative_prompt="x"), 400, "unsupported_parameter", "negative_prompt")
@@ -259,7 +261,7 @@ def test_video_wishes_that_cannot_be_met(client: TestClient, engine: Engine) -> 
     assert engine.sql("SELECT 1 FROM jobs") == []
 
 
-def test_housekeeping_can_be_switched_off(client: TestClient, engine: Engine) -> None:
+def test_client_probe_replies_can_be_disabled(client: TestClient, engine: Engine) -> None:
     headers = {"Prefer": "wait=0"}
     assert ask(client, "hi", headers=headers, **{"async": False}).status_code == 200
     assert engine.sql("SELECT 1 FROM jobs") == []
@@ -269,7 +271,7 @@ def test_housekeeping_can_be_switched_off(client: TestClient, engine: Engine) ->
     assert len(engine.sql("SELECT 1 FROM jobs")) == 1
 
 
-def test_a_hub_stops_also_while_it_connects(engine: Engine) -> None:
+def test_job_watcher_stops_while_connecting(engine: Engine) -> None:
     async def stop_after(turns: int) -> None:
         job_watcher = JobWatcher()
         job_watcher.start()

@@ -1,4 +1,4 @@
-"""`POST /v1/estimate`, what jobs tell of their credits, and the administrator's view: over HTTP, steps as functions."""
+"""`POST /v1/estimate`, credits of jobs, and the administrator's view over HTTP; tasks run as functions."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from api.app import create_app
 from api.generation import model_availability
 from tests.support.engine import Engine
 from worker.core.ids import parse_public_id, public_id
-from worker.db.credits.balances import note_credits
+from worker.db.credits.balances import record_credits
 from worker.db.engine import transaction
 from worker.tasks.sync_credits import sync_credits
 
@@ -42,8 +42,8 @@ def estimate(http: TestClient, endpoint: str, body: dict[str, Any], key: str = f
     return found
 
 
-def made(http: TestClient, engine: Engine, endpoint: str, body: dict[str, Any], key: str) -> list[dict[str, Any]]:
-    """The jobs of the real call, once they have ended."""
+def run_jobs(http: TestClient, engine: Engine, endpoint: str, body: dict[str, Any], key: str) -> list[dict[str, Any]]:
+    """Run the real call and return its ended jobs."""
     answer = http.post(endpoint, json={**body, "async": True}, headers=auth(key))
     assert answer.status_code == 202, answer.text
     jobs = answer.json().get("jobs") or [answer.json()]
@@ -67,61 +67,59 @@ ORDERS = [
 
 
 @pytest.mark.parametrize(("endpoint", "body"), ORDERS)
-def test_the_estimate_is_what_the_sandbox_charges(
-    http: TestClient, engine: Engine, endpoint: str, body: dict[str, Any]
-) -> None:
-    told = estimate(http, endpoint, body)
-    assert (told["known"], {job["source"] for job in told["jobs"]}) == (True, {"catalog"})
-    assert told["refusals"] == []
-    jobs = made(http, engine, endpoint, body, f"{SESSION}:sandbox")
+def test_estimate_equals_sandbox_charge(http: TestClient, engine: Engine, endpoint: str, body: dict[str, Any]) -> None:
+    answer = estimate(http, endpoint, body)
+    assert (answer["known"], {job["source"] for job in answer["jobs"]}) == (True, {"catalog"})
+    assert answer["refusals"] == []
+    jobs = run_jobs(http, engine, endpoint, body, f"{SESSION}:sandbox")
     charged = sum(line["amount"] for line in engine.ledger()["charges"])
-    assert told["credits"] == charged
-    assert [job["usage"]["credits_estimated"] for job in jobs] == [job["credits"] for job in told["jobs"]]
+    assert answer["credits"] == charged
+    assert [job["usage"]["credits_estimated"] for job in jobs] == [job["credits"] for job in answer["jobs"]]
     assert sum(job["usage"]["credits_charged"] for job in jobs) == charged
 
 
-def test_where_no_price_is_known_it_says_so_until_one_is_learned(http: TestClient, engine: Engine) -> None:
+def test_unknown_price_is_null_until_learned(http: TestClient, engine: Engine) -> None:
     key = "us-plain-estimates-1"
     body = {"prompt": "a boat", "resolution": "2k", "n": 2}
-    told = estimate(http, IMAGES, body, key)
-    assert (told["credits"], told["known"], told["jobs"][0]["source"]) == (None, False, "unknown")
-    assert told["refusals"] == [], "the call is accepted all the same"
-    [job] = made(http, engine, IMAGES, body, key)
+    answer = estimate(http, IMAGES, body, key)
+    assert (answer["credits"], answer["known"], answer["jobs"][0]["source"]) == (None, False, "unknown")
+    assert answer["refusals"] == [], "the call is accepted all the same"
+    [job] = run_jobs(http, engine, IMAGES, body, key)
     assert job["usage"] == {"images": 2, "credits_estimated": None, "credits_charged": None}
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 minute'")
     sync_credits()
     after = http.get(f"/v1/jobs/{job['id']}", headers=auth(key)).json()
     assert after["usage"] == {"images": 2, "credits_estimated": None, "credits_charged": 4}
-    told = estimate(http, IMAGES, body, key)
-    assert (told["credits"], told["jobs"][0]["source"]) == (4, "learned")
-    assert told["jobs"][0]["learned_at"]
+    answer = estimate(http, IMAGES, body, key)
+    assert (answer["credits"], answer["jobs"][0]["source"]) == (4, "learned")
+    assert answer["jobs"][0]["learned_at"]
     more = estimate(http, IMAGES, {**body, "n": 5}, key)
     assert (more["credits"], more["jobs"][0]["source"]) == (10, "scaled")
 
 
-def test_an_open_job_tells_what_it_is_expected_to_cost(http: TestClient, engine: Engine) -> None:
+def test_open_job_shows_expected_credits(http: TestClient, engine: Engine) -> None:
     answer = http.post(IMAGES, json={"prompt": "a boat", "resolution": "4k", "n": 2, "async": True}, headers=auth())
     assert answer.json()["usage"] == {"credits_estimated": 8, "credits_charged": None}
     cancelled = http.post(f"/v1/jobs/{answer.json()['id']}/cancel", headers=auth()).json()
     assert cancelled["usage"] == {"credits_estimated": 8, "credits_charged": 0}
 
 
-def picture() -> str:
+def image() -> str:
     out = io.BytesIO()
     Image.new("RGB", (64, 64)).save(out, "PNG")
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def test_nothing_is_made_by_it(http: TestClient, engine: Engine, tmp_path: Path) -> None:
-    told = estimate(http, "/v1/images/edits", {"prompt": "at night", "image": picture(), "n": 1})
-    assert told["credits"] == 2
-    assert (told["accounts"], told["refusals"]) == ({"candidates": 1, "at_all": 1, "now": 1}, [])
+def test_estimate_creates_nothing(http: TestClient, engine: Engine, tmp_path: Path) -> None:
+    answer = estimate(http, "/v1/images/edits", {"prompt": "at night", "image": image(), "n": 1})
+    assert answer["credits"] == 2
+    assert (answer["accounts"], answer["refusals"]) == ({"candidates": 1, "at_all": 1, "now": 1}, [])
     assert engine.sql("SELECT 1 FROM jobs UNION ALL SELECT 1 FROM accounts UNION ALL SELECT 1 FROM job_inputs") == []
     assert list((tmp_path / "data").rglob("*.png")) == []
     assert engine.submits() == []
 
 
-BAD = [
+INVALID = [
     (IMAGES, {}),
     (IMAGES, {"prompt": "a", "n": 0}),
     (IMAGES, {"prompt": "a", "model": "nobody"}),
@@ -135,60 +133,58 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("endpoint", "body"), BAD)
-def test_a_faulty_request_is_refused_as_the_real_call_refuses_it(
-    http: TestClient, endpoint: str, body: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(("endpoint", "body"), INVALID)
+def test_invalid_request_fails_like_the_real_call(http: TestClient, endpoint: str, body: dict[str, Any]) -> None:
     real = http.post(endpoint, json=body, headers=auth())
-    told = http.post("/v1/estimate", json={"endpoint": endpoint, "body": body}, headers=auth())
+    answer = http.post("/v1/estimate", json={"endpoint": endpoint, "body": body}, headers=auth())
     assert real.status_code in {400, 404}
-    assert (told.status_code, told.json()) == (real.status_code, real.json())
+    assert (answer.status_code, answer.json()) == (real.status_code, real.json())
 
 
-def test_chats_without_a_job_cost_nothing_and_the_agents_price_is_unknown(http: TestClient) -> None:
+def test_probe_is_free_and_agent_price_is_unknown(http: TestClient) -> None:
     title = {"model": "jimeng-4.0", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 1}
-    told = estimate(http, CHAT, title)
-    assert (told["credits"], told["jobs"], told["eta"]) == (0, [], None)
-    told = estimate(http, CHAT, {"model": "agent", "messages": [{"role": "user", "content": "draw three boats"}]})
-    assert (told["credits"], told["known"], told["jobs"][0]["kind"]) == (None, False, "chat")
+    answer = estimate(http, CHAT, title)
+    assert (answer["credits"], answer["jobs"], answer["eta"]) == (0, [], None)
+    answer = estimate(http, CHAT, {"model": "agent", "messages": [{"role": "user", "content": "draw three boats"}]})
+    assert (answer["credits"], answer["known"], answer["jobs"][0]["kind"]) == (None, False, "chat")
 
 
-def test_what_would_be_refused_and_why(http: TestClient, engine: Engine) -> None:
+def test_refusals_are_reported_with_reasons(http: TestClient, engine: Engine) -> None:
     key = engine.env["DREAMERY_ADMIN_KEY"]
     body = {"prompt": "a boat", "resolution": "4k", "n": 2}
-    told = estimate(http, IMAGES, body, key)
-    assert [(one["code"], one["status"]) for one in told["refusals"]] == [("no_account_available", 503)]
+    answer = estimate(http, IMAGES, body, key)
+    assert [(one["code"], one["status"]) for one in answer["refusals"]] == [("no_account_available", 503)]
     account = engine.add_account(session="plain-estimates-02", pool=True)
     waits = estimate(http, IMAGES, body, key)
     assert (waits["refusals"], waits["accounts"]["now"]) == ([], 1)
     with transaction() as tx:
-        note_credits(tx, account, 7)
-    told = estimate(http, IMAGES, body, key)
-    assert [one["code"] for one in told["refusals"]] == ["insufficient_quota"]
-    assert (told["credits"], told["eta"]) == (8, None)
-    assert told["accounts"] == {"candidates": 1, "at_all": 0, "now": 0}
+        record_credits(tx, account, 7)
+    answer = estimate(http, IMAGES, body, key)
+    assert [one["code"] for one in answer["refusals"]] == ["insufficient_quota"]
+    assert (answer["credits"], answer["eta"]) == (8, None)
+    assert answer["accounts"] == {"candidates": 1, "at_all": 0, "now": 0}
     engine.sql("UPDATE accounts SET credits = 8")
     engine.add_running_job(account), engine.add_running_job(account)
-    told = estimate(http, IMAGES, body, key)
-    assert (told["refusals"], told["accounts"]) == ([], {"candidates": 1, "at_all": 1, "now": 0})
-    assert told["eta"]["p50"] > waits["eta"]["p50"]
+    answer = estimate(http, IMAGES, body, key)
+    assert (answer["refusals"], answer["accounts"]) == ([], {"candidates": 1, "at_all": 1, "now": 0})
+    assert answer["eta"]["p50"] > waits["eta"]["p50"]
     engine.sql("UPDATE accounts SET rest_until = now() + interval '1 hour', rest_code = 'upstream_risk_control'")
     assert [one["code"] for one in estimate(http, IMAGES, body, key)["refusals"]] == ["upstream_risk_control"]
     engine.configure(OPEN_JOBS_PER_CALLER="1")
-    told = estimate(http, IMAGES, {**body, "n": 9}, key)
-    assert {one["code"] for one in told["refusals"]} == {"queue_full", "insufficient_quota"}
+    answer = estimate(http, IMAGES, {**body, "n": 9}, key)
+    assert {one["code"] for one in answer["refusals"]} == {"queue_full", "insufficient_quota"}
     engine.sql("UPDATE accounts SET rest_until = NULL, credits = 34")
-    told = estimate(http, IMAGES, {**body, "n": 9}, key)
-    assert told["credits"] == 36
-    short = told["refusals"][-1]
-    assert (short["code"], told["accounts"]["at_all"]) == ("insufficient_quota", 1)
+    answer = estimate(http, IMAGES, {**body, "n": 9}, key)
+    assert answer["credits"] == 36
+    short = answer["refusals"][-1]
+    assert (short["code"], answer["accounts"]["at_all"]) == ("insufficient_quota", 1)
     assert "some would fail" in short["message"]
 
 
-def test_the_administrator_sees_curve_holds_days_and_prices(http: TestClient, engine: Engine) -> None:
+def test_administrator_sees_credit_history_and_prices(http: TestClient, engine: Engine) -> None:
     account = engine.add_account(session="us-plain-estimates-9", region="us", pool=True)
     with transaction() as tx:
-        note_credits(tx, account, 500, seconds_ago=60)
+        record_credits(tx, account, 500, seconds_ago=60)
     engine.add_succeeded_job(account, price=1)
     engine.add_running_job(account, price=2)
     engine.sql("UPDATE jobs SET finished_at = finished_at - interval '1 minute'")

@@ -1,4 +1,4 @@
-"""Repeats over HTTP: what joins the first job and what is a new wish (openai-compat section 8)."""
+"""Repeats over HTTP: which requests join an earlier job and which create a new one (openai-compat section 8)."""
 
 import contextlib
 import time
@@ -24,7 +24,7 @@ def client(api_platform) -> Iterator[ApiClient]:
 
 
 def cut(client: ApiClient, prompt: str = SLOW, *, after: float = 0.6, headers: dict | None = None, **fields) -> None:
-    """A client that hangs up while it waits."""
+    """Send a request and disconnect while it waits."""
     with pytest.raises(httpx.ReadTimeout):
         client.http.post(IMAGES, json={"prompt": prompt, "n": 1, **fields}, headers=headers, timeout=after)
 
@@ -34,7 +34,7 @@ def jobs_of(client: ApiClient) -> list[str]:
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
-def test_a_repeat_after_a_cut_connection_joins(client, headers):
+def test_repeat_after_cut_connection_joins(client, headers):
     cut(client)
     answer = client.generate_images(SLOW, n=1, headers=headers)
     assert answer.status_code == 200
@@ -44,19 +44,19 @@ def test_a_repeat_after_a_cut_connection_joins(client, headers):
 
 
 CHAT, TALK = "/v1/chat/completions", "[[image:1]] [[pause:0.5]] [[words:20]]"
-WAYS = {
+ANSWER_KINDS = {
     "image stream": (IMAGES, {"prompt": "[[seconds:3]]", "n": 1, "stream": True}),
     "video": ("/v1/videos/generations", {"prompt": "[[seconds:3]]"}),
     "chat": (CHAT, {"model": "jimeng-4.0", "messages": [{"role": "user", "content": "[[seconds:3]]"}]}),
     "agent": (CHAT, {"model": "agent", "messages": [{"role": "user", "content": TALK}]}),
 }
-WAYS |= {f"{name} stream": (CHAT, {**WAYS[name][1], "stream": True}) for name in ("chat", "agent")}
+ANSWER_KINDS |= {f"{name} stream": (CHAT, {**ANSWER_KINDS[name][1], "stream": True}) for name in ("chat", "agent")}
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
-@pytest.mark.parametrize("way", WAYS)
-def test_every_kind_of_answer_can_be_cut_and_is_joined(client, way, headers):
-    path, body = WAYS[way]
+@pytest.mark.parametrize("kind", ANSWER_KINDS)
+def test_every_kind_of_cut_answer_is_joined(client, kind, headers):
+    path, body = ANSWER_KINDS[kind]
     cut_off = time.monotonic() + 0.6
     with (
         contextlib.suppress(httpx.ReadTimeout),
@@ -75,7 +75,7 @@ def test_every_kind_of_answer_can_be_cut_and_is_joined(client, way, headers):
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
-def test_a_second_and_a_third_repeat_join_too(client, headers):
+def test_second_and_third_repeat_join(client, headers):
     for _ in range(3):
         cut(client, "[[seconds:3]]", headers=headers)
     answer = client.generate_images("[[seconds:3]]", n=1, headers={**headers, "x-stainless-retry-count": "3"})
@@ -85,7 +85,7 @@ def test_a_second_and_a_third_repeat_join_too(client, headers):
 
 
 @pytest.mark.parametrize("headers", [MARK, {}], ids=["marked", "unmarked"])
-def test_a_repeat_after_a_wait_that_ran_out_joins(client, headers):
+def test_repeat_after_timed_out_wait_joins(client, headers):
     first = client.generate_images(SLOW, n=1, headers={"Prefer": "wait=0"})
     assert first.status_code == 504
     answer = client.generate_images(SLOW, n=1, headers=headers)
@@ -93,7 +93,7 @@ def test_a_repeat_after_a_wait_that_ran_out_joins(client, headers):
     assert len(client.submits()) == 1
 
 
-def test_once_answered_the_same_request_is_a_new_wish_unless_it_is_marked(client):
+def test_answered_request_is_joined_only_by_marked_retry(client):
     first = client.generate_images("a boat", n=1)
     marked = client.generate_images("a boat", n=1, headers=MARK)
     assert marked.json() == first.json()
@@ -103,16 +103,19 @@ def test_once_answered_the_same_request_is_a_new_wish_unless_it_is_marked(client
     assert len(jobs_of(client)) == 2
 
 
-def test_an_answered_repeat_ends_the_joining(client):
+def test_answered_repeat_ends_joining(client):
     cut(client)
     joined = client.generate_images(SLOW, n=1)
     fresh = client.generate_images(SLOW, n=1)
     assert joined.headers["x-job-id"] != fresh.headers["x-job-id"]
 
 
-def test_another_body_path_or_caller_is_no_repeat(client):
+def test_other_body_path_or_caller_is_not_a_repeat(client):
     cut(client)
-    answers = [client.generate_images(SLOW, n=1, seed=1, headers=MARK), client.generate_images(SLOW, n=1, user="me", headers=MARK)]
+    answers = [
+        client.generate_images(SLOW, n=1, seed=1, headers=MARK),
+        client.generate_images(SLOW, n=1, user="me", headers=MARK),
+    ]
     with client.as_caller(new_key()) as stranger:
         answers.append(stranger.generate_images(SLOW, n=1, headers=MARK))
     assert [answer.status_code for answer in answers] == [200] * 3, [answer.text for answer in answers]
@@ -121,14 +124,14 @@ def test_another_body_path_or_caller_is_no_repeat(client):
     assert same.headers["x-job-id"] == min(jobs_of(client))
 
 
-def test_parallel_identical_calls_are_wishes_of_their_own(client):
-    """As `@ai-sdk/openai` asks for n = 2: two identical calls at once, and it wants two pictures."""
+def test_parallel_identical_calls_create_separate_jobs(client):
+    """`@ai-sdk/openai` sends n = 2 as two identical concurrent calls and expects two images."""
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda _: client.generate_images(SLOW, n=1), range(4)))
     assert len({answer.headers["x-job-id"] for answer in answers}) == 4
 
 
-def test_a_pair_of_cut_calls_is_joined_one_by_one(client):
+def test_two_cut_calls_are_joined_one_by_one(client):
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda _: cut(client, "[[seconds:2]]", after=1), range(2)))
         made = set(jobs_of(client))
@@ -137,8 +140,8 @@ def test_a_pair_of_cut_calls_is_joined_one_by_one(client):
     assert len(made) == 2
 
 
-def test_a_call_that_is_still_open_is_not_joined_by_a_marked_one_of_somebody_else(client):
-    """Whose first try was refused before it was accepted: then nothing of it is there to be joined."""
+def test_open_call_is_not_joined_by_unrelated_marked_retry(client):
+    """The first attempt of the marked retry was rejected, so no job of it can be joined."""
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.generate_images, "[[seconds:4]]", n=1)
         eventually(lambda: jobs_of(client), what="accepted")
@@ -146,12 +149,10 @@ def test_a_call_that_is_still_open_is_not_joined_by_a_marked_one_of_somebody_els
     assert second.headers["x-job-id"] != first.result().headers["x-job-id"]
 
 
-def test_who_hangs_up_while_sending_leaves_no_job(client):
-    """Nothing was promised yet, and its repeat would find nothing to join."""
+def test_disconnect_while_sending_creates_no_job(client):
+    """No answer was sent, and a repeat would find nothing to join."""
     body = b'{"prompt": "a boat", "n": 1, "user": "' + b"x" * 150 + b'"}'
-    head = (
-        f"POST {IMAGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.key}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
+    head = f"POST {IMAGES} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {client.key}\r\nContent-Length: {len(body)}\r\n\r\n"
     import socket
 
     address = (client.platform.host, client.platform.port)
@@ -165,7 +166,7 @@ def test_who_hangs_up_while_sending_leaves_no_job(client):
     assert answer.status_code == 200
 
 
-def test_a_cancelled_job_is_not_joined_by_a_new_wish(client):
+def test_cancelled_job_is_not_joined(client):
     cut(client, "[[hang]]")
     (job_id,) = jobs_of(client)
     client.cancel(job_id)
@@ -176,8 +177,8 @@ def test_a_cancelled_job_is_not_joined_by_a_new_wish(client):
     client.cancel(fresh.headers["x-job-id"])
 
 
-def test_a_refusal_that_cost_nothing_is_not_kept(api_platform):
-    """A key, or a mark, of a request that failed for want of credits can be used again."""
+def test_free_rejection_is_not_kept(api_platform):
+    """The key or mark of a request that failed for lack of credits can be used again."""
     with ApiClient(api_platform, new_key("broke")) as client:
         key = {"Idempotency-Key": "again"}
         for headers in (key, key, MARK, MARK):
@@ -185,7 +186,7 @@ def test_a_refusal_that_cost_nothing_is_not_kept(api_platform):
         assert len(jobs_of(client)) == 4
 
 
-def test_keys_count_per_path(client):
+def test_idempotency_keys_are_scoped_per_path(client):
     key = {"Idempotency-Key": "one"}
     first = client.generate_images("a boat", n=1, headers=key)
     other = client.http.post(f"/v1/jobs/{first.headers['x-job-id']}/retry", headers=key)
@@ -193,8 +194,8 @@ def test_keys_count_per_path(client):
     assert other.headers["x-job-id"] != first.headers["x-job-id"]
 
 
-def test_keys_count_per_api_key(client, api_platform):
-    """Two API keys of one user do not meet under the same Idempotency-Key."""
+def test_idempotency_keys_are_scoped_per_api_key(client, api_platform):
+    """Two API keys of one user may use the same Idempotency-Key independently."""
     second = "sk-dreamery-second-key-of-the-admin-0123456789"
     with psycopg.connect(api_platform.database_url, autocommit=True) as connection:
         connection.execute(
@@ -210,7 +211,7 @@ def test_keys_count_per_api_key(client, api_platform):
         assert_error(two.generate_images("a boat", n=1, headers=key), 422, "idempotency_key_reuse")
 
 
-def test_every_end_is_noted(client, api_platform):
+def test_every_request_end_is_recorded(client, api_platform):
     client.generate_images("a boat", n=1)
     cut(client)
     client.generate_images(SLOW, n=1, headers={"Prefer": "wait=0"})
@@ -228,7 +229,7 @@ def test_every_end_is_noted(client, api_platform):
     assert ends() == ["answered", "timeout"]  # the second was cut, and joined by one whose wait ran out
 
 
-def test_another_choice_of_accounts_is_another_request(api_platform):
+def test_other_account_choice_is_another_request(api_platform):
     with ApiClient(api_platform, api_platform.admin_key) as admin:
         body = {"prompt": "a boat for one key", "n": 1, "async": True}
         mark = {"Idempotency-Key": f"choice-{uuid4()}"}

@@ -1,4 +1,4 @@
-"""Limits of users and keys: what they refuse, what they warn of, and that no crowd gets past them."""
+"""Limits of users and API keys: rejections, warnings, and concurrent requests."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ from tests.support.api_client import assert_error, forbids_retry, new_key
 from tests.support.engine import Engine
 from tests.support.servers.http_servers import running_app
 from worker.core.ids import new_id, public_id
-from worker.core.quotas import OwnLimits, limits_of
+from worker.core.quotas import OwnLimits, effective_limits
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
@@ -44,7 +44,7 @@ class Person:
 
     def another_key(self) -> str:
         with transaction() as tx:
-            return api_keys.make_key(tx, api_keys.NewKey(user_id=self.user_id, name="other"))[1]
+            return api_keys.create_key(tx, api_keys.NewKey(user_id=self.user_id, name="other"))[1]
 
     def usage(self, **query: Any) -> dict[str, Any]:
         answer = self.client.get("/v1/usage", params=query, headers={"Authorization": f"Bearer {self.key}"})
@@ -64,7 +64,7 @@ def add(client) -> Add:
         with transaction() as tx:
             row = users.add_user(tx, name=name, role="member")
             assert row is not None
-            key_id, key = api_keys.make_key(tx, api_keys.NewKey(user_id=row.id, name="first"))
+            key_id, key = api_keys.create_key(tx, api_keys.NewKey(user_id=row.id, name="first"))
         person = Person(client, row.id, key_id, key)
         person.limit(**limits)
         return person
@@ -74,7 +74,7 @@ def add(client) -> Add:
 
 @contextlib.contextmanager
 def priced(engine: Engine, credits_each: int | None) -> Iterator[None]:
-    """Whatever is accepted is expected to cost so much."""
+    """Give every accepted job this expected cost."""
     value = "NULL" if credits_each is None else str(credits_each)
     engine.sql(
         f"""CREATE FUNCTION priced() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -94,11 +94,11 @@ def count(engine: Engine) -> int:
 # --- what applies to whom ---
 
 
-def test_own_values_stand_before_the_platforms(engine: Engine) -> None:
+def test_own_limits_override_platform_limits(engine: Engine) -> None:
     engine.configure(JOBS_PER_DAY="50", REQUESTS_PER_MINUTE="0", BUDGET_WARN_PERCENT="80")
 
     def found(user: OwnLimits, key: OwnLimits) -> dict[str, tuple[int | None, int | None]]:
-        return {one.full_name: (one.soft, one.hard) for one in limits_of(user, key, get_settings())}
+        return {one.full_name: (one.soft, one.hard) for one in effective_limits(user, key, get_settings())}
 
     nothing = OwnLimits()
     assert found(nothing, nothing) == {"user.jobs_per_day": (40, 50)}
@@ -112,26 +112,26 @@ def test_own_values_stand_before_the_platforms(engine: Engine) -> None:
 # --- hard limits ---
 
 
-def test_a_reached_limit_refuses_and_says_until_when(engine: Engine, add: Add) -> None:
+def test_reached_limit_returns_429_with_reset_time(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=2)
     assert [alice.ask().status_code for _ in range(2)] == [202, 202]
-    refused = alice.ask()
-    message = assert_error(refused, 429, "budget_exceeded")
+    response = alice.ask()
+    message = assert_error(response, 429, "budget_exceeded")
     assert "`jobs_per_day` of your user" in message
     assert "2 of 2 used" in message
-    reset = refused.headers["x-budget-reset"]
+    reset = response.headers["x-budget-reset"]
     assert f"resets_at: {reset}" in message
     assert reset.endswith("T00:00:00Z")
-    assert refused.json()["error"]["type"] == "insufficient_quota"
-    assert refused.headers["x-budget-limit"] == "user.jobs_per_day"
-    assert forbids_retry(refused)
+    assert response.json()["error"]["type"] == "insufficient_quota"
+    assert response.headers["x-budget-limit"] == "user.jobs_per_day"
+    assert forbids_retry(response)
     assert count(engine) == 2
     chinese = alice.ask(headers={"Accept-Language": "zh-CN"}).json()["error"]["message"]
     assert "额度" in chinese
     assert reset in chinese
 
 
-def test_yesterday_and_last_month_do_not_count(engine: Engine, add: Add) -> None:
+def test_earlier_periods_do_not_count(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=1, jobs_per_month=3)
     assert alice.ask().status_code == 202
     assert_error(alice.ask(), 429, "budget_exceeded")
@@ -142,18 +142,18 @@ def test_yesterday_and_last_month_do_not_count(engine: Engine, add: Add) -> None
     assert (standing["jobs_per_day"], standing["jobs_per_month"]) == (0, 0)
 
 
-def test_days_begin_where_the_platform_says(engine: Engine, add: Add) -> None:
+def test_days_begin_in_the_platform_time_zone(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=1)
     engine.configure(BUDGET_TIME_ZONE="Asia/Shanghai")
     assert alice.ask().status_code == 202
-    refused = alice.ask()
-    assert refused.headers["x-budget-reset"].endswith("T16:00:00Z")  # midnight there
+    response = alice.ask()
+    assert response.headers["x-budget-reset"].endswith("T16:00:00Z")  # midnight there
     engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), 'Asia/Shanghai') - interval '1 second'")
     assert alice.ask().status_code == 202
     assert alice.usage()["time_zone"] == "Asia/Shanghai"
 
 
-def test_a_batch_is_taken_whole_or_not_at_all(engine: Engine, add: Add) -> None:
+def test_request_is_accepted_as_a_whole_or_not_at_all(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=3)
     assert alice.ask(n=12, size="2048x2048").status_code == 202
     assert count(engine) == 2  # of up to eight pictures
@@ -162,38 +162,38 @@ def test_a_batch_is_taken_whole_or_not_at_all(engine: Engine, add: Add) -> None:
     assert alice.ask().status_code == 202
 
 
-def test_open_jobs(engine: Engine, add: Add) -> None:
+def test_open_jobs_limit(engine: Engine, add: Add) -> None:
     alice = add(open_jobs=2)
     first = alice.ask().json()["id"]
     assert alice.ask().status_code == 202
-    refused = alice.ask()
-    assert "`open_jobs` of your user is reached: 2 of 2" in assert_error(refused, 429, "queue_full")
-    assert not forbids_retry(refused), "a place may be free soon"
-    assert refused.headers["x-budget-limit"] == "user.open_jobs"
+    response = alice.ask()
+    assert "`open_jobs` of your user is reached: 2 of 2" in assert_error(response, 429, "queue_full")
+    assert not forbids_retry(response), "a slot may be free soon"
+    assert response.headers["x-budget-limit"] == "user.open_jobs"
     assert forbids_retry(alice.ask(n=24, size="2048x2048")), "three jobs never fit into two places"
     headers = {"Authorization": f"Bearer {alice.key}"}
     assert alice.client.post(f"/v1/jobs/{first}/cancel", headers=headers).status_code == 200
     assert alice.ask().status_code == 202
 
 
-def test_own_open_jobs_replace_the_platforms(engine: Engine, add: Add) -> None:
+def test_own_open_jobs_limit_replaces_platform_limit(engine: Engine, add: Add) -> None:
     engine.configure(OPEN_JOBS_PER_CALLER="1")
     alice, bob = add(), add("bob", open_jobs=2)
     assert [alice.ask().status_code for _ in range(2)] == [202, 429]
     assert [bob.ask().status_code for _ in range(3)] == [202, 202, 429]
 
 
-def test_a_key_has_its_own_limits_beside_those_of_its_user(engine: Engine, add: Add) -> None:
+def test_key_limits_apply_besides_user_limits(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=3)
     alice.limit("api_keys", jobs_per_day=1)
     assert alice.ask().status_code == 202
-    refused = alice.ask()
-    assert "of this API key" in assert_error(refused, 429, "budget_exceeded")
+    response = alice.ask()
+    assert "of this API key" in assert_error(response, 429, "budget_exceeded")
     other = alice.another_key()
     assert [alice.ask(key=other).status_code for _ in range(3)] == [202, 202, 429]
 
 
-def test_rotating_a_key_does_not_refill_its_budget(engine: Engine, add: Add) -> None:
+def test_rotating_a_key_keeps_its_usage(engine: Engine, add: Add) -> None:
     alice = add()
     alice.limit("api_keys", jobs_per_day=2)
     assert alice.ask().status_code == 202
@@ -206,7 +206,7 @@ def test_rotating_a_key_does_not_refill_its_budget(engine: Engine, add: Add) -> 
     assert [alice.ask(key=fresh).status_code for _ in range(2)] == [202, 429]
 
 
-def test_credits_count_what_jobs_did_cost_or_may_cost(engine: Engine, add: Add) -> None:
+def test_credit_limit_counts_charged_and_expected_credits(engine: Engine, add: Add) -> None:
     alice = add(credits_per_day=10)
 
     def costs(**values: int | None) -> None:
@@ -231,8 +231,8 @@ def test_credits_count_what_jobs_did_cost_or_may_cost(engine: Engine, add: Add) 
         assert used() == 0
 
 
-def test_new_jobs_must_fit_into_the_credits_that_are_left(engine: Engine, add: Add) -> None:
-    """The price is known with the rows, so the refusal comes after they were written, and takes them back."""
+def test_new_jobs_must_fit_into_remaining_credits(engine: Engine, add: Add) -> None:
+    """The price is known only with the rows, so a rejection rolls them back."""
     alice = add(credits_per_month=10)
     with priced(engine, 4):
         assert [alice.ask().status_code for _ in range(3)] == [202, 202, 429]
@@ -240,7 +240,7 @@ def test_new_jobs_must_fit_into_the_credits_that_are_left(engine: Engine, add: A
         assert count(engine) == 2
 
 
-def test_deleted_jobs_and_what_a_conversation_started_count(engine: Engine, add: Add) -> None:
+def test_deleted_and_conversation_jobs_count(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=2)
     [account] = engine.sql("SELECT id FROM accounts")
     talk = engine.add_job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
@@ -257,7 +257,7 @@ def test_deleted_jobs_and_what_a_conversation_started_count(engine: Engine, add:
     assert next(one for one in alice.usage()["limits"] if one["name"] == "jobs_per_day")["used"] == 3
 
 
-def test_a_repeat_that_joins_does_not_count_again(engine: Engine, add: Add) -> None:
+def test_joined_repeat_does_not_count_again(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=2)
     again = {"Idempotency-Key": "one"}
     first, second = alice.ask(headers=again), alice.ask(headers=again)
@@ -265,13 +265,13 @@ def test_a_repeat_that_joins_does_not_count_again(engine: Engine, add: Add) -> N
     assert second.headers["idempotency-replayed"] == "true"
     assert alice.ask().status_code == 202
     assert_error(alice.ask(headers={"Idempotency-Key": "two"}), 429, "budget_exceeded")
-    # Also where the limit is reached by now; and the key of the refused request is free.
+    # Also when the limit is reached meanwhile; the key of the rejected request can be reused.
     assert alice.ask(headers=again).json()["id"] == first.json()["id"]
     alice.limit(jobs_per_day=3)
     assert alice.ask(headers={"Idempotency-Key": "two"}).status_code == 202
 
 
-def test_callers_with_session_ids_have_the_platforms_limits(engine: Engine, client) -> None:
+def test_session_id_callers_have_platform_limits(engine: Engine, client) -> None:
     engine.configure(JOBS_PER_DAY="1")
     headers = {"Authorization": f"Bearer {new_key()}"}
     body = {"prompt": "a boat", "n": 1, "async": True}
@@ -290,7 +290,7 @@ def test_callers_with_session_ids_have_the_platforms_limits(engine: Engine, clie
 
 
 @pytest.mark.parametrize("limits", [{"open_jobs": 10}, {"jobs_per_day": 10}, {"credits_per_day": 10}])
-def test_of_a_hundred_at_once_ten_are_taken(engine: Engine, add: Add, limits: dict[str, int]) -> None:
+def test_limit_holds_under_concurrent_requests(engine: Engine, add: Add, limits: dict[str, int]) -> None:
     alice = add(**limits)
 
     def ask(number: int) -> int:
@@ -311,15 +311,15 @@ def test_of_a_hundred_at_once_ten_are_taken(engine: Engine, add: Add, limits: di
 # --- soft limits ---
 
 
-def test_a_soft_limit_warns_on_every_answer_and_is_written_down_once(engine: Engine, add: Add) -> None:
+def test_soft_limit_warns_on_every_answer_and_is_recorded_once(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=4, soft={"jobs_per_day": 2, "open_jobs": 3})
     engine.configure(BUDGET_WARN_PERCENT="0")
     whose = public_id("user", alice.user_id)
-    told = [alice.ask().headers.get("x-budget-warning") for _ in range(4)]
-    assert told[0] is None
-    assert str(told[1]).startswith("user.jobs_per_day; used=2; soft=2; hard=4; reset=")
-    assert "user.open_jobs; used=3; soft=3" in str(told[2])
-    assert "used=4; soft=2; hard=4" in str(told[3])
+    warnings = [alice.ask().headers.get("x-budget-warning") for _ in range(4)]
+    assert warnings[0] is None
+    assert str(warnings[1]).startswith("user.jobs_per_day; used=2; soft=2; hard=4; reset=")
+    assert "user.open_jobs; used=3; soft=3" in str(warnings[2])
+    assert "used=4; soft=2; hard=4" in str(warnings[3])
     acts = engine.sql("SELECT actor, action, details FROM audit_log WHERE target = :user", user=whose)
     assert {(act.actor, act.action) for act in acts} == {("platform", "budget.warn")}
     assert sorted(act.details["limit"] for act in acts) == ["jobs_per_day", "open_jobs"]
@@ -328,7 +328,7 @@ def test_a_soft_limit_warns_on_every_answer_and_is_written_down_once(engine: Eng
     assert (states["jobs_per_day"], states["open_jobs"]) == ("reached", "warning")
 
 
-def test_without_a_soft_value_the_last_part_of_a_hard_one_warns(engine: Engine, add: Add) -> None:
+def test_hard_limit_without_soft_value_warns_near_its_end(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=5)
     assert [bool(alice.ask().headers.get("x-budget-warning")) for _ in range(5)] == [False, False, False, True, True]
 
@@ -336,14 +336,14 @@ def test_without_a_soft_value_the_last_part_of_a_hard_one_warns(engine: Engine, 
 # --- requests per minute ---
 
 
-def test_requests_per_minute_of_a_user_and_of_a_key(engine: Engine, add: Add) -> None:
+def test_requests_per_minute_of_user_and_key(engine: Engine, add: Add) -> None:
     alice = add(requests_per_minute=4)
     alice.limit("api_keys", requests_per_minute=2)
     answers = [alice.ask() for _ in range(3)]
     assert [answer.status_code for answer in answers] == [202, 202, 429]
     assert_error(answers[2], 429, "rate_limit_exceeded")
-    assert answers[0].headers["x-ratelimit-limit-requests"] == "2", "the tighter one is told"
-    # The refused request used nothing of the user's.
+    assert answers[0].headers["x-ratelimit-limit-requests"] == "2", "the tighter limit is reported"
+    # The rejected request did not use the user's limit.
     other = alice.another_key()
     assert [alice.ask(key=other).status_code for _ in range(3)] == [202, 202, 429]
     rates = [one for one in alice.usage()["limits"] if one["name"] == "requests_per_minute"]
@@ -353,7 +353,7 @@ def test_requests_per_minute_of_a_user_and_of_a_key(engine: Engine, add: Add) ->
     ]
 
 
-def test_a_user_may_have_no_rate_at_all(engine: Engine, add: Add) -> None:
+def test_user_without_rate_limit(engine: Engine, add: Add) -> None:
     engine.configure(REQUESTS_PER_MINUTE="1")
     alice, bob = add(requests_per_minute="unlimited"), add("bob")
     assert [alice.ask().status_code for _ in range(3)] == [202, 202, 202]

@@ -1,4 +1,4 @@
-"""Pictures sent with a request, over HTTP: accepted, shown, stored, replayed, refused. The engine's part is not run."""
+"""Reference images over HTTP: accepted, shown, stored, replayed and rejected. No worker task runs."""
 
 import base64
 from collections.abc import Iterator
@@ -42,7 +42,7 @@ def stored_files(engine: Engine) -> list[str]:
 
 
 @pytest.mark.parametrize("path", [GENERATIONS, COMPOSITIONS, EDITS])
-def test_links_and_bytes_are_rows_and_are_shown_without_the_bytes(client, engine: Engine, path: str) -> None:
+def test_links_and_bytes_are_stored_and_shown_without_bytes(client, engine: Engine, path: str) -> None:
     answer = ask(
         client, path, image=[LINK, f"data:image/png;base64,{B64}"], images=[{"image_url": {"url": f"{LINK}?2"}}]
     )
@@ -61,7 +61,7 @@ def test_links_and_bytes_are_rows_and_are_shown_without_the_bytes(client, engine
     assert B64 not in str(engine.sql("SELECT * FROM jobs"))
 
 
-def test_jobs_of_one_request_share_what_was_sent_along(client, engine: Engine) -> None:
+def test_jobs_of_one_request_share_inputs(client, engine: Engine) -> None:
     answer = ask(client, image=B64, n=20).json()
     assert len(answer["jobs"]) > 1
     assert len(rows(engine)) == len(answer["jobs"])
@@ -71,12 +71,12 @@ def test_jobs_of_one_request_share_what_was_sent_along(client, engine: Engine) -
 
 @pytest.mark.parametrize("path", [COMPOSITIONS, EDITS])
 @pytest.mark.parametrize("fields", [{}, {"image": ""}, {"images": []}])
-def test_where_a_picture_must_be_it_is_missed(client, engine: Engine, path: str, fields: dict[str, Any]) -> None:
+def test_missing_required_image_returns_400(client, engine: Engine, path: str, fields: dict[str, Any]) -> None:
     assert_error(ask(client, path, **fields), 400, "missing_required_parameter", "image")
     assert ask(client, **fields).status_code == 202
 
 
-def test_a_bad_one_refuses_the_request_and_leaves_nothing(client, engine: Engine) -> None:
+def test_invalid_image_rejects_request_and_stores_nothing(client, engine: Engine) -> None:
     assert_error(ask(client, images=[B64, "nonsense!"]), 400, "invalid_image", "images.1")
     assert_error(ask(client, image=B64, model="jimeng-3.1"), 400, "unsupported_parameter", "image")
     assert_error(ask(client, image=[LINK] * 11), 400, "invalid_value", "image")
@@ -84,7 +84,7 @@ def test_a_bad_one_refuses_the_request_and_leaves_nothing(client, engine: Engine
     assert (engine.sql("SELECT 1 FROM jobs"), stored_files(engine)) == ([], [])
 
 
-def test_a_repeat_is_known_by_its_pictures_and_keeps_no_second_copy(client, engine: Engine) -> None:
+def test_replay_is_matched_by_images_and_stores_no_copy(client, engine: Engine) -> None:
     key = {"Idempotency-Key": "pictures-1"}
     first = ask(client, image=B64, headers=key)
     again = ask(client, image={"image_url": f"data:;base64,{B64}"}, headers=key)
@@ -95,14 +95,14 @@ def test_a_repeat_is_known_by_its_pictures_and_keeps_no_second_copy(client, engi
     assert len(stored_files(engine)) == len(rows(engine)) == 1
 
 
-def test_a_request_that_finds_the_queue_full_leaves_no_bytes(client, engine: Engine) -> None:
+def test_full_queue_leaves_no_stored_inputs(client, engine: Engine) -> None:
     engine.configure(OPEN_JOBS_PER_CALLER="1")
     assert ask(client, image=B64).status_code == 202
     assert_error(ask(client, image=B64), 429, "queue_full")
     assert len(stored_files(engine)) == 1
 
 
-def test_a_body_with_pictures_may_be_larger_than_others(client, engine: Engine) -> None:
+def test_body_with_images_may_be_larger(client, engine: Engine) -> None:
     large = base64.b64encode(make_image("red") + b"\0" * 3_000_000).decode()
     assert ask(client, image=large).status_code == 202
     [row] = rows(engine)
@@ -120,7 +120,7 @@ FORMS: list[list[tuple[str, Any]]] = [
 
 @pytest.mark.parametrize("path", [COMPOSITIONS, EDITS, GENERATIONS])
 @pytest.mark.parametrize("files", FORMS)
-def test_files_of_a_form_in_every_spelling(client, engine: Engine, path: str, files: list[Any]) -> None:
+def test_form_files_in_every_spelling(client, engine: Engine, path: str, files: list[Any]) -> None:
     form = {
         "prompt": "a boat",
         "n": "2",
@@ -137,24 +137,24 @@ def test_files_of_a_form_in_every_spelling(client, engine: Engine, path: str, fi
     assert [storage.read_file(row.key) for row in rows(engine)] == [RED] * len(files)
 
 
-def test_what_a_form_cannot_hold(client, engine: Engine) -> None:
-    def refused(code: str, param: str | None, **form: Any) -> None:
+def test_invalid_form_fields_are_rejected(client, engine: Engine) -> None:
+    def assert_rejected(code: str, param: str | None, **form: Any) -> None:
         files = {"image": ("a.png", RED), **form.pop("files", {})}
         assert_error(client.post(EDITS, data={"prompt": "a", **form}, files=files), 400, code, param)
 
-    refused("unsupported_parameter", "mask", files={"mask": ("m.png", RED)})
-    refused("unsupported_parameter", "markup", markup="{}")
-    refused("invalid_value", "input_fidelity", input_fidelity="some")
-    refused("invalid_value", "n", n="two")
-    refused("invalid_value", "stream", stream="perhaps")
-    refused("invalid_value", "output_compression", output_format="png", output_compression="5")
-    refused("unsupported_parameter", "output_format", output_format="gif")
-    refused("invalid_image", "image", files={"image": ("a.png", b"<svg/>")})
+    assert_rejected("unsupported_parameter", "mask", files={"mask": ("m.png", RED)})
+    assert_rejected("unsupported_parameter", "markup", markup="{}")
+    assert_rejected("invalid_value", "input_fidelity", input_fidelity="some")
+    assert_rejected("invalid_value", "n", n="two")
+    assert_rejected("invalid_value", "stream", stream="perhaps")
+    assert_rejected("invalid_value", "output_compression", output_format="png", output_compression="5")
+    assert_rejected("unsupported_parameter", "output_format", output_format="gif")
+    assert_rejected("invalid_image", "image", files={"image": ("a.png", b"<svg/>")})
     assert_error(client.post(EDITS, data={"prompt": "a"}, files=[("image", RED)] * 17), 400, "invalid_value", "image")
     assert (engine.sql("SELECT 1 FROM jobs"), stored_files(engine)) == ([], [])
 
 
-def test_a_link_to_a_result_of_ours_is_read_and_not_fetched(client: TestClient, engine: Engine) -> None:
+def test_link_to_own_result_is_read_from_storage(client: TestClient, engine: Engine) -> None:
     begun = ask(client, n=1).json()
     engine.run_until_final(UUID(hex=begun["id"].partition("_")[2]))
     drawn = client.get(f"/v1/jobs/{begun['id']}").json()["output"][0]["url"]

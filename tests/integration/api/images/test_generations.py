@@ -1,4 +1,4 @@
-"""`POST /v1/images/generations` on a running platform: what is asked for, what comes back, and the files behind it."""
+"""`POST /v1/images/generations` on a running platform: requests, answers and their files."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ def pixels(content: bytes) -> tuple[int, int]:
         return picture.size
 
 
-def test_links_show_the_picture_that_was_asked_for(client):
+def test_link_serves_the_requested_image(client):
     response = client.generate_images("a lighthouse", n=2, size="1792x1024", response_format="url", user="u-1")
     assert response.status_code == 200
     assert "Prefer" in response.headers["vary"]
@@ -49,7 +49,7 @@ def test_links_show_the_picture_that_was_asked_for(client):
     assert job["usage"] == {"images": 2, "credits_estimated": 2, "credits_charged": 2}
 
 
-def test_bytes_come_without_a_link(client):
+def test_base64_answer_has_no_link(client):
     answer = client.generate_images(n=1, size="512x512", response_format="b64_json", output_format="png").json()
     (one,) = answer["data"]
     assert set(one) == {"b64_json", "revised_prompt"}
@@ -60,8 +60,10 @@ def test_bytes_come_without_a_link(client):
 
 
 @pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
-def test_the_format_asked_for_is_the_format_everywhere(client, form):
-    response = client.generate_images(n=2, size="512x512", output_format=form, output_compression=100 if form == "png" else 40)
+def test_requested_format_is_used_everywhere(client, form):
+    response = client.generate_images(
+        n=2, size="512x512", output_format=form, output_compression=100 if form == "png" else 40
+    )
     answer = response.json()
     assert answer["output_format"] == form
     for one in answer["data"]:
@@ -74,7 +76,7 @@ def test_the_format_asked_for_is_the_format_everywhere(client, form):
     assert job["input"]["output_format"] == form
 
 
-def test_what_openai_tells_back_is_told_back(client):
+def test_openai_fields_are_echoed(client):
     answer = client.generate_images(n=1, quality="LOW", background="opaque", user="ann", safety_identifier="s-1").json()
     assert (answer["quality"], answer["background"], answer["safety_identifier"]) == ("low", "opaque", "s-1")
     assert (answer["size"], "usage" in answer) == ("1328x1328", False)
@@ -83,7 +85,7 @@ def test_what_openai_tells_back_is_told_back(client):
     assert plain["safety_identifier"] == "ann"
 
 
-def test_what_real_clients_send_is_taken(client):
+def test_requests_of_real_clients_are_accepted(client):
     nulls = dict.fromkeys(["model", "size", "quality", "style", "background", "output_format", "output_compression",
                            "moderation", "response_format", "stream", "partial_images", "user", "seed", "n"])  # fmt: skip
     answer = client.generate_images(**nulls).json()
@@ -92,7 +94,7 @@ def test_what_real_clients_send_is_taken(client):
     assert len(client.generate_images(n=1, **strange).json()["data"]) == 1
 
 
-def test_every_wish_reaches_the_job(client):
+def test_every_field_reaches_the_job(client):
     wishes = {"ratio": "16:9", "resolution": "1k", "negative_prompt": "rain", "sample_strength": 0.7, "seed": 42}
     response = client.generate_images(model="jimeng-image-4.0", n=1, metadata={"shop": "1"}, **wishes)
     job = client.job(response.headers["x-job-id"])
@@ -102,14 +104,14 @@ def test_every_wish_reaches_the_job(client):
     assert (line["count"], line["prompt"]) == (1, "a boat")
 
 
-def test_a_model_that_cannot_count_keeps_what_it_made(client):
+def test_model_without_counts_keeps_all_results(client):
     response = client.generate_images(model="jimeng-3.0", n=1)
     assert len(response.json()["data"]) == 1
     assert len(client.job(response.headers["x-job-id"])["output"]) == 4
     assert len(client.generate_images(model="jimeng-3.0").json()["data"]) == 4
 
 
-def test_more_than_a_job_can_give_is_two_jobs_and_one_answer_in_order(client):
+def test_large_n_is_two_jobs_and_one_ordered_answer(client):
     response = client.generate_images(n=10, size="512x512")
     answer = response.json()
     assert len({one["url"] for one in answer["data"]}) == 10
@@ -121,14 +123,14 @@ def test_more_than_a_job_can_give_is_two_jobs_and_one_answer_in_order(client):
     assert sorted(line["count"] for line in client.submits()) == [2, 8]
 
 
-def test_fewer_than_asked_for_is_an_answer_that_says_so(client):
+def test_partial_results_are_reported_in_a_header(client):
     response = client.generate_images("a boat [[partial:2]]", n=4)
     assert response.status_code == 200
     assert len(response.json()["data"]) == 2
     assert response.headers["x-partial-results"] == "2/4"
 
 
-def test_when_all_jobs_fail_the_first_error_is_told(client):
+def test_first_error_is_returned_when_all_jobs_fail(client):
     response = client.generate_images("[[fail:2005]]", n=10)
     assert_error(response, 400, "content_policy_violation")
     jobs = client.http.get("/v1/jobs", params={"order": "asc"}).json()["data"]
@@ -144,7 +146,7 @@ def test_when_all_jobs_fail_the_first_error_is_told(client):
         ({"Prefer": 'foo, Respond-Async; x="1"'}, {"async": None}),
     ],
 )
-def test_a_caller_that_does_not_wait_gets_the_job(client, headers, fields):
+def test_respond_async_returns_the_job(client, headers, fields):
     response = client.generate_images("a boat", n=1, headers=headers, **fields)
     assert response.status_code == 202
     job = response.json()
@@ -159,7 +161,7 @@ def test_a_caller_that_does_not_wait_gets_the_job(client, headers, fields):
     assert (ended["status"], len(ended["output"])) == ("completed", 1)
 
 
-def test_an_async_request_of_two_jobs_shows_both(client):
+def test_async_request_with_two_jobs_lists_both(client):
     job = client.start_job("a boat", n=9)
     assert job["jobs"][0]["id"] == job["id"]
     assert len(job["jobs"]) == 2
@@ -167,7 +169,7 @@ def test_an_async_request_of_two_jobs_shows_both(client):
         assert client.wait_for_end(one["id"])["status"] == "completed"
 
 
-def test_a_wait_that_runs_out_names_the_job_which_goes_on(client):
+def test_timed_out_wait_names_the_continuing_job(client):
     response = client.generate_images("[[seconds:2]]", n=1, headers={"Prefer": "wait=1"})
     job_id = response.headers["x-job-id"]
     assert job_id in assert_error(response, 504, "generation_timeout")
@@ -179,13 +181,13 @@ def test_a_wait_that_runs_out_names_the_job_which_goes_on(client):
     assert len(client.submits()) == 1
 
 
-def test_the_sdks_own_timeout_shortens_the_wait(client):
+def test_sdk_timeout_shortens_the_wait(client):
     response = client.generate_images("[[seconds:3]]", n=1, headers={"x-stainless-read-timeout": "5.5"})
     assert_error(response, 504, "generation_timeout")
     assert forbids_retry(response)
 
 
-def test_async_with_a_wait_is_an_answer_when_there_is_time(client):
+def test_async_with_wait_answers_when_finished_in_time(client):
     both = {"Prefer": "respond-async, wait=20"}
     quick = client.generate_images(n=1, headers=both)
     assert (quick.status_code, quick.headers["preference-applied"]) == (200, "wait=20")
@@ -194,7 +196,7 @@ def test_async_with_a_wait_is_an_answer_when_there_is_time(client):
     assert slow.json()["status"] in {"queued", "in_progress"}
 
 
-def test_a_cancelled_job_ends_the_wait_of_its_caller(client):
+def test_cancelled_job_ends_the_wait(client):
     job = client.start_job("[[hang]]")
     client.wait_for_status(job["id"], "in_progress")
     key = {"Idempotency-Key": "k"}
@@ -210,7 +212,7 @@ def test_a_cancelled_job_ends_the_wait_of_its_caller(client):
     client.cancel(job["id"])
 
 
-def test_links_outlive_upstream(client):
+def test_links_work_after_upstream_deletes_results(client):
     url = client.generate_images(n=1, size="512x512").json()["data"][0]["url"]
     before = httpx.get(url, trust_env=False).content
     assert httpx.post(f"{client.platform.sandbox_url}/_reset", trust_env=False).status_code == 200
@@ -219,14 +221,14 @@ def test_links_outlive_upstream(client):
 
 @pytest.fixture(scope="module")
 def url(api_platform) -> str:
-    """The link of a stored picture."""
+    """Return the link of a stored image."""
     with ApiClient(api_platform) as client:
         return client.generate_images(n=1, size="512x512").json()["data"][0]["url"]
 
 
 @pytest.fixture(scope="module")
-def whole(url) -> httpx.Response:
-    """All of it."""
+def full_response(url) -> httpx.Response:
+    """Return the response with the whole file."""
     return httpx.get(url, trust_env=False)
 
 
@@ -235,42 +237,42 @@ class TestFiles:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return httpx.get(url, headers=named, trust_env=False)
 
-    def test_whole(self, whole):
-        assert whole.status_code == 200
-        assert whole.headers["accept-ranges"] == "bytes"
-        assert "immutable" in whole.headers["cache-control"]
-        assert whole.headers["x-content-type-options"] == "nosniff"
-        assert "inline" in whole.headers["content-disposition"]
-        assert int(whole.headers["content-length"]) == len(whole.content)
-        assert whole.headers["x-request-id"]
+    def test_whole_file(self, full_response):
+        assert full_response.status_code == 200
+        assert full_response.headers["accept-ranges"] == "bytes"
+        assert "immutable" in full_response.headers["cache-control"]
+        assert full_response.headers["x-content-type-options"] == "nosniff"
+        assert "inline" in full_response.headers["content-disposition"]
+        assert int(full_response.headers["content-length"]) == len(full_response.content)
+        assert full_response.headers["x-request-id"]
 
     @pytest.mark.parametrize(
         ("header", "part"),
         [("bytes=0-9", slice(0, 10)), ("bytes=100-", slice(100, None)), ("bytes=-7", slice(-7, None)), ("bytes=5-5", slice(5, 6)),
          ("bytes=-99999999", slice(None)), ("bytes=10-99999999", slice(10, None))],
     )  # fmt: skip
-    def test_parts(self, url, whole, header, part):
+    def test_range_returns_part(self, url, full_response, header, part):
         response = self.get(url, Range=header)
         assert response.status_code == 206
-        wanted = range(len(whole.content))[part]
-        assert response.content == whole.content[part]
-        assert response.headers["content-range"] == f"bytes {wanted[0]}-{wanted[-1]}/{len(whole.content)}"
+        expected = range(len(full_response.content))[part]
+        assert response.content == full_response.content[part]
+        assert response.headers["content-range"] == f"bytes {expected[0]}-{expected[-1]}/{len(full_response.content)}"
 
     @pytest.mark.parametrize("header", ["bytes=99999999-", "bytes=-0"])
-    def test_parts_outside(self, url, whole, header):
+    def test_range_outside_file_returns_416(self, url, full_response, header):
         response = self.get(url, Range=header)
         assert_error(response, 416, "range_not_satisfiable")
-        assert response.headers["content-range"] == f"bytes */{len(whole.content)}"
+        assert response.headers["content-range"] == f"bytes */{len(full_response.content)}"
 
     @pytest.mark.parametrize(
         "header", ["bytes=9-5", "bytes=0-1,4-5", "lines=1-2", "bytes=", "bytes=" + "9" * 5000 + "-"]
     )
-    def test_ranges_that_say_nothing(self, url, whole, header):
+    def test_invalid_range_is_ignored(self, url, full_response, header):
         response = self.get(url, Range=header)
-        assert (response.status_code, response.content) == (200, whole.content)
+        assert (response.status_code, response.content) == (200, full_response.content)
 
-    def test_what_the_caller_has(self, url, whole):
-        tag = whole.headers["etag"]
+    def test_conditional_requests(self, url, full_response):
+        tag = full_response.headers["etag"]
         for given in (tag, f'"other", {tag}', "*", f"W/{tag}"):
             response = self.get(url, If_None_Match=given)
             assert (response.status_code, response.content) == (304, b"")
@@ -278,15 +280,15 @@ class TestFiles:
         assert self.get(url, Range="bytes=0-1", If_Range=tag).status_code == 206
         assert self.get(url, Range="bytes=0-1", If_Range='"other"').status_code == 200
 
-    def test_head(self, url, whole):
+    def test_head_ignores_range(self, url, full_response):
         response = httpx.head(url, headers={"Range": "bytes=0-1"}, trust_env=False)
         assert (response.status_code, response.content) == (200, b"")
-        assert response.headers["content-length"] == whole.headers["content-length"]
-        assert response.headers["content-type"] == whole.headers["content-type"]
+        assert response.headers["content-length"] == full_response.headers["content-length"]
+        assert response.headers["content-type"] == full_response.headers["content-type"]
 
 
 class TestIdempotency:
-    def test_a_finished_request_is_replayed(self, client):
+    def test_finished_request_is_replayed(self, client):
         key = {"Idempotency-Key": '"once"'}
         first = client.generate_images(n=1, headers=key)
         again = client.generate_images(n=1, style="vivid", headers={"Idempotency-Key": "once"})
@@ -297,7 +299,7 @@ class TestIdempotency:
         assert again.headers["idempotency-replayed"] == "true"
         assert len(client.submits()) == 1
 
-    def test_a_failure_is_replayed_too(self, client):
+    def test_failure_is_replayed(self, client):
         key = {"Idempotency-Key": "once"}
         first, again = (client.generate_images("[[fail:2005]]", n=1, headers=key) for _ in range(2))
         assert (first.status_code, first.json()) == (again.status_code, again.json())
@@ -305,11 +307,13 @@ class TestIdempotency:
         assert again.headers["idempotency-replayed"] == "true"
 
     def test_several_jobs_are_replayed_in_order(self, client):
-        first, again = (client.generate_images(n=10, size="512x512", headers={"Idempotency-Key": "ten"}) for _ in range(2))
+        first, again = (
+            client.generate_images(n=10, size="512x512", headers={"Idempotency-Key": "ten"}) for _ in range(2)
+        )
         assert again.json() == first.json()
         assert again.headers["x-job-id"] == first.headers["x-job-id"]
 
-    def test_a_running_request_is_joined(self, client):
+    def test_running_request_is_joined(self, client):
         key = {"Idempotency-Key": "join"}
         first = client.generate_images("[[seconds:1.5]]", n=1, headers={**key, "Prefer": "wait=0"})
         assert first.status_code == 504
@@ -319,7 +323,7 @@ class TestIdempotency:
         assert joined.headers["idempotency-replayed"] == "true"
         assert len(client.submits()) == 1
 
-    def test_another_body_is_refused(self, client):
+    def test_key_with_other_body_returns_422(self, client):
         key = {"Idempotency-Key": "mine"}
         job_id = client.generate_images("a boat", n=1, headers=key).headers["x-job-id"]
         response = client.generate_images("a ship", n=1, headers=key)
@@ -328,33 +332,37 @@ class TestIdempotency:
         assert "x-job-id" not in response.headers
         assert client.generate_images("a boat", n=1, headers=key).headers["x-job-id"] == job_id
 
-    def test_a_refused_request_does_not_use_up_its_key(self, client):
+    def test_rejected_request_does_not_use_its_key(self, client):
         key = {"Idempotency-Key": "later"}
         assert_error(client.generate_images(model="gpt-9", headers=key), 404, "model_not_found", "model")
         assert client.generate_images(n=1, headers=key).status_code == 200
 
-    def test_two_twins_at_once_are_one_job(self, client):
+    def test_concurrent_requests_with_one_key_create_one_job(self, client):
         with ThreadPoolExecutor(8) as pool:
-            asked = [pool.submit(client.generate_images, "twins", n=1, headers={"Idempotency-Key": "twin"}) for _ in range(8)]
+            asked = [
+                pool.submit(client.generate_images, "twins", n=1, headers={"Idempotency-Key": "twin"}) for _ in range(8)
+            ]
             answers = [one.result() for one in asked]
         assert {answer.status_code for answer in answers} == {200}
         assert len({answer.headers["x-job-id"] for answer in answers}) == 1
         assert sum("idempotency-replayed" not in answer.headers for answer in answers) == 1
         assert len(client.submits()) == 1
 
-    def test_keys_belong_to_their_caller(self, client):
+    def test_keys_are_scoped_per_caller(self, client):
         key = {"Idempotency-Key": "shared"}
-        mine = client.generate_images(n=1, headers=key)
-        with client.as_caller(new_key()) as stranger:
-            theirs = stranger.generate_images("another picture", n=1, headers=key)
-        assert theirs.status_code == 200
-        assert theirs.headers["x-job-id"] != mine.headers["x-job-id"]
+        own_response = client.generate_images(n=1, headers=key)
+        with client.as_caller(new_key()) as other:
+            other_response = other.generate_images("another picture", n=1, headers=key)
+        assert other_response.status_code == 200
+        assert other_response.headers["x-job-id"] != own_response.headers["x-job-id"]
 
-    def test_odd_keys_are_refused(self, client):
-        assert_error(client.generate_images(headers={"Idempotency-Key": "k" * 256}), 400, "invalid_value", "Idempotency-Key")
+    def test_invalid_key_returns_400(self, client):
+        assert_error(
+            client.generate_images(headers={"Idempotency-Key": "k" * 256}), 400, "invalid_value", "Idempotency-Key"
+        )
 
 
-def test_a_caller_that_hangs_up_does_not_cancel_its_job(client):
+def test_disconnect_does_not_cancel_the_job(client):
     with pytest.raises(httpx.ReadTimeout):
         client.http.post(IMAGES, json={"prompt": "[[seconds:1]]", "n": 1}, timeout=0.3)
     started = time.monotonic()
@@ -363,7 +371,7 @@ def test_a_caller_that_hangs_up_does_not_cancel_its_job(client):
     assert time.monotonic() - started < 30
 
 
-def test_hard_coded_names_of_openai_draw_and_answer_as_their_clients_expect(client):
+def test_openai_model_names_answer_as_their_clients_expect(client):
     (one,) = client.generate_images(model="gpt-image-1", n=1, size="512x512").json()["data"]
     assert set(one) == {"b64_json", "revised_prompt"}
     (one,) = client.generate_images(model="gpt-image-1", n=1, size="512x512", response_format="url").json()["data"]
@@ -372,7 +380,7 @@ def test_hard_coded_names_of_openai_draw_and_answer_as_their_clients_expect(clie
     assert one["url"]
 
 
-def test_flags_of_the_prompt_are_drawn_and_told(client):
+def test_prompt_flags_are_applied_and_reported(client):
     response = client.generate_images("a boat -re 1k -ra 16：9 [[seconds:0]]", n=1, size="1024x1024")
     assert response.json()["size"] == "1664x936"
     told = client.job(response.headers["x-job-id"])["input"]

@@ -1,4 +1,4 @@
-"""Picture requests with `stream: true` on a running platform: the bytes of the stream, and what is in its events."""
+"""Image requests with `stream: true` on a running platform: the bytes and events of the stream."""
 
 import base64
 import io
@@ -24,8 +24,10 @@ def client(api_platform) -> Iterator[ApiClient]:
         yield client
 
 
-def stream(client: ApiClient, path: str = IMAGES, **fields: Any) -> tuple[httpx.Response, list[tuple[str, dict[str, Any]]]]:
-    """The answer, read to its end, and its events."""
+def stream(
+    client: ApiClient, path: str = IMAGES, **fields: Any
+) -> tuple[httpx.Response, list[tuple[str, dict[str, Any]]]]:
+    """Return the complete response and its events."""
     body = {"prompt": "a boat", "n": 1, "stream": True, "size": "512x512", **fields}
     response = client.http.post(path, json=body)
     if response.status_code != 200:
@@ -38,7 +40,7 @@ def size_of(data: dict[str, Any]) -> tuple[str, tuple[int, int]]:
         return (drawn.format or "").lower(), drawn.size
 
 
-def test_each_picture_is_one_event_with_everything_strict_clients_want(client):
+def test_each_image_is_one_event_with_all_required_fields(client):
     response, events = stream(client, n=10, partial_images=2, user="ann", response_format="url")
     assert response.headers["content-type"].startswith("text/event-stream")
     assert response.headers["cache-control"] == "no-cache"
@@ -56,7 +58,7 @@ def test_each_picture_is_one_event_with_everything_strict_clients_want(client):
     assert len({data["b64_json"] for _, data in events}) == 10
 
 
-def test_the_bytes_hold_nothing_that_breaks_the_sdks(client):
+def test_stream_has_nothing_that_breaks_the_sdks(client):
     response, _ = stream(client, n=2)
     assert response.text.startswith(": ka\n")
     for line in response.text.split("\n"):
@@ -66,14 +68,14 @@ def test_the_bytes_hold_nothing_that_breaks_the_sdks(client):
         assert "data: " in block, "a comment is never followed by a blank line"
 
 
-def test_wishes_are_told_and_drawn(client):
+def test_requested_fields_are_applied_and_echoed(client):
     _, [(name, data)] = stream(client, quality="low", background="opaque", output_format="webp", size="auto")
     assert name == "image_generation.completed"
     assert (data["quality"], data["background"], data["output_format"]) == ("low", "opaque", "webp")
     assert size_of(data) == ("webp", (1328, 1328))
 
 
-def test_edits_have_names_of_their_own(client):
+def test_edit_events_have_their_own_names(client):
     _, events = stream(client, EDITS, image=base64.b64encode(RED).decode(), n=2)
     assert [name for name, _ in events] == ["image_edit.completed"] * 2
     files = [("image[]", ("upload", RED, "application/octet-stream")), ("image[]", ("blob", RED, ""))]
@@ -84,8 +86,8 @@ def test_edits_have_names_of_their_own(client):
     assert len(client.job(response.headers["x-job-id"])["input"]["images"]) == 2
 
 
-def test_a_picture_comes_as_soon_as_its_job_has_ended(client):
-    """The second job waits for the script's seconds; the first is sent long before."""
+def test_image_is_sent_as_soon_as_its_job_ends(client):
+    """The second job takes the scripted seconds; the first result is sent before."""
     body = {"prompt": "a boat [[seconds:2]]", "n": 9, "stream": True}
     came, started = [], time.monotonic()
     with client.as_caller(new_key()) as other, other.http.stream("POST", IMAGES, json=body) as response:
@@ -96,17 +98,19 @@ def test_a_picture_comes_as_soon_as_its_job_has_ended(client):
     assert came[0][1] >= 1.5
 
 
-def test_what_is_refused_is_refused_before_the_stream(client):
+def test_invalid_request_is_rejected_before_the_stream(client):
     for fields, status, code, param in [
         ({"size": "huge"}, 400, "invalid_value", "size"),
         ({"model": "gpt-9"}, 404, "model_not_found", "model"),
         ({"background": "transparent"}, 400, "unsupported_parameter", "background"),
     ]:
         assert_error(stream(client, **fields)[0], status, code, param)
-    assert_error(httpx.post(f"{client.platform.url}{IMAGES}", json={"stream": True}, trust_env=False), 401, "missing_api_key")
+    assert_error(
+        httpx.post(f"{client.platform.url}{IMAGES}", json={"stream": True}, trust_env=False), 401, "missing_api_key"
+    )
 
 
-def test_a_failed_job_is_an_error_event(client):
+def test_failed_job_is_an_error_event(client):
     response, events = stream(client, prompt="[[fail:2005]]")
     assert response.status_code == 200
     [(name, data)] = events
@@ -116,18 +120,18 @@ def test_a_failed_job_is_an_error_event(client):
     assert len(client.submits()) == 1
 
 
-def test_fewer_pictures_than_asked_for_are_no_error(client):
+def test_partial_results_are_not_an_error(client):
     _, events = stream(client, prompt="a boat [[partial:2]]", n=4)
     assert [name for name, _ in events] == ["image_generation.completed"] * 2
 
 
-def test_a_long_silence_is_filled_with_heartbeats(client):
+def test_heartbeats_are_sent_while_waiting(client):
     response, events = stream(client, prompt="a boat [[seconds:14]]")
     assert [name for name, _ in events] == ["image_generation.completed"]
     assert response.text.count(": ka\n") >= 2
 
 
-def test_a_stream_may_be_replayed(client):
+def test_stream_is_replayed(client):
     body = {"prompt": "a boat", "n": 2, "stream": True}
     first, again = (client.http.post(IMAGES, json=body, headers={"Idempotency-Key": "s-1"}) for _ in range(2))
     assert again.headers["idempotency-replayed"] == "true"
@@ -139,13 +143,13 @@ def test_a_stream_may_be_replayed(client):
     assert len(client.submits()) == 1
 
 
-def test_whoever_wants_the_job_at_once_gets_no_stream(client):
+def test_respond_async_overrides_stream(client):
     response = client.generate_images(stream=True, n=1, **{"async": True})
     assert response.status_code == 202
     assert response.json()["object"] == "job"
 
 
-def test_hanging_up_does_not_cancel_the_job(client):
+def test_disconnect_does_not_cancel_the_job(client):
     body = {"prompt": "a boat [[seconds:1]]", "n": 1, "stream": True}
     with client.http.stream("POST", IMAGES, json=body) as response:
         job = response.headers["x-job-id"]

@@ -61,7 +61,9 @@ def test_video_is_an_element_with_a_plain_link():
 
 
 def test_failed_and_cancelled_results_are_reported():
-    assert "The image could not be generated: Upstream rejected the content." in result_markdown(child(**REJECTED), BASE)
+    assert "The image could not be generated: Upstream rejected the content." in result_markdown(
+        child(**REJECTED), BASE
+    )
     assert "The video was cancelled." in result_markdown(child(kind="video", state="cancelled"), BASE)
 
 

@@ -1,4 +1,4 @@
-"""What a chat asks for: the model's name, the prompt, its pictures, an source_image picture."""
+"""Model names with suffixes, and the prompt and images of a chat."""
 
 from typing import Any
 

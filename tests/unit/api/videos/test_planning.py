@@ -1,4 +1,4 @@
-"""What a video request stands for: shape, length, frames, materials; and what is error_message, naming who can."""
+"""Plans of video requests: ratio, duration, frames, references, and errors that name alternatives."""
 
 import base64
 import io
