@@ -183,7 +183,8 @@ def _find_candidates(tx: Transaction, job: NewJob, caller: Caller, prices: Price
         avoid = accounts_without_model(tx, job, caller, usable_regions(tx, caller))
         return _Candidates(job.account_ids, avoid, 0, prices.places(job.account_ids, avoid=avoid))
     known, model = accounts.find_tokens(tx, [digest for digest, _ in caller.tokens]), find_catalog_model(job)
-    tokens = [(h, t) for h, t in caller.tokens if model is None or model.is_available_in(t.region)] or list(caller.tokens)
+    offered = [(h, t) for h, t in caller.tokens if model is None or model.is_available_in(t.region)]
+    tokens = offered or list(caller.tokens)
     if job.account_ids:
         tokens = [(h, t) for h, t in tokens if known.get(h) in job.account_ids]
     ids = [known[h] for h, _ in tokens if h in known]
