@@ -46,7 +46,7 @@ const parts = {
     }
     await assert.rejects(
       generateImage({ model: compatible.imageModel("jimeng-4.0"), prompt: "a boat", size: "1x9", maxRetries: 0 }),
-      (error) => error.statusCode === 400 && error.message.includes("stretched"),
+      (error) => error.statusCode === 400 && error.message.includes("aspect ratio"),
     );
   },
   async edits() {
