@@ -261,7 +261,7 @@ class _ConversationStream:
 
 
 def _params(kind: str, call: ToolCalled | None, asked_model: str) -> dict[str, object]:
-    """Return the params of a job that the agent ordered itself, as far as its tool call tells them."""
+    """Return the params of a job that the agent ordered itself, as far as its tool call contains them."""
     order: dict[str, object] = {"prompt": call.prompt if call else "", "ratio": call.ratio if call else ""}
     if kind == "image":
         order |= {"width": 0, "height": 0, "resolution": "", "count": None}

@@ -60,7 +60,7 @@ def _poll_claimed(row: AccountRow, open_jobs: list[OpenJob]) -> str:
     # Each message takes several jobs, so a few suffice however many slots are free.
     for _ in range(min(freed, 4)):
         celery_app.enqueue_submit(account_id=row.id)
-    return f"asked for {len(open_jobs)} on {row.label}, {freed} left the account"
+    return f"polled {len(open_jobs)} jobs on {row.label}, {freed} left the account"
 
 
 @retry_when_database_unavailable

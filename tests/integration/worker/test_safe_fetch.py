@@ -111,15 +111,15 @@ def test_host_with_one_private_address_is_refused(monkeypatch: pytest.MonkeyPatc
 
 
 def test_host_resolving_to_private_address_is_never_connected() -> None:
-    came = []
-    with raw_peer(came.append) as port:
+    received = []
+    with raw_peer(received.append) as port:
         for host in ("localhost", "127.0.0.1", "[::ffff:127.0.0.1]"):
             with pytest.raises(FetchError) as refused:
                 download(f"http://{host}:{port}/", max_bytes=10, deadline_seconds=2)
             assert refused.value.final
         with pytest.raises(FetchError, match="private"):
             post(f"http://localhost:{port}/", body=b"{}", headers={})
-    assert not came[:-1], "only the connection that ends the server"
+    assert not received[:-1], "only the connection that ends the server"
 
 
 def test_download_connects_to_the_checked_address(monkeypatch: pytest.MonkeyPatch, allow) -> None:
@@ -151,14 +151,14 @@ def test_allowed_host_is_limited_to_its_port(allow) -> None:
 
 
 def test_redirect_to_private_address_is_refused(allow) -> None:
-    came = []
-    with raw_peer(came.append) as inside:
+    received = []
+    with raw_peer(received.append) as inside:
         away = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{inside}/\r\nContent-Length: 0\r\n\r\n".encode()
         with raw_peer(send_chunks(away)) as port:
             allow(f"127.0.0.1:{port}")
             with pytest.raises(FetchError, match="private"):
                 get(port)
-    assert not came[:-1]
+    assert not received[:-1]
 
 
 @pytest.mark.parametrize(
@@ -273,8 +273,8 @@ def test_endless_body_is_aborted(allow, part: str) -> None:
 
 @pytest.mark.parametrize("address", ["http://user:pw@{}/", "http://user@{}/", "http://a:b@c@{}/"])
 def test_url_with_user_name_is_refused(allow, address: str) -> None:
-    came = []
-    with raw_peer(came.append) as port:
+    received = []
+    with raw_peer(received.append) as port:
         allow("127.0.0.1")
         place = address.format(f"127.0.0.1:{port}")
         for call in (
@@ -287,7 +287,7 @@ def test_url_with_user_name_is_refused(allow, address: str) -> None:
         away = f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n".encode()
         with raw_peer(send_chunks(away)) as first, pytest.raises(FetchError):
             get(first)
-    assert not came[:-1]
+    assert not received[:-1]
 
 
 @pytest.mark.parametrize(
@@ -302,8 +302,8 @@ def test_redirect_to_metadata_address_is_refused(allow, place: str) -> None:
 
 
 def test_each_redirect_is_checked(allow) -> None:
-    came = []
-    with raw_peer(came.append) as inside:
+    received = []
+    with raw_peer(received.append) as inside:
         last = f"HTTP/1.1 308 On\r\nLocation: http://localhost:{inside}/\r\nContent-Length: 0\r\n\r\n".encode()
         with raw_peer(send_chunks(last)) as second:
             on = f"HTTP/1.1 303 On\r\nLocation: http://127.0.0.1:{second}/\r\nContent-Length: 0\r\n\r\n".encode()
@@ -311,7 +311,7 @@ def test_each_redirect_is_checked(allow) -> None:
                 allow(f"127.0.0.1:{first}", f"127.0.0.1:{second}")
                 with pytest.raises(FetchError, match="private"):
                     get(first)
-    assert not came[:-1]
+    assert not received[:-1]
 
 
 def test_dns_rebinding_is_blocked(monkeypatch: pytest.MonkeyPatch, allow) -> None:

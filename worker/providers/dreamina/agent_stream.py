@@ -1,7 +1,7 @@
 """The agent (protocol section 9): the request body of a conversation, and the parser of its event stream.
 
 The parser does no I/O: it takes bytes in chunks of any size and yields events. No complete recording of a stream
-exists, so it accepts every form that was ever seen and ignores the rest.
+exists, so it accepts every known form and ignores everything else.
 """
 
 import json

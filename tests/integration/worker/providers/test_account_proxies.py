@@ -11,7 +11,7 @@ import structlog
 from starlette.testclient import TestClient
 
 from api.app import create_app
-from tests.integration.worker.tasks.test_converse import chat, hold
+from tests.integration.worker.tasks.test_converse import chat, run_converse
 from tests.support.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
 from tests.support.servers.proxies import PASSWORD, USER, Proxy, running_proxy
 from worker.core.ids import parse_public_id
@@ -73,7 +73,7 @@ def test_conversation_streams_through_the_proxy(engine: Engine, http: TestClient
     job = order(http, f"{proxy.url}@plain-proxied-chat-1:sandbox")
     assert engine.run_until_final(job) == ["succeeded"]
     talk = chat(engine, engine.job_row(job).account_id)
-    hold(engine, talk)
+    run_converse(engine, talk)
     assert engine.job_row(talk).state == "succeeded"
     assert any("conversation" in path for path in calls_of(engine, proxy))
 

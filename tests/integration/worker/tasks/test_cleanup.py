@@ -18,7 +18,7 @@ from worker.db.engine import transaction
 from worker.tasks.cleanup import clean_up
 
 
-def aged(engine: Engine, days: int, *jobs: UUID) -> None:
+def move_jobs_back(engine: Engine, days: int, *jobs: UUID) -> None:
     """Make the jobs end that long ago."""
     then = f"now() - interval '{days} days'"
     engine.sql(f"UPDATE jobs SET finished_at = {then} WHERE id = ANY(:ids)", ids=list(jobs))
@@ -28,7 +28,7 @@ def aged(engine: Engine, days: int, *jobs: UUID) -> None:
 def test_expired_results_lose_their_bytes_only(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     old, young = engine.add_succeeded_job(engine.add_account(), count=2), engine.add_succeeded_job(engine.add_account())
-    aged(engine, 8, old)
+    move_jobs_back(engine, 8, old)
     assert "removed 2 files" in clean_up()
     assert all(row.removed_at for row in engine.files(old))
     for row in engine.files(old):
@@ -44,7 +44,7 @@ def test_expired_results_lose_their_bytes_only(engine: Engine) -> None:
 def test_cleanup_recovers_from_crash_between_bytes_and_row(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
     job = engine.add_succeeded_job(engine.add_account())
-    aged(engine, 8, job)
+    move_jobs_back(engine, 8, job)
     storage.delete_file(engine.files(job)[0].key)
     assert "removed 1 files" in clean_up()
     assert engine.files(job)[0].removed_at
@@ -52,7 +52,7 @@ def test_cleanup_recovers_from_crash_between_bytes_and_row(engine: Engine) -> No
 
 def test_without_retention_nothing_is_deleted(engine: Engine) -> None:
     job = engine.add_succeeded_job(engine.add_account())
-    aged(engine, 9999, job)
+    move_jobs_back(engine, 9999, job)
     clean_up()
     assert storage.read_file(engine.files(job)[0].key)
 
@@ -67,7 +67,7 @@ def stored_input(key: str, *, hours_ago: float = 0) -> None:
     os.utime(Path(storage._store().prefix) / key, (then, then))
 
 
-def is_there(key: str) -> bool:
+def file_exists(key: str) -> bool:
     try:
         return storage.read_file(key) == b"bytes"
     except storage.MissingFileError:
@@ -83,8 +83,8 @@ def test_inputs_without_jobs_are_deleted_after_a_day(engine: Engine) -> None:
     stored_input("inputs/c/0.png", hours_ago=23)
     stored_input("elsewhere/d/0.png", hours_ago=100)
     assert "2 orphans" in clean_up()
-    assert [is_there(key) for key in ("inputs/a/0.png", "inputs/c/0.png", "elsewhere/d/0.png")] == [True] * 3
-    assert not is_there("inputs/b/0.png")
+    assert [file_exists(key) for key in ("inputs/a/0.png", "inputs/c/0.png", "elsewhere/d/0.png")] == [True] * 3
+    assert not file_exists("inputs/b/0.png")
     assert "0 orphans" in clean_up()
 
 
@@ -95,7 +95,7 @@ def test_many_orphans_are_deleted_in_batches(engine: Engine, monkeypatch: pytest
         stored_input(f"inputs/x{n}/0.png", hours_ago=30)
     for _ in range(4):
         clean_up()
-    assert not any(is_there(f"inputs/x{n}/0.png") for n in range(10))
+    assert not any(file_exists(f"inputs/x{n}/0.png") for n in range(10))
 
 
 # --- unused session ids ---
@@ -103,22 +103,22 @@ def test_many_orphans_are_deleted_in_batches(engine: Engine, monkeypatch: pytest
 DEAD = "dead-made-up-"
 
 
-def a_day_later(engine: Engine) -> None:
+def move_back_a_day(engine: Engine) -> None:
     """Move all timestamps back by 25 hours."""
     past = "- interval '25 hours'"
     engine.sql(f"UPDATE accounts SET created_at = created_at {past}, last_submit_at = last_submit_at {past}")
     engine.sql(f"UPDATE jobs SET created_at = created_at {past}, finished_at = finished_at {past}")
 
 
-def known(engine: Engine) -> set[UUID]:
+def known_accounts(engine: Engine) -> set[UUID]:
     return {row.id for row in engine.sql("SELECT id FROM accounts")}
 
 
-def jobs_left(engine: Engine) -> set[UUID]:
+def remaining_jobs(engine: Engine) -> set[UUID]:
     return {row.id for row in engine.sql("SELECT id FROM jobs")}
 
 
-def failed(engine: Engine, *accounts: UUID, **changes: object) -> UUID:
+def add_failed_job(engine: Engine, *accounts: UUID, **changes: object) -> UUID:
     job = engine.add_job(*accounts, **changes)
     assert engine.run_until_final(job) == ["failed"]
     return job
@@ -127,15 +127,15 @@ def failed(engine: Engine, *accounts: UUID, **changes: object) -> UUID:
 def test_unused_session_ids_are_deleted_with_their_jobs(engine: Engine) -> None:
     made_up = [engine.add_account(session=f"{DEAD}{number}") for number in range(3)]
     for account in made_up:
-        failed(engine, account)
-    failed(engine, *made_up)
+        add_failed_job(engine, account)
+    add_failed_job(engine, *made_up)
     refused = engine.add_account()
-    failed(engine, refused, prompt="bad [[refuse:2038]]")  # keeps `account_id`, but upstream never took it
+    add_failed_job(engine, refused, prompt="bad [[refuse:2038]]")  # keeps `account_id`, but upstream never took it
     clean_up()
-    assert known(engine) == {*made_up, refused}, "a day has not passed yet"
-    a_day_later(engine)
+    assert known_accounts(engine) == {*made_up, refused}, "a day has not passed yet"
+    move_back_a_day(engine)
     assert "removed 4 accounts that never worked with 5 jobs" in clean_up()
-    assert not known(engine)
+    assert not known_accounts(engine)
     assert not engine.sql("SELECT 1 FROM jobs UNION ALL SELECT 1 FROM job_events")
     assert "removed 0 accounts" in clean_up()
 
@@ -151,10 +151,10 @@ def test_accounts_that_worked_or_may_still_work_are_kept(engine: Engine) -> None
     engine.sql("UPDATE jobs SET account_id = :id, state = 'cancelled', finished_at = now() WHERE account_ids = '{}'",
                id=left_the_pool)  # fmt: skip
     engine.sql("UPDATE accounts SET pool = false WHERE id = :id", id=left_the_pool)
-    a_day_later(engine)
+    move_back_a_day(engine)
     assert "removed 0 accounts" in clean_up()
-    assert known(engine) == {worked, paused, pooled, waits, left_the_pool}
-    assert jobs_left(engine) == jobs
+    assert known_accounts(engine) == {worked, paused, pooled, waits, left_the_pool}
+    assert remaining_jobs(engine) == jobs
 
 
 def test_job_with_several_accounts_is_kept_with_the_kept_account(engine: Engine) -> None:
@@ -162,16 +162,16 @@ def test_job_with_several_accounts_is_kept_with_the_kept_account(engine: Engine)
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
     job = engine.add_job(dead, good)
     assert engine.run_until_final(job) == ["succeeded"]
-    a_day_later(engine)
+    move_back_a_day(engine)
     assert "removed 1 accounts that never worked with 0 jobs" in clean_up()
-    assert known(engine) == {good}
+    assert known_accounts(engine) == {good}
     assert len(engine.files(job)) == 1
 
 
 def test_pending_webhook_keeps_its_job(engine: Engine) -> None:
     account = engine.add_account(session=f"{DEAD}hook")
-    job = failed(engine, account, webhook_url="http://127.0.0.1:1/hook")
-    a_day_later(engine)
+    job = add_failed_job(engine, account, webhook_url="http://127.0.0.1:1/hook")
+    move_back_a_day(engine)
     assert "removed 0 accounts" in clean_up()
     engine.sql("UPDATE webhook_deliveries SET due_at = NULL, given_up_at = now() WHERE job_id = :id", id=job)
     assert "removed 1 accounts that never worked with 1 jobs" in clean_up()
@@ -184,7 +184,7 @@ def caller_of(session: str) -> Caller:
 
 def test_job_being_accepted_keeps_its_account(engine: Engine) -> None:
     account = engine.add_account(session=f"{DEAD}held")
-    a_day_later(engine)
+    move_back_a_day(engine)
     with transaction() as tx:
         assert caller_of(f"{DEAD}held").account_ids(tx) == [account]
         assert "removed 0 accounts" in clean_up()
@@ -193,16 +193,16 @@ def test_job_being_accepted_keeps_its_account(engine: Engine) -> None:
 
 def test_acceptance_after_cleanup_creates_the_account_again(engine: Engine) -> None:
     old = engine.add_account(session=f"{DEAD}late")
-    a_day_later(engine)
+    move_back_a_day(engine)
     found: list[UUID] = []
 
-    def intake() -> None:
+    def accept_job() -> None:
         with transaction() as tx:
             found.extend(caller_of(f"{DEAD}late").account_ids(tx))
 
     with engine.connect() as other:
         other.execute("SELECT 1 FROM accounts WHERE id = %s FOR UPDATE", [old])
-        thread = threading.Thread(target=intake)
+        thread = threading.Thread(target=accept_job)
         thread.start()
         thread.join(0.5)
         assert thread.is_alive(), "it waits for the deletion"
@@ -210,4 +210,4 @@ def test_acceptance_after_cleanup_creates_the_account_again(engine: Engine) -> N
     thread.join(10)
     [new] = found
     assert new != old
-    assert known(engine) == {new}
+    assert known_accounts(engine) == {new}

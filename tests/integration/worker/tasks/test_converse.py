@@ -42,13 +42,13 @@ def chat(engine: Engine, *account_ids: UUID, prompt: str = "hi", **changes: Any)
     return engine.add_job(*account_ids, **values)
 
 
-def hold(engine: Engine, job_id: UUID) -> str:
+def run_converse(engine: Engine, job_id: UUID) -> str:
     """Run the converse task for a job that is due."""
     engine.make_due()
     return converse(job_id=job_id)
 
 
-def spoken(engine: Engine, job_id: UUID) -> Row[Any]:
+def conversation_row(engine: Engine, job_id: UUID) -> Row[Any]:
     return engine.sql("SELECT * FROM conversations WHERE job_id = :id", id=job_id)[0]
 
 
@@ -56,12 +56,12 @@ def children(engine: Engine, job_id: UUID) -> list[Row[Any]]:
     return engine.sql("SELECT * FROM jobs WHERE parent_id = :id ORDER BY id", id=job_id)
 
 
-def sent(engine: Engine) -> list[dict[str, Any]]:
+def sent_conversations(engine: Engine) -> list[dict[str, Any]]:
     """Return the conversations that upstream received."""
     return list(engine.ledger()["conversations"])
 
 
-def collect(engine: Engine, job_id: UUID) -> None:
+def finish_agent_jobs(engine: Engine, job_id: UUID) -> None:
     """Let upstream finish the jobs of the agent, and save them."""
     for child in children(engine, job_id):
         engine.finish_upstream()
@@ -73,13 +73,13 @@ def collect(engine: Engine, job_id: UUID) -> None:
     sweep()
 
 
-def lapse(engine: Engine, job_id: UUID) -> None:
+def expire_lease(engine: Engine, job_id: UUID) -> None:
     """Expire the lease of a conversation."""
     engine.sql("UPDATE jobs SET due_at = now() - interval '1 second' WHERE id = :id", id=job_id)
 
 
 @contextmanager
-def listening(engine: Engine) -> Iterator[Callable[[], list[tuple[str, int, str]]]]:
+def subscribe_text(engine: Engine) -> Iterator[Callable[[], list[tuple[str, int, str]]]]:
     """Subscribe to all published text. Yield a function that returns what has arrived."""
     received: list[tuple[str, int, str]] = []
     with engine.redis.pubsub(ignore_subscribe_messages=True) as line:
@@ -109,10 +109,10 @@ def in_thread(work: Callable[[], Any]) -> Iterator[None]:
 def test_conversation_is_published_stored_and_ends(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account, prompt="tell me 一个笑话")
-    with listening(engine) as words:
-        hold(engine, job)
-        published = words()
-    row, talk = engine.job_row(job), spoken(engine, job)
+    with subscribe_text(engine) as published_text:
+        run_converse(engine, job)
+        published = published_text()
+    row, talk = engine.job_row(job), conversation_row(engine, job)
     assert talk.said == "You said: “tell me 一个笑话” — 好的 🙂"
     assert (talk.finish, talk.calls) == ("stop", 0)
     assert len(published) > 3
@@ -123,23 +123,23 @@ def test_conversation_is_published_stored_and_ends(engine: Engine) -> None:
     assert "".join(text for *_, text in published) == talk.said
     assert engine.state_history(job) == ["queued", "submitting", "running", "saving", "succeeded"]
     assert (row.state, row.progress, row.holds_slot) == ("succeeded", 100, False)
-    (line,) = sent(engine)
+    (line,) = sent_conversations(engine)
     assert line["conversation_id"] == str(row.submit_key) == row.upstream_id
     assert engine.ledger()["violations"] == {}
 
 
 def test_all_messages_are_sent_and_the_last_one_is_answered(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), params=params("my name is Bo", "Hello Bo", "what is my name?"))
-    hold(engine, job)
-    assert "what is my name?" in spoken(engine, job).said
+    run_converse(engine, job)
+    assert "what is my name?" in conversation_row(engine, job).said
 
 
 def test_webhook_is_due_once_when_all_jobs_ended(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw a boat", webhook_url="https://hook.test/x")
-    hold(engine, job)
+    run_converse(engine, job)
     assert engine.job_row(job).state == "saving"
     assert engine.sql("SELECT * FROM webhook_deliveries") == []
-    collect(engine, job)
+    finish_agent_jobs(engine, job)
     assert engine.job_row(job).state == "succeeded"
     (hook,) = engine.sql("SELECT * FROM webhook_deliveries")
     assert (hook.job_id, hook.event) == (job, "job.completed")
@@ -152,34 +152,34 @@ def test_webhook_is_due_once_when_all_jobs_ended(engine: Engine) -> None:
 def test_agent_images_become_jobs_that_poll_and_save_finish(engine: Engine, form: str) -> None:
     account = engine.add_account()
     job = chat(engine, account, prompt=f"draw two huskies, 16:9 [[image:2]] {form}", owner="tokens:alice")
-    hold(engine, job)
-    found = children(engine, job)
+    run_converse(engine, job)
+    child_rows = children(engine, job)
     assert engine.job_row(job).state == "saving"
-    assert [child.state for child in found] == ["running", "running"]
+    assert [child.state for child in child_rows] == ["running", "running"]
     assert engine.charge_count() == 2
-    for child in found:
+    for child in child_rows:
         assert (child.kind, child.owner, child.account_id, child.attempt) == ("image", "tokens:alice", account, 1)
         assert child.account_ids == [account]
         assert child.group_id == child.id
         assert child.params["order"]["prompt"].startswith("draw two huskies")
         assert child.params["order"]["ratio"] == "16:9"
         assert child.holds_slot
-    collect(engine, job)
-    assert engine.states([child.id for child in found]) == ["succeeded", "succeeded"]
-    assert [len(engine.files(child.id)) for child in found] == [1, 1]
+    finish_agent_jobs(engine, job)
+    assert engine.states([child.id for child in child_rows]) == ["succeeded", "succeeded"]
+    assert [len(engine.files(child.id)) for child in child_rows] == [1, 1]
     assert engine.job_row(job).state == "succeeded"
-    talk = spoken(engine, job)
+    talk = conversation_row(engine, job)
     assert "submit_id" not in talk.said
     assert talk.said.endswith("Done — 完成 ✅")
     assert talk.calls == 2
     started = [event.note["started"] for event in engine.job_events(job) if "started" in event.note]
-    assert started == [child.id.hex for child in found]
+    assert started == [child.id.hex for child in child_rows]
     assert engine.ledger()["violations"] == {}
 
 
 def test_agent_video_is_adopted_as_a_video(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="[[image:0]] a video of a boat")
-    hold(engine, job)
+    run_converse(engine, job)
     (child,) = children(engine, job)
     assert (child.kind, child.state) == ("video", "running")
     assert str(child.submit_key) in {charge["submit_id"] for charge in engine.ledger()["charges"]}
@@ -187,15 +187,15 @@ def test_agent_video_is_adopted_as_a_video(engine: Engine) -> None:
 
 def test_tool_call_without_job_is_counted(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw [[image:3]] [[lost]]")
-    hold(engine, job)
+    run_converse(engine, job)
     assert len(children(engine, job)) == 2
-    assert spoken(engine, job).calls == 3
+    assert conversation_row(engine, job).calls == 3
 
 
 def test_failed_agent_job_still_ends_the_conversation(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw a boat [[fail:2004]]")
-    hold(engine, job)
-    collect(engine, job)
+    run_converse(engine, job)
+    finish_agent_jobs(engine, job)
     (child,) = children(engine, job)
     assert (child.state, child.error_code) == ("failed", "content_policy_violation")
     assert engine.job_row(job).state == "succeeded"
@@ -203,7 +203,7 @@ def test_failed_agent_job_still_ends_the_conversation(engine: Engine) -> None:
 
 def test_adopting_twice_creates_one_job(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw a boat")
-    hold(engine, job)
+    run_converse(engine, job)
     (child,) = children(engine, job)
     with transaction() as tx:
         again = state_machine.adopt_child(
@@ -226,7 +226,7 @@ def test_only_a_conversation_adopts_jobs(engine: Engine) -> None:
 def test_daily_credits_are_claimed_before_a_conversation_without_credits(engine: Engine) -> None:
     account = engine.add_account(session=f"gift{uuid4().int}")
     job = chat(engine, account, prompt="draw a boat")
-    hold(engine, job)
+    run_converse(engine, job)
     assert len(children(engine, job)) == 1
     assert engine.account_row(account).credits == 60
 
@@ -234,7 +234,7 @@ def test_daily_credits_are_claimed_before_a_conversation_without_credits(engine:
 def test_credits_are_not_read_for_each_conversation(engine: Engine) -> None:
     account = engine.add_account()
     for _ in range(3):
-        hold(engine, chat(engine, account))
+        run_converse(engine, chat(engine, account))
     assert engine.ledger()["calls"]["/commerce/v1/benefits/user_credit"] == 1
 
 
@@ -246,12 +246,12 @@ def test_conversations_have_separate_slots(engine: Engine) -> None:
     account = engine.add_account()
     first, second = (chat(engine, account, prompt="[[words:5]] [[silent]]") for _ in range(2))
     engine.configure(CONVERSATION_IDLE_TIMEOUT_SECONDS="2")
-    with in_thread(lambda: hold(engine, first)):
+    with in_thread(lambda: run_converse(engine, first)):
         eventually(lambda: engine.job_row(first).state == "running")
-        assert hold(engine, second) == "waits for a slot"
+        assert run_converse(engine, second) == "waits for a slot"
         image = engine.add_running_job(account)
         assert engine.job_row(image).holds_slot
-    hold(engine, second)
+    run_converse(engine, second)
     assert engine.job_row(second).submit_key is not None
 
 
@@ -261,13 +261,13 @@ def test_concurrent_claims_respect_the_limit(engine: Engine) -> None:
     for _ in range(12):
         chat(engine, account)
 
-    def claim(_: int) -> Any:
+    def claim_one(_: int) -> Any:
         with transaction() as tx:
             return state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
 
     with ThreadPoolExecutor(8) as pool:
-        got = [found for found in pool.map(claim, range(24)) if found is not None]
-    assert len(got) == 3
+        claims = [claim for claim in pool.map(claim_one, range(24)) if claim is not None]
+    assert len(claims) == 3
 
 
 def test_account_pace_applies_to_conversations(engine: Engine) -> None:
@@ -302,30 +302,30 @@ def test_image_tasks_ignore_conversations(engine: Engine) -> None:
 
 def test_tick_enqueues_conversations_on_their_own_queue(engine: Engine) -> None:
     account = engine.add_account()
-    made = [chat(engine, account) for _ in range(5)]
+    job_ids = [chat(engine, account) for _ in range(5)]
     engine.make_due()
     celery_tasks.tick()
     messages = engine.take_messages("dreamery.converse")
-    assert [UUID(hex=message.ids["job_id"]) for message in messages] == made[:2]
+    assert [UUID(hex=message.ids["job_id"]) for message in messages] == job_ids[:2]
     for message in messages:
         message.execute()
-    assert engine.states(made[:2]) == ["succeeded", "succeeded"]
+    assert engine.states(job_ids[:2]) == ["succeeded", "succeeded"]
 
 
 # --- refusals before the first text ---
 
 
 def test_expired_session_fails_over_to_the_next_account(engine: Engine) -> None:
-    dead, good = engine.add_account(session=f"dead{uuid4().int}"), engine.add_account()
-    job = chat(engine, dead, good)
-    converse(account_id=dead)
+    expired, good = engine.add_account(session=f"dead{uuid4().int}"), engine.add_account()
+    job = chat(engine, expired, good)
+    converse(account_id=expired)
     assert engine.job_row(job).state == "queued"
-    assert dead in engine.job_row(job).avoid_accounts
-    assert engine.account_row(dead).rest_code == "upstream_session_expired"
-    hold(engine, job)
+    assert expired in engine.job_row(job).avoid_accounts
+    assert engine.account_row(expired).rest_code == "upstream_session_expired"
+    run_converse(engine, job)
     assert engine.job_row(job).state == "succeeded"
     assert engine.job_row(job).account_id == good
-    assert spoken(engine, job).said
+    assert conversation_row(engine, job).said
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_expired_session_fails_over_to_the_next_account(engine: Engine) -> None:
 )
 def test_refusal_fails_the_job_with_its_code(engine: Engine, script: str, code: str) -> None:
     job = chat(engine, engine.add_account(), prompt=f"hi {script}")
-    hold(engine, job)
+    run_converse(engine, job)
     sweep()
     row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", code)
@@ -349,7 +349,7 @@ def test_refusal_fails_the_job_with_its_code(engine: Engine, script: str, code: 
 def test_busy_upstream_requeues_the_job(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account, prompt="hi [[json:1310]]")
-    hold(engine, job)
+    run_converse(engine, job)
     row = engine.job_row(job)
     assert (row.state, row.avoid_accounts, row.attempt) == ("queued", [], 1)
     # Only its conversations cool down: upstream still accepts images.
@@ -360,14 +360,14 @@ def test_busy_upstream_requeues_the_job(engine: Engine) -> None:
 def test_unreachable_upstream_is_retried(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
-    dead = f"http://127.0.0.1:{free_port()}"
-    engine.configure(SANDBOX_URL=dead, UPSTREAM_ORIGIN=dead, DAILY_RECEIVE="false")
-    hold(engine, job)
+    unreachable = f"http://127.0.0.1:{free_port()}"
+    engine.configure(SANDBOX_URL=unreachable, UPSTREAM_ORIGIN=unreachable, DAILY_RECEIVE="false")
+    run_converse(engine, job)
     assert engine.job_row(job).state == "queued"
     engine.configure(SANDBOX_URL=engine.url, UPSTREAM_ORIGIN=engine.url)
-    hold(engine, job)
+    run_converse(engine, job)
     assert engine.job_row(job).state == "succeeded"
-    assert len(sent(engine)) == 1
+    assert len(sent_conversations(engine)) == 1
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_unreachable_upstream_is_retried(engine: Engine) -> None:
 )
 def test_conversation_without_response_is_never_sent_again(engine: Engine, script: str) -> None:
     job = chat(engine, engine.add_account(), prompt=f"draw a boat {script}")
-    hold(engine, job)
+    run_converse(engine, job)
     row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "stream_broken")
     assert engine.ledger()["calls"]["/mweb/v1/creation_agent/v2/conversation"] == 1
@@ -386,42 +386,42 @@ def test_conversation_without_response_is_never_sent_again(engine: Engine, scrip
 
 def test_broken_connection_keeps_the_text(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="one two three [[cut]]")
-    hold(engine, job)
-    row, talk = engine.job_row(job), spoken(engine, job)
+    run_converse(engine, job)
+    row, talk = engine.job_row(job), conversation_row(engine, job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", "stream_broken", False)
     assert talk.said.startswith("You said")
     assert talk.finish is None
     sweep()
-    assert len(sent(engine)) == 1
+    assert len(sent_conversations(engine)) == 1
 
 
 def test_jobs_started_before_the_break_still_finish(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[cut:tools]]")
-    hold(engine, job)
+    run_converse(engine, job)
     assert engine.job_row(job).error_code == "stream_broken"
-    collect(engine, job)
+    finish_agent_jobs(engine, job)
     assert [child.state for child in children(engine, job)] == ["succeeded", "succeeded"]
     assert engine.charge_count() == 2
 
 
 def test_stream_without_end_marker_finishes_with_length(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="one two three [[truncate]]")
-    hold(engine, job)
-    assert (engine.job_row(job).state, spoken(engine, job).finish) == ("succeeded", "length")
+    run_converse(engine, job)
+    assert (engine.job_row(job).state, conversation_row(engine, job).finish) == ("succeeded", "length")
 
 
 def test_truncated_stream_keeps_its_jobs(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="draw [[image:2]] [[truncate:tools]]")
-    hold(engine, job)
-    collect(engine, job)
-    assert (engine.job_row(job).state, spoken(engine, job).finish) == ("succeeded", "length")
+    run_converse(engine, job)
+    finish_agent_jobs(engine, job)
+    assert (engine.job_row(job).state, conversation_row(engine, job).finish) == ("succeeded", "length")
     assert [child.state for child in children(engine, job)] == ["succeeded", "succeeded"]
 
 
 def test_silent_stream_times_out(engine: Engine) -> None:
     engine.configure(CONVERSATION_IDLE_TIMEOUT_SECONDS="0.5")
     job = chat(engine, engine.add_account(), prompt="one two [[silent]]")
-    hold(engine, job)
+    run_converse(engine, job)
     assert engine.job_row(job).error_code == "stream_broken"
 
 
@@ -429,10 +429,10 @@ def test_conversation_has_a_time_limit(engine: Engine) -> None:
     engine.configure(CONVERSATION_TIMEOUT_SECONDS="1")
     job = chat(engine, engine.add_account(), prompt="[[words:5000]] [[pause:0.02]]")
     began = time.monotonic()
-    hold(engine, job)
+    run_converse(engine, job)
     assert time.monotonic() - began < 30
     assert engine.job_row(job).error_code == "stream_broken"
-    assert len(spoken(engine, job).said) > 20
+    assert len(conversation_row(engine, job).said) > 20
 
 
 # --- cancelling ---
@@ -441,26 +441,26 @@ def test_conversation_has_a_time_limit(engine: Engine) -> None:
 def test_cancel_request_closes_the_stream(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account, prompt="[[words:2000]] [[pause:0.02]]")
-    with in_thread(lambda: hold(engine, job)):
+    with in_thread(lambda: run_converse(engine, job)):
         eventually(lambda: engine.job_row(job).state == "running")
         with transaction() as tx:
             assert state_machine.cancel(tx, job) is None
     row = engine.job_row(job)
     assert (row.state, row.holds_slot) == ("cancelled", False)
-    eventually(lambda: sent(engine)[0]["ended"] == "hung up")
+    eventually(lambda: sent_conversations(engine)[0]["ended"] == "hung up")
 
 
 def test_conversation_cancelled_before_sending_is_not_sent(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     stop = engine.interceptor.before[CREDIT] = RequestPause()
-    with in_thread(lambda: hold(engine, job)):
+    with in_thread(lambda: run_converse(engine, job)):
         stop.wait()
         with transaction() as tx:
             state_machine.cancel(tx, job)
         stop.release()
     assert engine.job_row(job).state == "cancelled"
-    assert sent(engine) == []
+    assert sent_conversations(engine) == []
 
 
 # --- killed workers ---
@@ -476,12 +476,12 @@ def test_conversation_killed_before_sending_is_sent_by_another_worker(engine: En
     assert engine.job_row(job).state == "submitting"
     sweep()
     assert engine.job_row(job).state == "submitting", "its lease has not expired"
-    lapse(engine, job)
+    expire_lease(engine, job)
     sweep()
     assert engine.job_row(job).state == "queued"
-    hold(engine, job)
+    run_converse(engine, job)
     assert engine.job_row(job).state == "succeeded"
-    assert len(sent(engine)) == 1
+    assert len(sent_conversations(engine)) == 1
 
 
 def test_conversation_killed_during_the_call_is_never_sent_again(engine: Engine) -> None:
@@ -492,28 +492,30 @@ def test_conversation_killed_during_the_call_is_never_sent_again(engine: Engine)
     worker.kill()
     stop.release()
     assert engine.job_row(job).state == "submitting"
-    lapse(engine, job)
+    expire_lease(engine, job)
     sweep()
     row = engine.job_row(job)
     assert (row.state, row.error_code) == ("failed", "stream_broken")
-    assert len(sent(engine)) <= 1
+    assert len(sent_conversations(engine)) <= 1
 
 
 def test_conversation_killed_after_the_first_text_keeps_the_text(engine: Engine) -> None:
     job = chat(engine, engine.add_account(), prompt="[[words:3000]] [[pause:0.02]]")
     worker = engine.start_process("converse", job_id=job)
-    eventually(lambda: len(spoken(engine, job).said) > 10 if engine.job_row(job).state == "running" else False)
+    eventually(
+        lambda: len(conversation_row(engine, job).said) > 10 if engine.job_row(job).state == "running" else False
+    )
     worker.kill()
     worker.join()
-    text = spoken(engine, job).said
+    text = conversation_row(engine, job).said
     sweep()
     assert engine.job_row(job).state == "running", "its lease has not expired"
-    lapse(engine, job)
+    expire_lease(engine, job)
     sweep()
     row = engine.job_row(job)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", "stream_broken", False)
-    assert spoken(engine, job).said == text
-    assert len(sent(engine)) == 1
+    assert conversation_row(engine, job).said == text
+    assert len(sent_conversations(engine)) == 1
 
 
 def test_jobs_of_a_killed_conversation_still_finish(engine: Engine) -> None:
@@ -522,19 +524,19 @@ def test_jobs_of_a_killed_conversation_still_finish(engine: Engine) -> None:
     eventually(lambda: len(children(engine, job)) == 2)
     worker.kill()
     worker.join()
-    lapse(engine, job)
+    expire_lease(engine, job)
     sweep()
     assert engine.job_row(job).error_code == "stream_broken"
-    collect(engine, job)
+    finish_agent_jobs(engine, job)
     assert [child.state for child in children(engine, job)] == ["succeeded", "succeeded"]
     assert engine.charge_count() == len(engine.sql("SELECT id FROM files")) == 2
-    assert len(sent(engine)) == 1
+    assert len(sent_conversations(engine)) == 1
 
 
 def test_silent_agent_keeps_its_lease(engine: Engine) -> None:
     engine.configure(CONVERSATION_LEASE_SECONDS="2.1", CONVERSATION_IDLE_TIMEOUT_SECONDS="4")
     job = chat(engine, engine.add_account(), prompt="one two [[silent]]")
-    with in_thread(lambda: hold(engine, job)):
+    with in_thread(lambda: run_converse(engine, job)):
         eventually(lambda: engine.job_row(job).state == "running")
         until = time.monotonic() + 3
         while time.monotonic() < until:
@@ -576,10 +578,10 @@ def test_lost_and_repeated_messages_change_only_the_timing(engine: Engine) -> No
 
     account = engine.add_account(max_images=50)
     engine.configure(ACCOUNT_MAX_CHATS="4")
-    made = [chat(engine, account, prompt=f"draw boat {n}") for n in range(6)]
-    engine.run_worker(*made, rng=random.Random(7), loss=0.3, duplication=0.3, rounds=80)
-    assert set(engine.states(made)) == {"succeeded"}
-    assert sorted(line["prompt"] for line in sent(engine)) == sorted(f"draw boat {n}" for n in range(6))
+    job_ids = [chat(engine, account, prompt=f"draw boat {n}") for n in range(6)]
+    engine.run_worker(*job_ids, rng=random.Random(7), loss=0.3, duplication=0.3, rounds=80)
+    assert set(engine.states(job_ids)) == {"succeeded"}
+    assert sorted(line["prompt"] for line in sent_conversations(engine)) == sorted(f"draw boat {n}" for n in range(6))
     assert engine.charge_count() == 6
     assert len(engine.sql("SELECT id FROM files")) == 6
     assert engine.ledger()["violations"] == {}
@@ -600,7 +602,7 @@ def test_thirty_concurrent_conversations_with_images(engine: Engine) -> None:
         for line in held:
             line.result(60)
         while "queued" in engine.states(talks):  # some found the account paced
-            hold(engine, talks[engine.states(talks).index("queued")])
+            run_converse(engine, talks[engine.states(talks).index("queued")])
     for _ in range(20):
         engine.finish_upstream()
         engine.make_due()
@@ -611,6 +613,6 @@ def test_thirty_concurrent_conversations_with_images(engine: Engine) -> None:
         if set(engine.states(talks)) == {"succeeded"}:
             break
     assert set(engine.states(talks)) == {"succeeded"}
-    assert len(sent(engine)) == 30
+    assert len(sent_conversations(engine)) == 30
     assert engine.charge_count() == 31
     assert engine.ledger()["violations"] == {}

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from starlette.responses import Response
 
-from tests.integration.worker.tasks.test_upload_references import sent_along
+from tests.integration.worker.tasks.test_upload_references import input_in_request
 from tests.support import factories
 from tests.support.engine import GENERATE, HISTORY, MEDIA, USER_INFO, Engine
 from tests.support.media_files import make_audio, make_video
@@ -40,14 +40,14 @@ def kill_at_lock(engine: Engine, process, lock: psycopg.Connection) -> None:
     lock.close()
 
 
-def hold(engine: Engine, job_id: UUID) -> psycopg.Connection:
+def lock_row(engine: Engine, job_id: UUID) -> psycopg.Connection:
     """Lock the row in another transaction."""
     connection = engine.connect()
     connection.execute("SELECT 1 FROM jobs WHERE id = %s FOR UPDATE", (job_id,))
     return connection
 
 
-def paid_once(engine: Engine, *job_ids: UUID) -> None:
+def charged_once(engine: Engine, *job_ids: UUID) -> None:
     """Check that every job succeeds, upstream charged each once, and no key was sent twice."""
     engine.interceptor.clear()
     assert engine.run_until_final(*job_ids) == ["succeeded"] * len(job_ids)
@@ -72,7 +72,7 @@ def test_submit_killed_between_claim_and_look_up(engine: Engine) -> None:
     stop.release()
     row = engine.job_row(job)
     assert (row.state, row.holds_slot) == ("submitting", True)
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert engine.job_row(job).attempt == 2
 
 
@@ -80,18 +80,18 @@ def test_submit_killed_before_the_order_arrived(engine: Engine) -> None:
     job = engine.add_job(engine.add_account())
     stop = RequestPause()
 
-    def swallow(path, body):
+    def drop_response(path, body):
         stop(path, body)
         return Response(status_code=502)
 
-    engine.interceptor.before[GENERATE] = swallow
+    engine.interceptor.before[GENERATE] = drop_response
     process = engine.start_process("submit", job_id=job)
     stop.wait()
     kill(process)
     stop.release()
     assert engine.job_row(job).state == "submitting"
     assert engine.charge_count() == 0
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert engine.job_row(job).attempt == 2
 
 
@@ -104,7 +104,7 @@ def test_submit_killed_after_acceptance_before_the_response(engine: Engine) -> N
     stop.release()
     row = engine.job_row(job)
     assert (row.state, engine.charge_count()) == ("submitting", 1)
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert engine.job_row(job).submit_key == row.submit_key
     assert engine.job_row(job).attempt == 1
 
@@ -114,11 +114,11 @@ def test_submit_killed_after_the_response(engine: Engine) -> None:
     stop = engine.interceptor.after[GENERATE] = RequestPause()
     process = engine.start_process("submit", job_id=job)
     stop.wait()
-    lock = hold(engine, job)
+    lock = lock_row(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
     assert engine.job_row(job).state == "submitting"
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert engine.job_row(job).attempt == 1
 
 
@@ -128,7 +128,7 @@ def test_submit_killed_after_a_refusal(engine: Engine) -> None:
     stop = engine.interceptor.after[GENERATE] = RequestPause()
     process = engine.start_process("submit", job_id=job)
     stop.wait()
-    lock = hold(engine, job)
+    lock = lock_row(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
     engine.interceptor.clear()
@@ -138,14 +138,14 @@ def test_submit_killed_after_a_refusal(engine: Engine) -> None:
 
 
 def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> None:
-    given = [
-        NewInput(stored=sent_along(make_video("red"), "inputs/test/0.mp4").stored, media="video"),
-        NewInput(stored=sent_along(make_audio(), "inputs/test/1.mp3").stored, media="audio"),
+    job_inputs = [
+        NewInput(stored=input_in_request(make_video("red"), "inputs/test/0.mp4").stored, media="video"),
+        NewInput(stored=input_in_request(make_audio(), "inputs/test/1.mp3").stored, media="audio"),
     ]
     with transaction() as tx:
         new = factories.new_job([engine.add_account()], kind="video", model="jimeng-video-seedance-2.0")
         state_machine.accept(tx, [new])
-        inputs.add_inputs(tx, [new.id], given)
+        inputs.add_inputs(tx, [new.id], job_inputs)
     job = new.id
     engine.make_due()
     stop = engine.interceptor.before["/upload/v1"] = RequestPause(nth=2)
@@ -155,7 +155,7 @@ def test_submit_killed_between_the_uploads_of_an_omni_video(engine: Engine) -> N
     stop.release()
     assert (engine.job_row(job).state, engine.charge_count()) == ("submitting", 0)
     assert [row.n for row in engine.sql("SELECT n FROM input_uploads")] == [0]
-    paid_once(engine, job)
+    charged_once(engine, job)
     # Files that the account already had were not uploaded again.
     applied = engine.ledger()["calls"]["/?Action=CommitUploadInner"]
     assert (applied, engine.ledger()["violations"]) == (2, {})
@@ -175,7 +175,7 @@ def test_poll_killed_after_the_response(engine: Engine) -> None:
     kill(process)
     stop.release()
     assert engine.job_row(job).state == "running"
-    paid_once(engine, job)
+    charged_once(engine, job)
 
 
 def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
@@ -187,11 +187,11 @@ def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
     stop = engine.interceptor.after[HISTORY] = RequestPause()
     process = engine.start_process("poll", account_id=account)
     stop.wait()
-    lock = hold(engine, jobs[1])
+    lock = lock_row(engine, jobs[1])
     stop.release()
     kill_at_lock(engine, process, lock)
     assert engine.states(jobs) == ["saving", "running", "running"]
-    paid_once(engine, *jobs)
+    charged_once(engine, *jobs)
 
 
 def test_poll_killed_while_finding_a_lost_submit(engine: Engine) -> None:
@@ -202,11 +202,11 @@ def test_poll_killed_while_finding_a_lost_submit(engine: Engine) -> None:
     stop = engine.interceptor.after[HISTORY] = RequestPause()
     process = engine.start_process("poll", account_id=account)
     stop.wait()
-    lock = hold(engine, job)
+    lock = lock_row(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
     assert engine.job_row(job).state == "submitting"
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert engine.job_row(job).attempt == 1
 
 
@@ -224,7 +224,7 @@ def test_save_killed_while_copying(engine: Engine, nth: int) -> None:
     stop.release()
     row = engine.job_row(job)
     assert (row.state, row.save_tries, engine.files(job)) == ("saving", 1, [])
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert len(engine.files(job)) == 2
 
 
@@ -234,12 +234,12 @@ def test_save_killed_between_bytes_and_rows(engine: Engine) -> None:
     stop = engine.interceptor.after[MEDIA] = RequestPause()
     process = engine.start_process("save", job_id=job)
     stop.wait()
-    lock = hold(engine, job)
+    lock = lock_row(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
     assert engine.job_row(job).state == "saving"
     assert engine.files(job) == []
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert len(engine.files(job)) == 1
 
 
@@ -256,7 +256,7 @@ def test_save_killed_between_file_rows_and_commit(engine: Engine) -> None:
     kill_at_lock(engine, process, lock)
     assert engine.job_row(job).state == "saving"
     assert engine.files(job) == []
-    paid_once(engine, job)
+    charged_once(engine, job)
 
 
 # --- save of a video ---
@@ -272,7 +272,7 @@ def test_video_save_killed_while_copying(engine: Engine, moment: str) -> None:
     kill(process)
     stop.release()
     assert (engine.job_row(job).state, engine.files(job)) == ("saving", [])
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert len(engine.files(job)) == 3
 
 
@@ -282,15 +282,15 @@ def test_video_save_killed_between_images_and_rows(engine: Engine) -> None:
     stop = engine.interceptor.after[MEDIA] = RequestPause()
     process = engine.start_process("save", job_id=job)
     stop.wait()
-    lock = hold(engine, job)
+    lock = lock_row(engine, job)
     stop.release()
     kill_at_lock(engine, process, lock)
     keys = [f"jobs/{job.hex}/0.{end}" for end in ("mp4", "thumbnail.jpeg", "spritesheet.jpeg")]
-    left = [storage.read_file(key) for key in keys]
+    contents = [storage.read_file(key) for key in keys]
     assert (engine.job_row(job).state, engine.files(job)) == ("saving", [])
-    paid_once(engine, job)
+    charged_once(engine, job)
     assert {row.key for row in engine.files(job)} == set(keys)
-    assert [storage.read_file(key) for key in keys] == left
+    assert [storage.read_file(key) for key in keys] == contents
 
 
 # --- webhooks ---

@@ -19,7 +19,7 @@ def test_i4_claim_is_ordered_only_if_the_call_ends_before_the_lease(engine: Engi
         claim = state_machine.claim_next(tx, account_id=account)
     assert claim is not None
     with pytest.raises(NotSentError):
-        submit_step._order(replace(claim, until=time.monotonic() + 1))
+        submit_step._order(replace(claim, expires_at=time.monotonic() + 1))
     assert engine.submits() == []
     submit_step._order(claim)
     assert len(engine.submits()) == 1

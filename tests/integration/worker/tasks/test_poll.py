@@ -19,7 +19,7 @@ def cancel(job_id):
         return state_machine.cancel(tx, job_id)
 
 
-def answer(engine: Engine, **record):
+def set_answer(engine: Engine, **record):
     """Make upstream return this for every polled job."""
 
     def hook(_path, body):
@@ -42,7 +42,7 @@ def test_finished_job_is_enqueued_for_save(engine: Engine) -> None:
     job = engine.add_job(account, count=2)
     engine.submit(job)
     engine.take_messages()
-    assert engine.poll(account).startswith("asked for 1")
+    assert engine.poll(account).startswith("polled 1 jobs")
     row = engine.job_row(job)
     assert (row.state, row.holds_slot, len(row.result_refs), row.progress) == ("saving", False, 2, 95)
     assert {m.task for m in engine.take_messages()} - {"dreamery.poll"} == {"dreamery.save", "dreamery.submit"}
@@ -80,8 +80,8 @@ def test_more_jobs_than_fit_in_a_call_are_all_polled(engine: Engine) -> None:
         engine.poll(account)
     assert engine.job_row(last).state == "saving", "hanging jobs at the front do not block the others"
     assert engine.states(hanging) == ["running"] * 4
-    [seen] = engine.ledger()["polls"].values()
-    assert seen["max_ids"] == 2
+    [calls] = engine.ledger()["polls"].values()
+    assert calls["max_ids"] == 2
 
 
 def test_progress_and_queue_position_are_stored_once(engine: Engine) -> None:
@@ -90,12 +90,12 @@ def test_progress_and_queue_position_are_stored_once(engine: Engine) -> None:
     engine.poll(account)
     row = engine.job_row(job)
     assert row.queue_position > 390
-    answer(engine, status=42, item_list=[], total_image_count=4, finished_image_count=0)
+    set_answer(engine, status=42, item_list=[], total_image_count=4, finished_image_count=0)
     engine.poll(account)
-    seen = len(engine.job_events(job))
+    event_count = len(engine.job_events(job))
     assert (engine.job_row(job).progress, engine.job_row(job).queue_position) == (5, None)
     engine.poll(account)
-    assert len(engine.job_events(job)) == seen
+    assert len(engine.job_events(job)) == event_count
 
 
 def test_temporarily_missing_job_continues(engine: Engine) -> None:
@@ -131,7 +131,7 @@ def test_permanently_missing_job_fails(engine: Engine) -> None:
 def test_unchanged_record_ends_the_absence(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
-    answer(engine, status=42)
+    set_answer(engine, status=42)
     engine.poll(account)
     engine.sql("UPDATE jobs SET absent_since = now() - interval '4 minutes'")
     engine.poll(account)
@@ -141,7 +141,7 @@ def test_unchanged_record_ends_the_absence(engine: Engine) -> None:
 def test_unchanged_records_open_no_transaction(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
-    answer(engine, status=42)
+    set_answer(engine, status=42)
     engine.poll(account)
     [before] = engine.sql("SELECT xmin::text AS version FROM jobs WHERE id = :id", id=job)
     engine.poll(account)
@@ -174,7 +174,7 @@ def test_failed_record_fails_the_job_with_its_reason(engine: Engine, script: str
 def test_unsettled_items_must_be_stable(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_running_job(account)
-    answer(engine, status=45, item_list=items(2), total_image_count=4, finished_image_count=2)
+    set_answer(engine, status=45, item_list=items(2), total_image_count=4, finished_image_count=2)
     for _ in range(STABLE_POLLS + 1):
         engine.poll(account)
     assert engine.job_row(job).state == "running", "the stability period has not passed"
@@ -182,7 +182,7 @@ def test_unsettled_items_must_be_stable(engine: Engine) -> None:
     for _ in range(STABLE_POLLS - 1):
         engine.poll(account)
     assert engine.job_row(job).state == "running", "there were too few polls"
-    answer(engine, status=45, item_list=items(3), total_image_count=4, finished_image_count=3)
+    set_answer(engine, status=45, item_list=items(3), total_image_count=4, finished_image_count=3)
     engine.poll(account)
     assert engine.job_row(job).stable_polls == 0, "a new item restarts the count"
     engine.sql("UPDATE jobs SET stable_since = now() - interval '16 seconds'")
@@ -356,10 +356,10 @@ def test_cancel_request_survives_a_refused_submit(engine: Engine) -> None:
     account = engine.add_account()
     job = engine.add_job(account, prompt="a boat [[refuse:1057]]")
 
-    def while_it_is_sent(_path, _body):
+    def during_call(_path, _body):
         cancel(job)
 
-    engine.interceptor.before["/generate"] = while_it_is_sent
+    engine.interceptor.before["/generate"] = during_call
     engine.submit(job)
     assert engine.job_row(job).state == "cancelled"
 

@@ -26,7 +26,7 @@ NEW_KEY = "high_aes_general_v77"
 
 
 @pytest.fixture(autouse=True)
-def _nothing_believed() -> Iterator[None]:
+def expire_model_lists() -> Iterator[None]:
     model_availability.forget()
     yield
     model_availability.forget()
@@ -48,7 +48,7 @@ def models(http: TestClient, key: str) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in http.get("/v1/models", headers=auth(key)).json()["data"]}
 
 
-def asked(engine: Engine) -> int:
+def checks_made(engine: Engine) -> int:
     return sum(path == PICTURES for path in engine.interceptor.calls)
 
 
@@ -72,29 +72,29 @@ def row(key: str, **more: Any) -> dict[str, Any]:
 
 def test_pool_and_recently_used_accounts_are_checked_once_per_period(engine: Engine) -> None:
     pooled, worked = engine.add_account(pool=True), engine.add_account()
-    idle, dead = engine.add_account(), engine.add_account(session="dead-list-00001", pool=True)
+    idle, expired = engine.add_account(), engine.add_account(session="dead-list-00001", pool=True)
     long_ago = engine.add_account()
     engine.add_succeeded_job(worked), engine.add_succeeded_job(long_ago)
     engine.sql("UPDATE accounts SET last_submit_at = now() - interval '8 days' WHERE id = :id", id=long_ago)
     assert "checked 3 accounts" in refresh_accounts()
     for account in (pooled, worked):
-        found = engine.account_row(account)
-        assert {image["key"] for image in found.models["images"]} >= {"high_aes_general_v40"}
-        assert found.models["videos"][0]["benefit"]
-        left = engine.sql(
+        row_now = engine.account_row(account)
+        assert {image["key"] for image in row_now.models["images"]} >= {"high_aes_general_v40"}
+        assert row_now.models["videos"][0]["benefit"]
+        due_in = engine.sql(
             "SELECT extract(epoch FROM refresh_due_at - now()) AS s FROM accounts WHERE id = :i", i=account
         )
-        assert 0.79 * 21600 < left[0].s < 1.21 * 21600
-    assert [engine.account_row(a).models for a in (idle, dead, long_ago)] == [None, None, None]
-    assert asked(engine) == 2, "the free call had shown that the third session is expired"
-    assert engine.account_row(dead).rest_code == "upstream_session_expired"
+        assert 0.79 * 21600 < due_in[0].s < 1.21 * 21600
+    assert [engine.account_row(a).models for a in (idle, expired, long_ago)] == [None, None, None]
+    assert checks_made(engine) == 2, "the free call had shown that the third session is expired"
+    assert engine.account_row(expired).rest_code == "upstream_session_expired"
     assert "checked 0 accounts" in refresh_accounts()
     engine.sql("UPDATE accounts SET refresh_due_at = now()")
     assert "checked 2 accounts" in refresh_accounts()
-    assert asked(engine) == 2, "model lists are valid for longer"
+    assert checks_made(engine) == 2, "model lists are valid for longer"
     engine.sql("UPDATE accounts SET refresh_due_at = now(), models_at = now() - interval '6 hours'")
     assert "checked 2 accounts" in refresh_accounts()
-    assert asked(engine) == 4
+    assert checks_made(engine) == 4
 
 
 def test_kind_missing_from_response_keeps_its_last_list(engine: Engine) -> None:
@@ -121,9 +121,16 @@ def test_model_list_shows_upstream_names_and_new_models(engine: Engine, http: Te
     assert after[NEW_KEY]["resolutions"] == ["2k", "4k"], "only sizes with known pixels"
     assert (after[NEW_KEY]["counts"], after[NEW_KEY]["references"]) == ([1, 2], 3)
     assert "odd" not in after, "it cannot be requested"
-    known = after["jimeng-4.0"]
-    assert (known["model_name"], known["model_tip"]) == ("Name of high_aes_general_v40", "Upstream's own tip")
-    assert (known["counts"], known["references"], known["resolutions"]) == ([1, 2], 3, ["1k", "2k", "4k"])
+    known_model = after["jimeng-4.0"]
+    assert (known_model["model_name"], known_model["model_tip"]) == (
+        "Name of high_aes_general_v40",
+        "Upstream's own tip",
+    )
+    assert (known_model["counts"], known_model["references"], known_model["resolutions"]) == (
+        [1, 2],
+        3,
+        ["1k", "2k", "4k"],
+    )
     assert set(after) - {NEW_KEY} == set(before), "a short list removes nothing"
     assert http.get(f"/v1/models/{NEW_KEY}", headers=auth(key)).json() == after[NEW_KEY]
 
@@ -203,25 +210,25 @@ def test_video_benefit_comes_from_the_model_list_of_the_account(engine: Engine) 
         assert upstream_models(tx, account) is None
     refresh_accounts()
     with transaction() as tx:
-        found = upstream_models(tx, account)
-    assert found is not None
+        models_found = upstream_models(tx, account)
+    assert models_found is not None
     catalog = get_catalog()
     plain, fast = catalog.video_model("jimeng-video-3.0"), catalog.video_model("jimeng-video-3.0-fast")
-    for video in found["videos"]:
+    for video in models_found["videos"]:
         video["benefit"] = f"live_{video['key']}"
-    assert listed_benefit(found, plain, seconds=5, resolution="720p") == f"live_{plain.key}"
+    assert listed_benefit(models_found, plain, seconds=5, resolution="720p") == f"live_{plain.key}"
     assert listed_benefit(None, plain, seconds=5, resolution="720p") == ""
     # Exceptions of the catalog apply to cases that the list does not cover.
-    assert listed_benefit(found, fast, seconds=5, resolution="1080p") == ""
-    assert listed_benefit(found, fast, seconds=5, resolution="720p") == f"live_{fast.key}"
+    assert listed_benefit(models_found, fast, seconds=5, resolution="1080p") == ""
+    assert listed_benefit(models_found, fast, seconds=5, resolution="720p") == f"live_{fast.key}"
     omni = catalog.video_model("jimeng-video-seedance-2.0")
-    assert listed_benefit(found, omni, seconds=5, resolution="720p", omni=True) == ""
+    assert listed_benefit(models_found, omni, seconds=5, resolution="720p", omni=True) == ""
 
 
 # --- expired sessions ---
 
 
-def resting(engine: Engine, account: UUID, seconds: int = 30) -> None:
+def expire_session(engine: Engine, account: UUID, seconds: int = 30) -> None:
     engine.sql(
         """UPDATE accounts SET rest_code = 'upstream_session_expired', refresh_due_at = now() + interval '1 hour',
                rest_until = now() + make_interval(secs => :s) WHERE id = :id""",
@@ -230,14 +237,14 @@ def resting(engine: Engine, account: UUID, seconds: int = 30) -> None:
 
 
 def test_expired_session_is_checked_before_its_cooldown_ends(engine: Engine) -> None:
-    back, dead = engine.add_account(pool=True), engine.add_account(session="dead-for-good-001", pool=True)
+    back, expired = engine.add_account(pool=True), engine.add_account(session="dead-for-good-001", pool=True)
     later, unused = engine.add_account(pool=True), engine.add_account()
-    for account, seconds in ((back, 30), (dead, 30), (later, 200), (unused, 30)):
-        resting(engine, account, seconds)
+    for account, seconds in ((back, 30), (expired, 30), (later, 200), (unused, 30)):
+        expire_session(engine, account, seconds)
     assert "tested 2 expired sessions, 1 work again" in refresh_accounts()
     assert engine.account_row(back).rest_until is None
     assert engine.account_row(back).credits > 0
-    assert engine.account_row(dead).rests.total_seconds() > 1000
+    assert engine.account_row(expired).rests.total_seconds() > 1000
     assert engine.account_row(later).rest_code == "upstream_session_expired"
     assert [message.ids for message in engine.take_messages("dreamery.submit")] == [{"account_id": back.hex}]
     assert "tested 0 expired sessions" in refresh_accounts()
@@ -245,7 +252,7 @@ def test_expired_session_is_checked_before_its_cooldown_ends(engine: Engine) -> 
 
 def test_unreachable_upstream_does_not_change_cooldowns(engine: Engine) -> None:
     account = engine.add_account(pool=True)
-    resting(engine, account)
+    expire_session(engine, account)
     engine.interceptor.before["/user_credit"] = lambda *_: Response(status_code=502)
     assert "tested 1 expired sessions, 0 work again" in refresh_accounts()
     assert engine.account_row(account).rests.total_seconds() < 31
@@ -253,21 +260,21 @@ def test_unreachable_upstream_does_not_change_cooldowns(engine: Engine) -> None:
 
 def test_all_sessions_expired_at_once_logs_address_warning(engine: Engine) -> None:
     accounts = [engine.add_account(session=f"dead-all-{n}-000000", region="us", pool=True) for n in range(2)]
-    resting(engine, accounts[0])
+    expire_session(engine, accounts[0])
     engine.sql("UPDATE accounts SET refresh_due_at = now() + interval '1 hour'")
     refresh_accounts()
     with transaction() as tx:
         assert every_session_expired(tx) == 0
-    resting(engine, accounts[0])
-    resting(engine, accounts[1])
+    expire_session(engine, accounts[0])
+    expire_session(engine, accounts[1])
     refresh_accounts()
     with transaction() as tx:
         assert every_session_expired(tx) == 2
     from api.cli.operator.doctor import _check_database
 
-    found = {finding.check: finding for finding in _check_database()}
-    assert not found["exit address"].ok
-    assert "address" in found["exit address"].hint
+    findings = {finding.check: finding for finding in _check_database()}
+    assert not findings["exit address"].ok
+    assert "address" in findings["exit address"].hint
 
 
 def test_video_is_charged_as_the_list_says(engine: Engine) -> None:
@@ -309,10 +316,10 @@ def test_pool_without_the_region_of_the_model_fails_at_once(engine: Engine, http
     assert "asia" in assert_error(pool_job(http, engine, "jimeng-4.7"), 503, "no_account_available", "model")
     # Upstream's list overrides the catalog's regions; an account with an unknown region is tried.
     key = get_catalog().image_model("jimeng-4.7").key
-    found = {"images": [{"key": key, "name": "", "tip": "", "resolutions": [], "counts": [], "references": 0}]}
+    models_found = {"images": [{"key": key, "name": "", "tip": "", "resolutions": [], "counts": [], "references": 0}]}
     engine.sql(
         "UPDATE accounts SET models = CAST(:m AS jsonb), models_at = now() WHERE id = :id",
-        m=json.dumps(found),
+        m=json.dumps(models_found),
         id=there,
     )
     other = engine.add_account(pool=True, region="us")

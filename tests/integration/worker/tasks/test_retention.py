@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 
 from api.jobs import pin_routes
-from tests.integration.worker.tasks.test_cleanup import aged, caller_of, is_there, stored_input
+from tests.integration.worker.tasks.test_cleanup import caller_of, file_exists, move_jobs_back, stored_input
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from tests.support.servers.s3_server import Bucket
@@ -33,11 +33,11 @@ def user(engine: Engine, days: int | None) -> UUID:
     return row.id  # type: ignore[no-any-return]
 
 
-def made_by(engine: Engine, user_id: UUID | None) -> UUID:
+def add_job_of(engine: Engine, user_id: UUID | None) -> UUID:
     return engine.add_succeeded_job(engine.add_account(pool=user_id is not None), user_id=user_id)
 
 
-def kept(engine: Engine, job: UUID) -> bool:
+def files_exist(engine: Engine, job: UUID) -> bool:
     """Return whether the files of the job exist; checks that rows and bytes agree."""
     states = set()
     for row in engine.files(job):
@@ -55,47 +55,47 @@ def kept(engine: Engine, job: UUID) -> bool:
 
 def test_user_retention_overrides_platform_retention(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
-    jobs = {days: made_by(engine, user(engine, days)) for days in (None, 0, 3, 30)}
-    aged(engine, 5, *jobs.values())
+    jobs = {days: add_job_of(engine, user(engine, days)) for days in (None, 0, 3, 30)}
+    move_jobs_back(engine, 5, *jobs.values())
     clean_up()
-    assert {days: kept(engine, job) for days, job in jobs.items()} == {None: True, 0: True, 3: False, 30: True}
-    aged(engine, 10, *jobs.values())
+    assert {days: files_exist(engine, job) for days, job in jobs.items()} == {None: True, 0: True, 3: False, 30: True}
+    move_jobs_back(engine, 10, *jobs.values())
     clean_up()
-    assert {days: kept(engine, job) for days, job in jobs.items()} == {None: False, 0: True, 3: False, 30: True}
+    assert {days: files_exist(engine, job) for days, job in jobs.items()} == {None: False, 0: True, 3: False, 30: True}
 
 
 def test_user_retention_applies_without_platform_retention(engine: Engine) -> None:
-    mine, other = made_by(engine, user(engine, 3)), made_by(engine, user(engine, None))
-    aged(engine, 4, mine, other)
+    mine, other = add_job_of(engine, user(engine, 3)), add_job_of(engine, user(engine, None))
+    move_jobs_back(engine, 4, mine, other)
     clean_up()
-    assert (kept(engine, mine), kept(engine, other)) == (False, True)
+    assert (files_exist(engine, mine), files_exist(engine, other)) == (False, True)
 
 
 def test_pinned_results_are_kept_until_unpinned(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
-    job = made_by(engine, None)
-    aged(engine, 100, job)
+    job = add_job_of(engine, None)
+    move_jobs_back(engine, 100, job)
     with transaction() as tx:
         assert retention.pin_job(tx, job)
     clean_up()
-    assert kept(engine, job)
+    assert files_exist(engine, job)
     with transaction() as tx:
         retention.unpin_job(tx, job)
     clean_up()
-    assert not kept(engine, job)
+    assert not files_exist(engine, job)
 
 
 def test_concurrent_pin_and_cleanup_agree(engine: Engine) -> None:
     """The pin is committed while the cleanup waits for the job, and vice versa."""
     engine.configure(RETENTION_DAYS="7")
-    job = made_by(engine, None)
-    aged(engine, 100, job)
+    job = add_job_of(engine, None)
+    move_jobs_back(engine, 100, job)
     with transaction() as tx:
         assert retention.pin_job(tx, job)
         clean_up()
-        assert kept(engine, job), "a locked job is left for the next run"
+        assert files_exist(engine, job), "a locked job is left for the next run"
     clean_up()
-    assert kept(engine, job)
+    assert files_exist(engine, job)
     engine.sql("UPDATE jobs SET pinned_at = NULL")
     outcome: list[bool] = []
 
@@ -115,22 +115,22 @@ def test_concurrent_pin_and_cleanup_agree(engine: Engine) -> None:
 
 def test_cleanup_continues_after_crash_between_mark_and_bytes(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="7")
-    job = made_by(engine, None)
-    aged(engine, 8, job)
+    job = add_job_of(engine, None)
+    move_jobs_back(engine, 8, job)
     with transaction() as tx:
         assert retention.expire_files(tx, days=7, limit=10) == 1
     assert storage.read_file(engine.files(job)[0].key)
     assert "removed 1 files" in clean_up()
-    assert not kept(engine, job)
+    assert not files_exist(engine, job)
 
 
 def test_many_files_are_deleted_in_batches(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 2)
     engine.configure(RETENTION_DAYS="7")
     jobs = [engine.add_succeeded_job(engine.add_account(), count=2) for _ in range(3)]
-    aged(engine, 8, *jobs)
+    move_jobs_back(engine, 8, *jobs)
     assert "removed 6 files" in clean_up()
-    assert not any(kept(engine, job) for job in jobs)
+    assert not any(files_exist(engine, job) for job in jobs)
 
 
 def test_pins_per_caller_are_limited(engine: Engine) -> None:
@@ -172,7 +172,7 @@ def test_timelines_are_deleted_without_changing_usage(engine: Engine, monkeypatc
     old, young = [old_job(engine, 31) for _ in range(2)], old_job(engine, 29)
     failed = old_job(engine, 40, prompt="no [[fail:2038]]")
     waiting = engine.add_job(engine.add_account(), id=first_id_at(datetime.now(UTC) - timedelta(days=50)))
-    aged(engine, 31, *old)
+    move_jobs_back(engine, 31, *old)
     before = usage(engine)
     metrics.drain_counts()
     summary = clean_up()
@@ -183,7 +183,7 @@ def test_timelines_are_deleted_without_changing_usage(engine: Engine, monkeypatc
     assert f"{counted['events']:.0f} events" in summary
     assert "0 events" in clean_up()
     engine.configure(TIMELINE_RETENTION_DAYS="0")
-    aged(engine, 999, young)
+    move_jobs_back(engine, 999, young)
     clean_up()
     assert engine.job_events(young)
 
@@ -214,7 +214,7 @@ def test_orphaned_results_are_deleted_once_a_day(engine: Engine) -> None:
     for key, hours in ((orphan, 25), (of_done, 25), (of_saving, 25), (young, 1), (named, 99)):
         stored_input(key, hours_ago=hours)
     assert "2 orphans" in clean_up()
-    assert [is_there(key) for key in (orphan, of_done, of_saving, young, named)] == [False, False, True, True, True]
+    assert [file_exists(key) for key in (orphan, of_done, of_saving, young, named)] == [False, False, True, True, True]
     stored_input(orphan, hours_ago=25)
     assert "0 orphans" in clean_up(), "the next scan is tomorrow"
     engine.sql("UPDATE platform_state SET updated_at = now() - interval '25 hours' WHERE name = 'storage_walk'")
@@ -226,7 +226,7 @@ def test_files_of_another_platform_are_not_orphans(engine: Engine) -> None:
     orphan = orphan_key()
     stored_input(orphan, hours_ago=99)
     assert "0 orphans" in clean_up()
-    assert is_there(orphan)
+    assert file_exists(orphan)
 
 
 def test_bucket_is_scanned_a_few_pages_per_run(
@@ -239,17 +239,17 @@ def test_bucket_is_scanned_a_few_pages_per_run(
     monkeypatch.setattr("worker.tasks.stages.orphaned_files.ORPHAN_HOURS", -1)
     for _ in range(5):
         storage.put_file(orphan_key(), io.BytesIO(b"bytes"))
-    left = []
+    remaining = []
     for _ in range(3):
         clean_up()
-        left.append(sum("/jobs/" in key for key in bucket.keys("")))
-    assert left == [3, 1, 0]
+        remaining.append(sum("/jobs/" in key for key in bucket.keys("")))
+    assert remaining == [3, 1, 0]
 
 
 def test_cleanup_continues_without_storage(engine: Engine, bucket: Bucket) -> None:
     engine.configure(RETENTION_DAYS="7", TIMELINE_RETENTION_DAYS="30")
     job = old_job(engine, 31)
-    aged(engine, 31, job)
+    move_jobs_back(engine, 31, job)
     engine.configure(S3_SECRET_ACCESS_KEY="not-the-secret")
     clean_up()
     assert not engine.job_events(job)
@@ -258,7 +258,7 @@ def test_cleanup_continues_without_storage(engine: Engine, bucket: Bucket) -> No
     assert row.erased_at is None
     engine.configure(S3_SECRET_ACCESS_KEY=bucket.secret)
     assert "removed 1 files" in clean_up()
-    assert not kept(engine, job)
+    assert not files_exist(engine, job)
 
 
 # --- over HTTP ---

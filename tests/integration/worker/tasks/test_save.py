@@ -20,7 +20,7 @@ from worker.tasks.dispatch import sweep
 from worker.tasks.save import save
 
 
-def page(*_):
+def error_page(*_):
     """An error page with status 200, as an overloaded CDN sends it."""
     return Response("<html>please wait</html>", media_type="text/html")
 
@@ -49,7 +49,7 @@ def test_mime_type_comes_from_the_bytes(engine: Engine, form: str) -> None:
     assert (stored.mime, stored.key.rpartition(".")[2]) == (f"image/{form}", form)
 
 
-def ask_for(engine: Engine, form: str, compression: int | None = None) -> None:
+def request_format(engine: Engine, form: str, compression: int | None = None) -> None:
     """Make every job request its images in that format."""
     engine.sql(
         "UPDATE jobs SET params = params || CAST(:output AS jsonb)",
@@ -60,7 +60,7 @@ def ask_for(engine: Engine, form: str, compression: int | None = None) -> None:
 @pytest.mark.parametrize("form", ["png", "webp"])
 def test_image_is_stored_once_in_the_requested_format(engine: Engine, form: str) -> None:
     job = engine.add_saving_job(engine.add_account(), count=2)
-    ask_for(engine, form)
+    request_format(engine, form)
     links = [ref["url"] for ref in engine.job_row(job).result_refs]
     engine.save(job)
     files = engine.files(job)
@@ -80,12 +80,12 @@ def test_image_is_stored_once_in_the_requested_format(engine: Engine, form: str)
 
 def test_image_in_requested_format_is_unchanged_unless_quality_is_requested(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
-    ask_for(engine, "jpeg")
+    request_format(engine, "jpeg")
     original = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
     engine.save(job)
     assert storage.read_file(engine.files(job)[0].key) == original
     small = engine.add_saving_job(engine.add_account())
-    ask_for(engine, "jpeg", 10)
+    request_format(engine, "jpeg", 10)
     original = httpx.get(engine.job_row(small).result_refs[0]["url"], trust_env=False).content
     engine.save(small)
     assert len(storage.read_file(engine.files(small)[0].key)) < len(original)
@@ -93,7 +93,7 @@ def test_image_in_requested_format_is_unchanged_unless_quality_is_requested(engi
 
 def test_image_that_cannot_be_converted_keeps_its_format(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
-    ask_for(engine, "webp")
+    request_format(engine, "webp")
     data = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
     cut = data[: len(data) // 2]
     engine.interceptor.before[MEDIA] = lambda *_: Response(cut, media_type="image/jpeg")
@@ -146,7 +146,7 @@ def test_missing_fresh_urls_do_not_end_the_save(engine: Engine) -> None:
 
 def test_error_page_is_not_saved_and_retried(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account())
-    engine.interceptor.before[MEDIA] = page
+    engine.interceptor.before[MEDIA] = error_page
     asked = engine.poll_count()
     assert "again in 1 s" in engine.save(job)
     assert "again in 3 s" in engine.save(job)
@@ -181,7 +181,7 @@ def test_too_large_result_fails_at_once(engine: Engine, monkeypatch: pytest.Monk
 def test_missing_result_at_deadline_is_partial_success(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), count=3)
     count = iter(range(100))
-    engine.interceptor.before[MEDIA] = lambda *_: page() if next(count) % 3 == 1 else None
+    engine.interceptor.before[MEDIA] = lambda *_: error_page() if next(count) % 3 == 1 else None
     assert "again" in engine.save(job)
     assert engine.files(job) == []
     engine.sql("UPDATE jobs SET deadline_at = now() + interval '2 seconds'")
@@ -228,9 +228,9 @@ def test_save_with_expired_lease_stops(engine: Engine) -> None:
     stop.wait()
     engine.save(job)
     assert engine.job_row(job).state == "succeeded"
-    kept = [tuple(row) for row in engine.files(job)]
+    saved = [tuple(row) for row in engine.files(job)]
     stop.release()
     slow.join(20)
     assert answers == [f"save of {job} taken over"]
-    assert [tuple(row) for row in engine.files(job)] == kept
+    assert [tuple(row) for row in engine.files(job)] == saved
     assert engine.job_row(job).state == "succeeded"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.integration.worker.tasks.test_converse import chat, hold, in_thread, spoken
+from tests.integration.worker.tasks.test_converse import chat, conversation_row, in_thread, run_converse
 from tests.support.engine import Engine
 from tests.support.platform import eventually
 from worker.core.shutdown import stopping
@@ -13,7 +13,7 @@ from worker.tasks.submit import submit_batch
 
 
 @pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
+def _reset_stopping() -> Iterator[None]:
     yield
     stopping.reset()
 
@@ -44,18 +44,18 @@ def test_conversation_may_end_before_the_process_stops(engine: Engine) -> None:
     engine.configure(SHUTDOWN_GRACE_SECONDS="60")
     job = chat(engine, engine.add_account())
     stopping.request()
-    hold(engine, job)
+    run_converse(engine, job)
     assert engine.job_row(job).state == "succeeded"
 
 
 def test_conversation_ends_with_its_text_before_the_process_is_killed(engine: Engine) -> None:
     engine.configure(SHUTDOWN_GRACE_SECONDS="2.1")
     job = chat(engine, engine.add_account(), prompt="talk for long [[words:2000]] [[pause:0.02]]")
-    with in_thread(lambda: hold(engine, job)):
+    with in_thread(lambda: run_converse(engine, job)):
         eventually(lambda: engine.job_row(job).state == "running", what="it talks")
         stopping.request()
         eventually(lambda: engine.job_row(job).state == "failed", what="it ends by itself")
     assert engine.job_row(job).error_code == "stream_broken"
-    assert spoken(engine, job).said
+    assert conversation_row(engine, job).said
     assert engine.run_until_final(job) == ["failed"]
     assert len(engine.ledger()["conversations"]) == 1, "the conversation is not sent again"

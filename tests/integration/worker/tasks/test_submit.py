@@ -10,12 +10,12 @@ from tests.support.engine import GENERATE, USER_INFO, Engine
 from worker.tasks.submit import submit
 
 
-def codes(engine: Engine, job_id):
+def event_codes(engine: Engine, job_id):
     """Return the reasons in the timeline of the job."""
     return [row.note["code"] for row in engine.job_events(job_id) if "code" in row.note]
 
 
-def probed(engine: Engine) -> int:
+def lookup_count(engine: Engine) -> int:
     """Return the number of host look-ups."""
     return engine.ledger()["calls"].get("/lv/v1/user/web/user_info", 0)
 
@@ -46,7 +46,7 @@ def test_expired_account_fails_over_to_the_next_account(engine: Engine) -> None:
     job = engine.add_job(dead, good)
     assert engine.run_until_final(job) == ["succeeded"]
     assert engine.job_row(job).account_id == good
-    assert codes(engine, job) == ["upstream_session_expired"]
+    assert event_codes(engine, job) == ["upstream_session_expired"]
     assert engine.account_row(dead).rest_code == "upstream_session_expired"
     [requeued] = [e for e in engine.job_events(job) if e.note.get("code")]
     assert requeued.note["account"] == engine.account_row(dead).label
@@ -58,7 +58,7 @@ def test_job_refused_by_all_accounts_fails_with_the_last_reason(engine: Engine) 
     job = engine.add_job(first, second)
     assert engine.run_until_final(job) == ["failed"]
     assert engine.job_row(job).error_code == "upstream_session_expired"
-    assert codes(engine, job).count("upstream_session_expired") >= 2
+    assert event_codes(engine, job).count("upstream_session_expired") >= 2
     assert engine.charge_count() == 0
 
 
@@ -89,8 +89,10 @@ def test_refusing_account_fails_the_job_and_cools_down(engine: Engine, session: 
 def test_limited_account_cools_down_until_tomorrow(engine: Engine) -> None:
     account = engine.add_account(session="limited-account-of-today")
     engine.submit(engine.add_job(account))
-    left = datetime.combine(datetime.now(UTC) + timedelta(days=1), datetime.min.time(), UTC) - datetime.now(UTC)
-    assert abs(engine.account_row(account).rests - left - timedelta(minutes=5)) < timedelta(minutes=1)
+    until_midnight = datetime.combine(datetime.now(UTC) + timedelta(days=1), datetime.min.time(), UTC) - datetime.now(
+        UTC
+    )
+    assert abs(engine.account_row(account).rests - until_midnight - timedelta(minutes=5)) < timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("script", ["[[refuse:2038]]", "[[refuse:2003]]"])
@@ -115,7 +117,7 @@ def test_account_without_credits_claims_daily_credits(engine: Engine) -> None:
     account = engine.add_account(session="gift-of-the-day-1")
     job = engine.add_job(account)
     assert engine.run_until_final(job) == ["succeeded"]
-    assert codes(engine, job) == ["insufficient_quota"]
+    assert event_codes(engine, job) == ["insufficient_quota"]
     assert engine.charge_count() == 1
     assert engine.account_row(account).credits == 60
     assert engine.job_row(job).max_attempts == 4  # the refusal used up none of its attempts
@@ -135,7 +137,7 @@ def test_concurrency_refusal_is_retried_and_succeeds(engine: Engine) -> None:
     engine.submit(second)
     row = engine.job_row(second)
     assert (row.state, row.attempt) == ("queued", 1)
-    assert codes(engine, second) == ["concurrency_limit"]
+    assert event_codes(engine, second) == ["concurrency_limit"]
     assert engine.account_row(account).kind_rests.keys() == {"image"}
     engine.finish_upstream()
     engine.end_cooldowns()
@@ -231,11 +233,11 @@ def test_hosts_of_auto_account_are_looked_up_once(engine: Engine) -> None:
     first = engine.add_job(account)
     assert engine.run_until_final(first) == ["succeeded"]
     assert engine.account_row(account).cluster["country"] == "JP"
-    probes = probed(engine)
+    probes = lookup_count(engine)
     assert 1 <= probes <= 4
     second = engine.add_job(account)
     assert engine.run_until_final(second) == ["succeeded"]
-    assert probed(engine) == probes
+    assert lookup_count(engine) == probes
 
 
 def test_moved_session_is_looked_up_again_once(engine: Engine) -> None:
@@ -254,8 +256,8 @@ def test_moved_session_is_looked_up_again_once(engine: Engine) -> None:
     job = engine.add_job(account)
     assert engine.run_until_final(job) == ["succeeded"]
     assert engine.account_row(account).cluster["country"] == "JP"
-    assert 1 <= probed(engine) <= 4
-    assert codes(engine, job) == ["upstream_session_expired"]
+    assert 1 <= lookup_count(engine) <= 4
+    assert event_codes(engine, job) == ["upstream_session_expired"]
     assert engine.charge_count() == 1
 
 
@@ -270,7 +272,7 @@ def test_expired_auto_account_is_looked_up_again_only_once(engine: Engine) -> No
     job = engine.add_job(account)
     assert engine.run_until_final(job) == ["failed"]
     assert engine.job_row(job).error_code == "upstream_session_expired"
-    assert probed(engine) == 4
+    assert lookup_count(engine) == 4
     assert len([c for c in engine.interceptor.calls if GENERATE in c]) == 1
 
 

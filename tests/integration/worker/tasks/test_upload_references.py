@@ -28,28 +28,28 @@ RED, BLUE = make_image("red"), make_image("blue", kind="JPEG")
 
 @pytest.fixture
 def host(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[MediaHost]:
-    made = MediaHost()
-    with running_app(made) as url:
-        made.url = url
+    media_host = MediaHost()
+    with running_app(media_host) as url:
+        media_host.url = url
         engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
         providers = use_upload_provider(url, monkeypatch)
-        yield made
+        yield media_host
         for provider in providers:
             provider.close()
 
 
-def sent_along(data: bytes, key: str = "inputs/test/0.png") -> NewInput:
+def input_in_request(data: bytes, key: str = "inputs/test/0.png") -> NewInput:
     storage.put_file(key, io.BytesIO(data))
     digest = hashlib.sha256(data).hexdigest()
     return NewInput(stored=StoredInput(key=key, mime="image/png", bytes=len(data), width=8, height=8, sha256=digest))
 
 
-def job_from(engine: Engine, accounts: list[UUID], *given: str | NewInput) -> UUID:
+def job_from(engine: Engine, accounts: list[UUID], *inputs_of_job: str | NewInput) -> UUID:
     """Add a job with references: URLs, or files of the request."""
     with transaction() as tx:
         job = factories.new_job(accounts)
         state_machine.accept(tx, [job])
-        inputs.add_inputs(tx, [job.id], [NewInput(url=g) if isinstance(g, str) else g for g in given])
+        inputs.add_inputs(tx, [job.id], [NewInput(url=g) if isinstance(g, str) else g for g in inputs_of_job])
     return job.id
 
 
@@ -58,7 +58,7 @@ def uploaded(engine: Engine, job_id: UUID) -> list[str]:
     return [row.uri for row in rows]
 
 
-def failed_unpaid(engine: Engine, job_id: UUID, code: str) -> str:
+def failed_without_charge(engine: Engine, job_id: UUID, code: str) -> str:
     row = engine.job_row(job_id)
     assert (row.state, row.error_code, row.holds_slot) == ("failed", code, False)
     assert (engine.charge_count(), engine.submits()) == (0, [])
@@ -67,7 +67,7 @@ def failed_unpaid(engine: Engine, job_id: UUID, code: str) -> str:
 
 def test_references_keep_their_order(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account()
-    job = job_from(engine, [account], host.add_file("/a", BLUE), sent_along(RED), host.add_file("/c", RED))
+    job = job_from(engine, [account], host.add_file("/a", BLUE), input_in_request(RED), host.add_file("/c", RED))
     assert engine.run_until_final(job) == ["succeeded"]
     assert [data for _, data in host.uploads] == [BLUE, RED, RED]
     [order] = host.orders
@@ -91,8 +91,8 @@ def test_job_without_references_uploads_nothing(engine: Engine, host: MediaHost)
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_submit_killed_between_uploads_continues_where_it_stopped(engine: Engine, host: MediaHost, at: int) -> None:
-    given = [host.add_file("/a", RED), host.add_file("/b", BLUE), host.add_file("/c", make_image("green"))]
-    job = job_from(engine, [engine.add_account()], *given)
+    inputs_of_job = [host.add_file("/a", RED), host.add_file("/b", BLUE), host.add_file("/c", make_image("green"))]
+    job = job_from(engine, [engine.add_account()], *inputs_of_job)
     stop = RequestPause(nth=at)
 
     def hold(account: str, data: bytes) -> int:
@@ -123,17 +123,17 @@ def test_submit_killed_between_fetches_fetches_each_url_once(
     engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
-    real, seen = upload_references._renewed, []
+    real, calls = upload_references._renew_claim, []
 
-    def dies(claim: state_machine.Claim) -> state_machine.Claim:
+    def crash(claim: state_machine.Claim) -> state_machine.Claim:
         # The first URL renews before and after its fetch; the third renewal is before the second URL.
-        seen.append(claim)
-        if len(seen) == 3:
+        calls.append(claim)
+        if len(calls) == 3:
             raise SystemExit
         return real(claim)
 
     with monkeypatch.context() as patch:
-        patch.setattr(upload_references, "_renew_claim", dies)
+        patch.setattr(upload_references, "_renew_claim", crash)
         with pytest.raises(SystemExit):
             engine.submit(job)
     assert engine.job_row(job).state == "submitting"
@@ -144,7 +144,7 @@ def test_submit_killed_between_fetches_fetches_each_url_once(
 def test_failover_uploads_again_only_to_the_new_account(engine: Engine, host: MediaHost) -> None:
     dead, good = engine.add_account(session="dead-with-pictures"), engine.add_account()
     engine.sql("UPDATE accounts SET last_submit_at = now() WHERE id = :id", id=good)  # the dead one is tried first
-    job = job_from(engine, [dead, good], host.add_file("/a", RED), sent_along(BLUE))
+    job = job_from(engine, [dead, good], host.add_file("/a", RED), input_in_request(BLUE))
     assert engine.run_until_final(job) == ["succeeded"]
     assert [account for account, _ in host.uploads] == [dead.hex, dead.hex, good.hex, good.hex]
     assert host.gets == ["/a"]
@@ -155,7 +155,7 @@ def test_failover_uploads_again_only_to_the_new_account(engine: Engine, host: Me
 
 def test_retry_on_the_same_account_reuses_uploads(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account()
-    job = job_from(engine, [account], sent_along(RED), sent_along(BLUE, "inputs/test/1.jpeg"))
+    job = job_from(engine, [account], input_in_request(RED), input_in_request(BLUE, "inputs/test/1.jpeg"))
     answers = iter([200, 429, 200])
     host.upload_status = lambda _account, _data: next(answers)
     engine.submit(job)
@@ -168,18 +168,18 @@ def test_retry_on_the_same_account_reuses_uploads(engine: Engine, host: MediaHos
 
 @pytest.mark.parametrize(("status", "code"), [(400, "content_policy_violation"), (401, "upstream_session_expired")])
 def test_refused_upload_is_handled_like_any_refusal(engine: Engine, host: MediaHost, status: int, code: str) -> None:
-    job = job_from(engine, [engine.add_account()], sent_along(RED))
+    job = job_from(engine, [engine.add_account()], input_in_request(RED))
     host.upload_status = lambda _account, _data: status
     engine.submit(job)
-    failed_unpaid(engine, job, code)
+    failed_without_charge(engine, job, code)
 
 
 def test_unreachable_upload_is_retried_and_never_unclear(engine: Engine, host: MediaHost) -> None:
     engine.configure(MAX_ATTEMPTS="2")
-    job = job_from(engine, [engine.add_account()], sent_along(RED))
+    job = job_from(engine, [engine.add_account()], input_in_request(RED))
     host.upload_status = lambda _account, _data: 502
     assert engine.run_until_final(job) == ["failed"]
-    failed_unpaid(engine, job, "upstream_unreachable")
+    failed_without_charge(engine, job, "upstream_unreachable")
     assert engine.state_history(job) == ["queued", "submitting", "queued", "submitting", "failed"]
 
 
@@ -188,7 +188,7 @@ def test_dead_url_fails_the_job_without_charge(engine: Engine, host: MediaHost, 
     host.pages["/missing"] = lambda: Response(status_code=status)
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), f"{host.url}/missing")
     engine.submit(job)
-    message = failed_unpaid(engine, job, "input_unavailable")
+    message = failed_without_charge(engine, job, "input_unavailable")
     assert message.startswith("Reference image 2 could not be fetched")
     assert host.uploads == []
     assert engine.job_row(job).attempt == 1
@@ -206,7 +206,7 @@ def test_repeated_fetch_failure_fails_the_job_without_charge(engine: Engine, hos
     host.pages["/a"] = lambda: Response(status_code=503)
     job = job_from(engine, [engine.add_account()], f"{host.url}/a")
     assert engine.run_until_final(job) == ["failed"]
-    failed_unpaid(engine, job, "input_unavailable")
+    failed_without_charge(engine, job, "input_unavailable")
     assert len(host.gets) == 3
 
 
@@ -214,14 +214,14 @@ def test_repeated_fetch_failure_fails_the_job_without_charge(engine: Engine, hos
 def test_url_without_image_is_refused(engine: Engine, host: MediaHost, data: bytes) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", data))
     engine.submit(job)
-    failed_unpaid(engine, job, "invalid_image")
+    failed_without_charge(engine, job, "invalid_image")
 
 
 def test_too_large_reference_is_refused(engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upload_references, "MAX_INPUT_BYTES", 1000)
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED + b"x" * 2000))
     engine.submit(job)
-    failed_unpaid(engine, job, "input_unavailable")
+    failed_without_charge(engine, job, "input_unavailable")
 
 
 def test_private_urls_are_refused_also_after_a_redirect(engine: Engine, host: MediaHost) -> None:
@@ -232,7 +232,7 @@ def test_private_urls_are_refused_also_after_a_redirect(engine: Engine, host: Me
         for link in (secret, f"{host.url}/moved", "http://169.254.169.254/latest", "http://[::1]:1/", "http://0x7f.1/"):
             job = job_from(engine, [engine.add_account()], link)
             engine.submit(job)
-            assert "private address" in failed_unpaid(engine, job, "input_unavailable")
+            assert "private address" in failed_without_charge(engine, job, "input_unavailable")
     assert inside.gets == []
 
 
@@ -267,7 +267,7 @@ def test_i2_no_database_connection_is_held_during_transfers(engine: Engine, host
 
     host.pages["/a"] = lambda: Response(counted(RED))
     host.upload_status = lambda _account, data: len(counted(data)) and 200
-    job = job_from(engine, [engine.add_account()], f"{host.url}/a", sent_along(BLUE))
+    job = job_from(engine, [engine.add_account()], f"{host.url}/a", input_in_request(BLUE))
     engine.submit(job)
     assert engine.job_row(job).state == "running"
     assert held == [0, 0, 0]
@@ -300,7 +300,7 @@ def test_cancel_request_ends_the_job_before_the_order(engine: Engine, host: Medi
 
 def test_inputs_are_deleted_a_day_after_the_last_job_of_the_request(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account()
-    shared = sent_along(RED)
+    shared = input_in_request(RED)
     with transaction() as tx:
         pair = [factories.new_job([account]) for _ in range(2)]
         state_machine.accept(tx, pair)
@@ -320,8 +320,8 @@ def test_inputs_are_deleted_a_day_after_the_last_job_of_the_request(engine: Engi
 
 
 def test_missing_input_file_fails_the_job_without_charge(engine: Engine, host: MediaHost) -> None:
-    given = sent_along(RED)
-    job = job_from(engine, [engine.add_account()], given)
+    reference = input_in_request(RED)
+    job = job_from(engine, [engine.add_account()], reference)
     storage.delete_file("inputs/test/0.png")
     engine.submit(job)
-    failed_unpaid(engine, job, "input_unavailable")
+    failed_without_charge(engine, job, "input_unavailable")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 from starlette.responses import Response
 
-from tests.integration.worker.tasks.test_cleanup import aged
-from tests.integration.worker.tasks.test_upload_references import sent_along
+from tests.integration.worker.tasks.test_cleanup import move_jobs_back
+from tests.integration.worker.tasks.test_upload_references import input_in_request
 from tests.support import factories
 from tests.support.engine import GENERATE, HISTORY, MEDIA, Engine
 from tests.support.media_files import make_audio, make_video, pixel_color
@@ -38,23 +38,23 @@ STORE = "/upload/v1"
 @pytest.fixture
 def host(engine: Engine) -> Iterator[MediaHost]:
     """A host with images and videos that the fetcher may reach."""
-    made = MediaHost()
-    with running_app(made) as url:
-        made.url = url
+    media_host = MediaHost()
+    with running_app(media_host) as url:
+        media_host.url = url
         engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
-        yield made
+        yield media_host
 
 
-def job_of(engine: Engine, accounts: list[UUID], *given: NewInput, **changes: Any) -> UUID:
+def add_video_job(engine: Engine, accounts: list[UUID], *job_inputs: NewInput, **changes: Any) -> UUID:
     """Add an accepted job with inputs, a video by default."""
     with transaction() as tx:
         job = factories.new_job(accounts, **{"kind": "video", **changes})
         state_machine.accept(tx, [job])
-        inputs.add_inputs(tx, [job.id], list(given))
+        inputs.add_inputs(tx, [job.id], list(job_inputs))
     return job.id
 
 
-def meanwhile(engine: Engine, statement: str) -> Hook:
+def during_call(engine: Engine, statement: str) -> Hook:
     """Run an action on the rows during a call."""
 
     def hook(_path: str, _body: bytes) -> None:
@@ -63,19 +63,19 @@ def meanwhile(engine: Engine, statement: str) -> Hook:
     return hook
 
 
-def near(colour: tuple[int, int, int], expected: tuple[int, int, int]) -> bool:
+def is_close_colour(colour: tuple[int, int, int], expected: tuple[int, int, int]) -> bool:
     return all(abs(a - b) < 60 for a, b in zip(colour, expected, strict=True))
 
 
 def stored(engine: Engine, job: UUID) -> dict[str, Any]:
     """Return the files of the only result by variant; checks their rows against their bytes."""
-    found = {row.variant: row for row in engine.files(job)}
-    for row in found.values():
+    by_variant = {row.variant: row for row in engine.files(job)}
+    for row in by_variant.values():
         assert (row.n, row.bytes) == (0, len(storage.read_file(row.key)))
-    return found
+    return by_variant
 
 
-def ended_well(engine: Engine, job: UUID) -> dict[str, Any]:
+def saved_files(engine: Engine, job: UUID) -> dict[str, Any]:
     assert engine.run_until_final(job) == ["succeeded"], engine.job_row(job).error_message
     assert engine.ledger()["violations"] == {}
     assert engine.charge_count() == 1
@@ -88,67 +88,72 @@ def draft(engine: Engine, request: bytes) -> dict[str, Any]:
     return component["abilities"]["gen_video"]["text_to_video_params"]
 
 
-def orders_of(engine: Engine) -> list[dict[str, Any]]:
+def record_orders(engine: Engine) -> list[dict[str, Any]]:
     """Record the parameters of every video submit from now on."""
-    seen: list[dict[str, Any]] = []
-    engine.interceptor.before[GENERATE] = lambda _path, body: seen.append(draft(engine, body))
-    return seen
+    submits: list[dict[str, Any]] = []
+    engine.interceptor.before[GENERATE] = lambda _path, body: submits.append(draft(engine, body))
+    return submits
 
 
 # --- from order to files ---
 
 
 def test_video_from_text(engine: Engine) -> None:
-    seen = orders_of(engine)
+    submits = record_orders(engine)
     order = {"ratio": "16:9", "resolution": "720p", "seconds": 10, "seed": 99}
-    job = job_of(engine, [engine.add_account()], prompt="the boat drifts", order=order)
-    files = ended_well(engine, job)
+    job = add_video_job(engine, [engine.add_account()], prompt="the boat drifts", order=order)
+    files = saved_files(engine, job)
     assert files.keys() == {"original", "thumbnail", "spritesheet"}
-    whole, poster, sheet = files["original"], files["thumbnail"], files["spritesheet"]
-    assert (whole.mime, whole.width, whole.height, round(whole.seconds)) == ("video/mp4", 1280, 720, 10)
-    assert whole.key == f"jobs/{job.hex}/0.mp4"
+    video_file, poster, sheet = files["original"], files["thumbnail"], files["spritesheet"]
+    assert (video_file.mime, video_file.width, video_file.height, round(video_file.seconds)) == (
+        "video/mp4",
+        1280,
+        720,
+        10,
+    )
+    assert video_file.key == f"jobs/{job.hex}/0.mp4"
     for row, size in ((poster, (1280, 720)), (sheet, (960, 544))):
         with Image.open(io.BytesIO(storage.read_file(row.key))) as shown:
             assert (shown.size, shown.format, row.mime, row.seconds) == (size, "JPEG", "image/jpeg", None)
         assert (row.width, row.height) == size
-    [params] = seen
-    [given] = params["video_gen_inputs"]
-    assert (given["prompt"], given["duration_ms"], given["fps"]) == ("the boat drifts", 10_000, 24)
+    [params] = submits
+    [video_input] = params["video_gen_inputs"]
+    assert (video_input["prompt"], video_input["duration_ms"], video_input["fps"]) == ("the boat drifts", 10_000, 24)
     assert (params["video_aspect_ratio"], params["seed"]) == ("16:9", 99)
 
 
 def test_first_and_last_frame_appear_in_the_video(engine: Engine, host: MediaHost) -> None:
-    given = [
+    job_inputs = [
         NewInput(url=host.add_file("/first", RED), role="first_frame"),
-        NewInput(stored=sent_along(BLUE).stored, role="end_frame"),
+        NewInput(stored=input_in_request(BLUE).stored, role="end_frame"),
     ]
-    files = ended_well(engine, job_of(engine, [engine.add_account()], *given))
-    assert near(pixel_color(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (255, 0, 0))
+    files = saved_files(engine, add_video_job(engine, [engine.add_account()], *job_inputs))
+    assert is_close_colour(pixel_color(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (255, 0, 0))
     sheet = storage.read_file(files["spritesheet"].key)
-    assert near(pixel_color(sheet, at=(0.01, 0.01)), (255, 0, 0))
-    assert near(pixel_color(sheet, at=(0.76, 0.76)), (0, 0, 255))
+    assert is_close_colour(pixel_color(sheet, at=(0.01, 0.01)), (255, 0, 0))
+    assert is_close_colour(pixel_color(sheet, at=(0.76, 0.76)), (0, 0, 255))
 
 
 def test_video_with_first_frame_only(engine: Engine) -> None:
-    seen = orders_of(engine)
-    frame = NewInput(stored=sent_along(GREEN).stored, role="first_frame")
-    files = ended_well(engine, job_of(engine, [engine.add_account()], frame))
-    assert near(pixel_color(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (0, 255, 0))
-    assert "end_frame_image" not in seen[0]["video_gen_inputs"][0]
+    submits = record_orders(engine)
+    frame = NewInput(stored=input_in_request(GREEN).stored, role="first_frame")
+    files = saved_files(engine, add_video_job(engine, [engine.add_account()], frame))
+    assert is_close_colour(pixel_color(storage.read_file(files["thumbnail"].key), at=(0.05, 0.05)), (0, 255, 0))
+    assert "end_frame_image" not in submits[0]["video_gen_inputs"][0]
 
 
 def test_omni_video_from_image_video_and_audio(engine: Engine, host: MediaHost) -> None:
-    seen = orders_of(engine)
+    submits = record_orders(engine)
     video = make_video("red", "blue", seconds=3, side=96)
-    given = [
+    job_inputs = [
         NewInput(url=host.add_file("/clip", video), media="video", name="clip.mp4"),
-        NewInput(stored=sent_along(RED).stored),
+        NewInput(stored=input_in_request(RED).stored),
         NewInput(url=host.add_file("/tone", make_audio(seconds=2)), media="audio", name="tone.mp3"),
     ]
     parts = [{"material": 1}, {"text": " moves like "}, {"material": 0}, {"text": " to "}, {"material": 2}]
-    job = job_of(engine, [engine.add_account()], *given, model=OMNI, order={"parts": parts})
-    assert ended_well(engine, job).keys() == {"original", "thumbnail", "spritesheet"}
-    [given_input] = seen[0]["video_gen_inputs"]
+    job = add_video_job(engine, [engine.add_account()], *job_inputs, model=OMNI, order={"parts": parts})
+    assert saved_files(engine, job).keys() == {"original", "thumbnail", "spritesheet"}
+    [given_input] = submits[0]["video_gen_inputs"]
     edit = given_input["unified_edit_input"]
     assert [one["material_type"] for one in edit["material_list"]] == ["video", "image", "audio"]
     video_info, audio_info = edit["material_list"][0]["video_info"], edit["material_list"][2]["audio_info"]
@@ -164,9 +169,9 @@ def test_omni_video_from_image_video_and_audio(engine: Engine, host: MediaHost) 
 
 def test_media_in_the_request_is_measured_before_upload(engine: Engine) -> None:
     data = make_video("red", seconds=2)
-    given = sent_along(data, "inputs/test/0.mp4").stored
-    job = job_of(engine, [engine.add_account()], NewInput(stored=given, media="video"), model=OMNI)
-    ended_well(engine, job)
+    stored_input = input_in_request(data, "inputs/test/0.mp4").stored
+    job = add_video_job(engine, [engine.add_account()], NewInput(stored=stored_input, media="video"), model=OMNI)
+    saved_files(engine, job)
     [row] = engine.sql("SELECT * FROM job_inputs")
     assert (row.mime, row.milliseconds, row.width) == ("video/mp4", 2000, 64)
 
@@ -202,19 +207,21 @@ def refused(engine: Engine, job: UUID, code: str) -> str:
 def test_reference_of_wrong_type_is_refused(
     engine: Engine, host: MediaHost, media: str, data: bytes, code: str
 ) -> None:
-    job = job_of(engine, [engine.add_account()], NewInput(url=host.add_file("/x", data), media=media), model=OMNI)
+    job = add_video_job(
+        engine, [engine.add_account()], NewInput(url=host.add_file("/x", data), media=media), model=OMNI
+    )
     assert "cannot be used" in refused(engine, job, code)
 
 
 def test_reference_videos_over_fifteen_seconds_are_refused_before_upload(engine: Engine, host: MediaHost) -> None:
     long = host.add_file("/a", make_video("red", seconds=8))
-    given = [
+    job_inputs = [
         NewInput(url=long, media="video"),
         NewInput(url=host.add_file("/b", make_video("blue", seconds=8)), media="video"),
     ]
-    message = refused(engine, job_of(engine, [engine.add_account()], *given, model=OMNI), "invalid_video")
+    message = refused(engine, add_video_job(engine, [engine.add_account()], *job_inputs, model=OMNI), "invalid_video")
     assert "16.0 s" in message
-    assert "15 s is the most" in message
+    assert "the maximum is 15 s" in message
     assert STORE not in engine.ledger()["calls"]
 
 
@@ -223,18 +230,18 @@ def test_reference_videos_over_fifteen_seconds_are_refused_before_upload(engine:
 
 def test_fast_queue_leaves_job_with_references_to_bulk_queue(engine: Engine, host: MediaHost) -> None:
     account = engine.add_account(max_images=2)
-    heavy = job_of(engine, [account], NewInput(url=host.add_file("/a", RED)), kind="image")
-    light = engine.add_job(account, kind="video", prompt="a boat [[hang]]")
+    with_references = add_video_job(engine, [account], NewInput(url=host.add_file("/a", RED)), kind="image")
+    without_references = engine.add_job(account, kind="video", prompt="a boat [[hang]]")
     engine.make_due()
     engine.take_messages()
     # A kind whose oldest job needs no uploads is not blocked by a job that does.
     assert "submitted" in submit_batch(account_id=account)
     engine.make_due()
-    assert submit_batch(job_id=heavy) == f"{heavy} waits for its references"
-    assert (engine.states([heavy, light]), host.gets) == (["queued", "running"], [])
-    [message] = engine.take_messages("dreamery.upload_and_submit")[:1]
+    assert submit_batch(job_id=with_references) == f"{with_references} waits for its references"
+    assert (engine.states([with_references, without_references]), host.gets) == (["queued", "running"], [])
+    [message] = engine.take_messages("dreamery.bring")[:1]
     engine.make_due()
-    assert message.execute() == f"submitted {heavy} on {engine.sql('SELECT label FROM accounts')[0].label}"
+    assert message.execute() == f"submitted {with_references} on {engine.sql('SELECT label FROM accounts')[0].label}"
     assert host.gets == ["/a"]
     # The job behind it was enqueued during the upload.
     assert {"account_id": account.hex} in [m.ids for m in engine.take_messages("dreamery.submit")]
@@ -242,7 +249,7 @@ def test_fast_queue_leaves_job_with_references_to_bulk_queue(engine: Engine, hos
 
 def test_job_with_uploaded_references_uses_the_fast_queue(engine: Engine) -> None:
     account = engine.add_account()
-    job = job_of(engine, [account], sent_along(RED), kind="image", prompt="a boat [[http:503]]")
+    job = add_video_job(engine, [account], input_in_request(RED), kind="image", prompt="a boat [[http:503]]")
     engine.submit(job)
     engine.expire_leases()
     engine.poll(account)
@@ -253,13 +260,13 @@ def test_job_with_uploaded_references_uses_the_fast_queue(engine: Engine) -> Non
 
 def test_order_is_kept_across_queues(engine: Engine) -> None:
     account = engine.add_account(max_images=1)
-    heavy = job_of(engine, [account], sent_along(RED), kind="image")
-    light = engine.add_job(account)
+    with_references = add_video_job(engine, [account], input_in_request(RED), kind="image")
+    without_references = engine.add_job(account)
     engine.make_due()
-    assert submit_batch(job_id=light) == f"{heavy} waits for its references"
+    assert submit_batch(job_id=without_references) == f"{with_references} waits for its references"
     engine.make_due()
-    assert upload_and_submit(account_id=account).startswith(f"submitted {heavy}")
-    assert engine.states([heavy, light]) == ["running", "queued"]
+    assert upload_and_submit(account_id=account).startswith(f"submitted {with_references}")
+    assert engine.states([with_references, without_references]) == ["running", "queued"]
 
 
 def test_mixed_queue_with_references_is_processed_by_messages_alone(engine: Engine, host: MediaHost) -> None:
@@ -267,27 +274,27 @@ def test_mixed_queue_with_references_is_processed_by_messages_alone(engine: Engi
 
     account = engine.add_account(max_images=2, max_videos=1)
     link = host.add_file("/a", RED)
-    made = [job_of(engine, [account], NewInput(url=link), kind="image") for _ in range(2)]
-    made += [engine.add_job(account), job_of(engine, [account], NewInput(url=link, role="first_frame"))]
-    engine.run_worker(*made, rng=random.Random(3), loss=0.2, duplication=0.2)
-    assert engine.states(made) == ["succeeded"] * 4
+    job_ids = [add_video_job(engine, [account], NewInput(url=link), kind="image") for _ in range(2)]
+    job_ids += [engine.add_job(account), add_video_job(engine, [account], NewInput(url=link, role="first_frame"))]
+    engine.run_worker(*job_ids, rng=random.Random(3), loss=0.2, duplication=0.2)
+    assert engine.states(job_ids) == ["succeeded"] * 4
     assert (engine.charge_count(), engine.ledger()["violations"]) == (4, {})
 
 
 # --- the Chinese content check ---
 
 
-def commented(words: str) -> NewInput:
+def image_with_text(words: str) -> NewInput:
     """Return an image with embedded text, which the sandbox reads as a script."""
     out, info = io.BytesIO(), PngImagePlugin.PngInfo()
     info.add_text("Comment", words)
     Image.new("RGB", (32, 32), "red").save(out, "PNG", pnginfo=info)
-    return sent_along(out.getvalue())
+    return input_in_request(out.getvalue())
 
 
 def test_image_refused_by_the_check_fails_the_job_without_charge_or_failover(engine: Engine) -> None:
     first, second = engine.add_account(region="cn"), engine.add_account(region="cn")
-    job = job_of(engine, [first, second], commented("[[refuse:2003]]"), kind="image")
+    job = add_video_job(engine, [first, second], image_with_text("[[refuse:2003]]"), kind="image")
     message = refused(engine, job, "content_policy_violation")
     assert "reference image 1" in message
     assert engine.ledger()["calls"]["/mweb/v1/algo_proxy"] == 1
@@ -297,26 +304,26 @@ def test_image_refused_by_the_check_fails_the_job_without_charge_or_failover(eng
 
 @pytest.mark.parametrize("words", ["", "[[refuse:1002]]", "[[refuse:-6]]"])
 def test_other_responses_of_the_check_are_ignored(engine: Engine, words: str) -> None:
-    ended_well(engine, job_of(engine, [engine.add_account(region="cn")], commented(words), kind="image"))
+    saved_files(engine, add_video_job(engine, [engine.add_account(region="cn")], image_with_text(words), kind="image"))
     assert engine.ledger()["calls"]["/mweb/v1/algo_proxy"] == 1
 
 
 def test_failing_check_is_ignored(engine: Engine) -> None:
     engine.interceptor.before[CHECK] = lambda *_: Response(status_code=502)
-    ended_well(engine, job_of(engine, [engine.add_account(region="cn")], commented(""), kind="image"))
+    saved_files(engine, add_video_job(engine, [engine.add_account(region="cn")], image_with_text(""), kind="image"))
 
 
 def test_risk_text_is_a_refusal_with_any_code(engine: Engine) -> None:
     engine.interceptor.before[CHECK] = lambda *_: Response(b'{"ret":"9999","errmsg":"Detected Risk","data":null}')
     refused(
         engine,
-        job_of(engine, [engine.add_account(region="cn")], commented(""), kind="image"),
+        add_video_job(engine, [engine.add_account(region="cn")], image_with_text(""), kind="image"),
         "content_policy_violation",
     )
 
 
 def test_other_regions_have_no_content_check(engine: Engine) -> None:
-    ended_well(engine, job_of(engine, [engine.add_account()], commented("[[refuse:2003]]"), kind="image"))
+    saved_files(engine, add_video_job(engine, [engine.add_account()], image_with_text("[[refuse:2003]]"), kind="image"))
     assert "/mweb/v1/algo_proxy" not in engine.ledger()["calls"]
 
 
@@ -456,7 +463,7 @@ def test_transferred_bytes_renew_lease_and_watchdog(engine: Engine, monkeypatch:
     renewed: list[int | None] = []
     monkeypatch.setattr(watchdog, "renew", lambda ident=None: renewed.append(ident))
     job = engine.add_saving_job(engine.add_account(), kind="video")
-    engine.interceptor.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET due_at = now() + interval '1 second'")
+    engine.interceptor.before[MEDIA] = during_call(engine, "UPDATE jobs SET due_at = now() + interval '1 second'")
     engine.make_due()
     save(job_id=job)
     [row] = engine.sql("SELECT extract(epoch FROM due_at - now()) AS s FROM jobs WHERE id = :id", id=job)
@@ -467,7 +474,7 @@ def test_transferred_bytes_renew_lease_and_watchdog(engine: Engine, monkeypatch:
 def test_save_taken_over_stops_in_the_middle_of_a_file(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_renewal, "_LEASE_EVERY_SECONDS", 0.0)
     job = engine.add_saving_job(engine.add_account(), kind="video")
-    engine.interceptor.before[MEDIA] = meanwhile(engine, "UPDATE jobs SET save_tries = save_tries + 1")
+    engine.interceptor.before[MEDIA] = during_call(engine, "UPDATE jobs SET save_tries = save_tries + 1")
     assert engine.save(job) == f"save of {job} taken over"
     assert engine.files(job) == []
 
@@ -475,16 +482,18 @@ def test_save_taken_over_stops_in_the_middle_of_a_file(engine: Engine, monkeypat
 def test_video_without_thumbnails_is_saved_with_a_remark(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), kind="video")
     [ref] = engine.job_row(job).result_refs
-    whole = NewFile(n=0, key="k", mime="video/mp4", bytes=1, sha256="x", width=1, height=1)
+    video_file = NewFile(n=0, key="k", mime="video/mp4", bytes=1, sha256="x", width=1, height=1)
     keep = lease_renewal.LeaseRenewer(lambda: None)
-    copied = save_video._with_images(job, whole, io.BytesIO(b"not a video"), ref["poster_url"], keep)
+    copied = save_video._with_images(job, video_file, io.BytesIO(b"not a video"), ref["poster_url"], keep)
     [video_row, poster] = copied.files
-    assert (video_row, poster.variant, poster.mime) == (whole, "thumbnail", "image/jpeg")
+    assert (video_row, poster.variant, poster.mime) == (video_file, "thumbnail", "image/jpeg")
     with Image.open(io.BytesIO(storage.read_file(poster.key))) as shown:
         assert shown.size == (poster.width, poster.height)
     assert [remark.partition(" ")[0] for remark in copied.remarks] == ["thumbnail", "spritesheet"]
-    without_poster = save_video._with_images(job, whole, io.BytesIO(b"not a video"), f"{engine.url}/_media/none", keep)
-    assert without_poster.files == [whole]
+    without_poster = save_video._with_images(
+        job, video_file, io.BytesIO(b"not a video"), f"{engine.url}/_media/none", keep
+    )
+    assert without_poster.files == [video_file]
     assert len(without_poster.remarks) == 3
     with transaction() as tx:
         from worker.db.jobs import files
@@ -498,7 +507,7 @@ def test_retention_deletes_every_variant_of_a_result(engine: Engine) -> None:
     engine.configure(RETENTION_DAYS="1")
     job = engine.add_succeeded_job(engine.add_account(), kind="video")
     keys = [row.key for row in engine.files(job)]
-    aged(engine, 2, job)
+    move_jobs_back(engine, 2, job)
     assert "removed 3 files" in clean_up()
     for key in keys:
         with pytest.raises(storage.MissingFileError):

@@ -31,7 +31,7 @@ from worker.db.webhooks.outbox import MAX_PER_LANE, MAX_PER_OWNER
 from worker.tasks.deliver_webhooks import MAX_BODY_BYTES, deliver, deliver_lane
 
 
-def listen(engine: Engine, url: str, **changes: Any) -> tuple[UUID, str]:
+def add_endpoint(engine: Engine, url: str, **changes: Any) -> tuple[UUID, str]:
     with transaction() as tx:
         return factories.make_endpoint(tx, url, **changes)
 
@@ -64,16 +64,16 @@ def attempts(engine: Engine) -> list[tuple[int, int | None, str | None]]:
 
 
 @pytest.fixture
-def others(engine: Engine) -> Iterator[Callable[[], WebhookReceiver]]:
+def more_receivers(engine: Engine) -> Iterator[Callable[[], WebhookReceiver]]:
     """Start more receivers, each on its own port, which the fetcher may reach."""
     with ExitStack() as stack:
 
         def make() -> WebhookReceiver:
-            made = WebhookReceiver()
-            url = stack.enter_context(running_app(made))
-            made.url = f"{url}/hook"
+            new_receiver = WebhookReceiver()
+            url = stack.enter_context(running_app(new_receiver))
+            new_receiver.url = f"{url}/hook"
             engine.configure(FETCH_ALLOW=f"{engine.env['DREAMERY_FETCH_ALLOW']},{url.removeprefix('http://')}")
-            return made
+            return new_receiver
 
         yield make
 
@@ -81,7 +81,7 @@ def others(engine: Engine) -> Iterator[Callable[[], WebhookReceiver]]:
 # --- signatures ---
 
 
-def plain_check(got: ReceivedWebhook, secret: str) -> list[bool]:
+def matching_signatures(got: ReceivedWebhook, secret: str) -> list[bool]:
     """Return which signatures in the header match this secret, computed here from the text of the standard."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = b".".join([got.headers["webhook-id"].encode(), got.headers["webhook-timestamp"].encode(), got.body])
@@ -92,11 +92,11 @@ def plain_check(got: ReceivedWebhook, secret: str) -> list[bool]:
 
 
 def test_signatures_verify_with_three_independent_libraries(engine: Engine, receiver: WebhookReceiver) -> None:
-    _, secret = listen(engine, receiver.url)
+    _, secret = add_endpoint(engine, receiver.url)
     job = engine.add_succeeded_job(engine.add_account(), metadata={"order": "42", "name": "Wei\u00df \u9a6c"})
     assert send(engine).startswith("delivered job.completed")
     [got] = receiver.received
-    assert plain_check(got, secret) == [True]
+    assert matching_signatures(got, secret) == [True]
     openai = OpenAI(api_key="none")
     openai.webhooks.verify_signature(got.body, got.headers, secret=secret)
     for wrong in (webhook_secret("tokens:test"), new_webhook_secret()):
@@ -112,7 +112,7 @@ def test_signatures_verify_with_three_independent_libraries(engine: Engine, rece
 
 
 def test_two_secrets_sign_during_rotation_and_one_afterwards(engine: Engine, receiver: WebhookReceiver) -> None:
-    endpoint, old = listen(engine, receiver.url)
+    endpoint, old = add_endpoint(engine, receiver.url)
     new = new_webhook_secret()
     with transaction() as tx:
         encrypted = encrypt_secret(new, context=endpoints.secret_context(endpoint))
@@ -123,18 +123,18 @@ def test_two_secrets_sign_during_rotation_and_one_afterwards(engine: Engine, rec
     engine.sql("UPDATE webhook_endpoints SET previous_until = now() - interval '1 second'")
     send(engine)
     during, after = receiver.received
-    assert plain_check(during, new) == [True, False]
-    assert plain_check(during, old) == [False, True]
+    assert matching_signatures(during, new) == [True, False]
+    assert matching_signatures(during, old) == [False, True]
     for secret in (old, new):
         OpenAI(api_key="none").webhooks.verify_signature(during.body, during.headers, secret=secret)
         Webhook(secret).verify(during.body, during.headers)
-    assert plain_check(after, new) == [True]
+    assert matching_signatures(after, new) == [True]
     with pytest.raises(InvalidWebhookSignatureError):
         OpenAI(api_key="none").webhooks.verify_signature(after.body, after.headers, secret=old)
 
 
 def test_undecryptable_secret_fails_the_delivery(engine: Engine, receiver: WebhookReceiver) -> None:
-    listen(engine, receiver.url)
+    add_endpoint(engine, receiver.url)
     fail(engine)
     engine.configure(MASTER_KEY="another master key, with which nothing here was encrypted")
     assert "DREAMERY_MASTER_KEY" in send(engine)
@@ -153,7 +153,7 @@ def body_of(got: ReceivedWebhook) -> dict[str, Any]:
 @pytest.mark.parametrize("public", ["", "https://gen.example.com"])
 def test_body_contains_links_and_the_job(engine: Engine, receiver: WebhookReceiver, public: str) -> None:
     engine.configure(PUBLIC_URL=public, API_PORT="8123")
-    listen(engine, receiver.url, events=("job.started", "job.completed"))
+    add_endpoint(engine, receiver.url, events=("job.started", "job.completed"))
     job = engine.add_succeeded_job(engine.add_account(), count=2, prompt="a secret prompt")
     for row in engine.sql("SELECT id FROM webhook_deliveries"):
         engine.make_due()
@@ -181,7 +181,7 @@ def test_body_contains_links_and_the_job(engine: Engine, receiver: WebhookReceiv
 
 
 def test_failed_job_body_contains_the_error(engine: Engine, receiver: WebhookReceiver) -> None:
-    listen(engine, receiver.url)
+    add_endpoint(engine, receiver.url)
     fail(engine)
     send(engine)
     data = body_of(receiver.received[0])["data"]
@@ -190,7 +190,7 @@ def test_failed_job_body_contains_the_error(engine: Engine, receiver: WebhookRec
 
 
 def test_too_large_metadata_is_omitted_with_a_flag(engine: Engine, receiver: WebhookReceiver) -> None:
-    listen(engine, receiver.url)
+    add_endpoint(engine, receiver.url)
     fail(engine, metadata={f"{n}": "\u9a6c" * 512 for n in range(16)})
     send(engine)
     data = body_of(receiver.received[0])["data"]
@@ -201,7 +201,7 @@ def test_too_large_metadata_is_omitted_with_a_flag(engine: Engine, receiver: Web
 
 
 def test_delivery_succeeds_after_500(engine: Engine, receiver: WebhookReceiver) -> None:
-    endpoint, secret = listen(engine, receiver.url)
+    endpoint, secret = add_endpoint(engine, receiver.url)
     receiver.answers = [500]
     fail(engine)
     assert "HTTP status 500" in send(engine)
@@ -212,7 +212,7 @@ def test_delivery_succeeds_after_500(engine: Engine, receiver: WebhookReceiver) 
     assert send(engine).startswith("delivered")
     assert endpoint_row(engine, endpoint).failing_since is None
     assert attempts(engine) == [(1, 500, "HTTP status 500"), (2, 200, None)]
-    assert [plain_check(got, secret) for got in receiver.received] == [[True], [True]]
+    assert [matching_signatures(got, secret) for got in receiver.received] == [[True], [True]]
     first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"] == f"msg_{row.id.hex}"
     assert first.body == second.body
@@ -220,7 +220,7 @@ def test_delivery_succeeds_after_500(engine: Engine, receiver: WebhookReceiver) 
 
 
 def test_410_disables_endpoint_and_gives_up_pending_deliveries(engine: Engine, receiver: WebhookReceiver) -> None:
-    endpoint, _ = listen(engine, receiver.url)
+    endpoint, _ = add_endpoint(engine, receiver.url)
     receiver.answers = [410]
     jobs_ended = [fail(engine) for _ in range(3)]
     engine.make_due()
@@ -240,7 +240,7 @@ def test_410_disables_endpoint_and_gives_up_pending_deliveries(engine: Engine, r
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_pauses_the_endpoint(engine: Engine, receiver: WebhookReceiver, status: int) -> None:
-    endpoint, _ = listen(engine, receiver.url)
+    endpoint, _ = add_endpoint(engine, receiver.url)
     receiver.answers = [Response(status_code=status, headers={"Retry-After": "120"})]
     fail(engine)
     engine.make_due()
@@ -259,7 +259,7 @@ def test_retry_after_pauses_the_endpoint(engine: Engine, receiver: WebhookReceiv
 
 
 def test_retry_after_is_capped(engine: Engine, receiver: WebhookReceiver) -> None:
-    endpoint, _ = listen(engine, receiver.url)
+    endpoint, _ = add_endpoint(engine, receiver.url)
     receiver.answers = [Response(status_code=503, headers={"Retry-After": "Wed, 01 Jan 2098 00:00:00 GMT"})]
     fail(engine)
     send(engine)
@@ -268,10 +268,10 @@ def test_retry_after_is_capped(engine: Engine, receiver: WebhookReceiver) -> Non
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_fail_and_are_never_followed(
-    engine: Engine, receiver: WebhookReceiver, others: Callable[[], WebhookReceiver], status: int
+    engine: Engine, receiver: WebhookReceiver, more_receivers: Callable[[], WebhookReceiver], status: int
 ) -> None:
-    elsewhere = others()
-    listen(engine, receiver.url)
+    elsewhere = more_receivers()
+    add_endpoint(engine, receiver.url)
     receiver.answers = [Response(status_code=status, headers={"Location": elsewhere.url})]
     fail(engine)
     assert "redirects are not followed" in send(engine)
@@ -282,7 +282,7 @@ def test_redirects_fail_and_are_never_followed(
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::ffff:127.0.0.1]"])
 def test_private_targets_are_never_called(engine: Engine, receiver: WebhookReceiver, host: str) -> None:
     engine.configure(FETCH_ALLOW="")
-    listen(engine, receiver.url.replace("127.0.0.1", host))
+    add_endpoint(engine, receiver.url.replace("127.0.0.1", host))
     fail(engine)
     assert "private address" in send(engine)
     assert receiver.received == []
@@ -291,9 +291,9 @@ def test_private_targets_are_never_called(engine: Engine, receiver: WebhookRecei
     assert "private" in error
 
 
-def test_unreachable_receiver_is_a_failure(engine: Engine, others: Callable[[], WebhookReceiver]) -> None:
+def test_unreachable_receiver_is_a_failure(engine: Engine, more_receivers: Callable[[], WebhookReceiver]) -> None:
     engine.configure(FETCH_ALLOW="127.0.0.1")
-    endpoint, _ = listen(engine, "http://127.0.0.1:1/hook")
+    endpoint, _ = add_endpoint(engine, "http://127.0.0.1:1/hook")
     fail(engine)
     assert "not delivered" in send(engine)
     assert endpoint_row(engine, endpoint).slow_until is None, "a refused connection causes no pause"
@@ -306,7 +306,7 @@ def test_slow_receiver_fails_at_the_deadline(
     engine: Engine, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.5)
-    listen(engine, receiver.url)
+    add_endpoint(engine, receiver.url)
     stop = RequestPause()
     receiver.hook = lambda: stop("", b"")
     fail(engine)
@@ -318,11 +318,11 @@ def test_slow_receiver_fails_at_the_deadline(
 
 
 def test_slow_receiver_delays_only_its_own_lane(
-    engine: Engine, receiver: WebhookReceiver, others: Callable[[], WebhookReceiver]
+    engine: Engine, receiver: WebhookReceiver, more_receivers: Callable[[], WebhookReceiver]
 ) -> None:
-    quick = others()
-    slow_one, _ = listen(engine, receiver.url)
-    quick_one, _ = listen(engine, quick.url)
+    quick = more_receivers()
+    slow_one, _ = add_endpoint(engine, receiver.url)
+    quick_one, _ = add_endpoint(engine, quick.url)
     stop = threading.Event()
     receiver.hook = lambda: stop.wait(20)
     for _ in range(MAX_PER_LANE + 3):
@@ -353,8 +353,8 @@ def test_slow_receiver_delays_only_its_own_lane(
 
 def test_owner_with_many_slow_receivers_does_not_block_others(engine: Engine, receiver: WebhookReceiver) -> None:
     for n in range(MAX_PER_OWNER):
-        listen(engine, f"{receiver.url}/{n}")
-    listen(engine, f"{receiver.url}/other", owner="tokens:other")
+        add_endpoint(engine, f"{receiver.url}/{n}")
+    add_endpoint(engine, f"{receiver.url}/other", owner="tokens:other")
     stop = threading.Event()
     receiver.hook = lambda: stop.wait(20)
     fail(engine)
@@ -362,9 +362,11 @@ def test_owner_with_many_slow_receivers_does_not_block_others(engine: Engine, re
     fail(engine, owner="tokens:other")
     engine.make_due()
     rows = engine.sql("SELECT id, owner FROM webhook_deliveries")
-    mine = [threading.Thread(target=deliver, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:test"]
-    [thread.start() for thread in mine]
-    eventually(lambda: sum(thread.is_alive() for thread in mine) <= MAX_PER_OWNER, what="no more than these are sent")
+    threads = [threading.Thread(target=deliver, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:test"]
+    [thread.start() for thread in threads]
+    eventually(
+        lambda: sum(thread.is_alive() for thread in threads) <= MAX_PER_OWNER, what="no more than these are sent"
+    )
     eventually(lambda: len(receiver.received) == MAX_PER_OWNER, what="these are sent")
     [foreign] = [
         threading.Thread(target=deliver, kwargs={"delivery_id": r.id}) for r in rows if r.owner == "tokens:other"
@@ -372,14 +374,14 @@ def test_owner_with_many_slow_receivers_does_not_block_others(engine: Engine, re
     foreign.start()
     eventually(lambda: len(receiver.received) == MAX_PER_OWNER + 1, what="the other owner's is sent too")
     stop.set()
-    [thread.join(20) for thread in (*mine, foreign)]
+    [thread.join(20) for thread in (*threads, foreign)]
 
 
 # --- crashes ---
 
 
 def test_delivery_killed_before_commit_is_repeated_with_the_same_id(engine: Engine, receiver: WebhookReceiver) -> None:
-    _, secret = listen(engine, receiver.url)
+    _, secret = add_endpoint(engine, receiver.url)
     fail(engine)
     engine.make_due()
     stop = RequestPause()
@@ -398,12 +400,12 @@ def test_delivery_killed_before_commit_is_repeated_with_the_same_id(engine: Engi
     first, second = receiver.received
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.body == second.body
-    assert plain_check(first, secret) == plain_check(second, secret) == [True]
+    assert matching_signatures(first, secret) == matching_signatures(second, secret) == [True]
     assert attempts(engine)[1] == (2, 200, None)
 
 
 def test_two_messages_send_one_delivery_once(engine: Engine, receiver: WebhookReceiver) -> None:
-    listen(engine, receiver.url)
+    add_endpoint(engine, receiver.url)
     fail(engine)
     engine.make_due()
     item = delivery(engine).id
@@ -420,7 +422,7 @@ def test_two_messages_send_one_delivery_once(engine: Engine, receiver: WebhookRe
 def test_event_is_given_up_after_the_last_try_and_endpoint_stays_enabled(
     engine: Engine, receiver: WebhookReceiver
 ) -> None:
-    endpoint, _ = listen(engine, receiver.url)
+    endpoint, _ = add_endpoint(engine, receiver.url)
     receiver.answers = [500] * 20
     fail(engine)
     for tries, wait in enumerate(RETRY_DELAYS, start=1):
@@ -441,7 +443,7 @@ def test_event_is_given_up_after_the_last_try_and_endpoint_stays_enabled(
 def test_endpoint_failing_for_days_is_disabled_when_an_event_is_given_up(
     engine: Engine, receiver: WebhookReceiver, *, days: int, disabled: bool
 ) -> None:
-    endpoint, _ = listen(engine, receiver.url)
+    endpoint, _ = add_endpoint(engine, receiver.url)
     receiver.answers = [500, 500]
     fail(engine)
     engine.sql("UPDATE webhook_endpoints SET failing_since = now() - make_interval(days => :days)", days=days)
@@ -464,7 +466,7 @@ def test_endpoint_failing_for_days_is_disabled_when_an_event_is_given_up(
 def test_delivery_in_flight_at_disabling_stays_given_up_unless_delivered(
     engine: Engine, receiver: WebhookReceiver
 ) -> None:
-    endpoint, _ = listen(engine, receiver.url)
+    endpoint, _ = add_endpoint(engine, receiver.url)
     for answer in (500, 200):
         receiver.answers = [answer]
         stop = RequestPause()
@@ -497,7 +499,7 @@ def test_documented_receiver_accepts_our_deliveries(
     text = (ROOT / "docs/webhooks.md").read_text(encoding="utf-8")
     [source] = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
     engine.configure(FETCH_ALLOW="127.0.0.1")
-    endpoint, secret = listen(engine, "http://127.0.0.1/replaced")
+    endpoint, secret = add_endpoint(engine, "http://127.0.0.1/replaced")
     monkeypatch.setenv("DREAMERY_WEBHOOK_SECRET", secret)
     module: dict[str, Any] = {}
     exec(compile(source, "webhooks.md", "exec"), module)

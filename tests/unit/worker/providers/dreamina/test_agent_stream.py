@@ -74,7 +74,7 @@ def parse(chunks: list[bytes]) -> list[AgentEvent | str]:
     return events
 
 
-def cut(raw: bytes, places: list[int]) -> list[bytes]:
+def split_at(raw: bytes, places: list[int]) -> list[bytes]:
     edges = [0, *sorted({place % (len(raw) + 1) for place in places}), len(raw)]
     return [raw[start:end] for start, end in itertools.pairwise(edges)]
 
@@ -126,7 +126,7 @@ def test_stream_split_into_single_bytes(name):
 def test_any_split_gives_the_same_events(places, ends):
     for raw in (MANY, *((FIXTURES / name).read_bytes() for name in STREAMS)):
         sent = raw.replace(b"\n", ends)
-        assert parse(cut(sent, places)) == parse([raw])
+        assert parse(split_at(sent, places)) == parse([raw])
 
 
 def test_multibyte_characters_stay_intact():
@@ -140,7 +140,7 @@ def test_multibyte_characters_stay_intact():
 def test_invalid_data_is_ignored(raw, places):
     noise = b"data: " + raw.replace(b"\n", b" ") + b"\n\n"
     text = (FIXTURES / "agent.text.sse").read_bytes()
-    assert parse(cut(noise + text, places)) == TEXT
+    assert parse(split_at(noise + text, places)) == TEXT
 
 
 @pytest.mark.parametrize(

@@ -37,13 +37,13 @@ ERRORS_SEEN = [
 ]
 
 
-def fails(script: ScriptedUpstream) -> DreameryError:
+def poll_error(script: ScriptedUpstream) -> DreameryError:
     with pytest.raises(DreameryError) as caught:
         script.provider.submit_image(make_account(), make_order(), submit_key=KEY)
     return caught.value
 
 
-def js(body: object, status: int = 200) -> httpx.Response:
+def json_response(body: object, status: int = 200) -> httpx.Response:
     return httpx.Response(status, json=body)
 
 
@@ -54,14 +54,14 @@ def test_client_implements_provider():
 
 @pytest.mark.parametrize(("name", "code"), ERRORS_SEEN)
 def test_every_recorded_refusal_maps_to_its_code(name, code):
-    failure = fails(ScriptedUpstream(name))
+    failure = poll_error(ScriptedUpstream(name))
     assert failure.code == code
     assert not isinstance(failure, NotSentError)
     assert SESSION not in f"{failure!r} {failure.message} {failure.detail}"
 
 
 def test_refusal_keeps_upstream_text_and_log_id():
-    failure = fails(ScriptedUpstream("error.shark.json"))
+    failure = poll_error(ScriptedUpstream("error.shark.json"))
     assert failure.message.endswith(
         "Upstream: Couldn't generate due to unusual activity in your account. Try again later."
     )
@@ -72,7 +72,7 @@ def test_refusal_keeps_upstream_text_and_log_id():
 
 def test_echoed_session_is_hidden():
     body = {"ret": "1002", "errmsg": f"bad {SESSION}", "data": {"fail_starling_message": f"who is {SESSION}?"}}
-    failure = fails(ScriptedUpstream(js(body)))
+    failure = poll_error(ScriptedUpstream(json_response(body)))
     assert failure.message.endswith("who is [hidden]?")
     assert SESSION not in str(failure.detail)
 
@@ -86,7 +86,7 @@ def test_accepted_submit(name):
 @pytest.mark.parametrize("ret", ["0", 0, None, "success"])
 def test_record_is_found_in_both_places_and_ids_become_strings(ret):
     for data in ({"history_record_id": 9000000000002}, {"aigc_data": {"history_record_id": 9000000000002}}):
-        taken = ScriptedUpstream(js({"ret": ret, "data": data})).provider.submit_image(
+        taken = ScriptedUpstream(json_response({"ret": ret, "data": data})).provider.submit_image(
             make_account(), make_order(), submit_key=KEY
         )
         assert taken.upstream_id == "9000000000002"
@@ -105,28 +105,28 @@ def test_record_is_found_in_both_places_and_ids_become_strings(ret):
     ],
 )
 def test_success_without_record_is_unclear_unless_it_has_a_reason(data, code):
-    assert fails(ScriptedUpstream(js({"ret": "0", "data": data}))).code == code
+    assert poll_error(ScriptedUpstream(json_response({"ret": "0", "data": data}))).code == code
 
 
 @pytest.mark.parametrize(
     ("response", "code"),
     [
         (httpx.Response(500, text="oops"), "upstream_unreachable"),
-        (js({"ret": "1006"}, 502), "upstream_unreachable"),
-        (js({"ret": "1006"}, 403), "insufficient_quota"),
-        (js({"error": "x"}, 403), "upstream_unreachable"),
-        (js({"ret": "0", "data": {"history_record_id": "1"}}, 302), "upstream_unreachable"),
-        (js([1]), "upstream_unreachable"),
+        (json_response({"ret": "1006"}, 502), "upstream_unreachable"),
+        (json_response({"ret": "1006"}, 403), "insufficient_quota"),
+        (json_response({"error": "x"}, 403), "upstream_unreachable"),
+        (json_response({"ret": "0", "data": {"history_record_id": "1"}}, 302), "upstream_unreachable"),
+        (json_response([1]), "upstream_unreachable"),
     ],
 )
 def test_unexpected_http_responses_are_unreachable(response, code):
-    assert fails(ScriptedUpstream(response)).code == code
+    assert poll_error(ScriptedUpstream(response)).code == code
 
 
 def test_response_that_cannot_be_decompressed_is_unreachable():
     stream = httpx.ByteStream(b"\x1f\x8b broken")
     response = httpx.Response(200, stream=stream, headers={"content-encoding": "gzip"})
-    assert fails(ScriptedUpstream(response)).code == "upstream_unreachable"
+    assert poll_error(ScriptedUpstream(response)).code == "upstream_unreachable"
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
@@ -134,7 +134,7 @@ def test_unsent_request_raises_not_sent(error):
     def refuse(_request: httpx.Request) -> httpx.Response:
         raise error(f"no {SESSION}")
 
-    failure = fails(ScriptedUpstream(refuse))
+    failure = poll_error(ScriptedUpstream(refuse))
     assert isinstance(failure, NotSentError)
     assert failure.code == "upstream_unreachable"
     assert SESSION not in str(failure.detail)
@@ -148,7 +148,7 @@ def test_possibly_sent_request_is_unclear(error):
         raise error("gone")
 
     script = ScriptedUpstream(break_off)
-    failure = fails(script)
+    failure = poll_error(script)
     assert failure.code == "upstream_unreachable"
     assert not isinstance(failure, NotSentError)
     assert len(script.requests) == 1
@@ -158,8 +158,8 @@ def test_fetch_records_makes_one_call_and_omits_unknown_keys():
     fixture = load_fixture("get_history_by_ids.request.by_submit_ids.json")
     script = ScriptedUpstream("get_history_by_ids.batch.mixed.json")
     keys = fixture["body"]["submit_ids"]
-    found = script.provider.fetch_records(make_account("us"), keys)
-    assert {key: record.state for key, record in found.items()} == {
+    records = script.provider.fetch_records(make_account("us"), keys)
+    assert {key: record.state for key, record in records.items()} == {
         keys[0]: RecordState.DONE,
         keys[1]: RecordState.RUNNING,
     }
@@ -190,7 +190,7 @@ def test_fetch_records_never_reports_a_failure_as_unknown(answer, code):
         ScriptedUpstream(answer).provider.fetch_records(make_account(), [KEY])
     assert caught.value.code == code
     with pytest.raises(DreameryError):
-        ScriptedUpstream(js({"message": "error"})).provider.fetch_records(make_account(), [KEY])
+        ScriptedUpstream(json_response({"message": "error"})).provider.fetch_records(make_account(), [KEY])
 
 
 @pytest.mark.parametrize(
@@ -213,7 +213,7 @@ def test_fetch_credits(name, expected):
 )
 def test_unreadable_credits_raise_instead_of_zero(body):
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(js(body)).provider.fetch_credits(make_account())
+        ScriptedUpstream(json_response(body)).provider.fetch_credits(make_account())
     assert caught.value.code == "upstream_error"
 
 
@@ -256,7 +256,7 @@ def test_account_with_cluster_uses_its_hosts():
     assert idc(script.last_request) == "alisg"
 
 
-def locate_fails(script: ScriptedUpstream) -> str:
+def look_up_error(script: ScriptedUpstream) -> str:
     with pytest.raises(DreameryError) as caught:
         script.provider.look_up_hosts(make_account("auto"))
     return caught.value.code
@@ -268,8 +268,8 @@ def test_look_up_hosts_distinguishes_bad_session_from_bad_network():
             return httpx.Response(200, text=read_fixture("user_info.wrong_idc.json"))
         raise httpx.ReadTimeout("slow")
 
-    assert locate_fails(probes({})) == "upstream_session_expired"
-    assert locate_fails(ScriptedUpstream(partly)) == "upstream_session_expired"
-    assert locate_fails(ScriptedUpstream("error.html_gateway.txt")) == "upstream_unreachable"
-    assert locate_fails(ScriptedUpstream("error.rate_limited.json")) == "rate_limit_exceeded"
-    assert locate_fails(ScriptedUpstream(js({"errmsg": "who?"}))) == "upstream_session_expired"
+    assert look_up_error(probes({})) == "upstream_session_expired"
+    assert look_up_error(ScriptedUpstream(partly)) == "upstream_session_expired"
+    assert look_up_error(ScriptedUpstream("error.html_gateway.txt")) == "upstream_unreachable"
+    assert look_up_error(ScriptedUpstream("error.rate_limited.json")) == "rate_limit_exceeded"
+    assert look_up_error(ScriptedUpstream(json_response({"errmsg": "who?"}))) == "upstream_session_expired"

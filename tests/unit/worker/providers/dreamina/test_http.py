@@ -14,7 +14,7 @@ from worker.providers.dreamina.regions import site_for
 from worker.providers.dreamina.signing import sign, web_id
 
 
-def asked(region: str = "cn", session: str = SESSION, **settings: object) -> httpx.Request:
+def send_request(region: str = "cn", session: str = SESSION, **settings: object) -> httpx.Request:
     script = ScriptedUpstream("get_history_by_ids.not_found.json", **settings)
     script.provider.fetch_records(make_account(region, session=session), [KEY])
     return script.last_request
@@ -28,7 +28,7 @@ def asked(region: str = "cn", session: str = SESSION, **settings: object) -> htt
     ],
 )
 def test_request_headers(region, site, aid, fetch_site):
-    headers = asked(region).headers
+    headers = send_request(region).headers
     expected = {
         "accept": "application/json, text/plain, */*",
         "content-type": "application/json",
@@ -48,17 +48,17 @@ def test_request_headers(region, site, aid, fetch_site):
 
 
 def test_no_anti_bot_parameters_are_sent():
-    request = asked("us")
+    request = send_request("us")
     everything = f"{request.url} {request.headers} {request.headers['cookie']}".lower()
     for name in ("mstoken", "a_bogus", "x-bogus", "x-gnarly", "verifyfp", "sid_guard"):
         assert name not in everything
 
 
 def test_request_cookies():
-    assert asked("us").headers["cookie"] == f"sessionid={SESSION}; sessionid_ss={SESSION}; cc-target-idc=useast5"
-    cookies = dict(pair.split("=", 1) for pair in asked("cn").headers["cookie"].split("; "))
+    assert send_request("us").headers["cookie"] == f"sessionid={SESSION}; sessionid_ss={SESSION}; cc-target-idc=useast5"
+    cookies = dict(pair.split("=", 1) for pair in send_request("cn").headers["cookie"].split("; "))
     assert cookies["sessionid"] == cookies["sessionid_ss"] == cookies["sid_tt"] == SESSION
-    assert cookies["_tea_web_id"] == web_id(SESSION) == asked("cn").url.params["webId"]
+    assert cookies["_tea_web_id"] == web_id(SESSION) == send_request("cn").url.params["webId"]
 
 
 def test_cookies_of_one_account_are_not_sent_for_another():
@@ -73,28 +73,28 @@ def test_cookies_of_one_account_are_not_sent_for_another():
 
 def test_upstream_origin_keeps_path_query_and_real_host():
     origin = "http://127.0.0.1:7777"
-    request = asked("us", upstream_origin=origin)
+    request = send_request("us", upstream_origin=origin)
     assert str(request.url).startswith(f"{origin}/mweb/v1/get_history_by_ids?aid=513641&")
     assert request.headers["host"] == "127.0.0.1:7777"
     assert request.headers["x-orig-host"] == "dreamina-api.us.capcut.com"
-    assert "x-orig-host" not in asked("us").headers
+    assert "x-orig-host" not in send_request("us").headers
 
 
 def test_sandbox_is_called_at_its_own_url():
-    here = asked("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="http://127.0.0.1:9")
+    here = send_request("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="http://127.0.0.1:9")
     assert (here.url.port, "x-orig-host" in here.headers) == (9, False)
-    assert asked("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="").url.port == 7777
+    assert send_request("sandbox", upstream_origin="http://127.0.0.1:7777", sandbox_url="").url.port == 7777
 
 
 @pytest.mark.parametrize("session", ["a\r\nX-Evil: 1", "a; b=1", "", "é", 'a"b'])
 def test_session_invalid_as_cookie_is_neither_sent_nor_shown(session):
     with pytest.raises(DreameryError) as caught:
-        asked("us", session=session)
+        send_request("us", session=session)
     assert caught.value.code == "upstream_session_expired"
     assert not session or session not in str(caught.value.detail)
 
 
-class Drip(httpx.SyncByteStream):
+class SlowBody(httpx.SyncByteStream):
     """An endless body; every chunk takes three seconds of a fake clock."""
 
     def __init__(self, clock: list[float], chunk: bytes) -> None:
@@ -119,7 +119,7 @@ def clock(monkeypatch):
 
 
 def test_slow_body_ends_at_the_total_deadline(clock):
-    stream = Drip(clock, b" ")
+    stream = SlowBody(clock, b" ")
     with pytest.raises(DreameryError) as caught:
         ScriptedUpstream(httpx.Response(200, stream=stream)).provider.submit_image(
             make_account(), make_order(), submit_key=KEY
@@ -130,7 +130,7 @@ def test_slow_body_ends_at_the_total_deadline(clock):
 
 
 def test_endless_body_ends_at_the_size_limit(clock):
-    stream = Drip([0.0], b" " * 1_000_000)
+    stream = SlowBody([0.0], b" " * 1_000_000)
     with pytest.raises(DreameryError) as caught:
         ScriptedUpstream(httpx.Response(200, stream=stream)).provider.fetch_credits(make_account())
     assert caught.value.code == "upstream_unreachable"
@@ -143,12 +143,12 @@ class SlowStream(httpcore.NetworkStream):
     def __init__(self, clock: list[float]) -> None:
         self.clock = clock
         self.timeouts: list[float | None] = []
-        self.left = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1000
+        self.remaining = b"HTTP/1.1 200 OK\r\nX-Long: " + b"a" * 1000
 
     def read(self, _max_bytes, timeout=None):
         self.timeouts.append(timeout)
         self.clock[0] += 6
-        byte, self.left = self.left[:1], self.left[1:]
+        byte, self.remaining = self.remaining[:1], self.remaining[1:]
         return byte
 
     def write(self, _buffer, timeout=None):
@@ -185,16 +185,16 @@ def test_slow_headers_end_at_the_total_deadline(clock, monkeypatch):
 def test_each_thread_has_its_own_deadline(clock):
     deadline = http.Deadline()
     deadline.start(5)
-    seen: list[float] = []
+    received: list[float] = []
 
     def other() -> None:
         deadline.start(50)
-        seen.append(deadline.remaining(TimeoutError))
+        received.append(deadline.remaining(TimeoutError))
 
     thread = threading.Thread(target=other)
     thread.start()
     thread.join()
-    assert seen == [50]
+    assert received == [50]
     assert deadline.remaining(TimeoutError) == 5
     clock[0] += 5
     with pytest.raises(TimeoutError):

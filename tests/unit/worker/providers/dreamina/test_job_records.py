@@ -12,7 +12,7 @@ from worker.providers.dreamina.job_records import find_records, parse_record
 URL = "https://cdn.example.test/a.png"
 
 
-def one(name: str) -> Record:
+def parse_one(name: str) -> Record:
     answer = load_fixture(f"get_history_by_ids.{name}.json")
     (raw,) = answer["data"].values()
     return parse_record(KEY, raw)
@@ -36,7 +36,7 @@ def item(url: object = URL) -> dict:
     ],
 )
 def test_image_fixtures(name, state, count, settled):
-    record = one(name)
+    record = parse_one(name)
     assert (record.state, len(record.results), record.settled) == (state, count, settled)
     assert record.upstream_id == "9000000000001"
     assert record.error_code is None
@@ -54,14 +54,14 @@ def test_image_fixtures(name, state, count, settled):
     ],
 )
 def test_failure_fixtures(name, code):
-    record = one(name)
+    record = parse_one(name)
     assert (record.state, record.error_code) == (RecordState.FAILED, code)
     assert record.error_message is not None
     assert record.error_message.startswith(ERRORS[code].message)
 
 
 def test_upstream_text_is_passed_on():
-    record = one("failed.content")
+    record = parse_one("failed.content")
     assert record.error_message is not None
     assert record.error_message.endswith("The text does not meet the platform rules. Change it and try again.")
     assert record.detail is not None
@@ -69,8 +69,8 @@ def test_upstream_text_is_passed_on():
 
 
 def test_queue_position():
-    assert one("image.queued").queue_position == 12
-    assert one("image.processing").queue_position is None
+    assert parse_one("image.queued").queue_position == 12
+    assert parse_one("image.processing").queue_position is None
 
 
 @pytest.mark.parametrize("queue", [{"queue_status": 2, "queue_length": 9}, {"queue_status": 1, "queue_length": 0}, 7])
@@ -80,10 +80,10 @@ def test_queue_position_requires_status_1_and_a_queue(queue):
 
 
 def test_results_have_size_and_format():
-    (first, *_) = one("image.done.cn").results
+    (first, *_) = parse_one("image.done.cn").results
     assert (first.width, first.height, first.format) == (2560, 1440, "png")
     assert "resize:0:0" in first.url
-    (cover,) = one("image.done.cover_only").results
+    (cover,) = parse_one("image.done.cover_only").results
     assert "resize:4096" in cover.url
     assert cover.format is None
 
@@ -166,8 +166,8 @@ def test_invalid_record_never_raises_and_never_ends_a_job(raw):
 @given(_nonsense, st.booleans())
 def test_invalid_maps_never_raise(data, wrapped):
     answer = {"ret": "0", "data": data} if wrapped or not isinstance(data, dict) else data
-    found = find_records([KEY], answer)
-    assert found is None or found.keys() <= {KEY}
+    records = find_records([KEY], answer)
+    assert records is None or records.keys() <= {KEY}
 
 
 def test_both_forms_of_the_response():

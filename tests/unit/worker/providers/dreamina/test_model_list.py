@@ -15,7 +15,7 @@ from worker.providers.dreamina.model_list import parse_image_models, parse_video
 VIDEOS = "/mweb/v1/video_generate/get_common_config"
 
 
-def answers(images: httpx.Response | None = None, videos: httpx.Response | None = None) -> ScriptedUpstream:
+def upstream_with(images: httpx.Response | None = None, videos: httpx.Response | None = None) -> ScriptedUpstream:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path == VIDEOS:
             return videos or httpx.Response(200, json=load_fixture("video_generate.get_common_config.json"))
@@ -26,7 +26,7 @@ def answers(images: httpx.Response | None = None, videos: httpx.Response | None 
 
 
 def test_image_and_video_lists_are_parsed():
-    script = answers()
+    script = upstream_with()
     models = script.provider.list_models(make_account())
     (image,) = models.images
     assert (image.key, image.name, image.references) == ("high_aes_general_v50", "Seedream 5.0 Lite", 10)
@@ -43,11 +43,11 @@ def test_image_and_video_lists_are_parsed():
 
 def test_failed_list_leaves_its_kind_empty():
     broken = httpx.Response(200, json={"ret": "1002"})
-    assert answers(images=broken).provider.list_models(make_account()).images == ()
-    assert answers(images=broken).provider.list_models(make_account()).videos
-    assert answers(videos=broken).provider.list_models(make_account()).videos == ()
+    assert upstream_with(images=broken).provider.list_models(make_account()).images == ()
+    assert upstream_with(images=broken).provider.list_models(make_account()).videos
+    assert upstream_with(videos=broken).provider.list_models(make_account()).videos == ()
     with pytest.raises(DreameryError) as caught:
-        answers(httpx.Response(200, json={"ret": "1015"}), broken).provider.list_models(make_account())
+        upstream_with(httpx.Response(200, json={"ret": "1015"}), broken).provider.list_models(make_account())
     assert caught.value.code == "upstream_session_expired"
 
 

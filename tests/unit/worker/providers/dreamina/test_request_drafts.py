@@ -16,8 +16,8 @@ UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a
 
 def normalized(body: dict[str, Any]) -> dict[str, Any]:
     """Return a body with parsed JSON strings and placeholders for values that differ per run. Keeps the key order."""
-    given = body["metrics_extra"]
-    metrics = json.loads(given)
+    submitted = body["metrics_extra"]
+    metrics = json.loads(submitted)
     if "sceneOptions" in metrics:
         metrics["sceneOptions"] = json.loads(metrics["sceneOptions"])
     body = {**body, "metrics_extra": metrics, "draft_content": json.loads(body["draft_content"])}
@@ -25,12 +25,12 @@ def normalized(body: dict[str, Any]) -> dict[str, Any]:
     component["metadata"]["created_time_in_ms"] = "NOW"
     if gen_video := component["abilities"].get("gen_video"):
         # The draft repeats the telemetry; comparing the strings also checks the key order.
-        gen_video["video_task_extra"] = gen_video["video_task_extra"] == given
-    kept = json.dumps(body).replace(KEY, "THE-KEY")
-    return json.loads(UUID.sub("UUID", kept))
+        gen_video["video_task_extra"] = gen_video["video_task_extra"] == submitted
+    preserved = json.dumps(body).replace(KEY, "THE-KEY")
+    return json.loads(UUID.sub("UUID", preserved))
 
 
-def sent(script: ScriptedUpstream, region: str, **changes: Any) -> dict[str, Any]:
+def submit_image(script: ScriptedUpstream, region: str, **changes: Any) -> dict[str, Any]:
     script.provider.submit_image(make_account(region), make_order(**changes), submit_key=KEY)
     return json.loads(script.last_request.content)
 
@@ -39,7 +39,7 @@ def sent(script: ScriptedUpstream, region: str, **changes: Any) -> dict[str, Any
 def test_body_and_query_equal_the_browser_request(region, model):
     fixture = load_fixture(f"generate.image.request.{region}.json")
     script = ScriptedUpstream("generate.image.response.json")
-    body = sent(script, region, model=model)
+    body = submit_image(script, region, model=model)
     assert json.dumps(normalized(body)) == json.dumps(normalized(fixture["body"]))
     url = script.last_request.url
     assert f"{url.scheme}://{url.host}{url.path}" == fixture["url"]
@@ -53,18 +53,18 @@ def test_exact_count_equals_the_browser_draft_and_declares_its_price():
     fixture = normalized(load_fixture("generate.image.request.gen_count.json")["body"])
     script = ScriptedUpstream("generate.image.response.json", upstream_da_version="3.3.20")
     changes = {"model": "jimeng-5.0", "count": 2, "width": 2048, "height": 2048, "ratio": "1:1"}
-    body = normalized(sent(script, "cn", **changes))
-    ours, theirs = body.pop("metrics_extra"), fixture.pop("metrics_extra")
+    body = normalized(submit_image(script, "cn", **changes))
+    ours, recorded = body.pop("metrics_extra"), fixture.pop("metrics_extra")
     assert body == fixture
     # The recording is of another page: it sends a templateId and no sceneOptions; we must declare the charge.
-    assert theirs.pop("templateId") == "0"
-    assert theirs.items() <= ours.items()
+    assert recorded.pop("templateId") == "0"
+    assert recorded.items() <= ours.items()
     assert ours["sceneOptions"][0]["benefitCount"] == 2
 
 
 def test_model_without_counts_sends_no_count():
     script = ScriptedUpstream("generate.image.response.json")
-    body = normalized(sent(script, "sg", model="jimeng-3.1", count=2))
+    body = normalized(submit_image(script, "sg", model="jimeng-3.1", count=2))
     abilities = body["draft_content"]["component_list"][0]["abilities"]
     assert "gen_count" not in abilities["gen_option"]
     assert body["metrics_extra"]["sceneOptions"][0]["benefitCount"] == 4
@@ -72,8 +72,8 @@ def test_model_without_counts_sends_no_count():
 
 def test_model_key_depends_on_region():
     script = ScriptedUpstream("generate.image.response.json")
-    assert "fangzhou" in sent(script, "cn", model="jimeng-3.1")["extend"]["root_model"]
-    assert "fangzhou" not in sent(script, "us", model="jimeng-3.1")["extend"]["root_model"]
+    assert "fangzhou" in submit_image(script, "cn", model="jimeng-3.1")["extend"]["root_model"]
+    assert "fangzhou" not in submit_image(script, "us", model="jimeng-3.1")["extend"]["root_model"]
 
 
 def test_forced_model_size_applies_in_the_us_only():
@@ -85,9 +85,9 @@ def test_forced_model_size_applies_in_the_us_only():
         ("sg", [1664, 936, "1k", 3]),
         ("sandbox", [1664, 936, "1k", 3]),
     ):
-        core = normalized(sent(script, region, **asked))["draft_content"]["component_list"][0]["abilities"]["generate"][
-            "core_param"
-        ]
+        core = normalized(submit_image(script, region, **asked))["draft_content"]["component_list"][0]["abilities"][
+            "generate"
+        ]["core_param"]
         info = core["large_image_info"]
         assert [info["width"], info["height"], info["resolution_type"], core["image_ratio"]] == expected
     script.provider.submit_image(make_account("auto", cluster=cluster), make_order(**asked), submit_key=KEY)
@@ -124,12 +124,12 @@ SQUARE = {"width": 2048, "height": 2048, "ratio": "1:1"}
 def test_blend_equals_the_recorded_request(name, region, prompt, references):
     fixture = load_fixture(name)
     script = ScriptedUpstream("generate.image.response.json")
-    body = normalized(sent(script, region, prompt=prompt, references=references, **SQUARE))
-    theirs = normalized(fixture["body"])
+    body = normalized(submit_image(script, region, prompt=prompt, references=references, **SQUARE))
+    recorded = normalized(fixture["body"])
     if region == "us":
         # The recording has the CN site in its blob URLs; each site uses its own.
-        theirs = json.loads(json.dumps(theirs).replace("blob:https://jimeng.jianying.com", f"blob:{WORLD}"))
-    assert json.dumps(body) == json.dumps(theirs)
+        recorded = json.loads(json.dumps(recorded).replace("blob:https://jimeng.jianying.com", f"blob:{WORLD}"))
+    assert json.dumps(body) == json.dumps(recorded)
     assert dict(script.last_request.url.params).keys() == fixture["query"].keys()
 
 
@@ -138,7 +138,9 @@ WORLD = "https://dreamina.capcut.com"
 
 def test_blend_keeps_exact_count_and_negative_prompt():
     body = normalized(
-        sent(ScriptedUpstream("generate.image.response.json"), "cn", references=(CN_A,), count=3, negative_prompt="fog")
+        submit_image(
+            ScriptedUpstream("generate.image.response.json"), "cn", references=(CN_A,), count=3, negative_prompt="fog"
+        )
     )
     abilities = body["draft_content"]["component_list"][0]["abilities"]
     assert abilities["gen_option"]["gen_count"] == 3
@@ -241,7 +243,7 @@ SERIES = "连续故事，生成6张，小船的一天"
 def test_series_equals_the_browser_request():
     fixture = load_fixture("generate.multi_image.request.cn.json")
     script = ScriptedUpstream("generate.image.response.json")
-    assert json.dumps(normalized(sent(script, "cn", prompt=SERIES, **SQUARE))) == json.dumps(
+    assert json.dumps(normalized(submit_image(script, "cn", prompt=SERIES, **SQUARE))) == json.dumps(
         normalized(fixture["body"])
     )
 
@@ -251,7 +253,7 @@ def test_series_equals_the_browser_request():
 )
 def test_request_without_series_declares_its_charge(changes):
     script = ScriptedUpstream("generate.image.response.json")
-    metrics = normalized(sent(script, "cn", **{"prompt": SERIES, **SQUARE, **changes}))["metrics_extra"]
+    metrics = normalized(submit_image(script, "cn", **{"prompt": SERIES, **SQUARE, **changes}))["metrics_extra"]
     assert metrics["sceneOptions"][0]["scene"] == "ImageBasicGenerate"
     assert "benefitCount" in metrics["sceneOptions"][0]
     assert "templateId" not in metrics

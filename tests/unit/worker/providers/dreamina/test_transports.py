@@ -32,12 +32,12 @@ class Handler(socketserver.BaseRequestHandler):
         first = self.request.recv(65536)
         if first[:1] == b"\x05":
             self.request.sendall(b"\x05\x02")
-            self.server.seen.append(self.request.recv(1024))
+            self.server.received.append(self.request.recv(1024))
             self.request.sendall(b"\x01\x00")
-            self.server.seen.append(self.request.recv(1024))
+            self.server.received.append(self.request.recv(1024))
             self.request.sendall(b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00")
             first = self.request.recv(65536)
-        self.server.seen.append(first)
+        self.server.received.append(first)
         self.request.sendall(self.server.answer)
 
 
@@ -50,7 +50,7 @@ class Server(socketserver.ThreadingTCPServer):
 @pytest.fixture
 def server() -> Iterator[Server]:
     with Server(("127.0.0.1", 0), Handler) as server:
-        server.seen = []
+        server.received = []
         server.answer = HTTP_ANSWER
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -59,7 +59,7 @@ def server() -> Iterator[Server]:
         thread.join()
 
 
-def ask(proxy: str, allow: str = "127.0.0.1", origin: str = "http://upstream.example.test") -> None:
+def poll_through(proxy: str, allow: str = "127.0.0.1", origin: str = "http://upstream.example.test") -> None:
     provider = DreaminaProvider(Settings(_env_file=None, fetch_allow=allow, upstream_origin=origin))
     try:
         provider.fetch_records(Account(id="a1", region="us", session=SESSION, proxy=proxy), [KEY])
@@ -68,15 +68,15 @@ def ask(proxy: str, allow: str = "127.0.0.1", origin: str = "http://upstream.exa
 
 
 def test_http_proxy_gets_call_and_password(server):
-    ask(f"http://user:p%40ss@127.0.0.1:{server.server_address[1]}")
-    (request,) = server.seen
+    poll_through(f"http://user:p%40ss@127.0.0.1:{server.server_address[1]}")
+    (request,) = server.received
     assert request.startswith(b"POST http://upstream.example.test/mweb/v1/get_history_by_ids?")
     assert base64.b64encode(b"user:p@ss") in request
 
 
 def test_socks_proxy_gets_credentials_and_then_the_call(server):
-    ask(f"socks5://user:pass@127.0.0.1:{server.server_address[1]}")
-    login, connect, request = server.seen
+    poll_through(f"socks5://user:pass@127.0.0.1:{server.server_address[1]}")
+    login, connect, request = server.received
     assert b"user" in login
     assert b"pass" in login
     assert b"upstream.example.test" in connect
@@ -86,20 +86,20 @@ def test_socks_proxy_gets_credentials_and_then_the_call(server):
 def test_refused_tunnel_raises_not_sent(server):
     server.answer = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
     with pytest.raises(NotSentError) as caught:
-        ask(f"http://u:S3CR3T@127.0.0.1:{server.server_address[1]}", origin="")
-    assert server.seen[0].startswith(b"CONNECT dreamina-api.us.capcut.com:443 ")
-    assert SESSION.encode() not in server.seen[0]
+        poll_through(f"http://u:S3CR3T@127.0.0.1:{server.server_address[1]}", origin="")
+    assert server.received[0].startswith(b"CONNECT dreamina-api.us.capcut.com:443 ")
+    assert SESSION.encode() not in server.received[0]
     assert "S3CR3T" not in f"{caught.value!r}{caught.value.detail}"
 
 
 def test_private_proxy_is_refused_unless_allowed(server):
     port = server.server_address[1]
     with pytest.raises(NotSentError, match="cannot be reached") as caught:
-        ask(f"http://127.0.0.1:{port}", allow="")
+        poll_through(f"http://127.0.0.1:{port}", allow="")
     assert "no public address" in str(caught.value.detail)
-    assert server.seen == []
-    ask(f"http://127.0.0.1:{port}", allow=f"10.0.0.1, 127.0.0.1:{port}")
-    assert len(server.seen) == 1
+    assert server.received == []
+    poll_through(f"http://127.0.0.1:{port}", allow=f"10.0.0.1, 127.0.0.1:{port}")
+    assert len(server.received) == 1
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "fe80::1%eth0", "224.0.0.1"])
@@ -126,7 +126,7 @@ def test_unresolvable_proxy_host_raises_not_sent(monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(DreameryError) as caught:
-        ask("http://nowhere.example.test:1", allow="")
+        poll_through("http://nowhere.example.test:1", allow="")
     assert isinstance(caught.value, NotSentError)
 
 

@@ -19,7 +19,7 @@ URI = "tos-cn-i-tb4s082cfz/0000000000000000000000000000aaaa"
 KEYS = AwsCredentials("AKTPSYNTHETICACCESSKEY0001", "SYNTHETIC/secret+key/0001", "STS2SYNTHETICSESSIONTOKEN0001")
 
 
-class Steps:
+class UploadServer:
     """An upstream that accepts uploads; the response of each step can be replaced."""
 
     def __init__(self, region: str = "cn", **answers: Any) -> None:
@@ -48,13 +48,13 @@ class Steps:
         return answer if isinstance(answer, httpx.Response) else httpx.Response(200, json=answer)
 
 
-def upload(region: str = "cn", data: Any = DATA, **answers: Any) -> tuple[Reference, ScriptedUpstream, Steps]:
-    steps = Steps(region, **answers)
+def upload(region: str = "cn", data: Any = DATA, **answers: Any) -> tuple[Reference, ScriptedUpstream, UploadServer]:
+    steps = UploadServer(region, **answers)
     script = ScriptedUpstream(steps)
     return script.provider.upload_image(make_account(region), data, name="cat.png"), script, steps
 
 
-def refused(**answers: Any) -> DreameryError:
+def upload_error(**answers: Any) -> DreameryError:
     with pytest.raises(DreameryError) as caught:
         upload(**answers)
     failure = caught.value
@@ -189,14 +189,14 @@ def test_checksum_keeps_leading_zeros():
 
 
 def test_upload_that_is_not_stored_fails():
-    assert refused(put=load_fixture("tos_upload.crc_mismatch.json")).code == "upstream_error"
+    assert upload_error(put=load_fixture("tos_upload.crc_mismatch.json")).code == "upstream_error"
     commit = load_fixture("commit_image_upload.json")
     commit["Result"]["Results"][0]["UriStatus"] = 4000
-    assert refused(commit=commit).code == "upstream_error"
+    assert upload_error(commit=commit).code == "upstream_error"
 
 
 def test_refused_signature_has_its_own_code():
-    failure = refused(apply=load_fixture("apply_image_upload.error.json"))
+    failure = upload_error(apply=load_fixture("apply_image_upload.error.json"))
     assert failure.code == "upstream_sign_error"
     assert "SignatureDoesNotMatch" in str(failure.detail)
 
@@ -206,16 +206,16 @@ def test_refused_signature_has_its_own_code():
     "answer", [httpx.ConnectError("no"), httpx.ReadTimeout("slow"), httpx.Response(502, text="<html>")]
 )
 def test_unreachable_upload_host_is_never_unclear(step, answer):
-    assert isinstance(refused(**{step: answer}), NotSentError)
+    assert isinstance(upload_error(**{step: answer}), NotSentError)
 
 
 @pytest.mark.parametrize("step", ["apply", "put", "commit"])
 def test_busy_upload_host_raises_rate_limit(step):
-    assert refused(**{step: httpx.Response(429, text="slow down")}).code == "rate_limit_exceeded"
+    assert upload_error(**{step: httpx.Response(429, text="slow down")}).code == "rate_limit_exceeded"
 
 
 def test_expired_session_is_reported_by_the_token_call():
-    assert refused(token=load_fixture("error.login_expired.json")).code == "upstream_session_expired"
+    assert upload_error(token=load_fixture("error.login_expired.json")).code == "upstream_session_expired"
 
 
 @pytest.mark.parametrize(
@@ -232,12 +232,12 @@ def test_expired_session_is_reported_by_the_token_call():
 def test_unusable_upload_address_is_refused(change):
     apply = load_fixture("apply_image_upload.json")
     apply["Result"]["UploadAddress"] |= change
-    assert refused(apply=apply).code == "upstream_error"
+    assert upload_error(apply=apply).code == "upstream_error"
 
 
 @pytest.mark.parametrize("data", [b"", io.BytesIO(b"")])
 def test_empty_image_is_refused_before_any_call(data):
-    steps = Steps()
+    steps = UploadServer()
     with pytest.raises(DreameryError) as caught:
         ScriptedUpstream(steps).provider.upload_image(make_account(), data, name="x")
     assert (caught.value.code, steps.steps) == ("invalid_value", [])
@@ -257,7 +257,7 @@ def test_too_large_image_is_refused(monkeypatch):
 def test_credentials_are_cached_per_account_and_session_for_half_their_lifetime(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(uploads.time, "monotonic", lambda: now[0])
-    steps = Steps()
+    steps = UploadServer()
     provider = ScriptedUpstream(steps).provider
 
     def tokens(session: str = SESSION) -> int:
@@ -274,7 +274,7 @@ def test_credentials_are_cached_per_account_and_session_for_half_their_lifetime(
 
 def test_early_expired_credentials_are_renewed_once():
     error = load_fixture("apply_image_upload.error.json")
-    steps = Steps()
+    steps = UploadServer()
     provider = ScriptedUpstream(steps).provider
     provider.upload_image(make_account(), DATA, name="x")
     steps.answers["apply"] = [error, load_fixture("apply_image_upload.json")]
@@ -291,7 +291,7 @@ def test_early_expired_credentials_are_renewed_once():
 def test_four_upload_steps_share_one_deadline(monkeypatch):
     now = [1000.0]
     monkeypatch.setattr(uploads.time, "monotonic", lambda: now[0])
-    steps = Steps()
+    steps = UploadServer()
 
     def slow(request: httpx.Request) -> httpx.Response:
         now[0] += 8
@@ -309,7 +309,7 @@ def test_four_upload_steps_share_one_deadline(monkeypatch):
 
 
 def test_upstream_origin_also_replaces_upload_hosts():
-    steps = Steps()
+    steps = UploadServer()
     script = ScriptedUpstream(steps, upstream_origin="http://127.0.0.1:7777")
     script.provider.upload_image(make_account(), DATA, name="x")
     assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.requests} == {
@@ -328,7 +328,7 @@ def test_sandbox_is_its_own_upload_host():
     token, apply = load_fixture("get_upload_token.image.us.json"), load_fixture("apply_image_upload.json")
     token["data"]["upload_domain"] = "127.0.0.1:9"
     apply["Result"]["UploadAddress"]["UploadHosts"] = ["127.0.0.1:9"]
-    script = ScriptedUpstream(Steps(token=token, apply=apply), upstream_origin="http://127.0.0.1:7777")
+    script = ScriptedUpstream(UploadServer(token=token, apply=apply), upstream_origin="http://127.0.0.1:7777")
     script.provider.upload_image(make_account("sandbox"), DATA, name="x")
     assert {f"{request.url.scheme}://{request.url.netloc.decode()}" for request in script.requests} == {
         "http://127.0.0.1:9"
@@ -342,8 +342,8 @@ def test_sandbox_is_its_own_upload_host():
 # --- video and audio (section 5.7) ---
 
 
-def media_steps(**answers: Any) -> Steps:
-    return Steps(
+def media_steps(**answers: Any) -> UploadServer:
+    return UploadServer(
         **{
             "token": load_fixture("get_upload_token.video.json"),
             "apply": load_fixture("apply_upload_inner.json"),
@@ -393,7 +393,7 @@ def test_media_without_length_and_without_id():
 
 
 def test_images_and_media_use_separate_credentials():
-    steps = Steps()
+    steps = UploadServer()
     script = ScriptedUpstream(steps)
     script.provider.upload_image(make_account(), DATA, name="x")
     media = media_steps()
@@ -405,7 +405,7 @@ def test_images_and_media_use_separate_credentials():
 # --- the Chinese content check (section 5.6) ---
 
 
-def checked(answer: Any, region: str = "cn") -> ScriptedUpstream:
+def run_check(answer: Any, region: str = "cn") -> ScriptedUpstream:
     script = ScriptedUpstream(answer)
     script.provider.check_image(make_account(region), Reference(URI))
     return script
@@ -413,12 +413,12 @@ def checked(answer: Any, region: str = "cn") -> ScriptedUpstream:
 
 def test_content_check_equals_the_recording_and_runs_in_china_only():
     fixture = load_fixture("algo_proxy.request.json")
-    script = checked(httpx.Response(200, json={"ret": "0", "errmsg": "success", "data": {}}))
+    script = run_check(httpx.Response(200, json={"ret": "0", "errmsg": "success", "data": {}}))
     assert (script.last_request.method, script.last_request.url.path) == (fixture["method"], fixture["path"])
     assert json.loads(script.last_request.content) == fixture["body"]
     babi_param = script.last_request.url.params["babi_param"]
     assert json.loads(babi_param) == json.loads(fixture["query_extra"]["babi_param"])
-    assert checked(httpx.Response(500), "us").requests == []
+    assert run_check(httpx.Response(500), "us").requests == []
 
 
 @pytest.mark.parametrize(
@@ -434,6 +434,6 @@ def test_content_check_equals_the_recording_and_runs_in_china_only():
 )
 def test_only_content_codes_and_risk_texts_refuse_an_image(answer: Any, code: str):
     with pytest.raises(DreameryError) as caught:
-        checked(answer)
+        run_check(answer)
     assert caught.value.code == code
     assert SESSION not in f"{caught.value.message} {caught.value.detail}"

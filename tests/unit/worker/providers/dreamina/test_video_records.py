@@ -16,17 +16,17 @@ POSTER = "https://image-cdn.example.test/synthetic/cover.jpeg?x-expires=17000864
 ITEM = "7600000000000000091"
 
 
-def raw(name: str) -> dict[str, Any]:
+def load_raw(name: str) -> dict[str, Any]:
     return load_fixture(f"get_history_by_ids.video.{name}.json")["data"][KEY]
 
 
-def read(name: str) -> Record:
-    return parse_record(KEY, raw(name))
+def parse_fixture(name: str) -> Record:
+    return parse_record(KEY, load_raw(name))
 
 
 @pytest.mark.parametrize(("name", "file"), [("done", "origin"), ("done.ladder", "720p")])
 def test_finished_video_is_parsed_in_both_forms(name, file):
-    record = read(name)
+    record = parse_fixture(name)
     assert (record.state, record.settled, record.expected) == (RecordState.DONE, True, 0)
     (ref,) = record.results
     assert ref.url.startswith(f"{CDN}/{file}.mp4?")
@@ -35,12 +35,12 @@ def test_finished_video_is_parsed_in_both_forms(name, file):
 
 
 def test_queued_video():
-    record = read("processing")
+    record = parse_fixture("processing")
     assert (record.state, record.queue_position) == (RecordState.QUEUED, 12)
 
 
 def test_video_with_status_45_is_not_settled():
-    record = parse_record(KEY, {**raw("done"), "status": 45})
+    record = parse_record(KEY, {**load_raw("done"), "status": 45})
     assert (record.state, record.settled, len(record.results)) == (RecordState.RUNNING, False, 1)
 
 
@@ -92,7 +92,7 @@ def test_invalid_video_length_is_ignored(length):
 
 # --- a better bit rate ---
 
-(SMALL,) = read("done.ladder").results
+(SMALL,) = parse_fixture("done.ladder").results
 
 
 @pytest.mark.parametrize("name", ["item_list", "local_item_list"])
@@ -106,28 +106,28 @@ def test_better_video_is_found(name):
     assert json.loads(script.last_request.content) == load_fixture("get_local_item_list.video.request.json")["body"]
 
 
-def worse() -> httpx.Response:
+def lower_quality() -> httpx.Response:
     answer = load_fixture("get_local_item_list.video.json")
     answer["data"]["item_list"][0]["video"]["transcoded_video"]["origin"]["width"] = 64
     return httpx.Response(200, json=answer)
 
 
-def another() -> httpx.Response:
+def other_item() -> httpx.Response:
     answer = load_fixture("get_local_item_list.video.json")
     answer["data"]["item_list"][0]["common_attr"]["id"] = "1"
     return httpx.Response(200, json=answer)
 
 
-def cut() -> httpx.Response:
+def cut_url() -> httpx.Response:
     raise httpx.ConnectError("no")
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda _: worse(),
-        lambda _: another(),
-        lambda _: cut(),
+        lambda _: lower_quality(),
+        lambda _: other_item(),
+        lambda _: cut_url(),
         lambda _: httpx.Response(200, json={"ret": "1015"}),
         lambda _: httpx.Response(200, json={"ret": "0", "data": {"item_list": [None, {"video": 5}]}}),
         lambda _: httpx.Response(200, text="<html>"),
