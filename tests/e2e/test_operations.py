@@ -199,15 +199,18 @@ def test_drained_worker_is_idle_while_the_other_works(
     assert (drained["draining"], drained["queues"]) == (True, [])
     since = time.monotonic()
     assert client.generate_images(n=1).status_code == 200
-    # It still hears itself, or it would be ended as deaf.
-    eventually(lambda: heard_seconds(platform, name) < time.monotonic() - since, what="it hears while it rests")
+    # It still processes its heartbeats, otherwise it would be restarted as unresponsive.
+    eventually(
+        lambda: seconds_since_heartbeat(platform, name) < time.monotonic() - since,
+        what="a heartbeat while it is drained",
+    )
     back = admin.http.patch(url, json={"draining": False}).json()
     assert (back["draining"], back["queues"]) == (False, ["bulk", "fast", "outbox"])
     assert_error(admin.http.patch("/admin/v1/workers/nobody/drain", json={"draining": True}), 404, "worker_not_found")
 
 
-def heard_seconds(platform: CheckedPlatform, name: str) -> float:
-    """How long ago the worker of that process heard its last message to itself."""
+def seconds_since_heartbeat(platform: CheckedPlatform, name: str) -> float:
+    """Seconds since the worker of that process consumed its last heartbeat message."""
     pid = platform.children[name.partition("@")[0]].pid
     return next(worker.heard_seconds for worker in heartbeat.list_workers(platform.redis_url) if worker.pid == pid)
 
