@@ -140,7 +140,7 @@ def test_suspended_worker_is_detected_and_replaced(site: ObservedPlatform) -> No
         what="the check fails",
     )
     eventually(lambda: worker.restarts > restarts, within=60, what="the supervisor replaces it")
-    assert any("worker-1 takes no messages" in notice for notice in site.notices)
+    assert any("worker-1 does not respond" in notice for notice in site.notices)
     eventually(lambda: is_ready(site), within=60, what="ready again")
     site.generate_image()
 

@@ -204,7 +204,7 @@ def test_second_up_on_the_same_folder_fails(up: RunningUp) -> None:
 def test_taken_port_error_suggests_another_port(up: RunningUp, tmp_path: Path) -> None:
     result = dreamery("up", "--data-dir", str(tmp_path / "data"), "--port", str(up.port))
     assert result.returncode == 1
-    assert f"Port {up.port} on 127.0.0.1 is taken" in result.stderr
+    assert f"Port {up.port} on 127.0.0.1 is used by another program" in result.stderr
     assert f"--port {up.port + 1}" in result.stderr
 
 

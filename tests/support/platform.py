@@ -54,7 +54,7 @@ class CheckedPlatform(Platform):
 
         return find_secret_leaks(self)
 
-    def lose(self) -> None:
+    def destroy_data(self) -> None:
         """Stop everything but the sandbox and delete files and database, like the loss of a machine."""
         self._leaks = self._find_leaks()
         assert self._supervisor is not None
