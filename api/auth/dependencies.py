@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import math
+import re
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Annotated, Literal
@@ -31,6 +32,10 @@ from worker.messaging.rate_limits import RequestLimits
 
 # Used only for the OpenAPI document and the Authorize button of /docs.
 _BEARER = HTTPBearer(auto_error=False, description="`sk-dreamery-...`, or upstream session ids where they are enabled")
+
+# Words before a key: OpenAI's, and those of fal, Replicate and other gateways. Clients send `Bearer Bearer KEY` too.
+_SCHEME = re.compile(r"(?:bearer|token|key|api-?key)(?:\s+|$)", re.IGNORECASE)
+_KEY_HEADERS = ("api-key", "x-api-key")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +116,18 @@ class Caller:
 
 
 def read_credential(request: Request) -> str:
-    """Return the credential from the request headers, or an empty string."""
-    header = request.headers.get("authorization", "").strip()
-    scheme, _, value = header.partition(" ")
-    if scheme.lower() == "bearer" and value.strip():
-        return value.strip()
-    return request.headers.get("api-key", "").strip()
+    """Return the credential from the request headers, or an empty string.
+
+    Accepted are `Authorization: Bearer KEY`, the words of other gateways in place of `Bearer`, the bare key or list of
+    session ids, and `api-key` (Azure) or `x-api-key`. Schemes such as `Basic` carry no key of ours.
+    """
+    header = credential = request.headers.get("authorization", "").strip()
+    while (match := _SCHEME.match(credential)) is not None:
+        credential = credential[match.end() :].strip()
+    # Without a known word: one key, or a list of session ids. Another space means another scheme.
+    if credential and (credential != header or all(len(part.split()) <= 1 for part in header.split(","))):
+        return credential
+    return next((value for name in _KEY_HEADERS if (value := request.headers.get(name, "").strip())), "")
 
 
 def _from_tokens(bearer: str) -> Caller:

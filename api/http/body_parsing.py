@@ -2,6 +2,7 @@
 
 Clients write lists as `image[]` or by repeating a name, and objects as `input_reference[image_url]` (openai-compat
 rules 14 to 16). All form values are text; the schema converts them. Uploaded files stay on disk until they are read.
+Field names are unified before the validation: `api/http/bodies/field_names.py`.
 """
 
 import json
@@ -13,10 +14,13 @@ from typing import IO, Any, TypeVar
 from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
 
+from api.http.bodies.charsets import CharsetError, decode_json
+from api.http.bodies.field_values import UnifiedFields, unify_fields
+from api.http.bodies.forms import MULTIPART, URLENCODED, FormError, FormLimits, read_form
 from worker.core.errors import DreameryError
 
 # Paths whose bodies may contain images or videos, so the larger size limit applies.
@@ -33,11 +37,12 @@ PATHS_WITH_UPLOADS = frozenset(
     }
 )
 _MAX_FILES = 64
-_MAX_FIELDS = 500
-_MAX_FIELD_BYTES = 4_000_000
+_LIMITS = FormLimits(files=_MAX_FILES, fields=500, field_bytes=4_000_000)
 _MAX_INLINE_PARSE_BYTES = 1_000_000
-_FORM_TYPES = ("multipart/form-data", "application/x-www-form-urlencoded")
-_NESTED = re.compile(r"([^\[\]]+)\[([^\[\]]*)\]")
+# `a[b][c]`; deeper names stay as they are.
+_NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+_KEY = re.compile(r"\[([^\[\]]*)\]")
+_LIST_KEYS = frozenset({"", *map(str, range(_MAX_FILES))})
 
 _COMPONENT = "#/components/schemas/{model}"
 
@@ -60,21 +65,38 @@ class Upload:
 
 async def parse_body(request: Request, schema: type[Schema]) -> Schema:
     """Parse the JSON or form body of a request into `schema`. Raises DreameryError or RequestValidationError."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type in _FORM_TYPES:
+    raw_type, options = parse_options_header(request.headers.get("content-type"))
+    content_type = raw_type.decode("latin-1")
+    if content_type in {MULTIPART, URLENCODED}:
         fields = await _parse_form(request)
     else:
         body = await _read_bytes(request)
+        charset = options.get(b"charset", b"").decode("latin-1") or None
         if len(body) > _MAX_INLINE_PARSE_BYTES:
             # Parsing 100 MB takes half a second and would block the event loop.
-            fields = await run_in_threadpool(_parse_json, body, content_type)
+            fields = await run_in_threadpool(_parse_json, body, content_type, charset)
         else:
-            fields = _parse_json(body, content_type)
-    return validate_body(fields, schema)
+            fields = _parse_json(body, content_type, charset)
+    deployment = getattr(request.state, "deployment", None)
+    if deployment is not None:
+        # Azure names the model in the path and ignores the one in the body.
+        fields = {**fields, "model": deployment}
+    unified = _unify(fields, schema)
+    # Error responses name a field as the client spelled it.
+    request.state.sent_names = unified.sent_names
+    return _validate(unified.fields, schema)
 
 
 def validate_body(fields: dict[str, Any], schema: type[Schema]) -> Schema:
-    """Validate the fields of a body as `schema`. Raises RequestValidationError."""
+    """Validate the fields of a body as `schema`, in any spelling. Raises DreameryError or RequestValidationError."""
+    return _validate(_unify(fields, schema).fields, schema)
+
+
+def _unify(fields: dict[str, Any], schema: type[BaseModel]) -> UnifiedFields:
+    return unify_fields(fields, {info.alias or name for name, info in schema.model_fields.items()})
+
+
+def _validate(fields: dict[str, Any], schema: type[Schema]) -> Schema:
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
@@ -90,14 +112,17 @@ async def _read_bytes(request: Request) -> bytearray:
     return body
 
 
-def _parse_json(body: bytearray, content_type: str) -> dict[str, Any]:
+def _parse_json(body: bytearray, content_type: str, charset: str | None) -> dict[str, Any]:
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
         message = f"The body must be application/json or multipart/form-data, not {content_type[:80]!r}."
         raise DreameryError("unsupported_media_type", message)
     if not body:
         raise DreameryError("invalid_json", "A body is required (Content-Type: application/json or a form).")
     try:
-        fields = json.loads(body)
+        fields = json.loads(decode_json(body, charset))
+    except CharsetError as error:
+        hint = "in the header `Content-Type: application/json; charset=...`"
+        raise DreameryError("invalid_json", f"The body {error} {hint}.") from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "cannot parse")
         raise DreameryError("invalid_json", f"The body is not valid JSON: {reason}.") from None
@@ -108,15 +133,16 @@ def _parse_json(body: bytearray, content_type: str) -> dict[str, Any]:
 
 async def _parse_form(request: Request) -> dict[str, Any]:
     try:
-        form = await request.form(max_files=_MAX_FILES, max_fields=_MAX_FIELDS, max_part_size=_MAX_FIELD_BYTES)
-    except HTTPException as error:
-        if error.status_code == 413:
-            raise
-        raise DreameryError("invalid_form", f"The form cannot be parsed: {error.detail}") from None
+        form = await read_form(request.headers, request.stream(), _LIMITS)
+    except (CharsetError, FormError) as error:
+        raise DreameryError("invalid_form", f"The form cannot be read: {error}.") from None
     # Its files are read later; the request middleware closes them at the end of the request.
     request.state.form = form
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
+        if name.lstrip().startswith("{"):
+            message = "The body is JSON, but its Content-Type is that of a form. Send `Content-Type: application/json`."
+            raise DreameryError("invalid_form", message)
         # An empty form field counts as absent.
         if value != "":
             _set_field(fields, name, _form_value(value))
@@ -137,17 +163,22 @@ def _form_value(value: Any) -> Any:
 
 
 def _set_field(fields: dict[str, Any], name: str, value: Any) -> None:
-    """Add a form field: `a` sets a value, a second `a` or `a[]` makes a list, `a[b]` an object."""
+    """Add a form field: `a` sets a value, a second `a` or `a[]` makes a list, `a[b]` an object, `a[b][c]` one in it."""
     nested = _NESTED.fullmatch(name)
-    if nested is None:
-        known = fields.get(name)
-        fields[name] = value if known is None else [*(known if isinstance(known, list) else [known]), value]
-    elif nested[2] in {"", *map(str, range(_MAX_FILES))}:
-        known = fields.get(nested[1], [])
-        fields[nested[1]] = [*(known if isinstance(known, list) else [known]), value]
+    path = [nested[1], *_KEY.findall(nested[2])] if nested else [name]
+    is_list = path[-1] in _LIST_KEYS and len(path) > 1
+    if is_list:
+        path.pop()
+    for key in path[:-1]:
+        inner = fields.get(key)
+        if not isinstance(inner, dict):
+            fields[key] = inner = {}
+        fields = inner
+    known = fields.get(path[-1])
+    if known is None and not is_list:
+        fields[path[-1]] = value
     else:
-        known = fields.get(nested[1])
-        fields[nested[1]] = {**(known if isinstance(known, dict) else {}), nested[2]: value}
+        fields[path[-1]] = [*(known if isinstance(known, list) else [] if known is None else [known]), value]
 
 
 def body_openapi(

@@ -1,5 +1,6 @@
 """Every failure as an OpenAI error object: a status and `{"error": {message, type, param, code}}`, all four keys."""
 
+import re
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from worker.core.errors import DreameryError, ErrorKind
+from worker.core.messages.chinese import chinese_message
 from worker.core.observability.logging import get_logger
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS
 
@@ -92,7 +94,15 @@ def localized_message(kind: ErrorKind, message: str | None) -> str:
     if language is None:
         return message or kind.message
     language.used = True
-    return kind.chinese_message(message) if language.chinese else message or kind.message
+    return chinese_message(kind, message) if language.chinese else message or kind.message
+
+
+class BodyReadError(HTTPException):
+    """A failure while the body is received. Only an HTTPException passes the framework's body reading unchanged."""
+
+    def __init__(self, reason: DreameryError) -> None:
+        super().__init__(reason.kind.status, reason.message)
+        self.reason = reason
 
 
 class ErrorObject(BaseModel):
@@ -132,7 +142,7 @@ def error_response(
     extra = {**(headers or {}), **error.headers}
     if error.retry_after is not None:
         extra["Retry-After"] = str(min(max(error.retry_after, 1), 60))
-    status = status or error.kind.status
+    status = status or error.status
     if status == 401:
         extra["WWW-Authenticate"] = "Bearer"
     return JSONResponse(error_body(error.kind, error.message, error.param), status_code=status, headers=extra)
@@ -174,6 +184,18 @@ def _body_error(*, missing: bool, content_type: str) -> DreameryError:
     return DreameryError("invalid_json", 'The body must be a JSON object, such as {"prompt": "a boat"}.')
 
 
+def _with_sent_name(error: DreameryError, request: Request) -> DreameryError:
+    """Name the field of an error as the client spelled it, for example `aspectRatio` instead of `ratio`."""
+    name, dot, rest = (error.param or "").partition(".")
+    sent = getattr(request.state, "sent_names", {}).get(name)
+    if sent is None:
+        return error
+    message = re.sub(rf"(?<=[`']){re.escape(name)}(?=[.`'])", lambda _: sent, error.message)
+    return DreameryError(
+        error.code, message, param=f"{sent}{dot}{rest}", retry_after=error.retry_after, headers=error.headers
+    )
+
+
 def _http_error(error: HTTPException, request: Request) -> DreameryError:
     if error.status_code == 405:
         return DreameryError("method_not_allowed", f"{request.url.path} does not support {request.method}.")
@@ -198,15 +220,18 @@ def install_error_handlers(app: FastAPI) -> None:
     """Turn every exception, ours and the framework's, into an OpenAI error object."""
 
     @app.exception_handler(DreameryError)
-    async def dreamery_error(_request: Request, error: DreameryError) -> JSONResponse:
-        return error_response(error)
+    async def dreamery_error(request: Request, error: DreameryError) -> JSONResponse:
+        return error_response(_with_sent_name(error, request))
 
     @app.exception_handler(RequestValidationError)
     async def validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
-        return error_response(_validation_error(error, request.headers.get("content-type", "")))
+        invalid = _validation_error(error, request.headers.get("content-type", ""))
+        return error_response(_with_sent_name(invalid, request))
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        if isinstance(error, BodyReadError):
+            return error_response(error.reason)
         headers = {name: value for name, value in (error.headers or {}).items() if name in _KEPT_HEADERS}
         return error_response(_http_error(error, request), headers=headers)
 

@@ -15,10 +15,11 @@ import structlog
 from fastapi import HTTPException, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.http.bodies import compression
 from api.http.body_parsing import PATHS_WITH_UPLOADS, close_form_files
 from api.http.concurrency_limits import OpenRequests
 from api.http.cors_and_compression import add_cors, format_budget_warning, rate_limit_headers
-from api.http.errors import error_response, select_language, server_fault_response
+from api.http.errors import BodyReadError, error_response, select_language, server_fault_response
 from api.http.request_tracker import TrackedRequest
 from api.http.security_headers import security_headers
 from worker.core.errors import DreameryError
@@ -32,6 +33,12 @@ log = get_logger("api")
 _STALL_SECONDS = 60.0
 # How much of a body that is too large is still read before the connection is closed.
 _DRAIN_BYTES = 8_000_000
+# Azure's paths -> ours: its v1 API, the older one that names the model in the path, and the lists of models.
+_AZURE_PATHS = (
+    (re.compile(r"/openai/v1/(?P<rest>.+)"), "/v1/{rest}"),
+    (re.compile(r"/openai/deployments/(?P<model>.+?)/(?P<rest>(?:chat|images|videos?)(?:/.+)?)"), "/v1/{rest}"),
+    (re.compile(r"/openai/(?:models|deployments)(?P<rest>(?:/.+)?)"), "/v1/models{rest}"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +86,26 @@ class _RequestHandler:
         self._state: dict[str, Any] = scope["state"]
         # Clients may join base URL and path with two slashes. No name contains NUL, because Postgres rejects it.
         scope["path"] = re.sub("/{2,}", "/", scope["path"]).rstrip("/").replace("\0", "\ufffd") or "/"
+        if scope["path"].startswith("/openai/"):
+            self._translate_azure_path()
         self._max_bytes = limits.max_bytes(scope["path"])
         self._started = time.monotonic()
         self._body_deadline = asyncio.get_running_loop().time() + limits.seconds
         self._body_complete = False
         self._received = 0
+        self._decompressor: compression.Decompressor | None = None
+        self._decompressed = 0
         self._status = 0
         self._complete = False
         self._language = select_language(self._headers.get(b"accept-language", b"").decode("latin-1"))
+
+    def _translate_azure_path(self) -> None:
+        """Serve Azure's paths too. Its `api-version` is ignored, and a deployment is a model's name."""
+        for pattern, target in _AZURE_PATHS:
+            if match := pattern.fullmatch(self._scope["path"]):
+                self._scope["path"] = target.format(rest=match["rest"])
+                self._state.update({"deployment": match["model"]} if "model" in match.groupdict() else {})
+                return
 
     async def run(self, app: ASGIApp) -> None:
         """Run the application; an uncaught exception becomes a 500 with the error object."""
@@ -115,7 +134,7 @@ class _RequestHandler:
             elif self._content_length() > self._max_bytes:
                 await self._reject_body()
             else:
-                await app(self._scope, self._receive_limited, self._send_with_headers)
+                await app(self._scope, self._receive_body, self._send_with_headers)
         except Exception:
             log.exception("unhandled_exception", path=self._scope["path"])
             if self._status:
@@ -167,8 +186,14 @@ class _RequestHandler:
             return _nul_error(self._scope["query_string"].decode("latin-1"))
         try:
             self._state["open_requests"].check(self._scope["path"])
+            encoding = compression.encoding_of(self._headers.get(b"content-encoding", b"").decode("latin-1"))
         except DreameryError as error:
             return error
+        except ValueError as error:
+            names = ", ".join(compression.SUPPORTED)
+            message = f"Content-Encoding {str(error)[:40]!r} is not supported. Supported are {names}."
+            return DreameryError("unsupported_media_type", message, headers={"Accept-Encoding": names})
+        self._decompressor = compression.Decompressor(encoding) if encoding else None
         return None
 
     def _content_length(self) -> int:
@@ -198,6 +223,31 @@ class _RequestHandler:
         self._received += len(message.get("body", b""))
         self._body_complete = not message.get("more_body", False)
         return message
+
+    async def _receive_body(self) -> Message:
+        """Return the next message of the application, with a compressed body decompressed up to the limit."""
+        while self._decompressor is not None:
+            try:
+                piece = self._decompressor.next_piece()
+                if piece is None and self._body_complete:
+                    self._decompressor.check_complete()
+                    self._decompressor = None
+                    return {"type": "http.request", "body": b"", "more_body": False}
+            except compression.CompressedBodyError as error:
+                raise BodyReadError(DreameryError("invalid_json", f"{error}.")) from None
+            if piece is not None:
+                self._decompressed += len(piece)
+                if self._decompressed > self._max_bytes:
+                    await self._drain()
+                    raise HTTPException(413, _too_large(self._max_bytes), headers={"Connection": "close"})
+                # Other requests run between two pieces of a large body.
+                await asyncio.sleep(0)
+                return {"type": "http.request", "body": piece, "more_body": True}
+            message = await self._receive_limited()
+            if message["type"] != "http.request":
+                return message
+            self._decompressor.feed(message.get("body", b""))
+        return await self._receive_limited()
 
     async def _receive_limited(self) -> Message:
         # Only an HTTPException passes through the framework's body reading unchanged.
