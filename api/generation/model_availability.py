@@ -16,6 +16,9 @@ log = get_logger("api")
 _CACHE_SECONDS = 5.0
 _MAX_CACHED = 256
 
+# The catalog alone: no list of an account is known.
+NO_OFFER = UpstreamModels()
+
 _lock = threading.Lock()
 _cache: dict[str, tuple[float, UpstreamModels]] = {}
 

@@ -27,6 +27,7 @@ _AGENT = {
     "model_tip": "Agent: chats, and generates images and videos on its own",
     "model_req_key": "capcut_conversation_v2",
     "alias_of": None,
+    "remark": None,
     "resolutions": [],
     "counts": [],
     "default_count": 0,
@@ -52,6 +53,12 @@ def _tip(model: ImageModel, upstream_tip: str) -> str:
     return f"{model.name}: {', '.join(model.resolutions)}; {counts} per job"
 
 
+def _remark(model: ImageModel | VideoModel, name: str) -> str | None:
+    if name == model.id or not get_catalog().is_built_in_name(name):
+        return None
+    return f"A name that tools have built in. Here it means {model.id}; the operator can map it to another model."
+
+
 def _model(model: ImageModel, name: str, regions: set[str], offer: UpstreamModels) -> dict[str, Any]:
     upstream_name, upstream_tip = offer.name_and_tip(model.key, model.key_cn)
     return {
@@ -64,6 +71,7 @@ def _model(model: ImageModel, name: str, regions: set[str], offer: UpstreamModel
         "model_tip": _tip(model, upstream_tip),
         "model_req_key": model.key_cn if regions == {"cn"} else model.key,
         "alias_of": None if name == model.id else model.id,
+        "remark": _remark(model, name),
         "resolutions": list(model.resolutions),
         "counts": list(model.counts),
         "default_count": model.default_count,
@@ -84,6 +92,7 @@ def _video_model(model: VideoModel, name: str) -> dict[str, Any]:
         "model_tip": f"{model.name}: {', '.join(model.resolutions)}; {lengths}",
         "model_req_key": model.key,
         "alias_of": None if name == model.id else model.id,
+        "remark": _remark(model, name),
         "resolutions": list(model.resolutions),
         "counts": [1],
         "default_count": 1,
@@ -115,7 +124,7 @@ async def list_models(caller: CallerDep) -> Response:
     data = [
         _video_model(model, name) if isinstance(model, VideoModel) else _model(model, name, regions, offer)
         for model in models
-        if not regions or any(_is_offered(model, region) for region in regions)
+        if not regions or any(_is_offered(model, region) for region in regions) or offer.lists(model)
         for name in (model.id, *model.aliases)
     ]
     return json_response({"object": "list", "data": [*data, _AGENT]})

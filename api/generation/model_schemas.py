@@ -20,6 +20,7 @@ class Model(BaseModel):
     model_tip: str
     model_req_key: str = Field(description="upstream's key")
     alias_of: str | None = Field(description="the id this name stands for; null for an id itself")
+    remark: str | None = Field(description="what a name that tools have built in means here")
     resolutions: list[str]
     counts: list[int]
     default_count: int

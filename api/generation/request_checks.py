@@ -1,7 +1,8 @@
 """Checks shared by all creating calls: prompt length, region and permission of the model."""
 
 from api.auth.dependencies import Caller
-from worker.core.catalog.models import ImageModel, VideoModel
+from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
+from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
@@ -16,11 +17,20 @@ def check_prompt(text: str, field: str) -> None:
         raise DreameryError("prompt_too_long", message, param=field)
 
 
-def check_regions(model: ImageModel | VideoModel, caller: Caller) -> None:
-    """Raise an error for a model that no region of the caller offers, or that the key may not use."""
+def check_regions(model: ImageModel | VideoModel, caller: Caller, offer: UpstreamModels) -> None:
+    """Raise an error for a model that no region of the caller offers, or that the key may not use.
+
+    `offer` = the live lists of the caller's accounts, to which the catalog gives way.
+    """
     caller.require_model(model.id)
-    regions = {token.region for _, token in caller.tokens}
-    if regions and not any(model.is_available_in(region) for region in regions):
-        where = ", ".join(sorted(model.where))
-        message = f"Model {model.id!r} is not offered in region {', '.join(sorted(regions))}; it is in: {where}."
+    regions = sorted({token.region for _, token in caller.tokens})
+    if regions and not offer.may_offer(model, regions):
+        message = f"Model {model.id!r} is not offered in region {', '.join(regions)}; {_alternatives(model, regions)}."
         raise DreameryError("model_not_found", message, param="model")
+
+
+def _alternatives(model: ImageModel | VideoModel, regions: list[str]) -> str:
+    if isinstance(model, ImageModel):
+        return f"it is in: {', '.join(sorted(model.where))}"
+    able = sorted({name for region in regions for name in get_catalog().find_video_models(region=region)})
+    return f"available: {', '.join(able)}"

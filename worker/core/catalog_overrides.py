@@ -64,6 +64,10 @@ def load(path: Path | None, shipped: Data) -> Data:
     _set_aliases(
         data, dict.fromkeys(HARD_CODED_IMAGE_MODELS, image_model) | dict.fromkeys(HARD_CODED_VIDEO_MODELS, video_model)
     )
+    defaults = {"image": image_model, "video": video_model}
+    data["name_patterns"] = {pattern: defaults[kind] for pattern, kind in data["name_patterns"].items()}
+    # Names that the operator removed; no pattern matches them.
+    data["removed_names"] = []
     return _merge(_Reader(path, _parse(path)), data, shipped) if path else data
 
 
@@ -205,10 +209,11 @@ def _check_row(reader: _Reader, where: str, row: Data, data: Data, examples: lis
 def _check_known(reader: _Reader, field: str, name: str, value: Any, *, sizes: Data, examples: list[Data]) -> None:
     if name == "counts" and not all(_is_count(count) for count in value):
         raise reader.error(field, "must contain positive numbers")
-    if name in {"where", "resolutions"}:
-        known = {item for example in examples for item in example.get(name, ())}
+    if name in {"where", "disputed", "resolutions"}:
+        column = "resolutions" if name == "resolutions" else "where"
+        known = {item for example in examples for item in example.get(column, ())}
         _check_items(reader, field, value, known | set(sizes if name == "resolutions" else ()))
-        if not value:
+        if not value and name != "disputed":
             raise reader.error(field, "must not be empty")
 
 
@@ -251,7 +256,12 @@ def _add_aliases(reader: _Reader, data: Data, kinds: list[str]) -> None:
         if target != "" and (not isinstance(target, str) or target not in model_of):
             raise reader.error(where, f'is not a model: {target!r} ("" removes the alias)')
         aliases[alias] = model_of[target] if target else ""
-    _set_aliases(data, aliases)
+    _set_aliases(data, {alias: target for alias, target in aliases.items() if "*" not in alias})
+    data["removed_names"] += [alias for alias, target in aliases.items() if not target]
+    patterns = {alias: target for alias, target in aliases.items() if "*" in alias}
+    # The operator's patterns come first; "" removes a shipped one.
+    shipped = {pattern: target for pattern, target in data["name_patterns"].items() if pattern not in patterns}
+    data["name_patterns"] = {pattern: target for pattern, target in patterns.items() if target} | shipped
 
 
 def _set_aliases(data: Data, aliases: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ The data is in `models.toml`; no code names a model.
 """
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
 DEFAULT_COUNT = 4
+_HARD_CODED = frozenset(catalog_overrides.HARD_CODED_IMAGE_MODELS + catalog_overrides.HARD_CODED_VIDEO_MODELS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ class ImageModel:
     references: int = 0  # maximum number of reference images; 0 = none
     series: bool = False  # supports series of images (protocol section 6.7)
     listed: bool = False  # only in upstream's model list (`worker.core.catalog.upstream_models`)
+    disputed: frozenset[str] = frozenset()  # regions where sources disagree
 
     @property
     def default_resolution(self) -> str:
@@ -61,6 +64,10 @@ class ImageModel:
     def is_available_in(self, region: str) -> bool:
         """Return whether accounts of this region have the model. An undetected region counts as available."""
         return _is_available(self.where, region)
+
+    def is_disputed_in(self, region: str) -> bool:
+        """Return whether sources disagree about the model in this region."""
+        return place_of(region) in self.disputed
 
     def split_into_jobs(self, n: int) -> list[int]:
         """Split `n` images into upstream jobs. Returns the number of images of each job."""
@@ -92,6 +99,7 @@ class VideoModel:
     benefit_omni: str = ""
     benefit_resolution: tuple[tuple[str, str], ...] = ()
     benefit_up_to: tuple[tuple[int, str], ...] = ()
+    disputed: frozenset[str] = frozenset()
 
     def benefit_for(self, *, seconds: int, resolution: str, omni: bool = False) -> str:
         """Return the `benefit_type` of a job (section 7.3); "" = unknown, so none is declared."""
@@ -105,11 +113,20 @@ class VideoModel:
         """Return whether accounts of this region have the model. An undetected region counts as available."""
         return _is_available(self.where, region)
 
+    def is_disputed_in(self, region: str) -> bool:
+        """Return whether sources disagree about the model in this region."""
+        return place_of(region) in self.disputed
+
 
 def _is_available(where: frozenset[str], region: str) -> bool:
     if region in {"sandbox", "auto"}:
         return True
-    return ("asia" if region in {"sg", "hk", "jp"} else region) in where
+    return place_of(region) in where
+
+
+def place_of(region: str) -> str:
+    """Return the catalog's name of a region: sg, hk and jp are one site, `asia`."""
+    return "asia" if region in {"sg", "hk", "jp"} else region
 
 
 class Catalog:
@@ -126,28 +143,64 @@ class Catalog:
         self._short_sides: dict[str, int] = data["video_lines"]
         self._videos_by_name = {name: m for m in self.video_models for name in (m.id, *m.aliases)}
         self._prices: dict[str, dict[str, dict[str, float]]] = data.get("prices", {})
+        self._name_patterns = [
+            (_compile_pattern(pattern), target) for pattern, target in data.get("name_patterns", {}).items()
+        ]
+        self._removed_names = frozenset(data.get("removed_names", ()))
 
     def image_model(self, name: str | None) -> ImageModel:
-        """Return the model with this public id or alias; None = the default model. Raises `model_not_found`."""
-        model = self._images_by_name.get(name or self.default_image_model)
+        """Return the model with this public id, alias or built-in name; None = the default model.
+
+        Raises `model_not_found`, for a video model with the call that takes it.
+        """
+        model = self._images_by_name.get(self._resolve(name or self.default_image_model))
+        if model is None and name and self.knows_video(name):
+            message = (
+                f"Model {name[:80]!r} generates videos: use /v1/videos, or an image model such as "
+                f"{self.default_image_model!r}."
+            )
+            raise DreameryError("model_not_found", message, param="model")
         if model is None:
             raise _unknown(name, self.default_image_model)
         return model
 
     def video_model(self, name: str | None) -> VideoModel:
-        """Return the model with this public id or alias; None = the default model. Raises `model_not_found`."""
-        model = self._videos_by_name.get(name or self.default_video_model)
+        """Return the model with this public id, alias or built-in name; None = the default model.
+
+        Raises `model_not_found`, for an image model with the call that takes it.
+        """
+        model = self._videos_by_name.get(self._resolve(name or self.default_video_model))
+        if model is None and name and self.knows_image(name):
+            message = (
+                f"Model {name[:80]!r} generates images: use /v1/images/generations, or a video model such as "
+                f"{self.default_video_model!r}."
+            )
+            raise DreameryError("model_not_found", message, param="model")
         if model is None:
             raise _unknown(name, self.default_video_model)
         return model
 
     def knows_image(self, name: str) -> bool:
-        """Return whether this public id or alias is an image model."""
-        return name in self._images_by_name
+        """Return whether this public id, alias or built-in name is an image model."""
+        return self._resolve(name) in self._images_by_name
 
     def knows_video(self, name: str) -> bool:
-        """Return whether this public id or alias is a video model."""
-        return name in self._videos_by_name
+        """Return whether this public id, alias or built-in name is a video model."""
+        return self._resolve(name) in self._videos_by_name
+
+    def is_matched_by_pattern(self, name: str | None) -> bool:
+        """Return whether only a pattern gives this name a model (`name_patterns`), so that the answer reports it."""
+        return name is not None and self._resolve(name) != name
+
+    def is_built_in_name(self, name: str | None) -> bool:
+        """Return whether tools have this name built in, whatever model it means here."""
+        return name is not None and (name in _HARD_CODED or any(one.fullmatch(name) for one, _ in self._name_patterns))
+
+    def _resolve(self, name: str) -> str:
+        """Return the name, or the model that a pattern gives a name that no model has."""
+        if name in self._images_by_name or name in self._videos_by_name or name in self._removed_names:
+            return name
+        return next((target for pattern, target in self._name_patterns if pattern.fullmatch(name)), name)
 
     def find_video_models(
         self,
@@ -247,6 +300,11 @@ def _unknown(name: str | None, example: str) -> DreameryError:
     )
 
 
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
+    # Not a colon: what follows it is a suffix such as `:2k`.
+    return re.compile("[^:]*".join(map(re.escape, pattern.split("*"))), re.IGNORECASE)
+
+
 def _fixed_size(row: dict[str, Any]) -> Size:
     width, height = row["size"]
     return Size(width=width, height=height, ratio=row["ratio"], resolution=row["resolution"])
@@ -266,6 +324,7 @@ def _image_model(row: dict[str, Any]) -> ImageModel:
         only_us=_fixed_size(only_us) if only_us else None,
         references=row.get("references", 0),
         series=row.get("series", False),
+        disputed=frozenset(row.get("disputed", ())),
     )
 
 
@@ -292,6 +351,7 @@ def _video_model(row: dict[str, Any], ratios: list[str]) -> VideoModel:
         benefit_omni=row.get("benefit_omni", ""),
         benefit_resolution=tuple(row.get("benefit_resolution", {}).items()),
         benefit_up_to=tuple(sorted(up_to.items())),
+        disputed=frozenset(row.get("disputed", ())),
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import UUID
 
-from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, VideoModel
+from worker.core.catalog.models import DEFAULT_COUNT, Catalog, ImageModel, VideoModel, place_of
 
 _EVERYWHERE = frozenset({"cn", "us", "asia"})
 
@@ -26,6 +26,29 @@ class ModelListing:
     def has(self, *keys: str) -> bool:
         """Return whether the list contains a model with one of these keys."""
         return any(row["key"] in keys for kind in ("images", "videos") for row in self.models.get(kind, ()))
+
+    def offers(self, model: ImageModel | VideoModel) -> bool | None:
+        """Return whether the list contains the model; None when the account's models of its kind are not known."""
+        if not self.models.get("images" if isinstance(model, ImageModel) else "videos"):
+            return None
+        return self.has(*upstream_keys(model))
+
+
+def upstream_keys(model: ImageModel | VideoModel) -> set[str]:
+    """Return the keys of a model in upstream's lists."""
+    return {model.key, model.key_cn} if isinstance(model, ImageModel) else {model.key}
+
+
+def may_offer(model: ImageModel | VideoModel, region: str, listing: ModelListing | None) -> bool:
+    """Return whether an account of this region may have the model. The catalog gives way to the account's own list.
+
+    A list adds to the catalog, and decides where sources disagree; without a list such a model is tried: a refusal by
+    upstream costs nothing.
+    """
+    if model.is_available_in(region):
+        return True
+    listed = listing.offers(model) if listing is not None else None
+    return bool(listed) or (listed is None and model.is_disputed_in(region))
 
 
 @dataclass(slots=True)
@@ -45,8 +68,17 @@ class UpstreamModels:
     def __init__(self, listings: Iterable[ModelListing] = ()) -> None:
         self._images: dict[str, _Image] = {}
         self._videos: dict[str, dict[str, Any]] = {}
-        for listing in listings:
+        self._listings = list(listings)
+        for listing in self._listings:
             self._add(listing)
+
+    def may_offer(self, model: ImageModel | VideoModel, regions: Iterable[str]) -> bool:
+        """Return whether an account in one of these regions may have the model, by `may_offer`."""
+        for region in regions:
+            listings: list[ModelListing | None] = [one for one in self._listings if one.region == region]
+            if any(may_offer(model, region, listing) for listing in listings or [None]):
+                return True
+        return False
 
     def _add(self, listing: ModelListing) -> None:
         for row in listing.models.get("images", ()):
@@ -59,6 +91,10 @@ class UpstreamModels:
             image.account_ids.append(listing.account_id)
         for row in listing.models.get("videos", ()):
             self._videos.setdefault(row["key"], row)
+
+    def lists(self, model: ImageModel | VideoModel) -> bool:
+        """Return whether the list of an account contains the model."""
+        return any(listing.offers(model) for listing in self._listings)
 
     def image_models(self, catalog: Catalog) -> list[ImageModel]:
         """Return the catalog's models with upstream's additions, followed by models that only upstream lists."""
@@ -102,7 +138,7 @@ class UpstreamModels:
                 # A model without counts in the catalog ignores them, so the listed ones are not used.
                 counts=tuple(sorted(row.counts)) if model.counts and row.counts else model.counts,
                 references=row.references or model.references,
-                where=model.where | {_place(region) for region in row.regions if region not in {"auto", "sandbox"}},
+                where=model.where | {place_of(region) for region in row.regions if region not in {"auto", "sandbox"}},
             )
         return model
 
@@ -117,17 +153,13 @@ class UpstreamModels:
             name=row.name or key,
             key=key,
             key_cn=key,
-            where=frozenset(_place(region) for region in row.regions - {"auto", "sandbox"}) or _EVERYWHERE,
+            where=frozenset(place_of(region) for region in row.regions - {"auto", "sandbox"}) or _EVERYWHERE,
             resolutions=resolutions,
             counts=tuple(sorted(row.counts)),
             default_count=DEFAULT_COUNT,
             references=row.references,
             listed=True,
         )
-
-
-def _place(region: str) -> str:
-    return "asia" if region in {"sg", "hk", "jp"} else region
 
 
 def listed_benefit(

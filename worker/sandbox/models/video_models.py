@@ -53,7 +53,8 @@ _VEO31 = "generate_video_veo3.1"
 _DRAFT = ("seedance_25_draft_480p_no_input_video_output",)
 _ALL = (
     VideoModel(_vgfm("vgfm_3.0"), "Video 3.0", (_V3,), resolutions=_BOTH, end_frame=True),
-    VideoModel(_vgfm("vgfm_3.0_pro"), "Video 3.0 Pro", (_V3, f"{_V3}_pro"), _NOT_US, resolutions=_BOTH),
+    # Sources disagree about the US and the last frame; the first gateway's README documents both.
+    VideoModel(_vgfm("vgfm_3.0_pro"), "Video 3.0 Pro", (_V3, f"{_V3}_pro"), resolutions=_BOTH, end_frame=True),
     VideoModel(_vgfm("vgfm_3.0_fast"), "Video 3.0 Fast", (_V3, f"{_V3}_1080"), _NOT_US, resolutions=_BOTH),
     VideoModel(_vgfm("vgfm1.0"), "Video S2.0 Pro", (_V3,), _NOT_US),
     VideoModel(_vgfm("vgfm_lite"), "Video S2.0", (_V3,), _NOT_US),
