@@ -121,8 +121,7 @@ def _parse_json(body: bytearray, content_type: str, charset: str | None) -> dict
     try:
         fields = json.loads(decode_json(body, charset))
     except CharsetError as error:
-        hint = "in the header `Content-Type: application/json; charset=...`"
-        raise DreameryError("invalid_json", f"The body {error} {hint}.") from None
+        raise DreameryError("invalid_json", f"The body cannot be parsed: {error}.") from None
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", "cannot parse")
         raise DreameryError("invalid_json", f"The body is not valid JSON: {reason}.") from None
@@ -135,7 +134,7 @@ async def _parse_form(request: Request) -> dict[str, Any]:
     try:
         form = await read_form(request.headers, request.stream(), _LIMITS)
     except (CharsetError, FormError) as error:
-        raise DreameryError("invalid_form", f"The form cannot be read: {error}.") from None
+        raise DreameryError("invalid_form", f"The form cannot be parsed: {error}.") from None
     # Its files are read later; the request middleware closes them at the end of the request.
     request.state.form = form
     fields: dict[str, Any] = {}

@@ -67,7 +67,7 @@ def load(path: Path | None, shipped: Data) -> Data:
     defaults = {"image": image_model, "video": video_model}
     data["name_patterns"] = {pattern: defaults[kind] for pattern, kind in data["name_patterns"].items()}
     # Names that the operator removed; no pattern matches them.
-    data["removed_names"] = []
+    data["removed_names"] = {}
     return _merge(_Reader(path, _parse(path)), data, shipped) if path else data
 
 
@@ -257,7 +257,7 @@ def _add_aliases(reader: _Reader, data: Data, kinds: list[str]) -> None:
             raise reader.error(where, f'is not a model: {target!r} ("" removes the alias)')
         aliases[alias] = model_of[target] if target else ""
     _set_aliases(data, {alias: target for alias, target in aliases.items() if "*" not in alias})
-    data["removed_names"] += [alias for alias, target in aliases.items() if not target]
+    data["removed_names"] |= {alias: "" for alias, target in aliases.items() if not target}
     patterns = {alias: target for alias, target in aliases.items() if "*" in alias}
     # The operator's patterns come first; "" removes a shipped one.
     shipped = {pattern: target for pattern, target in data["name_patterns"].items() if pattern not in patterns}

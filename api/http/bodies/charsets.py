@@ -21,7 +21,7 @@ _SHOWN_CHARS = 40
 
 
 class CharsetError(ValueError):
-    """The text is not in its charset. The message says what to send; it begins with a verb."""
+    """The text is not in its charset. The message says what to send; it has no full stop."""
 
 
 def decode_text(data: bytes | bytearray, charset: str | None = None) -> str:
@@ -34,10 +34,10 @@ def decode_text(data: bytes | bytearray, charset: str | None = None) -> str:
             position, byte = error.start, error.object[error.start]
     if name == "utf-8":
         raise CharsetError(
-            f"is not UTF-8 (byte 0x{byte:02X} at position {position}). Send UTF-8, or name the charset, for example "
-            "`charset=gbk`"
+            f"the text is not UTF-8 (byte 0x{byte:02X} at position {position}). Send UTF-8, or name the charset, for "
+            "example `charset=gbk` in the Content-Type"
         )
-    raise CharsetError(f"is not {name} text, the charset that it names (position {position}). Send UTF-8")
+    raise CharsetError(f"the text is not in {name}, the charset that is named (position {position}). Send UTF-8")
 
 
 def decode_json(data: bytes | bytearray, charset: str | None = None) -> str:
@@ -47,7 +47,7 @@ def decode_json(data: bytes | bytearray, charset: str | None = None) -> str:
         try:
             return data.decode(detected).removeprefix("\ufeff")
         except UnicodeDecodeError:
-            raise CharsetError(f"is not {detected.upper()} text, as its first bytes announce. Send UTF-8") from None
+            raise CharsetError(f"the text is not {detected.upper()}, as its first bytes announce. Send UTF-8") from None
     return decode_text(data, charset).removeprefix("\ufeff")
 
 
@@ -59,5 +59,5 @@ def _codec_name(charset: str) -> str:
         name = ""
     # A list, because Python has codecs that are no charsets, and some of them are slow.
     if name not in _CODECS:
-        raise CharsetError(f"names an unknown charset, {charset[:_SHOWN_CHARS]!r}. Send UTF-8")
+        raise CharsetError(f"the charset {charset[:_SHOWN_CHARS]!r} is unknown. Send UTF-8")
     return name

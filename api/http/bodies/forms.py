@@ -30,7 +30,7 @@ _MAX_SHOWN = 60
 
 
 class FormError(ValueError):
-    """The form cannot be read. The message is a sentence without its full stop."""
+    """The form cannot be read. The message is the reason, without a full stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ def _decode_field(name: str, value: _Text, named: str | None) -> str | UploadFil
         if value.binary:
             # Bytes without a file name: a file from a client that names none.
             return UploadFile(io.BytesIO(value.data), size=len(value.data), filename="")
-        raise CharsetError(f"`{name[:_MAX_SHOWN]}` {error}") from None
+        raise CharsetError(f"field `{name[:_MAX_SHOWN]}`: {error}") from None
 
 
 def _known_codec(charset: str) -> str:
