@@ -41,7 +41,7 @@ def test_compose_meets_its_specification() -> None:
     checked(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
 
 
-def test_dockerfile_is_without_reproach() -> None:
+def test_dockerfile_passes_hadolint() -> None:
     checked(TOOLS / "hadolint", "Dockerfile")
 
 
@@ -87,7 +87,7 @@ def test_our_containers_can_do_little(compose: dict[str, Any]) -> None:
         assert service["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_everybody_waits_for_the_migration(compose: dict[str, Any]) -> None:
+def test_every_service_waits_for_the_migration(compose: dict[str, Any]) -> None:
     for role in ROLES - {"migrate", "sandbox"}:
         waits = compose["services"][role]["depends_on"]
         assert waits["migrate"]["condition"] == "service_completed_successfully"

@@ -116,7 +116,7 @@ def run_promtool(*arguments: str) -> None:
 
 
 @pytest.mark.timeout(600)  # the first time promtool is fetched
-def test_promtool_is_content_with_rules_and_configuration() -> None:
+def test_promtool_accepts_rules_and_configuration() -> None:
     run_promtool("check", "rules", "alerts.yml")
     run_promtool("check", "config", "--syntax-only", "prometheus.yml")
     run_promtool("test", "rules", "alerts_test.yml")
