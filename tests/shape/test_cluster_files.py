@@ -1,4 +1,4 @@
-"""Kubernetes manifests, systemd units and the Render blueprint: valid by their own tools, and true to the code."""
+"""Kubernetes manifests, systemd units, the Render blueprint: valid for their own tools, consistent with the code."""
 
 import re
 import shutil
@@ -40,7 +40,7 @@ def pods() -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_manifests_meet_the_schemas_of_kubernetes(version: str) -> None:
+def test_manifests_match_kubernetes_schemas(version: str) -> None:
     count = 0
     for folder in ("base", "example"):
         for name, document in documents(folder):
@@ -52,7 +52,7 @@ def test_manifests_meet_the_schemas_of_kubernetes(version: str) -> None:
     assert count >= 20
 
 
-def test_a_manifest_with_a_mistake_is_noticed() -> None:
+def test_unknown_manifest_field_is_detected() -> None:
     worker = of_kind("Deployment")["dreamery-worker"]
     broken = {**worker, "spec": {**worker["spec"], "replicaz": 2}}
     with pytest.raises(kubernetes_validate.ValidationError):
@@ -60,7 +60,7 @@ def test_a_manifest_with_a_mistake_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("folder", ["base", "example"])
-def test_kustomizations_name_every_file(folder: str) -> None:
+def test_kustomizations_list_every_file(folder: str) -> None:
     built = yaml.safe_load((KUBERNETES / folder / "kustomization.yaml").read_text())
     named = set(built["resources"]) | {patch["path"] for patch in built.get("patches", []) if "path" in patch}
     files = {file.name for file in (KUBERNETES / folder).glob("*.yaml")} - {"kustomization.yaml"}
@@ -70,7 +70,7 @@ def test_kustomizations_name_every_file(folder: str) -> None:
         assert target is None or target["name"] in of_kind(target["kind"])
 
 
-def test_pods_run_the_roles_and_little_else() -> None:
+def test_pods_run_every_role_with_least_privileges() -> None:
     assert set(pods()) == ROLES | {"migrate"}
     for role, template in pods().items():
         spec = template["spec"]
@@ -88,13 +88,13 @@ def test_pods_run_the_roles_and_little_else() -> None:
             assert {mount["mountPath"] for mount in one["volumeMounts"]} == {"/run/secrets", "/tmp", "/data"}
 
 
-def test_pods_wait_for_the_schema_and_are_probed() -> None:
+def test_pods_wait_for_migration_and_have_probes() -> None:
     for role in ROLES:
         spec = pods()[role]["spec"]
         assert spec["initContainers"][0]["args"] == ["dreamery", "migrate", "--wait"]
         container = spec["containers"][0]
         assert {"startupProbe", "livenessProbe"} <= set(container)
-        # A probe waits no longer than it takes to begin the next one.
+        # A probe must time out before the next one starts.
         for probe in ("startupProbe", "livenessProbe"):
             assert container[probe].get("timeoutSeconds", 1) <= container[probe]["periodSeconds"]
     for role in ("worker", "talker"):
@@ -103,13 +103,13 @@ def test_pods_wait_for_the_schema_and_are_probed() -> None:
             "health",
             "worker",
         ]
-    # Steps under way may take as long as the watchdog lets them, conversations as long as they last.
+    # A running task may take as long as the watchdog allows, a conversation as long as its timeout.
     assert pods()["worker"]["spec"]["terminationGracePeriodSeconds"] > Settings.model_fields["watchdog_seconds"].default
     conversation_seconds = Settings.model_fields["conversation_timeout_seconds"].default
     assert pods()["talker"]["spec"]["terminationGracePeriodSeconds"] > conversation_seconds
 
 
-def test_selectors_find_their_pods() -> None:
+def test_selectors_match_pods() -> None:
     labels = [template["metadata"]["labels"] for template in pods().values()]
     selectors = [document["spec"]["selector"] for document in of_kind("Service").values()]
     selectors += [document["spec"]["podSelector"]["matchLabels"] for document in of_kind("NetworkPolicy").values()]
@@ -126,14 +126,14 @@ def test_selectors_find_their_pods() -> None:
     scaled = {document["spec"]["scaleTargetRef"]["name"] for document in of_kind("HorizontalPodAutoscaler").values()}
     assert scaled == {"dreamery-api", "dreamery-worker"}
     for name in scaled:
-        assert "replicas" not in of_kind("Deployment")[name]["spec"], "a fixed number would fight with the autoscaler"
+        assert "replicas" not in of_kind("Deployment")[name]["spec"], "a fixed number conflicts with the autoscaler"
 
 
-def test_the_scheduler_is_one() -> None:
+def test_scheduler_has_one_replica() -> None:
     assert of_kind("Deployment")["dreamery-scheduler"]["spec"]["replicas"] == 1
 
 
-def test_ports_of_services_and_policies_are_open() -> None:
+def test_ports_of_services_and_policies_match_containers() -> None:
     for name, service in of_kind("Service").items():
         role = name.removeprefix("dreamery-")
         ports = {port["name"]: port["containerPort"] for port in pods()[role]["spec"]["containers"][0]["ports"]}
@@ -142,7 +142,7 @@ def test_ports_of_services_and_policies_are_open() -> None:
         assert [rule["port"] for rule in policy] == list(ports.values())
 
 
-def test_settings_of_every_file_exist() -> None:
+def test_settings_named_in_deployment_files_exist() -> None:
     known = {f"DREAMERY_{name.upper()}" for name in Settings.model_fields}
     files = [*KUBERNETES.rglob("*.yaml"), *SYSTEMD.iterdir(), ROOT / "render.yaml"]
     for file in files:
@@ -154,7 +154,7 @@ def test_settings_of_every_file_exist() -> None:
 
 
 def units(tmp_path: Path) -> list[Path]:
-    """Copies that name a program of this machine."""
+    """Copy the units, with the path of this machine's `dreamery`."""
     made = []
     for file in SYSTEMD.iterdir():
         if file.suffix in {".service", ".timer", ".target"}:
@@ -168,8 +168,8 @@ def units(tmp_path: Path) -> list[Path]:
     return made
 
 
-def test_units_say_what_systemd_knows(tmp_path: Path) -> None:
-    """By systemd itself where it is; elsewhere at least every section, key and name is one of those used by us."""
+def test_units_are_valid(tmp_path: Path) -> None:
+    """systemd verifies the units if it is installed; sections and keys are checked in any case."""
     files = units(tmp_path)
     assert len(files) == 10
     if analyze := shutil.which("systemd-analyze"):
@@ -187,7 +187,7 @@ def test_units_say_what_systemd_knows(tmp_path: Path) -> None:
             assert not line or line.startswith(("#", "[")) or re.match(r"[A-Z]\w+=", line), (file.name, line)
 
 
-def test_units_run_the_roles() -> None:
+def test_units_run_every_role() -> None:
     for role in ROLES:
         text = (SYSTEMD / f"dreamery-{role}.service").read_text()
         assert f"ExecStart=/opt/dreamery/.venv/bin/dreamery run {role}\n" in text
@@ -199,7 +199,7 @@ def test_units_run_the_roles() -> None:
         assert (SYSTEMD / re.sub(r"@\w+", "@", name)).exists(), name
 
 
-# --- Render: its schema has no licence to be kept here, so this holds the fields of its published specification ---
+# --- Render: the licence of its schema does not allow a copy, so these are the fields of its published specification ---
 
 _COMMON = {"type", "name", "plan", "region", "envVars", "ipAllowList"}
 _DOCKER = _COMMON | {"runtime", "numInstances", "dockerCommand", "maxShutdownDelaySeconds", "scaling"}
@@ -210,7 +210,7 @@ _FIELDS = {
 }
 
 
-def test_the_blueprint_keeps_to_renders_specification() -> None:
+def test_blueprint_matches_renders_specification() -> None:
     blueprint = yaml.safe_load((ROOT / "render.yaml").read_text())
     assert set(blueprint) == {"services", "databases", "envVarGroups"}
     services = {service["name"]: service for service in blueprint["services"]}

@@ -18,9 +18,9 @@ from worker.core.settings import Settings
 
 MOST_LINES = 400
 MOST_FUNCTION_LINES = 60
-# The state machine is one file on purpose (I1), its SQL takes the room; and so is the list of all tables.
+# The state machine is one file on purpose (I1), and its SQL is long.
 LONGER = {"worker/db/jobs/state_machine.py": 640}
-PRODUCT = [p for room in ("api", "worker") for p in sorted((ROOT / room).rglob("*.py"))]
+PRODUCT = [p for package in ("api", "worker") for p in sorted((ROOT / package).rglob("*.py"))]
 NAMES = [str(p.relative_to(ROOT)) for p in PRODUCT]
 
 
@@ -31,14 +31,14 @@ def module(request: pytest.FixtureRequest) -> tuple[str, str, ast.Module]:
     return str(path.relative_to(ROOT)), text, ast.parse(text)
 
 
-def test_a_module_says_what_it_is_and_stays_readable(module: tuple[str, str, ast.Module]) -> None:
+def test_module_has_docstring_and_stays_short(module: tuple[str, str, ast.Module]) -> None:
     name, text, tree = module
     lines = text.count("\n")
     if name.endswith("__init__.py"):
-        assert text == "", "re-exports would blind the linter"
+        assert text == "", "re-exports would hide imports from the linter"
         return
     doc = ast.get_docstring(tree)
-    assert doc, "a module docstring says what lives here"
+    assert doc, "a module docstring describes the contents"
     assert lines <= LONGER.get(name, MOST_LINES)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -67,7 +67,7 @@ def contracts() -> Iterator[str]:
     return iter(re.findall(r'^name = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))
 
 
-def test_every_layering_contract_is_kept() -> None:
+def test_import_contracts_are_kept() -> None:
     report = lint_imports(ROOT)
     for name in contracts():
         if name != "dreamery":
@@ -75,7 +75,7 @@ def test_every_layering_contract_is_kept() -> None:
     assert " 0 broken" in report
 
 
-# Where a wrong import is planted, what is imported, and the contract that must notice.
+# The file that gets a wrong import, that import, and the contract that must detect it.
 PLANTED = [
     ("worker/core/ids.py", "import api.http.errors", "api is above worker"),
     ("worker/core/security/encryption.py", "import worker.db.users.users", "layers of worker"),
@@ -95,9 +95,9 @@ PLANTED = [
 ]
 
 
-def test_planted_wrong_imports_break_the_contracts_meant_for_them(tmp_path: Path) -> None:
-    for room in ("api", "worker"):
-        shutil.copytree(ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("__pycache__"))
+def test_wrong_import_breaks_its_contract(tmp_path: Path) -> None:
+    for package in ("api", "worker"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for place, line, _ in PLANTED:
         file = tmp_path / place
@@ -110,17 +110,21 @@ def test_planted_wrong_imports_break_the_contracts_meant_for_them(tmp_path: Path
     broken = sections(report)
     for place, line, name in PLANTED:
         importer, imported = place.removesuffix(".py").replace("/", "."), line.removeprefix("import ")
-        assert re.search(rf"{re.escape(importer)} -> {re.escape(imported)}\b", broken[name]), (name, importer, broken[name])
+        assert re.search(rf"{re.escape(importer)} -> {re.escape(imported)}\b", broken[name]), (
+            name,
+            importer,
+            broken[name],
+        )
 
 
 def sections(report: str) -> dict[str, str]:
-    """What the linter says of each broken contract."""
+    """Return the linter's report per broken contract."""
     details = report.partition("Broken contracts")[2]
     parts = re.split(r"^(.+)\n-{3,}$", details, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_every_contract_has_a_planted_import_that_breaks_it() -> None:
+def test_every_contract_is_covered_by_a_wrong_import() -> None:
     assert {name for *_, name in PLANTED} == set(contracts()) - {"dreamery"}
 
 
@@ -139,7 +143,7 @@ def alembic(url: str, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def shape_of(url: str) -> list[tuple[object, ...]]:
-    """Every column, constraint and index."""
+    """Return every column, constraint and index."""
     with psycopg.connect(url) as connection:
         return connection.execute(
             """SELECT table_name, column_name, data_type, is_nullable, column_default
@@ -151,7 +155,7 @@ def shape_of(url: str) -> list[tuple[object, ...]]:
         ).fetchall()
 
 
-def test_the_migrations_make_what_the_tables_say_and_can_be_taken_back(make_database: Callable[[], str]) -> None:
+def test_migrations_match_tables_and_can_be_downgraded(make_database: Callable[[], str]) -> None:
     url = make_database()
     checked = alembic(url, "check")
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -164,7 +168,7 @@ def test_the_migrations_make_what_the_tables_say_and_can_be_taken_back(make_data
     assert shape_of(url) == before
 
 
-def test_the_migrations_have_one_head_and_dated_names() -> None:
+def test_migrations_have_one_head_and_dated_names() -> None:
     files = [p for p in (ROOT / "migrations/versions").glob("*.py") if p.name != "__init__.py"]
     text = {p.name: p.read_text(encoding="utf-8") for p in files}
     revisions = {re.search(r"^revision: str = ['\"](.+)['\"]", t, re.MULTILINE)[1] for t in text.values()}  # type: ignore[index]
@@ -174,21 +178,21 @@ def test_the_migrations_have_one_head_and_dated_names() -> None:
         assert re.fullmatch(r"\d{4}_\d{2}_\d{2}_[a-z0-9_]+\.py", name), name
 
 
-# --- tables of facts ---
+# --- settings and errors ---
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
-def test_a_setting_is_described(name: str) -> None:
+def test_setting_has_description(name: str) -> None:
     description = Settings.model_fields[name].description
     assert description
     assert len(description) <= 120
 
 
-def test_the_error_table_is_complete_and_well_formed() -> None:
+def test_error_table_is_complete_and_well_formed() -> None:
     source = (ROOT / "worker/core/errors.py").read_text(encoding="utf-8")
     table = source[source.index("ERRORS: dict") : source.index("class DreameryError")]
     written = re.findall(r'_(?:request_)?row\(\s*"([a-z_]+)"', table)
-    assert len(written) == len(set(written)) == len(ERRORS), "a code that stands twice hides a row"
+    assert len(written) == len(set(written)) == len(ERRORS), "a repeated code hides a row"
     types = {
         "invalid_request_error", "authentication_error", "permission_error", "rate_limit_error", "insufficient_quota",
         "server_error",
@@ -200,7 +204,7 @@ def test_the_error_table_is_complete_and_well_formed() -> None:
         assert kind.type in types
         assert kind.message[0].isupper()
         assert kind.message.endswith((".", "`."))
-        # Both languages, each said once.
+        # Every row has a Chinese message of its own.
         assert re.search(r"[\u4e00-\u9fff]{4}", kind.message_zh), code
         assert kind.message_zh.endswith("。"), code
         assert (kind.type == "server_error") == (kind.status >= 500), code
@@ -208,12 +212,12 @@ def test_the_error_table_is_complete_and_well_formed() -> None:
     assert {kind.reaction for kind in ERRORS.values()} == set(Reaction)
     assert {kind.fault for kind in ERRORS.values()} == set(Fault)
     for kind in ERRORS.values():
-        # Trying the other accounts of the caller only makes sense when the account is at fault.
+        # Another account can only help if the account is at fault.
         assert kind.reaction is not Reaction.OTHER_ACCOUNT or kind.fault is Fault.ACCOUNT, kind.code
         assert kind.fault not in {Fault.CONTENT, Fault.REQUEST} or kind.reaction is Reaction.GIVE_UP, kind.code
 
 
-def test_every_code_that_the_product_names_is_in_the_table() -> None:
+def test_every_raised_code_is_in_the_error_table() -> None:
     for path in PRODUCT:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("DreameryError") and node.args:
@@ -222,6 +226,6 @@ def test_every_code_that_the_product_names_is_in_the_table() -> None:
                     assert first.value in ERRORS, f"{path}: {first.value}"
 
 
-def test_the_configuration_page_is_that_of_the_settings_class():
+def test_configuration_page_matches_settings() -> None:
     written = (ROOT / "docs" / "configuration.md").read_text()
     assert written == settings_reference(), "run `make docs`"

@@ -31,27 +31,27 @@ def dockerfile() -> str:
     return re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
 
 
-def checked(*command: str | Path) -> None:
-    """Run a checker; what it says is the failure."""
+def run_checker(*command: str | Path) -> None:
+    """Run a checker; its output is the message of the failed test."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_compose_meets_its_specification() -> None:
-    checked(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
+def test_compose_matches_its_specification() -> None:
+    run_checker(TOOLS / "check-jsonschema", "--builtin-schema", "vendor.compose-spec", "docker-compose.yml")
 
 
 def test_dockerfile_passes_hadolint() -> None:
-    checked(TOOLS / "hadolint", "Dockerfile")
+    run_checker(TOOLS / "hadolint", "Dockerfile")
 
 
-def test_services_are_those_of_the_architecture(compose: dict[str, Any]) -> None:
+def test_compose_has_every_service(compose: dict[str, Any]) -> None:
     assert set(compose["services"]) == ROLES | MONITORING | {"postgres", "redis"}
     profiles = {name: service["profiles"] for name, service in compose["services"].items() if "profiles" in service}
     assert profiles == {"sandbox": ["sandbox"], "prometheus": ["monitoring"], "grafana": ["monitoring"]}
 
 
-def test_commands_exist(compose: dict[str, Any]) -> None:
+def test_commands_of_services_exist(compose: dict[str, Any]) -> None:
     known = set(get_command(cli).commands["run"].commands)  # type: ignore[attr-defined]
     for role in ROLES - {"migrate", "sandbox"}:
         assert compose["services"][role]["command"][:3] == ["dreamery", "run", role]
@@ -65,7 +65,7 @@ def test_commands_exist(compose: dict[str, Any]) -> None:
     [("run", "flower", "--host", "0.0.0.0", "--help"), ("health", "api", "--help"), ("health", "worker", "--help"),
      ("health", "scheduler", "--help"), ("migrate", "--wait", "--help")],
 )  # fmt: skip
-def test_commands_of_the_files_take_their_flags(arguments: tuple[str, ...]) -> None:
+def test_commands_accept_their_flags(arguments: tuple[str, ...]) -> None:
     answer = CliRunner().invoke(cli, arguments)
     assert answer.exit_code == 0, answer.output
 
@@ -78,7 +78,7 @@ def test_every_service_has_a_health_check(compose: dict[str, Any]) -> None:
     assert checks["api"] == ["CMD", "dreamery", "health", "api"]
 
 
-def test_our_containers_can_do_little(compose: dict[str, Any]) -> None:
+def test_our_containers_have_least_privileges(compose: dict[str, Any]) -> None:
     for role in ROLES:
         service = compose["services"][role]
         assert service["read_only"] is True
@@ -96,7 +96,7 @@ def test_every_service_waits_for_the_migration(compose: dict[str, Any]) -> None:
         assert compose["services"][server]["healthcheck"]["test"]
 
 
-def test_services_restart_and_the_migration_does_not(compose: dict[str, Any]) -> None:
+def test_every_service_but_the_migration_restarts(compose: dict[str, Any]) -> None:
     policies = {name: service["restart"] for name, service in compose["services"].items()}
     assert policies.pop("migrate") == "no"
     assert set(policies.values()) == {"unless-stopped"}
@@ -119,7 +119,7 @@ def test_named_volumes_are_declared_and_used(compose: dict[str, Any]) -> None:
         assert not file.startswith("./") or (ROOT / file).exists(), file
 
 
-def test_secrets_are_files_that_the_script_makes(compose: dict[str, Any], tmp_path: Path) -> None:
+def test_script_creates_every_secret_file(compose: dict[str, Any], tmp_path: Path) -> None:
     script = tmp_path / "deploy" / "make-secrets.sh"
     script.parent.mkdir()
     script.write_text((ROOT / "deploy" / "make-secrets.sh").read_text())
@@ -132,7 +132,7 @@ def test_secrets_are_files_that_the_script_makes(compose: dict[str, Any], tmp_pa
     assert {f"./secrets/{name}" for name in made[0]} == {item["file"] for item in compose["secrets"].values()}
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700
     assert made[0]["dreamery_database_url"] == "postgresql://dreamery:of-an-earlier-version@postgres:5432/dreamery"
-    # As the settings of a container read them.
+    # A container's settings read these files.
     read = Settings(_secrets_dir=tmp_path / "secrets", _env_file=None)  # type: ignore[call-arg]
     assert read.redis_url == f"redis://:{made[0]['redis_password']}@redis:6379/0"
     assert read.master_key.get_secret_value() == made[0]["dreamery_master_key"]
@@ -140,7 +140,7 @@ def test_secrets_are_files_that_the_script_makes(compose: dict[str, Any], tmp_pa
     assert len(read.metrics_token.get_secret_value()) == 64
 
 
-def test_secrets_stand_in_no_environment(compose: dict[str, Any]) -> None:
+def test_environment_contains_no_secret(compose: dict[str, Any]) -> None:
     for name, service in compose["services"].items():
         for variable in service.get("environment", {}):
             secret = re.search(r"KEY|PASSWORD|TOKEN|DATABASE_URL|REDIS_URL", variable)
@@ -150,14 +150,14 @@ def test_secrets_stand_in_no_environment(compose: dict[str, Any]) -> None:
     assert compose["services"]["sandbox"]["secrets"] == []
 
 
-def test_variables_of_compose_are_explained(compose: dict[str, Any]) -> None:
+def test_variables_of_compose_are_in_env_example(compose: dict[str, Any]) -> None:
     template = (ROOT / ".env.example").read_text()
     for name in re.findall(r"\$\{(\w+):", (ROOT / "docker-compose.yml").read_text()):
         if name not in {"DREAMERY_UPSTREAM_ORIGIN", "DREAMERY_LOG_LEVEL"}:
             assert re.search(rf"^#?{name}=", template, re.MULTILINE), f"{name} is missing in .env.example"
 
 
-def test_settings_named_for_containers_exist(compose: dict[str, Any]) -> None:
+def test_settings_of_containers_exist(compose: dict[str, Any]) -> None:
     known = {f"DREAMERY_{name.upper()}" for name in Settings.model_fields}
     in_services = {
         n for s in compose["services"].values() for n in s.get("environment", {}) if n.startswith("DREAMERY_")
@@ -166,7 +166,7 @@ def test_settings_named_for_containers_exist(compose: dict[str, Any]) -> None:
     assert in_services | in_image <= known
 
 
-def test_no_server_is_open_to_the_network_by_default(compose: dict[str, Any]) -> None:
+def test_ports_are_local_by_default(compose: dict[str, Any]) -> None:
     assert "ports" not in compose["services"]["postgres"]
     assert "ports" not in compose["services"]["redis"]
     for role in ("api", "flower", "prometheus", "grafana"):
@@ -174,7 +174,7 @@ def test_no_server_is_open_to_the_network_by_default(compose: dict[str, Any]) ->
             assert port.startswith(("127.0.0.1:", "${DREAMERY_BIND:-127.0.0.1}:"))
 
 
-def test_image_copies_what_exists_and_what_the_build_may_see() -> None:
+def test_image_copies_existing_files_that_dockerignore_allows() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     sources: set[str] = set()
     for line in re.findall(r"^COPY (?!--from)(.+)$", dockerfile(), re.MULTILINE):
@@ -184,7 +184,7 @@ def test_image_copies_what_exists_and_what_the_build_may_see() -> None:
         assert (ROOT / source).exists(), source
 
 
-def test_image_runs_as_an_ordinary_user_with_the_api_of_compose(compose: dict[str, Any]) -> None:
+def test_image_runs_api_as_unprivileged_user(compose: dict[str, Any]) -> None:
     last_stage = dockerfile().rpartition("\nFROM ")[2]
     user = re.search(r"^USER (\S+)", last_stage, re.MULTILINE)
     assert user
@@ -198,7 +198,7 @@ def test_image_runs_as_an_ordinary_user_with_the_api_of_compose(compose: dict[st
 
 
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
-def test_lock_files_pin_with_hashes_only(name: str) -> None:
+def test_lock_files_contain_versions_and_hashes_only(name: str) -> None:
     text = (ROOT / name).read_text()
     assert not re.search(r"https?://|file:|^-e |^--(?!hash)", text, re.MULTILINE)
     entries = [entry for entry in re.split(r"\n(?=\S)", text.strip()) if not entry.startswith("#")]
@@ -208,7 +208,7 @@ def test_lock_files_pin_with_hashes_only(name: str) -> None:
         assert "--hash=sha256:" in entry, entry
 
 
-def test_make_help_lists_every_target_of_the_contract() -> None:
+def test_make_help_lists_targets() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     wanted = "help setup demo up test test-unit test-integration test-e2e lint fmt bench revision lock"
     for target in wanted.split():

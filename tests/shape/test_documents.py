@@ -1,4 +1,4 @@
-"""The documents: every link leads somewhere, every setting, command and error code that they name exists."""
+"""The documents: every link, setting, command and error code in them exists."""
 
 import re
 from collections.abc import Iterator
@@ -22,14 +22,14 @@ TOP = ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 DOCUMENTS = sorted([*ROOT.glob("README*.md"), *(ROOT / name for name in TOP), *(ROOT / "docs").glob("*.md")])
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 SETTINGS = frozenset(f"DREAMERY_{name.upper()}" for name in Settings.model_fields)
-NO_SETTINGS = {
+NOT_SETTINGS = {
     "DREAMERY_BIND": "docker-compose.yml",
     "DREAMERY_PORT": "docker-compose.yml",
     "DREAMERY_URL": "the commands that talk to a platform",
     "DREAMERY_WEBHOOK_SECRET": "the receivers of docs/webhooks.md",
 }
-# Where the word is no command: another tool's name for something.
-OTHERS_LINES = re.compile(r"\b(kubectl|useradd|systemctl|chown)\b")
+# Lines in which `dreamery` is a name given to another tool, not our command.
+OTHER_TOOLS = re.compile(r"\b(kubectl|useradd|systemctl|chown)\b")
 COMMAND = re.compile(r"(?:^|(?<=[\s/(;|&]))dreamery[ \t]+(?=[a-z-])")
 
 pytestmark = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
@@ -37,14 +37,14 @@ pytestmark = pytest.mark.parametrize("path", DOCUMENTS, ids=NAMES)
 
 @cache
 def parsed(path: Path) -> list[Token]:
-    """The blocks of a document, and what is within its lines, one after the other."""
+    """Return the block and inline tokens of a document in order."""
     blocks = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
     return [token for block in blocks for token in (block, *(block.children or ()))]
 
 
 @cache
 def headings(path: Path) -> list[tuple[str, str]]:
-    """Level and text of each heading."""
+    """Return level and text of each heading."""
     tokens = parsed(path)
     texts = ((token.tag, after) for token, after in pairwise(tokens) if token.type == "heading_open")
     return [(tag, "".join(part.content for part in inline.children or ())) for tag, inline in texts]
@@ -52,7 +52,7 @@ def headings(path: Path) -> list[tuple[str, str]]:
 
 @cache
 def anchors(path: Path) -> frozenset[str]:
-    """What `#...` may name, made as GitHub makes it: a heading that comes again gets a number."""
+    """Return the anchors of a document as GitHub creates them: a repeated heading gets a number."""
     found: list[str] = []
     for _, text in headings(path):
         slug = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
@@ -69,7 +69,7 @@ def links(path: Path) -> Iterator[str]:
 
 
 def codes(path: Path) -> Iterator[str]:
-    """Each line of code: of blocks line by line with continued lines joined, of spans as a whole."""
+    """Yield the lines of code blocks, with continued lines joined, and whole code spans."""
     for token in parsed(path):
         if token.type == "fence":
             yield from token.content.replace("\\\n", " ").splitlines()
@@ -77,7 +77,7 @@ def codes(path: Path) -> Iterator[str]:
             yield token.content
 
 
-def test_its_links_lead_somewhere(path: Path) -> None:
+def test_links_resolve(path: Path) -> None:
     dead = []
     for target in links(path):
         name, _, anchor = target.partition("#")
@@ -88,19 +88,19 @@ def test_its_links_lead_somewhere(path: Path) -> None:
     assert dead == []
 
 
-def test_files_it_names_exist(path: Path) -> None:
+def test_named_documents_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     named = set(re.findall(r"(?<![\w/.])docs/[\w-]+\.md\b", text))
     assert sorted(name for name in named if not (ROOT / name).is_file()) == []
 
 
-def test_its_settings_exist(path: Path) -> None:
+def test_settings_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     named = set(re.findall(r"\bDREAMERY_[A-Z0-9_]+\b", text))
     former = {f"DREAMERY_{name.upper()}" for name in FORMER_NAMES} if path.name == "configuration.md" else set()
-    assert sorted(named - SETTINGS - NO_SETTINGS.keys() - former) == []
+    assert sorted(named - SETTINGS - NOT_SETTINGS.keys() - former) == []
     if path.name.startswith("README"):
-        # The table of settings leaves the prefix away.
+        # The table of settings omits the prefix.
         cells = re.findall(r"^\| ((?:`[A-Z0-9_]+`(?:, )?)+) \|", text, re.MULTILINE)
         short = [name for cell in cells for name in re.findall(r"[A-Z0-9_]+", cell)]
         assert short
@@ -109,14 +109,14 @@ def test_its_settings_exist(path: Path) -> None:
 
 @cache
 def commands() -> TyperGroup:
-    """All of `dreamery ...`."""
+    """Return the command line interface."""
     group = typer.main.get_command(app)
     assert isinstance(group, TyperGroup)
     return group
 
 
-def wrong_words(words: list[str]) -> str | None:
-    """The first word of a command line after `dreamery` that is no command or option of it; None = all are."""
+def invalid_word(words: list[str]) -> str | None:
+    """Return the first word after `dreamery` that is not a command or option; None = all are valid."""
     here: TyperGroup | TyperCommand = commands()
     for word in words:
         if isinstance(here, TyperGroup) and re.fullmatch(r"[a-z][a-z-]*", word):
@@ -131,20 +131,20 @@ def wrong_words(words: list[str]) -> str | None:
     return None
 
 
-def test_its_commands_exist(path: Path) -> None:
+def test_commands_exist(path: Path) -> None:
     wrong = []
     for line in codes(path):
-        if OTHERS_LINES.search(line):
+        if OTHER_TOOLS.search(line):
             continue
         for match in COMMAND.finditer(line):
             rest = re.split(r"[|<>;&#)]|\s-- ", line[match.end() :])[0]
             words = re.sub(r"\"[^\"]*\"|'[^']*'", "TEXT", rest).replace("`", " ").split()
-            if bad := wrong_words(words):
+            if bad := invalid_word(words):
                 wrong.append(f"{bad!r} in {line.strip()!r}")
     assert wrong == []
 
 
-def test_commands_listed_beside_one_are_its_siblings(path: Path) -> None:
+def test_subcommands_in_tables_exist(path: Path) -> None:
     # | `dreamery keys add alice` | API keys; `list`, `rotate` |
     wrong = []
     for row in re.findall(r"^\| *`dreamery .*$", path.read_text(encoding="utf-8"), re.MULTILINE):
@@ -155,7 +155,7 @@ def test_commands_listed_beside_one_are_its_siblings(path: Path) -> None:
     assert wrong == []
 
 
-def test_error_codes_stand_beside_their_status(path: Path) -> None:
+def test_error_codes_have_the_documented_status(path: Path) -> None:
     # | 400, 410 | `invalid_value`, `file_expired` | what to do |
     rows = re.findall(r"^\| (\d{3}(?:, \d{3})*) \| ((?:`[a-z_]+`(?:, )?)+) \|", path.read_text("utf-8"), re.MULTILINE)
     named = [(code, status) for status, cell in rows for code in re.findall(r"`([a-z_]+)`", cell)]
@@ -163,25 +163,25 @@ def test_error_codes_stand_beside_their_status(path: Path) -> None:
     assert [one for one in named if one[0] not in ERRORS or str(ERRORS[one[0]].status) not in one[1]] == []
 
 
-def test_both_readmes_say_the_same(path: Path) -> None:
+def test_both_readmes_have_the_same_content(path: Path) -> None:
     if not path.name.startswith("README"):
         return
     other = ROOT / "README.md"
     assert [level for level, _ in headings(path)] == [level for level, _ in headings(other)]
     assert blocks_of(path) == blocks_of(other)
-    # In one language only: the link to the other.
+    # Only the link to the other language differs.
     assert {*links(path)} ^ {*links(other)} == ({"README.md", "README.zh-CN.md"} if path != other else set())
     assert [sorted(row) for row in tables(path)] == [sorted(row) for row in tables(other)]
 
 
 def blocks_of(path: Path) -> list[tuple[str, str]]:
-    """Language and content of each code block; comments are translated, so they do not count."""
+    """Return language and content of each code block. Comments are translated, so they do not count."""
     blocks = [(token.info, token.content) for token in parsed(path) if token.type == "fence"]
     return [(info, re.sub(r"[ \t]+# .*", "", content)) for info, content in blocks]
 
 
 def tables(path: Path) -> list[list[str]]:
-    """The code spans of each table row, in order."""
+    """Return the code spans of each table row in order."""
     rows: list[list[str]] = []
     for token in parsed(path):
         if token.type == "tr_open":

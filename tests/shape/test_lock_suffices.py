@@ -11,7 +11,7 @@ from tests.support.platform import clean_env
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What the processes load at start, and what libraries load by name only when they work.
+# Everything that the processes import at start, and what libraries import by name later.
 LOAD = """
 import json, sys
 
@@ -29,7 +29,7 @@ import uvicorn.loops.uvloop, uvicorn.protocols.http.httptools_impl
 """
 
 
-def test_everything_needed_at_run_time_is_locked(tmp_path: Path) -> None:
+def test_runtime_lock_contains_every_imported_package(tmp_path: Path) -> None:
     locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)) | {"dreamery"}
     absent = [
         module

@@ -1,4 +1,4 @@
-"""Alert rules, dashboard and handbook agree with each other and with what `/metrics` tells; checked by their own tools."""
+"""Alert rules, dashboard and handbook agree with each other and with `/metrics`, and pass their own checkers."""
 
 import json
 import re
@@ -24,13 +24,13 @@ DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "dreamery.json").read_text
 ALERTS = [
     rule for group in yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"] for rule in group["rules"]
 ]
-# Prometheus' own, and those of the process that answers.
-OTHERS = {"up", "ALERTS", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"}
+# Series of Prometheus itself and of the process it scrapes.
+STANDARD_SERIES = {"up", "ALERTS", "process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"}
 TARGET = {"job", "instance", "pod"}
 
 
 def known_series() -> dict[str, set[str]]:
-    """Every series that `/metrics` can show, with its labels."""
+    """Return every series that `/metrics` can show, with its labels."""
     found = {name: set(labels) for name, (_, labels) in GAUGES.items()}
     for name, measure in METRICS.items():
         parts = {"_bucket": {"le"}, "_sum": set(), "_count": set()} if measure.buckets else {"_total": set()}
@@ -39,7 +39,7 @@ def known_series() -> dict[str, set[str]]:
 
 
 def queries() -> Iterator[tuple[str, str]]:
-    """Every PromQL expression of rules and dashboard, with where it stands."""
+    """Yield every PromQL expression of rules and dashboard with the name of its rule or panel."""
     for rule in ALERTS:
         yield rule["alert"], rule["expr"]
     for panel in DASHBOARD["panels"]:
@@ -50,7 +50,7 @@ def queries() -> Iterator[tuple[str, str]]:
 
 
 def parts_of(expression: Any) -> Iterator[Any]:
-    """The expression and everything in it."""
+    """Yield the expression and all its parts."""
     yield expression
     for name in ("lhs", "rhs", "expr", "param", "args", "vector_selector"):
         inner = getattr(expression, name, None)
@@ -60,13 +60,13 @@ def parts_of(expression: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("place", "expression"), list(queries()))
-def test_queries_name_series_and_labels_that_exist(place: str, expression: str) -> None:
+def test_queries_use_existing_series_and_labels(place: str, expression: str) -> None:
     parts = list(parts_of(promql_parser.parse(expression)))
     selectors = [part for part in parts if isinstance(part, promql_parser.VectorSelector)]
     assert selectors
     known, labels = known_series(), set(TARGET)
     for selector in selectors:
-        assert selector.name in known or selector.name in OTHERS, selector.name
+        assert selector.name in known or selector.name in STANDARD_SERIES, selector.name
         if selector.name in known:
             labels |= known[selector.name]
             matched = {matcher.name for matcher in selector.matchers.matchers}
@@ -79,17 +79,17 @@ def test_queries_name_series_and_labels_that_exist(place: str, expression: str) 
         assert names <= labels, (place, names)
 
 
-def test_the_check_of_queries_finds_what_is_wrong() -> None:
+def test_query_check_detects_unknown_series_and_labels() -> None:
     with pytest.raises(AssertionError):
-        test_queries_name_series_and_labels_that_exist("x", "sum(rate(dreamery_gone_total[5m]))")
+        test_queries_use_existing_series_and_labels("x", "sum(rate(dreamery_gone_total[5m]))")
     with pytest.raises(AssertionError):
-        test_queries_name_series_and_labels_that_exist("x", 'dreamery_jobs{colour="red"}')
+        test_queries_use_existing_series_and_labels("x", 'dreamery_jobs{colour="red"}')
     with pytest.raises(AssertionError):
-        test_queries_name_series_and_labels_that_exist("x", "sum by (colour) (dreamery_jobs)")
+        test_queries_use_existing_series_and_labels("x", "sum by (colour) (dreamery_jobs)")
 
 
-def test_counts_of_several_api_processes_are_not_added_up() -> None:
-    """Each of them tells the same numbers: a sum needs `max without (instance, pod)` below it."""
+def test_sums_count_each_value_once() -> None:
+    """Every API process reports the same numbers, so a sum needs `max without (instance, pod)` inside."""
     for place, expression in queries():
         for part in parts_of(promql_parser.parse(expression)):
             if isinstance(part, promql_parser.AggregateExpr) and str(part.op) == "sum":
@@ -97,7 +97,7 @@ def test_counts_of_several_api_processes_are_not_added_up() -> None:
                 assert re.match(r"max without|sum without|rate\(process", inner.replace("\n", "")), (place, inner)
 
 
-def test_every_metric_is_looked_at() -> None:
+def test_every_metric_is_used() -> None:
     used = {
         part.name
         for _, expression in queries()
@@ -115,14 +115,14 @@ def run_promtool(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.timeout(600)  # the first time promtool is fetched
+@pytest.mark.timeout(600)  # promtool may have to be downloaded first
 def test_promtool_accepts_rules_and_configuration() -> None:
     run_promtool("check", "rules", "alerts.yml")
     run_promtool("check", "config", "--syntax-only", "prometheus.yml")
     run_promtool("test", "rules", "alerts_test.yml")
 
 
-def test_every_alert_is_shown_firing_and_silent_by_the_rules_tests() -> None:
+def test_rule_tests_cover_every_alert_firing_and_silent() -> None:
     tests = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
     names = {rule["alert"] for rule in ALERTS}
     quiet = {check["alertname"] for check in tests[0]["alert_rule_test"] if not check["exp_alerts"]}
@@ -130,7 +130,7 @@ def test_every_alert_is_shown_firing_and_silent_by_the_rules_tests() -> None:
     assert quiet == loud == names
 
 
-def test_every_alert_has_its_place_in_the_handbook() -> None:
+def test_every_alert_has_a_runbook_section() -> None:
     text = (ROOT / "docs" / "operations.md").read_text()
     anchors = {
         re.sub(r"[^\w\- ]", "", line[4:]).strip().lower() for line in text.splitlines() if line.startswith("### ")
@@ -141,8 +141,8 @@ def test_every_alert_has_its_place_in_the_handbook() -> None:
         assert rule["alert"].lower() in anchors
 
 
-def test_the_dashboard_is_what_grafanas_own_model_makes_of_it() -> None:
-    """Anything that its classes do not know would be lost on the way through them."""
+def test_dashboard_survives_grafanas_model() -> None:
+    """Grafana's classes drop fields that they do not know."""
     plugins.register_default_plugins()
     again = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(DASHBOARD)))
     assert list(lost(DASHBOARD, again)) == []
@@ -160,7 +160,7 @@ def lost(given: Any, got: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def test_panels_have_ids_titles_and_places_of_their_own() -> None:
+def test_panels_have_unique_ids_and_do_not_overlap() -> None:
     panels = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     cells: set[tuple[int, int]] = set()
@@ -177,7 +177,7 @@ def test_panels_have_ids_titles_and_places_of_their_own() -> None:
         cells |= mine
 
 
-def test_the_table_of_metrics_is_complete() -> None:
+def test_metrics_table_is_complete() -> None:
     text = (ROOT / "docs" / "observability.md").read_text()
     rows = dict(re.findall(r"^\| `(dreamery_\w+)` \| \w+ \| (.*?) \|", text, re.MULTILINE))
     wanted = {
