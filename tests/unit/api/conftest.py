@@ -1,4 +1,4 @@
-"""Apps without servers: nobody starts them, so nobody reads the root key from a database."""
+"""Apps without servers. They are not started, so they read no root key from a database."""
 
 import pytest
 

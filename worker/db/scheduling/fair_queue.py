@@ -9,7 +9,7 @@ continues behind their last job, so jobs sent one by one get no more than a batc
 
 `jobs.place` = turn - 20 * priority (a generated column) is the order of the claim: one index, no scan of the queue. A
 priority is a head start of a fixed number of turns, not a class of its own: a waiting job is overtaken by a limited
-number of jobs, so nobody starves. A job that is requeued keeps its position. All state is in the rows: the last turn
+number of jobs, so no owner starves. A job that is requeued keeps its position. All state is in the rows: the last turn
 of an owner is that of their newest job that waits or was claimed, so cancelling a queued job releases its turn.
 
 Accounts that different users may use progress at different speeds. Jobs that ran on an owner's own accounts, or on

@@ -381,7 +381,7 @@ def pages(client: ApiClient) -> Iterator[list[dict[str, Any]]]:
         after = {"after": page["last_id"]}
 
 
-# --- housekeeping ---
+# --- client probes ---
 
 
 def test_client_probes_are_answered_without_a_job(client):

@@ -162,8 +162,8 @@ def test_failed_and_cancelled_jobs_end_in_an_error(engine: Engine) -> None:
     bad = engine.add_job(account, prompt="a boat [[fail:2005]]")
     engine.run_until_final(bad)
     assert follow(bad).error["code"] == "content_policy_violation"
-    hopeless = engine.add_job(engine.add_account(session="dead1"), prompt="a boat")
-    parsed = follow(hopeless, meanwhile=lambda: engine.run_until_final(hopeless))
+    refused = engine.add_job(engine.add_account(session="dead1"), prompt="a boat")
+    parsed = follow(refused, meanwhile=lambda: engine.run_until_final(refused))
     assert parsed.error["code"] == "upstream_session_expired"
 
 

@@ -226,7 +226,7 @@ def test_credit_limit_counts_charged_and_expected_credits(engine: Engine, add: A
         assert_error(alice.ask(), 429, "budget_exceeded")
         costs(charged=0)
         assert used() == 9
-        # What was cancelled before it was ever sent cost nothing, whatever was expected.
+        # A job that was cancelled before its submit costs nothing, whatever price was expected.
         engine.sql("UPDATE jobs SET state = 'cancelled', finished_at = now() WHERE price = 9")
         assert used() == 0
 
@@ -246,7 +246,7 @@ def test_deleted_and_conversation_jobs_count(engine: Engine, add: Add) -> None:
     talk = engine.add_job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
     with transaction() as tx:
         assert state_machine.claim_next(tx, account_id=account.id, kinds=("chat",))
-    for n in range(2):  # nobody asked us, so nothing refuses them
+    for n in range(2):  # upstream started these jobs itself, so no quota refuses them
         with transaction() as tx:
             child = {"kind": "image", "submit_key": new_id(), "upstream_id": str(n), "params": {}}
             assert state_machine.adopt_child(tx, parent_id=talk, **child)

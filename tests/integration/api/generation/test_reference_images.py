@@ -162,6 +162,6 @@ def test_link_to_own_result_is_read_from_storage(client: TestClient, engine: Eng
     assert mark["mime"].startswith("image/")
     gone = drawn.rpartition("/v1/files/")[0] + "/v1/files/file_" + "0" * 32 + "/content"
     assert_error(ask(client, image=gone), 410, "file_expired", "image")
-    film = ask(client, "/v1/videos/generations", images=[drawn])
-    assert film.status_code == 202, film.text
-    assert film.json()["input"]["images"][0]["mime"].startswith("image/")
+    video = ask(client, "/v1/videos/generations", images=[drawn])
+    assert video.status_code == 202, video.text
+    assert video.json()["input"]["images"][0]["mime"].startswith("image/")

@@ -95,10 +95,10 @@ def test_requests_of_real_clients_are_accepted(client):
 
 
 def test_every_field_reaches_the_job(client):
-    wishes = {"ratio": "16:9", "resolution": "1k", "negative_prompt": "rain", "sample_strength": 0.7, "seed": 42}
-    response = client.generate_images(model="jimeng-image-4.0", n=1, metadata={"shop": "1"}, **wishes)
+    fields = {"ratio": "16:9", "resolution": "1k", "negative_prompt": "rain", "sample_strength": 0.7, "seed": 42}
+    response = client.generate_images(model="jimeng-image-4.0", n=1, metadata={"shop": "1"}, **fields)
     job = client.job(response.headers["x-job-id"])
-    assert wishes.items() <= job["input"].items()
+    assert fields.items() <= job["input"].items()
     assert (job["model"], job["input"]["model"], job["metadata"]) == ("jimeng-4.0", "jimeng-image-4.0", {"shop": "1"})
     (line,) = client.submits()
     assert (line["count"], line["prompt"]) == (1, "a boat")
@@ -383,6 +383,6 @@ def test_openai_model_names_answer_as_their_clients_expect(client):
 def test_prompt_flags_are_applied_and_reported(client):
     response = client.generate_images("a boat -re 1k -ra 16：9 [[seconds:0]]", n=1, size="1024x1024")
     assert response.json()["size"] == "1664x936"
-    told = client.job(response.headers["x-job-id"])["input"]
-    assert (told["prompt"], told["flags"]) == ("a boat [[seconds:0]]", {"resolution": "1k", "ratio": "16:9"})
+    job_input = client.job(response.headers["x-job-id"])["input"]
+    assert (job_input["prompt"], job_input["flags"]) == ("a boat [[seconds:0]]", {"resolution": "1k", "ratio": "16:9"})
     assert "1k, 2k, 4k" in assert_error(client.generate_images("a boat -re 9k"), 400, "invalid_value", "prompt")

@@ -172,8 +172,8 @@ class TestCreate:
 
     @pytest.mark.parametrize("path", [VIDEOS, TASKS])
     def test_single_video_routes_reject_several_videos(self, client, path: str) -> None:
-        told = assert_error(client.post(path, json={"prompt": "a", "n": 2}), 400, "unsupported_parameter", "n")
-        assert GENERATIONS in told
+        message = assert_error(client.post(path, json={"prompt": "a", "n": 2}), 400, "unsupported_parameter", "n")
+        assert GENERATIONS in message
 
     def test_requests_with_one_key_create_one_video(self, client, engine: Engine) -> None:
         headers = {"Idempotency-Key": "once"}
@@ -187,10 +187,10 @@ class TestCreate:
 
     def test_unsupported_operations_name_alternatives(self, client) -> None:
         for what in ("edits", "extensions", "characters"):
-            told = assert_error(
+            message = assert_error(
                 client.post(f"{VIDEOS}/{what}", files={"prompt": (None, "a")}), 400, "unsupported_operation"
             )
-            assert GENERATIONS in told
+            assert GENERATIONS in message
         assert_error(client.get(f"{VIDEOS}/characters/x"), 400, "unsupported_operation")
         assert_error(client.post(f"{VIDEOS}/video_1"), 405, "method_not_allowed")
 
