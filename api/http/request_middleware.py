@@ -33,10 +33,12 @@ log = get_logger("api")
 _STALL_SECONDS = 60.0
 # How much of a body that is too large is still read before the connection is closed.
 _DRAIN_BYTES = 8_000_000
+# Calls of a deployment; those that are not offered get their hint.
+_AZURE_CALLS = ("chat", "images", "videos?", "completions", "responses", "embeddings", "audio", "moderations")
 # Azure's paths -> ours: its v1 API, the older one that names the model in the path, and the lists of models.
 _AZURE_PATHS = (
     (re.compile(r"/openai/v1/(?P<rest>.+)"), "/v1/{rest}"),
-    (re.compile(r"/openai/deployments/(?P<model>.+?)/(?P<rest>(?:chat|images|videos?)(?:/.+)?)"), "/v1/{rest}"),
+    (re.compile(rf"/openai/deployments/(?P<model>.+?)/(?P<rest>(?:{'|'.join(_AZURE_CALLS)})(?:/.+)?)"), "/v1/{rest}"),
     (re.compile(r"/openai/(?:models|deployments)(?P<rest>(?:/.+)?)"), "/v1/models{rest}"),
 )
 

@@ -87,7 +87,8 @@ class _Multipart(MultiPartParser):
         )
         form = await parser.parse()
         if not parser._is_complete:
-            await form.close()
+            for file in parser._files_to_close_on_error:
+                file.close()
             raise MultiPartException("it ends before its closing boundary, so parts may be missing")
         return form
 

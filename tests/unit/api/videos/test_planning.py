@@ -3,6 +3,7 @@
 import base64
 import io
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -15,6 +16,7 @@ from tests.support.media_files import make_audio, make_video
 from tests.support.uploads import make_image
 from worker import storage
 from worker.core.catalog.models import get_catalog
+from worker.core.catalog.upstream_models import ModelListing, UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import get_settings
@@ -24,6 +26,7 @@ VIDEO = "https://example.org/dance.mp4"
 AUDIO = "https://example.org/song.mp3"
 OMNI = "jimeng-video-seedance-2.0"
 PLAIN = "jimeng-video-3.0"
+VIDEO_3 = {"key": "dreamina_ic_generate_video_model_vgfm_3.0", "name": "Video 3.0", "tip": ""}
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +75,7 @@ def test_text_only_request_uses_model_defaults():
         "flags": {},
         "asked_model": PLAIN,
         "adjusted": {},
+        "openai_size": "1280x720",
         "images": [],
     }
     assert (request_plan.n, request_plan.inputs) == (1, [])
@@ -145,7 +149,7 @@ def test_invalid_flag_error_lists_allowed_values(prompt, allowed):
         ({"stream": True}, "unsupported_parameter", "stream", "events"),
         ({"model": "gpt-9"}, "model_not_found", "model", PLAIN),
         ({"model": "jimeng-4.0"}, "model_not_found", "model", "/v1/images/generations"),
-        ({"image": [LINK, LINK], "model": "jimeng-video-3.0-pro"}, "unsupported_parameter", "image.1", PLAIN),
+        ({"image": [LINK, LINK], "model": "jimeng-video-3.0-fast"}, "unsupported_parameter", "image.1", PLAIN),
         ({"images": [LINK] * 3}, "unsupported_parameter", "images.0", OMNI),
         ({"videos": [VIDEO]}, "unsupported_parameter", "videos.0", OMNI),
         ({"audio": AUDIO}, "unsupported_parameter", "audio", OMNI),
@@ -153,7 +157,7 @@ def test_invalid_flag_error_lists_allowed_values(prompt, allowed):
         ({"end_image": LINK}, "missing_required_parameter", "first_frame_image", "first frame"),
         ({"image": LINK, "first_frame_image": LINK}, "invalid_value", "first_frame_image", "Send either"),
         ({"images": [LINK, LINK], "end_image": LINK}, "invalid_value", "end_image", "one image"),
-        ({"first_frame_image": LINK, "end_image": LINK, "end_frame_image": LINK}, "invalid_value", "end_image", "one"),
+        ({"first_frame_image": LINK, "end_frame_image": LINK, "end_image": LINK}, "invalid_value", "end_image", "one"),
         ({"image": "no picture"}, "invalid_image", "image", "base64"),
         ({"image": 7}, "invalid_image", "image", "link"),
     ],
@@ -162,12 +166,23 @@ def test_invalid_request_error_names_alternatives(fields, code, param, message):
     assert message in error_message(code, param, **fields)
 
 
+def us_caller() -> Caller:
+    return Caller(owner="tokens:x", tokens=tuple(("h", token) for token in parse_tokens("us-abc", "us")))
+
+
 def test_model_outside_region_error_names_available_models():
-    caller = Caller(owner="tokens:x", tokens=tuple(("h", token) for token in parse_tokens("us-abc", "us")))
-    message = error_message("model_not_found", "model", model="jimeng-video-3.0-pro", caller=caller)
+    message = error_message("model_not_found", "model", model=OMNI, caller=us_caller())
     assert "region us" in message
     assert "jimeng-video-3.0," in message
-    assert plan(caller=caller).jobs
+    assert plan(caller=us_caller()).jobs
+
+
+def test_model_of_the_first_gateway_is_tried_with_a_us_session():
+    assert plan(model="jimeng-video-3.0-pro", image=[LINK, LINK], caller=us_caller()).jobs
+    offer = UpstreamModels([ModelListing(account_id=uuid4(), region="us", models={"videos": [VIDEO_3]})])
+    body = VideoGenerationRequest.model_validate({"prompt": "waves", "model": "jimeng-video-3.0-pro"})
+    with pytest.raises(DreameryError, match="not offered in region us"):
+        plan_videos_sync("/v1/videos", body, us_caller(), offer)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +201,51 @@ def test_built_in_name_uses_nearest_duration_and_reports_it(name, seconds, order
     assert (job.model, job.params["asked_model"]) == (PLAIN, name)
     assert (job.params["order"]["seconds"], job.params["adjusted"]) == (order_params, adjusted)
     error_message("invalid_value", "seconds", model=name, seconds="soon")
+
+
+@pytest.mark.parametrize(("seconds", "used"), [("4", 5), (8, 10), ("12", 10), (7, 5), ("16s", 10)])
+def test_openai_call_takes_the_nearest_duration_of_a_named_model(seconds, used):
+    body = VideoGenerationRequest.model_validate({"prompt": "waves", "model": PLAIN, "seconds": seconds})
+    (job,) = plan_videos_sync("/v1/videos", body, Caller(owner="user:x")).jobs
+    assert job.params["order"]["seconds"] == used
+    assert job.params["adjusted"] == {"seconds": str(seconds).removesuffix("s")}
+    for path in ("/v1/videos/generations", "/v1/video/generations"):
+        with pytest.raises(DreameryError, match=r"`seconds` must be one of 5, 10"):
+            plan_videos_sync(path, body, Caller(owner="user:x"))
+
+
+@pytest.mark.parametrize("fields", [{"duration": 7}, {"seconds": "soon"}, {"prompt": "waves -d 7"}])
+def test_openai_call_rejects_what_openai_clients_do_not_send(fields):
+    body = VideoGenerationRequest.model_validate({"prompt": "waves", **fields})
+    with pytest.raises(DreameryError, match="5, 10"):
+        plan_videos_sync("/v1/videos", body, Caller(owner="user:x"))
+
+
+def test_dated_name_is_reported_with_its_duration():
+    job = plan(model="sora-2-2025-12-08", seconds="4").jobs[0]
+    assert (job.model, job.params["asked_model"]) == (PLAIN, "sora-2-2025-12-08")
+    assert job.params["adjusted"] == {"model": "sora-2-2025-12-08", "seconds": "4"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "1280x720"),
+        ({"size": "1280x720", "image": "square"}, "1280x720"),
+        ({"size": "720x1280"}, "720x1280"),
+        ({"size": "1024x1792"}, "1024x1792"),
+        ({"size": "1792x1024"}, "1792x1024"),
+        ({"ratio": "1:1"}, "1280x720"),
+        ({"ratio": "9:16"}, "720x1280"),
+        ({"ratio": "21:9", "resolution": "1080p"}, "1792x1024"),
+        ({"ratio": "3:4", "resolution": "1080p"}, "1024x1792"),
+        ({"width": 704, "height": 1248}, "720x1280"),
+    ],
+)
+def test_openai_size_is_the_word_for_what_was_ordered(fields, name):
+    if "image" in fields:
+        fields = {**fields, "image": uploaded(make_image("red", side=64), "a.png")}
+    assert plan(**fields).jobs[0].params["openai_size"] == name
 
 
 def test_operator_alias_uses_exact_duration(monkeypatch, tmp_path):

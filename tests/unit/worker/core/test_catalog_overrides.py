@@ -81,6 +81,18 @@ def test_model_can_use_a_hard_coded_name(tmp_path):
     assert catalog.image_model("gpt-image-2").key == "k"
 
 
+def test_operator_patterns_come_before_the_shipped_ones(tmp_path):
+    catalog = loaded(
+        tmp_path,
+        '[aliases]\n"flux-*" = "jimeng-4.5"\n"my-*" = "jimeng-video-3.5-pro"\n"imagen-*" = ""\n"gpt-image-1" = ""',
+    )
+    assert catalog.image_model("flux-pro").id == "jimeng-4.5"
+    assert catalog.video_model("my-clip").id == "jimeng-video-3.5-pro"
+    assert catalog.image_model("gpt-image-2-2026-04-21").id == catalog.default_image_model
+    assert not catalog.knows_image("imagen-4"), "the operator removed the pattern"
+    assert not catalog.knows_image("gpt-image-1"), "no pattern brings a removed name back"
+
+
 NEW = '[[image]]\nid = "new"\nname = "x"\nkey = "k"\nwhere = ["us"]\nresolutions = ["1k"]\ncounts = []\n'
 
 

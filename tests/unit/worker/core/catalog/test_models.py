@@ -1,10 +1,13 @@
 """The catalog: all models, sizes, counts, and the split of a request into jobs."""
 
+from uuid import uuid4
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.core.catalog.models import get_catalog
+from worker.core.catalog.upstream_models import ModelListing, may_offer
 from worker.core.errors import DreameryError
 
 _NAMES = [
@@ -145,7 +148,7 @@ def test_benefit_type_of_a_video(name: str, seconds: int, resolution: str, *, om
 def test_find_video_models_by_capability() -> None:
     catalog = get_catalog()
     assert "jimeng-video-3.0" in catalog.find_video_models(end_frame=True)
-    assert "jimeng-video-3.0-pro" not in catalog.find_video_models(end_frame=True)
+    assert "jimeng-video-3.0-fast" not in catalog.find_video_models(end_frame=True)
     assert catalog.find_video_models(seconds=12, region="us", end_frame=True) == [
         "jimeng-video-3.5-pro",
         "jimeng-video-seedance-2.0-mini",
@@ -192,3 +195,96 @@ def test_every_video_resolution_has_a_size() -> None:
     for model in catalog.video_models:
         for resolution in model.resolutions:
             assert catalog.nearest_resolution(model, *catalog.video_size("1:1", resolution)) == resolution
+
+
+# --- names built into tools ---
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gpt-image-2-2026-04-21",
+        "gpt-image-1-2025-04-23",
+        "gpt-image-2-mini",
+        "GPT-Image-1",
+        "chatgpt-image-2",
+        "dall-e-3-hd",
+        "imagen-4.0-ultra-generate-001",
+        "google/imagen-4",
+        "flux-1.1-pro",
+        "FLUX.1-schnell",
+        "black-forest-labs/flux-2-pro",
+        "stable-diffusion-3.5-large",
+    ],
+)
+def test_image_names_built_into_tools_mean_the_default_model(name: str) -> None:
+    catalog = get_catalog()
+    assert catalog.image_model(name).id == catalog.default_image_model
+    assert catalog.is_built_in_name(name)
+    assert catalog.is_matched_by_pattern(name)
+
+
+@pytest.mark.parametrize("name", ["sora-2-2025-12-08", "sora-2-pro-2025-10-06", "SORA-2-pro", "openai/sora-2"])
+def test_video_names_built_into_tools_mean_the_default_model(name: str) -> None:
+    catalog = get_catalog()
+    assert catalog.video_model(name).id == catalog.default_video_model
+    assert catalog.is_built_in_name(name)
+
+
+@pytest.mark.parametrize("name", ["gpt-4o", "flux", "sora-9", "imagen", "my-flux-1", "gpt-image-1:2k", "jimeng-flux-1"])
+def test_pattern_matches_the_whole_name_without_a_suffix(name: str) -> None:
+    catalog = get_catalog()
+    assert not catalog.knows_image(name)
+    assert not catalog.knows_video(name)
+
+
+def test_own_names_need_no_remark() -> None:
+    catalog = get_catalog()
+    assert catalog.is_built_in_name("gpt-image-1")
+    for name in ("jimeng-4.0", "jimeng-image-4.0", "dreamina-gpt-image-2", "jimeng-video-sora2"):
+        assert not catalog.is_built_in_name(name)
+    for name in ("gpt-image-1", "sora-2", "jimeng-4.0", None):
+        assert not catalog.is_matched_by_pattern(name)
+
+
+def test_model_of_the_other_kind_is_named_with_its_call() -> None:
+    for name in ("jimeng-video-3.0", "sora-2", "sora-2-2025-12-08"):
+        with pytest.raises(DreameryError, match=r"generates videos: use /v1/videos"):
+            get_catalog().image_model(name)
+    for name in ("jimeng-4.0", "dall-e-3", "flux-pro"):
+        with pytest.raises(DreameryError, match=r"generates images: use /v1/images/generations"):
+            get_catalog().video_model(name)
+
+
+# --- regions where sources disagree ---
+
+
+def listing(region: str, *keys: str, kind: str = "videos") -> ModelListing:
+    return ModelListing(account_id=uuid4(), region=region, models={kind: [{"key": key} for key in keys]})
+
+
+@pytest.mark.parametrize(("name", "region"), [
+    ("jimeng-video-3.0-pro", "us"), ("jimeng-video-3.0-fast", "us"), ("jimeng-video-s2.0-pro", "us"),
+    ("jimeng-video-2.0", "us"), ("jimeng-video-sora2", "cn"), ("jimeng-video-veo3", "cn"),
+])  # fmt: skip
+def test_own_list_decides_where_sources_disagree(name: str, region: str) -> None:
+    model = get_catalog().video_model(name)
+    assert not model.is_available_in(region)
+    assert may_offer(model, region, None), "without a list it is tried"
+    assert may_offer(model, region, listing(region, model.key))
+    assert may_offer(model, region, listing(region, "another", kind="images")), "no list of videos"
+    assert not may_offer(model, region, listing(region, "another"))
+
+
+def test_nano_banana_is_tried_in_china() -> None:
+    model = get_catalog().image_model("jimeng-nano-banana")
+    assert may_offer(model, "cn", None)
+    assert not may_offer(model, "cn", listing("cn", "another", kind="images"))
+
+
+def test_list_adds_to_the_catalog_and_takes_nothing_away() -> None:
+    seedance, plain = get_catalog().video_model("jimeng-video-seedance-2.0"), get_catalog().video_model(None)
+    assert not may_offer(seedance, "us", None)
+    assert not may_offer(seedance, "us", listing("us", "another"))
+    assert may_offer(seedance, "us", listing("us", seedance.key))
+    assert may_offer(plain, "us", listing("us", "another"))
