@@ -212,7 +212,7 @@ def test_gallery_search_favourites_lightbox_and_zip(page: Page, client: ApiClien
     expect(lightbox.get_by_text("2 / 2")).to_be_visible()
     with page.expect_download() as download:
         lightbox.get_by_role("link", name="Download").click()
-    assert download.value.suggested_filename.endswith("-2.jpg")
+    assert download.value.suggested_filename.endswith("-2.png")
     page.keyboard.press("Escape")
     expect(lightbox).to_have_count(0)
     page.get_by_role("button", name="Favourites").click()

@@ -18,7 +18,11 @@ REFUSED_AT_SUBMIT = frozenset(
         "3018", "4001", "4003", "4010", "4013", "5000", "10020", "121101",
     }
 )  # fmt: skip
+# Recorded records list large images as PNG; upstream also makes the other two.
+_DEFAULT_FORMAT = "png"
 _FORMATS = {"jpg": "jpeg", "jpeg": "jpeg", "png": "png", "webp": "webp"}
+# Which file URLs the record of a video has: the older form, the newer form, or both.
+_VIDEO_LINKS = {"origin", "sizes"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,8 @@ class Script:
     latency: float = 0.0
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
-    image_format: str = "jpeg"
+    image_format: str = _DEFAULT_FORMAT
+    video_links: str = "both"
     link_seconds: float | None = None
     # Refund a failed job when it ends. Upstream's format is not recorded; here the history gets a second line with the
     # opposite sign.
@@ -75,7 +80,8 @@ _SETTINGS: dict[str, Callable[[str], dict[str, object]]] = {
     "fail": _failure,
     "refuse": lambda value: {"refuse": value} if _CODE.fullmatch(value) else {},
     "keyonly": lambda _: {"ending": "30", "fail_code": "", "key_only": True},
-    "format": lambda value: {"image_format": _FORMATS.get(value.lower(), "jpeg")},
+    "format": lambda value: {"image_format": _FORMATS.get(value.lower(), _DEFAULT_FORMAT)},
+    "links": lambda value: {"video_links": value.lower()} if value.lower() in _VIDEO_LINKS else {},
 }
 
 
@@ -125,6 +131,8 @@ class AccountBehaviour:
     shark: bool = False
     flaky: bool = False
     gift: bool = False
+    # Upload addresses name their host only as `UploadHost`, as some deployments do.
+    singular: bool = False
 
 
 # The format of real session ids. One in three thousand contains "dead" by chance; that is not a script.
@@ -141,6 +149,7 @@ def read_behaviour(session: str) -> AccountBehaviour:
         shark="shark" in text,
         flaky="flaky" in text,
         gift="gift" in text,
+        singular="singular" in text,
     )
 
 

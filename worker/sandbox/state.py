@@ -113,7 +113,12 @@ class SandboxState:
         site = call.host.site if call.host else hosts.site_of(call.account.cluster, call.aid)
         own_host = None if call.host else call.base.partition("://")[2]
         data = self.uploads.issue_credential(
-            call.account.name, video=scene == 1, site=site, own_host=own_host, now=call.now
+            call.account.name,
+            video=scene == 1,
+            site=site,
+            own_host=own_host,
+            now=call.now,
+            singular=call.account.behaviour.singular,
         )
         return sandbox_responses.mweb(data, call.now)
 
@@ -225,10 +230,7 @@ class SandboxState:
     def accept(self, call: Call, order: Order, script: Script, *, at: float) -> Job:
         """Start a job for the account of the call and charge its price."""
         now, account = at, call.account
-        seconds = script.seconds
-        if seconds is None:
-            spread = self.options.spread
-            seconds = max(0.0, self.options.seconds + self._rng.uniform(-spread, spread))
+        seconds = self.draw_seconds() if script.seconds is None else script.seconds
         start_at = now + script.queue * QUEUE_POSITION_SECONDS
         self._count += 1
         job = Job(
@@ -254,6 +256,11 @@ class SandboxState:
         _evict_oldest(self._by_history)
         self.ledger.record_accepted(job)
         return job
+
+    def draw_seconds(self) -> float:
+        """Return the duration of the next generation without a script: uniform around `--seconds`."""
+        spread = self.options.spread
+        return max(0.0, self.options.seconds + self._rng.uniform(-spread, spread))
 
     def take_fault(self, moment: str, kinds: tuple[str, ...], prompt: str) -> str:
         """Return the next fault of this prompt that has not happened yet, or an empty string."""

@@ -47,11 +47,13 @@ def _addresses(upload: Upload) -> dict[str, Any]:
     if upload.vid:
         node = {"Type": "Edge", "Vid": upload.vid, "UploadHost": host, "SessionKey": upload.session_key}
         return {"InnerUploadAddress": {"UploadNodes": [{**node, "StoreInfos": [store]}]}}
-    if upload.singular:
+    if upload.credential.singular:
         return {"UploadAddress": {"StoreInfos": [store], "UploadHost": host, "SessionKey": upload.session_key}}
     address = {
         "StoreInfos": [{**store, "UploadID": upload.uri[-16:]}],
+        # Deployments use one spelling or the other, and clients read one or the other.
         "UploadHosts": [host],
+        "UploadHost": host,
         "UploadHeader": None,
         "SessionKey": upload.session_key,
     }

@@ -1,5 +1,6 @@
 """Upstream's image models: the sites that offer them, and the sizes of their images."""
 
+import math
 from dataclasses import dataclass
 
 EVERYWHERE = frozenset({"cn", "us", "asia"})
@@ -103,6 +104,23 @@ SIZES = {
         (6197, 2656),
     ),
 }
+
+
+# Longest side of a square of each resolution, to find the resolution of a size that comes without one.
+_LONGEST_SIDES = {"1k": 1024, "2k": 2048, "4k": 4096}
+_SHORTEST_FREE_SIDE = 64
+
+
+def free_size(width: int, height: int, ratio: int | None) -> tuple[int, int, str]:
+    """Return width, height and resolution of a submit without `resolution_type`.
+
+    The size stays as it is if upstream can make it. The resolution, which decides the price, is the nearest by the
+    longest side.
+    """
+    longest, shortest = max(width, height), min(width, height)
+    resolution = min(_LONGEST_SIDES, key=lambda name: abs(math.log(max(longest, 1) / _LONGEST_SIDES[name])))
+    possible = shortest >= _SHORTEST_FREE_SIDE and longest <= 8 * shortest and width * height <= _AREAS["4k"][1]
+    return (width, height, resolution) if possible else (*SIZES[resolution][(ratio or 1) - 1], resolution)
 
 
 def image_size(resolution: str, width: int, height: int, ratio: int | None) -> tuple[int, int]:

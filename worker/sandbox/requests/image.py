@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any
 
-from worker.sandbox.models.image_models import IMAGE_MODELS, PRICES, ImageModel, image_size
+from worker.sandbox.models.image_models import IMAGE_MODELS, PRICES, ImageModel, free_size, image_size
 from worker.sandbox.requests.fields import (
     AccountUploads,
     RefusedError,
@@ -141,12 +141,14 @@ def _size(core: dict[str, Any]) -> tuple[int, int, str]:
     info = get_object(core, "large_image_info")
     width, height, resolution = info.get("width"), info.get("height"), info.get("resolution_type")
     require(is_int(width) and is_int(height), "large_image_info has no whole width and height")
+    ratio = core.get("image_ratio")
+    if not (ratio is None and (core.get("intelligent_ratio") or resolution is None)):
+        require(is_int(ratio) and 1 <= int(ratio or 0) <= 8, "image_ratio is not in 1..8")
+    if resolution is None:
+        return free_size(int(width or 0), int(height or 0), ratio)
     require(
         isinstance(resolution, str) and resolution in PRICES, f"resolution_type {str(resolution)[:20]!r} is unknown"
     )
-    ratio = core.get("image_ratio")
-    if not (ratio is None and core.get("intelligent_ratio")):
-        require(is_int(ratio) and 1 <= int(ratio or 0) <= 8, "image_ratio is not in 1..8")
     return *image_size(str(resolution), int(width or 0), int(height or 0), ratio), str(resolution)
 
 

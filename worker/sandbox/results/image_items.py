@@ -8,7 +8,7 @@ from worker.sandbox.results.media import ResultStore
 from worker.sandbox.results.video_items import LINK_SECONDS, PREVIEW_SECONDS, display_text, video_items
 
 GENERATE_TYPES = {"image": 1, "blend": 12, "video": 10}
-_PREVIEWS = (360, 720, 1080, 2400)
+_PREVIEWS = (360, 480, 720, 1080, 2400, 4096)
 
 
 def list_items(
@@ -16,7 +16,7 @@ def list_items(
 ) -> list[dict[str, Any]]:
     """Return the items of a job. `download` = for `get_local_item_list`, where videos have their original size."""
     if job.order.video:
-        return video_items(job, now, results, base, origin=download or job.number % 2 == 1)
+        return video_items(job, now, results, base, links="origin" if download else job.script.video_links)
     return _image_items(job, now, results, base)
 
 

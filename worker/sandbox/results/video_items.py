@@ -1,4 +1,4 @@
-"""Finished videos as records list them: the older format with `origin`, the newer one with several sizes."""
+"""Finished videos as records list them: the older form with `origin` and the newer one with several sizes, together."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def display_text(order: Order) -> str:
     return text.replace(REFERENCE_MARK, "").strip() if order.kind == "blend" else text
 
 
-def video_items(job: Job, now: float, results: ResultStore, base: str, *, origin: bool) -> list[dict[str, Any]]:
+def video_items(job: Job, now: float, results: ResultStore, base: str, *, links: str) -> list[dict[str, Any]]:
     order, video = job.order, job.order.video
     if video is None or not job.result_count:
         return []
@@ -53,10 +53,9 @@ def video_items(job: Job, now: float, results: ResultStore, base: str, *, origin
     link = results.video_link(base, clip_key, now + (_VIDEO_SECONDS if link_seconds is None else link_seconds))
     preview = results.link(base, cover_key, now + (PREVIEW_SECONDS if link_seconds is None else link_seconds))
     short = min(order.width, order.height)
-    if origin:
-        sizes = {"origin": short}
-    else:
-        sizes = {f"{lines}p": lines for lines in _SHORT_SIDES if lines < short} | {f"{short}p": short}
+    sizes = {} if links == "sizes" else {"origin": short}
+    if links != "origin":
+        sizes |= {f"{lines}p": lines for lines in _SHORT_SIDES if lines < short} | {f"{short}p": short}
     versions = {name: _version(name, drawing.scaled(lines), link(lines)) for name, lines in sizes.items()}
     poster = preview(0, "jpeg")
     return [_item(job, video, versions, cover_url=poster, cover_uri=f"tos-sandbox/{cover_key}", key=clip_key)]

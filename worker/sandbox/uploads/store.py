@@ -49,6 +49,8 @@ class Credential:
     # Host that receives the bytes: the sandbox itself, or upstream's host name.
     store_host: str
     expires: float
+    # Whether its addresses name their host only as `UploadHost`.
+    singular: bool = False
 
 
 @dataclass
@@ -61,7 +63,6 @@ class Upload:
     auth: str
     session_key: str
     size: int
-    singular: bool
     file_info: FileInfo | None = None
     filled: bool = False
     committed: bool = False
@@ -76,10 +77,9 @@ class UploadStore:
         self._by_key: OrderedDict[str, Upload] = OrderedDict()
         self._by_vid: OrderedDict[str, Upload] = OrderedDict()
         self._thumbnails: OrderedDict[str, Thumbnail] = OrderedDict()
-        self._applies = 0
 
     def issue_credential(
-        self, account: str, *, video: bool, site: str, own_host: str | None, now: float
+        self, account: str, *, video: bool, site: str, own_host: str | None, now: float, singular: bool = False
     ) -> dict[str, Any]:
         """Create the credential of `get_upload_token`.
 
@@ -98,6 +98,7 @@ class UploadStore:
             store="tos-cn-v" if video else _STORES[site],
             store_host=own_host or STORE_HOST,
             expires=now + CREDENTIAL_SECONDS,
+            singular=singular,
         )
         _store(self._credentials, credential.key, credential)
         data = {
@@ -156,7 +157,6 @@ class UploadStore:
         size = parameters.get("FileSize", "")
         if not size.isascii() or not size.isdigit() or not 0 < int(size[:12]) <= MAX_BYTES:
             raise UploadError(400, 100004, "InvalidParameter", "FileSize is not in 1..104857600")
-        self._applies += 1
         name = secrets.token_hex(16)
         upload = Upload(
             credential=credential,
@@ -165,8 +165,6 @@ class UploadStore:
             auth=f"SpaceKey/{credential.space}/1/:version:v2:{secrets.token_urlsafe(24)}",
             session_key=base64.b64encode(secrets.token_bytes(24)).decode(),
             size=int(size),
-            # Some deployments return `UploadHost`, others a list.
-            singular=self._applies % 3 == 0,
         )
         _store(self._by_uri, upload.uri, upload)
         _store(self._by_key, upload.session_key, upload)

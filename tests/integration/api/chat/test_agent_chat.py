@@ -113,7 +113,7 @@ def test_each_image_is_on_its_own_line(url: str, form: str) -> None:
         link = piece.partition("(")[2].partition(")")[0]
         assert piece == f"\n\n![image]({link})\n"
         picture = httpx.get(link)
-        assert picture.headers["content-type"] == "image/jpeg"
+        assert picture.headers["content-type"] == "image/png"
     assert parsed.finish == ["stop"]
     assert "submit_id" not in parsed.text
     assert not parsed.errors
@@ -193,7 +193,7 @@ def test_closing_the_stream_does_not_stop_the_conversation(engine: Engine, url: 
     job = get_job(url, job_id, key)
     assert job["output"]["text"].startswith("I will make that now")
     (child,) = job["output"]["jobs"]
-    assert get_job(url, child, key)["output"][0]["mime"] == "image/jpeg"
+    assert get_job(url, child, key)["output"][0]["mime"] == "image/png"
     assert job["kind"] == "chat"
     assert job["input"]["messages"] == [{"role": "user", "text": "draw a boat [[pause:0.1]]"}]
 
@@ -299,7 +299,7 @@ def test_client_probes_start_no_conversation(engine: Engine, url: str) -> None:
     tested = stream_chat(url, "say hello", max_tokens=16)
     assert (tested.text, tested.finish, tested.frames[-1][1]) == ("ok", ["stop"], "DONE")
     assert engine.ledger()["conversations"] == []
-    # What it can answer itself is its own, and who asks for a job gets one.
+    # Other texts are not probes, and a request for an asynchronous job creates one.
     tools = [{"type": "function", "function": {"name": "weather"}}]
     assert "“hi”" in stream_chat(url, "hi", tools=tools, response_format={"type": "json_object"}).text
     assert complete_chat(url, "say hello", max_tokens=16, **{"async": True}).status_code == 202

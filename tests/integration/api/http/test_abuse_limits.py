@@ -294,7 +294,7 @@ def finished_image(engine: Engine, client: TestClient) -> tuple[str, str]:
 def test_links_expire_and_each_read_returns_a_valid_one(client: TestClient, engine: Engine) -> None:
     job, link = finished_image(engine, client)
     answer = client.get(link)
-    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/jpeg")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     assert answer.headers["cache-control"].startswith("private, max-age=")
     bare, _, query = link.partition("?")
     expires, signature = (part.partition("=")[2] for part in query.split("&"))

@@ -243,6 +243,8 @@ def test_daily_gift_is_received_once_and_spent(http, session):
         ((2560, 1440, "2k"), (2560, 1440), "png"),
         ((2048, 2048, "4k"), (5404, 3040), "jpeg"),
         ((1024, 576, "1k"), (1024, 576), "webp"),
+        ((2048, 2048, "2k"), (2048, 2048), "webp"),
+        ((4096, 4096, "4k"), (4096, 4096), "webp"),
     ],
 )
 def test_images_have_the_declared_size_and_format(http, client, size, actual_size, image_format):
@@ -256,6 +258,17 @@ def test_images_have_the_declared_size_and_format(http, client, size, actual_siz
         assert (image.size, image.format) == (actual_size, image_format.upper())
     with Image.open(io.BytesIO(http.get(item["common_attr"]["cover_url"]).content)) as preview:
         assert max(preview.size) == 360
+
+
+def test_large_image_is_png_and_webp_copies_go_up_to_4096_pixels(http, client):
+    [item] = client.run("a boat", size=(4096, 4096, "4k"), count=1)["item_list"]
+    assert (item["image"]["format"], large(item)["format"]) == ("png", "png")
+    assert http.get(large(item)["image_url"]).headers["content-type"] == "image/png"
+    copies = item["common_attr"]["cover_url_map"]
+    for side in ("480", "2400", "4096"):
+        answer = http.get(copies[side])
+        with Image.open(io.BytesIO(answer.content)) as image:
+            assert (image.format, image.size) == ("WEBP", (int(side), int(side)))
 
 
 def test_images_differ_within_a_job_and_repeat_between_jobs(http, client):

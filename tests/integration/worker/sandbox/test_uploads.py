@@ -39,8 +39,9 @@ def test_upload_stages_match_the_recorded_ones(http, client):
     assert token["upload_domain"] == f"{http.base_url.host}:{http.base_url.port}"
     raw = make_image()
     applied = client.apply(token, len(raw)).json()
-    assert shape(applied) == shape(recorded("apply_image_upload"))
     address = applied["Result"]["UploadAddress"]
+    assert address.pop("UploadHost") == address["UploadHosts"][0]
+    assert shape(applied) == shape(recorded("apply_image_upload"))
     stored = client.send(address, raw).json()
     assert shape(stored) == shape(recorded("tos_upload.ok"))
     done = client.commit(token, address["SessionKey"]).json()
@@ -50,12 +51,29 @@ def test_upload_stages_match_the_recorded_ones(http, client):
     assert get_violations(http) == {}
 
 
-def test_every_third_address_has_a_single_upload_host(client):
+CHINA, INTERNATIONAL = "513695", "513641"
+
+
+@pytest.mark.parametrize("aid", [CHINA, INTERNATIONAL])
+@pytest.mark.parametrize("size", [10, 1_048_576])
+def test_upload_address_has_both_spellings_of_its_host(http, aid, size):
+    client = SandboxClient(http, uuid.uuid4().hex, aid=aid)
     token = client.token()
-    answers = [client.apply(token, 10).json() for _ in range(3)]
-    assert ["UploadHosts" in one["Result"]["UploadAddress"] for one in answers] == [True, True, False]
-    answers[2]["Result"].pop("RequestId")
-    assert shape(answers[2]) == shape(recorded("apply_image_upload.singular_host"))
+    addresses = [client.apply(token, size).json()["Result"]["UploadAddress"] for _ in range(3)]
+    assert all(one["UploadHosts"] == [one["UploadHost"]] for one in addresses)
+    assert get_violations(http) == {}
+
+
+@pytest.mark.parametrize("session", ["singular-{}", "cn-singular-{}", "SINGULAR {}"])
+def test_scripted_account_gets_the_singular_host_only(http, session):
+    client = SandboxClient(http, session.format(uuid.uuid4().hex), aid=CHINA)
+    token, raw = client.token(), make_image()
+    applied = client.apply(token, len(raw)).json()
+    applied["Result"].pop("RequestId")
+    assert shape(applied) == shape(recorded("apply_image_upload.singular_host"))
+    address = applied["Result"]["UploadAddress"]
+    assert client.send(address, raw).json()["code"] == 2000
+    assert client.commit(token, address["SessionKey"]).json()["Result"]["Results"][0]["UriStatus"] == 2000
 
 
 def test_equal_bytes_get_separate_addresses(client):

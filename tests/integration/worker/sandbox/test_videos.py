@@ -146,8 +146,8 @@ def test_text_video_is_a_real_file(client):
     assert get_violations(client.http) == {}
 
 
-def test_video_formats_alternate_and_item_list_has_the_original(client):
-    first, second = (run(client, text_video(f"boat {number}")) for number in (1, 2))
+def test_scripted_records_have_one_form_and_item_list_has_the_original(client):
+    first, second = (run(client, text_video(f"boat [[links:{form}]]")) for form in ("origin", "sizes"))
     assert list(versions(first)) == ["origin"]
     assert list(versions(second)) == ["360p", "480p", "720p"]
     small = frames_of(fetch(client, versions(second)["360p"]["video_url"]).content)[0]
@@ -170,9 +170,39 @@ def test_first_and_last_frame_are_shown_and_set_the_ratio(client):
     frames = frames_of(fetch(client, origin["video_url"]).content)
     assert is_near(frames[0].getpixel((360, 400)), RED)
     assert is_near(frames[-1].getpixel((360, 400)), BLUE)
+    # An older parser reads `origin`, a newer one the largest size: both must lead to the same video.
+    assert set(versions(record)) == {"origin", "360p", "480p", "720p"}
+    assert fetch(client, versions(record)["720p"]["video_url"]).content == fetch(client, origin["video_url"]).content
     cover = Image.open(io.BytesIO(fetch(client, record["item_list"][0]["video"]["cover_url"]).content))
     assert is_near(cover.convert("RGB").getpixel((360, 400)), RED)
     assert record["item_list"][0]["aigc_image_params"]["generate_type"] == 32
+
+
+US = {"X-Orig-Host": "dreamina-api.us.capcut.com"}
+# The parsers of public clients, older ones first: each reads one place of an item.
+PARSERS = {
+    "origin": lambda video: video["transcoded_video"]["origin"]["video_url"],
+    "largest size": lambda video: max(
+        ((int(name[:-1]), one["video_url"]) for name, one in video["transcoded_video"].items() if name[-1] == "p")
+    )[1],
+}
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+@pytest.mark.parametrize("form", ["first_last", "first_frame", "text"])
+def test_us_video_is_readable_by_older_and_newer_parsers(http, form, parser):
+    http.post("/_reset")
+    client = SandboxClient(http, f"us-{uuid.uuid4().hex}")
+    uris = [client.upload(make_image(colour, size=(320, 180))) for colour in (RED, BLUE)]
+    body = {
+        "first_last": lambda: frame_video(*uris),
+        "first_frame": lambda: frame_video(uris[0]),
+        "text": text_video,
+    }[form]()
+    assert client.post(GENERATE, body, **US)["ret"] == "0"
+    [item] = client.finish(body["submit_id"])["item_list"]
+    with av.open(io.BytesIO(fetch(client, PARSERS[parser](item["video"])).content)) as media:
+        assert (media.streams.video[0].width, media.streams.video[0].height) == (1280, 720)
 
 
 def test_omni_reference_materials(chinese):

@@ -35,14 +35,14 @@ def test_saved_file_equals_upstream(engine: Engine) -> None:
     for link, stored in zip(links, files, strict=True):
         content = storage.read_file(stored.key)
         assert content == httpx.get(link, trust_env=False).content
-        assert stored.key == f"jobs/{job.hex}/{stored.n}.jpeg"
+        assert stored.key == f"jobs/{job.hex}/{stored.n}.png"
         assert (stored.bytes, stored.sha256) == (len(content), hashlib.sha256(content).hexdigest())
         assert (stored.width, stored.height) == Image.open(io.BytesIO(content)).size
-        assert stored.mime == "image/jpeg"
+        assert stored.mime == "image/png"
     assert max(files[0].width, files[0].height) >= SIDE
 
 
-@pytest.mark.parametrize("form", ["png", "webp"])
+@pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
 def test_mime_type_comes_from_the_bytes(engine: Engine, form: str) -> None:
     job = engine.add_succeeded_job(engine.add_account(), prompt=f"a boat [[format:{form}]]")
     [stored] = engine.files(job)
@@ -57,7 +57,7 @@ def request_format(engine: Engine, form: str, compression: int | None = None) ->
     )
 
 
-@pytest.mark.parametrize("form", ["png", "webp"])
+@pytest.mark.parametrize("form", ["png", "webp", "jpeg"])
 def test_image_is_stored_once_in_the_requested_format(engine: Engine, form: str) -> None:
     job = engine.add_saving_job(engine.add_account(), count=2)
     request_format(engine, form)
@@ -79,12 +79,12 @@ def test_image_is_stored_once_in_the_requested_format(engine: Engine, form: str)
 
 
 def test_image_in_requested_format_is_unchanged_unless_quality_is_requested(engine: Engine) -> None:
-    job = engine.add_saving_job(engine.add_account())
+    job = engine.add_saving_job(engine.add_account(), prompt="a boat [[format:jpeg]]")
     request_format(engine, "jpeg")
     original = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
     engine.save(job)
     assert storage.read_file(engine.files(job)[0].key) == original
-    small = engine.add_saving_job(engine.add_account())
+    small = engine.add_saving_job(engine.add_account(), prompt="a boat [[format:jpeg]]")
     request_format(engine, "jpeg", 10)
     original = httpx.get(engine.job_row(small).result_refs[0]["url"], trust_env=False).content
     engine.save(small)
@@ -96,10 +96,10 @@ def test_image_that_cannot_be_converted_keeps_its_format(engine: Engine) -> None
     request_format(engine, "webp")
     data = httpx.get(engine.job_row(job).result_refs[0]["url"], trust_env=False).content
     cut = data[: len(data) // 2]
-    engine.interceptor.before[MEDIA] = lambda *_: Response(cut, media_type="image/jpeg")
+    engine.interceptor.before[MEDIA] = lambda *_: Response(cut, media_type="image/png")
     engine.save(job)
     [stored] = engine.files(job)
-    assert (stored.mime, storage.read_file(stored.key)) == ("image/jpeg", cut)
+    assert (stored.mime, storage.read_file(stored.key)) == ("image/png", cut)
 
 
 def test_save_that_is_not_due_does_nothing(engine: Engine) -> None:

@@ -12,9 +12,9 @@ def test_plain_prompt_has_no_script():
 
 
 def test_scripts_combine():
-    script = read_script("boat [[seconds:1.5]] on [[QUEUE:3]] a lake [[partial:2]] [[format:png]] [[absent:2]]")
+    script = read_script("boat [[seconds:1.5]] on [[QUEUE:3]] a lake [[partial:2]] [[format:webp]] [[absent:2]]")
     assert (script.seconds, script.queue, script.partial) == (1.5, 3, 2)
-    assert (script.image_format, script.absent, script.ending) == ("png", 2, "50")
+    assert (script.image_format, script.absent, script.ending) == ("webp", 2, "50")
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,51 @@ def test_invalid_draft_returns_1000(path, value):
     assert caught.value.code == "1000"
 
 
+def _free_size(name, width, height, **core):
+    """Return the recorded body with a size and without `resolution_type`, as clients send a free width and height."""
+    body = _recorded(name)["body"]
+    draft = json.loads(body["draft_content"])
+    param = draft["component_list"][0]["abilities"]["generate"]["core_param"]
+    param["large_image_info"] = {"type": "", "id": "", "height": height, "width": width}
+    param |= core
+    if param["image_ratio"] is None:
+        del param["image_ratio"]
+    return {**body, "draft_content": json.dumps(draft)}
+
+
+@pytest.mark.parametrize(
+    ("size", "price"), [((1920, 1080), 8), ((1024, 1536), 8), ((3840, 2160), 16), ((2048, 2048), 8), ((512, 512), 4)]
+)
+@pytest.mark.parametrize("ratio", [1, 3, None])
+def test_free_size_without_resolution_type_is_accepted(size, price, ratio):
+    order = _read(_free_size("cn", *size, image_ratio=ratio), aid="513695", site="cn")
+    assert (order.width, order.height, order.price) == (*size, price)
+
+
+@pytest.mark.parametrize("site", ["us", "asia"])
+def test_free_size_is_accepted_outside_china_too(site):
+    order = _read(_free_size("us", 1600, 900), site=site)
+    assert (order.width, order.height) == (1600, 900)
+
+
+@pytest.mark.parametrize("size", [(9000, 9000), (4096, 100), (1, 1)])
+def test_free_size_that_upstream_cannot_make_becomes_the_size_of_the_ratio(size):
+    order = _read(_free_size("cn", *size, image_ratio=3), aid="513695", site="cn")
+    assert (order.width, order.height) in {(1664, 936), (2560, 1440), (5404, 3040)}
+
+
+@pytest.mark.parametrize("changes", [{"image_ratio": 0}, {"image_ratio": 9}, {"image_ratio": "1"}])
+def test_free_size_does_not_excuse_a_wrong_ratio(changes):
+    with pytest.raises(RefusedError):
+        _read(_free_size("cn", 1920, 1080, **changes), aid="513695")
+
+
+@pytest.mark.parametrize("size", [(None, 1080), ("1920", 1080), (1920, 1080.5)])
+def test_free_size_needs_whole_numbers(size):
+    with pytest.raises(RefusedError):
+        _read(_free_size("cn", *size), aid="513695")
+
+
 def test_draft_that_is_not_a_string_returns_1002():
     body = _recorded("us")["body"]
     with pytest.raises(RefusedError) as caught:

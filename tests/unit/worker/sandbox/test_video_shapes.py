@@ -11,8 +11,9 @@ GENERATE = "/mweb/v1/aigc_draft/generate"
 POLL = "/mweb/v1/get_history_by_ids"
 
 
-def _submit(app):
+def _submit(app, script=""):
     body = recorded("generate.video.text.request")["body"] | {"submit_id": str(uuid.uuid4())}
+    body["draft_content"] = body["draft_content"].replace("the boat drifts slowly", f"the boat drifts slowly {script}")
     answer = call(app, GENERATE, body).json()
     return body["submit_id"], answer
 
@@ -27,11 +28,28 @@ def _first(name):
 
 def test_submit_response_and_both_formats_of_finished_videos():
     app = create_app(Options(seconds=0.0))
-    first, answer = _submit(app)
+    first, answer = _submit(app, script="[[links:origin]]")
     assert shape(answer) == shape(recorded("generate.video.response"))
     assert shape(_poll(app, first)) == shape(_first("get_history_by_ids.video.done"))
-    second, _ = _submit(app)
+    second, _ = _submit(app, script="[[links:sizes]]")
     assert shape(_poll(app, second)) == shape(_first("get_history_by_ids.video.done.ladder"))
+
+
+def _versions(record):
+    return record["item_list"][0]["video"]["transcoded_video"]
+
+
+def test_record_has_the_file_urls_of_both_forms():
+    app = create_app(Options(seconds=0.0))
+    for number in range(3):
+        submit_id, _ = _submit(app)
+        record = _poll(app, submit_id)
+        versions = _versions(record)
+        older, newer = (_versions(_first(f"get_history_by_ids.video.{name}")) for name in ("done", "done.ladder"))
+        assert shape({name: versions[name] for name in older}) == shape(older)
+        assert shape({name: versions[name] for name in newer}) == shape(newer)
+        assert set(versions) == {*older, *newer}, number
+        assert all(version["video_url"].startswith("http") for version in versions.values())
 
 
 def test_running_video():
