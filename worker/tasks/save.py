@@ -9,12 +9,12 @@ from functools import partial
 from typing import IO, Any
 from uuid import UUID
 
-from PIL import Image, UnidentifiedImageError
-
 from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
 from worker.core.media.conversion import ConversionError, OutputFormat, convert
+from worker.core.media.image import InvalidImageError
+from worker.core.media.image_header import UnsupportedImageError, read_image_header
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.shutdown import stopping
@@ -36,7 +36,6 @@ FILE_DEADLINE_SECONDS = 30.0
 _BACKOFF_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 # Statuses of an expired URL; upstream's record gives a fresh one.
 _EXPIRED_URL = frozenset({401, 403, 404, 410})
-_MIME_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp", "GIF": "image/gif"}
 
 
 class _LeaseLostError(Exception):
@@ -152,16 +151,14 @@ def _size_and_sha256(content: IO[bytes]) -> tuple[int, str]:
 
 
 def _image_facts(content: IO[bytes]) -> tuple[str, int, int]:
-    """Return MIME type, width and height, read from the bytes. Raises FetchError if they are not an image."""
+    """Return MIME type, width and height, read from the header. Raises FetchError if the bytes are not an image."""
     try:
-        with Image.open(content) as image:
-            mime = _MIME_TYPES.get(image.format or "")
-            width, height = image.size
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        info = read_image_header(content)
+    except UnsupportedImageError as error:
+        raise safe_fetch.FetchError(str(error), final=True) from error
+    except InvalidImageError as error:
         raise safe_fetch.FetchError("the response is not an image") from error
-    if mime is None:
-        raise safe_fetch.FetchError(f"image format {image.format} is not supported", final=True)
-    return mime, width, height
+    return info.mime, info.width, info.height
 
 
 @retry_when_database_unavailable
