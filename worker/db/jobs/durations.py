@@ -1,10 +1,12 @@
-"""How long finished jobs took, from submit to stored result: median and 90th percentile per kind, model and size.
+"""How long finished jobs took, from submit to stored result, per kind, model and size.
 
-Computed from the newest finished jobs of a model, and cached per process for half a minute.
+Learned from the newest finished jobs of a model, and cached per process for half a minute.
 """
 
 import threading
 import time
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,30 +16,64 @@ from worker.db.engine import Transaction
 
 _CACHE_SECONDS = 30.0
 _MAX_JOBS = 400
+# The newest jobs of a size. More would be more exact, but would notice a change of upstream's speed later.
+_MAX_JOBS_PER_SIZE = 150
 # With fewer jobs of a size, all sizes of the model are taken together.
 _MIN_JOBS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class DurationStats:
-    """Durations of similar jobs in seconds, and the number of jobs."""
+    """Durations of similar jobs in seconds: median, 90th percentile, number of jobs, and each one, shortest first."""
 
     p50: float
     p90: float
     count: int
+    seconds: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, durations: Sequence[float]) -> "DurationStats":
+        """Summarize durations. Raises ValueError if there are none."""
+        seconds = tuple(sorted(durations))
+        if not seconds:
+            raise ValueError("no durations")
+        return cls(_quantile(seconds, 0.5), _quantile(seconds, 0.9), len(seconds), seconds)
+
+    def remaining(self, share: float, *, ran: float) -> float | None:
+        """Return the seconds within which this share of the jobs that ran at least `ran` seconds ended.
+
+        None if every known job ended earlier.
+        """
+        longer = self.seconds[bisect_right(self.seconds, ran) :]
+        return _quantile(longer, share, after=ran) - ran if longer else None
+
+
+def _quantile(seconds: Sequence[float], share: float, *, after: float = 0.0) -> float:
+    """Return the duration within which the next job ends with probability `share`.
+
+    The n known durations, all above `after`, divide the possible ones into n + 1 equally likely ranges (Weibull's
+    plotting positions). Other definitions, such as `percentile_cont`, are too low for few jobs: with 5 of them it
+    returns for 0.9 a value that only 77 % of the next jobs keep. The last range is taken to be as wide as the others.
+    """
+    count = len(seconds)
+    place = share * (count + 1)
+    below = min(int(place), count)
+    if below == count:
+        width = (seconds[-1] - seconds[0]) / (count - 1) if count > 1 else seconds[-1] - after
+        return seconds[-1] + (place - count) * width
+    low = seconds[below - 1] if below else after
+    return low + (place - below) * (seconds[below] - low)
 
 
 # Grouping sets: one row per size, and one for all of them.
 _READ_STATS = text(
     """/* learn_durations */
     WITH newest AS (
-        SELECT extract(epoch FROM finished_at - submitted_at) AS seconds,
+        SELECT extract(epoch FROM finished_at - submitted_at)::float8 AS seconds, finished_at,
                concat_ws(' ', params #>> '{order,resolution}', params #>> '{order,seconds}') AS size
         FROM jobs WHERE state = 'succeeded' AND kind = :kind AND model = :model AND submitted_at IS NOT NULL
         ORDER BY finished_at DESC LIMIT :newest)
-    SELECT size, count(*) AS n,
-        percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS p50,
-        percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds) AS p90
+    SELECT size, array_agg(seconds ORDER BY finished_at DESC) AS newest_first
     FROM newest GROUP BY GROUPING SETS ((size), ())"""
 )
 
@@ -68,7 +104,7 @@ def _stats_by_size(tx: Transaction, kind: str, model: str) -> dict[str | None, D
     if now - at < _CACHE_SECONDS:
         return by_size
     rows = tx.all(_READ_STATS, {"kind": kind, "model": model, "newest": _MAX_JOBS})
-    by_size = {row.size: DurationStats(p50=row.p50, p90=row.p90, count=row.n) for row in rows if row.n}
+    by_size = {row.size: DurationStats.of(row.newest_first[:_MAX_JOBS_PER_SIZE]) for row in rows if row.newest_first}
     with _lock:
         _cache[kind, model] = (now, by_size)
     return by_size

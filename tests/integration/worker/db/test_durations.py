@@ -47,7 +47,7 @@ def test_durations_are_learned_per_size_with_the_model_as_fallback(engine: Engin
     add_finished_job(engine, 9999, state="failed")
     small = stats()
     assert small is not None
-    assert (round(small.p50), round(small.p90), small.count) == (6, 10, 11)
+    assert (round(small.p50), round(small.p90), small.count) == (6, 11, 11)
     large = stats("4k")
     assert large is not None
     assert large.count == 15, "four jobs are too few, so all sizes of the model count"
