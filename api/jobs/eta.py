@@ -1,6 +1,8 @@
 """Estimate the remaining time of a job from its state, the durations of similar jobs and its queue position. No I/O.
 
-`p50` and `p90` are the median and the 90th percentile, in seconds from now; both are None once the job has ended.
+`p50` and `p90` are the median and the 90th percentile, in seconds from now; both are None once the job has ended. Half
+of the jobs end before their `p50` and nine in ten before their `p90`, at each moment: the time that a job has already
+run counts, because it has not ended by then.
 """
 
 from dataclasses import dataclass
@@ -12,44 +14,72 @@ from worker.db.jobs.queries import JobView, QueueCapacity
 # Used until enough jobs have finished: median and 90th percentile, seconds from submit to stored result.
 _DEFAULTS = {"image": (25.0, 60.0), "video": (180.0, 480.0), "chat": (60.0, 240.0)}
 _POLL_MILLISECONDS = (2000, 5000)
-# Typical time to copy the results.
+_EXACT_BELOW_SECONDS = 60.0
+# Typical time to copy the results, and the time after which copying is late.
 _SAVING_SECONDS = 5.0
+_LATE_SAVING_SECONDS = 6 * _SAVING_SECONDS
+LATE_TEXT = "longer than usual"
 
 
 @dataclass(frozen=True, slots=True)
 class Eta:
-    """Remaining seconds, and the poll interval that clients should use."""
+    """Remaining seconds, and the poll interval that clients should use.
 
-    p50: int | None
-    p90: int | None
+    `late` = the job takes longer than nine in ten did. Then the seconds set intervals only; they are not shown.
+    """
+
+    p50: float | None
+    p90: float | None
     poll_after_ms: int
+    late: bool = False
 
     @property
     def retry_after(self) -> int:
         """Value of the Retry-After header, 1..60 (openai-compat rule 11)."""
-        return 2 if self.p50 is None else min(max(self.p50, 1), 60)
+        return 2 if self.p50 is None else min(max(round(self.p50), 1), 60)
+
+    @property
+    def shown_seconds(self) -> int | None:
+        """Remaining whole seconds to show; None for a late or ended job."""
+        return None if self.late or self.p50 is None else max(round(self.p50), 1)
+
+    @property
+    def text(self) -> str:
+        """The remaining time in words; "" once the job has ended."""
+        if self.late:
+            return LATE_TEXT
+        return "" if self.p50 is None else f"about {self.shown_seconds} s left"
 
 
-def estimate_eta(view: JobView) -> Eta:
-    """Estimate the remaining time of a job."""
+def estimate_eta(view: JobView, *, together: int = 1) -> Eta:
+    """Estimate the remaining time of a job, or of the last of several equal jobs that run `together`."""
     job = view.job
     if job.finished_at is not None:
         return Eta(p50=None, p90=None, poll_after_ms=_POLL_MILLISECONDS[0])
     p50, p90 = _run_seconds(view)
+    late = False
     if job.submitted_at is None:
         wait = _queue_seconds(view.capacity, view.position, p50) if job.state == JobState.QUEUED else 0.0
         p50, p90 = wait + p50, wait * 1.5 + p90
     else:
-        p50, p90 = _remaining(p50, p90, ran=float(job.running_seconds or 0.0))
+        ran = float(job.running_seconds or 0.0)
+        late = ran >= p90 + (_LATE_SAVING_SECONDS if job.state == JobState.SAVING else 0.0)
+        p50, p90 = _learned_remaining(view, ran, together) or _remaining(p50, p90, ran=ran)
         if job.state == JobState.SAVING:
-            p50, p90 = min(p50, _SAVING_SECONDS), min(p90, 6 * _SAVING_SECONDS)
-    return _make_eta(p50, p90)
+            p50, p90 = min(p50, _SAVING_SECONDS), min(p90, _LATE_SAVING_SECONDS)
+    return _make_eta(p50, p90, late=late)
 
 
-def _make_eta(p50: float, p90: float) -> Eta:
+def _make_eta(p50: float, p90: float, *, late: bool = False) -> Eta:
     min_ms, max_ms = _POLL_MILLISECONDS
-    seconds = max(round(p50), 1)
-    return Eta(p50=seconds, p90=max(round(p90), seconds), poll_after_ms=int(min(max(1000 * p50 / 10, min_ms), max_ms)))
+    poll_after_ms = int(min(max(1000 * p50 / 10, min_ms), max_ms))
+    return Eta(p50=_rounded(p50), p90=max(_rounded(p90), _rounded(p50)), poll_after_ms=poll_after_ms, late=late)
+
+
+def _rounded(seconds: float) -> float:
+    """Round to tenths below a minute: half a second is a large part of the spread of short jobs."""
+    seconds = max(round(seconds, 1 if seconds < _EXACT_BELOW_SECONDS else 0), 0.1)
+    return int(seconds) if seconds.is_integer() else seconds
 
 
 def estimate_new_job_eta(kind: str, usual: DurationStats | None, line: QueueCapacity, ahead: int) -> Eta:
@@ -61,7 +91,8 @@ def estimate_new_job_eta(kind: str, usual: DurationStats | None, line: QueueCapa
 
 def estimate_group_eta(views: list[JobView]) -> Eta:
     """Estimate when the last of several jobs ends."""
-    return max((estimate_eta(view) for view in views), key=lambda eta: eta.p50 or 0)
+    together = sum(view.job.finished_at is None for view in views) or 1
+    return max((estimate_eta(view, together=together) for view in views), key=lambda eta: eta.p50 or 0)
 
 
 def default_seconds(kind: str) -> float:
@@ -81,8 +112,20 @@ def _run_seconds(view: JobView) -> tuple[float, float]:
     return view.duration_stats.p50, max(view.duration_stats.p90, view.duration_stats.p50)
 
 
+def _learned_remaining(view: JobView, ran: float, together: int) -> tuple[float, float] | None:
+    """Remaining time by the jobs that ran longer than `ran` seconds; None if none did, or upstream knows more.
+
+    The last of n jobs ends before a moment with probability x if each one does with probability x^(1/n).
+    """
+    stats, forecast = view.duration_stats, float(view.job.forecast_seconds or 0)
+    if stats is None or (view.job.queue_position and forecast > stats.p50):
+        return None
+    p50, p90 = (stats.remaining(share ** (1 / together), ran=ran) for share in (0.5, 0.9))
+    return None if p50 is None or p90 is None else (p50, p90)
+
+
 def _remaining(p50: float, p90: float, *, ran: float) -> tuple[float, float]:
-    """Remaining time after `ran` seconds. A job that is already late is expected to take longer."""
+    """Remaining time after `ran` seconds without known durations above it. A late job is expected to take longer."""
     if ran < p50:
         return p50 - ran, p90 - ran
     if ran < p90:

@@ -64,6 +64,19 @@ def test_late_job_gets_a_longer_estimate():
     assert remaining == [10, 20, 200]
 
 
+@pytest.mark.parametrize(
+    ("state", "ran", "late"),
+    [("running", 79, False), ("running", 80, True), ("running", 4000, True), ("saving", 100, False),
+     ("saving", 111, True)],
+)  # fmt: skip
+def test_late_job_takes_longer_than_usual(state, ran, late):
+    eta = estimate_eta(view(state, running_seconds=ran, usual=LEARNED))
+    assert eta.late is late
+    assert (eta.text == "longer than usual") is late
+    assert (eta.shown_seconds is None) is late
+    assert eta.retry_after >= 1
+
+
 def test_saving_takes_seconds():
     assert estimate_eta(view("saving", running_seconds=5, usual=LEARNED)).p50 == 5
 
@@ -72,7 +85,7 @@ def test_queue_position_adds_waiting_time():
     def wait(position: int, **changes: Any) -> int:
         p50 = estimate_eta(view(position=position, line=line(**changes), usual=LEARNED)).p50
         assert p50 is not None
-        return p50 - 40
+        return round(p50 - 40)
 
     assert wait(1, busy=0) == 0
     assert wait(2, busy=0) == 0
