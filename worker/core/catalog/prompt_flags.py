@@ -1,11 +1,12 @@
 """Flags in prompts, as other gateways support them: `-re 2k`, `-ra 16:9`, `-d 5`, `比例 16:9`.
 
-Only marked words are flags: a bare `2k` stays text. Sandbox scripts (`[[...]]`) are text. The allowed values depend on
-the model: `Flags.choose` checks them, and its error lists them.
+Only marked words are flags: a bare `2k` stays text. Sandbox scripts (`[[...]]`) are text, and so is a quotation: it is
+drawn as it stands. The allowed values depend on the model: `Flags.choose` checks them, and its error lists them.
 """
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,20 @@ from worker.core.errors import DreameryError
 
 _NAMES = {"re": "resolution", "ra": "ratio", "d": "duration"}
 _FLAG_NAMES = {name: f"-{flag}" for flag, name in _NAMES.items()}
+# Straight quotes open after a space or a bracket and close before one, so that `5" wide` and `don't` quote nothing.
+_QUOTES = {
+    "\u201c": "\u201d",
+    "\u2018": "\u2019",
+    "「": "」",
+    "『": "』",
+    "«": "»",
+    "„": "\u201c\u201d",
+    "《": "》",
+    "〈": "〉",
+    "‹": "›",
+}
+_DECADE = re.compile(r"'\d0s\b")
+_STRAIGHT = "\"'＂`"
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 # Chinese has no spaces between words, so a flag may touch its characters; in other scripts a flag is separate from
 # words (`pre-re` is not a flag). Possessive quantifiers keep the time for hostile prompts linear.
@@ -81,11 +96,56 @@ def parse_flags(prompt: str) -> Flags:
     return Flags(prompt=rest, values=values)
 
 
+def _quotations(prompt: str) -> list[tuple[int, int]]:
+    """Return the start and end of each quotation that is closed."""
+    found: list[tuple[int, int]] = []
+    position = 0
+    # Where each closing mark was not found any more, so that many opening marks cost no more than one.
+    unclosed: set[str] = set()
+    while position < len(prompt):
+        mark = prompt[position]
+        closing = mark if mark in _STRAIGHT else _QUOTES.get(mark)
+        if closing is None or closing in unclosed or (mark in _STRAIGHT and not _opens(prompt, position)):
+            position += 1
+            continue
+        end = _closing_position(prompt, position + 1, closing)
+        if end < 0:
+            unclosed.add(closing)
+        else:
+            found.append((position, end + 1))
+        position = end + 1 if end >= 0 else position + 1
+    return found
+
+
+def _is_inside(quotations: list[tuple[int, int]], position: int) -> bool:
+    index = bisect_right(quotations, position, key=lambda quotation: quotation[0]) - 1
+    return index >= 0 and quotations[index][0] <= position < quotations[index][1]
+
+
+def _opens(prompt: str, position: int) -> bool:
+    before, after = prompt[position - 1 : position] if position else "", prompt[position + 1 : position + 2]
+    decade = _DECADE.match(prompt, position) is not None
+    return not decade and not (before.isascii() and before.isalnum()) and bool(after) and not after.isspace()
+
+
+def _closing_position(prompt: str, start: int, closing: str) -> int:
+    """Return where a quotation ends, or -1. A straight quote closes behind a character that is no space."""
+    for position in range(start, len(prompt)):
+        if prompt[position] not in closing:
+            continue
+        after = prompt[position + 1 : position + 2]
+        straight = closing in _STRAIGHT
+        if not straight or (position > start and not (after.isascii() and after.isalnum())):
+            return position
+    return -1
+
+
 def _remove_flags(prompt: str, values: dict[str, str]) -> str:
     end = 0
     pieces: list[str] = []
+    quotations = _quotations(prompt)
     for match in _FLAG.finditer(prompt):
-        if match["script"]:
+        if match["script"] or _is_inside(quotations, match.start()):
             continue
         start, after = _record_value(match, values), _value_end(match)
         text = prompt[end:start]

@@ -328,3 +328,42 @@ def test_pool_without_the_region_of_the_model_fails_at_once(engine: Engine, http
     assert engine.job_row(job).avoid_accounts == [other]
     engine.add_account(pool=True, region="auto")
     assert pool_job(http, engine, "jimeng-4.7").status_code == 202
+
+
+def pool_video(http: TestClient, engine: Engine, model: str, key: str | None = None) -> Any:
+    model_availability.forget()
+    body = {"model": model, "prompt": "waves", "async": True}
+    return http.post("/v1/videos/generations", json=body, headers=auth(key or engine.env["DREAMERY_ADMIN_KEY"]))
+
+
+def list_videos(engine: Engine, account: UUID, *models: str) -> None:
+    keys = [get_catalog().video_model(model).key for model in models]
+    rows = [{"key": key, "name": key, "tip": ""} for key in keys]
+    listed = json.dumps({"videos": rows})
+    engine.sql("UPDATE accounts SET models = CAST(:m AS jsonb), models_at = now() WHERE id = :id", m=listed, id=account)
+
+
+def test_model_that_sources_disagree_about_is_tried_until_the_account_lists_its_models(
+    engine: Engine, http: TestClient
+) -> None:
+    account = engine.add_account(pool=True, region="us")
+    name = "jimeng-video-3.0-pro"
+    assert pool_video(http, engine, name).status_code == 202
+    list_videos(engine, account, "jimeng-video-3.0")
+    assert_error(pool_video(http, engine, name), 503, "no_account_available", "model")
+    list_videos(engine, account, "jimeng-video-3.0", name)
+    assert pool_video(http, engine, name).status_code == 202
+
+
+def test_own_list_of_a_session_decides_about_a_disputed_model(engine: Engine, http: TestClient) -> None:
+    name, key = "jimeng-video-3.0-pro", "us-session0123456789"
+    assert pool_video(http, engine, name, key).status_code == 202
+    (account,) = [row.id for row in engine.sql("SELECT id FROM accounts WHERE region = 'us'")]
+    list_videos(engine, account, "jimeng-video-3.0")
+    assert "jimeng-video-3.0" in assert_error(pool_video(http, engine, name, key), 404, "model_not_found", "model")
+    listed = {row["id"] for row in http.get("/v1/models", headers=auth(key)).json()["data"]}
+    assert name not in listed
+    list_videos(engine, account, name)
+    assert pool_video(http, engine, name, key).status_code == 202
+    model_availability.forget()
+    assert name in {row["id"] for row in http.get("/v1/models", headers=auth(key)).json()["data"]}
