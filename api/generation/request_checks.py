@@ -17,6 +17,13 @@ def check_prompt(text: str, field: str) -> None:
         raise DreameryError("prompt_too_long", message, param=field)
 
 
+def reject_agent(model: str | None) -> None:
+    """Raise `model_not_found` for the agent, which is listed with the models but has a call of its own."""
+    if model == AGENT:
+        message = f"Model {AGENT!r} answers in a chat: use /v1/chat/completions, or an image or video model."
+        raise DreameryError("model_not_found", message, param="model")
+
+
 def check_regions(model: ImageModel | VideoModel, caller: Caller, offer: UpstreamModels) -> None:
     """Raise an error for a model that no region of the caller offers, or that the key may not use.
 

@@ -5,6 +5,7 @@ rules 14 to 16). All form values are text; the schema converts them. Uploaded fi
 Field names are unified before the validation: `api/http/bodies/field_names.py`.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -69,6 +70,8 @@ async def parse_body(request: Request, schema: type[Schema]) -> Schema:
     content_type = raw_type.decode("latin-1")
     if content_type in {MULTIPART, URLENCODED}:
         fields = await _parse_form(request)
+        if any(name.lstrip().startswith("{") for name in fields):
+            raise _json_as_form(schema)
     else:
         body = await _read_bytes(request)
         charset = options.get(b"charset", b"").decode("latin-1") or None
@@ -104,11 +107,20 @@ def _validate(fields: dict[str, Any], schema: type[Schema]) -> Schema:
         raise RequestValidationError([{**one, "loc": ("body", *one["loc"])} for one in error.errors()]) from None
 
 
+def _json_as_form(schema: type[BaseModel]) -> DreameryError:
+    """Return the error of JSON with a form's content type, which `curl -d` sends by default."""
+    needed = next((name for name, info in schema.model_fields.items() if info.is_required()), None)
+    message = "The body is JSON, but its Content-Type is that of a form. Send `Content-Type: application/json`."
+    return DreameryError("missing_required_parameter", message, param=needed)
+
+
 async def _read_bytes(request: Request) -> bytearray:
     """Read the body. Not with `request.body()`, which keeps it in memory (up to 100 MB) while the caller waits."""
-    body = bytearray()
+    body, digest = bytearray(), hashlib.sha256()
     async for chunk in request.stream():
         body += chunk
+        digest.update(chunk)
+    request.state.body_digest = digest.hexdigest()
     return body
 
 
@@ -139,12 +151,12 @@ async def _parse_form(request: Request) -> dict[str, Any]:
     request.state.form = form
     fields: dict[str, Any] = {}
     for name, value in form.multi_items():
-        if name.lstrip().startswith("{"):
-            message = "The body is JSON, but its Content-Type is that of a form. Send `Content-Type: application/json`."
-            raise DreameryError("invalid_form", message)
         # An empty form field counts as absent.
         if value != "":
             _set_field(fields, name, _form_value(value))
+    # Without the files, and not of the bytes: each attempt of a client has other boundaries.
+    texts = json.dumps(fields, sort_keys=True, default=lambda _: "")
+    request.state.body_digest = hashlib.sha256(texts.encode(errors="surrogatepass")).hexdigest()
     return fields
 
 

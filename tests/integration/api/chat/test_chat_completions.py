@@ -196,7 +196,7 @@ def test_status_is_decided_before_the_first_byte(client, api_platform):
         ({"messages": [{"role": "user", "content": "a\x00"}]}, 400, "invalid_value", "messages"),
         ({"messages": [{"role": "user", "content": "a -re 9k"}]}, 400, "invalid_value", "messages"),
         ({"n": 0}, 400, "invalid_value", "n"),
-        ({"seed": -1}, 400, "invalid_value", "seed"),
+        ({"seed": -2}, 400, "invalid_value", "seed"),
         ({"metadata": {"a": "x" * 600}}, 400, "invalid_value", "metadata"),
         ({"webhook": "ftp://a"}, 400, "invalid_value", "webhook"),
         ({"duration": 5}, 400, "unsupported_parameter", "duration"),
@@ -397,6 +397,62 @@ def test_client_probes_are_answered_without_a_job(client):
     assert client.http.get("/v1/jobs").json()["data"] == []
     log = (client.platform.logs_dir / "api.log").read_text()
     assert "housekeeping_answered" in log
+
+
+TOOLS = [{"type": "function", "function": {"name": "search_web", "parameters": {"type": "object", "properties": {}}}}]
+
+
+def test_prompt_with_the_tools_of_a_front_end_makes_a_picture(client):
+    answer = ask(client, "a lighthouse at dawn", tools=TOOLS, tool_choice="auto", n=1).json()
+    assert answer["choices"][0]["message"]["content"].startswith("![image](")
+    assert len(client.submits()) == 1
+
+
+def test_forced_tools_and_json_are_refused_without_a_job(client):
+    named = {"type": "function", "function": {"name": "search_web"}}
+    for fields, param in (
+        ({"tools": TOOLS, "tool_choice": "required"}, "tool_choice"),
+        ({"tools": TOOLS, "tool_choice": named, "stream": True}, "tool_choice"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}}, "response_format"),
+    ):
+        message = assert_error(ask(client, "a city", **fields), 400, "unsupported_parameter", param)
+        assert "generates images" in message
+    video = ask(client, "a city", model="jimeng-video-3.0", response_format={"type": "json_object"})
+    assert "generates videos" in assert_error(video, 400, "unsupported_parameter", "response_format")
+    assert client.submits() == []
+    assert client.http.get("/v1/jobs").json()["data"] == []
+
+
+def test_background_calls_in_other_languages_create_no_job(client):
+    for text in (
+        "From the chat history below, give this conversation a name. At most 10 characters.\n\nUser: a boat\nAssistant: ok",
+        "以下のチャット履歴から、この会話に名前を付けてください。10文字以内。\n\nユーザー: 船\nアシスタント: 完了",
+        "Sugiere tres respuestas cortas que el usuario podría enviar. Devuelve JSON.\nUsuario: un barco\nAsistente: listo",
+    ):
+        answer = ask(client, text)
+        assert (answer.status_code, "x-job-id" in answer.headers) == (200, False)
+        assert stream_bytes(client, text).finish == "stop"
+    assert client.http.get("/v1/jobs").json()["data"] == []
+
+
+def test_header_or_field_decides_whether_a_job_starts(client):
+    assert "Nothing was generated" in ask(client, "a red boat", dreamery_job="never").text
+    body = {"model": "jimeng-4.0", "n": 1, "messages": [{"role": "user", "content": "hi"}]}
+    never = client.http.post("/v1/chat/completions", json=body, headers={"X-Dreamery-Job": "never"})
+    assert never.json()["choices"][0]["message"]["content"] == "ok"
+    assert client.submits() == []
+    always = client.http.post("/v1/chat/completions", json=body, headers={"X-Dreamery-Job": "always"})
+    assert always.json()["choices"][0]["message"]["content"].startswith("![image](")
+    wrong = client.http.post("/v1/chat/completions", json=body, headers={"X-Dreamery-Job": "maybe"})
+    assert_error(wrong, 400, "invalid_value", "X-Dreamery-Job")
+    assert_error(ask(client, "hi", dreamery_job="maybe"), 400, "invalid_value", "dreamery_job")
+
+
+def test_attached_file_of_a_front_end_is_not_drawn(client):
+    text = '<attached_files>\n<file name="notes.txt" type="file"/>\n</attached_files>\na lighthouse at dawn'
+    job = ask(client, text, n=1, **{"async": True}).json()
+    assert job["input"]["prompt"] == "a lighthouse at dawn"
 
 
 def stream_bytes(client: ApiClient, content: Any, **fields: Any) -> ParsedStream:

@@ -227,7 +227,8 @@ class TestBodies:
         """`curl -d '{...}'` without a header."""
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         response = client.http.post(IMAGES, content=b'{"prompt": "a boat"}', headers=headers)
-        assert "Content-Type: application/json" in assert_error(response, 400, "invalid_form")
+        message = assert_error(response, 400, "missing_required_parameter", "prompt")
+        assert "Content-Type: application/json" in message
 
     @pytest.mark.parametrize(
         ("encoding", "pack"), [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)]

@@ -148,6 +148,7 @@ def test_invalid_flag_error_lists_allowed_values(prompt, allowed):
         ({"negative_prompt": "rain"}, "unsupported_parameter", "negative_prompt", "prompt"),
         ({"stream": True}, "unsupported_parameter", "stream", "events"),
         ({"model": "gpt-9"}, "model_not_found", "model", PLAIN),
+        ({"model": "agent"}, "model_not_found", "model", "/v1/chat/completions"),
         ({"model": "jimeng-4.0"}, "model_not_found", "model", "/v1/images/generations"),
         ({"image": [LINK, LINK], "model": "jimeng-video-3.0-fast"}, "unsupported_parameter", "image.1", PLAIN),
         ({"images": [LINK] * 3}, "unsupported_parameter", "images.0", OMNI),
@@ -203,18 +204,18 @@ def test_built_in_name_uses_nearest_duration_and_reports_it(name, seconds, order
     error_message("invalid_value", "seconds", model=name, seconds="soon")
 
 
-@pytest.mark.parametrize(("seconds", "used"), [("4", 5), (8, 10), ("12", 10), (7, 5), ("16s", 10)])
+@pytest.mark.parametrize(("seconds", "used"), [("4", 5), (8, 10), ("12", 10), (12.0, 10), ("16s", 10)])
 def test_openai_call_takes_the_nearest_duration_of_a_named_model(seconds, used):
     body = VideoGenerationRequest.model_validate({"prompt": "waves", "model": PLAIN, "seconds": seconds})
     (job,) = plan_videos_sync("/v1/videos", body, Caller(owner="user:x")).jobs
     assert job.params["order"]["seconds"] == used
-    assert job.params["adjusted"] == {"seconds": str(seconds).removesuffix("s")}
+    assert job.params["adjusted"] == {"seconds": str(seconds).removesuffix("s").removesuffix(".0")}
     for path in ("/v1/videos/generations", "/v1/video/generations"):
         with pytest.raises(DreameryError, match=r"`seconds` must be one of 5, 10"):
             plan_videos_sync(path, body, Caller(owner="user:x"))
 
 
-@pytest.mark.parametrize("fields", [{"duration": 7}, {"seconds": "soon"}, {"prompt": "waves -d 7"}])
+@pytest.mark.parametrize("fields", [{"duration": 4}, {"seconds": "7"}, {"seconds": "soon"}, {"prompt": "waves -d 8"}])
 def test_openai_call_rejects_what_openai_clients_do_not_send(fields):
     body = VideoGenerationRequest.model_validate({"prompt": "waves", **fields})
     with pytest.raises(DreameryError, match="5, 10"):
