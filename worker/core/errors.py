@@ -41,10 +41,6 @@ class ErrorKind:
     message: str
     message_zh: str
 
-    def chinese_message(self, message: str | None) -> str:
-        """Return the Chinese text; a specific English message (names, numbers) follows in brackets."""
-        return self.message_zh if message in {None, "", self.message} else f"{self.message_zh}（{message}）"
-
 
 _REQUEST = "invalid_request_error"
 _SERVER = "server_error"
@@ -326,12 +322,14 @@ class DreameryError(Exception):
         param: str | None = None,
         retry_after: int | None = None,
         detail: str | None = None,
+        status: int | None = None,
         headers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.kind = ERRORS[code]
         self.message = message or self.kind.message
         self.param = param
         self.retry_after = retry_after
+        self.status = status or self.kind.status
         self.headers = headers  # additional response headers
         self.detail = detail  # for logs and the job's timeline: upstream's log id and message
         super().__init__(f"{code}: {self.message}")
