@@ -8,11 +8,13 @@ exhaust the memory.
 """
 
 import hashlib
+import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from http import HTTPStatus
 from typing import IO, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -20,7 +22,7 @@ import httpcore
 import httpx
 
 from worker.core.observability import tracing
-from worker.core.security.ip_addresses import is_allowed_private, is_public, resolve
+from worker.core.security.ip_addresses import NOT_IN_TIME, is_allowed_private, is_public, resolve
 from worker.core.settings import get_settings
 from worker.http_deadlines import Deadline, DeadlineBackend
 
@@ -28,6 +30,17 @@ MAX_REDIRECTS = 3
 _SPOOL_BYTES = 8 * 1024 * 1024
 _SOCKET_TIMEOUT_SECONDS = 10.0
 POST_DEADLINE_SECONDS = 20.0
+_UNKNOWN_NAME = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+_KNOWN_STATUSES = frozenset(HTTPStatus)
+# What happened, by the error of httpcore or of the socket below it; the first match counts.
+_PROBLEMS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (ConnectionRefusedError, "{host!r} refused the connection"),
+    ((httpcore.ConnectTimeout, httpx.ConnectTimeout), "{host!r} did not accept the connection in time"),
+    ((httpcore.TimeoutException, httpx.TimeoutException), "{host!r} did not answer in time"),
+    ((httpcore.ConnectError, httpx.ConnectError), "{host!r} cannot be reached"),
+    ((httpcore.ProtocolError, httpx.ProtocolError), "{host!r} sent an incomplete or invalid HTTP response"),
+    ((httpcore.NetworkError, httpx.NetworkError), "{host!r} closed the connection before the response was complete"),
+)
 
 
 class FetchError(Exception):
@@ -53,12 +66,36 @@ def resolve_allowed_addresses(host: str, port: int, *, seconds: float = _SOCKET_
     try:
         addresses = resolve(host, port, seconds=seconds)
     except OSError as error:
-        raise FetchError(f"host {host!r} cannot be resolved") from error
+        raise FetchError(f"the host name {host!r} cannot be resolved: {_lookup_problem(error)}") from error
     if not is_allowed_private(host, port, get_settings().fetch_allow):
         for address in addresses:
             if not is_public(address):
-                raise FetchError(f"host {host!r} is at a private address, which is not allowed", final=True)
+                raise FetchError(f"the host {host!r} is at a private address, which is not allowed", final=True)
     return sorted(addresses)
+
+
+def _lookup_problem(error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "no such name in the DNS" if error.errno in _UNKNOWN_NAME else "the name server did not answer"
+    return "the name server did not answer in time" if error.args == (NOT_IN_TIME,) else "it is not a valid name"
+
+
+def _status_text(status: int) -> str:
+    reason = f" ({HTTPStatus(status).phrase})" if status in _KNOWN_STATUSES else ""
+    return f"the server answered with HTTP status {status}{reason}"
+
+
+def _connection_problem(error: Exception, host: str) -> str:
+    """Say in words why a connection failed. The cause of httpcore's error is the error of the socket."""
+    cause = error.__cause__ or error.__context__ or error
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"the TLS certificate of {host!r} is not valid: {cause.verify_message.rstrip('.')}"
+    if isinstance(cause, ssl.SSLError):
+        return f"no encrypted connection to {host!r} was possible (TLS)"
+    for kind, text in _PROBLEMS:
+        if isinstance(error, kind) or isinstance(cause, kind):
+            return text.format(host=host)
+    return f"the connection to {host!r} failed"
 
 
 _deadline = Deadline()
@@ -231,12 +268,12 @@ def _download(url: str, *, max_bytes: int, deadline_seconds: float, on_chunk: Ca
                     url = urljoin(url, response.headers.get("location", ""))
                     continue
                 if response.status_code != 200:
-                    raise FetchError(f"HTTP status {response.status_code}", status=response.status_code)
+                    raise FetchError(_status_text(response.status_code), status=response.status_code)
                 return _read_body(response, max_bytes=max_bytes, on_chunk=on_chunk)
         except _RefusedError as refused:
             raise refused.cause from None
         except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-            raise FetchError(type(error).__name__) from error
+            raise FetchError(_connection_problem(error, _host(url))) from error
     raise FetchError("too many redirects", final=True)
 
 
@@ -264,4 +301,4 @@ def post(url: str, *, body: bytes, headers: dict[str, str]) -> PostResponse:
     except _RefusedError as refused:
         raise refused.cause from None
     except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-        raise FetchError(type(error).__name__) from error
+        raise FetchError(_connection_problem(error, _host(url))) from error

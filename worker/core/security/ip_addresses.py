@@ -15,6 +15,8 @@ _RELAYS = ipaddress.IPv4Network("192.88.99.0/24")
 # The interface part of an ISATAP address (RFC 5214): 0:5efe or 200:5efe, then an IPv4 address.
 _ISATAP = frozenset({0x0000_5EFE, 0x0200_5EFE})
 
+# The argument of the error when the name server is too slow.
+NOT_IN_TIME = "not resolved in time"
 
 # Threads start on demand. A deliberately slow name server can only fill this pool.
 _resolvers = ThreadPoolExecutor(max_workers=64, thread_name_prefix="resolve")
@@ -30,7 +32,7 @@ def resolve(host: str, port: int, *, seconds: float) -> list[str]:
         rows = future.result(timeout=seconds)
     except LookupTimeoutError:
         future.cancel()
-        raise OSError("not resolved in time") from None
+        raise OSError(NOT_IN_TIME) from None
     except UnicodeError as error:
         raise OSError("not a name") from error
     return list(dict.fromkeys(str(row[4][0]) for row in rows))

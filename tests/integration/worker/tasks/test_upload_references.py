@@ -5,9 +5,11 @@ import io
 import multiprocessing
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from PIL import Image
 from sqlalchemy import text
 from starlette.responses import RedirectResponse, Response
 
@@ -81,6 +83,32 @@ def test_references_keep_their_order(engine: Engine, host: MediaHost) -> None:
     ]  # fmt: skip
     assert [storage.read_file(r.key) for r in stored] == [BLUE, RED, RED]
     assert engine.charge_count() == 1
+
+
+def test_fetched_photo_is_uploaded_upright_and_without_its_position(engine: Engine, host: MediaHost) -> None:
+    tags, photo = Image.Exif(), io.BytesIO()
+    tags[0x0112], tags[0x010E] = 6, "51.5007 secret place"
+    tags.get_ifd(0x8825)[1] = "N"
+    Image.new("RGB", (160, 90), "red").save(photo, "JPEG", exif=tags)
+    account = engine.add_account()
+    links = [host.add_file("/photo", photo.getvalue()), host.add_file("/plain", RED)]
+    with transaction() as tx:
+        job = factories.new_job([account])
+        job = replace(job, params={**job.params, "images": list(links)})
+        state_machine.accept(tx, [job])
+        inputs.add_inputs(tx, [job.id], [NewInput(url=link) for link in links])
+    assert engine.run_until_final(job.id) == ["succeeded"]
+    [(_, first), (_, second)] = host.uploads
+    with Image.open(io.BytesIO(first)) as sent:
+        assert (sent.size, dict(sent.getexif())) == ((90, 160), {})
+    assert b"secret" not in first
+    assert second == RED
+    row = engine.sql("SELECT * FROM job_inputs WHERE job_id = :id ORDER BY n", id=job.id)[0]
+    assert (row.width, row.height, row.bytes, row.sha256) == (90, 160, len(first), hashlib.sha256(first).hexdigest())
+    assert engine.job_row(job.id).params["images"] == [
+        {"url": links[0], "adjusted": {"turned": "upright (EXIF orientation 6)", "metadata": "removed"}},
+        links[1],
+    ]
 
 
 def test_job_without_references_uploads_nothing(engine: Engine, host: MediaHost) -> None:
@@ -189,7 +217,9 @@ def test_dead_url_fails_the_job_without_charge(engine: Engine, host: MediaHost, 
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), f"{host.url}/missing")
     engine.submit(job)
     message = failed_without_charge(engine, job, "input_unavailable")
-    assert message.startswith("Reference image 2 could not be fetched")
+    assert message.startswith(
+        f"Reference image 2 could not be fetched: the server answered with HTTP status {status} ("
+    )
     assert host.uploads == []
     assert engine.job_row(job).attempt == 1
 
