@@ -39,10 +39,11 @@ from api.generation.response import (
     accept_jobs,
     accepted_response,
     job_headers,
+    mark_failed,
     mark_unanswered,
     restart_error,
     restart_notice,
-    timeout_error,
+    wait_error,
     wait_unless_disconnected,
 )
 from api.http.errors import error_body, error_response
@@ -83,15 +84,21 @@ async def answer_agent_chat(
             chunks=chunks,
             base=base_url(request),
             mark_unanswered=partial(mark_unanswered, request),
+            mark_failed=partial(mark_failed, request),
             with_usage=usage,
         )
         headers = {**job_headers(accepted, None), **SSE_HEADERS}
         return StreamingResponse(stream.frames(), media_type="text/event-stream", headers=headers)
-    return await _respond(request, conversation, accepted, preference)
+    return await _respond(request, conversation, accepted, preference, keyed=key is not None)
 
 
 async def _respond(
-    request: Request, conversation: ConversationSubscription, accepted: AcceptedRequest, preference: Preference
+    request: Request,
+    conversation: ConversationSubscription,
+    accepted: AcceptedRequest,
+    preference: Preference,
+    *,
+    keyed: bool,
 ) -> Response:
     if not await wait_unless_disconnected(request, _wait_until_finished(conversation, preference.wait_seconds)):
         return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -103,11 +110,13 @@ async def _respond(
     if deferred:
         return accepted_response([conversation.view], base, headers)
     if not conversation.finished and conversation.stopping:
-        return error_response(restart_error(request, [conversation.view], base), headers=headers)
+        return error_response(restart_error(request, [conversation.view], base, keyed=keyed), headers=headers)
     if not conversation.finished:
-        return error_response(timeout_error([conversation.view], base), headers=headers)
+        error = wait_error(request, [conversation.view], base, preference, keyed=keyed)
+        return error_response(error, headers=headers)
     if conversation.view.job.state in UNSUCCESSFUL:
         error, status = group_error([conversation.view])
+        mark_failed(request)
         return error_response(error, headers=headers, status=status)
     answer = await run_in_threadpool(agent_completion, conversation.view, conversation.children, base)
     return json_response(answer, headers=headers)
@@ -131,6 +140,7 @@ class AgentStream:
     base: str
     mark_unanswered: Callable[[], None]  # called when the stream ends before its jobs do
     with_usage: bool = False
+    mark_failed: Callable[[], None] = lambda: None  # called when the stream ends with the failure of its jobs
     _sent_chars: int = 0  # of the agent's text
     _sent_jobs: set[UUID] = field(default_factory=set)  # jobs whose results were sent
     _lines: dict[UUID, tuple[str, float]] = field(default_factory=dict)
@@ -260,5 +270,6 @@ class AgentStream:
             if self.with_usage:
                 frames.append(self.chunks.usage())
         if error is not None:
+            self.mark_failed()
             frames.append(error_frame(error_body(error.kind, error.message)))
         return frames

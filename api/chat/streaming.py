@@ -77,7 +77,8 @@ class ChatStream:
     base: str
     mark_unanswered: Callable[[], None]  # called when the stream ends before its jobs do
     with_usage: bool = False
-    source_image: str | None = None  # the image of an earlier answer that the jobs work from
+    mark_failed: Callable[[], None] = lambda: None  # called when the stream ends with the failure of its jobs
+    note: str | None = None  # what the jobs do with earlier pictures
     timing: StreamTiming = DEFAULT_TIMING
     _watches: list[Watch] = field(default_factory=list)
     _views: list[JobView] = field(default_factory=list)
@@ -95,7 +96,7 @@ class ChatStream:
     async def _frames(self) -> AsyncIterator[bytes]:
         yield self.chunks.role()
         names = [public_id("job", job_id) for job_id in self.accepted.job_ids]
-        yield self.chunks.reasoning(accepted_line(names, self.chunks.model, self.source_image))
+        yield self.chunks.reasoning(accepted_line(names, self.chunks.model, self.note))
         self._line_at = time.monotonic()
         timing = self.timing
         with self.job_watcher.watch_jobs(self.accepted.job_ids) as self._watches:
@@ -103,6 +104,7 @@ class ChatStream:
             async for frame in events:
                 yield frame
         if not self._sent_results:
+            self.mark_failed()
             raise group_error(self._views)[0]
         yield self.chunks.finish(finish_reason(self._views))
         if self.with_usage:

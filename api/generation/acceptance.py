@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,10 +18,12 @@ from api.generation import deduplication
 from api.generation.deduplication import DuplicateUndecidedError
 from api.generation.quotas import QuotaCheck
 from api.generation.reference_images import delete_stored_inputs
+from api.http.cors_and_compression import format_utc
 from api.http.request_tracker import TrackedRequest
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
-from worker.core.catalog.upstream_models import ModelListing
+from worker.core.catalog.upstream_models import ModelListing, may_offer
 from worker.core.errors import ERRORS, DreameryError
+from worker.core.messages.cooldown import add_cooldown
 from worker.core.settings import get_settings
 from worker.db.accounts import management, model_listings
 from worker.db.credits.learned_prices import PriceList
@@ -30,6 +33,8 @@ from worker.db.jobs.idempotency import NewRequest
 from worker.db.jobs.inputs import NewInput
 from worker.db.jobs.state_machine import NewJob
 from worker.db.platform import state as platform_state
+from worker.db.scheduling import unschedulable
+from worker.db.scheduling.unschedulable import Cooldown
 from worker.db.users.quotas import QuotaUsage
 from worker.messaging import celery_app
 
@@ -44,6 +49,8 @@ class GenerationPlan:
     n: int
     fingerprint: str
     inputs: list[NewInput] = field(default_factory=list)
+    # A deliberate new try (retry route): a recent failure of the same request does not answer it.
+    wants_new_jobs: bool = False
     # Writes more rows in the transaction that accepts the jobs.
     extra_write: Callable[[Transaction], object] | None = None
 
@@ -66,6 +73,7 @@ def fingerprint(path: str, fields: dict[str, Any], input_descriptions: list[Any]
 
 async def accept(plan: GenerationPlan, *, caller: Caller, key: str | None, tracked: TrackedRequest) -> AcceptedRequest:
     """Write the jobs and enqueue them. A duplicate returns the jobs of the earlier request instead."""
+    tracked.wants_new_jobs = tracked.wants_new_jobs or plan.wants_new_jobs
     while True:
         with contextlib.suppress(DuplicateUndecidedError):
             return await run_in_threadpool(partial(_accept, plan, caller=caller, key=key, tracked=tracked))
@@ -79,7 +87,12 @@ def _accept(plan: GenerationPlan, *, caller: Caller, key: str | None, tracked: T
     # The account choice is part of the fingerprint: a request with another choice is not a duplicate.
     choice = "" if caller.account_choice == "any" else f":{caller.account_choice}"
     request = NewRequest(
-        caller=caller.scope, route=tracked.route, fingerprint=plan.fingerprint + choice, group_id=group_id, key=key
+        caller=caller.scope,
+        route=tracked.route,
+        fingerprint=plan.fingerprint + choice,
+        group_id=group_id,
+        key=key,
+        body_digest=tracked.body_digest,
     )
 
     @retry_when_database_unavailable
@@ -173,12 +186,13 @@ def _insert(tx: Transaction, plan: GenerationPlan, caller: Caller) -> tuple[Quot
             tx,
             job,
             caller,
-            account_ids=_eligible_accounts(job, caller, account_ids),
+            account_ids=_eligible_accounts(tx, job, caller, account_ids),
             avoid=accounts_without_model(tx, job, caller, usable),
             prices=prices,
         )
         for job in plan.jobs
     ]
+    _reject_during_cooldowns(tx, accepted_jobs, caller)
     state_machine.accept(tx, accepted_jobs)
     inputs.add_inputs(tx, [job.id for job in accepted_jobs], plan.inputs)
     if plan.extra_write is not None:
@@ -186,6 +200,41 @@ def _insert(tx: Transaction, plan: GenerationPlan, caller: Caller) -> tuple[Quot
     for job in accepted_jobs:
         tx.on_commit(partial(_enqueue, job.id, job.kind, job.account_ids))
     return quota_check.check_cost([job.id for job in accepted_jobs])
+
+
+def _reject_during_cooldowns(tx: Transaction, jobs: list[NewJob], caller: Caller) -> None:
+    """Raise the reason of the cooldown when all accounts that could run a job are in one: it would only fail."""
+    checked: set[tuple[object, ...]] = set()
+    for job in jobs:
+        accounts = (tuple(job.account_ids), tuple(job.avoid_accounts), job.price)
+        if accounts in checked:
+            continue  # the jobs of one request rarely differ in this
+        checked.add(accounts)
+        cooldown = unschedulable.first_cooldown_for_new_job(
+            tx,
+            user_id=caller.user_id,
+            account_ids=job.account_ids,
+            choice=job.account_choice,
+            avoid=job.avoid_accounts,
+            price=job.price,
+        )
+        if cooldown is not None:
+            raise cooldown_error(cooldown, has_tokens=caller.user_id is None)
+
+
+def cooldown_error(cooldown: Cooldown, *, has_tokens: bool) -> DreameryError:
+    """Return the error of a request that no account can take before the end of the cooldown."""
+    kind = ERRORS[cooldown.code]
+    seconds = math.ceil((cooldown.until - cooldown.now).total_seconds())
+    return DreameryError(
+        cooldown.code,
+        add_cooldown(kind.message, cooldown.until, cooldown.now),
+        retry_after=seconds,
+        # With accounts of the platform, an expired session is no fault of the caller's key.
+        status=kind.status if has_tokens or kind.status != 401 else 503,
+        # SDKs would repeat the request at most a minute later.
+        headers={"x-should-retry": "false", "X-Cooldown-Reset": format_utc(cooldown.until) or ""},
+    )
 
 
 def usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
@@ -222,18 +271,22 @@ def find_catalog_model(job: NewJob) -> ImageModel | VideoModel | None:
     return catalog.video_model(job.model) if job.kind == "video" and catalog.knows_video(job.model) else None
 
 
-def _eligible_accounts(job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]:
+def _eligible_accounts(tx: Transaction, job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]:
     """Return the caller's accounts that may run the job. An account without the model would fail it permanently.
 
-    A plan may name accounts (those that upstream lists the model for); otherwise the region decides.
+    A plan may name accounts (those that upstream lists the model for); otherwise the region and the lists decide.
     """
     if job.account_ids:
         return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
     model = find_catalog_model(job)
     if model is None or not account_ids:
         return account_ids
-    pairs = zip(account_ids, caller.tokens, strict=True)
-    return [a for a, (_, token) in pairs if model.is_available_in(token.region)] or account_ids
+    pairs = list(zip(account_ids, caller.tokens, strict=True))
+    certain = [a for a, (_, token) in pairs if model.is_available_in(token.region)]
+    if certain:
+        return certain
+    lists = {one.account_id: one for one in model_listings.listings(tx, [h for h, _ in caller.tokens], user_id=None)}
+    return [a for a, (_, token) in pairs if may_offer(model, token.region, lists.get(a))] or account_ids
 
 
 def accounts_without_model(tx: Transaction, job: NewJob, caller: Caller, usable: dict[str, list[UUID]]) -> list[UUID]:
@@ -245,11 +298,8 @@ def accounts_without_model(tx: Transaction, job: NewJob, caller: Caller, usable:
     model = None if job.account_ids else find_catalog_model(job)
     if model is None or all(model.is_available_in(region) for region in usable):
         return []
-    keys = {model.key, model.key_cn} if isinstance(model, ImageModel) else {model.key}
-    listed = {listing.account_id for listing in _listings(tx, caller) if listing.has(*keys)}
-    without_model = [
-        a for region, ids in usable.items() if not model.is_available_in(region) for a in ids if a not in listed
-    ]
+    lists = {listing.account_id: listing for listing in _listings(tx, caller)}
+    without_model = [a for region, ids in usable.items() for a in ids if not may_offer(model, region, lists.get(a))]
     if len(without_model) == sum(map(len, usable.values())):
         where = ", ".join(sorted(model.where))
         message = f"None of your accounts is in a region that offers model {job.model!r} (regions: {where}). Add one."

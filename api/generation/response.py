@@ -78,6 +78,7 @@ async def accept_jobs(
     `wait_unless_disconnected`. A stream that ends before its jobs calls `mark_unanswered` first.
     """
     tracked = tracked_request(request)
+    tracked.body_digest = getattr(request.state, "body_digest", "")
     if answers_late:
         tracked.client_timeout = client_timeout(request)
     async with _watching_disconnect(request, tracked):
@@ -107,6 +108,11 @@ async def wait_unless_disconnected(request: Request, waiting: Coroutine[Any, Any
 def mark_unanswered(request: Request) -> None:
     """Record that the answer ends before the jobs do: the same request sent again is a repeat."""
     tracked_request(request).deadline_passed = True
+
+
+def mark_failed(request: Request) -> None:
+    """Record that the answer is the failure of the jobs: an automatic repeat gets it again."""
+    tracked_request(request).failed = True
 
 
 @contextlib.asynccontextmanager
@@ -181,10 +187,11 @@ async def _respond(
     if unfinished and request.app.state.job_watcher.stopping:
         return error_response(restart_error(request, views, base, keyed=keyed), headers=headers)
     if unfinished:
-        return error_response(timeout_error(views, base), headers=headers)
+        return error_response(wait_error(request, views, base, preference, keyed=keyed), headers=headers)
     stored = sum(len(view.files) for view in views)
     if stored == 0:
         error, status = group_error(views)
+        mark_failed(request)
         return error_response(error, headers=headers, status=status)
     if stored < accepted.n:
         headers["X-Partial-Results"] = f"{stored}/{accepted.n}"
@@ -201,9 +208,40 @@ def job_headers(accepted: AcceptedRequest, applied: str | None) -> dict[str, str
     return headers
 
 
+def wait_error(
+    request: Request, views: list[JobView], base: str, preference: Preference, *, keyed: bool
+) -> DreameryError:
+    """Return the error of a wait that is over.
+
+    A wait that ended early, because the client would have disconnected, invites the client to send the request again:
+    the repeat joins the jobs. After our own limit the client must not repeat it.
+    """
+    if not preference.ends_early or not (keyed or get_settings().deduplicate_requests):
+        return timeout_error(views, base)
+    mark_unanswered(request)
+    request.state.repeat_joins = True
+    message = (
+        f"The generation did not finish within the timeout of this client; it continues. Send the same request again "
+        f"to wait for it (no second job is created), or get the result from {_addresses(views, base)}."
+    )
+    return DreameryError("generation_timeout", message, retry_after=_seconds_to_repeat(request, views, preference))
+
+
+def _seconds_to_repeat(request: Request, views: list[JobView], preference: Preference) -> int:
+    """Return the pause before the repeat. SDKs repeat twice by default, so the last repeat waits for the likely end."""
+    if tracked_request(request).retries == 0:
+        return 1
+    eta = estimate_group_eta(views)
+    return max(round((eta.p50 or 0) - preference.wait_seconds), 1)
+
+
+def _addresses(views: list[JobView], base: str) -> str:
+    return " and ".join(f"{base}/v1/jobs/{public_id('job', view.job.id)}" for view in views)
+
+
 def timeout_error(views: list[JobView], base: str) -> DreameryError:
     """Return the error of a wait that timed out, with the addresses of the jobs."""
-    where = " and ".join(f"{base}/v1/jobs/{public_id('job', view.job.id)}" for view in views)
+    where = _addresses(views, base)
     message = (
         f"The generation did not finish in time; it continues. Get the result from {where} "
         "and do not repeat the request."
@@ -220,7 +258,7 @@ def restart_error(request: Request, views: list[JobView], base: str, *, keyed: b
 
 def restart_notice(views: list[JobView], base: str) -> DreameryError:
     """Return the error for clients that wait when this process stops."""
-    where = " and ".join(f"{base}/v1/jobs/{public_id('job', view.job.id)}" for view in views)
+    where = _addresses(views, base)
     message = (
         f"This server restarts; the generation continues. Send the same request again, or get the result from {where}."
     )

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
+from api.generation.model_availability import NO_OFFER
 from api.generation.request_checks import check_regions
 from worker import storage
 from worker.core.catalog.models import get_catalog
@@ -53,6 +54,7 @@ def plan_retry(path: str, view: JobView, seed: Seed, caller: Caller) -> Generati
         n=new.params["n"],
         fingerprint=fingerprint(path, {"seed": seed}, []),
         inputs=[_copy_input(row, new.id) for row in input_rows],
+        wants_new_jobs=True,
     )
 
 
@@ -60,9 +62,9 @@ def _check_model(kind: str, model: str, caller: Caller) -> None:
     """Check the model again, because the catalog may have changed."""
     catalog = get_catalog()
     if kind == "image":
-        check_regions(catalog.image_model(model), caller)
+        check_regions(catalog.image_model(model), caller, NO_OFFER)
     elif kind == "video":
-        check_regions(catalog.video_model(model), caller)
+        check_regions(catalog.video_model(model), caller, NO_OFFER)
 
 
 def _result_count(kind: str, order: dict[str, Any]) -> int:

@@ -42,6 +42,7 @@ _LIMITS = FormLimits(files=_MAX_FILES, fields=500, field_bytes=4_000_000)
 _MAX_INLINE_PARSE_BYTES = 1_000_000
 # `a[b][c]`; deeper names stay as they are.
 _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
+_LIST_NUMBER = re.compile(r"\[([0-9]{1,2})\]")
 _KEY = re.compile(r"\[([^\[\]]*)\]")
 _LIST_KEYS = frozenset({"", *map(str, range(_MAX_FILES))})
 
@@ -150,7 +151,7 @@ async def _parse_form(request: Request) -> dict[str, Any]:
     # Its files are read later; the request middleware closes them at the end of the request.
     request.state.form = form
     fields: dict[str, Any] = {}
-    for name, value in form.multi_items():
+    for name, value in sorted(form.multi_items(), key=_list_number):
         # An empty form field counts as absent.
         if value != "":
             _set_field(fields, name, _form_value(value))
@@ -165,6 +166,12 @@ async def close_form_files(state: Mapping[str, Any]) -> None:
     form = state.get("form")
     if isinstance(form, FormData):
         await form.close()
+
+
+def _list_number(item: tuple[str, Any]) -> int:
+    """Return the number in `image[1]`, so that numbered parts are read in the order of their numbers; else 0."""
+    match = _LIST_NUMBER.search(item[0])
+    return int(match[1]) if match else 0
 
 
 def _form_value(value: Any) -> Any:

@@ -24,6 +24,7 @@ _EXPOSED_HEADERS = (
     "retry-after",
     "x-budget-limit",
     "x-budget-reset",
+    "x-cooldown-reset",
     "x-budget-warning",
     "x-job-id",
     "x-partial-results",

@@ -11,6 +11,7 @@ from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 
 _MAX_TIMEOUT_SECONDS = 1e6
+_TIMEOUT_MARGIN_SECONDS = 5.0
 _WAIT = re.compile(r'[0-9]{1,9}|"[0-9]{1,9}"')
 
 
@@ -24,6 +25,7 @@ class Preference:
     respond_async: bool
     max_wait: float
     requested_wait: float | None = None
+    client_limited: bool = False  # `max_wait` is shorter than our own limit, because of the client's timeout
 
     @property
     def wait_seconds(self) -> float:
@@ -31,6 +33,11 @@ class Preference:
         if self.requested_wait is not None:
             return self.requested_wait
         return 0.0 if self.respond_async else self.max_wait
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the wait ends because the client would disconnect soon after."""
+        return self.client_limited and self.wait_seconds == self.max_wait
 
     def applied(self, *, deferred: bool) -> str | None:
         """The value of `Preference-Applied`; `deferred` means that the response is a 202."""
@@ -56,7 +63,7 @@ def client_timeout(request: Request) -> float | None:
 def _max_wait(request: Request) -> float:
     limit, timeout = get_settings().sync_wait_seconds, client_timeout(request)
     # Respond before the SDK times out; otherwise it retries a request that is still running.
-    return limit if timeout is None else min(limit, max(1.0, timeout - 5))
+    return limit if timeout is None else min(limit, max(1.0, timeout - _TIMEOUT_MARGIN_SECONDS))
 
 
 _PREFER = "`respond-async` = 202 with the job at once; `wait=N` = wait up to N seconds (RFC 7240)"
@@ -74,7 +81,12 @@ def get_preference(
             respond_async = True
         elif name == "wait" and _WAIT.fullmatch(value):
             wait = min(float(value.strip('"')), limit)
-    return Preference(respond_async=respond_async, max_wait=limit, requested_wait=wait)
+    return Preference(
+        respond_async=respond_async,
+        max_wait=limit,
+        requested_wait=wait,
+        client_limited=limit < get_settings().sync_wait_seconds,
+    )
 
 
 PreferenceDep = Annotated[Preference, Depends(get_preference)]

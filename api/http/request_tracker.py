@@ -44,6 +44,9 @@ class TrackedRequest:
     arrived: float = field(default_factory=time.monotonic)
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)  # set once the client has disconnected
     deadline_passed: bool = False
+    wants_new_jobs: bool = False  # the caller asks for new jobs, even after a failure of the same request
+    body_digest: str = ""  # of the body as it was sent
+    failed: bool = False  # the answer is the failure of its jobs
     group_id: UUID | None = None  # its jobs; set before the commit, so the commit may still fail
     ended: End | None = None
 
@@ -102,6 +105,7 @@ class RequestTracker:
             tracker=self,
             retries=int(count) if count.isdecimal() and len(count) < 5 else 0,
             route=f"{request.method} {request.url.path}",
+            wants_new_jobs=request.headers.get("x-dreamery-job", "").strip().lower() == "always",
         )
         self._requests[tracked.id] = tracked
         request.state.tracked_request = tracked
@@ -141,7 +145,7 @@ class RequestTracker:
 
     def _write(self, ended: list[TrackedRequest], at: float) -> None:
         ends = [
-            RequestEnd(group_id=tracked.group_id, holder=tracked.id, outcome=tracked.ended)
+            RequestEnd(group_id=tracked.group_id, holder=tracked.id, outcome=tracked.ended, failed=tracked.failed)
             for tracked in ended
             if tracked.group_id is not None and tracked.ended is not None
         ]

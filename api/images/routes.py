@@ -1,7 +1,6 @@
 """`POST /v1/images/generations`, `compositions` and `edits` in OpenAI's format."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -9,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from api.auth.dependencies import Caller, GenerateDep
 from api.generation.acceptance import GenerationPlan
-from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_and_respond, job_headers, mark_unanswered
+from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_and_respond, job_headers
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.preferences import Preference, PreferenceDep, parse_idempotency_key
@@ -83,7 +82,7 @@ async def create_images(
     responses=_RESPONSES,
     openapi_extra=_EDIT_BODY,
 )
-async def create_images_from_images(
+async def create_images_from_pictures(
     request: Request,
     caller: GenerateDep,
     preference: PreferenceDep,
@@ -156,9 +155,7 @@ async def _create(
     if options.stream and not preference.respond_async:
         kind = "image_edit" if from_images else "image_generation"
         accepted = await accept_jobs(request, plan, caller=caller, key=key)
-        events = image_events(
-            request.app.state.job_watcher, accepted, options.event_fields(kind), partial(mark_unanswered, request)
-        )
+        events = image_events(request.app.state.job_watcher, accepted, options.event_fields(kind), request)
         return StreamingResponse(
             events, media_type="text/event-stream", headers={**SSE_HEADERS, **job_headers(accepted, None)}
         )

@@ -6,15 +6,16 @@ is a plain HTTP error.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from api.generation.acceptance import AcceptedRequest
-from api.generation.response import read_job_views, sync_watches
+from api.generation.response import mark_failed, mark_unanswered, read_job_views, sync_watches
 from api.http.errors import error_body
 from api.http.sse import HEARTBEAT, sse, stream_events
 from api.jobs.serialization import group_error, read_base64, safety_identifier_field
@@ -89,12 +90,9 @@ class _ImageSource:
 
 
 async def image_events(
-    job_watcher: JobWatcher, accepted: AcceptedRequest, event_fields: EventFields, mark_unanswered: Callable[[], None]
+    job_watcher: JobWatcher, accepted: AcceptedRequest, event_fields: EventFields, request: Request
 ) -> AsyncIterator[bytes]:
-    """Yield the frames of one request until its last image is sent. An error event is sent only without any image.
-
-    `mark_unanswered` is called when the stream ends before its jobs do.
-    """
+    """Yield the frames of one request until its last image is sent. An error event is sent only without any image."""
     # Some clients give up on a connection that is silent for a minute.
     yield HEARTBEAT
     try:
@@ -103,16 +101,17 @@ async def image_events(
             async for frame in stream_events(source):
                 yield frame
         if not source.sent:
+            mark_failed(request)
             yield await run_in_threadpool(_failed, accepted.job_ids)
         elif source.sent < accepted.n:
             yield f": {source.sent} of {accepted.n} pictures\n".encode()
     except DreameryError as error:
         if error.code == "restarting":
-            mark_unanswered()
+            mark_unanswered(request)
         yield _error(error)
     except DATABASE_UNAVAILABLE_ERRORS as error:
         log.warning("database_away", reason=type(error).__name__)
-        mark_unanswered()
+        mark_unanswered(request)
         yield _error(DreameryError("overloaded", "The database was unavailable for a while; the job continues."))
 
 

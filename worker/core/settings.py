@@ -18,7 +18,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from worker.core import catalog_overrides
+from worker.core import background_rules, catalog_overrides
 
 Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
 
@@ -91,8 +91,17 @@ class Settings(BaseSettings):
     answer_client_probes: bool = Field(
         True, description="answer title, tag and connection-test chats of front ends without a job"
     )
+    background_rules_file: Path | None = Field(
+        None, description="TOML file with more rules for background chats of front ends: docs/clients.md"
+    )
     deduplicate_requests: bool = Field(
         True, description="a request repeated after a dropped connection or timeout joins its first job"
+    )
+    repeat_failure_seconds: float = Field(
+        30, ge=0, description="an identical request this soon after its own failure gets that failure again; 0 = off"
+    )
+    repeat_content_refusal_seconds: float = Field(
+        600, ge=0, description="the same after upstream rejected the content; 0 = off"
     )
     account_max_images: int = Field(2, ge=1, description="concurrent image jobs per upstream account")
     account_max_videos: int = Field(1, ge=1, description="concurrent video jobs per upstream account")
@@ -251,7 +260,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a time zone such as UTC or Asia/Shanghai") from None
         return value
 
-    @field_validator("catalog_file", mode="before")
+    @field_validator("catalog_file", "background_rules_file", mode="before")
     @classmethod
     def _empty_means_none(cls, value: object) -> object:
         return value or None
@@ -260,6 +269,12 @@ class Settings(BaseSettings):
     @classmethod
     def _check_catalog(cls, value: Path | None) -> Path | None:
         catalog_overrides.check(value)
+        return value
+
+    @field_validator("background_rules_file")
+    @classmethod
+    def _check_background_rules(cls, value: Path | None) -> Path | None:
+        background_rules.check(value)
         return value
 
     @model_validator(mode="after")

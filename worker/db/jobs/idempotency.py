@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from worker.core.errors import ERRORS
+from worker.core.errors import ERRORS, Fault
 from worker.db.engine import Row, Transaction
 
 # How long an idempotency key is valid (draft-ietf-httpapi-idempotency-key-header).
@@ -18,6 +18,8 @@ KEY_HOURS = 24
 # How long a request without a key can be joined by an identical one.
 JOIN_MINUTES = 30
 
+# Content that upstream rejected: the same request gets the same refusal.
+_CONTENT_CODES = sorted(code for code, kind in ERRORS.items() if kind.fault is Fault.CONTENT)
 # Temporary refusals that cost nothing. Their requests are not kept, so that the client can retry.
 _TEMPORARY_CODES = sorted(
     code for code, kind in ERRORS.items() if kind.status in {429, 503} or code == "upstream_session_expired"
@@ -44,6 +46,7 @@ class NewRequest:
     fingerprint: str
     group_id: UUID
     key: str | None = None
+    body_digest: str = ""  # of the body as it was sent; the fingerprint ignores fields without an effect
 
 
 def _holder_values(holder: Holder) -> dict[str, Any]:
@@ -62,8 +65,9 @@ def insert_request(tx: Transaction, request: NewRequest, holder: Holder) -> bool
     """Insert the row of a new group of jobs; False if its key is taken (that row is then committed and readable)."""
     row = tx.first(
         text(
-            """INSERT INTO requests (group_id, caller, route, key, fingerprint, holder, process, gives_up_at)
-               VALUES (:group_id, :caller, :route, :key, :fingerprint, :holder, :process,
+            """INSERT INTO requests (group_id, caller, route, key, fingerprint, body_digest, holder, process,
+                                     gives_up_at)
+               VALUES (:group_id, :caller, :route, :key, :fingerprint, :body_digest, :holder, :process,
                        clock_timestamp() + make_interval(secs => :client_timeout))
                ON CONFLICT DO NOTHING RETURNING group_id"""
         ),
@@ -73,6 +77,7 @@ def insert_request(tx: Transaction, request: NewRequest, holder: Holder) -> bool
             "route": request.route,
             "key": request.key,
             "fingerprint": request.fingerprint,
+            "body_digest": request.body_digest,
             **_holder_values(holder),
         },
     )
@@ -109,6 +114,18 @@ class EarlierRequest:
     client_timeout_age: float | None
     seen_age: float | None  # of its process; None = the process has ended
     cancelled: bool
+    body_digest: str = ""
+    failed: bool = False  # it was answered with the failure of its jobs
+    failure: "Failure | None" = None  # of its jobs; None unless all of them failed
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The failure of all jobs of a request: its age, the age at which it was last repeated (0 = never), in seconds."""
+
+    age: float
+    repeated_at: float
+    content: bool  # upstream rejected the content
 
 
 _SIMILAR = text(
@@ -118,8 +135,16 @@ _SIMILAR = text(
         CAST(extract(epoch FROM clock_timestamp() - r.held_at) AS double precision) AS held_age,
         CAST(extract(epoch FROM clock_timestamp() - r.gives_up_at) AS double precision) AS client_timeout_age,
         CAST(extract(epoch FROM clock_timestamp() - p.seen_at) AS double precision) AS seen_age,
-        EXISTS (SELECT 1 FROM jobs c WHERE c.group_id = r.group_id AND c.state = 'cancelled') AS cancelled
+        EXISTS (SELECT 1 FROM jobs c WHERE c.group_id = r.group_id AND c.state = 'cancelled') AS cancelled,
+        r.body_digest, r.failed, f.all_failed, f.content,
+        CAST(extract(epoch FROM clock_timestamp() - f.finished_at) AS double precision) AS failure_age,
+        CAST(coalesce(extract(epoch FROM r.failure_repeated_at - f.finished_at), 0) AS double precision)
+            AS failure_repeated_at
     FROM requests r LEFT JOIN api_processes p ON p.id = r.process
+    CROSS JOIN LATERAL (
+        SELECT bool_and(m.state = 'failed') AS all_failed, max(m.finished_at) AS finished_at,
+            bool_or(m.error_code = ANY(:content_codes)) AS content
+        FROM jobs m WHERE m.group_id = r.group_id) f
     WHERE r.fingerprint = :fingerprint AND r.key IS NULL AND r.caller = :caller AND r.route = :route
       AND r.accepted_at > clock_timestamp() - make_interval(mins => :minutes)
       AND NOT EXISTS (SELECT 1 FROM jobs d WHERE d.group_id = r.group_id AND d.deleted_at IS NOT NULL)
@@ -136,8 +161,23 @@ def find_similar_requests(tx: Transaction, request: NewRequest) -> list[EarlierR
         "route": request.route,
         "minutes": JOIN_MINUTES,
         "temporary_codes": _TEMPORARY_CODES,
+        "content_codes": _CONTENT_CODES,
     }
-    return [EarlierRequest(**row._mapping) for row in tx.all(_SIMILAR, values)]  # noqa: SLF001 - SQLAlchemy's public name
+    return [_earlier_request(dict(row._mapping)) for row in tx.all(_SIMILAR, values)]  # noqa: SLF001 - SQLAlchemy's public name
+
+
+def _earlier_request(columns: dict[str, Any]) -> EarlierRequest:
+    all_failed, content = columns.pop("all_failed"), columns.pop("content")
+    failure = Failure(columns.pop("failure_age"), columns.pop("failure_repeated_at"), content)
+    return EarlierRequest(**columns, failure=failure if all_failed else None)
+
+
+def record_repeated_failure(tx: Transaction, group_id: UUID) -> None:
+    """Record that the failure of this request is sent again. The holder stays: nothing is awaited."""
+    tx.run(
+        text("UPDATE requests SET failure_repeated_at = clock_timestamp() WHERE group_id = :group_id"),
+        {"group_id": group_id},
+    )
 
 
 def take_over(tx: Transaction, earlier: EarlierRequest, holder: Holder) -> bool:
@@ -161,6 +201,7 @@ class RequestEnd:
     group_id: UUID
     holder: UUID
     outcome: str
+    failed: bool = False  # the answer was the failure of its jobs
 
 
 def record_request_ends(tx: Transaction, ended: list[RequestEnd]) -> None:
@@ -169,15 +210,16 @@ def record_request_ends(tx: Transaction, ended: list[RequestEnd]) -> None:
         return
     tx.run(
         text(
-            """UPDATE requests r SET ended_at = clock_timestamp(), ended_how = e.outcome
-               FROM unnest(CAST(:groups AS uuid[]), CAST(:holders AS uuid[]), CAST(:outcomes AS text[]))
-                   AS e (group_id, holder, outcome)
+            """UPDATE requests r SET ended_at = clock_timestamp(), ended_how = e.outcome, failed = e.failed
+               FROM unnest(CAST(:groups AS uuid[]), CAST(:holders AS uuid[]), CAST(:outcomes AS text[]),
+                   CAST(:failed AS boolean[])) AS e (group_id, holder, outcome, failed)
                WHERE r.group_id = e.group_id AND r.holder = e.holder AND r.ended_at IS NULL"""
         ),
         {
             "groups": [end.group_id for end in ended],
             "holders": [end.holder for end in ended],
             "outcomes": [end.outcome for end in ended],
+            "failed": [end.failed for end in ended],
         },
     )
 

@@ -1,8 +1,11 @@
-"""Queued jobs that no account will take, and the error code they fail with."""
+"""Jobs that no account will take: queued ones and the code they fail with; new ones while all accounts cool down."""
 
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from worker.db.accounts.available_credits import is_insufficient
 from worker.db.accounts.eligibility import candidates
@@ -63,6 +66,84 @@ def find_unschedulable_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
         {"longest_cooldown": LONGEST_COOLDOWN_SECONDS, "limit": limit},
     )
     return [row.id for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Cooldown:
+    """The cooldown that ends first: the error code of its cause, its end, and the time of the database."""
+
+    code: str
+    until: datetime
+    now: datetime
+
+
+# The columns of a job that the selection of accounts reads: of a job without a row, and of an ended job. An account
+# that refused that job may take the next one, so the accounts that it avoids count too.
+_NEW_JOB = """(SELECT CAST(:user_id AS uuid) AS user_id, CAST(:account_ids AS uuid[]) AS account_ids,
+    CAST(:choice AS text) AS account_choice, CAST(:avoid AS uuid[]) AS avoid_accounts,
+    CAST(:price AS integer) AS price) j"""
+_ENDED_JOB = """(SELECT user_id, account_ids, account_choice, CAST('{}' AS uuid[]) AS avoid_accounts, price
+    FROM jobs WHERE id = :id) j"""
+
+
+def _any_schedulable(job: str) -> TextClause:
+    """Whether an account takes the job soon. It stops at the first one, which is usually the first that it reads."""
+    return text(
+        f"""/* any_schedulable */
+        SELECT EXISTS (SELECT 1 FROM {job} CROSS JOIN {candidates("j")}
+            WHERE a.state = 'ok' AND a.id <> ALL(j.avoid_accounts)
+              AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :longest_cooldown), false)
+              AND NOT {is_insufficient("a", "j.price")}) AS found"""
+    )
+
+
+def _first_cooldown(job: str) -> TextClause:
+    return text(
+        f"""/* first_cooldown */
+        SELECT a.rest_code AS code, a.rest_until AS until, clock_timestamp() AS now
+        FROM {job} CROSS JOIN {candidates("j")}
+        WHERE a.state = 'ok' AND a.id <> ALL(j.avoid_accounts)
+          AND a.rest_until > clock_timestamp() + make_interval(secs => :longest_cooldown)
+        ORDER BY a.rest_until LIMIT 1"""
+    )
+
+
+_FOR_NEW_JOB = (_any_schedulable(_NEW_JOB), _first_cooldown(_NEW_JOB))
+_AFTER_ENDED_JOB = (_any_schedulable(_ENDED_JOB), _first_cooldown(_ENDED_JOB))
+
+
+def first_cooldown_for_new_job(
+    tx: Transaction,
+    *,
+    user_id: UUID | None,
+    account_ids: list[UUID],
+    choice: str,
+    avoid: list[UUID],
+    price: int | None,
+) -> Cooldown | None:
+    """Return the cooldown that ends first, if a new job would fail because of cooldowns; else None.
+
+    Short cooldowns do not count: the job waits for their end.
+    """
+    values = {"user_id": user_id, "account_ids": account_ids, "choice": choice, "avoid": avoid, "price": price}
+    return _find_cooldown(tx, _FOR_NEW_JOB, values)
+
+
+def first_cooldown_after_job(tx: Transaction, job_id: UUID) -> Cooldown | None:
+    """Return the cooldown that ends first, if the next job of the same caller would fail because of cooldowns."""
+    return _find_cooldown(tx, _AFTER_ENDED_JOB, {"id": job_id})
+
+
+def _find_cooldown(
+    tx: Transaction, statements: tuple[TextClause, TextClause], values: dict[str, Any]
+) -> Cooldown | None:
+    any_schedulable, first_cooldown = statements
+    values |= {"longest_cooldown": LONGEST_COOLDOWN_SECONDS}
+    found = tx.first(any_schedulable, values)
+    if found is not None and found.found:
+        return None
+    row = tx.first(first_cooldown, values)
+    return None if row is None or row.code is None else Cooldown(code=row.code, until=row.until, now=row.now)
 
 
 # --- for `dreamery doctor` and health ---

@@ -155,6 +155,9 @@ requests = Table(
     timestamp_column("gives_up_at"),  # when the holder's client disconnects, as announced
     timestamp_column("ended_at"),
     Column("ended_how", Text),
+    Column("failed", Boolean, nullable=False, server_default=text("false")),  # it was answered with a failure
+    timestamp_column("failure_repeated_at"),  # when the same failure was sent again, instead of a new job
+    Column("body_digest", Text, nullable=False, server_default=""),  # of the body as it was sent
     CheckConstraint("(ended_at IS NULL) = (ended_how IS NULL)", name="ended_somehow"),
     CheckConstraint("ended_how IN ('answered', 'timeout', 'cut')", name="ended_how"),
     Index("uq_requests_key", "caller", "route", "key", unique=True, postgresql_where=text("key IS NOT NULL")),

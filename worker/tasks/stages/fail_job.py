@@ -5,10 +5,12 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from worker.core.errors import ERRORS
+from worker.core.errors import ERRORS, Fault
 from worker.core.job_state import OPEN, JobState
+from worker.core.messages.cooldown import add_cooldown
 from worker.db.engine import Row, Transaction
 from worker.db.jobs import state_machine
+from worker.db.scheduling import unschedulable
 from worker.messaging import pubsub
 
 
@@ -33,14 +35,20 @@ def fail_job(
 ) -> Row[Any] | None:
     """Fail the job and announce it. Return its row, or None when the job had already left these states.
 
-    Without `message` the job gets the message of the error table. For the other arguments see `mark_failed`.
+    Without `message` the job gets the message of the error table. If all accounts cool down, the message says until
+    when, unless waiting does not help. For the other arguments see `mark_failed`.
     """
+    kind = ERRORS[code]
+    text = message or kind.message
+    waiting_helps = kind.fault is Fault.ACCOUNT and kind.status != 401
+    if waiting_helps and (cooldown := unschedulable.first_cooldown_after_job(tx, job_id)):
+        text = add_cooldown(text, cooldown.until, cooldown.now)
     row = state_machine.mark_failed(
         tx,
         job_id=job_id,
         attempt=attempt,
         code=code,
-        message=message or ERRORS[code].message,
+        message=text,
         actor=actor,
         detail=detail,
         account=account,

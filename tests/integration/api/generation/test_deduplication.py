@@ -178,12 +178,12 @@ def test_cancelled_job_is_not_joined(client):
 
 
 def test_free_rejection_is_not_kept(api_platform):
-    """The key or mark of a request that failed for lack of credits can be used again."""
+    """The key or mark of a request that failed for lack of credits can be used again; only the first has a job."""
     with ApiClient(api_platform, new_key("broke")) as client:
         key = {"Idempotency-Key": "again"}
         for headers in (key, key, MARK, MARK):
             assert_error(client.generate_images(n=1, headers=headers), 429, "insufficient_quota")
-        assert len(jobs_of(client)) == 4
+        assert len(jobs_of(client)) == 1, "the account cools down, so the others were rejected before acceptance"
 
 
 def test_idempotency_keys_are_scoped_per_path(client):

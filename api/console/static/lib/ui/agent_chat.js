@@ -56,7 +56,12 @@ async function sendMessage(text) {
   abortController = new AbortController();
   try {
     const messages = conversation.value.slice(0, -1).filter((message) => message.content).map(({ role, content }) => ({ role, content }));
-    const response = await api.post("/v1/chat/completions", { model: "agent", stream: true, messages }, { raw: true, signal: abortController.signal });
+    const response = await api.post("/v1/chat/completions", { model: "agent", stream: true, messages }, {
+      raw: true,
+      signal: abortController.signal,
+      // A person who sends a message again after a failure wants another try, not the same failure.
+      headers: { "X-Dreamery-Job": "always" },
+    });
     updateLastMessage({ job: response.headers.get("x-job-id") });
     let content = "";
     for await (const event of readEvents(response.body)) {
