@@ -4,6 +4,7 @@ from typing import Any
 
 from api.chat.chunks import finish_reason_of
 from api.chat.completion import completion, file_markdown, image_fields
+from api.jobs.eta import LATE_TEXT, estimate_eta
 from api.jobs.serialization import group_error, job_error
 from worker.core.errors import DreameryError
 from worker.core.job_state import FINAL, UNSUCCESSFUL, JobState
@@ -49,9 +50,10 @@ def result_progress_line(child: JobView, number: int, count: int) -> str:
     job = child.job
     if job.state == JobState.SAVING:
         return f"{label}: finished upstream, storing it."
+    late = f", {LATE_TEXT}" if estimate_eta(child).late else ""
     if job.queue_position:
-        return f"{label}: position {job.queue_position} in the upstream queue."
-    return f"{label}: generating."
+        return f"{label}: position {job.queue_position} in the upstream queue{late}."
+    return f"{label}: generating{late}."
 
 
 def waiting_line(conversation: JobView) -> str:

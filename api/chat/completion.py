@@ -3,11 +3,13 @@
 Front ends load the links without a key, so they are absolute and unguessable (openai-compat 9.1).
 """
 
+import html
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from api.chat.chunks import NO_USAGE, completion_id, finish_reason_of
+from api.chat.follow_ups.decision import describe_follow_up
 from api.jobs.serialization import file_url, job_object
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
@@ -23,12 +25,16 @@ _STAGES = {
 
 
 def file_markdown(item: Any, base: str) -> str:
-    """Return the Markdown of a result: an image on its own line, or a video element with a plain link."""
+    """Return the Markdown of a result: an image on its own line, or a video element with a plain link.
+
+    The tag, the address and the closing tag of a video are lines of their own between blank lines: only then Markdown
+    takes them for one block of HTML. Open WebUI reads the address between the tags, browsers the attribute.
+    """
     url = file_url(base, item.id)
     if not item.mime.startswith("video/"):
         return f"![image]({url})\n"
     name = f"video.{item.mime.partition('/')[2]}"
-    return f'\n<video controls src="{url}"></video>\n\n[{name}]({url})\n'
+    return f'\n<video controls src="{html.escape(url)}">\n{html.escape(url)}\n</video>\n\n[{name}]({url})\n'
 
 
 def image_fields(files: Iterable[Any], base: str) -> dict[str, Any]:
@@ -37,11 +43,10 @@ def image_fields(files: Iterable[Any], base: str) -> dict[str, Any]:
     return {"images": [{"type": "image_url", "image_url": {"url": link}} for link in links]} if links else {}
 
 
-def accepted_line(job_ids: list[str], model: str, source_image: str | None) -> str:
+def accepted_line(job_ids: list[str], model: str, note: str | None) -> str:
     """Return the first line of a stream."""
     jobs = job_ids[0] if len(job_ids) == 1 else f"{len(job_ids)} jobs, the first is {job_ids[0]}"
-    source = f" Source image: {source_image}" if source_image else ""
-    return f"Accepted by {model} as {jobs}.{source}"
+    return f"Accepted by {model} as {jobs}." + (f" {note}" if note else "")
 
 
 def progress_line(views: list[JobView], base: str) -> str:
@@ -61,7 +66,7 @@ def _stage(view: JobView, base: str) -> str:
         return _STAGES[state]
     shown = job_object(view, base)
     queue = shown["queue"]
-    wait = f", about {queue['eta_seconds']} s left" if queue["eta_seconds"] else ""
+    wait = f", {shown['eta']['text']}" if shown["eta"] else ""
     if state == JobState.QUEUED:
         return f"queued{'' if queue['position'] is None else ', position ' + str(queue['position'])}{wait}"
     if queue["upstream_position"]:
@@ -85,6 +90,11 @@ def _job_summary(view: JobView) -> str:
     return f"{public_id('job', job.id)}: queued {waited} s, ran {ran} s, {_FINAL.get(job.state, job.state)}{error}\n"
 
 
+def _follow_up_line(view: JobView) -> str:
+    follow_up = view.job.params.get("follow_up")
+    return f"{describe_follow_up(follow_up)}\n" if follow_up else ""
+
+
 def chat_completion(views: list[JobView], *, n: int, model: str, base: str) -> dict[str, Any]:
     """Return OpenAI's chat.completion from the jobs of one request, with at most n results."""
     files = [item for view in views for item in view.files][:n]
@@ -92,7 +102,7 @@ def chat_completion(views: list[JobView], *, n: int, model: str, base: str) -> d
         "role": "assistant",
         "content": "".join(file_markdown(item, base) for item in files),
         "refusal": None,
-        "reasoning_content": "".join(map(_job_summary, views)),
+        "reasoning_content": _follow_up_line(views[0]) + "".join(map(_job_summary, views)),
         **image_fields(files, base),
     }
     return completion(

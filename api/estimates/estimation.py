@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -10,8 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.chat.agent_planning import plan_conversation
-from api.chat.client_probes import detect_agent_probe, detect_client_probe
-from api.chat.planning import plan_chat, resolve_model
+from api.chat.planning import detect_background_call, plan_chat
 from api.chat.schemas import ChatRequest
 from api.estimates.schemas import EstimateRequest
 from api.generation import quotas
@@ -33,7 +33,8 @@ from api.videos.planning import plan_videos, require_single_video
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import get_catalog
 from worker.core.catalog.pricing import Price, shape_of
-from worker.core.errors import DreameryError
+from worker.core.errors import ERRORS, DreameryError
+from worker.core.messages.cooldown import add_cooldown
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.credits.learned_prices import PriceList
@@ -77,12 +78,9 @@ async def _plan_chat(path: str, body: Fields, caller: Caller) -> GenerationPlan 
     """Return the plan of a chat; None for a background call of a front end, which is answered without a job."""
     request = validate_body(body, ChatRequest)
     agent = request.model == AGENT
-    if not agent:
-        resolve_model(request)
-    if get_settings().answer_client_probes and not request.run_async:
-        detect = detect_agent_probe if agent else detect_client_probe
-        if detect(request) is not None:
-            return None
+    enabled = get_settings().answer_client_probes and not request.run_async
+    if detect_background_call(request, choice=request.dreamery_job, enabled=enabled) is not None:
+        return None
     return plan_conversation(path, request, caller) if agent else (await plan_chat(path, request, caller)).generation
 
 
@@ -204,7 +202,9 @@ def _unschedulable_error(availability: Availability) -> DreameryError | None:
     if availability.usable == 0:
         return DreameryError("insufficient_quota" if availability.insufficient else "no_account_available")
     if availability.cooldown_seconds > LONGEST_COOLDOWN_SECONDS:
-        return DreameryError(availability.cooldown_code or "no_account_available")
+        code, now = availability.cooldown_code or "no_account_available", datetime.now(UTC)
+        until = now + timedelta(seconds=availability.cooldown_seconds)
+        return DreameryError(code, add_cooldown(ERRORS[code].message, until, now))
     return None
 
 

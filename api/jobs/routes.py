@@ -226,12 +226,13 @@ async def get_job(
     return json_response(job_object(view, base_url(request)), headers=headers)
 
 
-def _viewer_of(caller: Caller, job_id: UUID) -> Viewer:
+def _find_with_viewer(caller: Caller, job_id: UUID) -> tuple[Viewer, JobView]:
     with transaction() as tx:
         viewer = caller.viewer(tx)
-        if queries.job_view(tx, job_id, viewer) is None:
+        view = queries.job_view(tx, job_id, viewer)
+        if view is None:
             raise job_not_found(public_id("job", job_id))
-    return viewer
+    return viewer, view
 
 
 def _timeline(caller: Caller, job_id: UUID) -> dict[str, Any]:
@@ -268,6 +269,7 @@ async def get_timeline(request: Request, job_id: str, caller: ReadDep) -> Respon
             "content": sse_openapi(_EVENT),
             "description": "The events; the data of each is a job.",
         },
+        204: {"description": "The job has ended, and `Last-Event-ID` is its last event: do not connect again."},
         **error_responses(400, 401, 404),
     },
 )
@@ -277,16 +279,19 @@ async def follow_job(
     caller: ReadDep,
     after: Annotated[int | None, Query(ge=0, le=10**9, description="like Last-Event-ID")] = None,
     last_event_id: Annotated[str | None, Header()] = None,
-) -> StreamingResponse:
+) -> Response:
     """Server-sent events: `snapshot`, `progress`, and finally one of `completed`, `failed`, `cancelled`.
 
-    `Last-Event-ID` (or `?after=`) replays missed events.
+    `Last-Event-ID` (or `?after=`) replays missed events. After the last one the answer is 204, which ends an
+    `EventSource` for good.
     """
     parsed_id = parse_job_id(job_id)
-    viewer = await run_in_threadpool(_viewer_of, caller, parsed_id)
+    viewer, view = await run_in_threadpool(_find_with_viewer, caller, parsed_id)
     set_job_id_header(request, job_id)
     if last_event_id and _EVENT_ID.fullmatch(last_event_id):
         after = int(last_event_id)
+    if after is not None and view.job.finished_at is not None and after >= view.job.event_seq:
+        return Response(status_code=204)
     stream = job_events(
         request.app.state.job_watcher,
         parsed_id,

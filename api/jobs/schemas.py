@@ -17,15 +17,24 @@ class JobQueue(BaseModel):
     position: int | None = Field(description="position in our own queue, 1 = next; null once it has left it")
     upstream_position: int | None
     eta_seconds: int | None = Field(
-        description="seconds until the result, same as `eta.p50`; null once the job has ended"
+        description="seconds until the result, `eta.p50` rounded; null while the job is late and once it has ended"
     )
 
 
 class JobEta(BaseModel):
     """Seconds from now until the result, learned from finished jobs of the same model and size."""
 
-    p50: int = Field(description="median")
-    p90: int = Field(description="90th percentile")
+    p50: float = Field(description="median: half of the jobs end earlier")
+    p90: float = Field(description="90th percentile: nine in ten jobs end earlier")
+
+
+class RemainingTime(BaseModel):
+    """Seconds from now until the result; null for a late job, because then nothing is known."""
+
+    p50: float | None = Field(description="median: half of the jobs that ran this long end earlier")
+    p90: float | None = Field(description="90th percentile: nine in ten end earlier")
+    late: bool = Field(description="it takes longer than nine in ten similar jobs did")
+    text: str = Field(description="the same in words: `about 20 s left` or `longer than usual`")
 
 
 class JobFile(BaseModel):
@@ -98,7 +107,7 @@ JOB_EXAMPLE: dict[str, Any] = {
     "pinned": False,
     "progress": 42,
     "queue": {"position": None, "upstream_position": 3, "eta_seconds": 20},
-    "eta": {"p50": 20, "p90": 45},
+    "eta": {"p50": 20, "p90": 45, "late": False, "text": "about 20 s left"},
     "input": {"prompt": "a red paper boat", "size": "2048x2048", "n": 1},
     "output": None,
     "error": None,
@@ -136,9 +145,9 @@ class Job(BaseModel):
     expires_at: int | None = Field(description="when the results are removed; null = never")
     expired_at: int | None = Field(description="when the results were removed; their links answer 410 `file_expired`")
     pinned: bool = Field(description="its results are kept permanently")
-    progress: int = Field(ge=0, le=100, description="never falls; 100 only when completed")
+    progress: int = Field(ge=0, le=100, description="never falls while the job is open; 100 = completed, 0 = failed")
     queue: JobQueue
-    eta: JobEta | None
+    eta: RemainingTime | None = Field(description="null once the job has ended")
     input: dict[str, Any]
     output: list[JobFile] | JobConversation | None
     error: JobError | None

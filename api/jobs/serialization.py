@@ -9,7 +9,7 @@ from typing import Any
 
 from api.http.errors import localized_message
 from api.http.responses import unix_seconds
-from api.jobs.eta import default_seconds, estimate_eta
+from api.jobs.eta import Eta, default_seconds, estimate_eta
 from worker import storage
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import ERRORS, DreameryError
@@ -39,14 +39,16 @@ def file_url(base: str, file_id: Any) -> str:
 
 
 def job_progress(view: JobView) -> int:
-    """Progress 0..100: the larger of upstream's value and an estimate by time. Never falls; 100 only when completed."""
+    """Progress 0..100: the larger of upstream's value and an estimate by time. It never falls while the job is open.
+
+    100 only when completed; 0 for a job that ended without a result.
+    """
     job = view.job
-    if job.state == JobState.SUCCEEDED:
-        return 100
+    if job.finished_at is not None:
+        return 100 if job.state == JobState.SUCCEEDED else 0
     if job.submitted_at is None:
         return int(min(job.progress, 99))
-    # A failed or cancelled job keeps its last value.
-    ran = (job.finished_at - job.submitted_at).total_seconds() if job.finished_at else float(job.running_seconds)
+    ran = float(job.running_seconds)
     # Uses the typical duration stored at acceptance: a changing estimate could make the progress fall.
     by_time = 90 * ran / (ran + (job.usual_seconds or default_seconds(job.kind)) / 2)
     return int(min(max(job.progress, by_time), 95))
@@ -101,9 +103,9 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         "queue": {
             "position": view.position,
             "upstream_position": job.queue_position,
-            "eta_seconds": eta.p50,
+            "eta_seconds": eta.shown_seconds,
         },
-        "eta": None if eta.p50 is None else {"p50": eta.p50, "p90": eta.p90},
+        "eta": _remaining_time(eta),
         "input": _input(job),
         "output": _output(view, base) if done or job.kind == "chat" else None,
         "error": job_error(view),
@@ -116,6 +118,13 @@ def job_object(view: JobView, base: str) -> dict[str, Any]:
         },
         "usage": _usage(view),
     }
+
+
+def _remaining_time(eta: Eta) -> dict[str, Any] | None:
+    if eta.p50 is None:
+        return None
+    shown = {"p50": None, "p90": None} if eta.late else {"p50": eta.p50, "p90": eta.p90}
+    return {**shown, "late": eta.late, "text": eta.text}
 
 
 def job_size(job: Any) -> str | None:
@@ -140,7 +149,7 @@ def _input(job: Any) -> dict[str, Any]:
         "model": params["asked_model"],
         "flags": params.get("flags", {}),
         **{f"output_{name}": value for name, value in params.get("output", {}).items()},
-        **({"adjusted": params["adjusted"]} if params.get("adjusted") else {}),
+        **{name: params[name] for name in ("adjusted", "follow_up") if params.get(name)},
     }
 
 

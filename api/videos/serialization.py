@@ -16,6 +16,7 @@ from api.jobs.serialization import (
     read_base64,
     variant_url,
 )
+from api.videos.openai_values import nearest_openai_size
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.core.job_state import JobState
@@ -63,9 +64,19 @@ def _error(view: JobView) -> dict[str, str] | None:
     return None
 
 
-def _actual_size(view: JobView) -> str:
+def _actual_pixels(view: JobView) -> tuple[int, int]:
+    """Return width and height of the file; before it exists, those that were ordered."""
     video = view.files[0] if view.files else None
-    return f"{video.width}x{video.height}" if video is not None and video.width else str(job_size(view.job))
+    if video is not None and video.width and video.height:
+        return video.width, video.height
+    width, _, height = str(job_size(view.job)).partition("x")
+    return int(width), int(height)
+
+
+def _openai_size(view: JobView) -> str:
+    """Return OpenAI's name of what was ordered. Jobs of earlier versions have none, so it follows from their order."""
+    ordered = view.job.params.get("openai_size")
+    return ordered or nearest_openai_size(*map(int, str(job_size(view.job)).split("x")))
 
 
 def _actual_seconds(view: JobView) -> str:
@@ -79,6 +90,7 @@ def video_object(view: JobView, base: str) -> dict[str, Any]:
     ready = status == "completed" and view.files
     url = file_url(base, view.files[0].id) if ready else None
     adjusted = job.params.get("adjusted") or None
+    width, height = _actual_pixels(view)
     return {
         "id": public_video_id(job.id),
         "object": "video",
@@ -89,7 +101,9 @@ def video_object(view: JobView, base: str) -> dict[str, Any]:
         "completed_at": unix_seconds(job.finished_at) if job.state == JobState.SUCCEEDED else None,
         "expires_at": expires_at(view),
         "seconds": _actual_seconds(view),
-        "size": _actual_size(view),
+        "size": _openai_size(view),
+        "width": width,
+        "height": height,
         "prompt": job.params["order"]["prompt"],
         "error": _error(view),
         "remixed_from_video_id": job.params.get("remixed_from_video_id"),
@@ -97,7 +111,7 @@ def video_object(view: JobView, base: str) -> dict[str, Any]:
         "thumbnail_url": variant_url(view, view.files[0].n, "thumbnail", base) if ready else None,
         "metadata": {**job.metadata, **({"url": url} if url else {})},
         "queue_position": view.position,
-        "eta_seconds": estimate_eta(view).p50,
+        "eta_seconds": estimate_eta(view).shown_seconds,
         "adjusted": adjusted,
     }
 
@@ -131,8 +145,8 @@ def task_state(view: JobView, base: str) -> dict[str, Any]:
         "metadata": {
             "duration": int(video["seconds"]),
             "fps": view.job.params["order"]["fps"],
-            "width": int(video["size"].partition("x")[0]),
-            "height": int(video["size"].partition("x")[2]),
+            "width": video["width"],
+            "height": video["height"],
             "seed": view.job.params["order"]["seed"],
         },
         "error": video["error"],

@@ -27,6 +27,7 @@ export default {
   "job.deleted": ["Job deleted.", "任务已删除。"],
   "job.favourite": ["Favourite", "收藏"],
   "job.left": ["about {time} left", "约剩 {time}"],
+  "job.late": ["longer than usual", "比平时更久"],
   "job.open_image": ["Open image {n}", "打开第 {n} 张图片"],
   "job.parameters": ["Parameters", "参数"],
   "job.parent": ["Created by a conversation", "由对话创建"],

@@ -242,16 +242,17 @@ class TestEvents:
         states = [data["state"] for name, _, data in frames if name == "progress"]
         assert states[-1] == "saving"
 
-    def test_final_event_is_repeated_after_the_end(self, client):
+    def test_client_that_has_the_final_event_is_stopped_with_204(self, client):
         job_id = client.start_job()["id"]
         client.wait_for_end(job_id)
         ((name, number, job),) = self.follow(client, job_id)
         assert (name, job["status"]) == ("completed", "completed")
-        for again in (str(number), "999999", "nonsense", ""):
+        for again in (str(number - 1), "nonsense", ""):
             assert self.follow(client, job_id, Last_Event_ID=again)[-1][:2] == ("completed", number)
-        assert client.http.get(f"/v1/jobs/{job_id}/events?after={number}").text.startswith(
-            f"id: {number}\nevent: completed\n"
-        )
+        for seen in (str(number), "999999"):
+            ended = client.http.get(f"/v1/jobs/{job_id}/events", headers={"Last-Event-ID": seen})
+            assert (ended.status_code, ended.content, ended.headers["x-job-id"]) == (204, b"", job_id)
+        assert client.http.get(f"/v1/jobs/{job_id}/events?after={number}").status_code == 204
 
     def test_idle_stream_sends_heartbeat_comments(self, idle_stream):
         chunks, reader = idle_stream

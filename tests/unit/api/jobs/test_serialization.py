@@ -1,4 +1,4 @@
-"""Job progress never falls."""
+"""Job progress never falls while the job is open."""
 
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def progress_of(state, *, ran=None, progress=0, finished=False, usual=None):
 
 @pytest.mark.parametrize(
     ("state", "progress", "finished"),
-    [("saving", 95, False), ("succeeded", 100, True), ("failed", 5, True), ("cancelled", 0, True)],
+    [("saving", 95, False), ("succeeded", 100, True)],
 )
 def test_progress_never_falls(state, progress, finished):
     values = [progress_of("queued"), progress_of("submitting")]
@@ -35,6 +35,11 @@ def test_progress_never_falls(state, progress, finished):
     assert values == sorted(values)
     assert all(value < 100 for value in values[:-1])
     assert (values[-1] == 100) == (state == "succeeded")
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled"])
+def test_job_without_a_result_keeps_no_progress(state):
+    assert progress_of(state, ran=30, progress=54, finished=True) == 0
 
 
 def test_larger_upstream_progress_is_used():

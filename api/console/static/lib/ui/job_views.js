@@ -20,7 +20,7 @@ export function queueText(job) {
   const parts = [];
   if (job.status === "queued" && position != null) parts.push(t("job.position", { n: formatNumber(position) }));
   if (job.status === "in_progress" && upstream) parts.push(t("job.upstream_position", { n: formatNumber(upstream) }));
-  if (job.eta) parts.push(t("job.left", { time: formatDuration(job.eta.p50) }));
+  if (job.eta) parts.push(job.eta.late ? t("job.late") : t("job.left", { time: formatDuration(job.eta.p50) }));
   return parts.join(" · ");
 }
 
