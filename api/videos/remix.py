@@ -13,6 +13,7 @@ from api.videos.planning import plan_videos_sync
 from api.videos.schemas import VideoGenerationRequest
 from api.videos.serialization import public_video_id
 from worker import storage
+from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
 from worker.db.engine import Row, transaction
@@ -23,7 +24,7 @@ _FRAME_FIELDS = {"first_frame": "first_frame_image", "end_frame": "end_frame_ima
 _MEDIA_FIELDS = {"image": "images", "video": "videos", "audio": "audios"}
 
 
-def plan_remix(path: str, source: JobView, prompt: str, caller: Caller) -> GenerationPlan:
+def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, offer: UpstreamModels) -> GenerationPlan:
     """Return the plan of a remix of a completed video; call it in a thread. Flags in the new prompt override."""
     job = source.job
     if job.state != JobState.SUCCEEDED:
@@ -47,7 +48,9 @@ def plan_remix(path: str, source: JobView, prompt: str, caller: Caller) -> Gener
     }
     body = VideoGenerationRequest.model_validate(fields)
     extra_params = {"remixed_from_video_id": public_video_id(job.id), "asked_model": job.params["asked_model"]}
-    return plan_videos_sync(path, body, caller, extra_params=extra_params)
+    if "openai_size" in job.params:
+        extra_params["openai_size"] = job.params["openai_size"]
+    return plan_videos_sync(path, body, caller, offer, extra_params=extra_params)
 
 
 def _input_fields(rows: list[Row[Any]]) -> dict[str, Any]:

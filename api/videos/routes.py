@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.dependencies import Caller, CallerDep, GenerateDep, ReadDep
 from api.generation.acceptance import GenerationPlan
 from api.generation.job_action_routes import cancel_job_now
+from api.generation.model_availability import read_offer
 from api.generation.response import IdempotencyKeyHeader, accept_jobs, job_headers, read_job_views
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
@@ -71,8 +72,9 @@ async def _start(request: Request, plan: GenerationPlan, caller: Caller, key: st
 async def create_video(request: Request, caller: GenerateDep, idempotency_key: IdempotencyKeyHeader = None) -> Response:
     """Answers at once with the video object; retrieve it until it is completed. The body is JSON or multipart.
 
-    `input_reference` is the first frame. `seconds` must be a duration of the model. Only for names built into tools
-    (`sora-2`, `sora-2-pro`) the nearest duration is used; `seconds` and `adjusted` of the answer report it.
+    `input_reference` is the first frame. For OpenAI's `seconds` (4, 8, 12, ...) that the model lacks, the nearest
+    duration is used; `seconds` and `adjusted` of the answer report it (`/v1/videos/generations` answers 400). `size` of
+    the answer is one of OpenAI's.
     """
     key = parse_idempotency_key(idempotency_key)
     body = require_single_video(await parse_body(request, VideoGenerationRequest))
@@ -211,8 +213,9 @@ async def remix_video(
     """Creates a video with the new prompt and the same model, duration, size, seed and inputs."""
     key = parse_idempotency_key(idempotency_key)
     body = await parse_body(request, RemixRequest)
+    offer = await read_offer(caller)
 
     def plan() -> GenerationPlan:
-        return plan_remix(request.url.path, find_video(caller, parse_video_id(video_id)), body.prompt, caller)
+        return plan_remix(request.url.path, find_video(caller, parse_video_id(video_id)), body.prompt, caller, offer)
 
     return await _start(request, await run_in_threadpool(plan), caller, key)

@@ -58,11 +58,19 @@ class TestWithoutFinishedVideo:
 
     def test_own_fields_in_extra_body(self, client: OpenAI) -> None:
         extra = {"ratio": "1:1", "resolution": "1080p", "seed": 7}
-        # Strict validation accepts only four sizes; the response contains the real size.
-        with client.with_options(_extra_kwargs={"_strict_response_validation": False}) as lenient:
-            video = lenient.videos.create(prompt="waves [[hang]]", model="jimeng-video-3.0", extra_body=extra)
-            assert video.size == "1080x1080"
-            lenient.videos.delete(video.id)
+        video = client.videos.create(prompt="waves [[hang]]", model="jimeng-video-3.0", extra_body=extra)
+        # Strict validation accepts only OpenAI's four sizes; the pixels are beside it.
+        assert (video.size, video.width, video.height) == ("1792x1024", 1080, 1080)
+        client.videos.delete(video.id)
+
+    def test_square_first_frame_keeps_the_ordered_size_in_lists_too(self, client: OpenAI) -> None:
+        out = io.BytesIO()
+        Image.new("RGB", (64, 64), "red").save(out, "PNG")
+        reference = ("a.png", out.getvalue(), "image/png")
+        video = client.videos.create(prompt="waves [[hang]]", size="1280x720", input_reference=reference)
+        assert (video.size, video.width, video.height) == ("1280x720", 720, 720)
+        assert [one.size for one in client.videos.list(limit=1)] == ["1280x720"]
+        client.videos.delete(video.id)
 
     @pytest.mark.parametrize("form", ["bytes", "file", "tuple"])
     def test_first_frame(self, client: OpenAI, tmp_path: Path, form: str) -> None:
@@ -88,7 +96,7 @@ class TestWithoutFinishedVideo:
 
     def test_invalid_requests_raise_with_message(self, client: OpenAI) -> None:
         with pytest.raises(openai.BadRequestError, match="5, 10") as bad:
-            client.videos.create(prompt="waves", model="jimeng-video-3.0", seconds="4")
+            client.videos.create(prompt="waves", model="jimeng-video-3.0", seconds="7")
         assert (bad.value.code, bad.value.param) == ("invalid_value", "seconds")
         with pytest.raises(openai.NotFoundError, match="gpt-9"):
             client.videos.create(prompt="waves", model="gpt-9")

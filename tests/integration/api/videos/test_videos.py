@@ -79,7 +79,8 @@ class TestCreate:
         assert set(made) == set(Video.model_fields)
         assert made["id"].startswith("video_")
         assert len(made["id"]) <= 64
-        assert (made["status"], made["progress"], made["seconds"], made["size"]) == ("queued", 0, "10", "720x720")
+        assert (made["status"], made["progress"], made["seconds"]) == ("queued", 0, "10")
+        assert (made["size"], made["width"], made["height"]) == ("1280x720", 720, 720)
         assert (made["prompt"], made["metadata"], made["error"], made["url"]) == ("waves", {"a": "b"}, None, None)
         assert made["queue_position"] == 1
         assert answer.headers["openai-poll-after-ms"] == "5000"
@@ -265,7 +266,7 @@ class TestStatus:
         shown = finished(client, engine, size="1280x720")
         Video.model_validate(shown)
         assert (shown["status"], shown["progress"], shown["error"]) == ("completed", 100, None)
-        assert (shown["seconds"], shown["size"]) == ("5", "64x64")
+        assert (shown["seconds"], shown["size"], shown["width"], shown["height"]) == ("5", "1280x720", 64, 64)
         assert shown["metadata"] == {"url": shown["url"]}
         assert shown["completed_at"] >= shown["created_at"]
         assert "openai-poll-after-ms" not in client.get(f"{VIDEOS}/{shown['id']}").headers

@@ -1,6 +1,8 @@
-"""The sizes of OpenAI's Videos API. Strict SDK clients cannot parse a video, or a list with it, of any other `size`."""
+"""The sizes and durations of OpenAI's Videos API, to which its SDKs and the tools built on them are limited."""
 
-# Name -> width and height. The larger pair is OpenAI's for its higher resolution.
+# What tools can send as `seconds` (openai-python 3.57: `VideoSeconds`, and the values of extensions).
+OPENAI_SECONDS = frozenset({4, 8, 12, 16, 20})
+# Name -> width and height. Strict SDK clients cannot parse a video, or a list with it, of any other `size`.
 OPENAI_SIZES = {
     "1280x720": (1280, 720),
     "720x1280": (720, 1280),
