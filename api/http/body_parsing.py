@@ -71,7 +71,7 @@ async def parse_body(request: Request, schema: type[Schema]) -> Schema:
     content_type = raw_type.decode("latin-1")
     if content_type in {MULTIPART, URLENCODED}:
         fields = await _parse_form(request)
-        if any(name.lstrip().startswith("{") for name in fields):
+        if any(name.lstrip().startswith("{") for name in request.state.form):
             raise _json_as_form(schema)
     else:
         body = await _read_bytes(request)
