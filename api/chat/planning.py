@@ -9,12 +9,15 @@ from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
+from api.chat.background.detection import BackgroundCall, find_background_call
 from api.chat.model_names import ModelName, parse_model_name
 from api.chat.prompt_extraction import ChatPrompt, extract_prompt
 from api.chat.schemas import ChatRequest
 from api.generation.acceptance import GenerationPlan
+from api.generation.request_checks import AGENT
 from api.images.planning import plan_images
 from api.images.schemas import ImageGenerationRequest
 from api.videos.planning import plan_videos
@@ -26,15 +29,18 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 # Names of these fields of image and video requests in a chat.
 _CHAT_FIELDS = {"prompt": "messages", "image": "messages", "images": "messages"}
+# Fields of a chat that only one kind of model has.
+_ONLY_IMAGES = ("quality", "sample_strength")
+_ONLY_VIDEOS = ("duration", "seconds", "fps")
 
 
 @dataclass(frozen=True, slots=True)
 class ChatPlan:
-    """The jobs of a valid chat, the model name as requested, and the image of an earlier answer that they work from."""
+    """The jobs of a valid chat, the model name as requested, and what they do with earlier pictures, in words."""
 
     generation: GenerationPlan
     requested_model: str
-    source_image: str | None = None
+    note: str | None = None
 
 
 def resolve_model(body: ChatRequest) -> ModelName:
@@ -56,13 +62,28 @@ def _is_known(catalog: Catalog, name: str) -> bool:
     return bool(name)
 
 
-async def plan_chat(path: str, body: ChatRequest, caller: Caller) -> ChatPlan:
-    """Return the plan of a chat. Raises the error of an invalid request."""
-    model, prompt = resolve_model(body), extract_prompt(body)
+def detect_background_call(body: ChatRequest, *, choice: str | None, enabled: bool) -> BackgroundCall | None:
+    """Return the background call that a chat is; None for a chat that starts a job.
+
+    Raises the error of an unknown model, or of a tool call or JSON that an image or video model cannot give.
+    """
+    if body.model == AGENT:
+        return find_background_call(body, agent=True, makes="", choice=choice, enabled=enabled)
+    makes = "videos" if get_catalog().knows_video(resolve_model(body).name) else "images"
+    return find_background_call(body, agent=False, makes=makes, choice=choice, enabled=enabled)
+
+
+async def plan_chat(path: str, body: ChatRequest, caller: Caller, edit_choice: bool | int | None = None) -> ChatPlan:
+    """Return the plan of a chat. `edit_choice`: see `parse_edit_choice`. Raises the error of an invalid request."""
+    model = resolve_model(body)
+    # Long chats contain megabytes of pictures as text.
+    prompt = await run_in_threadpool(extract_prompt, body, edit_choice)
     requested_model = body.model or model.name
     is_video = get_catalog().knows_video(model.name)
-    source_image = prompt.source_image if is_video or get_catalog().image_model(model.name).references else None
-    images = [{"image_url": source_image}] if source_image else prompt.images
+    follow_up = prompt.follow_up
+    if follow_up and follow_up.links and not follow_up.requested and not _takes_pictures(model, is_video=is_video):
+        follow_up = follow_up.as_new(f"model {model.name} takes no pictures")
+    images = [*({"image_url": link} for link in (follow_up.links if follow_up else ())), *prompt.images]
     fields = _requested_fields(body, model)
     plan_media = _plan_video if is_video else _plan_image
     try:
@@ -70,8 +91,14 @@ async def plan_chat(path: str, body: ChatRequest, caller: Caller) -> ChatPlan:
     except DreameryError as error:
         error.param = _chat_param(error.param, model)
         raise
-    jobs = [replace(job, params={**job.params, "asked_model": requested_model}) for job in plan.jobs]
-    return ChatPlan(generation=replace(plan, jobs=jobs), requested_model=requested_model, source_image=source_image)
+    params = {"asked_model": requested_model, **({"follow_up": follow_up.as_params()} if follow_up else {})}
+    jobs = [replace(job, params={**job.params, **params}) for job in plan.jobs]
+    note = follow_up.note() if follow_up else None
+    return ChatPlan(generation=replace(plan, jobs=jobs), requested_model=requested_model, note=note)
+
+
+def _takes_pictures(model: ModelName, *, is_video: bool) -> bool:
+    return is_video or bool(get_catalog().image_model(model.name).references)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,35 +116,40 @@ def _requested_fields(body: ChatRequest, model: ModelName) -> dict[str, Any]:
     requested: dict[str, Any] = {
         "size": body.size,
         "ratio": body.ratio or body.aspect_ratio,
-        "resolution": body.resolution,
-        "duration": body.duration,
+        **{name: getattr(body, name) for name in ("resolution", "width", "height", *_ONLY_IMAGES, *_ONLY_VIDEOS)},
     }
     for name, option in model.options.items():
         known = requested[name]
+        known = int(known) if isinstance(known, float) and known.is_integer() else known
         if known not in {None, ""} and str(known).strip().lower() != option:
             message = f"The model name asks for {option}, but `{name}` is {str(known)[:20]!r}. Send one of them."
             raise DreameryError("invalid_value", message, param=name)
         requested[name] = int(option) if name == "duration" else option
-    return requested
+    return {name: value for name, value in requested.items() if value not in {None, ""}}
+
+
+def _reject_fields(media: _MediaRequest, names: tuple[str, ...], makes: str) -> None:
+    """Raise `unsupported_parameter` for fields that mean nothing for this kind of model."""
+    for name in names:
+        if name in media.fields:
+            message = f"Model {media.model!r} generates {makes}, which have no `{name}`."
+            raise DreameryError("unsupported_parameter", message, param=name)
 
 
 async def _plan_image(path: str, body: ChatRequest, media: _MediaRequest, caller: Caller) -> GenerationPlan:
-    if media.fields["duration"] is not None:
-        message = f"Model {media.model!r} generates images, which have no `duration`."
-        raise DreameryError("unsupported_parameter", message, param="duration")
-    fields = {name: value for name, value in media.fields.items() if name != "duration"}
+    _reject_fields(media, _ONLY_VIDEOS, "images")
     return await plan_images(
         path,
         _validate(
             ImageGenerationRequest,
             {
                 **_shared_fields(body),
-                **fields,
+                **media.fields,
                 "model": media.model,
                 "prompt": media.prompt.text,
                 "n": body.n,
             }
-            | {"negative_prompt": body.negative_prompt, "images": media.images or None},
+            | {"negative_prompt": body.negative_prompt, **_media_fields(body, media)},
         ),
         caller,
         required=False,
@@ -126,6 +158,7 @@ async def _plan_image(path: str, body: ChatRequest, media: _MediaRequest, caller
 
 async def _plan_video(path: str, body: ChatRequest, media: _MediaRequest, caller: Caller) -> GenerationPlan:
     """Return the plan of a video; the images of the message become frames or references by their number."""
+    _reject_fields(media, _ONLY_IMAGES, "videos")
     fields = {
         **_shared_fields(body),
         **media.fields,
@@ -133,8 +166,16 @@ async def _plan_video(path: str, body: ChatRequest, media: _MediaRequest, caller
         "prompt": media.prompt.text,
         "n": body.n,
     }
-    fields |= {"negative_prompt": body.negative_prompt, "images": media.images or None}
+    fields |= {"negative_prompt": body.negative_prompt, **_media_fields(body, media)}
     return await plan_videos(path, _validate(VideoGenerationRequest, fields), caller)
+
+
+def _media_fields(body: ChatRequest, media: _MediaRequest) -> dict[str, Any]:
+    """Return the files of the last message, and those beside the messages."""
+    beside = dict(body.media_fields)
+    more = beside.pop("images", [])
+    images = [*media.images, *(more if isinstance(more, list) else [more])]
+    return {**beside, **({"images": images} if images else {})}
 
 
 def _shared_fields(body: ChatRequest) -> dict[str, Any]:

@@ -1,21 +1,30 @@
 """`POST /v1/chat/completions` in OpenAI's format. Images and videos are answered as Markdown."""
 
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.auth.dependencies import Caller, GenerateDep
 from api.chat.agent_streaming import answer_agent_chat
+from api.chat.background.detection import BackgroundCall, parse_job_choice
 from api.chat.chunks import DONE, Chunks
-from api.chat.client_probes import ClientProbe, detect_agent_probe, detect_client_probe
 from api.chat.completion import chat_completion, completion
-from api.chat.planning import ChatPlan, plan_chat, resolve_model
+from api.chat.follow_ups.decision import parse_edit_choice
+from api.chat.planning import ChatPlan, detect_background_call, plan_chat
 from api.chat.schemas import ChatAnswer, ChatRequest
 from api.chat.streaming import ChatStream
 from api.generation.request_checks import AGENT
-from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_and_respond, job_headers, mark_unanswered
+from api.generation.response import (
+    IdempotencyKeyHeader,
+    accept_jobs,
+    create_and_respond,
+    job_headers,
+    mark_failed,
+    mark_unanswered,
+    tracked_request,
+)
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.preferences import PreferenceDep, parse_idempotency_key
@@ -27,6 +36,20 @@ from worker.core.settings import get_settings
 from worker.db.jobs.queries import JobView
 
 router = APIRouter(tags=["chat"])
+JobChoiceHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Dreamery-Job",
+        description="`always` = start a job even for a background call of a front end; `never` = answer with text",
+    ),
+]
+EditChoiceHeader = Annotated[
+    str | None,
+    Header(
+        alias="X-Dreamery-Edit",
+        description="the earlier picture that the message changes: `last`, its number, or `none` for a new picture",
+    ),
+]
 log = get_logger("chat")
 
 _CHUNK = (
@@ -51,25 +74,36 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     openapi_extra=body_openapi(ChatRequest, form=False),
 )
 async def create_chat(
-    request: Request, caller: GenerateDep, preference: PreferenceDep, idempotency_key: IdempotencyKeyHeader = None
+    request: Request,
+    *,
+    caller: GenerateDep,
+    preference: PreferenceDep,
+    idempotency_key: IdempotencyKeyHeader = None,
+    dreamery_job: JobChoiceHeader = None,
+    dreamery_edit: EditChoiceHeader = None,
 ) -> Response:
     """The last user message is the prompt, its images are the references (videos: the frames). Results are Markdown.
 
     `stream: true` sends progress as `reasoning_content`, then each result when it is stored. Closing the stream does
-    not cancel the job. A message without images that asks for a change uses an image of the newest answer: the one it
-    counts out (`the second picture`), else the first. Background calls of front ends (titles, tags, connection tests)
-    are answered without a job (`DREAMERY_ANSWER_CLIENT_PROBES`), unless `async` asks for one.
+    not cancel the job. A message that changes an earlier picture ("a bit darker", "the second one at night") uses it as
+    reference; `input.follow_up` of the job says what was decided, and `X-Dreamery-Edit` decides it instead. Background
+    calls of front ends (titles, tags, connection tests) are answered without a job (`DREAMERY_ANSWER_CLIENT_PROBES`),
+    unless `async` or `X-Dreamery-Job: always` asks for one. Image and video models answer a forced `tool_choice` and
+    JSON as `response_format` with a 400.
     """
     key = parse_idempotency_key(idempotency_key)
     body = await parse_body(request, ChatRequest)
     preference = preference.with_async(enabled=body.run_async)
-    if body.model != AGENT:
-        resolve_model(body)
-    if not preference.respond_async and (probe := _detect_probe(body)):
-        return _answer_probe(body, probe)
+    choice = parse_job_choice(dreamery_job, body.dreamery_job)
+    enabled = get_settings().answer_client_probes and not preference.respond_async
+    if (call := detect_background_call(body, choice=choice, enabled=enabled)) is not None:
+        log.info("housekeeping_answered", kind=call.kind, rule=call.rule or "structure", model=body.model)
+        return _answer_background_call(body, call)
+    tracked_request(request).wants_new_jobs = choice == "always"
+    edit_choice = parse_edit_choice(dreamery_edit, body.dreamery_edit, agent=body.model == AGENT)
     if body.model == AGENT:
         return await answer_agent_chat(request, body, caller, preference, key)
-    plan = await plan_chat(request.url.path, body, caller)
+    plan = await plan_chat(request.url.path, body, caller, edit_choice)
     if body.stream and not preference.respond_async:
         return await _stream(request, body, plan, caller, key)
 
@@ -90,29 +124,22 @@ async def _stream(request: Request, body: ChatRequest, plan: ChatPlan, caller: C
         chunks=Chunks(plan.requested_model),
         base=base_url(request),
         mark_unanswered=partial(mark_unanswered, request),
+        mark_failed=partial(mark_failed, request),
         with_usage=_wants_usage(body),
-        source_image=plan.source_image,
+        note=plan.note,
     )
     headers = {**job_headers(accepted, None), **SSE_HEADERS}
     return StreamingResponse(stream.frames(), media_type="text/event-stream", headers=headers)
 
 
-def _detect_probe(body: ChatRequest) -> ClientProbe | None:
-    if not get_settings().answer_client_probes:
-        return None
-    probe = detect_agent_probe(body) if body.model == AGENT else detect_client_probe(body)
-    if probe is not None:
-        log.info("housekeeping_answered", kind=probe.kind, model=body.model)
-    return probe
-
-
-def _answer_probe(body: ChatRequest, probe: ClientProbe) -> Response:
+def _answer_background_call(body: ChatRequest, call: BackgroundCall) -> Response:
     chunks = Chunks(body.model or "")
     if not body.stream:
-        message = {"role": "assistant", "content": probe.answer, "refusal": None}
+        message = {"role": "assistant", "content": call.answer, "refusal": None}
         return json_response(completion(message, model=chunks.model))
     usage = [chunks.usage()] if _wants_usage(body) else []
-    frames = [chunks.role(), chunks.content(probe.answer), chunks.finish(), *usage, DONE]
+    content = [chunks.content(call.answer)] if call.answer else []
+    frames = [chunks.role(), *content, chunks.finish(), *usage, DONE]
     return Response(b"".join(frames), media_type="text/event-stream", headers=SSE_HEADERS)
 
 

@@ -3,12 +3,14 @@
 Unknown fields and OpenAI's sampling fields are ignored. A known field with an invalid value is a 400 with `param`.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
+from pydantic.json_schema import SkipJsonSchema
 
-from api.http.fields import MAX_IMAGES, Text, example
+from api.generation.media_fields import split_media
+from api.http.fields import MAX_IMAGES, Text, example, lowercase_or_none
 
 _MAX_MESSAGES = 5000
 _EXAMPLE: JsonDict = {
@@ -25,6 +27,16 @@ class ChatMessage(BaseModel):
 
     role: Text = Field(max_length=40, description="`user`, `assistant`, `system`, `developer` or `tool`")
     content: str | list[Any] | None = None
+    images: Any = Field(None, description="pictures beside the content, as our answers have them")
+    media_fields: SkipJsonSchema[dict[str, Any]] = Field({}, exclude=True, description="files beside the content")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_media(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or fields.get("role") != "user":
+            return fields
+        rest, media = split_media(fields, cls.model_fields)
+        return {**rest, "media_fields": media}
 
 
 class StreamOptions(BaseModel):
@@ -53,21 +65,57 @@ class ChatRequest(BaseModel):
     stream: bool | None = Field(None, description="true = chunks: progress as `reasoning_content`, then the results")
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, ge=1, le=MAX_IMAGES, description="number of images; default: those of one job (4)")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default random")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default or -1: random")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     metadata: dict[Text, Text] | None = Field(None, description="up to 16 strings kept with the job")
     webhook: Text | None = Field(None, max_length=2000, description="https address called when the job has ended")
     run_async: bool | None = Field(None, alias="async", description="true = answer 202 with the job at once")
-    size: Text | None = Field(None, description="images: `WxH` or `auto`")
+    size: Text | None = Field(None, description="`WxH`, a ratio, a resolution, or `auto`")
+    width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")
+    height: int | None = Field(None, ge=64, le=16384)
     ratio: Text | None = Field(None, description="for example `16:9`")
     aspect_ratio: Text | None = Field(None, description="another name for `ratio`")
     resolution: Text | None = Field(None, description="for example `2k`, for videos `720p`")
     negative_prompt: Text | None = Field(None, description="images: what to leave out")
-    duration: int | None = Field(None, ge=1, le=3600, description="videos: seconds")
+    quality: Text | None = Field(None, description="images: selects the resolution when no other field does")
+    sample_strength: float | None = Field(None, ge=0, le=1, description="images: 0..1, default 0.5")
+    duration: float | Text | None = Field(None, description="videos: seconds")
+    seconds: float | Text | None = Field(None, description="another name for `duration` (OpenAI's)")
+    fps: int | None = Field(None, ge=1, le=60, description="videos: sent to upstream unchanged; default 24")
     max_tokens: int | None = Field(None, description="ignored, but 16 or less marks a connection test")
     max_completion_tokens: int | None = Field(None, description="the same")
-    response_format: dict[str, Any] | None = Field(None, description="ignored, but a JSON type marks a background call")
-    tools: list[Any] | None = Field(None, description="ignored by image and video models")
+    temperature: Any = Field(None, description="ignored, but a low one may mark a background call")
+    response_format: dict[str, Any] | None = Field(
+        None, description="only `text`; image and video models answer JSON types with a 400"
+    )
+    tools: list[Any] | None = Field(None, description="ignored by image and video models, which call no tools")
+    tool_choice: Any = Field(None, description="`auto` or `none`; image and video models answer others with a 400")
+    functions: Any = Field(None, description="older name of `tools`")
+    function_call: Any = Field(None, description="older name of `tool_choice`")
+    dreamery_job: Annotated[Literal["always", "never"] | None, BeforeValidator(lowercase_or_none)] = Field(
+        None,
+        description=(
+            "`always` = start a job even if the chat looks like a background call of a front end; `never` = answer "
+            "with text and start none; default: decide. The header `X-Dreamery-Job` means the same"
+        ),
+    )
+    dreamery_edit: bool | int | str | None = Field(
+        None,
+        description=(
+            "which earlier picture the message changes: true or `last`, the number of a picture, or false or `none` for "
+            "a new picture; default: decide from the message. The header `X-Dreamery-Edit` means the same"
+        ),
+    )
+    media_fields: SkipJsonSchema[dict[str, Any]] = Field({}, exclude=True, description="files beside the messages")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_media(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        known = {info.alias or name for name, info in cls.model_fields.items()}
+        rest, media = split_media(fields, known)
+        return {**rest, "media_fields": media}
 
 
 class ChatImageUrl(BaseModel):
@@ -149,7 +197,8 @@ def text_of(message: ChatMessage) -> str:
 
 def text_of_part(part: Any) -> str | None:
     """Return the text of a text part; None for other parts."""
-    if isinstance(part, dict) and part.get("type") in {"text", "input_text", "output_text"}:
+    # Gemini's parts have no type.
+    if isinstance(part, dict) and (part.get("type") in {"text", "input_text", "output_text"} or set(part) == {"text"}):
         text = part.get("text")
         return text if isinstance(text, str) else ""
     return None
