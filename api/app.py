@@ -17,6 +17,7 @@ from api.admin import routes as admin_routes
 from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, session_token_hash
 from api.chat import routes as chat_routes
+from api.chat.background import detection as background_detection
 from api.console import routes as console_routes
 from api.estimates import routes as estimate_routes
 from api.generation import job_action_routes, model_routes
@@ -107,6 +108,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     # More threads than database connections would only wait for the pool.
     anyio.to_thread.current_default_thread_limiter().total_tokens = settings.db_pool_size
     await anyio.to_thread.run_sync(_bootstrap, settings)
+    await anyio.to_thread.run_sync(background_detection.prepare)
     app.state.job_watcher = JobWatcher()
     app.state.job_watcher.start()
     app.state.feeds = JobFeeds(app.state.job_watcher)

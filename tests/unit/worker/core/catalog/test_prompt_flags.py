@@ -32,11 +32,46 @@ from worker.core.errors import DreameryError
         ("a  b\n c", "a  b\n c", {}),
         ("boat [[seconds:3 -re 4k]]", "boat [[seconds:3 -re 4k]]", {}),
         ("boat [[fail:2038]] -re 4k", "boat [[fail:2038]]", {"resolution": "4k"}),
+        (
+            "rock 'n' roll in the '90s -re 4k, it's 'loud'",
+            "rock 'n' roll in the '90s, it's 'loud'",
+            {"resolution": "4k"},
+        ),
+        ("don't stop -ra 16:9, it's 5\" wide", "don't stop, it's 5\" wide", {"ratio": "16:9"}),
+        ('"unclosed -ra 16:9', '"unclosed', {"ratio": "16:9"}),
     ],
 )
 def test_flags_are_parsed_and_removed(prompt, rest, values):
     flags = parse_flags(prompt)
     assert (flags.prompt, flags.values) == (rest, values)
+
+
+@pytest.mark.parametrize(
+    "quoted",
+    [
+        '"比例 16:9"',
+        "“比例 16:9”",
+        "「比例 16:9」",
+        "『-ra 16:9』",
+        "'-ra 16:9'",
+        "«-d 5»",
+        "„-re 4k“",
+        "‘use -re 4k now’",
+        "`-ra 1:1`",
+    ],
+)
+def test_flags_in_a_text_to_be_drawn_are_kept(quoted):
+    flags = parse_flags(f"海报，写着{quoted}，夜 -re 2k")
+    assert (flags.prompt, flags.values) == (f"海报，写着{quoted}，夜", {"resolution": "2k"})
+
+
+@pytest.mark.parametrize(
+    "prompt", ['"a' * 16_000, "'a " * 10_000, "“" * 32_000, '"x" -d 5 ' * 3_000, "「" * 9 + "-d 5"]
+)
+def test_many_quotation_marks_are_read_quickly(prompt):
+    started = time.process_time()
+    parse_flags(prompt)
+    assert time.process_time() - started < 2.0
 
 
 @pytest.mark.parametrize("prompt", ["-re 4k", "a -re 2k -re 4k", "a 比例 1:1 -ra 4:3", "比例 " * 9 + "1:1 " * 9])
@@ -60,7 +95,7 @@ def test_invalid_flag_value_error_lists_allowed_values():
 _WORDS = st.lists(
     st.sampled_from(
         ["-re", "-RA", "-d", "4k", "16:9", "16：9", "比例", "比例：", ":", "-", "re", "ra", "[[", "]]", "[[x -re 2k]]", "猫",
-         "boat", " ", "\n", ".", "5", "秒", "１", "=", "－"]
+         "boat", " ", "\n", ".", "5", "秒", "１", "=", "－", '"', "'", "“", "”"]
     ),
     max_size=14,
 ).map("".join)  # fmt: skip
