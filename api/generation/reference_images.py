@@ -1,10 +1,9 @@
-"""Reference images of a request, in every form that clients send, checked and stored before the job is accepted.
+"""Reference images of a request, in every form that clients send, made ready for upstream before the job is accepted.
 
-A link stays a link (the worker fetches it with SSRF protection). Bytes are decoded, inspected and stored here.
+A link stays a link (the worker fetches it with SSRF protection). Bytes are inspected, turned upright, stripped of
+metadata and converted here if they need it, and stored.
 """
 
-import base64
-import binascii
 import contextlib
 import hashlib
 import io
@@ -14,32 +13,37 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
+from api.generation.media_values import FORMS, InputEntry, decode_text, find_value, is_link, too_large
 from api.http.body_parsing import Upload
 from api.http.own_file_links import read_own_file
 from worker import storage
 from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError
-from worker.core.media.image import MAX_INPUT_BYTES, ImageInfo, InvalidImageError, inspect_image
+from worker.core.media.image import MAX_INPUT_BYTES, ImageInfo, InvalidImageError
+from worker.core.media.normalization import normalize_image
 from worker.db.jobs.inputs import NewInput, StoredInput
 
 _MAX_LINK_CHARS = 8000
-_DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 _BLANK = re.compile(r"\s+")
-_FORMS = (
-    "Send an http(s) link, a data URL, base64, or an object like "
-    '{"type": "image_url", "image_url": {"url": "https://..."}}.'
+# Addresses that only the caller's own machine or page can open.
+_LOCAL_ADDRESS = re.compile(
+    r"(?:file|blob|content|attachment|sandbox|asset):|[a-z]:[\\/]|[./~][^,;\s]{0,300}\.\w{2,5}$", re.IGNORECASE
 )
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceImage:
-    """A reference as sent: a link, or its bytes (an upload stays a file) with their properties."""
+    """A reference as sent: a link, or its bytes (an upload stays a file) with their properties.
+
+    `adjusted` = what was changed in the bytes: converted_from, turned, metadata, frames, colours, repaired.
+    """
 
     url: str | None = None
     content: IO[bytes] | None = field(default=None, repr=False)
     size: int = 0
     sha256: str = ""
     facts: ImageInfo | None = None
+    adjusted: dict[str, str] = field(default_factory=dict)
 
     @property
     def description(self) -> str | dict[str, Any]:
@@ -53,30 +57,16 @@ class ReferenceImage:
             "height": facts.height,
             "bytes": self.size,
             "sha256": self.sha256,
+            **({"adjusted": self.adjusted} if self.adjusted else {}),
         }
 
 
-def read_reference_images(fields: dict[str, Any], model: ImageModel) -> list[ReferenceImage]:
-    """Return the references in these fields of a request, in order. Raises the error of the first invalid one."""
-    entries = [entry for name, value in fields.items() for entry in flatten_field(name, value)]
-    if entries:
-        # Before any byte is decoded.
-        _check_count(
-            len(entries), model, param=next(name for name, value in fields.items() if flatten_field(name, value))
-        )
-    return [read_reference_image(param, value) for param, value in entries]
-
-
-def flatten_field(param: str, value: Any) -> list[tuple[str, Any]]:
-    """Return the entries of a field with their parameter names; [] for an absent or empty field."""
-    if isinstance(value, list):
-        return [(f"{param}.{n}", entry) for n, entry in enumerate(value)]
-    return [] if value is None or value == "" else [(param, value)]
-
-
-def _check_count(count: int, model: ImageModel, *, param: str) -> None:
+def check_image_count(entries: list[InputEntry], model: ImageModel) -> None:
+    """Raise an error for more references than the model accepts; before any byte is decoded."""
+    count = len(entries)
     if count <= model.references:
         return
+    param = entries[0].param.partition(".")[0]
     able = [other.id for other in get_catalog().image_models if other.references >= count]
     hint = f"Models that do: {', '.join(able)}." if able else "No model accepts that many."
     if model.references == 0:
@@ -88,46 +78,41 @@ def _check_count(count: int, model: ImageModel, *, param: str) -> None:
 
 def read_reference_image(param: str, value: Any) -> ReferenceImage:
     """Return one reference from any form. Raises `invalid_image`."""
-    if isinstance(value, Upload):
-        if value.size > MAX_INPUT_BYTES:
-            raise _too_large(param, "invalid_image")
-        content, size = value.file, value.size
-    else:
-        text = _text_of(value)
-        if text is None:
-            raise DreameryError("invalid_image", f"`{param}` is not an image. {_FORMS}", param=param)
-        text = text.strip()
-        own = read_own_file(text, media="image", param=param) if is_link(text) else None
-        if is_link(text) and own is None:
-            return ReferenceImage(url=check_link(param, text))
-        data = own or decode_base64(param, text)
+    found = find_value(value)
+    if isinstance(found, Upload):
+        content, size = found.file, found.size
+    elif isinstance(found, bytes):
+        content, size = io.BytesIO(found), len(found)
+    elif isinstance(found, str):
+        own = read_own_file(found, media="image", param=param) if is_link(found) else None
+        if is_link(found) and own is None:
+            return ReferenceImage(url=check_link(param, found))
+        check_not_local(param, found)
+        data = own or decode_text(param, found)
         content, size = io.BytesIO(data), len(data)
+    else:
+        raise DreameryError("invalid_image", f"`{param}` is not an image. {FORMS}", param=param)
+    if size > MAX_INPUT_BYTES:
+        raise too_large(param, "invalid_image")
+    return _normalized(param, content, size)
+
+
+def _normalized(param: str, content: IO[bytes], size: int) -> ReferenceImage:
     try:
-        content.seek(0)
-        facts = inspect_image(content)
+        image = normalize_image(content)
     except InvalidImageError as error:
         raise DreameryError("invalid_image", f"`{param}` cannot be used: {error}.", param=param) from None
-    return ReferenceImage(content=content, size=size, sha256=sha256_of(content), facts=facts)
+    if image.content is not content:
+        size = image.content.seek(0, io.SEEK_END)
+    return ReferenceImage(
+        content=image.content, size=size, sha256=sha256_of(image.content), facts=image.info, adjusted=image.adjusted
+    )
 
 
 def sha256_of(content: IO[bytes]) -> str:
     """Return the digest of a file, read in chunks."""
     content.seek(0)
     return hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type]  # the stub is too strict
-
-
-def _text_of(value: Any) -> str | None:
-    """Return the text in `"..."`, `{"image_url": "..."}`, `{"image_url": {"url": "..."}}` or `{"url": "..."}`."""
-    if isinstance(value, dict):
-        value = value.get("image_url", value.get("url"))
-        if isinstance(value, dict):
-            value = value.get("url")
-    return value if isinstance(value, str) else None
-
-
-def is_link(text: str) -> bool:
-    """Return whether a text is an http(s) address; everything else is base64."""
-    return text[:8].lower().startswith(("http://", "https://"))
 
 
 def check_link(param: str, link: str, code: str = "invalid_image") -> str:
@@ -143,30 +128,11 @@ def check_link(param: str, link: str, code: str = "invalid_image") -> str:
     return link
 
 
-def decode_base64(param: str, text: str, code: str = "invalid_image") -> bytes:
-    """Return the bytes of base64 or a data URL. Raises `code`."""
-    start = _DATA_URL.match(text)
-    if len(text) > MAX_INPUT_BYTES * 3 // 2:
-        raise _too_large(param, code)
-    try:
-        # 0.2 s for 100 MB; a regular expression takes 5 s.
-        plain = "".join((text[start.end() :] if start else text).split()).rstrip("=")
-        data = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise DreameryError(code, f"`{param}` is neither a link nor base64. {_FORMS}", param=param) from None
-    if len(data) > MAX_INPUT_BYTES:
-        raise _too_large(param, code)
-    return data
-
-
-def _too_large(param: str, code: str) -> DreameryError:
-    message = f"`{param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller file."
-    return DreameryError(code, message, param=param)
-
-
-def store_reference_images(images: list[ReferenceImage], group_id: UUID) -> list[NewInput]:
-    """Store references that are bytes and return the input rows. The keys are unique to the request."""
-    return [store_reference_image(item, f"inputs/{group_id.hex}/{n}") for n, item in enumerate(images)]
+def check_not_local(param: str, text: str, code: str = "invalid_image") -> None:
+    """Raise `code` for a path or an address on the caller's own machine."""
+    if _LOCAL_ADDRESS.match(text[:400]):
+        message = f"`{param}` is an address on your own machine, which this server cannot open. {FORMS}"
+        raise DreameryError(code, message, param=param)
 
 
 def store_reference_image(item: ReferenceImage, stem: str) -> NewInput:
@@ -185,6 +151,11 @@ def store_reference_image(item: ReferenceImage, stem: str) -> NewInput:
             sha256=item.sha256,
         )
     )
+
+
+def stem_of(group_id: UUID, n: int) -> str:
+    """Return the beginning of the key of input `n` of a request; keys are unique to the request."""
+    return f"inputs/{group_id.hex}/{n}"
 
 
 def delete_stored_inputs(stored: list[NewInput]) -> None:

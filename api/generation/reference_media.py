@@ -4,19 +4,19 @@ A link stays a link (the worker fetches it with SSRF protection). Bytes are insp
 accepted.
 """
 
-import hashlib
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
-from typing import IO, Any, Literal
-from urllib.parse import unquote, urlsplit
+from typing import IO, Any
 
+from api.generation.media_values import FORMS, FileId, InputEntry, Media, decode_text, find_value, is_link, too_large
 from api.generation.reference_images import (
     ReferenceImage,
     check_link,
-    decode_base64,
-    is_link,
+    check_not_local,
     read_reference_image,
+    sha256_of,
     store_reference_image,
 )
 from api.http.body_parsing import Upload
@@ -31,57 +31,7 @@ from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.inputs import NewInput, StoredInput
 
-Media = Literal["image", "video", "audio"]
-_MAX_NAME_CHARS = 120
-_FORMS = 'Send an http(s) link, a data URL, base64, a file part, or an object like {"url": "https://..."}.'
-
-
-@dataclass(frozen=True, slots=True)
-class InputEntry:
-    """One input of a request: its parameter name for errors, its value and its media type.
-
-    `number` is set for numbered fields such as `image_file_<number>`.
-    """
-
-    param: str
-    value: Any = field(repr=False)
-    media: Media = "image"
-    number: int | None = None
-
-    @property
-    def code(self) -> str:
-        """The error code of an invalid input."""
-        return f"invalid_{self.media}"
-
-    @property
-    def name(self) -> str:
-        """The name that the caller gave it: a `name` field, its file name, or the end of its link; "" = none."""
-        value = self.value
-        if isinstance(value, dict) and isinstance(value.get("name"), str):
-            return _clean_name(value["name"])
-        if isinstance(value, Upload):
-            return _clean_name(value.name)
-        text = link_text(value, self.media)
-        if text and is_link(text.strip()):
-            try:
-                return _clean_name(unquote(urlsplit(text.strip()).path))
-            except ValueError:
-                return ""
-        return ""
-
-
-def _clean_name(name: str) -> str:
-    last = PurePosixPath(name.replace("\\", "/")).name
-    return "".join(char for char in last if char.isprintable()).strip()[:_MAX_NAME_CHARS]
-
-
-def link_text(value: Any, media: Media) -> str | None:
-    """Return the text in `"..."`, `{"url": "..."}`, `{"video_url": "..."}` or `{"video_url": {"url": "..."}}`."""
-    if isinstance(value, dict):
-        value = value.get(f"{media}_url", value.get("url"))
-        if isinstance(value, dict):
-            value = value.get("url")
-    return value if isinstance(value, str) else None
+_ADJUSTED_WORDS = {"converted_from": "converted from {}", "turned": "turned {}", "metadata": "metadata {}"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,44 +64,69 @@ class ReferenceMedia:
 ReferenceInput = ReferenceImage | ReferenceMedia
 
 
+@contextlib.contextmanager
+def open_inputs(entries: list[InputEntry]) -> Iterator[list[ReferenceInput]]:
+    """Read all inputs; their temporary files are closed at the end. Raises the error of the first invalid one."""
+    opened: list[ReferenceInput] = []
+    try:
+        for entry in entries:
+            opened.append(read_input(entry))  # noqa: PERF401 - closed below when a later one is invalid
+        yield opened
+    finally:
+        for item in opened:
+            if item.content is not None:
+                item.content.close()
+
+
 def read_input(entry: InputEntry) -> ReferenceInput:
     """Return an inspected input. Raises `invalid_image`, `invalid_video` or `invalid_audio` with the parameter name."""
-    value = entry.value
-    if isinstance(value, dict) and value.get("file_id"):
-        return _stored_result(entry, value["file_id"])
+    found = find_value(entry.value)
+    if isinstance(found, FileId):
+        return _stored_result(entry, found.id)
     if entry.media == "image":
-        return read_reference_image(entry.param, value)
-    return _read_media(entry)
+        return read_reference_image(entry.param, entry.value)
+    return _read_media(entry, found)
 
 
-def _read_media(entry: InputEntry) -> ReferenceMedia:
-    param, value = entry.param, entry.value
-    if isinstance(value, Upload):
-        return _inspect_media(entry, value.file, value.size)
-    text = link_text(value, entry.media)
-    if text is None or not text.strip():
+def describe_adjustments(entries: list[InputEntry], references: list[ReferenceInput]) -> dict[str, str]:
+    """Return what was changed in the inputs, in words, by the parameter that carried each."""
+    return {
+        entry.param: ", ".join(_in_words(name, value) for name, value in item.adjusted.items())
+        for entry, item in zip(entries, references, strict=True)
+        if isinstance(item, ReferenceImage) and item.adjusted
+    }
+
+
+def _in_words(name: str, value: str) -> str:
+    return _ADJUSTED_WORDS.get(name, f"{name}: {{}}").format(value)
+
+
+def _read_media(entry: InputEntry, found: Upload | str | bytes | None) -> ReferenceMedia:
+    param = entry.param
+    if isinstance(found, Upload):
+        return _inspect_media(entry, found.file, found.size)
+    if isinstance(found, bytes):
+        return _inspect_media(entry, io.BytesIO(found), len(found))
+    if not found:
         kind = "a video" if entry.media == "video" else "an audio file"
-        raise DreameryError(entry.code, f"`{param}` is not {kind}. {_FORMS}", param=param)
-    text = text.strip()
-    own = read_own_file(text, media=entry.media, param=param) if is_link(text) else None
-    if is_link(text) and own is None:
-        return ReferenceMedia(media=entry.media, url=check_link(param, text, entry.code))
-    data = own or decode_base64(param, text, entry.code)
+        raise DreameryError(entry.code, f"`{param}` is not {kind}. {FORMS}", param=param)
+    own = read_own_file(found, media=entry.media, param=param) if is_link(found) else None
+    if is_link(found) and own is None:
+        return ReferenceMedia(media=entry.media, url=check_link(param, found, entry.code))
+    check_not_local(param, found, entry.code)
+    data = own or decode_text(param, found, entry.code)
     return _inspect_media(entry, io.BytesIO(data), len(data))
 
 
 def _inspect_media(entry: InputEntry, content: IO[bytes], size: int) -> ReferenceMedia:
     if size > MAX_INPUT_BYTES:
-        message = f"`{entry.param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller file."
-        raise DreameryError(entry.code, message, param=entry.param)
+        raise too_large(entry.param, entry.code)
     try:
         facts = (inspect_video if entry.media == "video" else inspect_audio)(content)
     except InvalidMediaError as error:
         message = f"`{entry.param}` cannot be used: {error}."
         raise DreameryError(entry.code, message, param=entry.param) from None
-    content.seek(0)
-    sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # type: ignore[arg-type] # the stub is too strict
-    return ReferenceMedia(media=entry.media, content=content, bytes=size, sha256=sha256, facts=facts)
+    return ReferenceMedia(media=entry.media, content=content, bytes=size, sha256=sha256_of(content), facts=facts)
 
 
 def _stored_result(entry: InputEntry, file_id: object) -> ReferenceInput:

@@ -7,16 +7,19 @@ import random
 import re
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
-from api.generation.model_availability import read_offer
-from api.generation.reference_images import read_reference_images, store_reference_images
-from api.generation.request_checks import check_prompt, check_regions
+from api.generation.model_availability import NO_OFFER, read_offer
+from api.generation.reference_images import ReferenceImage, check_image_count, stem_of
+from api.generation.reference_media import ReferenceInput, describe_adjustments, open_inputs, store_input
+from api.generation.request_checks import check_prompt, check_regions, reject_agent
+from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
 from api.images.schemas import ImageGenerationRequest
-from worker.core.catalog.models import Catalog, ImageModel, Size, get_catalog
+from worker.core.catalog.models import Catalog, ImageModel, Size, get_catalog, nearest_ratio
 from worker.core.catalog.prompt_flags import Flags, parse_flags, requested_series_count
 from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
@@ -27,11 +30,8 @@ from worker.db.jobs.state_machine import NewJob
 # Limit of all models (openai-compat: 1:3 to 3:1).
 _MAX_ASPECT_RATIO = 3.0
 _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
-NO_OFFER = UpstreamModels()
 # Formats that clients request and that neither models nor conversion support.
 _UNSUPPORTED_FORMATS = ("gif", "svg")
-# Clients that use OpenAI's model names expect OpenAI's default of one image.
-_SINGLE_IMAGE_MODELS = ("gpt-image-", "chatgpt-image-", "dall-e-")
 _HIGH_QUALITIES = ("high", "hd", "xhigh", "max")
 
 
@@ -47,11 +47,11 @@ def plan_image_jobs(
     _reject_unsupported(body)
     catalog = get_catalog()
     model = offer.image_model(catalog, body.model)
-    check_regions(model, caller)
+    check_regions(model, caller, offer)
     flags = parse_flags(body.prompt)
     size = _requested_size(catalog, model, _apply_flags(body, flags, catalog, model))
     # A prompt such as "a story in six pictures" without `n`: one job whose model reads the number from the prompt.
-    series = None if body.n or body.image or body.images or not model.series else requested_series_count(flags.prompt)
+    series = None if body.n or body.media_inputs or not model.series else requested_series_count(flags.prompt)
     n = body.n or series or _default_count(body, model)
     output = _requested_output(body)
     counts = [n] if series else model.split_into_jobs(n)
@@ -82,6 +82,8 @@ def plan_image_jobs(
                 "flags": flags.values,
                 "asked_model": body.model or model.id,
                 "images": [],
+                # A name that only a pattern knows: the caller sees that it got another model.
+                **({"adjusted": {"model": body.model}} if catalog.is_matched_by_pattern(body.model) else {}),
                 **({"output": output.as_params()} if output else {}),
             },
             account_ids=offer.accounts_with(model.key) if model.listed else [],
@@ -96,7 +98,8 @@ def plan_image_jobs(
 
 
 def _default_count(body: ImageGenerationRequest, model: ImageModel) -> int:
-    return 1 if (body.model or "").startswith(_SINGLE_IMAGE_MODELS) else model.default_count
+    # Clients with a built-in model name expect OpenAI's default of one image.
+    return 1 if get_catalog().is_built_in_name(body.model) else model.default_count
 
 
 def _apply_flags(
@@ -121,6 +124,7 @@ def _metadata(body: ImageGenerationRequest) -> dict[str, str]:
 
 def _reject_unsupported(body: ImageGenerationRequest) -> None:
     """Raise `unsupported_parameter` for known fields that no model supports, instead of ignoring them."""
+    reject_agent(body.model)
     for name in ("mask", "markup"):
         if getattr(body, name):
             message = f"No model supports `{name}`: describe in `prompt` what to change and where."
@@ -160,6 +164,22 @@ def _requested_size(catalog: Catalog, model: ImageModel, body: ImageGenerationRe
     return catalog.size(size.ratio, resolution) if resolution else size
 
 
+def _size_like_input(
+    body: ImageGenerationRequest, model: ImageModel, references: list[ReferenceInput]
+) -> dict[str, Any]:
+    """Return the order's size for `adaptive`: the ratio nearest to the first reference that was sent as bytes."""
+    words = {(text or "").strip().lower() for text in (body.size, body.ratio, body.aspect_ratio)}
+    facts = next((item.facts for item in references if isinstance(item, ReferenceImage) and item.facts), None)
+    if facts is None or not words & FOLLOWS_INPUT or "ratio" in parse_flags(body.prompt).values:
+        return {}
+    catalog = get_catalog()
+    ratio = nearest_ratio(catalog.ratios, facts.width, facts.height)
+    flag = parse_flags(body.prompt).choose("resolution", model.resolutions)
+    resolution = flag or _requested_resolution(model, body) or _resolution_of_quality(model, body.quality)
+    size = catalog.size(ratio, resolution)
+    return {"width": size.width, "height": size.height, "ratio": ratio, "resolution": resolution}
+
+
 def _resolution_of_quality(model: ImageModel, quality: str | None) -> str:
     """Return the resolution for `quality`, used without size and resolution. Resolutions are listed in rising order."""
     if quality == "low":
@@ -186,32 +206,33 @@ def _requested_pixels(body: ImageGenerationRequest) -> tuple[int, int] | None:
 
 def _size_pixels(size: str | None) -> tuple[int, int] | None:
     text = (size or "").strip().lower()
-    if text in {"", "auto"}:
+    if not text or text in AUTOMATIC | FOLLOWS_INPUT:
         return None
     match = _SIZE.fullmatch(text)
     if match is None:
-        message = f"`size` must be `WIDTHxHEIGHT`, for example `2048x2048`, or `auto`; got {text[:40]!r}."
+        message = f"`size` must be {SIZE_FORMS}; got {text[:40]!r}."
         raise DreameryError("invalid_value", message, param="size")
     return int(match.group(1)), int(match.group(2))
 
 
 def _requested_ratio(catalog: Catalog, body: ImageGenerationRequest) -> str | None:
     ratio, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
-    if not ratio or ratio.strip().lower() == "auto":
+    if not ratio or ratio.strip().lower() in AUTOMATIC | FOLLOWS_INPUT:
         return None
     requested = ratio.strip().replace("：", ":")
     if requested not in catalog.ratios:
-        message = f"`{param}` must be one of {', '.join(catalog.ratios)}; got {ratio[:20]!r}."
+        message = f"`{param}` must be one of {', '.join(catalog.ratios)}, or `auto`; got {ratio[:20]!r}."
         raise DreameryError("invalid_value", message, param=param)
     return requested
 
 
 def _requested_resolution(model: ImageModel, body: ImageGenerationRequest) -> str | None:
-    if not body.resolution:
+    if not body.resolution or body.resolution.strip().lower() in AUTOMATIC:
         return None
     requested = body.resolution.strip().lower()
     if requested not in model.resolutions:
-        message = f"Model {model.id!r} supports {', '.join(model.resolutions)}; got {body.resolution[:20]!r}."
+        supported = ", ".join(model.resolutions)
+        message = f"`resolution` of model {model.id!r} is one of {supported}; got {body.resolution[:20]!r}."
         raise DreameryError("invalid_value", message, param="resolution")
     return requested
 
@@ -227,12 +248,17 @@ async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *
 def _plan_with_inputs(
     path: str, body: ImageGenerationRequest, jobs: list[NewJob], n: int, model: ImageModel, *, required: bool
 ) -> GenerationPlan:
-    references = read_reference_images({"image": body.image, "images": body.images}, model)
-    if required and not references:
+    entries = body.media_inputs
+    if required and not entries:
         raise DreameryError("missing_required_parameter", "Missing required parameter: 'image'.", param="image")
-    # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
-    stored = store_reference_images(references, jobs[0].id)
-    descriptions = [item.description for item in references]
-    jobs = [replace(job, params={**job.params, "images": descriptions}) for job in jobs]
-    fields = body.model_dump(mode="json", exclude={"image", "images"})
+    check_image_count(entries, model)
+    with open_inputs(entries) as references:
+        # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
+        stored = [store_input(item, stem_of(jobs[0].id, n)) for n, item in enumerate(references)]
+        descriptions = [item.description for item in references]
+        adjusted = {**jobs[0].params.get("adjusted", {}), **describe_adjustments(entries, references)}
+        size = _size_like_input(body, model, references)
+    params = {"images": descriptions, **({"adjusted": adjusted} if adjusted else {})}
+    jobs = [replace(job, params={**job.params, **params, "order": {**job.params["order"], **size}}) for job in jobs]
+    fields = body.model_dump(mode="json", exclude={"image", "images", "media_inputs"})
     return GenerationPlan(jobs=jobs, n=n, inputs=stored, fingerprint=fingerprint(path, fields, descriptions))

@@ -2,8 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
+from api.generation.media_fields import collect_media
+from api.generation.media_values import InputEntry
 from api.http.fields import MAX_IMAGES, Metadata, NonEmptyText, Text, Webhook, example, lowercase_or_none
 
 _Quality = Literal["auto", "low", "medium", "high", "xhigh", "max", "standard", "hd"]
@@ -24,7 +27,11 @@ class ImageGenerationRequest(BaseModel):
     prompt: NonEmptyText = Field(description="what to generate; may contain flags: `-re 2k`, `-ra 16:9`")
     model: Text | None = Field(None, description="public id of `GET /v1/models`; default `jimeng-4.0`", max_length=200)
     n: int | None = Field(None, ge=1, le=MAX_IMAGES, description="number of images; default: the model's (4)")
-    size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest size of the model")
+    size: Text | None = Field(
+        None,
+        description="`WxH` (mapped to the nearest size of the model), a ratio, a resolution, `auto`, `adaptive` (the "
+        "ratio of the reference), or an object with `width` and `height`",
+    )
     width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")
     height: int | None = Field(None, ge=64, le=16384)
     ratio: Text | None = Field(None, description="`1:1`, `4:3`, `3:4`, `16:9`, `9:16`, `3:2`, `2:3` or `21:9`")
@@ -32,7 +39,7 @@ class ImageGenerationRequest(BaseModel):
     resolution: Text | None = Field(None, description="`1k`, `1.5k`, `2k` or `4k`, as the model offers")
     negative_prompt: Text | None = Field(None, description="what to leave out of the image")
     sample_strength: float | None = Field(None, ge=0, le=1, description="0..1, default 0.5")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default random")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default or -1: random")
     quality: Annotated[_Quality | None, BeforeValidator(lowercase_or_none)] = Field(
         None,
         description="selects the resolution when no other field does: `low` = the model's lowest, `high`, `hd` and "
@@ -72,12 +79,18 @@ class ImageGenerationRequest(BaseModel):
     )
     image: Any = Field(
         None,
-        description="a reference image, or a list: link, data URL, base64, or "
-        '`{"type": "image_url", "image_url": {"url": "..."}}`',
+        description="a reference image, or a list: link, data URL, base64, file part, or an object such as "
+        '`{"type": "image_url", "image_url": {"url": "..."}}` or `{"b64_json": "..."}`; docs/api.md lists other names',
     )
-    images: Any = Field(None, description="the same as `image`; both are combined")
+    images: Any = Field(None, description="the same as `image`; all are combined")
     mask: Any = Field(None, description="not supported by any model: 400")
     markup: Any = Field(None, description="not supported by any model: 400")
+    media_inputs: SkipJsonSchema[list[InputEntry]] = Field([], exclude=True, description="all reference images")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _collect_media(cls, fields: Any) -> Any:
+        return collect_media(fields, "images", cls.model_fields) if isinstance(fields, dict) else fields
 
 
 class Picture(BaseModel):
@@ -105,3 +118,7 @@ class ImagesAnswer(BaseModel):
     quality: str | None = Field(None, description="as requested, if `low`, `medium`, `high`, `xhigh` or `max`")
     background: str | None = Field(None, description="`opaque` if requested")
     safety_identifier: str | None = Field(None, description="as requested, or `user`")
+    adjusted: dict[str, str] | None = Field(
+        None,
+        description="what was adjusted: requested values by field, changes of images by the field that carried them",
+    )

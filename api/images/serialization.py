@@ -33,5 +33,6 @@ def images_response(
         "size": f"{first.width}x{first.height}",
         "output_format": first.mime.partition("/")[2],
         **echoed_fields,
+        **({"adjusted": adjusted} if (adjusted := views[0].job.params.get("adjusted")) else {}),
         **safety_identifier_field(views[0]),
     }

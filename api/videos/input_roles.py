@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from api.generation.reference_images import flatten_field
-from api.generation.reference_media import InputEntry, Media
+from api.generation.media_values import InputEntry, Media
 from api.videos.schemas import VideoGenerationRequest
 from worker.core.catalog.models import VideoModel, get_catalog
 from worker.core.errors import DreameryError
@@ -18,12 +17,6 @@ from worker.core.errors import DreameryError
 MAX_INPUTS: dict[Media, int] = {"image": 9, "video": 3, "audio": 3}
 # All reference videos together; containers round durations up.
 MAX_REFERENCE_MILLISECONDS, ROUNDING_TOLERANCE_MILLISECONDS = 15_000, 500
-_IMAGE_FIELDS = ("image", "images", "image_url", "file_paths", "input_reference")
-_MEDIA_FIELDS: dict[Media, tuple[str, ...]] = {
-    "video": ("video", "videos", "video_url"),
-    "audio": ("audio", "audios", "audio_url"),
-}
-_END_FIELDS = ("end_frame_image", "last_frame_image", "end_image")
 # Text that can only name an input. Such a reference without its input is an error.
 _EXPLICIT_REFERENCE = re.compile(
     r"(?<![0-9A-Za-z_.])@((?:image|video|audio)(?:_file)?_?[0-9]{1,3}|[0-9]{1,2})(?![0-9A-Za-z_])", re.IGNORECASE
@@ -45,14 +38,24 @@ def assign_roles(body: VideoGenerationRequest, model: VideoModel, prompt: str) -
     With an omni model, videos, audio, more than two images, `function_mode` or a reference in the prompt make an omni
     job. Otherwise one image is the first frame, and two are the first and the last frame.
     """
-    images = _entries(body, "image", _IMAGE_FIELDS)
-    media_entries = [entry for media, fields in _MEDIA_FIELDS.items() for entry in _entries(body, media, fields)]
-    first, end = _frame(body, ("first_frame_image",)), _frame(body, _END_FIELDS)
+    of_role: dict[str, list[InputEntry]] = {}
+    for entry in body.media_inputs:
+        of_role.setdefault(entry.role, []).append(entry)
+    named = of_role.get("reference", [])
+    images = [entry for entry in body.media_inputs if entry.role in {"image", "reference"}]
+    media_entries = [*of_role.get("video", []), *of_role.get("audio", [])]
+    first = _frame(of_role.get("first_frame", []), "first_frame_image")
+    end = _frame(of_role.get("end_frame", []), "end_frame_image")
     if media_entries and not model.omni:
         raise _not_omni(model, media_entries[0].param, "accepts no reference videos or audio")
     wants_omni = body.function_mode == "omni_reference"
     if wants_omni and not model.omni:
         raise _not_omni(model, "function_mode", "accepts no references")
+    if named and body.function_mode != "first_last_frames":
+        if not model.omni:
+            why = "accepts no references; its images are frames (`first_frame`, `last_frame`)"
+            raise _not_omni(model, named[0].param, why)
+        wants_omni = True
     entries = [*images, *media_entries]
     references = _PromptReferences(entries)
     if model.omni and body.function_mode != "first_last_frames":
@@ -62,25 +65,9 @@ def assign_roles(body: VideoGenerationRequest, model: VideoModel, prompt: str) -
     return _frames(images, first, end, model)
 
 
-def _entries(body: VideoGenerationRequest, media: Media, fields: tuple[str, ...]) -> list[InputEntry]:
-    found = []
-    for name in fields:
-        value = getattr(body, name)
-        if name == "input_reference" and isinstance(value, dict):
-            # Forms send a list of links as one or several `input_reference[image_url]`.
-            inner = value.get("image_url")
-            value = [{"image_url": one} for one in inner] if isinstance(inner, list) else value
-        found += [InputEntry(param, one, media) for param, one in flatten_field(name, value)]
-    for name, value in sorted(body.numbered.items()):
-        if name.startswith(f"{media}_"):
-            found += [InputEntry(param, one, media, number=int(name[-1])) for param, one in flatten_field(name, value)]
-    return found
-
-
-def _frame(body: VideoGenerationRequest, fields: tuple[str, ...]) -> InputEntry | None:
-    entries = [InputEntry(param, one) for name in fields for param, one in flatten_field(name, getattr(body, name))]
+def _frame(entries: list[InputEntry], name: str) -> InputEntry | None:
     if len(entries) > 1:
-        message = f"`{fields[0]}` is one image; got {len(entries)}. Send one."
+        message = f"`{name}` is one image; got {len(entries)}. Send one."
         raise DreameryError("invalid_value", message, param=entries[1].param)
     return entries[0] if entries else None
 

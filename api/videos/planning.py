@@ -15,14 +15,23 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan, fingerprint
-from api.generation.reference_images import ReferenceImage
-from api.generation.reference_media import ReferenceInput, ReferenceMedia, read_input, store_input
-from api.generation.request_checks import check_prompt
+from api.generation.model_availability import NO_OFFER, read_offer
+from api.generation.reference_images import ReferenceImage, stem_of
+from api.generation.reference_media import (
+    ReferenceInput,
+    ReferenceMedia,
+    describe_adjustments,
+    open_inputs,
+    store_input,
+)
+from api.generation.request_checks import check_prompt, check_regions, reject_agent
+from api.http.bodies.field_names import AUTOMATIC, FOLLOWS_INPUT, SIZE_FORMS
 from api.videos.input_roles import MAX_REFERENCE_MILLISECONDS, ROUNDING_TOLERANCE_MILLISECONDS, Roles, assign_roles
+from api.videos.openai_values import OPENAI_SECONDS, nearest_openai_size
 from api.videos.schemas import INPUT_FIELDS, VideoGenerationRequest
 from worker.core.catalog.models import Catalog, VideoModel, get_catalog, nearest_ratio
 from worker.core.catalog.prompt_flags import Flags, parse_flags
-from worker.core.catalog_overrides import HARD_CODED_VIDEO_MODELS
+from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.db.jobs.inputs import NewInput
@@ -32,6 +41,8 @@ _SIZE = re.compile(r"([1-9][0-9]{0,4}) ?[x×*] ?([1-9][0-9]{0,4})")
 _MAX_ASPECT_RATIO = 3.0
 _SECONDS = re.compile(r"([0-9]{1,3})(?:\.0+)? ?(?:s|秒)?", re.IGNORECASE)
 _FPS = 24  # as upstream's website sends
+# Paths of OpenAI's call; `remix` copies an existing duration.
+OPENAI_PATHS = frozenset({"/v1/videos"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +57,7 @@ class _VideoSpec:
     seconds: int
     flags: dict[str, str]
     adjusted: dict[str, str]
+    openai_size: str  # OpenAI's name of the ordered size
 
 
 def require_single_video(body: VideoGenerationRequest) -> VideoGenerationRequest:
@@ -58,42 +70,49 @@ def require_single_video(body: VideoGenerationRequest) -> VideoGenerationRequest
 
 async def plan_videos(path: str, body: VideoGenerationRequest, caller: Caller) -> GenerationPlan:
     """Return the plan of a video request; its inputs are inspected and stored. Raises the request's error."""
-    return await run_in_threadpool(partial(plan_videos_sync, path, body, caller))
+    offer = await read_offer(caller)
+    return await run_in_threadpool(partial(plan_videos_sync, path, body, caller, offer))
 
 
 def plan_videos_sync(
-    path: str, body: VideoGenerationRequest, caller: Caller, *, extra_params: dict[str, Any] | None = None
+    path: str,
+    body: VideoGenerationRequest,
+    caller: Caller,
+    offer: UpstreamModels = NO_OFFER,
+    *,
+    extra_params: dict[str, Any] | None = None,
 ) -> GenerationPlan:
     """Like `plan_videos`, for callers in a thread. `extra_params` = additional `params` of the jobs."""
-    spec = _resolve_spec(body, caller)
+    spec = _resolve_spec(body, caller, offer, is_openai_call=path in OPENAI_PATHS)
     roles = assign_roles(body, spec.model, spec.prompt)
-    references = [read_input(entry) for _, entry in roles.inputs]
-    _check_durations(references, roles)
-    descriptions = [item.description for item in references]
-    jobs = _jobs(
-        body,
-        caller,
-        _apply_first_frame_ratio(spec, roles, references),
-        roles,
-        {**(extra_params or {}), "images": descriptions},
-    )
-    # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
-    stored = _store_inputs(roles, references, jobs[0].id)
+    entries = [entry for _, entry in roles.inputs]
+    with open_inputs(entries) as references:
+        _check_durations(references, roles)
+        descriptions = [item.description for item in references]
+        spec = _apply_first_frame_ratio(spec, roles, references)
+        spec = replace(spec, adjusted={**spec.adjusted, **describe_adjustments(entries, references)})
+        jobs = _jobs(body, caller, spec, roles, {**(extra_params or {}), "images": descriptions})
+        # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
+        stored = _store_inputs(roles, references, jobs[0].id)
     fields = {**body.model_dump(mode="json", exclude=set(INPUT_FIELDS)), **(extra_params or {})}
     inputs = [[role, item] for (role, _), item in zip(roles.inputs, descriptions, strict=True)]
     return GenerationPlan(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=fingerprint(path, fields, inputs))
 
 
-def _resolve_spec(body: VideoGenerationRequest, caller: Caller) -> _VideoSpec:
+def _resolve_spec(
+    body: VideoGenerationRequest, caller: Caller, offer: UpstreamModels, *, is_openai_call: bool
+) -> _VideoSpec:
     check_prompt(body.prompt, "prompt")
     _reject_unsupported(body)
     catalog = get_catalog()
-    model = video_model(catalog, body.model)
-    _check_regions(catalog, model, caller)
-    caller.require_model(model.id)
+    model = catalog.video_model(body.model)
+    check_regions(model, caller, offer)
     flags = parse_flags(body.prompt)
     ratio, resolution, is_ratio_requested = _resolve_ratio_and_resolution(catalog, model, body, flags)
-    seconds, adjusted = _resolve_duration(catalog, model, body, flags)
+    seconds, adjusted = _resolve_duration(catalog, model, body, flags, is_openai_call=is_openai_call)
+    if body.model and catalog.is_matched_by_pattern(body.model):
+        # A name that only a pattern knows: the caller sees which model it got.
+        adjusted = {"model": body.model, **adjusted}
     return _VideoSpec(
         model=model,
         prompt=flags.prompt,
@@ -103,22 +122,13 @@ def _resolve_spec(body: VideoGenerationRequest, caller: Caller) -> _VideoSpec:
         seconds=seconds,
         flags=flags.values,
         adjusted=adjusted,
+        openai_size=nearest_openai_size(*(_requested_pixels(body) or catalog.video_size(ratio, resolution))),
     )
-
-
-def video_model(catalog: Catalog, name: str | None) -> VideoModel:
-    """Return the video model of that name. Raises `model_not_found`, with a hint for an image model."""
-    if name and not catalog.knows_video(name) and any(name in {m.id, *m.aliases} for m in catalog.image_models):
-        message = (
-            f"Model {name[:80]!r} generates images: use /v1/images/generations, or a video model such as "
-            f"{catalog.default_video_model!r}."
-        )
-        raise DreameryError("model_not_found", message, param="model")
-    return catalog.video_model(name)
 
 
 def _reject_unsupported(body: VideoGenerationRequest) -> None:
     """Raise `unsupported_parameter` for known fields that no model supports, instead of ignoring them."""
+    reject_agent(body.model)
     if body.negative_prompt and body.negative_prompt.strip():
         message = "Video models support no `negative_prompt`: describe in `prompt` what to leave out."
         raise DreameryError("unsupported_parameter", message, param="negative_prompt")
@@ -128,15 +138,6 @@ def _reject_unsupported(body: VideoGenerationRequest) -> None:
             "at /v1/chat/completions with `stream`."
         )
         raise DreameryError("unsupported_parameter", message, param="stream")
-
-
-def _check_regions(catalog: Catalog, model: VideoModel, caller: Caller) -> None:
-    """Raise `model_not_found` for a model that no region of the caller's session ids offers."""
-    regions = sorted({token.region for _, token in caller.tokens})
-    if regions and not any(model.is_available_in(region) for region in regions):
-        able = sorted({name for region in regions for name in catalog.find_video_models(region=region)})
-        message = f"Model {model.id!r} is not offered in region {', '.join(regions)}; available: {', '.join(able)}."
-        raise DreameryError("model_not_found", message, param="model")
 
 
 def _hint(names: list[str]) -> str:
@@ -166,23 +167,25 @@ def _resolve_ratio_and_resolution(
 
 def _requested_ratio(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
     value, param = (body.ratio, "ratio") if body.ratio else (body.aspect_ratio, "aspect_ratio")
-    if not value or value.strip().lower() == "auto":
+    if not value or value.strip().lower() in AUTOMATIC | FOLLOWS_INPUT:
         return None
     requested = re.sub(r"\s", "", value).replace("：", ":")
     if requested not in model.ratios:
         others = catalog.find_video_models(ratio=requested)
-        message = f"Model {model.id!r} supports {', '.join(model.ratios)}; got {value[:20]!r}. {_hint(others)}"
+        supported = ", ".join(model.ratios)
+        message = f"`{param}` of model {model.id!r} is one of {supported}; got {value[:20]!r}. {_hint(others)}"
         raise DreameryError("invalid_value", message, param=param)
     return requested
 
 
 def _requested_resolution(catalog: Catalog, model: VideoModel, body: VideoGenerationRequest) -> str | None:
     requested = (body.resolution or "").strip().lower()
-    if requested in {"", "auto"}:
+    if not requested or requested in AUTOMATIC:
         return None
     if requested not in model.resolutions:
         others = catalog.find_video_models(resolution=requested)
-        message = f"Model {model.id!r} supports {', '.join(model.resolutions)}; got {requested[:20]!r}. {_hint(others)}"
+        supported = ", ".join(model.resolutions)
+        message = f"`resolution` of model {model.id!r} is one of {supported}; got {requested[:20]!r}. {_hint(others)}"
         raise DreameryError("invalid_value", message, param="resolution")
     return requested
 
@@ -194,10 +197,10 @@ def _requested_pixels(body: VideoGenerationRequest) -> tuple[int, int] | None:
         raise DreameryError("missing_required_parameter", message, param=missing)
     text = (body.size or "").strip().lower()
     found, param = None, "size"
-    if text not in {"", "auto"}:
+    if text and text not in AUTOMATIC | FOLLOWS_INPUT:
         match = _SIZE.fullmatch(text)
         if match is None:
-            message = f"`size` must be `WIDTHxHEIGHT`, for example `1280x720`, or `auto`; got {text[:40]!r}."
+            message = f"`size` must be {SIZE_FORMS}; got {text[:40]!r}."
             raise DreameryError("invalid_value", message, param="size")
         found = (int(match[1]), int(match[2]))
     if body.width is not None and body.height is not None:
@@ -211,12 +214,13 @@ def _requested_pixels(body: VideoGenerationRequest) -> tuple[int, int] | None:
 
 
 def _resolve_duration(
-    catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, flags: Flags
+    catalog: Catalog, model: VideoModel, body: VideoGenerationRequest, flags: Flags, *, is_openai_call: bool
 ) -> tuple[int, dict[str, str]]:
     """Return the seconds, and the requested value if it was adjusted. Raises `invalid_value`.
 
-    Tools with a built-in OpenAI model name can send only OpenAI's durations (4, 8, 12). For such a name the nearest
-    duration of the model is used, the shorter of two, and the answer reports it. Other names raise an error.
+    Tools written for OpenAI can send only its durations (4, 8, 12, ...), as `seconds` of OpenAI's call or with a
+    built-in model name. For these the nearest duration of the model is used, the shorter of two, and the answer reports
+    it. Other calls raise an error.
     """
     flag = flags.choose("duration", [str(seconds) for seconds in model.durations])
     if flag:
@@ -227,12 +231,15 @@ def _resolve_duration(
     requested = _whole_seconds(value)
     if requested in model.durations:
         return requested, {}
-    if requested and body.model in HARD_CODED_VIDEO_MODELS and body.model != model.id:
+    has_built_in_name = catalog.is_built_in_name(body.model) and body.model != model.id
+    is_openai_value = is_openai_call and param == "seconds" and requested in OPENAI_SECONDS
+    if requested and (has_built_in_name or is_openai_value):
         seconds = min(model.durations, key=lambda other: (abs(other - requested), other))
         return seconds, {"seconds": str(requested)}
     others = catalog.find_video_models(seconds=requested) if requested else []
     allowed = ", ".join(str(seconds) for seconds in sorted(model.durations))
-    message = f"Model {model.id!r} generates videos of {allowed} seconds; got {str(value)[:20]!r}. {_hint(others)}"
+    got = f"got {str(value)[:20]!r}. {_hint(others)}"
+    message = f"`{param}` must be one of {allowed} for model {model.id!r}; {got}"
     raise DreameryError("invalid_value", message, param=param)
 
 
@@ -295,6 +302,7 @@ def _jobs(
                 "flags": spec.flags,
                 "asked_model": body.model or spec.model.id,
                 "adjusted": spec.adjusted,
+                "openai_size": spec.openai_size,
                 **extra_params,
             },
             account_ids=[],
@@ -309,6 +317,6 @@ def _jobs(
 
 def _store_inputs(roles: Roles, references: list[ReferenceInput], group_id: UUID) -> list[NewInput]:
     return [
-        replace(store_input(item, f"inputs/{group_id.hex}/{n}"), role=role, name=name)
+        replace(store_input(item, stem_of(group_id, n)), role=role, name=name)
         for n, (item, (role, _), name) in enumerate(zip(references, roles.inputs, roles.names, strict=True))
     ]

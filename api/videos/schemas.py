@@ -1,16 +1,16 @@
 """Bodies of video requests and answers."""
 
-import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
+from api.generation.media_fields import collect_media, reject_unread_media
+from api.generation.media_values import InputEntry
 from api.http.fields import Metadata, NonEmptyText, Text, Webhook, example
 from api.jobs.schemas import JOB_EXAMPLE, AcceptedJob
 
 MAX_VIDEOS = 4
-_NUMBERED = re.compile(r"(image|video|audio)_file_[1-9]")
 _FORMS = "link, data URL, base64, file part, or an object with `url` (and `name`)"
 
 
@@ -36,30 +36,28 @@ class VideoGenerationRequest(BaseModel):
     duration: float | Text | None = Field(None, description="seconds, as the model offers; default its first")
     seconds: float | Text | None = Field(None, description="another name for `duration` (OpenAI's)")
     resolution: Text | None = Field(None, description="`480p`, `720p`, `1080p` or `4k`, as the model offers")
-    size: Text | None = Field(None, description="`WxH` or `auto`; mapped to the nearest ratio and resolution")
+    size: Text | None = Field(
+        None,
+        description="`WxH` (mapped to the nearest ratio and resolution), a ratio, a resolution, `auto`, or an object "
+        "with `width` and `height`",
+    )
     width: int | None = Field(None, ge=64, le=16384, description="with `height`: the same as `size`")
     height: int | None = Field(None, ge=64, le=16384)
     fps: int | None = Field(None, ge=1, le=60, description="sent to upstream unchanged; default 24")
-    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default random")
+    seed: int | None = Field(None, ge=0, le=2**32 - 1, description="random seed; default or -1: random")
     n: int | None = Field(None, ge=1, le=MAX_VIDEOS, description="number of videos, one job each; default 1")
     negative_prompt: Text | None = Field(None, description="not supported for videos")
     image: Any = Field(None, description=f"an image or a list: {_FORMS}. One = first frame, two = first and last frame")
-    images: Any = Field(None, description="the same as `image`; all are combined")
-    image_url: Any = Field(None, description="the same as `image`")
-    file_paths: Any = Field(None, description="the same as `image`")
-    input_reference: Any = Field(
-        None, description="the same as `image` (OpenAI's); also `image_url` or `file_id` in it"
+    images: Any = Field(None, description="the same as `image` (`input_reference`, `image_file_1`, ... too); all count")
+    first_frame_image: Any = Field(None, description="the first frame (also `first_frame`, `start_image`, ...)")
+    end_frame_image: Any = Field(
+        None, description="the last frame (also `last_frame`, `image_tail`, ...); needs a first one"
     )
-    first_frame_image: Any = Field(None, description="the first frame")
-    end_frame_image: Any = Field(None, description="the last frame; needs a first one")
-    last_frame_image: Any = Field(None, description="another name for `end_frame_image`")
-    end_image: Any = Field(None, description="another name for `end_frame_image`")
+    reference_images: Any = Field(None, description="(omni models) images that are references, not frames")
     video: Any = Field(None, description=f"(omni models) a reference video, or a list: {_FORMS}")
     videos: Any = Field(None, description="the same as `video`")
-    video_url: Any = Field(None, description="the same as `video`")
     audio: Any = Field(None, description=f"(omni models) reference audio, or a list: {_FORMS}")
     audios: Any = Field(None, description="the same as `audio`")
-    audio_url: Any = Field(None, description="the same as `audio`")
     function_mode: Literal["first_last_frames", "omni_reference"] | None = Field(
         None, description="role of images; default: by their number and by references in the prompt"
     )
@@ -69,26 +67,19 @@ class VideoGenerationRequest(BaseModel):
     metadata: Metadata | None = Field(None, description="up to 16 strings kept with the job")
     user: Text | None = Field(None, max_length=200, description="kept with the job")
     stream: bool | None = Field(None, description="not supported: follow `/v1/jobs/{id}/events`, or use chat")
-    numbered: SkipJsonSchema[dict[str, Any]] = Field({}, description="`image_file_1`, ... as sent")
+    media_inputs: SkipJsonSchema[list[InputEntry]] = Field([], exclude=True, description="all images, videos, audio")
 
     @model_validator(mode="before")
     @classmethod
-    def _collect(cls, fields: Any) -> Any:
-        """Collect numbered input fields and accept other gateways' field names."""
-        if not isinstance(fields, dict):
-            return fields
-        renamed = {"filePaths": "file_paths", "functionMode": "function_mode"}
-        found = {name: value for name, value in fields.items() if _NUMBERED.fullmatch(str(name))}
-        same = {ours: fields[theirs] for theirs, ours in renamed.items() if theirs in fields and ours not in fields}
-        return {**fields, **same, "numbered": found}
+    def _collect_media(cls, fields: Any) -> Any:
+        return collect_media(fields, "videos", cls.model_fields) if isinstance(fields, dict) else fields
 
 
 # Input fields: never part of a fingerprint or an error, because they may hold megabytes.
 INPUT_FIELDS = frozenset(
     {
-        *("image", "images", "image_url", "file_paths", "input_reference", "numbered"),
-        *("first_frame_image", "end_frame_image", "last_frame_image", "end_image"),
-        *("video", "videos", "video_url", "audio", "audios", "audio_url"),
+        *("image", "images", "first_frame_image", "end_frame_image", "reference_images", "video", "videos"),
+        *("audio", "audios", "media_inputs"),
     }
 )
 
@@ -99,6 +90,14 @@ class RemixRequest(BaseModel):
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"prompt": "the same, but at night"}]})
 
     prompt: NonEmptyText
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_media(cls, fields: Any) -> Any:
+        if isinstance(fields, dict):
+            message = "a remix uses the inputs of the earlier video. Send other ones to /v1/videos."
+            reject_unread_media(fields, cls.model_fields, message)
+        return fields
 
 
 class GeneratedVideo(BaseModel):
@@ -119,6 +118,7 @@ class VideosAnswer(BaseModel):
 
     created: int
     data: list[GeneratedVideo]
+    adjusted: dict[str, str] | None = Field(None, description="as in the job's `input`")
 
 
 class AcceptedVideo(AcceptedJob):
@@ -147,6 +147,8 @@ VIDEO_EXAMPLE: dict[str, Any] = {
     "expires_at": None,
     "seconds": "5",
     "size": "1280x720",
+    "width": 1280,
+    "height": 704,
     "prompt": "waves roll ashore at dawn",
     "error": None,
     "remixed_from_video_id": None,
@@ -175,7 +177,11 @@ class Video(BaseModel):
     completed_at: int | None
     expires_at: int | None = Field(description="when the files are removed, if the operator set a retention")
     seconds: str = Field(description="actual duration")
-    size: str = Field(description="actual size in pixels")
+    size: Literal["1280x720", "720x1280", "1792x1024", "1024x1792"] = Field(
+        description="OpenAI's name of the ordered size, the nearest one; `width` and `height` are the pixels"
+    )
+    width: int = Field(description="actual width in pixels; the expected one until the video is completed")
+    height: int = Field(description="actual height in pixels")
     prompt: str
     error: VideoError | None
     remixed_from_video_id: str | None
@@ -185,7 +191,7 @@ class Video(BaseModel):
     queue_position: int | None
     eta_seconds: int | None
     adjusted: dict[str, str] | None = Field(
-        description="requested values that were adjusted (duration, for model names built into tools)"
+        description="what was adjusted: requested values by field, and changes of images by the field that carried them"
     )
 
 

@@ -130,7 +130,12 @@ def videos_response(views: list[JobView], *, response_format: str | None, base: 
         data = [{"b64_json": read_base64(video.key), "revised_prompt": None} for video in videos]
     else:
         data = [{"url": file_url(base, video.id), "revised_prompt": None} for video in videos]
-    return {"created": unix_seconds(views[0].job.created_at), "data": data}
+    adjusted = views[0].job.params.get("adjusted")
+    return {
+        "created": unix_seconds(views[0].job.created_at),
+        "data": data,
+        **({"adjusted": adjusted} if adjusted else {}),
+    }
 
 
 def task_state(view: JobView, base: str) -> dict[str, Any]:

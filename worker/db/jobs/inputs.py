@@ -3,6 +3,7 @@
 The bytes are in `worker/storage.py`. Each row is one finished part of the work, so a new worker continues after it.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -105,6 +106,18 @@ def record_stored(tx: Transaction, job_id: UUID, n: int, stored: StoredInput) ->
                WHERE job_id = :job_id AND n = :n AND (key IS NULL OR (key = :key AND milliseconds IS NULL))"""
         ),
         {"job_id": job_id, "n": n, **_values(stored)},
+    )
+
+
+def record_adjustments(tx: Transaction, job_id: UUID, n: int, adjusted: dict[str, str]) -> None:
+    """Show in the job what was changed in a fetched image: its entry of `images` becomes an object with its link."""
+    tx.run(
+        text(
+            """UPDATE jobs SET params = jsonb_set(params, ARRAY['images', CAST(:n AS text)],
+                   jsonb_build_object('url', params->'images'->:n, 'adjusted', CAST(:adjusted AS jsonb)))
+               WHERE id = :job_id AND jsonb_typeof(params->'images'->:n) = 'string'"""
+        ),
+        {"job_id": job_id, "n": n, "adjusted": json.dumps(adjusted)},
     )
 
 

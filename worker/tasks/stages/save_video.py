@@ -11,7 +11,8 @@ from uuid import UUID
 
 from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
-from worker.core.media.image import InvalidImageError, inspect_image
+from worker.core.media.image import InvalidImageError
+from worker.core.media.image_structure import read_complete_image
 from worker.core.media.video import (
     InvalidMediaError,
     JpegImage,
@@ -156,7 +157,7 @@ def _copy_poster(job_id: UUID, n: int, url: str | None, copied: CopiedVideo) -> 
     try:
         body = safe_fetch.download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS)
         with body.content as content:
-            facts = inspect_image(content)
+            facts = read_complete_image(content)
             key = f"jobs/{job_id.hex}/{n}.thumbnail.{facts.extension}"
             storage.put_file(key, content)
     except (safe_fetch.FetchError, InvalidImageError) as error:

@@ -4,6 +4,8 @@ Every finished file is a committed row and renews the claim (a large file renews
 dies here continues where it stopped. Nothing has been ordered yet, so no failure here costs credits. Part of submit.
 """
 
+import hashlib
+import io
 import time
 from dataclasses import replace
 from typing import IO, Any, cast
@@ -11,7 +13,8 @@ from typing import IO, Any, cast
 from worker import safe_fetch, storage
 from worker.core.errors import DreameryError
 from worker.core.media import video
-from worker.core.media.image import MAX_INPUT_BYTES, InvalidImageError, inspect_image
+from worker.core.media.image import MAX_INPUT_BYTES, InvalidImageError
+from worker.core.media.normalization import NormalizedImage, normalize_image
 from worker.core.media.video import InvalidMediaError, inspect_audio, inspect_video
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -29,7 +32,7 @@ FETCH_DEADLINE_SECONDS = 25.0
 MEDIA_DEADLINE_SECONDS = 300.0
 # Statuses that may succeed on another try; any other status below 500 is final.
 _TEMPORARY = frozenset({408, 425, 429})
-_CODES = {"image": "invalid_image", "video": "invalid_video", "audio": "invalid_audio"}
+_CODES = {"video": "invalid_video", "audio": "invalid_audio"}
 
 
 class ClaimLostError(Exception):
@@ -107,11 +110,34 @@ def _fetch(claim: state_machine.Claim, row: Row[Any]) -> None:
     with body.content as content:
         # Inspecting a large file may wait for other inspections, so it gets its own lease.
         _renew_claim(claim)
+        if is_image:
+            _store_image(claim, row, content, renew)
+            return
         facts, extension = _inspect(row, content, renew)
-        # The key belongs to the job, not to the request: one URL may give two jobs of a request different bytes.
-        key = f"inputs/{claim.id.hex}/{row.n}.{extension}"
-        storage.put_file(key, cast("IO[bytes]", RenewingFile(content, renew)))
-    _note_stored(claim, row.n, replace(facts, key=key, bytes=body.size, sha256=body.sha256))
+        stored = replace(facts, key=_key(claim, row, extension), bytes=body.size, sha256=body.sha256)
+        storage.put_file(stored.key, cast("IO[bytes]", RenewingFile(content, renew)))
+    _note_stored(claim, row.n, stored)
+
+
+def _key(claim: state_machine.Claim, row: Row[Any], extension: str) -> str:
+    """Return a key of the job, not of the request: one URL may give two jobs of a request different bytes."""
+    return f"inputs/{claim.id.hex}/{row.n}.{extension}"
+
+
+def _store_image(claim: state_machine.Claim, row: Row[Any], content: IO[bytes], renew: LeaseRenewer) -> None:
+    """Store a fetched image as the API stores a sent one: upright, without metadata, in a format of upstream."""
+    try:
+        image = normalize_image(content, while_waiting=renew)
+    except InvalidImageError as error:
+        raise DreameryError("invalid_image", f"{_name(row)} cannot be used: {error}.") from error
+    with image.content as upright:
+        size = upright.seek(0, io.SEEK_END)
+        upright.seek(0)
+        sha256 = hashlib.file_digest(upright, "sha256").hexdigest()  # type: ignore[arg-type] # the stub is too strict
+        key = _key(claim, row, image.info.extension)
+        storage.put_file(key, cast("IO[bytes]", RenewingFile(upright, renew)))
+    stored = inputs.StoredInput(key, image.info.mime, size, image.info.width, image.info.height, sha256)
+    _note_stored(claim, row.n, stored, image)
 
 
 def _measure(claim: state_machine.Claim, row: Row[Any]) -> None:
@@ -125,11 +151,8 @@ def _measure(claim: state_machine.Claim, row: Row[Any]) -> None:
 def _inspect(row: Row[Any], content: IO[bytes], renew: LeaseRenewer) -> tuple[inputs.StoredInput, str]:
     """Return the properties of the file, without its key, size and hash, and its file extension."""
     try:
-        if row.media == "image":
-            image = inspect_image(content)
-            return inputs.StoredInput("", image.mime, 0, image.width, image.height, ""), image.extension
         media = (inspect_video if row.media == "video" else inspect_audio)(content, keep_alive=renew)
-    except (InvalidImageError, InvalidMediaError) as error:
+    except InvalidMediaError as error:
         raise DreameryError(_CODES[row.media], f"{_name(row)} cannot be used: {error}.") from error
     measured = inputs.StoredInput("", media.mime, 0, media.width, media.height, "", milliseconds=media.milliseconds)
     return measured, media.extension
@@ -144,9 +167,13 @@ def _check_lengths(rows: list[Row[Any]]) -> None:
 
 
 @retry_when_database_unavailable
-def _note_stored(claim: state_machine.Claim, n: int, stored: inputs.StoredInput) -> None:
+def _note_stored(
+    claim: state_machine.Claim, n: int, stored: inputs.StoredInput, image: NormalizedImage | None = None
+) -> None:
     with transaction() as tx:
         inputs.record_stored(tx, claim.id, n, stored)
+        if image is not None and image.adjusted:
+            inputs.record_adjustments(tx, claim.id, n, image.adjusted)
 
 
 def _open_stored(row: Row[Any], renew: LeaseRenewer) -> IO[bytes]:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from api.generation import reference_images
-from api.generation.reference_images import ReferenceImage, read_reference_images
+from api.generation import media_values
+from api.generation.reference_images import ReferenceImage, check_image_count
+from api.generation.reference_media import read_input
+from api.images.schemas import ImageGenerationRequest
 from tests.support.uploads import make_image
 from tests.unit.worker.core.media.test_image import bomb
 from worker.core.catalog.models import get_catalog
@@ -18,7 +20,11 @@ LINK = "https://example.org/a.png"
 
 
 def read(model: str = "jimeng-4.0", **fields: Any) -> list[ReferenceImage]:
-    return read_reference_images(fields, get_catalog().image_model(model))
+    entries = ImageGenerationRequest.model_validate({"prompt": "a boat", **fields}).media_inputs
+    check_image_count(entries, get_catalog().image_model(model))
+    images = [read_input(entry) for entry in entries]
+    assert all(isinstance(image, ReferenceImage) for image in images)
+    return images  # type: ignore[return-value]
 
 
 def error_message(code: str, param: str, *, model: str = "jimeng-4.0", **fields: Any) -> str:
@@ -61,8 +67,8 @@ def test_absent_and_empty_fields_give_no_images(fields) -> None:
 @pytest.mark.parametrize("value", [
     "not base64!", "ftp://example.org/a.png", "file:///etc/passwd", "https://", "http://exa mple.org/", "https://[1",
     "https://example.org:99999/", "https://example.org/" + "a" * 9000, "https://example.org/\u0000", "data:image/png,abc",
-    base64.b64encode(b"<html>").decode(), base64.b64encode(RED[:50]).decode(), "é", 5, True, {"file_id": "file-1"},
-    {"image_url": {"url": None}}, [LINK], None, "",
+    base64.b64encode(b"<html>").decode(), base64.b64encode(RED[:50]).decode(), "é", 5, True, {"file_id": 7},
+    {"image_url": {"url": None}}, {}, None, "",
 ])  # fmt: skip
 def test_invalid_image_error_names_its_entry(value) -> None:
     error_message("invalid_image", "images.1", images=[LINK, value])
@@ -76,7 +82,7 @@ def test_decompression_bombs_and_large_files_are_rejected(monkeypatch: pytest.Mo
     assert "million pixels" in error_message(
         "invalid_image", "image", image=base64.b64encode(bomb(9000, 9000)).decode()
     )
-    monkeypatch.setattr(reference_images, "MAX_INPUT_BYTES", 1000)
+    monkeypatch.setattr(media_values, "MAX_INPUT_BYTES", 1000)
     error_message("invalid_image", "image.0", image=[base64.b64encode(b"x" * 1001).decode()])
     error_message("invalid_image", "image.0", image=[base64.b64encode(b"x" * 9000).decode()])
 

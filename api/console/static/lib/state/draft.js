@@ -67,7 +67,7 @@ export function buildRequest(values) {
 // The draft of an existing job. Images that were uploaded are left out; images given as links are included.
 export function draftFromJob(job) {
   const { input } = job;
-  const links = (input.images ?? []).filter((item) => typeof item === "string");
+  const links = (input.images ?? []).map((item) => item?.url ?? item).filter((item) => typeof item === "string");
   return {
     ...EMPTY_DRAFT,
     mode: job.kind,

@@ -1,4 +1,4 @@
-"""Inspection of image bytes: incomplete files and decompression bombs are refused."""
+"""Images as callers send them: recognised by their bytes, incomplete files and decompression bombs are refused."""
 
 import io
 import struct
@@ -7,7 +7,8 @@ import zlib
 import pytest
 from PIL import Image
 
-from worker.core.media.image import MAX_INPUT_PIXELS, ImageInfo, InvalidImageError, inspect_image
+from worker.core.media.image import MAX_INPUT_PIXELS, ImageInfo, InvalidImageError
+from worker.core.media.normalization import normalize_image
 
 
 def encode_image(kind: str, *, side: int = 32, mode: str = "RGB") -> bytes:
@@ -26,38 +27,67 @@ def bomb(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize(
-    ("kind", "mime"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp"), ("GIF", "image/gif")]
-)
-def test_format_is_detected_from_bytes(kind: str, mime: str) -> None:
-    assert inspect_image(io.BytesIO(encode_image(kind))) == ImageInfo(mime, 32, 32)
+def inspect(data: bytes) -> ImageInfo:
+    image = normalize_image(io.BytesIO(data))
+    with image.content:
+        return image.info
 
 
-def test_mpo_counts_as_jpeg() -> None:
+@pytest.mark.parametrize(("kind", "mime"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_format_and_size_are_read_from_the_bytes(kind: str, mime: str, mode: str) -> None:
+    assert inspect(encode_image(kind, mode=mode)) == ImageInfo(mime, 32, 32)
+
+
+def test_mpo_counts_as_jpeg_and_loses_its_second_image() -> None:
     out = io.BytesIO()
     first, second = (Image.new("RGB", (9, 7), color) for color in ("red", "blue"))
     first.save(out, "MPO", save_all=True, append_images=[second])
-    assert inspect_image(out) == ImageInfo("image/jpeg", 9, 7)
+    image = normalize_image(out)
+    with image.content:
+        assert image.info == ImageInfo("image/jpeg", 9, 7)
+        with Image.open(image.content) as read:
+            assert (read.format, getattr(read, "n_frames", 1)) == ("JPEG", 1)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
 @pytest.mark.parametrize("part", [0.5, 0.9])
 def test_incomplete_image_is_refused(kind: str, part: float) -> None:
     whole = encode_image(kind, side=256)
     with pytest.raises(InvalidImageError):
-        inspect_image(io.BytesIO(whole[: int(len(whole) * part)]))
+        inspect(whole[: int(len(whole) * part)])
+
+
+def test_damaged_png_is_refused_by_its_checksum() -> None:
+    data = bytearray(encode_image("PNG", side=256))
+    data[len(data) // 2] ^= 0xFF
+    with pytest.raises(InvalidImageError, match="damaged"):
+        inspect(bytes(data))
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"x", b"<html></html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", encode_image("BMP"), encode_image("TIFF")]
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"x", "not a PNG"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg">', "SVG"),
+        (b"%PDF-1.7", "PDF"),
+        (b"\x00\x00\x00 ftypisom", "video"),
+        (b'{"error": "no"}', "JSON"),
+        (b"\x89PNG\r\n\x1a\n", "damaged"),
+        (b"\xff\xd8\xff", "damaged"),
+        (b"RIFF\x04\x00\x00\x00WEBP", "damaged"),
+        (b"GIF89a", "not a PNG"),
+    ],
 )
-def test_other_formats_are_refused(data: bytes) -> None:
-    with pytest.raises(InvalidImageError):
-        inspect_image(io.BytesIO(data))
+def test_other_files_are_refused_with_a_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(InvalidImageError, match=reason):
+        inspect(data)
 
 
 @pytest.mark.parametrize("side", [8001, 12_000, 60_000])
 def test_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     assert side * side > MAX_INPUT_PIXELS
     with pytest.raises(InvalidImageError, match="million pixels"):
-        inspect_image(io.BytesIO(bomb(side, side)))
+        inspect(bomb(side, side))

@@ -1,0 +1,88 @@
+"""A hostile image ends the process that decodes it; the caller's process neither grows nor waits for long."""
+
+import io
+import resource
+import struct
+import zlib
+
+import pytest
+from PIL import Image
+
+from tests.unit.worker.core.media.test_image import bomb
+from worker.core.media import sandboxed_decoding
+from worker.core.media.image import InvalidImageError
+from worker.core.media.sandboxed_decoding import decode_image
+
+
+def encode(kind: str, size: tuple[int, int]) -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", size, "red").save(out, kind)
+    return out.getvalue()
+
+
+def peak_kilobytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_large_picture_does_not_raise_the_callers_memory() -> None:
+    data = io.BytesIO(encode("GIF", (6000, 6000)))
+    before = peak_kilobytes()
+    result = decode_image(data)
+    result.content.close()
+    assert (result.info.width, result.info.height) == (6000, 6000)
+    # The pixels take 108 MB.
+    assert peak_kilobytes() - before < 40_000
+
+
+def test_picture_above_the_memory_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxed_decoding, "_ADDRESS_BYTES", 200 * 1024 * 1024)
+    with pytest.raises(InvalidImageError, match=r"memory|damaged"):
+        decode_image(io.BytesIO(encode("BMP", (6000, 6000))))
+
+
+def test_picture_above_the_time_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxed_decoding, "_WALL_SECONDS", 0.0)
+    with pytest.raises(InvalidImageError, match="damaged"):
+        decode_image(io.BytesIO(encode("GIF", (64, 64))))
+
+
+def test_picture_above_the_processor_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxed_decoding, "_CPU_SECONDS", 1)
+    # A tile of noise, repeated: cheap to make, expensive to decode.
+    noise = io.BytesIO()
+    tiles = Image.effect_noise((500, 500), 90).convert("RGB")
+    image = Image.new("RGB", (6000, 6000))
+    for n in range(144):
+        image.paste(tiles, (n % 12 * 500, n // 12 * 500))
+    image.save(noise, "PNG", compress_level=0)
+    with pytest.raises(InvalidImageError, match="damaged"):
+        decode_image(noise, known=True)
+
+
+def test_bomb_inside_an_icon_is_refused() -> None:
+    png = bomb(30_000, 30_000)
+    header = struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 0, 0, 0, 0, 1, 32, len(png), 22)
+    with pytest.raises(InvalidImageError, match="million pixels"):
+        decode_image(io.BytesIO(header + png))
+
+
+def test_compressed_text_in_a_picture_does_not_fill_memory() -> None:
+    text = b"iTXtSecret\0\1\0\0\0" + zlib.compress(b"x" * 80_000_000)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    plain = encode("PNG", (8, 8))
+    with pytest.raises(InvalidImageError):
+        decode_image(io.BytesIO(plain[:33] + chunk + plain[33:]), known=True)
+
+
+def test_formats_that_run_programs_are_not_read() -> None:
+    with pytest.raises(InvalidImageError, match="not a PNG"):
+        decode_image(io.BytesIO(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n"))
+
+
+def test_environment_does_not_reach_the_decoder(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    (tmp_path / "PIL.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    result = decode_image(io.BytesIO(encode("BMP", (8, 8))))
+    result.content.close()
+    assert result.source_format == "BMP"
