@@ -123,7 +123,7 @@ def test_progress_lines_are_sent_during_generation(url: str) -> None:
     parsed = stream_chat(url, "draw two boats [[image:2]] [[seconds:2]] [[queue:3]]")
     assert "Image 1 of 2: " in parsed.reasoning
     assert "Image 2 of 2: " in parsed.reasoning
-    assert "place" in parsed.reasoning
+    assert "position" in parsed.reasoning
     assert parsed.text.count("![image](") == 2
 
 
