@@ -96,7 +96,7 @@ def test_new_job_after_the_time_of_the_setting(engine: Engine, code, held, over)
     run(work)
 
 
-def test_repeats_do_not_extend_the_time_for_ever(engine: Engine) -> None:
+def test_repeats_extend_the_time_to_a_limit(engine: Engine) -> None:
     async def work(one: RequestTracker, _two: RequestTracker) -> None:
         made, first = await send(one, "prompt")
         fail(engine, made)

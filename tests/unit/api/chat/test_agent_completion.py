@@ -24,7 +24,7 @@ BASE = "https://dream.test"
 def job(**changes: Any) -> Any:
     values = {
         "id": uuid4(), "kind": "image", "state": "succeeded", "error_code": None, "error_message": None, "user_id": None,
-        "queue_position": None, "created_at": datetime(2026, 11, 24, tzinfo=UTC), "params": {"asked_model": "agent"},
+        "queue_position": None, "finished_at": None, "submitted_at": None, "forecast_seconds": None, "usual_seconds": None, "created_at": datetime(2026, 11, 24, tzinfo=UTC), "params": {"asked_model": "agent"},
     }  # fmt: skip
     return SimpleNamespace(**{**values, **changes})
 
@@ -56,7 +56,7 @@ def test_image_is_a_paragraph_of_its_own():
 
 def test_video_is_an_element_with_a_plain_link():
     url = f"{BASE}/v1/files/file_{UUID(int=7).hex}/content"
-    expected = f'\n\n<video controls src="{url}"></video>\n\n[video.mp4]({url})\n'
+    expected = f'\n\n<video controls src="{url}">\n{url}\n</video>\n\n[video.mp4]({url})\n'
     assert result_markdown(child("video/mp4", kind="video"), BASE) == expected
 
 

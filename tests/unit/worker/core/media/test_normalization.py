@@ -156,17 +156,21 @@ def test_first_frame_of_an_animation_is_used_and_reported(kind: str) -> None:
         assert not getattr(read, "is_animated", False)
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "L", "1", "P", "LA", "I;16", "LAB"])
-@pytest.mark.parametrize("kind", ["TIFF", "JPEG", "PNG"])
+# Only the modes that each format can store.
+STORABLE_MODES = [
+    *(("TIFF", mode) for mode in ("CMYK", "L", "1", "P", "LA", "I;16", "LAB")),
+    *(("JPEG", mode) for mode in ("CMYK", "L", "1")),
+    *(("PNG", mode) for mode in ("L", "1", "P", "LA", "I;16")),
+]
+
+
+@pytest.mark.parametrize(("kind", "mode"), STORABLE_MODES)
 def test_unusual_colour_models_become_usable(kind: str, mode: str) -> None:
     image = Image.new("I;16", SIZE, 40_000) if mode == "I;16" else Image.new("L", SIZE, 155).convert("RGB")
     if mode == "LAB":
         profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
         image = ImageCms.profileToProfile(image, *profiles, outputMode="LAB")  # type: ignore[assignment]
-    try:
-        sent = encode(kind, image if mode in {"I;16", "LAB"} else image.convert(mode))
-    except (OSError, KeyError):
-        pytest.skip("the format has no such mode")
+    sent = encode(kind, image if mode in {"I;16", "LAB"} else image.convert(mode))
     _, data = normalize(sent)
     with Image.open(io.BytesIO(data)) as read:
         assert read.mode in {"RGB", "RGBA", "L", "LA", "1", "P", "I;16"}
