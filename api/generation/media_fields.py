@@ -91,6 +91,7 @@ _ROLES = {
 _PART_TYPES: tuple[tuple[str, Media], ...] = (("image", "image"), ("video", "video"), ("audio", "audio"))
 _TEXT_TYPES = frozenset({"text", "input_text", "output_text"})
 
+_MAX_NAME_CHARS = 80
 _ROLE_OF = {name: role for role, names in FIELDS.items() for name in names}
 _NUMBER = re.compile(r"_?\[?([0-9]{1,2})\]?$")
 _TRANSPORT = re.compile(
@@ -117,6 +118,8 @@ def find_role(name: str) -> str | None:
 
 
 def _base_name(name: str) -> str:
+    if len(name) > _MAX_NAME_CHARS:
+        return name
     base = snake_case(name)
     while base not in _ROLE_OF and base not in _CONTAINERS:
         shorter = _TRANSPORT.sub("", base)
@@ -178,7 +181,7 @@ def read_field(name: str, value: Any) -> list[InputEntry]:
 
 def is_unread_media(name: str, value: Any) -> bool:
     """Return whether a field that nothing reads plainly carries a file."""
-    return _NO_MEDIA.search(snake_case(name)) is None and carries_media(value)
+    return _NO_MEDIA.search(snake_case(name[:_MAX_NAME_CHARS])) is None and carries_media(value)
 
 
 def unread_media(name: str, call: Call) -> DreameryError:
@@ -206,7 +209,7 @@ def _entries(name: str, value: Any, role: str) -> list[InputEntry]:
 
 def _number_of(name: str) -> int | None:
     """Return the number of `image_file_2` or `image2`, but not that of `image_base64`."""
-    snake = snake_case(name)
+    snake = snake_case(name[:_MAX_NAME_CHARS])
     match = None if _TRANSPORT.search(snake) else _NUMBER.search(snake)
     return int(match[1]) or None if match else None
 

@@ -231,7 +231,8 @@ def _sniff(head: bytes) -> Media | None:
 
 def _head_of_base64(text: str) -> bytes:
     mark = _BASE64_MARK.match(text)
-    plain = re.sub(r"\s", "", text[mark.end() if mark else 0 :][:200]).translate(_URL_SAFE)[:64]
+    begin = mark.end() if mark else 0
+    plain = re.sub(r"\s", "", text[begin : begin + 200]).translate(_URL_SAFE)[:64]
     try:
         return base64.b64decode(plain[: len(plain) // 4 * 4])
     except (binascii.Error, ValueError):

@@ -22,6 +22,8 @@ _ORIENTATION_TAG = 0x0112
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 _MAX_METADATA_BYTES = 1 << 20
 _CHUNK_BYTES = 1 << 20
+# Far more than files have; a file of tiny parts would keep the reader busy for minutes.
+_MAX_PARTS = 100_000
 # Padding that cameras and editors leave after the end is not worth a copy.
 _MAX_IGNORED_TAIL = 16
 
@@ -111,6 +113,7 @@ class _Jpeg:
 
     def __init__(self, content: IO[bytes], size: int) -> None:
         self._content, self._size, self._position = content, size, 2
+        self._steps = 0
         self._exif = self._xmp = b""
         self._frame: tuple[int, int, int, int] | None = None  # process, width, height, components
         # Component -> number of coefficients at full precision, of 64.
@@ -141,6 +144,9 @@ class _Jpeg:
         fill = 0
         while byte := self._content.read(1):
             self._position += 1
+            self._steps += 1
+            if self._steps > _MAX_PARTS:
+                raise damaged_image()
             if byte == b"\xff":
                 fill += 1
             elif fill and byte != b"\x00":
@@ -228,6 +234,7 @@ def _read_png(content: IO[bytes], size: int) -> ImageStructure:
     """Read the chunks up to IEND; checksums of kept chunks reveal damage."""
     found = ImageStructure(ImageInfo("image/png", 0, 0), parts=[(0, 8)], complete=False)
     exif = xmp = b""
+    has_pixels = False
     for name, begin, length in _png_chunks(content, size):
         if name in _PNG_KEPT:
             if name == b"IHDR":
@@ -236,7 +243,10 @@ def _read_png(content: IO[bytes], size: int) -> ImageStructure:
                 found.info = ImageInfo("image/png", width, height)
             _check_sum(content, begin + 4, length + 4)
             found.parts.append((begin, length + 12))
+            has_pixels |= name == b"IDAT" and length > 0
             if name == b"IEND":
+                if not has_pixels:
+                    raise damaged_image()
                 found.complete = True
                 found.private |= size - (begin + 12) > _MAX_IGNORED_TAIL
                 break
@@ -257,8 +267,11 @@ def _read_png(content: IO[bytes], size: int) -> ImageStructure:
 
 def _png_chunks(content: IO[bytes], size: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, offset and data length of each whole chunk."""
-    position = 8
+    position, count = 8, 0
     while position + 12 <= size:
+        count += 1
+        if count > _MAX_PARTS:
+            raise damaged_image()
         content.seek(position)
         length, name = struct.unpack(">I4s", content.read(8))
         if position + 12 + length > size:
@@ -290,13 +303,15 @@ def _read_webp(content: IO[bytes], size: int) -> ImageStructure:
     (declared,) = struct.unpack("<I", content.read(4))
     end = min(declared + 8, size)
     exif = xmp = b""
-    position, total = 12, 4
+    position, total, count, has_pixels = 12, 4, 0, False
     while position + 8 <= end:
+        count += 1
         content.seek(position)
         name, length = struct.unpack("<4sI", content.read(8))
         padded = length + length % 2
-        if position + 8 + length > end:
+        if position + 8 + length > end or count > _MAX_PARTS:
             raise damaged_image()
+        has_pixels |= name in {b"VP8 ", b"VP8L", b"ANMF"}
         body = content.read(min(length, _MAX_METADATA_BYTES if name in {b"EXIF", b"XMP "} else 10))
         if name == b"VP8X":
             flags, found.info = body[0], ImageInfo("image/webp", *_canvas(body))
@@ -314,7 +329,7 @@ def _read_webp(content: IO[bytes], size: int) -> ImageStructure:
             found.private |= name not in {b"ANIM", b"ANMF"}
         position += 8 + padded
     # A missing last byte of padding is a common fault of encoders, and harmless.
-    if not found.info.width or declared + 8 > size + 1:
+    if not has_pixels or declared + 8 > size + 1:
         raise damaged_image()
     found.private |= size - end > _MAX_IGNORED_TAIL
     found.parts.insert(0, struct.pack("<4sI4s", b"RIFF", total, b"WEBP"))

@@ -28,14 +28,11 @@ _MIME_OF = {
 }
 # First bytes of other files that are sent as images -> what they are. Not decoded.
 _OTHER_FILES: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (
-        re.compile(rb"\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*|<!DOCTYPE svg[^>]*>\s*){0,4}<svg\b", re.DOTALL),
-        "an SVG drawing",
-    ),
     (re.compile(rb"%PDF-"), "a PDF"),
     (re.compile(rb"%!PS"), "a PostScript file"),
     (re.compile(rb"8BPS"), "a Photoshop file"),
     (re.compile(rb"\s*<(?:!doctype html|html|head|body)\b", re.IGNORECASE), "a web page, not an image"),
+    (re.compile(rb"\s*<[\s\S]{0,2000}?svg\b"), "an SVG drawing"),
     (re.compile(rb"\s*\{"), "JSON, not an image"),
     (re.compile(rb"....ftyp(?:isom|iso[2-6]|mp4|avc1|M4V|qt  |3gp)", re.DOTALL), "a video, not an image"),
     (re.compile(rb"\x1a\x45\xdf\xa3"), "a video, not an image"),

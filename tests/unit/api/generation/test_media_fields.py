@@ -289,3 +289,8 @@ def test_each_name_of_the_table_has_one_role() -> None:
 )
 def test_other_fields_have_no_role(name: str) -> None:
     assert find_role(name) is None
+
+
+def test_endless_names_cost_nothing() -> None:
+    assert find_role("image" + "_url" * 1_000_000) is None
+    assert images(**{"x" * 1_000_000: 1}) == []

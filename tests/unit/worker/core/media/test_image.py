@@ -2,6 +2,7 @@
 
 import io
 import struct
+import time
 import zlib
 
 import pytest
@@ -91,3 +92,40 @@ def test_decompression_bomb_is_refused_by_its_header(side: int) -> None:
     assert side * side > MAX_INPUT_PIXELS
     with pytest.raises(InvalidImageError, match="million pixels"):
         inspect(bomb(side, side))
+
+
+def png_of_tiny_chunks() -> bytes:
+    whole = encode_image("PNG")
+    chunk = struct.pack(">I4sI", 0, b"tEXt", zlib.crc32(b"tEXt"))
+    return whole[:33] + chunk * 800_000 + whole[33:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        png_of_tiny_chunks(),
+        b"\xff\xd8" + b"\xff" * 8_000_000,
+        b"\xff\xd8" + b"\xff\xfe\x00\x02" * 2_000_000,
+        b"RIFF" + struct.pack("<I", 8_000_004) + b"WEBP" + b"XXXX\0\0\0\0" * 1_000_000,
+        b"<!-- -->" * 250 + b"<x",
+    ],
+)
+def test_file_of_countless_parts_is_refused_at_once(data: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(InvalidImageError):
+        inspect(data)
+    # Reading all parts takes ten seconds or more.
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        encode_image("PNG")[:33] + b"\0\0\0\0IEND\xaeB`\x82",
+        b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X\x0a\0\0\0" + b"\0" * 4 + b"\x07\0\0\x07\0\0",
+        b"\xff\xd8\xff\xdb\x00\x04ab\xff\xd9",
+    ],
+)
+def test_file_without_pixels_is_refused(data: bytes) -> None:
+    with pytest.raises(InvalidImageError, match="damaged"):
+        inspect(data)
