@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.chat.background.detection import BackgroundCall, find_background_call
+from api.chat.follow_ups.decision import EditChoice
 from api.chat.model_names import ModelName, parse_model_name
 from api.chat.prompt_extraction import ChatPrompt, extract_prompt
 from api.chat.schemas import ChatRequest
@@ -73,7 +74,7 @@ def detect_background_call(body: ChatRequest, *, choice: str | None, enabled: bo
     return find_background_call(body, agent=False, makes=makes, choice=choice, enabled=enabled)
 
 
-async def plan_chat(path: str, body: ChatRequest, caller: Caller, edit_choice: bool | int | None = None) -> ChatPlan:
+async def plan_chat(path: str, body: ChatRequest, caller: Caller, edit_choice: EditChoice | None = None) -> ChatPlan:
     """Return the plan of a chat. `edit_choice`: see `parse_edit_choice`. Raises the error of an invalid request."""
     model = resolve_model(body)
     # Long chats contain megabytes of pictures as text.

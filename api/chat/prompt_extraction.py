@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from api.chat.background.detection import strip_context
-from api.chat.follow_ups.decision import FollowUp, decide_follow_up
+from api.chat.follow_ups.decision import EditChoice, FollowUp, decide_follow_up
 from api.chat.follow_ups.pictures import images_of, link_of_part, split_text
 from api.chat.schemas import ChatMessage, ChatRequest, last_user_index, text_of, text_of_part
 from api.generation.media_fields import read_content_part, read_field
@@ -25,7 +25,7 @@ class ChatPrompt:
     follow_up: FollowUp | None = None
 
 
-def extract_prompt(body: ChatRequest, edit_choice: bool | int | None = None) -> ChatPrompt:
+def extract_prompt(body: ChatRequest, edit_choice: EditChoice | None = None) -> ChatPrompt:
     """Return the prompt of a chat, without the text that front ends add. Raises the error of an invalid last message.
 
     `edit_choice` = the caller's choice of an earlier picture (`parse_edit_choice`).
@@ -63,7 +63,9 @@ def _read_images(message: ChatMessage, param: str) -> list[Any]:
 def _read_image(entry: Any, param: str) -> dict[str, str]:
     link = link_of_part(entry)
     if link is None:
-        raise DreameryError("invalid_image", f"`{param}` is not an image: send a link, a data URL or base64.", param=param)
+        raise DreameryError(
+            "invalid_image", f"`{param}` is not an image: send a link, a data URL or base64.", param=param
+        )
     return {"image_url": link}
 
 
@@ -82,4 +84,6 @@ def _pictures_without_text(before: list[ChatMessage]) -> list[Any]:
 
 def _unsupported_part_message(kind: object) -> str:
     name = repr(kind[:40]) if isinstance(kind, str) else "without a type"
-    return f"A message part {name} is not supported here: send `text`, `image_url`, `video_url` and `input_audio` parts."
+    return (
+        f"A message part {name} is not supported here: send `text`, `image_url`, `video_url` and `input_audio` parts."
+    )

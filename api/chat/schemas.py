@@ -102,7 +102,7 @@ class ChatRequest(BaseModel):
     dreamery_edit: bool | int | str | None = Field(
         None,
         description=(
-            "which earlier picture the message changes: true or `last`, the number of a picture, or false or `none` for "
+            "which earlier picture the message changes: true or `last`, its number, or false or `none` for "
             "a new picture; default: decide from the message. The header `X-Dreamery-Edit` means the same"
         ),
     )
