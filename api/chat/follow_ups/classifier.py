@@ -1,7 +1,7 @@
 """Classifies a message of a chat with earlier pictures: a change of one of them, or a new picture.
 
 Every kind of evidence counts once, with the largest weight of its rules. The sum decides: above 0 is a change. Without
-evidence a message asks for a new picture. Measured in tests/unit/api/chat/test_follow_up_accuracy.py.
+evidence a message asks for a new picture. Measured in tests/unit/api/chat/follow_ups/test_accuracy.py.
 """
 
 import re
