@@ -50,6 +50,9 @@ _COMPONENT = "#/components/schemas/{model}"
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
+# A schema with one of these fields describes what to generate.
+_CREATING_FIELDS = {"prompt", "messages"}
+
 
 @dataclass(frozen=True, slots=True)
 class Upload:
@@ -97,6 +100,9 @@ def validate_body(fields: dict[str, Any], schema: type[Schema]) -> Schema:
 
 
 def _unify(fields: dict[str, Any], schema: type[BaseModel]) -> UnifiedFields:
+    """Bring the fields of a creating call into one form. Other bodies have one spelling, and `seed: -1` is invalid."""
+    if not _CREATING_FIELDS & schema.model_fields.keys():
+        return UnifiedFields(fields, {})
     return unify_fields(fields, {info.alias or name for name, info in schema.model_fields.items()})
 
 

@@ -139,9 +139,7 @@ def send(page: Page, text: str) -> None:
 
 def shown_images(page: Page) -> int:
     """The number of results in the chat that the browser has loaded."""
-    script = (
-        "[...document.querySelectorAll('img')].filter(i => i.src.includes('/v1/files/file_') && i.naturalWidth > 0).length"
-    )
+    script = "[...document.querySelectorAll('img')].filter(i => i.src.includes('/v1/files/file_') && i.naturalWidth > 0).length"
     return int(page.evaluate(script))
 
 

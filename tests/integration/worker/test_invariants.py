@@ -83,7 +83,12 @@ def test_i1_only_the_state_machine_writes_states() -> None:
         re.IGNORECASE | re.DOTALL,
     )
     new_rows = re.compile(r"\b(INSERT\s+INTO|MERGE\s+INTO|COPY)\s+jobs\b", re.IGNORECASE)
-    found = {name for name, tree in parsed() for sql in string_constants(tree) if writes_state.search(sql) or new_rows.search(sql)}
+    found = {
+        name
+        for name, tree in parsed()
+        for sql in string_constants(tree)
+        if writes_state.search(sql) or new_rows.search(sql)
+    }
     assert found == {"worker/db/jobs/state_machine.py"}
     # No other code uses the table objects.
     for name, tree in parsed():

@@ -298,7 +298,7 @@ class TestStatus:
         Video.model_validate(shown)
         assert (shown["status"], shown["error"]["code"], shown["completed_at"]) == ("failed", code, None)
         assert shown["error"]["message"]
-        assert 30 <= shown["progress"] < 100
+        assert shown["progress"] == 0
         assert_error(client.get(f"{VIDEOS}/{video}/content"), 400, "video_failed")
 
     def test_video_of_a_conversation_is_shown(self, client, engine: Engine) -> None:

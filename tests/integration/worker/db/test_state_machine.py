@@ -65,7 +65,7 @@ class JobMachine(RuleBasedStateMachine):
                 setattr(known, name, value)
 
     @rule(allowed=st.sampled_from([[0], [1], [0, 1]]), webhook=st.booleans())
-    def accept(self, allowed: list[int], webhook: bool) -> None:  # noqa: FBT001
+    def accept(self, allowed: list[int], webhook: bool) -> None:
         if len(self.jobs) >= 8:
             return
         with transaction() as tx:
@@ -106,7 +106,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), counts=st.booleans())
-    def requeue(self, number: int, late: int, counts: bool) -> None:  # noqa: FBT001
+    def requeue(self, number: int, late: int, counts: bool) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
             row = state_machine.requeue(
@@ -166,7 +166,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), again=st.booleans())
-    def renew_or_defer(self, number: int, late: int, again: bool) -> None:  # noqa: FBT001
+    def renew_or_defer(self, number: int, late: int, again: bool) -> None:
         job_id, known = self.pick(number)
         tries = known.save_tries - late
         expected = known.state == "saving" and not late
@@ -180,7 +180,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), with_files=st.booleans())
-    def mark_succeeded(self, number: int, late: int, with_files: bool) -> None:  # noqa: FBT001
+    def mark_succeeded(self, number: int, late: int, with_files: bool) -> None:
         job_id, known = self.pick(number)
         expected = known.state == "saving" and not late
         with transaction() as tx:
@@ -193,7 +193,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1), overdue=st.booleans())
-    def mark_failed(self, number: int, late: int, overdue: bool) -> None:  # noqa: FBT001
+    def mark_failed(self, number: int, late: int, overdue: bool) -> None:
         job_id, known = self.pick(number)
         with transaction() as tx:
             row = state_machine.mark_failed(
