@@ -47,6 +47,9 @@ def extract_prompt(body: ChatRequest, edit_choice: EditChoice | None = None) -> 
     return ChatPrompt(text=text, images=images, follow_up=follow_up)
 
 
+_IMAGE_PARTS = frozenset({"image", "image_url", "input_image"})
+
+
 def _read_images(message: ChatMessage, param: str) -> list[Any]:
     """Return the media parts and the fields beside the content. Raises `unsupported_parameter` for other parts."""
     found = [_read_image(entry, f"{param}.images.{n}") for n, entry in enumerate(images_of(message))]
@@ -55,6 +58,9 @@ def _read_images(message: ChatMessage, param: str) -> list[Any]:
             continue
         if read_content_part(f"{param}.content.{n}", part) is None:
             kind = part.get("type") if isinstance(part, dict) else None
+            if kind in _IMAGE_PARTS:
+                message = "`messages` is not an image: send a link, a data URL or base64."
+                raise DreameryError("invalid_image", message, param="messages")
             raise DreameryError("unsupported_parameter", _unsupported_part_message(kind), param=f"{param}.content.{n}")
         found.append(part)
     return found + [entry.value for name, value in message.media_fields.items() for entry in read_field(name, value)]

@@ -187,10 +187,13 @@ def test_failed_job_is_not_retried(api_platform, words, prompt, error, code):
         assert job["id"] == error_info.value.response.headers["x-job-id"]
 
 
-def test_generation_timeout_is_not_retried(api_platform):
-    """The SDK sends its read timeout; the server answers earlier and the SDK does not retry."""
-    with OpenAI(base_url=f"{api_platform.url}/v1", api_key=new_key(), max_retries=2, timeout=6.5) as client:
-        with pytest.raises(openai.InternalServerError, match="do not repeat") as error_info:
+def test_early_timeout_invites_the_retry_that_joins(api_platform):
+    """The SDK sends its read timeout; the server answers earlier, and the same request then joins the job."""
+    with OpenAI(base_url=f"{api_platform.url}/v1", api_key=new_key(), max_retries=0, timeout=6.5) as client:
+        with pytest.raises(openai.InternalServerError) as error_info:
             client.images.generate(prompt="[[seconds:4]]", n=1)
         assert error_info.value.code == "generation_timeout"
+        assert error_info.value.response.headers["x-should-retry"] == "true"
+        answer = client.with_options(max_retries=8).images.generate(prompt="[[seconds:4]]", n=1)
+        assert answer.data[0].url
         assert count_submits(client, api_platform) == 1

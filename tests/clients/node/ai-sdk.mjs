@@ -45,7 +45,7 @@ const parts = {
       for (const image of images) assert.match(image.mediaType, /^image\/(png|jpeg|webp)$/);
     }
     await assert.rejects(
-      generateImage({ model: compatible.imageModel("jimeng-4.0"), prompt: "a boat", size: "1x9", maxRetries: 0 }),
+      generateImage({ model: compatible.imageModel("jimeng-4.0"), prompt: "a boat", size: "100x900", maxRetries: 0 }),
       (error) => error.statusCode === 400 && error.message.includes("aspect ratio"),
     );
   },
