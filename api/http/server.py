@@ -114,6 +114,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._cancel_head_timer()
         if self.transport.is_closing():
             return
+        if self.cycle is not None and self.cycle.response_complete and self.cycle.more_body:
+            # The error is in the body of a request that has its response: a second response would belong to no request.
+            self.transport.close()
+            return
         if self.cycle is not None and not self.cycle.response_complete:
             if self.cycle.response_started:
                 self.transport.close()

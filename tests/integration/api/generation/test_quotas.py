@@ -127,7 +127,7 @@ def test_reached_limit_returns_429_with_reset_time(engine: Engine, add: Add) -> 
     assert forbids_retry(response)
     assert count(engine) == 2
     chinese = alice.ask(headers={"Accept-Language": "zh-CN"}).json()["error"]["message"]
-    assert "额度" in chinese
+    assert "限额" in chinese
     assert reset in chinese
 
 
