@@ -59,8 +59,8 @@ def _read_images(message: ChatMessage, param: str) -> list[Any]:
         if read_content_part(f"{param}.content.{n}", part) is None:
             kind = part.get("type") if isinstance(part, dict) else None
             if kind in _IMAGE_PARTS:
-                message = "`messages` is not an image: send a link, a data URL or base64."
-                raise DreameryError("invalid_image", message, param="messages")
+                text = "`messages` is not an image: send a link, a data URL or base64."
+                raise DreameryError("invalid_image", text, param="messages")
             raise DreameryError("unsupported_parameter", _unsupported_part_message(kind), param=f"{param}.content.{n}")
         found.append(part)
     return found + [entry.value for name, value in message.media_fields.items() for entry in read_field(name, value)]
