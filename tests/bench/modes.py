@@ -15,8 +15,8 @@ class Mode:
     help: str
 
 
-# Without a flag the engine scenarios run. Parsed options: json, quick, only, workers, long, against, key, size.
-ENGINE = Mode("engine", "engine", "only the scenarios of the engine (default)")
+# Without a flag the engine scenarios run. The parsed options are in `__main__.py`.
+ENGINE = Mode("engine", "engine.run", "only the scenarios of the engine (default)")
 MODES = (
     ENGINE,
     Mode("many", "many_mode", "only the scenario with 50 users, 20 accounts, 2,000 jobs, mixed outcomes"),
