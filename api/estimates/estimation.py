@@ -15,13 +15,8 @@ from api.chat.planning import detect_background_call, plan_chat
 from api.chat.schemas import ChatRequest
 from api.estimates.schemas import EstimateRequest
 from api.generation import quotas
-from api.generation.acceptance import (
-    GenerationPlan,
-    accounts_without_model,
-    find_catalog_model,
-    reject_while_draining,
-    usable_regions,
-)
+from api.generation.acceptance import GenerationPlan, reject_while_draining
+from api.generation.account_assignment import accounts_without_model, find_catalog_model, usable_regions
 from api.generation.reference_images import delete_stored_inputs
 from api.generation.request_checks import AGENT
 from api.http.body_parsing import validate_body

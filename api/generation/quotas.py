@@ -46,10 +46,11 @@ class QuotaCheck:
         for one in self._before:
             self._check(one, adds=0 if one.limit.counts_credits else new_jobs)
 
-    def check_cost(self, job_ids: list[UUID]) -> tuple[QuotaUsage, ...]:
+    def check_cost(self, job_ids: list[UUID], *, requests: int = 1) -> tuple[QuotaUsage, ...]:
         """Check the expected cost of written jobs and return the usage of limits whose soft value is reached.
 
         Raises `budget_exceeded` when they may cost more than is left, or their price is unknown and nothing is left.
+        For jobs of several `requests`, also when only some orders of these requests would be accepted.
         """
         cost, known = 0, True
         if any(one.limit.counts_credits for one in self._before):
@@ -58,8 +59,9 @@ class QuotaCheck:
         for one in self._before:
             adds = cost if one.limit.counts_credits else self._new_jobs
             if one.limit.counts_credits:
-                # An unknown price needs at least one credit.
-                self._check(one, adds=adds, minimum=adds if known else max(adds, 1))
+                # An unknown price needs at least one credit; of several requests, one that is left by the others.
+                unknown = max(adds, 1) if requests == 1 else adds + 1
+                self._check(one, adds=adds, minimum=adds if known else unknown)
             after.append(QuotaUsage(one.limit, one.used + adds, one.period, one.resets_at))
         warned = tuple(one for one in after if one.limit.soft is not None and one.used >= one.limit.soft)
         for one in warned:

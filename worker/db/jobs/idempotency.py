@@ -4,6 +4,7 @@ A row is inserted together with its jobs. Its holder is the newest HTTP request 
 recorded a moment later; if its process dies first, the expired lease of the process shows it.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -57,8 +58,72 @@ def lock_duplicates(tx: Transaction, request: NewRequest) -> None:
     """Serialize identical requests until the commit, so that a duplicate sees the jobs of the first one."""
     tx.run(
         text("SELECT pg_advisory_xact_lock(hashtextextended(:scope, 0))"),
-        {"scope": f"{request.caller} {request.fingerprint}"},
+        {"scope": _duplicate_scope(request)},
     )
+
+
+# In one order, so that two batches with the same requests do not wait for each other.
+_LOCK_ALL = text(
+    """SELECT pg_advisory_xact_lock(sorted.lock) FROM (
+           SELECT DISTINCT hashtextextended(scope, 0) AS lock FROM unnest(CAST(:scopes AS text[])) AS s (scope)
+           ORDER BY lock) sorted"""
+)
+
+
+def lock_all_duplicates(tx: Transaction, requests: list[NewRequest]) -> None:
+    """Like `lock_duplicates`, for each of these requests."""
+    tx.run(_LOCK_ALL, {"scopes": [_duplicate_scope(request) for request in requests]})
+
+
+def _duplicate_scope(request: NewRequest) -> str:
+    return f"{request.caller} {request.fingerprint}"
+
+
+def find_known_fingerprints(tx: Transaction, requests: list[NewRequest]) -> set[str]:
+    """Return the fingerprints of these requests of one caller that an earlier request without a key has."""
+    rows = tx.all(
+        text(
+            """SELECT DISTINCT fingerprint FROM requests
+               WHERE fingerprint = ANY(:fingerprints) AND key IS NULL AND caller = :caller
+                 AND accepted_at > clock_timestamp() - make_interval(mins => :minutes)"""
+        ),
+        {
+            "fingerprints": [request.fingerprint for request in requests],
+            "caller": requests[0].caller,
+            "minutes": JOIN_MINUTES,
+        },
+    )
+    return {row.fingerprint for row in rows}
+
+
+_INSERT_ALL = text(
+    """INSERT INTO requests (group_id, caller, route, key, fingerprint, body_digest, holder, process, gives_up_at)
+       SELECT group_id, caller, route, key, fingerprint, body_digest, holder, process,
+           clock_timestamp() + make_interval(secs => client_timeout)
+       FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (group_id uuid, caller text, route text, key text,
+           fingerprint text, body_digest text, holder uuid, process uuid, client_timeout double precision)
+       ORDER BY key, group_id
+       ON CONFLICT DO NOTHING RETURNING group_id"""
+)
+
+
+def insert_requests(tx: Transaction, requests: list[tuple[NewRequest, Holder]]) -> set[UUID]:
+    """Insert the rows of new groups of jobs; return the groups whose key was not taken, like `insert_request`."""
+    rows = [
+        {
+            "group_id": str(request.group_id),
+            "caller": request.caller,
+            "route": request.route,
+            "key": request.key,
+            "fingerprint": request.fingerprint,
+            "body_digest": request.body_digest,
+            "holder": str(holder.id),
+            "process": str(holder.process),
+            "client_timeout": holder.client_timeout,
+        }
+        for request, holder in requests
+    ]
+    return {row.group_id for row in tx.all(_INSERT_ALL, {"rows": json.dumps(rows)})} if rows else set()
 
 
 def insert_request(tx: Transaction, request: NewRequest, holder: Holder) -> bool:

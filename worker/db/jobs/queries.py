@@ -191,6 +191,12 @@ def group_members(tx: Transaction, group_id: UUID) -> list[UUID]:
     return [row.id for row in tx.all(statement, {"g": group_id})]
 
 
+def existing_groups(tx: Transaction, group_ids: list[UUID]) -> set[UUID]:
+    """Return those of the groups that have jobs."""
+    rows = tx.all(text("SELECT DISTINCT group_id FROM jobs WHERE group_id = ANY(:groups)"), {"groups": group_ids})
+    return {row.group_id for row in rows}
+
+
 def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
     """Return one job; None if it does not exist or the viewer may not see it."""
     condition, values = visibility_condition(viewer)
@@ -329,7 +335,7 @@ def overdue_jobs(tx: Transaction, *, limit: int) -> list[Row[Any]]:
     return tx.all(
         text(
             f"""SELECT id, attempt, state, submit_key FROM jobs
-               WHERE state IN {sql_list(OPEN)} AND deadline_at <= clock_timestamp()
+               WHERE state IN {sql_list(OPEN)} AND deadline_at <= now()
                ORDER BY deadline_at LIMIT :limit"""
         ),
         {"limit": limit},

@@ -24,6 +24,7 @@ from sqlalchemy import text
 
 from worker.db.accounts.eligibility import candidates, works
 from worker.db.engine import Transaction
+from worker.db.scheduling.lines import line_heads
 
 # So small that it only decides between the first job of an idle owner and a batch job at the same position.
 HEAD_START = 0.001
@@ -92,18 +93,35 @@ def assign(tx: Transaction, owner: str, user_id: UUID | None, requests: list[Que
     tx.run(_LOCK, {"owner": owner})
     positions: list[QueuePosition] = []
     last: dict[str, QueuePosition] = {}
+    queues: dict[tuple[object, ...], _NextPosition] = {}
     for request in requests:
-        previous = last.get(request.kind)
-        if previous is not None:
-            last[request.kind] = replace(previous, turn=previous.turn + previous.interval)
+        queue = (request.kind, tuple(request.account_ids), tuple(request.avoid), request.account_choice)
+        if queue not in queues:
+            queues[queue] = _find_next(tx, owner, user_id, request)
+        following, previous = queues[queue], last.get(request.kind)
+        if previous is None:
+            last[request.kind] = following.position
         else:
-            last[request.kind] = preview(tx, owner, user_id, request)
+            turn = max(following.earliest, previous.turn + previous.interval)
+            last[request.kind] = replace(following.position, turn=turn)
         positions.append(last[request.kind])
     return positions
 
 
 def preview(tx: Transaction, owner: str, user_id: UUID | None, request: QueueRequest) -> QueuePosition:
     """Return the position that a job would get if it were accepted now. Writes and locks nothing."""
+    return _find_next(tx, owner, user_id, request).position
+
+
+@dataclass(frozen=True, slots=True)
+class _NextPosition:
+    """The next position of an owner in a queue, and the earliest turn of that queue now."""
+
+    position: QueuePosition
+    earliest: float
+
+
+def _find_next(tx: Transaction, owner: str, user_id: UUID | None, request: QueueRequest) -> _NextPosition:
     row = tx.first(_NEXT_TURN, {**asdict(request), "owner": owner, "user_id": user_id})
     if row is None:
         raise LookupError("the query for the next turn returned no row")
@@ -117,7 +135,7 @@ def preview(tx: Transaction, owner: str, user_id: UUID | None, request: QueueReq
         last = limit if queued is None else max(limit, queued)
     earliest = row.now - HEAD_START
     turn = earliest if last is None else max(earliest, last + interval)
-    return QueuePosition(turn=turn, interval=interval, priority=row.priority)
+    return _NextPosition(QueuePosition(turn=turn, interval=interval, priority=row.priority), earliest)
 
 
 # The first queued job keeps its turn; the intervals to the others are scaled.
@@ -152,10 +170,11 @@ def set_weight_and_priority(tx: Transaction, user_id: UUID, *, weight: float | N
 # is further behind, the accounts on which that turn was taken have stopped, or that job was cancelled.
 _LEFT_BEHIND = text(
     f"""/* left_behind */
-    WITH first AS MATERIALIZED (
+    WITH RECURSIVE {line_heads("lines", "ARRAY['image', 'video', 'chat']")},
+    first AS MATERIALIZED (
         SELECT DISTINCT ON (owner, kind, account_choice, account_ids, avoid_accounts) owner, kind, user_id, place,
             priority, account_choice, account_ids, avoid_accounts
-        FROM jobs WHERE state = 'queued' AND (CAST(:owner AS text) IS NULL OR owner = :owner)
+        FROM lines WHERE CAST(:owner AS text) IS NULL OR owner = :owner
         ORDER BY owner, kind, account_choice, account_ids, avoid_accounts, place),
     behind AS (
         SELECT first.*, place - c.now - 1 / coalesce(u.weight, 1)
