@@ -19,6 +19,7 @@ class Mode:
 ENGINE = Mode("engine", "engine.run", "only the scenarios of the engine (default)")
 MODES = (
     ENGINE,
+    Mode("polling", "polling", "only the simulation of polling rules (no platform, some seconds)"),
     Mode("many", "many_mode", "only the scenario with 50 users, 20 accounts, 2,000 jobs, mixed outcomes"),
     Mode("console", "console_mode", "only the console's job list with 10,000 jobs, in Chromium"),
 )

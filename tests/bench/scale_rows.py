@@ -18,12 +18,12 @@ _SPACE = UUID("6f4bb1c4-6c1b-4d57-9f6e-0d4a6c8d5a11")
 HEAVY_USER = uuid5(_SPACE, "user 0")
 
 _PEOPLE = """
-    INSERT INTO users (id, name, role) SELECT id, name, 'member' FROM bench_users;
-    INSERT INTO api_keys (id, user_id, name, prefix, key_hash) SELECT id, id, name, name, name FROM bench_users;
+    INSERT INTO users (id, name, role) SELECT id, name, 'member' FROM bench_users ON CONFLICT DO NOTHING;
+    INSERT INTO api_keys (id, user_id, name, prefix, key_hash) SELECT id, id, name, name, name FROM bench_users ON CONFLICT DO NOTHING;
     INSERT INTO accounts (id, label, region, lookup_hash, secret, pool, user_id, next_submit_at, credits, credits_at)
         SELECT id, 'bench' || n, 'sandbox', 'bench' || n, 'bench', pool, user_id, now() - interval '1 minute', 100000000,
             now() - interval '1 minute'
-        FROM bench_accounts"""
+        FROM bench_accounts ON CONFLICT DO NOTHING"""
 
 # Job ids are UUIDs of version 7: 48 bits of milliseconds, the version, and bits that make them unique.
 _JOB = """(lpad(to_hex((extract(epoch FROM at) * 1000)::bigint), 12, '0') || '7' || substr(md5(numbers.n::text), 1, 3) || '8' ||
