@@ -79,8 +79,8 @@ def delete_old_readings(tx: Transaction, *, limit: int) -> int:
             """/* thin_readings */
             DELETE FROM credit_readings WHERE (account_id, at) IN (
                 SELECT r.account_id, r.at FROM credit_readings r
-                WHERE r.at < clock_timestamp() - make_interval(days => :most)
-                   OR (r.at < clock_timestamp() - make_interval(days => :whole) AND EXISTS (
+                WHERE r.at < now() - make_interval(days => :most)
+                   OR (r.at < now() - make_interval(days => :whole) AND EXISTS (
                        SELECT 1 FROM credit_readings later WHERE later.account_id = r.account_id AND later.at > r.at
                          AND (later.at AT TIME ZONE 'UTC')::date = (r.at AT TIME ZONE 'UTC')::date))
                 ORDER BY r.at LIMIT :limit)
@@ -137,7 +137,7 @@ def spent_by_day(tx: Transaction, account_id: UUID, *, days: int) -> list[Row[An
                 coalesce(sum(charged) FILTER (WHERE settled_at IS NOT NULL), 0) AS settled,
                 count(*) FILTER (WHERE charged IS NULL AND price IS NULL) AS unknown
             FROM jobs WHERE account_id = :id
-              AND submitted_at > clock_timestamp() - make_interval(days => :days)
+              AND submitted_at > now() - make_interval(days => :days)
             GROUP BY 1 ORDER BY 1 DESC"""
         ),
         {"id": account_id, "days": days},

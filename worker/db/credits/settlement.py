@@ -16,6 +16,7 @@ from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.available_credits import MAX_READING_AGE_SECONDS, credits_left
 from worker.db.accounts.eligibility import is_open, may_use
+from worker.db.accounts.queue_lines import line_heads
 from worker.db.credits import learned_prices
 from worker.db.credits.learned_prices import PLACE, ObservedPrice
 from worker.db.engine import Transaction
@@ -33,15 +34,17 @@ _CLOCK_SECONDS = 300
 # Jobs not in the history after this many days will not appear.
 DAYS = 2
 
-_UNSETTLED = f"""u.account_id = a.id AND u.submitted_at > clock_timestamp() - interval '{DAYS} days'
+# `now()`, because an index condition must not change within the statement.
+_UNSETTLED = f"""u.account_id = a.id AND u.submitted_at > now() - interval '{DAYS} days'
     AND u.settled_at IS NULL AND u.finished_at < clock_timestamp() - make_interval(secs => :lag)"""
 # A queued job waits for credits of this account, and the last reading is old.
 _BLOCKS_A_JOB = f"""a.credits_at < clock_timestamp() - interval '{MAX_READING_AGE_SECONDS} seconds' AND EXISTS (
-    SELECT 1 FROM jobs w WHERE w.state = 'queued' AND w.price > {credits_left("a")}
+    SELECT 1 FROM (SELECT {credits_left("a")} AS left OFFSET 0) c CROSS JOIN lines w WHERE w.price > c.left
       AND {may_use("a", "w")} AND NOT (a.id = ANY(w.avoid_accounts)))"""
 
 _CLAIM = text(
     f"""/* claim_ledger */
+    WITH RECURSIVE {line_heads("lines", "ARRAY['image', 'video']")}
     UPDATE accounts SET ledger_due_at = clock_timestamp() + make_interval(secs => :again)
     WHERE id = (
         SELECT a.id FROM accounts a

@@ -12,36 +12,59 @@ from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
 from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import SUBMIT_KINDS, free_slots, slot_limits
 from worker.db.accounts.eligibility import may_use, ready
+from worker.db.accounts.queue_lines import in_line, line_heads
 from worker.db.engine import Transaction
 
+# A job that is not enqueued already.
+_DUE = """due_at <= clock_timestamp() AND cancel_requested_at IS NULL
+    AND (nudged_at IS NULL OR nudged_at < clock_timestamp() - make_interval(secs => :again_after))"""
+
+
+def _may_work(account: str, job: str) -> str:
+    """SQL: whether a row of `ready` may take a job. Without an id it is an account that no job names."""
+    return f"""{account}.kind = {job}.kind AND {may_use(account, job)}
+        AND ({account}.id IS NULL OR NOT ({account}.id = ANY({job}.avoid_accounts)))
+        AND {covers(f"{account}.left", f"{job}.price")}"""
+
+
 # For every account that is ready: the first waiting jobs of each kind, at most as many as it has free slots, and at
-# most four, because a submit task continues with the next job by itself. Each kind is read separately, so that a long
-# queue of one kind does not hide another. Starting from the waiting jobs keeps idle accounts out of the query.
+# most four, because a submit task continues with the next job by itself. The queue is read by lines
+# (`accounts/queue_lines.py`), so jobs that no account can take hide nothing, however many they are. Starting from what
+# waits keeps idle accounts out of the query; accounts that no line tells apart count as one.
 _TAKE_DUE_SUBMITS = text(
     f"""/* take_submits */
-    WITH waiting AS MATERIALIZED (
-        SELECT w.* FROM unnest(CAST(:kinds AS text[])) AS k(kind) CROSS JOIN LATERAL (
-            SELECT id, kind, user_id, account_ids, account_choice, avoid_accounts, place, price, nudged_at FROM jobs
-            WHERE state = 'queued' AND kind = k.kind AND due_at <= clock_timestamp() AND cancel_requested_at IS NULL
-            ORDER BY place, id LIMIT 5000) w),
+    WITH RECURSIVE {line_heads("lines", "CAST(:kinds AS text[])")},
     -- A superset: `may_use` decides below. The claim decides which account takes a job.
     usable AS (
-        SELECT DISTINCT unnest(account_ids) AS id, kind FROM waiting
+        SELECT DISTINCT unnest(account_ids) AS id, kind FROM lines
         UNION SELECT a.id, p.kind FROM accounts a
-            JOIN (SELECT DISTINCT user_id, kind FROM waiting WHERE account_ids = '{{}}') p ON p.user_id = a.user_id
+            JOIN (SELECT DISTINCT user_id, kind FROM lines WHERE account_ids = '{{}}') p ON p.user_id = a.user_id
         UNION SELECT a.id, p.kind FROM accounts a
-            CROSS JOIN (SELECT DISTINCT kind FROM waiting WHERE account_ids = '{{}}') p WHERE a.pool),
-    ready AS (
-        SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free,
-            {credits_left("a")} AS left
-        FROM accounts a JOIN usable w USING (id) WHERE {ready("a")}),
+            CROSS JOIN (SELECT DISTINCT kind FROM lines WHERE account_ids = '{{}}') p WHERE a.pool),
+    told_apart AS MATERIALIZED (SELECT DISTINCT unnest(account_ids || avoid_accounts) AS id FROM lines),
+    prices AS MATERIALIZED (SELECT DISTINCT price FROM lines WHERE price IS NOT NULL),
+    ready AS MATERIALIZED (
+        SELECT DISTINCT t.id, r.pool, r.user_id, r.groups, r.kind, least(r.free, 4) AS free,
+            -- The highest price that it can pay; NULL = its credits are unknown.
+            CASE WHEN r.left IS NOT NULL
+                THEN coalesce((SELECT max(price) FROM prices WHERE price <= r.left), -1) END AS left
+        FROM (SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free,
+                  {credits_left("a")} AS left
+              FROM accounts a JOIN usable w USING (id) WHERE {ready("a")}) r
+        LEFT JOIN told_apart t USING (id) WHERE r.free > 0),
+    heads AS MATERIALIZED (
+        SELECT l.kind, l.line, l.user_id, l.account_choice, l.account_ids, l.avoid_accounts, l.price, j.id, j.place
+        FROM lines l CROSS JOIN LATERAL (
+            SELECT id, place FROM jobs WHERE {in_line("l")} AND {_DUE} ORDER BY place, id LIMIT 1) j),
+    -- The first jobs of an account are in the lines whose heads come first.
     chosen AS (
         SELECT DISTINCT j.id FROM ready r CROSS JOIN LATERAL (
-            SELECT w.id FROM waiting w
-            WHERE w.kind = r.kind AND {may_use("r", "w")}
-              AND NOT (r.id = ANY(w.avoid_accounts)) AND {covers("r.left", "w.price")}
-              AND (w.nudged_at IS NULL OR w.nudged_at < clock_timestamp() - make_interval(secs => :again_after))
-            ORDER BY w.place, w.id LIMIT least(greatest(r.free, 0), 4)) j
+            SELECT w.id FROM (
+                SELECT h.kind, h.line FROM heads h WHERE {_may_work("r", "h")}
+                ORDER BY h.place, h.id LIMIT r.free) f
+            CROSS JOIN LATERAL (
+                SELECT id, place FROM jobs WHERE {in_line("f")} AND {_DUE} ORDER BY place, id LIMIT r.free) w
+            ORDER BY w.place, w.id LIMIT r.free) j
         LIMIT :limit)
     UPDATE jobs SET nudged_at = clock_timestamp() FROM chosen WHERE jobs.id = chosen.id AND jobs.state = 'queued'
     RETURNING jobs.id, jobs.place"""
@@ -50,7 +73,7 @@ _TAKE_DUE_SUBMITS = text(
 _TAKE_DUE_SAVES = text(
     """/* take_saves */
     UPDATE jobs SET nudged_at = clock_timestamp() WHERE id IN (
-        SELECT id FROM jobs WHERE state = 'saving' AND kind <> 'chat' AND due_at <= clock_timestamp()
+        SELECT id FROM jobs WHERE state = 'saving' AND kind <> 'chat' AND due_at <= now()
           AND (nudged_at IS NULL OR nudged_at < clock_timestamp() - make_interval(secs => :again_after))
         ORDER BY due_at LIMIT :limit FOR NO KEY UPDATE SKIP LOCKED)
     RETURNING id"""

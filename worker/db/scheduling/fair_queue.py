@@ -23,8 +23,8 @@ from uuid import UUID
 from sqlalchemy import text
 
 from worker.db.accounts.eligibility import candidates, works
+from worker.db.accounts.queue_lines import line_heads
 from worker.db.engine import Transaction
-from worker.db.scheduling.lines import line_heads
 
 # So small that it only decides between the first job of an idle owner and a batch job at the same position.
 HEAD_START = 0.001

@@ -9,6 +9,7 @@ from sqlalchemy import TextClause, text
 
 from worker.db.accounts.available_credits import is_insufficient
 from worker.db.accounts.eligibility import candidates
+from worker.db.accounts.queue_lines import in_line, line_heads
 from worker.db.engine import Transaction
 
 # A queued job fails at once instead of waiting if the cooldowns of all its accounts are longer than this.
@@ -50,17 +51,13 @@ def find_unschedulable_jobs(tx: Transaction, *, limit: int) -> list[UUID]:
     rows = tx.all(
         text(
             f"""/* unschedulable_jobs */
-            WITH waiting AS MATERIALIZED (
-                SELECT id, user_id, account_ids, account_choice, avoid_accounts, price FROM jobs
-                WHERE state = 'queued'),
-            groups AS (SELECT DISTINCT user_id, account_ids, account_choice, avoid_accounts, price FROM waiting),
-            unschedulable AS MATERIALIZED (SELECT * FROM groups j WHERE NOT EXISTS (
+            WITH RECURSIVE {line_heads("lines", "ARRAY['image', 'video', 'chat']")},
+            unschedulable AS MATERIALIZED (SELECT * FROM lines j WHERE NOT EXISTS (
                 SELECT 1 FROM {candidates("j")} WHERE a.id <> ALL(j.avoid_accounts) AND a.state = 'ok'
                   AND NOT {is_insufficient("a", "j.price")}
                   AND NOT coalesce(a.rest_until > clock_timestamp() + make_interval(secs => :longest_cooldown), false)))
-            SELECT w.id FROM waiting w JOIN unschedulable s ON s.account_ids = w.account_ids
-                AND s.account_choice = w.account_choice AND s.avoid_accounts = w.avoid_accounts
-                AND s.user_id IS NOT DISTINCT FROM w.user_id AND s.price IS NOT DISTINCT FROM w.price
+            SELECT w.id FROM unschedulable u CROSS JOIN LATERAL (
+                SELECT id FROM jobs WHERE {in_line("u")} ORDER BY place, id LIMIT :limit) w
             ORDER BY w.id LIMIT :limit"""
         ),
         {"longest_cooldown": LONGEST_COOLDOWN_SECONDS, "limit": limit},

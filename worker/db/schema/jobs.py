@@ -22,9 +22,12 @@ from worker.db.schema.base import metadata, timestamp_column
 
 # In the notation of Postgres, which `alembic check` compares. A priority is a head start of 20 turns.
 PLACE = "(turn - ((20)::double precision * (priority)::double precision))"
+# A number that jobs share if the same accounts may run them (`worker.db.accounts.queue_lines`), of functions that an
+# index may use. Old processes need not know it.
+LINE = "hash_record_extended(ROW(owner, user_id, account_choice, account_ids, avoid_accounts, price), 0::bigint)"
 
-
-_USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged"]
+_USAGE = ["id", "user_id", "api_key_id", "account_id", "kind", "model", "state", "attempt", "price", "charged",
+          "result_count", "result_seconds"]  # fmt: skip
 
 
 jobs = Table(
@@ -80,6 +83,9 @@ jobs = Table(
     Column("price", Integer),  # expected credits, set when it is accepted; NULL = unknown
     Column("charged", Integer),  # actual credits as far as known; 0 = certainly nothing
     timestamp_column("settled_at"),  # when upstream confirmed `charged` (or that it is 0); NULL = estimated
+    # Number and length of its results, set when it succeeds; NULL = not counted yet (`worker.db.jobs.result_counts`).
+    Column("result_count", Integer),
+    Column("result_seconds", Double),
     timestamp_column("pinned_at"),  # by its owner: its files are kept permanently
     Column("favourite", Boolean, nullable=False, server_default=text("false")),  # set by its owner
     timestamp_column("deleted_at"),  # by its owner: hidden, and its files are deleted
@@ -98,6 +104,7 @@ jobs = Table(
     CheckConstraint("progress BETWEEN 0 AND 100", name="progress"),
     # Explicit names, so that a query plan shows which rule it used.
     Index("ix_jobs_queue", "kind", "place", "id", postgresql_where=text("state = 'queued'")),
+    Index("ix_jobs_line", "kind", text(LINE), "place", "id", postgresql_where=text("state = 'queued'")),
     Index("ix_jobs_turns", "owner", "kind", "turn", postgresql_where=text("attempt > 0 OR state = 'queued'")),
     Index("ix_jobs_account_id", "account_id", "submitted_at", postgresql_where=text("account_id IS NOT NULL")),
     Index(
@@ -116,17 +123,28 @@ jobs = Table(
     Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
     Index("ix_jobs_user_id", "user_id", "id"),
     Index(
-        "ix_jobs_open_owner",
+        "ix_jobs_open",
         "owner",
+        "id",
         postgresql_where=text(f"state IN {sql_list(OPEN)}"),
+        postgresql_include=["kind", "model", "state", "created_at", "api_key_id"],
+    ),
+    Index("ix_jobs_queued_turns", "owner", "kind", "turn", postgresql_where=text("state = 'queued'")),
+    Index(
+        "ix_jobs_metadata",
+        "metadata",
+        postgresql_using="gin",
+        postgresql_ops={"metadata": "jsonb_path_ops"},
+        postgresql_where=text("metadata <> '{}'"),
     ),
     # Covers quotas and usage reports, so that they do not read the wide rows.
-    Index("ix_jobs_usage", "owner", "created_at", postgresql_include=_USAGE),
+    Index("ix_jobs_usage_results", "owner", "created_at", postgresql_include=_USAGE),
     Index("ix_jobs_group_id", "group_id"),
     Index("ix_jobs_favourite", "user_id", "id", postgresql_where=text("favourite")),
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
     Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+    Index("ix_jobs_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("ix_jobs_succeeded", "kind", "model", text("finished_at DESC"), postgresql_where=text("state = 'succeeded'")),
 )
 
@@ -185,6 +203,17 @@ job_events = Table(
     Column("to_state", Text, nullable=False),
     Column("actor", Text, nullable=False),
     Column("note", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
+)
+
+
+# Prompts as the search reads them. Copied from the jobs by the clean-up, so that accepting and changing a job costs
+# nothing; the search reads younger jobs themselves (`worker.db.jobs.prompt_search`).
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("job_id", Uuid, ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True),
+    Column("prompt", Text, nullable=False),
+    Index("ix_prompts_grams", text("prompt_grams(prompt)"), postgresql_using="gin"),
 )
 
 

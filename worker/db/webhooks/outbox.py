@@ -37,6 +37,7 @@ OUTBOX = """listening AS (
             FROM upd CROSS JOIN listening l
             ON CONFLICT DO NOTHING)"""
 
+# `now()` where an index finds what is due: `clock_timestamp()` changes within a statement, so no index can use it.
 # Walks the index from lane to lane and takes a few of each, so one lane with thousands does not hide the others.
 _DUE = text(
     """/* due_deliveries */
@@ -48,7 +49,7 @@ _DUE = text(
         FROM lanes WHERE lanes.lane IS NOT NULL)
     SELECT d.id FROM lanes CROSS JOIN LATERAL (
         SELECT w.id, w.due_at, w.event, w.endpoint_id FROM webhook_deliveries w
-        WHERE w.lane = lanes.lane AND w.due_at <= clock_timestamp() ORDER BY w.due_at LIMIT :most_per_lane) d
+        WHERE w.lane = lanes.lane AND w.due_at <= now() ORDER BY w.due_at LIMIT :most_per_lane) d
     LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id
     WHERE e.id IS NULL OR d.event = :test
         OR (e.disabled_at IS NULL AND coalesce(e.slow_until <= clock_timestamp(), true))
@@ -79,7 +80,7 @@ _CLAIM = text(
         WHERE owner = :owner AND claimed_until > clock_timestamp()),
     pick AS (
         SELECT d.id, e.url FROM webhook_deliveries d LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id
-        WHERE d.lane = :lane AND d.owner = :owner AND d.due_at <= clock_timestamp()
+        WHERE d.lane = :lane AND d.owner = :owner AND d.due_at <= now()
           AND (CAST(:id AS uuid) IS NULL OR d.id = :id)
           AND (SELECT lanes < :most_per_lane AND owners < :most_per_owner FROM busy)
           AND (e.id IS NULL OR d.event = :test

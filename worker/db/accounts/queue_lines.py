@@ -1,0 +1,33 @@
+"""Lines of the queue: queued jobs that the same accounts may run.
+
+Jobs of one line have the same kind, owner, account choice, named accounts, refusals and price, so an account that may
+take one of them may take all. A question such as "which account can work now" is asked once per line instead of once
+per waiting job, and no job is hidden behind jobs that nobody can run. `ix_jobs_line` leads from line to line without
+reading the jobs in between.
+"""
+
+from worker.db.schema.jobs import LINE
+
+# What is equal within a line, and what a question about its first job needs.
+_COLUMNS = "id, owner, user_id, account_choice, account_ids, avoid_accounts, price, place, priority"
+_FIRST = f"SELECT {LINE} AS line, {_COLUMNS} FROM jobs WHERE state = 'queued' AND kind"
+_ORDER = f"ORDER BY {LINE}, place, id LIMIT 1"
+
+
+def line_heads(name: str, kinds: str) -> str:
+    """SQL: a CTE with the first job of each line, for `WITH RECURSIVE`: `line`, `kind` and columns of that job.
+
+    `kinds` is an array expression.
+    """
+    return f"""{name} AS (
+        SELECT k.kind, h.* FROM unnest({kinds}) AS k(kind) CROSS JOIN LATERAL ({_FIRST} = k.kind {_ORDER}) h
+        UNION ALL
+        SELECT p.kind, h.* FROM {name} p CROSS JOIN LATERAL ({_FIRST} = p.kind AND {LINE} > p.line {_ORDER}) h)"""
+
+
+def in_line(head: str) -> str:
+    """SQL: whether a row of `jobs`, without an alias, waits in the line of `head`, a row of `line_heads`.
+
+    Order by `place, id` to read the line through its index.
+    """
+    return f"state = 'queued' AND kind = {head}.kind AND {LINE} = {head}.line"
