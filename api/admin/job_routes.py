@@ -12,7 +12,7 @@ from api.admin.routes import find_user
 from api.admin.schemas import AdminJob, AdminJobDetails, AdminJobList
 from api.auth.dependencies import AdminDep, Caller, audit_actor
 from api.generation.job_action_routes import RETRY_DOCS, cancel_job_now
-from api.generation.response import IdempotencyKeyHeader, accept_jobs, accepted_response, job_headers, read_job_views
+from api.generation.response import IdempotencyKeyHeader, accept_jobs, accepted_response, job_headers, read_views
 from api.generation.retries import plan_retry
 from api.http.body_parsing import parse_body
 from api.http.errors import error_responses
@@ -159,7 +159,7 @@ async def retry_job(
     new = public_id("job", planned.jobs[0].id)
     note = partial(_record_action, audit_actor(request, admin), "job.retry", job_id, new=new)
     accepted = await accept_jobs(request, replace(planned, extra_write=note), caller=owner, key=key)
-    views = await run_in_threadpool(read_job_views, accepted.job_ids)
+    views = await read_views(accepted.job_ids)
     return accepted_response(views, base_url(request), job_headers(accepted, None))
 
 

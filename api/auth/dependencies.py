@@ -1,5 +1,6 @@
 """Authentication: an API key, a console session or upstream session ids become a `Caller`; permission dependencies."""
 
+import asyncio
 import hashlib
 import hmac
 import math
@@ -18,14 +19,16 @@ from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, parse_session_tokens
 from api.http.own_file_links import set_request_origin
 from api.http.responses import base_url
+from worker.core.concurrency.keyed_batches import KeyedBatches, Left
 from worker.core.errors import DreameryError
 from worker.core.quotas import REQUESTS, Limit, OwnLimits, effective_limits
 from worker.core.security.session_tokens import SessionToken
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
-from worker.db.engine import Transaction, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, transaction
 from worker.db.jobs.queries import Viewer
 from worker.db.users import api_keys, console_sessions
+from worker.db.users.api_keys import KeyOwner
 from worker.db.users.audit_log import Actor
 from worker.db.users.quotas import Subject
 from worker.messaging.rate_limits import RequestLimits
@@ -144,12 +147,31 @@ async def caller_from_key(request: Request, bearer: str) -> Caller:
     raise DreameryError("invalid_api_key", message)
 
 
-def _from_key(key: str) -> Caller:
-    with transaction() as tx:
-        found = api_keys.find_key(tx, key)
+async def _from_key(key: str) -> Caller:
+    """Look the key up in the database for each request, so that a revoked key is refused at once.
+
+    Requests that arrive during a look-up share the next one.
+    """
+    found = await _look_ups.add(asyncio.get_running_loop(), key)
     if found is None:
         raise DreameryError("invalid_api_key")
     return _caller(found)
+
+
+def _find_together(keys: list[str]) -> list[KeyOwner | Left | None]:
+    with transaction() as tx:
+        found = api_keys.find_keys(tx, keys)
+    return [found.get(key) for key in keys]
+
+
+def _find_alone(key: str) -> KeyOwner | None:
+    with transaction() as tx:
+        return api_keys.find_key(tx, key)
+
+
+_look_ups: KeyedBatches[asyncio.AbstractEventLoop, str, KeyOwner | None] = KeyedBatches(
+    _find_together, alone=_find_alone, fatal=DATABASE_UNAVAILABLE_ERRORS
+)
 
 
 def _from_session(session_id: str) -> Caller:
@@ -160,7 +182,7 @@ def _from_session(session_id: str) -> Caller:
     return _caller(found)
 
 
-def _caller(found: api_keys.KeyOwner) -> Caller:
+def _caller(found: KeyOwner) -> Caller:
     return Caller(
         owner=f"user:{found.user_id}",
         user_id=found.user_id,
@@ -231,10 +253,10 @@ async def _authenticate(request: Request) -> Caller:
 async def _authenticate_key(request: Request, bearer: str) -> Caller:
     failed: FailedLoginLimiter | None = getattr(request.app.state, "failed_logins", None)
     if failed is None:  # the lifespan of the app did not run
-        return await run_in_threadpool(_from_key, bearer)
+        return await _from_key(bearer)
     await failed.check(request, bearer)
     try:
-        caller = await run_in_threadpool(_from_key, bearer)
+        caller = await _from_key(bearer)
     except DreameryError:
         await failed.record(request, bearer, valid=False)
         raise

@@ -6,7 +6,7 @@ asynchronous objects).
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any
 from uuid import UUID
@@ -23,10 +23,11 @@ from api.http.responses import base_url, json_response
 from api.jobs.eta import estimate_group_eta
 from api.jobs.serialization import group_error, job_object
 from api.jobs.watcher import JobWatcher, Watch
+from worker.core.concurrency.keyed_batches import KeyedBatches, Left
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
-from worker.db.engine import retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView
 
@@ -37,8 +38,9 @@ IdempotencyKeyHeader = Annotated[
 # nginx's status for a client that disconnected; it only appears in logs.
 CLIENT_CLOSED_REQUEST = 499
 
-# Builds the body of a 200 from ended jobs with at least one result and the base of links. Runs in a thread.
+# Builds the body of a 200 from ended jobs with at least one result and the base of links.
 BuildBody = Callable[[list[JobView], str], dict[str, Any]]
+_Build = Callable[[list[JobView], str], Awaitable[dict[str, Any]]]
 # Builds additional keys of a 202 from the jobs.
 BuildExtraFields = Callable[[list[JobView]], dict[str, Any]]
 
@@ -52,15 +54,22 @@ async def create_and_respond(
     key: str | None,
     build_body: BuildBody,
     build_extra_fields: BuildExtraFields = lambda _: {},
+    reads_files: bool = True,
 ) -> Response:
-    """Accept the jobs, wait as the caller prefers, and answer."""
+    """Accept the jobs, wait as the caller prefers, and answer. `reads_files` = `build_body` may take long."""
     job_watcher: JobWatcher = request.app.state.job_watcher
     # Watch before the rows exist, so that no end is missed between the commit and the wait.
     with job_watcher.watch_jobs([job.id for job in plan.jobs]) as watches:
-        accepted = await accept_jobs(request, plan, caller=caller, key=key, answers_late=True)
-        if not await wait_unless_disconnected(request, _wait(job_watcher, watches, accepted, preference.wait_seconds)):
-            return Response(status_code=CLIENT_CLOSED_REQUEST)
-    return await _respond(request, accepted, preference, build_body, build_extra_fields, keyed=key is not None)
+        async with _watching_disconnect(request, tracked_request(request)):
+            accepted = await accept_jobs(request, plan, caller=caller, key=key, answers_late=True)
+            waiting = _wait(job_watcher, watches, accepted, preference.wait_seconds)
+            if not await wait_unless_disconnected(request, waiting):
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+
+    async def build(views: list[JobView], base: str) -> dict[str, Any]:
+        return await run_in_threadpool(build_body, views, base) if reads_files else build_body(views, base)
+
+    return await _respond(request, accepted, preference, build, build_extra_fields, keyed=key is not None)
 
 
 def tracked_request(request: Request) -> TrackedRequest:
@@ -117,11 +126,18 @@ def mark_failed(request: Request) -> None:
 
 @contextlib.asynccontextmanager
 async def _watching_disconnect(request: Request, tracked: TrackedRequest) -> AsyncIterator["asyncio.Task[None]"]:
-    """Watch for a disconnect in the block: it sets `tracked.disconnected` and completes the task."""
-    task = asyncio.create_task(_receive_disconnect(request, tracked))
+    """Watch for a disconnect in the block: it sets `tracked.disconnected` and completes the task.
+
+    A block inside another one shares its task: one request has one reader of its messages.
+    """
+    if tracked.watcher is not None:
+        yield tracked.watcher
+        return
+    task = tracked.watcher = asyncio.create_task(_receive_disconnect(request, tracked))
     try:
         yield task
     finally:
+        tracked.watcher = None
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -155,10 +171,20 @@ async def _wait_for_existing(job_watcher: JobWatcher, job_ids: list[UUID], secon
 
 async def sync_watches(watches: list[Watch]) -> list[JobView]:
     """Read the rows of watched jobs once, so that the watches know changes from before they began."""
-    views = await run_in_threadpool(read_job_views, [watch.job_id for watch in watches])
+    views = await read_views([watch.job_id for watch in watches])
     for watch, view in zip(watches, views, strict=True):
         watch.update(view.job.state, view.job.event_seq)
     return views
+
+
+async def read_views(job_ids: list[UUID]) -> list[JobView]:
+    """Return the jobs of a request as they are now. Requests that end together share one read."""
+    return await _reads.add(asyncio.get_running_loop(), job_ids)
+
+
+def _read_together(requests: list[list[UUID]]) -> list[list[JobView] | Left]:
+    views = {view.job.id: view for view in read_job_views(list({job_id for ids in requests for job_id in ids}))}
+    return [[views[job_id] for job_id in sorted(set(ids)) if job_id in views] for ids in requests]
 
 
 @retry_when_database_unavailable
@@ -168,16 +194,21 @@ def read_job_views(job_ids: list[UUID]) -> list[JobView]:
         return queries.group_views(tx, job_ids)
 
 
+_reads: KeyedBatches[asyncio.AbstractEventLoop, list[UUID], list[JobView]] = KeyedBatches(
+    _read_together, alone=read_job_views, fatal=DATABASE_UNAVAILABLE_ERRORS
+)
+
+
 async def _respond(
     request: Request,
     accepted: AcceptedRequest,
     preference: Preference,
-    build_body: BuildBody,
+    build_body: _Build,
     build_extra_fields: BuildExtraFields,
     *,
     keyed: bool,
 ) -> Response:
-    views = await run_in_threadpool(read_job_views, accepted.job_ids)
+    views = await read_views(accepted.job_ids)
     base = base_url(request)
     unfinished = any(view.job.finished_at is None for view in views)
     deferred = preference.respond_async and (unfinished or preference.wait_seconds == 0)
@@ -195,7 +226,7 @@ async def _respond(
         return error_response(error, headers=headers, status=status)
     if stored < accepted.n:
         headers["X-Partial-Results"] = f"{stored}/{accepted.n}"
-    return json_response(await run_in_threadpool(build_body, views, base), headers=headers)
+    return json_response(await build_body(views, base), headers=headers)
 
 
 def job_headers(accepted: AcceptedRequest, applied: str | None) -> dict[str, str]:

@@ -69,9 +69,7 @@ def _max_wait(request: Request) -> float:
 _PREFER = "`respond-async` = 202 with the job at once; `wait=N` = wait up to N seconds (RFC 7240)"
 
 
-def get_preference(
-    request: Request, _prefer: Annotated[str | None, Header(alias="prefer", description=_PREFER)] = None
-) -> Preference:
+def get_preference(request: Request) -> Preference:
     """Read RFC 7240 `Prefer` and the SDK's own read timeout; unknown preferences are ignored."""
     limit = _max_wait(request)
     respond_async, wait = False, None
@@ -89,7 +87,14 @@ def get_preference(
     )
 
 
-PreferenceDep = Annotated[Preference, Depends(get_preference)]
+async def _get_preference(
+    request: Request, _prefer: Annotated[str | None, Header(alias="prefer", description=_PREFER)] = None
+) -> Preference:
+    # Asynchronous, because the framework runs other dependencies in threads.
+    return get_preference(request)
+
+
+PreferenceDep = Annotated[Preference, Depends(_get_preference)]
 
 
 def parse_idempotency_key(value: str | None) -> str | None:

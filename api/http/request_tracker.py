@@ -27,6 +27,7 @@ End = Literal["answered", "timeout", "cut"]
 # A process that has not renewed its lease for this long counts as dead.
 LEASE_SECONDS = 5.0
 _RENEW_SECONDS = 1.0
+_IDLE_RENEW_SECONDS = 2.0  # while no request is tracked
 _FLUSH_SECONDS = 0.05
 # The client's timeout starts before our clock does, and may fire a little late.
 _TIMEOUT_MARGIN_SECONDS = 1.0
@@ -49,6 +50,7 @@ class TrackedRequest:
     failed: bool = False  # the answer is the failure of its jobs
     group_id: UUID | None = None  # its jobs; set before the commit, so the commit may still fail
     ended: End | None = None
+    watcher: "asyncio.Task[None] | None" = None  # waits for the client's disconnect
 
     @property
     def holder(self) -> Holder:
@@ -124,7 +126,7 @@ class RequestTracker:
         while not self._stopping:
             with contextlib.suppress(TimeoutError):
                 # Until Python 3.12 `wait_for` may lose a cancellation that arrives together with the wake-up.
-                async with asyncio.timeout(_RENEW_SECONDS):
+                async with asyncio.timeout(_RENEW_SECONDS if self._requests else _IDLE_RENEW_SECONDS):
                     await self._wake.wait()
                 await asyncio.sleep(_FLUSH_SECONDS)  # a burst shares one statement
             self._wake.clear()

@@ -242,7 +242,9 @@ async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *
     offer = await read_offer(caller)
     jobs, n = plan_image_jobs(body, caller, offer)
     model = offer.image_model(get_catalog(), body.model)
-    return await run_in_threadpool(partial(_plan_with_inputs, path, body, jobs, n, model, required=required))
+    plan = partial(_plan_with_inputs, path, body, jobs, n, model, required=required)
+    # Without inputs nothing is fetched, decoded or stored.
+    return await run_in_threadpool(plan) if body.media_inputs else plan()
 
 
 def _plan_with_inputs(

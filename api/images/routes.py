@@ -165,4 +165,12 @@ async def _create(
             views, n=plan.n, response_format=options.response_format, base=base, echoed_fields=options.echoed_fields()
         )
 
-    return await create_and_respond(request, plan, caller=caller, preference=preference, key=key, build_body=build_body)
+    return await create_and_respond(
+        request,
+        plan,
+        caller=caller,
+        preference=preference,
+        key=key,
+        build_body=build_body,
+        reads_files=options.response_format == "b64_json",
+    )

@@ -15,7 +15,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from api.generation.acceptance import AcceptedRequest
-from api.generation.response import mark_failed, mark_unanswered, read_job_views, sync_watches
+from api.generation.response import mark_failed, mark_unanswered, read_job_views, read_views, sync_watches
 from api.http.errors import error_body
 from api.http.sse import HEARTBEAT, sse, stream_events
 from api.jobs.serialization import group_error, read_base64, safety_identifier_field
@@ -63,7 +63,7 @@ class _ImageSource:
             self._synced = True
         for watch in [watch for watch in self._open if watch.final]:
             self._open.remove(watch)
-            (view,) = await run_in_threadpool(read_job_views, [watch.job_id])
+            (view,) = await read_views([watch.job_id])
             for item in view.files[: self._accepted.n - self.sent]:
                 self.sent += 1
                 yield await run_in_threadpool(_completed, view, item, self._event_fields)

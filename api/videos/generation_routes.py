@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import GenerateDep, ReadDep
-from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_and_respond, job_headers, read_job_views
+from api.generation.response import IdempotencyKeyHeader, accept_jobs, create_and_respond, job_headers, read_views
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.preferences import PreferenceDep, parse_idempotency_key, set_job_id_header
@@ -75,7 +75,7 @@ async def start_task(request: Request, caller: GenerateDep, idempotency_key: Ide
     body = require_single_video(await parse_body(request, VideoGenerationRequest))
     plan = await plan_videos(request.url.path, body, caller)
     accepted = await accept_jobs(request, plan, caller=caller, key=key)
-    (view,) = await run_in_threadpool(read_job_views, accepted.job_ids)
+    (view,) = await read_views(accepted.job_ids)
     video = video_object(view, base_url(request))
     return json_response({**video, "task_id": video["id"]}, headers=job_headers(accepted, None))
 

@@ -11,7 +11,7 @@ from api.auth.dependencies import Caller, CallerDep, GenerateDep, ReadDep
 from api.generation.acceptance import GenerationPlan
 from api.generation.job_action_routes import cancel_job_now
 from api.generation.model_availability import read_offer
-from api.generation.response import IdempotencyKeyHeader, accept_jobs, job_headers, read_job_views
+from api.generation.response import IdempotencyKeyHeader, accept_jobs, job_headers, read_views
 from api.http.body_parsing import body_openapi, parse_body
 from api.http.errors import error_responses
 from api.http.preferences import parse_idempotency_key, set_job_id_header
@@ -63,7 +63,7 @@ def find_video(caller: Caller, job_id: UUID) -> JobView:
 
 async def _start(request: Request, plan: GenerationPlan, caller: Caller, key: str | None) -> Response:
     accepted = await accept_jobs(request, plan, caller=caller, key=key)
-    (view,) = await run_in_threadpool(read_job_views, accepted.job_ids)
+    (view,) = await read_views(accepted.job_ids)
     headers = {**job_headers(accepted, None), **poll_headers(view)}
     return json_response(video_object(view, base_url(request)), headers=headers)
 

@@ -62,29 +62,32 @@ def find_key(tx: Transaction, key: str) -> KeyOwner | None:
 
     Records the use of the key, at most once a minute.
     """
-    row = tx.first(
-        text(
-            f"""SELECT k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models,
-                    coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
-                    k.limits AS key_limits, k.soft_limits AS key_soft_limits,
-                    k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute' AS stale
-                FROM api_keys k JOIN users u ON u.id = k.user_id
-                WHERE k.key_hash = :hash AND NOT u.disabled AND {_VALID}"""
-        ),
-        {"hash": key_hash(key)},
-    )
-    if row is None:
-        return None
-    if row.stale:
-        # Skipped if another request holds the row: no request waits for a timestamp.
-        tx.run(
-            text(
-                """UPDATE api_keys SET last_used_at = now() WHERE id IN (
-                       SELECT id FROM api_keys WHERE id = :id FOR NO KEY UPDATE SKIP LOCKED)"""
-            ),
-            {"id": row.api_key_id},
-        )
-    return key_owner(row)
+    return find_keys(tx, [key]).get(key)
+
+
+_FIND = text(
+    f"""/* find_keys */
+    SELECT k.key_hash, k.id AS api_key_id, u.id AS user_id, u.name, u.role, k.scopes, k.models,
+        coalesce(k.root_id, k.id) AS root_id, u.limits, u.soft_limits,
+        k.limits AS key_limits, k.soft_limits AS key_soft_limits,
+        k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute' AS stale
+    FROM api_keys k JOIN users u ON u.id = k.user_id
+    WHERE k.key_hash = ANY(:hashes) AND NOT u.disabled AND {_VALID}"""
+)
+# Skips rows that another request holds: no request waits for a timestamp.
+_RECORD_USE = text(
+    """UPDATE api_keys SET last_used_at = now() WHERE id IN (
+           SELECT id FROM api_keys WHERE id = ANY(:ids) FOR NO KEY UPDATE SKIP LOCKED)"""
+)
+
+
+def find_keys(tx: Transaction, keys: list[str]) -> dict[str, KeyOwner]:
+    """Return the owners of the valid ones of these keys, by key, as `find_key` does for one."""
+    by_hash = {key_hash(key): key for key in keys}
+    rows = tx.all(_FIND, {"hashes": list(by_hash)})
+    if stale := [row.api_key_id for row in rows if row.stale]:
+        tx.run(_RECORD_USE, {"ids": stale})
+    return {by_hash[row.key_hash]: key_owner(row) for row in rows}
 
 
 def key_owner(row: Row[Any]) -> KeyOwner:
