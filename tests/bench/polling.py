@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from worker.core.polling import OpenJob, PollingPolicy, next_poll
+from worker.core.polling import OpenJob, PollingPolicy, duration_to_learn, next_poll
 
-# What a caller needs for the next request, and the engine to save a result; recorded durations include the latter.
-_SAVE_SECONDS = 0.1
+# From the poll that finds a result to the caller's next submit.
+_PAUSE_SECONDS = 0.1
 _LEARN_SECONDS = 30.0
 _MIN_LEARNED, _MAX_LEARNED = 5, 150
 Draw = Callable[[random.Random], float]
@@ -34,6 +34,7 @@ class Load:
     kind: str = "image"
     start_spread: float = 1.0  # the callers start within this time
     warm: bool = True  # durations were learned before
+    learned: Draw | None = None  # what was learned, if the upstream took another time then
 
 
 @dataclass
@@ -75,7 +76,7 @@ def fixed(interval: float) -> Rule:
 
 
 class _Learned:
-    """The newest durations as the engine learns them: from submit to stored result, read every half minute."""
+    """The newest durations as the engine learns them, read every half minute."""
 
     def __init__(self, first: list[float]) -> None:
         self._newest = deque(first, maxlen=_MAX_LEARNED)
@@ -97,7 +98,8 @@ class _Learned:
 def simulate(load: Load, rule: Rule, *, seed: int = 1) -> Result:
     """Run a load to its end."""
     rng, result = random.Random(seed), Result()
-    learned = _Learned([load.draw(rng) + _SAVE_SECONDS + 0.2 for _ in range(40)] if load.warm else [])
+    earlier = load.learned or load.draw
+    learned = _Learned([earlier(rng) for _ in range(40)] if load.warm else [])
     submits = sorted(rng.uniform(0, load.start_spread) for _ in range(load.callers))
     left, running = load.jobs, list[tuple[float, float]]()  # (end, submit)
     last_poll, due, now = None, float("inf"), 0.0
@@ -108,14 +110,15 @@ def simulate(load: Load, rule: Rule, *, seed: int = 1) -> Result:
                 left -= 1
                 insort(running, (now + load.draw(rng), now))
         else:
-            now = last_poll = due
+            since_poll, now = None if last_poll is None else due - last_poll, due
+            last_poll = now
             result.polls += 1
             due = float("inf")
             for end, submit in [job for job in running if job[0] <= now]:
                 running.remove((end, submit))
                 result.delays.append(now - end)
-                learned.add(now - submit + _SAVE_SECONDS)
-                heapq.heappush(submits, now + _SAVE_SECONDS)
+                learned.add(duration_to_learn(now - submit, since_poll))
+                heapq.heappush(submits, now + _PAUSE_SECONDS)
         jobs = [OpenJob(now - submit, learned.at(now), load.kind) for _, submit in running]
         wait = rule(jobs, None if last_poll is None else now - last_poll)
         due = float("inf") if wait is None else min(due, now + wait) if due > now else now + wait

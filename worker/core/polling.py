@@ -15,18 +15,18 @@ from itertools import accumulate
 
 _POLL_COST = 0.42
 # A second matters less after five minutes than after five seconds: jobs that usually take longer than `_USUAL` weigh
-# less, by the fourth root.
+# less, by this power of the ratio.
 _USUAL = 6.0
-# Learned durations include the wait for the poll that found the end, and the copy: the true end came somewhat earlier.
-# Each one is spread over the time before it. Otherwise every poll would come after the last known duration, and the
-# next durations, learned from that poll, would be longer still.
-_SPREAD_SHARE = 0.12
-_MIN_SPREAD = 0.8
-# Durations may be wrong, for example after the upstream changed: no wait is longer than this share of the usual duration.
+_WEIGHT_POWER = 0.35
+# Each learned duration is spread over the time before it. Without this the first poll would come after the last known
+# duration, find everything then, and the durations learned from it would never become shorter again.
+_SPREAD_SHARE = 0.1
+_MIN_SPREAD = 0.6
+# Durations may be wrong, for example after the upstream changed: no wait is longer than this share of the usual one.
 _TRUST_SHARE = 0.2
 _MIN_TRUST = 20.0
 # Refusals after the submit come early: the first look comes after this share of the usual duration, within limits.
-_LOOK_SHARE = 0.2
+_LOOK_SHARE = 0.3
 _MIN_LOOK, _MAX_LOOK = 1.0, 10.0
 # A job that usually ends within this time is looked at right after its submit.
 _FAST = 0.5
@@ -56,8 +56,8 @@ class PollingPolicy:
 class OpenJob:
     """A job in flight: seconds since its submit, the sorted durations of similar jobs if known, and its kind.
 
-    Durations run from the submit to the poll that found the end. If they include more, such as seconds of saving, polls
-    come later and later: each one is late by that time, and the next durations are learned from it.
+    Durations are those of `duration_to_learn`. If they include more, such as seconds of saving, polls come later and
+    later: each one is late by that time, and the next durations are learned from it.
     """
 
     age: float
@@ -99,6 +99,14 @@ def next_poll(
     if known and most > least:
         most = _Ends(list(known.values()), least, since_poll or 0.0).best_wait(most, 2 * _POLL_COST / policy.eagerness)
     return max(most, least)
+
+
+def duration_to_learn(age: float, since_poll: float | None) -> float:
+    """Return how long a job took whose end was found by a poll at this age.
+
+    `since_poll` = seconds between that poll and the one before, None if there was none. It ended between the two polls, or between its submit and the only one: the middle is right on average.
+    """
+    return age - min(age, age if since_poll is None else since_poll) / 2
 
 
 def first_look(job: OpenJob) -> float:
@@ -158,7 +166,7 @@ def _survival(durations: tuple[float, ...]) -> _Survival:
     shares = [1.0 - part for part in ended][: last + 1]
     shares += [share * last / index for index in range(last + 1, 2 * last + 2)]
     first = next(index for index, slope in enumerate(slopes) if slope)
-    return _Survival(step, tuple(shares), first, (_USUAL / max(_usual(durations), _USUAL)) ** 0.25)
+    return _Survival(step, tuple(shares), first, (_USUAL / max(_usual(durations), _USUAL)) ** _WEIGHT_POWER)
 
 
 class _Ends:
@@ -214,7 +222,7 @@ class _Group:
         self._step, self._shares = survival.step, survival.shares
         top = len(self._shares) - 1
         weights: dict[int, float] = {}
-        self._old: list[tuple[float, float]] = []  # age now and at the last poll
+        old: dict[int, tuple[int, float, float]] = {}  # number, age now and at the last poll
         self._jobs = 0
         for age in ages:
             index, seen = int(age / self._step), max(age - since_poll, 0.0)
@@ -222,7 +230,9 @@ class _Group:
                 self._jobs += 1
                 weights[index] = weights.get(index, 0.0) + 1 / self._shares[int(seen / self._step)]
             else:
-                self._old.append((age, max(seen, self._step)))
+                bucket = 16 * index // top
+                old[bucket] = (old.get(bucket, (0, 0.0, 0.0))[0] + 1, age, max(seen, self._step))
+        self._old = list(old.values())
         self._indexes, self._weights = list(weights), list(weights.values())
         self._top_index = max(weights, default=0)
         self.first_end = 0.0 if self._old else max(survival.first - self._top_index, 0) * self._step
@@ -234,7 +244,7 @@ class _Group:
         steps = int(place)
         low = self._ended(steps)
         ended = low + (place - steps) * (self._ended(steps + 1) - low)
-        return ended + sum([1 - seen / (age + wait) for age, seen in self._old])
+        return ended + sum([number * (1 - seen / (age + wait)) for number, age, seen in self._old])
 
     def _ended(self, steps: int) -> float:
         found = self._counts.get(steps)
