@@ -104,7 +104,8 @@ def next_poll(
 def duration_to_learn(age: float, since_poll: float | None) -> float:
     """Return how long a job took whose end was found by a poll at this age.
 
-    `since_poll` = seconds between that poll and the one before, None if there was none. It ended between the two polls, or between its submit and the only one: the middle is right on average.
+    `since_poll` = seconds between that poll and the one before, None if there was none. The job ended between the two,
+    or between its submit and the only one: the middle is right on average.
     """
     return age - min(age, age if since_poll is None else since_poll) / 2
 
