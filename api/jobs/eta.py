@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from worker.core.job_state import JobState
 from worker.db.jobs.durations import DurationStats
-from worker.db.jobs.queries import JobView, QueueCapacity
+from worker.db.jobs.queries import MOST_AHEAD, JobView, QueueCapacity
 
 # Used until enough jobs have finished: median and 90th percentile, seconds from submit to stored result.
 _DEFAULTS = {"image": (25.0, 60.0), "video": (180.0, 480.0), "chat": (60.0, 240.0)}
@@ -26,12 +26,14 @@ class Eta:
     """Remaining seconds, and the poll interval that clients should use.
 
     `late` = the job takes longer than nine in ten did. Then the seconds set intervals only; they are not shown.
+    `at_least` = the job is so far behind in the queue that the jobs ahead are not all counted.
     """
 
     p50: float | None
     p90: float | None
     poll_after_ms: int
     late: bool = False
+    at_least: bool = False
 
     @property
     def retry_after(self) -> int:
@@ -48,7 +50,9 @@ class Eta:
         """The remaining time in words; "" once the job has ended."""
         if self.late:
             return LATE_TEXT
-        return "" if self.p50 is None else f"about {self.shown_seconds} s left"
+        if self.p50 is None:
+            return ""
+        return f"{'at least' if self.at_least else 'about'} {self.shown_seconds} s left"
 
 
 def estimate_eta(view: JobView, *, together: int = 1) -> Eta:
@@ -67,13 +71,13 @@ def estimate_eta(view: JobView, *, together: int = 1) -> Eta:
         p50, p90 = _learned_remaining(view, ran, together) or _remaining(p50, p90, ran=ran)
         if job.state == JobState.SAVING:
             p50, p90 = min(p50, _SAVING_SECONDS), min(p90, _LATE_SAVING_SECONDS)
-    return _make_eta(p50, p90, late=late)
+    return _make_eta(p50, p90, late=late, at_least=(view.position or 0) > MOST_AHEAD)
 
 
-def _make_eta(p50: float, p90: float, *, late: bool = False) -> Eta:
+def _make_eta(p50: float, p90: float, *, late: bool = False, at_least: bool = False) -> Eta:
     min_ms, max_ms = _POLL_MILLISECONDS
     poll_after_ms = int(min(max(1000 * p50 / 10, min_ms), max_ms))
-    return Eta(p50=_rounded(p50), p90=max(_rounded(p90), _rounded(p50)), poll_after_ms=poll_after_ms, late=late)
+    return Eta(_rounded(p50), max(_rounded(p90), _rounded(p50)), poll_after_ms, late=late, at_least=at_least)
 
 
 def _rounded(seconds: float) -> float:

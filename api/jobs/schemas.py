@@ -9,12 +9,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.http.fields import example
+from worker.db.jobs.queries import MOST_AHEAD
 
 
 class JobQueue(BaseModel):
     """Position of a job in the queues."""
 
-    position: int | None = Field(description="position in our own queue, 1 = next; null once it has left it")
+    position: int | None = Field(
+        description=f"position in our own queue, 1 = next, {MOST_AHEAD + 1} = there or further behind; null once it "
+        "has left it"
+    )
     upstream_position: int | None
     eta_seconds: int | None = Field(
         description="seconds until the result, `eta.p50` rounded; null while the job is late and once it has ended"
@@ -34,7 +38,7 @@ class RemainingTime(BaseModel):
     p50: float | None = Field(description="median: half of the jobs that ran this long end earlier")
     p90: float | None = Field(description="90th percentile: nine in ten end earlier")
     late: bool = Field(description="it takes longer than nine in ten similar jobs did")
-    text: str = Field(description="the same in words: `about 20 s left` or `longer than usual`")
+    text: str = Field(description="the same in words: `about 20 s left`, `at least 900 s left` or `longer than usual`")
 
 
 class JobFile(BaseModel):

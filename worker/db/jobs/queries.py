@@ -1,8 +1,6 @@
 """Read-only queries of jobs, for the API, the watcher, the dispatcher and the doctor."""
 
-import json
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +14,8 @@ from worker.db.engine import Transaction
 from worker.db.jobs import conversations, durations
 from worker.db.jobs.conversations import AgentReply
 from worker.db.jobs.durations import DurationStats
+from worker.db.jobs.job_search import JobFilter as JobFilter  # noqa: PLC0414 - callers import it from here
+from worker.db.jobs.job_search import filter_conditions
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class JobView:
 
     job: Row[Any]
     files: list[Row[Any]]  # the results, in order
-    position: int | None  # position in our queue, 1 = next
+    position: int | None  # position in our queue, 1 = next; `MOST_AHEAD` + 1 = there or further behind
     variants: list[Row[Any]] = field(default_factory=list)  # thumbnails and sprite sheets of videos
     reply: AgentReply | None = None  # a conversation: the reply of the agent so far
     children: list[UUID] = field(default_factory=list)  # a conversation: the jobs it started, in order
@@ -61,13 +61,28 @@ _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, a
     price, charged, settled_at, pinned_at, favourite, origin,
     (SELECT u.retention_days FROM users u WHERE u.id = jobs.user_id) AS retention_days,
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
+# A position is counted up to this many jobs ahead; a job further behind has the next number.
+MOST_AHEAD = 1000
+# Jobs that compete for the same accounts share a line, so a page of jobs walks each of its lines once.
 _POSITION = text(
-    """/* queue_position */
-    SELECT w.id, 1 + count(o.id) AS position FROM jobs w
-    LEFT JOIN jobs o ON o.state = 'queued' AND o.kind = w.kind AND (o.place, o.id) < (w.place, w.id)
-        AND (o.account_ids && w.account_ids OR (o.account_ids = '{}' AND w.account_ids = '{}' AND (
-            o.user_id IS NOT DISTINCT FROM w.user_id OR (o.account_choice <> 'own' AND w.account_choice <> 'own'))))
-    WHERE w.id = ANY(:ids) AND w.state = 'queued' GROUP BY w.id"""
+    f"""/* queue_position */
+    WITH w AS MATERIALIZED (
+        SELECT id, kind, account_ids, user_id, account_choice = 'own' AS own FROM jobs
+        WHERE id = ANY(:ids) AND state = 'queued'),
+    lines AS MATERIALIZED (
+        SELECT row_number() OVER () AS line, kind, account_ids, user_id, own
+        FROM (SELECT DISTINCT kind, account_ids, user_id, own FROM w) d),
+    front AS (
+        SELECT l.line, f.id, row_number() OVER (PARTITION BY l.line ORDER BY f.place, f.id) AS position
+        FROM lines l CROSS JOIN LATERAL (
+            SELECT o.id, o.place FROM jobs o WHERE o.state = 'queued' AND o.kind = l.kind
+              AND (o.account_ids && l.account_ids OR (o.account_ids = '{{}}' AND l.account_ids = '{{}}' AND (
+                o.user_id IS NOT DISTINCT FROM l.user_id OR (o.account_choice <> 'own' AND NOT l.own))))
+            ORDER BY o.place, o.id LIMIT {MOST_AHEAD}) f)
+    SELECT w.id, coalesce(front.position, {MOST_AHEAD + 1}) AS position
+    FROM w JOIN lines l ON l.kind = w.kind AND l.account_ids = w.account_ids AND l.own = w.own
+        AND l.user_id IS NOT DISTINCT FROM w.user_id
+    LEFT JOIN front ON front.line = l.line AND front.id = w.id"""
 )
 
 
@@ -204,67 +219,22 @@ def job_view(tx: Transaction, job_id: UUID, viewer: Viewer) -> JobView | None:
     return _job_views(tx, rows)[0] if rows else None
 
 
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """The filters of a list of jobs; None = no filter."""
-
-    states: list[str] | None = None
-    kinds: list[str] | None = None
-    model: str | None = None
-    prompt: str | None = None  # text that the prompt must contain
-    favourite: bool | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
-    ids: list[UUID] | None = None
-    group_id: UUID | None = None  # the first job of the request
-    metadata: dict[str, str] | None = None  # pairs that must all match
-    user_id: UUID | None = None
-    account_id: UUID | None = None  # the account of its last attempt
-
-
 def list_jobs(
     tx: Transaction, viewer: Viewer, filters: JobFilter, *, after: UUID | None, limit: int, newest_first: bool
 ) -> tuple[list[JobView], bool]:
     """Return one page of a caller's jobs, and whether more follow. `after` = the last id of the previous page."""
     compare, order = ("<", "DESC") if newest_first else (">", "ASC")
     condition, values = visibility_condition(viewer)
+    conditions, filter_values = filter_conditions(tx, filters)
+    if after is not None:
+        conditions.append(f"id {compare} :after")
+        values = {**values, "after": after}
     rows = tx.all(
         text(
-            f"""SELECT {_JOB_COLUMNS} FROM jobs
-                WHERE {condition}
-                  AND (CAST(:states AS text[]) IS NULL OR state = ANY(CAST(:states AS text[])))
-                  AND (CAST(:kinds AS text[]) IS NULL OR kind = ANY(CAST(:kinds AS text[])))
-                  AND (CAST(:prompt AS text) IS NULL
-                       OR strpos(lower(params -> 'order' ->> 'prompt'), lower(:prompt)) > 0)
-                  AND (CAST(:favourite AS boolean) IS NULL OR favourite = :favourite)
-                  AND (CAST(:model AS text) IS NULL OR model = :model)
-                  AND (CAST(:since AS timestamptz) IS NULL OR created_at >= :since)
-                  AND (CAST(:until AS timestamptz) IS NULL OR created_at < :until)
-                  AND (CAST(:ids AS uuid[]) IS NULL OR id = ANY(CAST(:ids AS uuid[])))
-                  AND (CAST(:group_id AS uuid) IS NULL OR group_id = :group_id)
-                  AND (CAST(:pairs AS jsonb) IS NULL OR metadata @> CAST(:pairs AS jsonb))
-                  AND (CAST(:of_user AS uuid) IS NULL OR user_id = :of_user)
-                  AND (CAST(:account_id AS uuid) IS NULL OR account_id = :account_id)
-                  AND (CAST(:after AS uuid) IS NULL OR id {compare} :after)
+            f"""SELECT {_JOB_COLUMNS} FROM jobs WHERE {" AND ".join([condition, *conditions])}
                 ORDER BY id {order} LIMIT :limit"""
         ),
-        {
-            **values,
-            "states": filters.states,
-            "kinds": filters.kinds,
-            "prompt": filters.prompt,
-            "favourite": filters.favourite,
-            "model": filters.model,
-            "since": filters.created_after,
-            "until": filters.created_before,
-            "ids": filters.ids,
-            "group_id": filters.group_id,
-            "pairs": json.dumps(filters.metadata) if filters.metadata else None,
-            "of_user": filters.user_id,
-            "account_id": filters.account_id,
-            "after": after,
-            "limit": limit + 1,
-        },
+        {**values, **filter_values, "limit": limit + 1},
     )
     return _job_views(tx, rows[:limit]), len(rows) > limit
 

@@ -31,6 +31,7 @@ export default {
   "job.open_image": ["Open image {n}", "打开第 {n} 张图片"],
   "job.parameters": ["Parameters", "参数"],
   "job.parent": ["Created by a conversation", "由对话创建"],
+  "job.far_behind": ["at least {n} jobs ahead", "前面至少有 {n} 个任务"],
   "job.position": ["position {n} in the queue", "队列第 {n} 位"],
   "job.progress": ["Progress", "进度"],
   "job.results": ["Results", "结果"],

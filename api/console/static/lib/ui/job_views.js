@@ -14,9 +14,13 @@ export function JobStatus({ job }) {
   return job.cancelling ? html`<${StatusBadge} status="cancelling" tone="off" />` : html`<${StatusBadge} status=${job.status} />`;
 }
 
+// The API counts at most this many jobs ahead.
+const MOST_AHEAD = 1000;
+
 // The queue position and the remaining time of an open job.
 export function queueText(job) {
   const { position, upstream_position: upstream } = job.queue;
+  if (job.status === "queued" && position > MOST_AHEAD) return t("job.far_behind", { n: formatNumber(MOST_AHEAD) });
   const parts = [];
   if (job.status === "queued" && position != null) parts.push(t("job.position", { n: formatNumber(position) }));
   if (job.status === "in_progress" && upstream) parts.push(t("job.upstream_position", { n: formatNumber(upstream) }));
