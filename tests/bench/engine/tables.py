@@ -38,22 +38,24 @@ def speed_table(rows: list[Row]) -> str:
 def cost_table(rows: list[Row]) -> str:
     """CPU, memory, and work of the servers of each row; rows without a process are left out."""
     head = (
-        "scenario", "system", "CPU ms/job", "by process", "PSS MB idle / busy", "commits, WAL kB, Redis, messages per job",
+        "scenario", "system", "CPU ms/job", "by process", "PSS MB idle / busy", "busy by process", "commits, WAL kB, Redis, messages per job",
         "idle: CPU ms, commits, Redis per s", "load before / during",
     )  # fmt: skip
     return _table(head, [_cost(row) for row in rows if row.cpu_ms_per_job is not None])
 
 
 def _cost(row: Row) -> tuple[str, ...]:
-    largest = sorted(row.cpu_by_process.items(), key=lambda item: -item[1])
+    cpu = sorted(row.cpu_by_process.items(), key=lambda item: -item[1])
+    memory = sorted(row.pss_by_process.items(), key=lambda item: -item[1])
     work, idle = row.per_job, row.idle_per_second
     names = ("commits", "wal_kb", "redis_commands", "messages")
     return (
         row.scenario,
         row.target,
         _number(row.cpu_ms_per_job, 1),
-        ", ".join(f"{role} {ms:.1f}" for role, ms in largest if ms >= 0.05),
+        ", ".join(f"{role} {ms:.1f}" for role, ms in cpu if ms >= 0.05),
         f"{_number(row.pss_idle_mb, 0)} / {_number(row.pss_busy_mb, 0)}",
+        ", ".join(f"{role} {mb:.0f}" for role, mb in memory),
         ", ".join(f"{work[name]:.1f}" for name in names) if work else "-",
         f"{_number(row.idle_cpu_ms_per_second, 0)}, "
         + (f"{idle['commits']:.1f}, {idle['redis_commands']:.1f}" if idle else "-"),
