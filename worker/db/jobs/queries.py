@@ -63,7 +63,8 @@ _JOB_COLUMNS = """id, group_id, kind, model, params, metadata, state, attempt, a
     extract(epoch FROM clock_timestamp() - submitted_at) AS running_seconds"""
 # A position is counted up to this many jobs ahead; a job further behind has the next number.
 MOST_AHEAD = 1000
-# Jobs that compete for the same accounts share a line, so a page of jobs walks each of its lines once.
+# Jobs that compete for the same accounts share a line, so a page of jobs walks each of its lines once. `OFFSET 0` keeps
+# the walk in the order of `ix_jobs_queue`: the planner would rather read and sort the whole queue.
 _POSITION = text(
     f"""/* queue_position */
     WITH w AS MATERIALIZED (
@@ -75,10 +76,12 @@ _POSITION = text(
     front AS (
         SELECT l.line, f.id, row_number() OVER (PARTITION BY l.line ORDER BY f.place, f.id) AS position
         FROM lines l CROSS JOIN LATERAL (
-            SELECT o.id, o.place FROM jobs o WHERE o.state = 'queued' AND o.kind = l.kind
-              AND (o.account_ids && l.account_ids OR (o.account_ids = '{{}}' AND l.account_ids = '{{}}' AND (
+            SELECT o.id, o.place FROM (
+                SELECT id, place, account_ids, user_id, account_choice FROM jobs
+                WHERE state = 'queued' AND kind = l.kind ORDER BY place, id OFFSET 0) o
+            WHERE (o.account_ids && l.account_ids OR (o.account_ids = '{{}}' AND l.account_ids = '{{}}' AND (
                 o.user_id IS NOT DISTINCT FROM l.user_id OR (o.account_choice <> 'own' AND NOT l.own))))
-            ORDER BY o.place, o.id LIMIT {MOST_AHEAD}) f)
+            LIMIT {MOST_AHEAD}) f)
     SELECT w.id, coalesce(front.position, {MOST_AHEAD + 1}) AS position
     FROM w JOIN lines l ON l.kind = w.kind AND l.account_ids = w.account_ids AND l.own = w.own
         AND l.user_id IS NOT DISTINCT FROM w.user_id
