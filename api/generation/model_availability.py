@@ -27,8 +27,11 @@ async def read_offer(caller: Caller) -> UpstreamModels:
     """Return the merged lists of the caller's session ids, or of the accounts that the user's jobs may run on."""
     key = f"{caller.owner} {caller.account_choice}"
     until, offer = _cache.get(key, (0.0, None))
-    if offer is not None and time.monotonic() < until:
-        return offer
+    if offer is not None:
+        if time.monotonic() < until:
+            return offer
+        # One request reads the new lists; the others use the old ones meanwhile.
+        _cache[key] = (time.monotonic() + _CACHE_SECONDS, offer)
     offer = await run_in_threadpool(_read, caller)
     with _lock:
         if len(_cache) >= _MAX_CACHED:

@@ -4,9 +4,11 @@ The counts may be approximate, and no request is refused while Redis is unavaila
 submit pace, open jobs) are counted in Postgres.
 """
 
+import asyncio
+import contextvars
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis.asyncio
 from limits import RateLimitItemPerMinute
@@ -25,6 +27,8 @@ _PAUSE_SECONDS = 5.0
 _CONNECTIONS = 16
 # How long a request waits for a free connection.
 _CONNECTION_WAIT_SECONDS = 2.0
+
+_Item = tuple[RateLimitItemPerMinute, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +60,65 @@ class RequestLimits:
         )
         self._counters = SlidingWindowCounterRateLimiter(storage)
         self._paused_until = 0.0
+        # Requests that wait for the count of the previous ones, by their rules.
+        self._waiting: dict[tuple[tuple[str, int], ...], list[asyncio.Future[RateLimitStatus | None]]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def count(self, rules: list[tuple[str, int]]) -> RateLimitStatus | None:
         """Count one request under every rule (subject, limit per minute), unless a rule refuses it.
 
-        Return the status of the tightest rule; None = no rules, or Redis is unavailable.
+        Return the status of the tightest rule; None = no rules, or Redis is unavailable. Requests with the same rules
+        that arrive while the previous ones are counted are counted together.
         """
-        items = [(RateLimitItemPerMinute(limit), subject) for subject, limit in rules]
-        if not items or time.monotonic() < self._paused_until:
+        if not rules or time.monotonic() < self._paused_until:
             return None
-        # A request that a later rule refuses must not count under an earlier one.
-        *earlier, last = items
+        key = tuple(rules)
+        done: asyncio.Future[RateLimitStatus | None] = asyncio.get_running_loop().create_future()
+        if (waiting := self._waiting.get(key)) is not None:
+            waiting.append(done)
+        else:
+            self._waiting[key] = [done]
+            task = asyncio.create_task(self._count_waiting(key), context=contextvars.Context())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await done
+
+    async def _count_waiting(self, key: tuple[tuple[str, int], ...]) -> None:
+        items = [(RateLimitItemPerMinute(limit), subject) for subject, limit in key]
+        batch: list[asyncio.Future[RateLimitStatus | None]] = []
         try:
-            allowed = True
-            for rule, subject in earlier:
-                allowed = allowed and await self._counters.test(rule, subject)
-            if allowed and await self._counters.hit(*last):
-                for rule, subject in earlier:
-                    await self._counters.hit(rule, subject)
-            else:
-                allowed = False
-            return await self._tightest([*earlier, last], allowed=allowed)
+            while batch := self._waiting[key]:
+                self._waiting[key] = []
+                for done, status in zip(batch, await self._count_many(items, len(batch)), strict=True):
+                    if not done.done():
+                        done.set_result(status)
+        finally:
+            # Only if the loop stops, or for an error that is none of Redis.
+            for done in [*batch, *self._waiting.pop(key)]:
+                done.cancel()
+
+    async def _count_many(self, items: list[_Item], requests: int) -> list[RateLimitStatus | None]:
+        """Count requests together if all of them are allowed, else one by one; return their statuses in order."""
+        try:
+            if requests > 1 and await self._take(items, cost=requests):
+                last = await self._tightest(items, allowed=True)
+                return [replace(last, remaining=last.remaining + after) for after in reversed(range(requests))]
+            return [await self._tightest(items, allowed=await self._take(items, cost=1)) for _ in range(requests)]
         except REDIS_ERRORS as error:
             self._pause(error)
-            return None
+            return [None] * requests
+
+    async def _take(self, items: list[_Item], *, cost: int) -> bool:
+        # A request that a later rule refuses must not count under an earlier one.
+        *earlier, last = items
+        for rule, subject in earlier:
+            if not await self._counters.test(rule, subject, cost=cost):
+                return False
+        if not await self._counters.hit(*last, cost=cost):
+            return False
+        for rule, subject in earlier:
+            await self._counters.hit(rule, subject, cost=cost)
+        return True
 
     async def peek(self, rules: list[tuple[str, int]]) -> list[RateLimitStatus | None]:
         """Return the status of each rule without counting a request; None = Redis is unavailable."""
@@ -95,7 +134,7 @@ class RequestLimits:
                 found.append(None)
         return found
 
-    async def _tightest(self, rules: list[tuple[RateLimitItemPerMinute, str]], *, allowed: bool) -> RateLimitStatus:
+    async def _tightest(self, rules: list[_Item], *, allowed: bool) -> RateLimitStatus:
         statuses = []
         for rule, subject in rules:
             stats = await self._counters.get_window_stats(rule, subject)

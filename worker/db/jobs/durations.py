@@ -89,9 +89,14 @@ def size_of(params: dict[str, Any]) -> str:
 
 def find_duration_stats(tx: Transaction, kind: str, model: str, params: dict[str, Any]) -> DurationStats | None:
     """Return the durations of recent similar jobs; None if too few have finished."""
+    return find_by_size(tx, kind, model, size_of(params))
+
+
+def find_by_size(tx: Transaction, kind: str, model: str, size: str) -> DurationStats | None:
+    """Like `find_duration_stats`, for jobs of a size (`size_of`)."""
     by_size = _stats_by_size(tx, kind, model)
-    for size in (size_of(params), None):
-        found = by_size.get(size)
+    for size_or_all in (size, None):
+        found = by_size.get(size_or_all)
         if found is not None and found.count >= _MIN_JOBS:
             return found
     return None
@@ -100,9 +105,13 @@ def find_duration_stats(tx: Transaction, kind: str, model: str, params: dict[str
 def _stats_by_size(tx: Transaction, kind: str, model: str) -> dict[str | None, DurationStats]:
     now = time.monotonic()
     with _lock:
-        at, by_size = _cache.get((kind, model), (-_CACHE_SECONDS, {}))
-    if now - at < _CACHE_SECONDS:
-        return by_size
+        known = _cache.get((kind, model))
+        if known is not None:
+            at, by_size = known
+            if now - at < _CACHE_SECONDS:
+                return by_size
+            # One thread reads the new values; the others use the old ones meanwhile.
+            _cache[kind, model] = (now, by_size)
     rows = tx.all(_READ_STATS, {"kind": kind, "model": model, "newest": _MAX_JOBS})
     by_size = {row.size: DurationStats.of(row.newest_first[:_MAX_JOBS_PER_SIZE]) for row in rows if row.newest_first}
     with _lock:
