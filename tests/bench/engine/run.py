@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
         folder.chmod(0o755)
         supervisor = ProcessSupervisor()
         try:
-            stand_in = _start_stand_in(
+            stand_in = start_stand_in(
                 supervisor, folder, port=args.port or free_port(), size=args.size, latency=args.latency
             )
             print(f"The stand-in of the upstream listens on {stand_in}", file=sys.stderr, flush=True)
@@ -66,7 +66,8 @@ def _targets(
     return targets
 
 
-def _start_stand_in(supervisor: ProcessSupervisor, folder: Path, *, port: int, size: int, latency: float) -> str:
+def start_stand_in(supervisor: ProcessSupervisor, folder: Path, *, port: int, size: int, latency: float) -> str:
+    """Start the stand-in; return its address."""
     options = ("--port", str(port), "--size", str(size), "--latency", str(latency))
     command = (sys.executable, "-m", "tests.bench.stand_in", *options)
     child = supervisor.start(ChildSpec("stand-in", command, dict(os.environ), _ROOT, folder / "stand-in.log"))
