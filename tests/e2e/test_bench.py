@@ -23,7 +23,7 @@ def test_a_row_has_every_figure(tmp_path: Path, scenario: Scenario) -> None:
         stand_in = start_stand_in(supervisor, tmp_path, port=free_port(), size=256, latency=0.0)
         target = Dreamery("this", ROOT, supervisor, tmp_path, stand_in, workers=1)
         with target.started(scenario) as running:
-            row = measure(running, scenario, stand_in=stand_in, pauses=Pauses(idle=1.0, settle=1.0))
+            row = measure(running, scenario, stand_in=stand_in, pauses=Pauses(start=0.0, idle=1.0, settle=0.5))
     finally:
         supervisor.close()
     assert (row.jobs, row.failed, row.violations) == (scenario.jobs, 0, [])

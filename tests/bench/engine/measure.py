@@ -30,13 +30,14 @@ _SAMPLE_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class Pauses:
-    """Seconds of the idle measurement before a row, and for counters that lag behind after it.
+    """Seconds after the start, of the idle measurement, and for counters that lag behind after the warm-up and the row.
 
     A platform caches what it learned from the warm-up for half a minute, and idle connections of Postgres report their
     commits within ten seconds.
     """
 
-    idle: float = 25.0
+    start: float = 3.0
+    idle: float = 15.0
     settle: float = 11.0
 
 
@@ -58,7 +59,8 @@ class Row:
     cpu_ms_per_job: float | None = None
     cpu_by_process: dict[str, float] = field(default_factory=dict)
     idle_cpu_ms_per_second: float | None = None
-    pss_idle_mb: float | None = None
+    pss_idle_mb: float | None = None  # after the start, before the first job
+    pss_warm_mb: float | None = None  # idle after the warm-up
     pss_busy_mb: float | None = None
     pss_by_process: dict[str, float] = field(default_factory=dict)
     per_job: dict[str, float] | None = None  # commits, wal_kb, redis_commands, messages; idle part taken off
@@ -104,9 +106,13 @@ def measure(target: Target, scenario: Scenario, *, stand_in: str, pauses: Pauses
     row = Row(scenario.name, target.name, load_before=round(os.getloadavg()[0], 1))
     counters = Counters(target.database_url, target.redis_url) if target.database_url else None
     try:
+        if target.pid is not None:
+            time.sleep(pauses.start)
+            row.pss_idle_mb = round(read_usage(target.pid, memory=True).total_pss_mb)
         _reset(stand_in, scenario)
         warm = scenario.requests(target.keys, max(min(_WARM_JOBS, scenario.callers), 6))
         send(Plan(target.url, min(scenario.callers, len(warm)), warm))
+        time.sleep(pauses.settle)
         idle = _measure_idle(target, counters, row, pauses.idle)
         _reset(stand_in, scenario)
         requests = scenario.requests(target.keys)
@@ -153,8 +159,8 @@ def _measure_idle(target: Target, counters: Counters | None, row: Row, seconds: 
     passed = time.time() - began
     if target.pid is not None:
         usage = read_usage(target.pid, memory=True)
+        row.pss_warm_mb = round(usage.total_pss_mb)
         row.idle_cpu_ms_per_second = round((usage.total_cpu_ms - first.total_cpu_ms) / passed, 1)
-        row.pss_idle_mb = round(usage.total_pss_mb)
     if counters is None or start is None:
         return Counts()
     idle = (counters.read() - start).times(1 / passed)

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
         for one in scenarios(quick=args.quick, long=args.long)
         if not words or any(word in one.name for word in words)
     ]
-    pauses = Pauses(idle=8.0, settle=4.0) if args.quick else Pauses()
+    pauses = Pauses(idle=6.0, settle=3.0) if args.quick else Pauses()
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="dreamery-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

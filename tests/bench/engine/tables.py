@@ -38,7 +38,7 @@ def speed_table(rows: list[Row]) -> str:
 def cost_table(rows: list[Row]) -> str:
     """CPU, memory, and work of the servers of each row; rows without a process are left out."""
     head = (
-        "scenario", "system", "CPU ms/job", "by process", "PSS MB idle / busy", "busy by process", "commits, WAL kB, Redis, messages per job",
+        "scenario", "system", "CPU ms/job", "by process", "PSS MB idle / warm / busy", "busy by process", "commits, WAL kB, Redis, messages per job",
         "idle: CPU ms, commits, Redis per s", "load before / during",
     )  # fmt: skip
     return _table(head, [_cost(row) for row in rows if row.cpu_ms_per_job is not None])
@@ -54,7 +54,7 @@ def _cost(row: Row) -> tuple[str, ...]:
         row.target,
         _number(row.cpu_ms_per_job, 1),
         ", ".join(f"{role} {ms:.1f}" for role, ms in cpu if ms >= 0.05),
-        f"{_number(row.pss_idle_mb, 0)} / {_number(row.pss_busy_mb, 0)}",
+        " / ".join(_number(mb, 0) for mb in (row.pss_idle_mb, row.pss_warm_mb, row.pss_busy_mb)),
         ", ".join(f"{role} {mb:.0f}" for role, mb in memory),
         ", ".join(f"{work[name]:.1f}" for name in names) if work else "-",
         f"{_number(row.idle_cpu_ms_per_second, 0)}, "
