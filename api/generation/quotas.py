@@ -115,7 +115,7 @@ def _exceeds(one: QuotaUsage, adds: int) -> bool:
 def _check_open_jobs(tx: Transaction, caller: Caller, new_jobs: int) -> None:
     """Limit the open jobs of a caller. Without a lock, so concurrent requests may exceed the limit slightly."""
     most = get_settings().open_jobs_per_caller
-    if queries.open_job_count(tx, caller.owner) + new_jobs > most:
+    if queries.open_job_count(tx, caller.owner, at_most=most) + new_jobs > most:
         raise DreameryError("queue_full", retry_after=_QUEUE_FULL_RETRY_SECONDS)
 
 

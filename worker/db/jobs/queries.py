@@ -282,14 +282,14 @@ def file_row(tx: Transaction, file_id: UUID) -> Row[Any] | None:
     return tx.first(text(statement), {"id": file_id})
 
 
-def open_job_count(tx: Transaction, owner: str) -> int:
-    """Return how many jobs of an owner are open."""
+def open_job_count(tx: Transaction, owner: str, *, at_most: int) -> int:
+    """Return how many jobs of an owner are open, counted up to `at_most`."""
     row = tx.first(
         text(
-            f"""SELECT count(*) AS n FROM jobs
-               WHERE owner = :owner AND state IN {sql_list(OPEN)}"""
+            f"""SELECT count(*) AS n FROM (
+                   SELECT 1 FROM jobs WHERE owner = :owner AND state IN {sql_list(OPEN)} LIMIT :at_most) counted"""
         ),
-        {"owner": owner},
+        {"owner": owner, "at_most": at_most},
     )
     return int(row.n) if row is not None else 0
 
