@@ -44,7 +44,7 @@ from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.security import production_checks
 from worker.core.security.session_tokens import parse_tokens
 from worker.core.settings import Settings, get_settings
-from worker.db.accounts import accounts, management
+from worker.db.accounts import accounts, management, model_listings
 from worker.db.engine import get_engine, retry_when_database_unavailable, transaction
 from worker.db.platform import root_key
 from worker.db.users import api_keys, users
@@ -98,7 +98,9 @@ def _bootstrap(settings: Settings) -> None:
         if settings.sandbox_url and settings.env != "production" and management.pool_is_empty(tx):
             (token,) = parse_tokens(DEMO_TOKEN, "sandbox")
             accounts.add_account(
-                tx, replace(encrypt_session_token(session_token_hash(token), token), label="sandbox demo"), pool=True
+                tx,
+                replace(encrypt_session_token(session_token_hash(token), token), label=model_listings.DEMO_LABEL),
+                pool=True,
             )
 
 

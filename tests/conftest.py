@@ -135,7 +135,7 @@ def multi_region_platform(
     env |= {"DREAMERY_ACCOUNT_MAX_CHATS": "40", "DREAMERY_CONVERSATION_LEASE_SECONDS": "4"}
     folder = tmp_path_factory.mktemp("wide")
     options = PlatformOptions(
-        data_dir=folder / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env
+        data_dir=folder / "data", flower="never", throwaway=True, sandbox_seconds=0.2, extra_env=env
     )
     platform = CheckedPlatform(options)
     # The ports are known now; the processes read these settings at start.

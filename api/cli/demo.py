@@ -43,7 +43,7 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
     options = PlatformOptions(
         data_dir=folder,
         throwaway=True,
-        flower=False,
+        flower="never",
         sandbox_seconds=JOB_SECONDS,
         on_notice=lambda line: console.print(line, style="yellow"),
     )
@@ -51,7 +51,7 @@ def run_demo(out: Path, *, die_with_parent: bool) -> None:
     _stop_on_signals(platform, die_with_parent=die_with_parent)
     try:
         began = time.monotonic()
-        with console.status("Starting Postgres, Redis, API, worker, scheduler and sandbox ..."):
+        with console.status("Starting Postgres, Redis, API, worker and sandbox ..."):
             platform.start()
         console.print(f"The platform runs at {platform.url} ({time.monotonic() - began:.1f} s to start).")
         _make_all(_Demo(platform, Client(platform.url, "demo:sandbox"), out, console))

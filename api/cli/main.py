@@ -1,12 +1,11 @@
 """`dreamery`: the command line. Each command is a thin wrapper around the module that does the work."""
 
 import json
-import signal
 import sys
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
-from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -64,80 +63,51 @@ def _root(
 _DataDirOption = Annotated[Path | None, typer.Option("--data-dir", help="Data folder; default ./data.")]
 
 
+class _ProfileName(StrEnum):
+    small = "small"
+    standard = "standard"
+
+
+class _Start(StrEnum):
+    on_demand = "on-demand"
+    at_start = "at-start"
+
+
+_START_HELP = "Start it at the first connection or at once; default on-demand."
+
+
 @app.command(epilog="Example: dreamery up --port 9000 --data-dir /srv/dreamery")
-def up(
+def up(  # noqa: PLR0917 - each is an option of the command
     host: Annotated[str | None, typer.Option(help="Address to listen on; default 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port of the API; default 8000.")] = None,
     data_dir: _DataDirOption = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Worker processes.")] = 1,
+    profile: Annotated[
+        _ProfileName | None, typer.Option(help="Pools and caches for little memory, or not; default by memory.")
+    ] = None,
+    flower: Annotated[_Start | None, typer.Option(help=f"Flower: {_START_HELP}")] = None,
+    sandbox: Annotated[_Start | None, typer.Option(help=f"The sandbox: {_START_HELP}")] = None,
     *,
-    no_flower: Annotated[bool, typer.Option("--no-flower", help="Do not start Flower.")] = False,
+    no_flower: Annotated[bool, typer.Option("--no-flower", help="Never start Flower.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="Print the logs of all processes.")] = False,
     die_with_parent: Annotated[bool, typer.Option("--die-with-parent", hidden=True)] = False,
 ) -> None:
-    """Run the whole platform on this machine until Ctrl-C: servers, API, workers, scheduler, sandbox, Flower."""
-    from worker.local.supervisor import Platform, PlatformOptions
+    """Run the whole platform on this machine until Ctrl-C: servers, API, worker with scheduler, sandbox, Flower."""
+    from api.cli.operator.run_platform import replace_this_process
+    from worker.local.platform_settings import PlatformOptions, read_platform_settings
 
-    console = Console(stderr=True)
     options = PlatformOptions(
         data_dir=data_dir,
         host=host,
         port=port,
         workers=workers,
-        flower=not no_flower,
+        profile=profile and profile.value,
+        flower="never" if no_flower else flower and flower.value.replace("-", "_"),
+        sandbox=sandbox and sandbox.value.replace("-", "_"),
         verbose=verbose,
-        on_notice=lambda line: console.print(line, style="yellow", highlight=False, soft_wrap=True),
     )
-    platform = Platform(options)
-    _stop_on_signals(platform.request_stop, die_with_parent=die_with_parent)
-    with console.status("Starting ..."):
-        platform.start()
-    _print_addresses(platform)
-    platform.wait()
-    with console.status("Stopping ..."):
-        platform.stop()
-    print("Stopped.")
-
-
-def _stop_on_signals(stop: Any, *, die_with_parent: bool) -> None:
-    from worker.local.processes import stop_when_parent_dies
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop()
-
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, on_signal)
-    if die_with_parent:
-        stop_when_parent_dies(stop)
-
-
-def _print_addresses(platform: Any) -> None:
-    from worker.core.settings import get_settings
-
-    custom_folder = platform.data_dir != get_settings().data_dir.resolve()
-    hint = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if custom_folder else ""
-    flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: the admin key)"
-    print(
-        f"""
-Dreamery is up.
-
-  API        {platform.url}  (docs: {platform.url}/docs)
-  Console    {platform.url}/console  (sign in with the admin key){flower}
-  Admin key  {platform.admin_key}
-  Sandbox    the key {SANDBOX_KEY} generates test images, no account needed
-  Data       {platform.data_dir}  (logs: {platform.logs_dir}){hint}
-
-Try it in another terminal:
-
-  curl {platform.url}/v1/images/generations \\
-    -H "Authorization: Bearer {SANDBOX_KEY}" -H "Content-Type: application/json" \\
-    -d '{{"prompt": "a lighthouse at dawn", "size": "2048x2048", "n": 1}}'
-
-Ctrl-C stops everything.""",
-        flush=True,
-    )
+    settings = read_platform_settings(throwaway=False, profile=options.profile)
+    replace_this_process(options, settings, die_with_parent=die_with_parent, sandbox_key=SANDBOX_KEY)
 
 
 @app.command(epilog="Example: dreamery demo --out results")

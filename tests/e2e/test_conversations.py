@@ -36,7 +36,7 @@ def test_agent_answer_contains_images(platform: Platform, url: str) -> None:
 
 
 def test_killed_talker_breaks_only_its_own_conversations(platform: Platform, url: str) -> None:
-    talker = platform.children["talker"]
+    talker = platform.children["worker-1"]
     killed: list[int] = []
 
     def kill(chat: Any) -> bool:
@@ -55,7 +55,7 @@ def test_killed_talker_breaks_only_its_own_conversations(platform: Platform, url
 
 
 def test_thirty_conversations_do_not_starve_image_jobs(platform: Platform, url: str) -> None:
-    """More conversations than talker threads, several seconds each, while image jobs continue."""
+    """More conversations than one process may run, several seconds each, while image jobs continue."""
     key = new_key()
     headers = {"Authorization": f"Bearer {key}"}
 

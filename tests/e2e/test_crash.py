@@ -282,14 +282,14 @@ def test_i12_redis_killed_while_callers_wait(platform: Platform) -> None:
 
 
 def test_i7_scheduler_suspended_and_killed(platform: Platform) -> None:
-    """Without the scheduler nothing is dispatched and nothing is lost; after its restart it catches up."""
+    """Without the worker that is also the scheduler no lost message is repeated; after its restart it catches up."""
     orders = _orders("no-scheduler", 8, script="[[seconds:1]]")
 
     def crash() -> None:
-        platform.children["scheduler"].send(signal.SIGSTOP)
+        platform.children["worker-1"].send(signal.SIGSTOP)
         eventually(lambda: sum(_states(platform, orders).values()) == 8, what="all accepted")
         time.sleep(3)
-        _kill(platform, "scheduler")
+        _kill(platform, "worker-1")
 
     _run(platform, orders, crash)
 

@@ -69,7 +69,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObservedPlatform]
             "OTEL_BSP_SCHEDULE_DELAY": "200",
         }
         folder: Path = tmp_path_factory.mktemp("operations")
-        with start_platform(folder, flower=True, extra_env=env, on_notice=notices.append) as platform:
+        with start_platform(folder, flower="at_start", extra_env=env, on_notice=notices.append) as platform:
             yield ObservedPlatform(platform, collector, receiver, notices)
 
 

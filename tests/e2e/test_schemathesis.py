@@ -19,7 +19,7 @@ def test_api_conforms_to_its_openapi_document(tmp_path):
     env = {"DREAMERY_REQUESTS_PER_MINUTE": "0", "DREAMERY_OPEN_JOBS_PER_CALLER": "100000"}
     env["DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE"] = "60"
     platform = Platform(
-        PlatformOptions(data_dir=tmp_path / "data", flower=False, throwaway=True, sandbox_seconds=0.2, extra_env=env)
+        PlatformOptions(data_dir=tmp_path / "data", flower="never", throwaway=True, sandbox_seconds=0.2, extra_env=env)
     )
     # The requests contain invented session ids of every region: none may leave this machine.
     env["DREAMERY_UPSTREAM_ORIGIN"] = platform.sandbox_url

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -22,7 +23,7 @@ from PIL import Image
 from tests.support.platform import ROOT, clean_env, eventually, find_processes, free_port
 from worker.core.media.video import inspect_video
 
-CHILDREN = {"postgres", "redis", "sandbox", "api", "worker-1", "talker", "scheduler"}
+CHILDREN = {"postgres", "redis", "api", "worker-1"}  # Flower and the sandbox start when they are used
 
 
 @dataclass
@@ -83,6 +84,35 @@ def test_up_prints_addresses_and_key(up: RunningUp) -> None:
     assert re.search(r"Flower +http://127.0.0.1:\d+", up.output)
     for folder in (up.data, up.data / "keys"):
         assert folder.stat().st_mode & 0o077 == 0
+
+
+def command_lines(up: RunningUp) -> list[str]:
+    return [" ".join(process.cmdline()) for process in find_processes(up.data)]
+
+
+def test_flower_and_sandbox_start_at_their_first_connection(up: RunningUp) -> None:
+    """Nothing that an operator or a monitor looks at starts them. Runs before the tests that use them."""
+    for path in ("/healthz", "/readyz", "/metrics", "/console"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{up.port}{path}", timeout=30) as response:
+            assert response.status == 200
+    assert up.command("doctor").returncode == 0
+    assert up.command("health", "scheduler").returncode == up.command("health", "worker").returncode == 0
+    assert not [line for line in command_lines(up) if "worker.sandbox" in line or " flower " in line]
+    key = (up.data / "keys" / "admin.key").read_text().strip()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{up.port}/admin/v1/system", headers={"Authorization": f"Bearer {key}"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        address = urlsplit(json.load(response)["flower_url"])
+    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=60) as client:
+        client.sendall(b"GET /workers HTTP/1.1\r\nHost: flower\r\nConnection: close\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 401"), "the first request waits for Flower and is answered"
+    assert [line for line in command_lines(up) if " flower " in line]
+    assert not [line for line in command_lines(up) if "worker.sandbox" in line]
+
+
+def test_banner_shows_the_profile(up: RunningUp) -> None:
+    assert re.search(r"Profile +(small|standard)  \([\d,]+ MB of memory available", up.output)
 
 
 def test_printed_curl_command_works(up: RunningUp, tmp_path: Path) -> None:

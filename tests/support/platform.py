@@ -75,7 +75,8 @@ def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
     """
     settings: dict[str, Any] = {
         "data_dir": tmp_path / "data",
-        "flower": False,
+        "flower": "never",
+        "sandbox": "at_start",
         "throwaway": True,
         "sandbox_seconds": 0.5,
     }

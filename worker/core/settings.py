@@ -130,8 +130,11 @@ class Settings(BaseSettings):
     open_requests_per_caller: int = Field(
         1000, ge=1, description="concurrent requests and streams per caller and API process; more get 429"
     )
-    poll_min_seconds: float = Field(1, gt=0, description="shortest polling interval per account")
-    poll_max_seconds: float = Field(20, gt=0, description="longest polling interval per account")
+    poll_min_seconds: float = Field(0.2, gt=0, description="shortest polling interval per account")
+    poll_max_seconds: float = Field(60, gt=0, description="longest polling interval per account")
+    poll_eagerness: float = Field(
+        1, gt=0, le=100, description="how eagerly accounts are polled: 4 = intervals half as long, within the limits"
+    )
     poll_batch: int = Field(100, ge=1, le=1000, description="job ids per poll call")
     tick_seconds: float = Field(0.5, gt=0, le=5, description="how often the scheduler looks for due work")
     storage_url: str = Field("", description="`file:///folder` or `s3://bucket/prefix`; empty = `DATA_DIR/files`")
@@ -210,7 +213,25 @@ class Settings(BaseSettings):
     api_host: str = Field("127.0.0.1", description="address the API binds to")
     db_pool_size: int = Field(16, ge=1, description="database connections and worker threads per API process")
     worker_concurrency: int = Field(32, ge=1, description="threads per worker process")
-    conversation_concurrency: int = Field(16, ge=1, description="threads of the process that runs agent conversations")
+    conversation_concurrency: int = Field(
+        16, ge=1, description="concurrent agent conversations per worker process that runs them"
+    )
+    worker_with_scheduler: bool = Field(False, description="this worker is also the scheduler (set by `dreamery up`)")
+    worker_status_dir: Path | None = Field(
+        None, description="folder in which a worker records its status for the supervisor (set by `dreamery up`)"
+    )
+    profile: Literal["auto", "small", "standard"] = Field(
+        "auto", description="size of `dreamery up`; `auto` = `small` with less than 1 GB of available memory"
+    )
+    flower_start: Literal["on_demand", "at_start", "never"] = Field(
+        "on_demand", description="when `dreamery up` starts Flower; `on_demand` = at the first connection"
+    )
+    sandbox_start: Literal["on_demand", "at_start"] = Field(
+        "on_demand", description="when `dreamery up` starts the sandbox; `on_demand` = at the first connection"
+    )
+    postgres_shared_buffers_mb: int = Field(
+        0, ge=0, description="`shared_buffers` of the embedded Postgres in MB; 0 = 32 to 128, depending on the memory"
+    )
     request_max_bytes: int = Field(1_000_000, ge=1000, description="largest JSON body")
     request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may contain images")
     request_header_timeout_seconds: float = Field(20, gt=0, description="time in which the request headers must arrive")
@@ -260,7 +281,7 @@ class Settings(BaseSettings):
             raise ValueError("must be a time zone such as UTC or Asia/Shanghai") from None
         return value
 
-    @field_validator("catalog_file", "background_rules_file", mode="before")
+    @field_validator("catalog_file", "background_rules_file", "worker_status_dir", mode="before")
     @classmethod
     def _empty_means_none(cls, value: object) -> object:
         return value or None

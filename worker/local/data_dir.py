@@ -10,7 +10,7 @@ from typing import IO
 
 from worker.local.processes import StartError
 
-_KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs"})
+_KNOWN_NAMES = frozenset({"lock", "keys", "files", "postgres", "redis", "logs", "workers"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import threading
@@ -21,21 +22,24 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-import psycopg
-
 from worker.local.data_dir import write_private
 from worker.local.processes import ON_LINUX, ChildSpec, OsUser, ProcessSupervisor, StartError
+from worker.local.profiles import PROFILES, Profile
 
 DATABASE = "dreamery"
 _NOBODY_UID = 65534
+_PROTOCOL = 3 << 16  # version 3.0 of the protocol between Postgres and its clients
 _COPY_PARENTS = (Path("/var/cache"), Path("/var/tmp"), Path(tempfile.gettempdir()))  # noqa: S108 - checked before use
 _INITDB_FLAGS = (
     "-U", "postgres", "--auth=scram-sha-256", "--pwfile=/dev/stdin", "--encoding=UTF8", "--locale=C",
     "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-instructions",
 )  # fmt: skip
 _SERVER_FLAGS = (
-    "-h", "127.0.0.1", "-k", "", "-c", "max_connections=200", "-c", "shared_buffers=128MB", "-c", "timezone=UTC",
-    "-c", "log_timezone=UTC", "-c", "log_checkpoints=off", "-c", "idle_in_transaction_session_timeout=60s",
+    "-h", "127.0.0.1", "-k", "", "-c", "timezone=UTC", "-c", "log_timezone=UTC", "-c", "log_checkpoints=off",
+    "-c", "idle_in_transaction_session_timeout=60s",
+    # Fewer processes: nobody replicates this server, and its data is small enough to be read without helpers.
+    "-c", "io_method=sync", "-c", "max_logical_replication_workers=0", "-c", "max_parallel_workers_per_gather=0",
+    "-c", "autovacuum_max_workers=1", "-c", "jit=off",
 )  # fmt: skip
 # A power failure can destroy such a cluster. synchronous_commit stays on: without it a killed server loses confirmed
 # commits, and a submit key must never be lost.
@@ -152,6 +156,8 @@ class EmbeddedPostgres:
     throwaway: bool
     os_user: OsUser | None
     programs: Path
+    profile: Profile = PROFILES["standard"]
+    shared_buffers: int = 128  # MB
 
     @property
     def cluster(self) -> Path:
@@ -177,7 +183,14 @@ class EmbeddedPostgres:
 
     def server(self, log_path: Path | None) -> ChildSpec:
         """Return the command of the server. SIGINT stops it at once but cleanly; SIGTERM would wait for clients."""
-        flags = (*_SERVER_FLAGS, *(_THROWAWAY_FLAGS if self.throwaway else ()))
+        size = self.profile
+        sizes = (
+            f"shared_buffers={self.shared_buffers}MB", f"max_connections={size.max_connections}",
+            f"work_mem={size.work_mem}MB", f"maintenance_work_mem={size.maintenance_work_mem}MB",
+            f"max_wal_size={size.max_wal_size}MB",
+        )  # fmt: skip
+        options = tuple(part for option in sizes for part in ("-c", option))
+        flags = (*_SERVER_FLAGS, *options, *(_THROWAWAY_FLAGS if self.throwaway else ()))
         spec = self._spec("postgres", ("postgres", "-p", str(self.port), *flags), cwd=self.cluster, log_path=log_path)
         return replace(spec, stop_signal=signal.SIGINT, death_signal=signal.SIGINT)
 
@@ -208,15 +221,19 @@ class EmbeddedPostgres:
         draft.rename(self.cluster)
 
     def is_ready(self) -> bool:
-        """Return whether the server accepts connections."""
+        """Return whether the server accepts connections: it asks a client for the password instead of refusing it."""
+        body = struct.pack("!i", _PROTOCOL) + b"user\0postgres\0database\0postgres\0\0"
         try:
-            with psycopg.connect(self.url("postgres"), connect_timeout=3):
-                return True
-        except psycopg.OperationalError:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=3) as connection:
+                connection.sendall(struct.pack("!i", len(body) + 4) + body)
+                return connection.recv(1) == b"R"
+        except OSError:
             return False
 
     def ensure_database(self, name: str = DATABASE, *, template: str = "template1") -> None:
         """Create a database if it does not exist."""
+        import psycopg
+
         with psycopg.connect(self.url("postgres"), autocommit=True, connect_timeout=10) as connection:
             row = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
             if row is None:
@@ -227,7 +244,15 @@ class EmbeddedPostgres:
                 )
 
 
-def embedded_postgres(folder: Path, *, port: int, password: str, throwaway: bool) -> EmbeddedPostgres:
+def embedded_postgres(
+    folder: Path,
+    *,
+    port: int,
+    password: str,
+    throwaway: bool,
+    profile: Profile = PROFILES["standard"],
+    shared_buffers: int = 128,
+) -> EmbeddedPostgres:
     """Describe the server of a folder. It runs as the owner of its cluster, also when root starts it later."""
     os_user = _server_user()
     cluster = folder / "cluster"
@@ -235,7 +260,7 @@ def embedded_postgres(folder: Path, *, port: int, password: str, throwaway: bool
         os_user = OsUser(uid=cluster.stat().st_uid, gid=cluster.stat().st_gid)
     return EmbeddedPostgres(
         folder=folder, port=port, password=password, throwaway=throwaway, os_user=os_user,
-        programs=_postgres_programs(os_user),
+        programs=_postgres_programs(os_user), profile=profile, shared_buffers=shared_buffers,
     )  # fmt: skip
 
 

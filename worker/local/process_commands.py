@@ -4,13 +4,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]  # contains the packages and `alembic.ini`
 QUEUES = "fast,bulk,outbox"
-# A conversation occupies its thread for minutes, so conversations have a separate process.
+# A conversation occupies its thread for minutes. A process that runs both has more threads than conversations may use.
 TALK_QUEUES = "talk"
+ALL_QUEUES = f"{QUEUES},{TALK_QUEUES}"
 FLOWER_PORT = 5555
 
-_CELERY = ("celery", "-A", "worker.celery_tasks:app")
-_BEAT = ("celery", "-A", "worker.messaging.celery_beat:app", "beat")
+_PROGRAM = "worker.messaging.celery_command"
+_APP = ("-A", "worker.celery_tasks:app")
+_BEAT = (_PROGRAM, "-A", "worker.messaging.celery_beat:app", "beat")
 _QUIET = ("--loglevel", "WARNING")
+# Seconds between the events that show Flower that a worker is online.
+_EVENT_INTERVAL = "10"
 
 
 def api(host: str, port: int, *, patience_seconds: int) -> tuple[str, ...]:
@@ -21,8 +25,9 @@ def api(host: str, port: int, *, patience_seconds: int) -> tuple[str, ...]:
 def worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
     """Return the command of a worker for these queues. Its full name is `name@host`."""
     return (
-        *_CELERY, "worker", "-P", "threads", "-c", str(threads), "-Q", queues,
-        "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-E", *_QUIET,
+        _PROGRAM, *_APP, "worker", "-P", "threads", "-c", str(threads), "-Q", queues,
+        "-n", f"{name}@%h", "--without-gossip", "--without-mingle", "-E", "--heartbeat-interval", _EVENT_INTERVAL,
+        *_QUIET,
     )  # fmt: skip
 
 
@@ -31,10 +36,14 @@ def scheduler(schedule: Path) -> tuple[str, ...]:
     return (*_BEAT, "-s", str(schedule), "--pidfile=", *_QUIET)
 
 
-def flower(host: str, port: int, *, url_prefix: str = "") -> tuple[str, ...]:
-    """Return the command of Flower, with the results of tasks. FLOWER_BASIC_AUTH (`user:password`) is its login."""
+def flower(host: str, port: int, *, url_prefix: str = "", fd: int | None = None) -> tuple[str, ...]:
+    """Return the command of Flower, with the results of tasks. FLOWER_BASIC_AUTH (`user:password`) is its login.
+
+    `fd` = the listening socket, if the supervisor has opened it.
+    """
+    listen = () if fd is None else ("--listen-fd", str(fd))
     prefix = (f"--url_prefix={url_prefix}",) if url_prefix else ()
     return (
-        *_CELERY, "flower", f"--address={host}", f"--port={port}", *prefix,
+        _PROGRAM, *listen, *_APP, "flower", f"--address={host}", f"--port={port}", *prefix,
         "--tasks_columns=name,result,state,received,runtime,worker,uuid", "--max_tasks=20000",
     )  # fmt: skip

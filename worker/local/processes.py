@@ -63,6 +63,7 @@ class ChildSpec:
     stop_signal: signal.Signals = signal.SIGTERM
     # Sent by the kernel when we are killed. All children can be killed safely, but Postgres is asked to stop.
     death_signal: signal.Signals = signal.SIGKILL
+    pass_fds: tuple[int, ...] = ()  # open files that it inherits under the same numbers
 
 
 def port_is_free(host: str, port: int) -> bool:
@@ -225,6 +226,7 @@ class Child:
                 env=dict(spec.env),
                 # A separate session: Ctrl-C reaches only us, and we stop the children in order.
                 start_new_session=True,
+                pass_fds=spec.pass_fds,
                 user=spec.os_user.uid if spec.os_user else None,
                 group=spec.os_user.gid if spec.os_user else None,
                 extra_groups=[] if spec.os_user else None,

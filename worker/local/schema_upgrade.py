@@ -4,15 +4,12 @@ A migration only adds what the previous version does not miss (expand now, contr
 its own schema and on later ones: processes can be upgraded one at a time, and rolled back.
 """
 
+import re
+import sys
 import threading
 from functools import lru_cache
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -21,21 +18,27 @@ from worker.local.process_commands import ROOT
 from worker.local.processes import StartError
 
 _POLL_SECONDS = 1.0
+_REVISION = re.compile(r"^(revision|down_revision)\b.*?= *(?:['\"](\w+)['\"]|None) *$", re.MULTILINE)
 
 
-def _config() -> Config:
-    return Config(ROOT / "alembic.ini")
+@lru_cache(maxsize=1)
+def _revisions() -> dict[str, str]:
+    """Return the previous revision of each revision of this code; "" = the first one.
+
+    Read as text: Alembic and the migrations take 9 MB, and the API asks for the newest revision.
+    """
+    found = {}
+    for file in (ROOT / "migrations" / "versions").glob("*.py"):
+        values = dict(_REVISION.findall(file.read_text("utf-8")))
+        found[values["revision"]] = values["down_revision"]
+    return found
 
 
 @lru_cache(maxsize=1)
 def newest_revision() -> str:
     """Return the latest revision of this code."""
-    return ScriptDirectory.from_config(_config()).get_current_head() or ""
-
-
-@lru_cache(maxsize=1)
-def _known_revisions() -> frozenset[str]:
-    return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
+    (newest,) = set(_revisions()) - set(_revisions().values())
+    return newest
 
 
 def is_compatible(revision: str) -> bool:
@@ -45,21 +48,26 @@ def is_compatible(revision: str) -> bool:
 
 def is_newer(revision: str) -> bool:
     """Return whether a newer version of Dreamery has migrated the database."""
-    return bool(revision) and revision not in _known_revisions()
+    return bool(revision) and revision not in _revisions()
 
 
 def _current_revision(url: str) -> str:
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision() or ""
+            table = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar()
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "" if table else ""
     finally:
         engine.dispose()
 
 
 def upgrade_schema(url: str | None = None, revision: str = "head") -> str:
     """Upgrade the database at `url` (default: the settings) and return its revision, which can be a newer one."""
-    config = _config()
+    from alembic import command
+    from alembic.config import Config
+    from alembic.util import CommandError
+
+    config = Config(ROOT / "alembic.ini")
     settings = get_settings() if url is None else Settings.model_construct(database_url=url)
     config.attributes["url"] = settings.sqlalchemy_url
     try:
@@ -90,5 +98,17 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def create_database() -> None:
+    """Create the database of the settings on its server if it does not exist."""
+    import psycopg
+
+    url, _, name = get_settings().database_url.rpartition("/")
+    with psycopg.connect(f"{url}/postgres", autocommit=True, connect_timeout=10) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
+            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+
+
 if __name__ == "__main__":
+    if "--create-database" in sys.argv:
+        create_database()
     print(f"The schema is at {upgrade_schema()}.")  # noqa: T201 - `dreamery up` runs it with its output in a log

@@ -1,7 +1,8 @@
 """The whole platform on one machine: its processes, their start order and their environment.
 
 `dreamery up`, `dreamery demo`, the end-to-end tests and the benchmarks start a `Platform`. `processes.py` supervises
-the processes, `embedded_servers.py` describes the embedded servers.
+the processes, `embedded_servers.py` describes the embedded servers. This module and its imports are all that the
+supervisor of `dreamery up` holds in memory, so they import little.
 """
 
 import os
@@ -9,18 +10,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from pydantic import SecretStr
-
-from worker.core.security import production_checks
-from worker.core.settings import Settings, get_settings
-from worker.local import process_commands
+from worker.local import process_commands, profiles
 from worker.local.data_dir import DataDir, open_data_dir
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
+from worker.local.on_demand import OnDemandServer
+from worker.local.platform_settings import PlatformOptions, PlatformSettings, read_platform_settings
 from worker.local.processes import Child, ChildSpec, ProcessSupervisor, StartError, free_port, port_is_free
 from worker.local.running_instance import RunningPlatform, remove_running_platform, write_running_platform
 from worker.local.worker_liveness import WorkerLivenessMonitor, responds_ok
@@ -29,38 +28,16 @@ __all__ = ["Child", "Platform", "PlatformOptions", "StartError"]
 
 _START_TIMEOUT = 120.0
 _SERVERS_STOP_TIMEOUT = 15.0
-
-
-def _ignore_notice(_line: str) -> None:
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlatformOptions:
-    """Options of a platform. None = the value of the setting; for ports: a free one if throwaway."""
-
-    data_dir: Path | None = None
-    host: str | None = None
-    port: int | None = None
-    workers: int = 1
-    flower: bool = True
-    sandbox_seconds: float = 3.0
-    sandbox_spread: float = 0.0
-    sandbox_credits: int | None = None
-    sandbox_args: tuple[str, ...] = ()  # more arguments of `python -m worker.sandbox`
-    throwaway: bool = False  # ignores the settings of the environment, free ports, no fsync: for tests and the demo
-    extra_env: Mapping[str, str] = field(default_factory=dict)  # overrides everything else; full names
-    restart: bool = True
-    verbose: bool = False  # children write to our stderr instead of DATA_DIR/logs
-    on_notice: Callable[[str], None] = _ignore_notice  # receives one line for the terminal
+_STOP_ORDER = ("api", "scheduler", "worker", "talker", "flower", "sandbox")
+# Threads that allocate at the same time get arenas of their own, and freed memory stays in them.
+_MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "262144"}
 
 
 class Platform:
     """One running platform. `start`, then `wait` or work, then `stop`; or use it as a context manager."""
 
-    def __init__(self, options: PlatformOptions) -> None:
-        # A test or a demo must not use the real database that the environment may name.
-        self._settings = Settings.model_construct() if options.throwaway else get_settings()
+    def __init__(self, options: PlatformOptions, settings: PlatformSettings | None = None) -> None:
+        self._settings = settings or read_platform_settings(throwaway=options.throwaway, profile=options.profile)
         self.options = options
         self.children: dict[str, Child] = {}
         self.host = options.host or self._settings.api_host
@@ -74,6 +51,7 @@ class Platform:
         self._redis: EmbeddedRedis | None = None
         self._sandbox_port = free_port()
         self._flower_port = 0
+        self._on_demand: dict[str, OnDemandServer] = {}
         self._admin_key = ""
         self._master_key = ""
 
@@ -82,7 +60,17 @@ class Platform:
     @property
     def data_dir(self) -> Path:
         """Absolute path of the data folder."""
-        return (self.options.data_dir or self._settings.data_dir).expanduser().resolve()
+        return Path(self.options.data_dir or self._settings.data_dir).expanduser().resolve()
+
+    @property
+    def profile(self) -> str:
+        """Name of the profile: `small` or `standard`."""
+        return self._settings.profile
+
+    @property
+    def available_memory(self) -> int:
+        """Memory in bytes that was available when the profile was chosen."""
+        return self._settings.available_memory
 
     @property
     def url(self) -> str:
@@ -117,7 +105,7 @@ class Platform:
 
     @property
     def flower_url(self) -> str:
-        """URL of Flower, or an empty string when it is not started."""
+        """URL of Flower, or an empty string when it never starts."""
         return f"http://127.0.0.1:{self._flower_port}" if self._flower_port else ""
 
     @property
@@ -164,12 +152,13 @@ class Platform:
         self._stop_requested.set()
         if self._liveness_monitor is not None:
             self._liveness_monitor.stop()
+        for server in self._on_demand.values():
+            server.close()
         if self._supervisor is not None:
             servers = [self.children[name] for name in ("redis", "postgres") if name in self.children]
             others = [child for child in self.children.values() if child not in servers]
-            order = ("api", "scheduler", "worker", "talker", "flower", "sandbox")
             others.sort(
-                key=lambda child: next((n for n, prefix in enumerate(order) if child.name.startswith(prefix)), 9)
+                key=lambda child: next((n for n, role in enumerate(_STOP_ORDER) if child.name.startswith(role)), 9)
             )
             self._supervisor.stop(others, timeout=self._settings.shutdown_grace_seconds, kill_now=self._kill_now)
             self._supervisor.stop(servers, timeout=_SERVERS_STOP_TIMEOUT)
@@ -188,20 +177,11 @@ class Platform:
         self._check_ports()
         self._supervisor = ProcessSupervisor(self._report_exit)
         self._start_servers(self._supervisor, self._data)
+        self._start_helpers()
         self._migrate()
         api = self._run(self._python("api", *process_commands.api(self.host, self.port, patience_seconds=5)))
-        for number in range(1, self.options.workers + 1):
-            name, threads = f"worker-{number}", self._settings.worker_concurrency
-            self._run(
-                self._python(name, *process_commands.worker(name, process_commands.QUEUES, threads)), restart=True
-            )
-        talker = process_commands.worker(
-            "talker", process_commands.TALK_QUEUES, self._settings.conversation_concurrency
-        )
-        self._run(self._python("talker", *talker), restart=True)
-        self._run(self._python("scheduler", *process_commands.scheduler(self.data_dir / "beat-schedule")), restart=True)
-        if self.options.flower:
-            self._run(self._python("flower", *process_commands.flower("127.0.0.1", self._flower_port)), restart=True)
+        for spec in self._worker_specs():
+            self._run(spec, restart=True)
         host = "127.0.0.1" if self.host == "0.0.0.0" else self.host
         self._wait_until_ready(api, lambda: responds_ok(host, self.port, "/healthz"))
         if "sandbox" in self.children:
@@ -213,6 +193,24 @@ class Platform:
         addresses = RunningPlatform(url=self.url, database_url=self.database_url, redis_url=self.redis_url)
         write_running_platform(self._data.path, addresses)
 
+    def _worker_specs(self) -> list[ChildSpec]:
+        """Return the workers. By default each runs everything, and the first one is also the scheduler."""
+        threads, talks = self._settings.worker_concurrency, self._settings.conversation_concurrency
+        names = [f"worker-{number}" for number in range(1, self.options.workers + 1)]
+        if self.options.separate_roles:
+            beat = process_commands.scheduler(self.data_dir / "beat-schedule")
+            return [
+                *(self._python(n, *process_commands.worker(n, process_commands.QUEUES, threads)) for n in names),
+                self._python("talker", *process_commands.worker("talker", process_commands.TALK_QUEUES, talks)),
+                self._python("scheduler", *beat),
+            ]
+        specs = []
+        for name in names:
+            spec = self._python(name, *process_commands.worker(name, process_commands.ALL_QUEUES, threads + talks))
+            env = {"DREAMERY_WORKER_WITH_SCHEDULER": "true"} if name == names[0] else {}
+            specs.append(replace(spec, env={**spec.env, **env}))
+        return specs
+
     def _is_ready(self, host: str) -> bool:
         self.check()  # do not wait for a worker that cannot start
         return responds_ok(host, self.port, "/readyz")
@@ -222,18 +220,21 @@ class Platform:
         name = "DREAMERY_WORKER_HEARTBEAT_TIMEOUT_SECONDS"
         seconds = float(self._environment().get(name) or self._settings.worker_heartbeat_timeout_seconds)
         self._liveness_monitor = WorkerLivenessMonitor(
-            workers, redis_url=self.redis_url, seconds=seconds, on_notice=self.options.on_notice
+            workers, status_dir=self._status_dir, seconds=seconds, on_notice=self.options.on_notice
         )
         self._liveness_monitor.start()
 
+    @property
+    def _status_dir(self) -> Path:
+        return self.data_dir / "workers"
+
     def _read_keys(self, data: DataDir) -> None:
         settings = self._settings
-        if settings.env == "production" and (problems := production_checks.find_problems(settings)):
-            raise StartError(
-                "\n".join(problems)
-            )  # production keys are not generated: they must not be stored with the data
-        self._master_key = settings.master_key.get_secret_value() or data.key("master")
-        self._admin_key = settings.admin_key.get_secret_value() or data.key("admin", prefix="sk-dreamery-")
+        if settings.problems:
+            # Production keys are not generated: they must not be stored with the data.
+            raise StartError("\n".join(settings.problems))
+        self._master_key = settings.master_key or data.key("master")
+        self._admin_key = settings.admin_key or data.key("admin", prefix="sk-dreamery-")
 
     def _check_ports(self) -> None:
         # The port of an API that was just killed can still be in use.
@@ -245,30 +246,51 @@ class Platform:
                     f"--port {self.port + 1} (or set DREAMERY_API_PORT)."
                 )
             self._stop_requested.wait(0.1)
-        if self.options.flower:
+        if (self.options.flower or self._settings.flower_start) != "never":
             # A throwaway platform never takes the default port: two that start together would compete for it.
             use_default = not self.options.throwaway and port_is_free("127.0.0.1", process_commands.FLOWER_PORT)
             self._flower_port = process_commands.FLOWER_PORT if use_default else free_port()
 
+    def _start_helpers(self) -> None:
+        """Open the ports of sandbox and Flower, and start the servers now or at their first connection."""
+        if not self._settings.sandbox_url:
+            server = self._on_demand["sandbox"] = OnDemandServer("127.0.0.1", self._sandbox_port)
+            command = self._sandbox_command(server.fd)
+            self._start_helper("sandbox", command, self.options.sandbox or self._settings.sandbox_start)
+        if self._flower_port:
+            server = self._on_demand["flower"] = OnDemandServer("127.0.0.1", self._flower_port)
+            command = process_commands.flower("127.0.0.1", self._flower_port, fd=server.fd)
+            self._start_helper("flower", command, self.options.flower or self._settings.flower_start)
+
+    def _start_helper(self, name: str, command: tuple[str, ...], when: str) -> None:
+        server = self._on_demand[name]
+
+        def start() -> None:
+            self._run(replace(self._python(name, *command), pass_fds=(server.fd,)), restart=True)
+
+        if when == "at_start":
+            start()
+        else:
+            server.start_at_first_connection(start)
+
     def _start_servers(self, supervisor: ProcessSupervisor, data: DataDir) -> None:
         throwaway = self.options.throwaway
-        if not self._settings.sandbox_url:
-            self._run(self._python("sandbox", *self._sandbox_command()))
         if not self._settings.redis_url:
             self._redis = embedded_redis(data.path / "redis", port=free_port(), throwaway=throwaway)
             self._run(self._redis.server(self._log("redis")))
         if not self._settings.database_url:
             self._postgres = embedded_postgres(
-                data.path / "postgres", port=free_port(), password=data.key("postgres"), throwaway=throwaway
-            )
+                data.path / "postgres", port=free_port(), password=data.key("postgres"), throwaway=throwaway,
+                profile=profiles.PROFILES[self.profile], shared_buffers=self._settings.postgres_shared_buffers_mb,
+            )  # fmt: skip
             self._postgres.create(supervisor, self.logs_dir / "postgres.log")
             self._wait_until_ready(self._run(self._postgres.server(self._log("postgres"))), self._postgres.is_ready)
-            self._postgres.ensure_database()
         if self._redis is not None:
             self._wait_until_ready(self.children["redis"], self._redis.is_ready)
 
     def _migrate(self) -> None:
-        child = self._run(self._python("migrate", "worker.local.schema_upgrade"))
+        create = ("--create-database",) if self._postgres else ()
+        child = self._run(self._python("migrate", "worker.local.schema_upgrade", *create))
         while child.exit_code is None:
             self._pause(0.02)
         del self.children["migrate"]
@@ -329,7 +351,8 @@ class Platform:
         env = {name: value for name, value in os.environ.items() if not name.startswith("DREAMERY_")}  # noqa: TID251
         env["PYTHONPATH"] = os.pathsep.join([str(process_commands.ROOT), *filter(None, [env.get("PYTHONPATH")])])
         env["PYTHONUNBUFFERED"] = "1"
-        values = {name: _as_text(getattr(self._settings, name)) for name in self._settings.model_fields_set}
+        env |= {name: value for name, value in _MALLOC.items() if name not in env}
+        values = self._settings.values
         if self._settings.env != "production":
             values = {"session_tokens": "true", **values}
         values |= {
@@ -343,23 +366,18 @@ class Platform:
             "api_host": self.host,
             "api_port": str(self.port),
             "flower_url": self._settings.flower_url or self.flower_url,
+            "worker_status_dir": str(self._status_dir),
         }
         env |= {f"DREAMERY_{name.upper()}": value for name, value in values.items()}
         # In the environment, as `ps` shows command lines to all users.
         env["FLOWER_BASIC_AUTH"] = f"admin:{self._admin_key}"
         return env | dict(self.options.extra_env)
 
-    def _sandbox_command(self) -> tuple[str, ...]:
+    def _sandbox_command(self, fd: int) -> tuple[str, ...]:
         options = self.options
         credit_args = () if options.sandbox_credits is None else ("--credits", str(options.sandbox_credits))
         return (
-            "worker.sandbox", "--host", "127.0.0.1", "--port", str(self._sandbox_port),
+            "worker.sandbox", "--host", "127.0.0.1", "--port", str(self._sandbox_port), "--fd", str(fd),
             "--seconds", str(options.sandbox_seconds), "--spread", str(options.sandbox_spread),
             *credit_args, *options.sandbox_args,
         )  # fmt: skip
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    return str(value).lower() if isinstance(value, bool) else str(value)

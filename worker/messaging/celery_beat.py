@@ -1,15 +1,110 @@
-"""The app for Celery beat (`-A worker.messaging.celery_beat:app`). It imports no tasks, to halve its memory."""
+"""The scheduler: Celery beat as a process (`-A worker.messaging.celery_beat:app`) or as a thread of a worker.
 
+The process imports no tasks, to halve its memory, and sends all messages at their intervals. The thread runs on a
+machine with a single worker. It knows from the database whether work is open, and sends tick and sweep less often while
+there is none. Ticks of several schedulers do no harm, because tasks claim rows.
+"""
+
+import math
+import time
+from collections.abc import Callable
 from typing import Any
 
-from celery import signals
+from celery import beat, signals
 
+from worker.core.observability.logging import get_logger
+from worker.core.settings import get_settings
 from worker.messaging import heartbeat
 from worker.messaging.celery_app import app
 
-__all__ = ["app"]
+__all__ = ["SchedulerThread", "app"]
+
+log = get_logger("scheduler")
+
+# How often the thread asks whether work is open: a job whose wake-up was lost waits this long for the tick.
+CHECK_SECONDS = 1.2
+# While work is open, the question is asked less often, because the tick runs anyway.
+RECHECK_SECONDS = 5.0
+IDLE_SWEEP_SECONDS = 15.0
+# Idle ticks per heartbeat timeout: the time of the last one shows that the platform works.
+_IDLE_TICKS = 3
+# The longest sleep of the thread, so that it stops soon.
+_NAP_SECONDS = 0.5
 
 
 @signals.after_task_publish.connect(sender="dreamery.tick")
 def _record_tick_sent(**_: Any) -> None:
     heartbeat.record_activity("scheduler")
+
+
+class PacedScheduler(beat.Scheduler):
+    """Sends tick and sweep at their intervals while work is open, otherwise rarely. Keeps no file.
+
+    `has_open_work` returns whether any job or delivery is unfinished. When it raises, work counts as open.
+    """
+
+    has_open_work: Callable[[], bool] = staticmethod(lambda: True)
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._sent: dict[str, float] = {}
+        self._open = True
+        self._check_at = -math.inf
+
+    def tick(self, *_args: Any, **_options: Any) -> float:
+        """Send what is due. Return the seconds until the next call."""
+        self._check(time.monotonic())
+        for name, entry in self.schedule.items():
+            if time.monotonic() >= self._due_at(name, entry):
+                self._sent[name] = time.monotonic()
+                self.apply_entry(entry, producer=self.producer)
+                if name == "tick":  # it finds what the question would find
+                    self._check_at = max(self._check_at, time.monotonic() + CHECK_SECONDS)
+        now = time.monotonic()
+        next_at = min([self._check_at, *(self._due_at(name, entry) for name, entry in self.schedule.items())])
+        return min(max(next_at - now, 0.0), _NAP_SECONDS)
+
+    def _check(self, now: float) -> None:
+        if now < self._check_at:
+            return
+        try:
+            self._open = self.has_open_work()
+        except Exception as error:  # noqa: BLE001 - the database may be away; a tick finds out later
+            log.warning("open_work_unknown", reason=type(error).__name__)
+            self._open = True
+        self._check_at = now + (RECHECK_SECONDS if self._open else CHECK_SECONDS)
+
+    def _due_at(self, name: str, entry: Any) -> float:
+        interval = float(entry.schedule.run_every.total_seconds())
+        if name not in self._sent:
+            # Tick and sweep at once; what runs every few minutes soon, also if the worker restarts often.
+            self._sent[name] = time.monotonic() - interval * (1.0 if interval <= IDLE_SWEEP_SECONDS else 0.9)
+        if not self._open:
+            interval = max(interval, self._idle_interval(name))
+        return self._sent[name] + interval
+
+    @staticmethod
+    def _idle_interval(name: str) -> float:
+        idle = {"tick": get_settings().worker_heartbeat_timeout_seconds / _IDLE_TICKS, "sweep": IDLE_SWEEP_SECONDS}
+        return idle.get(name, 0.0)
+
+
+class SchedulerThread:
+    """The scheduler as a thread of this process."""
+
+    def __init__(self, has_open_work: Callable[[], bool]) -> None:
+        kind = type("WorkerScheduler", (PacedScheduler,), {"has_open_work": staticmethod(has_open_work)})
+        self._thread = beat.EmbeddedService(app, thread=True, scheduler_cls=kind)
+
+    def start(self) -> None:
+        """Start to send messages."""
+        self._thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread runs."""
+        return bool(self._thread.is_alive())
+
+    def request_stop(self) -> None:
+        """End the thread within half a second. Safe in a signal handler."""
+        self._thread.service.stop()

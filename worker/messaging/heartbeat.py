@@ -6,6 +6,8 @@ of busy threads to Redis. A worker whose threads are all busy consumes no messag
 tasks. All times are Redis server times, so clock differences between hosts do not matter.
 """
 
+import contextlib
+import math
 import os
 import socket
 import threading
@@ -31,7 +33,8 @@ _SEEN = "dreamery:seen"
 _BEATS = 5
 # The entry of a stopped worker is deleted after this time.
 _ENTRY_TTL_SECONDS = 600.0
-_MIN_RECORD_INTERVAL_SECONDS = 0.9
+# `tick` and `scheduler` are recorded this often per heartbeat timeout.
+_RECORDS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +79,9 @@ _status = _ProcessStatus()
 
 
 def heartbeat_queue(name: str) -> Queue:
-    """The heartbeat queue of a worker; it expires after the worker has stopped."""
+    """The heartbeat queue of a worker. Its messages need no acknowledgement, which would cost eight commands each."""
     queue = f"self:{name}"
-    return Queue(queue, exchange=Exchange("self"), routing_key=queue, expires=_ENTRY_TTL_SECONDS)  # type: ignore[no-untyped-call]
+    return Queue(queue, exchange=Exchange("self"), routing_key=queue, no_ack=True)  # type: ignore[no-untyped-call]
 
 
 def record_heartbeat() -> None:
@@ -99,9 +102,9 @@ def record_task_end() -> None:
 
 
 def record_activity(what: str) -> None:
-    """Record in Redis that `tick` ran or `scheduler` sent one, at most once a second."""
+    """Record in Redis that `tick` ran or `scheduler` sent one, at most five times per heartbeat timeout."""
     now = time.monotonic()
-    if now - _status.seen.get(what, 0.0) < _MIN_RECORD_INTERVAL_SECONDS:
+    if now - _status.seen.get(what, -math.inf) < get_settings().worker_heartbeat_timeout_seconds / _RECORDS:
         return
     try:
         client = redis_client()
@@ -129,10 +132,37 @@ def _run_heartbeat(name: str, queues: list[str], threads: int) -> None:
         try:
             if not _status.leaving:
                 celery_app.app.send_task(celery_app.HEARTBEAT, queue=own_queue, expires=timeout, ignore_result=True)
+                # Only a message that nobody consumes is left, so the queue of a stopped worker expires.
+                redis_client().expire(own_queue.name, int(_ENTRY_TTL_SECONDS))
             publish_status(name, queues=queues, threads=threads)
         except Exception as error:  # noqa: BLE001 - see `celery_app._send`; the next beat tries again
             log.warning("heartbeat_lost", reason=type(error).__name__)
+            record_status(threads=threads, redis=False)
+        else:
+            record_status(threads=threads, redis=True)
         pause.wait(timeout / _BEATS)
+
+
+def record_status(*, threads: int, redis: bool) -> None:
+    """Record the status of this worker in a file for the supervisor of this machine, if there is one.
+
+    Times are seconds of the monotonic clock, which all processes of a machine share. `redis` = Redis responds.
+    """
+    folder = get_settings().worker_status_dir
+    if folder is None:
+        return
+    status = {
+        "recorded_at": time.monotonic(),
+        "consumed_at": _status.consumed_at,
+        "occupied": _status.busy >= threads,
+        "leaving": _status.leaving,
+        "redis": redis,
+    }
+    with contextlib.suppress(OSError):  # without the file, the supervisor restarts this worker after a while
+        folder.mkdir(mode=0o700, exist_ok=True)
+        draft = folder / f"{os.getpid()}.new"
+        draft.write_bytes(orjson.dumps(status))
+        draft.replace(folder / f"{os.getpid()}.json")
 
 
 def publish_status(name: str, *, queues: list[str], threads: int) -> None:
@@ -153,9 +183,6 @@ def publish_status(name: str, *, queues: list[str], threads: int) -> None:
         "started": now - (local_now - _status.started),
     }
     client.hset(_WORKERS, _field(name), orjson.dumps(status))
-    expired = [field for field, worker in _read(client, now).items() if worker.told_seconds > _ENTRY_TTL_SECONDS]
-    if expired:
-        client.hdel(_WORKERS, *expired)
 
 
 def _field(name: str) -> str:
@@ -172,10 +199,14 @@ def _resident_bytes() -> int:
 def list_workers(redis_url: str = "") -> list[Worker]:
     """Return all workers that published a status in the last ten minutes, by name, without those that stopped.
 
-    Raises RedisError or OSError.
+    Older entries are deleted. Raises RedisError or OSError.
     """
     client = redis_client(redis_url)
-    found = _read(client, _redis_now(client)).values()
+    entries = _read(client, _redis_now(client))
+    expired = [field for field, worker in entries.items() if worker.told_seconds > _ENTRY_TTL_SECONDS]
+    if expired:
+        client.hdel(_WORKERS, *expired)
+    found = entries.values()
     limit = get_settings().worker_heartbeat_timeout_seconds
     kept = [w for w in found if w.told_seconds <= (limit if w.leaving else _ENTRY_TTL_SECONDS)]
     return sorted(kept, key=lambda worker: worker.name)

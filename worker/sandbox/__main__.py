@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import socket
 
 import uvicorn
 
@@ -14,6 +15,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m worker.sandbox", description="A simulated upstream over HTTP.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--fd", type=int, help="file descriptor of a socket that already listens on that port")
     parser.add_argument("--seconds", type=float, default=default.seconds, help="duration of a generation")
     parser.add_argument("--spread", type=float, default=default.spread, help="random variation of --seconds, uniform")
     parser.add_argument("--credits", type=int, default=default.credits, help="credits of a new account")
@@ -40,23 +42,25 @@ def main(argv: list[str] | None = None) -> None:
         seed=arguments.seed,
         sign=arguments.sign,
     )
+    config = uvicorn.Config(
+        create_app(options),
+        host=arguments.host,
+        port=arguments.port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        backlog=4096,
+        timeout_keep_alive=75,
+        # Responses delayed by a script must not delay the exit of the process.
+        timeout_graceful_shutdown=1,
+    )
+    listening = None if arguments.fd is None else [socket.socket(fileno=arguments.fd)]
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.run(
-            create_app(options),
-            host=arguments.host,
-            port=arguments.port,
-            loop="uvloop",
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_level="warning",
-            server_header=False,
-            backlog=4096,
-            timeout_keep_alive=75,
-            # Responses delayed by a script must not delay the exit of the process.
-            timeout_graceful_shutdown=1,
-        )
+        uvicorn.Server(config).run(sockets=listening)
 
 
 if __name__ == "__main__":

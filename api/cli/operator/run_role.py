@@ -33,12 +33,22 @@ def run_api() -> None:
 def run_worker(
     queues: Annotated[str, typer.Option(help="Queues to consume; default: all except conversations.")] = "",
     name: Annotated[str, typer.Option(help="Worker name, unique on this machine.")] = "worker",
+    *,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also run conversations and the scheduler, so no other role is needed.")
+    ] = False,
 ) -> None:
     """Run a worker for submits, polls, saves and webhooks, with DREAMERY_WORKER_CONCURRENCY threads."""
     from worker.core.settings import get_settings
     from worker.local import process_commands
 
-    _exec(process_commands.worker(name, queues or process_commands.QUEUES, get_settings().worker_concurrency))
+    settings = get_settings()
+    queues = queues or (process_commands.ALL_QUEUES if everything else process_commands.QUEUES)
+    threads = settings.worker_concurrency
+    if everything:
+        threads += settings.conversation_concurrency
+        os.environ["DREAMERY_WORKER_WITH_SCHEDULER"] = "true"  # noqa: TID251
+    _exec(process_commands.worker(name, queues, threads))
 
 
 @run_app.command("talker", epilog="Example: dreamery run talker")

@@ -86,7 +86,7 @@ class Chaos:
             "kill a worker": children[self._random.choice(workers)].kill,
             "kill all workers": lambda: [children[worker].kill() for worker in workers],
             "kill api": children["api"].kill,
-            "kill scheduler": children["scheduler"].kill,
+            "kill scheduler": children["worker-1"].kill,  # the first worker sends the tick
             "kill redis": children["redis"].kill,
             "empty redis": lambda: empty_redis(self._platform),
             "restart postgres": lambda: children["postgres"].send(signal.SIGINT),

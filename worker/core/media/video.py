@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
 
-import av
-from av.error import FFmpegError
 from PIL import Image
 
 MAX_INPUT_BYTES = 100 * 1024 * 1024
@@ -50,7 +48,8 @@ _DEMUXERS = {
     "audio/webm": "matroska",
 }
 _EXTENSIONS = {"video/quicktime": "mov", "audio/mpeg": "mp3", "audio/mp4": "m4a"}
-_MEDIA_ERRORS = (FFmpegError, OSError, ValueError, EOFError, ArithmeticError, StopIteration)
+_TIME_BASE = 1_000_000  # units per second of lengths of whole files
+_MEDIA_ERRORS = (OSError, ValueError, EOFError, ArithmeticError, StopIteration)
 
 
 class InvalidMediaError(Exception):
@@ -211,6 +210,8 @@ def _detect_audio(head: bytes) -> str | None:
 @contextmanager
 def _open_stream(content: IO[bytes], mime: str, kind: str, keep_alive: KeepAlive) -> Iterator[tuple[Any, Any]]:
     """Open the container and its first stream of that kind. Library errors become InvalidMediaError."""
+    import av  # 5 MB that a process without videos does not need
+
     content.seek(0)
     label = "video" if kind == "video" else "audio file"
     track = "video" if kind == "video" else "audio"
@@ -224,7 +225,7 @@ def _open_stream(content: IO[bytes], mime: str, kind: str, keep_alive: KeepAlive
                 raise InvalidMediaError(f"it has no {track}")
             streams[0].codec_context.thread_count = 2
             yield container, streams[0]
-    except _MEDIA_ERRORS:
+    except (av.FFmpegError, *_MEDIA_ERRORS):
         raise InvalidMediaError(f"the {label} is damaged or incomplete") from None
     finally:
         _decode_slots.release()
@@ -246,10 +247,10 @@ def _is_cover(stream: Any) -> bool:
 
 def _measure_milliseconds(container: Any, stream: Any, keep_alive: KeepAlive) -> int:
     """Return the length of a complete file, from its index or by counting packets. Raises InvalidMediaError."""
-    declared = float(container.duration) / av.time_base if container.duration else 0.0
+    declared = float(container.duration) / _TIME_BASE if container.duration else 0.0
     stream_length = float(stream.duration * stream.time_base) if stream.duration else 0.0
     if declared > 2 * _FILE_TOLERANCE_SECONDS:
-        container.seek(int((declared - 2 * _FILE_TOLERANCE_SECONDS) * av.time_base))
+        container.seek(int((declared - 2 * _FILE_TOLERANCE_SECONDS) * _TIME_BASE))
     begin, end = float((stream.start_time or 0) * stream.time_base), 0.0
     for packet in container.demux(stream):
         keep_alive()

@@ -1,10 +1,13 @@
 """Commands and environment of the child processes, without starting them."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.platform import clean_env
 from worker.core.settings import get_settings
 from worker.local import process_commands
 from worker.local.data_dir import open_data_dir
@@ -24,13 +27,10 @@ def _settings_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
 def specs(platform: Platform) -> list[ChildSpec]:
     programs = {
         "api": process_commands.api(platform.host, platform.port, patience_seconds=5),
-        "worker-1": process_commands.worker("worker-1", process_commands.QUEUES, 32),
-        "talker": process_commands.worker("talker", process_commands.TALK_QUEUES, 16),
-        "scheduler": process_commands.scheduler(platform.data_dir / "beat-schedule"),
-        "flower": process_commands.flower("127.0.0.1", 5555),
-        "sandbox": platform._sandbox_command(),
+        "flower": process_commands.flower("127.0.0.1", 5555, fd=3),
+        "sandbox": platform._sandbox_command(4),
     }
-    return [platform._python(name, *program) for name, program in programs.items()]
+    return [*(platform._python(name, *program) for name, program in programs.items()), *platform._worker_specs()]
 
 
 def test_secrets_are_not_on_command_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,6 +82,51 @@ def test_throwaway_platform_ignores_the_environment(tmp_path: Path, monkeypatch:
     assert "precious" not in " ".join(env.values())
     assert "DREAMERY_UPSTREAM_ORIGIN" not in env
     assert platform.port != 8000
+
+
+def option(spec: ChildSpec, name: str) -> str:
+    return spec.command[spec.command.index(name) + 1]
+
+
+def test_one_worker_runs_all_queues_and_the_scheduler(tmp_path: Path) -> None:
+    first, second = Platform(PlatformOptions(data_dir=tmp_path / "data", workers=2, profile="standard"))._worker_specs()
+    assert (first.name, second.name) == ("worker-1", "worker-2")
+    for spec in (first, second):
+        assert set(option(spec, "-Q").split(",")) == {"fast", "bulk", "outbox", "talk"}
+        assert option(spec, "-c") == "48", "32 tasks and 16 conversations"
+    assert first.env["DREAMERY_WORKER_WITH_SCHEDULER"] == "true"
+    assert "DREAMERY_WORKER_WITH_SCHEDULER" not in second.env
+
+
+def test_separate_roles_have_processes_of_their_own(tmp_path: Path) -> None:
+    specs = {
+        spec.name: spec
+        for spec in Platform(PlatformOptions(data_dir=tmp_path / "data", separate_roles=True))._worker_specs()
+    }
+    assert set(specs) == {"worker-1", "talker", "scheduler"}
+    assert option(specs["talker"], "-Q") == "talk"
+    assert "talk" not in option(specs["worker-1"], "-Q")
+    assert not [spec for spec in specs.values() if "DREAMERY_WORKER_WITH_SCHEDULER" in spec.env]
+
+
+def test_profile_changes_defaults_but_no_explicit_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DREAMERY_DB_POOL_SIZE", "9")
+    platform = Platform(PlatformOptions(data_dir=tmp_path / "data", profile="small"))
+    [worker] = platform._worker_specs()
+    assert option(worker, "-c") == "12", "8 tasks and 4 conversations"
+    assert (worker.env["DREAMERY_WORKER_CONCURRENCY"], worker.env["DREAMERY_DB_POOL_SIZE"]) == ("8", "9")
+    assert platform.profile == "small"
+    monkeypatch.setenv("DREAMERY_PROFILE", "small")
+    get_settings.cache_clear()
+    assert Platform(PlatformOptions()).profile == "small"
+    assert Platform(PlatformOptions(profile="standard")).profile == "standard"
+
+
+def test_supervisor_does_not_import_the_libraries_of_its_children() -> None:
+    code = "import sys, api.cli.operator.run_platform as _; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], env=clean_env(), capture_output=True, text=True, check=True)
+    heavy = {"pydantic", "celery", "redis", "psycopg", "sqlalchemy", "typer", "rich", "structlog", "asyncio"}
+    assert not heavy & set(loaded.stdout.split())
 
 
 def test_children_do_not_import_from_the_users_directory(tmp_path: Path) -> None:
