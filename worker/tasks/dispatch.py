@@ -4,6 +4,7 @@ Both read the rows, so they also find all work that a lost message, a dead worke
 """
 
 from typing import Any
+from uuid import UUID
 
 from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
@@ -50,14 +51,20 @@ def tick() -> str:
 @retry_when_database_unavailable
 def sweep() -> str:
     """End overdue and unschedulable jobs, repair rows after a crash, and enqueue due webhooks."""
-    failed = _fail_overdue() + _fail_unschedulable() + _end_lost_conversations() + _end_answered_conversations()
+    with transaction() as tx:  # few transactions, because mostly there is nothing to do
+        overdue = queries.overdue_jobs(tx, limit=_MAX_ROWS)
+        unplaced = unschedulable.find_unschedulable_jobs(tx, limit=_MAX_ROWS)
+        lost = due_work.find_lost_conversations(tx, limit=_MAX_ROWS)
+    failed = _fail_overdue(overdue) + _fail_unschedulable(unplaced) + _end_lost_conversations(lost)
     with transaction() as tx:
+        answered = due_work.find_answered_conversations(tx, limit=_MAX_ROWS)
         healed = due_work.schedule_missing_polls(tx)
         released = due_work.release_expired_slots(tx)
         deliveries = due_deliveries(tx, limit=_MAX_ROWS)
         behind = fair_queue.find_owners_to_rebase(tx, limit=_MAX_ROWS)
     for delivery_id in deliveries:
         celery_app.enqueue_notify(delivery_id)
+    failed += _end_answered_conversations(answered)
     moved = 0
     for owner in behind:
         with transaction() as tx:
@@ -69,9 +76,7 @@ def sweep() -> str:
     return f"{failed} ended, {healed + released} healed, {len(deliveries)} webhooks"
 
 
-def _fail_overdue() -> int:
-    with transaction() as tx:
-        overdue = queries.overdue_jobs(tx, limit=_MAX_ROWS)
+def _fail_overdue(overdue: list[Row[Any]]) -> int:
     count = 0
     for job in overdue:
         code = _DEADLINE_CODE[job.state]
@@ -90,10 +95,8 @@ def _fail_overdue() -> int:
     return count
 
 
-def _fail_unschedulable() -> int:
+def _fail_unschedulable(job_ids: list[UUID]) -> int:
     """Fail queued jobs that no account will take: all are disabled, refused the job, or have a long cooldown."""
-    with transaction() as tx:
-        job_ids = unschedulable.find_unschedulable_jobs(tx, limit=_MAX_ROWS)
     count = 0
     for job_id in job_ids:
         with transaction() as tx:
@@ -105,10 +108,8 @@ def _fail_unschedulable() -> int:
     return count
 
 
-def _end_lost_conversations() -> int:
+def _end_lost_conversations(lost: list[due_work.LostConversation]) -> int:
     """Fail conversations that were sent by a dead worker; requeue those that were not sent yet."""
-    with transaction() as tx:
-        lost = due_work.find_lost_conversations(tx, limit=_MAX_ROWS)
     count = 0
     for talk in lost:
         with transaction() as tx:
@@ -148,10 +149,8 @@ def _end_lost_conversation(tx: Transaction, talk: due_work.LostConversation) -> 
     return row
 
 
-def _end_answered_conversations() -> int:
+def _end_answered_conversations(answered: list[UUID]) -> int:
     """End conversations whose last job has ended."""
-    with transaction() as tx:
-        answered = due_work.find_answered_conversations(tx, limit=_MAX_ROWS)
     count = 0
     for job_id in answered:
         with transaction() as tx:
