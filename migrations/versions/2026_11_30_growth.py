@@ -17,12 +17,15 @@ _CREATED = {
     "ix_jobs_line": ("jobs", f"(kind, ({_LINE}), place, id) WHERE state = 'queued'"),
     "ix_jobs_queued_turns": ("jobs", "(owner, kind, turn) WHERE state = 'queued'"),
     "ix_jobs_open": ("jobs", f"(owner, id) INCLUDE (kind, model, state, created_at, api_key_id) WHERE {_OPEN}"),
+    "ix_jobs_uncounted": ("jobs", "(id) WHERE state = 'succeeded' AND result_count IS NULL AND kind <> 'chat'"),
     "ix_jobs_finished_at": ("jobs", "(finished_at) WHERE finished_at IS NOT NULL"),
     "ix_jobs_metadata": ("jobs", "USING gin (metadata jsonb_path_ops) WHERE metadata <> '{}'"),
     "ix_jobs_usage_results": ("jobs", f"(owner, created_at) INCLUDE ({_USAGE}, result_count, result_seconds)"),
+    "ix_files_kept_jobs": ("files", "(job_id) WHERE removed_at IS NULL"),
     "ix_prompts_grams": ("prompts", "USING gin (prompt_grams(prompt))"),
 }
 _REPLACED = {
+    "ix_files_kept": ("files", "(created_at) WHERE removed_at IS NULL"),
     "ix_jobs_open_owner": ("jobs", f"(owner) WHERE {_OPEN}"),
     "ix_jobs_usage": ("jobs", f"(owner, created_at) INCLUDE ({_USAGE})"),
 }

@@ -7,9 +7,9 @@ deletion of files waits for it. The rows of deleted files stay, so that their li
 from collections.abc import Callable
 
 from worker import storage
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics
 from worker.core.observability.logging import get_logger
-from worker.core.watchdog import watchdog
 from worker.db.accounts import session_checks, unused_cleanup
 from worker.db.engine import transaction
 from worker.db.jobs import idempotency, inputs
@@ -31,34 +31,64 @@ _SUMMARY = (
 
 
 def clean_up() -> str:
-    """Delete what is past its retention. Return a summary, which is also logged."""
+    """Delete what is past its retention. Return a summary, which is also logged.
+
+    A part that fails, for example because its statement times out, does not stop the others. Raises the first error
+    after the last part.
+    """
     deleted: dict[str, int] = {}
-    with transaction() as tx:
-        deleted["requests"] = idempotency.delete_expired_requests(tx)
-        session_checks.delete_old(tx, minutes=CHECK_MINUTES)
-    # Before the unused accounts, whose deletion also removes the rows that name these files.
-    deleted["inputs"] = _unless_storage_fails(lambda: expire_results.run_in_batches(_delete_input_batch, size=_BATCH))
-    watchdog.renew()
-    with transaction() as tx:
-        deleted["accounts"], deleted["jobs"] = unused_cleanup.delete_unused(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
-    deleted["files"] = _unless_storage_fails(expire_results.delete_expired_files)
-    deleted["deliveries"] = expire_results.delete_old_deliveries()
-    deleted["events"] = expire_results.delete_old_events()
-    deleted["orphans"] = _unless_storage_fails(orphaned_files.delete_orphans)
+    errors: list[Exception] = []
+    for kinds, delete in _PARTS:
+        watchdog.renew()
+        try:
+            deleted |= dict(zip(kinds, delete(), strict=True))
+        except storage.StorageError as error:
+            log.warning("upkeep_waits_for_storage", reason=error.reason)
+            deleted |= dict.fromkeys(kinds, 0)
+        except Exception as error:
+            log.exception("upkeep_part_failed", part=kinds[0])
+            deleted |= dict.fromkeys(kinds, 0)
+            errors.append(error)
     for kind, number in deleted.items():
-        if number:
+        if number and kind not in _NOT_REMOVED:
             metrics.count("dreamery_removed", kind, by=number)
     if any(deleted.values()):
         log.info("upkeep", **deleted)
+    if errors:
+        raise errors[0]
     return _SUMMARY.format(**deleted)
 
 
-def _unless_storage_fails(delete: Callable[[], int]) -> int:
-    try:
-        return delete()
-    except storage.StorageError as error:
-        log.warning("upkeep_waits_for_storage", reason=error.reason)
-        return 0
+def _delete_requests() -> tuple[int]:
+    with transaction() as tx:
+        return (idempotency.delete_expired_requests(tx),)
+
+
+def _delete_checks() -> tuple[int]:
+    with transaction() as tx:
+        return (session_checks.delete_old(tx, minutes=CHECK_MINUTES),)
+
+
+def _delete_unused_accounts() -> tuple[int, int]:
+    with transaction() as tx:
+        return unused_cleanup.delete_unused(tx, hours=NEVER_WORKED_HOURS, limit=_BATCH)
+
+
+# What each part counts, and the part. The inputs before the unused accounts, whose deletion also removes the rows that
+# name these files. What only copies or counts rows comes last.
+_PARTS: tuple[tuple[tuple[str, ...], Callable[[], tuple[int, ...]]], ...] = (
+    (("requests",), _delete_requests),
+    (("checks",), _delete_checks),
+    (("inputs",), lambda: (expire_results.run_in_batches(_delete_input_batch, size=_BATCH),)),
+    (("accounts", "jobs"), _delete_unused_accounts),
+    (("files",), lambda: (expire_results.delete_expired_files(),)),
+    (("deliveries",), lambda: (expire_results.delete_old_deliveries(),)),
+    (("events",), lambda: (expire_results.delete_old_events(),)),
+    (("orphans",), lambda: (orphaned_files.delete_orphans(),)),
+    (("prompts",), lambda: (expire_results.copy_prompts(),)),
+    (("counts",), lambda: (expire_results.count_results(),)),
+)
+_NOT_REMOVED = frozenset({"checks", "prompts", "counts"})
 
 
 def _delete_input_batch() -> int:

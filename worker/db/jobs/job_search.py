@@ -16,8 +16,9 @@ from worker.db.engine import Transaction
 
 # A job's id is the clock of the process that accepted it, `created_at` that of the database. They differ by less.
 _CLOCKS_DIFFER = timedelta(hours=1)
-# Prompts are copied once ids of their age are certain to be visible. The search reads younger jobs themselves.
-_COPIED_AFTER = _CLOCKS_DIFFER
+# Prompts are copied in the order of ids, once no job with an older id can appear any more. The search reads the younger
+# jobs themselves.
+_COPIED_AFTER = timedelta(minutes=10)
 # A word in more prompts than this is common: the newest jobs contain it, and they are found without the index.
 _MOST_FOUND = 5000
 _LAST_COPIED = "(SELECT job_id FROM prompts ORDER BY job_id DESC LIMIT 1)"

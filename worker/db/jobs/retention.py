@@ -3,31 +3,54 @@
 Rows of jobs stay, because charges, usage and quotas are counted from them.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from worker.core.ids import first_id_at
 from worker.db.engine import Transaction
 
-# Files are older than the end of their job, so the index on their age finds the candidates. The job is locked and
-# checked again: a concurrent pin is either seen here, or sees that the files are removed.
-_EXPIRE = text(
-    """/* expire_files */
-    WITH due AS MATERIALIZED (
-        SELECT f.job_id FROM files f JOIN jobs j ON j.id = f.job_id LEFT JOIN users u ON u.id = j.user_id
-        WHERE f.removed_at IS NULL AND j.pinned_at IS NULL
-          AND f.created_at < now() - make_interval(days => least(
-                nullif(CAST(:days AS integer), 0), (SELECT min(retention_days) FROM users WHERE retention_days > 0)))
-          AND j.finished_at < now() - make_interval(days => nullif(coalesce(u.retention_days, :days), 0))
-        ORDER BY f.created_at LIMIT :limit),
-    locked AS MATERIALIZED (
-        SELECT id FROM jobs WHERE id IN (SELECT job_id FROM due) AND pinned_at IS NULL
-        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
-    UPDATE files SET removed_at = clock_timestamp() FROM locked
-    WHERE files.job_id = locked.id AND files.removed_at IS NULL RETURNING files.id"""
-)
+# Jobs that one statement looks at. Most have lost their files long ago or keep them, and an index tells that.
+_WINDOW = 20_000
+
+# The jobs of one user, in the order of their ids; of all other users, only those that still have files.
+_JOBS_OF_USER = "SELECT id FROM jobs WHERE user_id = :user_id AND id > :after ORDER BY id LIMIT :window"
+_JOBS_WITH_FILES = """SELECT DISTINCT job_id AS id FROM files WHERE removed_at IS NULL AND job_id > :after
+            ORDER BY job_id LIMIT :window"""
+_WITHOUT_OWN = "AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = j.user_id AND u.retention_days IS NOT NULL)"
+
+
+def _expire(jobs: str, condition: str) -> TextClause:
+    """Return the statement for the next jobs.
+
+    A job is locked and checked again: a concurrent pin is either seen here, or sees that the files are removed.
+    """
+    return text(
+        f"""/* expire_files */
+        WITH next AS MATERIALIZED ({jobs}),
+        kept AS MATERIALIZED (SELECT id FROM next WHERE EXISTS (
+            SELECT 1 FROM files f WHERE f.job_id = next.id AND f.removed_at IS NULL)),
+        due AS MATERIALIZED (
+            SELECT j.id FROM kept JOIN jobs j USING (id)
+            WHERE j.pinned_at IS NULL AND j.finished_at < now() - make_interval(days => :days) {condition}
+            ORDER BY j.id LIMIT :limit),
+        locked AS MATERIALIZED (
+            SELECT id FROM jobs WHERE id IN (SELECT id FROM due) AND pinned_at IS NULL
+            ORDER BY id FOR NO KEY UPDATE SKIP LOCKED),
+        removed AS (
+            UPDATE files SET removed_at = clock_timestamp() FROM locked
+            WHERE files.job_id = locked.id AND files.removed_at IS NULL RETURNING files.id)
+        SELECT (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM due) AS due,
+            (SELECT id FROM due ORDER BY id DESC LIMIT 1) AS last_due, j.id AS last,
+            j.created_at < now() - make_interval(days => :days) AS more
+        FROM (SELECT id FROM next ORDER BY id DESC LIMIT 1) l JOIN jobs j USING (id)"""
+    )
+
+
+_EXPIRE_OF_USER = _expire(_JOBS_OF_USER, "")
+_EXPIRE_OF_OTHERS = _expire(_JOBS_WITH_FILES, _WITHOUT_OWN)
 
 # Job ids are time-ordered and the first column of the primary key.
 _PRUNE_EVENTS = text(
@@ -39,12 +62,33 @@ _PRUNE_EVENTS = text(
 )
 
 
-def expire_files(tx: Transaction, *, days: int, limit: int) -> int:
-    """Mark files past their user's retention as removed, except of pinned jobs; return how many.
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How many days results are kept: those of a user with an own retention, or (None) of all other users."""
 
-    `days` = the retention of users without their own; 0 = keep permanently.
+    user_id: UUID | None
+    days: int
+
+
+def find_retentions(tx: Transaction, *, days: int) -> list[Retention]:
+    """Return the retentions that delete anything. `days` = that of users without their own; 0 = keep permanently."""
+    own = tx.all(text("SELECT id, retention_days FROM users WHERE retention_days > 0 ORDER BY id"))
+    return [Retention(row.id, row.retention_days) for row in own] + ([Retention(None, days)] if days else [])
+
+
+def expire_files(tx: Transaction, retention: Retention, *, after: UUID, limit: int) -> tuple[int, UUID | None]:
+    """Mark the files of the next jobs past their retention as removed, except of pinned jobs.
+
+    Looks at jobs with an id above `after`, and ends after `limit` jobs with such files. Returns how many files it
+    removed, and the id to continue after; None = no older job follows.
     """
-    return len(tx.all(_EXPIRE, {"days": days, "limit": limit}))
+    statement = _EXPIRE_OF_OTHERS if retention.user_id is None else _EXPIRE_OF_USER
+    values = {"user_id": retention.user_id, "days": retention.days, "after": after, "limit": limit, "window": _WINDOW}
+    row = tx.first(statement, values)
+    if row is None:
+        return 0, None
+    following = row.last_due if row.due == limit else row.last if row.more else None
+    return int(row.removed), following
 
 
 def prune_events(tx: Transaction, *, days: int, limit: int) -> int:

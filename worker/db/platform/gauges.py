@@ -18,6 +18,7 @@ class Gauges:
     webhooks: int
 
 
+# From `ix_jobs_open` alone, so that the wide rows of waiting jobs are not read.
 _OPEN_JOBS = text(
     f"""/* gauge_jobs */
     SELECT kind, model, state, count(*) AS n, extract(epoch FROM clock_timestamp() - min(created_at)) AS oldest

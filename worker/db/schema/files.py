@@ -38,7 +38,7 @@ files = Table(
     timestamp_column("erased_at"),  # its bytes were deleted
     UniqueConstraint("job_id", "n", "variant"),
     CheckConstraint("variant IN ('original', 'thumbnail', 'spritesheet')", name="variant"),
-    Index("ix_files_kept", "created_at", postgresql_where=text("removed_at IS NULL")),
+    Index("ix_files_kept_jobs", "job_id", postgresql_where=text("removed_at IS NULL")),
     Index("ix_files_to_erase", "id", postgresql_where=text("removed_at IS NOT NULL AND erased_at IS NULL")),
     Index("ix_files_key", "key"),
 )

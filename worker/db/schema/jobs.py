@@ -83,7 +83,7 @@ jobs = Table(
     Column("price", Integer),  # expected credits, set when it is accepted; NULL = unknown
     Column("charged", Integer),  # actual credits as far as known; 0 = certainly nothing
     timestamp_column("settled_at"),  # when upstream confirmed `charged` (or that it is 0); NULL = estimated
-    # Number and length of its results, set when it succeeds; NULL = not counted yet (`worker.db.jobs.result_counts`).
+    # Number and length of its results, set when it succeeds; NULL = not counted yet (`worker.db.users.result_counts`).
     Column("result_count", Integer),
     Column("result_seconds", Double),
     timestamp_column("pinned_at"),  # by its owner: its files are kept permanently
@@ -144,6 +144,11 @@ jobs = Table(
     Index("ix_jobs_parent_id", "parent_id", postgresql_where=text("parent_id IS NOT NULL")),
     Index("ix_jobs_pinned", "owner", postgresql_where=text("pinned_at IS NOT NULL")),
     Index("ix_jobs_deleted_at", "deleted_at", postgresql_where=text("deleted_at IS NOT NULL")),
+    Index(
+        "ix_jobs_uncounted",
+        "id",
+        postgresql_where=text("state = 'succeeded' AND result_count IS NULL AND kind <> 'chat'"),
+    ),
     Index("ix_jobs_finished_at", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     Index("ix_jobs_succeeded", "kind", "model", text("finished_at DESC"), postgresql_where=text("state = 'succeeded'")),
 )

@@ -6,12 +6,15 @@ be pinned. After a crash in between, the next run deletes the bytes.
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
+from uuid import UUID
 
 from worker import storage
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.settings import get_settings
-from worker.core.watchdog import watchdog
 from worker.db.engine import transaction
-from worker.db.jobs import deletions, files, retention
+from worker.db.jobs import deletions, files, job_search, retention
+from worker.db.users import result_counts
 from worker.db.webhooks import endpoints, outbox
 
 FILES_PER_BATCH = 200
@@ -20,6 +23,8 @@ ROWS_PER_BATCH = 2000
 _MAX_SECONDS = 20.0
 # How long the webhook endpoints of a session id that never produced a result are kept.
 UNPROVEN_DAYS = 7
+# Sorts before every job id.
+_NO_JOB = UUID(int=0)
 
 
 def run_in_batches(delete_batch: Callable[[], int], *, size: int) -> int:
@@ -36,12 +41,21 @@ def run_in_batches(delete_batch: Callable[[], int], *, size: int) -> int:
 def delete_expired_files() -> int:
     """Delete files past their retention and files of deleted jobs. Return their number. Raises StorageError."""
 
-    def expire_batch() -> int:
-        with transaction() as tx:
-            return retention.expire_files(tx, days=get_settings().retention_days, limit=FILES_PER_BATCH)
-
-    run_in_batches(expire_batch, size=FILES_PER_BATCH)
+    with transaction() as tx:
+        found = retention.find_retentions(tx, days=get_settings().retention_days)
+    for each in found:
+        _expire_files(each)
     return run_in_batches(_delete_file_batch, size=FILES_PER_BATCH)
+
+
+def _expire_files(kept: retention.Retention) -> None:
+    """Mark files as removed, oldest job first, until none is past the retention or the time limit is reached."""
+    after: UUID | None = _NO_JOB
+    until = time.monotonic() + _MAX_SECONDS
+    while after is not None and time.monotonic() < until:
+        watchdog.renew()
+        with transaction() as tx:
+            _, after = retention.expire_files(tx, kept, after=after, limit=FILES_PER_BATCH)
 
 
 def _delete_file_batch() -> int:
@@ -66,6 +80,26 @@ def delete_old_events() -> int:
             return retention.prune_events(tx, days=days, limit=ROWS_PER_BATCH)
 
     return run_in_batches(prune_batch, size=ROWS_PER_BATCH) if days else 0
+
+
+def copy_prompts() -> int:
+    """Copy the prompts of jobs for the search. Return their number."""
+
+    def copy_batch() -> int:
+        with transaction() as tx:
+            return job_search.copy_prompts(tx, now=datetime.now(UTC), limit=ROWS_PER_BATCH)
+
+    return run_in_batches(copy_batch, size=ROWS_PER_BATCH)
+
+
+def count_results() -> int:
+    """Count the results of jobs that ended on an older version. Return the number of jobs."""
+
+    def count_batch() -> int:
+        with transaction() as tx:
+            return result_counts.count_missing(tx, limit=ROWS_PER_BATCH)
+
+    return run_in_batches(count_batch, size=ROWS_PER_BATCH)
 
 
 def delete_old_deliveries() -> int:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from api.jobs import pin_routes
 from tests.integration.worker.tasks.test_cleanup import caller_of, file_exists, move_jobs_back, stored_input
@@ -18,7 +19,7 @@ from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import first_id_at, new_id
 from worker.core.observability import metrics
-from worker.db.engine import transaction
+from worker.db.engine import Transaction, transaction
 from worker.db.jobs import retention
 from worker.db.users import users
 from worker.tasks.cleanup import clean_up
@@ -35,6 +36,12 @@ def user(engine: Engine, days: int | None) -> UUID:
 
 def add_job_of(engine: Engine, user_id: UUID | None) -> UUID:
     return engine.add_succeeded_job(engine.add_account(pool=user_id is not None), user_id=user_id)
+
+
+def expire_first_files(tx: Transaction) -> int:
+    removed, following = retention.expire_files(tx, retention.Retention(None, 7), after=UUID(int=0), limit=10)
+    assert following is None
+    return removed
 
 
 def files_exist(engine: Engine, job: UUID) -> bool:
@@ -104,7 +111,7 @@ def test_concurrent_pin_and_cleanup_agree(engine: Engine) -> None:
             outcome.append(retention.pin_job(tx, job))
 
     with transaction() as tx:
-        assert retention.expire_files(tx, days=7, limit=10) == 1
+        assert expire_first_files(tx) == 1
         thread = threading.Thread(target=late)
         thread.start()
         thread.join(0.3)
@@ -118,7 +125,7 @@ def test_cleanup_continues_after_crash_between_mark_and_bytes(engine: Engine) ->
     job = add_job_of(engine, None)
     move_jobs_back(engine, 8, job)
     with transaction() as tx:
-        assert retention.expire_files(tx, days=7, limit=10) == 1
+        assert expire_first_files(tx) == 1
     assert storage.read_file(engine.files(job)[0].key)
     assert "removed 1 files" in clean_up()
     assert not files_exist(engine, job)
@@ -131,6 +138,63 @@ def test_many_files_are_deleted_in_batches(engine: Engine, monkeypatch: pytest.M
     move_jobs_back(engine, 8, *jobs)
     assert "removed 6 files" in clean_up()
     assert not any(files_exist(engine, job) for job in jobs)
+
+
+def test_files_past_short_retention_are_found_behind_many_kept_jobs(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The windows of jobs that one statement looks at end anywhere: before, between and after jobs that are due."""
+    monkeypatch.setattr("worker.db.jobs.retention._WINDOW", 2)
+    monkeypatch.setattr("worker.tasks.stages.expire_results.FILES_PER_BATCH", 1)
+    engine.configure(RETENTION_DAYS="30")
+    short, default, forever = user(engine, 3), user(engine, None), user(engine, 0)
+    jobs = [(owner, add_job_of(engine, owner)) for owner in (forever, short, default, short, short, forever, default)]
+    pinned = add_job_of(engine, short)
+    with transaction() as tx:
+        assert retention.pin_job(tx, pinned)
+    move_jobs_back(engine, 5, pinned, *(job for _, job in jobs))
+    engine.sql("UPDATE jobs SET created_at = now() - interval '5 days'")
+    clean_up()
+    assert files_exist(engine, pinned)
+    assert [files_exist(engine, job) for _, job in jobs] == [owner != short for owner, _ in jobs]
+    move_jobs_back(engine, 40, pinned, *(job for _, job in jobs))
+    engine.sql("UPDATE jobs SET created_at = now() - interval '40 days'")
+    clean_up()
+    assert [files_exist(engine, job) for _, job in jobs] == [owner == forever for owner, _ in jobs]
+
+
+def test_cleanup_continues_after_a_part_that_fails(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trigger makes the deletion of requests and the expiry of files fail; timelines and prompts do not wait."""
+    monkeypatch.setattr("worker.db.jobs.job_search._COPIED_AFTER", timedelta(hours=-1))
+    engine.configure(RETENTION_DAYS="7", TIMELINE_RETENTION_DAYS="7")
+    finished, old = engine.add_succeeded_job(engine.add_account()), old_job(engine, 8)
+    move_jobs_back(engine, 8, finished)
+    engine.sql(
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN RAISE query_canceled USING MESSAGE = 'canceling statement due to statement timeout'; END $$"""
+    )
+    engine.sql("CREATE TRIGGER refuse BEFORE UPDATE ON files FOR EACH ROW EXECUTE FUNCTION refuse()")
+    try:
+        with pytest.raises(OperationalError, match="statement timeout"):
+            clean_up()
+    finally:
+        engine.sql("DROP TRIGGER refuse ON files")
+        engine.sql("DROP FUNCTION refuse()")
+    assert files_exist(engine, finished)
+    assert engine.job_events(old) == []
+    assert {row.job_id for row in engine.sql("SELECT job_id FROM prompts")} == {finished, old}
+    assert "removed" in clean_up()
+    assert not files_exist(engine, finished)
+
+
+def test_results_without_counts_are_counted(engine: Engine) -> None:
+    """Jobs that ended on an older version have no counts."""
+    job = engine.add_succeeded_job(engine.add_account(), count=2)
+    assert engine.job_row(job).result_count == 2
+    engine.sql("UPDATE jobs SET result_count = NULL")
+    clean_up()
+    row = engine.job_row(job)
+    assert (row.result_count, row.result_seconds) == (2, None)
 
 
 def test_pins_per_caller_are_limited(engine: Engine) -> None:
