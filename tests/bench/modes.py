@@ -21,6 +21,8 @@ MODES = (
     ENGINE,
     Mode("polling", "polling", "only the simulation of polling rules (no platform, some seconds)"),
     Mode("many", "many_mode", "only the scenario with 50 users, 20 accounts, 2,000 jobs, mixed outcomes"),
+    Mode("small", "small", "only 20 pictures and a video for one person on a host with 512 MB and half a core"),
+    Mode("scale", "scale", "only what grows with up to 1,000,000 finished and 100,000 waiting jobs (no platform)"),
     Mode("console", "console_mode", "only the console's job list with 10,000 jobs, in Chromium"),
 )
 

@@ -181,7 +181,7 @@ def test_doctor_passes(up: RunningUp) -> None:
     result = up.command("doctor", "--json")
     findings = {row["check"]: row for row in json.loads(result.stdout)["data"]}
     assert result.returncode == 0, findings
-    assert {"settings", "database", "schema", "clock", "accounts", "redis", "workers", "disk"} <= set(findings)
+    assert {"settings", "database", "schema", "clock", "accounts", "redis", "scheduler", "workers", "disk"} <= set(findings)
     assert "worker-1@" in findings["workers"]["detail"]
     assert up.command("doctor").stdout.count("ok") >= 8
 

@@ -52,7 +52,16 @@ class PacedScheduler(beat.Scheduler):
         self._check_at = -math.inf
 
     def tick(self, *_args: Any, **_options: Any) -> float:
-        """Send what is due. Return the seconds until the next call."""
+        """Send what is due. Return the seconds until the next call. Never raises, as that would end the thread."""
+        try:
+            return self._send_due()
+        except Exception:
+            log.exception("scheduler_failed")
+            for cached in ("producer", "connection"):
+                self.__dict__.pop(cached, None)
+            return _NAP_SECONDS
+
+    def _send_due(self) -> float:
         self._check(time.monotonic())
         for name, entry in self.schedule.items():
             if time.monotonic() >= self._due_at(name, entry):

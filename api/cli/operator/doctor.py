@@ -200,9 +200,17 @@ def _check_redis() -> list[Finding]:
     responsive = any(worker.is_responsive for worker in workers)
     hint = "Start or restart workers: `dreamery up`, or the worker service of docker-compose.yml."
     return [
+        _scheduler_finding(heartbeat.seconds_since("scheduler")),
         Finding("redis", ok=True, detail="answers"),
         Finding("workers", ok=responsive, detail=", ".join(names) or "no heartbeat from any worker", hint=hint),
     ]
+
+
+def _scheduler_finding(seconds: float | None) -> Finding:
+    hint = "Start one: `dreamery up` and `dreamery run worker --all` include it, or `dreamery run scheduler`."
+    detail = "no tick was sent yet" if seconds is None else f"a tick was sent {seconds:.0f} s ago"
+    recent = seconds is not None and seconds <= get_settings().worker_heartbeat_timeout_seconds
+    return Finding("scheduler", ok=recent, detail=detail, hint=hint)
 
 
 def _check_storage() -> list[Finding]:

@@ -26,6 +26,7 @@ def sent_messages(broker: redis.Redis) -> Counter[str]:
 
 
 def test_thread_sends_tick_and_sweep_until_stopped(engine: Engine) -> None:
+    heartbeat._status.seen.clear()  # another test may have recorded one a moment ago
     thread = SchedulerThread(lambda: True)
     thread.start()
     eventually(lambda: sent_messages(engine.redis)["dreamery.tick"] >= 3, what="ticks")
@@ -75,6 +76,20 @@ def test_work_is_open_when_the_database_does_not_respond(engine: Engine) -> None
     scheduler._open = False
     scheduler._check(time.monotonic())
     assert scheduler._open
+
+
+def test_thread_survives_a_failure(engine: Engine) -> None:
+    calls = []
+
+    class Failing(PacedScheduler):
+        def _send_due(self) -> float:
+            calls.append(1)
+            raise RuntimeError("unexpected")
+
+    scheduler = Failing(app)
+    assert scheduler.tick() > 0
+    assert scheduler.tick() > 0
+    assert len(calls) == 2
 
 
 def test_unfinished_job_is_open_work(engine: Engine) -> None:
