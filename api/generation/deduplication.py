@@ -52,7 +52,7 @@ def join_earlier_request(tx: Transaction, request: NewRequest, tracked: TrackedR
     """
     # Measured before the ages are read: a heartbeat from before our arrival must not seem newer than it.
     waited = tracked.waited
-    similar = [_classify(earlier, tracked, waited) for earlier in idempotency.find_similar_requests(tx, request)]
+    similar = _classify_all(idempotency.find_similar_requests(tx, request), tracked, waited)
     if not tracked.wants_new_jobs and (failed := find_repeated_failure(similar, tracked, get_settings())):
         # Not taken over: its answer is known, and two repeats at the same time get it both.
         idempotency.record_repeated_failure(tx, failed.group_id)
@@ -64,6 +64,32 @@ def join_earlier_request(tx: Transaction, request: NewRequest, tracked: TrackedR
     if found.holder == tracked.id or idempotency.take_over(tx, found, tracked.holder):
         return found
     raise DuplicateUndecidedError
+
+
+def are_new(tx: Transaction, requests: list[tuple[NewRequest, TrackedRequest]]) -> list[bool]:
+    """Return for each of these requests without a key of one caller whether it certainly repeats no earlier request.
+
+    Call it in the accepting transaction, after `lock_all_duplicates`. Takes over nothing.
+    """
+    waited = [tracked.waited for _, tracked in requests]
+    similar = idempotency.find_all_similar_requests(tx, [request for request, _ in requests])
+    return [
+        _is_new(_classify_all(similar[request], tracked, seconds), tracked)
+        for (request, tracked), seconds in zip(requests, waited, strict=True)
+    ]
+
+
+def _is_new(similar: list[_EarlierState], tracked: TrackedRequest) -> bool:
+    if not tracked.wants_new_jobs and find_repeated_failure(similar, tracked, get_settings()):
+        return False
+    try:
+        return select_original(similar, tracked) is None
+    except DuplicateUndecidedError:
+        return False
+
+
+def _classify_all(found: list[EarlierRequest], tracked: TrackedRequest, waited: float) -> list[_EarlierState]:
+    return [_classify(earlier, tracked, waited) for earlier in found]
 
 
 def _classify(earlier: EarlierRequest, tracked: TrackedRequest, waited: float) -> _EarlierState:

@@ -79,23 +79,6 @@ def _duplicate_scope(request: NewRequest) -> str:
     return f"{request.caller} {request.fingerprint}"
 
 
-def find_known_fingerprints(tx: Transaction, requests: list[NewRequest]) -> set[str]:
-    """Return the fingerprints of these requests of one caller that an earlier request without a key has."""
-    rows = tx.all(
-        text(
-            """SELECT DISTINCT fingerprint FROM requests
-               WHERE fingerprint = ANY(:fingerprints) AND key IS NULL AND caller = :caller
-                 AND accepted_at > clock_timestamp() - make_interval(mins => :minutes)"""
-        ),
-        {
-            "fingerprints": [request.fingerprint for request in requests],
-            "caller": requests[0].caller,
-            "minutes": JOIN_MINUTES,
-        },
-    )
-    return {row.fingerprint for row in rows}
-
-
 _INSERT_ALL = text(
     """INSERT INTO requests (group_id, caller, route, key, fingerprint, body_digest, holder, process, gives_up_at)
        SELECT group_id, caller, route, key, fingerprint, body_digest, holder, process,
@@ -195,40 +178,54 @@ class Failure:
 
 _SIMILAR = text(
     f"""/* similar_requests */
-    SELECT r.group_id, r.holder, r.process, r.joins, r.ended_how,
-        CAST(extract(epoch FROM clock_timestamp() - r.ended_at) AS double precision) AS ended_age,
-        CAST(extract(epoch FROM clock_timestamp() - r.held_at) AS double precision) AS held_age,
-        CAST(extract(epoch FROM clock_timestamp() - r.gives_up_at) AS double precision) AS client_timeout_age,
-        CAST(extract(epoch FROM clock_timestamp() - p.seen_at) AS double precision) AS seen_age,
-        EXISTS (SELECT 1 FROM jobs c WHERE c.group_id = r.group_id AND c.state = 'cancelled') AS cancelled,
-        r.body_digest, r.failed, f.all_failed, f.content,
-        CAST(extract(epoch FROM clock_timestamp() - f.finished_at) AS double precision) AS failure_age,
-        CAST(coalesce(extract(epoch FROM r.failure_repeated_at - f.finished_at), 0) AS double precision)
-            AS failure_repeated_at
-    FROM requests r LEFT JOIN api_processes p ON p.id = r.process
+    SELECT s.fingerprint AS asked_fingerprint, s.route AS asked_route, found.*
+    FROM unnest(CAST(:fingerprints AS text[]), CAST(:routes AS text[])) AS s (fingerprint, route)
     CROSS JOIN LATERAL (
-        SELECT bool_and(m.state = 'failed') AS all_failed, max(m.finished_at) AS finished_at,
-            bool_or(m.error_code = ANY(:content_codes)) AS content
-        FROM jobs m WHERE m.group_id = r.group_id) f
-    WHERE r.fingerprint = :fingerprint AND r.key IS NULL AND r.caller = :caller AND r.route = :route
-      AND r.accepted_at > clock_timestamp() - make_interval(mins => :minutes)
-      AND NOT EXISTS (SELECT 1 FROM jobs d WHERE d.group_id = r.group_id AND d.deleted_at IS NOT NULL)
-      AND NOT ({_REFUSED})
-    ORDER BY r.accepted_at DESC LIMIT 100"""
+        SELECT r.group_id, r.holder, r.process, r.joins, r.ended_how,
+            CAST(extract(epoch FROM clock_timestamp() - r.ended_at) AS double precision) AS ended_age,
+            CAST(extract(epoch FROM clock_timestamp() - r.held_at) AS double precision) AS held_age,
+            CAST(extract(epoch FROM clock_timestamp() - r.gives_up_at) AS double precision) AS client_timeout_age,
+            CAST(extract(epoch FROM clock_timestamp() - p.seen_at) AS double precision) AS seen_age,
+            EXISTS (SELECT 1 FROM jobs c WHERE c.group_id = r.group_id AND c.state = 'cancelled') AS cancelled,
+            r.body_digest, r.failed, f.all_failed, f.content,
+            CAST(extract(epoch FROM clock_timestamp() - f.finished_at) AS double precision) AS failure_age,
+            CAST(coalesce(extract(epoch FROM r.failure_repeated_at - f.finished_at), 0) AS double precision)
+                AS failure_repeated_at
+        FROM requests r LEFT JOIN api_processes p ON p.id = r.process
+        CROSS JOIN LATERAL (
+            SELECT bool_and(m.state = 'failed') AS all_failed, max(m.finished_at) AS finished_at,
+                bool_or(m.error_code = ANY(:content_codes)) AS content
+            FROM jobs m WHERE m.group_id = r.group_id) f
+        WHERE r.fingerprint = s.fingerprint AND r.key IS NULL AND r.caller = :caller AND r.route = s.route
+          AND r.accepted_at > clock_timestamp() - make_interval(mins => :minutes)
+          AND NOT EXISTS (SELECT 1 FROM jobs d WHERE d.group_id = r.group_id AND d.deleted_at IS NOT NULL)
+          AND NOT ({_REFUSED})
+        ORDER BY r.accepted_at DESC LIMIT 100) found"""
 )
 
 
 def find_similar_requests(tx: Transaction, request: NewRequest) -> list[EarlierRequest]:
     """Return identical requests without a key of the last half hour, newest first."""
+    return find_all_similar_requests(tx, [request])[request]
+
+
+def find_all_similar_requests(tx: Transaction, requests: list[NewRequest]) -> dict[NewRequest, list[EarlierRequest]]:
+    """Return the identical requests of each of these requests of one caller, like `find_similar_requests`."""
+    asked = sorted({(request.fingerprint, request.route) for request in requests})
     values = {
-        "fingerprint": request.fingerprint,
-        "caller": request.caller,
-        "route": request.route,
+        "fingerprints": [fingerprint for fingerprint, _ in asked],
+        "routes": [route for _, route in asked],
+        "caller": requests[0].caller,
         "minutes": JOIN_MINUTES,
         "temporary_codes": _TEMPORARY_CODES,
         "content_codes": _CONTENT_CODES,
     }
-    return [_earlier_request(dict(row._mapping)) for row in tx.all(_SIMILAR, values)]  # noqa: SLF001 - SQLAlchemy's public name
+    found: dict[tuple[str, str], list[EarlierRequest]] = {}
+    for row in tx.all(_SIMILAR, values):
+        columns = dict(row._mapping)  # noqa: SLF001 - SQLAlchemy's public name
+        identity = (columns.pop("asked_fingerprint"), columns.pop("asked_route"))
+        found.setdefault(identity, []).append(_earlier_request(columns))
+    return {request: found.get((request.fingerprint, request.route), []) for request in requests}
 
 
 def _earlier_request(columns: dict[str, Any]) -> EarlierRequest:
