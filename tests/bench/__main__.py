@@ -29,6 +29,8 @@ def main() -> int:
     engine.add_argument("--port", type=int, default=0, help="port of the stand-in of the upstream, for --against")
     engine.add_argument("--size", type=int, default=2048, help="pixels of a side of the stand-in's pictures")
     engine.add_argument("--latency", type=float, default=0.0, help="seconds before each answer of the stand-in")
+    parser.add_argument("--finished", type=int, default=1_000_000, help="finished jobs of --scale")
+    parser.add_argument("--waiting", type=int, default=100_000, help="waiting jobs of --scale")
     for mode in MODES:
         parser.add_argument(f"--{mode.flag}", action="store_true", help=mode.help)
     return run_mode(parser.parse_args())

@@ -16,12 +16,15 @@ ACCOUNTS = 20
 DAYS = 90
 _SPACE = UUID("6f4bb1c4-6c1b-4d57-9f6e-0d4a6c8d5a11")
 HEAVY_USER = uuid5(_SPACE, "user 0")
+SMALL_USER = uuid5(_SPACE, "user 1")
+ACCOUNT = uuid5(_SPACE, "account 0")
 
 _PEOPLE = """
     INSERT INTO users (id, name, role) SELECT id, name, 'member' FROM bench_users ON CONFLICT DO NOTHING;
     INSERT INTO api_keys (id, user_id, name, prefix, key_hash) SELECT id, id, name, name, name FROM bench_users ON CONFLICT DO NOTHING;
     INSERT INTO accounts (id, label, region, lookup_hash, secret, pool, user_id, next_submit_at, credits, credits_at)
-        SELECT id, 'bench' || n, 'sandbox', 'bench' || n, 'bench', pool, user_id, now() - interval '1 minute', 100000000,
+        SELECT id, 'bench' || n, 'sandbox', 'bench' || n, 'bench', pool, user_id,
+            now() + CASE WHEN pool THEN interval '-1 minute' ELSE interval '1 day' END, 100000000,
             now() - interval '1 minute'
         FROM bench_accounts ON CONFLICT DO NOTHING"""
 
@@ -42,7 +45,7 @@ _MADE = sql.SQL(
         SELECT n, {{salt}}::text AS salt, {{begin}}::timestamptz + ({{stop}}::timestamptz - {{begin}}::timestamptz)
             * ((n - {{first}})::float8 / greatest({{count}}, 1)) AS at
         FROM generate_series({{first}}::bigint, {{first}} + {{count}} - 1) n)
-    SELECT {_JOB} AS id, numbers.n, at, u.id AS user_id, CASE WHEN numbers.n % 10 = 3 THEN 'video' ELSE 'image' END AS kind,
+    SELECT {_JOB} AS id, numbers.n, at, u.id AS user_id, u.n AS person, CASE WHEN numbers.n % 10 = 3 THEN 'video' ELSE 'image' END AS kind,
         CASE WHEN numbers.n % 12 = 0 THEN CASE WHEN numbers.n % 24 = 0 THEN 'failed' ELSE 'cancelled' END ELSE 'succeeded' END AS state,
         a.id AS account_id, {_PROMPT.replace("n %", "numbers.n %").replace("n::text", "numbers.n::text")} AS prompt
     FROM numbers
@@ -54,7 +57,7 @@ _FINISHED = """
     INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, turn, attempt,
         max_attempts, due_at, deadline_at, account_ids, account_id, submit_key, upstream_id, progress, result_refs,
         error_code, error_message, created_at, submitted_at, finished_at, event_seq, usual_seconds, origin, price,
-        charged, settled_at)
+        charged, settled_at, result_count, result_seconds)
     SELECT id, 'user:' || user_id, user_id, user_id, id, kind, 'bench-model-' || n % 4,
         jsonb_build_object('order', jsonb_build_object('prompt', prompt, 'width', 1328, 'height', 1328, 'ratio', '1:1',
             'resolution', '1k', 'count', 1, 'seed', n, 'negative_prompt', '', 'sample_strength', 0.5),
@@ -65,7 +68,8 @@ _FINISHED = """
         CASE WHEN state = 'succeeded' THEN jsonb_build_array(jsonb_build_object('url', 'https://example.invalid/' || md5(n::text))) END,
         CASE WHEN state = 'failed' THEN 'content_blocked' END, CASE WHEN state = 'failed' THEN 'The content was refused.' END,
         at, at + interval '2 seconds', at + interval '20 seconds', 5, 15, '{"route": "POST /v1/images/generations"}',
-        4, 4, CASE WHEN n % 7 <> 0 THEN at + interval '15 minutes' END
+        4, 4, CASE WHEN n % 7 <> 0 THEN at + interval '15 minutes' END, CASE WHEN state = 'succeeded' THEN 1 END,
+        CASE WHEN state = 'succeeded' AND kind = 'video' THEN 5 END
     FROM made;
     INSERT INTO job_events (job_id, seq, at, from_state, to_state, actor)
     SELECT id, s.seq, at + make_interval(secs => s.seq * 3), s.old, s.new, 'bench'
@@ -76,19 +80,30 @@ _FINISHED = """
         CASE WHEN kind = 'video' THEN 'video/mp4' ELSE 'image/webp' END, 250000, md5(n::text), 1328, 1328,
         CASE WHEN kind = 'video' THEN 5.0 END, at + interval '20 seconds'
     FROM made JOIN (VALUES ('original'), ('thumbnail')) v(variant) ON v.variant = 'original' OR kind = 'video'
-    WHERE state = 'succeeded';"""
+    WHERE state = 'succeeded';
+    INSERT INTO prompts (job_id, prompt) SELECT id, prompt FROM made;"""
 
-# The heavy user waits in two lines (any account, only own ones), the others in one. One in three names its account.
+# The heavy user waits in two lines (any account, only own ones), the others in one. One user in ten names the account
+# of one job in three. Their own accounts have reached their pace, or their jobs would not wait.
 _WAITING = """
     INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, state, turn, max_attempts, due_at,
         deadline_at, account_ids, account_choice, created_at, event_seq, usual_seconds, price)
     SELECT id, 'user:' || user_id, user_id, user_id, id, kind, 'bench-model-' || n % 4,
         jsonb_build_object('order', jsonb_build_object('prompt', prompt, 'width', 1328, 'height', 1328, 'ratio', '1:1',
             'resolution', '1k', 'count', 1, 'seed', n, 'negative_prompt', '', 'sample_strength', 0.5), 'n', 1),
-        'queued', 1000000 + n / 50.0, 3, at, now() + interval '1 day', CASE WHEN n % 3 = 0 THEN ARRAY[account_id] ELSE '{}' END,
+        'queued', 1000000 + n / 50.0, 3, at, now() + interval '1 day', CASE WHEN n % 3 = 0 AND person % 10 = 1 THEN ARRAY[account_id] ELSE '{}' END,
         CASE WHEN n % 5 = 0 AND n % 2 = 0 THEN 'own' ELSE 'any' END, at, 1, 15, 4
     FROM made;
-    INSERT INTO job_events (job_id, seq, at, to_state, actor) SELECT id, 1, at, 'queued', 'api' FROM made;"""
+    INSERT INTO job_events (job_id, seq, at, to_state, actor) SELECT id, 1, at, 'queued', 'api' FROM made;
+    INSERT INTO prompts (job_id, prompt) SELECT id, prompt FROM made;"""
+# One job runs on each account of the platform.
+_RUNNING = """
+    UPDATE jobs SET state = 'running', holds_slot = true, attempt = 1, account_id = p.account_id, submitted_at = now(),
+        submit_key = gen_random_uuid(), upstream_id = 'bench' || p.n
+    FROM (SELECT j.id, j.n, a.id AS account_id
+          FROM (SELECT id, row_number() OVER (ORDER BY id) - 1 AS n FROM made) j
+          JOIN bench_accounts a ON a.n = j.n AND a.pool) p
+    WHERE jobs.id = p.id AND NOT EXISTS (SELECT 1 FROM jobs r WHERE r.holds_slot AND r.account_id = p.account_id)"""
 
 
 class Filler:
@@ -116,9 +131,22 @@ class Filler:
         self.finished = max(total, self.finished)
 
     def wait_until(self, total: int) -> None:
-        """Add waiting jobs of the past half hour until there are `total`."""
-        self._insert(_WAITING, self.waiting, total - self.waiting, "w", 0.02, 0)
+        """Add waiting jobs of the past hours until there are `total`; each step is younger than the one before."""
+        self._insert(
+            f"{_WAITING} {_RUNNING}", self.waiting, total - self.waiting, "w", 0.4 if not self.waiting else 0.3, 0.01
+        )
         self.waiting = max(total, self.waiting)
+
+    def settle_down(self) -> None:
+        """Leave the tables as they are some time after such a load: vacuumed, analyzed, and written to the disk."""
+        for table in ("jobs", "job_events", "files", "prompts", "accounts", "users", "api_keys"):
+            self._database.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
+        self._database.execute("CHECKPOINT")
+
+    def megabytes(self) -> int:
+        """Size of the database."""
+        row = self._database.execute("SELECT pg_database_size(current_database()) / 1000000").fetchone()
+        return int(row[0]) if row else 0
 
     def _insert(self, statement: str, first: int, count: int, salt: str, begin_days: float, stop_days: float) -> None:
         if count <= 0:
@@ -138,14 +166,12 @@ class Filler:
         self._database.execute("DROP TABLE made")
         for definition in dropped:
             self._database.execute(definition)
-        for table in ("jobs", "job_events", "files", "accounts", "users", "api_keys"):
-            self._database.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
 
     def _drop_indexes(self) -> list[bytes]:
         """Drop the indexes that no constraint needs; return how to create them again."""
         rows = self._database.execute(
             """SELECT i.indexrelid::regclass::text AS name, pg_get_indexdef(i.indexrelid) AS definition FROM pg_index i
-               WHERE i.indrelid = ANY(ARRAY['jobs', 'job_events', 'files']::regclass[]) AND NOT i.indisprimary
+               WHERE i.indrelid = ANY(ARRAY['jobs', 'job_events', 'files', 'prompts']::regclass[]) AND NOT i.indisprimary
                  AND NOT EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conindid = i.indexrelid)"""
         ).fetchall()
         for name, _ in rows:

@@ -5,6 +5,8 @@ before it. The available credits are the reading minus the actual or expected co
 reserved cost of jobs that are being submitted.
 """
 
+from worker.core.job_state import FINAL, sql_list
+
 # An older reading does not fail a job: the account is asked again first.
 MAX_READING_AGE_SECONDS = 600
 
@@ -16,6 +18,10 @@ _NOT_TAKEN = """(old.state IN ('queued', 'submitting') AND jobs.submitted_at IS 
 SET_CHARGED_IF_TAKEN = f"""charged = CASE WHEN {_NOT_TAKEN} THEN 0 WHEN jobs.submitted_at IS NULL THEN jobs.charged
             ELSE coalesce(jobs.charged, jobs.price) END,
             settled_at = CASE WHEN {_NOT_TAKEN} THEN clock_timestamp() ELSE jobs.settled_at END"""
+
+
+# Not `finished_at IS NOT NULL`, for which the planner would read the index of all finished jobs.
+_ENDED = f"AND s.state IN {sql_list(FINAL)}"
 
 
 def credits_left(account: str) -> str:
@@ -37,7 +43,7 @@ def covers(left: str, price: str) -> str:
 def is_insufficient(account: str, price: str) -> str:
     """SQL: whether a recent reading shows that the account cannot pay, even if all open jobs were refunded."""
     return f"""coalesce({account}.credits_at > clock_timestamp() - interval '{MAX_READING_AGE_SECONDS} seconds'
-        AND {account}.credits - {_since(account, "AND s.finished_at IS NOT NULL")} < {price}, false)"""
+        AND {account}.credits - {_since(account, _ENDED)} < {price}, false)"""
 
 
 def _since(account: str, which: str = "") -> str:

@@ -19,7 +19,8 @@ _CLOCKS_DIFFER = timedelta(hours=1)
 # Prompts are copied in the order of ids, once no job with an older id can appear any more. The search reads the younger
 # jobs themselves.
 _COPIED_AFTER = timedelta(minutes=10)
-# A word in more prompts than this is common: the newest jobs contain it, and they are found without the index.
+# A word in so many of the newest prompts, or in more prompts than this, is common: it is found without the index.
+_NEWEST, _COMMON = 500, 10
 _MOST_FOUND = 5000
 _LAST_COPIED = "(SELECT job_id FROM prompts ORDER BY job_id DESC LIMIT 1)"
 
@@ -81,9 +82,18 @@ def _prompt_condition(tx: Transaction, words: str) -> tuple[str, dict[str, Any]]
     values: dict[str, Any] = {"prompt": words}
     contains = "strpos(lower(params -> 'order' ->> 'prompt'), lower(:prompt)) > 0"
     _plan_for_values(tx)
-    copied = tx.first(text(f"SELECT prompt_grams(:prompt) <> '{{}}' AS has_grams, {_LAST_COPIED} AS last"), values)
-    if copied is None or copied.last is None or not copied.has_grams:
+    copied = tx.first(
+        text(
+            f"""SELECT prompt_grams(:prompt) <> '{{}}' AS has_grams, {_LAST_COPIED} AS last,
+                (SELECT count(*) FROM (SELECT prompt FROM prompts ORDER BY job_id DESC LIMIT :newest) p
+                 WHERE strpos(lower(prompt), lower(:prompt)) > 0) AS matches"""
+        ),
+        {**values, "newest": _NEWEST},
+    )
+    if copied is None or copied.last is None or not copied.has_grams or copied.matches >= _COMMON:
         return contains, values
+    # Otherwise the planner may prefer to read all prompts and make the grams of each.
+    tx.run(text("SET LOCAL enable_seqscan = off"))
     found = tx.all(
         text(
             """/* search_prompts */
@@ -93,6 +103,7 @@ def _prompt_condition(tx: Transaction, words: str) -> tuple[str, dict[str, Any]]
         ),
         {**values, "most": _MOST_FOUND + 1},
     )
+    tx.run(text("SET LOCAL enable_seqscan TO DEFAULT"))
     if len(found) > _MOST_FOUND:
         return contains, values
     values |= {"found": [row.job_id for row in found], "copied_until": copied.last}

@@ -67,7 +67,10 @@ def test_grams_of_a_part_are_grams_of_the_text(database_url: str, text: str, sta
     assert row == (True,)
 
 
-def test_a_common_word_is_searched_without_the_index(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("common", [3, 99])
+def test_a_common_word_is_searched_without_the_index(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, common: int
+) -> None:
     monkeypatch.setattr("worker.db.jobs.job_search._MOST_FOUND", 2)
     account = engine.add_account()
     jobs = [engine.add_job(account, prompt=f"boat number {n}") for n in range(4)]
