@@ -16,7 +16,7 @@ from tests.support.api_client import assert_error
 from tests.support.engine import Engine
 from worker.core.ids import new_id, public_id
 from worker.db.engine import transaction
-from worker.db.users import api_keys, usage, users
+from worker.db.users import api_keys, result_counts, usage, users
 
 ENDED = {"succeeded", "failed", "cancelled"}
 
@@ -205,6 +205,30 @@ def test_key_without_read_scope_sees_only_its_own_jobs(data: UsageData) -> None:
     assert data.report("/v1/usage", "narrow")["total"]["accepted"] == 1
     assert data.report("/v1/usage", "alice")["total"]["accepted"] == 2
     assert_error(data.get("/v1/usage", "admin only"), 403, "forbidden")
+
+
+def test_counts_on_the_job_row_change_no_figure(data: UsageData) -> None:
+    """Before, while and after the clean-up counts the results of older jobs."""
+    data.job("alice", files=4, price=5)
+    data.job("alice", files=1, days_ago=1)
+    data.job("alice", kind="video", files=1, seconds=5.0)
+    data.job("=bob", kind="video", files=2, seconds=4.5, days_ago=1)
+    data.job("=bob", kind="chat")
+    data.job("=bob", "failed", files=1)
+    data.engine.sql(
+        """INSERT INTO files (id, job_id, n, variant, key, mime, bytes, sha256)
+           SELECT gen_random_uuid(), id, 0, 'thumbnail', 'k', 'image/webp', 1, 'x' FROM jobs WHERE kind = 'video'"""
+    )
+    [first] = days(data, 1)
+    query = {"from": first, "group_by": "day,user,kind"}
+    expected = data.report("/admin/v1/usage", **query)
+    assert (expected["total"]["pictures"], expected["total"]["video_seconds"]) == (5, 14.0)
+    for count in (2, 2, 2):
+        with transaction() as tx:
+            result_counts.count_missing(tx, limit=count)
+        assert data.report("/admin/v1/usage", **query) == expected
+    with transaction() as tx:
+        assert result_counts.all_are_counted(tx)
 
 
 @pytest.mark.parametrize("owner", ["user:x", None])
