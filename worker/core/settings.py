@@ -211,7 +211,11 @@ class Settings(BaseSettings):
         description="comma-separated addresses or networks of proxies whose X-Forwarded-* headers are trusted",
     )
     api_host: str = Field("127.0.0.1", description="address the API binds to")
-    db_pool_size: int = Field(16, ge=1, description="database connections and worker threads per API process")
+    db_pool_size: int = Field(
+        8,
+        ge=1,
+        description="threads per API process, and idle database connections per process (8 more when busy)",
+    )
     worker_concurrency: int = Field(32, ge=1, description="threads per worker process")
     conversation_concurrency: int = Field(
         16, ge=1, description="concurrent agent conversations per worker process that runs them"

@@ -10,6 +10,8 @@ import socket
 import threading
 from collections.abc import Callable
 
+from worker.local.processes import StartError
+
 _BACKLOG = 4096
 
 
@@ -18,7 +20,10 @@ class OnDemandServer:
 
     def __init__(self, host: str, port: int) -> None:
         self.port = port
-        self._socket = socket.create_server((host, port), backlog=_BACKLOG)
+        try:
+            self._socket = socket.create_server((host, port), backlog=_BACKLOG)
+        except OSError as error:
+            raise StartError(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
         self._wake, self._waker = os.pipe()
         self._thread: threading.Thread | None = None
 

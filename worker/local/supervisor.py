@@ -30,7 +30,7 @@ _START_TIMEOUT = 120.0
 _SERVERS_STOP_TIMEOUT = 15.0
 _STOP_ORDER = ("api", "scheduler", "worker", "talker", "flower", "sandbox")
 # Threads that allocate at the same time get arenas of their own, and freed memory stays in them.
-_MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "262144"}
+_MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "4194304", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 
 
 class Platform:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.platform import clean_env, eventually, free_port
 from worker.local.on_demand import OnDemandServer
-from worker.local.processes import Child, ChildSpec, ProcessSupervisor
+from worker.local.processes import Child, ChildSpec, ProcessSupervisor, StartError
 
 # Answers each connection with its process id; ends after the word `crash`.
 SERVER = """
@@ -93,6 +93,11 @@ def test_server_that_nobody_uses_never_starts(site: Site) -> None:
     assert site.children == []
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def test_taken_port_is_an_error_of_the_start(site: Site) -> None:
+    with pytest.raises(StartError, match=f"Cannot listen on 127.0.0.1:{site.server.port}"):
+        OnDemandServer("127.0.0.1", site.server.port)
 
 
 def test_server_that_runs_is_stopped(site: Site) -> None:
