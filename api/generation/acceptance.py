@@ -1,40 +1,37 @@
-"""Accepts planned jobs in one transaction and enqueues them. A duplicate joins the jobs of the first request."""
+"""Accepts planned jobs and enqueues them. A duplicate joins the jobs of the first request.
+
+Requests of one caller that arrive while that caller's previous batch is accepted form the next batch, and one
+transaction accepts them all. What is unusual in a batch (a duplicate, a limit, an error) is accepted alone afterwards.
+"""
 
 import asyncio
 import contextlib
+import contextvars
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from starlette.concurrency import run_in_threadpool
-
 from api.auth.dependencies import Caller
 from api.generation import deduplication
+from api.generation.account_assignment import assign_accounts
 from api.generation.deduplication import DuplicateUndecidedError
 from api.generation.quotas import QuotaCheck
 from api.generation.reference_images import delete_stored_inputs
-from api.http.cors_and_compression import format_utc
 from api.http.request_tracker import TrackedRequest
-from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
-from worker.core.catalog.upstream_models import ModelListing, may_offer
+from worker.core.concurrency.keyed_batches import ALONE, KeyedBatches, Left
 from worker.core.errors import ERRORS, DreameryError
-from worker.core.messages.cooldown import add_cooldown
+from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
-from worker.db.accounts import management, model_listings
-from worker.db.credits.learned_prices import PriceList
-from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
-from worker.db.jobs import durations, idempotency, inputs, queries, state_machine
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, retry_when_database_unavailable, transaction
+from worker.db.jobs import idempotency, inputs, queries, state_machine
 from worker.db.jobs.idempotency import NewRequest
 from worker.db.jobs.inputs import NewInput
-from worker.db.jobs.state_machine import NewJob
+from worker.db.jobs.state_machine import NewGroup, NewJob
 from worker.db.platform import state as platform_state
-from worker.db.scheduling import unschedulable
-from worker.db.scheduling.unschedulable import Cooldown
 from worker.db.users.quotas import QuotaUsage
 from worker.messaging import celery_app
 
@@ -71,42 +68,131 @@ def fingerprint(path: str, fields: dict[str, Any], input_descriptions: list[Any]
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Submission:
+    """A request to accept. `context` and `origin` are those of its HTTP request: log fields and trace."""
+
+    plan: GenerationPlan
+    caller: Caller
+    request: NewRequest
+    tracked: TrackedRequest
+    context: contextvars.Context
+    origin: Origin
+
+
 async def accept(plan: GenerationPlan, *, caller: Caller, key: str | None, tracked: TrackedRequest) -> AcceptedRequest:
     """Write the jobs and enqueue them. A duplicate returns the jobs of the earlier request instead."""
     tracked.wants_new_jobs = tracked.wants_new_jobs or plan.wants_new_jobs
-    while True:
-        with contextlib.suppress(DuplicateUndecidedError):
-            return await run_in_threadpool(partial(_accept, plan, caller=caller, key=key, tracked=tracked))
-        await asyncio.sleep(_RETRY_SECONDS)
-
-
-def _accept(plan: GenerationPlan, *, caller: Caller, key: str | None, tracked: TrackedRequest) -> AcceptedRequest:
-    """Run one transaction, again while Postgres is unavailable. Job ids reveal a commit whose answer was lost."""
-    attempts, group_id = 0, plan.jobs[0].id
-    new = AcceptedRequest(job_ids=[job.id for job in plan.jobs], n=plan.n)
     # The account choice is part of the fingerprint: a request with another choice is not a duplicate.
     choice = "" if caller.account_choice == "any" else f":{caller.account_choice}"
     request = NewRequest(
         caller=caller.scope,
         route=tracked.route,
         fingerprint=plan.fingerprint + choice,
-        group_id=group_id,
+        group_id=plan.jobs[0].id,
         key=key,
         body_digest=tracked.body_digest,
     )
+    submission = _Submission(plan, caller, request, tracked, contextvars.copy_context(), current_origin())
+    batch = (tracked.tracker.process, caller.owner, caller.scope, caller.account_choice)
+    while True:
+        with contextlib.suppress(DuplicateUndecidedError):
+            return await _batches.add(batch, submission)
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _accept_together(submissions: list[_Submission]) -> list[AcceptedRequest | Left]:
+    """Accept what is usual among requests of one caller in one transaction; the rest is left alone.
+
+    Run again while Postgres is unavailable: the jobs of a commit whose answer was lost reveal it.
+    """
+    attempts = 0
+
+    @retry_when_database_unavailable
+    def attempt() -> set[UUID]:
+        nonlocal attempts
+        attempts += 1
+        with transaction() as tx:
+            if attempts > 1 and (written := queries.existing_groups(tx, [s.request.group_id for s in submissions])):
+                known = [s for s in submissions if s.request.group_id in written]
+                _enqueue_on_commit(tx, [job for s in known for job in s.plan.jobs])
+                return written
+            usual = _register_usual(tx, _without_repeats(submissions))
+            if usual and _insert(tx, usual):
+                # Which request of the batch reaches the soft limit depends on the order.
+                raise _NotTogetherError
+            return {s.request.group_id for s in usual}
+
+    accepted = attempt()
+    return [
+        AcceptedRequest(job_ids=[job.id for job in s.plan.jobs], n=s.plan.n)
+        if s.request.group_id in accepted
+        else ALONE
+        for s in submissions
+    ]
+
+
+class _NotTogetherError(Exception):
+    """A batch must be accepted one by one."""
+
+
+def _without_repeats(submissions: list[_Submission]) -> list[_Submission]:
+    """Leave out requests that may repeat another one of the batch, or that write more than jobs."""
+    found: list[_Submission] = []
+    identities: set[tuple[str, str, str | None]] = set()
+    for one in submissions:
+        request = one.request
+        identity = (request.route, "" if request.key is not None else request.fingerprint, request.key)
+        # Without a mark it repeats no request that is still open, such as those of its batch.
+        is_first = identity not in identities or (request.key is None and one.tracked.retries == 0)
+        # The rights of a key may have changed between two requests.
+        if is_first and one.plan.extra_write is None and one.caller == submissions[0].caller:
+            identities.add(identity)
+            found.append(one)
+    return found
+
+
+def _register_usual(tx: Transaction, submissions: list[_Submission]) -> list[_Submission]:
+    """Register the requests that repeat no earlier one, and return them."""
+    keyed = [s for s in submissions if s.request.key is not None]
+    unkeyed = [s for s in submissions if s.request.key is None]
+    if not get_settings().deduplicate_requests:
+        return [*unkeyed, *_register(tx, keyed)]
+    if unkeyed:
+        idempotency.lock_all_duplicates(tx, [s.request for s in unkeyed])
+        are_new = deduplication.are_new(tx, [(s.request, s.tracked) for s in unkeyed])
+        unkeyed = [s for s, new in zip(unkeyed, are_new, strict=True) if new and not s.tracked.disconnected.is_set()]
+        for s in unkeyed:
+            s.tracked.group_id = s.request.group_id
+    return _register(tx, [*unkeyed, *keyed])
+
+
+def _register(tx: Transaction, submissions: list[_Submission]) -> list[_Submission]:
+    """Insert the rows of the requests; return those whose idempotency key is not in use."""
+    inserted = idempotency.insert_requests(tx, [(s.request, s.tracked.holder) for s in submissions])
+    return [s for s in submissions if s.request.group_id in inserted]
+
+
+def _accept_alone(submission: _Submission) -> AcceptedRequest:
+    return submission.context.run(_accept, submission)
+
+
+def _accept(submission: _Submission) -> AcceptedRequest:
+    """Run one transaction, again while Postgres is unavailable. Job ids reveal a commit whose answer was lost."""
+    attempts, plan, request = 0, submission.plan, submission.request
+    new = AcceptedRequest(job_ids=[job.id for job in plan.jobs], n=plan.n)
 
     @retry_when_database_unavailable
     def attempt() -> AcceptedRequest:
         nonlocal attempts
         attempts += 1
         with transaction() as tx:
-            if attempts > 1 and queries.group_members(tx, group_id):
-                for job in plan.jobs:
-                    tx.on_commit(partial(celery_app.enqueue_claim, job.kind, job_id=job.id))
+            if attempts > 1 and queries.group_members(tx, request.group_id):
+                _enqueue_on_commit(tx, plan.jobs)
                 return new
-            if known := _jobs_of_earlier_request(tx, request, tracked):
+            if known := _jobs_of_earlier_request(tx, request, submission.tracked):
                 return AcceptedRequest(job_ids=known, n=plan.n, replayed=True)
-            warnings = _insert(tx, plan, caller)
+            warnings = _insert(tx, [submission])
         return replace(new, warnings=warnings)
 
     try:
@@ -118,6 +204,12 @@ def _accept(plan: GenerationPlan, *, caller: Caller, key: str | None, tracked: T
     if accepted.replayed:
         delete_stored_inputs(plan.inputs)
     return accepted
+
+
+_Batch = tuple[UUID, str, str, str]
+_batches: KeyedBatches[_Batch, _Submission, AcceptedRequest] = KeyedBatches(
+    _accept_together, alone=_accept_alone, fatal=DATABASE_UNAVAILABLE_ERRORS
+)
 
 
 def _jobs_of_earlier_request(tx: Transaction, request: NewRequest, tracked: TrackedRequest) -> list[UUID]:
@@ -172,152 +264,38 @@ def reject_while_draining(tx: Transaction) -> None:
         raise DreameryError("draining", message, retry_after=30)
 
 
-def _insert(tx: Transaction, plan: GenerationPlan, caller: Caller) -> tuple[QuotaUsage, ...]:
-    """Write all jobs of the request, or none when a limit is exceeded. Return limits whose soft value is reached."""
+def _insert(tx: Transaction, submissions: list[_Submission]) -> tuple[QuotaUsage, ...]:
+    """Write all jobs of these requests of one caller, or none when a limit is exceeded.
+
+    Return the limits whose soft value is reached.
+    """
     reject_while_draining(tx)
+    caller, jobs = submissions[0].caller, [job for s in submissions for job in s.plan.jobs]
     # Lock order of all code that accepts jobs: the owner's quota first, then its fair-queue positions.
-    quota_check = QuotaCheck(tx, caller, new_jobs=len(plan.jobs))
-    account_ids = caller.account_ids(tx)
-    usable = {} if account_ids else usable_regions(tx, caller)
-    # Accounts are assigned here, not while planning: session ids get rows only with an accepted job.
-    prices = PriceList(tx, user_id=caller.user_id, choice=caller.account_choice)
-    accepted_jobs = [
-        _assign_accounts(
-            tx,
-            job,
-            caller,
-            account_ids=_eligible_accounts(tx, job, caller, account_ids),
-            avoid=accounts_without_model(tx, job, caller, usable),
-            prices=prices,
-        )
-        for job in plan.jobs
-    ]
-    _reject_during_cooldowns(tx, accepted_jobs, caller)
-    state_machine.accept(tx, accepted_jobs)
-    inputs.add_inputs(tx, [job.id for job in accepted_jobs], plan.inputs)
-    if plan.extra_write is not None:
-        plan.extra_write(tx)
-    for job in accepted_jobs:
-        tx.on_commit(partial(_enqueue, job.id, job.kind, job.account_ids))
-    return quota_check.check_cost([job.id for job in accepted_jobs])
+    quota_check = QuotaCheck(tx, caller, new_jobs=len(jobs))
+    assigned = {job.id: job for job in assign_accounts(tx, jobs, caller)}
+    groups = [NewGroup([assigned[job.id] for job in s.plan.jobs], s.origin) for s in submissions]
+    state_machine.accept_groups(tx, groups)
+    for s in submissions:
+        inputs.add_inputs(tx, [job.id for job in s.plan.jobs], s.plan.inputs)
+        if s.plan.extra_write is not None:
+            s.plan.extra_write(tx)
+    _enqueue_on_commit(tx, list(assigned.values()))
+    return quota_check.check_cost(list(assigned), requests=len(submissions))
 
 
-def _reject_during_cooldowns(tx: Transaction, jobs: list[NewJob], caller: Caller) -> None:
-    """Raise the reason of the cooldown when all accounts that could run a job are in one: it would only fail."""
-    checked: set[tuple[object, ...]] = set()
+def _enqueue_on_commit(tx: Transaction, jobs: list[NewJob]) -> None:
+    """Wake the workers after the commit, with few messages for many jobs."""
     for job in jobs:
-        accounts = (tuple(job.account_ids), tuple(job.avoid_accounts), job.price)
-        if accounts in checked:
-            continue  # the jobs of one request rarely differ in this
-        checked.add(accounts)
-        cooldown = unschedulable.first_cooldown_for_new_job(
-            tx,
-            user_id=caller.user_id,
-            account_ids=job.account_ids,
-            choice=job.account_choice,
-            avoid=job.avoid_accounts,
-            price=job.price,
-        )
-        if cooldown is not None:
-            raise cooldown_error(cooldown, has_tokens=caller.user_id is None)
-
-
-def cooldown_error(cooldown: Cooldown, *, has_tokens: bool) -> DreameryError:
-    """Return the error of a request that no account can take before the end of the cooldown."""
-    kind = ERRORS[cooldown.code]
-    seconds = math.ceil((cooldown.until - cooldown.now).total_seconds())
-    return DreameryError(
-        cooldown.code,
-        add_cooldown(kind.message, cooldown.until, cooldown.now),
-        retry_after=seconds,
-        # With accounts of the platform, an expired session is no fault of the caller's key.
-        status=kind.status if has_tokens or kind.status != 401 else 503,
-        # SDKs would repeat the request at most a minute later.
-        headers={"x-should-retry": "false", "X-Cooldown-Reset": format_utc(cooldown.until) or ""},
-    )
-
-
-def usable_regions(tx: Transaction, caller: Caller) -> dict[str, list[UUID]]:
-    """Return the accounts that the user's jobs may run on, by region. Raises the reason when there are none."""
-    usable = management.usable_regions(tx, user_id=caller.user_id, choice=caller.account_choice)
-    if usable:
-        return usable
-    code, message = management.unusable_reason(tx, user_id=caller.user_id, choice=caller.account_choice), None
-    if code == "no_account_available" and caller.account_choice == "own":
-        message = "You have no usable account of your own. Add one with `POST /v1/accounts`, or leave out `X-Accounts`."
-    raise DreameryError(code, message, retry_after=60)
-
-
-def _assign_accounts(
-    tx: Transaction, job: NewJob, caller: Caller, *, account_ids: list[UUID], avoid: list[UUID], prices: PriceList
-) -> NewJob:
-    usual = durations.find_duration_stats(tx, job.kind, job.model, job.params)
-    price = prices.price_of_job(kind=job.kind, model=job.model, params=job.params, account_ids=account_ids, avoid=avoid)
-    return replace(
-        job,
-        account_ids=account_ids,
-        avoid_accounts=avoid,
-        account_choice=caller.account_choice,
-        usual_seconds=usual.p50 if usual else None,
-        price=price.credits if price else None,
-    )
-
-
-def find_catalog_model(job: NewJob) -> ImageModel | VideoModel | None:
-    """Return the catalog model of a job; None for conversations and for models that only upstream lists."""
-    catalog = get_catalog()
-    if job.kind == "image" and catalog.knows_image(job.model):
-        return catalog.image_model(job.model)
-    return catalog.video_model(job.model) if job.kind == "video" and catalog.knows_video(job.model) else None
-
-
-def _eligible_accounts(tx: Transaction, job: NewJob, caller: Caller, account_ids: list[UUID]) -> list[UUID]:
-    """Return the caller's accounts that may run the job. An account without the model would fail it permanently.
-
-    A plan may name accounts (those that upstream lists the model for); otherwise the region and the lists decide.
-    """
-    if job.account_ids:
-        return [a for a in account_ids if a in job.account_ids] if account_ids else job.account_ids
-    model = find_catalog_model(job)
-    if model is None or not account_ids:
-        return account_ids
-    pairs = list(zip(account_ids, caller.tokens, strict=True))
-    certain = [a for a, (_, token) in pairs if model.is_available_in(token.region)]
-    if certain:
-        return certain
-    lists = {one.account_id: one for one in model_listings.listings(tx, [h for h, _ in caller.tokens], user_id=None)}
-    return [a for a, (_, token) in pairs if may_offer(model, token.region, lists.get(a))] or account_ids
-
-
-def accounts_without_model(tx: Transaction, job: NewJob, caller: Caller, usable: dict[str, list[UUID]]) -> list[UUID]:
-    """Return usable accounts that do not offer the model, by their region and upstream's model list.
-
-    The job avoids these accounts instead of naming the others, so that an account added later may run it. Raises
-    `no_account_available` when no account offers the model.
-    """
-    model = None if job.account_ids else find_catalog_model(job)
-    if model is None or all(model.is_available_in(region) for region in usable):
-        return []
-    lists = {listing.account_id: listing for listing in _listings(tx, caller)}
-    without_model = [a for region, ids in usable.items() for a in ids if not may_offer(model, region, lists.get(a))]
-    if len(without_model) == sum(map(len, usable.values())):
-        where = ", ".join(sorted(model.where))
-        message = f"None of your accounts is in a region that offers model {job.model!r} (regions: {where}). Add one."
-        raise DreameryError("no_account_available", message, param="model", retry_after=60)
-    return without_model
-
-
-def _listings(tx: Transaction, caller: Caller) -> list[ModelListing]:
-    return model_listings.listings(tx, [], user_id=caller.user_id, choice=caller.account_choice)
-
-
-def _enqueue(job_id: UUID, kind: str, account_ids: list[UUID]) -> None:
-    if kind == "chat":
-        # Each conversation occupies one thread, so each gets its own message.
-        celery_app.enqueue_converse(job_id=job_id)
-        return
+        if job.kind == "chat":
+            # Each conversation occupies one thread, so each gets its own message.
+            tx.on_commit(partial(celery_app.enqueue_converse, job_id=job.id))
+    others = [job for job in jobs if job.kind != "chat"]
     # With one account the worker does not need to score accounts.
-    if len(account_ids) == 1:
-        celery_app.enqueue_submit_soon(account_ids[0])
-    else:
-        celery_app.enqueue_submit(job_id=job_id)
+    for account_id in {job.account_ids[0] for job in others if len(job.account_ids) == 1}:
+        tx.on_commit(partial(celery_app.enqueue_submit_soon, account_id))
+    scored = [job.id for job in others if len(job.account_ids) != 1]
+    if len(scored) == 1:
+        tx.on_commit(partial(celery_app.enqueue_submit, job_id=scored[0]))
+    elif scored:
+        tx.on_commit(partial(celery_app.enqueue_submit_jobs, scored))
