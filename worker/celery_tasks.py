@@ -9,15 +9,17 @@ import structlog
 from celery import signals
 
 import worker.core.gc_tuning  # noqa: F401 - must run before the large imports
+from worker.core.concurrency.shutdown import stopping
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics, tracing
 from worker.core.observability.logging import get_logger
 from worker.core.security import production_checks
 from worker.core.settings import get_settings
-from worker.core.shutdown import stopping
-from worker.core.watchdog import watchdog
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
+from worker.db.scheduling import open_work
 from worker.messaging import heartbeat, metrics_store
 from worker.messaging.celery_app import HEARTBEAT, QUEUE_OF, app
+from worker.messaging.conversation_permits import conversation_permits
 from worker.tasks import check_session as check_session_task
 from worker.tasks import cleanup as cleanup_task
 from worker.tasks import converse as converse_task
@@ -57,6 +59,21 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
     tracing.configure("dreamery-worker")
     queues = [name for name in app.amqp.queues.consume_from if name in set(QUEUE_OF.values())]
     heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
+    if get_settings().worker_with_scheduler:
+        _start_scheduler()
+
+
+def _start_scheduler() -> None:
+    from worker.messaging.celery_beat import SchedulerThread
+
+    scheduler = SchedulerThread(_has_open_work)
+    signals.worker_shutting_down.connect(lambda **_: scheduler.request_stop(), weak=False)
+    scheduler.start()
+
+
+def _has_open_work() -> bool:
+    with transaction() as tx:
+        return open_work.has_open_work(tx)
 
 
 @signals.worker_shutting_down.connect
@@ -87,10 +104,11 @@ def _id(value: str) -> UUID | None:
 
 
 @_task(name="dreamery.submit")
-def submit(job_id: str = "", account_id: str = "") -> str:
-    """Submit one job."""
+def submit(job_id: str = "", account_id: str = "", job_ids: str = "") -> str:
+    """Submit the jobs of an account, or these jobs."""
+    wanted = [UUID(hex=one) for one in (job_ids or job_id).split(",") if one]
     with watchdog.watch("submit"):
-        return submit_task.submit_batch(job_id=_id(job_id), account_id=_id(account_id))
+        return submit_task.submit_batch(job_ids=wanted, account_id=_id(account_id))
 
 
 @_task(name="dreamery.bring")
@@ -109,7 +127,14 @@ def poll(account_id: str) -> str:
 
 @_task(name="dreamery.converse")
 def converse(job_id: str = "", account_id: str = "") -> str:
-    """Run one agent conversation to its end."""
+    """Run one agent conversation to its end, if this process may run one more."""
+    with conversation_permits().hold() as permitted:
+        if not permitted:
+            return "as many conversations as allowed are running: this one stays due"
+        return _converse(job_id, account_id)
+
+
+def _converse(job_id: str, account_id: str) -> str:
     with watchdog.watch("converse", seconds=get_settings().conversation_watchdog_seconds):
         return converse_task.converse(job_id=_id(job_id), account_id=_id(account_id))
 

@@ -15,7 +15,7 @@ from api.generation.response import (
     accept_jobs,
     accepted_response,
     job_headers,
-    read_job_views,
+    read_views,
     wait_for_jobs,
 )
 from api.generation.retries import plan_retry
@@ -30,7 +30,7 @@ from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
-from worker.db.accounts import accounts
+from worker.db.accounts import polling
 from worker.db.engine import Transaction, transaction
 from worker.db.jobs import deletions, files, queries, state_machine
 from worker.db.jobs.queries import JobView, Viewer
@@ -63,7 +63,7 @@ def cancel_job_now(
         view = queries.job_view(tx, job_id, viewer)
         if view is not None and view.job.state == JobState.RUNNING:
             # The next poll performs the cancellation; schedule it soon.
-            accounts.schedule_poll(tx, view.job.account_id, seconds=1.0)
+            polling.schedule_poll(tx, view.job.account_id, seconds=1.0)
             tx.on_commit(partial(celery_app.enqueue_poll, view.job.account_id))
     if view is None:
         raise job_not_found(public_id("job", job_id))
@@ -118,7 +118,7 @@ async def retry_job(
     accepted = await accept_jobs(request, plan, caller=caller, key=key)
     if preference.requested_wait:
         await wait_for_jobs(request, accepted, preference.requested_wait)
-    views = await run_in_threadpool(read_job_views, accepted.job_ids)
+    views = await read_views(accepted.job_ids)
     applied = None if preference.requested_wait is None else f"wait={int(preference.requested_wait)}"
     return accepted_response(views, base_url(request), job_headers(accepted, applied))
 

@@ -13,8 +13,8 @@ import structlog
 from tests.support.engine import Engine, delete_all_rows
 from tests.support.servers.http_servers import RequestInterceptor, WebhookReceiver, running_app
 from tests.support.servers.s3_server import Bucket
-from worker import safe_fetch
 from worker.db.platform import root_key
+from worker.safe_fetch import client as safe_fetch
 from worker.sandbox.options import Options
 from worker.sandbox.server import create_app
 

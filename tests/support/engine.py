@@ -22,7 +22,7 @@ from sqlalchemy import Row, text
 from tests.support import factories
 from tests.support.platform import ROOT
 from tests.support.servers.http_servers import RequestInterceptor
-from worker import celery_tasks, safe_fetch, storage
+from worker import celery_tasks, storage
 from worker.core.settings import get_settings
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import durations
@@ -31,6 +31,7 @@ from worker.db.schema.accounts import accounts as accounts_table
 from worker.messaging import celery_app
 from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
+from worker.safe_fetch import client
 from worker.sandbox.state import SandboxState
 from worker.tasks.converse import converse
 from worker.tasks.deliver_webhooks import deliver
@@ -135,7 +136,7 @@ class Engine:
         reload_settings()
         use_broker(self.env["DREAMERY_REDIS_URL"])
         # Created here: threads that start together would each create one, as the caches do not lock.
-        get_engine(), redis_client(), safe_fetch._client()
+        get_engine(), redis_client(), client._client()
 
     def close(self) -> None:
         """Stop processes and timers that the test has left running."""

@@ -81,11 +81,12 @@ class UploadingProvider(DreaminaProvider):
         with Image.open(io.BytesIO(data)) as image:
             return Reference(answer.text, *image.size, (image.format or "").lower())
 
-    def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
+    async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
         report = {"account": account.id, "uris": [reference.uri for reference in order.references]}
-        httpx.post(os.environ["TEST_UPLOADS"], json=report, trust_env=False)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            await client.post(os.environ["TEST_UPLOADS"], json=report)
         # Tests check the reported references; the sandbox draws from the text alone.
-        return super().submit_image(account, replace(order, references=()), submit_key=submit_key)
+        return await super().submit_image(account, replace(order, references=()), submit_key=submit_key)
 
 
 def use_upload_provider(url: str, patch: pytest.MonkeyPatch) -> list[UploadingProvider]:

@@ -33,7 +33,7 @@ def finish_video(job_id: UUID, account_id: UUID, *, data: bytes, sheet: bool = T
             )
         )  # fmt: skip
     with transaction() as tx:
-        files.add_files(tx, job_id, rows)
+        files.add_files(tx, [(job_id, row) for row in rows])
         tx.run(
             text(
                 """UPDATE jobs SET state = 'succeeded', account_id = :account, attempt = 1, progress = 100,

@@ -13,7 +13,16 @@ from typing import Any
 import psycopg
 from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DataError,
+    DisconnectionError,
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
@@ -27,6 +36,7 @@ log = get_logger("db")
 __all__ = [
     "DATABASE_ERRORS",
     "DATABASE_UNAVAILABLE_ERRORS",
+    "ROW_ERRORS",
     "Row",
     "Transaction",
     "get_engine",
@@ -38,6 +48,16 @@ __all__ = [
 DATABASE_ERRORS: tuple[type[Exception], ...] = (SQLAlchemyError,)
 # The errors that are not about the statement: Postgres is unreachable, restarting or too busy.
 DATABASE_UNAVAILABLE_ERRORS: tuple[type[Exception], ...] = (OperationalError, InterfaceError, PoolTimeoutError)
+
+# Errors of what was written, not of the database: one row of a batch caused them, and the others can be written alone.
+ROW_ERRORS: tuple[type[Exception], ...] = (
+    DataError,
+    IntegrityError,
+    ProgrammingError,
+    InternalError,
+    ValueError,
+    TypeError,
+)
 
 # A restart of Postgres takes seconds; a task or a request waits for it instead of failing.
 RETRY_SECONDS = 15
@@ -85,13 +105,16 @@ def get_engine() -> Engine:
     engine = create_engine(
         settings.sqlalchemy_url,
         pool_size=max(settings.db_pool_size, 4),
-        max_overflow=24,
+        max_overflow=8,
         pool_recycle=1800,
         pool_timeout=10,
+        # The connections of a burst are not used afterwards, and the server closes them: each takes 5 MB there.
+        pool_use_lifo=True,
         connect_args={
             "connect_timeout": 3,
             "application_name": "dreamery",
-            "options": "-c statement_timeout=10000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=5000",
+            "options": "-c statement_timeout=10000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=5000 "
+            "-c idle_session_timeout=120000",
         },
     )
     event.listen(engine, "checkout", _ping_when_idle)

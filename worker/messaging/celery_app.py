@@ -4,6 +4,7 @@ A message may be lost, duplicated or late. One that cannot be sent is counted an
 row anyway. docs/architecture.md, "Celery", explains the configuration.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -20,8 +21,8 @@ log = get_logger("queue")
 
 # A worker that comes back must not find a backlog of outdated messages: the tick enqueues what is still due.
 MESSAGE_EXPIRES_SECONDS = 30
-# One thread saves all jobs of a message sequentially, so a message carries only a few.
-MOST_SAVES_PER_MESSAGE = 4
+# The jobs of a message are saved side by side.
+MOST_SAVES_PER_MESSAGE = 50
 
 # A worker sends this message to itself over its own queue (`worker/messaging/heartbeat.py`).
 HEARTBEAT = "dreamery.heartbeat"
@@ -138,6 +139,16 @@ _submit_soon = Debounce[UUID](
 def enqueue_submit_soon(account_id: UUID) -> None:
     """Like `enqueue_submit` for an account, but debounced: a burst of jobs shares messages."""
     _submit_soon.request(account_id)
+
+
+def enqueue_submit_later(account_id: UUID, *, seconds: float) -> None:
+    """Wake the submit task of an account after a delay, when its pace allows the next submit."""
+    _timer.after(seconds, partial(enqueue_submit_soon, account_id))
+
+
+def enqueue_submit_jobs(job_ids: Sequence[UUID]) -> bool:
+    """Wake the submit task for several queued jobs, whose accounts it chooses."""
+    return _send("dreamery.submit", job_ids=",".join(job_id.hex for job_id in job_ids))
 
 
 def enqueue_upload_references(account_id: UUID) -> bool:

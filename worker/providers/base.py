@@ -267,15 +267,18 @@ AgentEvent = TextDelta | ToolCalled | JobStarted | KeepAlive | StreamEnded
 
 
 class Provider(Protocol):
-    """An upstream. Implementations are thread-safe."""
+    """An upstream. Implementations are thread-safe.
+
+    The calls that every job makes are coroutines for the event loop of the process (`core.concurrency.event_loop`).
+    """
 
     def look_up_hosts(self, account: Account) -> dict[str, str]:
         """Look up the hosts of an account with region `auto` (four probes). Raises upstream_session_expired."""
 
-    def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
+    async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
         """Order images, once, without any retry."""
 
-    def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
+    async def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
         """Order a video, once, without any retry."""
 
     def upload_image(
@@ -309,7 +312,7 @@ class Provider(Protocol):
     def list_models(self, account: Account) -> LiveModels:
         """Return the models that upstream lists for this account."""
 
-    def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
+    async def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """Return the records of many jobs in one call, by submit key. Unknown keys are absent."""
 
     def fetch_credits(self, account: Account) -> Credits:

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
-from worker.core.watchdog import watchdog
 from worker.db.accounts import health, session_checks
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits

@@ -11,17 +11,18 @@ from contextlib import closing
 from functools import partial
 from uuid import UUID
 
+from worker.core.concurrency.shutdown import stopping
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError, Reaction
 from worker.core.job_state import JobState
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.shutdown import stopping
-from worker.core.watchdog import watchdog
-from worker.db.accounts import accounts, health
+from worker.db.accounts import health, polling
 from worker.db.credits import balances
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import conversations, state_machine
+from worker.db.jobs.claims import Claim
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import (
     Account,
@@ -58,13 +59,13 @@ _STOP_MARGIN_SECONDS = 2.0
 def converse(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Run the first conversation that the account (or the best account for the job) may run. Return a summary."""
     claim, account_id = claim_job(_CONVERSATIONS, job_id=job_id, account_id=account_id)
-    if not isinstance(claim, state_machine.Claim):
+    if not isinstance(claim, Claim):
         return handle_refusal.fail_if_unschedulable(job_id) if job_id else "no conversation to run"
     with job_context("converse", claim.id, claim.origin):
         return _converse_claimed(claim, account_id)
 
 
-def _converse_claimed(claim: state_machine.Claim, account_id: UUID | None) -> str:
+def _converse_claimed(claim: Claim, account_id: UUID | None) -> str:
     try:
         account = prepare_account(claim.account)
         _refill_credits(claim, account)
@@ -81,7 +82,7 @@ def _converse_claimed(claim: state_machine.Claim, account_id: UUID | None) -> st
     return line
 
 
-def _refill_credits(claim: state_machine.Claim, account: Account) -> None:
+def _refill_credits(claim: Claim, account: Account) -> None:
     """Claim daily credits if needed: without credits the agent only talks (protocol section 9.3). Errors are logged."""
     if get_settings().daily_receive == "off":
         return
@@ -92,7 +93,7 @@ def _refill_credits(claim: state_machine.Claim, account: Account) -> None:
 
 
 @retry_when_database_unavailable
-def _begin(claim: state_machine.Claim) -> bool:
+def _begin(claim: Claim) -> bool:
     with transaction() as tx:
         return conversations.begin_sending(tx, job_id=claim.id, attempt=claim.attempt)
 
@@ -109,7 +110,7 @@ class _StoppedError(Exception):
 class _ConversationStream:
     """One open conversation and what it has produced so far."""
 
-    def __init__(self, claim: state_machine.Claim) -> None:
+    def __init__(self, claim: Claim) -> None:
         self._claim = claim
         self._text = ""
         self._running = False
@@ -160,7 +161,7 @@ class _ConversationStream:
     def _mark_running(self) -> None:
         settings = get_settings()
         with transaction() as tx:
-            health.record_success(tx, self._claim.account.id)
+            health.record_success(tx, [self._claim.account.id])
             row = state_machine.mark_running(
                 tx,
                 job_id=self._claim.id,
@@ -216,7 +217,7 @@ class _ConversationStream:
         if row is None:
             return
         announce(tx, row)
-        if accounts.schedule_poll(tx, row.account_id):
+        if polling.schedule_poll(tx, row.account_id):
             tx.on_commit(partial(celery_app.enqueue_poll, row.account_id))
 
     @retry_when_database_unavailable

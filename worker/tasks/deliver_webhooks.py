@@ -17,7 +17,8 @@ from uuid import UUID
 import orjson
 from standardwebhooks import Webhook
 
-from worker import safe_fetch
+from worker.core.concurrency.shutdown import stopping
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.observability import metrics
@@ -26,13 +27,13 @@ from worker.core.observability.logging import get_logger
 from worker.core.security.encryption import SecretUnreadableError, decrypt_secret, webhook_secret
 from worker.core.security.signed_links import create_file_link
 from worker.core.settings import get_settings
-from worker.core.shutdown import stopping
-from worker.core.watchdog import watchdog
 from worker.core.webhook_policy import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
 from worker.db.engine import Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries
 from worker.db.platform import root_key
 from worker.db.webhooks import endpoints, outbox
+from worker.safe_fetch import client
+from worker.safe_fetch.checks import FetchError
 
 log = get_logger("deliver_webhooks")
 
@@ -285,8 +286,8 @@ def _base_url() -> str:
 def _send(delivery: Row[Any], body: bytes) -> _Outcome:
     started = time.monotonic()
     try:
-        posted = safe_fetch.post(delivery.url, body=body, headers=_signed_headers(delivery, body))
-    except safe_fetch.FetchError as error:
+        posted = client.post(delivery.url, body=body, headers=_signed_headers(delivery, body))
+    except FetchError as error:
         return _Outcome(seconds=time.monotonic() - started, error=str(error))
     except SecretUnreadableError:
         error_text = "its secret cannot be decrypted with DREAMERY_MASTER_KEY; rotate it"

@@ -1,29 +1,33 @@
-"""Polls one account: one upstream call for all its open jobs, then one small transaction per job.
+"""Polls one account: one upstream call for all its open jobs, then one transaction for all normal news.
 
-Protocol section 8.3 defines when a job is done. A submit whose response was lost is found by its key.
+Protocol section 8.3 defines when a job is done. A submit whose response was lost is found by its key. Jobs with other
+news (failures, cancellations, absences, incomplete results) are settled one by one.
 """
 
-import random
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
+from worker.core.concurrency.event_loop import in_thread, run_for
 from worker.core.errors import DreameryError
 from worker.core.job_state import UPSTREAM, JobState
 from worker.core.observability import tracing
 from worker.core.observability.job_context import job_context, jobs_context
 from worker.core.observability.logging import get_logger
-from worker.core.watchdog import watchdog
-from worker.db.accounts import accounts, health
-from worker.db.accounts.accounts import AccountRow, OpenJob
-from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
-from worker.db.jobs import progress_and_leases, state_machine
+from worker.core.polling import OpenJob as JobInFlight
+from worker.core.polling import PollingPolicy, next_poll
+from worker.core.settings import get_settings
+from worker.db.accounts import health, polling
+from worker.db.accounts.accounts import AccountRow
+from worker.db.accounts.polling import OpenJob, PollClaim
+from worker.db.engine import ROW_ERRORS, Transaction, retry_when_database_unavailable, transaction
+from worker.db.jobs import durations, progress_and_leases, state_machine
 from worker.messaging import celery_app, pubsub
 from worker.providers.base import Record, RecordState
 from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns
-from worker.tasks.stages.account_session import call_upstream
+from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce, fail_job
 
 log = get_logger("poll")
@@ -33,85 +37,121 @@ ABSENT_SECONDS = 300.0
 # Items that do not change for this many polls and seconds are complete (protocol section 8.3).
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
-# Jobs that finish together are spread over about this many messages, so that they are saved in parallel.
-_SAVE_MESSAGES = 8
+# A thread of the worker waits this long for the call; see `submit.PATIENCE_SECONDS`.
+PATIENCE_SECONDS = 5.0
+_OVER = frozenset({RecordState.DONE, RecordState.FAILED})
 
 
 def poll(*, account_id: UUID) -> str:
     """Poll every open job of the account, if its poll is due. Return a summary."""
-    open_jobs, row = _claim(account_id)
-    if row is None:
+    return run_for(_poll(account_id), seconds=PATIENCE_SECONDS, otherwise="its call continues in the background")
+
+
+async def _poll(account_id: UUID) -> str:
+    claimed = await in_thread(_claim, account_id)
+    if claimed is None:
         return "not due"
-    if not open_jobs:
+    if not claimed.jobs:
         return "nothing open"
-    with jobs_context("poll", [job.origin for job in open_jobs]):
-        return _poll_claimed(row, open_jobs)
+    with jobs_context("poll", [job.origin for job in claimed.jobs]):
+        return await _poll_claimed(claimed)
 
 
-def _poll_claimed(row: AccountRow, open_jobs: list[OpenJob]) -> str:
-    try:
-        keys = [str(job.submit_key) for job in open_jobs]
-        records = call_upstream(row, lambda account: get_provider().fetch_records(account, keys))
-    except DreameryError as error:
-        # A failed poll does not affect the jobs upstream; only their deadline ends them.
-        log.warning("poll_failed", account=row.label, code=error.code, detail=error.detail)
-        return f"poll of {row.label} failed: {error.code}"
-    freed = _settle_all(row, open_jobs, records)
-    # Each message takes several jobs, so a few suffice however many slots are free.
-    for _ in range(min(freed, 4)):
-        celery_app.enqueue_submit(account_id=row.id)
-    return f"polled {len(open_jobs)} jobs on {row.label}, {freed} left the account"
+@dataclass(slots=True)
+class _Claimed:
+    """A claimed poll with all open jobs of its account, and the durations of similar jobs."""
+
+    claim: PollClaim
+    jobs: list[OpenJob]
+    durations: dict[UUID, tuple[float, ...] | None]
+
+    @property
+    def account(self) -> AccountRow:
+        return self.claim.account
+
+    def next_in(self, left: set[UUID]) -> float | None:
+        """Return the seconds to the next poll, without the jobs that left the account; None without open jobs."""
+        settings, claim = get_settings(), self.claim
+        policy = PollingPolicy(
+            floor=claim.floor or settings.poll_min_seconds,
+            ceiling=claim.ceiling or settings.poll_max_seconds,
+            eagerness=claim.eagerness or settings.poll_eagerness,
+        )
+        in_flight = [JobInFlight(job.age or 0.0, self.durations[job.id], job.kind) for job in self.jobs]
+        kept = [one for job, one in zip(self.jobs, in_flight, strict=True) if job.id not in left]
+        return next_poll(kept, policy)
 
 
 @retry_when_database_unavailable
-def _claim(account_id: UUID) -> tuple[list[OpenJob], AccountRow | None]:
+def _claim(account_id: UUID) -> _Claimed | None:
     with transaction() as tx:
-        # Jitter keeps accounts from polling in step.
-        next_in = accounts.claim_poll(tx, account_id, jitter=random.uniform(0.9, 1.1))  # noqa: S311
-        if next_in is None:
-            return [], None
-        open_jobs = accounts.open_jobs(tx, account_id)
-        if open_jobs:
-            tx.on_commit(partial(celery_app.enqueue_poll_later, account_id, seconds=next_in))
-        else:
-            accounts.stop_polling(tx, account_id)
-        return open_jobs, accounts.get_account(tx, account_id)
+        claim = polling.claim_poll(tx, account_id)
+        if claim is None:
+            return None
+        jobs = polling.open_jobs(tx, account_id)
+        if not jobs:
+            polling.stop_polling(tx, account_id)
+        return _Claimed(claim, jobs, {job.id: _known_durations(tx, job) for job in jobs})
 
 
-def _settle_all(account: AccountRow, open_jobs: list[OpenJob], records: dict[str, Record]) -> int:
-    """Apply every record with news to the rows, finished jobs first. Return how many jobs left the account."""
-    news = [(job, records.get(str(job.submit_key))) for job in open_jobs]
-    news = [(job, record) for job, record in news if _is_news(job, record)]
-    news.sort(key=lambda pair: not _is_done(pair[1]))
-    done = sum(_is_done(record) for _, record in news)
-    per_message = min(max(done // _SAVE_MESSAGES, 1), celery_app.MOST_SAVES_PER_MESSAGE)
-    freed = 0
-    finished: list[UUID] = []
-    poll_trace = tracing.traceparent()
-    with pubsub.batch_job_changes():
-        for job, record in news:
-            watchdog.renew()
-            with job_context("settle", job.id, job.origin, links=[poll_trace] if poll_trace else []):
-                freed += _settle(account, job, record, finished)
-            if len(finished) >= per_message:
-                celery_app.enqueue_save(*finished)
-                finished.clear()
-    if finished:
-        celery_app.enqueue_save(*finished)
-    return freed
+def _known_durations(tx: Transaction, job: OpenJob) -> tuple[float, ...] | None:
+    stats = durations.find_by_size(tx, job.kind, job.model, job.size)
+    return stats.seconds if stats else None
 
 
-def _is_done(record: Record | None) -> bool:
-    return record is not None and record.state is RecordState.DONE
+async def _poll_claimed(claimed: _Claimed) -> str:
+    asked = polling.select_for_call(claimed.jobs)
+    keys = [str(job.submit_key) for job in asked]
+    try:
+        records = await call_upstream_async(
+            claimed.account, lambda account: get_provider().fetch_records(account, keys)
+        )
+    except DreameryError as error:
+        # A failed poll does not affect the jobs upstream; only their deadline ends them.
+        log.warning("poll_failed", account=claimed.account.label, code=error.code, detail=error.detail)
+        await in_thread(_schedule_next, claimed, set())
+        return f"poll of {claimed.account.label} failed: {error.code}"
+    news = _sort(asked, records)
+    left = await in_thread(_settle_all, claimed, news)
+    if left:
+        celery_app.enqueue_submit(account_id=claimed.account.id)
+    return f"polled {len(asked)} jobs on {claimed.account.label}, {len(left)} left the account"
 
 
-def _is_news(job: OpenJob, record: Record | None) -> bool:
-    """Return whether a record may change the row. Most records do not, and then no transaction is opened."""
-    if job.state != JobState.RUNNING or job.cancel_requested or job.absent or record is None:
-        return True
-    if record.state in {RecordState.DONE, RecordState.FAILED} or record.results:
-        return True
-    return record.queue_position != job.queue_position or _progress(record) > job.progress
+@dataclass(slots=True)
+class _News:
+    """The records that change rows: the normal ones, which are written together, and the others."""
+
+    found: list[tuple[OpenJob, Record]] = field(default_factory=list)  # the response to their submit was lost
+    finished: list[tuple[OpenJob, Record]] = field(default_factory=list)
+    moved: list[tuple[OpenJob, Record]] = field(default_factory=list)  # progress, place in upstream's queue
+    odd: list[tuple[OpenJob, Record | None]] = field(default_factory=list)
+
+    @property
+    def normal(self) -> list[tuple[OpenJob, Record]]:
+        return [*self.found, *self.finished, *self.moved]
+
+
+def _sort(jobs: list[OpenJob], records: dict[str, Record]) -> _News:
+    news = _News()
+    for job in jobs:
+        record = records.get(str(job.submit_key))
+        if (
+            record is None
+            or job.state == JobState.CANCELLED
+            or job.cancel_requested
+            or job.absent
+            or record.state is RecordState.FAILED
+            or (record.state is RecordState.DONE) != bool(record.results)
+        ):
+            news.odd.append((job, record))
+        elif job.state == JobState.SUBMITTING:
+            news.found.append((job, record))
+        elif record.state is RecordState.DONE:
+            news.finished.append((job, record))
+        elif record.queue_position != job.queue_position or _progress(record) > job.progress:
+            news.moved.append((job, record))
+    return news
 
 
 def _progress(record: Record) -> int:
@@ -120,12 +160,96 @@ def _progress(record: Record) -> int:
     return 0 if record.state is RecordState.QUEUED else max(5, min(share, 90))
 
 
+def _settle_all(claimed: _Claimed, news: _News) -> set[UUID]:
+    """Write all news and the time of the next poll. Return the jobs that left their slots of the account."""
+    left: set[UUID] = set()
+    with pubsub.batch_job_changes():
+        try:
+            left |= _settle_normal(news)
+        except ROW_ERRORS as error:
+            log.warning("batch_split", batch="poll", items=len(news.normal), reason=type(error).__name__)
+            left |= _settle_normal_one_by_one(news)
+        poll_trace = tracing.traceparent()
+        for job, record in news.odd:
+            with job_context("settle", job.id, job.origin, links=[poll_trace] if poll_trace else []):
+                if _settle(claimed.account, job, record):
+                    left.add(job.id)
+        _schedule_next(claimed, left)
+    return left
+
+
+def _settle_normal_one_by_one(news: _News) -> set[UUID]:
+    left: set[UUID] = set()
+    singles = [_News(found=[pair]) for pair in news.found]
+    singles += [_News(finished=[pair]) for pair in news.finished]
+    singles += [_News(moved=[pair]) for pair in news.moved]
+    for single in singles:
+        try:
+            left |= _settle_normal(single)
+        except ROW_ERRORS:
+            log.exception("record_not_settled", job_id=str(single.normal[0][0].id))
+    return left
+
+
 @retry_when_database_unavailable
-def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: list[UUID]) -> int:
-    """Apply one record to the rows. Return 1 if the job left its slot of the account, else 0."""
+def _settle_normal(news: _News) -> set[UUID]:
+    if not news.normal:
+        return set()
+    finished = [*news.finished, *(pair for pair in news.found if pair[1].state is RecordState.DONE)]
+    with transaction() as tx:
+        accepted = [
+            state_machine.Accepted(job.id, job.attempt, record.upstream_id, record.queue_position)
+            for job, record in news.found
+        ]
+        for row in state_machine.mark_running_many(tx, accepted, actor="poll").values():
+            log.info("submit_found", job_id=str(row.id))
+            announce(tx, row)
+        done = [
+            state_machine.Finished(job.id, job.attempt, [asdict(ref) for ref in record.results])
+            for job, record in finished
+        ]
+        saving = state_machine.mark_saving_many(tx, done)
+        for row in saving.values():
+            announce(tx, row)
+        for row in progress_and_leases.record_progress_many(tx, [_report(*pair) for pair in news.moved]):
+            announce(tx, row)
+        for start in range(0, len(saving), celery_app.MOST_SAVES_PER_MESSAGE):
+            ids = list(saving)[start : start + celery_app.MOST_SAVES_PER_MESSAGE]
+            tx.on_commit(partial(celery_app.enqueue_save, *ids))
+    return set(saving)
+
+
+def _report(job: OpenJob, record: Record) -> progress_and_leases.Progress:
+    return progress_and_leases.Progress(
+        job.id,
+        job.attempt,
+        queue_position=record.queue_position,
+        forecast_seconds=record.forecast_seconds,
+        ready_items=len(record.results),
+        progress=_progress(record),
+    )
+
+
+@retry_when_database_unavailable
+def _schedule_next(claimed: _Claimed, left: set[UUID]) -> None:
+    seconds = claimed.next_in(left)
+    with transaction() as tx:
+        if seconds is None:
+            polling.stop_polling(tx, claimed.account.id)
+            return
+        polling.set_next_poll(tx, claimed.account.id, seconds=seconds)
+        tx.on_commit(partial(celery_app.enqueue_poll_later, claimed.account.id, seconds=seconds))
+
+
+# --- news that are settled one by one ---
+
+
+@retry_when_database_unavailable
+def _settle(account: AccountRow, job: OpenJob, record: Record | None) -> bool:
+    """Apply one record to the rows. Return whether the job left its slot of the account."""
     with transaction() as tx:
         if job.state == JobState.CANCELLED:
-            return int(_is_over(tx, job, record) and progress_and_leases.release_slot(tx, job.id))
+            return _is_over(tx, job, record) and progress_and_leases.release_slot(tx, job.id)
         if record is None:
             return _settle_absent(tx, job)
         if job.state == JobState.SUBMITTING:
@@ -133,26 +257,26 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None, finished: 
                 tx, job_id=job.id, attempt=job.attempt, upstream_id=record.upstream_id, actor="poll"
             )
             if row is None:
-                return 0
+                return False
             log.info("submit_found", job_id=str(job.id), account=account.label)
             announce(tx, row)
-        return _settle_record(tx, account, job, record, finished)
+        return _settle_record(tx, account, job, record)
 
 
 def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
     """Return whether upstream finished the job. A job missing for a moment still counts, to respect the slot limit."""
     if record is None:
         return progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
-    return record.state in {RecordState.DONE, RecordState.FAILED}
+    return record.state in _OVER
 
 
-def _settle_absent(tx: Transaction, job: OpenJob) -> int:
+def _settle_absent(tx: Transaction, job: OpenJob) -> bool:
     if job.state == JobState.RUNNING:
         if progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
-            return 0
+            return False
         return _fail(tx, job, code="history_unavailable", detail="absent from upstream's history")
     if not job.overdue_unclear:
-        return 0
+        return False
     if not job.attempts_left:
         return _fail(tx, job, code="upstream_unreachable", detail="no submit arrived upstream")
     row = state_machine.requeue(
@@ -165,20 +289,19 @@ def _settle_absent(tx: Transaction, job: OpenJob) -> int:
         counts=True,
     )
     if row is None:
-        return 0
+        return False
     announce(tx, row)
-    return 1
+    return True
 
 
-def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: Record, finished: list[UUID]) -> int:
+def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: Record) -> bool:
     if job.cancel_requested:
         row = state_machine.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
-        if row is not None:
-            announce(tx, row)
-            # Upstream has no cancel call: the slot is free when the job has finished.
-            if record.state in {RecordState.DONE, RecordState.FAILED}:
-                return int(progress_and_leases.release_slot(tx, job.id))
-        return 0
+        if row is None:
+            return False
+        announce(tx, row)
+        # Upstream has no cancel call: the slot is free when the job has finished.
+        return record.state in _OVER and progress_and_leases.release_slot(tx, job.id)
     if record.state is RecordState.FAILED:
         code = record.error_code or "generation_failed"
         # The job was accepted and may have been charged, so no other account repeats it. A failure that concerns the
@@ -187,25 +310,26 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
             health.cool_down(tx, account.id, seconds=cooldown, code=code)
         return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
-        return _finish(tx, job, record, finished)
-    _note_progress(tx, job, record)
-    return 0
+        return _finish(tx, job, record)
+    for row in progress_and_leases.record_progress_many(tx, [_report(job, record)]):
+        announce(tx, row)
+    return False
 
 
-def _finish(tx: Transaction, job: OpenJob, record: Record, finished: list[UUID]) -> int:
+def _finish(tx: Transaction, job: OpenJob, record: Record) -> bool:
     if not record.results:
         return _fail(tx, job, code="generation_failed", detail="finished without a usable result")
     row = state_machine.mark_saving(
         tx, job_id=job.id, attempt=job.attempt, refs=[asdict(ref) for ref in record.results]
     )
     if row is None:
-        return 0
+        return False
     announce(tx, row)
-    tx.on_commit(partial(finished.append, row.id))
-    return 1
+    tx.on_commit(partial(celery_app.enqueue_save, row.id))
+    return True
 
 
-def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None = None, detail: str | None = None) -> int:
+def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None = None, detail: str | None = None) -> bool:
     row = fail_job(
         tx,
         job_id=job.id,
@@ -216,7 +340,7 @@ def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None = Non
         detail=detail,
         from_states=UPSTREAM,
     )
-    return int(row is not None)
+    return row is not None
 
 
 def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
@@ -225,17 +349,3 @@ def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
         return False
     row = progress_and_leases.count_stable_poll(tx, job_id=job.id, attempt=job.attempt)
     return row is not None and row.stable_polls >= STABLE_POLLS and float(row.stable_seconds) >= STABLE_SECONDS
-
-
-def _note_progress(tx: Transaction, job: OpenJob, record: Record) -> None:
-    row = progress_and_leases.record_progress(
-        tx,
-        job_id=job.id,
-        attempt=job.attempt,
-        queue_position=record.queue_position,
-        forecast_seconds=record.forecast_seconds,
-        ready_items=len(record.results),
-        progress=_progress(record),
-    )
-    if row is not None:
-        announce(tx, row)

@@ -5,9 +5,9 @@ Low traffic: one account after the other, each a few times a day, and only accou
 
 import time
 
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.watchdog import watchdog
 from worker.db.accounts import model_listings
 from worker.db.engine import transaction
 from worker.tasks.stages.account_check import check_account

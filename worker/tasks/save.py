@@ -1,15 +1,22 @@
-"""Saves a finished job: copies its results from upstream's short-lived URLs to our storage and marks it succeeded.
+"""Saves finished jobs: copies their results from upstream's short-lived URLs to our storage and marks them succeeded.
 
-Keys and rows are deterministic, so saving twice leaves the same bytes and the same rows (I10).
+The jobs of a message are claimed together, their images are copied side by side on the event loop, and what is complete
+is recorded together. Keys and rows are deterministic, so saving twice leaves the same bytes and the same rows (I10).
 """
 
+import asyncio
 import hashlib
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import IO, Any
 from uuid import UUID
 
-from worker import safe_fetch, storage
+from worker import storage
+from worker.core.concurrency.event_loop import in_files_thread, in_thread, in_transfer_thread, run, run_for, spawn
+from worker.core.concurrency.group_commit import GroupCommit
+from worker.core.concurrency.shutdown import stopping
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.job_state import JobState
 from worker.core.media.conversion import ConversionError, OutputFormat, convert
@@ -17,15 +24,16 @@ from worker.core.media.image import InvalidImageError
 from worker.core.media.image_header import UnsupportedImageError, read_image_header
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
-from worker.core.shutdown import stopping
-from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts
-from worker.db.engine import Row, retry_when_database_unavailable, transaction
+from worker.db.accounts.accounts import AccountRow
+from worker.db.engine import ROW_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
 from worker.messaging import celery_app
 from worker.providers.registry import get_provider
+from worker.safe_fetch import async_client
+from worker.safe_fetch.checks import FetchError
 from worker.tasks.stages import save_video
-from worker.tasks.stages.account_session import call_upstream
+from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce, fail_job
 from worker.tasks.stages.lease_renewal import LeaseRenewer
 
@@ -33,9 +41,13 @@ log = get_logger("save")
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 FILE_DEADLINE_SECONDS = 30.0
+# A thread of the worker waits this long for the copies; see `submit.PATIENCE_SECONDS`.
+PATIENCE_SECONDS = 5.0
 _BACKOFF_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 # Statuses of an expired URL; upstream's record gives a fresh one.
 _EXPIRED_URL = frozenset({401, 403, 404, 410})
+# Images that this process copies at a time, in all and for one owner.
+_COPIES, _COPIES_PER_OWNER = 32, 24
 
 
 class _LeaseLostError(Exception):
@@ -47,66 +59,131 @@ class _Outcome:
     """What was copied, and what failed."""
 
     stored: list[files.NewFile] = field(default_factory=list)
-    errors: list[safe_fetch.FetchError] = field(default_factory=list)
+    errors: list[FetchError] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
 
 def save_batch(*, job_ids: list[UUID]) -> str:
-    """Save each of these jobs whose save is due. Return one line per job."""
-    lines = []
-    for n, job_id in enumerate(job_ids):
-        if n and stopping.requested:
-            celery_app.enqueue_save(*job_ids[n:])
-            break
-        watchdog.renew()
-        lines.append(save(job_id=job_id))
-    return "; ".join(lines)
+    """Save each of these jobs whose save is due. Return what came of them."""
+    return run_for(_save_all(job_ids), seconds=PATIENCE_SECONDS, otherwise="its copies continue in the background")
 
 
 def save(*, job_id: UUID) -> str:
     """Save the job, if its save is due. Return a line about the outcome."""
-    claim = _claim(job_id)
-    if claim is None:
-        return "not due"
-    with job_context("save", claim.id, claim.origin):
-        return _save_claimed(claim)
+    return run(_save_all([job_id]))
 
 
-def _save_claimed(claim: Row[Any]) -> str:
-    try:
-        outcome = _copy_all(claim)
-    except _LeaseLostError:
-        return f"save of {claim.id} taken over"
-    if not outcome.errors:
-        return _succeed(claim, outcome)
-    return _retry_later(claim, outcome)
+async def _save_all(job_ids: list[UUID]) -> str:
+    if stopping.requested:
+        # Another worker takes them; a save that has begun ends here.
+        celery_app.enqueue_save(*job_ids)
+        return "left to another worker"
+    claims = await in_thread(_claim, job_ids)
+    lines = await asyncio.gather(*(spawn(_save(claim)) for claim in claims))
+    if len(lines) == 1:
+        return lines[0]
+    counts = Counter(line.split()[0] for line in lines)
+    return ", ".join(f"{count} {word}" for word, count in counts.items()) or "not due"
 
 
 @retry_when_database_unavailable
-def _claim(job_id: UUID) -> Row[Any] | None:
+def _claim(job_ids: list[UUID]) -> list[Row[Any]]:
     with transaction() as tx:
-        return progress_and_leases.claim_save(tx, job_id)
+        return progress_and_leases.claim_saves(tx, job_ids)
 
 
-def _copy_all(claim: Row[Any]) -> _Outcome:
+async def _save(claim: Row[Any]) -> str:
+    with job_context("save", claim.id, claim.origin):
+        try:
+            outcome = await _copy_all(claim)
+        except _LeaseLostError:
+            return f"lost {claim.id} to another worker"
+        if not outcome.errors:
+            return await _succeed(claim, outcome)
+        return await _retry_later(claim, outcome)
+
+
+async def _copy_all(claim: Row[Any]) -> _Outcome:
     outcome = _Outcome()
+    if claim.kind == "video":
+        # Minutes and gigabytes: a thread of its own pool, which renews the lease while bytes move.
+        await in_transfer_thread(_copy_videos, claim, outcome)
+        return outcome
+    for n, ref in enumerate(claim.result_refs):
+        if n:
+            await in_thread(_renew_lease, claim)
+        try:
+            async with _share_of(claim.owner):
+                outcome.stored.append(await _copy_image(claim, n, ref))
+        except (FetchError, storage.StorageError) as error:
+            _note_failure(claim, n, error, outcome)
+    return outcome
+
+
+def _copy_videos(claim: Row[Any], outcome: _Outcome) -> None:
     for n, ref in enumerate(claim.result_refs):
         if n:
             _renew_lease(claim)
         try:
-            if claim.kind == "video":
-                copied = save_video.copy_video(claim, n, ref, LeaseRenewer(partial(_renew_lease, claim)))
-                outcome.stored.extend(copied.files)
-                outcome.remarks.extend(copied.remarks)
-            else:
-                outcome.stored.append(_copy_image(claim, n, ref))
-        except safe_fetch.FetchError as error:
-            log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
-            outcome.errors.append(error)
-        except storage.StorageError as error:
-            log.warning("result_not_stored", job_id=str(claim.id), n=n, reason=error.reason)
-            outcome.errors.append(safe_fetch.FetchError(f"it could not be stored: {error.reason}"))
-    return outcome
+            copied = save_video.copy_video(claim, n, ref, LeaseRenewer(partial(_renew_lease, claim)))
+        except (FetchError, storage.StorageError) as error:
+            _note_failure(claim, n, error, outcome)
+        else:
+            outcome.stored.extend(copied.files)
+            outcome.remarks.extend(copied.remarks)
+
+
+def _note_failure(claim: Row[Any], n: int, error: FetchError | storage.StorageError, outcome: _Outcome) -> None:
+    if isinstance(error, storage.StorageError):
+        log.warning("result_not_stored", job_id=str(claim.id), n=n, reason=error.reason)
+        error = FetchError(f"it could not be stored: {error.reason}")
+    else:
+        log.warning("result_not_copied", job_id=str(claim.id), n=n, reason=str(error), status=error.status)
+    outcome.errors.append(error)
+
+
+class _Share:
+    """The copies of one owner, and all copies of this process. On the event loop only."""
+
+    def __init__(self) -> None:
+        self.all = asyncio.Semaphore(_COPIES)
+        self.owners: dict[str, tuple[asyncio.Semaphore, int]] = {}
+
+
+_share = _Share()
+
+
+class _share_of:  # noqa: N801 - used like a function
+    """Wait for a turn of this owner, then of the process."""
+
+    def __init__(self, owner: str) -> None:
+        self._owner = owner
+
+    async def __aenter__(self) -> None:
+        turns, users = _share.owners.get(self._owner, (asyncio.Semaphore(_COPIES_PER_OWNER), 0))
+        _share.owners[self._owner] = (turns, users + 1)
+        try:
+            await turns.acquire()
+            try:
+                await _share.all.acquire()
+            except BaseException:
+                turns.release()
+                raise
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_error: object) -> None:
+        _share.all.release()
+        _share.owners[self._owner][0].release()
+        self._leave()
+
+    def _leave(self) -> None:
+        turns, users = _share.owners[self._owner]
+        if users > 1:
+            _share.owners[self._owner] = (turns, users - 1)
+        else:
+            del _share.owners[self._owner]
 
 
 @retry_when_database_unavailable
@@ -117,11 +194,17 @@ def _renew_lease(claim: Row[Any]) -> None:
             raise _LeaseLostError
 
 
-def _copy_image(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
-    body = safe_fetch.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
-    with body.content as original, _in_requested_format(claim, n, original) as content:
+async def _copy_image(claim: Row[Any], n: int, ref: dict[str, Any]) -> files.NewFile:
+    body = await async_client.download(ref["url"], max_bytes=MAX_FILE_BYTES, deadline_seconds=FILE_DEADLINE_SECONDS)
+    with body.content as original:
+        return await in_files_thread(_store_image, claim, n, original, body.size, body.sha256)
+
+
+def _store_image(claim: Row[Any], n: int, original: IO[bytes], size: int, sha256: str) -> files.NewFile:
+    with _in_requested_format(claim, n, original) as content:
         mime, width, height = _image_facts(content)
-        size, sha256 = (body.size, body.sha256) if content is original else _size_and_sha256(content)
+        if content is not original:
+            size, sha256 = _size_and_sha256(content)
         key = f"jobs/{claim.id.hex}/{n}.{mime.partition('/')[2]}"
         storage.put_file(key, content)
     return files.NewFile(n=n, key=key, mime=mime, bytes=size, sha256=sha256, width=width, height=height)
@@ -155,59 +238,79 @@ def _image_facts(content: IO[bytes]) -> tuple[str, int, int]:
     try:
         info = read_image_header(content)
     except UnsupportedImageError as error:
-        raise safe_fetch.FetchError(str(error), final=True) from error
+        raise FetchError(str(error), final=True) from error
     except InvalidImageError as error:
-        raise safe_fetch.FetchError("the response is not an image") from error
+        raise FetchError("the response is not an image") from error
     return info.mime, info.width, info.height
 
 
-@retry_when_database_unavailable
-def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
+async def _succeed(claim: Row[Any], outcome: _Outcome) -> str:
     results = sum(item.variant == "original" for item in outcome.stored)
-    with transaction() as tx:
-        files.add_files(tx, claim.id, outcome.stored)
-        row = state_machine.mark_succeeded(
-            tx,
-            job_id=claim.id,
-            attempt=claim.attempt,
-            stored=results,
-            expected=len(claim.result_refs),
-            remarks=outcome.remarks,
-        )
-        if row is not None:
-            announce(tx, row)
+    await _succeeded.add((claim, outcome))
     return f"saved {results} of {claim.id}"
 
 
-def _retry_later(claim: Row[Any], outcome: _Outcome) -> str:
+@retry_when_database_unavailable
+def _mark_succeeded(items: list[tuple[Row[Any], _Outcome]]) -> list[None]:
+    """Record jobs whose results are stored, together."""
+    stored = [
+        state_machine.Stored(
+            claim.id,
+            claim.attempt,
+            stored=sum(item.variant == "original" for item in outcome.stored),
+            expected=len(claim.result_refs),
+            remarks=outcome.remarks,
+        )
+        for claim, outcome in items
+    ]
+    with transaction() as tx:
+        files.add_files(tx, [(claim.id, item) for claim, outcome in items for item in outcome.stored])
+        for row in state_machine.mark_succeeded_many(tx, stored).values():
+            announce(tx, row)
+    return [None] * len(items)
+
+
+_succeeded = GroupCommit("mark_succeeded", _mark_succeeded, alone=ROW_ERRORS)
+
+
+async def _retry_later(claim: Row[Any], outcome: _Outcome) -> str:
     final = all(error.final for error in outcome.errors)
     delay = _BACKOFF_SECONDS[min(claim.save_tries, len(_BACKOFF_SECONDS)) - 1]
     if final or claim.seconds_left < delay:
         if outcome.stored:
-            return _succeed(claim, outcome)
-        return _fail(claim, str(outcome.errors[0]))
-    fresh = _fetch_fresh_refs(claim) if any(error.status in _EXPIRED_URL for error in outcome.errors) else None
+            return await _succeed(claim, outcome)
+        return await in_thread(_fail, claim, str(outcome.errors[0]))
+    fresh = await _fetch_fresh_refs(claim) if any(error.status in _EXPIRED_URL for error in outcome.errors) else None
+    await in_thread(_defer, claim, delay, fresh)
+    return f"again in {delay:.0f} s: {claim.id}"
+
+
+@retry_when_database_unavailable
+def _defer(claim: Row[Any], delay: float, fresh: list[dict[str, Any]] | None) -> None:
     with transaction() as tx:
         progress_and_leases.defer_save(tx, job_id=claim.id, save_tries=claim.save_tries, delay=delay, refs=fresh)
-    return f"save of {claim.id} again in {delay:.0f} s"
 
 
-def _fetch_fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
+async def _fetch_fresh_refs(claim: Row[Any]) -> list[dict[str, Any]] | None:
     """Return the job's current result URLs from upstream; None if it gives none."""
-    with transaction() as tx:
-        account = accounts.get_account(tx, claim.account_id)
+    account = await in_thread(_read_account, claim.account_id)
     if account is None:
         return None
     key = str(claim.submit_key)
-    watchdog.renew()
     try:
-        record = call_upstream(account, lambda ready: get_provider().fetch_records(ready, [key])).get(key)
+        records = await call_upstream_async(account, lambda ready: get_provider().fetch_records(ready, [key]))
     except DreameryError as error:
         log.warning("fresh_links_not_given", job_id=str(claim.id), reason=error.code)
         return None
+    record = records.get(key)
     if record is None or len(record.results) < len(claim.result_refs):
         return None
     return [asdict(ref) for ref in record.results]
+
+
+def _read_account(account_id: UUID) -> AccountRow | None:
+    with transaction() as tx:
+        return accounts.get_account(tx, account_id)
 
 
 @retry_when_database_unavailable

@@ -1,152 +1,262 @@
-"""Submits a job: claims it with an account slot, orders it upstream once, and records the result.
+"""Submits jobs: claims them with slots of an account, orders each upstream once, and records the results.
 
-The claim commits the submit key before the call that carries it, and a key is sent at most once (I4).
+A message means "serve this account", not "do one job". The claims of an account are made together, the orders wait side
+by side on the event loop, and what came of them is written together. A claim commits the submit key before the call
+that carries it, and a key is sent at most once (I4).
 """
 
+import asyncio
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 from uuid import UUID
 
+from worker.core.concurrency.event_loop import in_thread, in_transfer_thread, run, run_for, spawn
+from worker.core.concurrency.group_commit import GroupCommit
+from worker.core.concurrency.shutdown import stopping
 from worker.core.errors import DreameryError
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.shutdown import stopping
-from worker.core.watchdog import watchdog
-from worker.db.accounts import accounts, health
-from worker.db.engine import retry_when_database_unavailable, transaction
+from worker.db.accounts import health, polling
+from worker.db.accounts.accounts import AccountRow
+from worker.db.engine import ROW_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import state_machine
+from worker.db.jobs.claims import Claim, NeedsUploads
 from worker.messaging import celery_app
-from worker.providers.base import NotSentError, Submitted
+from worker.providers.base import Account, NotSentError, Submitted
 from worker.providers.registry import get_provider
 from worker.tasks.stages import build_order, handle_refusal, upload_references
-from worker.tasks.stages.account_session import prepare_account
-from worker.tasks.stages.claim import ClaimOptions, claim_job
+from worker.tasks.stages.account_session import decrypt_account, needs_look_up, prepare_account
+from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find_account
 from worker.tasks.stages.fail_job import announce
 
 log = get_logger("submit")
 
-MAX_PER_MESSAGE = 8
+# After this many jobs, other messages get their turn: the rest of the account gets a new message.
+MAX_PER_MESSAGE = 200
+# A thread of the worker waits this long for the orders of its message. Then they continue on the event loop alone, so
+# that slow upstreams cannot take all threads.
+PATIENCE_SECONDS = 5.0
+# Of more jobs, a message names only the numbers.
+_MAX_LINES = 3
+# Longer waits for the pace of an account get a message of their own.
+_MAX_PACE_WAIT_SECONDS = 0.3
+_MAX_ACCOUNTS_PER_JOB = 8
+# Orders of one account at a time, so that it cannot take all connections.
+_ORDERS_PER_ACCOUNT = 48
 
 _WITH_UPLOADS, _WITHOUT_UPLOADS = ClaimOptions(), ClaimOptions(uploads_references=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _SubmitResult:
-    """The result of one claim: a summary line, the account to continue with (None = no claim), the job."""
+def submit_batch(
+    *, job_id: UUID | None = None, account_id: UUID | None = None, job_ids: list[UUID] | None = None
+) -> str:
+    """Submit the jobs of the account (or of the best accounts for the jobs) while it has slots, pace and waiting jobs.
 
-    line: str
-    account_id: UUID | None = None
-    job_id: UUID | None = None
-
-
-def submit_batch(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
-    """Submit one job after the other on the account while it has free slots, pace and waiting jobs.
-
-    One message may submit many jobs this way; each is claimed and ordered separately. A job with missing references
-    is left to `upload_and_submit` on another queue, because fetching and uploading may take minutes.
+    A job with missing references is left to `upload_and_submit` on another queue, because fetching and uploading may
+    take minutes.
     """
-    result = _submit_one(job_id, account_id, options=_WITHOUT_UPLOADS)
-    line, count = result.line, 1
-    while result.account_id is not None:
-        if result.job_id == job_id:
-            job_id = None
-        if count == MAX_PER_MESSAGE or stopping.requested:
-            # Other messages may wait for this thread: the rest queues up behind them or goes to another worker.
-            celery_app.enqueue_submit(account_id=result.account_id)
-            if job_id is not None:
-                celery_app.enqueue_submit(job_id=job_id)
-            break
-        watchdog.renew()
-        result = _submit_one(None, result.account_id, options=_WITHOUT_UPLOADS)
-        if result.account_id is None and job_id is not None:
-            # Earlier jobs took the free slots of that account; another account may be free for this job.
-            result = _submit_one(job_id, None, options=_WITHOUT_UPLOADS)
-        if result.account_id is not None:
-            line, count = result.line, count + 1
-    return line if count == 1 else f"{line} (and {count - 1} before)"
+    wanted = job_ids or ([job_id] if job_id else [])
+    work = _serve_jobs(wanted) if wanted else _serve(account_id) if account_id else None
+    if work is None:
+        return "nothing to submit"
+    return run_for(work, seconds=PATIENCE_SECONDS, otherwise="its orders continue in the background")
 
 
 def upload_and_submit(*, account_id: UUID) -> str:
     """Upload the references of the first job that the account may run, and submit it."""
     # The next jobs of the account need not wait for these uploads.
-    return _submit_one(None, account_id, options=_WITH_UPLOADS, after_claim=celery_app.enqueue_submit).line
+    return _submit_one(None, account_id, after_claim=celery_app.enqueue_submit)
 
 
 def submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> str:
     """Submit the first job that the given account (or the best account of the given job) may run."""
-    return _submit_one(job_id, account_id, options=_WITH_UPLOADS).line
+    return _submit_one(job_id, account_id)
 
 
 def _submit_one(
-    job_id: UUID | None,
-    account_id: UUID | None,
-    *,
-    options: ClaimOptions,
-    after_claim: Callable[..., object] | None = None,
-) -> _SubmitResult:
-    """Claim a job and order it. `after_claim` is called with the account once the job is claimed."""
-    claim, used = claim_job(options, job_id=job_id, account_id=account_id)
-    if isinstance(claim, state_machine.NeedsUploads):
-        return _SubmitResult(f"{claim.id} waits for its references")
+    job_id: UUID | None, account_id: UUID | None, *, after_claim: Callable[..., object] | None = None
+) -> str:
+    """Claim one job with its references and order it. `after_claim` is called with the account once it is claimed."""
+    claim, used = claim_job(_WITH_UPLOADS, job_id=job_id, account_id=account_id)
+    if isinstance(claim, NeedsUploads):
+        return f"{claim.id} waits for its references"
     if claim is None:
-        return _SubmitResult(handle_refusal.fail_if_unschedulable(job_id) if job_id else "nothing to submit")
+        return handle_refusal.fail_if_unschedulable(job_id) if job_id else "nothing to submit"
     if after_claim is not None:
         after_claim(account_id=used)
-    with job_context("submit", claim.id, claim.origin):
-        return _SubmitResult(_submit_claimed(claim), used, claim.id)
+    return run(_submit_claimed(claim, _Orders()))
 
 
-def _submit_claimed(claim: state_machine.Claim) -> str:
+class _Orders:
+    """The orders of one account in this process: at most so many at a time, with one decrypted account for all."""
+
+    def __init__(self) -> None:
+        self.turns = asyncio.Semaphore(_ORDERS_PER_ACCOUNT)
+        self.users = 0  # messages that use this object
+        self.serving: asyncio.Event | None = None  # set when the message that is claiming now has claimed all
+        self.again = False  # another message came meanwhile
+        self._prepared: tuple[AccountRow, Account] | None = None
+
+    def prepare(self, row: AccountRow) -> Account:
+        """Return the decrypted account. Raises AccountUnusableError."""
+        if self._prepared is None or self._prepared[0] is not row:
+            self._prepared = (row, decrypt_account(row))
+        return self._prepared[1]
+
+
+# On the event loop only. Accounts without messages are removed.
+_accounts: dict[UUID, _Orders] = {}
+
+
+@contextmanager
+def _orders_of(account_id: UUID) -> Iterator[_Orders]:
+    orders = _accounts.setdefault(account_id, _Orders())
+    orders.users += 1
     try:
-        submitted = _order(claim)
-    except upload_references.ClaimLostError:
-        # Does nothing if another task claimed the job; cancels the job if its cancellation was requested.
-        return handle_refusal.requeue(claim, NotSentError(), delay=0.0, reason="claim lost")
-    except DreameryError as error:
-        return handle_refusal.handle_refusal(claim, error)
-    _mark_running(claim, submitted)
-    return f"submitted {claim.id} on {claim.account.label}"
+        yield orders
+    finally:
+        orders.users -= 1
+        if not orders.users:
+            del _accounts[account_id]
 
 
-def _order(claim: state_machine.Claim) -> Submitted:
+async def _serve_jobs(job_ids: list[UUID]) -> str:
+    """Serve the best account of each job that is still queued."""
+    lines: list[str] = []
+    for job_id in job_ids:
+        lines += await _serve_job(job_id)
+    return _summary(lines)
+
+
+async def _serve_job(job_id: UUID) -> list[str]:
+    """Serve the best account for the job, then the next best if other jobs took its slots."""
+    lines: list[str] = []
+    for _ in range(_MAX_ACCOUNTS_PER_JOB):
+        account_id = await in_thread(find_account, job_id)
+        if account_id is None:
+            break
+        lines.append(await _serve(account_id, waits=True))
+    return lines or [await in_thread(handle_refusal.fail_if_unschedulable, job_id)]
+
+
+def _summary(lines: list[str]) -> str:
+    """Return the lines, or for many jobs how many of them begin with which word."""
+    if len(lines) <= _MAX_LINES:
+        return "; ".join(dict.fromkeys(lines))
+    return ", ".join(f"{count} {word}" for word, count in Counter(line.split()[0] for line in lines).items())
+
+
+async def _serve(account_id: UUID, *, waits: bool = False) -> str:
+    """Claim and order jobs of the account. Of several messages at a time, one claims and the others leave it to it.
+
+    `waits` = wait until that one has claimed all, because the caller looks for another account then.
+    """
+    with _orders_of(account_id) as orders:
+        if orders.serving is not None:
+            orders.again = True
+            if waits:
+                await orders.serving.wait()
+            return "left to another message of the account"
+        orders.serving = asyncio.Event()
+        started: list[asyncio.Task[str]] = []
+        try:
+            line = await _claim_all(account_id, orders, started)
+        finally:
+            orders.serving.set()
+            orders.serving = None
+        lines = list(await asyncio.gather(*started)) or [line]
+        return _summary(lines)
+
+
+async def _claim_all(account_id: UUID, orders: _Orders, started: "list[asyncio.Task[str]]") -> str:
+    """Claim until nothing is left, and start an order for each claim. Return why nothing was claimed, if so."""
+    while True:
+        if stopping.requested:
+            # Another worker takes the rest; what was claimed is ordered.
+            celery_app.enqueue_submit(account_id=account_id)
+            return "left to another worker"
+        orders.again = False
+        batch = await in_thread(claim_batch, _WITHOUT_UPLOADS, account_id)
+        started += [spawn(_submit_claimed(claim, orders)) for claim in batch.claims]
+        wait = batch.wait_seconds
+        if batch.claims and len(started) >= MAX_PER_MESSAGE:
+            celery_app.enqueue_submit(account_id=account_id)
+            return "claimed enough"
+        if wait is not None and wait > _MAX_PACE_WAIT_SECONDS:
+            celery_app.enqueue_submit_later(account_id, seconds=wait)
+            return "waits for the pace of its account"
+        if not batch.claims and wait is None and not orders.again:
+            waiting = batch.needs_uploads
+            return f"{waiting.id} waits for its references" if waiting is not None else "nothing to submit"
+        if wait:
+            await asyncio.sleep(wait)
+
+
+async def _submit_claimed(claim: Claim, orders: _Orders) -> str:
+    with job_context("submit", claim.id, claim.origin):
+        try:
+            async with orders.turns:
+                submitted = await _order(claim, orders)
+        except upload_references.ClaimLostError:
+            # Does nothing if another task claimed the job; cancels the job if its cancellation was requested.
+            return await in_thread(handle_refusal.requeue, claim, NotSentError(), delay=0.0, reason="claim lost")
+        except DreameryError as error:
+            return await in_transfer_thread(handle_refusal.handle_refusal, claim, error)
+        if not await _running.add((claim, submitted)):
+            log.info("submit_overtaken")
+        return f"submitted {claim.id} on {claim.account.label}"
+
+
+async def _order(claim: Claim, orders: _Orders) -> Submitted:
     """Make the one call that may cost credits, after the look-ups and uploads it needs."""
     provider = get_provider()
-    account = prepare_account(claim.account)
-    claim, uploaded = upload_references.upload(claim, account)
-    watchdog.renew()
-    if time.monotonic() + get_settings().call_timeout_seconds > claim.expires_at:
-        # This process was paused (frozen container, swapping), so another one may have ordered the job by now.
-        raise NotSentError("the claim is too old to be ordered")
+    if needs_look_up(claim.account):
+        account = await in_transfer_thread(prepare_account, claim.account)
+    else:
+        account = orders.prepare(claim.account)
+    uploaded: list[Row[Any]] = []
+    if claim.has_inputs:
+        claim, uploaded = await in_transfer_thread(upload_references.upload, claim, account)
     if claim.kind == "video":
-        return provider.submit_video(
-            account, build_order.build_video_order(claim, uploaded), submit_key=str(claim.submit_key)
-        )
-    return provider.submit_image(
+        video = await in_thread(build_order.build_video_order, claim, uploaded)
+        _check_age(claim)
+        return await provider.submit_video(account, video, submit_key=str(claim.submit_key))
+    _check_age(claim)
+    return await provider.submit_image(
         account, build_order.build_image_order(claim, uploaded), submit_key=str(claim.submit_key)
     )
 
 
+def _check_age(claim: Claim) -> None:
+    if time.monotonic() + get_settings().call_timeout_seconds > claim.expires_at:
+        # This process was paused (frozen container, swapping), so another one may have ordered the job by now.
+        raise NotSentError("the claim is too old to be ordered")
+
+
 @retry_when_database_unavailable
-def _mark_running(claim: state_machine.Claim, submitted: Submitted) -> None:
-    with transaction() as tx:
-        # Lock order: account before job, as in a claim.
-        health.record_success(tx, claim.account.id)
-        row = state_machine.mark_running(
-            tx,
-            job_id=claim.id,
-            attempt=claim.attempt,
-            upstream_id=submitted.upstream_id,
-            actor="submit",
-            queue_position=submitted.queue_position,
-            forecast_seconds=submitted.forecast_seconds,
+def _mark_running(items: list[tuple[Claim, Submitted]]) -> list[bool]:
+    """Record accepted jobs of all accounts together. Return for each whether it was still ours."""
+    accepted = [
+        state_machine.Accepted(
+            claim.id, claim.attempt, submitted.upstream_id, submitted.queue_position, submitted.forecast_seconds
         )
-        if row is None:
-            log.info("submit_overtaken", job_id=str(claim.id))
-            return
-        # Poll an idle account at once: upstream's prompt checks refuse within the first moments.
-        if accounts.schedule_poll(tx, claim.account.id):
-            tx.on_commit(partial(celery_app.enqueue_poll, claim.account.id))
-        announce(tx, row)
+        for claim, submitted in items
+    ]
+    account_ids = sorted({claim.account.id for claim, _ in items})
+    with transaction() as tx:
+        # Lock order: accounts before jobs, as in a claim.
+        health.record_success(tx, account_ids)
+        rows = state_machine.mark_running_many(tx, accepted, actor="submit")
+        for account_id in polling.schedule_polls(tx, account_ids, interval=polling.FIRST_LOOK_SECONDS):
+            tx.on_commit(partial(celery_app.enqueue_poll, account_id))
+        for row in rows.values():
+            announce(tx, row)
+    return [claim.id in rows for claim, _ in items]
+
+
+_running = GroupCommit("mark_running", _mark_running, alone=ROW_ERRORS)

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.watchdog import watchdog
 from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits, settlement

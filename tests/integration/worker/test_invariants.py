@@ -29,9 +29,9 @@ from worker import storage
 from worker.core.ids import public_id
 from worker.core.security.encryption import webhook_secret
 from worker.core.security.session_tokens import parse_tokens
-from worker.db.accounts import accounts
+from worker.db.accounts import accounts, polling
 from worker.db.engine import get_engine, transaction
-from worker.db.jobs import files, progress_and_leases, state_machine
+from worker.db.jobs import claims, files, progress_and_leases, state_machine
 from worker.providers.base import Account
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep, tick
@@ -89,7 +89,7 @@ def test_i1_only_the_state_machine_writes_states() -> None:
         for sql in string_constants(tree)
         if writes_state.search(sql) or new_rows.search(sql)
     }
-    assert found == {"worker/db/jobs/state_machine.py"}
+    assert found == {"worker/db/jobs/state_machine.py", "worker/db/jobs/claims.py"}
     # No other code uses the table objects.
     for name, tree in parsed():
         for node in ast.walk(tree):
@@ -133,8 +133,8 @@ def test_i1_final_states_never_change(engine: Engine, end: str) -> None:
         assert progress_and_leases.count_stable_poll(tx, **same) is None
         progress_and_leases.mark_absent(tx, **same)
         progress_and_leases.release_slot(tx, job)
-        progress: dict[str, Any] = {"queue_position": 3, "forecast_seconds": 3, "ready_items": 2, "progress": 99}
-        assert progress_and_leases.record_progress(tx, **same, **progress) is None
+        report = progress_and_leases.Progress(job, attempt, queue_position=3, forecast_seconds=3, ready_items=2, progress=99)
+        assert progress_and_leases.record_progress_many(tx, [report]) == []
     engine.pass_deadline(job)
     engine.make_due()
     submit(job_id=job)
@@ -277,7 +277,7 @@ def test_i12_empty_redis_and_dead_claims_lose_no_job(engine: Engine) -> None:
     dead = engine.add_account()  # a worker claims, and dies
     jobs_by_state["claimed"] = engine.add_job(dead)
     with transaction() as tx:
-        assert state_machine.claim_next(tx, account_id=dead)
+        assert claims.claim_next(tx, account_id=dead)
     with transaction() as tx:
         assert progress_and_leases.claim_save(tx, jobs_by_state["saving"])
     engine.redis.flushall()
@@ -325,7 +325,7 @@ def test_i5_slots_and_pace_hold_with_sixteen_threads(engine: Engine) -> None:
             barrier.wait()
             for _ in range(12):
                 with transaction() as tx:
-                    state_machine.claim_next(tx, account_id=account)
+                    claims.claim_next(tx, account_id=account)
 
         threads = [threading.Thread(target=claim) for _ in range(16)]
         for thread in threads:
@@ -357,7 +357,7 @@ def test_i6_one_poll_per_account_and_interval(engine: Engine) -> None:
             thread.join()
         assert engine.poll_count() == before + 1
         with transaction() as tx:
-            accounts.schedule_poll(tx, account)
+            polling.schedule_poll(tx, account)
         assert poll(account_id=account) == "not due", "an early poll waits for the interval"
 
 
@@ -464,7 +464,7 @@ def test_i8_reprs_hide_secrets(engine: Engine) -> None:
         row = accounts.get_account(tx, account_id)
     engine.add_job(account_id)
     with transaction() as tx:
-        claim = state_machine.claim_next(tx, account_id=account_id)
+        claim = claims.claim_next(tx, account_id=account_id)
     caller = Caller(owner="tokens:x", tokens=(("hash", token),))
     presented = accounts.PresentedToken(lookup_hash="h", region="cn", label="l", secret="v1:sealed")
     shown = f"{token!r} {row!r} {claim!r} {caller!r} {presented!r} {Account(id='1', region='cn', session='5eCr3t')!r}"
@@ -548,7 +548,7 @@ def test_i10_saving_twice_leaves_the_same_bytes_and_rows(engine: Engine) -> None
     # A late save does not add rows.
     with transaction() as tx:
         one = files.NewFile(n=0, key="elsewhere", mime="image/png", bytes=1, sha256="0", width=1, height=1)
-        files.add_files(tx, job, [one])
+        files.add_files(tx, [(job, one)])
     assert [tuple(row) for row in engine.files(job)] == kept
     assert engine.sql("SELECT count(*) AS n FROM webhook_deliveries")[0].n == 0
     folder = tmp_files(engine)

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.engine import reload_settings
-from worker import safe_fetch
-from worker.safe_fetch import FetchError, download, post, resolve_allowed_addresses
+from worker.safe_fetch import client as safe_fetch
+from worker.safe_fetch.checks import FetchError, resolve_allowed_addresses
+from worker.safe_fetch.client import download, post
 
 Talk = Callable[[socket.socket], None]
 

@@ -1,17 +1,13 @@
-"""Upstream accounts: rows, limits, cooldown, submit pace and polling. Jobs in flight are counted, never stored."""
+"""Upstream accounts: rows, limits, cooldown and submit pace. Jobs in flight are counted, never stored."""
 
 import json
-import random
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import text
 
 from worker.core.ids import new_id
-from worker.core.observability import metrics
 from worker.core.settings import get_settings
 from worker.db.accounts.concurrency import slots_of
 from worker.db.accounts.eligibility import is_open, under_cap
@@ -36,6 +32,7 @@ class AccountRow:
     user_id: UUID | None = None  # owner of a private account
     groups: tuple[str, ...] = ()  # user groups that may use a platform account; empty = all
     capped: bool = False
+    pace_seconds: float = 0.0  # until the pace allows the next submit, when it was locked for a claim
 
     @property
     def proxy_context(self) -> str:
@@ -69,13 +66,15 @@ def proxy_context(context: str) -> str:
     return f"{context}:proxy"
 
 
-_COLUMNS = """id, label, region, secret, proxy, pool, lookup_hash, cluster, max_images, max_videos, submits_per_minute,
+COLUMNS = """id, label, region, secret, proxy, pool, lookup_hash, cluster, max_images, max_videos, submits_per_minute,
               user_id, groups, max_jobs_per_day, kind_rests,
               extract(epoch FROM clock_timestamp() - cluster_at) AS cluster_age_seconds,
+              extract(epoch FROM next_submit_at - clock_timestamp()) AS next_submit_in,
               extract(epoch FROM clock_timestamp()) AS clock"""
 
 
-def _row(row: Any) -> AccountRow:
+def account_of(row: Any) -> AccountRow:
+    """Return the account of a row with `COLUMNS`."""
     settings = get_settings()
     return AccountRow(
         id=row.id,
@@ -92,29 +91,31 @@ def _row(row: Any) -> AccountRow:
         user_id=row.user_id,
         groups=tuple(row.groups),
         capped=row.max_jobs_per_day is not None,
+        pace_seconds=max(float(row.next_submit_in), 0.0),
     )
 
 
 _LOCK_READY = text(
-    f"""/* lock_ready */ SELECT {_COLUMNS} FROM accounts
-        WHERE id = :id AND state = 'ok' AND next_submit_at <= clock_timestamp()
-          AND (rest_until IS NULL OR rest_until <= clock_timestamp()) AND {is_open("accounts")}
+    f"""/* lock_ready */ SELECT {COLUMNS} FROM accounts
+        WHERE id = :id AND state = 'ok' AND (rest_until IS NULL OR rest_until <= clock_timestamp())
+          AND {is_open("accounts")}
         FOR NO KEY UPDATE"""
 )
 _LOCK_READY_NOW = text(f"{_LOCK_READY.text} SKIP LOCKED")
 # A separate statement after the lock: the locking statement would count in an old snapshot.
 _UNDER_CAP = text(f"""/* under_cap */ SELECT 1 FROM accounts a WHERE a.id = :id AND {under_cap("a")}""")
-_GET = text(f"SELECT {_COLUMNS} FROM accounts WHERE id = :id")
+_GET = text(f"SELECT {COLUMNS} FROM accounts WHERE id = :id")
 
 
 def lock_ready(tx: Transaction, account_id: UUID, *, waits: bool = True) -> AccountRow | None:
-    """Lock the account for a claim. None if it is in cooldown, disabled, or its pace, hours or daily cap forbid a job.
+    """Lock the account for a claim. None if it is in cooldown, disabled, or its hours or daily cap forbid a job.
 
-    Waits for a claim in progress: skipping the row would lose wake-ups of a busy account until the next tick. With
-    `waits` False, also None if another claim holds the row.
+    `pace_seconds` of the account says how long its pace forbids the next submit. Waits for a claim in progress:
+    skipping the row would lose wake-ups of a busy account until the next tick. With `waits` False, also None if
+    another claim holds the row.
     """
     row = tx.first(_LOCK_READY if waits else _LOCK_READY_NOW, {"id": account_id})
-    account = _row(row) if row is not None else None
+    account = account_of(row) if row is not None else None
     if account is not None and account.capped and tx.first(_UNDER_CAP, {"id": account_id}) is None:
         return None
     return account
@@ -123,13 +124,13 @@ def lock_ready(tx: Transaction, account_id: UUID, *, waits: bool = True) -> Acco
 def get_account(tx: Transaction, account_id: UUID) -> AccountRow | None:
     """Return one account, or None."""
     row = tx.first(_GET, {"id": account_id})
-    return _row(row) if row is not None else None
+    return account_of(row) if row is not None else None
 
 
 def find_by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
     """Return the account of a session id, or None."""
-    row = tx.first(text(f"SELECT {_COLUMNS} FROM accounts WHERE lookup_hash = :h"), {"h": lookup_hash})
-    return _row(row) if row is not None else None
+    row = tx.first(text(f"SELECT {COLUMNS} FROM accounts WHERE lookup_hash = :h"), {"h": lookup_hash})
+    return account_of(row) if row is not None else None
 
 
 def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
@@ -229,116 +230,4 @@ def store_cluster(tx: Transaction, account_id: UUID, cluster: dict[str, str] | N
                WHERE id = :id"""
         ),
         {"id": account_id, "cluster": json.dumps(cluster) if cluster is not None else None},
-    )
-
-
-def schedule_poll(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
-    """Schedule a poll of the account within `seconds`, never later than already scheduled. True if it is due now.
-
-    Polls keep the minimum interval (I6). The row is written only if the time changes, because every claim locks the
-    row of a busy account.
-    """
-    row = tx.first(
-        text(
-            """UPDATE accounts SET poll_due_at = greatest(
-                   clock_timestamp() + make_interval(secs => :seconds), polled_at + make_interval(secs => :interval))
-               WHERE id = :id AND coalesce(poll_due_at > greatest(clock_timestamp() + make_interval(secs => :seconds),
-                   polled_at + make_interval(secs => :interval)), true)
-               RETURNING poll_due_at <= clock_timestamp() AS due"""
-        ),
-        {"id": account_id, "seconds": max(seconds, 0.0), "interval": get_settings().poll_min_seconds},
-    )
-    return row is not None and bool(row.due)
-
-
-@dataclass(frozen=True, slots=True)
-class OpenJob:
-    """A job that upstream is working on, or may be: the data the poll needs to evaluate its record."""
-
-    id: UUID
-    attempt: int
-    state: str
-    submit_key: UUID
-    attempts_left: bool
-    group_id: UUID
-    event_seq: int
-    overdue_unclear: bool  # submitting, and an unknown submit key can no longer appear upstream
-    cancel_requested: bool
-    ready_items: int
-    queue_position: int | None
-    progress: int
-    absent: bool
-    submitted_at: datetime | None
-    origin: dict[str, Any] | None
-
-
-# At most one poll per account and interval (I6): moving `poll_due_at` forward is the claim. The interval is 5 % of the
-# age of the youngest running job, +-10 %, but at least the minimum, so a ten-minute video is not polled every second.
-_CLAIM_POLL = text(
-    """/* claim_poll */
-    WITH old AS (SELECT id, poll_due_at FROM accounts WHERE id = :id AND poll_due_at <= clock_timestamp())
-    UPDATE accounts SET polled_at = clock_timestamp(),
-        poll_due_at = clock_timestamp() + make_interval(secs => greatest(:least, :jitter * greatest(:least, least(:most,
-        coalesce((SELECT 0.05 * extract(epoch FROM clock_timestamp() - max(submitted_at)) FROM jobs
-                  WHERE account_id = :id AND holds_slot AND state <> 'submitting' AND kind <> 'chat'), 0)))))
-    FROM old WHERE accounts.id = old.id AND accounts.poll_due_at <= clock_timestamp()
-    RETURNING extract(epoch FROM accounts.poll_due_at - clock_timestamp()) AS seconds,
-        extract(epoch FROM clock_timestamp() - old.poll_due_at) AS late"""
-)
-
-_OPEN_JOBS = text(
-    """/* open_jobs */
-    SELECT id, attempt, state, submit_key, ready_items, queue_position, progress, submitted_at, group_id, event_seq,
-        origin, attempt < max_attempts AS attempts_left, absent_since IS NOT NULL AS absent,
-        cancel_requested_at IS NOT NULL AS cancel_requested,
-        state = 'submitting' AND due_at <= clock_timestamp() AS overdue_unclear
-    FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat'
-        AND (state <> 'submitting' OR due_at <= clock_timestamp() + make_interval(secs => :grace))
-    ORDER BY submitted_at NULLS FIRST, id LIMIT 5000"""
-)
-# With more open jobs than fit into one call, this share of the call polls the oldest jobs, which are most likely done.
-# The rest is a random sample, so jobs that hang do not starve the others.
-_OLDEST_SHARE = 0.7
-
-
-def claim_poll(tx: Transaction, account_id: UUID, *, jitter: float) -> float | None:
-    """Claim the poll of this interval. Return the seconds until the next one, or None if no poll is due."""
-    settings = get_settings()
-    values = {"id": account_id, "jitter": jitter}
-    row = tx.first(_CLAIM_POLL, {**values, "least": settings.poll_min_seconds, "most": settings.poll_max_seconds})
-    if row is None:
-        return None
-    tx.on_commit(partial(metrics.observe, "dreamery_poll_delay_seconds", max(float(row.late), 0.0)))
-    return float(row.seconds)
-
-
-def open_jobs(tx: Transaction, account_id: UUID) -> list[OpenJob]:
-    """Return the jobs to poll, at most as many as fit into one call.
-
-    A submitting job is included once its submit call has certainly ended: polling earlier could treat a request in
-    flight as lost.
-    """
-    settings = get_settings()
-    values = {"id": account_id, "grace": settings.unclear_grace_seconds}
-    found = [OpenJob(**row._mapping) for row in tx.all(_OPEN_JOBS, values)]  # noqa: SLF001
-    if len(found) <= settings.poll_batch:
-        return found
-    oldest = int(settings.poll_batch * _OLDEST_SHARE)
-    return found[:oldest] + random.sample(found[oldest:], settings.poll_batch - oldest)
-
-
-def stop_polling(tx: Transaction, account_id: UUID) -> None:
-    """Stop polling the account if it has no open jobs; the next submit schedules a poll again.
-
-    The row is locked first: an UPDATE that waits for a claim would evaluate NOT EXISTS in its old snapshot and stop
-    the polling of the job just claimed.
-    """
-    tx.run(text("SELECT 1 FROM accounts WHERE id = :id FOR NO KEY UPDATE"), {"id": account_id})
-    tx.run(
-        text(
-            """UPDATE accounts SET poll_due_at = NULL
-               WHERE id = :id AND NOT EXISTS (
-                   SELECT 1 FROM jobs WHERE account_id = :id AND holds_slot AND kind <> 'chat')"""
-        ),
-        {"id": account_id},
     )

@@ -4,6 +4,7 @@
 gets a cooldown at most, because its caller receives the errors directly.
 """
 
+from collections.abc import Collection
 from uuid import UUID
 
 from sqlalchemy import text
@@ -51,14 +52,14 @@ def cool_down_kind(tx: Transaction, account_id: UUID, kind: str, *, seconds: flo
     )
 
 
-def record_success(tx: Transaction, account_id: UUID) -> None:
-    """Upstream accepted a job of the account: reset its refusal counters. Usually there is nothing to write."""
+def record_success(tx: Transaction, account_ids: Collection[UUID]) -> None:
+    """Upstream accepted jobs of these accounts: reset their refusal counters. Usually there is nothing to write."""
     tx.run(
         text(
             """UPDATE accounts SET login_refusals = 0, risk_refusals = 0
-               WHERE id = :id AND (login_refusals > 0 OR risk_refusals > 0)"""
+               WHERE id = ANY(:ids) AND (login_refusals > 0 OR risk_refusals > 0)"""
         ),
-        {"id": account_id},
+        {"ids": list(account_ids)},
     )
 
 

@@ -1,6 +1,8 @@
 """Rows of stored result files. The bytes are in `worker/storage.py`."""
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,33 +28,20 @@ class NewFile:
 
 # The id is random (122 bits), because it is the unguessable part of the link.
 _ADD = text(
-    """INSERT INTO files (id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds)
-       VALUES (:id, :job_id, :n, :variant, :key, :mime, :bytes, :sha256, :width, :height, :seconds)
-       ON CONFLICT (job_id, n, variant) DO NOTHING"""
+    """/* add_files */
+    INSERT INTO files (id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds)
+    SELECT id, job_id, n, variant, key, mime, bytes, sha256, width, height, seconds
+    FROM jsonb_to_recordset(CAST(:files AS jsonb)) AS f(id uuid, job_id uuid, n integer, variant text, key text,
+        mime text, bytes bigint, sha256 text, width integer, height integer, seconds float8)
+    ORDER BY job_id, n, variant ON CONFLICT (job_id, n, variant) DO NOTHING"""
 )
 
 
-def add_files(tx: Transaction, job_id: UUID, new_files: list[NewFile]) -> None:
-    """Insert the rows of a job's files; existing rows stay unchanged."""
-    tx.run(
-        _ADD,
-        [
-            {
-                "id": uuid4(),
-                "job_id": job_id,
-                "n": item.n,
-                "key": item.key,
-                "mime": item.mime,
-                "bytes": item.bytes,
-                "sha256": item.sha256,
-                "width": item.width,
-                "height": item.height,
-                "seconds": item.seconds,
-                "variant": item.variant,
-            }
-            for item in new_files
-        ],
-    )
+def add_files(tx: Transaction, new_files: Iterable[tuple[UUID, NewFile]]) -> None:
+    """Insert the rows of files, each with its job; existing rows stay unchanged."""
+    rows = [{"id": str(uuid4()), "job_id": str(job_id), **asdict(item)} for job_id, item in new_files]
+    if rows:
+        tx.run(_ADD, {"files": json.dumps(rows)})
 
 
 def mark_removed(tx: Transaction, file_ids: list[UUID]) -> None:

@@ -4,13 +4,15 @@ Changes of state are in `state_machine.py`. The states in parentheses are the st
 """
 
 import json
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, text
 
 from worker.core.settings import get_settings
-from worker.db.accounts import accounts
+from worker.db.accounts import polling
 from worker.db.engine import Transaction
 
 _DEFER_UNCLEAR = text(
@@ -26,7 +28,7 @@ def mark_submit_unclear(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
     """
     row = tx.first(_DEFER_UNCLEAR, {"id": job_id, "attempt": attempt, "grace": get_settings().unclear_grace_seconds})
     if row is not None:
-        accounts.schedule_poll(tx, row.account_id)
+        polling.schedule_poll(tx, row.account_id)
     return row is not None
 
 
@@ -44,18 +46,27 @@ def renew_submit_lease(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
     return row is not None
 
 
-_CLAIM_SAVE = text(
-    """/* claim_save */ UPDATE jobs
-       SET due_at = clock_timestamp() + make_interval(secs => :lease), save_tries = save_tries + 1
-       WHERE id = :id AND state = 'saving' AND kind <> 'chat' AND due_at <= clock_timestamp()
-       RETURNING id, attempt, kind, params, result_refs, save_tries, submit_key, account_id, group_id,
-                 origin, extract(epoch FROM deadline_at - clock_timestamp()) AS seconds_left"""
+# Locked in the order of their ids; a job that another worker is claiming is left to it.
+_CLAIM_SAVES = text(
+    """/* claim_save */
+    WITH due AS (
+        SELECT id FROM jobs WHERE id = ANY(:ids) AND state = 'saving' AND kind <> 'chat' AND due_at <= clock_timestamp()
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
+    UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease), save_tries = save_tries + 1
+    FROM due WHERE jobs.id = due.id
+    RETURNING jobs.id, attempt, kind, params, result_refs, save_tries, submit_key, account_id, group_id,
+        origin, owner, extract(epoch FROM deadline_at - clock_timestamp()) AS seconds_left"""
 )
 
 
+def claim_saves(tx: Transaction, job_ids: Collection[UUID]) -> list[Row[Any]]:
+    """(saving) Claim the saves of these jobs for one lease. Absent are jobs that are not due or in other hands."""
+    return tx.all(_CLAIM_SAVES, {"ids": list(job_ids), "lease": get_settings().lease_seconds})
+
+
 def claim_save(tx: Transaction, job_id: UUID) -> Row[Any] | None:
-    """(saving) Claim the save of this job for one lease; None if it is not due or another worker has it."""
-    return tx.first(_CLAIM_SAVE, {"id": job_id, "lease": get_settings().lease_seconds})
+    """(saving) Claim the save of one job; see `claim_saves`."""
+    return next(iter(claim_saves(tx, [job_id])), None)
 
 
 def renew_save_lease(tx: Transaction, *, job_id: UUID, save_tries: int) -> bool:
@@ -94,48 +105,53 @@ def release_slot(tx: Transaction, job_id: UUID) -> bool:
     return row is not None
 
 
-def record_progress(
-    tx: Transaction,
-    *,
-    job_id: UUID,
-    attempt: int,
-    queue_position: int | None,
-    forecast_seconds: int | None,
-    ready_items: int,
-    progress: int,
-) -> Row[Any] | None:
-    """(running) Record the progress that upstream reports. Writes an event only if something visible has changed."""
-    return tx.first(
-        _RECORD_PROGRESS,
-        {
-            "id": job_id,
-            "attempt": attempt,
-            "position": queue_position,
-            "forecast": forecast_seconds,
-            "items": ready_items,
-            "progress": progress,
-        },
-    )
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The progress of a job that upstream reports."""
+
+    job_id: UUID
+    attempt: int
+    queue_position: int | None
+    forecast_seconds: int | None
+    ready_items: int
+    progress: int
 
 
 _RECORD_PROGRESS = text(
     """/* record_progress */
-    WITH upd AS (
-        UPDATE jobs SET progress = greatest(progress, :progress), queue_position = :position, ready_items = :items,
-            forecast_seconds = coalesce(:forecast, forecast_seconds), absent_since = NULL, event_seq = event_seq + 1,
+    WITH input AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(CAST(:changes AS jsonb)) AS c(
+            job_id uuid, attempt integer, queue_position integer, forecast_seconds integer, ready_items integer,
+            progress integer)),
+    old AS (
+        SELECT jobs.id FROM jobs JOIN input ON input.job_id = jobs.id AND input.attempt = jobs.attempt
+        WHERE jobs.state = 'running'
+          AND (jobs.queue_position IS DISTINCT FROM input.queue_position OR jobs.ready_items <> input.ready_items
+               OR jobs.progress < input.progress OR jobs.absent_since IS NOT NULL)
+        ORDER BY jobs.id FOR NO KEY UPDATE OF jobs),
+    upd AS (
+        UPDATE jobs SET progress = greatest(jobs.progress, input.progress), queue_position = input.queue_position,
+            ready_items = input.ready_items, absent_since = NULL, event_seq = jobs.event_seq + 1,
+            forecast_seconds = coalesce(input.forecast_seconds, jobs.forecast_seconds),
             stable_polls = 0, stable_since = clock_timestamp()
-        WHERE id = :id AND state = 'running' AND attempt = :attempt
-          AND (queue_position IS DISTINCT FROM :position OR ready_items <> :items OR progress < :progress
-               OR absent_since IS NOT NULL)
-        RETURNING id, event_seq, state, progress, group_id),
+        FROM old JOIN input ON input.job_id = old.id WHERE jobs.id = old.id
+        RETURNING jobs.id, jobs.event_seq, jobs.state, jobs.progress, jobs.group_id, jobs.queue_position,
+            jobs.ready_items),
     ev AS (
         INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
         SELECT id, event_seq, state, state, 'poll',
-               jsonb_build_object('progress', progress, 'upstream_position', CAST(:position AS integer),
-                                  'items', CAST(:items AS integer))
+               jsonb_build_object('progress', progress, 'upstream_position', queue_position, 'items', ready_items)
         FROM upd)
     SELECT * FROM upd"""
 )
+
+
+def record_progress_many(tx: Transaction, reports: Sequence[Progress]) -> list[Row[Any]]:
+    """(running) Record the progress that upstream reports. Return the rows of jobs with a visible change."""
+    if not reports:
+        return []
+    changes = [{**asdict(report), "job_id": str(report.job_id)} for report in reports]
+    return tx.all(_RECORD_PROGRESS, {"changes": json.dumps(changes)})
 
 
 def count_stable_poll(tx: Transaction, *, job_id: UUID, attempt: int) -> Row[Any] | None:

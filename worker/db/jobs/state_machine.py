@@ -13,12 +13,11 @@ cancel until upstream has finished it.
 """
 
 import json
-import time
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from sqlalchemy import Row, TextClause, text
 
@@ -27,12 +26,11 @@ from worker.core.job_state import OPEN, UPSTREAM, JobState, sql_list
 from worker.core.observability import metrics
 from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
-from worker.db.accounts import accounts
 from worker.db.accounts.available_credits import SET_CHARGED, SET_CHARGED_IF_TAKEN
-from worker.db.accounts.concurrency import SUBMIT_KINDS
 from worker.db.engine import Transaction
 from worker.db.jobs import transition_metrics
-from worker.db.scheduling import account_scoring, fair_queue, job_selection, selection_log
+from worker.db.scheduling import account_scoring, fair_queue
+from worker.db.users.result_counts import SET_RESULT_COUNTS
 from worker.db.webhooks import outbox as webhooks_outbox
 
 
@@ -81,6 +79,55 @@ def _change(name: str, *, to: JobState, sets: str, where: str = "", webhook: boo
     return text(sql)
 
 
+def _change_many(
+    name: str, *, to: JobState, sets: str, columns: str, where: str = "", webhook: bool = False
+) -> TextClause:
+    """Return the statement of a state change of many jobs. `columns` = the columns of `input`, with types.
+
+    The rows are locked in the order of their ids. A job that does not come back was overtaken by another process.
+    """
+    outbox = f", {webhooks_outbox.OUTBOX}" if webhook else ""
+    extra = f", {webhooks_outbox.OUTBOX_COLUMNS}" if webhook else ""
+    sql = f"""/* {name} */
+        WITH input AS MATERIALIZED (
+            SELECT * FROM jsonb_to_recordset(CAST(:changes AS jsonb))
+                AS c(id uuid, attempt integer, note jsonb, {columns})),
+        old AS (
+            SELECT jobs.id, jobs.state FROM jobs JOIN input ON input.id = jobs.id AND input.attempt = jobs.attempt
+            WHERE jobs.state = ANY(:from_states) {where} ORDER BY jobs.id FOR NO KEY UPDATE OF jobs),
+        upd AS (
+            UPDATE jobs SET state = '{to}', event_seq = jobs.event_seq + 1, {sets}
+            FROM old JOIN input ON input.id = old.id WHERE jobs.id = old.id
+            RETURNING {_RETURNED}, old.state AS old_state, input.note {extra}),
+        ev AS (
+            INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
+            SELECT id, event_seq, old_state, state, :actor, note FROM upd)
+        {outbox}
+        SELECT * FROM upd"""
+    return text(sql)
+
+
+def _apply_many(
+    tx: Transaction,
+    statement: TextClause,
+    changes: Sequence[dict[str, Any]],
+    *,
+    from_state: JobState,
+    actor: str,
+    **values: Any,
+) -> dict[UUID, Row[Any]]:
+    """Return the changed rows by job id. Jobs that another process changed before are absent."""
+    if not changes:
+        return {}
+    rows = tx.all(statement, {"changes": json.dumps(changes), "from_states": [from_state], "actor": actor, **values})
+    for row in rows:
+        transition_metrics.record_transition(tx, row)
+    account_scoring.record_outcomes(
+        tx, [(row.account_id, row.model, row.error_code) for row in rows if row.state == JobState.SUCCEEDED]
+    )
+    return {row.id: row for row in rows}
+
+
 def _apply(
     tx: Transaction,
     statement: TextClause,
@@ -110,228 +157,121 @@ def _apply(
     return row
 
 
+# One statement for any number of jobs: their rows and their first events.
 _INSERT = text(
-    """INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
+    """/* accept */
+    WITH new AS (
+        INSERT INTO jobs (id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, state, max_attempts,
                           due_at, nudged_at, deadline_at, account_ids, avoid_accounts, account_choice, webhook_url,
                           usual_seconds, price, turn, priority, origin, event_seq)
-       VALUES (:id, :owner, :user_id, :api_key_id, :group_id, :kind, :model, CAST(:params AS jsonb),
-               CAST(:metadata AS jsonb), 'queued', :max_attempts, now(), now(),
-               now() + make_interval(secs => :deadline),
-               CAST(:account_ids AS uuid[]), CAST(:avoid_accounts AS uuid[]), :account_choice, :webhook_url,
-               :usual_seconds, :price, :turn, :priority, CAST(:origin AS jsonb), 1)"""
+        SELECT id, owner, user_id, api_key_id, group_id, kind, model, params, metadata, 'queued', :max_attempts, now(),
+               now(), now() + make_interval(secs => :deadline), account_ids, avoid_accounts, account_choice,
+               webhook_url, usual_seconds, price, turn, priority, origin, 1
+        FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS r (id uuid, owner text, user_id uuid, api_key_id uuid,
+            group_id uuid, kind text, model text, params jsonb, metadata jsonb, account_ids uuid[],
+            avoid_accounts uuid[], account_choice text, webhook_url text, usual_seconds double precision,
+            price integer, turn double precision, priority integer, origin jsonb)
+        RETURNING id)
+    INSERT INTO job_events (job_id, seq, to_state, actor) SELECT id, 1, 'queued', 'api' FROM new"""
 )
 # Columns with the name and value of a field of `NewJob`.
-_COPIED = ("id", "owner", "user_id", "api_key_id", "kind", "model", "account_ids", "avoid_accounts", "account_choice",
-          "webhook_url", "usual_seconds", "price")  # fmt: skip
-_INSERT_EVENT = text("INSERT INTO job_events (job_id, seq, to_state, actor) VALUES (:id, 1, 'queued', 'api')")
+_COPIED = ("id", "owner", "user_id", "api_key_id", "kind", "model", "params", "metadata", "account_ids",
+          "avoid_accounts", "account_choice", "webhook_url", "usual_seconds", "price")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class NewGroup:
+    """The jobs of one request, and the origin of that request."""
+
+    jobs: list[NewJob]
+    origin: Origin
 
 
 def accept(tx: Transaction, new_jobs: list[NewJob]) -> None:
-    """new -> queued: insert jobs of one owner and their first events. The group id is the id of the first job."""
-    settings, origin = get_settings(), json.dumps(current_origin())
+    """new -> queued: insert the jobs of one request. The group id is the id of the first job."""
+    accept_groups(tx, [NewGroup(new_jobs, current_origin())])
+
+
+def accept_groups(tx: Transaction, groups: list[NewGroup]) -> None:
+    """new -> queued: insert jobs of one owner and their first events, in the order of their turns."""
+    settings, new_jobs = get_settings(), [job for group in groups for job in group.jobs]
     requests = [
         fair_queue.QueueRequest(job.kind, job.account_ids, job.avoid_accounts, job.account_choice) for job in new_jobs
     ]
-    positions = fair_queue.assign(tx, new_jobs[0].owner, new_jobs[0].user_id, requests)
+    positions = iter(fair_queue.assign(tx, new_jobs[0].owner, new_jobs[0].user_id, requests))
     rows = [
-        {
-            **{name: getattr(job, name) for name in _COPIED},
-            "group_id": new_jobs[0].id,
-            "params": json.dumps(job.params),
-            "metadata": json.dumps(job.metadata),
-            "max_attempts": settings.max_attempts,
-            "deadline": settings.queue_deadline_seconds,
-            "turn": position.turn,
-            "priority": position.priority,
-            "origin": origin,
-        }
-        for job, position in zip(new_jobs, positions, strict=True)
+        {name: getattr(job, name) for name in _COPIED}
+        | {"group_id": group.jobs[0].id, "origin": group.origin}
+        | {"turn": position.turn, "priority": position.priority}
+        for group in groups
+        for job, position in zip(group.jobs, positions, strict=False)
     ]
-    tx.run(_INSERT, rows)
-    tx.run(_INSERT_EVENT, [{"id": job.id} for job in new_jobs])
+    values = {"max_attempts": settings.max_attempts, "deadline": settings.queue_deadline_seconds}
+    tx.run(_INSERT, {"rows": json.dumps(rows, default=UUID.__str__), **values})
     for job in new_jobs:
         tx.on_commit(partial(metrics.count, "dreamery_jobs_accepted", job.kind, job.model))
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A job that only the claiming task may submit now."""
-
-    id: UUID
-    attempt: int
-    kind: str
-    model: str
-    params: dict[str, Any]
-    submit_key: UUID
-    account: accounts.AccountRow
-    attempts_left: bool
-    event_seq: int
-    group_id: UUID
-    origin: Origin | None
-    expires_at: float  # `time.monotonic()` at which the lease expires
-
-
-@dataclass(frozen=True, slots=True)
-class NeedsUploads:
-    """The next job of an account has references that the account lacks: the upload queue takes it."""
-
-    id: UUID
-
-
-@dataclass(frozen=True, slots=True)
-class Yielded:
-    """Another account that could take the job now has a clearly better score; the job stays queued."""
-
-    id: UUID
-    account_id: UUID
-    kind: str
-
-
-# The job was locked in this transaction by `job_selection.select_job`, the account by `accounts.lock_ready`.
-_CLAIM = text(
-    """/* claim */
-    WITH upd AS (
-        UPDATE jobs SET state = 'submitting', account_id = :account_id, holds_slot = true, attempt = attempt + 1,
-            submit_key = :submit_key, event_seq = event_seq + 1, absent_since = NULL,
-            due_at = clock_timestamp() + make_interval(secs => :lost_after)
-        WHERE id = :id AND state = 'queued'
-        RETURNING id, attempt, kind, model, params, event_seq, group_id, origin, place,
-            attempt < max_attempts AS attempts_left),
-    ev AS (
-        INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
-        SELECT id, event_seq, 'queued', 'submitting', :actor, CAST(:note AS jsonb) FROM upd),
-    pace AS (
-        UPDATE accounts SET last_submit_at = clock_timestamp(),
-            next_submit_at = clock_timestamp() + make_interval(secs => :gap),
-            poll_due_at = least(poll_due_at, clock_timestamp() + make_interval(secs => :lease)),
-            used = 1 + used * power(0.5, coalesce(extract(epoch FROM clock_timestamp() - last_submit_at), 0)
-                / CAST(:half_life AS float8)),
-            turns = turns || jsonb_build_object(upd.kind, jsonb_build_object(
-                'place', greatest(upd.place, (turns #>> ARRAY[upd.kind, 'place'])::float8),
-                'at', extract(epoch FROM clock_timestamp())))
-        FROM upd WHERE accounts.id = :account_id)
-    SELECT id, attempt, kind, model, params, event_seq, group_id, origin, attempts_left FROM upd"""
-)
-
-
-def claim_next(
-    tx: Transaction,
-    *,
-    account_id: UUID,
-    kinds: tuple[str, ...] = SUBMIT_KINDS,
-    actor: str = "submit",
-    wait_for_lock: bool = True,
-) -> Claim | None:
-    """queued -> submitting: the next job for this account, if a slot of its kind is free and the pace allows it.
-
-    `wait_for_lock` = wait for another claim on the account to end; otherwise the account then counts as not ready.
-    """
-    claim = claim_or_yield(
-        tx, account_id=account_id, kinds=kinds, actor=actor, wait_for_lock=wait_for_lock, may_yield=False
-    )
-    return claim if isinstance(claim, Claim) else None
-
-
-def claim_or_yield(
-    tx: Transaction,
-    *,
-    account_id: UUID,
-    kinds: tuple[str, ...] = SUBMIT_KINDS,
-    actor: str = "submit",
-    can_upload: bool = True,
-    wait_for_lock: bool = True,
-    may_yield: bool = True,
-) -> Claim | NeedsUploads | Yielded | None:
-    """Like `claim_next`, but a job can stay queued and only be returned by id.
-
-    Without `can_upload`, a job that needs uploads gives `NeedsUploads`. With `may_yield`, a job for which another
-    account has a better score gives `Yielded`, unless this account already has some of its references.
-    """
-    account = accounts.lock_ready(tx, account_id, waits=wait_for_lock)
-    selected = job_selection.select_job(tx, account, kinds, can_upload=can_upload) if account is not None else None
-    if account is None or selected is None:
-        return None
-    if selected.needs_uploads:
-        return NeedsUploads(selected.id)
-    scores = {} if selected.single_account else account_scoring.rank_accounts(tx, selected.id)
-    if may_yield and not selected.has_uploads:
-        better = account_scoring.find_better_account(account.id, scores)
-        if better is not None:
-            return Yielded(selected.id, better, selected.kind)
-    return _claim(tx, selected, account, actor, scores)
-
-
-def _claim(
-    tx: Transaction,
-    selected: job_selection.Selection,
-    account: accounts.AccountRow,
-    actor: str,
-    scores: dict[UUID, account_scoring.Score],
-) -> Claim | None:
-    settings = get_settings()
-    submit_key, expires_at = uuid4(), time.monotonic() + settings.lease_seconds
-    score = {"score": scores[account.id].as_dict()} if account.id in scores else {}
-    row = tx.first(
-        _CLAIM,
-        {
-            "id": selected.id,
-            "account_id": account.id,
-            "submit_key": submit_key,
-            "lease": settings.lease_seconds,
-            "lost_after": settings.lease_seconds + settings.unclear_grace_seconds,
-            "gap": 60 / account.submits_per_minute,
-            "half_life": account_scoring.HALF_LIFE_SECONDS,
-            "actor": actor,
-            "note": json.dumps({"account": account.label, **score, **({"own": True} if account.user_id else {})}),
-        },
-    )
-    if row is None:
-        return None
-    if not selected.single_account:
-        selection_log.record_passed_over(tx, row.id, row.event_seq, account.id, scores)
-    return Claim(**row._mapping, submit_key=submit_key, account=account, expires_at=expires_at)  # noqa: SLF001
-
-
-_MARK_RUNNING = _change(
+_MARK_RUNNING = _change_many(
     "mark_running",
     to=JobState.RUNNING,
-    sets="""upstream_id = :upstream_id, submitted_at = clock_timestamp(), absent_since = NULL,
-            queue_position = :queue_position, forecast_seconds = :forecast_seconds,
+    columns="upstream_id text, queue_position integer, forecast_seconds integer",
+    sets="""upstream_id = input.upstream_id, submitted_at = clock_timestamp(), absent_since = NULL,
+            queue_position = input.queue_position, forecast_seconds = input.forecast_seconds,
             deadline_at = clock_timestamp() + make_interval(secs =>
                 CASE jobs.kind WHEN 'video' THEN :video_deadline ELSE :deadline END)""",
     webhook=True,
 )
 
 
-def mark_running(
-    tx: Transaction,
-    *,
-    job_id: UUID,
-    attempt: int,
-    upstream_id: str,
-    actor: str,
-    queue_position: int | None = None,
-    forecast_seconds: int | None = None,
-    deadline: float | None = None,
-) -> Row[Any] | None:
-    """submitting -> running: upstream has the job. Called by submit, by poll for a submit key that upstream knows, and
-    by converse at the first text of the agent (with its own `deadline` in seconds).
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A job that upstream has accepted."""
+
+    job_id: UUID
+    attempt: int
+    upstream_id: str
+    queue_position: int | None = None
+    forecast_seconds: int | None = None
+
+
+def mark_running_many(
+    tx: Transaction, accepted: Sequence[Accepted], *, actor: str, deadline: float | None = None
+) -> dict[UUID, Row[Any]]:
+    """submitting -> running: upstream has the jobs. Called by submit, and by poll for submit keys that upstream knows.
+
+    Return the changed rows; a job that is absent was overtaken. `deadline` = seconds, if not that of the kind.
     """
-    return _apply(
+    settings = get_settings()
+    changes = [
+        {
+            "id": str(job.job_id),
+            "attempt": job.attempt,
+            "note": {"upstream_id": job.upstream_id},
+            "upstream_id": job.upstream_id,
+            "queue_position": job.queue_position,
+            "forecast_seconds": job.forecast_seconds,
+        }
+        for job in accepted
+    ]
+    return _apply_many(
         tx,
         _MARK_RUNNING,
-        job_id=job_id,
-        attempt=attempt,
-        from_states=(JobState.SUBMITTING,),
+        changes,
+        from_state=JobState.SUBMITTING,
         actor=actor,
-        upstream_id=upstream_id,
-        queue_position=queue_position,
-        forecast_seconds=forecast_seconds,
-        deadline=deadline or get_settings().image_deadline_seconds,
-        video_deadline=get_settings().video_deadline_seconds,
+        deadline=deadline or settings.image_deadline_seconds,
+        video_deadline=settings.video_deadline_seconds,
         event="job.started",
-        note={"upstream_id": upstream_id},
     )
+
+
+def mark_running(
+    tx: Transaction, *, job_id: UUID, attempt: int, upstream_id: str, actor: str, deadline: float | None = None
+) -> Row[Any] | None:
+    """submitting -> running: one job, for example at the first text of the agent (with its own `deadline`)."""
+    accepted = Accepted(job_id, attempt, upstream_id)
+    return mark_running_many(tx, [accepted], actor=actor, deadline=deadline).get(job_id)
 
 
 _REQUEUE = _change(
@@ -383,55 +323,84 @@ def requeue(
     return row or _cancel(tx, job_id=job_id, from_states=(JobState.SUBMITTING,), attempt=attempt, actor=actor)
 
 
-_MARK_SAVING = _change(
+_MARK_SAVING = _change_many(
     "mark_saving",
     to=JobState.SAVING,
-    sets="""holds_slot = false, result_refs = CAST(:refs AS jsonb), due_at = clock_timestamp(),
-            save_tries = 0, nudged_at = clock_timestamp(),
-            ready_items = :items, progress = greatest(jobs.progress, 95), queue_position = NULL,
+    columns="refs jsonb",
+    sets="""holds_slot = false, result_refs = input.refs, due_at = clock_timestamp(),
+            save_tries = 0, nudged_at = clock_timestamp(), ready_items = jsonb_array_length(input.refs),
+            progress = greatest(jobs.progress, 95), queue_position = NULL,
             deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that upstream has finished; `refs` locate its results."""
+
+    job_id: UUID
+    attempt: int
+    refs: list[dict[str, Any]]
+
+
+def mark_saving_many(tx: Transaction, finished: Sequence[Finished]) -> dict[UUID, Row[Any]]:
+    """running -> saving: upstream has finished the jobs."""
+    changes = [
+        {"id": str(job.job_id), "attempt": job.attempt, "note": {"items": len(job.refs)}, "refs": job.refs}
+        for job in finished
+    ]
+    deadline = get_settings().save_deadline_seconds
+    return _apply_many(tx, _MARK_SAVING, changes, from_state=JobState.RUNNING, actor="poll", deadline=deadline)
+
+
 def mark_saving(tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]]) -> Row[Any] | None:
-    """running -> saving: upstream has finished; `refs` locate its results."""
-    return _apply(
-        tx,
-        _MARK_SAVING,
-        job_id=job_id,
-        attempt=attempt,
-        from_states=(JobState.RUNNING,),
-        actor="poll",
-        refs=json.dumps(refs),
-        items=len(refs),
-        deadline=get_settings().save_deadline_seconds,
-        note={"items": len(refs)},
-    )
+    """running -> saving: one job."""
+    return mark_saving_many(tx, [Finished(job_id, attempt, refs)]).get(job_id)
 
 
-_MARK_SUCCEEDED = _change(
+_MARK_SUCCEEDED = _change_many(
     "mark_succeeded",
     to=JobState.SUCCEEDED,
+    columns="unused integer",
     where="AND EXISTS (SELECT 1 FROM files WHERE files.job_id = jobs.id)",
-    sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {SET_CHARGED}",
+    sets=f"finished_at = clock_timestamp(), progress = 100, result_refs = NULL, {SET_CHARGED}, {SET_RESULT_COUNTS}",
     webhook=True,
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A job whose results are stored; `remarks` say what is missing and why."""
+
+    job_id: UUID
+    attempt: int
+    stored: int
+    expected: int
+    remarks: Sequence[str] = ()
+
+
+def mark_succeeded_many(tx: Transaction, jobs: Sequence[Stored]) -> dict[UUID, Row[Any]]:
+    """saving -> succeeded: the files of the jobs have rows (written in this transaction)."""
+    changes = [
+        {
+            "id": str(job.job_id),
+            "attempt": job.attempt,
+            "note": {
+                "files": job.stored,
+                "wanted": job.expected,
+                **({"remarks": list(job.remarks)} if job.remarks else {}),
+            },
+        }
+        for job in jobs
+    ]
+    return _apply_many(tx, _MARK_SUCCEEDED, changes, from_state=JobState.SAVING, actor="save", event="job.completed")
+
+
 def mark_succeeded(
-    tx: Transaction, *, job_id: UUID, attempt: int, stored: int, expected: int, remarks: list[str] | None = None
+    tx: Transaction, *, job_id: UUID, attempt: int, stored: int, expected: int, remarks: Sequence[str] = ()
 ) -> Row[Any] | None:
-    """saving -> succeeded: its files have rows (written in this transaction). `remarks`: what is missing and why."""
-    return _apply(
-        tx,
-        _MARK_SUCCEEDED,
-        job_id=job_id,
-        attempt=attempt,
-        from_states=(JobState.SAVING,),
-        actor="save",
-        event="job.completed",
-        note={"files": stored, "wanted": expected, **({"remarks": remarks} if remarks else {})},
-    )
+    """saving -> succeeded: one job."""
+    return mark_succeeded_many(tx, [Stored(job_id, attempt, stored, expected, remarks)]).get(job_id)
 
 
 _MARK_FAILED = _change(

@@ -4,7 +4,10 @@ SQL gathers the facts, `score` weighs them. Only outcomes that say something abo
 content or the parameters does not. Facts decay (`HALF_LIFE_SECONDS`), so an account that failed is tried again.
 """
 
-from dataclasses import asdict, dataclass
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from uuid import UUID
 
@@ -111,11 +114,26 @@ _CANDIDATES = text(
 )
 
 
+def find_candidates(tx: Transaction, job_id: UUID) -> dict[UUID, Facts]:
+    """Return the facts about the accounts that could take this queued job now, longest idle first. Locks nothing."""
+    return {row.id: _facts(row) for row in tx.all(_CANDIDATES, {"job_id": job_id, **slot_limits()})}
+
+
+def rank(candidates: dict[UUID, Facts]) -> dict[UUID, Score]:
+    """Return the scores of the accounts, best first, then in their order."""
+    scores = {account_id: score(facts) for account_id, facts in candidates.items()}
+    return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 3)))
+
+
+def after_claim(facts: Facts) -> Facts:
+    """Return the facts about an account that has just taken this job, for the next job of the same kind and price."""
+    left = None if facts.credits_left is None else facts.credits_left - (facts.price or 0)
+    return replace(facts, free=facts.free - 1, used=facts.used + 1, credits_left=left)
+
+
 def rank_accounts(tx: Transaction, job_id: UUID) -> dict[UUID, Score]:
     """Return the accounts that could take this queued job now, best first, then longest idle. Locks nothing."""
-    rows = tx.all(_CANDIDATES, {"job_id": job_id, **slot_limits()})
-    scores = {row.id: score(_facts(row)) for row in rows}
-    return dict(sorted(scores.items(), key=lambda pair: -round(pair[1].total, 3)))
+    return rank(find_candidates(tx, job_id))
 
 
 def find_best_account(tx: Transaction, job_id: UUID) -> UUID | None:
@@ -144,24 +162,39 @@ def _facts(row: Row[Any]) -> Facts:
     )
 
 
-_RECORD_OUTCOME = text(
+_RECORD_OUTCOMES = text(
     f"""/* mark_account */
     INSERT INTO account_marks AS m (account_id, model, good, bad)
-    VALUES (:account_id, :model, :good, :bad)
+    SELECT account_id, model, good, bad
+    FROM jsonb_to_recordset(CAST(:marks AS jsonb)) AS mark(account_id uuid, model text, good float8, bad float8)
+    ORDER BY account_id, model
     ON CONFLICT (account_id, model) DO UPDATE SET
         good = m.good * {_DECAY} + excluded.good, bad = m.bad * {_DECAY} + excluded.bad, at = clock_timestamp()"""
 )
 
 
-def record_outcome(tx: Transaction, account_id: UUID | None, model: str, *, code: str | None) -> None:
-    """Record that an account finished a job (`code` None) or failed it with an error code.
+def record_outcomes(tx: Transaction, outcomes: Iterable[tuple[UUID | None, str, str | None]]) -> None:
+    """Record which jobs accounts finished or failed: (account, model, error code; None = finished).
 
-    Failures that the job itself caused are ignored. Call this last in a transaction: the row is contended.
+    Failures that the job itself caused are ignored. Call this last in a transaction: the rows are contended.
     """
-    if account_id is None or (code is not None and not counts_against_account(code)):
-        return
-    good = 1.0 if code is None else 0.0
-    tx.run(_RECORD_OUTCOME, {"account_id": account_id, "model": model, "good": good, "bad": 1.0 - good})
+    counts = Counter(
+        (account_id, model, code is None)
+        for account_id, model, code in outcomes
+        if account_id is not None and (code is None or counts_against_account(code))
+    )
+    if counts:
+        pairs = {(account_id, model) for account_id, model, _ in counts}
+        marks = [
+            {"account_id": str(a), "model": model, "good": counts[a, model, True], "bad": counts[a, model, False]}
+            for a, model in pairs
+        ]
+        tx.run(_RECORD_OUTCOMES, {"marks": json.dumps(marks)})
+
+
+def record_outcome(tx: Transaction, account_id: UUID | None, model: str, *, code: str | None) -> None:
+    """Record the outcome of one job; see `record_outcomes`."""
+    record_outcomes(tx, [(account_id, model, code)])
 
 
 def counts_against_account(code: str) -> bool:

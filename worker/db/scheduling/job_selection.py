@@ -1,16 +1,20 @@
-"""Selects the next queued job for an account: the first of each kind that has a free slot. Writes nothing."""
+"""Selects the next queued jobs for an account: the first of each kind that has free slots. Writes nothing."""
 
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.available_credits import covers, credits_left
 from worker.db.accounts.concurrency import slot_limits
 from worker.db.accounts.eligibility import BOUND, bound, may_take
 from worker.db.engine import Transaction
+
+# Later than any time of the database, in epoch seconds.
+_JUST_NOW = 1e12
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,48 +23,62 @@ class Selection:
 
     id: UUID
     kind: str
+    price: int | None
     needs_uploads: bool  # the account lacks some of its references, and the caller cannot upload them
+    has_inputs: bool  # it has references
     has_uploads: bool  # the account has some of its references
     single_account: bool  # no other account may run it
+    # Jobs of the same group may run on the same accounts for the same price.
+    group: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NextJobs:
+    """The next jobs for an account, in the order in which to claim them, and whether the one after them waits for
+    references that the caller cannot upload."""
+
+    jobs: list[Selection]
+    needs_uploads: Selection | None = None
 
 
 # Slots are counted in a separate statement after the one that locked the account: the locking statement would read a
 # snapshot from before the lock and let two claims into the last slot. `clock_timestamp()`, because `now()` is when the
 # transaction began, possibly before a wait for that lock.
 #
-# The first job of each kind with a free slot is found in the order of its index. Among these, the kind that the account
-# served longest ago wins (positions of different kinds are not comparable, and if one kind always came first, a slow
-# pace would starve the other). If the caller cannot upload, jobs that need no upload come first. Jobs that the
-# account's credits do not cover are skipped, so an expensive job does not block a cheap one.
+# The first jobs of each kind with free slots are found in the order of its index. Jobs that the account's credits do
+# not cover are skipped, so an expensive job does not block a cheap one.
 _SELECT = text(
     f"""/* pick */
     WITH used AS MATERIALIZED (
         SELECT kind, count(*) AS n FROM jobs WHERE account_id = :account_id AND holds_slot GROUP BY kind),
     free AS MATERIALIZED (
-        SELECT k.kind FROM unnest(CAST(:kinds AS text[]), CAST(:slots AS integer[])) AS k(kind, most)
+        SELECT k.kind, k.most - coalesce(used.n, 0) AS n
+        FROM unnest(CAST(:kinds AS text[]), CAST(:slots AS integer[])) AS k(kind, most)
         LEFT JOIN used ON used.kind = k.kind WHERE k.most > coalesce(used.n, 0)),
-    own AS MATERIALIZED (SELECT turns, {credits_left("a")} AS left FROM accounts a WHERE id = :account_id),
-    heads AS MATERIALIZED (
-        SELECT h.*, (own.turns #>> ARRAY[h.kind, 'at'])::float8 AS served_at, NOT :can_upload AND EXISTS (
-                SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
-                    SELECT 1 FROM input_uploads u
-                    WHERE u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id)) AS needs_uploads
-        FROM free CROSS JOIN own CROSS JOIN LATERAL (
-            SELECT id, kind, cardinality(account_ids) = 1 AS single_account FROM jobs
-            WHERE state = 'queued' AND kind = free.kind AND due_at <= clock_timestamp()
-              AND cancel_requested_at IS NULL
-              AND {may_take(BOUND, "jobs")}
-              AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
-              AND {covers("own.left", "price")}
-            ORDER BY place, id LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) h)
-    SELECT id, kind, needs_uploads, single_account,
-        EXISTS (SELECT 1 FROM input_uploads u WHERE u.job_id = heads.id AND u.account_id = :account_id) AS has_uploads
-    FROM heads ORDER BY needs_uploads, served_at NULLS FIRST, id LIMIT 1"""
+    own AS MATERIALIZED (SELECT turns, {credits_left("a")} AS left FROM accounts a WHERE id = :account_id)
+    SELECT h.*, own.left AS credits_left, (own.turns #>> ARRAY[h.kind, 'at'])::float8 AS served_at,
+        EXISTS (SELECT 1 FROM job_inputs i WHERE i.job_id = h.id) AS has_inputs,
+        EXISTS (SELECT 1 FROM input_uploads u WHERE u.job_id = h.id AND u.account_id = :account_id) AS has_uploads,
+        NOT :can_upload AND EXISTS (
+            SELECT 1 FROM job_inputs i WHERE i.job_id = h.id AND NOT EXISTS (
+                SELECT 1 FROM input_uploads u
+                WHERE u.job_id = i.job_id AND u.n = i.n AND u.account_id = :account_id)) AS needs_uploads
+    FROM free CROSS JOIN own CROSS JOIN LATERAL (
+        SELECT id, kind, price, place, cardinality(account_ids) = 1 AS single_account,
+            user_id, account_ids, avoid_accounts, account_choice, model FROM jobs
+        WHERE state = 'queued' AND kind = free.kind AND due_at <= clock_timestamp()
+          AND cancel_requested_at IS NULL
+          AND {may_take(BOUND, "jobs")}
+          AND NOT (CAST(:account_id AS uuid) = ANY(avoid_accounts))
+          AND {covers("own.left", "price")}
+        ORDER BY place, id LIMIT least(free.n, CAST(:limit AS bigint)) FOR NO KEY UPDATE SKIP LOCKED) h"""
 )
 
 
-def select_job(tx: Transaction, account: AccountRow, kinds: tuple[str, ...], *, can_upload: bool) -> Selection | None:
-    """Lock and return the next job for a locked account; None if there is none.
+def select_jobs(
+    tx: Transaction, account: AccountRow, kinds: tuple[str, ...], *, can_upload: bool, limit: int
+) -> NextJobs:
+    """Lock and return the next jobs for a locked account, at most `limit`, within its slots and its credits.
 
     `can_upload` = the caller uploads references that the account lacks.
     """
@@ -70,6 +88,57 @@ def select_job(tx: Transaction, account: AccountRow, kinds: tuple[str, ...], *, 
         "kinds": list(kinds),
         "slots": [account.slots[kind] for kind in kinds],
         "can_upload": can_upload,
+        "limit": limit,
     }
-    row = tx.first(_SELECT, values)
-    return Selection(**row._mapping) if row is not None else None  # noqa: SLF001
+    rows = tx.all(_SELECT, values)
+    return _in_claim_order(rows, limit) if rows else NextJobs([])
+
+
+def _in_claim_order(rows: list[Row[Any]], limit: int) -> NextJobs:
+    """Return the jobs in the order of claims that take one job at a time.
+
+    Of the first jobs of all kinds, jobs that need no upload come first. Then the kind that the account served longest
+    ago wins: positions of different kinds are not comparable, and if one kind always came first, a slow pace would
+    starve the other. A job behind one that needs an upload waits for it.
+    """
+    lines: dict[str, deque[Row[Any]]] = {}
+    for row in sorted(rows, key=lambda row: (row.place, row.id)):
+        lines.setdefault(row.kind, deque()).append(row)
+    served_at = {row.kind: -1.0 if row.served_at is None else float(row.served_at) for row in rows}
+    left, chosen = rows[0].credits_left, list[Row[Any]]()
+    while lines and len(chosen) < limit:
+        heads = [line[0] for line in lines.values()]
+        first = min(heads, key=lambda row: (row.needs_uploads, served_at[row.kind], row.id))
+        if first.needs_uploads:
+            return NextJobs([_selection(row) for row in chosen], needs_uploads=_selection(first))
+        lines[first.kind].popleft()
+        if not lines[first.kind]:
+            del lines[first.kind]
+        if left is not None and first.price is not None:
+            if left < first.price:
+                continue  # covered alone, but not after the jobs before it
+            left -= first.price
+        chosen.append(first)
+        served_at[first.kind] = _JUST_NOW + len(chosen)
+    return NextJobs([_selection(row) for row in chosen])
+
+
+def _selection(row: Row[Any]) -> Selection:
+    return Selection(
+        id=row.id,
+        kind=row.kind,
+        price=row.price,
+        needs_uploads=row.needs_uploads,
+        has_inputs=row.has_inputs,
+        has_uploads=row.has_uploads,
+        single_account=row.single_account,
+        group=(
+            row.kind,
+            row.model,
+            row.price,
+            row.user_id,
+            tuple(row.account_ids),
+            tuple(row.avoid_accounts),
+            row.account_choice,
+        ),
+    )

@@ -48,19 +48,22 @@ _RECORD = text(
         FROM (SELECT * FROM others WHERE why IS NOT NULL
               ORDER BY score DESC NULLS LAST, last_submit_at DESC NULLS LAST LIMIT {_MAX_LISTED}) o)
     UPDATE job_events SET note = note || jsonb_build_object('passed_over', reasons.list)
-    FROM reasons WHERE job_id = :job_id AND seq = :seq AND reasons.list IS NOT NULL"""
+    FROM reasons, jsonb_to_recordset(CAST(:events AS jsonb)) AS event(job_id uuid, seq integer)
+    WHERE job_events.job_id = event.job_id AND job_events.seq = event.seq AND reasons.list IS NOT NULL"""
 )
 
 
 def record_passed_over(
-    tx: Transaction, job_id: UUID, seq: int, account_id: UUID, candidates_by_score: dict[UUID, Score]
+    tx: Transaction, events: dict[UUID, int], account_id: UUID, candidates_by_score: dict[UUID, Score]
 ) -> None:
-    """Add the passed-over accounts and the reasons to the event of a claim, in its transaction.
+    """Add the passed-over accounts and the reasons to the events of claims, in their transaction.
 
-    `candidates_by_score` = the accounts that could have taken the job, with their scores.
+    `events` = the jobs and the numbers of the events. The jobs may run on the same accounts. `candidates_by_score` =
+    the accounts that could have taken the first of them, with their scores.
     """
     scores = {str(candidate): round(score.total, 3) for candidate, score in candidates_by_score.items()}
-    values = {"job_id": job_id, "account_id": account_id, "seq": seq, "scores": json.dumps(scores)}
+    listed = json.dumps([{"job_id": str(job_id), "seq": seq} for job_id, seq in events.items()])
+    values = {"job_id": next(iter(events)), "account_id": account_id, "events": listed, "scores": json.dumps(scores)}
     # The account has no score if it was full when the candidates were ranked. Then no other one counts as better.
     own = scores.get(str(account_id), 1.0)
     tx.run(_RECORD, {**values, "own": own, **slot_limits()})

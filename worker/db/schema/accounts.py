@@ -62,6 +62,10 @@ accounts = Table(
     Column("turns", JSONB, nullable=False, server_default=text("'{}'::jsonb")),
     timestamp_column("poll_due_at"),
     timestamp_column("polled_at"),
+    # Polling of this account; NULL = as the settings say.
+    Column("poll_min_seconds", Double),
+    Column("poll_max_seconds", Double),
+    Column("poll_eagerness", Double),
     Column("cluster", JSONB),
     timestamp_column("cluster_at"),
     Column("credits", Integer),

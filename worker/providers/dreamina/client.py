@@ -101,7 +101,7 @@ _USER_INFO_BODY = orjson.dumps(
 class DreaminaProvider:
     """Implements `Provider`. One instance per process, shared by all threads."""
 
-    def __init__(self, settings: Settings, *, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, settings: Settings, *, transport: httpx.MockTransport | None = None) -> None:
         self._http = UpstreamHttp(settings, transport)
         self._uploader = Uploader(self._http)
         self._sandbox_url = settings.sandbox_url or settings.upstream_origin
@@ -143,26 +143,26 @@ class DreaminaProvider:
             raise next(iter(answered.values()))
         raise DreameryError("upstream_session_expired", detail="probes answered: " + ", ".join(sorted(answered)))
 
-    def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
+    async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
         """Section 6. One call, never repeated here. A response without a record or a reason is unclear."""
         site = self._site(account)
-        return self._submit(account, site, build_image_body(order, self._catalog, site, self._context(submit_key)))
+        return await self._submit(
+            account, site, build_image_body(order, self._catalog, site, SubmitContext.now(submit_key, self._da_version))
+        )
 
-    def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
+    async def submit_video(self, account: Account, order: VideoOrder, *, submit_key: str) -> Submitted:
         """Section 7; like `submit_image`."""
         site = self._site(account)
-        return self._submit(account, site, build_video_body(order, self._catalog, site, self._context(submit_key)))
+        return await self._submit(
+            account, site, build_video_body(order, self._catalog, site, SubmitContext.now(submit_key, self._da_version))
+        )
 
-    def _context(self, submit_key: str) -> SubmitContext:
-        return SubmitContext(submit_key, int(time.time() * 1000), self._da_version)
-
-    def _submit(self, account: Account, site: Site, body: bytes) -> Submitted:
+    async def _submit(self, account: Account, site: Site, body: bytes) -> Submitted:
         query = _query(site, self._da_version, self._web_version, "&web_component_open_flag=1")
-        answer = self._http.call(account, site, site.mweb, _target(_GENERATE, query, site, account), body)
-        data = answer.get("data")
-        data = data if isinstance(data, dict) else {}
-        record = data.get("aigc_data")
-        record = record if isinstance(record, dict) else data
+        answer = await self._http.call_async(account, site, site.mweb, _target(_GENERATE, query, site, account), body)
+        found = answer.get("data")
+        data = found if isinstance(found, dict) else {}
+        record = inner if isinstance(inner := data.get("aigc_data"), dict) else data
         upstream_id = read_record_id(record)
         if upstream_id:
             position, forecast = read_queue(record)
@@ -226,11 +226,13 @@ class DreaminaProvider:
 
         return fetch_token
 
-    def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
+    async def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """Section 8. One call for all keys; the caller limits their number."""
         if not submit_keys:
             return {}
-        answer = self._mweb(account, _HISTORY, orjson.dumps({"submit_ids": submit_keys}))
+        site, body = self._site(account), orjson.dumps({"submit_ids": submit_keys})
+        target = _target(_HISTORY, _query(site, self._da_version, self._web_version, ""), site, account)
+        answer = await self._http.call_async(account, site, site.mweb, target, body)
         records = find_records(submit_keys, answer)
         if records is None:
             raise DreameryError("upstream_unreachable", detail=f"{_HISTORY}: an answer without a map of records")

@@ -1,6 +1,7 @@
 """Shared parts of all submit bodies (protocol sections 6.1 and 6.2): ids, the draft envelope, image objects."""
 
 import os
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,11 @@ class SubmitContext:
     submit_key: str
     milliseconds: int
     version: str
+
+    @classmethod
+    def now(cls, submit_key: str, version: str) -> "SubmitContext":
+        """Return the values of a submit at this moment."""
+        return cls(submit_key, int(time.time() * 1000), version)
 
 
 def build_draft(

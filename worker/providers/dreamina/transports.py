@@ -22,11 +22,11 @@ MAX_CONNECTIONS = 64
 MAX_IDLE = 32
 # More than a worker has threads, so at least one is always idle and can be closed.
 MAX_PROXIES = 128
-_RESOLVE_SECONDS = 5.0
+RESOLVE_SECONDS = 5.0
 
 
 @lru_cache(maxsize=1)
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
     """Return one context for all pools, because loading the certificate authorities takes 25 ms."""
     return httpx.create_ssl_context(trust_env=False)
 
@@ -35,7 +35,7 @@ class DeadlineTransport(httpx.HTTPTransport):
     """The transport of httpx over a pool whose sockets know the total deadline."""
 
     def __init__(self, deadline: Deadline) -> None:
-        context = _tls_context()
+        context = tls_context()
         super().__init__(verify=context, trust_env=False)
         self._pool = httpcore.ConnectionPool(
             ssl_context=context,
@@ -50,7 +50,7 @@ class ProxyTransport(httpx.HTTPTransport):
     """Like `DeadlineTransport`, through one proxy: `http`, `https` or `socks5`, in the form of `SessionToken.proxy`."""
 
     def __init__(self, deadline: Deadline, proxy: str, allowed: frozenset[str]) -> None:
-        context = _tls_context()
+        context = tls_context()
         super().__init__(verify=context, trust_env=False)
         parts = urlsplit(proxy)
         url = httpcore.URL(scheme=parts.scheme, host=str(parts.hostname), port=parts.port, target="/")
@@ -168,11 +168,12 @@ class PublicBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connect to the first allowed address of the host."""
         if host not in self._allowed and f"{host}:{port}" not in self._allowed:
-            host = _public_address(host, port, timeout or _RESOLVE_SECONDS)
+            host = find_public_address(host, port, timeout or RESOLVE_SECONDS)
         return self._inner.connect_tcp(host, port, timeout, local_address, socket_options)
 
 
-def _public_address(host: str, port: int, seconds: float) -> str:
+def find_public_address(host: str, port: int, seconds: float) -> str:
+    """Return the first public address of a proxy's host. Raises httpcore.ConnectError."""
     try:
         found = resolve(host, port, seconds=seconds)
     except OSError:

@@ -4,13 +4,14 @@ The hosts of region `auto` are looked up when they are unknown or old (protocol 
 only mean that the session moved to another cluster, so the hosts are looked up once more before the 1015 counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from worker.core.concurrency.event_loop import in_transfer_thread
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.security.encryption import SecretUnreadableError, decrypt_secret
 from worker.core.settings import get_settings
-from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import transaction
@@ -45,11 +46,14 @@ def prepare_account(row: AccountRow) -> Account:
 
     Raises AccountUnusableError, NotSentError when the look-up reached no host, or upstream's refusal of the look-up.
     """
-    outdated = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
     account = decrypt_account(row)
-    if row.region == "auto" and (row.cluster is None or outdated):
-        return _look_up_hosts(row, account)
-    return account
+    return _look_up_hosts(row, account) if needs_look_up(row) else account
+
+
+def needs_look_up(row: AccountRow) -> bool:
+    """Whether the hosts of the account are unknown or old, so that preparing it makes calls."""
+    outdated = row.cluster_age_seconds is None or row.cluster_age_seconds > get_settings().region_cache_seconds
+    return row.region == "auto" and (row.cluster is None or outdated)
 
 
 def call_upstream(row: AccountRow, call: Callable[[Account], Answer]) -> Answer:
@@ -58,11 +62,26 @@ def call_upstream(row: AccountRow, call: Callable[[Account], Answer]) -> Answer:
     try:
         return call(account)
     except DreameryError as error:
-        fresh = account.cluster is not row.cluster
-        if error.code != SESSION_EXPIRED or row.region != "auto" or fresh:
+        if not _may_have_moved(row, account, error):
             raise
     watchdog.renew()
     return call(_look_up_hosts(row, account))
+
+
+async def call_upstream_async(row: AccountRow, call: Callable[[Account], Awaitable[Answer]]) -> Answer:
+    """Like `call_upstream`, on the event loop."""
+    account = await in_transfer_thread(prepare_account, row) if needs_look_up(row) else decrypt_account(row)
+    try:
+        return await call(account)
+    except DreameryError as error:
+        if not _may_have_moved(row, account, error):
+            raise
+    return await call(await in_transfer_thread(_look_up_hosts, row, account))
+
+
+def _may_have_moved(row: AccountRow, account: Account, error: DreameryError) -> bool:
+    """Whether the session may have moved to another cluster since its hosts were stored."""
+    return error.code == SESSION_EXPIRED and row.region == "auto" and account.cluster is row.cluster
 
 
 def forget_hosts(row: AccountRow) -> bool:

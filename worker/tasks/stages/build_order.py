@@ -7,16 +7,16 @@ from worker.core.catalog import upstream_models
 from worker.core.catalog.models import get_catalog
 from worker.db.accounts import model_listings
 from worker.db.engine import Row, retry_when_database_unavailable, transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs.claims import Claim
 from worker.providers.base import ImageOrder, Material, PromptPart, Reference, VideoOrder
 
 
-def build_image_order(claim: state_machine.Claim, uploaded: list[Row[Any]]) -> ImageOrder:
+def build_image_order(claim: Claim, uploaded: list[Row[Any]]) -> ImageOrder:
     """Return the order of an image, based on the uploaded images if there are any (rows of `inputs.job_inputs`)."""
     return ImageOrder(model=claim.model, **claim.params["order"], references=tuple(_reference(row) for row in uploaded))
 
 
-def build_video_order(claim: state_machine.Claim, uploaded: list[Row[Any]]) -> VideoOrder:
+def build_video_order(claim: Claim, uploaded: list[Row[Any]]) -> VideoOrder:
     """Return the order of a video: from text, from first and end frame, or from materials in the caller's order."""
     fields = dict(claim.params["order"])
     parts = tuple(PromptPart(**part) for part in fields.pop("parts", ()))
@@ -33,7 +33,7 @@ def build_video_order(claim: state_machine.Claim, uploaded: list[Row[Any]]) -> V
 
 
 @retry_when_database_unavailable
-def _benefit(claim: state_machine.Claim, order: VideoOrder) -> str:
+def _benefit(claim: Claim, order: VideoOrder) -> str:
     """Return the benefit type that upstream's model list names for this video; "" = use the catalog."""
     with transaction() as tx:
         models = model_listings.upstream_models(tx, claim.account.id)

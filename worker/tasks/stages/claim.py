@@ -1,16 +1,18 @@
-"""Claims a job for a task: by the account of the message, unless another free account is clearly better for the job.
+"""Claims jobs for a task: by the account of the message, unless another free account is clearly better for a job.
 
 The better account gets no message of its own. This task claims for it, in a separate transaction. So two accounts
 cannot pass a job back and forth, and no message is wasted: if the better account gets nothing, the first one claims.
 """
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from functools import partial
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from worker.db.accounts.concurrency import SUBMIT_KINDS
-from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
-from worker.db.jobs import state_machine
+from worker.db.engine import retry_when_database_unavailable, transaction
+from worker.db.jobs import claims
+from worker.db.jobs.claims import Claim, ClaimBatch, ClaimRequest, NeedsUploads
 from worker.db.scheduling import account_scoring
 from worker.messaging import celery_app
 
@@ -24,60 +26,70 @@ class ClaimOptions:
     uploads_references: bool = True
 
 
-_ClaimResult = state_machine.Claim | state_machine.NeedsUploads | None
+def find_account(job_id: UUID) -> UUID | None:
+    """Return the best account that could take this queued job now; None if there is none."""
+    with transaction() as tx:
+        return account_scoring.find_best_account(tx, job_id)
+
+
+def claim_batch(options: ClaimOptions, account_id: UUID, *, limit: int = claims.MAX_CLAIMS) -> ClaimBatch:
+    """Claim the next jobs of the account, or one job for an account that is clearly better for it."""
+    request = ClaimRequest(
+        kinds=options.kinds,
+        actor=options.actor,
+        can_upload=options.uploads_references,
+        may_yield=True,
+        keys=[uuid4() for _ in range(limit)],
+    )
+    batch = _claim(account_id, request)
+    yielded = batch.yielded
+    if yielded is None:
+        return batch
+    better = _claim(yielded.account_id, replace(request, keys=[uuid4()], may_yield=False, wait_for_lock=False))
+    if better.claims:
+        # The account of the message may have more jobs: it continues.
+        return replace(batch, claims=[*batch.claims, *better.claims], wait_seconds=batch.wait_seconds or 0.0)
+    own = _claim(account_id, replace(request, keys=[uuid4()], may_yield=False))
+    if not own.claims:
+        # While this task held the job, others may have skipped it, and now both accounts are busy.
+        celery_app.enqueue_claim(yielded.kind, job_id=yielded.id)
+    return replace(own, claims=[*batch.claims, *own.claims])
 
 
 def claim_job(
     options: ClaimOptions, *, job_id: UUID | None = None, account_id: UUID | None = None
-) -> tuple[_ClaimResult, UUID | None]:
+) -> tuple[Claim | NeedsUploads | None, UUID | None]:
     """Claim the first job of the account, or of the best account for the job.
 
     Return the claim and that account, which may have room for more jobs.
     """
     tried: set[UUID] = set()
     while True:
-        result, target = _claim(options, job_id, account_id)
-        if result is not None or account_id is not None or target is None or target in tried:
+        target = account_id or (find_account(job_id) if job_id else None)
+        if target is None or target in tried:
+            return None, target
+        batch = claim_batch(options, target, limit=1)
+        result = batch.claims[0] if batch.claims else batch.needs_uploads
+        if result is not None or account_id is not None:
             return result, target
         # Other tasks filled the account between the choice and the claim; another account may be free for the job.
         tried.add(target)
 
 
-@retry_when_database_unavailable
-def _claim(options: ClaimOptions, job_id: UUID | None, account_id: UUID | None) -> tuple[_ClaimResult, UUID | None]:
-    with transaction() as tx:
-        target = account_id or (account_scoring.find_best_account(tx, job_id) if job_id else None)
-        result = _claim_for_account(tx, target, options, may_yield=True) if target else None
-    if not isinstance(result, state_machine.Yielded) or target is None:
-        return _without_yielded(result), target
-    with transaction() as tx:
-        better = _claim_for_account(tx, result.account_id, options, wait_for_lock=False)
-    if isinstance(better, state_machine.Claim):
-        return better, target
-    with transaction() as tx:
-        own = _claim_for_account(tx, target, options)
-        if not isinstance(own, state_machine.Claim):
-            # While this task held the job, others may have skipped it, and now both accounts are busy.
-            tx.on_commit(partial(celery_app.enqueue_claim, result.kind, job_id=result.id))
-    return _without_yielded(own), target
+def _claim(account_id: UUID, request: ClaimRequest) -> ClaimBatch:
+    """Claim in one transaction. A repeat after a lost answer first looks for the claims of its keys."""
+    attempts, started = 0, time.monotonic()
 
+    @retry_when_database_unavailable
+    def attempt() -> ClaimBatch:
+        nonlocal attempts
+        attempts += 1
+        with transaction() as tx:
+            if attempts > 1 and (known := claims.find_claims(tx, request.keys, started=started)):
+                return ClaimBatch(claims=known, wait_seconds=0.0)
+            batch = claims.claim_batch(tx, account_id, request)
+            if batch.needs_uploads is not None:
+                tx.on_commit(partial(celery_app.enqueue_upload_references_soon, account_id))
+            return batch
 
-def _without_yielded(result: _ClaimResult | state_machine.Yielded) -> _ClaimResult:
-    return None if isinstance(result, state_machine.Yielded) else result
-
-
-def _claim_for_account(
-    tx: Transaction, account_id: UUID, options: ClaimOptions, *, may_yield: bool = False, wait_for_lock: bool = True
-) -> _ClaimResult | state_machine.Yielded:
-    result = state_machine.claim_or_yield(
-        tx,
-        account_id=account_id,
-        kinds=options.kinds,
-        actor=options.actor,
-        can_upload=options.uploads_references,
-        may_yield=may_yield,
-        wait_for_lock=wait_for_lock,
-    )
-    if isinstance(result, state_machine.NeedsUploads):
-        tx.on_commit(partial(celery_app.enqueue_upload_references_soon, account_id))
-    return result
+    return attempt()

@@ -8,15 +8,16 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.watchdog import watchdog
 from worker.db.accounts import health
 from worker.db.credits import balances, daily_credits
 from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
+from worker.db.jobs.claims import Claim
 from worker.db.scheduling import account_scoring, unschedulable
 from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError
@@ -30,7 +31,7 @@ log = get_logger("handle_refusal")
 BACKOFF_SECONDS = (2.0, 10.0, 30.0)
 
 
-def handle_refusal(claim: state_machine.Claim, error: DreameryError) -> str:
+def handle_refusal(claim: Claim, error: DreameryError) -> str:
     """Apply a refusal, or a failure to reach upstream, to the rows. Return a line about what was done."""
     reaction = error.kind.reaction
     log.info(
@@ -58,7 +59,7 @@ def handle_refusal(claim: state_machine.Claim, error: DreameryError) -> str:
     return _react(claim, error, reaction)
 
 
-def _try_remedy(claim: state_machine.Claim, error: DreameryError) -> str | None:
+def _try_remedy(claim: Claim, error: DreameryError) -> str | None:
     """Remove the cause, so that the same account can try again at once. Return what was done; None = no remedy."""
     if error.code == "upstream_session_expired" and forget_hosts(claim.account):
         return "session moved to another cluster; looked up again"
@@ -67,7 +68,7 @@ def _try_remedy(claim: state_machine.Claim, error: DreameryError) -> str | None:
     return None
 
 
-def _react(claim: state_machine.Claim, error: DreameryError, reaction: Reaction) -> str:
+def _react(claim: Claim, error: DreameryError, reaction: Reaction) -> str:
     if error.code == "concurrency_limit":
         # The limit is per kind: an account with a video in progress elsewhere can still make images.
         delay = cooldowns.KIND_COOLDOWN_SECONDS[claim.kind]
@@ -82,7 +83,7 @@ def _react(claim: state_machine.Claim, error: DreameryError, reaction: Reaction)
     return fail_claim(claim, error)
 
 
-def cooldown_after(claim: state_machine.Claim, error: DreameryError) -> float:
+def cooldown_after(claim: Claim, error: DreameryError) -> float:
     """Return how many seconds the account cools down after a refusal that concerns it; 0 = not at all."""
     if isinstance(error, AccountUnusableError):
         return 0.0
@@ -99,7 +100,7 @@ def _actor(kind: str) -> str:
     return "converse" if kind == "chat" else "submit"
 
 
-def refill_credits(claim: state_machine.Claim, account: Account | None = None) -> bool:
+def refill_credits(claim: Claim, account: Account | None = None) -> bool:
     """Read the account's credits and claim the daily ones if none are left. Return whether it gained any.
 
     Never raises upstream's errors.
@@ -130,7 +131,7 @@ def _claim_daily_credits(account_id: UUID) -> bool:
         return daily_credits.claim_when_empty(tx, account_id, enabled_by_default=get_settings().daily_receive != "off")
 
 
-def _retry(claim: state_machine.Claim, error: DreameryError) -> str:
+def _retry(claim: Claim, error: DreameryError) -> str:
     if not claim.attempts_left:
         return fail_claim(claim, error)
     if error.code == "proxy_unreachable":
@@ -143,7 +144,7 @@ def _retry(claim: state_machine.Claim, error: DreameryError) -> str:
 
 @retry_when_database_unavailable
 def requeue(
-    claim: state_machine.Claim,
+    claim: Claim,
     error: DreameryError,
     *,
     delay: float,
@@ -185,7 +186,7 @@ def requeue(
 
 
 @retry_when_database_unavailable
-def fail_claim(claim: state_machine.Claim, error: DreameryError) -> str:
+def fail_claim(claim: Claim, error: DreameryError) -> str:
     """Fail the claimed job. Return a line about it."""
     with transaction() as tx:
         row = fail_job(

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import IO, BinaryIO
 
-from worker.core.watchdog import watchdog
+from worker.core.concurrency.watchdog import watchdog
 
 _WATCHDOG_EVERY_SECONDS = 1.0
 _LEASE_EVERY_SECONDS = 10.0

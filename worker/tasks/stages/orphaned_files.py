@@ -12,8 +12,8 @@ from typing import Any
 from uuid import UUID
 
 from worker import storage
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability.logging import get_logger
-from worker.core.watchdog import watchdog
 from worker.db.engine import transaction
 from worker.db.jobs import files, inputs, retention
 from worker.db.platform import state as platform_state

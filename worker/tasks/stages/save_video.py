@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any, cast
 from uuid import UUID
 
-from worker import safe_fetch, storage
+from worker import storage
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.media.image import InvalidImageError
 from worker.core.media.image_structure import read_complete_image
@@ -22,12 +23,13 @@ from worker.core.media.video import (
 )
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.watchdog import watchdog
 from worker.db.accounts import accounts
 from worker.db.engine import Row, transaction
 from worker.db.jobs.files import NewFile
 from worker.providers.base import ResultRef
 from worker.providers.registry import get_provider
+from worker.safe_fetch.checks import DownloadedFile, FetchError
+from worker.safe_fetch.client import download
 from worker.tasks.stages.account_session import call_upstream
 from worker.tasks.stages.lease_renewal import LeaseRenewer, RenewingFile
 
@@ -66,7 +68,7 @@ def copy_video(claim: Row[Any], n: int, ref: dict[str, Any], renew: LeaseRenewer
     best = _find_better(claim, known)
     try:
         body = _download(best.url, renew)
-    except safe_fetch.FetchError as error:
+    except FetchError as error:
         if best.url == known.url:
             raise
         log.warning("better_video_not_copied", job_id=str(claim.id), reason=str(error))
@@ -76,7 +78,7 @@ def copy_video(claim: Row[Any], n: int, ref: dict[str, Any], renew: LeaseRenewer
         try:
             facts = inspect_video(content, keep_alive=renew)
         except InvalidMediaError as error:
-            raise safe_fetch.FetchError(f"the response is not a video: {error}") from error
+            raise FetchError(f"the response is not a video: {error}") from error
         key = f"jobs/{claim.id.hex}/{n}.{facts.extension}"
         storage.put_file(key, cast("IO[bytes]", RenewingFile(content, renew)))
         video = NewFile(
@@ -92,8 +94,8 @@ def copy_video(claim: Row[Any], n: int, ref: dict[str, Any], renew: LeaseRenewer
         return _with_images(claim.id, video, content, best.poster_url, renew)
 
 
-def _download(url: str, renew: LeaseRenewer) -> safe_fetch.DownloadedFile:
-    return safe_fetch.download(
+def _download(url: str, renew: LeaseRenewer) -> DownloadedFile:
+    return download(
         url, max_bytes=get_settings().max_video_bytes, deadline_seconds=VIDEO_DEADLINE_SECONDS, on_chunk=renew
     )
 
@@ -155,12 +157,12 @@ def _copy_poster(job_id: UUID, n: int, url: str | None, copied: CopiedVideo) -> 
         return
     watchdog.renew()
     try:
-        body = safe_fetch.download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS)
+        body = download(url, max_bytes=_POSTER_BYTES, deadline_seconds=_POSTER_DEADLINE_SECONDS)
         with body.content as content:
             facts = read_complete_image(content)
             key = f"jobs/{job_id.hex}/{n}.thumbnail.{facts.extension}"
             storage.put_file(key, content)
-    except (safe_fetch.FetchError, InvalidImageError) as error:
+    except (FetchError, InvalidImageError) as error:
         copied.remarks.append(f"upstream's poster of {n} not copied: {error}")
         return
     copied.files.append(

@@ -10,7 +10,8 @@ import time
 from dataclasses import replace
 from typing import IO, Any, cast
 
-from worker import safe_fetch, storage
+from worker import storage
+from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.media import video
 from worker.core.media.image import MAX_INPUT_BYTES, InvalidImageError
@@ -18,11 +19,13 @@ from worker.core.media.normalization import NormalizedImage, normalize_image
 from worker.core.media.video import InvalidMediaError, inspect_audio, inspect_video
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.core.watchdog import watchdog
 from worker.db.engine import Row, retry_when_database_unavailable, transaction
-from worker.db.jobs import inputs, progress_and_leases, state_machine
+from worker.db.jobs import inputs, progress_and_leases
+from worker.db.jobs.claims import Claim
 from worker.providers.base import Account, Material, NotSentError, Reference
 from worker.providers.registry import get_provider
+from worker.safe_fetch.checks import FetchError
+from worker.safe_fetch.client import download
 from worker.tasks.stages.lease_renewal import LeaseRenewer, RenewingFile
 
 log = get_logger("upload_references")
@@ -46,7 +49,7 @@ class ReferenceNotFetchedError(DreameryError):
         super().__init__("input_unavailable", message)
 
 
-def upload(claim: state_machine.Claim, account: Account) -> tuple[state_machine.Claim, list[Row[Any]]]:
+def upload(claim: Claim, account: Account) -> tuple[Claim, list[Row[Any]]]:
     """Upload what is missing. Return the claim with its new lease and the references (rows of `inputs.job_inputs`)."""
     rows = _read_rows(claim)
     if not rows:
@@ -65,13 +68,13 @@ def upload(claim: state_machine.Claim, account: Account) -> tuple[state_machine.
 
 
 @retry_when_database_unavailable
-def _read_rows(claim: state_machine.Claim) -> list[Row[Any]]:
+def _read_rows(claim: Claim) -> list[Row[Any]]:
     with transaction() as tx:
         return inputs.job_inputs(tx, claim.id, claim.account.id)
 
 
 @retry_when_database_unavailable
-def _renew_claim(claim: state_machine.Claim) -> state_machine.Claim:
+def _renew_claim(claim: Claim) -> Claim:
     """Return the claim with a new lease, long enough for the next file."""
     watchdog.renew()
     until = time.monotonic() + get_settings().lease_seconds
@@ -81,7 +84,7 @@ def _renew_claim(claim: state_machine.Claim) -> state_machine.Claim:
     return replace(claim, expires_at=until)
 
 
-def _lease_renewer(claim: state_machine.Claim) -> LeaseRenewer:
+def _lease_renewer(claim: Claim) -> LeaseRenewer:
     return LeaseRenewer(lambda: _renew_claim(claim))
 
 
@@ -91,17 +94,17 @@ def _name(row: Row[Any]) -> str:
     return f"Reference {row.media} {row.n + 1}"
 
 
-def _fetch(claim: state_machine.Claim, row: Row[Any]) -> None:
+def _fetch(claim: Claim, row: Row[Any]) -> None:
     renew = _lease_renewer(claim)
     is_image = row.media == "image"
     try:
-        body = safe_fetch.download(
+        body = download(
             row.url,
             max_bytes=MAX_INPUT_BYTES if is_image else video.MAX_INPUT_BYTES,
             deadline_seconds=FETCH_DEADLINE_SECONDS if is_image else MEDIA_DEADLINE_SECONDS,
             on_chunk=renew,
         )
-    except safe_fetch.FetchError as error:
+    except FetchError as error:
         log.info("reference_not_fetched", job_id=str(claim.id), n=row.n, reason=str(error), status=error.status)
         message = f"{_name(row)} could not be fetched: {error}."
         if error.final or (error.status is not None and error.status < 500 and error.status not in _TEMPORARY):
@@ -119,12 +122,12 @@ def _fetch(claim: state_machine.Claim, row: Row[Any]) -> None:
     _note_stored(claim, row.n, stored)
 
 
-def _key(claim: state_machine.Claim, row: Row[Any], extension: str) -> str:
+def _key(claim: Claim, row: Row[Any], extension: str) -> str:
     """Return a key of the job, not of the request: one URL may give two jobs of a request different bytes."""
     return f"inputs/{claim.id.hex}/{row.n}.{extension}"
 
 
-def _store_image(claim: state_machine.Claim, row: Row[Any], content: IO[bytes], renew: LeaseRenewer) -> None:
+def _store_image(claim: Claim, row: Row[Any], content: IO[bytes], renew: LeaseRenewer) -> None:
     """Store a fetched image as the API stores a sent one: upright, without metadata, in a format of upstream."""
     try:
         image = normalize_image(content, while_waiting=renew)
@@ -140,7 +143,7 @@ def _store_image(claim: state_machine.Claim, row: Row[Any], content: IO[bytes], 
     _note_stored(claim, row.n, stored, image)
 
 
-def _measure(claim: state_machine.Claim, row: Row[Any]) -> None:
+def _measure(claim: Claim, row: Row[Any]) -> None:
     """Inspect a video or audio file that the request contained; it is stored, but its length is unknown."""
     renew = _lease_renewer(claim)
     with _open_stored(row, renew) as content:
@@ -167,9 +170,7 @@ def _check_lengths(rows: list[Row[Any]]) -> None:
 
 
 @retry_when_database_unavailable
-def _note_stored(
-    claim: state_machine.Claim, n: int, stored: inputs.StoredInput, image: NormalizedImage | None = None
-) -> None:
+def _note_stored(claim: Claim, n: int, stored: inputs.StoredInput, image: NormalizedImage | None = None) -> None:
     with transaction() as tx:
         inputs.record_stored(tx, claim.id, n, stored)
         if image is not None and image.adjusted:
@@ -184,7 +185,7 @@ def _open_stored(row: Row[Any], renew: LeaseRenewer) -> IO[bytes]:
         raise DreameryError("input_unavailable", message) from None
 
 
-def _upload_image(claim: state_machine.Claim, account: Account, row: Row[Any]) -> None:
+def _upload_image(claim: Claim, account: Account, row: Row[Any]) -> None:
     with _open_stored(row, _lease_renewer(claim)) as content:
         data = content.read()
     try:
@@ -203,7 +204,7 @@ def _upload_image(claim: state_machine.Claim, account: Account, row: Row[Any]) -
     )
 
 
-def _check_image(claim: state_machine.Claim, account: Account, row: Row[Any], reference: Reference) -> None:
+def _check_image(claim: Claim, account: Account, row: Row[Any], reference: Reference) -> None:
     """Run upstream's content check, if it has one. Only a refusal counts; after other failures the order decides."""
     try:
         get_provider().check_image(account, reference)
@@ -214,7 +215,7 @@ def _check_image(claim: state_machine.Claim, account: Account, row: Row[Any], re
         log.info("picture_not_checked", job_id=str(claim.id), n=row.n, code=error.code, detail=error.detail)
 
 
-def _upload_media(claim: state_machine.Claim, account: Account, row: Row[Any]) -> None:
+def _upload_media(claim: Claim, account: Account, row: Row[Any]) -> None:
     with _open_stored(row, _lease_renewer(claim)) as content:
         renewing = RenewingFile(content, _lease_renewer(claim))
         try:
@@ -240,6 +241,6 @@ def _as_not_sent(error: DreameryError) -> DreameryError:
 
 
 @retry_when_database_unavailable
-def _note_uploaded(claim: state_machine.Claim, n: int, **columns: Any) -> None:
+def _note_uploaded(claim: Claim, n: int, **columns: Any) -> None:
     with transaction() as tx:
         inputs.record_upload(tx, claim.id, n, account_id=claim.account.id, **columns)

@@ -18,7 +18,7 @@ from worker.core.ids import new_id, public_id
 from worker.core.quotas import OwnLimits, effective_limits
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims, state_machine
 from worker.db.users import api_keys, quotas, users
 
 IMAGES = "/v1/images/generations"
@@ -245,7 +245,7 @@ def test_deleted_and_conversation_jobs_count(engine: Engine, add: Add) -> None:
     [account] = engine.sql("SELECT id FROM accounts")
     talk = engine.add_job(account.id, kind="chat", owner=f"user:{alice.user_id}", user_id=alice.user_id)
     with transaction() as tx:
-        assert state_machine.claim_next(tx, account_id=account.id, kinds=("chat",))
+        assert claims.claim_next(tx, account_id=account.id, kinds=("chat",))
     for n in range(2):  # upstream started these jobs itself, so no quota refuses them
         with transaction() as tx:
             child = {"kind": "image", "submit_key": new_id(), "upstream_id": str(n), "params": {}}

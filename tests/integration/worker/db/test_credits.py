@@ -12,7 +12,7 @@ from tests.support.engine import Engine
 from worker.db.credits import learned_prices
 from worker.db.credits.balances import credit_summary, delete_old_readings, readings, record_credits
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims, state_machine
 from worker.tasks.dispatch import sweep
 from worker.tasks.submit import submit
 from worker.tasks.sync_credits import sync_credits
@@ -101,10 +101,10 @@ def test_account_with_insufficient_credits_does_not_claim_job(engine: Engine) ->
     set_credits(engine, poor, 3), set_credits(engine, rich, 100)
     expensive = engine.add_job(poor, rich, price=4)
     with transaction() as tx:
-        assert state_machine.claim_next(tx, account_id=poor) is None
+        assert claims.claim_next(tx, account_id=poor) is None
     cheap = engine.add_job(poor, price=3)
     with transaction() as tx:
-        claim = state_machine.claim_next(tx, account_id=poor)
+        claim = claims.claim_next(tx, account_id=poor)
     assert claim is not None
     assert claim.id == cheap, "an expensive job does not block a cheap one"
     engine.submit(expensive)
@@ -140,7 +140,7 @@ def test_concurrent_claims_do_not_exceed_the_balance(engine: Engine) -> None:
 
     def claim(_: int) -> UUID | None:
         with transaction() as tx:
-            taken = state_machine.claim_next(tx, account_id=account)
+            taken = claims.claim_next(tx, account_id=account)
         engine.sql("UPDATE accounts SET next_submit_at = now() - interval '1 second'")
         return taken.id if taken else None
 

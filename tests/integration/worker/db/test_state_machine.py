@@ -19,7 +19,7 @@ from tests.support import factories
 from tests.support.engine import FINAL, Engine
 from worker.core.job_state import OPEN, UPSTREAM
 from worker.db.engine import transaction
-from worker.db.jobs import files, progress_and_leases, state_machine
+from worker.db.jobs import claims, files, progress_and_leases, state_machine
 from worker.db.jobs.files import NewFile
 
 LIMITS = (2, 1)
@@ -84,7 +84,7 @@ class JobMachine(RuleBasedStateMachine):
             if known.state == "queued" and not known.cancel_requested and number in known.allowed
         ]
         with transaction() as tx:
-            got = state_machine.claim_next(tx, account_id=self.accounts[number])
+            got = claims.claim_next(tx, account_id=self.accounts[number])
         if used >= LIMITS[number] or not waiting:
             assert got is None
             return
@@ -129,15 +129,15 @@ class JobMachine(RuleBasedStateMachine):
         job_id, known = self.pick(number)
         with transaction() as tx:
             before = self.engine.job_row(job_id)
-            row = progress_and_leases.record_progress(
-                tx,
-                job_id=job_id,
-                attempt=known.attempt - late,
+            report = progress_and_leases.Progress(
+                job_id,
+                known.attempt - late,
                 queue_position=None,
                 forecast_seconds=None,
                 ready_items=items,
                 progress=progress,
             )
+            row = next(iter(progress_and_leases.record_progress_many(tx, [report])), None)
             changed = items != before.ready_items or progress > before.progress or before.queue_position is not None
             assert (row is not None) == (known.state == "running" and not late and changed)
             stable = progress_and_leases.count_stable_poll(tx, job_id=job_id, attempt=known.attempt - late)
@@ -186,7 +186,7 @@ class JobMachine(RuleBasedStateMachine):
         with transaction() as tx:
             if expected and with_files:
                 one = NewFile(n=0, key="k", mime="image/png", bytes=1, sha256="0", width=1, height=1)
-                files.add_files(tx, job_id, [one])
+                files.add_files(tx, [(job_id, one)])
                 known.files = True
             row = state_machine.mark_succeeded(tx, job_id=job_id, attempt=known.attempt - late, stored=1, expected=1)
         self.expect(row, known, expected and known.files, state="succeeded")

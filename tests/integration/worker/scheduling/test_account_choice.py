@@ -11,7 +11,8 @@ from tests.support.engine import Engine
 from worker.core.errors import ERRORS, Fault
 from worker.db.credits import balances
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims, state_machine
+from worker.db.jobs.claims import Claim
 from worker.db.scheduling import account_scoring
 from worker.messaging import celery_app
 from worker.providers.dreamina.error_codes import CODES
@@ -21,10 +22,10 @@ from worker.tasks.stages.claim import ClaimOptions
 from worker.tasks.submit import submit_batch
 
 
-def claim_with(account: UUID) -> state_machine.Claim:
+def claim_with(account: UUID) -> Claim:
     """Claim a job like the submit task of an account; the claim contains the account that got it."""
     found, _ = claim_stage.claim_job(ClaimOptions(), account_id=account)
-    assert isinstance(found, state_machine.Claim)
+    assert isinstance(found, Claim)
     return found
 
 
@@ -79,7 +80,7 @@ def test_account_with_known_insufficient_credits_takes_no_job(engine: Engine) ->
     job = engine.add_job()
     engine.sql("UPDATE jobs SET price = 8")
     with transaction() as tx:
-        assert state_machine.claim_next(tx, account_id=poor) is None
+        assert claims.claim_next(tx, account_id=poor) is None
     claim = claim_with(rich)
     assert (claim.id, claim.account.id) == (job, rich)
     assert claim_note(engine, job)["passed_over"] == [
@@ -96,7 +97,7 @@ def test_jobs_in_flight_reduce_the_available_credits(engine: Engine) -> None:
     for _ in range(2):
         claim_with(account)
     with transaction() as tx:
-        assert state_machine.claim_next(tx, account_id=account) is None
+        assert claims.claim_next(tx, account_id=account) is None
     assert sweep().startswith("0 ended"), "the account may have the credits once these two jobs are settled"
 
 

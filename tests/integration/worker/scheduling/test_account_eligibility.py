@@ -14,7 +14,7 @@ from tests.support.engine import Engine
 from worker.core.ids import new_id, parse_public_id
 from worker.db.accounts.eligibility import is_open, opens_at
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims
 from worker.db.scheduling import account_scoring
 from worker.tasks.dispatch import sweep, tick
 from worker.tasks.submit import submit
@@ -44,7 +44,7 @@ def add_group_account(engine: Engine, *groups: str) -> UUID:
 def claim_job(account: UUID) -> UUID | None:
     """Claim a job for the account; return its id, or None."""
     with transaction() as tx:
-        claim = state_machine.claim_next(tx, account_id=account)
+        claim = claims.claim_next(tx, account_id=account)
     return claim.id if claim else None
 
 

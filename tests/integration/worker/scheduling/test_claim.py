@@ -6,9 +6,9 @@ from collections import Counter
 from itertools import pairwise
 
 from tests.support.engine import Engine
-from worker.db.accounts import accounts
+from worker.db.accounts import polling
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims, state_machine
 from worker.db.scheduling import account_scoring
 from worker.tasks.poll import poll
 from worker.tasks.submit import submit
@@ -16,7 +16,7 @@ from worker.tasks.submit import submit
 
 def claim(account):
     with transaction() as tx:
-        return state_machine.claim_next(tx, account_id=account)
+        return claims.claim_next(tx, account_id=account)
 
 
 def run_in_threads(number, work) -> None:
@@ -191,7 +191,7 @@ def test_polling_is_not_disabled_during_a_claim(engine: Engine) -> None:
         for _ in range(15):
             if index % 2:
                 with transaction() as tx:
-                    accounts.stop_polling(tx, account)
+                    polling.stop_polling(tx, account)
             else:
                 claim(account)
 

@@ -14,7 +14,7 @@ from tests.support.engine import Engine
 from worker.db.accounts import management
 from worker.db.accounts.accounts import PresentedToken
 from worker.db.engine import transaction
-from worker.db.jobs import queries, state_machine
+from worker.db.jobs import claims, queries, state_machine
 from worker.db.scheduling import fair_queue
 from worker.db.users import users
 from worker.tasks import dispatch
@@ -53,7 +53,7 @@ class PoolQueue:
         taken = []
         for _ in range(number):
             with transaction() as tx:
-                got = state_machine.claim_next(tx, account_id=self.account)
+                got = claims.claim_next(tx, account_id=self.account)
             if got is None:
                 break
             self.order.append(got.id)
@@ -244,7 +244,7 @@ def test_session_id_owners_have_weight_one_and_independent_queues(queue: PoolQue
     add_jobs(ann, 50)
     for _ in range(200):
         with transaction() as tx:
-            state_machine.claim_next(tx, account_id=private)
+            claims.claim_next(tx, account_id=private)
     queue.claim(10)
     add_jobs(None, 30, owner="tokens:new", accounts=[queue.account])
     taken = queue.claim(20)
@@ -277,7 +277,7 @@ def claim_jobs(account_id: UUID, number: int) -> int:
     taken = 0
     for _ in range(number):
         with transaction() as tx:
-            taken += state_machine.claim_next(tx, account_id=account_id) is not None
+            taken += claims.claim_next(tx, account_id=account_id) is not None
     return taken
 
 

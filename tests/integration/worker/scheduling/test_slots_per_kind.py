@@ -10,7 +10,8 @@ import pytest
 from tests.integration.worker.scheduling.test_claim import run_in_threads
 from tests.support.engine import Engine
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims, state_machine
+from worker.db.jobs.claims import Claim
 from worker.db.scheduling import account_scoring
 from worker.tasks.dispatch import tick
 from worker.tasks.poll import poll
@@ -21,9 +22,9 @@ def add_video(engine: Engine, *account_ids: UUID, **changes: Any) -> UUID:
     return engine.add_job(*account_ids, kind="video", **changes)
 
 
-def claim(account: UUID) -> state_machine.Claim | None:
+def claim(account: UUID) -> Claim | None:
     with transaction() as tx:
-        return state_machine.claim_next(tx, account_id=account)
+        return claims.claim_next(tx, account_id=account)
 
 
 def slots_in_use(engine: Engine, account: UUID) -> dict[str, int]:
@@ -66,7 +67,7 @@ def test_submit_task_does_not_claim_conversations(engine: Engine) -> None:
     for _ in range(3):
         engine.make_due()
         with transaction() as tx:
-            taken.append(state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse"))
+            taken.append(claims.claim_next(tx, account_id=account, kinds=("chat",), actor="converse"))
     assert [one.id for one in taken if one] == chats[:2]
     assert engine.job_events(chats[0])[-1].actor == "converse"
 

@@ -16,9 +16,9 @@ from tests.support.engine import Engine
 from tests.support.platform import eventually, free_port
 from tests.support.servers.http_servers import RequestPause
 from worker import celery_tasks
-from worker.db.accounts import accounts
+from worker.db.accounts import polling
 from worker.db.engine import Row, transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims, state_machine
 from worker.messaging.pubsub import AGENT_TEXT_CHANNEL
 from worker.tasks.converse import converse
 from worker.tasks.dispatch import sweep
@@ -263,7 +263,7 @@ def test_concurrent_claims_respect_the_limit(engine: Engine) -> None:
 
     def claim_one(_: int) -> Any:
         with transaction() as tx:
-            return state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
+            return claims.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
 
     with ThreadPoolExecutor(8) as pool:
         claims = [claim for claim in pool.map(claim_one, range(24)) if claim is not None]
@@ -282,8 +282,8 @@ def test_polls_ignore_conversations(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     with transaction() as tx:
-        state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
-        accounts.schedule_poll(tx, account)
+        claims.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
+        polling.schedule_poll(tx, account)
     assert engine.poll(account) == "nothing open"
     assert engine.account_row(account).poll_due_at is None
     assert (engine.poll_count(), engine.job_row(job).state) == (0, "submitting")
@@ -564,7 +564,7 @@ def test_overdue_conversation_fails(engine: Engine) -> None:
     account = engine.add_account()
     job = chat(engine, account)
     with transaction() as tx:
-        claim = state_machine.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
+        claim = claims.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
         assert claim is not None
         state_machine.mark_running(tx, job_id=job, attempt=claim.attempt, upstream_id="x", actor="converse", deadline=1)
     engine.pass_deadline(job)

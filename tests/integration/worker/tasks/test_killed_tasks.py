@@ -178,7 +178,7 @@ def test_poll_killed_after_the_response(engine: Engine) -> None:
     charged_once(engine, job)
 
 
-def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
+def test_poll_killed_while_it_writes_the_news_of_three_jobs(engine: Engine) -> None:
     account = engine.add_account(max_images=3)
     jobs = [engine.add_job(account) for _ in range(3)]
     for job in jobs:
@@ -190,7 +190,7 @@ def test_poll_killed_between_the_rows_of_two_jobs(engine: Engine) -> None:
     lock = lock_row(engine, jobs[1])
     stop.release()
     kill_at_lock(engine, process, lock)
-    assert engine.states(jobs) == ["saving", "running", "running"]
+    assert engine.states(jobs) == ["running"] * 3, "the batch is written as a whole or not at all"
     charged_once(engine, *jobs)
 
 

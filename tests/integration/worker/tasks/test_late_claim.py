@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from tests.support.engine import Engine
+from worker.core.concurrency import event_loop
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims
 from worker.providers.base import NotSentError
 from worker.tasks import submit as submit_step
 
@@ -16,10 +17,10 @@ def test_i4_claim_is_ordered_only_if_the_call_ends_before_the_lease(engine: Engi
     account = engine.add_account()
     engine.add_job(account)
     with transaction() as tx:
-        claim = state_machine.claim_next(tx, account_id=account)
+        claim = claims.claim_next(tx, account_id=account)
     assert claim is not None
     with pytest.raises(NotSentError):
-        submit_step._order(replace(claim, expires_at=time.monotonic() + 1))
+        event_loop.run(submit_step._order(replace(claim, expires_at=time.monotonic() + 1), submit_step._Orders()))
     assert engine.submits() == []
-    submit_step._order(claim)
+    event_loop.run(submit_step._order(claim, submit_step._Orders()))
     assert len(engine.submits()) == 1

@@ -52,7 +52,7 @@ def test_account_without_open_jobs_is_not_polled(engine: Engine) -> None:
     account = engine.add_account()
     engine.add_succeeded_job(account)
     before = engine.poll_count()
-    assert engine.poll(account) == "nothing open"
+    assert engine.poll(account) == "not due"
     assert engine.account_row(account).poll_due_at is None
     assert engine.poll(account) == "not due"
     assert engine.poll_count() == before

@@ -18,7 +18,7 @@ from worker.core.catalog.upstream_models import listed_benefit
 from worker.core.ids import parse_public_id
 from worker.db.accounts.model_listings import every_session_expired, upstream_models
 from worker.db.engine import transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import claims
 from worker.tasks.refresh_accounts import refresh_accounts
 
 PICTURES = "/mweb/v1/get_common_config"
@@ -303,8 +303,8 @@ def test_mixed_region_pool_assigns_job_to_accounts_with_its_model(engine: Engine
     assert isinstance(job, UUID)
     assert (engine.job_row(job).account_ids, engine.job_row(job).avoid_accounts) == ([], [there])
     with transaction() as tx:
-        assert state_machine.claim_next(tx, account_id=there) is None
-        claim = state_machine.claim_next(tx, account_id=here)
+        assert claims.claim_next(tx, account_id=there) is None
+        claim = claims.claim_next(tx, account_id=here)
     assert claim is not None
     assert claim.id == job
     [note] = [event.note for event in engine.job_events(job) if event.to_state == "submitting"]

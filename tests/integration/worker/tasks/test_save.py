@@ -231,6 +231,6 @@ def test_save_with_expired_lease_stops(engine: Engine) -> None:
     saved = [tuple(row) for row in engine.files(job)]
     stop.release()
     slow.join(20)
-    assert answers == [f"save of {job} taken over"]
+    assert answers == [f"lost {job} to another worker"]
     assert [tuple(row) for row in engine.files(job)] == saved
     assert engine.job_row(job).state == "succeeded"

@@ -18,9 +18,10 @@ from tests.support.engine import Engine
 from tests.support.servers.http_servers import RequestPause, running_app
 from tests.support.uploads import MediaHost, make_image, run_submit, use_upload_provider
 from worker import storage
-from worker.core.watchdog import watchdog
+from worker.core.concurrency.watchdog import watchdog
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import inputs, state_machine
+from worker.db.jobs.claims import Claim
 from worker.db.jobs.inputs import NewInput, StoredInput
 from worker.tasks.cleanup import clean_up
 from worker.tasks.stages import upload_references
@@ -147,22 +148,26 @@ def test_submit_killed_between_uploads_continues_where_it_stopped(engine: Engine
     assert engine.charge_count() == 1
 
 
+class Crash(BaseException):
+    """Stands for the end of the process: no handler of the task catches it."""
+
+
 def test_submit_killed_between_fetches_fetches_each_url_once(
     engine: Engine, host: MediaHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_from(engine, [engine.add_account()], host.add_file("/a", RED), host.add_file("/b", BLUE))
     real, calls = upload_references._renew_claim, []
 
-    def crash(claim: state_machine.Claim) -> state_machine.Claim:
+    def crash(claim: Claim) -> Claim:
         # The first URL renews before and after its fetch; the third renewal is before the second URL.
         calls.append(claim)
         if len(calls) == 3:
-            raise SystemExit
+            raise Crash
         return real(claim)
 
     with monkeypatch.context() as patch:
         patch.setattr(upload_references, "_renew_claim", crash)
-        with pytest.raises(SystemExit):
+        with pytest.raises(Crash):
             engine.submit(job)
     assert engine.job_row(job).state == "submitting"
     assert engine.run_until_final(job) == ["succeeded"]

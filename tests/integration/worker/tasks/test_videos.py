@@ -17,12 +17,13 @@ from tests.support.engine import GENERATE, HISTORY, MEDIA, Engine
 from tests.support.media_files import make_audio, make_video, pixel_color
 from tests.support.servers.http_servers import Hook, running_app
 from tests.support.uploads import MediaHost, make_image
-from worker import safe_fetch, storage
-from worker.core.watchdog import watchdog
+from worker import storage
+from worker.core.concurrency.watchdog import watchdog
 from worker.db.engine import transaction
 from worker.db.jobs import inputs, state_machine
 from worker.db.jobs.files import NewFile
 from worker.db.jobs.inputs import NewInput
+from worker.safe_fetch import client as safe_fetch
 from worker.tasks.cleanup import clean_up
 from worker.tasks.save import save
 from worker.tasks.stages import lease_renewal, save_video
@@ -498,7 +499,7 @@ def test_video_without_thumbnails_is_saved_with_a_remark(engine: Engine) -> None
     with transaction() as tx:
         from worker.db.jobs import files
 
-        files.add_files(tx, job, copied.files)
+        files.add_files(tx, [(job, one) for one in copied.files])
         state_machine.mark_succeeded(tx, job_id=job, attempt=1, stored=1, expected=1, remarks=copied.remarks)
     assert engine.job_events(job)[-1].note["remarks"] == copied.remarks
 

@@ -21,13 +21,13 @@ from tests.support import factories
 from tests.support.engine import Engine
 from tests.support.platform import ROOT, eventually
 from tests.support.servers.http_servers import ReceivedWebhook, RequestPause, WebhookReceiver, running_app
-from worker import safe_fetch
 from worker.core.security.encryption import encrypt_secret, new_webhook_secret, webhook_secret
 from worker.core.webhook_policy import RETRY_DELAYS
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
 from worker.db.webhooks import endpoints, outbox
 from worker.db.webhooks.outbox import MAX_PER_LANE, MAX_PER_OWNER
+from worker.safe_fetch import client as safe_fetch
 from worker.tasks.deliver_webhooks import MAX_BODY_BYTES, deliver, deliver_lane
 
 

@@ -11,6 +11,7 @@ from tests.support.platform import ROOT
 from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_order
 from worker.core import catalog_overrides
 from worker.core.catalog.models import Catalog, get_catalog
+from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings, get_settings
 from worker.providers.base import Account
@@ -191,7 +192,9 @@ def test_file_values_are_sent_upstream(monkeypatch, tmp_path):
     path = written(tmp_path, FILE)
     monkeypatch.setenv("DREAMERY_CATALOG_FILE", str(path))
     script = ScriptedUpstream("generate.image.response.json", catalog_file=path)
-    script.provider.submit_image(Account(id="a", region="cn", session=SESSION), make_order(), submit_key=KEY)
+    event_loop.run(
+        script.provider.submit_image(Account(id="a", region="cn", session=SESSION), make_order(), submit_key=KEY)
+    )
     cn = script.last_request
     assert (cn.headers["appid"], cn.url.params["aid"]) == ("513999", "513999")
     assert json.loads(cn.content)["http_common_info"] == {"aid": 513999}

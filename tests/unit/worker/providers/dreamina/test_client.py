@@ -14,6 +14,7 @@ from tests.support.recorded_upstream import (
     make_order,
     read_fixture,
 )
+from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.providers.base import Credits, NotSentError, Provider, RecordState, Submitted
 
@@ -39,7 +40,7 @@ ERRORS_SEEN = [
 
 def poll_error(script: ScriptedUpstream) -> DreameryError:
     with pytest.raises(DreameryError) as caught:
-        script.provider.submit_image(make_account(), make_order(), submit_key=KEY)
+        event_loop.run(script.provider.submit_image(make_account(), make_order(), submit_key=KEY))
     return caught.value
 
 
@@ -79,15 +80,17 @@ def test_echoed_session_is_hidden():
 
 @pytest.mark.parametrize("name", ["generate.image.response.json", "generate.image.response.queued.json"])
 def test_accepted_submit(name):
-    taken = ScriptedUpstream(name).provider.submit_image(make_account(), make_order(), submit_key=KEY)
+    taken = event_loop.run(ScriptedUpstream(name).provider.submit_image(make_account(), make_order(), submit_key=KEY))
     assert taken == Submitted("9000000000001", 12 if "queued" in name else None, None)
 
 
 @pytest.mark.parametrize("ret", ["0", 0, None, "success"])
 def test_record_is_found_in_both_places_and_ids_become_strings(ret):
     for data in ({"history_record_id": 9000000000002}, {"aigc_data": {"history_record_id": 9000000000002}}):
-        taken = ScriptedUpstream(json_response({"ret": ret, "data": data})).provider.submit_image(
-            make_account(), make_order(), submit_key=KEY
+        taken = event_loop.run(
+            ScriptedUpstream(json_response({"ret": ret, "data": data})).provider.submit_image(
+                make_account(), make_order(), submit_key=KEY
+            )
         )
         assert taken.upstream_id == "9000000000002"
 
@@ -158,7 +161,7 @@ def test_fetch_records_makes_one_call_and_omits_unknown_keys():
     fixture = load_fixture("get_history_by_ids.request.by_submit_ids.json")
     script = ScriptedUpstream("get_history_by_ids.batch.mixed.json")
     keys = fixture["body"]["submit_ids"]
-    records = script.provider.fetch_records(make_account("us"), keys)
+    records = event_loop.run(script.provider.fetch_records(make_account("us"), keys))
     assert {key: record.state for key, record in records.items()} == {
         keys[0]: RecordState.DONE,
         keys[1]: RecordState.RUNNING,
@@ -173,7 +176,7 @@ def test_fetch_records_makes_one_call_and_omits_unknown_keys():
 
 def test_fetch_records_without_keys_makes_no_call():
     script = ScriptedUpstream("error.shark.json")
-    assert script.provider.fetch_records(make_account(), []) == {}
+    assert event_loop.run(script.provider.fetch_records(make_account(), [])) == {}
     assert script.requests == []
 
 
@@ -187,10 +190,12 @@ def test_fetch_records_without_keys_makes_no_call():
 )
 def test_fetch_records_never_reports_a_failure_as_unknown(answer, code):
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(answer).provider.fetch_records(make_account(), [KEY])
+        event_loop.run(ScriptedUpstream(answer).provider.fetch_records(make_account(), [KEY]))
     assert caught.value.code == code
     with pytest.raises(DreameryError):
-        ScriptedUpstream(json_response({"message": "error"})).provider.fetch_records(make_account(), [KEY])
+        event_loop.run(
+            ScriptedUpstream(json_response({"message": "error"})).provider.fetch_records(make_account(), [KEY])
+        )
 
 
 @pytest.mark.parametrize(
@@ -250,7 +255,7 @@ def test_account_with_cluster_uses_its_hosts():
     cluster = script.provider.look_up_hosts(make_account("auto"))
     user = make_account("auto", cluster=cluster)
     with pytest.raises(DreameryError):
-        script.provider.fetch_records(user, [KEY])
+        event_loop.run(script.provider.fetch_records(user, [KEY]))
     assert script.last_request.url.host == "mweb-api-sg.capcut.com"
     assert script.last_request.url.params["region"] == "JP"
     assert idc(script.last_request) == "alisg"

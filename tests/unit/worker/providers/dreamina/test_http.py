@@ -1,5 +1,6 @@
 """The envelope (protocol section 2), other origins, and the total deadline."""
 
+import asyncio
 import threading
 
 import httpcore
@@ -7,8 +8,10 @@ import httpx
 import pytest
 
 from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order
+from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
+from worker.providers.base import NotSentError
 from worker.providers.dreamina import http
 from worker.providers.dreamina.regions import site_for
 from worker.providers.dreamina.signing import sign, web_id
@@ -16,7 +19,7 @@ from worker.providers.dreamina.signing import sign, web_id
 
 def send_request(region: str = "cn", session: str = SESSION, **settings: object) -> httpx.Request:
     script = ScriptedUpstream("get_history_by_ids.not_found.json", **settings)
-    script.provider.fetch_records(make_account(region, session=session), [KEY])
+    event_loop.run(script.provider.fetch_records(make_account(region, session=session), [KEY]))
     return script.last_request
 
 
@@ -65,8 +68,8 @@ def test_cookies_of_one_account_are_not_sent_for_another():
     script = ScriptedUpstream(
         httpx.Response(200, json={"ret": "0", "data": {}}, headers={"set-cookie": "evil=1; Path=/"})
     )
-    script.provider.fetch_records(make_account("us"), [KEY])
-    script.provider.fetch_records(make_account("us", session="OTHER"), [KEY])
+    event_loop.run(script.provider.fetch_records(make_account("us"), [KEY]))
+    event_loop.run(script.provider.fetch_records(make_account("us", session="OTHER"), [KEY]))
     assert "evil" not in script.last_request.headers["cookie"]
     assert SESSION not in script.last_request.headers["cookie"]
 
@@ -118,14 +121,40 @@ def clock(monkeypatch):
     return now
 
 
-def test_slow_body_ends_at_the_total_deadline(clock):
+def test_slow_body_of_a_free_call_ends_at_the_total_deadline(clock):
     stream = SlowBody(clock, b" ")
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.submit_image(
-            make_account(), make_order(), submit_key=KEY
-        )
+        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.fetch_credits(make_account())
     assert caught.value.code == "upstream_unreachable"
     assert clock[0] <= 1000 + 20 + 3
+    assert stream.closed
+
+
+class SlowAsyncBody(httpx.AsyncByteStream):
+    """An endless body, a byte at a time."""
+
+    def __init__(self, chunk: bytes, pause: float) -> None:
+        self.chunk = chunk
+        self.pause = pause
+        self.closed = False
+
+    async def __aiter__(self):
+        while True:
+            await asyncio.sleep(self.pause)
+            yield self.chunk
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize(("chunk", "pause", "seconds"), [(b" ", 0.01, 0.2), (b" " * 1_000_000, 0.0, 15)])
+def test_body_of_a_submit_ends_at_the_total_deadline_or_the_size_limit(chunk, pause, seconds):
+    stream = SlowAsyncBody(chunk, pause)
+    script = ScriptedUpstream(httpx.Response(200, stream=stream), call_timeout_seconds=seconds)
+    with pytest.raises(DreameryError) as caught:
+        event_loop.run(script.provider.submit_image(make_account(), make_order(), submit_key=KEY))
+    assert caught.value.code == "upstream_unreachable"
+    assert not isinstance(caught.value, NotSentError), "upstream may have the job"
     assert stream.closed
 
 

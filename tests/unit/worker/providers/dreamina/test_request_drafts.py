@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.recorded_upstream import KEY, ScriptedUpstream, load_fixture, make_account, make_order
+from worker.core.concurrency import event_loop
 from worker.providers.base import Material, PromptPart, Reference, VideoOrder
 from worker.providers.dreamina.request_drafts import uuids
 
@@ -31,7 +32,7 @@ def normalized(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def submit_image(script: ScriptedUpstream, region: str, **changes: Any) -> dict[str, Any]:
-    script.provider.submit_image(make_account(region), make_order(**changes), submit_key=KEY)
+    event_loop.run(script.provider.submit_image(make_account(region), make_order(**changes), submit_key=KEY))
     return json.loads(script.last_request.content)
 
 
@@ -90,7 +91,9 @@ def test_forced_model_size_applies_in_the_us_only():
         ]["core_param"]
         info = core["large_image_info"]
         assert [info["width"], info["height"], info["resolution_type"], core["image_ratio"]] == expected
-    script.provider.submit_image(make_account("auto", cluster=cluster), make_order(**asked), submit_key=KEY)
+    event_loop.run(
+        script.provider.submit_image(make_account("auto", cluster=cluster), make_order(**asked), submit_key=KEY)
+    )
     assert '\\"width\\":1024' in script.last_request.content.decode()
 
 
@@ -181,7 +184,9 @@ OMNI = {
 
 def submit_video(region: str, version: str = "3.3.9", **changes: Any) -> tuple[dict[str, Any], ScriptedUpstream]:
     script = ScriptedUpstream("generate.video.response.json", upstream_da_version=version)
-    taken = script.provider.submit_video(make_account(region), video_order(**changes), submit_key=VIDEO_KEY)
+    taken = event_loop.run(
+        script.provider.submit_video(make_account(region), video_order(**changes), submit_key=VIDEO_KEY)
+    )
     assert (taken.upstream_id, taken.queue_position) == ("9000000000002", 12)
     return normalized(json.loads(script.last_request.content)), script
 

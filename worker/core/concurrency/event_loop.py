@@ -1,0 +1,211 @@
+"""The event loop of this process: one thread that waits for many calls at once, and bounded pools for blocking work.
+
+Tasks of Celery run in threads. They hand coroutines to `run`, which blocks the thread, or to `run_for`, which blocks it
+only for a while. On the loop, `in_thread` moves a blocking function (a transaction, a transfer of a file) to a pool.
+"""
+
+import asyncio
+import contextvars
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from enum import Enum
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from worker.core.concurrency.watchdog import watchdog
+from worker.core.observability.logging import get_logger
+
+log = get_logger("event_loop")
+
+Value = TypeVar("Value")
+Arguments = ParamSpec("Arguments")
+
+# A waiting thread renews its watchdog this often: what it waits for has a time limit of its own.
+_RENEW_SECONDS = 1.0
+# The loop must come around at least this often; the watchdog ends a process whose loop hangs.
+_LOOP_CHECK_SECONDS = 1.0
+
+
+class Pool(Enum):
+    """The pools of threads. A pool is a lane: work of one cannot take the threads of another."""
+
+    DATABASE = "database"  # short transactions
+    FILES = "files"  # reading, decoding and storing a result
+    TRANSFERS = "transfers"  # uploads of references, videos: minutes
+
+
+_THREADS = {Pool.DATABASE: 6, Pool.FILES: 6, Pool.TRANSFERS: 12}
+
+
+class _Loop:
+    """The loop and its pools, started on first use: never at import and never before a fork."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._pools: dict[Pool, ThreadPoolExecutor] = {}
+
+    def get(self) -> asyncio.AbstractEventLoop:
+        """Return the running loop."""
+        if self._loop is None:
+            with self._lock:
+                if self._loop is None:
+                    self._loop = self._start()
+        return self._loop
+
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loop, started = asyncio.new_event_loop(), threading.Event()
+        loop.call_soon(started.set)
+        threading.Thread(target=self._run, args=(loop,), name="event-loop", daemon=True).start()
+        started.wait()
+        return loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        with watchdog.watch("event-loop"):
+            self._check(loop)
+            loop.run_forever()
+
+    def _check(self, loop: asyncio.AbstractEventLoop) -> None:
+        watchdog.renew()
+        loop.call_later(_LOOP_CHECK_SECONDS, self._check, loop)
+
+    def pool(self, pool: Pool) -> ThreadPoolExecutor:
+        """Return the threads of a pool. Called on the loop only."""
+        found = self._pools.get(pool)
+        if found is None:
+            found = self._pools[pool] = ThreadPoolExecutor(_THREADS[pool], thread_name_prefix=pool.value)
+        return found
+
+
+_process = _Loop()
+# Strong references: the loop itself holds tasks only weakly.
+_background: set[asyncio.Task[Any]] = set()
+
+
+def start(work: Coroutine[Any, Any, Value]) -> "Future[Value]":
+    """Start a coroutine on the loop, with the log context of the caller."""
+    loop = _process.get()
+    result: Future[Value] = Future()
+    context = contextvars.copy_context()
+    loop.call_soon_threadsafe(partial(_create_task, loop, work, result), context=context)
+    return result
+
+
+def _create_task(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Value], result: "Future[Value]") -> None:
+    task = loop.create_task(work)
+    _background.add(task)
+    task.add_done_callback(partial(_hand_over, result))
+
+
+def _hand_over(result: "Future[Value]", task: "asyncio.Task[Value]") -> None:
+    _background.discard(task)
+    if task.cancelled():
+        result.cancel()
+    elif (error := task.exception()) is not None:
+        result.set_exception(error)
+    else:
+        result.set_result(task.result())
+
+
+def run(work: Coroutine[Any, Any, Value]) -> Value:
+    """Run a coroutine on the loop and return its value. Never call it on the loop."""
+    result = start(work)
+    while True:
+        try:
+            return result.result(timeout=_RENEW_SECONDS)
+        except FutureTimeoutError:
+            if result.done():
+                raise  # the coroutine itself timed out
+            watchdog.renew()
+
+
+# More threads than this never wait in `run_for`, so that slow work cannot take all threads of a worker.
+_MAX_PATIENT_THREADS = 12
+_patient_threads = threading.BoundedSemaphore(_MAX_PATIENT_THREADS)
+
+
+def run_for(work: Coroutine[Any, Any, Value], *, seconds: float, otherwise: Value) -> Value:
+    """Like `run`, but return `otherwise` after `seconds`; the coroutine then continues in the background."""
+    result = start(work)
+    if _patient_threads.acquire(blocking=False):
+        try:
+            return result.result(timeout=seconds)
+        except FutureTimeoutError:
+            if result.done():
+                raise
+        finally:
+            _patient_threads.release()
+    result.add_done_callback(_log_failure)
+    return otherwise
+
+
+def _log_failure(result: "Future[Any]") -> None:
+    if not result.cancelled() and (error := result.exception()) is not None:
+        log.error("background_work_failed", exc_info=error)
+
+
+def spawn(work: Coroutine[Any, Any, Value]) -> "asyncio.Task[Value]":
+    """Start a coroutine beside the calling one. Called on the loop. The task lives until it has ended."""
+    task = asyncio.get_running_loop().create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
+
+
+def keep(work: Coroutine[Any, Any, object]) -> None:
+    """Like `spawn`, for work that nobody awaits: a failure is logged."""
+    task = asyncio.get_running_loop().create_task(work)
+    _background.add(task)
+    task.add_done_callback(_finish_background)
+
+
+def _finish_background(task: "asyncio.Task[Any]") -> None:
+    _background.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background_work_failed", exc_info=error)
+
+
+async def in_thread(
+    function: Callable[Arguments, Value],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Value:
+    """Run a short transaction in the pool for the database, with the log context of the caller."""
+    return await _in_pool(Pool.DATABASE, partial(function, *args, **kwargs))
+
+
+async def in_files_thread(
+    function: Callable[Arguments, Value],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Value:
+    """Run work on a file in its pool."""
+    return await _in_pool(Pool.FILES, partial(function, *args, **kwargs))
+
+
+async def in_transfer_thread(
+    function: Callable[Arguments, Value],
+    *args: Arguments.args,
+    **kwargs: Arguments.kwargs,
+) -> Value:
+    """Run a transfer that may take minutes in its pool. The function renews its watchdog."""
+    return await _in_pool(Pool.TRANSFERS, partial(function, *args, **kwargs))
+
+
+async def _in_pool(pool: Pool, call: Callable[[], Value]) -> Value:
+    context = contextvars.copy_context()
+    work = asyncio.get_running_loop().run_in_executor(_process.pool(pool), context.run, _watched, pool, call)
+    # A cancelled caller does not stop a thread: the result is awaited by nobody then, but a commit is never cut.
+    return await asyncio.shield(work)
+
+
+def _watched(pool: Pool, call: Callable[[], Value]) -> Value:
+    with watchdog.watch(pool.value):
+        try:
+            return call()
+        except (SystemExit, KeyboardInterrupt) as stop:
+            # Raised on the loop, they would end it for all work of the process.
+            raise RuntimeError(f"{type(stop).__name__} in a thread") from stop
