@@ -16,6 +16,7 @@ _USAGE = "id, user_id, api_key_id, account_id, kind, model, state, attempt, pric
 _CREATED = {
     "ix_jobs_line": ("jobs", f"(kind, ({_LINE}), place, id) WHERE state = 'queued'"),
     "ix_jobs_queued_turns": ("jobs", "(owner, kind, turn) WHERE state = 'queued'"),
+    "ix_jobs_user_state": ("jobs", "(user_id, id, state)"),
     "ix_jobs_open": ("jobs", f"(owner, id) INCLUDE (kind, model, state, created_at, api_key_id) WHERE {_OPEN}"),
     "ix_jobs_uncounted": ("jobs", "(id) WHERE state = 'succeeded' AND result_count IS NULL AND kind <> 'chat'"),
     "ix_jobs_finished_at": ("jobs", "(finished_at) WHERE finished_at IS NOT NULL"),
@@ -26,6 +27,7 @@ _CREATED = {
 }
 _REPLACED = {
     "ix_files_kept": ("files", "(created_at) WHERE removed_at IS NULL"),
+    "ix_jobs_user_id": ("jobs", "(user_id, id)"),
     "ix_jobs_open_owner": ("jobs", f"(owner) WHERE {_OPEN}"),
     "ix_jobs_usage": ("jobs", f"(owner, created_at) INCLUDE ({_USAGE})"),
 }

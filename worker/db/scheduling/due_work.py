@@ -30,7 +30,7 @@ def _may_work(account: str, job: str) -> str:
 # For every account that is ready: the first waiting jobs of each kind, at most as many as it has free slots, and at
 # most four, because a submit task continues with the next job by itself. The queue is read by lines
 # (`accounts/queue_lines.py`), so jobs that no account can take hide nothing, however many they are. Starting from what
-# waits keeps idle accounts out of the query; accounts that no line tells apart count as one.
+# waits keeps idle accounts out of the query; accounts that no job names are grouped.
 _TAKE_DUE_SUBMITS = text(
     f"""/* take_submits */
     WITH RECURSIVE {line_heads("lines", "CAST(:kinds AS text[])")},
@@ -41,7 +41,7 @@ _TAKE_DUE_SUBMITS = text(
             JOIN (SELECT DISTINCT user_id, kind FROM lines WHERE account_ids = '{{}}') p ON p.user_id = a.user_id
         UNION SELECT a.id, p.kind FROM accounts a
             CROSS JOIN (SELECT DISTINCT kind FROM lines WHERE account_ids = '{{}}') p WHERE a.pool),
-    told_apart AS MATERIALIZED (SELECT DISTINCT unnest(account_ids || avoid_accounts) AS id FROM lines),
+    named AS MATERIALIZED (SELECT DISTINCT unnest(account_ids || avoid_accounts) AS id FROM lines),
     prices AS MATERIALIZED (SELECT DISTINCT price FROM lines WHERE price IS NOT NULL),
     ready AS MATERIALIZED (
         SELECT DISTINCT t.id, r.pool, r.user_id, r.groups, r.kind, least(r.free, 4) AS free,
@@ -51,7 +51,7 @@ _TAKE_DUE_SUBMITS = text(
         FROM (SELECT a.id, a.pool, a.user_id, a.groups, w.kind, {free_slots("a", "w.kind")} AS free,
                   {credits_left("a")} AS left
               FROM accounts a JOIN usable w USING (id) WHERE {ready("a")}) r
-        LEFT JOIN told_apart t USING (id) WHERE r.free > 0),
+        LEFT JOIN named t USING (id) WHERE r.free > 0),
     heads AS MATERIALIZED (
         SELECT l.kind, l.line, l.user_id, l.account_choice, l.account_ids, l.avoid_accounts, l.price, j.id, j.place
         FROM lines l CROSS JOIN LATERAL (

@@ -121,7 +121,8 @@ jobs = Table(
         postgresql_where=text(f"state IN {sql_list(OPEN)}"),
     ),
     Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
-    Index("ix_jobs_user_id", "user_id", "id"),
+    # With the state, so that a list of finished jobs does not read the rows of what waits.
+    Index("ix_jobs_user_state", "user_id", "id", "state"),
     Index(
         "ix_jobs_open",
         "owner",
