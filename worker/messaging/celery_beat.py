@@ -24,7 +24,7 @@ log = get_logger("scheduler")
 # How often the thread asks whether work is open: a job whose wake-up was lost waits this long for the tick.
 CHECK_SECONDS = 1.2
 # While work is open, the question is asked less often, because the tick runs anyway.
-RECHECK_SECONDS = 5.0
+RECHECK_SECONDS = 2.0
 IDLE_SWEEP_SECONDS = 15.0
 # Idle ticks per heartbeat timeout: the time of the last one shows that the platform works.
 _IDLE_TICKS = 3

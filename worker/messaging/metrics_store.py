@@ -1,6 +1,6 @@
 """Sums the metrics of all processes in one Redis hash, for any number of API processes, workers and hosts.
 
-A killed process loses the counts of its last two seconds. An emptied Redis starts from zero, which Prometheus treats
+A killed process loses the counts of its last five seconds. An emptied Redis starts from zero, which Prometheus treats
 as a restart.
 """
 
@@ -19,7 +19,7 @@ from worker.messaging.redis_connection import redis_client
 log = get_logger("metrics")
 
 KEY = "dreamery:metrics"
-FLUSH_SECONDS = 2.0
+FLUSH_SECONDS = 5.0
 
 
 def flush() -> bool:
