@@ -37,8 +37,8 @@ from worker.tasks.converse import converse
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep
 from worker.tasks.poll import poll
-from worker.tasks.save import save
-from worker.tasks.submit import submit
+from worker.tasks.save import save, save_batch
+from worker.tasks.submit import submit, submit_batch
 
 FINAL = {"succeeded", "failed", "cancelled"}
 GENERATE = "/aigc_draft/generate"
@@ -50,7 +50,15 @@ _TABLES = (
     "webhook_attempts", "webhook_deliveries", "webhook_endpoints", "files", "job_events", "jobs", "accounts", "api_keys", "users", "requests",
     "api_processes", "account_checks", "keyring", "platform_state", "credit_prices",
 )  # fmt: skip
-_TASKS = {"submit": submit, "converse": converse, "poll": poll, "save": save, "notify": deliver}
+_TASKS = {
+    "submit": submit,
+    "submit_batch": submit_batch,
+    "converse": converse,
+    "poll": poll,
+    "save": save,
+    "save_batch": save_batch,
+    "notify": deliver,
+}
 
 
 # Threads of an app under test may return a connection to a pool after its disposal, so old pools are disposed again.
@@ -80,7 +88,7 @@ def use_broker(url: str) -> None:
         celery_app.app.amqp._producer_pool = None
 
 
-def run_task(env: dict[str, str], name: str, ids: dict[str, UUID], log: str | None = None) -> None:
+def run_task(env: dict[str, str], name: str, ids: dict[str, Any], log: str | None = None) -> None:
     """Run a task. Entry point of the processes of `Engine.start_process`."""
     os.environ.update(env)
     reload_settings()
@@ -300,7 +308,7 @@ class Engine:
         return self.states(job_ids)
 
     def start_process(
-        self, task: str, *, env: dict[str, str] | None = None, log: Path | None = None, **ids: UUID
+        self, task: str, *, env: dict[str, str] | None = None, log: Path | None = None, **ids: Any
     ) -> Any:
         """Start a task in a separate process that the test can kill."""
         # The fork server starts with the first process and imports everything once.

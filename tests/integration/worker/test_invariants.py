@@ -133,7 +133,9 @@ def test_i1_final_states_never_change(engine: Engine, end: str) -> None:
         assert progress_and_leases.count_stable_poll(tx, **same) is None
         progress_and_leases.mark_absent(tx, **same)
         progress_and_leases.release_slot(tx, job)
-        report = progress_and_leases.Progress(job, attempt, queue_position=3, forecast_seconds=3, ready_items=2, progress=99)
+        report = progress_and_leases.Progress(
+            job, attempt, queue_position=3, forecast_seconds=3, ready_items=2, progress=99
+        )
         assert progress_and_leases.record_progress_many(tx, [report]) == []
     engine.pass_deadline(job)
     engine.make_due()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -93,6 +93,62 @@ class JobMachine(RuleBasedStateMachine):
         known = self.jobs[got.id]
         known.state, known.attempt, known.holds, known.account = "submitting", known.attempt + 1, True, number
         assert got.attempt == known.attempt
+
+    @rule(number=st.integers(0, 1), most=st.integers(1, 5))
+    def claim_batch(self, number: int, most: int) -> None:
+        """Several claims in one statement take the same jobs as claims one after the other."""
+        self.engine.sql("UPDATE accounts SET next_submit_at = now() - interval '1 second'")
+        self.engine.sql("UPDATE jobs SET due_at = now() - interval '1 second' WHERE state = 'queued'")
+        used = sum(known.holds and known.account == number for known in self.jobs.values())
+        waiting = sorted(
+            job_id
+            for job_id, known in self.jobs.items()
+            if known.state == "queued" and not known.cancel_requested and number in known.allowed
+        )
+        keys = [uuid4() for _ in range(most)]
+        with transaction() as tx:
+            batch = claims.claim_batch(tx, self.accounts[number], claims.ClaimRequest(keys=keys))
+        expected = waiting[: max(min(LIMITS[number] - used, most), 0)]
+        assert [claim.id for claim in batch.claims] == expected
+        for claim in batch.claims:
+            known = self.jobs[claim.id]
+            known.state, known.attempt, known.holds, known.account = "submitting", known.attempt + 1, True, number
+            assert claim.attempt == known.attempt
+            assert claim.submit_key in keys
+        with transaction() as tx:
+            found = claims.find_claims(tx, keys, started=0.0)
+        assert {claim.submit_key for claim in found} == {claim.submit_key for claim in batch.claims}
+
+    @precondition(lambda self: self.jobs)
+    @rule(lates=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 1)), min_size=1, max_size=8))
+    def batches_of_all_kinds(self, lates: list[tuple[int, int]]) -> None:
+        """Running, saving and succeeded in batches with jobs in any state and with wrong attempts among them."""
+        picked = {job_id: (known, late) for number, late in lates for job_id, known in [self.pick(number)]}
+        accepted = [state_machine.Accepted(i, known.attempt - late, "u") for i, (known, late) in picked.items()]
+        with transaction() as tx:
+            rows = state_machine.mark_running_many(tx, accepted, actor="test")
+        for job_id, (known, late) in picked.items():
+            self.expect(rows.get(job_id), known, known.state == "submitting" and not late, state="running")
+        refs = [{"url": "http://x/"}]
+        finished = [state_machine.Finished(i, known.attempt - late, refs) for i, (known, late) in picked.items()]
+        with transaction() as tx:
+            rows = state_machine.mark_saving_many(tx, finished)
+        for job_id, (known, late) in picked.items():
+            expected = known.state == "running" and not late
+            self.expect(rows.get(job_id), known, expected, state="saving", holds=False, save_tries=0, save_due=True)
+        stored = [state_machine.Stored(i, known.attempt - late, 1, 1) for i, (known, late) in picked.items()]
+        one = NewFile(n=0, key="k", mime="image/png", bytes=1, sha256="0", width=1, height=1)
+        with_files = [
+            i for n, (i, (known, late)) in enumerate(picked.items()) if n % 2 and known.state == "saving" and not late
+        ]
+        with transaction() as tx:
+            files.add_files(tx, [(job_id, one) for job_id in with_files])
+            for job_id in with_files:
+                picked[job_id][0].files = True
+            rows = state_machine.mark_succeeded_many(tx, stored)
+        for job_id, (known, late) in picked.items():
+            expected = known.state == "saving" and not late and known.files
+            self.expect(rows.get(job_id), known, expected, state="succeeded")
 
     @precondition(lambda self: self.jobs)
     @rule(number=st.integers(0, 7), late=st.integers(0, 1))

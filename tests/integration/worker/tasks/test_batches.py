@@ -1,0 +1,236 @@
+"""Batches: they die halfway, hold one bad job among fifty, meet a second worker, and lose the answer to their commit."""
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from uuid import UUID
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from starlette.responses import Response
+
+from tests.integration.worker.scheduling.test_claim import run_in_threads
+from tests.integration.worker.tasks.test_killed_tasks import charged_once, kill
+from tests.support.engine import GENERATE, HISTORY, MEDIA, Engine
+from tests.support.platform import eventually
+from tests.support.servers.http_servers import RequestPause
+from worker.db.engine import transaction
+from worker.db.jobs import claims
+from worker.providers.base import Record
+from worker.tasks import poll as poll_task
+from worker.tasks import submit as submit_task
+from worker.tasks.poll import poll
+from worker.tasks.save import save_batch
+from worker.tasks.stages import claim as claim_stage
+from worker.tasks.submit import submit_batch
+
+
+def add_jobs(engine: Engine, count: int, **account: object) -> tuple[UUID, list[UUID]]:
+    account_id = engine.add_account(**{"max_images": 100, **account})
+    return account_id, [engine.add_job(account_id, prompt=f"boat {n}") for n in range(count)]
+
+
+def test_one_message_submits_fifty_jobs_side_by_side(engine: Engine) -> None:
+    account, jobs = add_jobs(engine, 50)
+    submit_batch(account_id=account)
+    assert set(engine.states(jobs)) == {"running"}
+    assert engine.charge_count() == 50
+    assert engine.ledger()["totals"]["duplicate_submit_ids"] == 0
+
+
+def test_slots_hold_at_every_instant_with_batches(engine: Engine) -> None:
+    account, jobs = add_jobs(engine, 40, max_images=7)
+    for _ in range(30):
+        submit_batch(account_id=account)
+        assert engine.sql("SELECT count(*) AS n FROM jobs WHERE holds_slot")[0].n <= 7
+        engine.finish_upstream()
+        engine.make_due()
+        poll(account_id=account)
+        engine.make_due()
+        save_batch(job_ids=[row.id for row in engine.sql("SELECT id FROM jobs WHERE state = 'saving'")])
+        if set(engine.states(jobs)) == {"succeeded"}:
+            break
+    assert set(engine.states(jobs)) == {"succeeded"}
+    assert max(view["max_in_flight"] for view in engine.ledger()["accounts"].values()) <= 7
+
+
+def test_two_workers_on_one_account_share_its_slots(engine: Engine) -> None:
+    account, jobs = add_jobs(engine, 30, max_images=9)
+    stop = engine.interceptor.after[GENERATE] = RequestPause()
+    other = engine.start_process("submit_batch", account_id=account)
+    stop.wait()
+    run_in_threads(4, lambda _: submit_batch(account_id=account))
+    stop.release()
+    other.join(30)
+    assert sorted(engine.states(jobs)).count("running") == 9
+    assert engine.charge_count() == 9
+    engine.interceptor.clear()
+    for _ in range(4):
+        engine.run_until_final(*jobs)
+    charged_once(engine, *jobs)
+    assert max(view["max_in_flight"] for view in engine.ledger()["accounts"].values()) <= 9
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_submit_of_many_jobs_charges_each_once(engine: Engine, moment: str) -> None:
+    account, jobs = add_jobs(engine, 12)
+    stop = RequestPause(nth=5)
+    getattr(engine.interceptor, moment)[GENERATE] = stop
+    process = engine.start_process("submit_batch", account_id=account)
+    stop.wait()
+    kill(process)
+    stop.release()
+    assert "queued" not in engine.states(jobs), "all were claimed together"
+    charged_once(engine, *jobs)
+
+
+@pytest.mark.parametrize("nth", [1, 4])
+def test_killed_save_of_many_jobs_saves_each(engine: Engine, nth: int) -> None:
+    account, jobs = add_jobs(engine, 6)
+    submit_batch(account_id=account)
+    engine.finish_upstream()
+    engine.make_due()
+    poll(account_id=account)
+    assert set(engine.states(jobs)) == {"saving"}
+    engine.make_due()
+    stop = engine.interceptor.before[MEDIA] = RequestPause(nth=nth)
+    process = engine.start_process("save_batch", job_ids=jobs)
+    stop.wait()
+    kill(process)
+    stop.release()
+    charged_once(engine, *jobs)
+
+
+def test_one_bad_record_among_fifty_does_not_stop_the_others(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that Postgres refuses: the batch is written again one by one."""
+    account, jobs = add_jobs(engine, 50)
+    submit_batch(account_id=account)
+    engine.finish_upstream()
+    engine.make_due()
+    bad = jobs[17]
+    key = str(engine.job_row(bad).submit_key)
+    provider = poll_task.get_provider()
+    real = provider.fetch_records
+
+    async def with_one_bad(account_row: object, keys: list[str]) -> dict[str, Record]:
+        records = await real(account_row, keys)
+        ref = records[key].results[0]
+        records[key] = replace(records[key], results=(replace(ref, url=f"{ref.url}\x00"),))
+        return records
+
+    monkeypatch.setattr(provider, "fetch_records", with_one_bad)
+    poll(account_id=account)
+    states = dict(zip(jobs, engine.states(jobs), strict=True))
+    assert states.pop(bad) == "running"
+    assert set(states.values()) == {"saving"}
+    monkeypatch.undo()
+    charged_once(engine, *jobs)
+
+
+def test_one_unreachable_result_among_many_is_tried_again_alone(engine: Engine) -> None:
+    account, jobs = add_jobs(engine, 8)
+    submit_batch(account_id=account)
+    engine.finish_upstream()
+    engine.make_due()
+    poll(account_id=account)
+    engine.make_due()
+    answers = iter([True])
+    engine.interceptor.before[MEDIA] = lambda *_: Response(status_code=503) if next(answers, False) else None
+    save_batch(job_ids=jobs)
+    assert sorted(engine.states(jobs)) == ["saving", *["succeeded"] * 7]
+    charged_once(engine, *jobs)
+
+
+class LostAnswer:
+    """Makes the next commits succeed in the database and fail in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: object, times: int = 1, after: int = 0) -> None:
+        self.left, self.spared = times, after
+        real = transaction
+
+        @contextmanager
+        def losing() -> Iterator[object]:
+            with real() as tx:
+                yield tx
+                if not self.spared and self.left:
+                    tx._after.clear()
+            if self.spared:
+                self.spared -= 1
+            elif self.left:
+                self.left -= 1
+                raise OperationalError("COMMIT", {}, Exception("the connection was lost"))
+
+        monkeypatch.setattr(module, "transaction", losing)
+
+
+def test_claims_whose_commit_was_not_answered_are_found_by_their_keys(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, jobs = add_jobs(engine, 5)
+    lost = LostAnswer(monkeypatch, claim_stage)
+    submit_batch(account_id=account)
+    assert lost.left == 0
+    assert set(engine.states(jobs)) == {"running"}, "none waits for its lease"
+    assert {engine.job_row(job).attempt for job in jobs} == {1}
+    charged_once(engine, *jobs)
+
+
+def test_running_jobs_whose_commit_was_not_answered_stay_running(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account, jobs = add_jobs(engine, 5)
+    lost = LostAnswer(monkeypatch, submit_task)
+    submit_batch(account_id=account)
+    assert lost.left == 0
+    assert set(engine.states(jobs)) == {"running"}
+    assert [engine.state_history(job) for job in jobs] == [["queued", "submitting", "running"]] * 5
+    charged_once(engine, *jobs)
+
+
+def test_poll_whose_commit_was_not_answered_is_completed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    account, jobs = add_jobs(engine, 5)
+    submit_batch(account_id=account)
+    engine.finish_upstream()
+    engine.make_due()
+    lost = LostAnswer(monkeypatch, poll_task, times=2, after=1)
+    poll(account_id=account)
+    assert lost.left == 0
+    assert set(engine.states(jobs)) == {"saving"}
+    assert [engine.state_history(job) for job in jobs] == [["queued", "submitting", "running", "saving"]] * 5
+    charged_once(engine, *jobs)
+
+
+def test_second_message_of_an_account_is_left_to_the_first(engine: Engine) -> None:
+    """Wake-ups that come while an account is served are not lost: the first message looks again."""
+    account, jobs = add_jobs(engine, 3)
+    stop = engine.interceptor.before[HISTORY] = RequestPause()
+    stop.release()
+    run_in_threads(8, lambda _: submit_batch(account_id=account))
+    assert set(engine.states(jobs)) == {"running"}
+    assert engine.charge_count() == 3
+
+
+def test_early_claimer_waits_for_the_pace_instead_of_the_tick(engine: Engine) -> None:
+    """Two hundred a second: batches of fifty, each after the gaps of the one before, in one message."""
+    account, jobs = add_jobs(engine, 100, max_images=200, submits_per_minute=12_000.0)
+    submit_batch(account_id=account)
+    eventually(lambda: set(engine.states(jobs)) == {"running"}, what="all are submitted without a tick")
+    times = sorted(row.at for row in engine.sql("SELECT at FROM job_events WHERE to_state = 'submitting'"))
+    batches = sorted({at.timestamp() for at in times})
+    assert len(batches) >= 2
+    assert min(b - a for a, b in pairwise(batches)) >= 0.24, "fifty gaps of 5 ms"
+
+
+@pytest.mark.parametrize("pace", [1.0, 7.5, 20.0, 59.0, 240.0, 1000.0, 2500.0, 12_345.0])
+def test_no_minute_has_more_submits_than_the_pace(pace: float) -> None:
+    """Batches at full speed, simulated for five minutes."""
+    at, times = 0.0, []
+    most = claims.most_claims(pace)
+    while at < 300:
+        times += [at] * most
+        at += claims.pause_after(most, pace)
+    worst = max(bisect_left(times, start + 60 - 1e-6) - n for n, start in enumerate(times))
+    assert worst <= max(pace, 1)
+    assert len(times) / 300 >= 0.9 * pace / 60, "and it is used"

@@ -1,0 +1,101 @@
+"""The event loop of a process: values, errors and log context cross it, and no work of a thread can end it."""
+
+import asyncio
+import threading
+
+import pytest
+import structlog
+
+from worker.core.concurrency import event_loop
+
+
+def test_value_and_error_reach_the_waiting_thread():
+    async def work(fails):
+        await asyncio.sleep(0)
+        if fails:
+            raise LookupError("nothing there")
+        return 7
+
+    assert event_loop.run(work(fails=False)) == 7
+    with pytest.raises(LookupError, match="nothing there"):
+        event_loop.run(work(fails=True))
+
+
+def test_timeout_of_the_work_itself_is_not_taken_for_a_slow_answer():
+    async def work():
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(5)
+
+    with pytest.raises(TimeoutError):
+        event_loop.run(work())
+
+
+def test_impatient_thread_leaves_and_the_work_continues():
+    may_end, ended = threading.Event(), threading.Event()
+
+    async def work():
+        await event_loop.in_transfer_thread(may_end.wait, 10)
+        ended.set()
+        return "done"
+
+    assert event_loop.run_for(work(), seconds=0.01, otherwise="later") == "later"
+    assert not ended.is_set()
+    may_end.set()
+    assert ended.wait(10)
+
+
+def test_more_threads_than_the_limit_do_not_wait_at_all():
+    may_end = threading.Event()
+
+    async def work():
+        await asyncio.get_running_loop().run_in_executor(None, may_end.wait, 10)
+        return "done"
+
+    lines: list[str] = []
+    patient = event_loop._MAX_PATIENT_THREADS
+    threads = [
+        threading.Thread(target=lambda: lines.append(event_loop.run_for(work(), seconds=10, otherwise="later")))
+        for _ in range(patient)
+    ]
+    for thread in threads:
+        thread.start()
+    while event_loop._patient_threads._value:  # all of them wait
+        pass
+    assert event_loop.run_for(work(), seconds=10, otherwise="later") == "later"
+    may_end.set()
+    for thread in threads:
+        thread.join()
+    assert lines == ["done"] * patient
+
+
+def test_log_context_follows_the_work_into_threads():
+    def read():
+        return structlog.contextvars.get_contextvars().get("job_id")
+
+    async def work():
+        return await event_loop.in_thread(read), read()
+
+    with structlog.contextvars.bound_contextvars(job_id="job_1"):
+        assert event_loop.run(work()) == ("job_1", "job_1")
+
+
+def test_exit_in_a_thread_does_not_end_the_loop():
+    def leave():
+        raise SystemExit(3)
+
+    with pytest.raises(RuntimeError, match="SystemExit in a thread"):
+        event_loop.run(event_loop.in_thread(leave))
+
+    async def work():
+        return "alive"
+
+    assert event_loop.run(work()) == "alive"
+
+
+def test_pools_are_separate_lanes():
+    """Transfers that hang take no thread of the database."""
+    release = threading.Event()
+    taken = [event_loop.start(event_loop.in_transfer_thread(release.wait, 10)) for _ in range(40)]
+    assert event_loop.run(event_loop.in_thread(lambda: "free")) == "free"
+    release.set()
+    assert all(one.result(10) for one in taken)
