@@ -67,7 +67,7 @@ class PacedScheduler(beat.Scheduler):
             if time.monotonic() >= self._due_at(name, entry):
                 self._sent[name] = time.monotonic()
                 self.apply_entry(entry, producer=self.producer)
-                if name == "tick":  # it finds what the question would find
+                if name == "tick" and not self._open:  # it finds what the question would find
                     self._check_at = max(self._check_at, time.monotonic() + CHECK_SECONDS)
         now = time.monotonic()
         next_at = min([self._check_at, *(self._due_at(name, entry) for name, entry in self.schedule.items())])

@@ -5,13 +5,14 @@ import json
 import time
 from collections import Counter
 
+import pytest
 import redis
 
 from tests.support.engine import Engine
 from tests.support.platform import eventually
 from worker.db.engine import transaction
 from worker.db.scheduling.open_work import has_open_work
-from worker.messaging import heartbeat
+from worker.messaging import celery_beat, heartbeat
 from worker.messaging.celery_app import app
 from worker.messaging.celery_beat import PacedScheduler, SchedulerThread
 
@@ -64,6 +65,23 @@ def test_tick_and_sweep_are_rare_while_nothing_is_open(engine: Engine) -> None:
     assert len(times["sweep"]) <= 3
     assert times["tick"][0] <= 5, "also the first idle tick is well within the heartbeat timeout"
     assert times["refresh"][0] < 10, "what is sent each minute does not start anew with each worker"
+
+
+def test_scheduler_follows_the_open_work(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks again while it sends ticks, so it rests after the last job, and it wakes up for the next one."""
+    interval = app.conf.beat_schedule["tick"]["schedule"]
+    monkeypatch.setattr(celery_beat, "CHECK_SECONDS", 1.5 * interval)
+    monkeypatch.setattr(celery_beat, "RECHECK_SECONDS", 1.5 * interval)
+    is_open = True
+    kind = type("Scheduler", (PacedScheduler,), {"has_open_work": staticmethod(lambda: is_open)})
+    scheduler = kind(app)
+    for is_open in (True, False, True, False):
+
+        def agrees(expected: bool = is_open) -> bool:
+            scheduler.tick()
+            return bool(scheduler._open is expected)
+
+        eventually(agrees, within=10, what=f"open = {is_open}")
 
 
 def test_work_is_open_when_the_database_does_not_respond(engine: Engine) -> None:
