@@ -74,5 +74,5 @@ def _number(value: float | None, digits: int) -> str:
 def _table(head: Sequence[str], rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(line[column]) for line in [head, *rows]) for column in range(len(head))]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *rows]]
-    lines.insert(1, "-|-".join("-" * width for width in widths))
-    return "\n".join(f"| {line} |" for line in lines).replace("| -", "|--").replace("- |", "--|")
+    ruler = "|".join("-" * (width + 2) for width in widths)
+    return "\n".join([f"| {lines[0]} |", f"|{ruler}|", *(f"| {line} |" for line in lines[1:])])

@@ -99,9 +99,12 @@ def test_tables_have_a_row_per_measurement_and_servers_without_a_pid_no_cost() -
     speed, cost = speed_table([ours, other]).splitlines(), cost_table([ours, other]).splitlines()
     assert len(speed) == 4
     assert "| 0.10 / 0.20 " in speed[2]
+    assert "| -    " in speed[3]
     assert "1 of 10" in speed[3]
     assert "1 jobs paid twice" in speed[3]
     assert len({line.count("|") for line in speed}) == len({line.count("|") for line in cost}) == 1
     assert len(cost) == 3
     assert "api 3.0, worker 2.0 " in cost[2]
     assert "worker 90, api 80" in cost[2]
+    assert "| - / - / -  " in cost[2]
+    assert {len(line) for line in speed} == {len(speed[0])}
