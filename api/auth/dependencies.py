@@ -25,7 +25,7 @@ from worker.core.quotas import REQUESTS, Limit, OwnLimits, effective_limits
 from worker.core.security.session_tokens import SessionToken
 from worker.core.settings import get_settings
 from worker.db.accounts import accounts
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, transaction
+from worker.db.engine import Transaction, is_database_away, transaction
 from worker.db.jobs.queries import Viewer
 from worker.db.users import api_keys, console_sessions
 from worker.db.users.api_keys import KeyOwner
@@ -170,7 +170,7 @@ def _find_alone(key: str) -> KeyOwner | None:
 
 
 _look_ups: KeyedBatches[asyncio.AbstractEventLoop, str, KeyOwner | None] = KeyedBatches(
-    _find_together, alone=_find_alone, fatal=DATABASE_UNAVAILABLE_ERRORS
+    _find_together, alone=_find_alone, is_fatal=is_database_away
 )
 
 

@@ -26,7 +26,13 @@ from worker.core.concurrency.keyed_batches import ALONE, KeyedBatches, Left
 from worker.core.errors import ERRORS, DreameryError
 from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Transaction, retry_when_database_unavailable, transaction
+from worker.db.engine import (
+    DATABASE_UNAVAILABLE_ERRORS,
+    Transaction,
+    is_database_away,
+    retry_when_database_unavailable,
+    transaction,
+)
 from worker.db.jobs import idempotency, inputs, queries, state_machine
 from worker.db.jobs.idempotency import NewRequest
 from worker.db.jobs.inputs import NewInput
@@ -110,6 +116,15 @@ def _accept_together(submissions: list[_Submission]) -> list[AcceptedRequest | L
 
     @retry_when_database_unavailable
     def attempt() -> set[UUID]:
+        try:
+            return write()
+        except DATABASE_UNAVAILABLE_ERRORS as error:
+            if is_database_away(error):
+                raise
+            # One of the requests waited too long, for example for its idempotency key.
+            raise _NotTogetherError from error
+
+    def write() -> set[UUID]:
         nonlocal attempts
         attempts += 1
         with transaction() as tx:
@@ -191,6 +206,10 @@ def _accept(submission: _Submission) -> AcceptedRequest:
                 _enqueue_on_commit(tx, plan.jobs)
                 return new
             if known := _jobs_of_earlier_request(tx, request, submission.tracked):
+                if request.group_id in known:
+                    # Our own jobs: the commit whose answer was lost was still going on at the check above.
+                    _enqueue_on_commit(tx, plan.jobs)
+                    return new
                 return AcceptedRequest(job_ids=known, n=plan.n, replayed=True)
             warnings = _insert(tx, [submission])
         return replace(new, warnings=warnings)
@@ -208,7 +227,7 @@ def _accept(submission: _Submission) -> AcceptedRequest:
 
 _Batch = tuple[UUID, str, str, str]
 _batches: KeyedBatches[_Batch, _Submission, AcceptedRequest] = KeyedBatches(
-    _accept_together, alone=_accept_alone, fatal=DATABASE_UNAVAILABLE_ERRORS
+    _accept_together, alone=_accept_alone, is_fatal=is_database_away
 )
 
 

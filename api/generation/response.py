@@ -27,7 +27,7 @@ from worker.core.concurrency.keyed_batches import KeyedBatches, Left
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
+from worker.db.engine import is_database_away, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView
 
@@ -195,7 +195,7 @@ def read_job_views(job_ids: list[UUID]) -> list[JobView]:
 
 
 _reads: KeyedBatches[asyncio.AbstractEventLoop, list[UUID], list[JobView]] = KeyedBatches(
-    _read_together, alone=read_job_views, fatal=DATABASE_UNAVAILABLE_ERRORS
+    _read_together, alone=read_job_views, is_fatal=is_database_away
 )
 
 

@@ -40,6 +40,7 @@ __all__ = [
     "Row",
     "Transaction",
     "get_engine",
+    "is_database_away",
     "retry_when_database_unavailable",
     "transaction",
 ]
@@ -58,6 +59,20 @@ ROW_ERRORS: tuple[type[Exception], ...] = (
     ValueError,
     TypeError,
 )
+
+# SQLSTATE classes of a server that refuses every statement: connection, resources, operator intervention.
+_AWAY_CLASSES = ("08", "53", "57")
+_QUERY_CANCELED = "57014"
+
+
+def is_database_away(error: Exception) -> bool:
+    """Whether no statement can succeed now. A statement that waited too long, for example for a lock, is no reason."""
+    if not isinstance(error, OperationalError):
+        return isinstance(error, DATABASE_UNAVAILABLE_ERRORS)
+    # None = there was no answer: the connection broke.
+    state = getattr(error.orig, "sqlstate", None)
+    return state is None or (state.startswith(_AWAY_CLASSES) and state != _QUERY_CANCELED)
+
 
 # A restart of Postgres takes seconds; a task or a request waits for it instead of failing.
 RETRY_SECONDS = 15

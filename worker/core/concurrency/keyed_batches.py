@@ -33,9 +33,9 @@ ALONE = Left.ALONE
 class KeyedBatches(Generic[Key, Item, Outcome]):
     """Handles items in batches, in threads. Use it on one event loop per key.
 
-    `together` gets at least two items and returns one outcome for each, in order; `ALONE` leaves an item to `alone`. If
-    it raises one of the `fatal` errors, all items fail with it (for example because the database is away); after any
-    other error all items are left to `alone`. An item that `alone` fails for a fatal reason takes the rest with it.
+    `together` gets at least two items and returns one outcome for each, in order; `ALONE` leaves an item to `alone`.
+    After an error all items are left to `alone`, unless `is_fatal` says that it would be the same for each, for example
+    because the database is away: then all items fail with it. The same applies to an error of a single item.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class KeyedBatches(Generic[Key, Item, Outcome]):
         together: Callable[[list[Item]], "list[Outcome | Left]"],
         *,
         alone: Callable[[Item], Outcome],
-        fatal: tuple[type[Exception], ...] = (),
+        is_fatal: Callable[[Exception], bool],
         max_items: int = _MAX_ITEMS,
     ) -> None:
         self._together = together
         self._alone = alone
-        self._fatal = fatal
+        self._is_fatal = is_fatal
         self._max_items = max_items
         self._waiting: dict[Key, list[tuple[Item, asyncio.Future[Outcome]]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -84,10 +84,10 @@ class KeyedBatches(Generic[Key, Item, Outcome]):
         if len(batch) > 1:
             try:
                 outcomes = self._together([item for item, _ in batch])
-            except self._fatal as error:
-                loop.call_soon_threadsafe(_fail_all, [done for _, done in batch], error)
-                return
-            except Exception:  # noqa: BLE001 - each item meets its own error again, alone
+            except Exception as error:  # noqa: BLE001 - each item meets its own error again, alone
+                if self._is_fatal(error):
+                    loop.call_soon_threadsafe(_fail_all, [done for _, done in batch], error)
+                    return
                 outcomes = [ALONE] * len(batch)
             finished = [
                 (done, outcome) for (_, done), outcome in zip(batch, outcomes, strict=True) if outcome is not ALONE
@@ -103,10 +103,10 @@ class KeyedBatches(Generic[Key, Item, Outcome]):
         for number, (item, done) in enumerate(left):
             try:
                 outcome = self._alone(item)
-            except self._fatal as error:
-                loop.call_soon_threadsafe(_fail_all, [done for _, done in left[number:]], error)
-                return
             except Exception as error:  # noqa: BLE001 - it belongs to the item
+                if self._is_fatal(error):
+                    loop.call_soon_threadsafe(_fail_all, [done for _, done in left[number:]], error)
+                    return
                 loop.call_soon_threadsafe(_fail_all, [done], error)
             else:
                 loop.call_soon_threadsafe(partial(_finish_all, [(done, outcome)]))

@@ -1,6 +1,7 @@
 """Acceptance in batches on a real database: concurrent requests of a caller share transactions, and nothing else."""
 
 import asyncio
+import io
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,11 +17,11 @@ from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
 from api.http.request_tracker import RequestTracker, TrackedRequest
 from tests.support import factories
 from tests.support.engine import Engine
-from worker import celery_tasks
+from worker import celery_tasks, storage
 from worker.core.errors import DreameryError
 from worker.core.quotas import OwnLimits
 from worker.db.engine import get_engine, transaction
-from worker.db.jobs.inputs import NewInput
+from worker.db.jobs.inputs import NewInput, StoredInput
 from worker.db.platform import state
 from worker.db.users import users
 
@@ -331,6 +332,27 @@ def test_repeated_failure_in_a_batch_is_sent_again(engine: Engine, alice: Caller
     run(work)
 
 
+def test_request_that_waits_too_long_for_its_key_does_not_fail_the_others(engine: Engine, alice: Caller) -> None:
+    """Another process holds the idempotency key in a transaction that hangs."""
+
+    async def work(process: Process) -> None:
+        with engine.connect() as blocker:
+            blocker.execute(
+                """INSERT INTO requests (group_id, caller, route, key, fingerprint, holder, process)
+                   VALUES (gen_random_uuid(), %s, %s, 'held', 'prompt', gen_random_uuid(), gen_random_uuid())""",
+                [alice.scope, ROUTE],
+            )
+            others = [asyncio.create_task(process.send(alice, f"prompt {n}", key=f"key {n}")) for n in range(5)]
+            held = asyncio.create_task(process.send(alice, "prompt", key="held"))
+            assert len(accepted(await process.send_all(*others))) == 5
+            assert not held.done()
+            await asyncio.to_thread(blocker.rollback)
+        assert not (await held).replayed
+
+    run(work)
+    assert len(engine.sql("SELECT 1 FROM jobs")) == 6
+
+
 def test_client_that_disconnects_in_the_waiting_batch_creates_no_job(engine: Engine, alice: Caller) -> None:
     async def work(process: Process) -> None:
         gone = process.track()
@@ -406,6 +428,23 @@ def test_lost_answer_of_a_single_request_is_found(engine: Engine, alice: Caller,
 
     run(work)
     assert lost_answers.lost == 1
+    assert len(engine.sql("SELECT 1 FROM jobs")) == 1
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_own_commit_that_appears_late_is_no_repeat(engine: Engine, alice: Caller, key: str | None) -> None:
+    """The same attempt again, as after a commit that was still going on when the second attempt looked for it."""
+    stored = StoredInput(key="inputs/one.png", mime="image/png", bytes=3, width=1, height=1, sha256="")
+    plan = make_plan(alice, "prompt", inputs=[NewInput(stored=stored)])
+
+    async def work(process: Process) -> None:
+        storage.put_file(stored.key, io.BytesIO(b"one"))
+        tracked = process.track()
+        outcomes = [await accept(plan, caller=alice, key=key, tracked=tracked) for _ in range(2)]
+        assert outcomes[0] == outcomes[1] == AcceptedRequest(job_ids=[plan.jobs[0].id], n=1)
+        assert storage.read_file(stored.key) == b"one"
+
+    run(work)
     assert len(engine.sql("SELECT 1 FROM jobs")) == 1
 
 

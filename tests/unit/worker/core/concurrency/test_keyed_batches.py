@@ -25,7 +25,7 @@ class Recorder:
         self.held.set()
         self.error: Exception | None = None
         self.made: KeyedBatches[str, int, int] = KeyedBatches(
-            self._together, alone=self._alone, fatal=(AwayError,), max_items=10
+            self._together, alone=self._alone, is_fatal=lambda error: isinstance(error, AwayError), max_items=10
         )
 
     def _together(self, items: list[int]) -> list[int | Left]:
@@ -191,7 +191,7 @@ def test_context_of_a_waiter_does_not_leak_into_the_batch(count: int) -> None:
 
     async def work() -> None:
         variable.set("a request")
-        made: KeyedBatches[str, int, int] = KeyedBatches(together, alone=alone)
+        made: KeyedBatches[str, int, int] = KeyedBatches(together, alone=alone, is_fatal=lambda _: False)
         await asyncio.gather(*(made.add("k", n) for n in range(count)))
 
     run(work)
