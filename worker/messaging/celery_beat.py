@@ -22,7 +22,7 @@ __all__ = ["SchedulerThread", "app"]
 log = get_logger("scheduler")
 
 # How often the thread asks whether work is open: a job whose wake-up was lost waits this long for the tick.
-CHECK_SECONDS = 1.2
+CHECK_SECONDS = 1.5
 # While work is open, the question is asked less often, because the tick runs anyway.
 RECHECK_SECONDS = 2.0
 IDLE_SWEEP_SECONDS = 15.0
