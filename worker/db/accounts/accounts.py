@@ -11,6 +11,7 @@ from worker.core.ids import new_id
 from worker.core.settings import get_settings
 from worker.db.accounts.concurrency import slots_of
 from worker.db.accounts.eligibility import is_open, under_cap
+from worker.db.accounts.queue_lines import USE_QUEUE_ORDER
 from worker.db.engine import Transaction
 
 
@@ -96,7 +97,7 @@ def account_of(row: Any) -> AccountRow:
 
 
 _LOCK_READY = text(
-    f"""/* lock_ready */ SELECT {COLUMNS} FROM accounts
+    f"""/* lock_ready */ SELECT {COLUMNS}, {USE_QUEUE_ORDER} FROM accounts
         WHERE id = :id AND state = 'ok' AND (rest_until IS NULL OR rest_until <= clock_timestamp())
           AND {is_open("accounts")}
         FOR NO KEY UPDATE"""

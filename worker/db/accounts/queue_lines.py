@@ -6,7 +6,20 @@ per waiting job, and no job is hidden behind jobs that nobody can run. `ix_jobs_
 reading the jobs in between.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import text
+
+from worker.db.engine import Transaction
 from worker.db.schema.jobs import LINE
+
+# SQL: two values of a SELECT, with the effect that later statements of the transaction read the queue in the order of
+# its index and stop early. With a LIMIT that is no constant, the planner expects to need a tenth of the queue, and
+# sorts all of it.
+USE_QUEUE_ORDER = "set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true)"
+_USE = text(f"SELECT {USE_QUEUE_ORDER}")
+_USE_ANY_ORDER = text("SELECT set_config('enable_sort', 'on', true), set_config('enable_bitmapscan', 'on', true)")
 
 # What is equal within a line, and what a question about its first job needs.
 _COLUMNS = "id, owner, user_id, account_choice, account_ids, avoid_accounts, price, place, priority"
@@ -23,6 +36,14 @@ def line_heads(name: str, kinds: str) -> str:
         SELECT k.kind, h.* FROM unnest({kinds}) AS k(kind) CROSS JOIN LATERAL ({_FIRST} = k.kind {_ORDER}) h
         UNION ALL
         SELECT p.kind, h.* FROM {name} p CROSS JOIN LATERAL ({_FIRST} = p.kind AND {LINE} > p.line {_ORDER}) h)"""
+
+
+@contextmanager
+def queue_order(tx: Transaction) -> Iterator[None]:
+    """Read the queue in the order of its index in the statements of this block."""
+    tx.run(_USE)
+    yield
+    tx.run(_USE_ANY_ORDER)
 
 
 def in_line(head: str) -> str:

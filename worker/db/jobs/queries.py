@@ -10,6 +10,7 @@ from worker.core.job_state import OPEN, JobState, sql_list
 from worker.core.settings import get_settings
 from worker.db.accounts import model_listings
 from worker.db.accounts.eligibility import candidates, free_at, works
+from worker.db.accounts.queue_lines import queue_order
 from worker.db.engine import Transaction
 from worker.db.jobs import conversations, durations
 from worker.db.jobs.conversations import AgentReply
@@ -116,7 +117,7 @@ def _job_views(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
     chats = [row.id for row in rows if row.kind == "chat"]
     replies = conversations.find_replies(tx, chats) if chats else {}
     children = _children(tx, chats) if chats else {}
-    positions = {row.id: row.position for row in tx.all(_POSITION, {"ids": queued})} if queued else {}
+    positions = _positions(tx, queued) if queued else {}
     capacities = _capacities(tx, queued) if queued else {}
     return [
         JobView(
@@ -133,6 +134,11 @@ def _job_views(tx: Transaction, rows: list[Row[Any]]) -> list[JobView]:
         )
         for row in rows
     ]
+
+
+def _positions(tx: Transaction, ids: list[UUID]) -> dict[UUID, int]:
+    with queue_order(tx):
+        return {row.id: row.position for row in tx.all(_POSITION, {"ids": ids})}
 
 
 def _children(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, list[UUID]]:
