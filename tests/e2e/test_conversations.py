@@ -1,7 +1,8 @@
-"""Conversations in real processes: the talker process, its crash, and many conversations in parallel with image jobs."""
+"""Conversations in real processes: the crash of their process, and many conversations in parallel with image jobs."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -9,13 +10,13 @@ import pytest
 
 from tests.support.api_client import new_key
 from tests.support.chat.agent_chats import stream_chat
-from tests.support.platform import eventually
+from tests.support.platform import eventually, start_platform
 from worker.local.supervisor import Platform
 
 
 @pytest.fixture
 def platform(multi_region_platform: Platform) -> Platform:
-    """A shared platform. A test kills its talker, which is running again when the test ends."""
+    """A shared platform. A test kills its worker, which is running again when the test ends."""
     return multi_region_platform
 
 
@@ -35,23 +36,30 @@ def test_agent_answer_contains_images(platform: Platform, url: str) -> None:
     assert chat.finish == ["stop"]
 
 
-def test_killed_talker_breaks_only_its_own_conversations(platform: Platform, url: str) -> None:
-    talker = platform.children["worker-1"]
+def test_killed_worker_breaks_only_its_own_conversations(platform: Platform, url: str) -> None:
+    worker = platform.children["worker-1"]
     killed: list[int] = []
 
     def kill(chat: Any) -> bool:
         if len(chat.contents) > 5 and not killed:
-            killed.append(talker.pid)
-            talker.send(signal.SIGKILL)
+            killed.append(worker.pid)
+            worker.send(signal.SIGKILL)
         return False
 
     chat = stream_chat(url, "[[words:4000]] [[pause:0.02]]", stop=kill)
     assert [error["code"] for error in chat.errors] == ["stream_broken"]
-    assert killed != [talker.pid]
+    assert killed != [worker.pid]
     assert chat.text.startswith("词0 词1 词2 ")
     assert stream_chat(url, "hi again").finish == ["stop"]
     prompts = [line["prompt"] for line in ledger(platform)["conversations"]]
     assert prompts.count("[[words:4000]] [[pause:0.02]]") == 1
+
+
+def test_roles_in_processes_of_their_own_do_the_same(tmp_path: Path) -> None:
+    """As on several hosts: worker, talker and scheduler are separate."""
+    with start_platform(tmp_path, separate_roles=True) as separate:
+        assert {"worker-1", "talker", "scheduler"} <= set(separate.children)
+        assert stream_chat(separate.url, "draw a boat [[image:1]]", key="demo:sandbox").finish == ["stop"]
 
 
 def test_thirty_conversations_do_not_starve_image_jobs(platform: Platform, url: str) -> None:
