@@ -1,6 +1,7 @@
 """Helpers for migrations of large tables: committed batches, and indexes that survive an interrupted attempt."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
@@ -12,6 +13,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.pool import NullPool
 
 from migrations import online
+from tests.support.platform import migrate
+from worker.local.embedded_servers import EmbeddedPostgres
 
 ROWS = 11
 
@@ -88,3 +91,15 @@ def test_an_invalid_index_of_an_interrupted_attempt_is_replaced(url: str) -> Non
 def _execute(url: str, statement: str) -> None:
     with psycopg.connect(url) as connection:
         connection.execute(statement)
+
+
+def test_processes_that_migrate_together_wait_for_each_other(postgres: EmbeddedPostgres) -> None:
+    """The one that waits must hold no snapshot: the other one's indexes would wait for it."""
+    postgres.ensure_database("migrated_together")
+    url = postgres.url("migrated_together")
+    with ThreadPoolExecutor(3) as pool:
+        for done in [pool.submit(migrate, url) for _ in range(3)]:
+            done.result(timeout=300)
+    invalid = query(url, "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
+    assert invalid == []
+    assert query(url, "SELECT count(*) FROM alembic_version") == [(1,)]
