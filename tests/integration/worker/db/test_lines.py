@@ -2,9 +2,14 @@
 
 from uuid import UUID, uuid4
 
+from sqlalchemy import text
+
 from tests.support.engine import Engine
+from worker.db.accounts import accounts
+from worker.db.accounts.concurrency import slot_limits
+from worker.db.accounts.eligibility import bound
 from worker.db.engine import transaction
-from worker.db.scheduling import due_work, fair_queue, unschedulable
+from worker.db.scheduling import due_work, fair_queue, job_selection, unschedulable
 from worker.tasks.dispatch import tick
 
 # More than any limit of rows that one statement may look at.
@@ -119,3 +124,23 @@ def test_owners_left_behind_are_found_among_thousands_of_others(engine: Engine) 
         assert fair_queue.find_owners_to_rebase(tx, limit=10) == [owner]
         assert fair_queue.rebase(tx, owner) == 1
         assert fair_queue.find_owners_to_rebase(tx, limit=10) == []
+
+
+def test_claims_read_the_queue_in_order_and_stop_early(engine: Engine) -> None:
+    """The planner would rather sort the whole queue, because it does not know how many jobs a claim takes."""
+    account_id = engine.add_account()
+    copy_job(engine, engine.add_job(account_id), 50)
+    with transaction() as tx:
+        account = accounts.lock_ready(tx, account_id)
+        assert account is not None
+        values = {
+            **bound(account),
+            **slot_limits(),
+            "kinds": ["image"],
+            "slots": [2],
+            "can_upload": True,
+            "limit": 2,
+        }
+        plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {job_selection._SELECT.text}"), values))
+    assert "Index Scan using ix_jobs_queue on jobs" in plan
+    assert "Sort Key: jobs.place" not in plan
