@@ -23,6 +23,7 @@ from tests.support import factories
 from tests.support.platform import ROOT
 from tests.support.servers.http_servers import RequestInterceptor
 from worker import celery_tasks, storage
+from worker.core.concurrency import event_loop
 from worker.core.settings import get_settings
 from worker.db.engine import get_engine, transaction
 from worker.db.jobs import durations
@@ -132,6 +133,8 @@ class Engine:
         self.interceptor = interceptor
         self.sandbox = sandbox
         self.url = url
+        # A slow machine must not make a task continue in the background while its test goes on.
+        monkeypatch.setattr(event_loop, "PATIENCE_SECONDS", 120.0)
         self.configure(**env)
         self.redis = redis.Redis.from_url(env["REDIS_URL"])
         self._processes: list[ForkServerProcess] = []

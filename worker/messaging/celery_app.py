@@ -171,7 +171,10 @@ def enqueue_poll(account_id: UUID) -> bool:
 
 def enqueue_poll_later(account_id: UUID, *, seconds: float) -> None:
     """Wake the poll task after a delay. The tick alone would be up to half a second late."""
-    _timer.after(seconds, partial(enqueue_poll, account_id))
+    if seconds <= 0:
+        enqueue_poll(account_id)
+    else:
+        _timer.after(seconds, partial(enqueue_poll, account_id))
 
 
 def enqueue_save(*job_ids: UUID) -> bool:

@@ -7,6 +7,7 @@ news (failures, cancellations, absences, incomplete results) are settled one by 
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from worker.core.concurrency.event_loop import in_thread, run_for
@@ -16,7 +17,7 @@ from worker.core.observability import tracing
 from worker.core.observability.job_context import job_context, jobs_context
 from worker.core.observability.logging import get_logger
 from worker.core.polling import OpenJob as JobInFlight
-from worker.core.polling import PollingPolicy, next_poll
+from worker.core.polling import PollingPolicy, duration_to_learn, next_poll
 from worker.core.settings import get_settings
 from worker.db.accounts import health, polling
 from worker.db.accounts.accounts import AccountRow
@@ -37,14 +38,12 @@ ABSENT_SECONDS = 300.0
 # Items that do not change for this many polls and seconds are complete (protocol section 8.3).
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
-# A thread of the worker waits this long for the call; see `submit.PATIENCE_SECONDS`.
-PATIENCE_SECONDS = 5.0
 _OVER = frozenset({RecordState.DONE, RecordState.FAILED})
 
 
 def poll(*, account_id: UUID) -> str:
     """Poll every open job of the account, if its poll is due. Return a summary."""
-    return run_for(_poll(account_id), seconds=PATIENCE_SECONDS, otherwise="its call continues in the background")
+    return run_for(_poll(account_id), otherwise="its call continues in the background")
 
 
 async def _poll(account_id: UUID) -> str:
@@ -68,6 +67,10 @@ class _Claimed:
     @property
     def account(self) -> AccountRow:
         return self.claim.account
+
+    def duration_of(self, job: OpenJob) -> float | None:
+        """Return how long a job took whose end this poll has found."""
+        return None if job.age is None else duration_to_learn(job.age, self.claim.since_last)
 
     def next_in(self, left: set[UUID]) -> float | None:
         """Return the seconds to the next poll, without the jobs that left the account; None without open jobs."""
@@ -96,7 +99,7 @@ def _claim(account_id: UUID) -> _Claimed | None:
 
 def _known_durations(tx: Transaction, job: OpenJob) -> tuple[float, ...] | None:
     stats = durations.find_by_size(tx, job.kind, job.model, job.size)
-    return stats.seconds if stats else None
+    return stats.generation if stats else None
 
 
 async def _poll_claimed(claimed: _Claimed) -> str:
@@ -165,34 +168,34 @@ def _settle_all(claimed: _Claimed, news: _News) -> set[UUID]:
     left: set[UUID] = set()
     with pubsub.batch_job_changes():
         try:
-            left |= _settle_normal(news)
+            left |= _settle_normal(claimed, news)
         except ROW_ERRORS as error:
             log.warning("batch_split", batch="poll", items=len(news.normal), reason=type(error).__name__)
-            left |= _settle_normal_one_by_one(news)
+            left |= _settle_normal_one_by_one(claimed, news)
         poll_trace = tracing.traceparent()
         for job, record in news.odd:
             with job_context("settle", job.id, job.origin, links=[poll_trace] if poll_trace else []):
-                if _settle(claimed.account, job, record):
+                if _settle(claimed, job, record):
                     left.add(job.id)
         _schedule_next(claimed, left)
     return left
 
 
-def _settle_normal_one_by_one(news: _News) -> set[UUID]:
+def _settle_normal_one_by_one(claimed: _Claimed, news: _News) -> set[UUID]:
     left: set[UUID] = set()
     singles = [_News(found=[pair]) for pair in news.found]
     singles += [_News(finished=[pair]) for pair in news.finished]
     singles += [_News(moved=[pair]) for pair in news.moved]
     for single in singles:
         try:
-            left |= _settle_normal(single)
+            left |= _settle_normal(claimed, single)
         except ROW_ERRORS:
             log.exception("record_not_settled", job_id=str(single.normal[0][0].id))
     return left
 
 
 @retry_when_database_unavailable
-def _settle_normal(news: _News) -> set[UUID]:
+def _settle_normal(claimed: _Claimed, news: _News) -> set[UUID]:
     if not news.normal:
         return set()
     finished = [*news.finished, *(pair for pair in news.found if pair[1].state is RecordState.DONE)]
@@ -205,7 +208,9 @@ def _settle_normal(news: _News) -> set[UUID]:
             log.info("submit_found", job_id=str(row.id))
             announce(tx, row)
         done = [
-            state_machine.Finished(job.id, job.attempt, [asdict(ref) for ref in record.results])
+            state_machine.Finished(
+                job.id, job.attempt, _refs(record), claimed.duration_of(job)
+            )
             for job, record in finished
         ]
         saving = state_machine.mark_saving_many(tx, done)
@@ -217,6 +222,10 @@ def _settle_normal(news: _News) -> set[UUID]:
             ids = list(saving)[start : start + celery_app.MOST_SAVES_PER_MESSAGE]
             tx.on_commit(partial(celery_app.enqueue_save, *ids))
     return set(saving)
+
+
+def _refs(record: Record) -> list[dict[str, Any]]:
+    return [asdict(ref) for ref in record.results]
 
 
 def _report(job: OpenJob, record: Record) -> progress_and_leases.Progress:
@@ -245,7 +254,7 @@ def _schedule_next(claimed: _Claimed, left: set[UUID]) -> None:
 
 
 @retry_when_database_unavailable
-def _settle(account: AccountRow, job: OpenJob, record: Record | None) -> bool:
+def _settle(claimed: _Claimed, job: OpenJob, record: Record | None) -> bool:
     """Apply one record to the rows. Return whether the job left its slot of the account."""
     with transaction() as tx:
         if job.state == JobState.CANCELLED:
@@ -258,9 +267,9 @@ def _settle(account: AccountRow, job: OpenJob, record: Record | None) -> bool:
             )
             if row is None:
                 return False
-            log.info("submit_found", job_id=str(job.id), account=account.label)
+            log.info("submit_found", job_id=str(job.id), account=claimed.account.label)
             announce(tx, row)
-        return _settle_record(tx, account, job, record)
+        return _settle_record(tx, claimed, job, record)
 
 
 def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
@@ -294,7 +303,8 @@ def _settle_absent(tx: Transaction, job: OpenJob) -> bool:
     return True
 
 
-def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: Record) -> bool:
+def _settle_record(tx: Transaction, claimed: _Claimed, job: OpenJob, record: Record) -> bool:
+    account = claimed.account
     if job.cancel_requested:
         row = state_machine.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
         if row is None:
@@ -310,18 +320,17 @@ def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: R
             health.cool_down(tx, account.id, seconds=cooldown, code=code)
         return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
     if record.state is RecordState.DONE or _is_stable(tx, job, record):
-        return _finish(tx, job, record)
+        return _finish(tx, claimed, job, record)
     for row in progress_and_leases.record_progress_many(tx, [_report(job, record)]):
         announce(tx, row)
     return False
 
 
-def _finish(tx: Transaction, job: OpenJob, record: Record) -> bool:
+def _finish(tx: Transaction, claimed: _Claimed, job: OpenJob, record: Record) -> bool:
     if not record.results:
         return _fail(tx, job, code="generation_failed", detail="finished without a usable result")
-    row = state_machine.mark_saving(
-        tx, job_id=job.id, attempt=job.attempt, refs=[asdict(ref) for ref in record.results]
-    )
+    refs = _refs(record)
+    row = state_machine.mark_saving(tx, job_id=job.id, attempt=job.attempt, refs=refs, seconds=claimed.duration_of(job))
     if row is None:
         return False
     announce(tx, row)

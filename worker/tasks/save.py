@@ -41,8 +41,6 @@ log = get_logger("save")
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 FILE_DEADLINE_SECONDS = 30.0
-# A thread of the worker waits this long for the copies; see `submit.PATIENCE_SECONDS`.
-PATIENCE_SECONDS = 5.0
 _BACKOFF_SECONDS = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0)
 # Statuses of an expired URL; upstream's record gives a fresh one.
 _EXPIRED_URL = frozenset({401, 403, 404, 410})
@@ -65,7 +63,7 @@ class _Outcome:
 
 def save_batch(*, job_ids: list[UUID]) -> str:
     """Save each of these jobs whose save is due. Return what came of them."""
-    return run_for(_save_all(job_ids), seconds=PATIENCE_SECONDS, otherwise="its copies continue in the background")
+    return run_for(_save_all(job_ids), otherwise="its copies continue in the background")
 
 
 def save(*, job_id: UUID) -> str:

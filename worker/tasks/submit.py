@@ -20,11 +20,13 @@ from worker.core.concurrency.shutdown import stopping
 from worker.core.errors import DreameryError
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
+from worker.core.polling import OpenJob as JobInFlight
+from worker.core.polling import first_look
 from worker.core.settings import get_settings
 from worker.db.accounts import health, polling
 from worker.db.accounts.accounts import AccountRow
-from worker.db.engine import ROW_ERRORS, Row, retry_when_database_unavailable, transaction
-from worker.db.jobs import state_machine
+from worker.db.engine import ROW_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
+from worker.db.jobs import durations, state_machine
 from worker.db.jobs.claims import Claim, NeedsUploads
 from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError, Submitted
@@ -38,9 +40,6 @@ log = get_logger("submit")
 
 # After this many jobs, other messages get their turn: the rest of the account gets a new message.
 MAX_PER_MESSAGE = 200
-# A thread of the worker waits this long for the orders of its message. Then they continue on the event loop alone, so
-# that slow upstreams cannot take all threads.
-PATIENCE_SECONDS = 5.0
 # Of more jobs, a message names only the numbers.
 _MAX_LINES = 3
 # Longer waits for the pace of an account get a message of their own.
@@ -64,7 +63,7 @@ def submit_batch(
     work = _serve_jobs(wanted) if wanted else _serve(account_id) if account_id else None
     if work is None:
         return "nothing to submit"
-    return run_for(work, seconds=PATIENCE_SECONDS, otherwise="its orders continue in the background")
+    return run_for(work, otherwise="its orders continue in the background")
 
 
 def upload_and_submit(*, account_id: UUID) -> str:
@@ -252,11 +251,22 @@ def _mark_running(items: list[tuple[Claim, Submitted]]) -> list[bool]:
         # Lock order: accounts before jobs, as in a claim.
         health.record_success(tx, account_ids)
         rows = state_machine.mark_running_many(tx, accepted, actor="submit")
-        for account_id in polling.schedule_polls(tx, account_ids, interval=polling.FIRST_LOOK_SECONDS):
-            tx.on_commit(partial(celery_app.enqueue_poll, account_id))
+        looks = _first_looks(tx, items)
+        for account_id, seconds in polling.schedule_polls(tx, looks, at_once=True).items():
+            tx.on_commit(partial(celery_app.enqueue_poll_later, account_id, seconds=seconds))
         for row in rows.values():
             announce(tx, row)
     return [claim.id in rows for claim, _ in items]
+
+
+def _first_looks(tx: Transaction, items: list[tuple[Claim, Submitted]]) -> dict[UUID, float]:
+    """Return in how many seconds each account should be looked at because of its new jobs."""
+    looks: dict[UUID, float] = {}
+    for claim, _ in items:
+        stats = durations.find_duration_stats(tx, claim.kind, claim.model, claim.params)
+        look = first_look(JobInFlight(0.0, stats.generation if stats else None, claim.kind))
+        looks[claim.account.id] = min(look, looks.get(claim.account.id, look))
+    return looks
 
 
 _running = GroupCommit("mark_running", _mark_running, alone=ROW_ERRORS)

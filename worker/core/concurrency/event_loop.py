@@ -122,17 +122,20 @@ def run(work: Coroutine[Any, Any, Value]) -> Value:
             watchdog.renew()
 
 
-# More threads than this never wait in `run_for`, so that slow work cannot take all threads of a worker.
+# A thread waits this long for the work of its message. Then the work continues on the event loop alone, so that slow
+# upstreams cannot take all threads of a worker.
+PATIENCE_SECONDS = 5.0
+# More threads than this never wait in `run_for`.
 _MAX_PATIENT_THREADS = 12
 _patient_threads = threading.BoundedSemaphore(_MAX_PATIENT_THREADS)
 
 
-def run_for(work: Coroutine[Any, Any, Value], *, seconds: float, otherwise: Value) -> Value:
-    """Like `run`, but return `otherwise` after `seconds`; the coroutine then continues in the background."""
+def run_for(work: Coroutine[Any, Any, Value], *, otherwise: Value) -> Value:
+    """Like `run`, but return `otherwise` after `PATIENCE_SECONDS`; the coroutine then continues in the background."""
     result = start(work)
     if _patient_threads.acquire(blocking=False):
         try:
-            return result.result(timeout=seconds)
+            return result.result(timeout=PATIENCE_SECONDS)
         except FutureTimeoutError:
             if result.done():
                 raise

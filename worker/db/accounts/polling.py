@@ -3,8 +3,9 @@
 One poll covers all open jobs of an account (I6). `poll_due_at` is the truth: messages and timers only wake workers.
 """
 
+import json
 import random
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -18,40 +19,46 @@ from worker.core.settings import get_settings
 from worker.db.accounts.accounts import COLUMNS, AccountRow, account_of
 from worker.db.engine import Transaction
 
-# An account whose last poll is at least this old is polled at once after a submit: upstream's checks of the prompt
-# refuse within the first moments, and very short jobs have ended already.
-FIRST_LOOK_SECONDS = 1.0
-
 # The floor of an account (`poll_min_seconds`) is its own or that of the settings.
 _FLOOR = "coalesce(poll_min_seconds, :floor)"
+# A job alone on its account that may have ended already is looked at without regard to the floor: that is one call
+# per job at most.
 _SCHEDULE_POLLS = text(
     f"""/* schedule_polls */
-    WITH due AS (
-        SELECT id, greatest(clock_timestamp() + make_interval(secs => :seconds),
-            polled_at + make_interval(secs => greatest({_FLOOR}, :interval))) AS at
-        FROM accounts WHERE id = ANY(:ids))
+    WITH looks AS (
+        SELECT * FROM jsonb_to_recordset(CAST(:looks AS jsonb)) AS l(id uuid, seconds float8, at_once boolean)),
+    due AS (
+        SELECT a.id, CASE WHEN l.at_once AND (SELECT count(*) FROM jobs s
+                WHERE s.account_id = a.id AND s.holds_slot AND s.kind <> 'chat') = 1
+            THEN clock_timestamp()
+            ELSE greatest(clock_timestamp() + make_interval(secs => l.seconds),
+                a.polled_at + make_interval(secs => {_FLOOR})) END AS at
+        FROM accounts a JOIN looks l ON l.id = a.id)
     UPDATE accounts SET poll_due_at = due.at FROM due
     WHERE accounts.id = due.id AND coalesce(accounts.poll_due_at > due.at, true)
-    RETURNING accounts.id, accounts.poll_due_at <= clock_timestamp() AS due"""
+    RETURNING accounts.id,
+        greatest(extract(epoch FROM accounts.poll_due_at - clock_timestamp()), 0)::float8 AS seconds"""
 )
 
 
-def schedule_polls(
-    tx: Transaction, account_ids: Collection[UUID], *, seconds: float = 0.0, interval: float = 0.0
-) -> list[UUID]:
-    """Schedule a poll of each account within `seconds`, never later than scheduled. Return those that are due now.
+def schedule_polls(tx: Transaction, looks: Mapping[UUID, float], *, at_once: bool = False) -> dict[UUID, float]:
+    """Schedule a poll of each account within these seconds, never later than scheduled.
 
-    At least the account's floor, or a longer `interval`, lies between two polls (I6). A row is written only if the
-    time changes, because every claim locks the row of a busy account.
+    At least the account's floor lies between two polls (I6), except with `at_once` for a job that is alone on its
+    account. Return the accounts whose time changed, with the seconds until it. A row is written only if its time
+    changes, because every claim locks the row of a busy account.
     """
-    floor = get_settings().poll_min_seconds
-    values = {"ids": list(account_ids), "seconds": max(seconds, 0.0), "interval": interval, "floor": floor}
-    return [row.id for row in tx.all(_SCHEDULE_POLLS, values) if row.due]
+    entries = [
+        {"id": str(account_id), "seconds": max(seconds, 0.0), "at_once": at_once and seconds <= 0}
+        for account_id, seconds in looks.items()
+    ]
+    values = {"looks": json.dumps(entries), "floor": get_settings().poll_min_seconds}
+    return {row.id: row.seconds for row in tx.all(_SCHEDULE_POLLS, values)}
 
 
 def schedule_poll(tx: Transaction, account_id: UUID, *, seconds: float = 0.0) -> bool:
     """Schedule a poll of one account; see `schedule_polls`. True if it is due now."""
-    return bool(schedule_polls(tx, [account_id], seconds=seconds))
+    return schedule_polls(tx, {account_id: seconds}).get(account_id, 1.0) <= 0
 
 
 @dataclass(frozen=True, slots=True)

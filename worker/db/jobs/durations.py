@@ -1,4 +1,4 @@
-"""How long finished jobs took, from submit to stored result, per kind, model and size.
+"""How long finished jobs took, per kind, model and size: to the stored result, and to upstream's end.
 
 Learned from the newest finished jobs of a model, and cached per process for half a minute.
 """
@@ -24,20 +24,26 @@ _MIN_JOBS = 5
 
 @dataclass(frozen=True, slots=True)
 class DurationStats:
-    """Durations of similar jobs in seconds: median, 90th percentile, number of jobs, and each one, shortest first."""
+    """Durations of similar jobs in seconds, from the submit to the stored result.
+
+    Median, 90th percentile, number of jobs, and each one, shortest first. `generation` = each duration to upstream's
+    end, shortest first: the other ones include the wait for the poll, so a polling rule that learned from them would
+    poll later and later.
+    """
 
     p50: float
     p90: float
     count: int
     seconds: tuple[float, ...] = ()
+    generation: tuple[float, ...] = ()
 
     @classmethod
-    def of(cls, durations: Sequence[float]) -> "DurationStats":
+    def of(cls, durations: Sequence[float], generation: Sequence[float] = ()) -> "DurationStats":
         """Summarize durations. Raises ValueError if there are none."""
         seconds = tuple(sorted(durations))
         if not seconds:
             raise ValueError("no durations")
-        return cls(_quantile(seconds, 0.5), _quantile(seconds, 0.9), len(seconds), seconds)
+        return cls(_quantile(seconds, 0.5), _quantile(seconds, 0.9), len(seconds), seconds, tuple(sorted(generation)))
 
     def remaining(self, share: float, *, ran: float) -> float | None:
         """Return the seconds within which this share of the jobs that ran at least `ran` seconds ended.
@@ -69,11 +75,12 @@ def _quantile(seconds: Sequence[float], share: float, *, after: float = 0.0) -> 
 _READ_STATS = text(
     """/* learn_durations */
     WITH newest AS (
-        SELECT extract(epoch FROM finished_at - submitted_at)::float8 AS seconds, finished_at,
+        SELECT extract(epoch FROM finished_at - submitted_at)::float8 AS seconds, finished_at, generation_seconds,
                concat_ws(' ', params #>> '{order,resolution}', params #>> '{order,seconds}') AS size
         FROM jobs WHERE state = 'succeeded' AND kind = :kind AND model = :model AND submitted_at IS NOT NULL
         ORDER BY finished_at DESC LIMIT :newest)
-    SELECT size, array_agg(seconds ORDER BY finished_at DESC) AS newest_first
+    SELECT size, array_agg(seconds ORDER BY finished_at DESC) AS newest_first,
+        array_agg(coalesce(generation_seconds, seconds) ORDER BY finished_at DESC) AS generation
     FROM newest GROUP BY GROUPING SETS ((size), ())"""
 )
 
@@ -113,7 +120,10 @@ def _stats_by_size(tx: Transaction, kind: str, model: str) -> dict[str | None, D
             # One thread reads the new values; the others use the old ones meanwhile.
             _cache[kind, model] = (now, by_size)
     rows = tx.all(_READ_STATS, {"kind": kind, "model": model, "newest": _MAX_JOBS})
-    by_size = {row.size: DurationStats.of(row.newest_first[:_MAX_JOBS_PER_SIZE]) for row in rows if row.newest_first}
+    most = _MAX_JOBS_PER_SIZE
+    by_size = {
+        row.size: DurationStats.of(row.newest_first[:most], row.generation[:most]) for row in rows if row.newest_first
+    }
     with _lock:
         _cache[kind, model] = (now, by_size)
     return by_size

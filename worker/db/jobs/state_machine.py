@@ -326,36 +326,45 @@ def requeue(
 _MARK_SAVING = _change_many(
     "mark_saving",
     to=JobState.SAVING,
-    columns="refs jsonb",
-    sets="""holds_slot = false, result_refs = input.refs, due_at = clock_timestamp(),
-            save_tries = 0, nudged_at = clock_timestamp(), ready_items = jsonb_array_length(input.refs),
-            progress = greatest(jobs.progress, 95), queue_position = NULL,
+    columns="refs jsonb, seconds float8",
+    sets="""holds_slot = false, result_refs = input.refs, generation_seconds = input.seconds,
+            due_at = clock_timestamp(), save_tries = 0, nudged_at = clock_timestamp(),
+            ready_items = jsonb_array_length(input.refs), progress = greatest(jobs.progress, 95), queue_position = NULL,
             deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """A job that upstream has finished; `refs` locate its results."""
+    """A job that upstream has finished; `refs` locate its results. `seconds` = how long it took, if known."""
 
     job_id: UUID
     attempt: int
     refs: list[dict[str, Any]]
+    seconds: float | None = None
 
 
 def mark_saving_many(tx: Transaction, finished: Sequence[Finished]) -> dict[UUID, Row[Any]]:
     """running -> saving: upstream has finished the jobs."""
     changes = [
-        {"id": str(job.job_id), "attempt": job.attempt, "note": {"items": len(job.refs)}, "refs": job.refs}
+        {
+            "id": str(job.job_id),
+            "attempt": job.attempt,
+            "note": {"items": len(job.refs)},
+            "refs": job.refs,
+            "seconds": job.seconds,
+        }
         for job in finished
     ]
     deadline = get_settings().save_deadline_seconds
     return _apply_many(tx, _MARK_SAVING, changes, from_state=JobState.RUNNING, actor="poll", deadline=deadline)
 
 
-def mark_saving(tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]]) -> Row[Any] | None:
+def mark_saving(
+    tx: Transaction, *, job_id: UUID, attempt: int, refs: list[dict[str, Any]], seconds: float | None = None
+) -> Row[Any] | None:
     """running -> saving: one job."""
-    return mark_saving_many(tx, [Finished(job_id, attempt, refs)]).get(job_id)
+    return mark_saving_many(tx, [Finished(job_id, attempt, refs, seconds)]).get(job_id)
 
 
 _MARK_SUCCEEDED = _change_many(

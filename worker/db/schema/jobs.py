@@ -75,6 +75,7 @@ jobs = Table(
     timestamp_column("cancel_requested_at"),
     timestamp_column("created_at", nullable=False, default=True),
     timestamp_column("submitted_at"),
+    Column("generation_seconds", Double),  # from the submit to upstream's end, as far as the polls show it
     timestamp_column("finished_at"),
     Column("event_seq", Integer, nullable=False, server_default=text("0")),
     # Typical duration when it was accepted. Fixed, because progress is computed from it and must not decrease.

@@ -30,7 +30,8 @@ def test_timeout_of_the_work_itself_is_not_taken_for_a_slow_answer():
         event_loop.run(work())
 
 
-def test_impatient_thread_leaves_and_the_work_continues():
+def test_impatient_thread_leaves_and_the_work_continues(monkeypatch):
+    monkeypatch.setattr(event_loop, "PATIENCE_SECONDS", 0.01)
     may_end, ended = threading.Event(), threading.Event()
 
     async def work():
@@ -38,7 +39,7 @@ def test_impatient_thread_leaves_and_the_work_continues():
         ended.set()
         return "done"
 
-    assert event_loop.run_for(work(), seconds=0.01, otherwise="later") == "later"
+    assert event_loop.run_for(work(), otherwise="later") == "later"
     assert not ended.is_set()
     may_end.set()
     assert ended.wait(10)
@@ -54,14 +55,14 @@ def test_more_threads_than_the_limit_do_not_wait_at_all():
     lines: list[str] = []
     patient = event_loop._MAX_PATIENT_THREADS
     threads = [
-        threading.Thread(target=lambda: lines.append(event_loop.run_for(work(), seconds=10, otherwise="later")))
+        threading.Thread(target=lambda: lines.append(event_loop.run_for(work(), otherwise="later")))
         for _ in range(patient)
     ]
     for thread in threads:
         thread.start()
     while event_loop._patient_threads._value:  # all of them wait
         pass
-    assert event_loop.run_for(work(), seconds=10, otherwise="later") == "later"
+    assert event_loop.run_for(work(), otherwise="later") == "later"
     may_end.set()
     for thread in threads:
         thread.join()
