@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import psycopg
@@ -90,25 +89,28 @@ def command_lines(up: RunningUp) -> list[str]:
     return [" ".join(process.cmdline()) for process in find_processes(up.data)]
 
 
-def test_flower_and_sandbox_start_at_their_first_connection(up: RunningUp) -> None:
-    """Nothing that an operator or a monitor looks at starts them. Runs before the tests that use them."""
-    for path in ("/healthz", "/readyz", "/metrics", "/console"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{up.port}{path}", timeout=30) as response:
-            assert response.status == 200
-    assert up.command("doctor").returncode == 0
-    assert up.command("health", "scheduler").returncode == up.command("health", "worker").returncode == 0
-    assert not [line for line in command_lines(up) if "worker.sandbox" in line or " flower " in line]
-    key = (up.data / "keys" / "admin.key").read_text().strip()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{up.port}/admin/v1/system", headers={"Authorization": f"Bearer {key}"}
-    )
-    with urllib.request.urlopen(request, timeout=30) as response:
-        address = urlsplit(json.load(response)["flower_url"])
-    with socket.create_connection((str(address.hostname), int(address.port or 0)), timeout=60) as client:
-        client.sendall(b"GET /workers HTTP/1.1\r\nHost: flower\r\nConnection: close\r\n\r\n")
-        assert client.recv(100).startswith(b"HTTP/1.1 401"), "the first request waits for Flower and is answered"
-    assert [line for line in command_lines(up) if " flower " in line]
-    assert not [line for line in command_lines(up) if "worker.sandbox" in line]
+def test_flower_and_sandbox_start_at_their_first_connection(tmp_path: Path) -> None:
+    """Nothing that an operator or a monitor looks at starts them. Also: a chosen profile."""
+    with running_up(tmp_path / "data", "--profile", "small") as up:
+        assert "Profile    small " in up.output
+        for path in ("/healthz", "/readyz", "/metrics", "/console"):
+            with urllib.request.urlopen(f"http://127.0.0.1:{up.port}{path}", timeout=30) as response:
+                assert response.status == 200
+        assert up.command("doctor").returncode == 0
+        assert up.command("health", "scheduler").returncode == up.command("health", "worker").returncode == 0
+        assert not [line for line in command_lines(up) if "worker.sandbox" in line or " flower " in line]
+        flower = re.search(r"Flower +http://127.0.0.1:(\d+)", up.output)
+        assert flower
+        with socket.create_connection(("127.0.0.1", int(flower[1])), timeout=60) as client:
+            client.sendall(b"GET /workers HTTP/1.1\r\nHost: flower\r\nConnection: close\r\n\r\n")
+            assert client.recv(100).startswith(b"HTTP/1.1 401"), "the first request waits for Flower and is answered"
+        assert [line for line in command_lines(up) if " flower " in line]
+        assert not [line for line in command_lines(up) if "worker.sandbox" in line]
+        assert generate_succeeds(up, "a boat", tmp_path / "out")
+        [sandbox] = [process for process in find_processes(up.data) if "worker.sandbox" in process.cmdline()]
+        sandbox.kill()
+        assert generate_succeeds(up, "another boat", tmp_path / "out"), "a crashed sandbox is restarted"
+        assert_stops_cleanly(up, signal.SIGTERM)
 
 
 def test_banner_shows_the_profile(up: RunningUp) -> None:
@@ -181,7 +183,9 @@ def test_doctor_passes(up: RunningUp) -> None:
     result = up.command("doctor", "--json")
     findings = {row["check"]: row for row in json.loads(result.stdout)["data"]}
     assert result.returncode == 0, findings
-    assert {"settings", "database", "schema", "clock", "accounts", "redis", "scheduler", "workers", "disk"} <= set(findings)
+    assert {"settings", "database", "schema", "clock", "accounts", "redis", "scheduler", "workers", "disk"} <= set(
+        findings
+    )
     assert "worker-1@" in findings["workers"]["detail"]
     assert up.command("doctor").stdout.count("ok") >= 8
 
