@@ -80,8 +80,8 @@ def get_account(account_id: str, _admin: AdminDep) -> Response:
 
 @router.patch("/{account_id}", summary="Change an account", responses={200: {"model": Account}})
 def change_account(request: Request, account_id: str, change: AdminAccountChange, admin: AdminDep) -> Response:
-    """Changes label, groups, limits (null = the platform's setting), working hours, proxy or session; pauses or
-    resumes it; `"rested": true` ends its cooldown early.
+    """Changes label, groups, limits and polling (null = the platform's setting), working hours, proxy or session;
+    pauses or resumes it; `"rested": true` ends its cooldown early.
     """
     return json_response(account_changes.change_account(request, account_id, change, admin, user_id=None))
 

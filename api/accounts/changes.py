@@ -8,6 +8,7 @@ from uuid import UUID
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from api.accounts.polling_limits import check_polling_limits
 from api.accounts.schemas import DAYS, AccountChange, WorkingHours
 from api.accounts.serialization import account_check_object, account_object
 from api.accounts.session_checks import enqueue_checks, ensure_capacity, wait_for_results
@@ -47,6 +48,7 @@ def change_account(
         row = find_account(tx, account_id, user_id=user_id, lock=True)
         if row.state == "retired":
             raise DreameryError("account_retired")
+        check_polling_limits(caller, changes, row)
         if change.session is not None:
             row = _replace_session(tx, row, change.session)
         if "proxy" in changes:

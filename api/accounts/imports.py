@@ -9,6 +9,7 @@ from uuid import UUID
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
+from api.accounts.polling_limits import check_polling_limits
 from api.accounts.schemas import AccountCreate
 from api.accounts.serialization import account_check_object, account_object
 from api.accounts.session_checks import enqueue_checks, wait_for_results
@@ -48,8 +49,11 @@ async def import_accounts(
 ) -> dict[str, Any]:
     """Register every usable session id, check each new account, and return the outcome of every entry.
 
+    With one of the polling limits, a restored account gets all three of `body`; with none it keeps its own.
+
     Raises `invalid_value`, or the error of the only entry, when no entry became an account.
     """
+    check_polling_limits(caller, _polling_of(body))
     entries = _parse_entries(body.tokens)
     check_ids = [entry.check for entry in entries]
     results = await wait_for_results(
@@ -58,6 +62,12 @@ async def import_accounts(
     if not any(entry.account_id for entry in entries):
         raise _no_account_error(entries)
     return await run_in_threadpool(partial(_result_object, entries, results))
+
+
+def _polling_of(body: AccountCreate) -> dict[str, Any]:
+    """Return all three polling limits, or nothing if the request has none."""
+    limits = {name: getattr(body, name) for name in management.POLLING}
+    return limits if any(value is not None for value in limits.values()) else {}
 
 
 def _parse_entries(text: str) -> list[_Entry]:
@@ -117,14 +127,16 @@ def _register_all(
             entry.account_id = account_id
             if entry.outcome == "duplicate":
                 continue
+            changes = _polling_of(body)
             if body.label:
-                label = f"{body.label} {entry.line}" if several else body.label
-                management.change_account(tx, account_id, {"label": label})
+                changes["label"] = f"{body.label} {entry.line}" if several else body.label
+            management.change_account(tx, account_id, changes)
             accounts_by_check[entry.check] = account_id
             details: dict[str, Any] = {
                 "region": entry.token.region,
                 "outcome": entry.outcome,
                 "groups": account_owner.groups,
+                **_polling_of(body),
             }
             details["user"] = public_id("user", account_owner.user_id) if account_owner.user_id else None
             audit_log.record_action(

@@ -80,7 +80,9 @@ def get_own_account(account_id: str, caller: OwnAccountsReadDep) -> Response:
 def change_own_account(
     request: Request, account_id: str, change: AccountChange, caller: OwnAccountsManageDep
 ) -> Response:
-    """Changes label, limits (null = the platform's setting), working hours, proxy or session; pauses or resumes it."""
+    """Changes label, limits and polling (null = the platform's setting), working hours, proxy or session; pauses or
+    resumes it. Only an administrator can have an account polled faster than the platform's floor.
+    """
     return json_response(
         account_changes.change_account(request, account_id, change, caller, user_id=_user_id_of(caller))
     )

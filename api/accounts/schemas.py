@@ -12,6 +12,9 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Clock = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$|^24:00$")]
 _ALL_DAYS: list[Day] = list(DAYS)
+PollMinSeconds = Annotated[float, Field(ge=0.05, le=60)]
+PollMaxSeconds = Annotated[float, Field(ge=0.05, le=600)]
+PollEagerness = Annotated[float, Field(ge=0.01, le=100)]
 
 
 class AccountCreate(BaseModel):
@@ -27,6 +30,15 @@ class AccountCreate(BaseModel):
     label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = ""
     check: bool = Field(
         True, description="wait for the first check of each account; false = check it in the background within a minute"
+    )
+    poll_min_seconds: PollMinSeconds | None = Field(
+        None, description="shortest polling interval; null = the platform's setting"
+    )
+    poll_max_seconds: PollMaxSeconds | None = Field(
+        None, description="longest polling interval; null = the platform's setting"
+    )
+    poll_eagerness: PollEagerness | None = Field(
+        None, description="4 = polling intervals half as long, within the two limits; null = the platform's setting"
     )
 
 
@@ -77,6 +89,15 @@ class AccountChange(BaseModel):
     max_videos: int | None = Field(None, ge=1, le=1000, description="null = the platform's setting")
     submits_per_minute: float | None = Field(None, gt=0, le=10_000, description="null = the platform's setting")
     max_jobs_per_day: int | None = Field(None, ge=1, le=1_000_000, description="null = no limit")
+    poll_min_seconds: PollMinSeconds | None = Field(
+        None, description="shortest polling interval; null = the platform's setting"
+    )
+    poll_max_seconds: PollMaxSeconds | None = Field(
+        None, description="longest polling interval; null = the platform's setting"
+    )
+    poll_eagerness: PollEagerness | None = Field(
+        None, description="4 = polling intervals half as long, within the two limits; null = the platform's setting"
+    )
     daily_receive: bool | None = Field(
         None, description="true = claim the free credits every day, false = never, null = the platform's setting"
     )
@@ -131,6 +152,9 @@ class Account(BaseModel):
     max_videos: int | None
     submits_per_minute: float | None
     max_jobs_per_day: int | None
+    poll_min_seconds: float | None = Field(description="shortest polling interval; null = the platform's setting")
+    poll_max_seconds: float | None = Field(description="longest polling interval; null = the platform's setting")
+    poll_eagerness: float | None = Field(description="null = the platform's setting")
     jobs_today: int
     working_hours: WorkingHours | None
     open_now: bool = Field(description="whether the current time is within its working hours")

@@ -11,7 +11,10 @@ from api.cli.output import JsonOption, KeyOption, UrlOption, platform_client, pr
 
 accounts_app = typer.Typer(no_args_is_help=True, help="Manage upstream accounts.")
 
-_COLUMNS = ("id", "label", "region", "state", "state_code", "user", "groups", "credits", "credits_left", "in_flight")
+_COLUMNS = (
+    *("id", "label", "region", "state", "state_code", "user", "groups"),
+    *("credits", "credits_left", "in_flight", "polling"),
+)
 _IMPORTED = ("line", "id", "label", "outcome", "state", "live", "region", "credits", "models", "error")
 # The API accepts this many session ids per request.
 _BATCH_SIZE = 100
@@ -46,6 +49,9 @@ def accounts_add(  # noqa: PLR0917 - each is an option of the command
     label: Annotated[str, typer.Option(help="Name of the account.")] = "",
     group: Annotated[list[str] | None, typer.Option(help="Only users of this group can use it. Repeatable.")] = None,
     user: Annotated[str | None, typer.Option(help="Name or id of the user who owns it.")] = None,
+    poll_min_seconds: Annotated[float | None, typer.Option(help="Shortest polling interval.")] = None,
+    poll_max_seconds: Annotated[float | None, typer.Option(help="Longest polling interval.")] = None,
+    poll_eagerness: Annotated[float | None, typer.Option(help="4 = polling intervals half as long.")] = None,
     url: UrlOption = "",
     key: KeyOption = "",
     *,
@@ -55,11 +61,17 @@ def accounts_add(  # noqa: PLR0917 - each is an option of the command
 ) -> None:
     """Add accounts and check them. Other users of the machine can see command lines, so prefer - (standard input)."""
     client, entries = platform_client(url, key), _read_entries(tokens)
+    polling = {
+        "poll_min_seconds": poll_min_seconds,
+        "poll_max_seconds": poll_max_seconds,
+        "poll_eagerness": poll_eagerness,
+    }
     added: list[Json] = []
     refused: list[Json] = []
     for start in range(0, max(len(entries), 1), _BATCH_SIZE):
         body: Json = {"tokens": "\n".join(entries[start : start + _BATCH_SIZE]), "label": label, "check": check}
         body |= {"groups": group or [], **({"user": user} if user else {})} if not own else {}
+        body |= {name: value for name, value in polling.items() if value is not None}
         response = client.post(_path(own=own), body)
         for entry in (*response["data"], *response["refused"]):
             entry["line"] += start
@@ -98,9 +110,16 @@ def accounts_list(
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List accounts with state, owner, credits and running jobs."""
+    """List accounts with state, owner, credits, running jobs and their own polling limits."""
     params = {} if own else {"pool_only": str(not all_users).lower(), "user": user}
-    print_list(list(platform_client(url, key).list_all(_path(own=own), **params)), _COLUMNS, as_json=as_json)
+    found = list(platform_client(url, key).list_all(_path(own=own), **params))
+    print_list(found if as_json else [*map(_with_polling, found)], _COLUMNS, as_json=as_json)
+
+
+def _with_polling(account: Json) -> Json:
+    """Return the account with its own polling limits in one field, which the table shows."""
+    names = {"min": "poll_min_seconds", "max": "poll_max_seconds", "eagerness": "poll_eagerness"}
+    return {**account, "polling": {short: account.get(name) for short, name in names.items()}}
 
 
 @accounts_app.command("show", epilog="Example: dreamery accounts show account_0198...")
@@ -155,6 +174,15 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
         str | None, typer.Option(help="Submits per minute; `none` = the platform's setting.")
     ] = None,
     max_jobs_per_day: Annotated[str | None, typer.Option(help="Jobs per day; `none` = no limit.")] = None,
+    poll_min_seconds: Annotated[
+        str | None, typer.Option(help="Shortest polling interval; `none` = the platform's setting.")
+    ] = None,
+    poll_max_seconds: Annotated[
+        str | None, typer.Option(help="Longest polling interval; `none` = the platform's setting.")
+    ] = None,
+    poll_eagerness: Annotated[
+        str | None, typer.Option(help="4 = polling intervals half as long; `none` = the platform's setting.")
+    ] = None,
     hours: Annotated[str | None, typer.Option(help="Working hours such as 22:00-06:00; `none` = always.")] = None,
     days: Annotated[str, typer.Option(help="Days on which the working hours start, such as mon,tue,wed.")] = ",".join(
         _DAYS
@@ -167,12 +195,15 @@ def accounts_set(  # noqa: PLR0917 - each is an option of the command
     own: _Own = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Change label, groups, limits, working hours or proxy. Other values stay unchanged."""
+    """Change label, groups, limits, polling, working hours or proxy. Other values stay unchanged."""
     numbers = {
         "max_images": max_images,
         "max_videos": max_videos,
         "submits_per_minute": submits_per_minute,
         "max_jobs_per_day": max_jobs_per_day,
+        "poll_min_seconds": poll_min_seconds,
+        "poll_max_seconds": poll_max_seconds,
+        "poll_eagerness": poll_eagerness,
     }
     change: Json = {name: _number(value, name) for name, value in numbers.items() if value is not None}
     if label is not None:

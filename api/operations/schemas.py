@@ -57,6 +57,9 @@ class Defaults(BaseModel):
     max_images: int
     max_videos: int
     submits_per_minute: float
+    poll_min_seconds: float
+    poll_max_seconds: float
+    poll_eagerness: float
 
 
 class System(BaseModel):

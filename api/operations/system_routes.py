@@ -74,6 +74,9 @@ def see_system(request: Request, _admin: AdminDep) -> Response:
             "max_images": settings.account_max_images,
             "max_videos": settings.account_max_videos,
             "submits_per_minute": settings.account_submits_per_minute,
+            "poll_min_seconds": settings.poll_min_seconds,
+            "poll_max_seconds": settings.poll_max_seconds,
+            "poll_eagerness": settings.poll_eagerness,
         },
         "flower_url": settings.flower_url or None,
     }

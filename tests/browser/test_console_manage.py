@@ -97,6 +97,7 @@ def test_accounts_are_added_changed_paused_and_retired(page: Page, client: ApiCl
     account_row.get_by_role("link", name=f"{label} 1").click()
     expect(page.get_by_role("heading", name="Credits, last 30 days")).to_be_visible()
     page.get_by_label("Concurrent images").fill("7")
+    page.get_by_label("Longest polling interval").fill("7.5")
     page.get_by_label("Only accept jobs during working hours").check()
     page.get_by_label("Time zone").fill("Asia/Shanghai")
     page.get_by_role("button", name="Save").click()
@@ -107,6 +108,7 @@ def test_accounts_are_added_changed_paused_and_retired(page: Page, client: ApiCl
         if one["label"] == f"{label} 1"
     ]
     assert (found[0]["max_images"], found[0]["working_hours"]["zone"]) == (7, "Asia/Shanghai")
+    assert (found[0]["poll_min_seconds"], found[0]["poll_max_seconds"]) == (None, 7.5)
     page.get_by_role("button", name=f"Check {label} 1 now").click()
     expect(page.get_by_text("The account is working.")).to_be_visible()
     page.get_by_role("button", name="Replace session").click()

@@ -13,12 +13,15 @@ from worker.db.engine import Transaction
 
 # Limits of an account; None removes the own limit.
 LIMITS = ("max_images", "max_videos", "submits_per_minute", "max_jobs_per_day")
+# Floor, ceiling and eagerness of the polling of an account.
+POLLING = ("poll_min_seconds", "poll_max_seconds", "poll_eagerness")
 # Columns where NULL means the platform's default, or no limit.
-NULLABLE = (*LIMITS, "daily_receive")
+NULLABLE = (*LIMITS, *POLLING, "daily_receive")
 HOURS = ("hours_days", "hours_from", "hours_to", "hours_zone")
 _COLUMNS = ("label", "groups", *NULLABLE, *HOURS)
 _DETAIL_COLUMNS = f"""a.id, a.label, a.region, a.lookup_hash, a.pool, a.user_id, a.groups, a.state, a.state_code,
     a.state_at, a.rest_until, a.rest_code, a.max_images, a.max_videos, a.submits_per_minute, a.max_jobs_per_day,
+    a.poll_min_seconds, a.poll_max_seconds, a.poll_eagerness,
     a.hours_days, a.hours_from, a.hours_to, a.hours_zone, a.credits, a.credits_at, {credits_left("a")} AS credits_left,
     a.daily_receive, a.cluster, a.models, a.checked_at, a.check_code,
     a.refresh_due_at, a.last_submit_at, a.created_at, a.proxy IS NOT NULL AS has_proxy, a.proxy_place,
@@ -68,6 +71,7 @@ def register_account(
 
     Outcomes: `added`; `returned` (it was retired or only presented before, and keeps its history); `duplicate` (it is
     already registered, by any owner, and stays unchanged). Except for a duplicate, an account check is due at once.
+    Limits of its polling that another owner left are reset: a user may not have those of an administrator.
     """
     known = bool(accounts.find_tokens(tx, [token.lookup_hash]))
     if not known:
@@ -88,6 +92,9 @@ def register_account(
                    state_code = NULL, state_at = clock_timestamp(), login_refusals = 0, risk_refusals = 0,
                    refresh_due_at = clock_timestamp(), secret = :secret,
                    turns = CASE WHEN :pool AND NOT pool THEN '{}' ELSE turns END,
+                   poll_min_seconds = CASE WHEN user_id IS NOT DISTINCT FROM :user_id THEN poll_min_seconds END,
+                   poll_max_seconds = CASE WHEN user_id IS NOT DISTINCT FROM :user_id THEN poll_max_seconds END,
+                   poll_eagerness = CASE WHEN user_id IS NOT DISTINCT FROM :user_id THEN poll_eagerness END,
                    proxy = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy ELSE :proxy END,
                    proxy_place = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy_place ELSE :place END,
                    proxy_hash = coalesce(:hash, proxy_hash) WHERE id = :id"""
@@ -111,7 +118,10 @@ def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> None:
 
 
 def change_account(tx: Transaction, account_id: UUID, changes: dict[str, Any]) -> None:
-    """Set label, groups, limits, daily credits, or all four columns of the working hours. `changes` is by column."""
+    """Set label, groups, limits, polling, daily credits, or all four columns of the working hours.
+
+    `changes` is by column.
+    """
     known = [name for name in _COLUMNS if name in changes]
     if known:
         sets = ", ".join(f"{name} = :{name}" for name in known)

@@ -14,6 +14,7 @@ export default {
   "accounts.credits_curve": ["Credits, last 30 days", "近 30 天积分"],
   "accounts.credits_n": ["{n} credits", "{n} 积分"],
   "accounts.days": ["Days", "星期"],
+  "accounts.eagerness_hint": ["4 = intervals half as long, within the limits", "4 = 间隔减半，但不超出上下限"],
   "accounts.empty": ["No accounts yet", "还没有账号"],
   "accounts.empty_text": ["Jobs run on upstream accounts. Paste session IDs to add accounts.", "任务在上游账号上运行。粘贴会话 ID 即可添加账号。"],
   "accounts.from": ["From", "开始"],
@@ -73,6 +74,9 @@ export default {
   "cap.max_images": ["Concurrent images", "图片并发数"],
   "cap.max_jobs_per_day": ["Jobs per day", "每日任务数"],
   "cap.max_videos": ["Concurrent videos", "视频并发数"],
+  "cap.poll_eagerness": ["Polling eagerness", "轮询积极度"],
+  "cap.poll_max_seconds": ["Longest polling interval (s)", "最长轮询间隔（秒）"],
+  "cap.poll_min_seconds": ["Shortest polling interval (s)", "最短轮询间隔（秒）"],
   "cap.submits_per_minute": ["Submissions per minute", "每分钟提交数"],
 
   "day.fri": ["Fri", "周五"],

@@ -68,7 +68,7 @@ const numberOrNull = (value) => (value.trim() === "" ? null : Number(value));
 function LimitsForm({ account, defaults, path, onChanged }) {
   const initialValues = (item) => ({
     label: item.label, groups: item.groups.join(", "), max_images: toText(item.max_images), max_videos: toText(item.max_videos), submits_per_minute: toText(item.submits_per_minute),
-    max_jobs_per_day: toText(item.max_jobs_per_day), hours: item.working_hours !== null, days: item.working_hours?.days ?? DAYS, start: item.working_hours?.start ?? "09:00", end: item.working_hours?.end ?? "18:00",
+    max_jobs_per_day: toText(item.max_jobs_per_day), poll_min_seconds: toText(item.poll_min_seconds), poll_max_seconds: toText(item.poll_max_seconds), poll_eagerness: toText(item.poll_eagerness), hours: item.working_hours !== null, days: item.working_hours?.days ?? DAYS, start: item.working_hours?.start ?? "09:00", end: item.working_hours?.end ?? "18:00",
     zone: item.working_hours?.zone ?? Intl.DateTimeFormat().resolvedOptions().timeZone, proxy: "",
   });
   const [form, setForm] = useState(() => initialValues(account));
@@ -81,6 +81,7 @@ function LimitsForm({ account, defaults, path, onChanged }) {
     setError(null);
     const changes = {
       label: form.label.trim(), max_images: numberOrNull(form.max_images), max_videos: numberOrNull(form.max_videos), submits_per_minute: numberOrNull(form.submits_per_minute), max_jobs_per_day: numberOrNull(form.max_jobs_per_day),
+      poll_min_seconds: numberOrNull(form.poll_min_seconds), poll_max_seconds: numberOrNull(form.poll_max_seconds), poll_eagerness: numberOrNull(form.poll_eagerness),
       working_hours: form.hours ? { days: form.days, start: form.start, end: form.end, zone: form.zone } : null, ...(account.pool ? { groups: splitList(form.groups) } : {}), ...(form.proxy.trim() ? { proxy: form.proxy.trim() } : {}),
     };
     try {
@@ -98,6 +99,7 @@ function LimitsForm({ account, defaults, path, onChanged }) {
     <div class="fields"><${TextField} label=${t("accounts.label")} value=${form.label} onInput=${set("label")} maxlength="100" required />
       ${account.pool && html`<${TextField} label=${t("accounts.groups")} hint=${t("accounts.groups_hint")} value=${form.groups} onInput=${set("groups")} />`}</div>
     <div class="fields four">${limit("max_images", defaults?.max_images)}${limit("max_videos", defaults?.max_videos)}${limit("submits_per_minute", defaults?.submits_per_minute, { step: "any", min: "0.1" })}${limit("max_jobs_per_day")}</div>
+    <div class="fields three">${limit("poll_min_seconds", defaults?.poll_min_seconds, { step: "any", min: "0.05", max: "60" })}${limit("poll_max_seconds", defaults?.poll_max_seconds, { step: "any", min: "0.05", max: "600" })}${limit("poll_eagerness", defaults?.poll_eagerness, { step: "any", min: "0.01", max: "100", hint: t("accounts.eagerness_hint") })}</div>
     <label class="check"><input type="checkbox" checked=${form.hours} onChange=${(event) => set("hours")(event.target.checked)} /><span>${t("accounts.only_hours")}</span></label>
     ${form.hours && html`<${CheckboxGroup} label=${t("accounts.days")} options=${DAYS.map((day) => [day, t(`day.${day}`)])} selected=${form.days} onChange=${set("days")} />
       <div class="fields three"><${TextField} label=${t("accounts.from")} type="time" value=${form.start} onInput=${set("start")} required /><${TextField} label=${t("accounts.to")} type="time" value=${form.end === "24:00" ? "00:00" : form.end} onInput=${set("end")} required />

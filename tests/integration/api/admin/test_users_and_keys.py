@@ -467,6 +467,23 @@ def test_admin_commands(admin):
     assert made["key"] not in table
 
 
+def test_polling_limits_of_accounts(admin):
+    session = f"polled{time.time_ns()}:sandbox"
+    account = run_json(admin, "accounts", "add", session, "--poll-min-seconds", "2.5", "--poll-eagerness", "4")
+    assert (account["poll_min_seconds"], account["poll_max_seconds"], account["poll_eagerness"]) == (2.5, None, 4)
+    words = ("accounts", "set", account["id"])
+    changed = run_json(admin, *words, "--poll-max-seconds", "7", "--poll-eagerness", "none")
+    assert (changed["poll_min_seconds"], changed["poll_max_seconds"], changed["poll_eagerness"]) == (2.5, 7, None)
+    [listed] = [one for one in run_json(admin, "accounts", "list")["data"] if one["id"] == account["id"]]
+    assert (listed["poll_min_seconds"], listed["poll_max_seconds"]) == (2.5, 7)
+    assert "polling" not in listed
+    assert "min: 2.5, max: 7.0" in command(admin, "accounts", "list").stdout
+    refused = command(admin, *words, "--poll-max-seconds", "2")
+    assert (refused.returncode, "must not exceed `poll_max_seconds` (2)" in refused.stderr) == (1, True)
+    assert invoke(admin, *words, "--poll-max-seconds", "soon").exit_code == 2
+    run_json(admin, "accounts", "remove", account["id"])
+
+
 def test_accounts_are_imported_from_standard_input(admin):
     number = time.time_ns()
     lines = ["# from the studio", f"stdin-one-{number}:sandbox", "not usable", f"dead-stdin-{number}:sandbox"]
