@@ -205,7 +205,7 @@ def test_drained_worker_is_idle_while_the_other_works(
         what="a heartbeat while it is drained",
     )
     back = admin.http.patch(url, json={"draining": False}).json()
-    assert (back["draining"], back["queues"]) == (False, ["bulk", "fast", "outbox"])
+    assert (back["draining"], back["queues"]) == (False, ["bulk", "fast", "outbox", "talk"])
     assert_error(admin.http.patch("/admin/v1/workers/nobody/drain", json={"draining": True}), 404, "worker_not_found")
 
 
