@@ -111,6 +111,7 @@ def api_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]
     """A platform as `dreamery up` starts it, with a fast sandbox: two slots per account, no pause between submits."""
     env = {"DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000", "DREAMERY_POLL_MIN_SECONDS": "0.2"}
     env["DREAMERY_REQUEST_MAX_UPLOAD_BYTES"] = "1000000"  # small, so that a test of the limit sends little
+    env["DREAMERY_STREAM_HEARTBEAT_SECONDS"] = "2"  # so that a test of a slow stream takes seconds
     with start_platform(tmp_path_factory.mktemp("api"), extra_env=env, sandbox_seconds=0.2) as platform:
         yield platform
 

@@ -17,7 +17,7 @@ from api.chat.completion import accepted_line, file_markdown, finish_reason, pro
 from api.generation.acceptance import AcceptedRequest
 from api.generation.response import restart_notice, timeout_error
 from api.http.errors import error_body
-from api.http.sse import HEARTBEAT_SECONDS, stream_events
+from api.http.sse import stream_events
 from api.jobs.serialization import group_error
 from api.jobs.watcher import JobWatcher, Watch
 from worker.core.errors import DreameryError
@@ -35,7 +35,7 @@ log = get_logger("chat")
 class StreamTiming:
     """Intervals of a chat stream, in seconds."""
 
-    heartbeat: float = HEARTBEAT_SECONDS
+    heartbeat: float | None = None  # the interval of the settings
     min_line_interval: float = 1.0
     max_line_interval: float = 50.0  # an unchanged progress line is repeated after this time
     refresh_interval: float = 5.0

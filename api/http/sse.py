@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import orjson
 
+from worker.core.settings import get_settings
+
 # A comment line with one newline: a blank line after it would be read as an empty event.
 HEARTBEAT = b": ka\n"
-HEARTBEAT_SECONDS = 12.0
 SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 _MIN_WAIT_SECONDS = 0.01
@@ -47,18 +48,20 @@ class EventSource(Protocol):
 async def stream_events(
     source: EventSource,
     *,
-    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    heartbeat_seconds: float | None = None,
     deadline_seconds: float = math.inf,
     is_disconnected: Callable[[], Awaitable[bool]] | None = None,
 ) -> AsyncIterator[bytes]:
     """Yield the frames of `source` until it is finished or released, its deadline passes or the client disconnects.
 
-    A heartbeat is sent after `heartbeat_seconds` without a frame, also while `source` waits for a slow database.
+    A heartbeat is sent after `heartbeat_seconds` without a frame, also while `source` waits for a slow database. `None`
+    means the interval of the settings.
     """
+    interval = get_settings().stream_heartbeat_seconds if heartbeat_seconds is None else heartbeat_seconds
     started = sent_at = checked_at = time.monotonic()
 
     def seconds_to_heartbeat() -> float:
-        return max(sent_at + heartbeat_seconds - time.monotonic(), 0.0)
+        return max(sent_at + interval - time.monotonic(), 0.0)
 
     while True:
         async for frame in _with_heartbeats(source.new_frames(), seconds_to_heartbeat):
@@ -69,7 +72,7 @@ async def stream_events(
             if last:
                 yield last
             return
-        if is_disconnected is not None and time.monotonic() - checked_at >= heartbeat_seconds:
+        if is_disconnected is not None and time.monotonic() - checked_at >= interval:
             if await is_disconnected():
                 return
             checked_at = time.monotonic()

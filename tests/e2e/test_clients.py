@@ -14,7 +14,7 @@ from tests.support.api_client import new_key
 from tests.support.client_environments import run
 from worker.local.supervisor import Platform
 
-# `slow` streams a job of 40 s; each client times out after 30 s without data, or after its default.
+# `slow` streams a job that takes longer than the client waits for data: the comments in between keep it waiting.
 _PARTS = {
     ("openai1", "check.py"): "images edits streams chat slow",
     ("litellm", "check.py"): "images edits chat videos slow",
@@ -25,7 +25,7 @@ _PARTS = {
 
 @pytest.fixture(scope="module")
 def outputs(api_platform: Platform) -> Iterator[dict[str, Future[str]]]:
-    """The output of each script. They run in parallel, so that the 40 s job is waited for once."""
+    """The output of each script. They run in parallel, so that the slow job is waited for once."""
     with ThreadPoolExecutor(len(_PARTS)) as pool:
         yield {
             script: pool.submit(run, *script, api_platform, new_key(), *parts.split(), seconds=280)
@@ -39,17 +39,17 @@ def test_client_supports_its_features(outputs, script):
     assert passed == [f"{part} ok" for part in _PARTS[script].split()]
 
 
-def test_newest_openai_streams_a_40_second_job(api_platform, outputs):
+def test_newest_openai_streams_a_job_longer_than_its_timeout(api_platform, outputs):
     """As in the other clients, with strict response validation."""
     started = time.monotonic()
     with OpenAI(
-        base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=30,
+        base_url=f"{api_platform.url}/v1", api_key=new_key(), _strict_response_validation=True, timeout=8,
         max_retries=0,
     ) as client:  # fmt: skip
         stream = client.chat.completions.create(
-            model="jimeng-4.0", messages=[{"role": "user", "content": "a boat [[seconds:40]]"}], stream=True
+            model="jimeng-4.0", messages=[{"role": "user", "content": "a boat [[seconds:10]]"}], stream=True
         )
         chunks = [chunk.choices[0] for chunk in stream]
     assert "![" in "".join(choice.delta.content or "" for choice in chunks)
     assert chunks[-1].finish_reason == "stop"
-    assert time.monotonic() - started > 40
+    assert time.monotonic() - started > 10

@@ -98,8 +98,8 @@ def test_image_stream(client):
 
 def test_heartbeats_keep_a_slow_stream_alive(client):
     """The SDK must ignore heartbeats, and they must keep the connection alive."""
-    short_timeout = client.with_options(timeout=15, max_retries=0)
-    (event,) = short_timeout.images.generate(prompt="[[seconds:20]]", n=1, size="512x512", stream=True)
+    short_timeout = client.with_options(timeout=6, max_retries=0)
+    (event,) = short_timeout.images.generate(prompt="[[seconds:8]]", n=1, size="512x512", stream=True)
     assert event.type == "image_generation.completed"
 
 

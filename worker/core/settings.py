@@ -88,6 +88,11 @@ class Settings(BaseSettings):
         None, description="TOML file that changes models, aliases, sizes, hosts and wire constants"
     )
     sync_wait_seconds: float = Field(600, gt=0, description="longest time a request waits for its job")
+    stream_heartbeat_seconds: float = Field(
+        12,
+        gt=0,
+        description="a stream that has nothing to send sends a comment this often, so that clients keep waiting",
+    )
     answer_client_probes: bool = Field(
         True, description="answer title, tag and connection-test chats of front ends without a job"
     )

@@ -73,7 +73,7 @@ const parts = {
     );
   },
   async slow() {
-    await readStream("a boat [[seconds:40]]");
+    await readStream("a boat [[seconds:10]]");
   },
 };
 

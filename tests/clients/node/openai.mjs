@@ -108,7 +108,7 @@ const parts = {
     assert.equal((await client.videos.delete(video.id)).deleted, true);
   },
   async slow() {
-    await readStream("a boat [[seconds:40]]");
+    await readStream("a boat [[seconds:10]]");
   },
 };
 

@@ -91,12 +91,12 @@ def chat() -> None:
 
 
 def slow() -> None:
-    """A streamed job of 40 s completes although the client times out after 30 s without data."""
-    _read_stream([{"role": "user", "content": "a boat [[seconds:40]]"}])
+    """A streamed job of 10 s completes although the client times out after 8 s without data."""
+    _read_stream([{"role": "user", "content": "a boat [[seconds:10]]"}])
 
 
 def _read_stream(messages: list) -> None:
-    short_timeout = client.with_options(timeout=30, _extra_kwargs={"_strict_response_validation": True})
+    short_timeout = client.with_options(timeout=8, _extra_kwargs={"_strict_response_validation": True})
     options = {"include_usage": True}
     chunks = list(
         short_timeout.chat.completions.create(

@@ -1,6 +1,7 @@
 """Run schemathesis over the OpenAPI document of a running platform: `check.py PART EXAMPLES [more]`.
 
-It tests boundary values of each parameter; with EXAMPLES > 0 it also generates that many requests per path.
+It tests boundary values of each parameter. With EXAMPLES > 0 it tests all of them, not one of each kind, and also
+generates that many requests per path.
 
 Two of three calls of a path with ids use an existing object created here, so that successful responses are tested too
 (`hooks.py`). Its jobs have ended, so their event streams end immediately. Requests send `Prefer: respond-async`, so that
@@ -97,6 +98,7 @@ def main() -> None:
         "SCHEMATHESIS_HOOKS": "hooks",
         "PYTHONPATH": str(HERE),
         "KNOWN_IDS": json.dumps(known_ids),
+        "EVERY_CASE": "1" if int(examples) else "0",
     }
     os.execve(sys.executable, command, environment)
 

@@ -43,11 +43,11 @@ def test_repeat_after_cut_connection_joins(client, headers):
     assert len(client.submits()) == 1
 
 
-CHAT, TALK = "/v1/chat/completions", "[[image:1]] [[pause:0.5]] [[words:20]]"
+CHAT, TALK = "/v1/chat/completions", "[[image:1]] [[pause:0.15]] [[words:20]]"
 ANSWER_KINDS = {
-    "image stream": (IMAGES, {"prompt": "[[seconds:3]]", "n": 1, "stream": True}),
-    "video": ("/v1/videos/generations", {"prompt": "[[seconds:3]]"}),
-    "chat": (CHAT, {"model": "jimeng-4.0", "messages": [{"role": "user", "content": "[[seconds:3]]"}]}),
+    "image stream": (IMAGES, {"prompt": "[[seconds:2]]", "n": 1, "stream": True}),
+    "video": ("/v1/videos/generations", {"prompt": "[[seconds:2]]"}),
+    "chat": (CHAT, {"model": "jimeng-4.0", "messages": [{"role": "user", "content": "[[seconds:2]]"}]}),
     "agent": (CHAT, {"model": "agent", "messages": [{"role": "user", "content": TALK}]}),
 }
 ANSWER_KINDS |= {f"{name} stream": (CHAT, {**ANSWER_KINDS[name][1], "stream": True}) for name in ("chat", "agent")}
