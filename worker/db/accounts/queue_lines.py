@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from sqlalchemy import text
 
 from worker.db.engine import Transaction
-from worker.db.schema.jobs import LINE
 
 # SQL: two values of a SELECT, with the effect that later statements of the transaction read the queue in the order of
 # its index and stop early. With a LIMIT that is no constant, the planner expects to need a tenth of the queue, and
@@ -21,6 +20,8 @@ USE_QUEUE_ORDER = "set_config('enable_sort', 'off', true), set_config('enable_bi
 _USE = text(f"SELECT {USE_QUEUE_ORDER}")
 _USE_ANY_ORDER = text("SELECT set_config('enable_sort', 'on', true), set_config('enable_bitmapscan', 'on', true)")
 
+# The expression of `ix_jobs_line` (`worker/db/schema/jobs.py`): equal for jobs of the same line.
+LINE = "hash_record_extended(ROW(owner, user_id, account_choice, account_ids, avoid_accounts, price), 0::bigint)"
 # What is equal within a line, and what a question about its first job needs.
 _COLUMNS = "id, owner, user_id, account_choice, account_ids, avoid_accounts, price, place, priority"
 _FIRST = f"SELECT {LINE} AS line, {_COLUMNS} FROM jobs WHERE state = 'queued' AND kind"

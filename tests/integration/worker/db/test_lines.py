@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text
 
 from tests.support.engine import Engine
-from worker.db.accounts import accounts
+from worker.db.accounts import accounts, queue_lines
 from worker.db.accounts.concurrency import slot_limits
 from worker.db.accounts.eligibility import bound
 from worker.db.engine import transaction
@@ -124,6 +124,17 @@ def test_owners_left_behind_are_found_among_thousands_of_others(engine: Engine) 
         assert fair_queue.find_owners_to_rebase(tx, limit=10) == [owner]
         assert fair_queue.rebase(tx, owner) == 1
         assert fair_queue.find_owners_to_rebase(tx, limit=10) == []
+
+
+def test_the_walk_from_line_to_line_uses_its_index(engine: Engine) -> None:
+    """The expression in the statements is that of the index."""
+    with transaction() as tx:
+        tx.run(text("SET LOCAL enable_seqscan = off"))
+        walk = f"WITH RECURSIVE {queue_lines.line_heads('lines', 'CAST(:kinds AS text[])')} SELECT * FROM lines"
+        plan = "\n".join(row[0] for row in tx.all(text(f"EXPLAIN {walk}"), {"kinds": ["image"]}))
+    assert plan.count("Index Scan using ix_jobs_line on jobs") == 2
+    assert "Sort" not in plan
+    assert "> p.line" in plan
 
 
 def test_claims_read_the_queue_in_order_and_stop_early(engine: Engine) -> None:
