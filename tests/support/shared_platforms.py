@@ -1,7 +1,7 @@
 """Distributes tests over processes: files that share a platform run in one process, so that the platform starts once.
 
-A platform takes seconds of CPU time to start and some CPU time while it runs. Groups with a shared platform run first,
-then slow files, so that the short files at the end keep every process busy.
+A platform takes seconds of CPU time to start and some CPU time while it runs. The longest files run first, then groups
+with a shared platform, then slow files, so that the short files at the end keep every process busy.
 """
 
 from functools import cache
@@ -13,7 +13,12 @@ from xdist.scheduler import LoadFileScheduling
 from tests.support.platform import ROOT
 
 _SHARED = ("api_platform", "multi_region_platform")
+_LONGEST = ("tests/e2e/test_up.py", "tests/e2e/test_crash.py", "tests/e2e/test_operations.py")
 _SLOW = ("tests/e2e/", "tests/browser/")
+# Folders whose files share a platform, as one folder. The others need one that nobody else changes, or are long enough.
+_API = "tests/integration/api"
+_JOINED = {f"{_API}/{name}": f"{_API}/chat" for name in ("images", "videos")}
+_JOINED |= {f"{_API}/{name}": f"{_API}/jobs" for name in ("auth", "console", "http")}
 
 
 class SharedPlatformPlugin:
@@ -24,7 +29,7 @@ class SharedPlatformPlugin:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Order: shared platforms, slow files, the rest. Stable within each."""
+        """Order: the longest files, shared platforms, slow files, the rest. Stable within each."""
         items.sort(key=_rank)
 
     @pytest.hookimpl(optionalhook=True)
@@ -64,12 +69,15 @@ def _path(item: pytest.Item) -> str:
 
 def _rank(item: pytest.Item) -> int:
     path = _path(item)
-    return 0 if _group(path) != path else 1 if path.startswith(_SLOW) else 2
+    if path in _LONGEST:
+        return 0
+    return 1 if _group(path) != path else 2 if path.startswith(_SLOW) else 3
 
 
 @cache
 def _group(path: str) -> str:
     """Return the name of the group that runs in one process with this file."""
     text = (ROOT / path).read_text()
-    tier = path.rpartition("/")[0]
+    folder = path.rpartition("/")[0]
+    tier = _JOINED.get(folder, folder)
     return next((f"{name} of {tier}" for name in _SHARED if name in text), path)
