@@ -151,7 +151,7 @@ _nonsense = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(_FIELDS), _nonsense, max_size=12))
 def test_invalid_record_never_raises_and_never_ends_a_job(raw):
     record = parse_record(KEY, raw)
