@@ -9,6 +9,7 @@ import structlog
 from celery import signals
 
 import worker.core.gc_tuning  # noqa: F401 - must run before the large imports
+from worker.core.concurrency import continuations, event_loop
 from worker.core.concurrency.shutdown import stopping
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics, tracing
@@ -59,6 +60,10 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
     tracing.configure("dreamery-worker")
     queues = [name for name in app.amqp.queues.consume_from if name in set(QUEUE_OF.values())]
     heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
+    if "fast" in queues:
+        continuations.register(poll=poll_task.poll_account, submit=submit_task.serve)
+    if "bulk" in queues:
+        continuations.register(save=save_task.save_all)
     if get_settings().worker_with_scheduler:
         _start_scheduler()
 
@@ -84,6 +89,13 @@ def _deregister_worker(**_: Any) -> None:
 @signals.worker_shutting_down.connect
 def _request_stop(**_: Any) -> None:
     stopping.request()
+
+
+@signals.worker_shutdown.connect
+def _finish_background_work(**_: Any) -> None:
+    # The threads have ended; what they left to the event loop gets the rest of the time.
+    if not event_loop.drain(get_settings().shutdown_grace_seconds / 2):
+        log.warning("background_work_cut")
 
 
 @signals.task_postrun.connect

@@ -342,10 +342,10 @@ def test_i4_submit_slower_than_call_timeout_is_not_repeated(platform: Platform) 
     assert [job["attempt"] for job in snapshot.jobs] == [1, 1]
 
 
-def test_i4_workers_suspended_beyond_their_lease_submit_once(platform: Platform, notices: list[str]) -> None:
+def test_i4_workers_suspended_beyond_their_lease_submit_once(platform: Platform) -> None:
     """All workers are suspended during their calls until their leases expire, and then resume.
 
-    Their claimed jobs must not be submitted twice, by the resumed workers or by those that took over.
+    Whether a resumed process goes on or its watchdog ends it depends on what it notices first. Their claimed jobs must not be submitted twice, by the resumed workers or by those that took over.
     """
     orders = _orders("sleepers", 8, script="[[seconds:1]][[latency:2]]")
 
@@ -358,4 +358,3 @@ def test_i4_workers_suspended_beyond_their_lease_submit_once(platform: Platform,
             platform.children[worker].send(signal.SIGCONT)
 
     _run(platform, orders, crash)
-    assert any("exit code 70" in notice for notice in notices), notices

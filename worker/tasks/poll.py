@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from worker.core.concurrency import continuations
 from worker.core.concurrency.event_loop import in_thread, run_for
 from worker.core.errors import DreameryError
 from worker.core.job_state import UPSTREAM, JobState
@@ -30,6 +31,7 @@ from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns
 from worker.tasks.stages.account_session import call_upstream_async
 from worker.tasks.stages.fail_job import announce, fail_job
+from worker.tasks.stages.next_poll import poll_later
 
 log = get_logger("poll")
 
@@ -38,15 +40,18 @@ ABSENT_SECONDS = 300.0
 # Items that do not change for this many polls and seconds are complete (protocol section 8.3).
 STABLE_POLLS = 5
 STABLE_SECONDS = 15.0
+# With more open jobs than fit into one call: if this share of them is done, the next call follows at once.
+_CONTINUE_SHARE = 0.5
 _OVER = frozenset({RecordState.DONE, RecordState.FAILED})
 
 
 def poll(*, account_id: UUID) -> str:
     """Poll every open job of the account, if its poll is due. Return a summary."""
-    return run_for(_poll(account_id), otherwise="its call continues in the background")
+    return run_for(poll_account(account_id), otherwise="its call continues in the background")
 
 
-async def _poll(account_id: UUID) -> str:
+async def poll_account(account_id: UUID) -> str:
+    """Like `poll`, on the event loop."""
     claimed = await in_thread(_claim, account_id)
     if claimed is None:
         return "not due"
@@ -103,22 +108,32 @@ def _known_durations(tx: Transaction, job: OpenJob) -> tuple[float, ...] | None:
 
 
 async def _poll_claimed(claimed: _Claimed) -> str:
-    asked = polling.select_for_call(claimed.jobs)
-    keys = [str(job.submit_key) for job in asked]
-    try:
-        records = await call_upstream_async(
-            claimed.account, lambda account: get_provider().fetch_records(account, keys)
-        )
-    except DreameryError as error:
-        # A failed poll does not affect the jobs upstream; only their deadline ends them.
-        log.warning("poll_failed", account=claimed.account.label, code=error.code, detail=error.detail)
-        await in_thread(_schedule_next, claimed, set())
-        return f"poll of {claimed.account.label} failed: {error.code}"
-    news = _sort(asked, records)
-    left = await in_thread(_settle_all, claimed, news)
-    if left:
-        celery_app.enqueue_submit(account_id=claimed.account.id)
-    return f"polled {len(asked)} jobs on {claimed.account.label}, {len(left)} left the account"
+    """Ask for the jobs that are most likely done; while most of them are, ask for the next ones at once."""
+    account, rest, left = claimed.account, claimed.jobs, set[UUID]()
+    while rest:
+        asked = polling.select_for_call(rest)
+        try:
+            records = await _fetch(account, asked)
+        except DreameryError as error:
+            # A failed poll does not affect the jobs upstream; only their deadline ends them.
+            log.warning("poll_failed", account=account.label, code=error.code, detail=error.detail)
+            await in_thread(_schedule_next, claimed, left)
+            return f"poll of {account.label} failed: {error.code}"
+        done = await in_thread(_settle_all, claimed, _sort(asked, records))
+        left |= done
+        if len(done) < _CONTINUE_SHARE * len(asked):
+            break
+        known = {job.id for job in asked}
+        rest = [job for job in rest if job.id not in known]
+    await in_thread(_schedule_next, claimed, left)
+    if left and not continuations.start("submit", account.id):
+        celery_app.enqueue_submit(account_id=account.id)
+    return f"polled {len(claimed.jobs)} jobs on {account.label}, {len(left)} left the account"
+
+
+async def _fetch(account: AccountRow, jobs: list[OpenJob]) -> dict[str, Record]:
+    keys = [str(job.submit_key) for job in jobs]
+    return await call_upstream_async(account, lambda ready: get_provider().fetch_records(ready, keys))
 
 
 @dataclass(slots=True)
@@ -164,7 +179,7 @@ def _progress(record: Record) -> int:
 
 
 def _settle_all(claimed: _Claimed, news: _News) -> set[UUID]:
-    """Write all news and the time of the next poll. Return the jobs that left their slots of the account."""
+    """Write all news. Return the jobs that left their slots of the account."""
     left: set[UUID] = set()
     with pubsub.batch_job_changes():
         try:
@@ -177,7 +192,6 @@ def _settle_all(claimed: _Claimed, news: _News) -> set[UUID]:
             with job_context("settle", job.id, job.origin, links=[poll_trace] if poll_trace else []):
                 if _settle(claimed, job, record):
                     left.add(job.id)
-        _schedule_next(claimed, left)
     return left
 
 
@@ -208,9 +222,7 @@ def _settle_normal(claimed: _Claimed, news: _News) -> set[UUID]:
             log.info("submit_found", job_id=str(row.id))
             announce(tx, row)
         done = [
-            state_machine.Finished(
-                job.id, job.attempt, _refs(record), claimed.duration_of(job)
-            )
+            state_machine.Finished(job.id, job.attempt, _refs(record), claimed.duration_of(job))
             for job, record in finished
         ]
         saving = state_machine.mark_saving_many(tx, done)
@@ -220,7 +232,7 @@ def _settle_normal(claimed: _Claimed, news: _News) -> set[UUID]:
             announce(tx, row)
         for start in range(0, len(saving), celery_app.MOST_SAVES_PER_MESSAGE):
             ids = list(saving)[start : start + celery_app.MOST_SAVES_PER_MESSAGE]
-            tx.on_commit(partial(celery_app.enqueue_save, *ids))
+            tx.on_commit(partial(_save_soon, *ids))
     return set(saving)
 
 
@@ -247,7 +259,12 @@ def _schedule_next(claimed: _Claimed, left: set[UUID]) -> None:
             polling.stop_polling(tx, claimed.account.id)
             return
         polling.set_next_poll(tx, claimed.account.id, seconds=seconds)
-        tx.on_commit(partial(celery_app.enqueue_poll_later, claimed.account.id, seconds=seconds))
+        tx.on_commit(partial(poll_later, claimed.account.id, seconds))
+
+
+def _save_soon(*job_ids: UUID) -> None:
+    if not continuations.start("save", list(job_ids)):
+        celery_app.enqueue_save(*job_ids)
 
 
 # --- news that are settled one by one ---
@@ -334,7 +351,7 @@ def _finish(tx: Transaction, claimed: _Claimed, job: OpenJob, record: Record) ->
     if row is None:
         return False
     announce(tx, row)
-    tx.on_commit(partial(celery_app.enqueue_save, row.id))
+    tx.on_commit(partial(_save_soon, row.id))
     return True
 
 

@@ -63,15 +63,16 @@ class _Outcome:
 
 def save_batch(*, job_ids: list[UUID]) -> str:
     """Save each of these jobs whose save is due. Return what came of them."""
-    return run_for(_save_all(job_ids), otherwise="its copies continue in the background")
+    return run_for(save_all(job_ids), otherwise="its copies continue in the background")
 
 
 def save(*, job_id: UUID) -> str:
     """Save the job, if its save is due. Return a line about the outcome."""
-    return run(_save_all([job_id]))
+    return run(save_all([job_id]))
 
 
-async def _save_all(job_ids: list[UUID]) -> str:
+async def save_all(job_ids: list[UUID]) -> str:
+    """Like `save_batch`, on the event loop."""
     if stopping.requested:
         # Another worker takes them; a save that has begun ends here.
         celery_app.enqueue_save(*job_ids)

@@ -35,6 +35,7 @@ from worker.tasks.stages import build_order, handle_refusal, upload_references
 from worker.tasks.stages.account_session import decrypt_account, needs_look_up, prepare_account
 from worker.tasks.stages.claim import ClaimOptions, claim_batch, claim_job, find_account
 from worker.tasks.stages.fail_job import announce
+from worker.tasks.stages.next_poll import poll_later
 
 log = get_logger("submit")
 
@@ -60,7 +61,7 @@ def submit_batch(
     take minutes.
     """
     wanted = job_ids or ([job_id] if job_id else [])
-    work = _serve_jobs(wanted) if wanted else _serve(account_id) if account_id else None
+    work = _serve_jobs(wanted) if wanted else serve(account_id) if account_id else None
     if work is None:
         return "nothing to submit"
     return run_for(work, otherwise="its orders continue in the background")
@@ -139,7 +140,7 @@ async def _serve_job(job_id: UUID) -> list[str]:
         account_id = await in_thread(find_account, job_id)
         if account_id is None:
             break
-        lines.append(await _serve(account_id, waits=True))
+        lines.append(await serve(account_id, waits=True))
     return lines or [await in_thread(handle_refusal.fail_if_unschedulable, job_id)]
 
 
@@ -150,7 +151,7 @@ def _summary(lines: list[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in Counter(line.split()[0] for line in lines).items())
 
 
-async def _serve(account_id: UUID, *, waits: bool = False) -> str:
+async def serve(account_id: UUID, *, waits: bool = False) -> str:
     """Claim and order jobs of the account. Of several messages at a time, one claims and the others leave it to it.
 
     `waits` = wait until that one has claimed all, because the caller looks for another account then.
@@ -253,7 +254,7 @@ def _mark_running(items: list[tuple[Claim, Submitted]]) -> list[bool]:
         rows = state_machine.mark_running_many(tx, accepted, actor="submit")
         looks = _first_looks(tx, items)
         for account_id, seconds in polling.schedule_polls(tx, looks, at_once=True).items():
-            tx.on_commit(partial(celery_app.enqueue_poll_later, account_id, seconds=seconds))
+            tx.on_commit(partial(poll_later, account_id, seconds))
         for row in rows.values():
             announce(tx, row)
     return [claim.id in rows for claim, _ in items]

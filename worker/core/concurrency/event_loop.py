@@ -7,6 +7,7 @@ only for a while. On the loop, `in_thread` moves a blocking function (a transact
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -26,6 +27,7 @@ Arguments = ParamSpec("Arguments")
 _RENEW_SECONDS = 1.0
 # The loop must come around at least this often; the watchdog ends a process whose loop hangs.
 _LOOP_CHECK_SECONDS = 1.0
+_DRAIN_CHECK_SECONDS = 0.05
 
 
 class Pool(Enum):
@@ -148,6 +150,36 @@ def run_for(work: Coroutine[Any, Any, Value], *, otherwise: Value) -> Value:
 def _log_failure(result: "Future[Any]") -> None:
     if not result.cancelled() and (error := result.exception()) is not None:
         log.error("background_work_failed", exc_info=error)
+
+
+def start_later(function: Callable[..., Coroutine[Any, Any, object]], *args: Any, seconds: float = 0.0) -> None:
+    """Start a coroutine on the loop after `seconds`, with an empty log context. Thread-safe; nobody awaits it."""
+    loop = _process.get()
+    loop.call_soon_threadsafe(partial(_keep_later, loop, function, args, seconds), context=contextvars.Context())
+
+
+def _keep_later(
+    loop: asyncio.AbstractEventLoop,
+    function: Callable[..., Coroutine[Any, Any, object]],
+    args: tuple[Any, ...],
+    seconds: float,
+) -> None:
+    if seconds > 0:
+        loop.call_later(seconds, _keep_now, function, args)
+    else:
+        _keep_now(function, args)
+
+
+def _keep_now(function: Callable[..., Coroutine[Any, Any, object]], args: tuple[Any, ...]) -> None:
+    keep(function(*args))
+
+
+def drain(seconds: float) -> bool:
+    """Wait until the work on the loop has ended, at most `seconds`. Return whether it has."""
+    until, pause = time.monotonic() + seconds, threading.Event()
+    while _background and time.monotonic() < until:
+        pause.wait(_DRAIN_CHECK_SECONDS)
+    return not _background
 
 
 def spawn(work: Coroutine[Any, Any, Value]) -> "asyncio.Task[Value]":

@@ -104,7 +104,8 @@ _CLAIM_POLL = text(
     WITH old AS (SELECT id, poll_due_at, polled_at FROM accounts WHERE id = :id AND poll_due_at <= clock_timestamp()),
     upd AS (
         UPDATE accounts SET polled_at = clock_timestamp(),
-            poll_due_at = clock_timestamp() + make_interval(secs => :lost_after)
+            poll_due_at = clock_timestamp()
+                + make_interval(secs => greatest(:lost_after, poll_min_seconds, poll_max_seconds))
         FROM old WHERE accounts.id = old.id AND accounts.poll_due_at <= clock_timestamp()
         RETURNING accounts.*, old.poll_due_at AS was_due_at, old.polled_at AS was_polled_at)
     SELECT {COLUMNS}, poll_min_seconds, poll_max_seconds, poll_eagerness,
