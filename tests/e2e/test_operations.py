@@ -223,7 +223,7 @@ def test_backup_loss_and_restore_elsewhere(tmp_path: Path, s3: Bucket) -> None:
     (tmp_path / "passphrase").write_text("correct horse battery staple")
     passphrase = ("--passphrase-file", str(tmp_path / "passphrase"))
     file = tmp_path / "backup.zip"
-    slow = "a long job [[seconds:30]]"
+    slow = "a long job [[seconds:15]]"
     with start_platform(tmp_path / "one", sandbox_seconds=0.3) as old:
         with ApiClient(old, old.admin_key) as admin:
             admin.http.post("/admin/v1/users", json={"name": "alice"})
