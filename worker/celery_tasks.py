@@ -63,7 +63,7 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
     if "fast" in queues:
         continuations.register(poll=poll_task.poll_account, submit=submit_task.serve)
     if "bulk" in queues:
-        continuations.register(save=save_task.save_all)
+        continuations.register(save_claimed=save_task.save_claimed)
     if get_settings().worker_with_scheduler:
         _start_scheduler()
 

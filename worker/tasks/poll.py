@@ -225,15 +225,23 @@ def _settle_normal(claimed: _Claimed, news: _News) -> set[UUID]:
             state_machine.Finished(job.id, job.attempt, _refs(record), claimed.duration_of(job))
             for job, record in finished
         ]
-        saving = state_machine.mark_saving_many(tx, done)
+        copies_here = continuations.handles("save_claimed")
+        saving = state_machine.mark_saving_many(tx, done, claim=copies_here)
         for row in saving.values():
             announce(tx, row)
         for row in progress_and_leases.record_progress_many(tx, [_report(*pair) for pair in news.moved]):
             announce(tx, row)
-        for start in range(0, len(saving), celery_app.MOST_SAVES_PER_MESSAGE):
-            ids = list(saving)[start : start + celery_app.MOST_SAVES_PER_MESSAGE]
-            tx.on_commit(partial(_save_soon, *ids))
+        if copies_here and saving:
+            tx.on_commit(partial(continuations.start, "save_claimed", list(saving.values()), promised=True))
+        else:
+            _enqueue_saves(tx, list(saving))
     return set(saving)
+
+
+def _enqueue_saves(tx: Transaction, job_ids: list[UUID]) -> None:
+    most = celery_app.MOST_SAVES_PER_MESSAGE
+    for start in range(0, len(job_ids), most):
+        tx.on_commit(partial(celery_app.enqueue_save, *job_ids[start : start + most]))
 
 
 def _refs(record: Record) -> list[dict[str, Any]]:
@@ -260,11 +268,6 @@ def _schedule_next(claimed: _Claimed, left: set[UUID]) -> None:
             return
         polling.set_next_poll(tx, claimed.account.id, seconds=seconds)
         tx.on_commit(partial(poll_later, claimed.account.id, seconds))
-
-
-def _save_soon(*job_ids: UUID) -> None:
-    if not continuations.start("save", list(job_ids)):
-        celery_app.enqueue_save(*job_ids)
 
 
 # --- news that are settled one by one ---
@@ -351,7 +354,7 @@ def _finish(tx: Transaction, claimed: _Claimed, job: OpenJob, record: Record) ->
     if row is None:
         return False
     announce(tx, row)
-    tx.on_commit(partial(_save_soon, row.id))
+    _enqueue_saves(tx, [row.id])
     return True
 
 

@@ -63,21 +63,24 @@ class _Outcome:
 
 def save_batch(*, job_ids: list[UUID]) -> str:
     """Save each of these jobs whose save is due. Return what came of them."""
-    return run_for(save_all(job_ids), otherwise="its copies continue in the background")
+    return run_for(_save_all(job_ids), otherwise="its copies continue in the background")
 
 
 def save(*, job_id: UUID) -> str:
     """Save the job, if its save is due. Return a line about the outcome."""
-    return run(save_all([job_id]))
+    return run(_save_all([job_id]))
 
 
-async def save_all(job_ids: list[UUID]) -> str:
-    """Like `save_batch`, on the event loop."""
+async def _save_all(job_ids: list[UUID]) -> str:
     if stopping.requested:
         # Another worker takes them; a save that has begun ends here.
         celery_app.enqueue_save(*job_ids)
         return "left to another worker"
-    claims = await in_thread(_claim, job_ids)
+    return await save_claimed(await in_thread(_claim, job_ids))
+
+
+async def save_claimed(claims: list[Row[Any]]) -> str:
+    """Save claimed jobs (rows of `claim_saves`). Return what came of them."""
     lines = await asyncio.gather(*(spawn(_save(claim)) for claim in claims))
     if len(lines) == 1:
         return lines[0]

@@ -28,13 +28,18 @@ def clear() -> None:
     _handlers.clear()
 
 
-def start(name: str, *args: Any, seconds: float = 0.0) -> bool:
+def handles(name: str) -> bool:
+    """Whether this process handles the work and is not stopping."""
+    return name in _handlers and not stopping.requested
+
+
+def start(name: str, *args: Any, seconds: float = 0.0, promised: bool = False) -> bool:
     """Start the work after `seconds`, if this process handles it. False: the caller sends a message.
 
-    Thread-safe.
+    `promised` = the caller has asked `handles` and has claimed the work for this process. Thread-safe.
     """
     handler = _handlers.get(name)
-    if handler is None or stopping.requested or _running >= _MAX_RUNNING:
+    if handler is None or (not promised and (stopping.requested or _running >= _MAX_RUNNING)):
         return False
     event_loop.start_later(_run, handler, args, seconds=seconds)
     return True

@@ -14,6 +14,7 @@ from sqlalchemy import Row, text
 from worker.core.settings import get_settings
 from worker.db.accounts import polling
 from worker.db.engine import Transaction
+from worker.db.jobs.state_machine import SAVE_COLUMNS
 
 _DEFER_UNCLEAR = text(
     """/* mark_submit_unclear */ UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :grace)
@@ -48,14 +49,13 @@ def renew_submit_lease(tx: Transaction, *, job_id: UUID, attempt: int) -> bool:
 
 # Locked in the order of their ids; a job that another worker is claiming is left to it.
 _CLAIM_SAVES = text(
-    """/* claim_save */
+    f"""/* claim_save */
     WITH due AS (
         SELECT id FROM jobs WHERE id = ANY(:ids) AND state = 'saving' AND kind <> 'chat' AND due_at <= clock_timestamp()
         ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
     UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :lease), save_tries = save_tries + 1
     FROM due WHERE jobs.id = due.id
-    RETURNING jobs.id, attempt, kind, params, result_refs, save_tries, submit_key, account_id, group_id,
-        origin, owner, extract(epoch FROM deadline_at - clock_timestamp()) AS seconds_left"""
+    RETURNING jobs.id, jobs.attempt, jobs.kind, jobs.save_tries, jobs.account_id, {SAVE_COLUMNS}"""
 )
 
 

@@ -80,7 +80,14 @@ def _change(name: str, *, to: JobState, sets: str, where: str = "", webhook: boo
 
 
 def _change_many(
-    name: str, *, to: JobState, sets: str, columns: str, where: str = "", webhook: bool = False
+    name: str,
+    *,
+    to: JobState,
+    sets: str,
+    columns: str,
+    where: str = "",
+    webhook: bool = False,
+    returned: str = "",
 ) -> TextClause:
     """Return the statement of a state change of many jobs. `columns` = the columns of `input`, with types.
 
@@ -98,7 +105,7 @@ def _change_many(
         upd AS (
             UPDATE jobs SET state = '{to}', event_seq = jobs.event_seq + 1, {sets}
             FROM old JOIN input ON input.id = old.id WHERE jobs.id = old.id
-            RETURNING {_RETURNED}, old.state AS old_state, input.note {extra}),
+            RETURNING {_RETURNED}, old.state AS old_state, input.note {extra} {"," if returned else ""} {returned}),
         ev AS (
             INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
             SELECT id, event_seq, old_state, state, :actor, note FROM upd)
@@ -323,14 +330,19 @@ def requeue(
     return row or _cancel(tx, job_id=job_id, from_states=(JobState.SUBMITTING,), attempt=attempt, actor=actor)
 
 
+# What a save needs besides the columns of every change.
+SAVE_COLUMNS = """jobs.params, jobs.result_refs, jobs.submit_key, jobs.origin, jobs.owner,
+    extract(epoch FROM jobs.deadline_at - clock_timestamp()) AS seconds_left"""
 _MARK_SAVING = _change_many(
     "mark_saving",
     to=JobState.SAVING,
     columns="refs jsonb, seconds float8",
     sets="""holds_slot = false, result_refs = input.refs, generation_seconds = input.seconds,
-            due_at = clock_timestamp(), save_tries = 0, nudged_at = clock_timestamp(),
+            due_at = clock_timestamp() + make_interval(secs => :lease), save_tries = :tries,
+            nudged_at = clock_timestamp(),
             ready_items = jsonb_array_length(input.refs), progress = greatest(jobs.progress, 95), queue_position = NULL,
             deadline_at = clock_timestamp() + make_interval(secs => :deadline)""",
+    returned=SAVE_COLUMNS,
 )
 
 
@@ -344,8 +356,11 @@ class Finished:
     seconds: float | None = None
 
 
-def mark_saving_many(tx: Transaction, finished: Sequence[Finished]) -> dict[UUID, Row[Any]]:
-    """running -> saving: upstream has finished the jobs."""
+def mark_saving_many(tx: Transaction, finished: Sequence[Finished], *, claim: bool = False) -> dict[UUID, Row[Any]]:
+    """running -> saving: upstream has finished the jobs.
+
+    `claim` = also claim their saves for one lease, as `progress_and_leases.claim_saves` does: the caller copies them.
+    """
     changes = [
         {
             "id": str(job.job_id),
@@ -356,8 +371,17 @@ def mark_saving_many(tx: Transaction, finished: Sequence[Finished]) -> dict[UUID
         }
         for job in finished
     ]
-    deadline = get_settings().save_deadline_seconds
-    return _apply_many(tx, _MARK_SAVING, changes, from_state=JobState.RUNNING, actor="poll", deadline=deadline)
+    settings = get_settings()
+    return _apply_many(
+        tx,
+        _MARK_SAVING,
+        changes,
+        from_state=JobState.RUNNING,
+        actor="poll",
+        deadline=settings.save_deadline_seconds,
+        lease=settings.lease_seconds if claim else 0,
+        tries=int(claim),
+    )
 
 
 def mark_saving(

@@ -16,10 +16,12 @@ from tests.integration.worker.tasks.test_killed_tasks import charged_once, kill
 from tests.support.engine import GENERATE, HISTORY, MEDIA, Engine
 from tests.support.platform import eventually
 from tests.support.servers.http_servers import RequestPause
+from worker.core.concurrency import continuations, event_loop
 from worker.db.engine import transaction
 from worker.db.jobs import claims
 from worker.providers.base import Record
 from worker.tasks import poll as poll_task
+from worker.tasks import save as save_task
 from worker.tasks import submit as submit_task
 from worker.tasks.poll import poll
 from worker.tasks.save import save_batch
@@ -234,3 +236,33 @@ def test_no_minute_has_more_submits_than_the_pace(pace: float) -> None:
     worst = max(bisect_left(times, start + 60 - 1e-6) - n for n, start in enumerate(times))
     assert worst <= max(pace, 1)
     assert len(times) / 300 >= 0.9 * pace / 60, "and it is used"
+
+
+@pytest.fixture
+def continuing(engine: Engine) -> Iterator[Engine]:
+    """Continue polls, saves and claims in this process, as a worker does."""
+    continuations.register(poll=poll_task.poll_account, submit=submit_task.serve, save_claimed=save_task.save_claimed)
+    yield engine
+    continuations.clear()
+    assert event_loop.drain(30)
+
+
+def test_worker_finishes_jobs_without_further_messages(continuing: Engine) -> None:
+    account, jobs = add_jobs(continuing, 30, max_images=12)
+    continuing.take_messages()
+    submit_batch(account_id=account)
+    eventually(lambda: set(continuing.states(jobs)) == {"succeeded"}, what="all are saved, 12 at a time")
+    assert continuing.take_messages("dreamery.poll", "dreamery.save", "dreamery.submit") == []
+    assert {row.save_tries for row in continuing.sql("SELECT save_tries FROM jobs")} == {1}
+    assert max(view["max_in_flight"] for view in continuing.ledger()["accounts"].values()) <= 12
+    assert continuing.charge_count() == 30
+
+
+def test_copy_that_fails_in_the_worker_is_tried_again_by_a_message(continuing: Engine) -> None:
+    account, jobs = add_jobs(continuing, 4)
+    answers = iter([True])
+    continuing.interceptor.before[MEDIA] = lambda *_: Response(status_code=503) if next(answers, False) else None
+    submit_batch(account_id=account)
+    eventually(lambda: sorted(continuing.states(jobs)) == ["saving", *["succeeded"] * 3], what="three are saved")
+    continuations.clear()
+    charged_once(continuing, *jobs)
