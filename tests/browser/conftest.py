@@ -54,9 +54,9 @@ def chromium() -> str:
     return path
 
 
-@pytest.fixture(scope="module")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatform]:
-    """One platform per file."""
+@pytest.fixture(scope="session")
+def console_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CheckedPlatform]:
+    """One platform for all files."""
     env = {
         "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000",
         "DREAMERY_POLL_MIN_SECONDS": "0.2",
@@ -82,10 +82,12 @@ def browser(chromium: str) -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="module")
-def signed_in(browser: Browser, platform: CheckedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def signed_in(browser: Browser, console_platform: CheckedPlatform, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Path of a storage state with the cookies of a signed-in administrator."""
-    with browser.new_context(base_url=platform.url) as context:
-        response = context.request.post("/console/session", headers={"Authorization": f"Bearer {platform.admin_key}"})
+    with browser.new_context(base_url=console_platform.url) as context:
+        response = context.request.post(
+            "/console/session", headers={"Authorization": f"Bearer {console_platform.admin_key}"}
+        )
         assert response.status == 201, response.text()
         path = tmp_path_factory.mktemp("cookies") / "admin.json"
         context.storage_state(path=path)
@@ -108,10 +110,10 @@ def collect_errors(page: Page) -> list[str]:
 
 
 @pytest.fixture
-def context(browser: Browser, platform: CheckedPlatform, signed_in: Path) -> Iterator[BrowserContext]:
+def context(browser: Browser, console_platform: CheckedPlatform, signed_in: Path) -> Iterator[BrowserContext]:
     """A browser context of a signed-in administrator."""
     with browser.new_context(
-        base_url=platform.url, storage_state=signed_in, locale="en", accept_downloads=True
+        base_url=console_platform.url, storage_state=signed_in, locale="en", accept_downloads=True
     ) as new_context:
         new_context.set_default_timeout(TIMEOUT_MS)
         yield new_context

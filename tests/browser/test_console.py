@@ -20,8 +20,8 @@ AXE = (Path(__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def client(platform: CheckedPlatform):
-    with ApiClient(platform, platform.admin_key) as client:
+def client(console_platform: CheckedPlatform):
+    with ApiClient(console_platform, console_platform.admin_key) as client:
         yield client
 
 
@@ -46,8 +46,8 @@ def row(page: Page, prompt: str) -> Locator:
     return page.get_by_role("listitem").filter(has=page.get_by_role("link", name=prompt, exact=True))
 
 
-def test_keyboard_sign_in_and_sign_out(browser: Browser, platform: CheckedPlatform):
-    with browser.new_context(base_url=platform.url, locale="en") as context:
+def test_keyboard_sign_in_and_sign_out(browser: Browser, console_platform: CheckedPlatform):
+    with browser.new_context(base_url=console_platform.url, locale="en") as context:
         page = context.new_page()
         errors = collect_errors(page)
         page.goto("/console/jobs")
@@ -57,7 +57,7 @@ def test_keyboard_sign_in_and_sign_out(browser: Browser, platform: CheckedPlatfo
         # The 401 of the wrong key is the only allowed error.
         assert all("401" in error for error in errors), errors
         errors.clear()
-        page.get_by_label("API key").fill(platform.admin_key)
+        page.get_by_label("API key").fill(console_platform.admin_key)
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
         page.keyboard.press("Tab")
@@ -245,12 +245,12 @@ PATHS = ("/console", "/console/jobs", "/console/gallery")
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_pages_are_accessible(
-    browser: Browser, platform: CheckedPlatform, signed_in: Path, client: ApiClient, theme: str
+    browser: Browser, console_platform: CheckedPlatform, signed_in: Path, client: ApiClient, theme: str
 ):
     """axe-core finds no serious violation, and no page is wider than a phone."""
     job = client.wait_for_end(client.start_job("for accessibility", n=1)["id"])
     client.wait_for_end(client.start_job("[[fail:2038]] for accessibility")["id"])
-    options = {"base_url": platform.url, "locale": "en", "color_scheme": theme}
+    options = {"base_url": console_platform.url, "locale": "en", "color_scheme": theme}
     with browser.new_context(**options) as context:
         page = context.new_page()
         page.goto("/console")

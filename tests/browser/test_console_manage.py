@@ -19,8 +19,8 @@ from tests.support.servers.http_servers import WebhookReceiver, running_app
 
 
 @pytest.fixture(scope="module")
-def client(platform: CheckedPlatform) -> Iterator[ApiClient]:
-    with ApiClient(platform, platform.admin_key) as client:
+def client(console_platform: CheckedPlatform) -> Iterator[ApiClient]:
+    with ApiClient(console_platform, console_platform.admin_key) as client:
         yield client
 
 
@@ -232,12 +232,12 @@ PATHS = ("usage", "keys", "webhooks", "accounts", "users", "system", "audit")
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_administration_pages_are_accessible(
-    browser: Browser, platform: CheckedPlatform, signed_in: Path, client: ApiClient, theme: str
+    browser: Browser, console_platform: CheckedPlatform, signed_in: Path, client: ApiClient, theme: str
 ):
     """axe-core finds no serious violation, and no page is wider than a phone."""
     account = client.http.get("/admin/v1/accounts").json()["data"][0]["id"]
     user = client.http.get("/admin/v1/users").json()["data"][0]["id"]
-    options = {"base_url": platform.url, "locale": "en", "color_scheme": theme}
+    options = {"base_url": console_platform.url, "locale": "en", "color_scheme": theme}
     with browser.new_context(**options, storage_state=signed_in) as context:
         page = context.new_page()
         errors = collect_errors(page)
@@ -254,11 +254,11 @@ def test_administration_pages_are_accessible(
         assert errors == []
 
 
-def test_member_has_no_access_to_administration(browser: Browser, platform: CheckedPlatform, client: ApiClient):
+def test_member_has_no_access_to_administration(browser: Browser, console_platform: CheckedPlatform, client: ApiClient):
     name = unique_name("member")
     client.http.post("/admin/v1/users", json={"name": name})
     key = client.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
-    with browser.new_context(base_url=platform.url, locale="en") as context:
+    with browser.new_context(base_url=console_platform.url, locale="en") as context:
         context.request.post("/console/session", headers={"Authorization": f"Bearer {key}"})
         page = context.new_page()
         errors = collect_errors(page)

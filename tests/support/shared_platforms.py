@@ -12,7 +12,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.support.platform import ROOT
 
-_SHARED = ("api_platform", "multi_region_platform")
+_SHARED = ("api_platform", "multi_region_platform", "console_platform")
 _LONGEST = ("tests/e2e/test_up.py", "tests/e2e/test_crash.py", "tests/e2e/test_operations.py")
 _SLOW = ("tests/e2e/", "tests/browser/")
 # Folders whose files share a platform, as one folder. The others need one that nobody else changes, or are long enough.
