@@ -2,12 +2,13 @@
 
 import asyncio
 import hashlib
+import io
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urljoin
 
 import httpcore
@@ -135,16 +136,24 @@ async def _download(url: str, *, max_bytes: int) -> DownloadedFile:
 
 
 async def _read_body(response: httpcore.Response, *, max_bytes: int) -> DownloadedFile:
-    content = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
+    """Return the body: in memory up to a few megabytes, in a temporary file beyond."""
+    digest, size, chunks = hashlib.sha256(), 0, list[bytes]()
+    content: IO[bytes] | None = None
     try:
-        digest, size = hashlib.sha256(), 0
         async for chunk in response.aiter_stream():
             size += len(chunk)
             refuse_size(size, max_bytes)
             digest.update(chunk)
-            content.write(chunk)
+            chunks.append(chunk)
+            if size > SPOOL_BYTES:
+                content = content or tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+                content.writelines(chunks)
+                chunks.clear()
     except BaseException:
-        content.close()
+        if content is not None:
+            content.close()
         raise
+    # A buffer that grows by pieces would be copied and cleared again and again.
+    content = content or io.BytesIO(b"".join(chunks))
     content.seek(0)
     return DownloadedFile(content, size, digest.hexdigest())

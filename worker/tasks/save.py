@@ -28,7 +28,7 @@ from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import ROW_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.db.jobs import files, progress_and_leases, state_machine
-from worker.messaging import celery_app
+from worker.messaging import celery_app, pubsub
 from worker.providers.registry import get_provider
 from worker.safe_fetch import async_client
 from worker.safe_fetch.checks import FetchError
@@ -265,7 +265,7 @@ def _mark_succeeded(items: list[tuple[Row[Any], _Outcome]]) -> list[None]:
         )
         for claim, outcome in items
     ]
-    with transaction() as tx:
+    with pubsub.batch_job_changes(), transaction() as tx:
         files.add_files(tx, [(claim.id, item) for claim, outcome in items for item in outcome.stored])
         for row in state_machine.mark_succeeded_many(tx, stored).values():
             announce(tx, row)

@@ -28,7 +28,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.engine import ROW_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import durations, state_machine
 from worker.db.jobs.claims import Claim, NeedsUploads
-from worker.messaging import celery_app
+from worker.messaging import celery_app, pubsub
 from worker.providers.base import Account, NotSentError, Submitted
 from worker.providers.registry import get_provider
 from worker.tasks.stages import build_order, handle_refusal, upload_references
@@ -248,7 +248,7 @@ def _mark_running(items: list[tuple[Claim, Submitted]]) -> list[bool]:
         for claim, submitted in items
     ]
     account_ids = sorted({claim.account.id for claim, _ in items})
-    with transaction() as tx:
+    with pubsub.batch_job_changes(), transaction() as tx:
         # Lock order: accounts before jobs, as in a claim.
         health.record_success(tx, account_ids)
         rows = state_machine.mark_running_many(tx, accepted, actor="submit")
