@@ -60,6 +60,7 @@ def console_platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Check
     env = {
         "DREAMERY_ACCOUNT_SUBMITS_PER_MINUTE": "100000",
         "DREAMERY_POLL_MIN_SECONDS": "0.2",
+        "DREAMERY_ACCOUNT_MAX_IMAGES": "20",  # tests do not wait behind the many jobs of another
         "DREAMERY_FETCH_ALLOW": "127.0.0.1",  # allow webhooks to a local test receiver
     }
     with start_platform(tmp_path_factory.mktemp("browser"), extra_env=env, sandbox_seconds=0.3) as started:
