@@ -1,6 +1,7 @@
 """Registry of the Celery tasks. Each body calls one task function and returns the line that Flower shows."""
 
 import sys
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -17,6 +18,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.security import production_checks
 from worker.core.settings import get_settings
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
+from worker.db.platform import startup
 from worker.db.scheduling import open_work
 from worker.messaging import heartbeat, metrics_store
 from worker.messaging.celery_app import HEARTBEAT, QUEUE_OF, app
@@ -49,6 +51,12 @@ def _bind_log_context(task: Any = None, kwargs: dict[str, str] | None = None, **
         heartbeat.record_task_start()
 
 
+@signals.worker_init.connect
+def _require_root_key(**_: Any) -> None:
+    # Before the first message: a worker with another master key would refuse every job that it takes.
+    startup.require_root_key()
+
+
 @signals.celeryd_after_setup.connect
 def _subscribe_to_heartbeat_queue(sender: str = "", instance: Any = None, **_: Any) -> None:
     instance.app.amqp.queues.select_add(heartbeat.heartbeat_queue(sender))
@@ -60,12 +68,30 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
     tracing.configure("dreamery-worker")
     queues = [name for name in app.amqp.queues.consume_from if name in set(QUEUE_OF.values())]
     heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
+    event_loop.expect(*DATABASE_UNAVAILABLE_ERRORS)
     if "fast" in queues:
-        continuations.register(poll=poll_task.poll_account, submit=submit_task.serve)
+        continuations.register(
+            poll=_as_step("poll", poll_task.poll_account), submit=_as_step("submit", submit_task.serve)
+        )
     if "bulk" in queues:
-        continuations.register(save_claimed=save_task.save_claimed)
+        continuations.register(save_claimed=_as_step("save", save_task.save_claimed))
     if get_settings().worker_with_scheduler:
         _start_scheduler()
+
+
+def _as_step(name: str, work: Callable[..., Coroutine[Any, Any, str]]) -> Callable[..., Coroutine[Any, Any, None]]:
+    """Return work that continues without a message, with the log context and the metrics of a task."""
+
+    async def step(*args: Any) -> None:
+        structlog.contextvars.bind_contextvars(step=f"dreamery.{name}")
+        state = "failure"
+        try:
+            log.debug("continued", result=await work(*args))
+            state = "success"
+        finally:
+            metrics.count("dreamery_steps", name, state)
+
+    return step
 
 
 def _start_scheduler() -> None:

@@ -55,8 +55,8 @@ class PacedScheduler(beat.Scheduler):
         """Send what is due. Return the seconds until the next call. Never raises, as that would end the thread."""
         try:
             return self._send_due()
-        except Exception:
-            log.exception("scheduler_failed")
+        except Exception as error:  # noqa: BLE001 - Redis may be away; the next call connects again
+            log.warning("schedule_not_sent", reason=type(error).__name__)
             for cached in ("producer", "connection"):
                 self.__dict__.pop(cached, None)
             return _NAP_SECONDS
@@ -66,7 +66,8 @@ class PacedScheduler(beat.Scheduler):
         for name, entry in self.schedule.items():
             if time.monotonic() >= self._due_at(name, entry):
                 self._sent[name] = time.monotonic()
-                self.apply_entry(entry, producer=self.producer)
+                # Not `apply_entry`, which logs a traceback and keeps the broken connection while Redis is away.
+                self.apply_async(entry, producer=self.producer, advance=False)
                 if name == "tick" and not self._open:  # it finds what the question would find
                     self._check_at = max(self._check_at, time.monotonic() + CHECK_SECONDS)
         now = time.monotonic()

@@ -187,9 +187,12 @@ def _settle_all(claimed: _Claimed, news: _News) -> set[UUID]:
         except ROW_ERRORS as error:
             log.warning("batch_split", batch="poll", items=len(news.normal), reason=type(error).__name__)
             left |= _settle_normal_one_by_one(claimed, news)
-        poll_trace = tracing.traceparent()
+        links = [trace] if (trace := tracing.traceparent()) else []
+        for job, _ in news.normal if links else []:
+            with job_context("settle", job.id, job.origin, links=links):
+                pass  # the trace of the job shows when its news were written, together with those of others
         for job, record in news.odd:
-            with job_context("settle", job.id, job.origin, links=[poll_trace] if poll_trace else []):
+            with job_context("settle", job.id, job.origin, links=links):
                 if _settle(claimed, job, record):
                     left.add(job.id)
     return left

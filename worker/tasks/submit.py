@@ -103,7 +103,7 @@ class _Orders:
         self._prepared: tuple[AccountRow, Account] | None = None
 
     def prepare(self, row: AccountRow) -> Account:
-        """Return the decrypted account. Raises AccountUnusableError."""
+        """Return the decrypted account. Raises SecretLockedError."""
         if self._prepared is None or self._prepared[0] is not row:
             self._prepared = (row, decrypt_account(row))
         return self._prepared[1]
@@ -136,10 +136,12 @@ async def _serve_jobs(job_ids: list[UUID]) -> str:
 async def _serve_job(job_id: UUID) -> list[str]:
     """Serve the best account for the job, then the next best if other jobs took its slots."""
     lines: list[str] = []
-    for _ in range(_MAX_ACCOUNTS_PER_JOB):
+    served: set[UUID] = set()
+    while len(served) < _MAX_ACCOUNTS_PER_JOB:
         account_id = await in_thread(find_account, job_id)
-        if account_id is None:
+        if account_id is None or account_id in served:
             break
+        served.add(account_id)
         lines.append(await serve(account_id, waits=True))
     return lines or [await in_thread(handle_refusal.fail_if_unschedulable, job_id)]
 

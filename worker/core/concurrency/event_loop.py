@@ -23,6 +23,8 @@ log = get_logger("event_loop")
 Value = TypeVar("Value")
 Arguments = ParamSpec("Arguments")
 
+# Errors that end work without being faults of it, for example because the database is away: logged in one line.
+_temporary: tuple[type[BaseException], ...] = ()
 # A waiting thread renews its watchdog this often: what it waits for has a time limit of its own.
 _RENEW_SECONDS = 1.0
 # The loop must come around at least this often; the watchdog ends a process whose loop hangs.
@@ -147,8 +149,21 @@ def run_for(work: Coroutine[Any, Any, Value], *, otherwise: Value) -> Value:
     return otherwise
 
 
+def expect(*temporary: type[BaseException]) -> None:
+    """Log these errors of work in the background as interruptions: its rows are still due."""
+    global _temporary  # noqa: PLW0603 - set once at the start of a worker
+    _temporary = temporary
+
+
 def _log_failure(result: "Future[Any]") -> None:
-    if not result.cancelled() and (error := result.exception()) is not None:
+    if not result.cancelled():
+        _log_error(result.exception())
+
+
+def _log_error(error: BaseException | None) -> None:
+    if isinstance(error, _temporary):
+        log.warning("background_work_put_off", reason=type(error).__name__)
+    elif error is not None:
         log.error("background_work_failed", exc_info=error)
 
 
@@ -199,8 +214,8 @@ def keep(work: Coroutine[Any, Any, object]) -> None:
 
 def _finish_background(task: "asyncio.Task[Any]") -> None:
     _background.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("background_work_failed", exc_info=error)
+    if not task.cancelled():
+        _log_error(task.exception())
 
 
 async def in_thread(

@@ -266,8 +266,8 @@ def test_concurrent_claims_respect_the_limit(engine: Engine) -> None:
             return claims.claim_next(tx, account_id=account, kinds=("chat",), actor="converse")
 
     with ThreadPoolExecutor(8) as pool:
-        claims = [claim for claim in pool.map(claim_one, range(24)) if claim is not None]
-    assert len(claims) == 3
+        taken = [claim for claim in pool.map(claim_one, range(24)) if claim is not None]
+    assert len(taken) == 3
 
 
 def test_account_pace_applies_to_conversations(engine: Engine) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import threading
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -15,6 +16,8 @@ from tests.support.engine import HISTORY, MEDIA, Engine
 from tests.support.factories import SIDE
 from tests.support.servers.http_servers import RequestPause
 from worker import storage
+from worker.db.engine import transaction
+from worker.db.jobs import queries
 from worker.tasks import save as save_step
 from worker.tasks.dispatch import sweep
 from worker.tasks.save import save
@@ -176,6 +179,45 @@ def test_too_large_result_fails_at_once(engine: Engine, monkeypatch: pytest.Monk
     assert (row.state, row.error_code) == ("failed", "result_unavailable")
     [failed] = [e for e in engine.job_events(job) if e.to_state == "failed"]
     assert "larger than 100 bytes" in failed.note["detail"]
+
+
+@pytest.mark.parametrize("too_large", [0, 1])
+def test_too_large_result_does_not_end_the_tries_for_the_others(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, too_large: int
+) -> None:
+    job = engine.add_saving_job(engine.add_account(), count=2)
+    links = [ref["url"] for ref in engine.job_row(job).result_refs]
+    large, fails = (urlsplit(links[n]).path for n in (too_large, 1 - too_large))
+    size = max(len(httpx.get(link, trust_env=False).content) for link in links)
+    monkeypatch.setattr(save_step, "MAX_FILE_BYTES", size)
+    answers = {large: [Response(bytes(size + 1))] * 2, fails: [Response(status_code=503)]}
+    engine.interceptor.before[MEDIA] = lambda path, _: answers[path].pop() if answers[path] else None
+    assert "again" in engine.save(job)
+    assert engine.job_row(job).state == "saving"
+    engine.save(job)
+    assert engine.job_row(job).state == "succeeded"
+    assert [f.n for f in engine.files(job)] == [1 - too_large]
+
+
+def test_results_keep_the_order_of_upstream(engine: Engine) -> None:
+    widths = [40, 20, 30, 10]
+    items = [{"image": {"large_images": [{"image_url": f"{engine.url}{MEDIA}/{width}.png"}]}} for width in widths]
+
+    def history(_path: str, body: bytes) -> Response:
+        [key] = json.loads(body)["submit_ids"]
+        return Response(json.dumps({"ret": "0", "data": {key: {"status": 50, "item_list": items}}}))
+
+    def picture(path: str, _body: bytes) -> Response:
+        content = io.BytesIO()
+        Image.new("RGB", (int(path.rpartition("/")[2].removesuffix(".png")), 8)).save(content, "png")
+        return Response(content.getvalue(), media_type="image/png")
+
+    engine.interceptor.before |= {HISTORY: history, MEDIA: picture}
+    job = engine.add_succeeded_job(engine.add_account(), count=len(widths))
+    assert [(f.n, f.width) for f in engine.files(job)] == list(enumerate(widths))
+    with transaction() as tx:
+        [view] = queries.group_views(tx, [job])
+    assert [f.width for f in view.files] == widths
 
 
 def test_missing_result_at_deadline_is_partial_success(engine: Engine) -> None:

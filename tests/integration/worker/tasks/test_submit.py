@@ -185,6 +185,22 @@ def test_submit_with_lost_response_is_found_by_its_key(engine: Engine, script: s
     assert (len(engine.submits()), engine.charge_count()) == (1, 1)
 
 
+@pytest.mark.parametrize("kind", ["image", "video"])
+@pytest.mark.parametrize("data", [None, {}, {"aigc_data": {"status": 20}}])
+def test_accepted_submit_without_record_id_is_found_by_its_key(engine: Engine, kind: str, data: object) -> None:
+    account = engine.add_account()
+    job = engine.add_job(account, kind=kind)
+    answer = json.dumps({"ret": "0", "data": data})
+    engine.interceptor.after[GENERATE] = lambda _path, _body: Response(answer, media_type="application/json")
+    assert engine.submit(job).startswith("unclear")
+    before = engine.job_row(job)
+    assert (before.state, before.holds_slot) == ("submitting", True)
+    assert engine.run_until_final(job) == ["succeeded"]
+    row = engine.job_row(job)
+    assert (row.attempt, row.submit_key) == (1, before.submit_key)
+    assert (len(engine.submits()), engine.charge_count()) == (1, 1)
+
+
 def test_call_past_its_deadline_is_unclear(engine: Engine) -> None:
     engine.configure(CALL_TIMEOUT_SECONDS="0.3")
     account = engine.add_account()

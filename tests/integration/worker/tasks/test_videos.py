@@ -476,7 +476,7 @@ def test_save_taken_over_stops_in_the_middle_of_a_file(engine: Engine, monkeypat
     monkeypatch.setattr(lease_renewal, "_LEASE_EVERY_SECONDS", 0.0)
     job = engine.add_saving_job(engine.add_account(), kind="video")
     engine.interceptor.before[MEDIA] = during_call(engine, "UPDATE jobs SET save_tries = save_tries + 1")
-    assert engine.save(job) == f"save of {job} taken over"
+    assert engine.save(job) == f"lost {job} to another worker"
     assert engine.files(job) == []
 
 

@@ -100,3 +100,19 @@ def test_pools_are_separate_lanes():
     assert event_loop.run(event_loop.in_thread(lambda: "free")) == "free"
     release.set()
     assert all(one.result(10) for one in taken)
+
+
+def test_interruptions_of_background_work_are_one_line(monkeypatch):
+    lines: list[tuple[str, str]] = []
+    monkeypatch.setattr(event_loop.log, "warning", lambda event, **fields: lines.append((event, fields["reason"])))
+    monkeypatch.setattr(event_loop.log, "error", lambda event, **_: lines.append((event, "")))
+    monkeypatch.setattr(event_loop, "_temporary", ())
+    event_loop.expect(ConnectionError)
+
+    async def fail(error):
+        raise error
+
+    for error in (ConnectionResetError(), LookupError()):
+        event_loop.start_later(fail, error)
+    assert event_loop.run(asyncio.sleep(0.05, "waited")) == "waited"
+    assert lines == [("background_work_put_off", "ConnectionResetError"), ("background_work_failed", "")]
