@@ -14,6 +14,7 @@ from api.accounts import session_check_routes
 from api.admin import audit_export_routes, own_key_routes
 from api.admin import job_routes as admin_job_routes
 from api.admin import routes as admin_routes
+from api.auth.caller_checks import CallerChecks
 from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, session_token_hash
 from api.chat import routes as chat_routes
@@ -113,6 +114,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await anyio.to_thread.run_sync(background_detection.prepare)
     app.state.job_watcher = JobWatcher()
     app.state.job_watcher.start()
+    app.state.caller_checks = CallerChecks()
+    app.state.caller_checks.start()
+    app.state.job_watcher.on_permissions_change = app.state.caller_checks.check_soon
     app.state.feeds = JobFeeds(app.state.job_watcher)
     app.state.feeds.start()
     flusher = metrics_store.start()
@@ -125,6 +129,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await app.state.request_tracker.stop()
     await app.state.feeds.stop()
     await app.state.job_watcher.stop()
+    await app.state.caller_checks.stop()
     await app.state.limits.close()
     await anyio.to_thread.run_sync(flusher.stop)
     await anyio.to_thread.run_sync(tracing.stop)

@@ -10,6 +10,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.session_tokens import encrypt_session_token
+from api.http.clients.address import network_of
 from api.jobs.watcher import JobWatcher
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
@@ -34,8 +35,7 @@ Result = dict[str, Any] | None
 async def run_checks(request: Request, action: str, tokens: Tokens) -> list[Result]:
     """Return the worker's result for each token: `{live}`, `{points, received}` or `{error}`; None = timed out."""
     ids = [new_id() for _ in tokens]
-    address = request.client.host if request.client else ""
-    owner = f"address:{lookup_hash(address)[:32]}"
+    owner = f"address:{lookup_hash(network_of(request))[:32]}"
     results = await wait_for_results(request, ids, partial(_insert_checks, ids, action, tokens, owner=owner))
     return [results.get(check_id) for check_id in ids]
 

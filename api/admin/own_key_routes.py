@@ -16,6 +16,7 @@ from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
 from worker.db.engine import Transaction, transaction
 from worker.db.users import api_keys, audit_log
+from worker.messaging import pubsub
 
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=error_responses(400, 401, 403, 404))
 
@@ -151,6 +152,7 @@ def rotate_own_key(
         if rotated is None:
             raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: create a new one.")
         new_id, key = rotated
+        tx.on_commit(pubsub.publish_permissions_change)
         row = api_keys.get_key(tx, new_id)
         target, new = public_id("key", existing.id), public_id("key", new_id)
         audit_log.record_action(tx, audit_actor(request, caller), "key.rotate", target, new=new, grace_seconds=grace)
@@ -163,6 +165,7 @@ def revoke_own_key(request: Request, key_id: str, caller: OwnKeysManageDep) -> R
     with transaction() as tx:
         existing = _find_own_key(tx, key_id, caller)
         api_keys.revoke_key(tx, existing.id)
+        tx.on_commit(pubsub.publish_permissions_change)
         audit_log.record_action(
             tx, audit_actor(request, caller), "key.revoke", public_id("key", existing.id), user=existing.user_name
         )

@@ -33,6 +33,7 @@ from worker.db.engine import Transaction, transaction
 from worker.db.jobs import retention
 from worker.db.scheduling import fair_queue
 from worker.db.users import api_keys, audit_log, quotas, users
+from worker.messaging import pubsub
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses(400, 401, 403, 404, 409))
 
@@ -174,6 +175,7 @@ def change_user(request: Request, user: str, change: UserChange, admin: AdminDep
         actor, target = audit_actor(request, admin), public_id("user", row.id)
         audit_log.record_action(tx, actor, "user.change", target, name=row.name, **_audited_changes(change))
         row = find_user(tx, target)
+        tx.on_commit(pubsub.publish_permissions_change)
     return json_response(_user_object(row))
 
 
@@ -253,6 +255,7 @@ def rotate_key(
         if rotated is None:
             raise DreameryError("key_not_found", f"API key {key_id[:60]!r} is revoked or expired: create a new one.")
         new_id, key = rotated
+        tx.on_commit(pubsub.publish_permissions_change)
         row = api_keys.get_key(tx, new_id)
         target = public_id("key", existing.id)
         audit_log.record_action(
@@ -267,6 +270,7 @@ def revoke_key(request: Request, key_id: str, admin: AdminDep) -> Response:
     with transaction() as tx:
         existing = find_key(tx, key_id)
         api_keys.revoke_key(tx, existing.id)
+        tx.on_commit(pubsub.publish_permissions_change)
         audit_log.record_action(
             tx, audit_actor(request, admin), "key.revoke", public_id("key", existing.id), user=existing.user_name
         )

@@ -14,9 +14,11 @@ from fastapi import Depends, Header, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
+from api.auth.caller_checks import CallerChecks, OpenCaller
 from api.auth.console_session import check_csrf, read_session_cookie
 from api.auth.failed_login_limits import FailedLoginLimiter
 from api.auth.session_tokens import encrypt_session_token, parse_session_tokens
+from api.http.clients.interruption import Interruption
 from api.http.own_file_links import set_request_origin
 from api.http.responses import base_url
 from worker.core.concurrency.keyed_batches import KeyedBatches, Left
@@ -30,6 +32,7 @@ from worker.db.jobs.queries import Viewer
 from worker.db.users import api_keys, console_sessions
 from worker.db.users.api_keys import KeyOwner
 from worker.db.users.audit_log import Actor
+from worker.db.users.permissions import KeyRights
 from worker.db.users.quotas import Subject
 from worker.messaging.rate_limits import RequestLimits
 
@@ -204,8 +207,19 @@ async def get_caller(request: Request, _scheme: Annotated[object, Depends(_BEARE
     """
     caller = await _authenticate(request)
     _count_open_request(request, caller)
+    _check_while_open(request, caller)
     await _count_rate(request, caller)
     return caller
+
+
+def _check_while_open(request: Request, caller: Caller) -> None:
+    """Let the request end when its caller loses rights. Session ids as keys cannot be revoked here."""
+    checks: CallerChecks | None = getattr(request.app.state, "caller_checks", None)
+    interruption: Interruption | None = getattr(request.state, "interruption", None)
+    if checks is not None and interruption is not None and caller.api_key_id is not None:
+        rights = KeyRights(role=caller.role, scopes=caller.scopes, models=caller.models)
+        session_id = getattr(request.state, "console_session", "")
+        checks.watch(interruption, OpenCaller(caller.api_key_id, rights, session_id))
 
 
 def _count_open_request(request: Request, caller: Caller) -> None:
@@ -269,6 +283,7 @@ async def _authenticate_session(request: Request, base: str) -> Caller:
     if not session_id:
         raise DreameryError("missing_api_key")
     check_csrf(request, base, session_id)
+    request.state.console_session = session_id
     return await run_in_threadpool(_from_session, session_id)
 
 

@@ -1,6 +1,7 @@
 """Rate limit for failed logins: a client that sends many invalid keys is rejected before the database lookup.
 
-Counted per network address (IPv6: per /64) and minute in Redis for all processes; without Redis there is no limit. A
+Counted per network address (IPv6: per /64) and minute in Redis for all processes; without Redis there is no limit.
+Behind a proxy that TRUSTED_PROXIES does not name, the address is the proxy's, and all its clients count together. A
 key that was valid recently is always looked up, so one attacker does not lock out others behind the same address.
 """
 
@@ -10,9 +11,9 @@ from collections import OrderedDict
 
 from starlette.requests import Request
 
+from api.http.clients.address import network_of
 from worker.core.errors import DreameryError
 from worker.core.observability import metrics
-from worker.core.security.ip_addresses import client_network, is_public
 from worker.core.settings import get_settings
 from worker.messaging.rate_limits import RequestLimits
 
@@ -32,8 +33,8 @@ class FailedLoginLimiter:
 
     async def check(self, request: Request, key: str) -> None:
         """Call before a key is looked up. Raises too_many_failed_keys (429)."""
-        limit, network = get_settings().failed_logins_per_minute, _client_network(request)
-        if not limit or network is None or self._was_valid(key):
+        limit, network = get_settings().failed_logins_per_minute, network_of(request)
+        if not limit or self._was_valid(key):
             return
         if await self._limits.is_limit_reached(_KIND, network, per_minute=limit):
             metrics.count("dreamery_failed_keys", "throttled")
@@ -49,8 +50,8 @@ class FailedLoginLimiter:
                 self._valid_until.popitem(last=False)
             return
         metrics.count("dreamery_failed_keys", "refused")
-        limit, network = get_settings().failed_logins_per_minute, _client_network(request)
-        if limit and network is not None:
+        limit, network = get_settings().failed_logins_per_minute, network_of(request)
+        if limit:
             await self._limits.record(_KIND, network, per_minute=limit)
 
     def _was_valid(self, key: str) -> bool:
@@ -60,19 +61,3 @@ class FailedLoginLimiter:
 def _digest(key: str) -> bytes:
     # A memory dump of this process must not reveal keys.
     return hashlib.sha256(key.encode()).digest()
-
-
-def _client_network(request: Request) -> str | None:
-    """The network to count. None = unknown: the address belongs to a proxy that TRUSTED_PROXIES does not list.
-
-    Behind such a proxy all clients share one address, so counting it would let one attacker lock out the others.
-    """
-    network = client_network(request.client.host) if request.client else None
-    if network is None or "x-forwarded-for" not in request.headers or _is_public_network(network):
-        return network
-    # For a trusted proxy, uvicorn replaces the proxy's address by the forwarded one, with port 0.
-    return network if request.client and request.client.port == 0 else None
-
-
-def _is_public_network(network: str) -> bool:
-    return is_public(network.partition("/")[0])

@@ -25,6 +25,7 @@ from api.auth.console_session import (
 )
 from api.auth.dependencies import Caller, CallerDep, audit_actor, caller_from_key, read_credential
 from api.console.schemas import ConsoleSession, ConsoleSignedOut
+from api.http.clients.address import network_of
 from api.http.errors import error_responses
 from api.http.responses import base_url, json_response
 from worker.core.errors import DreameryError
@@ -32,6 +33,7 @@ from worker.core.ids import public_id
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.users import audit_log, console_sessions
+from worker.messaging import pubsub
 from worker.messaging.rate_limits import RequestLimits
 
 router = APIRouter(prefix="/console", tags=["console"])
@@ -67,12 +69,12 @@ def _session_object(caller: Caller, session_id: str, version: str) -> dict[str, 
 async def _record_failure(request: Request, error: DreameryError) -> None:
     """Write a failed sign-in to the audit log, without the key. Raises rate_limit_exceeded after too many."""
     limits: RequestLimits | None = getattr(request.app.state, "limits", None)
-    actor = audit_actor(request, Caller(owner="", name="unknown"))
+    actor, network = audit_actor(request, Caller(owner="", name="unknown")), network_of(request)
     if limits:
-        if await limits.is_limit_reached("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE):
+        if await limits.is_limit_reached("sign_in", network, per_minute=_FAILURES_PER_MINUTE):
             message = "Too many failed sign-ins from this address. Wait a minute."
             raise DreameryError("rate_limit_exceeded", message, retry_after=60)
-        await limits.record("sign_in", actor.address, per_minute=_FAILURES_PER_MINUTE)
+        await limits.record("sign_in", network, per_minute=_FAILURES_PER_MINUTE)
 
     def record() -> None:
         with transaction() as tx:
@@ -136,6 +138,7 @@ def _sign_out(request: Request, caller: Caller, session_id: str) -> None:
     with transaction() as tx:
         if console_sessions.close_session(tx, session_id):
             audit_log.record_action(tx, audit_actor(request, caller), "console.sign_out", "console")
+            tx.on_commit(pubsub.publish_permissions_change)
 
 
 @router.delete(

@@ -7,7 +7,7 @@ import time
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import anyio
 import anyio.to_thread
@@ -17,11 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.bodies import compression
 from api.http.body_parsing import PATHS_WITH_UPLOADS, close_form_files
-from api.http.concurrency_limits import OpenRequests
+from api.http.clients.address import forwarded_scheme
+from api.http.clients.concurrency_limits import OpenRequests
+from api.http.clients.interruption import Interruption
 from api.http.cors_and_compression import add_cors, format_budget_warning, rate_limit_headers
-from api.http.errors import BodyReadError, error_response, select_language, server_fault_response
+from api.http.errors import BodyReadError, error_body, error_response, select_language, server_fault_response
 from api.http.request_tracker import TrackedRequest
 from api.http.security_headers import security_headers
+from api.http.sse import sse
 from worker.core.errors import DreameryError
 from worker.core.ids import new_request_id
 from worker.core.observability import metrics, tracing
@@ -68,6 +71,7 @@ class RequestMiddleware:
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
             state["open_requests"] = self._open
+            scope["scheme"] = forwarded_scheme(scope)
             self._open.begin()
             try:
                 await _RequestHandler(scope, receive, send, self._limits).run(self._app)
@@ -99,6 +103,7 @@ class _RequestHandler:
         self._decompressed = 0
         self._status = 0
         self._complete = False
+        self._streams_events = False
         self._language = select_language(self._headers.get(b"accept-language", b"").decode("latin-1"))
 
     def _translate_azure_path(self) -> None:
@@ -136,7 +141,9 @@ class _RequestHandler:
             elif self._content_length() > self._max_bytes:
                 await self._reject_body()
             else:
-                await app(self._scope, self._receive_body, self._send_with_headers)
+                with Interruption(self._waits_or_streams) as self._state["interruption"]:
+                    await app(self._scope, self._receive_body, self._send_with_headers)
+                await self._end_if_interrupted(self._state["interruption"].error)
         except Exception:
             log.exception("unhandled_exception", path=self._scope["path"])
             if self._status:
@@ -153,6 +160,19 @@ class _RequestHandler:
                 seconds=round(time.monotonic() - self._started, 4),
                 **({"job_id": self._state["job_id"]} if "job_id" in self._state else {}),
             )
+
+    def _waits_or_streams(self) -> bool:
+        return bool(self._status or self._state.get("accepted") or self._scope["method"] in {"GET", "HEAD"})
+
+    async def _end_if_interrupted(self, error: DreameryError | None) -> None:
+        """Tell the client why its request ends. A file that is cut off ends with its connection, never as complete."""
+        if error is None or self._complete:
+            return
+        if not self._status:
+            await self._respond(error_response(error))
+        elif self._streams_events:
+            frame = sse("error", {"type": "error", **error_body(error.kind, error.message)})
+            await self._send_with_headers({"type": "http.response.body", "body": frame, "more_body": False})
 
     def _route(self) -> str:
         """The route's pattern: a path with ids would create a time series for each id."""
@@ -186,6 +206,8 @@ class _RequestHandler:
         """The error that rejects this request before the application sees it; None when it may pass."""
         if b"%00" in self._scope["query_string"]:
             return _nul_error(self._scope["query_string"].decode("latin-1"))
+        if not _is_host(self._headers.get(b"host", b"").decode("latin-1")):
+            return DreameryError("invalid_http", "The header `Host` is not a host name.")
         try:
             self._state["open_requests"].check(self._scope["path"])
             encoding = compression.encoding_of(self._headers.get(b"content-encoding", b"").decode("latin-1"))
@@ -265,6 +287,9 @@ class _RequestHandler:
     async def _send_with_headers(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
+            self._streams_events = (b"content-type", b"text/event-stream") in {
+                (name.lower(), value.partition(b";")[0]) for name, value in message.get("headers", [])
+            }
             message["headers"] = [*message.get("headers", []), *self._extra_headers([*message.get("headers", [])])]
         elif not message.get("more_body", False):
             if "tracked_request" in self._state and await self._client_disconnected():
@@ -309,6 +334,15 @@ def _request_id(header: bytes) -> str:
 def _nul_error(query: str) -> DreameryError:
     names = (name for name, value in parse_qsl(query) if "\0" in value and "\0" not in name)
     return DreameryError("invalid_value", "The URL must not contain a NUL character (`%00`).", param=next(names, None))
+
+
+def _is_host(host: str) -> bool:
+    """Whether links can be built with this value of `Host`. Without the header the server's own name is used."""
+    try:
+        urlsplit(f"//{host}")
+    except ValueError:
+        return False
+    return True
 
 
 def _too_large(limit: int) -> str:

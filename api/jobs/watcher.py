@@ -92,6 +92,7 @@ class JobWatcher:
         self._tasks: list[asyncio.Task[None]] = []
         self._text_missing = asyncio.Event()
         self._listeners: list[Callable[[UUID], None]] = []
+        self.on_permissions_change: Callable[[], None] = lambda: None
         self.stopping = False  # this process is shutting down; waits end at once
 
     def release_waiters(self) -> None:
@@ -164,6 +165,8 @@ class JobWatcher:
                 async for message in pubsub.subscribe():
                     if isinstance(message, pubsub.AgentText):
                         self._append_texts(message.job_id, message.offset, message.text)
+                    elif isinstance(message, pubsub.PermissionsChanged):
+                        self.on_permissions_change()
                     else:
                         self._update_watches(message.job_id, message.state, message.seq)
                         for listener in self._listeners:

@@ -1,4 +1,4 @@
-"""Publish and subscribe: job changes and agent text. Messages can be lost, so subscribers also reread the row."""
+"""Publish and subscribe: job changes, agent text, changes of permissions. Subscribers also reread: messages get lost."""
 
 import contextlib
 import threading
@@ -21,6 +21,7 @@ REDIS_ERRORS: tuple[type[Exception], ...] = (RedisError, OSError)
 
 CHANNEL = "dreamery:jobs"
 AGENT_TEXT_CHANNEL = "dreamery:words"
+PERMISSIONS_CHANNEL = "dreamery:permissions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,11 @@ class AgentText:
     job_id: UUID
     offset: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionsChanged:
+    """A key, a user or a console session was changed or ended: open requests must be checked again."""
 
 
 class _Batch(threading.local):
@@ -85,6 +91,14 @@ def publish_agent_text(job_id: UUID, offset: int, text: str) -> None:
         log.warning("words_lost", job_id=str(job_id), reason=type(error).__name__)
 
 
+def publish_permissions_change() -> None:
+    """Notify all API processes that permissions changed. Call it only after the commit; they also check regularly."""
+    try:
+        redis_client().publish(PERMISSIONS_CHANNEL, b"")
+    except RedisError as error:
+        log.warning("permissions_message_lost", reason=type(error).__name__)
+
+
 def is_redis_available() -> bool:
     """Return whether Redis answers a PING."""
     try:
@@ -93,21 +107,23 @@ def is_redis_available() -> bool:
         return False
 
 
-async def subscribe() -> AsyncIterator[JobChanged | AgentText]:
-    """Yield the changes of all jobs and the text of all conversations, on one connection.
+async def subscribe() -> AsyncIterator[JobChanged | AgentText | PermissionsChanged]:
+    """Yield the changes of all jobs and of permissions, and the text of all conversations, on one connection.
 
     Raises RedisError or OSError when Redis becomes unavailable.
     """
     client = redis.asyncio.Redis.from_url(get_settings().redis_url, socket_connect_timeout=2, health_check_interval=15)
     try:
         async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
-            await pubsub.subscribe(CHANNEL, AGENT_TEXT_CHANNEL)
+            await pubsub.subscribe(CHANNEL, AGENT_TEXT_CHANNEL, PERMISSIONS_CHANNEL)
             while True:
                 # A bounded wait keeps the health check running, which detects a dead connection.
                 message = await pubsub.get_message(timeout=10)
                 if message is None:
                     continue
-                if message["channel"] == AGENT_TEXT_CHANNEL.encode():
+                if message["channel"] == PERMISSIONS_CHANNEL.encode():
+                    yield PermissionsChanged()
+                elif message["channel"] == AGENT_TEXT_CHANNEL.encode():
                     job, offset, text = orjson.loads(message["data"])
                     yield AgentText(job_id=UUID(hex=job), offset=offset, text=text)
                 else:

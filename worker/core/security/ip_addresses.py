@@ -70,6 +70,15 @@ def client_network(address: str) -> str | None:
     return str(ip.ipv4_mapped or ipaddress.IPv6Network((ip, 64), strict=False))
 
 
+def is_loopback(address: str) -> bool:
+    """Return whether the address is one of this machine; False also for a text that is no address."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_loopback
+
+
 def is_allowed_private(host: str, port: int, allow: str) -> bool:
     """Return whether `DREAMERY_FETCH_ALLOW` (`allow`: comma-separated host or host:port) contains this host."""
     allowed = {item.strip().lower() for item in allow.split(",") if item.strip()}

@@ -21,7 +21,8 @@ SCOPES = ("generate", "read", "admin")
 _PREFIX_CHARS = len(KEY_PREFIX) + 4
 _COLUMNS = """k.id, k.user_id, u.name AS user_name, k.name, k.prefix, k.scopes, k.models, k.expires_at, k.last_used_at,
               k.created_at, k.revoked_at, k.limits, k.soft_limits, coalesce(k.root_id, k.id) AS root_id"""
-_VALID = """(k.revoked_at IS NULL OR k.revoked_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())"""
+# SQL: the key `k` is valid now.
+VALID = """(k.revoked_at IS NULL OR k.revoked_at > now()) AND (k.expires_at IS NULL OR k.expires_at > now())"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ _FIND = text(
         k.limits AS key_limits, k.soft_limits AS key_soft_limits,
         k.last_used_at IS NULL OR k.last_used_at < now() - interval '1 minute' AS stale
     FROM api_keys k JOIN users u ON u.id = k.user_id
-    WHERE k.key_hash = ANY(:hashes) AND NOT u.disabled AND {_VALID}"""
+    WHERE k.key_hash = ANY(:hashes) AND NOT u.disabled AND {VALID}"""
 )
 # Skips rows that another request holds: no request waits for a timestamp.
 _RECORD_USE = text(
@@ -199,7 +200,7 @@ def rotate_key(tx: Transaction, key_id: UUID, *, grace_seconds: float) -> tuple[
 
     None = no such key, or it is revoked.
     """
-    row = tx.first(text(f"SELECT k.* FROM api_keys k WHERE k.id = :id AND {_VALID} FOR NO KEY UPDATE"), {"id": key_id})
+    row = tx.first(text(f"SELECT k.* FROM api_keys k WHERE k.id = :id AND {VALID} FOR NO KEY UPDATE"), {"id": key_id})
     if row is None or row.revoked_at is not None:
         return None
     created = create_key(

@@ -62,6 +62,16 @@ def find_session(tx: Transaction, session_id: str, *, hours: float) -> KeyOwner 
     return key_owner(row)
 
 
+def open_sessions(tx: Transaction, session_ids: set[str]) -> set[str]:
+    """Return those of the sessions that have not ended. Their keys and users are not checked."""
+    by_hash = {_hash(session_id): session_id for session_id in session_ids}
+    rows = tx.all(
+        text("SELECT id_hash FROM console_sessions WHERE id_hash = ANY(:hashes) AND expires_at > now()"),
+        {"hashes": list(by_hash)},
+    )
+    return {by_hash[row.id_hash] for row in rows}
+
+
 def _record_use(tx: Transaction, session_id: str, api_key_id: UUID, hours: float) -> None:
     # Skipped if another request holds the row: no request waits for a timestamp.
     tx.run(
