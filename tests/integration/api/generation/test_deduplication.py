@@ -177,12 +177,15 @@ def test_cancelled_job_is_not_joined(client):
     client.cancel(fresh.headers["x-job-id"])
 
 
-def test_free_rejection_is_not_kept(api_platform):
-    """The key or mark of a request that failed for lack of credits can be used again; only the first has a job."""
-    with ApiClient(api_platform, new_key("broke")) as client:
+@pytest.mark.parametrize(
+    ("words", "status", "code"), [("broke", 429, "insufficient_quota"), ("shark", 503, "upstream_risk_control")]
+)
+def test_free_rejection_is_not_kept(api_platform, words, status, code):
+    """The key or mark of a request that failed at no cost can be used again; only the first has a job."""
+    with ApiClient(api_platform, new_key(words)) as client:
         key = {"Idempotency-Key": "again"}
         for headers in (key, key, MARK, MARK):
-            assert_error(client.generate_images(n=1, headers=headers), 429, "insufficient_quota")
+            assert_error(client.generate_images(n=1, headers=headers), status, code)
         assert len(jobs_of(client)) == 1, "the account cools down, so the others were rejected before acceptance"
 
 

@@ -153,6 +153,18 @@ def test_days_begin_in_the_platform_time_zone(engine: Engine, add: Add) -> None:
     assert alice.usage()["time_zone"] == "Asia/Shanghai"
 
 
+# Together they differ from UTC, and from each other, at every hour of the day: UTC+14 and UTC-12.
+@pytest.mark.parametrize("zone", ["Etc/GMT-14", "Etc/GMT+12"])
+def test_days_begin_at_midnight_of_the_zone_at_every_hour(engine: Engine, add: Add, zone: str) -> None:
+    alice = add(jobs_per_day=1)
+    engine.configure(BUDGET_TIME_ZONE=zone)
+    assert alice.ask().status_code == 202
+    engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), :zone)", zone=zone)
+    assert_error(alice.ask(), 429, "budget_exceeded")
+    engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), :zone) - interval '1 second'", zone=zone)
+    assert alice.ask().status_code == 202
+
+
 def test_request_is_accepted_as_a_whole_or_not_at_all(engine: Engine, add: Add) -> None:
     alice = add(jobs_per_day=3)
     assert alice.ask(n=12, size="2048x2048").status_code == 202

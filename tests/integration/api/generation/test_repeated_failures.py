@@ -174,6 +174,25 @@ def test_account_that_cools_down_is_named_with_a_time_and_creates_no_failed_jobs
         assert job_count(client) == 1
 
 
+def test_dead_session_is_the_fault_of_the_caller_only_if_it_is_the_key(api_platform):
+    """401 would tell clients that their API key is wrong; with accounts of the platform it is not."""
+    with ApiClient(api_platform, new_key("dead")) as client:
+        assert_error(client.generate_images(n=1), 401, "upstream_session_expired")
+    with ApiClient(api_platform, api_platform.admin_key) as admin:
+        name = f"user-{uuid4().hex}"
+        assert admin.http.post("/admin/v1/users", json={"name": name}).status_code == 201
+        key = admin.http.post("/admin/v1/keys", json={"user": name}).json()["key"]
+        added = {"tokens": new_key("dead"), "check": False}
+        with admin.as_caller(key) as user:
+            assert user.http.post("/v1/accounts", json=added).status_code == 201
+            headers = {"X-Accounts": "own"}
+            first = user.generate_images(n=1, headers=headers)
+            assert_error(first, 503, "upstream_session_expired")
+            assert user.job(first.headers["x-job-id"])["status"] == "failed", "the job met the session"
+            later = user.generate_images("another", n=1, headers=headers)
+            assert later.status_code == 503, "nor is the key wrong while the account cools down"
+
+
 def test_short_timeout_of_an_sdk_ends_with_the_picture_of_one_job(client):
     """openai-python with `timeout=10`: the early answer invites the repeat, which joins."""
     prompt = f"{uuid4().hex} [[seconds:3]]"

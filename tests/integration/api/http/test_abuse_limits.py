@@ -244,6 +244,16 @@ def test_invalid_chunk_ends_the_request_without_a_crash(api: LimitedApi, caplog:
     assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
 
 
+def test_body_that_breaks_off_after_its_response_gets_no_second_one(api: LimitedApi) -> None:
+    """A client would read a second response as that of its next request."""
+    with socket.create_connection(api.address, timeout=20) as line:
+        line.sendall(b"POST /v1/estimate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        response = read_response(line)
+        assert response.status_code == 401
+        line.sendall(b"not a length\r\n")
+        assert is_closed(line)
+
+
 def test_garbage_after_a_request_cuts_its_stream(api: LimitedApi) -> None:
     """A started response is cut off, because a second head inside it would be read as its data."""
     job = httpx.post(
@@ -308,6 +318,23 @@ def test_links_expire_and_each_read_returns_a_valid_one(client: TestClient, engi
     rejected = client.post("/v1/images/edits", json={"prompt": "again", "image": old, "async": True})
     assert_error(rejected, 403, "link_expired", "image")
     assert client.get(client.get(f"/v1/jobs/{job}").json()["output"][0]["url"]).status_code == 200
+
+
+@pytest.mark.parametrize("size", ["", "size=small", "size=medium"])
+def test_thumbnails_need_the_signature_of_the_link(client: TestClient, engine: Engine, size: str) -> None:
+    _, link = finished_image(engine, client)
+    bare, _, query = link.replace("/content", "/thumbnail").partition("?")
+    answer = client.get(f"{bare}?{query}&{size}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
+    assert answer.headers["cache-control"].startswith("private, max-age=")
+    other_file = f"{bare.rpartition('/v1/')[0]}/v1/files/file_{uuid4().hex}/thumbnail?{query}"
+    etag = {"If-None-Match": answer.headers["etag"]}
+    for invalid in (f"{bare}?{size}", f"{bare}?{query}x&{size}", other_file):
+        assert_error(client.get(invalid), 403, "link_not_signed")
+        assert_error(client.get(invalid, headers=etag), 403, "link_not_signed")
+    past = int(time.time()) - 1
+    old_signature = _signer().get_signature(f"{bare.split('/')[5]}.{past}").decode()
+    assert_error(client.get(f"{bare}?expires={past}&signature={old_signature}&{size}"), 403, "link_expired")
 
 
 def test_signed_links_work_as_inputs_and_survive_key_rotation(client: TestClient, engine: Engine) -> None:

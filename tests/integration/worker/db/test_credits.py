@@ -1,6 +1,7 @@
 """Credits with the real sandbox: learned prices, reservation at the claim, settlement, refunds, daily credits."""
 
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -93,6 +94,21 @@ def test_newest_price_wins_over_older_records(engine: Engine) -> None:
     assert price("jimeng-4.0", shape, "us") == (9, "learned")
 
 
+def test_partly_refunded_job_does_not_change_the_price(engine: Engine) -> None:
+    account = engine.add_account(region="us")
+    order = {"resolution": "2k", "width": 2048, "height": 2048}
+    engine.add_succeeded_job(account, order=order, count=3)
+    sync(engine)
+    shape = {"order": {"resolution": "2k", "count": 3, "prompt": ""}}
+    assert price("jimeng-4.0", shape, "us") == (6, "learned")
+    refunded = engine.add_succeeded_job(account, order=order, count=3)
+    [holder] = engine.sandbox.accounts.values()
+    holder.schedule_refund(time.time(), 2, str(engine.job_row(refunded).submit_key))
+    sync(engine)
+    assert charge(engine, refunded) == (4, True)
+    assert price("jimeng-4.0", shape, "us") == (6, "learned")
+
+
 # --- reservation, settlement, refund ---
 
 
@@ -119,6 +135,27 @@ def test_job_fails_at_once_if_no_account_has_the_credits(engine: Engine) -> None
     row = engine.job_row(job)
     assert (row.state, row.error_code, row.charged) == ("failed", "insufficient_quota", 0)
     assert engine.submits() == [], "nothing was sent upstream"
+
+
+def test_job_waits_while_open_jobs_may_give_credits_back(engine: Engine) -> None:
+    account = engine.add_account()
+    set_credits(engine, account, 10)
+    running = engine.add_running_job(account, price=8)
+    job = engine.add_job(account, price=5)
+    engine.submit(job), sweep()
+    row = engine.job_row(job)
+    assert (row.state, row.attempt) == ("queued", 0), "the running job may still fail and be refunded"
+    with transaction() as tx:
+        assert state_machine.mark_saving(tx, job_id=running, attempt=1, refs=[{"url": "x"}])
+    engine.submit(job), sweep()
+    assert engine.job_row(job).state == "queued", "until it has ended"
+    with transaction() as tx:
+        assert state_machine.mark_failed(
+            tx, job_id=running, attempt=1, code="upstream_error", message="x", actor="test"
+        )
+    engine.submit(job)
+    row = engine.job_row(job)
+    assert (row.state, row.error_code) == ("failed", "insufficient_quota")
 
 
 def test_stale_balance_is_refreshed_before_a_job_fails(engine: Engine) -> None:

@@ -243,12 +243,23 @@ def test_deduplication_can_be_disabled(engine: Engine) -> None:
     run(work)
 
 
-def test_idempotency_key_of_refused_jobs_is_reused_by_one_request(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    "code",
+    [
+        "insufficient_quota",  # 429
+        "rate_limit_exceeded",
+        "upstream_risk_control",  # 503
+        "no_account_available",
+        "accounts_need_login",
+        "upstream_session_expired",  # 401 or 503
+    ],
+)
+def test_idempotency_key_of_refused_jobs_is_reused_by_one_request(engine: Engine, code: str) -> None:
     """Concurrent retries with a key whose jobs failed at no cost create exactly one new job."""
 
     async def work(*processes: RequestTracker) -> None:
         _, first = await send(processes[0], "prompt", key="k")
-        engine.sql("UPDATE jobs SET state = 'failed', error_code = 'insufficient_quota', finished_at = now()")
+        engine.sql("UPDATE jobs SET state = 'failed', error_code = :code, finished_at = now()", code=code)
         found = await asyncio.gather(*(send(process, "prompt", key="k") for process in processes * 5))
         jobs = {tuple(accepted.job_ids) for _, accepted in found}
         assert len(jobs) == 1

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from api.jobs.serialization import job_progress
+from api.jobs.serialization import expires_at, job_progress
+from worker.core.settings import get_settings
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -52,3 +53,18 @@ def test_longer_typical_duration_means_slower_progress():
         < progress_of("running", ran=30)
         < progress_of("running", ran=30, usual=5.0)
     )
+
+
+@pytest.mark.parametrize(
+    ("platform", "own", "days"),
+    [(30, 0, None), (30, None, 30), (30, 7, 7), (0, 7, 7), (0, None, None), (0, 0, None)],
+)
+def test_own_retention_replaces_that_of_the_platform(monkeypatch, platform, own, days):
+    monkeypatch.setenv("DREAMERY_RETENTION_DAYS", str(platform))
+    get_settings.cache_clear()
+    job = SimpleNamespace(retention_days=own, state="succeeded", pinned_at=None, finished_at=START)
+    expected = None if days is None else int((START + timedelta(days=days)).timestamp())
+    try:
+        assert expires_at(SimpleNamespace(job=job)) == expected
+    finally:
+        get_settings.cache_clear()

@@ -24,6 +24,7 @@ from worker.providers.base import (
     ToolCalled,
 )
 from worker.providers.dreamina.agent_stream import AgentStreamParser
+from worker.providers.dreamina.http import MAX_BODY
 
 A, B, V = (f"{digit * 8}-{digit * 4}-4{digit * 3}-8{digit * 3}-{digit * 12}" for digit in "132")
 ID = "44444444-4444-4444-8444-444444444444"
@@ -332,3 +333,20 @@ def test_text_before_a_broken_connection_is_emitted():
     assert next(events) == TextDelta("I will")
     with pytest.raises(DreameryError, match="upstream_unreachable"):
         list(events)
+
+
+def test_agent_without_end_is_cut_at_the_size_limit():
+    chunk, sent = stream(message("assistant"), delta("append", "x" * 1_000_000)), 0
+
+    def endless():
+        nonlocal sent
+        # Ends at twice the limit, so that a missing limit fails the test instead of filling the memory.
+        while sent < 2 * MAX_BODY:
+            sent += len(chunk)
+            yield chunk
+
+    with pytest.raises(DreameryError, match="upstream_unreachable") as caught:
+        converse(httpx.Response(200, content=endless(), headers={"content-type": "text/event-stream"}))
+    assert f"longer than {MAX_BODY} bytes" in caught.value.detail
+    assert not isinstance(caught.value, NotSentError), "jobs that it started may have been charged"
+    assert MAX_BODY < sent <= MAX_BODY + 2 * len(chunk)

@@ -108,7 +108,9 @@ def test_record_is_found_in_both_places_and_ids_become_strings(ret):
     ],
 )
 def test_success_without_record_is_unclear_unless_it_has_a_reason(data, code):
-    assert poll_error(ScriptedUpstream(json_response({"ret": "0", "data": data}))).code == code
+    failure = poll_error(ScriptedUpstream(json_response({"ret": "0", "data": data})))
+    assert failure.code == code
+    assert not isinstance(failure, NotSentError), "it may have been accepted: ordering it again may pay twice"
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,17 @@ def test_success_without_record_is_unclear_unless_it_has_a_reason(data, code):
     ],
 )
 def test_unexpected_http_responses_are_unreachable(response, code):
-    assert poll_error(ScriptedUpstream(response)).code == code
+    failure = poll_error(ScriptedUpstream(response))
+    assert failure.code == code
+    assert not isinstance(failure, NotSentError)
 
 
 def test_response_that_cannot_be_decompressed_is_unreachable():
     stream = httpx.ByteStream(b"\x1f\x8b broken")
     response = httpx.Response(200, stream=stream, headers={"content-encoding": "gzip"})
-    assert poll_error(ScriptedUpstream(response)).code == "upstream_unreachable"
+    failure = poll_error(ScriptedUpstream(response))
+    assert failure.code == "upstream_unreachable"
+    assert not isinstance(failure, NotSentError)
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout])
@@ -227,6 +233,15 @@ def test_receive_credits(name, gained):
     script = ScriptedUpstream(name)
     assert script.provider.receive_credits(make_account()) == gained
     assert json.loads(script.last_request.content) == {"time_zone": "Asia/Shanghai"}
+
+
+@pytest.mark.parametrize("data", [{}, {"data": None}])
+def test_daily_credits_are_read_from_the_string_form(data):
+    """Some hosts answer with the JSON string `response` instead of `data`, as for the credits."""
+    answer = {"ret": "0", "errmsg": "success", "response": '{"receive_quota": 60, "is_first_receive": true}', **data}
+    assert ScriptedUpstream(json_response(answer)).provider.receive_credits(make_account()) == 60
+    broken = {**answer, "response": "{"}
+    assert ScriptedUpstream(json_response(broken)).provider.receive_credits(make_account()) == 0
 
 
 def idc(request: httpx.Request) -> str:

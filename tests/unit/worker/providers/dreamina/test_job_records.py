@@ -88,6 +88,12 @@ def test_results_have_size_and_format():
     assert cover.format is None
 
 
+def test_results_keep_the_order_of_the_items():
+    items = [{"image": {"large_images": [{"image_url": f"https://cdn.example.test/{n}.png"}]}} for n in (3, 1, 2, 0)]
+    record = parse_record(KEY, {"status": 50, "item_list": items})
+    assert [ref.url[-5] for ref in record.results] == ["3", "1", "2", "0"]
+
+
 def test_preview_is_the_last_choice():
     raw = {"status": 50, "item_list": [{"common_attr": {"cover_url": URL, "cover_url_map": {"9": "x", "a": None}}}]}
     assert parse_record(KEY, raw).results[0].url == URL
