@@ -1,9 +1,11 @@
-"""Random sequences of the functions of `worker/db/jobs/state_machine.py`, compared with a model."""
+"""`worker/db/jobs/state_machine.py`: random sequences compared with a model, and a small test for each guard."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -14,13 +16,16 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from sqlalchemy import text
 
 from tests.support import factories
 from tests.support.engine import FINAL, Engine
 from worker.core.job_state import OPEN, UPSTREAM
-from worker.db.engine import transaction
+from worker.db.accounts import accounts
+from worker.db.engine import Transaction, transaction
 from worker.db.jobs import claims, files, progress_and_leases, state_machine
 from worker.db.jobs.files import NewFile
+from worker.db.scheduling import job_selection
 
 LIMITS = (2, 1)
 
@@ -332,3 +337,221 @@ def test_job_state_machine(engine: Engine) -> None:
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+# --- one small test for each guard ---
+
+STATES = (*OPEN, *sorted(FINAL))
+ATTEMPT = 2
+IMAGE = NewFile(n=0, key="k", mime="image/png", bytes=1, sha256="0", width=1, height=1)
+
+
+def put(engine: Engine, state: str, *, kind: str = "image", cancel_requested: bool = False, file: bool = True) -> UUID:
+    """Add a job in this state, in its second attempt, with a file unless `file` is False."""
+    account = engine.add_account()
+    job = engine.add_job(account, kind=kind)
+    with transaction() as tx:
+        overwrite_state(tx, job, account, state)
+        if cancel_requested:
+            tx.run(text("UPDATE jobs SET cancel_requested_at = now() WHERE id = :id"), {"id": job})
+        if file:
+            files.add_files(tx, [(job, IMAGE)])
+    return job
+
+
+def overwrite_state(tx: Transaction, job: UUID, account: UUID, state: str) -> None:
+    """Set the state with the columns that belong to it, past the state machine."""
+    sql = """UPDATE jobs SET state = :state, attempt = :attempt, account_id = :account, holds_slot = :holds,
+                 submit_key = gen_random_uuid(), finished_at = CASE WHEN :final THEN now() END,
+                 error_code = CASE WHEN :failed THEN 'upstream_error' END WHERE id = :id"""
+    values = {"id": job, "state": state, "account": account, "attempt": ATTEMPT, "holds": state in UPSTREAM}
+    tx.run(text(sql), {**values, "final": state in FINAL, "failed": state == "failed"})
+
+
+def whole(engine: Engine, job: UUID) -> tuple[Any, ...]:
+    """Return everything that a change of state writes, except the request of a cancel."""
+    row = engine.sql("SELECT to_jsonb(j) - 'cancel_requested_at' AS row FROM jobs j WHERE id = :id", id=job)[0]
+    return row.row, [event.to_state for event in engine.job_events(job)]
+
+
+def fail_args(job: UUID, attempt: int | None, **flags: Any) -> dict[str, Any]:
+    return {"job_id": job, "attempt": attempt, "code": "upstream_error", "message": "x", "actor": "test", **flags}
+
+
+def requeue_args(job: UUID, attempt: int, **flags: Any) -> dict[str, Any]:
+    return {"job_id": job, "attempt": attempt, "actor": "test", "reason": "x", "delay": 0, **flags}
+
+
+Change = Callable[[Transaction, UUID, int], Any]
+# Name -> the call, the states that it may change, and the job it needs.
+CHANGES: dict[str, tuple[Change, set[str], dict[str, Any]]] = {
+    "mark_running": (
+        lambda tx, job, n: state_machine.mark_running(tx, job_id=job, attempt=n, upstream_id="u", actor="test"),
+        {"submitting"},
+        {},
+    ),
+    "requeue": (lambda tx, job, n: state_machine.requeue(tx, **requeue_args(job, n)), {"submitting"}, {}),
+    "requeue_with_cancel": (
+        lambda tx, job, n: state_machine.requeue(tx, **requeue_args(job, n)),
+        {"submitting"},
+        {"cancel_requested": True},
+    ),
+    "mark_saving": (
+        lambda tx, job, n: state_machine.mark_saving(tx, job_id=job, attempt=n, refs=[{"url": "http://x/"}]),
+        {"running"},
+        {},
+    ),
+    "mark_succeeded": (
+        lambda tx, job, n: state_machine.mark_succeeded(tx, job_id=job, attempt=n, stored=1, expected=1),
+        {"saving"},
+        {},
+    ),
+    "mark_failed": (lambda tx, job, n: state_machine.mark_failed(tx, **fail_args(job, n)), set(OPEN), {}),
+    "mark_cancelled": (
+        lambda tx, job, n: state_machine.mark_cancelled(tx, job_id=job, attempt=n),
+        {"running"},
+        {"cancel_requested": True},
+    ),
+    "mark_collecting": (
+        lambda tx, job, n: state_machine.mark_collecting(tx, job_id=job, attempt=n, deadline=60, characters=1),
+        {"running"},
+        {"kind": "chat"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_i1_change_expects_its_states_and_its_attempt(engine: Engine, name: str) -> None:
+    change, allowed, needs = CHANGES[name]
+    for state in STATES:
+        job = put(engine, state, **needs)
+        before = whole(engine, job)
+        for other in (ATTEMPT - 1, ATTEMPT + 1):
+            with transaction() as tx:
+                assert change(tx, job, other) is None, (state, other)
+            assert whole(engine, job) == before, (state, other)
+        with transaction() as tx:
+            changed = change(tx, job, ATTEMPT)
+        assert (changed is not None) == (state in allowed), state
+        assert (whole(engine, job) != before) == (state in allowed), state
+
+
+def test_i1_cancel_without_attempt_changes_queued_jobs_only(engine: Engine) -> None:
+    for state in STATES:
+        job = put(engine, state)
+        before = whole(engine, job)
+        with transaction() as tx:
+            assert (state_machine.cancel(tx, job) is not None) == (state == "queued"), state
+        assert (whole(engine, job) != before) == (state == "queued"), state
+        assert (engine.job_row(job).cancel_requested_at is not None) == (state in {"queued", *UPSTREAM}), state
+
+
+def test_i1_failure_without_attempt_never_changes_a_final_state(engine: Engine) -> None:
+    for state in FINAL:
+        job = put(engine, state)
+        before = whole(engine, job)
+        with transaction() as tx:
+            assert state_machine.mark_failed(tx, **fail_args(job, None)) is None
+        assert whole(engine, job) == before
+
+
+def test_i1_job_with_requested_cancel_is_not_queued_again(engine: Engine) -> None:
+    job = put(engine, "submitting", cancel_requested=True)
+    with transaction() as tx:
+        assert state_machine.requeue(tx, **requeue_args(job, ATTEMPT))
+    assert engine.job_row(job).state == "cancelled"
+
+
+def test_i1_running_job_is_cancelled_on_request_only(engine: Engine) -> None:
+    job = put(engine, "running")
+    with transaction() as tx:
+        assert state_machine.mark_cancelled(tx, job_id=job, attempt=ATTEMPT) is None
+    assert engine.job_row(job).state == "running"
+
+
+def test_i1_job_without_files_does_not_succeed(engine: Engine) -> None:
+    job = put(engine, "saving", file=False)
+    with transaction() as tx:
+        assert state_machine.mark_succeeded(tx, job_id=job, attempt=ATTEMPT, stored=1, expected=1) is None
+    assert engine.job_row(job).state == "saving"
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_i1_lease_is_checked_again_under_the_lock(engine: Engine, *, late: bool) -> None:
+    requeued, failed = put(engine, "submitting"), put(engine, "submitting")
+    engine.sql("UPDATE jobs SET due_at = now() + make_interval(secs => :n)", n=-60 if late else 60)
+    with transaction() as tx:
+        assert bool(state_machine.requeue(tx, **requeue_args(requeued, ATTEMPT, lapsed_only=True))) == late
+        assert bool(state_machine.mark_failed(tx, **fail_args(failed, ATTEMPT, lapsed_only=True))) == late
+    assert engine.states([requeued, failed]) == (["queued", "failed"] if late else ["submitting", "submitting"])
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_i1_deadline_is_checked_again_under_the_lock(engine: Engine, *, late: bool) -> None:
+    job = put(engine, "running")
+    engine.sql("UPDATE jobs SET deadline_at = now() + make_interval(secs => :n)", n=-60 if late else 60)
+    with transaction() as tx:
+        assert bool(state_machine.mark_failed(tx, **fail_args(job, None, overdue_only=True))) == late
+    assert engine.job_row(job).state == ("failed" if late else "running")
+
+
+def test_i1_states_of_a_conversation_are_for_conversations(engine: Engine) -> None:
+    running, saving = put(engine, "running"), put(engine, "saving")
+    with transaction() as tx:
+        values: dict[str, Any] = {"job_id": running, "attempt": ATTEMPT, "deadline": 60, "characters": 1}
+        assert state_machine.mark_collecting(tx, **values) is None
+        assert state_machine.mark_answered(tx, job_id=saving, actor="test") is None
+    assert engine.states([running, saving]) == ["running", "saving"]
+
+
+@pytest.mark.parametrize("child", STATES)
+def test_i1_conversation_ends_after_its_jobs(engine: Engine, child: str) -> None:
+    for state in STATES:
+        parent, job = put(engine, state, kind="chat"), put(engine, child)
+        engine.sql("UPDATE jobs SET parent_id = :parent WHERE id = :id", parent=parent, id=job)
+        before = whole(engine, parent)
+        with transaction() as tx:
+            ended = state_machine.mark_answered(tx, job_id=parent, actor="test") is not None
+        assert ended == (state == "saving" and child in FINAL), state
+        assert (whole(engine, parent) != before) == ended
+
+
+def test_i1_job_of_a_conversation_is_adopted_once(engine: Engine) -> None:
+    chat, image = put(engine, "running", kind="chat"), put(engine, "running")
+    key, own = uuid4(), engine.job_row(image).submit_key
+    for parent, submit_key, expected in (
+        (chat, key, True),
+        (chat, key, False),
+        (chat, own, False),
+        (image, uuid4(), False),
+    ):
+        with transaction() as tx:
+            adopted = state_machine.adopt_child(
+                tx, parent_id=parent, kind="image", submit_key=submit_key, upstream_id="u", params={}
+            )
+        assert (adopted is not None) == expected
+    assert len(engine.sql("SELECT 1 FROM jobs WHERE parent_id = :id", id=chat)) == 1
+    assert [row.state for row in engine.sql("SELECT state FROM jobs WHERE parent_id IS NOT NULL")] == ["running"]
+
+
+@pytest.mark.parametrize("state", [state for state in STATES if state != "queued"])
+def test_i1_only_queued_jobs_are_claimed(engine: Engine, state: str) -> None:
+    """Also if the state changes between the selection and the claim."""
+    job = put(engine, state)
+    account = engine.job_row(job).account_id
+    engine.make_due()
+    before = whole(engine, job)
+    with transaction() as tx:
+        assert claims.claim_next(tx, account_id=account) is None
+    assert whole(engine, job) == before
+    queued = engine.add_job(engine.add_account(max_images=9))
+    account = engine.job_row(queued).account_ids[0]
+    with transaction() as tx:
+        row = accounts.lock_ready(tx, account, waits=True)
+        assert row is not None
+        selected = job_selection.select_jobs(tx, row, ("image",), can_upload=True, limit=1)
+        assert [one.id for one in selected.jobs] == [queued]
+        overwrite_state(tx, queued, account, state)
+        plan = claims._Plan([(one, {}) for one in selected.jobs])
+        assert claims._claim(tx, plan, row, claims.ClaimRequest(), started=0.0) == []
+    assert (engine.job_row(queued).state, engine.job_row(queued).attempt) == (state, ATTEMPT)
