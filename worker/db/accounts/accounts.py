@@ -215,9 +215,6 @@ def add_account(tx: Transaction, token: PresentedToken, *, pool: bool) -> UUID:
     )
     if row is None:
         raise LookupError("account row neither inserted nor found")
-    if pool and token.region != "sandbox":
-        # Sandbox results must not mix with real ones: sandbox accounts leave the pool when a real account joins.
-        tx.run(text("UPDATE accounts SET pool = false WHERE pool AND region = 'sandbox'"))
     account_id: UUID = row.id
     return account_id
 

@@ -169,6 +169,19 @@ def test_known_or_retired_session_is_restored_with_its_history(engine: Engine, h
     assert engine.job_row(job).account_id == account
 
 
+def test_sandbox_account_leaves_the_pool_when_a_real_account_joins(
+    engine: Engine, http: TestClient, member: Callable[..., dict[str, str]]
+) -> None:
+    demo = engine.add_account(pool=True)
+    add(http, "plain-own-00000001:cn", OWN, headers=member())
+    add(http, "plain-more-0000001:sandbox")
+    assert engine.account_row(demo).pool, "neither an account of a user nor another sandbox account joins as real"
+    add(http, "plain-real-0000001:cn,plain-with-0000001:sandbox")
+    assert not engine.account_row(demo).pool
+    pooled = engine.sql("SELECT region FROM accounts WHERE pool ORDER BY region")
+    assert [row.region for row in pooled] == ["cn", "sandbox"], "one added in the same request stays"
+
+
 # --- own accounts ---
 
 
