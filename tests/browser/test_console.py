@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, Route, expect
 
 from tests.browser.conftest import collect_errors
 from tests.support.api_client import ApiClient
@@ -180,6 +180,30 @@ def test_job_list_updates_filters_cancels_and_retries(page: Page, client: ApiCli
     page.get_by_role("dialog").get_by_role("button", name="Delete", exact=True).click()
     expect(page.get_by_role("heading", name="Jobs", level=1)).to_be_visible()
     expect(hanging).to_have_count(0)
+
+
+def test_closed_event_stream_is_begun_anew(context: BrowserContext, client: ApiClient):
+    """After a restart of the API a proxy answers 502 for a moment; `EventSource` gives up at any status but 200."""
+    page = context.new_page()
+    refusals = []
+
+    def refuse_twice(route: Route) -> None:
+        if len(refusals) < 2:
+            refusals.append(route.request.url)
+            route.fulfill(status=502, body="")
+        else:
+            route.continue_()
+
+    page.route("**/v1/jobs/events*", refuse_twice)
+    with page.expect_response(lambda response: "/v1/jobs/events" in response.url and response.status == 200):
+        page.goto("/console/jobs")
+    assert len(refusals) == 2
+    client.start_job("[[hang]] after the restart")
+    moving = row(page, "[[hang]] after the restart")
+    expect(moving.get_by_text("In progress", exact=True)).to_be_visible()
+    moving.get_by_role("button", name="Cancel job").click()
+    expect(moving.get_by_text("Cancelled", exact=True)).to_be_visible()
+    page.close()
 
 
 def test_job_list_loads_next_page_on_scroll(page: Page, client: ApiClient):

@@ -184,8 +184,10 @@ def test_free_rejection_is_not_kept(api_platform, words, status, code):
     """The key or mark of a request that failed at no cost can be used again; only the first has a job."""
     with ApiClient(api_platform, new_key(words)) as client:
         key = {"Idempotency-Key": "again"}
-        for headers in (key, key, MARK, MARK):
-            assert_error(client.generate_images(n=1, headers=headers), status, code)
+        answers = [client.generate_images(n=1, headers=headers) for headers in (key, key, MARK, MARK)]
+        for answer in answers:
+            assert_error(answer, status, code)
+        assert ["x-job-id" in answer.headers for answer in answers] == [True, False, False, False], "no replay"
         assert len(jobs_of(client)) == 1, "the account cools down, so the others were rejected before acceptance"
 
 
