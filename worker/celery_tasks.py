@@ -23,6 +23,7 @@ from worker.db.scheduling import open_work
 from worker.messaging import heartbeat, metrics_store
 from worker.messaging.celery_app import HEARTBEAT, QUEUE_OF, app
 from worker.messaging.conversation_permits import conversation_permits
+from worker.messaging.redis_connection import require_usable_redis
 from worker.tasks import check_session as check_session_task
 from worker.tasks import cleanup as cleanup_task
 from worker.tasks import converse as converse_task
@@ -54,6 +55,7 @@ def _bind_log_context(task: Any = None, kwargs: dict[str, str] | None = None, **
 @signals.worker_init.connect
 def _require_root_key(**_: Any) -> None:
     # Before the first message: a worker with another master key would refuse every job that it takes.
+    require_usable_redis()
     startup.require_root_key()
 
 

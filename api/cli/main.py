@@ -94,6 +94,7 @@ def up(  # noqa: PLR0917 - each is an option of the command
 ) -> None:
     """Run the whole platform on this machine until Ctrl-C: servers, API, worker with scheduler, sandbox, Flower."""
     from api.cli.operator.run_platform import replace_this_process
+    from worker.core.security import configuration
     from worker.local.platform_settings import PlatformOptions, read_platform_settings
 
     options = PlatformOptions(
@@ -106,6 +107,7 @@ def up(  # noqa: PLR0917 - each is an option of the command
         sandbox=sandbox and sandbox.value.replace("-", "_"),
         verbose=verbose,
     )
+    configuration.warn_about_names()
     settings = read_platform_settings(throwaway=False, profile=options.profile)
     replace_this_process(options, settings, die_with_parent=die_with_parent, sandbox_key=SANDBOX_KEY)
 

@@ -21,7 +21,10 @@ from worker.core.errors import DreameryError
 from worker.core.ids import new_request_id
 from worker.core.observability import metrics
 from worker.core.observability.logging import get_logger
+from worker.core.security import configuration
 from worker.core.settings import get_settings
+from worker.db.platform import startup
+from worker.messaging.redis_connection import require_usable_redis
 
 # More than any client needs; cookies of other programs on the same host are the largest part. The parser's own limit
 # for a URL is 65,535.
@@ -168,6 +171,9 @@ def main() -> None:
     )
     options = parser.parse_args()
     _raise_file_limit()
+    configuration.require_usable(settings)
+    require_usable_redis()
+    startup.require_root_key()
     uvicorn.run(
         "api.app:create_app",
         factory=True,
@@ -176,7 +182,7 @@ def main() -> None:
         access_log=False,
         loop="uvloop",
         http=LimitedHttpProtocol,
-        proxy_headers=True,
+        proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         server_header=False,
         # Longer than clients and proxies keep an idle connection (60 s); otherwise we could close one that they reuse.

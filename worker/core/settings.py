@@ -4,6 +4,7 @@ Sources, highest priority first: environment, `.env`, secret files. `dreamery do
 docs/configuration.md show the descriptions below. No other code reads the environment.
 """
 
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -23,12 +24,13 @@ from worker.core import background_rules, catalog_overrides
 Region = Literal["auto", "cn", "us", "sg", "hk", "jp", "sandbox"]
 
 
-_SECRETS_DIR = Path("/run/secrets")
+_SEVERAL_HOSTS = re.compile(r"(?P<user>[^:/]*(:[^@]*)?@)?(?P<hosts>[^/?@]*,[^/?@]*)(?P<path>/[^?]*)?(?P<query>\?.*)?")
+SECRETS_DIR = Path("/run/secrets")
 
 
 def _secrets_dir() -> Path | None:
     """The folder in which Docker, Podman and Kubernetes mount secrets; None if missing, because pydantic would warn."""
-    return _SECRETS_DIR if _SECRETS_DIR.is_dir() else None
+    return SECRETS_DIR if SECRETS_DIR.is_dir() else None
 
 
 # Former names, still accepted: a rolling upgrade keeps the environment of the previous version.
@@ -212,8 +214,9 @@ class Settings(BaseSettings):
 
     api_port: int = Field(8000, ge=1, le=65535, description="port of the API")
     trusted_proxies: str = Field(
-        "127.0.0.1,::1",
-        description="comma-separated addresses or networks of proxies whose X-Forwarded-* headers are trusted",
+        "",
+        description="comma-separated addresses or networks of proxies whose X-Forwarded-* headers are trusted; "
+        "empty = none",
     )
     api_host: str = Field("127.0.0.1", description="address the API binds to")
     db_pool_size: int = Field(
@@ -332,6 +335,11 @@ class Settings(BaseSettings):
     def sqlalchemy_url(self) -> str:
         """The database URL with the driver named; plain `postgresql://` and `postgres://` mean psycopg 3."""
         scheme, _, rest = self.database_url.partition("://")
+        if several := _SEVERAL_HOSTS.fullmatch(rest):
+            # The form of libpq, as the library wants it.
+            hosts = "&".join(f"host={host}" for host in several["hosts"].split(","))
+            query = f"{several['query']}&{hosts}" if several["query"] else f"?{hosts}"
+            rest = f"{several['user'] or ''}{several['path'] or '/'}{query}"
         return f"postgresql+psycopg://{rest}" if scheme in {"postgresql", "postgres"} else self.database_url
 
 

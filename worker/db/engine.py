@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import psycopg
-from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, event
+from sqlalchemy import URL, Connection, Engine, Row, TextClause, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     DataError,
@@ -76,6 +76,10 @@ def is_database_away(error: Exception) -> bool:
 
 # A restart of Postgres takes seconds; a task or a request waits for it instead of failing.
 RETRY_SECONDS = 15
+_SESSION_OPTIONS = (
+    "-c statement_timeout=10000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=5000 "
+    "-c idle_session_timeout=120000"
+)
 # A pooled connection that was used more recently is not pinged.
 PING_AFTER_SECONDS = 1.0
 
@@ -117,8 +121,9 @@ class Transaction:
 def get_engine() -> Engine:
     """Return the engine of this process, created on first use (never at import, never before a fork)."""
     settings = get_settings()
+    url = make_url(settings.sqlalchemy_url)
     engine = create_engine(
-        settings.sqlalchemy_url,
+        url,
         pool_size=max(settings.db_pool_size, 4),
         max_overflow=8,
         pool_recycle=1800,
@@ -128,13 +133,18 @@ def get_engine() -> Engine:
         connect_args={
             "connect_timeout": 3,
             "application_name": "dreamery",
-            "options": "-c statement_timeout=10000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=5000 "
-            "-c idle_session_timeout=120000",
+            "options": _session_options(url),
         },
     )
     event.listen(engine, "checkout", _ping_when_idle)
     event.listen(engine, "checkin", _record_use)
     return engine
+
+
+def _session_options(url: URL) -> str:
+    """Return our `-c` options and then those of the URL, which win. Alone, an argument would replace the URL's."""
+    given = url.query.get("options", ())
+    return " ".join([_SESSION_OPTIONS, *((given,) if isinstance(given, str) else given)])
 
 
 def _record_use(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:

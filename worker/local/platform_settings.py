@@ -76,6 +76,7 @@ def read_platform_settings(*, throwaway: bool, profile: str | None = None) -> Pl
     from pydantic import SecretStr
 
     from worker.core.security import production_checks
+    from worker.core.security.connection_urls import find_url_problems
     from worker.core.settings import Settings, get_settings
 
     # A test or a demo must not use the real database that the environment may name.
@@ -108,5 +109,8 @@ def read_platform_settings(*, throwaway: bool, profile: str | None = None) -> Pl
         profile=chosen.name,
         available_memory=memory,
         values=values,
-        problems=production_checks.find_problems(settings) if settings.env == "production" else [],
+        problems=[
+            *find_url_problems(settings, required=False),
+            *(production_checks.find_problems(settings) if settings.env == "production" else []),
+        ],
     )

@@ -31,9 +31,9 @@ def worker(name: str, queues: str, threads: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def scheduler(schedule: Path) -> tuple[str, ...]:
-    """Return the command of the scheduler (Celery beat). The file `schedule` can be deleted at any time."""
-    return (*_BEAT, "-s", str(schedule), "--pidfile=", *_QUIET)
+def scheduler() -> tuple[str, ...]:
+    """Return the command of the scheduler (Celery beat). It keeps no file."""
+    return (*_BEAT, "-S", "worker.messaging.celery_beat:PacedScheduler", "--pidfile=", *_QUIET)
 
 
 def flower(host: str, port: int, *, url_prefix: str = "", fd: int | None = None) -> tuple[str, ...]:

@@ -29,6 +29,8 @@ __all__ = ["Child", "Platform", "PlatformOptions", "StartError"]
 _START_TIMEOUT = 120.0
 _SERVERS_STOP_TIMEOUT = 15.0
 _STOP_ORDER = ("api", "scheduler", "worker", "talker", "flower", "sandbox")
+# The sandbox shares no code with us: its names for the token of its control routes.
+_SANDBOX_HEADER, _SANDBOX_VARIABLE = "X-Sandbox-Control", "SANDBOX_CONTROL_TOKEN"
 # Threads that allocate at the same time get arenas of their own, and freed memory stays in them.
 _MALLOC = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "4194304", "MALLOC_MMAP_THRESHOLD_": "1048576"}
 
@@ -53,6 +55,7 @@ class Platform:
         self._flower_port = 0
         self._on_demand: dict[str, OnDemandServer] = {}
         self._admin_key = ""
+        self._sandbox_token = ""
         self._master_key = ""
 
     # ---- addresses, keys and folders
@@ -102,6 +105,11 @@ class Platform:
     def sandbox_url(self) -> str:
         """URL of the sandbox, the simulated upstream."""
         return self._settings.sandbox_url or f"http://127.0.0.1:{self._sandbox_port}"
+
+    @property
+    def sandbox_control_headers(self) -> dict[str, str]:
+        """Headers that the control routes of the sandbox require. No other process and no caller knows them."""
+        return {_SANDBOX_HEADER: self._sandbox_token}
 
     @property
     def flower_url(self) -> str:
@@ -198,11 +206,10 @@ class Platform:
         threads, talks = self._settings.worker_concurrency, self._settings.conversation_concurrency
         names = [f"worker-{number}" for number in range(1, self.options.workers + 1)]
         if self.options.separate_roles:
-            beat = process_commands.scheduler(self.data_dir / "beat-schedule")
             return [
                 *(self._python(n, *process_commands.worker(n, process_commands.QUEUES, threads)) for n in names),
                 self._python("talker", *process_commands.worker("talker", process_commands.TALK_QUEUES, talks)),
-                self._python("scheduler", *beat),
+                self._python("scheduler", *process_commands.scheduler()),
             ]
         specs = []
         for name in names:
@@ -216,7 +223,8 @@ class Platform:
         return responds_ok(host, self.port, "/readyz")
 
     def _start_liveness_monitor(self) -> None:
-        workers = [child for name, child in self.children.items() if name == "talker" or name.startswith("worker-")]
+        roles = ("scheduler", "talker", "worker-")
+        workers = [child for name, child in self.children.items() if name.startswith(roles)]
         name = "DREAMERY_WORKER_HEARTBEAT_TIMEOUT_SECONDS"
         seconds = float(self._environment().get(name) or self._settings.worker_heartbeat_timeout_seconds)
         self._liveness_monitor = WorkerLivenessMonitor(
@@ -235,6 +243,7 @@ class Platform:
             raise StartError("\n".join(settings.problems))
         self._master_key = settings.master_key or data.key("master")
         self._admin_key = settings.admin_key or data.key("admin", prefix="sk-dreamery-")
+        self._sandbox_token = data.key("sandbox")
 
     def _check_ports(self) -> None:
         # The port of an API that was just killed can still be in use.
@@ -266,7 +275,9 @@ class Platform:
         server = self._on_demand[name]
 
         def start() -> None:
-            self._run(replace(self._python(name, *command), pass_fds=(server.fd,)), restart=True)
+            spec = self._python(name, *command)
+            env = {**spec.env, _SANDBOX_VARIABLE: self._sandbox_token} if name == "sandbox" else spec.env
+            self._run(replace(spec, env=env, pass_fds=(server.fd,)), restart=True)
 
         if when == "at_start":
             start()

@@ -1,4 +1,4 @@
-"""Kills unresponsive workers of this machine, so that the process supervisor restarts them.
+"""Kills unresponsive workers and schedulers of this machine, so that the process supervisor restarts them.
 
 Each worker records its status in a file (`worker/messaging/heartbeat.py`), so the supervisor needs no Redis client.
 """
@@ -14,6 +14,8 @@ from worker.local.processes import Child
 
 # A new process imports modules for a while before it processes its first heartbeat.
 _STARTUP_SECONDS = 60.0
+# A scheduler without a turn ends itself (`worker/messaging/celery_beat.py`); one that cannot is killed a little later.
+_SCHEDULER_SECONDS = 45.0
 
 
 def responds_ok(host: str, port: int, path: str) -> bool:
@@ -79,6 +81,9 @@ class WorkerLivenessMonitor(threading.Thread):
         except (OSError, ValueError, KeyError, TypeError):
             return False
         if recorded > self._seconds:
+            return False
+        ticked_at = None if status["leaving"] else status.get("ticked_at")
+        if ticked_at is not None and now - ticked_at > max(3 * self._seconds, _SCHEDULER_SECONDS):
             return False
         if not status["redis"]:
             return None

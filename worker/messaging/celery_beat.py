@@ -3,9 +3,14 @@
 The process imports no tasks, to halve its memory, and sends all messages at their intervals. The thread runs on a
 machine with a single worker. It knows from the database whether work is open, and sends tick and sweep less often while
 there is none. Ticks of several schedulers do no harm, because tasks claim rows.
+
+Both measure time with the monotonic clock: Celery's own scheduler sends nothing for an hour when the clock of the
+machine is set back by one. A scheduler that is stuck ends its process, so that whatever runs it starts it again.
 """
 
 import math
+import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +21,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.messaging import heartbeat
 from worker.messaging.celery_app import app
+from worker.messaging.redis_connection import require_usable_redis
 
 __all__ = ["SchedulerThread", "app"]
 
@@ -30,6 +36,8 @@ IDLE_SWEEP_SECONDS = 15.0
 _IDLE_TICKS = 3
 # The longest sleep of the thread, so that it stops soon.
 _NAP_SECONDS = 0.5
+# The shortest time after which a scheduler without a turn is stuck. Its calls to database and Redis end earlier.
+_STUCK_SECONDS = 30.0
 
 
 @signals.after_task_publish.connect(sender="dreamery.tick")
@@ -60,6 +68,12 @@ class PacedScheduler(beat.Scheduler):
             for cached in ("producer", "connection"):
                 self.__dict__.pop(cached, None)
             return _NAP_SECONDS
+        finally:
+            heartbeat.record_scheduler_turn()
+
+    def _ensure_connected(self) -> Any:
+        # Celery's own version waits for Redis without end, and would look stuck.
+        return self.connection.ensure_connection(max_retries=1, interval_start=0.2)
 
     def _send_due(self) -> float:
         self._check(time.monotonic())
@@ -105,10 +119,12 @@ class SchedulerThread:
     def __init__(self, has_open_work: Callable[[], bool]) -> None:
         kind = type("WorkerScheduler", (PacedScheduler,), {"has_open_work": staticmethod(has_open_work)})
         self._thread = beat.EmbeddedService(app, thread=True, scheduler_cls=kind)
+        self._watch = SchedulerWatch()
 
     def start(self) -> None:
         """Start to send messages."""
         self._thread.start()
+        self._watch.start()
 
     @property
     def is_running(self) -> bool:
@@ -117,4 +133,38 @@ class SchedulerThread:
 
     def request_stop(self) -> None:
         """End the thread within half a second. Safe in a signal handler."""
+        self._watch.stop()
         self._thread.service.stop()
+
+
+class SchedulerWatch(threading.Thread):
+    """Ends this process when its scheduler is stuck. `alone` = no worker runs in it, which would record the status."""
+
+    def __init__(self, *, alone: bool = False) -> None:
+        super().__init__(name="scheduler-watch", daemon=True)
+        self._alone = alone
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """End the thread soon."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Look several times per limit; a process that was paused gets a turn before the second look."""
+        limit = max(2 * get_settings().worker_heartbeat_timeout_seconds, _STUCK_SECONDS)
+        heartbeat.record_scheduler_turn()
+        stuck_before = False
+        while not self._stopped.wait(limit / 20):
+            if self._alone:
+                heartbeat.record_status(threads=0, redis=True)
+            age = heartbeat.seconds_since_scheduler_turn() or 0.0
+            if age > limit and stuck_before:
+                log.error("scheduler_stuck", seconds=round(age))
+                os._exit(1)
+            stuck_before = age > limit
+
+
+@signals.beat_init.connect
+def _start_process(**_: Any) -> None:
+    require_usable_redis()
+    SchedulerWatch(alone=True).start()

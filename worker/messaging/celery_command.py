@@ -33,6 +33,10 @@ def _leave_out_prompt() -> None:
 
 def main() -> None:
     """Run Celery with the remaining arguments."""
+    from worker.core.security import configuration
+    from worker.core.settings import get_settings
+
+    configuration.require_usable(get_settings())
     if "worker" in sys.argv:
         import_without("httpx", ("rich",))  # its command line needs it
     if "flower" not in sys.argv:

@@ -31,8 +31,10 @@ _WORKERS = "dreamery:workers"
 _SEEN = "dreamery:seen"
 # Heartbeat messages per heartbeat timeout.
 _BEATS = 5
-# The entry of a stopped worker is deleted after this time.
-_ENTRY_TTL_SECONDS = 600.0
+# A worker that published nothing for this long has ended, and is not listed. It publishes every few seconds.
+_GONE_SECONDS = 60.0
+# The heartbeat queue of a worker expires after this time without it.
+_QUEUE_TTL_SECONDS = 600
 # `tick` and `scheduler` are recorded this often per heartbeat timeout.
 _RECORDS = 5
 
@@ -73,6 +75,8 @@ class _ProcessStatus:
         self.busy = 0
         self.seen: dict[str, float] = {}
         self.leaving = False
+        # When the scheduler of this process last took its turn; None = there is none.
+        self.ticked_at: float | None = None
 
 
 _status = _ProcessStatus()
@@ -114,6 +118,16 @@ def record_activity(what: str) -> None:
         log.warning("not_told", what=what, reason=type(error).__name__)
 
 
+def record_scheduler_turn() -> None:
+    """Record that the scheduler of this process took its turn. Only the scheduler calls this."""
+    _status.ticked_at = time.monotonic()
+
+
+def seconds_since_scheduler_turn() -> float | None:
+    """Return the age of that turn; None = no scheduler runs in this process."""
+    return None if _status.ticked_at is None else time.monotonic() - _status.ticked_at
+
+
 def start(name: str, *, queues: list[str], threads: int) -> None:
     """Start to send heartbeat messages and publish the status, until the end of the process."""
     _status.started = _status.consumed_at = time.monotonic()
@@ -133,7 +147,7 @@ def _run_heartbeat(name: str, queues: list[str], threads: int) -> None:
             if not _status.leaving:
                 celery_app.app.send_task(celery_app.HEARTBEAT, queue=own_queue, expires=timeout, ignore_result=True)
                 # Only a message that nobody consumes is left, so the queue of a stopped worker expires.
-                redis_client().expire(own_queue.name, int(_ENTRY_TTL_SECONDS))
+                redis_client().expire(own_queue.name, _QUEUE_TTL_SECONDS)
             publish_status(name, queues=queues, threads=threads)
         except Exception as error:  # noqa: BLE001 - see `celery_app._send`; the next beat tries again
             log.warning("heartbeat_lost", reason=type(error).__name__)
@@ -157,6 +171,7 @@ def record_status(*, threads: int, redis: bool) -> None:
         "occupied": _status.busy >= threads,
         "leaving": _status.leaving,
         "redis": redis,
+        "ticked_at": _status.ticked_at,
     }
     with contextlib.suppress(OSError):  # without the file, the supervisor restarts this worker after a while
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -197,18 +212,20 @@ def _resident_bytes() -> int:
 
 
 def list_workers(redis_url: str = "") -> list[Worker]:
-    """Return all workers that published a status in the last ten minutes, by name, without those that stopped.
+    """Return all workers that published a status in the last minute, by name, without those that stopped.
 
-    Older entries are deleted. Raises RedisError or OSError.
+    With a heartbeat timeout of more than 30 seconds it is twice that time. Older entries are deleted. Raises RedisError
+    or OSError.
     """
     client = redis_client(redis_url)
     entries = _read(client, _redis_now(client))
-    expired = [field for field, worker in entries.items() if worker.told_seconds > _ENTRY_TTL_SECONDS]
+    limit = get_settings().worker_heartbeat_timeout_seconds
+    gone = max(_GONE_SECONDS, 2 * limit)
+    expired = [field for field, worker in entries.items() if worker.told_seconds > gone]
     if expired:
         client.hdel(_WORKERS, *expired)
     found = entries.values()
-    limit = get_settings().worker_heartbeat_timeout_seconds
-    kept = [w for w in found if w.told_seconds <= (limit if w.leaving else _ENTRY_TTL_SECONDS)]
+    kept = [w for w in found if w.told_seconds <= (limit if w.leaving else gone)]
     return sorted(kept, key=lambda worker: worker.name)
 
 

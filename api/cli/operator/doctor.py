@@ -12,7 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from worker.core.security import configuration
+from worker.core.security.connection_urls import find_url_problems
 from worker.core.security.production_checks import find_problems, find_warnings
+from worker.core.security.setting_names import find_misspelled
 from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
 from worker.local.running_instance import find_running_platform
@@ -55,6 +58,9 @@ def upgrade_schema() -> str:
     """Upgrade the configured database and return its revision. Raises StartError if none is configured."""
     from worker.local.schema_upgrade import upgrade_schema
 
+    configuration.warn_about_names()
+    if problems := find_url_problems(get_settings(), required=False):
+        raise StartError("\n".join(problems))
     if not get_settings().database_url:
         raise StartError(f"There is no database to upgrade. {_NO_DATABASE}")
     return upgrade_schema()
@@ -99,6 +105,9 @@ def _check_settings() -> list[Finding]:
     ]
     findings += [Finding("production", ok=False, detail=text) for text in find_problems(settings) if master]
     findings += [Finding("production", ok=True, detail=text) for text in find_warnings(settings)]
+    findings += [
+        Finding("settings", ok=False, detail=text, hint="Correct the name, or remove it.") for text in find_misspelled()
+    ]
     if not master:
         hint = (
             "Set DREAMERY_MASTER_KEY to a long random text and keep it safe. `dreamery up` creates one automatically."
@@ -110,15 +119,18 @@ def _check_settings() -> list[Finding]:
 def _check_database() -> list[Finding]:
     from worker.db.engine import transaction
     from worker.db.jobs.queries import database_check
+    from worker.db.platform import startup
 
     if not get_settings().database_url:
         return [Finding("database", ok=False, detail="not set, and none runs here", hint=_NO_DATABASE)]
+    if wrong := _url_findings("database"):
+        return wrong
     before = time.time()
     try:
         with transaction() as tx:
             status = database_check(tx)
     except Exception as error:  # noqa: BLE001 - the drivers' exceptions are private to worker.db
-        reason = _first_line(error)
+        reason = startup.refusal_reason(error) or startup.first_line(error)
         if "alembic_version" in reason:
             return [Finding("schema", ok=False, detail="the database is empty", hint="Run `dreamery migrate`.")]
         hint = "Check DREAMERY_DATABASE_URL, and that the server runs and accepts connections from this machine."
@@ -131,6 +143,13 @@ def _check_database() -> list[Finding]:
         *_master_key_findings(),
         *([_EXIT_ADDRESS] if status["every_session_expired"] else []),
     ]
+
+
+def _url_findings(what: str) -> list[Finding]:
+    """Return what is wrong with the URL of this server: then connecting would only give a less clear message."""
+    name = f"DREAMERY_{what.upper()}_URL"
+    found = [text for text in find_url_problems(get_settings(), required=False) if text.startswith(name)]
+    return [Finding(what, ok=False, detail=text, hint=f"Correct {name}.") for text in found]
 
 
 def _schema_finding(present: str) -> Finding:
@@ -192,6 +211,8 @@ def _check_redis() -> list[Finding]:
     if not get_settings().redis_url:
         hint = "Set DREAMERY_REDIS_URL, or start a platform on this machine with `dreamery up`."
         return [Finding("redis", ok=False, detail="not set, and none runs here", hint=hint)]
+    if wrong := _url_findings("redis"):
+        return wrong
     if not is_redis_available():
         hint = "Check DREAMERY_REDIS_URL, and that the server runs and accepts connections from this machine."
         return [Finding("redis", ok=False, detail="does not answer", hint=hint)]
@@ -218,6 +239,8 @@ def _check_storage() -> list[Finding]:
     from worker.db.platform.state import get_installation_id
     from worker.storage import StorageError, describe_location, probe, read_owner
 
+    if wrong := _url_findings("storage"):
+        return wrong
     hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine can write there."
     try:
         findings = [Finding("storage", ok=True, detail=probe())]

@@ -2,8 +2,6 @@
 
 import os
 import sys
-import tempfile
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -63,9 +61,15 @@ def run_talker(name: Annotated[str, typer.Option(help="Worker name, unique on th
 @run_app.command("scheduler", epilog="Example: dreamery run scheduler")
 def run_scheduler() -> None:
     """Run the scheduler, which sends the tick. One is enough, two are harmless."""
+    from worker.core.security import configuration
+    from worker.core.settings import get_settings
+    from worker.db.platform import startup
     from worker.local import process_commands
 
-    _exec(process_commands.scheduler(Path(tempfile.mkdtemp(prefix="dreamery-")) / "schedule"))
+    # Here, because the process that it becomes does not load the library of the database.
+    configuration.require_usable(get_settings())
+    startup.require_root_key()
+    _exec(process_commands.scheduler())
 
 
 @run_app.command("flower", epilog="Example: dreamery run flower --url-prefix flower")

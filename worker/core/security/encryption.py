@@ -27,6 +27,9 @@ _TAG_BYTES = 16
 _KEY_BYTES = 32
 
 
+NO_MASTER_KEY = "DREAMERY_MASTER_KEY is not set: use the one of the other processes of this platform"
+
+
 class SecretUnreadableError(Exception):
     """No master key decrypts this ciphertext: `DREAMERY_MASTER_KEY` does not contain the key that encrypted it."""
 
@@ -44,7 +47,7 @@ def master_keys(settings: Settings | None = None) -> tuple[MasterKey, ...]:
     value = (settings or get_settings()).master_key.get_secret_value().split(",")
     parts = list(dict.fromkeys(part.strip() for part in value if part.strip()))
     if not parts:
-        raise SecretUnreadableError("DREAMERY_MASTER_KEY is not set")
+        raise SecretUnreadableError(NO_MASTER_KEY)
     # Keys are long random strings, so one hash is a safe derivation; a password would need argon2.
     keys = [hashlib.sha256(b"dreamery-master:" + part.encode()).digest() for part in parts]
     return tuple(MasterKey(id=_derived(key, "key id").hex()[:8], key=key) for key in keys)

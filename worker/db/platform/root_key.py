@@ -13,13 +13,14 @@ from worker.core.security.encryption import (
     encrypt_root_key,
     generate_root_key,
     legacy_root_key,
+    master_keys,
     set_root_key,
 )
 from worker.core.settings import get_settings
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 
 _ROOT = "root"
-_WRONG_KEY = (
+WRONG_KEY = (
     "DREAMERY_MASTER_KEY does not match this database. Restore the previous key; to rotate, put the new key in front "
     "of it, as in NEW,OLD. See docs/security.md."
 )
@@ -41,13 +42,25 @@ def _cached_root_key(_database_url: str) -> bytes:
 
 
 @retry_when_database_unavailable
+def matches_database() -> bool:
+    """Whether the master key of this process decrypts the root key that the database has now, or there is none."""
+    with transaction() as tx:
+        encrypted = _stored_root_key(tx)
+    try:
+        return encrypted is None or bool(decrypt_root_key(encrypted, context=key_context(_ROOT)))
+    except SecretUnreadableError:
+        return False
+
+
+@retry_when_database_unavailable
 def _read_root_key() -> bytes:
+    master_keys()  # says that there is none, rather than that it does not match
     with transaction() as tx:
         encrypted = _stored_root_key(tx) or _create_root_key(tx)
     try:
         return decrypt_root_key(encrypted, context=key_context(_ROOT))
     except SecretUnreadableError:
-        raise SecretUnreadableError(_WRONG_KEY) from None
+        raise SecretUnreadableError(WRONG_KEY) from None
 
 
 def _stored_root_key(tx: Transaction) -> str | None:

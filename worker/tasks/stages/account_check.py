@@ -22,8 +22,8 @@ from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import LiveModels
 from worker.providers.registry import get_provider
-from worker.tasks.stages import cooldowns
-from worker.tasks.stages.account_session import SESSION_EXPIRED, AccountUnusableError, call_upstream
+from worker.tasks.stages import cooldowns, worker_keys
+from worker.tasks.stages.account_session import SESSION_EXPIRED, SecretLockedError, call_upstream
 
 log = get_logger("account_check")
 
@@ -86,14 +86,16 @@ def _note_session_works(row: AccountRow, left: int, *, seconds_ago: float) -> No
 
 @retry_when_database_unavailable
 def _note_refusal(row: AccountRow, error: DreameryError) -> Result:
+    if isinstance(error, SecretLockedError):
+        worker_keys.stop_if_wrong(account=row.label)
     about_account = error.kind.fault is Fault.ACCOUNT and error.code != "proxy_unreachable"
     result: Result = {"live": None, "credits": None, "models": None, "error": error_dict(error)}
     with transaction() as tx:
-        if error.code == SESSION_EXPIRED and not isinstance(error, AccountUnusableError):
+        if error.code == SESSION_EXPIRED:
             result["live"] = False
             if health.record_login_refusal(tx, row.id, seconds=STILL_EXPIRED_SECONDS):
                 log.warning("account_needs_login", account=row.label)
-        elif about_account and not isinstance(error, AccountUnusableError):
+        elif about_account:
             # Under risk control, limited or without rights: upstream recognised the session.
             result["live"] = True
             if seconds := cooldowns.cooldown_seconds(error.code, row.region, datetime.now(UTC)):

@@ -23,28 +23,29 @@ Answer = TypeVar("Answer")
 SESSION_EXPIRED = "upstream_session_expired"
 
 
-class AccountUnusableError(DreameryError):
-    """This account cannot be used at all; another one may work."""
+class SecretLockedError(DreameryError):
+    """This worker cannot decrypt the secrets of the account. Neither the account nor the job is at fault."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(SESSION_EXPIRED, message)
+    def __init__(self) -> None:
+        super().__init__(
+            "overloaded", "A worker cannot decrypt this account with its DREAMERY_MASTER_KEY. See its log."
+        )
 
 
 def decrypt_account(row: AccountRow) -> Account:
-    """Return the account with its decrypted secrets and its stored hosts. Raises AccountUnusableError."""
+    """Return the account with its decrypted secrets and its stored hosts. Raises SecretLockedError."""
     try:
         session = decrypt_secret(row.secret, context=row.lookup_context)
         proxy = decrypt_secret(row.proxy, context=row.proxy_context) if row.proxy else None
     except SecretUnreadableError:
-        message = "The session of this account cannot be decrypted with DREAMERY_MASTER_KEY. Add the account again."
-        raise AccountUnusableError(message) from None
+        raise SecretLockedError from None
     return Account(id=row.id.hex, region=row.region, session=session, cluster=row.cluster, proxy=proxy)
 
 
 def prepare_account(row: AccountRow) -> Account:
     """Return the account with its hosts; unknown or old hosts are looked up and stored.
 
-    Raises AccountUnusableError, NotSentError when the look-up reached no host, or upstream's refusal of the look-up.
+    Raises SecretLockedError, NotSentError when the look-up reached no host, or upstream's refusal of the look-up.
     """
     account = decrypt_account(row)
     return _look_up_hosts(row, account) if needs_look_up(row) else account

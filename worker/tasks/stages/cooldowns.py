@@ -26,3 +26,7 @@ def cooldown_seconds(code: str, region: str, now: datetime) -> float:
     local_now = now.astimezone(_CHINA if region == "cn" else UTC)
     midnight = local_now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
     return (midnight + _CLOCK_SLACK - local_now).total_seconds()
+
+
+# An account whose secrets a worker cannot decrypt, although its master key is the right one for the database.
+LOCKED_SECONDS = 30.0

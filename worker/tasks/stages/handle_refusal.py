@@ -22,8 +22,8 @@ from worker.db.scheduling import account_scoring, unschedulable
 from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
-from worker.tasks.stages import cooldowns, upload_references
-from worker.tasks.stages.account_session import AccountUnusableError, forget_hosts, prepare_account
+from worker.tasks.stages import cooldowns, upload_references, worker_keys
+from worker.tasks.stages.account_session import SecretLockedError, forget_hosts, prepare_account
 from worker.tasks.stages.fail_job import announce, fail_job
 
 log = get_logger("handle_refusal")
@@ -59,6 +59,16 @@ def handle_refusal(claim: Claim, error: DreameryError) -> str:
     return _react(claim, error, reaction)
 
 
+def _leave_to_others(claim: Claim, error: DreameryError) -> str:
+    """Put a job back that this worker cannot do, because it lacks the key. That costs the job no attempt."""
+    wrong = worker_keys.stop_if_wrong(account=claim.account.label)
+    # A worker with the wrong key leaves the account to the others. A secret that only its own key is missing for would
+    # be chosen again at once, so that account rests.
+    cooldown = 0.0 if wrong else cooldowns.LOCKED_SECONDS
+    delay = BACKOFF_SECONDS[0] if wrong else 0.0
+    return requeue(claim, error, delay=delay, reason=worker_keys.REASON, cooldown=cooldown)
+
+
 def _try_remedy(claim: Claim, error: DreameryError) -> str | None:
     """Remove the cause, so that the same account can try again at once. Return what was done; None = no remedy."""
     if error.code == "upstream_session_expired" and forget_hosts(claim.account):
@@ -69,6 +79,8 @@ def _try_remedy(claim: Claim, error: DreameryError) -> str | None:
 
 
 def _react(claim: Claim, error: DreameryError, reaction: Reaction) -> str:
+    if isinstance(error, SecretLockedError):
+        return _leave_to_others(claim, error)
     if error.code == "concurrency_limit":
         # The limit is per kind: an account with a video in progress elsewhere can still make images.
         delay = cooldowns.KIND_COOLDOWN_SECONDS[claim.kind]
@@ -85,8 +97,6 @@ def _react(claim: Claim, error: DreameryError, reaction: Reaction) -> str:
 
 def cooldown_after(claim: Claim, error: DreameryError) -> float:
     """Return how many seconds the account cools down after a refusal that concerns it; 0 = not at all."""
-    if isinstance(error, AccountUnusableError):
-        return 0.0
     if error.code == "insufficient_quota":
         with transaction() as tx:
             # Upstream gives the same answer when the account may not use the model. The credits, read a moment ago,

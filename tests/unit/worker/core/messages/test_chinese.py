@@ -19,7 +19,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 NO_RESPONSES = ("api/cli/", "worker/sandbox/", "worker/local/")
 NAMES = [str(path.relative_to(ROOT)) for folder in ("api", "worker") for path in sorted((ROOT / folder).rglob("*.py"))]
 SOURCES = [ROOT / name for name in NAMES if not name.startswith(NO_RESPONSES)]
-ERROR_CLASSES = {"DreameryError", "ReferenceNotFetchedError", "AccountUnusableError"}
+ERROR_CLASSES = {"DreameryError", "ReferenceNotFetchedError", "SecretLockedError"}
 REASON_CLASSES = {"FetchError", "InvalidImageError", "InvalidMediaError"}
 
 

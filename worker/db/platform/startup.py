@@ -1,0 +1,54 @@
+"""What every process checks before its first job: the database answers, has a schema, and belongs to its master key."""
+
+from worker.core.observability.logging import get_logger
+from worker.core.security.encryption import SecretUnreadableError
+from worker.db.engine import DATABASE_ERRORS, DATABASE_UNAVAILABLE_ERRORS
+from worker.db.platform import root_key
+
+log = get_logger("startup")
+
+_ERRORS: tuple[type[Exception], ...] = (SecretUnreadableError, *DATABASE_ERRORS)
+# libpq gives no SQLSTATE for a connection that the server refused, only the text.
+_REFUSED_TEXTS = {
+    "password authentication failed": "Postgres refuses its user or password",
+    "no password supplied": "Postgres requires a password, and it contains none",
+    "no pg_hba.conf entry": "Postgres does not allow its user, host or encryption (pg_hba.conf)",
+    'role "': "Postgres has no such user",
+    'database "': "Postgres has no such database",
+}
+
+
+def require_root_key() -> None:
+    """Load the root key; wait as long as the database does not answer. Raises SystemExit with one sentence."""
+    while True:
+        try:
+            root_key.load_root_key()
+        except _ERRORS as error:
+            reason = refusal_reason(error)
+            if reason is not None:
+                raise SystemExit(f"Error: {reason}") from None
+            if not isinstance(error, DATABASE_UNAVAILABLE_ERRORS):
+                raise
+            # Each attempt waits for seconds, so this is not written often.
+            log.warning("waiting_for_database", reason=first_line(error))
+        else:
+            return
+
+
+def refusal_reason(error: Exception) -> str | None:
+    """Return why a process cannot start after this error, with the setting and the remedy; None = waiting may help."""
+    if isinstance(error, SecretUnreadableError):
+        return str(error)
+    text = str(error)
+    if 'relation "keyring" does not exist' in text:
+        return "The database of DREAMERY_DATABASE_URL has no tables of Dreamery: run `dreamery migrate` first."
+    for part, meaning in _REFUSED_TEXTS.items():
+        if part in text and (not part.endswith('"') or "does not exist" in text):
+            return f"DREAMERY_DATABASE_URL is wrong: {meaning}. Correct it ({first_line(error)})."
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message, without the driver's class in front of it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.partition(") ")[2] if line.startswith("(psycopg.") else line
