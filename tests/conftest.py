@@ -13,6 +13,7 @@ from tests.support.platform import CheckedPlatform, migrate, running_postgres, r
 from tests.support.servers.http_servers import WebhookReceivers, running_app
 from tests.support.servers.s3_server import Bucket, running_s3
 from tests.support.shared_platforms import SharedPlatformPlugin
+from tests.support.time_limits import time_limit
 from worker.local.embedded_servers import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -27,6 +28,14 @@ hypothesis.settings.load_profile("gate")
 def pytest_configure(config: pytest.Config) -> None:
     """Group the tests that share a platform, see `tests/support/shared_platforms.py`."""
     config.pluginmanager.register(SharedPlatformPlugin())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the tests of quick tiers their time limit, see `tests/support/time_limits.py`."""
+    for item in items:
+        seconds = time_limit(item.nodeid, getattr(item, "fixturenames", ()))
+        if seconds is not None and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(seconds))
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from xdist.scheduler import LoadFileScheduling
 
 from tests.support.platform import ROOT
 
-_SHARED = ("api_platform", "multi_region_platform", "console_platform")
+SHARED_PLATFORMS = ("api_platform", "multi_region_platform", "console_platform")
 _LONGEST = ("tests/e2e/test_up.py", "tests/e2e/test_crash.py", "tests/e2e/test_operations.py")
 _SLOW = ("tests/e2e/", "tests/browser/")
 # Folders whose files share a platform, as one folder. The others need one that nobody else changes, or are long enough.
@@ -40,7 +40,7 @@ class SharedPlatformPlugin:
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: pytest.FixtureRequest) -> None:
         """Record the start of a shared platform."""
-        if fixturedef.argname in _SHARED:
+        if fixturedef.argname in SHARED_PLATFORMS:
             self._platforms.append((fixturedef, request))
 
     @pytest.hookimpl(trylast=True)
@@ -80,4 +80,4 @@ def _group(path: str) -> str:
     text = (ROOT / path).read_text()
     folder = path.rpartition("/")[0]
     tier = _JOINED.get(folder, folder)
-    return next((f"{name} of {tier}" for name in _SHARED if name in text), path)
+    return next((f"{name} of {tier}" for name in SHARED_PLATFORMS if name in text), path)
