@@ -17,6 +17,7 @@ import httpx2
 import psycopg
 from psycopg.rows import dict_row
 
+from tests.support.sandbox_client import read_ledger
 from worker.core.errors import ERRORS, Fault
 from worker.local.supervisor import Platform
 
@@ -191,7 +192,7 @@ def _collect_figures(
                    (SELECT min(at) FROM job_events e WHERE e.job_id = j.id AND e.to_state = 'submitting') AS claimed_at
                FROM jobs j"""
         ).fetchall()
-    ledger = httpx2.get(f"{platform.sandbox_url}/_ledger", timeout=60).json()
+    ledger = read_ledger(platform)
     by_prompt = {job["prompt"]: job for job in jobs}
     shares, counted = _shares(users, by_prompt, started)
     new = by_prompt[newcomer.prompts[0]]

@@ -11,6 +11,7 @@ import pytest
 from tests.support.api_client import new_key
 from tests.support.chat.agent_chats import stream_chat
 from tests.support.platform import eventually, start_platform
+from tests.support.sandbox_client import read_ledger
 from worker.local.supervisor import Platform
 
 
@@ -26,7 +27,7 @@ def url(platform: Platform) -> str:
 
 
 def ledger(platform: Platform) -> dict[str, Any]:
-    return dict(httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json())
+    return dict(read_ledger(platform))
 
 
 def test_agent_answer_contains_images(platform: Platform, url: str) -> None:

@@ -5,7 +5,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import httpx
 import httpx2
 import openai
 import psycopg
@@ -14,6 +13,7 @@ from openai import AsyncOpenAI
 
 from tests.support.api_client import IMAGES, ApiClient, account_name, new_key
 from tests.support.platform import eventually
+from tests.support.sandbox_client import read_ledger
 from worker.local.supervisor import Platform
 
 # Hides the SDK's timeout: the server cannot answer before the client gives up.
@@ -30,7 +30,7 @@ class CallerSnapshot:
     """A caller's jobs on the platform, and its submits and charges upstream."""
 
     def __init__(self, platform: Platform, key: str) -> None:
-        ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False, timeout=30).json()
+        ledger = read_ledger(platform)
         name = account_name(key)
         self.submits = [line for line in ledger["submits"] if line["account"] == name]
         self.charges = [line for line in ledger["charges"] if line["account"] == name]

@@ -11,6 +11,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 
 from tests.support.api_client import FINAL, ApiClient, account_name, new_key
+from tests.support.sandbox_client import read_ledger
 from tests.support.uploads import make_image
 
 MODEL = "jimeng-3.0"
@@ -30,7 +31,7 @@ def user_message(text: str) -> list[dict[str, str]]:
 
 
 def count_submits(client: OpenAI, platform) -> int:
-    ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
+    ledger = read_ledger(platform)
     return sum(line["account"] == account_name(client.api_key) for line in ledger["submits"])
 
 
@@ -85,7 +86,7 @@ def test_image_from_reference_image(client, api_platform):
     messages = [{"role": "user", "content": parts}]
     answer = client.chat.completions.create(model="jimeng-4.0:1k", messages=messages, n=1)
     assert is_image(_LINK.findall(answer.choices[0].message.content)[0])
-    assert httpx.get(f"{api_platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["violations"] == {}
+    assert read_ledger(api_platform, summary=True)["violations"] == {}
 
 
 def test_parallel_streams(api_platform):

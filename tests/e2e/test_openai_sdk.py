@@ -12,6 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 from PIL import Image
 
 from tests.support.api_client import ApiClient, account_name, new_key
+from tests.support.sandbox_client import read_ledger
 from tests.support.uploads import make_image
 
 
@@ -25,7 +26,7 @@ def client(api_platform) -> Iterator[OpenAI]:
 
 
 def count_submits(client: OpenAI, platform) -> int:
-    ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
+    ledger = read_ledger(platform)
     name = account_name(client.api_key)
     return sum(line["account"] == name for line in ledger["submits"])
 

@@ -16,6 +16,7 @@ import pytest
 from tests.support.api_client import ApiClient, account_name, assert_error, new_key, read_events
 from tests.support.crash.platform_snapshot import PlatformSnapshot
 from tests.support.platform import ROOT, CheckedPlatform, clean_env, eventually, start_platform
+from tests.support.sandbox_client import read_ledger
 from tests.support.servers.s3_server import Bucket
 from worker.messaging import heartbeat
 
@@ -110,7 +111,7 @@ def test_rolling_worker_restart_under_load_loses_nothing(
     snapshot = PlatformSnapshot(platform, numbers)
     snapshot.assert_charged_once()
     assert {job["attempt"] for job in snapshot.jobs} == {1}, "every started submit was finished, none was repeated"
-    ledger = httpx.get(f"{platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()
+    ledger = read_ledger(platform, summary=True)
     polls = ledger["polls"][account_name(client.key)]
     # For information only: a busy machine starts processes slowly.
     print(f"between two polls: {polls['mean_gap_seconds']:.2f} s on average, {polls['max_gap_seconds']:.2f} s at most")
@@ -266,5 +267,5 @@ def links(jobs: list[dict[str, Any]]) -> list[str]:
 
 
 def guest_submits(platform: CheckedPlatform, session: str) -> list[dict[str, Any]]:
-    ledger = httpx.get(f"{platform.sandbox_url}/_ledger", trust_env=False).json()
+    ledger = read_ledger(platform)
     return [line for line in ledger["submits"] if line["account"] == account_name(session)]

@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.api_client import ApiClient, account_name, assert_error, new_key, new_session
 from tests.support.platform import eventually
+from tests.support.sandbox_client import read_ledger
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_session_list_with_several_regions(multi_region_platform):
 
 def test_100_open_jobs_need_at_most_two_upstream_calls_each(multi_region_platform):
     def fetch_ledger() -> dict:
-        return httpx.get(f"{multi_region_platform.sandbox_url}/_ledger", trust_env=False).json()
+        return read_ledger(multi_region_platform)
 
     def count_calls(ledger: dict) -> int:
         return sum(count for path, count in ledger["calls"].items() if path != "/_media")

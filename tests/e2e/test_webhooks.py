@@ -8,6 +8,7 @@ from openai import OpenAI
 
 from tests.support.api_client import ApiClient, assert_error
 from tests.support.platform import eventually
+from tests.support.sandbox_client import read_ledger
 from tests.support.servers.http_servers import ReceivedWebhook, WebhookReceiver, WebhookReceivers
 from worker.local.supervisor import Platform
 
@@ -82,3 +83,21 @@ def test_test_event_is_delivered_immediately(client: ApiClient, receiver: Webhoo
 
 def test_private_network_url_returns_400(client: ApiClient) -> None:
     assert_error(client.http.post(ENDPOINTS, json={"url": "https://10.0.0.1/"}), 400, "invalid_value", "url")
+
+
+def test_members_webhooks_do_not_control_the_sandbox(client: ApiClient, multi_region_platform: Platform) -> None:
+    """The sandbox's address is allowed for results, so URLs of members reach it: as endpoint, job webhook, reference."""
+    sandbox = multi_region_platform.sandbox_url
+    before = read_ledger(multi_region_platform, summary=True)["calls"]
+    for path in ("/_reset", "/_faults", "//_reset", "/_reset?"):
+        endpoint = client.http.post(ENDPOINTS, json={"url": sandbox + path}).json()
+        delivery = client.http.post(f"{ENDPOINTS}/{endpoint['id']}/test").json()["id"]
+        eventually(
+            lambda delivery=delivery: client.http.get(f"{DELIVERIES}/{delivery}").json()["status"] != "pending",
+            what=f"the test event to {path}",
+        )
+        assert client.http.get(f"{DELIVERIES}/{delivery}").json()["status"] == "failed", path
+        client.http.delete(f"{ENDPOINTS}/{endpoint['id']}")
+    client.wait_for_end(client.start_job(webhook=f"{sandbox}/_reset")["id"])
+    after = read_ledger(multi_region_platform, summary=True)["calls"]
+    assert all(after.get(path, 0) >= number for path, number in before.items()), "nothing was reset"

@@ -10,6 +10,7 @@ import httpx
 
 from tests.support.crash.secret_leaks import SESSIONS
 from tests.support.platform import eventually
+from tests.support.sandbox_client import read_ledger
 from worker.local.supervisor import Platform
 
 IMAGES = "/v1/images/generations"
@@ -110,7 +111,7 @@ class ApiClient:
     def submits(self) -> list[dict[str, Any]]:
         """Return the submits that the sandbox received from this client's account."""
         name = account_name(self.key)
-        ledger = httpx.get(f"{self.platform.sandbox_url}/_ledger", trust_env=False).json()
+        ledger = read_ledger(self.platform)
         return [line for line in ledger["submits"] if line["account"] == name]
 
 

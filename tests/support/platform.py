@@ -64,7 +64,9 @@ class CheckedPlatform(Platform):
 
     def violations(self) -> dict[str, Any]:
         """Return the protocol violations that the sandbox counted, by code, with details of the first ones."""
-        ledger = httpx.get(f"{self.sandbox_url}/_ledger?summary=1", trust_env=False, timeout=30)
+        ledger = httpx.get(
+            f"{self.sandbox_url}/_ledger?summary=1", headers=self.sandbox_control_headers, trust_env=False, timeout=30
+        )
         return dict(ledger.json()["violations"])
 
 
@@ -80,8 +82,9 @@ def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
         "throwaway": True,
         "sandbox_seconds": 0.5,
     }
-    # Tests of all routes send more wrong keys than the limit allows.
-    options["extra_env"] = {"DREAMERY_FAILED_LOGINS_PER_MINUTE": "0", **options.get("extra_env", {})}
+    # Tests of all routes send more wrong keys than the limit allows; some speak as a proxy on this machine.
+    env = {"DREAMERY_FAILED_LOGINS_PER_MINUTE": "0", "DREAMERY_TRUSTED_PROXIES": "127.0.0.1,::1"}
+    options["extra_env"] = {**env, **options.get("extra_env", {})}
     platform = CheckedPlatform(PlatformOptions(**{**settings, **options}))
     platform.start()
     return platform

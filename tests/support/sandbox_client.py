@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import hmac
 import json
+import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -12,6 +14,8 @@ import zlib
 from pathlib import Path
 
 import httpx
+
+from worker.sandbox.options import CONTROL_HEADER, CONTROL_TOKEN_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 RECORDED = ROOT / "tests/fixtures/sandbox"
@@ -26,9 +30,15 @@ def running_sandbox(*options):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "worker.sandbox", "--port", str(port), *options], cwd=ROOT)
+    token = secrets.token_urlsafe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "worker.sandbox", "--port", str(port), *options],
+        cwd=ROOT,
+        env={**os.environ, CONTROL_TOKEN_VARIABLE: token},
+    )
+    headers = {CONTROL_HEADER: token}
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60, trust_env=False) as http:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=60, trust_env=False) as http:
             for _ in range(200):
                 try:
                     assert http.get("/_health").status_code == 200
@@ -40,6 +50,13 @@ def running_sandbox(*options):
     finally:
         process.terminate()
         process.wait(10)
+
+
+def read_ledger(platform, *, summary=False):
+    """Return the ledger of a platform's sandbox; `summary` = without its lists."""
+    query = {"summary": "1"} if summary else {}
+    url, headers = f"{platform.sandbox_url}/_ledger", platform.sandbox_control_headers
+    return httpx.get(url, params=query, headers=headers, trust_env=False, timeout=60).json()
 
 
 def signed_headers(token, method, query, body=b"", *, service="imagex", region="cn-north-1", extra=None):

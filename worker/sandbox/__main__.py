@@ -2,11 +2,12 @@
 
 import argparse
 import contextlib
+import os
 import socket
 
 import uvicorn
 
-from worker.sandbox.options import Options
+from worker.sandbox.options import CONTROL_TOKEN_VARIABLE, Options
 from worker.sandbox.server import create_app
 
 
@@ -41,6 +42,8 @@ def main(argv: list[str] | None = None) -> None:
         video_slots=arguments.video_slots,
         seed=arguments.seed,
         sign=arguments.sign,
+        # Not an argument, as `ps` shows command lines to all users.
+        control_token=os.environ.get(CONTROL_TOKEN_VARIABLE, ""),
     )
     config = uvicorn.Config(
         create_app(options),

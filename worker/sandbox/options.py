@@ -3,6 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
+# The header that control routes require, and the environment variable with its value.
+CONTROL_HEADER = "X-Sandbox-Control"
+CONTROL_TOKEN_VARIABLE = "SANDBOX_CONTROL_TOKEN"  # noqa: S105 - a name
+
 SignMode = Literal["enforce", "warn", "off"]
 
 
@@ -15,3 +19,4 @@ class Options:
     video_slots: int = 0
     seed: int = 1
     sign: SignMode = "enforce"
+    control_token: str = ""  # empty = control routes refuse every call

@@ -4,6 +4,7 @@ It imitates the private web API of Dreamina and Jimeng and shares no code with t
 """
 
 import asyncio
+import hmac
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,7 +21,7 @@ from worker.sandbox import responses as sandbox_responses
 from worker.sandbox.agent import converse
 from worker.sandbox.ledger import MEDIA
 from worker.sandbox.models.hosts import HOSTS, Host, family_of
-from worker.sandbox.options import Options
+from worker.sandbox.options import CONTROL_HEADER, Options
 from worker.sandbox.requests.fields import RefusedError
 from worker.sandbox.requests.signature import check_app, check_sign
 from worker.sandbox.scripts import AccountBehaviour, Fault, Faults
@@ -178,6 +179,18 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status_code=status, media_type="application/json")
 
 
+def _guarded(state: SandboxState, handle: Endpoint) -> Endpoint:
+    """Let only those call who know the token: URLs that members choose, such as webhooks, reach this server too."""
+    token = state.options.control_token.encode()
+
+    async def endpoint(request: Request) -> Response:
+        if not token or not hmac.compare_digest(request.headers.get(CONTROL_HEADER, "").encode(), token):
+            return _json({"error": f"the header {CONTROL_HEADER} with the token of this sandbox is required"}, 403)
+        return await handle(request)
+
+    return endpoint
+
+
 def _control_routes(state: SandboxState) -> list[Route]:
     async def health(_: Request) -> Response:
         return _json({"status": "ok"})
@@ -200,9 +213,9 @@ def _control_routes(state: SandboxState) -> list[Route]:
 
     return [
         Route("/_health", health),
-        Route("/_ledger", ledger),
-        Route("/_reset", reset, methods=["POST"]),
-        Route("/_faults", faults, methods=["GET", "POST"]),
+        Route("/_ledger", _guarded(state, ledger)),
+        Route("/_reset", _guarded(state, reset), methods=["POST"]),
+        Route("/_faults", _guarded(state, faults), methods=["GET", "POST"]),
     ]
 
 

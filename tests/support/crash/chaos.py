@@ -103,5 +103,7 @@ def empty_redis(platform: Platform) -> None:
 
 def set_faults(platform: Platform, faults: dict[str, object]) -> None:
     """Set the faults of the sandbox; an empty dict ends them."""
-    answer = httpx2.post(f"{platform.sandbox_url}/_faults", json=faults, trust_env=False)
+    answer = httpx2.post(
+        f"{platform.sandbox_url}/_faults", headers=platform.sandbox_control_headers, json=faults, trust_env=False
+    )
     assert answer.status_code == 200, answer.text

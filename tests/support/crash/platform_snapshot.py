@@ -50,7 +50,9 @@ class PlatformSnapshot:
                 "SELECT * FROM job_events WHERE job_id = ANY(%s) ORDER BY job_id, seq", (ids,)
             ).fetchall()
             self.files = connection.execute("SELECT * FROM files WHERE job_id = ANY(%s)", (ids,)).fetchall()
-        answer = httpx2.get(f"{platform.sandbox_url}/_ledger", trust_env=False, timeout=30)
+        answer = httpx2.get(
+            f"{platform.sandbox_url}/_ledger", headers=platform.sandbox_control_headers, trust_env=False, timeout=30
+        )
         self.ledger: dict[str, Any] = answer.json()
         self.accepted = [s for s in self.ledger["submits"] if s["accepted"] and _number(s["prompt"]) in expected]
 

@@ -17,6 +17,7 @@ from api.chat.schemas import ChatAnswer
 from tests.support.api_client import ApiClient, account_name, assert_error, forbids_retry, new_key
 from tests.support.chat.chat_stream_checks import ParsedStream, check_stream
 from tests.support.platform import find_processes
+from tests.support.sandbox_client import read_ledger
 from tests.support.uploads import make_image
 
 CHAT = "/v1/chat/completions"
@@ -58,11 +59,11 @@ def is_image(link: str) -> bool:
 
 
 def violations(client: ApiClient) -> dict[str, Any]:
-    return httpx.get(f"{client.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["violations"]
+    return read_ledger(client.platform, summary=True)["violations"]
 
 
 def uploads(client: ApiClient) -> int:
-    calls = httpx.get(f"{client.platform.sandbox_url}/_ledger?summary=1", trust_env=False).json()["calls"]
+    calls = read_ledger(client.platform, summary=True)["calls"]
     return sum(count for path, count in calls.items() if "/upload/v1" in path)
 
 

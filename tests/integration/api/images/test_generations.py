@@ -215,7 +215,12 @@ def test_cancelled_job_ends_the_wait(client):
 def test_links_work_after_upstream_deletes_results(client):
     url = client.generate_images(n=1, size="512x512").json()["data"][0]["url"]
     before = httpx.get(url, trust_env=False).content
-    assert httpx.post(f"{client.platform.sandbox_url}/_reset", trust_env=False).status_code == 200
+    assert (
+        httpx.post(
+            f"{client.platform.sandbox_url}/_reset", headers=client.platform.sandbox_control_headers, trust_env=False
+        ).status_code
+        == 200
+    )
     assert httpx.get(url, trust_env=False).content == before
 
 

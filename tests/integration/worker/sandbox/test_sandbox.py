@@ -10,7 +10,11 @@ import pytest
 from PIL import Image
 
 from tests.support.sandbox_client import GENERATE, POLL, ROOT, SandboxClient, running_sandbox
+from tests.support.servers.http_servers import running_app
+from worker.sandbox.options import CONTROL_HEADER
+from worker.sandbox.server import create_app
 
+CONTROL_CALLS = (("GET", "/_ledger"), ("GET", "/_faults"), ("POST", "/_faults"), ("POST", "/_reset"))
 RECORDED = json.loads((ROOT / "tests/fixtures/sandbox/generate.image.request.us.json").read_bytes())["body"]
 CREDIT = "/commerce/v1/benefits/user_credit"
 RECEIVE = "/commerce/v1/benefits/credit_receive"
@@ -357,6 +361,26 @@ def test_reset_clears_all_state(http, client):
     assert ledger["totals"]["submits_seen"] == 0
     assert ledger["violations"] == {}
     assert client.poll(body["submit_id"]) == {}
+
+
+@pytest.mark.parametrize("headers", [{CONTROL_HEADER: ""}, {CONTROL_HEADER: "guessed"}, {CONTROL_HEADER: "ü"}])
+def test_control_routes_require_the_token(http, client, headers):
+    body = order()
+    client.submit(body)
+    before = http.get("/_ledger").json()["totals"]
+    encoded = {name: value.encode() for name, value in headers.items()}
+    for method, path in CONTROL_CALLS:
+        assert http.request(method, path, headers=encoded, json={"http_500": 1}).status_code == 403, path
+    assert http.get("/_ledger").json()["totals"] == before
+    assert http.get("/_faults").json() == {}
+    assert httpx.get(f"{http.base_url}/_health", trust_env=False).status_code == 200
+
+
+def test_sandbox_without_a_token_has_no_control_routes():
+    with running_app(create_app()) as url:
+        for method, path in CONTROL_CALLS:
+            for sent in ({}, {CONTROL_HEADER: ""}):
+                assert httpx.request(method, url + path, headers=sent, trust_env=False).status_code == 403
 
 
 def test_unknown_paths_return_the_edge_page(http):
