@@ -33,13 +33,20 @@ def csrf_token(session_id: str) -> str:
 
 
 def check_origin(request: Request, base: str) -> None:
-    """Raise `csrf_failed` if the browser reports that another site sent the request."""
+    """Raise `csrf_failed` if the browser reports another site, `invalid_http` for an unreadable origin."""
     origin = request.headers.get("origin")
     hosts = {request.headers.get("host", ""), urlsplit(base).netloc}
-    if origin is not None and urlsplit(origin).netloc not in hosts:
+    if origin is not None and _origin_host(origin) not in hosts:
         raise DreameryError("csrf_failed")
     if request.headers.get("sec-fetch-site", "none") not in _OWN_SITES:
         raise DreameryError("csrf_failed")
+
+
+def _origin_host(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        raise DreameryError("invalid_http", "The header `Origin` is not an address.") from None
 
 
 def check_csrf(request: Request, base: str, session_id: str) -> None:

@@ -8,6 +8,7 @@ from fastapi.responses import PlainTextResponse, RedirectResponse
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
+from api.http.clients.address import is_on_this_machine
 from api.http.errors import error_responses
 from api.http.responses import base_url, json_response
 from api.operations.metrics import CONTENT_TYPE, render_metrics
@@ -102,15 +103,19 @@ async def readyz(
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "Prometheus' text format."},
-        **error_responses(401),
+        **error_responses(401, 403),
     },
 )
-def metrics(authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> Response:
+def metrics(request: Request, authorization: Annotated[str | None, Header(include_in_schema=False)] = None) -> Response:
     """Counters of all processes of this platform, and the current state of queue and accounts.
 
-    Public unless `DREAMERY_METRICS_TOKEN` is set; then send it as `Authorization: Bearer`.
+    Send the value of `DREAMERY_METRICS_TOKEN` as `Authorization: Bearer`. While it is not set, only clients on the same
+    machine may read, and not through a proxy.
     """
     token = get_settings().metrics_token.get_secret_value()
+    if not token and not is_on_this_machine(request):
+        message = "Metrics are shown on this machine only. Set DREAMERY_METRICS_TOKEN and send it as a Bearer token."
+        raise DreameryError("forbidden", message)
     if token and not hmac.compare_digest(f"Bearer {token}".encode(), (authorization or "").encode()):
         raise DreameryError("invalid_api_key", "Send the value of DREAMERY_METRICS_TOKEN as a Bearer token.")
     return Response(render_metrics(), media_type=CONTENT_TYPE)

@@ -29,7 +29,7 @@ def healthy(engine):
 
 @pytest.fixture
 def http(healthy):
-    return TestClient(create_app())
+    return TestClient(create_app(), client=("127.0.0.1", 50000))
 
 
 def change_worker(engine, **fields) -> None:
