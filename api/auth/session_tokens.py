@@ -31,10 +31,6 @@ def parse_session_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
     """Parse a credential into session ids with their lookup hashes. Raises the error of the first unusable one."""
     settings = get_settings()
     tokens = parse_tokens(bearer, settings.default_region)
-    if settings.env == "production" and any(t.region == "sandbox" for t in tokens):
-        raise DreameryError(
-            "invalid_api_key", "Region `sandbox` is disabled in production, because anyone could use it."
-        )
     for position, token in enumerate(tokens, start=1):
         check_token_usable(token, position)
     # One session is one account, whatever its proxy. If it appears twice, the last entry counts.
@@ -44,6 +40,10 @@ def parse_session_tokens(bearer: str) -> tuple[tuple[str, SessionToken], ...]:
 def check_token_usable(token: SessionToken, position: int) -> None:
     """Raise the error that prevents this installation from using a token; `position` counts the tokens from 1."""
     settings = get_settings()
+    if token.region == "sandbox" and settings.env == "production":
+        raise DreameryError(
+            "invalid_api_key", "Region `sandbox` is disabled in production, because anyone could use it."
+        )
     if token.region == "sandbox" and not settings.sandbox_url:
         raise DreameryError("invalid_api_key", "Region `sandbox` needs DREAMERY_SANDBOX_URL, which is not set here.")
     check_proxy(token, position, frozenset(settings.fetch_allow.lower().replace(" ", "").split(",")))

@@ -7,7 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 from starlette.concurrency import run_in_threadpool
 
-from api.auth.dependencies import Caller, FullReadDep, GenerateDep, WebhookManagementDep
+from api.auth.dependencies import Caller, FullReadDep, WebhookManagementDep
 from api.http.errors import error_responses
 from api.http.responses import json_response
 from api.webhooks.schemas import (
@@ -59,12 +59,13 @@ def _require_found(row: "Row[Any] | None", endpoint_id: str) -> "Row[Any]":
 @router.get(
     "/secret",
     summary="Get your webhook secret",
-    responses={200: {"model": WebhookSecret, "description": "The secret."}, **error_responses(401)},
+    responses={200: {"model": WebhookSecret, "description": "The secret."}, **error_responses(401, 403)},
 )
-async def get_secret(caller: GenerateDep) -> Response:
+async def get_secret(caller: WebhookManagementDep) -> Response:
     """Returns the `whsec_...` secret that signs deliveries to the `webhook` of your jobs (Standard Webhooks).
 
-    Each endpoint has its own secret.
+    It signs the deliveries of all keys of the user, so the key needs `generate` and `read`. Each endpoint has its own
+    secret.
     """
     return json_response({"object": "webhook.secret", "secret": webhook_secret(caller.owner)})
 

@@ -71,7 +71,8 @@ def register_account(
 
     Outcomes: `added`; `returned` (it was retired or only presented before, and keeps its history); `duplicate` (it is
     already registered, by any owner, and stays unchanged). Except for a duplicate, an account check is due at once.
-    Limits of its polling that another owner left are reset: a user may not have those of an administrator.
+    What another owner set is reset: the new one must not see the former label or proxy, nor have an administrator's
+    limits. The proxy of an account without owner stays, as its session ids came with it.
     """
     known = bool(accounts.find_tokens(tx, [token.lookup_hash]))
     if not known:
@@ -86,18 +87,23 @@ def register_account(
         return account_id, "duplicate"
     values: dict[str, Any] = {"id": account_id, "user_id": user_id, "pool": user_id is None, "groups": groups}
     values |= {"secret": token.secret, "proxy": token.proxy, "hash": token.proxy_hash, "place": token.proxy_place}
+    values["label"] = token.label
+    same = "user_id IS NOT DISTINCT FROM CAST(:user_id AS uuid)"
+    keeps_proxy = f"({same} OR (user_id IS NULL AND state <> 'retired'))"
     tx.run(
         text(
-            """UPDATE accounts SET user_id = :user_id, pool = :pool, groups = CAST(:groups AS text[]), state = 'ok',
+            f"""UPDATE accounts SET user_id = :user_id, pool = :pool, groups = CAST(:groups AS text[]), state = 'ok',
                    state_code = NULL, state_at = clock_timestamp(), login_refusals = 0, risk_refusals = 0,
                    refresh_due_at = clock_timestamp(), secret = :secret,
-                   turns = CASE WHEN :pool AND NOT pool THEN '{}' ELSE turns END,
-                   poll_min_seconds = CASE WHEN user_id IS NOT DISTINCT FROM :user_id THEN poll_min_seconds END,
-                   poll_max_seconds = CASE WHEN user_id IS NOT DISTINCT FROM :user_id THEN poll_max_seconds END,
-                   poll_eagerness = CASE WHEN user_id IS NOT DISTINCT FROM :user_id THEN poll_eagerness END,
-                   proxy = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy ELSE :proxy END,
-                   proxy_place = CASE WHEN CAST(:hash AS text) IS NULL THEN proxy_place ELSE :place END,
-                   proxy_hash = coalesce(:hash, proxy_hash) WHERE id = :id"""
+                   turns = CASE WHEN :pool AND NOT pool THEN '{{}}' ELSE turns END,
+                   label = CASE WHEN {same} THEN label ELSE :label END,
+                   {", ".join(f"{name} = CASE WHEN {same} THEN {name} END" for name in (*NULLABLE, *HOURS))},
+                   proxy = CASE WHEN CAST(:hash AS text) IS NULL AND {keeps_proxy} THEN proxy ELSE :proxy END,
+                   proxy_place = CASE WHEN CAST(:hash AS text) IS NULL AND {keeps_proxy} THEN proxy_place
+                                      ELSE :place END,
+                   proxy_hash = CASE WHEN CAST(:hash AS text) IS NULL AND {keeps_proxy} THEN proxy_hash
+                                     ELSE CAST(:hash AS text) END
+               WHERE id = :id"""
         ),
         values,
     )

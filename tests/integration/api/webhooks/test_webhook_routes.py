@@ -218,6 +218,21 @@ def test_webhook_secret_of_the_caller_is_stable(me: Caller) -> None:
     }
 
 
+@pytest.mark.parametrize("scopes", [["generate"], ["read"], []])
+def test_webhook_secret_requires_both_scopes(http: TestClient, admin: Caller, scopes: list[str]) -> None:
+    """It signs the webhooks of every key of the user, so a key that sees only its own jobs must not have it."""
+    with transaction() as tx:
+        user_id = users.ensure_admin(tx)
+        key_of = {
+            name: api_keys.create_key(tx, api_keys.NewKey(user_id=user_id, name=name, scopes=wanted))[1]
+            for name, wanted in (("some", scopes), ("both", ["generate", "read"]))
+        }
+    path = "/v1/webhooks/secret"
+    assert_error(http.get(path, headers={"Authorization": f"Bearer {key_of['some']}"}), 403, "forbidden")
+    allowed = http.get(path, headers={"Authorization": f"Bearer {key_of['both']}"})
+    assert allowed.json() == admin.request("GET", path).json()
+
+
 # --- rotation, disabling ---
 
 
