@@ -87,6 +87,43 @@ def test_up_prints_addresses_and_key(up: RunningUp) -> None:
         assert folder.stat().st_mode & 0o077 == 0
 
 
+def test_up_never_prints_a_given_secret(tmp_path: Path) -> None:
+    """Neither from the environment nor from a file `.env`, in production or not; nor does an error show one."""
+    given = {
+        "DREAMERY_MASTER_KEY": "q8Zt0sJ1nVw4Xc7Lr2Hy6Kd9Gm3Bf5Pa",
+        "DREAMERY_METRICS_TOKEN": "Kx7Qm2Vt9Zr4Lw8Yn5Hc",
+    }
+    admin_key = "u7Re2Wn9Yk4Td1Vs6Qj3Xb8Zm5Lg0HcE"
+    (tmp_path / ".env").write_text(f"DREAMERY_ADMIN_KEY={admin_key}\n")
+    command = [sys.executable, "-P", "-m", "api.cli.main", "up", "--no-flower", "--profile", "small"]
+    for env in ("production", "development"):
+        port = free_port()
+        process = subprocess.Popen(
+            [*command, "--data-dir", str(tmp_path / env), "--port", str(port)],
+            cwd=tmp_path, env=clean_env(DREAMERY_ENV=env, **given), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        output = ""
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                output += line
+                if "Ctrl-C stops everything" in line:
+                    break
+            assert "as given in DREAMERY_ADMIN_KEY" in output, output
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/models")
+            request.add_header("Authorization", f"Bearer {admin_key}")
+            with urllib.request.urlopen(request, timeout=30) as response:
+                assert response.status == 200
+            assert ("demo:sandbox" in output) == (env == "development"), "a key that production refuses is not offered"
+        finally:
+            process.terminate()
+            output += process.communicate()[0]
+            eventually(lambda env=env: find_processes(tmp_path / env) == [], what="the end of every process")
+        for secret in (admin_key, *given.values()):
+            assert secret not in output
+
+
 def command_lines(up: RunningUp) -> list[str]:
     return [" ".join(process.cmdline()) for process in find_processes(up.data)]
 

@@ -68,19 +68,26 @@ def _print_notice(line: str) -> None:
     print(f"\033[33m{line}\033[0m" if sys.stderr.isatty() else line, file=sys.stderr, flush=True)
 
 
-def _print_addresses(platform: Platform, *, sandbox_key: str, default_data_dir: str) -> None:
+def _print_addresses(
+    platform: Platform, *, settings: PlatformSettings, sandbox_key: str, default_data_dir: str
+) -> None:
     custom_folder = str(platform.data_dir) != default_data_dir
     hint = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if custom_folder else ""
     flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: the admin key)"
     memory = platform.available_memory // 1_000_000
+    # A key that was given is known, and this output often ends in a log.
+    admin_key = "as given in DREAMERY_ADMIN_KEY" if settings.admin_key else platform.admin_key
+    sandbox = f"the key {sandbox_key} generates test images, no account needed"
+    if settings.env == "production":
+        sandbox, sandbox_key = "off in production", "$DREAMERY_ADMIN_KEY"
     print(
         f"""
 Dreamery is up.
 
   API        {platform.url}  (docs: {platform.url}/docs)
   Console    {platform.url}/console  (sign in with the admin key){flower}
-  Admin key  {platform.admin_key}
-  Sandbox    the key {sandbox_key} generates test images, no account needed
+  Admin key  {admin_key}
+  Sandbox    {sandbox}
   Profile    {platform.profile}  ({memory:,} MB of memory available; change it with --profile)
   Data       {platform.data_dir}  (logs: {platform.logs_dir}){hint}
 
@@ -102,9 +109,8 @@ def main() -> int:
     options = plan["options"]
     data_dir = Path(options["data_dir"]) if options["data_dir"] else None
     arguments = {**options, "data_dir": data_dir, "sandbox_args": tuple(options["sandbox_args"])}
-    platform = Platform(
-        PlatformOptions(**arguments, on_notice=_print_notice), settings=PlatformSettings(**plan["settings"])
-    )
+    settings = PlatformSettings(**plan["settings"])
+    platform = Platform(PlatformOptions(**arguments, on_notice=_print_notice), settings=settings)
     _stop_on_signals(platform.request_stop, plan["parent"])
     _print_status("Starting ...")
     try:
@@ -112,7 +118,9 @@ def main() -> int:
     except StartError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
-    _print_addresses(platform, sandbox_key=plan["sandbox_key"], default_data_dir=plan["default_data_dir"])
+    _print_addresses(
+        platform, settings=settings, sandbox_key=plan["sandbox_key"], default_data_dir=plan["default_data_dir"]
+    )
     platform.wait()
     _print_status("Stopping ...")
     platform.stop()
