@@ -530,7 +530,9 @@ def test_i1_job_of_a_conversation_is_adopted_once(engine: Engine) -> None:
                 tx, parent_id=parent, kind="image", submit_key=submit_key, upstream_id="u", params={}
             )
         assert (adopted is not None) == expected
-    assert len(engine.sql("SELECT 1 FROM jobs WHERE parent_id = :id", id=chat)) == 1
+    [child] = engine.sql("SELECT id FROM jobs WHERE parent_id = :id", id=chat)
+    started = [event.note["started"] for event in engine.job_events(chat) if "started" in event.note]
+    assert started == [child.id.hex], "what was refused leaves no event"
     assert [row.state for row in engine.sql("SELECT state FROM jobs WHERE parent_id IS NOT NULL")] == ["running"]
 
 
