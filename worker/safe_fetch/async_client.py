@@ -33,8 +33,8 @@ from worker.safe_fetch.checks import (
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # Small pools, because the cost of a request grows with the connections of its pool.
-_POOLS = 4
-_CONNECTIONS_PER_POOL = 16
+_POOLS = 12
+_CONNECTIONS_PER_POOL = 4
 _TIMEOUTS = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), SOCKET_TIMEOUT_SECONDS)}
 _HEADERS = [("User-Agent", "Dreamery"), ("Accept", "*/*"), ("Accept-Encoding", "identity")]
 

@@ -18,8 +18,8 @@ import httpx
 
 from worker.providers.dreamina.transports import MAX_PROXIES, RESOLVE_SECONDS, find_public_address, tls_context
 
-_POOLS = 8
-_CONNECTIONS_PER_POOL = 16
+_POOLS = 16
+_CONNECTIONS_PER_POOL = 8
 _KEEP_ALIVE_SECONDS = 5.0
 # Calls of one proxy at a time: a caller names it, so it must not take the connections of others.
 _CONNECTIONS_PER_PROXY = 16
