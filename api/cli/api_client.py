@@ -30,10 +30,11 @@ class ClientError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client of one platform with one API key."""
+    """A client of one platform with one API key. `key_hint` = where the key is from, if the user did not give it."""
 
     url: str
     key: str
+    key_hint: str = ""
 
     def get(self, path: str, **query: object) -> Json:
         """GET a JSON object. Parameters that are None are omitted. Raises ClientError."""
@@ -113,7 +114,10 @@ class Client:
             with opener.open(request, timeout=60) as response:
                 yield response
         except urllib.error.HTTPError as error:
-            raise _server_error(error) from error
+            refusal = _server_error(error)
+            if self.key_hint and refusal.status in {401, 403}:
+                raise ClientError(f"{refusal} {self.key_hint}", status=refusal.status, code=refusal.code) from error
+            raise refusal from error
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise ClientError(

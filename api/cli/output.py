@@ -36,12 +36,21 @@ def platform_client(url: str, key: str) -> Client:
     settings = get_settings()
     running = find_running_platform(settings.data_dir)
     key_file = settings.data_dir / "keys" / "admin.key"
+    hint = ""
     if not key:
         key = settings.admin_key.get_secret_value()
+        hint = "It used the admin key of the settings (.env or a secret file)."
     if not key and running and url.rstrip("/") in {"", running.url.rstrip("/")} and key_file.exists():
         key = key_file.read_text().strip()
+        hint = f"It used the key in {key_file}, which the platform does not have if it was started with another one."
+    if not key:
+        hint = "It used the key of the sandbox, because no other was given and none was found on this machine."
     local = f"http://{settings.api_host}:{settings.api_port}"
-    return Client(url=url or (running.url if running else local), key=key or SANDBOX_KEY)
+    return Client(
+        url=url or (running.url if running else local),
+        key=key or SANDBOX_KEY,
+        key_hint=hint and f"{hint} Give another one with --key or DREAMERY_ADMIN_KEY.",
+    )
 
 
 def print_object(item: Json, *, as_json: bool) -> None:

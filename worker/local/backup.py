@@ -5,11 +5,12 @@ the clean-up deletes in the meantime are reported as missing.
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -21,6 +22,7 @@ from worker.core.security.encryption import master_key_ids
 from worker.core.security.passphrase import encrypt_keys
 from worker.core.settings import Settings, get_settings
 from worker.db.platform import dump
+from worker.db.platform.startup import explain
 from worker.local import backup_archive
 from worker.local.backup_archive import Json, Writer
 from worker.local.processes import StartError
@@ -52,9 +54,27 @@ def key_ids(keys: dict[str, str]) -> list[str]:
 
 
 def backup_path(target: Path) -> Path:
-    """Return the file to write: the target, or a file with the time in its name if the target is a folder."""
+    """Return the file to write, which does not exist: the target if its name ends in `.zip`, else one in that folder.
+
+    The folder is created. Its files are named after the time, with a number if there is one already.
+    """
+    if target.suffix.lower() == ".zip" and not target.is_dir():
+        return _unused(target)
+    if target.exists() and not target.is_dir():
+        raise StartError(f"{target} is a file. Name a folder, or a new file that ends in .zip.")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"Cannot create the folder {target}: {error.strerror}.") from error
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    return target / f"dreamery-{stamp}.zip" if target.is_dir() else target
+    names = chain([f"dreamery-{stamp}.zip"], (f"dreamery-{stamp}-{n}.zip" for n in count(2)))
+    return next(target / name for name in names if not (target / name).exists())
+
+
+def _unused(file: Path) -> Path:
+    if os.path.lexists(file):
+        raise StartError(f"{file} exists already, and a backup is never overwritten. Name another file, or a folder.")
+    return file
 
 
 def create_backup(
@@ -72,7 +92,7 @@ def create_backup(
             manifest["files"] |= {"included": with_files, "missing": missing}
             writer.finish(manifest)
     except SQLAlchemyError as error:
-        raise StartError(f"The database cannot be copied: {str(error).strip().splitlines()[0]}") from error
+        raise StartError(f"The database cannot be copied: {explain(error)}") from error
     except storage.StorageError as error:
         raise StartError(f"The storage cannot be read ({storage.describe_location()}): {error.reason}.") from error
     return manifest
@@ -118,12 +138,12 @@ def _version() -> str:
         return "unknown"
 
 
-def _write_files(writer: Writer, file_list: IO[bytes], count: int, show: Progress) -> list[str]:
+def _write_files(writer: Writer, file_list: IO[bytes], total: int, show: Progress) -> list[str]:
     """Write the bytes of all listed files. Returns the keys of files that are missing or differ from their row."""
     missing = []
     file_list.seek(0)
     for n, line in enumerate(file_list):
-        show("files", n, count)
+        show("files", n, total)
         file = json.loads(line)
         pieces = storage.read_chunks(file["key"])
         try:
@@ -134,5 +154,5 @@ def _write_files(writer: Writer, file_list: IO[bytes], count: int, show: Progres
         written = writer.add(f"files/{file['key']}", chain([first], pieces), compress=False)
         if file["sha256"] not in {None, written["sha256"]}:
             missing.append(file["key"])
-    show("files", count, count)
+    show("files", total, total)
     return missing

@@ -72,7 +72,12 @@ def open_writer(target: Path) -> Iterator[Writer]:
                 yield Writer(archive)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(target)
+        try:
+            os.link(draft, target)  # unlike a rename, it fails if another backup has the name meanwhile
+        except FileExistsError:
+            raise StartError(f"{target} exists already, and a backup is never overwritten.") from None
+        except OSError:
+            draft.replace(target)  # a file system without links
     finally:
         draft.unlink(missing_ok=True)
 

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 
-from worker.local.processes import StartError
+from worker.local.processes import StartError, free_port
 
 _BACKLOG = 4096
 
@@ -52,3 +52,11 @@ class OnDemandServer:
         ready, _, _ = select.select([self._socket.fileno(), self._wake], [], [])
         if self._wake not in ready:
             start()
+
+
+def open_port_or_another(host: str, port: int) -> OnDemandServer:
+    """Listen on this port, or on a free one if it is taken. Asking first would let two platforms find the same one."""
+    try:
+        return OnDemandServer(host, port)
+    except StartError:
+        return OnDemandServer(host, free_port())

@@ -17,12 +17,13 @@ from worker.core.security.passphrase import WrongPassphraseError, decrypt_keys
 from worker.db.platform import dump
 from worker.db.platform import restore as platform_restore
 from worker.db.platform.dump import TableRows
+from worker.db.platform.startup import explain
 from worker.local import backup_archive
 from worker.local.backup import Progress, key_ids
 from worker.local.backup_archive import Json, Reader
 from worker.local.data_dir import write_private
 from worker.local.processes import StartError
-from worker.local.schema_upgrade import is_newer, newest_revision, upgrade_schema
+from worker.local.schema_upgrade import is_newer, newest_revision, unknown_tables, upgrade_schema
 
 _SPOOL_BYTES = 8 * 1024 * 1024
 
@@ -62,10 +63,15 @@ def check_target(database_url: str, *, force: bool) -> None:
     try:
         present = dump.inspect_database(database_url)
     except SQLAlchemyError as error:
-        raise StartError(f"The database cannot be reached: {str(error).strip().splitlines()[0]}") from error
-    if not present.is_dreamery:
-        names = ", ".join(sorted(present.tables)[:5])
-        raise StartError(f"The database contains tables of another application ({names}). Use a separate database.")
+        raise StartError(f"The database cannot be read: {explain(error)}") from error
+    # A newer version has tables that this one does not know.
+    foreign = [] if is_newer(present.revision or "") else unknown_tables(present.tables)
+    if foreign or not present.is_dreamery:
+        names = ", ".join((foreign or sorted(present.tables))[:5])
+        raise StartError(
+            f"The database contains tables of another application ({names}), and a restore deletes all tables. Use a "
+            "separate database."
+        )
     if present.connections:
         raise StartError(
             f"A platform uses this database ({present.connections} connections). Stop it first: its changes would "
@@ -112,7 +118,7 @@ def restore(reader: Reader, database_url: str, *, resume_open: bool, show: Progr
             made_at = datetime.fromisoformat(manifest["made_at"])
             jobs = platform_restore.recover_open_jobs(loader.tx, made_at=made_at, resume_open=resume_open)
     except SQLAlchemyError as error:
-        raise StartError(f"The rows could not be restored: {str(error).strip().splitlines()[0]}") from error
+        raise StartError(f"The rows could not be restored: {explain(error)}") from error
     show("tables", len(tables), len(tables))
     if manifest["schema"] != newest_revision():
         upgrade_schema(database_url)

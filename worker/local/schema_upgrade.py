@@ -7,6 +7,7 @@ its own schema and on later ones: processes can be upgraded one at a time, and r
 import re
 import sys
 import threading
+from collections.abc import Iterable
 from functools import lru_cache
 
 from sqlalchemy import create_engine, text
@@ -14,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from worker.core.settings import Settings, get_settings
+from worker.db.platform.startup import explain
 from worker.local.process_commands import ROOT
 from worker.local.processes import StartError
 
@@ -51,6 +53,13 @@ def is_newer(revision: str) -> bool:
     return bool(revision) and revision not in _revisions()
 
 
+def unknown_tables(names: Iterable[str]) -> list[str]:
+    """Return the tables that no migration mentions: they belong to another application."""
+    texts = " ".join(file.read_text("utf-8") for file in (ROOT / "migrations" / "versions").glob("*.py"))
+    words = set(re.findall(r"\w+", texts)) | {"alembic_version"}
+    return sorted(name for name in names if name not in words)
+
+
 def _current_revision(url: str) -> str:
     engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
     try:
@@ -76,7 +85,7 @@ def upgrade_schema(url: str | None = None, revision: str = "head") -> str:
             return current
         command.upgrade(config, revision)
     except (SQLAlchemyError, CommandError) as error:
-        raise StartError(f"The schema could not be upgraded: {_first_line(error)}") from error
+        raise StartError(f"The schema could not be upgraded: {explain(error)}") from error
     return newest_revision()
 
 
@@ -87,15 +96,11 @@ def wait_for_schema(seconds: float) -> str:
         try:
             current = _current_revision(get_settings().sqlalchemy_url)
         except SQLAlchemyError as error:
-            reason = f" ({_first_line(error)})"
+            reason = f" ({explain(error)})"
         if is_compatible(current):
             return current
         pause.wait(_POLL_SECONDS)
     raise StartError(f"The schema is at {current or 'nothing'}{reason}, not {newest_revision()}: run dreamery migrate.")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def create_database() -> None:

@@ -18,7 +18,7 @@ from typing import Self
 from worker.local import process_commands, profiles
 from worker.local.data_dir import DataDir, open_data_dir
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
-from worker.local.on_demand import OnDemandServer
+from worker.local.on_demand import OnDemandServer, open_port_or_another
 from worker.local.platform_settings import PlatformOptions, PlatformSettings, read_platform_settings
 from worker.local.processes import Child, ChildSpec, ProcessSupervisor, StartError, free_port, port_is_free
 from worker.local.running_instance import RunningPlatform, remove_running_platform, write_running_platform
@@ -255,20 +255,21 @@ class Platform:
                     f"--port {self.port + 1} (or set DREAMERY_API_PORT)."
                 )
             self._stop_requested.wait(0.1)
-        if (self.options.flower or self._settings.flower_start) != "never":
-            # A throwaway platform never takes the default port: two that start together would compete for it.
-            use_default = not self.options.throwaway and port_is_free("127.0.0.1", process_commands.FLOWER_PORT)
-            self._flower_port = process_commands.FLOWER_PORT if use_default else free_port()
 
     def _start_helpers(self) -> None:
         """Open the ports of sandbox and Flower, and start the servers now or at their first connection."""
+        if (self.options.flower or self._settings.flower_start) != "never":
+            # A throwaway platform does not take the usual port from a real one.
+            port = free_port() if self.options.throwaway else process_commands.FLOWER_PORT
+            self._on_demand["flower"] = open_port_or_another("127.0.0.1", port)
+            self._flower_port = self._on_demand["flower"].port
         if not self._settings.sandbox_url:
             server = self._on_demand["sandbox"] = OnDemandServer("127.0.0.1", self._sandbox_port)
             command = self._sandbox_command(server.fd)
             self._start_helper("sandbox", command, self.options.sandbox or self._settings.sandbox_start)
         if self._flower_port:
-            server = self._on_demand["flower"] = OnDemandServer("127.0.0.1", self._flower_port)
-            command = process_commands.flower("127.0.0.1", self._flower_port, fd=server.fd)
+            fd = self._on_demand["flower"].fd
+            command = process_commands.flower("127.0.0.1", self._flower_port, fd=fd)
             self._start_helper("flower", command, self.options.flower or self._settings.flower_start)
 
     def _start_helper(self, name: str, command: tuple[str, ...], when: str) -> None:

@@ -23,7 +23,8 @@ def require_usable_redis() -> None:
     """
     try:
         with contextlib.closing(_client.__wrapped__(get_settings().redis_url)) as client:
-            mode = client.info("server").get("redis_mode")
+            info = client.info("server")
+            mode = info.get("redis_mode") or info.get("server_mode")
     except redis.AuthenticationError:
         raise SystemExit(
             "Error: DREAMERY_REDIS_URL is wrong: Redis refuses its user or password. Correct it."

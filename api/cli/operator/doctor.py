@@ -130,7 +130,7 @@ def _check_database() -> list[Finding]:
         with transaction() as tx:
             status = database_check(tx)
     except Exception as error:  # noqa: BLE001 - the drivers' exceptions are private to worker.db
-        reason = startup.refusal_reason(error) or startup.first_line(error)
+        reason = startup.explain(error)
         if "alembic_version" in reason:
             return [Finding("schema", ok=False, detail="the database is empty", hint="Run `dreamery migrate`.")]
         hint = "Check DREAMERY_DATABASE_URL, and that the server runs and accepts connections from this machine."

@@ -81,11 +81,13 @@ def run_flower(
     """Run Flower, which shows workers and tasks. User `admin`, password: the admin key."""
     from worker.core.settings import get_settings
     from worker.local import process_commands
-    from worker.local.processes import StartError
+    from worker.local.processes import StartError, port_is_free
 
     password = get_settings().admin_key.get_secret_value()
     if not password:
         raise StartError("Flower needs a password: set DREAMERY_ADMIN_KEY.")
+    if not port_is_free(host, port):
+        raise StartError(f"Port {port} on {host} is used by another program. Choose another one with --port.")
     # Through the environment, because `ps` shows command lines to all users.
     os.environ["FLOWER_BASIC_AUTH"] = f"admin:{password}"  # noqa: TID251
     _exec(process_commands.flower(host, port, url_prefix=url_prefix))

@@ -36,9 +36,15 @@ def load_root_key() -> None:
     set_root_key(_cached_root_key(get_settings().database_url))
 
 
+def try_to_load_root_key() -> None:
+    """Like `load_root_key`, but does not wait for a database that is away. Raises its error."""
+    _read_root_key()
+    load_root_key()
+
+
 @lru_cache(maxsize=4)
 def _cached_root_key(_database_url: str) -> bytes:
-    return _read_root_key()
+    return retry_when_database_unavailable(_read_root_key)()
 
 
 @retry_when_database_unavailable
@@ -52,7 +58,6 @@ def matches_database() -> bool:
         return False
 
 
-@retry_when_database_unavailable
 def _read_root_key() -> bytes:
     master_keys()  # says that there is none, rather than that it does not match
     with transaction() as tx:

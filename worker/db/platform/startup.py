@@ -1,5 +1,9 @@
 """What every process checks before its first job: the database answers, has a schema, and belongs to its master key."""
 
+import math
+import threading
+import time
+
 from worker.core.observability.logging import get_logger
 from worker.core.security.encryption import SecretUnreadableError
 from worker.db.engine import DATABASE_ERRORS, DATABASE_UNAVAILABLE_ERRORS
@@ -7,6 +11,9 @@ from worker.db.platform import root_key
 
 log = get_logger("startup")
 
+# While the database is away: the time between attempts, and between lines of the log.
+_PAUSE_SECONDS = 1.0
+_LOG_SECONDS = 15.0
 _ERRORS: tuple[type[Exception], ...] = (SecretUnreadableError, *DATABASE_ERRORS)
 # libpq gives no SQLSTATE for a connection that the server refused, only the text.
 _REFUSED_TEXTS = {
@@ -20,17 +27,20 @@ _REFUSED_TEXTS = {
 
 def require_root_key() -> None:
     """Load the root key; wait as long as the database does not answer. Raises SystemExit with one sentence."""
+    pause, logged_at = threading.Event(), -math.inf
     while True:
         try:
-            root_key.load_root_key()
+            root_key.try_to_load_root_key()
         except _ERRORS as error:
             reason = refusal_reason(error)
             if reason is not None:
                 raise SystemExit(f"Error: {reason}") from None
             if not isinstance(error, DATABASE_UNAVAILABLE_ERRORS):
                 raise
-            # Each attempt waits for seconds, so this is not written often.
-            log.warning("waiting_for_database", reason=first_line(error))
+            if time.monotonic() - logged_at > _LOG_SECONDS:
+                logged_at = time.monotonic()
+                log.warning("waiting_for_database", reason=first_line(error))
+            pause.wait(_PAUSE_SECONDS)
         else:
             return
 
@@ -46,6 +56,17 @@ def refusal_reason(error: Exception) -> str | None:
         if part in text and (not part.endswith('"') or "does not exist" in text):
             return f"DREAMERY_DATABASE_URL is wrong: {meaning}. Correct it ({first_line(error)})."
     return None
+
+
+def explain(error: Exception) -> str:
+    """Return the true reason of a failed command, as a sentence for the terminal."""
+    text = str(error)
+    if "too many clients" in text or "connection slots" in text or "too many connections" in text:
+        return (
+            "Postgres has no free connection (max_connections, or a limit of the role or database). Stop something "
+            "that uses it, or raise the limit."
+        )
+    return refusal_reason(error) or first_line(error)
 
 
 def first_line(error: BaseException) -> str:

@@ -28,7 +28,7 @@ from worker.db.users import audit_log
 from worker.local import backup_archive, restore
 from worker.local.backup import backup_path, create_backup
 from worker.local.processes import StartError
-from worker.local.schema_upgrade import newest_revision
+from worker.local.schema_upgrade import newest_revision, upgrade_schema
 from worker.tasks.poll import poll
 
 PASSPHRASE = "correct horse battery staple"
@@ -46,6 +46,7 @@ def archive(engine: Engine, tmp_path: Path) -> Path:
 def back_up(engine: Engine, archive: Path, **options: Any) -> dict[str, Any]:
     values: dict[str, Any] = {"keys": {"master": engine.env["DREAMERY_MASTER_KEY"]}, "passphrase": None}
     values |= {"with_files": False, "show": silent, **options}
+    archive.unlink(missing_ok=True)
     return create_backup(engine.env["DREAMERY_DATABASE_URL"], archive, **values)
 
 
@@ -151,8 +152,75 @@ def test_backup_file_format(engine: Engine, archive: Path, tmp_path: Path) -> No
         whole = b"".join(zipped.read(name) for name in zipped.namelist())
     assert manifest["master_key_ids"] == master_key_ids()
     assert engine.env["DREAMERY_MASTER_KEY"].encode() not in whole
-    assert backup_path(tmp_path).parent == tmp_path
+
+
+def test_backups_into_a_folder_that_does_not_exist_are_separate_files(engine: Engine, tmp_path: Path) -> None:
+    folder = tmp_path / "backups" / "daily"
+    files = []
+    for _ in range(3):  # within the same second
+        files.append(backup_path(folder))
+        back_up(engine, files[-1])
+    assert {file.parent for file in files} == {folder}
+    assert sorted(folder.iterdir()) == sorted(set(files))
+    assert len(set(files)) == 3
+
+
+def test_backup_never_overwrites(engine: Engine, archive: Path, tmp_path: Path) -> None:
     assert backup_path(archive) == archive
+    archive.write_text("an older backup")
+    with pytest.raises(StartError, match="exists already"):
+        backup_path(archive)
+    with pytest.raises(StartError, match="exists already"):
+        create_backup(
+            engine.env["DREAMERY_DATABASE_URL"], archive, keys={}, passphrase=None, with_files=False, show=silent
+        )  # another process was faster
+    (tmp_path / "note").write_text("not a folder")
+    with pytest.raises(StartError, match="is a file"):
+        backup_path(tmp_path / "note")
+    with pytest.raises(StartError, match="Cannot create the folder"):
+        backup_path(tmp_path / "note" / "folder")
+    assert archive.read_text() == "an older backup"
+    (tmp_path / "folder.zip").mkdir()
+    assert backup_path(tmp_path / "folder.zip").parent == tmp_path / "folder.zip"
+
+
+def test_restore_into_a_shared_database_names_the_foreign_tables(
+    engine: Engine, archive: Path, target_url: str
+) -> None:
+    back_up(engine, archive)
+    with psycopg.connect(target_url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE shop_orders (id int); INSERT INTO shop_orders VALUES (1)")
+        try:
+            for force in (False, True):
+                with pytest.raises(StartError, match=r"tables of another application \(shop_orders\)"):
+                    restore_backup(archive, target_url, force=force)
+            assert connection.execute("SELECT count(*) FROM shop_orders").fetchone() == (1,)
+        finally:
+            connection.execute("DROP TABLE shop_orders")
+
+
+def test_reached_connection_limit_is_named(engine: Engine, archive: Path, target_url: str) -> None:
+    back_up(engine, archive)
+    with psycopg.connect(target_url, autocommit=True) as connection:
+        role = connection.execute("SELECT current_user").fetchone()
+        assert role is not None
+        # A superuser is exempt from limits, so another role connects.
+        connection.execute(
+            f"CREATE ROLE limited LOGIN PASSWORD 'limited' CONNECTION LIMIT 0; GRANT {role[0]} TO limited"
+        )
+        try:
+            limited = target_url.replace(target_url.partition("://")[2].partition("@")[0], "limited:limited")
+            for action in (
+                lambda: restore.check_target(limited, force=True),
+                lambda: create_backup(
+                    limited, archive.with_name("b.zip"), keys={}, passphrase=None, with_files=False, show=silent
+                ),
+                lambda: upgrade_schema(limited),
+            ):
+                with pytest.raises(StartError, match="Postgres has no free connection"):
+                    action()
+        finally:
+            connection.execute("DROP ROLE limited")
 
 
 def test_failed_backup_leaves_no_file(engine: Engine, archive: Path) -> None:

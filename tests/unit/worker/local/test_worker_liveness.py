@@ -32,7 +32,7 @@ class Site:
             [self.child], status_dir=self.folder, seconds=SECONDS, on_notice=self.notices.append
         )
 
-    def record(self, *, age: float = 0.0, consumed: float = 0.0, **values: bool) -> None:
+    def record(self, *, age: float = 0.0, consumed: float = 0.0, **values: float) -> None:
         now = time.monotonic()
         status: dict[str, Any] = {"occupied": False, "leaving": False, "redis": True, **values}
         status |= {"recorded_at": now - age, "consumed_at": now - consumed}
@@ -95,3 +95,23 @@ def test_files_of_ended_workers_are_removed(site: Site) -> None:
     (site.folder / "1.json").write_text("{}")
     site.monitor._remove_old_files()
     assert [file.name for file in site.folder.iterdir()] == [f"{site.child.pid}.json"]
+
+
+def test_worker_whose_scheduler_is_stuck_is_killed(site: Site) -> None:
+    site.record(age=1, consumed=2, ticked_at=time.monotonic() - 1000)
+    assert site.check_after_grace() == ["worker-1 does not respond, restarting it."]
+
+
+def test_scheduler_that_takes_its_turns_is_kept(site: Site) -> None:
+    site.record(occupied=True, ticked_at=time.monotonic() - 3 * SECONDS + 1)
+    assert site.check_after_grace() == []
+
+
+def test_stuck_scheduler_is_killed_while_redis_is_away(site: Site) -> None:
+    site.record(occupied=True, redis=False, ticked_at=time.monotonic() - 1000)
+    assert site.check_after_grace() == ["worker-1 does not respond, restarting it."]
+
+
+def test_scheduler_of_a_stopping_worker_has_no_more_turns(site: Site) -> None:
+    site.record(leaving=True, ticked_at=time.monotonic() - 1000)
+    assert site.check_after_grace() == []
