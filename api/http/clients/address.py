@@ -31,8 +31,8 @@ def forwarded_scheme(scope: Scope) -> str:
 
     Needs no trust: it changes nothing but the answer to this request. Addresses need TRUSTED_PROXIES.
     """
-    told = next((value for name, value in scope["headers"] if name == b"x-forwarded-proto"), b"").decode("latin-1")
+    stated = next((value for name, value in scope["headers"] if name == b"x-forwarded-proto"), b"").decode("latin-1")
     client = scope.get("client")
-    if told in {"http", "https"} and client is not None and is_loopback(client[0]):
-        return told
+    if stated in {"http", "https"} and client is not None and is_loopback(client[0]):
+        return stated
     return str(scope.get("scheme", "http"))

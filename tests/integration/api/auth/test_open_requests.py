@@ -189,7 +189,7 @@ def test_stream_of_a_console_session_ends_with_it(member: Member) -> None:
         other.wait_for_end()
 
 
-def test_a_stream_hears_of_no_job_after_the_end(member: Member) -> None:
+def test_stream_shows_no_job_after_its_end(member: Member) -> None:
     stream = OpenStream(member.http, "GET", "/v1/jobs/events")
     other = member.admin.post("/admin/v1/keys", json={"user": "anna"}).json()["key"]
     member.revoke()

@@ -1,10 +1,12 @@
 """What a client can claim about itself: its address, its host, its origin. With the server as `dreamery run api`."""
 
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatch
 from itertools import count
 
 import httpx
@@ -12,7 +14,7 @@ import pytest
 
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
-from tests.support.platform import clean_env, eventually, free_port
+from tests.support.platform import ROOT, clean_env, eventually, free_port
 
 WRONG = {"Authorization": "Bearer sk-dreamery-wrong"}
 METRICS = ("/metrics", "/metrics/", "/metrics//", "//metrics", "/%6detrics", "/metrics?x=1")
@@ -81,9 +83,9 @@ def test_failed_sign_ins_count_by_network(start_server: StartServer, engine: Eng
 def test_proxy_on_this_machine_tells_the_scheme(start_server: StartServer, engine: Engine) -> None:
     client = start_server()
     key = {"Authorization": f"Bearer {engine.env['DREAMERY_ADMIN_KEY']}"}
-    for told, prefix in (("https", "__Host-dreamery="), ("gopher", "dreamery_session="), ("", "dreamery_session=")):
-        answer = client.post("/console/session", headers={**key, "X-Forwarded-Proto": told})
-        assert answer.headers["set-cookie"].startswith(prefix), told
+    for stated, prefix in (("https", "__Host-dreamery="), ("gopher", "dreamery_session="), ("", "dreamery_session=")):
+        answer = client.post("/console/session", headers={**key, "X-Forwarded-Proto": stated})
+        assert answer.headers["set-cookie"].startswith(prefix), stated
 
 
 # --- /metrics ---
@@ -111,6 +113,18 @@ def test_metrics_token_is_required_on_every_spelling(start_server: StartServer) 
         assert_error(client.get(url_of(client, path)), 401, "invalid_api_key")
         from_outside = {"Authorization": "Bearer a-token-for-prometheus", "X-Forwarded-For": "203.0.113.7"}
         assert client.get(url_of(client, path), headers=from_outside).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/flower"])
+def test_documented_proxies_hide_every_spelling(prefix: str) -> None:
+    """nginx joins slashes and decodes the path before it compares, so these are the spellings that are left."""
+    nginx = (ROOT / "deploy/proxy/nginx.conf").read_text()
+    hidden = [re.compile(pattern) for pattern in re.findall(r"location ~ (\S+) \{ return 404; \}", nginx)]
+    [caddy] = re.findall(r"@internal path (.+)", (ROOT / "deploy/proxy/Caddyfile").read_text())
+    for path in ("/metrics", "/metrics/", "/metrics//"):
+        assert any(pattern.search(prefix + path) for pattern in hidden), path
+        assert any(fnmatch(prefix + path, pattern) for pattern in caddy.split()), path
+    assert not any(pattern.search(path) for pattern in hidden for path in ("/v1/metrics", "/metricsx", "/console"))
 
 
 # --- Origin and Host ---
