@@ -71,6 +71,7 @@ def _start_worker(sender: Any = None, **_: Any) -> None:
     queues = [name for name in app.amqp.queues.consume_from if name in set(QUEUE_OF.values())]
     heartbeat.start(sender.hostname, queues=queues, threads=sender.controller.pool.limit)
     event_loop.expect(*DATABASE_UNAVAILABLE_ERRORS)
+    event_loop.limit_waiting(sender.controller.pool.limit)
     if "fast" in queues:
         continuations.register(
             poll=_as_step("poll", poll_task.poll_account), submit=_as_step("submit", submit_task.serve)

@@ -134,17 +134,23 @@ _MAX_PATIENT_THREADS = 12
 _patient_threads = threading.BoundedSemaphore(_MAX_PATIENT_THREADS)
 
 
+def limit_waiting(threads: int) -> None:
+    """Let at most half of the threads of this worker wait in `run_for`. Called before the first task."""
+    global _patient_threads  # noqa: PLW0603
+    _patient_threads = threading.BoundedSemaphore(max(min(threads // 2, _MAX_PATIENT_THREADS), 1))
+
+
 def run_for(work: Coroutine[Any, Any, Value], *, otherwise: Value) -> Value:
     """Like `run`, but return `otherwise` after `PATIENCE_SECONDS`; the coroutine then continues in the background."""
-    result = start(work)
-    if _patient_threads.acquire(blocking=False):
+    result, patient = start(work), _patient_threads
+    if patient.acquire(blocking=False):
         try:
             return result.result(timeout=PATIENCE_SECONDS)
         except FutureTimeoutError:
             if result.done():
                 raise
         finally:
-            _patient_threads.release()
+            patient.release()
     result.add_done_callback(_log_failure)
     return otherwise
 
