@@ -155,13 +155,15 @@ def test_days_begin_in_the_platform_time_zone(engine: Engine, add: Add) -> None:
 
 # Together they differ from UTC, and from each other, at every hour of the day: UTC+14 and UTC-12.
 @pytest.mark.parametrize("zone", ["Etc/GMT-14", "Etc/GMT+12"])
-def test_days_begin_at_midnight_of_the_zone_at_every_hour(engine: Engine, add: Add, zone: str) -> None:
-    alice = add(jobs_per_day=1)
+@pytest.mark.parametrize("period", ["day", "month"])
+def test_periods_begin_at_midnight_of_the_zone_at_every_hour(engine: Engine, add: Add, zone: str, period: str) -> None:
+    alice = add(**{f"jobs_per_{period}": 1})
     engine.configure(BUDGET_TIME_ZONE=zone)
     assert alice.ask().status_code == 202
-    engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), :zone)", zone=zone)
+    engine.sql("UPDATE jobs SET created_at = date_trunc(:period, now(), :zone)", zone=zone, period=period)
     assert_error(alice.ask(), 429, "budget_exceeded")
-    engine.sql("UPDATE jobs SET created_at = date_trunc('day', now(), :zone) - interval '1 second'", zone=zone)
+    before = "UPDATE jobs SET created_at = date_trunc(:period, now(), :zone) - interval '1 second'"
+    engine.sql(before, zone=zone, period=period)
     assert alice.ask().status_code == 202
 
 

@@ -329,6 +329,9 @@ def test_thumbnails_need_the_signature_of_the_link(client: TestClient, engine: E
     assert answer.headers["cache-control"].startswith("private, max-age=")
     other_file = f"{bare.rpartition('/v1/')[0]}/v1/files/file_{uuid4().hex}/thumbnail?{query}"
     etag = {"If-None-Match": answer.headers["etag"]}
+    assert client.get(f"{bare}?{query}&{size}", headers=etag).status_code == 304
+    other_size = "size=medium" if size == "size=small" else "size=small"
+    assert client.get(f"{bare}?{query}&{other_size}", headers=etag).status_code == 200, "another picture"
     for invalid in (f"{bare}?{size}", f"{bare}?{query}x&{size}", other_file):
         assert_error(client.get(invalid), 403, "link_not_signed")
         assert_error(client.get(invalid, headers=etag), 403, "link_not_signed")

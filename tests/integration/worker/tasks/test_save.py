@@ -125,6 +125,34 @@ def test_expired_urls_are_replaced_by_fresh_ones(engine: Engine) -> None:
     assert engine.charge_count() == 1
 
 
+@pytest.mark.parametrize("expired", [0, 1])
+def test_one_expired_url_among_other_failures_is_replaced(engine: Engine, expired: int) -> None:
+    job = engine.add_saving_job(engine.add_account(), count=2)
+    link = urlsplit(engine.job_row(job).result_refs[expired]["url"]).path
+    engine.interceptor.before[MEDIA] = lambda path, _: Response(status_code=403 if path == link else 503)
+    asked = engine.poll_count()
+    assert "again in" in engine.save(job)
+    assert engine.poll_count() == asked + 1
+
+
+def test_record_with_fewer_results_replaces_no_urls(engine: Engine) -> None:
+    """They are paid for: the old links may work again, or a later record is complete."""
+    job = engine.add_saving_job(engine.add_account(), count=2)
+    old = engine.job_row(job).result_refs
+    item = {"image": {"large_images": [{"image_url": f"{engine.url}{MEDIA}/one.png"}]}}
+
+    def one_item(_path: str, body: bytes) -> Response:
+        [key] = json.loads(body)["submit_ids"]
+        return Response(json.dumps({"ret": "0", "data": {key: {"status": 50, "item_list": [item]}}}))
+
+    engine.interceptor.before |= {HISTORY: one_item, MEDIA: lambda *_: Response(status_code=403)}
+    assert "again in" in engine.save(job)
+    assert engine.job_row(job).result_refs == old
+    engine.interceptor.clear()
+    assert engine.run_until_final(job) == ["succeeded"]
+    assert len(engine.files(job)) == 2
+
+
 def test_always_expired_urls_fail_at_the_deadline(engine: Engine) -> None:
     job = engine.add_saving_job(engine.add_account(), prompt="a boat [[expires:0]]")
     engine.save(job)

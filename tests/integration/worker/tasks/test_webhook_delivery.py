@@ -404,14 +404,15 @@ def test_delivery_killed_before_commit_is_repeated_with_the_same_id(engine: Engi
     assert attempts(engine)[1] == (2, 200, None)
 
 
+@pytest.mark.parametrize(("late", "error"), [(503, "HTTP status 503"), (200, None)])
 def test_try_that_outlived_its_lease_changes_nothing_of_the_newer_one(
-    engine: Engine, receiver: WebhookReceiver
+    engine: Engine, receiver: WebhookReceiver, late: int, error: str | None
 ) -> None:
     add_endpoint(engine, receiver.url)
     fail(engine)
     engine.make_due()
     item = delivery(engine).id
-    receiver.answers = [404, 503]
+    receiver.answers = [404, late]
     stop = RequestPause()
     receiver.hook = lambda: stop("", b"")
     # The answer of the first call is chosen when it is released, after that of the second.
@@ -422,7 +423,7 @@ def test_try_that_outlived_its_lease_changes_nothing_of_the_newer_one(
     newer = engine.sql("SELECT * FROM webhook_deliveries")
     stop.release()
     old.join(20)
-    assert attempts(engine) == [(1, 503, "HTTP status 503"), (2, 404, "HTTP status 404")], "the old try has ended"
+    assert attempts(engine) == [(1, late, error), (2, 404, "HTTP status 404")], "the old try has ended"
     assert engine.sql("SELECT * FROM webhook_deliveries") == newer
 
 

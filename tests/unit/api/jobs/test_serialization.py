@@ -66,5 +66,7 @@ def test_own_retention_replaces_that_of_the_platform(monkeypatch, platform, own,
     expected = None if days is None else int((START + timedelta(days=days)).timestamp())
     try:
         assert expires_at(SimpleNamespace(job=job)) == expected
+        job.pinned_at = START
+        assert expires_at(SimpleNamespace(job=job)) is None, "pinned results are kept"
     finally:
         get_settings.cache_clear()
