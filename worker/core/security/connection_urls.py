@@ -67,7 +67,7 @@ def _redis_problem(url: str) -> str:
             return f"Redis {kind} is not supported; name a single server, or an address that follows the primary"
     if not separator or scheme not in _REDIS_SCHEMES:
         return _wrong_scheme(scheme if separator else "", "redis://:PASSWORD@HOST:6379/0 (rediss:// with TLS)")
-    # Read as its clients do: the first / ? or # ends the part with the password.
+    # Read as its clients do: the first / ? or # ends what contains the password.
     rest = url.partition("://")[2]
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in rest and "@" not in authority:

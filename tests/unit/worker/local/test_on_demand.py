@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.platform import clean_env, eventually, free_port
-from worker.local.on_demand import OnDemandServer
+from worker.local.on_demand import OnDemandServer, open_port_or_another
 from worker.local.processes import Child, ChildSpec, ProcessSupervisor, StartError
 
 # Answers each connection with its process id; ends after the word `crash`.
@@ -107,3 +107,15 @@ def test_server_that_runs_is_stopped(site: Site) -> None:
     site.supervisor.stop(site.children, timeout=5)
     assert child.exit_code is not None
     eventually(lambda: child.exit_code == -15, what="it ended by the signal")
+
+
+def test_taken_port_is_replaced_by_another() -> None:
+    first = open_port_or_another("127.0.0.1", free_port())
+    second = open_port_or_another("127.0.0.1", first.port)
+    try:
+        assert second.port != first.port
+        for server in (first, second):
+            socket.create_connection(("127.0.0.1", server.port), timeout=10).close()
+    finally:
+        first.close()
+        second.close()
