@@ -9,8 +9,8 @@ from tests.support.time_limits import time_limit
     ("path", "fixtures", "seconds"),
     [
         ("tests/unit/api/jobs/test_routes.py", [], 60),
-        ("tests/integration/worker/tasks/test_save.py", ["engine"], 60),
-        ("tests/integration/api/jobs/test_jobs.py", ["client", "api_platform"], 120),
+        ("tests/integration/worker/tasks/test_save.py", ["engine"], 120),
+        ("tests/integration/api/jobs/test_jobs.py", ["client", "api_platform"], 180),
         ("tests/e2e/test_up.py", [], None),
         ("tests/browser/test_console.py", ["console_platform"], None),
     ],
@@ -22,7 +22,7 @@ def test_limit_depends_on_tier_and_platform(path: str, fixtures: list[str], seco
 def test_limit_applies_to_this_test(request: pytest.FixtureRequest) -> None:
     marker = request.node.get_closest_marker("timeout")
     assert marker is not None
-    assert marker.args == (60,)
+    assert marker.args == (120,)
 
 
 @pytest.mark.timeout(90)
