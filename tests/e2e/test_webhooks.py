@@ -86,7 +86,7 @@ def test_private_network_url_returns_400(client: ApiClient) -> None:
 
 
 def test_members_webhooks_do_not_control_the_sandbox(client: ApiClient, multi_region_platform: Platform) -> None:
-    """The sandbox's address is allowed for results, so URLs of members reach it: as endpoint, job webhook, reference."""
+    """The sandbox's address is allowed for results, so URLs of members reach it: of endpoints and of jobs."""
     sandbox = multi_region_platform.sandbox_url
     before = read_ledger(multi_region_platform, summary=True)["calls"]
     for path in ("/_reset", "/_faults", "//_reset", "/_reset?"):

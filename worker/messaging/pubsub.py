@@ -1,4 +1,4 @@
-"""Publish and subscribe: job changes, agent text, changes of permissions. Subscribers also reread: messages get lost."""
+"""Publish and subscribe: job changes, agent text, changes of permissions. Messages get lost, so subscribers reread."""
 
 import contextlib
 import threading

@@ -107,6 +107,7 @@ def open_streams(member: Member) -> list[OpenStream]:
         OpenStream(member.http, "GET", "/v1/jobs/events"),
         OpenStream(member.http, "GET", f"/v1/jobs/{job}/events"),
         OpenStream(member.http, "POST", CHAT, json=CHAT_BODY),
+        OpenStream(member.http, "POST", CHAT, json={**CHAT_BODY, "model": "agent"}),
         OpenStream(member.http, "POST", IMAGES, json={"prompt": "a boat", "stream": True}),
     ]
 
