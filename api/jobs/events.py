@@ -14,6 +14,7 @@ from api.http.sse import sse, stream_events
 from api.jobs.serialization import job_object
 from api.jobs.watcher import JobWatcher, Watch
 from worker.core.job_state import JobState
+from worker.db.accounts import accounts
 from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView, Viewer
@@ -25,20 +26,24 @@ _PLATFORM_ACCOUNT_FIELDS = ("account", "score", "passed_over")
 _FINAL_EVENT = {JobState.SUCCEEDED: "completed", JobState.FAILED: "failed", JobState.CANCELLED: "cancelled"}
 
 
-def _read(job_id: UUID, viewer: Viewer, after: int | None) -> tuple[JobView | None, list[Any]]:
+def _read(job_id: UUID, viewer: Viewer, after: int | None) -> tuple[JobView | None, list[bytes]]:
+    """Return the job and the frames of its past events after number `after`; None = no past events."""
     with transaction() as tx:
         view = queries.job_view(tx, job_id, viewer)
-        return view, (queries.events_after(tx, job_id, after) if after is not None and view is not None else [])
+        if view is None or after is None:
+            return view, []
+        hides_accounts = view.job.user_id is not None or accounts.any_has_owner(tx, view.job.account_ids)
+        return view, _missed_frames(queries.events_after(tx, job_id, after), view.job, hides_accounts=hides_accounts)
 
 
-def _missed_frames(rows: list[Any], job: Any) -> list[bytes]:
+def _missed_frames(rows: list[Any], job: Any, *, hides_accounts: bool) -> list[bytes]:
     """Return frames of past events. The newest state follows in the snapshot or final event."""
     frames = []
     for row in rows:
         if row.to_state in _FINAL_EVENT:
             continue
         data = {"state": row.to_state, "at": row.at.timestamp(), **row.note}
-        for name in ("detail", *(_PLATFORM_ACCOUNT_FIELDS if job.user_id is not None else ())):
+        for name in ("detail", *(_PLATFORM_ACCOUNT_FIELDS if hides_accounts else ())):
             data.pop(name, None)  # upstream messages, log ids and platform accounts are visible to operators only
         frames.append(sse("progress", {"id": f"job_{job.id.hex}", **data}, row.seq))
     return frames
@@ -62,7 +67,7 @@ class _JobEventSource:
             if view is None:
                 self._finished = True
                 return
-            for frame in _missed_frames(missed, view.job):
+            for frame in missed:
                 yield frame
             self._sent_seq = view.job.event_seq
             self._watch.update(view.job.state, self._sent_seq)

@@ -25,6 +25,7 @@ from api.jobs.watcher import JobWatcher
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
+from worker.db.accounts import accounts
 from worker.db.engine import transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobFilter, JobView, Viewer
@@ -241,8 +242,9 @@ def _timeline(caller: Caller, job_id: UUID) -> dict[str, Any]:
         if view is None:
             raise job_not_found(public_id("job", job_id))
         rows = queries.transitions(tx, job_id)
-    # Jobs of session ids ran on accounts of the caller itself, so their labels may be shown.
-    return timeline_object(view, rows, shows_labels=view.job.user_id is None or caller.role == "admin")
+        # Jobs of session ids ran on accounts of the caller itself, but a user may have registered one with a label.
+        is_callers = view.job.user_id is None and not accounts.any_has_owner(tx, view.job.account_ids)
+    return timeline_object(view, rows, shows_labels=is_callers or caller.role == "admin")
 
 
 @router.get(

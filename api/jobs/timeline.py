@@ -56,7 +56,7 @@ def timeline_object(view: JobView, rows: list["Row[Any]"], *, shows_labels: bool
     for row in rows:
         if row.to_state == JobState.SUBMITTING:
             attempt, account = attempt + 1, row.note.get("account")
-            is_own = bool(row.note.get("own"))
+            is_own = bool(row.note.get("own")) and view.job.user_id is not None
         waited: float | None = None if previous is None else round((row.at - previous.at).total_seconds(), 3)
         if waited is not None:
             seconds_in_state[row.from_state] = round(seconds_in_state.get(row.from_state, 0.0) + waited, 3)

@@ -134,6 +134,12 @@ def find_by_lookup_hash(tx: Transaction, lookup_hash: str) -> AccountRow | None:
     return account_of(row) if row is not None else None
 
 
+def any_has_owner(tx: Transaction, account_ids: list[UUID]) -> bool:
+    """Return whether one of the accounts belongs to the platform or a user, who chose its label."""
+    owned = text("SELECT 1 FROM accounts WHERE id = ANY(:ids) AND (pool OR user_id IS NOT NULL) LIMIT 1")
+    return tx.first(owned, {"ids": account_ids}) is not None
+
+
 def find_tokens(tx: Transaction, hashes: list[str]) -> dict[str, UUID]:
     """Return the account ids of the session ids that have a row, by lookup hash."""
     rows = tx.all(text("SELECT id, lookup_hash FROM accounts WHERE lookup_hash = ANY(:h)"), {"h": hashes})

@@ -9,6 +9,7 @@ from starlette.testclient import TestClient
 from api.app import create_app
 from tests.support.api_client import assert_error
 from tests.support.engine import Engine
+from worker.core.ids import parse_public_id
 
 ADMIN = "/admin/v1/accounts"
 OWN = "/v1/accounts"
@@ -102,6 +103,24 @@ def test_label_and_proxy_of_the_new_owner_apply(http: TestClient, members: dict[
     again = add(http, OWN, members["ben"], token=f"{PROXY}@plain-moves-000001:sandbox", label="Ben's")
     assert again["label"] == "Ben's"
     assert again["proxy"]
+
+
+def test_session_id_as_key_does_not_show_the_label_of_its_owner(
+    engine: Engine, http: TestClient, members: dict[str, dict[str, str]]
+) -> None:
+    add(http, OWN, members["anna"], label="Anna's main account")
+    caller = {"Authorization": "Bearer plain-moves-000001:sandbox"}
+    body = {"prompt": "a boat", "n": 1, "async": True}
+    job = http.post("/v1/images/generations", json=body, headers=caller).json()["id"]
+    row_id = parse_public_id("job", job)
+    assert row_id is not None
+    engine.run_until_final(row_id)
+    timeline = http.get(f"/v1/jobs/{job}/timeline", headers=caller)
+    events = http.get(f"/v1/jobs/{job}/events", params={"after": 0}, headers=caller)
+    for answer in (timeline, events):
+        assert answer.status_code == 200
+        assert "Anna" not in answer.text
+    assert "pool" in {one["account"] for one in timeline.json()["data"]}
 
 
 # --- the sandbox in production ---
