@@ -12,11 +12,11 @@ from worker.messaging import heartbeat
 WORKERS = "dreamery:workers"
 
 
-def move_back(engine: Engine, field: bytes, *, told: float, heard: float | None = None) -> None:
+def move_back(engine: Engine, field: bytes, *, published: float, consumed: float | None = None) -> None:
     """Make the worker's last status this many seconds older."""
     entry = json.loads(engine.redis.hget(WORKERS, field))
-    entry["told"] -= told
-    entry["heard"] -= told if heard is None else heard
+    entry["told"] -= published
+    entry["heard"] -= published if consumed is None else consumed
     engine.redis.hset(WORKERS, field, json.dumps(entry))
 
 
@@ -30,10 +30,10 @@ def test_killed_worker_disappears_after_a_minute(engine: Engine) -> None:
     worker.kill()
     worker.communicate()
     [field] = engine.redis.hkeys(WORKERS)
-    move_back(engine, field, told=45)
+    move_back(engine, field, published=45)
     [found] = heartbeat.list_workers()
     assert (found.name.partition("@")[0], found.is_responsive) == ("victim", False)
-    move_back(engine, field, told=20)
+    move_back(engine, field, published=20)
     assert listed() == []
     assert engine.redis.hlen(WORKERS) == 0
 
@@ -45,7 +45,7 @@ def publish(engine: Engine, name: str) -> bytes:
 
 
 def test_worker_that_publishes_but_consumes_nothing_stays(engine: Engine) -> None:
-    move_back(engine, publish(engine, "mute"), told=5, heard=3000)
+    move_back(engine, publish(engine, "mute"), published=5, consumed=3000)
     [found] = heartbeat.list_workers()
     assert not found.is_responsive
 
@@ -53,5 +53,5 @@ def test_worker_that_publishes_but_consumes_nothing_stays(engine: Engine) -> Non
 @pytest.mark.parametrize(("timeout", "seconds", "kept"), [("15", 55, True), ("15", 65, False), ("60", 115, True)])
 def test_time_follows_a_long_heartbeat_timeout(engine: Engine, timeout: str, seconds: float, kept: bool) -> None:
     engine.configure(WORKER_HEARTBEAT_TIMEOUT_SECONDS=timeout)
-    move_back(engine, publish(engine, "slow"), told=seconds)
+    move_back(engine, publish(engine, "slow"), published=seconds)
     assert bool(listed()) is kept
