@@ -3,6 +3,7 @@
 import itertools
 import socket
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import hypothesis
@@ -14,6 +15,7 @@ from tests.support.servers.http_servers import WebhookReceivers, running_app
 from tests.support.servers.s3_server import Bucket, running_s3
 from tests.support.shared_platforms import SharedPlatformPlugin
 from tests.support.time_limits import time_limit
+from worker.core.concurrency import watchdog
 from worker.local.embedded_servers import EmbeddedPostgres
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -28,6 +30,8 @@ hypothesis.settings.load_profile("gate")
 def pytest_configure(config: pytest.Config) -> None:
     """Group the tests that share a platform, see `tests/support/shared_platforms.py`."""
     config.pluginmanager.register(SharedPlatformPlugin())
+    # The watchdog of the product ends a process that hangs; tests that hang have a limit of their own.
+    watchdog.os = SimpleNamespace(_exit=lambda _code: None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,9 @@ import httpcore
 import httpx
 import pytest
 
+from tests.support.fake_clock import use_clock
 from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order
+from worker import http_deadlines
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
@@ -117,7 +119,7 @@ class SlowBody(httpx.SyncByteStream):
 @pytest.fixture
 def clock(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(http.time, "monotonic", lambda: now[0])
+    use_clock(monkeypatch, now, http, http_deadlines)
     return now
 
 

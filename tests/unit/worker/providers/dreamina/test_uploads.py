@@ -8,7 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.fake_clock import use_clock
 from tests.support.recorded_upstream import SESSION, ScriptedUpstream, load_fixture, make_account
+from worker import http_deadlines
 from worker.core.errors import DreameryError
 from worker.providers.base import Material, NotSentError, Reference
 from worker.providers.dreamina import uploads
@@ -256,7 +258,7 @@ def test_too_large_image_is_refused(monkeypatch):
 
 def test_credentials_are_cached_per_account_and_session_for_half_their_lifetime(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(uploads.time, "monotonic", lambda: now[0])
+    use_clock(monkeypatch, now, uploads, http_deadlines)
     steps = UploadServer()
     provider = ScriptedUpstream(steps).provider
 
@@ -290,7 +292,7 @@ def test_early_expired_credentials_are_renewed_once():
 
 def test_four_upload_steps_share_one_deadline(monkeypatch):
     now = [1000.0]
-    monkeypatch.setattr(uploads.time, "monotonic", lambda: now[0])
+    use_clock(monkeypatch, now, uploads, http_deadlines)
     steps = UploadServer()
 
     def slow(request: httpx.Request) -> httpx.Response:
