@@ -230,8 +230,12 @@ def test_failed_job_is_an_error_or_an_error_frame(api_platform, words, prompt, s
         assert forbids_retry(response)
     with ApiClient(api_platform, new_key(words)) as client:
         parsed = stream(client, prompt)
-    # Upstream's message follows only if the task, not the sweep, noticed first that no account is left.
-    first, second = (text.partition(" Upstream:")[0] for text in (message, parsed.error["message"]))
+    # Upstream's message follows only if the task, not the sweep, noticed first that no account is left, and the end of
+    # the cooldown only once the price of the model is known.
+    first, second = (
+        text.partition(" Upstream:")[0].partition(" No account can take")[0]
+        for text in (message, parsed.error["message"])
+    )
     assert (parsed.error["code"], second) == (code, first)
     assert parsed.contents == []
     assert parsed.lines
