@@ -166,5 +166,8 @@ class SchedulerWatch(threading.Thread):
 
 @signals.beat_init.connect
 def _start_process(**_: Any) -> None:
+    # Celery sends this signal for the thread of a worker too, which has a watch of its own.
+    if threading.current_thread() is not threading.main_thread():
+        return
     require_usable_redis()
     SchedulerWatch(alone=True).start()

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 import time
 from collections import Counter
 
@@ -33,8 +34,11 @@ def test_thread_sends_tick_and_sweep_until_stopped(engine: Engine) -> None:
     eventually(lambda: sent_messages(engine.redis)["dreamery.tick"] >= 3, what="ticks")
     assert sent_messages(engine.redis)["dreamery.sweep"] >= 1
     assert heartbeat.seconds_since("scheduler") is not None
+    assert [one.name for one in threading.enumerate()].count("scheduler-watch") == 1
     thread.request_stop()
     eventually(lambda: not thread.is_running, what="the end of the thread")
+    watches = lambda: [one for one in threading.enumerate() if one.name == "scheduler-watch"]  # noqa: E731
+    eventually(lambda: not watches(), what="nothing watches a scheduler that was stopped")
 
 
 def due_times(scheduler: PacedScheduler, *, seconds: float) -> dict[str, list[float]]:

@@ -7,8 +7,8 @@ import httpcore
 import httpx
 import pytest
 
-from tests.support.fake_clock import use_clock
 from tests.support.recorded_upstream import KEY, SESSION, ScriptedUpstream, make_account, make_order
+from tests.support.servers.fake_clock import use_clock
 from worker import http_deadlines
 from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError

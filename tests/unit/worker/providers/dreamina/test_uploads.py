@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.fake_clock import use_clock
 from tests.support.recorded_upstream import SESSION, ScriptedUpstream, load_fixture, make_account
+from tests.support.servers.fake_clock import use_clock
 from worker import http_deadlines
 from worker.core.errors import DreameryError
 from worker.providers.base import Material, NotSentError, Reference
