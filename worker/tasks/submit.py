@@ -126,11 +126,9 @@ def _orders_of(account_id: UUID) -> Iterator[_Orders]:
 
 
 async def _serve_jobs(job_ids: list[UUID]) -> str:
-    """Serve the best account of each job that is still queued."""
-    lines: list[str] = []
-    for job_id in job_ids:
-        lines += await _serve_job(job_id)
-    return _summary(lines)
+    """Serve the best account of each job that is still queued. No job waits for the order of another one."""
+    served = await asyncio.gather(*(spawn(_serve_job(job_id)) for job_id in job_ids))
+    return _summary([line for lines in served for line in lines])
 
 
 async def _serve_job(job_id: UUID) -> list[str]:

@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -212,6 +213,20 @@ def test_second_message_of_an_account_is_left_to_the_first(engine: Engine) -> No
     run_in_threads(8, lambda _: submit_batch(account_id=account))
     assert set(engine.states(jobs)) == {"running"}
     assert engine.charge_count() == 3
+
+
+def test_jobs_of_one_message_do_not_wait_for_each_others_orders(engine: Engine) -> None:
+    """Two accounts with one slot each: the order on the first hangs, the one on the second goes on."""
+    accounts = [engine.add_account(max_images=1) for _ in range(2)]
+    jobs = [engine.add_job(*accounts, prompt=f"boat {n}") for n in range(2)]
+    stop = engine.interceptor.before[GENERATE] = RequestPause()
+    with ThreadPoolExecutor(1) as pool:
+        work = pool.submit(submit_batch, job_ids=jobs)
+        stop.wait()
+        eventually(lambda: sorted(engine.states(jobs)) == ["running", "submitting"], what="the other one runs")
+        stop.release()
+        work.result(30)
+    assert engine.states(jobs) == ["running", "running"]
 
 
 def test_early_claimer_waits_for_the_pace_instead_of_the_tick(engine: Engine) -> None:
