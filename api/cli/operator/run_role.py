@@ -79,10 +79,13 @@ def run_flower(
     url_prefix: Annotated[str, typer.Option(help="Path prefix behind a reverse proxy, such as `flower`.")] = "",
 ) -> None:
     """Run Flower, which shows workers and tasks. User `admin`, password: the admin key."""
+    from worker.core.security import configuration
     from worker.core.settings import get_settings
     from worker.local import process_commands
     from worker.local.processes import StartError, port_is_free
 
+    # First: a free port is of no use to a process with wrong settings.
+    configuration.require_usable(get_settings())
     password = get_settings().admin_key.get_secret_value()
     if not password:
         raise StartError("Flower needs a password: set DREAMERY_ADMIN_KEY.")
