@@ -1,7 +1,7 @@
 # All targets use .venv and create it when needed. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e test-clients lint fmt audit bench docs revision lock clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench docs revision lock clean
 
 PY := .venv/bin/python
 # Some containers set this variable; every process would then compile every module again.
@@ -34,6 +34,11 @@ test-integration: .venv/.dreamery-dev ## tests with real Postgres, Redis and san
 
 test-e2e: .venv/.dreamery-dev ## tests of the whole platform as processes
 	@$(BOUND) -m pytest tests/e2e $(ARGS)
+
+# What is missing and cannot be installed is skipped, with the reason.
+test-ops: .venv/.dreamery-dev ## tests with PgBouncer, nginx, Redis, firewalls and full disks (root installs them with apt-get)
+	@$(PY) -m tests.support.debian_packages
+	@$(BOUND) -m pytest tests/ops -n 2 --dist loadfile --session-timeout=180 $(ARGS)
 
 test-clients: .venv/.dreamery-dev ## Open WebUI, unmodified, in Chromium (installs several gigabytes below .venv the first time)
 	@TEST_CLIENTS=1 $(BOUND) -m pytest tests/clients -p no:randomly $(ARGS)
