@@ -210,12 +210,14 @@ def test_lock_files_contain_versions_and_hashes_only(name: str) -> None:
 
 def test_make_help_lists_targets() -> None:
     listed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    wanted = "help setup demo up test test-unit test-integration test-e2e lint fmt bench revision lock"
+    wanted = "help setup demo up test test-unit test-integration test-e2e test-ops lint fmt bench revision lock"
     for target in wanted.split():
         assert re.search(rf"^  make {target} +\w", listed, re.MULTILINE), target
 
 
-def test_gate_runs_make_test() -> None:
+def test_gate_runs_both_kinds_of_tests() -> None:
     gate = ROOT / ".ci" / "run"
     assert gate.stat().st_mode & 0o111
-    assert gate.read_text().rstrip().endswith("exec make test")
+    lines = gate.read_text().splitlines()
+    assert "set -euo pipefail" in lines
+    assert [line for line in lines if line.startswith("make ")] == ["make test", "make test-ops"]
