@@ -11,6 +11,7 @@ from celery import signals
 
 import worker.core.gc_tuning  # noqa: F401 - must run before the large imports
 from worker.core.concurrency import continuations, event_loop
+from worker.core.concurrency.event_loop import run_for
 from worker.core.concurrency.shutdown import stopping
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics, tracing
@@ -36,6 +37,8 @@ from worker.tasks import submit as submit_task
 from worker.tasks import sync_credits as sync_credits_task
 
 log = get_logger("tasks")
+
+_IN_BACKGROUND = "its calls continue in the background"
 
 if "flower" in sys.argv:
     production_checks.require_flower_login(get_settings(), sys.argv)
@@ -221,21 +224,21 @@ def sweep() -> str:
 def check(check_id: str) -> str:
     """Check one session id with the upstream."""
     with watchdog.watch("check"):
-        return check_session_task.check(check_id=UUID(hex=check_id))
+        return run_for(check_session_task.check_lane(UUID(hex=check_id)), otherwise=_IN_BACKGROUND)
 
 
 @_task(name="dreamery.refresh")
 def refresh() -> str:
     """Refresh the model lists of a few accounts and test whether accounts in cooldown work again."""
     with watchdog.watch("refresh"):
-        return refresh_accounts_task.refresh_accounts()
+        return run_for(refresh_accounts_task.refresh(), otherwise=_IN_BACKGROUND)
 
 
 @_task(name="dreamery.ledger")
 def ledger() -> str:
     """Read the actual cost of jobs and claim daily credits for the accounts that have this enabled."""
     with watchdog.watch("ledger"):
-        return sync_credits_task.sync_credits()
+        return run_for(sync_credits_task.sync(), otherwise=_IN_BACKGROUND)
 
 
 @_task(name="dreamery.upkeep")

@@ -269,10 +269,10 @@ AgentEvent = TextDelta | ToolCalled | JobStarted | KeepAlive | StreamEnded
 class Provider(Protocol):
     """An upstream. Implementations are thread-safe.
 
-    The calls that every job makes are coroutines for the event loop of the process (`core.concurrency.event_loop`).
+    The calls without transfers are coroutines for the event loop of the process (`core.concurrency.event_loop`).
     """
 
-    def look_up_hosts(self, account: Account) -> dict[str, str]:
+    async def look_up_hosts(self, account: Account) -> dict[str, str]:
         """Look up the hosts of an account with region `auto` (four probes). Raises upstream_session_expired."""
 
     async def submit_image(self, account: Account, order: ImageOrder, *, submit_key: str) -> Submitted:
@@ -309,19 +309,19 @@ class Provider(Protocol):
         Raises before or between events. If it may have been sent, `upstream_unreachable` leaves its effect unclear.
         """
 
-    def list_models(self, account: Account) -> LiveModels:
+    async def list_models(self, account: Account) -> LiveModels:
         """Return the models that upstream lists for this account."""
 
     async def fetch_records(self, account: Account, submit_keys: list[str]) -> dict[str, Record]:
         """Return the records of many jobs in one call, by submit key. Unknown keys are absent."""
 
-    def fetch_credits(self, account: Account) -> Credits:
+    async def fetch_credits(self, account: Account) -> Credits:
         """Return the credits left."""
 
-    def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
+    async def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
         """Return one page of the account's credit history."""
 
-    def receive_credits(self, account: Account) -> int:
+    async def receive_credits(self, account: Account) -> int:
         """Claim the daily free credits. Return the number gained; 0 = nothing left to claim today."""
 
 

@@ -1,16 +1,18 @@
 """Answers a question about a session id (is it valid, how many credits are left, claim the daily credits), or checks an
 account now.
 
-Creates no account row. If the session id already belongs to an account, the result is stored there.
+Creates no account row. If the session id already belongs to an account, the result is stored there. Checks wait on the
+event loop, few at once per owner: an owner whose proxies stall delays only the own checks.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from worker.core.concurrency.watchdog import watchdog
+from worker.core.concurrency.event_loop import in_thread, run
+from worker.core.concurrency.shutdown import stopping
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
 from worker.core.observability.logging import get_logger
@@ -21,35 +23,57 @@ from worker.db.engine import Row, retry_when_database_unavailable, transaction
 from worker.messaging import pubsub
 from worker.providers.base import Credits
 from worker.providers.registry import get_provider
-from worker.tasks.stages.account_check import check_account, error_dict
-from worker.tasks.stages.account_session import SESSION_EXPIRED, call_upstream
+from worker.tasks.stages.account_check import CHECK_SECONDS, call_within, check_account, error_dict
+from worker.tasks.stages.account_session import SESSION_EXPIRED
 
 log = get_logger("check_session")
 
 Result = dict[str, Any]
+_Claimed = tuple[Row[Any], AccountRow, UUID | None]
 
 
 def check(*, check_id: UUID) -> str:
     """Ask upstream the question, if it is still open. Return a line about the outcome."""
-    row, account, known = _claim(check_id)
-    if row is None or account is None:
+    return run(_check_open(check_id))
+
+
+async def _check_open(check_id: UUID) -> str:
+    claimed = await in_thread(_claim, check_id, alone=True)
+    return "nothing to check" if claimed is None else await _answer(*claimed)
+
+
+async def check_lane(check_id: UUID) -> str:
+    """Answer the check, then the other open checks of its owner. Does nothing if enough of them are in progress."""
+    claimed = await in_thread(_claim, check_id)
+    if claimed is None:
         return "nothing to check"
+    line, more = await _answer(*claimed), 0
+    while not stopping.requested and (claimed := await in_thread(_claim, check_id)) is not None:
+        await _answer(*claimed)
+        more += 1
+    return f"{line}, and {more} more" if more else line
+
+
+async def _answer(row: Row[Any], account: AccountRow, known: UUID | None) -> str:
     if row.what == "checkup":
-        return _check_account(check_id, account, known)
+        return await _check_account(row.id, account, known)
     asked_at = time.monotonic()
     try:
-        result = _ANSWERS[row.what](account)
+        result = await _ANSWERS[row.what](account, asked_at + CHECK_SECONDS)
     except DreameryError as error:
-        log.info("check_refused", check_id=str(check_id), code=error.code, detail=error.detail)
+        log.info("check_refused", check_id=str(row.id), code=error.code, detail=error.detail)
         result = {"error": error_dict(error)}
-    _store_result(check_id, known, result, seconds=time.monotonic() - asked_at)
-    return f"answered {row.what} {check_id}"
+    await in_thread(_store_result, row.id, known, result, seconds=time.monotonic() - asked_at)
+    return f"answered {row.what} {row.id}"
 
 
-def _check_account(check_id: UUID, account: AccountRow, known: UUID | None) -> str:
+async def _check_account(check_id: UUID, account: AccountRow, known: UUID | None) -> str:
     # Not known any more: its session was replaced, which also requests another check.
-    result = check_account(account, models=True) if known else {"error": error_dict(DreameryError("account_not_found"))}
-    _store_answer(check_id, result)
+    if known:
+        result = await check_account(account, models=True)
+    else:
+        result = {"error": error_dict(DreameryError("account_not_found"))}
+    await in_thread(_store_answer, check_id, result)
     return f"checked {account.label}"
 
 
@@ -61,18 +85,16 @@ def _store_answer(check_id: UUID, result: Result) -> None:
 
 
 @retry_when_database_unavailable
-def _claim(check_id: UUID) -> tuple[Row[Any] | None, AccountRow | None, UUID | None]:
+def _claim(check_id: UUID, *, alone: bool = False) -> _Claimed | None:
     with transaction() as tx:
-        row = session_checks.claim(tx, check_id)
-        if row is None:
-            return None, None, None
-        return row, *session_checks.account_of(tx, row)
+        row = session_checks.claim(tx, check_id, alone=alone)
+        return None if row is None else (row, *session_checks.account_of(tx, row))
 
 
-def _check_valid(account: AccountRow) -> Result:
+async def _check_valid(account: AccountRow, until: float) -> Result:
     """Check the session with the credits call, which needs a valid session and costs nothing (protocol section 4.2)."""
     try:
-        return {"live": True, "points": _points(_fetch_credits(account))}
+        return {"live": True, "points": _points(await _fetch_credits(account, until))}
     except DreameryError as error:
         if error.code == SESSION_EXPIRED:
             return {"live": False}
@@ -83,34 +105,33 @@ def _check_valid(account: AccountRow) -> Result:
         raise
 
 
-def _read_points(account: AccountRow) -> Result:
-    return {"points": _points(_fetch_credits(account))}
+async def _read_points(account: AccountRow, until: float) -> Result:
+    return {"points": _points(await _fetch_credits(account, until))}
 
 
-def _claim_daily_credits(account: AccountRow) -> Result:
+async def _claim_daily_credits(account: AccountRow, until: float) -> Result:
     """Claim the daily credits and read the balance. After a refusal of the claim the balance is still reported."""
     refusal = None
     gained = 0
     try:
-        gained = call_upstream(account, lambda ready: get_provider().receive_credits(ready))
+        gained = await call_within(account, lambda ready: get_provider().receive_credits(ready), until=until)
     except DreameryError as error:
         if error.code in {SESSION_EXPIRED, "proxy_unreachable", "upstream_unreachable"}:
             raise
         refusal = error
-    watchdog.renew()
-    result: Result = {"points": _points(_fetch_credits(account)), "received": gained}
+    result: Result = {"points": _points(await _fetch_credits(account, until)), "received": gained}
     return result | ({"error": error_dict(refusal)} if refusal else {})
 
 
-_ANSWERS: dict[str, Callable[[AccountRow], Result]] = {
+_ANSWERS: dict[str, Callable[[AccountRow, float], Awaitable[Result]]] = {
     "check": _check_valid,
     "points": _read_points,
     "receive": _claim_daily_credits,
 }
 
 
-def _fetch_credits(account: AccountRow) -> Credits:
-    return call_upstream(account, lambda ready: get_provider().fetch_credits(ready))
+async def _fetch_credits(account: AccountRow, until: float) -> Credits:
+    return await call_within(account, lambda ready: get_provider().fetch_credits(ready), until=until)
 
 
 def _points(left: Credits) -> dict[str, int]:

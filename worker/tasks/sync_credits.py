@@ -1,16 +1,17 @@
 """Synchronises the accounts' credits with upstream: reads the actual cost of jobs and the balance from the history, and
 claims the daily free credits where that is enabled.
 
-Low traffic: one account after the other. The history of an account is read at most every ten minutes, and only while it
-has unsettled jobs or a job waits for its credits.
+Low traffic: few accounts of an owner at once. The history of an account is read at most every ten minutes, and only
+while it has unsettled jobs or a job waits for its credits.
 """
 
 import time
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
-from worker.core.concurrency.watchdog import watchdog
+from worker.core.concurrency.event_loop import in_thread, run
 from worker.core.errors import DreameryError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -22,7 +23,9 @@ from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import Account, CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
-from worker.tasks.stages.account_session import call_upstream
+from worker.tasks.stages.account_check import call_within
+from worker.tasks.stages.account_session import SecretLockedError
+from worker.tasks.stages.work_in_shares import work_in_shares
 
 log = get_logger("sync_credits")
 
@@ -39,54 +42,75 @@ _DAILY_CLAIMS_KEPT_DAYS = 400
 
 def sync_credits() -> str:
     """Synchronise the accounts that are due, as far as time allows. Return a summary."""
+    return run(sync())
+
+
+async def sync() -> str:
+    """Like `sync_credits`, on the event loop."""
     until = time.monotonic() + RUN_SECONDS
-    account_count = settled = 0
-    while account_count < _MAX_ACCOUNTS and time.monotonic() < until:
-        watchdog.renew()
-        with transaction() as tx:
-            row = settlement.claim_account(tx)
-        if row is None:
-            break
-        account_count += 1
-        settled += _settle(row)
-    claimed = _claim_daily_credits(until)
+    settled = await work_in_shares(_claim_account, _settle, until=until, most=_MAX_ACCOUNTS)
+    claimed = await _claim_daily_credits(until)
+    await in_thread(_delete_old)
+    return f"checked {len(settled)} accounts, settled {sum(settled)} jobs, claimed daily credits of {claimed} accounts"
+
+
+@retry_when_database_unavailable
+def _claim_account(busy: Sequence[str], taken: Mapping[str, int]) -> tuple[AccountRow, str] | None:
+    with transaction() as tx:
+        return settlement.claim_account(tx, busy=busy, taken=taken)
+
+
+def _delete_old() -> None:
     with transaction() as tx:
         balances.delete_old_readings(tx, limit=_BATCH)
         daily_credits.delete_old(tx, days=_DAILY_CLAIMS_KEPT_DAYS)
-    return f"checked {account_count} accounts, settled {settled} jobs, claimed daily credits of {claimed} accounts"
 
 
-def _settle(row: AccountRow) -> int:
+async def _settle(row: AccountRow) -> int:
     """Read the account's history as far back as needed, and its balance. Return how many jobs were settled."""
-    with transaction() as tx:
-        since = settlement.oldest_unsettled(tx, row.id)
+    since = await in_thread(_oldest_unsettled, row)
     asked_at = time.monotonic()
+    until = asked_at + RUN_SECONDS
     try:
-        records, total, reaches = _fetch_history(row, since)
+        records, total, reaches = await _fetch_history(row, since, until)
         if total is None:
-            watchdog.renew()
             asked_at = time.monotonic()
-            total = call_upstream(row, lambda account: get_provider().fetch_credits(account)).total
+            total = await _fetch_total(row, until)
     except DreameryError as error:
         log.info("history_not_read", account=row.label, code=error.code, detail=error.detail)
         return 0
     if total == 0:
-        total = _refill_credits(row)
-    settled = _settle_entries(row, sum_entries(records), reaches, total=total, seconds_ago=time.monotonic() - asked_at)
+        total = await _refill_credits(row)
+    seconds_ago = time.monotonic() - asked_at
+    settled = await in_thread(_settle_entries, row, sum_entries(records), reaches, total=total, seconds_ago=seconds_ago)
     if settled == 0 and since is not None:
-        with transaction() as tx:
-            settlement.postpone(tx, row.id)
+        await in_thread(_postpone, row)
     return settled
 
 
-def _fetch_history(row: AccountRow, since: datetime | None) -> tuple[list[CreditRecord], int | None, datetime | None]:
+def _oldest_unsettled(row: AccountRow) -> datetime | None:
+    with transaction() as tx:
+        return settlement.oldest_unsettled(tx, row.id)
+
+
+def _postpone(row: AccountRow) -> None:
+    with transaction() as tx:
+        settlement.postpone(tx, row.id)
+
+
+async def _fetch_total(row: AccountRow, until: float) -> int:
+    return (await call_within(row, lambda account: get_provider().fetch_credits(account), until=until)).total
+
+
+async def _fetch_history(
+    row: AccountRow, since: datetime | None, until: float
+) -> tuple[list[CreditRecord], int | None, datetime | None]:
     """Return the lines since then, the balance if present, and since when they are complete (None = maybe gaps)."""
     records: list[CreditRecord] = []
     total: int | None = None
     cursor, complete = "0", True
     for _ in range(_MAX_PAGES):
-        watchdog.renew()
-        page = call_upstream(row, partial(_fetch_page, cursor=cursor))
+        page = await call_within(row, partial(_fetch_page, cursor=cursor), until=until)
         total = page.total if total is None else total
         records += page.records
         complete = complete and page.complete
@@ -100,8 +124,8 @@ def _fetch_history(row: AccountRow, since: datetime | None) -> tuple[list[Credit
     return records, total, datetime.fromtimestamp(oldest, UTC) if records and complete else None
 
 
-def _fetch_page(account: Account, *, cursor: str) -> CreditHistory:
-    return get_provider().fetch_credit_history(account, cursor=cursor)
+async def _fetch_page(account: Account, *, cursor: str) -> CreditHistory:
+    return await get_provider().fetch_credit_history(account, cursor=cursor)
 
 
 def sum_entries(records: list[CreditRecord]) -> list[HistoryEntry]:
@@ -137,49 +161,68 @@ def _settle_entries(
     return charged + free
 
 
-def _refill_credits(row: AccountRow) -> int | None:
+async def _refill_credits(row: AccountRow) -> int | None:
     """Claim the daily credits of an empty account, if allowed. Return the new balance; None = unknown."""
+    return await _receive_credits(row) if await in_thread(_claim_when_empty, row) else 0
+
+
+def _claim_when_empty(row: AccountRow) -> bool:
     with transaction() as tx:
-        if not daily_credits.claim_when_empty(tx, row.id, enabled_by_default=get_settings().daily_receive != "off"):
-            return 0
-    return _receive_credits(row)
+        enabled = get_settings().daily_receive != "off"
+        return daily_credits.claim_when_empty(tx, row.id, enabled_by_default=enabled)
 
 
-def _receive_credits(row: AccountRow) -> int | None:
+async def _receive_credits(row: AccountRow) -> int | None:
     """Receive the daily credits; their claim is committed. Return the new balance; None = unknown."""
-    watchdog.renew()
+    until = time.monotonic() + RUN_SECONDS
     try:
-        gained = call_upstream(row, lambda account: get_provider().receive_credits(account))
+        gained = await call_within(row, lambda account: get_provider().receive_credits(account), until=until)
     except DreameryError as error:
         log.info("gift_refused", account=row.label, code=error.code, detail=error.detail)
-        with transaction() as tx:
-            if isinstance(error, NotSentError):
-                daily_credits.release_claim(tx, row.id)
-            else:
-                daily_credits.record_result(tx, row.id, gained=None, error_code=error.code)
+        await in_thread(_note_no_gift, row, error)
         return None
-    with transaction() as tx:
-        daily_credits.record_result(tx, row.id, gained=gained)
-    watchdog.renew()
+    await in_thread(_note_gift, row, gained)
     try:
-        return call_upstream(row, lambda account: get_provider().fetch_credits(account)).total
+        return await _fetch_total(row, until)
     except DreameryError as error:
         log.info("credits_not_read", account=row.label, code=error.code, detail=error.detail)
         return None
 
 
-def _claim_daily_credits(until: float) -> int:
+@retry_when_database_unavailable
+def _note_no_gift(row: AccountRow, error: DreameryError) -> None:
+    with transaction() as tx:
+        # Neither upstream nor the account refused: a worker with the key, or a later run, tries again today.
+        if isinstance(error, NotSentError | SecretLockedError):
+            daily_credits.release_claim(tx, row.id)
+        else:
+            daily_credits.record_result(tx, row.id, gained=None, error_code=error.code)
+
+
+@retry_when_database_unavailable
+def _note_gift(row: AccountRow, gained: int) -> None:
+    with transaction() as tx:
+        daily_credits.record_result(tx, row.id, gained=gained)
+
+
+async def _claim_daily_credits(until: float) -> int:
     """Claim the daily credits of all accounts that have this enabled. Return the number of accounts tried."""
-    everybody = get_settings().daily_receive == "daily"
     tried: list[UUID] = []
-    while len(tried) < _MAX_DAILY_CLAIMS and time.monotonic() < until:
+
+    @retry_when_database_unavailable
+    def claim(busy: Sequence[str], taken: Mapping[str, int]) -> tuple[AccountRow, str] | None:
+        everybody = get_settings().daily_receive == "daily"
         with transaction() as tx:
-            row = daily_credits.claim_daily(tx, enabled_by_default=everybody, tried=tried)
-        if row is None:
-            break
-        tried.append(row.id)
-        asked_at = time.monotonic()
-        total = _receive_credits(row)
-        if total is not None:
-            _settle_entries(row, [], None, total=total, seconds_ago=time.monotonic() - asked_at)
-    return len(tried)
+            found = daily_credits.claim_daily(tx, enabled_by_default=everybody, tried=tried, busy=busy, taken=taken)
+        if found is not None:
+            tried.append(found[0].id)
+        return found
+
+    return len(await work_in_shares(claim, _receive_and_store, until=until, most=_MAX_DAILY_CLAIMS))
+
+
+async def _receive_and_store(row: AccountRow) -> None:
+    asked_at = time.monotonic()
+    total = await _receive_credits(row)
+    if total is not None:
+        await in_thread(_settle_entries, row, [], None, total=total, seconds_ago=time.monotonic() - asked_at)

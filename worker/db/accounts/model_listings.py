@@ -1,6 +1,7 @@
 """Model lists of accounts, and the schedule of background account checks."""
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,7 @@ from worker.core.catalog.upstream_models import ModelListing
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.eligibility import is_open, may_use
+from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, share_values, turn_of
 from worker.db.engine import Transaction
 
 # Delay before the next check after a failed one.
@@ -32,20 +34,26 @@ _CLAIM = text(
           AND (a.refresh_due_at IS NULL OR a.refresh_due_at <= clock_timestamp())
           AND (a.pool OR a.user_id IS NOT NULL OR (a.last_submit_at > clock_timestamp() - make_interval(days => :days)
                           AND EXISTS (SELECT 1 FROM jobs j WHERE j.account_id = a.id AND j.submitted_at IS NOT NULL)))
-        ORDER BY a.refresh_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id, coalesce(models_at < clock_timestamp() - make_interval(secs => :max_age), true) AS models_due"""
+          AND {is_free("a")}
+        ORDER BY {turn_of("a")}, a.refresh_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id, {share_of("accounts")} AS share,
+        coalesce(models_at < clock_timestamp() - make_interval(secs => :max_age), true) AS models_due"""
 )
 
 
-def claim_account_check(tx: Transaction, *, models_max_age: float) -> tuple[AccountRow, bool] | None:
-    """Claim one account whose check is due; also return whether its model list is older than `models_max_age` seconds.
+def claim_account_check(
+    tx: Transaction, *, models_max_age: float, busy: Sequence[str] = (), taken: Mapping[str, int] = NOTHING_TAKEN
+) -> tuple[tuple[AccountRow, bool], str] | None:
+    """Claim one account whose check is due. Return it, whether its model list is older than `models_max_age` seconds,
+    and its share, which is not among the `busy` ones; shares of which fewer were `taken` come first.
 
     Includes registered accounts and accounts used recently, within their working hours. Without a recorded result the
     check is due again after `RETRY_SECONDS`.
     """
-    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "days": RECENT_DAYS, "max_age": models_max_age})
+    values = {"again": RETRY_SECONDS, "days": RECENT_DAYS, "max_age": models_max_age, **share_values(busy, taken)}
+    row = tx.first(_CLAIM, values)
     account = accounts.get_account(tx, row.id) if row is not None else None
-    return (account, bool(row.models_due)) if row is not None and account is not None else None
+    return ((account, bool(row.models_due)), row.share) if row is not None and account is not None else None
 
 
 def record_account_check(tx: Transaction, account_id: UUID, *, code: str | None, next_in: float) -> None:
@@ -90,19 +98,20 @@ def listings(tx: Transaction, hashes: list[str], *, user_id: UUID | None, choice
     return [ModelListing(account_id=row.id, region=row.region, models=row.models) for row in rows]
 
 
-def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -> list[AccountRow]:
-    """Return accounts whose cooldown for an expired session ends within `within` seconds."""
+def expired_sessions_to_recheck(tx: Transaction, *, within: float, limit: int) -> list[tuple[AccountRow, str]]:
+    """Return accounts whose cooldown for an expired session ends within `within` seconds, and their shares, in turn."""
     rows = tx.all(
         text(
-            """SELECT id FROM accounts WHERE state = 'ok' AND rest_code = 'upstream_session_expired'
+            f"""SELECT id, {share_of("a")} AS share FROM accounts a
+               WHERE state = 'ok' AND rest_code = 'upstream_session_expired'
                AND rest_until BETWEEN clock_timestamp() AND clock_timestamp() + make_interval(secs => :within)
                AND (pool OR user_id IS NOT NULL OR last_submit_at > clock_timestamp() - interval '1 day')
-               ORDER BY rest_until LIMIT :limit"""
+               ORDER BY row_number() OVER (PARTITION BY {share_of("a")} ORDER BY rest_until), rest_until LIMIT :limit"""
         ),
         {"within": within, "limit": limit},
     )
-    found = (accounts.get_account(tx, row.id) for row in rows)
-    return [account for account in found if account is not None]
+    found = ((accounts.get_account(tx, row.id), row.share) for row in rows)
+    return [(account, share) for account, share in found if account is not None]
 
 
 def every_session_expired(tx: Transaction) -> int:

@@ -16,6 +16,8 @@ from worker.db.engine import Transaction
 
 # No request waits longer, so an older check is not run.
 OPEN_SECONDS = 30.0
+# Checks in progress. They wait for proxies that their owner chose, so the rest waits for them.
+MAX_RUNNING_PER_OWNER = 12
 
 _OPEN = "state = 'queued' AND created_at > clock_timestamp() - make_interval(secs => :open)"
 
@@ -63,15 +65,32 @@ def create_account_checks(tx: Transaction, *, owner: str, accounts_by_check: dic
     )
 
 
-def claim(tx: Transaction, check_id: UUID) -> Row[Any] | None:
-    """Claim an open check, once only: if its worker dies, the waiting request times out instead of a second call."""
-    return tx.first(
-        text(
-            f"""UPDATE account_checks SET claimed_at = clock_timestamp()
-                WHERE id = :id AND claimed_at IS NULL AND {_OPEN} RETURNING *"""
-        ),
-        {"id": check_id, "open": OPEN_SECONDS},
-    )
+# Serialize the claims of one owner, because the count below must see all earlier claims.
+_LOCK_OWNER = text("SELECT pg_advisory_xact_lock(hashtextextended('account-checks:' || :owner, 0))")
+_CLAIM = text(
+    f"""/* claim_check */
+    UPDATE account_checks SET claimed_at = clock_timestamp() WHERE id = (
+        SELECT id FROM account_checks WHERE owner = :owner AND claimed_at IS NULL AND {_OPEN}
+            AND (NOT :alone OR id = :id)
+            AND (SELECT count(*) FROM account_checks WHERE owner = :owner AND state = 'queued'
+                 AND claimed_at > clock_timestamp() - make_interval(secs => :open)) < :most
+        ORDER BY id <> :id, created_at, id LIMIT 1)
+    RETURNING *"""
+)
+
+
+def claim(tx: Transaction, check_id: UUID, *, alone: bool = False) -> Row[Any] | None:
+    """Claim an open check, once only: if its worker dies, the waiting request times out instead of a second call.
+
+    It is this check, or unless `alone` the oldest open one of the same owner. None if no check is open, or if
+    `MAX_RUNNING_PER_OWNER` are in progress.
+    """
+    named = tx.first(text("SELECT owner FROM account_checks WHERE id = :id"), {"id": check_id})
+    if named is None:
+        return None
+    tx.run(_LOCK_OWNER, {"owner": named.owner})
+    values = {"id": check_id, "owner": named.owner, "alone": alone, "most": MAX_RUNNING_PER_OWNER}
+    return tx.first(_CLAIM, {**values, "open": OPEN_SECONDS})
 
 
 def account_of(tx: Transaction, row: Row[Any]) -> tuple[AccountRow, UUID | None]:

@@ -3,6 +3,7 @@
 The row is inserted before the call. If the worker dies after inserting the row, that day is not retried.
 """
 
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 from sqlalchemy import text
@@ -11,6 +12,7 @@ from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.eligibility import is_open
 from worker.db.accounts.model_listings import RECENT_DAYS
+from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, share_values, turn_of
 from worker.db.engine import Transaction
 
 # The current day in the account's region, as in `worker.tasks.stages.cooldowns`.
@@ -25,15 +27,29 @@ _CLAIM_DAILY = text(
       AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp() OR a.rest_code = 'insufficient_quota')
       AND (a.pool OR a.user_id IS NOT NULL OR a.last_submit_at > clock_timestamp() - make_interval(days => :days))
       AND NOT EXISTS (SELECT 1 FROM credit_receives r WHERE r.account_id = a.id AND r.day = {_TODAY})
-    ORDER BY a.id LIMIT 1
-    ON CONFLICT DO NOTHING RETURNING account_id"""
+      AND {is_free("a")}
+    ORDER BY {turn_of("a")}, a.id LIMIT 1
+    ON CONFLICT DO NOTHING
+    RETURNING account_id, (SELECT {share_of("a")} FROM accounts a WHERE a.id = account_id) AS share"""
 )
 
 
-def claim_daily(tx: Transaction, *, enabled_by_default: bool, tried: list[UUID]) -> AccountRow | None:
-    """Claim today for one account. `enabled_by_default` applies to accounts without an own setting."""
-    row = tx.first(_CLAIM_DAILY, {"enabled_by_default": enabled_by_default, "tried": tried, "days": RECENT_DAYS})
-    return accounts.get_account(tx, row.account_id) if row is not None else None
+def claim_daily(
+    tx: Transaction,
+    *,
+    enabled_by_default: bool,
+    tried: list[UUID],
+    busy: Sequence[str] = (),
+    taken: Mapping[str, int] = NOTHING_TAKEN,
+) -> tuple[AccountRow, str] | None:
+    """Claim today for one account. `enabled_by_default` applies to accounts without an own setting.
+
+    Return it and its share, which is not among the `busy` ones; shares of which fewer were `taken` come first.
+    """
+    values = {"enabled_by_default": enabled_by_default, "tried": tried, "days": RECENT_DAYS}
+    row = tx.first(_CLAIM_DAILY, {**values, **share_values(busy, taken)})
+    account = accounts.get_account(tx, row.account_id) if row is not None else None
+    return (account, row.share) if row is not None and account is not None else None
 
 
 def claim_when_empty(tx: Transaction, account_id: UUID, *, enabled_by_default: bool) -> bool:

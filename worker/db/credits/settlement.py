@@ -3,6 +3,7 @@
 Until then an accepted job counts with its expected price (`jobs.charged`, `settled_at` NULL).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +17,7 @@ from worker.db.accounts import accounts
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.available_credits import MAX_READING_AGE_SECONDS, credits_left
 from worker.db.accounts.eligibility import is_open, may_use
+from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, share_values, turn_of
 from worker.db.accounts.queue_lines import line_heads
 from worker.db.credits import learned_prices
 from worker.db.credits.learned_prices import PLACE, ObservedPrice
@@ -51,15 +53,21 @@ _CLAIM = text(
         WHERE a.state = 'ok' AND {is_open("a")} AND (a.ledger_due_at IS NULL OR a.ledger_due_at <= clock_timestamp())
           AND (a.rest_until IS NULL OR a.rest_until <= clock_timestamp() OR a.rest_code = 'insufficient_quota')
           AND (EXISTS (SELECT 1 FROM jobs u WHERE u.kind <> 'chat' AND {_UNSETTLED}) OR ({_BLOCKS_A_JOB}))
-        ORDER BY a.ledger_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-    RETURNING id"""
+          AND {is_free("a")}
+        ORDER BY {turn_of("a")}, a.ledger_due_at NULLS FIRST LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+    RETURNING id, {share_of("accounts")} AS share"""
 )
 
 
-def claim_account(tx: Transaction) -> AccountRow | None:
-    """Claim one account with unsettled jobs, or whose old reading keeps a job waiting."""
-    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "lag": LAG_SECONDS})
-    return accounts.get_account(tx, row.id) if row is not None else None
+def claim_account(
+    tx: Transaction, *, busy: Sequence[str] = (), taken: Mapping[str, int] = NOTHING_TAKEN
+) -> tuple[AccountRow, str] | None:
+    """Claim one account with unsettled jobs, or whose old reading keeps a job waiting. Return it and its share, which
+    is not among the `busy` ones; shares of which fewer were `taken` come first.
+    """
+    row = tx.first(_CLAIM, {"again": RETRY_SECONDS, "lag": LAG_SECONDS, **share_values(busy, taken)})
+    account = accounts.get_account(tx, row.id) if row is not None else None
+    return (account, row.share) if row is not None and account is not None else None
 
 
 def oldest_unsettled(tx: Transaction, account_id: UUID) -> datetime | None:

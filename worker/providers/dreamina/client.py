@@ -3,9 +3,9 @@
 It does not imitate the further checks of a browser (protocol section 12); a refusal because of them is reported.
 """
 
+import asyncio
 import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -17,6 +17,7 @@ import orjson
 
 from worker.core import catalog_overrides
 from worker.core.catalog.models import get_catalog
+from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.core.settings import Settings
 from worker.providers.base import (
@@ -119,22 +120,24 @@ class DreaminaProvider:
         """Close all connections."""
         self._http.close()
 
-    def look_up_hosts(self, account: Account) -> dict[str, str]:
+    async def look_up_hosts(self, account: Account) -> dict[str, str]:
         """Send four probes in parallel and return the first success in list order (section 1.2).
 
         If all fail, raises upstream's error if all probes agree, else `upstream_session_expired`;
         `upstream_unreachable` if no probe got a response.
         """
-        pool = ThreadPoolExecutor(max_workers=len(PROBES), thread_name_prefix="locate")
+        probes = [asyncio.create_task(self._probe(account, idc)) for idc in PROBES]
         try:
             failures: list[DreameryError] = []
-            for probe in [pool.submit(self._probe, account, idc) for idc in PROBES]:
+            for probe in probes:
                 try:
-                    return probe.result()
+                    return await probe
                 except DreameryError as failure:
                     failures.append(failure)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for probe in probes:
+                probe.cancel()
+            await asyncio.gather(*probes, return_exceptions=True)
         unreachable = {"upstream_unreachable", "proxy_unreachable"}
         answered = {failure.code: failure for failure in failures if failure.code not in unreachable}
         if not answered:
@@ -206,7 +209,7 @@ class DreaminaProvider:
             }
         )
         try:
-            answer = self._mweb(account, _CHECK, body, _CHECK_ENTRANCE)
+            answer = event_loop.run(self._mweb(account, _CHECK, body, _CHECK_ENTRANCE))
         except DreameryError as failure:
             text = failure.detail or ""
             if failure.code != "content_policy_violation" and _is_risk(text):
@@ -230,9 +233,7 @@ class DreaminaProvider:
         """Section 8. One call for all keys; the caller limits their number."""
         if not submit_keys:
             return {}
-        site, body = self._site(account), orjson.dumps({"submit_ids": submit_keys})
-        target = _target(_HISTORY, _query(site, self._da_version, self._web_version, ""), site, account)
-        answer = await self._http.call_async(account, site, site.mweb, target, body)
+        answer = await self._mweb(account, _HISTORY, orjson.dumps({"submit_ids": submit_keys}))
         records = find_records(submit_keys, answer)
         if records is None:
             raise DreameryError("upstream_unreachable", detail=f"{_HISTORY}: an answer without a map of records")
@@ -250,7 +251,7 @@ class DreaminaProvider:
             }
         )
         try:
-            items = find_items(self._mweb(account, _ITEMS, body))
+            items = find_items(event_loop.run(self._mweb(account, _ITEMS, body)))
         except DreameryError:
             return result
         better = next(
@@ -283,7 +284,7 @@ class DreaminaProvider:
                     break
         yield from parser.close()
 
-    def list_models(self, account: Account) -> LiveModels:
+    async def list_models(self, account: Account) -> LiveModels:
         """Section 10.3. A list that fails leaves its kind empty; raises only if both lists fail."""
         images: tuple[LiveImageModel, ...] = ()
         videos: tuple[LiveVideoModel, ...] = ()
@@ -291,21 +292,20 @@ class DreaminaProvider:
         try:
             flags = "&needCache=true&needRefresh=false"
             body = b'{"is_client_filter":false,"need_beta_model":true}'
-            images = parse_image_models(self._mweb(account, _IMAGE_CONFIG, body, flags))
+            images = parse_image_models(await self._mweb(account, _IMAGE_CONFIG, body, flags))
         except DreameryError as caught:
             failure = caught
         try:
-            videos = parse_video_models(
-                self._mweb(account, _VIDEO_CONFIG, b'{"scene":"generate_video","params":{"needCache":true}}')
-            )
+            body = b'{"scene":"generate_video","params":{"needCache":true}}'
+            videos = parse_video_models(await self._mweb(account, _VIDEO_CONFIG, body))
         except DreameryError as caught:
             if failure:
                 raise failure from caught
         return LiveModels(images=images, videos=videos)
 
-    def fetch_credits(self, account: Account) -> Credits:
+    async def fetch_credits(self, account: Account) -> Credits:
         """Section 4.3: read `data.credit`, else the JSON string `response`."""
-        answer = self._commerce(account, _CREDIT, b"{}")
+        answer = await self._commerce(account, _CREDIT, b"{}")
         credit = _credit(answer.get("data")) or _credit(_from_json(answer.get("response")))
         if credit is None:
             raise DreameryError("upstream_error", detail=f"{_CREDIT}: an answer without credits")
@@ -315,13 +315,14 @@ class DreaminaProvider:
             vip=_amount(credit.get("vip_credit")),
         )
 
-    def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
+    async def fetch_credit_history(self, account: Account, *, cursor: str = "0") -> CreditHistory:
         """Section 4.5."""
-        return parse_history(self._commerce(account, _CREDIT_HISTORY, orjson.dumps({"count": 50, "cursor": cursor})))
+        body = orjson.dumps({"count": 50, "cursor": cursor})
+        return parse_history(await self._commerce(account, _CREDIT_HISTORY, body))
 
-    def receive_credits(self, account: Account) -> int:
+    async def receive_credits(self, account: Account) -> int:
         """Section 4.4. A second call on the same day is harmless and returns 0."""
-        answer = self._commerce(account, _RECEIVE, b'{"time_zone":"Asia/Shanghai"}')
+        answer = await self._commerce(account, _RECEIVE, b'{"time_zone":"Asia/Shanghai"}')
         data = answer.get("data")
         data = data if isinstance(data, dict) else _from_json(answer.get("response"))
         return _amount(data.get("receive_quota")) if isinstance(data, dict) else 0
@@ -329,20 +330,20 @@ class DreaminaProvider:
     def _site(self, account: Account) -> Site:
         return site_for(account.region, account.cluster, self._sandbox_url)
 
-    def _mweb(self, account: Account, path: str, body: bytes, flags: str = "") -> dict[str, Any]:
+    async def _mweb(self, account: Account, path: str, body: bytes, flags: str = "") -> dict[str, Any]:
         site = self._site(account)
         query = _query(site, self._da_version, self._web_version, flags)
-        return self._http.call(account, site, site.mweb, _target(path, query, site, account), body)
+        return await self._http.call_async(account, site, site.mweb, _target(path, query, site, account), body)
 
-    def _commerce(self, account: Account, path: str, body: bytes) -> dict[str, Any]:
+    async def _commerce(self, account: Account, path: str, body: bytes) -> dict[str, Any]:
         site = self._site(account)
         query = f"aid={site.aid}&device_platform=web&region={site.region}"
-        return self._http.call(account, site, site.commerce, _target(path, query, site, account), body)
+        return await self._http.call_async(account, site, site.commerce, _target(path, query, site, account), body)
 
-    def _probe(self, account: Account, idc: str) -> dict[str, str]:
+    async def _probe(self, account: Account, idc: str) -> dict[str, str]:
         site = probe_site(idc)
         target = _target(_USER_INFO, f"aid={site.aid}&device_platform=web", site, account)
-        answer = self._http.call(account, site, site.site, target, _USER_INFO_BODY)
+        answer = await self._http.call_async(account, site, site.site, target, _USER_INFO_BODY)
         cluster = read_cluster(answer, idc)
         if cluster is None:
             raise DreameryError("upstream_session_expired", detail=f"{_USER_INFO}: errmsg is not success")

@@ -1,17 +1,20 @@
 """Checks one account: reads its credits (a free call) and, when requested, its model list; stores what it learns.
 
-Used by `refresh_accounts` (accounts that are due, one after the other) and `check_session` (on request). Each result is
-committed at once. If the worker dies in between, the account stays due for another check.
+Used by `refresh_accounts` (accounts that are due) and `check_session` (on request), on the event loop: a check holds no
+thread while it waits. Each result is committed at once. If the worker dies in between, the account stays due for
+another check.
 """
 
+import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from worker.core.concurrency.watchdog import watchdog
+from worker.core.concurrency.event_loop import in_thread
 from worker.core.errors import DreameryError, Fault
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
@@ -20,48 +23,66 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances
 from worker.db.engine import retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
-from worker.providers.base import LiveModels
+from worker.providers.base import Account, LiveModels
 from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns, worker_keys
-from worker.tasks.stages.account_session import SESSION_EXPIRED, SecretLockedError, call_upstream
+from worker.tasks.stages.account_session import SESSION_EXPIRED, SecretLockedError, call_upstream_async
 
 log = get_logger("account_check")
 
 # A session that upstream rejects again cools down for longer than the first time, because it rarely recovers.
 STILL_EXPIRED_SECONDS = 1800.0
 
+# The calls of one check, together: hosts, credits, models.
+CHECK_SECONDS = 24.0
+
 Result = dict[str, Any]
+Answer = TypeVar("Answer")
 
 
-def check_account(row: AccountRow, *, models: bool) -> Result:
+async def call_within(row: AccountRow, call: Callable[[Account], Awaitable[Answer]], *, until: float) -> Answer:
+    """Like `call_upstream_async`; upstream counts as unreachable from `until` (monotonic) on."""
+    try:
+        async with asyncio.timeout(max(until - time.monotonic(), 0.0)):
+            return await call_upstream_async(row, call)
+    except TimeoutError:
+        raise DreameryError("upstream_unreachable", detail="no answer in the time of the check") from None
+
+
+async def check_account(row: AccountRow, *, models: bool) -> Result:
     """Check the account upstream. Return `{live, credits, models}`; a failure adds `error`, and `live` may be None."""
     asked_at = time.monotonic()
+    until = asked_at + CHECK_SECONDS
     try:
-        left = call_upstream(row, lambda account: get_provider().fetch_credits(account)).total
+        left = (await call_within(row, lambda account: get_provider().fetch_credits(account), until=until)).total
     except DreameryError as error:
         log.info("checkup_refused", account=row.label, code=error.code, detail=error.detail)
-        return _note_refusal(row, error)
-    _note_session_works(row, left, seconds_ago=time.monotonic() - asked_at)
+        return await in_thread(_note_refusal, row, error)
+    await in_thread(_note_session_works, row, left, seconds_ago=time.monotonic() - asked_at)
     counts, models_error = None, None
     if models:
-        watchdog.renew()
         try:
-            counts = refresh_models(row)
+            counts = await _refresh_models(row, until=until)
         except DreameryError as error:
             # Not a problem of the session, which has just worked.
             log.info("models_not_listed", account=row.label, code=error.code, detail=error.detail)
             models_error = error
-    _note_check(row, models_error)
+    await in_thread(_note_check, row, models_error)
     result: Result = {"live": True, "credits": left, "models": counts}
     return result | ({"error": error_dict(models_error)} if models_error else {})
 
 
-def refresh_models(row: AccountRow) -> dict[str, int]:
+async def _refresh_models(row: AccountRow, *, until: float) -> dict[str, int]:
     """Fetch and store the account's model list. Return the number of models of each kind."""
-    models = _to_stored_form(call_upstream(row, lambda account: get_provider().list_models(account)))
+    listed = await call_within(row, lambda account: get_provider().list_models(account), until=until)
+    models = _to_stored_form(listed)
+    await in_thread(_store_models, row, models)
+    return {kind: len(rows) for kind, rows in models.items()}
+
+
+def _store_models(row: AccountRow, models: dict[str, Any]) -> None:
     with transaction() as tx:
         model_listings.store_models(tx, row.id, models)
-    return {kind: len(rows) for kind, rows in models.items()}
 
 
 def error_dict(error: DreameryError) -> dict[str, str]:

@@ -5,9 +5,10 @@ only mean that the session moved to another cluster, so the hosts are looked up 
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
-from worker.core.concurrency.event_loop import in_transfer_thread
+from worker.core.concurrency.event_loop import in_thread, run
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError
 from worker.core.security.encryption import SecretUnreadableError, decrypt_secret
@@ -43,12 +44,17 @@ def decrypt_account(row: AccountRow) -> Account:
 
 
 def prepare_account(row: AccountRow) -> Account:
+    """Like `prepare_account_async`, in a thread."""
+    return run(prepare_account_async(row)) if needs_look_up(row) else decrypt_account(row)
+
+
+async def prepare_account_async(row: AccountRow) -> Account:
     """Return the account with its hosts; unknown or old hosts are looked up and stored.
 
     Raises SecretLockedError, NotSentError when the look-up reached no host, or upstream's refusal of the look-up.
     """
     account = decrypt_account(row)
-    return _look_up_hosts(row, account) if needs_look_up(row) else account
+    return await _look_up_hosts(row, account) if needs_look_up(row) else account
 
 
 def needs_look_up(row: AccountRow) -> bool:
@@ -66,18 +72,18 @@ def call_upstream(row: AccountRow, call: Callable[[Account], Answer]) -> Answer:
         if not _may_have_moved(row, account, error):
             raise
     watchdog.renew()
-    return call(_look_up_hosts(row, account))
+    return call(run(_look_up_hosts(row, account)))
 
 
 async def call_upstream_async(row: AccountRow, call: Callable[[Account], Awaitable[Answer]]) -> Answer:
-    """Like `call_upstream`, on the event loop."""
-    account = await in_transfer_thread(prepare_account, row) if needs_look_up(row) else decrypt_account(row)
+    """Like `call_upstream`, on the event loop: it holds no thread while it waits."""
+    account = await prepare_account_async(row)
     try:
         return await call(account)
     except DreameryError as error:
         if not _may_have_moved(row, account, error):
             raise
-    return await call(await in_transfer_thread(_look_up_hosts, row, account))
+    return await call(await _look_up_hosts(row, account))
 
 
 def _may_have_moved(row: AccountRow, account: Account, error: DreameryError) -> bool:
@@ -94,15 +100,18 @@ def forget_hosts(row: AccountRow) -> bool:
     return True
 
 
-def _look_up_hosts(row: AccountRow, account: Account) -> Account:
+async def _look_up_hosts(row: AccountRow, account: Account) -> Account:
     try:
-        cluster = get_provider().look_up_hosts(account)
+        cluster = await get_provider().look_up_hosts(account)
     except DreameryError as error:
         # The look-up orders nothing, so a failure of it is never unclear.
         if error.code == "upstream_unreachable" and not isinstance(error, NotSentError):
             raise NotSentError(error.detail) from error
         raise
+    await in_thread(_store_cluster, row, cluster)
+    return replace(account, cluster=cluster)
+
+
+def _store_cluster(row: AccountRow, cluster: dict[str, str]) -> None:
     with transaction() as tx:
         accounts.store_cluster(tx, row.id, cluster)
-    watchdog.renew()
-    return Account(id=account.id, region=account.region, session=account.session, cluster=cluster, proxy=account.proxy)

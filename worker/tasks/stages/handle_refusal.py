@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from functools import partial
 from uuid import UUID
 
+from worker.core.concurrency import event_loop
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
@@ -24,7 +25,7 @@ from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
 from worker.tasks.stages import cooldowns, upload_references, worker_keys
 from worker.tasks.stages.account_session import SecretLockedError, forget_hosts, prepare_account
-from worker.tasks.stages.fail_job import announce, fail_job
+from worker.tasks.stages.fail_job import announce, fail_job, record_fault
 
 log = get_logger("handle_refusal")
 
@@ -121,10 +122,10 @@ def refill_credits(claim: Claim, account: Account | None = None) -> bool:
         account = account or prepare_account(claim.account)
         watchdog.renew()
         asked_at = time.monotonic()
-        left = provider.fetch_credits(account).total
+        left = event_loop.run(provider.fetch_credits(account)).total
         watchdog.renew()
         if left == 0 and _claim_daily_credits(claim.account.id):
-            gained = provider.receive_credits(account)
+            gained = event_loop.run(provider.receive_credits(account))
             with transaction() as tx:
                 daily_credits.record_result(tx, claim.account.id, gained=gained)
     except DreameryError as error:

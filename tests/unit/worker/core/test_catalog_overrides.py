@@ -207,7 +207,7 @@ def test_file_values_are_sent_upstream(monkeypatch, tmp_path):
     cookies = dict(pair.split("=", 1) for pair in cn.headers["cookie"].split("; "))
     assert (cookies["s_v_web_id"], cookies["store-region"], cookies["sessionid"]) == ("my-browser", "cn-sh", SESSION)
     with pytest.raises(DreameryError):
-        script.provider.fetch_credits(Account(id="a", region="us", session=SESSION))
+        event_loop.run(script.provider.fetch_credits(Account(id="a", region="us", session=SESSION)))
     assert script.last_request.url.host == "commerce.us.example.test"
     assert "msToken" not in script.last_request.url.params
     us = site_for("us", None, "")
@@ -219,7 +219,7 @@ def test_file_values_are_sent_upstream(monkeypatch, tmp_path):
     auto = site_for("auto", cluster, "")
     assert (auto.mweb, auto.vod_host, auto.region) == ("https://m.test", "vod.auto.example.test", "JP")
     with pytest.raises(DreameryError):
-        script.provider.fetch_credits(Account(id="a", region="auto", session=SESSION, cluster=cluster))
+        event_loop.run(script.provider.fetch_credits(Account(id="a", region="auto", session=SESSION, cluster=cluster)))
     assert "cc-target-idc=elsewhere" in script.last_request.headers["cookie"]
 
 

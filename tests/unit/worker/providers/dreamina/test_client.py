@@ -214,7 +214,7 @@ def test_fetch_records_never_reports_a_failure_as_unknown(answer, code):
 )
 def test_fetch_credits(name, expected):
     script = ScriptedUpstream(name)
-    assert script.provider.fetch_credits(make_account("us")) == expected
+    assert event_loop.run(script.provider.fetch_credits(make_account("us"))) == expected
     assert script.last_request.url.host == "commerce.us.capcut.com"
     assert script.last_request.content == b"{}"
 
@@ -224,14 +224,14 @@ def test_fetch_credits(name, expected):
 )
 def test_unreadable_credits_raise_instead_of_zero(body):
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(json_response(body)).provider.fetch_credits(make_account())
+        event_loop.run(ScriptedUpstream(json_response(body)).provider.fetch_credits(make_account()))
     assert caught.value.code == "upstream_error"
 
 
 @pytest.mark.parametrize(("name", "gained"), [("credit_receive.first.json", 60), ("credit_receive.again.json", 0)])
 def test_receive_credits(name, gained):
     script = ScriptedUpstream(name)
-    assert script.provider.receive_credits(make_account()) == gained
+    assert event_loop.run(script.provider.receive_credits(make_account())) == gained
     assert json.loads(script.last_request.content) == {"time_zone": "Asia/Shanghai"}
 
 
@@ -239,9 +239,9 @@ def test_receive_credits(name, gained):
 def test_daily_credits_are_read_from_the_string_form(data):
     """Some hosts answer with the JSON string `response` instead of `data`, as for the credits."""
     answer = {"ret": "0", "errmsg": "success", "response": '{"receive_quota": 60, "is_first_receive": true}', **data}
-    assert ScriptedUpstream(json_response(answer)).provider.receive_credits(make_account()) == 60
+    assert event_loop.run(ScriptedUpstream(json_response(answer)).provider.receive_credits(make_account())) == 60
     broken = {**answer, "response": "{"}
-    assert ScriptedUpstream(json_response(broken)).provider.receive_credits(make_account()) == 0
+    assert event_loop.run(ScriptedUpstream(json_response(broken)).provider.receive_credits(make_account())) == 0
 
 
 def idc(request: httpx.Request) -> str:
@@ -256,7 +256,7 @@ def probes(answers: dict[str, str]) -> ScriptedUpstream:
 
 def test_look_up_hosts_returns_first_success_in_list_order():
     script = probes({"useast5": "user_info.us_ttp2.json", "sg1": "user_info.sg.json"})
-    cluster = script.provider.look_up_hosts(make_account("auto"))
+    cluster = event_loop.run(script.provider.look_up_hosts(make_account("auto")))
     assert (cluster["country"], cluster["idc"]) == ("US", "useast5")
     request = script.requests[0]
     fixture = load_fixture("user_info.request.json")
@@ -267,7 +267,7 @@ def test_look_up_hosts_returns_first_success_in_list_order():
 
 def test_account_with_cluster_uses_its_hosts():
     script = probes({"alisg": "user_info.jp.json"})
-    cluster = script.provider.look_up_hosts(make_account("auto"))
+    cluster = event_loop.run(script.provider.look_up_hosts(make_account("auto")))
     user = make_account("auto", cluster=cluster)
     with pytest.raises(DreameryError):
         event_loop.run(script.provider.fetch_records(user, [KEY]))
@@ -278,7 +278,7 @@ def test_account_with_cluster_uses_its_hosts():
 
 def look_up_error(script: ScriptedUpstream) -> str:
     with pytest.raises(DreameryError) as caught:
-        script.provider.look_up_hosts(make_account("auto"))
+        event_loop.run(script.provider.look_up_hosts(make_account("auto")))
     return caught.value.code
 
 

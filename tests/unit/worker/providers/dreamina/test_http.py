@@ -123,10 +123,15 @@ def clock(monkeypatch):
     return now
 
 
+def ask_for_upload(script: ScriptedUpstream) -> None:
+    """Make the calls that wait in a thread."""
+    script.provider.upload_image(make_account(), b"image", name="a.png")
+
+
 def test_slow_body_of_a_free_call_ends_at_the_total_deadline(clock):
     stream = SlowBody(clock, b" ")
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.fetch_credits(make_account())
+        ask_for_upload(ScriptedUpstream(httpx.Response(200, stream=stream)))
     assert caught.value.code == "upstream_unreachable"
     assert clock[0] <= 1000 + 20 + 3
     assert stream.closed
@@ -163,7 +168,7 @@ def test_body_of_a_submit_ends_at_the_total_deadline_or_the_size_limit(chunk, pa
 def test_endless_body_ends_at_the_size_limit(clock):
     stream = SlowBody([0.0], b" " * 1_000_000)
     with pytest.raises(DreameryError) as caught:
-        ScriptedUpstream(httpx.Response(200, stream=stream)).provider.fetch_credits(make_account())
+        ask_for_upload(ScriptedUpstream(httpx.Response(200, stream=stream)))
     assert caught.value.code == "upstream_unreachable"
     assert stream.closed
 

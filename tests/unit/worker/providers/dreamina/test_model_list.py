@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.recorded_upstream import ScriptedUpstream, load_fixture, make_account
+from worker.core.concurrency import event_loop
 from worker.core.errors import DreameryError
 from worker.providers.dreamina.model_list import parse_image_models, parse_video_models
 
@@ -27,7 +28,7 @@ def upstream_with(images: httpx.Response | None = None, videos: httpx.Response |
 
 def test_image_and_video_lists_are_parsed():
     script = upstream_with()
-    models = script.provider.list_models(make_account())
+    models = event_loop.run(script.provider.list_models(make_account()))
     (image,) = models.images
     assert (image.key, image.name, image.references) == ("high_aes_general_v50", "Seedream 5.0 Lite", 10)
     assert (image.resolutions, image.counts) == (("2k", "4k"), (1, 2, 3, 4, 5, 6, 7, 8))
@@ -43,11 +44,12 @@ def test_image_and_video_lists_are_parsed():
 
 def test_failed_list_leaves_its_kind_empty():
     broken = httpx.Response(200, json={"ret": "1002"})
-    assert upstream_with(images=broken).provider.list_models(make_account()).images == ()
-    assert upstream_with(images=broken).provider.list_models(make_account()).videos
-    assert upstream_with(videos=broken).provider.list_models(make_account()).videos == ()
+    assert event_loop.run(upstream_with(images=broken).provider.list_models(make_account())).images == ()
+    assert event_loop.run(upstream_with(images=broken).provider.list_models(make_account())).videos
+    assert event_loop.run(upstream_with(videos=broken).provider.list_models(make_account())).videos == ()
+    script = upstream_with(httpx.Response(200, json={"ret": "1015"}), broken)
     with pytest.raises(DreameryError) as caught:
-        upstream_with(httpx.Response(200, json={"ret": "1015"}), broken).provider.list_models(make_account())
+        event_loop.run(script.provider.list_models(make_account()))
     assert caught.value.code == "upstream_session_expired"
 
 
