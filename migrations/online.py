@@ -17,11 +17,7 @@ BATCH_ROWS = 5000
 def _without_limits() -> Iterator[None]:
     """Leave the transaction of the migration. Statements commit one by one and may take long, as they block nobody."""
     with op.get_context().autocommit_block():
-        op.execute("SET lock_timeout = 0; SET statement_timeout = 0")
-        try:
-            yield
-        finally:
-            op.execute("SET lock_timeout = '10s'; SET statement_timeout = '10min'")
+        yield  # the limits belong to transactions, see `env.py`
 
 
 def create_index(name: str, table: str, definition: str, *, unique: bool = False) -> None:

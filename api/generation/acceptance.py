@@ -30,7 +30,7 @@ from worker.db.engine import (
     DATABASE_UNAVAILABLE_ERRORS,
     Transaction,
     is_database_away,
-    retry_when_database_unavailable,
+    retry_for_a_caller,
     transaction,
 )
 from worker.db.jobs import idempotency, inputs, queries, state_machine
@@ -114,7 +114,7 @@ def _accept_together(submissions: list[_Submission]) -> list[AcceptedRequest | L
     """
     attempts = 0
 
-    @retry_when_database_unavailable
+    @retry_for_a_caller
     def attempt() -> set[UUID]:
         try:
             return write()
@@ -197,7 +197,7 @@ def _accept(submission: _Submission) -> AcceptedRequest:
     attempts, plan, request = 0, submission.plan, submission.request
     new = AcceptedRequest(job_ids=[job.id for job in plan.jobs], n=plan.n)
 
-    @retry_when_database_unavailable
+    @retry_for_a_caller
     def attempt() -> AcceptedRequest:
         nonlocal attempts
         attempts += 1

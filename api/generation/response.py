@@ -27,7 +27,7 @@ from worker.core.concurrency.keyed_batches import KeyedBatches, Left
 from worker.core.errors import DreameryError
 from worker.core.ids import public_id
 from worker.core.settings import get_settings
-from worker.db.engine import is_database_away, retry_when_database_unavailable, transaction
+from worker.db.engine import is_database_away, retry_for_a_caller, transaction
 from worker.db.jobs import queries
 from worker.db.jobs.queries import JobView
 
@@ -187,7 +187,7 @@ def _read_together(requests: list[list[UUID]]) -> list[list[JobView] | Left]:
     return [[views[job_id] for job_id in sorted(set(ids)) if job_id in views] for ids in requests]
 
 
-@retry_when_database_unavailable
+@retry_for_a_caller
 def read_job_views(job_ids: list[UUID]) -> list[JobView]:
     """Return the jobs of a request as they are now."""
     with transaction() as tx:

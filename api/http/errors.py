@@ -15,7 +15,12 @@ from starlette.exceptions import HTTPException
 from worker.core.errors import DreameryError, ErrorKind
 from worker.core.messages.chinese import chinese_message
 from worker.core.observability.logging import get_logger
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS
+from worker.db.engine import (
+    DATABASE_UNAVAILABLE_ERRORS,
+    is_database_away,
+    reason_for_callers,
+    reason_for_operators,
+)
 
 log = get_logger("api")
 
@@ -148,11 +153,13 @@ def error_response(
     return JSONResponse(error_body(error.kind, error.message, error.param), status_code=status, headers=extra)
 
 
-def server_fault_response(scope_state: Mapping[str, Any], code: str, *, retry_after: int | None = None) -> JSONResponse:
+def server_fault_response(
+    scope_state: Mapping[str, Any], code: str, reason: str | None = None, *, retry_after: int | None = None
+) -> JSONResponse:
     """Build the response for a server-side failure. If a job was accepted, the message says where to find it."""
     job_id = scope_state.get("job_id")
     if job_id is None or not scope_state.get("accepted"):
-        return error_response(DreameryError(code, retry_after=retry_after))
+        return error_response(DreameryError(code, reason, retry_after=retry_after))
     message = (
         f"An error occurred, but job {job_id} was accepted. Get it at /v1/jobs/{job_id}; do not retry this request."
     )
@@ -236,8 +243,10 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(_http_error(error, request), headers=headers)
 
     async def database_unavailable(request: Request, error: Exception) -> JSONResponse:
-        log.warning("database_away", path=request.url.path, reason=type(error).__name__)
-        return server_fault_response(request.scope.get("state", {}), "overloaded", retry_after=_AWAY_RETRY_SECONDS)
+        log.warning("database_away", path=request.url.path, reason=reason_for_operators(error))
+        reason = f"{reason_for_callers(error)} Try again later." if is_database_away(error) else None
+        state = request.scope.get("state", {})
+        return server_fault_response(state, "overloaded", reason, retry_after=_AWAY_RETRY_SECONDS)
 
     for kind in DATABASE_UNAVAILABLE_ERRORS:
         app.add_exception_handler(kind, database_unavailable)

@@ -10,7 +10,7 @@ from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.security.signed_links import check_link
 from worker.core.settings import get_settings
-from worker.db.engine import Row, retry_when_database_unavailable, transaction
+from worker.db.engine import Row, retry_for_a_caller, transaction
 from worker.db.jobs import queries
 
 # Base URL of the current request; links in its responses start with it.
@@ -54,7 +54,7 @@ def _file_id(link: str) -> str | None:
     return None
 
 
-@retry_when_database_unavailable
+@retry_for_a_caller
 def _file_row(public: str) -> "Row[object] | None":
     found = parse_public_id("file", public)
     with transaction() as tx:

@@ -8,27 +8,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import psycopg
-from sqlalchemy import URL, Connection, Engine, Row, TextClause, create_engine, event, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import Connection, Engine, Row, TextClause, create_engine, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.exc import (
     DataError,
     DisconnectionError,
     IntegrityError,
     InterfaceError,
     InternalError,
+    InvalidatePoolError,
     OperationalError,
     ProgrammingError,
     SQLAlchemyError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
-from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import RetryCallState, retry, retry_if_exception_type, stop_after_delay, wait_random_exponential
 
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
+from worker.db.connecting.connection import BoundedConnection, Connector
+from worker.db.connecting.engines import answer_limit, connection_arguments
+from worker.db.connecting.reachability import reachability
+from worker.db.connecting.reasons import LOST_STATES, reason_for_callers, reason_for_operators
 
 log = get_logger("db")
 
@@ -41,6 +46,9 @@ __all__ = [
     "Transaction",
     "get_engine",
     "is_database_away",
+    "reason_for_callers",
+    "reason_for_operators",
+    "retry_for_a_caller",
     "retry_when_database_unavailable",
     "transaction",
 ]
@@ -71,17 +79,23 @@ def is_database_away(error: Exception) -> bool:
         return isinstance(error, DATABASE_UNAVAILABLE_ERRORS)
     # None = there was no answer: the connection broke.
     state = getattr(error.orig, "sqlstate", None)
-    return state is None or (state.startswith(_AWAY_CLASSES) and state != _QUERY_CANCELED)
+    return state is None or state in LOST_STATES or (state.startswith(_AWAY_CLASSES) and state != _QUERY_CANCELED)
 
 
-# A restart of Postgres takes seconds; a task or a request waits for it instead of failing.
+# A restart of Postgres takes seconds; a task waits for it instead of failing. A caller gets an answer within 10 s.
 RETRY_SECONDS = 15
-_SESSION_OPTIONS = (
-    "-c statement_timeout=10000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=5000 "
-    "-c idle_session_timeout=120000"
-)
+CALLER_RETRY_SECONDS = 6
+_SESSION = {
+    "statement_timeout": "7000",
+    "idle_in_transaction_session_timeout": "15000",
+    "lock_timeout": "5000",
+    "idle_session_timeout": "120000",
+}
+# An answer that comes later than the server's own limit and this comes never: the server or the network is gone.
+_ANSWER_MARGIN_SECONDS = 1.0
 # A pooled connection that was used more recently is not pinged.
 PING_AFTER_SECONDS = 1.0
+_PING_ANSWER_SECONDS = 2.0
 
 
 class Transaction:
@@ -122,29 +136,40 @@ def get_engine() -> Engine:
     """Return the engine of this process, created on first use (never at import, never before a fork)."""
     settings = get_settings()
     url = make_url(settings.sqlalchemy_url)
+    reachability.forget()
+    connector = Connector(_SESSION, answer_seconds=answer_limit(url, _SESSION, _ANSWER_MARGIN_SECONDS))
     engine = create_engine(
         url,
         pool_size=max(settings.db_pool_size, 4),
         max_overflow=8,
         pool_recycle=1800,
-        pool_timeout=10,
+        # Connections come back within the limit of a statement, or break.
+        pool_timeout=8,
         # The connections of a burst are not used afterwards, and the server closes them: each takes 5 MB there.
         pool_use_lifo=True,
-        connect_args={
-            "connect_timeout": 3,
-            "application_name": "dreamery",
-            "options": _session_options(url),
-        },
+        connect_args=connection_arguments(url, "dreamery"),
     )
+
+    def connect(_dialect: object, _record: object, _args: object, parameters: dict[str, Any]) -> BoundedConnection:
+        return reachability.connect(lambda: connector.open(parameters))
+
+    event.listen(engine, "do_connect", connect)
+    event.listen(engine, "handle_error", _replace_error, retval=True)
     event.listen(engine, "checkout", _ping_when_idle)
     event.listen(engine, "checkin", _record_use)
     return engine
 
 
-def _session_options(url: URL) -> str:
-    """Return our `-c` options and then those of the URL, which win. Alone, an argument would replace the URL's."""
-    given = url.query.get("options", ())
-    return " ".join([_SESSION_OPTIONS, *((given,) if isinstance(given, str) else given)])
+def _replace_error(context: ExceptionContext) -> Exception | None:
+    """Count a session that can only fail as lost, whatever the driver calls its error: its connections are dropped."""
+    error = context.original_exception
+    if not isinstance(error, psycopg.Error):
+        return None
+    if error.sqlstate in LOST_STATES:
+        context.is_disconnect = True
+    if context.is_disconnect and not isinstance(context.sqlalchemy_exception, OperationalError):
+        return OperationalError(context.statement, context.parameters, error, connection_invalidated=True)
+    return None
 
 
 def _record_use(_connection: DBAPIConnection | None, record: ConnectionPoolEntry) -> None:
@@ -155,11 +180,17 @@ def _ping_when_idle(connection: DBAPIConnection, record: ConnectionPoolEntry, _p
     """Ping an idle connection before use. SQLAlchemy's own pre-ping costs every transaction a round trip."""
     if time.monotonic() - record.info.get("used_at", 0.0) < PING_AFTER_SECONDS:
         return
+    bounded = cast("BoundedConnection", connection)
+    usual, bounded.answer_seconds = bounded.answer_seconds, _PING_ANSWER_SECONDS
     try:
-        connection.execute("SELECT 1")
-        connection.rollback()
+        bounded.execute("SELECT 1")
+        bounded.rollback()
+    except psycopg.errors.ConnectionTimeout as error:
+        # The others are as old, and a ping of each would take as long.
+        raise InvalidatePoolError from error
     except psycopg.Error as error:
         raise DisconnectionError from error
+    bounded.answer_seconds = usual
 
 
 @contextmanager
@@ -171,10 +202,22 @@ def transaction() -> Iterator[Transaction]:
     tx.run_after_commit()
 
 
-# A decorator for functions that can be repeated as a whole, because every write in them is guarded.
+def _caller_waited_enough(state: RetryCallState) -> bool:
+    # Counted from the beginning of the outage: later requests find the threads free.
+    return max(state.seconds_since_start or 0.0, reachability.seconds_away) >= CALLER_RETRY_SECONDS
+
+
+# Decorators for functions that can be repeated as a whole, because every write in them is guarded.
 retry_when_database_unavailable = retry(
     retry=retry_if_exception_type((OperationalError, InterfaceError)),
     wait=wait_random_exponential(multiplier=0.1, max=2),
     stop=stop_after_delay(RETRY_SECONDS),
+    reraise=True,
+)
+# The same while an HTTP request waits.
+retry_for_a_caller = retry(
+    retry=retry_if_exception_type((OperationalError, InterfaceError)),
+    wait=wait_random_exponential(multiplier=0.1, max=1),
+    stop=_caller_waited_enough,
     reraise=True,
 )

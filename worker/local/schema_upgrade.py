@@ -10,11 +10,11 @@ import threading
 from collections.abc import Iterable
 from functools import lru_cache
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import make_url, text
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
 
 from worker.core.settings import Settings, get_settings
+from worker.db.connecting.engines import command_engine
 from worker.db.platform.startup import explain
 from worker.local.process_commands import ROOT
 from worker.local.processes import StartError
@@ -61,7 +61,7 @@ def unknown_tables(names: Iterable[str]) -> list[str]:
 
 
 def _current_revision(url: str) -> str:
-    engine = create_engine(url, poolclass=NullPool, connect_args={"connect_timeout": 5})
+    engine = command_engine(url)
     try:
         with engine.connect() as connection:
             table = connection.execute(text("SELECT to_regclass('alembic_version')")).scalar()
@@ -105,12 +105,17 @@ def wait_for_schema(seconds: float) -> str:
 
 def create_database() -> None:
     """Create the database of the settings on its server if it does not exist."""
-    import psycopg
-
-    url, _, name = get_settings().database_url.rpartition("/")
-    with psycopg.connect(f"{url}/postgres", autocommit=True, connect_timeout=10) as connection:
-        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
-            connection.execute(psycopg.sql.SQL("CREATE DATABASE {}").format(psycopg.sql.Identifier(name)))
+    url = make_url(get_settings().sqlalchemy_url)
+    maintenance = url.set(database="postgres").render_as_string(hide_password=False)
+    engine = command_engine(maintenance)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            known = text("SELECT 1 FROM pg_database WHERE datname = :name")
+            if connection.execute(known, {"name": url.database}).first() is None:
+                quoted = engine.dialect.identifier_preparer.quote_identifier(str(url.database))
+                connection.execute(text(f"CREATE DATABASE {quoted}"))
+    finally:
+        engine.dispose()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from typing import Any
 
 import sqlalchemy as sa
 from psycopg import sql
-from sqlalchemy.pool import NullPool
 
 from worker.core.settings import Settings
+from worker.db.connecting.engines import command_engine
 from worker.db.engine import Transaction
 
 VERSION_TABLE = "alembic_version"
@@ -45,8 +45,7 @@ class StoredFile:
 def _connection(url: str, **options: Any) -> Iterator[sa.Connection]:
     """Open one connection without the usual statement timeouts, because a large table takes minutes."""
     address = Settings.model_construct(database_url=url).sqlalchemy_url
-    arguments = {"connect_timeout": 5, "application_name": "dreamery-backup"}
-    engine = sa.create_engine(address, poolclass=NullPool, connect_args=arguments)
+    engine = command_engine(address, application_name="dreamery-backup")
     try:
         with engine.connect().execution_options(**options) as connection:
             yield connection

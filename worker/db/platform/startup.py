@@ -6,6 +6,7 @@ import time
 
 from worker.core.observability.logging import get_logger
 from worker.core.security.encryption import SecretUnreadableError
+from worker.db.connecting.reasons import first_line, known_reason, reason_for_operators
 from worker.db.engine import DATABASE_ERRORS, DATABASE_UNAVAILABLE_ERRORS
 from worker.db.platform import root_key
 
@@ -22,7 +23,23 @@ _REFUSED_TEXTS = {
     "no pg_hba.conf entry": "Postgres does not allow its user, host or encryption (pg_hba.conf)",
     'role "': "Postgres has no such user",
     'database "': "Postgres has no such database",
+    "no such user": "PgBouncer has no such user",
+    "no such database": "PgBouncer has no such database",
+    "statement pooling mode": "PgBouncer is in statement mode, which has no transactions; set pool_mode = transaction",
+    "unsupported startup parameter": "PgBouncer refuses one of its parameters",
+    "certificate verify failed": "the certificate of the server is not of the authority in sslrootcert",
+    "root certificate file": "the file of sslrootcert is missing or unreadable",
+    "does not match host name": "the certificate of the server is for another host name",
+    "does not support SSL": "it requires TLS, and the server has none",
+    "certificate file": "the file of sslcert is missing or unreadable",
+    "private key file": "the file of sslkey is missing or readable by others",
+    "requires a valid client certificate": "the server requires a client certificate (sslcert, sslkey)",
+    "invalid connection option": "a parameter after the ? does not exist",
+    "invalid sslmode value": "its sslmode does not exist (verify-full checks certificate and host name)",
+    "invalid target_session_attrs value": "its target_session_attrs does not exist (read-write is usual)",
+    "invalid integer value": "a parameter after the ? must be a number",
 }
+_NEEDS_MISSING = ('role "', 'database "')
 
 
 def require_root_key() -> None:
@@ -39,7 +56,7 @@ def require_root_key() -> None:
                 raise
             if time.monotonic() - logged_at > _LOG_SECONDS:
                 logged_at = time.monotonic()
-                log.warning("waiting_for_database", reason=first_line(error))
+                log.warning("waiting_for_database", reason=reason_for_operators(error))
             pause.wait(_PAUSE_SECONDS)
         else:
             return
@@ -53,23 +70,11 @@ def refusal_reason(error: Exception) -> str | None:
     if 'relation "keyring" does not exist' in text:
         return "The database of DREAMERY_DATABASE_URL has no tables of Dreamery: run `dreamery migrate` first."
     for part, meaning in _REFUSED_TEXTS.items():
-        if part in text and (not part.endswith('"') or "does not exist" in text):
+        if part in text and (part not in _NEEDS_MISSING or "does not exist" in text):
             return f"DREAMERY_DATABASE_URL is wrong: {meaning}. Correct it ({first_line(error)})."
     return None
 
 
 def explain(error: Exception) -> str:
     """Return the true reason of a failed command, as a sentence for the terminal."""
-    text = str(error)
-    if "too many clients" in text or "connection slots" in text or "too many connections" in text:
-        return (
-            "Postgres has no free connection (max_connections, or a limit of the role or database). Stop something "
-            "that uses it, or raise the limit."
-        )
-    return refusal_reason(error) or first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of the message, without the driver's class in front of it."""
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return line.partition(") ")[2] if line.startswith("(psycopg.") else line
+    return known_reason(error) or refusal_reason(error) or first_line(error)
