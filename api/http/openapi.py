@@ -7,6 +7,7 @@ headers that every response has.
 import html
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -14,7 +15,9 @@ from fastapi.responses import HTMLResponse
 from starlette.concurrency import run_in_threadpool
 
 from api.http.errors import error_responses
+from api.http.responses import base_url
 from worker.core.errors import DreameryError
+from worker.core.settings import get_settings
 
 router = APIRouter(include_in_schema=False)
 
@@ -118,6 +121,8 @@ def _build_document(app: FastAPI) -> dict[str, Any]:
             _add_examples(operation, schemas)
             _add_response_headers(operation, creating=method == "post")
             used.update(operation.get("tags", []))
+    if root := urlsplit(get_settings().public_url).path.rstrip("/"):
+        document["servers"] = [{"url": root}]
     document["tags"] = [tag for tag in _TAGS if tag["name"] in used]
     return document
 
@@ -154,7 +159,7 @@ def _add_response_headers(operation: dict[str, Any], *, creating: bool) -> None:
 @router.get("/docs")
 async def docs(request: Request) -> Response:
     """Swagger UI over /openapi.json."""
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = urlsplit(base_url(request)).path.rstrip("/")
     # Not the framework's page: it has an inline script, which the policy forbids.
     page = _PAGE.format(root=html.escape(root), title=html.escape(request.app.title))
     return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
