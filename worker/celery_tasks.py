@@ -18,7 +18,7 @@ from worker.core.observability import metrics, tracing
 from worker.core.observability.logging import get_logger
 from worker.core.security import production_checks
 from worker.core.settings import get_settings
-from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, reason_for_operators, transaction
 from worker.db.platform import startup
 from worker.db.scheduling import open_work
 from worker.messaging import heartbeat, metrics_store
@@ -140,7 +140,7 @@ def _record_task_end(task: Any = None, state: str | None = None, **_: Any) -> No
 @signals.task_failure.connect
 def _log_database_outage(exception: BaseException | None = None, **_: Any) -> None:
     if isinstance(exception, DATABASE_UNAVAILABLE_ERRORS):
-        log.warning("step_put_off", reason=type(exception).__name__)
+        log.warning("step_put_off", reason=reason_for_operators(exception))
 
 
 def _id(value: str) -> UUID | None:
@@ -194,7 +194,7 @@ def save(job_ids: str) -> str:
 def notify(delivery_id: str) -> str:
     """Deliver one webhook, then the other due deliveries to the same receiver."""
     with watchdog.watch("notify"):
-        return deliver_webhooks_task.deliver_lane(delivery_id=UUID(hex=delivery_id))
+        return run_for(deliver_webhooks_task.deliver_lane(UUID(hex=delivery_id)), otherwise=_IN_BACKGROUND)
 
 
 @_task(name="dreamery.tick", send_events=False)

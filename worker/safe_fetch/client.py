@@ -11,7 +11,6 @@ import hashlib
 import ssl
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Any
 from urllib.parse import urljoin
@@ -37,7 +36,6 @@ from worker.safe_fetch.checks import (
     status_text,
 )
 
-POST_DEADLINE_SECONDS = 20.0
 _deadline = Deadline()
 
 
@@ -186,30 +184,3 @@ def _download(url: str, *, max_bytes: int, deadline_seconds: float, on_chunk: Ca
         except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
             raise FetchError(connection_problem(error, host_of(url))) from error
     raise FetchError("too many redirects", final=True)
-
-
-@dataclass(frozen=True, slots=True)
-class PostResponse:
-    """The response to a webhook: its HTTP status and its unparsed `Retry-After` header."""
-
-    status: int
-    retry_after: str | None
-
-
-def post(url: str, *, body: bytes, headers: dict[str, str]) -> PostResponse:
-    """Send a webhook. Redirects are returned, not followed, and the response body is not read. Raises FetchError."""
-    _deadline.start(POST_DEADLINE_SECONDS)
-    check_url(url)
-    # The receiver may take the whole deadline to respond.
-    timeout = httpx.Timeout(POST_DEADLINE_SECONDS, connect=SOCKET_TIMEOUT_SECONDS, pool=SOCKET_TIMEOUT_SECONDS)
-    try:
-        with (
-            tracing.span("post webhook", kind="client", server__address=host_of(url)) as span,
-            _client().stream("POST", url, content=body, headers=headers, timeout=timeout) as response,
-        ):
-            span.set(http__response__status_code=response.status_code)
-            return PostResponse(response.status_code, response.headers.get("retry-after"))
-    except RefusedError as refused:
-        raise refused.cause from None
-    except (httpx.HTTPError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError) as error:
-        raise FetchError(connection_problem(error, host_of(url))) from error

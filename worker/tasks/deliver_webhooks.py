@@ -1,39 +1,48 @@
 """Delivers webhooks from the outbox. Its rows are committed together with the job state, so a crash can only repeat a
 delivery.
 
-Signed as in Standard Webhooks. `webhook-id` is the same on every try, so a receiver can drop duplicates (I11). Bodies
-contain links, never bytes. They are the same on every try, except for links that expire (LINK_TTL_SECONDS).
+Deliveries wait on the event loop, few of each owner: slow receivers delay only deliveries of the same owner. Signed as
+in Standard Webhooks. `webhook-id` is the same on every try, so a receiver can drop duplicates (I11). Bodies contain
+links, never bytes. They are the same on every try, except for links that expire (LINK_TTL_SECONDS).
 """
 
 import random
-import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import orjson
 from standardwebhooks import Webhook
 
+from worker.core.concurrency.event_loop import in_thread, run
+from worker.core.concurrency.lanes import Lane, acting_for
 from worker.core.concurrency.shutdown import stopping
-from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.observability import metrics
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.job_context import job_context
 from worker.core.observability.logging import get_logger
 from worker.core.security.encryption import SecretUnreadableError, decrypt_secret, webhook_secret
 from worker.core.security.signed_links import create_file_link
 from worker.core.settings import get_settings
 from worker.core.webhook_policy import TEST_EVENT, next_delay, pause_seconds, retry_after_seconds
-from worker.db.engine import Row, Transaction, retry_when_database_unavailable, transaction
+from worker.db.engine import (
+    DATABASE_ERRORS,
+    DATABASE_UNAVAILABLE_ERRORS,
+    Row,
+    Transaction,
+    retry_when_database_unavailable,
+    transaction,
+)
 from worker.db.jobs import queries
 from worker.db.platform import root_key
 from worker.db.webhooks import endpoints, outbox
-from worker.safe_fetch import client
+from worker.safe_fetch import async_post
 from worker.safe_fetch.checks import FetchError
+from worker.tasks.stages import worker_keys
 
 log = get_logger("deliver_webhooks")
 
@@ -41,6 +50,11 @@ MAX_BODY_BYTES = 20_000
 _MAX_MESSAGE_CHARS = 2000
 # How long one message works on the due deliveries of its lane; the sweep enqueues the rest again.
 _LANE_SECONDS = 15.0
+# Deliveries in progress in this process, in fair shares per owner. Each costs a connection, but no thread.
+DELIVERIES = Lane(128)
+# What this platform cannot sign is tried again this often, until its key is back.
+_LOCKED_SECONDS = 60.0
+_LOCKED = "this platform cannot read the signing secret; its operator has to add the key to DREAMERY_MASTER_KEY"
 
 _STATUS = {"job.completed": "completed", "job.failed": "failed", "job.cancelled": "cancelled"}
 
@@ -57,80 +71,119 @@ class _Outcome:
 
 def deliver(*, delivery_id: UUID) -> str:
     """Send the delivery, if it is due. Return a line about the outcome."""
-    sent = _claim_and_send(delivery_id)
-    return sent[1] if sent else "not due"
+    return run(_deliver(delivery_id, until=0.0))
 
 
-def deliver_lane(*, delivery_id: UUID) -> str:
+async def deliver_lane(delivery_id: UUID) -> str:
     """Send the delivery and then, for a while, the other due deliveries to the same receiver."""
-    # Receivers may be slow; the other tasks of this process must keep threads.
-    slots = _delivery_slots()
-    if not slots.acquire(blocking=False):
-        return "no free delivery slot"
+    # The sweep repeats the messages of what is still due, also of what waits here for its turn.
+    if delivery_id in _in_progress:
+        return "waits for its turn already"
+    _in_progress.add(delivery_id)
     try:
-        return _work_lane(delivery_id)
+        return await _deliver(delivery_id, until=time.monotonic() + _LANE_SECONDS)
     finally:
-        slots.release()
+        _in_progress.discard(delivery_id)
 
 
-@lru_cache(maxsize=1)
-def _delivery_slots() -> threading.BoundedSemaphore:
-    return threading.BoundedSemaphore(max(get_settings().worker_concurrency // 4, 1))
+_in_progress: set[UUID] = set()
 
 
-def _work_lane(delivery_id: UUID) -> str:
-    until = time.monotonic() + _LANE_SECONDS
-    sent = _claim_and_send(delivery_id)
-    if sent is None:
+async def _deliver(delivery_id: UUID, *, until: float) -> str:
+    place = await in_thread(_find_lane, delivery_id)
+    if place is None:
         return "not due"
-    delivery, line = sent
-    more = 0
-    while time.monotonic() < until and not stopping.requested:
-        watchdog.renew()
-        claimed = _claim_next(delivery.owner, delivery.lane)
-        if claimed is None:
-            break
-        _send_in_context(*claimed)
-        more += 1
+    with acting_for(place.owner):
+        line, more = await _send_next(place, delivery_id), 0
+        while line is not None and time.monotonic() < until and not stopping.requested:
+            if await _send_next(place) is None:
+                break
+            more += 1
+    if line is None:
+        return "not due"
     return f"{line}, and {more} more" if more else line
 
 
-def _claim_and_send(delivery_id: UUID) -> tuple[Row[Any], str] | None:
-    claimed = _claim(delivery_id)
-    return (claimed[0], _send_in_context(*claimed)) if claimed else None
-
-
 @retry_when_database_unavailable
-def _claim(delivery_id: UUID) -> tuple[Row[Any], queries.JobView | None] | None:
+def _find_lane(delivery_id: UUID) -> Row[Any] | None:
     with transaction() as tx:
-        known = outbox.lane_of(tx, delivery_id)
-        if known is None:
+        return outbox.lane_of(tx, delivery_id)
+
+
+async def _send_next(place: Row[Any], delivery_id: UUID | None = None) -> str | None:
+    """Send this delivery, or the next due one of the lane. Return a line about the outcome; None = nothing was due."""
+    # The turn before the claim, whose lease must not pass while the delivery waits.
+    async with DELIVERIES.turn():
+        claimed = await in_thread(_claim, place.owner, place.lane, delivery_id)
+        if claimed is None:
             return None
-        delivery = outbox.claim_delivery(tx, owner=known.owner, lane=known.lane, delivery_id=delivery_id)
-        return None if delivery is None else (delivery, _view(tx, delivery))
+        delivery, view = claimed
+        if view is None:
+            return await _send_and_record(delivery, view)
+        with job_context("notify", view.job.id, view.job.origin):
+            return await _send_and_record(delivery, view)
 
 
 @retry_when_database_unavailable
-def _claim_next(owner: str, lane: str) -> tuple[Row[Any], queries.JobView | None] | None:
+def _claim(owner: str, lane: str, delivery_id: UUID | None) -> tuple[Row[Any], queries.JobView | None] | None:
     with transaction() as tx:
-        delivery = outbox.claim_delivery(tx, owner=owner, lane=lane)
-        return None if delivery is None else (delivery, _view(tx, delivery))
+        delivery = outbox.claim_delivery(tx, owner=owner, lane=lane, delivery_id=delivery_id)
+        if delivery is None:
+            return None
+        try:
+            return delivery, _view(tx, delivery)
+        except DATABASE_ERRORS:
+            raise
+        except Exception as error:  # noqa: BLE001 - the try meets it again
+            # It must not undo the claim: the delivery would block its lane.
+            log.info("delivery_without_job", delivery_id=str(delivery.id), reason=type(error).__name__)
+            return delivery, None
 
 
 def _view(tx: Transaction, delivery: Row[Any]) -> queries.JobView | None:
     return queries.group_views(tx, [delivery.job_id])[0] if delivery.job_id else None
 
 
-def _send_in_context(delivery: Row[Any], view: queries.JobView | None) -> str:
-    """Send a claimed delivery once and record the outcome, in the trace of its job."""
-    if view is None:
-        return _send_and_record(delivery, view)
-    with job_context("notify", view.job.id, view.job.origin):
-        return _send_and_record(delivery, view)
+@retry_when_database_unavailable
+def _read_view(delivery: Row[Any]) -> queries.JobView | None:
+    with transaction() as tx:
+        return _view(tx, delivery)
 
 
-def _send_and_record(delivery: Row[Any], view: queries.JobView | None) -> str:
-    outcome = _send(delivery, event_body(delivery, view))
+async def _send_and_record(delivery: Row[Any], view: queries.JobView | None) -> str:
+    """Send a claimed delivery once and record the outcome. A fault is a failed try: it has a next time, and an end."""
+    started = time.monotonic()
+    try:
+        if view is None and delivery.job_id is not None:
+            view = await in_thread(_read_view, delivery)
+        body = event_body(delivery, view)
+        headers = await in_thread(_signed_headers, delivery, body)
+        outcome = await _send(delivery.url, body, headers)
+    except SecretUnreadableError:
+        return await in_thread(_put_off, delivery)
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        fault = UnexpectedError(error)
+        log.error("delivery_failed", delivery_id=str(delivery.id), detail=fault.detail, trace=fault.frames)  # noqa: TRY400
+        outcome = _Outcome(seconds=time.monotonic() - started, error=fault.detail)
+    return await in_thread(_record, delivery, outcome)
+
+
+@retry_when_database_unavailable
+def _put_off(delivery: Row[Any]) -> str:
+    """Let the delivery wait, because this platform cannot sign it. Neither the owner nor the endpoint is at fault."""
+    # A worker with a wrong key ends, and the delivery is for the others.
+    worker_keys.stop_if_wrong(account=delivery.lane)
+    metrics.count("dreamery_webhooks", "put_off")
+    with transaction() as tx:
+        if delivery.endpoint_id:
+            endpoints.pause_endpoint(tx, delivery.endpoint_id, seconds=_LOCKED_SECONDS)
+        outbox.put_off(tx, delivery.id, attempt=delivery.attempts, reason=_LOCKED, seconds=_LOCKED_SECONDS)
+    return f"{delivery.event} to {delivery.lane} waits: {_LOCKED}"
+
+
+def _record(delivery: Row[Any], outcome: _Outcome) -> str:
     if outcome.error is None:
         metrics.count("dreamery_webhooks", "delivered")
         _note_delivered(delivery, outcome)
@@ -283,15 +336,12 @@ def _base_url() -> str:
 # --- the call ---
 
 
-def _send(delivery: Row[Any], body: bytes) -> _Outcome:
+async def _send(url: str, body: bytes, headers: dict[str, str]) -> _Outcome:
     started = time.monotonic()
     try:
-        posted = client.post(delivery.url, body=body, headers=_signed_headers(delivery, body))
+        posted = await async_post.post(url, body=body, headers=headers)
     except FetchError as error:
         return _Outcome(seconds=time.monotonic() - started, error=str(error))
-    except SecretUnreadableError:
-        error_text = "its secret cannot be decrypted with DREAMERY_MASTER_KEY; rotate it"
-        return _Outcome(seconds=time.monotonic() - started, error=error_text)
     seconds = time.monotonic() - started
     if 200 <= posted.status < 300:
         return _Outcome(seconds=seconds, status=posted.status)

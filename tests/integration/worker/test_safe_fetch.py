@@ -9,11 +9,16 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.support.engine import reload_settings
-from worker.safe_fetch import client as safe_fetch
+from worker.core.concurrency import event_loop
+from worker.safe_fetch import async_post
 from worker.safe_fetch.checks import FetchError, resolve_allowed_addresses
-from worker.safe_fetch.client import download, post
+from worker.safe_fetch.client import download
 
 Talk = Callable[[socket.socket], None]
+
+
+def post(url: str, *, body: bytes, headers: dict[str, str]) -> async_post.PostResponse:
+    return event_loop.run(async_post.post(url, body=body, headers=headers))
 
 
 @contextlib.contextmanager
@@ -398,7 +403,7 @@ def test_slow_server_ends_at_the_deadline(allow, part: str) -> None:
 
 
 def test_slow_webhook_receiver_ends_at_the_deadline(allow, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.4)
+    monkeypatch.setattr(async_post, "POST_DEADLINE_SECONDS", 0.4)
 
     def drip(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -410,6 +415,52 @@ def test_slow_webhook_receiver_ends_at_the_deadline(allow, monkeypatch: pytest.M
         with pytest.raises(FetchError):
             post(f"http://127.0.0.1:{port}/", body=b"{}", headers={})
         assert time.monotonic() - begin < 6
+
+
+ENDLESS_ANSWERS = {
+    "headers": (b"HTTP/1.1 200 OK\r\n", b"X-A: " + b"b" * 8000 + b"\r\n"),
+    "one header": (b"HTTP/1.1 200 OK\r\nX-A: ", b"b" * 8000),
+    "interim responses": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n" * 100),
+    "no response": (b"", b"nonsense " * 1000),
+}
+
+
+@pytest.mark.parametrize("kind", ENDLESS_ANSWERS)
+def test_endless_answer_to_a_webhook_is_cut_off_after_some_bytes(allow, kind: str) -> None:
+    sent = []
+
+    def pour(connection: socket.socket) -> None:
+        begin, more = ENDLESS_ANSWERS[kind]
+        connection.recv(65536)
+        with contextlib.suppress(OSError):
+            connection.sendall(begin)
+            while len(sent) < 100_000:
+                connection.sendall(more)
+                sent.append(len(more))
+
+    with raw_peer(pour) as port:
+        allow("127.0.0.1")
+        with pytest.raises(FetchError):
+            post(f"http://127.0.0.1:{port}/", body=b"{}", headers={})
+    # What the sockets of both sides hold is sent but not read.
+    assert sum(sent) < 20_000_000
+
+
+def test_body_of_the_answer_to_a_webhook_is_not_read(allow) -> None:
+    sent = []
+
+    def pour(connection: socket.socket) -> None:
+        connection.recv(65536)
+        with contextlib.suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")
+            while len(sent) < 10_000:
+                connection.sendall(b"x" * 100_000)
+                sent.append(100_000)
+
+    with raw_peer(pour) as port:
+        allow("127.0.0.1")
+        assert post(f"http://127.0.0.1:{port}/", body=b"{}", headers={}).status == 200
+    assert sum(sent) < 20_000_000
 
 
 def test_failed_download_leaves_no_open_file(allow) -> None:

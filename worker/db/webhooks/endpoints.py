@@ -180,6 +180,17 @@ def record_failure(tx: Transaction, endpoint_id: UUID, *, pause: float | None) -
     )
 
 
+def pause_endpoint(tx: Transaction, endpoint_id: UUID, *, seconds: float) -> None:
+    """Let all deliveries of the endpoint wait, without a failure of it."""
+    tx.run(
+        text(
+            """UPDATE webhook_endpoints SET slow_until = greatest(slow_until,
+                   clock_timestamp() + make_interval(secs => :seconds)) WHERE id = :id"""
+        ),
+        {"id": endpoint_id, "seconds": seconds},
+    )
+
+
 def get_failing_endpoint(tx: Transaction, endpoint_id: UUID) -> Row[Any] | None:
     """Return the endpoint if it has been failing for `FAILING_DAYS`, else None."""
     return tx.first(

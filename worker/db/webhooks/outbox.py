@@ -1,7 +1,7 @@
 """The webhook outbox: `state_machine.py` inserts rows with each state change; this module claims and settles them.
 
-A lane groups deliveries to one receiver, so a slow receiver delays only its own lane: an endpoint, or the origin of a
-job's `webhook` URL. `delivery_log.py` has the deliveries as callers see them.
+A lane groups deliveries of one owner to one receiver, so a slow receiver delays only its own lane: an endpoint, or the
+origin of a job's `webhook` URL. `delivery_log.py` has the deliveries as callers see them.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from worker.core.settings import get_settings
 from worker.core.webhook_policy import TEST_EVENT
 from worker.db.engine import Transaction
 
-# Maximum concurrent deliveries, so one receiver or owner cannot use all threads.
+# Maximum concurrent deliveries, so one receiver or owner cannot use all connections.
 MAX_PER_LANE = 3
 MAX_PER_OWNER = 6
 
@@ -28,7 +28,8 @@ OUTBOX = """listening AS (
         outbox AS (
             INSERT INTO webhook_deliveries (id, job_id, endpoint_id, event, url, owner, lane, due_at)
             SELECT gen_random_uuid(), upd.id, CAST(NULL AS uuid), CAST(:event AS text), upd.webhook_url, upd.owner,
-                   'place:' || lower(coalesce(substring(upd.webhook_url FROM '^[^/]*//[^/?#]+'), upd.webhook_url)),
+                   'place:' || upd.owner || ':'
+                       || lower(coalesce(substring(upd.webhook_url FROM '^[^/]*//[^/?#]+'), upd.webhook_url)),
                    now()
             FROM upd WHERE upd.webhook_url IS NOT NULL AND CAST(:event AS text) <> 'job.started'
             UNION ALL
@@ -46,20 +47,30 @@ _DUE = text(
         UNION ALL
         SELECT (SELECT d.lane FROM webhook_deliveries d
                 WHERE d.due_at IS NOT NULL AND d.lane > lanes.lane ORDER BY d.lane LIMIT 1)
-        FROM lanes WHERE lanes.lane IS NOT NULL)
-    SELECT d.id FROM lanes CROSS JOIN LATERAL (
-        SELECT w.id, w.due_at, w.event, w.endpoint_id FROM webhook_deliveries w
-        WHERE w.lane = lanes.lane AND w.due_at <= now() ORDER BY w.due_at LIMIT :most_per_lane) d
-    LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id
-    WHERE e.id IS NULL OR d.event = :test
-        OR (e.disabled_at IS NULL AND coalesce(e.slow_until <= clock_timestamp(), true))
-    ORDER BY d.due_at LIMIT :limit"""
+        FROM lanes WHERE lanes.lane IS NOT NULL),
+    waiting AS (
+        SELECT d.id, d.due_at, d.owner, row_number() OVER (PARTITION BY d.owner ORDER BY d.nth, d.due_at, d.id) AS turn
+        FROM lanes CROSS JOIN LATERAL (
+            SELECT w.id, w.owner, w.due_at, w.event, w.endpoint_id, row_number() OVER (ORDER BY w.due_at) AS nth
+            FROM webhook_deliveries w
+            WHERE w.lane = lanes.lane AND w.due_at <= now() ORDER BY w.due_at LIMIT :most_per_lane) d
+        LEFT JOIN webhook_endpoints e ON e.id = d.endpoint_id
+        WHERE e.id IS NULL OR d.event = :test
+            OR (e.disabled_at IS NULL AND coalesce(e.slow_until <= clock_timestamp(), true))),
+    busy AS (
+        SELECT owner, count(*) AS n FROM webhook_deliveries WHERE claimed_until > clock_timestamp() GROUP BY owner)
+    SELECT w.id FROM waiting w LEFT JOIN busy b ON b.owner = w.owner
+    WHERE w.turn <= :most_per_owner - coalesce(b.n, 0)
+    ORDER BY w.turn, w.due_at LIMIT :limit"""
 )
 
 
 def due_deliveries(tx: Transaction, *, limit: int) -> list[UUID]:
-    """Return due deliveries whose endpoint is enabled and not paused, a few of each lane."""
-    rows = tx.all(_DUE, {"limit": limit, "most_per_lane": MAX_PER_LANE, "test": TEST_EVENT})
+    """Return due deliveries whose endpoint is enabled and not paused: as many as an owner may have in progress, the
+    owners in turn.
+    """
+    most = {"most_per_lane": MAX_PER_LANE, "most_per_owner": MAX_PER_OWNER}
+    rows = tx.all(_DUE, {"limit": limit, "test": TEST_EVENT, **most})
     return [row.id for row in rows]
 
 
@@ -166,6 +177,21 @@ def record_failed(
         {**values, "delay": delay},
     )
     tx.run(_RECORD_ATTEMPT, values)
+
+
+def put_off(tx: Transaction, delivery_id: UUID, *, attempt: int, reason: str, seconds: float) -> None:
+    """Undo an attempt that sent nothing: the delivery is due again after `seconds`, and no try is counted."""
+    values = {"id": delivery_id, "n": attempt, "reason": reason, "seconds": seconds}
+    tx.run(
+        text(
+            """UPDATE webhook_deliveries SET claimed_until = NULL, tries = tries - 1, attempts = attempts - 1,
+                   last_error = :reason, due_at = CASE WHEN given_up_at IS NULL
+                       THEN clock_timestamp() + make_interval(secs => CAST(:seconds AS double precision)) END
+               WHERE id = :id AND attempts = :n AND delivered_at IS NULL"""
+        ),
+        values,
+    )
+    tx.run(text("DELETE FROM webhook_attempts WHERE delivery_id = :id AND n = :n"), values)
 
 
 def give_up_pending(tx: Transaction, endpoint_id: UUID | None = None) -> int:

@@ -56,7 +56,7 @@ def test_outbox_has_one_row_per_endpoint_and_one_for_the_jobs_own_webhook(engine
     assert {(row.endpoint_id, row.url, row.lane) for row in rows} == {
         (first, URL, f"endpoint:{first}"),
         (second, "https://example.org/other", f"endpoint:{second}"),
-        (None, "http://place.example:8080/a?b=c", "place:http://place.example:8080"),
+        (None, "http://place.example:8080/a?b=c", "place:tokens:test:http://place.example:8080"),
     }
     assert {(row.event, row.job_id, row.tries, row.owner) for row in rows} == {("job.completed", job, 0, "tokens:test")}
     assert all(row.due_at for row in rows)
@@ -225,4 +225,25 @@ def test_sweep_takes_a_few_due_deliveries_of_each_lane(engine: Engine) -> None:
     sweep()
     lanes = {engine.sql("SELECT lane FROM webhook_deliveries WHERE id = :id", id=UUID(hex=m.ids["delivery_id"]))[0].lane
              for m in engine.take_messages("dreamery.notify")}  # fmt: skip
-    assert "place:https://example.net" in lanes
+    assert "place:tokens:test:https://example.net" in lanes
+
+
+def test_sweep_takes_the_deliveries_of_owners_in_turn(engine: Engine) -> None:
+    """Hundreds of receivers of one owner, all due before, do not hide the delivery of another owner."""
+    account = engine.add_account()
+    for number in range(40):
+        fail_job(engine.add_job(account, webhook_url=f"https://{number}.example/x"))
+    fail_job(engine.add_job(account, owner="tokens:other", webhook_url="https://0.example/x"))
+    engine.make_due()
+    engine.sql("UPDATE webhook_deliveries SET due_at = now() - interval '1 hour' WHERE owner <> 'tokens:other'")
+    with transaction() as tx:
+        found = outbox.due_deliveries(tx, limit=2)
+        assert len(outbox.due_deliveries(tx, limit=300)) == outbox.MAX_PER_OWNER + 1
+    owners = {row.id: row.owner for row in engine.sql("SELECT id, owner FROM webhook_deliveries")}
+    assert [owners[one] for one in found] == ["tokens:test", "tokens:other"]
+    with transaction() as tx:
+        place = outbox.lane_of(tx, found[0])
+        assert place is not None
+        assert outbox.claim_delivery(tx, owner=place.owner, lane=place.lane) is not None
+    with transaction() as tx:
+        assert len(outbox.due_deliveries(tx, limit=300)) == outbox.MAX_PER_OWNER, "one is in progress"

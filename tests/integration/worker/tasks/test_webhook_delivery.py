@@ -21,13 +21,15 @@ from tests.support import factories
 from tests.support.engine import Engine
 from tests.support.platform import ROOT, eventually
 from tests.support.servers.http_servers import ReceivedWebhook, RequestPause, WebhookReceiver, running_app
+from worker.core.concurrency import event_loop
+from worker.core.ids import new_id
 from worker.core.security.encryption import encrypt_secret, new_webhook_secret, webhook_secret
 from worker.core.webhook_policy import RETRY_DELAYS
 from worker.db.engine import transaction
 from worker.db.jobs import state_machine
-from worker.db.webhooks import endpoints, outbox
+from worker.db.webhooks import delivery_log, endpoints, outbox
 from worker.db.webhooks.outbox import MAX_PER_LANE, MAX_PER_OWNER
-from worker.safe_fetch import client as safe_fetch
+from worker.safe_fetch import async_post
 from worker.tasks.deliver_webhooks import MAX_BODY_BYTES, deliver, deliver_lane
 
 
@@ -133,13 +135,37 @@ def test_two_secrets_sign_during_rotation_and_one_afterwards(engine: Engine, rec
         OpenAI(api_key="none").webhooks.verify_signature(after.body, after.headers, secret=old)
 
 
-def test_undecryptable_secret_fails_the_delivery(engine: Engine, receiver: WebhookReceiver) -> None:
-    add_endpoint(engine, receiver.url)
+def test_delivery_whose_secret_cannot_be_read_waits_for_the_operator(engine: Engine, receiver: WebhookReceiver) -> None:
+    """Neither the receiver nor its owner is at fault: no try is counted, and the endpoint stays enabled for ever."""
+    endpoint, secret = add_endpoint(engine, receiver.url)
+    readable = endpoint_row(engine, endpoint).secret
+    other = encrypt_secret(secret, context="webhook:of another row")
+    engine.sql("UPDATE webhook_endpoints SET secret = :s, failing_since = now() - interval '9 days'", s=other)
     fail(engine)
-    engine.configure(MASTER_KEY="another master key, with which nothing here was encrypted")
-    assert "DREAMERY_MASTER_KEY" in send(engine)
+    engine.sql("UPDATE webhook_deliveries SET tries = :n", n=len(RETRY_DELAYS))
+    for _ in range(3):
+        assert "waits" in send(engine)
     assert receiver.received == []
-    assert delivery(engine).due_at
+    row = delivery(engine)
+    assert (row.tries, row.attempts, row.given_up_at) == (len(RETRY_DELAYS), 0, None)
+    assert 50 < row.wait.total_seconds() <= 60
+    assert "DREAMERY_MASTER_KEY" in row.last_error
+    assert attempts(engine) == []
+    assert endpoint_row(engine, endpoint).disabled_at is None
+    assert 50 < endpoint_row(engine, endpoint).pause.total_seconds() <= 60, "its other deliveries wait too"
+    engine.sql("UPDATE webhook_endpoints SET secret = :s", s=readable)
+    assert send(engine).startswith("delivered")
+    assert (delivery(engine).tries, attempts(engine)) == (len(RETRY_DELAYS) + 1, [(1, 200, None)])
+    assert matching_signatures(receiver.received[0], secret) == [True]
+
+
+def test_test_event_whose_secret_cannot_be_read_waits_too(engine: Engine, receiver: WebhookReceiver) -> None:
+    endpoint, secret = add_endpoint(engine, receiver.url)
+    engine.sql("UPDATE webhook_endpoints SET secret = :s", s=encrypt_secret(secret, context="webhook:of another row"))
+    with transaction() as tx:
+        delivery_log.add_test(tx, delivery_id=new_id(), endpoint_id=endpoint, owner="tokens:test", url=receiver.url)
+    assert "waits" in send(engine)
+    assert (delivery(engine).given_up_at, receiver.received) == (None, [])
 
 
 # --- bodies ---
@@ -306,7 +332,7 @@ def test_unreachable_receiver_is_a_failure(engine: Engine, more_receivers: Calla
 def test_slow_receiver_fails_at_the_deadline(
     engine: Engine, receiver: WebhookReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safe_fetch, "POST_DEADLINE_SECONDS", 0.5)
+    monkeypatch.setattr(async_post, "POST_DEADLINE_SECONDS", 0.5)
     add_endpoint(engine, receiver.url)
     stop = RequestPause()
     receiver.hook = lambda: stop("", b"")
@@ -343,7 +369,7 @@ def test_slow_receiver_delays_only_its_own_lane(
     assert results == ["not due"] * 3
     begin = time.monotonic()
     first = next(item for item, endpoint in of.items() if endpoint == quick_one)
-    line = deliver_lane(delivery_id=first)
+    line = event_loop.run(deliver_lane(first))
     assert line.endswith(f"and {MAX_PER_LANE + 2} more")
     assert time.monotonic() - begin < 15
     assert len(quick.received) == MAX_PER_LANE + 3
