@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import httpx
 import psutil
 
 from worker.local.embedded_servers import EmbeddedPostgres, EmbeddedRedis, embedded_postgres, embedded_redis
+from worker.local.platform_settings import read_platform_settings
 from worker.local.processes import Child, ProcessSupervisor, free_port
 from worker.local.supervisor import Platform, PlatformOptions
 
@@ -70,10 +72,11 @@ class CheckedPlatform(Platform):
         return dict(ledger.json()["violations"])
 
 
-def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
+def start_platform(tmp_path: Path, *, database_url: str = "", **options: Any) -> CheckedPlatform:
     """Start a platform on free ports with a new data folder, without Flower and fsync.
 
-    Use it as `with start_platform(tmp_path) as platform:`. `options` are those of `PlatformOptions`.
+    Use it as `with start_platform(tmp_path) as platform:`. `options` are those of `PlatformOptions`. With
+    `database_url` it uses that database, which must have the latest schema, and starts no Postgres.
     """
     settings: dict[str, Any] = {
         "data_dir": tmp_path / "data",
@@ -85,7 +88,9 @@ def start_platform(tmp_path: Path, **options: Any) -> CheckedPlatform:
     # Tests of all routes send more wrong keys than the limit allows; some speak as a proxy on this machine.
     env = {"DREAMERY_FAILED_LOGINS_PER_MINUTE": "0", "DREAMERY_TRUSTED_PROXIES": "127.0.0.1,::1"}
     options["extra_env"] = {**env, **options.get("extra_env", {})}
-    platform = CheckedPlatform(PlatformOptions(**{**settings, **options}))
+    made = PlatformOptions(**{**settings, **options})
+    read = read_platform_settings(throwaway=True, profile=made.profile)
+    platform = CheckedPlatform(made, replace(read, database_url=database_url))
     platform.start()
     return platform
 

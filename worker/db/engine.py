@@ -86,7 +86,7 @@ def is_database_away(error: Exception) -> bool:
 RETRY_SECONDS = 15
 CALLER_RETRY_SECONDS = 6
 _SESSION = {
-    "statement_timeout": "7000",
+    "statement_timeout": "6000",
     "idle_in_transaction_session_timeout": "15000",
     "lock_timeout": "5000",
     "idle_session_timeout": "120000",
@@ -204,7 +204,8 @@ def transaction() -> Iterator[Transaction]:
 
 def _caller_waited_enough(state: RetryCallState) -> bool:
     # Counted from the beginning of the outage: later requests find the threads free.
-    return max(state.seconds_since_start or 0.0, reachability.seconds_away) >= CALLER_RETRY_SECONDS
+    waited = max(state.seconds_since_start or 0.0, reachability.seconds_away)
+    return reachability.is_silent or waited >= CALLER_RETRY_SECONDS
 
 
 # Decorators for functions that can be repeated as a whole, because every write in them is guarded.
