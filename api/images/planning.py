@@ -6,8 +6,8 @@ All parameters of a job are decided here, so that a worker does not have to inte
 import random
 import re
 from dataclasses import replace
-from functools import partial
 from typing import Any
+from uuid import UUID
 
 from starlette.concurrency import run_in_threadpool
 
@@ -25,6 +25,7 @@ from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
 from worker.core.ids import new_id
 from worker.core.media.conversion import FORMATS, OutputFormat
+from worker.db.jobs.inputs import NewInput
 from worker.db.jobs.state_machine import NewJob
 
 # Limit of all models (openai-compat: 1:3 to 3:1).
@@ -242,21 +243,19 @@ async def plan_images(path: str, body: ImageGenerationRequest, caller: Caller, *
     offer = await read_offer(caller)
     jobs, n = plan_image_jobs(body, caller, offer)
     model = offer.image_model(get_catalog(), body.model)
-    plan = partial(_plan_with_inputs, path, body, jobs, n, model, required=required)
-    # Without inputs nothing is fetched, decoded or stored.
-    return await run_in_threadpool(plan) if body.media_inputs else plan()
+    if required and not body.media_inputs:
+        raise DreameryError("missing_required_parameter", "Missing required parameter: 'image'.", param="image")
+    check_image_count(body.media_inputs, model)
+    return await _plan_with_inputs(path, body, jobs, n, model)
 
 
-def _plan_with_inputs(
-    path: str, body: ImageGenerationRequest, jobs: list[NewJob], n: int, model: ImageModel, *, required: bool
+async def _plan_with_inputs(
+    path: str, body: ImageGenerationRequest, jobs: list[NewJob], n: int, model: ImageModel
 ) -> GenerationPlan:
     entries = body.media_inputs
-    if required and not entries:
-        raise DreameryError("missing_required_parameter", "Missing required parameter: 'image'.", param="image")
-    check_image_count(entries, model)
-    with open_inputs(entries) as references:
+    async with open_inputs(entries, jobs[0].owner) as references:
         # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
-        stored = [store_input(item, stem_of(jobs[0].id, n)) for n, item in enumerate(references)]
+        stored = await run_in_threadpool(_store_inputs, references, jobs[0].id) if references else []
         descriptions = [item.description for item in references]
         adjusted = {**jobs[0].params.get("adjusted", {}), **describe_adjustments(entries, references)}
         size = _size_like_input(body, model, references)
@@ -264,3 +263,7 @@ def _plan_with_inputs(
     jobs = [replace(job, params={**job.params, **params, "order": {**job.params["order"], **size}}) for job in jobs]
     fields = body.model_dump(mode="json", exclude={"image", "images", "media_inputs"})
     return GenerationPlan(jobs=jobs, n=n, inputs=stored, fingerprint=fingerprint(path, fields, descriptions))
+
+
+def _store_inputs(references: list[ReferenceInput], group_id: UUID) -> list[NewInput]:
+    return [store_input(item, stem_of(group_id, n)) for n, item in enumerate(references)]

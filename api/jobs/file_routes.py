@@ -5,6 +5,7 @@ The id of a file cannot be guessed; with LINK_TTL_SECONDS links are signed and e
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -17,7 +18,8 @@ from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.media.image import InvalidImageError
-from worker.core.media.thumbnails import make_thumbnail
+from worker.core.media.isolation.client import DecodingUnavailableError, run_async
+from worker.core.media.thumbnails import thumbnail_work
 from worker.core.security.signed_links import seconds_until_expiry
 from worker.db.engine import Row, transaction
 from worker.db.jobs import queries
@@ -27,6 +29,7 @@ router = APIRouter(prefix="/v1/files", tags=["files"])
 _CACHE_PERMANENTLY = "public, max-age=31536000, immutable"
 # `small` is for lists: a quarter of the work and far fewer bytes.
 _THUMBNAIL_SIDES = {"small": 128, "medium": 512}
+_THUMBNAIL_PATIENCE_SECONDS = 30.0
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
 
 
@@ -90,13 +93,18 @@ def _download_name(row: Any) -> str:
     return f"dreamery-{row.job_id.hex[-8:]}-{row.n + 1}{suffix}.{extension}"
 
 
-def _make_thumbnail(row: Any, side: int) -> bytes:
+async def _make_thumbnail(row: Any, side: int) -> bytes:
     try:
-        return make_thumbnail(storage.read_file(row.key), side=side)
+        with await run_in_threadpool(storage.open_file, row.key) as content:
+            work = await run_in_threadpool(partial(thumbnail_work, content, side=side))
+            # Whoever looks at it: the files of one owner wait for each other.
+            return await run_async(work, owner=row.owner, patience_seconds=_THUMBNAIL_PATIENCE_SECONDS)
     except storage.MissingFileError:
         raise DreameryError("file_not_found") from None
     except InvalidImageError as error:
         raise DreameryError("file_not_found", f"This file has no thumbnail: {error}.") from None
+    except DecodingUnavailableError:
+        raise DreameryError("overloaded", "Too many thumbnails are being made. Try again later.") from None
 
 
 @router.get(
@@ -134,7 +142,7 @@ async def get_thumbnail(
     }
     if if_none_match == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    content = await run_in_threadpool(_make_thumbnail, row, _THUMBNAIL_SIDES[size])
+    content = await _make_thumbnail(row, _THUMBNAIL_SIDES[size])
     return Response(content, media_type="image/webp", headers=headers)
 
 

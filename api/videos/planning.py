@@ -7,7 +7,6 @@ import math
 import random
 import re
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -70,11 +69,10 @@ def require_single_video(body: VideoGenerationRequest) -> VideoGenerationRequest
 
 async def plan_videos(path: str, body: VideoGenerationRequest, caller: Caller) -> GenerationPlan:
     """Return the plan of a video request; its inputs are inspected and stored. Raises the request's error."""
-    offer = await read_offer(caller)
-    return await run_in_threadpool(partial(plan_videos_sync, path, body, caller, offer))
+    return await plan_videos_with(path, body, caller, await read_offer(caller))
 
 
-def plan_videos_sync(
+async def plan_videos_with(
     path: str,
     body: VideoGenerationRequest,
     caller: Caller,
@@ -82,18 +80,18 @@ def plan_videos_sync(
     *,
     extra_params: dict[str, Any] | None = None,
 ) -> GenerationPlan:
-    """Like `plan_videos`, for callers in a thread. `extra_params` = additional `params` of the jobs."""
+    """Like `plan_videos`, with a known offer. `extra_params` = additional `params` of the jobs."""
     spec = _resolve_spec(body, caller, offer, is_openai_call=path in OPENAI_PATHS)
     roles = assign_roles(body, spec.model, spec.prompt)
     entries = [entry for _, entry in roles.inputs]
-    with open_inputs(entries) as references:
+    async with open_inputs(entries, caller.owner) as references:
         _check_durations(references, roles)
         descriptions = [item.description for item in references]
         spec = _apply_first_frame_ratio(spec, roles, references)
         spec = replace(spec, adjusted={**spec.adjusted, **describe_adjustments(entries, references)})
         jobs = _jobs(body, caller, spec, roles, {**(extra_params or {}), "images": descriptions})
         # Before the accepting transaction, so that no row lock waits for a slow disk or bucket.
-        stored = _store_inputs(roles, references, jobs[0].id)
+        stored = await run_in_threadpool(_store_inputs, roles, references, jobs[0].id) if references else []
     fields = {**body.model_dump(mode="json", exclude=set(INPUT_FIELDS)), **(extra_params or {})}
     inputs = [[role, item] for (role, _), item in zip(roles.inputs, descriptions, strict=True)]
     return GenerationPlan(jobs=jobs, n=len(jobs), inputs=stored, fingerprint=fingerprint(path, fields, inputs))

@@ -3,13 +3,15 @@
 Upstream cannot change a finished video, so a new video with the same parameters is the closest result.
 """
 
-import io
 from typing import Any
+from uuid import UUID
+
+from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
-from api.videos.planning import plan_videos_sync
+from api.videos.planning import plan_videos_with
 from api.videos.schemas import VideoGenerationRequest
 from api.videos.serialization import public_video_id
 from worker import storage
@@ -24,15 +26,14 @@ _FRAME_FIELDS = {"first_frame": "first_frame_image", "end_frame": "end_frame_ima
 _MEDIA_FIELDS = {"image": "images", "video": "videos", "audio": "audios"}
 
 
-def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, offer: UpstreamModels) -> GenerationPlan:
-    """Return the plan of a remix of a completed video; call it in a thread. Flags in the new prompt override."""
+async def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, offer: UpstreamModels) -> GenerationPlan:
+    """Return the plan of a remix of a completed video. Flags in the new prompt override."""
     job = source.job
     if job.state != JobState.SUCCEEDED:
         code = "video_failed" if job.finished_at else "video_not_ready"
         raise DreameryError(code, "Only a completed video can be remixed.")
     order = job.params["order"]
-    with transaction() as tx:
-        rows = inputs.original_inputs(tx, job.id)
+    inputs_of_source = await run_in_threadpool(_input_fields, job.id)
     fields: dict[str, Any] = {
         "prompt": prompt,
         # The id, because the requested name may mean another model by now.
@@ -43,17 +44,19 @@ def plan_remix(path: str, source: JobView, prompt: str, caller: Caller, offer: U
         "fps": order["fps"],
         "seed": order["seed"],
         "metadata": job.metadata or None,
-        **_input_fields(rows),
+        **inputs_of_source,
         **({"function_mode": "omni_reference"} if order["parts"] else {}),
     }
     body = VideoGenerationRequest.model_validate(fields)
     extra_params = {"remixed_from_video_id": public_video_id(job.id), "asked_model": job.params["asked_model"]}
     if "openai_size" in job.params:
         extra_params["openai_size"] = job.params["openai_size"]
-    return plan_videos_sync(path, body, caller, offer, extra_params=extra_params)
+    return await plan_videos_with(path, body, caller, offer, extra_params=extra_params)
 
 
-def _input_fields(rows: list[Row[Any]]) -> dict[str, Any]:
+def _input_fields(job_id: UUID) -> dict[str, Any]:
+    with transaction() as tx:
+        rows = inputs.original_inputs(tx, job_id)
     fields: dict[str, Any] = {}
     for row in rows:
         value = _stored_file(row) or _link(row)
@@ -69,10 +72,10 @@ def _stored_file(row: Row[Any]) -> Upload | None:
     if row.key is None:
         return None
     try:
-        data = storage.read_file(row.key)
+        content = storage.open_file(row.key)
     except storage.MissingFileError:
         return None
-    return Upload(name=row.name, size=len(data), file=io.BytesIO(data))
+    return Upload(name=row.name, size=row.bytes, file=content)
 
 
 def _link(row: Row[Any]) -> dict[str, str]:

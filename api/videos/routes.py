@@ -214,8 +214,6 @@ async def remix_video(
     key = parse_idempotency_key(idempotency_key)
     body = await parse_body(request, RemixRequest)
     offer = await read_offer(caller)
-
-    def plan() -> GenerationPlan:
-        return plan_remix(request.url.path, find_video(caller, parse_video_id(video_id)), body.prompt, caller, offer)
-
-    return await _start(request, await run_in_threadpool(plan), caller, key)
+    source = await run_in_threadpool(find_video, caller, parse_video_id(video_id))
+    plan = await plan_remix(request.url.path, source, body.prompt, caller, offer)
+    return await _start(request, plan, caller, key)

@@ -1,26 +1,20 @@
-"""Converts a finished image into the format that the caller requested. Pillow does the work; the pixels stay the same.
+"""Converts a finished image into the format that the caller requested, in a child process. The pixels stay the same."""
 
-Only the colour profile is kept, as other metadata describes the original file. A rotated photo (EXIF orientation) is
-stored upright, as its orientation tag is removed.
-"""
-
-import contextlib
-import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any
 
-from PIL import Image, ImageOps, UnidentifiedImageError
-
-from worker.core.media.image import MAX_INPUT_PIXELS, decode_slots
+from worker.core.media.image import MAX_INPUT_PIXELS, InvalidImageError
+from worker.core.media.image_header import read_image_header
+from worker.core.media.isolation.client import Limits, Work, on_disk
+from worker.core.media.isolation.image_work import REASONS, memory_for, weight_of
+from worker.core.media.isolation.protocol import IMAGES
 
 # Format that callers request -> Pillow's name.
 FORMATS = {"png": "PNG", "jpeg": "JPEG", "webp": "WEBP"}
 # High quality: above 95 a JPEG grows without a visible difference.
 DEFAULT_QUALITY = 95
 _MIME_OF = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
-_SPOOL_BYTES = 8 * 1024 * 1024
-_WAIT_SECONDS = 5.0
+_CPU_SECONDS, _WALL_SECONDS = 60, 120
 
 
 class ConversionError(Exception):
@@ -49,59 +43,28 @@ class OutputFormat:
         return self.compression is None and mime == _MIME_OF[self.format]
 
 
-def convert(content: IO[bytes], output: OutputFormat, *, while_waiting: Callable[[], object]) -> IO[bytes]:
-    """Convert an image; returns a temporary file that disappears when closed. Raises ConversionError.
+def conversion_work(content: IO[bytes], output: OutputFormat) -> Work[IO[bytes]]:
+    """Return the work that converts an image to a temporary file, which disappears when closed.
 
-    The result is deterministic. Only a few conversions run at once; `while_waiting` is called every few seconds until
-    this one starts.
+    Raises ConversionError, as the work does. The result is deterministic.
     """
-    result: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
     try:
-        with _decode_slot(while_waiting), Image.open(content) as image:
-            _check_pixels(image)
-            _write(image, result, output)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError, EOFError) as error:
-        # Pillow raises different errors for damaged files of each format.
-        result.close()
-        raise ConversionError(f"{type(error).__name__}: {error}") from error
-    except BaseException:
-        result.close()
-        raise
-    return result
-
-
-@contextlib.contextmanager
-def _decode_slot(while_waiting: Callable[[], object]) -> Iterator[None]:
-    while not decode_slots.acquire(timeout=_WAIT_SECONDS):
-        while_waiting()
-    try:
-        yield
-    finally:
-        decode_slots.release()
-
-
-def _check_pixels(image: Image.Image) -> None:
-    if image.width * image.height > MAX_INPUT_PIXELS:
-        raise ConversionError("it has too many pixels")
-
-
-def _write(image: Image.Image, result: IO[bytes], output: OutputFormat) -> None:
-    profile = image.info.get("icc_profile") if image.mode != "CMYK" else None
-    upright = _normalize_mode(ImageOps.exif_transpose(image), opaque=output.format == "jpeg")
-    # Otherwise Pillow writes the metadata again.
-    upright.info = {}
-    upright.save(result, FORMATS[output.format], **_options(output), **({"icc_profile": profile} if profile else {}))
-
-
-def _normalize_mode(image: Image.Image, *, opaque: bool) -> Image.Image:
-    """Return the image as RGB, or RGBA if it has transparency; `opaque` puts it on white instead."""
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    rgba = image.convert("RGBA")
-    if not opaque:
-        return rgba
-    background = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(background, rgba).convert("RGB")
+        info = read_image_header(content)
+    except InvalidImageError as error:
+        raise ConversionError(str(error)) from error
+    pixels = info.width * info.height
+    if pixels > MAX_INPUT_PIXELS:
+        raise ConversionError(REASONS["pixels"])
+    return Work(
+        IMAGES,
+        "convert",
+        on_disk(content),
+        Limits(memory_for(pixels), _CPU_SECONDS, _WALL_SECONDS),
+        lambda _report, result: result,
+        lambda reason: ConversionError(REASONS.get(reason, REASONS["damaged"])),
+        {"output": FORMATS[output.format], "options": _options(output)},
+        weight_of(pixels),
+    )
 
 
 def _options(output: OutputFormat) -> dict[str, Any]:

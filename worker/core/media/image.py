@@ -1,12 +1,9 @@
 """Limits and types that the image modules share. File names, MIME types and sizes declared by clients are ignored."""
 
-import threading
 from dataclasses import dataclass
 
 MAX_INPUT_BYTES = 100 * 1024 * 1024
 MAX_INPUT_PIXELS = 64_000_000
-# A decoded image takes four bytes per pixel, so only a few are decoded at once.
-decode_slots = threading.Semaphore(2)
 
 
 class InvalidImageError(Exception):

@@ -13,17 +13,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-from PIL import Image
-
-from worker.core.media.image import ImageInfo, check_pixels, damaged_image
+from worker.core.media.image import ImageInfo, InvalidImageError, check_pixels, damaged_image
 
 _ORIENTATION_TAG = 0x0112
+# Types of TIFF that hold a whole number -> how it is packed.
+_INTEGERS = {1: "B", 3: "H", 4: "I"}
 # What Pillow reads too, for files without EXIF.
 _XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([1-8])")
 _MAX_METADATA_BYTES = 1 << 20
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES, _SCAN_BYTES = 1 << 20, 4096
 # Far more than files have; a file of tiny parts would keep the reader busy for minutes.
-_MAX_PARTS = 100_000
+MAX_PARTS = 100_000
+# What is read in milliseconds, outside of a child process.
+FEW_PARTS = 2_000
 # Padding that cameras and editors leave after the end is not worth a copy.
 _MAX_IGNORED_TAIL = 16
 
@@ -45,8 +47,17 @@ class ImageStructure:
     # (JPEG without its end) whether every scan has begun, so that only the last one is cut.
     scans_begun: bool = False
 
+    @property
+    def needs_decoding(self) -> bool:
+        """Whether upstream could not read the file as it is, or would see it turned."""
+        return self.orientation != 1 or self.unusual or not self.complete
 
-def read_structure(content: IO[bytes]) -> ImageStructure | None:
+
+class TooManyPartsError(InvalidImageError):
+    """The file has more parts than the reader may look at."""
+
+
+def read_structure(content: IO[bytes], *, max_parts: int = MAX_PARTS) -> ImageStructure | None:
     """Return the structure of a JPEG, PNG or WebP; None for other files. Raises InvalidImageError for damage."""
     size = content.seek(0, io.SEEK_END)
     content.seek(0)
@@ -55,7 +66,7 @@ def read_structure(content: IO[bytes]) -> ImageStructure | None:
     if read is None:
         return None
     try:
-        structure = read(content, size)
+        structure = read(content, size, max_parts)
     except (struct.error, IndexError, ValueError):
         raise damaged_image() from None
     check_pixels(structure.info.width, structure.info.height)
@@ -63,8 +74,8 @@ def read_structure(content: IO[bytes]) -> ImageStructure | None:
 
 
 def read_complete_image(content: IO[bytes]) -> ImageInfo:
-    """Return format and size of a whole JPEG, PNG or WebP. Raises InvalidImageError."""
-    structure = read_structure(content)
+    """Return format and size of a whole JPEG, PNG or WebP of few parts. Raises InvalidImageError."""
+    structure = read_structure(content, max_parts=FEW_PARTS)
     if structure is None or not structure.complete:
         raise damaged_image()
     return structure.info
@@ -84,18 +95,28 @@ def copy_parts(content: IO[bytes], parts: list[tuple[int, int] | bytes], target:
 
 
 def _orientation(exif: bytes, xmp: bytes) -> int:
-    """Return the EXIF orientation, 1 to 8; XMP counts only without EXIF, as in Pillow."""
-    found = None
-    if exif:
-        tags = Image.Exif()
-        try:
-            tags.load(exif)
-            found = tags.get(_ORIENTATION_TAG)
-        except Exception:  # noqa: BLE001 - Pillow raises many types for damaged EXIF, which no viewer can read
-            found = None
+    """Return the orientation, 1 to 8; XMP counts only without EXIF."""
+    found = _exif_orientation(exif.removeprefix(b"Exif\x00\x00"))
     if found is None and (match := _XMP_ORIENTATION.search(xmp)):
         found = int(match[1])
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    return found if found is not None and 1 <= found <= 8 else 1
+
+
+def _exif_orientation(tiff: bytes) -> int | None:
+    """Return the tag of the first directory: one look at each of its entries. None if it has none or is damaged."""
+    order = {b"II": "<", b"MM": ">"}.get(tiff[:2])
+    if order is None or len(tiff) < 10:
+        return None
+    (begin,) = struct.unpack_from(f"{order}I", tiff, 4)
+    if begin + 2 > len(tiff):
+        return None
+    (count,) = struct.unpack_from(f"{order}H", tiff, begin)
+    for position in range(begin + 2, min(begin + 2 + 12 * count, len(tiff) - 11), 12):
+        tag, kind, values = struct.unpack_from(f"{order}HHI", tiff, position)
+        if tag == _ORIENTATION_TAG and values == 1 and kind in _INTEGERS:
+            (value,) = struct.unpack_from(f"{order}{_INTEGERS[kind]}", tiff, position + 8)
+            return int(value)
+    return None
 
 
 # --- JPEG
@@ -111,8 +132,9 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 class _Jpeg:
     """Reads the segments of a JPEG up to its end marker; later images in the file (MPO) are left out."""
 
-    def __init__(self, content: IO[bytes], size: int) -> None:
+    def __init__(self, content: IO[bytes], size: int, max_parts: int) -> None:
         self._content, self._size, self._position = content, size, 2
+        self._max_parts = max_parts
         self._steps = 0
         self._exif = self._xmp = b""
         self._frame: tuple[int, int, int, int] | None = None  # process, width, height, components
@@ -145,8 +167,8 @@ class _Jpeg:
         while byte := self._content.read(1):
             self._position += 1
             self._steps += 1
-            if self._steps > _MAX_PARTS:
-                raise damaged_image()
+            if self._steps > self._max_parts:
+                raise TooManyPartsError("it has too many parts")
             if byte == b"\xff":
                 fill += 1
             elif fill and byte != b"\x00":
@@ -200,9 +222,11 @@ class _Jpeg:
 
     def _skip_entropy_data(self) -> None:
         begin = position = self._position
-        carry = b""
+        # Small at first: a file of many short scans would be read again for each of them.
+        carry, size = b"", _SCAN_BYTES
         self._content.seek(position)
-        while data := self._content.read(_CHUNK_BYTES):
+        while data := self._content.read(size):
+            size = _CHUNK_BYTES
             window = carry + data
             if match := _ENTROPY_END.search(window):
                 self._position = position - len(carry) + match.start()
@@ -214,8 +238,8 @@ class _Jpeg:
         self.structure.parts.append((begin, self._position - begin))
 
 
-def _read_jpeg(content: IO[bytes], size: int) -> ImageStructure:
-    return _Jpeg(content, size).read()
+def _read_jpeg(content: IO[bytes], size: int, max_parts: int) -> ImageStructure:
+    return _Jpeg(content, size, max_parts).read()
 
 
 # --- PNG
@@ -230,12 +254,12 @@ _PNG_ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _PNG_TEXTS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 
 
-def _read_png(content: IO[bytes], size: int) -> ImageStructure:
+def _read_png(content: IO[bytes], size: int, max_parts: int) -> ImageStructure:
     """Read the chunks up to IEND; checksums of kept chunks reveal damage."""
     found = ImageStructure(ImageInfo("image/png", 0, 0), parts=[(0, 8)], complete=False)
     exif = xmp = b""
     has_pixels = False
-    for name, begin, length in _png_chunks(content, size):
+    for name, begin, length in _png_chunks(content, size, max_parts):
         if name in _PNG_KEPT:
             if name == b"IHDR":
                 content.seek(begin + 8)
@@ -265,13 +289,13 @@ def _read_png(content: IO[bytes], size: int) -> ImageStructure:
     return found
 
 
-def _png_chunks(content: IO[bytes], size: int) -> Iterator[tuple[bytes, int, int]]:
+def _png_chunks(content: IO[bytes], size: int, max_parts: int) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, offset and data length of each whole chunk."""
     position, count = 8, 0
     while position + 12 <= size:
         count += 1
-        if count > _MAX_PARTS:
-            raise damaged_image()
+        if count > max_parts:
+            raise TooManyPartsError("it has too many parts")
         content.seek(position)
         length, name = struct.unpack(">I4s", content.read(8))
         if position + 12 + length > size:
@@ -296,7 +320,7 @@ _WEBP_KEPT = frozenset({b"VP8 ", b"VP8L", b"ALPH", b"ICCP"})
 _WEBP_ANIMATED, _WEBP_METADATA_FLAGS = 0x02, 0x0C
 
 
-def _read_webp(content: IO[bytes], size: int) -> ImageStructure:
+def _read_webp(content: IO[bytes], size: int, max_parts: int) -> ImageStructure:
     """Read the chunks of the container; EXIF, XMP and unknown chunks are left out, with their flags in the header."""
     found = ImageStructure(ImageInfo("image/webp", 0, 0))
     content.seek(4)
@@ -309,7 +333,9 @@ def _read_webp(content: IO[bytes], size: int) -> ImageStructure:
         content.seek(position)
         name, length = struct.unpack("<4sI", content.read(8))
         padded = length + length % 2
-        if position + 8 + length > end or count > _MAX_PARTS:
+        if count > max_parts:
+            raise TooManyPartsError("it has too many parts")
+        if position + 8 + length > end:
             raise damaged_image()
         has_pixels |= name in {b"VP8 ", b"VP8L", b"ANMF"}
         body = content.read(min(length, _MAX_METADATA_BYTES if name in {b"EXIF", b"XMP "} else 10))
@@ -349,7 +375,7 @@ def _simple_webp_size(name: bytes, body: bytes) -> tuple[int, int]:
     return width & 0x3FFF, height & 0x3FFF
 
 
-_READERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes], int], ImageStructure]], ...] = (
+_READERS: tuple[tuple[re.Pattern[bytes], Callable[[IO[bytes], int, int], ImageStructure]], ...] = (
     (re.compile(rb"\xff\xd8\xff"), _read_jpeg),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), _read_png),
     (re.compile(rb"RIFF....WEBP", re.DOTALL), _read_webp),

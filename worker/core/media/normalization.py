@@ -1,18 +1,21 @@
 """Makes an image of a caller ready for upstream: upright, without private metadata, as PNG, JPEG or WebP.
 
-A file that is already so stays as it is. Metadata alone is cut out without decoding, so the pixels stay the same. Only
-a turned, foreign or incomplete file is decoded, in a child process.
+A file that is already so stays as it is. Metadata alone is cut out without decoding, so the pixels stay the same. A
+turned, foreign or incomplete file is decoded in a child process, and so is one of unusual size or structure.
 """
 
+import io
 import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
-from worker.core.media.image import ImageInfo, InvalidImageError
-from worker.core.media.image_structure import ImageStructure, copy_parts, read_structure
-from worker.core.media.sandboxed_decoding import READABLE, DecodedImage, decode_image
+from worker.core.media.image import MAX_INPUT_PIXELS, ImageInfo, InvalidImageError
+from worker.core.media.image_structure import FEW_PARTS, ImageStructure, TooManyPartsError, copy_parts, read_structure
+from worker.core.media.isolation.client import Limits, Work, bounded, on_disk, run
+from worker.core.media.isolation.image_work import READABLE, REASONS, memory_for, weight_of
+from worker.core.media.isolation.protocol import IMAGES
 
 _SPOOL_BYTES = 8 * 1024 * 1024
 _ACCEPTED = {"PNG": "image/png", "JPEG": "image/jpeg", "MPO": "image/jpeg", "WEBP": "image/webp"}
@@ -40,6 +43,11 @@ _OTHER_FILES: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"PK\x03\x04"), "a ZIP archive, not an image"),
 )
 _HEAD_BYTES = 2048
+# Files within these limits are looked through in milliseconds, without a child.
+_SMALL_BYTES = 16 * 1024 * 1024
+_CPU_SECONDS, _WALL_SECONDS = 30, 60
+_OUTPUT_SIDES = 65_535
+_SOURCES = re.compile(r"[A-Za-z0-9 ;_.-]{1,40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,26 +59,49 @@ class NormalizedImage:
     adjusted: dict[str, str] = field(default_factory=dict)
 
 
-def normalize_image(content: IO[bytes], *, while_waiting: Callable[[], object] = lambda: None) -> NormalizedImage:
+def normalize_image(
+    content: IO[bytes], *, owner: str | None = None, while_waiting: Callable[[], object] = lambda: None
+) -> NormalizedImage:
     """Return the image as upstream gets it. Raises InvalidImageError. The content stays open."""
-    structure = read_structure(content)
+    found = begin_normalization(content)
+    return found if isinstance(found, NormalizedImage) else run(found, owner=owner, while_waiting=while_waiting)
+
+
+def begin_normalization(content: IO[bytes]) -> NormalizedImage | Work[NormalizedImage]:
+    """Return the image if no child is needed for it, otherwise the work. Raises InvalidImageError."""
+    size = content.seek(0, io.SEEK_END)
+    structure = None
+    if size <= _SMALL_BYTES:
+        try:
+            structure = read_structure(content, max_parts=FEW_PARTS)
+        except TooManyPartsError:
+            return _work(content, None)
+        if structure is not None and not structure.needs_decoding:
+            return _without_child(content, structure)
     if structure is None:
         _reject_other_files(content)
-        return _from_decoded(decode_image(content, while_waiting=while_waiting), known=None)
-    if structure.orientation != 1 or structure.unusual or not structure.complete:
-        decoded = decode_image(
-            content,
-            known=True,
-            cut=not structure.complete,
-            scans_begun=structure.scans_begun,
-            while_waiting=while_waiting,
-        )
-        return _from_decoded(decoded, known=structure)
+    return _work(content, structure)
+
+
+def _without_child(content: IO[bytes], structure: ImageStructure) -> NormalizedImage:
     if not structure.private:
         return NormalizedImage(content, structure.info)
     stripped: IO[bytes] = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES)  # noqa: SIM115 - the caller closes it
     copy_parts(content, structure.parts, stripped)
     return NormalizedImage(stripped, structure.info, {"metadata": "removed"})
+
+
+def _work(content: IO[bytes], structure: ImageStructure | None) -> Work[NormalizedImage]:
+    pixels = structure.info.width * structure.info.height if structure is not None else MAX_INPUT_PIXELS
+    return Work(
+        IMAGES,
+        "normalize",
+        on_disk(content),
+        Limits(memory_for(pixels), _CPU_SECONDS, _WALL_SECONDS),
+        lambda report, result: _from_report(content, report, result),
+        lambda reason: InvalidImageError(REASONS.get(reason, REASONS["damaged"])),
+        weight=weight_of(pixels),
+    )
 
 
 def _reject_other_files(content: IO[bytes]) -> None:
@@ -83,21 +114,35 @@ def _reject_other_files(content: IO[bytes]) -> None:
             raise InvalidImageError(f"it is {what}; send a {READABLE} image")
 
 
-def _from_decoded(decoded: DecodedImage, *, known: ImageStructure | None) -> NormalizedImage:
-    source = _ACCEPTED.get(decoded.source_format) or _MIME_OF.get(
-        decoded.source_format, f"image/{decoded.source_format.lower()}"
-    )
+def _from_report(content: IO[bytes], report: dict[str, Any], result: IO[bytes]) -> NormalizedImage:
+    mime = report["mime"]
+    if mime not in _ACCEPTED.values():
+        raise ValueError("a report with an unknown type")
+    info = ImageInfo(mime, *(bounded(report[side], 1, _OUTPUT_SIDES) for side in ("width", "height")))
+    if not report["written"]:
+        result.close()
+        return NormalizedImage(content, info)
+    if "source" not in report:
+        return NormalizedImage(result, info, {"metadata": "removed"})
+    return NormalizedImage(result, info, _adjustments(mime, report))
+
+
+def _adjustments(mime: str, report: dict[str, Any]) -> dict[str, str]:
+    name, mode = report["source"], report["mode"]
+    if not (_SOURCES.fullmatch(name) and _SOURCES.fullmatch(mode)):
+        raise ValueError("a report with an unknown format")
+    source = _ACCEPTED.get(name) or _MIME_OF.get(name, f"image/{name.lower()}")
     adjusted = {}
-    if source != decoded.info.mime:
+    if source != mime:
         adjusted["converted_from"] = source
-    if decoded.source_mode in {"CMYK", "LAB"}:
-        adjusted["colours"] = f"converted from {decoded.source_mode} to RGB"
-    if decoded.orientation != 1:
-        adjusted["turned"] = f"upright (EXIF orientation {decoded.orientation})"
-    if decoded.animated:
+    if mode in {"CMYK", "LAB"}:
+        adjusted["colours"] = f"converted from {mode} to RGB"
+    if (orientation := bounded(report["orientation"], 1, 8)) != 1:
+        adjusted["turned"] = f"upright (EXIF orientation {orientation})"
+    if report["frames"]:
         adjusted["frames"] = "first"
-    if decoded.private or (known is not None and known.private):
+    if report["private"]:
         adjusted["metadata"] = "removed"
-    if known is not None and not known.complete:
+    if report["repaired"]:
         adjusted["repaired"] = "the end of the file was missing"
-    return NormalizedImage(decoded.content, decoded.info, adjusted)
+    return adjusted

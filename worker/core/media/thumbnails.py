@@ -1,32 +1,35 @@
-"""Creates small copies of images for pages that show many. Pillow decodes a JPEG at a fraction of its size."""
+"""Creates small copies of images for pages that show many, in child processes."""
 
-import io
+from typing import IO
 
-from PIL import Image, ImageOps
+from worker.core.media.image import MAX_INPUT_PIXELS, InvalidImageError
+from worker.core.media.image_header import read_image_header
+from worker.core.media.isolation.client import Limits, Work, on_disk
+from worker.core.media.isolation.image_work import REASONS, memory_for, weight_of
+from worker.core.media.isolation.protocol import IMAGES
 
-from worker.core.media.image import MAX_INPUT_PIXELS, InvalidImageError, decode_slots
-
-_READERS = ("PNG", "JPEG", "WEBP", "GIF")
-_QUALITY = 80
-
-
-def make_thumbnail(content: bytes, *, side: int) -> bytes:
-    """Return a WebP with at most `side` pixels on its longer side. Raises InvalidImageError."""
-    try:
-        with decode_slots, Image.open(io.BytesIO(content), formats=_READERS) as image:
-            return _shrink(image, side)
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, Image.DecompressionBombError):
-        # Pillow raises different errors for damaged files of each format.
-        raise InvalidImageError("the image is damaged or incomplete") from None
+_CPU_SECONDS, _WALL_SECONDS = 10, 30
 
 
-def _shrink(image: Image.Image, side: int) -> bytes:
-    if image.width * image.height > MAX_INPUT_PIXELS:
-        raise InvalidImageError("it has too many pixels")
-    image.draft("RGB", (side, side))
-    upright = ImageOps.exif_transpose(image)
-    result = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-    result.thumbnail((side, side), reducing_gap=2.0)
-    small = io.BytesIO()
-    result.save(small, "WEBP", quality=_QUALITY)
-    return small.getvalue()
+def thumbnail_work(content: IO[bytes], *, side: int) -> Work[bytes]:
+    """Return the work that makes a WebP with at most `side` pixels on its longer side. Raises InvalidImageError."""
+    info = read_image_header(content)
+    pixels = info.width * info.height
+    if pixels > MAX_INPUT_PIXELS:
+        raise InvalidImageError(REASONS["pixels"])
+    return Work(
+        IMAGES,
+        "thumbnail",
+        on_disk(content),
+        Limits(memory_for(pixels), _CPU_SECONDS, _WALL_SECONDS),
+        lambda _report, result: _read(result),
+        lambda reason: InvalidImageError(REASONS.get(reason, REASONS["damaged"])),
+        {"side": side},
+        weight_of(pixels),
+    )
+
+
+def _read(result: IO[bytes]) -> bytes:
+    with result:
+        result.seek(0)
+        return result.read()

@@ -257,11 +257,11 @@ def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
 
 
 def transitions(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
-    """Return the state changes of a job in order, without progress events."""
+    """Return the state changes and faults of a job in order, without progress events."""
     return tx.all(
         text(
             """SELECT seq, at, from_state, to_state, actor, note FROM job_events
-               WHERE job_id = :id AND from_state IS DISTINCT FROM to_state ORDER BY seq LIMIT 500"""
+               WHERE job_id = :id AND (from_state IS DISTINCT FROM to_state OR note ? 'code') ORDER BY seq LIMIT 500"""
         ),
         {"id": job_id},
     )
@@ -283,8 +283,9 @@ def current_states(tx: Transaction, job_ids: list[UUID]) -> dict[UUID, tuple[str
 
 
 def file_row(tx: Transaction, file_id: UUID) -> Row[Any] | None:
-    """Return one stored file; None if it does not exist or its job was deleted."""
-    statement = "SELECT f.* FROM files f JOIN jobs j ON j.id = f.job_id WHERE f.id = :id AND j.deleted_at IS NULL"
+    """Return one stored file and the owner of its job; None if it does not exist or its job was deleted."""
+    joined = "files f JOIN jobs j ON j.id = f.job_id"
+    statement = f"SELECT f.*, j.owner FROM {joined} WHERE f.id = :id AND j.deleted_at IS NULL"
     return tx.first(text(statement), {"id": file_id})
 
 

@@ -1,5 +1,6 @@
 """Every common name and form of an image, frame, clip or audio file is used, or named in a 400; none is left out."""
 
+import asyncio
 import base64
 import io
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from api.generation.media_fields import FIELDS, find_role
 from api.generation.media_values import InputEntry
 from api.generation.reference_images import ReferenceImage
-from api.generation.reference_media import open_inputs, read_input
+from api.generation.reference_media import read_input
 from api.http.bodies.field_names import snake_case
 from api.http.body_parsing import Upload, validate_body
 from api.images.schemas import ImageGenerationRequest
@@ -259,8 +260,9 @@ URLSAFE = RED.translate(bytes.maketrans(b"+/", b"-_")).decode()
 )  # fmt: skip
 def test_every_form_of_a_picture_is_read(value: Any) -> None:
     [entry] = images(image=value)
-    with open_inputs([entry]) as [found]:
-        pass
+    found = asyncio.run(read_input(entry, "user:x"))
+    assert found.content is not None
+    found.content.close()
     assert isinstance(found, ReferenceImage)
     assert found.facts is not None
     assert found.facts.mime in {"image/png", "image/jpeg"}
@@ -272,7 +274,7 @@ def test_every_form_of_a_picture_is_read(value: Any) -> None:
 def test_path_on_the_callers_machine_is_explained(value: str) -> None:
     [entry] = images(image=value)
     with pytest.raises(DreameryError) as caught:
-        read_input(entry)
+        asyncio.run(read_input(entry, "user:x"))
     assert caught.value.code == "invalid_image"
     assert "your own machine" in caught.value.message
 

@@ -1,5 +1,6 @@
 """Accepted forms of image inputs, and errors of invalid ones."""
 
+import asyncio
 import base64
 from typing import Any
 
@@ -22,7 +23,7 @@ LINK = "https://example.org/a.png"
 def read(model: str = "jimeng-4.0", **fields: Any) -> list[ReferenceImage]:
     entries = ImageGenerationRequest.model_validate({"prompt": "a boat", **fields}).media_inputs
     check_image_count(entries, get_catalog().image_model(model))
-    images = [read_input(entry) for entry in entries]
+    images = [asyncio.run(read_input(entry, "user:x")) for entry in entries]
     assert all(isinstance(image, ReferenceImage) for image in images)
     return images  # type: ignore[return-value]
 

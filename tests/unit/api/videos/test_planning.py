@@ -1,5 +1,6 @@
 """Plans of video requests: ratio, duration, frames, references, and errors that name alternatives."""
 
+import asyncio
 import base64
 import io
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from api.auth.dependencies import Caller
 from api.generation.acceptance import GenerationPlan
 from api.http.body_parsing import Upload
-from api.videos.planning import plan_videos_sync
+from api.videos.planning import plan_videos_with
 from api.videos.schemas import VideoGenerationRequest
 from tests.support.media_files import make_audio, make_video
 from tests.support.uploads import make_image
@@ -41,7 +42,7 @@ def _plain_settings(monkeypatch, tmp_path):
 
 def plan(prompt: str = "waves", *, caller: Caller | None = None, **fields: Any) -> GenerationPlan:
     body = VideoGenerationRequest.model_validate({"prompt": prompt, **fields})
-    return plan_videos_sync("/v1/videos/generations", body, caller or Caller(owner="user:x"))
+    return asyncio.run(plan_videos_with("/v1/videos/generations", body, caller or Caller(owner="user:x")))
 
 
 def order(*args: Any, **fields: Any) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def test_model_of_the_first_gateway_is_tried_with_a_us_session():
     offer = UpstreamModels([ModelListing(account_id=uuid4(), region="us", models={"videos": [VIDEO_3]})])
     body = VideoGenerationRequest.model_validate({"prompt": "waves", "model": "jimeng-video-3.0-pro"})
     with pytest.raises(DreameryError, match="not offered in region us"):
-        plan_videos_sync("/v1/videos", body, us_caller(), offer)
+        asyncio.run(plan_videos_with("/v1/videos", body, us_caller(), offer))
 
 
 @pytest.mark.parametrize(
@@ -207,19 +208,19 @@ def test_built_in_name_uses_nearest_duration_and_reports_it(name, seconds, order
 @pytest.mark.parametrize(("seconds", "used"), [("4", 5), (8, 10), ("12", 10), (12.0, 10), ("16s", 10)])
 def test_openai_call_takes_the_nearest_duration_of_a_named_model(seconds, used):
     body = VideoGenerationRequest.model_validate({"prompt": "waves", "model": PLAIN, "seconds": seconds})
-    (job,) = plan_videos_sync("/v1/videos", body, Caller(owner="user:x")).jobs
+    (job,) = asyncio.run(plan_videos_with("/v1/videos", body, Caller(owner="user:x"))).jobs
     assert job.params["order"]["seconds"] == used
     assert job.params["adjusted"] == {"seconds": str(seconds).removesuffix("s").removesuffix(".0")}
     for path in ("/v1/videos/generations", "/v1/video/generations"):
         with pytest.raises(DreameryError, match=r"`seconds` must be one of 5, 10"):
-            plan_videos_sync(path, body, Caller(owner="user:x"))
+            asyncio.run(plan_videos_with(path, body, Caller(owner="user:x")))
 
 
 @pytest.mark.parametrize("fields", [{"duration": 4}, {"seconds": "7"}, {"seconds": "soon"}, {"prompt": "waves -d 8"}])
 def test_openai_call_rejects_what_openai_clients_do_not_send(fields):
     body = VideoGenerationRequest.model_validate({"prompt": "waves", **fields})
     with pytest.raises(DreameryError, match="5, 10"):
-        plan_videos_sync("/v1/videos", body, Caller(owner="user:x"))
+        asyncio.run(plan_videos_with("/v1/videos", body, Caller(owner="user:x")))
 
 
 def test_dated_name_is_reported_with_its_duration():

@@ -1,13 +1,12 @@
 """Conversion of finished images: real formats, the same pixels, no foreign metadata."""
 
 import io
-import threading
 
 import pytest
 from PIL import Image, ImageCms
 
-from worker.core.media.conversion import ConversionError, OutputFormat, convert
-from worker.core.media.image import decode_slots
+from worker.core.media.conversion import ConversionError, OutputFormat, conversion_work
+from worker.core.media.isolation.client import run
 
 SIZE = (64, 48)
 
@@ -22,7 +21,7 @@ def encode_image(mode: str = "RGB", image_format: str = "JPEG", **options) -> io
 
 
 def convert_bytes(content: io.BytesIO, image_format: str, compression: int | None = None) -> bytes:
-    with convert(content, OutputFormat(image_format, compression), while_waiting=pytest.fail) as result:
+    with run(conversion_work(content, OutputFormat(image_format, compression))) as result:
         result.seek(0)
         return result.read()
 
@@ -97,26 +96,8 @@ def test_incomplete_image_is_not_converted(data):
 def test_decompression_bomb_is_refused_before_decoding():
     content = io.BytesIO()
     Image.new("1", (16000, 5000)).save(content, "PNG")
-    with pytest.raises(ConversionError, match="too many pixels"):
+    with pytest.raises(ConversionError, match="million pixels"):
         convert_bytes(content, "jpeg")
-
-
-def test_while_waiting_is_called_until_a_slot_is_free(monkeypatch):
-    monkeypatch.setattr("worker.core.media.conversion._WAIT_SECONDS", 0.01)
-    waited = threading.Event()
-    with decode_slots, decode_slots:
-        results = []
-
-        def run():
-            with convert(encode_image(), OutputFormat("png"), while_waiting=waited.set):
-                results.append("done")
-
-        thread = threading.Thread(target=run)
-        thread.start()
-        assert waited.wait(10)
-        assert not results
-    thread.join(10)
-    assert results == ["done"]
 
 
 def test_output_format_from_job_parameters():

@@ -1,14 +1,20 @@
-"""Decodes one image in a process of its own and writes it upright, as PNG or JPEG, without metadata.
+"""Makes images of callers ready for upstream: upright, without private metadata, as PNG, JPEG or WebP.
 
-`sandboxed_decoding` starts this file as a program: standard input is the image, standard output the result, the only
-argument a JSON object, and the last line of standard error the report. It imports nothing of ours and limits its own
-memory, time and files before it reads a byte, so that a hostile file ends this process and nothing else.
+Runs only in a child process (`worker.core.media.isolation`). The task reads `source`, writes the result to `target` and
+returns a report. Whatever the libraries raise is a refusal of the file.
 """
 
-import json
-import sys
-import warnings
+import io
+from collections.abc import Callable
 from typing import IO, Any
+
+import pillow_heif
+from PIL import Image, ImageChops, ImageCms, ImageFile, ImageOps, UnidentifiedImageError
+
+from worker.core.media.decoders import results
+from worker.core.media.image import MAX_INPUT_PIXELS, InvalidImageError
+from worker.core.media.image_structure import ImageStructure, copy_parts, read_structure
+from worker.core.media.isolation.protocol import UnusableFileError
 
 _JPEG_QUALITY = 95
 _MAX_JPEG_SIDE = 65_500
@@ -25,54 +31,47 @@ _MAX_MISSING_ROWS = 24
 _META_BYTES = 1 << 20
 
 
-class _UnusableError(Exception):
-    """The image cannot be used; the message is the reason's name."""
+def normalize(source: IO[bytes], target: IO[bytes]) -> dict[str, Any]:
+    """Return what the image is; `written` = the result is in `target`, otherwise the file is fine as it is."""
+    try:
+        known = read_structure(source)
+    except InvalidImageError as error:
+        raise UnusableFileError("pixels" if "million pixels" in str(error) else "damaged") from None
+    if known is None or known.needs_decoding:
+        return _decode(source, target, known)
+    report = {
+        "mime": known.info.mime,
+        "width": known.info.width,
+        "height": known.info.height,
+        "private": known.private,
+        "written": known.private,
+    }
+    if known.private:
+        copy_parts(source, known.parts, target)
+    return report
 
 
-def _limit_resources(limits: dict[str, int]) -> None:
-    if sys.platform == "win32":
-        return
-    import resource
-
-    for name, value in limits.items():
-        number = getattr(resource, name)
-        hard = resource.getrlimit(number)[1]
-        limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(number, (limit, limit))
-
-
-def _decode(source: IO[bytes], target: IO[bytes], task: dict[str, Any]) -> dict[str, Any]:
-    from PIL import Image, UnidentifiedImageError
-
-    # Checked before decoding, and again for an image inside the image (ICO, ICNS).
-    Image.MAX_IMAGE_PIXELS = task["max_pixels"]
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
-    warnings.filterwarnings("ignore", category=UserWarning)
+def _decode(source: IO[bytes], target: IO[bytes], known: ImageStructure | None) -> dict[str, Any]:
+    source.seek(0)
     head = source.read(16)
     source.seek(0)
     heif = head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
-    if heif:
-        import pillow_heif
-
-        pillow_heif.register_heif_opener(thumbnails=False)
     try:
         image = Image.open(source, formats=(*_FORMATS, *(("HEIF",) if heif else ())))
     except UnidentifiedImageError:
-        raise _UnusableError("damaged" if task["known"] else "unknown") from None
-    if image.width * image.height > task["max_pixels"]:
-        raise _UnusableError("pixels")
-    return _convert(image, source, target, task)
+        raise UnusableFileError("unknown" if known is None else "damaged") from None
+    if image.width * image.height > MAX_INPUT_PIXELS:
+        raise UnusableFileError("pixels")
+    return _convert(image, source, target, known)
 
 
-def _convert(image: Any, source: IO[bytes], target: IO[bytes], task: dict[str, Any]) -> dict[str, Any]:
-    from PIL import ImageOps
-
+def _convert(image: Any, source: IO[bytes], target: IO[bytes], known: ImageStructure | None) -> dict[str, Any]:
     kind = image.format
     frames = bool(getattr(image, "is_animated", False)) and kind not in {"MPO", "HEIF", "ICNS"}
     _refuse_raw_photo(image, kind, source)
     orientation = _orientation(image, kind, source)
     private = bool(_PRIVATE_FIELDS & set(image.info)) or bool(_PRIVATE_TAGS & set(image.getexif()))
-    image = _load(image, task)
+    image = _load(image, known)
     if kind == "HEIF" and orientation != 1:
         image.getexif()[_ORIENTATION] = orientation
     if kind != "TIFF":  # turned while it was loaded
@@ -86,16 +85,17 @@ def _convert(image: Any, source: IO[bytes], target: IO[bytes], task: dict[str, A
     if profile:
         options["icc_profile"] = profile
     image.save(target, "PNG" if png else "JPEG", **options)
-    target.flush()
     return {
         "mime": "image/png" if png else "image/jpeg",
         "width": image.width,
         "height": image.height,
+        "written": True,
         "source": kind,
         "orientation": orientation,
         "mode": mode,
         "frames": frames,
-        "private": private,
+        "private": private or (known is not None and known.private),
+        "repaired": known is not None and not known.complete,
     }
 
 
@@ -105,7 +105,7 @@ def _refuse_raw_photo(image: Any, kind: str, source: IO[bytes]) -> None:
         return
     source.seek(8)
     if source.read(2) == b"CR" or _DNG_VERSION in image.tag_v2 or image.tag_v2.get(_SUBFILE_TYPE, 0) & 1:
-        raise _UnusableError("raw")
+        raise UnusableFileError("raw")
 
 
 def _orientation(image: Any, kind: str, source: IO[bytes]) -> int:
@@ -120,11 +120,9 @@ def _orientation(image: Any, kind: str, source: IO[bytes]) -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _load(image: Any, task: dict[str, Any]) -> Any:
+def _load(image: Any, known: ImageStructure | None) -> Any:
     """Decode. A JPEG without its end is accepted if all its rows of blocks, or all its scans, have begun."""
-    from PIL import Image, ImageChops, ImageFile
-
-    if not (task["cut"] and image.format in {"JPEG", "MPO"}):
+    if known is None or known.complete or image.format not in {"JPEG", "MPO"}:
         image.load()
         return image
     content = image.fp
@@ -139,8 +137,8 @@ def _load(image: Any, task: dict[str, Any]) -> Any:
     whole.load()
     different = ImageChops.difference(whole, partial).getbbox()
     missing = whole.height - different[1] if different else 0
-    if missing > _MAX_MISSING_ROWS and not (missing == whole.height and task["scans_begun"]):
-        raise _UnusableError("damaged")
+    if missing > _MAX_MISSING_ROWS and not (missing == whole.height and known.scans_begun):
+        raise UnusableFileError("damaged")
     return whole
 
 
@@ -164,10 +162,6 @@ def _to_rgb(image: Any, profile: bytes | None) -> tuple[Any, bytes | None]:
 
 def _to_srgb(image: Any, profile: bytes) -> Any:
     """Return the image in sRGB: an RGB file cannot keep a profile of another colour model."""
-    import io
-
-    from PIL import ImageCms
-
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -186,22 +180,14 @@ def _to_eight_bits(image: Any) -> Any:
     return image.convert("F").point(lambda value: value * scale - low * scale).convert("L")
 
 
-def main() -> int:
-    """Run the task of the command line. Returns the exit status."""
-    task = json.loads(sys.argv[1])
-    _limit_resources(task["limits"])
-    with open(0, "rb") as source, open(1, "wb") as target:
-        try:
-            report = _decode(source, target, task)
-        except _UnusableError as error:
-            report = {"error": str(error)}
-        except MemoryError:
-            report = {"error": "memory"}
-        except Exception as error:  # noqa: BLE001 - Pillow raises different errors for damaged files of each format
-            report = {"error": "pixels" if "DecompressionBomb" in type(error).__name__ else "damaged"}
-    sys.stderr.write("\n" + json.dumps(report) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+# Loaded before the fork, when nothing of a caller is here: afterwards a child can open no file.
+Image.init()
+pillow_heif.register_heif_opener(thumbnails=False)
+ImageCms.createProfile("sRGB")
+# Checked before decoding, and again for an image inside the image (ICO, ICNS). Pillow raises above twice this number.
+Image.MAX_IMAGE_PIXELS = MAX_INPUT_PIXELS // 2
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "normalize": normalize,
+    "convert": results.convert,
+    "thumbnail": results.make_thumbnail,
+}
