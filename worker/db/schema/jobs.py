@@ -121,7 +121,7 @@ jobs = Table(
         "deadline_at",
         postgresql_where=text(f"state IN {sql_list(OPEN)}"),
     ),
-    Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin"),
+    Index("ix_jobs_account_ids", "account_ids", postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
     # With the state, so that a list of finished jobs does not read the rows of what waits.
     Index("ix_jobs_user_state", "user_id", "id", "state"),
     Index(
