@@ -13,13 +13,16 @@ class FrozenLink:
     """Forwards connections on loopback to a port, until `freeze`. New connections are accepted and carry nothing then.
 
     `thaw` forwards new connections again; those of before get no answer for ever, as when the peer forgot them.
+    `accepted` counts connections, `messages` what clients sent.
     """
 
     def __init__(self, port: int) -> None:
+        self.accepted = self.messages = 0
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._wake, self._waker = socket.socketpair()
         self._peers: dict[socket.socket, socket.socket] = {}
+        self._clients: set[socket.socket] = set()
         self._lost: list[socket.socket] = []
         self._lock = threading.Lock()
         self._frozen = self._closed = False
@@ -80,6 +83,8 @@ class FrozenLink:
 
     def _accept(self, *, frozen: bool) -> None:
         client, _ = self._listener.accept()
+        self.accepted += 1
+        self._clients.add(client)
         if frozen:
             self._lost.append(client)
             return
@@ -94,6 +99,7 @@ class FrozenLink:
     def _carry(self, source: socket.socket, peer: socket.socket) -> None:
         try:
             data = source.recv(_CHUNK)
+            self.messages += source in self._clients
             if data:
                 peer.sendall(data)
         except OSError:
