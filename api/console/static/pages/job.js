@@ -6,10 +6,10 @@ import { useLoaded } from "../lib/api/loading.js";
 import { curlCommandOfJob } from "../lib/state/draft.js";
 import { formatDateTime, formatDuration, language, t } from "../lib/state/language.js";
 import { Link, navigate } from "../lib/state/router.js";
-import { Markdown } from "../lib/ui/agent_chat.js";
 import { CodeBlock, CopyButton, ErrorMessage, Loading, PageHeader } from "../lib/ui/components.js";
 import { Icon } from "../lib/ui/icons.js";
 import { JobActions, JobParameters, JobProgress, JobStatus, ResultGrid } from "../lib/ui/job_views.js";
+import { Markdown } from "../lib/ui/markdown.js";
 
 export default function JobPage({ params }) {
   const loaded = useLoaded(() => api.get(`/v1/jobs/${params.id}`), [params.id]);

@@ -1,5 +1,6 @@
 """The console's files: texts in both languages, imports that resolve, nothing that the page's policy would block."""
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -81,6 +82,11 @@ def test_every_vendored_library_has_licence_and_version():
     for path in Path(CONSOLE / "vendor").glob("*.js"):
         assert f"`{path.name}`" in readme
         assert (path.parent / f"{path.stem.partition('-')[0]}.LICENSE").is_file()
+
+
+def test_markdown_parser_is_the_file_that_was_published():
+    digest = hashlib.sha256((CONSOLE / "vendor" / "markdown-it.js").read_bytes()).hexdigest()
+    assert f"SHA-256 `{digest}`" in (CONSOLE / "vendor" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(CONSOLE).as_posix())

@@ -1,36 +1,15 @@
 // Chat with the agent: streams its text, and shows the images and videos it creates.
 import { html, signal, useEffect, useRef, useState } from "./preact.js";
-import { api, hasScope, platformUrl } from "../api/client.js";
+import { api, hasScope } from "../api/client.js";
 import { t } from "../state/language.js";
 import { Link } from "../state/router.js";
 import { Button, EmptyState, ErrorMessage, toast } from "./components.js";
+import { Markdown } from "./markdown.js";
 
 // Module state, so that the conversation continues while another page is shown.
 const conversation = signal([]);
 const busy = signal(false);
 let abortController = null;
-
-const IMAGE = /!\[([^\]]*)\]\(([^)\s]+)\)/;
-const LINK = /\[([^\]]*)\]\(([^)\s]+)\)/;
-
-// Renders the Markdown subset of agent answers: images, links and line breaks.
-export function Markdown({ text }) {
-  const parts = [];
-  let remaining = text;
-  while (remaining) {
-    const found = remaining.match(IMAGE) ?? remaining.match(LINK);
-    if (!found) break;
-    if (found.index) parts.push(remaining.slice(0, found.index));
-    const [whole, name, link] = found;
-    if (whole.startsWith("!")) parts.push(html`<a href=${platformUrl(link)} target="_blank" rel="noopener"><img src=${platformUrl(link)} alt=${name || t("kind.image")} loading="lazy" /></a>`);
-    else if (/\/v1\/files\/[^/]+\/content/.test(link)) parts.push(html`<video src=${platformUrl(link)} controls loop playsinline preload="metadata" aria-label=${name || t("kind.video")}></video>`);
-    else if (/^https?:/.test(link)) parts.push(html`<a href=${link} rel="noopener noreferrer" target="_blank">${name || link}</a>`);
-    else parts.push(whole);
-    remaining = remaining.slice(found.index + whole.length);
-  }
-  if (remaining) parts.push(remaining);
-  return html`<div class="markdown">${parts}</div>`;
-}
 
 const updateLastMessage = (values) => {
   conversation.value = conversation.value.map((message, n) => (n === conversation.value.length - 1 ? { ...message, ...values } : message));
@@ -103,7 +82,7 @@ export function AgentChat() {
     <div class="chat-log" role="log" aria-live="polite" tabindex="0" aria-label=${t("agent.conversation")}>
       ${!conversation.value.length && html`<${EmptyState} icon="chat" title=${t("agent.empty")}>${t("agent.empty_text")}<//>`}
       ${conversation.value.map((message, n) => html`<div key=${n} class="message ${message.role}"><span class="visually-hidden">${t(`agent.${message.role}`)}</span>
-        ${message.content && html`<${Markdown} text=${message.content} />`}
+        ${message.content && (message.role === "assistant" ? html`<${Markdown} text=${message.content} />` : html`<div class="markdown plain">${message.content}</div>`)}
         ${message.error && html`<${ErrorMessage} error=${message.error} />`}
         ${message.stage && html`<p class="hint row"><span class="spinner" aria-hidden="true"></span>${message.stage}</p>`}
         ${!message.content && !message.stage && !message.error && busy.value && html`<span class="spinner" aria-hidden="true"></span>`}
