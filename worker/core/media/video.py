@@ -127,20 +127,6 @@ def inspect_audio(content: IO[bytes], *, owner: str | None = None, keep_alive: K
     return run(audio_inspection(content), owner=owner, while_waiting=keep_alive)
 
 
-def extract_first_frame(
-    content: IO[bytes], *, owner: str | None = None, keep_alive: KeepAlive = _do_nothing
-) -> JpegImage:
-    """Return the first frame with at most 1280 pixels on its longer side. Raises InvalidMediaError."""
-    return run(first_frame(content), owner=owner, while_waiting=keep_alive)
-
-
-def make_sprite_sheet(
-    content: IO[bytes], *, owner: str | None = None, keep_alive: KeepAlive = _do_nothing
-) -> JpegImage:
-    """Return sixteen evenly spaced frames from first to last, in rows of four. Raises InvalidMediaError."""
-    return run(sprite_sheet(content), owner=owner, while_waiting=keep_alive)
-
-
 def _work(
     content: IO[bytes],
     mime: str,

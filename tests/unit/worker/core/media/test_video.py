@@ -2,16 +2,19 @@
 
 import io
 from collections.abc import Callable
+from typing import IO
 
 import pytest
 
 from tests.support.media_files import make_audio, make_video, pixel_color
+from worker.core.media.isolation.client import Work, run
 from worker.core.media.video import (
     InvalidMediaError,
-    extract_first_frame,
+    JpegImage,
+    first_frame,
     inspect_audio,
     inspect_video,
-    make_sprite_sheet,
+    sprite_sheet,
 )
 
 VIDEO = make_video("red", "blue", seconds=4)
@@ -87,7 +90,7 @@ def test_invalid_audio_is_refused(data: bytes) -> None:
 
 def test_first_frame_and_sprite_sheet_show_the_video_and_are_deterministic() -> None:
     content = io.BytesIO(VIDEO)
-    frame, sheet = extract_first_frame(content), make_sprite_sheet(content)
+    frame, sheet = run(first_frame(content)), run(sprite_sheet(content))
     assert (frame.width, frame.height) == (64, 64)
     assert _is_near(pixel_color(frame.data), (255, 0, 0))
     assert (sheet.width, sheet.height) == (4 * 240, 4 * 240)
@@ -96,18 +99,18 @@ def test_first_frame_and_sprite_sheet_show_the_video_and_are_deterministic() -> 
     assert _is_near(pixel_color(sheet.data, at=(0.95, 0.45)), (255, 0, 0))
     assert _is_near(pixel_color(sheet.data, at=(0.05, 0.55)), (0, 0, 255))
     assert _is_near(pixel_color(sheet.data, at=(0.95, 0.95)), (0, 0, 255))
-    assert (extract_first_frame(content), make_sprite_sheet(content)) == (frame, sheet)
+    assert (run(first_frame(content)), run(sprite_sheet(content))) == (frame, sheet)
 
 
-@pytest.mark.parametrize("make_preview", [extract_first_frame, make_sprite_sheet])
-def test_invalid_video_has_no_previews(make_preview: Callable[[io.BytesIO], object]) -> None:
+@pytest.mark.parametrize("make_preview", [first_frame, sprite_sheet])
+def test_invalid_video_has_no_previews(make_preview: Callable[[IO[bytes]], Work[JpegImage]]) -> None:
     for data in (b"", make_audio(), VIDEO[:100]):
         with pytest.raises(InvalidMediaError):
-            make_preview(io.BytesIO(data))
+            run(make_preview(io.BytesIO(data)))
 
 
 def test_sprite_sheet_of_a_video_with_fewer_frames_than_tiles() -> None:
-    sheet = make_sprite_sheet(io.BytesIO(make_video("lime", seconds=1)))
+    sheet = run(sprite_sheet(io.BytesIO(make_video("lime", seconds=1))))
     assert _is_near(pixel_color(sheet.data, at=(0.95, 0.95)), (0, 255, 0))
 
 

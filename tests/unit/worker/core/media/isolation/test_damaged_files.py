@@ -19,10 +19,10 @@ from worker.core.media.normalization import normalize_image
 from worker.core.media.thumbnails import thumbnail_work
 from worker.core.media.video import (
     InvalidMediaError,
-    extract_first_frame,
+    first_frame,
     inspect_audio,
     inspect_video,
-    make_sprite_sheet,
+    sprite_sheet,
 )
 from worker.core.media.video_limits import MAX_MILLISECONDS
 
@@ -97,9 +97,9 @@ def test_damaged_video_or_audio(kind: str, damage: Damage) -> None:
 @given(damage=DAMAGE)
 def test_previews_of_a_damaged_video(kind: str, damage: Damage) -> None:
     content = damaged(whole(kind), damage)
-    for make in (extract_first_frame, make_sprite_sheet):
+    for make in (first_frame, sprite_sheet):
         try:
-            picture = make(content)
+            picture = run(make(content))
         except InvalidMediaError as error:
             assert str(error)  # noqa: PT017
         else:
