@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Coroutine
-from functools import partial
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from worker.core.concurrency.event_loop import run_for
 from worker.core.concurrency.shutdown import stopping
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics, tracing
+from worker.core.observability.faults import ends_work
 from worker.core.observability.logging import get_logger
 from worker.core.security import production_checks
 from worker.core.settings import get_settings
@@ -43,8 +44,29 @@ _IN_BACKGROUND = "its calls continue in the background"
 if "flower" in sys.argv:
     production_checks.require_flower_login(get_settings(), sys.argv)
 
-# When the database restarts, the row stays due and the task runs again: log one line instead of a traceback.
-_task = partial(app.task, throws=DATABASE_UNAVAILABLE_ERRORS)
+
+def _task(**options: Any) -> Callable[[Callable[..., str]], Any]:
+    """Register a task.
+
+    When the database restarts, the row stays due and the task runs again: one line is logged instead of a traceback.
+    What is no Exception, for example a panic in a library, fails the task too: Celery would take it for a lost worker.
+    """
+
+    def register(body: Callable[..., str]) -> Any:
+        @wraps(body)
+        def contained(*args: Any, **values: Any) -> str:
+            try:
+                return body(*args, **values)
+            except Exception:
+                raise
+            except BaseException as error:
+                if ends_work(error):
+                    raise
+                raise RuntimeError(f"{type(error).__name__} in a task") from error
+
+        return app.task(throws=DATABASE_UNAVAILABLE_ERRORS, **options)(contained)
+
+    return register
 
 
 @signals.task_prerun.connect

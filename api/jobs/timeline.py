@@ -10,6 +10,7 @@ from api.jobs.serialization import STATUS_OF
 from worker.core.errors import ERRORS
 from worker.core.ids import public_id
 from worker.core.job_state import JobState
+from worker.core.observability.faults import FAULT_PREFIX
 from worker.db.engine import Row
 from worker.db.jobs.queries import JobView
 
@@ -22,6 +23,30 @@ _TEXTS = {
     JobState.SUCCEEDED: ("Completed; the results are stored.", "完成，结果已保存。"),
     JobState.FAILED: ("Failed", "失败"),
     JobState.CANCELLED: ("Cancelled on request.", "已按要求取消。"),
+}
+_FAULT = ("Something failed and is tried again", "出现问题，正在重试")
+# Why a finished job waits for our storage.
+_STORAGE = {
+    "full": (
+        "The storage is full. The result waits and is saved when there is room.",
+        "存储空间已满，结果会保留，有空间后自动保存。",
+    ),
+    "read_only": (
+        "The storage is read-only. The result waits and is saved when it can be written.",
+        "存储为只读，结果会保留，可写后自动保存。",
+    ),
+    "refused": (
+        "The storage refuses access. The result waits and is saved when access works.",
+        "存储拒绝访问，结果会保留，恢复访问后自动保存。",
+    ),
+    "away": (
+        "The storage does not respond. The result waits and is saved when it does.",
+        "存储没有响应，结果会保留，恢复后自动保存。",
+    ),
+    "temporary_files": (
+        "The worker has no room for temporary files. The result waits and is saved when there is room.",
+        "工作进程的临时空间已满，结果会保留，有空间后自动保存。",
+    ),
 }
 # Why an account was not chosen: reason code of `worker/db/scheduling/selection_log.py` -> text in English, Chinese.
 _NOT_CHOSEN = {
@@ -118,6 +143,11 @@ def _not_chosen_text(why: str) -> dict[str, str]:
 
 
 def _texts(row: "Row[Any]") -> tuple[str, str]:
+    if row.note.get("waits_for") == "storage":
+        return _STORAGE[row.note["problem"]]
+    if row.from_state == row.to_state:
+        fault, fault_zh = _reason(row.note)
+        return f"{_FAULT[0]}: {fault}", f"{_FAULT[1]}：{fault_zh}"
     is_retry = row.to_state == JobState.QUEUED and row.from_state is not None
     english, chinese = _TEXTS["again" if is_retry else row.to_state]
     if not is_retry and row.to_state != JobState.FAILED:
@@ -134,6 +164,11 @@ def _reason(note: dict[str, Any]) -> tuple[str, str]:
     reason, kind = note.get("reason"), ERRORS.get(note.get("code") or "")
     if reason in _RETRY_REASONS:
         return f"{reason}.", _RETRY_REASONS[reason]
+    detail = str(note.get("detail") or "")
+    if detail.startswith(FAULT_PREFIX):
+        # Type and place of the exception, our own text. What upstream says is left out.
+        fault = detail.removeprefix(FAULT_PREFIX)
+        return f"an error inside Dreamery, {fault}.", f"Dreamery 内部出错，{fault}。"
     if kind is not None:
         return kind.message, kind.message_zh
     return "the attempt had no effect.", "这次提交没有生效。"

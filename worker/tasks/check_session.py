@@ -15,11 +15,12 @@ from worker.core.concurrency.event_loop import in_thread, run
 from worker.core.concurrency.shutdown import stopping
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.db.accounts import health, session_checks
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits
-from worker.db.engine import Row, retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, retry_when_database_unavailable, transaction
 from worker.messaging import pubsub
 from worker.providers.base import Credits
 from worker.providers.registry import get_provider
@@ -55,6 +56,18 @@ async def check_lane(check_id: UUID) -> str:
 
 
 async def _answer(row: Row[Any], account: AccountRow, known: UUID | None) -> str:
+    try:
+        return await _ask(row, account, known)
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a caller waits for the answer
+        fault = UnexpectedError(error)
+        log.error("check_failed", check_id=str(row.id), detail=fault.detail, trace=fault.frames)  # noqa: TRY400
+        await in_thread(_store_answer, row.id, {"error": error_dict(fault)})
+        return f"failed {row.what} {row.id}: {fault.detail}"
+
+
+async def _ask(row: Row[Any], account: AccountRow, known: UUID | None) -> str:
     if row.what == "checkup":
         return await _check_account(row.id, account, known)
     asked_at = time.monotonic()

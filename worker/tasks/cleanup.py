@@ -9,9 +9,10 @@ from collections.abc import Callable
 from worker import storage
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.observability import metrics
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.db.accounts import session_checks, unused_cleanup
-from worker.db.engine import transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, transaction
 from worker.db.jobs import idempotency, inputs
 from worker.tasks.stages import expire_results, orphaned_files
 
@@ -45,10 +46,15 @@ def clean_up() -> str:
         except storage.StorageError as error:
             log.warning("upkeep_waits_for_storage", reason=error.reason)
             deleted |= dict.fromkeys(kinds, 0)
-        except Exception as error:
-            log.exception("upkeep_part_failed", part=kinds[0])
+        except DATABASE_UNAVAILABLE_ERRORS as error:
+            log.warning("upkeep_part_failed", part=kinds[0], reason=type(error).__name__)
             deleted |= dict.fromkeys(kinds, 0)
             errors.append(error)
+        except BaseException as error:  # noqa: BLE001 - the other parts go on
+            fault = UnexpectedError(error)
+            log.error("upkeep_part_failed", part=kinds[0], detail=fault.detail, trace=fault.frames)  # noqa: TRY400
+            deleted |= dict.fromkeys(kinds, 0)
+            errors.append(fault)
     for kind, number in deleted.items():
         if number and kind not in _NOT_REMOVED:
             metrics.count("dreamery_removed", kind, by=number)

@@ -3,12 +3,15 @@
 Both read the rows, so they also find all work that a lost message, a dead worker or an emptied Redis left behind.
 """
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
 from uuid import UUID
 
 from worker.core.job_state import JobState
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
-from worker.db.engine import Row, Transaction, retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, Row, Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import queries, state_machine
 from worker.db.scheduling import due_work, fair_queue, unschedulable
 from worker.db.webhooks.outbox import due_deliveries
@@ -16,6 +19,8 @@ from worker.messaging import celery_app
 from worker.tasks.stages.fail_job import announce, fail_job
 
 log = get_logger("dispatch")
+
+Outcome = TypeVar("Outcome")
 
 # A message that had no effect for this long was lost or found no free slot: it is sent again.
 RESEND_SECONDS = 1.0
@@ -32,11 +37,12 @@ _DEADLINE_CODE = {
 
 def tick() -> str:
     """Enqueue due polls, queued jobs with a free slot, and due saves."""
-    with transaction() as tx:
-        polls = queries.accounts_to_poll(tx, limit=_MAX_ROWS)
-        submits = due_work.take_due_submits(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
-        talks = due_work.take_due_conversations(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS)
-        saves = due_work.take_due_saves(tx, again_after=RESEND_SAVE_SECONDS, limit=_MAX_ROWS)
+    polls, submits, talks, saves = _find(
+        lambda tx: queries.accounts_to_poll(tx, limit=_MAX_ROWS),
+        lambda tx: due_work.take_due_submits(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS),
+        lambda tx: due_work.take_due_conversations(tx, again_after=RESEND_SECONDS, limit=_MAX_ROWS),
+        lambda tx: due_work.take_due_saves(tx, again_after=RESEND_SAVE_SECONDS, limit=_MAX_ROWS),
+    )
     sent = [celery_app.enqueue_poll(account_id) for account_id in polls]
     sent += [celery_app.enqueue_submit(job_id=job_id) for job_id in submits]
     sent += [celery_app.enqueue_converse(job_id=job_id) for job_id in talks]
@@ -51,76 +57,105 @@ def tick() -> str:
 @retry_when_database_unavailable
 def sweep() -> str:
     """End overdue and unschedulable jobs, repair rows after a crash, and enqueue due webhooks."""
-    with transaction() as tx:  # few transactions, because mostly there is nothing to do
-        overdue = queries.overdue_jobs(tx, limit=_MAX_ROWS)
-        unplaced = unschedulable.find_unschedulable_jobs(tx, limit=_MAX_ROWS)
-        lost = due_work.find_lost_conversations(tx, limit=_MAX_ROWS)
-    failed = _fail_overdue(overdue) + _fail_unschedulable(unplaced) + _end_lost_conversations(lost)
-    with transaction() as tx:
-        answered = due_work.find_answered_conversations(tx, limit=_MAX_ROWS)
-        healed = due_work.schedule_missing_polls(tx)
-        released = due_work.release_expired_slots(tx)
-        deliveries = due_deliveries(tx, limit=_MAX_ROWS)
-        behind = fair_queue.find_owners_to_rebase(tx, limit=_MAX_ROWS)
+    overdue, unplaced, lost = _find(
+        lambda tx: queries.overdue_jobs(tx, limit=_MAX_ROWS),
+        lambda tx: unschedulable.find_unschedulable_jobs(tx, limit=_MAX_ROWS),
+        lambda tx: due_work.find_lost_conversations(tx, limit=_MAX_ROWS),
+    )
+    failed = _count(_fail_overdue, overdue) + _count(_fail_unschedulable, unplaced) + _count(_end_lost, lost)
+    answered, polls, slots, deliveries, behind = _find(
+        lambda tx: due_work.find_answered_conversations(tx, limit=_MAX_ROWS),
+        lambda tx: [due_work.schedule_missing_polls(tx)],
+        lambda tx: [due_work.release_expired_slots(tx)],
+        lambda tx: due_deliveries(tx, limit=_MAX_ROWS),
+        lambda tx: fair_queue.find_owners_to_rebase(tx, limit=_MAX_ROWS),
+    )
     for delivery_id in deliveries:
         celery_app.enqueue_notify(delivery_id)
-    failed += _end_answered_conversations(answered)
-    moved = 0
-    for owner in behind:
-        with transaction() as tx:
-            moved += fair_queue.rebase(tx, owner)
-    if moved:
+    failed += _count(_mark_answered, answered)
+    if moved := sum(_each(fair_queue.rebase, behind)):
         log.info("jobs_brought_forward", jobs=moved)
-    if healed or released:
-        log.warning("sweep_healed", polls=healed, slots=released)
-    return f"{failed} ended, {healed + released} healed, {len(deliveries)} webhooks"
+    healed = sum(polls) + sum(slots)
+    if healed:
+        log.warning("sweep_healed", polls=sum(polls), slots=sum(slots))
+    return f"{failed} ended, {healed} healed, {len(deliveries)} webhooks"
 
 
-def _fail_overdue(overdue: list[Row[Any]]) -> int:
-    count = 0
-    for job in overdue:
-        code = _DEADLINE_CODE[job.state]
+def _find(*finds: Callable[[Transaction], list[Any]]) -> list[list[Any]]:
+    """Run these queries in one transaction, because mostly there is nothing to do.
+
+    After a fault each runs alone, so that one that fails does not stop the others; it finds nothing.
+    """
+    try:
+        return _find_together(*finds)
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except Exception:  # noqa: BLE001 - logged with the query that has it
+        return [found[0] if (found := _alone(partial(_find_together, find))) else [] for find in finds]
+
+
+def _find_together(*finds: Callable[[Transaction], list[Any]]) -> list[list[Any]]:
+    with transaction() as tx:
+        return [find(tx) for find in finds]
+
+
+def _alone(work: Callable[[], Outcome], job_id: object = "") -> Outcome | None:
+    """Do one part. A fault in it is logged, and the other parts go on."""
+    try:
+        return work()
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        fault = UnexpectedError(error)
+        log.error("dispatch_failed", job_id=str(job_id), detail=fault.detail, trace=fault.frames)  # noqa: TRY400
+        return None
+
+
+def _each(change: Callable[[Transaction, Any], Outcome], items: Iterable[Any]) -> list[Outcome]:
+    """Change each item in its own transaction. Return the outcomes without those of faults."""
+
+    def change_one(item: Any) -> Outcome:
         with transaction() as tx:
-            row = fail_job(
-                tx,
-                job_id=job.id,
-                attempt=job.attempt,
-                code=code,
-                actor="tick",
-                detail=f"deadline passed while {job.state}",
-                from_states=(job.state,),
-                overdue_only=True,
-            )
-            count += row is not None
-    return count
+            return change(tx, item)
+
+    outcomes = [_alone(partial(change_one, item), getattr(item, "id", item)) for item in items]
+    return [outcome for outcome in outcomes if outcome is not None]
 
 
-def _fail_unschedulable(job_ids: list[UUID]) -> int:
-    """Fail queued jobs that no account will take: all are disabled, refused the job, or have a long cooldown."""
-    count = 0
-    for job_id in job_ids:
-        with transaction() as tx:
-            code = unschedulable.unschedulable_reason(tx, job_id)
-            if code is None:
-                continue
-            row = fail_job(tx, job_id=job_id, attempt=None, code=code, actor="tick", from_states=(JobState.QUEUED,))
-            count += row is not None
-    return count
+def _count(change: Callable[[Transaction, Any], "Row[Any] | None"], jobs: Iterable[Any]) -> int:
+    return len(_each(change, jobs))
 
 
-def _end_lost_conversations(lost: list[due_work.LostConversation]) -> int:
-    """Fail conversations that were sent by a dead worker; requeue those that were not sent yet."""
-    count = 0
-    for talk in lost:
-        with transaction() as tx:
-            row = _end_lost_conversation(tx, talk)
-            if row is not None:
-                count += 1
-                log.warning("conversation_lost", job_id=str(talk.id), sent=talk.sent, state=row.state)
-    return count
+def _fail_overdue(tx: Transaction, job: Row[Any]) -> Row[Any] | None:
+    return fail_job(
+        tx,
+        job_id=job.id,
+        attempt=job.attempt,
+        code=_DEADLINE_CODE[job.state],
+        actor="tick",
+        detail=f"deadline passed while {job.state}",
+        from_states=(job.state,),
+        overdue_only=True,
+    )
+
+
+def _fail_unschedulable(tx: Transaction, job_id: UUID) -> Row[Any] | None:
+    """Fail a queued job that no account will take: all are disabled, refused the job, or have a long cooldown."""
+    code = unschedulable.unschedulable_reason(tx, job_id)
+    if code is None:
+        return None
+    return fail_job(tx, job_id=job_id, attempt=None, code=code, actor="tick", from_states=(JobState.QUEUED,))
+
+
+def _end_lost(tx: Transaction, talk: due_work.LostConversation) -> Row[Any] | None:
+    row = _end_lost_conversation(tx, talk)
+    if row is not None:
+        log.warning("conversation_lost", job_id=str(talk.id), sent=talk.sent, state=row.state)
+    return row
 
 
 def _end_lost_conversation(tx: Transaction, talk: due_work.LostConversation) -> Row[Any] | None:
+    """Fail a conversation that was sent by a dead worker; requeue one that was not sent yet."""
     if talk.cancel_requested and talk.state == JobState.RUNNING:
         row = state_machine.mark_cancelled(tx, job_id=talk.id, attempt=talk.attempt, actor="tick")
     elif not talk.sent and talk.attempts_left:
@@ -149,13 +184,8 @@ def _end_lost_conversation(tx: Transaction, talk: due_work.LostConversation) -> 
     return row
 
 
-def _end_answered_conversations(answered: list[UUID]) -> int:
-    """End conversations whose last job has ended."""
-    count = 0
-    for job_id in answered:
-        with transaction() as tx:
-            row = state_machine.mark_answered(tx, job_id=job_id, actor="tick")
-            if row is not None:
-                count += 1
-                announce(tx, row)
-    return count
+def _mark_answered(tx: Transaction, job_id: UUID) -> Row[Any] | None:
+    row = state_machine.mark_answered(tx, job_id=job_id, actor="tick")
+    if row is not None:
+        announce(tx, row)
+    return row

@@ -13,13 +13,14 @@ from uuid import UUID
 
 from worker.core.concurrency.event_loop import in_thread, run
 from worker.core.errors import DreameryError
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances, daily_credits, settlement
 from worker.db.credits.settlement import HistoryEntry
-from worker.db.engine import retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import Account, CreditHistory, CreditRecord, NotSentError
 from worker.providers.registry import get_provider
@@ -67,6 +68,18 @@ def _delete_old() -> None:
 
 
 async def _settle(row: AccountRow) -> int:
+    try:
+        return await _settle_account(row)
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - other accounts are synchronised
+        fault = UnexpectedError(error)
+        log.error("sync_failed", account=row.label, detail=fault.detail, trace=fault.frames)  # noqa: TRY400
+        await in_thread(_postpone, row)
+        return 0
+
+
+async def _settle_account(row: AccountRow) -> int:
     """Read the account's history as far back as needed, and its balance. Return how many jobs were settled."""
     since = await in_thread(_oldest_unsettled, row)
     asked_at = time.monotonic()

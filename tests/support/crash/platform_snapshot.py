@@ -23,6 +23,8 @@ TRANSITIONS = {
     ("submitting", "running"),
     ("submitting", "queued"),
     ("running", "running"),
+    ("submitting", "submitting"),
+    ("saving", "saving"),
     ("running", "saving"),
     ("saving", "succeeded"),
     ("queued", "failed"),

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Generic, TypeVar
 
 from worker.core.concurrency.event_loop import in_thread, keep
+from worker.core.observability.faults import ends_work
 from worker.core.observability.logging import get_logger
 
 log = get_logger("group_commit")
@@ -23,16 +24,16 @@ class GroupCommit(Generic[Item, Outcome]):
     """Writes items in batches, at most one batch at a time. Use it on the event loop only.
 
     `write` gets a list of items and returns one outcome for each, in order. It runs in a thread for the database.
-    `alone` = errors after which the items of a batch are written one by one; other errors fail the whole batch, for
-    example because the database is away.
+    `away` = errors that fail the whole batch, because the database is away. After any other error its items are
+    written one by one, and each gets its own error.
     """
 
     def __init__(
-        self, name: str, write: Callable[[list[Item]], list[Outcome]], *, alone: tuple[type[Exception], ...]
+        self, name: str, write: Callable[[list[Item]], list[Outcome]], *, away: tuple[type[Exception], ...]
     ) -> None:
         self._name = name
         self._write = write
-        self._alone = alone
+        self._away = away
         self._waiting: list[tuple[Item, asyncio.Future[Outcome]]] = []
         self._running = False
 
@@ -56,22 +57,23 @@ class GroupCommit(Generic[Item, Outcome]):
     async def _write_batch(self, batch: "list[tuple[Item, asyncio.Future[Outcome]]]") -> None:
         try:
             outcomes = await in_thread(self._write, [item for item, _ in batch])
-        except self._alone as error:
-            if len(batch) == 1:
+            written = list(zip(batch, outcomes, strict=True))
+        except self._away as error:
+            _fail(batch, error)
+        except BaseException as error:  # noqa: BLE001 - a batch that is dropped would leave its callers waiting
+            if len(batch) == 1 or ends_work(error):
                 _fail(batch, error)
                 return
             log.warning("batch_split", batch=self._name, items=len(batch), reason=type(error).__name__)
             for one in batch:
                 await self._write_batch([one])
-        except Exception as error:  # noqa: BLE001 - each waiting caller gets it
-            _fail(batch, error)
         else:
-            for (_, done), outcome in zip(batch, outcomes, strict=True):
+            for (_, done), outcome in written:
                 if not done.done():
                     done.set_result(outcome)
 
 
-def _fail(batch: "list[tuple[Item, asyncio.Future[Outcome]]]", error: Exception) -> None:
+def _fail(batch: "list[tuple[Item, asyncio.Future[Outcome]]]", error: BaseException) -> None:
     for _, done in batch:
         if not done.done():
             done.set_exception(error)

@@ -180,6 +180,17 @@ def set_next_poll(tx: Transaction, account_id: UUID, *, seconds: float) -> None:
     tx.run(_SET_NEXT_POLL, {"id": account_id, "seconds": seconds})
 
 
+def postpone_poll(tx: Transaction, account_id: UUID, *, seconds: float) -> None:
+    """Poll the account again in this many seconds, at most as late as it is scheduled, and not before."""
+    tx.run(
+        text(
+            """UPDATE accounts SET poll_due_at = clock_timestamp() + make_interval(secs => :seconds)
+               WHERE id = :id AND poll_due_at IS NOT NULL"""
+        ),
+        {"id": account_id, "seconds": seconds},
+    )
+
+
 def stop_polling(tx: Transaction, account_id: UUID) -> None:
     """Stop polling the account if it has no open jobs; the next submit schedules a poll again.
 

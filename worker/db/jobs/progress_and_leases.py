@@ -11,11 +11,13 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.job_state import OPEN, sql_list
 from worker.core.settings import get_settings
 from worker.db.accounts import polling
 from worker.db.engine import Transaction
 from worker.db.jobs.state_machine import SAVE_COLUMNS
 
+_MOST_WOKEN = 2000
 _DEFER_UNCLEAR = text(
     """/* mark_submit_unclear */ UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :grace)
        WHERE id = :id AND state = 'submitting' AND attempt = :attempt RETURNING account_id"""
@@ -94,6 +96,71 @@ def defer_save(
         {"id": job_id, "tries": save_tries, "delay": delay, "refs": json.dumps(refs) if refs else None},
     )
     return row is not None
+
+
+_WAIT_FOR_STORAGE = text(
+    """/* wait_for_storage */
+    WITH known AS MATERIALIZED (
+        SELECT note ->> 'waits_for' = 'storage' AND note ->> 'problem' = :problem AS same
+        FROM job_events WHERE job_id = :id ORDER BY seq DESC LIMIT 1),
+    upd AS (
+        UPDATE jobs SET due_at = clock_timestamp() + make_interval(secs => :delay), nudged_at = NULL,
+            result_refs = coalesce(CAST(:refs AS jsonb), result_refs),
+            deadline_at = greatest(deadline_at, clock_timestamp() + make_interval(secs => :more)),
+            event_seq = event_seq + CASE WHEN (SELECT same FROM known) THEN 0 ELSE 1 END
+        WHERE id = :id AND state = 'saving' AND save_tries = :tries
+        RETURNING id, state, event_seq, parent_id),
+    ev AS (
+        INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
+        SELECT id, event_seq, state, state, 'save',
+               jsonb_build_object('waits_for', 'storage', 'problem', CAST(:problem AS text), 'detail',
+                   CAST(:detail AS text))
+        FROM upd WHERE (SELECT same FROM known) IS NOT TRUE)
+    SELECT id, state, event_seq, parent_id FROM upd"""
+)
+
+
+def wait_for_storage(
+    tx: Transaction,
+    *,
+    job_id: UUID,
+    save_tries: int,
+    delay: float,
+    more_seconds: float,
+    refs: list[dict[str, Any]] | None,
+    problem: str,
+    detail: str,
+) -> Row[Any] | None:
+    """(saving) Like `defer_save`, because the storage does not take the results: that costs the job no time.
+
+    Its deadline is at least `more_seconds` away then, and that of the conversation that started it. The timeline gets
+    an entry for each new kind of problem.
+    """
+    values = {"id": job_id, "tries": save_tries, "delay": delay, "refs": json.dumps(refs) if refs else None}
+    row = tx.first(_WAIT_FOR_STORAGE, {**values, "more": more_seconds, "problem": problem, "detail": detail})
+    if row is not None and row.parent_id is not None:
+        tx.run(
+            text(
+                """UPDATE jobs SET deadline_at = greatest(deadline_at, clock_timestamp() + make_interval(secs => :more))
+                   WHERE id = :id AND state IN ('running', 'saving')"""
+            ),
+            {"id": row.parent_id, "more": more_seconds},
+        )
+    return row
+
+
+def wake_deferred_saves(tx: Transaction) -> int:
+    """(saving) Make the saves due that wait for their next try: the storage works again. Return their number."""
+    rows = tx.all(
+        text(
+            """UPDATE jobs SET due_at = clock_timestamp() WHERE id IN (
+                   SELECT id FROM jobs WHERE state = 'saving' AND kind <> 'chat' AND nudged_at IS NULL
+                     AND due_at > clock_timestamp() ORDER BY id FOR NO KEY UPDATE SKIP LOCKED LIMIT :most)
+               RETURNING id"""
+        ),
+        {"most": _MOST_WOKEN},
+    )
+    return len(rows)
 
 
 def release_slot(tx: Transaction, job_id: UUID) -> bool:
@@ -177,3 +244,34 @@ def mark_absent(tx: Transaction, *, job_id: UUID, attempt: int) -> float:
         {"id": job_id, "attempt": attempt},
     )
     return float(row.seconds) if row is not None else 0.0
+
+
+# A fault that repeats itself is recorded once.
+_RECORD_FAULT = text(
+    f"""/* record_fault */
+    WITH input AS (
+        SELECT * FROM unnest(CAST(:ids AS uuid[]), CAST(:attempts AS integer[])) AS i(id, attempt)),
+    old AS (
+        SELECT jobs.id FROM jobs JOIN input ON input.id = jobs.id AND input.attempt = jobs.attempt
+        WHERE jobs.state IN {sql_list(OPEN)} AND NOT EXISTS (
+            SELECT 1 FROM job_events e
+            WHERE e.job_id = jobs.id AND e.seq = jobs.event_seq AND e.note ->> 'detail' = :detail)
+        ORDER BY jobs.id FOR NO KEY UPDATE OF jobs),
+    upd AS (
+        UPDATE jobs SET event_seq = jobs.event_seq + 1 FROM old WHERE jobs.id = old.id
+        RETURNING jobs.id, jobs.event_seq, jobs.state),
+    ev AS (
+        INSERT INTO job_events (job_id, seq, from_state, to_state, actor, note)
+        SELECT id, event_seq, state, state, :actor,
+            jsonb_build_object('code', CAST(:code AS text), 'detail', CAST(:detail AS text)) FROM upd)
+    SELECT * FROM upd"""
+)
+
+
+def record_fault(
+    tx: Transaction, jobs: Collection[tuple[UUID, int]], *, code: str, detail: str, actor: str
+) -> list[Row[Any]]:
+    """(any open state) Record a fault in the timelines of these jobs (id, attempt). Return the changed rows."""
+    values = {"code": code, "detail": detail, "actor": actor}
+    ids, attempts = [job_id for job_id, _ in jobs], [attempt for _, attempt in jobs]
+    return tx.all(_RECORD_FAULT, {"ids": ids, "attempts": attempts, **values}) if ids else []

@@ -257,11 +257,12 @@ def events_after(tx: Transaction, job_id: UUID, seq: int) -> list[Row[Any]]:
 
 
 def transitions(tx: Transaction, job_id: UUID) -> list[Row[Any]]:
-    """Return the state changes and faults of a job in order, without progress events."""
+    """Return the state changes, faults and waits of a job in order, without progress events."""
     return tx.all(
         text(
             """SELECT seq, at, from_state, to_state, actor, note FROM job_events
-               WHERE job_id = :id AND (from_state IS DISTINCT FROM to_state OR note ? 'code') ORDER BY seq LIMIT 500"""
+               WHERE job_id = :id AND (from_state IS DISTINCT FROM to_state OR note ? 'code' OR note ? 'waits_for')
+               ORDER BY seq LIMIT 500"""
         ),
         {"id": job_id},
     )

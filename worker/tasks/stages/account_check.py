@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 from worker.core.concurrency.event_loop import in_thread
 from worker.core.errors import DreameryError, Fault
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import health, model_listings
 from worker.db.accounts.accounts import AccountRow
 from worker.db.credits import balances
-from worker.db.engine import retry_when_database_unavailable, transaction
+from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
 from worker.messaging import celery_app
 from worker.providers.base import Account, LiveModels
 from worker.providers.registry import get_provider
@@ -51,6 +52,17 @@ async def call_within(row: AccountRow, call: Callable[[Account], Awaitable[Answe
 
 async def check_account(row: AccountRow, *, models: bool) -> Result:
     """Check the account upstream. Return `{live, credits, models}`; a failure adds `error`, and `live` may be None."""
+    try:
+        return await _check(row, models=models)
+    except DATABASE_UNAVAILABLE_ERRORS:
+        raise
+    except BaseException as error:  # noqa: BLE001 - other accounts are checked
+        fault = UnexpectedError(error)
+        log.error("check_failed", account=row.label, detail=fault.detail, trace=fault.frames)  # noqa: TRY400
+        return await in_thread(_note_refusal, row, fault)
+
+
+async def _check(row: AccountRow, *, models: bool) -> Result:
     asked_at = time.monotonic()
     until = asked_at + CHECK_SECONDS
     try:

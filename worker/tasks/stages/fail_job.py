@@ -8,8 +8,9 @@ from uuid import UUID
 from worker.core.errors import ERRORS, Fault
 from worker.core.job_state import OPEN, JobState
 from worker.core.messages.cooldown import add_cooldown
+from worker.core.observability.faults import UnexpectedError
 from worker.db.engine import Row, Transaction
-from worker.db.jobs import state_machine
+from worker.db.jobs import progress_and_leases, state_machine
 from worker.db.scheduling import unschedulable
 from worker.messaging import pubsub
 
@@ -17,6 +18,12 @@ from worker.messaging import pubsub
 def announce(tx: Transaction, row: Row[Any]) -> None:
     """Publish the new state of the job after the commit."""
     tx.on_commit(partial(pubsub.publish_job_change, row.id, row.state, row.event_seq))
+
+
+def record_fault(tx: Transaction, jobs: Collection[tuple[UUID, int]], fault: UnexpectedError, *, actor: str) -> None:
+    """Record in the timelines of these jobs (id, attempt) that something unexpected happened; their states stay."""
+    for row in progress_and_leases.record_fault(tx, jobs, code=fault.code, detail=fault.detail or "", actor=actor):
+        announce(tx, row)
 
 
 def fail_job(

@@ -12,6 +12,7 @@ from worker.core.concurrency import event_loop
 from worker.core.concurrency.watchdog import watchdog
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
+from worker.core.observability.faults import UnexpectedError
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import health
@@ -23,7 +24,7 @@ from worker.db.scheduling import account_scoring, unschedulable
 from worker.messaging import celery_app
 from worker.providers.base import Account, NotSentError
 from worker.providers.registry import get_provider
-from worker.tasks.stages import cooldowns, upload_references, worker_keys
+from worker.tasks.stages import cooldowns, worker_keys
 from worker.tasks.stages.account_session import SecretLockedError, forget_hosts, prepare_account
 from worker.tasks.stages.fail_job import announce, fail_job, record_fault
 
@@ -43,21 +44,40 @@ def handle_refusal(claim: Claim, error: DreameryError) -> str:
         reaction=reaction,
         detail=error.detail,
     )
+    if isinstance(error, UnexpectedError):
+        return handle_fault(claim, error)
     if error.code == "proxy_unreachable" and not claim.attempts_left:
         return _react(claim, error, reaction)
-    if isinstance(error, NotSentError | upload_references.ReferenceNotFetchedError):
+    if isinstance(error, NotSentError):
         return _retry(claim, error)
-    if reaction is Reaction.UNCLEAR and claim.kind == "chat":
-        # A conversation cannot be looked up by key, and jobs that it started upstream may have been charged.
-        return fail_claim(claim, DreameryError("stream_broken", detail=error.detail))
     if reaction is Reaction.UNCLEAR:
-        with transaction() as tx:
-            progress_and_leases.mark_submit_unclear(tx, job_id=claim.id, attempt=claim.attempt)
-        return f"unclear {claim.id}"
+        return _end_unclear(claim, error)
     remedy = _try_remedy(claim, error)
     if remedy is not None:
         return requeue(claim, error, delay=0.0, reason=remedy)
     return _react(claim, error, reaction)
+
+
+def handle_fault(claim: Claim, fault: UnexpectedError) -> str:
+    """End the attempt after an unexpected exception. Return a line about what was done.
+
+    Before the call that may cost credits, the job goes back into the queue while it has attempts, and then fails. After
+    it, the job is never sent again: the poll looks up its submit key, and a conversation, which has none, ends.
+    """
+    log.error("attempt_failed", job_id=str(claim.id), fault=fault.detail, sent=fault.sent, trace=fault.frames)
+    return _end_unclear(claim, fault) if fault.sent else _retry(claim, fault)
+
+
+@retry_when_database_unavailable
+def _end_unclear(claim: Claim, error: DreameryError) -> str:
+    if claim.kind == "chat":
+        # A conversation cannot be looked up by key, and jobs that it started upstream may have been charged.
+        return fail_claim(claim, DreameryError("stream_broken", detail=error.detail))
+    with transaction() as tx:
+        progress_and_leases.mark_submit_unclear(tx, job_id=claim.id, attempt=claim.attempt)
+        if isinstance(error, UnexpectedError):
+            record_fault(tx, [(claim.id, claim.attempt)], error, actor=_actor(claim.kind))
+    return f"unclear {claim.id}"
 
 
 def _leave_to_others(claim: Claim, error: DreameryError) -> str:
@@ -82,6 +102,9 @@ def _try_remedy(claim: Claim, error: DreameryError) -> str | None:
 def _react(claim: Claim, error: DreameryError, reaction: Reaction) -> str:
     if isinstance(error, SecretLockedError):
         return _leave_to_others(claim, error)
+    if error.code == "storage_unavailable":
+        # Our own fault: the account serves other jobs meanwhile, and nothing is counted against it.
+        return requeue(claim, error, delay=BACKOFF_SECONDS[-1], reason="our storage does not respond")
     if error.code == "concurrency_limit":
         # The limit is per kind: an account with a video in progress elsewhere can still make images.
         delay = cooldowns.KIND_COOLDOWN_SECONDS[claim.kind]

@@ -47,7 +47,7 @@ async def add_all(group: GroupCommit[int, str], writer: Writer, items: list[int]
 
 def test_items_that_arrive_meanwhile_form_one_batch():
     writer = Writer()
-    group: GroupCommit[int, str] = GroupCommit("test", writer, alone=(RefusedError,))
+    group: GroupCommit[int, str] = GroupCommit("test", writer, away=(AwayError,))
     outcomes = event_loop.run(add_all(group, writer, [1, 2, 3, 4]))
     assert writer.batches == [[1], [2, 3, 4]]
     assert outcomes == ["wrote 1", "wrote 2", "wrote 3", "wrote 4"]
@@ -55,7 +55,7 @@ def test_items_that_arrive_meanwhile_form_one_batch():
 
 def test_refused_item_is_written_alone_and_fails_alone():
     writer = Writer()
-    group: GroupCommit[int, str] = GroupCommit("test", writer, alone=(RefusedError,))
+    group: GroupCommit[int, str] = GroupCommit("test", writer, away=(AwayError,))
     first, second, bad, last = event_loop.run(add_all(group, writer, [1, 2, -1, 3]))
     assert (first, second, last) == ("wrote 1", "wrote 2", "wrote 3")
     assert isinstance(bad, RefusedError)
@@ -64,7 +64,7 @@ def test_refused_item_is_written_alone_and_fails_alone():
 
 def test_other_errors_reach_every_caller_of_the_batch_and_only_them():
     writer = Writer()
-    group: GroupCommit[int, str] = GroupCommit("test", writer, alone=(RefusedError,))
+    group: GroupCommit[int, str] = GroupCommit("test", writer, away=(AwayError,))
     first, *others = event_loop.run(add_all(group, writer, [1, 2, -2]))
     assert first == "wrote 1"
     assert [type(one) for one in others] == [AwayError, AwayError]
@@ -73,7 +73,7 @@ def test_other_errors_reach_every_caller_of_the_batch_and_only_them():
 
 def test_caller_that_left_does_not_stop_the_batch():
     writer = Writer()
-    group: GroupCommit[int, str] = GroupCommit("test", writer, alone=(RefusedError,))
+    group: GroupCommit[int, str] = GroupCommit("test", writer, away=(AwayError,))
 
     async def work():
         blocking = asyncio.ensure_future(group.add(1))
@@ -92,7 +92,7 @@ def test_caller_that_left_does_not_stop_the_batch():
 
 def test_large_arrivals_are_split():
     writer = Writer()
-    group: GroupCommit[int, str] = GroupCommit("test", writer, alone=(RefusedError,))
+    group: GroupCommit[int, str] = GroupCommit("test", writer, away=(AwayError,))
     outcomes = event_loop.run(add_all(group, writer, list(range(1, 502))))
     assert outcomes == [f"wrote {item}" for item in range(1, 502)]
     assert max(map(len, writer.batches)) == 200
@@ -102,7 +102,7 @@ def test_large_arrivals_are_split():
 @pytest.mark.parametrize("count", [1, 7])
 def test_order_of_outcomes_is_the_order_of_items(count):
     group: GroupCommit[int, int] = GroupCommit(
-        "test", lambda items: [item * 2 for item in items], alone=(RefusedError,)
+        "test", lambda items: [item * 2 for item in items], away=(AwayError,)
     )
 
     async def work():

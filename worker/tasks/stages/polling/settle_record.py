@@ -1,0 +1,167 @@
+"""Settles news of single jobs: failures, cancellations, absences, incomplete results. Part of poll."""
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+from worker.core.job_state import UPSTREAM, JobState
+from worker.core.observability.logging import get_logger
+from worker.db.accounts import health
+from worker.db.accounts.accounts import AccountRow
+from worker.db.accounts.polling import OpenJob
+from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
+from worker.db.jobs import progress_and_leases, state_machine
+from worker.messaging import celery_app
+from worker.providers.base import Record, RecordState
+from worker.tasks.stages import cooldowns
+from worker.tasks.stages.fail_job import announce, fail_job
+
+log = get_logger("poll")
+
+# Upstream may omit a job from its answers for a while; a job that is missing for this long is lost.
+ABSENT_SECONDS = 300.0
+# Items that do not change for this many polls and seconds are complete (protocol section 8.3).
+STABLE_POLLS = 5
+STABLE_SECONDS = 15.0
+_OVER = frozenset({RecordState.DONE, RecordState.FAILED})
+
+
+def progress(record: Record) -> int:
+    """Return the percentage by finished items; the API adds the elapsed time when it shows the job."""
+    share = 90 * len(record.results) // record.expected if record.expected else 0
+    return 0 if record.state is RecordState.QUEUED else max(5, min(share, 90))
+
+
+def enqueue_saves(tx: Transaction, job_ids: list[UUID]) -> None:
+    """Send the messages for these saves after the commit."""
+    most = celery_app.MOST_SAVES_PER_MESSAGE
+    for start in range(0, len(job_ids), most):
+        tx.on_commit(partial(celery_app.enqueue_save, *job_ids[start : start + most]))
+
+
+def refs(record: Record) -> list[dict[str, Any]]:
+    """Return the results as the row of the job stores them."""
+    return [asdict(ref) for ref in record.results]
+
+
+def report(job: OpenJob, record: Record) -> progress_and_leases.Progress:
+    """Return the progress as it is written."""
+    return progress_and_leases.Progress(
+        job.id,
+        job.attempt,
+        queue_position=record.queue_position,
+        forecast_seconds=record.forecast_seconds,
+        ready_items=len(record.results),
+        progress=progress(record),
+    )
+
+
+@retry_when_database_unavailable
+def settle(account: AccountRow, job: OpenJob, record: Record | None, *, seconds: float | None) -> bool:
+    """Apply one record to the rows. Return whether the job left its slot of the account.
+
+    `seconds` = how long a job took whose end this poll has found.
+    """
+    with transaction() as tx:
+        if job.state == JobState.CANCELLED:
+            return _is_over(tx, job, record) and progress_and_leases.release_slot(tx, job.id)
+        if record is None:
+            return _settle_absent(tx, job)
+        if job.state == JobState.SUBMITTING:
+            row = state_machine.mark_running(
+                tx, job_id=job.id, attempt=job.attempt, upstream_id=record.upstream_id, actor="poll"
+            )
+            if row is None:
+                return False
+            log.info("submit_found", job_id=str(job.id), account=account.label)
+            announce(tx, row)
+        return _settle_record(tx, account, job, record, seconds)
+
+
+def _is_over(tx: Transaction, job: OpenJob, record: Record | None) -> bool:
+    """Return whether upstream finished the job. A job missing for a moment still counts, to respect the slot limit."""
+    if record is None:
+        return progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) >= ABSENT_SECONDS
+    return record.state in _OVER
+
+
+def _settle_absent(tx: Transaction, job: OpenJob) -> bool:
+    if job.state == JobState.RUNNING:
+        if progress_and_leases.mark_absent(tx, job_id=job.id, attempt=job.attempt) < ABSENT_SECONDS:
+            return False
+        return _fail(tx, job, code="history_unavailable", detail="absent from upstream's history")
+    if not job.overdue_unclear:
+        return False
+    if not job.attempts_left:
+        return _fail(tx, job, code="upstream_unreachable", detail="no submit arrived upstream")
+    row = state_machine.requeue(
+        tx,
+        job_id=job.id,
+        attempt=job.attempt,
+        actor="poll",
+        reason="upstream does not know this submit",
+        delay=0.0,
+        counts=True,
+    )
+    if row is None:
+        return False
+    announce(tx, row)
+    return True
+
+
+def _settle_record(tx: Transaction, account: AccountRow, job: OpenJob, record: Record, seconds: float | None) -> bool:
+    if job.cancel_requested:
+        row = state_machine.mark_cancelled(tx, job_id=job.id, attempt=job.attempt)
+        if row is None:
+            return False
+        announce(tx, row)
+        # Upstream has no cancel call: the slot is free when the job has finished.
+        return record.state in _OVER and progress_and_leases.release_slot(tx, job.id)
+    if record.state is RecordState.FAILED:
+        code = record.error_code or "generation_failed"
+        # The job was accepted and may have been charged, so no other account repeats it. A failure that concerns the
+        # account would also hit its next jobs, so it cools down. (Lock order: account before job, as in a claim.)
+        if cooldown := cooldowns.cooldown_seconds(code, account.region, datetime.now(UTC)):
+            health.cool_down(tx, account.id, seconds=cooldown, code=code)
+        return _fail(tx, job, code=code, message=record.error_message, detail=record.detail)
+    if record.state is RecordState.DONE or _is_stable(tx, job, record):
+        return _finish(tx, job, record, seconds)
+    for row in progress_and_leases.record_progress_many(tx, [report(job, record)]):
+        announce(tx, row)
+    return False
+
+
+def _finish(tx: Transaction, job: OpenJob, record: Record, seconds: float | None) -> bool:
+    if not record.results:
+        return _fail(tx, job, code="generation_failed", detail="finished without a usable result")
+    found = refs(record)
+    row = state_machine.mark_saving(tx, job_id=job.id, attempt=job.attempt, refs=found, seconds=seconds)
+    if row is None:
+        return False
+    announce(tx, row)
+    enqueue_saves(tx, [row.id])
+    return True
+
+
+def _fail(tx: Transaction, job: OpenJob, *, code: str, message: str | None = None, detail: str | None = None) -> bool:
+    row = fail_job(
+        tx,
+        job_id=job.id,
+        attempt=job.attempt,
+        code=code,
+        message=message,
+        actor="poll",
+        detail=detail,
+        from_states=UPSTREAM,
+    )
+    return row is not None
+
+
+def _is_stable(tx: Transaction, job: OpenJob, record: Record) -> bool:
+    """Return whether the items, which may be incomplete, have not changed for long enough to count as all."""
+    if not record.results or len(record.results) != job.ready_items:
+        return False
+    row = progress_and_leases.count_stable_poll(tx, job_id=job.id, attempt=job.attempt)
+    return row is not None and row.stable_polls >= STABLE_POLLS and float(row.stable_seconds) >= STABLE_SECONDS
