@@ -6,7 +6,7 @@ itself failed. Closing the stream does not cancel the conversation.
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
@@ -65,20 +65,24 @@ _REFRESH_SECONDS = 5.0
 _MIN_WAIT_SECONDS = 0.05
 
 
-async def answer_agent_chat(
+async def accept_agent_chat(
     request: Request, body: ChatRequest, caller: Caller, preference: Preference, key: str | None
-) -> Response:
-    """Answer a chat with the agent. Errors of the request are raised before a stream begins.
+) -> Callable[[], Awaitable[Response]]:
+    """Accept a chat with the agent; call the result for the answer. Errors of the request are raised here.
 
-    `preference` already includes the body's `async`.
+    The answer may take minutes and needs no body: long chats are freed before. `preference` already includes the
+    body's `async`.
     """
     plan = plan_conversation(request.url.path, body, caller)
     streams = bool(body.stream) and not preference.respond_async
     accepted = await accept_jobs(request, plan, caller=caller, key=key, answers_late=not streams)
     conversation = ConversationSubscription(request.app.state.job_watcher, accepted.job_ids[0])
-    if streams:
-        chunks = Chunks(body.model or "agent")
-        usage = bool(body.stream_options and body.stream_options.include_usage)
+    usage = bool(body.stream_options and body.stream_options.include_usage)
+    chunks = Chunks(body.model or "agent")
+
+    async def answer() -> Response:
+        if not streams:
+            return await _respond(request, conversation, accepted, preference, keyed=key is not None)
         stream = AgentStream(
             conversation=conversation,
             chunks=chunks,
@@ -89,7 +93,8 @@ async def answer_agent_chat(
         )
         headers = {**job_headers(accepted, None), **SSE_HEADERS}
         return StreamingResponse(stream.frames(), media_type="text/event-stream", headers=headers)
-    return await _respond(request, conversation, accepted, preference, keyed=key is not None)
+
+    return answer
 
 
 async def _respond(

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.auth.dependencies import Caller, GenerateDep
-from api.chat.agent_streaming import answer_agent_chat
+from api.chat.agent_streaming import accept_agent_chat
 from api.chat.background.detection import BackgroundCall, parse_job_choice
 from api.chat.chunks import DONE, Chunks
 from api.chat.completion import chat_completion, completion
@@ -102,10 +102,15 @@ async def create_chat(
     tracked_request(request).wants_new_jobs = choice == "always"
     edit_choice = parse_edit_choice(dreamery_edit, body.dreamery_edit, agent=body.model == AGENT)
     if body.model == AGENT:
-        return await answer_agent_chat(request, body, caller, preference, key)
+        answer = await accept_agent_chat(request, body, caller, preference, key)
+        del body
+        return await answer()
     plan = await plan_chat(request.url.path, body, caller, edit_choice)
-    if body.stream and not preference.respond_async:
-        return await _stream(request, body, plan, caller, key)
+    streams, with_usage = bool(body.stream) and not preference.respond_async, _wants_usage(body)
+    # The answer may take minutes and needs no body: long chats are freed before.
+    del body
+    if streams:
+        return await _stream(request, plan, caller, key, with_usage=with_usage)
 
     def build_body(views: list[JobView], base: str) -> dict[str, Any]:
         return chat_completion(views, n=plan.generation.n, model=plan.requested_model, base=base)
@@ -115,7 +120,7 @@ async def create_chat(
     )
 
 
-async def _stream(request: Request, body: ChatRequest, plan: ChatPlan, caller: Caller, key: str | None) -> Response:
+async def _stream(request: Request, plan: ChatPlan, caller: Caller, key: str | None, *, with_usage: bool) -> Response:
     """Return the stream. Errors of the request were raised before; from here on the status is 200."""
     accepted = await accept_jobs(request, plan.generation, caller=caller, key=key)
     stream = ChatStream(
@@ -125,7 +130,7 @@ async def _stream(request: Request, body: ChatRequest, plan: ChatPlan, caller: C
         base=base_url(request),
         mark_unanswered=partial(mark_unanswered, request),
         mark_failed=partial(mark_failed, request),
-        with_usage=_wants_usage(body),
+        with_usage=with_usage,
         note=plan.note,
     )
     headers = {**job_headers(accepted, None), **SSE_HEADERS}

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 from api.generation.media_values import (
     InputEntry,
-    Media,
     carries_media,
     detect_media,
     find_value,
@@ -22,6 +21,7 @@ from api.generation.media_values import (
     is_empty_part,
 )
 from api.http.bodies.field_names import snake_case
+from api.http.bodies.file_types import Media
 from api.http.body_parsing import Upload
 from worker.core.errors import DreameryError
 

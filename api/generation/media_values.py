@@ -6,20 +6,22 @@ result. Nothing is fetched or decoded here.
 
 import base64
 import binascii
-import json
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Literal
+from typing import IO, Any
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
+from api.http.bodies.embedded_files import find_embedded
 from api.http.bodies.field_names import snake_case
+from api.http.bodies.file_types import BASE64_MARK, HEAD_BYTES, URL_SAFE, Media, head_of_base64, sniff_media
+from api.http.bodies.json_shape import parse_json
 from api.http.body_parsing import Upload
 from worker.core.errors import DreameryError
 from worker.core.media.image import MAX_INPUT_BYTES
 
-Media = Literal["image", "video", "audio"]
 FORMS = (
     'Send an http(s) link, a data URL, base64, a file part, or an object like {"url": "https://..."} or '
     '{"b64_json": "..."}.'
@@ -35,24 +37,13 @@ _MIME_KEYS = frozenset({"mime_type", "mime", "media_type", "content_type"})
 _MAX_DEPTH = 5
 _MAX_NAME_CHARS = 120
 _DATA_URL = re.compile(r"data:[^,;]{0,100}(?:;[^;,]{0,100}){0,8},", re.IGNORECASE)
-_BASE64_MARK = re.compile(r"(?:data:)?[^,;]{0,100}(?:;[^;,]{0,100}){0,8};base64,|base64(?:://|[,:])", re.IGNORECASE)
 _LINE_LENGTHS = frozenset({60, 64, 72, 76})
-_URL_SAFE = str.maketrans("-_", "+/")
 _EXTENSIONS: dict[str, Media] = {
     **dict.fromkeys(("png", "jpg", "jpeg", "jpe", "jfif", "webp", "gif", "bmp", "heic", "heif", "avif"), "image"),
     **dict.fromkeys(("tif", "tiff", "ico", "jp2", "jxl", "svg"), "image"),
     **dict.fromkeys(("mp4", "mov", "webm", "m4v", "mkv", "avi"), "video"),
     **dict.fromkeys(("mp3", "wav", "m4a", "aac", "ogg", "oga", "opus", "flac"), "audio"),
 }
-# First bytes -> what the file is.
-_MAGIC: list[tuple[bytes, Media]] = [
-    (rb"\x89PNG|\xff\xd8\xff|GIF8[79]a|RIFF....WEBP|II\*\x00|MM\x00\*", "image"),
-    (rb"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "image"),
-    (rb"....ftyp(?:hei[cmsx]|hev[cx]|mif1|msf1|avi[fs])|\x00\x00\x01\x00.\x00|BM....\x00\x00\x00\x00", "image"),
-    (rb"....ftypM4[AB]|RIFF....WAVE|OggS|fLaC|ID3|\xff[\xfb\xf3\xf2\xf1\xf9]", "audio"),
-    (rb"....ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ", "video"),
-]  # fmt: skip
-_HEAD_BYTES = 48
 # Shorter texts under a name that nothing reads are not taken for base64.
 _MIN_BASE64_CHARS = 80
 _BASE64 = re.compile(r"[A-Za-z0-9+/_=\s-]+")
@@ -137,7 +128,7 @@ def _parse_json(value: Any) -> Any:
     """Return the list or object that a form sends as JSON text; other values unchanged."""
     if isinstance(value, str) and value.lstrip()[:1] in {"[", "{"}:
         try:
-            return json.loads(value)
+            return parse_json(value)
         except (ValueError, RecursionError):
             return value
     return value
@@ -184,9 +175,9 @@ def detect_media(value: Any) -> Media | None:
     found = find_value(value)
     if isinstance(found, Upload):
         found.file.seek(0)
-        return _sniff(found.file.read(_HEAD_BYTES)) or _EXTENSIONS.get(_extension(found.name))
+        return sniff_media(found.file.read(HEAD_BYTES)) or _EXTENSIONS.get(_extension(found.name))
     if isinstance(found, bytes):
-        return _sniff(found)
+        return sniff_media(found)
     return _media_of_text(found) if isinstance(found, str) else None
 
 
@@ -215,28 +206,14 @@ def _media_of_text(text: str) -> Media | None:
         except ValueError:
             return None
     if match := re.match(r"data:([\w.+-]+/[\w.+-]+)", text, re.IGNORECASE):
-        return _media_of_type(match[1]) or _sniff(_head_of_base64(text))
-    if len(text) >= _MIN_BASE64_CHARS and (_BASE64_MARK.match(text) or _BASE64.fullmatch(text[:400])):
-        return _sniff(_head_of_base64(text))
+        return _media_of_type(match[1]) or sniff_media(head_of_base64(text))
+    if len(text) >= _MIN_BASE64_CHARS and (BASE64_MARK.match(text) or _BASE64.fullmatch(text[:400])):
+        return sniff_media(head_of_base64(text))
     return None
 
 
 def _extension(path: str) -> str:
     return path.rpartition(".")[2].lower()
-
-
-def _sniff(head: bytes) -> Media | None:
-    return next((media for pattern, media in _MAGIC if re.match(pattern, head, re.DOTALL)), None)
-
-
-def _head_of_base64(text: str) -> bytes:
-    mark = _BASE64_MARK.match(text)
-    begin = mark.end() if mark else 0
-    plain = re.sub(r"\s", "", text[begin : begin + 200]).translate(_URL_SAFE)[:64]
-    try:
-        return base64.b64decode(plain[: len(plain) // 4 * 4])
-    except (binascii.Error, ValueError):
-        return b""
 
 
 def carries_media(value: Any, depth: int = 0) -> bool:
@@ -254,13 +231,24 @@ def carries_media(value: Any, depth: int = 0) -> bool:
     return False
 
 
+def open_text(param: str, text: str, code: str = "invalid_image") -> tuple[IO[bytes], int]:
+    """Return the bytes of base64 or of a data URL as a file, and their number. Raises `code`."""
+    embedded = find_embedded(text)
+    if embedded is None:
+        data = decode_text(param, text, code)
+        return io.BytesIO(data), len(data)
+    if embedded.size > MAX_INPUT_BYTES:
+        raise too_large(param, code)
+    return embedded.open(), embedded.size
+
+
 def decode_text(param: str, text: str, code: str = "invalid_image") -> bytes:
     """Return the bytes of base64 (also its URL-safe alphabet) or of a data URL, escaped or not. Raises `code`."""
     if len(text) > MAX_INPUT_BYTES * 3:
         raise too_large(param, code)
     if text[:8].lower().startswith("data%3a"):
         text = unquote(text)
-    mark = _BASE64_MARK.match(text)
+    mark = BASE64_MARK.match(text)
     start = None if mark else _DATA_URL.match(text)
     if start is not None:
         data = unquote_to_bytes(text[start.end() :])
@@ -280,7 +268,7 @@ def _decode_base64(param: str, text: str, code: str) -> bytes:
     )
     plain = "".join((text if is_wrapped or "+" in text else text.strip().replace(" ", "+")).split())
     try:
-        plain = plain.translate(_URL_SAFE).rstrip("=")
+        plain = plain.translate(URL_SAFE).rstrip("=")
         return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
     except (binascii.Error, ValueError):
         message = f"`{param}` is neither a link nor base64. {FORMS}"

@@ -1,6 +1,7 @@
 """Checks shared by all creating calls: prompt length, region and permission of the model."""
 
 from api.auth.dependencies import Caller
+from api.http.bodies.embedded_files import has_reference
 from worker.core.catalog.models import ImageModel, VideoModel, get_catalog
 from worker.core.catalog.upstream_models import UpstreamModels
 from worker.core.errors import DreameryError
@@ -12,6 +13,9 @@ AGENT = "agent"
 def check_prompt(text: str, field: str) -> None:
     """Raise `prompt_too_long` for a text that is too long for upstream."""
     max_chars = get_settings().prompt_max_chars
+    if has_reference(text):
+        message = f"`{field}` contains a file as text. Send files in a field of their own."
+        raise DreameryError("prompt_too_long", message, param=field)
     if len(text) > max_chars:
         message = f"`{field}` has {len(text)} characters; the maximum is {max_chars}. Shorten it."
         raise DreameryError("prompt_too_long", message, param=field)

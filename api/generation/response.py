@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 
 from api.auth.dependencies import Caller
 from api.generation.acceptance import AcceptedRequest, GenerationPlan, accept
+from api.http.bodies.received import release_body
 from api.http.errors import error_response
 from api.http.preferences import Preference, client_timeout, set_job_id_header
 from api.http.request_tracker import RequestTracker, TrackedRequest
@@ -86,6 +87,8 @@ async def accept_jobs(
     `answers_late` = the answer comes after the jobs have ended, so the client may disconnect before: wait within
     `wait_unless_disconnected`. A stream that ends before its jobs calls `mark_unanswered` first.
     """
+    # Its inputs are stored by now, and the answer may come in minutes.
+    release_body(request.scope["state"])
     tracked = tracked_request(request)
     tracked.body_digest = getattr(request.state, "body_digest", "")
     if answers_late:

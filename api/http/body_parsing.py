@@ -8,7 +8,7 @@ Field names are unified before the validation: `api/http/bodies/field_names.py`.
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, Any, TypeVar
 
@@ -16,12 +16,13 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from python_multipart.multipart import parse_options_header
-from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import FormData, UploadFile
 
 from api.http.bodies.charsets import CharsetError, decode_json
+from api.http.bodies.embedded_files import MAX_TEXT_BYTES, MIN_CHARS, use_embedded_files
 from api.http.bodies.field_values import UnifiedFields, unify_fields
-from api.http.bodies.forms import MULTIPART, URLENCODED, FormError, FormLimits, read_form
+from api.http.bodies.forms import MULTIPART, URLENCODED, FilePart, FormError, FormLimits, read_form
+from api.http.bodies.json_shape import parse_json, parsed_size
+from api.http.bodies.received import ReceivedBody, received_body
 from worker.core.errors import DreameryError
 
 # Paths whose bodies may contain images or videos, so the larger size limit applies.
@@ -38,8 +39,9 @@ PATHS_WITH_UPLOADS = frozenset(
     }
 )
 _MAX_FILES = 64
-_LIMITS = FormLimits(files=_MAX_FILES, fields=500, field_bytes=4_000_000)
-_MAX_INLINE_PARSE_BYTES = 1_000_000
+_LIMITS = FormLimits(files=_MAX_FILES, fields=500, text_bytes=MAX_TEXT_BYTES)
+# Memory that parsing takes per byte of text: the bytes, their text, and the strings in it.
+_PARSE_FACTOR = 4
 # `a[b][c]`; deeper names stay as they are.
 _NESTED = re.compile(r"([^\[\]]+)((?:\[[^\[\]]*\]){1,4})")
 _LIST_NUMBER = re.compile(r"\[([0-9]{1,2})\]")
@@ -68,30 +70,63 @@ class Upload:
         return self.file.read()
 
 
+@dataclass(frozen=True, slots=True)
+class _ParsedBody:
+    """The fields of a body as its form and its schema give them, and the memory in bytes that they take."""
+
+    value: Any
+    sent_names: dict[str, str]
+    memory: int
+    digest: str
+
+
 async def parse_body(request: Request, schema: type[Schema]) -> Schema:
-    """Parse the JSON or form body of a request into `schema`. Raises DreameryError or RequestValidationError."""
-    raw_type, options = parse_options_header(request.headers.get("content-type"))
-    content_type = raw_type.decode("latin-1")
-    if content_type in {MULTIPART, URLENCODED}:
-        fields = await _parse_form(request)
-        if any(name.lstrip().startswith("{") for name in request.state.form):
-            raise _json_as_form(schema)
+    """Parse the JSON or form body of a request into `schema`. Raises DreameryError or RequestValidationError.
+
+    The body arrives on disk. Long ones are parsed in a thread, within the caller's share of threads and memory.
+    """
+    body = received_body(request)
+    # Not with `request.body()`, which keeps it in memory while the caller waits.
+    async for chunk in request.stream():
+        if not body.is_collected:
+            await body.write(chunk)
+    parse = _parser(request, body, schema)
+    if body.spool.size < MIN_CHARS:
+        parsed = parse()
     else:
-        body = await _read_bytes(request)
-        charset = options.get(b"charset", b"").decode("latin-1") or None
-        if len(body) > _MAX_INLINE_PARSE_BYTES:
-            # Parsing 100 MB takes half a second and would block the event loop.
-            fields = await run_in_threadpool(_parse_json, body, content_type, charset)
-        else:
-            fields = _parse_json(body, content_type, charset)
-    deployment = getattr(request.state, "deployment", None)
-    if deployment is not None:
-        # Azure names the model in the path and ignores the one in the body.
-        fields = {**fields, "model": deployment}
-    unified = _unify(fields, schema)
+        parsed = await body.parse(parse, _PARSE_FACTOR * min(body.spool.size, MAX_TEXT_BYTES))
+        body.keep_memory(parsed.memory)
+    use_embedded_files(body.extractor.files)
+    request.state.body_digest = parsed.digest
     # Error responses name a field as the client spelled it.
-    request.state.sent_names = unified.sent_names
-    return _validate(unified.fields, schema)
+    request.state.sent_names = parsed.sent_names
+    if isinstance(parsed.value, Exception):
+        raise parsed.value
+    found: Schema = parsed.value
+    return found
+
+
+def _parser(request: Request, body: ReceivedBody, schema: type[BaseModel]) -> Callable[[], _ParsedBody]:
+    """Return the function that parses a received body. Azure names the model in the path: that one counts."""
+    raw_type, options = parse_options_header(request.headers.get("content-type"))
+    content_type, charset = raw_type.decode("latin-1"), options.get(b"charset", b"").decode("latin-1") or None
+    deployment = getattr(request.state, "deployment", None)
+    model = {} if deployment is None else {"model": deployment}
+
+    def parse() -> _ParsedBody:
+        if content_type in {MULTIPART, URLENCODED}:
+            fields, memory, digest = _parse_form(request, body, schema)
+        else:
+            fields, memory = _parse_json(body, content_type, charset)
+            digest = body.digest.hexdigest()
+        unified = _unify({**fields, **model}, schema)
+        try:
+            value: Any = _validate(unified.fields, schema)
+        except (DreameryError, RequestValidationError) as error:
+            value = error
+        return _ParsedBody(value, unified.sent_names, memory, digest)
+
+    return parse
 
 
 def validate_body(fields: dict[str, Any], schema: type[Schema]) -> Schema:
@@ -121,24 +156,18 @@ def _json_as_form(schema: type[BaseModel]) -> DreameryError:
     return DreameryError("missing_required_parameter", message, param=needed)
 
 
-async def _read_bytes(request: Request) -> bytearray:
-    """Read the body. Not with `request.body()`, which keeps it in memory (up to 100 MB) while the caller waits."""
-    body, digest = bytearray(), hashlib.sha256()
-    async for chunk in request.stream():
-        body += chunk
-        digest.update(chunk)
-    request.state.body_digest = digest.hexdigest()
-    return body
-
-
-def _parse_json(body: bytearray, content_type: str, charset: str | None) -> dict[str, Any]:
+def _parse_json(received: ReceivedBody, content_type: str, charset: str | None) -> tuple[dict[str, Any], int]:
+    """Return the fields of a JSON body, and the memory that they take."""
     if content_type and content_type != "application/json" and not content_type.endswith("+json"):
         message = f"The body must be application/json or multipart/form-data, not {content_type[:80]!r}."
         raise DreameryError("unsupported_media_type", message)
+    body = received.extractor.extract(received.spool, 0, received.spool.size)
     if not body:
         raise DreameryError("invalid_json", "A body is required (Content-Type: application/json or a form).")
     try:
-        fields = json.loads(decode_json(body, charset))
+        text = decode_json(body, charset)
+        memory = parsed_size(text)
+        fields = parse_json(text)
     except CharsetError as error:
         raise DreameryError("invalid_json", f"The body cannot be parsed: {error}.") from None
     except (ValueError, RecursionError) as error:
@@ -146,32 +175,27 @@ def _parse_json(body: bytearray, content_type: str, charset: str | None) -> dict
         raise DreameryError("invalid_json", f"The body is not valid JSON: {reason}.") from None
     if not isinstance(fields, dict):
         raise DreameryError("invalid_json", 'The body must be a JSON object, such as {"prompt": "a boat"}.')
-    return fields
+    return fields, memory
 
 
-async def _parse_form(request: Request) -> dict[str, Any]:
+def _parse_form(request: Request, received: ReceivedBody, schema: type[BaseModel]) -> tuple[dict[str, Any], int, str]:
+    """Return the fields of a form, the memory that they take, and a digest of them."""
     try:
-        form = await read_form(request.headers, request.stream(), _LIMITS)
+        form = read_form(request.headers, received.spool, _LIMITS, received.extractor)
     except (CharsetError, FormError) as error:
         raise DreameryError("invalid_form", f"The form cannot be parsed: {error}.") from None
-    # Its files are read later; the request middleware closes them at the end of the request.
-    request.state.form = form
+    if any(name.lstrip().startswith("{") for name, _ in form):
+        raise _json_as_form(schema)
     fields: dict[str, Any] = {}
-    for name, value in sorted(form.multi_items(), key=_list_number):
+    memory = 0
+    for name, value in sorted(form, key=_list_number):
         # An empty form field counts as absent.
         if value != "":
             _set_field(fields, name, _form_value(value))
+            memory += parsed_size(value) if isinstance(value, str) else 0
     # Without the files, and not of the bytes: each attempt of a client has other boundaries.
     texts = json.dumps(fields, sort_keys=True, default=lambda _: "")
-    request.state.body_digest = hashlib.sha256(texts.encode(errors="surrogatepass")).hexdigest()
-    return fields
-
-
-async def close_form_files(state: Mapping[str, Any]) -> None:
-    """Close the files of the form that `parse_body` stored in this request state, if any."""
-    form = state.get("form")
-    if isinstance(form, FormData):
-        await form.close()
+    return fields, memory, hashlib.sha256(texts.encode(errors="surrogatepass")).hexdigest()
 
 
 def _list_number(item: tuple[str, Any]) -> int:
@@ -180,10 +204,8 @@ def _list_number(item: tuple[str, Any]) -> int:
     return int(match[1]) if match else 0
 
 
-def _form_value(value: Any) -> Any:
-    if isinstance(value, UploadFile):
-        return Upload(name=value.filename or "", size=value.size or 0, file=value.file)
-    return value
+def _form_value(value: str | FilePart) -> str | Upload:
+    return Upload(name=value.name, size=value.size, file=value.file) if isinstance(value, FilePart) else value
 
 
 def _set_field(fields: dict[str, Any], name: str, value: Any) -> None:

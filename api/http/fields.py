@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import Query
 from pydantic import AfterValidator, ConfigDict, StringConstraints
 
+from api.http.bodies.embedded_files import has_reference
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.webhook_policy import check_url
@@ -32,6 +33,8 @@ MAX_IMAGES = 32
 def _check_storable(value: str) -> str:
     if "\x00" in value:
         raise ValueError("must not contain a NUL character")
+    if has_reference(value):
+        raise ValueError("contains a file as text; send files in a field of their own")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -1,7 +1,5 @@
 """The outermost middleware: request id, body limits, response headers, access log, crashes as error objects."""
 
-import asyncio
-import contextlib
 import re
 import time
 from contextlib import AbstractContextManager
@@ -12,16 +10,18 @@ from urllib.parse import parse_qsl, urlsplit
 import anyio
 import anyio.to_thread
 import structlog
-from fastapi import HTTPException, Response
+from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.bodies import compression
-from api.http.body_parsing import PATHS_WITH_UPLOADS, close_form_files
+from api.http.bodies.reading import BodyReader, too_large
+from api.http.bodies.received import BodyShares, release_body
+from api.http.body_parsing import PATHS_WITH_UPLOADS
 from api.http.clients.address import forwarded_scheme
 from api.http.clients.concurrency_limits import OpenRequests
 from api.http.clients.interruption import Interruption
 from api.http.cors_and_compression import add_cors, format_budget_warning, rate_limit_headers
-from api.http.errors import BodyReadError, error_body, error_response, select_language, server_fault_response
+from api.http.errors import error_body, error_response, select_language, server_fault_response
 from api.http.request_tracker import TrackedRequest
 from api.http.security_headers import security_headers
 from api.http.sse import sse
@@ -32,10 +32,6 @@ from worker.core.observability.logging import get_logger
 
 log = get_logger("api")
 
-# A client that sends no part of its body for this long counts as disconnected.
-_STALL_SECONDS = 60.0
-# How much of a body that is too large is still read before the connection is closed.
-_DRAIN_BYTES = 8_000_000
 # Calls of a deployment; those that are not offered get their hint.
 _AZURE_CALLS = ("chat", "images", "videos?", "completions", "responses", "embeddings", "audio", "moderations")
 # Azure's paths -> ours: its v1 API, the older one that names the model in the path, and the lists of models.
@@ -65,19 +61,21 @@ class RequestMiddleware:
         self._app = app
         self._limits = _BodyLimits(max_bytes, max_upload_bytes, body_seconds)
         self._open = OpenRequests()
+        self._body_shares = BodyShares()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
         if scope["type"] == "http":
             state = scope.setdefault("state", {})
             state["open_requests"] = self._open
+            state["body_shares"] = self._body_shares
             scope["scheme"] = forwarded_scheme(scope)
             self._open.begin()
             try:
                 await _RequestHandler(scope, receive, send, self._limits).run(self._app)
             finally:
                 self._open.end(state.get("open_requests_caller"))
-                await close_form_files(state)
+                release_body(state)
         else:
             await self._app(scope, receive, send)
 
@@ -96,11 +94,8 @@ class _RequestHandler:
             self._translate_azure_path()
         self._max_bytes = limits.max_bytes(scope["path"])
         self._started = time.monotonic()
-        self._body_deadline = asyncio.get_running_loop().time() + limits.seconds
-        self._body_complete = False
-        self._received = 0
-        self._decompressor: compression.Decompressor | None = None
-        self._decompressed = 0
+        is_whole = scope["path"] not in PATHS_WITH_UPLOADS
+        self._body = BodyReader(scope, receive, max_bytes=self._max_bytes, seconds=limits.seconds, is_whole=is_whole)
         self._status = 0
         self._complete = False
         self._streams_events = False
@@ -142,7 +137,7 @@ class _RequestHandler:
                 await self._reject_body()
             else:
                 with Interruption(self._waits_or_streams) as self._state["interruption"]:
-                    await app(self._scope, self._receive_body, self._send_with_headers)
+                    await app(self._scope, self._body.receive, self._send_with_headers)
                 await self._end_if_interrupted(self._state["interruption"].error)
         except Exception:
             log.exception("unhandled_exception", path=self._scope["path"])
@@ -217,7 +212,8 @@ class _RequestHandler:
             names = ", ".join(compression.SUPPORTED)
             message = f"Content-Encoding {str(error)[:40]!r} is not supported. Supported are {names}."
             return DreameryError("unsupported_media_type", message, headers={"Accept-Encoding": names})
-        self._decompressor = compression.Decompressor(encoding) if encoding else None
+        if encoding:
+            self._body.decompress(encoding)
         return None
 
     def _content_length(self) -> int:
@@ -227,62 +223,8 @@ class _RequestHandler:
     async def _reject_body(self) -> None:
         # A client that sent `Expect` (curl does above 1 MB) has not sent its body; from others we read a part of it.
         if b"expect" not in self._headers:
-            await self._drain()
-        error = DreameryError("request_too_large", _too_large(self._max_bytes))
-        await self._respond(error_response(error, headers={"Connection": "close"}))
-
-    async def _drain(self) -> None:
-        """Read a limited amount more: a client cut off while sending may never see the response."""
-        with contextlib.suppress(TimeoutError):
-            while not self._body_complete and self._received < self._max_bytes + _DRAIN_BYTES:
-                await self._receive_timed()
-
-    async def _receive_timed(self) -> Message:
-        """Return the next message. Raises TimeoutError when the body stalls or takes too long in total."""
-        if self._body_complete:
-            return await self._receive()
-        stalled_at = asyncio.get_running_loop().time() + _STALL_SECONDS
-        async with asyncio.timeout_at(min(self._body_deadline, stalled_at)):
-            message = await self._receive()
-        self._received += len(message.get("body", b""))
-        self._body_complete = not message.get("more_body", False)
-        return message
-
-    async def _receive_body(self) -> Message:
-        """Return the next message of the application, with a compressed body decompressed up to the limit."""
-        while self._decompressor is not None:
-            try:
-                piece = self._decompressor.next_piece()
-                if piece is None and self._body_complete:
-                    self._decompressor.check_complete()
-                    self._decompressor = None
-                    return {"type": "http.request", "body": b"", "more_body": False}
-            except compression.CompressedBodyError as error:
-                raise BodyReadError(DreameryError("invalid_json", f"{error}.")) from None
-            if piece is not None:
-                self._decompressed += len(piece)
-                if self._decompressed > self._max_bytes:
-                    await self._drain()
-                    raise HTTPException(413, _too_large(self._max_bytes), headers={"Connection": "close"})
-                # Other requests run between two pieces of a large body.
-                await asyncio.sleep(0)
-                return {"type": "http.request", "body": piece, "more_body": True}
-            message = await self._receive_limited()
-            if message["type"] != "http.request":
-                return message
-            self._decompressor.feed(message.get("body", b""))
-        return await self._receive_limited()
-
-    async def _receive_limited(self) -> Message:
-        # Only an HTTPException passes through the framework's body reading unchanged.
-        try:
-            message = await self._receive_timed()
-        except TimeoutError:
-            raise HTTPException(408, headers={"Connection": "close"}) from None
-        if message["type"] == "http.request" and self._received > self._max_bytes:
-            await self._drain()
-            raise HTTPException(413, _too_large(self._max_bytes), headers={"Connection": "close"})
-        return message
+            await self._body.drain()
+        await self._respond(error_response(too_large(self._max_bytes)))
 
     async def _send_with_headers(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -343,7 +285,3 @@ def _is_host(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _too_large(limit: int) -> str:
-    return f"The body is larger than {limit} bytes, the limit of this URL."

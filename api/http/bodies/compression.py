@@ -6,6 +6,7 @@ import zlib
 SUPPORTED = ("gzip", "deflate")
 _NAMES = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
 _PIECE_BYTES = 256 * 1024
+_SMALL_BYTES, _MAX_SMALL_MEMBERS = 512, 1000
 _ANY_HEADER, _NO_HEADER = 47, -15  # zlib's `wbits`: gzip or zlib by the header; bare deflate
 
 
@@ -31,6 +32,7 @@ class Decompressor:
         self._stream = zlib.decompressobj(_ANY_HEADER)
         self._begun = False
         self._input = b""
+        self._member_bytes = self._small_members = 0
 
     def feed(self, data: bytes) -> None:
         """Add compressed bytes."""
@@ -40,14 +42,18 @@ class Decompressor:
         """Return the next decompressed bytes; None when more input is needed. Raises `CompressedBodyError`."""
         while self._input and not self._waits_for_header():
             if self._stream.eof:
-                # A gzip body may consist of several members.
-                self._stream = zlib.decompressobj(_ANY_HEADER)
+                # A gzip body may consist of several members. Each costs a copy of what follows it.
+                self._small_members += self._member_bytes < _SMALL_BYTES
+                if self._small_members > _MAX_SMALL_MEMBERS:
+                    raise CompressedBodyError(f"The {self._encoding} body consists of too many small members")
+                self._stream, self._member_bytes = zlib.decompressobj(_ANY_HEADER), 0
             try:
                 piece = self._stream.decompress(self._input, _PIECE_BYTES)
             except zlib.error:
                 raise CompressedBodyError(f"The body is not {self._encoding} data") from None
             self._input = self._stream.unconsumed_tail or self._stream.unused_data
             if piece:
+                self._member_bytes += len(piece)
                 return piece
         return None
 

@@ -4,7 +4,6 @@ A size may be pixels, a ratio, a resolution, a word or an object, and clients pu
 size. Here each value goes to the field that the schemas have for it. What a model supports is checked later.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from api.http.bodies.field_names import (
     VALUE_WORDS,
     snake_case,
 )
+from api.http.bodies.json_shape import parse_json
 from worker.core.errors import DreameryError
 
 Fields = dict[str, Any]
@@ -79,7 +79,7 @@ def _parse_object(value: Any) -> Fields | None:
     """Return an object, also one that a form sends as JSON text; None for other values."""
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = json.loads(value)
+            value = parse_json(value)
         except (ValueError, RecursionError):
             return None
     return value if isinstance(value, dict) else None

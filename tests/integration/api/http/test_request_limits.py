@@ -151,7 +151,7 @@ def test_stalled_body_times_out(address) -> None:
     with socket.create_connection(address, timeout=20) as line:
         line.sendall(head(length=1000) + b'{"prompt": "a')
         answer = read_head(line)
-    assert answer.startswith("HTTP/1.1 400")
+    assert answer.startswith("HTTP/1.1 408")
     assert "request_incomplete" in answer
     assert "connection: close" in answer.lower()
     assert time.monotonic() - started < 10

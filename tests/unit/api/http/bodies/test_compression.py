@@ -53,6 +53,12 @@ def test_body_of_another_kind_is_an_error(data):
         read("gzip", data, 100_000)
 
 
+@pytest.mark.parametrize("content", [b"", b"x"])
+def test_body_of_countless_members_is_an_error(content):
+    with pytest.raises(CompressedBodyError, match="too many small members"):
+        read("gzip", gzip.compress(content, mtime=0) * 5000, 100_000)
+
+
 def test_body_that_breaks_off_is_an_error():
     with pytest.raises(CompressedBodyError, match="too early"):
         read("gzip", gzip.compress(TEXT, mtime=0)[:-9], 100_000)
