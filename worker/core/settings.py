@@ -159,6 +159,7 @@ class Settings(BaseSettings):
     webhook_delivery_retention_days: int = Field(
         30, ge=1, description="how long webhook deliveries stay in the log and can be replayed"
     )
+    own_accounts_per_user: int = Field(100, ge=0, description="default limit of a user's own accounts; 0 = none")
     pins_per_caller: int = Field(
         1000, ge=0, description="jobs a caller may pin to exempt them from retention; 0 = none"
     )
@@ -186,6 +187,9 @@ class Settings(BaseSettings):
         3, ge=1, description="submits per job, counting those that certainly or probably had no effect"
     )
     call_timeout_seconds: float = Field(20, gt=0, description="total deadline of one upstream call")
+    min_transfer_bytes_per_second: int = Field(
+        8192, ge=0, description="slower downloads and uploads of files are ended, measured over ten seconds"
+    )
     conversation_timeout_seconds: float = Field(
         300, gt=0, description="longest agent conversation, measured from sending the message"
     )
@@ -248,8 +252,20 @@ class Settings(BaseSettings):
     request_max_upload_bytes: int = Field(140_000_000, ge=1000, description="largest JSON body that may contain images")
     request_header_timeout_seconds: float = Field(20, gt=0, description="time in which the request headers must arrive")
     request_body_timeout_seconds: float = Field(600, gt=0, description="time in which the request body must arrive")
+    request_stall_timeout_seconds: float = Field(
+        20, gt=0, description="longest pause of a request body; in this time the lowest rate is measured"
+    )
+    request_bytes_under_way: int = Field(
+        2_000_000_000, ge=1_000_000, description="bytes of request bodies per API process, kept on disk; more get 503"
+    )
+    request_bytes_under_way_per_caller: int = Field(
+        512_000_000, ge=1_000_000, description="the same per caller; more get 429"
+    )
     console_session_hours: float = Field(72, gt=0, description="an unused console session ends after this time")
     flower_url: str = Field("", description="URL of Flower, linked on the console's system page")
+    flower_password: SecretStr = Field(
+        SecretStr(""), description="password of Flower (user `admin`); empty = the admin key"
+    )
     prompt_max_chars: int = Field(32_000, ge=1, description="longest prompt")
 
     @classmethod
