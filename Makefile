@@ -1,7 +1,7 @@
 # All targets use .venv and create it when needed. `make help` lists the targets.
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench docs revision lock clean
+.PHONY: help setup demo up test test-unit test-integration test-e2e test-ops test-clients lint fmt audit bench mutants docs revision lock clean
 
 PY := .venv/bin/python
 # Some containers set this variable; every process would then compile every module again.
@@ -63,6 +63,9 @@ audit: .venv/.dreamery-dev ## check packages for known vulnerabilities (needs in
 
 bench: .venv/.dreamery-dev ## benchmark a fresh platform; ARGS=--json for scripts
 	@$(BOUND) -m tests.bench $(ARGS)
+
+mutants: .venv/.dreamery-dev ## plant faults in a copy of the tree and tell which ones the tests notice (half an hour)
+	@$(BOUND) -m tests.mutants $(ARGS)
 
 revision: .venv/.dreamery-dev ## draft a migration from the tables: make revision m="add a column" (DREAMERY_DATABASE_URL set)
 	@test -n "$(m)" || { echo 'Describe the change: make revision m="add a column"' >&2; exit 2; }
