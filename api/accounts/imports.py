@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from api.accounts.polling_limits import check_polling_limits
 from api.accounts.schemas import AccountCreate
 from api.accounts.serialization import account_check_object, account_object
-from api.accounts.session_checks import enqueue_checks, wait_for_results
+from api.accounts.session_checks import enqueue_checks, has_capacity, wait_for_results
 from api.auth.dependencies import Caller, audit_actor
 from api.auth.session_tokens import check_token_usable, encrypt_session_token, session_token_hash
 from worker.core.errors import DreameryError
@@ -20,7 +20,7 @@ from worker.core.ids import new_id, public_id
 from worker.core.security.session_tokens import MAX_TOKENS, SessionToken, mask_token, parse_token
 from worker.core.settings import get_settings
 from worker.db.accounts import management, session_checks
-from worker.db.engine import transaction
+from worker.db.engine import Transaction, transaction
 from worker.db.users import audit_log
 
 _SEPARATORS = re.compile(r"[,\n\r]+")
@@ -51,7 +51,8 @@ async def import_accounts(
 
     With one of the polling limits, a restored account gets all three of `body`; with none it keeps its own.
 
-    Raises `invalid_value`, or the error of the only entry, when no entry became an account.
+    Raises `invalid_value`, or the error of the only entry, when no entry became an account; own_account_limit, when the
+    user would have too many.
     """
     check_polling_limits(caller, _polling_of(body))
     entries = _parse_entries(body.tokens)
@@ -111,6 +112,7 @@ def _register_all(
     several = len(entries) > 1
     accounts_by_check: dict[UUID, UUID] = {}
     with transaction() as tx:
+        most = management.lock_own_accounts(tx, account_owner.user_id) if account_owner.user_id else None
         # A fixed order prevents a deadlock between two imports of the same session ids.
         for digest, entry in sorted(usable, key=lambda pair: (pair[0], pair[1].line)):
             if entry.token is None:
@@ -142,15 +144,29 @@ def _register_all(
             audit_log.record_action(
                 tx, audit_actor(request, caller), "account.add", public_id("account", account_id), **details
             )
+        if account_owner.user_id is not None and most is not None:
+            _refuse_too_many(tx, account_owner.user_id, most, added=len(accounts_by_check))
         # After the loop, because the order of the entries is arbitrary.
         management.remove_sandbox_accounts(
             tx, [entry.account_id for _, entry in usable if entry.account_id is not None]
         )
-        if not (accounts_by_check and body.check):
-            return []
+        if not (accounts_by_check and body.check and has_capacity(tx, caller.owner, len(accounts_by_check))):
+            return []  # a check of each account is due anyway
         session_checks.create_account_checks(tx, owner=caller.owner, accounts_by_check=accounts_by_check)
         tx.on_commit(partial(enqueue_checks, list(accounts_by_check)))
     return list(accounts_by_check)
+
+
+def _refuse_too_many(tx: Transaction, user_id: UUID, most: int, *, added: int) -> None:
+    """Raise own_account_limit, which undoes the whole request, when the user has more accounts than it may have."""
+    number = management.count_own_accounts(tx, user_id)
+    if added and number > most:
+        message = (
+            f"This user has {number - added} own accounts and may have {most}; this request would add {added}. Nothing "
+            "was added. Send fewer, remove some (DELETE /v1/accounts/ID), or ask an administrator to raise the limit "
+            "`own_accounts`."
+        )
+        raise DreameryError("own_account_limit", message, param="tokens")
 
 
 def _may_see(row: Any, caller: Caller) -> bool:

@@ -59,10 +59,15 @@ async def wait_for_results(
     return await run_in_threadpool(partial(_read_results, list(inserted)))
 
 
+def has_capacity(tx: Transaction, owner: str, number: int) -> bool:
+    """Return whether `number` more checks may be open."""
+    own, total = session_checks.count_open(tx, owner)
+    return own + number <= MAX_OPEN_PER_OWNER and total + number <= MAX_OPEN
+
+
 def ensure_capacity(tx: Transaction, owner: str, number: int) -> None:
     """Raise `queue_full` (429) when `number` more open checks would exceed a limit."""
-    own, total = session_checks.count_open(tx, owner)
-    if own + number > MAX_OPEN_PER_OWNER or total + number > MAX_OPEN:
+    if not has_capacity(tx, owner, number):
         message = "Too many account checks are waiting for an answer. Try again in half a minute."
         raise DreameryError("queue_full", message, retry_after=30)
 
@@ -79,8 +84,8 @@ def _insert_checks(ids: list[UUID], action: str, tokens: Tokens, *, owner: str) 
 
 
 def enqueue_checks(ids: list[UUID]) -> None:
-    """Enqueue a task for each of these checks."""
-    for check_id in ids:
+    """Enqueue tasks for these checks. Each continues with the other open checks of their owner."""
+    for check_id in ids[: session_checks.MAX_RUNNING_PER_OWNER]:
         celery_app.enqueue_check(check_id)
 
 

@@ -28,7 +28,7 @@ from api.http.responses import json_response, unix_seconds
 from worker.core.catalog.models import get_catalog
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id, public_id
-from worker.core.quotas import NAMES, SOFT_NAMES
+from worker.core.quotas import NAMES, OWN_ACCOUNTS, SOFT_NAMES
 from worker.db.engine import Transaction, transaction
 from worker.db.jobs import retention
 from worker.db.scheduling import fair_queue
@@ -41,9 +41,9 @@ router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=error_responses
 NO_GRACE = Rotation(grace_seconds=0)
 
 
-def _limits_of(row: Any) -> dict[str, Any]:
+def _limits_of(row: Any, *more: str) -> dict[str, Any]:
     return {
-        "limits": {name: row.limits.get(name) for name in NAMES},
+        "limits": {name: row.limits.get(name) for name in (*NAMES, *more)},
         "soft_limits": {name: row.soft_limits.get(name) for name in SOFT_NAMES},
     }
 
@@ -71,7 +71,7 @@ def _user_object(row: Any) -> dict[str, Any]:
         "weight": row.weight,
         "priority": row.priority,
         "retention_days": row.retention_days,
-        **_limits_of(row),
+        **_limits_of(row, OWN_ACCOUNTS),
         "created_at": unix_seconds(row.created_at),
     }
 

@@ -49,6 +49,12 @@ class Limits(SoftLimits):
     requests_per_minute: _Rate = Field(None, description="requests that create jobs")
 
 
+class UserLimits(Limits):
+    """Limits of a user."""
+
+    own_accounts: _Value = Field(None, description="upstream accounts of the user")
+
+
 class LimitChange(BaseModel):
     """Limits to set; omitted limits keep their value, null removes a limit."""
 
@@ -63,6 +69,7 @@ class UserCreate(LimitChange):
 
     name: Name
     role: Role = "member"
+    limits: UserLimits | None = None
     groups: Groups = Field([], description="groups of the user; accounts of these groups are usable")
     weight: Weight = Field(1.0, description=_WEIGHT)
     priority: Priority = Field(0, description=_PRIORITY)
@@ -74,6 +81,7 @@ class UserChange(LimitChange):
     model_config = example(limits={"jobs_per_day": 100, "credits_per_month": None}, soft_limits={"jobs_per_day": 80})
 
     role: Role | None = None
+    limits: UserLimits | None = None
     disabled: bool | None = Field(None, description="true = disable; the user's keys stop working immediately")
     groups: Groups | None = Field(None, description="all groups of the user, replacing the current ones")
     weight: Weight | None = Field(None, description=f"{_WEIGHT}; applies to waiting jobs too")
@@ -97,7 +105,7 @@ class User(BaseModel):
     retention_days: int | None = Field(
         description="days to keep results; 0 = permanently, null = the platform's setting"
     )
-    limits: Limits
+    limits: UserLimits
     soft_limits: SoftLimits
     created_at: int
 

@@ -23,7 +23,8 @@ _Warn = Annotated[
     list[str] | None, typer.Option("--warn", metavar="NAME=VALUE", help="Soft limit, which only warns. Repeatable.")
 ]
 _LIMITS_HELP = (
-    "NAME is requests_per_minute, open_jobs, jobs_per_day, jobs_per_month, credits_per_day or credits_per_month."
+    "NAME is requests_per_minute, open_jobs, jobs_per_day, jobs_per_month, credits_per_day or credits_per_month; "
+    "for users also own_accounts."
 )
 _User = Annotated[str, typer.Argument(help="Name or id of the user.")]
 _KeyId = Annotated[str, typer.Argument(help="Key id, see `dreamery keys list`.")]

@@ -19,6 +19,8 @@ OPEN_JOBS = "open_jobs"
 # Limits per day or month.
 PERIODIC = ("jobs_per_day", "jobs_per_month", "credits_per_day", "credits_per_month")
 NAMES = (REQUESTS, OPEN_JOBS, *PERIODIC)
+# Of a user only: upstream accounts that only this user's jobs run on. Not counted by jobs.
+OWN_ACCOUNTS = "own_accounts"
 # Requests per minute have no soft limit: the headers of every response already show the remaining requests.
 SOFT_NAMES = (OPEN_JOBS, *PERIODIC)
 

@@ -5,6 +5,8 @@ from uuid import UUID
 
 from sqlalchemy import Row, text
 
+from worker.core.quotas import OWN_ACCOUNTS, UNLIMITED
+from worker.core.settings import get_settings
 from worker.db.accounts import accounts
 from worker.db.accounts.accounts import PresentedToken
 from worker.db.accounts.available_credits import credits_left
@@ -108,6 +110,22 @@ def register_account(
         values,
     )
     return account_id, "returned" if known else "added"
+
+
+def lock_own_accounts(tx: Transaction, user_id: UUID) -> int | None:
+    """Let other additions to this user's accounts wait until the commit. Return how many it may have; None = any."""
+    row = tx.first(text("SELECT limits FROM users WHERE id = :id FOR NO KEY UPDATE"), {"id": user_id})
+    most = row.limits.get(OWN_ACCOUNTS) if row is not None else None
+    if most == UNLIMITED:
+        return None
+    return get_settings().own_accounts_per_user if most is None else int(most)
+
+
+def count_own_accounts(tx: Transaction, user_id: UUID) -> int:
+    """Return how many accounts the user has, without retired ones."""
+    counted = text("SELECT count(*) AS n FROM accounts WHERE user_id = :id AND state <> 'retired'")
+    row = tx.first(counted, {"id": user_id})
+    return int(row.n) if row is not None else 0
 
 
 def remove_sandbox_accounts(tx: Transaction, joined: list[UUID]) -> None:
