@@ -12,6 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from worker.core.concurrency.event_loop import in_thread, run
+from worker.core.concurrency.lanes import acting_for
 from worker.core.concurrency.shutdown import stopping
 from worker.core.errors import DreameryError, Fault, Reaction
 from worker.core.job_state import JobState
@@ -57,7 +58,8 @@ async def check_lane(check_id: UUID) -> str:
 
 async def _answer(row: Row[Any], account: AccountRow, known: UUID | None) -> str:
     try:
-        return await _ask(row, account, known)
+        with acting_for(row.owner, account.id):
+            return await _ask(row, account, known)
     except DATABASE_UNAVAILABLE_ERRORS:
         raise
     except BaseException as error:  # noqa: BLE001 - a caller waits for the answer

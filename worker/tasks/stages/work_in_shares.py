@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from worker.core.concurrency.event_loop import in_thread, spawn
+from worker.core.concurrency.lanes import acting_for
 from worker.core.concurrency.shutdown import stopping
 
 Item = TypeVar("Item")
@@ -45,7 +46,8 @@ async def work_in_shares(
                 break
             item, share = claimed
             taken[share] += 1
-            running[spawn(work(item))] = share
+            with acting_for(share):
+                running[spawn(work(item))] = share
         if not running:
             break
         done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
