@@ -5,14 +5,17 @@ all bytes or none. Files are read in ranges of a few megabytes, one request each
 connection to the bucket, and no request outlasts its deadline.
 """
 
+import os
 import re
+import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
@@ -31,6 +34,7 @@ _LIST_BATCH = 500
 _PARALLEL_UPLOADS = 2
 _OWNER_KEY = "platform/owner"
 _PROBE_PREFIX = "platform/probes"
+_ROOM_KEY = f"{_PROBE_PREFIX}/room"
 # Timeout of one request, and the time after which it is not retried: together less than the watchdog of a task.
 _REQUEST_SECONDS = 30
 _RETRY_SECONDS = 5
@@ -41,12 +45,16 @@ class MissingFileError(Exception):
     """No file is stored under the key."""
 
 
+Problem = Literal["full", "read_only", "refused", "away", "temporary_files"]
+
+
 class StorageError(DreameryError):
     """The storage is unreachable, full or refuses access. Another try may succeed later."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, problem: Problem = "away") -> None:
         super().__init__("storage_unavailable", detail=reason)
         self.reason = reason
+        self.problem: Problem = problem
 
 
 @lru_cache(maxsize=1)
@@ -87,19 +95,49 @@ def reason_of(error: BaseException) -> str:
     """Describe the error in one line: S3's error code if there is one, never a body or a URL with a query."""
     text = str(error)
     match = _CODE.search(text)
-    if isinstance(error, UnauthenticatedError | PermissionDeniedError) or (match and match[1] in _REFUSALS):
+    problem = problem_of(error)
+    if problem == "full":
+        return f"it is full ({match[1] if match else 'no space left'})"
+    if problem == "refused":
         return f"access was refused ({match[1] if match else type(error).__name__})"
-    if match and match[1] == "NoSuchBucket":
-        return "the bucket does not exist"
+    if problem == "read_only":
+        return "it is read-only"
     if match:
-        return f"the storage responded with {match[1]}"
+        missing = match[1] == "NoSuchBucket"
+        return "the bucket does not exist" if missing else f"the storage responded with {match[1]}"
     first = (text.strip().splitlines() or [type(error).__name__])[0]
+    if status := _STATUS.search(first):
+        return f"it answers {status[1].strip()}"
     if "Error performing" in first:
         return f"it cannot be reached ({first.rpartition(' - ')[2][:100]})"
     return first[:200]
 
 
 _REFUSALS = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken"})
+# ENOSPC and EDQUOT of a disk; the status and the codes of servers with the API of S3, which vary.
+_FULL = re.compile(
+    r"os error (28|122)\b|\[Errno (28|122)\]|\b507 |Insufficient ?Storage|<Code>\w*(StorageFull|QuotaExceeded)",
+    re.IGNORECASE,
+)
+_STATUS = re.compile(r"non-2xx status code: (\d{3}[\w ]*)")
+_READ_ONLY = re.compile(r"os error 30\b|\[Errno 30\]")
+
+
+def problem_of(error: BaseException) -> Problem:
+    """Return the kind of problem, for those who wait for the storage."""
+    text = str(error)
+    match = _CODE.search(text)
+    if _FULL.search(text):
+        return "full"
+    if _READ_ONLY.search(text):
+        return "read_only"
+    refused = isinstance(error, UnauthenticatedError | PermissionDeniedError) or (match and match[1] in _REFUSALS)
+    return "refused" if refused else "away"
+
+
+def as_storage_error(error: BaseException) -> StorageError:
+    """Return the error of a disk or of the library as a StorageError, without its text, which may hold a response."""
+    return StorageError(reason_of(error), problem_of(error))
 
 
 @contextmanager
@@ -109,11 +147,11 @@ def _translate_errors(key: str) -> Iterator[None]:
         yield
     except (NotFoundError, FileNotFoundError) as error:
         if "NoSuchBucket" in str(error):
-            raise StorageError(reason_of(error)) from None
+            raise as_storage_error(error) from None
         raise MissingFileError(key) from error
     except (BaseError, OSError) as error:
         # Not chained: the library's text contains whole responses of the server.
-        raise StorageError(reason_of(error)) from None
+        raise as_storage_error(error) from None
 
 
 def put_file(key: str, content: IO[bytes]) -> None:
@@ -234,6 +272,48 @@ async def _read_range(key: str, start: int, end: int) -> bytes:
         return b""
     with _translate_errors(key):
         return bytes(await _store().get_range_async(key, start=start, end=min(start + _RANGE_BYTES, end)))
+
+
+def check_room(size: int) -> None:
+    """Store and delete a few bytes, and check that a local folder has room for a file of `size` bytes. Raises StorageError."""
+    free = free_bytes()
+    if free is not None and free < size:
+        raise StorageError("it is full (no space left)", "full")
+    with _translate_errors(_ROOM_KEY):
+        _store().put(_ROOM_KEY, b"dreamery")
+    # It is in nobody's way, and another process may have deleted it already.
+    with suppress(MissingFileError, StorageError), _translate_errors(_ROOM_KEY):
+        _store().delete(_ROOM_KEY)
+
+
+def free_bytes() -> int | None:
+    """Return the free bytes of a local folder; None = a bucket, which does not tell."""
+    folder = local_folder()
+    return None if folder is None else shutil.disk_usage(folder).free
+
+
+def local_folder() -> Path | None:
+    """Return the folder of the files, or its nearest parent that exists; None = a bucket."""
+    parts = urlsplit(get_settings().files_url)
+    if parts.scheme != "file":
+        return None
+    folder = Path(unquote(parts.path))
+    return next((each for each in (folder, *folder.parents) if each.exists()), Path("/"))
+
+
+def delete_unfinished(*, hours: float) -> int:
+    """Delete what killed processes left half written in a local folder. Return the number of files."""
+    root, deleted = local_folder(), 0
+    before = time.time() - hours * 3600
+    for folder, _, names in os.walk(root) if root else ():
+        for name in names:
+            path = Path(folder) / name
+            # The library writes `NAME#1` and renames it.
+            with suppress(FileNotFoundError):
+                if re.search(r"#\d+$", name) and path.stat().st_mtime < before:
+                    path.unlink()
+                    deleted += 1
+    return deleted
 
 
 def probe() -> str:

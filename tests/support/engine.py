@@ -32,13 +32,13 @@ from worker.db.schema.accounts import accounts as accounts_table
 from worker.messaging import celery_app
 from worker.messaging.redis_connection import redis_client
 from worker.providers.registry import _dreamina
-from worker.safe_fetch import client
 from worker.sandbox.state import SandboxState
 from worker.tasks.converse import converse
 from worker.tasks.deliver_webhooks import deliver
 from worker.tasks.dispatch import sweep
 from worker.tasks.poll import poll
 from worker.tasks.save import save, save_batch
+from worker.tasks.stages import storage_wait
 from worker.tasks.submit import submit, submit_batch
 
 FINAL = {"succeeded", "failed", "cancelled"}
@@ -135,6 +135,7 @@ class Engine:
         self.url = url
         # A slow machine must not make a task continue in the background while its test goes on.
         monkeypatch.setattr(event_loop, "PATIENCE_SECONDS", 120.0)
+        monkeypatch.setattr(storage_wait, "_known", storage_wait._Knowledge())
         self.configure(**env)
         self.redis = redis.Redis.from_url(env["REDIS_URL"])
         self._processes: list[ForkServerProcess] = []
@@ -147,7 +148,7 @@ class Engine:
         reload_settings()
         use_broker(self.env["DREAMERY_REDIS_URL"])
         # Created here: threads that start together would each create one, as the caches do not lock.
-        get_engine(), redis_client(), client._client()
+        get_engine(), redis_client()
 
     def close(self) -> None:
         """Stop processes and timers that the test has left running."""

@@ -1,6 +1,7 @@
-"""Persistent state of the whole platform, by name: `installation`, `storage_walk`, `drain`."""
+"""Persistent state of the whole platform, by name: `installation`, `storage_walk`, `drain`, `storage_problem`."""
 
 import json
+from dataclasses import asdict, dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -38,6 +39,17 @@ def delete(tx: Transaction, name: str) -> None:
     tx.run(text("DELETE FROM platform_state WHERE name = :name"), {"name": name})
 
 
+def require_writable(tx: Transaction) -> None:
+    """Write something small: a server that only reads, or whose disk is full, raises."""
+    tx.run(
+        text(
+            """INSERT INTO platform_state (name, value) VALUES ('write_probe', '{}')
+               ON CONFLICT (name) DO UPDATE SET updated_at = clock_timestamp()
+               WHERE platform_state.updated_at < clock_timestamp() - interval '10 s'"""
+        )
+    )
+
+
 def get_installation_id(tx: Transaction) -> str:
     """Return the id of this installation: created once per database, and again by a restore."""
     tx.run(
@@ -62,6 +74,32 @@ def set_drain_reason(tx: Transaction, reason: str | None) -> None:
         delete(tx, "drain")
     else:
         write(tx, "drain", {"reason": reason})
+
+
+# Jobs that wait for the storage report it at least this often; an older report is over.
+STORAGE_PROBLEM_SECONDS = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class StorageProblem:
+    """Why workers cannot store results: the kind (`worker.storage.Problem`), and for operators the place and reason."""
+
+    kind: str
+    place: str
+    reason: str
+
+
+def get_storage_problem(tx: Transaction) -> StorageProblem | None:
+    """Return why workers cannot store results at present; None = they can, as far as they know."""
+    found = read(tx, "storage_problem")
+    if found is None or found["age_hours"] * 3600 > STORAGE_PROBLEM_SECONDS:
+        return None
+    return StorageProblem(found["kind"], found["place"], found["reason"])
+
+
+def set_storage_problem(tx: Transaction, problem: StorageProblem) -> None:
+    """Record that a worker could not store a result just now."""
+    write(tx, "storage_problem", asdict(problem))
 
 
 def count_open_jobs(tx: Transaction) -> dict[str, int]:

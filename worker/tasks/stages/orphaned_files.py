@@ -61,7 +61,7 @@ def _delete_orphaned_results() -> int:
         after = _scan_start(platform_state.read(tx, _SCAN_STATE))
     if after is None:
         return 0
-    deleted = 0
+    deleted = storage.delete_unfinished(hours=ORPHAN_HOURS)
     for count, (keys, last) in enumerate(storage.list_pages(_RESULTS, hours=ORPHAN_HOURS, after=after), start=1):
         watchdog.renew()
         with transaction() as tx:
