@@ -34,8 +34,11 @@ write dreamery_database_url "postgresql://dreamery:$(cat secrets/postgres_passwo
 write dreamery_redis_url "redis://:$(cat secrets/redis_password)@redis:6379/0"
 # Encrypts the session ids of the upstream accounts. If it is lost, the accounts must be entered again.
 write dreamery_master_key "$(env_file_or DREAMERY_MASTER_KEY "$(random)")"
-# API key of the first admin, and the password of Flower and Grafana (user: admin).
+# API key of the first admin.
 write dreamery_admin_key "$(env_file_or DREAMERY_ADMIN_KEY "sk-dreamery-$(random)")"
+# Passwords of the user admin. An existing Grafana keeps the password of its first start: docs/deployment.md
+write dreamery_flower_password "$(env_file_or DREAMERY_FLOWER_PASSWORD "$(random)")"
+write grafana_password "$(random)"
 write dreamery_metrics_token "$(random)"
 # Only for results in an S3-compatible bucket (DREAMERY_STORAGE_URL); empty = unused.
 write dreamery_s3_access_key_id "$(env_file_or DREAMERY_S3_ACCESS_KEY_ID "")"

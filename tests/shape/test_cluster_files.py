@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.shape.test_deploy_files import SECRETS
 from worker.core.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +93,10 @@ def test_pods_run_every_role_with_least_privileges() -> None:
 def test_pods_wait_for_migration_and_have_probes() -> None:
     for role in ROLES:
         spec = pods()[role]["spec"]
-        assert spec["initContainers"][0]["args"] == ["dreamery", "migrate", "--wait"]
+        if role == "flower":  # it uses no database
+            assert "initContainers" not in spec
+        else:
+            assert spec["initContainers"][0]["args"] == ["dreamery", "migrate", "--wait"]
         container = spec["containers"][0]
         assert {"startupProbe", "livenessProbe"} <= set(container)
         # A probe must time out before the next one starts.
@@ -127,6 +132,63 @@ def test_selectors_match_pods() -> None:
     assert scaled == {"dreamery-api", "dreamery-worker"}
     for name in scaled:
         assert "replicas" not in of_kind("Deployment")[name]["spec"], "a fixed number conflicts with the autoscaler"
+
+
+def secrets_of(spec: dict[str, Any], container: dict[str, Any]) -> set[str]:
+    """The files that a container sees in /run/secrets, as names of settings."""
+    (volume,) = [mount["name"] for mount in container["volumeMounts"] if mount["mountPath"] == "/run/secrets"]
+    (projected,) = [each["projected"] for each in spec["volumes"] if each["name"] == volume]
+    items = [item for source in projected["sources"] for item in source["secret"]["items"]]
+    assert all(item["key"] == item["path"] for item in items)
+    return {item["path"].removeprefix("dreamery_") for item in items}
+
+
+def test_pods_get_only_the_secrets_that_they_need() -> None:
+    found = {role: secrets_of(pod["spec"], pod["spec"]["containers"][0]) for role, pod in pods().items()}
+    assert found == {role: secrets for role, secrets in SECRETS.items() if role != "sandbox"}
+    for pod in pods().values():
+        for container in pod["spec"].get("initContainers", []):
+            assert secrets_of(pod["spec"], container) == {"database_url"}
+
+
+def egress_of(role: str) -> list[dict[str, Any]]:
+    """The rules for outgoing traffic of a role: those of all policies that select it."""
+    labels = pods()[role]["metadata"]["labels"]
+    rules: list[dict[str, Any]] = []
+    for policy in of_kind("NetworkPolicy").values():
+        selector = policy["spec"]["podSelector"]
+        chosen = selector["matchLabels"].items() <= labels.items() and all(
+            labels[rule["key"]] in rule["values"] for rule in selector.get("matchExpressions", [])
+        )
+        if chosen and "Egress" in policy["spec"]["policyTypes"]:
+            rules += policy["spec"]["egress"]
+    return rules
+
+
+def allows(rules: list[dict[str, Any]], address: str, port: int) -> bool:
+    def reaches(peer: dict[str, Any]) -> bool:
+        block = peer["ipBlock"]
+        target = ip_address(address)
+        return target in ip_network(block["cidr"]) and not any(target in ip_network(part) for part in block["except"])
+
+    return any(
+        any(item["port"] <= port <= item.get("endPort", item["port"]) for item in rule["ports"])
+        and ("to" not in rule or any(reaches(peer) for peer in rule["to"]))
+        for rule in rules
+    )
+
+
+@pytest.mark.parametrize("role", sorted([*ROLES, "migrate"]))
+def test_outgoing_traffic_is_limited_to_what_a_role_needs(role: str) -> None:
+    rules = egress_of(role)
+    assert allows(rules, "10.0.0.10", 53)
+    assert allows(rules, "10.0.0.20", 5432) is (role != "flower")
+    assert allows(rules, "10.0.0.30", 6379) is (role != "migrate")
+    assert allows(rules, "8.8.8.8", 443) is (role in {"api", "worker", "talker"})
+    assert allows(rules, "8.8.8.8", 8443) is (role in {"worker", "talker"})
+    for private in ("169.254.169.254", "10.0.0.1", "192.168.1.1", "fd00::1", "::1", "127.0.0.1"):
+        assert not allows(rules, private, 443), private
+        assert not allows(rules, private, 80), private
 
 
 def test_scheduler_has_one_replica() -> None:

@@ -150,6 +150,71 @@ def test_environment_contains_no_secret(compose: dict[str, Any]) -> None:
     assert compose["services"]["sandbox"]["secrets"] == []
 
 
+# Fixed in containers: their mounts and ports depend on them.
+FIXED = {"DREAMERY_DATA_DIR", "DREAMERY_API_HOST", "DREAMERY_API_PORT"}
+# What each role uses, and no more.
+SECRETS = {
+    "migrate": {"database_url"},
+    "scheduler": {"database_url", "redis_url", "master_key"},
+    "worker": {"database_url", "redis_url", "master_key", "s3_access_key_id", "s3_secret_access_key"},
+    "flower": {"redis_url", "flower_password"},
+    "sandbox": set(),
+}
+SECRETS["talker"] = SECRETS["worker"]
+SECRETS["api"] = SECRETS["worker"] | {"admin_key", "metrics_token"}
+
+
+def environment_in(service: dict[str, Any], dotenv: dict[str, str]) -> dict[str, str]:
+    """The environment of a service as Docker Compose makes it: the env files, then `environment` with variables."""
+    found: dict[str, str] = {}
+    for file in service.get("env_file", []):
+        assert file == {"path": ".env", "required": False}
+        found |= dotenv
+    for name, value in service.get("environment", {}).items():
+        found[name] = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: dotenv.get(match[1]) or match[2], str(value))
+    return found
+
+
+@pytest.mark.parametrize("role", sorted(ROLES - {"sandbox"}))
+def test_every_setting_of_env_arrives_in_every_service(compose: dict[str, Any], role: str) -> None:
+    dotenv = {f"DREAMERY_{name.upper()}": f"value of {name}" for name in Settings.model_fields}
+    dotenv |= {"DREAMERY_MISSPELLED": "is reported by the service"}
+    arrived = environment_in(compose["services"][role], dotenv)
+    assert {name for name, value in dotenv.items() if arrived.get(name) != value} == FIXED
+
+
+def test_defaults_of_services_are_those_of_the_settings(compose: dict[str, Any]) -> None:
+    """Without `.env`, what compose sets is valid."""
+    for role in ROLES - {"sandbox"}:
+        values = {
+            name.removeprefix("DREAMERY_").lower(): value
+            for name, value in environment_in(compose["services"][role], {}).items()
+            if name.startswith("DREAMERY_")
+        }
+        settings = Settings(_env_file=None, **values)  # type: ignore[arg-type]
+        assert (str(settings.data_dir), settings.api_port) == ("/data", 8000)
+
+
+def test_containers_get_only_the_secrets_that_they_need(compose: dict[str, Any]) -> None:
+    found = {role: {name.removeprefix("dreamery_") for name in compose["services"][role]["secrets"]} for role in ROLES}
+    assert found == SECRETS
+    assert compose["services"]["grafana"]["secrets"] == ["grafana_password"]
+    assert compose["services"]["prometheus"]["secrets"] == ["dreamery_metrics_token"]
+    holders = {
+        name for name, service in compose["services"].items() if "dreamery_admin_key" in service.get("secrets", [])
+    }
+    assert holders == {"api"}, "the admin key is no other program's password"
+
+
+def test_every_container_has_a_memory_limit(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        assert re.fullmatch(r"\d+[mg]", service["mem_limit"]), name
+    redis = compose["services"]["redis"]
+    most = re.search(r"--maxmemory (\d+)mb", " ".join(redis["command"]))
+    assert most, "a full Redis refuses writes; one that is killed forgets"
+    assert int(most[1]) < int(redis["mem_limit"].removesuffix("m"))
+
+
 def test_variables_of_compose_are_in_env_example(compose: dict[str, Any]) -> None:
     template = (ROOT / ".env.example").read_text()
     for name in re.findall(r"\$\{(\w+):", (ROOT / "docker-compose.yml").read_text()):

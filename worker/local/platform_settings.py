@@ -56,6 +56,7 @@ class PlatformSettings:
     sandbox_url: str
     fetch_allow: str
     flower_url: str
+    flower_password: str
     api_host: str
     api_port: int
     shutdown_grace_seconds: float

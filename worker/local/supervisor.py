@@ -382,7 +382,7 @@ class Platform:
         }
         env |= {f"DREAMERY_{name.upper()}": value for name, value in values.items()}
         # In the environment, as `ps` shows command lines to all users.
-        env["FLOWER_BASIC_AUTH"] = f"admin:{self._admin_key}"
+        env["FLOWER_BASIC_AUTH"] = f"admin:{self._settings.flower_password or self._admin_key}"
         return env | dict(self.options.extra_env)
 
     def _sandbox_command(self, fd: int) -> tuple[str, ...]:

@@ -73,7 +73,8 @@ def _print_addresses(
 ) -> None:
     custom_folder = str(platform.data_dir) != default_data_dir
     hint = f"\n             other commands find it with DREAMERY_DATA_DIR={platform.data_dir}" if custom_folder else ""
-    flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: the admin key)"
+    password = "DREAMERY_FLOWER_PASSWORD" if settings.flower_password else "the admin key"
+    flower = platform.flower_url and f"\n  Flower     {platform.flower_url}  (user admin, password: {password})"
     memory = platform.available_memory // 1_000_000
     # A key that was given is known, and this output often ends in a log.
     admin_key = "as given in DREAMERY_ADMIN_KEY" if settings.admin_key else platform.admin_key

@@ -78,17 +78,20 @@ def run_flower(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 5555,
     url_prefix: Annotated[str, typer.Option(help="Path prefix behind a reverse proxy, such as `flower`.")] = "",
 ) -> None:
-    """Run Flower, which shows workers and tasks. User `admin`, password: the admin key."""
+    """Run Flower, which shows workers and tasks. User `admin`, password: DREAMERY_FLOWER_PASSWORD."""
     from worker.core.security import configuration
     from worker.core.settings import get_settings
     from worker.local import process_commands
     from worker.local.processes import StartError, port_is_free
 
     # First: a free port is of no use to a process with wrong settings.
-    configuration.require_usable(get_settings())
-    password = get_settings().admin_key.get_secret_value()
+    configuration.require_usable(get_settings(), database=False)
+    password = get_settings().flower_password.get_secret_value()
     if not password:
-        raise StartError("Flower needs a password: set DREAMERY_ADMIN_KEY.")
+        password = get_settings().admin_key.get_secret_value()
+        if not password:
+            raise StartError("Flower needs a password: set DREAMERY_FLOWER_PASSWORD.")
+        print("Warning: the password of Flower is the admin key. Set DREAMERY_FLOWER_PASSWORD.", file=sys.stderr)
     if not port_is_free(host, port):
         raise StartError(f"Port {port} on {host} is used by another program. Choose another one with --port.")
     # Through the environment, because `ps` shows command lines to all users.

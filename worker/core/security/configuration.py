@@ -7,10 +7,14 @@ from worker.core.security.setting_names import find_misspelled
 from worker.core.settings import Settings
 
 
-def require_usable(settings: Settings) -> None:
-    """Warn about misspelled names. Raises SystemExit with one line per URL that cannot work."""
+def require_usable(settings: Settings, *, database: bool = True) -> None:
+    """Warn about misspelled names. Raises SystemExit with one line per URL that cannot work.
+
+    `database` = whether the role uses it.
+    """
     warn_about_names()
-    if problems := find_url_problems(settings, required=True):
+    problems = find_url_problems(settings, required=True)
+    if problems := [text for text in problems if database or not text.startswith("DREAMERY_DATABASE_URL")]:
         raise SystemExit("\n".join(f"Error: {text}" for text in problems))
 
 
