@@ -142,6 +142,12 @@ def _from_tokens(bearer: str) -> Caller:
     return Caller(owner=f"tokens:{digest[:40]}", tokens=hashed)
 
 
+_TOKENS_ARE_OFF = (
+    "Invalid API key. Send `Authorization: Bearer <key>` with a valid key. Session tokens are off: set "
+    "DREAMERY_SESSION_TOKENS=on to accept upstream session ids."
+)
+
+
 async def caller_from_key(request: Request, bearer: str) -> Caller:
     """Authenticate an API key for the console sign-in. Raises `invalid_api_key`, also for session ids."""
     if _is_key(bearer):
@@ -157,7 +163,8 @@ async def _from_key(key: str) -> Caller:
     """
     found = await _look_ups.add(asyncio.get_running_loop(), key)
     if found is None:
-        raise DreameryError("invalid_api_key")
+        may_be_token = not get_settings().session_tokens and not _is_key(key)
+        raise DreameryError("invalid_api_key", _TOKENS_ARE_OFF if may_be_token else None)
     return _caller(found)
 
 
