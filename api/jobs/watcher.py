@@ -17,6 +17,7 @@ from worker.core.observability.logging import get_logger
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.jobs import conversations, queries
 from worker.messaging import pubsub
+from worker.messaging.redis_errors import explain
 
 log = get_logger("hub")
 
@@ -172,7 +173,7 @@ class JobWatcher:
                         for listener in self._listeners:
                             listener(message.job_id)
             except pubsub.REDIS_ERRORS as error:
-                log.warning("events_away", reason=type(error).__name__)
+                log.warning("events_away", reason=explain(error))
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _reconcile(self) -> None:

@@ -45,13 +45,14 @@ def url_of(server: RedisServer, **options: object) -> str:
     return f"rediss://:{ENCODED}@127.0.0.1:{server.port}/0{'?' if query else ''}{query}"
 
 
-def refusal(role: str, url: str, tmp_path: Path) -> str:
+def refusal(role: str, url: str, database_url: str, tmp_path: Path) -> str:
     """Run a role that must not start, and return the line that says why."""
     env = clean_env(
-        DREAMERY_DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
+        DREAMERY_DATABASE_URL=database_url,
         DREAMERY_REDIS_URL=url,
         DREAMERY_DATA_DIR=str(tmp_path / "data"),
         DREAMERY_MASTER_KEY="a master key of the tests that is long enough",
+        DREAMERY_ADMIN_KEY="sk-dreamery-admin-key-of-the-tests-0123456789",
         DREAMERY_API_PORT=str(free_port()),
     )
     command = [sys.executable, "-P", "-m", "api.cli.main", "run", role]
@@ -69,9 +70,11 @@ def refusal(role: str, url: str, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_no_role_starts_when_the_authority_is_unknown(role: str, server: RedisServer, tmp_path: Path) -> None:
+def test_no_role_starts_when_the_authority_is_unknown(
+    role: str, server: RedisServer, database_url: str, tmp_path: Path
+) -> None:
     before = server.client.info("commandstats")
-    line = refusal(role, url_of(server), tmp_path)
+    line = refusal(role, url_of(server), database_url, tmp_path)
     assert line.startswith("Error: DREAMERY_REDIS_URL is wrong: the certificate of Redis is not accepted")
     assert "ssl_ca_certs" in line
     # Nothing but our own question was asked, so no password was sent.
@@ -82,16 +85,24 @@ def test_no_role_starts_when_the_authority_is_unknown(role: str, server: RedisSe
 
 
 def test_other_mistakes_are_named(
-    server: RedisServer, program: Callable[[str], Path], certificates: Certificates, tmp_path: Path
+    server: RedisServer,
+    program: Callable[[str], Path],
+    certificates: Certificates,
+    database_url: str,
+    tmp_path: Path,
 ) -> None:
     ca = certificates.ca
+
+    def line(role: str, url: str) -> str:
+        return refusal(role, url, database_url, tmp_path)
+
     by_name = url_of(server, ssl_ca_certs=ca).replace("127.0.0.1", "localhost")
-    assert "use the name that the certificate contains" in refusal("worker", by_name, tmp_path)
-    assert "write rediss://" in refusal("worker", url_of(server).replace("rediss:", "redis:"), tmp_path)
+    assert "use the name that the certificate contains" in line("worker", by_name)
+    assert "write rediss://" in line("worker", url_of(server).replace("rediss:", "redis:"))
     with running_server(program("redis-server"), tmp_path / "plain") as plain:
-        assert "write redis:// instead" in refusal("api", url_of(plain, ssl_ca_certs=ca), tmp_path)
+        assert "write redis:// instead" in line("api", url_of(plain, ssl_ca_certs=ca))
     server.client.config_set("tls-auth-clients", "yes")
-    assert "ssl_certfile and ssl_keyfile" in refusal("scheduler", url_of(server, ssl_ca_certs=ca), tmp_path)
+    assert "ssl_certfile and ssl_keyfile" in line("scheduler", url_of(server, ssl_ca_certs=ca))
 
 
 def connect_with_celery(url: str) -> None:

@@ -14,7 +14,10 @@ from celery import Celery, signals
 from worker.core.observability import metrics
 from worker.core.observability.logging import configure_logging, get_logger
 from worker.core.settings import get_settings
+from worker.messaging.circuit_breaker import CircuitBreaker
 from worker.messaging.debounce import Debounce
+from worker.messaging.redis_connection import celery_settings
+from worker.messaging.redis_errors import explain
 from worker.messaging.timer import Timer
 
 log = get_logger("queue")
@@ -46,7 +49,7 @@ QUEUE_OF = {
 def _create_app() -> Celery:
     celery = Celery("dreamery")
     celery.conf.update(
-        broker_url=get_settings().redis_url,
+        **celery_settings(get_settings().redis_url),
         task_ignore_result=True,
         task_serializer="json",
         accept_content=["json"],
@@ -57,22 +60,16 @@ def _create_app() -> Celery:
         task_send_sent_event=False,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A Redis that refuses writes is away, and no reason to end the worker.
+        broker_channel_error_retry=True,
+        worker_consumer="worker.messaging.celery_consumer:PatientConsumer",
         # Do not cancel tasks on connection loss: they can finish without the broker.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         task_publish_retry_policy={
-            "max_retries": 2,
+            "max_retries": 1,
             "interval_start": 0.1,
             "interval_step": 0.2,
             "interval_max": 0.5,
-        },
-        # No `retry_on_timeout`: redis-py would reopen a lost connection without its subscriptions, and Flower and
-        # the remote control of workers would receive nothing. Without it, Celery reconnects from scratch.
-        broker_transport_options={
-            "visibility_timeout": 3600,
-            "socket_keepalive": True,
-            "socket_timeout": 10,
-            "socket_connect_timeout": 3,
-            "health_check_interval": 10,
         },
         task_create_missing_queues=True,
         task_default_queue="fast",
@@ -103,15 +100,22 @@ def _logging(**_: Any) -> None:
     configure_logging(get_settings())
 
 
+_breaker = CircuitBreaker()
+
+
 def _send(name: str, **ids: str) -> bool:
-    try:
-        app.send_task(name, kwargs=ids, expires=MESSAGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
-    except Exception as error:  # noqa: BLE001
-        # kombu also raises AttributeError when the consumer has just closed the connection.
-        log.warning("nudge_lost", task=name, reason=type(error).__name__)
-        metrics.count("dreamery_nudges_lost", name.removeprefix("dreamery."))
-        return False
-    return True
+    if _breaker.may_call():
+        try:
+            app.send_task(name, kwargs=ids, expires=MESSAGE_EXPIRES_SECONDS, queue=QUEUE_OF[name], ignore_result=True)
+        except Exception as error:  # noqa: BLE001
+            # kombu also raises AttributeError when the consumer has just closed the connection.
+            _breaker.record(success=False)
+            log.warning("nudge_lost", task=name, reason=explain(error))
+        else:
+            _breaker.record(success=True)
+            return True
+    metrics.count("dreamery_nudges_lost", name.removeprefix("dreamery."))
+    return False
 
 
 def enqueue_submit(*, job_id: UUID | None = None, account_id: UUID | None = None) -> bool:

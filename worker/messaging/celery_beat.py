@@ -22,6 +22,7 @@ from worker.core.settings import get_settings
 from worker.messaging import heartbeat
 from worker.messaging.celery_app import app
 from worker.messaging.redis_connection import require_usable_redis
+from worker.messaging.redis_errors import explain
 
 __all__ = ["SchedulerThread", "app"]
 
@@ -64,7 +65,7 @@ class PacedScheduler(beat.Scheduler):
         try:
             return self._send_due()
         except Exception as error:  # noqa: BLE001 - Redis may be away; the next call connects again
-            log.warning("schedule_not_sent", reason=type(error).__name__)
+            log.warning("schedule_not_sent", reason=explain(error))
             for cached in ("producer", "connection"):
                 self.__dict__.pop(cached, None)
             return _NAP_SECONDS

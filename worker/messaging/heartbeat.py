@@ -22,8 +22,8 @@ from kombu.entity import Exchange, Queue
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.messaging import celery_app
-from worker.messaging.pubsub import REDIS_ERRORS
 from worker.messaging.redis_connection import redis_client
+from worker.messaging.redis_errors import REDIS_ERRORS, explain
 
 log = get_logger("heartbeat")
 
@@ -115,7 +115,7 @@ def record_activity(what: str) -> None:
         client.hset(_SEEN, what, repr(_redis_now(client)))
         _status.seen[what] = now
     except REDIS_ERRORS as error:
-        log.warning("not_told", what=what, reason=type(error).__name__)
+        log.warning("not_told", what=what, reason=explain(error))
 
 
 def record_scheduler_turn() -> None:
@@ -150,7 +150,7 @@ def _run_heartbeat(name: str, queues: list[str], threads: int) -> None:
                 redis_client().expire(own_queue.name, _QUEUE_TTL_SECONDS)
             publish_status(name, queues=queues, threads=threads)
         except Exception as error:  # noqa: BLE001 - see `celery_app._send`; the next beat tries again
-            log.warning("heartbeat_lost", reason=type(error).__name__)
+            log.warning("heartbeat_lost", reason=explain(error))
             record_status(threads=threads, redis=False)
         else:
             record_status(threads=threads, redis=True)

@@ -8,13 +8,13 @@ import atexit
 import threading
 
 import orjson
-from redis.exceptions import RedisError
 
 from worker.core.observability import metrics
 from worker.core.observability.logging import get_logger
 from worker.core.observability.metrics import Field
 from worker.messaging.celery_app import QUEUE_OF
 from worker.messaging.redis_connection import redis_client
+from worker.messaging.redis_errors import REDIS_ERRORS, explain
 
 log = get_logger("metrics")
 
@@ -32,9 +32,9 @@ def flush() -> bool:
         for (name, labels, part), by in counts.items():
             pipe.hincrbyfloat(KEY, orjson.dumps([name, labels, part]), by)
         pipe.execute()
-    except RedisError as error:
+    except REDIS_ERRORS as error:
         metrics.restore_counts(counts)
-        log.warning("metrics_wait", reason=type(error).__name__)
+        log.warning("metrics_wait", reason=explain(error))
         return False
     return True
 

@@ -1,5 +1,6 @@
 """Publish and subscribe: job changes, agent text, changes of permissions. Messages get lost, so subscribers reread."""
 
+import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -8,20 +9,25 @@ from uuid import UUID
 
 import orjson
 import redis.asyncio
-from redis.exceptions import RedisError
 
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.messaging.redis_connection import redis_client
+from worker.messaging import redis_errors
+from worker.messaging.circuit_breaker import CircuitBreaker
+from worker.messaging.redis_connection import create_async_pool, redis_client
 
 log = get_logger("events")
 
-# Errors of a call while Redis is unavailable.
-REDIS_ERRORS: tuple[type[Exception], ...] = (RedisError, OSError)
+REDIS_ERRORS = redis_errors.REDIS_ERRORS
 
 CHANNEL = "dreamery:jobs"
 AGENT_TEXT_CHANNEL = "dreamery:words"
 PERMISSIONS_CHANNEL = "dreamery:permissions"
+# The subscriber asks a silent server this often whether it lives, and gives it up after two unanswered questions.
+_QUESTION_SECONDS = 3.0
+_MOST_QUESTIONS = 2
+
+_breaker = CircuitBreaker()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,34 +83,30 @@ def batch_job_changes() -> Iterator[None]:
 
 
 def _publish(changes: list[tuple[str, str, int]]) -> None:
+    _try_to_publish(CHANNEL, orjson.dumps(changes), "events_lost", jobs=len(changes))
+
+
+def _try_to_publish(channel: str, message: bytes, loss: str, **what: object) -> None:
+    """Publish a message; log its loss under the name `loss` if Redis is away."""
+    if not _breaker.may_call():
+        return
     try:
-        redis_client().publish(CHANNEL, orjson.dumps(changes))
-    except RedisError as error:
-        log.warning("events_lost", jobs=len(changes), reason=type(error).__name__)
+        redis_client().publish(channel, message)
+    except REDIS_ERRORS as error:
+        _breaker.record(success=False)
+        log.warning(loss, reason=redis_errors.explain(error), **what)
+    else:
+        _breaker.record(success=True)
 
 
 def publish_agent_text(job_id: UUID, offset: int, text: str) -> None:
     """Publish new text of the agent. It is not committed yet; a subscriber that misses it rereads the row."""
-    try:
-        redis_client().publish(AGENT_TEXT_CHANNEL, orjson.dumps([job_id.hex, offset, text]))
-    except RedisError as error:
-        log.warning("words_lost", job_id=str(job_id), reason=type(error).__name__)
+    _try_to_publish(AGENT_TEXT_CHANNEL, orjson.dumps([job_id.hex, offset, text]), "words_lost", job_id=str(job_id))
 
 
 def publish_permissions_change() -> None:
     """Notify all API processes that permissions changed. Call it only after the commit; they also check regularly."""
-    try:
-        redis_client().publish(PERMISSIONS_CHANNEL, b"")
-    except RedisError as error:
-        log.warning("permissions_message_lost", reason=type(error).__name__)
-
-
-def is_redis_available() -> bool:
-    """Return whether Redis answers a PING."""
-    try:
-        return bool(redis_client().ping())
-    except RedisError:
-        return False
+    _try_to_publish(PERMISSIONS_CHANNEL, b"", "permissions_message_lost")
 
 
 async def subscribe() -> AsyncIterator[JobChanged | AgentText | PermissionsChanged]:
@@ -112,22 +114,38 @@ async def subscribe() -> AsyncIterator[JobChanged | AgentText | PermissionsChang
 
     Raises RedisError or OSError when Redis becomes unavailable.
     """
-    client = redis.asyncio.Redis.from_url(get_settings().redis_url, socket_connect_timeout=2, health_check_interval=15)
+    pool = create_async_pool(get_settings().redis_url, connections=1, wait_seconds=1.0)
+    client = redis.asyncio.Redis.from_pool(pool)
     try:
-        async with client.pubsub(ignore_subscribe_messages=True) as pubsub:
+        async with client.pubsub() as pubsub:
             await pubsub.subscribe(CHANNEL, AGENT_TEXT_CHANNEL, PERMISSIONS_CHANNEL)
-            while True:
-                # A bounded wait keeps the health check running, which detects a dead connection.
-                message = await pubsub.get_message(timeout=10)
-                if message is None:
-                    continue
-                if message["channel"] == PERMISSIONS_CHANNEL.encode():
+            async for channel, data in _messages(pubsub):
+                if channel == PERMISSIONS_CHANNEL.encode():
                     yield PermissionsChanged()
-                elif message["channel"] == AGENT_TEXT_CHANNEL.encode():
-                    job, offset, text = orjson.loads(message["data"])
+                elif channel == AGENT_TEXT_CHANNEL.encode():
+                    job, offset, text = orjson.loads(data)
                     yield AgentText(job_id=UUID(hex=job), offset=offset, text=text)
                 else:
-                    for job, state, seq in orjson.loads(message["data"]):
+                    for job, state, seq in orjson.loads(data):
                         yield JobChanged(job_id=UUID(hex=job), state=state, seq=seq)
     finally:
         await client.aclose()
+
+
+async def _messages(pubsub: redis.asyncio.client.PubSub) -> AsyncIterator[tuple[bytes, bytes]]:
+    """Yield channel and data of each message. Raises RedisError when the server is silent to questions too.
+
+    Without them, a connection whose other end has disappeared would look like one without messages.
+    """
+    questions = 0
+    while True:
+        message = await pubsub.get_message(timeout=_QUESTION_SECONDS)
+        if message is None:
+            if questions == _MOST_QUESTIONS:
+                raise redis.TimeoutError("the server does not answer")
+            questions += 1
+            await asyncio.wait_for(pubsub.ping(), _QUESTION_SECONDS)
+            continue
+        questions = 0
+        if message["type"] == "message":
+            yield message["channel"], message["data"]

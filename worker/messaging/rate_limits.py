@@ -10,14 +10,14 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-import redis.asyncio
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
-from worker.messaging.pubsub import REDIS_ERRORS
+from worker.messaging.redis_connection import create_async_pool
+from worker.messaging.redis_errors import REDIS_ERRORS, explain
 
 log = get_logger("limits")
 
@@ -45,15 +45,14 @@ class RequestLimits:
     """The counters of one API process. An instance belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._pool = redis.asyncio.BlockingConnectionPool.from_url(
+        self._pool = create_async_pool(
             get_settings().redis_url,
-            max_connections=_CONNECTIONS,
-            timeout=_CONNECTION_WAIT_SECONDS,
-            socket_timeout=_TIMEOUT_SECONDS,
-            socket_connect_timeout=_TIMEOUT_SECONDS,
+            connections=_CONNECTIONS,
+            wait_seconds=_CONNECTION_WAIT_SECONDS,
+            seconds=_TIMEOUT_SECONDS,
         )
         storage = RedisStorage(
-            f"async+{get_settings().redis_url}",
+            "async+redis://",  # the pool knows the server
             implementation="redispy",
             key_prefix="dreamery:limits",
             connection_pool=self._pool,  # type: ignore[arg-type]  # its hint names plain values only
@@ -167,7 +166,7 @@ class RequestLimits:
 
     def _pause(self, error: BaseException) -> None:
         self._paused_until = time.monotonic() + _PAUSE_SECONDS
-        log.warning("request_limits_away", reason=type(error).__name__)
+        log.warning("request_limits_away", reason=explain(error))
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,14 +1,137 @@
-"""The Redis client for occasional commands: one cached client per URL, its connections shared by all threads.
+"""Every connection to Redis begins here: clients, pools and the settings of Celery from one reading of the URL.
 
-Celery, the subscriber (`pubsub.py`) and the asynchronous rate limiter (`rate_limits.py`) have their own connections.
+`redis_client` is for occasional commands, its connections shared by all threads. The subscriber (`pubsub.py`), the rate
+limiter (`rate_limits.py`), Celery and Flower have connections of their own. All of them give up a server that does not
+answer within ten seconds.
 """
 
 import contextlib
+import socket
+import ssl
 from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
 
 import redis
+import redis.asyncio
+import redis.asyncio.retry
+import redis.asyncio.sentinel
+import redis.retry
+import redis.sentinel
+from redis.backoff import NoBackoff
 
+from worker.core.security.redis_urls import RedisAddress, RedisUrlError, parse_redis_url
 from worker.core.settings import get_settings
+from worker.messaging.redis_errors import CLIENT_CERTIFICATE, REDIS_ERRORS, explain, find_wrong_setting
+
+_SECONDS = 2.0
+_SENTINEL_SECONDS = 1.0
+# Celery waits for messages without a timeout and asks the server this often whether it still lives.
+_CELERY_CHECK_SECONDS = 3
+_ERRORS: tuple[type[Exception], ...] = (*REDIS_ERRORS, RedisUrlError)
+# The queue that every role uses.
+_QUEUE = "fast"
+
+
+def _keepalive_options() -> dict[int, int]:
+    """The kernel ends a connection whose other end has not acknowledged anything for eight seconds."""
+    wanted = {"TCP_KEEPIDLE": 4, "TCP_KEEPALIVE": 4, "TCP_KEEPINTVL": 2, "TCP_KEEPCNT": 2, "TCP_USER_TIMEOUT": 8000}
+    # Each system has some of them: TCP_KEEPALIVE is the first one on macOS.
+    return {getattr(socket, name): value for name, value in wanted.items() if hasattr(socket, name)}
+
+
+def _connection_options(address: RedisAddress, *, seconds: float) -> dict[str, Any]:
+    return {
+        "db": address.database,
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _keepalive_options(),
+        **(address.tls or {}),
+    }
+
+
+def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
+    """Options for the connections to the Sentinels themselves."""
+    return {
+        "username": address.sentinel_username,
+        "password": address.sentinel_password,
+        "socket_timeout": _SENTINEL_SECONDS,
+        "socket_connect_timeout": _SENTINEL_SECONDS,
+        "socket_keepalive": True,
+        # The next Sentinel is asked at once.
+        "retry": redis.retry.Retry(NoBackoff(), 0),
+        **({"ssl": True, **(address.tls or {})} if address.sentinel_tls else {}),
+    }
+
+
+def create_client(url: str, *, seconds: float = _SECONDS) -> redis.Redis:
+    """Return a client of its own, which the caller closes. Raises RedisUrlError."""
+    address = parse_redis_url(url)
+    options = {**_connection_options(address, seconds=seconds), "health_check_interval": 30}
+    pool: redis.ConnectionPool
+    if address.master_name:
+        sentinels = redis.sentinel.Sentinel(address.hosts, sentinel_kwargs=_sentinel_options(address))  # type: ignore[no-untyped-call]
+        pool = redis.sentinel.SentinelConnectionPool(
+            address.master_name, sentinels, ssl=address.tls is not None, **options
+        )  # type: ignore[no-untyped-call]
+    else:
+        (host, port), kind = address.hosts[0], redis.SSLConnection if address.tls else redis.Connection
+        pool = redis.ConnectionPool(connection_class=kind, host=host, port=port, **options)
+    return redis.Redis.from_pool(pool)
+
+
+class _BlockingSentinelPool(redis.asyncio.sentinel.SentinelConnectionPool, redis.asyncio.BlockingConnectionPool):
+    """A pool that follows the primary, and whose callers wait for a free connection."""
+
+
+def create_async_pool(
+    url: str, *, connections: int, wait_seconds: float, seconds: float = _SECONDS
+) -> redis.asyncio.BlockingConnectionPool:
+    """Return a pool for one event loop. Callers wait up to `wait_seconds` for one of its connections."""
+    address = parse_redis_url(url)
+    options = {
+        **_connection_options(address, seconds=seconds),
+        "max_connections": connections,
+        "timeout": wait_seconds,
+    }
+    if address.master_name:
+        of_sentinels = {**_sentinel_options(address), "retry": redis.asyncio.retry.Retry(NoBackoff(), 0)}
+        sentinels = redis.asyncio.Sentinel(address.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+        return _BlockingSentinelPool(address.master_name, sentinels, ssl=address.tls is not None, **options)  # type: ignore[no-untyped-call]
+    (host, port), kind = address.hosts[0], redis.asyncio.SSLConnection if address.tls else redis.asyncio.Connection
+    return redis.asyncio.BlockingConnectionPool(connection_class=kind, host=host, port=port, **options)
+
+
+def celery_settings(url: str) -> dict[str, Any]:
+    """Return the settings of Celery for this URL. A URL that cannot work is returned as it is: the start refuses it."""
+    try:
+        address = parse_redis_url(url)
+    except RedisUrlError:
+        return {"broker_url": url}
+    options = _connection_options(address, seconds=_SECONDS)
+    transport = {name: value for name, value in options.items() if name.startswith("socket_")}
+    # No `retry_on_timeout`: redis-py would reopen a lost connection without its subscriptions, and Flower and the
+    # remote control of workers would receive nothing. Without it, Celery reconnects from scratch.
+    transport |= {"visibility_timeout": 3600, "health_check_interval": _CELERY_CHECK_SECONDS}
+    if address.master_name:
+        transport |= {"master_name": address.master_name, "sentinel_kwargs": _sentinel_options(address)}
+    scheme = "sentinel" if address.master_name else "rediss" if address.tls else "redis"
+    login = f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
+    prefix = f"{scheme}://{login if address.username or address.password else ''}"
+    hosts = [f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.hosts]
+    # With its own `ssl` option and without any, Celery verifies no certificate.
+    tls = {**address.tls, "ssl_cert_reqs": _VERIFY_MODES[address.tls["ssl_cert_reqs"]]} if address.tls else None
+    return {
+        "broker_url": ";".join(f"{prefix}{host}/{address.database}" for host in hosts),
+        "broker_use_ssl": tls,
+        "broker_transport_options": transport,
+    }
+
+
+_VERIFY_MODES = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
 
 def redis_client(url: str = "") -> redis.Redis:
@@ -16,33 +139,129 @@ def redis_client(url: str = "") -> redis.Redis:
     return _client(url or get_settings().redis_url)
 
 
+@lru_cache(maxsize=8)
+def _client(url: str) -> redis.Redis:
+    return create_client(url)
+
+
+# Queued in a transaction that is given up, so nothing is written; Redis checks rights, memory and role all the same.
+_PROBE = (("LPUSH", _QUEUE, ""), ("SET", "dreamery:probe", ""))
+
+
+def find_redis_problem() -> str | None:
+    """Return why Redis cannot be used, in words; None = it answers and accepts writes."""
+    try:
+        refused = refused_commands(redis_client(), _PROBE)
+    except _ERRORS as error:
+        return explain(error)
+    return explain(refused[0]) if refused else None
+
+
+def refused_commands(client: redis.Redis, commands: tuple[tuple[str, ...], ...]) -> list[redis.ResponseError]:
+    """Return the refusals of commands that are checked but not run. Raises RedisError or OSError."""
+    pool = client.connection_pool
+    connection = pool.get_connection()
+    refused: list[redis.ResponseError] = []
+    try:
+        connection.send_packed_command(connection.pack_commands([("MULTI",), *commands, ("DISCARD",)]))  # type: ignore[no-untyped-call]
+        for _ in range(len(commands) + 2):
+            try:
+                connection.read_response()
+            except redis.ResponseError as error:
+                refused.append(error)
+    except BaseException:
+        connection.disconnect()  # type: ignore[no-untyped-call]
+        raise
+    finally:
+        pool.release(connection)
+    return refused
+
+
 def require_usable_redis() -> None:
     """Check what the server says before anything waits for it. Raises SystemExit with one sentence.
 
     A server that does not answer is no reason: it may come back.
     """
+    url = get_settings().redis_url
     try:
-        with contextlib.closing(_client.__wrapped__(get_settings().redis_url)) as client:
+        with contextlib.closing(create_client(url)) as client:
             info = client.info("server")
-            mode = info.get("redis_mode") or info.get("server_mode")
-    except redis.AuthenticationError:
-        raise SystemExit(
-            "Error: DREAMERY_REDIS_URL is wrong: Redis refuses its user or password. Correct it."
-        ) from None
-    except redis.ResponseError as error:
-        if "DB index" in str(error):
-            text = "Error: DREAMERY_REDIS_URL is wrong: Redis has no database of that number. Use /0."
-            raise SystemExit(text) from None
-        return  # a user without the permission to ask
-    except (redis.RedisError, OSError):
+    except _ERRORS as error:
+        if wrong := find_wrong_setting(error) or _find_wrong_server(parse_redis_url(url), error):
+            raise SystemExit(f"Error: DREAMERY_REDIS_URL is wrong: {wrong}. Correct it.") from None
         return
+    mode = info.get("redis_mode") or info.get("server_mode")
     if mode in {"sentinel", "cluster"}:
         raise SystemExit(
-            f"Error: DREAMERY_REDIS_URL names a server in {mode} mode, which is not supported: name a single server, "
-            "or an address that follows the primary."
+            f"Error: DREAMERY_REDIS_URL names a server in {mode} mode"
+            + (
+                ": write sentinel://HOST:26379/0?master_name=NAME."
+                if mode == "sentinel"
+                else ", which is not supported: name a single server, or use Redis Sentinel."
+            )
         )
 
 
-@lru_cache(maxsize=8)
-def _client(url: str) -> redis.Redis:
-    return redis.Redis.from_url(url, socket_timeout=2, socket_connect_timeout=2, health_check_interval=30)
+def _find_wrong_server(address: RedisAddress, error: BaseException) -> str:
+    """Return why these hosts can never work: no Sentinels, TLS or none; an empty string = nothing is known."""
+    if address.master_name:
+        return _find_wrong_sentinel(address)
+    # The library reports a lost connection or a timeout, so the server is asked, without a password.
+    if address.tls is None:
+        speaks_tls = isinstance(error, redis.ConnectionError) and _begin_tls(*address.hosts[0]) is not None
+        return "the server uses TLS: write rediss:// instead of redis://" if speaks_tls else ""
+    if _speaks_without_tls(*address.hosts[0]):
+        return "the server does not use TLS: write redis:// instead of rediss://"
+    wants_certificate = "ssl_certfile" not in address.tls and "CERTIFICATE_REQUIRED" in (
+        _begin_tls(*address.hosts[0]) or ""
+    )
+    return CLIENT_CERTIFICATE if wants_certificate else ""
+
+
+def _find_wrong_sentinel(address: RedisAddress) -> str:
+    unknown = False
+    for host, port in address.hosts:
+        try:
+            with contextlib.closing(redis.Redis(host, port, **_sentinel_options(address))) as client:
+                known = client.sentinel_masters()
+        except redis.AuthenticationError:
+            return "a Sentinel refuses sentinel_username or sentinel_password"
+        except redis.ResponseError as error:
+            if "unknown command" in str(error).lower():
+                return "it names a server that is no Sentinel"
+        except REDIS_ERRORS as error:
+            if wrong := find_wrong_setting(error):
+                return wrong
+        else:
+            unknown = unknown or address.master_name not in known
+            if address.master_name in known:
+                return ""
+    return "the Sentinels know no primary of that master_name" if unknown else ""
+
+
+def _begin_tls(host: str, port: int) -> str | None:
+    """Return what the server says after a TLS handshake: an alert, or an empty string. None = it uses no TLS.
+
+    Nothing is sent to it, so its certificate does not matter.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        with socket.create_connection((host, port), _SECONDS) as plain, context.wrap_socket(plain) as encrypted:
+            try:
+                encrypted.settimeout(_SENTINEL_SECONDS)
+                encrypted.recv(1)
+            except OSError as error:
+                return str(error)
+            return ""
+    except OSError:
+        return None
+
+
+def _speaks_without_tls(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), _SECONDS) as plain:
+            plain.sendall(b"PING\r\n")
+            return plain.recv(1) in {b"+", b"-"}
+    except OSError:
+        return False

@@ -4,22 +4,22 @@ scheme: a part that is read wrongly may be the password.
 
 import re
 from collections.abc import Callable
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
+from worker.core.security.redis_urls import (
+    ENCODE,
+    RedisUrlError,
+    find_tls_file_problem,
+    parse_hosts,
+    parse_redis_url,
+    wrong_scheme,
+)
 from worker.core.settings import Settings
 
 _DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
-_REDIS_SCHEMES = ("redis", "rediss")
-_ENCODE = (
-    "percent-encode the special characters of its user and password (@ is %40, : is %3A, / is %2F, ? is %3F, # is %23, "
-    "% is %25)"
-)
+_POSTGRES_PORT = 5432
 _DATABASE_USER = re.compile(r"[^:/]*(:[^@]*)?@")
-_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*")
 _SPACE = re.compile(r"\s")
-# One host with an optional port; an IPv6 address is in brackets.
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^\[\]:@/\s]*)(:(?P<port>\d*))?")
-_HIGHEST_PORT = 65535
 
 
 def find_url_problems(settings: Settings, *, required: bool) -> list[str]:
@@ -51,45 +51,27 @@ def _unset(name: str) -> str:
 def _database_problem(url: str) -> str:
     scheme, separator, _ = url.partition("://")
     if not separator or scheme not in _DATABASE_SCHEMES:
-        return _wrong_scheme(scheme if separator else "", "postgresql://USER:PASSWORD@HOST/DATABASE")
+        return wrong_scheme(scheme if separator else "", "postgresql://USER:PASSWORD@HOST/DATABASE")
     # Read as the driver does: the password ends at the first @.
     rest = url.partition("://")[2]
     user = _DATABASE_USER.match(rest)
     rest = rest[user.end() :] if user else rest
     hosts = re.split(r"[/?]", rest, maxsplit=1)[0]
-    return _ENCODE if "@" in hosts else _hosts_problem(hosts)
+    return ENCODE if "@" in hosts else _hosts_problem(hosts)
 
 
 def _redis_problem(url: str) -> str:
-    scheme, separator, _ = url.partition("://")
-    for kind in ("Sentinel", "Cluster"):
-        if separator and kind.lower() in scheme:
-            return f"Redis {kind} is not supported; name a single server, or an address that follows the primary"
-    if not separator or scheme not in _REDIS_SCHEMES:
-        return _wrong_scheme(scheme if separator else "", "redis://:PASSWORD@HOST:6379/0 (rediss:// with TLS)")
-    # Read as its clients do: the first / ? or # ends what contains the password.
-    rest = url.partition("://")[2]
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if "@" in rest and "@" not in authority:
-        return _ENCODE
-    hosts = authority.rpartition("@")[2]
-    if "," in hosts:
-        return "it names several servers; name a single one, or an address that follows the primary"
-    return _hosts_problem(hosts) or _redis_number_problem(url)
-
-
-def _redis_number_problem(url: str) -> str:
-    parts = urlsplit(url)
-    number = parts.path.strip("/") or parse_qs(parts.query).get("db", ["0"])[-1]
-    good = number.isascii() and number.isdigit()
-    return "" if good else "the part after the host must be the number of a database, such as /0"
+    try:
+        return find_tls_file_problem(parse_redis_url(url))
+    except RedisUrlError as error:
+        return str(error)
 
 
 def _storage_problem(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     example = "file:///FOLDER or s3://BUCKET/PREFIX"
     if not separator or scheme not in {"file", "s3"}:
-        return _wrong_scheme(scheme if separator else "", example)
+        return wrong_scheme(scheme if separator else "", example)
     if scheme == "file":
         if not rest.startswith("/"):
             return "a folder needs its full path and three slashes, as in file:///srv/files"
@@ -105,14 +87,9 @@ def _storage_problem(url: str) -> str:
     return ""
 
 
-def _wrong_scheme(scheme: str, example: str) -> str:
-    # Without `://`, the beginning may be a user and a password.
-    return f"{f'{scheme}:// is not supported' if _SCHEME.fullmatch(scheme) else 'it has no scheme'}; write {example}"
-
-
 def _hosts_problem(hosts: str) -> str:
-    for host in hosts.split(","):
-        match = _HOST.fullmatch(host)
-        if match is None or (match["port"] and not 0 < int(match["port"]) <= _HIGHEST_PORT):
-            return f"the port must be a number up to {_HIGHEST_PORT}, and an IPv6 address must be in brackets"
+    try:
+        parse_hosts(hosts, _POSTGRES_PORT)
+    except RedisUrlError as error:
+        return str(error)
     return ""

@@ -62,7 +62,16 @@ def test_database_urls_that_cannot_work(url: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", [REDIS, "rediss://:pw@redis", "redis://u:p@ss:word%@redis/3", "redis://redis?db=2", "redis://[::1]:6379/0"]
+    "url",
+    [
+        REDIS,
+        "rediss://:pw@redis",
+        "redis://u:p@ss:word%@redis/3",
+        "redis://redis?db=2",
+        "redis://[::1]:6379/0",
+        "rediss://redis/0?ssl_cert_reqs=none",
+        "sentinel://:pw@a:26379,b/0?master_name=main",
+    ],
 )
 def test_redis_urls_that_work(url: str) -> None:
     assert problems(redis=url) == []
@@ -74,13 +83,22 @@ def test_redis_urls_that_work(url: str) -> None:
         ("", "it is not set"),
         ("redis:6379", "it has no scheme"),
         ("amqp://rabbit", "amqp:// is not supported"),
-        (f"sentinel://:{SECRET}@a:26379", "Redis Sentinel is not supported"),
-        (f"redis+sentinel://:{SECRET}@a:26379/mymaster", "Redis Sentinel is not supported"),
+        (f"sentinel://:{SECRET}@a:26379", "which primary the Sentinels watch"),
+        (f"redis+sentinel://:{SECRET}@a:26379/mymaster", "write sentinel://"),
         ("redis-cluster://a:7000", "Redis Cluster is not supported"),
         ("redis://a:7000,b:7000", "several servers"),
         (f"redis://:{SECRET}/x@redis:6379/0", "percent-encode"),
         (f"redis://:{SECRET}?x@redis:6379/0", "percent-encode"),
         (f"redis://:{SECRET}#x@redis:6379/0", "percent-encode"),
+        (f"rediss://redis/0?{SECRET}=1", "unknown option"),
+        ("redis://redis/0?ssl_ca_certs=/ca.pem", "a URL that begins with rediss://"),
+        ("rediss://redis/0?ssl_cert_reqs=maybe", "ssl_cert_reqs must be"),
+        ("rediss://redis/0?ssl_check_hostname=perhaps", "ssl_check_hostname must be true or false"),
+        ("rediss://redis/0?ssl_keyfile=/key.pem", "ssl_keyfile needs ssl_certfile"),
+        ("rediss://redis/0?ssl_ca_certs=/no/such/file.pem", "ssl_ca_certs cannot be used (no such file"),
+        (f"rediss://redis/0?ssl_ca_certs={__file__}", "they are no PEM files"),
+        (f"rediss://redis/0?ssl_certfile={__file__}", "ssl_certfile and ssl_keyfile cannot be used"),
+        ("redis://redis:70000/0", "the port must be a number"),
         ("redis://redis/first", "the number of a database"),
     ],
 )
