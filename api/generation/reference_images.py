@@ -13,14 +13,15 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from api.generation.media_values import FORMS, InputEntry, decode_text, find_value, is_link, too_large
+from api.generation.inspections import Inspection, unusable
+from api.generation.media_values import FORMS, InputEntry, find_value, is_link, open_text, too_large
 from api.http.body_parsing import Upload
-from api.http.own_file_links import read_own_file
+from api.http.own_file_links import open_own_file
 from worker import storage
 from worker.core.catalog.models import ImageModel, get_catalog
 from worker.core.errors import DreameryError
 from worker.core.media.image import MAX_INPUT_BYTES, ImageInfo, InvalidImageError
-from worker.core.media.normalization import normalize_image
+from worker.core.media.normalization import NormalizedImage, begin_normalization
 from worker.db.jobs.inputs import NewInput, StoredInput
 
 _MAX_LINK_CHARS = 8000
@@ -76,20 +77,19 @@ def check_image_count(entries: list[InputEntry], model: ImageModel) -> None:
     raise DreameryError("invalid_value", message, param=param)
 
 
-def read_reference_image(param: str, value: Any) -> ReferenceImage:
-    """Return one reference from any form. Raises `invalid_image`."""
+def begin_reference_image(param: str, value: Any) -> ReferenceImage | Inspection[ReferenceImage]:
+    """Return one reference from any form, or the inspection that it needs. Raises `invalid_image`."""
     found = find_value(value)
     if isinstance(found, Upload):
         content, size = found.file, found.size
     elif isinstance(found, bytes):
         content, size = io.BytesIO(found), len(found)
     elif isinstance(found, str):
-        own = read_own_file(found, media="image", param=param) if is_link(found) else None
+        own = open_own_file(found, media="image", param=param) if is_link(found) else None
         if is_link(found) and own is None:
             return ReferenceImage(url=check_link(param, found))
         check_not_local(param, found)
-        data = own or decode_text(param, found)
-        content, size = io.BytesIO(data), len(data)
+        content, size = own or open_text(param, found)
     else:
         raise DreameryError("invalid_image", f"`{param}` is not an image. {FORMS}", param=param)
     if size > MAX_INPUT_BYTES:
@@ -97,16 +97,25 @@ def read_reference_image(param: str, value: Any) -> ReferenceImage:
     return _normalized(param, content, size)
 
 
-def _normalized(param: str, content: IO[bytes], size: int) -> ReferenceImage:
+def _normalized(param: str, content: IO[bytes], size: int) -> ReferenceImage | Inspection[ReferenceImage]:
+    def describe(image: NormalizedImage) -> ReferenceImage:
+        count = size
+        if image.content is not content:
+            content.close()
+            count = image.content.seek(0, io.SEEK_END)
+        sha256 = sha256_of(image.content)
+        return ReferenceImage(
+            content=image.content, size=count, sha256=sha256, facts=image.info, adjusted=image.adjusted
+        )
+
     try:
-        image = normalize_image(content)
+        found = begin_normalization(content)
     except InvalidImageError as error:
-        raise DreameryError("invalid_image", f"`{param}` cannot be used: {error}.", param=param) from None
-    if image.content is not content:
-        size = image.content.seek(0, io.SEEK_END)
-    return ReferenceImage(
-        content=image.content, size=size, sha256=sha256_of(image.content), facts=image.info, adjusted=image.adjusted
-    )
+        content.close()
+        raise unusable(param, "invalid_image", error) from None
+    if isinstance(found, NormalizedImage):
+        return describe(found)
+    return Inspection(param, "invalid_image", content, found, describe)
 
 
 def sha256_of(content: IO[bytes]) -> str:

@@ -6,26 +6,30 @@ accepted.
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
-from api.generation.media_values import FORMS, FileId, InputEntry, Media, decode_text, find_value, is_link, too_large
+from starlette.concurrency import run_in_threadpool
+
+from api.generation.inspections import Inspection, inspect, unusable
+from api.generation.media_values import FORMS, FileId, InputEntry, find_value, is_link, open_text, too_large
 from api.generation.reference_images import (
     ReferenceImage,
+    begin_reference_image,
     check_link,
     check_not_local,
-    read_reference_image,
     sha256_of,
     store_reference_image,
 )
+from api.http.bodies.file_types import Media
 from api.http.body_parsing import Upload
-from api.http.own_file_links import read_own_file
+from api.http.own_file_links import open_own_file
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
 from worker.core.media.image import MAX_INPUT_BYTES
-from worker.core.media.video import InvalidMediaError, MediaInfo, inspect_audio, inspect_video
+from worker.core.media.video import InvalidMediaError, MediaInfo, audio_inspection, video_inspection
 from worker.core.settings import get_settings
 from worker.db.engine import transaction
 from worker.db.jobs import queries
@@ -64,13 +68,13 @@ class ReferenceMedia:
 ReferenceInput = ReferenceImage | ReferenceMedia
 
 
-@contextlib.contextmanager
-def open_inputs(entries: list[InputEntry]) -> Iterator[list[ReferenceInput]]:
+@contextlib.asynccontextmanager
+async def open_inputs(entries: list[InputEntry], owner: str) -> AsyncIterator[list[ReferenceInput]]:
     """Read all inputs; their temporary files are closed at the end. Raises the error of the first invalid one."""
     opened: list[ReferenceInput] = []
     try:
         for entry in entries:
-            opened.append(read_input(entry))  # noqa: PERF401 - closed below when a later one is invalid
+            opened.append(await read_input(entry, owner))  # noqa: PERF401 - closed below when a later one is invalid
         yield opened
     finally:
         for item in opened:
@@ -78,13 +82,18 @@ def open_inputs(entries: list[InputEntry]) -> Iterator[list[ReferenceInput]]:
                 item.content.close()
 
 
-def read_input(entry: InputEntry) -> ReferenceInput:
+async def read_input(entry: InputEntry, owner: str) -> ReferenceInput:
     """Return an inspected input. Raises `invalid_image`, `invalid_video` or `invalid_audio` with the parameter name."""
+    begun = await run_in_threadpool(_begin, entry)
+    return await inspect(begun, owner) if isinstance(begun, Inspection) else begun
+
+
+def _begin(entry: InputEntry) -> ReferenceInput | Inspection[ReferenceInput]:
     found = find_value(entry.value)
     if isinstance(found, FileId):
         return _stored_result(entry, found.id)
     if entry.media == "image":
-        return read_reference_image(entry.param, entry.value)
+        return begin_reference_image(entry.param, entry.value)
     return _read_media(entry, found)
 
 
@@ -101,7 +110,7 @@ def _in_words(name: str, value: str) -> str:
     return _ADJUSTED_WORDS.get(name, f"{name}: {{}}").format(value)
 
 
-def _read_media(entry: InputEntry, found: Upload | str | bytes | None) -> ReferenceMedia:
+def _read_media(entry: InputEntry, found: Upload | str | bytes | None) -> ReferenceMedia | Inspection[ReferenceMedia]:
     param = entry.param
     if isinstance(found, Upload):
         return _inspect_media(entry, found.file, found.size)
@@ -110,26 +119,30 @@ def _read_media(entry: InputEntry, found: Upload | str | bytes | None) -> Refere
     if not found:
         kind = "a video" if entry.media == "video" else "an audio file"
         raise DreameryError(entry.code, f"`{param}` is not {kind}. {FORMS}", param=param)
-    own = read_own_file(found, media=entry.media, param=param) if is_link(found) else None
+    own = open_own_file(found, media=entry.media, param=param) if is_link(found) else None
     if is_link(found) and own is None:
         return ReferenceMedia(media=entry.media, url=check_link(param, found, entry.code))
     check_not_local(param, found, entry.code)
-    data = own or decode_text(param, found, entry.code)
-    return _inspect_media(entry, io.BytesIO(data), len(data))
+    content, size = own or open_text(param, found, entry.code)
+    return _inspect_media(entry, content, size)
 
 
-def _inspect_media(entry: InputEntry, content: IO[bytes], size: int) -> ReferenceMedia:
+def _inspect_media(entry: InputEntry, content: IO[bytes], size: int) -> Inspection[ReferenceMedia]:
     if size > MAX_INPUT_BYTES:
         raise too_large(entry.param, entry.code)
+
+    def describe(facts: MediaInfo) -> ReferenceMedia:
+        return ReferenceMedia(media=entry.media, content=content, bytes=size, sha256=sha256_of(content), facts=facts)
+
     try:
-        facts = (inspect_video if entry.media == "video" else inspect_audio)(content)
+        work = (video_inspection if entry.media == "video" else audio_inspection)(content)
     except InvalidMediaError as error:
-        message = f"`{entry.param}` cannot be used: {error}."
-        raise DreameryError(entry.code, message, param=entry.param) from None
-    return ReferenceMedia(media=entry.media, content=content, bytes=size, sha256=sha256_of(content), facts=facts)
+        content.close()
+        raise unusable(entry.param, entry.code, error) from None
+    return Inspection(entry.param, entry.code, content, work, describe)
 
 
-def _stored_result(entry: InputEntry, file_id: object) -> ReferenceInput:
+def _stored_result(entry: InputEntry, file_id: object) -> ReferenceInput | Inspection[ReferenceInput]:
     """Return a result of this platform as an input. Its id grants read access, like its link in `/v1/files`."""
     file_uuid = parse_public_id("file", str(file_id)[:80])
     row = None
@@ -146,11 +159,13 @@ def _stored_result(entry: InputEntry, file_id: object) -> ReferenceInput:
             "there is no Files API: send the file or a link."
         )
         raise DreameryError("file_not_found", message, param=param)
+    if row.bytes > MAX_INPUT_BYTES:
+        raise too_large(param, entry.code)
     try:
-        data = storage.read_file(row.key)
+        content = storage.open_file(row.key)
     except storage.MissingFileError:
         raise DreameryError("file_not_found", param=param) from None
-    return read_input(replace(entry, value=Upload(name=row.key, size=len(data), file=io.BytesIO(data))))
+    return _begin(replace(entry, value=Upload(name=row.key, size=row.bytes, file=content)))
 
 
 def store_input(item: ReferenceInput, stem: str) -> NewInput:

@@ -4,10 +4,12 @@ The guarded fetcher may not reach private addresses, and this server often runs 
 """
 
 from contextvars import ContextVar
+from typing import IO, Any
 
 from worker import storage
 from worker.core.errors import DreameryError
 from worker.core.ids import parse_public_id
+from worker.core.media.image import MAX_INPUT_BYTES
 from worker.core.security.signed_links import check_link
 from worker.core.settings import get_settings
 from worker.db.engine import Row, retry_for_a_caller, transaction
@@ -22,8 +24,8 @@ def set_request_origin(base: str) -> None:
     _origin.set(base)
 
 
-def read_own_file(link: str, *, media: str, param: str) -> bytes | None:
-    """Return the bytes of the stored result that a link points to; None for any other link.
+def open_own_file(link: str, *, media: str, param: str) -> tuple[IO[bytes], int] | None:
+    """Return a copy of the stored result that a link points to, and its size; None for any other link.
 
     `media` is image, video or audio. Raises file_expired when the result was removed, invalid_value when it is of
     another type, link_expired or link_not_signed when the link is not valid.
@@ -37,8 +39,11 @@ def read_own_file(link: str, *, media: str, param: str) -> bytes | None:
         raise DreameryError(error.code, f"`{param}`: {error.message}", param=param) from None
     row = _file_row(file_id)
     if row is not None and row.removed_at is None and row.mime.startswith(f"{media}/"):
+        if row.bytes > MAX_INPUT_BYTES:
+            message = f"`{param}` is larger than {MAX_INPUT_BYTES // 1024 // 1024} MB. Send a smaller file."
+            raise DreameryError(f"invalid_{media}", message, param=param)
         try:
-            return storage.read_file(row.key)
+            return storage.open_file(row.key), row.bytes
         except storage.MissingFileError:
             row = None
     removed = row is None or row.removed_at is not None
@@ -55,7 +60,7 @@ def _file_id(link: str) -> str | None:
 
 
 @retry_for_a_caller
-def _file_row(public: str) -> "Row[object] | None":
+def _file_row(public: str) -> "Row[Any] | None":
     found = parse_public_id("file", public)
     with transaction() as tx:
         return queries.file_row(tx, found) if found else None
