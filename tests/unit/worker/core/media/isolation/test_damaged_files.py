@@ -1,6 +1,7 @@
 """Damaged files of every accepted type: each is read or refused with our own error, never anything else."""
 
 import io
+import re
 from functools import cache
 
 import pillow_heif
@@ -10,11 +11,13 @@ from hypothesis import strategies as st
 
 from tests.support.hostile_files import WEBP_BOMB, encode_image, slow_jpeg, video_with_unknown_codec, wav_with_rate
 from tests.support.media_files import make_audio, make_video
+from worker.core.media import video
 from worker.core.media.conversion import ConversionError, OutputFormat, conversion_work
 from worker.core.media.image import MAX_INPUT_PIXELS, ImageInfo, InvalidImageError
 from worker.core.media.image_header import read_image_header
 from worker.core.media.image_structure import read_complete_image
 from worker.core.media.isolation.client import run
+from worker.core.media.isolation.image_work import REASONS
 from worker.core.media.normalization import normalize_image
 from worker.core.media.thumbnails import thumbnail_work
 from worker.core.media.video import (
@@ -25,12 +28,17 @@ from worker.core.media.video import (
     sprite_sheet,
 )
 from worker.core.media.video_limits import MAX_MILLISECONDS
+from worker.core.messages.chinese import translate
 
 pillow_heif.register_heif_opener()
 
 IMAGES = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "ICO", "JPEG2000", "AVIF", "HEIF", "PPM", "ICNS")
 VIDEOS = ("mp4", "mov", "webm")
 AUDIO = {"mp3": "libmp3lame", "wav": "pcm_s16le", "ogg": "libopus", "flac": "flac", "adts": "aac", "ipod": "aac"}
+
+
+def video_reasons() -> list[str]:
+    return [text.format(what="audio file", track="audio") for text in video._REASONS.values()]
 
 
 @cache
@@ -166,3 +174,10 @@ def test_picture_that_is_small_on_disk_and_large_in_memory_is_not_decoded() -> N
 def test_turned_picture_of_too_many_parts_is_refused() -> None:
     with pytest.raises(InvalidImageError, match="damaged"):
         normalize_image(io.BytesIO(slow_jpeg(60_000, side=64, orientation=6)))
+
+
+@pytest.mark.parametrize(
+    "text", [*REASONS.values(), *video_reasons(), "too many files wait", "its process did not start"]
+)
+def test_every_reason_has_a_chinese_translation(text: str) -> None:
+    assert re.search(r"[\u4e00-\u9fff]", translate(text) or ""), "add it to worker/core/messages/chinese.toml"
