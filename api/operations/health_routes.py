@@ -3,22 +3,26 @@
 import hmac
 from typing import Annotated, Literal
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Header, HTTPException, Query, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from pydantic import BaseModel, Field
-from starlette.concurrency import run_in_threadpool
 
 from api.http.clients.address import is_on_this_machine
 from api.http.errors import error_responses
 from api.http.responses import base_url, json_response
 from api.operations.metrics import CONTENT_TYPE, render_metrics
-from api.operations.readiness import Check, run_checks
+from api.operations.readiness import DEGRADED, Check, run_checks
 from worker.core.errors import DreameryError
 from worker.core.settings import get_settings
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.platform import state as platform_state
 
 router = APIRouter(tags=["operations"])
+
+# Threads of their own: when the other threads all wait for a database that is gone, the answer is needed most.
+_threads = anyio.CapacityLimiter(4)
 
 
 class Health(BaseModel):
@@ -28,10 +32,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """All checks passed."""
+    """The platform serves requests."""
 
-    status: Literal["ready"]
-    checks: dict[Check, Literal[True]]
+    status: Literal["ready", "degraded"] = Field(description="degraded = results wait until the storage takes them")
+    checks: dict[Check, bool]
+    problems: list[str] = Field(description="why it is degraded; empty if it is not")
     draining: bool = Field(description="true = open jobs are finished and new ones refused")
 
 
@@ -85,16 +90,24 @@ async def readyz(
 ) -> Response:
     """200 when all checks pass, otherwise 503 with the failed checks in the message.
 
-    Checks: `database` and `redis` respond, the `schema` is not older than this version, a `tick` ran recently, and a
-    `worker` accepts messages. A load balancer should exclude `tick` and `worker`, because without them jobs are still
-    accepted and shown. The answer is also 200 while the platform drains: reading, waiting and open jobs continue.
+    Checks: `database` can be written to, `redis` responds, the `schema` is not older than this version, a `tick` ran
+    recently, a `worker` accepts messages, and workers can write to the `storage`. If only `storage` fails, the answer is
+    200 with the status `degraded`: requests are served, and finished results wait. A load balancer should exclude `tick`
+    and `worker`, because without them jobs are still accepted and shown. The answer is also 200 while the platform
+    drains: reading, waiting and open jobs continue.
     """
-    results = await run_in_threadpool(run_checks, exclude or ())
+    results = await anyio.to_thread.run_sync(run_checks, exclude or (), limiter=_threads)
+    failed = [problem for name, problem in results.items() if problem and name not in DEGRADED]
+    if failed:
+        raise DreameryError("overloaded", f"Not ready: {'; '.join(failed)}.")
     problems = [problem for problem in results.values() if problem]
-    if problems:
-        raise DreameryError("overloaded", f"Not ready: {'; '.join(problems)}.")
-    draining = await run_in_threadpool(_draining)
-    return json_response({"status": "ready", "checks": dict.fromkeys(results, True), "draining": draining})
+    body = {
+        "status": "degraded" if problems else "ready",
+        "checks": {name: problem is None for name, problem in results.items()},
+        "problems": problems,
+        "draining": await anyio.to_thread.run_sync(_draining, limiter=_threads),
+    }
+    return json_response(body)
 
 
 @router.get(

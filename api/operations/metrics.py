@@ -13,8 +13,10 @@ from worker.core.job_state import JobState
 from worker.core.observability.metrics import METRICS, Field
 from worker.db.engine import DATABASE_ERRORS, transaction
 from worker.db.platform import gauges
+from worker.db.platform import state as platform_state
 from worker.messaging import heartbeat, metrics_store
-from worker.messaging.pubsub import REDIS_ERRORS
+from worker.messaging.redis_connection import find_redis_problem
+from worker.messaging.redis_errors import REDIS_ERRORS
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -29,7 +31,7 @@ def render_metrics() -> bytes:
 
 # Gauges read at scrape time: help text and labels. Counters are in `METRICS`.
 GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "dreamery_up": ("whether this source responded to the scrape: 1 or 0", ("source",)),
+    "dreamery_up": ("whether this source responds and takes what is written: 1 or 0", ("source",)),
     "dreamery_build_info": ("the version that served the scrape; always 1", ("version",)),
     "dreamery_jobs": ("open jobs", ("kind", "model", "state")),
     "dreamery_queue_oldest_seconds": ("age of the oldest queued job", ("kind",)),
@@ -58,14 +60,17 @@ class _PlatformCollector(Collector):
         try:
             yield from _stored_metrics(metrics_store.read())
             yield from _redis_gauges()
-            up.add_metric(["redis"], 1)
+            # A server that refuses writes still answers what it is asked.
+            up.add_metric(["redis"], int(find_redis_problem() is None))
         except REDIS_ERRORS:
             up.add_metric(["redis"], 0)
         try:
             with transaction() as tx:
                 rows = gauges.read(tx)
+                storage_problem = platform_state.get_storage_problem(tx)
             yield from _database_gauges(rows)
             up.add_metric(["database"], 1)
+            up.add_metric(["storage"], int(storage_problem is None))
         except DATABASE_ERRORS:
             up.add_metric(["database"], 0)
         yield from (up, build)

@@ -47,7 +47,8 @@ def test_ready_when_all_checks_pass(http):
     assert answer.json() == {
         "status": "ready",
         "draining": False,
-        "checks": dict.fromkeys(["database", "schema", "redis", "tick", "worker"], True),
+        "problems": [],
+        "checks": dict.fromkeys(["database", "schema", "redis", "tick", "worker", "storage"], True),
     }  # fmt: skip
 
 
