@@ -91,10 +91,10 @@ async def readyz(
     """200 when all checks pass, otherwise 503 with the failed checks in the message.
 
     Checks: `database` can be written to, `redis` responds, the `schema` is not older than this version, a `tick` ran
-    recently, a `worker` accepts messages, and workers can write to the `storage`. If only `storage` fails, the answer is
-    200 with the status `degraded`: requests are served, and finished results wait. A load balancer should exclude `tick`
-    and `worker`, because without them jobs are still accepted and shown. The answer is also 200 while the platform
-    drains: reading, waiting and open jobs continue.
+    recently, a `worker` accepts messages, and workers can write to the `storage`. If only `storage` fails, the answer
+    is 200 with the status `degraded`: requests are served, and finished results wait. A load balancer should exclude
+    `tick` and `worker`, because without them jobs are still accepted and shown. The answer is also 200 while the
+    platform drains: reading, waiting and open jobs continue.
     """
     results = await anyio.to_thread.run_sync(run_checks, exclude or (), limiter=_threads)
     failed = [problem for name, problem in results.items() if problem and name not in DEGRADED]

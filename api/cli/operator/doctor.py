@@ -1,10 +1,8 @@
 """The checks of `dreamery doctor`, with a hint for each failure, and the schema upgrade of `dreamery migrate`."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import SecretStr
@@ -12,6 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from api.cli.operator import storage_checks
+from api.cli.operator.findings import Finding as Finding  # noqa: PLC0414 - part of this module's interface
+from api.cli.operator.findings import first_line
 from worker.core.security import configuration
 from worker.core.security.connection_urls import find_url_problems
 from worker.core.security.production_checks import find_problems, find_warnings
@@ -20,19 +21,8 @@ from worker.core.settings import Settings, get_settings
 from worker.local.processes import StartError
 from worker.local.running_instance import find_running_platform
 
-MIN_FREE_BYTES = 1_000_000_000
 MAX_CLOCK_DIFFERENCE = 5.0
 _NO_DATABASE = "Set DREAMERY_DATABASE_URL, or start a platform on this machine with `dreamery up`."
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check. `hint` tells how to fix it if `ok` is false."""
-
-    check: str
-    ok: bool
-    detail: str
-    hint: str = ""
 
 
 def adopt_running_platform() -> None:
@@ -80,12 +70,8 @@ def run_checks() -> list[Finding]:
         try:
             findings += check()
         except Exception as error:  # noqa: BLE001 - one failing check must not hide the others
-            findings.append(Finding(name, ok=False, detail=_first_line(error), hint="See the message."))
+            findings.append(Finding(name, ok=False, detail=first_line(error), hint="See the message."))
     return findings
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 _EXIT_ADDRESS = Finding(
@@ -140,9 +126,16 @@ def _check_database() -> list[Finding]:
         _schema_finding(str(status["revision"])),
         _clock_finding(status["clock"], (before + time.time()) / 2),
         _accounts_finding(status["accounts"]),
+        *_server_findings(),
         *_master_key_findings(),
         *([_EXIT_ADDRESS] if status["every_session_expired"] else []),
     ]
+
+
+def _server_findings() -> list[Finding]:
+    from worker.db.platform import server_checks
+
+    return [Finding("database", found.ok, found.detail, found.hint) for found in server_checks.run()]
 
 
 def _url_findings(what: str) -> list[Finding]:
@@ -206,16 +199,19 @@ def _accounts_finding(by_state: dict[str, int]) -> Finding:
 
 def _check_redis() -> list[Finding]:
     from worker.messaging import heartbeat
-    from worker.messaging.pubsub import is_redis_available
+    from worker.messaging.redis_connection import find_redis_problem
 
     if not get_settings().redis_url:
         hint = "Set DREAMERY_REDIS_URL, or start a platform on this machine with `dreamery up`."
         return [Finding("redis", ok=False, detail="not set, and none runs here", hint=hint)]
     if wrong := _url_findings("redis"):
         return wrong
-    if not is_redis_available():
-        hint = "Check DREAMERY_REDIS_URL, and that the server runs and accepts connections from this machine."
-        return [Finding("redis", ok=False, detail="does not answer", hint=hint)]
+    if problem := find_redis_problem():
+        hint = (
+            "Check DREAMERY_REDIS_URL, and that the server runs and accepts connections and writes from this machine: "
+            "docs/operations.md, Redis."
+        )
+        return [Finding("redis", ok=False, detail=problem, hint=hint)]
     workers = heartbeat.list_workers()
     names = [worker.name if worker.is_responsive else f"{worker.name} (unresponsive)" for worker in workers]
     responsive = any(worker.is_responsive for worker in workers)
@@ -235,39 +231,7 @@ def _scheduler_finding(seconds: float | None) -> Finding:
 
 
 def _check_storage() -> list[Finding]:
-    from worker.db.engine import DATABASE_ERRORS, transaction
-    from worker.db.platform.state import get_installation_id
-    from worker.storage import StorageError, describe_location, probe, read_owner
-
-    if wrong := _url_findings("storage"):
-        return wrong
-    hint = "Check DREAMERY_STORAGE_URL and the DREAMERY_S3_* settings, and that this machine can write there."
-    try:
-        findings = [Finding("storage", ok=True, detail=probe())]
-        owned_by = read_owner()
-    except (StorageError, ValueError) as error:
-        reason = error.reason if isinstance(error, StorageError) else _first_line(error)
-        return [Finding("storage", ok=False, detail=f"{describe_location()}: {reason}", hint=hint)]
-    if owned_by is None or not get_settings().database_url:
-        return findings
-    try:
-        with transaction() as tx:
-            ours = get_installation_id(tx) == owned_by
-    except DATABASE_ERRORS:
-        return findings
-    hint = "Orphaned files are not deleted. If the other platform is gone, run `dreamery take-storage`."
-    return (
-        findings if ours else [*findings, Finding("storage", ok=False, detail="belongs to another platform", hint=hint)]
-    )
-
-
-def _check_disk() -> list[Finding]:
-    folder = get_settings().data_dir.resolve()
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    hint = "Free some space, or set DREAMERY_RETENTION_DAYS to delete old results."
-    return [Finding("disk", free >= MIN_FREE_BYTES, f"{free / 1e9:.1f} GB free for {folder}", hint)]
+    return _url_findings("storage") or storage_checks.check_storage()
 
 
 _CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
@@ -275,7 +239,7 @@ _CHECKS: tuple[tuple[str, Callable[[], list[Finding]]], ...] = (
     ("database", _check_database),
     ("redis", _check_redis),
     ("storage", _check_storage),
-    ("disk", _check_disk),
+    ("disk", lambda: [] if _url_findings("storage") else storage_checks.check_disks()),
 )
 
 

@@ -10,6 +10,7 @@ NO_CONNECTION_FREE = (
 )
 STARTING_OR_STOPPING = "The database server is starting or stopping."
 NO_ANSWER = "The database does not respond."
+DISK_FULL = "The disk of the database is full."
 _NO_POOLED_CONNECTION = (
     "PgBouncer gave no connection in time (pool_size, max_db_connections, max_client_conn, query_wait_timeout). "
     "Raise its limits, or start fewer processes."
@@ -19,6 +20,7 @@ LOST_STATES = frozenset({"25006", "25P03", "25P04", "57P01", "57P02", "57P03", "
 
 _WORDS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("session is read-only", "read-only transaction", "server is in hot standby mode"), READ_ONLY),
+    (("No space left on device", "could not extend file"), DISK_FULL),
     (("too many clients", "connection slots", "too many connections"), NO_CONNECTION_FREE),
     (("query_wait_timeout", "no more connections allowed"), _NO_POOLED_CONNECTION),
     (
