@@ -1,0 +1,272 @@
+"""The tables of Ark's models: sizes, limits, what is sold where, and what a call costs."""
+
+from typing import Any
+
+import pytest
+
+from worker.providers.ark.models import built_in_models, read_models
+from worker.providers.ark.prices import (
+    Clips,
+    estimate_video,
+    find_video_price,
+    price_images,
+    price_per_million,
+    settle_video,
+    video_tokens,
+)
+from worker.providers.ark.prompt_text import name_inputs, remove_flags
+from worker.providers.ark.recovery_keys import AttemptKeys, SentVideo, echoes_keys, find_matches, new_keys
+from worker.providers.ark.responses import Task, TaskStatus
+
+
+def test_models_that_are_sold() -> None:
+    models = built_in_models()
+    china = {model.name for model in models.sold_in("cn")}
+    world = {model.name for model in models.sold_in("intl")}
+    assert china == {
+        *("seedream-5.5", "seedream-5.0-pro", "seedream-5.0-flash"),
+        *("seedance-2.5", "seedance-2.0", "seedance-2.0-fast", "seedance-2.0-mini"),
+    }
+    assert world - china == {
+        *("seedream-5.0-lite", "seedream-4.5", "seedream-4.0", "seedance-1.0-pro", "seedance-1.0-pro-fast"),
+    }
+    assert models.retired == {"seedance-1.5-pro", "seedance-1.0-lite", "seedream-3.0", "seededit-3.0"}
+
+
+def test_models_are_found_by_the_names_of_the_vendor() -> None:
+    models = built_in_models()
+    for name in ("doubao-seedance-2-5-260628", "dreamina-seedance-2-5-260628", "seedance-2.5"):
+        found = models.find_video(name)
+        assert found is not None
+        assert found.name == "seedance-2.5"
+    assert models.find_image("dola-seedream-5-5-261028") is models.images["seedream-5.5"]
+    assert models.find_image("seedance-2.5") is None
+
+
+@pytest.mark.parametrize(
+    ("model", "resolution", "ratio", "size"),
+    [
+        ("seedream-5.0-pro", "1k", "16:9", (1424, 800)),
+        ("seedream-5.5", "1.5k", "21:9", (2352, 1008)),
+        ("seedream-5.0-flash", "2k", "4:3", (2368, 1776)),
+        ("seedream-5.0-lite", "2k", "16:9", (2848, 1600)),
+        ("seedream-5.0-lite", "3k", "1:1", (3072, 3072)),
+        ("seedream-4.5", "4k", "9:16", (3040, 5504)),
+        ("seedream-4.0", "1k", "16:9", (1280, 720)),
+    ],
+)
+def test_sizes_of_images(model: str, resolution: str, ratio: str, size: tuple[int, int]) -> None:
+    found = built_in_models().images[model]
+    assert found.sizes[resolution][ratio] == size
+    assert found.accepts_size(*size)
+
+
+def test_free_sizes() -> None:
+    models = built_in_models()
+    pro, lite = models.images["seedream-5.0-pro"], models.images["seedream-5.0-lite"]
+    assert pro.accepts_size(1280, 720)
+    assert not pro.accepts_size(960, 640)
+    assert not lite.accepts_size(1024, 1024)
+    assert lite.nearest_size(1024, 1024) == (2048, 2048)
+    assert pro.nearest_size(500, 250) == (1424, 800)
+    assert not pro.accepts_size(10000, 100)
+
+
+@pytest.mark.parametrize(
+    ("model", "resolution", "ratio", "frame"),
+    [
+        ("seedance-2.5", "480p", "16:9", (854, 480)),
+        ("seedance-2.0", "480p", "16:9", (864, 496)),
+        ("seedance-2.0-mini", "720p", "21:9", (1470, 630)),
+        ("seedance-2.0", "4k", "9:16", (2160, 3840)),
+        ("seedance-2.5", "1080p", "21:9", (2206, 946)),
+    ],
+)
+def test_frames_of_videos(model: str, resolution: str, ratio: str, frame: tuple[int, int]) -> None:
+    assert built_in_models().videos[model].frames[resolution][ratio] == frame
+
+
+def test_numbers_of_inputs() -> None:
+    models = built_in_models()
+    new, family = models.videos["seedance-2.5"].references, models.videos["seedance-2.0"].references
+    assert (new.images, new.videos, new.audios, new.total, new.audio_alone) == (30, 10, 10, 50, True)
+    assert (family.images, family.videos, family.audios, family.video_seconds) == (9, 3, 3, 15)
+    assert (models.images["seedream-5.0-pro"].references, models.images["seedream-4.5"].references) == (10, 14)
+
+
+def test_changes_of_the_operator() -> None:
+    change: dict[str, Any] = {"name": "seedream-5.5", "status": "retired"}
+    price = [{"currency": "USD", "resolutions": ["480p", "720p"], "plain": 5.0}]
+    models = read_models({"image": [change], "video": [{"name": "seedance-2.0", "prices": price}]})
+    assert "seedream-5.5" in models.retired
+    assert "seedream-5.5" not in models.images
+    found = find_video_price(models.videos["seedance-2.0"], "USD", "720p")
+    assert found is not None
+    assert found.plain == 5.0
+    assert "seedream-5.5" in built_in_models().images
+
+
+# ---- prices
+
+
+@pytest.mark.parametrize(("seconds", "clip", "tokens"), [(5, 0, 108_900), (7, 0, 152_100), (5, 5, 216_900)])
+def test_tokens_as_upstream_counts_them(seconds: int, clip: int, tokens: int) -> None:
+    assert video_tokens(1280, 720, seconds, clip_seconds=clip) == tokens
+
+
+@pytest.mark.parametrize(("currency", "charged"), [("USD", 762), ("CNY", 5009)])
+def test_settlement_of_a_video(currency: str, charged: int) -> None:
+    model = built_in_models().videos["seedance-2.0"]
+    price = find_video_price(model, currency, "720p")
+    assert price is not None
+    assert settle_video(108_900, price_per_million(price, has_clip=False, flex=False)) == charged
+    estimate = estimate_video(model, currency, resolution="720p", ratio="16:9", seconds=5)
+    assert estimate is not None
+    assert charged <= estimate <= charged + 1
+
+
+def test_estimates_reserve_the_most() -> None:
+    model = built_in_models().videos["seedance-2.5"]
+    known = {"resolution": "720p", "ratio": "16:9"}
+    longest = estimate_video(model, "USD", seconds=30, **known)
+    assert estimate_video(model, "USD", seconds=-1, **known) == longest
+    adaptive = estimate_video(model, "USD", resolution="720p", ratio="adaptive", seconds=5)
+    assert adaptive == max(
+        estimate_video(model, "USD", resolution="720p", ratio=ratio, seconds=5) or 0 for ratio in model.frames["720p"]
+    )
+    with_clip = estimate_video(model, "USD", seconds=5, clips=Clips(1, 2.0), **known)
+    assert with_clip == pytest.approx(2 * 108_900 * 6.4 / 1000, abs=1.0)
+
+
+def test_flex_costs_half_and_unknown_prices_are_none() -> None:
+    model = built_in_models().videos["seedance-1.0-pro"]
+    full = estimate_video(model, "USD", resolution="1080p", ratio="16:9", seconds=5)
+    half = estimate_video(model, "USD", resolution="1080p", ratio="16:9", seconds=5, flex=True)
+    assert full is not None
+    assert half is not None
+    assert abs(full - 2 * half) <= 1
+    other = built_in_models().videos["seedance-1.0-pro-fast"]
+    assert estimate_video(other, "CNY", resolution="720p", ratio="16:9", seconds=5) is None
+
+
+@pytest.mark.parametrize(
+    ("model", "area", "images", "inputs", "layers", "charged"),
+    [
+        ("seedream-5.0-pro", 2048 * 1024, 1, 0, False, 45),
+        ("seedream-5.0-pro", 2048 * 2048, 1, 0, False, 90),
+        ("seedream-5.0-pro", 2048 * 1024, 1, 3, False, 51),
+        ("seedream-5.0-pro", 1024 * 1024, 3, 1, True, 68),
+        ("seedream-5.0-flash", 2048 * 2048, 2, 1, False, 36),
+        ("seedream-5.5", 2601123, 1, 2, False, 36),
+        ("seedream-5.5", 2601124, 1, 0, False, 35),
+        ("seedream-5.0-lite", 2048 * 2048, 4, 0, False, 140),
+        ("seedream-4.0", 2048 * 2048, 1, 0, False, 30),
+    ],
+)
+def test_prices_of_images(model: str, area: int, images: int, inputs: int, layers: bool, charged: int) -> None:
+    found = built_in_models().images[model]
+    assert price_images(found, "USD", area=area, images=images, inputs=inputs, layers=layers) == charged
+
+
+def test_image_price_that_is_not_known() -> None:
+    assert price_images(built_in_models().images["seedream-5.5"], "CNY", area=1, images=1) is None
+
+
+# ---- prompts
+
+
+@pytest.mark.parametrize(
+    ("prompt", "left", "flags"),
+    [
+        ("a boat --rs 1080p --wm true", "a boat", ["--rs 1080p", "--wm true"]),
+        ("a boat --dur 10 at sea", "a boat at sea", ["--dur 10"]),
+        ("--ratio 16:9 a boat", "a boat", ["--ratio 16:9"]),
+        ("a boat --SEED=7", "a boat", ["--SEED=7"]),
+        ("a boat --cf", "a boat", ["--cf"]),
+        ("a boat --watermark --fps 24", "a boat", ["--watermark", "--fps 24"]),
+        ("a well--wm thing", "a well--wm thing", []),
+        ("a --rsvp card", "a --rsvp card", []),
+        ("stop -- fps", "stop -- fps", []),
+    ],
+)
+def test_flags_of_the_vendor_are_removed(prompt: str, left: str, flags: list[str]) -> None:
+    assert remove_flags(prompt) == (left, flags)
+
+
+def test_flags_in_a_hostile_prompt_take_no_time() -> None:
+    assert len(remove_flags("--rs " * 50_000)[1]) == 50_000
+    assert remove_flags("--" * 100_000 + " " * 100_000)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [
+        ("seedance-2.0", "Image 1 and Image 2 dance to Audio 1 in Video 1, not @image3"),
+        ("seedance-2.5", "@Image 1 and @Image 2 dance to @Audio 1 in @Video 1, not @image3"),
+    ],
+)
+def test_inputs_are_named_as_the_model_reads_them(model: str, named: str) -> None:
+    prompt = "@image1 and @image_file_2 dance to @audio_file_1 in @video1, not @image3"
+    counts = {"image": 2, "video": 1, "audio": 1}
+    assert name_inputs(prompt, built_in_models().videos[model], counts) == named
+
+
+# ---- lost answers
+
+USER = "6f1ed002ab5595859014ebf0951522d9c0ffee00"
+KEYS = AttemptKeys(USER, "k3Jx9QmT2vLz8RbN4wYd", 151337)
+SENT = SentVideo(KEYS, "m", 1000.0, "720p", "16:9", 5)
+
+
+def task(name: str, **values: Any) -> Task:
+    known: dict[str, Any] = {"created_at": 1001.0, "resolution": "720p", "ratio": "16:9", "seconds": 5}
+    return Task(name, "m", TaskStatus.QUEUED, **(known | values))
+
+
+def test_keys_differ_and_fit() -> None:
+    drawn = [new_keys(USER) for _ in range(200)]
+    assert len({keys.token for keys in drawn}) == 200
+    assert len({keys.expires_after for keys in drawn}) > 150
+    assert all(len(keys.safety_identifier) == 61 and 107_265 <= keys.expires_after <= 172_800 for keys in drawn)
+
+
+def test_task_is_found_by_its_token() -> None:
+    ours = task("b", safety_identifier=KEYS.safety_identifier, expires_after=1)
+    others = task("a", safety_identifier=f"{USER}.{'a' * 20}", expires_after=151337)
+    assert find_matches(SENT, [others, ours], owned=()) == [ours]
+    assert find_matches(SENT, [ours], owned={"b"}) == []
+
+
+def test_task_is_found_by_its_second_key() -> None:
+    ours = task("b", expires_after=151337)
+    assert find_matches(SENT, [ours], owned=()) == [ours]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"expires_after": 151338},
+        {"created_at": 994.0},
+        {"created_at": 1091.0},
+        {"created_at": None},
+        {"resolution": "480p"},
+        {"ratio": "1:1"},
+        {"seconds": 6},
+    ],
+)
+def test_task_that_differs_is_not_ours(values: dict[str, Any]) -> None:
+    assert find_matches(SENT, [task("b", **({"expires_after": 151337} | values))], owned=()) == []
+
+
+def test_more_than_one_match_is_in_the_order_of_creation() -> None:
+    twins = [
+        task(name, safety_identifier=KEYS.safety_identifier, created_at=at) for name, at in (("b", 5.0), ("a", 3.0))
+    ]
+    assert [one.id for one in find_matches(SENT, twins, owned=())] == ["a", "b"]
+
+
+def test_account_proves_that_it_shows_both_keys() -> None:
+    shown = task("b", safety_identifier=KEYS.safety_identifier, expires_after=151337)
+    assert echoes_keys(KEYS, shown)
+    assert not echoes_keys(KEYS, task("b", safety_identifier=KEYS.safety_identifier))
+    assert not echoes_keys(KEYS, task("b", expires_after=151337))
