@@ -27,7 +27,7 @@ class AccountCreate(BaseModel):
         min_length=1,
         max_length=100_000,
     )
-    label: Annotated[str, StringConstraints(strip_whitespace=True, max_length=100)] = ""
+    label: Annotated[Text, StringConstraints(strip_whitespace=True, max_length=100)] = ""
     check: bool = Field(
         True, description="wait for the first check of each account; false = check it in the background within a minute"
     )

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from api.http.fields import Text, example
+from api.http.fields import Moment, Text, example
 from api.jobs.schemas import JOB_EXAMPLE, Job
 from api.jobs.timeline_schemas import Timeline
 from worker.db.scheduling.fair_queue import HEAD_START_PER_PRIORITY, MOST_PRIORITY
@@ -135,7 +135,7 @@ class ApiKeyCreate(LimitChange):
     name: Name = "default"
     scopes: list[Scope] | None = Field(None, description="omitted = all scopes of the user's role")
     models: list[Text] | None = Field(None, max_length=200, description="models the key can use; omitted = all")
-    expires_at: AwareDatetime | None = Field(None, description="ISO 8601 with zone, or unix seconds")
+    expires_at: Moment | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 
 
 class ApiKey(BaseModel):
@@ -180,7 +180,7 @@ class OwnKeyCreate(BaseModel):
     name: Name = "default"
     scopes: list[Scope] | None = Field(None, min_length=1, max_length=10)
     models: list[Text] | None = Field(None, min_length=1, max_length=200, description="models the key can use")
-    expires_at: AwareDatetime | None = Field(None, description="ISO 8601 with zone, or unix seconds")
+    expires_at: Moment | None = Field(None, description="ISO 8601 with zone, or unix seconds")
 
 
 class OwnKey(ApiKey):

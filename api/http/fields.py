@@ -1,10 +1,11 @@
 """Field types that several schemas share, and the parameters of pagination."""
 
+from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
-from pydantic import AfterValidator, ConfigDict, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, ConfigDict, StringConstraints
 
 from api.http.bodies.embedded_files import has_reference
 from worker.core.errors import DreameryError
@@ -44,6 +45,20 @@ def _check_storable(value: str) -> str:
 
 # Text that Postgres can store and JSON can carry.
 Text = Annotated[str, AfterValidator(_check_storable)]
+
+
+def _check_moment(value: datetime) -> datetime:
+    try:
+        moment = value.astimezone(UTC)
+    except OverflowError:
+        moment = datetime.min.replace(tzinfo=UTC)
+    if not 1970 <= moment.year <= 9000:
+        raise ValueError("it must be between the years 1970 and 9000")
+    return moment
+
+
+# A time that Postgres, Python and JavaScript can all carry, in UTC.
+Moment = Annotated[AwareDatetime, AfterValidator(_check_moment)]
 
 
 def _check_metadata(value: dict[str, str]) -> dict[str, str]:

@@ -53,11 +53,16 @@ def job_not_found(job_id: str) -> DreameryError:
     return DreameryError("job_not_found", f"No job {job_id[:60]!r}.")
 
 
+_FIRST_TIME, _LAST_TIME = datetime(1970, 1, 2, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
+
+
 def _parse_time(value: str | None, param: str) -> datetime | None:
     if value is None:
         return None
     try:
-        return datetime.fromtimestamp(float(value), UTC) if value[:5].isdigit() else _parse_iso_time(value)
+        moment = datetime.fromtimestamp(float(value), UTC) if value[:5].isdigit() else _parse_iso_time(value)
+        # No job is older or younger; at the ends of the calendar, times cannot be compared.
+        return min(max(moment.astimezone(UTC), _FIRST_TIME), _LAST_TIME)
     except (ValueError, OverflowError, OSError):
         message = f"`{param}` must be unix seconds or an ISO 8601 time; got {value[:40]!r}."
         raise DreameryError("invalid_value", message, param=param) from None

@@ -18,6 +18,7 @@ from worker.core.observability.logging import get_logger
 from worker.core.settings import get_settings
 from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
+from worker.db.column_values import clamp
 from worker.db.credits import balances, daily_credits, settlement
 from worker.db.credits.settlement import HistoryEntry
 from worker.db.engine import DATABASE_UNAVAILABLE_ERRORS, retry_when_database_unavailable, transaction
@@ -152,7 +153,7 @@ def sum_entries(records: list[CreditRecord]) -> list[HistoryEntry]:
     return [
         HistoryEntry(
             submit_key=key,
-            credits=abs(sum(line.amount for line in lines)),
+            credits=clamp(abs(sum(line.amount for line in lines))),
             returned=len({line.amount > 0 for line in lines}) > 1,
             at=datetime.fromtimestamp(min(line.at for line in lines), UTC),
         )

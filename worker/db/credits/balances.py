@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Row, text
 
 from worker.db.accounts.available_credits import credits_left, reserved
+from worker.db.column_values import clamp
 from worker.db.engine import Transaction
 
 # All readings of the last days are kept; of earlier days only the last one, up to the maximum that charts show.
@@ -23,7 +24,7 @@ def record_credits(tx: Transaction, account_id: UUID, left: int, *, seconds_ago:
 
     A reading older than the stored one is ignored.
     """
-    values = {"id": account_id, "credits": left, "ago": max(seconds_ago, 0.0), "same": _SAME_SECONDS}
+    values = {"id": account_id, "credits": clamp(left), "ago": max(seconds_ago, 0.0), "same": _SAME_SECONDS}
     row = tx.first(
         text(
             """UPDATE accounts SET credits = :credits, credits_at = clock_timestamp() - make_interval(secs => :ago)

@@ -13,6 +13,7 @@ from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.eligibility import is_open
 from worker.db.accounts.model_listings import RECENT_DAYS
 from worker.db.accounts.owner_shares import NOTHING_TAKEN, is_free, share_of, share_values, turn_of
+from worker.db.column_values import MAX_INTEGER, clamp_known
 from worker.db.engine import Transaction
 
 # The current day in the account's region, as in `worker.tasks.stages.cooldowns`.
@@ -73,6 +74,7 @@ def record_result(
 
     `gained` None = upstream refused or did not respond.
     """
+    gained = clamp_known(gained)
     if manual:
         tx.run(
             text(
@@ -80,7 +82,7 @@ def record_result(
                     SELECT a.id, {_TODAY}, 'asked', CAST(:gained AS integer), :error FROM accounts a WHERE a.id = :id
                     ON CONFLICT (account_id, day) DO UPDATE SET error_code = excluded.error_code,
                         gained = CASE WHEN excluded.gained IS NULL THEN r.gained
-                                      ELSE coalesce(r.gained, 0) + excluded.gained END"""
+                                      ELSE least(coalesce(r.gained, 0)::bigint + excluded.gained, {MAX_INTEGER}) END"""
             ),
             {"id": account_id, "gained": gained, "error": error_code},
         )

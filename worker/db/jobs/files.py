@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import Row, text
 
+from worker.db.column_values import finite, known
 from worker.db.engine import Transaction
 
 
@@ -39,7 +40,17 @@ _ADD = text(
 
 def add_files(tx: Transaction, new_files: Iterable[tuple[UUID, NewFile]]) -> None:
     """Insert the rows of files, each with its job; existing rows stay unchanged."""
-    rows = [{"id": str(uuid4()), "job_id": str(job_id), **asdict(item)} for job_id, item in new_files]
+    rows = [
+        {
+            **asdict(item),
+            "id": str(uuid4()),
+            "job_id": str(job_id),
+            "width": known(item.width),
+            "height": known(item.height),
+            "seconds": finite(item.seconds),
+        }
+        for job_id, item in new_files
+    ]
     if rows:
         tx.run(_ADD, {"files": json.dumps(rows)})
 

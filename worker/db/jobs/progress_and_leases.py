@@ -14,6 +14,7 @@ from sqlalchemy import Row, text
 from worker.core.job_state import OPEN, sql_list
 from worker.core.settings import get_settings
 from worker.db.accounts import polling
+from worker.db.column_values import clamp_known
 from worker.db.engine import Transaction
 from worker.db.jobs.state_machine import SAVE_COLUMNS
 
@@ -217,7 +218,15 @@ def record_progress_many(tx: Transaction, reports: Sequence[Progress]) -> list[R
     """(running) Record the progress that upstream reports. Return the rows of jobs with a visible change."""
     if not reports:
         return []
-    changes = [{**asdict(report), "job_id": str(report.job_id)} for report in reports]
+    changes = [
+        {
+            **asdict(report),
+            "job_id": str(report.job_id),
+            "queue_position": clamp_known(report.queue_position),
+            "forecast_seconds": clamp_known(report.forecast_seconds),
+        }
+        for report in reports
+    ]
     return tx.all(_RECORD_PROGRESS, {"changes": json.dumps(changes)})
 
 

@@ -27,6 +27,7 @@ from worker.core.observability import metrics
 from worker.core.observability.job_context import Origin, current_origin
 from worker.core.settings import get_settings
 from worker.db.accounts.available_credits import SET_CHARGED, SET_CHARGED_IF_TAKEN
+from worker.db.column_values import clamp_known, finite
 from worker.db.engine import Transaction
 from worker.db.jobs import transition_metrics
 from worker.db.scheduling import account_scoring, fair_queue
@@ -256,8 +257,8 @@ def mark_running_many(
             "attempt": job.attempt,
             "note": {"upstream_id": job.upstream_id},
             "upstream_id": job.upstream_id,
-            "queue_position": job.queue_position,
-            "forecast_seconds": job.forecast_seconds,
+            "queue_position": clamp_known(job.queue_position),
+            "forecast_seconds": clamp_known(job.forecast_seconds),
         }
         for job in accepted
     ]
@@ -367,7 +368,7 @@ def mark_saving_many(tx: Transaction, finished: Sequence[Finished], *, claim: bo
             "attempt": job.attempt,
             "note": {"items": len(job.refs)},
             "refs": job.refs,
-            "seconds": job.seconds,
+            "seconds": finite(job.seconds),
         }
         for job in finished
     ]

@@ -1,15 +1,33 @@
-"""Parses an account's credit history (protocol section 4.5), the only source of actual prices."""
+"""Parses an account's credits, and their history (protocol section 4.5), the only source of actual prices."""
 
 from typing import Any, TypeGuard
 
 import orjson
 
 from worker.core.errors import DreameryError
-from worker.providers.base import CreditHistory, CreditRecord
+from worker.providers.base import CreditHistory, CreditRecord, Credits
 
 _MAX_RECORDS = 500
 _MAX_CREDITS = 2**31 - 1
 _MAX_TIMESTAMP = 1e11  # unix seconds
+# The sum of three amounts is below `_MAX_CREDITS`.
+_MAX_AMOUNT = 700_000_000
+
+
+def parse_credits(answer: dict[str, Any]) -> Credits:
+    """Return the credits left, from `data.credit`, else from the JSON string `response` (section 4.3)."""
+    credit = _credit(answer.get("data")) or _credit(_from_text(answer.get("response")))
+    if credit is None:
+        raise DreameryError("upstream_error", detail="a credit answer without credits")
+    names = ("gift_credit", "purchase_credit", "vip_credit")
+    return Credits(*(_amount(credit.get(name)) for name in names))
+
+
+def parse_received(answer: dict[str, Any]) -> int:
+    """Return the number of daily credits gained (section 4.4)."""
+    data = answer.get("data")
+    data = data if isinstance(data, dict) else _from_text(answer.get("response"))
+    return _amount(data.get("receive_quota")) if isinstance(data, dict) else 0
 
 
 def parse_history(answer: dict[str, Any]) -> CreditHistory:
@@ -37,6 +55,15 @@ def _record(row: Any) -> CreditRecord | None:
     if not _is_number(amount) or not _is_number(at) or abs(amount) > _MAX_CREDITS or not 0 < at < _MAX_TIMESTAMP:
         return None
     return CreditRecord(submit_key=key if isinstance(key, str) else "", amount=int(amount), at=float(at))
+
+
+def _credit(data: Any) -> dict[str, Any] | None:
+    credit = data.get("credit") if isinstance(data, dict) else None
+    return credit if isinstance(credit, dict) else None
+
+
+def _amount(value: Any) -> int:
+    return min(max(int(value), 0), _MAX_AMOUNT) if _is_number(value) and abs(value) < 2**53 else 0
 
 
 def _from_text(text: Any) -> Any:

@@ -24,6 +24,8 @@ _FAILURES = {
 _ACCEPTED_WITH_ITEMS = frozenset({_SUCCESS, 10, 30})
 _WAITING = frozenset({-1, 0})
 _UNREADABLE = "unreadable record"
+# Larger numbers mean nothing. Columns and clients of the API expect 32 bits.
+_MAX_POSITION, _MAX_FORECAST_SECONDS = 10**9, 30 * 86_400
 _DEFINITION = re.compile(r"([0-9]{3,5})p")
 
 
@@ -71,19 +73,18 @@ def _unreadable(submit_key: str, reason: str) -> Record:
 
 def read_record_id(raw: dict[str, Any]) -> str:
     """Return upstream's id of the job; "" if there is none."""
-    for value in (raw.get("history_record_id"), _dict(raw.get("task")).get("history_id")):
-        if isinstance(value, str | int) and not isinstance(value, bool) and value:
-            return str(value)[:64]
-    return ""
+    values = (raw.get("history_record_id"), _dict(raw.get("task")).get("history_id"))
+    return next((found for value in values if (found := _id(value))), "")
 
 
 def read_queue(raw: dict[str, Any]) -> tuple[int | None, int | None]:
     """Return the position in upstream's queue (None = not queued) and the forecast in seconds."""
     queue = _dict(raw.get("queue_info"))
-    forecast = _int(raw.get("forecast_queue_cost")) or None
+    forecast = _int(raw.get("forecast_queue_cost")) or 0
+    known = forecast if 0 < forecast < _MAX_FORECAST_SECONDS else None
     if _int(queue.get("queue_status")) == 1 and (_int(queue.get("queue_length")) or 0) > 0:
-        return max(_int(queue.get("queue_idx")) or 0, 0), forecast
-    return None, forecast
+        return min(max(_int(queue.get("queue_idx")) or 0, 0), _MAX_POSITION), known
+    return None, known
 
 
 def read_fail_fields(*raws: dict[str, Any]) -> tuple[str, str, str, str]:
@@ -192,7 +193,7 @@ def _result(item: dict[str, Any]) -> ResultRef | None:
             url=url,
             width=_pixels(first.get("width")),
             height=_pixels(first.get("height")),
-            format=kind[:16] if isinstance(kind, str) else None,
+            format=_id(kind)[:16] or None if isinstance(kind, str) else None,
         )
     if _dict(item.get("video")):
         # The cover does not replace a missing video.
@@ -219,7 +220,7 @@ def read_video_result(item: dict[str, Any]) -> ResultRef | None:
         url=_url(source.get("video_url")),
         width=_pixels(source.get("width")),
         height=_pixels(source.get("height")),
-        format=kind[:16] if isinstance(kind, str) and kind else "mp4",
+        format=(_id(kind)[:16] if isinstance(kind, str) else "") or "mp4",
         seconds=length / 1000 if length and 0 < length < 86_400_000 else None,
         poster_url=_cover(common) or _url(video.get("cover_url")) or None,
         item_id=read_item_id(item),
@@ -242,10 +243,8 @@ def _video_sources(common: dict[str, Any], video: dict[str, Any]) -> list[dict[s
 def read_item_id(item: dict[str, Any]) -> str | None:
     """Return the first id with which the item can be fetched again."""
     common = _dict(item.get("common_attr"))
-    for value in (item.get("item_id"), item.get("id"), item.get("local_item_id"), common.get("id")):
-        if isinstance(value, str | int) and not isinstance(value, bool) and value:
-            return str(value)[:64]
-    return None
+    values = (item.get("item_id"), item.get("id"), item.get("local_item_id"), common.get("id"))
+    return next((found for value in values if (found := _id(value))), None)
 
 
 def find_items(answer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -256,7 +255,13 @@ def find_items(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _url(value: Any) -> str:
-    return value if isinstance(value, str) and value.startswith(("https://", "http://")) else ""
+    is_url = isinstance(value, str) and value.startswith(("https://", "http://")) and value.isprintable()
+    return value if is_url else ""
+
+
+def _id(value: Any) -> str:
+    is_id = isinstance(value, str | int) and not isinstance(value, bool) and value
+    return "".join(char for char in str(value)[:64] if char.isprintable()) if is_id else ""
 
 
 def _pixels(value: Any) -> int | None:

@@ -11,6 +11,7 @@ from worker.core.observability.logging import get_logger
 from worker.db.accounts import health
 from worker.db.accounts.accounts import AccountRow
 from worker.db.accounts.polling import OpenJob
+from worker.db.column_values import finite
 from worker.db.engine import Transaction, retry_when_database_unavailable, transaction
 from worker.db.jobs import progress_and_leases, state_machine
 from worker.messaging import celery_app
@@ -43,7 +44,7 @@ def enqueue_saves(tx: Transaction, job_ids: list[UUID]) -> None:
 
 def refs(record: Record) -> list[dict[str, Any]]:
     """Return the results as the row of the job stores them."""
-    return [asdict(ref) for ref in record.results]
+    return [asdict(ref) | {"seconds": finite(ref.seconds)} for ref in record.results]
 
 
 def report(job: OpenJob, record: Record) -> progress_and_leases.Progress:
